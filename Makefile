@@ -1,0 +1,45 @@
+# make help lists the targets. Everything lives in .venv, build and a cache of Airflow environments; nothing else is touched.
+PYTHON ?= python3
+BIN := .venv/bin
+CONSTRAINTS := airflow_provider_mwaa_dr/sandbox/constraints
+export UV_PYTHON_DOWNLOADS := never
+
+.PHONY: help setup check test soak drill clean
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: .venv/ready ## make the driver environment in .venv
+
+.venv/ready: pyproject.toml $(CONSTRAINTS)/driver.txt
+	@echo "setting up .venv (a minute at most) ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)/driver.txt uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint $(CONSTRAINTS)/driver.txt --group dev
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+check: setup ## lint, types, layers, unit and contract tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/unit tests/contract -q --durations 5
+
+AIRFLOWS := 3.3.1 3.0.6 2.10.3
+
+.PHONY: $(AIRFLOWS:%=airflow-%)
+$(AIRFLOWS:%=airflow-%): airflow-%: setup
+	$(BIN)/python tests/run_with_airflow.py $*
+
+test: check $(AIRFLOWS:%=airflow-%) ## all tests: check, then each Airflow, then real schedulers
+	$(BIN)/python -m pytest tests/sandbox -q -m "not soak" --durations 15
+
+soak: setup ## what takes longer than the test suite may
+	$(BIN)/python -m pytest tests -q -m soak --durations 15
+
+drill: setup ## a failover between two real Airflows on this machine; report in build/drill
+	@$(BIN)/mwaa-dr sandbox drill --home build/drill/home --report build/drill
+
+clean: ## stop the drill's sandbox, and remove what was built
+	@test ! -d build/drill/home || $(BIN)/mwaa-dr sandbox down --purge --home build/drill/home
+	rm -rf build .venv

@@ -1,0 +1,268 @@
+"""The way to an environment's Airflow: InvokeRestApi where it can carry a call, the web-token session where not."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from airflow_provider_mwaa_dr.aws.session import (
+    MWAA_CONNECT_TIMEOUT_S,
+    MWAA_READ_TIMEOUT_S,
+    Fault,
+    brief,
+    code_of,
+    errors,
+    fault_of,
+    mwaa_client,
+    retry,
+)
+from airflow_provider_mwaa_dr.core.ports import Clock
+from airflow_provider_mwaa_dr.exceptions import MwaaAccessError, MwaaError, MwaaRequestError, MwaaUnreachableError
+
+if TYPE_CHECKING:
+    import boto3
+    import requests
+
+log = logging.getLogger(__name__)
+
+MAX_PATH = 64
+"""InvokeRestApi's; botocore does not check it."""
+CALLS = 10
+CALLS_WINDOW_S = 1.05
+"""InvokeRestApi takes 10 calls a second, from everybody together; a little more than the second, for the way there."""
+
+
+class AirflowApi:
+    """
+    One environment's control plane and the REST API of its Airflow. Not thread-safe.
+
+    Every call made here changes nothing, or the same thing twice, and is repeated on a timeout, a refusal to connect,
+    throttling or a server's error until *deadline_s* has passed since its first attempt. An attempt that gets no answer
+    takes as long as the service's own limit, 12 s.
+
+    All methods raise MwaaAccessError, MwaaUnreachableError and MwaaRequestError.
+    """
+
+    def __init__(
+        self,
+        region: str,
+        name: str,
+        *,
+        clock: Clock,
+        session: boto3.session.Session | None,
+        deadline_s: float,
+    ) -> None:
+        self._region = region
+        self._name = name
+        self._clock = clock
+        self._boto3_session = session
+        self._deadline_s = deadline_s
+        self._made: tuple[int, Any] | None = None
+        self._version: tuple[int, ...] | None = None
+        self._web: tuple[str, requests.Session] | None = None
+        self._calls: deque[float] = deque(maxlen=CALLS)
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return what GetEnvironment says."""
+        return retry(self._describe, on=MwaaUnreachableError, clock=self._clock, deadline_s=self._deadline_s)
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Airflow's version in the environment, asked once: (3, 3, 1)."""
+        if self._version is None:
+            text = str(self.describe().get("AirflowVersion", ""))
+            parts = text.split(".")
+            if not (len(parts) >= 2 and all(part.isdigit() for part in parts)):
+                raise MwaaRequestError(
+                    f"{self._where} names its Airflow version {text!r}, which is not understood.", status=0
+                )
+            self._version = tuple(int(part) for part in parts)
+        return self._version
+
+    def get(self, path: str, **query: Any) -> Any:
+        """Return what Airflow answers to a GET of *path*, which has no ``/api/vN``."""
+        return self._request("GET", path, query, None)
+
+    def patch(self, path: str, body: Mapping[str, Any], **query: Any) -> Any:
+        """Return what Airflow answers to a PATCH; for changes that may be made twice."""
+        return self._request("PATCH", path, query, body)
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Return what Airflow answers to a POST; for what may be created twice, as under an id of the caller's."""
+        return self._request("POST", path, {}, body)
+
+    @property
+    def _where(self) -> str:
+        return f"{self._name} ({self._region})"
+
+    def _request(self, method: str, path: str, query: Mapping[str, Any], body: Mapping[str, Any] | None) -> Any:
+        texts = {name: _text(value) for name, value in query.items()}
+        fits = len(path) <= MAX_PATH and path == quote(path, safe="/~:+")
+        # Before botocore 1.35.47, which MWAA's 2.10 images have, there is no InvokeRestApi.
+        by_service = fits and hasattr(self._client, "invoke_rest_api")
+        attempt = self._by_service if by_service else self._by_web_session
+        return retry(
+            lambda: attempt(method, path, texts, body),
+            on=MwaaUnreachableError,
+            clock=self._clock,
+            deadline_s=self._deadline_s,
+        )
+
+    # By the service.
+
+    @property
+    def _client(self) -> Any:
+        # A fork shares no connection.
+        if self._made is None or self._made[0] != os.getpid():
+            self._made = os.getpid(), mwaa_client(self._region, session=self._boto3_session)
+            self._web = None
+        return self._made[1]
+
+    def _describe(self) -> Mapping[str, Any]:
+        try:
+            environment: Mapping[str, Any] = self._client.get_environment(Name=self._name)["Environment"]
+        except errors() as error:
+            raise self._error_of(error, "GetEnvironment") from error
+        return environment
+
+    def _by_service(self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None) -> Any:
+        self._wait_for_turn()
+        request: dict[str, Any] = {"Name": self._name, "Method": method, "Path": path}
+        if query:
+            request["QueryParameters"] = dict(query)
+        if body is not None:
+            request["Body"] = dict(body)
+        try:
+            answer = self._client.invoke_rest_api(**request)
+        except errors() as error:
+            raise self._error_of(error, f"{method} {path}") from error
+        return answer.get("RestApiResponse")
+
+    def _wait_for_turn(self) -> None:
+        if len(self._calls) == CALLS:
+            self._clock.sleep(max(0.0, self._calls[0] + CALLS_WINDOW_S - self._clock.monotonic()))
+        self._calls.append(self._clock.monotonic())
+
+    def _error_of(self, error: Exception, doing: str) -> MwaaError:
+        """Return what an error of the service means; Airflow's own answer is inside some of them."""
+        response = getattr(error, "response", None) or {}
+        if code_of(error) in {"RestApiClientException", "RestApiServerException"}:
+            return self._error_of_status(
+                int(response.get("RestApiStatusCode") or 0), response.get("RestApiResponse"), doing
+            )
+        fault = fault_of(error)
+        message = f"{doing} of {self._where}: {brief(error)}."
+        if fault is Fault.ACCESS:
+            return MwaaAccessError(
+                message,
+                advice="Check the credentials and their rights: airflow:GetEnvironment, airflow:CreateWebLoginToken "
+                "and airflow:InvokeRestApi, the last on arn:aws:airflow:REGION:ACCOUNT:role/ENVIRONMENT/AIRFLOW_ROLE.",
+            )
+        if fault is Fault.MISSING:
+            return MwaaAccessError(message, advice="Check the environment's name and region, and the account.")
+        if fault is Fault.INVALID:
+            status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
+            return MwaaRequestError(message, status=status, detail=brief(error))
+        return MwaaUnreachableError(message, advice="Check the network, and the environment's status.")
+
+    def _error_of_status(self, status: int, answer: Any, doing: str) -> MwaaError:
+        """Return what an HTTP status of Airflow's means."""
+        detail = _detail(answer)
+        message = f"{doing} of {self._where}: HTTP {status} {detail}".rstrip() + "."
+        if status in {401, 403}:
+            return MwaaAccessError(
+                message, advice="Check the Airflow role of the caller: it needs to edit DAGs and runs (Op or Admin)."
+            )
+        if status == 429 or status >= 500 or status == 0:
+            return MwaaUnreachableError(message, advice="Check the environment's status and its web server's log.")
+        return MwaaRequestError(message, status=status, detail=detail)
+
+    # By a session of its own with the web server.
+
+    def _by_web_session(self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None) -> Any:
+        status, answer = self._send(method, path, query, body)
+        if status in {401, 403} or 300 <= status < 400:
+            # Sessions last 12 hours, unless the web server is replaced in between.
+            self._web = None
+            status, answer = self._send(method, path, query, body)
+        if not 200 <= status < 300:
+            raise self._error_of_status(401 if 300 <= status < 400 else status, answer, f"{method} {path}")
+        return answer
+
+    def _send(
+        self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None
+    ) -> tuple[int, Any]:
+        """Return status and content of Airflow's own answer; None for content that is not JSON."""
+        url, web = self._web_session()
+        base = f"{url}/api/v1" if self.version < (3,) else f"{url}/api/v2"
+        response = self._exchange(
+            web, method, base + quote(path, safe="/~"), f"{method} {path}", params=dict(query), json=body
+        )
+        try:
+            return response.status_code, response.json()
+        except ValueError:
+            if response.ok:
+                raise MwaaUnreachableError(
+                    f"{method} {path} of {self._where}: an answer that is not JSON: {response.text[:100]!r}."
+                ) from None
+            return response.status_code, response.text
+
+    def _web_session(self) -> tuple[str, requests.Session]:
+        if self._web is None:
+            import requests  # noqa: PLC0415  (needed for long paths and old boto3 only)
+
+            try:
+                token = self._client.create_web_login_token(Name=self._name)
+            except errors() as error:
+                raise self._error_of(error, "CreateWebLoginToken") from error
+            # An emulated AWS (AWS_ENDPOINT_URL) may have web servers without a certificate; MWAA's all have one.
+            scheme = "http" if self._client.meta.endpoint_url.startswith("http://") else "https"
+            url = f"{scheme}://{token['WebServerHostname']}"
+            web = requests.Session()
+            login = "/aws_mwaa/login" if self.version < (3,) else "/pluginsv2/aws_mwaa/login"
+            response = self._exchange(web, "POST", url + login, "login", data={"token": token["WebToken"]})
+            if response.status_code >= 400 or not response.cookies:
+                raise self._error_of_status(
+                    response.status_code if response.status_code >= 400 else 401, "no session was given", "web login"
+                )
+            if self.version >= (3,) and "_token" in response.cookies:
+                # Airflow 3.0 reads the token from the header only, later ones from either.
+                web.headers["Authorization"] = f"Bearer {response.cookies['_token']}"
+            log.debug("Opened a web session with %s.", self._where)
+            self._web = url, web
+        return self._web
+
+    def _exchange(self, web: requests.Session, method: str, url: str, doing: str, **content: Any) -> requests.Response:
+        import requests  # noqa: PLC0415
+
+        try:
+            return web.request(
+                method,
+                url,
+                timeout=(MWAA_CONNECT_TIMEOUT_S, MWAA_READ_TIMEOUT_S),
+                allow_redirects=False,
+                **content,
+            )
+        except requests.RequestException as error:
+            raise MwaaUnreachableError(
+                f"{doing} of {self._where} through its web server: {brief(error)}.",
+                advice="Check the network; a private web server is reached from inside its VPC only.",
+            ) from error
+
+
+def _text(value: Any) -> str:
+    # Sent as text: a boolean of Python's would arrive as "True", which is not what every version reads.
+    return json.dumps(value) if isinstance(value, bool) else str(value)
+
+
+def _detail(answer: Any) -> str:
+    """Return Airflow's own words out of an error's body, in one line."""
+    if isinstance(answer, Mapping):
+        answer = answer.get("detail") or answer.get("title") or answer.get("message") or answer
+    text = answer if isinstance(answer, str) else json.dumps(answer, default=str)
+    return " ".join(text.split())[:500]

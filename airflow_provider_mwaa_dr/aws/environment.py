@@ -1,0 +1,279 @@
+"""An MWAA environment: what a failover asks of it and does to it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_mwaa_dr.aws.airflow_api import AirflowApi
+from airflow_provider_mwaa_dr.aws.clock import SystemClock
+from airflow_provider_mwaa_dr.aws.pause_plan import PAGE, Bulk, PauseCall, plan_calls
+from airflow_provider_mwaa_dr.core.ports import Clock, DagInfo, EnvironmentStatus, RunInfo
+from airflow_provider_mwaa_dr.exceptions import IncompleteError, MwaaRequestError, MwaaUnreachableError
+
+if TYPE_CHECKING:
+    import boto3
+
+log = logging.getLogger(__name__)
+
+PASSES = 5
+"""Times that a listing is read while it changes underneath."""
+STOP_S = 10.0
+"""How long a task of a stopped run may go on: to its next heartbeat (5 to 6 s as measured), and a while to end."""
+
+_ENDED = {"success", "failed"}
+
+
+class MwaaEnvironment:
+    """
+    The :class:`~airflow_provider_mwaa_dr.core.ports.Environment` of one MWAA environment, Airflow 2.10 to 3.3.
+
+    boto3 is imported and the client made at the first call. Not thread-safe.
+
+    :param session: a boto3 session with credentials; None for boto3's own search.
+    :param deadline_s: how long a call is repeated while the environment does not answer.
+    :param pause_deadline_s: how long ``set_paused`` goes on while something is left over.
+    """
+
+    def __init__(
+        self,
+        region: str,
+        name: str,
+        *,
+        clock: Clock | None = None,
+        session: boto3.session.Session | None = None,
+        deadline_s: float = 10.0,
+        pause_deadline_s: float = 120.0,
+    ) -> None:
+        self._region = region
+        self._name = name
+        self._clock = clock or SystemClock()
+        self._api = AirflowApi(region, name, clock=self._clock, session=session, deadline_s=deadline_s)
+        self._pause_deadline_s = pause_deadline_s
+        self._stopped: dict[RunInfo, float] = {}
+
+    @property
+    def region(self) -> str:
+        """Region of the environment."""
+        return self._region
+
+    @property
+    def name(self) -> str:
+        """Name of the environment."""
+        return self._name
+
+    def status(self) -> EnvironmentStatus:
+        """Return what the MWAA service says."""
+        text = self._api.describe().get("Status")
+        try:
+            return EnvironmentStatus(text)
+        except ValueError:
+            log.warning("%s (%s) has a status that is not known here: %s.", self._name, self._region, text)
+            return EnvironmentStatus.UNKNOWN
+
+    def scheduler_is_healthy(self) -> bool:
+        """Return what Airflow's health body says of its schedulers."""
+        health = self._api.get("/health" if self._is_2 else "/monitor/health")
+        return bool(health["scheduler"]["status"] == "healthy")
+
+    def dags(self) -> Sequence[DagInfo]:
+        """Return every DAG that is not stale, sorted by id, each once."""
+        return sorted(self._listed_dags(), key=lambda dag: dag.dag_id)
+
+    def set_paused(
+        self, dag_ids: Collection[str], *, paused: bool, on_progress: Callable[[int, int], None] | None = None
+    ) -> Sequence[str]:
+        """
+        Pause, or unpause, exactly *dag_ids* and no other DAG; bulk calls, then listed again until nothing is left.
+
+        The calls are chosen so that none can touch another DAG as things were when they were listed
+        (:mod:`~airflow_provider_mwaa_dr.aws.pause_plan`). Should one do so all the same, because DAGs came or changed
+        in between, what its answer shows is put back at once and logged, and the rest is done one by one.
+
+        :raises IncompleteError: some were left after ``pause_deadline_s``.
+        """
+        wanted = frozenset(dag_ids)
+        until = self._clock.monotonic() + self._pause_deadline_s
+        touched: set[str] = set()
+        while True:
+            listing = self._listed_dags()
+            present = {dag.dag_id for dag in listing} & wanted
+            left = {dag.dag_id for dag in listing if dag.dag_id in wanted and dag.is_paused is not paused}
+            touched |= left
+            if on_progress is not None:
+                on_progress(len(present) - len(left), len(present))
+            if not left:
+                return sorted(touched & present)
+            if self._clock.monotonic() >= until:
+                raise IncompleteError(
+                    f"{len(left)} of {len(present)} DAGs of {self._name} ({self._region}) could not be "
+                    f"{'paused' if paused else 'unpaused'} within {self._pause_deadline_s:g} s.",
+                    left=sorted(left),
+                    advice="Try again; what is done is not done twice.",
+                )
+            self._change(listing, left, paused=paused)
+
+    def running_runs(self) -> Sequence[RunInfo]:
+        """Return the dag runs in state running, sorted."""
+        found = self._listed("/dags/~/dagRuns", "dag_runs", ("dag_id", "dag_run_id"), state="running", order_by="id")
+        return sorted(_run_info(run) for run in found)
+
+    def running_tasks(self) -> Sequence[RunInfo]:
+        """
+        Return the runs that have a task instance executing, sorted, each once.
+
+        Airflow marks the tasks of a stopped run as failed at once and ends them at their next heartbeat, so the listing
+        does not show them. Runs that this object has stopped are therefore among those returned for some seconds.
+        """
+        order = {} if self._is_2 else {"order_by": "id"}
+        found = self._listed(
+            "/dags/~/dagRuns/~/taskInstances",
+            "task_instances",
+            ("dag_id", "dag_run_id", "task_id", "map_index"),
+            state="running",
+            **order,
+        )
+        now = self._clock.monotonic()
+        self._stopped = {run: at for run, at in self._stopped.items() if now < at + STOP_S}
+        runs = {RunInfo(dag_id=task["dag_id"], run_id=task["dag_run_id"], state="running") for task in found}
+        still = {run for run in self._stopped if (run.dag_id, run.run_id) not in {(r.dag_id, r.run_id) for r in runs}}
+        return sorted(runs | still)
+
+    def stop_run(self, run: RunInfo) -> None:
+        """
+        Mark a run failed; one that has ended already keeps its state.
+
+        :raises MwaaRequestError: there is no such run (status 404).
+        """
+        state = self.run_state(run.dag_id, run.run_id)
+        if state in _ENDED:
+            return
+        self._api.patch(f"/dags/{run.dag_id}/dagRuns/{run.run_id}", {"state": "failed"})
+        self._stopped[RunInfo(dag_id=run.dag_id, run_id=run.run_id, state="failed")] = self._clock.monotonic()
+
+    def trigger(self, dag_id: str, *, run_id: str, note: str) -> None:
+        """Start a manual run with the present time as its logical date, under an id of the caller's."""
+        body = {"dag_run_id": run_id, "logical_date": self._clock.now().isoformat(), "note": note}
+        try:
+            self._api.post(f"/dags/{dag_id}/dagRuns", body)
+        except MwaaRequestError as error:
+            # 409: the first attempt got through and its answer did not; or another run has this logical date.
+            if error.status != 409 or self.run_state(dag_id, run_id) is None:
+                raise
+
+    def run_state(self, dag_id: str, run_id: str) -> str | None:
+        """Return the state of a run in Airflow's words; None when there is none."""
+        try:
+            state = self._api.get(f"/dags/{dag_id}/dagRuns/{run_id}")["state"]
+        except MwaaRequestError as error:
+            if error.status == 404:
+                return None
+            raise
+        return None if state is None else str(state)
+
+    @property
+    def _is_2(self) -> bool:
+        return self._api.version < (3,)
+
+    def _listed_dags(self) -> list[DagInfo]:
+        """Return every DAG that is not stale in the order of the server, which windows are counted in."""
+        # No pattern here: unlike PATCH, 2.x's GET takes "~" for a tilde, and without one lists all.
+        return [_dag_info(dag) for dag in self._listed("/dags", "dags", ("dag_id",), order_by="dag_id")]
+
+    def _listed(self, path: str, key: str, identity: tuple[str, ...], **query: Any) -> list[Mapping[str, Any]]:
+        """
+        Return every element of a listing, page by page, each once.
+
+        Elements that come and go move the others between the pages, and one may slip through. So the listing is read
+        until its length stood still while it was read and so many different elements were seen; one that never stands
+        still is returned as all that was seen in any pass, which for "what is still running" errs on the safe side.
+
+        :raises MwaaUnreachableError: pages end before what the server itself counts.
+        """
+        seen: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+        for _ in range(PASSES):
+            found: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+            totals = set()
+            offset = 0
+            while True:
+                answer = self._api.get(path, limit=PAGE, offset=offset, **query)
+                page, total = answer[key], int(answer["total_entries"])
+                found.update((tuple(element.get(name) for name in identity), element) for element in page)
+                totals.add(total)
+                offset += len(page)
+                if not page or offset >= total:
+                    break
+            if len(totals) == 1 and len(found) >= total:
+                return list(found.values())
+            seen |= found
+        if offset < total:
+            raise MwaaUnreachableError(
+                f"{path} of {self._name} ({self._region}) ends after {offset} of {total} {key}.",
+                advice="Check the web server's log; a listing that is cut short is not acted on.",
+            )
+        return list(seen.values())
+
+    def _change(self, listing: Sequence[DagInfo], left: Collection[str], *, paused: bool) -> None:
+        """Make the planned calls; go over to one by one as soon as one did something unexpected."""
+        before = {dag.dag_id: dag.is_paused for dag in listing}
+        todo = set(left)
+        for call in plan_calls(listing, left, paused=paused, bulk=Bulk.of(self._api.version)):
+            if call.pattern is None:
+                self._change_one(*call.dag_ids, paused=paused)
+            elif not self._change_many(call, before, paused=paused):
+                for dag_id in sorted(todo):
+                    self._change_one(dag_id, paused=paused)
+                return
+            todo -= call.dag_ids
+
+    def _change_one(self, dag_id: str, *, paused: bool) -> None:
+        try:
+            self._api.patch(f"/dags/{dag_id}", {"is_paused": paused})
+        except MwaaRequestError as error:
+            # Gone since it was listed; the next listing decides.
+            if error.status != 404:
+                raise
+
+    def _change_many(self, call: PauseCall, before: Mapping[str, bool], *, paused: bool) -> bool:
+        """Make a bulk call until it has changed all that it is for; False if it changed something else."""
+        query: dict[str, Any] = {"dag_id_pattern": call.pattern, "limit": call.limit}
+        if self._is_2:
+            query["offset"] = call.offset
+        else:
+            query["paused"] = not paused
+        # What matches shrinks with every page changed, so it is always the first page.
+        for _ in range(1 if self._is_2 else len(call.dag_ids) // PAGE + 2):
+            answer = self._api.patch("/dags", {"is_paused": paused}, **query)
+            changed = [str(dag["dag_id"]) for dag in answer["dags"]]
+            strangers = [
+                dag_id for dag_id in changed if dag_id not in call.dag_ids and before.get(dag_id) is not paused
+            ]
+            for dag_id in strangers:
+                self._put_back(dag_id, paused=paused, was_known=dag_id in before)
+            if strangers:
+                return False
+            if int(answer["total_entries"]) <= len(changed):
+                break
+        return True
+
+    def _put_back(self, dag_id: str, *, paused: bool, was_known: bool) -> None:
+        done = "paused" if paused else "unpaused"
+        if self._is_2 and paused and not was_known:
+            # 2.x tells nothing about the flag before; a new DAG was most likely paused, and stays it.
+            log.warning("DAG %s of %s came while DAGs were %s, and is paused.", dag_id, self._name, done)
+            return
+        log.warning("DAG %s of %s was %s along with others, and is put back.", dag_id, self._name, done)
+        self._change_one(dag_id, paused=not paused)
+
+
+def _dag_info(dag: Mapping[str, Any]) -> DagInfo:
+    return DagInfo(
+        dag_id=str(dag["dag_id"]),
+        is_paused=bool(dag["is_paused"]),
+        tags=frozenset(str(tag["name"]) for tag in dag.get("tags") or ()),
+    )
+
+
+def _run_info(run: Mapping[str, Any]) -> RunInfo:
+    return RunInfo(dag_id=str(run["dag_id"]), run_id=str(run["dag_run_id"]), state=str(run["state"]))

@@ -1,0 +1,297 @@
+"""
+Items of the state table: the domain's values as DynamoDB stores them, and back.
+
+Pure; works without boto3. The state item keeps the fields, types and meaning that the example this project grew from
+gave them, so its scripts and AWS CLI queries work on ours and its rows are read by us.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, FailoverRecord, Registration, StepRecord
+from airflow_provider_mwaa_dr.core.state import STATE_ID, DRState, Mode, Phase, Plan
+from airflow_provider_mwaa_dr.exceptions import StateError
+
+KEY = "state_id"
+Item = Mapping[str, Any]
+"""An item as boto3's low-level client has it: attribute name to ``{"S": ...}`` and its like."""
+
+_LONGEST_LIST_BYTES = 250_000
+"""Of the 400 KB that an item may have; what a record lists beyond it is counted, not kept."""
+
+
+# Attributes.
+
+
+def to_attribute(value: Any) -> dict[str, Any]:
+    """Return a plain value as a DynamoDB attribute. :raises TypeError: it has no counterpart."""
+    if value is None:
+        return {"NULL": True}
+    if isinstance(value, bool):
+        return {"BOOL": value}
+    if isinstance(value, (int, float)):
+        return {"N": f"{value:d}" if isinstance(value, int) else repr(value)}
+    if isinstance(value, str):
+        return {"S": str(value.value) if isinstance(value, (Phase, Mode)) else value}
+    if isinstance(value, datetime):
+        return {"S": to_timestamp(value)}
+    if isinstance(value, (tuple, list)):
+        return {"L": [to_attribute(element) for element in value]}
+    if isinstance(value, Mapping):
+        return {"M": {name: to_attribute(element) for name, element in value.items()}}
+    raise TypeError(f"{type(value).__name__} cannot be stored: {value!r}")
+
+
+def from_attribute(attribute: Mapping[str, Any]) -> Any:
+    """Return an attribute as a plain value; numbers as int where they are whole."""
+    ((kind, value),) = attribute.items()
+    if kind == "NULL":
+        return None
+    if kind == "N":
+        number = float(value)
+        return int(number) if number.is_integer() else number
+    if kind == "L":
+        return [from_attribute(element) for element in value]
+    if kind == "M":
+        return {name: from_attribute(element) for name, element in value.items()}
+    if kind == "SS":
+        return sorted(value)
+    return value
+
+
+def to_item(key: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an item; values that are None are left out, as the seed's readers expect."""
+    return {
+        KEY: {"S": key},
+        **{name: to_attribute(value) for name, value in values.items() if value is not None},
+    }
+
+
+def from_item(item: Item) -> dict[str, Any]:
+    """Return an item's plain values by name."""
+    return {name: from_attribute(attribute) for name, attribute in item.items()}
+
+
+def to_timestamp(at: datetime) -> str:
+    """Return an aware time as ISO-8601 in UTC with ``Z``."""
+    return at.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+
+
+def from_timestamp(text: str | None) -> datetime | None:
+    """Return an ISO-8601 text as an aware UTC time; without an offset it counts as UTC, junk as None."""
+    if not text:
+        return None
+    try:
+        # Python 3.10's fromisoformat does not know the Z.
+        at = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at.astimezone(timezone.utc)
+
+
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def _time(text: str | None) -> datetime:
+    return from_timestamp(text) or _LONG_AGO
+
+
+# The state item.
+
+
+def state_to_item(state: DRState, *, write_token: str) -> dict[str, Any]:
+    """
+    Return the state item.
+
+    :param write_token: names this one write, so that a writer whose answer was lost recognises its own.
+    """
+    return to_item(
+        STATE_ID,
+        {
+            "active_region": state.active_region,
+            "last_updated": state.last_updated,
+            "failover_count": state.failover_count,
+            "version": state.version,
+            "epoch": state.epoch,
+            "phase": state.phase,
+            "lease_s": state.lease_s,
+            "previous_region": state.previous_region,
+            "failover_reason": state.failover_reason,
+            "last_failover_time": state.last_failover_time,
+            "changed_by": state.changed_by,
+            "plan": _plan_to_values(state.plan) if state.plan is not None else None,
+            "write_token": write_token,
+        },
+    )
+
+
+def state_from_item(item: Item, *, default_lease_s: float) -> DRState:
+    """
+    Return the state in an item, one written by the seed's scripts too.
+
+    Those know neither epoch nor phase: a row without them is STEADY at epoch ``failover_count``. A script that counts
+    a failover in a row of ours leaves its epoch behind, so the higher of the two counts. Their ``version`` may be a
+    string, or missing (0).
+
+    :raises StateError: it names no region, or a number in it is none.
+    """
+    values = from_item(item)
+    try:
+        failover_count = int(values.get("failover_count") or 0)
+        plan = values.get("plan")
+        return DRState(
+            active_region=str(values["active_region"]),
+            epoch=max(int(values.get("epoch") or 0), failover_count),
+            version=int(values.get("version") or 0),
+            last_updated=_time(values.get("last_updated")),
+            lease_s=float(values.get("lease_s") or default_lease_s),
+            phase=Phase(values.get("phase") or Phase.STEADY),
+            plan=_plan_from_values(plan) if plan else None,
+            failover_count=failover_count,
+            previous_region=values.get("previous_region"),
+            failover_reason=values.get("failover_reason"),
+            last_failover_time=from_timestamp(values.get("last_failover_time")),
+            changed_by=values.get("changed_by"),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise StateError(
+            f"The state item cannot be understood: {type(error).__name__}: {error}.",
+            advice=f"Look at the item {STATE_ID} in the state table, and put right what somebody wrote into it.",
+        ) from error
+
+
+def _plan_to_values(plan: Plan) -> dict[str, Any]:
+    replaced = plan.replaced
+    return {
+        "id": plan.id,
+        "from": plan.source,
+        "to": plan.target,
+        "mode": plan.mode,
+        "reason": plan.reason,
+        "by": plan.by,
+        "owner": plan.owner,
+        "beat": plan.beat,
+        "started_at": plan.started_at,
+        "set_id": plan.set_id,
+        "stop_running": plan.stop_running,
+        "replaced": {"phase": replaced[0], "plan": _plan_to_values(replaced[1])} if replaced is not None else None,
+    }
+
+
+def _plan_from_values(values: Mapping[str, Any]) -> Plan:
+    replaced = values.get("replaced")
+    return Plan(
+        id=values["id"],
+        source=values["from"],
+        target=values["to"],
+        mode=Mode(values["mode"]),
+        reason=values["reason"],
+        by=values["by"],
+        owner=values["owner"],
+        beat=values["beat"],
+        started_at=_time(values["started_at"]),
+        set_id=values.get("set_id"),
+        stop_running=bool(values.get("stop_running")),
+        replaced=(Phase(replaced["phase"]), _plan_from_values(replaced["plan"])) if replaced else None,
+    )
+
+
+# The other items.
+
+
+def registration_from_item(item: Item) -> Registration | None:
+    """Return what names an environment; None when only agents have written into the item so far."""
+    values = from_item(item)
+    if "environment" not in values:
+        return None
+    region = key_of(item).partition("#")[2]
+    return Registration(region=region, environment=values["environment"], account=values.get("account"))
+
+
+def agent_to_item(status: AgentStatus) -> dict[str, Any]:
+    """Return a heartbeat as an item."""
+    names = [name for name in AgentStatus.__dataclass_fields__ if name not in {"region", "job"}]
+    return to_item(agent_key(status.region, status.job), {name: getattr(status, name) for name in names})
+
+
+def agent_from_item(item: Item) -> AgentStatus:
+    """Return a heartbeat; attributes that this version does not know are ignored."""
+    values = {name: value for name, value in from_item(item).items() if name in AgentStatus.__dataclass_fields__}
+    values["at"] = _time(values.get("at"))
+    for name in ("schedulers", "problems"):
+        values[name] = tuple(values.get(name) or ())
+    _, region, job = key_of(item).split("#", maxsplit=2)
+    return AgentStatus(region=region, job=job, **values)
+
+
+def record_to_item(record: FailoverRecord) -> dict[str, Any]:
+    """Return a record as an item of at most 400 KB: a list too long for it is cut, and its length kept."""
+    return to_item(
+        f"FAILOVER#{record.id}",
+        {
+            "from": record.source,
+            "to": record.target,
+            "mode": record.mode,
+            "reason": record.reason,
+            "by": record.by,
+            "started_at": record.started_at,
+            "finished_at": record.finished_at,
+            "outcome": record.outcome,
+            "epoch": record.epoch,
+            "steps": [
+                {"name": step.name, "seconds": step.seconds, "detail": step.detail[:2000]} for step in record.steps
+            ],
+            "not_unpaused": paged(record.not_unpaused, page_bytes=_LONGEST_LIST_BYTES)[0],
+            "not_unpaused_total": len(record.not_unpaused),
+        },
+    )
+
+
+def record_from_item(item: Item) -> FailoverRecord:
+    """Return a record."""
+    values = from_item(item)
+    return FailoverRecord(
+        id=key_of(item).partition("#")[2],
+        source=values["from"],
+        target=values["to"],
+        mode=Mode(values["mode"]),
+        reason=values["reason"],
+        by=values["by"],
+        started_at=_time(values["started_at"]),
+        finished_at=from_timestamp(values.get("finished_at")),
+        outcome=values["outcome"],
+        epoch=values["epoch"],
+        steps=tuple(
+            StepRecord(name=step["name"], seconds=float(step["seconds"]), detail=step["detail"])
+            for step in values.get("steps", ())
+        ),
+        not_unpaused=tuple(values.get("not_unpaused", ())),
+    )
+
+
+def agent_key(region: str, job: str) -> str:
+    """Return the key of a scheduler's heartbeat."""
+    return f"AGENT#{region}#{job}"
+
+
+def key_of(item: Item) -> str:
+    """Return an item's key."""
+    return str(item[KEY]["S"])
+
+
+def paged(dag_ids: tuple[str, ...], *, page_bytes: int) -> list[list[str]]:
+    """Return ids in pages of at most *page_bytes*, at least one page, which may be empty."""
+    pages: list[list[str]] = [[]]
+    size = 0
+    for dag_id in dag_ids:
+        # An element of a list costs its bytes and a little.
+        cost = len(dag_id.encode()) + 4
+        if pages[-1] and size + cost > page_bytes:
+            pages.append([])
+            size = 0
+        pages[-1].append(dag_id)
+        size += cost
+    return pages

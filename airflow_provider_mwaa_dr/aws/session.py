@@ -1,0 +1,223 @@
+"""
+Clients for AWS, and the only place that knows timeouts, retries and what botocore's errors mean.
+
+botocore's own retries are switched off everywhere: they repeat a POST whose answer was lost (a black-holed trigger was
+sent three times), and with the default timeouts of 60 s a read of a black-holed table took more than ten minutes.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow_provider_mwaa_dr.core.ports import Clock
+from airflow_provider_mwaa_dr.exceptions import DRError
+
+if TYPE_CHECKING:
+    import boto3
+
+T = TypeVar("T")
+
+DYNAMODB_TIMEOUT_S = 1.0
+"""Default bound of one attempt against one replica, connecting and reading each."""
+MWAA_READ_TIMEOUT_S = 12.0
+"""The service itself gives up on Airflow after 10 s; waiting a little longer gets its answer instead of none."""
+MWAA_CONNECT_TIMEOUT_S = 3.0
+
+
+class Fault(str, Enum):
+    """What a failed call to AWS means for whoever made it."""
+
+    UNSENT = "no connection"
+    """The request never left; it may be made elsewhere, writes too."""
+    THROTTLED = "throttled"
+    """Turned away before anything was done; it may be made again."""
+    LOST = "no answer"
+    """It may have been carried out, or may still be."""
+    ACCESS = "refused"
+    """No credentials, or not the right to do this."""
+    MISSING = "not found"
+    """The table, or the environment, does not exist there."""
+    CONDITION = "condition failed"
+    """A conditional write lost."""
+    CONFLICT = "write conflict"
+    """Another region wrote the same item at the same moment; nothing was written here."""
+    INVALID = "invalid"
+    """Anything else: the request itself is wrong, and will be wrong the next time."""
+
+
+_BY_CODE = {
+    "ConditionalCheckFailedException": Fault.CONDITION,
+    "ReplicatedWriteConflictException": Fault.CONFLICT,
+    "ResourceNotFoundException": Fault.MISSING,
+    "TableNotFoundException": Fault.MISSING,
+    # Throttling, in the words of the two services.
+    "ProvisionedThroughputExceededException": Fault.THROTTLED,
+    "RequestLimitExceeded": Fault.THROTTLED,
+    "ThrottledException": Fault.THROTTLED,
+    "Throttling": Fault.THROTTLED,
+    "ThrottlingException": Fault.THROTTLED,
+    "TooManyRequestsException": Fault.THROTTLED,
+    # Credentials and rights.
+    "AccessDenied": Fault.ACCESS,
+    "AccessDeniedException": Fault.ACCESS,
+    "ExpiredToken": Fault.ACCESS,
+    "ExpiredTokenException": Fault.ACCESS,
+    "IncompleteSignature": Fault.ACCESS,
+    "InvalidClientTokenId": Fault.ACCESS,
+    "InvalidSignatureException": Fault.ACCESS,
+    "KMSAccessDeniedException": Fault.ACCESS,
+    "MissingAuthenticationToken": Fault.ACCESS,
+    "MissingAuthenticationTokenException": Fault.ACCESS,
+    "SignatureDoesNotMatch": Fault.ACCESS,
+    "UnrecognizedClientException": Fault.ACCESS,
+    # DynamoDB: "the write may or may not have happened".
+    "InternalServerError": Fault.LOST,
+    "InternalServerException": Fault.LOST,
+    "ServiceUnavailable": Fault.LOST,
+    "ServiceUnavailableException": Fault.LOST,
+}
+
+
+def errors() -> tuple[type[Exception], ...]:
+    """Return what boto3 raises, for an ``except`` clause; evaluated, and botocore imported, only when one is raised."""
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+    from botocore.parsers import ResponseParserError  # noqa: PLC0415
+
+    return BotoCoreError, ClientError, ResponseParserError
+
+
+def fault_of(error: Exception) -> Fault:
+    """Return what one of :func:`errors` means."""
+    from botocore import exceptions as botocore  # noqa: PLC0415
+    from botocore.parsers import ResponseParserError  # noqa: PLC0415
+
+    if isinstance(error, botocore.ClientError):
+        fault = _BY_CODE.get(code_of(error))
+        if fault is not None:
+            return fault
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if status == 429:
+            return Fault.THROTTLED
+        if status in {401, 403}:
+            return Fault.ACCESS
+        return Fault.LOST if status >= 500 else Fault.INVALID
+    if isinstance(
+        error,
+        (
+            botocore.NoCredentialsError,
+            botocore.PartialCredentialsError,
+            botocore.CredentialRetrievalError,
+            botocore.TokenRetrievalError,
+            botocore.UnauthorizedSSOTokenError,
+            botocore.ProfileNotFound,
+        ),
+    ):
+        return Fault.ACCESS
+    if isinstance(
+        error, (botocore.ConnectTimeoutError, botocore.EndpointConnectionError, botocore.ProxyConnectionError)
+    ):
+        return Fault.UNSENT
+    if isinstance(error, (botocore.HTTPClientError, botocore.ConnectionError, ResponseParserError)):
+        return Fault.LOST
+    return Fault.INVALID
+
+
+def throttled(message: str) -> Exception:
+    """Return the error that AWS would have sent had it turned the call away, for answers that say so in the body."""
+    from botocore.exceptions import ClientError  # noqa: PLC0415
+
+    return ClientError({"Error": {"Code": "ThrottlingException", "Message": message}}, "unknown")
+
+
+def code_of(error: Exception) -> str:
+    """Return AWS's code of an error, empty when it has none."""
+    response = getattr(error, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+def brief(error: Exception) -> str:
+    """Return an error's own words in one line that fits a log."""
+    return " ".join(str(error).split())[:300]
+
+
+def dynamodb_client(region: str, *, session: boto3.session.Session | None = None, timeout_s: float) -> Any:
+    """Return a DynamoDB client whose every call is one attempt, bounded by *timeout_s* for each way."""
+    return _client("dynamodb", region, session=session, connect_timeout_s=timeout_s, read_timeout_s=timeout_s)
+
+
+def mwaa_client(region: str, *, session: boto3.session.Session | None = None) -> Any:
+    """Return an MWAA client whose every call is one attempt, a little longer than the service's own limit."""
+    return _client(
+        "mwaa",
+        region,
+        session=session,
+        connect_timeout_s=MWAA_CONNECT_TIMEOUT_S,
+        read_timeout_s=MWAA_READ_TIMEOUT_S,
+    )
+
+
+def _client(
+    service: str,
+    region: str,
+    *,
+    session: boto3.session.Session | None,
+    connect_timeout_s: float,
+    read_timeout_s: float,
+) -> Any:
+    import boto3  # noqa: PLC0415  (0.2 s and 20 MB that a scheduler's import of the plugin must not cost)
+    from botocore.config import Config  # noqa: PLC0415
+
+    if session is None:
+        # One of its own: boto3's default session is shared, and creating clients from it is not thread-safe.
+        session = boto3.session.Session()
+    config = Config(
+        connect_timeout=connect_timeout_s,
+        read_timeout=read_timeout_s,
+        retries={"total_max_attempts": 1, "mode": "standard"},
+    )
+    # The overloads of boto3's type stubs want literal service names.
+    create: Callable[..., Any] = session.client
+    client = create(service, region_name=region, config=config)
+    if not is_aws_endpoint(client.meta.endpoint_url):
+        # MWAA's calls go to env.HOST and api.HOST; an emulated AWS has one host, often an IP address.
+        client = create(service, region_name=region, config=config.merge(Config(inject_host_prefix=False)))
+    return client
+
+
+def is_aws_endpoint(url: str) -> bool:
+    """Whether an endpoint is AWS itself, and not one named with ``AWS_ENDPOINT_URL``."""
+    host = url.partition("://")[2].partition("/")[0].partition(":")[0]
+    return host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".api.amazonwebservices.com.cn"))
+
+
+def retry(
+    call: Callable[[], T],
+    *,
+    on: type[DRError],
+    clock: Clock,
+    deadline_s: float,
+    first_wait_s: float = 0.2,
+    longest_wait_s: float = 3.0,
+) -> T:
+    """
+    Return what *call* returns, made again while it raises *on* and *deadline_s* has not passed.
+
+    For calls that change nothing, or the same thing twice; a conditional write is never among them. Waits double from
+    *first_wait_s* and are shortened at random, so that callers turned away together do not come back together.
+
+    :raises DRError: the last error of *call*, unchanged.
+    """
+    until = clock.monotonic() + deadline_s
+    wait_s = first_wait_s
+    while True:
+        try:
+            return call()
+        except on:
+            pause_s = wait_s * (0.5 + random.random() / 2)  # noqa: S311  (not a secret)
+            if clock.monotonic() + pause_s >= until:
+                raise
+        clock.sleep(pause_s)
+        wait_s = min(wait_s * 2, longest_wait_s)

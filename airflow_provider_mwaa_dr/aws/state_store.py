@@ -1,0 +1,580 @@
+"""The state table in DynamoDB."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import uuid
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow_provider_mwaa_dr.aws import items
+from airflow_provider_mwaa_dr.aws.clock import SystemClock
+from airflow_provider_mwaa_dr.aws.session import (
+    DYNAMODB_TIMEOUT_S,
+    Fault,
+    brief,
+    dynamodb_client,
+    errors,
+    fault_of,
+    throttled,
+)
+from airflow_provider_mwaa_dr.core.ports import (
+    AgentStatus,
+    Clock,
+    DagSet,
+    FailoverRecord,
+    Observation,
+    Registration,
+)
+from airflow_provider_mwaa_dr.core.state import STATE_ID, DRState
+from airflow_provider_mwaa_dr.exceptions import (
+    StaleStateError,
+    StateAccessError,
+    StateError,
+    StateNotFoundError,
+    StateUnreachableError,
+    TableNotFoundError,
+)
+
+if TYPE_CHECKING:
+    import boto3
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+AVOID_S = 15.0
+"""How long a replica that failed is tried after the others."""
+BACKOFF_S = (0.1, 0.3)
+"""Waits before another pass over the replicas, when all that was wrong with one of them was throttling."""
+PAGE_BYTES = 200_000
+"""Of DAG ids in one item: half of the 400 KB that an item may have, and quickly sent."""
+BATCH = 100
+"""Keys that BatchGetItem takes."""
+
+
+class DynamoDBStateStore:
+    """
+    The :class:`~airflow_provider_mwaa_dr.core.ports.StateStore` in a DynamoDB table with key ``state_id``.
+
+    Every read is a consistent read. Each call goes to the first replica of *replicas* and, when that fails, to the
+    next; an attempt is bounded at about a second, and a replica that failed is tried last for a while. boto3 is
+    imported and clients are made at the first call, one for each process: a fork shares no connection, and no lock is
+    held that it could inherit. Safe to use from several threads.
+
+    A single-region table and a global table with strong consistency (MRSC) keep every promise of the port. In one with
+    eventual consistency a condition holds only against the copy it was sent to.
+
+    :param replicas: regions of the table's copies, nearest first.
+    :param session: a boto3 session with credentials; None for boto3's own search.
+    :param timeout_s: bounds one attempt against one replica.
+    :param default_lease_s: the lease of a row that names none, as those of the seed's scripts.
+    """
+
+    def __init__(
+        self,
+        table: str,
+        replicas: Sequence[str],
+        *,
+        clock: Clock | None = None,
+        session: boto3.session.Session | None = None,
+        timeout_s: float = DYNAMODB_TIMEOUT_S,
+        default_lease_s: float = 60.0,
+    ) -> None:
+        self.table = table
+        self.replicas = tuple(replicas)
+        self._clock = clock or SystemClock()
+        self._session = session
+        self._timeout_s = timeout_s
+        self._default_lease_s = default_lease_s
+        self._clients: dict[tuple[int, str], Any] = {}
+        self._failed_at: dict[str, float] = {}
+        # What observe() last saw of a region: its reconciled epoch, and the jobs in its list of agents.
+        self._observed: dict[str, tuple[int | None, frozenset[str]]] = {}
+
+    # The state.
+
+    def observe(self, region: str) -> Observation:
+        """Return state and *region*'s reconciled epoch: one BatchGetItem."""
+        environment_key = f"ENVIRONMENT#{region}"
+        found = self._ask(lambda client: self._batch(client, (STATE_ID, environment_key)), "read the state")
+        environment = items.from_item(found.get(environment_key, {}))
+        self._observed[region] = environment.get("reconciled_epoch"), frozenset(environment.get("agents", ()))
+        return Observation(
+            state=self._to_state(found.get(STATE_ID)),
+            reconciled_epoch=self._observed[region][0],
+        )
+
+    def read(self) -> DRState:
+        """Return the state. :raises StateNotFoundError: the table has no state item."""
+        state = self._to_state(self._get(STATE_ID))
+        if state is None:
+            raise StateNotFoundError(
+                f"Table {self.table} has no item {STATE_ID}.", advice="Run mwaa-dr init --active REGION."
+            )
+        return state
+
+    def write(self, state: DRState, *, expected_version: int | None) -> None:
+        """
+        Write *state* on the condition that the stored version is *expected_version*.
+
+        A replica that could not be connected to, or turned the write away, has not written: the next one is asked.
+        When an answer is lost the item is read again. It carries this write's token: done. It carries another version:
+        StaleStateError. It is unchanged: StateUnreachableError, and the write may still land later; whoever decides
+        again does so on a fresh read and the same condition, so of the two only one can ever count.
+
+        ``ReplicatedWriteConflictException`` (MRSC: another region wrote at the same moment) wrote nothing; the item is
+        read again, and the write repeated only if nothing changed: its condition decides.
+
+        :raises StaleStateError: the condition failed; carries what was found.
+        """
+        token = uuid.uuid4().hex
+        put = {
+            "TableName": self.table,
+            "Item": items.state_to_item(state, write_token=token),
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            **_version_condition(expected_version),
+        }
+        for wait_s in (*BACKOFF_S, None):
+            failures: dict[str, _Failure] = {}
+            for region in self._order():
+                failure = self._attempt(region, lambda client: client.put_item(**put))
+                if not isinstance(failure, _Failure):
+                    return
+                failures[region] = failure
+                if failure.fault is Fault.CONDITION:
+                    found = getattr(failure.error, "response", {}).get("Item")
+                    if _token(found) == token:
+                        return
+                    raise StaleStateError(expected_version, self._to_state(found)) from failure.error
+                if failure.fault is Fault.LOST:
+                    self._settle_lost_write(token, expected_version, lost=region, error=failure.error)
+                    return
+                if failure.fault is Fault.CONFLICT:
+                    self._raise_if_moved(expected_version, self._get(STATE_ID))
+            self._pause_or_raise(wait_s, failures, "write the state")
+
+    def _settle_lost_write(self, token: str, expected_version: int | None, *, lost: str, error: Exception) -> None:
+        """Return if the write with *token* landed; else raise what its caller has to know."""
+        item = self._get(STATE_ID)
+        if _token(item) == token:
+            log.warning("The answer of a write to %s in %s was lost; it has landed.", self.table, lost)
+            return
+        self._raise_if_moved(expected_version, item)
+        raise StateUnreachableError(
+            f"No answer to a write to table {self.table} in {lost}; it has not landed so far ({brief(error)}).",
+            advice="Read the state again and decide again.",
+        ) from error
+
+    def _raise_if_moved(self, expected_version: int | None, item: items.Item | None) -> None:
+        """Raise StaleStateError if the version in *item* is not *expected_version*."""
+        found = self._to_state(item)
+        if (None if found is None else found.version) != expected_version:
+            raise StaleStateError(expected_version, found)
+
+    def _to_state(self, item: items.Item | None) -> DRState | None:
+        return None if item is None else items.state_from_item(item, default_lease_s=self._default_lease_s)
+
+    # Environments and agents.
+
+    def register(self, registration: Registration) -> None:
+        """Name an environment of the set; keeps what agents wrote into the same item."""
+        values = {"environment": registration.environment, "account": registration.account}
+        self._update(
+            f"ENVIRONMENT#{registration.region}",
+            "SET environment = :environment, account = :account",
+            {f":{name}": items.to_attribute(value) for name, value in values.items()},
+        )
+
+    def registrations(self, regions: Collection[str] = ()) -> Mapping[str, Registration]:
+        """Return the named environments by region: of *regions*, or of all when empty."""
+        if regions:
+            found = list(self._get_many([f"ENVIRONMENT#{region}" for region in regions]).values())
+        else:
+            found = self._scan("ENVIRONMENT#")
+        named = [registration for registration in map(items.registration_from_item, found) if registration is not None]
+        return {registration.region: registration for registration in sorted(named, key=lambda one: one.region)}
+
+    def put_agent(self, status: AgentStatus) -> None:
+        """
+        Write a heartbeat, and the region's reconciled epoch when the status carries one.
+
+        The epoch goes into ``ENVIRONMENT#region`` when it differs from the one that this store last observed there,
+        on the condition that it still is that one: an agent with an old view cannot take back what another one of its
+        region has settled since. It is compared with what was seen and not with "higher", so that it can go down when
+        a set is initialised anew and its epochs start again.
+        """
+        self._put(items.agent_to_item(status), "write a heartbeat")
+        epoch, jobs = self._observed.get(status.region, (None, frozenset()))
+        if status.job not in jobs:
+            self._update(f"ENVIRONMENT#{status.region}", "ADD agents :job", {":job": {"SS": [status.job]}})
+            jobs |= {status.job}
+        settled = status.reconciled_epoch
+        if settled is not None and settled != epoch and self._put_reconciled(status.region, settled, epoch):
+            epoch = settled
+        if status.region in self._observed:
+            self._observed[status.region] = epoch, jobs
+
+    def _put_reconciled(self, region: str, epoch: int, seen: int | None) -> bool:
+        condition: dict[str, Any] = {}
+        values = {":epoch": items.to_attribute(epoch)}
+        if seen is not None:
+            condition = {"ConditionExpression": "reconciled_epoch = :seen"}
+            values[":seen"] = items.to_attribute(seen)
+        elif region in self._observed:
+            condition = {"ConditionExpression": "attribute_not_exists(reconciled_epoch)"}
+        landed = self._update(f"ENVIRONMENT#{region}", "SET reconciled_epoch = :epoch", values, **condition)
+        if not landed:
+            log.info("Region %s: epoch %d not noted as settled, another agent moved on from %s.", region, epoch, seen)
+        return landed
+
+    def agents(self, region: str) -> Sequence[AgentStatus]:
+        """Return the last heartbeat of each scheduler in the region's list, sorted by job."""
+        environment = self._get(f"ENVIRONMENT#{region}")
+        jobs = items.from_item(environment).get("agents", ()) if environment is not None else ()
+        found = self._get_many([items.agent_key(region, job) for job in jobs])
+        return sorted(map(items.agent_from_item, found.values()), key=lambda status: status.job)
+
+    def forget_agent(self, region: str, job: str) -> None:
+        """Drop the heartbeat of a scheduler that is gone for good."""
+        self._update(f"ENVIRONMENT#{region}", "DELETE agents :job", {":job": {"SS": [job]}})
+        self._delete([items.agent_key(region, job)])
+
+    def put_fence(self, region: str, at: datetime) -> None:
+        """Note that a worker of *region* loaded the fence."""
+        self._put(items.to_item(f"FENCE#{region}", {"at": at}), "note the fence")
+
+    def fence(self, region: str) -> datetime | None:
+        """Return when a worker of *region* last noted its fence."""
+        item = self._get(f"FENCE#{region}")
+        return None if item is None else items.from_timestamp(items.from_item(item).get("at"))
+
+    # Sets of DAGs.
+
+    def put_set(self, dag_set: DagSet) -> DagSet:
+        """
+        Record a wanted set once: pages first, manifest last, on the condition that there is none.
+
+        Pages carry a key of this very call, so that of two callers who record at once neither touches the other's; the
+        one whose manifest came second is handed the first one's set.
+        """
+        key = f"PAUSED#{dag_set.id}"
+        there = self.get_set(dag_set.id)
+        if there is not None:
+            return there
+        pages, manifest = _set_to_items(key, dag_set)
+        for page in pages:
+            self._put(page, "record a set of DAGs")
+        with contextlib.suppress(StateUnreachableError):
+            # The answer may have been lost; what is stored now is the answer.
+            self._put_once(manifest)
+        recorded = self.get_set(dag_set.id)
+        if recorded is None:
+            raise StateUnreachableError(
+                f"The set {dag_set.id} could not be recorded in table {self.table}.", advice="Record it again."
+            )
+        if self._generation(key) != _generation_of(manifest):
+            self._delete(items.key_of(page) for page in pages)
+        return recorded
+
+    def get_set(self, set_id: str) -> DagSet | None:
+        """Return a complete recorded set; None when its manifest is not there."""
+        return self._get_set(f"PAUSED#{set_id}")
+
+    def put_snapshot(self, dag_set: DagSet) -> None:
+        """Replace the region's snapshot: pages of a new generation, the manifest, then the old pages go."""
+        key = f"SNAPSHOT#{dag_set.region}"
+        pages, manifest = _set_to_items(key, dag_set)
+        for page in pages:
+            self._put(page, "write a snapshot")
+        old = self._put(manifest, "write a snapshot")
+        if old and _generation_of(old) != _generation_of(manifest):
+            self._delete(_page_keys(key, old))
+
+    def get_snapshot(self, region: str) -> DagSet | None:
+        """Return the region's last snapshot."""
+        return self._get_set(f"SNAPSHOT#{region}")
+
+    def _get_set(self, key: str) -> DagSet | None:
+        # A snapshot may be replaced between manifest and pages; its next generation is whole.
+        for _ in range(3):
+            manifest = self._get(key)
+            if manifest is None:
+                return None
+            page_keys = _page_keys(key, manifest)
+            # One by one: each is as much as an attempt's second should carry across regions.
+            pages = [page for page in map(self._get, page_keys) if page is not None]
+            if len(pages) == len(page_keys):
+                values = items.from_item(manifest)
+                return DagSet(
+                    id=values["id"],
+                    region=values["region"],
+                    recorded_at=items.from_timestamp(values["recorded_at"]) or self._clock.now(),
+                    dag_ids=tuple(
+                        dag_id for page in pages for dag_id in items.from_item(page)["dag_ids"].split("\n") if dag_id
+                    ),
+                )
+        raise StateUnreachableError(
+            f"{key} in table {self.table} is not complete: {len(pages)} of {len(page_keys)} pages are there.",
+            advice="A copy that is behind catches up within seconds; read it again.",
+        )
+
+    def _generation(self, key: str) -> str | None:
+        manifest = self._get(key)
+        return None if manifest is None else _generation_of(manifest)
+
+    # Records.
+
+    def put_record(self, record: FailoverRecord) -> None:
+        """Write, or overwrite, what a failover has done so far."""
+        self._put(items.record_to_item(record), "write a failover's record")
+
+    def get_record(self, record_id: str) -> FailoverRecord | None:
+        """Return one record."""
+        item = self._get(f"FAILOVER#{record_id}")
+        return None if item is None else items.record_from_item(item)
+
+    def records(self) -> Sequence[FailoverRecord]:
+        """Return all records, newest first."""
+        found = map(items.record_from_item, self._scan("FAILOVER#"))
+        return sorted(found, key=lambda record: (record.started_at, record.id), reverse=True)
+
+    # Requests.
+
+    def _get(self, key: str) -> items.Item | None:
+        answer = self._ask(
+            lambda client: client.get_item(TableName=self.table, Key=_key(key), ConsistentRead=True), f"read {key}"
+        )
+        item: items.Item | None = answer.get("Item")
+        return item
+
+    def _get_many(self, keys: Sequence[str]) -> dict[str, items.Item]:
+        found: dict[str, items.Item] = {}
+        for start in range(0, len(keys), BATCH):
+            batch = keys[start : start + BATCH]
+            found |= self._ask(partial(self._batch, keys=batch), f"read {batch[0]}")
+        return found
+
+    def _batch(self, client: Any, keys: Sequence[str]) -> dict[str, items.Item]:
+        """Return those of at most 100 items that exist, by key; asks again for what DynamoDB left unprocessed."""
+        found: dict[str, items.Item] = {}
+        request: dict[str, Any] = {self.table: {"Keys": [_key(key) for key in keys], "ConsistentRead": True}}
+        for wait_s in (*BACKOFF_S, None):
+            answer = client.batch_get_item(RequestItems=request)
+            for item in answer.get("Responses", {}).get(self.table, ()):
+                found[items.key_of(item)] = item
+            request = answer.get("UnprocessedKeys") or {}
+            if not request:
+                return found
+            if wait_s is not None:
+                self._clock.sleep(wait_s)
+        raise throttled("BatchGetItem went on leaving keys unprocessed")
+
+    def _scan(self, prefix: str) -> list[items.Item]:
+        return self._ask(lambda client: list(self._scan_pages(client, prefix)), f"list {prefix} items")
+
+    def _scan_pages(self, client: Any, prefix: str) -> Iterable[items.Item]:
+        request: dict[str, Any] = {
+            "TableName": self.table,
+            "ConsistentRead": True,
+            "FilterExpression": "begins_with(state_id, :prefix)",
+            "ExpressionAttributeValues": {":prefix": {"S": prefix}},
+        }
+        while True:
+            answer = client.scan(**request)
+            yield from answer.get("Items", ())
+            if not answer.get("LastEvaluatedKey"):
+                return
+            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+    def _put(self, item: Mapping[str, Any], doing: str) -> items.Item | None:
+        """Write an item whatever is stored, and return what was stored before; harmless to repeat."""
+        answer = self._ask(
+            lambda client: client.put_item(TableName=self.table, Item=item, ReturnValues="ALL_OLD"), doing
+        )
+        old: items.Item | None = answer.get("Attributes")
+        return old
+
+    def _put_once(self, item: Mapping[str, Any]) -> None:
+        """Write an item unless one is stored."""
+        self._ask_on_condition(
+            lambda client: client.put_item(
+                TableName=self.table, Item=item, ConditionExpression="attribute_not_exists(state_id)"
+            ),
+            f"write {items.key_of(item)}",
+        )
+
+    def _update(self, key: str, expression: str, values: Mapping[str, Any], **condition: Any) -> bool:
+        """Change an item; False when the condition failed. The changes used here are harmless to repeat."""
+        return self._ask_on_condition(
+            lambda client: client.update_item(
+                TableName=self.table,
+                Key=_key(key),
+                UpdateExpression=expression,
+                ExpressionAttributeValues=values,
+                **condition,
+            ),
+            f"update {key}",
+        )
+
+    def _delete(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._ask(partial(self._delete_one, key=key), f"delete {key}")
+
+    def _delete_one(self, client: Any, key: str) -> None:
+        client.delete_item(TableName=self.table, Key=_key(key))
+
+    def _ask_on_condition(self, call: Callable[[Any], object], doing: str) -> bool:
+        """Make a conditional call; False when its condition failed."""
+
+        def attempt(client: Any) -> bool:
+            try:
+                call(client)
+            except errors() as error:
+                if fault_of(error) is Fault.CONDITION:
+                    return False
+                raise
+            return True
+
+        return self._ask(attempt, doing)
+
+    def _ask(self, call: Callable[[Any], T], doing: str) -> T:
+        """
+        Return what *call* returns from the first replica that answers. For calls that are harmless to repeat.
+
+        :raises StateError: none did; says what was wrong with each.
+        """
+        for wait_s in (*BACKOFF_S, None):
+            failures: dict[str, _Failure] = {}
+            for region in self._order():
+                answer = self._attempt(region, call)
+                if not isinstance(answer, _Failure):
+                    return answer
+                failures[region] = answer
+            self._pause_or_raise(wait_s, failures, doing)
+        raise AssertionError("the last wait is None, and raises")
+
+    def _attempt(self, region: str, call: Callable[[Any], T]) -> T | _Failure:
+        """Make one request to one replica, and remember whether it is worth asking first the next time."""
+        try:
+            answer = call(self._client(region))
+        except errors() as error:
+            fault = fault_of(error)
+            if fault not in {Fault.CONDITION, Fault.CONFLICT}:
+                self._failed_at[region] = self._clock.monotonic()
+            return _Failure(fault=fault, error=error)
+        self._failed_at.pop(region, None)
+        return answer
+
+    def _client(self, region: str) -> Any:
+        # Two threads may both make one at first; each works, one is kept.
+        key = (os.getpid(), region)
+        client = self._clients.get(key)
+        if client is None:
+            client = self._clients[key] = dynamodb_client(region, session=self._session, timeout_s=self._timeout_s)
+        return client
+
+    def _order(self) -> list[str]:
+        """Return the replicas, nearest first, those that failed lately last."""
+        now = self._clock.monotonic()
+        return sorted(self.replicas, key=lambda region: now < self._failed_at.get(region, -AVOID_S) + AVOID_S)
+
+    def _pause_or_raise(self, wait_s: float | None, failures: Mapping[str, _Failure], doing: str) -> None:
+        """Wait if a replica only turned the call away, the one case in which a little patience helps; else raise."""
+        kinds = {failure.fault for failure in failures.values()}
+        if wait_s is not None and kinds & {Fault.THROTTLED, Fault.CONFLICT}:
+            self._clock.sleep(wait_s)
+            return
+        if not failures:
+            raise StateUnreachableError(
+                f"Could not {doing}: no region of table {self.table} is known.",
+                advice="Set [dr] state_table_region, or AWS_REGION.",
+            )
+        why = "; ".join(
+            f"{region}: {failure.fault.value}: {brief(failure.error)}" for region, failure in failures.items()
+        )
+        message = f"Could not {doing}: table {self.table}, {why}."
+        cause = next(iter(failures.values())).error
+        if kinds & {Fault.UNSENT, Fault.LOST, Fault.THROTTLED, Fault.CONFLICT}:
+            raise StateUnreachableError(
+                message, advice="Check the network and the table's status in these regions, then try again."
+            ) from cause
+        if Fault.ACCESS in kinds:
+            raise StateAccessError(
+                message,
+                advice="Check the credentials, and that they may dynamodb:GetItem, BatchGetItem, PutItem, UpdateItem, "
+                "DeleteItem and Scan this table.",
+            ) from cause
+        if Fault.MISSING in kinds:
+            raise TableNotFoundError(
+                message, advice="Create the table, or correct [dr] state_table and state_table_region."
+            ) from cause
+        raise StateError(message, advice="Check that the table's key is state_id (S).") from cause
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Failure:
+    """Why one replica did not do what it was asked."""
+
+    fault: Fault
+    error: Exception
+
+
+def _key(key: str) -> dict[str, Any]:
+    return {items.KEY: {"S": key}}
+
+
+def _token(item: items.Item | None) -> str | None:
+    token = (item or {}).get("write_token", {}).get("S")
+    return None if token is None else str(token)
+
+
+def _version_condition(expected_version: int | None) -> dict[str, Any]:
+    """Return the condition of a write; the seed's scripts may have left the version as a string, or none at all."""
+    if expected_version is None:
+        return {"ConditionExpression": "attribute_not_exists(state_id)"}
+    condition = "(version = :number OR version = :text)"
+    if expected_version == 0:
+        condition = f"attribute_exists(state_id) AND (attribute_not_exists(version) OR {condition})"
+    return {
+        "ConditionExpression": condition,
+        "ExpressionAttributeValues": {":number": {"N": str(expected_version)}, ":text": {"S": str(expected_version)}},
+    }
+
+
+def _set_to_items(key: str, dag_set: DagSet) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return a set's pages, each with a key that no other write shares, and its manifest."""
+    generation = uuid.uuid4().hex[:12]
+    dag_ids = tuple(sorted(set(dag_set.dag_ids)))
+    pages = items.paged(dag_ids, page_bytes=PAGE_BYTES)
+    manifest = items.to_item(
+        key,
+        {
+            "id": dag_set.id,
+            "region": dag_set.region,
+            "recorded_at": dag_set.recorded_at,
+            "generation": generation,
+            "pages": len(pages),
+            "dags": len(dag_ids),
+        },
+    )
+    page_items = [
+        # One text, an id a line: a list of thousands of attributes takes DynamoDB and boto3 many times as long.
+        items.to_item(page_key, {"dag_ids": "\n".join(page)})
+        for page_key, page in zip(_page_keys(key, manifest), pages, strict=True)
+    ]
+    return page_items, manifest
+
+
+def _page_keys(key: str, manifest: items.Item) -> list[str]:
+    values = items.from_item(manifest)
+    return [f"{key}#{values['generation']}#{number:04}" for number in range(values["pages"])]
+
+
+def _generation_of(manifest: items.Item) -> str:
+    return str(items.from_item(manifest)["generation"])

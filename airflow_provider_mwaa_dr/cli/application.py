@@ -1,0 +1,139 @@
+"""The parser, and the way from an outcome to exit code and error document."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow_provider_mwaa_dr import __version__
+from airflow_provider_mwaa_dr.cli import failover, history, initialize, pausing, status
+from airflow_provider_mwaa_dr.cli.console import UsageError
+from airflow_provider_mwaa_dr.cli.session import CommandParsers
+from airflow_provider_mwaa_dr.cli.world import World, real_world
+from airflow_provider_mwaa_dr.exceptions import (
+    ConfigError,
+    DRError,
+    RefusedError,
+    StaleStateError,
+    WrongPhaseError,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_mwaa_dr.cli.session import Subparsers
+
+DONE, FAILED, WRONG_USAGE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
+SANDBOX_SUMMARY = "two Airflows and an AWS on this machine"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises instead of ending the process, so that a usage error too becomes a JSON document."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message[:1].upper()}{message[1:]}.", advice=f"See {self.prog} --help.")
+
+
+def build_parser(*, with_sandbox: bool) -> argparse.ArgumentParser:
+    """
+    Return the parser of ``mwaa-dr``. Each command has ``handler``, called with the parsed arguments.
+
+    :param with_sandbox: the sandbox's own commands too; without, it is only listed. Its imports take half a second,
+        which nobody who asks for the status of a region should wait for.
+    """
+    parser = _Parser(
+        prog="mwaa-dr",
+        description="Two Amazon MWAA environments in two regions that behave, through a disaster, like one.",
+        epilog="Settings: DR_STATE_TABLE, DR_STATE_TABLE_REGION, DR_ENVIRONMENTS=REGION=NAME,REGION=NAME and boto3's "
+        "own variables. Exit codes: 0 done, also when nothing had to change; 1 failed; 2 wrong usage; 3 refused.",
+    )
+    parser.add_argument("--version", action="version", version=f"mwaa-dr {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    commands = CommandParsers(subparsers)
+    initialize.add_command(commands)
+    status.add_command(commands)
+    failover.add_command(commands)
+    pausing.add_commands(commands)
+    history.add_command(commands)
+    if with_sandbox:
+        _add_sandbox(subparsers)
+    else:
+        subparsers.add_parser("sandbox", help=SANDBOX_SUMMARY)
+    return parser
+
+
+def _add_sandbox(subparsers: Subparsers) -> None:
+    try:
+        from airflow_provider_mwaa_dr.cli import sandbox  # noqa: PLC0415
+    except ImportError as error:
+        missing = error.name or str(error)
+
+        def explain(_: argparse.Namespace) -> int:
+            raise DRError(
+                f"The sandbox needs packages that are not installed ({missing}).",
+                advice="Install them: pip install 'airflow-provider-mwaa-dr[sandbox]'.",
+            )
+
+        parser = subparsers.add_parser("sandbox", help=f"{SANDBOX_SUMMARY} (not installed)")
+        parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+        parser.set_defaults(handler=explain)
+    else:
+        sandbox.add_commands(subparsers)
+
+
+def main(argv: Sequence[str] | None = None, *, world: World | None = None) -> int:
+    """
+    Run one command and return its exit code.
+
+    Nothing leaves it but ``SystemExit`` of ``--help`` and ``--version``.
+
+    :param world: the way out of the process; tests hand in their own.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    world = world or real_world()
+    for stream in (world.stdout, world.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")  # a reason with an emoji must not fail in a C locale
+    args = argparse.Namespace()
+    try:
+        build_parser(with_sandbox="sandbox" in argv).parse_args(argv, args)
+        args.world = world
+        code: int = args.handler(args) or DONE
+    except KeyboardInterrupt:
+        advice = getattr(args, "interrupt_advice", "Say the same command again; each can be repeated.")
+        return _fail(argv, world, DRError("Interrupted.", advice=advice), INTERRUPTED, kind="Interrupted")
+    except DRError as error:
+        if "--debug" in argv:
+            traceback.print_exc(file=world.stderr)
+        return _fail(argv, world, error, _exit_code(error))
+    except Exception as error:
+        if "--debug" in argv:
+            traceback.print_exc(file=world.stderr)
+        advice = "Repeat with --debug to see where; if it stays, report it."
+        return _fail(argv, world, DRError(str(error), advice=advice), FAILED, kind=type(error).__name__)
+    return code
+
+
+def _exit_code(error: DRError) -> int:
+    if isinstance(error, (UsageError, ConfigError)):
+        return WRONG_USAGE
+    if isinstance(error, (RefusedError, StaleStateError, WrongPhaseError)):
+        return REFUSED
+    return FAILED
+
+
+def _fail(argv: Sequence[str], world: World, error: DRError, code: int, *, kind: str = "") -> int:
+    kind = kind or type(error).__name__
+    message, advice = error.message or kind, error.advice
+    if "--json" in argv:
+        document = {"error": {"type": kind, "message": message, "advice": advice or None}}
+        print(json.dumps(document), file=world.stdout, flush=True)
+    # One line: whoever greps a log for the reason should find all of it.
+    line = " ".join(f"mwaa-dr: {message} {advice}".split())
+    print(line, file=world.stderr, flush=True)
+    return code

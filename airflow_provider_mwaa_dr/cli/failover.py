@@ -1,0 +1,99 @@
+"""``mwaa-dr failover``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session, reason_text
+from airflow_provider_mwaa_dr.core.documents import nothing_done_document, preview_document, record_document
+from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverPreview, FailoverRequest, Timing
+from airflow_provider_mwaa_dr.core.state import Mode
+from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError
+
+
+def add_command(commands: CommandParsers) -> None:
+    """Add ``failover``."""
+    parser = commands.add(
+        "failover",
+        run,
+        summary="make REGION the active one; joins an open plan for it, cancels one that leaves it",
+        changes=True,
+    )
+    parser.add_argument("target", metavar="REGION", help="the region that is to be active")
+    parser.add_argument("--reason", metavar="TEXT", required=True, help="why; kept in the state and in the record")
+    parser.add_argument(
+        "--mode",
+        choices=[mode.value for mode in Mode],
+        default=Mode.AUTO.value,
+        help="graceful drains the active region first, forced goes on without it, auto (default) tries graceful and "
+        "turns forced when the active region does not answer",
+    )
+    parser.add_argument(
+        "--stop-running", action="store_true", help="stop runs that outlast the drain instead of giving up"
+    )
+    parser.add_argument("--even-if-not-ready", action="store_true", help="go on although a check of the target failed")
+
+
+def run(session: Session) -> None:
+    """Move the active role, or say what that would do."""
+    args, console = session.args, session.console
+    reason = reason_text(args.reason)
+    session.begin_change()
+    request = FailoverRequest(
+        target=session.region(args.target),
+        reason=reason,
+        by=session.who,
+        mode=Mode(args.mode),
+        stop_running=args.stop_running,
+        even_if_not_ready=args.even_if_not_ready,
+    )
+    engine = FailoverEngine(
+        session.store,
+        session.environments(),
+        session.clock,
+        Timing.from_config(session.config),
+        session.owner,
+        console.step,
+        exempt_dags=session.config.exempt_dags,
+    )
+    if args.dry_run:
+        preview = engine.preview(request)
+        console.result(preview_document(preview), "\n".join(_preview_text(preview)))
+        return
+    if not args.yes:
+        console.ask(_preview_text(engine.preview(request)), yes=False)
+    args.interrupt_advice = (
+        "Nothing is lost: mwaa-dr status shows whether a plan is open. The same command goes on with it; "
+        "until promote, naming the region that is still active cancels it."
+    )
+    try:
+        record = engine.run(request)
+    except AlreadyActiveError as answer:
+        state = session.store.read()
+        console.result(nothing_done_document(state, reason=reason, by=session.who), str(answer))
+        return
+    lines = [
+        f"{record.target} is active, epoch {record.epoch} ({record.outcome}, plan {record.id}).",
+        *(f"Not unpaused: {dag_id}" for dag_id in record.not_unpaused),
+    ]
+    console.result(record_document(record), "\n".join(lines))
+
+
+def _preview_text(preview: FailoverPreview) -> Iterator[str]:
+    if preview.action == "nothing":
+        yield f"{preview.target} is active already, epoch {preview.epoch}: nothing to do."
+        return
+    plan = f" plan {preview.plan_id}" if preview.plan_id else ""
+    yield (
+        f"Failover {preview.source} -> {preview.target} ({preview.mode.value}), epoch {preview.epoch}: "
+        f"{preview.action}{plan}."
+    )
+    yield f"Steps: {', '.join(preview.steps)}."
+    if preview.wanted is not None:
+        exempt = f", {preview.exempt} exempt" if preview.exempt is not None else ""
+        yield f"DAGs to pause in {preview.source} and to unpause in {preview.target}: {preview.wanted}{exempt}."
+    if preview.running:
+        yield f"In flight in {preview.source}: {len(preview.running)}"
+        yield from (f"  {run}" for run in preview.running)
+    for why in preview.not_ready:
+        yield f"Not ready: {why}"

@@ -1,0 +1,35 @@
+"""``mwaa-dr history``."""
+
+from __future__ import annotations
+
+from airflow_provider_mwaa_dr.cli.console import table
+from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
+from airflow_provider_mwaa_dr.core.documents import iso, record_document
+
+
+def add_command(commands: CommandParsers) -> None:
+    """Add ``history``."""
+    commands.add("history", run, summary="list what failovers did, newest first")
+
+
+def run(session: Session) -> None:
+    """Print the records."""
+    records = session.store.records()
+    rows = [("STARTED", "FROM", "TO", "MODE", "OUTCOME", "EPOCH", "SECONDS", "BY", "REASON")]
+    for record in records:
+        took = (record.finished_at - record.started_at).total_seconds() if record.finished_at else None
+        rows.append(
+            (
+                iso(record.started_at),
+                record.source,
+                record.target,
+                record.mode.value,
+                record.outcome,
+                str(record.epoch),
+                f"{took:.0f}" if took is not None else "-",
+                record.by,
+                " ".join(record.reason.split()),
+            )
+        )
+    text = table(rows) if records else "No failover has been recorded."
+    session.console.result([record_document(record) for record in records], text)

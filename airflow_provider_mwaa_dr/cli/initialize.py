@@ -1,0 +1,97 @@
+"""``mwaa-dr init``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from airflow_provider_mwaa_dr.cli.courtesy import Answers
+from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
+from airflow_provider_mwaa_dr.cli.world import World
+from airflow_provider_mwaa_dr.core.initialization import Initialization, initialize, plan_initialization
+from airflow_provider_mwaa_dr.core.ports import RunInfo
+from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError, TableNotFoundError
+
+
+def add_command(commands: CommandParsers) -> None:
+    """Add ``init``."""
+    parser = commands.add(
+        "init", run, summary="write the state item and the registry of environments; repeatable", changes=True
+    )
+    parser.add_argument(
+        "--active", metavar="REGION", help="the region that runs today; needed the first time, refused if another is"
+    )
+
+
+def run(session: Session) -> None:
+    """Write what is missing, having said what it means for runs that are open in the standby."""
+    session.begin_change()
+    args, config, console = session.args, session.config, session.console
+    if not config.environments:
+        raise ConfigError(
+            "The environments of the DR set are not named.",
+            option="environments",
+            advice="Set DR_ENVIRONMENTS, for example us-east-2=NAME,us-east-1=NAME.",
+        )
+    try:
+        plan = plan_initialization(
+            session.store,
+            active_region=args.active,
+            environments=config.environments,
+            lease_s=config.lease_s,
+            by=session.who,
+            at=session.clock.now(),
+        )
+    except TableNotFoundError as error:
+        region = config.replicas[0]
+        error.advice = (
+            f"Create it: aws dynamodb create-table --table-name {config.state_table} --region {region} "
+            "--attribute-definitions AttributeName=state_id,AttributeType=S "
+            "--key-schema AttributeName=state_id,KeyType=HASH --billing-mode PAY_PER_REQUEST."
+        )
+        raise
+    if plan.changes_something:
+        lines = list(_what_it_means(session, plan))
+        if args.dry_run:
+            for line in lines:
+                console.say(line)
+        else:
+            console.ask(lines, yes=args.yes)
+            initialize(session.store, plan)
+    document = {
+        "changed": plan.changes_something and not args.dry_run,
+        "active_region": plan.state.active_region,
+        "epoch": plan.state.epoch,
+        "version": plan.state.version,
+        "environments": dict(session.names) if not args.dry_run else dict(config.environments),
+    }
+    if args.dry_run:
+        document |= {"dry_run": True, "would_change": plan.changes_something}
+    verb = "Would write" if args.dry_run else "Wrote"
+    outcome = f"{verb} it" if plan.changes_something else "Nothing had to change"
+    console.result(document, f"{outcome}: {plan.state.active_region} is active, epoch {plan.state.epoch}.")
+
+
+def _what_it_means(session: Session, plan: Initialization) -> Iterator[str]:
+    if plan.is_new:
+        yield f"State item: {plan.state.active_region} is active, epoch 0, lease {plan.state.lease_s:g} s."
+    for registration in plan.registrations:
+        yield f"Registry: {registration.region} is environment {registration.environment}."
+    if not plan.is_new:
+        return
+    standby = {
+        region: partial(_running_runs, session.world, region, name)
+        for region, name in session.config.environments.items()
+        if region != plan.state.active_region
+    }
+    for region, runs in sorted(Answers(standby, session.clock).collect().items()):
+        yield f"{region} becomes standby: where the plugin is enabled, its open runs are closed, with a note on each."
+        if isinstance(runs, DRError):
+            yield f"  Which ones is not known: {runs.message}"
+        else:
+            yield f"  {len(runs)} running there now" + (":" if runs else ".")
+            yield from (f"  {run}" for run in runs)
+
+
+def _running_runs(world: World, region: str, name: str) -> Sequence[RunInfo]:
+    return world.make_environment(region, name).running_runs()

@@ -1,0 +1,72 @@
+"""``mwaa-dr pause`` and ``mwaa-dr unpause``."""
+
+from __future__ import annotations
+
+from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
+from airflow_provider_mwaa_dr.core import pausing
+from airflow_provider_mwaa_dr.core.pausing import Pausing
+
+
+def add_commands(commands: CommandParsers) -> None:
+    """Add ``pause`` and ``unpause``."""
+    for name, handler, summary in (
+        ("pause", pause, "pause all DAGs of REGION but exempt ones, and record which ran"),
+        ("unpause", unpause, "unpause exactly the DAGs that pause recorded"),
+    ):
+        parser = commands.add(name, handler, summary=summary, changes=True)
+        parser.add_argument("region", metavar="REGION", help="region of the environment")
+
+
+def pause(session: Session) -> None:
+    """Pause a region."""
+    session.begin_change()
+    environment = session.environment(session.args.region)
+    exempt = session.config.exempt_dags
+    found = pausing.preview_pause(session.store, environment, exempt_dags=exempt)
+    if found.changed and not session.args.dry_run:
+        session.console.ask(_question("Pause", found, session), yes=session.args.yes)
+        found = pausing.pause(
+            session.store,
+            environment,
+            at=session.clock.now(),
+            exempt_dags=exempt,
+            on_progress=lambda done, total: session.console.say(f"... {done} of {total}"),
+        )
+    _report(session, found, "paused")
+
+
+def unpause(session: Session) -> None:
+    """Give back what pausing took."""
+    session.begin_change()
+    environment = session.environment(session.args.region)
+    found = pausing.preview_unpause(session.store, environment)
+    if found.dag_ids and not session.args.dry_run:
+        question = _question("Unpause", found, session)
+        active = session.store.read().active_region
+        if active != environment.region:
+            question.append(f"{environment.region} is standby: its runs are skipped as long as {active} is active.")
+        session.console.ask(question, yes=session.args.yes)
+        found = pausing.unpause(
+            session.store,
+            environment,
+            at=session.clock.now(),
+            on_progress=lambda done, total: session.console.say(f"... {done} of {total}"),
+        )
+    _report(session, found, "unpaused")
+
+
+def _question(verb: str, found: Pausing, session: Session) -> list[str]:
+    return [f"{verb} {len(found.changed)} DAGs in {session.args.region}:", *(f"  {dag_id}" for dag_id in found.changed)]
+
+
+def _report(session: Session, found: Pausing, done: str) -> None:
+    region, dry_run = session.args.region, session.args.dry_run
+    document = {"changed": bool(found.changed) and not dry_run, "dags": list(found.dag_ids)}
+    if dry_run:
+        document |= {"dry_run": True, "would_change": bool(found.changed)}
+    said = f"{len(found.changed)} DAGs {'would be ' if dry_run else ''}{done} in {region}."
+    if not found.changed:
+        said = f"Nothing had to change in {region}."
+    if found.absent:
+        said += f" Not there at present, kept in the set: {', '.join(found.absent)}."
+    session.console.result(document, said)

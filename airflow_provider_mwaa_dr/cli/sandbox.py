@@ -1,0 +1,208 @@
+"""``mwaa-dr sandbox``: two Airflows and an AWS on this machine. Its commands never ask."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_mwaa_dr.cli.console import Console, UsageError
+from airflow_provider_mwaa_dr.sandbox import report
+from airflow_provider_mwaa_dr.sandbox.airflow_environment import DEFAULT_VERSION, versions
+from airflow_provider_mwaa_dr.sandbox.drill import SCENARIOS, Drill
+from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from airflow_provider_mwaa_dr.cli.session import Subparsers
+
+Handler = Callable[[argparse.Namespace, Console, Sandbox], "int | None"]
+
+
+def add_commands(subparsers: Subparsers) -> None:
+    """Add ``sandbox`` with its commands."""
+    summary = "two Airflows and an AWS on this machine"
+    sandbox = subparsers.add_parser("sandbox", help=summary, description=summary)
+    commands = sandbox.add_subparsers(title="commands", metavar="COMMAND", dest="sandbox_command", required=True)
+
+    up = _add(commands, "up", _up, "start what does not run; returns when both regions are healthy")
+    up.add_argument("--dags", metavar="DIR", type=Path, help="copied into each region's own DAGs folder")
+    up.add_argument(
+        "--airflow",
+        metavar="VERSION",
+        help=f"{', '.join(versions())}, or REGION=VERSION,REGION=VERSION; default: {DEFAULT_VERSION}",
+    )
+    _add(commands, "env", _env, "print what to export so that mwaa-dr acts on this sandbox", has_json=False)
+    kill = _add(commands, "kill", _kill, "end all of a region's Airflow at once and black-hole its AWS")
+    kill.add_argument("region", metavar="REGION")
+    revive = _add(commands, "revive", _revive, "bring a killed region back; returns when it is healthy")
+    revive.add_argument("region", metavar="REGION")
+    fault = _add(commands, "fault", _fault, "make a region's AWS misbehave, or (none) behave again")
+    fault.add_argument("region", metavar="REGION")
+    fault.add_argument("service", metavar="SERVICE", help="dynamodb, mwaa, ... or all")
+    fault.add_argument(
+        "fault", metavar="FAULT", help="refuse, blackhole (accepts, never answers), delay:S, throttle, error or none"
+    )
+    direction = fault.add_mutually_exclusive_group()
+    direction.add_argument("--from", dest="from_caller", metavar="CALLER", help="only what CALLER asks of REGION")
+    direction.add_argument("--to", dest="to_target", metavar="TARGET", help="only what REGION asks of TARGET")
+    down = _add(commands, "down", _down, "stop what the sandbox started, only that")
+    down.add_argument("--purge", action="store_true", help="remove the home as well")
+    drill = _add(commands, "drill", _drill, "start, load, fail over through the example DAG, judge, report, stop")
+    drill.add_argument("--scenario", metavar="NAME", default=SCENARIOS[0], help=f"{', '.join(SCENARIOS)}")
+    drill.add_argument(
+        "--report", metavar="DIR", type=Path, help="for report.json and report.html; default: HOME/report"
+    )
+    drill.add_argument("--keep", action="store_true", help="leave the sandbox running")
+    logs = _add(commands, "logs", _logs, "show what the processes printed", has_json=False)
+    logs.add_argument("region", metavar="REGION", nargs="?", help="a region, or aws")
+    logs.add_argument("component", metavar="COMPONENT", nargs="?", help="scheduler, api-server, ...")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on showing what is added")
+
+
+def _add(
+    commands: Subparsers, name: str, handler: Handler, summary: str, *, has_json: bool = True
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
+    parser.add_argument("--home", metavar="DIR", default=".sandbox", help="the sandbox's folder; default: %(default)s")
+    if has_json:
+        parser.add_argument("--json", action="store_true", help="print exactly one JSON document on stdout")
+    parser.add_argument("--debug", action="store_true", help="print the traceback when something fails")
+
+    def run(arguments: argparse.Namespace) -> int:
+        console = Console(arguments.world, as_json=getattr(arguments, "json", False))
+        started = time.monotonic()
+        sandbox = Sandbox(arguments.home, say=lambda line: console.say(f"{time.monotonic() - started:6.1f} s  {line}"))
+        with _terminable():
+            return handler(arguments, console, sandbox) or 0
+
+    parser.set_defaults(handler=run)
+    return parser
+
+
+def _up(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) -> None:
+    document = sandbox.up(airflow=_airflow_versions(arguments.airflow), dags=arguments.dags)
+    text = "\n".join(
+        (
+            *sandbox.addresses(),
+            f"active: {document['active_region']}",
+            f'Try: eval "$(mwaa-dr sandbox env{_home_option(arguments)})"; mwaa-dr status',
+        )
+    )
+    console.result(document, text)
+
+
+def _env(_: argparse.Namespace, console: Console, sandbox: Sandbox) -> None:
+    document = sandbox.description()
+    lines = [f"export {name}={_quoted(value)}" for name, value in document["env"].items()]
+    console.result(document["env"], "\n".join(lines))
+
+
+def _kill(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) -> None:
+    document = sandbox.kill(arguments.region)
+    console.result(document, f"Bring it back: mwaa-dr sandbox revive {arguments.region}{_home_option(arguments)}")
+
+
+def _revive(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) -> None:
+    document = sandbox.revive(arguments.region)
+    console.result(document, f"{arguments.region} is back: {document['regions'][arguments.region]['airflow_url']}")
+
+
+def _fault(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) -> None:
+    table = sandbox.fault(
+        arguments.region,
+        arguments.service,
+        arguments.fault,
+        from_caller=arguments.from_caller,
+        to_target=arguments.to_target,
+    )
+    rows: list[dict[str, Any]] = [
+        {
+            "service": fault.service,
+            "fault": fault.fault.value,
+            "seconds": fault.seconds,
+            "from": fault.caller,
+            "to": fault.target,
+        }
+        for fault in table
+    ]
+    lines = [
+        f"{fault.fault.value}{'' if fault.seconds is None else f' of {fault.seconds:g} s'} for {fault.service} "
+        f"from {fault.caller or 'everybody'} to {fault.target or 'everything'}"
+        for fault in table
+    ]
+    console.result({"faults": rows}, "\n".join(lines) or "no faults")
+
+
+def _down(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) -> None:
+    changed = sandbox.down(purge=arguments.purge)
+    text = "It is down." if changed else f"Nothing runs in {sandbox.home}."
+    console.result({"changed": changed}, text)
+
+
+def _drill(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) -> int:
+    folder = arguments.report or sandbox.home.path / "report"
+    outcome = Drill(sandbox, say=sandbox.say).run(arguments.scenario, folder=folder, keep=arguments.keep)
+    console.result(report.document(outcome), f"{report.text(outcome)}\n\n  {folder / 'report.html'}")
+    return 0 if outcome.passed else 1
+
+
+def _logs(arguments: argparse.Namespace, _: Console, sandbox: Sandbox) -> None:
+    sandbox.home.blueprint()
+    root = sandbox.home.path / "logs"
+    logs = sorted(root.glob(f"{arguments.region or '*'}/{arguments.component or '*'}.log"))
+    if not logs:
+        known = ", ".join(sorted(f"{log.parent.name} {log.stem}" for log in root.glob("*/*.log"))) or "none"
+        raise UsageError("There is no such log.", advice=f"There are: {known}.")
+    offsets = dict.fromkeys(logs, 0)
+    while True:
+        for log, offset in offsets.items():
+            with log.open(errors="replace") as stream:
+                stream.seek(min(offset, log.stat().st_size))
+                for line in stream:
+                    print(f"{log.parent.name} {log.stem} | {line.rstrip()}", file=sys.stdout)
+                offsets[log] = stream.tell()
+        sys.stdout.flush()
+        if not arguments.follow:
+            return
+        time.sleep(0.5)
+
+
+def _airflow_versions(text: str | None) -> Mapping[str, str] | str | None:
+    if text is None or "=" not in text:
+        return text
+    pairs = {}
+    for part in text.split(","):
+        region, separator, version = part.partition("=")
+        if not separator:
+            raise UsageError(f"{part!r} is not REGION=VERSION.", advice="Example: us-east-2=3.3.1,us-east-1=3.0.6.")
+        pairs[region.strip()] = version.strip()
+    return pairs
+
+
+def _home_option(arguments: argparse.Namespace) -> str:
+    return "" if arguments.home == ".sandbox" else f" --home {_quoted(arguments.home)}"
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("'", "'\\''")
+    return f"'{escaped}'"
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, so that it stops what it started."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

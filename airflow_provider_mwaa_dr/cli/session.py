@@ -1,0 +1,131 @@
+"""What the commands that look at a DR set share: settings, state table and environments, each opened when needed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import uuid
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from airflow_provider_mwaa_dr.cli.console import Console, UsageError
+from airflow_provider_mwaa_dr.cli.world import World, read_config
+from airflow_provider_mwaa_dr.core.config import DRConfig
+from airflow_provider_mwaa_dr.core.environments import environment_names, known_region
+from airflow_provider_mwaa_dr.core.ports import Clock, Environment, StateStore
+
+if TYPE_CHECKING:
+    Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
+
+
+class Session:
+    """One call of the command line on a DR set."""
+
+    def __init__(self, args: argparse.Namespace, world: World) -> None:
+        self.args = args
+        self.world = world
+        self.console = Console(world, as_json=args.json)
+
+    @property
+    def clock(self) -> Clock:
+        """The clock."""
+        return self.world.clock
+
+    @property
+    def who(self) -> str:
+        """Person and machine, for the audit trail."""
+        return self.world.who
+
+    @property
+    def owner(self) -> str:
+        """A name for this process that no other one that could meet its plan has."""
+        return f"mwaa-dr@{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+
+    @cached_property
+    def config(self) -> DRConfig:
+        """The settings. :raises ConfigError: something is wrong or missing."""
+        return read_config(self.world.environ, table=self.args.table, table_region=self.args.table_region)
+
+    @cached_property
+    def store(self) -> StateStore:
+        """The state table."""
+        return self.world.make_store(self.config)
+
+    @cached_property
+    def names(self) -> Mapping[str, str]:
+        """Environment name by region. :raises ConfigError: none is known."""
+        return environment_names(self.store, self.config.environments)
+
+    def region(self, region: str) -> str:
+        """Return *region* if it is in the DR set. :raises ConfigError: it is not."""
+        return known_region(region, self.names)
+
+    def environment(self, region: str) -> Environment:
+        """Return the environment of *region*."""
+        return self.world.make_environment(region, self.names[self.region(region)])
+
+    def environments(self) -> Mapping[str, Environment]:
+        """Return all environments by region."""
+        return {region: self.environment(region) for region in self.names}
+
+    def begin_change(self) -> None:
+        """Raise unless there is consent or somebody to ask. Before the first request: see the console."""
+        if not self.args.dry_run:
+            self.console.require_consent_is_possible(yes=self.args.yes)
+
+
+Handler = Callable[[Session], None]
+
+
+class CommandParsers:
+    """
+    Adds commands with the options that all of them have.
+
+    :param subparsers: of the top-level parser.
+    """
+
+    def __init__(self, subparsers: Subparsers) -> None:
+        self._subparsers = subparsers
+
+    def add(self, name: str, handler: Handler, *, summary: str, changes: bool = False) -> argparse.ArgumentParser:
+        """
+        Return the parser of a new command.
+
+        :param changes: whether it changes something: it gets ``--dry-run`` and ``--yes`` then.
+        """
+        parser: argparse.ArgumentParser = self._subparsers.add_parser(name, help=summary, description=summary)
+        parser.add_argument("--table", metavar="NAME", help="state table; default: DR_STATE_TABLE")
+        parser.add_argument(
+            "--table-region", metavar="REGION", help="its region or a replica's; default: DR_STATE_TABLE_REGION"
+        )
+        parser.add_argument("--json", action="store_true", help="print exactly one JSON document on stdout")
+        parser.add_argument("--debug", action="store_true", help="print the traceback when something fails")
+        if changes:
+            parser.add_argument("--dry-run", action="store_true", help="say what would happen; change nothing")
+            parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+
+        def run(args: argparse.Namespace) -> int:
+            handler(Session(args, args.world))
+            return 0
+
+        parser.set_defaults(handler=run)
+        return parser
+
+
+def reason_text(text: str) -> str:
+    """
+    Return a reason as it is stored.
+
+    :raises UsageError: it is empty, or bytes that are no text.
+    """
+    if not text.strip():
+        raise UsageError("The reason is empty.", advice="Say why; it is kept in the state and in the record.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"The reason {text!r} is not valid UTF-8.", advice="Check the terminal's encoding, or use plain letters."
+        ) from error
+    return text.strip()

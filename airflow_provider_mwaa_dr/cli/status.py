@@ -1,0 +1,156 @@
+"""``mwaa-dr status``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from airflow_provider_mwaa_dr.cli.console import table
+from airflow_provider_mwaa_dr.cli.courtesy import Answers
+from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
+from airflow_provider_mwaa_dr.cli.world import World
+from airflow_provider_mwaa_dr.core.documents import state_document
+from airflow_provider_mwaa_dr.core.failover import Timing
+from airflow_provider_mwaa_dr.core.gate import Role
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, StateStore
+from airflow_provider_mwaa_dr.core.state import DRState
+from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError
+
+LOOK_S = 1.5
+"""How long a heartbeat that looks wrong is watched. A person waits for the answer."""
+GLANCE_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSight:
+    """
+    One scheduler's agent, as seen from here.
+
+    :param age_s: seconds since its heartbeat changed. Seen changing: on this machine's clock. Otherwise the age of
+        the timestamp that the agent itself wrote, which is as good as the two clocks agree.
+    """
+
+    agent: AgentStatus
+    age_s: float
+
+
+def add_command(commands: CommandParsers) -> None:
+    """Add ``status``."""
+    commands.add("status", run, summary="show the active region, an open plan and how each region is")
+
+
+def run(session: Session) -> None:
+    """Print the state, and for each region its role, its agents and what MWAA says of it."""
+    state = session.store.read()
+    names = _names(session, state)
+    asked = Answers(
+        {region: partial(_environment_status, session.world, region, name) for region, name in names.items() if name},
+        session.clock,
+    )
+    silence_s = Timing.from_config(session.config).agent_silence_s
+    sights = watch_agents(session.store, list(names), session.clock, believable_s=2 * session.config.heartbeat_s)
+    answers: dict[str, str] = {}
+    for region, answer in asked.collect().items():
+        if isinstance(answer, DRError):
+            session.console.say(f"{region}: {answer.message}")
+        else:
+            answers[region] = answer
+    regions = {
+        region: _region_document(state, region, sights[region], answers.get(region), silence_s) for region in names
+    }
+    session.console.result({**state_document(state), "regions": regions}, _text(state, regions, names))
+
+
+def watch_agents(
+    store: StateStore, regions: Sequence[str], clock: Clock, *, believable_s: float
+) -> Mapping[str, Sequence[AgentSight]]:
+    """
+    Return each region's agents with the age of their last sign of life.
+
+    One look is enough for agents whose own timestamp is at most *believable_s* old. The others (silent, or with a
+    clock of their own) are watched for up to :data:`LOOK_S`: a heartbeat that changes is alive, whatever it says.
+    """
+    seen = {(agent.region, agent.job): agent for region in regions for agent in store.agents(region)}
+    changed_at: dict[tuple[str, str], float] = {}
+    began = clock.monotonic()
+
+    def is_settled(key: tuple[str, str]) -> bool:
+        return key in changed_at or 0 <= (clock.now() - seen[key].at).total_seconds() <= believable_s
+
+    while clock.monotonic() - began < LOOK_S and (doubtful := {key[0] for key in seen if not is_settled(key)}):
+        clock.sleep(GLANCE_S)
+        for agent in (agent for region in sorted(doubtful) for agent in store.agents(region)):
+            key = (agent.region, agent.job)
+            if key in seen and agent.beat != seen[key].beat:
+                changed_at[key] = clock.monotonic()
+            seen[key] = agent
+    sights: dict[str, list[AgentSight]] = {region: [] for region in regions}
+    for key, agent in sorted(seen.items()):
+        if key in changed_at:
+            age_s = clock.monotonic() - changed_at[key]
+        else:
+            age_s = max((clock.now() - agent.at).total_seconds(), 0.0)
+        sights[key[0]].append(AgentSight(agent, age_s))
+    return sights
+
+
+def _names(session: Session, state: DRState) -> Mapping[str, str]:
+    """Return environment name by region; status answers also where no environment is known."""
+    try:
+        names = dict(session.names)
+    except ConfigError:
+        names = {}
+    return dict(sorted({state.active_region: "", **names}.items()))
+
+
+def _environment_status(world: World, region: str, name: str) -> str:
+    return world.make_environment(region, name).status().value
+
+
+def _region_document(
+    state: DRState, region: str, sights: Sequence[AgentSight], environment_status: str | None, silence_s: float
+) -> dict[str, Any]:
+    alive = [sight for sight in sights if sight.age_s <= silence_s]
+    fences = {sight.agent.fence_ok for sight in alive}
+    lags = [sight.agent.ledger_lag_s for sight in alive if sight.agent.ledger_lag_s is not None]
+    # Nobody alive: the silence of the last one that was, so that a number to alarm on goes on growing.
+    ages = [max(sight.age_s for sight in alive)] if alive else sorted(sight.age_s for sight in sights)[:1]
+    return {
+        "role": (Role.ACTIVE if state.active_region == region else Role.STANDBY).value,
+        "agent_age_s": round(ages[0], 1) if ages else None,
+        "schedulers": len(alive),
+        "fence_ok": False if False in fences else (True if True in fences else None),
+        "ledger_lag_s": max(lags) if lags else None,
+        "environment_status": environment_status,
+    }
+
+
+def _text(state: DRState, regions: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> str:
+    lines = [
+        f"{state.active_region} is active: epoch {state.epoch}, version {state.version}, {state.phase.value}.",
+        f"{state.failover_count} failovers so far.",
+    ]
+    if state.plan is not None:
+        plan = state.plan
+        lines += [
+            f"PLAN OPEN: {plan.id}, {plan.source} -> {plan.target} ({plan.mode.value}), by {plan.by}: {plan.reason}",
+            f"Go on with it: mwaa-dr failover {plan.target} --reason TEXT",
+        ]
+    rows = [("REGION", "ENVIRONMENT", "ROLE", "AGENT", "SCHEDULERS", "FENCE", "LEDGER LAG", "MWAA")]
+    for region, found in regions.items():
+        age_s, lag_s = found["agent_age_s"], found["ledger_lag_s"]
+        rows.append(
+            (
+                region,
+                names[region] or "-",
+                found["role"],
+                "never seen" if age_s is None else f"{age_s:.0f} s ago",
+                str(found["schedulers"]),
+                {True: "ok", False: "MISSING", None: "not seen yet"}[found["fence_ok"]],
+                "-" if lag_s is None else f"{lag_s:.0f} s",
+                found["environment_status"] or "no answer",
+            )
+        )
+    return "\n".join([*lines, "", table(rows)])

@@ -1,0 +1,93 @@
+"""Everything outside the process that the command line touches; tests hand in a world of their own."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TextIO
+
+from airflow_provider_mwaa_dr.aws.clock import SystemClock
+from airflow_provider_mwaa_dr.core.config import DRConfig, environment_texts, parse_config
+from airflow_provider_mwaa_dr.core.ports import Clock, Environment, StateStore
+from airflow_provider_mwaa_dr.exceptions import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """
+    The way out of the process.
+
+    :param who: person and machine, for the audit trail.
+    :param make_store: opens the state table of a configuration; no request is sent yet.
+    :param make_environment: the same for an MWAA environment, given region and name.
+    """
+
+    environ: Mapping[str, str]
+    stdin: TextIO
+    stdout: TextIO
+    stderr: TextIO
+    clock: Clock
+    who: str
+    make_store: Callable[[DRConfig], StateStore]
+    make_environment: Callable[[str, str], Environment]
+
+
+def real_world() -> World:
+    """Return the world as it is."""
+    clock = SystemClock()
+
+    # boto3 takes longer to import than `mwaa-dr --help` may take to answer.
+    def make_store(config: DRConfig) -> StateStore:
+        from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore  # noqa: PLC0415
+
+        return DynamoDBStateStore(config.state_table, replicas=config.replicas, clock=clock)
+
+    def make_environment(region: str, name: str) -> Environment:
+        from airflow_provider_mwaa_dr.aws.environment import MwaaEnvironment  # noqa: PLC0415
+
+        return MwaaEnvironment(region, name, clock=clock)
+
+    return World(
+        environ=os.environ,
+        stdin=sys.stdin,
+        stdout=sys.stdout,
+        stderr=sys.stderr,
+        clock=clock,
+        who=f"{getpass.getuser()}@{socket.gethostname()}",
+        make_store=make_store,
+        make_environment=make_environment,
+    )
+
+
+def read_config(environ: Mapping[str, str], *, table: str | None = None, table_region: str | None = None) -> DRConfig:
+    """
+    Return the settings outside Airflow: flags, then ``DR_<OPTION>``, then the defaults.
+
+    :param table: overrides ``DR_STATE_TABLE``.
+    :param table_region: overrides ``DR_STATE_TABLE_REGION``.
+    :raises ConfigError: a value is wrong, or the state table is not named. A person is watching: better told than
+        surprised by a default.
+    """
+    raw = environment_texts(environ)
+    raw["state_table"] = table or raw["state_table"]
+    raw["state_table_region"] = table_region or raw["state_table_region"]
+    config = parse_config(raw)
+    if config.problems:
+        raise ConfigError(
+            " ".join(config.problems), advice="Outside Airflow these settings are the DR_* environment variables."
+        )
+    if not config.state_table:
+        raise ConfigError(
+            "The state table is not named.", option="state_table", advice="Set DR_STATE_TABLE, or give --table NAME."
+        )
+    if not config.replicas:
+        raise ConfigError(
+            "The region of the state table is not named.",
+            option="state_table_region",
+            advice="Set DR_STATE_TABLE_REGION, or give --table-region REGION.",
+        )
+    return config

@@ -1,0 +1,54 @@
+"""The settings, as this Airflow has them: the only module that reads Airflow's configuration."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow_provider_mwaa_dr.core.config import OPTIONS, SECTION, DRConfig, environment_texts, parse_config
+
+if TYPE_CHECKING:
+    from airflow_provider_mwaa_dr.core.ports import Clock, StateStore
+
+
+def load() -> DRConfig:
+    """
+    Return the settings: what the user wrote into Airflow's configuration, else ``DR_<NAME>`` from the environment.
+
+    Never raises for a wrong value; ``problems`` of what is returned names each one. The region falls back to
+    ``AWS_REGION``, which MWAA sets, then to ``AWS_DEFAULT_REGION``.
+    """
+    raw = environment_texts(os.environ)
+    for option in OPTIONS:
+        found = (_configured(name, default=option.default) for name in (option.name, *option.aliases))
+        raw[option.name] = next((text for text in found if text is not None and text.strip()), raw[option.name])
+    return parse_config(raw)
+
+
+def state_store(config: DRConfig, clock: Clock) -> StateStore:
+    """Return the store of the set's state. Imports boto3, which takes long: call it only where a read is needed."""
+    from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore  # noqa: PLC0415
+
+    return DynamoDBStateStore(config.state_table, replicas=config.replicas, clock=clock)
+
+
+def airflow_home() -> Path:
+    """Return the folder that all Airflow processes of this machine share."""
+    return Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser()
+
+
+def _configured(name: str, *, default: str) -> str | None:
+    """
+    Return what the user wrote, None when it is not set.
+
+    Airflow answers with the default of its catalogue (get_provider_info) where nothing is set, and copies those
+    defaults into the airflow.cfg that it makes at its first start. Either would hide the environment's fallback, so a
+    default counts only if it comes from a variable.
+    """
+    from airflow.configuration import conf  # noqa: PLC0415
+
+    text = conf.get(SECTION, name, fallback=None)
+    variable = f"AIRFLOW__{SECTION.upper()}__{name.upper()}"
+    is_written = any(variable + suffix in os.environ for suffix in ("", "_CMD", "_SECRET"))
+    return text if is_written or text != default else None

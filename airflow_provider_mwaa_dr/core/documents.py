@@ -1,0 +1,107 @@
+"""
+States, records and previews as JSON documents.
+
+Keys and meaning are a contract: the command line prints them, and the operators hand them to XCom.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+from airflow_provider_mwaa_dr.core.failover import FailoverPreview
+from airflow_provider_mwaa_dr.core.ports import FailoverRecord
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, Plan
+
+
+def iso(at: datetime) -> str:
+    """Return a time the way every document has it: ISO-8601, UTC, whole seconds, ``Z``."""
+    return at.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def state_document(state: DRState) -> dict[str, Any]:
+    """Return the state item without the regions."""
+    return {
+        "active_region": state.active_region,
+        "epoch": state.epoch,
+        "version": state.version,
+        "phase": state.phase.value,
+        "plan": _plan_document(state.plan) if state.plan is not None else None,
+        "failover_count": state.failover_count,
+        "last_updated": iso(state.last_updated),
+    }
+
+
+def _plan_document(plan: Plan) -> dict[str, Any]:
+    return {
+        "id": plan.id,
+        "from": plan.source,
+        "to": plan.target,
+        "mode": plan.mode.value,
+        "reason": plan.reason,
+        "by": plan.by,
+        "owner": plan.owner,
+        "started_at": iso(plan.started_at),
+    }
+
+
+def record_document(record: FailoverRecord) -> dict[str, Any]:
+    """Return what a failover did."""
+    return {
+        "id": record.id,
+        "from": record.source,
+        "to": record.target,
+        "mode": _carried_out(record.mode),
+        "reason": record.reason,
+        "by": record.by,
+        "started_at": iso(record.started_at),
+        "finished_at": iso(record.finished_at) if record.finished_at is not None else None,
+        "outcome": record.outcome,
+        "epoch": record.epoch,
+        "steps": [
+            {"name": step.name, "seconds": round(step.seconds, 3), "detail": step.detail} for step in record.steps
+        ],
+        "not_unpaused": list(record.not_unpaused),
+    }
+
+
+def nothing_done_document(state: DRState, *, reason: str, by: str) -> dict[str, Any]:
+    """Return the record of a failover to the region that is active already: the same keys, nothing in them."""
+    return {
+        "id": None,
+        "from": state.active_region,
+        "to": state.active_region,
+        "mode": None,
+        "reason": reason,
+        "by": by,
+        "started_at": None,
+        "finished_at": None,
+        "outcome": "completed",
+        "epoch": state.epoch,
+        "steps": [],
+        "not_unpaused": [],
+    }
+
+
+def preview_document(preview: FailoverPreview) -> dict[str, Any]:
+    """Return what a failover would do."""
+    return {
+        "dry_run": True,
+        "action": preview.action,
+        "from": preview.source,
+        "to": preview.target,
+        "mode": preview.mode.value,
+        "epoch": preview.epoch,
+        "phase": preview.phase.value,
+        "plan_id": preview.plan_id,
+        "dags_wanted": preview.wanted,
+        "dags_exempt": preview.exempt,
+        "running": list(preview.running) if preview.running is not None else None,
+        "not_ready": list(preview.not_ready),
+        "steps": list(preview.steps),
+    }
+
+
+def _carried_out(mode: Mode) -> str:
+    # An AUTO failover is graceful until a state write turns it forced.
+    return Mode.FORCED.value if mode is Mode.FORCED else Mode.GRACEFUL.value

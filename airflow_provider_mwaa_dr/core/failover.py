@@ -1,0 +1,1122 @@
+"""
+The failover engine: the steps of a failover over the ports, repeatable and resumable by anyone.
+
+The plan lies in the state item, so an engine holds nothing that another one could not read: it is started again, on
+another machine or by another kind of caller, and goes on where the last one stopped. Before each thing it does it
+reads the row and acts only if plan id, owner and phase are its own.
+
+Places kept for the ledger (it comes later): the *final mark* between pausing the source and promoting, and *resume*
+between RESUMING and unpausing, which is the target agent's standing work and needs nothing here but its deadline.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
+
+from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.config import DRConfig, is_exempt
+from airflow_provider_mwaa_dr.core.environments import known_region
+from airflow_provider_mwaa_dr.core.ports import (
+    AgentStatus,
+    Clock,
+    DagInfo,
+    DagSet,
+    Environment,
+    FailoverRecord,
+    RunInfo,
+    StateStore,
+    StepRecord,
+)
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
+from airflow_provider_mwaa_dr.exceptions import (
+    AlreadyActiveError,
+    ConfigError,
+    DrainTimeoutError,
+    DRError,
+    FailoverError,
+    IncompleteError,
+    MwaaError,
+    MwaaUnreachableError,
+    NotReadyError,
+    PlanSupersededError,
+    RefusedError,
+    StaleStateError,
+    StateError,
+    StateUnreachableError,
+)
+
+T = TypeVar("T")
+
+TEST_DAG = "dr_test_dag"
+"""When the target has this DAG, a run of it has to succeed before a failover counts as verified."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """
+    Seconds that the engine waits, and for what.
+
+    :param drain_s: runs in flight may take this long to finish.
+    :param answer_s: an AUTO failover turns forced when the source has not answered for this long.
+    :param fence_file_s: age up to which a worker of the source may live on a read of the state.
+    :param heartbeat_s: between two heartbeats of an agent; a few of them without change, and it counts as gone.
+    :param settle_s: one scheduler loop: what a gate let through before it knew is visible after it.
+    :param beat_s: between two signs of life of this engine in the plan.
+    :param takeover_s: a plan whose beat stood still for this long, on this process's clock, may be taken over.
+    :param stop_s: executing tasks of a stopped run are gone after at most this long.
+    :param adopt_s: the target's agents have prepared their database after at most this long.
+    :param verify_s: the first run in the target has succeeded after at most this long.
+    :param state_s: a state table that does not answer is asked again for this long.
+    :param poll_s: between two looks at anything.
+    """
+
+    drain_s: float = 60.0
+    answer_s: float = 20.0
+    fence_file_s: float = 3.0
+    heartbeat_s: float = 5.0
+    settle_s: float = 2.0
+    beat_s: float = 10.0
+    takeover_s: float = 30.0
+    stop_s: float = 120.0
+    adopt_s: float = 120.0
+    verify_s: float = 90.0
+    state_s: float = 30.0
+    poll_s: float = 1.0
+
+    @classmethod
+    def from_config(cls, config: DRConfig) -> Timing:
+        """Return the waits that belong to a DR set's settings."""
+        return cls(
+            drain_s=config.drain_s,
+            fence_file_s=config.fence_file_s,
+            heartbeat_s=config.heartbeat_s,
+            poll_s=min(1.0, config.refresh_s / 2),
+        )
+
+    @property
+    def agent_silence_s(self) -> float:
+        """Seconds without a new heartbeat after which an agent counts as gone."""
+        return 3 * self.heartbeat_s + 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailoverRequest:
+    """
+    What a caller wants.
+
+    :param target: region that is to be active. Naming the active one cancels a plan that has not promoted yet.
+    :param reason: kept for good, in the state and in the record.
+    :param by: who asks, for people.
+    :param stop_running: stop runs that outlast the drain; without it the failover is abandoned then.
+    :param even_if_not_ready: go on although a check of the target failed.
+    """
+
+    target: str
+    reason: str
+    by: str
+    mode: Mode = Mode.AUTO
+    stop_running: bool = False
+    even_if_not_ready: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepEvent:
+    """
+    Progress, for people: a step started, moved on, or is done.
+
+    :param status: started, progress or done.
+    :param seconds: since the step started.
+    """
+
+    name: str
+    status: str
+    seconds: float
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailoverPreview:
+    """
+    What a failover would do now; nothing was changed to find out.
+
+    :param action: nothing (already active), claim, join, cancel or supersede.
+    :param wanted: DAGs that would be paused in the source and unpaused in the target; None when it cannot be known.
+    :param running: runs in flight in the source; None when it cannot be known, or a forced failover would not ask.
+    :param not_ready: why the target would be refused, a line each.
+    """
+
+    action: str
+    source: str
+    target: str
+    mode: Mode
+    epoch: int
+    phase: Phase
+    plan_id: str | None
+    wanted: int | None
+    exempt: int | None
+    running: tuple[str, ...] | None
+    not_ready: tuple[str, ...]
+    steps: tuple[str, ...]
+
+
+class _TakenOverError(Exception):
+    """Another engine owns the plan now, or has ended it; this one follows."""
+
+    def __init__(self, plan_id: str) -> None:
+        super().__init__(plan_id)
+        self.plan_id = plan_id
+
+
+class FailoverEngine:
+    """
+    Moves the active role.
+
+    :param store: the state table.
+    :param environments: the DR set's environments by region.
+    :param owner: names this process; unique among all engines that could ever meet.
+    :param exempt_dags: ids that are left alone, besides DAGs tagged ``dr:control``.
+    :param on_step: called with each :class:`StepEvent`; must not raise.
+    """
+
+    def __init__(
+        self,
+        store: StateStore,
+        environments: Mapping[str, Environment],
+        clock: Clock,
+        timing: Timing,
+        owner: str,
+        on_step: Callable[[StepEvent], None] = lambda _: None,
+        *,
+        exempt_dags: Collection[str] = frozenset(),
+    ) -> None:
+        self._store = store
+        self._environments = environments
+        self._clock = clock
+        self._timing = timing
+        self._owner = owner
+        self._on_step = on_step
+        self._exempt_dags = frozenset(exempt_dags)
+        self._last_write = clock.monotonic()
+        self._record: FailoverRecord | None = None
+        self._steps: list[StepRecord] = []
+        self._step, self._step_started, self._said = "check", self._last_write, ""
+
+    # -- what callers call ---------------------------------------------------------------------------------------
+
+    def run(self, request: FailoverRequest) -> FailoverRecord:
+        """
+        Move the active role to *request.target* and return what was done.
+
+        Repeatable: called again, by anyone, it joins the open plan for the same target, and after completion it says
+        so. Killed at any point, nothing is lost; the next call goes on.
+
+        :raises AlreadyActiveError: the target is active and nothing is in progress; treat it as success.
+        :raises NotReadyError: a check failed; nothing was changed.
+        :raises DrainTimeoutError: runs outlasted the drain; the plan was abandoned, the source goes on.
+        :raises PlanSupersededError: another caller named another region; this engine has stopped.
+        :raises FailoverError: a deadline passed in a later step; the plan is open and can be joined or cancelled.
+        :raises StateError: the state could not be read, or there is none.
+        """
+        self._environment(request.target)
+        if not request.reason.strip():
+            raise ConfigError("The reason is empty.", advice="Say why; it is kept in the state and in the record.")
+        entered = self._enter(request)
+        while True:
+            if isinstance(entered, FailoverRecord):
+                return entered
+            try:
+                try:
+                    return self._drive(entered)
+                except RefusedError:
+                    raise
+                except DRError as error:
+                    raise self._stopped(error) from error
+            except _TakenOverError as taken:
+                # Record and steps are the new owner's from here on; written from here they would go back in time.
+                self._record, self._steps = None, []
+                entered = self._follow(request.target, taken.plan_id, self._read())
+
+    def preview(self, request: FailoverRequest) -> FailoverPreview:
+        """Return what :meth:`run` would do now. Changes nothing, calls no source that a forced failover would not."""
+        target = self._environment(request.target)
+        state = self._read()
+        action = self._action(state, request.target)
+        plan = state.plan
+        # A caller who supersedes leaves the region that is active now, whichever the open plan leaves.
+        source = plan.source if plan is not None and action == "join" else state.active_region
+        not_ready: Sequence[str] = ()
+        wanted = exempt = None
+        running: tuple[str, ...] | None = None
+        if action in {"claim", "supersede"}:
+            not_ready = (*self._target_problems(target), *self._source_problems(state, request))
+            if request.mode is not Mode.FORCED:
+                with suppress(MwaaError):  # graceful: among the problems already; auto: it would go on without it
+                    dags = self._environment(source).dags()
+                    exempt = len(self._exempt(dags))
+                    wanted = len(self._unpaused(dags))
+                    runs = self._environment(source).running_runs()
+                    running = tuple(str(run) for run in _not_of(self._exempt(dags), runs))
+        set_id = plan.set_id if plan is not None else None
+        if set_id is not None:
+            recorded = self._table(lambda: self._store.get_set(set_id))
+            wanted = len(recorded.dag_ids) if recorded is not None else None
+        elif wanted is None:
+            snapshot = self._table(lambda: self._store.get_snapshot(source))
+            wanted = len(snapshot.dag_ids) if snapshot is not None else None
+        return FailoverPreview(
+            action=action,
+            source=source,
+            target=request.target,
+            mode=request.mode,
+            epoch=state.epoch,
+            phase=state.phase,
+            plan_id=plan.id if plan is not None else None,
+            wanted=wanted,
+            exempt=exempt,
+            running=running,
+            not_ready=tuple(not_ready),
+            steps=_steps_of(action, request.mode),
+        )
+
+    # -- entering a plan -----------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _action(state: DRState, target: str) -> str:
+        """Return what a caller who names *target* does, given the row."""
+        if state.phase is Phase.STEADY or state.plan is None:
+            return "nothing" if state.active_region == target else "claim"
+        if state.plan.target == target:
+            return "join"
+        if state.phase is Phase.DRAINING and state.active_region == target:
+            return "cancel"
+        return "supersede"
+
+    def _enter(self, request: FailoverRequest) -> DRState | FailoverRecord:
+        """
+        Claim, join, cancel or supersede, until one of them is written.
+
+        :return: the row that this engine acts on; or the record, when the plan's owner finished it meanwhile.
+        """
+        checked = False
+        while True:
+            state = self._read()
+            action = self._action(state, request.target)
+            if action == "nothing":
+                raise AlreadyActiveError(f"{request.target} is active already (epoch {state.epoch}), nothing to do.")
+            if action == "join":
+                with suppress(_TakenOverError):
+                    return self._join(state, request)
+                continue
+            if action in {"claim", "supersede"} and not checked:
+                self._check(state, request)
+                checked = True
+                continue  # the row may have moved while the checks took their time
+            at = self._clock.now()
+            plan = self._new_plan(state, request)
+            if action == "claim":
+                new = transitions.claim(state, plan, at=at)
+            elif action == "supersede":
+                new = transitions.supersede(state, plan, at=at)
+            else:
+                new = transitions.cancel(
+                    state, plan_id=plan.id, by=request.by, owner=self._owner, reason=request.reason, at=at
+                )
+            with self._timed(action):
+                try:
+                    self._put(new, state.version)
+                except StaleStateError:
+                    continue  # somebody was faster: read again, decide again
+                self._abort_other_records(_plan(new).id)
+                self._open_record(new)
+                self._done(f"plan {_plan(new).id}: {_plan(new).source} -> {_plan(new).target}")
+            return new
+
+    def _new_plan(self, state: DRState, request: FailoverRequest) -> Plan:
+        at = self._clock.now()
+        return Plan(
+            id=f"{at:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}",
+            source=state.active_region,
+            target=request.target,
+            mode=request.mode,
+            reason=request.reason,
+            by=request.by,
+            owner=self._owner,
+            started_at=at,
+            stop_running=request.stop_running,
+        )
+
+    def _join(self, state: DRState, request: FailoverRequest) -> DRState | FailoverRecord:
+        """Follow the plan's owner; take over when its beat stands still. A caller may harden the mode, never soften."""
+        plan = _plan(state)
+        would_force = request.mode is Mode.FORCED and not plan.is_forced and state.phase is Phase.DRAINING
+        if would_force and not request.even_if_not_ready and self._is_endless(plan.source):
+            why = _endless(plan.source)
+            raise NotReadyError(
+                f"Plan {plan.id} cannot turn forced: {why}.",
+                why=[why],
+                advice="Make sure that it is down, then repeat with --even-if-not-ready.",
+            )
+        followed = self._follow(request.target, plan.id, state)
+        if isinstance(followed, FailoverRecord):
+            return followed
+        plan = _plan(followed)
+        forces = request.mode is Mode.FORCED and not plan.is_forced and followed.phase is Phase.DRAINING
+        stops = request.stop_running and not plan.stop_running
+        if not (forces or stops):
+            return followed
+
+        def harden(row: DRState) -> DRState:
+            row = replace(row, plan=replace(_plan(row), stop_running=_plan(row).stop_running or stops))
+            at = self._clock.now()
+            return transitions.turn_forced(row, at=at) if forces else transitions.beat(row, at=at)
+
+        return self._write(plan.id, followed.phase, harden)
+
+    def _follow(self, target: str, plan_id: str, state: DRState) -> DRState | FailoverRecord:
+        """
+        Watch somebody else's plan: return its record when it ends, or the row once this engine has taken over.
+
+        :raises PlanSupersededError: the role goes somewhere else than *target* now.
+        """
+        with self._timed("join"):
+            seen, since = state.version, self._clock.monotonic()
+            while True:
+                if state.plan is None or state.phase is Phase.STEADY:
+                    if state.active_region != target:
+                        raise _superseded(plan_id, state)
+                    record = self._table(partial(self._store.get_record, plan_id))
+                    if record is None or record.outcome != "completed":
+                        raise AlreadyActiveError(
+                            f"{target} is active (epoch {state.epoch}); plan {plan_id} ended while this caller "
+                            "followed it."
+                        )
+                    self._done(f"plan {plan_id} was finished by its owner")
+                    return record
+                if state.plan.target != target:
+                    raise _superseded(plan_id, state)
+                plan_id = state.plan.id
+                owner = state.plan.owner
+                if owner == self._owner:
+                    return state
+                if state.version != seen:
+                    seen, since = state.version, self._clock.monotonic()
+                still_s = self._clock.monotonic() - since
+                if still_s > self._timing.takeover_s:
+                    new = transitions.take_over(state, owner=self._owner, at=self._clock.now())
+                    try:
+                        self._put(new, state.version)
+                    except StaleStateError:
+                        state = self._read()
+                        continue
+                    self._done(f"took over plan {plan_id}: {owner} was silent for {still_s:.0f} s")
+                    return new
+                self._progress(f"following plan {plan_id} of {owner} ({state.phase.value}); silent for {still_s:.0f} s")
+                self._clock.sleep(self._timing.poll_s)
+                state = self._read()
+
+    # -- the steps -----------------------------------------------------------------------------------------------
+
+    def _drive(self, state: DRState) -> FailoverRecord:
+        """Take the plan to its end from whatever phase it is in."""
+        plan_id = _plan(state).id
+        # A lease is counted from the response of the write that ended what the source may start, or, for an engine
+        # that joins, from its own first read. Both are now.
+        since = self._clock.monotonic()
+        self._open_record(state)
+        abandoned: DrainTimeoutError | None = None
+        while True:
+            state = self._mine(plan_id)
+            plan = _plan(state)
+            if state.phase is Phase.DRAINING:
+                try:
+                    self._leave_source(state, since)
+                except DrainTimeoutError as error:
+                    abandoned = error
+                    plan_id = self._abandon(state, error)
+                except MwaaUnreachableError as error:
+                    if plan.mode is not Mode.AUTO:
+                        raise
+                    self._turn_forced(plan, error)
+                    since = self._clock.monotonic()
+            elif state.phase is Phase.PROMOTING:
+                self._adopt(state)
+            else:
+                wanted = self._unpause(plan)
+                not_unpaused = self._verify(plan, wanted)
+                record = self._complete(state, wanted, not_unpaused)
+                if abandoned is not None:
+                    raise abandoned
+                return record
+
+    def _leave_source(self, state: DRState, since: float) -> None:
+        """Everything in DRAINING, up to and including promote."""
+        plan = _plan(state)
+        if plan.is_forced:
+            if plan.set_id is None:
+                self._record_set_from_snapshot(state)
+            self._wait_for_lease(plan, since)
+        else:
+            source = self._environment(plan.source)
+            if plan.set_id is None:
+                self._record_set(state, source)
+            acknowledged_at = self._drain(state, source, since)
+            self._pause_source(plan, source)
+            # The final mark of the ledger belongs here.
+            self._wait_for_fence(plan, acknowledged_at)
+        with self._timed("promote"):
+            new = self._write(plan.id, Phase.DRAINING, lambda row: transitions.promote(row, at=self._clock.now()))
+            self._done(f"{new.active_region} is active, epoch {new.epoch}")
+
+    def _record_set(self, state: DRState, source: Environment) -> None:
+        plan = _plan(state)
+        with self._timed("record"):
+            dags = self._ask(plan, source.dags)
+            # What the last failover could not unpause was never paused by anybody: it stays wanted.
+            wanted = sorted({*self._unpaused(dags), *self._left_over(plan.source)})
+            self._record_as(plan, wanted)
+            self._done(f"{len(wanted)} DAGs wanted, {len(self._exempt(dags))} exempt")
+
+    def _record_set_from_snapshot(self, state: DRState) -> None:
+        plan = _plan(state)
+        with self._timed("record"):
+            snapshot = self._table(lambda: self._store.get_snapshot(plan.source))
+            if snapshot is None:
+                self._record_as(plan, [])
+                self._done(
+                    f"no snapshot of {plan.source} was ever taken: nothing will be unpaused; "
+                    f"unpause in {plan.target} what you want to run"
+                )
+                return
+            wanted = sorted({*snapshot.dag_ids, *self._left_over(plan.source)})
+            self._record_as(plan, wanted)
+            self._done(f"{len(wanted)} DAGs wanted, by the snapshot of {snapshot.recorded_at:%Y-%m-%dT%H:%M:%SZ}")
+
+    def _record_as(self, plan: Plan, wanted: Sequence[str]) -> None:
+        """Store the set, then name it in the plan: complete before the first pause, never overwritten."""
+        dag_set = DagSet(id=plan.id, region=plan.source, recorded_at=self._clock.now(), dag_ids=tuple(wanted))
+        self._table(lambda: self._store.put_set(dag_set))
+        self._write(plan.id, Phase.DRAINING, lambda row: transitions.record_set(row, dag_set.id, at=self._clock.now()))
+
+    def _drain(self, state: DRState, source: Environment, since: float) -> float | None:
+        """
+        Wait until the source starts nothing any more and nothing of it is in flight.
+
+        :return: when the source had acknowledged the claim, on the monotonic clock; None when the lease ran out first.
+        :raises DrainTimeoutError: runs outlasted the drain, and the plan does not say to stop them.
+        """
+        plan = _plan(state)
+        with self._timed("drain"):
+            acknowledged_at = self._await_acknowledgement(plan, state.version, state.lease_s, since)
+            exempt = self._exempt(self._ask(plan, source.dags))
+            deadline = self._clock.monotonic() + self._timing.drain_s
+            stopped: list[RunInfo] = []
+            while True:
+                left = self._busy(plan, source, exempt)
+                if not left:
+                    # A gate that decided just before it knew may still have been in its transaction: look again.
+                    self._wait(plan.id, self._timing.settle_s)
+                    left = self._busy(plan, source, exempt)
+                    if not left:
+                        break
+                if self._clock.monotonic() >= deadline:
+                    if not plan.stop_running:
+                        raise DrainTimeoutError(
+                            f"{len(left)} runs in {plan.source} outlasted the drain of {self._timing.drain_s:g} s: "
+                            f"{_some(left)}.",
+                            runs=[str(run) for run in left],
+                            advice="Nothing was moved; the source goes on. Wait for them, or repeat with "
+                            "--stop-running to stop them.",
+                        )
+                    self._stop(plan, source, left, exempt)
+                    stopped += left
+                    deadline = self._clock.monotonic() + self._timing.stop_s
+                    continue
+                self._progress(f"{len(left)} runs in flight: {_some(left)}")
+                self._wait(plan.id, self._timing.poll_s)
+            how = "acknowledged by every scheduler" if acknowledged_at is not None else "not acknowledged: lease waited"
+            self._done(how + (f"; stopped {_some(stopped)}" if stopped else "; nothing in flight"))
+            return acknowledged_at
+
+    def _await_acknowledgement(self, plan: Plan, version: int, lease_s: float, since: float) -> float | None:
+        deadline = since + _lease(lease_s, self._timing)
+        while not self._has_acknowledged(self._agents(plan.source), version):
+            if self._clock.monotonic() >= deadline:
+                return None
+            self._progress(f"waiting for the schedulers of {plan.source} to acknowledge version {version}")
+            self._wait(plan.id, self._timing.poll_s)
+        return self._clock.monotonic()
+
+    @staticmethod
+    def _has_acknowledged(agents: Sequence[AgentStatus], version: int) -> bool:
+        """
+        Whether every scheduler that the region's own database lists as alive has seen *version*.
+
+        The list is taken from those that have: it was read after the version was written.
+        """
+        seen = [agent for agent in agents if agent.version >= version]
+        listed = {job for agent in seen for job in agent.schedulers}
+        return bool(listed) and listed <= {agent.job for agent in seen}
+
+    def _busy(self, plan: Plan, source: Environment, exempt: Collection[str]) -> Sequence[RunInfo]:
+        """
+        Return the runs in flight; when there are none, those that are marked as ended and still execute a task.
+
+        Another engine may have stopped them and died before it had seen them end.
+        """
+        runs = self._ask(plan, lambda: _not_of(exempt, source.running_runs()))
+        return runs or self._ask(plan, lambda: _not_of(exempt, source.running_tasks()))
+
+    def _stop(self, plan: Plan, source: Environment, runs: Sequence[RunInfo], exempt: Collection[str]) -> None:
+        """Stop *runs* and wait until no task instance of the source executes; a mark alone leaves it at work."""
+        for run in runs:
+            self._ask(plan, partial(source.stop_run, run))
+        deadline = self._clock.monotonic() + self._timing.stop_s
+        while left := self._ask(plan, lambda: _not_of(exempt, source.running_tasks())):
+            if self._clock.monotonic() >= deadline:
+                raise FailoverError(
+                    f"Stopped runs of {plan.source} still execute after {self._timing.stop_s:g} s: {_some(left)}.",
+                    advice=f"Look at their workers in {source.name}.",
+                )
+            self._progress(f"stopped {len(runs)} runs; {len(left)} still executing: {_some(left)}")
+            self._wait(plan.id, self._timing.poll_s)
+
+    def _pause_source(self, plan: Plan, source: Environment) -> None:
+        with self._timed("pause"):
+            paused: set[str] = set()
+            deadline = self._clock.monotonic() + self._timing.stop_s
+            while running := self._unpaused(self._ask(plan, source.dags)):
+                if self._clock.monotonic() >= deadline:
+                    raise FailoverError(
+                        f"DAGs of {plan.source} are unpaused again as soon as they are paused: "
+                        f"{', '.join(running[:20])}.",
+                        advice="Find out who does that.",
+                    )
+                paused.update(self._set_paused(plan, source, running, paused=True))
+            self._done(f"{len(paused)} DAGs paused in {plan.source}")
+
+    def _wait_for_fence(self, plan: Plan, acknowledged_at: float | None) -> None:
+        """A worker may still live on a read from before the acknowledgement; outwait it."""
+        with self._timed("lease"):
+            if acknowledged_at is None:
+                self._done("the whole lease had passed before the drain")
+                return
+            rest = acknowledged_at + self._timing.fence_file_s - self._clock.monotonic()
+            if rest > 0:
+                self._wait(plan.id, rest)
+            self._done("acknowledged; no worker can hold an older view")
+
+    def _wait_for_lease(self, plan: Plan, since: float) -> None:
+        with self._timed("lease"):
+            state = self._mine(plan.id)
+            version = state.version
+            deadline = since + _lease(state.lease_s, self._timing)
+            while (rest := deadline - self._clock.monotonic()) > 0:
+                if self._has_acknowledged(self._agents(plan.source), version):
+                    self._wait(plan.id, self._timing.fence_file_s)
+                    self._done(f"acknowledged by every scheduler of {plan.source}")
+                    return
+                self._progress(f"{plan.source} may execute for {rest:.0f} s more")
+                self._wait(plan.id, min(self._timing.poll_s, rest))
+            self._done(f"{plan.source} executes nothing any more: its view is older than {state.lease_s:g} s")
+
+    def _turn_forced(self, plan: Plan, error: DRError) -> None:
+        with self._timed("force"):
+            if self._is_endless(plan.source):
+                raise FailoverError(
+                    f"{plan.source} does not answer ({error.message}), and {_endless(plan.source)}.",
+                    advice="Make sure that it is down, then repeat with --mode forced --even-if-not-ready.",
+                ) from error
+            state = self._write(plan.id, Phase.DRAINING, lambda row: transitions.turn_forced(row, at=self._clock.now()))
+            self._update_record(mode=Mode.FORCED)
+            self._done(f"{_plan(state).source} does not answer ({error.message}); going on without it")
+
+    def _abandon(self, state: DRState, error: DrainTimeoutError) -> str:
+        """Give the plan up for its source; return the id of the plan that gives everything back."""
+        plan = _plan(state)
+        with self._timed("abandon"):
+            new = self._write(
+                plan.id,
+                Phase.DRAINING,
+                lambda row: transitions.cancel(
+                    row,
+                    plan_id=f"{plan.id}-back",
+                    by=plan.by,
+                    owner=self._owner,
+                    reason=f"abandoned: {error.message}",
+                    at=self._clock.now(),
+                ),
+            )
+            self._done(f"{new.active_region} goes on; runs left over: {', '.join(error.runs[:20])}")
+        error.record = self._update_record(outcome="aborted", finished_at=self._clock.now())
+        self._record, self._steps = None, []
+        self._open_record(new)
+        return _plan(new).id
+
+    def _adopt(self, state: DRState) -> None:
+        """Wait until the target's agents have prepared their own database and all its schedulers know the epoch."""
+        plan = _plan(state)
+        with self._timed("adopt"):
+            deadline = self._clock.monotonic() + self._timing.adopt_s
+            while True:
+                agents = self._agents(plan.target)
+                known = self._has_acknowledged(agents, state.version)
+                adopted = any(
+                    agent.adopted_epoch == state.epoch and agent.reconciled_epoch == state.epoch for agent in agents
+                )
+                if known and adopted:
+                    break
+                if self._clock.monotonic() >= deadline:
+                    raise FailoverError(
+                        f"{plan.target} is promoted (epoch {state.epoch}), but its agents have not prepared it within "
+                        f"{self._timing.adopt_s:g} s (all schedulers know the epoch: {known}; adopted: {adopted}).",
+                        advice=f"Look at the scheduler logs of {plan.target}.",
+                    )
+                self._progress(f"schedulers know epoch {state.epoch}: {known}; database prepared: {adopted}")
+                self._wait(plan.id, self._timing.poll_s)
+            self._write(plan.id, Phase.PROMOTING, lambda row: transitions.resume(row, at=self._clock.now()))
+            self._done(f"all schedulers of {plan.target} know epoch {state.epoch}")
+
+    def _unpause(self, plan: Plan) -> frozenset[str] | None:
+        """Restore exactly the wanted set in the target; return the set, None when there is none."""
+        with self._timed("unpause"):
+            if plan.set_id is None:
+                self._done("no set was recorded: nothing had been paused")
+                return None
+            set_id = plan.set_id
+            dag_set = self._table(lambda: self._store.get_set(set_id))
+            if dag_set is None:
+                self._done(f"the wanted set {set_id} is gone from the table: unpause in {plan.target} what should run")
+                return None
+            wanted = frozenset(dag_set.dag_ids)
+            self._done(self._restore(plan, wanted)[1])
+            return wanted
+
+    def _restore(self, plan: Plan, wanted: frozenset[str]) -> tuple[tuple[str, ...], str]:
+        """
+        Make *wanted* exactly what runs in the target, as far as it lets itself be changed.
+
+        :return: what of it does not run, and what was done, for people.
+        """
+        target = self._environment(plan.target)
+        dags = self._ask(plan, target.dags)
+        # Who cancels has left the region as it was: what people unpaused there meanwhile is theirs.
+        strays = set() if plan.is_cancellation else set(self._unpaused(dags)) - wanted
+        paused = {dag.dag_id for dag in dags if dag.is_paused}
+        for dag_ids, is_pause in ((strays, True), (wanted & paused, False)):
+            if dag_ids:
+                with suppress(IncompleteError):  # what did not change shows in the list that follows
+                    self._set_paused(plan, target, dag_ids, paused=is_pause)
+        if strays or wanted & paused:
+            dags = self._ask(plan, target.dags)
+        running = {dag.dag_id for dag in dags if not dag.is_paused}
+        not_unpaused = tuple(sorted(wanted - running))
+        return not_unpaused, (
+            f"{len(wanted) - len(not_unpaused)} of {len(wanted)} DAGs wanted run in {plan.target}"
+            + (f"; not there or not unpaused: {', '.join(not_unpaused[:20])}" if not_unpaused else "")
+            + (f"; paused again, not wanted: {', '.join(sorted(strays - running)[:20])}" if strays - running else "")
+            + (f"; cannot be paused, not wanted: {', '.join(sorted(strays & running))}" if strays & running else "")
+        )
+
+    def _verify(self, plan: Plan, wanted: frozenset[str] | None) -> tuple[str, ...]:
+        """
+        List once more, and see a first run succeed. What falls short is said, and stops nothing.
+
+        :return: what of the wanted set does not run.
+        """
+        with self._timed("verify"):
+            said = []
+            not_unpaused = self._left_over(plan.target)
+            if wanted is not None:
+                # A call that another engine had under way when it lost the plan may have arrived since.
+                not_unpaused, detail = self._restore(plan, wanted)
+                said.append(f"listed again: {detail}")
+            if not plan.is_cancellation:
+                said.append(self._first_run(plan))
+            self._done("; ".join(said) or "nothing had changed")
+            return not_unpaused
+
+    def _first_run(self, plan: Plan) -> str:
+        target = self._environment(plan.target)
+        if not any(dag.dag_id == TEST_DAG and not dag.is_paused for dag in self._ask(plan, target.dags)):
+            return f"no first run: {TEST_DAG} is not deployed, or paused"
+        run_id = f"dr_verify__{plan.id}"
+        self._ask(plan, lambda: target.trigger(TEST_DAG, run_id=run_id, note=f"first run after failover {plan.id}"))
+        deadline = self._clock.monotonic() + self._timing.verify_s
+        while (found := self._ask(plan, lambda: target.run_state(TEST_DAG, run_id))) not in {"success", "failed"}:
+            if self._clock.monotonic() >= deadline:
+                return f"{TEST_DAG} {run_id} is {found} after {self._timing.verify_s:g} s: look at it"
+            self._progress(f"{TEST_DAG} {run_id} is {found}")
+            self._wait(plan.id, self._timing.poll_s)
+        return f"first run: {TEST_DAG} {found}"
+
+    def _complete(self, state: DRState, wanted: frozenset[str] | None, not_unpaused: tuple[str, ...]) -> FailoverRecord:
+        plan = _plan(state)
+        with self._timed("complete"):
+            if wanted is not None:
+                # Lost before its agent has taken a snapshot of its own, the region would be left with an older one.
+                snapshot = DagSet(
+                    id=plan.target, region=plan.target, recorded_at=self._clock.now(), dag_ids=tuple(sorted(wanted))
+                )
+                self._table(lambda: self._store.put_snapshot(snapshot))
+            self._abort_other_records(plan.id)
+            # The record first: killed in between, the next engine completes again; the other way round it would stay
+            # open for good, and what could not be unpaused would be forgotten.
+            record = self._update_record(
+                outcome="completed",
+                finished_at=self._clock.now(),
+                epoch=state.epoch,
+                not_unpaused=not_unpaused,
+                mode=Mode.FORCED if plan.is_forced else Mode.GRACEFUL,
+            )
+            self._table(lambda: self._store.put_record(record))
+            self._write(plan.id, Phase.RESUMING, lambda row: transitions.complete(row, at=self._clock.now()))
+            self._done(f"{plan.target} is active, epoch {state.epoch}")
+        return self._update_record()
+
+    # -- checks --------------------------------------------------------------------------------------------------
+
+    def _check(self, state: DRState, request: FailoverRequest) -> None:
+        """Refuse before anything is written. A forced failover never calls the source."""
+        with self._timed("check"):
+            why = list(self._target_problems(self._environment(request.target)))
+            why += self._source_problems(state, request)
+            if why and not request.even_if_not_ready:
+                raise NotReadyError(
+                    f"{request.target} is not ready: {'; '.join(why)}.",
+                    why=why,
+                    advice="Nothing was changed. Mend it, or repeat with --even-if-not-ready.",
+                )
+            self._done("; ".join(why) or f"{request.target} is ready")
+
+    def _target_problems(self, target: Environment) -> Sequence[str]:
+        why = []
+        try:
+            status = target.status()
+            if not status.is_usable:
+                why.append(f"environment {target.name} is {status.value}")
+            elif not target.scheduler_is_healthy():
+                why.append(f"Airflow in {target.name} says that its scheduler is not healthy")
+        except MwaaError as error:
+            why.append(str(error))
+        agents = self._live_agents(target.region)
+        if not agents:
+            why.append(
+                f"no agent is alive in {target.region} (is the plugin installed and [dr] enabled in {target.name}?)"
+            )
+            return why
+        jobs = {agent.job for agent in agents}
+        unseen = {job for agent in agents for job in agent.schedulers} - jobs
+        if unseen:
+            why.append(f"schedulers without an agent in {target.region}: job {', '.join(sorted(unseen))}")
+        if any(agent.fence_ok is False for agent in agents):
+            why.append(f"tasks ended in {target.region} without the fence")
+        leftovers = max(agent.leftovers for agent in agents)
+        if leftovers:
+            why.append(f"{leftovers} open runs in {target.region} are not settled yet")
+        return why
+
+    def _source_problems(self, state: DRState, request: FailoverRequest) -> Sequence[str]:
+        source = state.active_region
+        if request.mode is Mode.GRACEFUL:
+            try:
+                self._environment(source).dags()
+            except MwaaError as error:
+                return [f"source {source} does not answer ({error}); --mode forced does not need it"]
+        elif request.mode is Mode.FORCED and self._is_endless(source):
+            return [_endless(source)]
+        return []
+
+    def _is_endless(self, source: str) -> bool:
+        """Whether a scheduler of *source* goes on without the state table, so that waiting for a lease is in vain."""
+        return any(agent.on_unreachable == "run" for agent in self._agents(source))
+
+    def _live_agents(self, region: str) -> Sequence[AgentStatus]:
+        """Return the agents whose heartbeat changes while this process looks: other clocks are not asked."""
+        first = {agent.job: agent.beat for agent in self._agents(region)}
+        deadline = self._clock.monotonic() + self._timing.agent_silence_s
+        while True:
+            agents = self._agents(region)
+            live = [agent for agent in agents if first.get(agent.job) != agent.beat]
+            listed = {job for agent in live for job in agent.schedulers}
+            if live and listed <= {agent.job for agent in live}:
+                return live
+            if not agents or self._clock.monotonic() >= deadline:
+                return live
+            self._progress(f"waiting for a heartbeat from {region}")
+            self._clock.sleep(self._timing.poll_s)
+
+    # -- reading and writing the row ----------------------------------------------------------------------------
+
+    def _read(self) -> DRState:
+        """Return the row."""
+        return self._table(self._store.read)
+
+    def _agents(self, region: str) -> Sequence[AgentStatus]:
+        return self._table(lambda: self._store.agents(region))
+
+    def _table(self, call: Callable[[], T]) -> T:
+        """Return what a repeatable *call* to the table returns, asking again for a while when no replica answers."""
+        deadline = self._clock.monotonic() + self._timing.state_s
+        while True:
+            try:
+                return call()
+            except StateUnreachableError:
+                if self._clock.monotonic() >= deadline:
+                    raise
+            self._clock.sleep(self._timing.poll_s)
+
+    def _mine(self, plan_id: str) -> DRState:
+        """
+        Return the row if it is still this engine's to act on, having shown a sign of life in it when one is due.
+
+        :raises PlanSupersededError: another plan is open.
+        :raises _TakenOverError: another engine owns the plan, or nothing is open any more.
+        """
+        while True:
+            state = self._read()
+            if state.plan is None:
+                raise _TakenOverError(plan_id)
+            if state.plan.id != plan_id:
+                raise _superseded(plan_id, state)
+            if state.plan.owner != self._owner:
+                raise _TakenOverError(plan_id)
+            if self._clock.monotonic() - self._last_write < self._timing.beat_s:
+                return state
+            new = transitions.beat(state, at=self._clock.now())
+            try:
+                self._put(new, state.version)
+            except StaleStateError:
+                continue
+            except StateUnreachableError:
+                return state  # a lost sign of life is no reason to stop; the next one may get through
+            return new
+
+    def _write(self, plan_id: str, phase: Phase, step: Callable[[DRState], DRState]) -> DRState:
+        """Take *step* from *phase* under this plan; done already counts as done."""
+        deadline = self._clock.monotonic() + self._timing.state_s
+        while True:
+            state = self._mine(plan_id)
+            if state.phase is not phase:
+                return state
+            new = step(state)
+            if new is state:
+                return state
+            try:
+                self._put(new, state.version)
+            except StaleStateError:
+                continue
+            except StateUnreachableError:
+                if self._clock.monotonic() >= deadline:
+                    raise
+                self._clock.sleep(self._timing.poll_s)
+                continue
+            return new
+
+    def _put(self, state: DRState, expected_version: int) -> None:
+        """
+        Write the row. A lost answer is looked up, so that a step is not taken for somebody else's.
+
+        :raises StateUnreachableError: it did not land, as far as can be told.
+        """
+        try:
+            self._store.write(state, expected_version=expected_version)
+        except StateUnreachableError:
+            if _identity(self._read()) != _identity(state):
+                raise
+        self._last_write = self._clock.monotonic()
+
+    def _wait(self, plan_id: str, seconds: float) -> None:
+        """Wait, showing signs of life in the plan, and stop waiting when the plan is no longer this engine's."""
+        end = self._clock.monotonic() + seconds
+        while (rest := end - self._clock.monotonic()) > 0:
+            self._clock.sleep(min(rest, self._timing.beat_s))
+            self._mine(plan_id)
+
+    def _ask(self, plan: Plan, call: Callable[[], T]) -> T:
+        """
+        Return what a repeatable *call* to an environment returns, asking again for ``answer_s`` while none comes.
+
+        Called only while the plan is this engine's: the row is read before each attempt.
+        """
+        deadline = self._clock.monotonic() + self._timing.answer_s
+        while True:
+            self._mine(plan.id)
+            try:
+                return call()
+            except MwaaUnreachableError as error:
+                if self._clock.monotonic() >= deadline:
+                    raise
+                self._progress(f"no answer yet: {error.message}")
+            self._wait(plan.id, self._timing.poll_s)
+
+    def _set_paused(self, plan: Plan, environment: Environment, dag_ids: Collection[str], *, paused: bool) -> set[str]:
+        """Change the flags; thousands take their time, so between the calls the row is read again."""
+
+        def on_progress(done: int, total: int) -> None:
+            self._progress(f"{done} of {total}")
+            self._mine(plan.id)
+
+        return set(
+            self._ask(plan, lambda: environment.set_paused(sorted(dag_ids), paused=paused, on_progress=on_progress))
+        )
+
+    # -- DAGs and runs -------------------------------------------------------------------------------------------
+
+    def _environment(self, region: str) -> Environment:
+        return self._environments[known_region(region, self._environments)]
+
+    def _exempt(self, dags: Sequence[DagInfo]) -> frozenset[str]:
+        """Return the ids that are left alone."""
+        return frozenset(dag.dag_id for dag in dags if is_exempt(dag.dag_id, dag.tags, self._exempt_dags))
+
+    def _unpaused(self, dags: Sequence[DagInfo]) -> list[str]:
+        """Return the ids that run and are not exempt."""
+        exempt = self._exempt(dags)
+        return [dag.dag_id for dag in dags if not dag.is_paused and dag.dag_id not in exempt]
+
+    def _left_over(self, region: str) -> tuple[str, ...]:
+        """Return what the last failover to *region*, or the last one given up for it, could not unpause there."""
+        for record in self._table(self._store.records):
+            if record.target == region and record.outcome == "completed":
+                return record.not_unpaused
+        return ()
+
+    # -- the record, and what people see -------------------------------------------------------------------------
+
+    def _open_record(self, state: DRState) -> None:
+        """Begin the plan's record, or go on with the one that another engine began."""
+        plan = _plan(state)
+        if self._record is not None and self._record.id == plan.id:
+            return
+        found = self._table(lambda: self._store.get_record(plan.id))
+        if found is not None:
+            self._steps = [*found.steps, *self._steps]
+        self._record = FailoverRecord(
+            id=plan.id,
+            source=plan.source,
+            target=plan.target,
+            mode=plan.mode,
+            reason=plan.reason,
+            by=plan.by,
+            started_at=plan.started_at,
+            epoch=state.epoch,
+        )
+        self._update_record()
+
+    def _update_record(self, **changes: Any) -> FailoverRecord:
+        """Write the record; one that cannot be written now is written with the next step."""
+        assert self._record is not None  # noqa: S101  (opened by _enter or _drive)
+        self._record = replace(self._record, steps=tuple(self._steps), **changes)
+        with suppress(StateUnreachableError):
+            self._store.put_record(self._record)
+        return self._record
+
+    def _abort_other_records(self, plan_id: str) -> None:
+        """Close what was given up, also by engines that were killed before they could say so."""
+        for record in self._table(self._store.records):
+            if record.outcome == "open" and record.id != plan_id:
+                aborted = replace(record, outcome="aborted", finished_at=self._clock.now())
+                self._table(partial(self._store.put_record, aborted))
+
+    def _stopped(self, error: DRError) -> DRError:
+        """
+        Return *error* as a caller should see it once a plan is open: what stands, and the two ways on.
+
+        :raises PlanSupersededError: the plan is not open any more, which says more than *error*.
+        :raises _TakenOverError: another engine goes on with it, or has ended it.
+        """
+        record = self._record
+        if record is None:
+            return error
+        with suppress(StateError):
+            self._mine(record.id)
+            record = self._update_record()
+        way_back = (
+            ""
+            if record.source == record.target
+            else f", or give it back: mwaa-dr failover {record.source} --reason TEXT"
+        )
+        return FailoverError(
+            f"Failover {record.id} ({record.source} -> {record.target}) stopped in step {self._step}: {error}",
+            advice=f"Its plan stays open. Finish it: mwaa-dr failover {record.target} --reason TEXT{way_back}.",
+            record=record,
+        )
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        self._step, self._step_started, self._said = name, self._clock.monotonic(), ""
+        self._on_step(StepEvent(name=name, status="started", seconds=0.0))
+        yield
+
+    def _progress(self, detail: str) -> None:
+        if detail != self._said:
+            self._said = detail
+            self._on_step(StepEvent(name=self._step, status="progress", seconds=self._elapsed(), detail=detail))
+
+    def _done(self, detail: str) -> None:
+        seconds = self._elapsed()
+        self._steps.append(StepRecord(name=self._step, seconds=round(seconds, 3), detail=detail))
+        self._on_step(StepEvent(name=self._step, status="done", seconds=seconds, detail=detail))
+        if self._record is not None:
+            self._update_record()
+
+    def _elapsed(self) -> float:
+        return self._clock.monotonic() - self._step_started
+
+
+def _plan(state: DRState) -> Plan:
+    assert state.plan is not None  # noqa: S101  (callers have looked at phase and plan id)
+    return state.plan
+
+
+def _endless(source: str) -> str:
+    return f"{source} runs on when it cannot read the state ([dr] on_unreachable = run): no lease ends it"
+
+
+def _identity(state: DRState) -> tuple[object, ...]:
+    """Return what tells a write from any other of the same version: nobody else writes as this plan's owner."""
+    plan = state.plan
+    return state.version, state.epoch, state.phase, plan and (plan.id, plan.owner)
+
+
+def _lease(lease_s: float, timing: Timing) -> float:
+    """Return how long a source that acknowledged nothing may still execute: lease, clock drift, fence file."""
+    return lease_s * 1.1 + timing.fence_file_s
+
+
+def _not_of(exempt: Collection[str], runs: Sequence[RunInfo]) -> Sequence[RunInfo]:
+    return [run for run in runs if run.dag_id not in exempt]
+
+
+def _some(runs: Sequence[RunInfo]) -> str:
+    shown = ", ".join(str(run) for run in runs[:5])
+    return shown if len(runs) <= 5 else f"{shown} and {len(runs) - 5} more"
+
+
+def _superseded(plan_id: str, state: DRState) -> PlanSupersededError:
+    if state.plan is None:
+        now = f"{state.active_region} is active and nothing is in progress"
+    else:
+        now = f"{state.plan.by} moves the role from {state.plan.source} to {state.plan.target} (plan {state.plan.id})"
+    return PlanSupersededError(
+        f"Plan {plan_id} is not open any more: {now} (epoch {state.epoch}).",
+        advice="This caller has stopped and touches nothing any more. See mwaa-dr status and mwaa-dr history.",
+    )
+
+
+def _steps_of(action: str, mode: Mode) -> tuple[str, ...]:
+    end = ("unpause", "verify", "complete")
+    if action == "nothing":
+        return ()
+    if action == "cancel":
+        return ("cancel", *end)
+    if mode is Mode.FORCED:
+        middle: tuple[str, ...] = ("record", "lease", "promote", "adopt")
+    else:
+        middle = ("record", "drain", "pause", "lease", "promote", "adopt")
+    return (*(("check", action) if action != "join" else (action,)), *middle, *end)

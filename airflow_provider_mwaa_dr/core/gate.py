@@ -1,0 +1,145 @@
+"""What a region may do, given what it knows. Pure; the table of the design in one function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from airflow_provider_mwaa_dr.core.config import OnUnreachable
+from airflow_provider_mwaa_dr.core.state import DRState, Phase
+
+NOTE_TOKEN = "[mwaa-dr]"  # noqa: S105  (a marker, not a secret)
+"""First token of every note that the provider leaves on a run. People read it; nothing decides on it alone."""
+
+
+class Layer(str, Enum):
+    """Who asks."""
+
+    GATE = "gate"
+    """The scheduler, for a run that is about to start."""
+    FENCE = "fence"
+    """A worker, for a task that is about to execute."""
+
+
+class Action(str, Enum):
+    """What is done with the run, or the task."""
+
+    RUN = "run"
+    SKIP = "skip"
+    """Close it: this region is standby."""
+    HOLD = "hold"
+    """Put it back; it goes on by itself as soon as the answer is known."""
+
+
+class Role(str, Enum):
+    """What a region is, as far as it can tell."""
+
+    ACTIVE = "active"
+    STANDBY = "standby"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """
+    The last look at the state. A plain immutable object, swapped in one assignment: readers need no lock.
+
+    :param state: None when the table answered and holds no state item.
+    :param read_at: seconds on the local clock from BEFORE the read was sent, so the age is never understated.
+    :param reconciled_epoch: the epoch that this region's open runs belong to; None before its agent's first turn.
+    """
+
+    state: DRState | None
+    read_at: float
+    reconciled_epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """
+    What to do and why.
+
+    :param reason: one sentence for log and note, region and epoch in it.
+    """
+
+    action: Action
+    reason: str
+    role: Role
+
+
+def role_of(view: View | None, region: str) -> Role:
+    """Return what *region* is according to the last view, however old."""
+    if view is None or view.state is None or not region:
+        return Role.UNKNOWN
+    return Role.ACTIVE if view.state.active_region == region else Role.STANDBY
+
+
+def decide(
+    view: View | None,
+    *,
+    region: str,
+    exempt: bool,
+    now: float,
+    lease_s: float,
+    layer: Layer,
+    on_unreachable: OnUnreachable = OnUnreachable.HOLD,
+) -> Decision:
+    """
+    Return what *region* may do with a run (gate) or a task (fence).
+
+    Pure, and for a run that may start nothing but comparisons: the scheduler's thread calls it.
+
+    :param view: None when the state was never read.
+    :param now: seconds on the clock of ``view.read_at``; one that goes on in suspend.
+    :param lease_s: used until a state is known; then the state's own ``lease_s`` counts.
+    :param on_unreachable: for a region whose view is older than the lease and let it run; else unknown is HOLD.
+    """
+    role = role_of(view, region)
+    if exempt:
+        return Decision(Action.RUN, "exempt", role)
+    if not region:
+        return Decision(Action.HOLD, "held: this Airflow does not know its region; set [dr] region or AWS_REGION", role)
+    if view is None:
+        return Decision(Action.HOLD, f"held: {region} has not read the state table yet", role)
+    state = view.state
+    age_s = now - view.read_at
+    if age_s > (state.lease_s if state is not None else lease_s) or age_s < 0:
+        return _unreachable(view, role, region, age_s, on_unreachable)
+    if state is None:
+        return Decision(
+            Action.HOLD, f"held: the state table has no {region} role yet; run mwaa-dr init --active REGION", role
+        )
+    if view.reconciled_epoch != state.epoch:
+        return Decision(
+            Action.HOLD,
+            f"held: {region} has not yet settled its open runs for epoch {state.epoch} "
+            f"(they belong to {'none yet' if view.reconciled_epoch is None else view.reconciled_epoch})",
+            role,
+        )
+    if role is Role.STANDBY:
+        return Decision(
+            Action.SKIP, f"skipped: {region} is standby, {state.active_region} is active (epoch {state.epoch})", role
+        )
+    if state.phase in {Phase.STEADY, Phase.RESUMING}:
+        return Decision(Action.RUN, "active", role)
+    if state.phase is Phase.PROMOTING:
+        return Decision(Action.HOLD, f"held: {region} is being promoted (epoch {state.epoch})", role)
+    plan = state.plan
+    if layer is Layer.FENCE and plan is not None and not plan.is_forced:
+        return Decision(Action.RUN, "draining: what is in flight may finish", role)
+    target = plan.target if plan is not None else "another region"
+    return Decision(Action.HOLD, f"held: {region} is being drained for {target} (epoch {state.epoch})", role)
+
+
+def _unreachable(view: View, role: Role, region: str, age_s: float, on_unreachable: OnUnreachable) -> Decision:
+    state = view.state
+    epoch = "unknown" if state is None else state.epoch
+    known = f"{region} has not reached the state table for {age_s:.0f} s (role last seen: {role.value}, epoch {epoch})"
+    # A region that has seen its drain has acknowledged it: the failover no longer waits for its lease, so it must not
+    # go on by itself, whatever is configured.
+    ran = state is not None and state.phase in {Phase.STEADY, Phase.RESUMING} and view.reconciled_epoch == state.epoch
+    if role is Role.ACTIVE and ran and on_unreachable is OnUnreachable.RUN:
+        return Decision(Action.RUN, f"run: {known}, and [dr] on_unreachable is run", role)
+    if role is Role.ACTIVE and ran and on_unreachable is OnUnreachable.SKIP:
+        return Decision(Action.SKIP, f"skipped: {known}, and [dr] on_unreachable is skip", role)
+    return Decision(Action.HOLD, f"held: {known}", role)

@@ -1,0 +1,95 @@
+"""The first state item and the registry of environments; what ``mwaa-dr init`` and the hook write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from airflow_provider_mwaa_dr.core.environments import known_region
+from airflow_provider_mwaa_dr.core.ports import Registration, StateStore
+from airflow_provider_mwaa_dr.core.state import DRState, initial
+from airflow_provider_mwaa_dr.exceptions import ConfigError, RefusedError, StaleStateError, StateNotFoundError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Initialization:
+    """
+    What is missing from the state table.
+
+    :param state: the state item: stored already, or the one to write.
+    :param is_new: whether *state* is still to be written.
+    :param registrations: environments that the registry lacks, or has under another name.
+    """
+
+    state: DRState
+    is_new: bool
+    registrations: tuple[Registration, ...]
+
+    @property
+    def changes_something(self) -> bool:
+        """Whether writing it would change the table."""
+        return self.is_new or bool(self.registrations)
+
+
+def plan_initialization(
+    store: StateStore,
+    *,
+    active_region: str | None,
+    environments: Mapping[str, str],
+    lease_s: float,
+    by: str,
+    at: datetime,
+) -> Initialization:
+    """
+    Return what would have to be written; changes nothing.
+
+    :param active_region: needed as long as there is no state item; later it may only repeat what is stored.
+    :param environments: environment name by region, every region of the DR set.
+    :raises ConfigError: *active_region* is missing, or none of *environments*.
+    :raises RefusedError: another region is active: only a failover changes that.
+    """
+    if active_region is not None:
+        known_region(active_region, environments)
+    try:
+        state, is_new = store.read(), False
+    except StateNotFoundError as error:
+        if active_region is None:
+            raise ConfigError(
+                "There is no state item yet, and no active region was named.",
+                option="active_region",
+                advice=f"Name the region that runs today: --active {' or --active '.join(sorted(environments))}.",
+            ) from error
+        state, is_new = initial(active_region, lease_s=lease_s, by=by, at=at), True
+    if active_region is not None and state.active_region != active_region:
+        raise RefusedError(
+            f"{state.active_region} is active already (epoch {state.epoch}), not {active_region}. Nothing was changed.",
+            advice=f"To move the role: mwaa-dr failover {active_region} --reason TEXT.",
+        )
+    known = store.registrations()
+    return Initialization(
+        state=state,
+        is_new=is_new,
+        registrations=tuple(
+            Registration(region=region, environment=name)
+            for region, name in sorted(environments.items())
+            if region not in known or known[region].environment != name
+        ),
+    )
+
+
+def initialize(store: StateStore, initialization: Initialization) -> None:
+    """
+    Write what is missing. Repeatable: interrupted after any write, the next plan holds the rest.
+
+    :raises StaleStateError: somebody else wrote another active region first.
+    """
+    if initialization.is_new:
+        try:
+            store.write(initialization.state, expected_version=None)
+        except StaleStateError as error:
+            found = error.found
+            if not isinstance(found, DRState) or found.active_region != initialization.state.active_region:
+                raise
+    for registration in initialization.registrations:
+        store.register(registration)

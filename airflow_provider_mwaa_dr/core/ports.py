@@ -1,0 +1,307 @@
+"""
+What the core needs from the world, as protocols, and the values that cross those borders.
+
+Implemented by ``aws/`` against AWS and by ``testing.py`` in memory; one contract suite (tests/contract) runs against
+both. Every method may raise the errors of ``exceptions.py`` that its docstring names, and no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Protocol
+
+from airflow_provider_mwaa_dr.core.state import DRState, Mode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """
+    One read of what a region must know, both items in one request.
+
+    :param state: None when the table answered and holds no state item.
+    :param reconciled_epoch: of the region that asked; None before its agent's first turn.
+    """
+
+    state: DRState | None
+    reconciled_epoch: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentStatus:
+    """
+    The heartbeat of one scheduler's agent, item ``AGENT#region#job``.
+
+    :param job: id of the scheduler's job in its metadata database.
+    :param beat: grows by one a turn. Alive = it changes, on the reader's own clock; ``at`` is for people.
+    :param version: of the state that every decision of this scheduler since then was made on ("acknowledged").
+    :param adopted_epoch: the epoch for which the region's own database has been prepared; None when never.
+    :param reconciled_epoch: the epoch that the region's open runs belong to.
+    :param schedulers: job ids of all schedulers that the metadata database lists as alive.
+    :param fence_ok: True, False (a task ended without the fence) or None (nothing ran).
+    :param leftovers: open runs of an earlier epoch, or born in standby, that are not closed yet.
+    :param held, skipped, closed: runs since the scheduler started.
+    :param problems: wrong settings, one sentence each.
+    """
+
+    region: str
+    job: str
+    host: str
+    at: datetime
+    beat: int
+    version: int
+    epoch: int
+    provider_version: str
+    airflow_version: str
+    protocol: int = 1
+    adopted_epoch: int | None = None
+    reconciled_epoch: int | None = None
+    on_unreachable: str = "hold"
+    schedulers: tuple[str, ...] = ()
+    fence_ok: bool | None = None
+    ledger_lag_s: float | None = None
+    leftovers: int = 0
+    held: int = 0
+    skipped: int = 0
+    closed: int = 0
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DagSet:
+    """
+    DAG ids recorded for good: the wanted set of a plan, or a region's snapshot.
+
+    :param dag_ids: sorted, each once.
+    """
+
+    id: str
+    region: str
+    recorded_at: datetime
+    dag_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """What one step of a failover did. ``seconds`` is how long it took."""
+
+    name: str
+    seconds: float
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailoverRecord:
+    """
+    What a failover did, item ``FAILOVER#id``.
+
+    :param mode: how it was carried out: graceful or forced; never auto once it is over.
+    :param outcome: completed, aborted or open.
+    :param not_unpaused: DAGs of the wanted set that could not be unpaused in the target; they stay in the set.
+    """
+
+    id: str
+    source: str
+    target: str
+    mode: Mode
+    reason: str
+    by: str
+    started_at: datetime
+    finished_at: datetime | None = None
+    outcome: str = "open"
+    epoch: int
+    steps: tuple[StepRecord, ...] = ()
+    not_unpaused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """An environment of the DR set, item ``ENVIRONMENT#region``."""
+
+    region: str
+    environment: str
+    account: str | None = None
+
+
+class StateStore(Protocol):
+    """
+    The state table.
+
+    Reads are consistent reads, nearest replica first, then the others. Unless said otherwise every method may raise
+    StateUnreachableError (no replica answered), StateAccessError or TableNotFoundError.
+    """
+
+    def observe(self, region: str) -> Observation:
+        """Return state and *region*'s reconciled epoch in one request. A missing state item is no error."""
+
+    def read(self) -> DRState:
+        """Return the state. :raises StateNotFoundError: the table has no state item."""
+
+    def write(self, state: DRState, *, expected_version: int | None) -> None:
+        """
+        Write *state* on the condition that the stored version is *expected_version* (None: that no item is stored).
+
+        Atomic; all or nothing. Never repeated blindly: when the answer of a write is lost, the store reads again and
+        returns normally if it was this very write that landed.
+
+        :raises StaleStateError: the condition failed; carries what was found.
+        """
+
+    def register(self, registration: Registration) -> None:
+        """Name an environment of the set; repeatable, keeps what agents wrote into the same item."""
+
+    def registrations(self, regions: Collection[str] = ()) -> Mapping[str, Registration]:
+        """Return the named environments by region: of *regions*, or of all when empty."""
+
+    def put_agent(self, status: AgentStatus) -> None:
+        """Write a heartbeat, and the region's reconciled epoch when the status carries one."""
+
+    def agents(self, region: str) -> Sequence[AgentStatus]:
+        """Return the last heartbeat of each scheduler that ever wrote one and was not forgotten."""
+
+    def forget_agent(self, region: str, job: str) -> None:
+        """Drop the heartbeat of a scheduler that is gone for good; repeatable."""
+
+    def put_fence(self, region: str, at: datetime) -> None:
+        """Note that a worker of *region* loaded the fence."""
+
+    def fence(self, region: str) -> datetime | None:
+        """Return when a worker of *region* last noted its fence."""
+
+    def put_set(self, dag_set: DagSet) -> DagSet:
+        """Record a wanted set once, pages first, manifest last; a set that is there is returned, not changed."""
+
+    def get_set(self, set_id: str) -> DagSet | None:
+        """Return a complete recorded set; None when its manifest is not there."""
+
+    def put_snapshot(self, dag_set: DagSet) -> None:
+        """Replace *dag_set.region*'s snapshot; readers see the old one or the new one, whole."""
+
+    def get_snapshot(self, region: str) -> DagSet | None:
+        """Return the region's last snapshot."""
+
+    def put_record(self, record: FailoverRecord) -> None:
+        """Write, or overwrite, what a failover has done so far."""
+
+    def get_record(self, record_id: str) -> FailoverRecord | None:
+        """Return one record."""
+
+    def records(self) -> Sequence[FailoverRecord]:
+        """Return all records, newest first."""
+
+
+class EnvironmentStatus(str, Enum):
+    """Status of an MWAA environment, as the service names it; UNKNOWN when it names one that is not listed."""
+
+    AVAILABLE = "AVAILABLE"
+    CREATING = "CREATING"
+    CREATING_SNAPSHOT = "CREATING_SNAPSHOT"
+    CREATE_FAILED = "CREATE_FAILED"
+    DELETED = "DELETED"
+    DELETING = "DELETING"
+    MAINTENANCE = "MAINTENANCE"
+    PENDING = "PENDING"
+    ROLLING_BACK = "ROLLING_BACK"
+    UNAVAILABLE = "UNAVAILABLE"
+    UNKNOWN = "UNKNOWN"
+    UPDATE_FAILED = "UPDATE_FAILED"
+    UPDATING = "UPDATING"
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether Airflow can be expected to run: UPDATE_FAILED is restored and usable."""
+        return self in {EnvironmentStatus.AVAILABLE, EnvironmentStatus.UPDATE_FAILED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DagInfo:
+    """A DAG as the REST API lists it."""
+
+    dag_id: str
+    is_paused: bool
+    tags: frozenset[str] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class RunInfo:
+    """A dag run as the REST API lists it."""
+
+    dag_id: str
+    run_id: str
+    state: str
+
+    def __str__(self) -> str:
+        return f"{self.dag_id} {self.run_id}"
+
+
+class Environment(Protocol):
+    """
+    One MWAA environment and the REST API of its Airflow.
+
+    Every method may raise MwaaUnreachableError, MwaaAccessError and MwaaRequestError; calls that change nothing, or the
+    same thing twice, are retried within their deadline (aws/session.py).
+    """
+
+    @property
+    def region(self) -> str:
+        """Region of the environment."""
+
+    @property
+    def name(self) -> str:
+        """Name of the environment."""
+
+    def status(self) -> EnvironmentStatus:
+        """Return what the MWAA service says; not a word about Airflow inside."""
+
+    def scheduler_is_healthy(self) -> bool:
+        """Return what Airflow's health body says of its schedulers. The HTTP status says nothing: it is 200 anyhow."""
+
+    def dags(self) -> Sequence[DagInfo]:
+        """Return every DAG that is not stale, sorted by id, each once."""
+
+    def set_paused(
+        self,
+        dag_ids: Collection[str],
+        *,
+        paused: bool,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Sequence[str]:
+        """
+        Pause, or unpause, exactly *dag_ids* and no other DAG; bulk calls, then listed again until stable.
+
+        Repeatable. Ids that the environment does not have are left out.
+
+        :param on_progress: called with (done, total).
+        :return: the ids whose flag changed, sorted.
+        :raises IncompleteError: some did not change before the deadline; carries them.
+        """
+
+    def running_runs(self) -> Sequence[RunInfo]:
+        """Return the dag runs in state running, sorted."""
+
+    def running_tasks(self) -> Sequence[RunInfo]:
+        """Return the runs that have a task instance executing (running, deferred not among them), sorted, each once."""
+
+    def stop_run(self, run: RunInfo) -> None:
+        """Mark a run failed; its executing tasks are ended at their next heartbeat, seconds later. Repeatable."""
+
+    def trigger(self, dag_id: str, *, run_id: str, note: str) -> None:
+        """Start a manual run under an id of the caller's; a run that is there already under it is no error."""
+
+    def run_state(self, dag_id: str, run_id: str) -> str | None:
+        """Return the state of a run in Airflow's words; None when there is none."""
+
+
+class Clock(Protocol):
+    """Time. ``tests`` use :class:`airflow_provider_mwaa_dr.testing.ManualClock`."""
+
+    def monotonic(self) -> float:
+        """Return seconds that only grow, in suspend too; comparable within this machine's uptime only."""
+
+    def now(self) -> datetime:
+        """Return the aware UTC wall-clock time, for people; nothing is decided on it."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""

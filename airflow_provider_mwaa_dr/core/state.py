@@ -1,0 +1,299 @@
+"""
+The state of a DR set, and the only ways in which it may change.
+
+Everything here is pure: functions take a state and return the next one, nothing is read, written or timed. A store
+(:class:`airflow_provider_mwaa_dr.core.ports.StateStore`) writes a returned state on the condition that the stored
+``version`` is still the one that the function was given, so two callers can never both take a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import Enum
+
+from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, WrongPhaseError
+
+STATE_ID = "ACTIVE_REGION"
+"""Key of the state item; the seed's scripts and the AWS CLI queries of its document look for this one."""
+
+
+class Phase(str, Enum):
+    """Where a failover stands. A row without one (written by the seed's scripts) is STEADY."""
+
+    STEADY = "STEADY"
+    """Nothing in progress; the only phase in which "already active" is an answer."""
+    DRAINING = "DRAINING"
+    """A plan is written; the source starts nothing new, what is in flight may finish (graceful)."""
+    PROMOTING = "PROMOTING"
+    """The epoch has moved; the target prepares its own database and executes nothing yet."""
+    RESUMING = "RESUMING"
+    """The target executes; what remains is to restore exactly the wanted set."""
+
+
+class Mode(str, Enum):
+    """How a failover is carried out."""
+
+    AUTO = "auto"
+    """Graceful, turned forced by a state write when the source does not answer within its deadline."""
+    GRACEFUL = "graceful"
+    FORCED = "forced"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """
+    A failover in progress, stored inside the state item so that anyone can finish or abandon it.
+
+    :param id: names the plan; also of its record and of nothing else.
+    :param source: region being left ("from" in records).
+    :param target: region being activated ("to" in records). Equal to *source* in a plan that cancels another.
+    :param mode: AUTO counts as graceful until a state write turns it FORCED.
+    :param owner: the process that acts on it; only this one takes steps.
+    :param beat: grows while the owner lives; a follower takes over when it stands still on the follower's own clock.
+    :param set_id: the recorded wanted set; None until it is recorded, never changed afterwards.
+    :param replaced: the unfinished plan that this one superseded, with its phase; cancelling goes back to it.
+    """
+
+    id: str
+    source: str
+    target: str
+    mode: Mode
+    reason: str
+    by: str
+    owner: str
+    started_at: datetime
+    beat: int = 0
+    set_id: str | None = None
+    stop_running: bool = False
+    replaced: tuple[Phase, Plan] | None = None
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether the source must not be called any more, and executes nothing from now on."""
+        return self.mode is Mode.FORCED
+
+    @property
+    def is_cancellation(self) -> bool:
+        """Whether this plan gives the role back to the region that has it."""
+        return self.source == self.target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DRState:
+    """
+    The state item. Frozen; grows only through the functions below.
+
+    :param epoch: grows by 1 with every change of active region; the fencing token.
+    :param version: grows by 1 with every write; the optimistic lock.
+    :param lease_s: how old a region's view may be while it still executes; the same for everyone, so it lives here.
+    """
+
+    active_region: str
+    epoch: int
+    version: int
+    last_updated: datetime
+    lease_s: float
+    phase: Phase = Phase.STEADY
+    plan: Plan | None = None
+    failover_count: int = 0
+    previous_region: str | None = None
+    failover_reason: str | None = None
+    last_failover_time: datetime | None = None
+    changed_by: str | None = None
+
+    def is_newer_than(self, other: DRState) -> bool:
+        """Whether this state was written after *other*; a view never goes back."""
+        return (self.epoch, self.version) > (other.epoch, other.version)
+
+
+def initial(active_region: str, *, lease_s: float, by: str, at: datetime) -> DRState:
+    """Return the first state of a DR set: epoch 0, version 1, as the seed's script wrote it."""
+    return DRState(active_region=active_region, epoch=0, version=1, last_updated=at, lease_s=lease_s, changed_by=by)
+
+
+def claim(state: DRState, plan: Plan, *, at: datetime) -> DRState:
+    """
+    Return the state in which *plan* is in progress: the source stops starting runs.
+
+    :raises AlreadyActiveError: the target is active and nothing is in progress.
+    :raises WrongPhaseError: another plan is open; join, cancel or supersede it.
+    """
+    if state.phase is not Phase.STEADY:
+        raise WrongPhaseError(
+            f"Plan {state.plan.id if state.plan else '?'} is open ({state.phase.value}).",
+            advice="Join it, cancel it or supersede it.",
+        )
+    if plan.target == state.active_region:
+        raise AlreadyActiveError(f"{plan.target} is active already (epoch {state.epoch}).")
+    return _next(state, phase=Phase.DRAINING, plan=replace(plan, source=state.active_region), by=plan.by, at=at)
+
+
+def supersede(state: DRState, plan: Plan, *, at: datetime) -> DRState:
+    """
+    Return the state in which *plan* takes the place of the open one and remembers it.
+
+    The recorded set travels along, if one was recorded: what people want does not change with the direction.
+    """
+    open_plan = _open_plan(state)
+    if plan.target == state.active_region and state.phase is Phase.DRAINING:
+        raise WrongPhaseError(
+            f"{plan.target} is still the active region of plan {open_plan.id}.", advice="Cancel that plan instead."
+        )
+    return _next(
+        state,
+        phase=Phase.DRAINING,
+        plan=replace(plan, source=state.active_region, set_id=open_plan.set_id, replaced=(state.phase, open_plan)),
+        by=plan.by,
+        at=at,
+    )
+
+
+def cancel(state: DRState, *, plan_id: str, by: str, owner: str, reason: str, at: datetime) -> DRState:
+    """
+    Return the state in which the open plan is given up before promote.
+
+    Back to the promoted plan that it had replaced, under that plan's own id: its target is active, but not prepared or
+    without its set yet. Plans that had not promoted either are given up with it. Else to RESUMING with region and epoch
+    unchanged, under *plan_id* (a new one, so that an engine still in the old plan cannot take it for its own). What
+    was paused is unpaused by the steps that follow RESUMING, what was held goes on.
+
+    :raises WrongPhaseError: promoted already, or nothing is open.
+    """
+    open_plan = _open_plan(state)
+    if state.phase is not Phase.DRAINING:
+        raise WrongPhaseError(
+            f"Plan {open_plan.id} is {state.phase.value}: {state.active_region} is active already.",
+            advice=f"Fail over to {open_plan.source} instead.",
+        )
+    replaced = open_plan.replaced
+    while replaced is not None and replaced[0] is Phase.DRAINING:
+        replaced = replaced[1].replaced
+    if replaced is not None:
+        phase, earlier = replaced
+        # An earlier plan without a set had paused nothing; the one that is given up now may have.
+        set_id = earlier.set_id or open_plan.set_id
+        back = replace(earlier, owner=owner, beat=earlier.beat + 1, set_id=set_id)
+        return _next(state, phase=phase, plan=back, by=by, at=at)
+    back = replace(
+        open_plan,
+        id=plan_id,
+        target=open_plan.source,
+        owner=owner,
+        by=by,
+        reason=reason,
+        started_at=at,
+        beat=0,
+        replaced=None,
+    )
+    return _next(state, phase=Phase.RESUMING, plan=back, by=by, at=at)
+
+
+def record_set(state: DRState, set_id: str, *, at: datetime) -> DRState:
+    """Return the state whose plan names its recorded wanted set. A plan that names one already keeps it."""
+    plan = _open_plan(state)
+    if plan.set_id is not None:
+        return state
+    return _next(state, phase=state.phase, plan=replace(plan, set_id=set_id), by=plan.by, at=at)
+
+
+def turn_forced(state: DRState, *, at: datetime) -> DRState:
+    """
+    Return the state in which the plan goes on without its source: an AUTO one by itself, any on a caller's word.
+
+    A state write, because the lease is counted from it: until now the source was allowed to finish what ran.
+    """
+    plan = _open_plan(state)
+    if state.phase is not Phase.DRAINING or plan.is_forced:
+        raise WrongPhaseError(f"Plan {plan.id} is {plan.mode.value} in {state.phase.value} and cannot turn forced.")
+    return _next(state, phase=Phase.DRAINING, plan=replace(plan, mode=Mode.FORCED), by=plan.by, at=at)
+
+
+def promote(state: DRState, *, at: datetime) -> DRState:
+    """
+    Return the state in which the plan's target is the active region.
+
+    ``epoch`` grows by one, which fences holders of the old epoch.
+
+    :param at: aware UTC time of the decision, kept for the audit trail.
+    :raises WrongPhaseError: the state is not DRAINING.
+    """
+    plan = _open_plan(state)
+    if state.phase is not Phase.DRAINING:
+        raise WrongPhaseError(f"Plan {plan.id} is {state.phase.value}; only a DRAINING one is promoted.")
+    return replace(
+        _next(state, phase=Phase.PROMOTING, plan=plan, by=plan.by, at=at),
+        active_region=plan.target,
+        epoch=state.epoch + 1,
+        failover_count=state.failover_count + 1,
+        previous_region=state.active_region,
+        failover_reason=plan.reason,
+        last_failover_time=at,
+    )
+
+
+def resume(state: DRState, *, at: datetime) -> DRState:
+    """Return the state in which the target may execute; for when all its schedulers have acknowledged the epoch."""
+    plan = _open_plan(state)
+    if state.phase is not Phase.PROMOTING:
+        raise WrongPhaseError(f"Plan {plan.id} is {state.phase.value}; only a PROMOTING one is resumed.")
+    return _next(state, phase=Phase.RESUMING, plan=plan, by=plan.by, at=at)
+
+
+def complete(state: DRState, *, at: datetime) -> DRState:
+    """Return the steady state at the end of a plan."""
+    plan = _open_plan(state)
+    if state.phase is not Phase.RESUMING:
+        raise WrongPhaseError(f"Plan {plan.id} is {state.phase.value}; only a RESUMING one is completed.")
+    return _next(state, phase=Phase.STEADY, plan=None, by=plan.by, at=at)
+
+
+def beat(state: DRState, *, at: datetime) -> DRState:
+    """Return the state in which the plan's owner has shown that it lives."""
+    plan = _open_plan(state)
+    return _next(state, phase=state.phase, plan=replace(plan, beat=plan.beat + 1), by=state.changed_by, at=at)
+
+
+def take_over(state: DRState, *, owner: str, at: datetime) -> DRState:
+    """Return the state in which *owner* acts on the open plan, for when the beat of the one before stood still."""
+    plan = _open_plan(state)
+    return _next(
+        state, phase=state.phase, plan=replace(plan, owner=owner, beat=plan.beat + 1), by=state.changed_by, at=at
+    )
+
+
+def set_active_region(state: DRState, region: str, *, reason: str, by: str, at: datetime) -> DRState:
+    """
+    Return the state in which *region* is active at once, with no drain, lease or set: the bare flip of the seed's hook.
+
+    For recovery by hand and for tests; a failover does far more. Fences like any promotion: the epoch grows.
+
+    :raises AlreadyActiveError: *region* is active and nothing is in progress.
+    :raises WrongPhaseError: a plan is open.
+    """
+    if state.phase is not Phase.STEADY:
+        raise WrongPhaseError(
+            f"Plan {state.plan.id if state.plan else '?'} is open ({state.phase.value}).",
+            advice=f"Finish or cancel it first: mwaa-dr failover {state.active_region} --reason ...",
+        )
+    if region == state.active_region:
+        raise AlreadyActiveError(f"{region} is active already (epoch {state.epoch}).")
+    return replace(
+        _next(state, phase=Phase.STEADY, plan=None, by=by, at=at),
+        active_region=region,
+        epoch=state.epoch + 1,
+        failover_count=state.failover_count + 1,
+        previous_region=state.active_region,
+        failover_reason=reason,
+        last_failover_time=at,
+    )
+
+
+def _open_plan(state: DRState) -> Plan:
+    if state.plan is None or state.phase is Phase.STEADY:
+        raise WrongPhaseError(f"No plan is open: the state is {state.phase.value} at version {state.version}.")
+    return state.plan
+
+
+def _next(state: DRState, *, phase: Phase, plan: Plan | None, by: str | None, at: datetime) -> DRState:
+    return replace(state, phase=phase, plan=plan, version=state.version + 1, last_updated=at, changed_by=by)

@@ -1,0 +1,154 @@
+"""
+Errors of the provider: one tree, data as attributes, picklable.
+
+Each message says what failed, with which values, and what to do next. ``advice`` is the last of the three on its own,
+for the command line's JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class DRError(Exception):
+    """
+    Base of every error that this package raises.
+
+    :param message: what failed, with which values.
+    :param advice: what to do next; one sentence.
+    """
+
+    def __init__(self, message: str, *, advice: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.advice}".rstrip()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions with keyword-only arguments do not pickle by themselves; Airflow pickles what a task raises.
+        return _rebuild, (type(self), self.message, self.__dict__)
+
+
+def _rebuild(cls: type[DRError], message: str, attributes: dict[str, Any]) -> DRError:
+    error = cls.__new__(cls)
+    Exception.__init__(error, message)
+    error.__dict__.update(attributes)
+    return error
+
+
+class ConfigError(DRError):
+    """A setting has a wrong value, or one that is needed is missing. ``option`` names it."""
+
+    def __init__(self, message: str, *, option: str = "", advice: str = "") -> None:
+        super().__init__(message, advice=advice)
+        self.option = option
+
+
+class StateError(DRError):
+    """Something about the state item."""
+
+
+class StateNotFoundError(StateError):
+    """The table is there, the state item is not: ``mwaa-dr init`` has not been run."""
+
+
+class TableNotFoundError(StateError):
+    """The state table itself does not exist where it was looked for."""
+
+
+class StateUnreachableError(StateError):
+    """No replica of the state table answered; what was written last is unknown."""
+
+
+class StateAccessError(StateError):
+    """DynamoDB refused: no credentials, or not the right to do this."""
+
+
+class StaleStateError(StateError):
+    """
+    A conditional write lost: the state moved since it was read.
+
+    :param expected: the version that the writer had read; None when it expected no item.
+    :param found: the state that is stored, as the condition check returned it; None when it is gone.
+    """
+
+    def __init__(self, expected: int | None, found: Any) -> None:
+        found_version = getattr(found, "version", None)
+        super().__init__(
+            f"The state changed under the writer: expected version {expected}, found {found_version}.",
+            advice="Read the state again and decide again.",
+        )
+        self.expected = expected
+        self.found = found
+
+
+class AlreadyActiveError(StateError):
+    """The region is active already and nothing is in progress; callers treat it as success."""
+
+
+class WrongPhaseError(StateError):
+    """A transition was asked for from a phase, or under a plan, that it does not start from."""
+
+
+class MwaaError(DRError):
+    """Something about an MWAA environment or its Airflow."""
+
+
+class MwaaAccessError(MwaaError):
+    """The caller may not drive this environment, or it does not exist for this caller."""
+
+
+class MwaaUnreachableError(MwaaError):
+    """The environment's control plane or its Airflow did not answer in time."""
+
+
+class MwaaRequestError(MwaaError):
+    """Airflow refused a request: ``status`` is its HTTP status, ``detail`` its words."""
+
+    def __init__(self, message: str, *, status: int, detail: str = "", advice: str = "") -> None:
+        super().__init__(message, advice=advice)
+        self.status = status
+        self.detail = detail
+
+
+class IncompleteError(MwaaError):
+    """A bulk change ended with DAGs left over. ``left`` are their ids."""
+
+    def __init__(self, message: str, *, left: Sequence[str], advice: str = "") -> None:
+        super().__init__(message, advice=advice)
+        self.left = tuple(left)
+
+
+class FailoverError(DRError):
+    """A failover could not be done, or not be finished. ``record`` is what it did so far, if it started."""
+
+    def __init__(self, message: str, *, advice: str = "", record: Any = None) -> None:
+        super().__init__(message, advice=advice)
+        self.record = record
+
+
+class RefusedError(FailoverError):
+    """Nothing was changed, on purpose (exit code 3): the state of things speaks against it."""
+
+
+class NotReadyError(RefusedError):
+    """The target is not ready. ``why`` has a line for each reason."""
+
+    def __init__(self, message: str, *, why: Sequence[str] = (), advice: str = "") -> None:
+        super().__init__(message, advice=advice)
+        self.why = tuple(why)
+
+
+class DrainTimeoutError(RefusedError):
+    """Runs outlasted the drain; the plan was abandoned and the source goes on. ``runs`` are ``dag_id run_id`` pairs."""
+
+    def __init__(self, message: str, *, runs: Sequence[str], advice: str = "", record: Any = None) -> None:
+        super().__init__(message, advice=advice, record=record)
+        self.runs = tuple(runs)
+
+
+class PlanSupersededError(RefusedError):
+    """Another caller's plan took the place of this one; this caller has stopped touching anything."""

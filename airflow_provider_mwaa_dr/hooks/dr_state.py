@@ -1,0 +1,201 @@
+"""The state of the DR set, for DAG authors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+
+from airflow_provider_mwaa_dr import conf
+from airflow_provider_mwaa_dr.aws.clock import SystemClock
+from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.config import DRConfig
+from airflow_provider_mwaa_dr.core.environments import environment_names, known_region
+from airflow_provider_mwaa_dr.core.initialization import initialize, plan_initialization
+from airflow_provider_mwaa_dr.core.ports import Clock, Environment, StateStore
+from airflow_provider_mwaa_dr.core.state import DRState
+from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, ConfigError, StaleStateError, StateNotFoundError
+
+
+class DRStateHook(AwsBaseHook):
+    """
+    Reads, and where it must be writes, the state of the DR set.
+
+    Settings come from the section ``[dr]`` of Airflow's configuration, or ``DR_*`` in the environment. Every call reads
+    the table anew, consistently, from the nearest replica that answers; nothing is guessed: what cannot be read raises.
+
+    .. code-block:: python
+
+        if DRStateHook().is_active():
+            publish()
+
+    :param aws_conn_id: connection with the credentials; None (default) is the environment's own role. A failover has
+        to work when connections were never copied to this environment. Regions, timeouts and certificates are not
+        taken from the connection: the table's replicas and their timeouts belong to the DR set.
+    :param dr_config: settings to use instead of Airflow's; for tests.
+    :param store: state table to use instead of DynamoDB; for tests, see :mod:`airflow_provider_mwaa_dr.testing`.
+    :param make_environment: opens an environment, given region and name; for tests.
+    :param clock: time; for tests.
+    """
+
+    hook_name = "MWAA DR state"
+
+    def __init__(
+        self,
+        aws_conn_id: str | None = None,
+        *,
+        dr_config: DRConfig | None = None,
+        store: StateStore | None = None,
+        make_environment: Callable[[str, str], Environment] | None = None,
+        clock: Clock | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(aws_conn_id, **kwargs)
+        self.clock: Clock = clock or SystemClock()
+        self._dr_config = dr_config
+        self._given_store = store
+        self._make_environment = make_environment
+
+    # -- what DAG authors call -----------------------------------------------------------------------------------
+
+    def get_state(self) -> DRState:
+        """
+        Return the state as it is stored now.
+
+        :raises StateNotFoundError: ``mwaa-dr init`` has not been run.
+        :raises StateUnreachableError: no replica answered; what was written last is unknown.
+        :raises ConfigError: ``[dr] state_table`` is not set.
+        """
+        return self.store.read()
+
+    def active_region(self) -> str:
+        """Return the region that has the active role. Raises like :meth:`get_state`."""
+        return self.get_state().active_region
+
+    def is_active(self, region: str | None = None) -> bool:
+        """
+        Return whether *region* has the active role.
+
+        During a failover the role moves in one write; a region that is being drained still has it.
+
+        :param region: None for the region this Airflow belongs to.
+        :raises ConfigError: *region* is None and this Airflow does not know its own; never an answer then.
+        """
+        region = region or self.own_region
+        return self.get_state().active_region == region
+
+    def initialize(self, active_region: str | None = None) -> DRState:
+        """
+        Write the state item and the registry of environments where they are missing; repeatable.
+
+        :param active_region: the region that runs today; None for this Airflow's own.
+        :return: the state, as it was or as it is now.
+        :raises RefusedError: another region is active already; nothing was changed.
+        """
+        names = environment_names(self.store, self.settings.environments)
+        if active_region is None:
+            try:
+                self.store.read()
+            except StateNotFoundError:
+                active_region = self.own_region
+        plan = plan_initialization(
+            self.store,
+            active_region=active_region,
+            environments=names,
+            lease_s=self.settings.lease_s,
+            by=type(self).__name__,
+            at=self.clock.now(),
+        )
+        initialize(self.store, plan)
+        return self.store.read()
+
+    def set_active_region(
+        self, region: str, *, reason: str, expected_version: int | None = None, by: str | None = None
+    ) -> DRState:
+        """
+        Give the active role to *region* at once: no drain, no lease, nothing paused or unpaused.
+
+        For recovery by hand; a failover (:class:`~airflow_provider_mwaa_dr.operators.failover.FailoverOperator`)
+        does far more. Atomic: one conditional write. On retry an active *region* is returned as it is.
+
+        :param expected_version: the version that the decision was made on; None for the one read now.
+        :raises StaleStateError: the state is another one by now, and is carried; nothing was changed.
+        :raises WrongPhaseError: a failover is in progress.
+        :raises ConfigError: *region* is not in the DR set, or the reason is empty.
+        """
+        if not reason.strip():
+            raise ConfigError("The reason is empty.", advice="Say why; it is kept in the state.")
+        known_region(region, self.environment_names())
+        state = self.store.read()
+        if expected_version is not None and expected_version != state.version:
+            raise StaleStateError(expected_version, state)
+        try:
+            new = transitions.set_active_region(
+                state, region, reason=reason, by=by or type(self).__name__, at=self.clock.now()
+            )
+        except AlreadyActiveError:
+            return state
+        self.store.write(new, expected_version=state.version)
+        self.log.info("%s is active now, epoch %d (before: %s)", region, new.epoch, state.active_region)
+        return new
+
+    # -- what operators and sensors need besides -----------------------------------------------------------------
+
+    @cached_property
+    def settings(self) -> DRConfig:
+        """The section ``[dr]``. A wrong value is logged and its default used, as in the scheduler."""
+        if self._dr_config is not None:
+            return self._dr_config
+        config = conf.load()
+        for problem in config.problems:
+            self.log.warning("%s", problem)
+        return config
+
+    @property
+    def own_region(self) -> str:
+        """The region that this Airflow belongs to. :raises ConfigError: it does not know."""
+        if not self.settings.region:
+            raise ConfigError(
+                "This Airflow does not know its region.", option="region", advice="Set [dr] region, or AWS_REGION."
+            )
+        return self.settings.region
+
+    @cached_property
+    def store(self) -> StateStore:
+        """The state table. :raises ConfigError: it is not named."""
+        if self._given_store is not None:
+            return self._given_store
+        if not self.settings.state_table:
+            raise ConfigError("The state table is not named.", option="state_table", advice="Set [dr] state_table.")
+        from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore  # noqa: PLC0415
+
+        return DynamoDBStateStore(
+            self.settings.state_table,
+            replicas=self.settings.replicas,
+            clock=self.clock,
+            session=self._credentials(),
+        )
+
+    def get_conn(self) -> StateStore:
+        """Return the state table."""
+        return self.store
+
+    def environment_names(self) -> Mapping[str, str]:
+        """Return environment name by region. :raises ConfigError: none is configured or registered."""
+        return environment_names(self.store, self.settings.environments)
+
+    def environment(self, region: str) -> Environment:
+        """Return the environment of *region*. :raises ConfigError: the region is not in the DR set."""
+        names = self.environment_names()
+        name = names[known_region(region, names)]
+        if self._make_environment is not None:
+            return self._make_environment(region, name)
+        from airflow_provider_mwaa_dr.aws.environment import MwaaEnvironment  # noqa: PLC0415
+
+        return MwaaEnvironment(region, name, clock=self.clock, session=self._credentials())
+
+    def _credentials(self) -> Any:
+        """Return a boto3 session of the connection; None for boto3's own search."""
+        return self.get_session() if self.aws_conn_id else None

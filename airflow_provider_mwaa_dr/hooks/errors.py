@@ -1,0 +1,28 @@
+"""Which of our errors a task should be tried again for."""
+
+from __future__ import annotations
+
+from airflow_provider_mwaa_dr._compat import AirflowException, AirflowFailException
+from airflow_provider_mwaa_dr.exceptions import (
+    DRError,
+    FailoverError,
+    IncompleteError,
+    MwaaUnreachableError,
+    RefusedError,
+    StaleStateError,
+    StateUnreachableError,
+)
+
+_MAY_PASS = (FailoverError, IncompleteError, MwaaUnreachableError, StaleStateError, StateUnreachableError)
+
+
+def is_worth_a_retry(error: DRError) -> bool:
+    """Return whether the same call may succeed later by itself. A refusal is a decision, and stays one."""
+    return isinstance(error, _MAY_PASS) and not isinstance(error, RefusedError)
+
+
+def airflow_error(error: DRError) -> Exception:
+    """Return what a task raises for *error*: AirflowException where a retry may help, else AirflowFailException."""
+    kind = AirflowException if is_worth_a_retry(error) else AirflowFailException
+    translated: Exception = kind(f"{type(error).__name__}: {error}")
+    return translated

@@ -1,0 +1,367 @@
+"""
+The background loop of one scheduler: reads the state, settles its region's runs, sends heartbeats.
+
+Everything that may block happens here, in a thread of its own; the gate only looks at :attr:`AgentLoop.view`. Works
+without Airflow: what it does in the metadata database goes through :class:`RegionDb`.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from airflow_provider_mwaa_dr import __version__
+from airflow_provider_mwaa_dr.core.config import DRConfig
+from airflow_provider_mwaa_dr.core.gate import Role, View, role_of
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, DagSet, StateStore
+from airflow_provider_mwaa_dr.core.state import DRState, Phase
+from airflow_provider_mwaa_dr.exceptions import StateError
+
+log = logging.getLogger(__name__)
+
+_FORGET_AFTER_S = 600.0
+"""A scheduler that its database has not listed for so long is gone for good."""
+_FENCE_NOTE_S = 3600.0
+"""A worker notes its fence at most this often (plugins/fence.py)."""
+_CHECKS_EVERY_S = 60.0
+"""Between two looks at what may be slow: which task ended last, which notes are left over."""
+
+
+class RegionDb(Protocol):
+    """What the agent needs from the metadata database; see :class:`plugins.metadata_db.MetadataDb`."""
+
+    @property
+    def job_id(self) -> str | None: ...
+    def pulse(self) -> object: ...
+    def alive_schedulers(self) -> tuple[str, ...]: ...
+    def newest_run(self) -> int: ...
+    def open_runs(self, *, up_to: int) -> int: ...
+    def close_runs(self, note: str, *, queued_for_s: float = 0.0) -> int: ...
+    def pause_all(self) -> int: ...
+    def unpaused_dags(self) -> tuple[str, ...]: ...
+    def drop_held_notes(self) -> int: ...
+    def last_task_end(self, since: datetime) -> datetime | None: ...
+
+
+@dataclass(slots=True)
+class GateCounts:
+    """What the gate has done since the scheduler started; written by the scheduler's thread only."""
+
+    held: int = 0
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Unacknowledged:
+    """A view whose swap the scheduler's thread has not yet passed."""
+
+    version: int
+    epoch: int
+    pulse: object
+
+
+class AgentLoop:
+    """
+    One scheduler's agent.
+
+    :ivar view: the last look at the state; replaced in one assignment, never changed. The gate's thread reads it.
+
+    :param store: made in the agent's own thread, where boto3 may be imported.
+    :param counts: of the gate, for the heartbeat.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: DRConfig,
+        store: StateStore,
+        db: RegionDb,
+        clock: Clock,
+        counts: GateCounts,
+        airflow_version: str,
+        view: View | None = None,
+    ) -> None:
+        self._config = config
+        self._region = config.region
+        self._store = store
+        self._db = db
+        self._clock = clock
+        self._counts = counts
+        self._airflow_version = airflow_version
+        self.view: View | None = view
+        self._started_at = clock.now()
+        self._host = socket.gethostname()
+        self._role: Role | None = None
+        self._unacknowledged: list[_Unacknowledged] = []
+        self._swapped: tuple[int, int] | None = None
+        self._acknowledged = (0, 0)
+        self._beat = 0
+        self._closed = 0
+        self._leftovers = 0
+        self._fence_ok: bool | None = None
+        self._snapshot: tuple[str, ...] | None = None
+        self._held_seen = -1
+        self._next_beat = 0.0
+        self._next_checks = 0.0
+        self._missing_since: dict[str, float] = {}
+        self._complaint: str | None = None
+
+    def turn(self) -> float:
+        """
+        Do everything that is due, once; never raises.
+
+        :return: seconds until the next turn.
+        """
+        started = self._clock.monotonic()
+        try:
+            self._look()
+            has_settled = self._work()
+            self._complain(None)
+        except Exception as error:  # the loop outlives everything; the view ages, and the gate holds
+            has_settled = False
+            self._complain(error)
+        # What was settled is read back at once: gate and fence are waiting for it.
+        return 0.1 if has_settled else max(0.1, started + self._config.refresh_s - self._clock.monotonic())
+
+    def look(self) -> None:
+        """Read the state for the first time, before the scheduler's job is known; never raises."""
+        try:
+            self._look()
+        except Exception as error:
+            self._complain(error)
+
+    # The state.
+
+    def _look(self) -> None:
+        """Read the state and swap the view; a view never goes back."""
+        read_at = self._clock.monotonic()
+        observation = self._store.observe(self._region)
+        state, seen = observation.state, self.view.state if self.view is not None else None
+        if seen is not None and (state is None or seen.is_newer_than(state)):
+            found = "no state item" if state is None else f"epoch {state.epoch}, version {state.version}"
+            raise _BackwardsError(
+                f"The state table answered with {found} after epoch {seen.epoch}, version {seen.version}: not counted."
+            )
+        self.view = view = View(state=state, read_at=read_at, reconciled_epoch=observation.reconciled_epoch)
+        if state is not None and (state.version, state.epoch) != self._swapped:
+            # The pulse is read after the swap: a later one is the scheduler's thread past every older decision.
+            self._swapped = (state.version, state.epoch)
+            self._unacknowledged.append(_Unacknowledged(state.version, state.epoch, self._db.pulse()))
+        self._say_role(view)
+
+    def _say_role(self, view: View) -> None:
+        state, role = view.state, role_of(view, self._region)
+        if role is self._role:
+            return
+        self._role = role
+        if state is None:
+            log.warning("The state table has no state item: %s holds every run. Run mwaa-dr init.", self._region)
+            return
+        log.info("DR State Plugin: Current region %s is %s", self._region, role.value.upper())
+        log.info(
+            "%s is %s: active %s, epoch %d, version %d, phase %s",
+            self._region,
+            role.value,
+            state.active_region,
+            state.epoch,
+            state.version,
+            state.phase.value,
+        )
+
+    def _acknowledge(self) -> None:
+        """Note which views the scheduler's thread has passed."""
+        pulse = self._db.pulse()
+        while self._unacknowledged and self._unacknowledged[0].pulse != pulse:
+            passed = self._unacknowledged.pop(0)
+            self._acknowledged = (passed.version, passed.epoch)
+
+    # The metadata database.
+
+    def _work(self) -> bool:
+        """
+        Settle the region's runs, if this agent leads, keep the books and send the heartbeat when it is due.
+
+        :return: whether open runs have just been settled for an epoch.
+        """
+        schedulers = self._db.alive_schedulers()
+        view = self.view
+        state = view.state if view is not None else None
+        reconciled = view.reconciled_epoch if view is not None else None
+        has_settled = False
+        if state is not None and self._leads(schedulers):
+            has_settled = self._reconcile(state, reconciled)
+            if has_settled:
+                reconciled = state.epoch
+            elif state.phase is Phase.STEADY and state.active_region == self._region:
+                self._take_snapshot(state)
+            self._forget(schedulers)
+        self._check(state)
+        acknowledged = self._acknowledged
+        self._acknowledge()
+        if has_settled or acknowledged != self._acknowledged or self._clock.monotonic() >= self._next_beat:
+            self._heartbeat(state, reconciled, schedulers)
+        return has_settled
+
+    def _leads(self, schedulers: tuple[str, ...]) -> bool:
+        """Whether this is the region's oldest live scheduler. A double for a moment is harmless: all is repeatable."""
+        return bool(schedulers) and schedulers[0] == self._db.job_id
+
+    def _reconcile(self, state: DRState, known: int | None) -> bool:
+        """
+        Bring the region's open runs and its epoch together; level-triggered, repeatable.
+
+        :param known: the epoch that the open runs belong to; gate and fence hold until it equals the state's.
+        :return: whether it does from now on, having not done so before.
+        """
+        is_active = state.active_region == self._region
+        is_promoting = is_active and state.phase is Phase.PROMOTING
+        if known == state.epoch:
+            if is_active:
+                self._leftovers = 0
+            else:
+                # Born here all the same, say by REST under a paused DAG. What can start, the gate skips meanwhile.
+                self._close_runs(state, known, queued_for_s=max(5.0, 2 * self._config.refresh_s))
+            return False
+        if is_active and known is None and not is_promoting:
+            log.info("%s is active (epoch %d): its open runs count as that epoch's.", self._region, state.epoch)
+            return True
+        self._publish_interrupted(state)
+        if is_promoting or (not is_active and known is not None):
+            self._pause_all(state)
+        self._close_runs(state, known)
+        if self._leftovers:
+            # Locked by the scheduler at this moment; the next turn takes them.
+            return False
+        log.info("%s has settled its open runs for epoch %d (before: %s)", self._region, state.epoch, known)
+        return True
+
+    def _publish_interrupted(self, state: DRState) -> None:
+        """Tell the ledger which runs are about to be closed. Only its place: there is no ledger yet to resume from."""
+
+    def _pause_all(self, state: DRState) -> None:
+        paused = self._db.pause_all()
+        if paused:
+            log.info(
+                "Paused %d DAGs of %s (active %s, epoch %d)", paused, self._region, state.active_region, state.epoch
+            )
+
+    def _close_runs(self, state: DRState, known: int | None, *, queued_for_s: float = 0.0) -> None:
+        if state.active_region == self._region:
+            begun = "no known epoch" if known is None else f"epoch {known}"
+            note = f"closed: begun under {begun}; {self._region} is active under epoch {state.epoch}"
+        else:
+            note = f"closed: {self._region} is standby, {state.active_region} is active (epoch {state.epoch})"
+        newest = self._db.newest_run()
+        closed = self._db.close_runs(note, queued_for_s=queued_for_s)
+        self._leftovers = self._db.open_runs(up_to=newest)
+        if closed:
+            self._closed += closed
+            log.info("Closed %d open runs of %s: %s", closed, self._region, note)
+
+    def _take_snapshot(self, state: DRState) -> None:
+        """Keep the list of unpaused DAGs: list, read the state again, keep it only if nothing moved meanwhile."""
+        dag_ids = self._db.unpaused_dags()
+        if dag_ids == self._snapshot:
+            return
+        again = self._store.observe(self._region).state
+        if again is None or again.version != state.version:
+            return
+        now = self._clock.now()
+        self._store.put_snapshot(
+            DagSet(id=f"SNAPSHOT#{self._region}", region=self._region, recorded_at=now, dag_ids=dag_ids)
+        )
+        self._snapshot = dag_ids
+
+    def _check(self, state: DRState | None) -> None:
+        """Look at what may be slow: notes of runs that went on, and whether the fence is loaded in the workers."""
+        held = self._counts.held
+        if held != self._held_seen and self._db.drop_held_notes() == 0:
+            self._held_seen = held
+        if self._clock.monotonic() < self._next_checks:
+            return
+        self._next_checks = self._clock.monotonic() + min(_CHECKS_EVERY_S, 12 * self._config.heartbeat_s)
+        if not self._config.fence or state is None:
+            self._fence_ok = None
+            return
+        ended_at = self._db.last_task_end(self._started_at)
+        if ended_at is None:
+            self._fence_ok = None
+            return
+        noted_at = self._store.fence(self._region)
+        self._fence_ok = noted_at is not None and noted_at >= ended_at - timedelta(seconds=1.5 * _FENCE_NOTE_S)
+
+    # The heartbeat.
+
+    def _heartbeat(self, state: DRState | None, reconciled: int | None, schedulers: tuple[str, ...]) -> None:
+        job_id = self._db.job_id
+        if job_id is None:
+            return
+        self._beat += 1
+        version, epoch = self._acknowledged
+        is_adopted = state is not None and state.active_region == self._region and reconciled == state.epoch
+        self._store.put_agent(
+            AgentStatus(
+                region=self._region,
+                job=job_id,
+                host=self._host,
+                at=self._clock.now(),
+                beat=self._beat,
+                version=version,
+                epoch=epoch,
+                provider_version=__version__,
+                airflow_version=self._airflow_version,
+                adopted_epoch=reconciled if is_adopted else None,
+                reconciled_epoch=reconciled,
+                on_unreachable=self._config.on_unreachable.value,
+                schedulers=schedulers,
+                fence_ok=self._fence_ok,
+                leftovers=self._leftovers,
+                held=self._counts.held,
+                skipped=self._counts.skipped,
+                closed=self._closed,
+                problems=self._config.problems,
+            )
+        )
+        self._next_beat = self._clock.monotonic() + self._config.heartbeat_s
+
+    def _forget(self, schedulers: tuple[str, ...]) -> None:
+        """Drop the heartbeats of schedulers that their database has not listed for a long time."""
+        now = self._clock.monotonic()
+        if now < self._next_checks:
+            return
+        found = {agent.job for agent in self._store.agents(self._region)} - set(schedulers)
+        self._missing_since = {job: self._missing_since.get(job, now) for job in found}
+        for job, since in self._missing_since.items():
+            if now - since >= _FORGET_AFTER_S:
+                self._store.forget_agent(self._region, job)
+                log.info("Forgot the agent of scheduler job %s of %s: gone for good.", job, self._region)
+
+    # What goes wrong.
+
+    def _complain(self, error: Exception | None) -> None:
+        """Log an error when it changes and when it is over; not once a second while it lasts."""
+        complaint = None if error is None else f"{type(error).__name__}: {error}"
+        if complaint == self._complaint:
+            return
+        was, self._complaint = self._complaint, complaint
+        epoch = self.view.state.epoch if self.view is not None and self.view.state is not None else "unknown"
+        if complaint is None:
+            log.info("The agent of %s works again (epoch %s); before: %s", self._region, epoch, was)
+        else:
+            log.warning(
+                "The agent of %s could not finish its turn (epoch %s): %s. Runs are held once the lease is over.",
+                self._region,
+                epoch,
+                complaint,
+                exc_info=error if not isinstance(error, _EXPECTED) else None,
+            )
+
+
+class _BackwardsError(Exception):
+    """A read returned less than was known before."""
+
+
+_EXPECTED = (StateError, _BackwardsError)

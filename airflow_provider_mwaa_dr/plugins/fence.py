@@ -1,0 +1,240 @@
+"""
+The fence: decides in a worker's task process, right before a task executes.
+
+It reads fresh. The tasks of one machine share a read through a small file under AIRFLOW_HOME, for a few seconds; that
+saves the read and, more, the import of boto3. It never lives on a view as old as the lease.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, NoReturn
+
+from airflow_provider_mwaa_dr import conf
+from airflow_provider_mwaa_dr.aws.clock import SystemClock
+from airflow_provider_mwaa_dr.aws.items import state_from_item, state_to_item
+from airflow_provider_mwaa_dr.core.config import DRConfig, is_exempt
+from airflow_provider_mwaa_dr.core.gate import Action, Decision, Layer, Role, View, decide
+from airflow_provider_mwaa_dr.core.ports import Clock, StateStore
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 1.0
+_AGAIN_AFTER = timedelta(seconds=10)
+_NOTE_EVERY_S = 3600.0
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def guard(task_instance: Any) -> None:
+    """
+    Let the task execute, make it skip (standby), or make it go back to the scheduler (unknown). Never raises.
+
+    Waits here, for at most ``[dr] fence_wait_s``, while the answer is not known.
+    """
+    config = None
+    try:
+        config = conf.load()
+        if not config.fence:
+            return
+        clock = SystemClock()
+        fence = Fence(config=config, clock=clock, home=conf.airflow_home(), open_store=_store_opener(config, clock))
+        decision = fence.decide(exempt=_is_exempt(task_instance, config))
+    except Exception as error:
+        log.exception("The fence failed; the task goes back to the scheduler.")
+        decision = Decision(Action.HOLD, f"held: the fence failed ({type(error).__name__})", Role.UNKNOWN)
+    if decision.action is not Action.RUN:
+        _disarm(task_instance.task, decision)
+
+
+def _is_exempt(task_instance: Any, config: DRConfig) -> bool:
+    return is_exempt(task_instance.dag_id, getattr(task_instance.task.dag, "tags", None) or (), config.exempt_dags)
+
+
+def _store_opener(config: DRConfig, clock: Clock) -> Callable[[], StateStore]:
+    opened: list[StateStore] = []
+
+    def open_store() -> StateStore:
+        if not opened:
+            opened.append(conf.state_store(config, clock))
+        return opened[0]
+
+    return open_store
+
+
+class Fence:
+    """
+    What a task may do, decided on a view no older than ``fence_file_s``.
+
+    :param home: folder of the file that the machine's tasks share.
+    :param open_store: imports boto3 and makes a client; called only when the file is too old.
+    """
+
+    def __init__(self, *, config: DRConfig, clock: Clock, home: Path, open_store: Callable[[], StateStore]) -> None:
+        self._config = config
+        self._clock = clock
+        self._file = home / f".mwaa_dr_fence_{config.region}.json"
+        self._marker = home / f".mwaa_dr_fence_noted_{config.region}"
+        self._open_store = open_store
+
+    def decide(self, *, exempt: bool) -> Decision:
+        """Return RUN or SKIP, or HOLD when nothing else was known within ``fence_wait_s``."""
+        config = self._config
+        deadline = self._clock.monotonic() + config.fence_wait_s
+        said = None
+        while True:
+            view = None if exempt or not (config.region and config.state_table) else self._view()
+            decision = decide(
+                view,
+                region=config.region,
+                exempt=exempt,
+                now=self._clock.monotonic(),
+                lease_s=config.lease_s,
+                layer=Layer.FENCE,
+                on_unreachable=config.on_unreachable,
+            )
+            if decision.action is not Action.HOLD or self._clock.monotonic() >= deadline:
+                break
+            if said is None:
+                said = decision.reason
+                log.info("The task waits: %s", said)
+            self._clock.sleep(_POLL_S)
+        self._note()
+        return decision
+
+    def _view(self) -> View | None:
+        """Return the machine's view when it is fresh, else a new read; None when the table cannot be read."""
+        shared = self._shared()
+        if shared is not None and self._clock.monotonic() - shared.read_at <= self._config.fence_file_s:
+            return shared
+        read_at, wall = self._clock.monotonic(), time.time()
+        try:
+            observation = self._open_store().observe(self._config.region)
+        except Exception as error:  # whatever it is, nothing is known
+            log.warning("The state table could not be read: %s", error)
+            # Older than the lease it is no view to act on, only what [dr] on_unreachable wants to know: the role last
+            # seen. Younger, it would be mistaken for a fresh one.
+            is_over = shared is not None and read_at - shared.read_at > self._lease_s(shared)
+            return shared if is_over else None
+        view = View(state=observation.state, read_at=read_at, reconciled_epoch=observation.reconciled_epoch)
+        known = shared.state if shared is not None and read_at - shared.read_at <= self._config.lease_s else None
+        if known is not None and (view.state is None or known.is_newer_than(view.state)):
+            log.warning("The state table answered with less than this machine knew before; not counted.")
+            return None
+        self._share(view, wall)
+        return view
+
+    def _lease_s(self, view: View) -> float:
+        return view.state.lease_s if view.state is not None else self._config.lease_s
+
+    def _shared(self) -> View | None:
+        """Return what a task of this machine last read; None when there is nothing usable."""
+        try:
+            stored = json.loads(self._file.read_text())
+            if stored["boot_id"] != _boot_id() or stored["table"] != self._config.state_table:
+                return None
+            now = self._clock.monotonic()
+            # The clock since boot goes on in suspend; the wall clock covers a restored snapshot of the machine.
+            age_s = max(now - stored["read_at"], time.time() - stored["wall"])
+            state = stored["state"] and state_from_item(stored["state"], default_lease_s=self._config.lease_s)
+            return View(state=state, read_at=now - age_s, reconciled_epoch=stored["reconciled_epoch"])
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # another version's file, or a torn disk: as good as none
+            log.debug("%s is not usable: %s", self._file, error)
+            return None
+
+    def _share(self, view: View, wall: float) -> None:
+        text = json.dumps(
+            {
+                "boot_id": _boot_id(),
+                "table": self._config.state_table,
+                "read_at": view.read_at,
+                "wall": wall,
+                "reconciled_epoch": view.reconciled_epoch,
+                "state": None if view.state is None else state_to_item(view.state, write_token=""),
+            }
+        )
+        own = self._file.with_suffix(f".{os.getpid()}")
+        try:
+            own.write_text(text)
+            own.replace(self._file)
+        except OSError as error:
+            log.debug("%s cannot be written, every task reads for itself: %s", self._file, error)
+
+    def _note(self) -> None:
+        """Tell the set, at most once an hour for each machine, that the fence is loaded here."""
+        try:
+            if self._marker.exists() and time.time() - self._marker.stat().st_mtime < _NOTE_EVERY_S:
+                return
+            if not (self._config.region and self._config.state_table):
+                return
+            self._open_store().put_fence(self._config.region, datetime.now(tz=timezone.utc))
+            self._marker.touch()
+        except Exception as error:  # evidence only
+            log.debug("The fence could not be noted: %s", error)
+
+
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _disarm(task: Any, decision: Decision) -> None:
+    """
+    Replace what the task would execute with the decision.
+
+    On the operator instance of this process, which Airflow has copied for this one execution. Both ways in are closed:
+    ``execute``, and ``resume_execution`` after a deferral.
+    """
+    from airflow_provider_mwaa_dr._compat import AirflowSkipException  # noqa: PLC0415
+
+    def skip(*_: Any, **__: Any) -> NoReturn:
+        raise AirflowSkipException(decision.reason)
+
+    if decision.action is Action.SKIP:
+        log.info("Skipping the task: %s", decision.reason)
+        task.execute = task.resume_execution = skip
+    else:
+        log.info("The task goes back to the scheduler: %s", decision.reason)
+        task.execute, task.resume_execution = _reschedule, _defer_again
+    task._pre_execute_hook = None
+    task.pre_execute = _do_nothing
+    task.on_execute_callback = []
+    task.on_skipped_callback = []
+
+
+def _do_nothing(*_: Any, **__: Any) -> None:
+    """Stand in for ``pre_execute``."""
+
+
+def _reschedule(*_: Any, **__: Any) -> NoReturn:
+    """Give the task back; uses up no try, also with retries=0."""
+    from airflow_provider_mwaa_dr._compat import AirflowRescheduleException  # noqa: PLC0415
+
+    raise AirflowRescheduleException(datetime.now(tz=timezone.utc) + _AGAIN_AFTER)
+
+
+def _defer_again(next_method: str, next_kwargs: dict[str, Any] | None, *_: Any, **__: Any) -> NoReturn:
+    """
+    Give a task back that has come out of a deferral, with the event it came with.
+
+    A reschedule would make Airflow forget the event and start the task anew: what it waited for would be begun twice.
+    """
+    from airflow_provider_mwaa_dr._compat import TaskDeferred  # noqa: PLC0415
+    from airflow_provider_mwaa_dr.plugins.held_task import HeldTaskTrigger  # noqa: PLC0415
+
+    # Airflow 2 adds a sentinel object of its own to resume in execute(); it adds it again next time.
+    kwargs = {name: value for name, value in (next_kwargs or {}).items() if not name.endswith("__sentinel")}
+    event = kwargs.pop("event", None)
+    until = datetime.now(tz=timezone.utc) + _AGAIN_AFTER
+    raise TaskDeferred(
+        trigger=HeldTaskTrigger(until=until.isoformat(), event=event), method_name=next_method, kwargs=kwargs
+    )

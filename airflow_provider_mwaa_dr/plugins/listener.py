@@ -1,0 +1,247 @@
+"""
+The hooks that Airflow calls: the gate in the scheduler, the fence in the workers.
+
+No exception leaves them: on Airflow 2 one would kill the scheduler, on Airflow 3 the run would execute. The gate's hook
+runs in the scheduler's only thread, inside its transaction: no lock, no socket, no AWS call of ours in there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from datetime import datetime, timezone
+from typing import Any
+
+from airflow.listeners import hookimpl
+
+from airflow_provider_mwaa_dr import conf
+from airflow_provider_mwaa_dr.aws.clock import SystemClock
+from airflow_provider_mwaa_dr.core.config import DRConfig
+from airflow_provider_mwaa_dr.core.gate import Action, Layer, decide
+from airflow_provider_mwaa_dr.core.ports import Clock
+from airflow_provider_mwaa_dr.plugins import fence
+from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
+
+log = logging.getLogger(__name__)
+
+_JOB_WAIT_S = 60.0
+_FIRST_LOOK_WAIT_S = 10.0
+_FORK_WAIT_S = 0.5
+
+
+@hookimpl
+def on_starting(component: Any) -> None:
+    """Start the agent, if this process is a scheduler and not a child of one."""
+    global _gate  # noqa: PLW0603  (hooks are module functions; this is the process's one gate)
+    try:
+        if _gate is None and _is_scheduler(component):
+            config = conf.load()
+            for problem in config.problems:
+                log.error("%s", problem)
+            _gate = Gate(config=config, job=component, clock=SystemClock())
+            _gate.start()
+    except Exception:
+        log.exception("The DR gate could not be prepared; every run is held. Fix the cause and restart the scheduler.")
+
+
+@hookimpl
+def on_dag_run_running(dag_run: Any) -> None:
+    """Let the run start, close it or put it back, before any of its task instances is looked at."""
+    try:
+        if _gate is not None:
+            _gate.check(dag_run)
+        elif _is_scheduler_command():
+            _hold_after_error(dag_run, "the gate could not be prepared; see the scheduler's log")
+    except Exception as error:
+        log.exception("The gate failed for run %s of %s; it is held.", dag_run.run_id, dag_run.dag_id)
+        _hold_after_error(dag_run, f"the gate failed ({type(error).__name__}); see the scheduler's log")
+
+
+@hookimpl
+def on_task_instance_running(task_instance: Any) -> None:
+    """Let the task execute, or see to it that it does not."""
+    fence.guard(task_instance)
+
+
+class ForkGuard:
+    """
+    Entered by the agent while it works: a fork of the scheduler waits for the end of that, half a second at most.
+
+    LocalExecutor and Celery fork the scheduler at any moment. A child inherits every lock of the agent's thread in the
+    state it is in, and nobody there to release it: of the database pool, of a logging stream, and, as was seen, of a
+    module that is being imported, after which each task of that worker that imports boto3 hangs for ever.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._is_held_by_fork = False
+        os.register_at_fork(before=self._before, after_in_parent=self._in_parent, after_in_child=self._in_child)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def _before(self) -> None:
+        self._is_held_by_fork = self._lock.acquire(timeout=_FORK_WAIT_S)
+
+    def _in_parent(self) -> None:
+        if self._is_held_by_fork:
+            self._is_held_by_fork = False
+            self._lock.release()
+
+    def _in_child(self) -> None:
+        self._lock = threading.RLock()
+
+
+class Gate:
+    """
+    The gate of one scheduler, and its agent's thread.
+
+    :param job: the scheduler's job, as Airflow announces it.
+    """
+
+    def __init__(self, *, config: DRConfig, job: Any, clock: Clock) -> None:
+        # Airflow's models, which a task process of Airflow 3 must not import; and not for the first time in a hook.
+        from airflow_provider_mwaa_dr.plugins import metadata_db  # noqa: PLC0415
+
+        self._metadata_db = metadata_db
+        self._db = metadata_db.MetadataDb(job, exempt_dags=config.exempt_dags)
+        self._config = config
+        self._clock = clock
+        self._pid = os.getpid()
+        self._counts = GateCounts()
+        self._loop: AgentLoop | None = None
+        self._is_alive = False
+        self._guard = ForkGuard()
+        self._has_looked = threading.Event()
+
+    def start(self) -> None:
+        """
+        Start the agent and wait for its first look at the state, some seconds at most.
+
+        Called before the scheduler forks anything: when it does, boto3 is imported, and no import is under way.
+        """
+        self.ensure_agent()
+        if self._is_alive and not self._has_looked.wait(_FIRST_LOOK_WAIT_S):
+            log.warning(
+                "The agent of %s has not looked at the state yet; runs are held until it has.", self._config.region
+            )
+
+    def check(self, dag_run: Any) -> None:
+        """Decide for a run that was just set running, and act on it inside the scheduler's transaction."""
+        if os.getpid() != self._pid:
+            return
+        self.ensure_agent()
+        decision = decide(
+            self._loop.view if self._loop is not None else None,
+            region=self._config.region,
+            exempt=self._metadata_db.dag_is_exempt(dag_run, self._config.exempt_dags),
+            now=self._clock.monotonic(),
+            lease_s=self._config.lease_s,
+            layer=Layer.GATE,
+            on_unreachable=self._config.on_unreachable,
+        )
+        if decision.action is Action.RUN:
+            return
+        if decision.action is Action.SKIP:
+            self._metadata_db.skip_run(dag_run, decision.reason)
+            self._counts.skipped += 1
+            log.info("Skipping run %s of %s: %s", dag_run.run_id, dag_run.dag_id, decision.reason)
+        else:
+            is_new = self._metadata_db.hold_run(dag_run, decision.reason)
+            self._counts.held += 1
+            log.log(
+                logging.INFO if is_new else logging.DEBUG,
+                "Holding run %s of %s: %s",
+                dag_run.run_id,
+                dag_run.dag_id,
+                decision.reason,
+            )
+
+    def ensure_agent(self) -> None:
+        """Start the agent's thread, at first and whenever it has died."""
+        if self._is_alive or not (self._config.region and self._config.state_table):
+            return
+        self._is_alive = True
+        try:
+            threading.Thread(target=self._run_agent, name="mwaa-dr-agent", daemon=True).start()
+        except RuntimeError:
+            self._is_alive = False
+            raise
+
+    def _run_agent(self) -> None:
+        try:
+            with self._guard:
+                loop = self._loop = self._make_loop()
+                loop.look()
+            self._has_looked.set()
+            if not self._await_job():
+                return
+            while os.getpid() == self._pid:
+                with self._guard:
+                    rest_s = loop.turn()
+                self._clock.sleep(rest_s)
+        except BaseException:
+            log.exception("The agent of %s stopped; the next run that is to start restarts it.", self._config.region)
+            raise
+        finally:
+            self._has_looked.set()
+            self._is_alive = False
+
+    def _make_loop(self) -> AgentLoop:
+        """Return the agent, with the view of the one before it."""
+        from airflow import __version__ as airflow_version  # noqa: PLC0415
+
+        return AgentLoop(
+            config=self._config,
+            store=conf.state_store(self._config, self._clock),
+            db=self._db,
+            clock=self._clock,
+            counts=self._counts,
+            airflow_version=airflow_version,
+            view=self._loop.view if self._loop is not None else None,
+        )
+
+    def _await_job(self) -> bool:
+        """Return whether the job turns out to be a scheduler's: Airflow stores it after it has announced it."""
+        deadline = self._clock.monotonic() + _JOB_WAIT_S
+        while self._db.job_id is None or not self._db.is_scheduler:
+            if self._clock.monotonic() >= deadline:
+                log.error("Airflow's job never became a scheduler's; %s has no agent.", self._config.region)
+                return False
+            self._clock.sleep(0.1)
+        return True
+
+
+_gate: Gate | None = None
+
+
+def _is_scheduler(component: Any) -> bool:
+    """
+    Whether *component* is the job of a scheduler that is starting in this process.
+
+    Airflow announces triggerer, dag-processor and every task the same way, and sets the job's type only afterwards. A
+    child that the scheduler forked has the scheduler's argv, and its gate.
+    """
+    return _is_scheduler_command() and hasattr(component, "latest_heartbeat")
+
+
+def _is_scheduler_command() -> bool:
+    return "scheduler" in sys.argv[1:2]
+
+
+def _hold_after_error(dag_run: Any, reason: str) -> None:
+    """Hold the run whatever it takes: what is not held executes."""
+    try:
+        from airflow_provider_mwaa_dr.plugins import metadata_db  # noqa: PLC0415
+
+        metadata_db.hold_run(dag_run, f"held: {reason}")
+    except Exception:
+        log.exception("Holding run %s of %s failed; it is put back without a note.", dag_run.run_id, dag_run.dag_id)
+        dag_run._state = "queued"
+        dag_run.start_date = None
+        dag_run.last_scheduling_decision = datetime.now(tz=timezone.utc)

@@ -1,0 +1,251 @@
+"""
+The virtual environments in which the sandbox's Airflows run.
+
+Two layers. Below, per Airflow version, the third-party packages: a read-only folder in a cache that all homes of a user
+share, since it takes the network and most of a minute to fill. Above, per home and version, a thin virtual environment
+that sees the folder and holds the provider itself, copied from where this very process runs it, entry points included:
+from a wheel or from a checkout, without the network, and without a line of one home reaching another.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import airflow_provider_mwaa_dr
+from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError
+
+CONSTRAINTS = Path(__file__).parent / "constraints"
+DISTRIBUTION = "airflow-provider-mwaa-dr"
+DEFAULT_VERSION = "3.3.1"
+# MWAA's own Python first, then what the pinned packages have been seen to install on.
+PYTHONS = {"2": ("3.11", "3.12", "3.10"), "3": ("3.12", "3.11", "3.13", "3.10")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AirflowEnvironment:
+    """
+    An environment that is ready to run.
+
+    :param bin: folder with ``airflow`` and ``python``.
+    :param airflow_version: as its constraints name it.
+    """
+
+    bin: Path
+    airflow_version: str
+
+    @property
+    def major(self) -> int:
+        """Airflow's major version."""
+        return major(self.airflow_version)
+
+
+def major(airflow_version: str) -> int:
+    """Return the major version in an Airflow version."""
+    return int(airflow_version.partition(".")[0])
+
+
+def versions() -> Sequence[str]:
+    """Return the Airflow versions that the sandbox can run: those whose constraints it ships, newest first."""
+    found = [path.stem.removeprefix("airflow-") for path in CONSTRAINTS.glob("airflow-*.txt")]
+    return sorted(found, key=lambda version: [int(part) for part in version.split(".")], reverse=True)
+
+
+def constraints(airflow_version: str) -> Path:
+    """
+    Return the file that pins every package of an Airflow version.
+
+    :raises ConfigError: the sandbox does not have this version.
+    """
+    path = CONSTRAINTS / f"airflow-{airflow_version}.txt"
+    if not path.is_file():
+        raise ConfigError(
+            f"The sandbox has no Airflow {airflow_version}.",
+            option="--airflow",
+            advice=f"It has {', '.join(versions())}.",
+        )
+    return path
+
+
+def cache_folder() -> Path:
+    """Return the folder for what homes share: ``MWAA_DR_CACHE``, else the user's cache folder."""
+    own = os.environ.get("MWAA_DR_CACHE")
+    if own:
+        return Path(own).expanduser().resolve()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser().resolve() / DISTRIBUTION
+
+
+def provide(folder: Path, airflow_version: str, *, say: Callable[[str], object]) -> AirflowEnvironment:
+    """
+    Return the environment of one Airflow version in *folder*, made where it is missing.
+
+    Repeatable; the provider in it is replaced by the running one each time, so call it only while nothing runs there.
+
+    :param say: is told what takes long, a line each.
+    :raises ConfigError: no such version, or no Python for it on this machine.
+    :raises DRError: the packages could not be installed; carries the installer's words.
+    """
+    packages, python = _shared_packages(airflow_version, say=say)
+    if not (folder / "pyvenv.cfg").exists():
+        _uv("venv", "--quiet", "--no-project", "--allow-existing", "--python", str(python), str(folder))
+    site = next(folder.glob("lib/python*/site-packages"))
+    (site / "airflow_shared.pth").write_text(f"import site; site.addsitedir({os.fspath(packages)!r})\n")
+    _copy_provider(site)
+    _write_airflow_script(folder / "bin")
+    return AirflowEnvironment(bin=folder / "bin", airflow_version=airflow_version)
+
+
+def shared_folder(airflow_version: str, python_version: str) -> Path:
+    """Return where the packages of an Airflow version are, or would be: complete, when the folder is there."""
+    pins = constraints(airflow_version).read_text()
+    mark = hashlib.sha256(f"{sysconfig.get_platform()}\n{pins}".encode()).hexdigest()[:12]
+    return cache_folder() / f"airflow-{airflow_version}-py{python_version}-{mark}"
+
+
+def _shared_packages(airflow_version: str, *, say: Callable[[str], object]) -> tuple[Path, Path]:
+    """Return the folder with the packages of an Airflow version, and the Python that they were installed for."""
+    pins = constraints(airflow_version)
+    python, python_version = find_python(airflow_version)
+    folder = shared_folder(airflow_version, python_version)
+    if folder.is_dir():
+        return folder, python
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(folder.with_suffix(".lock")):
+        if folder.is_dir():
+            return folder, python
+        say(f"installing Airflow {airflow_version} for Python {python_version} into {folder}")
+        for leftover in folder.parent.glob(f"{folder.name}.part-*"):
+            shutil.rmtree(leftover)
+        part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
+        _uv(
+            "pip", "install", "--quiet", "--no-deps", "--compile-bytecode", "--no-config",
+            "--python", str(python), "--target", str(part), "--requirement", str(pins),
+        )  # fmt: skip
+        # The folder appears whole or not at all: an interrupted installation is never mistaken for a finished one.
+        part.chmod(0o755)
+        part.rename(folder)
+    return folder, python
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def find_python(airflow_version: str) -> tuple[Path, str]:
+    """
+    Return the best interpreter on this machine for an Airflow version, and its minor version.
+
+    :raises ConfigError: there is none.
+    """
+    wanted = PYTHONS[str(major(airflow_version))]
+    for version in wanted:
+        for candidate in _candidates(version):
+            found = _probe(candidate, version)
+            if found is not None:
+                return found, version
+    raise ConfigError(
+        f"No Python for Airflow {airflow_version} was found on this machine: it needs one of {', '.join(wanted)}.",
+        option="--airflow",
+        advice=f"Put python{wanted[0]} on the PATH (MWAA runs that one), or name another version with --airflow.",
+    )
+
+
+def _candidates(version: str) -> Iterator[Path]:
+    if f"{sys.version_info[0]}.{sys.version_info[1]}" == version:
+        yield Path(sys.executable)
+    for folder in os.environ.get("PATH", "").split(os.pathsep):
+        yield Path(folder) / f"python{version}"
+    pyenv = Path(os.environ.get("PYENV_ROOT") or "~/.pyenv").expanduser() / "versions"
+    yield from sorted(pyenv.glob(f"{version}*/bin/python{version}"), reverse=True)
+    try:
+        yield Path(_uv("python", "find", "--quiet", "--no-project", version).strip())
+    except DRError:
+        return
+
+
+def _probe(candidate: Path, version: str) -> Path | None:
+    """Return the interpreter behind *candidate*: a pyenv shim is there for versions that are not, too."""
+    if not candidate.is_file():
+        return None
+    program = (
+        "import ctypes, sqlite3, ssl, sys; from pathlib import Path; "
+        "print('%d.%d' % sys.version_info[:2], getattr(sys, '_base_executable', sys.executable))"
+    )
+    answer = subprocess.run(
+        [candidate, "-I", "-c", program], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+    if answer.returncode != 0:
+        return None
+    found, _, executable = answer.stdout.strip().partition(" ")
+    return Path(executable) if found == version and Path(executable).is_file() else None
+
+
+def _uv(*arguments: str) -> str:
+    """Run uv and return its output. :raises DRError: it failed; carries its last words."""
+    try:
+        from uv import find_uv_bin  # noqa: PLC0415  (part of the sandbox extra; the other commands work without it)
+
+        program = find_uv_bin()
+    except (ImportError, FileNotFoundError):
+        program = shutil.which("uv") or ""
+    if not program:
+        raise ConfigError(
+            "uv is not installed, and the sandbox installs Airflow with it.",
+            advice=f"pip install '{DISTRIBUTION}[sandbox]'",
+        )
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {"PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
+    }
+    environment["UV_PYTHON_DOWNLOADS"] = "never"
+    answer = subprocess.run(
+        [program, *arguments], capture_output=True, text=True, check=False, env=environment, stdin=subprocess.DEVNULL
+    )
+    if answer.returncode != 0:
+        raise DRError(
+            f"uv {' '.join(arguments[:2])} failed: {answer.stderr.strip()[-2000:]}",
+            advice="Check the network and the package index; what was installed before stays usable.",
+        )
+    return answer.stdout
+
+
+def _copy_provider(site: Path) -> None:
+    """Put the running provider, with the metadata by which Airflow finds its plugin, into *site*."""
+    source = Path(airflow_provider_mwaa_dr.__file__).parent
+    target = site / source.name
+    for old in (target, *site.glob(f"{source.name}-*.dist-info")):
+        shutil.rmtree(old, ignore_errors=True)
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "constraints", "example_dags"))
+    installed = metadata.distribution(DISTRIBUTION)
+    info = site / f"{source.name}-{installed.version}.dist-info"
+    info.mkdir()
+    for name in ("METADATA", "entry_points.txt"):
+        (info / name).write_text(installed.read_text(name) or "")
+
+
+def _write_airflow_script(folder: Path) -> None:
+    """Write ``airflow`` so that it runs under this environment's Python, however long or odd the folder's path is."""
+    script = folder / "airflow"
+    # A #! line ends at 127 characters and at the first blank; the shell finds the interpreter, Python reads the rest.
+    script.write_text(
+        f"#!/bin/sh\n'''exec' {shlex.quote(os.fspath(folder / 'python'))} \"$0\" \"$@\"\n' '''\n"
+        "import sys\n\nfrom airflow.__main__ import main\n\nif __name__ == '__main__':\n    sys.exit(main())\n"
+    )
+    script.chmod(0o755)

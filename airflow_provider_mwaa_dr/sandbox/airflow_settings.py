@@ -1,0 +1,174 @@
+"""How the sandbox's Airflows are set up: their airflow.cfg, and the environment variables that MWAA would give them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from airflow_provider_mwaa_dr.sandbox.airflow_environment import major
+from airflow_provider_mwaa_dr.sandbox.home import ACTIVE, CONTROL, REGIONS, USER, Blueprint, Region
+
+STATE_TABLE = "mwaa-dr-state"
+
+# The defaults of the provider, shortened: a drill is watched by somebody.
+DR_SETTINGS: Mapping[str, str] = {
+    "state_table": STATE_TABLE,
+    "state_table_region": ACTIVE,
+    "state_table_replicas": ",".join(REGIONS),
+    "refresh_s": "1",
+    "heartbeat_s": "1",
+    "lease_s": "10",
+    "fence_file_s": "1",
+    "drain_s": "20",
+    "fence_wait_s": "5",
+}
+# What a process of the sandbox must not inherit: it belongs to somebody else's Airflow, AWS or Python.
+FOREIGN = ("AIRFLOW", "AWS_", "DR_", "PYTHON", "VIRTUAL_ENV", "BOTO", "MWAA_", "PG")
+TEN_YEARS_S = 315_360_000
+
+
+def dr_settings(blueprint: Blueprint) -> Mapping[str, str]:
+    """Return the section ``[dr]`` as every part of a home sees it, ``enabled`` aside."""
+    environments = ",".join(f"{region.name}={region.environment}" for region in blueprint.regions.values())
+    return {**DR_SETTINGS, "environments": environments, **blueprint.dr}
+
+
+def aws_variables(blueprint: Blueprint, *, caller: str, region: str) -> Mapping[str, str]:
+    """Return what lets unmodified boto3 talk to the emulated AWS, as *caller*."""
+    return {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{blueprint.callers[caller]}",
+        "AWS_ACCESS_KEY_ID": "sandbox",
+        "AWS_SECRET_ACCESS_KEY": "sandbox",
+        "AWS_REGION": region,
+        "AWS_DEFAULT_REGION": region,
+        # MWAA's calls would go to api.127.0.0.1, env.127.0.0.1 and so on.
+        "AWS_DISABLE_HOST_PREFIX_INJECTION": "true",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def driver_variables(blueprint: Blueprint) -> Mapping[str, str]:
+    """Return the environment in which ``mwaa-dr`` itself acts on this home."""
+    dr = dr_settings(blueprint)
+    return {
+        **aws_variables(blueprint, caller=CONTROL, region=ACTIVE),
+        **{f"DR_{name.upper()}": value for name, value in dr.items()},
+    }
+
+
+def airflow_variables(blueprint: Blueprint, folder: Path, *, region: Region | None) -> Mapping[str, str]:
+    """Return the environment of a region's Airflow, or (None) of the control environment's."""
+    dr = {"enabled": str(region is not None), **dr_settings(blueprint)}
+    name = region.name if region else ACTIVE
+    return {
+        "AIRFLOW_HOME": str(folder),
+        "AIRFLOW_CONFIG": str(folder / "airflow.cfg"),
+        "AIRFLOW_ENV_NAME": region.environment if region else "sandbox-control",
+        **aws_variables(blueprint, caller=region.name if region else CONTROL, region=name),
+        **{f"AIRFLOW__DR__{option.upper()}": value for option, value in dr.items()},
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
+    }
+
+
+def process_variables(variables: Mapping[str, str], *, bin_folder: Path) -> Mapping[str, str]:
+    """Return a whole environment for a process: what this machine needs, nothing foreign, and *variables*."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    path = f"{bin_folder}{os.pathsep}{inherited.get('PATH', os.defpath)}"
+    return {**inherited, "PATH": path, "PYTHONUNBUFFERED": "1", **variables}
+
+
+def components(region: Region) -> Mapping[str, tuple[str, ...]]:
+    """Return the arguments of ``airflow`` for each process of a region, by the name that it goes by."""
+    # Logs are files on this machine; the servers that would hand them to another one only cost memory.
+    schedulers = {
+        "scheduler" if number == 1 else f"scheduler-{number}": ("scheduler", "--skip-serve-logs")
+        for number in range(1, region.schedulers + 1)
+    }
+    triggerer = {"triggerer": ("triggerer", "--skip-serve-logs")}
+    if major(region.airflow_version) < 3:
+        return {"webserver": ("webserver",), **schedulers, **triggerer}
+    return {"api-server": ("api-server",), **schedulers, "dag-processor": ("dag-processor",), **triggerer}
+
+
+def write_configuration(folder: Path, *, database_url: str, async_url: str, region: Region, is_control: bool) -> None:
+    """
+    Write the airflow.cfg of a region into *folder*, or that of the control environment, and make its folders.
+
+    :param region: for the control environment the region whose Airflow version and secrets it uses.
+    """
+    (folder / "dags").mkdir(parents=True, exist_ok=True)
+    (folder / "plugins").mkdir(exist_ok=True)
+    sections: dict[str, dict[str, object]] = {
+        "core": {
+            "executor": region.executor,
+            "dags_folder": folder / "dags",
+            "plugins_folder": folder / "plugins",
+            "load_examples": False,
+            "dags_are_paused_at_creation": True,
+            "parallelism": 4,
+            "fernet_key": region.fernet_key,
+        },
+        "database": {"sql_alchemy_conn": database_url},
+        "logging": {"base_log_folder": folder / "logs"},
+        "scheduler": {
+            "scheduler_heartbeat_sec": 1,
+            "scheduler_idle_sleep_time": 0.3,
+            "job_heartbeat_sec": 2,
+        },
+        "triggerer": {"job_heartbeat_sec": 2},
+        "usage_data_collection": {"enabled": False},
+    }
+    if major(region.airflow_version) < 3:
+        sections["scheduler"] |= {"dag_dir_list_interval": 2, "min_file_process_interval": 10, "parsing_processes": 1}
+        sections["api"] = {"auth_backends": "airflow.api.auth.backend.basic_auth,airflow.api.auth.backend.session"}
+        sections["webserver"] = {
+            "web_server_host": "127.0.0.1",
+            "web_server_port": region.port,
+            "base_url": region.airflow_url,
+            "workers": 1,
+            "secret_key": region.secret,
+            "expose_config": "non-sensitive-only",
+        }
+    else:
+        sections["core"] |= {
+            "execution_api_server_url": f"{region.airflow_url}/execution/",
+            "simple_auth_manager_users": f"{USER}:admin",
+            "simple_auth_manager_passwords_file": folder / "passwords.json",
+        }
+        sections["database"]["sql_alchemy_conn_async"] = async_url
+        # A file that changed is parsed at the next look into the folder, however long this interval.
+        sections["dag_processor"] = {
+            "refresh_interval": 2,
+            "bundle_refresh_check_interval": 1,
+            "min_file_process_interval": 10,
+            "parsing_processes": 1,
+        }
+        sections["api"] = {
+            "host": "127.0.0.1",
+            "port": region.port,
+            "base_url": region.airflow_url,
+            "workers": 1,
+            "secret_key": region.secret,
+        }
+        # On a busy laptop the first call takes longer than the 5 s after which Airflow fails the task.
+        sections["workers"] = {"execution_api_timeout": 60}
+        sections["api_auth"] = {
+            "jwt_secret": region.secret,
+            "jwt_issuer": region.environment,
+            "jwt_expiration_time": TEN_YEARS_S,
+        }
+    if is_control:
+        # Nothing listens there; a DAG that needs the API server of the control environment would be wrong.
+        sections["core"].pop("execution_api_server_url", None)
+    lines = ["# Written by mwaa-dr sandbox; environment variables go before it."]
+    for section, options in sections.items():
+        lines += ["", f"[{section}]", *(f"{name} = {escaped(value)}" for name, value in options.items())]
+    (folder / "airflow.cfg").write_text("\n".join(lines) + "\n")
+    (folder / "airflow.cfg").chmod(0o600)
+
+
+def escaped(value: object) -> str:
+    """Return a value as airflow.cfg wants it: a percent sign starts an interpolation there."""
+    return str(value).replace("%", "%%")

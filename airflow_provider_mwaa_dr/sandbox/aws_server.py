@@ -1,0 +1,456 @@
+"""
+The AWS of the sandbox: one process, on loopback only.
+
+``python -m airflow_provider_mwaa_dr.sandbox.aws_server --home HOME`` reads ``HOME/aws/config.json``, binds every port
+named there, prints ``ready`` and serves until SIGTERM. Who calls is known from the port (one per caller: each region
+and the control environment), whom the call is for from the signature's scope (service and region). That is what makes
+losing a region (target), a cut-off (caller) and both state models possible while everybody uses unmodified boto3 and a
+single ``AWS_ENDPOINT_URL``. Services come from moto, except MWAA (:mod:`.mwaa_endpoint`).
+
+``HOME/aws/faults.json`` (:mod:`.faults`) is looked at with each request, ``HOME/aws/requests.jsonl`` gets a line with
+each request.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+import selectors
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.test import EnvironBuilder, run_wsgi_app
+
+from airflow_provider_mwaa_dr.exceptions import DRError
+from airflow_provider_mwaa_dr.sandbox import faults
+from airflow_provider_mwaa_dr.sandbox.faults import Fault, FaultKind
+from airflow_provider_mwaa_dr.sandbox.mwaa_endpoint import Answer, Environment, MwaaEndpoint, Request, error_answer
+
+log = logging.getLogger(__name__)
+
+_SCOPE = re.compile(r"Credential=[^/]+/\d{8}/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
+_HOLD_CHECK_S = 0.25
+_DYNAMODB_ERRORS = "com.amazonaws.dynamodb.v20120810#"
+
+_UNUSABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, DRError)
+"""What reading a file that people or other processes wrote may raise."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """
+    ``config.json``.
+
+    :param state_model: ``strong``: DynamoDB in every region is one and the same, that of *state_region*. Anything
+        else: every region has its own.
+    :param callers: port by caller.
+    :param web: port by caller and region, for the web servers of the environments.
+    :param environments: by region; may be filled in while the server runs.
+    """
+
+    state_model: str
+    state_region: str
+    callers: Mapping[str, int]
+    web: Mapping[str, Mapping[str, int]]
+    environments: Mapping[str, Environment]
+
+
+def load_config(path: Path) -> ServerConfig:
+    """Return what *path* says. :raises OSError, ValueError, KeyError, TypeError, AttributeError: unusable."""
+    row = json.loads(path.read_text(encoding="utf-8"))
+    return ServerConfig(
+        state_model=row["state_model"],
+        state_region=row["state_region"],
+        callers=row["callers"],
+        web=row.get("web", {}),
+        environments={
+            region: Environment.from_json(region, environment)
+            for region, environment in row.get("environments", {}).items()
+        },
+    )
+
+
+class WatchedFile(Generic[T]):
+    """
+    A file that is read again when it has changed; looking costs one stat.
+
+    A version of it that cannot be used is reported once, and the one before stays in force.
+    """
+
+    def __init__(self, path: Path, load: Callable[[Path], T]) -> None:
+        self._path = path
+        self._load = load
+        self._lock = threading.Lock()
+        self._seen = self._look()
+        self._value = load(path)
+
+    def __call__(self) -> T:
+        """Return the file's content."""
+        with self._lock:
+            seen = self._look()
+            if seen != self._seen:
+                self._seen = seen
+                try:
+                    self._value = self._load(self._path)
+                except _UNUSABLE as error:
+                    log.error("%s cannot be used (%r); the version before stays in force", self._path, error)
+            return self._value
+
+    def _look(self) -> tuple[int, int, int] | None:
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+class RequestLog:
+    """``requests.jsonl``: one JSON object a line, whole lines only, appended."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+
+    def write(self, row: Mapping[str, object]) -> None:
+        """Append *row*."""
+        line = json.dumps(row) + "\n"
+        with self._lock:
+            self._file.write(line)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """
+    Who listens where. ``region`` is that of a web server; None on a port for signed AWS requests.
+    """
+
+    number: int
+    caller: str
+    region: str | None = None
+
+
+class AwsServer:
+    """
+    Every port of one home, and what is behind them.
+
+    :param home: the sandbox's home; ``aws/config.json`` must be in it.
+    :raises OSError: a port is taken, or the configuration cannot be read.
+    """
+
+    def __init__(self, home: Path) -> None:
+        folder = home / "aws"
+        self.config = WatchedFile(folder / "config.json", load_config)
+        self.faults = WatchedFile(folder / "faults.json", faults.load)
+        self.log = RequestLog(folder / "requests.jsonl")
+        self.mwaa = MwaaEndpoint(
+            environment=self._environment,
+            web_port=lambda caller, region: self.config().web.get(caller, {}).get(region),
+        )
+        self.stopping = threading.Event()
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        # moto's conditional writes are not atomic: without the lock, two of sixteen racing writers now and then win.
+        self._dynamodb = threading.Lock()
+        self._wake, self._waker = socket.socketpair()
+        self._listeners = [(self._listen(port.number), port) for port in self._ports()]
+
+    def warm_up(self) -> None:
+        """Have moto load its DynamoDB: on a busy machine that takes longer than the provider waits for an answer."""
+        request = Request(
+            method="POST",
+            path="/",
+            headers={
+                "authorization": "AWS4-HMAC-SHA256 Credential=sandbox/20260101/us-east-1/dynamodb/aws4_request",
+                "content-type": "application/x-amz-json-1.0",
+                "x-amz-target": "DynamoDB_20120810.ListTables",
+            },
+            body=b"{}",
+            caller="",
+            region="us-east-1",
+        )
+        self.answer(request, "dynamodb")
+
+    def serve(self) -> None:
+        """Accept connections until :meth:`stop`; a thread each. No timer runs: idle, it costs nothing."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wake, selectors.EVENT_READ)
+            for listener, port in self._listeners:
+                selector.register(listener, selectors.EVENT_READ, port)
+            while not self.stopping.is_set():
+                for key, _ in selector.select():
+                    if key.data is not None and isinstance(key.fileobj, socket.socket):
+                        self._accept(key.fileobj, key.data)
+        for listener, _ in self._listeners:
+            listener.close()
+
+    def stop(self) -> None:
+        """End :meth:`serve` and release what is held back; safe in a signal handler."""
+        self.stopping.set()
+        self._waker.send(b"x")
+
+    def answer(self, request: Request, service: str) -> Answer:
+        """Return the answer of a service to a signed request that no fault stands in the way of."""
+        if service == "mwaa":
+            return self.mwaa.answer(request)
+        if service != "dynamodb":
+            return self._call_moto(request, request.region)
+        config = self.config()
+        region = config.state_region if config.state_model == "strong" else request.region
+        with self._dynamodb:
+            return self._call_moto(request, region)
+
+    def _environment(self, region: str) -> Environment | None:
+        return self.config().environments.get(region)
+
+    def _ports(self) -> list[Port]:
+        config = self.config()
+        return [Port(number=number, caller=caller) for caller, number in config.callers.items()] + [
+            Port(number=number, caller=caller, region=region)
+            for caller, regions in config.web.items()
+            for region, number in regions.items()
+        ]
+
+    @staticmethod
+    def _listen(port: int) -> socket.socket:
+        listener = socket.create_server(("127.0.0.1", port), backlog=128)
+        listener.setblocking(False)
+        return listener
+
+    def _accept(self, listener: socket.socket, port: Port) -> None:
+        try:
+            connection, address = listener.accept()
+        except OSError:  # the client has gone away in between
+            return
+        connection.setblocking(True)
+        threading.Thread(
+            target=self._serve_connection, args=(connection, address, port), name=f"aws-{port.number}", daemon=True
+        ).start()
+
+    def _serve_connection(self, connection: socket.socket, address: tuple[str, int], port: Port) -> None:
+        try:
+            _Handler(connection, address, self, port)
+        except OSError as error:
+            log.debug("Connection of %s ended: %s", port.caller, error)
+        finally:
+            connection.close()
+
+    def _call_moto(self, request: Request, region: str | None) -> Answer:
+        # moto looks for the region in the user agent before it looks at the signature, so that one stays behind.
+        headers = {name: value for name, value in request.headers.items() if name != "user-agent"}
+        if region and request.region:
+            headers["authorization"] = headers["authorization"].replace(f"/{request.region}/", f"/{region}/", 1)
+        path = urlsplit(request.path)
+        environ = EnvironBuilder(
+            path=path.path,
+            query_string=path.query,
+            method=request.method,
+            base_url=f"http://{headers.get('host', '127.0.0.1')}",
+            headers=list(headers.items()),
+            data=request.body,
+        ).get_environ()
+        body, status, answered = run_wsgi_app(self._moto, environ)
+        return Answer(status=int(status.split()[0]), headers=tuple(answered), body=b"".join(body))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One connection, kept alive; the port tells the caller and, on a web port, the region."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def __init__(self, connection: socket.socket, address: tuple[str, int], server: AwsServer, port: Port) -> None:
+        self.aws = server
+        self.port = port
+        # The base class wants a socketserver only to keep it at hand.
+        super().__init__(connection, address, None)  # type: ignore[arg-type]
+
+    def _respond(self) -> None:
+        started = time.monotonic()
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:  # the caller was killed while it wrote; half a request is none
+            self.close_connection = True
+            return
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        scope = _SCOPE.search(headers.get("authorization", "")) if self.port.region is None else None
+        region = scope["region"] if scope else self.port.region
+        service = _service(scope["service"] if scope else "mwaa" if self.port.region else "unknown")
+        request = Request(
+            caller=self.port.caller, region=region, method=self.command, path=self.path, headers=headers, body=body
+        )
+        row = {"caller": request.caller, "target": region, "service": service, **_operation(request, service)}
+        fault = self._fault(service, region)
+        kind = fault.fault if fault else None
+        if kind in {FaultKind.BLACKHOLE, FaultKind.REFUSE}:
+            # Logged before the wait: a black hole may last as long as the sandbox.
+            self._log(row, started, None, kind)
+            self._drop(service, region, hold=kind is FaultKind.BLACKHOLE)
+            return
+        if fault and kind is FaultKind.DELAY:
+            self.aws.stopping.wait(fault.seconds or 0)
+        answer = self._answer(request, service, kind)
+        self._log(row, started, answer, kind)
+        self._send(answer)
+
+    # http.server finds these by name.
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = _respond
+
+    def _fault(self, service: str, region: str | None) -> Fault | None:
+        return faults.match(self.aws.faults(), service=service, caller=self.port.caller, target=region)
+
+    def _answer(self, request: Request, service: str, kind: FaultKind | None) -> Answer:
+        if kind is FaultKind.THROTTLE:
+            return protocol_error(request, service, 429)
+        if kind is FaultKind.ERROR:
+            return protocol_error(request, service, 500)
+        try:
+            return self.aws.mwaa.web_answer(request) if self.port.region else self.aws.answer(request, service)
+        except Exception:
+            log.exception("%s %s of %s failed", request.method, service, request.caller)
+            return protocol_error(request, service, 500)
+
+    def _drop(self, service: str, region: str | None, *, hold: bool) -> None:
+        self.close_connection = True
+        if hold:
+            while not self.aws.stopping.wait(_HOLD_CHECK_S) and self._is_black_hole(service, region):
+                if self._client_has_left():
+                    return
+        # Closing with the linger time at 0 resets the connection.
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def _is_black_hole(self, service: str, region: str | None) -> bool:
+        fault = self._fault(service, region)
+        return fault is not None and fault.fault is FaultKind.BLACKHOLE
+
+    def _client_has_left(self) -> bool:
+        try:
+            return not self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+
+    def _log(self, row: dict[str, Any], started: float, answer: Answer | None, kind: FaultKind | None) -> None:
+        if row["service"] == "dynamodb" and answer and answer.status == 400:
+            # Also inside the reasons of a transaction.
+            row = {**row, "condition_failed": True} if b"ConditionalCheckFailed" in answer.body else row
+        self.aws.log.write(
+            {
+                "at": datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                **row,
+                "status": answer.status if answer else None,
+                "ms": round((time.monotonic() - started) * 1000, 1),
+                "fault": kind.value if kind else None,
+            }
+        )
+
+    def _send(self, answer: Answer) -> None:
+        self.send_response_only(answer.status)
+        for name, value in answer.headers:
+            if name.lower() not in {"content-length", "connection", "transfer-encoding"}:
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Keep http.server's own lines out of stderr; what matters is in the request log."""
+        log.debug(format, *args)
+
+
+def protocol_error(request: Request, service: str, status: int) -> Answer:
+    """
+    Return the throttling (*status* 429) or internal error (500) of a service, in the protocol the request was made in.
+
+    DynamoDB throttles with HTTP 400, S3 with 503; botocore tells them by the code.
+    """
+    is_throttle = status == 429
+    content_type = request.headers.get("content-type", "")
+    message = "Rate exceeded" if is_throttle else "The request processing has failed because of an unknown error."
+    if service == "dynamodb":
+        code = "ProvisionedThroughputExceededException" if is_throttle else "InternalServerError"
+        return _target_json(400 if is_throttle else 500, f"{_DYNAMODB_ERRORS}{code}", message, content_type)
+    if service == "s3":
+        code, status = ("SlowDown", 503) if is_throttle else ("InternalError", 500)
+        return _xml(status, f"<Error><Code>{code}</Code><Message>{message}</Message></Error>")
+    if "x-amz-target" in request.headers:
+        code = "ThrottlingException" if is_throttle else "InternalFailure"
+        return _target_json(400 if is_throttle else 500, code, message, content_type)
+    if content_type.startswith("application/x-www-form-urlencoded") and service != "mwaa":
+        code, sender = ("Throttling", "Sender") if is_throttle else ("InternalFailure", "Receiver")
+        return _xml(
+            400 if is_throttle else 500,
+            f"<ErrorResponse><Error><Type>{sender}</Type><Code>{code}</Code><Message>{message}</Message></Error>"
+            "<RequestId>sandbox</RequestId></ErrorResponse>",
+        )
+    return error_answer(status, "ThrottlingException" if is_throttle else "InternalServerException", message)
+
+
+def _target_json(status: int, code: str, message: str, content_type: str) -> Answer:
+    headers = (("Content-Type", content_type or "application/x-amz-json-1.0"),)
+    return Answer(status=status, headers=headers, body=json.dumps({"__type": code, "message": message}).encode())
+
+
+def _xml(status: int, text: str) -> Answer:
+    return Answer(status=status, headers=(("Content-Type", "text/xml"),), body=text.encode())
+
+
+def _service(signing_name: str) -> str:
+    return "mwaa" if signing_name == "airflow" else signing_name
+
+
+def _operation(request: Request, service: str) -> dict[str, str]:
+    """Return what the log says of a request: ``operation``, and ``rest`` for what is inside an InvokeRestApi."""
+    target = request.headers.get("x-amz-target")
+    if target:
+        return {"operation": target.rpartition(".")[2]}
+    path = urlsplit(request.path).path
+    operation = f"{request.method} {path}"
+    if service == "mwaa" and path.startswith("/restapi/"):
+        try:
+            inner = json.loads(request.body)
+            return {"operation": operation, "rest": f"{inner['Method']} {inner['Path']}"}
+        except (ValueError, TypeError, KeyError):
+            return {"operation": operation}
+    if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        # Of a form nothing but the action: a login form is a secret.
+        action = parse_qs(request.body.decode(errors="replace")).get("Action")
+        return {"operation": action[0] if action else operation}
+    return {"operation": operation}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve one home until SIGTERM or SIGINT. Returns 0, or 1 when it could not start (why is on stderr)."""
+    parser = argparse.ArgumentParser(prog="aws_server", description="The AWS of the sandbox.")
+    parser.add_argument("--home", type=Path, required=True, help="the sandbox's home")
+    home = parser.parse_args(argv).home
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        server = AwsServer(home)
+    except _UNUSABLE as error:
+        log.error("The sandbox's AWS cannot start from %s: %r", home / "aws" / "config.json", error)
+        return 1
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: server.stop())
+    server.warm_up()
+    print("ready", flush=True)
+    server.serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""A home in the words of other programs: ``sandbox.json``, and the configuration of the emulated AWS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_provider_mwaa_dr.sandbox import airflow_settings, process
+from airflow_provider_mwaa_dr.sandbox.airflow_environment import major
+from airflow_provider_mwaa_dr.sandbox.home import ACTIVE, CONTROL, USER, Blueprint, Home, Region
+from airflow_provider_mwaa_dr.sandbox.postgres import Postgres
+from airflow_provider_mwaa_dr.sandbox.preparation import environment
+
+
+def sandbox_json(home: Home, blueprint: Blueprint, postgres: Postgres, *, active_region: str | None) -> dict[str, Any]:
+    """Return the content of ``sandbox.json``, whose keys are a contract. ``pids`` are those of living processes."""
+    sessions = home.sessions()
+    variables = airflow_settings.driver_variables(blueprint)
+    control = home.region_folder(CONTROL)
+    return {
+        "state_table": blueprint.dr.get("state_table", airflow_settings.STATE_TABLE),
+        "runs_table": blueprint.dr.get("runs_table"),
+        "active_region": active_region,
+        "env": dict(variables),
+        "control": {
+            "airflow_home": str(control),
+            "dags_folder": str(control / "dags"),
+            "bin": str(environment(home, blueprint.control_version).bin),
+            "env": dict(airflow_settings.airflow_variables(blueprint, control, region=None)),
+        },
+        "regions": {
+            region.name: {
+                "environment": region.environment,
+                "airflow_url": region.airflow_url,
+                "auth": auth(blueprint, region),
+                "airflow_home": str(home.region_folder(region.name)),
+                "dags_folder": str(home.region_folder(region.name) / "dags"),
+                "log_folder": str(home.region_folder(region.name) / "logs"),
+                "bin": str(environment(home, region.airflow_version).bin),
+                "executor": region.executor,
+                "database_url": postgres.url(region.name),
+                "env": dict(
+                    airflow_settings.airflow_variables(blueprint, home.region_folder(region.name), region=region)
+                ),
+                "pids": {
+                    component: session.pid
+                    for component, session in sessions.get(region.name, {}).items()
+                    if process.is_alive(session)
+                },
+            }
+            for region in blueprint.regions.values()
+        },
+    }
+
+
+def aws_config(blueprint: Blueprint) -> dict[str, Any]:
+    """Return what the emulated AWS is told of callers, ports and environments."""
+    return {
+        "state_model": "strong",
+        "state_region": ACTIVE,
+        "callers": blueprint.callers,
+        "web": blueprint.web,
+        "environments": {
+            region.name: {
+                "name": region.environment,
+                "airflow_url": region.airflow_url,
+                "airflow_version": region.airflow_version,
+                "auth": auth(blueprint, region),
+            }
+            for region in blueprint.regions.values()
+        },
+    }
+
+
+def auth(blueprint: Blueprint, region: Region) -> Mapping[str, str]:
+    """Return how to log in to a region's REST API."""
+    if major(region.airflow_version) < 3:
+        return {"username": USER, "password": blueprint.password}
+    return {"header": f"Bearer {region.token}"}

@@ -1,0 +1,279 @@
+"""
+The folder of one sandbox: what it is made of, which processes it owns, and who may change it now.
+
+``home.json`` is what the home was made of and stays (ports, secrets, versions), ``processes.json`` what it runs.
+``sandbox.json``, which other programs read, is made from both.
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import json
+import os
+import random
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_mwaa_dr import __version__
+from airflow_provider_mwaa_dr.exceptions import ConfigError, RefusedError
+from airflow_provider_mwaa_dr.sandbox.process import Session
+
+ACTIVE = "us-east-2"
+STANDBY = "us-east-1"
+REGIONS = (ACTIVE, STANDBY)
+CONTROL = "control"
+USER = "admin"
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """
+    What one region is made of.
+
+    :param port: of its API server (2.10: webserver).
+    :param secret: signs its sessions and tokens; no other region's.
+    :param token: what its REST API takes as bearer; empty before the first start, and in 2.10, which takes a password.
+    """
+
+    name: str
+    environment: str
+    airflow_version: str
+    executor: str
+    schedulers: int
+    port: int
+    secret: str
+    fernet_key: str
+    token: str = ""
+
+    @property
+    def airflow_url(self) -> str:
+        """Return the address of its UI and REST API."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blueprint:
+    """
+    What a home is made of.
+
+    :param callers: the emulated AWS's port by caller: each region, and ``control``.
+    :param web: ports of the environments' web servers, by caller and region.
+    :param password: of the user ``admin`` in every Airflow of the home.
+    :param dr: settings in ``[dr]`` that differ from the sandbox's own.
+    """
+
+    provider_version: str
+    regions: Mapping[str, Region]
+    callers: Mapping[str, int]
+    web: Mapping[str, Mapping[str, int]]
+    password: str
+    dr: Mapping[str, str]
+    format: int = FORMAT
+
+    @property
+    def control_version(self) -> str:
+        """Return the Airflow version of the control environment."""
+        return self.regions[ACTIVE].airflow_version
+
+    @property
+    def airflow_versions(self) -> Sequence[str]:
+        """Return every Airflow version in use, each once."""
+        return list(dict.fromkeys(region.airflow_version for region in self.regions.values()))
+
+
+class Home:
+    """The folder *path*. Holds nothing in memory: two processes that look at it see the same."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.expanduser().resolve()
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def sandbox_json(self) -> Path:
+        """Return the file that describes the home to other programs."""
+        return self.path / "sandbox.json"
+
+    def region_folder(self, region: str) -> Path:
+        """Return the AIRFLOW_HOME of a region, or of the control environment."""
+        return self.path / CONTROL if region == CONTROL else self.path / "regions" / region
+
+    def log(self, owner: str, component: str) -> Path:
+        """Return where a process's output goes."""
+        return self.path / "logs" / owner / f"{component}.log"
+
+    @property
+    def is_made(self) -> bool:
+        """Whether the folder is a sandbox's home."""
+        return (self.path / "home.json").is_file()
+
+    def blueprint(self) -> Blueprint:
+        """
+        Return what the home is made of.
+
+        :raises ConfigError: the folder is no sandbox's home, or one of another version of the provider.
+        """
+        self._refuse_strangers()
+        if not self.is_made:
+            raise ConfigError(
+                f"There is no sandbox in {self.path}.", option="--home", advice="Start one: mwaa-dr sandbox up"
+            )
+        try:
+            raw = json.loads((self.path / "home.json").read_text())
+            if (raw["format"], raw["provider_version"]) == (FORMAT, __version__):
+                return Blueprint(
+                    **{**raw, "regions": {name: Region(**region) for name, region in raw["regions"].items()}}
+                )
+            made_by = f"version {raw['provider_version']} of the provider (this is {__version__})"
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            made_by = f"something else: its home.json is damaged ({error!r})"
+        raise ConfigError(
+            f"The sandbox in {self.path} was made by {made_by}.",
+            option="--home",
+            advice="Remove it with mwaa-dr sandbox down --purge, or name another --home.",
+        )
+
+    def make(self, blueprint: Blueprint) -> None:
+        """Write what the home is made of, and the folder if it is not there."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_private_json(self.path / "home.json", asdict(blueprint))
+
+    def sessions(self) -> Mapping[str, Mapping[str, Session]]:
+        """Return every process that was started and not forgotten, dead ones too, by owner and component."""
+        try:
+            raw = json.loads((self.path / "processes.json").read_text())
+        except FileNotFoundError:
+            return {}
+        return {
+            owner: {component: Session(**session) for component, session in components.items()}
+            for owner, components in raw.items()
+        }
+
+    def remember(self, owner: str, component: str, session: Session) -> None:
+        """Note a process that was just started."""
+        known = {name: dict(components) for name, components in self.sessions().items()}
+        known.setdefault(owner, {})[component] = session
+        self._write_sessions(known)
+
+    def forget(self, owner: str) -> None:
+        """Drop the note of an owner's processes; for when they have ended."""
+        self._write_sessions({name: known for name, known in self.sessions().items() if name != owner})
+
+    def remove(self) -> None:
+        """Remove the folder with everything in it. Nothing may run there any more."""
+        self._refuse_strangers()
+        if self.path.exists():
+            shutil.rmtree(self.path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """
+        Keep other commands that change this home out.
+
+        :raises RefusedError: another command is at work here.
+        """
+        self._refuse_strangers()
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RefusedError(
+                    f"Another mwaa-dr sandbox command is at work in {self.path}.", advice="Wait until it is done."
+                ) from error
+            yield
+
+    def _refuse_strangers(self) -> None:
+        """Refuse a folder that holds something which no sandbox put there."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"{self.path} is not a folder.", option="--home", advice="Name another --home.")
+        if not self.path.exists() or self.is_made:
+            return
+        others = [entry.name for entry in self.path.iterdir() if entry.name != ".lock"]
+        if others:
+            raise ConfigError(
+                f"{self.path} is not a sandbox, and not empty ({', '.join(sorted(others)[:3])}).",
+                option="--home",
+                advice="Name another --home; nothing was touched.",
+            )
+
+    def _write_sessions(self, sessions: Mapping[str, Mapping[str, Session]]) -> None:
+        write_private_json(
+            self.path / "processes.json",
+            {
+                owner: {component: asdict(session) for component, session in components.items()}
+                for owner, components in sessions.items()
+                if components
+            },
+        )
+
+
+def new_blueprint(*, versions: Mapping[str, str], executor: str, schedulers: int, dr: Mapping[str, str]) -> Blueprint:
+    """Return a new home's make: free ports and fresh secrets. *versions* are Airflow's, by region."""
+    callers = (*REGIONS, CONTROL)
+    ports = iter(free_ports(len(REGIONS) + len(callers) + len(callers) * len(REGIONS)))
+    return Blueprint(
+        provider_version=__version__,
+        regions={
+            region: Region(
+                name=region,
+                environment=f"sandbox-{region}",
+                airflow_version=versions[region],
+                executor=executor,
+                schedulers=schedulers,
+                port=next(ports),
+                secret=secrets.token_hex(32),
+                fernet_key=base64.urlsafe_b64encode(os.urandom(32)).decode(),
+            )
+            for region in REGIONS
+        },
+        callers={caller: next(ports) for caller in callers},
+        web={caller: {region: next(ports) for region in REGIONS} for caller in callers},
+        password=secrets.token_urlsafe(9),
+        dr=dict(dr),
+    )
+
+
+def free_ports(number: int) -> Sequence[int]:
+    """
+    Return ports on loopback that nobody listens on.
+
+    Below the range from which the kernel takes the ports of outgoing connections: a port that is only now and then
+    listened on, because its region is down, must not be taken in between.
+    """
+    found: list[int] = []
+    candidates = random.sample(range(20_000, 30_000), 1000)
+    while len(found) < number:
+        port = candidates.pop()
+        if is_free(port):
+            found.append(port)
+    return found
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on *port* of loopback now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def write_private_json(path: Path, content: Any) -> None:
+    """Write a JSON file that only its owner may read; readers find the old one or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.touch(mode=0o600)
+    part.write_text(json.dumps(content, indent=2) + "\n")
+    part.replace(path)

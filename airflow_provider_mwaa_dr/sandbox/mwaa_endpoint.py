@@ -1,0 +1,418 @@
+"""
+Amazon MWAA as far as a failover needs it, in front of the sandbox's Airflows: control plane, REST, web login.
+
+moto has no ``mwaa``. Requests and answers follow botocore's service model (``botocore/data/mwaa``), limits and error
+codes the service's documentation: code that passes here must not fail there for a reason that could be emulated.
+What the service does when its own limits strike Airflow's answer is not documented; this module's choice is a
+``RestApiServerException``.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
+
+ACCOUNT = "123456789012"
+"""moto's account; every environment is in it."""
+MAX_PATH = 64
+MAX_CALLS = 10
+CALLS_WINDOW_S = 1.0
+REST_TIMEOUT_S = 10.0
+MAX_RESPONSE_BYTES = 6 * 1024 * 1024
+TOKEN_S = 60.0
+SESSION_S = 12 * 3600.0
+WEB_TIMEOUT_S = 60.0
+"""Idle timeout of the load balancer in front of a web server."""
+
+_METHODS = ("GET", "PUT", "POST", "PATCH", "DELETE")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """
+    The real Airflow behind an emulated environment.
+
+    :param authorization: value of the ``Authorization`` header that its API accepts.
+    :param status: what ``GetEnvironment`` says; tests and people may set it in ``config.json``.
+    """
+
+    region: str
+    name: str
+    airflow_url: str
+    airflow_version: str
+    authorization: str
+    status: str = "AVAILABLE"
+
+    @classmethod
+    def from_json(cls, region: str, row: Mapping[str, Any]) -> Environment:
+        """Return the environment that ``config.json`` describes. :raises KeyError: something is missing."""
+        auth = row["auth"]
+        if "header" in auth:
+            authorization = auth["header"]
+        else:
+            pair = f"{auth['username']}:{auth['password']}".encode()
+            authorization = f"Basic {base64.b64encode(pair).decode()}"
+        return cls(
+            region=region,
+            name=row["name"],
+            airflow_url=row["airflow_url"].rstrip("/"),
+            airflow_version=row["airflow_version"],
+            authorization=authorization,
+            status=row.get("status", "AVAILABLE"),
+        )
+
+    @property
+    def is_airflow_2(self) -> bool:
+        """Whether it speaks ``/api/v1`` and logs in under ``/aws_mwaa/login``."""
+        return self.airflow_version.startswith("2.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One HTTP request. ``path`` is as sent, with its query; header names are lower case."""
+
+    caller: str
+    region: str | None
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One HTTP answer."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+
+def json_answer(status: int, document: object, **headers: str) -> Answer:
+    """Return *document* as JSON; underscores in header names stand for dashes."""
+    named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
+    return Answer(
+        status=status, headers=(("Content-Type", "application/json"), *named), body=json.dumps(document).encode()
+    )
+
+
+def error_answer(status: int, code: str, message: str, **members: object) -> Answer:
+    """Return an error of the rest-json protocol; *members* are what its shape has beside the message."""
+    return json_answer(status, {"message": message, **members}, x_amzn_ErrorType=code)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Memory:
+    """What the service remembers of one environment. Guarded by the endpoint's lock."""
+
+    calls: deque[float] = field(default_factory=deque)
+    changes: dict[str, Any] = field(default_factory=dict)
+    changed_at: float | None = None
+    tokens: dict[str, float] = field(default_factory=dict)
+    sessions: dict[str, float] = field(default_factory=dict)
+
+
+class MwaaEndpoint:
+    """
+    The service. Thread-safe; one call at a time never waits for another's Airflow.
+
+    :param environment: returns a region's environment, None when it has none (yet).
+    :param web_port: returns the port on which a caller finds a region's web server, None when there is none.
+    :param clock: monotonic seconds, for the limits and for the life of tokens.
+    """
+
+    def __init__(
+        self,
+        *,
+        environment: Callable[[str], Environment | None],
+        web_port: Callable[[str, str], int | None],
+        clock: Callable[[], float] = time.monotonic,
+        rest_timeout_s: float = REST_TIMEOUT_S,
+    ) -> None:
+        self._environment = environment
+        self._web_port = web_port
+        self._clock = clock
+        self._rest_timeout_s = rest_timeout_s
+        self._lock = threading.Lock()
+        self._memory: dict[str, _Memory] = {}
+        self._started = time.time()
+
+    def answer(self, request: Request) -> Answer:
+        """Return what the service answers to a signed request; an unknown operation is a 404."""
+        parts = [unquote(part) for part in urlsplit(request.path).path.split("/") if part]
+        region = request.region or ""
+        environment = self._environment(region)
+        if parts == ["environments"] and request.method == "GET":
+            return json_answer(200, {"Environments": [environment.name] if environment else []})
+        if len(parts) != 2:
+            return error_answer(404, "UnknownOperationException", f"{request.method} {request.path}")
+        kind, name = parts
+        if environment is None or environment.name != name:
+            return error_answer(
+                404, "ResourceNotFoundException", f"No environment found with name {name} in {region or 'no region'}."
+            )
+        match (request.method, kind):
+            case ("GET", "environments"):
+                return json_answer(200, {"Environment": self._describe(environment, request.caller)})
+            case ("PATCH", "environments"):
+                return self._update(environment, request.body)
+            case ("POST", "restapi"):
+                return self._invoke_rest_api(environment, request.body)
+            case ("POST", "webtoken"):
+                return self._create_web_login_token(environment, request.caller)
+        return error_answer(404, "UnknownOperationException", f"{request.method} {request.path}")
+
+    def web_answer(self, request: Request) -> Answer:
+        """
+        Return what a region's web server answers: the login, and Airflow's API for who has logged in.
+
+        The session is taken from the cookie, or as a bearer token, which is how Airflow 3's own clients send it.
+        """
+        environment = self._environment(request.region or "")
+        if environment is None:
+            return json_answer(503, {"detail": f"No environment in {request.region} yet."})
+        path = urlsplit(request.path).path
+        if path == ("/aws_mwaa/login" if environment.is_airflow_2 else "/pluginsv2/aws_mwaa/login"):
+            if request.method != "POST":
+                return json_answer(405, {"detail": "Method Not Allowed"}, Allow="POST")
+            return self._log_in(environment, request.body)
+        if not path.startswith(("/api/v1/", "/api/v2/")):
+            return json_answer(404, {"detail": "Not Found"})
+        if not self._has_session(environment, request.headers):
+            return json_answer(401, {"detail": "Not authenticated"})
+        try:
+            return _call_airflow(
+                environment,
+                request.method,
+                request.path,
+                request.body,
+                timeout_s=WEB_TIMEOUT_S,
+                content_type=request.headers.get("content-type"),
+            )
+        except (OSError, HTTPException):
+            return json_answer(502, {"detail": "Bad Gateway"})
+
+    def _of(self, environment: Environment) -> _Memory:
+        return self._memory.setdefault(environment.region, _Memory())
+
+    def _describe(self, environment: Environment, caller: str) -> dict[str, Any]:
+        port = self._web_port(caller, environment.region)
+        with self._lock:
+            memory = self._of(environment)
+            changes, changed_at = dict(memory.changes), memory.changed_at
+        role = f"arn:aws:iam::{ACCOUNT}:role"
+        updated = {"LastUpdate": {"Status": "SUCCESS", "CreatedAt": changed_at}} if changed_at else {}
+        return {
+            "Name": environment.name,
+            "Status": environment.status,
+            "Arn": _arn(environment),
+            "CreatedAt": self._started,
+            "WebserverUrl": f"127.0.0.1:{port}" if port else None,
+            "WebserverAccessMode": "PUBLIC_ONLY",
+            "ExecutionRoleArn": f"{role}/service-role/{environment.name}",
+            "ServiceRoleArn": f"{role}/aws-service-role/airflow.amazonaws.com/AWSServiceRoleForAmazonMWAA",
+            "AirflowVersion": environment.airflow_version,
+            "SourceBucketArn": f"arn:aws:s3:::{environment.name}",
+            "DagS3Path": "dags",
+            "AirflowConfigurationOptions": {},
+            "EnvironmentClass": "mw1.small",
+            "MinWorkers": 1,
+            "MaxWorkers": 1,
+            "Schedulers": 2,
+            "Tags": {},
+            **updated,
+            **changes,
+        }
+
+    def _update(self, environment: Environment, body: bytes) -> Answer:
+        # Applied at once: the real service is UPDATING for 20 to 30 minutes, and nobody's test can wait for that.
+        try:
+            changes = _json_object(body)
+        except ValueError as error:
+            return error_answer(400, "ValidationException", str(error))
+        with self._lock:
+            memory = self._of(environment)
+            memory.changes.update(changes)
+            memory.changed_at = time.time()
+        return json_answer(200, {"Arn": _arn(environment)})
+
+    def _invoke_rest_api(self, environment: Environment, body: bytes) -> Answer:
+        try:
+            asked = _json_object(body)
+            path, method = _checked(asked)
+            query = _query(asked.get("QueryParameters"))
+        except ValueError as error:
+            return error_answer(400, "ValidationException", str(error))
+        if not self._may_call(environment):
+            return error_answer(429, "ThrottlingException", "Rate exceeded")
+        sent = asked.get("Body")
+        version = "v1" if environment.is_airflow_2 else "v2"
+        try:
+            answer = _call_airflow(
+                environment,
+                method,
+                f"/api/{version}/{path.lstrip('/')}{query}",
+                b"" if sent is None else json.dumps(sent).encode(),
+                timeout_s=self._rest_timeout_s,
+                content_type=None if sent is None else "application/json",
+            )
+        except TimeoutError:
+            return _rest_error(504, {"message": f"Airflow did not answer within {self._rest_timeout_s:g} seconds."})
+        except (OSError, HTTPException) as error:
+            return _rest_error(502, {"message": f"Airflow cannot be reached: {error}"})
+        if len(answer.body) > MAX_RESPONSE_BYTES:
+            return _rest_error(
+                502,
+                {"message": f"The response has {len(answer.body)} bytes; at most {MAX_RESPONSE_BYTES} are allowed."},
+            )
+        try:
+            document = json.loads(answer.body or b"{}")
+        except ValueError:
+            document = {"message": answer.body.decode(errors="replace")}
+        if answer.status >= 400:
+            return _rest_error(answer.status, document)
+        return json_answer(200, {"RestApiStatusCode": answer.status, "RestApiResponse": document})
+
+    def _may_call(self, environment: Environment) -> bool:
+        now = self._clock()
+        with self._lock:
+            calls = self._of(environment).calls
+            while calls and calls[0] <= now - CALLS_WINDOW_S:
+                calls.popleft()
+            if len(calls) >= MAX_CALLS:
+                return False
+            calls.append(now)
+            return True
+
+    def _create_web_login_token(self, environment: Environment, caller: str) -> Answer:
+        port = self._web_port(caller, environment.region)
+        if port is None:
+            return error_answer(500, "InternalServerException", f"{caller} has no web port for {environment.region}.")
+        token = secrets.token_urlsafe(32)
+        with self._lock:
+            _keep(self._of(environment).tokens, token, now=self._clock(), life_s=TOKEN_S)
+        return json_answer(
+            200,
+            {
+                "WebToken": token,
+                "WebServerHostname": f"127.0.0.1:{port}",
+                "IamIdentity": f"arn:aws:iam::{ACCOUNT}:user/{caller}",
+                "AirflowIdentity": "admin",
+            },
+        )
+
+    def _log_in(self, environment: Environment, body: bytes) -> Answer:
+        token = parse_qs(body.decode(errors="replace")).get("token", [""])[0]
+        session = secrets.token_urlsafe(32)
+        now = self._clock()
+        with self._lock:
+            memory = self._of(environment)
+            if memory.tokens.pop(token, now) <= now:
+                return json_answer(403, {"detail": "The login token is unknown, used or expired."})
+            _keep(memory.sessions, session, now=now, life_s=SESSION_S)
+        # Airflow 2's web server keeps its session in "session"; "_token" is what both kinds of client here look for.
+        names = ("_token", "session") if environment.is_airflow_2 else ("_token",)
+        cookies = tuple(
+            ("Set-Cookie", f"{name}={session}; Path=/; HttpOnly; Max-Age={SESSION_S:.0f}") for name in names
+        )
+        return Answer(status=200, headers=(("Content-Type", "text/html; charset=utf-8"), *cookies))
+
+    def _has_session(self, environment: Environment, headers: Mapping[str, str]) -> bool:
+        try:
+            shown = {morsel.value for morsel in SimpleCookie(headers.get("cookie", "")).values()}
+        except CookieError:
+            shown = set()
+        kind, _, token = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer":
+            shown.add(token.strip())
+        now = self._clock()
+        with self._lock:
+            sessions = self._of(environment).sessions
+            return any(sessions.get(session, now) > now for session in shown)
+
+
+def _arn(environment: Environment) -> str:
+    return f"arn:aws:airflow:{environment.region}:{ACCOUNT}:environment/{environment.name}"
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    document = json.loads(body or b"{}")
+    if not isinstance(document, dict):
+        raise ValueError("The request body is not a JSON object.")
+    return document
+
+
+def _checked(asked: Mapping[str, Any]) -> tuple[str, str]:
+    path, method = asked.get("Path"), asked.get("Method")
+    if not (isinstance(path, str) and 1 <= len(path) <= MAX_PATH):
+        raise ValueError(
+            f"1 validation error detected: Value '{path}' at 'path' failed to satisfy constraint: "
+            f"Member must have length between 1 and {MAX_PATH}, inclusive"
+        )
+    if method not in _METHODS:
+        raise ValueError(
+            f"1 validation error detected: Value '{method}' at 'method' failed to satisfy constraint: "
+            f"Member must satisfy enum value set: [{', '.join(_METHODS)}]"
+        )
+    return path, method
+
+
+def _query(parameters: Any) -> str:
+    if not parameters:
+        return ""
+    if not isinstance(parameters, dict):
+        raise ValueError("QueryParameters is not a JSON object.")
+    pairs = [
+        (name, _text(value))
+        for name, values in parameters.items()
+        for value in (values if isinstance(values, list) else [values])
+    ]
+    return f"?{urlencode(pairs)}"
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _rest_error(status: int, document: object) -> Answer:
+    # Both kinds are HTTP 400, so botocore repeats neither.
+    code = "RestApiServerException" if status >= 500 else "RestApiClientException"
+    return error_answer(400, code, "", RestApiStatusCode=status, RestApiResponse=document)
+
+
+def _keep(memory: dict[str, float], key: str, *, now: float, life_s: float) -> None:
+    for old in [old for old, ends in memory.items() if ends <= now]:
+        del memory[old]
+    memory[key] = now + life_s
+
+
+def _call_airflow(
+    environment: Environment, method: str, path: str, body: bytes, *, timeout_s: float, content_type: str | None
+) -> Answer:
+    """Call the real Airflow. :raises OSError, HTTPException: it did not answer (in time)."""
+    at = urlsplit(environment.airflow_url)
+    headers = {"Authorization": environment.authorization, "Accept": "application/json"}
+    if content_type:
+        headers["Content-Type"] = content_type
+    # A connection each: after a kill and a revive there is none left over from before.
+    connection = HTTPConnection(at.hostname or "127.0.0.1", at.port or 80, timeout=timeout_s)
+    try:
+        connection.request(method, f"{at.path}{path}", body=body or None, headers=headers)
+        response = connection.getresponse()
+        return Answer(
+            status=response.status,
+            headers=(("Content-Type", response.headers.get("Content-Type", "application/json")),),
+            body=response.read(),
+        )
+    finally:
+        connection.close()

@@ -1,0 +1,130 @@
+"""Everything that a home needs before its Airflows can start: environments, databases, folders."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+
+import airflow_provider_mwaa_dr
+from airflow_provider_mwaa_dr.exceptions import DRError
+from airflow_provider_mwaa_dr.sandbox import airflow_settings, process
+from airflow_provider_mwaa_dr.sandbox.airflow_environment import AirflowEnvironment, provide
+from airflow_provider_mwaa_dr.sandbox.home import ACTIVE, CONTROL, USER, Blueprint, Home, Region, write_private_json
+from airflow_provider_mwaa_dr.sandbox.postgres import Postgres
+
+
+class Preparation:
+    """
+    The steps, each repeatable: what is there already is left alone.
+
+    :param say: is told what takes long, a line each.
+    """
+
+    def __init__(self, home: Home, postgres: Postgres, *, say: Callable[[str], object]) -> None:
+        self._home = home
+        self._postgres = postgres
+        self._say = say
+
+    def environments(self, blueprint: Blueprint, *, in_use: Collection[str]) -> None:
+        """
+        Make the environment of each Airflow version, with the provider of now.
+
+        :param in_use: Airflow versions in whose environment something runs; those are left as they are.
+        """
+        for version in blueprint.airflow_versions:
+            if version not in in_use:
+                provide(environment(self._home, version).bin.parent, version, say=self._say)
+
+    def databases(self, blueprint: Blueprint) -> None:
+        """Give every region, and the control environment, a database that its Airflow version has migrated."""
+        existing = set(self._postgres.databases())
+        wanted = {region.name: region.airflow_version for region in blueprint.regions.values()}
+        wanted[CONTROL] = blueprint.control_version
+        for name, version in wanted.items():
+            if name in existing:
+                continue
+            template = f"airflow-{version}"
+            if template not in existing:
+                self._make_template(template, blueprint, environment(self._home, version))
+                existing.add(template)
+            self._postgres.create_database(name, template=template)
+
+    def _make_template(self, template: str, blueprint: Blueprint, its: AirflowEnvironment) -> None:
+        """Make an empty database of one Airflow version; it takes seconds, a copy of it a tenth of one."""
+        self._say(f"creating the tables of Airflow {its.airflow_version}")
+        part = f"{template}-part"
+        self._postgres.drop_database(part)
+        self._postgres.create_database(part)
+        folder = self._home.path / "template" / its.airflow_version
+        region = next(region for region in blueprint.regions.values() if region.airflow_version == its.airflow_version)
+        self._write_configuration(folder, part, region, is_control=True)
+        commands = [["db", "migrate"]]
+        if its.major < 3:
+            names = {"username": USER, "password": blueprint.password, "role": "Admin", "email": "admin@example.com"}
+            names |= {"firstname": "Sandbox", "lastname": "Admin"}
+            commands.append(["users", "create", *(f"--{name}={value}" for name, value in names.items())])
+        for command in commands:
+            self._airflow(its, {"AIRFLOW_HOME": str(folder)}, command)
+        # Only now: an interrupted migration leaves no template that looks complete.
+        self._postgres.rename_database(part, template)
+
+    def _airflow(self, environment: AirflowEnvironment, variables: Mapping[str, str], command: Sequence[str]) -> None:
+        """Run an Airflow command to its end. :raises DRError: it failed; carries where its output is."""
+        log = self._home.log("setup", command[0])
+        session = process.start(
+            [environment.bin / "airflow", *command],
+            environment=airflow_settings.process_variables(variables, bin_folder=environment.bin),
+            log=log,
+        )
+        try:
+            code = process.wait(session)
+        except BaseException:
+            process.end([session], grace_s=0)
+            raise
+        if code != 0:
+            raise DRError(
+                f"airflow {command[0]} {command[1]} ended with {code}: {process.last_words(log)}",
+                advice=f"Its output is in {log}.",
+            )
+
+    def folders(self, blueprint: Blueprint, *, dags: Path | None) -> None:
+        """
+        Write every airflow.cfg, and put DAG files where they belong.
+
+        :param dags: copied into each region's DAGs folder; None: the example DAGs, where that folder is empty.
+        """
+        for region in blueprint.regions.values():
+            folder = self._home.region_folder(region.name)
+            self._write_configuration(folder, region.name, region, is_control=False)
+            write_private_json(folder / "passwords.json", {USER: blueprint.password})
+            if dags is not None or not any((folder / "dags").iterdir()):
+                _copy_folder(dags or example_dags(), folder / "dags")
+        control = self._home.region_folder(CONTROL)
+        self._write_configuration(control, CONTROL, blueprint.regions[ACTIVE], is_control=True)
+        _copy_folder(example_dags(), control / "dags")
+
+    def _write_configuration(self, folder: Path, database: str, region: Region, *, is_control: bool) -> None:
+        airflow_settings.write_configuration(
+            folder,
+            database_url=self._postgres.url(database),
+            async_url=self._postgres.url(database, driver="asyncpg"),
+            region=region,
+            is_control=is_control,
+        )
+
+
+def environment(home: Home, airflow_version: str) -> AirflowEnvironment:
+    """Return a home's environment of an Airflow version, made or not."""
+    return AirflowEnvironment(bin=home.path / f"airflow-{airflow_version}" / "bin", airflow_version=airflow_version)
+
+
+def example_dags() -> Path:
+    """Return the folder with the example DAGs: inside the wheel, or beside the package in a checkout."""
+    inside = Path(__file__).parent / "example_dags"
+    return inside if inside.is_dir() else Path(airflow_provider_mwaa_dr.__file__).parent.parent / "example_dags"
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))

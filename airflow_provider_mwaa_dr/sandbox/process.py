@@ -1,0 +1,175 @@
+"""
+Processes that outlive the command which started them, each in a session of its own.
+
+A SIGKILL of an Airflow scheduler alone leaves its LocalExecutor workers running, with command line and environment
+overwritten and process groups of their own. What they cannot leave is the session, so a session is what is ended here.
+A pid alone names nobody: it comes back. Every process is therefore remembered with its start time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from airflow_provider_mwaa_dr.exceptions import DRError
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+HAS_PROC = Path("/proc/self/stat").exists()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """
+    A process that leads a session, and with it everything that it starts.
+
+    :param pid: of the leader; also the session's id, which the kernel gives to nobody else while a member lives.
+    :param started: when, in the operating system's own words; empty when it was gone before it could be asked.
+    """
+
+    pid: int
+    started: str
+
+
+def start(arguments: Sequence[str | os.PathLike[str]], *, environment: Mapping[str, str], log: Path) -> Session:
+    """
+    Start a process in a session of its own, output appended to *log*, input closed. It outlives the caller.
+
+    :raises OSError: the program does not exist or may not be executed.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    words = [os.fspath(argument) for argument in arguments]
+    # Not subprocess: a Popen object warns when it is dropped while its process runs, which is the whole idea here.
+    pid = os.posix_spawn(
+        words[0],
+        words,
+        dict(environment),
+        setsid=True,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, os.fspath(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+    )
+    return Session(pid=pid, started=_started(pid) or "")
+
+
+def is_alive(session: Session) -> bool:
+    """Whether the leader itself runs. A zombie does not."""
+    _reap(session.pid)
+    return bool(session.started) and _started(session.pid) == session.started
+
+
+def wait(session: Session) -> int:
+    """Return the exit code of a leader that this process started; negative for the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(session.pid, 0)[1])
+
+
+def last_words(log: Path) -> str:
+    """Return the end of a process's output, for an error message."""
+    text = log.read_text(errors="replace").strip() if log.exists() else ""
+    return "\n".join(text.splitlines()[-15:]) or "(no output)"
+
+
+def members(session: Session) -> Sequence[int]:
+    """
+    Return the processes of the session, also those whose leader is gone.
+
+    Empty when the leader's pid belongs to somebody else by now: then no member is left, or the kernel would not have
+    given it away.
+    """
+    leader = _started(session.pid)
+    if not session.started or (leader is not None and leader != session.started):
+        return ()
+    if session.started.partition(" ")[0] != _boot():
+        return ()
+    return tuple(pid for pid in _all_pids() if _session_id(pid) == session.pid and _started(pid) is not None)
+
+
+def end(sessions: Iterable[Session], *, grace_s: float, sleep: Callable[[float], None] = time.sleep) -> None:
+    """
+    End *sessions* to the last process: SIGTERM to the leaders, after *grace_s* SIGKILL to all until none is left.
+
+    Repeatable; sessions that are gone are nothing to do. With *grace_s* 0 there is only SIGKILL.
+
+    :raises DRError: something survived ten seconds of SIGKILL (uninterruptible, or not ours to kill).
+    """
+    left = list(sessions)
+    if grace_s > 0:
+        for session in left:
+            if is_alive(session):
+                _signal(session.pid, signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
+        while any(members(session) for session in left) and time.monotonic() < deadline:
+            for session in left:
+                _reap(session.pid)
+            sleep(0.1)
+    deadline = time.monotonic() + 10
+    while True:
+        # A member may be forking while the list is made, so one empty look is needed after the last kill.
+        living = [pid for session in left for pid in members(session)]
+        if not living:
+            return
+        for pid in living:
+            _signal(pid, signal.SIGKILL)
+        for session in left:
+            _reap(session.pid)
+        if time.monotonic() > deadline:
+            raise DRError(
+                f"Processes {living} did not end within 10 s of SIGKILL.",
+                advice="Look at them with ps; they belong to another user or hang in the kernel.",
+            )
+        sleep(0.02)
+
+
+def _signal(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def _reap(pid: int) -> None:
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def _boot() -> str:
+    """Return what tells this uptime of the machine from others; start times repeat after a reboot."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return "-"
+
+
+def _started(pid: int) -> str | None:
+    """Return the start time of a process; None when there is none, or only its zombie."""
+    if HAS_PROC:
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        except OSError:
+            return None
+        # The command name is in brackets and may hold anything, brackets too.
+        fields = stat.rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else f"{_boot()} {fields[19]}"
+    answer = subprocess.run(
+        ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+    ).stdout.split(maxsplit=1)
+    return None if not answer or answer[0].startswith("Z") else f"{_boot()} {answer[1].strip()}"
+
+
+def _session_id(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
+
+
+def _all_pids() -> Sequence[int]:
+    if HAS_PROC:
+        return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    answer = subprocess.run(["ps", "-axo", "pid="], capture_output=True, text=True, check=True).stdout
+    return [int(line) for line in answer.split()]

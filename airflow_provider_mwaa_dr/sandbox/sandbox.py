@@ -1,0 +1,497 @@
+"""Two Airflows and an AWS on one machine: starting, killing, reviving and stopping them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+import airflow_provider_mwaa_dr
+from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError, RefusedError
+from airflow_provider_mwaa_dr.sandbox import airflow_settings, faults, health, process
+from airflow_provider_mwaa_dr.sandbox.airflow_environment import (
+    DEFAULT_VERSION,
+    constraints,
+    major,
+)
+from airflow_provider_mwaa_dr.sandbox.description import aws_config, sandbox_json
+from airflow_provider_mwaa_dr.sandbox.faults import ALL_SERVICES, FaultKind
+from airflow_provider_mwaa_dr.sandbox.home import (
+    ACTIVE,
+    CONTROL,
+    REGIONS,
+    USER,
+    Blueprint,
+    Home,
+    Region,
+    is_free,
+    new_blueprint,
+    write_private_json,
+)
+from airflow_provider_mwaa_dr.sandbox.postgres import Postgres
+from airflow_provider_mwaa_dr.sandbox.preparation import Preparation, environment
+from airflow_provider_mwaa_dr.sandbox.process import Session
+from airflow_provider_mwaa_dr.sandbox.state_table import StateTable
+
+AWS = "aws"
+AWS_SERVER = "aws-server"
+START_DEADLINE_S = 420.0
+
+
+class Sandbox:
+    """
+    The sandbox in the folder *home*. Everything it knows is in that folder: any process may take the next step.
+
+    :param say: is told what happens, one line each, as it happens; by default nobody is.
+    """
+
+    def __init__(self, home: Path | str, *, say: Callable[[str], object] = str) -> None:
+        self.home = Home(Path(home))
+        self.say = say
+        self.postgres = Postgres(self.home.path / "postgres" / "data")
+
+    @property
+    def faults_file(self) -> Path:
+        """Return the fault table that the emulated AWS obeys."""
+        return self.home.path / "aws" / "faults.json"
+
+    def up(
+        self,
+        *,
+        airflow: Mapping[str, str] | str | None = None,
+        dags: Path | None = None,
+        executor: str = "LocalExecutor",
+        schedulers: int = 1,
+        dr: Mapping[str, str] | None = None,
+    ) -> Mapping[str, Any]:
+        """
+        Return the description of a sandbox in which both regions are healthy, starting what does not run.
+
+        Repeatable: what runs is left alone, what is missing is started, a killed region is revived. When it ends early
+        (an error, Ctrl-C) it stops what it started itself.
+
+        :param airflow: Airflow version of all regions, or by region. Fixed for a home once it is made.
+        :param dags: copied into each region's own DAGs folder; None: the example DAGs, where that folder is empty.
+        :param dr: settings in ``[dr]`` that differ from the sandbox's own. Fixed for a home once it is made.
+        :return: the content of ``sandbox.json``.
+        :raises ConfigError: a version that the sandbox does not have, or a folder that is no sandbox's.
+        :raises RefusedError: the home is made of something else than what is asked for, or another command is at work.
+        :raises DRError: something did not come up; says what, and where its log is.
+        """
+        if dags is not None and not dags.is_dir():
+            raise ConfigError(f"{dags} is not a folder.", option="--dags", advice="Name a folder with DAG files.")
+        versions = _requested_versions(airflow)
+        with self.home.locked(), self._undone_on_failure():
+            blueprint = self._blueprint(versions, executor=executor, schedulers=schedulers, dr=dr or {})
+            if self.is_up():
+                self.say(f"both regions run already in {self.home}")
+            elif not self._living_sessions():
+                blueprint = self._with_usable_ports(blueprint)
+            started_aws = self._start_aws(blueprint)
+            if self.postgres.start():
+                self.say("PostgreSQL is up")
+            prepare = Preparation(self.home, self.postgres, say=self.say)
+            in_use = {blueprint.regions[name].airflow_version for name in REGIONS if self._living_sessions(name)}
+            prepare.environments(blueprint, in_use=in_use)
+            prepare.databases(blueprint)
+            self._await_aws()
+            if started_aws:
+                self.say(f"AWS is up on port {blueprint.callers[CONTROL]} (control)")
+            self._state_table(blueprint).ensure(active=ACTIVE, saved=self._saved_table, say=self.say)
+            prepare.folders(blueprint, dags=dags)
+            for region in REGIONS:
+                if not self._living_sessions(region):
+                    self._lift_kill(region)
+            blueprint = self._start_regions(blueprint, REGIONS)
+            return self._describe(blueprint)
+
+    def kill(self, region: str) -> Mapping[str, Any]:
+        """
+        End all of a region's Airflow at once, without an orphan, and black-hole its AWS. Repeatable.
+
+        :return: the content of ``sandbox.json``.
+        :raises ConfigError: no such region, or no sandbox here.
+        """
+        self._region(self.home.blueprint(), region)
+        with self.home.locked():
+            blueprint = self.home.blueprint()
+            faults.change(
+                self.faults_file,
+                lambda table: faults.add(table, region=region, service=ALL_SERVICES, fault=FaultKind.BLACKHOLE),
+            )
+            process.end(self.home.sessions().get(region, {}).values(), grace_s=0)
+            self.home.forget(region)
+            self.say(f"{region}: killed, its AWS is a black hole")
+            return self._describe(blueprint)
+
+    def revive(self, region: str) -> Mapping[str, Any]:
+        """
+        Bring a region back on its ports, with its AWS; returns when it is healthy. Repeatable.
+
+        :return: the content of ``sandbox.json``.
+        :raises ConfigError: no such region, or no sandbox here.
+        :raises RefusedError: the sandbox is down.
+        :raises DRError: the region did not come up.
+        """
+        self._region(self.home.blueprint(), region)
+        with self.home.locked(), self._undone_on_failure():
+            blueprint = self.home.blueprint()
+            if not (self._aws_lives() and self.postgres.is_running()):
+                raise RefusedError(f"The sandbox in {self.home} is down.", advice="Start it: mwaa-dr sandbox up")
+            self._lift_kill(region)
+            blueprint = self._start_regions(blueprint, [region])
+            return self._describe(blueprint)
+
+    def fault(
+        self, region: str, service: str, fault: str, *, from_caller: str | None = None, to_target: str | None = None
+    ) -> Sequence[faults.Fault]:
+        """
+        Add a fault to a region's AWS, or lift it (``none``), and return the table of faults.
+
+        :param fault: as on the command line: ``refuse``, ``blackhole``, ``delay:S``, ``throttle``, ``error``, ``none``.
+        :raises ConfigError: no such region, caller or fault.
+        """
+        blueprint = self.home.blueprint()
+        self._region(blueprint, region)
+        for name, value in (("--from", from_caller), ("--to", to_target)):
+            if value is not None and value not in blueprint.callers:
+                raise ConfigError(
+                    f"{value} calls nobody here.", option=name, advice=f"Allowed are {', '.join(blueprint.callers)}."
+                )
+        kind = faults.parse_fault(fault)
+        if kind is None:
+            return faults.change(
+                self.faults_file,
+                lambda table: faults.remove(
+                    table, region=region, service=service, from_caller=from_caller, to_target=to_target
+                ),
+            )
+        return faults.change(
+            self.faults_file,
+            lambda table: faults.add(
+                table,
+                region=region,
+                service=service,
+                fault=kind[0],
+                seconds=kind[1],
+                from_caller=from_caller,
+                to_target=to_target,
+            ),
+        )
+
+    def down(self, *, purge: bool = False) -> bool:
+        """
+        Stop what the sandbox started, only that. Repeatable.
+
+        :param purge: remove the home as well.
+        :return: whether anything had to be stopped or removed.
+        :raises ConfigError: the folder is no sandbox's home; nothing was touched.
+        """
+        if not self.home.path.exists():
+            return False
+        with self.home.locked():
+            changed = self._stop_all()
+            if self.home.sandbox_json.exists() and not purge:
+                self._describe(self.home.blueprint())
+        if purge:
+            self.home.remove()
+            self.say(f"removed {self.home}")
+        return changed or purge
+
+    def is_up(self) -> bool:
+        """Whether AWS, databases and every process of both regions run. Says nothing about their health."""
+        if not self.home.is_made:
+            return False
+        blueprint = self.home.blueprint()
+        return (
+            all(self._lives(region, blueprint) for region in REGIONS)
+            and self._aws_lives()
+            and self.postgres.is_running()
+        )
+
+    def description(self) -> Mapping[str, Any]:
+        """
+        Return the content of ``sandbox.json``.
+
+        :raises ConfigError: no sandbox was ever up here.
+        """
+        self.home.blueprint()
+        try:
+            content: Mapping[str, Any] = json.loads(self.home.sandbox_json.read_text())
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"The sandbox in {self.home} has never been up.", option="--home", advice="Run mwaa-dr sandbox up."
+            ) from error
+        return content
+
+    def addresses(self) -> Sequence[str]:
+        """Return a line for each user interface: where it is, and how to log in."""
+        blueprint = self.home.blueprint()
+        return [
+            f"{region.name}  Airflow {region.airflow_version}  {region.airflow_url}  {USER} / {blueprint.password}"
+            for region in blueprint.regions.values()
+        ]
+
+    # Making.
+
+    def _blueprint(
+        self, versions: Mapping[str, str], *, executor: str, schedulers: int, dr: Mapping[str, str]
+    ) -> Blueprint:
+        if not self.home.is_made:
+            complete = {region: versions.get(region, DEFAULT_VERSION) for region in REGIONS}
+            blueprint = new_blueprint(versions=complete, executor=executor, schedulers=schedulers, dr=dr)
+            self.home.make(blueprint)
+            return blueprint
+        blueprint = self.home.blueprint()
+        for region, version in versions.items():
+            made = blueprint.regions[region].airflow_version
+            if made != version:
+                raise RefusedError(
+                    f"The sandbox in {self.home} has Airflow {made} in {region}, not {version}.",
+                    advice="Remove it with mwaa-dr sandbox down --purge, or name another --home.",
+                )
+        return blueprint
+
+    def _with_usable_ports(self, blueprint: Blueprint) -> Blueprint:
+        """Return the blueprint, with other ports if somebody took one of them while the sandbox was down."""
+        ports = [
+            *(region.port for region in blueprint.regions.values()),
+            *blueprint.callers.values(),
+            *(port for targets in blueprint.web.values() for port in targets.values()),
+        ]
+        taken = [port for port in ports if not is_free(port)]
+        if not taken:
+            return blueprint
+        self.say(f"port {taken[0]} is in use by somebody else; choosing new ports")
+        fresh = new_blueprint(versions=dict.fromkeys(REGIONS, ""), executor="", schedulers=1, dr={})
+        regions = {name: replace(region, port=fresh.regions[name].port) for name, region in blueprint.regions.items()}
+        blueprint = replace(blueprint, regions=regions, callers=fresh.callers, web=fresh.web)
+        self.home.make(blueprint)
+        return blueprint
+
+    # Starting and stopping.
+
+    def _start_aws(self, blueprint: Blueprint) -> bool:
+        """Start the emulated AWS unless it runs, and return whether it had to be started."""
+        write_private_json(self.home.path / "aws" / "config.json", aws_config(blueprint))
+        if self._aws_lives():
+            return False
+        log = self.home.log(AWS, AWS_SERVER)
+        log.unlink(missing_ok=True)
+        variables = airflow_settings.process_variables({}, bin_folder=Path(sys.executable).parent)
+        package_parent = str(Path(airflow_provider_mwaa_dr.__file__).parent.parent)
+        session = process.start(
+            [sys.executable, "-m", "airflow_provider_mwaa_dr.sandbox.aws_server", "--home", str(self.home)],
+            environment={**variables, "PYTHONPATH": package_parent},
+            log=log,
+        )
+        self.home.remember(AWS, AWS_SERVER, session)
+        return True
+
+    def _await_aws(self) -> None:
+        session = self.home.sessions()[AWS][AWS_SERVER]
+        log = self.home.log(AWS, AWS_SERVER)
+        self._await(
+            lambda: [] if "ready" in log.read_text(errors="replace").splitlines() else ["emulated AWS"],
+            {AWS_SERVER: session},
+            owner=AWS,
+        )
+
+    def _start_regions(self, blueprint: Blueprint, names: Sequence[str]) -> Blueprint:
+        """Start what does not run of the named regions, side by side, and return when all of them are healthy."""
+        since = {}
+        for name in names:
+            region = blueprint.regions[name]
+            started = self._start_region(blueprint, region)
+            # Heartbeats older than the processes are those of processes that were killed.
+            since[name] = datetime.now(timezone.utc) - (timedelta() if started else timedelta(seconds=30))
+            if started:
+                self.say(f"{name}: starting {', '.join(started)} (Airflow {region.airflow_version})")
+        waiting = {name: f"{name}: healthy" for name in names}
+        progress = {name: health.Parsing(self.home.region_folder(name) / "dags") for name in names}
+
+        def lacking() -> Sequence[str]:
+            lacks = []
+            for name in list(waiting):
+                what = health.missing(blueprint.regions[name], since=since[name])
+                if not what:
+                    what = progress[name].missing(self.postgres, name, say=self.say)
+                if what:
+                    lacks.append(f"{name}: {', '.join(what)}")
+                else:
+                    self.say(waiting.pop(name))
+            return lacks
+
+        sessions = {
+            f"{name} {component}": session
+            for name in names
+            for component, session in self.home.sessions()[name].items()
+        }
+        self._await(lacking, sessions, owner="")
+        regions = dict(blueprint.regions)
+        for name in names:
+            if major(regions[name].airflow_version) >= 3 and not regions[name].token:
+                regions[name] = replace(regions[name], token=health.token(regions[name], blueprint.password))
+        blueprint = replace(blueprint, regions=regions)
+        self.home.make(blueprint)
+        write_private_json(self.home.path / "aws" / "config.json", aws_config(blueprint))
+        return blueprint
+
+    def _start_region(self, blueprint: Blueprint, region: Region) -> Sequence[str]:
+        """Start the components of a region that do not run, and return their names."""
+        bin_folder = environment(self.home, region.airflow_version).bin
+        variables = airflow_settings.process_variables(
+            airflow_settings.airflow_variables(blueprint, self.home.region_folder(region.name), region=region),
+            bin_folder=bin_folder,
+        )
+        known = self.home.sessions().get(region.name, {})
+        started = []
+        for component, arguments in airflow_settings.components(region).items():
+            if component in known and process.is_alive(known[component]):
+                continue
+            if component in known:
+                process.end([known[component]], grace_s=0)
+            session = process.start(
+                [bin_folder / "airflow", *arguments],
+                environment=variables,
+                log=self.home.log(region.name, component),
+            )
+            self.home.remember(region.name, component, session)
+            started.append(component)
+        return started
+
+    def _await(self, lacking: Callable[[], Sequence[str]], sessions: Mapping[str, Session], *, owner: str) -> None:
+        """
+        Wait until nothing is lacking.
+
+        :raises DRError: a process ended meanwhile, or the deadline passed; says what was lacking and where logs are.
+        """
+        deadline = time.monotonic() + START_DEADLINE_S
+        while True:
+            dead = [name for name, session in sessions.items() if not process.is_alive(session)]
+            if dead:
+                where, _, component = dead[0].rpartition(" ")
+                log = self.home.log(where or owner, component)
+                raise DRError(
+                    f"{dead[0]} ended while starting: {process.last_words(log)}", advice=f"Its output is in {log}."
+                )
+            lacks = lacking()
+            if not lacks:
+                return
+            if time.monotonic() > deadline:
+                raise DRError(
+                    f"Not up after {START_DEADLINE_S:.0f} s: {'; '.join(lacks)}.",
+                    advice=f"Their output is in {self.home.path / 'logs'}.",
+                )
+            time.sleep(0.3)
+
+    def _lift_kill(self, region: str) -> None:
+        if faults.load(self.faults_file):
+            faults.change(self.faults_file, lambda table: faults.remove(table, region=region))
+
+    @contextmanager
+    def _undone_on_failure(self) -> Iterator[None]:
+        """Stop what was started inside, and only that, when it does not end well."""
+        before = {session for sessions in self.home.sessions().values() for session in sessions.values()}
+        postgres_ran = self.postgres.folder.exists() and self.postgres.is_running()
+        try:
+            yield
+        except BaseException:
+            started = [
+                session
+                for sessions in self.home.sessions().values()
+                for session in sessions.values()
+                if session not in before
+            ]
+            started_postgres = not postgres_ran and self.postgres.folder.exists() and self.postgres.is_running()
+            if started or started_postgres:
+                self.say("stopping what was started")
+            process.end(started, grace_s=0)
+            if started_postgres:
+                self.postgres.stop()
+            raise
+
+    def _state_table(self, blueprint: Blueprint) -> StateTable:
+        return StateTable(airflow_settings.driver_variables(blueprint))
+
+    @property
+    def _saved_table(self) -> Path:
+        return self.home.path / "aws" / "state-table.json"
+
+    def _stop_all(self) -> bool:
+        living = self._living_sessions()
+        if living:
+            self.say(f"stopping {len(living)} processes")
+        owners = self.home.sessions()
+        # First those who use a database or the AWS, then these.
+        process.end(
+            [session for owner, known in owners.items() if owner != AWS for session in known.values()], grace_s=2
+        )
+        if self._aws_lives():
+            with suppress(BotoCoreError, ClientError):  # never up, or a fault: then the next start begins anew
+                self._state_table(self.home.blueprint()).save(self._saved_table)
+        process.end(owners.get(AWS, {}).values(), grace_s=2)
+        for owner in owners:
+            self.home.forget(owner)
+        postgres_ran = self.postgres.folder.exists() and self.postgres.is_running()
+        if postgres_ran:
+            self.postgres.stop()
+        return bool(living) or postgres_ran
+
+    def _living_sessions(self, owner: str | None = None) -> Sequence[Session]:
+        """Return the sessions of which a process is left, of one owner or of all."""
+        return [
+            session
+            for name, known in self.home.sessions().items()
+            if owner in {None, name}
+            for session in known.values()
+            if process.members(session)
+        ]
+
+    def _lives(self, region: str, blueprint: Blueprint) -> bool:
+        known = self.home.sessions().get(region, {})
+        return all(
+            component in known and process.is_alive(known[component])
+            for component in airflow_settings.components(blueprint.regions[region])
+        )
+
+    def _aws_lives(self) -> bool:
+        session = self.home.sessions().get(AWS, {}).get(AWS_SERVER)
+        return session is not None and process.is_alive(session)
+
+    def _region(self, blueprint: Blueprint, name: str) -> Region:
+        try:
+            return blueprint.regions[name]
+        except KeyError as error:
+            raise ConfigError(
+                f"The sandbox has no region {name}.", option="region", advice=f"It has {', '.join(REGIONS)}."
+            ) from error
+
+    def _describe(self, blueprint: Blueprint) -> Mapping[str, Any]:
+        """Write ``sandbox.json``, the contract with other programs, and return its content."""
+        active = self._state_table(blueprint).active_region() if self._aws_lives() else None
+        content = sandbox_json(self.home, blueprint, self.postgres, active_region=active)
+        write_private_json(self.home.sandbox_json, content)
+        return content
+
+
+def _requested_versions(airflow: Mapping[str, str] | str | None) -> Mapping[str, str]:
+    """Return the Airflow versions asked for, by region. :raises ConfigError: the sandbox lacks one, or a region."""
+    versions = dict.fromkeys(REGIONS, airflow) if isinstance(airflow, str) else dict(airflow or {})
+    if unknown := set(versions) - set(REGIONS):
+        raise ConfigError(
+            f"The sandbox has no region {', '.join(sorted(unknown))}.",
+            option="--airflow",
+            advice=f"It has {', '.join(REGIONS)}.",
+        )
+    for version in versions.values():
+        constraints(version)
+    return versions

@@ -1,0 +1,102 @@
+"""The state table in the emulated AWS, which forgets everything when it stops."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from boto3.session import Session
+
+from airflow_provider_mwaa_dr.aws.clock import SystemClock
+from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
+from airflow_provider_mwaa_dr.core.config import DRConfig, environment_texts, parse_config
+from airflow_provider_mwaa_dr.core.initialization import initialize, plan_initialization
+from airflow_provider_mwaa_dr.exceptions import StateError
+from airflow_provider_mwaa_dr.sandbox.home import write_private_json
+
+KEY = "state_id"
+
+
+class StateTable:
+    """
+    The state table as the control environment sees it.
+
+    :param variables: the environment in which ``mwaa-dr`` acts on the sandbox; this process's own is not looked at.
+    """
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._config: DRConfig = parse_config(environment_texts(variables))
+        self._session = _EndpointSession(variables)
+        self.store = DynamoDBStateStore(
+            self._config.state_table, self._config.replicas, clock=SystemClock(), session=self._session
+        )
+
+    def ensure(self, *, active: str, saved: Path, say: Callable[[str], object]) -> None:
+        """
+        Create the table where it is missing, with what was *saved*, else as ``mwaa-dr init --active`` does. Repeatable.
+
+        :param active: the region that a new set begins with; an existing set keeps its own.
+        :raises StateError: the emulated AWS does not answer.
+        """
+        client = self._client()
+        if self._config.state_table not in client.list_tables()["TableNames"]:
+            client.create_table(
+                TableName=self._config.state_table,
+                AttributeDefinitions=[{"AttributeName": KEY, "AttributeType": "S"}],
+                KeySchema=[{"AttributeName": KEY, "KeyType": "HASH"}],
+                BillingMode="PAY_PER_REQUEST",
+            )
+            if saved.exists():
+                for item in json.loads(saved.read_text()):
+                    client.put_item(TableName=self._config.state_table, Item=item)
+        plan = plan_initialization(
+            self.store,
+            active_region=None if self.active_region() else active,
+            environments=self._config.environments,
+            lease_s=self._config.lease_s,
+            by=f"{getpass.getuser()} (mwaa-dr sandbox up)",
+            at=SystemClock().now(),
+        )
+        if plan.changes_something:
+            initialize(self.store, plan)
+            say(f"state table: {plan.state.active_region} is active, epoch {plan.state.epoch}")
+
+    def save(self, path: Path) -> None:
+        """Write the table's items to *path*, for the next start."""
+        items: list[Any] = []
+        for page in (
+            self._client().get_paginator("scan").paginate(TableName=self._config.state_table, ConsistentRead=True)
+        ):
+            items += page["Items"]
+        write_private_json(path, items)
+
+    def active_region(self) -> str | None:
+        """Return the active region; None when there is no state, or no answer."""
+        try:
+            return self.store.read().active_region
+        except StateError:
+            return None
+
+    def _client(self) -> Any:
+        # Not the provider's own client: setting up a table on a busy machine may take longer than a second.
+        return self._session.client("dynamodb", region_name=self._config.state_table_region)
+
+
+class _EndpointSession(Session):
+    """A boto3 session whose clients talk to one endpoint, whatever AWS_ENDPOINT_URL says here."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        super().__init__(
+            aws_access_key_id=variables["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
+            region_name=variables["AWS_DEFAULT_REGION"],
+        )
+        self._endpoint_url = variables["AWS_ENDPOINT_URL"]
+
+    def client(self, *arguments: Any, **options: Any) -> Any:
+        """Return a client for the endpoint."""
+        create: Any = super().client  # the overloads of boto3's type stubs want literal service names
+        return create(*arguments, **options, endpoint_url=self._endpoint_url)

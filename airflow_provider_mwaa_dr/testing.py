@@ -1,0 +1,468 @@
+"""
+Fakes of everything the provider needs from the world, for our tests and for yours.
+
+They keep the promises of :mod:`airflow_provider_mwaa_dr.core.ports`; the contract suite (tests/contract) runs the same
+tests against them and against the adapters for AWS. Nothing here sleeps, opens a socket or starts a thread: time is a
+:class:`ManualClock`, and what is to happen "meanwhile" is scheduled on it.
+
+.. code-block:: python
+
+    clock = ManualClock()
+    store = InMemoryStateStore()
+    ohio = FakeEnvironment("us-east-2", dags=["orders", "billing"], clock=clock)
+    ohio.add_run("orders", "scheduled__1", seconds=30)
+    clock.after(10, lambda: setattr(ohio, "unreachable", True))
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from airflow_provider_mwaa_dr.core.ports import (
+    AgentStatus,
+    DagInfo,
+    DagSet,
+    EnvironmentStatus,
+    FailoverRecord,
+    Observation,
+    Registration,
+    RunInfo,
+)
+from airflow_provider_mwaa_dr.core.state import DRState
+from airflow_provider_mwaa_dr.exceptions import (
+    IncompleteError,
+    MwaaRequestError,
+    MwaaUnreachableError,
+    StaleStateError,
+    StateNotFoundError,
+    StateUnreachableError,
+)
+
+__all__ = ["FakeEnvironment", "InMemoryStateStore", "ManualClock"]
+
+
+class ManualClock:
+    """
+    A :class:`~airflow_provider_mwaa_dr.core.ports.Clock` that moves only when told to, or slept on.
+
+    ``monotonic``, ``now`` and ``sleep`` move together. Callbacks fire in the order of their times, each at exactly its
+    time, in the thread that moves the clock; one may schedule another.
+
+    :param start: aware UTC time at which the clock starts.
+    """
+
+    def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=timezone.utc)) -> None:
+        self._start = start
+        self._elapsed_s = 0.0
+        self._due: list[tuple[float, int, Callable[[], object]]] = []
+        self._order = itertools.count()
+        self._lock = threading.RLock()
+
+    def monotonic(self) -> float:
+        """Return the seconds since the clock was made."""
+        return self._elapsed_s
+
+    def now(self) -> datetime:
+        """Return the aware UTC time."""
+        return self._start + timedelta(seconds=self._elapsed_s)
+
+    def sleep(self, seconds: float) -> None:
+        """Advance; returns at once."""
+        self.advance(seconds)
+
+    def advance(self, seconds: float) -> None:
+        """Move on by *seconds*, firing what falls due on the way."""
+        with self._lock:
+            until = self._elapsed_s + max(0.0, seconds)
+            while self._due and self._due[0][0] <= until:
+                at, _, callback = heapq.heappop(self._due)
+                self._elapsed_s = max(self._elapsed_s, at)
+                callback()
+            # A callback may have slept itself.
+            self._elapsed_s = max(self._elapsed_s, until)
+
+    def after(self, seconds: float, callback: Callable[[], object]) -> None:
+        """Call *callback* once the clock has moved on by *seconds*."""
+        with self._lock:
+            heapq.heappush(self._due, (self._elapsed_s + seconds, next(self._order), callback))
+
+
+@dataclass(slots=True, kw_only=True)
+class _Table:
+    """What all peers of one store share."""
+
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    state: DRState | None = None
+    reconciled: dict[str, int] = field(default_factory=dict)
+    registrations: dict[str, Registration] = field(default_factory=dict)
+    agents: dict[tuple[str, str], AgentStatus] = field(default_factory=dict)
+    fences: dict[str, datetime] = field(default_factory=dict)
+    sets: dict[str, DagSet] = field(default_factory=dict)
+    snapshots: dict[str, DagSet] = field(default_factory=dict)
+    records: dict[str, FailoverRecord] = field(default_factory=dict)
+
+
+class InMemoryStateStore:
+    """
+    A :class:`~airflow_provider_mwaa_dr.core.ports.StateStore` in memory; thread-safe, each call atomic.
+
+    :ivar unreachable: while True, every call raises StateUnreachableError and changes nothing.
+    :ivar lose_answers: the next so many ``write`` calls land and raise StateUnreachableError all the same, as when the
+        table is cut off between the write and its answer.
+    :ivar before_write: called with the state before each ``write`` looks at the condition; the place from which a test
+        lets somebody else write first.
+    :ivar calls: names of the methods called, in order.
+    """
+
+    def __init__(self, state: DRState | None = None) -> None:
+        self._table = _Table(state=state)
+        self._observed: dict[str, int | None] = {}
+        self.unreachable = False
+        self.lose_answers = 0
+        self.before_write: Callable[[DRState], object] | None = None
+        self.calls: list[str] = []
+
+    def peer(self) -> InMemoryStateStore:
+        """Return another caller's way to the same table, with faults of its own."""
+        other = InMemoryStateStore()
+        other._table = self._table
+        return other
+
+    @property
+    def state(self) -> DRState | None:
+        """The stored state, whatever faults are switched on."""
+        return self._table.state
+
+    def _reach(self, method: str) -> AbstractContextManager[bool]:
+        self.calls.append(method)
+        if self.unreachable:
+            raise StateUnreachableError(f"The state table did not answer {method}: unreachable is switched on.")
+        return self._table.lock
+
+    def observe(self, region: str) -> Observation:
+        """Return state and *region*'s reconciled epoch."""
+        with self._reach("observe"):
+            self._observed[region] = self._table.reconciled.get(region)
+            return Observation(state=self._table.state, reconciled_epoch=self._observed[region])
+
+    def read(self) -> DRState:
+        """Return the state. :raises StateNotFoundError: there is none."""
+        with self._reach("read"):
+            if self._table.state is None:
+                raise StateNotFoundError("The store holds no state item.", advice="Run mwaa-dr init.")
+            return self._table.state
+
+    def write(self, state: DRState, *, expected_version: int | None) -> None:
+        """Write *state* if the stored version is *expected_version*. :raises StaleStateError: it is not."""
+        if self.before_write is not None:
+            self.before_write(state)
+        with self._reach("write"):
+            found = self._table.state
+            if (found.version if found is not None else None) != expected_version:
+                raise StaleStateError(expected_version, found)
+            self._table.state = state
+            if self.lose_answers > 0:
+                self.lose_answers -= 1
+                raise StateUnreachableError("The answer of a write was lost: lose_answers is switched on.")
+
+    def register(self, registration: Registration) -> None:
+        """Name an environment of the set."""
+        with self._reach("register"):
+            self._table.registrations[registration.region] = registration
+
+    def registrations(self, regions: Collection[str] = ()) -> Mapping[str, Registration]:
+        """Return the named environments by region."""
+        with self._reach("registrations"):
+            found = self._table.registrations
+            return {region: found[region] for region in sorted(found) if not regions or region in regions}
+
+    def put_agent(self, status: AgentStatus) -> None:
+        """
+        Write a heartbeat, and the reconciled epoch when the status carries one.
+
+        An agent whose last ``observe`` is out of date does not take back the epoch that another one has settled since.
+        """
+        with self._reach("put_agent"):
+            self._table.agents[status.region, status.job] = status
+            stored = self._table.reconciled.get(status.region)
+            if status.reconciled_epoch is not None and self._observed.get(status.region, stored) == stored:
+                self._table.reconciled[status.region] = status.reconciled_epoch
+                self._observed[status.region] = status.reconciled_epoch
+
+    def agents(self, region: str) -> Sequence[AgentStatus]:
+        """Return the last heartbeat of each scheduler, sorted by job."""
+        with self._reach("agents"):
+            return [status for key, status in sorted(self._table.agents.items()) if key[0] == region]
+
+    def forget_agent(self, region: str, job: str) -> None:
+        """Drop the heartbeat of a scheduler that is gone for good."""
+        with self._reach("forget_agent"):
+            self._table.agents.pop((region, job), None)
+
+    def put_fence(self, region: str, at: datetime) -> None:
+        """Note that a worker of *region* loaded the fence."""
+        with self._reach("put_fence"):
+            self._table.fences[region] = at
+
+    def fence(self, region: str) -> datetime | None:
+        """Return when a worker of *region* last noted its fence."""
+        with self._reach("fence"):
+            return self._table.fences.get(region)
+
+    def put_set(self, dag_set: DagSet) -> DagSet:
+        """Record a wanted set once; one that is there is returned, not changed."""
+        with self._reach("put_set"):
+            return self._table.sets.setdefault(dag_set.id, _sorted(dag_set))
+
+    def get_set(self, set_id: str) -> DagSet | None:
+        """Return a recorded set."""
+        with self._reach("get_set"):
+            return self._table.sets.get(set_id)
+
+    def put_snapshot(self, dag_set: DagSet) -> None:
+        """Replace the region's snapshot."""
+        with self._reach("put_snapshot"):
+            self._table.snapshots[dag_set.region] = _sorted(dag_set)
+
+    def get_snapshot(self, region: str) -> DagSet | None:
+        """Return the region's last snapshot."""
+        with self._reach("get_snapshot"):
+            return self._table.snapshots.get(region)
+
+    def put_record(self, record: FailoverRecord) -> None:
+        """Write, or overwrite, what a failover has done so far."""
+        with self._reach("put_record"):
+            self._table.records[record.id] = record
+
+    def get_record(self, record_id: str) -> FailoverRecord | None:
+        """Return one record."""
+        with self._reach("get_record"):
+            return self._table.records.get(record_id)
+
+    def records(self) -> Sequence[FailoverRecord]:
+        """Return all records, newest first."""
+        with self._reach("records"):
+            return sorted(self._table.records.values(), key=lambda record: (record.started_at, record.id), reverse=True)
+
+
+def _sorted(dag_set: DagSet) -> DagSet:
+    return replace(dag_set, dag_ids=tuple(sorted(set(dag_set.dag_ids))))
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """
+    A dag run: progresses only while its DAG is not paused, as in Airflow.
+
+    :param left_s: seconds of work left at *since*; None when it never ends by itself.
+    :param busy_until: end of the task that a stop leaves executing; None while the run is not stopped.
+    """
+
+    dag_id: str
+    run_id: str
+    state: str
+    left_s: float | None
+    since: float
+    note: str | None = None
+    busy_until: float | None = None
+
+
+class FakeEnvironment:
+    """
+    An :class:`~airflow_provider_mwaa_dr.core.ports.Environment` in memory.
+
+    What a failover has to cope with behaves as in Airflow: a running run of a paused DAG stands still, a stopped run's
+    task goes on executing for ``stop_lag_s``, a run triggered under a paused DAG stays queued. Not thread-safe.
+
+    :param dags: ids of unpaused DAGs, or DagInfo for more.
+    :param clock: runs end on it.
+    :ivar unreachable: while True, every call raises MwaaUnreachableError and changes nothing.
+    :ivar reported_status: what ``status`` returns.
+    :ivar scheduler_healthy: what ``scheduler_is_healthy`` returns; nothing progresses while it is False.
+    :ivar stubborn: ids of DAGs whose paused flag cannot be changed; ``set_paused`` raises IncompleteError for them.
+    :ivar stop_lag_s: how long a stopped run's task goes on executing.
+    :ivar trigger_s: how long a triggered run executes before it succeeds.
+    :ivar calls: a tuple of method name and arguments for each call, in order.
+    """
+
+    def __init__(
+        self,
+        region: str,
+        name: str | None = None,
+        *,
+        dags: Iterable[str | DagInfo] = (),
+        clock: ManualClock | None = None,
+    ) -> None:
+        self._region = region
+        self._name = name or f"mwaa-{region}"
+        self._clock = clock or ManualClock()
+        self._dags: dict[str, DagInfo] = {}
+        self._runs: dict[tuple[str, str], _Run] = {}
+        self.unreachable = False
+        self.reported_status = EnvironmentStatus.AVAILABLE
+        self.scheduler_healthy = True
+        self.stubborn: set[str] = set()
+        self.stop_lag_s = 6.0
+        self.trigger_s = 1.0
+        self.calls: list[tuple[Any, ...]] = []
+        for dag in dags:
+            self.add_dag(dag)
+
+    @property
+    def region(self) -> str:
+        """Region of the environment."""
+        return self._region
+
+    @property
+    def name(self) -> str:
+        """Name of the environment."""
+        return self._name
+
+    # What a test arranges and looks at; none of it is recorded or unreachable.
+
+    def add_dag(self, dag: str | DagInfo, *, is_paused: bool = False, tags: Iterable[str] = ()) -> None:
+        """Deploy a DAG, or replace one."""
+        if isinstance(dag, str):
+            dag = DagInfo(dag_id=dag, is_paused=is_paused, tags=frozenset(tags))
+        self._dags[dag.dag_id] = dag
+
+    def remove_dag(self, dag_id: str) -> None:
+        """Take a DAG away, as when its file is deleted."""
+        self._dags.pop(dag_id, None)
+
+    def flip(self, dag_id: str, *, is_paused: bool) -> None:
+        """Pause or unpause a DAG the way a person does it in the user interface."""
+        self._settle()
+        self._dags[dag_id] = replace(self._dags[dag_id], is_paused=is_paused)
+
+    def add_run(self, dag_id: str, run_id: str, *, state: str = "running", seconds: float | None = None) -> None:
+        """Add a run with *seconds* of work left; None for one that never ends by itself."""
+        self._runs[dag_id, run_id] = _Run(
+            dag_id=dag_id, run_id=run_id, state=state, left_s=seconds, since=self._clock.monotonic()
+        )
+
+    def end_run(self, dag_id: str, run_id: str, state: str = "success") -> None:
+        """End a run now."""
+        self._settle()
+        self._runs[dag_id, run_id].state = state
+
+    @property
+    def paused(self) -> frozenset[str]:
+        """Ids of the paused DAGs."""
+        return frozenset(dag.dag_id for dag in self._dags.values() if dag.is_paused)
+
+    @property
+    def unpaused(self) -> frozenset[str]:
+        """Ids of the DAGs that are not paused."""
+        return frozenset(self._dags) - self.paused
+
+    @property
+    def notes(self) -> Mapping[tuple[str, str], str]:
+        """Notes of triggered runs by DAG id and run id."""
+        return {key: run.note for key, run in self._runs.items() if run.note is not None}
+
+    def _settle(self) -> None:
+        """Bring every run up to the clock's time."""
+        now = self._clock.monotonic()
+        for run in self._runs.values():
+            dag = self._dags.get(run.dag_id)
+            if self.scheduler_healthy and dag is not None and not dag.is_paused and run.state in {"queued", "running"}:
+                run.state = "running"
+                if run.left_s is not None:
+                    run.left_s -= now - run.since
+                    run.state = "success" if run.left_s <= 0 else "running"
+            run.since = now
+
+    def _reach(self, *call: Any) -> None:
+        self.calls.append(call)
+        # Up to now everything went on under the flags as they were.
+        self._settle()
+        if self.unreachable:
+            raise MwaaUnreachableError(f"{self._name} ({self._region}) did not answer: unreachable is switched on.")
+
+    # The port.
+
+    def status(self) -> EnvironmentStatus:
+        """Return ``reported_status``."""
+        self._reach("status")
+        return self.reported_status
+
+    def scheduler_is_healthy(self) -> bool:
+        """Return ``scheduler_healthy``."""
+        self._reach("scheduler_is_healthy")
+        return self.scheduler_healthy
+
+    def dags(self) -> Sequence[DagInfo]:
+        """Return every DAG, sorted by id."""
+        self._reach("dags")
+        return [self._dags[dag_id] for dag_id in sorted(self._dags)]
+
+    def set_paused(
+        self, dag_ids: Collection[str], *, paused: bool, on_progress: Callable[[int, int], None] | None = None
+    ) -> Sequence[str]:
+        """Pause, or unpause, exactly *dag_ids*. :raises IncompleteError: some of them are in ``stubborn``."""
+        self._reach("set_paused", tuple(sorted(dag_ids)), paused)
+        wanted = [dag_id for dag_id in sorted(set(dag_ids)) if dag_id in self._dags]
+        changing = [dag_id for dag_id in wanted if self._dags[dag_id].is_paused is not paused]
+        left = [dag_id for dag_id in changing if dag_id in self.stubborn]
+        for dag_id in changing:
+            if dag_id not in self.stubborn:
+                self._dags[dag_id] = replace(self._dags[dag_id], is_paused=paused)
+        if on_progress is not None:
+            on_progress(len(wanted) - len(left), len(wanted))
+        if left:
+            raise IncompleteError(f"{len(left)} DAGs of {self._name} could not be changed: stubborn.", left=left)
+        return changing
+
+    def running_runs(self) -> Sequence[RunInfo]:
+        """Return the runs in state running, sorted."""
+        self._reach("running_runs")
+        return sorted(self._info(run) for run in self._runs.values() if run.state == "running")
+
+    def running_tasks(self) -> Sequence[RunInfo]:
+        """Return the runs with a task executing: running under an unpaused DAG, or stopped a moment ago; sorted."""
+        self._reach("running_tasks")
+        now = self._clock.monotonic()
+        return sorted(
+            self._info(run)
+            for run in self._runs.values()
+            if (run.busy_until is not None and now < run.busy_until)
+            or (run.state == "running" and run.dag_id in self.unpaused)
+        )
+
+    def stop_run(self, run: RunInfo) -> None:
+        """Mark a run failed; its task goes on executing for ``stop_lag_s``."""
+        self._reach("stop_run", run.dag_id, run.run_id)
+        found = self._runs.get((run.dag_id, run.run_id))
+        if found is None:
+            raise MwaaRequestError(f"{self._name} has no run {run}.", status=404)
+        if found.state == "running":
+            found.busy_until = self._clock.monotonic() + self.stop_lag_s
+        if found.state in {"queued", "running"}:
+            found.state = "failed"
+
+    def trigger(self, dag_id: str, *, run_id: str, note: str) -> None:
+        """Start a run that succeeds after ``trigger_s``; it stays queued while its DAG is paused."""
+        self._reach("trigger", dag_id, run_id)
+        if dag_id not in self._dags:
+            raise MwaaRequestError(f"{self._name} has no DAG {dag_id}.", status=404)
+        if (dag_id, run_id) not in self._runs:
+            self.add_run(dag_id, run_id, state="queued", seconds=self.trigger_s)
+            self._runs[dag_id, run_id].note = note
+
+    def run_state(self, dag_id: str, run_id: str) -> str | None:
+        """Return the state of a run; None when there is none."""
+        self._reach("run_state", dag_id, run_id)
+        run = self._runs.get((dag_id, run_id))
+        return None if run is None else run.state
+
+    @staticmethod
+    def _info(run: _Run) -> RunInfo:
+        return RunInfo(dag_id=run.dag_id, run_id=run.run_id, state=run.state)

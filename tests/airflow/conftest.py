@@ -1,0 +1,204 @@
+"""Tests that need an installed Airflow: a database of their own, made once a session."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+if importlib.util.find_spec("airflow") is None:
+    collect_ignore_glob = ["test_*.py"]
+else:
+    # Airflow reads these when it is imported, once a process.
+    _HOME = tempfile.mkdtemp(prefix="mwaa-dr-airflow-")
+    os.environ.update(
+        AIRFLOW_HOME=_HOME,
+        AIRFLOW__CORE__LOAD_EXAMPLES="False",
+        AIRFLOW__CORE__UNIT_TEST_MODE="False",
+        AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=os.environ.get("MWAA_DR_TEST_DATABASE", f"sqlite:///{_HOME}/airflow.db"),
+    )
+
+NOW = datetime(2026, 11, 20, tzinfo=timezone.utc)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here is marked, and Airflow's own warnings are Airflow's affair."""
+    here = os.path.dirname(__file__)  # noqa: PTH120
+    for item in items:
+        if str(item.path).startswith(here):
+            item.add_marker(pytest.mark.airflow)
+            item.add_marker(pytest.mark.filterwarnings("default"))
+
+
+class Database:
+    """Rows as a scheduler would find them; written by table, for the models' constructors differ by version."""
+
+    def __init__(self) -> None:
+        from airflow import settings
+        from airflow.models.dag import DagModel, DagTag
+        from airflow.models.dagrun import DagRun, DagRunNote
+        from airflow.models.taskinstance import TaskInstance
+
+        self.DagModel, self.DagRun, self.TaskInstance = DagModel, DagRun, TaskInstance
+        self.settings = settings
+        self.tables = SimpleNamespace(
+            notes=DagRunNote.__table__,
+            tasks=TaskInstance.__table__,
+            runs=DagRun.__table__,
+            tags=DagTag.__table__,
+            dags=DagModel.__table__,
+        )
+
+    def clear(self) -> None:
+        with self.settings.engine.begin() as connection:
+            for table in vars(self.tables).values():
+                connection.execute(table.delete())
+
+    def add_dag(self, dag_id: str, *, tags: tuple[str, ...] = (), **values: Any) -> None:
+        columns = self.tables.dags.c
+        row = {
+            "dag_id": dag_id,
+            "is_paused": False,
+            "max_active_runs": 1,
+            "max_active_tasks": 16,
+            "max_consecutive_failed_dag_runs": 0,
+            "has_task_concurrency_limits": False,
+            **values,
+        }
+        if "is_stale" in columns:
+            row |= {"is_stale": False}
+        else:
+            row |= {"is_active": True}
+        if "bundle_name" in columns:
+            from airflow.models.dagbundle import DagBundleModel
+
+            row |= {"bundle_name": "tests"}
+            with self.settings.engine.begin() as connection:
+                bundles = DagBundleModel.__table__
+                if not connection.execute(bundles.select().where(bundles.c.name == "tests")).first():
+                    connection.execute(bundles.insert().values(name="tests", active=True))
+        with self.settings.engine.begin() as connection:
+            connection.execute(self.tables.dags.insert().values(row))
+            for tag in tags:
+                connection.execute(self.tables.tags.insert().values(dag_id=dag_id, name=tag))
+
+    def add_run(
+        self, dag_id: str, run_id: str, *, state: str = "queued", tasks: int = 0, note: str | None = None, **values: Any
+    ) -> None:
+        columns = self.tables.runs.c
+        with self.settings.engine.begin() as connection:
+            at = NOW + timedelta(minutes=connection.execute(self.tables.runs.select()).all().__len__())
+            row = {
+                "dag_id": dag_id,
+                "run_id": run_id,
+                "run_type": "manual",
+                "state": state,
+                "queued_at": datetime.now(tz=timezone.utc),
+                "data_interval_start": at,
+                "data_interval_end": at,
+                **values,
+            }
+            row["logical_date" if "logical_date" in columns else "execution_date"] = at
+            if "run_after" in columns:
+                row["run_after"] = at
+            run_pk = connection.execute(self.tables.runs.insert().values(row)).inserted_primary_key[0]
+            for number in range(tasks):
+                connection.execute(
+                    self.tables.tasks.insert().values(
+                        dag_id=dag_id,
+                        run_id=run_id,
+                        task_id=f"t{number}",
+                        map_index=-1,
+                        pool="default_pool",
+                        pool_slots=1,
+                        max_tries=0,
+                    )
+                )
+            if note is not None:
+                connection.execute(self.tables.notes.insert().values(dag_run_id=run_pk, content=note))
+
+    def update(self, table: Any, **values: Any) -> None:
+        with self.settings.engine.begin() as connection:
+            connection.execute(table.update().values(values))
+
+    def runs(self) -> dict[str, str]:
+        with self.settings.engine.connect() as connection:
+            return {row.run_id: row.state for row in connection.execute(self.tables.runs.select())}
+
+    def tasks(self, run_id: str) -> set[str | None]:
+        with self.settings.engine.connect() as connection:
+            tasks = self.tables.tasks
+            return {row.state for row in connection.execute(tasks.select().where(tasks.c.run_id == run_id))}
+
+    def note(self, run_id: str) -> str | None:
+        runs, notes = self.tables.runs, self.tables.notes
+        with self.settings.engine.connect() as connection:
+            joined = notes.join(runs, notes.c.dag_run_id == runs.c.id).select().where(runs.c.run_id == run_id)
+            row = connection.execute(joined).first()
+            return None if row is None else row.content
+
+    def dag(self, dag_id: str) -> Any:
+        with self.settings.engine.connect() as connection:
+            return connection.execute(self.tables.dags.select().where(self.tables.dags.c.dag_id == dag_id)).one()
+
+    def start(self, run_id: str, act: Callable[[Any], object], *, dag: Any = None) -> list[str]:
+        """
+        Do what the scheduler does when it starts a run: set it running, call the hook, commit.
+
+        :return: the statements that were sent from the hook on.
+        """
+        from airflow.utils.sqlalchemy import prohibit_commit
+        from sqlalchemy import event, select
+
+        statements: list[str] = []
+
+        def count(*args: Any) -> None:
+            statements.append(args[2])
+
+        session = self.settings.Session()
+        try:
+            with prohibit_commit(session) as guard:
+                run = session.scalars(select(self.DagRun).where(self.DagRun.run_id == run_id)).one()
+                run.dag = dag or SimpleNamespace(tags=(), deadline=None, max_active_runs=1, timetable=_Never())
+                run.state = "running"
+                run.start_date = datetime.now(tz=timezone.utc)
+                event.listen(self.settings.engine, "before_cursor_execute", count)
+                act(run)
+                guard.commit()
+        finally:
+            if event.contains(self.settings.engine, "before_cursor_execute", count):
+                event.remove(self.settings.engine, "before_cursor_execute", count)
+            session.close()
+            self.settings.Session.remove()
+        return statements
+
+
+class _Never:
+    """A timetable that schedules nothing."""
+
+    can_be_scheduled = False
+
+
+@pytest.fixture(scope="session")
+def _migrated() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+
+
+@pytest.fixture
+def database(_migrated: None) -> Iterator[Database]:
+    """A migrated metadata database with nothing in it."""
+    database = Database()
+    database.clear()
+    yield database
+    database.clear()

@@ -1,0 +1,153 @@
+"""The example DAGs are shown to users: they parse without a warning, and dr_failover runs without a scheduler."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from runpy import run_path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("airflow")
+
+pytestmark = pytest.mark.airflow
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "example_dags"
+# As the seed's script wrote it.
+STATE = {
+    "state_id": {"S": "ACTIVE_REGION"},
+    "active_region": {"S": "us-east-2"},
+    "last_updated": {"S": "2026-01-01T00:00:00Z"},
+    "failover_count": {"N": "0"},
+    "version": {"N": "1"},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported() -> None:
+    """Import what the examples use before warnings count: those of Airflow's own modules are not ours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for path in sorted(EXAMPLES.glob("*.py")):
+            run_path(str(path))
+
+
+def dag_in(file: str) -> Any:
+    """Return the DAG of a file, every warning that the file itself causes being an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = run_path(str(EXAMPLES / file))
+    return found["dag"]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_each_file_defines_the_dag_of_its_name(path: Path) -> None:
+    """One file, one DAG, no deprecated import, and a description for the user interface."""
+    dag = dag_in(path.name)
+    assert dag.dag_id == path.stem
+    assert dag.description
+    assert dag.doc_md
+    assert not dag.catchup
+
+
+def test_the_failover_dag_is_exempt_and_has_a_form() -> None:
+    """Its tag keeps the provider's hands off it, and it can be started without unpausing it first."""
+    dag = dag_in("dr_failover.py")
+    assert "dr:control" in dag.tags
+    assert dag.is_paused_upon_creation is False
+    assert list(dag.params) == ["target_region", "reason", "mode", "stop_running", "even_if_not_ready"]
+    assert dag.params.get_param("mode").schema["enum"] == ["auto", "graceful", "forced"]
+    assert "enum" not in dag.params.get_param("target_region").schema
+
+
+def test_the_form_offers_the_regions_that_are_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With [dr] environments set nobody has to type a region."""
+    monkeypatch.setenv("AIRFLOW__DR__ENVIRONMENTS", "us-east-2=ohio,us-east-1=virginia")
+    schema = dag_in("dr_failover.py").params.get_param("target_region").schema
+    assert schema["enum"] == ["us-east-1", "us-east-2"]
+
+
+def test_the_test_dag_runs_every_ten_minutes() -> None:
+    """As in the document that the project grew from."""
+    dag = dag_in("dr_test_dag.py")
+    assert "*/10 * * * *" in str(getattr(dag.timetable, "summary", dag.timetable))
+
+
+class _Table(BaseHTTPRequestHandler):
+    """A DynamoDB that holds a state item and takes no writes."""
+
+    def do_POST(self) -> None:
+        operation = self.headers["X-Amz-Target"].rpartition(".")[2]
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        is_state = operation == "GetItem" and request["Key"]["state_id"]["S"] == "ACTIVE_REGION"
+        body = json.dumps({"Item": STATE} if is_state else {}).encode()
+        self.send_response(200 if operation == "GetItem" else 400)
+        self.send_header("Content-Type", "application/x-amz-json-1.0")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture(scope="module")
+def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
+    """The environment of a plain Airflow home in which the example DAGs lie; no API server, no scheduler."""
+    home = tmp_path_factory.mktemp("control")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Table)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AIRFLOW", "AWS_", "DR_")) and name != "PYTHONDONTWRITEBYTECODE"
+    }
+    yield {
+        **kept,
+        "PYTHONPATH": str(ROOT),
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW_ENV_NAME": "control",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(EXAMPLES),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__DR__STATE_TABLE": "mwaa-dr-state",
+        "AIRFLOW__DR__STATE_TABLE_REGION": "us-east-2",
+        "AIRFLOW__DR__ENVIRONMENTS": "us-east-2=ohio,us-east-1=virginia",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-2",
+    }
+    server.shutdown()
+    server.server_close()
+
+
+def airflow(control: Mapping[str, str], *argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "airflow", *argv], env=dict(control), capture_output=True, text=True, check=False
+    )
+
+
+def test_the_failover_dag_runs_without_a_scheduler(control: Mapping[str, str]) -> None:
+    """``airflow dags test`` reaches the operator, which finds the region active; a region nobody knows fails it."""
+    assert airflow(control, "db", "migrate").returncode == 0
+    reason = 'it\'s a "drill" 🔥'
+    done = airflow(
+        control, "dags", "test", "dr_failover", "-c", json.dumps({"target_region": "us-east-2", "reason": reason})
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said[-3000:]
+    assert "us-east-2 is active already (epoch 0)" in said
+    failed = airflow(
+        control, "dags", "test", "dr_failover", "-c", json.dumps({"target_region": "us-west-2", "reason": reason})
+    )
+    assert failed.returncode != 0, (failed.stdout + failed.stderr)[-3000:]

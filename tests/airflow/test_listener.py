@@ -1,0 +1,358 @@
+"""The hooks, called the way the scheduler and a worker call them, inside the installed Airflow."""
+
+from __future__ import annotations
+
+import importlib
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_mwaa_dr.aws.clock import SystemClock
+from airflow_provider_mwaa_dr.core.config import DRConfig
+from airflow_provider_mwaa_dr.core.gate import Action, Decision, Role, View
+from airflow_provider_mwaa_dr.core.state import initial
+
+if TYPE_CHECKING:
+    from tests.airflow.conftest import Database
+
+HERE, THERE = "us-east-1", "us-east-2"
+
+
+@pytest.fixture
+def listener() -> ModuleType:
+    from airflow_provider_mwaa_dr.plugins import listener
+
+    return listener
+
+
+@pytest.fixture
+def database_with_run(database: Database) -> Database:
+    database.add_dag("orders")
+    database.add_run("orders", "r1", tasks=3)
+    return database
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Return what puts a gate with a given active region into a listener, as if its agent had read it."""
+
+    def put(listener: ModuleType, active: str | None, **config: Any) -> Any:
+        settings = DRConfig(**{"enabled": True, "region": HERE, "state_table": "t", "environments": {}, **config})
+        gate = listener.Gate(config=settings, job=SimpleNamespace(), clock=SystemClock())
+        view = None
+        if active is not None:
+            state = initial(active, lease_s=60, by="t", at=datetime.now(tz=timezone.utc))
+            view = View(state=state, read_at=SystemClock().monotonic(), reconciled_epoch=0)
+        gate._loop, gate._is_alive = SimpleNamespace(view=view), True
+        monkeypatch.setattr(listener, "_gate", gate)
+        return gate
+
+    return put
+
+
+def start(database: Database, listener: ModuleType, **kwargs: Any) -> list[str]:
+    return database.start("r1", lambda run: listener.on_dag_run_running(dag_run=run), **kwargs)
+
+
+def test_a_run_in_the_active_region_costs_nothing(
+    database_with_run: Database, listener: ModuleType, install: Callable[..., Any]
+) -> None:
+    """The control of every test below: it starts, and no statement but the scheduler's own is sent."""
+    install(listener, HERE)
+    statements = start(database_with_run, listener)
+    assert database_with_run.runs() == {"r1": "running"}
+    assert [statement for statement in statements if not statement.startswith("UPDATE dag_run")] == []
+
+
+def test_a_run_in_a_standby_is_skipped(
+    database_with_run: Database, listener: ModuleType, install: Callable[..., Any]
+) -> None:
+    """Closed before any of its task instances is looked at, and the note says why."""
+    install(listener, THERE)
+    start(database_with_run, listener)
+    assert database_with_run.runs() == {"r1": "success"}
+    assert database_with_run.tasks("r1") == {"skipped"}
+    assert f"{HERE} is standby, {THERE} is active (epoch 0)" in (database_with_run.note("r1") or "")
+
+
+def test_a_run_of_an_unknown_role_is_held(
+    database_with_run: Database, listener: ModuleType, install: Callable[..., Any]
+) -> None:
+    """Unknown means hold: queued again, nothing lost."""
+    install(listener, None)
+    start(database_with_run, listener)
+    assert database_with_run.runs() == {"r1": "queued"}
+    assert database_with_run.tasks("r1") == {None}
+
+
+@pytest.mark.parametrize("how", ["tag", "id"])
+def test_an_exempt_dag_runs_in_a_standby(
+    database_with_run: Database, listener: ModuleType, install: Callable[..., Any], how: str
+) -> None:
+    """By its tag, as the scheduler's copy of the DAG has it, or by its id."""
+    install(listener, THERE, exempt_dags=frozenset({"orders"} if how == "id" else ()))
+    dag = SimpleNamespace(tags={"dr:control"} if how == "tag" else set())
+    start(database_with_run, listener, dag=dag)
+    assert database_with_run.runs() == {"r1": "running"}
+
+
+def test_a_run_is_held_when_the_gate_fails(
+    database_with_run: Database,
+    listener: ModuleType,
+    install: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An exception would kill the scheduler of Airflow 2, and let the run execute on Airflow 3."""
+    gate = install(listener, THERE)
+    monkeypatch.setattr(gate._metadata_db, "skip_run", broken)
+    start(database_with_run, listener)
+    assert database_with_run.runs() == {"r1": "queued"}
+    assert "the gate failed (ZeroDivisionError)" in (database_with_run.note("r1") or "")
+
+
+def test_a_run_is_held_when_holding_fails_too(
+    database_with_run: Database,
+    listener: ModuleType,
+    install: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Then without a note, by nothing but the run's own attributes."""
+    gate = install(listener, THERE)
+    monkeypatch.setattr(gate._metadata_db, "skip_run", broken)
+    monkeypatch.setattr(gate._metadata_db, "hold_run", broken)
+    start(database_with_run, listener)
+    assert database_with_run.runs() == {"r1": "queued"}
+
+
+def test_a_scheduler_without_a_gate_holds(
+    database_with_run: Database, listener: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its preparation failed at the start: fail closed."""
+    monkeypatch.setattr(listener, "_gate", None)
+    monkeypatch.setattr(sys, "argv", ["airflow", "scheduler"])
+    start(database_with_run, listener)
+    assert database_with_run.runs() == {"r1": "queued"}
+
+
+def test_other_processes_leave_the_decision_to_the_fence(
+    database_with_run: Database, listener: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`airflow dags backfill` of Airflow 2 calls the hook where no agent runs; holding would make it spin."""
+    monkeypatch.setattr(listener, "_gate", None)
+    monkeypatch.setattr(sys, "argv", ["airflow", "dags", "backfill", "orders"])
+    start(database_with_run, listener)
+    assert database_with_run.runs() == {"r1": "running"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "component", "starts"),
+    [
+        (["airflow", "scheduler", "-n", "5"], SimpleNamespace(latest_heartbeat=None), True),
+        (["airflow", "scheduler"], SimpleNamespace(), False),
+        (["airflow", "triggerer"], SimpleNamespace(latest_heartbeat=None), False),
+        (["airflow", "dag-processor"], SimpleNamespace(latest_heartbeat=None), False),
+        (["airflow", "tasks", "run", "scheduler"], SimpleNamespace(latest_heartbeat=None), False),
+    ],
+)
+def test_only_a_schedulers_job_starts_the_agent(
+    listener: ModuleType, monkeypatch: pytest.MonkeyPatch, argv: list[str], component: Any, starts: bool
+) -> None:
+    """Airflow announces every component, and each task, with the same hook."""
+    started: list[Any] = []
+    monkeypatch.setattr(listener, "_gate", None)
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(listener.Gate, "start", lambda gate: started.append(gate._pid))
+    listener.on_starting(component=component)
+    assert bool(started) is starts
+
+
+def test_a_forked_child_of_the_scheduler_decides_nothing(
+    database_with_run: Database, listener: ModuleType, install: Callable[..., Any]
+) -> None:
+    """It has the scheduler's argv and its gate, but no agent: the view only ages."""
+    gate = install(listener, THERE)
+    gate._pid += 1
+    start(database_with_run, listener)
+    assert database_with_run.runs() == {"r1": "running"}
+
+
+class _Watch:
+    """Sees which locks that our code made are taken, and whether anything opens a socket."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[str] = []
+        for name in ("Lock", "RLock"):
+            monkeypatch.setattr(threading, name, self._factory(name, getattr(threading, name)))
+        watch = self
+
+        class Socket(socket.socket):
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                watch.seen.append("socket")
+                super().__init__(*args, **kwargs)
+
+        monkeypatch.setattr(socket, "socket", Socket)
+
+    def _factory(self, name: str, make: Callable[[], Any]) -> Callable[[], Any]:
+        watch = self
+
+        class Watched:
+            def __init__(self) -> None:
+                self._lock = make()
+
+            def acquire(self, *args: Any, **kwargs: Any) -> bool:
+                watch.seen.append(name)
+                return bool(self._lock.acquire(*args, **kwargs))
+
+            def release(self) -> None:
+                self._lock.release()
+
+            def __enter__(self) -> bool:
+                return self.acquire()
+
+            def __exit__(self, *_: object) -> None:
+                self.release()
+
+        def factory() -> Any:
+            frame = sys._getframe(1)
+            while frame.f_back is not None and frame.f_code.co_filename == threading.__file__:
+                frame = frame.f_back
+            return Watched() if "airflow_provider_mwaa_dr" in frame.f_code.co_filename else make()
+
+        return factory
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ModuleType, _Watch]]:
+    """A listener imported anew while every lock that our modules make is watched."""
+    watch = _Watch(monkeypatch)
+    for name in [name for name in sys.modules if name.startswith("airflow_provider_mwaa_dr.plugins.")]:
+        monkeypatch.delitem(sys.modules, name)
+    package = sys.modules["airflow_provider_mwaa_dr.plugins"]
+    for name in ("listener", "fence", "agent", "metadata_db"):
+        if hasattr(package, name):
+            monkeypatch.delattr(package, name)
+    yield importlib.import_module("airflow_provider_mwaa_dr.plugins.listener"), watch
+    for name in [name for name in sys.modules if name.startswith("airflow_provider_mwaa_dr.plugins.")]:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+@pytest.mark.parametrize("active", [HERE, THERE, None])
+def test_no_lock_socket_or_aws_call_of_ours_in_the_schedulers_thread(
+    database_with_run: Database, watched: tuple[ModuleType, _Watch], install: Callable[..., Any], active: str | None
+) -> None:
+    """A fork could inherit the lock, and a slow answer would stop the scheduler while it holds row locks."""
+    listener, watch = watched
+    install(listener, active)
+    watch.seen.clear()
+    start(database_with_run, listener)
+    assert watch.seen == []
+
+
+def test_the_watch_sees_a_lock_and_a_socket(
+    database_with_run: Database, watched: tuple[ModuleType, _Watch], install: Callable[..., Any]
+) -> None:
+    """The control: a gate that takes its agent's lock, or asks the network, is found out."""
+    listener, watch = watched
+    gate = install(listener, THERE)
+    check = gate.check
+
+    def careless(run: Any) -> None:
+        with gate._guard:
+            check(run)
+        socket.socket().close()
+
+    gate.check = careless
+    watch.seen.clear()
+    start(database_with_run, listener)
+    assert watch.seen == ["RLock", "socket"]
+
+
+def broken(*_: Any) -> None:
+    raise ZeroDivisionError
+
+
+# The fence's hands.
+
+
+def _operator(**kwargs: Any) -> Any:
+    try:
+        from airflow.sdk import BaseOperator
+    except ImportError:
+        from airflow.models.baseoperator import BaseOperator
+
+    class Operator(BaseOperator):
+        def execute(self, context: Any) -> str:
+            return "executed"
+
+        def pre_execute(self, context: Any) -> None:
+            raise AssertionError("the user's pre_execute ran")
+
+    try:
+        from airflow.sdk import DAG
+    except ImportError:
+        from airflow import DAG
+    return Operator(task_id="t", dag=DAG("orders", schedule=None), **kwargs)
+
+
+def _callback(context: Any) -> None:
+    raise AssertionError("a callback ran")
+
+
+def _guarded(monkeypatch: pytest.MonkeyPatch, decision: Decision | Exception) -> Any:
+    """Return an operator after the fence decided *decision* for it."""
+    from airflow_provider_mwaa_dr.plugins import fence
+
+    def decide(self: Any, *, exempt: bool) -> Decision:
+        if isinstance(decision, Exception):
+            raise decision
+        return decision
+
+    monkeypatch.setattr(fence.Fence, "decide", decide)
+    task = _operator(on_execute_callback=_callback, on_skipped_callback=_callback)
+    fence.guard(SimpleNamespace(task=task, dag_id="orders"))
+    return task
+
+
+def test_the_fence_leaves_a_running_task_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control of the tests below."""
+    task = _guarded(monkeypatch, Decision(Action.RUN, "active", Role.ACTIVE))
+    assert "execute" not in vars(task)
+    assert task.on_execute_callback
+
+
+def test_a_fenced_task_skips_both_ways_and_calls_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """First start and resume; pre_execute and callbacks are silent."""
+    from airflow_provider_mwaa_dr._compat import AirflowSkipException
+
+    task = _guarded(monkeypatch, Decision(Action.SKIP, "skipped: standby", Role.STANDBY))
+    task.pre_execute(context={})
+    with pytest.raises(AirflowSkipException, match="standby"):
+        task.execute(context={})
+    with pytest.raises(AirflowSkipException, match="standby"):
+        task.resume_execution(next_method="m", next_kwargs={}, context={})
+    assert not task.on_execute_callback
+    assert not task.on_skipped_callback
+
+
+@pytest.mark.parametrize("decision", [Decision(Action.HOLD, "held", Role.UNKNOWN), OSError("disk")])
+def test_a_held_task_uses_no_try(monkeypatch: pytest.MonkeyPatch, decision: Decision | Exception) -> None:
+    """Rescheduled, also when the fence itself fails; a resumed one waits again with the event it came with."""
+    from airflow_provider_mwaa_dr._compat import AirflowRescheduleException, TaskDeferred
+
+    task = _guarded(monkeypatch, decision)
+    with pytest.raises(AirflowRescheduleException):
+        task.execute(context={})
+    with pytest.raises(TaskDeferred) as deferred:
+        task.resume_execution(
+            next_method="done", next_kwargs={"event": {"n": 1}, "x": 2, "Operator__sentinel": object()}, context={}
+        )
+    assert (deferred.value.method_name, deferred.value.kwargs) == ("done", {"x": 2})
+    path, arguments = deferred.value.trigger.serialize()
+    assert path == "airflow_provider_mwaa_dr.plugins.held_task.HeldTaskTrigger"
+    assert arguments["event"] == {"n": 1}

@@ -1,0 +1,75 @@
+"""A DynamoDB to test against: moto behind a real socket, one request at a time, with faults to switch on."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+HOME = "us-east-2"
+"""Every region's requests reach the table of this one, as replicas of a strongly consistent global table would."""
+
+
+class AwsServer:
+    """
+    moto as an AWS with one strongly consistent table for all regions.
+
+    moto's conditional writes are not atomic under concurrency; serialised, they are.
+
+    :ivar before: called with (region, operation) before a request is carried out; True: cut the connection instead.
+    :ivar after: the same after it was carried out: the answer is lost.
+    :ivar refuse: called likewise; the code of the error that is answered instead, or empty.
+    :ivar requests: (region, operation) of every request, in order.
+    """
+
+    def __init__(self) -> None:
+        self._app = DomainDispatcherApplication(create_backend_app)
+        self._lock = threading.Lock()
+        self._server = make_server("127.0.0.1", 0, self._serve, threaded=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self.url = f"http://127.0.0.1:{self._server.port}"
+        self.reset()
+
+    def reset(self) -> None:
+        """Switch all faults off and forget what was asked."""
+        self.before: Callable[[str, str], bool] = lambda region, operation: False
+        self.after: Callable[[str, str], bool] = lambda region, operation: False
+        self.refuse: Callable[[str, str], str] = lambda region, operation: ""
+        self.requests: list[tuple[str, str]] = []
+
+    def start(self) -> None:
+        """Serve in a thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and close the port."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def _serve(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        authorization = environ.get("HTTP_AUTHORIZATION", "")
+        scope = re.search(r"Credential=[^/]+/\d+/([^/]+)/", authorization)
+        region = scope.group(1) if scope else ""
+        operation = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
+        self.requests.append((region, operation))
+        environ["HTTP_AUTHORIZATION"] = authorization.replace(f"/{region}/", f"/{HOME}/")
+        if self.before(region, operation):
+            return self._cut(environ)
+        if code := self.refuse(region, operation):
+            start_response("400 .", [("Content-Type", "application/x-amz-json-1.0")])
+            return [json.dumps({"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": code}).encode()]
+        with self._lock:
+            body = list(self._app(environ, start_response))
+        return self._cut(environ) if self.after(region, operation) else body
+
+    @staticmethod
+    def _cut(environ: dict[str, Any]) -> Iterable[bytes]:
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        return []

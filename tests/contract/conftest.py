@@ -1,0 +1,88 @@
+"""What the contract suites run against."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+
+import boto3
+import pytest
+
+from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
+from airflow_provider_mwaa_dr.core.ports import StateStore
+from airflow_provider_mwaa_dr.testing import InMemoryStateStore, ManualClock
+from tests.contract.aws_server import HOME, AwsServer
+
+Peer = Callable[[], StateStore]
+
+
+@pytest.fixture(scope="session")
+def aws_server() -> Iterator[AwsServer]:
+    """One emulated AWS for all tests."""
+    server = AwsServer()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def session() -> boto3.session.Session:
+    """A boto3 session for all tests: reading botocore's service models takes longer than the tests do."""
+    return boto3.session.Session(aws_access_key_id="testing", aws_secret_access_key="testing")
+
+
+@pytest.fixture
+def aws(aws_server: AwsServer, monkeypatch: pytest.MonkeyPatch) -> AwsServer:
+    """The emulated AWS, without faults, and an environment in which boto3 finds only it."""
+    for name in (
+        "AWS_PROFILE",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_ENDPOINT_URL_DYNAMODB",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", aws_server.url)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    aws_server.reset()
+    return aws_server
+
+
+@pytest.fixture
+def table(aws: AwsServer, session: boto3.session.Session) -> str:
+    """A new, empty state table."""
+    name = f"mwaa-dr-state-{uuid.uuid4().hex[:8]}"
+    client = session.client("dynamodb", region_name=HOME)
+    client.create_table(
+        TableName=name,
+        KeySchema=[{"AttributeName": "state_id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "state_id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    client.close()
+    aws.reset()
+    return name
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that nobody waits for."""
+    return ManualClock()
+
+
+@pytest.fixture(params=["memory", "dynamodb"])
+def peer(request: pytest.FixtureRequest, clock: ManualClock, session: boto3.session.Session) -> Peer:
+    """Return a maker of stores that share one table, each as another process would have it."""
+    if request.param == "memory":
+        store = InMemoryStateStore()
+        return store.peer
+    name = request.getfixturevalue("table")
+    return lambda: DynamoDBStateStore(name, ("us-east-2", "us-east-1"), clock=clock, session=session, timeout_s=20)
+
+
+@pytest.fixture
+def store(peer: Peer) -> StateStore:
+    """A store on an empty table."""
+    return peer()

@@ -1,0 +1,333 @@
+"""What the DynamoDB store does about lost answers, dead replicas and rows that others wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Any
+
+import boto3
+import pytest
+
+from airflow_provider_mwaa_dr.aws.state_store import AVOID_S, DynamoDBStateStore
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet
+from airflow_provider_mwaa_dr.core.state import Mode, Phase, Plan, claim, initial, set_active_region
+from airflow_provider_mwaa_dr.exceptions import (
+    StaleStateError,
+    StateAccessError,
+    StateError,
+    StateUnreachableError,
+    TableNotFoundError,
+)
+from airflow_provider_mwaa_dr.testing import ManualClock
+from tests.contract.aws_server import HOME, AwsServer
+
+AT = datetime(2026, 2, 26, 10, 30, tzinfo=timezone.utc)
+FIRST = initial("us-east-2", lease_s=10.0, by="test", at=AT)
+PLAN = Plan(
+    id="f-1",
+    source="us-east-2",
+    target="us-east-1",
+    mode=Mode.AUTO,
+    reason="flood",
+    by="ann",
+    owner="host:1",
+    started_at=AT,
+)
+SECOND = claim(FIRST, PLAN, at=AT)
+
+Make = Callable[..., DynamoDBStateStore]
+
+
+@pytest.fixture
+def make(table: str, clock: ManualClock, session: boto3.session.Session) -> Make:
+    """Return a maker of stores on one new table, seen from its two replicas."""
+    return lambda *replicas: DynamoDBStateStore(
+        table, replicas or ("us-east-2", "us-east-1"), clock=clock, session=session, timeout_s=20
+    )
+
+
+@pytest.fixture
+def client(aws: AwsServer, session: boto3.session.Session) -> Any:
+    """A client as the seed's scripts would use."""
+    client = session.client("dynamodb", region_name=HOME)
+    yield client
+    client.close()
+
+
+def down(*regions: str) -> Callable[[str, str], bool]:
+    """Return a fault that cuts every connection to *regions* before anything is done."""
+    return lambda region, operation: region in regions
+
+
+def test_observe_is_one_request(make: Make, aws: AwsServer) -> None:
+    """The look that every agent takes every few seconds costs one request to the nearest replica."""
+    store = make()
+    store.write(FIRST, expected_version=None)
+    aws.reset()
+    store.observe("us-east-1")
+    assert aws.requests == [("us-east-2", "BatchGetItem")]
+
+
+def test_heartbeat_is_one_request_once_the_agent_is_listed(make: Make, aws: AwsServer) -> None:
+    """A heartbeat with nothing new about its region writes one item."""
+    store = make()
+    status = AgentStatus(
+        region="us-east-1",
+        job="7",
+        host="h",
+        at=AT,
+        beat=1,
+        version=1,
+        epoch=0,
+        provider_version="0.1.0",
+        airflow_version="3.3.1",
+        reconciled_epoch=0,
+    )
+    store.put_agent(status)
+    store.observe("us-east-1")
+    aws.reset()
+    store.put_agent(status)
+    assert aws.requests == [("us-east-2", "PutItem")]
+
+
+def test_dead_replica_is_asked_last_for_a_while(make: Make, aws: AwsServer, clock: ManualClock) -> None:
+    """A replica that failed costs one attempt, then none until the store gives it another chance."""
+    store = make()
+    store.write(FIRST, expected_version=None)
+    aws.before = down("us-east-2")
+    assert store.read() == FIRST
+    aws.requests.clear()
+    assert store.read() == FIRST
+    assert aws.requests == [("us-east-1", "GetItem")]
+    aws.reset()
+    clock.advance(AVOID_S)
+    store.read()
+    assert aws.requests == [("us-east-2", "GetItem")]
+
+
+def test_no_replica_answers(make: Make, aws: AwsServer) -> None:
+    """When all replicas are gone the error names each of them."""
+    store = make()
+    aws.before = down("us-east-2", "us-east-1")
+    with pytest.raises(StateUnreachableError, match=r"us-east-2: .*us-east-1: "):
+        store.observe("us-east-1")
+
+
+def test_refused_port_is_unreachable(make: Make, aws: AwsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing listening is a fault of its own: no connection, so a write is known not to have happened."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with pytest.raises(StateUnreachableError, match="no connection"):
+        make().write(FIRST, expected_version=None)
+
+
+def test_write_whose_answer_was_lost_has_landed(make: Make, aws: AwsServer) -> None:
+    """A write that landed is a success even if its answer never came."""
+    store = make()
+    aws.after = lambda region, operation: operation == "PutItem"
+    store.write(FIRST, expected_version=None)
+    assert store.read() == FIRST
+    store.write(SECOND, expected_version=1)
+    assert store.read() == SECOND
+
+
+def test_write_that_never_arrived_is_left_to_the_caller(make: Make, aws: AwsServer) -> None:
+    """A write without an answer that is not there is not repeated: it could still arrive."""
+    store = make()
+    store.write(FIRST, expected_version=None)
+    aws.reset()
+    aws.before = lambda region, operation: operation == "PutItem"
+    with pytest.raises(StateUnreachableError, match="has not landed so far"):
+        store.write(SECOND, expected_version=1)
+    assert aws.requests.count(("us-east-2", "PutItem")) + aws.requests.count(("us-east-1", "PutItem")) == 1
+    assert store.read() == FIRST
+
+
+def test_lost_answer_of_a_write_that_lost(make: Make, aws: AwsServer) -> None:
+    """Where somebody else's write is found instead of an answer, the error carries that one."""
+    store, other = make(), make("us-east-1")
+    store.write(FIRST, expected_version=None)
+
+    def other_first(region: str, operation: str) -> bool:
+        if (region, operation) != ("us-east-2", "PutItem"):
+            return False
+        other.write(SECOND, expected_version=1)
+        return True
+
+    aws.before = other_first
+    with pytest.raises(StaleStateError) as caught:
+        store.write(replace(SECOND, changed_by="me"), expected_version=1)
+    assert caught.value.found == SECOND
+
+
+def test_identical_write_of_another_is_not_mistaken_for_ours(make: Make, aws: AwsServer) -> None:
+    """Two callers write equal states: the one that lost its answer learns that it was not its own that landed."""
+    store, other = make(), make("us-east-1")
+    store.write(FIRST, expected_version=None)
+
+    def other_first(region: str, operation: str) -> bool:
+        if (region, operation) != ("us-east-2", "PutItem"):
+            return False
+        other.write(SECOND, expected_version=1)
+        return True
+
+    aws.before = other_first
+    with pytest.raises(StaleStateError):
+        store.write(SECOND, expected_version=1)
+
+
+def test_throttled_write_is_made_again(make: Make, aws: AwsServer) -> None:
+    """A write that was turned away was not made, so it may be made again: elsewhere, and after a wait."""
+    answers = iter(["ThrottlingException"] * 3)
+    aws.refuse = lambda region, operation: next(answers, "")
+    make().write(FIRST, expected_version=None)
+    assert [region for region, operation in aws.requests] == ["us-east-2", "us-east-1", "us-east-2", "us-east-1"]
+
+
+def test_throttling_without_end_is_unreachable(make: Make, aws: AwsServer) -> None:
+    """Patience with a table that turns everything away is short: the caller has a lease to keep."""
+    aws.refuse = lambda region, operation: "ProvisionedThroughputExceededException"
+    with pytest.raises(StateUnreachableError, match="throttled"):
+        make().observe("us-east-1")
+
+
+def test_conflict_with_another_region_that_won_is_stale(make: Make, aws: AwsServer) -> None:
+    """MRSC refuses the later of two writes in flight; what is stored decides, and here it is the other's."""
+    store, other = make(), make("us-east-1")
+    store.write(FIRST, expected_version=None)
+
+    def conflict(region: str, operation: str) -> str:
+        if (region, operation) != ("us-east-2", "PutItem"):
+            return ""
+        other.write(SECOND, expected_version=1)
+        return "ReplicatedWriteConflictException"
+
+    aws.refuse = conflict
+    with pytest.raises(StaleStateError) as caught:
+        store.write(replace(SECOND, changed_by="me"), expected_version=1)
+    assert caught.value.found == SECOND
+
+
+def test_conflict_with_a_write_that_did_not_count_is_made_again(make: Make, aws: AwsServer) -> None:
+    """A conflict after which nothing has changed leaves the condition to decide, once more."""
+    store = make()
+    store.write(FIRST, expected_version=None)
+    answers = iter(["ReplicatedWriteConflictException"])
+    aws.refuse = lambda region, operation: next(answers, "") if operation == "PutItem" else ""
+    store.write(SECOND, expected_version=1)
+    assert store.read() == SECOND
+
+
+@pytest.mark.parametrize("code", ["AccessDeniedException", "ExpiredTokenException", "UnrecognizedClientException"])
+def test_refused_caller_is_told_so(make: Make, aws: AwsServer, code: str) -> None:
+    """Missing rights are not an outage: nothing is asked again, and the advice names the rights."""
+    aws.refuse = lambda region, operation: code
+    with pytest.raises(StateAccessError, match=r"dynamodb:GetItem"):
+        make().observe("us-east-1")
+    assert len(aws.requests) == 2
+
+
+def test_set_whose_manifest_got_no_answer_is_recorded(make: Make, aws: AwsServer) -> None:
+    """Recording a set survives lost answers: it is there, whole, under its id."""
+    wanted = DagSet(id="s-1", region="us-east-2", recorded_at=AT, dag_ids=("a", "b"))
+    aws.after = lambda region, operation: operation == "PutItem" and region == "us-east-2"
+    assert make().put_set(wanted) == wanted
+    aws.reset()
+    assert make("us-east-1").get_set("s-1") == wanted
+
+
+def test_table_that_does_not_exist(aws: AwsServer, session: boto3.session.Session) -> None:
+    """A wrong name or region of the table is told apart from an empty one."""
+    with pytest.raises(TableNotFoundError, match=r"no-such-table"):
+        DynamoDBStateStore("no-such-table", ("us-east-2",), session=session).observe("us-east-1")
+
+
+def test_no_credentials(table: str) -> None:
+    """Missing credentials are an error of access, with advice, not an outage."""
+    with pytest.raises(StateAccessError, match=r"credentials"):
+        DynamoDBStateStore(table, ("us-east-2",)).read()
+
+
+def test_seed_row_is_read_and_flipped(make: Make, table: str, client: Any) -> None:
+    """A row of the seed's init script is a steady state, and a write on it is conditional like any other."""
+    client.put_item(
+        TableName=table,
+        Item={
+            "state_id": {"S": "ACTIVE_REGION"},
+            "active_region": {"S": "us-east-2"},
+            "last_updated": {"S": "2024-02-26T10:30:00Z"},
+            "failover_count": {"N": "3"},
+            "version": {"N": "4"},
+        },
+    )
+    store = make()
+    state = store.read()
+    assert (state.active_region, state.epoch, state.version, state.phase) == ("us-east-2", 3, 4, Phase.STEADY)
+    assert (state.lease_s, state.plan) == (60.0, None)
+    assert state.last_updated == datetime(2024, 2, 26, 10, 30, tzinfo=timezone.utc)
+    store.write(set_active_region(state, "us-east-1", reason="drill", by="ann", at=AT), expected_version=4)
+    assert (store.read().epoch, store.read().version) == (4, 5)
+
+
+@pytest.mark.parametrize(
+    ("version", "read_as"),
+    [({"version": {"S": "4"}}, 4), ({}, 0), ({"version": {"N": "0"}}, 0)],
+    ids=["string", "missing", "zero"],
+)
+def test_seed_row_with_an_odd_version_can_be_written_once(
+    make: Make, table: str, client: Any, version: dict[str, Any], read_as: int
+) -> None:
+    """The seed's scripts were not strict about the version; the optimistic lock holds on their rows all the same."""
+    client.put_item(
+        TableName=table, Item={"state_id": {"S": "ACTIVE_REGION"}, "active_region": {"S": "us-east-2"}, **version}
+    )
+    store = make()
+    state = store.read()
+    assert state.version == read_as
+    following = claim(state, PLAN, at=AT)
+    store.write(following, expected_version=read_as)
+    with pytest.raises(StaleStateError):
+        store.write(following, expected_version=read_as)
+
+
+def test_seed_script_that_flips_our_row_moves_the_epoch(make: Make, table: str, client: Any) -> None:
+    """A script that counts a failover but knows no epoch fences the old region nevertheless."""
+    store = make()
+    store.write(FIRST, expected_version=None)
+    client.update_item(
+        TableName=table,
+        Key={"state_id": {"S": "ACTIVE_REGION"}},
+        UpdateExpression="SET active_region = :to, failover_count = failover_count + :one, version = version + :one",
+        ExpressionAttributeValues={":to": {"S": "us-east-1"}, ":one": {"N": "1"}},
+    )
+    state = store.read()
+    assert (state.active_region, state.epoch, state.version) == ("us-east-1", 1, 2)
+
+
+def test_query_of_the_seeds_first_test_works_on_our_row(make: Make, table: str, client: Any) -> None:
+    """``aws dynamodb get-item --query 'Item.active_region.S'``, and the types of the seed's other fields."""
+    make().write(set_active_region(FIRST, "us-east-1", reason="drill", by="ann", at=AT), expected_version=None)
+    item = client.get_item(TableName=table, Key={"state_id": {"S": "ACTIVE_REGION"}})["Item"]
+    assert item["active_region"]["S"] == "us-east-1"
+    assert item["last_updated"] == {"S": "2026-02-26T10:30:00Z"}
+    assert item["failover_count"] == {"N": "1"}
+    assert item["version"] == {"N": "2"}
+
+
+def test_row_that_makes_no_sense_is_an_error_not_a_role(make: Make, table: str, client: Any) -> None:
+    """A row without a region, or with a word for a number, names what is wrong with it."""
+    client.put_item(
+        TableName=table,
+        Item={"state_id": {"S": "ACTIVE_REGION"}, "active_region": {"S": "us-east-2"}, "version": {"S": "four"}},
+    )
+    with pytest.raises(StateError, match=r"cannot be understood.*four"):
+        make().observe("us-east-1")
+
+
+def test_replaced_snapshot_leaves_no_page_behind(make: Make, table: str, client: Any) -> None:
+    """Snapshots do not fill the table: of the old one nothing stays."""
+    store = make()
+    for number in range(3):
+        store.put_snapshot(DagSet(id=f"n-{number}", region="us-east-2", recorded_at=AT, dag_ids=("a",)))
+    assert len(client.scan(TableName=table)["Items"]) == 2

@@ -1,0 +1,293 @@
+"""What every StateStore promises; each test runs against the fake and against DynamoDB over a socket."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from airflow_provider_mwaa_dr.core.ports import (
+    AgentStatus,
+    DagSet,
+    FailoverRecord,
+    Registration,
+    StateStore,
+    StepRecord,
+)
+from airflow_provider_mwaa_dr.core.state import (
+    DRState,
+    Mode,
+    Phase,
+    Plan,
+    claim,
+    initial,
+    promote,
+    record_set,
+    supersede,
+)
+from airflow_provider_mwaa_dr.exceptions import StaleStateError, StateNotFoundError
+
+AT = datetime(2026, 2, 26, 10, 30, tzinfo=timezone.utc)
+FIRST = initial("us-east-2", lease_s=10.0, by="test", at=AT)
+PLAN = Plan(
+    id="f-1",
+    source="us-east-2",
+    target="us-east-1",
+    mode=Mode.AUTO,
+    reason="flood",
+    by="ann",
+    owner="host:1",
+    started_at=AT + timedelta(microseconds=1),
+)
+STATUS = AgentStatus(
+    region="us-east-1",
+    job="7",
+    host="ip-10-0-0-1",
+    at=AT,
+    beat=3,
+    version=4,
+    epoch=2,
+    provider_version="0.1.0",
+    airflow_version="3.3.1",
+)
+
+Peer = Callable[[], StateStore]
+
+
+def test_empty_table_has_no_state(store: StateStore) -> None:
+    """A table that answers without a state item is told apart from one that does not answer."""
+    assert store.observe("us-east-1").state is None
+    with pytest.raises(StateNotFoundError):
+        store.read()
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        FIRST,
+        replace(FIRST, lease_s=2.5, changed_by=None),
+        claim(FIRST, PLAN, at=AT),
+        promote(record_set(claim(FIRST, PLAN, at=AT), "s-1", at=AT), at=AT),
+        supersede(promote(claim(FIRST, PLAN, at=AT), at=AT), replace(PLAN, id="f-2", target="us-east-2"), at=AT),
+    ],
+    ids=["initial", "fractional lease", "claimed", "promoted", "superseded"],
+)
+def test_written_state_is_read_back_equal(store: StateStore, state: DRState) -> None:
+    """Whatever the transitions produce survives the table unchanged, plans inside plans too."""
+    store.write(state, expected_version=None)
+    assert store.read() == state
+    assert store.observe("us-east-1").state == state
+
+
+def test_write_on_the_wrong_version_carries_what_was_found(store: StateStore) -> None:
+    """A writer that lost is handed the stored state, and has changed nothing."""
+    store.write(FIRST, expected_version=None)
+    second = claim(FIRST, PLAN, at=AT)
+    store.write(second, expected_version=1)
+    for expected in (None, 1, 7):
+        with pytest.raises(StaleStateError) as caught:
+            store.write(replace(FIRST, version=99), expected_version=expected)
+        assert (caught.value.expected, caught.value.found) == (expected, second)
+    assert store.read() == second
+
+
+def test_write_that_expects_a_version_of_no_item_is_stale(store: StateStore) -> None:
+    """A state that was deleted under a writer is not brought back by it."""
+    with pytest.raises(StaleStateError) as caught:
+        store.write(FIRST, expected_version=1)
+    assert caught.value.found is None
+    assert store.observe("us-east-1").state is None
+
+
+def test_sixteen_writers_race_and_exactly_one_wins(peer: Peer) -> None:
+    """Of concurrent writes on the same version one lands; all others are handed the winner's plan."""
+    peer().write(FIRST, expected_version=None)
+    outcomes: dict[str, str] = {}
+    start = threading.Barrier(16)
+
+    def write(name: str, store: StateStore) -> None:
+        state = claim(FIRST, replace(PLAN, id=name), at=AT)
+        store.observe("us-east-1")
+        start.wait()
+        try:
+            store.write(state, expected_version=1)
+            outcomes[name] = name
+        except StaleStateError as error:
+            outcomes[name] = error.found.plan.id
+
+    threads = [threading.Thread(target=write, args=(f"f-{number}", peer())) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    plan = peer().read().plan
+    assert plan is not None
+    assert outcomes == dict.fromkeys((f"f-{number}" for number in range(16)), plan.id)
+
+
+def test_registered_environments_are_found(store: StateStore) -> None:
+    """The registry names every environment, or those asked for; naming one again replaces it."""
+    store.register(Registration(region="us-east-2", environment="etl-old"))
+    store.register(Registration(region="us-east-2", environment="etl", account="123456789012"))
+    store.register(Registration(region="us-east-1", environment="etl-dr"))
+    ohio = Registration(region="us-east-2", environment="etl", account="123456789012")
+    virginia = Registration(region="us-east-1", environment="etl-dr")
+    assert dict(store.registrations()) == {"us-east-1": virginia, "us-east-2": ohio}
+    assert dict(store.registrations(["us-east-2", "eu-west-1"])) == {"us-east-2": ohio}
+
+
+def test_agents_are_listed_by_region(store: StateStore) -> None:
+    """Each scheduler's last heartbeat is found under its own region, every field of it."""
+    full = replace(
+        STATUS,
+        beat=4,
+        adopted_epoch=2,
+        on_unreachable="run",
+        schedulers=("7", "8"),
+        fence_ok=False,
+        ledger_lag_s=1.5,
+        leftovers=1,
+        held=2,
+        skipped=3,
+        closed=4,
+        problems=("[dr] lease_s = 'x' is not understood",),
+    )
+    other = replace(STATUS, job="8", fence_ok=True)
+    store.put_agent(STATUS)
+    store.put_agent(other)
+    store.put_agent(full)
+    store.put_agent(replace(STATUS, region="us-east-2", job="1"))
+    assert list(store.agents("us-east-1")) == [full, other]
+    assert list(store.agents("eu-west-1")) == []
+
+
+def test_forgotten_agent_is_gone_and_may_come_back(store: StateStore) -> None:
+    """Forgetting is repeatable, and a heartbeat after it is listed again."""
+    store.put_agent(STATUS)
+    for _ in range(2):
+        store.forget_agent("us-east-1", "7")
+        assert list(store.agents("us-east-1")) == []
+    store.observe("us-east-1")
+    store.put_agent(STATUS)
+    assert list(store.agents("us-east-1")) == [STATUS]
+
+
+def test_reconciled_epoch_is_observed_beside_the_state(store: StateStore) -> None:
+    """What an agent settled is what the region's next look sees; other regions and the registry are not touched."""
+    store.register(Registration(region="us-east-1", environment="etl-dr"))
+    assert store.observe("us-east-1").reconciled_epoch is None
+    store.put_agent(STATUS)
+    assert store.observe("us-east-1").reconciled_epoch is None
+    store.put_agent(replace(STATUS, reconciled_epoch=2))
+    assert store.observe("us-east-1").reconciled_epoch == 2
+    assert store.observe("us-east-2").reconciled_epoch is None
+    assert "us-east-1" in store.registrations()
+    store.register(Registration(region="us-east-1", environment="etl-dr-2"))
+    assert store.observe("us-east-1").reconciled_epoch == 2
+
+
+def test_agent_with_an_old_view_does_not_take_back_a_settled_epoch(peer: Peer) -> None:
+    """Of two schedulers of a region, the one that looked earlier cannot undo what the other has settled since."""
+    leader, follower = peer(), peer()
+    leader.put_agent(replace(STATUS, reconciled_epoch=1))
+    leader.observe("us-east-1")
+    follower.observe("us-east-1")
+    leader.put_agent(replace(STATUS, reconciled_epoch=2))
+    follower.put_agent(replace(STATUS, job="8", reconciled_epoch=1))
+    assert leader.observe("us-east-1").reconciled_epoch == 2
+
+
+def test_settled_epoch_goes_down_when_a_set_begins_anew(store: StateStore) -> None:
+    """After a new init epochs start again at 0; an agent that has seen that may settle the lower one."""
+    store.put_agent(replace(STATUS, reconciled_epoch=5))
+    store.observe("us-east-1")
+    store.put_agent(replace(STATUS, reconciled_epoch=0))
+    assert store.observe("us-east-1").reconciled_epoch == 0
+
+
+def test_fence_is_noted_by_region(store: StateStore) -> None:
+    """A region in which no worker has loaded the fence has none."""
+    assert store.fence("us-east-1") is None
+    store.put_fence("us-east-1", AT)
+    store.put_fence("us-east-1", AT + timedelta(hours=1))
+    assert store.fence("us-east-1") == AT + timedelta(hours=1)
+    assert store.fence("us-east-2") is None
+
+
+def test_recorded_set_is_never_changed(peer: Peer) -> None:
+    """The second recorder of a set is handed the first one's, whatever it brought."""
+    first = DagSet(id="s-1", region="us-east-2", recorded_at=AT, dag_ids=("a", "b"))
+    assert peer().get_set("s-1") is None
+    assert peer().put_set(first) == first
+    assert peer().put_set(replace(first, dag_ids=("z",))) == first
+    assert peer().get_set("s-1") == first
+
+
+def test_set_is_stored_sorted_and_each_id_once(store: StateStore) -> None:
+    """However ids are handed in, a set comes back as the port describes it."""
+    given = DagSet(id="s-1", region="us-east-2", recorded_at=AT, dag_ids=("b", "a", "b"))
+    assert store.put_set(given).dag_ids == ("a", "b")
+    assert store.get_set("s-1") == replace(given, dag_ids=("a", "b"))
+
+
+def test_largest_set_fits(store: StateStore) -> None:
+    """10,000 ids of 250 characters, far more than one item holds, come back whole."""
+    dag_ids = tuple(f"{number:05}{'x' * 245}" for number in range(10_000))
+    largest = DagSet(id="s-1", region="us-east-2", recorded_at=AT, dag_ids=dag_ids)
+    assert store.put_set(largest) == largest
+    assert store.get_set("s-1") == largest
+
+
+def test_empty_set_is_a_set(store: StateStore) -> None:
+    """Nothing to restore is an answer, and not the same as nothing recorded."""
+    empty = DagSet(id="s-1", region="us-east-2", recorded_at=AT, dag_ids=())
+    store.put_set(empty)
+    assert store.get_set("s-1") == empty
+
+
+def test_snapshot_is_replaced_whole(store: StateStore) -> None:
+    """Only the last snapshot of a region is there, and no page of an older one."""
+    assert store.get_snapshot("us-east-2") is None
+    big = DagSet(id="n-1", region="us-east-2", recorded_at=AT, dag_ids=tuple(f"{n:04}{'x' * 240}" for n in range(2000)))
+    small = DagSet(id="n-2", region="us-east-2", recorded_at=AT, dag_ids=("a",))
+    for snapshot in (big, small, big, small):
+        store.put_snapshot(snapshot)
+        assert store.get_snapshot("us-east-2") == snapshot
+    assert store.get_snapshot("us-east-1") is None
+
+
+def test_records_are_listed_newest_first(store: StateStore) -> None:
+    """Each record comes back as it was last written, the newest first."""
+    record = FailoverRecord(
+        id="f-1",
+        source="us-east-2",
+        target="us-east-1",
+        mode=Mode.GRACEFUL,
+        reason="flood",
+        by="ann",
+        started_at=AT,
+        epoch=1,
+    )
+    done = replace(
+        record,
+        finished_at=AT + timedelta(seconds=31),
+        outcome="completed",
+        steps=(StepRecord(name="check", seconds=0.4, detail="ready"), StepRecord(name="claim", seconds=1.0, detail="")),
+        not_unpaused=("a", "b"),
+    )
+    newer = replace(record, id="f-2", started_at=AT + timedelta(days=1), mode=Mode.FORCED, outcome="aborted")
+    assert list(store.records()) == []
+    assert store.get_record("f-1") is None
+    for each in (record, newer, done):
+        store.put_record(each)
+    assert list(store.records()) == [newer, done]
+    assert store.get_record("f-1") == done
+
+
+def test_phase_survives_as_what_it_is(store: StateStore) -> None:
+    """A phase read from the table is the member, so that comparisons by identity hold."""
+    store.write(claim(FIRST, PLAN, at=AT), expected_version=None)
+    assert store.read().phase is Phase.DRAINING

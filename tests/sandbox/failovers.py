@@ -1,0 +1,163 @@
+"""What the tests of failovers share: commands that can be watched while they run, and runs that wait for the test."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from airflow_provider_mwaa_dr.core.state import DRState, Phase
+from airflow_provider_mwaa_dr.sandbox import airflow_settings
+from tests.sandbox.harness import Airflow, Pair, wait_until
+
+CHAIN = ["first", "second", "third"]
+"""The tasks of each DAG in fo_chain.py."""
+REASON = ("--reason", "test", "--yes", "--json")
+
+
+class Command:
+    """A started process; its output goes to files, so that it can be read while it runs."""
+
+    def __init__(self, program: Path, words: tuple[str, ...], variables: Mapping[str, str], folder: Path) -> None:
+        self.words = words
+        self._stdout, self._stderr = folder / "stdout", folder / "stderr"
+        with self._stdout.open("w") as stdout, self._stderr.open("w") as stderr:
+            self.process = subprocess.Popen(
+                [program, *words],
+                env=airflow_settings.process_variables(variables, bin_folder=program.parent),
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+            )
+
+    @property
+    def stdout(self) -> str:
+        """What it printed so far."""
+        return self._stdout.read_text()
+
+    @property
+    def stderr(self) -> str:
+        """What it said so far."""
+        return self._stderr.read_text()
+
+    def wait(self, *, timeout_s: float = 240.0) -> int:
+        """Return its exit code once it has ended."""
+        return self.process.wait(timeout_s)
+
+    def document(self, *, code: int = 0) -> Any:
+        """Return the one JSON document on its stdout. :raises AssertionError: it did not end with *code*."""
+        assert self.wait() == code, f"{self.words} ended with {self.process.returncode}, not {code}: {self.stderr}"
+        return json.loads(self.stdout)
+
+    def wait_until_it_says(self, text: str) -> None:
+        """Return once *text* is on its stderr. :raises AssertionError: it ended, or the deadline passed."""
+
+        def is_said() -> bool:
+            ended = self.process.poll() is not None
+            assert text in self.stderr or not ended, f"{self.words} ended without {text!r}: {self.stderr}"
+            return text in self.stderr
+
+        wait_until(is_said, f"{self.words} says {text!r}")
+
+
+@contextmanager
+def _started(program: Path, words: tuple[str, ...], variables: Mapping[str, str]) -> Iterator[Command]:
+    with TemporaryDirectory() as folder:
+        command = Command(program, words, variables, Path(folder))
+        try:
+            yield command
+        finally:
+            if command.process.poll() is None:
+                command.process.kill()
+                command.process.wait()
+
+
+@contextmanager
+def mwaa_dr(pair: Pair, *words: str, **dr: object) -> Iterator[Command]:
+    """Yield a started ``mwaa-dr``, ended at the end. *dr*: settings for it alone, ``drain_s=5`` as ``DR_DRAIN_S``."""
+    variables = {**pair.variables, **{f"DR_{name.upper()}": str(value) for name, value in dr.items()}}
+    with _started(Path(sys.executable).parent / "mwaa-dr", words, variables) as command:
+        yield command
+
+
+@contextmanager
+def airflow(described: Mapping[str, Any], *words: str, **variables: str) -> Iterator[Command]:
+    """Yield a started ``airflow`` of the control environment (``pair.control``), or of a region as described."""
+    with _started(Path(described["bin"]) / "airflow", words, {**described["env"], **variables}) as command:
+        yield command
+
+
+def fail_over(pair: Pair, region: str, *words: str, **dr: object) -> dict[str, Any]:
+    """Make *region* active by the real command and return the record."""
+    with mwaa_dr(pair, "failover", region, *REASON, *words, **dr) as command:
+        record: dict[str, Any] = command.document()
+    assert record["outcome"] == "completed", record
+    return record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainRun:
+    """A run of a DAG of three tasks."""
+
+    airflow: Airflow
+    dag_id: str
+    run_id: str
+
+    def bodies(self, airflow: Airflow | None = None) -> list[str]:
+        """Return the tasks whose bodies executed in the region that it was started in, or in *airflow*, in order."""
+        return [line.task_id for line in (airflow or self.airflow).executed(self.dag_id, self.run_id)]
+
+    @property
+    def state(self) -> str:
+        """What Airflow says of it."""
+        return str(self.airflow.run(self.dag_id, self.run_id)["state"])
+
+    @property
+    def note(self) -> str:
+        """Its note; empty when it has none."""
+        return self.airflow.note(self.dag_id, self.run_id)
+
+    def let_go(self) -> None:
+        """Let its first task go on."""
+        gates = self.airflow.home / "gates"
+        gates.mkdir(exist_ok=True)
+        (gates / self.run_id).touch()
+
+    def wait_until_it_executed(self) -> None:
+        """Return once the bodies of its three tasks executed, each once and in order."""
+        wait_until(lambda: self.bodies() == CHAIN, f"{self.dag_id} {self.run_id} executes in {self.airflow.name}")
+
+    def wait_until_it_is(self, state: str) -> None:
+        """Return once Airflow says so."""
+        wait_until(lambda: self.state == state, f"{self.dag_id} {self.run_id} is {state} in {self.airflow.name}")
+
+
+def start(airflow: Airflow, *, dag_id: str = "fo_chain", waits: bool = False) -> ChainRun:
+    """Start a run; one that *waits* is returned once its first task executes."""
+    run = ChainRun(airflow=airflow, dag_id=dag_id, run_id=airflow.trigger(dag_id, conf={"wait": waits}))
+    if waits:
+        wait_until(run.bodies, f"the first task of {run.run_id} executes in {airflow.name}")
+    return run
+
+
+def make_steady(pair: Pair) -> DRState:
+    """Bring the pair to where a failover can begin, whatever a test before left, and return the state."""
+    state = pair.state()
+    if state.phase is not Phase.STEADY:
+        fail_over(pair, state.active_region)
+    for region in pair.airflows.values():
+        for word in ("running", "queued"):
+            for run in region.runs(state=word):
+                ChainRun(airflow=region, dag_id=run["dag_id"], run_id=run["dag_run_id"]).let_go()
+    wait_until(
+        lambda: not any(region.runs(state="running") for region in pair.airflows.values()), "nothing runs anywhere"
+    )
+    pair.active.unpause("fo_chain")
+    pair.wait_until_settled()
+    return pair.state()

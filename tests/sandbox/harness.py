@@ -1,0 +1,502 @@
+"""
+Two real Airflows for a test, and what task bodies wrote there.
+
+::
+
+    @on("3.3.1")                                  # or several: @on("2.10.3", "3.0.6"), or on(Shape(...))
+    def test_...(pair: Pair) -> None:
+        pair.reset()                              # all DAGs paused, no open run, us-east-2 active and settled
+        here, there = pair.active, pair.standby   # an Airflow each; pair[region] by name
+        here.unpause("dag"); run_id = here.trigger("dag")
+        wait_until(lambda: here.executed("dag", run_id), "the run executes")
+
+Counting
+    ``Airflow.executed(dag_id, run_id, task_id)`` and ``called(...)`` (callbacks) read the lines that
+    ``dags/witness.py`` appends to ``AIRFLOW_HOME/witness.jsonl``: never a state of Airflow's. To assert that nothing
+    executed, wait for something positive first, then ask.
+An Airflow (one region)
+    REST: ``rest``, ``trigger``, ``run``, ``runs``, ``note``, ``unpause``, ``pause``, ``task_states``, ``dag_ids``.
+    CLI: ``airflow`` (waits), ``start_airflow`` (does not). Files: ``deploy``, ``remove``, ``wait_for_dag``.
+    ``stop_scheduler()`` and ``start_scheduler(**dr)``: with other settings in ``[dr]``, or as before.
+The pair
+    ``mwaa_dr(*words)`` (the real command), ``status()``, ``state()``, ``flip(region)`` (the bare flip), ``sandbox``
+    (kill, revive, fault), ``table`` (the state store), ``delete_items``, ``reset()``, ``wait_in_each``,
+    ``airflow_in_each``.
+Where
+    ``build/sandbox-tests/NAME``, NAME being the Airflow version or the shape's own; all files of ``dags/`` are
+    deployed in both regions. ``MWAA_DR_TEST_SANDBOXES=DIR`` moves that folder. One session at a time: four Airflows on
+    two cores starve each other, so a second session on this machine waits.
+    ``MWAA_DR_TEST_KEEP=1`` leaves a sandbox running at the end and uses the one that runs at the start: seconds
+    instead of half a minute, but with the provider, the DAG files and the history of back then.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cached_property
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar
+
+import boto3
+import pytest
+import requests
+
+from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.ports import StateStore
+from airflow_provider_mwaa_dr.core.state import DRState
+from airflow_provider_mwaa_dr.sandbox import airflow_settings, process
+from airflow_provider_mwaa_dr.sandbox.home import REGIONS
+from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
+from airflow_provider_mwaa_dr.sandbox.state_table import StateTable
+
+T = TypeVar("T")
+
+DAGS = Path(__file__).parent / "dags"
+HOMES = Path(os.environ.get("MWAA_DR_TEST_SANDBOXES") or Path(__file__).parents[2] / "build" / "sandbox-tests")
+KEEP = bool(os.environ.get("MWAA_DR_TEST_KEEP"))
+FIRST, SECOND = REGIONS
+"""The region that a new sandbox begins with as the active one, and the other."""
+DEADLINE_S = 180.0
+"""How long a thing is waited for that takes a few seconds when the machine is idle."""
+REST_TIMEOUT_S = 60.0
+_numbers = count(1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """
+    What a sandbox is made of.
+
+    :param name: of its folder; another name is another sandbox. Short: a socket's path must fit below it.
+    :param dr: settings in ``[dr]`` that differ from the sandbox's own, as pairs.
+    """
+
+    version: str
+    name: str = ""
+    executor: str = "LocalExecutor"
+    schedulers: int = 1
+    dr: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        return self.name or self.version
+
+
+def on(*shapes: Shape | str) -> pytest.MarkDecorator:
+    """Return the marker that runs a test on each of *shapes*; a text is an Airflow version."""
+    known = [Shape(version=shape) if isinstance(shape, str) else shape for shape in shapes]
+    return pytest.mark.parametrize("pair", known, ids=str, indirect=True, scope="session")
+
+
+def wait_until(condition: Callable[[], T], what: str, *, deadline_s: float = DEADLINE_S) -> T:
+    """
+    Return what *condition* returns, once that is true.
+
+    :param what: the claim that is waited for, for the message when it does not come true.
+    """
+    deadline = time.monotonic() + deadline_s
+    while True:
+        found = condition()
+        if found:
+            return found
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"Not so after {deadline_s:.0f} s: {what}. Last seen: {found!r}")
+        time.sleep(0.25)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """What a task body (kind ``executed``) or a callback (kind: its event) wrote."""
+
+    kind: str
+    region: str
+    at: datetime
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+
+
+class Airflow:
+    """
+    One region's Airflow.
+
+    :param described: the region's part of sandbox.json.
+    """
+
+    def __init__(self, name: str, version: str, described: Mapping[str, Any], sandbox: Sandbox) -> None:
+        self.name = name
+        self.version = version
+        self.major = int(version.partition(".")[0])
+        self.home = Path(described["airflow_home"])
+        self.dags_folder = Path(described["dags_folder"])
+        self.bin = Path(described["bin"])
+        self.environment: str = described["environment"]
+        self.variables: Mapping[str, str] = described["env"]
+        self.url: str = described["airflow_url"]
+        self._api = f"{self.url}/api/v{1 if self.major < 3 else 2}"
+        self._sandbox = sandbox
+        self._http = requests.Session()
+        self._http.trust_env = False
+        auth = described["auth"]
+        if "header" in auth:
+            self._http.headers["Authorization"] = auth["header"]
+        else:
+            self._http.auth = (auth["username"], auth["password"])
+
+    def __repr__(self) -> str:
+        return f"<Airflow {self.version} in {self.name}>"
+
+    # What task bodies and callbacks wrote.
+
+    def lines(self, dag_id: str | None = None, run_id: str | None = None, task_id: str | None = None) -> list[Line]:
+        """Return what was written in this region, oldest first."""
+        try:
+            text = (self.home / "witness.jsonl").read_text()
+        except FileNotFoundError:
+            return []
+        raw = (json.loads(line) for line in text.splitlines())
+        found = (Line(**{**line, "at": datetime.fromisoformat(line["at"])}) for line in raw)
+        return [
+            line
+            for line in found
+            if dag_id in {None, line.dag_id} and run_id in {None, line.run_id} and task_id in {None, line.task_id}
+        ]
+
+    def executed(self, dag_id: str | None = None, run_id: str | None = None, task_id: str | None = None) -> list[Line]:
+        """Return a line for each task body that executed."""
+        return [line for line in self.lines(dag_id, run_id, task_id) if line.kind == "executed"]
+
+    def called(self, dag_id: str | None = None, run_id: str | None = None) -> list[Line]:
+        """Return a line for each callback that was called."""
+        return [line for line in self.lines(dag_id, run_id) if line.kind != "executed"]
+
+    # REST.
+
+    def rest(self, method: str, path: str, *, json: Any = None, **params: Any) -> Any:
+        """
+        Return the answer's JSON; *path* as ``/dags/ID``, without ``/api/vN``.
+
+        :raises requests.HTTPError: its message carries Airflow's words.
+        """
+        url = f"{self._api}{path}"
+        answer = self._http.request(method, url, json=json, params=params, timeout=REST_TIMEOUT_S)
+        if not answer.ok:
+            raise requests.HTTPError(f"{method} {url}: {answer.status_code} {answer.text[:1000]}", response=answer)
+        return answer.json() if answer.content else None
+
+    def pause(self, *dag_ids: str, paused: bool = True) -> None:
+        """Pause DAGs."""
+        for dag_id in dag_ids:
+            self.rest("PATCH", f"/dags/{dag_id}", json={"is_paused": paused})
+
+    def unpause(self, *dag_ids: str) -> None:
+        """Unpause DAGs."""
+        self.pause(*dag_ids, paused=False)
+
+    def trigger(self, dag_id: str, run_id: str | None = None, *, conf: Mapping[str, Any] | None = None) -> str:
+        """Start a manual run and return its id."""
+        run_id = run_id or f"test_{next(_numbers)}_{datetime.now(tz=timezone.utc):%H%M%S%f}"
+        body: dict[str, Any] = {"dag_run_id": run_id, "conf": dict(conf or {})}
+        self.rest("POST", f"/dags/{dag_id}/dagRuns", json=body if self.major < 3 else {**body, "logical_date": None})
+        return run_id
+
+    def runs(self, dag_id: str = "~", **params: Any) -> list[dict[str, Any]]:
+        """Return the newest 100 runs of a DAG, or of all; keys as in REST (``dag_run_id``, ``state``, ``note`` ...)."""
+        found = self.rest("GET", f"/dags/{dag_id}/dagRuns", **{"limit": 100, "order_by": "-id", **params})
+        return list(found["dag_runs"])
+
+    def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        """Return one run."""
+        found: dict[str, Any] = self.rest("GET", f"/dags/{dag_id}/dagRuns/{run_id}")
+        return found
+
+    def note(self, dag_id: str, run_id: str) -> str:
+        """Return a run's note; empty when it has none."""
+        return self.run(dag_id, run_id)["note"] or ""
+
+    def task_states(self, dag_id: str, run_id: str) -> dict[str, str | None]:
+        """Return state by task id (``id[index]`` for mapped ones)."""
+        found = self.rest("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
+        return {ti["task_id"] + (f"[{ti['map_index']}]" if ti["map_index"] >= 0 else ""): ti["state"] for ti in found}
+
+    def dags(self) -> dict[str, bool]:
+        """Return whether it is paused, by DAG id; all DAGs that the region has."""
+        found: dict[str, bool] = {}
+        while True:
+            page = self.rest("GET", "/dags", limit=100, offset=len(found), order_by="dag_id")["dags"]
+            found.update((dag["dag_id"], dag["is_paused"]) for dag in page)
+            if len(page) < 100:
+                return found
+
+    # Files.
+
+    def deploy(self, name: str, source: str) -> Path:
+        """Put a DAG file into this region's folder, or change one: whole from the first moment."""
+        path = self.dags_folder / name
+        part = path.with_suffix(".part")
+        part.write_text(source)
+        part.replace(path)
+        return path
+
+    def remove(self, name: str) -> None:
+        """Take a DAG file out of this region's folder."""
+        (self.dags_folder / name).unlink()
+
+    def wait_for_dag(self, dag_id: str) -> None:
+        """Return once the region knows a DAG."""
+
+        def is_known() -> bool:
+            return self._http.get(f"{self._api}/dags/{dag_id}", timeout=REST_TIMEOUT_S).ok
+
+        wait_until(is_known, f"{self.name} knows {dag_id}")
+
+    # The command line and the processes.
+
+    def start_airflow(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        """Start ``airflow ARGUMENTS`` in this region; the caller waits for it (:func:`finished`)."""
+        # 3.0.6 does not look for a DAG file's own modules in the DAGs folder in `dags test`.
+        variables = {**self.variables, "PYTHONPATH": str(self.dags_folder), **variables}
+        return subprocess.Popen(
+            [self.bin / "airflow", *arguments],
+            env=airflow_settings.process_variables(variables, bin_folder=self.bin),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def airflow(self, *arguments: str, check: bool = True) -> str:
+        """
+        Run ``airflow ARGUMENTS`` in this region to its end and return its output.
+
+        :raises AssertionError: it failed (unless *check* is false), or did not end.
+        """
+        return finished(self.start_airflow(*arguments), check=check)
+
+    def stop_scheduler(self) -> None:
+        """Kill the scheduler with all that it started."""
+        process.end([self._sandbox.home.sessions()[self.name]["scheduler"]], grace_s=0)
+
+    def start_scheduler(self, **dr: str) -> None:
+        """Start the scheduler, return when it beats. *dr*: other settings in ``[dr]``, for it and its tasks."""
+        home = self._sandbox.home
+        variables = {**self.variables, **{f"AIRFLOW__DR__{name.upper()}": value for name, value in dr.items()}}
+        began = datetime.now(tz=timezone.utc)
+        session = process.start(
+            [self.bin / "airflow", "scheduler", "--skip-serve-logs"],
+            environment=airflow_settings.process_variables(variables, bin_folder=self.bin),
+            log=home.log(self.name, "scheduler"),
+        )
+        home.remember(self.name, "scheduler", session)
+        path = f"{self.url}/health" if self.major < 3 else f"{self.url}/api/v2/monitor/health"
+
+        def beats() -> bool:
+            at = self._http.get(path, timeout=REST_TIMEOUT_S).json()["scheduler"]["latest_scheduler_heartbeat"]
+            return at is not None and datetime.fromisoformat(at) > began
+
+        wait_until(beats, f"the scheduler of {self.name} beats again")
+
+
+class Pair:
+    """Both regions of a running sandbox."""
+
+    def __init__(self, shape: Shape, sandbox: Sandbox) -> None:
+        described = sandbox.description()
+        self.shape = shape
+        self.version = shape.version
+        self.sandbox = sandbox
+        self.home = sandbox.home.path
+        self.variables: Mapping[str, str] = described["env"]
+        self.control: Mapping[str, Any] = described["control"]
+        self.airflows = {
+            name: Airflow(name, shape.version, region, sandbox) for name, region in described["regions"].items()
+        }
+
+    def __getitem__(self, region: str) -> Airflow:
+        return self.airflows[region]
+
+    @property
+    def active(self) -> Airflow:
+        """The region that the state names now."""
+        return self[self.state().active_region]
+
+    @property
+    def standby(self) -> Airflow:
+        """The other one."""
+        return self[self.other(self.state().active_region)]
+
+    @staticmethod
+    def other(region: str) -> str:
+        """Return the region that is not *region*."""
+        return SECOND if region == FIRST else FIRST
+
+    @cached_property
+    def table(self) -> StateStore:
+        """The state table, as the control environment sees it."""
+        return StateTable(self.variables).store
+
+    def state(self) -> DRState:
+        """Return the state, read now."""
+        return self.table.read()
+
+    def delete_items(self, *prefixes: str) -> None:
+        """Delete the items of the state table whose key begins so, behind everybody's back."""
+        region = self.variables["AWS_DEFAULT_REGION"]
+        client = boto3.client(
+            "dynamodb",
+            region_name=region,
+            endpoint_url=self.variables["AWS_ENDPOINT_URL"],
+            aws_access_key_id=self.variables["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.variables["AWS_SECRET_ACCESS_KEY"],
+        )
+        table = self.variables["DR_STATE_TABLE"]
+        for item in client.scan(TableName=table)["Items"]:
+            if item["state_id"]["S"].startswith(prefixes):
+                client.delete_item(TableName=table, Key={"state_id": item["state_id"]})
+
+    def start_mwaa_dr(self, *words: str) -> subprocess.Popen[str]:
+        """Start the real ``mwaa-dr``; stdout and stderr are pipes of their own, the caller waits for it."""
+        program = Path(sys.executable).parent / "mwaa-dr"
+        return subprocess.Popen(
+            [program, *words],
+            env=airflow_settings.process_variables(self.variables, bin_folder=program.parent),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def mwaa_dr(self, *words: str, timeout_s: float = 240.0) -> subprocess.CompletedProcess[str]:
+        """Run the real ``mwaa-dr`` to its end; the exit code is the caller's to judge."""
+        with self.start_mwaa_dr(*words) as running:
+            try:
+                stdout, stderr = running.communicate(timeout=timeout_s)
+            except BaseException:
+                running.kill()
+                raise
+        return subprocess.CompletedProcess(words, running.returncode, stdout, stderr)
+
+    def status(self) -> dict[str, Any]:
+        """Return what ``mwaa-dr status --json`` prints."""
+        answer = self.mwaa_dr("status", "--json")
+        assert answer.returncode == 0, answer.stderr
+        found: dict[str, Any] = json.loads(answer.stdout)
+        return found
+
+    def flip(self, region: str) -> DRState:
+        """Make *region* active at once, as ``DRStateHook.set_active_region`` does; returns when both have settled."""
+        state = self.state()
+        now = datetime.now(tz=timezone.utc)
+        after = transitions.set_active_region(state, region, reason="test", by="test", at=now)
+        self.table.write(after, expected_version=state.version)
+        self.wait_until_settled()
+        return after
+
+    def wait_until_settled(self) -> None:
+        """Return once every scheduler has acknowledged the state and its region's open runs belong to its epoch."""
+
+        def are_settled() -> bool:
+            state = self.state()
+            return all(
+                any(
+                    agent.version >= state.version and agent.reconciled_epoch == state.epoch
+                    for agent in self.table.agents(region)
+                )
+                for region in self.airflows
+            )
+
+        wait_until(are_settled, "both regions have settled the state")
+
+    def airflow_in_each(self, *arguments: str, check: bool = True) -> dict[str, str]:
+        """Run ``airflow ARGUMENTS`` in both regions at once and return the outputs by region."""
+        with ThreadPoolExecutor() as pool:
+            outputs = pool.map(lambda airflow: airflow.airflow(*arguments, check=check), self.airflows.values())
+            return dict(zip(self.airflows, outputs, strict=True))
+
+    def wait_in_each(self, condition: Callable[[Airflow], T], what: str) -> dict[str, T]:
+        """Return by region what *condition* returns for it, once that is true."""
+        return {
+            name: wait_until(lambda airflow=airflow: condition(airflow), f"{what} in {name}")  # type: ignore[misc]
+            for name, airflow in self.airflows.items()
+        }
+
+    def reset(self) -> None:
+        """Bring the pair to where it began: no fault, the first region active, every DAG paused, no open run."""
+        for region in self.airflows:
+            self.sandbox.fault(region, "all", "none")
+        for airflow in self.airflows.values():
+            airflow.pause(*(dag_id for dag_id, is_paused in airflow.dags().items() if not is_paused))
+        if self.state().active_region != FIRST:
+            self.flip(FIRST)
+        self.wait_until_settled()
+        for airflow in self.airflows.values():
+            for state in ("running", "queued"):
+                for run in airflow.runs(state=state):
+                    airflow.rest(
+                        "PATCH", f"/dags/{run['dag_id']}/dagRuns/{run['dag_run_id']}", json={"state": "failed"}
+                    )
+
+
+def finished(running: subprocess.Popen[str], *, check: bool = True, timeout_s: float = 180.0) -> str:
+    """Return a started command's output once it has ended. :raises AssertionError: it failed."""
+    with running:
+        try:
+            output, _ = running.communicate(timeout=timeout_s)
+        except BaseException:
+            running.kill()
+            raise
+    assert running.returncode == 0 or not check, f"{running.args!r} ended with {running.returncode}: {output}"
+    return output
+
+
+@contextmanager
+def opened(shape: Shape) -> Iterator[Pair]:
+    """Yield a running sandbox of *shape*; a new one, unless one was kept."""
+    HOMES.mkdir(parents=True, exist_ok=True)
+    with (Path(tempfile.gettempdir()) / f"mwaa-dr-sandbox-tests-{os.getuid()}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"[{shape}] another test session runs its Airflows; waiting for its end", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        began = time.monotonic()
+        sandbox = Sandbox(HOMES / str(shape), say=lambda line: _say(shape, began, line))
+        if not KEEP:
+            sandbox.down(purge=True)
+        try:
+            sandbox.up(
+                airflow=shape.version,
+                dags=DAGS,
+                executor=shape.executor,
+                schedulers=shape.schedulers,
+                dr=dict(shape.dr),
+            )
+            yield Pair(shape, sandbox)
+        finally:
+            if not KEEP:
+                sandbox.down()
+
+
+def _say(shape: Shape, began: float, line: str) -> None:
+    print(f"[{shape} {time.monotonic() - began:5.1f} s] {line}", file=sys.stderr)
+
+
+def has_memory(pid: int) -> bool:
+    """Whether a process lives: a zombie that nobody has collected yet has no memory any more."""
+    try:
+        return os.getsid(pid) > 0 and "VmSize" in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False

@@ -1,0 +1,573 @@
+"""The emulated AWS as its users meet it: the real process, real sockets, unmodified boto3, a tiny Airflow behind it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import requests
+from botocore.config import Config
+from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
+
+from airflow_provider_mwaa_dr.sandbox import faults
+from airflow_provider_mwaa_dr.sandbox.mwaa_endpoint import Environment, MwaaEndpoint, Request
+
+A, B, CONTROL = "us-east-2", "us-east-1", "control"
+CALLERS = (A, B, CONTROL)
+DEADLINE_S = 30.0
+SECRET = "Bearer of-the-real-airflow"
+BIG = 6 * 1024 * 1024 + 1
+
+EAGER_THREADS = """
+import sys
+from airflow_provider_mwaa_dr.sandbox.aws_server import main
+sys.setswitchinterval(1e-6)
+sys.exit(main())
+"""
+# `python -m ...aws_server`, with threads that take turns far more often: a lock that is missing shows at once.
+
+
+class FakeAirflow(BaseHTTPRequestHandler):
+    """Says what it was asked; a few paths misbehave on demand."""
+
+    protocol_version = "HTTP/1.1"
+
+    def answer(self) -> None:
+        """Answer any method."""
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.headers.get("Authorization") != SECRET:
+            return self.send(401, b'{"detail": "who are you?"}')
+        if self.path.endswith("/missing"):
+            return self.send(404, b'{"detail": "DAG not found"}')
+        if self.path.endswith("/broken"):
+            return self.send(500, b"<html>oops</html>")
+        if self.path.endswith("/big"):
+            return self.send(200, b'"' + b"x" * (BIG - 2) + b'"')
+        if self.path.endswith("/gone"):
+            return self.send(204, b"")
+        said = {"method": self.command, "path": self.path, "body": body.decode()}
+        return self.send(200, json.dumps(said).encode())
+
+    do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = answer
+
+    def send(self, status: int, body: bytes) -> None:
+        """Send one answer."""
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that were free a moment ago, each once."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Return once *condition* holds; fail the test when it never does."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"Not within {DEADLINE_S:g} s: {what}"
+        time.sleep(0.01)
+
+
+@dataclass(slots=True, kw_only=True)
+class Aws:
+    """A running server and how to reach it."""
+
+    home: Path
+    ports: dict[str, int]
+    web: dict[str, dict[str, int]]
+    process: subprocess.Popen[str]
+    clients: list[Any] = field(default_factory=list)
+
+    def client(self, service: str, *, caller: str, region: str, read_timeout: float = 20) -> Any:
+        """Return a boto3 client that makes one attempt."""
+        client = boto3.client(
+            service,  # type: ignore[call-overload]
+            region_name=region,
+            endpoint_url=f"http://127.0.0.1:{self.ports[caller]}",
+            aws_access_key_id="sandbox",
+            aws_secret_access_key="sandbox",
+            config=Config(
+                inject_host_prefix=False,
+                connect_timeout=5,
+                read_timeout=read_timeout,
+                retries={"total_max_attempts": 1},
+                max_pool_connections=32,
+            ),
+        )
+        self.clients.append(client)
+        return client
+
+    def change_faults(self, step: Callable[[faults.Table], faults.Table]) -> None:
+        """Change the fault table as the command line does."""
+        faults.change(self.home / "aws" / "faults.json", step)
+
+    def log(self) -> list[dict[str, Any]]:
+        """Return the request log."""
+        return [json.loads(line) for line in (self.home / "aws" / "requests.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    """One server for the module, its Airflow beside it; ended by SIGTERM, which it must survive without complaint."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "aws").mkdir()
+    airflow = ThreadingHTTPServer(("127.0.0.1", 0), FakeAirflow)
+    airflow.daemon_threads = True
+    threading.Thread(target=airflow.serve_forever, daemon=True).start()
+    numbers = free_ports(9)
+    ports = dict(zip(CALLERS, numbers, strict=False))
+    web = {caller: dict(zip((A, B), numbers[3 + 2 * i :], strict=False)) for i, caller in enumerate(CALLERS)}
+    config: dict[str, Any] = {
+        "state_model": "strong",
+        "state_region": A,
+        "callers": ports,
+        "web": web,
+        "environments": {},
+    }
+    path = home / "aws" / "config.json"
+    path.write_text(json.dumps(config))
+    with (home / "stderr").open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-c", EAGER_THREADS, "--home", str(home)],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n", (home / "stderr").read_text()
+    # The environments become known only now, as when the sandbox starts its regions.
+    url = f"http://127.0.0.1:{airflow.server_address[1]}"
+    config["environments"] = {
+        A: {"name": "env-a", "airflow_url": url, "airflow_version": "3.3.1", "auth": {"header": SECRET}},
+        B: {"name": "env-b", "airflow_url": url, "airflow_version": "2.10.3", "auth": {"header": SECRET}},
+    }
+    path.write_text(json.dumps(config))
+    yield Aws(home=home, ports=ports, web=web, process=process)
+    process.terminate()
+    assert process.wait(DEADLINE_S) == 0
+    assert process.stdout.read() == ""
+    assert "Traceback" not in (home / "stderr").read_text()
+    process.stdout.close()
+    airflow.shutdown()
+    airflow.server_close()
+
+
+@pytest.fixture
+def aws(server: Aws) -> Iterator[Aws]:
+    """The server without faults, before and after."""
+    server.change_faults(lambda _: ())
+    yield server
+    server.change_faults(lambda _: ())
+    for client in server.clients:
+        client.close()
+    server.clients.clear()
+
+
+@pytest.fixture(scope="module")
+def table(server: Aws) -> str:
+    """A state table, created once in one region."""
+    client = server.client("dynamodb", caller=CONTROL, region=A)
+    client.create_table(
+        TableName="state",
+        KeySchema=[{"AttributeName": "state_id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "state_id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    client.put_item(TableName="state", Item={"state_id": {"S": "there"}})
+    return "state"
+
+
+def read(client: Any, table: str) -> Any:
+    """Return the item that is always there."""
+    return client.get_item(TableName=table, Key={"state_id": {"S": "there"}}, ConsistentRead=True)["Item"]
+
+
+def fault_of(region: str, service: str, text: str, **direction: str) -> Callable[[faults.Table], faults.Table]:
+    """Return the change that `mwaa-dr sandbox fault` makes."""
+    parsed = faults.parse_fault(text)
+    assert parsed is not None
+    kind, seconds = parsed
+    return lambda old: faults.add(old, region=region, service=service, fault=kind, seconds=seconds, **direction)
+
+
+def test_of_sixteen_racing_writers_exactly_one_wins(aws: Aws, table: str) -> None:
+    """Compare-and-set holds: with the same version in hand, from both regions, one write lands and 15 are refused."""
+    clients = [aws.client("dynamodb", caller=caller, region=region) for caller in CALLERS for region in (A, B)]
+
+    def write(writer: int, round_: int) -> str:
+        try:
+            clients[writer % len(clients)].put_item(
+                TableName=table,
+                Item={"state_id": {"S": "race"}, "version": {"N": str(round_ + 1)}, "by": {"N": str(writer)}},
+                ConditionExpression="attribute_not_exists(state_id) OR version = :v",
+                ExpressionAttributeValues={":v": {"N": str(round_)}},
+            )
+        except ClientError as error:
+            return str(error.response["Error"]["Code"])
+        return "won"
+
+    with ThreadPoolExecutor(16) as pool:
+        for round_ in range(25):
+            ended = list(pool.map(write, range(16), [round_] * 16))
+            assert sorted(ended) == ["ConditionalCheckFailedException"] * 15 + ["won"], round_
+            stored = clients[0].get_item(TableName=table, Key={"state_id": {"S": "race"}})["Item"]
+            assert stored["by"]["N"] == str(ended.index("won"))
+    rows = [row for row in aws.log() if row["operation"] == "PutItem"]
+    assert sum(row.get("condition_failed", False) for row in rows) == 25 * 15
+
+
+def test_a_strong_table_is_the_same_in_every_region(aws: Aws, table: str) -> None:
+    """What one region writes the other reads at once; other services stay regional."""
+    here = aws.client("dynamodb", caller=A, region=A)
+    there = aws.client("dynamodb", caller=B, region=B)
+    here.put_item(TableName=table, Item={"state_id": {"S": "shared"}, "word": {"S": "hello"}})
+    assert there.get_item(TableName=table, Key={"state_id": {"S": "shared"}})["Item"]["word"] == {"S": "hello"}
+    aws.client("sqs", caller=A, region=A).create_queue(QueueName="celery")
+    queue_b = aws.client("sqs", caller=B, region=B)
+    assert "QueueUrls" not in queue_b.list_queues()
+    assert aws.client("sts", caller=B, region=B).get_caller_identity()["Account"] == "123456789012"
+
+
+def test_without_the_strong_model_every_region_has_its_own_tables(aws: Aws, table: str) -> None:
+    """The table is a strong one because the configuration says so, not because the emulation has only one."""
+    path = aws.home / "aws" / "config.json"
+    strong = path.read_text()
+    path.write_text(json.dumps({**json.loads(strong), "state_model": "eventual"}))
+    try:
+        assert aws.client("dynamodb", caller=CONTROL, region=A).list_tables()["TableNames"] == [table]
+        assert aws.client("dynamodb", caller=CONTROL, region=B).list_tables()["TableNames"] == []
+    finally:
+        path.write_text(strong)
+    assert aws.client("dynamodb", caller=CONTROL, region=B).list_tables()["TableNames"] == [table]
+
+
+def test_a_region_under_a_fault_loses_its_replica_and_not_the_table(aws: Aws, table: str) -> None:
+    """The same table goes on through the other region: what fails is the way to one replica."""
+    aws.change_faults(fault_of(A, "all", "refuse"))
+    with pytest.raises(ConnectionClosedError):
+        read(aws.client("dynamodb", caller=CONTROL, region=A), table)
+    with pytest.raises(ConnectionClosedError):
+        read(aws.client("dynamodb", caller=A, region=B), table)
+    assert read(aws.client("dynamodb", caller=CONTROL, region=B), table)
+    assert aws.log()[-2]["fault"] == "refuse"
+    assert aws.log()[-2]["status"] is None
+
+
+def test_a_direction_cuts_one_pair_only(aws: Aws, table: str) -> None:
+    """A region can lose the way to one replica while everybody else, and it towards the others, keep theirs."""
+    aws.change_faults(fault_of(A, "dynamodb", "refuse", to_target=B))
+    with pytest.raises(ConnectionClosedError):
+        read(aws.client("dynamodb", caller=A, region=B), table)
+    assert read(aws.client("dynamodb", caller=A, region=A), table)
+    assert read(aws.client("dynamodb", caller=CONTROL, region=B), table)
+    aws.change_faults(lambda _: fault_of(A, "mwaa", "refuse", from_caller=CONTROL)(()))
+    with pytest.raises(ConnectionClosedError):
+        aws.client("mwaa", caller=CONTROL, region=A).get_environment(Name="env-a")
+    assert aws.client("mwaa", caller=B, region=A).get_environment(Name="env-a")
+    assert read(aws.client("dynamodb", caller=CONTROL, region=A), table)
+
+
+def test_a_black_hole_never_answers_and_holds_up_nobody_else(aws: Aws, table: str) -> None:
+    """The client runs into its own timeout; others are served meanwhile; lifting the fault drops who still waits."""
+    aws.change_faults(fault_of(A, "dynamodb", "blackhole"))
+    with pytest.raises(ReadTimeoutError):
+        read(aws.client("dynamodb", caller=CONTROL, region=A, read_timeout=0.5), table)
+    before = len(aws.log())
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(read, aws.client("dynamodb", caller=A, region=B), table) for _ in range(4)]
+        wait_until(lambda: len(aws.log()) == before + 4, "four requests in the black hole")
+        assert read(aws.client("dynamodb", caller=CONTROL, region=B), table)
+        assert not any(each.done() for each in waiting)
+        aws.change_faults(lambda old: faults.remove(old, region=A))
+        assert [type(each.exception(DEADLINE_S)) for each in waiting] == [ConnectionClosedError] * 4
+    assert read(aws.client("dynamodb", caller=A, region=B), table)
+
+
+def test_a_delayed_write_lands_although_its_client_gave_up(aws: Aws, table: str) -> None:
+    """A delay is not a refusal: the client's timeout says nothing about whether the write was done."""
+    aws.change_faults(fault_of(A, "dynamodb", "delay:1"))
+    with pytest.raises(ReadTimeoutError):
+        aws.client("dynamodb", caller=CONTROL, region=A, read_timeout=0.2).put_item(
+            TableName=table, Item={"state_id": {"S": "late"}}
+        )
+    other = aws.client("dynamodb", caller=CONTROL, region=B)
+    wait_until(lambda: "Item" in other.get_item(TableName=table, Key={"state_id": {"S": "late"}}), "the late write")
+    late = [row for row in aws.log() if row["fault"] == "delay"]
+    assert [row["status"] for row in late] == [200]
+
+
+@pytest.mark.parametrize(
+    ("fault", "service", "code", "status"),
+    [
+        ("throttle", "dynamodb", "ProvisionedThroughputExceededException", 400),
+        ("error", "dynamodb", "InternalServerError", 500),
+        ("throttle", "mwaa", "ThrottlingException", 429),
+        ("error", "mwaa", "InternalServerException", 500),
+        ("throttle", "sqs", "ThrottlingException", 400),
+        ("throttle", "sts", "Throttling", 400),
+        ("error", "sts", "InternalFailure", 500),
+        ("throttle", "s3", "SlowDown", 503),
+    ],
+)
+def test_each_service_fails_in_its_own_words(aws: Aws, fault: str, service: str, code: str, status: int) -> None:
+    """Throttling and internal errors come in the protocol and with the code that botocore knows from the service."""
+    aws.change_faults(fault_of(A, "all", fault))
+    client = aws.client(service, caller=CONTROL, region=A)
+    calls = {
+        "dynamodb": "list_tables",
+        "mwaa": "list_environments",
+        "sqs": "list_queues",
+        "sts": "get_caller_identity",
+        "s3": "list_buckets",
+    }
+    with pytest.raises(ClientError) as caught:
+        getattr(client, calls[service])()
+    assert caught.value.response["Error"]["Code"] == code
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == status
+    assert aws.log()[-1]["fault"] == fault
+    assert aws.log()[-1]["status"] == status
+
+
+def test_the_log_tells_who_asked_whom_for_what(aws: Aws, table: str) -> None:
+    """One line a request: caller, target, service, operation, what is inside an InvokeRestApi, and how it ended."""
+    read(aws.client("dynamodb", caller=B, region=A), table)
+    aws.client("mwaa", caller=CONTROL, region=A).invoke_rest_api(
+        Name="env-a", Path="/dags", Method="PATCH", Body={"is_paused": True}
+    )
+    aws.client("sts", caller=A, region=B).get_caller_identity()
+    rows = aws.log()[-3:]
+    assert [{key: row[key] for key in ("caller", "target", "service", "operation", "status")} for row in rows] == [
+        {"caller": B, "target": A, "service": "dynamodb", "operation": "GetItem", "status": 200},
+        {"caller": CONTROL, "target": A, "service": "mwaa", "operation": "POST /restapi/env-a", "status": 200},
+        {"caller": A, "target": B, "service": "sts", "operation": "GetCallerIdentity", "status": 200},
+    ]
+    assert rows[1]["rest"] == "PATCH /dags"
+    assert all(row["at"].endswith("Z") and row["ms"] >= 0 and row["fault"] is None for row in rows)
+
+
+def test_an_environment_is_described_and_updated(aws: Aws) -> None:
+    """The control plane lists, shows and changes environments; one it does not have is not found."""
+    client = aws.client("mwaa", caller=CONTROL, region=A)
+    assert client.list_environments()["Environments"] == ["env-a"]
+    environment = client.get_environment(Name="env-a")["Environment"]
+    assert environment["Status"] == "AVAILABLE"
+    assert environment["AirflowVersion"] == "3.3.1"
+    assert environment["WebserverUrl"] == f"127.0.0.1:{aws.web[CONTROL][A]}"
+    assert environment["Arn"] == "arn:aws:airflow:us-east-2:123456789012:environment/env-a"
+    changed = client.update_environment(Name="env-a", AirflowConfigurationOptions={"dr.enabled": "true"})
+    assert changed["Arn"] == environment["Arn"]
+    after = client.get_environment(Name="env-a")["Environment"]
+    assert after["AirflowConfigurationOptions"] == {"dr.enabled": "true"}
+    assert after["LastUpdate"]["Status"] == "SUCCESS"
+    with pytest.raises(client.exceptions.ResourceNotFoundException):
+        aws.client("mwaa", caller=CONTROL, region=B).get_environment(Name="env-a")
+
+
+@pytest.mark.parametrize(("region", "name", "version"), [(A, "env-a", "v2"), (B, "env-b", "v1")])
+def test_rest_calls_reach_the_real_airflow(aws: Aws, region: str, name: str, version: str) -> None:
+    """Method, path under the version's API, query and body arrive, with the environment's own credentials."""
+    client = aws.client("mwaa", caller=CONTROL, region=region)
+    answer = client.invoke_rest_api(
+        Name=name,
+        Path="/dags",
+        Method="PATCH",
+        QueryParameters={"dag_id_pattern": "~", "limit": 100, "only_active": True, "tags": ["a b", "c"]},
+        Body={"is_paused": None},
+    )
+    assert answer["RestApiStatusCode"] == 200
+    assert answer["RestApiResponse"] == {
+        "method": "PATCH",
+        "path": f"/api/{version}/dags?dag_id_pattern=~&limit=100&only_active=true&tags=a+b&tags=c",
+        "body": '{"is_paused": null}',
+    }
+    gone = client.invoke_rest_api(Name=name, Path="/gone", Method="DELETE")
+    assert (gone["RestApiStatusCode"], gone["RestApiResponse"]) == (204, {})
+
+
+def test_airflow_errors_come_as_the_service_wraps_them(aws: Aws) -> None:
+    """HTTP 400 either way: the client's fault and the server's, with Airflow's status and words inside."""
+    client = aws.client("mwaa", caller=CONTROL, region=A)
+    with pytest.raises(client.exceptions.RestApiClientException) as refused:
+        client.invoke_rest_api(Name="env-a", Path="/missing", Method="GET")
+    assert refused.value.response["RestApiStatusCode"] == 404
+    assert refused.value.response["RestApiResponse"] == {"detail": "DAG not found"}
+    with pytest.raises(client.exceptions.RestApiServerException) as failed:
+        client.invoke_rest_api(Name="env-a", Path="/broken", Method="GET")
+    assert failed.value.response["RestApiStatusCode"] == 500
+    assert failed.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
+
+
+def test_the_limits_of_invoke_rest_api_hold(aws: Aws) -> None:
+    """64 characters of path pass, 65 do not; an answer over 6 MB does not come through."""
+    client = aws.client("mwaa", caller=CONTROL, region=B)
+    path = "/dags/" + "x" * 58
+    assert client.invoke_rest_api(Name="env-b", Path=path, Method="GET")["RestApiStatusCode"] == 200
+    with pytest.raises(client.exceptions.ValidationException, match="between 1 and 64"):
+        client.invoke_rest_api(Name="env-b", Path=f"{path}x", Method="GET")
+    with pytest.raises(client.exceptions.RestApiServerException) as big:
+        client.invoke_rest_api(Name="env-b", Path="/big", Method="GET")
+    assert f"{BIG} bytes" in big.value.response["RestApiResponse"]["message"]
+
+
+def test_the_web_token_session(aws: Aws) -> None:
+    """Token, login, cookie: then any path of the API is open, long ones too; without it, or with a used token, none."""
+    for region, name, login, api in [
+        (A, "env-a", "/pluginsv2/aws_mwaa/login", "/api/v2"),
+        (B, "env-b", "/aws_mwaa/login", "/api/v1"),
+    ]:
+        created = aws.client("mwaa", caller=CONTROL, region=region).create_web_login_token(Name=name)
+        assert created["WebServerHostname"] == f"127.0.0.1:{aws.web[CONTROL][region]}"
+        base = f"http://{created['WebServerHostname']}"
+        with requests.Session() as session:
+            assert session.get(f"{base}{api}/dags", timeout=5).status_code == 401
+            assert session.post(f"{base}{login}", data={"token": "made up"}, timeout=5).status_code == 403
+            assert session.post(f"{base}{login}", data={"token": created["WebToken"]}, timeout=5).status_code == 200
+            long_path = f"{api}/dags/{'x' * 250}/dagRuns?limit=3"
+            answer = session.patch(f"{base}{long_path}", json={"state": "failed"}, timeout=5)
+            assert answer.json() == {"method": "PATCH", "path": long_path, "body": '{"state": "failed"}'}
+            assert session.get(f"{base}{api}/missing", timeout=5).status_code == 404
+            cookie = session.cookies["_token"]
+        with requests.Session() as other:
+            assert other.post(f"{base}{login}", data={"token": created["WebToken"]}, timeout=5).status_code == 403
+            bearer = {"Authorization": f"Bearer {cookie}"}
+            assert other.get(f"{base}{api}/dags", headers=bearer, timeout=5).status_code == 200
+            aws.change_faults(fault_of(region, "mwaa", "throttle", from_caller=CONTROL))
+            assert other.get(f"{base}{api}/dags", headers=bearer, timeout=5).status_code == 429
+            aws.change_faults(fault_of(region, "mwaa", "refuse", from_caller=CONTROL))
+            with pytest.raises(requests.ConnectionError):
+                other.get(f"{base}{api}/dags", headers=bearer, timeout=5)
+        aws.change_faults(lambda _: ())
+
+
+def test_a_second_server_on_the_same_ports_says_why_it_cannot_start(aws: Aws) -> None:
+    """No ready, exit 1, and the reason on stderr."""
+    second = subprocess.run(
+        [sys.executable, "-m", "airflow_provider_mwaa_dr.sandbox.aws_server", "--home", str(aws.home)],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert (second.returncode, second.stdout) == (1, "")
+    assert "Address already in use" in second.stderr
+
+
+def test_a_broken_fault_table_changes_nothing(aws: Aws, table: str) -> None:
+    """The table in force stays in force until somebody writes a readable one."""
+    aws.change_faults(fault_of(A, "dynamodb", "throttle"))
+    client = aws.client("dynamodb", caller=CONTROL, region=A)
+    with pytest.raises(client.exceptions.ProvisionedThroughputExceededException):
+        read(client, table)
+    path = aws.home / "aws" / "faults.json"
+    path.write_text('[{"service": "all", "fault": "sulk"}]')
+    with pytest.raises(client.exceptions.ProvisionedThroughputExceededException):
+        read(client, table)
+    path.unlink()
+    assert read(client, table)
+
+
+class ManualTime:
+    """A clock that only the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+@pytest.fixture
+def clock() -> ManualTime:
+    """The endpoint's time."""
+    return ManualTime()
+
+
+@pytest.fixture
+def silent_airflow() -> Iterator[int]:
+    """A port that accepts connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def endpoint(clock: ManualTime, port: int) -> Callable[..., Any]:
+    """Return a function that sends requests to an MWAA endpoint in this process."""
+    environment = Environment(
+        region=A,
+        name="env",
+        airflow_url=f"http://127.0.0.1:{port}",
+        airflow_version="3.3.1",
+        authorization=SECRET,
+    )
+    mwaa = MwaaEndpoint(environment={A: environment}.get, web_port=lambda *_: 1, clock=clock, rest_timeout_s=0.05)
+
+    def send(method: str, path: str, body: bytes = b"{}", *, web: bool = False, **headers: str) -> Any:
+        request = Request(caller=CONTROL, region=A, method=method, path=path, headers=headers, body=body)
+        return mwaa.web_answer(request) if web else mwaa.answer(request)
+
+    return send
+
+
+def test_the_eleventh_call_within_a_second_is_throttled(clock: ManualTime, silent_airflow: int) -> None:
+    """Ten calls a second pass, whatever becomes of them; the window moves on; other operations do not count."""
+    send = endpoint(clock, silent_airflow)
+    call = json.dumps({"Path": "/dags", "Method": "GET"}).encode()
+    assert {send("POST", "/restapi/env", call).status for _ in range(10)} == {400}
+    throttled = send("POST", "/restapi/env", call)
+    assert throttled.status == 429
+    assert ("x-amzn-ErrorType", "ThrottlingException") in throttled.headers
+    assert send("GET", "/environments/env").status == 200
+    clock.now += 1
+    assert send("POST", "/restapi/env", call).status == 400
+
+
+def test_an_airflow_that_says_nothing_is_given_up_in_time(clock: ManualTime, silent_airflow: int) -> None:
+    """The service waits its ten seconds (less here) and blames the server; a refused connection is told apart."""
+    call = json.dumps({"Path": "/dags", "Method": "GET"}).encode()
+    slow = endpoint(clock, silent_airflow)("POST", "/restapi/env", call)
+    assert json.loads(slow.body)["RestApiStatusCode"] == 504
+    dead = endpoint(clock, free_ports(1)[0])("POST", "/restapi/env", call)
+    assert json.loads(dead.body)["RestApiStatusCode"] == 502
+    assert ("x-amzn-ErrorType", "RestApiServerException") in dead.headers
+
+
+def test_tokens_live_a_minute_and_sessions_half_a_day(clock: ManualTime) -> None:
+    """A token used too late opens nothing; a session ends twelve hours after its login."""
+    send = endpoint(clock, free_ports(1)[0])
+
+    def log_in(after_s: float) -> Any:
+        token = json.loads(send("POST", "/webtoken/env").body)["WebToken"]
+        clock.now += after_s
+        return send("POST", "/pluginsv2/aws_mwaa/login", f"token={token}".encode(), web=True)
+
+    assert log_in(60).status == 403
+    answer = log_in(59)
+    assert answer.status == 200
+    cookie = "a=b; " + dict(answer.headers)["Set-Cookie"].partition(";")[0]
+    clock.now += 12 * 3600 - 1
+    assert send("GET", "/api/v2/dags", web=True, cookie=cookie).status == 502, "let in, and nobody there"
+    clock.now += 1
+    assert send("GET", "/api/v2/dags", web=True, cookie=cookie).status == 401

@@ -1,0 +1,84 @@
+"""The command line in a world of fakes."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from airflow_provider_mwaa_dr.cli import main
+from airflow_provider_mwaa_dr.cli.world import World
+from airflow_provider_mwaa_dr.testing import FakeEnvironment, InMemoryStateStore
+from tests.unit.core.dr_set import World as DRSet
+
+ENVIRON = {
+    "DR_STATE_TABLE": "mwaa-dr-state",
+    "DR_STATE_TABLE_REGION": "us-east-2",
+    "DR_ENVIRONMENTS": "us-east-2=ohio,us-east-1=virginia",
+    "DR_HEARTBEAT_S": "1",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a call left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """Stdout as the one JSON document that it has to be."""
+        return json.loads(self.out)
+
+
+class Terminal(io.StringIO):
+    """A stdin on which somebody sits."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Shell:
+    """Calls ``mwaa-dr`` in-process on a DR set of fakes: two regions with ten DAGs, agents alive, us-east-2 active."""
+
+    def __init__(self) -> None:
+        self.set = DRSet.build()
+        self.environ: Mapping[str, str] = ENVIRON
+        self.store: InMemoryStateStore = self.set.store
+
+    def environment(self, region: str) -> FakeEnvironment:
+        return self.set.environments[region]
+
+    def __call__(self, *argv: str, answer: str | None = None) -> Result:
+        out, err = io.StringIO(), io.StringIO()
+        world = World(
+            environ=self.environ,
+            stdin=io.StringIO() if answer is None else Terminal(answer),
+            stdout=out,
+            stderr=err,
+            clock=self.set.clock,
+            who="ana@laptop",
+            make_store=lambda _: self.store.peer() if not self.store.unreachable else self.store,
+            make_environment=lambda region, _: self.environment(region),
+        )
+        code = main(argv, world=world)
+        return Result(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def mwaa_dr() -> Shell:
+    return Shell()
+
+
+@pytest.fixture
+def fresh() -> Shell:
+    """A table that holds nothing yet."""
+    shell = Shell()
+    shell.store = InMemoryStateStore()
+    return shell

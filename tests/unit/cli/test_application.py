@@ -1,0 +1,226 @@
+"""Exit codes, and stdout as one document, whatever goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.state import DRState
+from airflow_provider_mwaa_dr.exceptions import (
+    DRError,
+    StaleStateError,
+    StateAccessError,
+    StateNotFoundError,
+    StateUnreachableError,
+    TableNotFoundError,
+)
+from airflow_provider_mwaa_dr.testing import InMemoryStateStore
+from tests.unit.cli.conftest import ENVIRON, Shell
+
+
+class FailingStore(InMemoryStateStore):
+    """A table whose reads end in one and the same error."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def peer(self) -> InMemoryStateStore:
+        return self
+
+    def read(self) -> DRState:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["nonsense"],
+        ["failover"],
+        ["failover", "us-east-1"],
+        ["failover", "us-east-1", "--reason", ""],
+        ["failover", "us-east-1", "--reason", " \n", "--yes"],
+        ["failover", "us-east-1", "--reason", "x", "--mode", "brutal", "--yes"],
+        ["failover", "mars", "--reason", "x", "--yes"],
+        ["failover", "us-east-1", "--reason", "x\udcff", "--yes"],
+        ["pause", "mars", "--yes"],
+        ["unpause", "mars", "--yes"],
+        ["init", "--active", "mars", "--yes"],
+        ["status", "--nonsense"],
+        ["status", "--jso"],
+    ],
+)
+def test_wrong_usage_ends_with_2_and_changes_nothing(mwaa_dr: Shell, argv: list[str]) -> None:
+    """Whatever is wrong with the words, the exit code is 2, the document an error, and the state untouched."""
+    before = mwaa_dr.store.state
+    result = mwaa_dr(*argv, "--json")
+    assert result.code == 2
+    assert list(result.document) == ["error"]
+    assert list(result.document["error"]) == ["type", "message", "advice"]
+    assert mwaa_dr.store.state is before
+    plain = mwaa_dr(*argv)
+    assert (plain.code, plain.out) == (2, "")
+    assert plain.err.count("\n") == 1
+
+
+def test_an_unknown_region_is_told_the_known_ones(mwaa_dr: Shell) -> None:
+    """Whoever mistypes a region sees what could have been meant."""
+    result = mwaa_dr("failover", "us-esat-1", "--reason", "x", "--yes", "--json")
+    assert "known are us-east-1, us-east-2" in result.document["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (StateUnreachableError("no replica answered", advice="Try later."), 1),
+        (StateAccessError("no credentials"), 1),
+        (TableNotFoundError("no table"), 1),
+        (StateNotFoundError("no item", advice="Run mwaa-dr init."), 1),
+        (StaleStateError(1, None), 3),
+        (RuntimeError("a bug"), 1),
+        (RuntimeError(), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_each_error_has_its_exit_code_and_one_document(mwaa_dr: Shell, error: BaseException, code: int) -> None:
+    """Scripts tell failures apart by the code, and read one JSON document also when something broke."""
+    mwaa_dr.store = FailingStore(error)
+    result = mwaa_dr("status", "--json")
+    assert result.code == code
+    found = result.document["error"]
+    assert found["type"] == ("Interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__)
+    assert found["message"]
+    assert "Traceback" not in result.err
+    if isinstance(error, DRError):
+        assert found["message"] == error.message
+        assert found["advice"] == (error.advice or None)
+
+
+def test_debug_shows_where_it_broke(mwaa_dr: Shell) -> None:
+    """The traceback is there for whoever asks for it, and only on stderr."""
+    mwaa_dr.store = FailingStore(RuntimeError("a bug"))
+    result = mwaa_dr("status", "--json", "--debug")
+    assert "Traceback" in result.err
+    assert result.document["error"]["type"] == "RuntimeError"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["init", "--active", "us-east-2"],
+        ["failover", "us-east-1", "--reason", "x"],
+        ["pause", "us-east-2"],
+        ["unpause", "us-east-2"],
+    ],
+)
+def test_what_changes_something_wants_consent(mwaa_dr: Shell, argv: list[str]) -> None:
+    """Without a terminal and without --yes a change ends with 2 before anything is even asked of AWS."""
+    result = mwaa_dr(*argv, "--json")
+    assert result.code == 2
+    assert "--yes" in result.document["error"]["advice"]
+    assert mwaa_dr.environment("us-east-2").calls == []
+
+
+@pytest.mark.parametrize("argv", [["failover", "us-east-1", "--reason", "x"], ["pause", "us-east-2"]])
+def test_an_answer_that_is_not_yes_changes_nothing(mwaa_dr: Shell, argv: list[str]) -> None:
+    """Enter alone is a no."""
+    before, unpaused = mwaa_dr.store.state, mwaa_dr.environment("us-east-2").unpaused
+    result = mwaa_dr(*argv, answer="\n")
+    assert result.code == 3
+    assert (mwaa_dr.store.state, mwaa_dr.environment("us-east-2").unpaused) == (before, unpaused)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"DR_STATE_TABLE": ""}, "DR_STATE_TABLE"),
+        ({"DR_STATE_TABLE_REGION": ""}, "DR_STATE_TABLE_REGION"),
+        ({"DR_ENVIRONMENTS": "ohio"}, "REGION=NAME"),
+        ({"DR_LEASE_S": "long"}, "numbers from 2 to 3600"),
+    ],
+)
+def test_a_wrong_setting_is_named(mwaa_dr: Shell, changes: dict[str, str], named: str) -> None:
+    """A missing or mistyped DR_* variable ends with 2 and says which one."""
+    mwaa_dr.environ = {**ENVIRON, **changes}
+    result = mwaa_dr("status", "--json")
+    assert result.code == 2
+    assert named in " ".join(str(value) for value in result.document["error"].values())
+
+
+def test_the_region_of_the_machine_is_enough_for_the_table(mwaa_dr: Shell) -> None:
+    """boto3's own AWS_REGION stands in for the table's region."""
+    mwaa_dr.environ = {"DR_STATE_TABLE": "t", "AWS_REGION": "us-east-2"}
+    assert mwaa_dr("status", "--json").code == 0
+
+
+def test_flags_name_the_table_as_well(mwaa_dr: Shell) -> None:
+    """--table and --table-region stand in for their variables."""
+    mwaa_dr.environ = {}
+    assert mwaa_dr("status", "--table", "t", "--table-region", "us-east-2", "--json").code == 0
+
+
+def test_environments_come_from_the_registry_when_none_are_named(mwaa_dr: Shell) -> None:
+    """What init registered is enough for every later command."""
+    assert mwaa_dr("init", "--yes").code == 0
+    mwaa_dr.environ = {"DR_STATE_TABLE": "t", "DR_STATE_TABLE_REGION": "us-east-2"}
+    assert sorted(mwaa_dr("status", "--json").document["regions"]) == ["us-east-1", "us-east-2"]
+
+
+def test_help_names_what_exists_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    """The list of commands is a promise."""
+    with pytest.raises(SystemExit) as end:
+        Shell()("--help")
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("init", "status", "failover", "pause", "unpause", "history", "sandbox"))
+    assert not any(name in shown for name in ("check", "deploy"))
+
+
+def test_the_command_line_starts_without_airflow_and_without_boto3() -> None:
+    """Both Airflows may be down, and --help may not take a second."""
+    script = (
+        "import json, sys; from airflow_provider_mwaa_dr.cli.application import build_parser; "
+        "build_parser(with_sandbox=False); "
+        "print(json.dumps([name for name in ('airflow', 'boto3', 'moto') if name in sys.modules]))"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert json.loads(found.stdout) == []
+
+
+def test_the_installed_command_speaks_json_on_wrong_usage() -> None:
+    """The module behind the installed command keeps the contract in a process of its own."""
+    found = subprocess.run(
+        [sys.executable, "-m", "airflow_provider_mwaa_dr.cli", "failover", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
+    )
+    assert found.returncode == 2
+    assert json.loads(found.stdout)["error"]["type"] == "UsageError"
+
+
+def test_a_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Bug reports begin with it."""
+    with pytest.raises(SystemExit):
+        Shell()("--version")
+    assert capsys.readouterr().out.startswith("mwaa-dr ")
+
+
+def test_a_plan_that_is_open_refuses_a_pause(mwaa_dr: Shell) -> None:
+    """While a failover is in progress its own set is what counts."""
+    state = mwaa_dr.set.state
+    plan = transitions.Plan(
+        id="p1", source="us-east-2", target="us-east-1", mode=transitions.Mode.AUTO, reason="r", by="b", owner="o",
+        started_at=mwaa_dr.set.clock.now(),
+    )  # fmt: skip
+    mwaa_dr.store.write(transitions.claim(state, plan, at=mwaa_dr.set.clock.now()), expected_version=state.version)
+    for command in ("pause", "unpause"):
+        result = mwaa_dr(command, "us-east-2", "--yes", "--json")
+        assert (result.code, result.document["error"]["type"]) == (3, "RefusedError")

@@ -1,0 +1,156 @@
+"""``mwaa-dr failover`` and ``mwaa-dr history``."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from airflow_provider_mwaa_dr.core.state import DRState, Phase
+from airflow_provider_mwaa_dr.testing import InMemoryStateStore
+from tests.unit.cli.conftest import Shell
+from tests.unit.core.dr_set import WANTED
+
+RECORD_KEYS = [
+    "id", "from", "to", "mode", "reason", "by", "started_at", "finished_at", "outcome", "epoch", "steps",
+    "not_unpaused",
+]  # fmt: skip
+
+
+def test_a_failover_moves_the_role_and_prints_its_record(mwaa_dr: Shell) -> None:
+    """One command, one document, the role moved."""
+    result = mwaa_dr("failover", "us-east-1", "--reason", "flood in Ohio", "--yes", "--json")
+    assert result.code == 0
+    record = result.document
+    assert list(record) == RECORD_KEYS
+    assert (record["from"], record["to"], record["mode"]) == ("us-east-2", "us-east-1", "graceful")
+    assert (record["reason"], record["by"], record["outcome"], record["epoch"]) == (
+        "flood in Ohio", "ana@laptop", "completed", 1,
+    )  # fmt: skip
+    assert record["started_at"].endswith("Z")
+    assert record["finished_at"].endswith("Z")
+    assert [list(step) for step in record["steps"]] == [["name", "seconds", "detail"]] * len(record["steps"])
+    assert record["not_unpaused"] == []
+    assert mwaa_dr.environment("us-east-1").unpaused == WANTED | {"dr_failover"}
+    assert mwaa_dr.set.state.active_region == "us-east-1"
+
+
+def test_progress_is_a_line_a_step_on_stderr(mwaa_dr: Shell) -> None:
+    """Each step with its time, and nothing but the document on stdout."""
+    result = mwaa_dr("failover", "us-east-1", "--reason", "x", "--yes", "--json")
+    done = re.findall(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ  ok  (\w+) +[\d.]+ s", result.err, flags=re.MULTILINE)
+    assert done == [step["name"] for step in result.document["steps"]]
+    assert done[0] == "check"
+    assert done[-1] == "complete"
+
+
+def test_already_active_is_a_success(mwaa_dr: Shell) -> None:
+    """The same keys as a record, with nothing in them."""
+    result = mwaa_dr("failover", "us-east-2", "--reason", "x", "--yes", "--json")
+    assert result.code == 0
+    assert list(result.document) == RECORD_KEYS
+    assert (result.document["id"], result.document["steps"], result.document["outcome"]) == (None, [], "completed")
+    assert mwaa_dr.set.state.epoch == 0
+
+
+def test_a_target_that_is_not_ready_is_refused(mwaa_dr: Shell) -> None:
+    """Exit 3, nothing changed, and --even-if-not-ready goes on."""
+    mwaa_dr.set.agents["us-east-1"].changes = {"fence_ok": False}
+    mwaa_dr.set.clock.advance(2)
+    result = mwaa_dr("failover", "us-east-1", "--reason", "x", "--yes", "--json")
+    assert (result.code, result.document["error"]["type"]) == (3, "NotReadyError")
+    assert mwaa_dr.set.state.phase is Phase.STEADY
+    assert mwaa_dr("failover", "us-east-1", "--reason", "x", "--yes", "--even-if-not-ready").code == 0
+
+
+def test_a_run_that_outlasts_the_drain_is_named_with_exit_3(mwaa_dr: Shell) -> None:
+    """The failover is given up, everything goes on in the source."""
+    mwaa_dr.environment("us-east-2").add_run("dag_00", "manual__long")
+    result = mwaa_dr("failover", "us-east-1", "--reason", "x", "--yes", "--json")
+    assert (result.code, result.document["error"]["type"]) == (3, "DrainTimeoutError")
+    assert "dag_00 manual__long" in result.document["error"]["message"]
+    assert mwaa_dr.set.state.active_region == "us-east-2"
+    assert mwaa_dr.environment("us-east-2").unpaused == WANTED | {"dr_failover"}
+
+
+def test_stop_running_stops_it_instead(mwaa_dr: Shell) -> None:
+    """With --stop-running the same failover goes through."""
+    mwaa_dr.environment("us-east-2").add_run("dag_00", "manual__long")
+    assert mwaa_dr("failover", "us-east-1", "--reason", "x", "--yes", "--stop-running").code == 0
+
+
+def test_a_forced_failover_says_so(mwaa_dr: Shell) -> None:
+    """The record names how it was carried out."""
+    mwaa_dr.environment("us-east-2").unreachable = True
+    result = mwaa_dr("failover", "us-east-1", "--reason", "x", "--mode", "forced", "--yes", "--json")
+    assert (result.code, result.document["mode"]) == (0, "forced")
+
+
+def test_a_dry_run_counts_and_changes_nothing(mwaa_dr: Shell) -> None:
+    """What would happen, without consent and without a trace."""
+    before = mwaa_dr.store.state
+    mwaa_dr.environment("us-east-2").add_run("dag_00", "manual__1", seconds=30)
+    result = mwaa_dr("failover", "us-east-1", "--reason", "x", "--dry-run", "--json")
+    assert result.code == 0
+    document = result.document
+    assert (document["dry_run"], document["action"], document["dags_wanted"], document["dags_exempt"]) == (
+        True, "claim", 8, 1,
+    )  # fmt: skip
+    assert document["running"] == ["dag_00 manual__1"]
+    assert mwaa_dr.store.state is before
+    assert mwaa_dr("failover", "us-east-1", "--reason", "x", "--dry-run").out.startswith("Failover us-east-2")
+
+
+def test_who_is_asked_sees_what_will_happen(mwaa_dr: Shell) -> None:
+    """The preview comes before the question."""
+    result = mwaa_dr("failover", "us-east-1", "--reason", "x", answer="yes\n")
+    assert result.code == 0
+    assert result.err.index("DAGs to pause in us-east-2") < result.err.index("Go on? [y/N]")
+
+
+@pytest.mark.parametrize("reason", ['it\'s "down"', "line\nbreak", "🔥 Ohio", "a\\b;$(c)", "naïve — 日本"])
+def test_any_reason_survives(mwaa_dr: Shell, reason: str) -> None:
+    """What a person types at four in the morning is kept letter by letter, and history is one document."""
+    assert mwaa_dr("failover", "us-east-1", "--reason", reason, "--yes", "--json").document["reason"] == reason
+    history = mwaa_dr("history", "--json")
+    assert [list(record) for record in history.document] == [RECORD_KEYS]
+    assert history.document[0]["reason"] == reason
+    assert len(mwaa_dr("history").out.splitlines()) == 2
+
+
+def test_history_is_newest_first(mwaa_dr: Shell) -> None:
+    """There and back again, the way back on top."""
+    assert mwaa_dr("history", "--json").document == []
+    mwaa_dr("failover", "us-east-1", "--reason", "there", "--yes")
+    mwaa_dr("failover", "us-east-2", "--reason", "back", "--yes")
+    assert [record["reason"] for record in mwaa_dr("history", "--json").document] == ["back", "there"]
+
+
+class Interrupting(InMemoryStateStore):
+    """Somebody presses Ctrl-C while the third write is on its way."""
+
+    writes = 0
+
+    def peer(self) -> InMemoryStateStore:
+        return self
+
+    def write(self, state: DRState, *, expected_version: int | None) -> None:
+        type(self).writes += 1
+        if type(self).writes == 3:
+            raise KeyboardInterrupt
+        super().write(state, expected_version=expected_version)
+
+
+def test_an_interrupted_failover_can_be_gone_on_with(mwaa_dr: Shell) -> None:
+    """130, the way on in the advice, the plan open, and the same command finishes it."""
+    whole = mwaa_dr.store
+    cut = Interrupting()
+    cut._table = whole._table
+    mwaa_dr.store = cut
+    result = mwaa_dr("failover", "us-east-1", "--reason", "x", "--yes", "--json")
+    assert (result.code, result.document["error"]["type"]) == (130, "Interrupted")
+    assert "same command" in result.document["error"]["advice"]
+    assert mwaa_dr.set.state.phase is Phase.DRAINING
+    mwaa_dr.store = whole
+    assert mwaa_dr("failover", "us-east-1", "--reason", "x", "--yes").code == 0
+    assert mwaa_dr.set.state.phase is Phase.STEADY

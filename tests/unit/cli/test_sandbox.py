@@ -1,0 +1,116 @@
+"""The sandbox's commands where nothing has to be started for them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_mwaa_dr.cli import main
+from airflow_provider_mwaa_dr.sandbox.home import REGIONS, Home, new_blueprint
+from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Path:
+    """A home whose sandbox is down."""
+    home = Home(tmp_path / "home")
+    home.make(new_blueprint(versions=dict.fromkeys(REGIONS, "3.3.1"), executor="LocalExecutor", schedulers=1, dr={}))
+    Sandbox(home.path)._describe(home.blueprint())
+    return home.path
+
+
+def test_env_prints_exactly_the_variables_of_sandbox_json(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One export line each, in single quotes, ready for eval."""
+    assert main(["sandbox", "env", "--home", str(stopped)]) == 0
+
+    env = json.loads((stopped / "sandbox.json").read_text())["env"]
+    assert capsys.readouterr().out.splitlines() == [f"export {name}='{value}'" for name, value in env.items()]
+
+
+@pytest.mark.parametrize("command", [["env"], ["kill", "us-east-2"], ["revive", "us-east-2"], ["logs"]])
+def test_without_a_sandbox_the_way_to_one_is_named(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, and no folder appears."""
+    assert main(["sandbox", *command, "--home", str(tmp_path / "nothing")]) == 2
+
+    assert "mwaa-dr sandbox up" in capsys.readouterr().err
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_down_is_done_when_nothing_runs(stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Twice, without a home, and with --purge, which removes it."""
+    for home, changed in ((stopped, False), (stopped, False), (tmp_path / "nothing", False)):
+        assert main(["sandbox", "down", "--json", "--home", str(home)]) == 0
+        assert json.loads(capsys.readouterr().out) == {"changed": changed}
+    assert main(["sandbox", "down", "--purge", "--home", str(stopped)]) == 0
+    assert not stopped.exists()
+
+
+def test_purge_leaves_other_peoples_folders_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2; nothing was touched."""
+    (tmp_path / "thesis.tex").write_text("42")
+
+    assert main(["sandbox", "down", "--purge", "--home", str(tmp_path)]) == 2
+    assert "not a sandbox" in capsys.readouterr().err
+    assert (tmp_path / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["up", "--airflow", "1.10.15"], "It has 3.3.1"),
+        (["up", "--airflow", "us-west-2=3.3.1"], "no region us-west-2"),
+        (["up", "--airflow", "us-east-1=3.3.1,3.0.6"], "not REGION=VERSION"),
+        (["up", "--dags", "/does/not/exist"], "not a folder"),
+        (["kill", "us-west-2"], "no region us-west-2"),
+        (["fault", "us-east-1", "dynamodb", "hiccup"], "not a fault"),
+        (["fault", "us-east-1", "dynamodb", "refuse", "--from", "mars"], "mars calls nobody"),
+        (["drill", "--scenario", "earthquake"], "no scenario earthquake"),
+        (["logs", "us-west-2"], "no such log"),
+    ],
+)
+def test_wrong_usage_is_named(
+    arguments: list[str], words: str, stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, before anything is started."""
+    assert main(["sandbox", *arguments, "--home", str(stopped)]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_another_airflow_version_in_the_same_home_is_refused(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 3; the way out is named."""
+    assert main(["sandbox", "up", "--airflow", "3.0.6", "--json", "--home", str(stopped)]) == 3
+    assert "down --purge" in json.loads(capsys.readouterr().out)["error"]["advice"]
+
+
+def test_a_region_of_a_sandbox_that_is_down_cannot_be_revived(
+    stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 3; up is what brings it back."""
+    assert main(["sandbox", "revive", "us-east-1", "--home", str(stopped)]) == 3
+    assert "mwaa-dr sandbox up" in capsys.readouterr().err
+
+
+def test_faults_are_listed_until_they_are_lifted(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A fault without a direction goes both ways."""
+    assert main(["sandbox", "fault", "us-east-1", "all", "blackhole", "--json", "--home", str(stopped)]) == 0
+    assert json.loads(capsys.readouterr().out)["faults"] == [
+        {"service": "all", "fault": "blackhole", "seconds": None, "from": "us-east-1", "to": None},
+        {"service": "all", "fault": "blackhole", "seconds": None, "from": None, "to": "us-east-1"},
+    ]
+    assert main(["sandbox", "fault", "us-east-1", "all", "none", "--home", str(stopped)]) == 0
+    assert capsys.readouterr().out == "no faults\n"
+
+
+def test_logs_are_shown_by_region_and_component(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every line says whose it is."""
+    for region in REGIONS:
+        log = Home(stopped).log(region, "scheduler")
+        log.parent.mkdir(parents=True)
+        log.write_text("one\ntwo\n")
+
+    assert main(["sandbox", "logs", "us-east-1", "scheduler", "--home", str(stopped)]) == 0
+    assert capsys.readouterr().out == "us-east-1 scheduler | one\nus-east-1 scheduler | two\n"

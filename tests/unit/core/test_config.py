@@ -1,0 +1,89 @@
+"""The table of settings."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from airflow_provider_mwaa_dr.core.config import OPTIONS, DRConfig, OnUnreachable, parse_config
+
+
+def test_every_option_is_a_setting_and_the_other_way_round() -> None:
+    """Neither the table nor DRConfig may know one that the other does not."""
+    assert {option.name for option in OPTIONS} == {field.name for field in fields(DRConfig)} - {"problems"}
+
+
+def test_nothing_set_is_disabled_and_without_complaint() -> None:
+    """An Airflow that was never told about DR has no problem."""
+    config = parse_config({})
+    assert not config.enabled
+    assert config.problems == ()
+
+
+def test_the_seeds_four_options_are_enough() -> None:
+    """The configuration of the seed's document is a complete one."""
+    config = parse_config(
+        {"enabled": "true", "state_table": "t", "state_source": "dynamodb", "state_table_region": "us-east-2"}
+    )
+    assert (config.enabled, config.state_table, config.replicas) == (True, "t", ("us-east-2",))
+    assert config.problems == ()
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_every_default_and_example_is_understood(option: object) -> None:
+    """The table does not contradict itself."""
+    option.parse(option.default)  # type: ignore[attr-defined]
+    option.parse(option.example)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("enabled", "ture"),
+        ("lease_s", "one minute"),
+        ("lease_s", "0"),
+        ("on_unreachable", "panic"),
+        ("state_source", "ssm"),
+        ("environments", "us-east-2"),
+        ("fence", "maybe"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_allowed_values(name: str, text: str) -> None:
+    """Somebody reads one line and knows what to change."""
+    (problem, *_) = parse_config({"state_table": "t", name: text}).problems
+    assert f"[dr] {name} = {text!r}" in problem or "'us-east-2'" in problem
+    assert "allowed are" in problem
+
+
+def test_a_misspelt_enabled_counts_as_enabled() -> None:
+    """A standby that runs everything is the worse mistake."""
+    assert parse_config({"enabled": "ture"}).enabled
+
+
+def test_a_wrong_value_leaves_the_default() -> None:
+    """One wrong option does not take the others along."""
+    config = parse_config({"lease_s": "x", "on_unreachable": "RUN"})
+    assert config.lease_s == 60
+    assert config.on_unreachable is OnUnreachable.RUN
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({"enabled": "true"}, "state_table is not set"),
+        ({"refresh_s": "40"}, "refresh_s = 40 is more than half of lease_s = 60"),
+        ({"fence_file_s": "10", "lease_s": "10", "refresh_s": "1"}, "fence_file_s = 10 is not shorter"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_named(raw: dict[str, str], words: str) -> None:
+    """Settings are checked against each other, not only each alone."""
+    assert any(words in problem for problem in parse_config(raw).problems)
+
+
+def test_the_nearest_replica_comes_first() -> None:
+    """Own region first, then the others, each once."""
+    config = parse_config(
+        {"region": "us-east-1", "state_table_region": "us-east-2", "state_table_replicas": "us-east-2, us-east-1"}
+    )
+    assert config.replicas == ("us-east-1", "us-east-2")

@@ -1,0 +1,643 @@
+"""The engine over fakes: what it does, in which order, and what it leaves behind when it is stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from airflow_provider_mwaa_dr.core.failover import FailoverEngine, StepEvent
+from airflow_provider_mwaa_dr.core.ports import DagSet, EnvironmentStatus, FailoverRecord, RunInfo
+from airflow_provider_mwaa_dr.core.state import Mode, Phase
+from airflow_provider_mwaa_dr.exceptions import (
+    AlreadyActiveError,
+    ConfigError,
+    DrainTimeoutError,
+    DRError,
+    FailoverError,
+    IncompleteError,
+    NotReadyError,
+    PlanSupersededError,
+)
+from tests.unit.core.dr_set import TIMING, WANTED, A, Agent, B, C, World, request
+
+
+class KilledError(BaseException):
+    """Ends an engine where it stands, as SIGKILL does."""
+
+
+@pytest.fixture
+def world() -> World:
+    return World.build()
+
+
+def assert_active(world: World, region: str, *, epoch: int) -> None:
+    """Exactly one region is active, STEADY, and exactly the wanted set runs, there and nowhere else."""
+    assert (world.state.active_region, world.state.epoch, world.state.phase) == (region, epoch, Phase.STEADY)
+    for other, environment in world.environments.items():
+        assert environment.unpaused - {"dr_failover"} == (WANTED if other == region else frozenset())
+        assert "dr_failover" in environment.unpaused
+
+
+def steps(record: FailoverRecord) -> list[str]:
+    return [step.name for step in record.steps]
+
+
+def test_a_graceful_failover_moves_the_role_and_exactly_the_wanted_set(world: World) -> None:
+    """All steps in the order of the design; what people paused stays paused, the exempt DAG is never touched."""
+    record = world.fail_over()
+
+    assert_active(world, B, epoch=1)
+    assert steps(record) == [
+        "check", "claim", "record", "drain", "pause", "lease", "promote", "adopt", "unpause", "verify", "complete"
+    ]  # fmt: skip
+    assert (record.outcome, record.mode, record.source, record.target) == ("completed", Mode.GRACEFUL, A, B)
+    assert (record.epoch, record.not_unpaused) == (1, ())
+    for environment in world.environments.values():
+        assert not any("dr_failover" in str(call[1:]) for call in environment.calls)
+
+
+def test_there_and_back_again_restores_the_same_set(world: World) -> None:
+    """A failback is a failover: same engine, same set."""
+    world.fail_over(B)
+    world.fail_over(A)
+    assert_active(world, A, epoch=2)
+    assert [record.target for record in world.store.records()] == [A, B]
+
+
+def test_nothing_is_paused_before_everything_in_flight_has_ended(world: World) -> None:
+    """A paused DAG's running run stands still, so pausing first would never drain."""
+    world.environments[A].add_run("dag_01", "r1", seconds=20)
+    record = world.fail_over()
+    assert world.environments[A].run_state("dag_01", "r1") == "success"
+    calls = [call[0] for call in world.environments[A].calls]
+    assert "running_runs" in calls[: calls.index("set_paused")]
+    assert next(step.seconds for step in record.steps if step.name == "drain") >= 17
+
+
+def test_a_run_that_outlasts_the_drain_abandons_the_failover(world: World) -> None:
+    """Nothing moves, nothing is paused, the source is steady again, and the run is named."""
+    world.environments[A].add_run("dag_01", "r1", seconds=600)
+    with pytest.raises(DrainTimeoutError, match="dag_01 r1") as caught:
+        world.fail_over()
+    assert caught.value.runs == ("dag_01 r1",)
+    assert caught.value.record.outcome == "aborted"
+    assert_active(world, A, epoch=0)
+    assert world.environments[A].run_state("dag_01", "r1") == "running"
+    assert not any(call[0] == "set_paused" and call[2] for call in world.environments[A].calls)
+
+
+def test_stop_running_stops_them_and_waits_until_no_task_executes(world: World) -> None:
+    """A stop takes seconds to reach the task; promoting before would run the interval twice."""
+    world.environments[A].add_run("dag_01", "r1", seconds=600)
+    ended: list[float] = []
+    engine = world.engine(
+        on_step=lambda event: (
+            ended.append(len(world.environments[A].running_tasks()))
+            if (event.name, event.status) == ("promote", "started")
+            else None
+        )
+    )
+    record = engine.run(request(stop_running=True))
+    assert ended == [0]
+    assert world.environments[A].run_state("dag_01", "r1") == "failed"
+    assert "stopped dag_01 r1" in next(step.detail for step in record.steps if step.name == "drain")
+    assert_active(world, B, epoch=1)
+
+
+def test_a_run_stopped_by_an_engine_that_died_is_waited_for_by_the_next(world: World) -> None:
+    """It is marked as failed, so no run is in flight, but its task executes for some seconds more."""
+    source = world.environments[A]
+    source.stop_lag_s = 60
+    source.add_run("dag_01", "r1", seconds=600)
+    stop_run = source.stop_run
+
+    def stop_and_die(run: RunInfo) -> None:
+        stop_run(run)
+        raise KilledError
+
+    source.stop_run = stop_and_die  # type: ignore[method-assign]
+    with pytest.raises(KilledError):
+        world.fail_over(owner="killed", stop_running=True)
+    source.stop_run = stop_run  # type: ignore[method-assign]
+    executing: list[int] = []
+
+    def look(event: StepEvent) -> None:
+        if (event.name, event.status) in {("pause", "started"), ("promote", "started")}:
+            executing.append(len(source.running_tasks()))
+
+    world.engine("second", look).run(request(stop_running=True))
+    assert executing == [0, 0]
+    assert_active(world, B, epoch=1)
+
+
+def test_the_exempt_dags_run_is_not_waited_for(world: World) -> None:
+    """The failover DAG itself may be running while it drains."""
+    world.environments[A].add_run("dr_failover", "me")
+    world.fail_over()
+    assert_active(world, B, epoch=1)
+
+
+def test_drain_waits_for_every_scheduler(world: World) -> None:
+    """One that has not seen the claim may still start a run; the list comes from the region's own database."""
+    world.agents[A].alive = False
+    deaf = Agent(world, A, "1", "2")
+    status = next(agent for agent in world.store.agents(A) if agent.job == "2")
+    version = status.version
+
+    def only_one_listens() -> None:
+        for job in ("1", "2"):
+            current = next(agent for agent in world.store.agents(A) if agent.job == job)
+            if job == "2" and world.clock.monotonic() < 32:
+                world.store.peer().put_agent(replace(current, version=version))
+        world.clock.after(0.25, only_one_listens)
+
+    only_one_listens()
+    record = world.fail_over()
+    assert deaf.alive
+    assert next(step.seconds for step in record.steps if step.name == "drain") >= 25
+    assert_active(world, B, epoch=1)
+
+
+def test_a_source_whose_agents_are_silent_is_given_the_whole_lease(world: World) -> None:
+    """Its API answers, so the failover stays graceful, but nobody has said that the gate knows."""
+    world.agents[A].alive = False
+    before = world.clock.monotonic()
+    record = world.fail_over()
+    assert world.clock.monotonic() - before >= 66
+    assert "not acknowledged" in next(step.detail for step in record.steps if step.name == "drain")
+    assert_active(world, B, epoch=1)
+
+
+def test_a_forced_failover_never_calls_the_source_and_waits_for_its_lease(world: World) -> None:
+    """The source is dead: its snapshot stands in for it, and time for its acknowledgement."""
+    world.agents[A].alive = False
+    world.environments[A].unreachable = True
+    world.environments[A].calls.clear()
+    before = world.clock.monotonic()
+    record = world.fail_over(mode=Mode.FORCED)
+    assert world.environments[A].calls == []
+    assert next(step.seconds for step in record.steps if step.name == "lease") >= 66 - 2
+    assert world.clock.monotonic() - before < 100
+    assert record.mode is Mode.FORCED
+    assert (world.state.active_region, world.state.phase) == (B, Phase.STEADY)
+    assert world.environments[B].unpaused - {"dr_failover"} == WANTED
+
+
+def test_an_auto_failover_of_a_dead_source_turns_forced_by_a_state_write(world: World) -> None:
+    """The lease is counted from that write, not from the claim: until then the source was allowed to finish."""
+    world.agents[A].alive = False
+    world.environments[A].unreachable = True
+    record = world.fail_over()
+    names = steps(record)
+    assert names.index("force") < names.index("lease")
+    assert next(step.seconds for step in record.steps if step.name == "lease") >= 66 - 2
+    assert record.mode is Mode.FORCED
+    assert world.state.active_region == B
+
+
+def test_a_graceful_failover_of_a_dead_source_is_refused(world: World) -> None:
+    """Who asks for graceful does not get forced."""
+    world.environments[A].unreachable = True
+    before = world.state
+    with pytest.raises(NotReadyError, match="--mode forced"):
+        world.fail_over(mode=Mode.GRACEFUL)
+    assert world.state == before
+
+
+def test_already_active_is_an_answer_only_in_steady(world: World) -> None:
+    """Naming the active region changes nothing and says so."""
+    before = world.state
+    with pytest.raises(AlreadyActiveError):
+        world.fail_over(A)
+    assert world.state == before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda w: setattr(w.environments[B], "reported_status", EnvironmentStatus.UPDATING), "is UPDATING"),
+        (lambda w: setattr(w.environments[B], "scheduler_healthy", False), "scheduler is not healthy"),
+        (lambda w: setattr(w.environments[B], "unreachable", True), "did not answer"),
+        (lambda w: setattr(w.agents[B], "alive", False), "no agent is alive"),
+        (lambda w: w.agents[B].changes.update(fence_ok=False), "without the fence"),
+        (lambda w: w.agents[B].changes.update(leftovers=3), "3 open runs"),
+        (lambda w: w.agents[B].changes.update(schedulers=("1", "9")), "without an agent in us-east-1: job 9"),
+    ],
+)
+def test_a_target_that_is_not_ready_is_refused_and_nothing_changed(
+    world: World, spoil: Callable[[World], object], words: str
+) -> None:
+    """Each reason has its words, nothing is written, and the source goes on."""
+    spoil(world)
+    before = world.state
+    with pytest.raises(NotReadyError, match=words):
+        world.fail_over()
+    assert world.state == before
+    assert world.store.records() == []
+
+
+def test_even_if_not_ready_goes_on(world: World) -> None:
+    """A person may know better."""
+    world.agents[B].changes.update(fence_ok=False)
+    record = world.fail_over(even_if_not_ready=True)
+    assert "without the fence" in record.steps[0].detail
+    assert_active(world, B, epoch=1)
+
+
+@pytest.mark.parametrize(("target", "reason"), [("mars-1", "why"), (B, "  \n")])
+def test_wrong_usage_changes_nothing(world: World, target: str, reason: str) -> None:
+    """An unknown region and an empty reason are refused before anything is read."""
+    before = world.state
+    with pytest.raises(ConfigError):
+        world.fail_over(target, reason=reason)
+    assert world.state == before
+
+
+ALL_STEPS = ["claim", "record", "drain", "pause", "lease", "promote", "adopt", "unpause", "verify", "complete"]
+STEPS_OF = {Mode.GRACEFUL: ALL_STEPS, Mode.FORCED: [step for step in ALL_STEPS if step not in {"drain", "pause"}]}
+
+
+def killing(step: str, status: str = "done") -> Callable[[StepEvent], None]:
+    def on_step(event: StepEvent) -> None:
+        if (event.name, event.status) == (step, status):
+            raise KilledError
+
+    return on_step
+
+
+def kill_after(world: World, step: str, status: str = "done", **changes: object) -> None:
+    with pytest.raises(KilledError):
+        world.engine("killed", killing(step, status)).run(request(B, **changes))
+
+
+@pytest.mark.parametrize("status", ["started", "done"])
+@pytest.mark.parametrize(
+    ("mode", "step"),
+    [(mode, step) for mode in (Mode.GRACEFUL, Mode.FORCED) for step in STEPS_OF[mode]],
+)
+def test_killed_anywhere_the_next_call_finishes_it(world: World, step: str, status: str, mode: Mode) -> None:
+    """The plan is in the row; another process goes on once the beat has stood still, with the set as first recorded."""
+    if mode is Mode.FORCED:
+        world.agents[A].alive = False
+    kill_after(world, step, status, mode=mode)
+    world.agents[A].alive = True
+    try:
+        world.fail_over(owner="engine-2")
+    except AlreadyActiveError:
+        assert (step, status) == ("complete", "done")
+    assert (world.state.active_region, world.state.epoch, world.state.phase) == (B, 1, Phase.STEADY)
+    assert world.environments[B].unpaused - {"dr_failover"} == WANTED
+
+
+@pytest.mark.parametrize("step", ["claim", "record", "drain", "pause", "lease"])
+def test_killed_before_promote_naming_the_active_region_undoes_it(world: World, step: str) -> None:
+    """Everything that was paused runs again, the epoch is as it was."""
+    kill_after(world, step)
+    world.fail_over(A, owner="engine-2")
+    assert_active(world, A, epoch=0)
+    outcomes = {record.target: record.outcome for record in world.store.records()}
+    assert outcomes == {B: "aborted", A: "completed"}
+
+
+@pytest.mark.parametrize("step", ["promote", "adopt", "unpause"])
+def test_killed_after_promote_naming_the_old_region_fails_back(world: World, step: str) -> None:
+    """After promote the way back is a failover, with the set of the plan that it replaces."""
+    kill_after(world, step)
+    world.fail_over(A, owner="engine-2")
+    assert_active(world, A, epoch=2)
+
+
+def test_a_target_that_dies_after_promote_for_good_can_be_left(world: World) -> None:
+    """The old plan can never finish; the role goes back without it."""
+    kill_after(world, "promote")
+    world.agents[B].alive = False
+    world.environments[B].unreachable = True
+    world.fail_over(A, owner="engine-2")
+    assert (world.state.active_region, world.state.epoch, world.state.phase) == (A, 2, Phase.STEADY)
+    assert world.environments[A].unpaused - {"dr_failover"} == WANTED
+
+
+def test_cancelling_a_plan_that_replaced_one_goes_back_to_exactly_that_one(world: World) -> None:
+    """The region that was promoted still has to be prepared and to get its set."""
+    kill_after(world, "promote")
+
+    def on_step(event: StepEvent) -> None:
+        if (event.name, event.status) == ("supersede", "done"):
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        world.engine("second", on_step).run(request(A))
+    world.fail_over(B, owner="third")
+    assert_active(world, B, epoch=1)
+
+
+def test_an_engine_that_stood_still_is_replaced_and_told_the_outcome(world: World) -> None:
+    """Suspended for longer than its beat may: the second caller finishes, the first one follows and touches nothing."""
+    world.environments[A].add_run("dag_01", "r1", seconds=20)
+    records: list[FailoverRecord] = []
+    # The first one's sleep does not return before the second one is done: that is what being suspended is like.
+    world.clock.after(5, lambda: records.append(world.fail_over(owner="second")))
+    records.append(world.fail_over(owner="first"))
+    assert_active(world, B, epoch=1)
+    assert len(world.store.records()) == 1
+    assert records[0] == records[1] == world.store.records()[0]
+    assert records[0].outcome == "completed"
+    assert "first was silent" in next(step.detail for step in records[0].steps if step.name == "join")
+
+
+def test_a_superseded_engine_stops_touching_anything(world: World) -> None:
+    """A later caller with another target wins; the first one notices before its next act."""
+    world.environments[A].add_run("dag_01", "r1", seconds=20)
+    world.clock.after(5, lambda: world.fail_over(C, owner="later"))
+    with pytest.raises(PlanSupersededError):
+        world.fail_over(B)
+    assert_active(world, C, epoch=1)
+    assert [record.outcome for record in world.store.records()] == ["completed", "aborted"]
+
+
+def test_cancelling_a_detour_does_not_resume_the_plan_that_it_had_replaced(world: World) -> None:
+    """Neither had promoted: who names the active region gets it, not a failover to a third one."""
+    kill_after(world, "drain")
+    with pytest.raises(KilledError):
+        world.engine("second", killing("supersede")).run(request(C))
+    world.fail_over(A, owner="third")
+    assert_active(world, A, epoch=0)
+
+
+def test_a_dag_that_would_not_be_unpaused_runs_again_after_the_way_back(world: World) -> None:
+    """It is there, and paused, but not by people: it stays in the set as an absent one does."""
+    world.environments[B].stubborn.add("dag_02")
+    assert world.fail_over(B).not_unpaused == ("dag_02",)
+    world.environments[B].stubborn.clear()
+    world.fail_over(A)
+    assert_active(world, A, epoch=2)
+
+
+def test_a_stray_that_cannot_be_paused_is_named_and_keeps_nothing_from_running(world: World) -> None:
+    """The failover would otherwise stop at it for ever, every time it is repeated."""
+    world.environments[B].flip("dag_03", is_paused=False)
+    world.environments[B].stubborn.add("dag_03")
+    world.clock.after(2, lambda: world.environments[B].flip("dag_03", is_paused=False))
+    world.agents[B].pauses = False
+    record = world.fail_over(B)
+    assert "cannot be paused, not wanted: dag_03" in next(s.detail for s in record.steps if s.name == "unpause")
+    assert world.environments[B].unpaused - {"dr_failover"} == WANTED | {"dag_03"}
+
+
+def test_a_region_lost_right_after_it_was_promoted_leaves_its_set(world: World) -> None:
+    """Its agent had no time for a snapshot of its own, and the one from before is from its time as standby."""
+    world.store.put_snapshot(DagSet(id=B, region=B, recorded_at=world.clock.now(), dag_ids=()))
+    world.fail_over(B)
+    world.agents[B].alive = False
+    world.environments[B].unreachable = True
+    world.fail_over(A, mode=Mode.FORCED, owner="engine-2")
+    assert world.environments[A].unpaused - {"dr_failover"} == WANTED
+
+
+def test_a_pause_that_arrives_after_the_set_was_restored_is_undone(world: World) -> None:
+    """A dead engine's last call may land late; listing once more finds it."""
+    kill_after(world, "pause")
+
+    def pause_late(event: StepEvent) -> None:
+        if (event.name, event.status) == ("unpause", "done"):
+            world.environments[A].flip("dag_01", is_paused=True)
+
+    world.engine("second", pause_late).run(request(A))
+    assert_active(world, A, epoch=0)
+
+
+def test_a_dag_that_the_target_lacks_stays_in_the_set_for_the_way_back(world: World) -> None:
+    """It was never paused by people; at failback it runs again."""
+    world.environments[B].remove_dag("dag_05")
+    record = world.fail_over(B)
+    assert record.not_unpaused == ("dag_05",)
+    world.environments[B].add_dag("dag_99", is_paused=True)
+    world.fail_over(A)
+    assert world.environments[A].unpaused - {"dr_failover"} == WANTED
+
+
+def test_what_was_unpaused_by_hand_in_the_standby_ends_paused(world: World) -> None:
+    """Unpausing the set alone would not make it exact."""
+    world.environments[B].flip("dag_03", is_paused=False)
+    world.fail_over()
+    assert_active(world, B, epoch=1)
+
+
+def test_a_dag_that_cannot_be_unpaused_is_listed_and_the_failover_completes(world: World) -> None:
+    """One stubborn DAG does not keep the others from running."""
+    world.environments[B].stubborn.add("dag_02")
+    record = world.fail_over()
+    assert record.not_unpaused == ("dag_02",)
+    assert world.state.phase is Phase.STEADY
+
+
+def test_a_dag_that_cannot_be_paused_stops_the_failover_and_says_how_to_go_on(world: World) -> None:
+    """Never a success that is not one: the plan stays open and can be finished or given back."""
+    world.environments[A].stubborn.add("dag_02")
+    with pytest.raises(FailoverError, match="stopped in step pause") as caught:
+        world.fail_over()
+    assert "mwaa-dr failover us-east-1" in str(caught.value)
+    assert "mwaa-dr failover us-east-2" in str(caught.value)
+    assert world.state.phase is Phase.DRAINING
+    world.environments[A].stubborn.clear()
+    world.fail_over(owner="engine-2")
+    assert_active(world, B, epoch=1)
+
+
+def test_the_first_run_in_the_target_is_awaited(world: World) -> None:
+    """dr_test_dag, when it is deployed and wanted, has to succeed before the failover counts as verified."""
+    for region in (A, B):
+        world.environments[region].add_dag("dr_test_dag", is_paused=region == B)
+    record = world.fail_over()
+    assert "first run: dr_test_dag success" in next(step.detail for step in record.steps if step.name == "verify")
+
+
+def test_lost_answers_of_writes_do_not_take_a_step_twice(world: World) -> None:
+    """A write that landed without an answer is found by reading, not by writing again."""
+    engine_store = world.store.peer()
+    engine = FailoverEngine(engine_store, world.environments, world.clock, TIMING, "engine-1", world.events.append)
+
+    def lose_one(event: StepEvent) -> None:
+        world.events.append(event)
+        if event.status == "started" and event.name in {"record", "promote", "complete"}:
+            engine_store.lose_answers = 1
+
+    engine._on_step = lose_one
+    engine.run(request())
+    assert_active(world, B, epoch=1)
+
+
+def test_the_table_out_of_reach_for_a_while_delays_and_breaks_nothing(world: World) -> None:
+    """Reads are repeated for a while; a step is never taken on a guess."""
+    engine_store = world.store.peer()
+    engine = FailoverEngine(engine_store, world.environments, world.clock, TIMING, "engine-1", world.events.append)
+    world.environments[A].add_run("dag_01", "r1", seconds=20)
+    world.clock.after(4, lambda: setattr(engine_store, "unreachable", True))
+    world.clock.after(24, lambda: setattr(engine_store, "unreachable", False))
+    engine.run(request())
+    assert_active(world, B, epoch=1)
+
+
+def test_preview_says_what_would_happen_and_changes_nothing(world: World) -> None:
+    """Counts, steps and reasons; no write, no pause."""
+    world.environments[A].add_run("dag_01", "r1", seconds=20)
+    before = world.state
+    preview = world.engine().preview(request())
+    assert (preview.action, preview.wanted, preview.exempt, preview.running) == ("claim", 8, 1, ("dag_01 r1",))
+    assert preview.not_ready == ()
+    assert preview.steps[0] == "check"
+    assert world.state == before
+    assert not any(call[0] == "set_paused" for env in world.environments.values() for call in env.calls)
+
+
+def test_preview_of_a_way_back_after_promote_counts_the_region_that_would_be_left(world: World) -> None:
+    """The open plan leaves the other one; its set is the one that would travel."""
+    kill_after(world, "unpause")
+    preview = world.engine().preview(request(A))
+    assert (preview.action, preview.source, preview.target, preview.wanted) == ("supersede", B, A, len(WANTED))
+
+
+def test_every_step_is_announced_before_and_after(world: World) -> None:
+    """Progress appears as it happens."""
+    world.fail_over()
+    for name in ALL_STEPS:
+        assert [event.status for event in world.events if event.name == name and event.status != "progress"] == [
+            "started",
+            "done",
+        ]
+
+
+@pytest.mark.parametrize("step", ["force", "abandon"])
+def test_lost_answers_of_turning_forced_and_abandoning_are_looked_up(world: World, step: str) -> None:
+    """The engine must not take its own write for somebody else's."""
+    engine_store = world.store.peer()
+
+    def lose_one(event: StepEvent) -> None:
+        if (event.name, event.status) == (step, "started"):
+            engine_store.lose_answers = 1
+
+    engine = FailoverEngine(engine_store, world.environments, world.clock, TIMING, "engine-1", lose_one)
+    if step == "force":
+        world.environments[A].unreachable = True
+        engine.run(request())
+        assert world.state.active_region == B
+    else:
+        world.environments[A].add_run("dag_01", "r1", seconds=600)
+        with pytest.raises(DrainTimeoutError):
+            engine.run(request())
+        assert_active(world, A, epoch=0)
+
+
+@pytest.mark.parametrize("step", ALL_STEPS[1:])
+def test_the_table_out_of_reach_for_seconds_stops_no_step(world: World, step: str) -> None:
+    """Whatever the step asks of the table first, it asks again."""
+    engine_store = world.store.peer()
+
+    def cut(event: StepEvent) -> None:
+        if (event.name, event.status) == (step, "started"):
+            engine_store.unreachable = True
+            world.clock.after(5, lambda: setattr(engine_store, "unreachable", False))
+
+    engine = FailoverEngine(engine_store, world.environments, world.clock, TIMING, "engine-1", cut)
+    engine.run(request())
+    assert_active(world, B, epoch=1)
+
+
+def test_a_heartbeat_without_a_list_of_schedulers_acknowledges_nothing(world: World) -> None:
+    """An agent that could not read its database knows of nobody, not even itself."""
+    world.agents[A].changes.update(schedulers=())
+    record = world.fail_over()
+    assert "not acknowledged" in next(step.detail for step in record.steps if step.name == "drain")
+
+
+def test_an_auto_failover_does_not_turn_forced_when_the_source_runs_on_without_the_table(world: World) -> None:
+    """Only a person can know that such a source is down; a person can say so."""
+    world.agents[A].changes.update(on_unreachable="run")
+    world.clock.advance(2)
+    world.environments[A].unreachable = True
+    world.agents[A].alive = False
+    with pytest.raises(FailoverError, match="runs on when it cannot read the state"):
+        world.fail_over()
+    with pytest.raises(NotReadyError, match="cannot turn forced"):
+        world.fail_over(mode=Mode.FORCED)
+    assert (world.state.active_region, world.state.phase) == (A, Phase.DRAINING)
+    world.fail_over(mode=Mode.FORCED, even_if_not_ready=True)
+    assert (world.state.active_region, world.state.phase) == (B, Phase.STEADY)
+
+
+def test_an_engine_whose_last_call_failed_after_it_was_superseded_says_that(world: World) -> None:
+    """And leaves the record of its plan as the one who superseded it has closed it."""
+    source = world.environments[A]
+    source.stubborn.add("dag_02")
+    answer = source.set_paused
+
+    def slow(*args: Any, **kwargs: Any) -> Sequence[str]:
+        source.stubborn.clear()
+        source.set_paused = answer  # type: ignore[method-assign]
+        world.fail_over(A, owner="later")
+        raise IncompleteError("dag_02 did not change.", left=["dag_02"])
+
+    source.set_paused = slow  # type: ignore[method-assign, assignment]
+    with pytest.raises(PlanSupersededError):
+        world.fail_over(B)
+    assert sorted((record.target, record.outcome) for record in world.store.records()) == [
+        (B, "aborted"),
+        (A, "completed"),
+    ]
+
+
+def test_a_graceful_failover_whose_source_falls_silent_stays_graceful(world: World) -> None:
+    """It stops with an open plan; going on without the source is for the caller to say."""
+    world.environments[A].add_run("dag_01", "r1", seconds=30)
+    world.clock.after(8, lambda: setattr(world.environments[A], "unreachable", True))
+    with pytest.raises(FailoverError, match="stopped in step drain"):
+        world.fail_over(mode=Mode.GRACEFUL)
+    assert world.state.plan is not None
+    assert (world.state.phase, world.state.plan.mode) == (Phase.DRAINING, Mode.GRACEFUL)
+
+
+def test_a_worker_that_lives_on_an_old_fence_file_is_outwaited(world: World) -> None:
+    """The schedulers have acknowledged, but a task may still start on what the file says."""
+    timing = replace(TIMING, fence_file_s=20)
+    engine = FailoverEngine(world.store.peer(), world.environments, world.clock, timing, "engine-1")
+    assert next(step.seconds for step in engine.run(request()).steps if step.name == "lease") >= 15
+
+
+def test_a_run_that_was_in_its_gate_at_the_first_look_is_waited_for(world: World) -> None:
+    """Its scheduler had decided before it knew; one loop later the run is there."""
+    source = world.environments[A]
+    look = source.running_runs
+
+    def first_look() -> Sequence[RunInfo]:
+        source.running_runs = look  # type: ignore[method-assign]
+        world.clock.after(0.5, lambda: source.add_run("dag_01", "late", seconds=10))
+        return look()
+
+    source.running_runs = first_look  # type: ignore[method-assign]
+    world.fail_over()
+    assert source.run_state("dag_01", "late") == "success"
+
+
+def test_the_target_does_not_execute_before_all_its_schedulers_know_the_epoch(world: World) -> None:
+    """One that does not would skip what the others run."""
+
+    def another_scheduler(event: StepEvent) -> None:
+        if (event.name, event.status) == ("promote", "done"):
+            world.agents[B].changes.update(schedulers=("1", "9"))
+
+    with pytest.raises(FailoverError, match="all schedulers know the epoch: False; adopted: True"):
+        world.engine(on_step=another_scheduler).run(request())
+    assert world.state.phase is Phase.PROMOTING
+
+
+def test_errors_after_the_claim_carry_the_open_record(world: World) -> None:
+    """Whoever catches it can show what was done so far."""
+    world.agents[B].changes.update(adopted_epoch=None)
+    with pytest.raises(FailoverError) as caught:
+        world.fail_over()
+    assert isinstance(caught.value, DRError)
+    assert caught.value.record.outcome == "open"
+    assert "promote" in steps(caught.value.record)

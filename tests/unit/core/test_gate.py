@@ -1,0 +1,150 @@
+"""The table of the design, row by row, for gate and fence, in the active region and in the standby."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timezone
+
+import pytest
+
+from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.config import OnUnreachable
+from airflow_provider_mwaa_dr.core.gate import Action, Decision, Layer, Role, View, decide
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
+
+AT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
+A, B = "us-east-2", "us-east-1"
+RUN, SKIP, HOLD = Action.RUN, Action.SKIP, Action.HOLD
+
+STEADY = transitions.initial(A, lease_s=60, by="test", at=AT)
+PLAN = Plan(id="p", source=A, target=B, mode=Mode.AUTO, reason="r", by="b", owner="o", started_at=AT)
+DRAINING = transitions.claim(STEADY, PLAN, at=AT)
+FORCED = transitions.turn_forced(DRAINING, at=AT)
+PROMOTING = transitions.promote(DRAINING, at=AT)  # B is active here
+RESUMING = transitions.resume(PROMOTING, at=AT)
+
+
+def ask(state: DRState | None, region: str, layer: Layer, **changes: object) -> Decision:
+    """Decide on a view that is one second old and reconciled, unless *changes* say otherwise."""
+    asked: dict[str, object] = {
+        "view": View(state, read_at=99.0, reconciled_epoch=state.epoch if state else None),
+        "region": region,
+        "exempt": False,
+        "now": 100.0,
+        "lease_s": 60.0,
+        "layer": layer,
+    }
+    return decide(**{**asked, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("state", "region", "gate", "fence"),
+    [
+        pytest.param(STEADY, A, RUN, RUN, id="steady-active"),
+        pytest.param(STEADY, B, SKIP, SKIP, id="steady-standby"),
+        pytest.param(DRAINING, A, HOLD, RUN, id="draining-graceful-active"),
+        pytest.param(DRAINING, B, SKIP, SKIP, id="draining-graceful-standby"),
+        pytest.param(FORCED, A, HOLD, HOLD, id="draining-forced-active"),
+        pytest.param(FORCED, B, SKIP, SKIP, id="draining-forced-standby"),
+        pytest.param(PROMOTING, B, HOLD, HOLD, id="promoting-active"),
+        pytest.param(PROMOTING, A, SKIP, SKIP, id="promoting-standby"),
+        pytest.param(RESUMING, B, RUN, RUN, id="resuming-active"),
+        pytest.param(RESUMING, A, SKIP, SKIP, id="resuming-standby"),
+        pytest.param(None, A, HOLD, HOLD, id="no-state-item"),
+    ],
+)
+def test_the_table(state: DRState | None, region: str, gate: Action, fence: Action) -> None:
+    """Each row of the design's table."""
+    assert ask(state, region, Layer.GATE).action is gate
+    assert ask(state, region, Layer.FENCE).action is fence
+
+
+@pytest.mark.parametrize("layer", Layer)
+@pytest.mark.parametrize("region", [A, B])
+@pytest.mark.parametrize("state", [STEADY, DRAINING, FORCED, PROMOTING, RESUMING])
+def test_runs_of_another_epoch_hold_until_they_are_settled(state: DRState, region: str, layer: Layer) -> None:
+    """Also in the active region, also when that epoch was its own once (away and back), also before the first turn."""
+    for reconciled in (None, state.epoch - 1, state.epoch + 1):
+        view = View(state, read_at=99.0, reconciled_epoch=reconciled)
+        assert ask(state, region, layer, view=view).action is HOLD
+
+
+@pytest.mark.parametrize("layer", Layer)
+@pytest.mark.parametrize("region", [A, B])
+@pytest.mark.parametrize("now", [159.1, 10_000.0, 98.0])
+def test_a_view_older_than_the_lease_holds(region: str, layer: Layer, now: float) -> None:
+    """Unknown means hold, in both regions; a clock that went back is unknown too."""
+    assert ask(STEADY, region, layer, now=now).action is HOLD
+
+
+@pytest.mark.parametrize("layer", Layer)
+def test_the_lease_of_the_state_counts_not_the_setting(layer: Layer) -> None:
+    """Regions and control machine may be configured differently; the row is the same for all."""
+    long = replace(STEADY, lease_s=600)
+    assert ask(long, A, layer, now=500.0, lease_s=1.0).action is RUN
+
+
+@pytest.mark.parametrize(
+    ("choice", "region", "action"),
+    [
+        (OnUnreachable.RUN, A, RUN),
+        (OnUnreachable.SKIP, A, SKIP),
+        (OnUnreachable.RUN, B, HOLD),
+        (OnUnreachable.SKIP, B, HOLD),
+    ],
+)
+def test_on_unreachable_is_for_the_active_region_only(choice: OnUnreachable, region: str, action: Action) -> None:
+    """A standby that cannot read the state never executes, whatever was configured."""
+    assert ask(STEADY, region, Layer.GATE, now=200.0, on_unreachable=choice).action is action
+
+
+@pytest.mark.parametrize("choice", [OnUnreachable.RUN, OnUnreachable.SKIP])
+@pytest.mark.parametrize("layer", Layer)
+@pytest.mark.parametrize(
+    ("state", "region", "reconciled"), [(DRAINING, A, 0), (FORCED, A, 0), (PROMOTING, B, 1), (STEADY, A, None)]
+)
+def test_on_unreachable_does_not_let_a_region_run_on_that_has_acknowledged_its_drain(
+    state: DRState, region: str, reconciled: int | None, layer: Layer, choice: OnUnreachable
+) -> None:
+    """Cut off after its acknowledgement, it would execute beside the region that is promoted on the strength of it."""
+    view = View(state, read_at=99.0, reconciled_epoch=reconciled)
+    assert ask(state, region, layer, view=view, now=200.0, on_unreachable=choice).action is HOLD
+
+
+def test_on_unreachable_run_does_not_help_a_region_that_never_read() -> None:
+    """Never read is no role at all."""
+    decision = ask(STEADY, A, Layer.GATE, view=None, on_unreachable=OnUnreachable.RUN)
+    assert (decision.action, decision.role) == (HOLD, Role.UNKNOWN)
+
+
+@pytest.mark.parametrize("layer", Layer)
+@pytest.mark.parametrize("view", [None, View(STEADY, 99.0, 0), View(STEADY, -1000.0, 0), View(None, 99.0)])
+def test_exempt_dags_run_whatever_is_known(view: View | None, layer: Layer) -> None:
+    """The failover DAG must run in a standby, and with the table out of reach."""
+    assert ask(STEADY, B, layer, view=view, exempt=True).action is RUN
+
+
+def test_a_region_that_does_not_know_itself_holds_and_says_what_to_set() -> None:
+    """No region, no role."""
+    decision = ask(STEADY, "", Layer.GATE)
+    assert decision.action is HOLD
+    assert "AWS_REGION" in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("decision", "words"),
+    [
+        (ask(STEADY, B, Layer.GATE), "us-east-1 is standby, us-east-2 is active (epoch 0)"),
+        (ask(None, A, Layer.GATE), "mwaa-dr init"),
+        (ask(DRAINING, A, Layer.GATE), "being drained for us-east-1"),
+        (ask(STEADY, A, Layer.GATE, now=200.0), "not reached the state table for 101 s"),
+    ],
+)
+def test_reasons_say_region_and_epoch(decision: Decision, words: str) -> None:
+    """The reason becomes the note on the run; a person must understand it."""
+    assert words in decision.reason
+
+
+def test_every_phase_is_in_the_table() -> None:
+    """A new phase must be decided on, not fall through."""
+    assert {state.phase for state in (STEADY, DRAINING, PROMOTING, RESUMING)} == set(Phase)

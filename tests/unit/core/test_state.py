@@ -1,0 +1,200 @@
+"""The transitions of the state, alone and in any order."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from datetime import datetime, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
+from airflow_provider_mwaa_dr.exceptions import (
+    AlreadyActiveError,
+    DrainTimeoutError,
+    DRError,
+    StaleStateError,
+    WrongPhaseError,
+)
+
+AT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
+A, B, C = "us-east-2", "us-east-1", "us-west-2"
+
+
+def steady(region: str = A) -> DRState:
+    return transitions.initial(region, lease_s=60, by="test", at=AT)
+
+
+def plan(target: str = B, **changes: object) -> Plan:
+    made = Plan(
+        id="p1", source="", target=target, mode=Mode.AUTO, reason="why", by="me", owner="engine-1", started_at=AT
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_a_failover_grows_version_with_every_write_and_epoch_once() -> None:
+    """Claim, record, promote, resume, complete: five writes, one epoch."""
+    claimed = transitions.claim(steady(), plan(), at=AT)
+    recorded = transitions.record_set(claimed, "p1", at=AT)
+    promoted = transitions.promote(recorded, at=AT)
+    done = transitions.complete(transitions.resume(promoted, at=AT), at=AT)
+
+    assert (claimed.active_region, claimed.phase, claimed.epoch) == (A, Phase.DRAINING, 0)
+    assert claimed.plan is not None
+    assert claimed.plan.source == A
+    assert (promoted.active_region, promoted.phase, promoted.previous_region) == (B, Phase.PROMOTING, A)
+    assert (done.active_region, done.phase, done.plan) == (B, Phase.STEADY, None)
+    assert (done.epoch, done.failover_count, done.version) == (1, 1, 6)
+    assert done.failover_reason == "why"
+
+
+def test_claiming_the_active_region_says_so() -> None:
+    """Already active is an answer, not a failure."""
+    with pytest.raises(AlreadyActiveError, match="us-east-2 is active already"):
+        transitions.claim(steady(), plan(A), at=AT)
+
+
+def test_claiming_over_an_open_plan_is_refused() -> None:
+    """A second plan is joined, cancelled or superseded, never claimed."""
+    claimed = transitions.claim(steady(), plan(), at=AT)
+    with pytest.raises(WrongPhaseError, match="p1 is open"):
+        transitions.claim(claimed, plan(C), at=AT)
+
+
+def test_cancel_gives_the_role_back_under_a_new_plan_id() -> None:
+    """An engine still in the old plan must not take the way back for its own."""
+    recorded = transitions.record_set(transitions.claim(steady(), plan(), at=AT), "p1", at=AT)
+    back = transitions.cancel(recorded, plan_id="p2", by="you", owner="engine-2", reason="no", at=AT)
+    assert (back.phase, back.active_region, back.epoch) == (Phase.RESUMING, A, 0)
+    assert back.plan is not None
+    assert (back.plan.id, back.plan.target, back.plan.set_id) == ("p2", A, "p1")
+    assert back.plan.is_cancellation
+
+
+def test_cancel_after_promote_names_the_way_back() -> None:
+    """After promote the way back is a failover."""
+    promoted = transitions.promote(transitions.claim(steady(), plan(), at=AT), at=AT)
+    with pytest.raises(WrongPhaseError, match="Fail over to us-east-2"):
+        transitions.cancel(promoted, plan_id="p2", by="you", owner="e", reason="no", at=AT)
+
+
+def test_superseding_inherits_the_set_and_cancelling_it_goes_back_to_the_plan_before() -> None:
+    """A plan that replaced an unfinished one can be cancelled only into exactly that one."""
+    first = transitions.record_set(transitions.claim(steady(), plan(), at=AT), "p1", at=AT)
+    promoted = transitions.promote(first, at=AT)
+    second = transitions.supersede(promoted, plan(A, id="p2"), at=AT)
+    assert second.plan is not None
+    assert (second.phase, second.active_region, second.plan.source) == (Phase.DRAINING, B, B)
+    assert second.plan.set_id == "p1"
+
+    back = transitions.cancel(second, plan_id="p3", by="you", owner="engine-3", reason="no", at=AT)
+    assert back.plan is not None
+    assert (back.phase, back.plan.id, back.plan.owner) == (Phase.PROMOTING, "p1", "engine-3")
+
+
+def test_superseding_towards_the_region_still_active_is_a_cancel() -> None:
+    """Before promote the region still active cannot be the target of a new plan."""
+    claimed = transitions.claim(steady(), plan(), at=AT)
+    with pytest.raises(WrongPhaseError, match="Cancel that plan"):
+        transitions.supersede(claimed, plan(A, id="p2"), at=AT)
+
+
+def test_a_recorded_set_is_never_replaced() -> None:
+    """A resumed engine that records again changes nothing."""
+    recorded = transitions.record_set(transitions.claim(steady(), plan(), at=AT), "p1", at=AT)
+    assert transitions.record_set(recorded, "other", at=AT) is recorded
+
+
+def test_a_forced_plan_cannot_turn_forced_again() -> None:
+    """The lease is counted from the write that forced it, so there is one such write."""
+    forced = transitions.turn_forced(transitions.claim(steady(), plan(), at=AT), at=AT)
+    assert forced.plan is not None
+    assert forced.plan.is_forced
+    with pytest.raises(WrongPhaseError):
+        transitions.turn_forced(forced, at=AT)
+
+
+STEPS = {
+    "claim": lambda s, t: transitions.claim(s, plan(t), at=AT),
+    "supersede": lambda s, t: transitions.supersede(s, plan(t, id=f"p{s.version}"), at=AT),
+    "cancel": lambda s, t: transitions.cancel(s, plan_id=f"c{s.version}", by="x", owner="x", reason="x", at=AT),
+    "record": lambda s, t: transitions.record_set(s, f"s{s.version}", at=AT),
+    "force": lambda s, t: transitions.turn_forced(s, at=AT),
+    "promote": lambda s, t: transitions.promote(s, at=AT),
+    "resume": lambda s, t: transitions.resume(s, at=AT),
+    "complete": lambda s, t: transitions.complete(s, at=AT),
+    "beat": lambda s, t: transitions.beat(s, at=AT),
+    "take_over": lambda s, t: transitions.take_over(s, owner=t, at=AT),
+    "set": lambda s, t: transitions.set_active_region(s, t, reason="r", by="b", at=AT),
+}
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(STEPS)), st.sampled_from([A, B, C])), max_size=40))
+def test_no_order_of_steps_breaks_the_invariants(steps: list[tuple[str, str]]) -> None:
+    """Whatever is tried: the version grows by one a write, the epoch with every change of region and only then."""
+    state = steady()
+    for name, region in steps:
+        try:
+            new = STEPS[name](state, region)
+        except (WrongPhaseError, AlreadyActiveError):
+            continue
+        if new is state:
+            continue
+        assert new.version == state.version + 1
+        assert (new.epoch == state.epoch + 1) == (name in {"promote", "set"})
+        assert new.epoch == state.epoch or new.previous_region == state.active_region
+        assert new.epoch != state.epoch or new.active_region == state.active_region
+        assert (new.plan is None) == (new.phase is Phase.STEADY)
+        assert new.is_newer_than(state)
+        state = new
+
+
+def cancelled(state: DRState) -> DRState:
+    return transitions.cancel(state, plan_id="back", by="me", owner="engine-3", reason="no", at=AT)
+
+
+def test_cancelling_does_not_resume_a_plan_that_had_not_promoted_either() -> None:
+    """Who names the active region wants it active; the plan before the cancelled one leads somewhere else."""
+    first = transitions.claim(steady(), plan(B), at=AT)
+    second = transitions.record_set(transitions.supersede(first, plan(C, id="p2"), at=AT), "set", at=AT)
+    back = cancelled(second)
+    assert back.plan is not None
+    assert (back.phase, back.plan.id, back.plan.target, back.plan.set_id) == (Phase.RESUMING, "back", A, "set")
+    assert back.plan.replaced is None
+
+
+def test_cancelling_goes_back_past_unpromoted_plans_to_the_promoted_one() -> None:
+    """The active region still has to be prepared and to get its set, however many callers changed their minds since."""
+    promoted = transitions.promote(transitions.claim(steady(), plan(B), at=AT), at=AT)
+    second = transitions.supersede(promoted, plan(A, id="p2"), at=AT)
+    back = cancelled(transitions.supersede(second, plan(C, id="p3"), at=AT))
+    assert back.plan is not None
+    assert (back.phase, back.plan.id, back.plan.target, back.plan.owner) == (Phase.PROMOTING, "p1", B, "engine-3")
+
+
+def test_a_cancelled_plans_set_goes_to_the_setless_plan_that_it_had_replaced() -> None:
+    """The earlier one had paused nothing and recorded nothing; the cancelled one may have paused everything."""
+    first = cancelled(transitions.claim(steady(), plan(B), at=AT))
+    second = transitions.record_set(transitions.supersede(first, plan(B, id="p2"), at=AT), "set", at=AT)
+    back = cancelled(second)
+    assert back.plan is not None
+    assert (back.phase, back.plan.id, back.plan.set_id) == (Phase.RESUMING, "back", "set")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StaleStateError(3, steady()),
+        DrainTimeoutError("late", runs=["d r"], advice="wait"),
+        AlreadyActiveError("it is"),
+    ],
+)
+def test_errors_pickle_with_their_data(error: DRError) -> None:
+    """Airflow pickles what a task raises; message, advice and data survive it."""
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert copy.__dict__ == error.__dict__

@@ -1,0 +1,133 @@
+"""DRStateHook: what DAG authors may rely on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.config import parse_config
+from airflow_provider_mwaa_dr.exceptions import (
+    ConfigError,
+    RefusedError,
+    StaleStateError,
+    StateNotFoundError,
+    StateUnreachableError,
+)
+from airflow_provider_mwaa_dr.testing import InMemoryStateStore, ManualClock
+
+pytest.importorskip("airflow")
+
+from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook
+
+pytestmark = [pytest.mark.airflow, pytest.mark.filterwarnings("default")]
+
+OHIO, VIRGINIA = "us-east-2", "us-east-1"
+SETTINGS = {
+    "state_table": "t",
+    "state_table_region": OHIO,
+    "environments": "us-east-2=ohio,us-east-1=virginia",
+    "region": VIRGINIA,
+}
+
+
+def hook_on(store: InMemoryStateStore, **changes: str) -> DRStateHook:
+    config = parse_config({**SETTINGS, **changes})
+    return DRStateHook(dr_config=config, store=store, clock=ManualClock())
+
+
+@pytest.fixture
+def store() -> InMemoryStateStore:
+    clock = ManualClock()
+    return InMemoryStateStore(transitions.initial(OHIO, lease_s=60, by="init", at=clock.now()))
+
+
+def test_it_tells_who_is_active(store: InMemoryStateStore) -> None:
+    """State, region and role, of this region and of any other."""
+    hook = hook_on(store)
+    assert hook.get_state() == store.state
+    assert hook.active_region() == OHIO
+    assert (hook.is_active(), hook.is_active(OHIO)) == (False, True)
+    assert hook_on(store, region=OHIO).is_active()
+
+
+@pytest.mark.parametrize(
+    ("store", "changes", "error"),
+    [
+        (InMemoryStateStore(), {}, StateNotFoundError),
+        (InMemoryStateStore(), {"region": ""}, ConfigError),
+    ],
+)
+def test_unknown_is_never_an_answer(
+    store: InMemoryStateStore, changes: Mapping[str, str], error: type[Exception]
+) -> None:
+    """No state item, or no region of its own: is_active raises and does not guess."""
+    with pytest.raises(error):
+        hook_on(store, **changes).is_active()
+
+
+def test_an_unreachable_table_raises(store: InMemoryStateStore) -> None:
+    """Neither True nor False is known then."""
+    store.unreachable = True
+    with pytest.raises(StateUnreachableError):
+        hook_on(store).is_active()
+
+
+def test_the_table_has_to_be_named() -> None:
+    """The option that is missing is in the error."""
+    with pytest.raises(ConfigError) as raised:
+        DRStateHook(dr_config=parse_config({"region": OHIO})).get_state()
+    assert raised.value.option == "state_table"
+
+
+def test_initialize_writes_once() -> None:
+    """The first call names its own region, later ones change nothing, another region is refused."""
+    store = InMemoryStateStore()
+    assert hook_on(store).initialize().active_region == VIRGINIA
+    before = store.state
+    assert hook_on(store, region=OHIO).initialize() == before
+    assert hook_on(store).initialize(VIRGINIA) == before
+    with pytest.raises(RefusedError):
+        hook_on(store).initialize(OHIO)
+    assert store.state is before
+    assert sorted(store.registrations()) == [VIRGINIA, OHIO]
+
+
+def test_set_active_region_moves_the_role_in_one_write(store: InMemoryStateStore) -> None:
+    """Epoch, version and count grow by one, and the audit trail says who and why."""
+    state = hook_on(store).set_active_region(VIRGINIA, reason="by hand", expected_version=1)
+    assert state == store.state
+    assert (state.active_region, state.epoch, state.version, state.failover_count) == (VIRGINIA, 1, 2, 1)
+    assert (state.failover_reason, state.previous_region) == ("by hand", OHIO)
+    assert hook_on(store).set_active_region(VIRGINIA, reason="again") == state
+
+
+def test_a_version_that_has_moved_changes_nothing(store: InMemoryStateStore) -> None:
+    """A decision made on an old state is handed the new one instead."""
+    with pytest.raises(StaleStateError) as raised:
+        hook_on(store).set_active_region(VIRGINIA, reason="late", expected_version=7)
+    assert raised.value.found == store.state
+    assert store.state is not None
+    assert store.state.active_region == OHIO
+
+
+@pytest.mark.parametrize(("region", "reason"), [("mars", "x"), (VIRGINIA, " ")])
+def test_a_region_nobody_knows_never_becomes_active(store: InMemoryStateStore, region: str, reason: str) -> None:
+    """A typo would leave the set without any active region."""
+    with pytest.raises(ConfigError):
+        hook_on(store).set_active_region(region, reason=reason)
+    assert store.calls.count("write") == 0
+
+
+def test_settings_and_credentials_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DAG authors write DRStateHook() and nothing else; no connection is looked up for it."""
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(f"AIRFLOW__DR__{name.upper()}", value)
+    hook = DRStateHook()
+    assert hook.own_region == VIRGINIA
+    assert dict(hook.environment_names()) == {OHIO: "ohio", VIRGINIA: "virginia"}
+    assert hook.aws_conn_id is None
+    table: Any = hook.get_conn()
+    assert (table.table, table.replicas) == ("t", (OHIO,))

@@ -1,0 +1,150 @@
+"""FailoverOperator."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_mwaa_dr.core.state import Phase
+from tests.unit.core.dr_set import WANTED, World
+from tests.unit.operators.conftest import with_hook
+
+pytest.importorskip("airflow")
+
+from airflow_provider_mwaa_dr._compat import AirflowException, AirflowFailException
+from airflow_provider_mwaa_dr.operators.failover import FailoverOperator
+
+pytestmark = [pytest.mark.airflow, pytest.mark.filterwarnings("default")]
+
+CONTEXT = {"run_id": "manual__1", "dag_run": None}
+
+
+@pytest.fixture(autouse=True)
+def _outside_mwaa(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AIRFLOW_ENV_NAME", raising=False)
+
+
+def operator(dr_set: World, settings: dict[str, str] | None = None, **changes: Any) -> FailoverOperator:
+    arguments = {"target_region": "us-east-1", "reason": "test", **changes}
+    found: FailoverOperator = with_hook(FailoverOperator(task_id="failover", **arguments), dr_set, **(settings or {}))
+    return found
+
+
+def test_it_moves_the_role_and_returns_the_record(dr_set: World) -> None:
+    """The document of the command line, fit for XCom."""
+    record = operator(dr_set).execute(CONTEXT)
+    assert json.loads(json.dumps(record)) == record
+    assert (record["from"], record["to"], record["outcome"], record["epoch"]) == (
+        "us-east-2", "us-east-1", "completed", 1,
+    )  # fmt: skip
+    assert "manual__1" in record["by"]
+    assert dr_set.environments["us-east-1"].unpaused == WANTED | {"dr_failover"}
+
+
+def test_already_active_is_a_success(dr_set: World) -> None:
+    """A second run of the same DAG does not fail."""
+    record = operator(dr_set, target_region="us-east-2").execute(CONTEXT)
+    assert (record["outcome"], record["steps"], record["id"]) == ("completed", [], None)
+
+
+def test_a_dry_run_changes_nothing(dr_set: World) -> None:
+    """Counts, and no write."""
+    before = dr_set.store.state
+    preview = operator(dr_set, dry_run=True).execute(CONTEXT)
+    assert (preview["action"], preview["dags_wanted"]) == ("claim", 8)
+    assert dr_set.store.state is before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mode": "brutal"},
+        {"reason": " "},
+        {"reason": None},
+        {"target_region": ""},
+        {"target_region": "mars"},
+        {"stop_running": "perhaps"},
+    ],
+)
+def test_wrong_arguments_are_not_retried(dr_set: World, changes: dict[str, Any]) -> None:
+    """Checked in execute, after templates were rendered; nothing changed."""
+    before = dr_set.store.state
+    with pytest.raises(AirflowFailException):
+        operator(dr_set, **changes).execute(CONTEXT)
+    assert dr_set.store.state is before
+
+
+def test_templates_may_say_true_and_false(dr_set: World) -> None:
+    """A form's check box arrives as text."""
+    dr_set.environments["us-east-2"].add_run("dag_00", "manual__long")
+    assert operator(dr_set, stop_running="True", even_if_not_ready="False").execute(CONTEXT)["outcome"] == "completed"
+
+
+def test_a_refusal_is_not_retried(dr_set: World) -> None:
+    """A run that outlasts the drain is a person's decision."""
+    dr_set.environments["us-east-2"].add_run("dag_00", "manual__long")
+    with pytest.raises(AirflowFailException, match="dag_00 manual__long"):
+        operator(dr_set).execute(CONTEXT)
+
+
+def test_what_did_not_answer_is_retried_and_the_retry_goes_on(dr_set: World) -> None:
+    """The plan that the first try left open is joined by the second."""
+    dr_set.agents["us-east-1"].listening = False
+    with pytest.raises(AirflowException) as raised:
+        operator(dr_set).execute(CONTEXT)
+    assert not isinstance(raised.value, AirflowFailException)
+    assert dr_set.state.phase is Phase.PROMOTING
+    dr_set.agents["us-east-1"].listening = True
+    assert operator(dr_set).execute(CONTEXT)["outcome"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "is_refused"),
+    [
+        ({"region": "us-east-2", "enabled": "True"}, None, True),
+        ({"region": "us-east-2"}, "ohio", True),
+        ({"region": "us-east-2", "enabled": "True"}, "control", False),
+        ({"region": "us-east-2"}, None, False),
+        ({"region": "us-east-1", "enabled": "True"}, "virginia", False),
+        ({}, None, False),
+    ],
+)
+def test_it_refuses_to_run_in_the_region_being_left(
+    dr_set: World,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, str],
+    name: str | None,
+    is_refused: bool,
+) -> None:
+    """The source may be gone any moment; a control environment that stands in the same region may do it."""
+    if name is not None:
+        monkeypatch.setenv("AIRFLOW_ENV_NAME", name)
+    before = dr_set.store.state
+    if is_refused:
+        with pytest.raises(AirflowFailException, match="region being left"):
+            operator(dr_set, settings).execute(CONTEXT)
+        assert dr_set.store.state is before
+    else:
+        assert operator(dr_set, settings).execute(CONTEXT)["outcome"] == "completed"
+
+
+def test_killed_it_stops_stepping_and_leaves_the_plan(dr_set: World) -> None:
+    """on_kill ends the wait it is in; the next run goes on with the plan."""
+    dr_set.environments["us-east-2"].add_run("dag_00", "manual__1", seconds=20)
+    task = operator(dr_set)
+    dr_set.clock.after(8, task.on_kill)
+    with pytest.raises(AirflowException, match="Killed"):
+        task.execute(CONTEXT)
+    assert dr_set.state.phase is Phase.DRAINING
+    assert operator(dr_set).execute(CONTEXT)["outcome"] == "completed"
+
+
+def test_it_is_keyword_only_and_templated() -> None:
+    """Templates are assigned unchanged, and positions mean nothing."""
+    with pytest.raises(Exception, match=r"argument"):
+        FailoverOperator("us-east-1", "why")  # type: ignore[misc]
+    task = FailoverOperator(task_id="t", target_region="{{ params.r }}", reason="{{ params.why }}", mode="{{ x }}")
+    assert (task.target_region, task.reason, task.mode) == ("{{ params.r }}", "{{ params.why }}", "{{ x }}")
+    assert {"target_region", "reason", "mode"} <= set(task.template_fields)

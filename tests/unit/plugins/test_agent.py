@@ -1,0 +1,470 @@
+"""The agent's turns, on a fake store, a fake metadata database and a clock that moves when told."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+import pytest
+
+from airflow_provider_mwaa_dr.core.config import DRConfig
+from airflow_provider_mwaa_dr.core.gate import Action, Layer, View, decide
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan, initial, set_active_region
+from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
+from airflow_provider_mwaa_dr.testing import InMemoryStateStore, ManualClock
+
+HERE, THERE = "us-east-1", "us-east-2"
+
+
+@dataclass
+class FakeDb:
+    """A metadata database: runs are the epochs-agnostic ids of what is open; ``locked`` cannot be closed now."""
+
+    job_id: str | None = "7"
+    schedulers: tuple[str, ...] = ("7",)
+    beat: int = 0
+    runs: list[str] = field(default_factory=list)
+    locked: set[str] = field(default_factory=set)
+    unpaused: tuple[str, ...] = ("billing", "orders")
+    ended_at: datetime | None = None
+    held_notes: int = 0
+    notes: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+    broken: bool = False
+
+    def pulse(self) -> object:
+        return self.beat
+
+    def alive_schedulers(self) -> tuple[str, ...]:
+        if self.broken:
+            raise ConnectionError("no database")
+        return self.schedulers
+
+    def newest_run(self) -> int:
+        return len(self.runs)
+
+    def open_runs(self, *, up_to: int) -> int:
+        return len(self.runs[:up_to])
+
+    def close_runs(self, note: str, *, queued_for_s: float = 0.0) -> int:
+        self.calls.append(f"close after {queued_for_s:g} s")
+        closed = [run for run in self.runs if run not in self.locked]
+        self.runs = [run for run in self.runs if run in self.locked]
+        self.notes += [note] * len(closed)
+        return len(closed)
+
+    def pause_all(self) -> int:
+        self.calls.append("pause")
+        paused, self.unpaused = len(self.unpaused), ()
+        return paused
+
+    def unpaused_dags(self) -> tuple[str, ...]:
+        return self.unpaused
+
+    def drop_held_notes(self) -> int:
+        self.calls.append("drop notes")
+        return self.held_notes
+
+    def last_task_end(self, since: datetime) -> datetime | None:
+        return self.ended_at
+
+
+class Region:
+    """One region: an agent with its fakes, and what the table says of it."""
+
+    def __init__(self, state: DRState | None, *, clock: ManualClock | None = None, **config: object) -> None:
+        self.clock = clock or ManualClock()
+        self.store = InMemoryStateStore(state)
+        self.db = FakeDb()
+        self.counts = GateCounts()
+        self.config = DRConfig(
+            **{"enabled": True, "region": HERE, "state_table": "t", "environments": {}, **config}  # type: ignore[arg-type]
+        )
+        self.loop = self.start()
+
+    def start(self) -> AgentLoop:
+        """Return a new agent, as after a restart of the scheduler."""
+        self.loop = AgentLoop(
+            config=self.config, store=self.store, db=self.db, clock=self.clock, counts=self.counts, airflow_version="3"
+        )
+        return self.loop
+
+    def turn(self, turns: int = 1) -> None:
+        for _ in range(turns):
+            self.clock.advance(self.loop.turn())
+
+    def write(self, state: DRState) -> None:
+        assert self.store.state is not None
+        self.store.write(state, expected_version=self.store.state.version)
+
+    def flip(self, region: str, phase: Phase = Phase.STEADY) -> None:
+        """Make *region* active in the table, as a failover by somebody else would."""
+        assert self.store.state is not None
+        state = set_active_region(
+            replace(self.store.state, phase=Phase.STEADY), region, reason="r", by="b", at=self.clock.now()
+        )
+        self.write(replace(state, phase=phase, plan=None if phase is Phase.STEADY else plan(region)))
+
+    @property
+    def status(self) -> AgentStatus:
+        (status,) = self.store.agents(HERE)
+        return status
+
+    def may(self, layer: Layer = Layer.GATE) -> Action:
+        return decide(
+            self.loop.view,
+            region=HERE,
+            exempt=False,
+            now=self.clock.monotonic(),
+            lease_s=60,
+            layer=layer,
+        ).action
+
+
+def plan(target: str) -> Plan:
+    return Plan(
+        id="p",
+        source=THERE if target == HERE else HERE,
+        target=target,
+        mode=Mode.GRACEFUL,
+        reason="r",
+        by="b",
+        owner="o",
+        started_at=ManualClock().now(),
+    )
+
+
+def state(active: str) -> DRState:
+    return initial(active, lease_s=60, by="t", at=ManualClock().now())
+
+
+@pytest.fixture
+def active() -> Region:
+    region = Region(state(HERE))
+    region.turn(2)
+    return region
+
+
+@pytest.fixture
+def standby() -> Region:
+    region = Region(state(THERE))
+    region.turn(2)
+    return region
+
+
+def test_first_sight_of_the_active_region_closes_nothing_and_opens_the_gate() -> None:
+    """Installing the provider in a running region must not disturb what runs."""
+    region = Region(state(HERE))
+    region.db.runs = ["orders 1"]
+    region.turn()
+    assert region.may() is Action.HOLD
+    region.turn()
+    assert (region.may(), region.db.runs, region.status.reconciled_epoch) == (Action.RUN, ["orders 1"], 0)
+
+
+def test_first_sight_of_a_standby_closes_its_open_runs_and_leaves_its_dags_alone() -> None:
+    """What is open in a standby on the day of installation must not execute after the next failover."""
+    region = Region(state(THERE))
+    region.db.runs = ["orders 1"]
+    region.turn(2)
+    assert region.may() is Action.SKIP
+    assert region.db.notes == [f"closed: {HERE} is standby, {THERE} is active (epoch 0)"]
+    assert "pause" not in region.db.calls
+
+
+def test_losing_the_role_pauses_the_dags_and_closes_the_runs(active: Region) -> None:
+    """A source that was lost and comes back finds another region active: it stops, says why, and is counted."""
+    active.db.runs = ["orders 1", "orders 2"]
+    active.flip(THERE)
+    active.turn()
+    assert active.db.unpaused == ()
+    assert active.db.notes == [f"closed: {HERE} is standby, {THERE} is active (epoch 1)"] * 2
+    assert (active.status.reconciled_epoch, active.status.closed, active.status.leftovers) == (1, 2, 0)
+
+
+def test_a_region_that_was_away_for_two_failovers_closes_what_began_before(active: Region) -> None:
+    """Epoch 1 was elsewhere and never seen here; active again, the old runs must not go on (ABA)."""
+    active.db.runs = ["orders 1"]
+    active.flip(THERE)
+    active.flip(HERE)
+    active.turn()
+    assert active.may() is Action.HOLD
+    active.turn()
+    assert active.db.runs == []
+    assert "begun under epoch 0" in active.db.notes[0]
+    assert active.may() is Action.RUN
+    assert active.db.unpaused == ("billing", "orders")
+
+
+def test_gate_and_fence_hold_until_the_runs_of_the_old_epoch_are_settled(active: Region) -> None:
+    """A run that is locked by the scheduler keeps the epoch unsettled; the next turn takes it."""
+    active.db.runs, active.db.locked = ["orders 1"], {"orders 1"}
+    active.flip(THERE)
+    active.turn(3)
+    assert (active.may(), active.may(Layer.FENCE)) == (Action.HOLD, Action.HOLD)
+    assert active.status.leftovers == 1
+    active.db.locked = set()
+    active.turn(2)
+    assert (active.may(), active.status.leftovers) == (Action.SKIP, 0)
+
+
+def test_a_standby_goes_on_closing_runs_that_are_born_there(standby: Region) -> None:
+    """A run triggered under a paused DAG never meets the gate; the gate gets a moment for the others."""
+    standby.db.runs = ["orders 1"]
+    standby.turn()
+    assert standby.db.runs == []
+    assert standby.db.calls[-1] == "close after 10 s"
+
+
+def test_promotion_pauses_everything_and_says_adopted(standby: Region) -> None:
+    """The engine restores the wanted set from all paused, and waits for this heartbeat before it opens the gate."""
+    standby.db.runs = ["orders 1"]
+    standby.flip(HERE, Phase.PROMOTING)
+    standby.turn()
+    assert (standby.db.unpaused, standby.db.runs) == ((), [])
+    assert (standby.status.adopted_epoch, standby.status.reconciled_epoch) == (1, 1)
+    standby.turn()
+    assert standby.may() is Action.HOLD
+
+
+def test_a_failed_heartbeat_leaves_the_epoch_unsettled_and_is_repeated(standby: Region) -> None:
+    """What was settled counts once the table has it: a crash in between repeats the work."""
+    standby.flip(HERE, Phase.PROMOTING)
+
+    def refuse(status: AgentStatus) -> None:
+        raise OSError("cut off")
+
+    put_agent, standby.store.put_agent = standby.store.put_agent, refuse  # type: ignore[method-assign]
+    standby.turn()
+    standby.store.put_agent = put_agent  # type: ignore[method-assign]
+    standby.db.runs = ["orders 9"]
+    standby.turn(2)
+    assert (standby.db.runs, standby.status.adopted_epoch) == ([], 1)
+
+
+def test_only_the_oldest_live_scheduler_works_on_the_runs(active: Region) -> None:
+    """Two schedulers, one leader; the other one reads, heartbeats and leaves the runs alone."""
+    active.db.schedulers = ("3", "7")
+    active.db.runs = ["orders 1"]
+    active.flip(THERE)
+    active.turn()
+    assert active.db.runs == ["orders 1"]
+    active.db.schedulers = ("7",)
+    active.turn()
+    assert active.db.runs == []
+
+
+def test_a_version_is_acknowledged_only_after_the_scheduler_has_passed(active: Region) -> None:
+    """A decision made just before the swap may sit in an uncommitted transaction; the scheduler's loop ends it."""
+    active.db.beat += 1
+    active.turn(2)
+    assert active.status.version == 1
+    assert active.store.state is not None
+    active.write(replace(active.store.state, version=2))
+    active.turn(3)
+    assert active.status.version == 1
+    active.db.beat += 1
+    active.turn()
+    assert active.status.version == 2
+
+
+def test_an_acknowledgement_is_sent_at_once() -> None:
+    """A failover waits for it: it does not wait for the next heartbeat."""
+    region = Region(state(HERE), refresh_s=1.0, heartbeat_s=60.0)
+    region.turn(2)
+    beat = region.status.beat
+    region.db.beat += 1
+    region.turn()
+    assert (region.status.beat, region.status.version) == (beat + 1, 1)
+
+
+def test_heartbeats_come_at_their_own_pace() -> None:
+    """Reads every refresh_s, heartbeats every heartbeat_s."""
+    region = Region(state(HERE), refresh_s=1.0, heartbeat_s=5.0)
+    region.turn(40)
+    assert 8 <= region.status.beat <= 10
+
+
+def test_a_view_never_goes_back(active: Region, caplog: pytest.LogCaptureFixture) -> None:
+    """A replica that lags, or an empty copy, counts as not read: the view stays and ages."""
+    active.flip(THERE)
+    active.flip(HERE)
+    active.turn(2)
+    seen = active.loop.view
+    assert seen is not None
+    assert seen.state is not None
+    for older in (state(HERE), None):
+        active.store._table.state = older
+        active.turn()
+        assert active.loop.view is seen
+    assert "not counted" in caplog.text
+
+
+def test_a_view_ages_from_before_the_read(active: Region) -> None:
+    """A slow answer is old when it arrives."""
+    observe = active.store.observe
+    asked_at = 0.0
+
+    def slow(region: str) -> object:
+        nonlocal asked_at
+        asked_at = active.clock.monotonic()
+        active.clock.advance(3)
+        return observe(region)
+
+    active.store.observe = slow  # type: ignore[assignment, method-assign]
+    active.turn()
+    assert active.loop.view is not None
+    assert active.loop.view.read_at == asked_at
+
+
+def test_an_unreachable_table_holds_after_the_lease_and_is_logged_once(
+    active: Region, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The loop lives on, complains once, and says when it is over."""
+    active.store.unreachable = True
+    active.turn(11)
+    assert active.may() is Action.RUN
+    active.turn(3)
+    assert active.may() is Action.HOLD
+    assert caplog.text.count("could not finish its turn") == 1
+    active.store.unreachable = False
+    with caplog.at_level(logging.INFO):
+        active.turn()
+    assert active.may() is Action.RUN
+    assert "works again" in caplog.text
+
+
+def test_a_broken_database_does_not_stop_the_view(active: Region) -> None:
+    """The gate stays informed while the metadata database is away; no heartbeat claims otherwise."""
+    active.db.broken = True
+    beat = active.status.beat
+    active.flip(THERE)
+    active.turn(3)
+    assert active.loop.view is not None
+    assert active.loop.view.state == active.store.state
+    assert active.status.beat == beat
+
+
+def test_no_state_item_holds_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The plugin enabled before mwaa-dr init: hold, name the command, go on by itself afterwards."""
+    region = Region(None)
+    region.turn(3)
+    assert region.may() is Action.HOLD
+    assert caplog.text.count("mwaa-dr init") == 1
+    region.store.write(state(HERE), expected_version=None)
+    region.turn(2)
+    assert region.may() is Action.RUN
+
+
+def test_the_role_is_said_in_the_seeds_words_once_per_change(caplog: pytest.LogCaptureFixture) -> None:
+    """The line that the original document tells its readers to look for."""
+    with caplog.at_level(logging.INFO):
+        region = Region(state(HERE))
+        region.turn(4)
+        region.flip(THERE)
+        region.turn(4)
+    assert caplog.text.count(f"DR State Plugin: Current region {HERE} is ACTIVE") == 1
+    assert caplog.text.count(f"DR State Plugin: Current region {HERE} is STANDBY") == 1
+
+
+def test_the_active_region_keeps_a_snapshot_and_writes_it_on_change(active: Region) -> None:
+    """A forced failover takes the wanted set from it."""
+    active.turn(5)
+    assert active.store.calls.count("put_snapshot") == 1
+    active.db.unpaused = ("orders",)
+    active.turn()
+    snapshot = active.store.get_snapshot(HERE)
+    assert snapshot is not None
+    assert snapshot.dag_ids == ("orders",)
+
+
+def test_no_snapshot_of_a_region_in_the_middle_of_a_failover(active: Region) -> None:
+    """Half paused is not what people wanted: only STEADY counts, before and after the list."""
+    before: DagSet | None = active.store.get_snapshot(HERE)
+    assert active.store.state is not None
+    active.write(replace(active.store.state, version=2, phase=Phase.DRAINING, plan=plan(THERE)))
+    active.db.unpaused = ()
+    active.turn()
+    assert active.store.get_snapshot(HERE) == before
+
+
+def test_a_snapshot_is_dropped_when_the_state_moved_while_it_was_listed(active: Region) -> None:
+    """List, read again, keep only if the version is the same."""
+    before = active.store.get_snapshot(HERE)
+
+    def list_slowly() -> tuple[str, ...]:
+        assert active.store.state is not None
+        active.write(replace(active.store.state, version=2, phase=Phase.DRAINING, plan=plan(THERE)))
+        return ("orders",)
+
+    active.db.unpaused_dags = list_slowly  # type: ignore[method-assign]
+    active.turn()
+    assert active.store.get_snapshot(HERE) == before
+
+
+def test_a_standby_takes_no_snapshot(standby: Region) -> None:
+    """Its paused DAGs say nothing about what people want."""
+    standby.turn(5)
+    assert standby.store.get_snapshot(HERE) is None
+
+
+def test_held_notes_are_looked_for_while_there_may_be_any(active: Region) -> None:
+    """Once at the start, then after each hold until none is left; not every turn of a quiet day."""
+    active.turn(5)
+    assert active.db.calls.count("drop notes") == 1
+    active.counts.held = 1
+    active.db.held_notes = 1
+    active.turn(3)
+    active.db.held_notes = 0
+    active.turn(3)
+    assert active.db.calls.count("drop notes") == 5
+
+
+def test_the_fence_is_false_when_a_task_ended_without_it(active: Region) -> None:
+    """Evidence: the last task that had a worker ended, and no worker ever noted its fence."""
+    active.turn(20)
+    assert active.status.fence_ok is None
+    active.db.ended_at = active.clock.now()
+    active.turn(20)
+    assert active.status.fence_ok is False
+    active.store.put_fence(HERE, active.db.ended_at - timedelta(minutes=50))
+    active.turn(20)
+    assert active.status.fence_ok is True
+
+
+def test_a_scheduler_gone_for_long_is_forgotten(active: Region) -> None:
+    """Rolling restarts would otherwise leave a row each; a short absence is no reason."""
+    active.store.put_agent(replace(active.status, job="3"))
+    active.turn(100)
+    assert [agent.job for agent in active.store.agents(HERE)] == ["3", "7"]
+    active.turn(60)
+    assert [agent.job for agent in active.store.agents(HERE)] == ["7"]
+
+
+def test_a_restarted_agent_starts_from_the_view_of_the_one_before(active: Region) -> None:
+    """The thread died, not the scheduler: the gate does not fall back to knowing nothing."""
+    view = active.loop.view
+    loop = AgentLoop(
+        config=active.config,
+        store=active.store,
+        db=active.db,
+        clock=active.clock,
+        counts=active.counts,
+        airflow_version="3",
+        view=view,
+    )
+    assert loop.view is view
+    active.loop = loop
+    active.turn()
+    active.db.beat += 1
+    active.turn()
+    assert active.status.version == 1
+
+
+def test_the_view_is_a_plain_object(active: Region) -> None:
+    """The gate's thread reads it while this one replaces it: immutable, swapped in one assignment, no lock."""
+    assert type(active.loop.view) is View
+    with pytest.raises(AttributeError):
+        active.loop.view.read_at = 0.0  # type: ignore[misc, union-attr]

@@ -1,0 +1,201 @@
+"""The fence's view of the state and its waiting, on a fake store and a clock that moves when told."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_mwaa_dr.core.config import DRConfig, OnUnreachable
+from airflow_provider_mwaa_dr.core.gate import Action
+from airflow_provider_mwaa_dr.core.state import DRState, Phase, initial, set_active_region
+from airflow_provider_mwaa_dr.plugins.fence import Fence
+from airflow_provider_mwaa_dr.testing import InMemoryStateStore, ManualClock
+
+HERE, THERE = "us-east-1", "us-east-2"
+
+
+class Worker:
+    """One machine: a home, a clock, a store that counts how often it is opened."""
+
+    def __init__(self, home: Path, active: str = HERE, *, reconciled: int | None = 0) -> None:
+        self.home = home
+        self.clock = ManualClock()
+        self.store = InMemoryStateStore(state(active))
+        if reconciled is not None:
+            self.store._table.reconciled[HERE] = reconciled
+        self.opened = 0
+
+    def open(self) -> InMemoryStateStore:
+        self.opened += 1
+        return self.store
+
+    def task(self, *, exempt: bool = False, **config: object) -> Action:
+        """Return what the fence of a new task process decides."""
+        settings = DRConfig(
+            **{"enabled": True, "region": HERE, "state_table": "t", "environments": {}, **config}  # type: ignore[arg-type]
+        )
+        fence = Fence(config=settings, clock=self.clock, home=self.home, open_store=self.open)
+        return fence.decide(exempt=exempt).action
+
+    @property
+    def reads(self) -> int:
+        return self.store.calls.count("observe")
+
+    @property
+    def file(self) -> Path:
+        return self.home / f".mwaa_dr_fence_{HERE}.json"
+
+
+def state(active: str) -> DRState:
+    return initial(active, lease_s=60, by="t", at=ManualClock().now())
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Worker:
+    return Worker(tmp_path)
+
+
+def test_the_active_region_runs_and_a_standby_skips(tmp_path: Path) -> None:
+    """The table's two ordinary rows."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    assert Worker(tmp_path / "a", HERE).task() is Action.RUN
+    assert Worker(tmp_path / "b", THERE).task() is Action.SKIP
+
+
+def test_tasks_of_one_machine_share_a_read_for_a_few_seconds(worker: Worker) -> None:
+    """The file saves the read, and boto3's import with it; it never lives longer than fence_file_s."""
+    worker.task()
+    opened = worker.opened
+    worker.clock.advance(3)
+    worker.task()
+    assert (worker.reads, worker.opened) == (1, opened)
+    worker.clock.advance(0.5)
+    worker.task()
+    assert worker.reads == 2
+
+
+def test_a_failover_reaches_the_next_read(worker: Worker) -> None:
+    """Within fence_file_s, never within a lease."""
+    worker.task()
+    assert worker.store.state is not None
+    flipped = set_active_region(worker.store.state, THERE, reason="r", by="b", at=worker.clock.now())
+    worker.store.write(flipped, expected_version=1)
+    worker.store._table.reconciled[HERE] = 1
+    worker.clock.advance(4)
+    assert worker.task() is Action.SKIP
+
+
+def test_runs_that_are_not_settled_hold(tmp_path: Path) -> None:
+    """The region's agent has not yet closed what began under the epoch before."""
+    assert Worker(tmp_path, reconciled=None).task() is Action.HOLD
+
+
+def test_a_held_task_waits_and_goes_on_by_itself(worker: Worker) -> None:
+    """The table is away for a moment: the task waits in its worker, and executes."""
+    worker.store.unreachable = True
+    worker.clock.after(10, lambda: setattr(worker.store, "unreachable", False))
+    assert worker.task() is Action.RUN
+    assert 10 <= worker.clock.monotonic() <= 12
+
+
+def test_the_wait_is_bounded(worker: Worker) -> None:
+    """After fence_wait_s the task gives its slot back."""
+    worker.store.unreachable = True
+    assert worker.task(fence_wait_s=30.0) is Action.HOLD
+    assert 30 <= worker.clock.monotonic() <= 32
+
+
+def test_an_exempt_task_never_waits(worker: Worker) -> None:
+    """The failover DAG itself runs here, with the table away too."""
+    worker.store.unreachable = True
+    assert worker.task(exempt=True) is Action.RUN
+    assert worker.clock.monotonic() == 0
+
+
+def test_an_unknown_region_holds_without_a_read(worker: Worker) -> None:
+    """Nothing can be decided, and nothing needs to be asked."""
+    assert worker.task(region="", fence_wait_s=0.0) is Action.HOLD
+    assert worker.opened == 0
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda stored: {**stored, "boot_id": "another boot"},
+        lambda stored: {**stored, "table": "another table"},
+        lambda stored: {**stored, "wall": stored["wall"] - 3600},
+        lambda stored: {"some": "thing else"},
+    ],
+)
+def test_a_file_that_cannot_be_trusted_is_not_used(worker: Worker, spoil: Callable[[dict[str, float]], object]) -> None:
+    """Another boot, another table, a machine restored from a snapshot, another version: read anew."""
+    worker.task()
+    worker.file.write_text(json.dumps(spoil(json.loads(worker.file.read_text()))))
+    assert worker.task() is Action.RUN
+    assert worker.reads == 2
+
+
+def test_a_home_that_cannot_be_written_only_costs_reads(worker: Worker, tmp_path: Path) -> None:
+    """Every task reads for itself."""
+    worker.home = tmp_path / "missing"
+    assert worker.task() is Action.RUN
+    assert worker.task() is Action.RUN
+    assert worker.reads == 2
+
+
+def test_a_view_does_not_go_back_within_the_lease(worker: Worker) -> None:
+    """A replica that lags behind what this machine knows counts as not read."""
+    assert worker.store.state is not None
+    newer = replace(worker.store.state, version=5, phase=Phase.STEADY)
+    worker.store.write(newer, expected_version=1)
+    worker.task()
+    worker.clock.advance(10)
+    worker.store._table.state = state(HERE)
+    assert worker.task(fence_wait_s=5.0) is Action.HOLD
+
+
+def test_the_fence_is_noted_once_an_hour_and_machine(worker: Worker) -> None:
+    """Evidence that a worker loaded it; no write for each task."""
+    worker.task()
+    worker.task()
+    assert worker.store.calls.count("put_fence") == 1
+    marker = worker.home / f".mwaa_dr_fence_noted_{HERE}"
+    an_hour_ago = time.time() - 3601
+    os.utime(marker, (an_hour_ago, an_hour_ago))
+    worker.task()
+    assert worker.store.calls.count("put_fence") == 2
+
+
+@pytest.mark.parametrize(
+    ("choice", "active", "action"),
+    [
+        (OnUnreachable.HOLD, HERE, Action.HOLD),
+        (OnUnreachable.RUN, HERE, Action.RUN),
+        (OnUnreachable.RUN, THERE, Action.HOLD),
+    ],
+)
+def test_on_unreachable_reaches_the_fence(tmp_path: Path, choice: OnUnreachable, active: str, action: Action) -> None:
+    """A gate that runs on and a fence that holds would be no answer; within the lease the fence still holds."""
+    worker = Worker(tmp_path, active)
+    worker.task()
+    worker.store.unreachable = True
+    worker.clock.advance(10)
+    assert worker.task(on_unreachable=choice, fence_wait_s=2) is Action.HOLD
+    worker.clock.advance(60)
+    assert worker.task(on_unreachable=choice, fence_wait_s=2) is action
+
+
+def test_a_fence_that_could_not_be_noted_is_noted_by_the_next_task(worker: Worker) -> None:
+    """A table out of reach for a moment must not look like an hour without a fence."""
+    worker.store.unreachable = True
+    worker.task(fence_wait_s=0)
+    worker.store.unreachable = False
+    worker.task()
+    assert worker.store.fence(HERE) is not None

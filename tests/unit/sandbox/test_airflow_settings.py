@@ -1,0 +1,102 @@
+"""What the sandbox's Airflows are told: their airflow.cfg and their environment variables."""
+
+from __future__ import annotations
+
+from configparser import ConfigParser
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_mwaa_dr.core.config import OPTIONS, parse_config
+from airflow_provider_mwaa_dr.sandbox.airflow_settings import (
+    airflow_variables,
+    components,
+    driver_variables,
+    process_variables,
+    write_configuration,
+)
+from airflow_provider_mwaa_dr.sandbox.home import ACTIVE, CONTROL, REGIONS, STANDBY, Blueprint, new_blueprint
+
+
+@pytest.fixture
+def blueprint() -> Blueprint:
+    """A home with Airflow 3.3.1 in the active region and 2.10.3 in the standby."""
+    return new_blueprint(
+        versions={ACTIVE: "3.3.1", STANDBY: "2.10.3"}, executor="LocalExecutor", schedulers=2, dr={"drain_s": "3"}
+    )
+
+
+def test_the_settings_of_all_three_are_understood_and_agree(blueprint: Blueprint, tmp_path: Path) -> None:
+    """No value is wrong, none contradicts another, and only the two regions are enabled."""
+    parsed = []
+    for region in (*blueprint.regions.values(), None):
+        variables = airflow_variables(blueprint, tmp_path, region=region)
+        parsed.append(
+            parse_config({option.name: variables.get(f"AIRFLOW__DR__{option.name.upper()}") for option in OPTIONS})
+        )
+    driver = driver_variables(blueprint)
+    parsed.append(parse_config({option.name: driver.get(f"DR_{option.name.upper()}") for option in OPTIONS}))
+
+    assert [config.problems for config in parsed] == [()] * 4
+    assert [config.enabled for config in parsed] == [True, True, False, False]
+    assert {replace(config, enabled=False).drain_s for config in parsed} == {3.0}
+    assert all(config.environments == {region: f"sandbox-{region}" for region in REGIONS} for config in parsed)
+
+
+def test_every_caller_has_a_port_of_its_own(blueprint: Blueprint, tmp_path: Path) -> None:
+    """The emulated AWS tells callers apart by it."""
+    endpoints = {
+        airflow_variables(blueprint, tmp_path, region=region)["AWS_ENDPOINT_URL"]
+        for region in (*blueprint.regions.values(), None)
+    }
+
+    assert endpoints == {f"http://127.0.0.1:{blueprint.callers[caller]}" for caller in (*REGIONS, CONTROL)}
+    assert driver_variables(blueprint)["AWS_ENDPOINT_URL"].endswith(f":{blueprint.callers[CONTROL]}")
+
+
+def test_a_process_inherits_nothing_foreign(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another Airflow's settings, real AWS credentials and this Python's paths stay outside."""
+    foreign = ("AIRFLOW__CORE__DAGS_FOLDER", "AWS_PROFILE", "PYTHONPATH", "DR_STATE_TABLE", "VIRTUAL_ENV")
+    for name in foreign:
+        monkeypatch.setenv(name, "foreign")
+    monkeypatch.setenv("LANG", "C.UTF-8")
+
+    variables = process_variables({"AWS_REGION": "us-east-1"}, bin_folder=Path("/somewhere/bin"))
+
+    assert not set(foreign) & set(variables)
+    assert variables["LANG"] == "C.UTF-8"
+    assert variables["AWS_REGION"] == "us-east-1"
+    assert variables["PATH"].startswith("/somewhere/bin:")
+
+
+def test_processes_differ_by_version_and_schedulers_can_be_many(blueprint: Blueprint) -> None:
+    """Airflow 3 has an API server and a DAG processor, 2 a webserver; both get as many schedulers as asked for."""
+    assert list(components(blueprint.regions[ACTIVE])) == [
+        "api-server",
+        "scheduler",
+        "scheduler-2",
+        "dag-processor",
+        "triggerer",
+    ]
+    assert list(components(blueprint.regions[STANDBY])) == ["webserver", "scheduler", "scheduler-2", "triggerer"]
+
+
+@pytest.mark.parametrize("name", REGIONS)
+def test_a_configuration_can_be_read(blueprint: Blueprint, name: str, tmp_path: Path) -> None:
+    """It is for the owner only, names the database, and binds loopback."""
+    region = blueprint.regions[name]
+    write_configuration(
+        tmp_path, database_url="postgresql://a%20b", async_url="postgresql+asyncpg://x", region=region, is_control=False
+    )
+
+    parser = ConfigParser()
+    parser.read(tmp_path / "airflow.cfg")
+    assert parser["database"]["sql_alchemy_conn"] == "postgresql://a%20b"
+    assert parser["core"]["executor"] == "LocalExecutor"
+    assert (tmp_path / "airflow.cfg").stat().st_mode & 0o077 == 0
+    if name == ACTIVE:
+        assert (parser["api"]["host"], parser["api"]["port"]) == ("127.0.0.1", str(region.port))
+        assert parser["core"]["execution_api_server_url"] == f"{region.airflow_url}/execution/"
+    else:
+        assert parser["webserver"]["web_server_host"] == "127.0.0.1"

@@ -1,0 +1,116 @@
+"""The folder of a sandbox: recognised, guarded, and read back as it was written."""
+
+from __future__ import annotations
+
+import json
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_mwaa_dr.exceptions import ConfigError, RefusedError
+from airflow_provider_mwaa_dr.sandbox.home import CONTROL, REGIONS, Blueprint, Home, free_ports, is_free, new_blueprint
+from airflow_provider_mwaa_dr.sandbox.process import Session
+
+
+def _blueprint() -> Blueprint:
+    return new_blueprint(
+        versions=dict.fromkeys(REGIONS, "3.3.1"), executor="LocalExecutor", schedulers=1, dr={"lease_s": "5"}
+    )
+
+
+def test_a_home_is_read_back_as_it_was_made(tmp_path: Path) -> None:
+    """Ports, secrets, versions and settings survive."""
+    blueprint = _blueprint()
+    Home(tmp_path / "home").make(blueprint)
+
+    assert Home(tmp_path / "home").blueprint() == blueprint
+
+
+def test_secrets_are_for_the_owner_only(tmp_path: Path) -> None:
+    """No other user may read the file with passwords and tokens."""
+    Home(tmp_path / "home").make(_blueprint())
+
+    assert stat.S_IMODE((tmp_path / "home" / "home.json").stat().st_mode) == 0o600
+
+
+def test_every_port_of_a_home_is_its_own() -> None:
+    """Two API servers, three callers and six web servers never meet."""
+    blueprint = _blueprint()
+
+    ports = [region.port for region in blueprint.regions.values()]
+    ports += blueprint.callers.values()
+    ports += [port for targets in blueprint.web.values() for port in targets.values()]
+    assert len(set(ports)) == len(ports) == 11
+    assert set(blueprint.callers) == {*REGIONS, CONTROL}
+
+
+def test_a_port_in_use_is_not_free() -> None:
+    """A listening socket is seen, and its port not handed out."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+
+        assert not is_free(port)
+        assert port not in free_ports(20)
+
+
+def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    """A folder with other content is neither used nor removed."""
+    (tmp_path / "thesis.tex").write_text("42")
+    home = Home(tmp_path)
+
+    with pytest.raises(ConfigError, match=r"not a sandbox.*thesis\.tex"):
+        home.blueprint()
+    with pytest.raises(ConfigError, match="not a sandbox"), home.locked():
+        pass
+    with pytest.raises(ConfigError, match="not a sandbox"):
+        home.remove()
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_an_empty_folder_may_become_a_home(tmp_path: Path) -> None:
+    """It holds no sandbox yet, and says so."""
+    with Home(tmp_path).locked():
+        pass
+    with pytest.raises(ConfigError, match="There is no sandbox"):
+        Home(tmp_path).blueprint()
+
+
+@pytest.mark.parametrize(
+    "damage", [{"provider_version": "0.0.1"}, {"format": 0}, {"regions": None}], ids=["version", "format", "damaged"]
+)
+def test_a_home_of_another_version_is_named(tmp_path: Path, damage: dict[str, object]) -> None:
+    """What another version of the provider made is not guessed at."""
+    home = Home(tmp_path)
+    home.make(_blueprint())
+    content = json.loads((tmp_path / "home.json").read_text())
+    (tmp_path / "home.json").write_text(json.dumps(content | damage))
+
+    with pytest.raises(ConfigError, match=r"was made by .*down --purge"):
+        home.blueprint()
+
+
+def test_only_one_command_works_on_a_home(tmp_path: Path) -> None:
+    """The second one is refused, and the next one after it is not."""
+    home = Home(tmp_path / "home")
+    with home.locked(), pytest.raises(RefusedError, match="at work"), Home(tmp_path / "home").locked():
+        pass
+    with home.locked():
+        pass
+
+
+def test_processes_are_remembered_until_they_are_forgotten(tmp_path: Path) -> None:
+    """Each owner's processes are kept apart."""
+    home = Home(tmp_path)
+    scheduler, server = Session(pid=1, started="a"), Session(pid=2, started="b")
+    home.make(_blueprint())
+    home.remember("us-east-2", "scheduler", scheduler)
+    home.remember("aws", "aws-server", server)
+
+    assert home.sessions() == {"us-east-2": {"scheduler": scheduler}, "aws": {"aws-server": server}}
+    home.forget("us-east-2")
+    home.forget("us-east-1")
+    assert home.sessions() == {"aws": {"aws-server": server}}

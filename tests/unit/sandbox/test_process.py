@@ -1,0 +1,102 @@
+"""Sessions of real, harmless processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_mwaa_dr.sandbox import process
+from airflow_provider_mwaa_dr.sandbox.process import Session
+
+# A leader with three children; one of them, like a task of LocalExecutor, has a process group and a child of its own.
+TREE = (
+    "import os, sys, time\n"
+    "for number in range(3):\n"
+    "    if os.fork() == 0:\n"
+    "        if number == 0:\n"
+    "            os.setpgid(0, 0)\n"
+    "            os.fork()\n"
+    "        time.sleep(600)\n"
+    "print('started', flush=True)\n"
+    "time.sleep(600)\n"
+)
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "in vain"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Session]:
+    """A session of five processes."""
+    session = process.start([sys.executable, "-S", "-c", TREE], environment={}, log=tmp_path / "log")
+    _wait_until(lambda: len(process.members(session)) == 5)
+    yield session
+    process.end([session], grace_s=0)
+
+
+def test_a_session_is_ended_to_the_last_process(tree: Session) -> None:
+    """Children with process groups of their own are ended as well."""
+    process.end([tree], grace_s=0)
+
+    assert process.members(tree) == ()
+    assert not process.is_alive(tree)
+
+
+def test_orphans_of_a_killed_leader_are_ended(tree: Session) -> None:
+    """A SIGKILL of the leader alone leaves four orphans, which are still found."""
+    os.kill(tree.pid, signal.SIGKILL)
+    _wait_until(lambda: not process.is_alive(tree))
+    assert len(process.members(tree)) == 4
+
+    process.end([tree], grace_s=0)
+
+    assert process.members(tree) == ()
+
+
+def test_ending_twice_is_nothing_to_do(tree: Session) -> None:
+    """A session that is gone can be ended again."""
+    process.end([tree], grace_s=0.1)
+    process.end([tree], grace_s=0.1)
+
+    assert not process.is_alive(tree)
+
+
+@pytest.mark.parametrize("started", ["", "another-boot 12345"])
+def test_a_process_that_started_at_another_time_is_somebody_elses(tree: Session, started: str) -> None:
+    """A pid that has come back is left alone."""
+    stranger = replace(tree, started=started)
+
+    process.end([stranger], grace_s=0)
+
+    assert not process.is_alive(stranger)
+    assert process.members(stranger) == ()
+    assert len(process.members(tree)) == 5
+
+
+def test_output_is_appended_and_the_exit_code_known(tmp_path: Path) -> None:
+    """What a process prints goes to its log, standard error too, after what was there."""
+    log = tmp_path / "folder" / "log"
+    for _ in range(2):
+        session = process.start(["/bin/sh", "-c", "echo out; echo err >&2; exit 3"], environment={}, log=log)
+        assert process.wait(session) == 3
+
+    assert log.read_text() == "out\nerr\nout\nerr\n"
+
+
+def test_a_process_inherits_nothing_but_the_environment_given(tmp_path: Path) -> None:
+    """The environment of whoever starts it stays behind."""
+    session = process.start(["/usr/bin/env"], environment={"ONLY": "this"}, log=tmp_path / "log")
+    process.wait(session)
+
+    assert (tmp_path / "log").read_text().splitlines() == ["ONLY=this"]

@@ -294,7 +294,7 @@ def test_before_init_everything_is_held(pair: Pair) -> None:
         lambda: standby.run("held", run_ids[standby.name])["state"] != "queued", f"the held run is closed in {standby}"
     )
     assert sorted(line.task_id for line in active.executed("held")) == ["first", "second"]
-    assert active.note("held", run_ids[active.name]) == ""
+    wait_until(lambda: active.note("held", run_ids[active.name]) == "", "the note of the hold is gone")
     assert standby.executed("held") == []
     assert_says_why(standby.note("held", run_ids[standby.name]), pair)
 

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -91,10 +92,14 @@ class Timing:
     @classmethod
     def from_config(cls, config: DRConfig) -> Timing:
         """Return the waits that belong to a DR set's settings."""
+        # A call to MWAA may take 10 s, and the owner of a plan shows no sign of life meanwhile.
+        takeover_s = max(10.0, 6 * config.heartbeat_s)
         return cls(
             drain_s=config.drain_s,
             fence_file_s=config.fence_file_s,
             heartbeat_s=config.heartbeat_s,
+            beat_s=takeover_s / 3,
+            takeover_s=takeover_s,
             poll_s=min(1.0, config.refresh_s / 2),
         )
 
@@ -331,7 +336,7 @@ class FailoverEngine:
                     self._put(new, state.version)
                 except StaleStateError:
                     continue  # somebody was faster: read again, decide again
-                self._abort_other_records(_plan(new).id)
+                self._table(partial(abort_other_records, self._store, _plan(new).id, at=self._clock.now()))
                 self._open_record(new)
                 self._done(f"plan {_plan(new).id}: {_plan(new).source} -> {_plan(new).target}")
             return new
@@ -477,7 +482,7 @@ class FailoverEngine:
         with self._timed("record"):
             dags = self._ask(plan, source.dags)
             # What the last failover could not unpause was never paused by anybody: it stays wanted.
-            wanted = sorted({*self._unpaused(dags), *self._left_over(plan.source)})
+            wanted = sorted({*self._unpaused(dags), *self._table(partial(left_over, self._store, plan.source))})
             self._record_as(plan, wanted)
             self._done(f"{len(wanted)} DAGs wanted, {len(self._exempt(dags))} exempt")
 
@@ -492,7 +497,7 @@ class FailoverEngine:
                     f"unpause in {plan.target} what you want to run"
                 )
                 return
-            wanted = sorted({*snapshot.dag_ids, *self._left_over(plan.source)})
+            wanted = sorted({*snapshot.dag_ids, *self._table(partial(left_over, self._store, plan.source))})
             self._record_as(plan, wanted)
             self._done(f"{len(wanted)} DAGs wanted, by the snapshot of {snapshot.recorded_at:%Y-%m-%dT%H:%M:%SZ}")
 
@@ -544,23 +549,12 @@ class FailoverEngine:
 
     def _await_acknowledgement(self, plan: Plan, version: int, lease_s: float, since: float) -> float | None:
         deadline = since + _lease(lease_s, self._timing)
-        while not self._has_acknowledged(self._agents(plan.source), version):
+        while not has_acknowledged(self._agents(plan.source), version):
             if self._clock.monotonic() >= deadline:
                 return None
             self._progress(f"waiting for the schedulers of {plan.source} to acknowledge version {version}")
             self._wait(plan.id, self._timing.poll_s)
         return self._clock.monotonic()
-
-    @staticmethod
-    def _has_acknowledged(agents: Sequence[AgentStatus], version: int) -> bool:
-        """
-        Whether every scheduler that the region's own database lists as alive has seen *version*.
-
-        The list is taken from those that have: it was read after the version was written.
-        """
-        seen = [agent for agent in agents if agent.version >= version]
-        listed = {job for agent in seen for job in agent.schedulers}
-        return bool(listed) and listed <= {agent.job for agent in seen}
 
     def _busy(self, plan: Plan, source: Environment, exempt: Collection[str]) -> Sequence[RunInfo]:
         """
@@ -616,7 +610,7 @@ class FailoverEngine:
             version = state.version
             deadline = since + _lease(state.lease_s, self._timing)
             while (rest := deadline - self._clock.monotonic()) > 0:
-                if self._has_acknowledged(self._agents(plan.source), version):
+                if has_acknowledged(self._agents(plan.source), version):
                     self._wait(plan.id, self._timing.fence_file_s)
                     self._done(f"acknowledged by every scheduler of {plan.source}")
                     return
@@ -664,7 +658,7 @@ class FailoverEngine:
             deadline = self._clock.monotonic() + self._timing.adopt_s
             while True:
                 agents = self._agents(plan.target)
-                known = self._has_acknowledged(agents, state.version)
+                known = has_acknowledged(agents, state.version)
                 adopted = any(
                     agent.adopted_epoch == state.epoch and agent.reconciled_epoch == state.epoch for agent in agents
                 )
@@ -730,7 +724,7 @@ class FailoverEngine:
         """
         with self._timed("verify"):
             said = []
-            not_unpaused = self._left_over(plan.target)
+            not_unpaused = self._table(partial(left_over, self._store, plan.target))
             if wanted is not None:
                 # A call that another engine had under way when it lost the plan may have arrived since.
                 not_unpaused, detail = self._restore(plan, wanted)
@@ -763,7 +757,7 @@ class FailoverEngine:
                     id=plan.target, region=plan.target, recorded_at=self._clock.now(), dag_ids=tuple(sorted(wanted))
                 )
                 self._table(lambda: self._store.put_snapshot(snapshot))
-            self._abort_other_records(plan.id)
+            self._table(partial(abort_other_records, self._store, plan.id, at=self._clock.now()))
             # The record first: killed in between, the next engine completes again; the other way round it would stay
             # open for good, and what could not be unpaused would be forgotten.
             record = self._update_record(
@@ -979,13 +973,6 @@ class FailoverEngine:
         exempt = self._exempt(dags)
         return [dag.dag_id for dag in dags if not dag.is_paused and dag.dag_id not in exempt]
 
-    def _left_over(self, region: str) -> tuple[str, ...]:
-        """Return what the last failover to *region*, or the last one given up for it, could not unpause there."""
-        for record in self._table(self._store.records):
-            if record.target == region and record.outcome == "completed":
-                return record.not_unpaused
-        return ()
-
     # -- the record, and what people see -------------------------------------------------------------------------
 
     def _open_record(self, state: DRState) -> None:
@@ -996,16 +983,7 @@ class FailoverEngine:
         found = self._table(lambda: self._store.get_record(plan.id))
         if found is not None:
             self._steps = [*found.steps, *self._steps]
-        self._record = FailoverRecord(
-            id=plan.id,
-            source=plan.source,
-            target=plan.target,
-            mode=plan.mode,
-            reason=plan.reason,
-            by=plan.by,
-            started_at=plan.started_at,
-            epoch=state.epoch,
-        )
+        self._record = FailoverRecord.of(plan, epoch=state.epoch)
         self._update_record()
 
     def _update_record(self, **changes: Any) -> FailoverRecord:
@@ -1015,13 +993,6 @@ class FailoverEngine:
         with suppress(StateUnreachableError):
             self._store.put_record(self._record)
         return self._record
-
-    def _abort_other_records(self, plan_id: str) -> None:
-        """Close what was given up, also by engines that were killed before they could say so."""
-        for record in self._table(self._store.records):
-            if record.outcome == "open" and record.id != plan_id:
-                aborted = replace(record, outcome="aborted", finished_at=self._clock.now())
-                self._table(partial(self._store.put_record, aborted))
 
     def _stopped(self, error: DRError) -> DRError:
         """
@@ -1067,6 +1038,32 @@ class FailoverEngine:
 
     def _elapsed(self) -> float:
         return self._clock.monotonic() - self._step_started
+
+
+def has_acknowledged(agents: Sequence[AgentStatus], version: int) -> bool:
+    """
+    Whether every scheduler that the region's own database lists as alive has seen *version*.
+
+    The list is taken from those that have: it was read after the version was written.
+    """
+    seen = [agent for agent in agents if agent.version >= version]
+    listed = {job for agent in seen for job in agent.schedulers}
+    return bool(listed) and listed <= {agent.job for agent in seen}
+
+
+def abort_other_records(store: StateStore, plan_id: str, *, at: datetime) -> None:
+    """Close what was given up for plan *plan_id*, also by engines that were killed before they could say so."""
+    for record in store.records():
+        if record.outcome == "open" and record.id != plan_id:
+            store.put_record(replace(record, outcome="aborted", finished_at=at))
+
+
+def left_over(store: StateStore, region: str) -> tuple[str, ...]:
+    """Return what the last failover to *region*, or the last one given up for it, could not unpause there."""
+    for record in store.records():
+        if record.target == region and record.outcome == "completed":
+            return record.not_unpaused
+    return ()
 
 
 def _plan(state: DRState) -> Plan:

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Protocol
 
-from airflow_provider_mwaa_dr.core.state import DRState, Mode
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +114,20 @@ class FailoverRecord:
     epoch: int
     steps: tuple[StepRecord, ...] = ()
     not_unpaused: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, plan: Plan, *, epoch: int) -> FailoverRecord:
+        """Return the record with which *plan* begins."""
+        return cls(
+            id=plan.id,
+            source=plan.source,
+            target=plan.target,
+            mode=plan.mode,
+            reason=plan.reason,
+            by=plan.by,
+            started_at=plan.started_at,
+            epoch=epoch,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

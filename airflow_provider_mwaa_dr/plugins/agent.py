@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.core.config import DRConfig
+from airflow_provider_mwaa_dr.core.failover import Timing
+from airflow_provider_mwaa_dr.core.finishing import PlanFinisher
 from airflow_provider_mwaa_dr.core.gate import Role, View, role_of
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, DagSet, StateStore
 from airflow_provider_mwaa_dr.core.state import DRState, Phase
@@ -42,6 +45,7 @@ class RegionDb(Protocol):
     def close_runs(self, note: str, *, queued_for_s: float = 0.0) -> int: ...
     def pause_all(self) -> int: ...
     def unpaused_dags(self) -> tuple[str, ...]: ...
+    def set_paused(self, dag_ids: Collection[str], *, paused: bool) -> int: ...
     def drop_held_notes(self) -> int: ...
     def last_task_end(self, since: datetime) -> datetime | None: ...
 
@@ -107,6 +111,7 @@ class AgentLoop:
         self._next_beat = 0.0
         self._next_checks = 0.0
         self._missing_since: dict[str, float] = {}
+        self._finisher: PlanFinisher | None = None
         self._complaint: str | None = None
 
     def turn(self) -> float:
@@ -197,6 +202,8 @@ class AgentLoop:
                 reconciled = state.epoch
             elif state.phase is Phase.STEADY and state.active_region == self._region:
                 self._take_snapshot(state)
+            else:
+                self._finish(state)
             self._forget(schedulers)
         self._check(state)
         acknowledged = self._acknowledged
@@ -274,6 +281,19 @@ class AgentLoop:
             DagSet(id=f"SNAPSHOT#{self._region}", region=self._region, recorded_at=now, dag_ids=dag_ids)
         )
         self._snapshot = dag_ids
+
+    def _finish(self, state: DRState) -> None:
+        """Go on with a promoted plan whose owner is silent: until it ends, nothing executes anywhere."""
+        if self._finisher is None:
+            self._finisher = PlanFinisher(
+                self._store,
+                self._db,
+                self._clock,
+                region=self._region,
+                owner=f"agent of {self._region} (job {self._db.job_id} on {self._host})",
+                takeover_s=Timing.from_config(self._config).takeover_s,
+            )
+        self._finisher.turn(state)
 
     def _check(self, state: DRState | None) -> None:
         """Look at what may be slow: notes of runs that went on, and whether the fence is loaded in the workers."""

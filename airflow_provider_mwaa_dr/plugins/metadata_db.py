@@ -367,6 +367,20 @@ class MetadataDb:
             ).scalars()
             return tuple(ids)
 
+    def set_paused(self, dag_ids: Collection[str], *, paused: bool) -> int:
+        """Pause or unpause those of *dag_ids* that are there and not exempt; return how many changed."""
+        changed, ids = 0, sorted(dag_ids)
+        for start in range(0, len(ids), _BATCH):
+            batch = _dags.c.dag_id.in_(ids[start : start + _BATCH])
+            with _transaction() as session:
+                result = session.connection().execute(
+                    update(_dags)
+                    .where(batch, _dags.c.is_paused.is_(not paused), ~self._is_exempt(_dags.c.dag_id))
+                    .values(is_paused=paused)
+                )
+                changed += int(result.rowcount)
+        return changed
+
     def drop_held_notes(self) -> int:
         """Take the "held" note off runs that went on; return how many runs still carry one, rightly."""
         with _transaction() as session:

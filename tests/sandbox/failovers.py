@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -93,6 +94,19 @@ def airflow(described: Mapping[str, Any], *words: str, **variables: str) -> Iter
         yield command
 
 
+def killed_after(pair: Pair, step: str, region: str, *words: str) -> None:
+    """Run the real ``mwaa-dr failover`` up to the end of *step*, where SIGKILL ends it."""
+    program = (str(Path(__file__).with_name("killed_command.py")), step, "failover", region, *REASON, *words)
+    with _started(Path(sys.executable), program, pair.variables) as command:
+        code = command.wait()
+        assert code == -signal.SIGKILL, f"it ended with {code} and never came to {step}: {command.stderr}"
+
+
+def operator_words(conf: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the words with which ``airflow`` runs the example DAG of a failover."""
+    return ("dags", "test", "dr_failover", "-c", json.dumps(dict(conf)))
+
+
 def fail_over(pair: Pair, region: str, *words: str, **dr: object) -> dict[str, Any]:
     """Make *region* active by the real command and return the record."""
     with mwaa_dr(pair, "failover", region, *REASON, *words, **dr) as command:
@@ -159,5 +173,6 @@ def make_steady(pair: Pair) -> DRState:
         lambda: not any(region.runs(state="running") for region in pair.airflows.values()), "nothing runs anywhere"
     )
     pair.active.unpause("fo_chain")
+    pair.active.pause("fo_stray")
     pair.wait_until_settled()
     return pair.state()

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from airflow_provider_mwaa_dr.core.gate import NOTE_TOKEN
 from airflow_provider_mwaa_dr.core.state import Phase
-from tests.sandbox.failovers import CHAIN, REASON, ChainRun, airflow, fail_over, make_steady, mwaa_dr, start
+from tests.sandbox.failovers import (
+    CHAIN,
+    REASON,
+    ChainRun,
+    airflow,
+    fail_over,
+    make_steady,
+    mwaa_dr,
+    operator_words,
+    start,
+)
 from tests.sandbox.harness import Airflow, Pair, on, wait_until
 
 pytestmark = pytest.mark.sandbox
@@ -172,10 +181,6 @@ def test_a_run_held_in_the_drain_goes_on_by_itself_after_a_cancel(pair: Pair, re
     wait_until(lambda: noted.note == "started by hand", "what a person wrote stays")
 
 
-def _operator(conf: Mapping[str, str]) -> tuple[str, ...]:
-    return ("dags", "test", "dr_failover", "-c", json.dumps(dict(conf)))
-
-
 @on("3.3.1")
 def test_the_operator_goes_on_with_the_plan_of_a_killed_command(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
     """dr_failover in the control environment takes over what SIGKILL left; a second one has nothing to do."""
@@ -192,8 +197,8 @@ def test_the_operator_goes_on_with_the_plan_of_a_killed_command(pair: Pair, regi
 
     same_dags = {"AIRFLOW__CORE__DAGS_FOLDER": pair.control["dags_folder"]}
     with (
-        airflow(pair.control, *_operator(conf)) as operator,
-        airflow({"bin": source.bin, "env": source.variables}, *_operator(conf), **same_dags) as in_source,
+        airflow(pair.control, *operator_words(conf)) as operator,
+        airflow({"bin": source.bin, "env": source.variables}, *operator_words(conf), **same_dags) as in_source,
     ):
         assert in_source.wait() != 0
         assert f"in {source.name}, the region being left" in in_source.stdout + in_source.stderr
@@ -209,7 +214,7 @@ def test_the_operator_goes_on_with_the_plan_of_a_killed_command(pair: Pair, regi
     after.wait_until_it_executed()
     assert run.bodies() == CHAIN
 
-    with airflow(pair.control, *_operator(conf)) as again:
+    with airflow(pair.control, *operator_words(conf)) as again:
         assert again.wait() == 0, again.stdout + again.stderr
         assert f"{target.name} is active already" in again.stdout + again.stderr
     assert pair.status()["version"] == status["version"]

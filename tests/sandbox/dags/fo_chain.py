@@ -47,6 +47,6 @@ def third(**context: Any) -> None:
     body(**context)
 
 
-for dag_id in ("fo_chain", LONG_ID):
+for dag_id in ("fo_chain", "fo_stray", LONG_ID):
     with DAG(dag_id, schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), catchup=False):
         first() >> second() >> third()

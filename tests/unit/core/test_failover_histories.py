@@ -19,6 +19,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, Timing
+from airflow_provider_mwaa_dr.core.finishing import PlanFinisher
 from airflow_provider_mwaa_dr.core.gate import Action, Layer, View, decide
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, Environment, FailoverRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
@@ -248,6 +249,22 @@ class CallersEnvironment:
         return answer
 
 
+class RegionDags:
+    """The paused flags as a region's own agent changes them, in its database."""
+
+    def __init__(self, environment: FakeEnvironment) -> None:
+        self._environment = environment
+
+    def unpaused_dags(self) -> Sequence[str]:
+        return sorted(self._environment.unpaused - {CONTROL})
+
+    def set_paused(self, dag_ids: Collection[str], *, paused: bool) -> int:
+        there = set(dag_ids) & (self._environment.unpaused | self._environment.paused)
+        for dag_id in there:
+            self._environment.flip(dag_id, is_paused=paused)
+        return len(there)
+
+
 class Region:
     """What the schedulers of a region do, each with its own view, once a second."""
 
@@ -261,6 +278,17 @@ class Region:
         self.adopted: int | None = None
         self.beat = 0
         self.runs = 0
+        self.finisher = self._new_finisher()
+
+    def _new_finisher(self) -> PlanFinisher:
+        return PlanFinisher(
+            self.world.store,
+            RegionDags(self.environment),
+            self.world.clock,
+            region=self.name,
+            owner=f"agent of {self.name}",
+            takeover_s=TIMING.takeover_s,
+        )
 
     def die(self) -> None:
         self.is_up = False
@@ -270,6 +298,7 @@ class Region:
         self.in_flight()  # brings the runs up to now, before anything progresses again
         self.is_up = True
         self.views = {"1": None, "2": None}
+        self.finisher = self._new_finisher()
         self.environment.unreachable, self.environment.scheduler_healthy = False, True
 
     def in_flight(self) -> list[str]:
@@ -309,10 +338,12 @@ class Region:
                 for dag_id in unpaused:
                     self.environment.flip(dag_id, is_paused=True)
             reconciled = state.epoch
-        if is_active and state.phase is Phase.STEADY:
+        elif is_active and state.phase is Phase.STEADY:
             self.world.store.put_snapshot(
                 DagSet(id=self.name, region=self.name, recorded_at=self.world.clock.now(), dag_ids=tuple(unpaused))
             )
+        elif self.world.agents_finish:
+            self.finisher.turn(state)
         self.adopted = state.epoch
         self.world.store.put_agent(self._status("1", state, reconciled))
 
@@ -370,6 +401,7 @@ class World:
         self.sets: dict[str, str] = {}
         self.written_late: set[str] = set()
         self.engines = 0
+        self.agents_finish = self.rng.random() < 0.5
         self.wanted = set(DAGS) - {"dag_3"}
         for name in (A, B, C):
             region = self.regions[name] = Region(self, name)
@@ -608,6 +640,34 @@ def test_killed_at_any_call_to_table_or_environment_the_next_call_settles_it(mod
         finally:
             world.scheduler.end()
     assert kill_at > 50
+
+
+@pytest.mark.parametrize("agents_finish", [True, False])
+@pytest.mark.parametrize("mode", [Mode.GRACEFUL, Mode.FORCED])
+def test_killed_after_promote_it_ends_by_itself(mode: Mode, agents_finish: bool) -> None:
+    """With no caller at all, whatever call it was killed at; without the agent's part it stays open for good."""
+    kill_at, promoted, is_done = 0, 0, False
+    while not is_done:
+        kill_at += 1
+        world = World(7)
+        world.long_runs, world.agents_finish = 0, agents_finish
+        try:
+            killed = world.call(B, faulty=False, mode=mode)
+            killed.kill_at = kill_at
+            world.scheduler.run_until_idle()
+            is_done = isinstance(killed.outcome, FailoverRecord)
+            was_left = world.state.phase in {Phase.PROMOTING, Phase.RESUMING}
+            world.regions[B].environment.flip("dag_3", is_paused=False)
+            world.clock.advance(3 * TIMING.takeover_s)
+            promoted += was_left
+            if was_left and agents_finish:
+                world.assert_settled(B, but=())
+                assert world.store.records()[0].steps[-1].name == "finish"
+            else:
+                assert (world.state.phase in {Phase.PROMOTING, Phase.RESUMING}) == was_left
+        finally:
+            world.scheduler.end()
+    assert promoted > 20
 
 
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + HISTORIES))

@@ -1,0 +1,33 @@
+"""
+``mwaa-dr``, killed by SIGKILL in the moment it says that a step is done: ``python killed_command.py STEP COMMAND ...``.
+
+The command itself, so that only the moment differs from what happens to people.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from airflow_provider_mwaa_dr.cli import application
+from airflow_provider_mwaa_dr.cli.console import Console
+from airflow_provider_mwaa_dr.core.failover import StepEvent
+
+
+def main() -> int:
+    """Return the exit code of a command that never came to the step."""
+    last, words = sys.argv[1], sys.argv[2:]
+    say = Console.step
+
+    def step(console: Console, event: StepEvent) -> None:
+        say(console, event)
+        if (event.name, event.status) == (last, "done"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Console.step = step  # type: ignore[method-assign]
+    return application.main(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""Failovers that are killed between real Airflows: whoever comes next finishes them, gives them back, or nobody has to."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from airflow_provider_mwaa_dr.core.state import Phase
+from tests.sandbox.failovers import (
+    REASON,
+    airflow,
+    fail_over,
+    killed_after,
+    make_steady,
+    mwaa_dr,
+    operator_words,
+    start,
+)
+from tests.sandbox.harness import Airflow, Pair, on, wait_until
+
+pytestmark = pytest.mark.sandbox
+
+BEFORE_PROMOTE = ("check", "claim", "record", "drain", "pause", "lease")
+AFTER_PROMOTE = ("promote", "adopt", "unpause", "verify")
+OF_THE_SOURCE = {"drain", "pause"}
+"""Steps that a forced failover does not take."""
+
+
+@pytest.fixture
+def regions(pair: Pair) -> tuple[Airflow, Airflow]:
+    """The active region and the standby; which is which differs from test to test."""
+    make_steady(pair)
+    return pair.active, pair.standby
+
+
+def wanted_in(region: Airflow) -> set[str]:
+    """Return the DAGs that are not paused there."""
+    return {dag_id for dag_id, is_paused in region.dags().items() if not is_paused}
+
+
+def assert_settled(pair: Pair, region: Airflow, wanted: set[str]) -> None:
+    """Exactly one region is active, STEADY, with exactly the wanted set; what starts there executes, and only there."""
+    state = pair.state()
+    assert (state.active_region, state.phase, state.plan) == (region.name, Phase.STEADY, None)
+    other = pair[pair.other(region.name)]
+    assert wanted_in(region) == wanted
+    assert not wanted_in(other) & wanted
+    records = json.loads(pair.mwaa_dr("history", "--json").stdout)
+    assert [record["id"] for record in records if record["outcome"] == "open"] == []
+    here, there = start(region), start(other)
+    here.wait_until_it_executed()
+    wait_until(lambda: there.state == "failed", f"{other.name} closes a run")
+    assert there.bodies() == []
+
+
+@on("3.3.1")
+@pytest.mark.parametrize("mode", ["graceful", "forced"])
+def test_a_failover_whose_every_caller_is_killed_comes_to_its_end(
+    pair: Pair, regions: tuple[Airflow, Airflow], mode: str
+) -> None:
+    """Killed after each step up to promote: each next command goes one step further, and the operator ends it."""
+    source, target = regions
+    before, wanted = pair.state(), wanted_in(source)
+    target.unpause("fo_stray")
+    for step in (*BEFORE_PROMOTE, "promote"):
+        if mode == "forced" and step in OF_THE_SOURCE:
+            continue
+        killed_after(pair, step, target.name, "--mode", mode)
+        state = pair.state()
+        assert state.epoch == before.epoch + (step == "promote")
+        assert (state.phase is Phase.STEADY) == (step == "check")
+    operator = operator_words({"target_region": target.name, "reason": "test", "mode": mode})
+    with airflow(pair.control, *operator) as last:
+        assert last.wait() == 0, last.stdout + last.stderr
+    newest = json.loads(pair.mwaa_dr("history", "--json").stdout)[0]
+    assert (newest["outcome"], newest["mode"], newest["epoch"]) == ("completed", mode, before.epoch + 1)
+    assert_settled(pair, target, wanted)
+
+
+@on("3.3.1")
+@pytest.mark.parametrize("mode", ["graceful", pytest.param("forced", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("step", ["unpause", *(pytest.param(s, marks=pytest.mark.soak) for s in AFTER_PROMOTE)])
+def test_killed_after_promote_the_next_command_ends_it(
+    pair: Pair, regions: tuple[Airflow, Airflow], mode: str, step: str
+) -> None:
+    """By itself, or by finding that the target's agent was faster: both are success."""
+    source, target = regions
+    before, wanted = pair.state(), wanted_in(source)
+    target.unpause("fo_stray")
+    killed_after(pair, step, target.name, "--mode", mode)
+    assert fail_over(pair, target.name)["epoch"] == before.epoch + 1
+    assert_settled(pair, target, wanted)
+
+
+@on("3.3.1")
+@pytest.mark.parametrize(
+    ("mode", "step"),
+    [("graceful", "pause"), ("forced", "record")]
+    + [
+        pytest.param(mode, step, marks=pytest.mark.soak)
+        for mode in ("graceful", "forced")
+        for step in BEFORE_PROMOTE[1:]
+        if not (mode == "forced" and step in OF_THE_SOURCE)
+    ],
+)
+def test_killed_before_promote_naming_the_active_region_undoes_it(
+    pair: Pair, regions: tuple[Airflow, Airflow], mode: str, step: str
+) -> None:
+    """The epoch stays, what was paused is unpaused, and a run that was held meanwhile executes."""
+    source, target = regions
+    before, wanted = pair.state(), wanted_in(source)
+    killed_after(pair, step, target.name, "--mode", mode)
+    held = start(source)
+    assert fail_over(pair, source.name)["to"] == source.name
+    held.wait_until_it_executed()
+    assert pair.state().epoch == before.epoch
+    assert_settled(pair, source, wanted)
+
+
+@on("3.3.1")
+@pytest.mark.parametrize(
+    ("mode", "step"),
+    [("graceful", "promote"), ("forced", "adopt")]
+    + [pytest.param(mode, step, marks=pytest.mark.soak) for mode in ("graceful", "forced") for step in AFTER_PROMOTE],
+)
+def test_killed_after_promote_it_ends_with_no_caller_at_all(
+    pair: Pair, regions: tuple[Airflow, Airflow], mode: str, step: str
+) -> None:
+    """The target's agent ends it: exactly the wanted set runs, a stray is paused again, and the record says who did it."""
+    source, target = regions
+    before, wanted = pair.state(), wanted_in(source)
+    target.unpause("fo_stray")
+    killed_after(pair, step, target.name, "--mode", mode)
+    wait_until(lambda: pair.state().phase is Phase.STEADY, f"{target.name} ends the plan by itself")
+    newest = json.loads(pair.mwaa_dr("history", "--json").stdout)[0]
+    assert (newest["outcome"], newest["epoch"], newest["not_unpaused"]) == ("completed", before.epoch + 1, [])
+    assert newest["steps"][-1]["name"] == "finish"
+    assert_settled(pair, target, wanted)
+
+
+@on("3.3.1")
+def test_a_target_killed_before_promote_leaves_the_source_going(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
+    """Between claim and promote: given back, the source goes on with what was in flight and what was held."""
+    source, target = regions
+    before, wanted = pair.state(), wanted_in(source)
+    in_flight = start(source, waits=True)
+    with mwaa_dr(pair, "failover", target.name, *REASON, "--stop-running", drain_s=120) as failover:
+        failover.wait_until_it_says("runs in flight")
+        held = start(source)
+        pair.sandbox.kill(target.name)
+        fail_over(pair, source.name)
+        assert failover.document(code=3)["error"]["type"] == "PlanSupersededError"
+    in_flight.let_go()
+    for run in (in_flight, held):
+        run.wait_until_it_executed()
+    assert (pair.state().epoch, wanted_in(source)) == (before.epoch, wanted)
+    pair.sandbox.revive(target.name)
+    pair.wait_until_settled()
+    assert_settled(pair, source, wanted)
+
+
+@on("3.3.1")
+def test_a_target_killed_after_promote_for_good_gives_the_role_back(
+    pair: Pair, regions: tuple[Airflow, Airflow]
+) -> None:
+    """Nothing finishes the plan; a failover back to the source does, without the dead region."""
+    source, target = regions
+    before, wanted = pair.state(), wanted_in(source)
+    killed_after(pair, "promote", target.name)
+    pair.sandbox.kill(target.name)
+    record = fail_over(pair, source.name, "--mode", "forced")
+    assert (record["from"], record["to"], record["epoch"]) == (target.name, source.name, before.epoch + 2)
+    assert wanted_in(source) == wanted
+    after = start(source)
+    after.wait_until_it_executed()
+    pair.sandbox.revive(target.name)
+    pair.wait_until_settled()
+    assert_settled(pair, source, wanted)

@@ -6,11 +6,12 @@ First the Task SDK's place, then Airflow 3.0's, then Airflow 2's. Nothing here d
 
 from __future__ import annotations
 
+from typing import Any
+
 try:
     from airflow.sdk.exceptions import (
         AirflowException,
         AirflowFailException,
-        AirflowRescheduleException,
         AirflowSkipException,
         TaskDeferred,
     )
@@ -18,7 +19,6 @@ except ImportError:
     from airflow.exceptions import (  # type: ignore[no-redef,unused-ignore]
         AirflowException,
         AirflowFailException,
-        AirflowRescheduleException,
         AirflowSkipException,
         TaskDeferred,
     )
@@ -26,7 +26,14 @@ except ImportError:
 __all__ = [
     "AirflowException",
     "AirflowFailException",
-    "AirflowRescheduleException",
     "AirflowSkipException",
     "TaskDeferred",
+    "next_method",
 ]
+
+
+def next_method(task_instance: Any) -> str | None:
+    """Return the method in which a task goes on that comes out of a deferral; None for one that starts."""
+    told = getattr(task_instance, "_ti_context_from_server", None) or task_instance
+    method: str | None = told.next_method
+    return method

@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 _POLL_S = 1.0
 _AGAIN_AFTER = timedelta(seconds=10)
 _NOTE_EVERY_S = 3600.0
+_HELD_START = "mwaa_dr_held_start"
+"""Stored by Airflow with a task that was held before it began; never to be renamed."""
+_NO_FENCE = Decision(Action.RUN, "[dr] fence is off", Role.UNKNOWN)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -37,19 +40,22 @@ def guard(task_instance: Any) -> None:
 
     Waits here, for at most ``[dr] fence_wait_s``, while the answer is not known.
     """
-    config = None
     try:
         config = conf.load()
-        if not config.fence:
-            return
-        clock = SystemClock()
-        fence = Fence(config=config, clock=clock, home=conf.airflow_home(), open_store=_store_opener(config, clock))
-        decision = fence.decide(exempt=_is_exempt(task_instance, config))
+        decision = _decide(task_instance, config) if config.fence else _NO_FENCE
+        if decision.action is Action.RUN:
+            _let_go_on(task_instance)
     except Exception as error:
         log.exception("The fence failed; the task goes back to the scheduler.")
         decision = Decision(Action.HOLD, f"held: the fence failed ({type(error).__name__})", Role.UNKNOWN)
     if decision.action is not Action.RUN:
         _disarm(task_instance.task, decision)
+
+
+def _decide(task_instance: Any, config: DRConfig) -> Decision:
+    clock = SystemClock()
+    fence = Fence(config=config, clock=clock, home=conf.airflow_home(), open_store=_store_opener(config, clock))
+    return fence.decide(exempt=_is_exempt(task_instance, config))
 
 
 def _is_exempt(task_instance: Any, config: DRConfig) -> bool:
@@ -200,11 +206,11 @@ def _disarm(task: Any, decision: Decision) -> None:
         raise AirflowSkipException(decision.reason)
 
     if decision.action is Action.SKIP:
-        log.info("Skipping the task: %s", decision.reason)
         task.execute = task.resume_execution = skip
+        log.info("Skipping the task: %s", decision.reason)
     else:
+        task.execute, task.resume_execution = _defer_start, _defer_again
         log.info("The task goes back to the scheduler: %s", decision.reason)
-        task.execute, task.resume_execution = _reschedule, _defer_again
     task._pre_execute_hook = None
     task.pre_execute = _do_nothing
     task.on_execute_callback = []
@@ -215,11 +221,14 @@ def _do_nothing(*_: Any, **__: Any) -> None:
     """Stand in for ``pre_execute``."""
 
 
-def _reschedule(*_: Any, **__: Any) -> NoReturn:
-    """Give the task back; uses up no try, also with retries=0."""
-    from airflow_provider_mwaa_dr._compat import AirflowRescheduleException  # noqa: PLC0415
+def _defer_start(*_: Any, **__: Any) -> NoReturn:
+    """
+    Give a task back that was about to start; it uses up no try, also with retries=0.
 
-    raise AirflowRescheduleException(datetime.now(tz=timezone.utc) + _AGAIN_AFTER)
+    Not by AirflowRescheduleException: what is no sensor comes back from that at once, sometimes before the scheduler
+    has read that its first attempt ended, and is then taken for killed and failed (seen on 3.0.6).
+    """
+    _defer("execute", {_HELD_START: True}, None)
 
 
 def _defer_again(next_method: str, next_kwargs: dict[str, Any] | None, *_: Any, **__: Any) -> NoReturn:
@@ -228,13 +237,40 @@ def _defer_again(next_method: str, next_kwargs: dict[str, Any] | None, *_: Any, 
 
     A reschedule would make Airflow forget the event and start the task anew: what it waited for would be begun twice.
     """
-    from airflow_provider_mwaa_dr._compat import TaskDeferred  # noqa: PLC0415
-    from airflow_provider_mwaa_dr.plugins.held_task import HeldTaskTrigger  # noqa: PLC0415
-
     # Airflow 2 adds a sentinel object of its own to resume in execute(); it adds it again next time.
     kwargs = {name: value for name, value in (next_kwargs or {}).items() if not name.endswith("__sentinel")}
     event = kwargs.pop("event", None)
+    _defer(next_method, kwargs, event)
+
+
+def _defer(next_method: str, kwargs: dict[str, Any], event: Any) -> NoReturn:
+    from airflow_provider_mwaa_dr._compat import TaskDeferred  # noqa: PLC0415
+    from airflow_provider_mwaa_dr.plugins.held_task import HeldTaskTrigger  # noqa: PLC0415
+
     until = datetime.now(tz=timezone.utc) + _AGAIN_AFTER
     raise TaskDeferred(
         trigger=HeldTaskTrigger(until=until.isoformat(), event=event), method_name=next_method, kwargs=kwargs
     )
+
+
+def _let_go_on(task_instance: Any) -> None:
+    """Let a task that was held before its start, and comes back as from a deferral, start as if nothing had been."""
+    from airflow_provider_mwaa_dr._compat import next_method  # noqa: PLC0415
+
+    if next_method(task_instance) != "execute":
+        return
+    task = task_instance.task
+    resume = task.resume_execution
+
+    def go_on(next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
+        kwargs = dict(next_kwargs or {})
+        if not kwargs.pop(_HELD_START, False):
+            return resume(next_method=next_method, next_kwargs=next_kwargs, context=context)
+        kwargs.pop("event", None)
+        # What Airflow 2 leaves in there is its sentinel, which execute() wants to see.
+        return task.execute(context, **kwargs)
+
+    task.resume_execution = go_on
+    # Airflow 2 counts the timeout of a deferred task from its first start; the hold was not the task's own.
+    if task.execution_timeout and _HELD_START in (getattr(task_instance, "next_kwargs", None) or {}):
+        task.execution_timeout += datetime.now(tz=timezone.utc) - task_instance.start_date

@@ -1,4 +1,4 @@
-"""The trigger on which a held task waits that has come out of a deferral. Its path is stored in Airflow's database."""
+"""The trigger on which a held task waits. Its path is stored in Airflow's database."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 class HeldTaskTrigger(BaseTrigger):
     """
-    Fires once, at *until*, with the event that the task had already been given.
+    Fires once, at *until*, with the event that the task had already been given; None before its first start.
 
     :param until: aware time as ISO-8601 text.
     """

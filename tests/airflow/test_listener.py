@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -315,7 +315,7 @@ def _guarded(monkeypatch: pytest.MonkeyPatch, decision: Decision | Exception) ->
 
     monkeypatch.setattr(fence.Fence, "decide", decide)
     task = _operator(on_execute_callback=_callback, on_skipped_callback=_callback)
-    fence.guard(SimpleNamespace(task=task, dag_id="orders"))
+    fence.guard(SimpleNamespace(task=task, dag_id="orders", next_method=None))
     return task
 
 
@@ -342,12 +342,13 @@ def test_a_fenced_task_skips_both_ways_and_calls_nobody(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("decision", [Decision(Action.HOLD, "held", Role.UNKNOWN), OSError("disk")])
 def test_a_held_task_uses_no_try(monkeypatch: pytest.MonkeyPatch, decision: Decision | Exception) -> None:
-    """Rescheduled, also when the fence itself fails; a resumed one waits again with the event it came with."""
-    from airflow_provider_mwaa_dr._compat import AirflowRescheduleException, TaskDeferred
+    """Deferred, also when the fence itself fails; a resumed one waits again with the event it came with."""
+    from airflow_provider_mwaa_dr._compat import TaskDeferred
 
     task = _guarded(monkeypatch, decision)
-    with pytest.raises(AirflowRescheduleException):
+    with pytest.raises(TaskDeferred) as started:
         task.execute(context={})
+    assert (started.value.method_name, started.value.kwargs) == ("execute", {"mwaa_dr_held_start": True})
     with pytest.raises(TaskDeferred) as deferred:
         task.resume_execution(
             next_method="done", next_kwargs={"event": {"n": 1}, "x": 2, "Operator__sentinel": object()}, context={}
@@ -356,3 +357,24 @@ def test_a_held_task_uses_no_try(monkeypatch: pytest.MonkeyPatch, decision: Deci
     path, arguments = deferred.value.trigger.serialize()
     assert path == "airflow_provider_mwaa_dr.plugins.held_task.HeldTaskTrigger"
     assert arguments["event"] == {"n": 1}
+
+
+def test_a_task_held_before_its_start_starts_as_if_nothing_had_been(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Airflow resumes with, and that alone, is turned back into a start; its timeout counts from now on."""
+    from airflow_provider_mwaa_dr.plugins import fence
+
+    monkeypatch.setattr(fence.Fence, "decide", lambda self, *, exempt: Decision(Action.RUN, "active", Role.ACTIVE))
+    calls: list[tuple[str, dict[str, Any]]] = []
+    task = _operator(execution_timeout=timedelta(minutes=10))
+    task.execute = lambda context, **kwargs: calls.append(("execute", kwargs))
+    task.resume_execution = lambda **kwargs: calls.append(("resume", kwargs["next_kwargs"]))
+    kwargs = {"mwaa_dr_held_start": True, "event": None}
+    an_hour_ago = datetime.now(tz=timezone.utc) - timedelta(hours=1)
+    fence.guard(
+        SimpleNamespace(task=task, dag_id="orders", next_method="execute", next_kwargs=kwargs, start_date=an_hour_ago)
+    )
+    sentinel = object()
+    task.resume_execution(next_method="execute", next_kwargs={**kwargs, "Operator__sentinel": sentinel}, context={})
+    task.resume_execution(next_method="execute", next_kwargs={"event": 1}, context={})
+    assert calls == [("execute", {"Operator__sentinel": sentinel}), ("resume", {"event": 1})]
+    assert task.execution_timeout > timedelta(minutes=65)

@@ -142,6 +142,7 @@ class Airflow:
         self.major = int(version.partition(".")[0])
         self.home = Path(described["airflow_home"])
         self.dags_folder = Path(described["dags_folder"])
+        self.log_folder = Path(described["log_folder"])
         self.bin = Path(described["bin"])
         self.environment: str = described["environment"]
         self.variables: Mapping[str, str] = described["env"]

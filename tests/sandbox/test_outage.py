@@ -1,0 +1,126 @@
+"""The state table, or a whole region's network, is gone for a while; counted from what task bodies wrote."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from airflow_provider_mwaa_dr.core.gate import NOTE_TOKEN
+from tests.sandbox.failovers import ChainRun, fail_over, make_steady, start
+from tests.sandbox.harness import Airflow, Pair, on, wait_until
+
+pytestmark = pytest.mark.sandbox
+
+TASKS = {"operator": 1, "function": 1, "record_item": 2, "deferring": 2, "sensor": 2, "short": 1}
+"""How often the body of each task of outage_tasks is entered."""
+UNREACHABLE = f"{NOTE_TOKEN} held: %s has not reached the state table"
+
+
+def run_of(airflow: Airflow, dag_id: str) -> ChainRun:
+    """Start a run of *dag_id*."""
+    return start(airflow, dag_id=dag_id)
+
+
+def wait_until_held(run: ChainRun) -> None:
+    """Return once the run is held because the table cannot be reached; that says that the lease is over."""
+    wait_until(lambda: run.note.startswith(UNREACHABLE % run.airflow.name), f"{run.run_id} is held")
+    assert (run.state, run.bodies()) == ("queued", [])
+
+
+def holds(run: ChainRun) -> int:
+    """Return how often a task of the run was given back to the scheduler, counted from the logs of its tasks."""
+    logs = run.airflow.log_folder.glob(f"**/*{run.run_id}*/**/*.log")
+    return sum(log.read_text(errors="replace").count("The task goes back to the scheduler") for log in logs)
+
+
+@on("3.3.1", "3.0.6", "2.10.3")
+@pytest.mark.parametrize("fault", ["refuse", pytest.param("blackhole", marks=pytest.mark.soak)])
+def test_a_table_that_cannot_be_reached_only_holds(pair: Pair, fault: str) -> None:
+    """At the standby, then at the active region too: nothing starts or fails, and afterwards all goes on, once."""
+    make_steady(pair)
+    active, standby = pair.active, pair.standby
+    for airflow in (active, standby):
+        airflow.unpause("outage_run", "outage_tasks")
+    in_flight = start(active, dag_id="outage_tasks", waits=True)
+
+    pair.sandbox.fault(standby.name, "dynamodb", fault, from_caller=standby.name)
+    in_standby = run_of(standby, "outage_run")
+    wait_until_held(in_standby)
+    control = run_of(active, "outage_run")
+    wait_until(control.bodies, f"{active.name}, which still reaches the table, executes a run")
+
+    pair.sandbox.fault(active.name, "dynamodb", fault, from_caller=active.name)
+    held: list[ChainRun] = []
+
+    def is_over() -> bool:
+        held.append(run_of(active, "outage_run"))
+        wait_until(lambda: held[-1].bodies() or held[-1].note, f"{held[-1].run_id} executes or is held")
+        return not held[-1].bodies()
+
+    wait_until(is_over, "the lease is over")
+    held = held[-1:]
+    wait_until_held(held[0])
+    in_flight.let_go()
+    wait_until(lambda: holds(in_flight) > 2 * len(TASKS), "its next tasks were given back twice")
+    assert in_flight.bodies() == ["first"]
+    held.append(run_of(active, "outage_run"))
+    wait_until_held(held[1])
+    wait_until_held(in_standby)
+
+    pair.sandbox.fault(active.name, "dynamodb", "none", from_caller=active.name)
+    for run in held:
+        run.wait_until_it_is("success")
+    in_flight.wait_until_it_is("success")
+    later = run_of(active, "outage_run")
+    later.wait_until_it_is("success")
+    for run in (*held, later, control):
+        assert run.bodies() == ["record"]
+    lines = active.executed("outage_tasks", in_flight.run_id)
+    assert Counter(line.task_id for line in lines) == {**TASKS, "first": 1}
+    assert {line.try_number for line in lines} == {1}
+
+    wait_until_held(in_standby)
+    pair.sandbox.fault(standby.name, "dynamodb", "none", from_caller=standby.name)
+    wait_until(lambda: in_standby.state != "queued", f"{standby.name} closes its held run")
+    assert in_standby.bodies() == []
+    assert standby.executed("outage_tasks") == []
+
+
+@on("3.3.1")
+def test_a_region_cut_off_from_everything_stops_before_the_other_one_begins(pair: Pair) -> None:
+    """Its Airflow is alive all the while, as an exempt DAG shows; back in the network, it goes on with nothing."""
+    make_steady(pair)
+    cut, other = pair.active, pair.standby
+    cut.unpause("ticking", "outage_run", "outage_tasks", "outage_exempt")
+    in_flight = start(cut, dag_id="outage_tasks", waits=True)
+    wait_until(lambda: cut.executed("ticking") and cut.executed("outage_exempt"), "both DAGs tick")
+    pair.wait_until_settled()
+
+    pair.sandbox.fault(cut.name, "all", "blackhole")
+    queued = run_of(cut, "outage_run")
+    record = fail_over(pair, other.name)
+    assert record["mode"] == "forced"
+    promoted_at = pair.state().last_failover_time
+    assert promoted_at is not None
+    wait_until(lambda: other.executed("ticking")[-1:] and other.executed("ticking")[-1].at > promoted_at, "it executes")
+    in_flight.let_go()
+    wait_until(lambda: holds(in_flight) > len(TASKS), f"tasks in {cut.name} are given back")
+    wait_until(lambda: cut.executed("outage_exempt")[-1].at > promoted_at, f"the Airflow of {cut.name} is alive")
+    before = cut.executed()
+
+    pair.sandbox.fault(cut.name, "all", "none")
+    pair.wait_until_settled()
+    for run in (in_flight, queued):
+        run.wait_until_it_is("failed")
+        assert NOTE_TOKEN in run.note
+    assert queued.bodies() == []
+    assert in_flight.bodies() == ["first"]
+    assert in_flight.bodies(other) == []
+    cut.pause("outage_exempt")
+    after = [line for line in cut.executed() if line.dag_id != "outage_exempt"]
+    assert after == [line for line in before if line.dag_id != "outage_exempt"]
+    assert max(line.at for line in after) < promoted_at
+    runs = Counter((line.run_id, line.task_id) for region in (cut, other) for line in region.executed("ticking"))
+    assert {run: times for run, times in runs.items() if times > 1} == {}
+    other.pause("ticking", "outage_run", "outage_tasks")

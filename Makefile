@@ -37,8 +37,9 @@ test: check $(AIRFLOWS:%=airflow-%) ## all tests: check, then each Airflow, then
 soak: setup ## what takes longer than the test suite may
 	$(BIN)/python -m pytest tests -q -m soak --durations 15
 
-drill: setup ## a failover between two real Airflows on this machine; report in build/drill
-	@$(BIN)/mwaa-dr sandbox drill --home build/drill/home --report build/drill
+SCENARIO := planned
+drill: setup ## a failover between two real Airflows on this machine (SCENARIO=planned); report in build/drill
+	@$(BIN)/mwaa-dr sandbox drill --scenario $(SCENARIO) --home build/drill/home --report build/drill
 
 clean: ## stop the drill's sandbox, and remove what was built
 	@test ! -d build/drill/home || $(BIN)/mwaa-dr sandbox down --purge --home build/drill/home

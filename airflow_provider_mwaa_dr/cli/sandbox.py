@@ -54,7 +54,7 @@ def add_commands(subparsers: Subparsers) -> None:
     down = _add(commands, "down", _down, "stop what the sandbox started, only that")
     down.add_argument("--purge", action="store_true", help="remove the home as well")
     drill = _add(commands, "drill", _drill, "start, load, fail over through the example DAG, judge, report, stop")
-    drill.add_argument("--scenario", metavar="NAME", default=SCENARIOS[0], help=f"{', '.join(SCENARIOS)}")
+    drill.add_argument("--scenario", metavar="NAME", default="planned", help=f"{', '.join(SCENARIOS)}")
     drill.add_argument(
         "--report", metavar="DIR", type=Path, help="for report.json and report.html; default: HOME/report"
     )

@@ -1,9 +1,13 @@
 """
 The drill: a failover in the sandbox that ends in a report.
 
-Scenario ``planned``: two healthy regions, load that is due every ten seconds, runs forced in the standby by everything
-that a person could do there, a graceful failover through the example DAG in the control environment, the same attempts
-in the region that was left. What ran is counted from lines that task bodies wrote.
+Every scenario begins with two healthy regions, load that is due every ten seconds, and runs forced in the standby by
+everything that a person could do there. Then the role moves through the example DAG in the control environment, and the
+same is tried in the region that was left. What ran is counted from lines that task bodies wrote.
+
+- ``planned``: a graceful failover.
+- ``region-loss``: all Airflow processes of the active region are killed and its AWS is a black hole; a forced failover;
+  the lost region comes back.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from typing import Any
 from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.core.failover import TEST_DAG
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord
-from airflow_provider_mwaa_dr.core.state import DRState, Phase
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError
 from airflow_provider_mwaa_dr.sandbox import airflow_settings, report
 from airflow_provider_mwaa_dr.sandbox.airflow_api import AirflowApi
@@ -35,7 +39,24 @@ from airflow_provider_mwaa_dr.sandbox.report import Attempt, Line, Report, Step
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
 from airflow_provider_mwaa_dr.sandbox.state_table import StateTable
 
-SCENARIOS = ("planned",)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """How the role moves, and what happens to the region that has it."""
+
+    name: str
+    reason: str
+    mode: Mode
+    loses_source: bool
+
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario(name="planned", reason="drill: planned failover", mode=Mode.GRACEFUL, loses_source=False),
+        Scenario(name="region-loss", reason="drill: the region is lost", mode=Mode.FORCED, loses_source=True),
+    )
+}
 LOAD = Path(__file__).parent / "drill_dags"
 SCHEDULED = ("drill_orders", "drill_billing")
 ON_DEMAND = "drill_on_demand"
@@ -110,7 +131,7 @@ class Drill:
             )
         ran_before = self._sandbox.is_up()
         try:
-            outcome = self._planned()
+            outcome = self._carry_out(SCENARIOS[scenario])
         finally:
             if not (keep or ran_before):
                 with self._step("stop the sandbox"):
@@ -119,7 +140,7 @@ class Drill:
         report.write(outcome, folder)
         return outcome
 
-    def _planned(self) -> Report:
+    def _carry_out(self, scenario: Scenario) -> Report:
         with self._step("start two regions and an AWS"), tempfile.TemporaryDirectory() as folder:
             shutil.copytree(LOAD, folder, dirs_exist_ok=True)
             shutil.copy(example_dags() / f"{TEST_DAG}.py", folder)
@@ -144,10 +165,14 @@ class Drill:
             attempts = [*self._attempt(target, "forced-before", unpause=[PAUSED_BY_HAND, ON_DEMAND])]
 
         wanted = source.api.unpaused()
+        if scenario.loses_source:
+            with self._step(f"lose {source.name}: kill all of its Airflow, black-hole its AWS"):
+                self._sandbox.kill(source.name)
         with self._step("fail over: airflow dags test dr_failover, in the control environment"):
-            self._fail_over(description, target.name)
+            self._fail_over(description, target.name, scenario)
         after, record = table.store.read(), table.store.records()[0]
-        restored, left = target.api.unpaused(), source.api.unpaused()
+        calls_to_source = self._calls_since(record.started_at, source.name)
+        restored = target.api.unpaused()
 
         with self._step(f"first task body in {target.name}"):
             promoted_at = after.last_failover_time or record.started_at
@@ -155,6 +180,11 @@ class Drill:
                 lambda: any(line.at >= promoted_at for line in target.lines(self._started_at)),
                 f"the load executes in {target.name}",
             )
+        if scenario.loses_source:
+            with self._step(f"bring {source.name} back, and wait until it knows that it is standby"):
+                self._sandbox.revive(source.name)
+                self._until(lambda: table.has_settled(source.name), f"{source.name} has settled its open runs")
+        left = source.api.unpaused()
         with self._step(f"force runs in {source.name}, the region that was left"):
             controls_after = self._force(target, "control-after")
             attempts += self._attempt(source, "forced-after", unpause=[*SCHEDULED, ON_DEMAND])
@@ -163,11 +193,14 @@ class Drill:
             enough = max(line.at for line in target.lines(self._started_at)) + 2 * EVERY
             self._until(lambda: target.lines(self._started_at)[-1].at >= enough, f"the load goes on in {target.name}")
         return self._judge(
+            scenario,
             before=before,
             after=after,
             record=record,
             lines=[line for region in regions.values() for line in region.lines(self._started_at)],
             attempts=attempts,
+            calls_to_source=calls_to_source,
+            fence_file_s=table.config.fence_file_s,
             wanted_by_region={"wanted": wanted, "restored": restored, "left": left},
             versions={name: self._versions(region) for name, region in regions.items()},
         )
@@ -205,10 +238,10 @@ class Drill:
         region.trigger_by_command_line(ON_DEMAND, by_command_line)
         return [by_rest, by_command_line]
 
-    def _fail_over(self, description: Mapping[str, Any], target: str) -> None:
+    def _fail_over(self, description: Mapping[str, Any], target: str, scenario: Scenario) -> None:
         control = description["control"]
         folder = Path(control["bin"])
-        request = {"target_region": target, "reason": "drill: planned failover", "mode": "graceful"}
+        request = {"target_region": target, "reason": scenario.reason, "mode": scenario.mode.value}
         log = self._sandbox.home.log("control", "dr_failover")
         log.parent.mkdir(parents=True, exist_ok=True)
         with (
@@ -235,14 +268,25 @@ class Drill:
 
     # Counting.
 
+    def _calls_since(self, since: datetime, region: str) -> int:
+        """Return how often anybody asked for the environment in *region* since then, by the request log."""
+        rows = map(json.loads, (self._sandbox.home.path / "aws" / "requests.jsonl").read_text().splitlines())
+        return sum(
+            row["target"] == region and row["service"] == "mwaa" and datetime.fromisoformat(row["at"]) >= since
+            for row in rows
+        )
+
     def _judge(
         self,
+        scenario: Scenario,
         *,
         before: DRState,
         after: DRState,
         record: FailoverRecord,
         lines: Sequence[Line],
         attempts: Sequence[Attempt],
+        calls_to_source: int,
+        fence_file_s: float,
         wanted_by_region: Mapping[str, Collection[str]],
         versions: Mapping[str, Mapping[str, str]],
     ) -> Report:
@@ -267,12 +311,20 @@ class Drill:
             and not wanted_by_region["left"]
             and not record.not_unpaused,
         }
+        rto_s = round((first - begun_at(record)).total_seconds(), 1)
+        if scenario.loses_source:
+            limit_s = before.lease_s + fence_file_s + 15
+            findings |= {
+                f"no call to {source} after the claim": calls_to_source == 0,
+                f"{target} executes within {limit_s:g} s: lease, fence file and 15 s": rto_s <= limit_s,
+            }
         return Report(
-            scenario="planned",
+            scenario=scenario.name,
             passed=all(findings.values()),
             findings=findings,
             steps=(),
-            rto_seconds=round((first - begun_at(record)).total_seconds(), 1),
+            rto_seconds=rto_s,
+            calls_to_source=calls_to_source,
             intervals=intervals,
             executed_in_standby=len(in_standby),
             attempts=tuple(attempts),

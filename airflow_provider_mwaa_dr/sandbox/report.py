@@ -70,6 +70,7 @@ class Report:
 
     :param findings: whether each promise was kept, in the words of the report; all of them make a pass.
     :param rto_seconds: from the start of the failover (its first check) to the first task body in the new region.
+    :param calls_to_source: requests for the environment that was left, from the claim to the end of the failover.
     :param intervals: expected, executed, lost, duplicated, unreported; counted from *lines*.
     :param attempts: runs that the drill itself forced in a standby.
     :param lines: all that task bodies wrote, oldest first.
@@ -80,6 +81,7 @@ class Report:
     findings: Mapping[str, bool]
     steps: Sequence[Step]
     rto_seconds: float
+    calls_to_source: int
     intervals: Mapping[str, int]
     executed_in_standby: int
     attempts: Sequence[Attempt]
@@ -107,6 +109,7 @@ def document(report: Report) -> dict[str, Any]:
         "attempts_in_standby": len(report.attempts),
         "epoch": report.epoch,
         "versions": {region: dict(versions) for region, versions in report.versions.items()},
+        "calls_to_source": report.calls_to_source,
         "findings": dict(report.findings),
         "failover": record_document(report.record),
     }
@@ -141,6 +144,7 @@ def _figures(report: Report) -> Iterator[tuple[str, str]]:
     yield "seconds from the start of the failover to the first task body in the new region", f"{report.rto_seconds:g}"
     if record.finished_at is not None:
         yield "seconds that the failover took", f"{(record.finished_at - record.started_at).total_seconds():.1f}"
+    yield f"requests to {record.source} after the claim", str(report.calls_to_source)
     yield "runs forced in a standby region", str(len(report.attempts))
     yield "task bodies of them that executed", str(report.executed_in_standby)
     yield "intervals due", str(intervals["expected"])

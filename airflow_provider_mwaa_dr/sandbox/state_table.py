@@ -28,10 +28,10 @@ class StateTable:
     """
 
     def __init__(self, variables: Mapping[str, str]) -> None:
-        self._config: DRConfig = parse_config(environment_texts(variables))
+        self.config: DRConfig = parse_config(environment_texts(variables))
         self._session = _EndpointSession(variables)
         self.store = DynamoDBStateStore(
-            self._config.state_table, self._config.replicas, clock=SystemClock(), session=self._session
+            self.config.state_table, self.config.replicas, clock=SystemClock(), session=self._session
         )
 
     def ensure(self, *, active: str, saved: Path, say: Callable[[str], object]) -> None:
@@ -42,21 +42,21 @@ class StateTable:
         :raises StateError: the emulated AWS does not answer.
         """
         client = self._client()
-        if self._config.state_table not in client.list_tables()["TableNames"]:
+        if self.config.state_table not in client.list_tables()["TableNames"]:
             client.create_table(
-                TableName=self._config.state_table,
+                TableName=self.config.state_table,
                 AttributeDefinitions=[{"AttributeName": KEY, "AttributeType": "S"}],
                 KeySchema=[{"AttributeName": KEY, "KeyType": "HASH"}],
                 BillingMode="PAY_PER_REQUEST",
             )
             if saved.exists():
                 for item in json.loads(saved.read_text()):
-                    client.put_item(TableName=self._config.state_table, Item=item)
+                    client.put_item(TableName=self.config.state_table, Item=item)
         plan = plan_initialization(
             self.store,
             active_region=None if self.active_region() else active,
-            environments=self._config.environments,
-            lease_s=self._config.lease_s,
+            environments=self.config.environments,
+            lease_s=self.config.lease_s,
             by=f"{getpass.getuser()} (mwaa-dr sandbox up)",
             at=SystemClock().now(),
         )
@@ -68,7 +68,7 @@ class StateTable:
         """Write the table's items to *path*, for the next start."""
         items: list[Any] = []
         for page in (
-            self._client().get_paginator("scan").paginate(TableName=self._config.state_table, ConsistentRead=True)
+            self._client().get_paginator("scan").paginate(TableName=self.config.state_table, ConsistentRead=True)
         ):
             items += page["Items"]
         write_private_json(path, items)
@@ -80,9 +80,17 @@ class StateTable:
         except StateError:
             return None
 
+    def has_settled(self, region: str) -> bool:
+        """Return whether an agent of *region* knows the state and has settled its open runs for its epoch."""
+        state = self.store.read()
+        return any(
+            agent.version >= state.version and agent.reconciled_epoch == state.epoch
+            for agent in self.store.agents(region)
+        )
+
     def _client(self) -> Any:
         # Not the provider's own client: setting up a table on a busy machine may take longer than a second.
-        return self._session.client("dynamodb", region_name=self._config.state_table_region)
+        return self._session.client("dynamodb", region_name=self.config.state_table_region)
 
 
 class _EndpointSession(Session):

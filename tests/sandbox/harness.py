@@ -409,17 +409,8 @@ class Pair:
     def wait_until_settled(self) -> None:
         """Return once every scheduler has acknowledged the state and its region's open runs belong to its epoch."""
 
-        def are_settled() -> bool:
-            state = self.state()
-            return all(
-                any(
-                    agent.version >= state.version and agent.reconciled_epoch == state.epoch
-                    for agent in self.table.agents(region)
-                )
-                for region in self.airflows
-            )
-
-        wait_until(are_settled, "both regions have settled the state")
+        table = StateTable(self.variables)
+        wait_until(lambda: all(map(table.has_settled, self.airflows)), "both regions have settled the state")
 
     def airflow_in_each(self, *arguments: str, check: bool = True) -> dict[str, str]:
         """Run ``airflow ARGUMENTS`` in both regions at once and return the outputs by region."""

@@ -42,6 +42,7 @@ def passed() -> Report:
         findings={"nothing executed in a standby": True},
         steps=[Step(name="start", seconds=30.5)],
         rto_seconds=17.2,
+        calls_to_source=40,
         intervals=count_intervals(lines),
         executed_in_standby=0,
         attempts=[Attempt(region="us-east-1", dag_id="drill_orders", run_id="<forced>")],

@@ -152,7 +152,9 @@ class Drill:
         target = next(regions[name] for name in REGIONS if name != source.name)
 
         with self._step(f"run the load in {source.name}, the active region"):
-            self._say(f"  {', '.join(SCHEDULED)} are due every {EVERY.seconds} s; {PAUSED_BY_HAND} stays paused")
+            self._say(
+                f"  {', '.join(SCHEDULED)} are due every {EVERY.seconds} s, in turn; {PAUSED_BY_HAND} stays paused"
+            )
             source.api.unpause([*SCHEDULED, ON_DEMAND, TEST_DAG])
             controls = self._force(source, "control-before")
             self._until(lambda: self._have_run(source, controls), f"the forced runs execute in {source.name}")
@@ -171,7 +173,7 @@ class Drill:
         with self._step("fail over: airflow dags test dr_failover, in the control environment"):
             self._fail_over(description, target.name, scenario)
         after, record = table.store.read(), table.store.records()[0]
-        calls_to_source = self._calls_since(record.started_at, source.name)
+        calls_to_source = self._sandbox.environment_calls(source.name, since=record.started_at)
         restored = target.api.unpaused()
 
         with self._step(f"first task body in {target.name}"):
@@ -267,14 +269,6 @@ class Drill:
             raise DRError(f"The failover DAG ended with {code}.", advice=f"Its output is in {log}.")
 
     # Counting.
-
-    def _calls_since(self, since: datetime, region: str) -> int:
-        """Return how often anybody asked for the environment in *region* since then, by the request log."""
-        rows = map(json.loads, (self._sandbox.home.path / "aws" / "requests.jsonl").read_text().splitlines())
-        return sum(
-            row["target"] == region and row["service"] == "mwaa" and datetime.fromisoformat(row["at"]) >= since
-            for row in rows
-        )
 
     def _judge(
         self,

@@ -232,6 +232,14 @@ class Sandbox:
             ) from error
         return content
 
+    def environment_calls(self, region: str, *, since: datetime) -> int:
+        """Return how many requests for the MWAA environment in *region* anybody has sent since then."""
+        rows = map(json.loads, (self.home.path / "aws" / "requests.jsonl").read_text().splitlines())
+        return sum(
+            (row["target"], row["service"]) == (region, "mwaa") and datetime.fromisoformat(row["at"]) >= since
+            for row in rows
+        )
+
     def addresses(self) -> Sequence[str]:
         """Return a line for each user interface: where it is, and how to log in."""
         blueprint = self.home.blueprint()

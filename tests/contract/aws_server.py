@@ -26,6 +26,7 @@ class AwsServer:
     :ivar after: the same after it was carried out: the answer is lost.
     :ivar refuse: called likewise; the code of the error that is answered instead, or empty.
     :ivar requests: (region, operation) of every request, in order.
+    :ivar conditions_failed: how many writes were refused by their condition.
     """
 
     def __init__(self) -> None:
@@ -42,6 +43,7 @@ class AwsServer:
         self.after: Callable[[str, str], bool] = lambda region, operation: False
         self.refuse: Callable[[str, str], str] = lambda region, operation: ""
         self.requests: list[tuple[str, str]] = []
+        self.conditions_failed = 0
 
     def start(self) -> None:
         """Serve in a thread."""
@@ -67,6 +69,7 @@ class AwsServer:
             return [json.dumps({"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": code}).encode()]
         with self._lock:
             body = list(self._app(environ, start_response))
+            self.conditions_failed += any(b"ConditionalCheckFailed" in part for part in body)
         return self._cut(environ) if self.after(region, operation) else body
 
     @staticmethod

@@ -36,7 +36,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 def guard(task_instance: Any) -> None:
     """
-    Let the task execute, make it skip (standby), or make it go back to the scheduler (unknown). Never raises.
+    Let the task execute, make it skip (standby), or make it go back to the scheduler (unknown).
 
     Waits here, for at most ``[dr] fence_wait_s``, while the answer is not known.
     """
@@ -209,7 +209,7 @@ def _disarm(task: Any, decision: Decision) -> None:
         task.execute = task.resume_execution = skip
         log.info("Skipping the task: %s", decision.reason)
     else:
-        task.execute, task.resume_execution = _defer_start, _defer_again
+        task.execute, task.resume_execution = hold_start, hold_resumed
         log.info("The task goes back to the scheduler: %s", decision.reason)
     task._pre_execute_hook = None
     task.pre_execute = _do_nothing
@@ -221,7 +221,7 @@ def _do_nothing(*_: Any, **__: Any) -> None:
     """Stand in for ``pre_execute``."""
 
 
-def _defer_start(*_: Any, **__: Any) -> NoReturn:
+def hold_start(*_: Any, **__: Any) -> NoReturn:
     """
     Give a task back that was about to start; it uses up no try, also with retries=0.
 
@@ -231,7 +231,7 @@ def _defer_start(*_: Any, **__: Any) -> NoReturn:
     _defer("execute", {_HELD_START: True}, None)
 
 
-def _defer_again(next_method: str, next_kwargs: dict[str, Any] | None, *_: Any, **__: Any) -> NoReturn:
+def hold_resumed(next_method: str, next_kwargs: dict[str, Any] | None, *_: Any, **__: Any) -> NoReturn:
     """
     Give a task back that has come out of a deferral, with the event it came with.
 

@@ -62,7 +62,13 @@ def on_dag_run_running(dag_run: Any) -> None:
 @hookimpl
 def on_task_instance_running(task_instance: Any) -> None:
     """Let the task execute, or see to it that it does not."""
-    fence.guard(task_instance)
+    try:
+        fence.guard(task_instance)
+    except Exception:
+        # Airflow 3 would go on and execute the task. No call of ours that could fail too: two assignments.
+        task = task_instance.task
+        task.execute, task.resume_execution = fence.hold_start, fence.hold_resumed
+        log.exception("The fence failed for task %s of %s; it is held.", task_instance.task_id, task_instance.dag_id)
 
 
 class ForkGuard:

@@ -10,10 +10,15 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+
+from airflow_provider_mwaa_dr.aws.clock import SystemClock
+from airflow_provider_mwaa_dr.core.config import DRConfig
+from airflow_provider_mwaa_dr.core.gate import View
+from airflow_provider_mwaa_dr.core.state import initial
 
 if importlib.util.find_spec("airflow") is None:
     collect_ignore_glob = ["test_*.py"]
@@ -27,6 +32,7 @@ else:
         AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=os.environ.get("MWAA_DR_TEST_DATABASE", f"sqlite:///{_HOME}/airflow.db"),
     )
 
+HERE, THERE = "us-east-1", "us-east-2"
 NOW = datetime(2026, 11, 20, tzinfo=timezone.utc)
 
 
@@ -202,3 +208,28 @@ def database(_migrated: None) -> Iterator[Database]:
     database.clear()
     yield database
     database.clear()
+
+
+@pytest.fixture
+def listener() -> ModuleType:
+    from airflow_provider_mwaa_dr.plugins import listener
+
+    return listener
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Return what puts a gate with a given active region into a listener, as if its agent had read it."""
+
+    def put(listener: ModuleType, active: str | None, **config: Any) -> Any:
+        settings = DRConfig(**{"enabled": True, "region": HERE, "state_table": "t", "environments": {}, **config})
+        gate = listener.Gate(config=settings, job=SimpleNamespace(), clock=SystemClock())
+        view = None
+        if active is not None:
+            state = initial(active, lease_s=60, by="t", at=datetime.now(tz=timezone.utc))
+            view = View(state=state, read_at=SystemClock().monotonic(), reconciled_epoch=0)
+        gate._loop, gate._is_alive = SimpleNamespace(view=view), True
+        monkeypatch.setattr(listener, "_gate", gate)
+        return gate
+
+    return put

@@ -13,22 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_mwaa_dr.aws.clock import SystemClock
-from airflow_provider_mwaa_dr.core.config import DRConfig
-from airflow_provider_mwaa_dr.core.gate import Action, Decision, Role, View
-from airflow_provider_mwaa_dr.core.state import initial
+from airflow_provider_mwaa_dr.core.gate import Action, Decision, Role
+from tests.airflow.conftest import HERE, THERE
 
 if TYPE_CHECKING:
     from tests.airflow.conftest import Database
-
-HERE, THERE = "us-east-1", "us-east-2"
-
-
-@pytest.fixture
-def listener() -> ModuleType:
-    from airflow_provider_mwaa_dr.plugins import listener
-
-    return listener
 
 
 @pytest.fixture
@@ -36,24 +25,6 @@ def database_with_run(database: Database) -> Database:
     database.add_dag("orders")
     database.add_run("orders", "r1", tasks=3)
     return database
-
-
-@pytest.fixture
-def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Return what puts a gate with a given active region into a listener, as if its agent had read it."""
-
-    def put(listener: ModuleType, active: str | None, **config: Any) -> Any:
-        settings = DRConfig(**{"enabled": True, "region": HERE, "state_table": "t", "environments": {}, **config})
-        gate = listener.Gate(config=settings, job=SimpleNamespace(), clock=SystemClock())
-        view = None
-        if active is not None:
-            state = initial(active, lease_s=60, by="t", at=datetime.now(tz=timezone.utc))
-            view = View(state=state, read_at=SystemClock().monotonic(), reconciled_epoch=0)
-        gate._loop, gate._is_alive = SimpleNamespace(view=view), True
-        monkeypatch.setattr(listener, "_gate", gate)
-        return gate
-
-    return put
 
 
 def start(database: Database, listener: ModuleType, **kwargs: Any) -> list[str]:

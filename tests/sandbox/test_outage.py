@@ -45,6 +45,12 @@ def first_held(airflow: Airflow) -> ChainRun:
     return found
 
 
+def cut_off(pair: Pair, airflow: Airflow, fault: str) -> None:
+    """Let no request of a region reach any replica of the table; *fault* ``none``: let them reach it again."""
+    for region in pair.airflows:
+        pair.sandbox.fault(region, "dynamodb", fault, from_caller=airflow.name)
+
+
 def holds(run: ChainRun) -> int:
     """Return how often a task of the run was given back to the scheduler, counted from the logs of its tasks."""
     logs = run.airflow.log_folder.glob(f"**/*{run.run_id}*/**/*.log")
@@ -61,12 +67,12 @@ def test_a_table_that_cannot_be_reached_only_holds(pair: Pair, fault: str) -> No
         airflow.unpause("outage_run", "outage_tasks")
     in_flight = start(active, dag_id="outage_tasks", waits=True)
 
-    pair.sandbox.fault(standby.name, "dynamodb", fault, from_caller=standby.name)
+    cut_off(pair, standby, fault)
     in_standby = first_held(standby)
     control = run_of(active, "outage_run")
     wait_until(control.bodies, f"{active.name}, which still reaches the table, executes a run")
 
-    pair.sandbox.fault(active.name, "dynamodb", fault, from_caller=active.name)
+    cut_off(pair, active, fault)
     held = [first_held(active)]
     in_flight.let_go()
     wait_until(lambda: holds(in_flight) > 2 * len(TASKS), "its next tasks were given back twice")
@@ -75,7 +81,7 @@ def test_a_table_that_cannot_be_reached_only_holds(pair: Pair, fault: str) -> No
     wait_until_held(held[1])
     wait_until_held(in_standby)
 
-    pair.sandbox.fault(active.name, "dynamodb", "none", from_caller=active.name)
+    cut_off(pair, active, "none")
     for run in held:
         run.wait_until_it_is("success")
     in_flight.wait_until_it_is("success")
@@ -88,7 +94,7 @@ def test_a_table_that_cannot_be_reached_only_holds(pair: Pair, fault: str) -> No
     assert {line.try_number for line in lines} == {1}
 
     wait_until_held(in_standby)
-    pair.sandbox.fault(standby.name, "dynamodb", "none", from_caller=standby.name)
+    cut_off(pair, standby, "none")
     wait_until(lambda: in_standby.state != "queued", f"{standby.name} closes its held run")
     assert in_standby.bodies() == []
     assert standby.executed("outage_tasks") == []

@@ -1,0 +1,126 @@
+"""Each function that gate and fence call fails, one at a time: nothing executes in a standby, and no hook raises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_mwaa_dr.core.state import initial
+from airflow_provider_mwaa_dr.testing import InMemoryStateStore
+from tests import planting
+from tests.airflow.conftest import HERE, THERE
+from tests.airflow.test_listener import _operator, start
+
+if TYPE_CHECKING:
+    from tests.airflow.conftest import Database
+
+
+class Planted:
+    """Which function fails now, and which were called."""
+
+    def __init__(self) -> None:
+        self.key = ""
+        self.called: list[str] = []
+        self.failed = False
+
+    def enter(self, key: str) -> None:
+        if key not in self.called:
+            self.called.append(key)
+        if key == self.key:
+            self.failed = True
+            raise planting.PlantedError(key)
+
+
+@pytest.fixture(scope="module")
+def planted() -> Iterator[Planted]:
+    """Every function of the provider, ready to fail."""
+    planted = Planted()
+    planting.prepare((*planting.MODULES, planting.SCHEDULERS_MODULE), planted.enter)
+    yield planted
+    planting.restore()
+
+
+def each_called(planted: Planted, act: Callable[[], None]) -> Iterator[str]:
+    """Yield the name of each function that *act* calls, with an error planted in it; act once without before."""
+    planted.key, planted.called = "", []
+    act()
+    called = list(planted.called)
+    assert len(called) >= 5, called
+    for key in called:
+        planted.key, planted.failed = key, False
+        yield key
+        assert planted.failed, f"{key} was not called again"
+    planted.key = ""
+
+
+@pytest.mark.parametrize("active", [HERE, THERE, None])
+def test_an_error_in_whatever_the_gate_calls(
+    database: Database,
+    listener: ModuleType,
+    install: Callable[..., Any],
+    planted: Planted,
+    active: str | None,
+) -> None:
+    """The hook raises nothing, the scheduler's transaction commits, and no run starts but in the active region."""
+    states: dict[str, str] = {}
+
+    def act() -> None:
+        database.clear()
+        database.add_dag("orders")
+        database.add_run("orders", "r1", tasks=3)
+        start(database, listener)
+        states[planted.key] = database.runs()["r1"]
+
+    planted.key = ""
+    install(listener, active)
+    for _ in each_called(planted, act):
+        act()
+    expected = {HERE: "running", THERE: "success", None: "queued"}[active]
+    assert states.pop("") == expected
+    allowed = {"queued", expected} if active != HERE else {"queued", "running"}
+    assert {key: state for key, state in states.items() if state not in allowed} == {}
+
+
+def test_an_error_in_whatever_the_fence_calls(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Any,
+    planted: Planted,
+    listener: ModuleType,
+) -> None:
+    """The hook raises nothing, and the body is never entered, neither at the start nor after a deferral."""
+    from airflow_provider_mwaa_dr import conf
+
+    for name, value in {"ENABLED": "True", "REGION": HERE, "STATE_TABLE": "t", "FENCE_WAIT_S": "0"}.items():
+        monkeypatch.setenv(f"AIRFLOW__DR__{name}", value)
+    state = initial(THERE, lease_s=60, by="t", at=datetime.now(tz=timezone.utc))
+    store = InMemoryStateStore(state)
+    observe = store.observe
+    store.observe = lambda region: SimpleNamespace(state=observe(region).state, reconciled_epoch=0)  # type: ignore[assignment, method-assign, return-value]
+    monkeypatch.setattr(conf, "state_store", lambda config, clock: store)
+    monkeypatch.setattr(conf, "airflow_home", lambda: tmp_path)
+    executed: list[str] = []
+
+    def act() -> None:
+        for file in tmp_path.iterdir():
+            file.unlink()
+        task = _operator()
+        body = type(task).execute
+        type(task).execute = lambda self, context: executed.append(planted.key) or body(self, context)
+        type(task).done = type(task).execute
+        task_instance = SimpleNamespace(task=task, task_id="t", dag_id="orders", next_method=None)
+        listener.on_task_instance_running(task_instance=task_instance)
+        ways: tuple[Callable[[], object], ...] = (
+            lambda: task.execute(context={}),
+            lambda: task.resume_execution(next_method="done", next_kwargs={}, context={}),
+        )
+        for way in ways:
+            with pytest.raises(BaseException):  # noqa: B017, PT011  (whatever it is, it is not the body)
+                way()
+
+    for _ in each_called(planted, act):
+        act()
+    assert executed == []

@@ -14,6 +14,7 @@ from airflow_provider_mwaa_dr.aws.session import (
     MWAA_CONNECT_TIMEOUT_S,
     MWAA_READ_TIMEOUT_S,
     Fault,
+    access_advice,
     brief,
     code_of,
     errors,
@@ -160,8 +161,11 @@ class AirflowApi:
         if fault is Fault.ACCESS:
             return MwaaAccessError(
                 message,
-                advice="Check the credentials and their rights: airflow:GetEnvironment, airflow:CreateWebLoginToken "
-                "and airflow:InvokeRestApi, the last on arn:aws:airflow:REGION:ACCOUNT:role/ENVIRONMENT/AIRFLOW_ROLE.",
+                advice=access_advice(
+                    error,
+                    "Check the credentials and their rights: airflow:GetEnvironment, airflow:CreateWebLoginToken and "
+                    "airflow:InvokeRestApi, the last on arn:aws:airflow:REGION:ACCOUNT:role/ENVIRONMENT/AIRFLOW_ROLE.",
+                ),
             )
         if fault is Fault.MISSING:
             return MwaaAccessError(message, advice="Check the environment's name and region, and the account.")

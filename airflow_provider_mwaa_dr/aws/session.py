@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from datetime import datetime, timezone
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -71,6 +72,8 @@ _BY_CODE = {
     "KMSAccessDeniedException": Fault.ACCESS,
     "MissingAuthenticationToken": Fault.ACCESS,
     "MissingAuthenticationTokenException": Fault.ACCESS,
+    "RequestExpired": Fault.ACCESS,
+    "RequestTimeTooSkewed": Fault.ACCESS,
     "SignatureDoesNotMatch": Fault.ACCESS,
     "UnrecognizedClientException": Fault.ACCESS,
     # DynamoDB: "the write may or may not have happened".
@@ -78,6 +81,14 @@ _BY_CODE = {
     "InternalServerException": Fault.LOST,
     "ServiceUnavailable": Fault.LOST,
     "ServiceUnavailableException": Fault.LOST,
+}
+
+
+_SIGNED_AT_ANOTHER_TIME = {
+    "InvalidSignatureException",
+    "RequestExpired",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
 }
 
 
@@ -123,6 +134,16 @@ def fault_of(error: Exception) -> Fault:
     if isinstance(error, (botocore.HTTPClientError, botocore.ConnectionError, ResponseParserError)):
         return Fault.LOST
     return Fault.INVALID
+
+
+def access_advice(error: Exception, rights: str) -> str:
+    """Return what to do about an error of access: *rights*, unless AWS did not like the time of the request."""
+    if code_of(error) in _SIGNED_AT_ANOTHER_TIME:
+        return (
+            f"Check this machine's clock: it says {datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}, and AWS refuses "
+            "requests signed more than five minutes off. If it is right, check the secret key."
+        )
+    return rights
 
 
 def throttled(message: str) -> Exception:

@@ -17,6 +17,7 @@ from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.aws.session import (
     DYNAMODB_TIMEOUT_S,
     Fault,
+    access_advice,
     brief,
     dynamodb_client,
     errors,
@@ -505,11 +506,15 @@ class DynamoDBStateStore:
                 message, advice="Check the network and the table's status in these regions, then try again."
             ) from cause
         if Fault.ACCESS in kinds:
+            refused = next(failure.error for failure in failures.values() if failure.fault is Fault.ACCESS)
             raise StateAccessError(
                 message,
-                advice="Check the credentials, and that they may dynamodb:GetItem, BatchGetItem, PutItem, UpdateItem, "
-                "DeleteItem and Scan this table.",
-            ) from cause
+                advice=access_advice(
+                    refused,
+                    "Check the credentials, and that they may dynamodb:GetItem, BatchGetItem, PutItem, UpdateItem, "
+                    "DeleteItem and Scan this table.",
+                ),
+            ) from refused
         if Fault.MISSING in kinds:
             raise TableNotFoundError(
                 message, advice="Create the table, or correct [dr] state_table and state_table_region."

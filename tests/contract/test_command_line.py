@@ -1,0 +1,174 @@
+"""The real ``mwaa-dr`` against a DynamoDB over a real socket: what it says on a bad day, with which code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from airflow_provider_mwaa_dr.aws.clock import SystemClock
+from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
+from airflow_provider_mwaa_dr.core import state as transitions
+from tests.contract.aws_server import HOME, AwsServer
+
+REASON = 'flood: "the river\'s up" 🌊\nsecond line'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Day:
+    """
+    One way in which a day is bad.
+
+    :param refuse: AWS's code, answered to every request.
+    :param changes: environment variables; an empty text unsets one.
+    :param says: what the message has to name.
+    """
+
+    name: str
+    code: int
+    error: str
+    says: tuple[str, ...]
+    advice: str
+    refuse: str = ""
+    changes: Mapping[str, str] = field(default_factory=dict)
+    words: tuple[str, ...] = ("failover", "us-east-1", "--reason", "test", "--yes")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+DAYS = (
+    Day(
+        name="unknown region", code=2, error="ConfigError", says=("us-esat-1", "us-east-1", "us-east-2"), advice="",
+        words=("failover", "us-esat-1", "--reason", "test", "--yes"),
+    ),
+    Day(
+        name="table missing", code=1, error="TableNotFoundError", says=("no-such-table", HOME), advice="state_table",
+        changes={"DR_STATE_TABLE": "no-such-table"},
+    ),
+    Day(
+        name="not initialised", code=1, error="StateNotFoundError", says=("EMPTY",), advice="mwaa-dr init",
+        changes={"DR_STATE_TABLE": "EMPTY"},
+    ),
+    Day(
+        name="no credentials", code=1, error="StateAccessError", says=("credentials",), advice="credentials",
+        changes={"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
+    ),
+    Day(
+        name="not enough rights", code=1, error="StateAccessError", says=("AccessDeniedException",),
+        advice="dynamodb:GetItem", refuse="AccessDeniedException",
+    ),
+    Day(
+        name="credentials expired", code=1, error="StateAccessError", says=("ExpiredTokenException",),
+        advice="credentials", refuse="ExpiredTokenException",
+    ),
+    Day(
+        name="clock ten minutes off", code=1, error="StateAccessError", says=("InvalidSignatureException",),
+        advice="clock", refuse="InvalidSignatureException",
+    ),
+    Day(
+        name="table unreachable", code=1, error="StateUnreachableError", says=("TABLE", HOME), advice="network",
+        changes={"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, words=("status",),
+    ),
+    Day(
+        name="malformed environments", code=2, error="ConfigError", says=("us-east-2:one", "REGION=NAME"),
+        advice="DR_", changes={"DR_ENVIRONMENTS": "us-east-2:one"}, words=("status",),
+    ),
+    Day(
+        name="no table named", code=2, error="ConfigError", says=("state table",), advice="DR_STATE_TABLE",
+        changes={"DR_STATE_TABLE": ""}, words=("status",),
+    ),
+)  # fmt: skip
+
+
+@pytest.fixture
+def initialised(table: str, aws: AwsServer, session: boto3.session.Session) -> str:
+    """A table with a state."""
+    store = DynamoDBStateStore(table, (HOME,), clock=SystemClock(), session=session, timeout_s=20)
+    store.write(transitions.initial(HOME, lease_s=60, by="test", at=SystemClock().now()), expected_version=None)
+    return table
+
+
+@pytest.fixture
+def empty(session: boto3.session.Session, table: str) -> str:
+    """Another table, with nothing in it."""
+    name = f"{table}-empty"
+    client = session.client("dynamodb", region_name=HOME)
+    client.create_table(
+        TableName=name,
+        KeySchema=[{"AttributeName": "state_id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "state_id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    return name
+
+
+def rows(session: boto3.session.Session, table: str) -> Any:
+    return session.client("dynamodb", region_name=HOME).scan(TableName=table, ConsistentRead=True)["Items"]
+
+
+def run(table: str, aws: AwsServer, *words: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a person would, with an environment made for it alone."""
+    program = Path(sys.executable).parent / "mwaa-dr"
+    variables = {
+        "PATH": os.environ["PATH"],
+        "AWS_ENDPOINT_URL": aws.url,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": "/nonexistent",
+        "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
+        "DR_STATE_TABLE": table,
+        "DR_STATE_TABLE_REGION": HOME,
+        "DR_ENVIRONMENTS": "us-east-2=one,us-east-1=two",
+        **changes,
+    }
+    variables = {name: value for name, value in variables.items() if value}
+    return subprocess.run(
+        [program, *words], env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        timeout=120,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("day", DAYS, ids=str)
+def test_a_bad_day_is_told_as_it_is(
+    day: Day, initialised: str, empty: str, aws: AwsServer, session: boto3.session.Session
+) -> None:
+    """Message, advice and exit code, as a document and as text; and nothing has changed."""
+    names = {"EMPTY": empty, "TABLE": initialised}
+    changes = {name: names.get(value, value) for name, value in day.changes.items()}
+    before = rows(session, initialised), rows(session, empty)
+    aws.refuse = lambda region, operation: day.refuse
+    as_document = run(initialised, aws, *day.words, "--json", **changes)
+    as_text = run(initialised, aws, *day.words, **changes)
+    aws.refuse = lambda region, operation: ""
+
+    assert as_document.returncode == as_text.returncode == day.code, as_document.stdout
+    error = json.loads(as_document.stdout)["error"]
+    assert error["type"] == day.error
+    for words in day.says:
+        assert names.get(words, words) in error["message"] + (error["advice"] or "")
+    assert day.advice in (error["advice"] or "")
+    assert as_text.stdout == ""
+    assert error["message"].splitlines()[0] in as_text.stderr
+    assert "Traceback" not in as_text.stderr
+    assert (rows(session, initialised), rows(session, empty)) == before
+    print(f"\n{day.name}: exit {day.code}\n{as_text.stderr}", end="")
+
+
+def test_a_good_day(initialised: str, aws: AwsServer) -> None:
+    """The control: the same command, with nothing in its way; a reason may hold anything."""
+    status = run(initialised, aws, "status", "--json")
+    assert status.returncode == 0, status.stdout
+    already = run(initialised, aws, "failover", HOME, "--reason", REASON, "--yes", "--json")
+    assert already.returncode == 0, already.stdout
+    assert json.loads(already.stdout)["outcome"] == "completed"
+    assert json.loads(already.stdout)["reason"] == REASON

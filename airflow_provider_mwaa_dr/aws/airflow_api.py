@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -85,34 +85,50 @@ class AirflowApi:
             self._version = tuple(int(part) for part in parts)
         return self._version
 
-    def get(self, path: str, **query: Any) -> Any:
-        """Return what Airflow answers to a GET of *path*, which has no ``/api/vN``."""
-        return self._request("GET", path, query, None)
+    def get(self, path: str, *, holds: Collection[str], **query: Any) -> Any:
+        """
+        Return what Airflow answers to a GET of *path*, which has no ``/api/vN``.
 
-    def patch(self, path: str, body: Mapping[str, Any], **query: Any) -> Any:
+        :param holds: members that the answer has; one without, from whoever it came, is no answer.
+        """
+        return self._request("GET", path, query, None, holds)
+
+    def patch(self, path: str, body: Mapping[str, Any], *, holds: Collection[str] = (), **query: Any) -> Any:
         """Return what Airflow answers to a PATCH; for changes that may be made twice."""
-        return self._request("PATCH", path, query, body)
+        return self._request("PATCH", path, query, body, holds)
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Return what Airflow answers to a POST; for what may be created twice, as under an id of the caller's."""
-        return self._request("POST", path, {}, body)
+        return self._request("POST", path, {}, body, ())
 
     @property
     def _where(self) -> str:
         return f"{self._name} ({self._region})"
 
-    def _request(self, method: str, path: str, query: Mapping[str, Any], body: Mapping[str, Any] | None) -> Any:
+    def _request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any],
+        body: Mapping[str, Any] | None,
+        holds: Collection[str],
+    ) -> Any:
         texts = {name: _text(value) for name, value in query.items()}
         fits = len(path) <= MAX_PATH and path == quote(path, safe="/~:+")
         # Before botocore 1.35.47, which MWAA's 2.10 images have, there is no InvokeRestApi.
         by_service = fits and hasattr(self._client, "invoke_rest_api")
         attempt = self._by_service if by_service else self._by_web_session
-        return retry(
-            lambda: attempt(method, path, texts, body),
-            on=MwaaUnreachableError,
-            clock=self._clock,
-            deadline_s=self._deadline_s,
-        )
+
+        def ask() -> Any:
+            answer = attempt(method, path, texts, body)
+            if holds and not (isinstance(answer, Mapping) and answer.keys() >= set(holds)):
+                raise MwaaUnreachableError(
+                    f"{method} {path} of {self._where}: an answer without {' and '.join(holds)}: {str(answer)[:90]!r}.",
+                    advice="Check the web server's log.",
+                )
+            return answer
+
+        return retry(ask, on=MwaaUnreachableError, clock=self._clock, deadline_s=self._deadline_s)
 
     # By the service.
 

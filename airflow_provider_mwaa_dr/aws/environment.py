@@ -74,7 +74,7 @@ class MwaaEnvironment:
 
     def scheduler_is_healthy(self) -> bool:
         """Return what Airflow's health body says of its schedulers."""
-        health = self._api.get("/health" if self._is_2 else "/monitor/health")
+        health = self._api.get("/health" if self._is_2 else "/monitor/health", holds=["scheduler"])
         return bool(health["scheduler"]["status"] == "healthy")
 
     def dags(self) -> Sequence[DagInfo]:
@@ -165,7 +165,7 @@ class MwaaEnvironment:
     def run_state(self, dag_id: str, run_id: str) -> str | None:
         """Return the state of a run in Airflow's words; None when there is none."""
         try:
-            state = self._api.get(f"/dags/{dag_id}/dagRuns/{run_id}")["state"]
+            state = self._api.get(f"/dags/{dag_id}/dagRuns/{run_id}", holds=["state"])["state"]
         except MwaaRequestError as error:
             if error.status == 404:
                 return None
@@ -197,7 +197,7 @@ class MwaaEnvironment:
             totals = set()
             offset = 0
             while True:
-                answer = self._api.get(path, limit=PAGE, offset=offset, **query)
+                answer = self._api.get(path, holds=[key, "total_entries"], limit=PAGE, offset=offset, **query)
                 page, total = answer[key], int(answer["total_entries"])
                 found.update((tuple(element.get(name) for name in identity), element) for element in page)
                 totals.add(total)
@@ -244,7 +244,7 @@ class MwaaEnvironment:
             query["paused"] = not paused
         # What matches shrinks with every page changed, so it is always the first page.
         for _ in range(1 if self._is_2 else len(call.dag_ids) // PAGE + 2):
-            answer = self._api.patch("/dags", {"is_paused": paused}, **query)
+            answer = self._api.patch("/dags", {"is_paused": paused}, holds=["dags", "total_entries"], **query)
             changed = [str(dag["dag_id"]) for dag in answer["dags"]]
             strangers = [
                 dag_id for dag_id in changed if dag_id not in call.dag_ids and before.get(dag_id) is not paused

@@ -160,8 +160,8 @@ def code_of(error: Exception) -> str:
 
 
 def brief(error: Exception) -> str:
-    """Return an error's own words in one line that fits a log."""
-    return " ".join(str(error).split())[:300]
+    """Return an error's own words in one line that fits a log, to be followed by a full stop."""
+    return " ".join(str(error).split())[:300].rstrip(".")
 
 
 def dynamodb_client(region: str, *, session: boto3.session.Session | None = None, timeout_s: float) -> Any:

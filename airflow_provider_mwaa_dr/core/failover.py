@@ -796,7 +796,7 @@ class FailoverEngine:
             elif not target.scheduler_is_healthy():
                 why.append(f"Airflow in {target.name} says that its scheduler is not healthy")
         except MwaaError as error:
-            why.append(str(error))
+            why.append(str(error).rstrip("."))
         agents = self._live_agents(target.region)
         if not agents:
             why.append(

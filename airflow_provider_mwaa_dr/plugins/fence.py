@@ -211,6 +211,8 @@ def _disarm(task: Any, decision: Decision) -> None:
     else:
         task.execute, task.resume_execution = hold_start, hold_resumed
         log.info("The task goes back to the scheduler: %s", decision.reason)
+    # Airflow 2 counts it from the first start, and would fail a task that was held for longer instead of deferring it.
+    task.execution_timeout = None
     task._pre_execute_hook = None
     task.pre_execute = _do_nothing
     task.on_execute_callback = []

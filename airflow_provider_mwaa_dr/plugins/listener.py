@@ -65,9 +65,10 @@ def on_task_instance_running(task_instance: Any) -> None:
     try:
         fence.guard(task_instance)
     except Exception:
-        # Airflow 3 would go on and execute the task. No call of ours that could fail too: two assignments.
+        # Airflow 3 would go on and execute the task. No call of ours that could fail too: plain assignments.
         task = task_instance.task
         task.execute, task.resume_execution = fence.hold_start, fence.hold_resumed
+        task.execution_timeout = None
         log.exception("The fence failed for task %s of %s; it is held.", task_instance.task_id, task_instance.dag_id)
 
 

@@ -285,7 +285,8 @@ def _guarded(monkeypatch: pytest.MonkeyPatch, decision: Decision | Exception) ->
         return decision
 
     monkeypatch.setattr(fence.Fence, "decide", decide)
-    task = _operator(on_execute_callback=_callback, on_skipped_callback=_callback)
+    minute = timedelta(minutes=1)
+    task = _operator(on_execute_callback=_callback, on_skipped_callback=_callback, execution_timeout=minute)
     fence.guard(SimpleNamespace(task=task, dag_id="orders", next_method=None))
     return task
 
@@ -320,6 +321,7 @@ def test_a_held_task_uses_no_try(monkeypatch: pytest.MonkeyPatch, decision: Deci
     with pytest.raises(TaskDeferred) as started:
         task.execute(context={})
     assert (started.value.method_name, started.value.kwargs) == ("execute", {"mwaa_dr_held_start": True})
+    assert task.execution_timeout is None
     with pytest.raises(TaskDeferred) as deferred:
         task.resume_execution(
             next_method="done", next_kwargs={"event": {"n": 1}, "x": 2, "Operator__sentinel": object()}, context={}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -35,6 +36,8 @@ class AirflowServer:
     An emulated AWS with one MWAA environment, whose Airflow answers from *world*.
 
     :ivar before: called with (method, path) before Airflow carries out a request; True: answer 503 instead.
+    :ivar after: called with (method, path, status, body) once a request was carried out; returns what is answered, or
+        None: the connection is cut instead.
     :ivar requests: (method, path without /api/vN, query) of every request that reached Airflow.
     """
 
@@ -42,6 +45,10 @@ class AirflowServer:
         self.world = world
         self.version = tuple(int(part) for part in version.split("."))
         self.before: Callable[[str, str], bool] = lambda method, path: False
+        self.after: Callable[[str, str, int, bytes], tuple[int, bytes] | None] = lambda m, p, status, body: (
+            status,
+            body,
+        )
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self._airflow = make_server("127.0.0.1", 0, self._serve_airflow, threaded=True)
         self._aws = make_server("127.0.0.1", 0, self._serve_aws, threaded=True)
@@ -120,8 +127,12 @@ class AirflowServer:
                 status, answer = self._answer(method, parts, query, json.loads(body) if body else {})
             except MwaaRequestError as error:
                 status, answer = error.status, {"detail": error.message}
-        start_response(f"{status} .", [("Content-Type", "application/json")])
-        return [json.dumps(answer).encode()]
+        answered = self.after(method, path, status, json.dumps(answer).encode())
+        if answered is None:
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+            return []
+        start_response(f"{answered[0]} .", [("Content-Type", "application/json")])
+        return [answered[1]]
 
     def _answer(self, method: str, parts: list[str], query: dict[str, str], body: dict[str, Any]) -> tuple[int, Any]:
         allowed = V1_PARAMETERS.get((method, parts[-1]))

@@ -368,21 +368,21 @@ class Pair:
             if item["state_id"]["S"].startswith(prefixes):
                 client.delete_item(TableName=table, Key={"state_id": item["state_id"]})
 
-    def start_mwaa_dr(self, *words: str) -> subprocess.Popen[str]:
+    def start_mwaa_dr(self, *words: str, **variables: str) -> subprocess.Popen[str]:
         """Start the real ``mwaa-dr``; stdout and stderr are pipes of their own, the caller waits for it."""
         program = Path(sys.executable).parent / "mwaa-dr"
         return subprocess.Popen(
             [program, *words],
-            env=airflow_settings.process_variables(self.variables, bin_folder=program.parent),
+            env=airflow_settings.process_variables({**self.variables, **variables}, bin_folder=program.parent),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def mwaa_dr(self, *words: str, timeout_s: float = 240.0) -> subprocess.CompletedProcess[str]:
-        """Run the real ``mwaa-dr`` to its end; the exit code is the caller's to judge."""
-        with self.start_mwaa_dr(*words) as running:
+    def mwaa_dr(self, *words: str, timeout_s: float = 240.0, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run the real ``mwaa-dr`` to its end; the exit code is the caller's to judge. *variables*: for it alone."""
+        with self.start_mwaa_dr(*words, **variables) as running:
             try:
                 stdout, stderr = running.communicate(timeout=timeout_s)
             except BaseException:

@@ -1,0 +1,158 @@
+"""Pausing and unpausing through a REST API that fails in every way, from a seed; judged by what is really there."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+
+import boto3
+import pytest
+
+from airflow_provider_mwaa_dr.aws.environment import MwaaEnvironment
+from airflow_provider_mwaa_dr.exceptions import IncompleteError, MwaaError
+from airflow_provider_mwaa_dr.testing import FakeEnvironment, ManualClock
+from tests.contract.airflow_server import AirflowServer
+from tests.contract.test_environment import VERSIONS, aws_environment, server, world
+
+__all__ = ["aws_environment", "server", "world"]  # fixtures
+
+SEEDS = int(os.environ.get("DR_CHAOS", "12"))
+LONG = "a_dag_with_a_name_that_is_far_too_long_for_the_path_of_a_call_to_invoke_rest_api_"
+KINDS = ("lost", "throttled", "error", "bad gateway", "page", "truncated", "short", "empty", "odd")
+
+
+class Chaos:
+    """
+    What becomes of requests.
+
+    :param odds: of a fault, for each request.
+    """
+
+    def __init__(self, seed: int, odds: float) -> None:
+        self.rng = random.Random(seed)
+        self.odds = odds
+        self.faults: list[str] = []
+
+    def before(self, method: str, path: str) -> bool:
+        """Whether the request is turned away with 503, nothing done."""
+        return self._strikes() and self._is("unavailable", 0.25)
+
+    def after(self, method: str, path: str, status: int, body: bytes) -> tuple[int, bytes] | None:
+        """Return an answer that says less than, or something other than what was done; None: the answer is lost."""
+        if not self._strikes():
+            return status, body
+        kind = self.rng.choice(
+            ["lost", "throttled", "error", "bad gateway", "page", "truncated", "short", "empty", "odd"]
+        )
+        self.faults.append(kind)
+        match kind:
+            case "lost":
+                return None
+            case "throttled":
+                return 429, b'{"detail": "slow down"}'
+            case "error":
+                return 500, b'{"detail": "oops"}'
+            case "bad gateway":
+                return 502, b"<html><body>Bad Gateway</body></html>"
+            case "page":
+                return 200, b"<html><body>Please log in</body></html>"
+            case "truncated":
+                return status, body[: len(body) // 2]
+            case "empty":
+                return status, b""
+            case "odd":
+                return status, b'{"unexpected": true}'
+        answer = json.loads(body)
+        if isinstance(answer.get("dags"), list):
+            del answer["dags"][len(answer["dags"]) // 2 :]
+        return status, json.dumps(answer).encode()
+
+    def _strikes(self) -> bool:
+        return self.rng.random() < self.odds / 2
+
+    def _is(self, kind: str, chance: float) -> bool:
+        if self.rng.random() >= chance:
+            return False
+        self.faults.append(kind)
+        return True
+
+
+def dag_ids(rng: random.Random) -> list[str]:
+    """Return ids that resemble each other, among them some that no call to InvokeRestApi can carry."""
+    ids = [f"team_{rng.randrange(6)}.load-{number:03}" for number in range(rng.choice([8, 60, 130]))]
+    return sorted({*ids, *(f"{LONG}{number}" for number in range(4)), "load", "load_é"})
+
+
+def judge(seed: int, server: AirflowServer, adapter: MwaaEnvironment) -> str:
+    """
+    Change the flags of some DAGs through the chaos, and return how it ended.
+
+    :raises AssertionError: a success that is none, a DAG that is not named although it was left over, or one touched
+        that nobody asked for.
+    """
+    rng, there = random.Random(seed), server.world
+    everything = dag_ids(rng)
+    before = {dag_id: rng.random() < 0.5 for dag_id in everything}
+    for dag_id, is_paused in before.items():
+        there.add_dag(dag_id, is_paused=is_paused)
+    wanted = {dag_id for dag_id in everything if rng.random() < rng.choice([0.1, 0.9])}
+    paused = rng.random() < 0.5
+    chaos = Chaos(seed, odds=rng.choice([0.05, 0.2, 0.5, 0.9]))
+    server.before, server.after = chaos.before, chaos.after
+    left: Collection[str] | None = ()
+    try:
+        changed: Sequence[str] = adapter.set_paused(sorted(wanted), paused=paused)
+        assert set(changed) == {dag_id for dag_id in wanted if before[dag_id] is not paused}
+    except IncompleteError as error:
+        left = error.left
+    except MwaaError:
+        left = None  # told as a failure, and nothing is claimed
+    now = {dag_id: dag_id in there.paused for dag_id in everything}
+    not_done = {dag_id for dag_id in wanted if now[dag_id] is not paused}
+    if left is not None:
+        assert not_done == set(left), chaos.faults
+    assert {dag_id for dag_id in everything if dag_id not in wanted and now[dag_id] is not before[dag_id]} == set()
+    return "done" if left == () else "left over" if left else "failed"
+
+
+@pytest.fixture
+def adapter(server: AirflowServer, clock: ManualClock, session: boto3.session.Session) -> MwaaEnvironment:
+    """The adapter, with *server* in front of it, and a clock that nobody waits for."""
+    return MwaaEnvironment("us-east-2", "etl", clock=clock, session=session, pause_deadline_s=60)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("server", VERSIONS, indirect=True)
+def test_never_a_success_that_is_none(server: AirflowServer, adapter: MwaaEnvironment, seed: int) -> None:
+    """Done as asked, or an error that names what was left over, or an error; and no other DAG is touched."""
+    judge(seed, server, adapter)
+
+
+@pytest.mark.parametrize("server", ["3.3.1"], indirect=True)
+def test_an_adapter_that_does_not_look_again_is_found_out(
+    server: AirflowServer,
+    clock: ManualClock,
+    session: boto3.session.Session,
+    world: FakeEnvironment,
+) -> None:
+    """The control: one that makes its calls and hopes."""
+
+    class Credulous(MwaaEnvironment):
+        def set_paused(self, dag_ids: Collection[str], *, paused: bool, on_progress: object = None) -> Sequence[str]:
+            listing = self._listed_dags()
+            left = {dag.dag_id for dag in listing if dag.dag_id in set(dag_ids) and dag.is_paused is not paused}
+            with suppress(MwaaError):
+                self._change(listing, left, paused=paused)
+            return sorted(left)
+
+    def judge_all() -> None:
+        for seed in range(40):
+            for dag_id in (*world.paused, *world.unpaused):
+                world.remove_dag(dag_id)
+            judge(seed, server, Credulous("us-east-2", "etl", clock=clock, session=session))
+
+    with pytest.raises(AssertionError):
+        judge_all()

@@ -1,0 +1,111 @@
+"""What ``mwaa-dr failover`` says of a target that is not as it should be; of the table: tests/contract."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import pytest
+
+from airflow_provider_mwaa_dr.sandbox.home import write_private_json
+from tests.sandbox.failovers import make_steady, start
+from tests.sandbox.harness import Pair, on, wait_until
+
+pytestmark = pytest.mark.sandbox
+
+REASON = 'flood: "the river\'s up" 🌊\nsecond line'
+
+
+@contextmanager
+def status(pair: Pair, region: str, says: str) -> Iterator[None]:
+    """Let the MWAA service report another status of an environment."""
+    path = pair.home / "aws" / "config.json"
+    config = json.loads(path.read_text())
+    try:
+        changed = json.loads(path.read_text())
+        changed["environments"][region]["status"] = says
+        write_private_json(path, changed)
+        yield
+    finally:
+        write_private_json(path, config)
+
+
+@contextmanager
+def unreachable(pair: Pair, region: str) -> Iterator[None]:
+    """Let no call to an environment be answered."""
+    pair.sandbox.fault(region, "mwaa", "refuse", from_caller="control")
+    try:
+        yield
+    finally:
+        pair.sandbox.fault(region, "mwaa", "none", from_caller="control")
+
+
+@contextmanager
+def without_scheduler(pair: Pair, region: str) -> Iterator[None]:
+    """Kill a region's scheduler, and its agent with it."""
+    killed = {agent.job for agent in pair.table.agents(region)}
+    pair[region].stop_scheduler()
+    try:
+        yield
+    finally:
+        pair[region].start_scheduler()
+
+        # The killed one's job counts as alive for a while, and every failover is refused meanwhile.
+        def is_forgotten() -> bool:
+            return any(
+                agent.schedulers == (agent.job,) for agent in pair.table.agents(region) if agent.job not in killed
+            )
+
+        wait_until(is_forgotten, f"Airflow in {region} has forgotten its killed scheduler")
+
+
+Trouble = Callable[[Pair, str], AbstractContextManager[Any]]
+DAYS: dict[str, tuple[Trouble, int, str, str]] = {
+    "environment updating": (lambda pair, region: status(pair, region, "UPDATING"), 3, "NotReadyError", "is UPDATING"),
+    "environment deleted": (lambda pair, region: status(pair, region, "DELETED"), 3, "NotReadyError", "is DELETED"),
+    "environment unknown": (lambda pair, region: nullcontext(), 3, "NotReadyError", "no-such-environment"),
+    "API unreachable": (unreachable, 3, "NotReadyError", "GetEnvironment"),
+    "agent dead": (without_scheduler, 3, "NotReadyError", "no agent is alive"),
+}
+
+
+@on("3.3.1")
+@pytest.mark.parametrize("name", DAYS)
+def test_a_target_that_is_not_as_it_should_be_is_refused(pair: Pair, name: str) -> None:
+    """Told what is wrong and what to do, with exit code 3, as a document and as text; and nothing has changed."""
+    make_steady(pair)
+    trouble, code, error_type, says = DAYS[name]
+    target = pair.standby.name
+    environments = {}
+    if name == "environment unknown":
+        known = {**{region: airflow.environment for region, airflow in pair.airflows.items()}, target: says}
+        environments = {"DR_ENVIRONMENTS": ",".join(f"{region}={found}" for region, found in known.items())}
+    words = ("failover", target, "--reason", "test", "--yes")
+    before, records = pair.state(), len(pair.table.records())
+    with trouble(pair, target):
+        as_document = pair.mwaa_dr(*words, "--json", **environments)
+        as_text = pair.mwaa_dr(*words, **environments)
+    assert as_document.returncode == as_text.returncode == code, as_document.stdout
+    error = json.loads(as_document.stdout)["error"]
+    assert error["type"] == error_type
+    assert says in error["message"]
+    assert target in error["message"]
+    assert "Nothing was changed" in error["advice"]
+    assert as_text.stdout == ""
+    assert "Traceback" not in as_text.stderr
+    assert (pair.state(), len(pair.table.records())) == (before, records)
+    print(f"\n{name}: exit {code}\n{as_text.stderr}", end="")
+
+
+@on("3.3.1")
+def test_a_reason_may_hold_anything(pair: Pair) -> None:
+    """The control: nothing in its way, the same command moves the role; the reason is kept as it was given."""
+    make_steady(pair)
+    answer = pair.mwaa_dr("failover", pair.standby.name, "--reason", REASON, "--yes", "--json")
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout)["reason"] == REASON
+    assert json.loads(pair.mwaa_dr("history", "--json").stdout)[0]["reason"] == REASON
+    assert pair.state().failover_reason == REASON
+    start(pair.active).wait_until_it_executed()

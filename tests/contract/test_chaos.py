@@ -21,7 +21,7 @@ from tests.contract.test_environment import VERSIONS, aws_environment, server, w
 
 __all__ = ["aws_environment", "server", "world"]  # fixtures
 
-SEEDS = int(os.environ.get("DR_CHAOS", "60"))
+SEEDS = int(os.environ.get("DR_CHAOS", "24"))
 LONG = "a_dag_with_a_name_that_is_far_too_long_for_the_path_of_a_call_to_invoke_rest_api_"
 KINDS = ("lost", "throttled", "error", "bad gateway", "page", "truncated", "short", "empty", "odd")
 
@@ -139,7 +139,7 @@ def judge_all(server: AirflowServer, adapter: MwaaEnvironment) -> Counter[str]:
 @pytest.fixture
 def adapter(server: AirflowServer, clock: ManualClock, session: boto3.session.Session) -> MwaaEnvironment:
     """The adapter, with *server* in front of it, and a clock that nobody waits for."""
-    return MwaaEnvironment("us-east-2", "etl", clock=clock, session=session, pause_deadline_s=60)
+    return MwaaEnvironment("us-east-2", "etl", clock=clock, session=session, pause_deadline_s=10)
 
 
 @pytest.mark.parametrize("server", VERSIONS, indirect=True)

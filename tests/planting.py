@@ -34,6 +34,11 @@ HOOKS = {
 """What Airflow itself calls; a planted error stands for one in what they call."""
 
 
+_IN_AIRFLOW = __name__ == "plant"
+# Airflow loads its plugins anew in a task that was forked from the scheduler: the first load counts.
+_NAME = "mwaa_dr_plant" if _IN_AIRFLOW else __name__
+
+
 class PlantedError(Exception):
     """Raised where it was planted."""
 
@@ -93,7 +98,7 @@ def _stand_in(key: str) -> Any:
     source = (
         "def stand_in(*args, **kwargs):\n"
         "    import sys\n"
-        f"    return sys.modules[{__name__!r}].call({key!r}, args, kwargs)\n"
+        f"    return sys.modules[{_NAME!r}].call({key!r}, args, kwargs)\n"
     )
     scope: dict[str, Any] = {}
     exec(source, scope)  # the only way to have code that works with another module's globals
@@ -113,8 +118,7 @@ def _in_airflow() -> None:
             lines.write(f"{line}\n")
 
     def enter(key: str) -> None:
-        is_task = "scheduler" not in sys.argv[1:2]
-        tell("called", f"{'task' if is_task else 'scheduler'} {key}")
+        tell("called", key)
         try:
             planted, _, serial = (home / "planted").read_text().strip().partition(" ")
         except OSError:
@@ -127,6 +131,6 @@ def _in_airflow() -> None:
     prepare((*MODULES, SCHEDULERS_MODULE) if is_scheduler else MODULES, enter)
 
 
-if __name__.rpartition(".")[2] == "plant":
-    sys.modules["plant"] = sys.modules[__name__]
+if _IN_AIRFLOW and _NAME not in sys.modules:
+    sys.modules[_NAME] = sys.modules[__name__]
     _in_airflow()

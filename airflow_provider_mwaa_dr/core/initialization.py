@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from airflow_provider_mwaa_dr.core.environments import known_region
-from airflow_provider_mwaa_dr.core.ports import Registration, StateStore
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, Registration, StateStore
 from airflow_provider_mwaa_dr.core.state import DRState, initial
 from airflow_provider_mwaa_dr.exceptions import ConfigError, RefusedError, StaleStateError, StateNotFoundError
 
@@ -60,7 +60,8 @@ def plan_initialization(
                 option="active_region",
                 advice=f"Name the region that runs today: --active {' or --active '.join(sorted(environments))}.",
             ) from error
-        state, is_new = initial(active_region, lease_s=lease_s, by=by, at=at), True
+        agents = [agent for region in sorted(environments) for agent in store.agents(region)]
+        state, is_new = _after_all(initial(active_region, lease_s=lease_s, by=by, at=at), agents), True
     if active_region is not None and state.active_region != active_region:
         raise RefusedError(
             f"{state.active_region} is active already (epoch {state.epoch}), not {active_region}. Nothing was changed.",
@@ -76,6 +77,20 @@ def plan_initialization(
             if region not in known or known[region].environment != name
         ),
     )
+
+
+def _after_all(state: DRState, agents: Sequence[AgentStatus]) -> DRState:
+    """
+    Return the first state, or, where agents remember an earlier one that is gone, its successor.
+
+    A view never goes back, so one that began anew would be read by nobody who knew the other. The region that was
+    active keeps its epoch, and its runs go on; another one gets the next, which fences the former.
+    """
+    epoch = max((agent.epoch for agent in agents), default=0)
+    if any(agent.adopted_epoch == epoch and agent.region != state.active_region for agent in agents):
+        epoch += 1
+    version = max((agent.version for agent in agents), default=0) + 1
+    return replace(state, epoch=epoch, failover_count=epoch, version=version)
 
 
 def initialize(store: StateStore, initialization: Initialization) -> None:

@@ -76,16 +76,24 @@ def test_init_from_nothing_twice_and_with_another_region(pair: Pair) -> None:
     dynamodb.delete_table(TableName=table)
 
 
+def pids_of(document: Any) -> dict[str, dict[str, int]]:
+    """Return the processes that ``sandbox.json`` names, by region and component."""
+    return {name: region["pids"] for name, region in document["regions"].items()}
+
+
 @on("3.3.1")
 def test_up_again_leaves_what_runs_alone(pair: Pair) -> None:
     """Said twice it says so and starts nothing; with another version it is refused; both keep every process."""
     home = str(pair.home)
     before = pair.sandbox.description()
+    pids = {
+        region: {component: session.pid for component, session in pair.sandbox.home.sessions()[region].items()}
+        for region in before["regions"]
+    }
     document, words = said(pair, "sandbox", "up", "--home", home)
     assert f"both regions run already in {home}" in words
     assert document["regions"].keys() == before["regions"].keys()
-    pids = [region["pids"] for region in before["regions"].values()]
-    assert [region["pids"] for region in document["regions"].values()] == pids
+    assert pids_of(document) == pids
 
     document, _ = said(pair, "sandbox", "up", "--home", home, "--airflow", "2.10.3", code=3)
     assert "has Airflow 3.3.1" in document["error"]["message"]
@@ -93,7 +101,7 @@ def test_up_again_leaves_what_runs_alone(pair: Pair) -> None:
     assert "down --purge" in document["error"]["advice"]
     document, _ = said(pair, "sandbox", "up", "--home", home, "--airflow", "1.10.15", code=2)
     assert "3.3.1" in document["error"]["advice"]
-    assert [region["pids"] for region in pair.sandbox.description()["regions"].values()] == pids
+    assert pids_of(pair.sandbox.description()) == pids
     assert pair.status()["regions"].keys() == before["regions"].keys()
 
 

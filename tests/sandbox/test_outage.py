@@ -107,9 +107,9 @@ def test_a_region_cut_off_from_everything_stops_before_the_other_one_begins(pair
     """Its Airflow is alive all the while, as an exempt DAG shows; back in the network, it goes on with nothing."""
     make_steady(pair)
     cut, other = pair.active, pair.standby
-    cut.unpause("ticking", "outage_run", "outage_tasks", "outage_exempt")
+    cut.unpause("outage_tick", "outage_run", "outage_tasks", "outage_exempt")
     in_flight = start(cut, dag_id="outage_tasks", waits=True)
-    wait_until(lambda: cut.executed("ticking") and cut.executed("outage_exempt"), "both DAGs tick")
+    wait_until(lambda: cut.executed("outage_tick") and cut.executed("outage_exempt"), "both DAGs tick")
     pair.wait_until_settled()
 
     pair.sandbox.fault(cut.name, "all", "blackhole")
@@ -118,7 +118,9 @@ def test_a_region_cut_off_from_everything_stops_before_the_other_one_begins(pair
     assert record["mode"] == "forced"
     promoted_at = pair.state().last_failover_time
     assert promoted_at is not None
-    wait_until(lambda: other.executed("ticking")[-1:] and other.executed("ticking")[-1].at > promoted_at, "it executes")
+    wait_until(
+        lambda: other.executed("outage_tick")[-1:] and other.executed("outage_tick")[-1].at > promoted_at, "it executes"
+    )
     in_flight.let_go()
     wait_until(lambda: holds(in_flight) > len(TASKS), f"tasks in {cut.name} are given back")
     wait_until(lambda: cut.executed("outage_exempt")[-1].at > promoted_at, f"the Airflow of {cut.name} is alive")
@@ -136,6 +138,6 @@ def test_a_region_cut_off_from_everything_stops_before_the_other_one_begins(pair
     after = [line for line in cut.executed() if line.dag_id != "outage_exempt"]
     assert after == [line for line in before if line.dag_id != "outage_exempt"]
     assert max(line.at for line in after) < promoted_at
-    runs = Counter((line.run_id, line.task_id) for region in (cut, other) for line in region.executed("ticking"))
+    runs = Counter((line.run_id, line.task_id) for region in (cut, other) for line in region.executed("outage_tick"))
     assert {run: times for run, times in runs.items() if times > 1} == {}
-    other.pause("ticking", "outage_run", "outage_tasks")
+    other.pause("outage_tick", "outage_run", "outage_tasks")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_mwaa_dr.cli.console import Console, UsageError
 from airflow_provider_mwaa_dr.sandbox import report
 from airflow_provider_mwaa_dr.sandbox.airflow_environment import DEFAULT_VERSION, versions
+from airflow_provider_mwaa_dr.sandbox.airflow_settings import EXECUTORS
 from airflow_provider_mwaa_dr.sandbox.drill import SCENARIOS, Drill
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
 
@@ -37,6 +38,12 @@ def add_commands(subparsers: Subparsers) -> None:
         metavar="VERSION",
         help=f"{', '.join(versions())}, or REGION=VERSION,REGION=VERSION; default: {DEFAULT_VERSION}",
     )
+    up.add_argument(
+        "--executor",
+        metavar="NAME",
+        help=f"{' or '.join(EXECUTORS)} (over SQS, a worker in each region, as in MWAA); default: {EXECUTORS[0]}",
+    )
+    up.add_argument("--schedulers", metavar="N", type=int, help="in each region; default: 1 (MWAA has 2 or more)")
     _add(commands, "env", _env, "print what to export so that mwaa-dr acts on this sandbox", has_json=False)
     kill = _add(commands, "kill", _kill, "end all of a region's Airflow at once and black-hole its AWS")
     kill.add_argument("region", metavar="REGION")
@@ -86,7 +93,12 @@ def _add(
 
 
 def _up(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) -> None:
-    document = sandbox.up(airflow=_airflow_versions(arguments.airflow), dags=arguments.dags)
+    document = sandbox.up(
+        airflow=_airflow_versions(arguments.airflow),
+        dags=arguments.dags,
+        executor=arguments.executor,
+        schedulers=arguments.schedulers,
+    )
     text = "\n".join(
         (
             *sandbox.addresses(),

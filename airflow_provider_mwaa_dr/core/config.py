@@ -311,10 +311,10 @@ def parse_config(raw: Mapping[str, str | None]) -> DRConfig:
             values[option.name] = option.parse(text)
         except ValueError:
             values[option.name] = True if option.name == "enabled" else option.parse(option.default)
-            used = "True" if option.name == "enabled" else (option.default or "nothing")
+            used = "True" if option.name == "enabled" else option.default
             problems.append(
                 f"[{SECTION}] {option.name} = {text!r} is not understood; allowed are {option.allowed}. "
-                f"{used} is used instead."
+                + (f"{used} is used instead." if used else "It counts as unset.")
             )
     problems += _contradictions(values)
     return DRConfig(**values, problems=tuple(problems))

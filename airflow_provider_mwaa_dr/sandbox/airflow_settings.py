@@ -10,6 +10,9 @@ from airflow_provider_mwaa_dr.sandbox.airflow_environment import major
 from airflow_provider_mwaa_dr.sandbox.home import ACTIVE, CONTROL, REGIONS, USER, Blueprint, Region
 
 STATE_TABLE = "mwaa-dr-state"
+CELERY = "CeleryExecutor"
+EXECUTORS = ("LocalExecutor", CELERY)
+WORKER = "worker"
 
 # The defaults of the provider, shortened: a drill is watched by somebody.
 DR_SETTINGS: Mapping[str, str] = {
@@ -86,10 +89,12 @@ def components(region: Region) -> Mapping[str, tuple[str, ...]]:
         "scheduler" if number == 1 else f"scheduler-{number}": ("scheduler", "--skip-serve-logs")
         for number in range(1, region.schedulers + 1)
     }
-    triggerer = {"triggerer": ("triggerer", "--skip-serve-logs")}
+    others: dict[str, tuple[str, ...]] = {"triggerer": ("triggerer", "--skip-serve-logs")}
+    if region.executor == CELERY:
+        others[WORKER] = ("celery", "worker", "--skip-serve-logs")
     if major(region.airflow_version) < 3:
-        return {"webserver": ("webserver",), **schedulers, **triggerer}
-    return {"api-server": ("api-server",), **schedulers, "dag-processor": ("dag-processor",), **triggerer}
+        return {"webserver": ("webserver",), **schedulers, **others}
+    return {"api-server": ("api-server",), **schedulers, "dag-processor": ("dag-processor",), **others}
 
 
 def write_configuration(folder: Path, *, database_url: str, async_url: str, region: Region, is_control: bool) -> None:
@@ -120,6 +125,16 @@ def write_configuration(folder: Path, *, database_url: str, async_url: str, regi
         "triggerer": {"job_heartbeat_sec": 2},
         "usage_data_collection": {"enabled": False},
     }
+    if region.executor == CELERY:
+        # As MWAA has it: SQS in the region, results in the metadata database, and no events, which SQS cannot carry.
+        sections["celery"] = {
+            "broker_url": "sqs://",
+            "result_backend": f"db+{database_url}",
+            "worker_concurrency": 4,
+            "worker_enable_remote_control": False,
+            # On a busy laptop a message takes longer than the second after which Airflow sends it anew.
+            "operation_timeout": 10,
+        }
     if major(region.airflow_version) < 3:
         sections["scheduler"] |= {"dag_dir_list_interval": 2, "min_file_process_interval": 10, "parsing_processes": 1}
         sections["api"] = {"auth_backends": "airflow.api.auth.backend.basic_auth,airflow.api.auth.backend.session"}

@@ -165,7 +165,8 @@ class AwsServer:
         self.stopping = threading.Event()
         self._moto = DomainDispatcherApplication(create_backend_app)
         # moto's conditional writes are not atomic: without the lock, two of sixteen racing writers now and then win.
-        self._dynamodb = threading.Lock()
+        # Nor is its deletion of an SQS message, which may take one along that is just being sent.
+        self._one_at_a_time = threading.Lock()
         self._wake, self._waker = socket.socketpair()
         self._listeners = [(self._listen(port.number), port) for port in self._ports()]
 
@@ -207,11 +208,13 @@ class AwsServer:
         """Return the answer of a service to a signed request that no fault stands in the way of."""
         if service == "mwaa":
             return self.mwaa.answer(request)
-        if service != "dynamodb":
-            return self._call_moto(request, request.region)
-        config = self.config()
-        region = config.state_region if config.state_model == "strong" else request.region
-        with self._dynamodb:
+        region = request.region
+        if service == "dynamodb" and self.config().state_model == "strong":
+            region = self.config().state_region
+        # A consumer waits for its message; the one that sends it must not have to wait for that.
+        if service not in {"dynamodb", "sqs"} or _operation(request, service)["operation"] == "ReceiveMessage":
+            return self._call_moto(request, region)
+        with self._one_at_a_time:
             return self._call_moto(request, region)
 
     def _environment(self, region: str) -> Environment | None:

@@ -173,7 +173,7 @@ class Drill:
         with self._step("fail over: airflow dags test dr_failover, in the control environment"):
             self._fail_over(description, target.name, scenario)
         after, record = table.store.read(), table.store.records()[0]
-        calls_to_source = self._sandbox.environment_calls(source.name, since=record.started_at)
+        calls_to_source = len(self._sandbox.requests(source.name, "mwaa", since=record.started_at))
         restored = target.api.unpaused()
 
         with self._step(f"first task body in {target.name}"):

@@ -68,8 +68,8 @@ class Sandbox:
         *,
         airflow: Mapping[str, str] | str | None = None,
         dags: Path | None = None,
-        executor: str = "LocalExecutor",
-        schedulers: int = 1,
+        executor: str | None = None,
+        schedulers: int | None = None,
         dr: Mapping[str, str] | None = None,
     ) -> Mapping[str, Any]:
         """
@@ -80,15 +80,27 @@ class Sandbox:
 
         :param airflow: Airflow version of all regions, or by region. Fixed for a home once it is made.
         :param dags: copied into each region's own DAGs folder; None: the example DAGs, where that folder is empty.
+        :param executor: of all regions, one of :data:`.airflow_settings.EXECUTORS`; by default a LocalExecutor. Fixed
+            for a home once it is made, as is the number of schedulers in each region, by default one.
         :param dr: settings in ``[dr]`` that differ from the sandbox's own. Fixed for a home once it is made.
         :return: the content of ``sandbox.json``.
-        :raises ConfigError: a version that the sandbox does not have, or a folder that is no sandbox's.
+        :raises ConfigError: a version or executor that the sandbox does not have, or a folder that is no sandbox's.
         :raises RefusedError: the home is made of something else than what is asked for, or another command is at work.
         :raises DRError: something did not come up; says what, and where its log is.
         """
         if dags is not None and not dags.is_dir():
             raise ConfigError(f"{dags} is not a folder.", option="--dags", advice="Name a folder with DAG files.")
         versions = _requested_versions(airflow)
+        if executor not in {None, *airflow_settings.EXECUTORS}:
+            raise ConfigError(
+                f"The sandbox has no {executor}.",
+                option="--executor",
+                advice=f"It has {', '.join(airflow_settings.EXECUTORS)}.",
+            )
+        if schedulers is not None and schedulers < 1:
+            raise ConfigError(
+                f"{schedulers} schedulers schedule nothing.", option="--schedulers", advice="Name 1 or more."
+            )
         with self.home.locked(), self._undone_on_failure():
             blueprint = self._blueprint(versions, executor=executor, schedulers=schedulers, dr=dr or {})
             if self.is_up():
@@ -232,13 +244,14 @@ class Sandbox:
             ) from error
         return content
 
-    def environment_calls(self, region: str, *, since: datetime) -> int:
-        """Return how many requests for the MWAA environment in *region* anybody has sent since then."""
+    def requests(self, region: str, service: str, *, since: datetime) -> Sequence[Mapping[str, Any]]:
+        """Return what the log says of the requests that anybody has sent to a service in *region* since then."""
         rows = map(json.loads, (self.home.path / "aws" / "requests.jsonl").read_text().splitlines())
-        return sum(
-            (row["target"], row["service"]) == (region, "mwaa") and datetime.fromisoformat(row["at"]) >= since
+        return [
+            row
             for row in rows
-        )
+            if (row["target"], row["service"]) == (region, service) and datetime.fromisoformat(row["at"]) >= since
+        ]
 
     def addresses(self) -> Sequence[str]:
         """Return a line for each user interface: where it is, and how to log in."""
@@ -251,21 +264,29 @@ class Sandbox:
     # Making.
 
     def _blueprint(
-        self, versions: Mapping[str, str], *, executor: str, schedulers: int, dr: Mapping[str, str]
+        self, versions: Mapping[str, str], *, executor: str | None, schedulers: int | None, dr: Mapping[str, str]
     ) -> Blueprint:
         if not self.home.is_made:
-            complete = {region: versions.get(region, DEFAULT_VERSION) for region in REGIONS}
-            blueprint = new_blueprint(versions=complete, executor=executor, schedulers=schedulers, dr=dr)
+            blueprint = new_blueprint(
+                versions={region: versions.get(region, DEFAULT_VERSION) for region in REGIONS},
+                executor=executor or airflow_settings.EXECUTORS[0],
+                schedulers=schedulers or 1,
+                dr=dr,
+            )
             self.home.make(blueprint)
             return blueprint
         blueprint = self.home.blueprint()
-        for region, version in versions.items():
-            made = blueprint.regions[region].airflow_version
-            if made != version:
-                raise RefusedError(
-                    f"The sandbox in {self.home} has Airflow {made} in {region}, not {version}.",
-                    advice="Remove it with mwaa-dr sandbox down --purge, or name another --home.",
-                )
+        for name, region in blueprint.regions.items():
+            for what, made, asked in (
+                ("Airflow", region.airflow_version, versions.get(name)),
+                ("executor", region.executor, executor),
+                ("number of schedulers", region.schedulers, schedulers),
+            ):
+                if asked not in {None, made}:
+                    raise RefusedError(
+                        f"The sandbox in {self.home} has {what} {made} in {name}, not {asked}.",
+                        advice="Remove it with mwaa-dr sandbox down --purge, or name another --home.",
+                    )
         return blueprint
 
     def _with_usable_ports(self, blueprint: Blueprint) -> Blueprint:
@@ -316,13 +337,14 @@ class Sandbox:
     def _start_regions(self, blueprint: Blueprint, names: Sequence[str]) -> Blueprint:
         """Start what does not run of the named regions, side by side, and return when all of them are healthy."""
         since = {}
+        started = {}
         for name in names:
             region = blueprint.regions[name]
-            started = self._start_region(blueprint, region)
+            started[name] = self._start_region(blueprint, region)
             # Heartbeats older than the processes are those of processes that were killed.
-            since[name] = datetime.now(timezone.utc) - (timedelta() if started else timedelta(seconds=30))
-            if started:
-                self.say(f"{name}: starting {', '.join(started)} (Airflow {region.airflow_version})")
+            since[name] = datetime.now(timezone.utc) - (timedelta() if started[name] else timedelta(seconds=30))
+            if started[name]:
+                self.say(f"{name}: starting {', '.join(started[name])} (Airflow {region.airflow_version})")
         waiting = {name: f"{name}: healthy" for name in names}
         progress = {name: health.Parsing(self.home.region_folder(name) / "dags") for name in names}
 
@@ -330,6 +352,8 @@ class Sandbox:
             lacks = []
             for name in list(waiting):
                 what = health.missing(blueprint.regions[name], since=since[name])
+                if not what and airflow_settings.WORKER in started[name] and not self._works(name, since[name]):
+                    what = [airflow_settings.WORKER]
                 if not what:
                     what = progress[name].missing(self.postgres, name, say=self.say)
                 if what:
@@ -352,6 +376,10 @@ class Sandbox:
         self.home.make(blueprint)
         write_private_json(self.home.path / "aws" / "config.json", aws_config(blueprint))
         return blueprint
+
+    def _works(self, region: str, since: datetime) -> bool:
+        """Whether the region's Celery worker has asked for its first message since it was started."""
+        return any(row["operation"] == "ReceiveMessage" for row in self.requests(region, "sqs", since=since))
 
     def _start_region(self, blueprint: Blueprint, region: Region) -> Sequence[str]:
         """Start the components of a region that do not run, and return their names."""

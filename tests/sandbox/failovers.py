@@ -68,38 +68,39 @@ class Command:
 
 
 @contextmanager
-def _started(program: Path, words: tuple[str, ...], variables: Mapping[str, str]) -> Iterator[Command]:
+def command(program: Path, words: tuple[str, ...], variables: Mapping[str, str]) -> Iterator[Command]:
+    """Yield a started program, ended at the end."""
     with TemporaryDirectory() as folder:
-        command = Command(program, words, variables, Path(folder))
+        started = Command(program, words, variables, Path(folder))
         try:
-            yield command
+            yield started
         finally:
-            if command.process.poll() is None:
-                command.process.kill()
-                command.process.wait()
+            if started.process.poll() is None:
+                started.process.kill()
+                started.process.wait()
 
 
 @contextmanager
 def mwaa_dr(pair: Pair, *words: str, **dr: object) -> Iterator[Command]:
     """Yield a started ``mwaa-dr``, ended at the end. *dr*: settings for it alone, ``drain_s=5`` as ``DR_DRAIN_S``."""
     variables = {**pair.variables, **{f"DR_{name.upper()}": str(value) for name, value in dr.items()}}
-    with _started(Path(sys.executable).parent / "mwaa-dr", words, variables) as command:
-        yield command
+    with command(Path(sys.executable).parent / "mwaa-dr", words, variables) as started:
+        yield started
 
 
 @contextmanager
 def airflow(described: Mapping[str, Any], *words: str, **variables: str) -> Iterator[Command]:
     """Yield a started ``airflow`` of the control environment (``pair.control``), or of a region as described."""
-    with _started(Path(described["bin"]) / "airflow", words, {**described["env"], **variables}) as command:
-        yield command
+    with command(Path(described["bin"]) / "airflow", words, {**described["env"], **variables}) as started:
+        yield started
 
 
 def killed_after(pair: Pair, step: str, region: str, *words: str) -> None:
     """Run the real ``mwaa-dr failover`` up to the end of *step*, where SIGKILL ends it."""
     program = (str(Path(__file__).with_name("killed_command.py")), step, "failover", region, *REASON, *words)
-    with _started(Path(sys.executable), program, pair.variables) as command:
-        code = command.wait()
-        assert code == -signal.SIGKILL, f"it ended with {code} and never came to {step}: {command.stderr}"
+    with command(Path(sys.executable), program, pair.variables) as started:
+        code = started.wait()
+        assert code == -signal.SIGKILL, f"it ended with {code} and never came to {step}: {started.stderr}"
 
 
 def operator_words(conf: Mapping[str, str]) -> tuple[str, ...]:
@@ -109,8 +110,8 @@ def operator_words(conf: Mapping[str, str]) -> tuple[str, ...]:
 
 def fail_over(pair: Pair, region: str, *words: str, **dr: object) -> dict[str, Any]:
     """Make *region* active by the real command and return the record."""
-    with mwaa_dr(pair, "failover", region, *REASON, *words, **dr) as command:
-        record: dict[str, Any] = command.document()
+    with mwaa_dr(pair, "failover", region, *REASON, *words, **dr) as failover:
+        record: dict[str, Any] = failover.document()
     assert record["outcome"] == "completed", record
     return record
 

@@ -17,7 +17,8 @@ Counting
 An Airflow (one region)
     REST: ``rest``, ``trigger``, ``run``, ``runs``, ``note``, ``unpause``, ``pause``, ``task_states``, ``dag_ids``.
     CLI: ``airflow`` (waits), ``start_airflow`` (does not). Files: ``deploy``, ``remove``, ``wait_for_dag``.
-    ``stop_scheduler()`` and ``start_scheduler(**dr)``: with other settings in ``[dr]``, or as before.
+    Processes: ``stop(component)``, ``frozen(component)``, ``start_worker()``, ``start_scheduler(**dr)`` (with other
+    settings in ``[dr]``, or as before).
 The pair
     ``mwaa_dr(*words)`` (the real command), ``status()``, ``state()``, ``flip(region)`` (the bare flip), ``sandbox``
     (kill, revive, fault), ``table`` (the state store), ``delete_items``, ``reset()``, ``wait_in_each``,
@@ -35,6 +36,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -91,6 +93,10 @@ class Shape:
 
     def __str__(self) -> str:
         return self.name or self.version
+
+
+CELERY = Shape(version="3.3.1", name="celery-3.3.1", executor="CeleryExecutor")
+CELERY_OF_AIRFLOW_2 = Shape(version="2.10.3", name="celery-2.10.3", executor="CeleryExecutor")
 
 
 def on(*shapes: Shape | str) -> pytest.MarkDecorator:
@@ -287,21 +293,29 @@ class Airflow:
         """
         return finished(self.start_airflow(*arguments), check=check)
 
-    def stop_scheduler(self) -> None:
-        """Kill the scheduler with all that it started."""
-        process.end([self._sandbox.home.sessions()[self.name]["scheduler"]], grace_s=0)
+    def stop(self, component: str) -> None:
+        """Kill a component (``scheduler``, ``worker``) with all that it started."""
+        process.end([self.session(component)], grace_s=0)
+
+    def session(self, component: str) -> process.Session:
+        """Return the process that a component is, or was."""
+        return self._sandbox.home.sessions()[self.name][component]
+
+    @contextmanager
+    def frozen(self, component: str) -> Iterator[None]:
+        """Stop a component from doing anything at all (SIGSTOP), and let it go on as if nothing had been."""
+        pids = process.members(self.session(component))
+        try:
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
 
     def start_scheduler(self, **dr: str) -> None:
         """Start the scheduler, return when it beats. *dr*: other settings in ``[dr]``, for it and its tasks."""
-        home = self._sandbox.home
-        variables = {**self.variables, **{f"AIRFLOW__DR__{name.upper()}": value for name, value in dr.items()}}
-        began = datetime.now(tz=timezone.utc)
-        session = process.start(
-            [self.bin / "airflow", "scheduler", "--skip-serve-logs"],
-            environment=airflow_settings.process_variables(variables, bin_folder=self.bin),
-            log=home.log(self.name, "scheduler"),
-        )
-        home.remember(self.name, "scheduler", session)
+        began = self._start("scheduler", **dr)
         path = f"{self.url}/health" if self.major < 3 else f"{self.url}/api/v2/monitor/health"
 
         def beats() -> bool:
@@ -309,6 +323,30 @@ class Airflow:
             return at is not None and datetime.fromisoformat(at) > began
 
         wait_until(beats, f"the scheduler of {self.name} beats again")
+
+    def start_worker(self) -> None:
+        """Start the Celery worker, return when it asks for its first message."""
+        began = self._start("worker")
+        wait_until(lambda: self.messages("ReceiveMessage", since=began), f"the worker of {self.name} works")
+
+    def messages(self, operation: str, *, since: datetime) -> int:
+        """Return how often Celery has sent, received or deleted messages of this region's queue since then."""
+        rows = self._sandbox.requests(self.name, "sqs", since=since)
+        return sum(row["operation"] == operation for row in rows)
+
+    def _start(self, component: str, **dr: str) -> datetime:
+        """Start a component and return since when."""
+        home = self._sandbox.home
+        arguments = airflow_settings.components(home.blueprint().regions[self.name])[component]
+        variables = {**self.variables, **{f"AIRFLOW__DR__{name.upper()}": value for name, value in dr.items()}}
+        began = datetime.now(tz=timezone.utc)
+        session = process.start(
+            [self.bin / "airflow", *arguments],
+            environment=airflow_settings.process_variables(variables, bin_folder=self.bin),
+            log=home.log(self.name, component),
+        )
+        home.remember(self.name, component, session)
+        return began
 
 
 class Pair:

@@ -46,7 +46,7 @@ def unreachable(pair: Pair, region: str) -> Iterator[None]:
 def without_scheduler(pair: Pair, region: str) -> Iterator[None]:
     """Kill a region's scheduler, and its agent with it."""
     killed = {agent.job for agent in pair.table.agents(region)}
-    pair[region].stop_scheduler()
+    pair[region].stop("scheduler")
     try:
         yield
     finally:

@@ -87,8 +87,8 @@ def test_up_again_leaves_what_runs_alone(pair: Pair) -> None:
     home = str(pair.home)
     before = pair.sandbox.description()
     pids = {
-        region: {component: session.pid for component, session in pair.sandbox.home.sessions()[region].items()}
-        for region in before["regions"]
+        name: {component: airflow.session(component).pid for component in before["regions"][name]["pids"]}
+        for name, airflow in pair.airflows.items()
     }
     document, words = said(pair, "sandbox", "up", "--home", home)
     assert f"both regions run already in {home}" in words
@@ -99,6 +99,10 @@ def test_up_again_leaves_what_runs_alone(pair: Pair) -> None:
     assert "has Airflow 3.3.1" in document["error"]["message"]
     assert "not 2.10.3" in document["error"]["message"]
     assert "down --purge" in document["error"]["advice"]
+    document, _ = said(pair, "sandbox", "up", "--home", home, "--executor", "CeleryExecutor", code=3)
+    assert "has executor LocalExecutor" in document["error"]["message"]
+    document, _ = said(pair, "sandbox", "up", "--home", home, "--schedulers", "2", code=3)
+    assert "has number of schedulers 1" in document["error"]["message"]
     document, _ = said(pair, "sandbox", "up", "--home", home, "--airflow", "1.10.15", code=2)
     assert "3.3.1" in document["error"]["advice"]
     assert pids_of(pair.sandbox.description()) == pids

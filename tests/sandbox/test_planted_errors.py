@@ -78,12 +78,12 @@ def test_whatever_fails_the_scheduler_lives_and_the_standby_executes_nothing(pai
     for airflow in pair.airflows.values():
         (airflow.home / "plugins").mkdir(exist_ok=True)
         shutil.copy(Path(planting.__file__), airflow.home / "plugins" / "plant.py")
-        airflow.stop_scheduler()
+        airflow.stop("scheduler")
         airflow.start_scheduler()
         airflow.unpause("outage_run")
     pair.wait_until_settled()
     settle(pair, *both(pair))
-    schedulers = [pair.sandbox.home.sessions()[region]["scheduler"] for region in pair.airflows]
+    schedulers = [airflow.session("scheduler") for airflow in pair.airflows.values()]
     keys = called_by(pair)
     print(f"{len(keys)} functions are called", flush=True)
     assert len(keys) > 40 or ONLY
@@ -118,7 +118,7 @@ def test_a_standby_that_executes_is_found_out(pair: Pair) -> None:
     standby = pair.standby
     for airflow in pair.airflows.values():
         airflow.unpause("outage_run")
-    standby.stop_scheduler()
+    standby.stop("scheduler")
     standby.start_scheduler(enabled="False")
     here, there = both(pair)
     there.wait_until_it_is("success")

@@ -78,9 +78,9 @@ def test_begun_by_a_command_and_finished_by_the_operator(pair: Pair, regions: tu
         assert operator.wait() == 0, operator.stdout + operator.stderr
     record = newest_record(pair)
     assert (record["id"], record["mode"], record["outcome"]) == (claimed.plan.id, "forced", "completed")
-    assert pair.sandbox.environment_calls(source.name, since=claimed.plan.started_at) == 0
+    assert len(pair.sandbox.requests(source.name, "mwaa", since=claimed.plan.started_at)) == 0
     # The control of that count: the same log knows of the calls to the region that took over.
-    assert pair.sandbox.environment_calls(target.name, since=claimed.plan.started_at) > 0
+    assert len(pair.sandbox.requests(target.name, "mwaa", since=claimed.plan.started_at)) > 0
     after = start(target)
     after.wait_until_it_executed()
     assert run.bodies(target) == []
@@ -112,7 +112,7 @@ def test_begun_by_the_operator_and_finished_by_a_command(pair: Pair, regions: tu
     forced_at = state.last_updated
     record = fail_over(pair, target.name)
     assert (record["mode"], record["epoch"]) == ("forced", state.epoch + 1)
-    assert pair.sandbox.environment_calls(source.name, since=forced_at) == 0
+    assert len(pair.sandbox.requests(source.name, "mwaa", since=forced_at)) == 0
     after = start(target)
     after.wait_until_it_executed()
     come_back(pair, source, run)

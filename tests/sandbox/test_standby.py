@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.sandbox.harness import FIRST, Airflow, Pair, on, wait_until
+from tests.sandbox.harness import CELERY, CELERY_OF_AIRFLOW_2, FIRST, Airflow, Pair, on, wait_until
 
 pytestmark = pytest.mark.sandbox
 
@@ -92,7 +92,7 @@ def attempts(pair: Pair) -> Pair:
     """The pair, with every way begun in both regions at once."""
     pair.reset()
     regions = tuple(pair.airflows.values())
-    ways = WAYS[pair.version]
+    ways = WAYS[pair.version] if pair.shape.executor == "LocalExecutor" else EVERYWHERE
     dag_ids = {way.dag_id for way in ways.values()}
     for airflow in regions:
         airflow.deploy("late.py", DAG_FILE.format(dag_id="late", task_ids=["only"]))
@@ -119,7 +119,7 @@ def each(ways: Mapping[str, Way]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("way", ways.values(), ids=ways)
 
 
-@on(*VERSIONS)
+@on(*VERSIONS, CELERY, CELERY_OF_AIRFLOW_2)
 @each(EVERYWHERE)
 def test_nothing_executes_in_the_standby(attempts: Pair, way: Way) -> None:
     """A run ends in the standby without a task body or callback, and says why; in the active region it executes."""
@@ -162,7 +162,7 @@ def test_a_run_under_a_paused_dag_is_closed_in_the_standby(pair: Pair) -> None:
 def test_the_fence_alone_stops_a_task(pair: Pair) -> None:
     """Without a scheduler, so without gate and agent, the fence skips what `airflow dags test` begins in a standby."""
     active, standby = pair.active, pair.standby
-    standby.stop_scheduler()
+    standby.stop("scheduler")
     outputs = pair.airflow_in_each("dags", "test", "tested", "2026-03-01", check=False)
     standby.start_scheduler()
 
@@ -250,14 +250,14 @@ def test_a_disabled_plugin_stops_nothing(pair: Pair) -> None:
     pair.reset()
     standby = pair.standby
     standby.unpause("disabled")
-    standby.stop_scheduler()
+    standby.stop("scheduler")
     standby.start_scheduler(enabled="False")
     free = standby.trigger("disabled")
     wait_until(lambda: kinds(standby, "disabled") >= SUCCEEDS, f"{free} executes in {standby}, callbacks and all")
     assert len(standby.executed("disabled", free)) == 2
     assert standby.note("disabled", free) == ""
 
-    standby.stop_scheduler()
+    standby.stop("scheduler")
     standby.start_scheduler()
     stopped = standby.trigger("disabled")
     wait_until(lambda: standby.note("disabled", stopped), f"{stopped} is closed in {standby}")
@@ -271,7 +271,7 @@ def test_before_init_everything_is_held(pair: Pair) -> None:
     pair.reset()
     for airflow in pair.airflows.values():
         airflow.unpause("held")
-        airflow.stop_scheduler()
+        airflow.stop("scheduler")
     pair.delete_items("")
     for airflow in pair.airflows.values():
         airflow.start_scheduler()

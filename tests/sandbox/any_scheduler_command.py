@@ -1,0 +1,24 @@
+"""``mwaa-dr`` as it would be if one scheduler of a region could speak for all: the control of test_two_schedulers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from airflow_provider_mwaa_dr.cli import application
+from airflow_provider_mwaa_dr.core import failover
+from airflow_provider_mwaa_dr.core.ports import AgentStatus
+
+
+def main() -> int:
+    """Return the command's exit code."""
+
+    def has_acknowledged(agents: Sequence[AgentStatus], version: int) -> bool:
+        return any(agent.version >= version for agent in agents)
+
+    failover.has_acknowledged = has_acknowledged
+    return application.main(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""CeleryExecutor over SQS, as MWAA runs it: what is under way in the broker when the role moves."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+import pytest
+
+from airflow_provider_mwaa_dr.sandbox import process
+from tests.sandbox.failovers import REASON, ChainRun, fail_over, make_steady, mwaa_dr, start
+from tests.sandbox.harness import CELERY, CELERY_OF_AIRFLOW_2, Airflow, Pair, on, wait_until
+
+pytestmark = pytest.mark.sandbox
+
+
+def in_the_broker(airflow: Airflow) -> ChainRun:
+    """Start a run whose first task waits in the queue, since neither worker nor scheduler are there any more."""
+    airflow.stop("worker")
+    began = datetime.now(tz=timezone.utc)
+    # The dead one's last question stays with the queue for a while, and would take the message along.
+    wait_until(lambda: airflow.messages("ReceiveMessage", since=began), f"no worker of {airflow.name} asks any more")
+    run = start(airflow)
+    wait_until(lambda: airflow.messages("SendMessage", since=began), f"{run.run_id} is in the broker")
+    wait_until(lambda: airflow.task_states(run.dag_id, run.run_id)["first"] == "queued", f"{run.run_id} is queued")
+    airflow.stop("scheduler")
+    return run
+
+
+def deliver(airflow: Airflow) -> None:
+    """Start the worker, and return once it has dealt with the message that waits."""
+    began = datetime.now(tz=timezone.utc)
+    airflow.start_worker()
+    wait_until(lambda: airflow.messages("DeleteMessage", since=began), f"the worker of {airflow.name} is done")
+
+
+def ends(run: ChainRun) -> int:
+    """Return how often the first task's body came to its end."""
+    return sum(line.kind == "end_of_body" for line in run.airflow.called(run.dag_id, run.run_id))
+
+
+@on(CELERY, CELERY_OF_AIRFLOW_2)
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_task_in_the_broker_does_not_execute_after_the_role_moved(pair: Pair, moves: bool) -> None:
+    """The gate let it through, its scheduler is gone, so the fence alone is left; if nothing moves, it executes."""
+    make_steady(pair)
+    old, new = pair.active, pair.standby
+    new.unpause("fo_chain")
+    run = in_the_broker(old)
+    if moves:
+        fail_over(pair, new.name, "--mode", "forced")
+        start(new).wait_until_it_executed()
+    deliver(old)
+    assert run.bodies() == ([] if moves else ["first"])
+    old.start_scheduler()
+    run.wait_until_it_is("failed" if moves else "success")
+    assert len(run.bodies()) == (0 if moves else 3)
+    assert run.bodies(new) == []
+    pair.wait_until_settled()
+
+
+@on(CELERY, CELERY_OF_AIRFLOW_2)
+def test_a_graceful_failover_drains_the_workers(pair: Pair) -> None:
+    """It waits for a task body in a worker; whatever was begun ends in its region, once, and the other goes on."""
+    make_steady(pair)
+    source, target = pair.active, pair.standby
+    runs = [start(source, waits=True) for _ in range(3)]
+    with mwaa_dr(pair, "failover", target.name, *REASON, drain_s=120) as failover:
+        failover.wait_until_it_says("3 runs in flight")
+        for run in runs:
+            run.let_go()
+        record = failover.document()
+    assert (record["outcome"], record["mode"]) == ("completed", "graceful")
+    for run in runs:
+        run.wait_until_it_executed()
+        assert ends(run) == 1
+        assert run.bodies(target) == []
+    start(target).wait_until_it_executed()
+    late = start(source)
+    late.wait_until_it_is("failed")
+    assert late.bodies() == []
+
+
+@on(CELERY)
+def test_a_killed_region_leaves_no_worker_behind(pair: Pair) -> None:
+    """Killed while a task body executes, it writes nothing more; revived, its worker works, as a standby's."""
+    make_steady(pair)
+    lost, other = pair.active, pair.standby
+    run = start(lost, waits=True)
+    sessions = [lost.session(component) for component in ("scheduler", "worker")]
+    pair.sandbox.kill(lost.name)
+    assert not any(map(process.members, sessions))
+    run.let_go()
+    record = fail_over(pair, other.name, "--mode", "forced")
+    assert record["mode"] == "forced"
+    start(other).wait_until_it_executed()
+    assert ends(run) == 0
+
+    pair.sandbox.revive(lost.name)
+    pair.wait_until_settled()
+    run.wait_until_it_is("failed")
+    assert run.bodies() == ["first"]
+    back = fail_over(pair, lost.name)
+    assert back["mode"] == "graceful"
+    start(lost).wait_until_it_executed()

@@ -1,0 +1,113 @@
+"""Two schedulers in each region, as MWAA has them: a failover needs the word of both."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_mwaa_dr.core.state import Phase
+from tests.sandbox.failovers import REASON, Command, command, make_steady, mwaa_dr, start
+from tests.sandbox.harness import Airflow, Pair, Shape, on, wait_until
+
+pytestmark = pytest.mark.sandbox
+
+# The lease is not what ends the wait here.
+TWO = Shape(version="3.3.1", name="two-3.3.1", schedulers=2, dr=(("lease_s", "120"),))
+SECOND = "scheduler-2"
+WAITS = {"drain": "to acknowledge version", "adopt": "schedulers know epoch"}
+AT_WORK = 5
+"""Tasks that execute at once; one scheduler alone executes four (``[core] parallelism`` is counted for each)."""
+
+
+@pytest.fixture
+def regions(pair: Pair) -> tuple[Airflow, Airflow]:
+    """The active region and the standby, in which every scheduler has its agent."""
+    make_steady(pair)
+    wait_until(
+        lambda: all(region["schedulers"] == 2 for region in pair.status()["regions"].values()),
+        "each region has two schedulers with an agent",
+    )
+    return pair.active, pair.standby
+
+
+def knowing(pair: Pair, region: Airflow, version: int) -> int:
+    """Return how many schedulers of a region have seen *version* of the state, or a later one."""
+    return sum(agent.version >= version for agent in pair.table.agents(region.name))
+
+
+@contextmanager
+def any_scheduler(pair: Pair, *words: str) -> Iterator[Command]:
+    """Yield a started ``mwaa-dr`` that takes one scheduler's word for all."""
+    program = str(Path(__file__).with_name("any_scheduler_command.py"))
+    with command(Path(sys.executable), (program, *words), pair.variables) as started:
+        yield started
+
+
+@on(TWO)
+def test_the_drain_waits_for_what_both_schedulers_execute(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
+    """More tasks than one scheduler has room for are under way: the last one, wherever it is, holds the failover."""
+    source, target = regions
+    runs = [start(source, waits=True) for _ in range(AT_WORK)]
+    with mwaa_dr(pair, "failover", target.name, *REASON, drain_s=120) as failover:
+        for left in range(AT_WORK, 0, -1):
+            failover.wait_until_it_says(f"{left} runs in flight")
+            assert pair.state().active_region == source.name
+            runs[left - 1].let_go()
+        record = failover.document()
+    drain = next(step for step in record["steps"] if step["name"] == "drain")
+    assert drain["detail"] == "acknowledged by every scheduler; nothing in flight"
+    for run in runs:
+        run.wait_until_it_executed()
+        assert run.bodies(target) == []
+
+    after, closed = [start(target) for _ in range(AT_WORK)], [start(source) for _ in range(AT_WORK)]
+    for run in after:
+        run.wait_until_it_executed()
+    for run in closed:
+        run.wait_until_it_is("failed")
+        assert run.bodies() == []
+
+
+@on(TWO)
+@pytest.mark.parametrize("step", ["drain", "adopt"])
+def test_a_scheduler_that_knows_nothing_yet_holds_the_failover(
+    pair: Pair, regions: tuple[Airflow, Airflow], step: str
+) -> None:
+    """One of the source's, or of the target's, is frozen: the other one's word is not enough; thawed, all goes on."""
+    source, target = regions
+    region = source if step == "drain" else target
+    with ExitStack() as frozen, ExitStack() as started:
+        if step == "drain":
+            frozen.enter_context(region.frozen(SECOND))
+        failover = started.enter_context(mwaa_dr(pair, "failover", target.name, *REASON))
+        if step == "adopt":  # a target with a scheduler that does not beat is not ready
+            failover.wait_until_it_says("is ready")
+            frozen.enter_context(region.frozen(SECOND))
+        failover.wait_until_it_says(WAITS[step])
+        version = pair.state().version
+        wait_until(lambda: knowing(pair, region, version) == 1, f"one scheduler of {region.name} knows the state")
+        seen = pair.state().version
+        wait_until(lambda: pair.state().version > seen, "the failover has looked again and shows a sign of life")
+        assert pair.state().phase is (Phase.DRAINING if step == "drain" else Phase.PROMOTING)
+        assert knowing(pair, region, version) == 1
+        frozen.close()
+        record = failover.document()
+    details = {found["name"]: found["detail"] for found in record["steps"]}
+    assert details["drain"] == "acknowledged by every scheduler; nothing in flight"
+    assert details["adopt"] == f"all schedulers of {target.name} know epoch {record['epoch']}"
+    start(target).wait_until_it_executed()
+
+
+@on(TWO)
+def test_a_failover_that_takes_one_word_for_all_is_found_out(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
+    """The control: a copy that does is at its end while a scheduler of the source has not heard of the failover."""
+    source, target = regions
+    before = pair.state()
+    with source.frozen(SECOND), any_scheduler(pair, "failover", target.name, *REASON) as failover:
+        assert failover.document()["outcome"] == "completed"
+        agents = pair.table.agents(source.name)
+    assert min(agent.version for agent in agents) <= before.version < pair.state().version

@@ -201,7 +201,8 @@ def test_the_operator_goes_on_with_the_plan_of_a_killed_command(pair: Pair, regi
         airflow({"bin": source.bin, "env": source.variables}, *operator_words(conf), **same_dags) as in_source,
     ):
         assert in_source.wait() != 0
-        assert f"in {source.name}, the region being left" in in_source.stdout + in_source.stderr
+        refused = in_source.stdout + in_source.stderr
+        assert f"in {source.name}, the region being left" in refused, refused
         assert operator.wait() == 0, operator.stdout + operator.stderr
         said = operator.stdout + operator.stderr
     assert f"took over plan {plan['id']}" in said

@@ -237,9 +237,12 @@ class InMemoryStateStore:
             return self._table.snapshots.get(region)
 
     def put_record(self, record: FailoverRecord) -> None:
-        """Write, or overwrite, what a failover has done so far."""
+        """Write what a failover has done so far; one that has ended stays ended, whatever arrives late."""
         with self._reach("put_record"):
-            self._table.records[record.id] = record
+            stored = self._table.records.get(record.id)
+            order = ("open", "aborted", "completed")
+            if stored is None or order.index(record.outcome) >= order.index(stored.outcome):
+                self._table.records[record.id] = record
 
     def get_record(self, record_id: str) -> FailoverRecord | None:
         """Return one record."""

@@ -332,8 +332,21 @@ class DynamoDBStateStore:
     # Records.
 
     def put_record(self, record: FailoverRecord) -> None:
-        """Write, or overwrite, what a failover has done so far."""
-        self._put(items.record_to_item(record), "write a failover's record")
+        """Write what a failover has done so far; one that has ended stays ended, whatever arrives late."""
+        item = items.record_to_item(record)
+        if record.outcome == "completed":
+            self._put(item, "write a failover's record")
+            return
+        replaceable, value = ("= :it", "open") if record.outcome == "open" else ("<> :it", "completed")
+        self._ask_on_condition(
+            lambda client: client.put_item(
+                TableName=self.table,
+                Item=item,
+                ConditionExpression=f"attribute_not_exists(outcome) OR outcome {replaceable}",
+                ExpressionAttributeValues={":it": {"S": value}},
+            ),
+            "write a failover's record",
+        )
 
     def get_record(self, record_id: str) -> FailoverRecord | None:
         """Return one record."""

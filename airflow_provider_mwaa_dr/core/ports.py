@@ -197,7 +197,12 @@ class StateStore(Protocol):
         """Return the region's last snapshot."""
 
     def put_record(self, record: FailoverRecord) -> None:
-        """Write, or overwrite, what a failover has done so far."""
+        """
+        Write, or overwrite, what a failover has done so far.
+
+        An open record takes the place of no ended one, and an aborted one of no completed one: an engine that lost its
+        plan may have a write under way for long, and what a record lists as not unpaused is part of the wanted set.
+        """
 
     def get_record(self, record_id: str) -> FailoverRecord | None:
         """Return one record."""

@@ -291,3 +291,25 @@ def test_phase_survives_as_what_it_is(store: StateStore) -> None:
     """A phase read from the table is the member, so that comparisons by identity hold."""
     store.write(claim(FIRST, PLAN, at=AT), expected_version=None)
     assert store.read().phase is Phase.DRAINING
+
+
+@pytest.mark.parametrize(
+    ("stored", "late", "stays"),
+    [
+        ("open", "open", "late"),
+        ("open", "aborted", "late"),
+        ("aborted", "open", "stored"),
+        ("aborted", "completed", "late"),
+        ("completed", "open", "stored"),
+        ("completed", "aborted", "stored"),
+        ("completed", "completed", "late"),
+    ],
+)
+def test_a_record_that_has_ended_stays_ended(store: StateStore, stored: str, late: str, stays: str) -> None:
+    """An engine that was suspended in the middle of a write cannot open again what another one has completed."""
+    record = FailoverRecord.of(PLAN, epoch=1)
+    store.put_record(replace(record, outcome=stored, not_unpaused=("a",)))
+    store.put_record(replace(record, outcome=late))
+    found = store.get_record(record.id)
+    assert found is not None
+    assert (found.outcome, found.not_unpaused) == ((stored, ("a",)) if stays == "stored" else (late, ()))

@@ -52,6 +52,8 @@ class Plan:
     :param owner: the process that acts on it; only this one takes steps.
     :param beat: grows while the owner lives; a follower takes over when it stands still on the follower's own clock.
     :param set_id: the recorded wanted set; None until it is recorded, never changed afterwards.
+    :param stopping: runs that outlasted the drain are being stopped: one that fails from now on was interrupted.
+    :param drained: nothing is in flight in the source any more, and nothing can start: its ledger may say its last.
     :param replaced: the unfinished plan that this one superseded, with its phase; cancelling goes back to it.
     """
 
@@ -66,6 +68,8 @@ class Plan:
     beat: int = 0
     set_id: str | None = None
     stop_running: bool = False
+    stopping: bool = False
+    drained: bool = False
     replaced: tuple[Phase, Plan] | None = None
 
     @property
@@ -143,7 +147,14 @@ def supersede(state: DRState, plan: Plan, *, at: datetime) -> DRState:
     return _next(
         state,
         phase=Phase.DRAINING,
-        plan=replace(plan, source=state.active_region, set_id=open_plan.set_id, replaced=(state.phase, open_plan)),
+        plan=replace(
+            plan,
+            source=state.active_region,
+            set_id=open_plan.set_id,
+            # What the plan before had begun to stop may show only now; the role has moved on if it had promoted.
+            stopping=open_plan.stopping and state.phase is Phase.DRAINING,
+            replaced=(state.phase, open_plan),
+        ),
         by=plan.by,
         at=at,
     )
@@ -184,6 +195,7 @@ def cancel(state: DRState, *, plan_id: str, by: str, owner: str, reason: str, at
         reason=reason,
         started_at=at,
         beat=0,
+        drained=False,
         replaced=None,
     )
     return _next(state, phase=Phase.RESUMING, plan=back, by=by, at=at)
@@ -195,6 +207,22 @@ def record_set(state: DRState, set_id: str, *, at: datetime) -> DRState:
     if plan.set_id is not None:
         return state
     return _next(state, phase=state.phase, plan=replace(plan, set_id=set_id), by=plan.by, at=at)
+
+
+def stop_runs(state: DRState, *, at: datetime) -> DRState:
+    """Return the state that announces that runs are being stopped, before the first one is."""
+    plan = _open_plan(state)
+    if plan.stopping:
+        return state
+    return _next(state, phase=state.phase, plan=replace(plan, stopping=True), by=plan.by, at=at)
+
+
+def drained(state: DRState, *, at: datetime) -> DRState:
+    """Return the state that says that nothing is in flight in the source any more."""
+    plan = _open_plan(state)
+    if plan.drained:
+        return state
+    return _next(state, phase=state.phase, plan=replace(plan, drained=True), by=plan.by, at=at)
 
 
 def turn_forced(state: DRState, *, at: datetime) -> DRState:

@@ -37,7 +37,7 @@ from airflow_provider_mwaa_dr.sandbox.home import REGIONS
 from airflow_provider_mwaa_dr.sandbox.preparation import example_dags
 from airflow_provider_mwaa_dr.sandbox.report import Attempt, Line, Report, Step
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
-from airflow_provider_mwaa_dr.sandbox.state_table import StateTable
+from airflow_provider_mwaa_dr.sandbox.tables import Tables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +145,7 @@ class Drill:
             shutil.copytree(LOAD, folder, dirs_exist_ok=True)
             shutil.copy(example_dags() / f"{TEST_DAG}.py", folder)
             description = self._sandbox.up(dags=Path(folder))
-        table = StateTable(description["env"])
+        table = Tables(description["env"])
         before = table.store.read()
         regions = {name: _Region(name=name, described=part) for name, part in description["regions"].items()}
         source = regions[before.active_region]

@@ -39,7 +39,7 @@ from airflow_provider_mwaa_dr.sandbox.home import (
 from airflow_provider_mwaa_dr.sandbox.postgres import Postgres
 from airflow_provider_mwaa_dr.sandbox.preparation import Preparation, environment
 from airflow_provider_mwaa_dr.sandbox.process import Session
-from airflow_provider_mwaa_dr.sandbox.state_table import StateTable
+from airflow_provider_mwaa_dr.sandbox.tables import Tables
 
 AWS = "aws"
 AWS_SERVER = "aws-server"
@@ -117,7 +117,7 @@ class Sandbox:
             self._await_aws()
             if started_aws:
                 self.say(f"AWS is up on port {blueprint.callers[CONTROL]} (control)")
-            self._state_table(blueprint).ensure(active=ACTIVE, saved=self._saved_table, say=self.say)
+            self._tables(blueprint).ensure(active=ACTIVE, saved=self._saved_tables, say=self.say)
             prepare.folders(blueprint, dags=dags)
             for region in REGIONS:
                 if not self._living_sessions(region):
@@ -455,11 +455,11 @@ class Sandbox:
                 self.postgres.stop()
             raise
 
-    def _state_table(self, blueprint: Blueprint) -> StateTable:
-        return StateTable(airflow_settings.driver_variables(blueprint))
+    def _tables(self, blueprint: Blueprint) -> Tables:
+        return Tables(airflow_settings.driver_variables(blueprint))
 
     @property
-    def _saved_table(self) -> Path:
+    def _saved_tables(self) -> Path:
         return self.home.path / "aws" / "state-table.json"
 
     def _stop_all(self) -> bool:
@@ -473,7 +473,7 @@ class Sandbox:
         )
         if self._aws_lives():
             with suppress(BotoCoreError, ClientError):  # never up, or a fault: then the next start begins anew
-                self._state_table(self.home.blueprint()).save(self._saved_table)
+                self._tables(self.home.blueprint()).save(self._saved_tables)
         process.end(owners.get(AWS, {}).values(), grace_s=2)
         for owner in owners:
             self.home.forget(owner)
@@ -513,7 +513,7 @@ class Sandbox:
 
     def _describe(self, blueprint: Blueprint) -> Mapping[str, Any]:
         """Write ``sandbox.json``, the contract with other programs, and return its content."""
-        active = self._state_table(blueprint).active_region() if self._aws_lives() else None
+        active = self._tables(blueprint).active_region() if self._aws_lives() else None
         content = sandbox_json(self.home, blueprint, self.postgres, active_region=active)
         write_private_json(self.home.sandbox_json, content)
         return content

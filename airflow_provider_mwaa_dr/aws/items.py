@@ -178,7 +178,7 @@ def _plan_to_values(plan: Plan) -> dict[str, Any]:
         "started_at": plan.started_at,
         "set_id": plan.set_id,
         "stop_running": plan.stop_running,
-        "stopping": plan.stopping,
+        "stopped": plan.stopped,
         "drained": plan.drained,
         "replaced": {"phase": replaced[0], "plan": _plan_to_values(replaced[1])} if replaced is not None else None,
     }
@@ -198,7 +198,7 @@ def _plan_from_values(values: Mapping[str, Any]) -> Plan:
         started_at=to_time(values["started_at"]),
         set_id=values.get("set_id"),
         stop_running=bool(values.get("stop_running")),
-        stopping=bool(values.get("stopping")),
+        stopped=values.get("stopped"),
         drained=bool(values.get("drained")),
         replaced=(Phase(replaced["phase"]), _plan_from_values(replaced["plan"])) if replaced else None,
     )

@@ -164,6 +164,7 @@ class Bookkeeper:
         self._stuck: dict[RunKey, str] = {}
         self._stuck_at = clock.monotonic()
         self._dags_due_at = 0.0
+        self._stopped_set: tuple[str, frozenset[str]] | None = None
 
     # -- what others may know ----------------------------------------------------------------------------------------
 
@@ -248,7 +249,13 @@ class Bookkeeper:
             newest = self._db.newest_run()
             self._append(epoch, first_id=newest, newest_id=newest)
 
-    def tell(self, state: DRState, *, read_state: Callable[[], DRState | None]) -> None:
+    def tell(
+        self,
+        state: DRState,
+        *,
+        read_state: Callable[[], DRState | None],
+        read_stopped: Callable[[str], Collection[str]],
+    ) -> None:
         """
         Tell what has changed in the database since the last time.
 
@@ -257,6 +264,7 @@ class Bookkeeper:
 
         :param state: the view that the gate acts on, from before the rows are read.
         :param read_state: reads the state anew; called only when there is something to tell.
+        :param read_stopped: returns the runs that a plan has recorded as stopped, ``DAG_ID RUN_ID`` each.
         """
         started = self._clock.monotonic()
         own = self._load()
@@ -276,11 +284,11 @@ class Bookkeeper:
             now = read_state()
             if now is None or now.active_region != self._region or now.epoch != epoch:
                 return
-            is_stopping = now.plan is not None and now.plan.stopping
+            stopped = self._stopped(now, read_stopped)
             told = [
                 run
                 for key in sorted(keys)
-                if (run := self._tell_of(own, key, rows.get(key), epoch=epoch, is_stopping=is_stopping)) is not None
+                if (run := self._tell_of(own, key, rows.get(key), epoch=epoch, stopped=stopped)) is not None
             ]
             told += [_to_run(row, RunStatus(row.state), epoch=epoch) for row in histories if row.key not in rows]
             if told or dag_ids or final or newest - own.newest_id >= _OVERLAP // 2:
@@ -289,6 +297,15 @@ class Bookkeeper:
             # What ended and has left the window of the look is never asked for again.
             self._told = {key: status for key, status in self._told.items() if key in states or key in own.runs}
         self._told_at = started
+
+    def _stopped(self, state: DRState, read_stopped: Callable[[str], Collection[str]]) -> Collection[str]:
+        """Return the runs that the open plan is stopping; a recorded set does not change, so it is read once."""
+        set_id = state.plan.stopped if state.plan is not None else None
+        if set_id is None:
+            return ()
+        if self._stopped_set is None or self._stopped_set[0] != set_id:
+            self._stopped_set = set_id, frozenset(read_stopped(set_id))
+        return self._stopped_set[1]
 
     def _new_dags(self, own: Replica, *, force: bool) -> tuple[list[str], Sequence[RunRow]]:
         """Return DAGs that the ledger has not heard of, and the history of those that no region has told of."""
@@ -301,7 +318,7 @@ class Bookkeeper:
         return dag_ids, self._db.last_finished(unknown) if unknown else ()
 
     def _tell_of(
-        self, own: Replica, key: RunKey, row: RunRow | None, *, epoch: int, is_stopping: bool
+        self, own: Replica, key: RunKey, row: RunRow | None, *, epoch: int, stopped: Collection[str]
     ) -> LedgerRun | None:
         """Return what is to be said of one run whose row may have changed; None when that is nothing."""
         known = own.runs.get(key)
@@ -322,7 +339,7 @@ class Bookkeeper:
         elif row.id <= own.first_id or row.run_type != "scheduled":
             return None  # nobody waits for it, and it is no interval
         status = RunStatus.SUCCESS if row.state == "success" else RunStatus.FAILED
-        if is_stopping and status is RunStatus.FAILED:
+        if f"{row.dag_id} {row.run_id}" in stopped:
             status = RunStatus.INTERRUPTED
         return replace(_to_run(row, status, epoch=epoch), taken_at=taken_at)
 

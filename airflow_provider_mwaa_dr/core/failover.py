@@ -569,8 +569,8 @@ class FailoverEngine:
 
     def _stop(self, plan: Plan, source: Environment, runs: Sequence[RunInfo], exempt: Collection[str]) -> None:
         """Stop *runs* and wait until no task instance of the source executes; a mark alone leaves it at work."""
-        # Said before it is done: the ledger takes none of them for a run that failed by itself.
-        self._write(plan.id, Phase.DRAINING, lambda row: transitions.stop_runs(row, at=self._clock.now()))
+        # Said before it is done: the ledger takes none of them for a run that ended by itself.
+        self._record_stopped(plan, runs)
         for run in runs:
             self._ask(plan, partial(source.stop_run, run))
         deadline = self._clock.monotonic() + self._timing.stop_s
@@ -582,6 +582,19 @@ class FailoverEngine:
                 )
             self._progress(f"stopped {len(runs)} runs; {len(left)} still executing: {_some(left)}")
             self._wait(plan.id, self._timing.poll_s)
+
+    def _record_stopped(self, plan: Plan, runs: Sequence[RunInfo]) -> None:
+        stopped = {str(run) for run in runs}
+        known_id = _plan(self._mine(plan.id)).stopped
+        if known_id is not None:
+            known = self._table(lambda: self._store.get_set(known_id))
+            stopped |= set(known.dag_ids) if known is not None else set()
+        set_id = f"{plan.id}-stopped-{len(stopped)}"
+        stopped_runs = DagSet(
+            id=set_id, region=plan.source, recorded_at=self._clock.now(), dag_ids=tuple(sorted(stopped))
+        )
+        self._table(lambda: self._store.put_set(stopped_runs))
+        self._write(plan.id, Phase.DRAINING, lambda row: transitions.stop_runs(row, set_id, at=self._clock.now()))
 
     def _pause_source(self, plan: Plan, source: Environment) -> None:
         with self._timed("pause"):

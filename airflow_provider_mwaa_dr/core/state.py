@@ -52,7 +52,8 @@ class Plan:
     :param owner: the process that acts on it; only this one takes steps.
     :param beat: grows while the owner lives; a follower takes over when it stands still on the follower's own clock.
     :param set_id: the recorded wanted set; None until it is recorded, never changed afterwards.
-    :param stopping: runs that outlasted the drain are being stopped: one that fails from now on was interrupted.
+    :param stopped: the recorded set of runs that outlasted the drain and are being stopped; each counts as interrupted,
+        however it ends.
     :param drained: nothing is in flight in the source any more, and nothing can start: its ledger may say its last.
     :param replaced: the unfinished plan that this one superseded, with its phase; cancelling goes back to it.
     """
@@ -68,7 +69,7 @@ class Plan:
     beat: int = 0
     set_id: str | None = None
     stop_running: bool = False
-    stopping: bool = False
+    stopped: str | None = None
     drained: bool = False
     replaced: tuple[Phase, Plan] | None = None
 
@@ -152,7 +153,7 @@ def supersede(state: DRState, plan: Plan, *, at: datetime) -> DRState:
             source=state.active_region,
             set_id=open_plan.set_id,
             # What the plan before had begun to stop may show only now; the role has moved on if it had promoted.
-            stopping=open_plan.stopping and state.phase is Phase.DRAINING,
+            stopped=open_plan.stopped if state.phase is Phase.DRAINING else None,
             replaced=(state.phase, open_plan),
         ),
         by=plan.by,
@@ -209,12 +210,10 @@ def record_set(state: DRState, set_id: str, *, at: datetime) -> DRState:
     return _next(state, phase=state.phase, plan=replace(plan, set_id=set_id), by=plan.by, at=at)
 
 
-def stop_runs(state: DRState, *, at: datetime) -> DRState:
-    """Return the state that announces that runs are being stopped, before the first one is."""
+def stop_runs(state: DRState, set_id: str, *, at: datetime) -> DRState:
+    """Return the state that announces which runs are being stopped, before the first one is."""
     plan = _open_plan(state)
-    if plan.stopping:
-        return state
-    return _next(state, phase=state.phase, plan=replace(plan, stopping=True), by=plan.by, at=at)
+    return _next(state, phase=state.phase, plan=replace(plan, stopped=set_id), by=plan.by, at=at)
 
 
 def drained(state: DRState, *, at: datetime) -> DRState:

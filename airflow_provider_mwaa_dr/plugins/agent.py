@@ -353,13 +353,23 @@ class AgentLoop:
                 return
             if state.phase is not Phase.PROMOTING:
                 books.begin(state.epoch)
-            books.tell(state, read_state=lambda: self._store.observe(self._region).state)
+            books.tell(
+                state,
+                read_state=lambda: self._store.observe(self._region).state,
+                read_stopped=self._read_stopped,
+            )
             books.settle()
             if state.phase in {Phase.STEADY, Phase.RESUMING}:
                 books.resume(epoch=state.epoch)
 
         with contextlib.suppress(StateError):
             self._with_ledger(keep, None)
+
+    def _read_stopped(self, set_id: str) -> tuple[str, ...]:
+        recorded = self._store.get_set(set_id)
+        if recorded is None:
+            raise StateUnreachableError(f"The set {set_id} of stopped runs is not there.", advice="It will be.")
+        return recorded.dag_ids
 
     def _pause_all(self, state: DRState) -> None:
         paused = self._db.pause_all()

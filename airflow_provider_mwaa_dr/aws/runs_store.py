@@ -127,6 +127,7 @@ class DynamoDBRunsStore:
             "newest_id": {"N": str(picture.newest_id)},
             **({"epoch": {"N": str(picture.epoch)}} if picture.epoch is not None else {}),
             **({"final": {"S": picture.final}} if picture.final is not None else {}),
+            **({"settled": {"N": str(picture.settled)}} if picture.settled is not None else {}),
         }
         before = self._manifest(pk, region)
         landed = self._replicas.ask_on_condition(
@@ -229,6 +230,7 @@ def _picture_from_items(manifest: items.Item, pages: Iterable[items.Item]) -> Re
         newest_id=int(manifest["newest_id"]["N"]),
         epoch=int(manifest["epoch"]["N"]) if "epoch" in manifest else None,
         final=manifest["final"]["S"] if "final" in manifest else None,
+        settled=int(manifest["settled"]["N"]) if "settled" in manifest else None,
     )
     for page in pages:
         for line in gzip.decompress(_body(page)).decode().splitlines():
@@ -265,6 +267,7 @@ def _entry_to_json(entry: LogEntry) -> dict[str, Any]:
             "runs": [_run_to_json(run) for run in entry.runs],
             "dag_ids": list(entry.dag_ids),
             "final": entry.final,
+            "settled": entry.settled,
         }
     )
 
@@ -279,6 +282,7 @@ def _entry_from_json(values: Mapping[str, Any]) -> LogEntry:
         runs=tuple(map(_run_from_json, values.get("runs", ()))),
         dag_ids=tuple(values.get("dag_ids", ())),
         final=values.get("final"),
+        settled=values.get("settled"),
     )
 
 
@@ -326,4 +330,4 @@ def _optional(at: datetime | None) -> str | None:
 
 
 def _without_nothing(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None and value != []}
+    return {name: value for name, value in values.items() if value is not None and value != [] and value is not False}

@@ -27,6 +27,7 @@ from airflow_provider_mwaa_dr.core.ledger import (
     due,
     finished_elsewhere,
     finished_intervals,
+    is_settled,
     no_longer_asked_for,
 )
 from airflow_provider_mwaa_dr.core.ports import Clock, RunsStore
@@ -52,6 +53,8 @@ _DAGS_EVERY_S = 30.0
 """Between two looks for DAGs that the ledger has not heard of; one whose first run is told is known by that."""
 _STUCK_EVERY_S = 30.0
 """Between two looks at whether what could not be started can be by now."""
+_KEPT = 20_000
+"""Ended runs that are remembered one by one while a region is away; of more than these, it may repeat some."""
 _SOME = 20
 """Of a list that may be long, as many go into a heartbeat."""
 _BATCH = 500
@@ -247,7 +250,13 @@ class Bookkeeper:
         own = self._load()
         if own.epoch != epoch:
             newest = self._db.newest_run()
-            self._append(epoch, first_id=newest, newest_id=newest)
+            self._append(epoch, first_id=newest, newest_id=newest, settled=epoch)
+
+    def settled(self, epoch: int) -> None:
+        """Say that everything has been told that this region had begun before *epoch*."""
+        own = self._load()
+        if own.number and own.settled != epoch:
+            self._append(own.epoch or 0, first_id=own.first_id, newest_id=own.newest_id, settled=epoch)
 
     def tell(
         self,
@@ -291,6 +300,7 @@ class Bookkeeper:
                 if (run := self._tell_of(own, key, rows.get(key), epoch=epoch, stopped=stopped)) is not None
             ]
             told += [_to_run(row, RunStatus(row.state), epoch=epoch) for row in histories if row.key not in rows]
+            told = self._kept(own, told, epoch=epoch)
             if told or dag_ids or final or newest - own.newest_id >= _OVERLAP // 2:
                 self._append(epoch, told, first_id=own.first_id, newest_id=newest, dag_ids=dag_ids, final=final)
             self._told.update({key: _status_of(row.state) for key, row in rows.items()})
@@ -317,6 +327,16 @@ class Bookkeeper:
         unknown = [dag_id for dag_id in dag_ids if not any(dag_id in other.heads for other in self._others.values())]
         return dag_ids, self._db.last_finished(unknown) if unknown else ()
 
+    def _kept(self, own: Replica, told: list[LedgerRun], *, epoch: int) -> list[LedgerRun]:
+        """Mark what ended as kept that another region has begun, too; or may have, and is away and cannot tell."""
+        others = self._others.values()
+        room = _KEPT - sum(run.has_ended for run in own.runs.values())
+        is_anybody_away = not all(is_settled(other, epoch) for other in others) and room > 0
+        return [
+            replace(run, kept=run.has_ended and (is_anybody_away or any(run.key in other.runs for other in others)))
+            for run in told
+        ]
+
     def _tell_of(
         self, own: Replica, key: RunKey, row: RunRow | None, *, epoch: int, stopped: Collection[str]
     ) -> LedgerRun | None:
@@ -333,11 +353,10 @@ class Bookkeeper:
                 return None
             return replace(_to_run(row, RunStatus.OPEN, epoch=epoch), taken_at=taken_at)
         if known is not None and known.is_due:
-            is_carried_out = taken_at is None or (row.queued_at is not None and row.queued_at >= taken_at)
-            if known.status is RunStatus.INTERRUPTED or not is_carried_out:
+            if known.status is RunStatus.INTERRUPTED or (key in self._not_carried_out and not _was_queued(row, known)):
                 return None  # resume goes on with it
-        elif row.id <= own.first_id or row.run_type != "scheduled":
-            return None  # nobody waits for it, and it is no interval
+        elif row.id <= own.first_id:
+            return None  # born under another epoch, and not open since: nobody waits for it
         status = RunStatus.SUCCESS if row.state == "success" else RunStatus.FAILED
         if f"{row.dag_id} {row.run_id}" in stopped:
             status = RunStatus.INTERRUPTED
@@ -457,8 +476,9 @@ class Bookkeeper:
             run, row = own.runs.get(key), rows.get(key)
             if run is None or run.status is not RunStatus.OPEN or run.taken_at is None:
                 continue
-            if row is None or not (row.is_open or (row.queued_at is not None and row.queued_at >= run.taken_at)):
+            if row is None or not _was_queued(row, run):
                 undone.append(run)
+        self._not_carried_out = {run.key for run in undone}
         return undone
 
     def _look_at_stuck(self, waiting: Mapping[RunKey, LedgerRun]) -> None:
@@ -479,8 +499,9 @@ class Bookkeeper:
         newest_id: int,
         dag_ids: Sequence[str] = (),
         final: str | None = None,
+        settled: int | None = None,
     ) -> None:
-        """Write the next entries; several when they are too long for one, of which only the last says ``final``."""
+        """Write the next entries; several when they are too long for one, of which the last says all the rest."""
         own = self._load()
         chunks = list(_chunks(runs, dag_ids)) or [((), ())]
         for position, (part, ids) in enumerate(chunks, start=1):
@@ -495,6 +516,7 @@ class Bookkeeper:
                 runs=part,
                 dag_ids=ids,
                 final=final if is_last else None,
+                settled=settled if is_last else None,
             )
             try:
                 self._runs.append(self._region, entry)
@@ -543,6 +565,11 @@ def _to_run(row: RunRow, status: RunStatus, *, epoch: int) -> LedgerRun:
         conf=conf,
         conf_lost=conf_lost,
     )
+
+
+def _was_queued(row: RunRow, run: LedgerRun) -> bool:
+    """Whether a run that was to be queued here has been, by what another process of this region left behind."""
+    return row.is_open or (row.queued_at is not None and run.taken_at is not None and row.queued_at >= run.taken_at)
 
 
 def _status_of(state: str) -> str:

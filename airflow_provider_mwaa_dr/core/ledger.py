@@ -48,6 +48,7 @@ class LedgerRun:
     :param epoch: of the region when it said so.
     :param taken_at: when the region took the run over from another one; the run's ``queued_at`` is never earlier once
         that has been carried out. None for a run that was born here.
+    :param kept: it ended while another region, which may have begun the same run and had not told of it, was away.
     :param tasks: task id, map index and state of each task instance, for DAGs whose next run looks at them.
     """
 
@@ -63,6 +64,7 @@ class LedgerRun:
     conf: str | None = None
     conf_lost: str | None = None
     taken_at: datetime | None = None
+    kept: bool = False
     tasks: tuple[tuple[str, int, str | None], ...] = ()
 
     @property
@@ -121,6 +123,7 @@ class LogEntry:
         this epoch; up to the newest all have been looked at.
     :param dag_ids: DAGs seen for the first time, which may have no run yet.
     :param final: the plan for which this is the last entry before the role moves: nothing is in flight any more.
+    :param settled: the epoch up to which everything has been told that this region had begun under earlier ones.
     """
 
     number: int
@@ -131,6 +134,7 @@ class LogEntry:
     runs: tuple[LedgerRun, ...] = ()
     dag_ids: tuple[str, ...] = ()
     final: str | None = None
+    settled: int | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -151,9 +155,10 @@ class Replica:
 
     :ivar number: of the last entry that was applied.
     :ivar epoch: the last one under which the region was active and said so; None before.
-    :ivar runs: what is due; and of the runs that were taken over from elsewhere, those that ended, until the other
-        regions have nothing due of them any more.
+    :ivar runs: what is due; and of the runs that were taken over from elsewhere, or may turn up there, those that
+        ended, until the other regions have nothing due of them any more.
     :ivar final: plan of the last final mark.
+    :ivar settled: the epoch up to which it has told of everything that it had begun before; None before.
     """
 
     number: int = 0
@@ -163,6 +168,7 @@ class Replica:
     runs: dict[RunKey, LedgerRun] = field(default_factory=dict)
     heads: dict[str, Head] = field(default_factory=dict)
     final: str | None = None
+    settled: int | None = None
 
     def apply(self, entries: Iterable[LogEntry]) -> Changes:
         """Take what follows without a gap, and return what changed; entries that are known already are passed over."""
@@ -175,6 +181,7 @@ class Replica:
             self.number, self.epoch = entry.number, entry.epoch
             self.first_id, self.newest_id = entry.first_id, entry.newest_id
             self.final = entry.final or self.final
+            self.settled = entry.settled if entry.settled is not None else self.settled
             for dag_id in entry.dag_ids:
                 if dag_id not in self.heads:
                     self.heads[dag_id] = Head(dag_id=dag_id)
@@ -184,7 +191,7 @@ class Replica:
         return changes
 
     def _take(self, run: LedgerRun, changes: Changes) -> None:
-        if run.is_due or (run.has_ended and run.taken_at is not None):
+        if run.is_due or (run.has_ended and (run.kept or run.taken_at is not None)):
             self.runs[run.key] = run
             changes.runs.add(run.key)
         elif self.runs.pop(run.key, None) is not None:
@@ -222,12 +229,18 @@ def finished_elsewhere(own: Replica, others: Collection[Replica]) -> list[Ledger
     ]
 
 
+def is_settled(other: Replica, epoch: int) -> bool:
+    """Whether a region has told of everything that it had begun before *epoch*; one that never told has nothing."""
+    return other.number == 0 or (other.settled is not None and other.settled >= epoch)
+
+
 def no_longer_asked_for(own: Replica, others: Collection[Replica]) -> list[LedgerRun]:
-    """Return the ended runs that *own* has kept for the others' sake, and of which none of them has anything due."""
+    """Return the ended runs that *own* has kept for the others' sake, and that none of them can ask for any more."""
     return [
         run
         for key, run in own.runs.items()
-        if run.has_ended and not any(key in other.runs and other.runs[key].is_due for other in others)
+        if run.has_ended
+        and all(is_settled(other, run.epoch) and not (key in other.runs and other.runs[key].is_due) for other in others)
     ]
 
 

@@ -249,7 +249,8 @@ def promote(state: DRState, *, at: datetime) -> DRState:
     if state.phase is not Phase.DRAINING:
         raise WrongPhaseError(f"Plan {plan.id} is {state.phase.value}; only a DRAINING one is promoted.")
     return replace(
-        _next(state, phase=Phase.PROMOTING, plan=plan, by=plan.by, at=at),
+        # What was stopped is told by now; under the new epoch the same runs go on, and may end.
+        _next(state, phase=Phase.PROMOTING, plan=replace(plan, stopped=None), by=plan.by, at=at),
         active_region=plan.target,
         epoch=state.epoch + 1,
         failover_count=state.failover_count + 1,

@@ -260,6 +260,8 @@ class AgentLoop:
             return False
         if is_active and not self._take_up(state):
             return False
+        if not is_active:
+            self._with_ledger(lambda books: books.settled(state.epoch), None)
         log.info("%s has settled its open runs for epoch %d (before: %s)", self._region, state.epoch, known)
         return True
 

@@ -25,6 +25,7 @@ RUN = LedgerRun(
     run_after=AT,
     conf='{"a": "\\u00e4\\n", "b": [1, null]}',
     taken_at=AT,
+    kept=True,
     tasks=(("extract", -1, "success"), ("load", 3, None)),
 )
 
@@ -39,6 +40,7 @@ def entry(number: int, *runs: LedgerRun, final: str | None = None) -> LogEntry:
         runs=runs,
         dag_ids=("orders", "new"),
         final=final,
+        settled=2 if final else None,
     )
 
 

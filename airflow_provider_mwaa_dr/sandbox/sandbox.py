@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -143,6 +144,23 @@ class Sandbox:
             self.home.forget(region)
             self.say(f"{region}: killed, its AWS is a black hole")
             return self._describe(blueprint)
+
+    def freeze(self, region: str) -> None:
+        """
+        Stop all of a region's Airflow where it stands, and black-hole its AWS: the machine that was thought dead.
+
+        :raises ConfigError: no such region, or no sandbox here.
+        """
+        self._region(self.home.blueprint(), region)
+        self.fault(region, ALL_SERVICES, FaultKind.BLACKHOLE.value)
+        process.signal_all(self.home.sessions().get(region, {}).values(), signal.SIGSTOP)
+        self.say(f"{region}: frozen, its AWS is a black hole")
+
+    def thaw(self, region: str) -> None:
+        """Let a frozen region go on as if nothing had been."""
+        process.signal_all(self.home.sessions().get(region, {}).values(), signal.SIGCONT)
+        self.fault(region, ALL_SERVICES, faults.NONE)
+        self.say(f"{region}: goes on where it stood")
 
     def revive(self, region: str) -> Mapping[str, Any]:
         """

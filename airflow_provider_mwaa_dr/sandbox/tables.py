@@ -12,6 +12,7 @@ from typing import Any
 from boto3.session import Session
 
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
+from airflow_provider_mwaa_dr.aws.runs_store import DynamoDBRunsStore
 from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core.config import DRConfig, environment_texts, parse_config
 from airflow_provider_mwaa_dr.core.initialization import initialize, plan_initialization
@@ -34,6 +35,9 @@ class Tables:
         self._session = _EndpointSession(variables)
         self.store = DynamoDBStateStore(
             self.config.state_table, self.config.replicas, clock=SystemClock(), session=self._session
+        )
+        self.runs = DynamoDBRunsStore(
+            self.config.runs_table, self.config.replicas, clock=SystemClock(), session=self._session
         )
 
     def ensure(self, *, active: str, saved: Path, say: Callable[[str], object]) -> None:

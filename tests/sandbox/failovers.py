@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -137,10 +137,6 @@ class ChainRun:
     def note(self) -> str:
         """Its note; empty when it has none."""
         return self.airflow.note(self.dag_id, self.run_id)
-
-    def at(self, airflow: Airflow) -> ChainRun:
-        """Return the same run as it is in another region."""
-        return replace(self, airflow=airflow)
 
     def let_go(self) -> None:
         """Let its first task go on."""

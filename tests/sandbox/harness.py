@@ -83,6 +83,8 @@ class Shape:
 
     :param name: of its folder; another name is another sandbox. Short: a socket's path must fit below it.
     :param dr: settings in ``[dr]`` that differ from the sandbox's own, as pairs.
+    :param ledger: whether it has a runs table. Without one nothing that happened in a region shows up in another, so
+        a task body that executes there has been let through, and not begun anew.
     """
 
     version: str
@@ -90,6 +92,7 @@ class Shape:
     executor: str = "LocalExecutor"
     schedulers: int = 1
     dr: tuple[tuple[str, str], ...] = ()
+    ledger: bool = False
 
     def __str__(self) -> str:
         return self.name or self.version
@@ -512,7 +515,7 @@ def opened(shape: Shape) -> Iterator[Pair]:
                 dags=DAGS,
                 executor=shape.executor,
                 schedulers=shape.schedulers,
-                dr=dict(shape.dr),
+                dr={**({} if shape.ledger else {"runs_table": ""}), **dict(shape.dr)},
             )
             yield Pair(shape, sandbox)
         finally:

@@ -124,28 +124,22 @@ def test_a_run_that_outlasts_the_drain_makes_the_failover_give_up(pair: Pair, re
 
 
 @on("3.3.1")
-def test_a_stopped_run_goes_on_in_the_new_region_and_nowhere_else(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
-    """With --stop-running it ends in its first body; there, nothing of it starts again, not even after a failback."""
+def test_a_stopped_run_never_goes_on(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
+    """With --stop-running it ends in its first body; nothing of it starts afterwards, not even after a failback."""
     source, target = regions
     run = start(source, waits=True)
     record = fail_over(pair, target.name, "--stop-running", drain_s=2)
     drained = next(step for step in record["steps"] if step["name"] == "drain")
     assert f"stopped fo_chain {run.run_id}" in drained["detail"]
     run.let_go()
-    elsewhere = run.at(target)
-    elsewhere.let_go()
-    elsewhere.wait_until_it_executed()
-    elsewhere.wait_until_it_is("success")
-    assert f"{NOTE_TOKEN} resumed" in elsewhere.note
-    run.wait_until_it_is("success")
-    assert f"{NOTE_TOKEN} the run went on, and ended, in another region" in run.note
     fail_over(pair, source.name)
 
     later = start(source)
     later.wait_until_it_executed()
+    assert run.state == "failed"
     assert run.bodies() == ["first"]
     assert [line.kind for line in source.lines("fo_chain", run.run_id)] == ["executed"]
-    assert elsewhere.bodies() == CHAIN
+    assert run.bodies(target) == []
 
 
 def wait_until_held(run: ChainRun, target: Airflow) -> None:
@@ -253,7 +247,7 @@ def test_status_history_pause_and_unpause_keep_their_contract(pair: Pair, region
         assert (found["role"], found["schedulers"], found["environment_status"]) == (role, 1, "AVAILABLE")
         assert found["agent_age_s"] is not None
         assert found["fence_ok"] is not False
-        assert (found["ledger_lag_s"] is not None) == (role == "active")
+        assert found["ledger_lag_s"] is None
     for record in said("history"):
         assert set(record) == RECORD_KEYS
         assert all(set(step) == {"name", "seconds", "detail"} for step in record["steps"])
@@ -277,7 +271,7 @@ def test_status_history_pause_and_unpause_keep_their_contract(pair: Pair, region
 def test_a_graceful_failover_with_a_dag_id_too_long_for_invoke_rest_api(
     pair: Pair, regions: tuple[Airflow, Airflow]
 ) -> None:
-    """Such a DAG is stopped, paused and unpaused like the others, through the web-token session; its run goes on."""
+    """Such a DAG is stopped, paused and unpaused like the others, through the web-token session."""
     source, target = regions
     source.unpause(LONG_ID)
     stopped = start(source, dag_id=LONG_ID, waits=True)
@@ -293,13 +287,10 @@ def test_a_graceful_failover_with_a_dag_id_too_long_for_invoke_rest_api(
         dags = region.dags()
         assert (dags[LONG_ID], dags["fo_chain"]) == (is_paused, is_paused)
     stopped.let_go()
-    elsewhere = stopped.at(target)
-    elsewhere.let_go()
     after = [start(target, dag_id=dag_id) for dag_id in (LONG_ID, "fo_chain")]
     for run in after:
         run.wait_until_it_executed()
     # Its state is no witness: on 2.10 the ending task writes "running" over "failed", and the run ends as a success.
     assert stopped.bodies() == ["first"]
     assert finishing.bodies() == CHAIN
-    elsewhere.wait_until_it_executed()
-    assert finishing.bodies(target) == []
+    assert stopped.bodies(target) == finishing.bodies(target) == []

@@ -94,7 +94,8 @@ HISTORY = "drill_history"
 ON_DEMAND = "drill_on_demand"
 PAUSED_BY_HAND = "drill_paused_by_hand"
 EVERY = timedelta(seconds=10)
-CATCHUP = {"drill_orders": EVERY, "drill_long": EVERY, HISTORY: EVERY}
+CATCHUP = {"drill_orders": 0, "drill_long": 2, HISTORY: 8}
+"""DAGs with catchup, and the second of each ten at which they are due; as in drill_dags."""
 BY_HAND_EVERY_S = 3.0
 PATIENCE_S = 240.0
 """For anything that takes a second or two on a machine with nothing else to do."""
@@ -223,8 +224,9 @@ class Drill:
         load = [*SCHEDULED, ON_DEMAND, TEST_DAG]
         if scenario.history:
             with self._step(f"give {HISTORY}, which begins two years ago, a history in {source.name}"):
-                self._write_history(source, start)
-                load.append(HISTORY)
+                self._write_history(source, start, 1000, [HISTORY])
+            load.append(HISTORY)
+        self._write_history(source, start, 1, sorted(SCHEDULED & CATCHUP.keys()))
         with self._step(f"run the load in {source.name}, the active region"):
             self._say(
                 f"  {', '.join(sorted(SCHEDULED))} are due every {EVERY.seconds} s; {PAUSED_BY_HAND} stays paused"
@@ -281,7 +283,7 @@ class Drill:
             enough = max(line.at for line in target.lines(self._started_at)) + 2 * EVERY
             self._until(lambda: target.lines(self._started_at)[-1].at >= enough, f"the load goes on in {target.name}")
         with self._step("wait for what is still due"):
-            counted = self._count(tables, regions, by_hand, moves, unreported)
+            counted = self._count(tables, regions, by_hand, moves, unreported, since=start)
         return self._judge(
             scenario,
             before=before,
@@ -315,17 +317,17 @@ class Drill:
         else:
             self._sandbox.fault(region, ALL_SERVICES, NONE)
 
-    def _write_history(self, region: _Region, start: datetime) -> None:
+    def _write_history(self, region: _Region, start: datetime, runs: int, dag_ids: Sequence[str]) -> None:
         """Let the region's own Airflow write finished runs up to the drill's start."""
         folder = Path(region.described["bin"])
+        dags = [f"{dag_id}={CATCHUP[dag_id]}" for dag_id in dag_ids]
         answer = subprocess.run(
-            [folder / "python", "-m", "airflow_provider_mwaa_dr.sandbox.history", HISTORY, start.isoformat()],
+            [folder / "python", "-m", "airflow_provider_mwaa_dr.sandbox.history", start.isoformat(), str(runs), *dags],
             env=airflow_settings.process_variables(region.described["env"], bin_folder=folder),
             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
         )  # fmt: skip
         if answer.returncode != 0:
-            raise DRError(f"The history of {HISTORY} could not be written: {answer.stderr[-800:]}")
-        self._say(f"  {answer.stdout.strip().splitlines()[-1]}")
+            raise DRError(f"The history of {', '.join(dag_ids)} could not be written: {answer.stderr[-800:]}")
 
     def _attempt(self, region: _Region, name: str, *, unpause: Collection[str]) -> Sequence[Attempt]:
         """
@@ -498,22 +500,29 @@ class Drill:
         by_hand: _ByHand,
         moves: Sequence[tuple[datetime, str]],
         unreported: int,
+        *,
+        since: datetime,
     ) -> Count:
-        """Count once nothing is missing any more, or will not come."""
+        """Count what was due in this drill, once nothing is missing any more, or will not come."""
         deadline = time.monotonic() + STILL_DUE_S
         until = datetime.now(timezone.utc)
         while True:
             counted = count(
-                [line for line in self._lines(regions) if line.interval_end is None or line.interval_end <= until],
-                every=CATCHUP,
+                [
+                    line
+                    for line in self._lines(regions)
+                    if line.interval_end is None or not line.is_scheduled or line.interval_end <= until
+                ],
+                every=dict.fromkeys(CATCHUP, EVERY),
                 without_catchup=SCHEDULED - CATCHUP.keys(),
                 accepted=by_hand.accepted.keys(),
                 told={
-                    region: [entry for entry in entries if entry.at <= until]
+                    region: [entry for entry in entries if self._started_at <= entry.at <= until]
                     for region, entries in self._told(tables).items()
                 },
                 moves=moves,
                 unreported=unreported,
+                since=since,
             )
             if not counted.lost or time.monotonic() > deadline:
                 return counted

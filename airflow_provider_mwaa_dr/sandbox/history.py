@@ -1,7 +1,8 @@
 """
-``python -m airflow_provider_mwaa_dr.sandbox.history DAG_ID START``: give a DAG of the drill a history.
+``python -m airflow_provider_mwaa_dr.sandbox.history START RUNS DAG_ID=OFFSET ...``: give DAGs of the drill a history.
 
-Runs in the environment of a region's own Airflow, which stores the runs as if it had executed them.
+Runs in the environment of a region's own Airflow, which stores the runs as if it had executed them. Without a first one
+a DAG with catchup would go on after what an earlier drill in the same sandbox has left.
 """
 
 from __future__ import annotations
@@ -12,14 +13,12 @@ from types import SimpleNamespace
 
 from airflow_provider_mwaa_dr.core.ledger import SCHEDULED, LedgerRun, RunStatus
 
-RUNS = 1000
 EVERY = timedelta(seconds=10)
-OFFSET = timedelta(seconds=8)
 
 
-def history(dag_id: str, *, start: datetime) -> list[LedgerRun]:
-    """Return finished runs, the last one ten seconds before *start*, as the DAG's cron trigger makes them."""
-    dates = [start + OFFSET - number * EVERY for number in range(RUNS, 0, -1)]
+def history(dag_id: str, *, start: datetime, runs: int, offset_s: int) -> list[LedgerRun]:
+    """Return so many finished runs, the last one just before *start*, as the DAG's cron trigger makes them."""
+    dates = [start + timedelta(seconds=offset_s) - number * EVERY for number in range(runs, 0, -1)]
     return [
         LedgerRun(
             dag_id=dag_id,
@@ -36,13 +35,14 @@ def history(dag_id: str, *, start: datetime) -> list[LedgerRun]:
     ]
 
 
-def main(dag_id: str, start: str) -> None:
-    """Write the history into the metadata database of the Airflow that this process belongs to."""
+def main(start: str, runs: str, *dags: str) -> None:
+    """Write histories into the metadata database of the Airflow that this process belongs to."""
     from airflow_provider_mwaa_dr.plugins.metadata_db import MetadataDb  # noqa: PLC0415
 
-    runs = history(dag_id, start=datetime.fromisoformat(start))
-    written = MetadataDb(SimpleNamespace(), exempt_dags=()).adopt(runs, "of the drill")
-    print(f"{written} runs of {dag_id} are in the history")
+    database = MetadataDb(SimpleNamespace(), exempt_dags=())
+    for dag_id, offset in (dag.split("=") for dag in dags):
+        past = history(dag_id, start=datetime.fromisoformat(start), runs=int(runs), offset_s=int(offset))
+        print(f"{database.adopt(past, 'of the drill')} runs of {dag_id} are in the history")
 
 
 if __name__ == "__main__":

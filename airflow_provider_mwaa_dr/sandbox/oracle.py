@@ -56,6 +56,7 @@ def count(
     told: Mapping[str, Sequence[LogEntry]] | None = None,
     moves: Sequence[tuple[datetime, str]] = (),
     unreported: int = 0,
+    since: datetime | None = None,
 ) -> Count:
     """
     Count runs.
@@ -66,7 +67,9 @@ def count(
     :param accepted: manual runs that an Airflow said it had taken.
     :param told: the ledger, by region.
     :param moves: when the role came to which region, oldest first.
+    :param since: intervals that ended earlier are not looked at.
     """
+    lines = [line for line in lines if not line.is_scheduled or _counts(line.interval_end, since)]
     told = told or {}
     ends: dict[Run, list[Line]] = defaultdict(list)
     for line in lines:
@@ -79,6 +82,7 @@ def count(
         for entry in entries
         for run in entry.runs
         if run.run_type == "scheduled" and run.dag_id in without_catchup and run.status is RunStatus.OPEN
+        if _counts(run.data_interval_end, since)
     }
     lost |= (created | set(accepted)) - ends.keys()
     return Count(
@@ -88,6 +92,10 @@ def count(
         repeated={" ".join(run): _reason(run, found, told, moves) for run, found in ends.items() if len(found) > 1},
         unreported=unreported,
     )
+
+
+def _counts(end: datetime | None, since: datetime | None) -> bool:
+    return since is None or end is None or end >= since
 
 
 def _missing_intervals(lines: Sequence[Line], every: Mapping[str, timedelta]) -> set[Run]:

@@ -88,6 +88,8 @@ SCENARIOS = {
         Scenario(name="storm", says="a DAG with two years of history", history=True),
     )
 }
+ALL = "all"
+"""The word for every scenario, one after the other."""
 LOAD = Path(__file__).parent / "drill_dags"
 SCHEDULED = frozenset({"drill_orders", "drill_billing", "drill_long"})
 HISTORY = "drill_history"
@@ -193,7 +195,9 @@ class Drill:
         """
         if scenario not in SCENARIOS:
             raise ConfigError(
-                f"There is no scenario {scenario}.", option="--scenario", advice=f"There is {', '.join(SCENARIOS)}."
+                f"There is no scenario {scenario}.",
+                option="--scenario",
+                advice=f"There is {', '.join(SCENARIOS)}; and {ALL}.",
             )
         ran_before = self._sandbox.is_up()
         try:
@@ -559,6 +563,33 @@ class Drill:
                     advice=f"The sandbox's logs are in {self._sandbox.home.path / 'logs'}.",
                 )
             time.sleep(0.5)
+
+
+def run_all(sandbox: Sandbox, *, folder: Path, keep: bool, say: Callable[[str], object]) -> dict[str, Any]:
+    """
+    Run every scenario in one sandbox, each with its report below *folder*, and return what ``report.json`` there says.
+
+    One that could not be carried out to its end has failed, and the next ones are run all the same.
+    """
+    ran_before = sandbox.is_up()
+    found: dict[str, dict[str, str]] = {}
+    try:
+        for name in SCENARIOS:
+            say(f"scenario {name}")
+            try:
+                outcome = Drill(sandbox, say=say).run(name, folder=folder / name, keep=True)
+                found[name] = {"verdict": outcome.verdict, "report": str(folder / name / "report.html")}
+            except DRError as error:
+                say(f"scenario {name} could not be carried out: {error}")
+                found[name] = {"verdict": "fail", "report": str(error)}
+    finally:
+        if not (keep or ran_before):
+            sandbox.down()
+    verdict = "pass" if all(each["verdict"] == "pass" for each in found.values()) else "fail"
+    document = {"verdict": verdict, "scenarios": found}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return document
 
 
 def begun_at(record: FailoverRecord) -> datetime:

@@ -64,7 +64,7 @@ def say(*, is_end: bool) -> None:
 def work() -> None:
     """Take some seconds, so that there is always something in flight."""
     say(is_end=False)
-    time.sleep(4)
+    time.sleep(2)
 
 
 @task  # type: ignore[untyped-decorator]

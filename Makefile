@@ -4,7 +4,7 @@ BIN := .venv/bin
 CONSTRAINTS := airflow_provider_mwaa_dr/sandbox/constraints
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup check test soak drill clean
+.PHONY: help setup check test simulate soak drill clean
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -31,8 +31,13 @@ AIRFLOWS := 3.3.1 3.0.6 2.10.3
 $(AIRFLOWS:%=airflow-%): airflow-%: setup
 	$(BIN)/python tests/run_with_airflow.py $*
 
-test: check $(AIRFLOWS:%=airflow-%) ## all tests: check, then each Airflow, then real schedulers
+test: check $(AIRFLOWS:%=airflow-%) ## all tests: check, simulation, each Airflow, real schedulers
+	$(BIN)/python -m pytest tests/simulation -q
 	$(BIN)/python -m pytest tests/sandbox -q -m "not soak" --durations 15
+
+HISTORIES := 20000
+simulate: setup ## many more histories of the simulation (HISTORIES=20000)
+	DR_SIMULATIONS=$(HISTORIES) $(BIN)/python -m pytest tests/simulation -q
 
 soak: setup ## what takes longer than the test suite may
 	$(BIN)/python -m pytest tests -q -m soak --durations 15

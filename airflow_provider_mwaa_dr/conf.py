@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_mwaa_dr.core.config import OPTIONS, SECTION, DRConfig, environment_texts, parse_config
 
 if TYPE_CHECKING:
-    from airflow_provider_mwaa_dr.core.ports import Clock, StateStore
+    from airflow_provider_mwaa_dr.core.ports import Clock, RunsStore, StateStore
 
 
 def load() -> DRConfig:
@@ -31,6 +31,13 @@ def state_store(config: DRConfig, clock: Clock) -> StateStore:
     from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore  # noqa: PLC0415
 
     return DynamoDBStateStore(config.state_table, replicas=config.replicas, clock=clock)
+
+
+def runs_store(config: DRConfig, clock: Clock) -> RunsStore | None:
+    """Return the store of the ledger; None where no runs table is set."""
+    from airflow_provider_mwaa_dr.aws.runs_store import DynamoDBRunsStore  # noqa: PLC0415
+
+    return DynamoDBRunsStore(config.runs_table, config.replicas, clock=clock) if config.runs_table else None
 
 
 def airflow_home() -> Path:

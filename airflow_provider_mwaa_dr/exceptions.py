@@ -67,6 +67,10 @@ class StateAccessError(StateError):
     """DynamoDB refused: no credentials, or not the right to do this."""
 
 
+class StaleLedgerError(StateError):
+    """Somebody else has written the next entry of this region's log: read it again, and go on from there."""
+
+
 class StaleStateError(StateError):
     """
     A conditional write lost: the state moved since it was read.

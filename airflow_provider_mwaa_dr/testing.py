@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from airflow_provider_mwaa_dr.core.ledger import LogEntry, Replica
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
     DagInfo,
@@ -40,12 +41,13 @@ from airflow_provider_mwaa_dr.exceptions import (
     IncompleteError,
     MwaaRequestError,
     MwaaUnreachableError,
+    StaleLedgerError,
     StaleStateError,
     StateNotFoundError,
     StateUnreachableError,
 )
 
-__all__ = ["FakeEnvironment", "InMemoryStateStore", "ManualClock"]
+__all__ = ["FakeEnvironment", "InMemoryRunsStore", "InMemoryStateStore", "ManualClock"]
 
 
 class ManualClock:
@@ -253,6 +255,72 @@ class InMemoryStateStore:
         """Return all records, newest first."""
         with self._reach("records"):
             return sorted(self._table.records.values(), key=lambda record: (record.started_at, record.id), reverse=True)
+
+
+class InMemoryRunsStore:
+    """
+    A :class:`~airflow_provider_mwaa_dr.core.ports.RunsStore` in memory; thread-safe, each call atomic.
+
+    :ivar unreachable: while True, every call raises StateUnreachableError and changes nothing.
+    :ivar lose_answers: the next so many ``append`` calls land and raise StateUnreachableError all the same.
+    :ivar calls: names of the methods called, in order.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._logs: dict[str, list[LogEntry]] = {}
+        self._pictures: dict[str, Replica] = {}
+        self.unreachable = False
+        self.lose_answers = 0
+        self.calls: list[str] = []
+
+    def peer(self) -> InMemoryRunsStore:
+        """Return another caller's way to the same table, with faults of its own."""
+        other = InMemoryRunsStore()
+        other._lock, other._logs, other._pictures = self._lock, self._logs, self._pictures
+        return other
+
+    def _reach(self, method: str) -> AbstractContextManager[bool]:
+        self.calls.append(method)
+        if self.unreachable:
+            raise StateUnreachableError(f"The runs table did not answer {method}: unreachable is switched on.")
+        return self._lock
+
+    def append(self, region: str, entry: LogEntry) -> None:
+        """Write the next entry. :raises StaleLedgerError: another entry has that number."""
+        with self._reach("append"):
+            log = self._logs.setdefault(region, [])
+            stored = next((each for each in reversed(log) if each.number == entry.number), None)
+            if stored is not None and stored != entry:
+                raise StaleLedgerError(f"Entry {entry.number} of {region} is there already.")
+            if stored is None:
+                log.append(entry)
+                log.sort(key=lambda each: each.number)
+            if self.lose_answers > 0:
+                self.lose_answers -= 1
+                raise StateUnreachableError("The answer of a write was lost: lose_answers is switched on.")
+
+    def log(self, region: str, *, after: int) -> Sequence[LogEntry]:
+        """Return entries above *after*, in order."""
+        with self._reach("log"):
+            log = self._logs.get(region, [])
+            start = next((index for index in range(len(log), 0, -1) if log[index - 1].number <= after), 0)
+            return log[start : start + 200]
+
+    def keep(self, region: str, picture: Replica) -> None:
+        """Replace the region's picture, unless a later one is kept."""
+        with self._reach("keep"):
+            if picture.number >= self._pictures.get(region, Replica()).number:
+                self._pictures[region] = _copy(picture)
+
+    def picture(self, region: str) -> Replica:
+        """Return the last picture; an empty one at first."""
+        with self._reach("picture"):
+            return _copy(self._pictures.get(region, Replica()))
+
+
+def _copy(picture: Replica) -> Replica:
+    return replace(picture, runs=dict(picture.runs), heads=dict(picture.heads))
 
 
 def _sorted(dag_set: DagSet) -> DagSet:

@@ -95,7 +95,8 @@ def from_timestamp(text: str | None) -> datetime | None:
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-def _time(text: str | None) -> datetime:
+def to_time(text: str | None) -> datetime:
+    """Return an ISO-8601 text as an aware UTC time; none, or junk, as long ago."""
     return from_timestamp(text) or _LONG_AGO
 
 
@@ -146,7 +147,7 @@ def state_from_item(item: Item, *, default_lease_s: float) -> DRState:
             active_region=str(values["active_region"]),
             epoch=max(int(values.get("epoch") or 0), failover_count),
             version=int(values.get("version") or 0),
-            last_updated=_time(values.get("last_updated")),
+            last_updated=to_time(values.get("last_updated")),
             lease_s=float(values.get("lease_s") or default_lease_s),
             phase=Phase(values.get("phase") or Phase.STEADY),
             plan=_plan_from_values(plan) if plan else None,
@@ -177,6 +178,8 @@ def _plan_to_values(plan: Plan) -> dict[str, Any]:
         "started_at": plan.started_at,
         "set_id": plan.set_id,
         "stop_running": plan.stop_running,
+        "stopped": plan.stopped,
+        "drained": plan.drained,
         "replaced": {"phase": replaced[0], "plan": _plan_to_values(replaced[1])} if replaced is not None else None,
     }
 
@@ -192,9 +195,11 @@ def _plan_from_values(values: Mapping[str, Any]) -> Plan:
         by=values["by"],
         owner=values["owner"],
         beat=values["beat"],
-        started_at=_time(values["started_at"]),
+        started_at=to_time(values["started_at"]),
         set_id=values.get("set_id"),
         stop_running=bool(values.get("stop_running")),
+        stopped=values.get("stopped"),
+        drained=bool(values.get("drained")),
         replaced=(Phase(replaced["phase"]), _plan_from_values(replaced["plan"])) if replaced else None,
     )
 
@@ -220,8 +225,8 @@ def agent_to_item(status: AgentStatus) -> dict[str, Any]:
 def agent_from_item(item: Item) -> AgentStatus:
     """Return a heartbeat; attributes that this version does not know are ignored."""
     values = {name: value for name, value in from_item(item).items() if name in AgentStatus.__dataclass_fields__}
-    values["at"] = _time(values.get("at"))
-    for name in ("schedulers", "problems"):
+    values["at"] = to_time(values.get("at"))
+    for name in ("schedulers", "problems", "waiting"):
         values[name] = tuple(values.get(name) or ())
     _, region, job = key_of(item).split("#", maxsplit=2)
     return AgentStatus(region=region, job=job, **values)
@@ -260,7 +265,7 @@ def record_from_item(item: Item) -> FailoverRecord:
         mode=Mode(values["mode"]),
         reason=values["reason"],
         by=values["by"],
-        started_at=_time(values["started_at"]),
+        started_at=to_time(values["started_at"]),
         finished_at=from_timestamp(values.get("finished_at")),
         outcome=values["outcome"],
         epoch=values["epoch"],

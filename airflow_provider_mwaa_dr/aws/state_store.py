@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_mwaa_dr.aws import items
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
-from airflow_provider_mwaa_dr.aws.session import (
-    DYNAMODB_TIMEOUT_S,
-    Fault,
-    access_advice,
-    brief,
-    dynamodb_client,
-    errors,
-    fault_of,
-    throttled,
-)
+from airflow_provider_mwaa_dr.aws.replicas import BACKOFF_S, Failure, Replicas
+from airflow_provider_mwaa_dr.aws.session import DYNAMODB_TIMEOUT_S, Fault, brief, throttled
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
     Clock,
@@ -33,26 +23,13 @@ from airflow_provider_mwaa_dr.core.ports import (
     Registration,
 )
 from airflow_provider_mwaa_dr.core.state import STATE_ID, DRState
-from airflow_provider_mwaa_dr.exceptions import (
-    StaleStateError,
-    StateAccessError,
-    StateError,
-    StateNotFoundError,
-    StateUnreachableError,
-    TableNotFoundError,
-)
+from airflow_provider_mwaa_dr.exceptions import StaleStateError, StateNotFoundError, StateUnreachableError
 
 if TYPE_CHECKING:
     import boto3
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-AVOID_S = 15.0
-"""How long a replica that failed is tried after the others."""
-BACKOFF_S = (0.1, 0.3)
-"""Waits before another pass over the replicas, when all that was wrong with one of them was throttling."""
 PAGE_BYTES = 200_000
 """Of DAG ids in one item: half of the 400 KB that an item may have, and quickly sent."""
 BATCH = 100
@@ -90,11 +67,17 @@ class DynamoDBStateStore:
         self.table = table
         self.replicas = tuple(replicas)
         self._clock = clock or SystemClock()
-        self._session = session
-        self._timeout_s = timeout_s
         self._default_lease_s = default_lease_s
-        self._clients: dict[tuple[int, str], Any] = {}
-        self._failed_at: dict[str, float] = {}
+        self._replicas = Replicas(
+            table,
+            self.replicas,
+            clock=self._clock,
+            session=session,
+            timeout_s=timeout_s,
+            rights="GetItem, BatchGetItem, PutItem, UpdateItem, DeleteItem and Scan",
+            key="state_id (S)",
+            setting="[dr] state_table",
+        )
         # What observe() last saw of a region: its reconciled epoch, and the jobs in its list of agents.
         self._observed: dict[str, tuple[int | None, frozenset[str]]] = {}
 
@@ -103,7 +86,7 @@ class DynamoDBStateStore:
     def observe(self, region: str) -> Observation:
         """Return state and *region*'s reconciled epoch: one BatchGetItem."""
         environment_key = f"ENVIRONMENT#{region}"
-        found = self._ask(lambda client: self._batch(client, (STATE_ID, environment_key)), "read the state")
+        found = self._replicas.ask(lambda client: self._batch(client, (STATE_ID, environment_key)), "read the state")
         environment = items.from_item(found.get(environment_key, {}))
         self._observed[region] = environment.get("reconciled_epoch"), frozenset(environment.get("agents", ()))
         return Observation(
@@ -142,10 +125,10 @@ class DynamoDBStateStore:
             **_version_condition(expected_version),
         }
         for wait_s in (*BACKOFF_S, None):
-            failures: dict[str, _Failure] = {}
-            for region in self._order():
-                failure = self._attempt(region, lambda client: client.put_item(**put))
-                if not isinstance(failure, _Failure):
+            failures: dict[str, Failure] = {}
+            for region in self._replicas.order():
+                failure = self._replicas.attempt(region, lambda client: client.put_item(**put))
+                if not isinstance(failure, Failure):
                     return
                 failures[region] = failure
                 if failure.fault is Fault.CONDITION:
@@ -158,7 +141,7 @@ class DynamoDBStateStore:
                     return
                 if failure.fault is Fault.CONFLICT:
                     self._raise_if_moved(expected_version, self._get(STATE_ID))
-            self._pause_or_raise(wait_s, failures, "write the state")
+            self._replicas.pause_or_raise(wait_s, failures, "write the state")
 
     def _settle_lost_write(self, token: str, expected_version: int | None, *, lost: str, error: Exception) -> None:
         """Return if the write with *token* landed; else raise what its caller has to know."""
@@ -338,7 +321,7 @@ class DynamoDBStateStore:
             self._put(item, "write a failover's record")
             return
         replaceable, value = ("= :it", "open") if record.outcome == "open" else ("<> :it", "completed")
-        self._ask_on_condition(
+        self._replicas.ask_on_condition(
             lambda client: client.put_item(
                 TableName=self.table,
                 Item=item,
@@ -361,7 +344,7 @@ class DynamoDBStateStore:
     # Requests.
 
     def _get(self, key: str) -> items.Item | None:
-        answer = self._ask(
+        answer = self._replicas.ask(
             lambda client: client.get_item(TableName=self.table, Key=_key(key), ConsistentRead=True), f"read {key}"
         )
         item: items.Item | None = answer.get("Item")
@@ -371,7 +354,7 @@ class DynamoDBStateStore:
         found: dict[str, items.Item] = {}
         for start in range(0, len(keys), BATCH):
             batch = keys[start : start + BATCH]
-            found |= self._ask(partial(self._batch, keys=batch), f"read {batch[0]}")
+            found |= self._replicas.ask(partial(self._batch, keys=batch), f"read {batch[0]}")
         return found
 
     def _batch(self, client: Any, keys: Sequence[str]) -> dict[str, items.Item]:
@@ -390,7 +373,7 @@ class DynamoDBStateStore:
         raise throttled("BatchGetItem went on leaving keys unprocessed")
 
     def _scan(self, prefix: str) -> list[items.Item]:
-        return self._ask(lambda client: list(self._scan_pages(client, prefix)), f"list {prefix} items")
+        return self._replicas.ask(lambda client: list(self._scan_pages(client, prefix)), f"list {prefix} items")
 
     def _scan_pages(self, client: Any, prefix: str) -> Iterable[items.Item]:
         request: dict[str, Any] = {
@@ -408,7 +391,7 @@ class DynamoDBStateStore:
 
     def _put(self, item: Mapping[str, Any], doing: str) -> items.Item | None:
         """Write an item whatever is stored, and return what was stored before; harmless to repeat."""
-        answer = self._ask(
+        answer = self._replicas.ask(
             lambda client: client.put_item(TableName=self.table, Item=item, ReturnValues="ALL_OLD"), doing
         )
         old: items.Item | None = answer.get("Attributes")
@@ -416,7 +399,7 @@ class DynamoDBStateStore:
 
     def _put_once(self, item: Mapping[str, Any]) -> None:
         """Write an item unless one is stored."""
-        self._ask_on_condition(
+        self._replicas.ask_on_condition(
             lambda client: client.put_item(
                 TableName=self.table, Item=item, ConditionExpression="attribute_not_exists(state_id)"
             ),
@@ -425,7 +408,7 @@ class DynamoDBStateStore:
 
     def _update(self, key: str, expression: str, values: Mapping[str, Any], **condition: Any) -> bool:
         """Change an item; False when the condition failed. The changes used here are harmless to repeat."""
-        return self._ask_on_condition(
+        return self._replicas.ask_on_condition(
             lambda client: client.update_item(
                 TableName=self.table,
                 Key=_key(key),
@@ -438,109 +421,10 @@ class DynamoDBStateStore:
 
     def _delete(self, keys: Iterable[str]) -> None:
         for key in keys:
-            self._ask(partial(self._delete_one, key=key), f"delete {key}")
+            self._replicas.ask(partial(self._delete_one, key=key), f"delete {key}")
 
     def _delete_one(self, client: Any, key: str) -> None:
         client.delete_item(TableName=self.table, Key=_key(key))
-
-    def _ask_on_condition(self, call: Callable[[Any], object], doing: str) -> bool:
-        """Make a conditional call; False when its condition failed."""
-
-        def attempt(client: Any) -> bool:
-            try:
-                call(client)
-            except errors() as error:
-                if fault_of(error) is Fault.CONDITION:
-                    return False
-                raise
-            return True
-
-        return self._ask(attempt, doing)
-
-    def _ask(self, call: Callable[[Any], T], doing: str) -> T:
-        """
-        Return what *call* returns from the first replica that answers. For calls that are harmless to repeat.
-
-        :raises StateError: none did; says what was wrong with each.
-        """
-        for wait_s in (*BACKOFF_S, None):
-            failures: dict[str, _Failure] = {}
-            for region in self._order():
-                answer = self._attempt(region, call)
-                if not isinstance(answer, _Failure):
-                    return answer
-                failures[region] = answer
-            self._pause_or_raise(wait_s, failures, doing)
-        raise AssertionError("the last wait is None, and raises")
-
-    def _attempt(self, region: str, call: Callable[[Any], T]) -> T | _Failure:
-        """Make one request to one replica, and remember whether it is worth asking first the next time."""
-        try:
-            answer = call(self._client(region))
-        except errors() as error:
-            fault = fault_of(error)
-            if fault not in {Fault.CONDITION, Fault.CONFLICT}:
-                self._failed_at[region] = self._clock.monotonic()
-            return _Failure(fault=fault, error=error)
-        self._failed_at.pop(region, None)
-        return answer
-
-    def _client(self, region: str) -> Any:
-        # Two threads may both make one at first; each works, one is kept.
-        key = (os.getpid(), region)
-        client = self._clients.get(key)
-        if client is None:
-            client = self._clients[key] = dynamodb_client(region, session=self._session, timeout_s=self._timeout_s)
-        return client
-
-    def _order(self) -> list[str]:
-        """Return the replicas, nearest first, those that failed lately last."""
-        now = self._clock.monotonic()
-        return sorted(self.replicas, key=lambda region: now < self._failed_at.get(region, -AVOID_S) + AVOID_S)
-
-    def _pause_or_raise(self, wait_s: float | None, failures: Mapping[str, _Failure], doing: str) -> None:
-        """Wait if a replica only turned the call away, the one case in which a little patience helps; else raise."""
-        kinds = {failure.fault for failure in failures.values()}
-        if wait_s is not None and kinds & {Fault.THROTTLED, Fault.CONFLICT}:
-            self._clock.sleep(wait_s)
-            return
-        if not failures:
-            raise StateUnreachableError(
-                f"Could not {doing}: no region of table {self.table} is known.",
-                advice="Set [dr] state_table_region, or AWS_REGION.",
-            )
-        why = "; ".join(
-            f"{region}: {failure.fault.value}: {brief(failure.error)}" for region, failure in failures.items()
-        )
-        message = f"Could not {doing}: table {self.table}, {why}."
-        cause = next(iter(failures.values())).error
-        if kinds & {Fault.UNSENT, Fault.LOST, Fault.THROTTLED, Fault.CONFLICT}:
-            raise StateUnreachableError(
-                message, advice="Check the network and the table's status in these regions, then try again."
-            ) from cause
-        if Fault.ACCESS in kinds:
-            refused = next(failure.error for failure in failures.values() if failure.fault is Fault.ACCESS)
-            raise StateAccessError(
-                message,
-                advice=access_advice(
-                    refused,
-                    "Check the credentials, and that they may dynamodb:GetItem, BatchGetItem, PutItem, UpdateItem, "
-                    "DeleteItem and Scan this table.",
-                ),
-            ) from refused
-        if Fault.MISSING in kinds:
-            raise TableNotFoundError(
-                message, advice="Create the table, or correct [dr] state_table and state_table_region."
-            ) from cause
-        raise StateError(message, advice="Check that the table's key is state_id (S).") from cause
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Failure:
-    """Why one replica did not do what it was asked."""
-
-    fault: Fault
-    error: Exception
 
 
 def _key(key: str) -> dict[str, Any]:

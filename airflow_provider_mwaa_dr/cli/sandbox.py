@@ -16,7 +16,7 @@ from airflow_provider_mwaa_dr.cli.console import Console, UsageError
 from airflow_provider_mwaa_dr.sandbox import report
 from airflow_provider_mwaa_dr.sandbox.airflow_environment import DEFAULT_VERSION, versions
 from airflow_provider_mwaa_dr.sandbox.airflow_settings import EXECUTORS
-from airflow_provider_mwaa_dr.sandbox.drill import SCENARIOS, Drill
+from airflow_provider_mwaa_dr.sandbox.drill import ALL, SCENARIOS, Drill, run_all
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def add_commands(subparsers: Subparsers) -> None:
     down = _add(commands, "down", _down, "stop what the sandbox started, only that")
     down.add_argument("--purge", action="store_true", help="remove the home as well")
     drill = _add(commands, "drill", _drill, "start, load, fail over through the example DAG, judge, report, stop")
-    drill.add_argument("--scenario", metavar="NAME", default="planned", help=f"{', '.join(SCENARIOS)}")
+    drill.add_argument("--scenario", metavar="NAME", default="planned", help=f"{', '.join(SCENARIOS)}; {ALL}")
     drill.add_argument(
         "--report", metavar="DIR", type=Path, help="for report.json and report.html; default: HOME/report"
     )
@@ -159,6 +159,15 @@ def _down(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) -> 
 
 def _drill(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) -> int:
     folder = arguments.report or sandbox.home.path / "report"
+    if arguments.scenario == ALL:
+        outcomes = run_all(sandbox, folder=folder, keep=arguments.keep, say=sandbox.say)
+        console.result(
+            outcomes,
+            "\n".join(
+                f"{found['verdict']:4}  {name}: {found['report']}" for name, found in outcomes["scenarios"].items()
+            ),
+        )
+        return 0 if outcomes["verdict"] == "pass" else 1
     outcome = Drill(sandbox, say=sandbox.say).run(arguments.scenario, folder=folder, keep=arguments.keep)
     console.result(report.document(outcome), f"{report.text(outcome)}\n\n  {folder / 'report.html'}")
     return 0 if outcome.passed else 1

@@ -5,8 +5,8 @@ The plan lies in the state item, so an engine holds nothing that another one cou
 another machine or by another kind of caller, and goes on where the last one stopped. Before each thing it does it
 reads the row and acts only if plan id, owner and phase are its own.
 
-Places kept for the ledger (it comes later): the *final mark* between pausing the source and promoting, and *resume*
-between RESUMING and unpausing, which is the target agent's standing work and needs nothing here but its deadline.
+What happened in the source comes over through the ledger, which is the agents' work: the engine waits for the source's
+last word before it promotes, and for the target's agent to have taken over history and interrupted runs after it.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ class Timing:
     :param beat_s: between two signs of life of this engine in the plan.
     :param takeover_s: a plan whose beat stood still for this long, on this process's clock, may be taken over.
     :param stop_s: executing tasks of a stopped run are gone after at most this long.
+    :param final_s: the source's ledger says its last within this long; without it, the failover goes on.
     :param adopt_s: the target's agents have prepared their database after at most this long.
     :param verify_s: the first run in the target has succeeded after at most this long.
     :param state_s: a state table that does not answer is asked again for this long.
@@ -84,6 +85,7 @@ class Timing:
     beat_s: float = 10.0
     takeover_s: float = 30.0
     stop_s: float = 120.0
+    final_s: float = 20.0
     adopt_s: float = 120.0
     verify_s: float = 90.0
     state_s: float = 30.0
@@ -471,7 +473,7 @@ class FailoverEngine:
                 self._record_set(state, source)
             acknowledged_at = self._drain(state, source, since)
             self._pause_source(plan, source)
-            # The final mark of the ledger belongs here.
+            self._final_mark(plan)
             self._wait_for_fence(plan, acknowledged_at)
         with self._timed("promote"):
             new = self._write(plan.id, Phase.DRAINING, lambda row: transitions.promote(row, at=self._clock.now()))
@@ -567,6 +569,8 @@ class FailoverEngine:
 
     def _stop(self, plan: Plan, source: Environment, runs: Sequence[RunInfo], exempt: Collection[str]) -> None:
         """Stop *runs* and wait until no task instance of the source executes; a mark alone leaves it at work."""
+        # Said before it is done: the ledger takes none of them for a run that ended by itself.
+        self._record_stopped(plan, runs)
         for run in runs:
             self._ask(plan, partial(source.stop_run, run))
         deadline = self._clock.monotonic() + self._timing.stop_s
@@ -578,6 +582,19 @@ class FailoverEngine:
                 )
             self._progress(f"stopped {len(runs)} runs; {len(left)} still executing: {_some(left)}")
             self._wait(plan.id, self._timing.poll_s)
+
+    def _record_stopped(self, plan: Plan, runs: Sequence[RunInfo]) -> None:
+        stopped = {str(run) for run in runs}
+        known_id = _plan(self._mine(plan.id)).stopped
+        if known_id is not None:
+            known = self._table(lambda: self._store.get_set(known_id))
+            stopped |= set(known.dag_ids) if known is not None else set()
+        set_id = f"{plan.id}-stopped-{len(stopped)}"
+        stopped_runs = DagSet(
+            id=set_id, region=plan.source, recorded_at=self._clock.now(), dag_ids=tuple(sorted(stopped))
+        )
+        self._table(lambda: self._store.put_set(stopped_runs))
+        self._write(plan.id, Phase.DRAINING, lambda row: transitions.stop_runs(row, set_id, at=self._clock.now()))
 
     def _pause_source(self, plan: Plan, source: Environment) -> None:
         with self._timed("pause"):
@@ -592,6 +609,25 @@ class FailoverEngine:
                     )
                 paused.update(self._set_paused(plan, source, running, paused=True))
             self._done(f"{len(paused)} DAGs paused in {plan.source}")
+
+    def _final_mark(self, plan: Plan) -> None:
+        """Have the source's ledger say its last: what ended is told, and the target will not run it again."""
+        with self._timed("ledger"):
+            if all(agent.ledger_lag_s is None for agent in self._agents(plan.source)):
+                self._done(f"{plan.source} keeps no ledger: runs are not taken over")
+                return
+            self._write(plan.id, Phase.DRAINING, lambda row: transitions.drained(row, at=self._clock.now()))
+            deadline = self._clock.monotonic() + self._timing.final_s
+            while all(agent.final != plan.id for agent in self._agents(plan.source)):
+                if self._clock.monotonic() >= deadline:
+                    self._done(
+                        f"the last word of {plan.source} has not come within {self._timing.final_s:g} s: "
+                        "what ended there in its last seconds may run again"
+                    )
+                    return
+                self._progress(f"waiting for the last word of the ledger of {plan.source}")
+                self._wait(plan.id, self._timing.poll_s)
+            self._done(f"everything that happened in {plan.source} is told")
 
     def _wait_for_fence(self, plan: Plan, acknowledged_at: float | None) -> None:
         """A worker may still live on a read from before the acknowledgement; outwait it."""
@@ -807,6 +843,9 @@ class FailoverEngine:
         unseen = {job for agent in agents for job in agent.schedulers} - jobs
         if unseen:
             why.append(f"schedulers without an agent in {target.region}: job {', '.join(sorted(unseen))}")
+        broken = next((agent.ledger_error for agent in agents if agent.ledger_error), None)
+        if broken is not None:
+            why.append(f"the ledger cannot be used in {target.region}: {broken.rstrip('.')}")
         if any(agent.fence_ok is False for agent in agents):
             why.append(f"tasks ended in {target.region} without the fence")
         leftovers = max(agent.leftovers for agent in agents)
@@ -1115,5 +1154,5 @@ def _steps_of(action: str, mode: Mode) -> tuple[str, ...]:
     if mode is Mode.FORCED:
         middle: tuple[str, ...] = ("record", "lease", "promote", "adopt")
     else:
-        middle = ("record", "drain", "pause", "lease", "promote", "adopt")
+        middle = ("record", "drain", "pause", "ledger", "lease", "promote", "adopt")
     return (*(("check", action) if action != "join" else (action,)), *middle, *end)

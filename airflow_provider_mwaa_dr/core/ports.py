@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Protocol
 
+from airflow_provider_mwaa_dr.core.ledger import LogEntry, Replica
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Plan
 
 
@@ -44,6 +45,10 @@ class AgentStatus:
     :param leftovers: open runs of an earlier epoch, or born in standby, that are not closed yet.
     :param held, skipped, closed: runs since the scheduler started.
     :param problems: wrong settings, one sentence each.
+    :param ledger_lag_s: age of what the ledger knows of the region; None where there is no ledger.
+    :param ledger_error: why the ledger could not be read or written; None while it can.
+    :param final: the plan for which the region's ledger has said its last.
+    :param waiting: interrupted runs that nobody can go on with, with the reason; the first of them.
     """
 
     region: str
@@ -67,6 +72,9 @@ class AgentStatus:
     skipped: int = 0
     closed: int = 0
     problems: tuple[str, ...] = ()
+    ledger_error: str | None = None
+    final: str | None = None
+    waiting: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +217,30 @@ class StateStore(Protocol):
 
     def records(self) -> Sequence[FailoverRecord]:
         """Return all records, newest first."""
+
+
+class RunsStore(Protocol):
+    """
+    The runs table, which holds the ledger; of a region's part in it, one agent of that region is the only writer.
+
+    Every method may raise StateUnreachableError (no replica answered), StateAccessError or TableNotFoundError.
+    """
+
+    def append(self, region: str, entry: LogEntry) -> None:
+        """
+        Write the next entry of *region*'s log; harmless to repeat with the same entry.
+
+        :raises StaleLedgerError: another entry has that number: somebody else writes for the region, too.
+        """
+
+    def log(self, region: str, *, after: int) -> Sequence[LogEntry]:
+        """Return entries with a number above *after*, in order; not always all of them, but the first."""
+
+    def keep(self, region: str, picture: Replica) -> None:
+        """Replace *region*'s picture, unless a later one is kept; readers see the old one or the new one, whole."""
+
+    def picture(self, region: str) -> Replica:
+        """Return the last picture of *region* that was kept; an empty one at first. Yours to change."""
 
 
 class EnvironmentStatus(str, Enum):

@@ -52,6 +52,9 @@ class Plan:
     :param owner: the process that acts on it; only this one takes steps.
     :param beat: grows while the owner lives; a follower takes over when it stands still on the follower's own clock.
     :param set_id: the recorded wanted set; None until it is recorded, never changed afterwards.
+    :param stopped: the recorded set of runs that outlasted the drain and are being stopped; each counts as interrupted,
+        however it ends.
+    :param drained: nothing is in flight in the source any more, and nothing can start: its ledger may say its last.
     :param replaced: the unfinished plan that this one superseded, with its phase; cancelling goes back to it.
     """
 
@@ -66,6 +69,8 @@ class Plan:
     beat: int = 0
     set_id: str | None = None
     stop_running: bool = False
+    stopped: str | None = None
+    drained: bool = False
     replaced: tuple[Phase, Plan] | None = None
 
     @property
@@ -143,7 +148,14 @@ def supersede(state: DRState, plan: Plan, *, at: datetime) -> DRState:
     return _next(
         state,
         phase=Phase.DRAINING,
-        plan=replace(plan, source=state.active_region, set_id=open_plan.set_id, replaced=(state.phase, open_plan)),
+        plan=replace(
+            plan,
+            source=state.active_region,
+            set_id=open_plan.set_id,
+            # What the plan before had begun to stop may show only now; the role has moved on if it had promoted.
+            stopped=open_plan.stopped if state.phase is Phase.DRAINING else None,
+            replaced=(state.phase, open_plan),
+        ),
         by=plan.by,
         at=at,
     )
@@ -184,6 +196,7 @@ def cancel(state: DRState, *, plan_id: str, by: str, owner: str, reason: str, at
         reason=reason,
         started_at=at,
         beat=0,
+        drained=False,
         replaced=None,
     )
     return _next(state, phase=Phase.RESUMING, plan=back, by=by, at=at)
@@ -195,6 +208,20 @@ def record_set(state: DRState, set_id: str, *, at: datetime) -> DRState:
     if plan.set_id is not None:
         return state
     return _next(state, phase=state.phase, plan=replace(plan, set_id=set_id), by=plan.by, at=at)
+
+
+def stop_runs(state: DRState, set_id: str, *, at: datetime) -> DRState:
+    """Return the state that announces which runs are being stopped, before the first one is."""
+    plan = _open_plan(state)
+    return _next(state, phase=state.phase, plan=replace(plan, stopped=set_id), by=plan.by, at=at)
+
+
+def drained(state: DRState, *, at: datetime) -> DRState:
+    """Return the state that says that nothing is in flight in the source any more."""
+    plan = _open_plan(state)
+    if plan.drained:
+        return state
+    return _next(state, phase=state.phase, plan=replace(plan, drained=True), by=plan.by, at=at)
 
 
 def turn_forced(state: DRState, *, at: datetime) -> DRState:
@@ -222,7 +249,8 @@ def promote(state: DRState, *, at: datetime) -> DRState:
     if state.phase is not Phase.DRAINING:
         raise WrongPhaseError(f"Plan {plan.id} is {state.phase.value}; only a DRAINING one is promoted.")
     return replace(
-        _next(state, phase=Phase.PROMOTING, plan=plan, by=plan.by, at=at),
+        # What was stopped is told by now; under the new epoch the same runs go on, and may end.
+        _next(state, phase=Phase.PROMOTING, plan=replace(plan, stopped=None), by=plan.by, at=at),
         active_region=plan.target,
         epoch=state.epoch + 1,
         failover_count=state.failover_count + 1,

@@ -7,40 +7,45 @@ without Airflow: what it does in the metadata database goes through :class:`Regi
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from airflow_provider_mwaa_dr import __version__
+from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper, LedgerDb
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.failover import Timing
 from airflow_provider_mwaa_dr.core.finishing import PlanFinisher
 from airflow_provider_mwaa_dr.core.gate import Role, View, role_of
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, DagSet, StateStore
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, DagSet, RunsStore, StateStore
 from airflow_provider_mwaa_dr.core.state import DRState, Phase
-from airflow_provider_mwaa_dr.exceptions import StateError
+from airflow_provider_mwaa_dr.exceptions import StaleLedgerError, StateError, StateUnreachableError
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _FORGET_AFTER_S = 600.0
 """A scheduler that its database has not listed for so long is gone for good."""
 _FENCE_NOTE_S = 3600.0
 """A worker notes its fence at most this often (plugins/fence.py)."""
+_FINAL_WAIT_S = 20.0
+"""How long a target waits for the last entry of its source's ledger to reach it."""
 _CHECKS_EVERY_S = 60.0
 """Between two looks at what may be slow: which task ended last, which notes are left over."""
 
 
-class RegionDb(Protocol):
+class RegionDb(LedgerDb, Protocol):
     """What the agent needs from the metadata database; see :class:`plugins.metadata_db.MetadataDb`."""
 
     @property
     def job_id(self) -> str | None: ...
     def pulse(self) -> object: ...
     def alive_schedulers(self) -> tuple[str, ...]: ...
-    def newest_run(self) -> int: ...
     def open_runs(self, *, up_to: int) -> int: ...
     def close_runs(self, note: str, *, queued_for_s: float = 0.0) -> int: ...
     def pause_all(self) -> int: ...
@@ -74,6 +79,7 @@ class AgentLoop:
     :ivar view: the last look at the state; replaced in one assignment, never changed. The gate's thread reads it.
 
     :param store: made in the agent's own thread, where boto3 may be imported.
+    :param runs: the ledger; None where no runs table is set.
     :param counts: of the gate, for the heartbeat.
     """
 
@@ -82,6 +88,7 @@ class AgentLoop:
         *,
         config: DRConfig,
         store: StateStore,
+        runs: RunsStore | None = None,
         db: RegionDb,
         clock: Clock,
         counts: GateCounts,
@@ -112,6 +119,11 @@ class AgentLoop:
         self._next_checks = 0.0
         self._missing_since: dict[str, float] = {}
         self._finisher: PlanFinisher | None = None
+        self._books = Bookkeeper(runs, db, clock, region=config.region, peers=self._peers) if runs is not None else None
+        self._ledger_error: str | None = None
+        self._known_peers: tuple[str, ...] = ()
+        self._peers_due_at = 0.0
+        self._final_awaited_until: tuple[str, float] | None = None
         self._complaint: str | None = None
 
     def turn(self) -> float:
@@ -200,6 +212,10 @@ class AgentLoop:
             has_settled = self._reconcile(state, reconciled)
             if has_settled:
                 reconciled = state.epoch
+            if reconciled == state.epoch:
+                self._keep_books(state)
+            if has_settled:
+                pass
             elif state.phase is Phase.STEADY and state.active_region == self._region:
                 self._take_snapshot(state)
             else:
@@ -235,18 +251,127 @@ class AgentLoop:
         if is_active and known is None and not is_promoting:
             log.info("%s is active (epoch %d): its open runs count as that epoch's.", self._region, state.epoch)
             return True
-        self._publish_interrupted(state)
+        self._publish_interrupted(state, known)
         if is_promoting or (not is_active and known is not None):
             self._pause_all(state)
         self._close_runs(state, known)
         if self._leftovers:
             # Locked by the scheduler at this moment; the next turn takes them.
             return False
+        if is_active and not self._take_up(state):
+            return False
+        if not is_active:
+            self._with_ledger(lambda books: books.settled(state.epoch), None)
         log.info("%s has settled its open runs for epoch %d (before: %s)", self._region, state.epoch, known)
         return True
 
-    def _publish_interrupted(self, state: DRState) -> None:
-        """Tell the ledger which runs are about to be closed. Only its place: there is no ledger yet to resume from."""
+    # The ledger. While it cannot be reached, nothing is closed that it has not taken, and no role is taken up: what
+    # happened elsewhere would be repeated. Where it does not exist, or refuses, the region goes on without it, and
+    # says so: nothing would ever change by waiting.
+
+    def _with_ledger(self, call: Callable[[Bookkeeper], T], otherwise: T) -> T:
+        """
+        Return what *call* returns; *otherwise* when there is no ledger, or none that could be used.
+
+        :raises StateUnreachableError: it does not answer.
+        :raises StaleLedgerError: another agent of the region has written; the next turn reads that first.
+        """
+        if self._books is None:
+            return otherwise
+        try:
+            answer = call(self._books)
+        except (StateUnreachableError, StaleLedgerError) as error:
+            self._say_ledger(str(error))
+            raise
+        except StateError as error:
+            self._say_ledger(str(error))
+            return otherwise
+        self._say_ledger(None)
+        return answer
+
+    def _say_ledger(self, error: str | None) -> None:
+        if error == self._ledger_error:
+            return
+        was, self._ledger_error = self._ledger_error, error
+        if error is None:
+            log.info("The ledger of %s works again; before: %s", self._region, was)
+        else:
+            log.warning("The ledger of %s cannot be used: %s", self._region, error)
+
+    def _peers(self) -> tuple[str, ...]:
+        """Return the regions of the set, as registered; asked for now and then."""
+        now = self._clock.monotonic()
+        if now >= self._peers_due_at:
+            self._known_peers = tuple(self._store.registrations())
+            self._peers_due_at = now + _CHECKS_EVERY_S
+        return self._known_peers
+
+    def _publish_interrupted(self, state: DRState, known: int | None) -> None:
+        """Tell the ledger which runs are about to be closed, so that somebody goes on with them."""
+        if known is not None:
+            self._with_ledger(lambda books: books.interrupt(epoch=known, now_epoch=state.epoch), None)
+
+    def _take_up(self, state: DRState) -> bool:
+        """Take over what happened elsewhere: history first, then what is due; return whether all of it is done."""
+
+        def take_up(books: Bookkeeper) -> bool:
+            books.follow()
+            if self._awaits_final(books, state) or books.adopt():
+                return False
+            books.begin(state.epoch)
+            books.forget_closed()
+            books.settle()
+            return not books.resume(epoch=state.epoch)
+
+        return self._with_ledger(take_up, True)
+
+    def _awaits_final(self, books: Bookkeeper, state: DRState) -> bool:
+        """Whether the source's last word before it gave the role up is on its way; for some seconds at most."""
+        plan = state.plan
+        if plan is None or plan.is_forced or not plan.drained or books.epoch_of(plan.source) != state.epoch - 1:
+            return False
+        if books.has_read_final(plan.source, plan.id):
+            return False
+        now = self._clock.monotonic()
+        if self._final_awaited_until is None or self._final_awaited_until[0] != plan.id:
+            self._final_awaited_until = plan.id, now + _FINAL_WAIT_S
+        if now < self._final_awaited_until[1]:
+            return True
+        log.warning(
+            "The last word of %s for plan %s has not come: what ended there in its last seconds may run again.",
+            plan.source,
+            plan.id,
+        )
+        return False
+
+    def _keep_books(self, state: DRState) -> None:
+        """Tell, follow, adopt and resume; the state's own work goes on when the ledger does not."""
+
+        def keep(books: Bookkeeper) -> None:
+            books.follow()
+            if state.active_region != self._region:
+                books.settle()
+                books.adopt()
+                return
+            if state.phase is not Phase.PROMOTING:
+                books.begin(state.epoch)
+            books.tell(
+                state,
+                read_state=lambda: self._store.observe(self._region).state,
+                read_stopped=self._read_stopped,
+            )
+            books.settle()
+            if state.phase in {Phase.STEADY, Phase.RESUMING}:
+                books.resume(epoch=state.epoch)
+
+        with contextlib.suppress(StateError):
+            self._with_ledger(keep, None)
+
+    def _read_stopped(self, set_id: str) -> tuple[str, ...]:
+        recorded = self._store.get_set(set_id)
+        if recorded is None:
+            raise StateUnreachableError(f"The set {set_id} of stopped runs is not there.", advice="It will be.")
+        return recorded.dag_ids
 
     def _pause_all(self, state: DRState) -> None:
         paused = self._db.pause_all()
@@ -343,6 +468,10 @@ class AgentLoop:
                 skipped=self._counts.skipped,
                 closed=self._closed,
                 problems=self._config.problems,
+                ledger_lag_s=self._books.lag_s if self._books is not None else None,
+                ledger_error=self._ledger_error,
+                final=self._books.final if self._books is not None else None,
+                waiting=self._books.waiting if self._books is not None else (),
             )
         )
         self._next_beat = self._clock.monotonic() + self._config.heartbeat_s

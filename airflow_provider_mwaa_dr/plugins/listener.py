@@ -206,6 +206,7 @@ class Gate:
         return AgentLoop(
             config=self._config,
             store=conf.state_store(self._config, self._clock),
+            runs=conf.runs_store(self._config, self._clock),
             db=self._db,
             clock=self._clock,
             counts=self._counts,

@@ -12,7 +12,9 @@ No statement's cost grows with the number of statements per task instance: task 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -20,16 +22,20 @@ from airflow.configuration import conf
 from airflow.jobs.job import Job
 from airflow.models.dag import DagModel, DagTag
 from airflow.models.dagrun import DagRun, DagRunNote
-from airflow.models.taskinstance import TaskInstance
+from airflow.models.taskinstance import TaskInstance, clear_task_instances
 from airflow.utils.state import State
-from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import and_, delete, exists, func, insert, null, or_, select, tuple_, update
 from sqlalchemy.orm import Session, object_session
 
+from airflow_provider_mwaa_dr.core.bookkeeping import NO_RERUN_TAG, RunRow
 from airflow_provider_mwaa_dr.core.config import CONTROL_TAG, is_exempt
 from airflow_provider_mwaa_dr.core.gate import NOTE_TOKEN
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunKey
 
 _OPEN = ("queued", "running")
+_ENDED = ("success", "failed")
 _HELD = f"{NOTE_TOKEN} held"
+_CLOSED = (f"{NOTE_TOKEN} skipped", f"{NOTE_TOKEN} closed")
 _NOTE_LIMIT = 1000
 """Characters that ``dag_run_note.content`` takes."""
 _BATCH = 200
@@ -346,6 +352,283 @@ class MetadataDb:
             .values(exceeds_max_non_backfill=active >= _dags.c.max_active_runs)
         )
 
+    # The ledger's side.
+
+    def look(self, *, above: int) -> tuple[int, dict[RunKey, str]]:
+        """Return the highest id there is, and the states of all open runs and of all with an id above *above*."""
+        of_ours = ~self._is_exempt(_runs.c.dag_id)
+        columns = (_runs.c.id, _runs.c.dag_id, _runs.c.run_id, _runs.c.state)
+        with _transaction() as session:
+            # Two queries, each with an index of its own; the new ones first: what is committed in between is open.
+            new = session.execute(select(*columns).where(_runs.c.id > above, of_ours)).all()
+            still_open = session.execute(select(*columns).where(_runs.c.state.in_(_OPEN), of_ours)).all()
+            newest = session.execute(select(func.max(_runs.c.id))).scalar() or 0
+        states = {(row.dag_id, row.run_id): str(row.state) for row in (*new, *still_open)}
+        return int(newest), states
+
+    def runs(self, keys: Collection[RunKey]) -> list[RunRow]:
+        """Return those of the runs that exist."""
+        found: list[RunRow] = []
+        ordered = sorted(keys)
+        for start in range(0, len(ordered), _BATCH):
+            with _transaction() as session:
+                query = select(*_ROW).where(_key_in(ordered[start : start + _BATCH]))
+                found += [_to_row(row) for row in session.execute(query)]
+        return found
+
+    def last_finished(self, dag_ids: Collection[str]) -> list[RunRow]:
+        """Return the newest ended scheduled run of each of the DAGs that has one."""
+        found: list[RunRow] = []
+        ordered = sorted(dag_ids)
+        for start in range(0, len(ordered), _BATCH):
+            newest = (
+                select(_runs.c.dag_id, func.max(_logical_date).label("at"))
+                .where(
+                    _runs.c.dag_id.in_(ordered[start : start + _BATCH]),
+                    _runs.c.run_type == "scheduled",
+                    _runs.c.state.in_(_ENDED),
+                )
+                .group_by(_runs.c.dag_id)
+                .subquery()
+            )
+            query = select(*_ROW).join(newest, and_(_runs.c.dag_id == newest.c.dag_id, _logical_date == newest.c.at))
+            with _transaction() as session:
+                found += [_to_row(row) for row in session.execute(query)]
+        return found
+
+    def dag_ids(self) -> tuple[str, ...]:
+        """Return the ids of all DAGs that are in the folder and not exempt."""
+        with _transaction() as session:
+            query = select(_dags.c.dag_id).where(_present(), ~self._is_exempt(_dags.c.dag_id)).order_by(_dags.c.dag_id)
+            return tuple(session.execute(query).scalars())
+
+    def adopt(self, runs: Sequence[LedgerRun], note: str) -> int:
+        """
+        Write runs that ended elsewhere into the history, with *note* on each; return how many were new.
+
+        Passed over: a run that is there, one whose logical date another run has, and a scheduled one that is older than
+        the DAG's newest.
+        """
+        adopted = 0
+        for start in range(0, len(runs), _BATCH):
+            batch = runs[start : start + _BATCH]
+            with _transaction() as session:
+                connection = session.connection()
+                newest = self._newest_scheduled(connection, [run.dag_id for run in batch])
+                taken = self._taken(connection, batch)
+                new = [
+                    run
+                    for run in batch
+                    if run.key not in taken.runs
+                    and (run.dag_id, run.logical_date) not in taken.dates
+                    and (run.logical_date is None or newest.get(run.dag_id, run.logical_date) <= run.logical_date)
+                ]
+                self._insert(connection, new, state=None, note=note)
+                adopted += len(new)
+        return adopted
+
+    def cannot_resume(self, runs: Sequence[LedgerRun]) -> dict[RunKey, str]:
+        """Return those of the runs that must not or cannot be queued here, with the reason."""
+        dag_ids = sorted({run.dag_id for run in runs})
+        present: set[str] = set()
+        opted_out: set[str] = set()
+        dates: dict[tuple[str, datetime], str] = {}
+        with _transaction() as session:
+            connection = session.connection()
+            for start in range(0, len(dag_ids), _BATCH):
+                batch = dag_ids[start : start + _BATCH]
+                ours = select(_dags.c.dag_id).where(
+                    _dags.c.dag_id.in_(batch), _present(), ~self._is_exempt(_dags.c.dag_id)
+                )
+                present |= set(connection.execute(ours).scalars())
+                tagged = select(DagTag.dag_id).where(DagTag.dag_id.in_(batch), DagTag.name == NO_RERUN_TAG)
+                opted_out |= set(connection.execute(tagged).scalars())
+            for start in range(0, len(runs), _BATCH):
+                dates |= self._taken(connection, runs[start : start + _BATCH]).dates
+        refused = {}
+        for run in runs:
+            other = dates.get((run.dag_id, run.logical_date)) if run.logical_date is not None else None
+            if run.dag_id not in present:
+                refused[run.key] = "its DAG is not here, or exempt"
+            elif run.dag_id in opted_out:
+                refused[run.key] = f"its DAG is tagged {NO_RERUN_TAG}"
+            elif other is not None and other != run.run_id:
+                refused[run.key] = f"another run has its logical date: {other}"
+        return refused
+
+    def resume(self, runs: Sequence[LedgerRun], note: str) -> None:
+        """
+        Queue runs, under the ids and with everything else that they had, all tasks anew; repeatable.
+
+        A run that is open already stays as it is. ``queued_at`` becomes ``taken_at``, or later.
+        """
+        for start in range(0, len(runs), _BATCH):
+            batch = runs[start : start + _BATCH]
+            with _transaction() as session:
+                connection = session.connection()
+                there = self._taken(connection, batch).runs
+                self._insert(connection, [run for run in batch if run.key not in there], state="queued", note=note)
+            for run in batch:
+                if run.key in there and there[run.key] not in _OPEN:
+                    self._queue_again(run, note)
+
+    @staticmethod
+    def _queue_again(run: LedgerRun, note: str) -> None:
+        """Clear a run that was closed here, as Airflow does it: attempts are kept, a new one is allowed."""
+        with _transaction() as session:
+            found = session.execute(
+                select(DagRun).where(DagRun.dag_id == run.dag_id, DagRun.run_id == run.run_id)
+            ).scalar_one_or_none()
+            if found is None or found.state in _OPEN:
+                return
+            tasks = session.execute(
+                select(TaskInstance).where(TaskInstance.dag_id == run.dag_id, TaskInstance.run_id == run.run_id)
+            ).scalars()
+            clear_task_instances(list(tasks), session, dag_run_state="queued")
+            session.flush()
+            values: dict[str, Any] = {"state": "queued", "start_date": None, "end_date": None, "queued_at": _now()}
+            connection = session.connection()
+            connection.execute(update(_runs).where(_runs.c.id == found.id).values(values))
+            _put_note(connection, found.id, note)
+
+    def settle(self, runs: Sequence[LedgerRun], note: str) -> None:
+        """Give closed runs the result that they had elsewhere."""
+        for start in range(0, len(runs), _BATCH):
+            batch = runs[start : start + _BATCH]
+            with _transaction() as session:
+                connection = session.connection()
+                for run in batch:
+                    of_run = and_(_runs.c.dag_id == run.dag_id, _runs.c.run_id == run.run_id)
+                    row = connection.execute(
+                        select(_runs.c.id).where(of_run, _runs.c.state.in_(_ENDED)).with_for_update()
+                    ).first()
+                    if row is None:
+                        continue
+                    connection.execute(update(_runs).where(_runs.c.id == row.id).values(state=run.status.value))
+                    _put_note(connection, row.id, note)
+
+    def forget_closed(self, created: Mapping[str, datetime | None]) -> int:
+        """
+        Drop scheduled runs that the provider closed in standby before anything of them executed; return how many.
+
+        Told by the provider's note and by no task instance ever having had a worker: either alone would not do.
+
+        :param created: DAG id to the logical date above which nobody has created a run; None: of any date.
+        """
+        executed = exists().where(
+            _tasks.c.dag_id == _runs.c.dag_id, _tasks.c.run_id == _runs.c.run_id, _tasks.c.hostname != ""
+        )
+        query = (
+            select(_runs.c.id, _runs.c.dag_id, _runs.c.run_id, _logical_date.label("at"), _notes.c.content)
+            .join(_notes, _notes.c.dag_run_id == _runs.c.id)
+            .where(
+                _runs.c.run_type == "scheduled",
+                _runs.c.state.in_(_ENDED),
+                or_(
+                    *(
+                        _notes.c.content.contains(f"{NOTE_TOKEN} {verb}", autoescape=True)
+                        for verb in ("skipped", "closed")
+                    )
+                ),
+                ~executed,
+                ~self._is_exempt(_runs.c.dag_id),
+            )
+        )
+        with _transaction() as session:
+            connection = session.connection()
+            rows = [
+                row
+                for row in connection.execute(query)
+                if row.dag_id in created and (created[row.dag_id] is None or row.at > created[row.dag_id])
+            ]
+            for start in range(0, len(rows), _BATCH):
+                batch = rows[start : start + _BATCH]
+                keys = [(row.dag_id, row.run_id) for row in batch]
+                ids = [row.id for row in batch]
+                connection.execute(delete(_tasks).where(tuple_(_tasks.c.dag_id, _tasks.c.run_id).in_(keys)))
+                connection.execute(delete(_notes).where(_notes.c.dag_run_id.in_(ids)))
+                connection.execute(delete(_runs).where(_runs.c.id.in_(ids)))
+            # The scheduler goes on after the newest run that is left.
+            for dag_id in sorted({row.dag_id for row in rows}):
+                self._continue_after_newest(connection, dag_id)
+            return len(rows)
+
+    @staticmethod
+    def _continue_after_newest(connection: Any, dag_id: str) -> None:
+        newest = connection.execute(
+            select(*_ROW)
+            .where(_runs.c.dag_id == dag_id, _runs.c.run_type == "scheduled")
+            .order_by(_logical_date.desc())
+            .limit(1)
+        ).first()
+        if newest is None:
+            # Airflow computes it from nothing at the next parse of the file.
+            values: dict[str, Any] = dict.fromkeys(
+                ("next_dagrun", "next_dagrun_data_interval_start", "next_dagrun_data_interval_end",
+                 "next_dagrun_create_after")
+            )  # fmt: skip
+        else:
+            values = _next_dagrun(_to_row(newest))
+        connection.execute(update(_dags).where(_dags.c.dag_id == dag_id).values(values))
+
+    @staticmethod
+    def _newest_scheduled(connection: Any, dag_ids: Collection[str]) -> dict[str, datetime]:
+        query = (
+            select(_runs.c.dag_id, func.max(_logical_date).label("at"))
+            .where(_runs.c.dag_id.in_(sorted(set(dag_ids))), _runs.c.run_type == "scheduled")
+            .group_by(_runs.c.dag_id)
+        )
+        return {row.dag_id: row.at for row in connection.execute(query) if row.at is not None}
+
+    @staticmethod
+    def _taken(connection: Any, runs: Sequence[LedgerRun]) -> _Taken:
+        """Return what is there of these runs: states by key, and run ids by DAG and logical date."""
+        columns = (_runs.c.dag_id, _runs.c.run_id, _runs.c.state, _logical_date.label("at"))
+        dates = [(run.dag_id, run.logical_date) for run in runs if run.logical_date is not None]
+        rows = list(connection.execute(select(*columns).where(_key_in([run.key for run in runs]))))
+        if dates:
+            rows += connection.execute(select(*columns).where(tuple_(_runs.c.dag_id, _logical_date).in_(dates)))
+        return _Taken(
+            runs={(row.dag_id, row.run_id): str(row.state) for row in rows},
+            dates={(row.dag_id, row.at): row.run_id for row in rows if row.at is not None},
+        )
+
+    @staticmethod
+    def _insert(connection: Any, runs: Sequence[LedgerRun], *, state: str | None, note: str) -> None:
+        """Insert runs with their own result, or queued; the DAG's next scheduled run comes after them."""
+        if not runs:
+            return
+        now = _now()
+        for run in runs:
+            values: dict[str, Any] = {
+                "dag_id": run.dag_id,
+                "run_id": run.run_id,
+                "run_type": run.run_type,
+                "state": state or run.status.value,
+                "queued_at": run.taken_at or now,
+                "start_date": None if state else now,
+                "end_date": None if state else now,
+                "data_interval_start": run.data_interval_start,
+                "data_interval_end": run.data_interval_end,
+                "conf": json.loads(run.conf) if run.conf is not None else {},
+                _logical_date.name: run.logical_date,
+            }
+            if "run_after" in _runs.c:
+                values["run_after"] = run.run_after or run.data_interval_end or run.logical_date or now
+            else:
+                values["external_trigger"] = run.run_type == "manual"
+            run_id = connection.execute(insert(_runs).values(values)).inserted_primary_key[0]
+            _put_note(connection, run_id, note)
+            if run.run_type == "scheduled" and run.logical_date is not None:
+                connection.execute(
+                    update(_dags)
+                    .where(
+                        _dags.c.dag_id == run.dag_id,
+                        or_(_dags.c.next_dagrun.is_(None), _dags.c.next_dagrun <= run.logical_date),
+                    )
+                    .values(_next_dagrun(run))
+                )
+
     def pause_all(self) -> int:
         """Pause every DAG that is not exempt; return how many were not paused before."""
         with _transaction() as session:
@@ -358,11 +641,10 @@ class MetadataDb:
 
     def unpaused_dags(self) -> tuple[str, ...]:
         """Return the ids of the DAGs that people want running: not paused, not gone from the folder, not exempt."""
-        present = _dags.c.is_stale.is_(False) if "is_stale" in _dags.c else _dags.c.is_active.is_(True)
         with _transaction() as session:
             ids = session.execute(
                 select(_dags.c.dag_id)
-                .where(_dags.c.is_paused.is_(False), present, ~self._is_exempt(_dags.c.dag_id))
+                .where(_dags.c.is_paused.is_(False), _present(), ~self._is_exempt(_dags.c.dag_id))
                 .order_by(_dags.c.dag_id)
             ).scalars()
             return tuple(ids)
@@ -423,6 +705,55 @@ class MetadataDb:
     def _is_exempt(self, dag_id: Any) -> Any:
         tagged = select(DagTag.dag_id).where(DagTag.name == CONTROL_TAG)
         return or_(dag_id.in_(self._exempt_dags), dag_id.in_(tagged))
+
+
+_logical_date = _runs.c.logical_date if "logical_date" in _runs.c else _runs.c.execution_date
+_ROW = (
+    _runs.c.id,
+    _runs.c.dag_id,
+    _runs.c.run_id,
+    _runs.c.run_type,
+    _runs.c.state,
+    _logical_date.label("logical_date"),
+    _runs.c.data_interval_start,
+    _runs.c.data_interval_end,
+    (_runs.c.run_after if "run_after" in _runs.c else null()).label("run_after"),
+    _runs.c.queued_at,
+    _runs.c.conf,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Taken:
+    runs: dict[RunKey, str]
+    dates: dict[tuple[str, datetime], str]
+
+
+def _to_row(row: Any) -> RunRow:
+    return RunRow(**row._mapping)
+
+
+def _key_in(keys: Sequence[RunKey]) -> Any:
+    return tuple_(_runs.c.dag_id, _runs.c.run_id).in_(keys)
+
+
+def _present() -> Any:
+    return _dags.c.is_stale.is_(False) if "is_stale" in _dags.c else _dags.c.is_active.is_(True)
+
+
+def _next_dagrun(run: LedgerRun | RunRow) -> dict[str, Any]:
+    """
+    Return what makes the scheduler create the run that comes after *run*, which exists.
+
+    The DAG's next run is said to be *run* itself. The scheduler finds that it is there, creates nothing, and computes
+    the one after it by the DAG's own timetable, catchup included; so does the next parse of the file.
+    """
+    return {
+        "next_dagrun": run.logical_date,
+        "next_dagrun_data_interval_start": run.data_interval_start,
+        "next_dagrun_data_interval_end": run.data_interval_end,
+        "next_dagrun_create_after": run.run_after or run.data_interval_end or run.logical_date,
+    }
 
 
 @contextlib.contextmanager

@@ -48,9 +48,9 @@ class AirflowApi:
         for dag_id in dag_ids:
             self._call("PATCH", f"/dags/{dag_id}", body={"is_paused": False})
 
-    def trigger(self, dag_id: str, run_id: str) -> None:
+    def trigger(self, dag_id: str, run_id: str, conf: Mapping[str, Any] | None = None) -> None:
         """Start a manual run."""
-        body: dict[str, Any] = {"dag_run_id": run_id}
+        body: dict[str, Any] = {"dag_run_id": run_id, "conf": dict(conf or {})}
         if self._is_v2:
             body["logical_date"] = None
         self._call("POST", f"/dags/{dag_id}/dagRuns", body=body)

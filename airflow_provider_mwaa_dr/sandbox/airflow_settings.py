@@ -10,6 +10,7 @@ from airflow_provider_mwaa_dr.sandbox.airflow_environment import major
 from airflow_provider_mwaa_dr.sandbox.home import ACTIVE, CONTROL, REGIONS, USER, Blueprint, Region
 
 STATE_TABLE = "mwaa-dr-state"
+RUNS_TABLE = "mwaa-dr-runs"
 CELERY = "CeleryExecutor"
 EXECUTORS = ("LocalExecutor", CELERY)
 WORKER = "worker"
@@ -17,6 +18,7 @@ WORKER = "worker"
 # The defaults of the provider, shortened: a drill is watched by somebody.
 DR_SETTINGS: Mapping[str, str] = {
     "state_table": STATE_TABLE,
+    "runs_table": RUNS_TABLE,
     "state_table_region": ACTIVE,
     "state_table_replicas": ",".join(REGIONS),
     "refresh_s": "1",

@@ -19,7 +19,7 @@ def sandbox_json(home: Home, blueprint: Blueprint, postgres: Postgres, *, active
     control = home.region_folder(CONTROL)
     return {
         "state_table": blueprint.dr.get("state_table", airflow_settings.STATE_TABLE),
-        "runs_table": blueprint.dr.get("runs_table"),
+        "runs_table": blueprint.dr.get("runs_table", airflow_settings.RUNS_TABLE) or None,
         "active_region": active_region,
         "env": dict(variables),
         "control": {

@@ -15,7 +15,7 @@ import random
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -270,10 +270,14 @@ def is_free(port: int) -> bool:
     return True
 
 
-def write_private_json(path: Path, content: Any) -> None:
-    """Write a JSON file that only its owner may read; readers find the old one or the new one, whole."""
+def write_private_json(path: Path, content: Any, *, default: Callable[[Any], Any] | None = None) -> None:
+    """
+    Write a JSON file that only its owner may read; readers find the old one or the new one, whole.
+
+    :param default: makes JSON of what is none.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     part.touch(mode=0o600)
-    part.write_text(json.dumps(content, indent=2) + "\n")
+    part.write_text(json.dumps(content, indent=2, default=default) + "\n")
     part.replace(path)

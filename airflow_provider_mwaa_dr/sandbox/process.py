@@ -127,6 +127,13 @@ def end(sessions: Iterable[Session], *, grace_s: float, sleep: Callable[[float],
         sleep(0.02)
 
 
+def signal_all(sessions: Iterable[Session], number: int) -> None:
+    """Send a signal to every process of *sessions*."""
+    for session in sessions:
+        for pid in members(session):
+            _signal(pid, number)
+
+
 def _signal(pid: int, number: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)

@@ -37,6 +37,7 @@ class Line:
     What one task body wrote when it ran.
 
     :param epoch: that it read itself; None when it could not.
+    :param is_end: whether it was the last body of its run.
     """
 
     region: str
@@ -46,6 +47,7 @@ class Line:
     is_scheduled: bool
     epoch: int | None
     at: datetime
+    is_end: bool = True
 
     @classmethod
     def parse(cls, text: str) -> Line:
@@ -60,6 +62,7 @@ class Line:
             is_scheduled=raw["is_scheduled"],
             epoch=raw["epoch"],
             at=datetime.fromisoformat(raw["at"]),
+            is_end=raw.get("is_end", True),
         )
 
 
@@ -71,7 +74,9 @@ class Report:
     :param findings: whether each promise was kept, in the words of the report; all of them make a pass.
     :param rto_seconds: from the start of the failover (its first check) to the first task body in the new region.
     :param calls_to_source: requests for the environment that was left, from the claim to the end of the failover.
-    :param intervals: expected, executed, lost, duplicated, unreported; counted from *lines*.
+    :param intervals: expected, executed, lost, duplicated, unreported; runs, counted from *lines*.
+    :param listed: what was lost, and what ran again with the reason, a sentence each.
+    :param moves: when the role came to which region; the first is the start.
     :param attempts: runs that the drill itself forced in a standby.
     :param lines: all that task bodies wrote, oldest first.
     """
@@ -89,7 +94,12 @@ class Report:
     versions: Mapping[str, Mapping[str, str]]
     lines: Sequence[Line]
     record: FailoverRecord
-    promoted_at: datetime
+    moves: Sequence[tuple[datetime, str]]
+    listed: Sequence[str] = ()
+
+    def active_at(self, at: datetime) -> str:
+        """Return which region had the role."""
+        return [region for since, region in self.moves if since <= at or since == self.moves[0][0]][-1]
 
     @property
     def verdict(self) -> str:
@@ -110,6 +120,7 @@ def document(report: Report) -> dict[str, Any]:
         "epoch": report.epoch,
         "versions": {region: dict(versions) for region, versions in report.versions.items()},
         "calls_to_source": report.calls_to_source,
+        "listed": list(report.listed),
         "findings": dict(report.findings),
         "failover": record_document(report.record),
     }
@@ -134,8 +145,8 @@ def text(report: Report) -> str:
         "",
         *(f"  forced in {region}: {number} runs, task bodies executed: {ran}" for region, number, ran in attempts),
     ]
-    if note := _note_on_losses(report):
-        lines += ["", f"  {note}"]
+    if report.listed:
+        lines += ["", *(f"  {sentence}" for sentence in report.listed)]
     return "\n".join(lines)
 
 
@@ -147,10 +158,11 @@ def _figures(report: Report) -> Iterator[tuple[str, str]]:
     yield f"requests to {record.source} after the claim", str(report.calls_to_source)
     yield "runs forced in a standby region", str(len(report.attempts))
     yield "task bodies of them that executed", str(report.executed_in_standby)
-    yield "intervals due", str(intervals["expected"])
-    yield "intervals executed", str(intervals["executed"])
-    yield "intervals executed twice", str(intervals["duplicated"])
-    yield "intervals lost", str(intervals["lost"])
+    yield "runs due, as one Airflow would have had them", str(intervals["expected"])
+    yield "runs executed", str(intervals["executed"])
+    yield "runs executed twice", str(intervals["duplicated"])
+    yield "runs lost", str(intervals["lost"])
+    yield "runs that only the lost region knew of", str(intervals["unreported"])
     yield "epoch now", str(report.epoch)
 
 
@@ -165,15 +177,6 @@ def _attempts_by_region(report: Report) -> Sequence[tuple[str, int, int]]:
         )
         for region in regions
     ]
-
-
-def _note_on_losses(report: Report) -> str:
-    if not report.intervals["lost"]:
-        return ""
-    return (
-        "Lost intervals were due while the role moved and ran nowhere. Without the ledger of runs the new region does "
-        "not know of them; DAGs with catchup would have repeated their history instead."
-    )
 
 
 # The page.
@@ -226,7 +229,7 @@ def _page(report: Report) -> str:
         f"{region}: Airflow {known['airflow']}, provider {known['provider']}"
         for region, known in report.versions.items()
     )
-    note = _note_on_losses(report)
+    listed = "".join(f"<li>{escape(sentence)}</li>" for sentence in report.listed)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Drill {escape(report.scenario)}: {report.verdict}</title><style>{_STYLE}</style></head><body>
@@ -235,7 +238,7 @@ def _page(report: Report) -> str:
 Two real Airflows and an emulated AWS on one machine. {escape(versions)}.</p>
 <ul style="margin-top:1rem">{findings}</ul>
 <div class="cards">{cards}</div>
-{f'<p class="soft" style="margin-top:1rem">{escape(note)}</p>' if note else ""}
+{f"<h2>Lost, or executed again</h2><ul>{listed}</ul>" if listed else ""}
 <h2>What ran where</h2>
 <p class="soft">A dot is a task body that executed. The band shows which region was active.</p>
 <div class="scroll">{_timeline(report)}</div>
@@ -254,7 +257,7 @@ region.</p>
 def _timeline(report: Report) -> str:
     """Return both regions over time, as an SVG element."""
     record = report.record
-    marks = [("claim", record.started_at), ("promote", report.promoted_at)]
+    marks = [("claim", record.started_at), *(("promote", at) for at, _ in report.moves[1:])]
     if record.finished_at is not None:
         marks.append(("complete", record.finished_at))
     times = [line.at for line in report.lines] + [at for _, at in marks]
@@ -265,18 +268,20 @@ def _timeline(report: Report) -> str:
     def x(at: datetime) -> float:
         return round(left + (at - begin).total_seconds() / span * (width - 10), 1)
 
-    rows = {record.source: 60, record.target: 120}
+    rows = {region: 60 + 60 * number for number, region in enumerate(dict.fromkeys(r for _, r in report.moves))}
+    until = [at for at, _ in report.moves[1:]] + [end]
     parts = [
         f'<svg viewBox="0 0 {left + width + 10} {height}" role="img" aria-label="Task bodies by region over time">'
     ]
     for region, y in rows.items():
-        since, until = (begin, report.promoted_at) if region == record.source else (report.promoted_at, end)
-        parts.append(f'<rect class="active" x="{x(since)}" y="{y - 18}" width="{x(until) - x(since)}" height="36"/>')
+        for (since, active), over in zip(report.moves, until, strict=True):
+            if active == region:
+                left_x, right_x = x(max(since, begin)), x(over)
+                parts.append(f'<rect class="active" x="{left_x}" y="{y - 18}" width="{right_x - left_x}" height="36"/>')
         parts.append(f'<line class="axis" x1="{left}" x2="{left + width}" y1="{y}" y2="{y}"/>')
         parts.append(f'<text x="0" y="{y + 4}">{escape(region)}</text>')
     for line in report.lines:
-        active = record.source if line.at < report.promoted_at else record.target
-        kind = "run" if line.region == active else "bad"
+        kind = "run" if line.region == report.active_at(line.at) else "bad"
         title = f"{line.dag_id} {line.run_id}, epoch {line.epoch}, {line.at:%H:%M:%S}"
         parts.append(
             f'<circle class="{kind}" cx="{x(line.at)}" cy="{rows[line.region]}" r="4">'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,7 +40,7 @@ from airflow_provider_mwaa_dr.sandbox.home import (
 from airflow_provider_mwaa_dr.sandbox.postgres import Postgres
 from airflow_provider_mwaa_dr.sandbox.preparation import Preparation, environment
 from airflow_provider_mwaa_dr.sandbox.process import Session
-from airflow_provider_mwaa_dr.sandbox.state_table import StateTable
+from airflow_provider_mwaa_dr.sandbox.tables import Tables
 
 AWS = "aws"
 AWS_SERVER = "aws-server"
@@ -117,7 +118,7 @@ class Sandbox:
             self._await_aws()
             if started_aws:
                 self.say(f"AWS is up on port {blueprint.callers[CONTROL]} (control)")
-            self._state_table(blueprint).ensure(active=ACTIVE, saved=self._saved_table, say=self.say)
+            self._tables(blueprint).ensure(active=ACTIVE, saved=self._saved_tables, say=self.say)
             prepare.folders(blueprint, dags=dags)
             for region in REGIONS:
                 if not self._living_sessions(region):
@@ -143,6 +144,23 @@ class Sandbox:
             self.home.forget(region)
             self.say(f"{region}: killed, its AWS is a black hole")
             return self._describe(blueprint)
+
+    def freeze(self, region: str) -> None:
+        """
+        Stop all of a region's Airflow where it stands, and black-hole its AWS: the machine that was thought dead.
+
+        :raises ConfigError: no such region, or no sandbox here.
+        """
+        self._region(self.home.blueprint(), region)
+        self.fault(region, ALL_SERVICES, FaultKind.BLACKHOLE.value)
+        process.signal_all(self.home.sessions().get(region, {}).values(), signal.SIGSTOP)
+        self.say(f"{region}: frozen, its AWS is a black hole")
+
+    def thaw(self, region: str) -> None:
+        """Let a frozen region go on as if nothing had been."""
+        process.signal_all(self.home.sessions().get(region, {}).values(), signal.SIGCONT)
+        self.fault(region, ALL_SERVICES, faults.NONE)
+        self.say(f"{region}: goes on where it stood")
 
     def revive(self, region: str) -> Mapping[str, Any]:
         """
@@ -455,11 +473,11 @@ class Sandbox:
                 self.postgres.stop()
             raise
 
-    def _state_table(self, blueprint: Blueprint) -> StateTable:
-        return StateTable(airflow_settings.driver_variables(blueprint))
+    def _tables(self, blueprint: Blueprint) -> Tables:
+        return Tables(airflow_settings.driver_variables(blueprint))
 
     @property
-    def _saved_table(self) -> Path:
+    def _saved_tables(self) -> Path:
         return self.home.path / "aws" / "state-table.json"
 
     def _stop_all(self) -> bool:
@@ -473,7 +491,7 @@ class Sandbox:
         )
         if self._aws_lives():
             with suppress(BotoCoreError, ClientError):  # never up, or a fault: then the next start begins anew
-                self._state_table(self.home.blueprint()).save(self._saved_table)
+                self._tables(self.home.blueprint()).save(self._saved_tables)
         process.end(owners.get(AWS, {}).values(), grace_s=2)
         for owner in owners:
             self.home.forget(owner)
@@ -513,7 +531,7 @@ class Sandbox:
 
     def _describe(self, blueprint: Blueprint) -> Mapping[str, Any]:
         """Write ``sandbox.json``, the contract with other programs, and return its content."""
-        active = self._state_table(blueprint).active_region() if self._aws_lives() else None
+        active = self._tables(blueprint).active_region() if self._aws_lives() else None
         content = sandbox_json(self.home, blueprint, self.postgres, active_region=active)
         write_private_json(self.home.sandbox_json, content)
         return content

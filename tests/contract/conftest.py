@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 import boto3
 import pytest
 
+from airflow_provider_mwaa_dr.aws.runs_store import DynamoDBRunsStore
 from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
-from airflow_provider_mwaa_dr.core.ports import StateStore
-from airflow_provider_mwaa_dr.testing import InMemoryStateStore, ManualClock
+from airflow_provider_mwaa_dr.core.ports import RunsStore, StateStore
+from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
 from tests.contract.aws_server import HOME, AwsServer
 
 Peer = Callable[[], StateStore]
+RunsPeer = Callable[[], RunsStore]
 
 
 @pytest.fixture(scope="session")
@@ -86,3 +88,31 @@ def peer(request: pytest.FixtureRequest, clock: ManualClock, session: boto3.sess
 def store(peer: Peer) -> StateStore:
     """A store on an empty table."""
     return peer()
+
+
+@pytest.fixture
+def runs_table(aws: AwsServer, session: boto3.session.Session) -> str:
+    """A new, empty runs table."""
+    name = f"mwaa-dr-runs-{uuid.uuid4().hex[:8]}"
+    client = session.client("dynamodb", region_name=HOME)
+    client.create_table(
+        TableName=name,
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+        AttributeDefinitions=[
+            {"AttributeName": "pk", "AttributeType": "S"},
+            {"AttributeName": "sk", "AttributeType": "S"},
+        ],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    client.close()
+    aws.reset()
+    return name
+
+
+@pytest.fixture(params=["memory", "dynamodb"])
+def runs_peer(request: pytest.FixtureRequest, clock: ManualClock, session: boto3.session.Session) -> RunsPeer:
+    """Return a maker of runs stores that share one table, each as another process would have it."""
+    if request.param == "memory":
+        return InMemoryRunsStore().peer
+    name = request.getfixturevalue("runs_table")
+    return lambda: DynamoDBRunsStore(name, ("us-east-2", "us-east-1"), clock=clock, session=session, timeout_s=20)

@@ -61,7 +61,7 @@ from airflow_provider_mwaa_dr.core.state import DRState
 from airflow_provider_mwaa_dr.sandbox import airflow_settings, process
 from airflow_provider_mwaa_dr.sandbox.home import REGIONS
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
-from airflow_provider_mwaa_dr.sandbox.state_table import StateTable
+from airflow_provider_mwaa_dr.sandbox.tables import Tables
 
 T = TypeVar("T")
 
@@ -83,6 +83,8 @@ class Shape:
 
     :param name: of its folder; another name is another sandbox. Short: a socket's path must fit below it.
     :param dr: settings in ``[dr]`` that differ from the sandbox's own, as pairs.
+    :param ledger: whether it has a runs table. Without one nothing that happened in a region shows up in another, so
+        a task body that executes there has been let through, and not begun anew.
     """
 
     version: str
@@ -90,6 +92,7 @@ class Shape:
     executor: str = "LocalExecutor"
     schedulers: int = 1
     dr: tuple[tuple[str, str], ...] = ()
+    ledger: bool = False
 
     def __str__(self) -> str:
         return self.name or self.version
@@ -385,7 +388,7 @@ class Pair:
     @cached_property
     def table(self) -> StateStore:
         """The state table, as the control environment sees it."""
-        return StateTable(self.variables).store
+        return Tables(self.variables).store
 
     def state(self) -> DRState:
         """Return the state, read now."""
@@ -447,7 +450,7 @@ class Pair:
     def wait_until_settled(self) -> None:
         """Return once every scheduler has acknowledged the state and its region's open runs belong to its epoch."""
 
-        table = StateTable(self.variables)
+        table = Tables(self.variables)
         wait_until(lambda: all(map(table.has_settled, self.airflows)), "both regions have settled the state")
 
     def airflow_in_each(self, *arguments: str, check: bool = True) -> dict[str, str]:
@@ -512,7 +515,7 @@ def opened(shape: Shape) -> Iterator[Pair]:
                 dags=DAGS,
                 executor=shape.executor,
                 schedulers=shape.schedulers,
-                dr=dict(shape.dr),
+                dr={**({} if shape.ledger else {"runs_table": ""}), **dict(shape.dr)},
             )
             yield Pair(shape, sandbox)
         finally:

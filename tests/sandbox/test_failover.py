@@ -57,7 +57,8 @@ def test_a_run_in_flight_finishes_in_the_region_being_left(pair: Pair, regions: 
     assert (record["mode"], record["outcome"], record["not_unpaused"]) == ("graceful", "completed", [])
     assert record["epoch"] == before["epoch"] + 1
     assert [step["name"] for step in record["steps"]] == [
-        "check", "claim", "record", "drain", "pause", "lease", "promote", "adopt", "unpause", "verify", "complete",
+        "check", "claim", "record", "drain", "pause", "ledger", "lease", "promote", "adopt", "unpause", "verify",
+        "complete",
     ]  # fmt: skip
     after = start(target)
     after.wait_until_it_executed()

@@ -21,9 +21,9 @@ from tests.sandbox.harness import Airflow, Pair, on, wait_until
 
 pytestmark = pytest.mark.sandbox
 
-BEFORE_PROMOTE = ("check", "claim", "record", "drain", "pause", "lease")
+BEFORE_PROMOTE = ("check", "claim", "record", "drain", "pause", "ledger", "lease")
 AFTER_PROMOTE = ("promote", "adopt", "unpause", "verify")
-OF_THE_SOURCE = {"drain", "pause"}
+OF_THE_SOURCE = {"drain", "pause", "ledger"}
 """Steps that a forced failover does not take."""
 
 

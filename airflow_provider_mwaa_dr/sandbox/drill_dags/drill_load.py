@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -30,8 +31,7 @@ def every_ten_seconds(*, offset: int = 0) -> CronTriggerTimetable:
         return CronTriggerTimetable(cron, timezone="UTC")
 
 
-@task  # type: ignore[untyped-decorator]
-def write_line() -> None:
+def say(*, is_end: bool) -> None:
     """Say that this body ran: where, for which run, and under which epoch."""
     from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook  # noqa: PLC0415  (parsed every ten seconds)
 
@@ -50,6 +50,8 @@ def write_line() -> None:
         "run_id": run.run_id,
         "interval_end": None if interval is None else interval.isoformat(),
         "is_scheduled": run.run_id.startswith("scheduled__"),
+        "is_end": is_end,
+        "conf": run.conf or {},
         "epoch": epoch,
         "at": at.isoformat(),
     }
@@ -58,12 +60,37 @@ def write_line() -> None:
         lines.write(json.dumps(line) + "\n")
 
 
-for dag_id, schedule in {
-    "drill_orders": every_ten_seconds(),
-    "drill_billing": every_ten_seconds(offset=5),
-    "drill_on_demand": None,
-    "drill_paused_by_hand": every_ten_seconds(),
+@task  # type: ignore[untyped-decorator]
+def work() -> None:
+    """Take some seconds, so that there is always something in flight."""
+    say(is_end=False)
+    time.sleep(2)
+
+
+@task  # type: ignore[untyped-decorator]
+def write_line() -> None:
+    """Say that the run has come to its end."""
+    say(is_end=True)
+
+
+# With catchup every interval counts; it begins with the drill, and not at the first parse in each region.
+START = datetime.fromisoformat((Path(__file__).parent / "drill_start.txt").read_text().strip())
+
+for dag_id, settings in {
+    "drill_orders": {"schedule": every_ten_seconds(), "catchup": True, "start_date": START},
+    "drill_billing": {"schedule": every_ten_seconds(offset=5), "catchup": False},
+    "drill_long": {"schedule": every_ten_seconds(offset=2), "catchup": True, "start_date": START},
+    "drill_on_demand": {"schedule": None, "catchup": False},
+    "drill_paused_by_hand": {"schedule": every_ten_seconds(), "catchup": False},
+    "drill_history": {
+        "schedule": every_ten_seconds(offset=8),
+        "catchup": True,
+        "start_date": START - timedelta(days=730),
+    },
 }.items():
-    with DAG(dag_id=dag_id, schedule=schedule, catchup=False, max_active_runs=4, tags=["drill"]) as dag:
-        write_line()
+    with DAG(dag_id=dag_id, max_active_runs=4, tags=["drill"], **settings) as dag:
+        if dag_id == "drill_long":
+            work() >> write_line()
+        else:
+            write_line()
     globals()[dag_id] = dag

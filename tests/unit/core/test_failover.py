@@ -51,7 +51,8 @@ def test_a_graceful_failover_moves_the_role_and_exactly_the_wanted_set(world: Wo
 
     assert_active(world, B, epoch=1)
     assert steps(record) == [
-        "check", "claim", "record", "drain", "pause", "lease", "promote", "adopt", "unpause", "verify", "complete"
+        "check", "claim", "record", "drain", "pause", "ledger", "lease", "promote", "adopt", "unpause", "verify",
+        "complete",
     ]  # fmt: skip
     assert (record.outcome, record.mode, record.source, record.target) == ("completed", Mode.GRACEFUL, A, B)
     assert (record.epoch, record.not_unpaused) == (1, ())
@@ -256,8 +257,21 @@ def test_wrong_usage_changes_nothing(world: World, target: str, reason: str) -> 
     assert world.state == before
 
 
-ALL_STEPS = ["claim", "record", "drain", "pause", "lease", "promote", "adopt", "unpause", "verify", "complete"]
-STEPS_OF = {Mode.GRACEFUL: ALL_STEPS, Mode.FORCED: [step for step in ALL_STEPS if step not in {"drain", "pause"}]}
+ALL_STEPS = [
+    "claim",
+    "record",
+    "drain",
+    "pause",
+    "ledger",
+    "lease",
+    "promote",
+    "adopt",
+    "unpause",
+    "verify",
+    "complete",
+]
+OF_THE_SOURCE = {"drain", "pause", "ledger"}
+STEPS_OF = {Mode.GRACEFUL: ALL_STEPS, Mode.FORCED: [step for step in ALL_STEPS if step not in OF_THE_SOURCE]}
 
 
 def killing(step: str, status: str = "done") -> Callable[[StepEvent], None]:
@@ -292,7 +306,7 @@ def test_killed_anywhere_the_next_call_finishes_it(world: World, step: str, stat
     assert world.environments[B].unpaused - {"dr_failover"} == WANTED
 
 
-@pytest.mark.parametrize("step", ["claim", "record", "drain", "pause", "lease"])
+@pytest.mark.parametrize("step", ["claim", "record", "drain", "pause", "ledger", "lease"])
 def test_killed_before_promote_naming_the_active_region_undoes_it(world: World, step: str) -> None:
     """Everything that was paused runs again, the epoch is as it was."""
     kill_after(world, step)

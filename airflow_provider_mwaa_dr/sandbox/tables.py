@@ -1,7 +1,8 @@
-"""The state table in the emulated AWS, which forgets everything when it stops."""
+"""State table and runs table in the emulated AWS, which forgets everything when it stops."""
 
 from __future__ import annotations
 
+import base64
 import getpass
 import json
 from collections.abc import Callable, Mapping
@@ -11,18 +12,20 @@ from typing import Any
 from boto3.session import Session
 
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
+from airflow_provider_mwaa_dr.aws.runs_store import DynamoDBRunsStore
 from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core.config import DRConfig, environment_texts, parse_config
 from airflow_provider_mwaa_dr.core.initialization import initialize, plan_initialization
 from airflow_provider_mwaa_dr.exceptions import StateError
 from airflow_provider_mwaa_dr.sandbox.home import write_private_json
 
-KEY = "state_id"
+KEYS = {"state_table": ("state_id",), "runs_table": ("pk", "sk")}
+"""Partition key, and sort key if there is one, by the setting that names the table."""
 
 
-class StateTable:
+class Tables:
     """
-    The state table as the control environment sees it.
+    The tables as the control environment sees them.
 
     :param variables: the environment in which ``mwaa-dr`` acts on the sandbox; this process's own is not looked at.
     """
@@ -33,25 +36,33 @@ class StateTable:
         self.store = DynamoDBStateStore(
             self.config.state_table, self.config.replicas, clock=SystemClock(), session=self._session
         )
+        self.runs = DynamoDBRunsStore(
+            self.config.runs_table, self.config.replicas, clock=SystemClock(), session=self._session
+        )
 
     def ensure(self, *, active: str, saved: Path, say: Callable[[str], object]) -> None:
         """
-        Create the table where it is missing, with what was *saved*, else as ``mwaa-dr init --active`` does. Repeatable.
+        Create what is missing, with what was *saved*, and initialise as ``mwaa-dr init --active`` does. Repeatable.
 
         :param active: the region that a new set begins with; an existing set keeps its own.
         :raises StateError: the emulated AWS does not answer.
         """
         client = self._client()
-        if self.config.state_table not in client.list_tables()["TableNames"]:
+        there = client.list_tables()["TableNames"]
+        items = json.loads(saved.read_text(), object_hook=_from_json) if saved.exists() else {}
+        for table, key in self._tables().items():
+            if table in there:
+                continue
             client.create_table(
-                TableName=self.config.state_table,
-                AttributeDefinitions=[{"AttributeName": KEY, "AttributeType": "S"}],
-                KeySchema=[{"AttributeName": KEY, "KeyType": "HASH"}],
+                TableName=table,
+                AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in key],
+                KeySchema=[
+                    {"AttributeName": name, "KeyType": kind} for name, kind in zip(key, ("HASH", "RANGE"), strict=False)
+                ],
                 BillingMode="PAY_PER_REQUEST",
             )
-            if saved.exists():
-                for item in json.loads(saved.read_text()):
-                    client.put_item(TableName=self.config.state_table, Item=item)
+            for item in items.get(table, ()):
+                client.put_item(TableName=table, Item=item)
         plan = plan_initialization(
             self.store,
             active_region=None if self.active_region() else active,
@@ -65,13 +76,17 @@ class StateTable:
             say(f"state table: {plan.state.active_region} is active, epoch {plan.state.epoch}")
 
     def save(self, path: Path) -> None:
-        """Write the table's items to *path*, for the next start."""
-        items: list[Any] = []
-        for page in (
-            self._client().get_paginator("scan").paginate(TableName=self.config.state_table, ConsistentRead=True)
-        ):
-            items += page["Items"]
-        write_private_json(path, items)
+        """Write the tables' items to *path*, for the next start."""
+        pages = self._client().get_paginator("scan")
+        saved = {
+            table: [item for page in pages.paginate(TableName=table, ConsistentRead=True) for item in page["Items"]]
+            for table in self._tables()
+        }
+        write_private_json(path, saved, default=_to_json)
+
+    def _tables(self) -> dict[str, tuple[str, ...]]:
+        """Return key attributes by table; a runs table is optional."""
+        return {name: key for setting, key in KEYS.items() if (name := getattr(self.config, setting))}
 
     def active_region(self) -> str | None:
         """Return the active region; None when there is no state, or no answer."""
@@ -91,6 +106,14 @@ class StateTable:
     def _client(self) -> Any:
         # Not the provider's own client: setting up a table on a busy machine may take longer than a second.
         return self._session.client("dynamodb", region_name=self.config.state_table_region)
+
+
+def _to_json(value: bytes) -> dict[str, str]:
+    return {"base64": base64.b64encode(value).decode()}
+
+
+def _from_json(values: dict[str, Any]) -> Any:
+    return base64.b64decode(values["base64"]) if set(values) == {"base64"} else values
 
 
 class _EndpointSession(Session):

@@ -1,0 +1,170 @@
+"""Requests to a DynamoDB table that has copies in several regions: the nearest first, then the others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow_provider_mwaa_dr.aws.session import (
+    DYNAMODB_TIMEOUT_S,
+    Fault,
+    access_advice,
+    brief,
+    dynamodb_client,
+    errors,
+    fault_of,
+)
+from airflow_provider_mwaa_dr.core.ports import Clock
+from airflow_provider_mwaa_dr.exceptions import (
+    StateAccessError,
+    StateError,
+    StateUnreachableError,
+    TableNotFoundError,
+)
+
+if TYPE_CHECKING:
+    import boto3
+
+T = TypeVar("T")
+
+AVOID_S = 15.0
+"""How long a replica that failed is tried after the others."""
+BACKOFF_S = (0.1, 0.3)
+"""Waits before another pass over the replicas, when all that was wrong with one of them was throttling."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why one replica did not do what it was asked."""
+
+    fault: Fault
+    error: Exception
+
+
+class Replicas:
+    """
+    The copies of one table.
+
+    An attempt is bounded at about a second, and a replica that failed is tried last for a while. boto3 is imported and
+    clients are made at the first request, one for each process: a fork shares no connection, and no lock is held that
+    it could inherit. Safe to use from several threads.
+
+    :param regions: of the copies, nearest first.
+    :param session: a boto3 session with credentials; None for boto3's own search.
+    :param timeout_s: bounds one attempt against one replica.
+    :param rights: DynamoDB actions that the caller needs, for an error's advice.
+    :param key: the table's key, for an error's advice.
+    :param setting: where the table's name is set, for an error's advice.
+    """
+
+    def __init__(
+        self,
+        table: str,
+        regions: Sequence[str],
+        *,
+        clock: Clock,
+        session: boto3.session.Session | None = None,
+        timeout_s: float = DYNAMODB_TIMEOUT_S,
+        rights: str,
+        key: str,
+        setting: str,
+    ) -> None:
+        self._table = table
+        self._regions = tuple(regions)
+        self._clock = clock
+        self._session = session
+        self._timeout_s = timeout_s
+        self._rights, self._key, self._setting = rights, key, setting
+        self._clients: dict[tuple[int, str], Any] = {}
+        self._failed_at: dict[str, float] = {}
+
+    def ask(self, call: Callable[[Any], T], doing: str) -> T:
+        """
+        Return what *call* returns from the first replica that answers. For calls that are harmless to repeat.
+
+        :raises StateError: none did; says what was wrong with each.
+        """
+        for wait_s in (*BACKOFF_S, None):
+            failures: dict[str, Failure] = {}
+            for region in self.order():
+                answer = self.attempt(region, call)
+                if not isinstance(answer, Failure):
+                    return answer
+                failures[region] = answer
+            self.pause_or_raise(wait_s, failures, doing)
+        raise AssertionError("the last wait is None, and raises")
+
+    def ask_on_condition(self, call: Callable[[Any], object], doing: str) -> bool:
+        """Make a conditional call; False when its condition failed."""
+
+        def attempt(client: Any) -> bool:
+            try:
+                call(client)
+            except errors() as error:
+                if fault_of(error) is Fault.CONDITION:
+                    return False
+                raise
+            return True
+
+        return self.ask(attempt, doing)
+
+    def attempt(self, region: str, call: Callable[[Any], T]) -> T | Failure:
+        """Make one request to one replica, and remember whether it is worth asking first the next time."""
+        try:
+            answer = call(self._client(region))
+        except errors() as error:
+            fault = fault_of(error)
+            if fault not in {Fault.CONDITION, Fault.CONFLICT}:
+                self._failed_at[region] = self._clock.monotonic()
+            return Failure(fault=fault, error=error)
+        self._failed_at.pop(region, None)
+        return answer
+
+    def _client(self, region: str) -> Any:
+        # Two threads may both make one at first; each works, one is kept.
+        key = (os.getpid(), region)
+        client = self._clients.get(key)
+        if client is None:
+            client = self._clients[key] = dynamodb_client(region, session=self._session, timeout_s=self._timeout_s)
+        return client
+
+    def order(self) -> list[str]:
+        """Return the replicas, nearest first, those that failed lately last."""
+        now = self._clock.monotonic()
+        return sorted(self._regions, key=lambda region: now < self._failed_at.get(region, -AVOID_S) + AVOID_S)
+
+    def pause_or_raise(self, wait_s: float | None, failures: Mapping[str, Failure], doing: str) -> None:
+        """Wait if a replica only turned the call away, the one case in which a little patience helps; else raise."""
+        kinds = {failure.fault for failure in failures.values()}
+        if wait_s is not None and kinds & {Fault.THROTTLED, Fault.CONFLICT}:
+            self._clock.sleep(wait_s)
+            return
+        if not failures:
+            raise StateUnreachableError(
+                f"Could not {doing}: no region of table {self._table} is known.",
+                advice="Set [dr] state_table_region, or AWS_REGION.",
+            )
+        why = "; ".join(
+            f"{region}: {failure.fault.value}: {brief(failure.error)}" for region, failure in failures.items()
+        )
+        message = f"Could not {doing}: table {self._table}, {why}."
+        cause = next(iter(failures.values())).error
+        if kinds & {Fault.UNSENT, Fault.LOST, Fault.THROTTLED, Fault.CONFLICT}:
+            raise StateUnreachableError(
+                message, advice="Check the network and the table's status in these regions, then try again."
+            ) from cause
+        if Fault.ACCESS in kinds:
+            refused = next(failure.error for failure in failures.values() if failure.fault is Fault.ACCESS)
+            raise StateAccessError(
+                message,
+                advice=access_advice(
+                    refused, f"Check the credentials, and that they may dynamodb:{self._rights} this table."
+                ),
+            ) from refused
+        if Fault.MISSING in kinds:
+            raise TableNotFoundError(
+                message, advice=f"Create the table, or correct {self._setting} and state_table_region."
+            ) from cause
+        raise StateError(message, advice=f"Check that the table's key is {self._key}.") from cause

@@ -1,0 +1,597 @@
+"""
+Keeping a region's part of the ledger, and acting on the others'.
+
+One agent of a region, its leader, has a :class:`Bookkeeper`. Active, it tells what changes in the region's metadata
+database (:meth:`~Bookkeeper.tell`); having lost the role, it tells once what was interrupted; in standby it takes over
+what was finished elsewhere into its own history (:meth:`~Bookkeeper.adopt`); active again, or for the first time, it
+goes on with what nobody has finished (:meth:`~Bookkeeper.resume`). All of it is repeatable, and what has been written
+is all that the next leader needs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Protocol
+
+from airflow_provider_mwaa_dr.core.ledger import (
+    LedgerRun,
+    LogEntry,
+    Replica,
+    RunKey,
+    RunStatus,
+    created_up_to,
+    due,
+    finished_elsewhere,
+    finished_intervals,
+    is_settled,
+    no_longer_asked_for,
+)
+from airflow_provider_mwaa_dr.core.ports import Clock, RunsStore
+from airflow_provider_mwaa_dr.core.state import DRState, Phase
+from airflow_provider_mwaa_dr.exceptions import StaleLedgerError
+
+log = logging.getLogger(__name__)
+
+CONF_BYTES = 200_000
+"""A run's conf, as JSON, that is longer does not fit an item beside everything else."""
+NO_RERUN_TAG = "dr:no-rerun"
+"""DAGs with this tag: what was interrupted is listed, and not started elsewhere."""
+_OVERLAP = 500
+"""Ids that are looked at again: a row with a lower id may be committed later than one with a higher."""
+_ENTRY_BYTES = 250_000
+"""Of JSON in one entry of the log, about; more goes into the next one."""
+_IDS = 900
+"""DAG ids of 250 characters in one entry."""
+_ENTRIES_TO_PICTURE = 300
+"""A reader that comes anew has to read the picture and so many entries at most."""
+_PICTURE_EVERY_S = 300.0
+_DAGS_EVERY_S = 30.0
+"""Between two looks for DAGs that the ledger has not heard of; one whose first run is told is known by that."""
+_STUCK_EVERY_S = 30.0
+"""Between two looks at whether what could not be started can be by now."""
+_KEPT = 20_000
+"""Ended runs that are remembered one by one while a region is away; of more than these, it may repeat some."""
+_SOME = 20
+"""Of a list that may be long, as many go into a heartbeat."""
+_BATCH = 500
+"""Runs that one turn adopts or resumes at most: the agent has other things to do, too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """A run as the metadata database has it. ``conf`` is whatever Airflow stored."""
+
+    id: int
+    dag_id: str
+    run_id: str
+    run_type: str
+    state: str
+    logical_date: datetime | None
+    data_interval_start: datetime | None
+    data_interval_end: datetime | None
+    run_after: datetime | None
+    queued_at: datetime | None
+    conf: Any
+
+    @property
+    def key(self) -> RunKey:
+        """DAG id and run id."""
+        return self.dag_id, self.run_id
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is queued or running."""
+        return self.state in {"queued", "running"}
+
+
+class LedgerDb(Protocol):
+    """What the bookkeeper needs from the metadata database; see :class:`plugins.metadata_db.MetadataDb`."""
+
+    def newest_run(self) -> int:
+        """Return the highest id of a run; 0 when there is none."""
+
+    def look(self, *, above: int) -> tuple[int, Mapping[RunKey, str]]:
+        """Return the highest id there is, and the states of all open runs and of all with an id above *above*."""
+
+    def runs(self, keys: Collection[RunKey]) -> Sequence[RunRow]:
+        """Return those of the runs that exist."""
+
+    def last_finished(self, dag_ids: Collection[str]) -> Sequence[RunRow]:
+        """Return the newest ended scheduled run of each of the DAGs that has one."""
+
+    def dag_ids(self) -> Sequence[str]:
+        """Return the ids of all DAGs that are not exempt."""
+
+    def adopt(self, runs: Sequence[LedgerRun], note: str) -> int:
+        """
+        Write runs that ended elsewhere into the history, with *note* on each; return how many were new.
+
+        Passed over: a run that is there, and a scheduled one that is older than the DAG's newest.
+        """
+
+    def cannot_resume(self, runs: Sequence[LedgerRun]) -> Mapping[RunKey, str]:
+        """Return those of the runs that must not or cannot be queued here, with the reason."""
+
+    def resume(self, runs: Sequence[LedgerRun], note: str) -> None:
+        """
+        Queue runs, under the ids and with everything else that they had, all tasks anew; repeatable.
+
+        A run that is open already stays as it is. ``queued_at`` becomes ``taken_at``, or later.
+        """
+
+    def settle(self, runs: Sequence[LedgerRun], note: str) -> None:
+        """Give closed runs the result that they had elsewhere."""
+
+    def forget_closed(self, created: Mapping[str, datetime | None]) -> int:
+        """
+        Drop scheduled runs that the provider closed in standby before anything of them executed; return how many.
+
+        Only those above the DAG's logical date in *created* (None: all of them), and only of the DAGs in it: nobody
+        has created these intervals anywhere, so the scheduler has to, as far as the DAG's catchup tells it to.
+        """
+
+
+class Bookkeeper:
+    """
+    Keeps one region's part of the ledger. Not thread-safe; one thread of one process.
+
+    :param peers: the other regions of the set, asked for now and then.
+    """
+
+    def __init__(
+        self,
+        runs: RunsStore,
+        db: LedgerDb,
+        clock: Clock,
+        *,
+        region: str,
+        peers: Callable[[], Collection[str]],
+    ) -> None:
+        self._runs = runs
+        self._db = db
+        self._clock = clock
+        self._region = region
+        self._peers = peers
+        self._own: Replica | None = None
+        self._others: dict[str, Replica] = {}
+        self._told: dict[RunKey, str] = {}
+        self._told_at: float | None = None
+        self._to_adopt: set[str] = set()
+        self._kept_number = 0
+        self._kept_at = clock.monotonic()
+        self._not_carried_out: set[RunKey] = set()
+        self._stuck: dict[RunKey, str] = {}
+        self._stuck_at = clock.monotonic()
+        self._dags_due_at = 0.0
+        self._stopped_set: tuple[str, frozenset[str]] | None = None
+
+    # -- what others may know ----------------------------------------------------------------------------------------
+
+    @property
+    def lag_s(self) -> float | None:
+        """Age of what the ledger knows of this region; None before it has been told anything."""
+        return None if self._told_at is None else self._clock.monotonic() - self._told_at
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """Runs that nobody has finished and that cannot be started here, with the reason; the first of them."""
+        some = [f"{dag_id} {run_id}: {why}" for (dag_id, run_id), why in sorted(self._stuck.items())[:_SOME]]
+        more = len(self._stuck) - len(some)
+        return (*some, f"and {more} more") if more else tuple(some)
+
+    @property
+    def final(self) -> str | None:
+        """The plan for which this region has said its last."""
+        return self._own.final if self._own is not None else None
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def follow(self) -> None:
+        """Read what the other regions have told since the last time: one query each when there is nothing new."""
+        for region in self._peers():
+            if region == self._region:
+                continue
+            replica = self._others.get(region)
+            if replica is None:
+                replica = self._runs.picture(region)
+                self._to_adopt |= set(replica.heads)
+            while entries := self._runs.log(region, after=replica.number):
+                if entries[0].number > replica.number + 1:
+                    # What lies between has expired, or a copy is behind; the picture has it, or will.
+                    later = self._runs.picture(region)
+                    if later.number <= replica.number:
+                        break
+                    replica = later
+                    self._to_adopt |= set(replica.heads)
+                    continue
+                before = replica.number
+                self._to_adopt |= replica.apply(entries).heads
+                if replica.number == before:
+                    break
+            self._others[region] = replica
+
+    def epoch_of(self, region: str) -> int | None:
+        """Return the epoch under which *region* was last active and said so, as far as it has been read."""
+        replica = self._others.get(region)
+        return None if replica is None else replica.epoch
+
+    def has_read_final(self, region: str, plan_id: str) -> bool:
+        """Whether *region*'s last word before it gave the role up under *plan_id* has been read."""
+        replica = self._others.get(region)
+        return replica is not None and replica.final == plan_id
+
+    def _load(self) -> Replica:
+        if self._own is None:
+            own = self._runs.picture(self._region)
+            while entries := self._runs.log(self._region, after=own.number):
+                before = own.number
+                own.apply(entries)
+                if own.number == before:
+                    break
+            self._own, self._told = own, {key: run.status.value for key, run in own.runs.items()}
+            self._not_carried_out = {
+                key for key, run in own.runs.items() if run.status is RunStatus.OPEN and run.taken_at is not None
+            }
+            self._kept_number = own.number
+        return self._own
+
+    # -- telling -----------------------------------------------------------------------------------------------------
+
+    def begin(self, epoch: int) -> None:
+        """
+        Say that the region executes under *epoch* from here on; before anything does.
+
+        What its database has so far was born under other epochs; of that, only what is open counts from now on.
+        """
+        own = self._load()
+        if own.epoch != epoch:
+            newest = self._db.newest_run()
+            self._append(epoch, first_id=newest, newest_id=newest, settled=epoch)
+
+    def settled(self, epoch: int) -> None:
+        """Say that everything has been told that this region had begun before *epoch*."""
+        own = self._load()
+        if own.number and own.settled != epoch:
+            self._append(own.epoch or 0, first_id=own.first_id, newest_id=own.newest_id, settled=epoch)
+
+    def tell(
+        self,
+        state: DRState,
+        *,
+        read_state: Callable[[], DRState | None],
+        read_stopped: Callable[[str], Collection[str]],
+    ) -> None:
+        """
+        Tell what has changed in the database since the last time.
+
+        The rows are read first and the state second: a row that says that a run has ended counts only if the region
+        still has the role, under the same epoch, after that. What a failover stopped counts as interrupted.
+
+        :param state: the view that the gate acts on, from before the rows are read.
+        :param read_state: reads the state anew; called only when there is something to tell.
+        :param read_stopped: returns the runs that a plan has recorded as stopped, ``DAG_ID RUN_ID`` each.
+        """
+        started = self._clock.monotonic()
+        own = self._load()
+        epoch = state.epoch
+        if own.epoch != epoch:
+            return
+        plan = state.plan
+        final = plan.id if plan is not None and plan.drained and state.phase is Phase.DRAINING else None
+        newest, states = self._db.look(above=max(own.first_id, own.newest_id - _OVERLAP))
+        keys = {key for key, status in states.items() if self._told.get(key) != _status_of(status)}
+        keys |= {key for key, run in own.runs.items() if run.is_due and key not in states}
+        rows = {row.key: row for row in self._db.runs(keys)} if keys else {}
+        dag_ids, histories = self._new_dags(own, force=final is not None)
+        if own.final == final:
+            final = None
+        if keys or dag_ids or final or newest - own.newest_id >= _OVERLAP // 2:
+            now = read_state()
+            if now is None or now.active_region != self._region or now.epoch != epoch:
+                return
+            stopped = self._stopped(now, read_stopped)
+            told = [
+                run
+                for key in sorted(keys)
+                if (run := self._tell_of(own, key, rows.get(key), epoch=epoch, stopped=stopped)) is not None
+            ]
+            told += [_to_run(row, RunStatus(row.state), epoch=epoch) for row in histories if row.key not in rows]
+            told = self._kept(own, told, epoch=epoch)
+            if told or dag_ids or final or newest - own.newest_id >= _OVERLAP // 2:
+                self._append(epoch, told, first_id=own.first_id, newest_id=newest, dag_ids=dag_ids, final=final)
+            self._told.update({key: _status_of(row.state) for key, row in rows.items()})
+            # What ended and has left the window of the look is never asked for again.
+            self._told = {key: status for key, status in self._told.items() if key in states or key in own.runs}
+        self._told_at = started
+
+    def _stopped(self, state: DRState, read_stopped: Callable[[str], Collection[str]]) -> Collection[str]:
+        """Return the runs that the open plan is stopping; a recorded set does not change, so it is read once."""
+        set_id = state.plan.stopped if state.plan is not None else None
+        if set_id is None:
+            return ()
+        if self._stopped_set is None or self._stopped_set[0] != set_id:
+            self._stopped_set = set_id, frozenset(read_stopped(set_id))
+        return self._stopped_set[1]
+
+    def _new_dags(self, own: Replica, *, force: bool) -> tuple[list[str], Sequence[RunRow]]:
+        """Return DAGs that the ledger has not heard of, and the history of those that no region has told of."""
+        now = self._clock.monotonic()
+        if not force and now < self._dags_due_at:
+            return [], ()
+        self._dags_due_at = now + _DAGS_EVERY_S
+        dag_ids = sorted(set(self._db.dag_ids()) - own.heads.keys())
+        unknown = [dag_id for dag_id in dag_ids if not any(dag_id in other.heads for other in self._others.values())]
+        return dag_ids, self._db.last_finished(unknown) if unknown else ()
+
+    def _kept(self, own: Replica, told: list[LedgerRun], *, epoch: int) -> list[LedgerRun]:
+        """Mark what ended as kept that another region has begun, too; or may have, and is away and cannot tell."""
+        others = self._others.values()
+        room = _KEPT - sum(run.has_ended for run in own.runs.values())
+        is_anybody_away = not all(is_settled(other, epoch) for other in others) and room > 0
+        return [
+            replace(run, kept=run.has_ended and (is_anybody_away or any(run.key in other.runs for other in others)))
+            for run in told
+        ]
+
+    def _tell_of(
+        self, own: Replica, key: RunKey, row: RunRow | None, *, epoch: int, stopped: Collection[str]
+    ) -> LedgerRun | None:
+        """Return what is to be said of one run whose row may have changed; None when that is nothing."""
+        known = own.runs.get(key)
+        if row is None:
+            # One that is about to be queued here (resume) is not there yet.
+            if known is None or known.status is not RunStatus.OPEN or known.taken_at is not None:
+                return None
+            return replace(known, status=RunStatus.GONE, epoch=epoch)
+        taken_at = known.taken_at if known is not None else None
+        if row.is_open:
+            if known is not None and known.status is RunStatus.OPEN and known.epoch == epoch:
+                return None
+            return replace(_to_run(row, RunStatus.OPEN, epoch=epoch), taken_at=taken_at)
+        if known is not None and known.is_due:
+            if known.status is RunStatus.INTERRUPTED or (key in self._not_carried_out and not _was_queued(row, known)):
+                return None  # resume goes on with it
+        elif row.id <= own.first_id:
+            return None  # born under another epoch, and not open since: nobody waits for it
+        status = RunStatus.SUCCESS if row.state == "success" else RunStatus.FAILED
+        if f"{row.dag_id} {row.run_id}" in stopped:
+            status = RunStatus.INTERRUPTED
+        return replace(_to_run(row, status, epoch=epoch), taken_at=taken_at)
+
+    def interrupt(self, *, epoch: int, now_epoch: int) -> None:
+        """
+        Tell that everything that is open was interrupted, before it is closed: the role is gone, or was in between.
+
+        :param epoch: under which the region's open runs were begun; when the region did not have the role then, they
+            are nobody's obligation, and nothing is told.
+        :param now_epoch: the state's.
+        """
+        own = self._load()
+        if own.epoch != epoch or epoch == now_epoch:
+            return
+        _, states = self._db.look(above=self._db.newest_run())
+        keys = {key for key in states if own.runs.get(key) is None or own.runs[key].status is not RunStatus.INTERRUPTED}
+        keys |= {key for key, run in own.runs.items() if run.status is RunStatus.OPEN}
+        rows = {row.key: row for row in self._db.runs(keys)} if keys else {}
+        told = []
+        for key in sorted(keys):
+            known, row = own.runs.get(key), rows.get(key)
+            if row is not None and (row.is_open or known is not None):
+                taken_at = known.taken_at if known is not None else None
+                told.append(replace(_to_run(row, RunStatus.INTERRUPTED, epoch=epoch), taken_at=taken_at))
+            elif known is not None:
+                told.append(replace(known, status=RunStatus.INTERRUPTED, epoch=epoch))
+        if told:
+            self._append(epoch, told, first_id=own.first_id, newest_id=own.newest_id)
+            log.info("%d open runs of %s were interrupted (epoch %d)", len(told), self._region, epoch)
+
+    # -- acting on it ------------------------------------------------------------------------------------------------
+
+    def adopt(self) -> bool:
+        """Take what was finished elsewhere into this region's history; return whether there is more to do."""
+        batch = sorted(self._to_adopt)[:_BATCH]
+        runs = finished_intervals(self._others.values(), batch)
+        if runs:
+            # Which region it was is in the note only where there is but one.
+            elsewhere = " or ".join(sorted(self._others)) or "elsewhere"
+            adopted = self._db.adopt(list(runs.values()), f"adopted: this run was executed in {elsewhere}")
+            if adopted:
+                log.info("Adopted %d runs that ended in %s", adopted, elsewhere)
+        self._to_adopt -= set(batch)
+        return bool(self._to_adopt)
+
+    def forget_closed(self) -> None:
+        """Make room for intervals that this region skipped in standby and that no other region has ever created."""
+        replicas = [self._load(), *self._others.values()]
+        dag_ids = {dag_id for replica in replicas for dag_id in replica.heads}
+        dropped = self._db.forget_closed({dag_id: created_up_to(replicas, dag_id) for dag_id in dag_ids})
+        if dropped:
+            log.info("%d runs that %s had skipped in standby are to be created again", dropped, self._region)
+
+    def settle(self) -> None:
+        """Close the books on what has been finished elsewhere, and on what nobody asks for any more."""
+        own = self._load()
+        others = list(self._others.values())
+        done = finished_elsewhere(own, others)
+        if done:
+            self._db.settle(done, "the run went on, and ended, in another region")
+        gone = [replace(own.runs[run.key], status=RunStatus.GONE) for run in done]
+        gone += [replace(run, status=RunStatus.GONE) for run in no_longer_asked_for(own, others)]
+        if gone:
+            self._append(own.epoch or 0, gone, first_id=own.first_id, newest_id=own.newest_id)
+
+    def resume(self, *, epoch: int) -> bool:
+        """
+        Go on with what nobody has finished, here; return whether there is more to do.
+
+        Said first (the run is open here, under this epoch) and done second; a leader that dies in between leaves what
+        the next one completes.
+        """
+        own = self._load()
+        to_queue = self._to_carry_out(own)
+        waiting = due([own, *self._others.values()])
+        candidates = []
+        for key, run in waiting.items():
+            mine = own.runs.get(key)
+            if mine is not None and mine.status is RunStatus.OPEN and mine.epoch == epoch:
+                continue
+            if run.conf_lost is not None:
+                self._stuck[key] = f"its conf is not in the ledger: {run.conf_lost}"
+            elif key not in self._stuck:
+                candidates.append(run)
+        self._look_at_stuck(waiting)
+        batch = candidates[:_BATCH]
+        refused = self._db.cannot_resume(batch) if batch else {}
+        self._stuck.update(refused)
+        for key, why in refused.items():
+            log.warning("%s %s was interrupted, and is not started in %s: %s", *key, self._region, why)
+        taken_at = self._clock.now()
+        taken = [
+            replace(run, status=RunStatus.OPEN, epoch=epoch, taken_at=taken_at)
+            for run in batch
+            if run.key not in refused
+        ]
+        if taken:
+            self._append(epoch, taken, first_id=own.first_id, newest_id=own.newest_id)
+            self._not_carried_out |= {run.key for run in taken}
+        if to_queue or taken:
+            self._db.resume(
+                [*to_queue, *taken], f"resumed: it was interrupted; {self._region} goes on with it ({epoch})"
+            )
+            self._not_carried_out.clear()
+            log.info("%s goes on with %d interrupted runs (epoch %d)", self._region, len(to_queue) + len(taken), epoch)
+        return len(candidates) > len(batch)
+
+    def _to_carry_out(self, own: Replica) -> list[LedgerRun]:
+        """Return what a leader before this one, or this one before an error, had said it would queue, and had not."""
+        if not self._not_carried_out:
+            return []
+        rows = {row.key: row for row in self._db.runs(self._not_carried_out)}
+        undone = []
+        for key in sorted(self._not_carried_out):
+            run, row = own.runs.get(key), rows.get(key)
+            if run is None or run.status is not RunStatus.OPEN or run.taken_at is None:
+                continue
+            if row is None or not _was_queued(row, run):
+                undone.append(run)
+        self._not_carried_out = {run.key for run in undone}
+        return undone
+
+    def _look_at_stuck(self, waiting: Mapping[RunKey, LedgerRun]) -> None:
+        """Forget what could not be started, now and then: it is tried again."""
+        now = self._clock.monotonic()
+        self._stuck = {key: why for key, why in self._stuck.items() if key in waiting}
+        if now - self._stuck_at >= _STUCK_EVERY_S:
+            self._stuck, self._stuck_at = {}, now
+
+    # -- the log -----------------------------------------------------------------------------------------------------
+
+    def _append(
+        self,
+        epoch: int,
+        runs: Iterable[LedgerRun] = (),
+        *,
+        first_id: int,
+        newest_id: int,
+        dag_ids: Sequence[str] = (),
+        final: str | None = None,
+        settled: int | None = None,
+    ) -> None:
+        """Write the next entries; several when they are too long for one, of which the last says all the rest."""
+        own = self._load()
+        chunks = list(_chunks(runs, dag_ids)) or [((), ())]
+        for position, (part, ids) in enumerate(chunks, start=1):
+            is_last = position == len(chunks)
+            entry = LogEntry(
+                number=own.number + 1,
+                at=self._clock.now(),
+                epoch=epoch,
+                first_id=first_id,
+                # Killed between two of them, the next leader looks at all of it again.
+                newest_id=newest_id if is_last else min(own.newest_id, newest_id),
+                runs=part,
+                dag_ids=ids,
+                final=final if is_last else None,
+                settled=settled if is_last else None,
+            )
+            try:
+                self._runs.append(self._region, entry)
+            except StaleLedgerError:
+                self._own = None  # read anew what the other one has written
+                raise
+            own.apply([entry])
+        self._keep_picture(own)
+
+    def _keep_picture(self, own: Replica) -> None:
+        now = self._clock.monotonic()
+        if (
+            self._kept_number == 0
+            or own.number - self._kept_number >= _ENTRIES_TO_PICTURE
+            or now - self._kept_at >= _PICTURE_EVERY_S
+        ):
+            self._runs.keep(self._region, own)
+            self._kept_number, self._kept_at = own.number, now
+
+
+def to_conf(conf: Any) -> tuple[str | None, str | None]:
+    """Return a run's conf as JSON text, and why it could not be kept; one of them, or both, are None."""
+    if not conf:
+        return None, None
+    try:
+        text = json.dumps(conf)
+    except (TypeError, ValueError) as error:
+        return None, f"it is no JSON ({error})"
+    if len(text) > CONF_BYTES:
+        return None, f"it has {len(text)} characters as JSON, {CONF_BYTES} are kept"
+    return text, None
+
+
+def _to_run(row: RunRow, status: RunStatus, *, epoch: int) -> LedgerRun:
+    conf, conf_lost = to_conf(row.conf)
+    return LedgerRun(
+        dag_id=row.dag_id,
+        run_id=row.run_id,
+        run_type=row.run_type,
+        status=status,
+        epoch=epoch,
+        logical_date=row.logical_date,
+        data_interval_start=row.data_interval_start,
+        data_interval_end=row.data_interval_end,
+        run_after=row.run_after,
+        conf=conf,
+        conf_lost=conf_lost,
+    )
+
+
+def _was_queued(row: RunRow, run: LedgerRun) -> bool:
+    """Whether a run that was to be queued here has been, by what another process of this region left behind."""
+    return row.is_open or (row.queued_at is not None and run.taken_at is not None and row.queued_at >= run.taken_at)
+
+
+def _status_of(state: str) -> str:
+    """Return a row's state as the ledger tells it; queued and running are one."""
+    return RunStatus.OPEN.value if state in {"queued", "running"} else state
+
+
+def _chunks(
+    runs: Iterable[LedgerRun], dag_ids: Sequence[str]
+) -> Iterator[tuple[tuple[LedgerRun, ...], tuple[str, ...]]]:
+    """Yield runs, then DAG ids, in parts that fit one entry each."""
+    part: list[LedgerRun] = []
+    size = 0
+    for run in runs:
+        # Names, times and an id or two, about; conf and tasks are what may be long.
+        cost = 600 + len(run.dag_id) + len(run.run_id) + len(run.conf or "") + 60 * len(run.tasks)
+        if part and size + cost > _ENTRY_BYTES:
+            yield tuple(part), ()
+            part, size = [], 0
+        part.append(run)
+        size += cost
+    if part:
+        yield tuple(part), ()
+    for start in range(0, len(dag_ids), _IDS):
+        yield (), tuple(dag_ids[start : start + _IDS])

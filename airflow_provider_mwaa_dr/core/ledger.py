@@ -1,0 +1,265 @@
+"""
+The ledger: which region ran which interval, and how it ended.
+
+Each region keeps a *log* of what it saw change in its metadata database, numbered without gaps, written by one agent of
+that region and by nobody else; now and then a *picture* of all that it comes to is kept beside it, so that a reader
+need not begin at its beginning. Readers keep a :class:`Replica` of each region, and decide between them by :func:`due`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import Enum
+
+RunKey = tuple[str, str]
+"""DAG id and run id."""
+
+SCHEDULED = "scheduled"
+"""The run type of what the scheduler creates at its times; only these make up a DAG's history of intervals."""
+
+
+class RunStatus(str, Enum):
+    """
+    How a run stands, as its region tells.
+
+    OPEN: queued or running. INTERRUPTED: it was open when its region lost the role, or was stopped by a failover: to be
+    run elsewhere. SUCCESS, FAILED: it ended by itself under its region's own epoch. GONE: deleted, or ended elsewhere;
+    the region has nothing to say of it any more.
+    """
+
+    OPEN = "open"
+    INTERRUPTED = "interrupted"
+    SUCCESS = "success"
+    FAILED = "failed"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerRun:
+    """
+    What a region says of one run; times as its metadata database has them.
+
+    :param logical_date: None where Airflow 3 has none (asset-triggered, or triggered without one).
+    :param run_after: None on Airflow 2, which has no such column.
+    :param conf: JSON text of an object; None when the run has none.
+    :param conf_lost: why ``conf`` could not be kept; the run must not be started without it.
+    :param epoch: of the region when it said so.
+    :param taken_at: when the region took the run over from another one; the run's ``queued_at`` is never earlier once
+        that has been carried out. None for a run that was born here.
+    :param kept: it ended while another region, which may have begun the same run and had not told of it, was away.
+    :param tasks: task id, map index and state of each task instance, for DAGs whose next run looks at them.
+    """
+
+    dag_id: str
+    run_id: str
+    run_type: str
+    status: RunStatus
+    epoch: int
+    logical_date: datetime | None = None
+    data_interval_start: datetime | None = None
+    data_interval_end: datetime | None = None
+    run_after: datetime | None = None
+    conf: str | None = None
+    conf_lost: str | None = None
+    taken_at: datetime | None = None
+    kept: bool = False
+    tasks: tuple[tuple[str, int, str | None], ...] = ()
+
+    @property
+    def key(self) -> RunKey:
+        """DAG id and run id, the same in every region."""
+        return self.dag_id, self.run_id
+
+    @property
+    def is_due(self) -> bool:
+        """Whether somebody has yet to finish it."""
+        return self.status in {RunStatus.OPEN, RunStatus.INTERRUPTED}
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it ended by itself."""
+        return self.status in {RunStatus.SUCCESS, RunStatus.FAILED}
+
+    def __str__(self) -> str:
+        return f"{self.dag_id} {self.run_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """
+    How far a region has got with a DAG's intervals.
+
+    :param created: logical date of the newest scheduled run that the region created; None: no scheduled run yet.
+    :param finished: the newest scheduled run that ended by itself, whole, as another region adopts it.
+    """
+
+    dag_id: str
+    created: datetime | None = None
+    finished: LedgerRun | None = None
+
+    def advanced(self, run: LedgerRun) -> Head:
+        """Return the head after what *run* tells."""
+        at = run.logical_date
+        if run.run_type != SCHEDULED or at is None or run.status is RunStatus.GONE:
+            return self
+        head = self
+        if head.created is None or at > head.created:
+            head = replace(head, created=at)
+        if run.has_ended and not (head.finished is not None and (head.finished.logical_date or at) > at):
+            head = replace(head, finished=run)
+        return head
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEntry:
+    """
+    One step of a region's log.
+
+    :param number: 1 for the first; each is one more than the one before.
+    :param epoch: under which the region said so.
+    :param first_id, newest_id: ids of runs in the metadata database: above the first are those that were born under
+        this epoch; up to the newest all have been looked at.
+    :param dag_ids: DAGs seen for the first time, which may have no run yet.
+    :param final: the plan for which this is the last entry before the role moves: nothing is in flight any more.
+    :param settled: the epoch up to which everything has been told that this region had begun under earlier ones.
+    """
+
+    number: int
+    at: datetime
+    epoch: int
+    first_id: int
+    newest_id: int
+    runs: tuple[LedgerRun, ...] = ()
+    dag_ids: tuple[str, ...] = ()
+    final: str | None = None
+    settled: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Changes:
+    """What of a replica has changed: keys of runs, and DAGs whose head moved on."""
+
+    runs: set[RunKey] = field(default_factory=set)
+    heads: set[str] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return bool(self.runs or self.heads)
+
+
+@dataclass(slots=True, kw_only=True)
+class Replica:
+    """
+    What a region's log comes to.
+
+    :ivar number: of the last entry that was applied.
+    :ivar epoch: the last one under which the region was active and said so; None before.
+    :ivar runs: what is due; and of the runs that were taken over from elsewhere, or may turn up there, those that
+        ended, until the other regions have nothing due of them any more.
+    :ivar final: plan of the last final mark.
+    :ivar settled: the epoch up to which it has told of everything that it had begun before; None before.
+    """
+
+    number: int = 0
+    epoch: int | None = None
+    first_id: int = 0
+    newest_id: int = 0
+    runs: dict[RunKey, LedgerRun] = field(default_factory=dict)
+    heads: dict[str, Head] = field(default_factory=dict)
+    final: str | None = None
+    settled: int | None = None
+
+    def apply(self, entries: Iterable[LogEntry]) -> Changes:
+        """Take what follows without a gap, and return what changed; entries that are known already are passed over."""
+        changes = Changes()
+        for entry in entries:
+            if entry.number <= self.number:
+                continue
+            if entry.number != self.number + 1:
+                break  # a copy that is behind: the rest comes
+            self.number, self.epoch = entry.number, entry.epoch
+            self.first_id, self.newest_id = entry.first_id, entry.newest_id
+            self.final = entry.final or self.final
+            self.settled = entry.settled if entry.settled is not None else self.settled
+            for dag_id in entry.dag_ids:
+                if dag_id not in self.heads:
+                    self.heads[dag_id] = Head(dag_id=dag_id)
+                    changes.heads.add(dag_id)
+            for run in entry.runs:
+                self._take(run, changes)
+        return changes
+
+    def _take(self, run: LedgerRun, changes: Changes) -> None:
+        if run.is_due or (run.has_ended and (run.kept or run.taken_at is not None)):
+            self.runs[run.key] = run
+            changes.runs.add(run.key)
+        elif self.runs.pop(run.key, None) is not None:
+            changes.runs.add(run.key)
+        head = self.heads.get(run.dag_id)
+        advanced = (head or Head(dag_id=run.dag_id)).advanced(run)
+        if advanced is not head:
+            self.heads[run.dag_id] = advanced
+            changes.heads.add(run.dag_id)
+
+
+def due(replicas: Collection[Replica]) -> dict[RunKey, LedgerRun]:
+    """
+    Return what nobody has finished, by key: of what the regions say of a run, the newest epoch counts.
+
+    Under one epoch only one region executes, so a run that ended there is over.
+    """
+    newest: dict[RunKey, LedgerRun] = {}
+    for replica in replicas:
+        for key, run in replica.runs.items():
+            known = newest.get(key)
+            if known is None or (run.epoch, run.has_ended) > (known.epoch, known.has_ended):
+                newest[key] = run
+    return {key: run for key, run in newest.items() if run.is_due}
+
+
+def finished_elsewhere(own: Replica, others: Collection[Replica]) -> list[LedgerRun]:
+    """Return the runs that *own* still calls due and another region has finished under a newer epoch, as it says."""
+    return [
+        theirs
+        for key, run in own.runs.items()
+        if run.is_due
+        for other in others
+        if (theirs := other.runs.get(key)) is not None and theirs.has_ended and theirs.epoch >= run.epoch
+    ]
+
+
+def is_settled(other: Replica, epoch: int) -> bool:
+    """Whether a region has told of everything that it had begun before *epoch*; one that never told has nothing."""
+    return other.number == 0 or (other.settled is not None and other.settled >= epoch)
+
+
+def no_longer_asked_for(own: Replica, others: Collection[Replica]) -> list[LedgerRun]:
+    """Return the ended runs that *own* has kept for the others' sake, and that none of them can ask for any more."""
+    return [
+        run
+        for key, run in own.runs.items()
+        if run.has_ended
+        and all(is_settled(other, run.epoch) and not (key in other.runs and other.runs[key].is_due) for other in others)
+    ]
+
+
+def finished_intervals(others: Iterable[Replica], dag_ids: Collection[str] | None = None) -> dict[str, LedgerRun]:
+    """Return the newest finished scheduled run of each DAG (of *dag_ids*, if given) that any of *others* knows."""
+    newest: dict[str, LedgerRun] = {}
+    for replica in others:
+        for dag_id in replica.heads if dag_ids is None else dag_ids:
+            head = replica.heads.get(dag_id)
+            run = head.finished if head is not None else None
+            if run is None or run.logical_date is None:
+                continue
+            known = newest.get(dag_id)
+            if known is None or known.logical_date is None or run.logical_date > known.logical_date:
+                newest[dag_id] = run
+    return newest
+
+
+def created_up_to(replicas: Iterable[Replica], dag_id: str) -> datetime | None:
+    """Return the logical date of the newest scheduled run of the DAG that any of *replicas* knows."""
+    found = [replica.heads[dag_id].created for replica in replicas if dag_id in replica.heads]
+    return max((at for at in found if at is not None), default=None)

@@ -1,0 +1,125 @@
+"""
+What one Airflow would have executed, had it been stopped and started again, against what task bodies wrote.
+
+Pure. The expected runs are: of a DAG with catchup, every interval between the first and the last that ran anywhere; of
+one without, those that an active region has created; and each manual run that an Airflow accepted.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from airflow_provider_mwaa_dr.core.ledger import LogEntry, RunStatus
+from airflow_provider_mwaa_dr.sandbox.report import Line
+
+Run = tuple[str, str]
+"""DAG id, and run id; or the end of the interval as text, for a run that nobody has created."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """
+    :param expected: runs that one Airflow would have executed.
+    :param executed: runs whose last task body ran.
+    :param lost: runs that are expected and did not execute, as text.
+    :param repeated: runs that executed more than once, with the reason that allows it; empty where there is none.
+    :param unreported: manual runs that only the lost region knew of when the role moved.
+    """
+
+    expected: int
+    executed: int
+    lost: Sequence[str]
+    repeated: Mapping[str, str]
+    unreported: int
+
+    @property
+    def figures(self) -> Mapping[str, int]:
+        """The numbers as ``report.json`` has them."""
+        return {
+            "expected": self.expected,
+            "executed": self.executed,
+            "lost": len(self.lost),
+            "duplicated": len(self.repeated),
+            "unreported": self.unreported,
+        }
+
+
+def count(
+    lines: Sequence[Line],
+    *,
+    every: Mapping[str, timedelta],
+    without_catchup: Collection[str] = (),
+    accepted: Collection[Run] = (),
+    told: Mapping[str, Sequence[LogEntry]] | None = None,
+    moves: Sequence[tuple[datetime, str]] = (),
+    unreported: int = 0,
+    since: datetime | None = None,
+) -> Count:
+    """
+    Count runs.
+
+    :param lines: of task bodies; a run has executed when its last body ran (``is_end``).
+    :param every: distance of the intervals of each DAG with catchup.
+    :param without_catchup: DAGs with a schedule and without catchup.
+    :param accepted: manual runs that an Airflow said it had taken.
+    :param told: the ledger, by region.
+    :param moves: when the role came to which region, oldest first.
+    :param since: intervals that ended earlier are not looked at.
+    """
+    lines = [line for line in lines if not line.is_scheduled or _counts(line.interval_end, since)]
+    told = told or {}
+    ends: dict[Run, list[Line]] = defaultdict(list)
+    for line in lines:
+        if line.is_end and (line.is_scheduled or (line.dag_id, line.run_id) in accepted):
+            ends[line.dag_id, line.run_id].append(line)
+    lost = _missing_intervals(lines, every)
+    created = {
+        run.key
+        for entries in told.values()
+        for entry in entries
+        for run in entry.runs
+        if run.run_type == "scheduled" and run.dag_id in without_catchup and run.status is RunStatus.OPEN
+        if _counts(run.data_interval_end, since)
+    }
+    lost |= (created | set(accepted)) - ends.keys()
+    return Count(
+        expected=len(ends) + len(lost),
+        executed=len(ends),
+        lost=sorted(" ".join(run) for run in lost),
+        repeated={" ".join(run): _reason(run, found, told, moves) for run, found in ends.items() if len(found) > 1},
+        unreported=unreported,
+    )
+
+
+def _counts(end: datetime | None, since: datetime | None) -> bool:
+    return since is None or end is None or end >= since
+
+
+def _missing_intervals(lines: Sequence[Line], every: Mapping[str, timedelta]) -> set[Run]:
+    missing: set[Run] = set()
+    for dag_id, distance in every.items():
+        ran = {line.interval_end for line in lines if line.dag_id == dag_id and line.is_scheduled and line.is_end}
+        known = sorted(end for end in ran if end is not None)
+        at = known[0] if known else None
+        while at is not None and at < known[-1]:
+            if at not in ran:
+                missing.add((dag_id, f"interval {at:%H:%M:%S}"))
+            at += distance
+    return missing
+
+
+def _reason(
+    run: Run, found: Sequence[Line], told: Mapping[str, Sequence[LogEntry]], moves: Sequence[tuple[datetime, str]]
+) -> str:
+    """Return why a run was allowed to execute again; empty when nothing allows it."""
+    first, second = sorted(found, key=lambda line: line.at)[:2]
+    left_at = next((at for at, region in moves if at > first.at and region != first.region), None)
+    if first.region == second.region or left_at is None:
+        return ""
+    for entry in told.get(first.region, ()):
+        if entry.at < left_at and any(each.key == run and each.has_ended for each in entry.runs):
+            return ""
+    return f"it ended in {first.region} at {first.at:%H:%M:%S}, which nobody else could know when the role moved"

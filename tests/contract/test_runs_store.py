@@ -1,0 +1,108 @@
+"""The runs table keeps what it promises, in memory and in DynamoDB."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, Replica, RunStatus
+from airflow_provider_mwaa_dr.exceptions import StaleLedgerError
+from tests.contract.conftest import RunsPeer
+
+REGION = "us-east-2"
+AT = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=timezone.utc)
+RUN = LedgerRun(
+    dag_id="orders",
+    run_id="scheduled__2026-01-01T00:00:00+00:00",
+    run_type="scheduled",
+    status=RunStatus.OPEN,
+    epoch=3,
+    logical_date=AT,
+    data_interval_start=AT - timedelta(hours=1),
+    data_interval_end=AT,
+    run_after=AT,
+    conf='{"a": "\\u00e4\\n", "b": [1, null]}',
+    taken_at=AT,
+    kept=True,
+    tasks=(("extract", -1, "success"), ("load", 3, None)),
+)
+
+
+def entry(number: int, *runs: LedgerRun, final: str | None = None) -> LogEntry:
+    return LogEntry(
+        number=number,
+        at=AT,
+        epoch=3,
+        first_id=4,
+        newest_id=7,
+        runs=runs,
+        dag_ids=("orders", "new"),
+        final=final,
+        settled=2 if final else None,
+    )
+
+
+def test_the_log_comes_back_as_it_was_written(runs_peer: RunsPeer) -> None:
+    """In order, from where the reader left off, each region's own."""
+    writer, reader = runs_peer(), runs_peer()
+    assert list(reader.log(REGION, after=0)) == []
+    bare = LedgerRun(dag_id="d", run_id="r", run_type="manual", status=RunStatus.SUCCESS, epoch=0, conf_lost="too long")
+    entries = [entry(1, RUN), entry(2), entry(3, bare, final="plan-1")]
+    for each in entries:
+        writer.append(REGION, each)
+    writer.append("us-east-1", entry(1))
+    assert list(reader.log(REGION, after=0)) == entries
+    assert list(reader.log(REGION, after=2)) == entries[2:]
+    assert list(reader.log(REGION, after=3)) == []
+
+
+def test_a_long_log_is_read_in_steps(runs_peer: RunsPeer) -> None:
+    """A call may stop short; the next one goes on where it stopped."""
+    store = runs_peer()
+    for number in range(1, 451):
+        store.append(REGION, entry(number))
+    replica = Replica()
+    calls = 0
+    while found := store.log(REGION, after=replica.number):
+        replica.apply(found)
+        calls += 1
+    assert (replica.number, calls) == (450, 3)
+
+
+def test_a_number_is_taken_once(runs_peer: RunsPeer) -> None:
+    """The same entry may be repeated, say after a lost answer; a different one is refused, and changes nothing."""
+    first, second = runs_peer(), runs_peer()
+    first.append(REGION, entry(1, RUN))
+    first.append(REGION, entry(1, RUN))
+    with pytest.raises(StaleLedgerError):
+        second.append(REGION, entry(1, replace(RUN, status=RunStatus.FAILED)))
+    assert list(second.log(REGION, after=0)) == [entry(1, RUN)]
+
+
+def test_the_picture_is_replaced_whole_and_never_goes_back(runs_peer: RunsPeer) -> None:
+    """Pages and all; one that is older than what is kept is dropped."""
+    first, second = runs_peer(), runs_peer()
+    assert first.picture(REGION) == Replica()
+    picture = Replica()
+    picture.apply([entry(1, RUN, final="plan-1"), entry(2, replace(RUN, run_id="done", status=RunStatus.SUCCESS))])
+    first.keep(REGION, picture)
+    assert second.picture(REGION) == picture
+    later = second.picture(REGION)
+    later.apply([entry(3, replace(RUN, status=RunStatus.GONE))])
+    assert later != picture
+    second.keep(REGION, later)
+    first.keep(REGION, picture)
+    assert first.picture(REGION) == second.picture(REGION) == later
+    assert first.picture("us-east-1") == Replica()
+
+
+def test_a_picture_of_any_size_fits(runs_peer: RunsPeer) -> None:
+    """3,000 DAGs with ids of 250 characters, and runs whose conf is as long as one may be."""
+    store = runs_peer()
+    picture = Replica()
+    runs = [replace(RUN, dag_id=f"{number:03}{'x' * 247}", conf=f'"{"y" * 190_000}"') for number in range(5)]
+    picture.apply([replace(entry(1, *runs), dag_ids=tuple(f"{number:04}{'z' * 246}" for number in range(3000)))])
+    store.keep(REGION, picture)
+    assert store.picture(REGION) == picture

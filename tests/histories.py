@@ -1,0 +1,505 @@
+"""
+Histories: several engines, schedulers that lag, regions that die and people who change their minds, from a seed.
+
+Each engine runs in a thread of its own, but only one thread ever moves: at every call to the table, to an environment
+and to the clock it hands the baton back, and the seed says who goes on, who is killed there, whose answer is lost and
+how long the call takes. A history is therefore the same every time. Shared by the histories of the engine
+(tests/unit/core) and those of everything together (tests/simulation).
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, Timing
+from airflow_provider_mwaa_dr.core.finishing import PlanFinisher
+from airflow_provider_mwaa_dr.core.gate import Action, Layer, View, decide
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, Environment, FailoverRecord
+from airflow_provider_mwaa_dr.core.state import DRState, Phase
+from airflow_provider_mwaa_dr.exceptions import (
+    DRError,
+    IncompleteError,
+    MwaaUnreachableError,
+    StateUnreachableError,
+)
+from airflow_provider_mwaa_dr.testing import FakeEnvironment, InMemoryStateStore, ManualClock
+
+A, B, C = "us-east-2", "us-east-1", "us-west-2"
+DAGS = tuple(f"dag_{number}" for number in range(5))
+CONTROL = "dr_failover"
+LEASE_S = 12.0
+TIMING = Timing(
+    drain_s=15,
+    answer_s=4,
+    fence_file_s=1,
+    heartbeat_s=1,
+    settle_s=1,
+    beat_s=4,
+    takeover_s=12,
+    stop_s=30,
+    adopt_s=20,
+    verify_s=10,
+    state_s=8,
+    poll_s=1,
+)
+PATIENCE_S = 1_500
+"""No history takes longer, on its own clock; one that does is stuck."""
+
+
+class KilledError(BaseException):
+    """Ends an engine where it stands, as SIGKILL does."""
+
+
+@dataclass
+class Caller:
+    """One engine in its thread, and the faults that are meant for it."""
+
+    name: str
+    run: Callable[[], object]
+    kill_at: int = 10**9
+    faulty: bool = True
+    wake_at: float = 0.0
+    calls: int = 0
+    table_gone_until: float = -1.0
+    outcome: object = None
+    is_done: bool = False
+    baton: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    seen: DRState | None = None
+    """The row as this engine last read it; None once it has acted on it."""
+
+
+class Scheduler:
+    """Lets exactly one caller move at a time, and the clock only when none of them can."""
+
+    def __init__(self, rng: random.Random, clock: ManualClock) -> None:
+        self.rng, self.clock = rng, clock
+        self.callers: list[Caller] = []
+        self._back = threading.Semaphore(0)
+        self._is_ending = False
+        self._current: Caller | None = None
+
+    @property
+    def current(self) -> Caller:
+        assert self._current is not None
+        return self._current
+
+    def start(self, caller: Caller) -> Caller:
+        def body() -> None:
+            caller.baton.acquire()
+            try:
+                if not self._is_ending:
+                    caller.outcome = caller.run()
+            except (KilledError, DRError) as error:
+                caller.outcome = error
+            except BaseException as error:  # a bug in engine or test: shown by whoever looks at the outcome
+                caller.outcome = error
+            finally:
+                caller.is_done = True
+                self._back.release()
+
+        self.callers.append(caller)
+        caller.wake_at = max(caller.wake_at, self.clock.monotonic())
+        threading.Thread(target=body, daemon=True).start()
+        return caller
+
+    def hand_over(self, seconds: float = 0.0) -> None:
+        """Called by a caller: let others go first, for at least *seconds* of the clock."""
+        caller = self.current
+        caller.wake_at = self.clock.monotonic() + seconds
+        self._back.release()
+        caller.baton.acquire()
+        if self._is_ending:
+            raise KilledError
+
+    def call_point(self) -> None:
+        """Called by a caller around everything it does to the world."""
+        caller = self.current
+        caller.calls += 1
+        if caller.calls >= caller.kill_at:
+            raise KilledError
+        chance = self.rng.random()
+        if caller.faulty and chance < 0.004:
+            self.hand_over(self.rng.choice([3, 20, 60]))  # suspended, as a laptop whose lid was closed
+        elif chance < 0.3:
+            self.hand_over(0.0)
+
+    def run_until_idle(self) -> None:
+        until = self.clock.monotonic() + PATIENCE_S
+        while waiting := [caller for caller in self.callers if not caller.is_done]:
+            now = self.clock.monotonic()
+            if now > until:
+                raise AssertionError(f"stuck: {', '.join(caller.name for caller in waiting)}")
+            ready = [caller for caller in waiting if caller.wake_at <= now]
+            if not ready:
+                self.clock.advance(min(caller.wake_at for caller in waiting) - now)
+                continue
+            self._current = self.rng.choice(ready)
+            self._current.baton.release()
+            self._back.acquire()
+
+    def end(self) -> None:
+        self._is_ending = True
+        for caller in self.callers:
+            while not caller.is_done:
+                caller.baton.release()
+                self._back.acquire()
+
+
+class CallersClock:
+    """The clock as an engine has it: sleeping lets others move."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.monotonic, self.now = world.clock.monotonic, world.clock.now
+
+    def sleep(self, seconds: float) -> None:
+        self._world.scheduler.hand_over(seconds)
+
+
+class CallersStore:
+    """The table as an engine reaches it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda *args, **kwargs: self._call(name, *args, **kwargs)
+
+    def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        world, caller = self._world, self._world.scheduler.current
+        world.scheduler.call_point()
+        now, rng = world.clock.monotonic(), world.scheduler.rng
+        if caller.faulty and rng.random() < 0.004:
+            caller.table_gone_until = now + rng.choice([1, 5, 20])
+        if now < caller.table_gone_until:
+            raise StateUnreachableError("The table did not answer.")
+        before = world.store.state
+        if name == "put_record":
+            world.check_record(caller, args[0])
+        answer = getattr(world.store, name)(*args, **kwargs)
+        if name == "read":
+            caller.seen = answer
+        elif name == "write":
+            assert before is not None
+            world.check_write(caller, before, args[0])
+            if caller.faulty and rng.random() < 0.05:
+                caller.table_gone_until = now + rng.choice([0, 0, 2])
+                raise StateUnreachableError("The answer of a write was lost.")
+        world.scheduler.call_point()
+        return answer
+
+
+class CallersEnvironment:
+    """An environment as an engine reaches it."""
+
+    def __init__(self, world: World, environment: FakeEnvironment) -> None:
+        self._world, self._environment = world, environment
+        self.region, self.name = environment.region, environment.name
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda *args, **kwargs: self._call(name, *args, **kwargs)
+
+    def set_paused(
+        self, dag_ids: Collection[str], *, paused: bool, on_progress: Callable[[int, int], None] | None = None
+    ) -> Sequence[str]:
+        """Change one DAG after the other: a fault in the middle leaves half of them done."""
+        changed: list[str] = []
+        left: list[str] = []
+        self._world.check_act(self.region, "pause" if paused else "unpause")
+        for dag_id in sorted(dag_ids):
+            try:
+                changed += self._call("set_paused", [dag_id], paused=paused)
+            except IncompleteError as error:
+                left += error.left
+            if on_progress is not None:
+                on_progress(len(changed), len(dag_ids))
+        if left:
+            raise IncompleteError(f"{left} did not change.", left=left)
+        return changed
+
+    def stop_run(self, run: object) -> None:
+        self._world.check_act(self.region, "stop")
+        self._call("stop_run", run)
+
+    def trigger(self, dag_id: str, *, run_id: str, note: str) -> None:
+        self._world.check_act(self.region, "trigger")
+        self._call("trigger", dag_id, run_id=run_id, note=note)
+
+    def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        scheduler = self._world.scheduler
+        scheduler.call_point()
+        chance = scheduler.rng.random() if scheduler.current.faulty else 1.0
+        if chance < 0.003:
+            raise MwaaUnreachableError("It did not answer.")
+        answer = getattr(self._environment, name)(*args, **kwargs)
+        if chance < 0.006:
+            raise MwaaUnreachableError("Its answer was lost.")
+        scheduler.call_point()
+        return answer
+
+
+class RegionDags:
+    """The paused flags as a region's own agent changes them, in its database."""
+
+    def __init__(self, environment: FakeEnvironment) -> None:
+        self._environment = environment
+
+    def unpaused_dags(self) -> Sequence[str]:
+        return sorted(self._environment.unpaused - {CONTROL})
+
+    def set_paused(self, dag_ids: Collection[str], *, paused: bool) -> int:
+        there = set(dag_ids) & (self._environment.unpaused | self._environment.paused)
+        for dag_id in there:
+            self._environment.flip(dag_id, is_paused=paused)
+        return len(there)
+
+
+class Region:
+    """What the schedulers of a region do, each with its own view, once a second."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world, self.name = world, name
+        self.environment = FakeEnvironment(name, clock=world.clock)
+        self.is_up = True
+        self.cut_until = -1.0
+        self.stuck_until = {"1": -1.0, "2": -1.0}
+        self.views: dict[str, View | None] = {"1": None, "2": None}
+        self.adopted: int | None = None
+        self.beat = 0
+        self.runs = 0
+        self.finisher = self._new_finisher()
+
+    def _new_finisher(self) -> PlanFinisher:
+        return PlanFinisher(
+            self.world.store,
+            RegionDags(self.environment),
+            self.world.clock,
+            region=self.name,
+            owner=f"agent of {self.name}",
+            takeover_s=TIMING.takeover_s,
+        )
+
+    def die(self) -> None:
+        self.is_up = False
+        self.environment.unreachable, self.environment.scheduler_healthy = True, False
+
+    def revive(self) -> None:
+        self.in_flight()  # brings the runs up to now, before anything progresses again
+        self.is_up = True
+        self.views = {"1": None, "2": None}
+        self.finisher = self._new_finisher()
+        self.environment.unreachable, self.environment.scheduler_healthy = False, True
+
+    def in_flight(self) -> list[str]:
+        """Runs that execute or stand in state running, whatever faults are switched on."""
+        unreachable, self.environment.unreachable = self.environment.unreachable, False
+        runs = {str(run) for run in (*self.environment.running_runs(), *self.environment.running_tasks())}
+        self.environment.unreachable = unreachable
+        return sorted(run for run in runs if not run.startswith(CONTROL))
+
+    def turn(self) -> None:
+        if not self.is_up:
+            return
+        now = self.world.clock.monotonic()
+        self.beat += 1
+        for job in self.views:
+            if now >= max(self.cut_until, self.stuck_until[job]):
+                observed = self.world.store.observe(self.name)
+                if job == "1":
+                    self._lead(observed.state, observed.reconciled_epoch)
+                    observed = self.world.store.observe(self.name)
+                self.views[job] = View(observed.state, now, observed.reconciled_epoch)
+            self._schedule(job)
+            view = self.views[job]
+            if now >= self.cut_until and view is not None and view.state is not None:
+                self.world.store.put_agent(self._status(job, view.state, view.reconciled_epoch))
+
+    def _lead(self, state: DRState | None, reconciled: int | None) -> None:
+        """The agent of job 1: reconcile, adopt, keep the snapshot."""
+        assert state is not None
+        unpaused = self.environment.unpaused - {CONTROL}
+        is_active = state.active_region == self.name
+        if reconciled != state.epoch:
+            for run in self.in_flight():
+                dag_id, run_id = run.split(" ")
+                self.environment.end_run(dag_id, run_id, state="failed")
+            if not is_active or state.phase is Phase.PROMOTING:
+                for dag_id in unpaused:
+                    self.environment.flip(dag_id, is_paused=True)
+            reconciled = state.epoch
+        elif is_active and state.phase is Phase.STEADY:
+            self.world.store.put_snapshot(
+                DagSet(id=self.name, region=self.name, recorded_at=self.world.clock.now(), dag_ids=tuple(unpaused))
+            )
+        elif self.world.agents_finish:
+            self.finisher.turn(state)
+        self.adopted = state.epoch
+        self.world.store.put_agent(self._status("1", state, reconciled))
+
+    def _status(self, job: str, state: DRState, reconciled: int | None) -> AgentStatus:
+        return AgentStatus(
+            region=self.name,
+            job=job,
+            host="host",
+            at=self.world.clock.now(),
+            beat=self.beat,
+            version=state.version,
+            epoch=state.epoch,
+            provider_version="0.1.0",
+            airflow_version="3.3.1",
+            adopted_epoch=self.adopted if job == "1" else None,
+            reconciled_epoch=reconciled,
+            schedulers=tuple(self.views),
+        )
+
+    def _schedule(self, job: str) -> None:
+        """Start runs that are due, as far as this scheduler's gate lets them."""
+        for dag_id in sorted(self.environment.unpaused - {CONTROL}):
+            if self.world.rng.random() > self.world.load:
+                continue
+            decision = decide(
+                self.views[job],
+                region=self.name,
+                exempt=False,
+                now=self.world.clock.monotonic(),
+                lease_s=LEASE_S,
+                layer=Layer.GATE,
+            )
+            if decision.action is Action.RUN:
+                view = self.views[job]
+                assert view is not None
+                assert view.state is not None
+                self.world.check_start(self.name, view.state.epoch)
+                self.runs += 1
+                length = 200 if self.world.rng.random() < self.world.long_runs else self.world.rng.randint(1, 8)
+                self.environment.add_run(dag_id, f"r{self.runs}", seconds=length)
+
+
+class World:
+    """Three regions, a table, and everything that is checked while a history goes on."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.clock = ManualClock()
+        self.scheduler = Scheduler(self.rng, self.clock)
+        self.store = InMemoryStateStore(transitions.initial(A, lease_s=LEASE_S, by="init", at=self.clock.now()))
+        self.load, self.long_runs = self.rng.choice([0.05, 0.3]), self.rng.choice([0, 0, 0.02])
+        self.regions: dict[str, Any] = {}
+        self.newest_epoch_started = 0
+        self.promotions = 0
+        self.sets: dict[str, str] = {}
+        self.written_late: set[str] = set()
+        self.engines = 0
+        self.agents_finish = self.rng.random() < 0.5
+        self.wanted = set(DAGS) - {"dag_3"}
+        self.make_regions()
+        self._tick()
+        self.clock.advance(3)
+
+    def make_regions(self) -> None:
+        """Fill ``regions``."""
+        for name in (A, B, C):
+            region = self.regions[name] = Region(self, name)
+            for dag_id in DAGS:
+                region.environment.add_dag(dag_id, is_paused=name != A or dag_id not in self.wanted)
+            region.environment.add_dag(CONTROL, tags=["dr:control"])
+
+    def _tick(self) -> None:
+        self.clock.after(1, self._tick)
+        for region in self.regions.values():
+            region.turn()
+
+    @property
+    def state(self) -> DRState:
+        assert self.store.state is not None
+        return self.store.state
+
+    def call(self, target: str, *, after_s: float = 0.0, faulty: bool = True, **changes: Any) -> Caller:
+        """Let somebody call a failover to *target*."""
+        self.engines += 1
+        name = f"engine-{self.engines}"
+        environments: Mapping[str, Environment] = {
+            region: CallersEnvironment(self, found.environment) for region, found in self.regions.items()
+        }
+        request = replace(FailoverRequest(target=target, reason="test", by=name), **changes)
+        engine = FailoverEngine(CallersStore(self), environments, CallersClock(self), TIMING, name)
+        caller = Caller(name, lambda: engine.run(request), faulty=faulty, wake_at=self.clock.monotonic() + after_s)
+        return self.scheduler.start(caller)
+
+    # -- what must hold at every moment ---------------------------------------------------------------------------
+
+    def check_start(self, region: str, epoch: int) -> None:
+        """No run starts under an epoch older than one under which a run has started already."""
+        assert epoch >= self.newest_epoch_started, f"{region} starts a run under epoch {epoch}: a newer one executes"
+        self.newest_epoch_started = epoch
+
+    def check_act(self, region: str, what: str) -> None:
+        """An engine acts once for each look at the row, which showed its own plan, in the right phase and region."""
+        caller = self.scheduler.current
+        seen, caller.seen = caller.seen, None
+        assert seen is not None, f"{caller.name} does {what} in {region} without having looked at the row"
+        plan = seen.plan
+        assert plan is not None, f"{caller.name} does {what} in {region} with no plan open"
+        assert plan.owner == caller.name, f"{caller.name} does {what} in {region} in the plan of {plan.owner}"
+        if what in {"unpause", "trigger"} or (what == "pause" and seen.phase is Phase.RESUMING):
+            assert (seen.phase, region) == (Phase.RESUMING, plan.target), f"{what} in {region} in {seen.phase}"
+        else:
+            assert (seen.phase, region) == (Phase.DRAINING, plan.source), f"{what} in {region} in {seen.phase}"
+            assert not plan.is_forced, f"{what} in {region}, which a forced failover never calls"
+        if what == "pause" and seen.phase is Phase.DRAINING and self.state.plan == plan:
+            left = self.regions[region].in_flight()
+            assert not left, f"{region} is paused while {left} are in flight"
+
+    def check_record(self, caller: Caller, record: FailoverRecord) -> None:
+        """Records are for people and written without a condition: one that was under way may land too late."""
+        plan = self.state.plan
+        if record.outcome == "open" and (plan is None or plan.id != record.id or plan.owner != caller.name):
+            self.written_late.add(record.id)
+
+    def check_write(self, caller: Caller, before: DRState, new: DRState) -> None:
+        """The row changes as the design says, and a graceful promotion leaves nothing in flight."""
+        assert new.version == before.version + 1
+        assert new.epoch - before.epoch in {0, 1}
+        if before.plan is not None and new.plan is not None and before.plan.set_id is not None:
+            assert new.plan.set_id == before.plan.set_id, "another set took the place of the recorded one"
+        if before.plan is not None and new.plan is not None and before.plan.owner != new.plan.owner:
+            assert new.plan.owner == caller.name
+        if new.epoch == before.epoch:
+            assert new.active_region == before.active_region
+            return
+        self.promotions += 1
+        assert before.plan is not None
+        assert (before.phase, new.phase) == (Phase.DRAINING, Phase.PROMOTING)
+        assert new.active_region == before.plan.target != before.active_region
+        assert new.epoch == self.promotions
+        assert before.plan.owner == caller.name
+        assert before.plan.set_id is not None
+        if not before.plan.is_forced and self.regions[before.active_region].is_up:
+            left = self.regions[before.active_region].in_flight()
+            assert not left, f"promoted while {left} are in flight"
+
+    def assert_settled(self, region: str, *, but: Collection[str]) -> None:
+        """Exactly one region is active, STEADY, with exactly the wanted set, or what was said to be missing from it."""
+        state = self.state
+        assert (state.active_region, state.phase, state.plan) == (region, Phase.STEADY, None)
+        assert state.epoch == self.promotions == state.failover_count
+        for name, found in self.regions.items():
+            unpaused = found.environment.unpaused
+            assert CONTROL in unpaused
+            wanted = self.wanted - set(but) if name == region else set()
+            assert unpaused - {CONTROL} == wanted, f"{name} ({'active' if name == region else 'standby'})"
+        records = [record.id for record in self.store.records() if record.outcome == "open"]
+        assert set(records) <= self.written_late, f"records {records} are open"
+
+    def left_over(self, region: str) -> tuple[str, ...]:
+        """What the last failover to *region* has listed as not unpaused; nobody has done it since."""
+        ended = (record for record in self.store.records() if (record.target, record.outcome) == (region, "completed"))
+        return next((record.not_unpaused for record in ended), ())
+
+    def absent(self, region: str) -> set[str]:
+        return set(DAGS) - self.regions[region].environment.unpaused - self.regions[region].environment.paused

@@ -113,7 +113,7 @@ class AgentLoop:
         self._closed = 0
         self._leftovers = 0
         self._fence_ok: bool | None = None
-        self._snapshot: tuple[str, ...] | None = None
+        self._snapshot: tuple[int, tuple[str, ...]] | None = None
         self._held_seen = -1
         self._next_beat = 0.0
         self._next_checks = 0.0
@@ -396,7 +396,8 @@ class AgentLoop:
     def _take_snapshot(self, state: DRState) -> None:
         """Keep the list of unpaused DAGs: list, read the state again, keep it only if nothing moved meanwhile."""
         dag_ids = self._db.unpaused_dags()
-        if dag_ids == self._snapshot:
+        # Somebody else writes one, too: whoever completes a failover, for the region that it made active.
+        if (state.version, dag_ids) == self._snapshot:
             return
         again = self._store.observe(self._region).state
         if again is None or again.version != state.version:
@@ -405,7 +406,7 @@ class AgentLoop:
         self._store.put_snapshot(
             DagSet(id=f"SNAPSHOT#{self._region}", region=self._region, recorded_at=now, dag_ids=dag_ids)
         )
-        self._snapshot = dag_ids
+        self._snapshot = state.version, dag_ids
 
     def _finish(self, state: DRState) -> None:
         """Go on with a promoted plan whose owner is silent: until it ends, nothing executes anywhere."""

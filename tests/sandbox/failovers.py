@@ -161,8 +161,20 @@ def start(airflow: Airflow, *, dag_id: str = "fo_chain", waits: bool = False) ->
     return run
 
 
+def wait_for_snapshot(pair: Pair, region: Airflow, *dag_ids: str) -> None:
+    """Return once a failover that cannot ask *region* any more would unpause these DAGs elsewhere."""
+
+    def is_recorded() -> bool:
+        snapshot = pair.table.get_snapshot(region.name)
+        return snapshot is not None and {*dag_ids} <= {*snapshot.dag_ids}
+
+    wait_until(is_recorded, f"the snapshot of {region.name} has {', '.join(dag_ids)}")
+
+
 def make_steady(pair: Pair) -> DRState:
     """Bring the pair to where a failover can begin, whatever a test before left, and return the state."""
+    for region in pair.airflows:
+        pair.sandbox.fault(region, "all", "none")
     state = pair.state()
     if state.phase is not Phase.STEADY:
         fail_over(pair, state.active_region)

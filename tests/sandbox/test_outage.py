@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from airflow_provider_mwaa_dr.core.gate import NOTE_TOKEN
-from tests.sandbox.failovers import ChainRun, fail_over, make_steady, start
+from tests.sandbox.failovers import ChainRun, fail_over, make_steady, start, wait_for_snapshot
 from tests.sandbox.harness import Airflow, Pair, on, wait_until
 
 pytestmark = pytest.mark.sandbox
@@ -110,6 +110,7 @@ def test_a_region_cut_off_from_everything_stops_before_the_other_one_begins(pair
     cut.unpause("outage_tick", "outage_run", "outage_tasks", "outage_exempt")
     in_flight = start(cut, dag_id="outage_tasks", waits=True)
     wait_until(lambda: cut.executed("outage_tick") and cut.executed("outage_exempt"), "both DAGs tick")
+    wait_for_snapshot(pair, cut, "outage_tick", "outage_run", "outage_tasks")
     pair.wait_until_settled()
 
     pair.sandbox.fault(cut.name, "all", "blackhole")

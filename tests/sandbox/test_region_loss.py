@@ -22,6 +22,7 @@ from tests.sandbox.failovers import (
     mwaa_dr,
     operator_words,
     start,
+    wait_for_snapshot,
 )
 from tests.sandbox.harness import Airflow, Pair, on, wait_until
 
@@ -44,9 +45,7 @@ def newest_record(pair: Pair) -> dict[str, object]:
 def lose(pair: Pair, region: Airflow) -> ChainRun:
     """Kill a region while a run of three tasks executes its first one, and return that run."""
     run = start(region, waits=True)
-    # Its agent has seen the DAGs as they are: what will be unpaused elsewhere is its last snapshot.
-    snapshot = lambda: pair.table.get_snapshot(region.name)  # noqa: E731
-    wait_until(lambda: (found := snapshot()) and "fo_chain" in found.dag_ids, f"{region.name} has a snapshot")
+    wait_for_snapshot(pair, region, "fo_chain")
     pair.sandbox.kill(region.name)
     return run
 

@@ -404,6 +404,20 @@ def test_a_snapshot_is_dropped_when_the_state_moved_while_it_was_listed(active: 
     assert active.store.get_snapshot(HERE) == before
 
 
+def test_a_snapshot_that_a_failover_wrote_is_replaced_even_by_one_that_was_kept_before_it(active: Region) -> None:
+    """Unpaused again at once after the failback, the DAGs are those that the agent had noted before it left."""
+    active.turn(2)
+    before = active.store.get_snapshot(HERE)
+    assert before is not None
+    active.flip(THERE)
+    active.flip(HERE)
+    active.store.put_snapshot(replace(before, dag_ids=("orders",)))
+    active.turn(2)
+    after = active.store.get_snapshot(HERE)
+    assert after is not None
+    assert after.dag_ids == ("billing", "orders")
+
+
 def test_a_standby_takes_no_snapshot(standby: Region) -> None:
     """Its paused DAGs say nothing about what people want."""
     standby.turn(5)

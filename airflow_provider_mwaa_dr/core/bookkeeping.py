@@ -460,7 +460,7 @@ class Bookkeeper:
             self._not_carried_out |= {run.key for run in taken}
         if to_queue or taken:
             self._db.resume(
-                [*to_queue, *taken], f"resumed: it was interrupted; {self._region} goes on with it ({epoch})"
+                [*to_queue, *taken], f"resumed: it was interrupted; {self._region} goes on with it (epoch {epoch})"
             )
             self._not_carried_out.clear()
             log.info("%s goes on with %d interrupted runs (epoch %d)", self._region, len(to_queue) + len(taken), epoch)

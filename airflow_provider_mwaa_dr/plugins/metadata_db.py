@@ -35,6 +35,8 @@ from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunKey
 _OPEN = ("queued", "running")
 _ENDED = ("success", "failed")
 _HELD = f"{NOTE_TOKEN} held"
+_RESUMED = "resumed:"
+"""Begins the sentence on a run that goes on here; it outlives a hold."""
 _CLOSED = (f"{NOTE_TOKEN} skipped", f"{NOTE_TOKEN} closed")
 _NOTE_LIMIT = 1000
 """Characters that ``dag_run_note.content`` takes."""
@@ -87,7 +89,7 @@ def hold_run(dag_run: Any, note: str) -> bool:
     dag_run.set_state("queued")
     dag_run.last_scheduling_decision = _now()
     with _savepoint(session) as connection:
-        written = _put_note(connection, dag_run.id, note)
+        written = _put_note(connection, dag_run.id, note, keeps=_RESUMED)
     if written:
         session.expire(dag_run, ["dag_run_note"])
     return written
@@ -162,13 +164,20 @@ def _book(session: Any, dag_run: Any, others: int) -> None:
 # Notes: the user's text, then one of ours.
 
 
-def _put_note(connection: Any, dag_run_id: int, note: str) -> bool:
-    """Put *note* behind what people wrote, in place of an earlier one of ours; return whether anything was written."""
+def _put_note(connection: Any, dag_run_id: int, note: str, *, keeps: str | None = None) -> bool:
+    """
+    Put *note* behind what people wrote, in place of an earlier one of ours; return whether anything was written.
+
+    :param keeps: how a sentence of ours begins that stays, behind the new one.
+    """
     row = connection.execute(select(_notes.c.content).where(_notes.c.dag_run_id == dag_run_id)).first()
     if row is None:
         connection.execute(insert(_notes).values(dag_run_id=dag_run_id, content=compose_note(None, note)))
         return True
-    if _same(own_note(row.content), note):
+    own = own_note(row.content)
+    if keeps is not None and keeps in own:
+        note = f"{note}; {own[own.index(keeps) :]}"
+    if _same(own, note):
         return False
     connection.execute(
         update(_notes).where(_notes.c.dag_run_id == dag_run_id).values(content=compose_note(row.content, note))
@@ -680,9 +689,10 @@ class MetadataDb:
                     waiting += 1
                     continue
                 ours = and_(_notes.c.dag_run_id == row.dag_run_id, _notes.c.content == row.content)
-                users = user_note(row.content)
-                rest = update(_notes).values(content=users) if users else delete(_notes)
-                connection.execute(rest.where(ours))
+                left, own = user_note(row.content), own_note(row.content)
+                if _RESUMED in own:
+                    left = compose_note(left, own[own.index(_RESUMED) :])
+                connection.execute((update(_notes).values(content=left) if left else delete(_notes)).where(ours))
             return waiting
 
     def last_task_end(self, since: datetime) -> datetime | None:

@@ -67,6 +67,15 @@ def test_a_users_note_stays_in_front(database: Database, metadata_db: Any) -> No
     assert database.note("r1") == "asked for by Ann\n[mwaa-dr] held: b"
 
 
+def test_a_hold_does_not_hide_that_the_run_was_resumed(database: Database, metadata_db: Any) -> None:
+    """The sentence stays behind the reason, and alone once the run has gone on."""
+    database.add_dag("orders")
+    database.add_run("orders", "r1", note="[mwaa-dr] resumed: it was interrupted")
+    for reason in ("held: a", "held: b"):
+        database.start("r1", lambda run, reason=reason: metadata_db.hold_run(run, reason))
+    assert database.note("r1") == "[mwaa-dr] held: b; resumed: it was interrupted"
+
+
 def test_a_long_note_is_cut_to_what_fits(metadata_db: Any) -> None:
     """Airflow's column takes 1,000 characters; a longer one would break the scheduler's transaction."""
     assert len(metadata_db.compose_note("x" * 1000, REASON)) == 1000
@@ -203,7 +212,9 @@ def test_a_held_note_goes_when_the_run_goes_on(database: Database, agent_db: Any
     database.add_run("orders", "runs", state="running", note="Ann\n[mwaa-dr] held: why")
     database.add_run("orders", "ran", state="success", note="[mwaa-dr] held: why")
     database.add_run("orders", "skipped", state="success", note="[mwaa-dr] skipped: why")
+    database.add_run("orders", "resumed", state="running", note="Ann\n[mwaa-dr] held: why; resumed: it was interrupted")
     assert agent_db.drop_held_notes() == 1
+    assert database.note("resumed") == "Ann\n[mwaa-dr] resumed: it was interrupted"
     assert database.note("waits") == "[mwaa-dr] held: why"
     assert database.note("runs") == "Ann"
     assert database.note("ran") is None

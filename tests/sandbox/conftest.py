@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 
@@ -36,3 +37,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return shape, item.path.name == "test_standby.py"
 
     items.sort(key=place)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Say what a failed test left behind: what did not come true is seldom to be seen from its message."""
+    report = yield
+    pair: Any = getattr(item, "funcargs", {}).get("pair")
+    if report.failed and isinstance(pair, Pair):
+        report.sections.append(("The pair", pair.describe()))
+    return report

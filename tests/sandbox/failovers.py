@@ -112,7 +112,7 @@ def fail_over(pair: Pair, region: str, *words: str, **dr: object) -> dict[str, A
     """Make *region* active by the real command and return the record."""
     with mwaa_dr(pair, "failover", region, *REASON, *words, **dr) as failover:
         record: dict[str, Any] = failover.document()
-    assert record["outcome"] == "completed", record
+    assert (record["outcome"], record["not_unpaused"]) == ("completed", []), record
     return record
 
 

@@ -394,6 +394,34 @@ class Pair:
         """Return the state, read now."""
         return self.table.read()
 
+    def describe(self) -> str:
+        """Return what the table and the databases say now, for a person; whatever cannot be had is named."""
+        queries = {
+            "unpaused": "select dag_id from dag where not is_paused",
+            "open runs": "select r.dag_id, r.run_id, r.state, r.queued_at, n.content from dag_run r "
+            "left join dag_run_note n on n.dag_run_id = r.id where r.state in ('queued', 'running')",
+            "tasks under way": "select dag_id, run_id, task_id, state, try_number, hostname, queued_dttm, start_date "
+            "from task_instance where state in ('scheduled', 'queued', 'running', 'deferred', 'up_for_reschedule')",
+        }
+        lines: list[str] = []
+
+        def say(what: str, ask: Callable[[], object]) -> None:
+            try:
+                found = ask()
+            except Exception as error:
+                found = f"{type(error).__name__}: {error}"
+            lines.append(f"{what}: {found}")
+
+        say("state", self.state)
+        for region in self.airflows:
+            say(f"{region} agents", lambda region=region: self.table.agents(region))  # type: ignore[misc]
+            for what, query in queries.items():
+                say(
+                    f"{region} {what}",
+                    lambda query=query, region=region: self.sandbox.postgres.query(query, database=region),  # type: ignore[misc]
+                )
+        return "\n".join(lines)
+
     def delete_items(self, *prefixes: str) -> None:
         """Delete the items of the state table whose key begins so, behind everybody's back."""
         region = self.variables["AWS_DEFAULT_REGION"]

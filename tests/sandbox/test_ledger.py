@@ -1,0 +1,343 @@
+"""
+What a failover carries over, with real schedulers; counted from what task bodies wrote.
+
+Every DAG with catchup begins with the sandbox, so each of its intervals has to execute, once, wherever it was due.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from airflow_provider_mwaa_dr.core.gate import NOTE_TOKEN
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun, Replica, RunStatus
+from airflow_provider_mwaa_dr.core.ports import RunsStore
+from airflow_provider_mwaa_dr.sandbox import airflow_settings, history
+from airflow_provider_mwaa_dr.sandbox.tables import Tables
+from tests.sandbox.failovers import CHAIN, ChainRun, fail_over, make_steady, start, wait_for_snapshot
+from tests.sandbox.harness import DEADLINE_S, Airflow, Pair, Shape, on, wait_until
+
+pytestmark = pytest.mark.sandbox
+
+ALL = [Shape(version=version, name=f"ledger-{version}", ledger=True) for version in ("3.3.1", "3.0.6", "2.10.3")]
+EVERY = timedelta(seconds=5)
+INTERVALS = ("led_cron",)
+"""DAGs of which every interval is due."""
+SOURCE = '''
+"""Intervals that are due every five seconds from START on, and runs that people start."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+from airflow import DAG
+from airflow.decorators import task
+from airflow.timetables.trigger import CronTriggerTimetable
+from fo_chain import first, second, third
+from witness import body
+
+START = datetime.fromisoformat("{start}")
+
+
+@task
+def record(**context):
+    body(**context)
+
+
+@task(retries=0)
+def fail(**context):
+    body(**context)
+    raise RuntimeError("this one always fails")
+
+
+EVERY_FIVE_SECONDS = CronTriggerTimetable("* * * * * */5", timezone="UTC")
+for dag_id, settings in {{
+    "led_cron": {{"schedule": EVERY_FIVE_SECONDS, "max_active_runs": 3}},
+    "led_past": {{"schedule": EVERY_FIVE_SECONDS, "max_active_runs": 2, "default_args": {{"depends_on_past": True}}}},
+    "led_one": {{"schedule": timedelta(seconds=7), "max_active_runs": 1, "catchup": False}},
+    "led_two_years": {{"schedule": EVERY_FIVE_SECONDS, "start_date": START - timedelta(days=730)}},
+}}.items():
+    with DAG(dag_id, **{{"start_date": START, "catchup": True, **settings}}):
+        record()
+
+with DAG("led_no_rerun", schedule=None, start_date=START, catchup=False, tags=["dr:no-rerun"]):
+    first() >> second() >> third()
+
+with DAG("led_fails", schedule=None, start_date=START, catchup=False):
+    fail()
+'''
+
+
+@pytest.fixture
+def regions(pair: Pair) -> Iterator[tuple[Airflow, Airflow]]:
+    """The active region, in which everything is due, and the standby."""
+    make_steady(pair)
+    if "led_cron" not in pair.active.dags():
+        began = datetime.fromtimestamp(time.time() // 5 * 5, tz=timezone.utc)
+        for airflow in pair.airflows.values():
+            airflow.deploy("ledger.py", SOURCE.format(start=began.isoformat()))
+        for airflow in pair.airflows.values():
+            airflow.wait_for_dag("led_cron")
+    pair.active.unpause(*INTERVALS, "led_one", "led_no_rerun", "led_fails", "fo_chain")
+    wait_until(lambda: all(len(bodies(pair, dag_id)) >= 2 for dag_id in INTERVALS), "every interval executes")
+    yield pair.active, pair.standby
+    for airflow in pair.airflows.values():
+        airflow.pause(*INTERVALS, "led_one", "led_two_years")
+
+
+def runs_store(pair: Pair) -> RunsStore:
+    """Return the ledger, as the control environment sees it."""
+    return Tables(pair.variables).runs
+
+
+def replica(pair: Pair, region: Airflow) -> Replica:
+    """Return what the ledger says of a region."""
+    store = runs_store(pair)
+    found = store.picture(region.name)
+    while entries := store.log(region.name, after=found.number):
+        found.apply(entries)
+    return found
+
+
+def told(pair: Pair, run: ChainRun) -> LedgerRun | None:
+    """Return what the region of a run has told of it, while it is due."""
+    return replica(pair, run.airflow).runs.get((run.dag_id, run.run_id))
+
+
+def wait_until_told(pair: Pair, *runs: ChainRun) -> None:
+    """Return once the ledger knows that these runs are open: now the region may be lost."""
+    for run in runs:
+        wait_until(
+            lambda run=run: (found := told(pair, run)) and found.status is RunStatus.OPEN,  # type: ignore[misc]
+            f"the ledger knows of {run.run_id}",
+        )
+
+
+def bodies(pair: Pair, dag_id: str) -> Counter[str]:
+    """Return how often the body of each scheduled run of a DAG with one task executed, in both regions together."""
+    lines = [line for airflow in pair.airflows.values() for line in airflow.executed(dag_id)]
+    return Counter(line.run_id for line in lines if line.run_id.startswith("scheduled__"))
+
+
+def interval_of(run_id: str) -> datetime:
+    """Return the time in the id of a scheduled run."""
+    return datetime.fromisoformat(run_id.removeprefix("scheduled__").partition("+")[0]).replace(
+        microsecond=0, tzinfo=timezone.utc
+    )
+
+
+def missing(pair: Pair, dag_id: str) -> list[str]:
+    """Return the intervals between the first and the last one that executed, of which no body has."""
+    times = sorted(map(interval_of, bodies(pair, dag_id)))
+    steps = int((times[-1] - times[0]) / EVERY)
+    return [str(at) for number in range(steps) if (at := times[0] + number * EVERY) not in times]
+
+
+def wait_until_nothing_is_missing(pair: Pair, region: Airflow) -> None:
+    """Return once no interval is missing any more, after another one has executed in *region*."""
+    for dag_id in INTERVALS:
+        before = len(region.executed(dag_id))
+        wait_until(lambda: len(region.executed(dag_id)) > before, f"{dag_id} goes on in {region.name}")  # noqa: B023
+        wait_until(lambda: not missing(pair, dag_id), f"no interval of {dag_id} is missing")  # noqa: B023
+
+
+def resumed(run: ChainRun, region: Airflow) -> ChainRun:
+    """Return the same run in another region."""
+    return ChainRun(airflow=region, dag_id=run.dag_id, run_id=run.run_id)
+
+
+def interval(run: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what must be the same in every region."""
+    return tuple(run.get(name) for name in ("logical_date", "data_interval_start", "data_interval_end", "run_type"))
+
+
+@on(*ALL)
+def test_a_graceful_failover_and_back_executes_every_interval_once(
+    pair: Pair, regions: tuple[Airflow, Airflow]
+) -> None:
+    """There and back, with depends_on_past and max_active_runs, catchup or not: nothing lost, nothing twice."""
+    source, target = regions
+    manual = start(source)
+    manual.wait_until_it_executed()
+    fail_over(pair, target.name)
+    wait_until_nothing_is_missing(pair, target)
+    wait_until(lambda: target.executed("led_one"), f"the DAG without catchup goes on in {target.name}")
+    fail_over(pair, source.name)
+    wait_until_nothing_is_missing(pair, source)
+    for dag_id in (*INTERVALS, "led_one"):
+        assert {run: times for run, times in bodies(pair, dag_id).items() if times > 1} == {}
+    assert manual.bodies(target) == []
+    assert manual.bodies() == CHAIN
+
+
+@on(*ALL)
+def test_what_a_lost_region_executed_goes_on_in_the_other_one(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
+    """Same run id, interval and conf; failed runs stay failed, opted-out ones are listed; back again, it yields."""
+    source, target = regions
+    failed = start(source, dag_id="led_fails")
+    failed.wait_until_it_is("failed")
+    in_flight = start(source, waits=True)
+    opted_out = start(source, dag_id="led_no_rerun", waits=True)
+    source.pause("fo_stray")
+    queued = start(source, dag_id="fo_stray")
+    wait_until_told(pair, in_flight, opted_out, queued)
+    wait_for_snapshot(pair, source, *INTERVALS, "fo_chain")
+    wait_until(lambda: failed.run_id not in {key[1] for key in replica(pair, source).runs}, "its end is told")
+    before = source.run(in_flight.dag_id, in_flight.run_id)
+    pair.sandbox.kill(source.name)
+    fail_over(pair, target.name, "--mode", "forced")
+
+    there = resumed(in_flight, target)
+    wait_until(there.bodies, f"{there.run_id} goes on in {target.name}")
+    there.let_go()
+    there.wait_until_it_executed()
+    there.wait_until_it_is("success")
+    after = target.run(there.dag_id, there.run_id)
+    assert after["conf"] == before["conf"]
+    assert interval(after) == interval(before)
+    assert there.note.startswith(NOTE_TOKEN)
+    wait_until_nothing_is_missing(pair, target)
+    target.unpause("fo_stray")
+    resumed(queued, target).wait_until_it_executed()
+
+    in_flight.let_go()
+    opted_out.let_go()
+    pair.sandbox.revive(source.name)
+    pair.wait_until_settled()
+    for run in (in_flight, queued):
+        run.wait_until_it_is("success")  # as it ended elsewhere
+        assert NOTE_TOKEN in run.note
+    opted_out.wait_until_it_is("failed")
+    assert in_flight.bodies() == opted_out.bodies() == ["first"]
+    assert queued.bodies() == []
+    assert all(source.dags()[dag_id] for dag_id in (*INTERVALS, "led_one", "fo_chain"))
+    waiting = [sentence for agent in pair.table.agents(target.name) for sentence in agent.waiting]
+    assert any(opted_out.run_id in sentence and "dr:no-rerun" in sentence for sentence in waiting), waiting
+    assert failed.bodies() == ["fail"]
+    assert failed.bodies(target) == opted_out.bodies(target) == []
+
+    later = start(target)
+    later.wait_until_it_executed()
+    fail_over(pair, source.name)
+    wait_until_nothing_is_missing(pair, source)
+    assert later.bodies(source) == []
+    assert in_flight.bodies() == ["first"]
+    for dag_id in INTERVALS:
+        twice = [run for run, times in bodies(pair, dag_id).items() if times > 1]
+        # Executing, or ended within the ledger's lag, when its region was killed.
+        assert len(twice) <= 3, twice
+
+
+@on(*ALL)
+def test_two_years_of_history_are_adopted_and_not_executed_again(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
+    """Only what the source had not finished executes in the new region, although that knows no run of the DAG."""
+    source, target = regions
+    finished = datetime.fromtimestamp(time.time() // 5 * 5 - 60, tz=timezone.utc)
+    create_history(source, "led_two_years", finished)
+    source.unpause("led_two_years")
+    wait_until(lambda: len(source.executed("led_two_years")) >= 5, f"the DAG goes on in {source.name}")
+    fail_over(pair, target.name)
+    wait_until(lambda: len(target.executed("led_two_years")) >= 3, f"the DAG goes on in {target.name}")
+    assert min(map(interval_of, bodies(pair, "led_two_years"))) > finished - timedelta(seconds=1)
+    wait_until(lambda: not missing(pair, "led_two_years"), "no interval is missing")
+    assert set(bodies(pair, "led_two_years").values()) == {1}
+
+
+def create_history(region: Airflow, dag_id: str, last: datetime) -> None:
+    """Have the region's database say that the DAG has finished some runs, of which *last* is the last."""
+    words = ("-m", "airflow_provider_mwaa_dr.sandbox.history", (last + history.EVERY).isoformat(), "100", f"{dag_id}=0")
+    answer = subprocess.run(
+        [region.bin / "python", *words],
+        env=airflow_settings.process_variables(region.variables, bin_folder=region.bin),
+        capture_output=True, text=True, check=False, timeout=DEADLINE_S,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+
+
+def disagreements(pair: Pair, region: Airflow, *, since: datetime) -> list[str]:
+    """Return in what the ledger and a region's database differ, of runs that were queued since then; a line each."""
+    entries: dict[tuple[str, str], str] = {}
+    number = 0
+    store = runs_store(pair)
+    while page := store.log(region.name, after=number):
+        entries |= {run.key: run.status.value for entry in page for run in entry.runs}
+        number = page[-1].number
+    rows = pair.sandbox.postgres.query(
+        f"select dag_id, run_id, state from dag_run where queued_at > '{since.isoformat()}'", database=region.name
+    )
+    states = {(dag_id, run_id): "open" if state in {"queued", "running"} else state for dag_id, run_id, state in rows}
+    known = replica(pair, region)
+    found = [
+        f"{' '.join(key)} is {state}, and the ledger says {entries.get(key)}"
+        for key, state in states.items()
+        if entries.get(key) != state
+    ]
+    found += [f"{' '.join(key)} is open in the ledger" for key in known.runs.keys() - states.keys()]
+    rows = pair.sandbox.postgres.query(
+        "select distinct on (dag_id) dag_id, run_id from dag_run where run_type = 'scheduled' "
+        "and state in ('success', 'failed') order by dag_id, logical_date desc",
+        database=region.name,
+    )
+    for dag_id, run_id in rows:
+        head = known.heads.get(dag_id)
+        if head is None or head.finished is None or head.finished.run_id != run_id:
+            found.append(f"the newest finished run of {dag_id} is {run_id}, and the ledger's head is {head}")
+    return found
+
+
+@pytest.mark.soak
+@on(ALL[0])
+def test_the_ledger_agrees_after_fifty_kills_of_the_scheduler(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
+    """Each in the middle of something: nothing that the database has is missing in the ledger, or told otherwise."""
+    source, _ = regions
+    began = datetime.now(tz=timezone.utc)
+    executed = len(source.executed())
+    for _ in range(50):
+        start(source, dag_id="fo_stray")
+        source.stop("scheduler")
+        source.start_scheduler()
+        start(source)
+    source.pause("fo_stray", *INTERVALS, "led_one")
+    wait_until(lambda: not disagreements(pair, source, since=began), "ledger and database agree")
+    # The control: there was something to agree on.
+    assert len(source.executed()) - executed >= 100
+
+
+@pytest.mark.soak
+@on(ALL[0])
+def test_ten_minutes_without_dynamodb_lose_nothing(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
+    """Under load; held meanwhile, and afterwards the ledger catches up by itself within a minute."""
+    source, target = regions
+    began = datetime.now(tz=timezone.utc)
+    for region in pair.airflows:
+        pair.sandbox.fault(region, "dynamodb", "refuse", from_caller=source.name)
+    gone_at = time.monotonic()
+    runs = []
+
+    def is_over() -> bool:
+        if len(runs) < 200:
+            runs.append(start(source))
+        return time.monotonic() - gone_at > 600
+
+    wait_until(is_over, "ten minutes have passed", deadline_s=700)
+    assert runs[-1].bodies() == []
+    for region in pair.airflows:
+        pair.sandbox.fault(region, "dynamodb", "none", from_caller=source.name)
+    back_at = time.monotonic()
+    wait_until(
+        lambda: any((agent.ledger_lag_s or 99) < 10 for agent in pair.table.agents(source.name)), "the ledger is back"
+    )
+    print(f"lag below 10 s again after {time.monotonic() - back_at:.0f} s")
+    for run in runs:
+        wait_until(lambda run=run: run.bodies() == CHAIN, f"{run.run_id} executes", deadline_s=900)  # type: ignore[misc]
+    wait_until_nothing_is_missing(pair, source)
+    assert all(times == 1 for dag_id in INTERVALS for times in bodies(pair, dag_id).values())
+    source.pause(*INTERVALS, "led_one")
+    wait_until(lambda: not disagreements(pair, source, since=began), "ledger and database agree")
+    assert target.executed() == []

@@ -83,6 +83,7 @@ def decide(
     lease_s: float,
     layer: Layer,
     on_unreachable: OnUnreachable = OnUnreachable.HOLD,
+    asked_for_s: float | None = None,
 ) -> Decision:
     """
     Return what *region* may do with a run (gate) or a task (fence).
@@ -93,6 +94,9 @@ def decide(
     :param now: seconds on the clock of ``view.read_at``; one that goes on in suspend.
     :param lease_s: used until a state is known; then the state's own ``lease_s`` counts.
     :param on_unreachable: for a region whose view is older than the lease and let it run; else unknown is HOLD.
+    :param asked_for_s: how long ago the run was asked for, by people or by an asset. It is closed as born in standby
+        only on a read that began after that: an older one may not know yet that the role has just come here, and
+        nobody would ask again. None: closed at once; the scheduler creates what it made by itself again.
     """
     role = role_of(view, region)
     if exempt:
@@ -117,6 +121,8 @@ def decide(
             role,
         )
     if role is Role.STANDBY:
+        if asked_for_s is not None and age_s >= asked_for_s:
+            return Decision(Action.HOLD, f"held: {region} was standby when it last looked, before this run", role)
         return Decision(
             Action.SKIP, f"skipped: {region} is standby, {state.active_region} is active (epoch {state.epoch})", role
         )

@@ -46,8 +46,8 @@ class RegionDb(LedgerDb, Protocol):
     def job_id(self) -> str | None: ...
     def pulse(self) -> object: ...
     def alive_schedulers(self) -> tuple[str, ...]: ...
-    def open_runs(self, *, up_to: int) -> int: ...
-    def close_runs(self, note: str, *, queued_for_s: float = 0.0) -> int: ...
+    def open_runs(self, *, up_to: int, spared_since: datetime | None = None) -> int: ...
+    def close_runs(self, note: str, *, queued_for_s: float = 0.0, spared_since: datetime | None = None) -> int: ...
     def pause_all(self) -> int: ...
     def unpaused_dags(self) -> tuple[str, ...]: ...
     def set_paused(self, dag_ids: Collection[str], *, paused: bool) -> int: ...
@@ -109,6 +109,7 @@ class AgentLoop:
         self._unacknowledged: list[_Unacknowledged] = []
         self._swapped: tuple[int, int] | None = None
         self._acknowledged = (0, 0)
+        self._standby_as_of: datetime | None = None
         self._beat = 0
         self._closed = 0
         self._leftovers = 0
@@ -154,7 +155,7 @@ class AgentLoop:
 
     def _look(self) -> None:
         """Read the state and swap the view; a view never goes back."""
-        read_at = self._clock.monotonic()
+        read_at, now = self._clock.monotonic(), self._clock.now()
         observation = self._store.observe(self._region)
         state, seen = observation.state, self.view.state if self.view is not None else None
         if seen is not None and (state is None or seen.is_newer_than(state)):
@@ -163,6 +164,8 @@ class AgentLoop:
                 f"The state table answered with {found} after epoch {seen.epoch}, version {seen.version}: not counted."
             )
         self.view = view = View(state=state, read_at=read_at, reconciled_epoch=observation.reconciled_epoch)
+        if state is not None and state.active_region != self._region:
+            self._standby_as_of = now
         if state is not None and (state.version, state.epoch) != self._swapped:
             # The pulse is read after the swap: a later one is the scheduler's thread past every older decision.
             self._swapped = (state.version, state.epoch)
@@ -260,7 +263,9 @@ class AgentLoop:
             return False
         if is_active and not self._take_up(state):
             return False
-        if not is_active:
+        if is_active:
+            self._standby_as_of = None
+        else:
             self._with_ledger(lambda books: books.settled(state.epoch), None)
         log.info("%s has settled its open runs for epoch %d (before: %s)", self._region, state.epoch, known)
         return True
@@ -387,8 +392,12 @@ class AgentLoop:
         else:
             note = f"closed: {self._region} is standby, {state.active_region} is active (epoch {state.epoch})"
         newest = self._db.newest_run()
-        closed = self._db.close_runs(note, queued_for_s=queued_for_s)
-        self._leftovers = self._db.open_runs(up_to=newest)
+        # Asked for after the last look at which this was a standby, a run may come from somebody who knew already that
+        # the role has come: it is looked at again, or goes on. Runs of a role that is gone are told, and go on there.
+        is_standbys = known == state.epoch or state.active_region == self._region
+        spared_since = self._standby_as_of if is_standbys else None
+        closed = self._db.close_runs(note, queued_for_s=queued_for_s, spared_since=spared_since)
+        self._leftovers = self._db.open_runs(up_to=newest, spared_since=spared_since)
         if closed:
             self._closed += closed
             log.info("Closed %d open runs of %s: %s", closed, self._region, note)

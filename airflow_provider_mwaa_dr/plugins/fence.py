@@ -91,19 +91,11 @@ class Fence:
     def decide(self, *, exempt: bool) -> Decision:
         """Return RUN or SKIP, or HOLD when nothing else was known within ``fence_wait_s``."""
         config = self._config
-        deadline = self._clock.monotonic() + config.fence_wait_s
+        began = self._clock.monotonic()
+        deadline = began + config.fence_wait_s
         said = None
         while True:
-            view = None if exempt or not (config.region and config.state_table) else self._view()
-            decision = decide(
-                view,
-                region=config.region,
-                exempt=exempt,
-                now=self._clock.monotonic(),
-                lease_s=config.lease_s,
-                layer=Layer.FENCE,
-                on_unreachable=config.on_unreachable,
-            )
+            decision = self._decide(began, exempt=exempt)
             if decision.action is not Action.HOLD or self._clock.monotonic() >= deadline:
                 break
             if said is None:
@@ -113,10 +105,39 @@ class Fence:
         self._note()
         return decision
 
-    def _view(self) -> View | None:
-        """Return the machine's view when it is fresh, else a new read; None when the table cannot be read."""
+    def _decide(self, began: float, *, exempt: bool) -> Decision:
+        config = self._config
+
+        def on(view: View | None) -> Decision:
+            return decide(
+                view,
+                region=config.region,
+                exempt=exempt,
+                now=self._clock.monotonic(),
+                lease_s=config.lease_s,
+                layer=Layer.FENCE,
+                on_unreachable=config.on_unreachable,
+            )
+
+        if exempt or not (config.region and config.state_table):
+            return on(None)
+        view = self._view()
+        decision = on(view)
+        if decision.action is Action.SKIP and view is not None and view.read_at < began:
+            # The role may have come here since; a task that is skipped for an older view would be lost.
+            decision = on(self._view(since=began))
+        return decision
+
+    def _view(self, *, since: float | None = None) -> View | None:
+        """
+        Return the machine's view when it is fresh, else a new read; None when the table cannot be read.
+
+        :param since: a view from before that is not fresh; None: ``fence_file_s`` decides.
+        """
         shared = self._shared()
-        if shared is not None and self._clock.monotonic() - shared.read_at <= self._config.fence_file_s:
+        now = self._clock.monotonic()
+        oldest = since if since is not None else now - self._config.fence_file_s
+        if shared is not None and shared.read_at >= oldest:
             return shared
         read_at, wall = self._clock.monotonic(), time.time()
         try:

@@ -20,6 +20,7 @@ from airflow_provider_mwaa_dr import conf
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.gate import Action, Layer, decide
+from airflow_provider_mwaa_dr.core.ledger import SCHEDULED
 from airflow_provider_mwaa_dr.core.ports import Clock
 from airflow_provider_mwaa_dr.plugins import fence
 from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
@@ -151,6 +152,7 @@ class Gate:
             lease_s=self._config.lease_s,
             layer=Layer.GATE,
             on_unreachable=self._config.on_unreachable,
+            asked_for_s=self._asked_for_s(dag_run),
         )
         if decision.action is Action.RUN:
             return
@@ -168,6 +170,12 @@ class Gate:
                 dag_run.dag_id,
                 decision.reason,
             )
+
+    def _asked_for_s(self, dag_run: Any) -> float | None:
+        """Return how long ago somebody asked for the run; None for one that the scheduler made by itself."""
+        if dag_run.run_type == SCHEDULED or dag_run.queued_at is None:
+            return None
+        return float((self._clock.now() - dag_run.queued_at).total_seconds())
 
     def ensure_agent(self) -> None:
         """Start the agent's thread, at first and whenever it has died."""

@@ -24,7 +24,7 @@ from airflow.models.dag import DagModel, DagTag
 from airflow.models.dagrun import DagRun, DagRunNote
 from airflow.models.taskinstance import TaskInstance, clear_task_instances
 from airflow.utils.state import State
-from sqlalchemy import and_, delete, exists, func, insert, null, or_, select, tuple_, update
+from sqlalchemy import and_, delete, exists, func, insert, null, or_, select, true, tuple_, update
 from sqlalchemy.orm import Session, object_session
 
 from airflow_provider_mwaa_dr.core.bookkeeping import NO_RERUN_TAG, RunRow
@@ -275,15 +275,19 @@ class MetadataDb:
         with _transaction() as session:
             return int(session.execute(select(func.max(_runs.c.id))).scalar() or 0)
 
-    def open_runs(self, *, up_to: int) -> int:
-        """Return how many runs of DAGs that are not exempt are queued or running, their id no higher than *up_to*."""
+    def open_runs(self, *, up_to: int, spared_since: datetime | None = None) -> int:
+        """
+        Return how many runs of DAGs that are not exempt are queued or running, their id no higher than *up_to*.
+
+        :param spared_since: as in :meth:`close_runs`; what that leaves alone does not count.
+        """
         query = select(func.count()).where(
-            _runs.c.state.in_(_OPEN), _runs.c.id <= up_to, ~self._is_exempt(_runs.c.dag_id)
+            _runs.c.state.in_(_OPEN), _runs.c.id <= up_to, _not_spared(spared_since), ~self._is_exempt(_runs.c.dag_id)
         )
         with _transaction() as session:
             return int(session.execute(query).scalar_one())
 
-    def close_runs(self, note: str, *, queued_for_s: float = 0.0) -> int:
+    def close_runs(self, note: str, *, queued_for_s: float = 0.0, spared_since: datetime | None = None) -> int:
         """
         End every open run of the DAGs that are not exempt: failed, open tasks skipped, no callback, *note* on each.
 
@@ -291,20 +295,21 @@ class MetadataDb:
         somebody else has locked are left for the next call.
 
         :param queued_for_s: leave alone queued runs of unpaused DAGs that are younger: the gate is about to skip them.
+        :param spared_since: leave alone queued runs that somebody asked for since then: not those of the schedule.
         :return: how many were closed.
         """
         closed = 0
-        while batch := self._close_batch(note, queued_for_s):
+        while batch := self._close_batch(note, queued_for_s, spared_since):
             closed += batch
             if batch < _BATCH:
                 break
         return closed
 
-    def _close_batch(self, note: str, queued_for_s: float) -> int:
+    def _close_batch(self, note: str, queued_for_s: float, spared_since: datetime | None) -> int:
         now = _now()
         query = (
             select(_runs.c.id, _runs.c.dag_id, _runs.c.run_id)
-            .where(_runs.c.state.in_(_OPEN), ~self._is_exempt(_runs.c.dag_id))
+            .where(_runs.c.state.in_(_OPEN), _not_spared(spared_since), ~self._is_exempt(_runs.c.dag_id))
             .order_by(_runs.c.id)
             .limit(_BATCH)
             .with_for_update(skip_locked=True)
@@ -745,6 +750,18 @@ def _to_row(row: Any) -> RunRow:
 
 def _key_in(keys: Sequence[RunKey]) -> Any:
     return tuple_(_runs.c.dag_id, _runs.c.run_id).in_(keys)
+
+
+def _not_spared(since: datetime | None) -> Any:
+    """Return the condition under which a run is none that somebody has asked for since then and that waits."""
+    if since is None:
+        return true()
+    return or_(
+        _runs.c.state != "queued",
+        _runs.c.run_type == "scheduled",
+        _runs.c.queued_at.is_(None),
+        _runs.c.queued_at < since,
+    )
 
 
 def _present() -> Any:

@@ -185,6 +185,21 @@ def test_a_young_queued_run_is_left_to_the_gate_unless_its_dag_is_paused(databas
     assert database.runs() == {"young": "queued", "old": "failed", "never_starts": "failed"}
 
 
+def test_what_people_asked_for_since_the_last_look_is_spared(database: Database, agent_db: Any) -> None:
+    """Only that waits: what runs, what is older, and what the scheduler made by itself is closed; nor does it count."""
+    database.add_dag("orders")
+    now = datetime.now(tz=timezone.utc)
+    database.add_run("orders", "late", queued_at=now)
+    database.add_run("orders", "early", queued_at=now - timedelta(seconds=2))
+    database.add_run("orders", "scheduled", run_type="scheduled", queued_at=now)
+    database.add_run("orders", "running", state="running", queued_at=now)
+    since = now - timedelta(seconds=1)
+    assert agent_db.open_runs(up_to=agent_db.newest_run(), spared_since=since) == 3
+    assert agent_db.close_runs("closed: because", spared_since=since) == 3
+    assert {run for run, state in database.runs().items() if state == "queued"} == {"late"}
+    assert agent_db.open_runs(up_to=agent_db.newest_run(), spared_since=since) == 0
+
+
 def test_many_runs_are_closed_in_batches(database: Database, agent_db: Any) -> None:
     """Short transactions: the scheduler passes over locked runs meanwhile."""
     database.add_dag("orders")

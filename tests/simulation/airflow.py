@@ -258,10 +258,22 @@ class SimulatedAirflow:
     def newest_run(self) -> int:
         return self.newest
 
-    def open_runs(self, *, up_to: int) -> int:
-        return sum(run.row.is_open and run.row.id <= up_to for run in self.ours())
+    def open_runs(self, *, up_to: int, spared_since: datetime | None = None) -> int:
+        return sum(
+            run.row.is_open and run.row.id <= up_to and not self._is_spared(run.row, spared_since)
+            for run in self.ours()
+        )
 
-    def close_runs(self, note: str, *, queued_for_s: float = 0.0) -> int:
+    @staticmethod
+    def _is_spared(row: RunRow, since: datetime | None) -> bool:
+        return (
+            since is not None
+            and (row.state, row.run_type) == ("queued", "manual")
+            and row.queued_at is not None
+            and row.queued_at >= since
+        )
+
+    def close_runs(self, note: str, *, queued_for_s: float = 0.0, spared_since: datetime | None = None) -> int:
         closed = 0
         now = self.local_clock.now()
         for run in self.ours():
@@ -273,7 +285,8 @@ class SimulatedAirflow:
                 and (now - run.row.queued_at).total_seconds() < queued_for_s
             )
             # Now and then the scheduler has a row locked.
-            if run.row.is_open and not is_young and self.rng.random() > 0.05:
+            is_spared = self._is_spared(run.row, spared_since)
+            if run.row.is_open and not is_young and not is_spared and self.rng.random() > 0.05:
                 run.note = "closed"
                 self._close(run, "failed")
                 closed += 1

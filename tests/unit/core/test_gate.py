@@ -148,3 +148,19 @@ def test_reasons_say_region_and_epoch(decision: Decision, words: str) -> None:
 def test_every_phase_is_in_the_table() -> None:
     """A new phase must be decided on, not fall through."""
     assert {state.phase for state in (STEADY, DRAINING, PROMOTING, RESUMING)} == set(Phase)
+
+
+@pytest.mark.parametrize(
+    ("asked_for_s", "action"),
+    [
+        pytest.param(0.5, HOLD, id="asked for after the read"),
+        pytest.param(-30.0, HOLD, id="by a clock that is ahead"),
+        pytest.param(1.5, SKIP, id="asked for before the read"),
+        pytest.param(None, SKIP, id="made by the scheduler"),
+    ],
+)
+def test_a_run_is_closed_as_born_in_standby_only_on_a_later_read(asked_for_s: float | None, action: Action) -> None:
+    """Who knows that the role has just come may ask for a run before this scheduler knows; it would be lost."""
+    decision = ask(STEADY, B, Layer.GATE, asked_for_s=asked_for_s)
+    assert decision.action is action
+    assert ask(STEADY, A, Layer.GATE, asked_for_s=asked_for_s).action is RUN

@@ -20,13 +20,18 @@ HERE, THERE = "us-east-1", "us-east-2"
 
 @dataclass
 class FakeDb:
-    """A metadata database: runs are the epochs-agnostic ids of what is open; ``locked`` cannot be closed now."""
+    """
+    A metadata database: runs are the epochs-agnostic ids of what is open; ``locked`` cannot be closed now.
+
+    ``asked_at``: when people asked for a run that waits; the others are of the schedule.
+    """
 
     job_id: str | None = "7"
     schedulers: tuple[str, ...] = ("7",)
     beat: int = 0
     runs: list[str] = field(default_factory=list)
     locked: set[str] = field(default_factory=set)
+    asked_at: dict[str, datetime] = field(default_factory=dict)
     unpaused: tuple[str, ...] = ("billing", "orders")
     ended_at: datetime | None = None
     held_notes: int = 0
@@ -45,15 +50,18 @@ class FakeDb:
     def newest_run(self) -> int:
         return len(self.runs)
 
-    def open_runs(self, *, up_to: int) -> int:
-        return len(self.runs[:up_to])
+    def open_runs(self, *, up_to: int, spared_since: datetime | None = None) -> int:
+        return len([run for run in self.runs[:up_to] if not self.is_spared(run, spared_since)])
 
-    def close_runs(self, note: str, *, queued_for_s: float = 0.0) -> int:
+    def close_runs(self, note: str, *, queued_for_s: float = 0.0, spared_since: datetime | None = None) -> int:
         self.calls.append(f"close after {queued_for_s:g} s")
-        closed = [run for run in self.runs if run not in self.locked]
-        self.runs = [run for run in self.runs if run in self.locked]
+        closed = [run for run in self.runs if run not in self.locked and not self.is_spared(run, spared_since)]
+        self.runs = [run for run in self.runs if run not in closed]
         self.notes += [note] * len(closed)
         return len(closed)
+
+    def is_spared(self, run: str, since: datetime | None) -> bool:
+        return since is not None and run in self.asked_at and self.asked_at[run] >= since
 
     def pause_all(self) -> int:
         self.calls.append("pause")
@@ -227,6 +235,39 @@ def test_promotion_pauses_everything_and_says_adopted(standby: Region) -> None:
     assert (standby.status.adopted_epoch, standby.status.reconciled_epoch) == (1, 1)
     standby.turn()
     assert standby.may() is Action.HOLD
+
+
+def test_a_run_asked_for_after_the_last_look_is_not_closed_as_born_in_standby(standby: Region) -> None:
+    """The role may have come meanwhile, and whoever asked have known it; the next look tells."""
+    standby.db.runs = ["early", "late"]
+    standby.db.asked_at = {
+        "early": standby.clock.now() - timedelta(seconds=1),
+        "late": standby.clock.now() + timedelta(seconds=1),
+    }
+    standby.turn()
+    assert standby.db.runs == ["late"]
+    standby.turn()
+    assert standby.db.runs == []
+
+
+def test_a_run_asked_for_just_after_the_promotion_goes_on(standby: Region) -> None:
+    """Asked for after the last look at which this was a standby; neither closed nor in the way of the promotion."""
+    standby.db.runs = ["early", "scheduled", "late"]
+    standby.db.asked_at = {"early": standby.clock.now() - timedelta(seconds=30), "late": standby.clock.now()}
+    standby.flip(HERE, Phase.PROMOTING)
+    standby.turn()
+    assert standby.db.runs == ["late"]
+    assert (standby.status.adopted_epoch, standby.status.leftovers) == (1, 0)
+
+
+@pytest.mark.parametrize("regions", [(THERE,), (THERE, HERE)])
+def test_a_region_that_lost_the_role_spares_no_run(active: Region, regions: tuple[str, ...]) -> None:
+    """What was asked for under an earlier role of its own is told, and goes on wherever the role is."""
+    active.db.runs, active.db.asked_at = ["orders 1"], {"orders 1": active.clock.now() + timedelta(seconds=60)}
+    for region in regions:
+        active.flip(region)
+    active.turn()
+    assert active.db.runs == []
 
 
 def test_a_failed_heartbeat_leaves_the_epoch_unsettled_and_is_repeated(standby: Region) -> None:

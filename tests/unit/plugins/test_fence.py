@@ -92,6 +92,18 @@ def test_a_failover_reaches_the_next_read(worker: Worker) -> None:
     assert worker.task() is Action.SKIP
 
 
+def test_no_task_is_skipped_for_what_another_one_read_before(tmp_path: Path) -> None:
+    """The role has come here within the seconds that a read is shared for; the skipped task would be lost."""
+    worker = Worker(tmp_path, active=THERE)
+    assert worker.task() is Action.SKIP
+    before = worker.store.read()
+    came = set_active_region(before, HERE, reason="r", by="b", at=worker.clock.now())
+    worker.store.write(came, expected_version=before.version)
+    worker.store._table.reconciled[HERE] = came.epoch
+    assert worker.task(fence_file_s=3) is Action.RUN
+    assert worker.reads == 2
+
+
 def test_runs_that_are_not_settled_hold(tmp_path: Path) -> None:
     """The region's agent has not yet closed what began under the epoch before."""
     assert Worker(tmp_path, reconciled=None).task() is Action.HOLD

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +71,7 @@ def test_an_error_in_whatever_the_gate_calls(
     def act() -> None:
         database.clear()
         database.add_dag("orders")
-        database.add_run("orders", "r1", tasks=3)
+        database.add_run("orders", "r1", tasks=3, queued_at=datetime.now(tz=timezone.utc) - timedelta(minutes=1))
         start(database, listener)
         states[planted.key] = database.runs()["r1"]
 

@@ -20,7 +20,16 @@ from airflow_provider_mwaa_dr.core.ledger import LedgerRun, Replica, RunStatus
 from airflow_provider_mwaa_dr.core.ports import RunsStore
 from airflow_provider_mwaa_dr.sandbox import airflow_settings, history
 from airflow_provider_mwaa_dr.sandbox.tables import Tables
-from tests.sandbox.failovers import CHAIN, ChainRun, fail_over, make_steady, start, wait_for_snapshot
+from tests.sandbox.failovers import (
+    CHAIN,
+    REASON,
+    ChainRun,
+    fail_over,
+    make_steady,
+    mwaa_dr,
+    start,
+    wait_for_snapshot,
+)
 from tests.sandbox.harness import DEADLINE_S, Airflow, Pair, Shape, on, wait_until
 
 pytestmark = pytest.mark.sandbox
@@ -165,7 +174,21 @@ def test_a_graceful_failover_and_back_executes_every_interval_once(
     source, target = regions
     manual = start(source)
     manual.wait_until_it_executed()
-    fail_over(pair, target.name)
+    accepted: list[ChainRun] = []
+    with mwaa_dr(pair, "failover", target.name, *REASON) as failover:
+
+        def has_ended() -> bool:
+            # Whoever reads where the role is and asks there for a run gets one, also in the moment in which it moves.
+            accepted.append(start(pair.active))
+            return failover.process.poll() is not None
+
+        wait_until(has_ended, "the failover ends")
+        assert failover.document()["outcome"] == "completed"
+    for run in accepted:
+        wait_until(
+            lambda run=run: sorted(run.bodies(source) + run.bodies(target)) == sorted(CHAIN),  # type: ignore[misc]
+            f"{run.run_id} executes, once",
+        )
     wait_until_nothing_is_missing(pair, target)
     wait_until(lambda: target.executed("led_one"), f"the DAG without catchup goes on in {target.name}")
     fail_over(pair, source.name)

@@ -153,7 +153,7 @@ def _summary(report: Report) -> Iterator[str]:
         yield f"{_number(len(report.went_on)).capitalize()} went on in the other region under the same run id."
     if report.attempts:
         yield (
-            f"{len(report.attempts)} runs were forced in a standby; "
+            f"{len(report.attempts)} {'run was' if len(report.attempts) == 1 else 'runs were'} forced in a standby; "
             f"{_number(report.executed_in_standby)} of their task bodies executed."
         )
 

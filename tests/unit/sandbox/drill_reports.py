@@ -162,11 +162,11 @@ def record(
 def _graceful(source: str, target: str, *, claimed_s: float) -> FailoverRecord:
     steps = {
         "check": (0.7, f"{target} is ready"),
-        "claim": (0.1, f"plan: {source} -> {target}"),
+        "claim": (0.1, f"plan 20260301T120100Z-9a4ec7: {source} -> {target}"),
         "record": (0.1, "5 DAGs wanted, 0 exempt"),
         "drain": (4.6, "acknowledged by every scheduler; nothing in flight"),
         "pause": (0.2, f"5 DAGs paused in {source}"),
-        "ledger": (1.1, f"{source} has said its last word"),
+        "ledger": (1.1, f"everything that happened in {source} is told"),
         "lease": (0.0, "acknowledged; no worker can hold an older view"),
         "promote": (0.1, f"{target} is active, epoch 1"),
         "adopt": (1.6, f"all schedulers of {target} know epoch 1"),
@@ -201,9 +201,9 @@ def region_loss() -> Report:
     scene.load()
     steps = {
         "check": (1.3, f"{VIRGINIA} is ready"),
-        "claim": (0.1, f"plan: {OHIO} -> {VIRGINIA}"),
-        "record": (0.1, "5 DAGs wanted, of the last snapshot"),
-        "lease": (14.1, "lease, its tenth, and fence file have passed since the claim"),
+        "claim": (0.1, f"plan 20260301T120102Z-9a4ec7: {OHIO} -> {VIRGINIA}"),
+        "record": (0.1, "5 DAGs wanted, by the snapshot of 2026-03-01T11:59:09Z"),
+        "lease": (14.1, f"{OHIO} executes nothing any more: its view is older than 10 s"),
         "promote": (0.1, f"{VIRGINIA} is active, epoch 1"),
         "adopt": (1.9, f"all schedulers of {VIRGINIA} know epoch 1"),
         "unpause": (0.2, f"5 of 5 DAGs wanted run in {VIRGINIA}"),

@@ -43,6 +43,12 @@ class Console:
         at = iso(self._world.clock.now())
         self.say(f"{at}  {mark} {event.name:<12} {event.seconds:6.1f} s  {event.detail}".rstrip())
 
+    def alarm(self, text: str) -> str:
+        """Return *text* as a result shows what must not be overlooked: red on a terminal (https://no-color.org)."""
+        if not self._world.stdout.isatty() or self._world.environ.get("NO_COLOR"):
+            return text
+        return f"\033[31m{text}\033[0m"
+
     def require_consent_is_possible(self, *, yes: bool) -> None:
         """
         Raise unless *yes*, or somebody can be asked.

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from airflow_provider_mwaa_dr.cli.console import table
 from airflow_provider_mwaa_dr.cli.courtesy import Answers
 from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
+from airflow_provider_mwaa_dr.cli.situation import situation
 from airflow_provider_mwaa_dr.cli.world import World
 from airflow_provider_mwaa_dr.core.documents import state_document
 from airflow_provider_mwaa_dr.core.failover import Timing
@@ -60,7 +60,12 @@ def run(session: Session) -> None:
     regions = {
         region: _region_document(state, region, sights[region], answers.get(region), silence_s) for region in names
     }
-    session.console.result({**state_document(state), "regions": regions}, _text(state, regions, names))
+    document = {**state_document(state), "regions": regions}
+    if document["plan"] is not None:
+        # By the clocks of two machines; whoever takes the plan over counts on its own.
+        silent_s = max((session.clock.now() - state.last_updated).total_seconds(), 0.0)
+        document["plan"] = {**document["plan"], "silent_s": round(silent_s, 1)}
+    session.console.result(document, situation(document, names, Timing.from_config(session.config), session.console))
 
 
 def watch_agents(
@@ -114,43 +119,29 @@ def _region_document(
 ) -> dict[str, Any]:
     alive = [sight for sight in sights if sight.age_s <= silence_s]
     fences = {sight.agent.fence_ok for sight in alive}
-    lags = [sight.agent.ledger_lag_s for sight in alive if sight.agent.ledger_lag_s is not None]
+    is_active = state.active_region == region
+    leader = _leader([sight.agent for sight in alive])
     # Nobody alive: the silence of the last one that was, so that a number to alarm on goes on growing.
     ages = [max(sight.age_s for sight in alive)] if alive else sorted(sight.age_s for sight in sights)[:1]
     return {
-        "role": (Role.ACTIVE if state.active_region == region else Role.STANDBY).value,
+        "role": (Role.ACTIVE if is_active else Role.STANDBY).value,
         "agent_age_s": round(ages[0], 1) if ages else None,
         "schedulers": len(alive),
         "fence_ok": False if False in fences else (True if True in fences else None),
-        "ledger_lag_s": max(lags) if lags else None,
+        # A standby has nothing to tell, for however long.
+        "ledger_lag_s": leader.ledger_lag_s if leader is not None and is_active else None,
         "environment_status": environment_status,
+        "ledger_error": leader.ledger_error if leader is not None else None,
+        "final": leader.final if leader is not None else None,
+        "waiting": list(leader.waiting) if leader is not None else [],
+        "leftovers": leader.leftovers if leader is not None else None,
+        "reconciled_epoch": leader.reconciled_epoch if leader is not None else None,
+        "closed": sum(sight.agent.closed for sight in alive),
+        "problems": sorted({problem for sight in alive for problem in sight.agent.problems}),
     }
 
 
-def _text(state: DRState, regions: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> str:
-    lines = [
-        f"{state.active_region} is active: epoch {state.epoch}, version {state.version}, {state.phase.value}.",
-        f"{state.failover_count} failovers so far.",
-    ]
-    if state.plan is not None:
-        plan = state.plan
-        lines += [
-            f"PLAN OPEN: {plan.id}, {plan.source} -> {plan.target} ({plan.mode.value}), by {plan.by}: {plan.reason}",
-            f"Go on with it: mwaa-dr failover {plan.target} --reason TEXT",
-        ]
-    rows = [("REGION", "ENVIRONMENT", "ROLE", "AGENT", "SCHEDULERS", "FENCE", "LEDGER LAG", "MWAA")]
-    for region, found in regions.items():
-        age_s, lag_s = found["agent_age_s"], found["ledger_lag_s"]
-        rows.append(
-            (
-                region,
-                names[region] or "-",
-                found["role"],
-                "never seen" if age_s is None else f"{age_s:.0f} s ago",
-                str(found["schedulers"]),
-                {True: "ok", False: "MISSING", None: "not seen yet"}[found["fence_ok"]],
-                "-" if lag_s is None else f"{lag_s:.0f} s",
-                found["environment_status"] or "no answer",
-            )
-        )
-    return "\n".join([*lines, "", table(rows)])
+def _leader(alive: Sequence[AgentStatus]) -> AgentStatus | None:
+    """Return the agent that keeps the region's ledger: of its oldest scheduler. One that led before tells old news."""
+    leaders = [agent for agent in alive if agent.schedulers[:1] == (agent.job,)]
+    return next(iter([*leaders, *alive]), None)

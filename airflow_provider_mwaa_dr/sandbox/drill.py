@@ -30,13 +30,13 @@ from airflow_provider_mwaa_dr.core.ledger import LogEntry
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError
-from airflow_provider_mwaa_dr.sandbox import airflow_settings, report
+from airflow_provider_mwaa_dr.sandbox import airflow_settings, report_page
 from airflow_provider_mwaa_dr.sandbox.airflow_api import AirflowApi
 from airflow_provider_mwaa_dr.sandbox.faults import ALL_SERVICES, NONE, FaultKind
 from airflow_provider_mwaa_dr.sandbox.home import REGIONS
 from airflow_provider_mwaa_dr.sandbox.oracle import Count, count
 from airflow_provider_mwaa_dr.sandbox.preparation import example_dags
-from airflow_provider_mwaa_dr.sandbox.report import Attempt, Line, Report, Step
+from airflow_provider_mwaa_dr.sandbox.report import Attempt, Line, Outage, Report, Step
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
 from airflow_provider_mwaa_dr.sandbox.tables import Tables
 
@@ -142,6 +142,16 @@ class _Region:
             raise DRError(f"airflow dags trigger in {self.name} ended with {answer.returncode}: {answer.stderr[-800:]}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """A run as a region's database has it; *at* is when it was made."""
+
+    dag_id: str
+    run_id: str
+    state: str
+    at: datetime
+
+
 class _ByHand:
     """Somebody who triggers a run every few seconds where the role is; a thread of its own while it is entered."""
 
@@ -183,6 +193,8 @@ class Drill:
         self._say = say
         self._steps: list[Step] = []
         self._started_at = datetime.now(timezone.utc)
+        self._outages: list[Outage] = []
+        self._marks: list[tuple[datetime, str]] = []
 
     def run(self, scenario: str, *, folder: Path, keep: bool) -> Report:
         """
@@ -207,7 +219,7 @@ class Drill:
                 with self._step("stop the sandbox"):
                     self._sandbox.down()
         outcome = replace(outcome, steps=tuple(self._steps))
-        report.write(outcome, folder)
+        report_page.write(outcome, folder)
         return outcome
 
     def _carry_out(self, scenario: Scenario) -> Report:
@@ -254,7 +266,7 @@ class Drill:
                     self._lose(source.name, scenario.loss)
             with self._step("fail over: airflow dags test dr_failover, in the control environment"):
                 self._fail_over(description, target.name, scenario)
-            after, record = tables.store.read(), tables.store.records()[0]
+            after, record, failback = tables.store.read(), tables.store.records()[0], None
             moves.append((after.last_failover_time or record.started_at, target.name))
             calls_to_source = len(self._sandbox.requests(source.name, "mwaa", since=record.started_at))
             restored = target.api.unpaused()
@@ -267,7 +279,7 @@ class Drill:
                 with self._step(f"fail back to {source.name}, with runs queued and in flight"):
                     self._fail_over(description, source.name, scenario)
                 source, target = target, source
-                after = tables.store.read()
+                after, failback = tables.store.read(), tables.store.records()[0]
                 moves.append((after.last_failover_time or record.started_at, target.name))
             known = {run.key for entries in self._told(tables).values() for entry in entries for run in entry.runs}
             unreported = sum(
@@ -293,8 +305,11 @@ class Drill:
             before=before,
             after=after,
             record=record,
+            failback=failback,
             moves=moves,
             counted=counted,
+            accepted=by_hand.accepted,
+            told=self._told(tables),
             lines=self._lines(regions),
             attempts=attempts,
             calls_to_source=calls_to_source,
@@ -306,6 +321,7 @@ class Drill:
     # Steps.
 
     def _lose(self, region: str, loss: Loss) -> None:
+        self._outages.append(Outage(region=region, how=loss.value, since=datetime.now(timezone.utc)))
         if loss is Loss.KILLED:
             self._sandbox.kill(region)
         elif loss is Loss.FROZEN:
@@ -314,6 +330,7 @@ class Drill:
             self._sandbox.fault(region, ALL_SERVICES, FaultKind.BLACKHOLE.value)
 
     def _bring_back(self, region: str, loss: Loss) -> None:
+        self._outages[-1] = replace(self._outages[-1], until=datetime.now(timezone.utc))
         if loss is Loss.KILLED:
             self._sandbox.revive(region)
         elif loss is Loss.FROZEN:
@@ -339,22 +356,22 @@ class Drill:
 
         DAGs unpaused by hand, whose schedule makes runs then, a run triggered by REST, and one by the command line.
         """
-        known = {run_id for _, run_id, _ in self._runs(region)}
+        known = {run.run_id for run in self._runs(region)}
         region.api.unpause(unpause)
         forced = self._force(region, name)
-        made: list[tuple[str, str, str]] = []
+        made: list[_Run] = []
 
         def all_are_over() -> bool:
-            made[:] = [run for run in self._runs(region) if run[1] not in known]
+            made[:] = [run for run in self._runs(region) if run.run_id not in known]
             return (
-                {run_id for _, run_id, _ in made} >= set(forced)
-                and {dag_id for dag_id, _, _ in made} >= set(unpause)
-                and all(state in {"success", "failed"} for _, run_id, state in made if run_id in forced)
+                {run.run_id for run in made} >= set(forced)
+                and {run.dag_id for run in made} >= set(unpause)
+                and all(run.state in {"success", "failed"} for run in made if run.run_id in forced)
             )
 
         self._until(all_are_over, f"the runs forced in {region.name} are over")
         self._say(f"  {len(made)} runs were forced in {region.name}")
-        return [Attempt(region=region.name, dag_id=dag_id, run_id=run_id) for dag_id, run_id, _ in made]
+        return [Attempt(region=region.name, dag_id=run.dag_id, run_id=run.run_id, at=run.at) for run in made]
 
     def _force(self, region: _Region, name: str) -> Sequence[str]:
         """Trigger a run by REST and one by the command line, and return their ids."""
@@ -367,6 +384,7 @@ class Drill:
     def _fail_over(self, description: Mapping[str, Any], target: str, scenario: Scenario) -> None:
         if scenario.killed_after is not None:
             self._run_failover(description, target, scenario, kill_after=scenario.killed_after)
+            self._marks.append((datetime.now(timezone.utc), "failover killed"))
             self._say(f"  killed after {scenario.killed_after}; the same DAG once more, by another process")
         self._run_failover(description, target, scenario, kill_after=None)
 
@@ -412,8 +430,11 @@ class Drill:
         before: DRState,
         after: DRState,
         record: FailoverRecord,
+        failback: FailoverRecord | None,
         moves: Sequence[tuple[datetime, str]],
         counted: Count,
+        accepted: Mapping[tuple[str, str], tuple[datetime, str]],
+        told: Mapping[str, Sequence[LogEntry]],
         lines: Sequence[Line],
         attempts: Sequence[Attempt],
         calls_to_source: int,
@@ -443,6 +464,22 @@ class Drill:
             listed=(
                 *(f"lost: {run}" for run in counted.lost),
                 *(f"executed again: {run}: {why or 'for no reason'}" for run, why in counted.repeated.items()),
+            ),
+            failback=failback,
+            outages=tuple(self._outages),
+            marks=tuple(self._marks),
+            lost={
+                **dict.fromkeys(counted.lost),
+                **{run: at for key, (at, _) in accepted.items() if (run := " ".join(key)) in counted.lost},
+                **counted.lost_at,
+            },
+            repeated=counted.repeated,
+            went_on=frozenset(
+                (region, *run.key)
+                for region, entries in told.items()
+                for entry in entries
+                for run in entry.runs
+                if entry.at >= self._started_at and run.taken_at is not None
             ),
         )
         in_standby = [
@@ -536,10 +573,14 @@ class Drill:
         blueprint = self._sandbox.home.blueprint()
         return {"airflow": blueprint.regions[region.name].airflow_version, "provider": __version__}
 
-    def _runs(self, region: _Region) -> Sequence[tuple[str, str, str]]:
-        """Return DAG, id and state of all runs that a region's database knows; for waiting, not for counting."""
-        rows = self._sandbox.postgres.query("select dag_id, run_id, state from dag_run", database=region.name)
-        return [(dag_id, run_id, state) for dag_id, run_id, state in rows]
+    def _runs(self, region: _Region) -> Sequence[_Run]:
+        """Return all runs that a region's database knows; for waiting, not for counting."""
+        begun = "extract(epoch from coalesce(queued_at, start_date, end_date, now()))"
+        rows = self._sandbox.postgres.query(f"select dag_id, run_id, state, {begun} from dag_run", database=region.name)
+        return [
+            _Run(dag_id=dag_id, run_id=run_id, state=state, at=datetime.fromtimestamp(float(at), timezone.utc))
+            for dag_id, run_id, state, at in rows
+        ]
 
     def _ran(self, region: _Region, dag_id: str) -> Sequence[Line]:
         return [line for line in region.lines(self._started_at) if line.dag_id == dag_id]
@@ -573,21 +614,23 @@ def run_all(sandbox: Sandbox, *, folder: Path, keep: bool, say: Callable[[str], 
     """
     ran_before = sandbox.is_up()
     found: dict[str, dict[str, str]] = {}
+    outcomes: dict[str, Report | str] = {}
     try:
         for name in SCENARIOS:
             say(f"scenario {name}")
             try:
-                outcome = Drill(sandbox, say=say).run(name, folder=folder / name, keep=True)
+                outcomes[name] = outcome = Drill(sandbox, say=say).run(name, folder=folder / name, keep=True)
                 found[name] = {"verdict": outcome.verdict, "report": str(folder / name / "report.html")}
             except DRError as error:
                 say(f"scenario {name} could not be carried out: {error}")
                 found[name] = {"verdict": "fail", "report": str(error)}
+                outcomes[name] = str(error)
     finally:
         if not (keep or ran_before):
             sandbox.down()
     verdict = "pass" if all(each["verdict"] == "pass" for each in found.values()) else "fail"
     document = {"verdict": verdict, "scenarios": found}
-    folder.mkdir(parents=True, exist_ok=True)
+    report_page.write_overview(outcomes, folder)
     (folder / "report.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return document
 

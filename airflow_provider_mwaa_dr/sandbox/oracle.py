@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from airflow_provider_mwaa_dr.core.ledger import LogEntry, RunStatus
@@ -27,6 +27,7 @@ class Count:
     :param lost: runs that are expected and did not execute, as text.
     :param repeated: runs that executed more than once, with the reason that allows it; empty where there is none.
     :param unreported: manual runs that only the lost region knew of when the role moved.
+    :param lost_at: when what was lost was due, where an interval tells.
     """
 
     expected: int
@@ -34,6 +35,7 @@ class Count:
     lost: Sequence[str]
     repeated: Mapping[str, str]
     unreported: int
+    lost_at: Mapping[str, datetime] = field(default_factory=dict)
 
     @property
     def figures(self) -> Mapping[str, int]:
@@ -75,22 +77,24 @@ def count(
     for line in lines:
         if line.is_end and (line.is_scheduled or (line.dag_id, line.run_id) in accepted):
             ends[line.dag_id, line.run_id].append(line)
-    lost = _missing_intervals(lines, every)
+    missing = _missing_intervals(lines, every)
     created = {
-        run.key
+        run.key: run.data_interval_end
         for entries in told.values()
         for entry in entries
         for run in entry.runs
         if run.run_type == "scheduled" and run.dag_id in without_catchup and run.status is RunStatus.OPEN
         if _counts(run.data_interval_end, since)
     }
-    lost |= (created | set(accepted)) - ends.keys()
+    lost = missing.keys() | ((created.keys() | set(accepted)) - ends.keys())
+    due = {run: at for run, at in {**created, **missing}.items() if at is not None}
     return Count(
         expected=len(ends) + len(lost),
         executed=len(ends),
         lost=sorted(" ".join(run) for run in lost),
         repeated={" ".join(run): _reason(run, found, told, moves) for run, found in ends.items() if len(found) > 1},
         unreported=unreported,
+        lost_at={" ".join(run): due[run] for run in lost if run in due},
     )
 
 
@@ -98,15 +102,15 @@ def _counts(end: datetime | None, since: datetime | None) -> bool:
     return since is None or end is None or end >= since
 
 
-def _missing_intervals(lines: Sequence[Line], every: Mapping[str, timedelta]) -> set[Run]:
-    missing: set[Run] = set()
+def _missing_intervals(lines: Sequence[Line], every: Mapping[str, timedelta]) -> dict[Run, datetime]:
+    missing: dict[Run, datetime] = {}
     for dag_id, distance in every.items():
         ran = {line.interval_end for line in lines if line.dag_id == dag_id and line.is_scheduled and line.is_end}
         known = sorted(end for end in ran if end is not None)
         at = known[0] if known else None
         while at is not None and at < known[-1]:
             if at not in ran:
-                missing.add((dag_id, f"interval {at:%H:%M:%S}"))
+                missing[dag_id, f"interval {at:%H:%M:%S}"] = at
             at += distance
     return missing
 

@@ -145,6 +145,7 @@ def test_agents_are_listed_by_region(store: StateStore) -> None:
         STATUS,
         beat=4,
         adopted_epoch=2,
+        reconciled_epoch=2,
         on_unreachable="run",
         schedulers=("7", "8"),
         fence_ok=False,
@@ -154,6 +155,9 @@ def test_agents_are_listed_by_region(store: StateStore) -> None:
         skipped=3,
         closed=4,
         problems=("[dr] lease_s = 'x' is not understood",),
+        ledger_error="The runs table mwaa-dr-runs does not exist.",
+        final="p1",
+        waiting=("orders manual__1: its DAG is not here", "and 3 more"),
     )
     other = replace(STATUS, job="8", fence_ok=True)
     store.put_agent(STATUS)

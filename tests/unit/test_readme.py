@@ -8,6 +8,8 @@ from pathlib import Path
 
 from airflow_provider_mwaa_dr.cli.application import build_parser
 from airflow_provider_mwaa_dr.core.config import OPTIONS
+from airflow_provider_mwaa_dr.sandbox import report
+from tests.unit.sandbox import drill_reports
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -41,3 +43,15 @@ def test_every_command_of_the_readme_exists_and_every_command_is_in_it() -> None
 
     written = set(re.findall(r"`(mwaa-dr (?:sandbox )?[a-z]+)", README.split("## Command line")[1]))
     assert commands(build_parser(with_sandbox=True), "mwaa-dr") == written
+
+
+def test_the_readme_shows_a_drill_as_it_is_printed() -> None:
+    """Whose figures they are is for the README to say; what is counted, and in which order, is the code's."""
+    passed = report.text(drill_reports.planned())
+    shown = README.split("Drill planned: PASS")[1].split("```")[0]
+
+    def form(text: str) -> list[str]:
+        """Return the lines without their numbers."""
+        return [re.sub(r"^ *[\d.?]+  |\b\d+\b", "", line).strip() for line in text.splitlines() if line.strip()]
+
+    assert form(shown)[:-1] == form(passed)[1:]

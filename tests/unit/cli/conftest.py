@@ -38,7 +38,7 @@ class Result:
 
 
 class Terminal(io.StringIO):
-    """A stdin on which somebody sits."""
+    """A stdin, or stdout, at which somebody sits."""
 
     def isatty(self) -> bool:
         return True
@@ -50,13 +50,14 @@ class Shell:
     def __init__(self) -> None:
         self.set = DRSet.build()
         self.environ: Mapping[str, str] = ENVIRON
+        self.is_terminal = False
         self.store: InMemoryStateStore = self.set.store
 
     def environment(self, region: str) -> FakeEnvironment:
         return self.set.environments[region]
 
     def __call__(self, *argv: str, answer: str | None = None) -> Result:
-        out, err = io.StringIO(), io.StringIO()
+        out, err = Terminal() if self.is_terminal else io.StringIO(), io.StringIO()
         world = World(
             environ=self.environ,
             stdin=io.StringIO() if answer is None else Terminal(answer),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
 from airflow_provider_mwaa_dr.cli.status import LOOK_S, watch_agents
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore
@@ -30,6 +32,13 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "fence_ok": None,
                 "ledger_lag_s": None,
                 "environment_status": "AVAILABLE",
+                "ledger_error": None,
+                "final": None,
+                "waiting": [],
+                "leftovers": 0,
+                "reconciled_epoch": 0,
+                "closed": 0,
+                "problems": [],
             },
             "us-east-2": {
                 "role": "active",
@@ -38,25 +47,46 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "fence_ok": None,
                 "ledger_lag_s": None,
                 "environment_status": "AVAILABLE",
+                "ledger_error": None,
+                "final": None,
+                "waiting": [],
+                "leftovers": 0,
+                "reconciled_epoch": 0,
+                "closed": 0,
+                "problems": [],
             },
         },
     }
 
 
-def test_an_open_plan_is_shown(mwaa_dr: Shell) -> None:
-    """Whoever looks sees that something is in progress, and how to go on with it."""
-    state, now = mwaa_dr.set.state, mwaa_dr.set.clock.now()
-    plan = transitions.Plan(
+def _plan(mwaa_dr: Shell, *, mode: transitions.Mode = transitions.Mode.GRACEFUL) -> transitions.Plan:
+    return transitions.Plan(
         id="p1",
         source="us-east-2",
         target="us-east-1",
-        mode=transitions.Mode.AUTO,
+        mode=mode,
         reason="flood",
         by="ana",
         owner="o",
-        started_at=now,
+        started_at=mwaa_dr.set.clock.now(),
     )
-    mwaa_dr.store.write(transitions.claim(state, plan, at=now), expected_version=state.version)
+
+
+def _write(mwaa_dr: Shell, new: transitions.DRState) -> None:
+    mwaa_dr.store.write(new, expected_version=mwaa_dr.set.state.version)
+
+
+def _says(mwaa_dr: Shell, region: str, *, after_s: float = 2, **heartbeat: object) -> str:
+    """Return what status says once an agent of *region* has sent such a heartbeat."""
+    mwaa_dr.set.agents[region].changes = heartbeat
+    mwaa_dr.set.clock.advance(after_s)
+    return mwaa_dr("status").out
+
+
+def test_an_open_plan_is_shown(mwaa_dr: Shell) -> None:
+    """Whoever looks sees that something is in progress, and how to go on with it."""
+    state, now = mwaa_dr.set.state, mwaa_dr.set.clock.now()
+    _write(mwaa_dr, transitions.claim(state, _plan(mwaa_dr, mode=transitions.Mode.AUTO), at=now))
     document = mwaa_dr("status", "--json").document
     assert document["phase"] == "DRAINING"
     assert document["plan"] == {
@@ -68,6 +98,7 @@ def test_an_open_plan_is_shown(mwaa_dr: Shell) -> None:
         "by": "ana",
         "owner": "o",
         "started_at": "2026-01-01T00:00:02Z",
+        "silent_s": 0.0,
     }
     assert "PLAN OPEN: p1" in mwaa_dr("status").out
 
@@ -122,3 +153,157 @@ def test_one_scheduler_without_fence_shows(mwaa_dr: Shell) -> None:
     mwaa_dr.set.clock.advance(2)
     assert mwaa_dr("status", "--json").document["regions"]["us-east-1"]["fence_ok"] is False
     assert "MISSING" in mwaa_dr("status").out
+
+
+def test_a_plan_that_nobody_carries_on_shows_with_what_to_do(mwaa_dr: Shell) -> None:
+    """Until its owner has been silent for as long as whoever takes over would wait, it is only shown."""
+    _write(mwaa_dr, transitions.claim(mwaa_dr.set.state, _plan(mwaa_dr), at=mwaa_dr.set.clock.now()))
+    mwaa_dr.set.clock.advance(5)
+    calm = mwaa_dr("status").out
+    mwaa_dr.set.clock.advance(60)
+    stalled = mwaa_dr("status").out
+
+    assert "Its owner was heard of 5 s ago." in calm
+    assert "!" not in calm
+    assert "! It stands still: its owner has been silent for 65 s, and nothing new starts in any region." in stalled
+    for words in (
+        "DRAINING: us-east-2 starts nothing new",
+        "mwaa-dr failover us-east-1",
+        "Give it up: mwaa-dr failover",
+    ):
+        assert words in calm
+        assert words in stalled
+    assert mwaa_dr("status", "--json").document["plan"]["silent_s"] == 65.0
+
+
+def test_after_promote_an_agent_of_the_target_carries_on(mwaa_dr: Shell) -> None:
+    """Only when it is silent, too, does somebody have to act."""
+    now = mwaa_dr.set.clock.now()
+    claimed = transitions.claim(mwaa_dr.set.state, _plan(mwaa_dr), at=now)
+    _write(mwaa_dr, claimed)
+    _write(mwaa_dr, transitions.promote(claimed, at=now))
+    mwaa_dr.set.clock.advance(60)
+    cared_for = mwaa_dr("status").out
+    mwaa_dr.set.agents["us-east-1"].alive = False
+    mwaa_dr.set.clock.advance(60)
+    left = mwaa_dr("status").out
+
+    assert "silent for 60 s; an agent of us-east-1 finishes it." in cared_for
+    assert "PROMOTING: us-east-1 has the role and prepares its database" in cared_for
+    assert "! It stands still" not in cared_for
+    assert "! It stands still" in left
+    assert "Go back instead: mwaa-dr failover us-east-2" in left
+
+
+def test_a_plan_that_was_given_up_has_no_way_back(mwaa_dr: Shell) -> None:
+    """Its target is its source: there is but one way."""
+    now = mwaa_dr.set.clock.now()
+    claimed = transitions.claim(mwaa_dr.set.state, _plan(mwaa_dr), at=now)
+    _write(mwaa_dr, claimed)
+    _write(mwaa_dr, transitions.cancel(claimed, plan_id="p2", by="ana", owner="o", reason="over", at=now))
+    out = mwaa_dr("status").out
+
+    assert "RESUMING: given up; us-east-2 keeps the role" in out
+    assert out.count("mwaa-dr failover") == 1
+
+
+def test_a_ledger_that_cannot_be_used_says_why_and_what_that_costs(mwaa_dr: Shell) -> None:
+    """In the row, too."""
+    error = "The runs table does not exist."
+    out = _says(mwaa_dr, "us-east-2", ledger_error=error)
+
+    assert f"! its ledger cannot be used: {error}" in out
+    assert "what ends there may run again after a failover" in out
+    assert "UNUSABLE" in out
+    assert mwaa_dr("status", "--json").document["regions"]["us-east-2"]["ledger_error"] == error
+    assert "it does not learn what others finish" in _says(mwaa_dr, "us-east-1", ledger_error=error)
+
+
+def test_a_ledger_that_is_behind_shows_in_the_active_region(mwaa_dr: Shell) -> None:
+    """A standby tells nothing, so that the age of what it told says nothing either."""
+    assert "! its ledger" not in _says(mwaa_dr, "us-east-2", ledger_lag_s=2.0)
+    assert "! its ledger is 90 s behind" in _says(mwaa_dr, "us-east-2", ledger_lag_s=90.0)
+    assert "90 s" not in _says(mwaa_dr, "us-east-1", ledger_lag_s=90.0).partition("us-east-2")[0]
+    regions = mwaa_dr("status", "--json").document["regions"]
+    assert (regions["us-east-1"]["ledger_lag_s"], regions["us-east-2"]["ledger_lag_s"]) == (None, 90.0)
+
+
+def test_only_the_leading_agent_knows_the_ledger(mwaa_dr: Shell) -> None:
+    """One that led before remembers what it told then; its age grows for ever."""
+    leader = replace(mwaa_dr.store.agents("us-east-2")[0], schedulers=("1", "0"), ledger_lag_s=1.0, closed=1)
+    mwaa_dr.set.agents["us-east-2"].changes = {"schedulers": ("1", "0"), "ledger_lag_s": 1.0, "closed": 1}
+    mwaa_dr.store.put_agent(
+        replace(leader, job="0", ledger_lag_s=900.0, ledger_error="long over", waiting=("d r: gone",), closed=2)
+    )
+    mwaa_dr.set.clock.advance(1)
+    found = mwaa_dr("status", "--json").document["regions"]["us-east-2"]
+
+    assert (found["schedulers"], found["ledger_lag_s"], found["ledger_error"], found["waiting"]) == (2, 1.0, None, [])
+    assert found["closed"] == 3
+
+
+def test_runs_that_wait_are_listed_with_the_reason(mwaa_dr: Shell) -> None:
+    """Nobody goes on with them until somebody looks."""
+    out = _says(mwaa_dr, "us-east-2", waiting=("orders r1: its DAG is not here", "and 3 more"))
+
+    assert "! interrupted runs that wait" in out
+    assert "    orders r1: its DAG is not here\n    and 3 more\n" in out
+
+
+def test_what_was_closed_and_what_is_not_yet_is_shown(mwaa_dr: Shell) -> None:
+    """In a region that was left, or has come back."""
+    out = _says(mwaa_dr, "us-east-1", closed=7, leftovers=2)
+    assert "! 2 open runs are not closed yet" in out
+    assert "7 runs were closed there" in out
+    assert "! its open runs of epoch 3 are not settled yet: it starts nothing, and 2 of them are still open" in _says(
+        mwaa_dr, "us-east-1", reconciled_epoch=3, leftovers=2
+    )
+
+
+def test_while_a_plan_is_open_unsettled_runs_are_no_alarm(mwaa_dr: Shell) -> None:
+    """They are what the failover does next; and the source's last word is shown."""
+    _write(mwaa_dr, transitions.claim(mwaa_dr.set.state, _plan(mwaa_dr), at=mwaa_dr.set.clock.now()))
+    out = _says(mwaa_dr, "us-east-2", reconciled_epoch=3, final="p1")
+
+    assert "  its open runs of epoch 3 are not settled yet" in out
+    assert "its ledger is complete for this plan" in out
+    assert "!" not in out
+    assert mwaa_dr("status", "--json").document["regions"]["us-east-2"]["final"] == "p1"
+
+
+def test_a_lost_active_region_comes_with_the_way_out(mwaa_dr: Shell) -> None:
+    """One that is only silent in standby does not."""
+    mwaa_dr.set.agents["us-east-2"].alive = False
+    mwaa_dr.set.clock.advance(60)
+    out = mwaa_dr("status").out
+
+    assert "! none of its schedulers has been heard of for 6" in out
+    assert "If it is lost: mwaa-dr failover us-east-1 --reason TEXT" in out
+
+
+def test_wrong_settings_and_a_missing_fence_are_told(mwaa_dr: Shell) -> None:
+    """They are in the log of a scheduler that nobody reads."""
+    out = _says(mwaa_dr, "us-east-1", problems=("[dr] lease_s = 'x' is not understood",), fence_ok=False)
+
+    assert "! a setting is wrong: [dr] lease_s = 'x' is not understood" in out
+    assert "! a task ended there without the fence" in out
+
+
+def test_nothing_wrong_is_nothing_to_read(mwaa_dr: Shell) -> None:
+    """A state, a table, and no more."""
+    assert mwaa_dr("status").out.count("\n") == 6
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "environ", "is_red"), [(True, {}, True), (True, {"NO_COLOR": "1"}, False), (False, {}, False)]
+)
+def test_what_must_not_be_overlooked_is_red_on_a_terminal(
+    mwaa_dr: Shell, is_terminal: bool, environ: dict[str, str], is_red: bool
+) -> None:
+    """Never in a file or a pipe, and not where somebody does not want it."""
+    mwaa_dr.is_terminal = is_terminal
+    mwaa_dr.environ = {**mwaa_dr.environ, **environ}
+    out = _says(mwaa_dr, "us-east-2", ledger_error="no table")
+
+    assert ("\033[31m! its ledger cannot be used: no table\033[0m" in out) == is_red
+    assert ("\033" in out) == is_red

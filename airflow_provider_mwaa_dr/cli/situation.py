@@ -1,0 +1,134 @@
+"""The document of ``mwaa-dr status``, told to a person: how things stand, what is wrong, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from airflow_provider_mwaa_dr.cli.console import Console, table
+from airflow_provider_mwaa_dr.core.failover import Timing
+from airflow_provider_mwaa_dr.core.gate import Role
+from airflow_provider_mwaa_dr.core.state import Mode, Phase
+
+
+def situation(document: Mapping[str, Any], names: Mapping[str, str], timing: Timing, console: Console) -> str:
+    """
+    Return what the document says; what must not be overlooked begins with ``!``.
+
+    :param names: of the environments, by region; empty where none is known.
+    """
+    regions = document["regions"]
+    state = f"epoch {document['epoch']}, version {document['version']}, {document['phase']}"
+    moves = document["failover_count"]
+    blocks = [f"{document['active_region']} is active: {state}.\n{moves} failover{'' if moves == 1 else 's'} so far."]
+    if document["plan"] is not None:
+        blocks.append("\n".join(_plan(document, timing, console)))
+    blocks.append(_table(regions, names))
+    for region in regions:
+        notes = "\n".join(_notes(document, region, timing, console))
+        if notes:
+            blocks.append(f"{region}\n{notes}")
+    return "\n\n".join(blocks)
+
+
+def _plan(document: Mapping[str, Any], timing: Timing, console: Console) -> Iterator[str]:
+    """Yield the open plan, where it stands, and how to go on with it or give it up."""
+    plan, phase = document["plan"], Phase(document["phase"])
+    source, target = plan["from"], plan["to"]
+    yield f"PLAN OPEN: {plan['id']}, {source} -> {target} ({plan['mode']}), by {plan['by']}: {plan['reason']}"
+    yield f"  {phase.value}: {_meaning(plan, phase)}."
+    silent_s = plan["silent_s"]
+    is_finished_by_agent = phase is not Phase.DRAINING and document["regions"].get(target, {}).get("schedulers")
+    if silent_s <= timing.takeover_s:
+        yield f"  Its owner was heard of {silent_s:.0f} s ago."
+    elif is_finished_by_agent:
+        yield f"  Its owner has been silent for {silent_s:.0f} s; an agent of {target} finishes it."
+    else:
+        still = "nothing new starts in any region" if phase is not Phase.RESUMING else "some DAGs may still be paused"
+        yield console.alarm(f"! It stands still: its owner has been silent for {silent_s:.0f} s, and {still}.")
+    if source == target:
+        yield f"  Go on with it: mwaa-dr failover {target} --reason TEXT"
+        return
+    yield f"  Follow it, or go on with it: mwaa-dr failover {target} --reason TEXT"
+    back = "Give it up" if phase is Phase.DRAINING else "Go back instead"
+    yield f"  {back}: mwaa-dr failover {source} --reason TEXT"
+
+
+def _meaning(plan: Mapping[str, Any], phase: Phase) -> str:
+    source, target = plan["from"], plan["to"]
+    if phase is Phase.DRAINING and plan["mode"] == Mode.FORCED.value:
+        return f"nothing new starts; {target} takes the role once the lease of {source} is over"
+    if phase is Phase.DRAINING:
+        return f"{source} starts nothing new, and what is in flight there finishes"
+    if phase is Phase.PROMOTING:
+        return f"{target} has the role and prepares its database; nothing new starts"
+    if source == target:
+        return f"given up; {target} keeps the role, and what was paused is being unpaused"
+    return f"{target} executes, and its DAGs are being unpaused"
+
+
+def _table(regions: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> str:
+    rows = [("REGION", "ENVIRONMENT", "ROLE", "AGENT", "SCHEDULERS", "FENCE", "LEDGER LAG", "MWAA")]
+    for region, found in regions.items():
+        age_s, lag_s = found["agent_age_s"], found["ledger_lag_s"]
+        rows.append(
+            (
+                region,
+                names[region] or "-",
+                found["role"],
+                "never seen" if age_s is None else f"{age_s:.0f} s ago",
+                str(found["schedulers"]),
+                {True: "ok", False: "MISSING", None: "not seen yet"}[found["fence_ok"]],
+                "UNUSABLE" if found["ledger_error"] else ("-" if lag_s is None else f"{lag_s:.0f} s"),
+                found["environment_status"] or "no answer",
+            )
+        )
+    return table(rows)
+
+
+def _notes(document: Mapping[str, Any], region: str, timing: Timing, console: Console) -> Iterator[str]:
+    """Yield what there is to say of a region beside its row: what is wrong first."""
+    found: Mapping[str, Any] = document["regions"][region]
+    is_active = found["role"] == Role.ACTIVE.value
+    if not found["schedulers"]:
+        if found["agent_age_s"] is not None:
+            yield console.alarm(f"! none of its schedulers has been heard of for {found['agent_age_s']:.0f} s")
+            others = [other for other, each in document["regions"].items() if other != region and each["schedulers"]]
+            if is_active and others and document["plan"] is None:
+                yield f"    If it is lost: mwaa-dr failover {others[0]} --reason TEXT"
+        return
+    for problem in found["problems"]:
+        yield console.alarm(f"! a setting is wrong: {problem}")
+    if found["fence_ok"] is False:
+        yield console.alarm("! a task ended there without the fence")
+        yield "    Is the provider installed in its workers, and [dr] enabled there?"
+    if found["ledger_error"]:
+        yield console.alarm(f"! its ledger cannot be used: {found['ledger_error']}")
+        cost = (
+            "what ends there may run again"
+            if is_active
+            else "it does not learn what others finish, which may run again"
+        )
+        yield f"    While that lasts, {cost} after a failover."
+    elif (found["ledger_lag_s"] or 0.0) > timing.agent_silence_s:
+        yield console.alarm(
+            f"! its ledger is {found['ledger_lag_s']:.0f} s behind: what ended since then runs again if it is lost now"
+        )
+    if found["reconciled_epoch"] is not None and found["reconciled_epoch"] != document["epoch"]:
+        settles = (
+            f"its open runs of epoch {found['reconciled_epoch']} are not settled yet: "
+            f"it starts nothing, and {found['leftovers']} of them are still open"
+        )
+        # In a failover that is what happens next.
+        yield f"  {settles}" if document["plan"] is not None else console.alarm(f"! {settles}")
+    elif found["leftovers"]:
+        yield console.alarm(f"! {found['leftovers']} open runs are not closed yet, which do not belong there")
+    if found["waiting"]:
+        yield console.alarm("! interrupted runs that wait, and nobody goes on with:")
+        yield from (f"    {run}" for run in found["waiting"])
+        yield "    Each starts by itself once its reason is gone. For good? Trigger it by hand."
+    if found["final"] is not None and document["plan"] is not None and found["final"] == document["plan"]["id"]:
+        yield "  its ledger is complete for this plan"
+    if found["closed"]:
+        why = "begun in standby or under another epoch"
+        yield f"  {found['closed']} runs were closed there since its schedulers started: {why}"

@@ -1,0 +1,153 @@
+"""What became of each run of a drill, as bars over time: told from what task bodies wrote, never from states."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import Enum
+
+from airflow_provider_mwaa_dr.sandbox.report import Line, Report
+
+
+class Fate(str, Enum):
+    """What became of a run, in the order in which bars cover each other: what must be seen comes last."""
+
+    ONCE = "once"
+    UNFINISHED = "unfinished"
+    """Its last task body had not run yet when the drill ended."""
+    INTERRUPTED = "interrupted"
+    """Begun here, and not ended here."""
+    WENT_ON = "went-on"
+    """Taken over from the other region: interrupted there, or never started."""
+    AGAIN = "again"
+    """Executed more than once, for a reason that allows it."""
+    TWICE = "twice"
+    """Executed more than once, for no reason."""
+    FORCED = "forced"
+    """Forced in a standby, where it executed nothing."""
+    IN_STANDBY = "in-standby"
+    """Executed in a standby."""
+    LOST = "lost"
+    """Expected, and never executed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """
+    One or more runs of a DAG with the same fate, in one region.
+
+    :param begin: the first task body of the first run; for a run without any, when it was forced, or due.
+    :param end: the last task body.
+    :param due: when it should have begun, where there is such a time.
+    :param what: the run's id, and what there is to say of it.
+    :param runs: how many runs these are.
+    """
+
+    region: str
+    dag_id: str
+    fate: Fate
+    begin: datetime
+    end: datetime
+    due: datetime | None = None
+    what: str = ""
+    runs: int = 1
+
+
+def bars(report: Report) -> Sequence[Bar]:
+    """Return a bar for each time that a run executed, was begun, was forced in a standby, or should have executed."""
+    forced = {(attempt.region, attempt.run_id) for attempt in report.attempts}
+    of_run: dict[tuple[str, str], list[Line]] = defaultdict(list)
+    for line in report.lines:
+        of_run[line.dag_id, line.run_id].append(line)
+    found: list[Bar] = []
+    for execution in _executions(report.lines):
+        first, last = execution[0], execution[-1]
+        run, all_lines = f"{first.dag_id} {first.run_id}", of_run[first.dag_id, first.run_id]
+        why = ""
+        if (first.region, first.run_id) in forced or any(
+            line.region != report.active_at(line.at) for line in execution
+        ):
+            fate = Fate.IN_STANDBY
+        elif run in report.repeated and last.is_end:
+            why = report.repeated[run]
+            fate = Fate.AGAIN if why else Fate.TWICE
+        elif not last.is_end:
+            is_over = run in report.lost or any(line.is_end for line in all_lines)
+            fate = Fate.INTERRUPTED if is_over else Fate.UNFINISHED
+        elif (first.region, first.dag_id, first.run_id) in report.went_on or any(
+            line.at < first.at for line in all_lines
+        ):
+            fate = Fate.WENT_ON
+        else:
+            fate = Fate.ONCE
+        # Nothing is written by what ends with its region.
+        ends = [outage.since for outage in report.outages if outage.region == first.region and outage.since > last.at]
+        epoch = "unknown" if first.epoch is None else str(first.epoch)
+        found.append(
+            Bar(
+                region=first.region, dag_id=first.dag_id, fate=fate, begin=first.at,
+                end=min(ends, default=last.at) if fate is Fate.INTERRUPTED else last.at,
+                due=first.interval_end if first.is_scheduled else None,
+                what=f"{first.run_id}, epoch {epoch}" + (f": {why}" if why else ""),
+            )
+        )  # fmt: skip
+    ran = {(line.region, line.run_id) for line in report.lines}
+    found += [
+        Bar(
+            region=attempt.region,
+            dag_id=attempt.dag_id,
+            fate=Fate.FORCED,
+            begin=attempt.at,
+            end=attempt.at,
+            what=attempt.run_id,
+        )
+        for attempt in report.attempts
+        if attempt.at is not None and (attempt.region, attempt.run_id) not in ran
+    ]
+    for name, at in report.lost.items():
+        if at is not None:
+            dag_id, _, run = name.partition(" ")
+            region = report.active_at(at)
+            found.append(Bar(region=region, dag_id=dag_id, fate=Fate.LOST, begin=at, end=at, what=run))
+    return found
+
+
+def merged(found: Sequence[Bar], *, gap_s: float) -> Sequence[Bar]:
+    """
+    Return *found* with neighbours of one fate as one bar, so that thousands of runs remain readable.
+
+    :param gap_s: bars of a DAG in a region that are no further apart become one. Bars of different fates never do.
+    """
+    rows: dict[tuple[str, str, Fate], list[Bar]] = defaultdict(list)
+    for bar in sorted(found, key=lambda bar: bar.begin):
+        row = rows[bar.region, bar.dag_id, bar.fate]
+        if row and (bar.begin - row[-1].end).total_seconds() <= gap_s:
+            last = row[-1]
+            dues = [due for due in (last.due, bar.due) if due is not None]
+            row[-1] = replace(
+                last,
+                end=max(last.end, bar.end),
+                due=min(dues, default=None),
+                runs=last.runs + bar.runs,
+                what="",
+            )
+        else:
+            row.append(bar)
+    return [bar for row in rows.values() for bar in row]
+
+
+def _executions(lines: Sequence[Line]) -> Iterator[Sequence[Line]]:
+    """Yield the lines of a run from its first to its last body; anew when it executes again."""
+    open_: dict[tuple[str, str, str], list[Line]] = {}
+    for line in sorted(lines, key=lambda line: line.at):
+        key = line.region, line.dag_id, line.run_id
+        begun = open_.get(key)
+        if begun and None not in {begun[0].epoch, line.epoch} and begun[0].epoch != line.epoch:
+            # Interrupted, and after the role had come back all tasks ran anew.
+            yield open_.pop(key)
+        open_.setdefault(key, []).append(line)
+        if line.is_end:
+            yield open_.pop(key)
+    yield from open_.values()

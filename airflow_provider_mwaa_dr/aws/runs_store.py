@@ -286,7 +286,7 @@ def _entry_from_json(values: Mapping[str, Any]) -> LogEntry:
     )
 
 
-_TIMES = {"logical_date", "data_interval_start", "data_interval_end", "run_after", "taken_at"}
+_TIMES = {"logical_date", "data_interval_start", "data_interval_end", "run_after", "partition_date", "taken_at"}
 _RUN_FIELDS = tuple(field.name for field in fields(LedgerRun))
 
 
@@ -312,6 +312,7 @@ def _head_to_json(head: Head) -> dict[str, Any]:
             "dag_id": head.dag_id,
             "created": _optional(head.created),
             "finished": _run_to_json(head.finished) if head.finished is not None else None,
+            "others": [_run_to_json(run) for run in head.others],
         }
     )
 
@@ -322,6 +323,7 @@ def _head_from_json(values: Mapping[str, Any]) -> Head:
         dag_id=values["dag_id"],
         created=items.from_timestamp(values.get("created")),
         finished=_run_from_json(finished) if finished is not None else None,
+        others=tuple(map(_run_from_json, values.get("others", ()))),
     )
 
 

@@ -23,10 +23,11 @@ from airflow_provider_mwaa_dr.core.ledger import (
     Replica,
     RunKey,
     RunStatus,
+    TaskState,
     created_up_to,
     due,
     finished_elsewhere,
-    finished_intervals,
+    history,
     is_settled,
     no_longer_asked_for,
 )
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 
 CONF_BYTES = 200_000
 """A run's conf, as JSON, that is longer does not fit an item beside everything else."""
+TASKS_BYTES = 200_000
+"""Nor do task instances with longer ids, all together; more than a thousand tasks have room."""
 NO_RERUN_TAG = "dr:no-rerun"
 """DAGs with this tag: what was interrupted is listed, and not started elsewhere."""
 _OVERLAP = 500
@@ -63,7 +66,12 @@ _BATCH = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
-    """A run as the metadata database has it. ``conf`` is whatever Airflow stored."""
+    """
+    A run as the metadata database has it.
+
+    :param conf: whatever Airflow stored.
+    :param conf_lost: why that cannot be read.
+    """
 
     id: int
     dag_id: str
@@ -76,6 +84,9 @@ class RunRow:
     run_after: datetime | None
     queued_at: datetime | None
     conf: Any
+    conf_lost: str | None = None
+    partition_key: str | None = None
+    partition_date: datetime | None = None
 
     @property
     def key(self) -> RunKey:
@@ -100,6 +111,9 @@ class LedgerDb(Protocol):
     def runs(self, keys: Collection[RunKey]) -> Sequence[RunRow]:
         """Return those of the runs that exist."""
 
+    def tasks(self, keys: Collection[RunKey]) -> Mapping[RunKey, Sequence[TaskState]]:
+        """Return the task instances of those of the runs whose DAG has tasks that look at the run before."""
+
     def last_finished(self, dag_ids: Collection[str]) -> Sequence[RunRow]:
         """Return the newest ended scheduled run of each of the DAGs that has one."""
 
@@ -110,7 +124,8 @@ class LedgerDb(Protocol):
         """
         Write runs that ended elsewhere into the history, with *note* on each; return how many were new.
 
-        Passed over: a run that is there, and a scheduled one that is older than the DAG's newest.
+        Passed over: a run that is there, and one that is older than the DAG's newest scheduled one. A run that is
+        there, has ended, and comes with tasks gets its result and theirs.
         """
 
     def cannot_resume(self, runs: Sequence[LedgerRun]) -> Mapping[RunKey, str]:
@@ -124,7 +139,7 @@ class LedgerDb(Protocol):
         """
 
     def settle(self, runs: Sequence[LedgerRun], note: str) -> None:
-        """Give closed runs the result that they had elsewhere."""
+        """Give closed runs, and their tasks where these are known, the result that they had elsewhere."""
 
     def forget_closed(self, created: Mapping[str, datetime | None]) -> int:
         """
@@ -287,6 +302,8 @@ class Bookkeeper:
         keys |= {key for key, run in own.runs.items() if run.is_due and key not in states}
         rows = {row.key: row for row in self._db.runs(keys)} if keys else {}
         dag_ids, histories = self._new_dags(own, force=final is not None)
+        ended = [row.key for row in (*rows.values(), *histories) if not row.is_open]
+        tasks = self._tasks(ended) if ended else {}
         if own.final == final:
             final = None
         if keys or dag_ids or final or newest - own.newest_id >= _OVERLAP // 2:
@@ -300,6 +317,7 @@ class Bookkeeper:
                 if (run := self._tell_of(own, key, rows.get(key), epoch=epoch, stopped=stopped)) is not None
             ]
             told += [_to_run(row, RunStatus(row.state), epoch=epoch) for row in histories if row.key not in rows]
+            told = [replace(run, tasks=tasks.get(run.key, ())) if run.has_ended else run for run in told]
             told = self._kept(own, told, epoch=epoch)
             if told or dag_ids or final or newest - own.newest_id >= _OVERLAP // 2:
                 self._append(epoch, told, first_id=own.first_id, newest_id=newest, dag_ids=dag_ids, final=final)
@@ -307,6 +325,21 @@ class Bookkeeper:
             # What ended and has left the window of the look is never asked for again.
             self._told = {key: status for key, status in self._told.items() if key in states or key in own.runs}
         self._told_at = started
+
+    def _tasks(self, ended: Sequence[RunKey]) -> dict[RunKey, tuple[TaskState, ...]]:
+        """Return the task instances of ended runs that the DAG's next run looks at."""
+        found = {key: tuple(tasks) for key, tasks in self._db.tasks(ended).items()}
+        for key, tasks in found.items():
+            size = sum(len(task_id) + 30 for task_id, _, _ in tasks)
+            if size > TASKS_BYTES:
+                log.warning(
+                    "%s %s: its %d task instances do not fit the ledger; in another region, tasks that depend on their "
+                    "past wait for them until somebody clears or marks them there.",
+                    *key,
+                    len(tasks),
+                )
+                found[key] = ()
+        return found
 
     def _stopped(self, state: DRState, read_stopped: Callable[[str], Collection[str]]) -> Collection[str]:
         """Return the runs that the open plan is stopping; a recorded set does not change, so it is read once."""
@@ -394,11 +427,13 @@ class Bookkeeper:
     def adopt(self) -> bool:
         """Take what was finished elsewhere into this region's history; return whether there is more to do."""
         batch = sorted(self._to_adopt)[:_BATCH]
-        runs = finished_intervals(self._others.values(), batch)
+        heads = self._load().heads
+        found = history(self._others.values(), batch)
+        runs = [run for run in found if run.dag_id not in heads or not heads[run.dag_id].has(run)]
         if runs:
             # Which region it was is in the note only where there is but one.
             elsewhere = " or ".join(sorted(self._others)) or "elsewhere"
-            adopted = self._db.adopt(list(runs.values()), f"adopted: this run was executed in {elsewhere}")
+            adopted = self._db.adopt(runs, f"adopted: this run was executed in {elsewhere}")
             if adopted:
                 log.info("Adopted %d runs that ended in %s", adopted, elsewhere)
         self._to_adopt -= set(batch)
@@ -542,8 +577,8 @@ def to_conf(conf: Any) -> tuple[str | None, str | None]:
     if not conf:
         return None, None
     try:
-        text = json.dumps(conf)
-    except (TypeError, ValueError) as error:
+        text = json.dumps(conf, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
         return None, f"it is no JSON ({error})"
     if len(text) > CONF_BYTES:
         return None, f"it has {len(text)} characters as JSON, {CONF_BYTES} are kept"
@@ -551,7 +586,7 @@ def to_conf(conf: Any) -> tuple[str | None, str | None]:
 
 
 def _to_run(row: RunRow, status: RunStatus, *, epoch: int) -> LedgerRun:
-    conf, conf_lost = to_conf(row.conf)
+    conf, conf_lost = to_conf(row.conf) if row.conf_lost is None else (None, row.conf_lost)
     return LedgerRun(
         dag_id=row.dag_id,
         run_id=row.run_id,
@@ -562,6 +597,8 @@ def _to_run(row: RunRow, status: RunStatus, *, epoch: int) -> LedgerRun:
         data_interval_start=row.data_interval_start,
         data_interval_end=row.data_interval_end,
         run_after=row.run_after,
+        partition_key=row.partition_key,
+        partition_date=row.partition_date,
         conf=conf,
         conf_lost=conf_lost,
     )

@@ -16,6 +16,9 @@ from enum import Enum
 RunKey = tuple[str, str]
 """DAG id and run id."""
 
+TaskState = tuple[str, int, "str | None"]
+"""Task id, map index and state of a task instance."""
+
 SCHEDULED = "scheduled"
 """The run type of what the scheduler creates at its times; only these make up a DAG's history of intervals."""
 
@@ -43,13 +46,15 @@ class LedgerRun:
 
     :param logical_date: None where Airflow 3 has none (asset-triggered, or triggered without one).
     :param run_after: None on Airflow 2, which has no such column.
+    :param partition_key: of a run of a partitioned DAG; None before Airflow 3.2.
     :param conf: JSON text of an object; None when the run has none.
     :param conf_lost: why ``conf`` could not be kept; the run must not be started without it.
     :param epoch: of the region when it said so.
     :param taken_at: when the region took the run over from another one; the run's ``queued_at`` is never earlier once
         that has been carried out. None for a run that was born here.
     :param kept: it ended while another region, which may have begun the same run and had not told of it, was away.
-    :param tasks: task id, map index and state of each task instance, for DAGs whose next run looks at them.
+    :param tasks: task id, map index and state of each task instance of a run that has ended, for DAGs whose next run
+        looks at them.
     """
 
     dag_id: str
@@ -61,11 +66,13 @@ class LedgerRun:
     data_interval_start: datetime | None = None
     data_interval_end: datetime | None = None
     run_after: datetime | None = None
+    partition_key: str | None = None
+    partition_date: datetime | None = None
     conf: str | None = None
     conf_lost: str | None = None
     taken_at: datetime | None = None
     kept: bool = False
-    tasks: tuple[tuple[str, int, str | None], ...] = ()
+    tasks: tuple[TaskState, ...] = ()
 
     @property
     def key(self) -> RunKey:
@@ -93,23 +100,39 @@ class Head:
 
     :param created: logical date of the newest scheduled run that the region created; None: no scheduled run yet.
     :param finished: the newest scheduled run that ended by itself, whole, as another region adopts it.
+    :param others: of each other type of run the newest that ended by itself, if the DAG's next run looks at it: without
+        catchup, a task that depends on its past looks at the run before, whatever started that.
     """
 
     dag_id: str
     created: datetime | None = None
     finished: LedgerRun | None = None
+    others: tuple[LedgerRun, ...] = ()
 
     def advanced(self, run: LedgerRun) -> Head:
         """Return the head after what *run* tells."""
         at = run.logical_date
-        if run.run_type != SCHEDULED or at is None or run.status is RunStatus.GONE:
+        if at is None or run.status is RunStatus.GONE:
             return self
+        if run.run_type != SCHEDULED:
+            return self._with_other(run, at) if run.has_ended and run.tasks else self
         head = self
         if head.created is None or at > head.created:
             head = replace(head, created=at)
         if run.has_ended and not (head.finished is not None and (head.finished.logical_date or at) > at):
             head = replace(head, finished=run)
         return head
+
+    def _with_other(self, run: LedgerRun, at: datetime) -> Head:
+        known = next((other for other in self.others if other.run_type == run.run_type), None)
+        if known is not None and (known.logical_date or at) > at:
+            return self
+        return replace(self, others=(*(other for other in self.others if other is not known), run))
+
+    def has(self, run: LedgerRun) -> bool:
+        """Whether the head's own word on *run* is as new as that."""
+        ended = (self.finished, *self.others)
+        return any(own is not None and own.key == run.key and own.epoch >= run.epoch for own in ended)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,19 +267,31 @@ def no_longer_asked_for(own: Replica, others: Collection[Replica]) -> list[Ledge
     ]
 
 
-def finished_intervals(others: Iterable[Replica], dag_ids: Collection[str] | None = None) -> dict[str, LedgerRun]:
-    """Return the newest finished scheduled run of each DAG (of *dag_ids*, if given) that any of *others* knows."""
-    newest: dict[str, LedgerRun] = {}
-    for replica in others:
-        for dag_id in replica.heads if dag_ids is None else dag_ids:
-            head = replica.heads.get(dag_id)
-            run = head.finished if head is not None else None
-            if run is None or run.logical_date is None:
-                continue
-            known = newest.get(dag_id)
-            if known is None or known.logical_date is None or run.logical_date > known.logical_date:
-                newest[dag_id] = run
-    return newest
+def history(others: Collection[Replica], dag_ids: Iterable[str]) -> list[LedgerRun]:
+    """
+    Return what a region has to have of each of *dag_ids*, of all that *others* know.
+
+    The newest finished interval; and newer runs of other types, where the next run looks at their tasks. Of what two
+    regions say of one run, the newer epoch counts.
+    """
+    needed: list[LedgerRun] = []
+    for dag_id in dag_ids:
+        heads = [replica.heads[dag_id] for replica in others if dag_id in replica.heads]
+        newest = max((head.finished for head in heads if head.finished is not None), key=_age, default=None)
+        if newest is not None:
+            needed.append(newest)
+        known: dict[RunKey, LedgerRun] = {}
+        for run in (run for head in heads for run in head.others):
+            if (newest is None or _age(run)[0] > _age(newest)[0]) and (
+                run.key not in known or known[run.key].epoch < run.epoch
+            ):
+                known[run.key] = run
+        needed += known.values()
+    return needed
+
+
+def _age(run: LedgerRun) -> tuple[float, int]:
+    return run.logical_date.timestamp() if run.logical_date is not None else 0.0, run.epoch
 
 
 def created_up_to(replicas: Iterable[Replica], dag_id: str) -> datetime | None:

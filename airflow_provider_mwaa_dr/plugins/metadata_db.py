@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -22,15 +24,33 @@ from airflow.configuration import conf
 from airflow.jobs.job import Job
 from airflow.models.dag import DagModel, DagTag
 from airflow.models.dagrun import DagRun, DagRunNote
+from airflow.models.serialized_dag import SerializedDagModel
 from airflow.models.taskinstance import TaskInstance, clear_task_instances
 from airflow.utils.state import State
-from sqlalchemy import and_, delete, exists, func, insert, null, or_, select, true, tuple_, update
+from sqlalchemy import (
+    LargeBinary,
+    PickleType,
+    Text,
+    and_,
+    cast,
+    delete,
+    exists,
+    func,
+    insert,
+    null,
+    or_,
+    select,
+    true,
+    tuple_,
+    type_coerce,
+    update,
+)
 from sqlalchemy.orm import Session, object_session
 
 from airflow_provider_mwaa_dr.core.bookkeeping import NO_RERUN_TAG, RunRow
 from airflow_provider_mwaa_dr.core.config import CONTROL_TAG, is_exempt
 from airflow_provider_mwaa_dr.core.gate import NOTE_TOKEN
-from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunKey
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunKey, TaskState
 
 _OPEN = ("queued", "running")
 _ENDED = ("success", "failed")
@@ -48,6 +68,11 @@ _runs = DagRun.__table__
 _tasks = TaskInstance.__table__
 _notes = DagRunNote.__table__
 _dags = DagModel.__table__
+_serialized = SerializedDagModel.__table__
+_versions = DagRun.metadata.tables.get("dag_version")
+"""Airflow 3 keeps every version of a DAG, Airflow 2 the last one."""
+_LOOKS_BACK = ('"depends_on_past": true', '"depends_on_past":true')
+"""In the JSON of a DAG; ``wait_for_downstream`` brings it along."""
 
 
 # The gate's side: inside the scheduler's transaction.
@@ -230,6 +255,7 @@ class MetadataDb:
     def __init__(self, job: Any, *, exempt_dags: Collection[str]) -> None:
         self._job = job
         self._exempt_dags = tuple(sorted(exempt_dags))
+        self._looks_back: dict[str, tuple[str, bool]] = {}
 
     @property
     def job_id(self) -> str | None:
@@ -390,6 +416,44 @@ class MetadataDb:
                 found += [_to_row(row) for row in session.execute(query)]
         return found
 
+    def tasks(self, keys: Collection[RunKey]) -> dict[RunKey, list[TaskState]]:
+        """Return the task instances of those of the runs whose DAG has tasks that look at the run before."""
+        found: dict[RunKey, list[TaskState]] = defaultdict(list)
+        with _transaction() as session:
+            connection = session.connection()
+            looking_back = self._looking_back(connection, sorted({dag_id for dag_id, _ in keys}))
+            ordered = sorted(key for key in keys if key[0] in looking_back)
+            for start in range(0, len(ordered), _BATCH):
+                query = (
+                    select(_tasks.c.dag_id, _tasks.c.run_id, _tasks.c.task_id, _tasks.c.map_index, _tasks.c.state)
+                    .where(tuple_(_tasks.c.dag_id, _tasks.c.run_id).in_(ordered[start : start + _BATCH]))
+                    .order_by(_tasks.c.task_id, _tasks.c.map_index)
+                )
+                for row in connection.execute(query):
+                    state = None if row.state is None else str(row.state)
+                    found[row.dag_id, row.run_id].append((row.task_id, row.map_index, state))
+        return dict(found)
+
+    def _looking_back(self, connection: Any, dag_ids: Sequence[str]) -> set[str]:
+        """
+        Return those of the DAGs that have a task with ``depends_on_past``, by the newest serialized version of each.
+
+        A DAG's JSON is searched once, in the database, until its hash changes.
+        """
+        for start in range(0, len(dag_ids), _BATCH):
+            newest = _newest_serialized(dag_ids[start : start + _BATCH])
+            hashes = {row.dag_id: row.dag_hash for row in connection.execute(newest(_serialized.c.dag_hash))}
+            unknown = [dag_id for dag_id, found in hashes.items() if self._looks_back.get(dag_id, ("",))[0] != found]
+            if not unknown:
+                continue
+            text = cast(_serialized.c.data, Text)
+            says_so = or_(*(text.contains(words, autoescape=True) for words in _LOOKS_BACK)).label("says_so")
+            for row in connection.execute(_newest_serialized(unknown)(says_so, _serialized.c.data_compressed)):
+                packed = zlib.decompress(row.data_compressed).decode() if row.data_compressed else ""
+                is_so = bool(row.says_so) or any(words in packed for words in _LOOKS_BACK)
+                self._looks_back[row.dag_id] = hashes[row.dag_id], is_so
+        return {dag_id for dag_id in dag_ids if self._looks_back.get(dag_id, ("", False))[1]}
+
     def last_finished(self, dag_ids: Collection[str]) -> list[RunRow]:
         """Return the newest ended scheduled run of each of the DAGs that has one."""
         found: list[RunRow] = []
@@ -420,8 +484,8 @@ class MetadataDb:
         """
         Write runs that ended elsewhere into the history, with *note* on each; return how many were new.
 
-        Passed over: a run that is there, one whose logical date another run has, and a scheduled one that is older than
-        the DAG's newest.
+        Passed over: a run that is there, one whose logical date another run has, and one that is older than the DAG's
+        newest scheduled one. A run that is there, has ended, and comes with tasks gets its result and theirs.
         """
         adopted = 0
         for start in range(0, len(runs), _BATCH):
@@ -430,16 +494,54 @@ class MetadataDb:
                 connection = session.connection()
                 newest = self._newest_scheduled(connection, [run.dag_id for run in batch])
                 taken = self._taken(connection, batch)
-                new = [
+                current = [
                     run
                     for run in batch
-                    if run.key not in taken.runs
-                    and (run.dag_id, run.logical_date) not in taken.dates
-                    and (run.logical_date is None or newest.get(run.dag_id, run.logical_date) <= run.logical_date)
+                    if run.logical_date is None or newest.get(run.dag_id, run.logical_date) <= run.logical_date
+                ]
+                new = [
+                    run
+                    for run in current
+                    if run.key not in taken.runs and (run.dag_id, run.logical_date) not in taken.dates
                 ]
                 self._insert(connection, new, state=None, note=note)
+                for run in current:
+                    if run.tasks and run.key in taken.runs:
+                        self._give_result(connection, run, note)
                 adopted += len(new)
         return adopted
+
+    @staticmethod
+    def _give_result(connection: Any, run: LedgerRun, note: str) -> None:
+        """Give a run that has ended here the result that it had elsewhere, and its tasks theirs; repeatable."""
+        row = connection.execute(
+            select(_runs.c.id, _runs.c.state)
+            .where(_runs.c.dag_id == run.dag_id, _runs.c.run_id == run.run_id, _runs.c.state.in_(_ENDED))
+            .with_for_update()
+        ).first()
+        if row is None:
+            return
+        connection.execute(update(_runs).where(_runs.c.id == row.id).values(state=run.status.value))
+        _put_note(connection, row.id, note)
+        if not run.tasks:
+            return
+        of_run = and_(_tasks.c.dag_id == run.dag_id, _tasks.c.run_id == run.run_id)
+        here = {
+            (task.task_id, task.map_index): task.state
+            for task in connection.execute(select(_tasks.c.task_id, _tasks.c.map_index, _tasks.c.state).where(of_run))
+        }
+        there = {(task_id, map_index): state for task_id, map_index, state in run.tasks}
+        by_state = defaultdict(list)
+        for key, state in there.items():
+            if key in here and here[key] != state:
+                by_state[state].append(key)
+        for state, keys in by_state.items():
+            for some in _batches(keys):
+                connection.execute(update(_tasks).where(of_run, _task_in(some)).values(state=state))
+        for some in _batches([key for key in here if key not in there]):
+            connection.execute(delete(_tasks).where(of_run, _task_in(some)))
+        missing = tuple(task for task in run.tasks if task[:2] not in here)
+        _insert_tasks(connection, [replace(run, tasks=missing)])
 
     def cannot_resume(self, runs: Sequence[LedgerRun]) -> dict[RunKey, str]:
         """Return those of the runs that must not or cannot be queued here, with the reason."""
@@ -466,6 +568,8 @@ class MetadataDb:
                 refused[run.key] = "its DAG is not here, or exempt"
             elif run.dag_id in opted_out:
                 refused[run.key] = f"its DAG is tagged {NO_RERUN_TAG}"
+            elif run.run_type == "backfill" and "backfill_id" not in _runs.c:
+                refused[run.key] = "before Airflow 3, only the command that began a backfill goes on with it"
             elif other is not None and other != run.run_id:
                 refused[run.key] = f"another run has its logical date: {other}"
         return refused
@@ -506,20 +610,13 @@ class MetadataDb:
             _put_note(connection, found.id, note)
 
     def settle(self, runs: Sequence[LedgerRun], note: str) -> None:
-        """Give closed runs the result that they had elsewhere."""
+        """Give closed runs, and their tasks where these are known, the result that they had elsewhere."""
         for start in range(0, len(runs), _BATCH):
             batch = runs[start : start + _BATCH]
             with _transaction() as session:
                 connection = session.connection()
                 for run in batch:
-                    of_run = and_(_runs.c.dag_id == run.dag_id, _runs.c.run_id == run.run_id)
-                    row = connection.execute(
-                        select(_runs.c.id).where(of_run, _runs.c.state.in_(_ENDED)).with_for_update()
-                    ).first()
-                    if row is None:
-                        continue
-                    connection.execute(update(_runs).where(_runs.c.id == row.id).values(state=run.status.value))
-                    _put_note(connection, row.id, note)
+                    self._give_result(connection, run, note)
 
     def forget_closed(self, created: Mapping[str, datetime | None]) -> int:
         """
@@ -613,6 +710,7 @@ class MetadataDb:
         if not runs:
             return
         now = _now()
+        versions = _newest_versions(connection, {run.dag_id for run in runs})
         for run in runs:
             values: dict[str, Any] = {
                 "dag_id": run.dag_id,
@@ -627,6 +725,12 @@ class MetadataDb:
                 "conf": json.loads(run.conf) if run.conf is not None else {},
                 _logical_date.name: run.logical_date,
             }
+            if "created_dag_version_id" in _runs.c:
+                values["created_dag_version_id"] = versions.get(run.dag_id)
+            if "partition_key" in _runs.c:
+                values["partition_key"] = run.partition_key
+            if "partition_date" in _runs.c:
+                values["partition_date"] = run.partition_date
             if "run_after" in _runs.c:
                 values["run_after"] = run.run_after or run.data_interval_end or run.logical_date or now
             else:
@@ -642,6 +746,7 @@ class MetadataDb:
                     )
                     .values(_next_dagrun(run))
                 )
+        _insert_tasks(connection, runs if state is None else [])
 
     def pause_all(self) -> int:
         """Pause every DAG that is not exempt; return how many were not paused before."""
@@ -723,6 +828,7 @@ class MetadataDb:
 
 
 _logical_date = _runs.c.logical_date if "logical_date" in _runs.c else _runs.c.execution_date
+_IS_PICKLED = isinstance(_runs.c.conf.type, PickleType)
 _ROW = (
     _runs.c.id,
     _runs.c.dag_id,
@@ -732,9 +838,13 @@ _ROW = (
     _logical_date.label("logical_date"),
     _runs.c.data_interval_start,
     _runs.c.data_interval_end,
-    (_runs.c.run_after if "run_after" in _runs.c else null()).label("run_after"),
     _runs.c.queued_at,
-    _runs.c.conf,
+    # Airflow 2 has it pickled: one that cannot be read here must not keep all others from being read.
+    (type_coerce(_runs.c.conf, LargeBinary) if _IS_PICKLED else _runs.c.conf).label("conf"),
+    *(
+        (_runs.c[name] if name in _runs.c else null()).label(name)
+        for name in ("run_after", "partition_key", "partition_date")
+    ),
 )
 
 
@@ -745,7 +855,13 @@ class _Taken:
 
 
 def _to_row(row: Any) -> RunRow:
-    return RunRow(**row._mapping)
+    values = dict(row._mapping)
+    if _IS_PICKLED and values["conf"] is not None:
+        try:
+            values["conf"] = _runs.c.conf.type.pickler.loads(values["conf"])
+        except Exception as error:  # whatever the classes in it do when they are made
+            values |= {"conf": None, "conf_lost": f"it cannot be read ({type(error).__name__}: {error})"}
+    return RunRow(**values)
 
 
 def _key_in(keys: Sequence[RunKey]) -> Any:
@@ -762,6 +878,78 @@ def _not_spared(since: datetime | None) -> Any:
         _runs.c.queued_at.is_(None),
         _runs.c.queued_at < since,
     )
+
+
+def _task_in(keys: Sequence[tuple[str, int]]) -> Any:
+    return tuple_(_tasks.c.task_id, _tasks.c.map_index).in_(keys)
+
+
+def _batches(keys: Sequence[tuple[str, int]]) -> Iterator[Sequence[tuple[str, int]]]:
+    return (keys[start : start + _BATCH] for start in range(0, len(keys), _BATCH))
+
+
+def _newest_versions(connection: Any, dag_ids: Iterable[str]) -> dict[str, Any]:
+    """Return the ids of the newest versions of the DAGs; Airflow 2 has none."""
+    if _versions is None:
+        return {}
+    query = select(_versions.c.dag_id, _versions.c.id).where(_is_newest_version(sorted(dag_ids)))
+    return {row.dag_id: row.id for row in connection.execute(query)}
+
+
+def _is_newest_version(dag_ids: Sequence[str]) -> Any:
+    newest = (
+        select(_versions.c.dag_id, func.max(_versions.c.version_number))
+        .where(_versions.c.dag_id.in_(dag_ids))
+        .group_by(_versions.c.dag_id)
+    )
+    return tuple_(_versions.c.dag_id, _versions.c.version_number).in_(newest)
+
+
+def _newest_serialized(dag_ids: Sequence[str]) -> Callable[..., Any]:
+    """Return what makes a query for columns of the newest serialized version of each of the DAGs."""
+
+    def columns(*wanted: Any) -> Any:
+        query = select(_serialized.c.dag_id, *wanted)
+        if _versions is None:
+            return query.where(_serialized.c.dag_id.in_(dag_ids))
+        return query.join(_versions, _versions.c.id == _serialized.c.dag_version_id).where(_is_newest_version(dag_ids))
+
+    return columns
+
+
+def _insert_tasks(connection: Any, runs: Sequence[LedgerRun]) -> None:
+    """Insert the task instances that ended runs come with: states for the next run to look at, nothing executed."""
+    if not any(run.tasks for run in runs):
+        return
+    now = _now()
+    versions = _newest_versions(connection, {run.dag_id for run in runs})
+    rows: list[dict[str, Any]] = [
+        {
+            "dag_id": run.dag_id,
+            "run_id": run.run_id,
+            "task_id": task_id,
+            "map_index": map_index,
+            "state": state,
+            "start_date": now,
+            "end_date": now,
+            "duration": 0.0,
+            "try_number": 0,
+            "max_tries": 0,
+            "hostname": "",
+            "unixname": "",
+            "pool": "default_pool",
+            "pool_slots": 1,
+            "queue": "default",
+            "priority_weight": 1,
+            "operator": "",
+            "executor_config": {},  # REST of Airflow 2 answers 500 for a whole list in which one has none
+            "task_display_name": task_id,
+            **({"dag_version_id": versions.get(run.dag_id)} if "dag_version_id" in _tasks.c else {}),
+        }
+        for run in runs
+        for task_id, map_index, state in run.tasks
+    ]
+    connection.execute(insert(_tasks), rows)
 
 
 def _present() -> Any:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -52,14 +53,18 @@ class Database:
         from airflow import settings
         from airflow.models.dag import DagModel, DagTag
         from airflow.models.dagrun import DagRun, DagRunNote
+        from airflow.models.serialized_dag import SerializedDagModel
         from airflow.models.taskinstance import TaskInstance
 
         self.DagModel, self.DagRun, self.TaskInstance = DagModel, DagRun, TaskInstance
         self.settings = settings
+        versions = DagRun.metadata.tables.get("dag_version")
         self.tables = SimpleNamespace(
             notes=DagRunNote.__table__,
             tasks=TaskInstance.__table__,
             runs=DagRun.__table__,
+            serialized=SerializedDagModel.__table__,
+            **({"versions": versions} if versions is not None else {}),
             tags=DagTag.__table__,
             dags=DagModel.__table__,
         )
@@ -87,15 +92,89 @@ class Database:
         if "bundle_name" in columns:
             from airflow.models.dagbundle import DagBundleModel
 
-            row |= {"bundle_name": "tests"}
+            row |= {"bundle_name": "dags-folder"}
             with self.settings.engine.begin() as connection:
                 bundles = DagBundleModel.__table__
-                if not connection.execute(bundles.select().where(bundles.c.name == "tests")).first():
-                    connection.execute(bundles.insert().values(name="tests", active=True))
+                if not connection.execute(bundles.select().where(bundles.c.name == "dags-folder")).first():
+                    connection.execute(bundles.insert().values(name="dags-folder", active=True))
         with self.settings.engine.begin() as connection:
             connection.execute(self.tables.dags.insert().values(row))
             for tag in tags:
                 connection.execute(self.tables.tags.insert().values(dag_id=dag_id, name=tag))
+
+    def serialize(self, dag: Any) -> None:
+        """Store a DAG as the DAG processor does, a new version of it where that counts."""
+        from airflow.models.serialized_dag import SerializedDagModel
+
+        values: dict[str, Any] = {}
+        with suppress(ImportError):
+            from airflow.serialization.serialized_objects import LazyDeserializedDAG
+
+            lazy = getattr(LazyDeserializedDAG, "from_dag", None)
+            if lazy is None:
+                from airflow.serialization.serialized_objects import SerializedDAG
+
+                dag = LazyDeserializedDAG(data=SerializedDAG.to_dict(dag))
+            else:
+                dag = lazy(dag)
+            values["bundle_name"] = "dags-folder"
+        session = self.settings.Session()
+        try:
+            SerializedDagModel.write_dag(dag, **values, session=session)
+            session.commit()
+        finally:
+            self.settings.Session.remove()
+
+    def scheduler(self) -> Any:
+        """Return a scheduler that does nothing by itself."""
+        from airflow.jobs.job import Job
+        from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+
+        return SchedulerJobRunner(Job())
+
+    def schedule(self, run_id: str) -> dict[tuple[str, int], str | None]:
+        """
+        Let the scheduler start what is queued, and decide on the tasks of a run.
+
+        :return: states of its task instances: "scheduled" is what may go to a worker.
+        """
+        from sqlalchemy import select
+
+        session = self.settings.Session()
+        try:
+            scheduler = self.scheduler()
+            scheduler._start_queued_dagruns(session)
+            session.flush()
+            run = session.scalars(select(self.DagRun).where(self.DagRun.run_id == run_id)).one()
+            assert str(run.state) == "running", f"{run_id} was not started"
+            scheduler._schedule_dag_run(run, session)
+            session.commit()
+        finally:
+            self.settings.Session.remove()
+        return self.task_states(run_id)
+
+    def task_states(self, run_id: str) -> dict[tuple[str, int], str | None]:
+        """Return task id and map index to state."""
+        with self.settings.engine.connect() as connection:
+            tasks = self.tables.tasks
+            rows = connection.execute(tasks.select().where(tasks.c.run_id == run_id)).all()
+        return {(row.task_id, row.map_index): row.state for row in rows}
+
+    def end(self, run_id: str, state: str, **tasks: str) -> None:
+        """Let a run and its tasks end: the state of the run, and of each task."""
+        table, runs = self.tables.tasks, self.tables.runs
+        with self.settings.engine.begin() as connection:
+            for task_id, task_state in tasks.items():
+                of_task = table.update().where(table.c.run_id == run_id, table.c.task_id == task_id)
+                connection.execute(of_task.values(state=task_state, hostname="worker"))
+            connection.execute(runs.update().where(runs.c.run_id == run_id).values(state=state))
+
+    def forget_history(self) -> None:
+        """Be another region: the same DAGs, no runs."""
+        with self.settings.engine.begin() as connection:
+            for table in (self.tables.notes, self.tables.tasks, self.tables.runs):
+                connection.execute(table.delete())
+            connection.execute(self.tables.dags.update().values(next_dagrun=None, next_dagrun_create_after=None))
 
     def add_run(
         self, dag_id: str, run_id: str, *, state: str = "queued", tasks: int = 0, note: str | None = None, **values: Any

@@ -23,6 +23,8 @@ RUN = LedgerRun(
     data_interval_start=AT - timedelta(hours=1),
     data_interval_end=AT,
     run_after=AT,
+    partition_key="eu",
+    partition_date=AT - timedelta(days=1),
     conf='{"a": "\\u00e4\\n", "b": [1, null]}',
     taken_at=AT,
     kept=True,
@@ -86,7 +88,10 @@ def test_the_picture_is_replaced_whole_and_never_goes_back(runs_peer: RunsPeer) 
     first, second = runs_peer(), runs_peer()
     assert first.picture(REGION) == Replica()
     picture = Replica()
-    picture.apply([entry(1, RUN, final="plan-1"), entry(2, replace(RUN, run_id="done", status=RunStatus.SUCCESS))])
+    done = replace(RUN, run_id="done", status=RunStatus.SUCCESS)
+    manual = replace(done, run_id="by hand", run_type="manual")
+    picture.apply([entry(1, RUN, final="plan-1"), entry(2, done, manual)])
+    assert picture.heads["orders"].others == (manual,)
     first.keep(REGION, picture)
     assert second.picture(REGION) == picture
     later = second.picture(REGION)

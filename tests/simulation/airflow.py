@@ -15,7 +15,7 @@ from typing import Any
 
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
 from airflow_provider_mwaa_dr.core.gate import Action, Layer
-from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunKey
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunKey, TaskState
 from airflow_provider_mwaa_dr.core.ports import DagInfo, EnvironmentStatus, RunInfo
 from airflow_provider_mwaa_dr.exceptions import MwaaUnreachableError
 
@@ -311,6 +311,9 @@ class SimulatedAirflow:
 
     def runs(self, keys: Collection[RunKey]) -> list[RunRow]:
         return [self.rows[key].row for key in keys if key in self.rows]
+
+    def tasks(self, keys: Collection[RunKey]) -> Mapping[RunKey, Sequence[TaskState]]:
+        return {}  # no DAG here has tasks that look at the run before
 
     def last_finished(self, dag_ids: Collection[str]) -> list[RunRow]:
         newest: dict[str, RunRow] = {}

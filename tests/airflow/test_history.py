@@ -1,0 +1,245 @@
+"""What a region takes over from another one is enough for the installed Airflow to go on as if it had been one."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_mwaa_dr.aws import runs_store
+from airflow_provider_mwaa_dr.core import bookkeeping
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunStatus
+
+if TYPE_CHECKING:
+    from tests.airflow.conftest import Database
+
+AT = datetime(2026, 10, 1, tzinfo=timezone.utc)
+DAY = timedelta(days=1)
+ONE, TWO = ("one", -1), ("two", -1)
+
+
+@pytest.fixture
+def db(database: Database) -> Any:
+    from airflow_provider_mwaa_dr.plugins.metadata_db import MetadataDb
+
+    database.add_dag("orders", max_active_runs=16)
+    return MetadataDb(SimpleNamespace(), exempt_dags=[])
+
+
+def operator() -> Any:
+    try:
+        from airflow.providers.standard.operators.bash import BashOperator
+    except ImportError:
+        from airflow.operators.bash import BashOperator
+    return BashOperator
+
+
+def bash(task_id: str, **values: Any) -> Any:
+    return operator()(task_id=task_id, bash_command="true", **values)
+
+
+def chain(*, catchup: bool = True, schedule: Any = "@daily", **first: Any) -> Any:
+    """A DAG of two tasks, one after the other; *first* goes to the first task."""
+    from airflow import DAG
+
+    with DAG("orders", schedule=schedule, start_date=AT - 100 * DAY, catchup=catchup) as dag:
+        bash("one", **first) >> bash("two")
+    return dag
+
+
+def interval(day: float, status: RunStatus = RunStatus.OPEN, **values: Any) -> LedgerRun:
+    at = AT + day * DAY
+    run = LedgerRun(
+        dag_id="orders",
+        run_id=f"scheduled__{day}",
+        run_type="scheduled",
+        status=status,
+        epoch=1,
+        logical_date=at,
+        data_interval_start=at,
+        data_interval_end=at + DAY,
+        run_after=at + DAY,
+        taken_at=datetime.now(tz=timezone.utc) if status is RunStatus.OPEN else None,
+    )
+    return replace(run, **values)
+
+
+def ledger_of(db: Any, run_id: str, *, status: RunStatus | None = None) -> LedgerRun:
+    """Return what another region reads of a run of this one, through the ledger and back."""
+    (row,) = db.runs([("orders", run_id)])
+    run = bookkeeping._to_run(row, status or RunStatus(row.state), epoch=1)
+    if run.has_ended:
+        run = replace(run, tasks=tuple(db.tasks([run.key]).get(run.key, ())))
+    text = json.dumps(runs_store._run_to_json(run))
+    return runs_store._run_from_json(json.loads(text))
+
+
+def executed(database: Database, db: Any, run: LedgerRun, one: str, two: str) -> None:
+    """Execute a run in this region, up to the given states of its tasks."""
+    db.resume([replace(run, status=RunStatus.OPEN)], "resumed")
+    database.schedule(run.run_id)
+    database.end(run.run_id, "success" if one == two == "success" else "failed", one=one, two=two)
+
+
+def next_one_starts(database: Database, db: Any, day: float = 3) -> bool:
+    """Queue the interval after and let the scheduler look at it: does its first task go to a worker?"""
+    db.resume([interval(day)], "resumed")
+    states = database.schedule(f"scheduled__{day}")
+    assert set(states) == {ONE, TWO}, "the scheduler has created its task instances"
+    return states[ONE] == "scheduled"
+
+
+LOOKS = [{"depends_on_past": True}, {"wait_for_downstream": True}]
+
+
+@pytest.mark.parametrize("has_older_history", [False, True])
+@pytest.mark.parametrize("looks", LOOKS)
+@pytest.mark.parametrize(
+    ("one", "two", "starts"),
+    [
+        ("success", "success", (True, True)),
+        ("skipped", "skipped", (True, True)),
+        ("failed", "upstream_failed", (False, False)),
+        ("success", "failed", (True, False)),
+    ],
+)
+def test_the_next_run_waits_exactly_where_it_would_have_waited_in_the_other_region(
+    database: Database,
+    db: Any,
+    looks: dict[str, Any],
+    one: str,
+    two: str,
+    starts: tuple[bool, bool],
+    has_older_history: bool,
+) -> None:
+    """For what the last run came to, with and without an older history of the region that adopts it."""
+    database.serialize(chain(**looks))
+    executed(database, db, interval(2), one, two)
+    expected = starts[LOOKS.index(looks)]
+    assert next_one_starts(database, db) is expected, "in one Airflow"
+    run = ledger_of(db, "scheduled__2")
+    database.forget_history()
+    if has_older_history:
+        executed(database, db, interval(0), "success", "success")
+    assert db.adopt([run], "adopted") == 1
+    assert database.task_states("scheduled__2") == {ONE: one, TWO: two}
+    assert next_one_starts(database, db) is expected, "in another one"
+
+
+def test_without_the_tasks_the_next_run_would_hang_or_run_wrongly(database: Database, db: Any) -> None:
+    """The control: this is what an adopted run without task instances does."""
+    database.serialize(chain(depends_on_past=True))
+    executed(database, db, interval(0), "success", "success")
+    assert db.adopt([interval(2, RunStatus.SUCCESS)], "adopted") == 1
+    assert next_one_starts(database, db) is False
+    database.forget_history()
+    database.serialize(chain(depends_on_past=True, ignore_first_depends_on_past=True))
+    assert db.adopt([interval(2, RunStatus.FAILED)], "adopted") == 1
+    assert next_one_starts(database, db) is True
+
+
+@pytest.mark.parametrize("state", ["success", "failed"])
+def test_without_catchup_the_next_run_looks_at_a_manual_one_too(database: Database, db: Any, state: str) -> None:
+    """Adopted as what it is, behind the interval before it."""
+    database.serialize(chain(catchup=False, depends_on_past=True))
+    manual = interval(2.5, run_type="manual", run_id="by hand")
+    executed(database, db, interval(2), "success", "success")
+    executed(database, db, manual, state, state)
+    runs = [ledger_of(db, run_id) for run_id in ("scheduled__2", "by hand")]
+    database.forget_history()
+    assert db.adopt(runs, "adopted") == 2
+    assert next_one_starts(database, db) is (state == "success")
+
+
+def test_what_was_skipped_here_in_standby_gets_the_result_that_it_had(database: Database, db: Any) -> None:
+    """The standby's own scheduler had created the run too, and the gate had skipped it."""
+    database.serialize(chain(depends_on_past=True))
+    executed(database, db, interval(2), "failed", "upstream_failed")
+    run = ledger_of(db, "scheduled__2")
+    database.forget_history()
+    executed(database, db, interval(2), "skipped", "skipped")
+    for _ in range(2):
+        assert db.adopt([run], "adopted") == 0
+    assert database.runs() == {"scheduled__2": "failed"}
+    assert database.note("scheduled__2") == "[mwaa-dr] adopted"
+    assert next_one_starts(database, db) is False
+
+
+def test_a_run_that_went_on_elsewhere_leaves_no_failed_task_behind(database: Database, db: Any) -> None:
+    """Interrupted here with a task that failed on being stopped, ended elsewhere; then the region is active again."""
+    database.serialize(chain(depends_on_past=True))
+    executed(database, db, interval(2), "success", "success")
+    run = ledger_of(db, "scheduled__2")
+    database.forget_history()
+    executed(database, db, interval(2), "failed", "skipped")
+    db.settle([replace(run, tasks=())], "it ended elsewhere")
+    assert next_one_starts(database, db) is False, "the control: the run's result alone is not enough"
+    database.end("scheduled__3", "failed")
+    db.settle([run], "it ended elsewhere")
+    assert next_one_starts(database, db) is True
+
+
+def test_of_two_resumed_runs_the_second_waits_for_the_first(database: Database, db: Any) -> None:
+    """The one that was finished before them is adopted, with its tasks; both have all their tasks anew."""
+    database.serialize(chain(depends_on_past=True))
+    executed(database, db, interval(0), "success", "success")
+    executed(database, db, interval(2), "success", "success")
+    run = ledger_of(db, "scheduled__2")
+    database.forget_history()
+    executed(database, db, interval(0), "success", "success")
+    db.adopt([run], "adopted")
+    db.resume([interval(3), interval(4)], "resumed")
+    assert database.schedule("scheduled__3") == {ONE: "scheduled", TWO: None}
+    assert database.schedule("scheduled__4") == {ONE: None, TWO: None}
+    database.end("scheduled__3", "success", one="success", two="success")
+    assert database.schedule("scheduled__4") == {ONE: "scheduled", TWO: None}
+
+
+def test_a_mapped_task_looks_at_every_one_of_the_run_before(database: Database, db: Any) -> None:
+    """Map indexes are carried over; one that failed holds the next run."""
+    from airflow import DAG
+
+    with DAG("orders", schedule="@daily", start_date=AT - 100 * DAY, catchup=True) as dag:
+        one = operator().partial(task_id="mapped", depends_on_past=True).expand(bash_command=["a", "b", "c"])
+        one >> bash("two")
+    database.serialize(dag)
+    for state, goes in (("success", "scheduled"), ("failed", None)):
+        database.forget_history()
+        db.resume([interval(2)], "resumed")
+        assert database.schedule("scheduled__2")["mapped", 2] == "scheduled"
+        database.end("scheduled__2", "failed", one="success", two="success", mapped="success")
+        with database.settings.engine.begin() as connection:
+            tasks = database.tables.tasks
+            of_one = tasks.update().where(tasks.c.task_id == "mapped", tasks.c.map_index == 1)
+            connection.execute(of_one.values(state=state))
+        before = database.task_states("scheduled__2")
+        run = ledger_of(db, "scheduled__2")
+        database.forget_history()
+        db.adopt([run], "adopted")
+        assert database.task_states("scheduled__2") == before
+        db.resume([interval(3)], "resumed")
+        assert database.schedule("scheduled__3")["mapped", 0] == goes
+
+
+def test_only_dags_that_look_at_their_past_bring_their_tasks(database: Database, db: Any) -> None:
+    """By the newest version of the serialized DAG, packed or not; asked once a version."""
+    database.serialize(chain())
+    executed(database, db, interval(2), "success", "success")
+    key = ("orders", "scheduled__2")
+    tasks = [("one", -1, "success"), ("two", -1, "success")]
+    assert db.tasks([key]) == {}
+    database.serialize(chain(retries=1, depends_on_past=True))
+    assert db.tasks([key, ("orders", "no such run"), ("gone", "r")]) == {key: tasks}
+    database.serialize(chain(retries=2))
+    assert db.tasks([key]) == {}
+    serialized = database.tables.serialized
+    dag = json.dumps({"dag": {"tasks": [{"depends_on_past": True}]}}).encode()
+    with database.settings.engine.begin() as connection:
+        packed = {"data": None, "data_compressed": zlib.compress(dag), "dag_hash": "packed"}
+        connection.execute(serialized.update().values(packed))
+    assert db.tasks([key]) == {key: tasks}

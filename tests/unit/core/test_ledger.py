@@ -1,0 +1,77 @@
+"""What a region's log comes to, and what the others take from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+from airflow_provider_mwaa_dr.core.ledger import Head, LedgerRun, LogEntry, Replica, RunStatus, history
+
+AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
+TASKS = (("one", -1, "success"),)
+
+
+def run(day: int, status: RunStatus = RunStatus.SUCCESS, run_type: str = "scheduled", **values: object) -> LedgerRun:
+    made = LedgerRun(
+        dag_id="orders",
+        run_id=f"{run_type}__{day}",
+        run_type=run_type,
+        status=status,
+        epoch=1,
+        logical_date=AT + timedelta(days=day),
+    )
+    return replace(made, **values)  # type: ignore[arg-type]
+
+
+def replica(*runs: LedgerRun) -> Replica:
+    told = Replica()
+    told.apply([LogEntry(number=1, at=AT, epoch=1, first_id=0, newest_id=0, runs=runs)])
+    return told
+
+
+def test_a_head_keeps_the_newest_of_each_kind_that_the_next_run_looks_at() -> None:
+    """Only ended ones with tasks and a date; the scheduled one whatever it has."""
+    head = Head(dag_id="orders")
+    for each in (
+        run(2),
+        run(1, tasks=TASKS),
+        run(4, run_type="manual", tasks=TASKS),
+        run(3, run_type="manual", tasks=TASKS),
+        run(5, run_type="manual"),
+        run(6, RunStatus.OPEN, "manual", tasks=TASKS),
+        run(7, RunStatus.GONE, "manual", tasks=TASKS),
+        run(8, run_type="asset_triggered", tasks=TASKS, logical_date=None),
+        run(9, RunStatus.FAILED, "backfill", tasks=TASKS),
+    ):
+        head = head.advanced(each)
+    assert head.finished == run(2)
+    assert head.others == (
+        run(4, run_type="manual", tasks=TASKS),
+        run(9, RunStatus.FAILED, "backfill", tasks=TASKS),
+    )
+    later = run(4, RunStatus.FAILED, "manual", tasks=TASKS, epoch=2)
+    assert later in head.advanced(later).others
+    assert len(head.advanced(later).others) == 2
+
+
+def test_a_head_knows_whether_it_has_the_last_word_on_a_run() -> None:
+    """By epoch, for the scheduled one and for the others."""
+    head = Head(dag_id="orders").advanced(run(2, epoch=3)).advanced(run(3, run_type="manual", tasks=TASKS, epoch=3))
+    assert head.has(run(2, epoch=3))
+    assert head.has(run(3, run_type="manual"))
+    assert not head.has(run(2, epoch=4))
+    assert not head.has(run(1))
+
+
+def test_of_one_run_the_newer_epoch_counts_and_of_others_only_what_is_newer_than_the_interval() -> None:
+    """Whatever the order of the regions."""
+    first = replica(
+        run(2, RunStatus.FAILED), run(1, run_type="manual", tasks=TASKS), run(3, run_type="backfill", tasks=TASKS)
+    )
+    second = replica(run(2, epoch=2), run(3, run_type="backfill", tasks=TASKS, epoch=2))
+    expected = [run(2, epoch=2), run(3, run_type="backfill", tasks=TASKS, epoch=2)]
+    for regions in ([first, second], [second, first]):
+        assert history(regions, ["orders", "unknown"]) == expected
+    assert history([replica(run(5, run_type="manual", tasks=TASKS))], ["orders"]) == [
+        run(5, run_type="manual", tasks=TASKS)
+    ]

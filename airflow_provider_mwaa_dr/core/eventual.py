@@ -138,7 +138,7 @@ class EventualStateStore:
     def _unread(self, found: Collection[str]) -> str:
         """Return the copies that are not among *found*, each with the reason; empty when there are none."""
         missing = (name for name in self._copies if name not in found)
-        return "; ".join(f"{name}: {self._failures[name][1].message.rstrip('.')}" for name in missing)
+        return "; ".join(f"{name}: {self._why(name).message.rstrip('.')}" for name in missing)
 
     def _refuse_unread(self, found: Collection[str]) -> None:
         if why := self._unread(found):
@@ -271,9 +271,14 @@ class EventualStateStore:
     def _failed_lately(self, name: str) -> bool:
         return name in self._failures and self._clock.monotonic() < self._failures[name][0] + AVOID_S
 
+    def _why(self, name: str) -> StateError:
+        # Another thread may have reached the copy in between.
+        failed = self._failures.get(name)
+        return failed[1] if failed is not None else StateUnreachableError("It did not answer.", advice="Try again.")
+
     def _failure(self) -> StateError:
         """Return why no copy answers; that one of them may do so later weighs most."""
-        errors = [self._failures[name][1] for name in self._copies]
+        errors = [self._why(name) for name in self._copies]
         return next((error for error in errors if isinstance(error, StateUnreachableError)), errors[0])
 
 

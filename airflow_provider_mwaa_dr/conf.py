@@ -28,16 +28,16 @@ def load() -> DRConfig:
 
 def state_store(config: DRConfig, clock: Clock) -> StateStore:
     """Return the store of the set's state. Imports boto3, which takes long: call it only where a read is needed."""
-    from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore  # noqa: PLC0415
+    from airflow_provider_mwaa_dr.aws.stores import open_state_store  # noqa: PLC0415
 
-    return DynamoDBStateStore(config.state_table, replicas=config.replicas, clock=clock)
+    return open_state_store(config, clock=clock)
 
 
 def runs_store(config: DRConfig, clock: Clock) -> RunsStore | None:
     """Return the store of the ledger; None where no runs table is set."""
-    from airflow_provider_mwaa_dr.aws.runs_store import DynamoDBRunsStore  # noqa: PLC0415
+    from airflow_provider_mwaa_dr.aws.stores import open_runs_store  # noqa: PLC0415
 
-    return DynamoDBRunsStore(config.runs_table, config.replicas, clock=clock) if config.runs_table else None
+    return open_runs_store(config, clock=clock)
 
 
 def airflow_home() -> Path:

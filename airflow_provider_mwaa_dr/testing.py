@@ -19,8 +19,8 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -47,7 +47,7 @@ from airflow_provider_mwaa_dr.exceptions import (
     StateUnreachableError,
 )
 
-__all__ = ["FakeEnvironment", "InMemoryRunsStore", "InMemoryStateStore", "ManualClock"]
+__all__ = ["FakeEnvironment", "InMemoryGlobalTable", "InMemoryRunsStore", "InMemoryStateStore", "ManualClock"]
 
 
 class ManualClock:
@@ -142,7 +142,7 @@ class InMemoryStateStore:
         """The stored state, whatever faults are switched on."""
         return self._table.state
 
-    def _reach(self, method: str) -> AbstractContextManager[bool]:
+    def _reach(self, method: str) -> AbstractContextManager[Any]:
         self.calls.append(method)
         if self.unreachable:
             raise StateUnreachableError(f"The state table did not answer {method}: unreachable is switched on.")
@@ -160,6 +160,11 @@ class InMemoryStateStore:
             if self._table.state is None:
                 raise StateNotFoundError("The store holds no state item.", advice="Run mwaa-dr init.")
             return self._table.state
+
+    def copies(self) -> Mapping[str, DRState | None]:
+        """Return nothing: this is one table."""
+        with self._reach("copies"):
+            return {}
 
     def write(self, state: DRState, *, expected_version: int | None) -> None:
         """Write *state* if the stored version is *expected_version*. :raises StaleStateError: it is not."""
@@ -255,6 +260,104 @@ class InMemoryStateStore:
         """Return all records, newest first."""
         with self._reach("records"):
             return sorted(self._table.records.values(), key=lambda record: (record.started_at, record.id), reverse=True)
+
+
+class InMemoryGlobalTable:
+    """
+    A state table with eventual consistency: a copy in each region; what is written to one reaches the others later.
+
+    Item by item, and the last writer wins. A copy is an :class:`InMemoryStateStore`;
+    :class:`~airflow_provider_mwaa_dr.core.eventual.EventualStateStore` makes one store of them.
+
+    :ivar lag_s: called for each item on its way to another copy; how long it takes.
+    :ivar cut: regions whose copies exchange nothing with the others; what was written meanwhile arrives afterwards.
+    """
+
+    def __init__(self, regions: Iterable[str], clock: ManualClock, lag_s: Callable[[], float] = lambda: 0.0) -> None:
+        self.lag_s = lag_s
+        self.cut: set[str] = set()
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._tables = {region: _Table(lock=self._lock) for region in regions}
+        self._written: dict[tuple[str, _Key], tuple[float, int]] = {}
+        self._order = itertools.count()
+
+    def copies(self) -> dict[str, InMemoryStateStore]:
+        """Return a caller's way to each copy, with faults of its own."""
+        return {region: _Copy(self, region, table) for region, table in self._tables.items()}
+
+    def states(self) -> Mapping[str, DRState | None]:
+        """Return the state that each copy holds, whatever faults are switched on."""
+        return {region: table.state for region, table in self._tables.items()}
+
+    def _changed(self, region: str, before: Mapping[_Key, object]) -> None:
+        """Send what a write has changed in *region*'s copy on its way to the others."""
+        after = _contents(self._tables[region])
+        stamp = self._clock.monotonic(), next(self._order)
+        for key in before.keys() | after.keys():
+            if before.get(key) == after.get(key):
+                continue
+            self._written[region, key] = stamp
+            for other in self._tables:
+                if other != region:
+                    self._send(region, other, key, after.get(key), stamp, self.lag_s())
+
+    def _send(
+        self, source: str, target: str, key: _Key, value: object, stamp: tuple[float, int], after_s: float
+    ) -> None:
+        def arrive() -> None:
+            if self.cut & {source, target}:
+                self._clock.after(1.0, arrive)
+            elif stamp > self._written.get((target, key), (-1.0, -1)):
+                self._written[target, key] = stamp
+                _put(self._tables[target], key, value)
+
+        if after_s > 0 or self.cut:
+            self._clock.after(after_s, arrive)
+        else:
+            arrive()
+
+
+_Key = tuple[str, Any]
+"""Which of a table's collections, and where in it."""
+
+
+def _contents(table: _Table) -> dict[_Key, object]:
+    found: dict[_Key, object] = {("state", None): table.state}
+    for name in ("reconciled", "registrations", "agents", "fences", "sets", "snapshots", "records"):
+        found |= {(name, key): value for key, value in getattr(table, name).items()}
+    return found
+
+
+def _put(table: _Table, key: _Key, value: object) -> None:
+    name, place = key
+    if place is None:
+        setattr(table, name, value)
+    elif value is None:
+        getattr(table, name).pop(place, None)
+    else:
+        getattr(table, name)[place] = value
+
+
+class _Copy(InMemoryStateStore):
+    """One copy of a global table."""
+
+    def __init__(self, of: InMemoryGlobalTable, region: str, table: _Table) -> None:
+        super().__init__()
+        self._of, self._region, self._table = of, region, table
+
+    def _reach(self, method: str) -> AbstractContextManager[Any]:
+        reached = super()._reach(method)
+        return self._writing() if method.startswith(("write", "put_", "register", "forget")) else reached
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._table.lock:
+            before = _contents(self._table)
+            try:
+                yield
+            finally:
+                self._of._changed(self._region, before)
 
 
 class InMemoryRunsStore:

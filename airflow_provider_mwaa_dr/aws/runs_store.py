@@ -39,6 +39,8 @@ class DynamoDBRunsStore:
     The :class:`~airflow_provider_mwaa_dr.core.ports.RunsStore` in a DynamoDB table with key ``pk``, ``sk``.
 
     :param replicas: regions of the table's copies, nearest first.
+    :param own_region: this region's own part is written to and read from this region's copy, and no other; None where
+        one copy is as good as another.
     :param session: a boto3 session with credentials; None for boto3's own search.
     :param timeout_s: bounds one attempt against one replica.
     """
@@ -51,19 +53,25 @@ class DynamoDBRunsStore:
         clock: Clock | None = None,
         session: boto3.session.Session | None = None,
         timeout_s: float = DYNAMODB_TIMEOUT_S,
+        own_region: str | None = None,
     ) -> None:
         self.table = table
         self._clock = clock or SystemClock()
-        self._replicas = Replicas(
-            table,
-            replicas,
-            clock=self._clock,
-            session=session,
-            timeout_s=timeout_s,
-            rights="GetItem, PutItem, DeleteItem and Query",
-            key="pk (S), sk (S)",
-            setting="[dr] runs_table",
-        )
+
+        def copies(regions: Sequence[str]) -> Replicas:
+            return Replicas(
+                table,
+                regions,
+                clock=self._clock,
+                session=session,
+                timeout_s=timeout_s,
+                rights="GetItem, PutItem, DeleteItem and Query",
+                key="pk (S), sk (S)",
+                setting="[dr] runs_table",
+            )
+
+        self._all = copies(replicas)
+        self._own = {own_region: copies((own_region,))} if own_region is not None else {}
 
     def append(self, region: str, entry: LogEntry) -> None:
         """Write the next entry. :raises StaleLedgerError: another entry has that number."""
@@ -91,7 +99,7 @@ class DynamoDBRunsStore:
                 return bool(_body(found) == item["body"]["B"])
             return True
 
-        if not self._replicas.ask(put, f"write the ledger of {region}"):
+        if not self._copies(region).ask(put, f"write the ledger of {region}"):
             raise StaleLedgerError(
                 f"Entry {entry.number} of the ledger of {region} is there already, and says something else.",
                 advice="Another agent of the region writes the ledger too; one of them will stop.",
@@ -99,7 +107,7 @@ class DynamoDBRunsStore:
 
     def log(self, region: str, *, after: int) -> Sequence[LogEntry]:
         """Return entries above *after*, in order, the first few hundred at most."""
-        answer = self._replicas.ask(
+        answer = self._copies(region).ask(
             lambda client: client.query(
                 TableName=self.table,
                 KeyConditionExpression="pk = :pk AND sk > :after",
@@ -130,7 +138,7 @@ class DynamoDBRunsStore:
             **({"settled": {"N": str(picture.settled)}} if picture.settled is not None else {}),
         }
         before = self._manifest(pk, region)
-        landed = self._replicas.ask_on_condition(
+        landed = self._copies(region).ask_on_condition(
             lambda client: client.put_item(
                 TableName=self.table,
                 Item=manifest,
@@ -161,11 +169,15 @@ class DynamoDBRunsStore:
             advice="A copy that is behind catches up within seconds; read it again.",
         )
 
+    def _copies(self, region: str) -> Replicas:
+        """Return the copies in which *region*'s part is read and written."""
+        return self._own.get(region, self._all)
+
     def _manifest(self, pk: str, region: str) -> items.Item | None:
         return self._get(pk, "manifest", region)
 
     def _get(self, pk: str, sk: str, region: str) -> items.Item | None:
-        answer = self._replicas.ask(
+        answer = self._copies(region).ask(
             lambda client: client.get_item(TableName=self.table, Key=_key(pk, sk), ConsistentRead=True),
             f"read the picture of {region}",
         )
@@ -173,12 +185,12 @@ class DynamoDBRunsStore:
         return item
 
     def _put(self, item: Mapping[str, Any], region: str) -> None:
-        self._replicas.ask(
+        self._copies(region).ask(
             lambda client: client.put_item(TableName=self.table, Item=item), f"keep the picture of {region}"
         )
 
     def _delete(self, pk: str, sk: str, region: str) -> None:
-        self._replicas.ask(
+        self._copies(region).ask(
             lambda client: client.delete_item(TableName=self.table, Key=_key(pk, sk)), f"drop a picture of {region}"
         )
 

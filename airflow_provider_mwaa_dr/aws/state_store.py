@@ -46,7 +46,8 @@ class DynamoDBStateStore:
     held that it could inherit. Safe to use from several threads.
 
     A single-region table and a global table with strong consistency (MRSC) keep every promise of the port. In one with
-    eventual consistency a condition holds only against the copy it was sent to.
+    eventual consistency a condition holds only against the copy it was sent to: there each copy is a store of its own,
+    and :class:`~airflow_provider_mwaa_dr.core.eventual.EventualStateStore` is made of them.
 
     :param replicas: regions of the table's copies, nearest first.
     :param session: a boto3 session with credentials; None for boto3's own search.
@@ -102,6 +103,10 @@ class DynamoDBStateStore:
                 f"Table {self.table} has no item {STATE_ID}.", advice="Run mwaa-dr init --active REGION."
             )
         return state
+
+    def copies(self) -> Mapping[str, DRState | None]:
+        """Return nothing: the copies are one table. core/eventual.py is for those that are not."""
+        return {}
 
     def write(self, state: DRState, *, expected_version: int | None) -> None:
         """

@@ -55,6 +55,7 @@ def run(session: Session) -> None:
         session.owner,
         console.step,
         exempt_dags=session.config.exempt_dags,
+        eventual=session.config.eventual_mode is not None,
     )
     if args.dry_run:
         preview = engine.preview(request)

@@ -75,6 +75,10 @@ def run(session: Session) -> None:
 def _what_it_means(session: Session, plan: Initialization) -> Iterator[str]:
     if plan.is_new:
         yield f"State item: {plan.state.active_region} is active, epoch 0, lease {plan.state.lease_s:g} s."
+        if mode := session.config.eventual_mode:
+            yield f"The state table counts as one with eventual consistency, {mode.value}: {mode.price}."
+        elif len(session.config.replicas) > 1:
+            yield "The state table counts as one with strong consistency; if it has not, set DR_TABLE_CONSISTENCY."
     for registration in plan.registrations:
         yield f"Registry: {registration.region} is environment {registration.environment}."
     if not plan.is_new:

@@ -17,7 +17,8 @@ from airflow_provider_mwaa_dr.sandbox import report
 from airflow_provider_mwaa_dr.sandbox.airflow_environment import DEFAULT_VERSION, versions
 from airflow_provider_mwaa_dr.sandbox.airflow_settings import EXECUTORS
 from airflow_provider_mwaa_dr.sandbox.drill import ALL, SCENARIOS, Drill, run_all
-from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
+from airflow_provider_mwaa_dr.sandbox.home import STATE_MODELS
+from airflow_provider_mwaa_dr.sandbox.sandbox import DEFAULT_LAG_S, Sandbox
 
 if TYPE_CHECKING:
     from airflow_provider_mwaa_dr.cli.session import Subparsers
@@ -44,6 +45,15 @@ def add_commands(subparsers: Subparsers) -> None:
         help=f"{' or '.join(EXECUTORS)} (over SQS, a worker in each region, as in MWAA); default: {EXECUTORS[0]}",
     )
     up.add_argument("--schedulers", metavar="N", type=int, help="in each region; default: 1 (MWAA has 2 or more)")
+    up.add_argument(
+        "--state-model",
+        choices=STATE_MODELS,
+        help="strong: one state table for all regions; eventual: one in each, copied with a lag, last writer wins. "
+        f"Default: as it was, {STATE_MODELS[0]} for a new sandbox",
+    )
+    up.add_argument(
+        "--lag", metavar="S", type=float, default=DEFAULT_LAG_S, help="of the eventual one; default: %(default)s s"
+    )
     _add(commands, "env", _env, "print what to export so that mwaa-dr acts on this sandbox", has_json=False)
     kill = _add(commands, "kill", _kill, "end all of a region's Airflow at once and black-hole its AWS")
     kill.add_argument("region", metavar="REGION")
@@ -98,6 +108,8 @@ def _up(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) -> No
         dags=arguments.dags,
         executor=arguments.executor,
         schedulers=arguments.schedulers,
+        state_model=arguments.state_model,
+        lag_s=arguments.lag,
     )
     text = "\n".join(
         (

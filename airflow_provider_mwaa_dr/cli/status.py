@@ -11,6 +11,7 @@ from airflow_provider_mwaa_dr.cli.courtesy import Answers
 from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
 from airflow_provider_mwaa_dr.cli.situation import situation
 from airflow_provider_mwaa_dr.cli.world import World
+from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.documents import state_document
 from airflow_provider_mwaa_dr.core.failover import Timing
 from airflow_provider_mwaa_dr.core.gate import Role
@@ -65,7 +66,12 @@ def run(session: Session) -> None:
         # By the clocks of two machines; whoever takes the plan over counts on its own.
         silent_s = max((session.clock.now() - state.last_updated).total_seconds(), 0.0)
         document["plan"] = {**document["plan"], "silent_s": round(silent_s, 1)}
-    session.console.result(document, situation(document, names, Timing.from_config(session.config), session.console))
+    lines: list[str] = []
+    if session.config.eventual_mode is not None:
+        document["eventual"], lines = _copies(session, session.config.eventual_mode)
+    lines += _other_tables(sights, session.config.eventual_mode)
+    told = situation(document, names, Timing.from_config(session.config), session.console)
+    session.console.result(document, "\n".join([told, *lines]))
 
 
 def watch_agents(
@@ -99,6 +105,36 @@ def watch_agents(
             age_s = max((clock.now() - agent.at).total_seconds(), 0.0)
         sights[key[0]].append(AgentSight(agent, age_s))
     return sights
+
+
+def _copies(session: Session, mode: Eventual) -> tuple[dict[str, Any], list[str]]:
+    """Return what each copy of the table holds, and the mode with its price, as a document and for people."""
+    held = session.store.copies()
+    copies = {
+        region: {"epoch": state.epoch, "version": state.version} if (state := held.get(region)) is not None else None
+        for region in session.config.replicas
+    }
+    shown = ", ".join(
+        f"{region} has epoch {copy['epoch']}, version {copy['version']}" if copy else f"{region} does not answer"
+        for region, copy in copies.items()
+    )
+    return {"mode": mode.value, "copies": copies}, ["", f"Eventual consistency, {mode.value}: {mode.price}.", shown]
+
+
+def _other_tables(sights: Mapping[str, Sequence[AgentSight]], mode: Eventual | None) -> list[str]:
+    """Return a line for each region whose agents are set up for another kind of table than this caller."""
+    mine = mode.value if mode is not None else None
+    return [
+        f"WARNING: an agent of {region} takes the state table for {_kind(sight.agent.eventual)}, this command for "
+        f"{_kind(mine)}: set [dr] table_consistency and eventual alike."
+        for region, found in sights.items()
+        for sight in found[:1]
+        if (sight.agent.eventual is None) != (mine is None)
+    ]
+
+
+def _kind(mode: str | None) -> str:
+    return "one with strong consistency" if mode is None else f"one with eventual consistency ({mode})"
 
 
 def _names(session: Session, state: DRState) -> Mapping[str, str]:

@@ -42,9 +42,9 @@ def real_world() -> World:
 
     # boto3 takes longer to import than `mwaa-dr --help` may take to answer.
     def make_store(config: DRConfig) -> StateStore:
-        from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore  # noqa: PLC0415
+        from airflow_provider_mwaa_dr.aws.stores import open_state_store  # noqa: PLC0415
 
-        return DynamoDBStateStore(config.state_table, replicas=config.replicas, clock=clock)
+        return open_state_store(config, clock=clock)
 
     def make_environment(region: str, name: str) -> Environment:
         from airflow_provider_mwaa_dr.aws.environment import MwaaEnvironment  # noqa: PLC0415

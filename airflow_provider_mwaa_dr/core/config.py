@@ -25,6 +25,31 @@ class OnUnreachable(str, Enum):
     SKIP = "skip"
 
 
+class Consistency(str, Enum):
+    """How the copies of the state table follow each other."""
+
+    STRONG = "strong"
+    """One table: a single region's, or a global one with strong consistency."""
+    EVENTUAL = "eventual"
+    """A copy in each region; what is written to one reaches the others later, and the last writer wins."""
+
+
+class Eventual(str, Enum):
+    """What makes a region's view of a table with eventual consistency a fresh one."""
+
+    AVAILABLE = "available"
+    """One copy was read, the region's own: cut off, the region goes on until the link is back."""
+    SAFE = "safe"
+    """All copies were read: losing any region holds every other one once the lease is over."""
+
+    @property
+    def price(self) -> str:
+        """What it costs, for people."""
+        if self is Eventual.AVAILABLE:
+            return "a region that is cut off runs on with its own copy until the link is back"
+        return "a region whose copy cannot be read holds every other one"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DRConfig:
     """
@@ -52,6 +77,8 @@ class DRConfig:
     fence_file_s: float = 3.0
     fence_wait_s: float = 30.0
     on_unreachable: OnUnreachable = OnUnreachable.HOLD
+    table_consistency: Consistency = Consistency.STRONG
+    eventual: Eventual = Eventual.AVAILABLE
     exempt_dags: frozenset[str] = frozenset()
     problems: tuple[str, ...] = ()
 
@@ -61,6 +88,11 @@ class DRConfig:
         known = dict.fromkeys((self.state_table_region, *self.state_table_replicas))
         ordered = sorted((region for region in known if region), key=lambda region: region != self.region)
         return tuple(ordered) or ((self.region,) if self.region else ())
+
+    @property
+    def eventual_mode(self) -> Eventual | None:
+        """What makes a view fresh; None for a table with strong consistency, where any copy does."""
+        return self.eventual if self.table_consistency is Consistency.EVENTUAL else None
 
 
 T = TypeVar("T")
@@ -132,6 +164,14 @@ def _on_unreachable(text: str) -> OnUnreachable:
     return OnUnreachable(text.strip().lower())
 
 
+def _consistency(text: str) -> Consistency:
+    return Consistency(text.strip().lower())
+
+
+def _eventual(text: str) -> Eventual:
+    return Eventual(text.strip().lower())
+
+
 OPTIONS: tuple[Option[Any], ...] = (
     Option(
         name="enabled",
@@ -178,6 +218,28 @@ OPTIONS: tuple[Option[Any], ...] = (
         parse=_names,
         example="us-east-2,us-east-1",
         description="Regions of the replicas of the state table. The nearest is read first, then the others.",
+    ),
+    Option(
+        name="table_consistency",
+        type="string",
+        default="strong",
+        allowed="strong and eventual",
+        parse=_consistency,
+        example="eventual",
+        description="How the replicas of the state table follow each other: strong for one created with "
+        "--multi-region-consistency STRONG or without replicas, eventual for any other global table. To be the same "
+        "everywhere.",
+    ),
+    Option(
+        name="eventual",
+        type="string",
+        default="available",
+        allowed="available and safe",
+        parse=_eventual,
+        example="safe",
+        description="With table_consistency eventual: available lets a region live on its own replica, and one that "
+        "is cut off runs until the link is back; safe lets it run only while all replicas can be read, so that losing "
+        "one region holds every other until this says available there.",
     ),
     Option(
         name="environments",
@@ -332,6 +394,14 @@ def _contradictions(values: Mapping[str, Any]) -> Sequence[str]:
         found.append(
             f"[{SECTION}] refresh_s = {values['refresh_s']:g} is more than half of lease_s = {values['lease_s']:g}: "
             "one missed read would hold the active region. Lower refresh_s."
+        )
+    copies = {values["state_table_region"], *values["state_table_replicas"]} - {""}
+    without = sorted(set(values["environments"]) - copies)
+    if values["state_table"] and values["table_consistency"] is Consistency.EVENTUAL and (without or len(copies) < 2):
+        found.append(
+            f"[{SECTION}] table_consistency is eventual, and state_table_replicas names no copy "
+            f"{f'in {without[0]}' if without else 'but one'}: each region of the set needs one, and everybody "
+            "has to know all of them. Name the regions of all replicas."
         )
     if values["fence_file_s"] >= values["lease_s"]:
         found.append(

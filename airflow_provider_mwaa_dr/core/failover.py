@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.config import DRConfig, is_exempt
+from airflow_provider_mwaa_dr.core.config import DRConfig, Eventual, is_exempt
 from airflow_provider_mwaa_dr.core.environments import known_region
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
@@ -187,6 +187,7 @@ class FailoverEngine:
     :param environments: the DR set's environments by region.
     :param owner: names this process; unique among all engines that could ever meet.
     :param exempt_dags: ids that are left alone, besides DAGs tagged ``dr:control``.
+    :param eventual: whether the copies of the state table follow each other later.
     :param on_step: called with each :class:`StepEvent`; must not raise.
     """
 
@@ -200,8 +201,10 @@ class FailoverEngine:
         on_step: Callable[[StepEvent], None] = lambda _: None,
         *,
         exempt_dags: Collection[str] = frozenset(),
+        eventual: bool = False,
     ) -> None:
         self._store = store
+        self._eventual = eventual
         self._environments = environments
         self._clock = clock
         self._timing = timing
@@ -209,6 +212,7 @@ class FailoverEngine:
         self._on_step = on_step
         self._exempt_dags = frozenset(exempt_dags)
         self._last_write = clock.monotonic()
+        self._insists = False
         self._record: FailoverRecord | None = None
         self._steps: list[StepRecord] = []
         self._step, self._step_started, self._said = "check", self._last_write, ""
@@ -232,6 +236,7 @@ class FailoverEngine:
         self._environment(request.target)
         if not request.reason.strip():
             raise ConfigError("The reason is empty.", advice="Say why; it is kept in the state and in the record.")
+        self._insists = request.even_if_not_ready
         entered = self._enter(request)
         while True:
             if isinstance(entered, FailoverRecord):
@@ -323,6 +328,12 @@ class FailoverEngine:
                 self._check(state, request)
                 checked = True
                 continue  # the row may have moved while the checks took their time
+            if action == "cancel" and not self._insists and (why := self._why_blind(state)):
+                raise NotReadyError(
+                    f"Plan {_plan(state).id} cannot be cancelled: {why}.",
+                    why=[why],
+                    advice="Nothing was changed. Wait for that copy, or repeat with --even-if-not-ready.",
+                )
             at = self._clock.now()
             plan = self._new_plan(state, request)
             if action == "claim":
@@ -361,8 +372,7 @@ class FailoverEngine:
         """Follow the plan's owner; take over when its beat stands still. A caller may harden the mode, never soften."""
         plan = _plan(state)
         would_force = request.mode is Mode.FORCED and not plan.is_forced and state.phase is Phase.DRAINING
-        if would_force and not request.even_if_not_ready and self._is_endless(plan.source):
-            why = _endless(plan.source)
+        if would_force and not request.even_if_not_ready and (why := self._why_endless(plan.source)):
             raise NotReadyError(
                 f"Plan {plan.id} cannot turn forced: {why}.",
                 why=[why],
@@ -550,7 +560,7 @@ class FailoverEngine:
             return acknowledged_at
 
     def _await_acknowledgement(self, plan: Plan, version: int, lease_s: float, since: float) -> float | None:
-        deadline = since + _lease(lease_s, self._timing)
+        deadline = self._await_arrival(plan, version, lease_s, since) + _lease(lease_s, self._timing)
         while not has_acknowledged(self._agents(plan.source), version):
             if self._clock.monotonic() >= deadline:
                 return None
@@ -644,7 +654,7 @@ class FailoverEngine:
         with self._timed("lease"):
             state = self._mine(plan.id)
             version = state.version
-            deadline = since + _lease(state.lease_s, self._timing)
+            deadline = self._await_arrival(plan, version, state.lease_s, since) + _lease(state.lease_s, self._timing)
             while (rest := deadline - self._clock.monotonic()) > 0:
                 if has_acknowledged(self._agents(plan.source), version):
                     self._wait(plan.id, self._timing.fence_file_s)
@@ -652,13 +662,54 @@ class FailoverEngine:
                     return
                 self._progress(f"{plan.source} may execute for {rest:.0f} s more")
                 self._wait(plan.id, min(self._timing.poll_s, rest))
-            self._done(f"{plan.source} executes nothing any more: its view is older than {state.lease_s:g} s")
+            if self._learns(plan.source, version):
+                self._done(f"{plan.source} executes nothing any more: its view is older than {state.lease_s:g} s")
+            else:
+                self._done(f"{plan.source} may not know: if it is not down, it executes until its link is back")
+
+    def _await_arrival(self, plan: Plan, version: int, lease_s: float, since: float) -> float:
+        """
+        Return the moment from which no view that *plan.source* still gets is older than *version*.
+
+        With eventual consistency a region that lives on its own copy has a fresh view of whatever that holds, and a
+        lease ends nothing until the claim has arrived there.
+
+        :raises FailoverError: it did not within a lease, and the caller does not insist.
+        """
+        if self._learns(plan.source, version):
+            return since
+        deadline = since + _lease(lease_s, self._timing)
+        while not self._learns(plan.source, version):
+            if has_acknowledged(self._agents(plan.source), version):
+                return since
+            if self._clock.monotonic() >= deadline:
+                if self._insists:
+                    return since
+                raise FailoverError(
+                    f"The claim has not been seen to arrive in the copy of the state table in {plan.source}: "
+                    f"{_endless_copy(plan.source)}.",
+                    advice="Make sure that it is down, then repeat with --mode forced --even-if-not-ready.",
+                )
+            self._progress(f"waiting for version {version} to arrive in the copy of the state table in {plan.source}")
+            self._wait(plan.id, self._timing.poll_s)
+        return self._clock.monotonic()
+
+    def _learns(self, source: str, version: int) -> bool:
+        """Whether any view that *source* may still get shows *version*: the one table, all copies, or its own does."""
+        if not self._eventual or self._reads_all_copies(source):
+            return True
+        held = self._table(self._store.copies).get(source)
+        return held is not None and held.version >= version
+
+    def _reads_all_copies(self, source: str) -> bool:
+        agents = self._agents(source)
+        return bool(agents) and all(agent.eventual == Eventual.SAFE.value for agent in agents)
 
     def _turn_forced(self, plan: Plan, error: DRError) -> None:
         with self._timed("force"):
-            if self._is_endless(plan.source):
+            if why := self._why_endless(plan.source):
                 raise FailoverError(
-                    f"{plan.source} does not answer ({error.message}), and {_endless(plan.source)}.",
+                    f"{plan.source} does not answer ({error.message}), and {why}.",
                     advice="Make sure that it is down, then repeat with --mode forced --even-if-not-ready.",
                 ) from error
             state = self._write(plan.id, Phase.DRAINING, lambda row: transitions.turn_forced(row, at=self._clock.now()))
@@ -851,22 +902,45 @@ class FailoverEngine:
         leftovers = max(agent.leftovers for agent in agents)
         if leftovers:
             why.append(f"{leftovers} open runs in {target.region} are not settled yet")
+        if self._eventual and any(agent.eventual == Eventual.SAFE.value for agent in agents):
+            unread = set(self._environments).difference(self._table(self._store.copies))
+            if unread:
+                why.append(
+                    f"{target.region} runs only while every copy of the state table can be read ([dr] eventual = "
+                    f"safe), and that of {', '.join(sorted(unread))} cannot: set it to available in {target.name} first"
+                )
         return why
 
     def _source_problems(self, state: DRState, request: FailoverRequest) -> Sequence[str]:
         source = state.active_region
+        why = [self._why_blind(state)]
         if request.mode is Mode.GRACEFUL:
             try:
                 self._environment(source).dags()
             except MwaaError as error:
-                return [f"source {source} does not answer ({error}); --mode forced does not need it"]
-        elif request.mode is Mode.FORCED and self._is_endless(source):
-            return [_endless(source)]
-        return []
+                why.append(f"source {source} does not answer ({error}); --mode forced does not need it")
+        elif request.mode is Mode.FORCED:
+            why.append(self._why_endless(source))
+        return [each for each in why if each is not None]
 
-    def _is_endless(self, source: str) -> bool:
-        """Whether a scheduler of *source* goes on without the state table, so that waiting for a lease is in vain."""
-        return any(agent.on_unreachable == "run" for agent in self._agents(source))
+    def _why_endless(self, source: str) -> str | None:
+        """Return why *source* may go on for good, so that waiting for a lease is in vain; None when it cannot."""
+        if any(agent.on_unreachable == "run" for agent in self._agents(source)):
+            return _endless(source)
+        if not self._eventual or self._reads_all_copies(source) or source in self._table(self._store.copies):
+            return None
+        return _endless_copy(source)
+
+    def _why_blind(self, state: DRState) -> str | None:
+        """Return why an open plan must not be replaced: it may have been promoted where this caller cannot look."""
+        plan = state.plan
+        if not self._eventual or plan is None or state.phase is not Phase.DRAINING:
+            return None
+        if plan.target in self._table(self._store.copies):
+            return None
+        return (
+            f"the copy of the state table in {plan.target} cannot be read, and {plan.target} may be active there by now"
+        )
 
     def _live_agents(self, region: str) -> Sequence[AgentStatus]:
         """Return the agents whose heartbeat changes while this process looks: other clocks are not asked."""
@@ -1112,6 +1186,13 @@ def _plan(state: DRState) -> Plan:
 
 def _endless(source: str) -> str:
     return f"{source} runs on when it cannot read the state ([dr] on_unreachable = run): no lease ends it"
+
+
+def _endless_copy(source: str) -> str:
+    return (
+        f"cut off, {source} runs on with its own copy of the state table ([dr] eventual = available), which cannot be "
+        "read from here: no lease ends it"
+    )
 
 
 def _identity(state: DRState) -> tuple[object, ...]:

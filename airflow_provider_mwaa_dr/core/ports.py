@@ -40,6 +40,8 @@ class AgentStatus:
     :param version: of the state that every decision of this scheduler since then was made on ("acknowledged").
     :param adopted_epoch: the epoch for which the region's own database has been prepared; None when never.
     :param reconciled_epoch: the epoch that the region's open runs belong to.
+    :param eventual: what makes the region's view of a table with eventual consistency fresh (available or safe); None
+        where the table is taken for one with strong consistency.
     :param schedulers: job ids of all schedulers that the metadata database lists as alive.
     :param fence_ok: True, False (a task ended without the fence) or None (nothing ran).
     :param leftovers: open runs of an earlier epoch, or born in standby, that are not closed yet.
@@ -64,6 +66,7 @@ class AgentStatus:
     adopted_epoch: int | None = None
     reconciled_epoch: int | None = None
     on_unreachable: str = "hold"
+    eventual: str | None = None
     schedulers: tuple[str, ...] = ()
     fence_ok: bool | None = None
     ledger_lag_s: float | None = None
@@ -160,6 +163,13 @@ class StateStore(Protocol):
 
     def read(self) -> DRState:
         """Return the state. :raises StateNotFoundError: the table has no state item."""
+
+    def copies(self) -> Mapping[str, DRState | None]:
+        """
+        Return the state that each copy of a table with eventual consistency holds, by region, if the copy answers.
+
+        Empty for a table with strong consistency: there all copies are one.
+        """
 
     def write(self, state: DRState, *, expected_version: int | None) -> None:
         """

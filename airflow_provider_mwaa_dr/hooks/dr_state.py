@@ -169,14 +169,9 @@ class DRStateHook(AwsBaseHook):
             return self._given_store
         if not self.settings.state_table:
             raise ConfigError("The state table is not named.", option="state_table", advice="Set [dr] state_table.")
-        from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore  # noqa: PLC0415
+        from airflow_provider_mwaa_dr.aws.stores import open_state_store  # noqa: PLC0415
 
-        return DynamoDBStateStore(
-            self.settings.state_table,
-            replicas=self.settings.replicas,
-            clock=self.clock,
-            session=self._credentials(),
-        )
+        return open_state_store(self.settings, clock=self.clock, session=self._credentials())
 
     def get_conn(self) -> StateStore:
         """Return the state table."""

@@ -106,6 +106,7 @@ class FailoverOperator(AwsBaseOperator):
             f"{self.dag_id}.{self.task_id}@{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}",
             self._log_step,
             exempt_dags=hook.settings.exempt_dags,
+            eventual=hook.settings.eventual_mode is not None,
         )
         if self.preview_only:
             return preview_document(engine.preview(request))

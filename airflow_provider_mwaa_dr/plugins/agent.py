@@ -471,6 +471,7 @@ class AgentLoop:
                 adopted_epoch=reconciled if is_adopted else None,
                 reconciled_epoch=reconciled,
                 on_unreachable=self._config.on_unreachable.value,
+                eventual=self._config.eventual_mode.value if self._config.eventual_mode is not None else None,
                 schedulers=schedulers,
                 fence_ok=self._fence_ok,
                 leftovers=self._leftovers,

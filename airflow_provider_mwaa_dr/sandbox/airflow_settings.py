@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from airflow_provider_mwaa_dr.sandbox.airflow_environment import major
-from airflow_provider_mwaa_dr.sandbox.home import ACTIVE, CONTROL, REGIONS, USER, Blueprint, Region
+from airflow_provider_mwaa_dr.sandbox.home import ACTIVE, CONTROL, REGIONS, STRONG, USER, Blueprint, Region
 
 STATE_TABLE = "mwaa-dr-state"
 RUNS_TABLE = "mwaa-dr-runs"
@@ -36,7 +36,8 @@ TEN_YEARS_S = 315_360_000
 def dr_settings(blueprint: Blueprint) -> Mapping[str, str]:
     """Return the section ``[dr]`` as every part of a home sees it, ``enabled`` aside."""
     environments = ",".join(f"{region.name}={region.environment}" for region in blueprint.regions.values())
-    return {**DR_SETTINGS, "environments": environments, **blueprint.dr}
+    model = {} if blueprint.state_model == STRONG else {"table_consistency": blueprint.state_model}
+    return {**DR_SETTINGS, "environments": environments, **model, **blueprint.dr}
 
 
 def aws_variables(blueprint: Blueprint, *, caller: str, region: str) -> Mapping[str, str]:

@@ -39,6 +39,7 @@ from airflow_provider_mwaa_dr.exceptions import DRError
 from airflow_provider_mwaa_dr.sandbox import faults
 from airflow_provider_mwaa_dr.sandbox.faults import Fault, FaultKind
 from airflow_provider_mwaa_dr.sandbox.mwaa_endpoint import Answer, Environment, MwaaEndpoint, Request, error_answer
+from airflow_provider_mwaa_dr.sandbox.replication import WRITES, Replication
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +58,10 @@ class ServerConfig:
     """
     ``config.json``.
 
-    :param state_model: ``strong``: DynamoDB in every region is one and the same, that of *state_region*. Anything
-        else: every region has its own.
+    :param state_model: ``strong``: DynamoDB in every region is one and the same, that of *state_region*.
+        ``eventual``: every region has its own, and what is written to one is copied to the others
+        (:mod:`.replication`).
+    :param lag_s: how long a copy of an item takes at most.
     :param callers: port by caller.
     :param web: port by caller and region, for the web servers of the environments.
     :param environments: by region; may be filled in while the server runs.
@@ -66,6 +69,7 @@ class ServerConfig:
 
     state_model: str
     state_region: str
+    lag_s: float
     callers: Mapping[str, int]
     web: Mapping[str, Mapping[str, int]]
     environments: Mapping[str, Environment]
@@ -77,6 +81,7 @@ def load_config(path: Path) -> ServerConfig:
     return ServerConfig(
         state_model=row["state_model"],
         state_region=row["state_region"],
+        lag_s=float(row.get("lag_s", 0)),
         callers=row["callers"],
         web=row.get("web", {}),
         environments={
@@ -167,24 +172,19 @@ class AwsServer:
         # moto's conditional writes are not atomic: without the lock, two of sixteen racing writers now and then win.
         # Nor is its deletion of an SQS message, which may take one along that is just being sent.
         self._one_at_a_time = threading.Lock()
+        self._replication = Replication(
+            self._dynamodb,
+            lock=self._one_at_a_time,
+            regions=lambda: {region for regions in self.config().web.values() for region in regions},
+            lag_s=lambda: self.config().lag_s,
+            fault=lambda source, target: faults.match(self.faults(), service="dynamodb", caller=source, target=target),
+        )
         self._wake, self._waker = socket.socketpair()
         self._listeners = [(self._listen(port.number), port) for port in self._ports()]
 
     def warm_up(self) -> None:
         """Have moto load its DynamoDB: on a busy machine that takes longer than the provider waits for an answer."""
-        request = Request(
-            method="POST",
-            path="/",
-            headers={
-                "authorization": "AWS4-HMAC-SHA256 Credential=sandbox/20260101/us-east-1/dynamodb/aws4_request",
-                "content-type": "application/x-amz-json-1.0",
-                "x-amz-target": "DynamoDB_20120810.ListTables",
-            },
-            body=b"{}",
-            caller="",
-            region="us-east-1",
-        )
-        self.answer(request, "dynamodb")
+        self._dynamodb("us-east-1", "ListTables", {})
 
     def serve(self) -> None:
         """Accept connections until :meth:`stop`; a thread each. No timer runs: idle, it costs nothing."""
@@ -209,13 +209,18 @@ class AwsServer:
         if service == "mwaa":
             return self.mwaa.answer(request)
         region = request.region
-        if service == "dynamodb" and self.config().state_model == "strong":
+        is_strong = self.config().state_model == "strong"
+        if service == "dynamodb" and is_strong:
             region = self.config().state_region
+        operation = _operation(request, service)["operation"]
         # A consumer waits for its message; the one that sends it must not have to wait for that.
-        if service not in {"dynamodb", "sqs"} or _operation(request, service)["operation"] == "ReceiveMessage":
+        if service not in {"dynamodb", "sqs"} or operation == "ReceiveMessage":
             return self._call_moto(request, region)
         with self._one_at_a_time:
-            return self._call_moto(request, region)
+            answer = self._call_moto(request, region)
+            if not is_strong and service == "dynamodb" and operation in WRITES and answer.status == 200 and region:
+                self._replication.written(region, operation, json.loads(request.body))
+            return answer
 
     def _environment(self, region: str) -> Environment | None:
         return self.config().environments.get(region)
@@ -251,6 +256,24 @@ class AwsServer:
             log.debug("Connection of %s ended: %s", port.caller, error)
         finally:
             connection.close()
+
+    def _dynamodb(self, region: str, operation: str, parameters: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return the answer to a request of the server's own; None when it was refused."""
+        request = Request(
+            method="POST",
+            path="/",
+            headers={
+                "authorization": f"AWS4-HMAC-SHA256 Credential=sandbox/20260101/{region}/dynamodb/aws4_request",
+                "content-type": "application/x-amz-json-1.0",
+                "x-amz-target": f"DynamoDB_20120810.{operation}",
+            },
+            body=json.dumps(parameters).encode(),
+            caller="",
+            region=region,
+        )
+        answer = self._call_moto(request, region)
+        found: Mapping[str, Any] | None = json.loads(answer.body) if answer.status == 200 else None
+        return found
 
     def _call_moto(self, request: Request, region: str | None) -> Answer:
         # moto looks for the region in the user agent before it looks at the signature, so that one stays behind.

@@ -56,8 +56,9 @@ def sandbox_json(home: Home, blueprint: Blueprint, postgres: Postgres, *, active
 def aws_config(blueprint: Blueprint) -> dict[str, Any]:
     """Return what the emulated AWS is told of callers, ports and environments."""
     return {
-        "state_model": "strong",
+        "state_model": blueprint.state_model,
         "state_region": ACTIVE,
+        "lag_s": blueprint.lag_s or 0,
         "callers": blueprint.callers,
         "web": blueprint.web,
         "environments": {

@@ -33,8 +33,8 @@ from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError
 from airflow_provider_mwaa_dr.sandbox import airflow_settings, report_page
 from airflow_provider_mwaa_dr.sandbox.airflow_api import AirflowApi
 from airflow_provider_mwaa_dr.sandbox.faults import ALL_SERVICES, NONE, FaultKind
-from airflow_provider_mwaa_dr.sandbox.home import REGIONS
-from airflow_provider_mwaa_dr.sandbox.oracle import Count, count
+from airflow_provider_mwaa_dr.sandbox.home import CONTROL, EVENTUAL, REGIONS, STRONG
+from airflow_provider_mwaa_dr.sandbox.oracle import Alone, Count, count
 from airflow_provider_mwaa_dr.sandbox.preparation import example_dags
 from airflow_provider_mwaa_dr.sandbox.report import Attempt, Line, Outage, Report, Step
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
@@ -50,6 +50,8 @@ class Loss(str, Enum):
     """All of its processes stand still, and go on later as if nothing had been, believing what they believed."""
     CUT_OFF = "cut off"
     """Its AWS is a black hole in both directions; its Airflow is healthy, and people go on using it."""
+    ALONE = "cut off with its own copy of the tables"
+    """It reaches its own region's AWS, and no other; nobody else reaches anything in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,8 @@ class Scenario:
     :param loss: of the region that has it, before it moves.
     :param killed_after: the step after which the failover is killed, and begun again by somebody else.
     :param returns: whether the role goes back afterwards.
+    :param lag_s: with tables in each region, copied with this lag; the region that took over is cut off with its own
+        copy then, and left by force.
     :param history: whether a DAG with catchup has two years of history in the region that has the role.
     """
 
@@ -68,6 +72,7 @@ class Scenario:
     loss: Loss | None = None
     killed_after: str | None = None
     returns: bool = False
+    lag_s: float | None = None
     history: bool = False
 
     @property
@@ -86,6 +91,12 @@ SCENARIOS = {
         Scenario(name="half-done", says="the failover is killed half-way", killed_after="pause"),
         Scenario(name="failback", says="there and back again", returns=True),
         Scenario(name="storm", says="a DAG with two years of history", history=True),
+        Scenario(
+            name="eventual",
+            says="tables in each region, copied with a lag; there, and back by force from a region that goes on alone",
+            returns=True,
+            lag_s=2.0,
+        ),
     )
 }
 ALL = "all"
@@ -229,7 +240,7 @@ class Drill:
             # Whole intervals later than anything that was there before this drill.
             start = self._started_at.replace(microsecond=0, second=self._started_at.second // 10 * 10) + EVERY
             Path(folder, "drill_start.txt").write_text(start.isoformat())
-            description = self._sandbox.up(dags=Path(folder))
+            description = self._up(scenario, Path(folder))
         tables = Tables(description["env"])
         before = tables.store.read()
         regions = {name: _Region(name=name, described=part) for name, part in description["regions"].items()}
@@ -275,22 +286,36 @@ class Drill:
                     lambda: any(line.at >= moves[1][0] for line in target.lines(self._started_at)),
                     f"the load executes in {target.name}",
                 )
+            lost, alone_from, is_refused = scenario.loss, None, False
+            if scenario.lag_s is not None:
+                with self._step(f"cut {target.name} off: it reaches its own copy of the tables, and nothing else"):
+                    alone_from, lost = datetime.now(timezone.utc), Loss.ALONE
+                    self._lose(target.name, lost)
+                with self._step(f"leave {target.name} by force, and be refused: nobody can see whether it goes on"):
+                    is_refused = self._is_refused(description, source.name, scenario)
             if scenario.returns:
                 with self._step(f"fail back to {source.name}, with runs queued and in flight"):
-                    self._fail_over(description, source.name, scenario)
+                    self._fail_over(description, source.name, scenario, mode=Mode.FORCED if alone_from else None)
                 source, target = target, source
                 after, failback = tables.store.read(), tables.store.records()[0]
                 moves.append((after.last_failover_time or record.started_at, target.name))
             known = {run.key for entries in self._told(tables).values() for entry in entries for run in entry.runs}
             unreported = sum(
-                run not in known and at < moves[1][0] for run, (at, region) in by_hand.accepted.items()
+                run not in known and at < moves[-1][0] for run, (at, region) in by_hand.accepted.items()
                 if region == source.name
             )  # fmt: skip
-            if scenario.loss is not None:
+            if alone_from is not None:
+                with self._step(f"see {source.name} go on alone"):
+                    self._until(
+                        lambda: source.lines(moves[-1][0]) != [],
+                        f"{source.name}, cut off, executes while {target.name} is active",
+                    )
+            if lost is not None:
                 with self._step(f"bring {source.name} back, and wait until it knows that it is standby"):
-                    self._bring_back(source.name, scenario.loss)
+                    self._bring_back(source.name, lost)
                     self._until(lambda: tables.has_settled(source.name), f"{source.name} has settled its open runs")
             left = source.api.unpaused()
+        alone = [(source.name, alone_from, datetime.now(timezone.utc))] if alone_from is not None else []
         with self._step(f"force runs in {source.name}, the region that was left"):
             controls_after = self._force(target, "control-after")
             attempts += self._attempt(source, "forced-after", unpause=[*SCHEDULED, ON_DEMAND])
@@ -299,7 +324,7 @@ class Drill:
             enough = max(line.at for line in target.lines(self._started_at)) + 2 * EVERY
             self._until(lambda: target.lines(self._started_at)[-1].at >= enough, f"the load goes on in {target.name}")
         with self._step("wait for what is still due"):
-            counted = self._count(tables, regions, by_hand, moves, unreported, since=start)
+            counted = self._count(tables, regions, by_hand, moves, unreported, since=start, alone=alone)
         return self._judge(
             scenario,
             before=before,
@@ -316,9 +341,31 @@ class Drill:
             fence_file_s=tables.config.fence_file_s,
             wanted_by_region={"wanted": wanted, "restored": restored, "left": left},
             versions={name: self._versions(region) for name, region in regions.items()},
+            alone=alone,
+            is_refused=is_refused,
         )
 
     # Steps.
+
+    def _up(self, scenario: Scenario, dags: Path) -> Mapping[str, Any]:
+        """Start the sandbox with the scenario's state model; one that runs is used as it is, if it will do."""
+        is_up = self._sandbox.is_up()
+        if scenario.lag_s is None:
+            return self._sandbox.up(dags=dags, state_model=None if is_up else STRONG)
+        if is_up and self._sandbox.home.blueprint().lag_s != scenario.lag_s:
+            self._say("stopping the sandbox: this scenario needs another state model")
+            self._sandbox.down()
+        return self._sandbox.up(dags=dags, state_model=EVENTUAL, lag_s=scenario.lag_s)
+
+    def _is_refused(self, description: Mapping[str, Any], target: str, scenario: Scenario) -> bool:
+        """Whether a forced failover ends without a plan when nobody insists."""
+        known = len(Tables(description["env"]).store.records())
+        try:
+            self._run_failover(description, target, scenario, kill_after=None, mode=Mode.FORCED, insists=False)
+        except DRError:
+            words = self._sandbox.home.log("control", "dr_failover").read_text(errors="replace")
+            return "runs on with its own copy" in words and len(Tables(description["env"]).store.records()) == known
+        return False
 
     def _lose(self, region: str, loss: Loss) -> None:
         self._outages.append(Outage(region=region, how=loss.value, since=datetime.now(timezone.utc)))
@@ -326,6 +373,11 @@ class Drill:
             self._sandbox.kill(region)
         elif loss is Loss.FROZEN:
             self._sandbox.freeze(region)
+        elif loss is Loss.ALONE:
+            for other in (*REGIONS, CONTROL):
+                if other != region:
+                    self._sandbox.fault(region, ALL_SERVICES, FaultKind.BLACKHOLE.value, from_caller=other)
+                    self._sandbox.fault(region, ALL_SERVICES, FaultKind.BLACKHOLE.value, to_target=other)
         else:
             self._sandbox.fault(region, ALL_SERVICES, FaultKind.BLACKHOLE.value)
 
@@ -381,19 +433,33 @@ class Drill:
         region.trigger_by_command_line(ON_DEMAND, by_command_line)
         return [by_rest, by_command_line]
 
-    def _fail_over(self, description: Mapping[str, Any], target: str, scenario: Scenario) -> None:
+    def _fail_over(
+        self, description: Mapping[str, Any], target: str, scenario: Scenario, *, mode: Mode | None = None
+    ) -> None:
         if scenario.killed_after is not None:
             self._run_failover(description, target, scenario, kill_after=scenario.killed_after)
             self._marks.append((datetime.now(timezone.utc), "failover killed"))
             self._say(f"  killed after {scenario.killed_after}; the same DAG once more, by another process")
-        self._run_failover(description, target, scenario, kill_after=None)
+        self._run_failover(description, target, scenario, kill_after=None, mode=mode, insists=mode is Mode.FORCED)
 
     def _run_failover(
-        self, description: Mapping[str, Any], target: str, scenario: Scenario, *, kill_after: str | None
+        self,
+        description: Mapping[str, Any],
+        target: str,
+        scenario: Scenario,
+        *,
+        kill_after: str | None,
+        mode: Mode | None = None,
+        insists: bool = False,
     ) -> None:
         control = description["control"]
         folder = Path(control["bin"])
-        request = {"target_region": target, "reason": f"drill: {scenario.says}", "mode": scenario.mode.value}
+        request = {
+            "target_region": target,
+            "reason": f"drill: {scenario.says}",
+            "mode": (mode or scenario.mode).value,
+            "even_if_not_ready": insists,
+        }
         log = self._sandbox.home.log("control", "dr_failover")
         log.parent.mkdir(parents=True, exist_ok=True)
         with (
@@ -441,6 +507,8 @@ class Drill:
         fence_file_s: float,
         wanted_by_region: Mapping[str, Collection[str]],
         versions: Mapping[str, Mapping[str, str]],
+        alone: Sequence[Alone],
+        is_refused: bool,
     ) -> Report:
         source, target = before.active_region, record.target
         moved = len(moves) - 1
@@ -482,14 +550,26 @@ class Drill:
                 if entry.at >= self._started_at and run.taken_at is not None
             ),
         )
+        on_its_own = [
+            line
+            for line in lines
+            if line.region != report_.active_at(line.at)
+            and any(line.region == region and begin <= line.at <= end for region, begin, end in alone)
+        ]
         in_standby = [
-            line for line in lines if line.region != report_.active_at(line.at) or (line.region, line.run_id) in forced
+            line
+            for line in lines
+            if (line.region != report_.active_at(line.at) and line not in on_its_own)
+            or (line.region, line.run_id) in forced
         ]
         first = min(line.at for line in lines if line.region == target and line.at >= promoted_at)
         wanted = wanted_by_region["wanted"]
-        is_forced = scenario.loss is not None
+        is_forced = scenario.mode is Mode.FORCED or bool(alone)
+        nothing = "nothing executed in a standby"
+        if alone:
+            nothing += f", but for what {alone[0][0]} did on its own until its link was back (eventual = available)"
         findings = {
-            "nothing executed in a standby": not in_standby and bool(attempts),
+            nothing: not in_standby and bool(attempts),
             "nothing was lost: every run that one Airflow would have executed did": not counted.lost,
             ("what executed twice had ended when nobody could know" if is_forced else "nothing executed twice"): all(
                 counted.repeated.values()
@@ -503,7 +583,12 @@ class Drill:
             and not record.not_unpaused,
         }
         rto_s = round((first - begun_at(record)).total_seconds(), 1)
-        if is_forced:
+        if alone:
+            findings["leaving a region by force that cannot be seen was refused, until somebody insisted"] = is_refused
+            findings[f"{alone[0][0]} did go on, or this would prove nothing: {len(on_its_own)} task bodies"] = (
+                on_its_own != []
+            )
+        elif is_forced:
             findings[f"no call to {source} after the claim"] = calls_to_source == 0
         if scenario.loss is Loss.KILLED:
             limit_s = before.lease_s + fence_file_s + 15
@@ -543,6 +628,7 @@ class Drill:
         unreported: int,
         *,
         since: datetime,
+        alone: Sequence[Alone],
     ) -> Count:
         """Count what was due in this drill, once nothing is missing any more, or will not come."""
         deadline = time.monotonic() + STILL_DUE_S
@@ -564,6 +650,7 @@ class Drill:
                 moves=moves,
                 unreported=unreported,
                 since=since,
+                alone=alone,
             )
             if not counted.lost or time.monotonic() > deadline:
                 return counted

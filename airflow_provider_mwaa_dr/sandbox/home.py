@@ -30,6 +30,8 @@ STANDBY = "us-east-1"
 REGIONS = (ACTIVE, STANDBY)
 CONTROL = "control"
 USER = "admin"
+STRONG, EVENTUAL = "strong", "eventual"
+STATE_MODELS = (STRONG, EVENTUAL)
 FORMAT = 1
 
 
@@ -68,6 +70,8 @@ class Blueprint:
     :param web: ports of the environments' web servers, by caller and region.
     :param password: of the user ``admin`` in every Airflow of the home.
     :param dr: settings in ``[dr]`` that differ from the sandbox's own.
+    :param lag_s: with eventual consistency, how long what is written to one region's tables takes to the others' at
+        most; None with strong consistency.
     """
 
     provider_version: str
@@ -76,7 +80,13 @@ class Blueprint:
     web: Mapping[str, Mapping[str, int]]
     password: str
     dr: Mapping[str, str]
+    lag_s: float | None = None
     format: int = FORMAT
+
+    @property
+    def state_model(self) -> str:
+        """Return how the regions' tables follow each other, one of :data:`STATE_MODELS`."""
+        return STRONG if self.lag_s is None else EVENTUAL
 
     @property
     def control_version(self) -> str:

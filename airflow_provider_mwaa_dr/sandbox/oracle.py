@@ -19,6 +19,10 @@ Run = tuple[str, str]
 """DAG id, and run id; or the end of the interval as text, for a run that nobody has created."""
 
 
+Alone = tuple[str, datetime, datetime]
+"""A region, and from when to when."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
     """
@@ -59,6 +63,7 @@ def count(
     moves: Sequence[tuple[datetime, str]] = (),
     unreported: int = 0,
     since: datetime | None = None,
+    alone: Sequence[Alone] = (),
 ) -> Count:
     """
     Count runs.
@@ -70,6 +75,7 @@ def count(
     :param told: the ledger, by region.
     :param moves: when the role came to which region, oldest first.
     :param since: intervals that ended earlier are not looked at.
+    :param alone: when a region had a copy of the state table to itself, and went on with it.
     """
     lines = [line for line in lines if not line.is_scheduled or _counts(line.interval_end, since)]
     told = told or {}
@@ -92,7 +98,9 @@ def count(
         expected=len(ends) + len(lost),
         executed=len(ends),
         lost=sorted(" ".join(run) for run in lost),
-        repeated={" ".join(run): _reason(run, found, told, moves) for run, found in ends.items() if len(found) > 1},
+        repeated={
+            " ".join(run): _reason(run, found, told, moves, alone) for run, found in ends.items() if len(found) > 1
+        },
         unreported=unreported,
         lost_at={" ".join(run): due[run] for run in lost if run in due},
     )
@@ -116,10 +124,17 @@ def _missing_intervals(lines: Sequence[Line], every: Mapping[str, timedelta]) ->
 
 
 def _reason(
-    run: Run, found: Sequence[Line], told: Mapping[str, Sequence[LogEntry]], moves: Sequence[tuple[datetime, str]]
+    run: Run,
+    found: Sequence[Line],
+    told: Mapping[str, Sequence[LogEntry]],
+    moves: Sequence[tuple[datetime, str]],
+    alone: Sequence[Alone],
 ) -> str:
     """Return why a run was allowed to execute again; empty when nothing allows it."""
     first, second = sorted(found, key=lambda line: line.at)[:2]
+    for region, begin, end in alone:
+        if first.region != second.region and any(line.region == region and begin <= line.at <= end for line in found):
+            return f"{region} was cut off with its own copy of the state table, and nobody could know what it did"
     left_at = next((at for at, region in moves if at > first.at and region != first.region), None)
     if first.region == second.region or left_at is None:
         return ""

@@ -29,6 +29,8 @@ from airflow_provider_mwaa_dr.sandbox.home import (
     ACTIVE,
     CONTROL,
     REGIONS,
+    STATE_MODELS,
+    STRONG,
     USER,
     Blueprint,
     Home,
@@ -45,6 +47,7 @@ from airflow_provider_mwaa_dr.sandbox.tables import Tables
 AWS = "aws"
 AWS_SERVER = "aws-server"
 START_DEADLINE_S = 420.0
+DEFAULT_LAG_S = 1.0
 
 
 class Sandbox:
@@ -72,6 +75,8 @@ class Sandbox:
         executor: str | None = None,
         schedulers: int | None = None,
         dr: Mapping[str, str] | None = None,
+        state_model: str | None = None,
+        lag_s: float = DEFAULT_LAG_S,
     ) -> Mapping[str, Any]:
         """
         Return the description of a sandbox in which both regions are healthy, starting what does not run.
@@ -84,6 +89,9 @@ class Sandbox:
         :param executor: of all regions, one of :data:`.airflow_settings.EXECUTORS`; by default a LocalExecutor. Fixed
             for a home once it is made, as is the number of schedulers in each region, by default one.
         :param dr: settings in ``[dr]`` that differ from the sandbox's own. Fixed for a home once it is made.
+        :param state_model: one of :data:`.home.STATE_MODELS`; None: strong for a new home, else as it was. Another one
+            than before is taken while nothing runs.
+        :param lag_s: of the eventual one: how long what is written in one region takes to the others at most.
         :return: the content of ``sandbox.json``.
         :raises ConfigError: a version or executor that the sandbox does not have, or a folder that is no sandbox's.
         :raises RefusedError: the home is made of something else than what is asked for, or another command is at work.
@@ -102,8 +110,18 @@ class Sandbox:
             raise ConfigError(
                 f"{schedulers} schedulers schedule nothing.", option="--schedulers", advice="Name 1 or more."
             )
+        if state_model not in {None, *STATE_MODELS}:
+            raise ConfigError(
+                f"There is no state model {state_model}.",
+                option="--state-model",
+                advice=f"There is {', '.join(STATE_MODELS)}.",
+            )
+        if not 0 <= lag_s <= 60:
+            raise ConfigError(f"A lag of {lag_s:g} s is no lag.", option="--lag", advice="Name 0 to 60 seconds.")
         with self.home.locked(), self._undone_on_failure():
             blueprint = self._blueprint(versions, executor=executor, schedulers=schedulers, dr=dr or {})
+            if state_model is not None:
+                blueprint = self._with_model(blueprint, None if state_model == STRONG else lag_s)
             if self.is_up():
                 self.say(f"both regions run already in {self.home}")
             elif not self._living_sessions():
@@ -306,6 +324,19 @@ class Sandbox:
                         advice="Remove it with mwaa-dr sandbox down --purge, or name another --home.",
                     )
         return blueprint
+
+    def _with_model(self, blueprint: Blueprint, lag_s: float | None) -> Blueprint:
+        """Return the blueprint with this state model; *lag_s* is None for the strong one."""
+        if blueprint.lag_s == lag_s:
+            return blueprint
+        changed = replace(blueprint, lag_s=lag_s)
+        if self._living_sessions():
+            raise RefusedError(
+                f"The sandbox in {self.home} runs with the {_model(blueprint)}, not with the {_model(changed)}.",
+                advice="Stop it first: mwaa-dr sandbox down.",
+            )
+        self.home.make(changed)
+        return changed
 
     def _with_usable_ports(self, blueprint: Blueprint) -> Blueprint:
         """Return the blueprint, with other ports if somebody took one of them while the sandbox was down."""
@@ -535,6 +566,11 @@ class Sandbox:
         content = sandbox_json(self.home, blueprint, self.postgres, active_region=active)
         write_private_json(self.home.sandbox_json, content)
         return content
+
+
+def _model(blueprint: Blueprint) -> str:
+    lag = "" if blueprint.lag_s is None else f" and a lag of {blueprint.lag_s:g} s"
+    return f"{blueprint.state_model} state model{lag}"
 
 
 def _requested_versions(airflow: Mapping[str, str] | str | None) -> Mapping[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import getpass
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from boto3.session import Session
 
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.aws.runs_store import DynamoDBRunsStore
-from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
+from airflow_provider_mwaa_dr.aws.stores import open_state_store
 from airflow_provider_mwaa_dr.core.config import DRConfig, environment_texts, parse_config
 from airflow_provider_mwaa_dr.core.initialization import initialize, plan_initialization
 from airflow_provider_mwaa_dr.exceptions import StateError
@@ -33,9 +33,7 @@ class Tables:
     def __init__(self, variables: Mapping[str, str]) -> None:
         self.config: DRConfig = parse_config(environment_texts(variables))
         self._session = _EndpointSession(variables)
-        self.store = DynamoDBStateStore(
-            self.config.state_table, self.config.replicas, clock=SystemClock(), session=self._session
-        )
+        self.store = open_state_store(self.config, clock=SystemClock(), session=self._session)
         self.runs = DynamoDBRunsStore(
             self.config.runs_table, self.config.replicas, clock=SystemClock(), session=self._session
         )
@@ -47,22 +45,24 @@ class Tables:
         :param active: the region that a new set begins with; an existing set keeps its own.
         :raises StateError: the emulated AWS does not answer.
         """
-        client = self._client()
-        there = client.list_tables()["TableNames"]
         items = json.loads(saved.read_text(), object_hook=_from_json) if saved.exists() else {}
-        for table, key in self._tables().items():
-            if table in there:
-                continue
-            client.create_table(
-                TableName=table,
-                AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in key],
-                KeySchema=[
-                    {"AttributeName": name, "KeyType": kind} for name, kind in zip(key, ("HASH", "RANGE"), strict=False)
-                ],
-                BillingMode="PAY_PER_REQUEST",
-            )
-            for item in items.get(table, ()):
-                client.put_item(TableName=table, Item=item)
+        for region in self._copies():
+            client = self._client(region)
+            there = client.list_tables()["TableNames"]
+            for table, key in self._tables().items():
+                if table in there:
+                    continue
+                client.create_table(
+                    TableName=table,
+                    AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in key],
+                    KeySchema=[
+                        {"AttributeName": name, "KeyType": kind}
+                        for name, kind in zip(key, ("HASH", "RANGE"), strict=False)
+                    ],
+                    BillingMode="PAY_PER_REQUEST",
+                )
+                for item in items.get(table, ()):
+                    client.put_item(TableName=table, Item=item)
         plan = plan_initialization(
             self.store,
             active_region=None if self.active_region() else active,
@@ -76,8 +76,9 @@ class Tables:
             say(f"state table: {plan.state.active_region} is active, epoch {plan.state.epoch}")
 
     def save(self, path: Path) -> None:
-        """Write the tables' items to *path*, for the next start."""
-        pages = self._client().get_paginator("scan")
+        """Write the tables' items to *path*, for the next start; of several copies those of the active region's."""
+        region = self.active_region() if len(self._copies()) > 1 else None
+        pages = self._client(region or self.config.state_table_region).get_paginator("scan")
         saved = {
             table: [item for page in pages.paginate(TableName=table, ConsistentRead=True) for item in page["Items"]]
             for table in self._tables()
@@ -87,6 +88,10 @@ class Tables:
     def _tables(self) -> dict[str, tuple[str, ...]]:
         """Return key attributes by table; a runs table is optional."""
         return {name: key for setting, key in KEYS.items() if (name := getattr(self.config, setting))}
+
+    def _copies(self) -> Sequence[str]:
+        """Return the regions that have tables of their own; with strong consistency one has all of them."""
+        return self.config.replicas if self.config.eventual_mode is not None else (self.config.state_table_region,)
 
     def active_region(self) -> str | None:
         """Return the active region; None when there is no state, or no answer."""
@@ -103,9 +108,9 @@ class Tables:
             for agent in self.store.agents(region)
         )
 
-    def _client(self) -> Any:
+    def _client(self, region: str) -> Any:
         # Not the provider's own client: setting up a table on a busy machine may take longer than a second.
-        return self._session.client("dynamodb", region_name=self.config.state_table_region)
+        return self._session.client("dynamodb", region_name=region)
 
 
 def _to_json(value: bytes) -> dict[str, str]:

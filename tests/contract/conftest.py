@@ -10,8 +10,10 @@ import pytest
 
 from airflow_provider_mwaa_dr.aws.runs_store import DynamoDBRunsStore
 from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
+from airflow_provider_mwaa_dr.core.config import Eventual
+from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
 from airflow_provider_mwaa_dr.core.ports import RunsStore, StateStore
-from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
+from airflow_provider_mwaa_dr.testing import InMemoryGlobalTable, InMemoryRunsStore, InMemoryStateStore, ManualClock
 from tests.contract.aws_server import HOME, AwsServer
 
 Peer = Callable[[], StateStore]
@@ -74,13 +76,30 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-@pytest.fixture(params=["memory", "dynamodb"])
+@pytest.fixture(params=["memory", "dynamodb", "memory, available", "memory, safe", "dynamodb, available"])
 def peer(request: pytest.FixtureRequest, clock: ManualClock, session: boto3.session.Session) -> Peer:
-    """Return a maker of stores that share one table, each as another process would have it."""
-    if request.param == "memory":
+    """
+    Return a maker of stores that share one table, each as another process would have it.
+
+    Where the table has copies, nothing is under way between them: what eventual consistency leaves of the contract is
+    that of copies which have caught up, and no more (tests/unit/core/test_eventual.py has the others).
+    """
+    backend, _, mode = str(request.param).partition(", ")
+    if backend == "memory" and mode:
+        table = InMemoryGlobalTable(("us-east-2", "us-east-1"), clock)
+        return lambda: EventualStateStore(table.copies(), mode=Eventual(mode), clock=clock)
+    if backend == "memory":
         store = InMemoryStateStore()
         return store.peer
     name = request.getfixturevalue("table")
+
+    def copy(region: str) -> DynamoDBStateStore:
+        return DynamoDBStateStore(name, (region,), clock=clock, session=session, timeout_s=20)
+
+    if mode:
+        return lambda: EventualStateStore(
+            {region: copy(region) for region in ("us-east-2", "us-east-1")}, mode=Eventual(mode), clock=clock
+        )
     return lambda: DynamoDBStateStore(name, ("us-east-2", "us-east-1"), clock=clock, session=session, timeout_s=20)
 
 
@@ -109,10 +128,13 @@ def runs_table(aws: AwsServer, session: boto3.session.Session) -> str:
     return name
 
 
-@pytest.fixture(params=["memory", "dynamodb"])
+@pytest.fixture(params=["memory", "dynamodb", "dynamodb, own copy"])
 def runs_peer(request: pytest.FixtureRequest, clock: ManualClock, session: boto3.session.Session) -> RunsPeer:
     """Return a maker of runs stores that share one table, each as another process would have it."""
     if request.param == "memory":
         return InMemoryRunsStore().peer
     name = request.getfixturevalue("runs_table")
-    return lambda: DynamoDBRunsStore(name, ("us-east-2", "us-east-1"), clock=clock, session=session, timeout_s=20)
+    own_region = "us-east-2" if request.param.endswith("own copy") else None
+    return lambda: DynamoDBRunsStore(
+        name, ("us-east-2", "us-east-1"), clock=clock, session=session, timeout_s=20, own_region=own_region
+    )

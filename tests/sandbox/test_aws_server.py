@@ -21,6 +21,10 @@ import requests
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
 
+from airflow_provider_mwaa_dr.aws.clock import SystemClock
+from airflow_provider_mwaa_dr.aws.stores import open_state_store
+from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.config import Consistency, DRConfig
 from airflow_provider_mwaa_dr.sandbox import faults
 from airflow_provider_mwaa_dr.sandbox.mwaa_endpoint import Environment, MwaaEndpoint, Request
 
@@ -262,6 +266,114 @@ def test_without_the_strong_model_every_region_has_its_own_tables(aws: Aws, tabl
     finally:
         path.write_text(strong)
     assert aws.client("dynamodb", caller=CONTROL, region=B).list_tables()["TableNames"] == [table]
+
+
+class Copies:
+    """A table with a copy in each of two regions, which follow each other later."""
+
+    def __init__(self, aws: Aws, name: str, config: Path) -> None:
+        self.name = name
+        self._aws, self._config = aws, config
+        self.here, self.there = (aws.client("dynamodb", caller=region, region=region) for region in (A, B))
+        self.take(0)
+        for client in (self.here, self.there):
+            client.create_table(
+                TableName=name,
+                KeySchema=[{"AttributeName": "state_id", "KeyType": "HASH"}],
+                AttributeDefinitions=[{"AttributeName": "state_id", "AttributeType": "S"}],
+                BillingMode="PAY_PER_REQUEST",
+            )
+
+    def take(self, lag_s: float) -> None:
+        """Let whatever is written from now on take so long."""
+        config = json.loads(self._config.read_text())
+        self._config.write_text(json.dumps({**config, "state_model": "eventual", "lag_s": lag_s}))
+
+    def put(self, client: Any, key: str, word: str, **condition: Any) -> None:
+        """Write an item."""
+        client.put_item(TableName=self.name, Item={"state_id": {"S": key}, "word": {"S": word}}, **condition)
+
+    def word(self, client: Any, key: str) -> str | None:
+        """Return what one copy holds."""
+        item = client.get_item(TableName=self.name, Key={"state_id": {"S": key}}, ConsistentRead=True).get("Item")
+        return None if item is None else str(item["word"]["S"])
+
+    def words(self, key: str) -> tuple[str | None, str | None]:
+        """Return what both copies hold."""
+        return self.word(self.here, key), self.word(self.there, key)
+
+
+@pytest.fixture
+def copies(aws: Aws, request: pytest.FixtureRequest) -> Iterator[Copies]:
+    """The eventual state model, for one test."""
+    path = aws.home / "aws" / "config.json"
+    strong = path.read_text()
+    yield Copies(aws, request.node.name[:60], path)
+    path.write_text(strong)
+
+
+def test_what_one_region_writes_reaches_the_others_copy_later(copies: Copies) -> None:
+    """Not before its lag is over, item by item; a change and a deletion as well as a new item."""
+    copies.take(60)
+    copies.put(copies.here, "slow", "hello")
+    assert copies.words("slow") == ("hello", None)
+    copies.take(0)
+    copies.put(copies.here, "fast", "hello")
+    wait_until(lambda: copies.words("fast") == ("hello", "hello"), "the item in the other copy")
+    assert copies.words("slow") == ("hello", None)
+    copies.there.update_item(
+        TableName=copies.name,
+        Key={"state_id": {"S": "fast"}},
+        UpdateExpression="SET word = :word",
+        ExpressionAttributeValues={":word": {"S": "goodbye"}},
+    )
+    wait_until(lambda: copies.words("fast") == ("goodbye", "goodbye"), "the change in the first copy")
+    copies.here.delete_item(TableName=copies.name, Key={"state_id": {"S": "fast"}})
+    wait_until(lambda: copies.words("fast") == (None, None), "the deletion in the other copy")
+
+
+def test_a_condition_holds_in_one_copy_and_the_last_writer_wins_in_both(aws: Aws, copies: Copies) -> None:
+    """A fault between two regions holds their copies apart; lifted, the later of two writes is left, on either side."""
+    condition = {"ConditionExpression": "attribute_not_exists(state_id)"}
+    for first, last, key in ((copies.here, copies.there, "one"), (copies.there, copies.here, "other")):
+        aws.change_faults(fault_of(A, "dynamodb", "refuse", to_target=B))
+        aws.change_faults(fault_of(A, "dynamodb", "blackhole", from_caller=B))
+        copies.put(first, key, "first", **condition)
+        copies.put(last, key, "last", **condition)
+        assert set(copies.words(key)) == {"first", "last"}
+        aws.change_faults(lambda _: ())
+        wait_until(lambda key=key: copies.words(key) == ("last", "last"), "one word in both copies")  # type: ignore[misc]
+
+
+def test_the_provider_keeps_its_state_in_two_copies(aws: Aws, copies: Copies, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its store over unmodified boto3: begun once, claimed in the target's copy, read the newest from anywhere."""
+    for name, value in (
+        ("AWS_ENDPOINT_URL", f"http://127.0.0.1:{aws.ports[CONTROL]}"),
+        ("AWS_ACCESS_KEY_ID", "sandbox"),
+        ("AWS_SECRET_ACCESS_KEY", "sandbox"),
+    ):
+        monkeypatch.setenv(name, value)
+    config = DRConfig(
+        region=A, state_table=copies.name, state_table_replicas=(A, B), environments={},
+        table_consistency=Consistency.EVENTUAL,
+    )  # fmt: skip
+    clock = SystemClock()
+    store = open_state_store(config, clock=clock)
+    first = transitions.initial(A, lease_s=10, by="test", at=clock.now())
+    store.write(first, expected_version=None)
+    wait_until(lambda: store.copies() == {A: first, B: first}, "the first state in both copies")
+    aws.change_faults(fault_of(A, "dynamodb", "refuse", to_target=B))
+    aws.change_faults(fault_of(A, "dynamodb", "refuse", from_caller=B))
+    plan = transitions.Plan(
+        id="p", source=A, target=B, mode=transitions.Mode.AUTO, reason="r", by="b", owner="o", started_at=clock.now()
+    )  # fmt: skip
+    claimed = transitions.claim(first, plan, at=clock.now())
+    store.write(claimed, expected_version=1)
+    assert store.copies() == {A: first, B: claimed}
+    assert store.observe(A).state == first
+    assert open_state_store(config, clock=clock).read() == claimed
+    aws.change_faults(lambda _: ())
+    wait_until(lambda: store.copies() == {A: claimed, B: claimed}, "the claim in the source's copy")
 
 
 def test_a_region_under_a_fault_loses_its_replica_and_not_the_table(aws: Aws, table: str) -> None:

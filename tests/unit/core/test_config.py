@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.config import OPTIONS, DRConfig, OnUnreachable, parse_config
+from airflow_provider_mwaa_dr.core.config import OPTIONS, DRConfig, Eventual, OnUnreachable, parse_config
 
 
 def test_every_option_is_a_setting_and_the_other_way_round() -> None:
@@ -87,3 +87,15 @@ def test_the_nearest_replica_comes_first() -> None:
         {"region": "us-east-1", "state_table_region": "us-east-2", "state_table_replicas": "us-east-2, us-east-1"}
     )
     assert config.replicas == ("us-east-1", "us-east-2")
+
+
+def test_a_table_with_eventual_consistency_needs_a_copy_in_each_region_of_the_set() -> None:
+    """A copy that nobody reads would be one that nobody can ask."""
+    raw = {"state_table": "t", "table_consistency": "eventual", "environments": "us-east-2=a,us-east-1=b"}
+    found = parse_config({**raw, "state_table_replicas": "us-east-2,us-east-1"})
+    assert (found.eventual_mode, found.problems) == (Eventual.AVAILABLE, ())
+    assert parse_config({**raw, "eventual": "safe"}).eventual_mode is Eventual.SAFE
+    assert "no copy in us-east-1" in parse_config({**raw, "state_table_region": "us-east-2"}).problems[0]
+    alone = parse_config({"state_table": "t", "table_consistency": "eventual", "state_table_region": "us-east-2"})
+    assert "no copy but one" in alone.problems[0]
+    assert parse_config({**raw, "table_consistency": "strong"}).eventual_mode is None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.config import OPTIONS, parse_config
+from airflow_provider_mwaa_dr.core.config import OPTIONS, Eventual, parse_config
 from airflow_provider_mwaa_dr.sandbox.airflow_settings import (
     airflow_variables,
     components,
@@ -16,6 +16,7 @@ from airflow_provider_mwaa_dr.sandbox.airflow_settings import (
     process_variables,
     write_configuration,
 )
+from airflow_provider_mwaa_dr.sandbox.description import aws_config
 from airflow_provider_mwaa_dr.sandbox.home import ACTIVE, CONTROL, REGIONS, STANDBY, Blueprint, new_blueprint
 
 
@@ -100,3 +101,17 @@ def test_a_configuration_can_be_read(blueprint: Blueprint, name: str, tmp_path: 
         assert parser["core"]["execution_api_server_url"] == f"{region.airflow_url}/execution/"
     else:
         assert parser["webserver"]["web_server_host"] == "127.0.0.1"
+
+
+def test_a_home_with_a_lag_says_so_to_everybody(blueprint: Blueprint, tmp_path: Path) -> None:
+    """Airflow, the command line and the emulated AWS agree on how the regions' tables follow each other."""
+    assert aws_config(blueprint)["state_model"] == "strong"
+    assert "AIRFLOW__DR__TABLE_CONSISTENCY" not in airflow_variables(blueprint, tmp_path, region=None)
+    eventual = replace(blueprint, lag_s=2.5)
+    assert (aws_config(eventual)["state_model"], aws_config(eventual)["lag_s"]) == ("eventual", 2.5)
+    for region in (*eventual.regions.values(), None):
+        variables = airflow_variables(eventual, tmp_path, region=region)
+        assert variables["AIRFLOW__DR__TABLE_CONSISTENCY"] == "eventual"
+    driver = driver_variables(eventual)
+    config = parse_config({option.name: driver.get(f"DR_{option.name.upper()}") for option in OPTIONS})
+    assert (config.eventual_mode, config.problems) == (Eventual.AVAILABLE, ())

@@ -207,3 +207,12 @@ def test_the_screen_lists_what_was_lost(passed: Report) -> None:
     assert text.startswith("Drill planned: PASS")
     assert "2  runs lost" in text
     assert "lost: drill_orders interval 12:00:30" in text
+
+
+def test_what_a_region_did_on_its_own_may_have_run_elsewhere() -> None:
+    """Cut off with its own copy of the table it goes on, and nobody can know; before and after that, there is none."""
+    lines = [_line(number) for number in range(6)] + [_line(4, region="us-east-1", late_s=3)]
+    alone = ("us-east-1", START + timedelta(seconds=40), START + timedelta(seconds=60))
+    assert "cut off with its own copy" in counted(lines, alone=[alone]).repeated[f"drill_orders {_line(4).run_id}"]
+    earlier = ("us-east-1", START, START + timedelta(seconds=40))
+    assert set(counted(lines, alone=[earlier]).repeated.values()) == {""}

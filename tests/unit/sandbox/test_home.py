@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_mwaa_dr.exceptions import ConfigError, RefusedError
+from airflow_provider_mwaa_dr.sandbox import process
 from airflow_provider_mwaa_dr.sandbox.home import CONTROL, REGIONS, Blueprint, Home, free_ports, is_free, new_blueprint
 from airflow_provider_mwaa_dr.sandbox.process import Session
+from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
 
 
 def _blueprint() -> Blueprint:
@@ -114,3 +116,30 @@ def test_processes_are_remembered_until_they_are_forgotten(tmp_path: Path) -> No
     home.forget("us-east-2")
     home.forget("us-east-1")
     assert home.sessions() == {"aws": {"aws-server": server}}
+
+
+def test_the_state_model_of_a_home_changes_while_nothing_runs(tmp_path: Path) -> None:
+    """What runs keeps the tables that it began with."""
+    sandbox = Sandbox(tmp_path / "home")
+    sandbox.home.make(_blueprint())
+    eventual = sandbox._with_model(sandbox.home.blueprint(), 2.0)
+    assert sandbox.home.blueprint() == eventual
+    session = process.start(["/bin/sleep", "60"], environment={}, log=tmp_path / "log")
+    try:
+        sandbox.home.remember("aws", "aws-server", session)
+        assert sandbox._with_model(eventual, 2.0) == eventual
+        with pytest.raises(RefusedError, match="runs with the eventual state model and a lag of 2 s, not with the st"):
+            sandbox._with_model(eventual, None)
+    finally:
+        process.end([session], grace_s=0)
+    assert sandbox._with_model(eventual, None).state_model == "strong"
+
+
+def test_a_state_model_or_a_lag_that_is_none_is_refused(tmp_path: Path) -> None:
+    """Before anything is made."""
+    sandbox = Sandbox(tmp_path / "home")
+    with pytest.raises(ConfigError, match="no state model weak"):
+        sandbox.up(state_model="weak")
+    with pytest.raises(ConfigError, match="A lag of -1 s"):
+        sandbox.up(state_model="eventual", lag_s=-1)
+    assert not sandbox.home.path.exists()

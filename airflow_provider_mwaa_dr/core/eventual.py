@@ -1,0 +1,309 @@
+"""
+One state store made of several: a table whose copies follow each other later, and where the last writer wins.
+
+A condition holds only against the copy that it was sent to. So each kind of item is written in one place: the state,
+sets and records in the copy of the region that a plan activates, after every copy that answers has been read; what
+belongs to a region, in that region's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import TypeVar
+
+from airflow_provider_mwaa_dr.core.config import Eventual
+from airflow_provider_mwaa_dr.core.ports import (
+    AgentStatus,
+    Clock,
+    DagSet,
+    FailoverRecord,
+    Observation,
+    Registration,
+    StateStore,
+)
+from airflow_provider_mwaa_dr.core.state import DRState
+from airflow_provider_mwaa_dr.exceptions import (
+    StaleStateError,
+    StateError,
+    StateNotFoundError,
+    StateUnreachableError,
+)
+
+T = TypeVar("T")
+
+AVOID_S = 5.0
+"""How long a copy that failed is left out, where it is not asked for by name."""
+_OUTCOMES = ("open", "aborted", "completed")
+
+
+class EventualStateStore:
+    """
+    The :class:`~airflow_provider_mwaa_dr.core.ports.StateStore` over the copies of one table.
+
+    Whoever decides for the whole set (``read``) is given the newest state of all copies that answer. A region's view
+    (``observe``) is that of its own copy (:attr:`Eventual.AVAILABLE`), or the newest of all of them, every one of which
+    has to answer (:attr:`Eventual.SAFE`). Two copies that hold different states of the same version count as no answer:
+    replication settles that within seconds, and until then nobody can know which one stays.
+
+    :param copies: a store for each copy, by its region, nearest first.
+    """
+
+    def __init__(self, copies: Mapping[str, StateStore], *, mode: Eventual, clock: Clock) -> None:
+        self._copies = dict(copies)
+        self._mode = mode
+        self._clock = clock
+        self._failures: dict[str, tuple[float, StateError]] = {}
+        # Where the plan that was read or written last belongs, and each region's reconciled epoch.
+        self._home = next(iter(self._copies))
+        self._reconciled: dict[str, int | None] = {}
+
+    # The state.
+
+    def observe(self, region: str) -> Observation:
+        """Return state and *region*'s reconciled epoch, by its own copy or by all; see the class."""
+        own = region if region in self._copies else next(iter(self._copies))
+        if self._mode is Eventual.SAFE:
+            found = self._from_all(lambda copy: copy.observe(region))
+            if why := self._unread(found):
+                raise StateUnreachableError(
+                    f"Not every copy of the state table was read: {why}.",
+                    advice="With [dr] eventual = safe a region runs only while all copies can be read.",
+                )
+            state = _newest({name: each.state for name, each in found.items()})
+            return Observation(state=state, reconciled_epoch=found[own].reconciled_epoch)
+        name, observed = self._from_first(lambda copy: copy.observe(region), first=own)
+        if name == own:
+            self._reconciled[region] = observed.reconciled_epoch
+            return observed
+        # What this region has settled may not have got there yet; settled again, its runs would be closed.
+        epochs = [epoch for epoch in (self._reconciled.get(region), observed.reconciled_epoch) if epoch is not None]
+        return Observation(state=observed.state, reconciled_epoch=max(epochs, default=None))
+
+    def read(self) -> DRState:
+        """Return the newest state of all copies that answer. :raises StateNotFoundError: they all do, and none has."""
+        found = self._states(avoid=True)
+        state = _newest(found)
+        if state is None:
+            self._refuse_unread(found)
+            raise StateNotFoundError(
+                "No copy of the state table has a state item.", advice="Run mwaa-dr init --active REGION."
+            )
+        self._home = self._home_of(state)
+        return state
+
+    def copies(self) -> Mapping[str, DRState | None]:
+        """Return the state that each copy holds, of those that answer."""
+        return self._states(avoid=False)
+
+    def write(self, state: DRState, *, expected_version: int | None) -> None:
+        """
+        Write *state* into the copy of the region that it activates, if no copy that answers holds a newer one.
+
+        The first state of all is written only once every copy was seen to hold none.
+
+        :raises StaleStateError: the newest version is not *expected_version*.
+        :raises StateUnreachableError: the copy did not answer; nothing was written to any other.
+        """
+        found = self._states(avoid=False)
+        newest = _newest(found)
+        is_newer = newest is not None and newest.epoch > state.epoch  # two branches, written while copies were apart
+        if is_newer or (None if newest is None else newest.version) != expected_version:
+            raise StaleStateError(expected_version, newest)
+        if newest is None:
+            self._refuse_unread(found)
+        home = self._home_of(state)
+        if home not in found:
+            raise StateUnreachableError(
+                "Nothing was written: the state goes only to the copy of the region being activated, and that cannot "
+                f"be read: {self._unread(set(self._copies) - {home})}.",
+                advice=f"Check the table's status in {home}, then try again.",
+            )
+        held = found[home]
+        try:
+            self._copies[home].write(state, expected_version=None if held is None else held.version)
+        except StaleStateError as error:
+            raise StaleStateError(expected_version, error.found) from error
+        self._home = home
+
+    def _states(self, *, avoid: bool) -> dict[str, DRState | None]:
+        return self._from_all(_state_of, avoid=avoid)
+
+    def _home_of(self, state: DRState) -> str:
+        """Return the copy that *state* belongs into; a region without one uses the nearest that others use, too."""
+        region = state.plan.target if state.plan is not None else state.active_region
+        return region if region in self._copies else min(self._copies)
+
+    def _unread(self, found: Collection[str]) -> str:
+        """Return the copies that are not among *found*, each with the reason; empty when there are none."""
+        missing = (name for name in self._copies if name not in found)
+        return "; ".join(f"{name}: {self._why(name).message.rstrip('.')}" for name in missing)
+
+    def _refuse_unread(self, found: Collection[str]) -> None:
+        if why := self._unread(found):
+            raise StateUnreachableError(
+                f"Whether the state table has a state item is not known: {why}.",
+                advice="Try again once every copy of the table can be read.",
+            )
+
+    # What belongs to a region.
+
+    def register(self, registration: Registration) -> None:
+        """Name an environment of the set, in its region's copy."""
+        self._from_first(lambda copy: copy.register(registration), first=registration.region)
+
+    def registrations(self, regions: Collection[str] = ()) -> Mapping[str, Registration]:
+        """Return the named environments by region, each as its own region's copy has it, if that answers."""
+        found = self._from_all(lambda copy: copy.registrations(regions), avoid=True)
+        merged = {region: one for each in found.values() for region, one in each.items()}
+        own = {region: found[region][region] for region in merged if region in found.get(region, {})}
+        return dict(sorted({**merged, **own}.items()))
+
+    def put_agent(self, status: AgentStatus) -> None:
+        """Write a heartbeat into the region's copy."""
+        self._from_first(lambda copy: copy.put_agent(status), first=status.region)
+        if status.reconciled_epoch is not None:
+            self._reconciled[status.region] = status.reconciled_epoch
+
+    def agents(self, region: str) -> Sequence[AgentStatus]:
+        """Return the last heartbeats, from the region's own copy if it answers."""
+        return self._from_first(lambda copy: copy.agents(region), first=region)[1]
+
+    def forget_agent(self, region: str, job: str) -> None:
+        """Drop the heartbeat of a scheduler that is gone for good."""
+        self._from_first(lambda copy: copy.forget_agent(region, job), first=region)
+
+    def put_fence(self, region: str, at: datetime) -> None:
+        """Note that a worker of *region* loaded the fence."""
+        self._from_first(lambda copy: copy.put_fence(region, at), first=region)
+
+    def fence(self, region: str) -> datetime | None:
+        """Return when a worker of *region* last noted its fence."""
+        return self._from_first(lambda copy: copy.fence(region), first=region)[1]
+
+    def put_snapshot(self, dag_set: DagSet) -> None:
+        """Replace a region's snapshot, in its own copy."""
+        self._from_first(lambda copy: copy.put_snapshot(dag_set), first=dag_set.region)
+
+    def get_snapshot(self, region: str) -> DagSet | None:
+        """Return a region's last snapshot, from its own copy if that has one and answers."""
+        return self._first_that_has(lambda copy: copy.get_snapshot(region), first=region)
+
+    # What belongs to a plan.
+
+    def put_set(self, dag_set: DagSet) -> DagSet:
+        """Record a set where the plan is; one that any copy has is returned."""
+        known = self.get_set(dag_set.id)
+        if known is not None:
+            return known
+        return self._from_first(lambda copy: copy.put_set(dag_set), first=self._home)[1]
+
+    def get_set(self, set_id: str) -> DagSet | None:
+        """Return a recorded set, from whichever copy has it."""
+        return self._first_that_has(lambda copy: copy.get_set(set_id), first=self._home)
+
+    def put_record(self, record: FailoverRecord) -> None:
+        """Write what a failover has done so far, unless a copy knows that it has gone further."""
+        known = self.get_record(record.id)
+        if known is None or _OUTCOMES.index(record.outcome) >= _OUTCOMES.index(known.outcome):
+            self._from_first(lambda copy: copy.put_record(record), first=self._home)
+
+    def get_record(self, record_id: str) -> FailoverRecord | None:
+        """Return one record, as the copy has it that knows most."""
+        found = self._from_all(lambda copy: copy.get_record(record_id), avoid=True)
+        return max((record for record in found.values() if record is not None), key=_progress, default=None)
+
+    def records(self) -> Sequence[FailoverRecord]:
+        """Return all records, newest first, each as the copy has it that knows most."""
+        merged: dict[str, FailoverRecord] = {}
+        for records in self._from_all(lambda copy: copy.records(), avoid=True).values():
+            for record in records:
+                merged[record.id] = max(merged.get(record.id, record), record, key=_progress)
+        return sorted(merged.values(), key=lambda record: (record.started_at, record.id), reverse=True)
+
+    # Requests.
+
+    def _from_all(self, call: Callable[[StateStore], T], *, avoid: bool = False) -> dict[str, T]:
+        """
+        Return what *call* returns from each copy that answers, nearest first.
+
+        :param avoid: leave those out that failed a moment ago, if others answer.
+        :raises StateError: none answers.
+        """
+        answers: dict[str, T] = {}
+        names = list(self._copies)
+        usual = [name for name in names if not (avoid and self._failed_lately(name))]
+        for batch in (usual, [name for name in names if name not in usual]):
+            if answers:
+                break
+            for name in batch:
+                with suppress(StateError):
+                    answers[name] = self._ask(name, call)
+        if not answers:
+            raise self._failure()
+        return answers
+
+    def _from_first(self, call: Callable[[StateStore], T], *, first: str) -> tuple[str, T]:
+        """Return what *call* returns, and from where: *first*, else the nearest; those that failed lately come last."""
+        order = sorted(self._copies, key=lambda name: (self._failed_lately(name), name != first))
+        for name in order:
+            with suppress(StateError):
+                return name, self._ask(name, call)
+        raise self._failure()
+
+    def _first_that_has(self, call: Callable[[StateStore], T | None], *, first: str) -> T | None:
+        name, found = self._from_first(call, first=first)
+        if found is not None:
+            return found
+        others = self._from_all(call, avoid=True)
+        return next((found for other, found in others.items() if other != name and found is not None), None)
+
+    def _ask(self, name: str, call: Callable[[StateStore], T]) -> T:
+        try:
+            answer = call(self._copies[name])
+        except StateError as error:
+            self._failures[name] = self._clock.monotonic(), error
+            raise
+        self._failures.pop(name, None)
+        return answer
+
+    def _failed_lately(self, name: str) -> bool:
+        return name in self._failures and self._clock.monotonic() < self._failures[name][0] + AVOID_S
+
+    def _why(self, name: str) -> StateError:
+        # Another thread may have reached the copy in between.
+        failed = self._failures.get(name)
+        return failed[1] if failed is not None else StateUnreachableError("It did not answer.", advice="Try again.")
+
+    def _failure(self) -> StateError:
+        """Return why no copy answers; that one of them may do so later weighs most."""
+        errors = [self._why(name) for name in self._copies]
+        return next((error for error in errors if isinstance(error, StateUnreachableError)), errors[0])
+
+
+def _state_of(copy: StateStore) -> DRState | None:
+    try:
+        return copy.read()
+    except StateNotFoundError:
+        return None
+
+
+def _newest(states: Mapping[str, DRState | None]) -> DRState | None:
+    """Return the newest state. :raises StateUnreachableError: two copies contradict each other."""
+    newest: DRState | None = None
+    for state in states.values():
+        if state is None:
+            continue
+        if newest is None or state.is_newer_than(newest):
+            newest = state
+        elif state != newest and not newest.is_newer_than(state):
+            raise StateUnreachableError(
+                f"The copies of the state table contradict each other (epoch {state.epoch}, version {state.version}).",
+                advice="Two callers wrote at once; replication settles it within seconds. Try again.",
+            )
+    return newest
+
+
+def _progress(record: FailoverRecord) -> tuple[int, int]:
+    return _OUTCOMES.index(record.outcome), len(record.steps)

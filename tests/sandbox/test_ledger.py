@@ -36,7 +36,7 @@ pytestmark = pytest.mark.sandbox
 
 ALL = [Shape(version=version, name=f"ledger-{version}", ledger=True) for version in ("3.3.1", "3.0.6", "2.10.3")]
 EVERY = timedelta(seconds=5)
-INTERVALS = ("led_cron",)
+INTERVALS = ("led_cron", "led_past")
 """DAGs of which every interval is due."""
 SOURCE = '''
 """Intervals that are due every five seconds from START on, and runs that people start."""

@@ -751,13 +751,17 @@ class FailoverEngine:
                 )
                 if known and adopted:
                     break
+                awaited = [
+                    *((f"its schedulers to know epoch {state.epoch}",) if not known else ()),
+                    *(("its agent to prepare its database",) if not adopted else ()),
+                ]
                 if self._clock.monotonic() >= deadline:
                     raise FailoverError(
-                        f"{plan.target} is promoted (epoch {state.epoch}), but its agents have not prepared it within "
-                        f"{self._timing.adopt_s:g} s (all schedulers know the epoch: {known}; adopted: {adopted}).",
+                        f"{plan.target} is promoted (epoch {state.epoch}), but not ready within "
+                        f"{self._timing.adopt_s:g} s; still to come: {' and '.join(awaited)}.",
                         advice=f"Look at the scheduler logs of {plan.target}.",
                     )
-                self._progress(f"schedulers know epoch {state.epoch}: {known}; database prepared: {adopted}")
+                self._progress(f"waiting in {plan.target} for {' and '.join(awaited)}")
                 self._wait(plan.id, self._timing.poll_s)
             self._write(plan.id, Phase.PROMOTING, lambda row: transitions.resume(row, at=self._clock.now()))
             self._done(f"all schedulers of {plan.target} know epoch {state.epoch}")

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.sandbox
 # The lease is not what ends the wait here.
 TWO = Shape(version="3.3.1", name="two-3.3.1", schedulers=2, dr=(("lease_s", "120"),))
 SECOND = "scheduler-2"
-WAITS = {"drain": "to acknowledge version", "adopt": "schedulers know epoch"}
+WAITS = {"drain": "to acknowledge version", "adopt": "its schedulers to know epoch"}
 
 
 @pytest.fixture

@@ -33,11 +33,13 @@ $(AIRFLOWS:%=airflow-%): airflow-%: setup
 
 test: check $(AIRFLOWS:%=airflow-%) ## all tests: check, simulation, each Airflow, real schedulers
 	$(BIN)/python -m pytest tests/simulation -q
+	$(BIN)/python -m tests.simulation --histories 8000
 	$(BIN)/python -m pytest tests/sandbox -q -m "not soak" --durations 15
 
-HISTORIES := 20000
-simulate: setup ## many more histories of the simulation (HISTORIES=20000)
-	DR_SIMULATIONS=$(HISTORIES) $(BIN)/python -m pytest tests/simulation -q
+HISTORIES := 1000000
+FIRST := 0
+simulate: setup ## simulated histories of two regions, hours of them (HISTORIES=1000000, from seed FIRST=0 on)
+	@$(BIN)/python -m tests.simulation --histories $(HISTORIES) --first $(FIRST)
 
 soak: setup ## what takes longer than the test suite may
 	$(BIN)/python -m pytest tests -q -m soak --durations 15

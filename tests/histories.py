@@ -81,6 +81,7 @@ class Scheduler:
         self.callers: list[Caller] = []
         self._back = threading.Semaphore(0)
         self._is_ending = False
+        self._until = 0.0
         self._current: Caller | None = None
 
     @property
@@ -108,10 +109,21 @@ class Scheduler:
         return caller
 
     def hand_over(self, seconds: float = 0.0) -> None:
-        """Called by a caller: let others go first, for at least *seconds* of the clock."""
+        """
+        Called by a caller: let others go first, for at least *seconds* of the clock.
+
+        Whoever hands over moves the clock itself, and wakes whoever is next: threads take their turns only where there
+        is another one to take it.
+        """
+        if self._is_ending:
+            raise KilledError
         caller = self.current
         caller.wake_at = self.clock.monotonic() + seconds
-        self._back.release()
+        follower = self._next()
+        if follower is caller:
+            return
+        assert follower is not None  # the caller itself is still to go on
+        follower.baton.release()
         caller.baton.acquire()
         if self._is_ending:
             raise KilledError
@@ -129,18 +141,23 @@ class Scheduler:
             self.hand_over(0.0)
 
     def run_until_idle(self) -> None:
-        until = self.clock.monotonic() + PATIENCE_S
+        self._until = self.clock.monotonic() + PATIENCE_S
+        while (caller := self._next()) is not None:
+            caller.baton.release()
+            self._back.acquire()
+
+    def _next(self) -> Caller | None:
+        """Return who moves next, having moved the clock as far as that takes; None when all are done."""
         while waiting := [caller for caller in self.callers if not caller.is_done]:
             now = self.clock.monotonic()
-            if now > until:
+            if now > self._until:
                 raise AssertionError(f"stuck: {', '.join(caller.name for caller in waiting)}")
             ready = [caller for caller in waiting if caller.wake_at <= now]
-            if not ready:
-                self.clock.advance(min(caller.wake_at for caller in waiting) - now)
-                continue
-            self._current = self.rng.choice(ready)
-            self._current.baton.release()
-            self._back.acquire()
+            if ready:
+                self._current = self.rng.choice(ready)
+                return self._current
+            self.clock.advance(min(caller.wake_at for caller in waiting) - now)
+        return None
 
     def end(self) -> None:
         self._is_ending = True
@@ -151,14 +168,21 @@ class Scheduler:
 
 
 class CallersClock:
-    """The clock as an engine has it: sleeping lets others move."""
+    """
+    The clock as an engine has it: sleeping lets others move.
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self.monotonic, self.now = world.clock.monotonic, world.clock.now
+    :param rate: seconds that it counts in a second.
+    """
+
+    def __init__(self, world: World, rate: float = 1.0) -> None:
+        self._world, self._rate = world, rate
+        self.now = world.clock.now
+
+    def monotonic(self) -> float:
+        return self._world.clock.monotonic() * self._rate
 
     def sleep(self, seconds: float) -> None:
-        self._world.scheduler.hand_over(seconds)
+        self._world.scheduler.hand_over(seconds / self._rate)
 
 
 class CallersStore:
@@ -212,8 +236,11 @@ class CallersEnvironment:
         left: list[str] = []
         self._world.check_act(self.region, "pause" if paused else "unpause")
         for dag_id in sorted(dag_ids):
+            plan = self._world.state.plan
             try:
                 changed += self._call("set_paused", [dag_id], paused=paused)
+                if paused and (now := self._world.state.plan) != plan and (not now or not plan or now.id != plan.id):
+                    self._world.paused_late(self.region, dag_id)
             except IncompleteError as error:
                 left += error.left
             if on_progress is not None:
@@ -383,11 +410,13 @@ class Region:
 class World:
     """Three regions, a table, and everything that is checked while a history goes on."""
 
+    timing = TIMING
+
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.clock = ManualClock()
         self.scheduler = Scheduler(self.rng, self.clock)
-        self.store = InMemoryStateStore(transitions.initial(A, lease_s=LEASE_S, by="init", at=self.clock.now()))
+        self.store = self.make_table(transitions.initial(A, lease_s=LEASE_S, by="init", at=self.clock.now()))
         self.load, self.long_runs = self.rng.choice([0.05, 0.3]), self.rng.choice([0, 0, 0.02])
         self.regions: dict[str, Any] = {}
         self.newest_epoch_started = 0
@@ -400,6 +429,13 @@ class World:
         self.make_regions()
         self._tick()
         self.clock.advance(3)
+
+    def make_table(self, state: DRState) -> InMemoryStateStore:
+        """Return the state table: one that all see alike. The place for one with copies that lag behind."""
+        return InMemoryStateStore(state)
+
+    def paused_late(self, region: str, dag_id: str) -> None:
+        """A call has arrived after its plan had ended, as one may whose engine was suspended: nobody can tell."""
 
     def make_regions(self) -> None:
         """Fill ``regions``."""
@@ -419,7 +455,9 @@ class World:
         assert self.store.state is not None
         return self.store.state
 
-    def call(self, target: str, *, after_s: float = 0.0, faulty: bool = True, **changes: Any) -> Caller:
+    def call(
+        self, target: str, *, after_s: float = 0.0, faulty: bool = True, clock_rate: float = 1.0, **changes: Any
+    ) -> Caller:
         """Let somebody call a failover to *target*."""
         self.engines += 1
         name = f"engine-{self.engines}"
@@ -427,9 +465,19 @@ class World:
             region: CallersEnvironment(self, found.environment) for region, found in self.regions.items()
         }
         request = replace(FailoverRequest(target=target, reason="test", by=name), **changes)
-        engine = FailoverEngine(CallersStore(self), environments, CallersClock(self), TIMING, name)
+        engine = FailoverEngine(
+            CallersStore(self),
+            environments,
+            CallersClock(self, clock_rate),
+            self.timing,
+            name,
+            new_token=self._new_token,
+        )
         caller = Caller(name, lambda: engine.run(request), faulty=faulty, wake_at=self.clock.monotonic() + after_s)
         return self.scheduler.start(caller)
+
+    def _new_token(self) -> str:
+        return f"{self.rng.getrandbits(24):06x}"
 
     # -- what must hold at every moment ---------------------------------------------------------------------------
 

@@ -239,6 +239,10 @@ class Bookkeeper:
         replica = self._others.get(region)
         return replica is not None and replica.final == plan_id
 
+    def read_anew(self) -> None:
+        """Forget what this process knows of its own region's part: another one has written it meanwhile, perhaps."""
+        self._own = None
+
     def _load(self) -> Replica:
         if self._own is None:
             own = self._runs.picture(self._region)
@@ -266,6 +270,10 @@ class Bookkeeper:
         if own.epoch != epoch:
             newest = self._db.newest_run()
             self._append(epoch, first_id=newest, newest_id=newest, settled=epoch)
+
+    def has_begun(self, epoch: int) -> bool:
+        """Whether the region has said so: what is open there by now is its own, or was taken over under this epoch."""
+        return self._load().epoch == epoch
 
     def settled(self, epoch: int) -> None:
         """Say that everything has been told that this region had begun before *epoch*."""
@@ -391,7 +399,8 @@ class Bookkeeper:
         elif row.id <= own.first_id:
             return None  # born under another epoch, and not open since: nobody waits for it
         status = RunStatus.SUCCESS if row.state == "success" else RunStatus.FAILED
-        if f"{row.dag_id} {row.run_id}" in stopped:
+        # One that succeeded was not stopped after all: it ended first, or whoever was to stop it did not come to it.
+        if status is RunStatus.FAILED and f"{row.dag_id} {row.run_id}" in stopped:
             status = RunStatus.INTERRUPTED
         return replace(_to_run(row, status, epoch=epoch), taken_at=taken_at)
 

@@ -202,6 +202,7 @@ class FailoverEngine:
         *,
         exempt_dags: Collection[str] = frozenset(),
         eventual: bool = False,
+        new_token: Callable[[], str] = lambda: uuid.uuid4().hex[:6],
     ) -> None:
         self._store = store
         self._eventual = eventual
@@ -211,6 +212,7 @@ class FailoverEngine:
         self._owner = owner
         self._on_step = on_step
         self._exempt_dags = frozenset(exempt_dags)
+        self._new_token = new_token
         self._last_write = clock.monotonic()
         self._insists = False
         self._record: FailoverRecord | None = None
@@ -357,7 +359,7 @@ class FailoverEngine:
     def _new_plan(self, state: DRState, request: FailoverRequest) -> Plan:
         at = self._clock.now()
         return Plan(
-            id=f"{at:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}",
+            id=f"{at:%Y%m%dT%H%M%SZ}-{self._new_token()}",
             source=state.active_region,
             target=request.target,
             mode=request.mode,
@@ -623,7 +625,8 @@ class FailoverEngine:
     def _final_mark(self, plan: Plan) -> None:
         """Have the source's ledger say its last: what ended is told, and the target will not run it again."""
         with self._timed("ledger"):
-            if all(agent.ledger_lag_s is None for agent in self._agents(plan.source)):
+            # One that has just been started has told nothing yet, and will.
+            if not any(agent.has_ledger or agent.ledger_lag_s is not None for agent in self._agents(plan.source)):
                 self._done(f"{plan.source} keeps no ledger: runs are not taken over")
                 return
             self._write(plan.id, Phase.DRAINING, lambda row: transitions.drained(row, at=self._clock.now()))

@@ -317,6 +317,14 @@ def set_active_region(state: DRState, region: str, *, reason: str, by: str, at: 
     )
 
 
+def promoted_plan(state: DRState) -> Plan | None:
+    """Return the plan that has made the region active, unless it has ended; also under one that supersedes it."""
+    phase, plan = state.phase, state.plan
+    while plan is not None and phase is Phase.DRAINING:
+        phase, plan = plan.replaced if plan.replaced is not None else (Phase.STEADY, None)
+    return plan
+
+
 def _open_plan(state: DRState) -> Plan:
     if state.plan is None or state.phase is Phase.STEADY:
         raise WrongPhaseError(f"No plan is open: the state is {state.phase.value} at version {state.version}.")

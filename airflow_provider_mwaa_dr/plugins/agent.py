@@ -22,7 +22,7 @@ from airflow_provider_mwaa_dr.core.failover import Timing
 from airflow_provider_mwaa_dr.core.finishing import PlanFinisher
 from airflow_provider_mwaa_dr.core.gate import Role, View, role_of
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, DagSet, RunsStore, StateStore
-from airflow_provider_mwaa_dr.core.state import DRState, Phase
+from airflow_provider_mwaa_dr.core.state import DRState, Phase, promoted_plan
 from airflow_provider_mwaa_dr.exceptions import StaleLedgerError, StateError, StateUnreachableError
 
 log = logging.getLogger(__name__)
@@ -122,6 +122,7 @@ class AgentLoop:
         self._finisher: PlanFinisher | None = None
         self._books = Bookkeeper(runs, db, clock, region=config.region, peers=self._peers) if runs is not None else None
         self._ledger_error: str | None = None
+        self._led_at: float | None = None
         self._known_peers: tuple[str, ...] = ()
         self._peers_due_at = 0.0
         self._final_awaited_until: tuple[str, float] | None = None
@@ -212,6 +213,7 @@ class AgentLoop:
         reconciled = view.reconciled_epoch if view is not None else None
         has_settled = False
         if state is not None and self._leads(schedulers):
+            self._take_the_lead()
             has_settled = self._reconcile(state, reconciled)
             if has_settled:
                 reconciled = state.epoch
@@ -224,6 +226,9 @@ class AgentLoop:
             else:
                 self._finish(state)
             self._forget(schedulers)
+        elif state is not None:
+            # Another one leads by now: what stood in this one's way is not its to say any more.
+            self._leftovers, self._ledger_error, self._led_at = 0, None, None
         self._check(state)
         acknowledged = self._acknowledged
         self._acknowledge()
@@ -234,6 +239,14 @@ class AgentLoop:
     def _leads(self, schedulers: tuple[str, ...]) -> bool:
         """Whether this is the region's oldest live scheduler. A double for a moment is harmless: all is repeatable."""
         return bool(schedulers) and schedulers[0] == self._db.job_id
+
+    def _take_the_lead(self) -> None:
+        """Read the region's part of the ledger anew after a pause: another agent may have written it meanwhile."""
+        now = self._clock.monotonic()
+        is_sure = self._led_at is not None and now - self._led_at <= 3 * self._config.refresh_s
+        if self._books is not None and not is_sure:
+            self._books.read_anew()
+        self._led_at = now
 
     def _reconcile(self, state: DRState, known: int | None) -> bool:
         """
@@ -254,13 +267,15 @@ class AgentLoop:
         if is_active and known is None and not is_promoting:
             log.info("%s is active (epoch %d): its open runs count as that epoch's.", self._region, state.epoch)
             return True
-        self._publish_interrupted(state, known)
-        if is_promoting or (not is_active and known is not None):
-            self._pause_all(state)
-        self._close_runs(state, known)
-        if self._leftovers:
-            # Locked by the scheduler at this moment; the next turn takes them.
-            return False
+        # An agent that was ended while it took the role up has closed what there was, and queued what it took over.
+        if not (is_active and self._with_ledger(lambda books: books.has_begun(state.epoch), False)):
+            self._publish_interrupted(state, known)
+            if is_promoting or (not is_active and known is not None):
+                self._pause_all(state)
+            self._close_runs(state, known)
+            if self._leftovers:
+                # Locked by the scheduler at this moment; the next turn takes them.
+                return False
         if is_active and not self._take_up(state):
             return False
         if is_active:
@@ -326,13 +341,14 @@ class AgentLoop:
             books.begin(state.epoch)
             books.forget_closed()
             books.settle()
-            return not books.resume(epoch=state.epoch)
+            # On its way to lose the role again it would only take over what it could not begin.
+            return state.phase is Phase.DRAINING or not books.resume(epoch=state.epoch)
 
         return self._with_ledger(take_up, True)
 
     def _awaits_final(self, books: Bookkeeper, state: DRState) -> bool:
         """Whether the source's last word before it gave the role up is on its way; for some seconds at most."""
-        plan = state.plan
+        plan = promoted_plan(state)
         if plan is None or plan.is_forced or not plan.drained or books.epoch_of(plan.source) != state.epoch - 1:
             return False
         if books.has_read_final(plan.source, plan.id):
@@ -392,15 +408,29 @@ class AgentLoop:
         else:
             note = f"closed: {self._region} is standby, {state.active_region} is active (epoch {state.epoch})"
         newest = self._db.newest_run()
-        # Asked for after the last look at which this was a standby, a run may come from somebody who knew already that
-        # the role has come: it is looked at again, or goes on. Runs of a role that is gone are told, and go on there.
-        is_standbys = known == state.epoch or state.active_region == self._region
-        spared_since = self._standby_as_of if is_standbys else None
+        spared_since = self._spared_since(state, known)
         closed = self._db.close_runs(note, queued_for_s=queued_for_s, spared_since=spared_since)
         self._leftovers = self._db.open_runs(up_to=newest, spared_since=spared_since)
         if closed:
             self._closed += closed
             log.info("Closed %d open runs of %s: %s", closed, self._region, note)
+
+    def _spared_since(self, state: DRState, known: int | None) -> datetime | None:
+        """
+        Return since when a run may have been asked for by somebody who knew already that the role has come here.
+
+        After the last look at which this was a standby: such a run is looked at again, or goes on. None: of no run;
+        those of a role that is gone are told, and go on elsewhere.
+        """
+        if known == state.epoch or (state.active_region == self._region and self._standby_as_of is not None):
+            return self._standby_as_of
+        if state.active_region != self._region or known is None:
+            return None
+        # Started after the role had come: what the agents before have said is all there is.
+        if self._with_ledger(lambda books: books.has_begun(known), True):
+            return None
+        beats = [agent.at for agent in self._store.agents(self._region) if agent.reconciled_epoch == known]
+        return max(beats) - timedelta(seconds=self._config.refresh_s) if beats else None
 
     def _take_snapshot(self, state: DRState) -> None:
         """Keep the list of unpaused DAGs: list, read the state again, keep it only if nothing moved meanwhile."""
@@ -481,6 +511,7 @@ class AgentLoop:
                 problems=self._config.problems,
                 ledger_lag_s=self._books.lag_s if self._books is not None else None,
                 ledger_error=self._ledger_error,
+                has_ledger=self._books is not None,
                 final=self._books.final if self._books is not None else None,
                 waiting=self._books.waiting if self._books is not None else (),
             )

@@ -1,304 +1,434 @@
 """
 An Airflow in memory: its metadata database, what its schedulers and workers do with it, and its REST API.
 
-Only what the provider meets: intervals with and without catchup, manual runs with a conf, two tasks a run, one after
-the other, cleared runs, tasks that are killed seconds after their run was closed. What the provider does comes in as it
-does in the real one: the gate before a run starts, the fence before a task does, the agent beside each scheduler.
+Only what the provider meets: intervals with and without catchup, runs that wait for the one before (depends_on_past),
+runs that an asset starts, manual runs with a conf, tasks that wait in the triggerer, runs that fail, cleared runs,
+tasks that are killed seconds after their run was closed. What the provider does comes in as it does in the real one:
+the gate before a run starts, the fence before a task does, the agent beside each scheduler.
+
+Everything that happens each second looks only at what is open: a history has thousands of these seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from functools import cache
 from typing import Any
 
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
-from airflow_provider_mwaa_dr.core.gate import Action, Layer
-from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunKey, TaskState
+from airflow_provider_mwaa_dr.core.gate import Action
+from airflow_provider_mwaa_dr.core.ledger import SCHEDULED, LedgerRun, RunKey, TaskState
 from airflow_provider_mwaa_dr.core.ports import DagInfo, EnvironmentStatus, RunInfo
 from airflow_provider_mwaa_dr.exceptions import MwaaUnreachableError
 
+START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 KILL_AFTER_S = 4
 """A task whose run was closed works on until its next heartbeat."""
 TASKS = 2
+ASSET_TRIGGERED = "asset_triggered"
 
-Decide = Callable[[Layer], Action]
+Gate = Callable[["Run"], Action]
+Fence = Callable[[bool], tuple[Action, int]]
+"""What a task may do, and under which epoch; asked also for one that comes back from the triggerer (True)."""
+
+
+@cache
+def to_date(at: float) -> datetime:
+    """Return the moment so many seconds after the beginning, as the metadata database stores it."""
+    return START + timedelta(seconds=at)
+
+
+def to_seconds(at: datetime) -> float:
+    """Return how many seconds after the beginning a moment is."""
+    return round((at - START).total_seconds(), 6)
 
 
 @dataclass(frozen=True)
 class SimulatedDag:
-    """A DAG as both regions have it."""
+    """
+    A DAG as both regions have it.
+
+    :param every_s: between two intervals; None for one without a schedule of time.
+    :param waits_for_past: its runs start only when the one before has succeeded (depends_on_past).
+    :param asset_of: the DAG whose runs, when they succeed, start one of this.
+    :param defers: its first task waits in the triggerer for a while.
+    :param fails: some of its runs fail.
+    """
 
     dag_id: str
     every_s: int | None = None
     catchup: bool = True
+    max_active: int = 3
+    waits_for_past: bool = False
+    asset_of: str | None = None
+    defers: bool = False
+    fails: bool = False
     tags: frozenset[str] = frozenset()
 
 
-@dataclass
 class Task:
-    """A task instance. ``state`` as Airflow's; ``until`` is when its body ends."""
+    """A task instance. ``state`` as Airflow's; ``until`` is when its body, or its wait in the triggerer, ends."""
 
-    state: str | None = None
-    until: float = 0.0
-    kill_at: float | None = None
+    __slots__ = ("defer_s", "kill_at", "state", "until")
+
+    def __init__(self) -> None:
+        self.state: str | None = None
+        self.until = 0.0
+        self.kill_at: float | None = None
+        self.defer_s = 0.0
 
 
-@dataclass
 class Run:
     """A row of dag_run, with its task instances."""
 
-    row: RunRow
-    note: str = ""
-    fails: bool = False
-    tasks: list[Task] = field(default_factory=lambda: [Task() for _ in range(TASKS)])
+    __slots__ = ("at", "conf", "dag_id", "end", "fails", "id", "key", "note", "queued_at", "run_type", "state", "tasks")
+
+    def __init__(
+        self,
+        run_id: int,
+        key: RunKey,
+        *,
+        run_type: str,
+        at: float | None,
+        end: float | None,
+        queued_at: datetime,
+        conf: Any = None,
+        state: str = "queued",
+    ) -> None:
+        self.id, self.key, self.dag_id, self.run_type = run_id, key, key[0], run_type
+        self.at, self.end, self.queued_at, self.conf = at, end, queued_at, conf
+        self.state, self.note, self.fails = state, "", False
+        self.tasks = [Task() for _ in range(TASKS)]
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in {"queued", "running"}
 
     @property
     def executes(self) -> bool:
         return any(task.state == "running" for task in self.tasks)
 
+    def to_row(self) -> RunRow:
+        at = None if self.at is None else to_date(self.at)
+        end = None if self.end is None else to_date(self.end)
+        return RunRow(
+            id=self.id,
+            dag_id=self.dag_id,
+            run_id=self.key[1],
+            run_type=self.run_type,
+            state=self.state,
+            logical_date=at,
+            data_interval_start=at,
+            data_interval_end=end,
+            run_after=end,
+            queued_at=self.queued_at,
+            conf=self.conf,
+        )
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Execution:
-    """The body of the last task of a run has come to its end, or the first has begun: what a task body would write."""
+    """The first task body of a run has begun, or its last one has come to its end: what task bodies would write."""
 
     region: str
     key: RunKey
     epoch: int
     at: float
     kind: str
+    ok: bool = True
 
 
 class SimulatedAirflow:
     """One region's Airflow; implements the agent's RegionDb and the engine's Environment."""
 
-    def __init__(self, region: str, dags: Sequence[SimulatedDag], world: Any) -> None:
+    def __init__(self, region: str, dags: Sequence[SimulatedDag], world: Any, clock: Any) -> None:
         self.region, self.name = region, f"env-{region}"
         self.world, self.clock, self.rng = world, world.clock, world.rng
+        self.local = clock
+        """Its hosts' clock, whose wall time is off."""
         self.dags_by_id = {dag.dag_id: dag for dag in dags}
-        self.local_clock = self.clock
-        """Its hosts' wall clock, which may be off."""
-        self.paused = {dag.dag_id for dag in dags}
+        self.controls = {dag.dag_id for dag in dags if "dr:control" in dag.tags}
+        self.paused = set(self.dags_by_id)
         self.rows: dict[RunKey, Run] = {}
+        self.by_id: list[Run] = []
+        self.open: dict[str, dict[RunKey, Run]] = {dag_id: {} for dag_id in self.dags_by_id}
+        self.active: dict[RunKey, Run] = {}
+        """Runs that are running, or of which a task still is."""
+        self.intervals: dict[str, dict[float, Run]] = {dag_id: {} for dag_id in self.dags_by_id}
         self.next_at: dict[str, float] = {}
-        self.newest = 0
-        self.started_at = self.clock.monotonic()
+        self.fired: dict[str, int] = {}
+        """DAGs of which an asset wants a run, and how often that has been so."""
         self.is_up, self.is_reachable = True, True
-
-    # -- helpers -------------------------------------------------------------------------------------------------
+        self.before_change: Callable[[], object] = lambda: None
+        """Called before the agent changes anything: where it may be killed."""
 
     @property
     def unpaused(self) -> set[str]:
         return set(self.dags_by_id) - self.paused
 
-    def exempt(self, dag_id: str) -> bool:
-        return "dr:control" in self.dags_by_id[dag_id].tags
+    def _tell(self, key: RunKey, text: str) -> None:
+        if self.world.is_traced:
+            self.world.note(key, f"{self.region} {text}")
 
-    def add(
-        self, key: RunKey, *, run_type: str, logical_date: datetime | None, end: datetime | None, **values: Any
-    ) -> Run:
-        self.newest += 1
-        now = self.local_clock.now()
-        row = RunRow(
-            id=self.newest,
-            dag_id=key[0],
-            run_id=key[1],
-            run_type=run_type,
-            state="queued",
-            logical_date=logical_date,
-            data_interval_start=logical_date,
-            data_interval_end=end,
-            run_after=end,
-            queued_at=now,
-            conf={},
-        )
-        run = self.rows[key] = Run(row=replace(row, **values))
-        self.note(key, f"new row, {run.row.state}")
+    def add(self, key: RunKey, *, run_type: str, at: float | None, end: float | None, **values: Any) -> Run:
+        values.setdefault("queued_at", self.local.now())
+        run = self.rows[key] = Run(len(self.by_id) + 1, key, run_type=run_type, at=at, end=end, **values)
+        self.by_id.append(run)
+        if run_type == SCHEDULED and at is not None:
+            self.intervals[run.dag_id][at] = run
+        if run.is_open:
+            self.open[run.dag_id][key] = run
+        self._tell(key, f"new row, {run.state}")
         return run
 
     def set_state(self, run: Run, state: str) -> None:
-        run.row = replace(run.row, state=state)
+        run.state = state
+        if state in {"queued", "running"}:
+            self.open[run.dag_id][run.key] = run
+            if state == "running":
+                self.active[run.key] = run
+        else:
+            self.open[run.dag_id].pop(run.key, None)
 
-    def note(self, key: RunKey, text: str) -> None:
-        self.world.note(key, f"{self.region} {text}")
-
-    def ours(self) -> Iterator[Run]:
-        return (run for run in self.rows.values() if not self.exempt(run.row.dag_id))
-
-    # -- what schedulers and workers do, once a second ---------------------------------------------------------------
+    # -- people -----------------------------------------------------------------------------------------------------
 
     def trigger_by_hand(self, dag_id: str, number: int) -> RunKey:
         """A person triggers a run, with a conf."""
         key = (dag_id, f"manual__{number}")
-        self.add(key, run_type="manual", logical_date=self.clock.now(), end=self.clock.now(), conf={"n": number})
+        at = round(self.clock.monotonic(), 3)
+        self.add(key, run_type="manual", at=at, end=at, conf={"n": number})
         return key
 
     def clear(self, key: RunKey) -> None:
-        """A person clears a run that has ended."""
+        """A run that has ended is queued again, with all its tasks."""
         run = self.rows[key]
-        self.note(key, f"queued again, was {run.row.state}")
-        self.set_state(run, "queued")
-        run.row = replace(run.row, queued_at=self.local_clock.now())
+        self._tell(key, f"queued again, was {run.state}")
+        run.queued_at = self.local.now()
         run.tasks = [Task() for _ in range(TASKS)]
+        run.fails = False
+        self.active.pop(key, None)
+        self.set_state(run, "queued")
 
-    def schedule(self, job: str, decide: Decide) -> None:
-        """Create what is due (one scheduler does), start what is queued, hand tasks to workers."""
-        if job == "1":
-            self._create()
-        for run in list(self.rows.values()):
-            if run.row.dag_id in self.paused or (run.row.id % 2 == 0) != (job == "2"):
-                continue
-            if run.row.state == "queued" and not any(
-                other.row.state == "running" and other.row.dag_id == run.row.dag_id for other in self.rows.values()
-            ):
-                self._start(run, decide)
+    # -- what schedulers do -------------------------------------------------------------------------------------------
 
-    def _create(self) -> None:
-        now = self.clock.monotonic()
-        for dag_id in sorted(self.unpaused):
-            dag = self.dags_by_id[dag_id]
-            if dag.every_s is None:
+    def schedule(self, gate: Gate) -> None:
+        """One loop of one scheduler: create what is due, start what is queued."""
+        now = self.local.wall_s()
+        for dag_id, dag in self.dags_by_id.items():
+            if dag_id in self.paused:
                 continue
-            for _ in range(2):
-                at = self._next(dag)
-                if at + dag.every_s > now:
+            waiting = self.open[dag_id]
+            if dag.every_s is not None and len(waiting) < dag.max_active:
+                self._create(dag, now)
+            elif dag_id in self.fired:
+                number = self.fired.pop(dag_id)
+                key = (dag_id, f"{ASSET_TRIGGERED}__{self.region}_{number}")
+                self.add(key, run_type=ASSET_TRIGGERED, at=None, end=now)
+                self.world.created(self.region, key)
+            if not waiting:
+                continue
+            room = dag.max_active - sum(run.state == "running" for run in waiting.values())
+            for run in list(waiting.values()):
+                if room <= 0:
                     break
-                key = (dag_id, f"scheduled__{at:g}")
-                if key not in self.rows:
-                    self.add(key, run_type="scheduled", logical_date=self.date(at), end=self.date(at + dag.every_s))
-                self.next_at[dag_id] = at + dag.every_s
+                if run.state == "queued" and not (dag.waits_for_past and self._waits(dag, run)):
+                    room -= self._start(run, gate(run))
 
-    def _next(self, dag: SimulatedDag) -> float:
+    def _create(self, dag: SimulatedDag, now: float) -> None:
+        assert dag.every_s is not None
+        at = self._next(dag, now)
+        if at + dag.every_s > now:
+            return
+        key = (dag.dag_id, f"scheduled__{at:g}")
+        if key not in self.rows:
+            self.add(key, run_type=SCHEDULED, at=at, end=at + dag.every_s)
+            self.world.created(self.region, key)
+        self.next_at[dag.dag_id] = at + dag.every_s
+
+    def _next(self, dag: SimulatedDag, now: float) -> float:
         """Return where the next interval begins; as Airflow computes it from the newest scheduled run, or from none."""
         assert dag.every_s is not None
-        if dag.dag_id not in self.next_at:
-            dates = [
-                self.seconds(run.row.logical_date)
-                for run in self.rows.values()
-                if run.row.dag_id == dag.dag_id and run.row.run_type == "scheduled" and run.row.logical_date is not None
-            ]
-            self.next_at[dag.dag_id] = max(dates) + dag.every_s if dates else 0.0
+        at = self.next_at.get(dag.dag_id)
+        if at is None:
+            dates = self.intervals[dag.dag_id]
+            at = max(dates) + dag.every_s if dates else 0.0
         if not dag.catchup:
-            newest = (self.clock.monotonic() // dag.every_s - 1) * dag.every_s
-            self.next_at[dag.dag_id] = max(self.next_at[dag.dag_id], newest)
-        return self.next_at[dag.dag_id]
+            at = max(at, (now // dag.every_s - 1) * dag.every_s)
+        self.next_at[dag.dag_id] = at
+        return at
 
-    def date(self, at: float) -> datetime:
-        return self.clock.now() + timedelta(seconds=round(at - self.clock.monotonic(), 6))
+    def _waits(self, dag: SimulatedDag, run: Run) -> bool:
+        """Whether the run before has not succeeded; the first one of all waits for nothing."""
+        if run.at is None or dag.every_s is None:
+            return False
+        dates = self.intervals[dag.dag_id]
+        before = dates.get(run.at - dag.every_s)
+        if before is None:
+            earlier = [at for at in dates if at < run.at]
+            before = dates[max(earlier)] if earlier else None
+        return before is not None and before.state != "success"
 
-    def seconds(self, at: datetime) -> float:
-        return round(self.clock.monotonic() + (at - self.clock.now()).total_seconds(), 3)
-
-    def _start(self, run: Run, decide: Decide) -> None:
-        action = Action.RUN if self.exempt(run.row.dag_id) else decide(Layer.GATE)
-        self.note(run.row.key, f"gate: {action.value}")
+    def _start(self, run: Run, action: Action) -> bool:
+        self._tell(run.key, f"gate: {action.value}")
         if action is Action.RUN:
             self.set_state(run, "running")
-        elif action is Action.SKIP:
+            return True
+        if action is Action.SKIP:
             run.note = "skipped"
             self._close(run, "success")
         else:
-            run.row = replace(run.row, queued_at=self.local_clock.now())
+            run.queued_at = self.local.now()
+        return False
 
     def _close(self, run: Run, state: str) -> None:
-        self.note(run.row.key, f"closed as {state}, was {run.row.state}")
+        self._tell(run.key, f"closed as {state}, was {run.state}")
         self.set_state(run, state)
         for task in run.tasks:
             if task.state == "running":
                 task.kill_at = self.clock.monotonic() + KILL_AFTER_S
-            elif task.state is None:
+            elif task.state not in {"success", "failed"}:
                 task.state = "skipped"
 
-    def work(self, decide: Decide, epoch: int) -> None:
-        """Workers: end bodies, kill what was closed, start the next task of each running run, past the fence."""
+    # -- what workers and the triggerer do ----------------------------------------------------------------------------
+
+    def work(self, fence: Fence) -> None:
+        """End bodies, kill what was closed, start the next task of each running run, past the fence."""
         now = self.clock.monotonic()
-        for run in list(self.rows.values()):
+        for run in list(self.active.values()):
+            executes = is_waiting = False
             for number, task in enumerate(run.tasks):
-                if task.state != "running":
-                    continue
-                if task.kill_at is not None and now >= task.kill_at:
-                    task.state = "failed"
-                elif now >= task.until:
-                    task.state = "failed" if run.fails else "success"
-                    if number == TASKS - 1 or run.fails:
-                        self.world.executed(Execution(self.region, run.row.key, epoch, now, "end"))
-                    if task.kill_at is not None:
-                        task.state = "failed"
-            if run.row.state != "running":
-                continue
-            if any(task.state == "failed" for task in run.tasks):
+                if task.state == "running":
+                    self._end_body(run, number, task, now)
+                elif task.state == "deferred" and now >= task.until:
+                    task.state = "scheduled"
+                executes |= task.state == "running"
+                is_waiting |= task.state == "deferred"
+            if run.state != "running":
+                if not executes:
+                    del self.active[run.key]
+            elif any(task.state == "failed" for task in run.tasks):
                 self.set_state(run, "failed")
             elif all(task.state in {"success", "skipped"} for task in run.tasks):
                 self.set_state(run, "success")
-            elif not run.executes and run.row.dag_id not in self.paused:
-                self._next_task(run, decide, epoch, now)
+            elif not executes and not is_waiting and run.dag_id not in self.paused:
+                self._next_task(run, fence, now)
 
-    def _next_task(self, run: Run, decide: Decide, epoch: int, now: float) -> None:
-        number = next(number for number, task in enumerate(run.tasks) if task.state is None)
-        action = Action.RUN if self.exempt(run.row.dag_id) else decide(Layer.FENCE)
+    def _end_body(self, run: Run, number: int, task: Task, now: float) -> None:
+        if task.kill_at is not None and now >= task.kill_at:
+            task.state = "failed"
+            return
+        if now < task.until:
+            return
+        if task.defer_s:
+            task.state, task.until, task.defer_s = "deferred", now + task.defer_s, 0.0
+            return
+        is_last = number == TASKS - 1
+        fails = run.fails and is_last
+        task.state = "failed" if fails or task.kill_at is not None else "success"
+        if is_last:
+            self.world.executed(
+                Execution(self.region, run.key, self.world.epoch_of(self.region), now, "end", not fails)
+            )
+            if task.state == "success":
+                self._fire(run)
+
+    def _fire(self, run: Run) -> None:
+        """A producer has succeeded: whoever waits for its asset, and is not paused, gets a run."""
+        for dag_id, dag in self.dags_by_id.items():
+            if dag.asset_of == run.dag_id:
+                is_heard = dag_id not in self.paused
+                self.world.fired(self.region, dag_id, is_heard=is_heard)
+                if is_heard:
+                    self.fired[dag_id] = self.world.new_number()
+
+    def _next_task(self, run: Run, fence: Fence, now: float) -> None:
+        number, task = next(
+            (number, task) for number, task in enumerate(run.tasks) if task.state in {None, "scheduled"}
+        )
+        action, epoch = fence(task.state == "scheduled")
         if action is Action.SKIP:
-            run.tasks[number].state = "skipped"
+            self._tell(run.key, "fence: skip")
+            task.state = "skipped"
         elif action is Action.RUN:
-            if number == 0:
-                self.world.executed(Execution(self.region, run.row.key, epoch, now, "begin"))
             self.world.check_start(self.region, epoch)
-            run.tasks[number] = Task(state="running", until=now + self.world.body_s(self.region))
+            if number == 0 and task.state is None:
+                self._check_unchanged(run)
+                self.world.executed(Execution(self.region, run.key, epoch, now, "begin"))
+                run.fails = self.dags_by_id[run.dag_id].fails and self.world.fails()
+                if self.dags_by_id[run.dag_id].defers:
+                    task.defer_s = self.rng.choice([2.0, 5.0, 15.0])
+            task.state, task.until = "running", now + self.world.body_s(self.region)
+
+    def _check_unchanged(self, run: Run) -> None:
+        """A run keeps what it was made with, whichever region executes it."""
+        every_s = self.dags_by_id[run.dag_id].every_s
+        kind, _, rest = run.key[1].partition("__")
+        if kind == "scheduled":
+            assert every_s is not None
+            assert (run.run_type, run.at, run.end) == (kind, float(rest), float(rest) + every_s), run.key
+        elif kind == "manual":
+            assert (run.run_type, run.conf) == (kind, {"n": int(rest)}), run.key
+        else:
+            assert (run.run_type, run.at) == (ASSET_TRIGGERED, None), run.key
 
     def die(self) -> None:
         """Every process is gone in an instant; the database stays."""
         self.is_up = self.is_reachable = False
-        for run in self.rows.values():
+        for run in list(self.active.values()):
             for task in run.tasks:
                 if task.state == "running":
-                    task.state, task.kill_at = None, None
+                    task.state, task.kill_at, task.defer_s = None if run.state == "running" else "failed", None, 0.0
 
     # -- the agent's side (RegionDb) -----------------------------------------------------------------------------------
 
     def newest_run(self) -> int:
-        return self.newest
+        return len(self.by_id)
 
     def open_runs(self, *, up_to: int, spared_since: datetime | None = None) -> int:
         return sum(
-            run.row.is_open and run.row.id <= up_to and not self._is_spared(run.row, spared_since)
-            for run in self.ours()
+            run.id <= up_to and not self._is_spared(run, spared_since)
+            for runs in self.open.values()
+            for run in runs.values()
         )
 
     @staticmethod
-    def _is_spared(row: RunRow, since: datetime | None) -> bool:
-        return (
-            since is not None
-            and (row.state, row.run_type) == ("queued", "manual")
-            and row.queued_at is not None
-            and row.queued_at >= since
-        )
+    def _is_spared(run: Run, since: datetime | None) -> bool:
+        return since is not None and run.state == "queued" and run.run_type != SCHEDULED and run.queued_at >= since
 
     def close_runs(self, note: str, *, queued_for_s: float = 0.0, spared_since: datetime | None = None) -> int:
+        if not any(self.open.values()):
+            return 0
+        self.before_change()
         closed = 0
-        now = self.local_clock.now()
-        for run in self.ours():
-            is_young = (
-                queued_for_s > 0
-                and run.row.state == "queued"
-                and run.row.dag_id not in self.paused
-                and run.row.queued_at is not None
-                and (now - run.row.queued_at).total_seconds() < queued_for_s
-            )
-            # Now and then the scheduler has a row locked.
-            is_spared = self._is_spared(run.row, spared_since)
-            if run.row.is_open and not is_young and not is_spared and self.rng.random() > 0.05:
-                run.note = "closed"
-                self._close(run, "failed")
-                closed += 1
+        now = self.local.now()
+        for runs in self.open.values():
+            for run in list(runs.values()):
+                is_young = (
+                    queued_for_s > 0
+                    and run.state == "queued"
+                    and run.dag_id not in self.paused
+                    and (now - run.queued_at).total_seconds() < queued_for_s
+                )
+                # Now and then the scheduler has a row locked.
+                if not is_young and not self._is_spared(run, spared_since) and self.rng.random() > 0.05:
+                    run.note = "closed"
+                    self._close(run, "failed")
+                    closed += 1
         return closed
 
     def pause_all(self) -> int:
+        self.before_change()
         before = len(self.paused)
-        self.paused |= {dag_id for dag_id in self.dags_by_id if not self.exempt(dag_id)}
+        self.paused |= set(self.dags_by_id) - self.controls
+        if len(self.paused) > before and self.world.is_traced:
+            self.world.note(None, f"{self.region}: its agent pauses everything")
         return len(self.paused) - before
 
     def unpaused_dags(self) -> tuple[str, ...]:
-        return tuple(sorted(dag_id for dag_id in self.unpaused if not self.exempt(dag_id)))
+        return tuple(sorted(self.unpaused - self.controls))
 
     def drop_held_notes(self) -> int:
         return 0
@@ -307,98 +437,99 @@ class SimulatedAirflow:
         return None
 
     def look(self, *, above: int) -> tuple[int, Mapping[RunKey, str]]:
-        return self.newest, {run.row.key: run.row.state for run in self.ours() if run.row.is_open or run.row.id > above}
+        states = {run.key: run.state for run in self.by_id[above:] if self.rows.get(run.key) is run}
+        for runs in self.open.values():
+            for key, run in runs.items():
+                states[key] = run.state
+        return len(self.by_id), states
 
     def runs(self, keys: Collection[RunKey]) -> list[RunRow]:
-        return [self.rows[key].row for key in keys if key in self.rows]
+        return [self.rows[key].to_row() for key in sorted(keys) if key in self.rows]
 
     def tasks(self, keys: Collection[RunKey]) -> Mapping[RunKey, Sequence[TaskState]]:
         return {}  # no DAG here has tasks that look at the run before
 
     def last_finished(self, dag_ids: Collection[str]) -> list[RunRow]:
-        newest: dict[str, RunRow] = {}
-        for run in self.ours():
-            row = run.row
-            if row.dag_id not in dag_ids or row.run_type != "scheduled" or row.is_open or row.logical_date is None:
-                continue
-            known = newest.get(row.dag_id)
-            if known is None or known.logical_date is None or row.logical_date > known.logical_date:
-                newest[row.dag_id] = row
-        return list(newest.values())
+        found = []
+        for dag_id in sorted(dag_ids):
+            ended = [at for at, run in self.intervals[dag_id].items() if not run.is_open]
+            if ended:
+                found.append(self.intervals[dag_id][max(ended)].to_row())
+        return found
 
     def dag_ids(self) -> tuple[str, ...]:
-        return tuple(sorted(dag_id for dag_id in self.dags_by_id if not self.exempt(dag_id)))
+        return tuple(sorted(set(self.dags_by_id) - self.controls))
 
     def _add_from(self, run: LedgerRun, state: str, note: str) -> None:
-        key = run.key
-        self.add(
-            key,
+        new = self.add(
+            run.key,
             run_type=run.run_type,
-            logical_date=run.logical_date,
-            end=run.data_interval_end,
+            at=None if run.logical_date is None else to_seconds(run.logical_date),
+            end=None if run.data_interval_end is None else to_seconds(run.data_interval_end),
             state=state,
-            queued_at=run.taken_at or self.local_clock.now(),
-            conf=run.conf,
+            queued_at=run.taken_at or self.local.now(),
+            conf=None if run.conf is None else json.loads(run.conf),
         )
-        self.rows[key].note = note
+        new.note = note
         if state != "queued":
-            self.rows[key].tasks = []
-        if run.run_type == "scheduled" and run.logical_date is not None:
-            every_s = self.dags_by_id[run.dag_id].every_s or 0
-            at = self.seconds(run.logical_date) + every_s
+            new.tasks = []
+        every_s = self.dags_by_id[run.dag_id].every_s
+        if run.run_type == SCHEDULED and new.at is not None and every_s is not None:
+            at = new.at + every_s
             self.next_at[run.dag_id] = max(self.next_at.get(run.dag_id, at), at)
 
     def adopt(self, runs: Sequence[LedgerRun], note: str) -> int:
+        self.before_change()
         adopted = 0
         for run in runs:
-            newest = max(
-                (
-                    each.row.logical_date
-                    for each in self.rows.values()
-                    if each.row.dag_id == run.dag_id and each.row.run_type == "scheduled" and each.row.logical_date
-                ),
-                default=None,
-            )
-            if run.key in self.rows or (
-                newest is not None and run.logical_date is not None and run.logical_date < newest
-            ):
+            dates = self.intervals[run.dag_id]
+            if run.key in self.rows or run.logical_date is None:
+                continue
+            if dates and to_seconds(run.logical_date) < max(dates):
                 continue
             self._add_from(run, run.status.value, "adopted")
             adopted += 1
         return adopted
 
     def cannot_resume(self, runs: Sequence[LedgerRun]) -> Mapping[RunKey, str]:
-        return {run.key: "no-rerun" for run in runs if "dr:no-rerun" in self.dags_by_id[run.dag_id].tags}
+        return {}
 
     def resume(self, runs: Sequence[LedgerRun], note: str) -> None:
+        self.before_change()
         for run in runs:
             found = self.rows.get(run.key)
             if found is None:
                 self._add_from(run, "queued", "resumed")
-            elif not found.row.is_open:
+            elif not found.is_open:
                 self.clear(run.key)
                 found.note = "resumed"
 
     def settle(self, runs: Sequence[LedgerRun], note: str) -> None:
+        self.before_change()
         for run in runs:
             found = self.rows.get(run.key)
-            if found is not None and not found.row.is_open:
+            if found is not None and not found.is_open:
+                self._tell(run.key, f"settled as {run.status.value}, was {found.state}")
                 self.set_state(found, run.status.value)
 
     def forget_closed(self, created: Mapping[str, datetime | None]) -> int:
-        gone = [
-            key
-            for key, run in self.rows.items()
-            if run.row.run_type == "scheduled"
-            and run.note in {"skipped", "closed"}
-            and not run.row.is_open
-            and key[0] in created
-            and (created[key[0]] is None or (run.row.logical_date or self.clock.now()) > created[key[0]])  # type: ignore[operator]
-            and not any(task.until for task in run.tasks)
-        ]
-        for key in gone:
-            del self.rows[key]
-            self.next_at.pop(key[0], None)
+        self.before_change()
+        gone = []
+        for dag_id in sorted(created):
+            after = created[dag_id]
+            limit = -1.0 if after is None else to_seconds(after)
+            gone += [
+                run
+                for at, run in self.intervals[dag_id].items()
+                if run.note in {"skipped", "closed"}
+                and not run.is_open
+                and at > limit
+                and not any(task.until for task in run.tasks)
+            ]
+        for run in gone:
+            self._tell(run.key, "forgotten: to be created again")
+            del self.rows[run.key], self.intervals[run.dag_id][run.at or 0.0]
+            self.next_at.pop(run.dag_id, None)
         return len(gone)
 
     # -- the engine's side (Environment) ------------------------------------------------------------------------------
@@ -429,28 +560,31 @@ class SimulatedAirflow:
             dag_id for dag_id in dag_ids if dag_id in self.dags_by_id and (dag_id in self.paused) != paused
         )
         self.paused = self.paused | set(changed) if paused else self.paused - set(changed)
+        if changed and self.world.is_traced:
+            self.world.note(None, f"{self.region}: {'paused' if paused else 'unpaused'} {', '.join(changed)}")
         return changed
 
     def running_runs(self) -> list[RunInfo]:
         self._answer()
         return sorted(
-            RunInfo(dag_id=run.row.dag_id, run_id=run.row.run_id, state="running")
-            for run in self.rows.values()
-            if run.row.state == "running"
+            RunInfo(dag_id=run.dag_id, run_id=run.key[1], state="running")
+            for run in self.active.values()
+            if run.state == "running"
         )
 
     def running_tasks(self) -> list[RunInfo]:
         self._answer()
         return sorted(
-            RunInfo(dag_id=run.row.dag_id, run_id=run.row.run_id, state=run.row.state)
-            for run in self.rows.values()
+            RunInfo(dag_id=run.dag_id, run_id=run.key[1], state=run.state)
+            for run in self.active.values()
             if run.executes
         )
 
     def stop_run(self, run: RunInfo) -> None:
         self._answer()
         found = self.rows[run.dag_id, run.run_id]
-        if found.row.is_open:
+        if found.is_open:
+            self.world.stopped(self.region, found.key)
             self._close(found, "failed")
 
     def trigger(self, dag_id: str, *, run_id: str, note: str) -> None:

@@ -60,6 +60,14 @@ def test_a_graceful_failover_moves_the_role_and_exactly_the_wanted_set(world: Wo
         assert not any("dr_failover" in str(call[1:]) for call in environment.calls)
 
 
+def test_a_ledger_that_has_just_been_started_is_waited_for(world: World) -> None:
+    """Agents that have told nothing yet are none without a ledger: the last word of their region is still to come."""
+    world.agents[A].changes = {"has_ledger": True, "ledger_lag_s": None}
+    record = world.fail_over()
+    said = next(step.detail for step in record.steps if step.name == "ledger")
+    assert said.startswith(f"the last word of {A} has not come")
+
+
 def test_there_and_back_again_restores_the_same_set(world: World) -> None:
     """A failback is a failover: same engine, same set."""
     world.fail_over(B)

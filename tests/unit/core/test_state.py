@@ -95,6 +95,21 @@ def test_superseding_inherits_the_set_and_cancelling_it_goes_back_to_the_plan_be
     assert (back.phase, back.plan.id, back.plan.owner) == (Phase.PROMOTING, "p1", "engine-3")
 
 
+def test_the_promoted_plan_is_known_under_a_plan_that_supersedes_it() -> None:
+    """The region that it made active still waits for its source's last word; one that ended, or only began, is none."""
+    claimed = transitions.claim(steady(), plan(), at=AT)
+    promoted = transitions.promote(transitions.drained(claimed, at=AT), at=AT)
+    superseded = transitions.supersede(promoted, plan(A, id="p2"), at=AT)
+    again = transitions.supersede(superseded, plan(C, id="p3"), at=AT)
+
+    for state in (promoted, superseded, again, transitions.resume(promoted, at=AT)):
+        found = transitions.promoted_plan(state)
+        assert found is not None
+        assert (found.id, found.drained) == ("p1", True)
+    assert transitions.promoted_plan(claimed) is None
+    assert transitions.promoted_plan(steady()) is None
+
+
 def test_superseding_towards_the_region_still_active_is_a_cancel() -> None:
     """Before promote the region still active cannot be the target of a new plan."""
     claimed = transitions.claim(steady(), plan(), at=AT)

@@ -13,7 +13,7 @@ from airflow_provider_mwaa_dr.core.gate import Action, Layer, View, decide
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan, initial, set_active_region
 from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
-from airflow_provider_mwaa_dr.testing import InMemoryStateStore, ManualClock
+from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
 
 HERE, THERE = "us-east-1", "us-east-2"
 
@@ -92,10 +92,16 @@ class Region:
         )
         self.loop = self.start()
 
-    def start(self) -> AgentLoop:
+    def start(self, runs: InMemoryRunsStore | None = None) -> AgentLoop:
         """Return a new agent, as after a restart of the scheduler."""
         self.loop = AgentLoop(
-            config=self.config, store=self.store, db=self.db, clock=self.clock, counts=self.counts, airflow_version="3"
+            config=self.config,
+            store=self.store,
+            runs=runs,
+            db=self.db,  # type: ignore[arg-type]
+            clock=self.clock,
+            counts=self.counts,
+            airflow_version="3",
         )
         return self.loop
 
@@ -295,6 +301,19 @@ def test_only_the_oldest_live_scheduler_works_on_the_runs(active: Region) -> Non
     active.db.schedulers = ("7",)
     active.turn()
     assert active.db.runs == []
+
+
+def test_an_agent_that_leads_no_more_does_not_repeat_what_stood_in_its_way(active: Region) -> None:
+    """A ledger that failed it weeks ago would refuse a failover to its region for as long as it lives."""
+    runs = InMemoryRunsStore()
+    runs.unreachable = True
+    active.start(runs=runs)
+    active.turn()
+    assert active.status.ledger_error is not None
+
+    active.db.schedulers = ("3", "7")
+    active.turn()
+    assert (active.status.ledger_error, active.status.has_ledger) == (None, True)
 
 
 def test_a_version_is_acknowledged_only_after_the_scheduler_has_passed(active: Region) -> None:

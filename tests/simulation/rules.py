@@ -1,0 +1,200 @@
+"""
+Rules of the core, each with a way to take it out, and the seed of a history that goes wrong then.
+
+``python -m tests.simulation --without NAME`` lives through histories without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
+from airflow_provider_mwaa_dr.core.failover import FailoverEngine
+from airflow_provider_mwaa_dr.core.gate import Action, Layer, View
+from airflow_provider_mwaa_dr.core.ledger import Replica, RunStatus
+from airflow_provider_mwaa_dr.core.state import DRState, Plan
+from airflow_provider_mwaa_dr.plugins import agent
+from tests.simulation.airflow import SimulatedAirflow
+from tests.simulation.world import Region
+
+Patch = pytest.MonkeyPatch
+Weaken = Callable[[Patch], None]
+
+# The design's rules.
+
+
+def with_tasks_that_only_the_gate_holds(patch: Patch) -> None:
+    """No rule taken out, but a world in which the lease is all there is: a fence that reads the state hides it."""
+
+    def as_the_gate(region: Region, _: bool) -> tuple[Action, int]:
+        view = region.schedulers[0].agent.view
+        epoch = view.state.epoch if view is not None and view.state is not None else 0
+        return region._decide(view, Layer.FENCE), epoch
+
+    patch.setattr(Region, "_fence", as_the_gate)
+
+
+def without_the_lease_wait(patch: Patch) -> None:
+    with_tasks_that_only_the_gate_holds(patch)
+    patch.setattr(FailoverEngine, "_wait_for_lease", lambda *_: None)
+
+
+def without_the_final_mark(patch: Patch) -> None:
+    patch.setattr(FailoverEngine, "_final_mark", lambda *_: None)
+
+
+def with_a_wanted_set_recorded_anew_by_each_plan(patch: Patch) -> None:
+    supersede = transitions.supersede
+
+    def forgetful(state: DRState, plan: Any, **at: Any) -> DRState:
+        new = supersede(state, plan, **at)
+        assert new.plan is not None
+        return replace(new, plan=replace(new.plan, set_id=None))
+
+    patch.setattr(transitions, "supersede", forgetful)
+
+
+def with_what_the_provider_ended_told_as_ended(patch: Patch) -> None:
+    append = Bookkeeper._append
+
+    def as_failed(books: Bookkeeper, epoch: int, runs: Any = (), **rest: Any) -> None:
+        told = [replace(run, status=RunStatus.FAILED) if run.status is RunStatus.INTERRUPTED else run for run in runs]
+        append(books, epoch, told, **rest)
+
+    patch.setattr(Bookkeeper, "_append", as_failed)
+
+
+def without_reconciling_before_anything_runs(patch: Patch) -> None:
+    by = Region._decide
+
+    def trusting(region: Region, view: View | None, layer: Any) -> Any:
+        if view is not None and view.state is not None:
+            view = replace(view, reconciled_epoch=view.state.epoch)
+        return by(region, view, layer)
+
+    patch.setattr(Region, "_decide", trusting)
+
+
+def without_draining_before_the_pause(patch: Patch) -> None:
+    patch.setattr(FailoverEngine, "_drain", lambda engine, *_: engine._clock.monotonic())
+
+
+def with_a_cancel_that_gives_nothing_back(patch: Patch) -> None:
+    restore = FailoverEngine._restore
+
+    def careless(engine: FailoverEngine, plan: Plan, wanted: Any) -> Any:
+        return ((), "") if plan.is_cancellation else restore(engine, plan, wanted)
+
+    patch.setattr(FailoverEngine, "_restore", careless)
+
+
+# What the simulation has been widened by, each with a rule that it takes.
+
+
+def with_cleared_runs_taken_for_ended(patch: Patch) -> None:
+    append = Bookkeeper._append
+    ended: dict[Any, set[Any]] = {}
+
+    def deaf(books: Bookkeeper, epoch: int, runs: Any = (), **rest: Any) -> None:
+        known = ended.setdefault(books._runs, set())
+        told = [run for run in runs if not (run.is_due and run.key in known)]
+        known |= {run.key for run in told if run.has_ended}
+        append(books, epoch, told, **rest)
+
+    patch.setattr(Bookkeeper, "_append", deaf)
+
+
+def with_failed_runs_started_again(patch: Patch) -> None:
+    append = Bookkeeper._append
+
+    def as_interrupted(books: Bookkeeper, epoch: int, runs: Any = (), **rest: Any) -> None:
+        told = [replace(run, status=RunStatus.INTERRUPTED) if run.status is RunStatus.FAILED else run for run in runs]
+        append(books, epoch, told, **rest)
+
+    patch.setattr(Bookkeeper, "_append", as_interrupted)
+
+
+def without_a_fence_for_what_comes_back_from_the_triggerer(patch: Patch) -> None:
+    fence = Region._fence
+
+    def open_door(region: Region, is_back: bool) -> tuple[Action, int]:
+        action, epoch = fence(region, is_back)
+        return Action.RUN if is_back else action, epoch
+
+    patch.setattr(Region, "_fence", open_door)
+
+
+def without_runs_that_have_no_logical_date(patch: Patch) -> None:
+    patch.setattr(
+        SimulatedAirflow,
+        "cannot_resume",
+        lambda _, runs: {run.key: "no logical date" for run in runs if run.logical_date is None},
+    )
+
+
+def without_adoption(patch: Patch) -> None:
+    patch.setattr(Bookkeeper, "adopt", lambda _: False)
+
+
+def with_a_log_read_across_its_gaps(patch: Patch) -> None:
+    apply = Replica.apply
+
+    def hasty(replica: Replica, entries: Any) -> Any:
+        changes = apply(replica, ())
+        for entry in entries:
+            replica.number = max(replica.number, entry.number - 1)
+            more = apply(replica, [entry])
+            changes.runs |= more.runs
+            changes.heads |= more.heads
+        return changes
+
+    patch.setattr(Replica, "apply", hasty)
+
+
+def with_a_new_leader_that_closes_what_the_one_before_had_taken_over(patch: Patch) -> None:
+    patch.setattr(Bookkeeper, "has_begun", lambda *_: False)
+
+
+def with_a_leader_that_goes_on_from_what_it_knew_when_it_last_led(patch: Patch) -> None:
+    patch.setattr(Bookkeeper, "read_anew", lambda _: None)
+
+
+def without_the_last_word_for_a_plan_that_is_superseded(patch: Patch) -> None:
+    patch.setattr(agent, "promoted_plan", lambda state: state.plan)
+
+
+def with_runs_that_were_to_be_stopped_and_ended_by_themselves_run_again(patch: Patch) -> None:
+    tell_of = Bookkeeper._tell_of
+
+    def literal(books: Bookkeeper, own: Any, key: Any, row: Any, *, stopped: Any, **rest: Any) -> Any:
+        told = tell_of(books, own, key, row, stopped=stopped, **rest)
+        is_stopped = told is not None and told.has_ended and str(told) in stopped
+        return replace(told, status=RunStatus.INTERRUPTED) if is_stopped else told
+
+    patch.setattr(Bookkeeper, "_tell_of", literal)
+
+
+RULES: dict[Weaken, int] = {
+    without_the_lease_wait: 28,
+    without_the_final_mark: 0,
+    with_a_wanted_set_recorded_anew_by_each_plan: 0,
+    with_what_the_provider_ended_told_as_ended: 0,
+    without_reconciling_before_anything_runs: 13,
+    without_draining_before_the_pause: 0,
+    with_a_cancel_that_gives_nothing_back: 18,
+    with_cleared_runs_taken_for_ended: 1,
+    with_failed_runs_started_again: 0,
+    without_a_fence_for_what_comes_back_from_the_triggerer: 23,
+    without_runs_that_have_no_logical_date: 1,
+    without_adoption: 0,
+    with_a_log_read_across_its_gaps: 0,
+    with_a_new_leader_that_closes_what_the_one_before_had_taken_over: 66,
+    with_a_leader_that_goes_on_from_what_it_knew_when_it_last_led: 60,
+    with_runs_that_were_to_be_stopped_and_ended_by_themselves_run_again: 251,
+}
+"""What is taken out, and the seed of a history that goes wrong without it."""

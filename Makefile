@@ -4,9 +4,9 @@ BIN := .venv/bin
 CONSTRAINTS := airflow_provider_mwaa_dr/sandbox/constraints
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup check test simulate soak drill clean
+.PHONY: help setup check test simulate soak drill bench-adoption clean
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: .venv/ready ## make the driver environment in .venv
 
@@ -47,6 +47,9 @@ soak: setup ## what takes longer than the test suite may
 SCENARIO := planned
 drill: setup ## a failover between two real Airflows on this machine (SCENARIO=planned); report in build/drill
 	@$(BIN)/mwaa-dr sandbox drill --scenario $(SCENARIO) --home build/drill/home --report build/drill
+
+bench-adoption: setup ## what a turn of the agent costs with 10,000 DAGs, on PostgreSQL; figures in build/bench-adoption.json
+	$(BIN)/python tests/benchmarks/adoption.py
 
 clean: ## stop the drill's sandbox, and remove what was built
 	@test ! -d build/drill/home || $(BIN)/mwaa-dr sandbox down --purge --home build/drill/home

@@ -20,9 +20,9 @@ from typing import Any
 
 PACKAGE = "airflow_provider_mwaa_dr"
 MODULES = (
-    "conf", "_compat", "core.config", "core.gate", "core.state", "core.finishing", "core.failover", "aws.clock",
-    "aws.session", "aws.items", "aws.replicas", "aws.state_store", "plugins.held_task", "plugins.fence",
-    "plugins.agent", "plugins.listener",
+    "conf", "_compat", "core.config", "core.gate", "core.state", "core.finishing", "core.failover", "core.ledger",
+    "core.bookkeeping", "aws.clock", "aws.session", "aws.items", "aws.replicas", "aws.state_store", "aws.runs_store",
+    "plugins.held_task", "plugins.fence", "plugins.agent", "plugins.listener",
 )  # fmt: skip
 SCHEDULERS_MODULE = "plugins.metadata_db"
 """Airflow's models: not to be imported in a task process of Airflow 3."""

@@ -32,6 +32,7 @@ from sqlalchemy import (
     PickleType,
     Text,
     and_,
+    bindparam,
     cast,
     delete,
     exists,
@@ -60,6 +61,8 @@ _RESUMED = "resumed:"
 _CLOSED = (f"{NOTE_TOKEN} skipped", f"{NOTE_TOKEN} closed")
 _NOTE_LIMIT = 1000
 """Characters that ``dag_run_note.content`` takes."""
+_NEWEST = 1000
+"""Runs among which a task is looked for that has ended lately."""
 _BATCH = 200
 """Runs closed in one transaction: short ones, the scheduler passes over what they lock."""
 
@@ -413,25 +416,28 @@ class MetadataDb:
         for start in range(0, len(ordered), _BATCH):
             with _transaction() as session:
                 query = select(*_ROW).where(_key_in(ordered[start : start + _BATCH]))
-                found += [_to_row(row) for row in session.execute(query)]
+                found += [_to_row(row) for row in session.execute(query).all()]
         return found
 
     def tasks(self, keys: Collection[RunKey]) -> dict[RunKey, list[TaskState]]:
         """Return the task instances of those of the runs whose DAG has tasks that look at the run before."""
-        found: dict[RunKey, list[TaskState]] = defaultdict(list)
         with _transaction() as session:
             connection = session.connection()
             looking_back = self._looking_back(connection, sorted({dag_id for dag_id, _ in keys}))
-            ordered = sorted(key for key in keys if key[0] in looking_back)
-            for start in range(0, len(ordered), _BATCH):
-                query = (
-                    select(_tasks.c.dag_id, _tasks.c.run_id, _tasks.c.task_id, _tasks.c.map_index, _tasks.c.state)
-                    .where(tuple_(_tasks.c.dag_id, _tasks.c.run_id).in_(ordered[start : start + _BATCH]))
-                    .order_by(_tasks.c.task_id, _tasks.c.map_index)
-                )
-                for row in connection.execute(query):
-                    state = None if row.state is None else str(row.state)
-                    found[row.dag_id, row.run_id].append((row.task_id, row.map_index, state))
+            return self._tasks_of(connection, sorted(key for key in keys if key[0] in looking_back))
+
+    @staticmethod
+    def _tasks_of(connection: Any, keys: Sequence[RunKey]) -> dict[RunKey, list[TaskState]]:
+        found: dict[RunKey, list[TaskState]] = defaultdict(list)
+        for start in range(0, len(keys), _BATCH):
+            query = (
+                select(_tasks.c.dag_id, _tasks.c.run_id, _tasks.c.task_id, _tasks.c.map_index, _tasks.c.state)
+                .where(tuple_(_tasks.c.dag_id, _tasks.c.run_id).in_(keys[start : start + _BATCH]))
+                .order_by(_tasks.c.task_id, _tasks.c.map_index)
+            )
+            for row in connection.execute(query):
+                state = None if row.state is None else str(row.state)
+                found[row.dag_id, row.run_id].append((row.task_id, row.map_index, state))
         return dict(found)
 
     def _looking_back(self, connection: Any, dag_ids: Sequence[str]) -> set[str]:
@@ -471,7 +477,7 @@ class MetadataDb:
             )
             query = select(*_ROW).join(newest, and_(_runs.c.dag_id == newest.c.dag_id, _logical_date == newest.c.at))
             with _transaction() as session:
-                found += [_to_row(row) for row in session.execute(query)]
+                found += [_to_row(row) for row in session.execute(query).all()]
         return found
 
     def dag_ids(self) -> tuple[str, ...]:
@@ -505,8 +511,10 @@ class MetadataDb:
                     if run.key not in taken.runs and (run.dag_id, run.logical_date) not in taken.dates
                 ]
                 self._insert(connection, new, state=None, note=note)
-                for run in current:
-                    if run.tasks and run.key in taken.runs:
+                present = [run for run in current if run.tasks and run.key in taken.runs]
+                tasks = self._tasks_of(connection, [run.key for run in present]) if present else {}
+                for run in present:
+                    if taken.runs[run.key] != run.status.value or set(tasks.get(run.key, ())) != set(run.tasks):
                         self._give_result(connection, run, note)
                 adopted += len(new)
         return adopted
@@ -706,46 +714,36 @@ class MetadataDb:
 
     @staticmethod
     def _insert(connection: Any, runs: Sequence[LedgerRun], *, state: str | None, note: str) -> None:
-        """Insert runs with their own result, or queued; the DAG's next scheduled run comes after them."""
+        """
+        Insert runs with their own result, or queued; the DAG's next scheduled run comes after them.
+
+        The same number of statements for one run and for many.
+        """
         if not runs:
             return
         now = _now()
         versions = _newest_versions(connection, {run.dag_id for run in runs})
-        for run in runs:
-            values: dict[str, Any] = {
-                "dag_id": run.dag_id,
-                "run_id": run.run_id,
-                "run_type": run.run_type,
-                "state": state or run.status.value,
-                "queued_at": run.taken_at or now,
-                "start_date": None if state else now,
-                "end_date": None if state else now,
-                "data_interval_start": run.data_interval_start,
-                "data_interval_end": run.data_interval_end,
-                "conf": json.loads(run.conf) if run.conf is not None else {},
-                _logical_date.name: run.logical_date,
-            }
-            if "created_dag_version_id" in _runs.c:
-                values["created_dag_version_id"] = versions.get(run.dag_id)
-            if "partition_key" in _runs.c:
-                values["partition_key"] = run.partition_key
-            if "partition_date" in _runs.c:
-                values["partition_date"] = run.partition_date
-            if "run_after" in _runs.c:
-                values["run_after"] = run.run_after or run.data_interval_end or run.logical_date or now
-            else:
-                values["external_trigger"] = run.run_type == "manual"
-            run_id = connection.execute(insert(_runs).values(values)).inserted_primary_key[0]
-            _put_note(connection, run_id, note)
-            if run.run_type == "scheduled" and run.logical_date is not None:
-                connection.execute(
-                    update(_dags)
-                    .where(
-                        _dags.c.dag_id == run.dag_id,
-                        or_(_dags.c.next_dagrun.is_(None), _dags.c.next_dagrun <= run.logical_date),
-                    )
-                    .values(_next_dagrun(run))
-                )
+        connection.execute(insert(_runs), [_new_row(run, state, now, versions.get(run.dag_id)) for run in runs])
+        ids = connection.execute(select(_runs.c.id).where(_key_in([run.key for run in runs]))).scalars().all()
+        content = compose_note(None, note)
+        connection.execute(insert(_notes), [{"dag_run_id": run_id, "content": content} for run_id in ids])
+        scheduled = [run for run in runs if run.run_type == "scheduled" and run.logical_date is not None]
+        if scheduled:
+            is_behind = or_(_dags.c.next_dagrun.is_(None), _dags.c.next_dagrun <= bindparam("of_date"))
+            names = _next_dagrun(scheduled[0])
+            connection.execute(
+                update(_dags)
+                .where(_dags.c.dag_id == bindparam("of_dag"), is_behind)
+                .values({name: bindparam(f"new_{name}") for name in names}),
+                [
+                    {
+                        "of_dag": run.dag_id,
+                        "of_date": run.logical_date,
+                        **{f"new_{name}": value for name, value in _next_dagrun(run).items()},
+                    }
+                    for run in scheduled
+                ],
+            )
         _insert_tasks(connection, runs if state is None else [])
 
     def pause_all(self) -> int:
@@ -806,14 +804,17 @@ class MetadataDb:
             return waiting
 
     def last_task_end(self, since: datetime) -> datetime | None:
-        """Return when a task that had a worker last ended, no earlier than *since*; None when there was none."""
+        """
+        Return when a task that had a worker last ended, no earlier than *since*; None when there was none.
+
+        Of the newest runs only: no time of a task has an index, nor has any time of a run that would help.
+        """
+        newest = select(_runs.c.dag_id, _runs.c.run_id).order_by(_runs.c.id.desc()).limit(_NEWEST).subquery()
         with _transaction() as session:
-            # last_scheduling_decision has an index, a task instance's end_date has none.
             at: datetime | None = session.execute(
                 select(func.max(_tasks.c.end_date))
-                .join(_runs, and_(_runs.c.dag_id == _tasks.c.dag_id, _runs.c.run_id == _tasks.c.run_id))
+                .join(newest, and_(newest.c.dag_id == _tasks.c.dag_id, newest.c.run_id == _tasks.c.run_id))
                 .where(
-                    _runs.c.last_scheduling_decision >= since,
                     _tasks.c.start_date >= since,
                     _tasks.c.end_date >= since,
                     _tasks.c.hostname != "",
@@ -915,6 +916,33 @@ def _newest_serialized(dag_ids: Sequence[str]) -> Callable[..., Any]:
         return query.join(_versions, _versions.c.id == _serialized.c.dag_version_id).where(_is_newest_version(dag_ids))
 
     return columns
+
+
+def _new_row(run: LedgerRun, state: str | None, now: datetime, version: Any) -> dict[str, Any]:
+    """Return the columns of a run that comes from another region, queued, or over and done with."""
+    values: dict[str, Any] = {
+        "dag_id": run.dag_id,
+        "run_id": run.run_id,
+        "run_type": run.run_type,
+        "state": state or run.status.value,
+        "queued_at": run.taken_at or now,
+        "start_date": None if state else now,
+        "end_date": None if state else now,
+        "data_interval_start": run.data_interval_start,
+        "data_interval_end": run.data_interval_end,
+        "conf": json.loads(run.conf) if run.conf is not None else {},
+        _logical_date.name: run.logical_date,
+    }
+    if "run_after" in _runs.c:
+        values["run_after"] = run.run_after or run.data_interval_end or run.logical_date or now
+    else:
+        values["external_trigger"] = run.run_type == "manual"
+    later = {
+        "created_dag_version_id": version,
+        "partition_key": run.partition_key,
+        "partition_date": run.partition_date,
+    }
+    return values | {name: value for name, value in later.items() if name in _runs.c}
 
 
 def _insert_tasks(connection: Any, runs: Sequence[LedgerRun]) -> None:

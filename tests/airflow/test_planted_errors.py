@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_mwaa_dr.core.ledger import RunStatus
 from airflow_provider_mwaa_dr.core.state import initial
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore
 from tests import planting
 from tests.airflow.conftest import HERE, THERE
+from tests.airflow.region import Region, interval
 from tests.airflow.test_listener import _operator, start
 
 if TYPE_CHECKING:
@@ -44,11 +46,11 @@ def planted() -> Iterator[Planted]:
     planting.restore()
 
 
-def each_called(planted: Planted, act: Callable[[], None]) -> Iterator[str]:
+def each_called(planted: Planted, act: Callable[[], None], *, only: tuple[str, ...] = ("",)) -> Iterator[str]:
     """Yield the name of each function that *act* calls, with an error planted in it; act once without before."""
     planted.key, planted.called = "", []
     act()
-    called = list(planted.called)
+    called = [key for key in planted.called if key.startswith(only)]
     assert len(called) >= 5, called
     for key in called:
         planted.key, planted.failed = key, False
@@ -124,3 +126,71 @@ def test_an_error_in_whatever_the_fence_calls(
     for _ in each_called(planted, act):
         act()
     assert executed == []
+
+
+def test_an_error_in_whatever_the_agent_calls_for_the_ledger(database: Database, planted: Planted) -> None:
+    """
+    Its turn raises nothing; once the error is gone, history and interrupted runs are here as if it had never been.
+
+    The story: standby, adoption, failover, a run that was interrupted goes on and ends, another one is new.
+    """
+    tasks = (("one", -1, "failed"), ("two", -1, "upstream_failed"))
+    broken: dict[str, object] = {}
+    raised: set[str] = set()
+
+    def turns(region: Region, times: int) -> None:
+        for _ in range(times):
+            try:
+                region.turns(1)
+            except planting.PlantedError:  # noqa: PERF203
+                raised.add(planted.key)
+                region.start_agent()  # as the gate does
+
+    def end(run_id: str) -> None:
+        runs = database.tables.runs
+        with database.settings.engine.begin() as connection:
+            connection.execute(runs.update().where(runs.c.run_id == run_id).values(state="success"))
+
+    def act() -> None:
+        key, planted.key = planted.key, ""
+        database.clear()
+        database.add_dag("orders", max_active_runs=16)
+        region = Region(database)
+        region.tell(interval(1, RunStatus.FAILED, tasks=tasks), dag_ids=("orders",))
+        region.tell(interval(2, RunStatus.OPEN), interval(3, RunStatus.OPEN, run_type="manual", run_id="m", conf="{}"))
+        planted.key, planted.called = key, []
+        turns(region, 2)
+        region.promote()
+        turns(region, 2)
+        region.complete()
+        turns(region, 1)
+        end("m")
+        turns(region, 2)
+        planted.key, called = "", planted.called
+        if key:
+            region.start_agent()
+        region.turns(2)
+        region.complete()
+        region.turns(1)
+        end("m")
+        end("scheduled__2")
+        database.add_run("orders", "later")
+        region.turns()
+        end("later")
+        region.turns()
+        outcome = database.runs(), database.task_states("scheduled__1"), region.open_in_ledger()
+        states = {"scheduled__1": "failed", "scheduled__2": "success", "m": "success", "later": "success"}
+        expected: object = (states, {("one", -1): "failed", ("two", -1): "upstream_failed"}, set())
+        if outcome != expected:
+            broken[key] = outcome
+        planted.key, planted.called = key, called
+
+    ours = ("core.ledger:", "core.bookkeeping:", "plugins.agent:", "plugins.metadata_db:")
+    seen: list[str] = []
+    for key in each_called(planted, act, only=ours):
+        seen.append(key)
+        act()
+    assert broken == {}
+    assert raised <= {"plugins.agent:AgentLoop.turn", "plugins.agent:AgentLoop._complain"}
+    assert {"core.bookkeeping:Bookkeeper.resume", "plugins.metadata_db:_insert_tasks"} <= set(seen)
+    assert len(seen) >= 60

@@ -1,0 +1,110 @@
+"""An agent in the installed Airflow's database, and another region that only the ledger knows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_mwaa_dr.core.config import DRConfig
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, Replica, RunStatus, due
+from airflow_provider_mwaa_dr.core.ports import Registration
+from airflow_provider_mwaa_dr.core.state import Phase, initial
+from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
+from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
+from tests.airflow.conftest import HERE, THERE
+
+if TYPE_CHECKING:
+    from tests.airflow.conftest import Database
+
+AT = datetime(2026, 10, 1, tzinfo=timezone.utc)
+DAY = timedelta(days=1)
+
+
+def interval(day: int, status: RunStatus = RunStatus.SUCCESS, dag_id: str = "orders", **values: Any) -> LedgerRun:
+    """A daily run of the other region."""
+    at = AT + day * DAY
+    run = LedgerRun(
+        dag_id=dag_id,
+        run_id=f"scheduled__{day}",
+        run_type="scheduled",
+        status=status,
+        epoch=0,
+        logical_date=at,
+        data_interval_start=at,
+        data_interval_end=at + DAY,
+        run_after=at + DAY,
+    )
+    return replace(run, **values)
+
+
+class Region:
+    """The region ``HERE``: its agent, and the table that it shares with ``THERE``."""
+
+    def __init__(self, database: Database) -> None:
+        from airflow.jobs.job import Job
+
+        from airflow_provider_mwaa_dr.plugins.metadata_db import MetadataDb
+
+        jobs, now = Job.__table__, datetime.now(tz=timezone.utc)
+        with database.settings.engine.begin() as connection:
+            connection.execute(jobs.delete())
+            row = {"job_type": "SchedulerJob", "state": "running", "latest_heartbeat": now + DAY}
+            job_id = connection.execute(jobs.insert().values(row)).inserted_primary_key[0]
+        self.clock, self.runs, self.number = ManualClock(), InMemoryRunsStore(), 0
+        self.store = InMemoryStateStore(initial(THERE, lease_s=60, by="t", at=AT))
+        for region in (HERE, THERE):
+            self.store.register(Registration(region=region, environment=region, account=""))
+        job = SimpleNamespace(id=job_id, job_type="SchedulerJob", latest_heartbeat=now)
+        self.db = MetadataDb(job, exempt_dags=["by_id"])
+        self.start_agent()
+
+    def start_agent(self) -> None:
+        """Let a new agent take over."""
+        self.loop = AgentLoop(
+            config=DRConfig(enabled=True, region=HERE, state_table="t", runs_table="r", environments={}),
+            store=self.store,
+            runs=self.runs,
+            db=self.db,
+            clock=self.clock,
+            counts=GateCounts(),
+            airflow_version="0",
+        )
+
+    def tell(self, *runs: LedgerRun, dag_ids: tuple[str, ...] = ()) -> None:
+        """Let the other region say something."""
+        self.number += 1
+        entry = LogEntry(number=self.number, at=AT, epoch=0, first_id=0, newest_id=0, runs=runs, dag_ids=dag_ids)
+        self.runs.append(THERE, replace(entry, settled=0))
+
+    def turns(self, times: int = 2) -> None:
+        """Let the agent have some turns, a minute apart."""
+        for _ in range(times):
+            self.clock.sleep(60)
+            self.loop.turn()
+
+    def promote(self) -> None:
+        """A failover makes this region the active one, and waits for it."""
+        state = self.store.state
+        assert state is not None
+        self.store._table.state = replace(
+            state, active_region=HERE, epoch=1, version=state.version + 1, phase=Phase.PROMOTING
+        )
+
+    def complete(self) -> None:
+        """The failover goes on once the region has adopted, and not before."""
+        state = self.store.state
+        assert state is not None
+        if self.store._table.reconciled.get(HERE) == state.epoch:
+            self.store._table.state = replace(state, version=state.version + 1, phase=Phase.STEADY)
+
+    def open_in_ledger(self) -> set[str]:
+        """Return the ids of the runs that are anybody's to finish, as a reader of the table sees it."""
+        replicas = []
+        for region in (HERE, THERE):
+            replica = Replica()
+            while entries := self.runs.log(region, after=replica.number):
+                replica.apply(entries)
+            replicas.append(replica)
+        return {run_id for _, run_id in due(replicas)}

@@ -1,0 +1,331 @@
+"""
+What a turn of the agent costs with 10,000 DAGs: ``python tests/benchmarks/adoption.py``, or ``make bench-adoption``.
+
+In tables of a real Airflow 3.3.1 on an embedded PostgreSQL, with 20 ended runs of each DAG; the runs table is in
+memory, and its calls are counted. Time is the database's: from the sending of a statement to its answer. Written to
+build/bench-adoption.json, with the goal that the project has set itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+VERSION = "3.3.1"
+DAGS, RUNS = 10_000, 20
+LOOKING_BACK = 0.05
+"""Part of the DAGs that have depends_on_past."""
+GOAL_MS = 100
+TURNS = 9
+ROOT = Path(__file__).parents[2]
+AT = datetime(2026, 10, 1, tzinfo=timezone.utc)
+HERE, THERE = "us-east-1", "us-east-2"
+
+FILL = f"""
+insert into dag_bundle (name, active) values ('dags-folder', true) on conflict do nothing;
+insert into dag (dag_id, is_paused, is_stale, bundle_name, max_active_tasks, max_active_runs,
+                 has_task_concurrency_limits, max_consecutive_failed_dag_runs, next_dagrun,
+                 exceeds_max_non_backfill, fail_fast, timetable_type, partition_mapper_info)
+  select 'dag_' || lpad(d::text, 5, '0'), false, false, 'dags-folder', 16, 16, false, 0,
+         timestamptz '{AT.isoformat()}' + interval '1 day' * {RUNS}, false, false, '', '{{}}'
+  from generate_series(0, {DAGS} - 1) d;
+insert into dag_version (id, version_number, dag_id, bundle_name, created_at, last_updated)
+  select gen_random_uuid(), v, dag_id, 'dags-folder', now(), now() from dag, generate_series(1, 3) v;
+insert into serialized_dag (id, dag_id, data, created_at, last_updated, dag_hash, dag_version_id)
+  select gen_random_uuid(), dag_id,
+         jsonb_build_object('dag', jsonb_build_object('tasks', (
+           select jsonb_agg(jsonb_build_object('task_id', 'task_' || t, 'bash_command', md5(dag_id || t),
+                            'depends_on_past', right(dag_id, 5)::int < {DAGS} * {LOOKING_BACK}))
+           from generate_series(1, 20) t))),
+         now(), now(), md5(dag_id || version_number), id
+  from dag_version;
+insert into dag_run (dag_id, run_id, run_type, state, logical_date, data_interval_start, data_interval_end, run_after,
+                     start_date, end_date, queued_at, last_scheduling_decision, conf, clear_number, updated_at)
+  select dag_id, 'scheduled__' || r, 'scheduled', 'success', day, day, day + interval '1 day', day + interval '1 day',
+         day, day, day, day, '{{}}', 0, day
+  from (select r, timestamptz '{AT.isoformat()}' + interval '1 day' * r as day
+        from generate_series(0, {RUNS} - 1) r) r, dag
+  order by r, dag_id;
+insert into task_instance (id, task_id, dag_id, run_id, map_index, state, pool, pool_slots, try_number, max_tries,
+                           hostname, start_date, end_date, updated_at)
+  select gen_random_uuid(), 'task_' || t, dag_id, run_id, -1, state, 'default_pool', 1, 1, 0,
+         'worker', start_date, end_date, updated_at
+  from dag_run, generate_series(1, 2) t;
+insert into job (id, state, job_type, start_date, latest_heartbeat, hostname) values
+  (1, 'running', 'SchedulerJob', now(), now() + interval '1 day', 'here');
+analyze;
+"""
+
+
+@dataclass(slots=True)
+class Cost:
+    """What one turn has cost."""
+
+    statements: list[tuple[float, str]] = field(default_factory=list)
+    ledger: list[str] = field(default_factory=list)
+    turn_s: float = 0.0
+
+    @property
+    def database_ms(self) -> float:
+        return 1000 * sum(seconds for seconds, _ in self.statements)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.database_ms:7.1f} ms of database time in {len(self.statements)} statements, "
+            f"{len(self.ledger)} calls of the runs table, {1000 * self.turn_s:7.1f} ms altogether"
+        )
+
+
+class Bench:
+    """One region with its database, and the ledger of another one."""
+
+    def __init__(self, engine: Any) -> None:
+        from airflow_provider_mwaa_dr.core.state import initial
+        from airflow_provider_mwaa_dr.plugins.metadata_db import MetadataDb
+        from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
+
+        self.engine, self.clock, self.runs = engine, ManualClock(), InMemoryRunsStore()
+        self.db = MetadataDb(
+            SimpleNamespace(id=1, job_type="SchedulerJob", latest_heartbeat=0), exempt_dags=["dr_failover"]
+        )
+        self.initial = initial
+
+    def loop(self, active: str) -> Any:
+        """Return a new agent whose region has settled for the state's epoch."""
+        from airflow_provider_mwaa_dr.core.config import DRConfig
+        from airflow_provider_mwaa_dr.core.ports import Registration
+        from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
+        from airflow_provider_mwaa_dr.testing import InMemoryStateStore
+
+        store = InMemoryStateStore(self.initial(active, lease_s=60, by="bench", at=AT))
+        for region in (HERE, THERE):
+            store.register(Registration(region=region, environment=region, account=""))
+        config = DRConfig(enabled=True, region=HERE, state_table="t", runs_table="r", environments={})
+        return AgentLoop(
+            config=config,
+            store=store,
+            runs=self.runs,
+            db=self.db,
+            clock=self.clock,
+            counts=GateCounts(),
+            airflow_version=VERSION,
+        )
+
+    @contextmanager
+    def measured(self) -> Iterator[Cost]:
+        from sqlalchemy import event
+
+        cost, started = Cost(), [0.0]
+
+        def before(*_: Any) -> None:
+            started[0] = time.perf_counter()
+
+        def after(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            cost.statements.append((time.perf_counter() - started[0], statement))
+
+        self.runs.calls.clear()
+        event.listen(self.engine, "before_cursor_execute", before)
+        event.listen(self.engine, "after_cursor_execute", after)
+        began = time.perf_counter()
+        try:
+            yield cost
+        finally:
+            cost.turn_s = time.perf_counter() - began
+            cost.ledger = list(self.runs.calls)
+            event.remove(self.engine, "before_cursor_execute", before)
+            event.remove(self.engine, "after_cursor_execute", after)
+
+    def turns(self, what: str, turn: Callable[[], object], *, times: int = TURNS) -> list[Cost]:
+        """Measure some turns, a refresh apart; print the median one and its dearest statements."""
+        costs = []
+        for _ in range(times):
+            self.clock.sleep(5)
+            with self.measured() as cost:
+                turn()
+            costs.append(cost)
+        ordered = sorted(costs, key=lambda cost: cost.database_ms)
+        print(f"{what}:\n  median   {ordered[len(costs) // 2]}\n  dearest  {ordered[-1]}", file=sys.stderr)
+        for seconds, statement in sorted(ordered[-1].statements, reverse=True)[:3]:
+            print(f"    {1000 * seconds:6.1f} ms  {' '.join(statement.split())[:150]}", file=sys.stderr)
+        return costs
+
+    def tell_history(self, day: int) -> None:
+        """Let the other region tell that the interval of a day has ended, for every DAG."""
+        from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
+        from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RunStatus
+
+        books = Bookkeeper(self.runs, self.db, self.clock, region=THERE, peers=lambda: ())
+        number = books._load().number
+        at = AT + timedelta(days=day)
+        for start in range(0, DAGS, 200):
+            number += 1
+            runs = tuple(
+                LedgerRun(
+                    dag_id=f"dag_{dag:05}",
+                    run_id=f"scheduled__{day}",
+                    run_type="scheduled",
+                    status=RunStatus.SUCCESS,
+                    epoch=0,
+                    logical_date=at,
+                    data_interval_start=at,
+                    data_interval_end=at + timedelta(days=1),
+                    run_after=at + timedelta(days=1),
+                    tasks=tuple((f"task_{t}", -1, "success") for t in range(20)) if dag < DAGS * LOOKING_BACK else (),
+                )
+                for dag in range(start, min(start + 200, DAGS))
+            )
+            entry = LogEntry(number=number, at=self.clock.now(), epoch=0, first_id=0, newest_id=0, runs=runs)
+            self.runs.append(THERE, replace(entry, settled=0))
+
+
+def inside() -> None:
+    """In Airflow's environment: fill the tables, measure, print the figures as JSON."""
+    from airflow import settings
+
+    bench = Bench(settings.engine)
+    with bench.engine.begin() as connection:
+        connection.exec_driver_sql(FILL)
+    with bench.engine.connect() as connection:
+        counted = {
+            table: connection.exec_driver_sql(f"select count(*) from {table}").scalar()
+            for table in ("dag", "dag_run", "task_instance", "serialized_dag")
+        }
+    print(f"filled: {counted}", file=sys.stderr)
+    figures: dict[str, Any] = {}
+
+    def keep(name: str, costs: list[Cost]) -> None:
+        middle = statistics.median(cost.database_ms for cost in costs)
+        figures[name] = {
+            "database_ms_median": round(middle, 1),
+            "database_ms_max": round(max(cost.database_ms for cost in costs), 1),
+            "statements_max": max(len(cost.statements) for cost in costs),
+            "ledger_calls_max": max(len(cost.ledger) for cost in costs),
+            "turn_ms_max": round(1000 * max(cost.turn_s for cost in costs), 1),
+        }
+
+    bench.tell_history(RUNS - 1)
+    standby = bench.loop(active=THERE)
+    bench.turns("standby, its first turn", standby.turn, times=1)
+    while standby._books._to_adopt or not standby._books._others:
+        bench.clock.sleep(5)
+        standby.turn()
+    keep("adoption, nothing new", bench.turns("adoption alone, nothing new", lambda: adoption(standby)))
+    keep("standby, nothing new", bench.turns("standby, the agent's whole turn, nothing new", standby.turn, times=25))
+    bench.tell_history(RUNS)
+    first = bench.turns("standby, all 10,000 heads new (one of 20 turns)", standby.turn, times=20)
+    keep("standby, 500 of 10,000 heads new", first)
+    assert not standby._books._to_adopt, "20 turns of 500"
+    with bench.engine.connect() as connection:
+        adopted = connection.exec_driver_sql(
+            f"select count(*) from dag_run where run_id = 'scheduled__{RUNS}'"
+        ).scalar()
+    assert adopted == DAGS, adopted
+    total = sum(cost.database_ms for cost in first)
+    print(f"  adopted {adopted} runs in {total:.0f} ms of database time", file=sys.stderr)
+    figures["standby, all heads new"] = {"database_ms": round(total, 1)}
+    active = bench.loop(active=HERE)
+    keep("active, first turns", bench.turns("active, its first turns (all DAGs are new to it)", active.turn, times=3))
+    keep("active, nothing new", bench.turns("active, the agent's whole turn, nothing new", active.turn, times=25))
+
+    number = count()
+
+    def ended_and_told() -> None:
+        with bench.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "insert into dag_run (dag_id, run_id, run_type, state, logical_date, run_after, conf, clear_number) "
+                f"select dag_id, 'new__{next(number)}', 'manual', 'success', null, now(), '{{}}', 0 from dag limit 50"
+            )
+        active.turn()
+
+    keep(
+        "active, 50 runs ended",
+        bench.turns("active, 50 runs of 50 DAGs have ended (their insertion included)", ended_and_told),
+    )
+    print(json.dumps(figures))
+
+
+def adoption(loop: Any) -> None:
+    """What a turn does for adoption, without the rest of the agent's work."""
+    loop._books.follow()
+    loop._books.settle()
+    loop._books.adopt()
+
+
+def main() -> int:
+    """Return 0 when the goal is met."""
+    from airflow_provider_mwaa_dr.sandbox import airflow_environment
+    from airflow_provider_mwaa_dr.sandbox.postgres import Postgres
+
+    folder = ROOT / "build" / "bench"
+    postgres = Postgres(folder / "postgres")
+    environment = airflow_environment.provide(folder / f"airflow-{VERSION}", VERSION, say=print)
+    python = str(environment.bin / "python")
+    postgres.start()
+    try:
+        postgres.drop_database("adoption")
+        postgres.create_database("adoption")
+        variables = {
+            **os.environ,
+            "AIRFLOW_HOME": str(folder / "home"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.url("adoption"),
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
+        }
+        migrate = subprocess.run(
+            [python, "-m", "airflow", "db", "migrate"], env=variables, capture_output=True, check=False
+        )
+        if migrate.returncode != 0:
+            print(migrate.stderr.decode()[-3000:], file=sys.stderr)
+            return 1
+        answer = subprocess.run(
+            [python, "-W", "ignore", __file__, "inside"], env=variables, stdout=subprocess.PIPE, check=False, text=True
+        )
+    finally:
+        postgres.stop()
+    if answer.returncode != 0:
+        return 1
+    figures = json.loads(answer.stdout.splitlines()[-1])
+    turn = figures["adoption, nothing new"]
+    goals = {
+        "adoption, nothing new: database time (ms)": (GOAL_MS, turn["database_ms_max"]),
+        "adoption, nothing new: queries to DynamoDB": (1, turn["ledger_calls_max"]),
+        "standby, the agent's whole turn, nothing new: database time, median (ms)": (
+            GOAL_MS,
+            figures["standby, nothing new"]["database_ms_median"],
+        ),
+    }
+    report = {
+        "dags": DAGS,
+        "runs_of_each": RUNS,
+        "airflow": VERSION,
+        "goals": {
+            name: {"goal": goal, "measured": measured, "met": measured <= goal}
+            for name, (goal, measured) in goals.items()
+        },
+        "figures": figures,
+    }
+    path = ROOT / "build" / "bench-adoption.json"
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    for name, goal in report["goals"].items():  # type: ignore[attr-defined]
+        print(f"{'met    ' if goal['met'] else 'NOT MET'} {name}: {goal['measured']} (goal {goal['goal']})")
+    print(f"figures: {path.relative_to(ROOT)}")
+    return 0 if all(goal["met"] for goal in report["goals"].values()) else 1  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["inside"]:
+        inside()
+    else:
+        sys.exit(main())

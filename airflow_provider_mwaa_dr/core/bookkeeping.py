@@ -267,6 +267,10 @@ class Bookkeeper:
             newest = self._db.newest_run()
             self._append(epoch, first_id=newest, newest_id=newest, settled=epoch)
 
+    def has_begun(self, epoch: int) -> bool:
+        """Return whether the region has said that it executes under *epoch*: what is open there is that epoch's."""
+        return self._load().epoch == epoch
+
     def settled(self, epoch: int) -> None:
         """Say that everything has been told that this region had begun before *epoch*."""
         own = self._load()
@@ -491,8 +495,9 @@ class Bookkeeper:
             if run.key not in refused
         ]
         if taken:
-            self._append(epoch, taken, first_id=own.first_id, newest_id=own.newest_id)
+            # Before it is said: an error may come after an entry has landed, from the next one or from the picture.
             self._not_carried_out |= {run.key for run in taken}
+            self._append(epoch, taken, first_id=own.first_id, newest_id=own.newest_id)
         if to_queue or taken:
             self._db.resume(
                 [*to_queue, *taken], f"resumed: it was interrupted; {self._region} goes on with it (epoch {epoch})"

@@ -370,7 +370,7 @@ class SimulatedAirflow:
     def cannot_resume(self, runs: Sequence[LedgerRun]) -> Mapping[RunKey, str]:
         return {run.key: "no-rerun" for run in runs if "dr:no-rerun" in self.dags_by_id[run.dag_id].tags}
 
-    def resume(self, runs: Sequence[LedgerRun], note: str) -> None:
+    def resume(self, runs: Sequence[LedgerRun], note: str) -> Mapping[RunKey, str]:
         for run in runs:
             found = self.rows.get(run.key)
             if found is None:
@@ -378,6 +378,7 @@ class SimulatedAirflow:
             elif not found.row.is_open:
                 self.clear(run.key)
                 found.note = "resumed"
+        return {}
 
     def settle(self, runs: Sequence[LedgerRun], note: str) -> None:
         for run in runs:

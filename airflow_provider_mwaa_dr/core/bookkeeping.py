@@ -271,6 +271,8 @@ class Bookkeeper:
 
     def has_begun(self, epoch: int) -> bool:
         """Return whether the region has said that it executes under *epoch*: what is open there is that epoch's."""
+        if self._load().epoch != epoch:
+            self._own = None  # another agent of the region may have said so
         return self._load().epoch == epoch
 
     def settled(self, epoch: int) -> None:

@@ -259,7 +259,9 @@ class AgentLoop:
             self._pause_all(state)
         # Begun already, by an earlier turn that could not say so or had more to take up: what was open before has been
         # closed, and what is open now was queued for this epoch.
-        if not (is_active and self._with_ledger(lambda books: books.has_begun(state.epoch), False)):
+        if is_active and self._with_ledger(lambda books: books.has_begun(state.epoch), False):
+            self._leftovers = 0
+        else:
             self._close_runs(state, known)
         if self._leftovers:
             # Locked by the scheduler at this moment; the next turn takes them.

@@ -61,7 +61,7 @@ class Region:
         return {state: found.count(state) for state in set(found)}
 
     @property
-    def waiting(self) -> AgentStatus:
+    def status(self) -> AgentStatus:
         (status,) = self.pair.store.agents(self.name)
         return status
 
@@ -155,3 +155,30 @@ def test_a_ledger_that_fails_while_runs_are_taken_over_costs_none_of_them(pair: 
     pair.here.runs.append, pair.here.runs.keep = append, keep  # type: ignore[method-assign]
     pair.here.turn(3)
     assert pair.here.states == {"queued": 3}
+
+
+def test_what_another_leader_has_begun_is_finished_by_one_that_had_found_runs_left_over(pair: Pair) -> None:
+    """They are closed by then, and what the other one has queued stays queued."""
+    pair.here.add(1)
+    pair.there.add(2)
+    pair.there.turn(2)
+    close = pair.here.db.close_runs
+    pair.here.db.close_runs = lambda *_, **__: 0  # type: ignore[method-assign]
+    pair.flip(HERE)
+    pair.there.turn(2)
+    pair.here.turn(2)
+    assert pair.here.status.leftovers == 1
+    pair.here.db.close_runs = close  # type: ignore[method-assign]
+    old, put_agent = pair.here.loop, pair.store.put_agent
+    pair.here.restart()
+
+    def refuse(status: AgentStatus) -> None:
+        raise OSError("cut off")
+
+    pair.store.put_agent = refuse  # type: ignore[method-assign]
+    pair.here.turn()
+    pair.store.put_agent = put_agent  # type: ignore[method-assign]
+    pair.here.loop = old
+    pair.here.turn(3)
+    assert (pair.here.status.leftovers, pair.here.status.adopted_epoch) == (0, 1)
+    assert pair.here.states == {"failed": 1, "queued": 1}

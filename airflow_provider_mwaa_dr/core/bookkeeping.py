@@ -131,11 +131,13 @@ class LedgerDb(Protocol):
     def cannot_resume(self, runs: Sequence[LedgerRun]) -> Mapping[RunKey, str]:
         """Return those of the runs that must not or cannot be queued here, with the reason."""
 
-    def resume(self, runs: Sequence[LedgerRun], note: str) -> None:
+    def resume(self, runs: Sequence[LedgerRun], note: str) -> Mapping[RunKey, str]:
         """
         Queue runs, under the ids and with everything else that they had, all tasks anew; repeatable.
 
         A run that is open already stays as it is. ``queued_at`` becomes ``taken_at``, or later.
+
+        :return: those that could not be queued, with the reason; the others are.
         """
 
     def settle(self, runs: Sequence[LedgerRun], note: str) -> None:
@@ -246,6 +248,7 @@ class Bookkeeper:
     def _load(self) -> Replica:
         if self._own is None:
             own = self._runs.picture(self._region)
+            self._kept_number = own.number
             while entries := self._runs.log(self._region, after=own.number):
                 before = own.number
                 own.apply(entries)
@@ -255,7 +258,6 @@ class Bookkeeper:
             self._not_carried_out = {
                 key for key, run in own.runs.items() if run.status is RunStatus.OPEN and run.taken_at is not None
             }
-            self._kept_number = own.number
         return self._own
 
     # -- telling -----------------------------------------------------------------------------------------------------
@@ -273,6 +275,8 @@ class Bookkeeper:
 
     def has_begun(self, epoch: int) -> bool:
         """Whether the region has said so: what is open there by now is its own, or was taken over under this epoch."""
+        if self._load().epoch != epoch:
+            self._own = None  # another agent of the region may have said so
         return self._load().epoch == epoch
 
     def settled(self, epoch: int) -> None:
@@ -385,9 +389,11 @@ class Bookkeeper:
         known = own.runs.get(key)
         if row is None:
             # One that is about to be queued here (resume) is not there yet.
-            if known is None or known.status is not RunStatus.OPEN or known.taken_at is not None:
+            if known is None or known.status is not RunStatus.OPEN or key in self._not_carried_out:
                 return None
-            return replace(known, status=RunStatus.GONE, epoch=epoch)
+            # Deleted by somebody. Of one that began elsewhere that region still says that it is due.
+            is_elsewhere = known.taken_at is not None or any(key in other.runs for other in self._others.values())
+            return replace(known, status=RunStatus.FAILED if is_elsewhere else RunStatus.GONE, epoch=epoch)
         taken_at = known.taken_at if known is not None else None
         if row.is_open:
             if known is not None and known.status is RunStatus.OPEN and known.epoch == epoch:
@@ -413,8 +419,10 @@ class Bookkeeper:
         :param now_epoch: the state's.
         """
         own = self._load()
-        if own.epoch != epoch or epoch == now_epoch:
+        if own.epoch is None or not epoch <= own.epoch < now_epoch:
             return
+        # A later one, if the role was taken up and lost again before the state table knew.
+        epoch = own.epoch
         _, states = self._db.look(above=self._db.newest_run())
         keys = {key for key in states if own.runs.get(key) is None or own.runs[key].status is not RunStatus.INTERRUPTED}
         keys |= {key for key, run in own.runs.items() if run.status is RunStatus.OPEN}
@@ -467,6 +475,8 @@ class Bookkeeper:
         gone += [replace(run, status=RunStatus.GONE) for run in no_longer_asked_for(own, others)]
         if gone:
             self._append(own.epoch or 0, gone, first_id=own.first_id, newest_id=own.newest_id)
+        # What is said last before a long silence would expire without one.
+        self._keep_picture(own)
 
     def resume(self, *, epoch: int) -> bool:
         """
@@ -481,7 +491,8 @@ class Bookkeeper:
         candidates = []
         for key, run in waiting.items():
             mine = own.runs.get(key)
-            if mine is not None and mine.status is RunStatus.OPEN and mine.epoch == epoch:
+            # Open here; or ended, under an epoch that is lower than the others' because the state table was made anew.
+            if mine is not None and mine.status is not RunStatus.INTERRUPTED and mine.epoch == epoch:
                 continue
             if run.conf_lost is not None:
                 self._stuck[key] = f"its conf is not in the ledger: {run.conf_lost}"
@@ -500,14 +511,21 @@ class Bookkeeper:
             if run.key not in refused
         ]
         if taken:
-            self._append(epoch, taken, first_id=own.first_id, newest_id=own.newest_id)
+            # Before it is said: an error may come after an entry has landed, from the next one or from the picture.
             self._not_carried_out |= {run.key for run in taken}
+            self._append(epoch, taken, first_id=own.first_id, newest_id=own.newest_id)
         if to_queue or taken:
-            self._db.resume(
+            failed = self._db.resume(
                 [*to_queue, *taken], f"resumed: it was interrupted; {self._region} goes on with it (epoch {epoch})"
             )
-            self._not_carried_out.clear()
-            log.info("%s goes on with %d interrupted runs (epoch %d)", self._region, len(to_queue) + len(taken), epoch)
+            for key, why in failed.items():
+                if self._stuck.get(key) != why:
+                    log.warning("%s %s was interrupted, and is not started in %s: %s", *key, self._region, why)
+            self._not_carried_out = set(failed)  # tried again
+            queued = {run.key for run in (*to_queue, *taken)} - failed.keys()
+            self._stuck = {key: why for key, why in self._stuck.items() if key not in queued} | dict(failed)
+            if queued:
+                log.info("%s goes on with %d interrupted runs (epoch %d)", self._region, len(queued), epoch)
         return len(candidates) > len(batch)
 
     def _to_carry_out(self, own: Replica) -> list[LedgerRun]:
@@ -572,7 +590,7 @@ class Bookkeeper:
 
     def _keep_picture(self, own: Replica) -> None:
         now = self._clock.monotonic()
-        if (
+        if own.number > self._kept_number and (
             self._kept_number == 0
             or own.number - self._kept_number >= _ENTRIES_TO_PICTURE
             or now - self._kept_at >= _PICTURE_EVERY_S
@@ -631,7 +649,8 @@ def _chunks(
     size = 0
     for run in runs:
         # Names, times and an id or two, about; conf and tasks are what may be long.
-        cost = 600 + len(run.dag_id) + len(run.run_id) + len(run.conf or "") + 60 * len(run.tasks)
+        cost = 600 + len(run.dag_id) + len(run.run_id) + len(run.conf or "")
+        cost += sum(len(task_id) + 30 for task_id, _, _ in run.tasks)
         if part and size + cost > _ENTRY_BYTES:
             yield tuple(part), ()
             part, size = [], 0

@@ -267,8 +267,11 @@ class AgentLoop:
         if is_active and known is None and not is_promoting:
             log.info("%s is active (epoch %d): its open runs count as that epoch's.", self._region, state.epoch)
             return True
-        # An agent that was ended while it took the role up has closed what there was, and queued what it took over.
-        if not (is_active and self._with_ledger(lambda books: books.has_begun(state.epoch), False)):
+        # Begun already, by an earlier turn or an agent before: what was open has been closed, and what is open now was
+        # queued for this epoch.
+        if is_active and self._with_ledger(lambda books: books.has_begun(state.epoch), False):
+            self._leftovers = 0
+        else:
             self._publish_interrupted(state, known)
             if is_promoting or (not is_active and known is not None):
                 self._pause_all(state)

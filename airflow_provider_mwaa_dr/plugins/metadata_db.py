@@ -48,7 +48,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, object_session
 
-from airflow_provider_mwaa_dr.core.bookkeeping import NO_RERUN_TAG, RunRow
+from airflow_provider_mwaa_dr.core.bookkeeping import NO_RERUN_TAG, RunRow, to_conf
 from airflow_provider_mwaa_dr.core.config import CONTROL_TAG, is_exempt
 from airflow_provider_mwaa_dr.core.gate import NOTE_TOKEN
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunKey, TaskState
@@ -505,11 +505,7 @@ class MetadataDb:
                     for run in batch
                     if run.logical_date is None or newest.get(run.dag_id, run.logical_date) <= run.logical_date
                 ]
-                new = [
-                    run
-                    for run in current
-                    if run.key not in taken.runs and (run.dag_id, run.logical_date) not in taken.dates
-                ]
+                new, _ = _insertable(current, taken)
                 self._insert(connection, new, state=None, note=note)
                 present = [run for run in current if run.tasks and run.key in taken.runs]
                 tasks = self._tasks_of(connection, [run.key for run in present]) if present else {}
@@ -582,21 +578,31 @@ class MetadataDb:
                 refused[run.key] = f"another run has its logical date: {other}"
         return refused
 
-    def resume(self, runs: Sequence[LedgerRun], note: str) -> None:
+    def resume(self, runs: Sequence[LedgerRun], note: str) -> dict[RunKey, str]:
         """
         Queue runs, under the ids and with everything else that they had, all tasks anew; repeatable.
 
         A run that is open already stays as it is. ``queued_at`` becomes ``taken_at``, or later.
+
+        :return: those that could not be queued, with the reason; the others are.
         """
+        failed: dict[RunKey, str] = {}
         for start in range(0, len(runs), _BATCH):
             batch = runs[start : start + _BATCH]
             with _transaction() as session:
                 connection = session.connection()
-                there = self._taken(connection, batch).runs
-                self._insert(connection, [run for run in batch if run.key not in there], state="queued", note=note)
+                taken = self._taken(connection, batch)
+                new, refused = _insertable(batch, taken)
+                self._insert(connection, new, state="queued", note=note)
+            failed |= refused
             for run in batch:
-                if run.key in there and there[run.key] not in _OPEN:
+                if run.key not in taken.runs or taken.runs[run.key] in _OPEN:
+                    continue
+                try:
                     self._queue_again(run, note)
+                except Exception as error:  # Airflow's own, of this run: the others must not wait for it
+                    failed[run.key] = f"it cannot be queued here: {type(error).__name__}: {error}"
+        return failed
 
     @staticmethod
     def _queue_again(run: LedgerRun, note: str) -> None:
@@ -607,12 +613,19 @@ class MetadataDb:
             ).scalar_one_or_none()
             if found is None or found.state in _OPEN:
                 return
+            taken_at = run.taken_at or _now()
+            if found.queued_at is not None and found.queued_at >= taken_at:
+                return  # by another agent, meanwhile
             tasks = session.execute(
                 select(TaskInstance).where(TaskInstance.dag_id == run.dag_id, TaskInstance.run_id == run.run_id)
             ).scalars()
             clear_task_instances(list(tasks), session, dag_run_state="queued")
             session.flush()
-            values: dict[str, Any] = {"state": "queued", "start_date": None, "end_date": None, "queued_at": _now()}
+            queued_at = max(_now(), taken_at)
+            values: dict[str, Any] = {"state": "queued", "start_date": None, "end_date": None, "queued_at": queued_at}
+            if to_conf(found.conf)[0] != run.conf:
+                # Asked for here too, while this was a standby, which accepted nothing.
+                values["conf"] = json.loads(run.conf) if run.conf is not None else {}
             connection = session.connection()
             connection.execute(update(_runs).where(_runs.c.id == found.id).values(values))
             _put_note(connection, found.id, note)
@@ -853,6 +866,21 @@ _ROW = (
 class _Taken:
     runs: dict[RunKey, str]
     dates: dict[tuple[str, datetime], str]
+
+
+def _insertable(runs: Iterable[LedgerRun], taken: _Taken) -> tuple[list[LedgerRun], dict[RunKey, str]]:
+    """Return those of the runs that are not there; and those whose logical date another run has, with the reason."""
+    dates, found, refused = dict(taken.dates), [], {}
+    for run in runs:
+        if run.key in taken.runs:
+            continue
+        if run.logical_date is not None:
+            other = dates.setdefault((run.dag_id, run.logical_date), run.run_id)
+            if other != run.run_id:
+                refused[run.key] = f"another run has its logical date: {other}"
+                continue
+        found.append(run)
+    return found, refused
 
 
 def _to_row(row: Any) -> RunRow:

@@ -494,7 +494,7 @@ class SimulatedAirflow:
     def cannot_resume(self, runs: Sequence[LedgerRun]) -> Mapping[RunKey, str]:
         return {}
 
-    def resume(self, runs: Sequence[LedgerRun], note: str) -> None:
+    def resume(self, runs: Sequence[LedgerRun], note: str) -> Mapping[RunKey, str]:
         self.before_change()
         for run in runs:
             found = self.rows.get(run.key)
@@ -503,6 +503,7 @@ class SimulatedAirflow:
             elif not found.is_open:
                 self.clear(run.key)
                 found.note = "resumed"
+        return {}
 
     def settle(self, runs: Sequence[LedgerRun], note: str) -> None:
         self.before_change()

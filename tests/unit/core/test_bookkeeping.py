@@ -30,6 +30,7 @@ class Rows:
         self.adopted: list[LedgerRun] = []
         self.resumed: list[LedgerRun] = []
         self.settled: list[LedgerRun] = []
+        self.failing: dict[str, str] = {}
 
     def put(self, run_id: str, state: str, *, run_type: str = "scheduled", day: int = 0, **values: Any) -> None:
         at = AT + timedelta(days=day)
@@ -74,8 +75,9 @@ class Rows:
     def cannot_resume(self, runs: Sequence[LedgerRun]) -> Mapping[RunKey, str]:
         return {}
 
-    def resume(self, runs: Sequence[LedgerRun], note: str) -> None:
-        self.resumed += runs
+    def resume(self, runs: Sequence[LedgerRun], note: str) -> Mapping[RunKey, str]:
+        self.resumed += [run for run in runs if run.run_id not in self.failing]
+        return {run.key: self.failing[run.run_id] for run in runs if run.run_id in self.failing}
 
     def settle(self, runs: Sequence[LedgerRun], note: str) -> None:
         self.settled += runs

@@ -1,0 +1,160 @@
+"""What the bookkeeper makes of runs and tables that somebody else has changed, and of its own past."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
+from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
+from tests.unit.core.test_bookkeeping import HERE, THERE, Region
+
+
+@pytest.fixture
+def regions() -> tuple[Region, Region]:
+    store = InMemoryRunsStore()
+    return Region(HERE, store.peer()), Region(THERE, store.peer())
+
+
+def restarted(region: Region, store: InMemoryRunsStore) -> Bookkeeper:
+    return Bookkeeper(store, region.db, ManualClock(), region=region.region, peers=lambda: [HERE, THERE])
+
+
+def test_a_run_that_went_on_here_and_was_deleted_by_a_person_stays_deleted(regions: tuple[Region, Region]) -> None:
+    """Neither the next leader nor the next region starts it again."""
+    here, there = regions
+    here.books.begin(0)
+    here.db.put("r1", "running")
+    here.tell()
+    here.books.interrupt(epoch=0, now_epoch=1)
+    there.books.follow()
+    there.books.begin(1)
+    there.books.resume(epoch=1)
+    there.db.put("r1", "running")
+    there.tell(epoch=1)
+    there.db.rows.clear()
+    there.tell(epoch=1)
+    there.db.resumed.clear()
+    there.books.resume(epoch=1)
+    there.books = restarted(there, there.books._runs)  # type: ignore[arg-type]
+    there.books.follow()
+    there.tell(epoch=1)
+    there.books.resume(epoch=1)
+    assert there.db.resumed == []
+    there.books.interrupt(epoch=1, now_epoch=2)
+    here.books.follow()
+    here.books.begin(2)
+    here.books.settle()
+    here.books.resume(epoch=2)
+    assert here.db.resumed == []
+
+
+def test_a_picture_is_kept_although_nothing_is_told_any_more(regions: tuple[Region, Region]) -> None:
+    """Entries expire: what a region said last before it fell silent must not go with them."""
+    here, _ = regions
+    store, clock = here.books._runs, here.books._clock
+    assert isinstance(store, InMemoryRunsStore)
+    assert isinstance(clock, ManualClock)
+    here.books.begin(0)
+    here.db.put("r1", "running")
+    here.tell()
+    here.books.interrupt(epoch=0, now_epoch=1)
+    here.books.settled(1)
+    clock.advance(301)
+    here.books.settle()
+    picture = store.picture(HERE)
+    assert (picture.number, picture.settled) == (here.books._load().number, 1)
+    calls = len(store.calls)
+    clock.advance(301)
+    here.books.settle()
+    assert len(store.calls) == calls
+
+
+def test_a_new_leader_keeps_what_the_one_before_it_had_not_kept(regions: tuple[Region, Region]) -> None:
+    """It read the end of the log by itself; who comes later may not find it any more."""
+    here, _ = regions
+    store = here.books._runs
+    assert isinstance(store, InMemoryRunsStore)
+    here.books.begin(0)
+    here.db.put("r1", "running")
+    here.tell()
+    assert store.picture(HERE).number < here.books._load().number
+    new = restarted(here, store)
+    new.settle()
+    new._clock.advance(301)  # type: ignore[attr-defined]
+    new.settle()
+    assert store.picture(HERE).number == here.books._load().number
+
+
+def test_a_run_that_has_ended_under_this_epoch_is_not_started_again_by_a_ledger_of_higher_ones(
+    regions: tuple[Region, Region],
+) -> None:
+    """A state table that was made anew begins with epoch 0; only this region executes under it."""
+    here, there = regions
+    there.books.begin(5)
+    there.db.put("r1", "running", run_type="manual")
+    there.tell(epoch=5)
+    here.books.follow()
+    here.books.begin(0)
+    here.books.resume(epoch=0)
+    assert [run.run_id for run in here.db.resumed] == ["r1"]
+    here.db.put("r1", "success", run_type="manual", queued_at=here.books._clock.now() + timedelta(seconds=1))
+    here.tell()
+    here.db.resumed.clear()
+    here.books.settle()
+    here.books.resume(epoch=0)
+    assert here.db.resumed == []
+
+
+def test_what_was_open_under_a_role_that_the_state_table_never_heard_of_is_told(
+    regions: tuple[Region, Region],
+) -> None:
+    """Taken up, and lost again before the heartbeat said so."""
+    here, there = regions
+    here.books.begin(2)
+    here.db.put("m1", "queued", run_type="manual")
+    here.books.interrupt(epoch=1, now_epoch=3)
+    there.books.follow()
+    there.books.begin(3)
+    there.books.resume(epoch=3)
+    assert [run.run_id for run in there.db.resumed] == ["m1"]
+
+
+def test_a_run_that_cannot_be_queued_is_listed_and_tried_again(regions: tuple[Region, Region]) -> None:
+    """Although it was said to go on here; and the others do."""
+    here, there = regions
+    here.books.begin(0)
+    here.db.put("r1", "running")
+    here.db.put("r2", "running", day=1)
+    here.tell()
+    here.books.interrupt(epoch=0, now_epoch=1)
+    there.books.follow()
+    there.books.begin(1)
+    there.db.failing = {"r1": "its timetable is missing"}
+    for _ in range(2):
+        assert not there.books.resume(epoch=1)
+        assert [run.run_id for run in there.db.resumed] == ["r2"]
+        assert there.books.waiting == ("orders r1: its timetable is missing",)
+        there.tell(epoch=1)
+    there.db.failing = {}
+    there.books.resume(epoch=1)
+    assert [run.run_id for run in there.db.resumed] == ["r2", "r1"]
+    assert there.books.waiting == ()
+
+
+def test_runs_with_long_task_ids_are_told_in_entries_that_fit_an_item(regions: tuple[Region, Region]) -> None:
+    """Of what a database takes, however badly it packs."""
+    here, _ = regions
+    store = here.books._runs
+    here.books.begin(0)
+    for number in range(30):
+        here.db.put(f"r{number}", "success", day=number)
+        tasks = [(f"{number}_{task}".ljust(250, "x"), -1, "success") for task in range(100)]
+        here.db.task_instances["orders", f"r{number}"] = list(tasks)
+    here.tell()
+    sizes = [
+        sum(len(task_id) for run in entry.runs for task_id, _, _ in run.tasks) for entry in store.log(HERE, after=0)
+    ]
+    assert sum(sizes) == 30 * 100 * 250
+    assert max(sizes) < 300_000

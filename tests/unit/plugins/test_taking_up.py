@@ -1,0 +1,184 @@
+"""The agent takes up a role with a ledger: what it has queued stays queued, whatever is repeated."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_mwaa_dr.core.config import DRConfig
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, Registration
+from airflow_provider_mwaa_dr.core.state import initial, set_active_region
+from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
+from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
+from tests.simulation.airflow import SimulatedAirflow, SimulatedDag
+
+HERE, THERE = "us-east-1", "us-east-2"
+DAGS = [SimulatedDag("orders", every_s=10)]
+
+
+class Region:
+    """A region's Airflow in memory, and its one agent."""
+
+    def __init__(self, name: str, pair: Pair) -> None:
+        world: Any = SimpleNamespace(clock=pair.clock, rng=random.Random(), note=lambda *_: None)
+        world.rng.random = lambda: 1.0  # nothing is ever locked
+        self.name, self.pair, self.runs = name, pair, pair.runs.peer()
+        self.db = SimulatedAirflow(name, DAGS, world)
+        self.db.job_id = "1"  # type: ignore[attr-defined]
+        self.db.alive_schedulers = lambda: ("1",)  # type: ignore[attr-defined]
+        self.db.pulse = pair.clock.monotonic  # type: ignore[attr-defined]
+        self.restart()
+
+    def restart(self) -> None:
+        config = DRConfig(
+            enabled=True, region=self.name, state_table="t", runs_table="r", fence=False, environments={}
+        )  # fmt: skip
+        self.loop = AgentLoop(
+            config=config,
+            store=self.pair.store,
+            runs=self.runs,
+            db=self.db,  # type: ignore[arg-type]
+            clock=self.pair.clock,
+            counts=GateCounts(),
+            airflow_version="3",
+        )
+
+    def turn(self, turns: int = 1) -> None:
+        for _ in range(turns):
+            self.pair.clock.advance(self.loop.turn())
+
+    def add(self, number: int, state: str = "running") -> None:
+        at = self.db.date(float(number))
+        self.db.add(("orders", f"r{number}"), run_type="scheduled", logical_date=at, end=at, state=state)
+
+    @property
+    def states(self) -> dict[str, int]:
+        """How many runs there are in each state."""
+        found = [run.row.state for run in self.db.rows.values()]
+        return {state: found.count(state) for state in set(found)}
+
+    @property
+    def status(self) -> AgentStatus:
+        (status,) = self.pair.store.agents(self.name)
+        return status
+
+
+class Pair:
+    """Two regions over the same tables; *THERE* is active."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.store = InMemoryStateStore(initial(THERE, lease_s=60, by="t", at=self.clock.now()))
+        self.runs = InMemoryRunsStore()
+        for name in (HERE, THERE):
+            self.store.register(Registration(region=name, environment=name))
+        self.here, self.there = Region(HERE, self), Region(THERE, self)
+
+    def flip(self, region: str) -> None:
+        state = self.store.state
+        assert state is not None
+        self.store.write(
+            set_active_region(state, region, reason="r", by="b", at=self.clock.now()), expected_version=state.version
+        )
+
+
+@pytest.fixture
+def pair() -> Pair:
+    pair = Pair()
+    pair.there.turn(2)
+    pair.here.turn(2)
+    return pair
+
+
+def test_more_interrupted_runs_than_one_turn_takes_are_all_queued(pair: Pair) -> None:
+    """What an earlier turn of the same promotion has queued is not closed by a later one."""
+    for number in range(700):
+        pair.there.add(number)
+    pair.there.turn(2)
+    pair.flip(HERE)
+    pair.there.turn(2)
+    pair.here.turn(4)
+    assert pair.here.states == {"queued": 700}
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_heartbeat_that_fails_after_the_runs_were_queued_costs_none_of_them(pair: Pair, dies: bool) -> None:
+    """The region's open runs are its new role's by then, which the table does not know yet."""
+    for number in range(3):
+        pair.there.add(number)
+    pair.there.turn(2)
+    pair.flip(HERE)
+    pair.there.turn(2)
+    put_agent = pair.store.put_agent
+
+    def refuse(status: AgentStatus) -> None:
+        raise OSError("cut off")
+
+    pair.store.put_agent = refuse  # type: ignore[method-assign]
+    pair.here.turn()
+    assert pair.here.states == {"queued": 3}
+    pair.store.put_agent = put_agent  # type: ignore[method-assign]
+    if dies:
+        pair.here.restart()
+    pair.here.turn(3)
+    assert pair.here.states == {"queued": 3}
+
+
+@pytest.mark.parametrize("before_it_lands", [False, True])
+def test_a_ledger_that_fails_while_runs_are_taken_over_costs_none_of_them(pair: Pair, before_it_lands: bool) -> None:
+    """Those that were said to be taken are queued on the next turn: an entry may have landed, its picture not."""
+    for number in range(3):
+        pair.there.add(number)
+    pair.there.turn(2)
+    pair.flip(HERE)
+    pair.there.turn(2)
+    pair.here.loop.look()
+    append, keep = pair.here.runs.append, pair.here.runs.keep
+
+    def refuse(*_: Any) -> None:
+        pair.here.runs.keep = pair.here.runs.append = refuse  # type: ignore[method-assign]
+        raise OSError("throttled")
+
+    def last(region: str, entry: Any) -> None:
+        if before_it_lands and entry.runs:
+            refuse()
+        append(region, entry)
+        if entry.runs:
+            pair.clock.advance(301)  # a picture is due
+            pair.here.runs.keep = refuse  # type: ignore[method-assign]
+
+    pair.here.runs.append = last  # type: ignore[method-assign]
+    pair.here.turn()
+    pair.here.runs.append, pair.here.runs.keep = append, keep  # type: ignore[method-assign]
+    pair.here.turn(3)
+    assert pair.here.states == {"queued": 3}
+
+
+def test_what_another_leader_has_begun_is_finished_by_one_that_had_found_runs_left_over(pair: Pair) -> None:
+    """They are closed by then, and what the other one has queued stays queued."""
+    pair.here.add(1)
+    pair.there.add(2)
+    pair.there.turn(2)
+    close = pair.here.db.close_runs
+    pair.here.db.close_runs = lambda *_, **__: 0  # type: ignore[method-assign]
+    pair.flip(HERE)
+    pair.there.turn(2)
+    pair.here.turn(2)
+    assert pair.here.status.leftovers == 1
+    pair.here.db.close_runs = close  # type: ignore[method-assign]
+    old, put_agent = pair.here.loop, pair.store.put_agent
+    pair.here.restart()
+
+    def refuse(status: AgentStatus) -> None:
+        raise OSError("cut off")
+
+    pair.store.put_agent = refuse  # type: ignore[method-assign]
+    pair.here.turn()
+    pair.store.put_agent = put_agent  # type: ignore[method-assign]
+    pair.here.loop = old
+    pair.here.turn(3)
+    assert (pair.here.status.leftovers, pair.here.status.adopted_epoch) == (0, 1)
+    assert pair.here.states == {"failed": 1, "queued": 1}

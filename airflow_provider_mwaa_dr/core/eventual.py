@@ -8,6 +8,7 @@ belongs to a region, in that region's own.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -30,6 +31,8 @@ from airflow_provider_mwaa_dr.exceptions import (
     StateNotFoundError,
     StateUnreachableError,
 )
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -55,14 +58,43 @@ class EventualStateStore:
         self._mode = mode
         self._clock = clock
         self._failures: dict[str, tuple[float, StateError]] = {}
-        # Where the plan that was read or written last belongs, and each region's reconciled epoch.
+        # Where the plan that was read or written last belongs; of each region, its reconciled epoch and newest state.
         self._home = next(iter(self._copies))
         self._reconciled: dict[str, int | None] = {}
+        self._seen: dict[str, DRState] = {}
 
     # The state.
 
     def observe(self, region: str) -> Observation:
-        """Return state and *region*'s reconciled epoch, by its own copy or by all; see the class."""
+        """
+        Return state and *region*'s reconciled epoch, by its own copy or by all; see the class.
+
+        Where no copy holds any more what made *region* active, it is written back: somebody who could not see it wrote
+        an older epoch later, and the last writer has won.
+        """
+        observed = self._observe(region)
+        seen, state = self._seen.get(region), observed.state
+        if state is not None and seen is not None and seen.is_newer_than(state):
+            self._bring_back(region, seen)
+        elif state is not None:
+            self._seen[region] = state
+        return observed
+
+    def _bring_back(self, region: str, seen: DRState) -> None:
+        if seen.active_region != region or region not in self._copies:
+            return
+        with suppress(StateError):  # the next look tries again
+            found = self._states(avoid=False)
+            held, newest = found.get(region), _newest(found)
+            if len(found) < len(self._copies) or held is None or newest is None or not seen.is_newer_than(newest):
+                return
+            self._copies[region].write(seen, expected_version=held.version)
+            log.warning(
+                "%s is active, epoch %d: written back over epoch %d, version %d, which was written by somebody who did "
+                "not know.", region, seen.epoch, newest.epoch, newest.version,
+            )  # fmt: skip
+
+    def _observe(self, region: str) -> Observation:
         own = region if region in self._copies else next(iter(self._copies))
         if self._mode is Eventual.SAFE:
             found = self._from_all(lambda copy: copy.observe(region))

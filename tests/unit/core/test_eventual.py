@@ -174,6 +174,37 @@ def test_a_region_whose_own_copy_is_gone_does_not_settle_its_runs_a_second_time(
     assert region.observe(A).reconciled_epoch == 0
 
 
+def test_the_newer_epoch_comes_back_where_the_last_writer_did_not_know_of_it() -> None:
+    """The region that it made active remembers; nobody else does, and nothing is written while a copy is unread."""
+    dr_set = Set()
+    dr_set.store.write(CLAIMED, expected_version=1)
+    dr_set.clock.advance(LAG_S)
+    dr_set.table.cut.add(A)
+    dr_set.clock.advance(1)
+    (there, b), (_, a) = dr_set.caller(), dr_set.caller()
+    there[A].unreachable = True
+    active = transitions.promote(transitions.turn_forced(CLAIMED, at=AT), at=AT)
+    b.write(active, expected_version=2)
+    assert b.observe(B).state == active
+    # Somebody on the other side, who cannot see that, gives the role back to where it was.
+    blind = dr_set.table.copies()
+    blind[B].unreachable = True
+    back = transitions.cancel(CLAIMED, plan_id="p-2", by="bob", owner="engine-2", reason="no", at=AT)
+    EventualStateStore(blind, mode=dr_set.mode, clock=dr_set.clock).write(back, expected_version=2)
+    dr_set.table.cut.clear()
+    dr_set.clock.advance(2 * LAG_S)
+    assert dr_set.table.states() == {A: back, B: back}
+
+    b.observe(B)
+    assert dr_set.table.states() == {A: back, B: back}, "a copy was not read"
+    a.observe(A)
+    there[A].unreachable = False
+    b.observe(B)
+    dr_set.clock.advance(LAG_S)
+    assert dr_set.table.states() == {A: active, B: active}
+    assert a.observe(A).state == active
+
+
 def test_what_belongs_to_a_region_is_written_into_its_own_copy() -> None:
     """There, no other writer of the same item can overtake it on the way."""
     dr_set = Set()

@@ -33,7 +33,7 @@ $(AIRFLOWS:%=airflow-%): airflow-%: setup
 
 test: check $(AIRFLOWS:%=airflow-%) ## all tests: check, simulation, each Airflow, real schedulers
 	$(BIN)/python -m pytest tests/simulation -q
-	$(BIN)/python -m tests.simulation --histories 8000
+	$(BIN)/python -m tests.simulation --histories 6000
 	$(BIN)/python -m pytest tests/sandbox -q -m "not soak" --durations 15
 
 HISTORIES := 1000000

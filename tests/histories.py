@@ -239,8 +239,8 @@ class CallersEnvironment:
             plan = self._world.state.plan
             try:
                 changed += self._call("set_paused", [dag_id], paused=paused)
-                if paused and (now := self._world.state.plan) != plan and (not now or not plan or now.id != plan.id):
-                    self._world.paused_late(self.region, dag_id)
+                if (now := self._world.state.plan) != plan and (not now or not plan or now.id != plan.id):
+                    self._world.changed_late(self.region, dag_id)
             except IncompleteError as error:
                 left += error.left
             if on_progress is not None:
@@ -434,7 +434,7 @@ class World:
         """Return the state table: one that all see alike. The place for one with copies that lag behind."""
         return InMemoryStateStore(state)
 
-    def paused_late(self, region: str, dag_id: str) -> None:
+    def changed_late(self, region: str, dag_id: str) -> None:
         """A call has arrived after its plan had ended, as one may whose engine was suspended: nobody can tell."""
 
     def make_regions(self) -> None:

@@ -19,6 +19,7 @@ from airflow_provider_mwaa_dr.core.gate import Action, Layer, View
 from airflow_provider_mwaa_dr.core.ledger import Replica, RunStatus
 from airflow_provider_mwaa_dr.core.state import DRState, Plan
 from airflow_provider_mwaa_dr.plugins import agent
+from airflow_provider_mwaa_dr.plugins.agent import AgentLoop
 from tests.simulation.airflow import SimulatedAirflow
 from tests.simulation.world import Region
 
@@ -164,8 +165,20 @@ def with_a_leader_that_goes_on_from_what_it_knew_when_it_last_led(patch: Patch) 
     patch.setattr(Bookkeeper, "read_anew", lambda _: None)
 
 
-def without_the_last_word_for_a_plan_that_is_superseded(patch: Patch) -> None:
+def with_a_region_on_its_way_out_that_takes_runs_over_without_the_last_word(patch: Patch) -> None:
+    def take_up(loop: AgentLoop, state: DRState) -> bool:
+        books = loop._books
+        assert books is not None
+        books.follow()
+        if loop._awaits_final(books, state) or books.adopt():
+            return False
+        books.begin(state.epoch)
+        books.forget_closed()
+        books.settle()
+        return not books.resume(epoch=state.epoch)
+
     patch.setattr(agent, "promoted_plan", lambda state: state.plan)
+    patch.setattr(AgentLoop, "_take_up", take_up)
 
 
 def with_runs_that_were_to_be_stopped_and_ended_by_themselves_run_again(patch: Patch) -> None:

@@ -12,8 +12,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.simulation.rules import RULES, Weaken, with_tasks_that_only_the_gate_holds, without_the_lease_wait
-from tests.simulation.world import Simulation, WrongHistoryError, live_through, play
+from airflow_provider_mwaa_dr.core.state import Mode
+from tests.histories import A, B
+from tests.simulation.rules import (
+    RULES,
+    Weaken,
+    with_a_region_on_its_way_out_that_takes_runs_over_without_the_last_word,
+    with_tasks_that_only_the_gate_holds,
+    without_the_lease_wait,
+)
+from tests.simulation.world import Simulation, Verdict, WrongHistoryError, live_through, mend, play
 
 
 @pytest.fixture(autouse=True)
@@ -60,3 +68,41 @@ def test_the_lease_alone_keeps_tasks_that_no_fence_holds(monkeypatch: pytest.Mon
     """What ``without_the_lease_wait`` misses is the lease, not the fence that it does without, too."""
     with_tasks_that_only_the_gate_holds(monkeypatch)
     live_through(RULES[without_the_lease_wait])
+
+
+class TakenBackAtOnce(Simulation):
+    """Somebody wants the role back while it arrives, and what the source told last is still under way."""
+
+    def make_regions(self) -> None:
+        super().make_regions()
+        self.lag_s = 20.0
+
+    def _disturb_promotion(self, left: str, target: str) -> None:
+        if left == A:
+            for scheduler in self.regions[target].schedulers:
+                scheduler.stuck_until = self.clock.monotonic() + 2.5
+            self.call(left, mode=Mode.FORCED, faulty=False, even_if_not_ready=True)
+
+
+def taken_back_at_once(seed: int) -> Verdict:
+    """Live through the history in which that happens."""
+    world = TakenBackAtOnce(seed)
+    try:
+        for second in range(0, 60, 4):
+            world.clock.after(second, world.trigger_by_hand)
+        world.mend_what_failed()
+        world.clock.advance(25)
+        world.call(B, faulty=False, mode=Mode.GRACEFUL)
+        world.scheduler.run_until_idle()
+        world.clock.advance(10)
+        mend(world)
+        return world.judge_in_time()
+    finally:
+        world.scheduler.end()
+
+
+def test_a_region_that_is_left_while_it_is_promoted_takes_nothing_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It did, on stale news, and the region that got the role back executed once more what it had finished itself."""
+    assert taken_back_at_once(0).problems == {}
+    with_a_region_on_its_way_out_that_takes_runs_over_without_the_last_word(monkeypatch)
+    assert set(taken_back_at_once(0).problems.values()) == {"was executed again without a reason"}

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.config import DRConfig, is_exempt
 from airflow_provider_mwaa_dr.core.environments import known_region
+from airflow_provider_mwaa_dr.core.heartbeats import live_agents
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
     Clock,
@@ -32,6 +33,15 @@ from airflow_provider_mwaa_dr.core.ports import (
     RunInfo,
     StateStore,
     StepRecord,
+)
+from airflow_provider_mwaa_dr.core.readiness import (
+    TEST_DAG,
+    RegionFacts,
+    Unknown,
+    endless,
+    is_endless,
+    known,
+    refusals,
 )
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
 from airflow_provider_mwaa_dr.exceptions import (
@@ -52,9 +62,6 @@ from airflow_provider_mwaa_dr.exceptions import (
 )
 
 T = TypeVar("T")
-
-TEST_DAG = "dr_test_dag"
-"""When the target has this DAG, a run of it has to succeed before a failover counts as verified."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,7 +369,7 @@ class FailoverEngine:
         plan = _plan(state)
         would_force = request.mode is Mode.FORCED and not plan.is_forced and state.phase is Phase.DRAINING
         if would_force and not request.even_if_not_ready and self._is_endless(plan.source):
-            why = _endless(plan.source)
+            why = endless(plan.source)
             raise NotReadyError(
                 f"Plan {plan.id} cannot turn forced: {why}.",
                 why=[why],
@@ -658,7 +665,7 @@ class FailoverEngine:
         with self._timed("force"):
             if self._is_endless(plan.source):
                 raise FailoverError(
-                    f"{plan.source} does not answer ({error.message}), and {_endless(plan.source)}.",
+                    f"{plan.source} does not answer ({error.message}), and {endless(plan.source)}.",
                     advice="Make sure that it is down, then repeat with --mode forced --even-if-not-ready.",
                 ) from error
             state = self._write(plan.id, Phase.DRAINING, lambda row: transitions.turn_forced(row, at=self._clock.now()))
@@ -824,34 +831,17 @@ class FailoverEngine:
             self._done("; ".join(why) or f"{request.target} is ready")
 
     def _target_problems(self, target: Environment) -> Sequence[str]:
-        why = []
-        try:
-            status = target.status()
-            if not status.is_usable:
-                why.append(f"environment {target.name} is {status.value}")
-            elif not target.scheduler_is_healthy():
-                why.append(f"Airflow in {target.name} says that its scheduler is not healthy")
-        except MwaaError as error:
-            why.append(str(error).rstrip("."))
-        agents = self._live_agents(target.region)
-        if not agents:
-            why.append(
-                f"no agent is alive in {target.region} (is the plugin installed and [dr] enabled in {target.name}?)"
+        status = known(target.status)
+        is_asked = not isinstance(status, Unknown) and status.is_usable
+        return refusals(
+            RegionFacts(
+                region=target.region,
+                environment=target.name,
+                status=status,
+                is_healthy=known(target.scheduler_is_healthy) if is_asked else None,
+                agents=self._live_agents(target.region),
             )
-            return why
-        jobs = {agent.job for agent in agents}
-        unseen = {job for agent in agents for job in agent.schedulers} - jobs
-        if unseen:
-            why.append(f"schedulers without an agent in {target.region}: job {', '.join(sorted(unseen))}")
-        broken = next((agent.ledger_error for agent in agents if agent.ledger_error), None)
-        if broken is not None:
-            why.append(f"the ledger cannot be used in {target.region}: {broken.rstrip('.')}")
-        if any(agent.fence_ok is False for agent in agents):
-            why.append(f"tasks ended in {target.region} without the fence")
-        leftovers = max(agent.leftovers for agent in agents)
-        if leftovers:
-            why.append(f"{leftovers} open runs in {target.region} are not settled yet")
-        return why
+        )
 
     def _source_problems(self, state: DRState, request: FailoverRequest) -> Sequence[str]:
         source = state.active_region
@@ -861,27 +851,21 @@ class FailoverEngine:
             except MwaaError as error:
                 return [f"source {source} does not answer ({error}); --mode forced does not need it"]
         elif request.mode is Mode.FORCED and self._is_endless(source):
-            return [_endless(source)]
+            return [endless(source)]
         return []
 
     def _is_endless(self, source: str) -> bool:
-        """Whether a scheduler of *source* goes on without the state table, so that waiting for a lease is in vain."""
-        return any(agent.on_unreachable == "run" for agent in self._agents(source))
+        return is_endless(self._agents(source))
 
     def _live_agents(self, region: str) -> Sequence[AgentStatus]:
-        """Return the agents whose heartbeat changes while this process looks: other clocks are not asked."""
-        first = {agent.job: agent.beat for agent in self._agents(region)}
-        deadline = self._clock.monotonic() + self._timing.agent_silence_s
-        while True:
-            agents = self._agents(region)
-            live = [agent for agent in agents if first.get(agent.job) != agent.beat]
-            listed = {job for agent in live for job in agent.schedulers}
-            if live and listed <= {agent.job for agent in live}:
-                return live
-            if not agents or self._clock.monotonic() >= deadline:
-                return live
-            self._progress(f"waiting for a heartbeat from {region}")
-            self._clock.sleep(self._timing.poll_s)
+        return live_agents(
+            self._agents,
+            [region],
+            self._clock,
+            silence_s=self._timing.agent_silence_s,
+            poll_s=self._timing.poll_s,
+            on_wait=lambda _: self._progress(f"waiting for a heartbeat from {region}"),
+        )[region]
 
     # -- reading and writing the row ----------------------------------------------------------------------------
 
@@ -1108,10 +1092,6 @@ def left_over(store: StateStore, region: str) -> tuple[str, ...]:
 def _plan(state: DRState) -> Plan:
     assert state.plan is not None  # noqa: S101  (callers have looked at phase and plan id)
     return state.plan
-
-
-def _endless(source: str) -> str:
-    return f"{source} runs on when it cannot read the state ([dr] on_unreachable = run): no lease ends it"
 
 
 def _identity(state: DRState) -> tuple[object, ...]:

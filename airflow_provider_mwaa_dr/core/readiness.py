@@ -728,7 +728,7 @@ def check_options(facts: Facts) -> CheckResult:
                 ],
             ),
         ],
-        fine=f"{len(names)} configuration options, the same in both environments",
+        fine=f"the same in both environments, {len(names)} set",
         advice="Set the same Airflow configuration options in both environments, or declare the difference: "
         "accepted_differences = options:NAME.",
     )
@@ -965,7 +965,7 @@ def _check_keyed(kind: str, facts: Facts, *, advice: str) -> CheckResult:
         kind,
         facts,
         differences,
-        fine=f"{len(there)} {kind}, the same in both regions" if there else f"no {kind} in the metadata databases",
+        fine=f"the same in both regions: {some(sorted(there))}" if there else f"no {kind} in the metadata databases",
         advice=advice,
         doubts=doubts,
     )

@@ -40,6 +40,13 @@ def runs_store(config: DRConfig, clock: Clock) -> RunsStore | None:
     return open_runs_store(config, clock=clock)
 
 
+def default_deferrable() -> bool:
+    """Return whether sensors wait in the triggerer where they do not say."""
+    from airflow.configuration import conf  # noqa: PLC0415
+
+    return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
+
+
 def airflow_home() -> Path:
     """Return the folder that all Airflow processes of this machine share."""
     return Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser()

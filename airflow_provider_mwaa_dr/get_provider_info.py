@@ -27,10 +27,15 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": [f"{_PACKAGE}.operators.failover", f"{_PACKAGE}.operators.dags"],
+                "python-modules": [
+                    f"{_PACKAGE}.operators.failover",
+                    f"{_PACKAGE}.operators.dags",
+                    f"{_PACKAGE}.operators.readiness",
+                ],
             }
         ],
         "sensors": [{"integration-name": _INTEGRATION, "python-modules": [f"{_PACKAGE}.sensors.dr_state"]}],
+        "triggers": [{"integration-name": _INTEGRATION, "python-modules": [f"{_PACKAGE}.triggers.dr_state"]}],
         "plugins": [{"name": "mwaa_dr", "plugin-class": f"{_PACKAGE}.plugins.mwaa_dr.MwaaDRPlugin"}],
         "config": {
             SECTION: {

@@ -25,29 +25,43 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ledger import LogEntry, Replica
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
+    Consistency,
     DagInfo,
     DagSet,
+    EnvironmentDescription,
     EnvironmentStatus,
     FailoverRecord,
     Observation,
     Registration,
     RunInfo,
+    TableDescription,
 )
 from airflow_provider_mwaa_dr.core.state import DRState
 from airflow_provider_mwaa_dr.exceptions import (
     IncompleteError,
+    MwaaAccessError,
     MwaaRequestError,
     MwaaUnreachableError,
     StaleLedgerError,
     StaleStateError,
+    StateAccessError,
     StateNotFoundError,
     StateUnreachableError,
+    TableNotFoundError,
 )
 
-__all__ = ["FakeEnvironment", "InMemoryGlobalTable", "InMemoryRunsStore", "InMemoryStateStore", "ManualClock"]
+__all__ = [
+    "FakeEnvironment",
+    "FakeTables",
+    "InMemoryGlobalTable",
+    "InMemoryRunsStore",
+    "InMemoryStateStore",
+    "ManualClock",
+]
 
 
 class ManualClock:
@@ -109,6 +123,7 @@ class _Table:
     sets: dict[str, DagSet] = field(default_factory=dict)
     snapshots: dict[str, DagSet] = field(default_factory=dict)
     records: dict[str, FailoverRecord] = field(default_factory=dict)
+    inventories: dict[str, Inventory] = field(default_factory=dict)
 
 
 class InMemoryStateStore:
@@ -116,6 +131,7 @@ class InMemoryStateStore:
     A :class:`~airflow_provider_mwaa_dr.core.ports.StateStore` in memory; thread-safe, each call atomic.
 
     :ivar unreachable: while True, every call raises StateUnreachableError and changes nothing.
+    :ivar read_only: while True, ``write`` raises StateAccessError and changes nothing.
     :ivar lose_answers: the next so many ``write`` calls land and raise StateUnreachableError all the same, as when the
         table is cut off between the write and its answer.
     :ivar before_write: called with the state before each ``write`` looks at the condition; the place from which a test
@@ -127,6 +143,7 @@ class InMemoryStateStore:
         self._table = _Table(state=state)
         self._observed: dict[str, int | None] = {}
         self.unreachable = False
+        self.read_only = False
         self.lose_answers = 0
         self.before_write: Callable[[DRState], object] | None = None
         self.calls: list[str] = []
@@ -171,6 +188,8 @@ class InMemoryStateStore:
         if self.before_write is not None:
             self.before_write(state)
         with self._reach("write"):
+            if self.read_only:
+                raise StateAccessError("The state must not be written: read_only is switched on.")
             found = self._table.state
             if (found.version if found is not None else None) != expected_version:
                 raise StaleStateError(expected_version, found)
@@ -242,6 +261,22 @@ class InMemoryStateStore:
         """Return the region's last snapshot."""
         with self._reach("get_snapshot"):
             return self._table.snapshots.get(region)
+
+    def put_inventory(self, inventory: Inventory) -> None:
+        """Replace the region's inventory."""
+        with self._reach("put_inventory"):
+            self._table.inventories[inventory.region] = inventory
+
+    def get_inventory(self, region: str) -> Inventory | None:
+        """Return the region's last inventory."""
+        with self._reach("get_inventory"):
+            return self._table.inventories.get(region)
+
+    def inventory_key(self, region: str) -> str | None:
+        """Return the public key of the region's last inventory."""
+        with self._reach("inventory_key"):
+            found = self._table.inventories.get(region)
+            return None if found is None else found.public_key
 
     def put_record(self, record: FailoverRecord) -> None:
         """Write what a failover has done so far; one that has ended stays ended, whatever arrives late."""
@@ -360,6 +395,35 @@ class _Copy(InMemoryStateStore):
                 self._of._changed(self._region, before)
 
 
+class FakeTables:
+    """
+    A :class:`~airflow_provider_mwaa_dr.core.ports.Tables`; knows the tables that a test describes.
+
+    :ivar tables: descriptions by name.
+    :ivar forbidden: while True, ``describe`` raises StateAccessError.
+    """
+
+    def __init__(self, *tables: TableDescription) -> None:
+        self.tables = {table.name: table for table in tables}
+        self.forbidden = False
+
+    def add(
+        self, name: str, *regions: str, consistency: Consistency = Consistency.STRONG, is_protected: bool = True
+    ) -> None:
+        """Describe a table, or describe it anew."""
+        self.tables[name] = TableDescription(
+            name=name, regions=tuple(sorted(regions)), consistency=consistency, is_protected=is_protected
+        )
+
+    def describe(self, table: str) -> TableDescription:
+        """Return what a test said of *table*. :raises TableNotFoundError: nothing."""
+        if self.forbidden:
+            raise StateAccessError(f"Table {table} must not be described: forbidden is switched on.")
+        if table not in self.tables:
+            raise TableNotFoundError(f"There is no table {table}.")
+        return self.tables[table]
+
+
 class InMemoryRunsStore:
     """
     A :class:`~airflow_provider_mwaa_dr.core.ports.RunsStore` in memory; thread-safe, each call atomic.
@@ -459,6 +523,8 @@ class FakeEnvironment:
     :param clock: runs end on it.
     :ivar unreachable: while True, every call raises MwaaUnreachableError and changes nothing.
     :ivar reported_status: what ``status`` returns.
+    :ivar description: what ``describe`` returns, with ``reported_status`` in it.
+    :ivar read_only: while True, ``try_change`` and ``set_paused`` raise MwaaAccessError and change nothing.
     :ivar scheduler_healthy: what ``scheduler_is_healthy`` returns; nothing progresses while it is False.
     :ivar stubborn: ids of DAGs whose paused flag cannot be changed; ``set_paused`` raises IncompleteError for them.
     :ivar stop_lag_s: how long a stopped run's task goes on executing.
@@ -481,6 +547,16 @@ class FakeEnvironment:
         self._runs: dict[tuple[str, str], _Run] = {}
         self.unreachable = False
         self.reported_status = EnvironmentStatus.AVAILABLE
+        self.description = EnvironmentDescription(
+            status=EnvironmentStatus.AVAILABLE,
+            airflow_version="3.3.1",
+            environment_class="mw1.small",
+            min_workers=1,
+            max_workers=2,
+            schedulers=2,
+            options={"dr.enabled": "true"},
+        )
+        self.read_only = False
         self.scheduler_healthy = True
         self.stubborn: set[str] = set()
         self.stop_lag_s = 6.0
@@ -568,6 +644,20 @@ class FakeEnvironment:
         self._reach("status")
         return self.reported_status
 
+    def describe(self) -> EnvironmentDescription:
+        """Return ``description``, as of now."""
+        self._reach("describe")
+        return replace(self.description, status=self.reported_status)
+
+    def try_change(self) -> None:
+        """Change nothing. :raises MwaaAccessError: ``read_only`` is switched on."""
+        self._reach("try_change")
+        self._require_rights()
+
+    def _require_rights(self) -> None:
+        if self.read_only:
+            raise MwaaAccessError(f"{self._name} ({self._region}) must not be changed: read_only is switched on.")
+
     def scheduler_is_healthy(self) -> bool:
         """Return ``scheduler_healthy``."""
         self._reach("scheduler_is_healthy")
@@ -583,6 +673,7 @@ class FakeEnvironment:
     ) -> Sequence[str]:
         """Pause, or unpause, exactly *dag_ids*. :raises IncompleteError: some of them are in ``stubborn``."""
         self._reach("set_paused", tuple(sorted(dag_ids)), paused)
+        self._require_rights()
         wanted = [dag_id for dag_id in sorted(set(dag_ids)) if dag_id in self._dags]
         changing = [dag_id for dag_id in wanted if self._dags[dag_id].is_paused is not paused]
         left = [dag_id for dag_id in changing if dag_id in self.stubborn]

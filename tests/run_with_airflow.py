@@ -15,7 +15,10 @@ from uv import find_uv_bin
 
 from airflow_provider_mwaa_dr.sandbox import airflow_environment
 
-NEED_AIRFLOW = ["tests/airflow", "tests/unit/hooks", "tests/unit/operators", "tests/unit/sensors"]
+NEED_AIRFLOW = [
+    "tests/airflow",
+    *(f"tests/unit/{part}" for part in ("hooks", "operators", "sensors", "triggers")),
+]
 ROOT = Path(__file__).parents[1]
 
 

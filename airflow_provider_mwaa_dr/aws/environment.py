@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_mwaa_dr.aws.airflow_api import AirflowApi
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.aws.pause_plan import PAGE, Bulk, PauseCall, plan_calls
-from airflow_provider_mwaa_dr.core.ports import Clock, DagInfo, EnvironmentStatus, RunInfo
+from airflow_provider_mwaa_dr.core.ports import (
+    Clock,
+    DagInfo,
+    EnvironmentDescription,
+    EnvironmentStatus,
+    RunInfo,
+)
 from airflow_provider_mwaa_dr.exceptions import IncompleteError, MwaaRequestError, MwaaUnreachableError
 
 if TYPE_CHECKING:
@@ -21,6 +27,9 @@ PASSES = 5
 """Times that a listing is read while it changes underneath."""
 STOP_S = 10.0
 """How long a task of a stopped run may go on: to its next heartbeat (5 to 6 s as measured), and a while to end."""
+
+NO_SUCH_DAG = "mwaa_dr.no.such.dag"
+"""Nobody's id, to try rights with."""
 
 _ENDED = {"success", "failed"}
 
@@ -65,12 +74,41 @@ class MwaaEnvironment:
 
     def status(self) -> EnvironmentStatus:
         """Return what the MWAA service says."""
-        text = self._api.describe().get("Status")
+        return self._status_in(self._api.describe())
+
+    def _status_in(self, found: Mapping[str, Any]) -> EnvironmentStatus:
+        text = found.get("Status")
         try:
             return EnvironmentStatus(text)
         except ValueError:
             log.warning("%s (%s) has a status that is not known here: %s.", self._name, self._region, text)
             return EnvironmentStatus.UNKNOWN
+
+    def describe(self) -> EnvironmentDescription:
+        """Return all of what the MWAA service says: one GetEnvironment."""
+        found = self._api.describe()
+        return EnvironmentDescription(
+            status=self._status_in(found),
+            airflow_version=found.get("AirflowVersion"),
+            environment_class=found.get("EnvironmentClass"),
+            min_workers=found.get("MinWorkers"),
+            max_workers=found.get("MaxWorkers"),
+            schedulers=found.get("Schedulers"),
+            options=dict(found.get("AirflowConfigurationOptions") or {}),
+            last_update=(found.get("LastUpdate") or {}).get("Status"),
+        )
+
+    def try_change(self) -> None:
+        """
+        Unpause a DAG that does not exist: 403 for who may not, 404 for who may. Changes nothing.
+
+        Airflow looks at the caller's rights before it looks for the DAG, on all versions.
+        """
+        try:
+            self._api.patch(f"/dags/{NO_SUCH_DAG}", {"is_paused": False})
+        except MwaaRequestError as error:
+            if error.status != 404:
+                raise
 
     def scheduler_is_healthy(self) -> bool:
         """Return what Airflow's health body says of its schedulers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import uuid
+import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -14,6 +15,7 @@ from airflow_provider_mwaa_dr.aws import items
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.aws.replicas import BACKOFF_S, Failure, Replicas
 from airflow_provider_mwaa_dr.aws.session import DYNAMODB_TIMEOUT_S, Fault, brief, throttled
+from airflow_provider_mwaa_dr.core.inventory import Inventory, contents_from_text, contents_to_text
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
     Clock,
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PAGE_BYTES = 200_000
-"""Of DAG ids in one item: half of the 400 KB that an item may have, and quickly sent."""
+"""Of DAG ids, or of an inventory, in one item: half of the 400 KB that an item may have, and quickly sent."""
 BATCH = 100
 """Keys that BatchGetItem takes."""
 
@@ -290,24 +292,31 @@ class DynamoDBStateStore:
         return self._get_set(f"SNAPSHOT#{region}")
 
     def _get_set(self, key: str) -> DagSet | None:
-        # A snapshot may be replaced between manifest and pages; its next generation is whole.
+        manifest, pages = self._get_pages(key)
+        if manifest is None:
+            return None
+        values = items.from_item(manifest)
+        return DagSet(
+            id=values["id"],
+            region=values["region"],
+            recorded_at=items.from_timestamp(values["recorded_at"]) or self._clock.now(),
+            dag_ids=tuple(
+                dag_id for page in pages for dag_id in items.from_item(page)["dag_ids"].split("\n") if dag_id
+            ),
+        )
+
+    def _get_pages(self, key: str) -> tuple[items.Item | None, list[items.Item]]:
+        """Return a manifest with all its pages; None and nothing when it is not there."""
+        # It may be replaced between manifest and pages; its next generation is whole.
         for _ in range(3):
             manifest = self._get(key)
             if manifest is None:
-                return None
+                return None, []
             page_keys = _page_keys(key, manifest)
             # One by one: each is as much as an attempt's second should carry across regions.
             pages = [page for page in map(self._get, page_keys) if page is not None]
             if len(pages) == len(page_keys):
-                values = items.from_item(manifest)
-                return DagSet(
-                    id=values["id"],
-                    region=values["region"],
-                    recorded_at=items.from_timestamp(values["recorded_at"]) or self._clock.now(),
-                    dag_ids=tuple(
-                        dag_id for page in pages for dag_id in items.from_item(page)["dag_ids"].split("\n") if dag_id
-                    ),
-                )
+                return manifest, pages
         raise StateUnreachableError(
             f"{key} in table {self.table} is not complete: {len(pages)} of {len(page_keys)} pages are there.",
             advice="A copy that is behind catches up within seconds; read it again.",
@@ -316,6 +325,36 @@ class DynamoDBStateStore:
     def _generation(self, key: str) -> str | None:
         manifest = self._get(key)
         return None if manifest is None else _generation_of(manifest)
+
+    # Inventories.
+
+    def put_inventory(self, inventory: Inventory) -> None:
+        """Replace the region's inventory: pages of a new generation, the manifest, then the old pages go."""
+        key = f"INVENTORY#{inventory.region}"
+        pages, manifest = _inventory_to_items(key, inventory)
+        for page in pages:
+            self._put(page, "write an inventory")
+        old = self._put(manifest, "write an inventory")
+        if old and _generation_of(old) != _generation_of(manifest):
+            self._delete(_page_keys(key, old))
+
+    def get_inventory(self, region: str) -> Inventory | None:
+        """Return the region's last inventory."""
+        manifest, pages = self._get_pages(f"INVENTORY#{region}")
+        if manifest is None:
+            return None
+        values = items.from_item(manifest)
+        return contents_from_text(
+            zlib.decompress(b"".join(page["body"]["B"] for page in pages)).decode(),
+            region=region,
+            taken_at=items.to_time(values["taken_at"]),
+            public_key=values["public_key"],
+        )
+
+    def inventory_key(self, region: str) -> str | None:
+        """Return the public key of the region's last inventory."""
+        manifest = self._get(f"INVENTORY#{region}")
+        return None if manifest is None else str(items.from_item(manifest)["public_key"])
 
     # Records.
 
@@ -476,6 +515,24 @@ def _set_to_items(key: str, dag_set: DagSet) -> tuple[list[dict[str, Any]], dict
         for page_key, page in zip(_page_keys(key, manifest), pages, strict=True)
     ]
     return page_items, manifest
+
+
+def _inventory_to_items(key: str, inventory: Inventory) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return an inventory's pages, compressed, each with a key that no other write shares, and its manifest."""
+    body = zlib.compress(contents_to_text(inventory).encode(), 9)
+    parts = [body[start : start + PAGE_BYTES] for start in range(0, len(body), PAGE_BYTES)]
+    manifest = items.to_item(
+        key,
+        {
+            "taken_at": inventory.taken_at,
+            "public_key": inventory.public_key,
+            "generation": uuid.uuid4().hex[:12],
+            "pages": len(parts),
+        },
+    )
+    return [
+        {**_key(page_key), "body": {"B": part}} for page_key, part in zip(_page_keys(key, manifest), parts, strict=True)
+    ], manifest
 
 
 def _page_keys(key: str, manifest: items.Item) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_mwaa_dr import __version__
-from airflow_provider_mwaa_dr.cli import failover, history, initialize, pausing, status
+from airflow_provider_mwaa_dr.cli import check, failover, history, initialize, pausing, status
 from airflow_provider_mwaa_dr.cli.console import UsageError
 from airflow_provider_mwaa_dr.cli.session import CommandParsers
 from airflow_provider_mwaa_dr.cli.world import World, real_world
@@ -57,6 +57,7 @@ def build_parser(*, with_sandbox: bool) -> argparse.ArgumentParser:
     commands = CommandParsers(subparsers)
     initialize.add_command(commands)
     status.add_command(commands)
+    check.add_command(commands)
     failover.add_command(commands)
     pausing.add_commands(commands)
     history.add_command(commands)

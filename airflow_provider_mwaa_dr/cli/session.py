@@ -76,7 +76,8 @@ class Session:
             self.console.require_consent_is_possible(yes=self.args.yes)
 
 
-Handler = Callable[[Session], None]
+Handler = Callable[[Session], "int | None"]
+"""Carries a command out; returns its exit code, None for 0."""
 
 
 class CommandParsers:
@@ -107,8 +108,7 @@ class CommandParsers:
             parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
 
         def run(args: argparse.Namespace) -> int:
-            handler(Session(args, args.world))
-            return 0
+            return handler(Session(args, args.world)) or 0
 
         parser.set_defaults(handler=run)
         return parser

@@ -12,8 +12,14 @@ from typing import TextIO
 
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.core.config import DRConfig, environment_texts, parse_config
-from airflow_provider_mwaa_dr.core.ports import Clock, Environment, StateStore
+from airflow_provider_mwaa_dr.core.ports import Clock, Environment, StateStore, Tables
 from airflow_provider_mwaa_dr.exceptions import ConfigError
+
+
+def _dynamodb_tables(config: DRConfig) -> Tables:
+    from airflow_provider_mwaa_dr.aws.tables import DynamoDBTables  # noqa: PLC0415
+
+    return DynamoDBTables(config.replicas, clock=SystemClock())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +30,7 @@ class World:
     :param who: person and machine, for the audit trail.
     :param make_store: opens the state table of a configuration; no request is sent yet.
     :param make_environment: the same for an MWAA environment, given region and name.
+    :param make_tables: the same for what DynamoDB says of a configuration's tables.
     """
 
     environ: Mapping[str, str]
@@ -34,6 +41,7 @@ class World:
     who: str
     make_store: Callable[[DRConfig], StateStore]
     make_environment: Callable[[str, str], Environment]
+    make_tables: Callable[[DRConfig], Tables] = _dynamodb_tables
 
 
 def real_world() -> World:

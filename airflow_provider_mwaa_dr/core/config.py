@@ -80,6 +80,7 @@ class DRConfig:
     table_consistency: Consistency = Consistency.STRONG
     eventual: Eventual = Eventual.AVAILABLE
     exempt_dags: frozenset[str] = frozenset()
+    accepted_differences: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
     @property
@@ -350,6 +351,15 @@ OPTIONS: tuple[Option[Any], ...] = (
         parse=lambda text: frozenset(_names(text)),
         example="dr_failover,dr_monitor",
         description=f"DAGs that the provider leaves alone, like those tagged {CONTROL_TAG}.",
+    ),
+    Option(
+        name="accepted_differences",
+        type="string",
+        default="",
+        allowed="CHECK or CHECK:NAME separated by commas",
+        parse=_names,
+        example="capacity,variables:bucket_*",
+        description="Differences between the regions that are meant, for mwaa-dr check. NAME may have wildcards.",
     ),
 )
 

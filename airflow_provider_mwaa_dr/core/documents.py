@@ -6,11 +6,13 @@ Keys and meaning are a contract: the command line prints them, and the operators
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import Any
 
 from airflow_provider_mwaa_dr.core.failover import FailoverPreview
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord
+from airflow_provider_mwaa_dr.core.readiness import CheckResult
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Plan
 
 
@@ -100,6 +102,14 @@ def preview_document(preview: FailoverPreview) -> dict[str, Any]:
         "not_ready": list(preview.not_ready),
         "steps": list(preview.steps),
     }
+
+
+def check_documents(results: Iterable[CheckResult]) -> list[dict[str, str]]:
+    """Return what the readiness checks found."""
+    return [
+        {"name": result.name, "verdict": result.verdict.value, "why": result.why, "advice": result.advice}
+        for result in results
+    ]
 
 
 def _carried_out(mode: Mode) -> str:

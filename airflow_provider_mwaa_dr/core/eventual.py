@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from airflow_provider_mwaa_dr.core.config import Eventual
+from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
     Clock,
@@ -221,6 +222,18 @@ class EventualStateStore:
     def get_snapshot(self, region: str) -> DagSet | None:
         """Return a region's last snapshot, from its own copy if that has one and answers."""
         return self._first_that_has(lambda copy: copy.get_snapshot(region), first=region)
+
+    def put_inventory(self, inventory: Inventory) -> None:
+        """Replace a region's inventory, in its own copy."""
+        self._from_first(lambda copy: copy.put_inventory(inventory), first=inventory.region)
+
+    def get_inventory(self, region: str) -> Inventory | None:
+        """Return a region's last inventory, from its own copy if that has one and answers."""
+        return self._first_that_has(lambda copy: copy.get_inventory(region), first=region)
+
+    def inventory_key(self, region: str) -> str | None:
+        """Return the public key of a region's last inventory, from its own copy if that has one and answers."""
+        return self._first_that_has(lambda copy: copy.inventory_key(region), first=region)
 
     # What belongs to a plan.
 

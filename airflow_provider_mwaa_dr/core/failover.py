@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.config import DRConfig, Eventual, is_exempt
 from airflow_provider_mwaa_dr.core.environments import known_region
+from airflow_provider_mwaa_dr.core.heartbeats import live_agents
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
     Clock,
@@ -32,6 +33,15 @@ from airflow_provider_mwaa_dr.core.ports import (
     RunInfo,
     StateStore,
     StepRecord,
+)
+from airflow_provider_mwaa_dr.core.readiness import (
+    TEST_DAG,
+    RegionFacts,
+    Unknown,
+    endless,
+    is_endless,
+    known,
+    refusals,
 )
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
 from airflow_provider_mwaa_dr.exceptions import (
@@ -52,9 +62,6 @@ from airflow_provider_mwaa_dr.exceptions import (
 )
 
 T = TypeVar("T")
-
-TEST_DAG = "dr_test_dag"
-"""When the target has this DAG, a run of it has to succeed before a failover counts as verified."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -882,41 +889,31 @@ class FailoverEngine:
             self._done("; ".join(why) or f"{request.target} is ready")
 
     def _target_problems(self, target: Environment) -> Sequence[str]:
-        why = []
-        try:
-            status = target.status()
-            if not status.is_usable:
-                why.append(f"environment {target.name} is {status.value}")
-            elif not target.scheduler_is_healthy():
-                why.append(f"Airflow in {target.name} says that its scheduler is not healthy")
-        except MwaaError as error:
-            why.append(str(error).rstrip("."))
-        agents = self._live_agents(target.region)
-        if not agents:
-            why.append(
-                f"no agent is alive in {target.region} (is the plugin installed and [dr] enabled in {target.name}?)"
+        status = known(target.status)
+        is_asked = not isinstance(status, Unknown) and status.is_usable
+        why = refusals(
+            RegionFacts(
+                region=target.region,
+                environment=target.name,
+                status=status,
+                is_healthy=known(target.scheduler_is_healthy) if is_asked else None,
+                agents=self._live_agents(target.region),
             )
-            return why
-        jobs = {agent.job for agent in agents}
-        unseen = {job for agent in agents for job in agent.schedulers} - jobs
-        if unseen:
-            why.append(f"schedulers without an agent in {target.region}: job {', '.join(sorted(unseen))}")
-        broken = next((agent.ledger_error for agent in agents if agent.ledger_error), None)
-        if broken is not None:
-            why.append(f"the ledger cannot be used in {target.region}: {broken.rstrip('.')}")
-        if any(agent.fence_ok is False for agent in agents):
-            why.append(f"tasks ended in {target.region} without the fence")
-        leftovers = max(agent.leftovers for agent in agents)
-        if leftovers:
-            why.append(f"{leftovers} open runs in {target.region} are not settled yet")
-        if self._eventual and any(agent.eventual == Eventual.SAFE.value for agent in agents):
-            unread = set(self._environments).difference(self._table(self._store.copies))
-            if unread:
-                why.append(
-                    f"{target.region} runs only while every copy of the state table can be read ([dr] eventual = "
-                    f"safe), and that of {', '.join(sorted(unread))} cannot: set it to available in {target.name} first"
-                )
-        return why
+        )
+        return [*why, *self._unread_copies(target.region)]
+
+    def _unread_copies(self, region: str) -> Sequence[str]:
+        """Return why *region* would hold everything once it is active; empty when it would not."""
+        if not self._eventual or not any(agent.eventual == Eventual.SAFE.value for agent in self._agents(region)):
+            return ()
+        unread = set(self._environments).difference(self._table(self._store.copies))
+        if not unread:
+            return ()
+        why = (
+            f"{region} runs only while every copy of the state table can be read ([dr] eventual = safe), and that of "
+            f"{', '.join(sorted(unread))} cannot: set it to available there first"
+        )
+        return (why,)
 
     def _source_problems(self, state: DRState, request: FailoverRequest) -> Sequence[str]:
         source = state.active_region
@@ -932,8 +929,8 @@ class FailoverEngine:
 
     def _why_endless(self, source: str) -> str | None:
         """Return why *source* may go on for good, so that waiting for a lease is in vain; None when it cannot."""
-        if any(agent.on_unreachable == "run" for agent in self._agents(source)):
-            return _endless(source)
+        if is_endless(self._agents(source)):
+            return endless(source)
         if not self._eventual or self._reads_all_copies(source) or source in self._table(self._store.copies):
             return None
         return _endless_copy(source)
@@ -950,19 +947,14 @@ class FailoverEngine:
         )
 
     def _live_agents(self, region: str) -> Sequence[AgentStatus]:
-        """Return the agents whose heartbeat changes while this process looks: other clocks are not asked."""
-        first = {agent.job: agent.beat for agent in self._agents(region)}
-        deadline = self._clock.monotonic() + self._timing.agent_silence_s
-        while True:
-            agents = self._agents(region)
-            live = [agent for agent in agents if first.get(agent.job) != agent.beat]
-            listed = {job for agent in live for job in agent.schedulers}
-            if live and listed <= {agent.job for agent in live}:
-                return live
-            if not agents or self._clock.monotonic() >= deadline:
-                return live
-            self._progress(f"waiting for a heartbeat from {region}")
-            self._clock.sleep(self._timing.poll_s)
+        return live_agents(
+            self._agents,
+            [region],
+            self._clock,
+            silence_s=self._timing.agent_silence_s,
+            poll_s=self._timing.poll_s,
+            on_wait=lambda _: self._progress(f"waiting for a heartbeat from {region}"),
+        )[region]
 
     # -- reading and writing the row ----------------------------------------------------------------------------
 
@@ -1189,10 +1181,6 @@ def left_over(store: StateStore, region: str) -> tuple[str, ...]:
 def _plan(state: DRState) -> Plan:
     assert state.plan is not None  # noqa: S101  (callers have looked at phase and plan id)
     return state.plan
-
-
-def _endless(source: str) -> str:
-    return f"{source} runs on when it cannot read the state ([dr] on_unreachable = run): no lease ends it"
 
 
 def _endless_copy(source: str) -> str:

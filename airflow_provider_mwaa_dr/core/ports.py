@@ -13,8 +13,12 @@ from datetime import datetime
 from enum import Enum
 from typing import Protocol
 
+from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ledger import LogEntry, Replica
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Plan
+
+PROTOCOL = 1
+"""What agents and engines say to each other through the table; those of different numbers must not meet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +56,7 @@ class AgentStatus:
     :param ledger_error: why the ledger could not be read or written; None while it can.
     :param final: the plan for which the region's ledger has said its last.
     :param waiting: interrupted runs that nobody can go on with, with the reason; the first of them.
+    :param inventory_error: why the region's inventory could not be taken or written; None while it can.
     """
 
     region: str
@@ -63,7 +68,7 @@ class AgentStatus:
     epoch: int
     provider_version: str
     airflow_version: str
-    protocol: int = 1
+    protocol: int = PROTOCOL
     adopted_epoch: int | None = None
     reconciled_epoch: int | None = None
     on_unreachable: str = "hold"
@@ -80,6 +85,7 @@ class AgentStatus:
     has_ledger: bool = False
     final: str | None = None
     waiting: tuple[str, ...] = ()
+    inventory_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +222,15 @@ class StateStore(Protocol):
     def get_snapshot(self, region: str) -> DagSet | None:
         """Return the region's last snapshot."""
 
+    def put_inventory(self, inventory: Inventory) -> None:
+        """Replace *inventory.region*'s inventory; readers see the old one or the new one, whole."""
+
+    def get_inventory(self, region: str) -> Inventory | None:
+        """Return the region's last inventory."""
+
+    def inventory_key(self, region: str) -> str | None:
+        """Return the public key of the region's last inventory, without reading the rest of it."""
+
     def put_record(self, record: FailoverRecord) -> None:
         """
         Write, or overwrite, what a failover has done so far.
@@ -255,6 +270,41 @@ class RunsStore(Protocol):
         """Return the last picture of *region* that was kept; an empty one at first. Yours to change."""
 
 
+class Consistency(str, Enum):
+    """What a table's copies promise each other."""
+
+    SINGLE = "single region"
+    EVENTUAL = "eventual"
+    STRONG = "strong"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableDescription:
+    """
+    What DynamoDB says of a table.
+
+    :param regions: of all copies that can be read, sorted.
+    """
+
+    name: str
+    regions: tuple[str, ...]
+    consistency: Consistency
+    is_protected: bool
+
+
+class Tables(Protocol):
+    """DynamoDB's control plane, as far as somebody who only looks needs it."""
+
+    def describe(self, table: str) -> TableDescription:
+        """
+        Return what DynamoDB says of *table* in the first region that answers.
+
+        :raises StateUnreachableError: no region answered.
+        :raises StateAccessError: the caller may not look.
+        :raises TableNotFoundError: it does not exist there.
+        """
+
+
 class EnvironmentStatus(str, Enum):
     """Status of an MWAA environment, as the service names it; UNKNOWN when it names one that is not listed."""
 
@@ -276,6 +326,25 @@ class EnvironmentStatus(str, Enum):
     def is_usable(self) -> bool:
         """Whether Airflow can be expected to run: UPDATE_FAILED is restored and usable."""
         return self in {EnvironmentStatus.AVAILABLE, EnvironmentStatus.UPDATE_FAILED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentDescription:
+    """
+    What the MWAA service says of an environment; None for what it does not say.
+
+    :param options: Airflow configuration options. Values may be secrets: compare them, never print or store them.
+    :param last_update: outcome of the last change of the environment, SUCCESS, PENDING or FAILED.
+    """
+
+    status: EnvironmentStatus
+    airflow_version: str | None = None
+    environment_class: str | None = None
+    min_workers: int | None = None
+    max_workers: int | None = None
+    schedulers: int | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    last_update: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,6 +386,16 @@ class Environment(Protocol):
 
     def status(self) -> EnvironmentStatus:
         """Return what the MWAA service says; not a word about Airflow inside."""
+
+    def describe(self) -> EnvironmentDescription:
+        """Return all of what the MWAA service says."""
+
+    def try_change(self) -> None:
+        """
+        Ask for a change that cannot be made, to find out whether the caller may change DAGs. Changes nothing.
+
+        :raises MwaaAccessError: it may not.
+        """
 
     def scheduler_is_healthy(self) -> bool:
         """Return what Airflow's health body says of its schedulers. The HTTP status says nothing: it is 200 anyhow."""

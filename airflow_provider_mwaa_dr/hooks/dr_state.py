@@ -14,7 +14,7 @@ from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.environments import environment_names, known_region
 from airflow_provider_mwaa_dr.core.initialization import initialize, plan_initialization
-from airflow_provider_mwaa_dr.core.ports import Clock, Environment, StateStore
+from airflow_provider_mwaa_dr.core.ports import Clock, Environment, StateStore, Tables
 from airflow_provider_mwaa_dr.core.state import DRState
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, ConfigError, StaleStateError, StateNotFoundError
 
@@ -37,6 +37,7 @@ class DRStateHook(AwsBaseHook):
     :param dr_config: settings to use instead of Airflow's; for tests.
     :param store: state table to use instead of DynamoDB; for tests, see :mod:`airflow_provider_mwaa_dr.testing`.
     :param make_environment: opens an environment, given region and name; for tests.
+    :param tables: what DynamoDB says of tables, to use instead of asking it; for tests.
     :param clock: time; for tests.
     """
 
@@ -49,6 +50,7 @@ class DRStateHook(AwsBaseHook):
         dr_config: DRConfig | None = None,
         store: StateStore | None = None,
         make_environment: Callable[[str, str], Environment] | None = None,
+        tables: Tables | None = None,
         clock: Clock | None = None,
         **kwargs: Any,
     ) -> None:
@@ -57,6 +59,7 @@ class DRStateHook(AwsBaseHook):
         self._dr_config = dr_config
         self._given_store = store
         self._make_environment = make_environment
+        self._given_tables = tables
 
     # -- what DAG authors call -----------------------------------------------------------------------------------
 
@@ -176,6 +179,15 @@ class DRStateHook(AwsBaseHook):
     def get_conn(self) -> StateStore:
         """Return the state table."""
         return self.store
+
+    @cached_property
+    def tables(self) -> Tables:
+        """What DynamoDB says of the state table and those beside it."""
+        if self._given_tables is not None:
+            return self._given_tables
+        from airflow_provider_mwaa_dr.aws.tables import DynamoDBTables  # noqa: PLC0415
+
+        return DynamoDBTables(self.settings.replicas, clock=self.clock, session=self._credentials())
 
     def environment_names(self) -> Mapping[str, str]:
         """Return environment name by region. :raises ConfigError: none is configured or registered."""

@@ -24,6 +24,7 @@ from airflow_provider_mwaa_dr.core.gate import Role, View, role_of
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, DagSet, RunsStore, StateStore
 from airflow_provider_mwaa_dr.core.state import DRState, Phase, promoted_plan
 from airflow_provider_mwaa_dr.exceptions import StaleLedgerError, StateError, StateUnreachableError
+from airflow_provider_mwaa_dr.plugins.inventory import InventoryKeeper
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ _FENCE_NOTE_S = 3600.0
 """A worker notes its fence at most this often (plugins/fence.py)."""
 _FINAL_WAIT_S = 20.0
 """How long a target waits for the last entry of its source's ledger to reach it."""
+_ERROR_CHARS = 300
+"""Of an error's text in a heartbeat."""
 _CHECKS_EVERY_S = 60.0
 """Between two looks at what may be slow: which task ended last, which notes are left over."""
 
@@ -81,6 +84,7 @@ class AgentLoop:
     :param store: made in the agent's own thread, where boto3 may be imported.
     :param runs: the ledger; None where no runs table is set.
     :param counts: of the gate, for the heartbeat.
+    :param inventory: lists what the region's Airflow consists of; None for an agent that does not.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class AgentLoop:
         counts: GateCounts,
         airflow_version: str,
         view: View | None = None,
+        inventory: InventoryKeeper | None = None,
     ) -> None:
         self._config = config
         self._region = config.region
@@ -127,6 +132,8 @@ class AgentLoop:
         self._peers_due_at = 0.0
         self._final_awaited_until: tuple[str, float] | None = None
         self._complaint: str | None = None
+        self._inventory = inventory
+        self._inventory_error: str | None = None
 
     def turn(self) -> float:
         """
@@ -234,6 +241,8 @@ class AgentLoop:
         self._acknowledge()
         if has_settled or acknowledged != self._acknowledged or self._clock.monotonic() >= self._next_beat:
             self._heartbeat(state, reconciled, schedulers)
+        if state is not None and state.phase is Phase.STEADY and self._leads(schedulers):
+            self._take_inventory()
         return has_settled
 
     def _leads(self, schedulers: tuple[str, ...]) -> bool:
@@ -481,6 +490,21 @@ class AgentLoop:
         noted_at = self._store.fence(self._region)
         self._fence_ok = noted_at is not None and noted_at >= ended_at - timedelta(seconds=1.5 * _FENCE_NOTE_S)
 
+    def _take_inventory(self) -> None:
+        """List some of what the region consists of; nothing else waits for it, or fails with it."""
+        if self._inventory is None:
+            return
+        error = self._inventory_error
+        try:
+            if self._inventory.turn(self._peers):
+                error = None
+        except Exception as raised:  # it is evidence only
+            error = f"{type(raised).__name__}: {raised}".splitlines()[0][:_ERROR_CHARS]
+        if error != self._inventory_error:
+            self._inventory_error = error
+            if error is not None:
+                log.warning("The inventory of %s cannot be taken: %s", self._region, error)
+
     # The heartbeat.
 
     def _heartbeat(self, state: DRState | None, reconciled: int | None, schedulers: tuple[str, ...]) -> None:
@@ -517,6 +541,7 @@ class AgentLoop:
                 has_ledger=self._books is not None,
                 final=self._books.final if self._books is not None else None,
                 waiting=self._books.waiting if self._books is not None else (),
+                inventory_error=self._inventory_error,
             )
         )
         self._next_beat = self._clock.monotonic() + self._config.heartbeat_s

@@ -24,6 +24,7 @@ from airflow_provider_mwaa_dr.core.ledger import SCHEDULED
 from airflow_provider_mwaa_dr.core.ports import Clock
 from airflow_provider_mwaa_dr.plugins import fence
 from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
+from airflow_provider_mwaa_dr.plugins.inventory import InventoryKeeper, option_texts
 
 log = logging.getLogger(__name__)
 
@@ -211,15 +212,25 @@ class Gate:
         """Return the agent, with the view of the one before it."""
         from airflow import __version__ as airflow_version  # noqa: PLC0415
 
+        store = conf.state_store(self._config, self._clock)
+        inventory = InventoryKeeper(
+            store,
+            self._metadata_db.InventoryDb(),
+            self._clock,
+            region=self._config.region,
+            options=option_texts(self._config),
+            every_s=min(60.0, 12 * self._config.heartbeat_s),
+        )
         return AgentLoop(
             config=self._config,
-            store=conf.state_store(self._config, self._clock),
+            store=store,
             runs=conf.runs_store(self._config, self._clock),
             db=self._db,
             clock=self._clock,
             counts=self._counts,
             airflow_version=airflow_version,
             view=self._loop.view if self._loop is not None else None,
+            inventory=inventory,
         )
 
     def _await_job(self) -> bool:

@@ -12,6 +12,7 @@ No statement's cost grows with the number of statements per task instance: task 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import zlib
 from collections import defaultdict
@@ -22,10 +23,15 @@ from typing import Any
 
 from airflow.configuration import conf
 from airflow.jobs.job import Job
+from airflow.models.connection import Connection
 from airflow.models.dag import DagModel, DagTag
+from airflow.models.dagcode import DagCode
 from airflow.models.dagrun import DagRun, DagRunNote
+from airflow.models.errors import ParseImportError
+from airflow.models.pool import Pool
 from airflow.models.serialized_dag import SerializedDagModel
 from airflow.models.taskinstance import TaskInstance, clear_task_instances
+from airflow.models.variable import Variable
 from airflow.utils.state import State
 from sqlalchemy import (
     LargeBinary,
@@ -51,6 +57,7 @@ from sqlalchemy.orm import Session, object_session
 from airflow_provider_mwaa_dr.core.bookkeeping import NO_RERUN_TAG, RunRow, to_conf
 from airflow_provider_mwaa_dr.core.config import CONTROL_TAG, is_exempt
 from airflow_provider_mwaa_dr.core.gate import NOTE_TOKEN
+from airflow_provider_mwaa_dr.core.inventory import DEPENDS_ON_PAST, EXTERNAL_SENSOR, DagFacts
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunKey, TaskState
 
 _OPEN = ("queued", "running")
@@ -1034,3 +1041,168 @@ def _transaction() -> Iterator[Session]:
 
     with Session(bind=settings.engine, autoflush=False, expire_on_commit=False) as session, session.begin():
         yield session
+
+
+# The inventory's side.
+
+
+class InventoryDb:
+    """What the agent lists of its region's Airflow; each method is a short transaction that only reads."""
+
+    def dag_versions(self) -> dict[str, str]:
+        """Return, of every DAG that is in the folder, a text that changes with its file and with its form."""
+        with _transaction() as session:
+            return {row.dag_id: f"{row.dag_hash} {row.code_mark}" for row in session.execute(_latest_dags())}
+
+    def dag_facts(self, dag_ids: Collection[str]) -> dict[str, DagFacts]:
+        """Return those of the DAGs that are there."""
+        with _transaction() as session:
+            rows = session.execute(_latest_dags().where(_dags.c.dag_id.in_(sorted(dag_ids)))).all()
+            forms = session.execute(
+                select(SerializedDagModel).where(_serialized_key.in_([row.serialized_key for row in rows]))
+            ).scalars()
+            data_of = {form.dag_id: form.data for form in forms}
+            sources = dict(
+                session.execute(
+                    select(_code_key, DagCode.__table__.c.source_code).where(
+                        _code_key.in_([row.code_key for row in rows])
+                    )
+                ).all()
+            )
+        return {
+            row.dag_id: DagFacts(
+                source=_digest(sources.get(row.code_key) or ""),
+                shape=_digest(json.dumps(_shape(data_of[row.dag_id]), sort_keys=True, default=str)),
+                traits=_traits(data_of[row.dag_id]),
+            )
+            for row in rows
+            if row.dag_id in data_of
+        }
+
+    def import_errors(self) -> tuple[str, ...]:
+        """Return the files that could not be imported, sorted, without the folder in front."""
+        folder = conf.get("core", "dags_folder", fallback="").rstrip("/") + "/"
+        with _transaction() as session:
+            names = session.execute(select(ParseImportError.__table__.c.filename)).scalars()
+            return tuple(sorted({(name or "?").removeprefix(folder) for name in names}))
+
+    def values(self) -> dict[str, dict[str, str | None]]:
+        """Return name and value by kind; None for one that cannot be decrypted. For fingerprints, and nothing else."""
+        variables, connections, pools = Variable.__table__, Connection.__table__, Pool.__table__
+        with _transaction() as session:
+            variable_rows = session.execute(select(variables)).all()
+            connection_rows = session.execute(select(connections)).all()
+            pool_rows = session.execute(select(pools)).all()
+        return {
+            "variables": {row.key: _plain(row.val, row.is_encrypted) for row in variable_rows},
+            "connections": {row.conn_id: _connection_text(row) for row in connection_rows},
+            "pools": {row.pool: f"{row.slots} {row.include_deferred}" for row in pool_rows},
+        }
+
+
+_forms = SerializedDagModel.__table__
+_codes = DagCode.__table__
+_serialized_key = _forms.c.id if "id" in _forms.c else _forms.c.dag_id
+_code_key = _codes.c.id if "id" in _codes.c else _codes.c.fileloc_hash
+
+
+def _latest_dags() -> Any:
+    """Return the query of the DAGs that are in the folder, with the keys of their newest form and code."""
+    columns = (
+        _dags.c.dag_id,
+        _serialized_key.label("serialized_key"),
+        _forms.c.dag_hash,
+        _code_key.label("code_key"),
+        # 3.x keeps a digest; before, the time of the last change has to do to see one.
+        (_codes.c.source_code_hash if "source_code_hash" in _codes.c else _codes.c.last_updated).label("code_mark"),
+    )
+    query = select(*columns).join(_forms, _forms.c.dag_id == _dags.c.dag_id).where(_present())
+    if "created_at" not in _forms.c:
+        return query.join(_codes, _codes.c.fileloc_hash == _forms.c.fileloc_hash)
+    # 3.x keeps a row for each version of a DAG, and one of code beside it.
+    newest = select(_forms.c.dag_id, func.max(_forms.c.created_at).label("at")).group_by(_forms.c.dag_id).subquery()
+    return query.join(newest, and_(newest.c.dag_id == _forms.c.dag_id, newest.c.at == _forms.c.created_at)).join(
+        _codes, _codes.c.dag_version_id == _forms.c.dag_version_id
+    )
+
+
+def _digest(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()[:16]
+
+
+_DAG_SHAPE = ("timetable", "catchup", "max_active_runs", "max_active_tasks", "tags", "is_paused_upon_creation")
+_TASK_SHAPE = (
+    "task_id",
+    "task_type",
+    "_task_type",
+    "downstream_task_ids",
+    "pool",
+    "queue",
+    "trigger_rule",
+    "retries",
+    "depends_on_past",
+    "wait_for_downstream",
+    "_is_mapped",
+)
+
+
+def _tasks_of(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [task.get("__var", task) for task in data["dag"].get("tasks", ())]
+
+
+def _shape(data: Mapping[str, Any]) -> Any:
+    """
+    Return what a DAG looks like, of its serialized form: names, types, order, schedule.
+
+    No argument of a task is among it: those may hold values that the file read from a variable.
+    """
+    dag = data["dag"]
+    return {
+        "dag": {name: _sorted(dag[name]) for name in _DAG_SHAPE if name in dag},
+        "tasks": sorted(
+            ({name: _sorted(task[name]) for name in _TASK_SHAPE if name in task} for task in _tasks_of(data)),
+            key=lambda task: str(task.get("task_id")),
+        ),
+    }
+
+
+def _sorted(value: Any) -> Any:
+    """Return *value*; a list of texts, whose order Airflow does not always keep, in order."""
+    is_texts = isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return sorted(value) if is_texts else value
+
+
+def _traits(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return which history of its own region a DAG looks at."""
+    found = []
+    # wait_for_downstream makes Airflow set depends_on_past, too.
+    if any(
+        task.get("depends_on_past") or task.get("partial_kwargs", {}).get("depends_on_past") for task in _tasks_of(data)
+    ):
+        found.append(DEPENDS_ON_PAST)
+    if any(each.get("dependency_type") == "sensor" for each in data["dag"].get("dag_dependencies", ())):
+        found.append(EXTERNAL_SENSOR)
+    return tuple(found)
+
+
+def _plain(text: str | None, is_encrypted: bool | None) -> str | None:
+    """Return a stored value as it is meant; None when this environment's key does not open it."""
+    if not text or not is_encrypted:
+        return text or ""
+    from airflow.models.crypto import get_fernet  # noqa: PLC0415
+    from cryptography.fernet import InvalidToken  # noqa: PLC0415
+
+    try:
+        return str(get_fernet().decrypt(text.encode()).decode())
+    except (InvalidToken, ValueError):
+        return None
+
+
+def _connection_text(row: Any) -> str | None:
+    password = _plain(row.password, row.is_encrypted)
+    extra = _plain(row.extra, row.is_extra_encrypted)
+    if password is None or extra is None:
+        return None
+    with contextlib.suppress(ValueError):
+        extra = json.dumps(json.loads(extra), sort_keys=True)
+    return json.dumps([row.conn_type, row.host, row.schema, row.login, row.port, password, extra])

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_mwaa_dr import __version__
-from airflow_provider_mwaa_dr.core.failover import TEST_DAG
 from airflow_provider_mwaa_dr.core.ledger import LogEntry
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord
+from airflow_provider_mwaa_dr.core.readiness import TEST_DAG
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError
 from airflow_provider_mwaa_dr.sandbox import airflow_settings, report_page

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from airflow.providers.amazon.aws.sensors.base_aws import AwsBaseSensor
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 
+from airflow_provider_mwaa_dr import conf
+from airflow_provider_mwaa_dr._compat import AirflowException, AirflowFailException
 from airflow_provider_mwaa_dr.exceptions import DRError, StateNotFoundError, StateUnreachableError
 from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook
 from airflow_provider_mwaa_dr.hooks.errors import airflow_error
+from airflow_provider_mwaa_dr.triggers.dr_state import ActiveRegionTrigger
 
 
 class ActiveRegionSensor(AwsBaseSensor):
@@ -18,18 +22,53 @@ class ActiveRegionSensor(AwsBaseSensor):
     Wait until a region has the active role.
 
     Unknown means wait: a state that cannot be read, or is not there yet, is not an answer. Works in the modes poke and
-    reschedule.
+    reschedule, and deferred, which takes no worker while it waits.
 
     :param region: region to wait for (templated); None for the one this Airflow belongs to.
     :param aws_conn_id: connection with the credentials; None for the environment's own role (templated).
+    :param deferrable: wait in the triggerer; None (default) for what ``[operators] default_deferrable`` says.
     """
 
     aws_hook_class = DRStateHook
     template_fields: Sequence[str] = aws_template_fields("region")
 
-    def __init__(self, *, region: str | None = None, aws_conn_id: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        region: str | None = None,
+        aws_conn_id: str | None = None,
+        deferrable: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(aws_conn_id=aws_conn_id, **kwargs)
         self.region = region
+        self.deferrable = conf.default_deferrable() if deferrable is None else deferrable
+
+    def execute(self, context: Any) -> Any:
+        """Wait in the worker, or look once and hand over to the triggerer."""
+        if not self.deferrable:
+            return super().execute(context)
+        if self.poke(context):
+            return None
+        self.defer(
+            trigger=ActiveRegionTrigger(
+                region=self.region or self.hook.own_region,
+                poke_interval=self.poke_interval,
+                aws_conn_id=self.aws_conn_id,
+                region_name=self.region_name,
+                verify=self.verify,
+                botocore_config=self.botocore_config,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=self.timeout),
+        )
+        return None
+
+    def execute_complete(self, context: Any, event: Mapping[str, Any]) -> None:  # noqa: ARG002
+        """Go on after the triggerer. :raises AirflowException: waiting is in vain."""
+        if event["status"] != "success":
+            raise (AirflowException if event["is_worth_a_retry"] else AirflowFailException)(event["message"])
+        self.log.info("%s is active (epoch %d)", event["active_region"], event["epoch"])
 
     def poke(self, context: Any) -> bool:  # noqa: ARG002
         """Return whether the region is active now."""

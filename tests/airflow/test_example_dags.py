@@ -69,6 +69,19 @@ def test_the_failover_dag_is_exempt_and_has_a_form() -> None:
     assert "enum" not in dag.params.get_param("target_region").schema
 
 
+@pytest.mark.parametrize(("enabled", "accepted"), [("True", ["rights"]), ("False", [])])
+def test_the_readiness_dag_is_exempt_and_expects_no_right_to_flip_in_a_region(
+    monkeypatch: pytest.MonkeyPatch, enabled: str, accepted: list[str]
+) -> None:
+    """It has to run in a standby, whose role may not fail over; a control environment's may."""
+    monkeypatch.setenv("AIRFLOW__DR__ENABLED", enabled)
+    dag = dag_in("dr_readiness.py")
+    assert "dr:control" in dag.tags
+    assert "0 6 * * *" in str(getattr(dag.timetable, "summary", dag.timetable))
+    (task,) = dag.tasks
+    assert list(task.accept) == accepted
+
+
 def test_the_form_offers_the_regions_that_are_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     """With [dr] environments set nobody has to type a region."""
     monkeypatch.setenv("AIRFLOW__DR__ENVIRONMENTS", "us-east-2=ohio,us-east-1=virginia")

@@ -351,3 +351,20 @@ def test_a_task_held_before_its_start_starts_as_if_nothing_had_been(monkeypatch:
     task.resume_execution(next_method="execute", next_kwargs={"event": 1}, context={})
     assert calls == [("execute", {"Operator__sentinel": sentinel}), ("resume", {"event": 1})]
     assert task.execution_timeout > timedelta(minutes=65)
+
+
+def test_the_agent_that_a_gate_makes_keeps_an_inventory(
+    database: Database, listener: ModuleType, install: Callable[..., Any]
+) -> None:
+    """Of this Airflow's own database, and with the settings as they count; made without a request to AWS."""
+    from airflow_provider_mwaa_dr.testing import InMemoryStateStore
+
+    database.add_dag("orders")
+    keeper = install(listener, HERE, fence=False)._make_loop()._inventory
+    keeper._store = store = InMemoryStateStore()
+    assert keeper.turn(lambda: (HERE, THERE)) is True
+    listed = store.get_inventory(HERE)
+    assert listed is not None
+    assert listed.options["fence"] == "False"
+    assert "default_pool" in listed.names["pools"]
+    assert "apache-airflow" in listed.packages

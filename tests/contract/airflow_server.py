@@ -147,6 +147,8 @@ class AirflowServer:
                 return 200, self._page("dags", [_dag(dag) for dag in self._matching(query, patching=False)], query)
             case ("PATCH", "dags"):
                 return 200, self._patch_dags(query, body["is_paused"])
+            case ("PATCH", *_) if self.world.read_only:
+                return 403, {"detail": "Forbidden"}
             case ("PATCH", "dags", dag_id):
                 if dag_id not in self.world.paused | self.world.unpaused:
                     return 404, {"detail": f"{dag_id} not found"}

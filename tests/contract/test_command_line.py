@@ -172,3 +172,28 @@ def test_a_good_day(initialised: str, aws: AwsServer) -> None:
     assert already.returncode == 0, already.stdout
     assert json.loads(already.stdout)["outcome"] == "completed"
     assert json.loads(already.stdout)["reason"] == REASON
+
+
+def test_a_check_says_what_it_can_and_changes_nothing(
+    initialised: str, aws: AwsServer, session: boto3.session.Session
+) -> None:
+    """With no MWAA to be reached: every check answers, and the write that tries the rights has left no trace."""
+    before = rows(session, initialised)
+    aws.conditions_failed = 0
+    done = run(initialised, aws, "check", "--json", DR_HEARTBEAT_S="0.2")
+    assert done.returncode == 3, done.stdout + done.stderr
+    found = {entry["name"]: entry for entry in json.loads(done.stdout)}
+    assert {name for name, entry in found.items() if entry["verdict"] == "fail"} == {"environment", "agents"}
+    assert f"{initialised} is in {HOME} only, the active region" in found["table"]["why"]
+    assert found["rights"]["why"].startswith("not checked: change DAGs in")
+    assert aws.conditions_failed == 1
+    assert rows(session, initialised) == before
+
+
+def test_a_caller_who_may_not_write_is_told_by_a_check(initialised: str, aws: AwsServer) -> None:
+    """The right is tried, and its lack is a failure of its own; everything that may be read still is."""
+    aws.refuse = lambda region, operation: "AccessDeniedException" if operation == "PutItem" else ""
+    done = run(initialised, aws, "check", "--json", DR_HEARTBEAT_S="0.2")
+    (rights,) = [entry for entry in json.loads(done.stdout) if entry["name"] == "rights"]
+    assert rights["verdict"] == "fail"
+    assert "may not write the state" in rights["why"]

@@ -12,6 +12,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.aws.replicas import AVOID_S
 from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
+from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet
 from airflow_provider_mwaa_dr.core.state import Mode, Phase, Plan, claim, initial, set_active_region
 from airflow_provider_mwaa_dr.exceptions import (
@@ -331,4 +332,12 @@ def test_replaced_snapshot_leaves_no_page_behind(make: Make, table: str, client:
     store = make()
     for number in range(3):
         store.put_snapshot(DagSet(id=f"n-{number}", region="us-east-2", recorded_at=AT, dag_ids=("a",)))
+    assert len(client.scan(TableName=table)["Items"]) == 2
+
+
+def test_replaced_inventory_leaves_no_page_behind(make: Make, table: str, client: Any) -> None:
+    """Nor does it fill the table."""
+    store = make()
+    for number in range(3):
+        store.put_inventory(Inventory(region="us-east-2", taken_at=AT, public_key=str(number)))
     assert len(client.scan(TableName=table)["Items"]) == 2

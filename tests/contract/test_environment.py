@@ -75,6 +75,25 @@ def test_status_is_the_services(environment: Environment) -> None:
     assert environment.status() is EnvironmentStatus.AVAILABLE
 
 
+def test_description_is_the_services(environment: Environment) -> None:
+    """What a comparison of two environments needs, and the status with it."""
+    found = environment.describe()
+    assert found.status is EnvironmentStatus.AVAILABLE
+    assert found.environment_class == "mw1.small"
+    assert found.airflow_version is not None
+    assert found.schedulers == 2
+
+
+def test_rights_are_tried_without_effect(environment: Environment, world: FakeEnvironment) -> None:
+    """Who may change DAGs gets no error, who may not is told, and no flag has moved."""
+    world.add_dag("orders", is_paused=True)
+    environment.try_change()
+    world.read_only = True
+    with pytest.raises(MwaaAccessError):
+        environment.try_change()
+    assert world.paused == {"orders"}
+
+
 @pytest.mark.parametrize("healthy", [True, False])
 def test_health_is_read_from_the_body(environment: Environment, world: FakeEnvironment, healthy: bool) -> None:
     """A dead scheduler is seen, although the health call itself succeeds."""

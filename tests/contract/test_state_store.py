@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from airflow_provider_mwaa_dr.core.inventory import DagFacts, Fingerprints, Inventory
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
     DagSet,
@@ -261,6 +263,30 @@ def test_snapshot_is_replaced_whole(store: StateStore) -> None:
         store.put_snapshot(snapshot)
         assert store.get_snapshot("us-east-2") == snapshot
     assert store.get_snapshot("us-east-1") is None
+
+
+def test_inventory_is_replaced_whole(store: StateStore) -> None:
+    """Ten thousand DAGs fit; only the last inventory is there, and its key can be had without it."""
+    assert store.get_inventory("us-east-2") is None
+    assert store.inventory_key("us-east-2") is None
+    small = Inventory(
+        region="us-east-2",
+        taken_at=AT,
+        public_key="p1",
+        options={"lease_s": "60"},
+        packages={"pandas": "2"},
+        dags={"orders": DagFacts(source="s", shape="x", traits=("depends_on_past",))},
+        import_errors=("ä.py",),
+        names={"pools": ("default_pool",), "variables": ()},
+        fingerprints={"us-east-1": Fingerprints(key_id="k", values={"pools": {"default_pool": "f"}})},
+    )
+    dags = {f"{n:04}{'x' * 240}": DagFacts(source=uuid.uuid4().hex, shape=uuid.uuid4().hex) for n in range(10_000)}
+    big = replace(small, public_key="p2", dags=dags)
+    for inventory in (small, big, small):
+        store.put_inventory(inventory)
+        assert store.get_inventory("us-east-2") == inventory
+        assert store.inventory_key("us-east-2") == inventory.public_key
+    assert store.get_inventory("us-east-1") is None
 
 
 def test_records_are_listed_newest_first(store: StateStore) -> None:

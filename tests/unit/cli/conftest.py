@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.cli import main
 from airflow_provider_mwaa_dr.cli.world import World
-from airflow_provider_mwaa_dr.testing import FakeEnvironment, InMemoryStateStore
+from airflow_provider_mwaa_dr.testing import FakeEnvironment, FakeTables, InMemoryStateStore
 from tests.unit.core.dr_set import World as DRSet
 
 ENVIRON = {
@@ -52,6 +52,8 @@ class Shell:
         self.environ: Mapping[str, str] = ENVIRON
         self.is_terminal = False
         self.store: InMemoryStateStore = self.set.store
+        self.tables = FakeTables()
+        self.tables.add("mwaa-dr-state", "us-east-2", "us-east-1")
 
     def environment(self, region: str) -> FakeEnvironment:
         return self.set.environments[region]
@@ -67,6 +69,7 @@ class Shell:
             who="ana@laptop",
             make_store=lambda _: self.store.peer() if not self.store.unreachable else self.store,
             make_environment=lambda region, _: self.environment(region),
+            make_tables=lambda _: self.tables,
         )
         code = main(argv, world=world)
         return Result(code, out.getvalue(), err.getvalue())

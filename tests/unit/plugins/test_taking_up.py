@@ -23,10 +23,10 @@ class Region:
     """A region's Airflow in memory, and its one agent."""
 
     def __init__(self, name: str, pair: Pair) -> None:
-        world: Any = SimpleNamespace(clock=pair.clock, rng=random.Random(), note=lambda *_: None)
+        world: Any = SimpleNamespace(clock=pair.clock, rng=random.Random(), is_traced=False)
         world.rng.random = lambda: 1.0  # nothing is ever locked
         self.name, self.pair, self.runs = name, pair, pair.runs.peer()
-        self.db = SimulatedAirflow(name, DAGS, world)
+        self.db = SimulatedAirflow(name, DAGS, world, pair.clock)
         self.db.job_id = "1"  # type: ignore[attr-defined]
         self.db.alive_schedulers = lambda: ("1",)  # type: ignore[attr-defined]
         self.db.pulse = pair.clock.monotonic  # type: ignore[attr-defined]
@@ -51,13 +51,13 @@ class Region:
             self.pair.clock.advance(self.loop.turn())
 
     def add(self, number: int, state: str = "running") -> None:
-        at = self.db.date(float(number))
-        self.db.add(("orders", f"r{number}"), run_type="scheduled", logical_date=at, end=at, state=state)
+        at = float(number)
+        self.db.add(("orders", f"r{number}"), run_type="scheduled", at=at, end=at, state=state)
 
     @property
     def states(self) -> dict[str, int]:
         """How many runs there are in each state."""
-        found = [run.row.state for run in self.db.rows.values()]
+        found = [run.state for run in self.db.rows.values()]
         return {state: found.count(state) for state in set(found)}
 
     @property

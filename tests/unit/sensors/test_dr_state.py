@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
 from airflow_provider_mwaa_dr.core import state as transitions
@@ -10,14 +13,14 @@ from airflow_provider_mwaa_dr.testing import InMemoryStateStore, ManualClock
 
 pytest.importorskip("airflow")
 
-from airflow_provider_mwaa_dr._compat import AirflowFailException
+from airflow_provider_mwaa_dr._compat import AirflowException, AirflowFailException, TaskDeferred
 from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook
 from airflow_provider_mwaa_dr.sensors.dr_state import ActiveRegionSensor
 
 pytestmark = [pytest.mark.airflow, pytest.mark.filterwarnings("default")]
 
 
-def sensor_on(store: InMemoryStateStore, *, own_region: str = "us-east-1", **arguments: str) -> ActiveRegionSensor:
+def sensor_on(store: InMemoryStateStore, *, own_region: str = "us-east-1", **arguments: Any) -> ActiveRegionSensor:
     sensor = ActiveRegionSensor(task_id="wait", **arguments)
     sensor.hook = DRStateHook(dr_config=parse_config({"region": own_region}), store=store)
     return sensor
@@ -55,3 +58,50 @@ def test_both_modes_are_its_own(mode: str) -> None:
     sensor = ActiveRegionSensor(task_id="wait", mode=mode, region="{{ params.region }}")
     assert sensor.reschedule is (mode == "reschedule")
     assert "region" in sensor.template_fields
+
+
+def standby_store() -> InMemoryStateStore:
+    return InMemoryStateStore(transitions.initial("us-east-2", lease_s=60, by="init", at=ManualClock().now()))
+
+
+def test_deferred_it_hands_plain_values_to_the_triggerer() -> None:
+    """Path and arguments go into Airflow's database; the region is settled where it is known, in the worker."""
+    sensor = sensor_on(standby_store(), deferrable=True, poke_interval=7, timeout=90)
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor.execute({})
+    path, arguments = deferred.value.trigger.serialize()
+    assert path == "airflow_provider_mwaa_dr.triggers.dr_state.ActiveRegionTrigger"
+    assert json.loads(json.dumps(arguments)) == arguments
+    assert (arguments["region"], arguments["poke_interval"]) == ("us-east-1", 7)
+    assert deferred.value.timeout.total_seconds() == 90
+    assert hasattr(sensor, deferred.value.method_name)
+
+
+def test_deferred_it_does_not_wait_for_what_is_so() -> None:
+    """No way through the triggerer when the first look is enough."""
+    assert sensor_on(standby_store(), region="us-east-2", deferrable=True).execute({}) is None
+
+
+def test_it_goes_on_with_the_triggers_event() -> None:
+    """Success ends it; a setting that is wrong fails it for good, what may pass leaves it its retries."""
+    sensor = sensor_on(standby_store(), deferrable=True)
+    sensor.execute_complete({}, {"status": "success", "active_region": "us-east-1", "epoch": 3})
+    with pytest.raises(AirflowFailException, match="no table"):
+        sensor.execute_complete({}, {"status": "error", "message": "no table", "is_worth_a_retry": False})
+    with pytest.raises(AirflowException, match="later") as raised:
+        sensor.execute_complete({}, {"status": "error", "message": "later", "is_worth_a_retry": True})
+    assert not isinstance(raised.value, AirflowFailException)
+
+
+def test_deferred_a_wrong_setting_fails_at_once() -> None:
+    """Nothing is handed to a triggerer that could only fail there, later."""
+    with pytest.raises(AirflowFailException):
+        sensor_on(standby_store(), own_region="", deferrable=True).execute({})
+
+
+@pytest.mark.parametrize("default", ["True", "False"])
+def test_whether_it_defers_is_airflows_default(monkeypatch: pytest.MonkeyPatch, default: str) -> None:
+    """``[operators] default_deferrable``, unless the DAG says."""
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", default)
+    assert ActiveRegionSensor(task_id="wait").deferrable is (default == "True")
+    assert ActiveRegionSensor(task_id="wait", deferrable=False).deferrable is False

@@ -1,0 +1,78 @@
+"""``mwaa-dr check``."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Iterator
+from dataclasses import replace
+
+from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
+from airflow_provider_mwaa_dr.core.documents import check_documents
+from airflow_provider_mwaa_dr.core.examination import Examination, examine
+from airflow_provider_mwaa_dr.core.readiness import NAMES, Verdict
+
+NOT_READY = 3
+"""Exit code when a check failed; that of a failover which is refused."""
+_MARKS = {Verdict.OK: "ok", Verdict.WARN: "WARN", Verdict.FAIL: "FAIL"}
+_NAME_WIDTH = max(map(len, NAMES))
+
+
+def add_command(commands: CommandParsers) -> None:
+    """Add ``check``."""
+    parser = commands.add("check", run, summary="check whether a failover would go well, and say what to do if not")
+    parser.add_argument(
+        "--region", metavar="REGION", help="the region that is to be able to take over; default: the standby"
+    )
+    parser.add_argument(
+        "--accept",
+        metavar="CHECK[:NAME]",
+        action="append",
+        default=[],
+        help="a difference that is meant, beside those of DR_ACCEPTED_DIFFERENCES; may be repeated",
+    )
+
+
+def run(session: Session) -> int:
+    """Print what each check found."""
+    config, told = session.config, set[str]()
+
+    def on_wait(region: str) -> None:
+        if region not in told:
+            told.add(region)
+            session.console.say(f"{region}: waiting for a heartbeat")
+
+    examination = examine(
+        session.store,
+        session.world.make_tables(config),
+        session.environments(),
+        session.clock,
+        replace(config, accepted_differences=(*config.accepted_differences, *session.args.accept)),
+        target=session.args.region,
+        on_wait=on_wait,
+    )
+    columns = min(max(shutil.get_terminal_size((100, 0)).columns, 60), 120)
+    session.console.result(check_documents(examination.results), "\n".join(_text(examination, columns)))
+    return NOT_READY if examination.count(Verdict.FAIL) else 0
+
+
+def _text(examination: Examination, columns: int) -> Iterator[str]:
+    indent = " " * (len("FAIL") + _NAME_WIDTH + 4)
+    for result in examination.results:
+        head = f"{_MARKS[result.verdict]:<4}  {result.name:<{_NAME_WIDTH}}  "
+        yield textwrap.fill(result.why, columns, initial_indent=head, subsequent_indent=indent, break_on_hyphens=False)
+        if result.advice:
+            yield textwrap.fill(
+                result.advice,
+                columns,
+                initial_indent=f"{indent}-> ",
+                subsequent_indent=f"{indent}   ",
+                break_on_hyphens=False,
+            )
+    counts = ", ".join(f"{examination.count(verdict)} {verdict.value}" for verdict in Verdict)
+    is_ready = not examination.count(Verdict.FAIL)
+    yield ""
+    yield (
+        f"{examination.target} {'can' if is_ready else 'is not ready to'} take over from {examination.source} "
+        f"({counts})."
+    )

@@ -1,0 +1,187 @@
+"""Looking at a DR set: what the ports return, as :class:`~airflow_provider_mwaa_dr.core.readiness.Facts`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from airflow_provider_mwaa_dr.core.config import DRConfig
+from airflow_provider_mwaa_dr.core.environments import known_region
+from airflow_provider_mwaa_dr.core.failover import Timing, left_over
+from airflow_provider_mwaa_dr.core.heartbeats import live_agents
+from airflow_provider_mwaa_dr.core.inventory import Inventory
+from airflow_provider_mwaa_dr.core.ports import Clock, Environment, StateStore, TableDescription, Tables
+from airflow_provider_mwaa_dr.core.readiness import (
+    CheckResult,
+    Facts,
+    RegionFacts,
+    Unknown,
+    Verdict,
+    check_all,
+    known,
+)
+from airflow_provider_mwaa_dr.core.state import DRState
+from airflow_provider_mwaa_dr.exceptions import ConfigError, StaleStateError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """What all checks said of a failover from *source* to *target*."""
+
+    source: str
+    target: str
+    results: Sequence[CheckResult]
+
+    def count(self, verdict: Verdict) -> int:
+        """Return how many checks came to *verdict*."""
+        return sum(result.verdict is verdict for result in self.results)
+
+
+NO_VERSION = -1
+"""No state has it: a write on this condition is refused, and shows that it was let through to the condition."""
+
+
+def examine(
+    store: StateStore,
+    tables: Tables,
+    environments: Mapping[str, Environment],
+    clock: Clock,
+    settings: DRConfig,
+    *,
+    target: str | None = None,
+    on_wait: Callable[[str], object] = lambda _: None,
+) -> Examination:
+    """
+    Return what all checks say of a failover to *target*. Changes nothing.
+
+    Never raises for a region that is down: what it would have said is unknown then, and it is not asked again.
+
+    :param target: region that is to be able to take over; None for the only other one than the active one.
+    :param on_wait: called with each region whose heartbeat is waited for.
+    :raises StateError: the state could not be read, or there is none: nothing can be said at all.
+    :raises ConfigError: *target* is active, not in the set, or not named where there is more than one.
+    """
+    state = store.read()
+    target = _target(state, target, environments)
+    timing = Timing.from_config(settings)
+    regions = (target, state.active_region)
+    live = live_agents(
+        store.agents, regions, clock, silence_s=timing.agent_silence_s, poll_s=timing.poll_s, on_wait=on_wait
+    )
+    at = clock.now()
+
+    def region_facts(region: str) -> RegionFacts:
+        return replace(
+            _ask(environments[region]) if region in environments else _nameless(region),
+            agents=live[region],
+            heartbeats=store.agents(region),
+            snapshot=store.get_snapshot(region),
+            inventory=_inventory(store, region),
+        )
+
+    source, taker = region_facts(state.active_region), region_facts(target)
+    records = known(store.records)
+    facts = Facts(
+        state=state,
+        at=at,
+        settings=settings,
+        silence_s=timing.agent_silence_s,
+        source=source,
+        target=taker,
+        may_flip=known(lambda: _try_write(store, state)),
+        table=known(lambda: tables.describe(settings.state_table)),
+        runs_table=_runs_table(tables, settings, (source, taker)),
+        records=records,
+        left_over=() if isinstance(records, Unknown) else left_over(store, state.active_region),
+    )
+    return Examination(source=state.active_region, target=target, results=check_all(facts))
+
+
+def _target(state: DRState, target: str | None, environments: Mapping[str, Environment]) -> str:
+    others = [region for region in environments if region != state.active_region]
+    if target is None:
+        if len(others) != 1:
+            raise ConfigError(
+                f"Which region is to be able to take over from {state.active_region}? "
+                f"There are {', '.join(others) or 'no others'}.",
+                option="environments",
+                advice="Name one with --region." if others else "Add one to DR_ENVIRONMENTS.",
+            )
+        return others[0]
+    if known_region(target, environments) == state.active_region:
+        raise ConfigError(
+            f"{target} is the active region; a check looks at one that could take over.",
+            advice=f"Name one of {', '.join(others)}." if others else "Add one to DR_ENVIRONMENTS.",
+        )
+    return target
+
+
+def _ask(environment: Environment) -> RegionFacts:
+    """Return what the environment itself says. No call changes anything; after one without an answer comes no other."""
+    description = known(environment.describe)
+    status = description if isinstance(description, Unknown) else description.status
+    silent: Unknown | None = None
+    is_healthy: bool | Unknown | None = None
+    if isinstance(status, Unknown):
+        silent = status
+    elif not status.is_usable:
+        silent = Unknown(f"environment {environment.name} is {status.value}")
+    else:
+        is_healthy = known(environment.scheduler_is_healthy)
+        silent = is_healthy if isinstance(is_healthy, Unknown) else None
+
+    def try_change() -> bool:
+        environment.try_change()
+        return True
+
+    return RegionFacts(
+        region=environment.region,
+        environment=environment.name,
+        status=status,
+        description=description,
+        is_healthy=is_healthy,
+        may_change=known(try_change) if silent is None else silent,
+        dags=known(environment.dags) if silent is None else silent,
+        agents=(),
+    )
+
+
+def _nameless(region: str) -> RegionFacts:
+    """Return what can be said of a region whose environment nobody knows."""
+    unknown = Unknown(f"the environment of {region} is not named")
+    return RegionFacts(
+        region=region,
+        environment=f"environment of {region}",
+        status=unknown,
+        description=unknown,
+        is_healthy=None,
+        may_change=unknown,
+        dags=unknown,
+        agents=(),
+    )
+
+
+def _inventory(store: StateStore, region: str) -> Inventory | Unknown:
+    found = known(lambda: store.get_inventory(region))
+    return Unknown("its agent has not written one") if found is None else found
+
+
+def _runs_table(
+    tables: Tables, settings: DRConfig, regions: Sequence[RegionFacts]
+) -> TableDescription | Unknown | None:
+    """Return what DynamoDB says of the runs table that this side or a region has set."""
+    names = [settings.runs_table]
+    names += [
+        each.inventory.options.get("runs_table", "") for each in regions if not isinstance(each.inventory, Unknown)
+    ]
+    name = next(filter(None, names), None)
+    return None if name is None else known(lambda: tables.describe(name))
+
+
+def _try_write(store: StateStore, state: DRState) -> bool:
+    """Find out whether the state may be written: IAM looks first, then the condition, which nothing meets."""
+    try:
+        store.write(state, expected_version=NO_VERSION)
+    except StaleStateError:
+        return True
+    raise AssertionError(f"no state has version {NO_VERSION}")

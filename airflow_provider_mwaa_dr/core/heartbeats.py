@@ -1,0 +1,43 @@
+"""Which agents are alive: those whose heartbeat changes while one looks. Other machines' clocks are not asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock
+
+
+def live_agents(
+    read: Callable[[str], Sequence[AgentStatus]],
+    regions: Sequence[str],
+    clock: Clock,
+    *,
+    silence_s: float,
+    poll_s: float,
+    on_wait: Callable[[str], object] = lambda _: None,
+) -> Mapping[str, Sequence[AgentStatus]]:
+    """
+    Return the live agents of each region, watching all regions at once.
+
+    Ends as soon as every region has shown a heartbeat of each scheduler that its own database lists, and after
+    *silence_s* at the latest. A region without any heartbeat at all is not waited for.
+
+    :param read: returns a region's last heartbeats.
+    :param on_wait: called with each region that is still waited for.
+    """
+    first = {region: {agent.job: agent.beat for agent in read(region)} for region in regions}
+    live: dict[str, Sequence[AgentStatus]] = dict.fromkeys(regions, ())
+    waiting = list(regions)
+    deadline = clock.monotonic() + silence_s
+    while True:
+        for region in list(waiting):
+            agents = read(region)
+            live[region] = [agent for agent in agents if first[region].get(agent.job) != agent.beat]
+            listed = {job for agent in live[region] for job in agent.schedulers}
+            if not agents or (live[region] and listed <= {agent.job for agent in live[region]}):
+                waiting.remove(region)
+        if not waiting or clock.monotonic() >= deadline:
+            return live
+        for region in waiting:
+            on_wait(region)
+        clock.sleep(poll_s)

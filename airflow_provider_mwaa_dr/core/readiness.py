@@ -1,0 +1,1159 @@
+"""
+Whether a failover could be made now, and what would be missing afterwards: checks over what the ports returned.
+
+Every check is a pure function from :class:`Facts` to one :class:`CheckResult`. What could not be found out, because a
+side is down or the caller may not look, is a warning that says so. Of a failed check in :data:`REFUSALS` the failover
+engine makes a refusal, in the same words (:func:`refusals`): where ``mwaa-dr check`` sees no failure it refuses nothing
+but what depends on how it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import Enum
+from fnmatch import fnmatchcase
+from typing import TypeAlias, TypeVar
+
+from airflow_provider_mwaa_dr import __version__
+from airflow_provider_mwaa_dr.core.config import DRConfig, is_exempt
+from airflow_provider_mwaa_dr.core.inventory import DEPENDS_ON_PAST, EXTERNAL_SENSOR, Inventory
+from airflow_provider_mwaa_dr.core.ports import (
+    PROTOCOL,
+    AgentStatus,
+    Consistency,
+    DagInfo,
+    DagSet,
+    EnvironmentDescription,
+    EnvironmentStatus,
+    FailoverRecord,
+    TableDescription,
+)
+from airflow_provider_mwaa_dr.core.state import DRState, Phase
+from airflow_provider_mwaa_dr.exceptions import DRError, MwaaAccessError, StateAccessError
+
+T = TypeVar("T")
+
+TEST_DAG = "dr_test_dag"
+"""When the target has this DAG, a run of it has to succeed before a failover counts as verified."""
+LEDGER_LAG_S = 60.0
+"""A ledger that is further behind loses more than a forced failover should."""
+CLOCK_S = 30.0
+"""Clocks may differ by so much, and by what it takes to look at them, before it is worth a word."""
+INVENTORY_AGE = timedelta(minutes=45)
+"""An agent that lives renews its inventory every quarter of an hour."""
+DRILL_AGE = timedelta(days=90)
+_DISTRIBUTION = "airflow-provider-mwaa-dr"
+_SHOWN = 10
+"""Of a long list."""
+_CLASSES = ("mw1.micro", "mw1.small", "mw1.medium", "mw1.large", "mw1.xlarge", "mw1.2xlarge")
+_OWN_OPTIONS = frozenset({"region", "state_table_region", "accepted_differences"})
+"""Settings that each region has for itself."""
+
+
+class Verdict(str, Enum):
+    """What a check says."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """
+    What one check found.
+
+    :param name: of the check; stable.
+    :param why: what was found, also when all is well.
+    :param advice: what to do; empty when there is nothing to do.
+    """
+
+    name: str
+    verdict: Verdict
+    why: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """
+    What could not be found out.
+
+    :param is_refused: the caller may not do this; it is no question of asking again.
+    """
+
+    why: str
+    is_refused: bool = False
+
+
+def known(call: Callable[[], T]) -> T | Unknown:
+    """Return what *call* returns, or why it could not be known."""
+    try:
+        return call()
+    except DRError as error:
+        return Unknown(str(error).rstrip("."), isinstance(error, (MwaaAccessError, StateAccessError)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionFacts:
+    """
+    What is known of one region.
+
+    :param environment: its name.
+    :param is_healthy: what Airflow says of its scheduler; None when it was not asked, for its status says enough.
+    :param agents: whose heartbeat changed while one looked.
+    :param heartbeats: the last ones of all agents, of dead ones too.
+    :param may_change: whether the caller may pause and unpause there; None when it was not tried.
+    """
+
+    region: str
+    environment: str
+    status: EnvironmentStatus | Unknown
+    is_healthy: bool | Unknown | None
+    agents: Sequence[AgentStatus]
+    heartbeats: Sequence[AgentStatus] = ()
+    description: EnvironmentDescription | Unknown = Unknown("not asked")
+    may_change: bool | Unknown | None = None
+    dags: Sequence[DagInfo] | Unknown = Unknown("not asked")
+    snapshot: DagSet | None = None
+    inventory: Inventory | Unknown = Unknown("not asked")
+
+    @property
+    def dag_ids(self) -> frozenset[str] | Unknown:
+        """Ids of the DAGs that are there, by REST or else by the last inventory."""
+        if not isinstance(self.dags, Unknown):
+            return frozenset(dag.dag_id for dag in self.dags)
+        if not isinstance(self.inventory, Unknown):
+            return frozenset(self.inventory.dags)
+        return self.dags
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """
+    What is known of a DR set.
+
+    :param at: when it was looked at, by the clock of whoever looked.
+    :param source: the active region.
+    :param target: the region that is to be able to take over.
+    :param settings: of whoever looks.
+    :param silence_s: how long a heartbeat was waited for.
+    :param may_flip: whether the caller may write the state.
+    :param runs_table: None when nobody is known to have set one.
+    :param left_over: DAGs that the last failover to the source could not unpause; they are still wanted.
+    """
+
+    state: DRState
+    at: datetime
+    settings: DRConfig
+    silence_s: float
+    source: RegionFacts
+    target: RegionFacts
+    may_flip: bool | Unknown
+    table: TableDescription | Unknown
+    runs_table: TableDescription | Unknown | None
+    records: Sequence[FailoverRecord] | Unknown
+    left_over: tuple[str, ...] = ()
+
+    @property
+    def regions(self) -> tuple[RegionFacts, RegionFacts]:
+        """Target and source."""
+        return self.target, self.source
+
+    @property
+    def wanted(self) -> frozenset[str] | Unknown:
+        """The DAGs that a failover would unpause: what runs in the source, or ran at its agent's last snapshot."""
+        dags, snapshot = self.source.dags, self.source.snapshot
+        if not isinstance(dags, Unknown):
+            running = {dag.dag_id for dag in dags if not dag.is_paused and not self.exempts(dag)}
+            return frozenset(running) | frozenset(self.left_over)
+        if snapshot is not None:
+            return frozenset(snapshot.dag_ids) | frozenset(self.left_over)
+        return dags
+
+    def exempts(self, dag: DagInfo) -> bool:
+        """Whether the provider leaves *dag* alone."""
+        return is_exempt(dag.dag_id, dag.tags, self.settings.exempt_dags)
+
+
+Check: TypeAlias = Callable[[Facts], CheckResult]
+
+
+# What a failover is refused for, in the target.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """
+    A check of one region whose problems in the target make a failover refused.
+
+    :param problems: in the target a failure, in the source a warning; a line each.
+    :param doubts: warnings in both.
+    :param fine: what to say of a region without either.
+    :param advice: what to do; ``{region}`` and ``{environment}`` are those of the first region with something to say.
+    """
+
+    name: str
+    problems: Callable[[RegionFacts], Iterable[str]]
+    doubts: Callable[[RegionFacts], Iterable[str]]
+    fine: Callable[[RegionFacts], str]
+    advice: str
+
+    def __call__(self, facts: Facts) -> CheckResult:
+        """Return the result for both regions."""
+        verdict, said, fine = Verdict.OK, [], []
+        concerned: RegionFacts | None = None
+        for region in facts.regions:
+            problems, doubts = list(self.problems(region)), list(self.doubts(region))
+            if problems and region is facts.target:
+                verdict = Verdict.FAIL
+            elif (problems or doubts) and verdict is Verdict.OK:
+                verdict = Verdict.WARN
+            if problems or doubts:
+                concerned = concerned or region
+                said += [*problems, *doubts]
+            else:
+                fine.append(self.fine(region))
+        if concerned is None:
+            return CheckResult(name=self.name, verdict=verdict, why="; ".join(fine))
+        advice = self.advice.format(region=concerned.region, environment=concerned.environment)
+        return CheckResult(name=self.name, verdict=verdict, why="; ".join(said), advice=advice)
+
+
+def _environment_problems(region: RegionFacts) -> Iterable[str]:
+    if isinstance(region.status, Unknown):
+        yield region.status.why
+    elif not region.status.is_usable:
+        yield f"environment {region.environment} is {region.status.value}"
+
+
+def _environment_doubts(region: RegionFacts) -> Iterable[str]:
+    if not isinstance(region.description, Unknown) and region.description.last_update == "FAILED":
+        yield f"the last update of environment {region.environment} failed"
+
+
+def _environment_is_fine(region: RegionFacts) -> str:
+    assert not isinstance(region.status, Unknown)  # noqa: S101  (a problem otherwise)
+    return f"{region.environment} is {region.status.value}"
+
+
+def _scheduler_problems(region: RegionFacts) -> Iterable[str]:
+    if isinstance(region.is_healthy, Unknown):
+        yield region.is_healthy.why
+    elif region.is_healthy is False:
+        yield f"Airflow in {region.environment} says that its scheduler is not healthy"
+
+
+def _scheduler_doubts(region: RegionFacts) -> Iterable[str]:
+    if region.is_healthy is None:
+        yield f"Airflow in {region.environment} was not asked: the environment is not usable"
+
+
+def _agents_problems(region: RegionFacts) -> Iterable[str]:
+    if not region.agents:
+        yield (
+            f"no agent is alive in {region.region} (is the plugin installed and [dr] enabled in {region.environment}?)"
+        )
+    unseen = {job for agent in region.agents for job in agent.schedulers} - {agent.job for agent in region.agents}
+    if unseen:
+        yield f"schedulers without an agent in {region.region}: job {', '.join(sorted(unseen))}"
+
+
+def _protocol_problems(region: RegionFacts) -> Iterable[str]:
+    others = sorted({agent.protocol for agent in region.agents} - {PROTOCOL})
+    if others:
+        yield f"agents of {region.region} speak protocol {', '.join(map(str, others))}, this side speaks {PROTOCOL}"
+
+
+def _ledger_problems(region: RegionFacts) -> Iterable[str]:
+    broken = next((agent.ledger_error for agent in region.agents if agent.ledger_error), None)
+    if broken is not None:
+        yield f"the ledger cannot be used in {region.region}: {broken.rstrip('.')}"
+
+
+def _ledger_doubts(region: RegionFacts) -> Iterable[str]:
+    yield from _unseen(region)
+    lag_s = max((agent.ledger_lag_s for agent in region.agents if agent.ledger_lag_s is not None), default=None)
+    if lag_s is not None and lag_s > LEDGER_LAG_S:
+        yield f"the ledger of {region.region} is {lag_s:.0f} s behind"
+
+
+def _ledger_is_fine(region: RegionFacts) -> str:
+    lags = [agent.ledger_lag_s for agent in region.agents if agent.ledger_lag_s is not None]
+    return f"{region.region} is {max(lags):.0f} s behind" if lags else f"{region.region} has none, or nothing to tell"
+
+
+def _fence_problems(region: RegionFacts) -> Iterable[str]:
+    if any(agent.fence_ok is False for agent in region.agents):
+        yield f"tasks ended in {region.region} without the fence"
+
+
+def _fence_doubts(region: RegionFacts) -> Iterable[str]:
+    yield from _unseen(region)
+    if not isinstance(region.inventory, Unknown) and region.inventory.options.get("fence") == "False":
+        yield f"the fence is switched off in {region.region}"
+    elif region.agents and all(agent.fence_ok is None for agent in region.agents):
+        yield f"no task has shown yet that the fence is loaded in the workers of {region.region}"
+
+
+def _leftovers_problems(region: RegionFacts) -> Iterable[str]:
+    leftovers = max((agent.leftovers for agent in region.agents), default=0)
+    if leftovers:
+        yield f"{leftovers} open runs in {region.region} are not settled yet"
+
+
+def _unseen(region: RegionFacts) -> Iterable[str]:
+    if not region.agents:
+        yield f"cannot be seen in {region.region}: no agent is alive"
+
+
+def _nothing(_: RegionFacts) -> Iterable[str]:
+    return ()
+
+
+REFUSALS: tuple[Refusal, ...] = (
+    Refusal(
+        name="environment",
+        problems=_environment_problems,
+        doubts=_environment_doubts,
+        fine=_environment_is_fine,
+        advice="Look at environment {environment} in the MWAA console of {region}; an update takes 20 to 30 minutes.",
+    ),
+    Refusal(
+        name="scheduler",
+        problems=_scheduler_problems,
+        doubts=_scheduler_doubts,
+        fine=lambda region: f"{region.environment} is healthy",
+        advice="Look at the scheduler's log of {environment} in CloudWatch; updating the environment restarts it.",
+    ),
+    Refusal(
+        name="agents",
+        problems=_agents_problems,
+        doubts=_nothing,
+        fine=lambda region: f"{region.region}: {len(region.agents)} alive",
+        advice="In {environment}, look for errors of the installation in the scheduler's requirements_install log, "
+        "and for dr.enabled = true in the configuration options; MWAA starts Airflow without a package that failed.",
+    ),
+    Refusal(
+        name="protocol",
+        problems=_protocol_problems,
+        doubts=_unseen,
+        fine=lambda region: f"{region.region} speaks {PROTOCOL}",
+        advice="Install the same version of airflow-provider-mwaa-dr in {environment} and here.",
+    ),
+    Refusal(
+        name="ledger",
+        problems=_ledger_problems,
+        doubts=_ledger_doubts,
+        fine=_ledger_is_fine,
+        advice="Look at the scheduler's log of {environment}; its role needs dynamodb:GetItem, PutItem, DeleteItem and "
+        "Query on the runs table.",
+    ),
+    Refusal(
+        name="fence",
+        problems=_fence_problems,
+        doubts=_fence_doubts,
+        fine=lambda region: f"loaded in the workers of {region.region}",
+        advice="Run a task in {environment}, for instance of dr_readiness, whose tag lets it run in a standby; look "
+        "again a minute later. If it stays so, the plugin is not loaded in its workers: look at the worker's "
+        "requirements_install log, and that [dr] fence is not off.",
+    ),
+    Refusal(
+        name="leftovers",
+        problems=_leftovers_problems,
+        doubts=_unseen,
+        fine=lambda region: f"no open run of an earlier epoch in {region.region}",
+        advice="Wait for the agent of {environment} to close them, some seconds; if they stay, look at its log.",
+    ),
+)
+"""In the order in which a refusal names them."""
+
+
+def refusals(target: RegionFacts) -> Sequence[str]:
+    """Return what a failover to *target* is refused for, a line each."""
+    return [why for refusal in REFUSALS for why in refusal.problems(target)]
+
+
+def is_endless(heartbeats: Sequence[AgentStatus]) -> bool:
+    """Whether a scheduler goes on without the state table, so that waiting for its lease is in vain."""
+    return any(agent.on_unreachable == "run" for agent in heartbeats)
+
+
+def endless(region: str) -> str:
+    """Return what to say of a region that :func:`is_endless`."""
+    return f"{region} runs on when it cannot read the state ([dr] on_unreachable = run): no lease ends it"
+
+
+# What a check says when it compares.
+
+
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    """
+    Things that differ in one way.
+
+    :param phrase: followed by the names; or, of a single thing with *value_of*, what follows its name.
+    """
+
+    verdict: Verdict
+    phrase: str
+    names: Collection[str]
+    value_of: bool = False
+
+
+def _compared(
+    name: str, facts: Facts, differences: Iterable[_Difference], *, fine: str, advice: str, doubts: Iterable[str] = ()
+) -> CheckResult:
+    """
+    Return a result from differences, without those that were declared to be meant.
+
+    :param doubts: what could not be compared.
+    """
+    verdict, said, accepted = Verdict.OK, [], set()
+    for difference in differences:
+        names = [each for each in sorted(difference.names) if not _accepts(facts, name, each)]
+        accepted |= set(difference.names) - set(names)
+        if names:
+            words = (some(names), difference.phrase) if difference.value_of else (difference.phrase, some(names))
+            said.append(": ".join(words))
+            if verdict is not Verdict.FAIL:
+                verdict = difference.verdict
+    for doubt in doubts:
+        said.append(doubt)
+        verdict = Verdict.WARN if verdict is Verdict.OK else verdict
+    if accepted:
+        said.append(f"accepted: {some(sorted(accepted))}")
+    if verdict is Verdict.OK:
+        return CheckResult(name=name, verdict=verdict, why="; ".join([fine, *said]) if accepted else fine)
+    return CheckResult(name=name, verdict=verdict, why="; ".join(said), advice=advice)
+
+
+def _accepts(facts: Facts, check: str, name: str) -> bool:
+    return any(fnmatchcase(f"{check}:{name}", pattern) for pattern in facts.settings.accepted_differences)
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first of *names*, and how many more there are."""
+    shown = ", ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+
+
+def _inventories(facts: Facts) -> tuple[Inventory, Inventory] | Unknown:
+    """Return the inventories of target and source, or why there are not both."""
+    target, source = facts.target.inventory, facts.source.inventory
+    if isinstance(target, Unknown):
+        return Unknown(f"no inventory of {facts.target.region}: {target.why}")
+    if isinstance(source, Unknown):
+        return Unknown(f"no inventory of {facts.source.region}: {source.why}")
+    return target, source
+
+
+def _not_made(name: str, why: str, advice: str) -> CheckResult:
+    return CheckResult(name=name, verdict=Verdict.WARN, why=f"not checked: {why}", advice=advice)
+
+
+_INVENTORY_ADVICE = "Its agent writes it within minutes of the scheduler's start; see the check inventory."
+
+
+# The checks of the set.
+
+
+def check_state(facts: Facts) -> CheckResult:
+    """Whether a failover is in progress."""
+    state, plan = facts.state, facts.state.plan
+    if state.phase is Phase.STEADY or plan is None:
+        return CheckResult(
+            name="state", verdict=Verdict.OK, why=f"{state.active_region} is active, epoch {state.epoch}, steady"
+        )
+    return CheckResult(
+        name="state",
+        verdict=Verdict.WARN,
+        why=f"plan {plan.id} is open ({state.phase.value}): {plan.source} -> {plan.target}, by {plan.by}",
+        advice=f"Go on with it, if nobody does: mwaa-dr failover {plan.target} --reason TEXT.",
+    )
+
+
+def check_table(facts: Facts) -> CheckResult:
+    """Whether the state survives the loss of a region, and is read from everywhere."""
+    table = facts.table
+    if isinstance(table, Unknown):
+        return _not_made("table", table.why, "Give the caller dynamodb:DescribeTable on the state table.")
+    said, advice = [], []
+    here = table.regions[0]
+    if table.consistency is Consistency.SINGLE:
+        if here == facts.source.region:
+            said.append(f"{table.name} is in {here} only, the active region: lost with it, nobody can fail over")
+        else:
+            said.append(
+                f"{table.name} is in {here} only: when that is lost, {facts.source.region} holds all its work after "
+                f"{facts.state.lease_s:g} s"
+            )
+        advice.append("Use a global table with a copy in each region of the set, from an empty table with strong ")
+        advice[-1] += "consistency where the pair of regions allows it."
+    elif table.consistency is Consistency.EVENTUAL:
+        said.append(
+            f"{table.name} is eventually consistent: a region that is cut off reads its own copy, and may believe for "
+            "as long as that lasts to be active"
+        )
+        advice.append("Use strong consistency where the pair of regions allows it; else force a failover only when ")
+        advice[-1] += "the active region is known to be down."
+    if table.consistency is not Consistency.SINGLE:
+        bare = [region.region for region in facts.regions if region.region not in table.regions]
+        if bare:
+            said.append(f"no copy in {', '.join(bare)}")
+            advice.append(f"Add a replica in {bare[0]}.")
+        unread = [
+            f"{who} reads {', '.join(sorted(read))} only"
+            for who, read in _readers(facts)
+            if read and not read >= set(table.regions)
+        ]
+        if unread:
+            said += unread
+            advice.append(f"Set [dr] state_table_replicas = {','.join(table.regions)} (DR_STATE_TABLE_REPLICAS here).")
+    if not table.is_protected:
+        said.append("deletion protection is off")
+        advice.append(
+            f"Switch it on: aws dynamodb update-table --region {here} --table-name {table.name} "
+            "--deletion-protection-enabled."
+        )
+    if not said:
+        why = f"{table.name}: {table.consistency.value} consistency, copies in {', '.join(table.regions)}"
+        return CheckResult(name="table", verdict=Verdict.OK, why=why)
+    return CheckResult(name="table", verdict=Verdict.WARN, why="; ".join(said), advice=" ".join(advice))
+
+
+def _readers(facts: Facts) -> Iterable[tuple[str, set[str]]]:
+    """Return who reads the state table in which regions, as far as it is known."""
+    yield "this side", set(facts.settings.replicas)
+    for region in facts.regions:
+        if not isinstance(region.inventory, Unknown):
+            options = region.inventory.options
+            named = f"{options.get('state_table_region', '')},{options.get('state_table_replicas', '')}"
+            yield region.region, {each for each in named.split(",") if each} or {region.region}
+
+
+def check_runs_table(facts: Facts) -> CheckResult:
+    """Whether there is a ledger, and whether it survives the loss of a region."""
+    table = facts.runs_table
+    if table is None:
+        return CheckResult(
+            name="runs_table",
+            verdict=Verdict.WARN,
+            why="no runs table is known: after a failover, interrupted runs do not go on, and DAGs with catchup start "
+            "with the new region's own history",
+            advice="Make a table with the keys pk and sk; set [dr] runs_table in both regions, and DR_RUNS_TABLE here.",
+        )
+    if isinstance(table, Unknown):
+        return _not_made("runs_table", table.why, "Give the caller dynamodb:DescribeTable on the runs table.")
+    if table.consistency is Consistency.SINGLE:
+        return CheckResult(
+            name="runs_table",
+            verdict=Verdict.WARN,
+            why=f"{table.name} is in {table.regions[0]} only: when that is lost, so is what is known of its runs",
+            advice=f"Add a replica to {table.name} in each other region of the set; eventual consistency will do.",
+        )
+    return CheckResult(name="runs_table", verdict=Verdict.OK, why=f"{table.name} has copies in {some(table.regions)}")
+
+
+def check_rights(facts: Facts) -> CheckResult:
+    """Whether whoever looks may write the state, and change DAGs in both environments."""
+    tried = [
+        ("write the state", facts.may_flip),
+        *((f"change DAGs in {region.environment} ({region.region})", region.may_change) for region in facts.regions),
+    ]
+    denied = [(what, may) for what, may in tried if isinstance(may, Unknown) and may.is_refused]
+    if denied:
+        return CheckResult(
+            name="rights",
+            verdict=Verdict.FAIL,
+            why="; ".join(f"may not {what}: {may.why}" for what, may in denied),
+            advice="Check with the role that is to fail over; the README's section on rights lists what it needs.",
+        )
+    open_questions = [f"{what}: {may.why}" for what, may in tried if isinstance(may, Unknown)]
+    open_questions += [what for what, may in tried if may is None]
+    if open_questions:
+        return _not_made(
+            "rights", "; ".join(open_questions), "Repeat it when the side that did not answer is back; nothing else."
+        )
+    return CheckResult(name="rights", verdict=Verdict.OK, why="may " + ", ".join(what for what, _ in tried))
+
+
+def check_unreachable(facts: Facts) -> CheckResult:
+    """Whether a lease ends what the source does when it is cut off."""
+    if is_endless(facts.source.heartbeats):
+        return CheckResult(
+            name="unreachable",
+            verdict=Verdict.WARN,
+            why=f"{endless(facts.source.region)}; a forced failover is refused",
+            advice=f"Set [dr] on_unreachable = hold in {facts.source.environment}.",
+        )
+    if not facts.source.heartbeats:
+        return _not_made("unreachable", f"no agent of {facts.source.region} was ever seen", "See the check agents.")
+    return CheckResult(
+        name="unreachable",
+        verdict=Verdict.OK,
+        why=f"{facts.source.region} stops by itself when it has not read the state for {facts.state.lease_s:g} s",
+    )
+
+
+def check_provider(facts: Facts) -> CheckResult:
+    """Whether all sides have the same version of this provider."""
+    found = {"this side": {__version__}}
+    doubts = []
+    for region in facts.regions:
+        versions = {agent.provider_version for agent in region.agents}
+        if not versions and not isinstance(region.inventory, Unknown):
+            versions = {region.inventory.packages.get(_DISTRIBUTION, "")} - {""}
+        if versions:
+            found[region.region] = versions
+        else:
+            doubts.append(f"the version of {region.region} is not known")
+    differ = len({version for versions in found.values() for version in versions}) > 1
+    told = ", ".join(f"{who} has {' and '.join(sorted(versions))}" for who, versions in found.items())
+    return _compared(
+        "provider",
+        facts,
+        [_Difference(Verdict.WARN, told, ["version"], value_of=True)] if differ else [],
+        fine=f"{__version__} on all sides",
+        advice="Pin the same version of airflow-provider-mwaa-dr in both requirements.txt and here, the standby first.",
+        doubts=doubts,
+    )
+
+
+def check_airflow(facts: Facts) -> CheckResult:
+    """Whether both environments run the same Airflow."""
+    found, doubts = {}, []
+    for region in facts.regions:
+        version = None if isinstance(region.description, Unknown) else region.description.airflow_version
+        version = version or next((agent.airflow_version for agent in region.heartbeats), None)
+        if version:
+            found[region.region] = version
+        else:
+            doubts.append(f"the version of {region.region} is not known")
+    versions = set(found.values())
+    majors = {version.split(".")[0] for version in versions}
+    told = ", ".join(f"{version} in {region}" for region, version in found.items())
+    verdict = Verdict.FAIL if len(majors) > 1 else Verdict.WARN
+    return _compared(
+        "airflow",
+        facts,
+        [_Difference(verdict, told, ["version"], value_of=True)] if len(versions) > 1 else [],
+        fine=told,
+        advice="Upgrade the older environment; MWAA upgrades in place, the standby first.",
+        doubts=doubts,
+    )
+
+
+def check_waiting(facts: Facts) -> CheckResult:
+    """Whether interrupted runs wait that nobody can go on with."""
+    waiting = sorted({each for region in facts.regions for agent in region.agents for each in agent.waiting})
+    if waiting:
+        return CheckResult(
+            name="waiting",
+            verdict=Verdict.WARN,
+            why=f"interrupted runs that cannot go on: {some(waiting)}",
+            advice="Deploy the DAG there, or settle each by hand: a run under its logical date ends the wait.",
+        )
+    doubts = [why for region in facts.regions for why in _unseen(region)]
+    if doubts:
+        return _not_made("waiting", "; ".join(doubts), "See the check agents.")
+    return CheckResult(name="waiting", verdict=Verdict.OK, why="no interrupted run waits")
+
+
+def check_settings(facts: Facts) -> CheckResult:
+    """Whether the section [dr] is right, and the same in both regions."""
+    problems = sorted({each for region in facts.regions for agent in region.agents for each in agent.problems})
+    both = _inventories(facts)
+    differences, doubts = [], []
+    if isinstance(both, Unknown):
+        doubts.append(f"not compared: {both.why}")
+    else:
+        target, source = both
+        named = (target.options.keys() | source.options.keys()) - _OWN_OPTIONS
+        differ = {name for name in named if target.options.get(name) != source.options.get(name)}
+        for name in sorted(differ):
+            values = " and ".join(f"{each.options.get(name) or 'unset'} in {each.region}" for each in both)
+            differences.append(_Difference(Verdict.WARN, values, [name], value_of=True))
+        for each in both:
+            lease = each.options.get("lease_s")
+            if lease is not None and float(lease) != facts.state.lease_s:
+                doubts.append(
+                    f"lease_s = {lease} in {each.region} does not count, the state says {facts.state.lease_s:g}"
+                )
+    return _compared(
+        "settings",
+        facts,
+        differences,
+        fine="[dr] is the same in both regions",
+        advice="Set the same options in section [dr] of both environments; each change restarts an environment, the "
+        "standby first.",
+        doubts=[*problems, *doubts],
+    )
+
+
+def check_options(facts: Facts) -> CheckResult:
+    """Whether the environments have the same Airflow configuration options; values are compared, and never shown."""
+    target, source = facts.target.description, facts.source.description
+    unknown = [region for region in facts.regions if isinstance(region.description, Unknown)]
+    if isinstance(target, Unknown) or isinstance(source, Unknown):
+        why = "; ".join(f"{region.region}: {region.description.why}" for region in unknown)  # type: ignore[union-attr]
+        return _not_made("options", why, "Repeat it when both environments answer GetEnvironment.")
+    own = {f"dr.{name}" for name in _OWN_OPTIONS}
+    names = (target.options.keys() | source.options.keys()) - own
+    return _compared(
+        "options",
+        facts,
+        [
+            _Difference(
+                Verdict.WARN,
+                f"only in {facts.source.environment}",
+                [name for name in names if name not in target.options],
+            ),
+            _Difference(
+                Verdict.WARN,
+                f"only in {facts.target.environment}",
+                [name for name in names if name not in source.options],
+            ),
+            _Difference(
+                Verdict.WARN,
+                "with different values",
+                [
+                    name
+                    for name in names
+                    if name in target.options
+                    and name in source.options
+                    and target.options[name] != source.options[name]
+                ],
+            ),
+        ],
+        fine=f"the same in both environments, {len(names)} set",
+        advice="Set the same Airflow configuration options in both environments, or declare the difference: "
+        "accepted_differences = options:NAME.",
+    )
+
+
+def check_clocks(facts: Facts) -> CheckResult:
+    """Whether the clocks agree. Nothing depends on them, but what people read does."""
+    live = [agent for region in facts.regions for agent in region.agents]
+    if not live:
+        return _not_made("clocks", "no agent is alive", "See the check agents.")
+    allowed_s = CLOCK_S + facts.silence_s
+    off = {
+        agent: seconds
+        for agent in live
+        if not -CLOCK_S <= (seconds := (facts.at - agent.at).total_seconds()) <= allowed_s
+    }
+    if not off:
+        return CheckResult(name="clocks", verdict=Verdict.OK, why=f"within {CLOCK_S:g} s of this machine's")
+    told = [
+        f"{agent.host} in {agent.region} is {abs(seconds):.0f} s {'behind' if seconds > 0 else 'ahead of'} this machine"
+        for agent, seconds in off.items()
+    ]
+    return CheckResult(
+        name="clocks",
+        verdict=Verdict.WARN,
+        why=some(told),
+        advice="Set the clocks right, this machine's first: no decision depends on them, but times in records do.",
+    )
+
+
+# What would run in the target, and what it would find there.
+
+
+def check_dags(facts: Facts) -> CheckResult:
+    """Whether the target has every DAG that a failover would unpause, and the regions have the same ones."""
+    wanted = facts.wanted
+    target, source = facts.target.dag_ids, facts.source.dag_ids
+    if isinstance(target, Unknown):
+        return _not_made("dags", target.why, "Repeat it when the REST API of the target answers.")
+    missing = frozenset() if isinstance(wanted, Unknown) else wanted - target
+    differences = [_Difference(Verdict.FAIL, f"wanted, and not in {facts.target.region}", missing)]
+    doubts = []
+    if isinstance(source, Unknown):
+        doubts.append(f"not compared with {facts.source.region}: {source.why}")
+    else:
+        differences += [
+            _Difference(Verdict.WARN, f"only in {facts.source.region}", source - target - missing),
+            _Difference(Verdict.WARN, f"only in {facts.target.region}", target - source),
+        ]
+    if not isinstance(facts.target.dags, Unknown) and not isinstance(facts.source.dags, Unknown):
+        exempt_there = {dag.dag_id for dag in facts.target.dags if facts.exempts(dag)}
+        exempt_here = {dag.dag_id for dag in facts.source.dags if facts.exempts(dag)}
+        both = target if isinstance(source, Unknown) else target & source
+        differences.append(_Difference(Verdict.WARN, "exempt in one region only", (exempt_there ^ exempt_here) & both))
+    return _compared(
+        "dags",
+        facts,
+        differences,
+        fine=f"{len(target)} DAGs in {facts.target.region}, every wanted one among them",
+        advice="Copy the same DAG files, with the same tags, to both buckets; a DAG meant for one region only is "
+        "declared: accepted_differences = dags:ID.",
+        doubts=doubts,
+    )
+
+
+def check_paused(facts: Facts) -> CheckResult:
+    """What a failover would unpause, and whether the standby has its third layer: everything in it is paused."""
+    wanted, snapshot = facts.wanted, facts.source.snapshot
+    differences, doubts = [], []
+    if not isinstance(facts.target.dags, Unknown):
+        strays = {dag.dag_id for dag in facts.target.dags if not dag.is_paused and not facts.exempts(dag)}
+        differences.append(_Difference(Verdict.WARN, f"not paused in the standby {facts.target.region}", strays))
+    else:
+        doubts.append(f"the standby was not looked at: {facts.target.dags.why}")
+    if snapshot is None:
+        doubts.append(f"no snapshot of {facts.source.region} was ever taken: a forced failover would unpause nothing")
+    elif not isinstance(facts.source.dags, Unknown) and not isinstance(wanted, Unknown):
+        changed = wanted ^ (set(snapshot.dag_ids) | set(facts.left_over))
+        differences.append(
+            _Difference(
+                Verdict.WARN, f"changed since the snapshot of {snapshot.recorded_at:%Y-%m-%dT%H:%M:%SZ}", changed
+            )
+        )
+    if isinstance(wanted, Unknown):
+        fine = f"what a failover would unpause is not known: {wanted.why}"
+    else:
+        fine = f"a failover would unpause {len(wanted)} DAGs in {facts.target.region}: {some(sorted(wanted)) or '-'}"
+    return _compared(
+        "paused",
+        facts,
+        differences,
+        fine=fine,
+        advice=f"Pause the standby: mwaa-dr pause {facts.target.region}. A snapshot is the work of the active region's "
+        "agent, in seconds, while no failover is open.",
+        doubts=doubts,
+    )
+
+
+def check_test_dag(facts: Facts) -> CheckResult:
+    """Whether a failover can show that the target really executes."""
+    target, wanted = facts.target.dag_ids, facts.wanted
+    if isinstance(target, Unknown) or isinstance(wanted, Unknown):
+        why = target.why if isinstance(target, Unknown) else wanted.why if isinstance(wanted, Unknown) else ""
+        return _not_made("test_dag", why, "Repeat it when the REST APIs answer.")
+    if TEST_DAG in target and TEST_DAG in wanted:
+        why = f"{TEST_DAG} would be the first run in {facts.target.region}"
+        return CheckResult(name="test_dag", verdict=Verdict.OK, why=why)
+    where = f"paused in {facts.source.region}, or not there" if TEST_DAG in target else f"not in {facts.target.region}"
+    return CheckResult(
+        name="test_dag",
+        verdict=Verdict.WARN,
+        why=f"{TEST_DAG} is {where}: a failover ends without having seen a run succeed",
+        advice=f"Deploy {TEST_DAG} from the example DAGs in both regions, and unpause it in {facts.source.region}.",
+    )
+
+
+def check_inventory(facts: Facts) -> CheckResult:
+    """Whether the regions can be compared at all."""
+    said, fine = [], []
+    for region in facts.regions:
+        errors = sorted({agent.inventory_error for agent in region.agents if agent.inventory_error})
+        if isinstance(region.inventory, Unknown):
+            said.append(f"none of {region.region}: {'; '.join(errors) or region.inventory.why}")
+            continue
+        age = facts.at - region.inventory.taken_at
+        if age > INVENTORY_AGE:
+            reason = f" ({'; '.join(errors)})" if errors else ""
+            said.append(f"that of {region.region} is {age.total_seconds() / 60:.0f} minutes old{reason}")
+        fine.append(f"{region.region}: {len(region.inventory.dags)} DAGs, {len(region.inventory.packages)} packages")
+    if said:
+        return CheckResult(
+            name="inventory",
+            verdict=Verdict.WARN,
+            why="; ".join(said),
+            advice="Its agent writes it minutes after the scheduler's start. Its role may have to be given "
+            "dynamodb:PutItem and DeleteItem on the keys INVENTORY#REGION*; the scheduler's log says what is wrong.",
+        )
+    return CheckResult(name="inventory", verdict=Verdict.OK, why="; ".join(fine))
+
+
+def check_imports(facts: Facts) -> CheckResult:
+    """Whether DAG files fail to import in the target."""
+    both = _inventories(facts)
+    if isinstance(both, Unknown):
+        return _not_made("imports", both.why, _INVENTORY_ADVICE)
+    target, source = (frozenset(each.import_errors) for each in both)
+    return _compared(
+        "imports",
+        facts,
+        [
+            _Difference(Verdict.FAIL, f"cannot be imported in {facts.target.region} only", target - source),
+            _Difference(Verdict.WARN, "cannot be imported in either region", target & source),
+            _Difference(Verdict.WARN, f"cannot be imported in {facts.source.region} only", source - target),
+        ],
+        fine="every DAG file is imported in both regions",
+        advice="Look at the import errors in that region's user interface: most often a package, a variable or a "
+        "connection is missing there.",
+    )
+
+
+def check_code(facts: Facts) -> CheckResult:
+    """Whether both regions have the same code, by digest."""
+    both = _inventories(facts)
+    if isinstance(both, Unknown):
+        return _not_made("code", both.why, _INVENTORY_ADVICE)
+    target, source = both
+    common = target.dags.keys() & source.dags.keys()
+    other_file = {dag_id for dag_id in common if target.dags[dag_id].source != source.dags[dag_id].source}
+    # Another Airflow writes another form of the same DAG.
+    same_airflow = target.packages.get("apache-airflow") == source.packages.get("apache-airflow")
+    other_shape = {dag_id for dag_id in common - other_file if target.dags[dag_id].shape != source.dags[dag_id].shape}
+    return _compared(
+        "code",
+        facts,
+        [
+            _Difference(Verdict.WARN, "defined in files that differ", other_file),
+            _Difference(Verdict.WARN, "built differently from the same file", other_shape if same_airflow else ()),
+        ],
+        fine=f"{len(common)} DAGs, the same in both regions (modules that their files import are not compared)",
+        advice="Copy the same files to both buckets. A DAG that is built from variables, the clock or the environment "
+        "may differ on purpose: accepted_differences = code:ID.",
+    )
+
+
+def check_past(facts: Facts) -> CheckResult:
+    """Which DAGs look at history of their own region, which a failover leaves behind."""
+    found: dict[str, set[str]] = {DEPENDS_ON_PAST: set(), EXTERNAL_SENSOR: set()}
+    inventories = [each.inventory for each in facts.regions if not isinstance(each.inventory, Unknown)]
+    if not inventories:
+        return _not_made("past", "no inventory of either region", _INVENTORY_ADVICE)
+    for inventory in inventories:
+        for dag_id, dag in inventory.dags.items():
+            for trait in dag.traits:
+                found.setdefault(trait, set()).add(dag_id)
+    return _compared(
+        "past",
+        facts,
+        [
+            _Difference(
+                Verdict.WARN,
+                "with depends_on_past or wait_for_downstream, after runs of before",
+                found[DEPENDS_ON_PAST],
+            ),
+            _Difference(
+                Verdict.WARN, "with a sensor of another DAG's run, which may be from before", found[EXTERNAL_SENSOR]
+            ),
+        ],
+        fine="no DAG waits for a task of an earlier run or of another DAG",
+        advice="Of history from elsewhere a region has the last finished runs, with a runs table, and not all of their "
+        "tasks. See in a drill that they go on, then declare it: accepted_differences = past:ID.",
+    )
+
+
+def _check_keyed(kind: str, facts: Facts, *, advice: str) -> CheckResult:
+    """Compare what is stored in the metadata databases under the same names, by keyed fingerprint."""
+    both = _inventories(facts)
+    if isinstance(both, Unknown):
+        return _not_made(kind, both.why, _INVENTORY_ADVICE)
+    target, source = both
+    there, here = frozenset(target.names.get(kind, ())), frozenset(source.names.get(kind, ()))
+    differences = [
+        _Difference(Verdict.FAIL, f"missing in {facts.target.region}", here - there),
+        _Difference(Verdict.WARN, f"missing in {facts.source.region}", there - here),
+    ]
+    doubts = []
+    theirs, ours = target.fingerprints.get(source.region), source.fingerprints.get(target.region)
+    if theirs is not None and ours is not None and theirs.key_id == ours.key_id:
+        prints, other = theirs.values.get(kind, {}), ours.values.get(kind, {})
+        differ = {name for name in there & here if prints.get(name) != other.get(name)}
+        differences.append(_Difference(Verdict.WARN, "with different values", differ))
+    elif there & here:
+        doubts.append("values not compared: the two agents have not agreed on a key, both have to be alive for it")
+    return _compared(
+        kind,
+        facts,
+        differences,
+        fine=f"the same in both regions: {some(sorted(there))}" if there else f"no {kind} in the metadata databases",
+        advice=advice,
+        doubts=doubts,
+    )
+
+
+def check_pools(facts: Facts) -> CheckResult:
+    """Whether the target has the pools that tasks ask for."""
+    return _check_keyed(
+        "pools",
+        facts,
+        advice="Make the pool there, as large as here (airflow pools export, import), or declare the difference: "
+        "accepted_differences = pools:NAME.",
+    )
+
+
+def check_variables(facts: Facts) -> CheckResult:
+    """Whether the variables of the metadata databases are the same; those of a secrets backend are not seen."""
+    return _check_keyed(
+        "variables",
+        facts,
+        advice="Copy it (airflow variables set), or keep it in a secrets backend that is replicated. One that names "
+        "something of its own region is declared: accepted_differences = variables:NAME.",
+    )
+
+
+def check_connections(facts: Facts) -> CheckResult:
+    """Whether the connections of the metadata databases are the same; those of a secrets backend are not seen."""
+    return _check_keyed(
+        "connections",
+        facts,
+        advice="Copy it (airflow connections add), or keep it in a secrets backend that is replicated. One that names "
+        "something of its own region is declared: accepted_differences = connections:NAME.",
+    )
+
+
+def check_packages(facts: Facts) -> CheckResult:
+    """Whether both schedulers have the same Python packages."""
+    both = _inventories(facts)
+    if isinstance(both, Unknown):
+        return _not_made("packages", both.why, _INVENTORY_ADVICE)
+    target, source = both
+    ignored = {_DISTRIBUTION}  # the check provider's affair
+    there, here = target.packages.keys() - ignored, source.packages.keys() - ignored
+    return _compared(
+        "packages",
+        facts,
+        [
+            _Difference(Verdict.WARN, f"missing in {facts.target.region}", here - there),
+            _Difference(Verdict.WARN, f"missing in {facts.source.region}", there - here),
+            _Difference(
+                Verdict.WARN,
+                "in different versions",
+                {name for name in there & here if target.packages[name] != source.packages[name]},
+            ),
+        ],
+        fine=f"{len(there)} packages, the same in both schedulers",
+        advice="Use the same requirements.txt, with versions pinned, in both environments; a failed installation is in "
+        "the scheduler's requirements_install log.",
+    )
+
+
+def check_capacity(facts: Facts) -> CheckResult:
+    """Whether the target can carry the source's load."""
+    target, source = facts.target.description, facts.source.description
+    if isinstance(target, Unknown):
+        return _not_made("capacity", target.why, "Repeat it when the target answers GetEnvironment.")
+    if isinstance(source, Unknown):
+        return _not_made("capacity", source.why, "Repeat it when the source answers GetEnvironment.")
+    smaller = {
+        "class": _is_smaller(target.environment_class, source.environment_class),
+        "max_workers": (target.max_workers or 0) < (source.max_workers or 0),
+        "min_workers": (target.min_workers or 0) < (source.min_workers or 0),
+        "schedulers": (target.schedulers or 0) < (source.schedulers or 0),
+    }
+    sizes = {
+        "class": (target.environment_class, source.environment_class),
+        "max_workers": (target.max_workers, source.max_workers),
+        "min_workers": (target.min_workers, source.min_workers),
+        "schedulers": (target.schedulers, source.schedulers),
+    }
+    return _compared(
+        "capacity",
+        facts,
+        [
+            _Difference(
+                Verdict.WARN,
+                f"{there} in {facts.target.environment}, {here} in {facts.source.environment}",
+                [name],
+                value_of=True,
+            )
+            for name, (there, here) in sizes.items()
+            if smaller[name]
+        ],
+        fine=f"{facts.target.environment} is no smaller than {facts.source.environment}: {target.environment_class}, "
+        f"up to {target.max_workers} workers",
+        advice="Make the target as large as the source now: an update takes 20 to 30 minutes, which nobody has in a "
+        "disaster. A smaller one that is meant is declared: accepted_differences = capacity:NAME.",
+    )
+
+
+def _is_smaller(one: str | None, other: str | None) -> bool:
+    if one in _CLASSES and other in _CLASSES:
+        return _CLASSES.index(one) < _CLASSES.index(other)
+    return one != other
+
+
+def check_drill(facts: Facts) -> CheckResult:
+    """When a failover to the target was last made."""
+    if isinstance(facts.records, Unknown):
+        return _not_made("drill", facts.records.why, "Give the caller dynamodb:Scan on the state table.")
+    region = facts.target.region
+    done = next((each for each in facts.records if each.target == region and each.outcome == "completed"), None)
+    advice = (
+        f"Make a planned failover to {region} and back, in a quiet hour: mwaa-dr failover {region} --reason drill. "
+        "What was never tried does not work."
+    )
+    if done is None or done.finished_at is None:
+        return CheckResult(
+            name="drill", verdict=Verdict.WARN, why=f"no failover to {region} has ever been completed", advice=advice
+        )
+    took_s = (done.finished_at - done.started_at).total_seconds()
+    why = f"last failover to {region}: {done.started_at:%Y-%m-%d}, {done.mode.value}, {took_s:.0f} s"
+    if facts.at - done.started_at > DRILL_AGE:
+        return CheckResult(
+            name="drill", verdict=Verdict.WARN, why=f"{why}, over {DRILL_AGE.days} days ago", advice=advice
+        )
+    if done.not_unpaused:
+        return CheckResult(
+            name="drill",
+            verdict=Verdict.WARN,
+            why=f"{why}; not unpaused then: {some(done.not_unpaused)}",
+            advice=f"See that {region} has these DAGs, and repeat the drill.",
+        )
+    return CheckResult(name="drill", verdict=Verdict.OK, why=why)
+
+
+_COMPARED: Mapping[str, Check] = {
+    "rights": check_rights,
+    "state": check_state,
+    "table": check_table,
+    "runs_table": check_runs_table,
+    "unreachable": check_unreachable,
+    "provider": check_provider,
+    "airflow": check_airflow,
+    "waiting": check_waiting,
+    "settings": check_settings,
+    "options": check_options,
+    "clocks": check_clocks,
+    "dags": check_dags,
+    "paused": check_paused,
+    "test_dag": check_test_dag,
+    "inventory": check_inventory,
+    "imports": check_imports,
+    "code": check_code,
+    "past": check_past,
+    "pools": check_pools,
+    "variables": check_variables,
+    "connections": check_connections,
+    "packages": check_packages,
+    "capacity": check_capacity,
+    "drill": check_drill,
+}
+"""Checks whose outcome may be declared to be meant, by name."""
+
+NAMES = (*(refusal.name for refusal in REFUSALS), *_COMPARED)
+"""Of all checks, but the one that looks at the declarations."""
+
+
+def check_accepted(facts: Facts) -> CheckResult:
+    """Whether the declared differences name checks that there are."""
+    declared = facts.settings.accepted_differences
+    wrong = [each for each in declared if each.partition(":")[0] not in _COMPARED]
+    if wrong:
+        return CheckResult(
+            name="accepted",
+            verdict=Verdict.WARN,
+            why=f"accept nothing: {', '.join(wrong)}",
+            advice=f"Write CHECK or CHECK:NAME, where CHECK is one of {', '.join(_COMPARED)}.",
+        )
+    return CheckResult(name="accepted", verdict=Verdict.OK, why=", ".join(declared) or "no difference is declared")
+
+
+def check_all(facts: Facts) -> Sequence[CheckResult]:
+    """Return the results of all checks, those that a failover is refused for first."""
+    results = [refusal(facts) for refusal in REFUSALS]
+    for name, check in _COMPARED.items():
+        result = check(facts)
+        if result.verdict is not Verdict.OK and name in facts.settings.accepted_differences:
+            result = replace(result, verdict=Verdict.OK, why=f"accepted: {result.why}", advice="")
+        results.append(result)
+    return [*results, check_accepted(facts)]

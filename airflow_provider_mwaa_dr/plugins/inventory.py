@@ -1,0 +1,173 @@
+"""
+Listing what a region's Airflow consists of, beside everything else that the agent does.
+
+A turn does a bounded piece of it: an agent that reads ten thousand DAGs in one go would let its view of the state age.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from enum import Enum
+from importlib import metadata
+from typing import Protocol
+
+from airflow_provider_mwaa_dr.core.config import OPTIONS, DRConfig
+from airflow_provider_mwaa_dr.core.inventory import KEYED, DagFacts, Fingerprints, Inventory
+from airflow_provider_mwaa_dr.core.ports import Clock, StateStore
+from airflow_provider_mwaa_dr.plugins.fingerprints import KeyPair, SharedKey
+
+BATCH = 100
+"""DAGs that are read in one turn."""
+RENEW_S = 900.0
+"""An inventory in which nothing changed is written again after this long, to show that it still holds."""
+
+
+class InventoryDb(Protocol):
+    """What an inventory needs from the metadata database; see :class:`plugins.metadata_db.InventoryDb`."""
+
+    def dag_versions(self) -> Mapping[str, str]:
+        """Return, of every DAG that is in the folder, a text that changes with its file and with its form."""
+
+    def dag_facts(self, dag_ids: Collection[str]) -> Mapping[str, DagFacts]:
+        """Return those of the DAGs that are there."""
+
+    def import_errors(self) -> tuple[str, ...]:
+        """Return the files that could not be imported, sorted, without the folder in front."""
+
+    def values(self) -> Mapping[str, Mapping[str, str | None]]:
+        """Return name and value by kind; None for one that cannot be decrypted. For fingerprints, and nothing else."""
+
+
+class InventoryKeeper:
+    """
+    Keeps one region's inventory. Not thread-safe; for the agent that leads its region.
+
+    :param options: of the provider, as text.
+    :param every_s: seconds between two looks.
+    """
+
+    def __init__(
+        self,
+        store: StateStore,
+        db: InventoryDb,
+        clock: Clock,
+        *,
+        region: str,
+        options: Mapping[str, str],
+        every_s: float,
+    ) -> None:
+        self._store = store
+        self._db = db
+        self._clock = clock
+        self._region = region
+        self._options = options
+        self._every_s = every_s
+        self._due_at = 0.0
+        self._keys: KeyPair | None = None
+        self._shared: dict[str, tuple[str, SharedKey | None]] = {}
+        self._packages: Mapping[str, str] = {}
+        self._dags: dict[str, tuple[str, DagFacts | None]] = {}
+        self._written: tuple[Inventory, float] | None = None
+
+    def turn(self, peers: Callable[[], Collection[str]]) -> bool:
+        """
+        Do a piece of what is due. Whatever it raises, it is not tried again before the next look.
+
+        :param peers: regions of the set.
+        :return: whether a look was finished; False too when none is due.
+        """
+        now = self._clock.monotonic()
+        if now < self._due_at:
+            return False
+        self._due_at = now + self._every_s
+        if not self._read_dags():
+            self._due_at = now
+            return False
+        found = self._take(peers())
+        if self._written is not None:
+            before, at = self._written
+            if replace(found, taken_at=before.taken_at) == before and now - at < RENEW_S:
+                return True
+        self._store.put_inventory(found)
+        self._written = found, now
+        return True
+
+    def _read_dags(self) -> bool:
+        """Read some of the DAGs that changed; return whether none is left."""
+        versions = self._db.dag_versions()
+        self._dags = {dag_id: known for dag_id, known in self._dags.items() if dag_id in versions}
+        changed = [
+            dag_id for dag_id, version in sorted(versions.items()) if self._dags.get(dag_id, (None, None))[0] != version
+        ]
+        found = self._db.dag_facts(changed[:BATCH]) if changed else {}
+        for dag_id in changed[:BATCH]:
+            self._dags[dag_id] = versions[dag_id], found.get(dag_id)
+        return len(changed) <= BATCH
+
+    def _take(self, peers: Collection[str]) -> Inventory:
+        self._keys = self._keys or KeyPair()
+        self._packages = self._packages or installed_packages()
+        values = self._db.values()
+        return Inventory(
+            region=self._region,
+            taken_at=self._clock.now(),
+            public_key=self._keys.public,
+            options=self._options,
+            packages=self._packages,
+            dags={dag_id: facts for dag_id, (_, facts) in self._dags.items() if facts is not None},
+            import_errors=self._db.import_errors(),
+            names={kind: tuple(sorted(values.get(kind, ()))) for kind in KEYED},
+            fingerprints={
+                peer: Fingerprints(
+                    key_id=key.id,
+                    values={
+                        kind: {
+                            name: key.fingerprint(kind, name, value)
+                            for name, value in sorted(values.get(kind, {}).items())
+                            if value is not None
+                        }
+                        for kind in KEYED
+                    },
+                )
+                for peer in sorted(set(peers) - {self._region})
+                if (key := self._key_with(peer, self._keys)) is not None
+            },
+        )
+
+    def _key_with(self, peer: str, keys: KeyPair) -> SharedKey | None:
+        """Return the key shared with *peer*; None until its agent has published its half."""
+        public = self._store.inventory_key(peer)
+        if public is None:
+            return None
+        if self._shared.get(peer, ("", None))[0] != public:
+            self._shared[peer] = public, keys.agree(public)
+        return self._shared[peer][1]
+
+
+def installed_packages() -> Mapping[str, str]:
+    """Return version by name of every distribution that this process could import."""
+    found: dict[str, str] = {}
+    for distribution in metadata.distributions():
+        name = distribution.metadata["Name"]
+        if name:
+            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version)
+    return dict(sorted(found.items()))
+
+
+def option_texts(config: DRConfig) -> Mapping[str, str]:
+    """Return the settings as they count, as text that is the same wherever they are."""
+    return {option.name: _text(getattr(config, option.name)) for option in OPTIONS}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={each}" for name, each in sorted(value.items()))
+    if isinstance(value, (frozenset, tuple)):
+        return ",".join(sorted(map(str, value)))
+    return str(value)

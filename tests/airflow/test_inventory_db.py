@@ -1,0 +1,224 @@
+"""What the inventory reads in the installed Airflow's own metadata database, of DAGs that Airflow itself parsed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+DAGS = """
+from datetime import datetime, timezone
+try:
+    from airflow.sdk import DAG, BaseOperator
+except ImportError:
+    from airflow import DAG
+    from airflow.models.baseoperator import BaseOperator
+try:
+    from airflow.providers.standard.sensors.external_task import ExternalTaskSensor
+except ImportError:
+    from airflow.sensors.external_task import ExternalTaskSensor
+
+
+class Work(BaseOperator):
+    template_fields = ("text",)
+
+    def __init__(self, *, text="", **kwargs):
+        super().__init__(**kwargs)
+        self.text = text
+
+    def execute(self, context):
+        return self.text
+
+
+START = datetime(2024, 1, 1, tzinfo=timezone.utc)
+with DAG("plain", schedule=None, start_date=START, catchup=False, tags=["b", "a"]):
+    Work(task_id="one", text="{text}") >> Work(task_id="two")
+with DAG("past", schedule=None, start_date=START, catchup=False, default_args={{"depends_on_past": True}}):
+    Work(task_id="one")
+with DAG("downstream", schedule=None, start_date=START, catchup=False):
+    Work(task_id="one", wait_for_downstream=True)
+with DAG("mapped", schedule=None, start_date=START, catchup=False):
+    Work.partial(task_id="one", depends_on_past=True).expand(text=["1", "2"])
+with DAG("waits", schedule=None, start_date=START, catchup=False):
+    ExternalTaskSensor(task_id="one", external_dag_id="plain", external_task_id="one")
+with DAG("control", schedule=None, start_date=START, catchup=False, tags=["dr:control"]):
+    Work(task_id="one")
+"""
+
+READ = """
+import json
+from airflow_provider_mwaa_dr.aws.clock import SystemClock
+from airflow_provider_mwaa_dr.core.inventory import contents_to_text
+from airflow_provider_mwaa_dr.plugins.inventory import InventoryKeeper
+from airflow_provider_mwaa_dr.plugins.metadata_db import InventoryDb
+from airflow_provider_mwaa_dr.testing import InMemoryStateStore
+db, store = InventoryDb(), InMemoryStateStore()
+InventoryKeeper(store, db, SystemClock(), region="here", options={}, every_s=60).turn(lambda: ["here"])
+versions = db.dag_versions()
+facts = db.dag_facts(versions)
+print("READ", json.dumps({
+    "versions": versions,
+    "facts": {dag_id: [each.source, each.shape, *each.traits] for dag_id, each in facts.items()},
+    "import_errors": db.import_errors(),
+    "values": db.values(),
+    "inventory": contents_to_text(store.get_inventory("here")),
+}))
+"""
+
+FILL = """
+from airflow import settings
+from airflow.models import Connection, Pool, Variable
+session = settings.Session()
+variable = Variable(key="password"); variable.set_val("tr0ub4dor"); session.add(variable)
+session.add(Variable(key="empty", val=""))
+session.add(Connection(conn_id="db", conn_type="postgres", host="h", login="l", password="tr0ub4dor",
+                       extra='{"b": 1, "a": 2}'))
+session.add(Connection(conn_id="same", conn_type="postgres", host="h", login="l", password="tr0ub4dor",
+                       extra='{"a": 2,   "b": 1}'))
+session.add(Pool(pool="etl", slots=7, include_deferred=True))
+session.commit()
+"""
+
+
+Both: TypeAlias = tuple[dict[str, Any], dict[str, Any]]
+
+
+class Region:
+    """An Airflow home with its own database, its own key and its own folder, as two regions have them."""
+
+    def __init__(self, home: Path, fernet_key: str) -> None:
+        self.home = home
+        self.dags = home / "dags"
+        self.dags.mkdir(parents=True)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "AWS_", "DR_"))}
+        self.environ = {
+            **kept,
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+            "AIRFLOW__CORE__FERNET_KEY": fernet_key,
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        }
+
+    def run(self, *argv: str, **environ: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *argv], env={**self.environ, **environ}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+        return done.stdout
+
+    def parse(self, **values: str) -> None:
+        """Have Airflow read the folder."""
+        (self.dags / "dags.py").write_text(DAGS.format(**values))
+        self.run("-m", "airflow", "dags", "reserialize")
+
+    def read(self, **environ: str) -> dict[str, Any]:
+        (line,) = [line for line in self.run("-c", READ, **environ).splitlines() if line.startswith("READ ")]
+        found: dict[str, Any] = json.loads(line.removeprefix("READ "))
+        return found
+
+
+@pytest.fixture(scope="module")
+def both(regions: tuple[Region, Region]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is read in the two before anything is changed."""
+    return regions[0].read(), regions[1].read()
+
+
+@pytest.fixture(scope="module")
+def regions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Region, Region]:
+    """Two homes with the same DAGs and the same values, under different keys."""
+    from cryptography.fernet import Fernet
+
+    one, other = (
+        Region(tmp_path_factory.mktemp(name), Fernet.generate_key().decode()) for name in ("us-east-2", "us-east-1")
+    )
+    one.run("-m", "airflow", "db", "migrate")
+    shutil.copy(one.home / "airflow.db", other.home / "airflow.db")
+    for region in (one, other):
+        region.parse(text="")
+        region.run("-c", FILL)
+    return one, other
+
+
+def test_what_two_regions_have_in_common_reads_the_same(regions: tuple[Region, Region], both: Both) -> None:
+    """Whatever folder, database and key they have; the exempt DAG is among it."""
+    one, other = both
+    assert set(one["facts"]) == {"plain", "past", "downstream", "mapped", "waits", "control"}
+    assert one["facts"] == other["facts"]
+    assert one["values"] == other["values"]
+    source = hashlib.md5((regions[0].dags / "dags.py").read_bytes()).hexdigest()[:16]
+    assert {facts[0] for facts in one["facts"].values()} == {source}
+
+
+def test_the_inventory_has_names_and_no_values(both: Both) -> None:
+    """All of it, as the agent would write it."""
+    text = both[0]["inventory"]
+    listed = json.loads(text)
+    assert "apache-airflow" in listed["packages"]
+    assert listed["names"]["variables"] == ["empty", "password"]
+    assert set(listed["names"]["connections"]) >= {"db", "same"}
+    assert set(listed["dags"]) == set(both[0]["facts"])
+    assert "tr0ub4dor" not in text
+
+
+def test_values_are_read_as_they_are_meant(both: Both) -> None:
+    """Decrypted, and the extra of a connection in one spelling: they are about to be fingerprinted."""
+    values = both[0]["values"]
+    assert values["variables"] == {"password": "tr0ub4dor", "empty": ""}
+    assert values["connections"]["db"] == values["connections"]["same"]
+    assert "tr0ub4dor" in values["connections"]["db"]
+    assert values["pools"]["etl"] == "7 True"
+
+
+def test_traits_of_dags_that_look_at_history(both: Both) -> None:
+    """depends_on_past by default or by task, mapped too; wait_for_downstream implies it; a sensor of another DAG."""
+    facts = both[0]["facts"]
+    traits = {dag_id: each[2:] for dag_id, each in facts.items()}
+    assert traits == {
+        "plain": [],
+        "control": [],
+        "past": ["depends_on_past"],
+        "downstream": ["depends_on_past"],
+        "mapped": ["depends_on_past"],
+        "waits": ["external_sensor"],
+    }
+
+
+def test_a_value_under_another_key_is_none(regions: tuple[Region, Region]) -> None:
+    """As after a restore into an environment with a key of its own: no error, and no value."""
+    values = regions[0].read(AIRFLOW__CORE__FERNET_KEY=regions[1].environ["AIRFLOW__CORE__FERNET_KEY"])["values"]
+    assert values["variables"]["password"] is None
+    assert values["connections"]["db"] is None
+
+
+def test_a_change_of_the_file_shows_and_the_shape_holds_no_value(regions: tuple[Region, Region], both: Both) -> None:
+    """The argument of a task may have come out of a variable: it changes the file's digest here, never the shape."""
+    before = both[1]
+    regions[1].parse(text="changed")
+    after = regions[1].read()
+    assert before["versions"] != after["versions"]
+    assert {dag_id for dag_id in before["facts"] if before["facts"][dag_id][0] == after["facts"][dag_id][0]} == set()
+    assert {dag_id: facts[1] for dag_id, facts in before["facts"].items()} == {
+        dag_id: facts[1] for dag_id, facts in after["facts"].items()
+    }
+
+
+def test_files_that_cannot_be_imported_are_listed(regions: tuple[Region, Region]) -> None:
+    """Without the folder in front, which differs between the regions of a sandbox."""
+    region = regions[1]
+    fill = (
+        "from airflow import settings\nfrom airflow.models.errors import ParseImportError as E\n"
+        "s = settings.Session()\n"
+        f"s.add(E(filename={str(region.dags / 'etl' / 'broken.py')!r}, stacktrace='x'))\n"
+        "s.add(E(filename='relative.py', stacktrace='x'))\ns.commit()\n"
+    )
+    region.run("-c", fill)
+    assert region.read()["import_errors"] == ["etl/broken.py", "relative.py"]

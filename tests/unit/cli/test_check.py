@@ -1,0 +1,93 @@
+"""``mwaa-dr check``."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.cli.conftest import Shell
+
+
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As wide wherever the tests run."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+def test_the_document_is_the_list_of_the_contract(mwaa_dr: Shell) -> None:
+    """Key for key what scripts outside the project read; warnings alone are no failure."""
+    result = mwaa_dr("check", "--json")
+    assert result.code == 0
+    assert isinstance(result.document, list)
+    for entry in result.document:
+        assert set(entry) == {"name", "verdict", "why", "advice"}
+        assert entry["verdict"] in {"ok", "warn", "fail"}
+        assert bool(entry["advice"]) == (entry["verdict"] != "ok")
+    assert len({entry["name"] for entry in result.document}) == len(result.document)
+
+
+def test_a_failed_check_is_exit_code_3(mwaa_dr: Shell) -> None:
+    """The document is complete all the same."""
+    mwaa_dr.set.agents["us-east-1"].alive = False
+    result = mwaa_dr("check", "--json")
+    assert result.code == 3
+    assert [entry["name"] for entry in result.document if entry["verdict"] == "fail"] == ["agents"]
+    assert len(result.document) == len(mwaa_dr("check", "--json").document)
+
+
+def test_what_cannot_be_carried_out_is_exit_code_1(mwaa_dr: Shell) -> None:
+    """Without the state nothing is known; the error is the document."""
+    mwaa_dr.store.unreachable = True
+    result = mwaa_dr("check", "--json")
+    assert result.code == 1
+    assert result.document["error"]["type"] == "StateUnreachableError"
+
+
+@pytest.mark.parametrize("region", ["us-east-2", "mars-1"])
+def test_a_region_that_makes_no_sense_is_wrong_usage(mwaa_dr: Shell, region: str) -> None:
+    """The active one, and one that nobody knows."""
+    assert mwaa_dr("check", "--region", region).code == 2
+
+
+def test_a_region_that_is_down_is_no_reason_not_to_look(mwaa_dr: Shell) -> None:
+    """On the day of the disaster the command still says whether the other side is ready."""
+    mwaa_dr.environment("us-east-2").unreachable = True
+    mwaa_dr.set.agents["us-east-2"].alive = False
+    result = mwaa_dr("check")
+    assert result.code == 0
+    assert "us-east-1 can take over from us-east-2" in result.out.splitlines()[-1]
+
+
+def test_people_get_a_table_with_advice_below_each_warning(mwaa_dr: Shell) -> None:
+    """One row a check, wrapped to the terminal, and a last line that says what it comes to."""
+    mwaa_dr.set.agents["us-east-1"].changes.update(fence_ok=False)
+    mwaa_dr.set.clock.advance(2)
+    result = mwaa_dr("check")
+    lines = result.out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert lines[0] == "ok    environment  mwaa-us-east-1 is AVAILABLE; mwaa-us-east-2 is AVAILABLE"
+    at = next(number for number, line in enumerate(lines) if line.startswith("FAIL  fence"))
+    assert "tasks ended in us-east-1 without the fence" in lines[at]
+    assert any(line.startswith(" " * 19 + "-> Run a task in mwaa-us-east-1") for line in lines[at : at + 4])
+    assert "1 fail" in lines[-1]
+    assert lines[-1].startswith("us-east-1 is not ready to take over from us-east-2 (")
+
+
+def test_a_meant_difference_can_be_accepted_for_once(mwaa_dr: Shell) -> None:
+    """Beside those of DR_ACCEPTED_DIFFERENCES."""
+    mwaa_dr.environment("us-east-1").remove_dag("dag_00")
+    mwaa_dr.environment("us-east-1").remove_dag("dag_01")
+    assert mwaa_dr("check").code == 3
+    assert mwaa_dr("check", "--accept", "dags:dag_00").code == 3
+    mwaa_dr.environ = {**mwaa_dr.environ, "DR_ACCEPTED_DIFFERENCES": "dags:dag_01"}
+    result = mwaa_dr("check", "--accept", "dags:dag_00", "--json")
+    assert result.code == 0
+    (entry,) = [entry for entry in result.document if entry["name"] == "dags"]
+    assert entry["verdict"] == "ok"
+    assert entry["why"].endswith("accepted: dag_00, dag_01")
+
+
+def test_waiting_for_a_heartbeat_is_said_once_a_region(mwaa_dr: Shell) -> None:
+    """It may take a quarter of a minute, and goes to stderr."""
+    mwaa_dr.set.agents["us-east-1"].alive = False
+    result = mwaa_dr("check", "--json")
+    assert result.err.splitlines().count("us-east-1: waiting for a heartbeat") == 1

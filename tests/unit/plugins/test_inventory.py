@@ -1,0 +1,325 @@
+"""The inventory that an agent keeps, and the fingerprints in it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
+
+import pytest
+
+from airflow_provider_mwaa_dr.core.config import OPTIONS, DRConfig, OnUnreachable, parse_config
+from airflow_provider_mwaa_dr.core.inventory import DagFacts, Inventory
+from airflow_provider_mwaa_dr.core.state import Phase
+from airflow_provider_mwaa_dr.exceptions import StateAccessError
+from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
+from airflow_provider_mwaa_dr.plugins.fingerprints import KeyPair
+from airflow_provider_mwaa_dr.plugins.inventory import BATCH, RENEW_S, InventoryKeeper, installed_packages, option_texts
+from airflow_provider_mwaa_dr.testing import InMemoryStateStore, ManualClock
+from tests.unit.plugins.test_agent import FakeDb, plan, state
+
+HERE, THERE = "us-east-1", "us-east-2"
+EVERY_S = 60.0
+PASSWORD = "tr0ub4dor"
+
+
+@dataclass
+class FakeAirflow:
+    """What an inventory reads; ``read`` are the ids of the DAGs that were read, call by call."""
+
+    versions: dict[str, str] = field(default_factory=lambda: {"orders": "1", "billing": "1"})
+    variables: dict[str, str | None] = field(default_factory=lambda: {"password": PASSWORD, "same": PASSWORD})
+    read: list[list[str]] = field(default_factory=list)
+    broken: bool = False
+
+    def dag_versions(self) -> Mapping[str, str]:
+        if self.broken:
+            raise ConnectionError("no database")
+        return dict(self.versions)
+
+    def dag_facts(self, dag_ids: Collection[str]) -> Mapping[str, DagFacts]:
+        self.read.append(sorted(dag_ids))
+        return {dag_id: DagFacts(source=self.versions[dag_id], shape="x") for dag_id in dag_ids}
+
+    def import_errors(self) -> tuple[str, ...]:
+        return ("broken.py",)
+
+    def values(self) -> Mapping[str, Mapping[str, str | None]]:
+        return {"variables": dict(self.variables), "connections": {"db": PASSWORD}, "pools": {"default_pool": "128"}}
+
+
+class Region:
+    """A region's keeper, its Airflow, and the way to the table that it shares with the other."""
+
+    def __init__(self, region: str, store: InMemoryStateStore, clock: ManualClock) -> None:
+        self.region, self.store, self.clock = region, store.peer(), clock
+        self.airflow = FakeAirflow()
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin as after a restart of the scheduler: nothing is remembered."""
+        self.keeper = InventoryKeeper(
+            self.store, self.airflow, self.clock, region=self.region, options={"lease_s": "60"}, every_s=EVERY_S
+        )
+
+    def look(self) -> None:
+        while not self.keeper.turn(lambda: (HERE, THERE)):
+            pass
+
+    @property
+    def listed(self) -> Inventory:
+        found = self.store.get_inventory(self.region)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def regions(clock: ManualClock) -> tuple[Region, Region]:
+    store = InMemoryStateStore()
+    return Region(HERE, store, clock), Region(THERE, store, clock)
+
+
+def agree(regions: tuple[Region, Region], clock: ManualClock) -> None:
+    """Let both look often enough to have read each other's keys."""
+    for _ in range(2):
+        for region in regions:
+            region.look()
+        clock.advance(EVERY_S)
+
+
+def prints(region: Region) -> Mapping[str, Mapping[str, str]]:
+    ((_, found),) = region.listed.fingerprints.items()
+    return found.values
+
+
+def test_it_lists_what_is_there(regions: tuple[Region, Region]) -> None:
+    """Names, versions, digests; in the first look of the first region, no fingerprint yet."""
+    here, _ = regions
+    here.look()
+    listed = here.listed
+    assert listed.dags == {"orders": DagFacts(source="1", shape="x"), "billing": DagFacts(source="1", shape="x")}
+    assert listed.names == {"variables": ("password", "same"), "connections": ("db",), "pools": ("default_pool",)}
+    assert listed.import_errors == ("broken.py",)
+    assert listed.options == {"lease_s": "60"}
+    assert "pytest" in listed.packages
+    assert listed.fingerprints == {}
+
+
+def test_two_regions_compare_values_after_two_looks(regions: tuple[Region, Region], clock: ManualClock) -> None:
+    """Equal values have equal fingerprints in both, a value that differs has not."""
+    here, there = regions
+    there.airflow.variables["same"] = "other"
+    agree(regions, clock)
+    assert here.listed.fingerprints[THERE].key_id == there.listed.fingerprints[HERE].key_id
+    assert prints(here)["connections"] == prints(there)["connections"]
+    assert prints(here)["variables"]["password"] == prints(there)["variables"]["password"]
+    assert prints(here)["variables"]["same"] != prints(there)["variables"]["same"]
+
+
+def test_after_a_restart_they_agree_anew(regions: tuple[Region, Region], clock: ManualClock) -> None:
+    """Its half of the key is gone with the process; nothing of the old one is compared with the new one."""
+    here, there = regions
+    agree(regions, clock)
+    before = here.listed.fingerprints[THERE].key_id
+    here.restart()
+    here.look()
+    assert here.listed.fingerprints[THERE].key_id != there.listed.fingerprints[HERE].key_id
+    clock.advance(EVERY_S)
+    agree(regions, clock)
+    assert here.listed.fingerprints[THERE].key_id == there.listed.fingerprints[HERE].key_id != before
+    assert prints(here) == prints(there)
+
+
+def test_no_value_and_no_way_to_guess_one_is_in_the_table(regions: tuple[Region, Region], clock: ManualClock) -> None:
+    """Who knows everything in the table, and guesses the password right, still cannot tell that it is right."""
+    agree(regions, clock)
+    text = json.dumps([asdict(region.listed) for region in regions], default=str)
+    assert PASSWORD not in text
+    assert "128" not in [value for region in regions for value in prints(region)["pools"].values()]
+    published = {print_ for region in regions for kind in prints(region).values() for print_ in kind.values()}
+    strings = {
+        piece
+        for region in regions
+        for piece in (region.listed.public_key, region.listed.fingerprints[_other(region)].key_id, region.region)
+    }
+    keys = [b"", *(key for piece in strings for key in (piece.encode(), _bytes(piece)))]
+    guesses = [PASSWORD, json.dumps(["variables", "password", PASSWORD])]
+    for guess in guesses:
+        tried = {hashlib.new(name, guess.encode()).hexdigest()[:16] for name in ("md5", "sha1", "sha256")}
+        tried |= {hmac.new(key, guess.encode(), hashlib.sha256).hexdigest()[:16] for key in keys}
+        assert not tried & published
+
+
+def _other(region: Region) -> str:
+    return THERE if region.region == HERE else HERE
+
+
+def _bytes(piece: str) -> bytes:
+    try:
+        return bytes.fromhex(piece)
+    except ValueError:
+        return b""
+
+
+def test_equal_values_of_different_names_do_not_show_as_equal(
+    regions: tuple[Region, Region], clock: ManualClock
+) -> None:
+    """Nobody can see that two connections share a password."""
+    agree(regions, clock)
+    found = prints(regions[0])
+    assert len({found["variables"]["password"], found["variables"]["same"], found["connections"]["db"]}) == 3
+
+
+def test_a_value_that_cannot_be_decrypted_has_a_name_and_no_fingerprint(
+    regions: tuple[Region, Region], clock: ManualClock
+) -> None:
+    """It shows as different from one that can."""
+    here, _ = regions
+    here.airflow.variables["password"] = None
+    agree(regions, clock)
+    assert "password" in here.listed.names["variables"]
+    assert "password" not in prints(here)["variables"]
+
+
+def test_a_key_that_is_none_is_not_agreed_on() -> None:
+    """What somebody wrote into the table by hand, or an attacker's choice of a point without order."""
+    for junk in ("", "zz", "00", "00" * 32):
+        assert KeyPair().agree(junk) is None
+
+
+def test_what_did_not_change_is_written_again_now_and_then_only(
+    regions: tuple[Region, Region], clock: ManualClock
+) -> None:
+    """A write a minute for nothing would cost; one that never comes would look like a dead agent."""
+    here, _ = regions
+    here.look()
+    at = here.listed.taken_at
+    for _ in range(5):
+        clock.advance(EVERY_S)
+        here.look()
+    assert here.listed.taken_at == at
+    clock.advance(RENEW_S)
+    here.look()
+    assert here.listed.taken_at > at
+
+
+def test_only_dags_that_changed_are_read_and_a_few_at_a_time(
+    regions: tuple[Region, Region], clock: ManualClock
+) -> None:
+    """Thousands of them must not keep the agent from looking at the state."""
+    here, _ = regions
+    here.airflow.versions = {f"dag_{number:04}": "1" for number in range(2 * BATCH + 50)}
+    assert [here.keeper.turn(lambda: ()) for _ in range(3)] == [False, False, True]
+    assert [len(read) for read in here.airflow.read] == [BATCH, BATCH, 50]
+    here.airflow.versions["dag_0007"] = "2"
+    del here.airflow.versions["dag_0008"]
+    clock.advance(EVERY_S)
+    here.look()
+    assert here.airflow.read[3:] == [["dag_0007"]]
+    assert here.listed.dags["dag_0007"].source == "2"
+    assert "dag_0008" not in here.listed.dags
+
+
+def test_packages_have_one_spelling() -> None:
+    """As requirements name them, whoever built the wheel."""
+    packages = installed_packages()
+    assert "airflow-provider-mwaa-dr" in packages
+    assert all(name == name.lower() and "_" not in name for name in packages)
+
+
+def test_options_are_texts_that_can_be_compared() -> None:
+    """The same setting is the same text, whatever the order in which it was written."""
+    texts = option_texts(parse_config({"lease_s": "60.0", "exempt_dags": "b,a", "environments": "r2=b,r1=a"}))
+    assert set(texts) == {option.name for option in OPTIONS}
+    assert (texts["lease_s"], texts["exempt_dags"], texts["environments"]) == ("60", "a,b", "r1=a,r2=b")
+    assert option_texts(DRConfig(environments={}, on_unreachable=OnUnreachable.RUN))["on_unreachable"] == "run"
+
+
+# In the agent.
+
+
+class Agent:
+    """An agent that keeps an inventory; its region is active."""
+
+    def __init__(self) -> None:
+        self.clock, self.store, self.airflow, self.db = (
+            ManualClock(),
+            InMemoryStateStore(state(HERE)),
+            FakeAirflow(),
+            FakeDb(),
+        )
+        self.loop = AgentLoop(
+            config=DRConfig(enabled=True, region=HERE, state_table="t", environments={}),
+            store=self.store,
+            db=self.db,
+            clock=self.clock,
+            counts=GateCounts(),
+            airflow_version="3",
+            inventory=InventoryKeeper(self.store, self.airflow, self.clock, region=HERE, options={}, every_s=EVERY_S),
+        )
+
+    def turn(self, seconds: float = 20.0) -> None:
+        until = self.clock.monotonic() + seconds
+        while self.clock.monotonic() < until:
+            self.clock.advance(self.loop.turn())
+
+
+def test_the_agent_that_leads_keeps_it() -> None:
+    """One a region; another scheduler's agent leaves it alone."""
+    agent = Agent()
+    agent.turn()
+    assert agent.store.get_inventory(HERE) is not None
+    other = Agent()
+    other.db.schedulers = ("1", "7")
+    other.turn()
+    assert other.store.get_inventory(HERE) is None
+
+
+def test_nothing_else_fails_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    """The heartbeat goes on and says why there is none; once mended, it says nothing."""
+    agent = Agent()
+    agent.airflow.broken = True
+    with caplog.at_level(logging.WARNING):
+        agent.turn(100)
+    (status,) = agent.store.agents(HERE)
+    assert status.inventory_error == "ConnectionError: no database"
+    assert status.reconciled_epoch == 0
+    assert len([record for record in caplog.records if "inventory" in record.message]) == 1
+    agent.airflow.broken = False
+    agent.turn(100)
+    (status,) = agent.store.agents(HERE)
+    assert status.inventory_error is None
+
+
+def test_a_table_that_refuses_it_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A role from before there were inventories: everything else works."""
+
+    class OldRole(InMemoryStateStore):
+        def put_inventory(self, inventory: Inventory) -> None:
+            raise StateAccessError("Could not write an inventory: refused.", advice="Allow it.")
+
+    agent = Agent()
+    agent.loop._inventory = InventoryKeeper(
+        OldRole(), agent.airflow, agent.clock, region=HERE, options={}, every_s=EVERY_S
+    )
+    agent.turn(100)
+    (status,) = agent.store.agents(HERE)
+    assert "Could not write an inventory" in (status.inventory_error or "")
+    assert status.reconciled_epoch == 0
+
+
+def test_it_waits_while_a_failover_is_open() -> None:
+    """The agent has better things to do, and what it would list is about to change."""
+    agent = Agent()
+    assert agent.store.state is not None
+    agent.store.write(replace(agent.store.state, version=2, phase=Phase.RESUMING, plan=plan(HERE)), expected_version=1)
+    agent.turn()
+    assert agent.store.get_inventory(HERE) is None

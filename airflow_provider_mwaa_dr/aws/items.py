@@ -226,6 +226,7 @@ def agent_from_item(item: Item) -> AgentStatus:
     """Return a heartbeat; attributes that this version does not know are ignored."""
     values = {name: value for name, value in from_item(item).items() if name in AgentStatus.__dataclass_fields__}
     values["at"] = to_time(values.get("at"))
+    values["standby_as_of"] = from_timestamp(values.get("standby_as_of"))
     for name in ("schedulers", "problems", "waiting"):
         values[name] = tuple(values.get(name) or ())
     _, region, job = key_of(item).split("#", maxsplit=2)

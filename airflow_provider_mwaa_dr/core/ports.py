@@ -56,6 +56,8 @@ class AgentStatus:
     :param ledger_error: why the ledger could not be read or written; None while it can.
     :param final: the plan for which the region's ledger has said its last.
     :param waiting: interrupted runs that nobody can go on with, with the reason; the first of them.
+    :param standby_as_of: when this scheduler last asked for the state and was told that the role is elsewhere, by the
+        region's own clock; None once it has taken the role up.
     :param inventory_error: why the region's inventory could not be taken or written; None while it can.
     """
 
@@ -86,6 +88,7 @@ class AgentStatus:
     final: str | None = None
     waiting: tuple[str, ...] = ()
     inventory_error: str | None = None
+    standby_as_of: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -441,8 +441,8 @@ class AgentLoop:
         # Started after the role had come: what the agents before have said is all there is.
         if self._with_ledger(lambda books: books.has_begun(known), True):
             return None
-        beats = [agent.at for agent in self._store.agents(self._region) if agent.reconciled_epoch == known]
-        return max(beats) - timedelta(seconds=self._config.refresh_s) if beats else None
+        looks = [agent.standby_as_of for agent in self._store.agents(self._region) if agent.reconciled_epoch == known]
+        return max((at for at in looks if at is not None), default=None)
 
     def _take_snapshot(self, state: DRState) -> None:
         """Keep the list of unpaused DAGs: list, read the state again, keep it only if nothing moved meanwhile."""
@@ -539,6 +539,7 @@ class AgentLoop:
                 ledger_lag_s=self._books.lag_s if self._books is not None else None,
                 ledger_error=self._ledger_error,
                 has_ledger=self._books is not None,
+                standby_as_of=self._standby_as_of,
                 final=self._books.final if self._books is not None else None,
                 waiting=self._books.waiting if self._books is not None else (),
                 inventory_error=self._inventory_error,

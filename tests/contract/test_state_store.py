@@ -158,6 +158,7 @@ def test_agents_are_listed_by_region(store: StateStore) -> None:
         closed=4,
         problems=("[dr] lease_s = 'x' is not understood",),
         ledger_error="The runs table mwaa-dr-runs does not exist.",
+        standby_as_of=AT,
         final="p1",
         waiting=("orders manual__1: its DAG is not here", "and 3 more"),
     )

@@ -587,7 +587,10 @@ class Simulation(World):
     def trigger_by_hand(self) -> None:
         """Somebody triggers a run where the role is, if that can be reached; also in the moment in which it moves."""
         region = self.active
-        if region.airflow.is_reachable and region.is_up:
+        # Left again before it had taken the role up, it closes what it was asked for (README, limits).
+        has_taken_up = self.store._table.reconciled.get(region.name) == self.state.epoch
+        is_left = self.state.phase is Phase.DRAINING and not has_taken_up
+        if region.airflow.is_reachable and region.is_up and not is_left:
             key = region.airflow.trigger_by_hand("by_hand", self.new_number())
             self.owed[key] = self.clock.monotonic()
 

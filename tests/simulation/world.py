@@ -426,6 +426,8 @@ class Simulation(World):
         self.executions: dict[RunKey, list[Execution]] = defaultdict(list)
         self.numbers = itertools.count()
         self.owed: dict[RunKey, float] = {}
+        self.asked: dict[RunKey, tuple[str, int]] = {}
+        """In which region, and under which epoch, somebody has asked for a run."""
         """What came to be in the active region, or was cleared there, and when first."""
         self.cleared: dict[RunKey, list[float]] = defaultdict(list)
         self.stops: dict[RunKey, list[float]] = defaultdict(list)
@@ -587,12 +589,10 @@ class Simulation(World):
     def trigger_by_hand(self) -> None:
         """Somebody triggers a run where the role is, if that can be reached; also in the moment in which it moves."""
         region = self.active
-        # Left again before it had taken the role up, it closes what it was asked for (README, limits).
-        has_taken_up = self.store._table.reconciled.get(region.name) == self.state.epoch
-        is_left = self.state.phase is Phase.DRAINING and not has_taken_up
-        if region.airflow.is_reachable and region.is_up and not is_left:
+        if region.airflow.is_reachable and region.is_up:
             key = region.airflow.trigger_by_hand("by_hand", self.new_number())
             self.owed[key] = self.clock.monotonic()
+            self.asked[key] = region.name, self.state.epoch
 
     def clear_something(self) -> None:
         """Somebody clears a run that has ended, where the role is, whether or not a failover is under way."""
@@ -626,6 +626,13 @@ class Simulation(World):
         self.cleared[key].append(self.clock.monotonic())
         self.owed.setdefault(key, self.clock.monotonic())
 
+    def _was_taken_up(self, key: RunKey) -> bool:
+        """Whether the region took up the role in which it was asked for the run; left before, it closes it (README)."""
+        if key not in self.asked:
+            return True
+        region, epoch = self.asked[key]
+        return epoch == self.state.epoch or any(one.entry.epoch == epoch for one in self.runs.logs[region])
+
     # -- the oracle ----------------------------------------------------------------------------------------------------
 
     def judge_in_time(self) -> Verdict:
@@ -639,7 +646,7 @@ class Simulation(World):
     def judge(self, now: float) -> Verdict:
         """Return what one Airflow would have executed up to *now* and nobody did, and what somebody did twice."""
         verdict = Verdict()
-        expected = {key for key, at in self.owed.items() if at <= now}
+        expected = {key for key, at in self.owed.items() if at <= now and self._was_taken_up(key)}
         for dag in DAGS:
             if dag.dag_id in WANTED and dag.every_s is not None and dag.catchup:
                 count = int((now - 30 - MOST_SKEW_S) // dag.every_s)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -84,9 +83,13 @@ with DAG("led_fails", schedule=None, start_date=START, catchup=False):
 
 
 @pytest.fixture
-def regions(pair: Pair) -> Iterator[tuple[Airflow, Airflow]]:
-    """The active region, in which everything is due, and the standby."""
-    make_steady(pair)
+def regions(pair: Pair) -> tuple[Airflow, Airflow]:
+    """
+    The active region, in which everything is due, and the standby.
+
+    The DAGs go on after a test: one that is paused leaves its running run where it is, and so every drain waiting.
+    """
+    make_steady(pair, idle=False)
     if "led_cron" not in pair.active.dags():
         began = datetime.fromtimestamp(time.time() // 5 * 5, tz=timezone.utc)
         for airflow in pair.airflows.values():
@@ -95,9 +98,7 @@ def regions(pair: Pair) -> Iterator[tuple[Airflow, Airflow]]:
             airflow.wait_for_dag("led_cron")
     pair.active.unpause(*INTERVALS, "led_one", "led_no_rerun", "led_fails", "fo_chain")
     wait_until(lambda: all(len(bodies(pair, dag_id)) >= 2 for dag_id in INTERVALS), "every interval executes")
-    yield pair.active, pair.standby
-    for airflow in pair.airflows.values():
-        airflow.pause(*INTERVALS, "led_one", "led_two_years")
+    return pair.active, pair.standby
 
 
 def runs_store(pair: Pair) -> RunsStore:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from airflow_provider_mwaa_dr.cli.courtesy import Answers
@@ -77,14 +77,18 @@ def _what_it_means(session: Session, plan: Initialization) -> Iterator[str]:
         yield f"State item: {plan.state.active_region} is active, epoch 0, lease {plan.state.lease_s:g} s."
     for registration in plan.registrations:
         yield f"Registry: {registration.region} is environment {registration.environment}."
-    if not plan.is_new:
-        return
+    if plan.is_new:
+        yield from what_closes(session.world, session.config.environments, plan.state.active_region)
+
+
+def what_closes(world: World, environments: Mapping[str, str], active_region: str) -> Iterator[str]:
+    """Yield what a first state means for the runs that are open in the regions that become standby."""
     standby = {
-        region: partial(_running_runs, session.world, region, name)
-        for region, name in session.config.environments.items()
-        if region != plan.state.active_region
+        region: partial(_running_runs, world, region, name)
+        for region, name in environments.items()
+        if region != active_region
     }
-    for region, runs in sorted(Answers(standby, session.clock).collect().items()):
+    for region, runs in sorted(Answers(standby, world.clock).collect().items()):
         yield f"{region} becomes standby: where the plugin is enabled, its open runs are closed, with a note on each."
         if isinstance(runs, DRError):
             yield f"  Which ones is not known: {runs.message}"

@@ -8,12 +8,15 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.core.config import DRConfig, environment_texts, parse_config
 from airflow_provider_mwaa_dr.core.ports import Clock, Environment, StateStore
 from airflow_provider_mwaa_dr.exceptions import ConfigError
+
+if TYPE_CHECKING:
+    import boto3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +27,7 @@ class World:
     :param who: person and machine, for the audit trail.
     :param make_store: opens the state table of a configuration; no request is sent yet.
     :param make_environment: the same for an MWAA environment, given region and name.
+    :param boto3_session: for everything else in AWS; None for boto3's own search.
     """
 
     environ: Mapping[str, str]
@@ -34,6 +38,7 @@ class World:
     who: str
     make_store: Callable[[DRConfig], StateStore]
     make_environment: Callable[[str, str], Environment]
+    boto3_session: boto3.session.Session | None = None
 
 
 def real_world() -> World:

@@ -114,6 +114,9 @@ def test_debug_shows_where_it_broke(mwaa_dr: Shell) -> None:
     "argv",
     [
         ["init", "--active", "us-east-2"],
+        ["deploy", "--active", "us-east-2"],
+        ["undeploy"],
+        ["undeploy", "--delete-data"],
         ["failover", "us-east-1", "--reason", "x"],
         ["pause", "us-east-2"],
         ["unpause", "us-east-2"],
@@ -178,8 +181,11 @@ def test_help_names_what_exists_and_nothing_else(capsys: pytest.CaptureFixture[s
         Shell()("--help")
     assert end.value.code == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in ("init", "status", "failover", "pause", "unpause", "history", "sandbox"))
-    assert not any(name in shown for name in ("check", "deploy"))
+    assert all(
+        name in shown for name in ("deploy", "undeploy", "init", "status", "failover", "pause", "unpause", "history")
+    )
+    assert "sandbox" in shown
+    assert " check " not in shown
 
 
 def test_the_command_line_starts_without_airflow_and_without_boto3() -> None:

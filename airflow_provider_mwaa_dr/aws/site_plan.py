@@ -134,7 +134,7 @@ class SitePlan:
             changes["AirflowConfigurationOptions"] = dict(options)
             lines += dr_options.changes(self._site.options, options)
             others = len(self._site.options.keys() - dr_options.OURS)
-            lines += [f"  {others} other options stay as they are"] * (others > 0)
+            lines += [f"  its other options stay as they are ({others})"] * (others > 0)
         if not changes:
             yield Step(name=f"update {region}", detail=f"{self._site} has all of it")
             return

@@ -47,7 +47,7 @@ def plan_initialization(
 
     :param active_region: needed as long as there is no state item; later it may only repeat what is stored.
     :param environments: environment name by region, every region of the DR set.
-    :param accounts: account by region, where they are known; what the registry says stays otherwise.
+    :param accounts: account by region, as far as they are known; otherwise what the registry says stays.
     :raises ConfigError: *active_region* is missing, or none of *environments*.
     :raises RefusedError: another region is active: only a failover changes that.
     """
@@ -80,9 +80,16 @@ def plan_initialization(
                 Registration(region=region, environment=name, account=accounts.get(region))
                 for region, name in sorted(environments.items())
             )
-            if known.get(registration.region) != registration
+            if _differs(registration, known.get(registration.region))
         ),
     )
+
+
+def _differs(wanted: Registration, known: Registration | None) -> bool:
+    """Whether *wanted* has to be written. An account that nobody knew is no reason: nothing depends on it."""
+    if known is None or known.environment != wanted.environment:
+        return True
+    return known.account is not None and known.account != wanted.account
 
 
 def _after_all(state: DRState, agents: Sequence[AgentStatus]) -> DRState:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from moto.cloudformation.models import cloudformation_backends
 from moto.dynamodb.models import dynamodb_backends
@@ -17,41 +16,14 @@ from moto.dynamodb.models import dynamodb_backends
 from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.sandbox.aws_server import _operation
 from airflow_provider_mwaa_dr.sandbox.mwaa_endpoint import Answer, Request
-from tests.contract.aws_server import AwsServer
 from tests.contract.cloud import UPDATE_S, A, B, Cloud, Result
-
-MakeCloud = Callable[..., Cloud]
+from tests.contract.conftest import MakeCloud
 
 LINE = f"airflow-provider-mwaa-dr=={__version__}".encode()
 LINKS = b"--find-links /usr/local/airflow/plugins  # mwaa-dr"
 THEIRS = b"# \xe4 not UTF-8, on purpose\r\npandas==2.2.3\r\n-r more.txt\r\n\r\nrequests"
 OPTIONS = {"core.parallelism": "64", "secrets.backend_kwargs": '{"password": "s3cret"}'}
 FILE = f"airflow_provider_mwaa_dr-{__version__}-py3-none-any.whl"
-
-
-@pytest.fixture
-def make_cloud(
-    tmp_path: Path, session: boto3.session.Session, aws: AwsServer, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[MakeCloud]:
-    """Return a maker of clouds, the last of which is the one that boto3 finds."""
-    made: list[Cloud] = []
-
-    def make(*regions: str) -> Cloud:
-        cloud = Cloud(home=tmp_path / f"cloud-{len(made)}", session=session, regions=regions or (A, B))  # type: ignore[arg-type]
-        monkeypatch.setenv("AWS_ENDPOINT_URL", cloud.url)
-        cloud.start()
-        made.append(cloud)
-        return cloud
-
-    yield make
-    for cloud in made:
-        cloud.stop()
-
-
-@pytest.fixture
-def cloud(make_cloud: MakeCloud) -> Cloud:
-    """The pair of regions of the seed, both environments as they were created."""
-    return make_cloud()
 
 
 @pytest.fixture
@@ -255,7 +227,7 @@ def test_a_dry_run_shows_every_change_and_makes_none(cloud: Cloud, wheel: Path) 
         "+ dr_failover.py",
         "+ dr.enabled=true",
         f"+ dr.state_table_replicas={B},{A}",
-        "2 other options stay as they are",
+        "its other options stay as they are (2)",
         f"{B} becomes standby",
     ):
         assert shown in dry.err

@@ -156,18 +156,6 @@ class Recorder:
 
 
 @pytest.fixture
-def cloud(
-    tmp_path: Path, session: boto3.session.Session, aws: object, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Cloud]:
-    """Two environments."""
-    cloud = Cloud(home=tmp_path / "cloud", session=session)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", cloud.url)
-    cloud.start()
-    yield cloud
-    cloud.stop()
-
-
-@pytest.fixture
 def scope(cloud: Cloud) -> Scope:
     """What the printed policies are for."""
     return Scope(

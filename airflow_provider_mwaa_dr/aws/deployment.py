@@ -73,13 +73,13 @@ class Deployment:
         standby = next((region for region in sites if region != wanted.active), None) if wanted.active else None
         tables = TablePlan(self._aws, list(sites), wanted, standby=standby)
         store = self._make_store(wanted.state_table, tables.state_regions)
-        state = self._state_step(wanted, store, sites, is_there=tables.state is not None)
+        state = self._state_step(wanted, store, sites, is_there=tables.has_state_table)
         active = wanted.active or store.read().active_region
         # The fence has to be up in the standby before anything depends on it.
         order = sorted(sites, key=lambda region: region == active)
         options = {region: _options(wanted, tables.state_regions, site) for region, site in sites.items()}
         return [
-            *(_seen(site) for site in sites.values()),
+            *_seen(sites),
             *tables.steps(sites),
             state,
             *(step for region in order for step in site_plans[region].bring_in(wanted, options[region])),
@@ -100,7 +100,7 @@ class Deployment:
         active = self._active_or_none(wanted)
         # The standby's fence goes last.
         order = sorted(sites, key=lambda region: region != active)
-        steps = [_seen(site) for site in sites.values()]
+        steps = _seen(sites)
         changes = [step for region in order for step in site_plans[region].take_out(wanted)]
         steps += changes
         if wanted.wait:
@@ -192,10 +192,18 @@ class Deployment:
         return Step(name="stack", detail=f"delete the {stack}", lines=tuple(lines), act=act)
 
 
-def _seen(site: Site) -> Step:
-    detail = f"{site.name}: {site.status}, Airflow {site.airflow_version}, account {site.account}, bucket {site.bucket}"
-    lines = (f"its last update failed: {site.failure}",) if site.failure else ()
-    return Step(name=f"environment {site.region}", detail=detail, lines=lines)
+def _seen(sites: Mapping[str, Site]) -> list[Step]:
+    versions = {site.airflow_version for site in sites.values()}
+    steps = []
+    for site in sites.values():
+        what = f"{site.status}, Airflow {site.airflow_version}, account {site.account}, bucket {site.bucket}"
+        lines = [f"its last update failed: {site.failure}"] if site.failure else []
+        if len(versions) > 1 and site is list(sites.values())[-1]:
+            lines.append(
+                "WARNING: the two run different versions of Airflow; a DAG may work in one and not in the other"
+            )
+        steps.append(Step(name=f"environment {site.region}", detail=f"{site.name}: {what}", lines=tuple(lines)))
+    return steps
 
 
 def _check(sites: Mapping[str, Site], wanted: Wanted) -> None:

@@ -49,6 +49,11 @@ class TablePlan:
         """Regions of the state table's copies, as they are or as they are going to be."""
         return self._regions if self.state is None or self._is_busy else self.state.regions
 
+    @property
+    def has_state_table(self) -> bool:
+        """Whether the state table can be read now; one that is being created cannot."""
+        return self.state is not None and self.state.status != "CREATING"
+
     def steps(self, sites: Mapping[str, Site]) -> Iterator[Step]:
         """Yield what there is, and what the stack has to make."""
         creates = []

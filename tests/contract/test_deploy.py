@@ -555,6 +555,31 @@ def test_a_stack_that_fails_says_why_and_can_be_repaired(cloud: Cloud) -> None:
     assert cloud.deploy().changed == []
 
 
+def test_a_stack_that_is_still_being_made_is_waited_for(cloud: Cloud) -> None:
+    """A caller that died while CloudFormation worked finds it at work."""
+    cloud.deploy("--active", A, "--wait")
+    (stack,) = (one for one in cloudformation_backends["123456789012"][B].stacks.values() if one.name == cloud.stack)
+    stack.status = "CREATE_IN_PROGRESS"
+    cloud.clock.after(60, lambda: setattr(stack, "status", "CREATE_COMPLETE"))
+    started = cloud.clock.monotonic()
+    result = cloud.deploy("--active", A)
+    assert result.code == 0, result.out
+    assert "wait for, and if needed update, the stack" in result.err
+    assert cloud.clock.monotonic() - started >= 60
+    stack.status = "CREATE_FAILED"
+    refused = cloud.deploy("--active", A)
+    assert (refused.code, refused.document["error"]["type"]) == (3, "RefusedError")
+
+
+def test_two_versions_of_airflow_are_pointed_out(cloud: Cloud) -> None:
+    """It may be meant, for a while; it is not passed over."""
+    cloud.environments[B]["airflow_version"] = "2.10.3"
+    cloud.configure()
+    result = cloud("deploy", "--active", A, "--dry-run")
+    assert result.code == 0
+    assert "different versions of Airflow" in result.err
+
+
 def test_consent_is_asked_for(cloud: Cloud) -> None:
     """Without a terminal it ends with 2; a no ends with 3; neither changes anything, or asks AWS for a change."""
     made = changes(cloud)

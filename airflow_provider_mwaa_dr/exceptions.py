@@ -126,6 +126,34 @@ class IncompleteError(MwaaError):
         self.left = tuple(left)
 
 
+class AwsError(DRError):
+    """
+    A call to AWS failed while the provider was put into, or taken out of, environments.
+
+    :param code: AWS's own code; empty when there was no answer.
+    """
+
+    def __init__(self, message: str, *, code: str = "", advice: str = "") -> None:
+        super().__init__(message, advice=advice)
+        self.code = code
+
+
+class AwsAccessError(AwsError):
+    """No credentials, or not the right to do this."""
+
+
+class AwsMissingError(AwsError):
+    """What the call is about does not exist, or not for this caller."""
+
+
+class AwsUnreachableError(AwsError):
+    """No answer, or AWS turned the call away for now. What was asked may have been done."""
+
+
+class DeploymentError(DRError):
+    """A stack or an environment's update did not end as it should, or not in time."""
+
+
 class FailoverError(DRError):
     """A failover could not be done, or not be finished. ``record`` is what it did so far, if it started."""
 

@@ -26,6 +26,8 @@ DYNAMODB_TIMEOUT_S = 1.0
 MWAA_READ_TIMEOUT_S = 12.0
 """The service itself gives up on Airflow after 10 s; waiting a little longer gets its answer instead of none."""
 MWAA_CONNECT_TIMEOUT_S = 3.0
+DEPLOYMENT_TIMEOUT_S = 60.0
+"""Bounds an attempt where a person is watching and a plugins.zip may have a gigabyte."""
 
 
 class Fault(str, Enum):
@@ -52,11 +54,17 @@ class Fault(str, Enum):
 _BY_CODE = {
     "ConditionalCheckFailedException": Fault.CONDITION,
     "ReplicatedWriteConflictException": Fault.CONFLICT,
+    "404": Fault.MISSING,  # S3, where there is no body to say more
+    "NoSuchBucket": Fault.MISSING,
+    "NoSuchEntity": Fault.MISSING,
+    "NoSuchKey": Fault.MISSING,
+    "NoSuchVersion": Fault.MISSING,
     "ResourceNotFoundException": Fault.MISSING,
     "TableNotFoundException": Fault.MISSING,
     # Throttling, in the words of the two services.
     "ProvisionedThroughputExceededException": Fault.THROTTLED,
     "RequestLimitExceeded": Fault.THROTTLED,
+    "SlowDown": Fault.THROTTLED,
     "ThrottledException": Fault.THROTTLED,
     "Throttling": Fault.THROTTLED,
     "ThrottlingException": Fault.THROTTLED,
@@ -177,6 +185,17 @@ def mwaa_client(region: str, *, session: boto3.session.Session | None = None) ->
         session=session,
         connect_timeout_s=MWAA_CONNECT_TIMEOUT_S,
         read_timeout_s=MWAA_READ_TIMEOUT_S,
+    )
+
+
+def deployment_client(service: str, region: str, *, session: boto3.session.Session | None = None) -> Any:
+    """Return a client of any *service* whose every call is one attempt, with time for what is large."""
+    return _client(
+        service,
+        region,
+        session=session,
+        connect_timeout_s=MWAA_CONNECT_TIMEOUT_S,
+        read_timeout_s=DEPLOYMENT_TIMEOUT_S,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_mwaa_dr import __version__
-from airflow_provider_mwaa_dr.cli import check, failover, history, initialize, pausing, status
+from airflow_provider_mwaa_dr.cli import check, deploy, failover, history, initialize, pausing, status
 from airflow_provider_mwaa_dr.cli.console import UsageError
 from airflow_provider_mwaa_dr.cli.session import CommandParsers
 from airflow_provider_mwaa_dr.cli.world import World, real_world
@@ -55,6 +55,7 @@ def build_parser(*, with_sandbox: bool) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mwaa-dr {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
     commands = CommandParsers(subparsers)
+    deploy.add_commands(commands)
     initialize.add_command(commands)
     status.add_command(commands)
     check.add_command(commands)

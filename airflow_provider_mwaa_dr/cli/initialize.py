@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from airflow_provider_mwaa_dr.cli.courtesy import Answers
@@ -81,14 +81,18 @@ def _what_it_means(session: Session, plan: Initialization) -> Iterator[str]:
             yield "The state table counts as one with strong consistency; if it has not, set DR_TABLE_CONSISTENCY."
     for registration in plan.registrations:
         yield f"Registry: {registration.region} is environment {registration.environment}."
-    if not plan.is_new:
-        return
+    if plan.is_new:
+        yield from what_closes(session.world, session.config.environments, plan.state.active_region)
+
+
+def what_closes(world: World, environments: Mapping[str, str], active_region: str) -> Iterator[str]:
+    """Yield what a first state means for the runs that are open in the regions that become standby."""
     standby = {
-        region: partial(_running_runs, session.world, region, name)
-        for region, name in session.config.environments.items()
-        if region != plan.state.active_region
+        region: partial(_running_runs, world, region, name)
+        for region, name in environments.items()
+        if region != active_region
     }
-    for region, runs in sorted(Answers(standby, session.clock).collect().items()):
+    for region, runs in sorted(Answers(standby, world.clock).collect().items()):
         yield f"{region} becomes standby: where the plugin is enabled, its open runs are closed, with a note on each."
         if isinstance(runs, DRError):
             yield f"  Which ones is not known: {runs.message}"

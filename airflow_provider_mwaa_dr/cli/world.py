@@ -8,12 +8,15 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.core.config import DRConfig, environment_texts, parse_config
 from airflow_provider_mwaa_dr.core.ports import Clock, Environment, StateStore, Tables
 from airflow_provider_mwaa_dr.exceptions import ConfigError
+
+if TYPE_CHECKING:
+    import boto3
 
 
 def _dynamodb_tables(config: DRConfig) -> Tables:
@@ -31,6 +34,7 @@ class World:
     :param make_store: opens the state table of a configuration; no request is sent yet.
     :param make_environment: the same for an MWAA environment, given region and name.
     :param make_tables: the same for what DynamoDB says of a configuration's tables.
+    :param boto3_session: for everything else in AWS; None for boto3's own search.
     """
 
     environ: Mapping[str, str]
@@ -42,6 +46,7 @@ class World:
     make_store: Callable[[DRConfig], StateStore]
     make_environment: Callable[[str, str], Environment]
     make_tables: Callable[[DRConfig], Tables] = _dynamodb_tables
+    boto3_session: boto3.session.Session | None = None
 
 
 def real_world() -> World:

@@ -37,6 +37,7 @@ def plan_initialization(
     *,
     active_region: str | None,
     environments: Mapping[str, str],
+    accounts: Mapping[str, str] | None = None,
     lease_s: float,
     by: str,
     at: datetime,
@@ -46,6 +47,7 @@ def plan_initialization(
 
     :param active_region: needed as long as there is no state item; later it may only repeat what is stored.
     :param environments: environment name by region, every region of the DR set.
+    :param accounts: account by region, as far as they are known; otherwise what the registry says stays.
     :raises ConfigError: *active_region* is missing, or none of *environments*.
     :raises RefusedError: another region is active: only a failover changes that.
     """
@@ -68,15 +70,26 @@ def plan_initialization(
             advice=f"To move the role: mwaa-dr failover {active_region} --reason TEXT.",
         )
     known = store.registrations()
+    accounts = {region: found.account for region, found in known.items() if found.account} | dict(accounts or {})
     return Initialization(
         state=state,
         is_new=is_new,
         registrations=tuple(
-            Registration(region=region, environment=name)
-            for region, name in sorted(environments.items())
-            if region not in known or known[region].environment != name
+            registration
+            for registration in (
+                Registration(region=region, environment=name, account=accounts.get(region))
+                for region, name in sorted(environments.items())
+            )
+            if _differs(registration, known.get(registration.region))
         ),
     )
+
+
+def _differs(wanted: Registration, known: Registration | None) -> bool:
+    """Whether *wanted* has to be written. An account that nobody knew is no reason: nothing depends on it."""
+    if known is None or known.environment != wanted.environment:
+        return True
+    return known.account is not None and known.account != wanted.account
 
 
 def _after_all(state: DRState, agents: Sequence[AgentStatus]) -> DRState:

@@ -30,7 +30,7 @@ from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Generic, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.test import EnvironBuilder, run_wsgi_app
@@ -60,11 +60,12 @@ class ServerConfig:
 
     :param state_model: ``strong``: DynamoDB in every region is one and the same, that of *state_region*.
         ``eventual``: every region has its own, and what is written to one is copied to the others
-        (:mod:`.replication`).
+        (:mod:`.replication`). ``each its own``: every region has its own, and nothing is copied.
     :param lag_s: how long a copy of an item takes at most.
     :param callers: port by caller.
     :param web: port by caller and region, for the web servers of the environments.
     :param environments: by region; may be filled in while the server runs.
+    :param update_s: how long an update of an environment takes.
     """
 
     state_model: str
@@ -73,6 +74,7 @@ class ServerConfig:
     callers: Mapping[str, int]
     web: Mapping[str, Mapping[str, int]]
     environments: Mapping[str, Environment]
+    update_s: float = 0.0
 
 
 def load_config(path: Path) -> ServerConfig:
@@ -88,6 +90,7 @@ def load_config(path: Path) -> ServerConfig:
             region: Environment.from_json(region, environment)
             for region, environment in row.get("environments", {}).items()
         },
+        update_s=float(row.get("update_s", 0.0)),
     )
 
 
@@ -136,7 +139,13 @@ class RequestLog:
         """Append *row*."""
         line = json.dumps(row) + "\n"
         with self._lock:
-            self._file.write(line)
+            if not self._file.closed:
+                self._file.write(line)
+
+    def close(self) -> None:
+        """Close the file; what comes later is not logged."""
+        with self._lock:
+            self._file.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,10 +164,11 @@ class AwsServer:
     Every port of one home, and what is behind them.
 
     :param home: the sandbox's home; ``aws/config.json`` must be in it.
+    :param clock: monotonic seconds, for what MWAA does in time.
     :raises OSError: a port is taken, or the configuration cannot be read.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         folder = home / "aws"
         self.config = WatchedFile(folder / "config.json", load_config)
         self.faults = WatchedFile(folder / "faults.json", faults.load)
@@ -166,6 +176,9 @@ class AwsServer:
         self.mwaa = MwaaEndpoint(
             environment=self._environment,
             web_port=lambda caller, region: self.config().web.get(caller, {}).get(region),
+            clock=clock,
+            update_s=lambda: self.config().update_s,
+            has_object=self._has_object,
         )
         self.stopping = threading.Event()
         self._moto = DomainDispatcherApplication(create_backend_app)
@@ -204,23 +217,47 @@ class AwsServer:
         self.stopping.set()
         self._waker.send(b"x")
 
+    def close(self) -> None:
+        """Give back what :meth:`serve`, which has to have ended, does not."""
+        self._wake.close()
+        self._waker.close()
+        self.log.close()
+
     def answer(self, request: Request, service: str) -> Answer:
         """Return the answer of a service to a signed request that no fault stands in the way of."""
         if service == "mwaa":
             return self.mwaa.answer(request)
         region = request.region
-        is_strong = self.config().state_model == "strong"
-        if service == "dynamodb" and is_strong:
+        if service == "dynamodb" and self.config().state_model == "strong":
             region = self.config().state_region
         operation = _operation(request, service)["operation"]
         # A consumer waits for its message; the one that sends it must not have to wait for that.
-        if service not in {"dynamodb", "sqs"} or operation == "ReceiveMessage":
+        if service not in {"dynamodb", "sqs", "cloudformation"} or operation == "ReceiveMessage":
             return self._call_moto(request, region)
         with self._one_at_a_time:
+            if service == "cloudformation":
+                # It brings along most of moto, which takes seconds that few sandboxes need.
+                from airflow_provider_mwaa_dr.sandbox import global_table  # noqa: PLC0415
+
+                global_table.teach()
             answer = self._call_moto(request, region)
-            if not is_strong and service == "dynamodb" and operation in WRITES and answer.status == 200 and region:
+            is_copied = self.config().state_model == "eventual"
+            if is_copied and service == "dynamodb" and operation in WRITES and answer.status == 200 and region:
                 self._replication.written(region, operation, json.loads(request.body))
             return answer
+
+    def _has_object(self, region: str, bucket: str, key: str, version: str | None) -> bool:
+        """Ask S3 as the environment's service role does."""
+        scope = f"Credential=sandbox/20260101/{region}/s3/aws4_request"
+        request = Request(
+            method="HEAD",
+            path=f"/{quote(bucket)}/{quote(key)}" + (f"?versionId={quote(version)}" if version else ""),
+            headers={"authorization": f"AWS4-HMAC-SHA256 {scope}", "host": "127.0.0.1"},
+            body=b"",
+            caller="mwaa",
+            region=region,
+        )
+        return self.answer(request, "s3").status == 200
 
     def _environment(self, region: str) -> Environment | None:
         return self.config().environments.get(region)
@@ -475,6 +512,7 @@ def main(argv: list[str] | None = None) -> int:
     server.warm_up()
     print("ready", flush=True)
     server.serve()
+    server.close()
     return 0
 
 

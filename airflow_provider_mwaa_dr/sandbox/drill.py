@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_mwaa_dr import __version__
+from airflow_provider_mwaa_dr.aws.example_dags import example_dags
 from airflow_provider_mwaa_dr.core.ledger import LogEntry
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord
 from airflow_provider_mwaa_dr.core.readiness import TEST_DAG
@@ -35,7 +36,6 @@ from airflow_provider_mwaa_dr.sandbox.airflow_api import AirflowApi
 from airflow_provider_mwaa_dr.sandbox.faults import ALL_SERVICES, NONE, FaultKind
 from airflow_provider_mwaa_dr.sandbox.home import CONTROL, EVENTUAL, REGIONS, STRONG
 from airflow_provider_mwaa_dr.sandbox.oracle import Alone, Count, count
-from airflow_provider_mwaa_dr.sandbox.preparation import example_dags
 from airflow_provider_mwaa_dr.sandbox.report import Attempt, Line, Outage, Report, Step
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
 from airflow_provider_mwaa_dr.sandbox.tables import Tables

@@ -44,6 +44,9 @@ class Environment:
 
     :param authorization: value of the ``Authorization`` header that its API accepts.
     :param status: what ``GetEnvironment`` says; tests and people may set it in ``config.json``.
+    :param role: name of the execution role; empty: the environment's own name.
+    :param bucket: of DAGs, requirements and plugins; empty: the environment's own name.
+    :param described: further members of what ``GetEnvironment`` says, as it was created: options, paths, versions.
     """
 
     region: str
@@ -52,6 +55,9 @@ class Environment:
     airflow_version: str
     authorization: str
     status: str = "AVAILABLE"
+    role: str = ""
+    bucket: str = ""
+    described: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, region: str, row: Mapping[str, Any]) -> Environment:
@@ -69,6 +75,9 @@ class Environment:
             airflow_version=row["airflow_version"],
             authorization=authorization,
             status=row.get("status", "AVAILABLE"),
+            role=row.get("role", ""),
+            bucket=row.get("bucket", ""),
+            described=row.get("described", {}),
         )
 
     @property
@@ -117,7 +126,10 @@ class _Memory:
 
     calls: deque[float] = field(default_factory=deque)
     changes: dict[str, Any] = field(default_factory=dict)
-    changed_at: float | None = None
+    coming: dict[str, Any] | None = None
+    coming_at: float = 0.0
+    fails: str = ""
+    last_update: dict[str, Any] | None = None
     tokens: dict[str, float] = field(default_factory=dict)
     sessions: dict[str, float] = field(default_factory=dict)
 
@@ -128,7 +140,12 @@ class MwaaEndpoint:
 
     :param environment: returns a region's environment, None when it has none (yet).
     :param web_port: returns the port on which a caller finds a region's web server, None when there is none.
-    :param clock: monotonic seconds, for the limits and for the life of tokens.
+    :param clock: monotonic seconds, for the limits, for the life of tokens, and for updates.
+    :param update_s: how long an update takes; 0: it is there at once. Until it ends the environment is UPDATING, takes
+        no other one, and GetEnvironment tells what was before.
+    :param has_object: whether a bucket has a version of an object; MWAA refuses an update that names one that is not
+        there. The version may be None: any.
+    :ivar fail_updates: while not empty, an update ends as UPDATE_FAILED with this message, and changes nothing.
     """
 
     def __init__(
@@ -138,11 +155,16 @@ class MwaaEndpoint:
         web_port: Callable[[str, str], int | None],
         clock: Callable[[], float] = time.monotonic,
         rest_timeout_s: float = REST_TIMEOUT_S,
+        update_s: Callable[[], float] = lambda: 0.0,
+        has_object: Callable[[str, str, str, str | None], bool] = lambda *_: True,
     ) -> None:
         self._environment = environment
         self._web_port = web_port
         self._clock = clock
         self._rest_timeout_s = rest_timeout_s
+        self._update_s = update_s
+        self._has_object = has_object
+        self.fail_updates = ""
         self._lock = threading.Lock()
         self._memory: dict[str, _Memory] = {}
         self._started = time.time()
@@ -209,20 +231,21 @@ class MwaaEndpoint:
         port = self._web_port(caller, environment.region)
         with self._lock:
             memory = self._of(environment)
-            changes, changed_at = dict(memory.changes), memory.changed_at
+            status = self._status(environment, memory)
+            changes, last_update = dict(memory.changes), memory.last_update
         role = f"arn:aws:iam::{ACCOUNT}:role"
-        updated = {"LastUpdate": {"Status": "SUCCESS", "CreatedAt": changed_at}} if changed_at else {}
+        updated = {"LastUpdate": last_update} if last_update else {}
         return {
             "Name": environment.name,
-            "Status": environment.status,
+            "Status": status,
             "Arn": _arn(environment),
             "CreatedAt": self._started,
             "WebserverUrl": f"127.0.0.1:{port}" if port else None,
             "WebserverAccessMode": "PUBLIC_ONLY",
-            "ExecutionRoleArn": f"{role}/service-role/{environment.name}",
+            "ExecutionRoleArn": f"{role}/service-role/{environment.role or environment.name}",
             "ServiceRoleArn": f"{role}/aws-service-role/airflow.amazonaws.com/AWSServiceRoleForAmazonMWAA",
             "AirflowVersion": environment.airflow_version,
-            "SourceBucketArn": f"arn:aws:s3:::{environment.name}",
+            "SourceBucketArn": f"arn:aws:s3:::{environment.bucket or environment.name}",
             "DagS3Path": "dags",
             "AirflowConfigurationOptions": {},
             "EnvironmentClass": "mw1.small",
@@ -230,21 +253,61 @@ class MwaaEndpoint:
             "MaxWorkers": 1,
             "Schedulers": 2,
             "Tags": {},
+            **environment.described,
             **updated,
             **changes,
         }
 
     def _update(self, environment: Environment, body: bytes) -> Answer:
-        # Applied at once: the real service is UPDATING for 20 to 30 minutes, and nobody's test can wait for that.
+        # The real service takes 20 to 30 minutes; how long this one does is up to whoever made it.
         try:
             changes = _json_object(body)
+            self._require_objects(environment, changes)
         except ValueError as error:
             return error_answer(400, "ValidationException", str(error))
         with self._lock:
             memory = self._of(environment)
-            memory.changes.update(changes)
-            memory.changed_at = time.time()
+            status = self._status(environment, memory)
+            if status not in {"AVAILABLE", "UPDATE_FAILED"}:
+                return error_answer(
+                    400, "ValidationException", f"Environment {environment.name} cannot be updated while it is {status}"
+                )
+            memory.coming, memory.coming_at = changes, self._clock() + self._update_s()
+            memory.fails = self.fail_updates
+            memory.last_update = {"Status": "PENDING", "CreatedAt": time.time()}
         return json_answer(200, {"Arn": _arn(environment)})
+
+    def _status(self, environment: Environment, memory: _Memory) -> str:
+        """Return the status of now, having ended an update whose time has come."""
+        if memory.coming is None:
+            return "UPDATE_FAILED" if memory.fails and environment.status == "AVAILABLE" else environment.status
+        if self._clock() < memory.coming_at:
+            return "UPDATING"
+        ended: dict[str, Any] = {"CreatedAt": (memory.last_update or {}).get("CreatedAt")}
+        if memory.fails:
+            error = {"ErrorCode": "INCORRECT_CONFIGURATION", "ErrorMessage": memory.fails}
+            memory.last_update = {**ended, "Status": "FAILED", "Error": error}
+        else:
+            memory.changes.update(memory.coming)
+            memory.last_update = {**ended, "Status": "SUCCESS"}
+        memory.coming = None
+        return self._status(environment, memory)
+
+    def _require_objects(self, environment: Environment, changes: Mapping[str, Any]) -> None:
+        """Raise unless what an update names is in the bucket. :raises ValueError: says what is not."""
+        options = changes.get("AirflowConfigurationOptions") or {}
+        if empty := sorted(name for name, text in options.items() if not text):
+            raise ValueError(f"Values of configuration options cannot be empty: {', '.join(empty)}")
+        bucket = environment.bucket or environment.name
+        for path, version in (
+            ("RequirementsS3Path", "RequirementsS3ObjectVersion"),
+            ("PluginsS3Path", "PluginsS3ObjectVersion"),
+        ):
+            key = changes.get(path)
+            if key and not changes.get(version):
+                raise ValueError(f"{version} is required when {path} is given")
+            if key and not self._has_object(environment.region, bucket, key, changes.get(version)):
+                raise ValueError(f"{key} (version {changes.get(version)}) cannot be found in the bucket {bucket}")
 
     def _invoke_rest_api(self, environment: Environment, body: bytes) -> Answer:
         try:

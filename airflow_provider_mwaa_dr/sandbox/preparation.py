@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-import airflow_provider_mwaa_dr
+from airflow_provider_mwaa_dr.aws.example_dags import example_dags
 from airflow_provider_mwaa_dr.exceptions import DRError
 from airflow_provider_mwaa_dr.sandbox import airflow_settings, process
 from airflow_provider_mwaa_dr.sandbox.airflow_environment import AirflowEnvironment, provide
@@ -117,12 +117,6 @@ class Preparation:
 def environment(home: Home, airflow_version: str) -> AirflowEnvironment:
     """Return a home's environment of an Airflow version, made or not."""
     return AirflowEnvironment(bin=home.path / f"airflow-{airflow_version}" / "bin", airflow_version=airflow_version)
-
-
-def example_dags() -> Path:
-    """Return the folder with the example DAGs: inside the wheel, or beside the package in a checkout."""
-    inside = Path(__file__).parent / "example_dags"
-    return inside if inside.is_dir() else Path(airflow_provider_mwaa_dr.__file__).parent.parent / "example_dags"
 
 
 def _copy_folder(source: Path, target: Path) -> None:

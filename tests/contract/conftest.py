@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import boto3
 import pytest
@@ -15,9 +16,11 @@ from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
 from airflow_provider_mwaa_dr.core.ports import RunsStore, StateStore
 from airflow_provider_mwaa_dr.testing import InMemoryGlobalTable, InMemoryRunsStore, InMemoryStateStore, ManualClock
 from tests.contract.aws_server import HOME, AwsServer
+from tests.contract.cloud import A, B, Cloud
 
 Peer = Callable[[], StateStore]
 RunsPeer = Callable[[], RunsStore]
+MakeCloud = Callable[..., Cloud]
 
 
 @pytest.fixture(scope="session")
@@ -138,3 +141,28 @@ def runs_peer(request: pytest.FixtureRequest, clock: ManualClock, session: boto3
     return lambda: DynamoDBRunsStore(
         name, ("us-east-2", "us-east-1"), clock=clock, session=session, timeout_s=20, own_region=own_region
     )
+
+
+@pytest.fixture
+def make_cloud(
+    tmp_path: Path, session: boto3.session.Session, aws: AwsServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[MakeCloud]:
+    """Return a maker of clouds, the last of which is the one that boto3 finds."""
+    made: list[Cloud] = []
+
+    def make(*regions: str) -> Cloud:
+        cloud = Cloud(home=tmp_path / f"cloud-{len(made)}", session=session, regions=regions or (A, B))  # type: ignore[arg-type]
+        monkeypatch.setenv("AWS_ENDPOINT_URL", cloud.url)
+        cloud.start()
+        made.append(cloud)
+        return cloud
+
+    yield make
+    for cloud in made:
+        cloud.stop()
+
+
+@pytest.fixture
+def cloud(make_cloud: MakeCloud) -> Cloud:
+    """The pair of regions of the seed, both environments as they were created."""
+    return make_cloud()

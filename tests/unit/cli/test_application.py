@@ -114,6 +114,9 @@ def test_debug_shows_where_it_broke(mwaa_dr: Shell) -> None:
     "argv",
     [
         ["init", "--active", "us-east-2"],
+        ["deploy", "--active", "us-east-2"],
+        ["undeploy"],
+        ["undeploy", "--delete-data"],
         ["failover", "us-east-1", "--reason", "x"],
         ["pause", "us-east-2"],
         ["unpause", "us-east-2"],
@@ -179,9 +182,11 @@ def test_help_names_what_exists_and_nothing_else(capsys: pytest.CaptureFixture[s
     assert end.value.code == 0
     shown = capsys.readouterr().out
     assert all(
-        name in shown for name in ("init", "status", "check", "failover", "pause", "unpause", "history", "sandbox")
-    )
-    assert not any(name in shown for name in ("deploy",))
+        name in shown
+        for name in (
+            "deploy", "undeploy", "init", "status", "check", "failover", "pause", "unpause", "history", "sandbox",
+        )
+    )  # fmt: skip
 
 
 def test_the_command_line_starts_without_airflow_and_without_boto3() -> None:

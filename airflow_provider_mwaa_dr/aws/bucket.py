@@ -1,0 +1,64 @@
+"""The S3 bucket of an environment. MWAA wants it versioned, and names the versions that it uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from airflow_provider_mwaa_dr.aws.service import Aws
+from airflow_provider_mwaa_dr.exceptions import AwsMissingError, RefusedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectVersion:
+    """One version of an object."""
+
+    version: str
+    content: bytes
+
+
+class Bucket:
+    """
+    Objects with versions.
+
+    :param region: of the environment, which is that of its bucket.
+    """
+
+    def __init__(self, aws: Aws, region: str, name: str) -> None:
+        self.name = name
+        self._region = region
+        self._s3 = aws("s3", region)
+
+    def __str__(self) -> str:
+        return f"s3://{self.name}"
+
+    def require_versions(self) -> None:
+        """Raise unless the bucket keeps versions. :raises RefusedError: it does not."""
+        status = self._s3.ask("get_bucket_versioning", Bucket=self.name).get("Status")
+        if status != "Enabled":
+            raise RefusedError(
+                f"The bucket {self.name} ({self._region}) keeps no versions ({status or 'never did'}): MWAA "
+                "wants them, and without them a change of requirements.txt could not be taken back.",
+                advice=f"aws s3api put-bucket-versioning --bucket {self.name} --region {self._region} "
+                "--versioning-configuration Status=Enabled",
+            )
+
+    def get(self, key: str, *, version: str | None = None) -> ObjectVersion | None:
+        """Return an object, the latest version of it without *version*; None when there is none."""
+        named = {"VersionId": version} if version else {}
+        try:
+            answer, content = self._s3.read_body("get_object", Bucket=self.name, Key=key, **named)
+        except AwsMissingError as error:
+            if error.code != "NoSuchKey" or version:
+                error.advice = f"Check s3://{self.name}/{key}: the environment uses version {version or 'none'} of it."
+                raise
+            return None
+        return ObjectVersion(version=answer.get("VersionId", ""), content=content)
+
+    def put(self, key: str, content: bytes) -> str:
+        """Write an object and return its version. Said twice, it makes two versions of the same content."""
+        answer = self._s3.tell("put_object", Bucket=self.name, Key=key, Body=content)
+        return str(answer.get("VersionId", ""))
+
+    def delete(self, key: str) -> None:
+        """Hide an object behind a delete marker; its versions stay."""
+        self._s3.ask("delete_object", Bucket=self.name, Key=key)

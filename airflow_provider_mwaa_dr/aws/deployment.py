@@ -1,0 +1,244 @@
+"""
+The provider put into two environments, and taken out again: what has to change, as steps.
+
+A plan is made from what is there, and changes nothing; its steps are carried out in order. Interrupted anywhere, the
+next plan holds the rest: each step looks for its own result, and what was done is not done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from airflow_provider_mwaa_dr.aws.control_plane import ControlPlane, Site, require_usable
+from airflow_provider_mwaa_dr.aws.deployment_step import Say, Step, Wanted
+from airflow_provider_mwaa_dr.aws.service import Aws
+from airflow_provider_mwaa_dr.aws.site_plan import SitePlan
+from airflow_provider_mwaa_dr.aws.stack import Stack
+from airflow_provider_mwaa_dr.aws.table_plan import TablePlan
+from airflow_provider_mwaa_dr.aws.template import template
+from airflow_provider_mwaa_dr.core.config import Consistency
+from airflow_provider_mwaa_dr.core.environments import known_region
+from airflow_provider_mwaa_dr.core.initialization import Initialization, initialize, plan_initialization
+from airflow_provider_mwaa_dr.core.ports import StateStore
+from airflow_provider_mwaa_dr.exceptions import ConfigError, RefusedError, StateError
+
+
+class Deployment:
+    """
+    Two environments and what is to be put into them.
+
+    :param environments: name by region, exactly two.
+    :param make_store: opens the state table, given its name, its regions and whether they follow each other later; no
+        request is sent yet.
+    :param say: is told what takes long.
+    :raises ConfigError: there are not exactly two environments.
+    """
+
+    def __init__(
+        self,
+        aws: Aws,
+        environments: Mapping[str, str],
+        *,
+        make_store: Callable[[str, Sequence[str], bool], StateStore],
+        say: Say,
+    ) -> None:
+        if len(environments) != 2:
+            raise ConfigError(
+                f"{len(environments)} environments are named; a deployment is for exactly two.",
+                option="environments",
+                advice="Set DR_ENVIRONMENTS to two REGION=NAME pairs with a comma between them.",
+            )
+        self._aws = aws
+        self._environments = dict(sorted(environments.items()))
+        self._make_store = make_store
+        self._say = say
+        self._planes = {region: ControlPlane(aws, region, name) for region, name in self._environments.items()}
+
+    def look(self, *, wait: bool = False) -> dict[str, Site]:
+        """
+        Return both environments as they are.
+
+        :param wait: for an update that is under way.
+        """
+        return {region: plane.settled(self._say) if wait else plane.look() for region, plane in self._planes.items()}
+
+    def plan(self, wanted: Wanted, sites: Mapping[str, Site]) -> list[Step]:
+        """
+        Return what has to be done to put the provider in; nothing is changed.
+
+        :param sites: what :meth:`look` returned.
+        :raises RefusedError: something is in the way that a person has to look at.
+        :raises ConfigError: which region is active is not known.
+        """
+        _check(sites, wanted)
+        site_plans = self._site_plans(sites)
+        standby = next((region for region in sites if region != wanted.active), None) if wanted.active else None
+        tables = TablePlan(self._aws, list(sites), wanted, standby=standby)
+        store = self._make_store(wanted.state_table, tables.state_regions, tables.state_is_eventual)
+        state = self._state_step(wanted, store, sites, is_there=tables.has_state_table)
+        active = wanted.active or store.read().active_region
+        # The fence has to be up in the standby before anything depends on it.
+        order = sorted(sites, key=lambda region: region == active)
+        options = {region: _options(wanted, tables, site) for region, site in sites.items()}
+        return [
+            *_seen(sites),
+            *tables.steps(sites),
+            state,
+            *(step for region in order for step in site_plans[region].bring_in(wanted, options[region])),
+            *(site_plans[region].wait() for region in order if wanted.wait),
+        ]
+
+    def withdraw(self, wanted: Wanted, sites: Mapping[str, Site], *, delete_data: bool) -> list[Step]:
+        """
+        Return what has to be done to take the provider out; nothing is changed.
+
+        The stack goes last, once both environments are without our options: until then their plugins need the rights
+        that it gives, and without them hold everything.
+
+        :param delete_data: delete the tables that the stack made, too.
+        :raises RefusedError: something is in the way that a person has to look at.
+        """
+        site_plans = self._site_plans(sites)
+        active = self._active_or_none(wanted)
+        # The standby's fence goes last.
+        order = sorted(sites, key=lambda region: region != active)
+        steps = _seen(sites)
+        changes = [step for region in order for step in site_plans[region].take_out(wanted)]
+        steps += changes
+        if wanted.wait:
+            steps += [site_plans[region].wait() for region in order]
+        is_clean = all(plan.is_clean for plan in site_plans.values())
+        steps.append(self._stack_out(wanted, now=is_clean or wanted.wait, delete_data=delete_data))
+        return steps
+
+    def _site_plans(self, sites: Mapping[str, Site]) -> dict[str, SitePlan]:
+        for site in sites.values():
+            require_usable(site)
+        return {
+            region: SitePlan(self._aws, site, self._planes[region], say=self._say) for region, site in sites.items()
+        }
+
+    def _state_step(self, wanted: Wanted, store: StateStore, sites: Mapping[str, Site], *, is_there: bool) -> Step:
+        accounts = {region: site.account for region, site in sites.items()}
+
+        def plan() -> Initialization:
+            return plan_initialization(
+                store,
+                active_region=wanted.active,
+                environments=self._environments,
+                accounts=accounts,
+                lease_s=wanted.lease_s,
+                by=wanted.by,
+                at=self._aws.clock.now(),
+            )
+
+        def act() -> str:
+            missing = plan()
+            initialize(store, missing)
+            return f"written: {missing.state.active_region} is active, epoch {missing.state.epoch}"
+
+        if wanted.active is not None:
+            known_region(wanted.active, self._environments)
+        if not is_there:
+            if wanted.active is None:
+                raise ConfigError(
+                    "There is no state table yet, and no active region was named.",
+                    option="active_region",
+                    advice=f"Name the region that runs today: --active {' or --active '.join(self._environments)}.",
+                )
+            lines = [f"+ state item: {wanted.active} is active, epoch 0, lease {wanted.lease_s:g} s"]
+            lines += [f"+ registry: {region} is {name}" for region, name in self._environments.items()]
+            return Step(name="state", detail="write the first state and the registry", lines=tuple(lines), act=act)
+        missing = plan()
+        told = f"{missing.state.active_region} is active, epoch {missing.state.epoch}"
+        if not missing.changes_something:
+            return Step(name="state", detail=f"there: {told}")
+        lines = [f"+ state item: {told}, lease {missing.state.lease_s:g} s"] if missing.is_new else []
+        lines += [f"+ registry: {found.region} is {found.environment}" for found in missing.registrations]
+        what = "the first state" if missing.is_new else "the registry"
+        return Step(name="state", detail=f"write {what}: {told}", lines=tuple(lines), act=act)
+
+    def _active_or_none(self, wanted: Wanted) -> str | None:
+        try:
+            # The order of the regions hangs on it and nothing else, so any copy will do.
+            return self._make_store(wanted.state_table, tuple(self._environments), False).read().active_region
+        except StateError:
+            return wanted.active
+
+    def _stack_out(self, wanted: Wanted, *, now: bool, delete_data: bool) -> Step:
+        stacks = [Stack(self._aws, region, wanted.stack) for region in self._environments]
+        found = next(((stack, sight) for stack in stacks if (sight := stack.look()) is not None), None)
+        if found is None:
+            return Step(name="stack", detail=f"there is no stack {wanted.stack}; tables that are there stay")
+        stack, sight = found
+        made = [
+            sight.parameters.get(name, "")
+            for name, parameter in (("StateTable", "CreateStateTable"), ("RunsTable", "CreateRunsTable"))
+            if sight.parameters.get(parameter) == "true"
+        ]
+        stay = f"its tables stay: {', '.join(made)}" if made else "it has no tables"
+        if not now:
+            return Step(
+                name="stack",
+                detail=f"{stack} stays for now: the plugins need its rights until both environments are updated. Say "
+                "the same again then, or now with --wait",
+            )
+
+        def act() -> str:
+            if delete_data:
+                stack.ensure(template(keep_tables=False), {**sight.parameters, "DeletionProtection": "false"})
+            stack.delete()
+            return f"deleted: {stack}; " + (f"and its tables: {', '.join(made)}" if delete_data and made else stay)
+
+        lines = [f"- {stack}, with its policies"]
+        lines += [f"- table {name}, WITH ALL DATA" for name in made] if delete_data else [f"  {stay}"]
+        return Step(name="stack", detail=f"delete the {stack}", lines=tuple(lines), act=act)
+
+
+def _seen(sites: Mapping[str, Site]) -> list[Step]:
+    versions = {site.airflow_version for site in sites.values()}
+    steps = []
+    for site in sites.values():
+        what = f"{site.status}, Airflow {site.airflow_version}, account {site.account}, bucket {site.bucket}"
+        lines = [f"its last update failed: {site.failure}"] if site.failure else []
+        if len(versions) > 1 and site is list(sites.values())[-1]:
+            lines.append(
+                "WARNING: the two run different versions of Airflow; a DAG may work in one and not in the other"
+            )
+        steps.append(Step(name=f"environment {site.region}", detail=f"{site.name}: {what}", lines=tuple(lines)))
+    return steps
+
+
+def _check(sites: Mapping[str, Site], wanted: Wanted) -> None:
+    """:raises RefusedError: the two do not belong together, or one is in another DR set."""
+    accounts = {site.account for site in sites.values()}
+    if len(accounts) != 1:
+        raise RefusedError(
+            f"The environments are in different accounts, {' and '.join(sorted(accounts))}. Nothing was changed.",
+            advice="One state table serves one account; put both into one.",
+        )
+    for site in sites.values():
+        other = site.options.get("dr.state_table")
+        if other and other != wanted.state_table:
+            raise RefusedError(
+                f"{site} is in the DR set of the state table {other}, not {wanted.state_table}. Nothing was changed.",
+                advice=f"Name that table (--table {other}), or take the environment out first: mwaa-dr undeploy.",
+            )
+
+
+def _options(wanted: Wanted, tables: TablePlan, site: Site) -> dict[str, str]:
+    regions = tables.state_regions
+    # Any copy will do as the first one, and the one that is set there already costs no update.
+    first = site.options.get("dr.state_table_region", "")
+    options = {
+        "dr.enabled": "true",
+        "dr.state_table": wanted.state_table,
+        "dr.state_source": "dynamodb",
+        "dr.state_table_region": first if first in regions else regions[0],
+        "dr.runs_table": wanted.runs_table,
+    }
+    if len(regions) > 1:
+        options["dr.state_table_replicas"] = ",".join(regions)
+    if tables.state_is_eventual:
+        options["dr.table_consistency"] = Consistency.EVENTUAL.value
+    return options

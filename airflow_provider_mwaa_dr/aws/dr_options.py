@@ -1,0 +1,54 @@
+"""Our options among those of an environment, ``AirflowConfigurationOptions``: pure, and nobody else's are dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_provider_mwaa_dr.core.config import OPTIONS, SECTION
+
+_PARSE = {f"{SECTION}.{option.name}": option.parse for option in OPTIONS}
+OURS = frozenset(f"{SECTION}.{name}" for option in OPTIONS for name in (option.name, *option.aliases))
+"""Every option that this provider reads, as MWAA spells it."""
+
+
+def merge(options: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
+    """
+    Return *options* with *wanted* among them.
+
+    One that means the same already keeps its spelling: a change of any option rebuilds the environment, 20 to 30
+    minutes, and ``True`` for ``true`` is not worth that.
+
+    :param wanted: by full name, ``dr.enabled``.
+    """
+    return {**options, **{name: text for name, text in wanted.items() if not _means(name, options.get(name), text)}}
+
+
+def remove(options: Mapping[str, str]) -> dict[str, str]:
+    """Return *options* without ours."""
+    return {name: text for name, text in options.items() if name not in OURS}
+
+
+def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Return a line for each option of ours that differs. Values of others' options are secrets, and never shown."""
+    lines = []
+    for name in sorted(OURS & (before.keys() | after.keys())):
+        was, becomes = before.get(name), after.get(name)
+        if was != becomes:
+            lines += [f"- {name}={was}"] * (was is not None) + [f"+ {name}={becomes}"] * (becomes is not None)
+    return lines
+
+
+def _means(name: str, there: str | None, text: str) -> bool:
+    if there is None:
+        return False
+    try:
+        return bool(_value(name, there) == _value(name, text))
+    except ValueError:
+        return False
+
+
+def _value(name: str, text: str) -> Any:
+    value = _PARSE[name](text)
+    # Replicas are sorted by distance when they are read; their order in the option says nothing.
+    return frozenset(value) if isinstance(value, tuple) else value

@@ -1,0 +1,151 @@
+"""
+Our lines in somebody else's ``requirements.txt``.
+
+Bytes in, bytes out: what is not ours stays as it is, byte for byte, whatever its encoding and line ends. Ours are the
+requirement of this distribution, however it is spelled, and a ``--find-links`` line that carries :data:`MARK`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from airflow_provider_mwaa_dr.exceptions import RefusedError
+
+DISTRIBUTION = "airflow-provider-mwaa-dr"
+PLUGINS_FOLDER = "/usr/local/airflow/plugins"
+"""Where MWAA unpacks plugins.zip: https://docs.aws.amazon.com/mwaa/latest/userguide/best-practices-dependencies.html"""
+MARK = "# mwaa-dr"
+"""Ends a line of ours that could as well be somebody else's. pip takes it for a comment."""
+
+_NAME = re.compile(rb"^\s*airflow[-_.]+provider[-_.]+mwaa[-_.]+dr(?![A-Za-z0-9]|[-_.]+[A-Za-z0-9])", re.IGNORECASE)
+_FIND_LINKS = re.compile(rb"^\s*(?:--find-links|-f)[\s=]+" + PLUGINS_FOLDER.encode() + rb"/?\s*(?P<mark>#.*)?$")
+_HASHES = re.compile(rb"(?:^|\s)--(?:hash|require-hashes)\b")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirement:
+    """
+    What ``requirements.txt`` is to ask for.
+
+    :param version: of this distribution, exactly.
+    :param from_plugins: whether the wheel is in plugins.zip; else it comes from the index.
+    """
+
+    version: str
+    from_plugins: bool = False
+
+    @property
+    def line(self) -> str:
+        """The line that pip reads."""
+        return f"{DISTRIBUTION}=={self.version}"
+
+
+def merge(text: bytes, requirement: Requirement) -> bytes:
+    """
+    Return *text* with our lines as *requirement* wants them; *text* itself when they are.
+
+    A line that is there is replaced where it is; otherwise ours are appended. ``remove(merge(text, ...)) == text`` for
+    every *text* that has no line of ours.
+
+    :raises RefusedError: the file cannot take our line without a person's help.
+    """
+    if text.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise RefusedError(
+            "requirements.txt is UTF-16; it was not changed.", advice="Save it as UTF-8, upload it, and deploy again."
+        )
+    lines = list(_logical_lines(text))
+    ours = [line for line in lines if _NAME.match(line)]
+    links = [line for line in lines if _is_find_links(line)]
+    marked = [line for line in links if _is_marked(line)]
+    is_found = len(ours) == 1 and _is_version(ours[0], requirement.version)
+    needs_links = requirement.from_plugins and len(links) == len(marked)
+    if is_found and len(marked) == int(needs_links):
+        return text
+    if _HASHES.search(text) and not is_found:
+        raise RefusedError(
+            "requirements.txt pins hashes, and pip then wants one for every line; it was not changed.",
+            advice=f"Add {requirement.line} --hash=sha256:... yourself, upload the file, and deploy again.",
+        )
+    # A lone \r at the end is the file's, and must not become half of our line end.
+    newline = b"\r\n" if b"\r\n" in text or text.endswith(b"\r") else b"\n"
+    block = [f"--find-links {PLUGINS_FOLDER}  {MARK}".encode()] if needs_links else []
+    block.append(ours[0].rstrip(b"\r\n") if is_found else requirement.line.encode())
+    kept: list[bytes] = []
+    written = False
+    for line in lines:
+        if _NAME.match(line):
+            if not written:
+                end = line[len(line.rstrip(b"\r\n")) :]
+                kept.append(newline.join(block) + end)
+                written = True
+        elif not _is_marked(line):
+            kept.append(line)
+    if written:
+        return b"".join(kept)
+    rest = b"".join(kept)
+    if kept and _goes_on(kept[-1]):
+        raise RefusedError(
+            "requirements.txt ends in a backslash, which would join our line to its last; it was not changed.",
+            advice="Take the backslash out, upload the file, and deploy again.",
+        )
+    if rest and not rest.endswith(b"\n"):
+        # The line end is ours, and so the file goes on having none.
+        return rest + newline + newline.join(block)
+    return rest + newline.join([*block, b""])
+
+
+def remove(text: bytes) -> bytes:
+    """Return *text* without any line of ours; *text* itself when there is none."""
+    lines = list(_logical_lines(text))
+    kept = [line for line in lines if not (_NAME.match(line) or _is_marked(line))]
+    if len(kept) == len(lines):
+        return text
+    if kept and not text.endswith(b"\n"):
+        # Our last line had no end: the one before it is ours too.
+        last = kept[-1]
+        if last is not lines[-1]:
+            kept[-1] = last[: -2 if last.endswith(b"\r\n") else -1]
+    return b"".join(kept)
+
+
+def our_lines(text: bytes) -> list[str]:
+    """Return the lines of ours, for people."""
+    return [
+        line.decode(errors="replace").strip() for line in _logical_lines(text) if _NAME.match(line) or _is_marked(line)
+    ]
+
+
+def _logical_lines(text: bytes) -> Iterator[bytes]:
+    r"""Yield lines with their ends; what ``\`` joins to a line belongs to it, as pip has it."""
+    pending = b""
+    # Not splitlines: pip's lines end in a newline, and a form feed or \x85 in a comment is part of it.
+    for line in re.findall(rb"[^\n]*\n|[^\n]+$", text):
+        pending += line
+        if _goes_on(line):
+            continue
+        yield pending
+        pending = b""
+    if pending:
+        yield pending
+
+
+def _goes_on(line: bytes) -> bool:
+    return line.rstrip(b"\r\n").endswith(b"\\") and not line.lstrip().startswith(b"#")
+
+
+def _is_version(line: bytes, version: str) -> bool:
+    """Whether a requirement line asks for exactly *version*; what follows (hashes, a comment) is its writer's."""
+    name = _NAME.match(line)
+    asked = rb"\s*==\s*" + re.escape(version.encode()) + rb"(?![0-9A-Za-z.+*!])"
+    return name is not None and re.match(asked, line[name.end() :]) is not None
+
+
+def _is_find_links(line: bytes) -> bool:
+    return _FIND_LINKS.match(line.rstrip(b"\r\n")) is not None
+
+
+def _is_marked(line: bytes) -> bool:
+    found = _FIND_LINKS.match(line.rstrip(b"\r\n"))
+    return found is not None and (found["mark"] or b"").rstrip() == MARK.encode()

@@ -1,0 +1,287 @@
+"""``mwaa-dr deploy`` and ``mwaa-dr undeploy``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_mwaa_dr import __version__
+from airflow_provider_mwaa_dr.cli.initialize import what_closes
+from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
+from airflow_provider_mwaa_dr.cli.world import read_config
+from airflow_provider_mwaa_dr.core.config import Consistency, DRConfig
+from airflow_provider_mwaa_dr.core.documents import iso
+from airflow_provider_mwaa_dr.core.ports import StateStore
+from airflow_provider_mwaa_dr.exceptions import ConfigError, RefusedError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from airflow_provider_mwaa_dr.aws.control_plane import Site
+    from airflow_provider_mwaa_dr.aws.deployment import Deployment
+    from airflow_provider_mwaa_dr.aws.deployment_step import Step, Wanted
+
+STATE_TABLE, RUNS_TABLE, STACK = "mwaa-dr-state", "mwaa-dr-runs", "mwaa-dr"
+"""Names, where neither the settings nor the environments themselves have others."""
+
+
+def add_commands(commands: CommandParsers) -> None:
+    """Add ``deploy`` and ``undeploy``."""
+    parser = commands.add(
+        "deploy",
+        deploy,
+        summary="put tables, rights, package and options into two existing MWAA environments; repeatable",
+        changes=True,
+    )
+    parser.add_argument("--active", metavar="REGION", help="the region that runs today; needed the first time")
+    parser.add_argument(
+        "--wheel",
+        type=Path,
+        metavar="FILE",
+        help="put this wheel of the package into plugins.zip; default: requirements.txt takes it from the index",
+    )
+    parser.add_argument(
+        "--dags", action="store_true", help="put dr_failover and dr_test_dag into the DAGs folders, too"
+    )
+    parser.add_argument(
+        "--no-policies", action="store_true", help="make no IAM policies; the execution roles have their rights already"
+    )
+    parser.add_argument(
+        "--agents-only-read",
+        action="store_true",
+        help="let no execution role write the state item; a failover whose caller is gone then waits for another",
+    )
+    prints = parser.add_mutually_exclusive_group()
+    prints.add_argument(
+        "--print-policies", action="store_true", help="print the IAM policies by purpose, as JSON; change nothing"
+    )
+    prints.add_argument(
+        "--print-template", action="store_true", help="print the CloudFormation template; change nothing"
+    )
+    _add_common(parser)
+    parser = commands.add(
+        "undeploy",
+        undeploy,
+        summary="take package, options and rights out of the environments again; data stays",
+        changes=True,
+    )
+    parser.add_argument(
+        "--delete-data", action="store_true", help="delete the tables that deploy made, with all that is in them"
+    )
+    _add_common(parser)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--wait", action="store_true", help="wait until the environments are updated, 20 to 30 minutes")
+    parser.add_argument("--stack", metavar="NAME", default=STACK, help=f"CloudFormation stack; default: {STACK}")
+    parser.add_argument(
+        "--build-on",
+        choices=("in-use", "latest"),
+        help="which version of a file counts if the bucket has a newer one than the environment uses",
+    )
+
+
+def deploy(session: Session) -> None:
+    """Plan, show, ask, and carry out."""
+    args = session.args
+    if args.print_template:
+        from airflow_provider_mwaa_dr.aws.template import template  # noqa: PLC0415
+
+        session.console.result({"template": template()}, template().rstrip("\n"))
+        return
+    if not args.print_policies:
+        session.begin_change()
+    deployment = _deployment(session)
+    sites = deployment.look(wait=args.wait and not (args.dry_run or args.print_policies))
+    config = _config(session, sites)
+    wanted = _wanted(session, config)
+    if args.print_policies:
+        _print_policies(session, sites, wanted)
+        return
+    steps = deployment.plan(wanted, sites)
+    notes: list[str] = []
+    if wanted.active and any(step.name == "state" and "first state" in step.detail for step in steps):
+        notes += what_closes(session.world, {region: site.name for region, site in sites.items()}, wanted.active)
+    if any(step.name.startswith("update ") and step.act for step in steps):
+        notes.append("MWAA rebuilds an environment to update it: 20 to 30 minutes. Its tasks may be interrupted.")
+    _carry_out(session, steps, notes)
+
+
+def undeploy(session: Session) -> None:
+    """Plan, show, ask, ask again for the data, and carry out."""
+    args = session.args
+    session.begin_change()
+    deployment = _deployment(session)
+    sites = deployment.look(wait=args.wait and not args.dry_run)
+    wanted = _wanted(session, _config(session, sites))
+    steps = deployment.withdraw(wanted, sites, delete_data=args.delete_data)
+    stack = steps[-1]
+    notes = []
+    if any(step.name.startswith("update ") and step.act for step in steps):
+        notes.append("From then on nothing keeps a DAG that is unpaused in the standby from running there, too.")
+    _carry_out(
+        session,
+        steps,
+        notes,
+        last_question=[line for line in stack.lines if "DATA" in line] if stack.act else (),
+    )
+
+
+def _deployment(session: Session) -> Deployment:
+    from airflow_provider_mwaa_dr.aws.deployment import Deployment  # noqa: PLC0415
+    from airflow_provider_mwaa_dr.aws.service import Aws  # noqa: PLC0415
+
+    world = session.world
+
+    def make_store(table: str, regions: Sequence[str], is_eventual: bool) -> StateStore:
+        config = replace(
+            _any_config(session),
+            state_table=table,
+            state_table_region=regions[0],
+            state_table_replicas=tuple(regions),
+            table_consistency=Consistency.EVENTUAL if is_eventual else Consistency.STRONG,
+        )
+        return world.make_store(config)
+
+    def say(text: str) -> None:
+        session.console.say(f"{iso(session.clock.now())}  ... {text}")
+
+    environments = _any_config(session).environments
+    if not environments:
+        raise ConfigError(
+            "The environments of the DR set are not named.",
+            option="environments",
+            advice="Set DR_ENVIRONMENTS, for example us-east-2=NAME,us-east-1=NAME.",
+        )
+    return Deployment(Aws(session.clock, world.boto3_session), environments, make_store=make_store, say=say)
+
+
+def _any_config(session: Session) -> DRConfig:
+    """Return the settings as far as they are there: the tables may get their names only later."""
+    return read_config(
+        session.world.environ,
+        table=session.args.table or session.world.environ.get("DR_STATE_TABLE") or STATE_TABLE,
+        table_region=session.args.table_region or session.world.environ.get("DR_STATE_TABLE_REGION") or "us-east-1",
+    )
+
+
+def _config(session: Session, sites: Mapping[str, Site]) -> DRConfig:
+    """Return the settings; what they do not name is what the environments have, as those of the seed's scripts do."""
+    config = _any_config(session)
+    environ = session.world.environ
+    named = session.args.table or environ.get("DR_STATE_TABLE")
+    return replace(
+        config,
+        state_table=named or _found(sites, "dr.state_table") or STATE_TABLE,
+        runs_table=config.runs_table or _found(sites, "dr.runs_table") or RUNS_TABLE,
+        state_table_region=session.args.table_region or environ.get("DR_STATE_TABLE_REGION") or "",
+    )
+
+
+def _found(sites: Mapping[str, Site], option: str) -> str:
+    return next((site.options[option] for site in sites.values() if site.options.get(option)), "")
+
+
+def _wanted(session: Session, config: DRConfig) -> Wanted:
+    from airflow_provider_mwaa_dr.aws.deployment_step import Wanted  # noqa: PLC0415
+    from airflow_provider_mwaa_dr.aws.merged_file import BuildOn  # noqa: PLC0415
+    from airflow_provider_mwaa_dr.aws.plugins_archive import Wheel  # noqa: PLC0415
+
+    args = session.args
+    wheel = getattr(args, "wheel", None)
+    return Wanted(
+        state_table=config.state_table,
+        runs_table=config.runs_table,
+        version=__version__,
+        stack=args.stack,
+        active=getattr(args, "active", None),
+        home=config.state_table_region if config.state_table_region in config.environments else "",
+        lease_s=config.lease_s,
+        by=session.who,
+        wheel=Wheel.read(wheel) if wheel else None,
+        with_dags=getattr(args, "dags", False),
+        with_policies=not getattr(args, "no_policies", False),
+        agents_may_finish=not getattr(args, "agents_only_read", False),
+        build_on=BuildOn(args.build_on) if args.build_on else None,
+        wait=args.wait,
+    )
+
+
+def _carry_out(
+    session: Session, steps: Sequence[Step], notes: Iterable[str], *, last_question: Sequence[str] = ()
+) -> None:
+    args, console = session.args, session.console
+    would_change = any(step.changes for step in steps)
+    lines = [*_shown(steps), *notes]
+    if args.dry_run:
+        for line in lines:
+            console.say(line)
+        document = {
+            "dry_run": True,
+            "would_change": would_change,
+            "steps": [
+                {"name": step.name, "changed": False, "would_change": step.changes, "detail": step.detail}
+                for step in steps
+            ],
+        }
+        console.result(document, "Would change what is listed above." if would_change else "Nothing would change.")
+        return
+    if would_change:
+        console.ask(lines, yes=args.yes)
+        if last_question:
+            _ask_for_data(session, last_question)
+    else:
+        for line in lines:
+            console.say(line)
+    done = [_act(session, step) for step in steps]
+    count = sum(row["changed"] for row in done)
+    text = f"{count} of {len(done)} steps changed something." if count else "Nothing had to change."
+    console.result({"steps": done}, text)
+
+
+def _ask_for_data(session: Session, lines: Sequence[str]) -> None:
+    try:
+        session.console.ask(["This cannot be taken back:", *lines], yes=session.args.yes)
+    except RefusedError as error:
+        error.advice = "Without --delete-data the tables stay."
+        raise
+
+
+def _shown(steps: Sequence[Step]) -> Iterable[str]:
+    for step in steps:
+        mark = "will" if step.act is not None else "ok  "
+        yield f"{mark} {step.name:<24} {step.detail}"
+        yield from (f"     {'':<24} {line}" for line in step.lines)
+
+
+def _act(session: Session, step: Step) -> dict[str, Any]:
+    if step.act is None:
+        return {"name": step.name, "changed": False, "detail": step.detail}
+    began = session.clock.monotonic()
+    detail = step.act()
+    seconds = session.clock.monotonic() - began
+    session.console.say(f"{iso(session.clock.now())}  ok  {step.name:<24} {seconds:6.1f} s  {detail}")
+    return {"name": step.name, "changed": step.changes, "detail": detail}
+
+
+def _print_policies(session: Session, sites: Mapping[str, Site], wanted: Wanted) -> None:
+    from airflow_provider_mwaa_dr.aws.policies import Scope, policies  # noqa: PLC0415
+
+    one = next(iter(sites.values()))
+    documents = policies(
+        Scope(
+            partition=one.partition,
+            account=one.account,
+            state_table=wanted.state_table,
+            runs_table=wanted.runs_table,
+            stack=wanted.stack,
+            environments={region: site.name for region, site in sites.items()},
+            buckets={region: site.bucket for region, site in sites.items()},
+            roles={region: site.role for region, site in sites.items()},
+            dag_folders={region: site.dags for region, site in sites.items()},
+        )
+    )
+    session.console.result(documents, json.dumps(documents, indent=2))

@@ -1,0 +1,231 @@
+"""Two MWAA environments in the sandbox's AWS, with real sockets, versioned buckets and roles, to deploy into."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
+from airflow_provider_mwaa_dr.cli import main
+from airflow_provider_mwaa_dr.cli.world import World, real_world
+from airflow_provider_mwaa_dr.core.config import DRConfig
+from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
+from airflow_provider_mwaa_dr.core.ports import StateStore
+from airflow_provider_mwaa_dr.sandbox.aws_server import AwsServer
+from airflow_provider_mwaa_dr.testing import FakeEnvironment, ManualClock
+
+A, B = "us-east-2", "us-east-1"
+UPDATE_S = 25 * 60.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a call left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """Stdout as the one JSON document that it has to be."""
+        return json.loads(self.out)
+
+    @property
+    def changed(self) -> list[str]:
+        """Names of the steps that changed something."""
+        return [step["name"] for step in self.document["steps"] if step["changed"]]
+
+
+class Terminal(io.StringIO):
+    """A stdin on which somebody sits."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@dataclass(kw_only=True)
+class Cloud:
+    """
+    An AWS with an environment in each of *regions*, and a command line that acts on it.
+
+    :ivar versions: Airflow version by region; *statuses* likewise.
+    """
+
+    home: Path
+    session: boto3.session.Session
+    regions: tuple[str, str] = (A, B)
+    clock: ManualClock = field(default_factory=ManualClock)
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    variables: dict[str, str] = field(default_factory=dict)
+    environments: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._clients: dict[tuple[str, str], Any] = {}
+        self.first, self.second = self.regions
+        self.names = {self.first: f"etl-primary-{self.id}", self.second: f"etl-secondary-{self.id}"}
+        self.buckets = {region: f"bucket-{name}" for region, name in self.names.items()}
+        self.state_table, self.runs_table = f"state-{self.id}", f"runs-{self.id}"
+        self.stack = f"mwaa-dr-{self.id}"
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        for region, name in self.names.items():
+            self.environments[region] = {
+                "name": name,
+                "airflow_url": "http://127.0.0.1:9",
+                "airflow_version": "3.3.1",
+                "auth": {"header": "none"},
+                "bucket": self.buckets[region],
+                "role": f"role-{name}",
+            }
+        self.set_variables({})
+
+    def set_variables(self, changes: Mapping[str, str]) -> None:
+        """Replace what the command line has in its environment; empty texts unset."""
+        variables = {
+            "DR_STATE_TABLE": self.state_table,
+            "DR_RUNS_TABLE": self.runs_table,
+            "DR_ENVIRONMENTS": ",".join(f"{region}={name}" for region, name in self.names.items()),
+            **changes,
+        }
+        self.variables = {name: text for name, text in variables.items() if text}
+
+    def start(self) -> None:
+        """Serve in a thread, and make what an environment is created with."""
+        (self.home / "aws").mkdir(parents=True, exist_ok=True)
+        self.configure()
+        self.server = AwsServer(self.home, clock=self.clock.monotonic)
+        self._thread = threading.Thread(target=self.server.serve, daemon=True)
+        self._thread.start()
+        for region, name in self.names.items():
+            place = {"CreateBucketConfiguration": {"LocationConstraint": region}} if region != "us-east-1" else {}
+            s3 = self.client("s3", region)
+            s3.create_bucket(Bucket=self.buckets[region], **place)
+            s3.put_bucket_versioning(Bucket=self.buckets[region], VersioningConfiguration={"Status": "Enabled"})
+            self.client("iam", region).create_role(
+                RoleName=f"role-{name}", Path="/service-role/", AssumeRolePolicyDocument="{}"
+            )
+
+    def stop(self) -> None:
+        """End the thread and close the port."""
+        self.server.stop()
+        self._thread.join()
+        self.server.close()
+        for client in self._clients.values():
+            client.close()
+
+    def configure(self, **changes: Any) -> None:
+        """Write the server's configuration; it is read again with the next request."""
+        config = {
+            "state_model": "each its own",
+            "state_region": self.first,
+            "callers": {"control": self.port},
+            "environments": self.environments,
+            "update_s": UPDATE_S,
+            **changes,
+        }
+        path = self.home / "aws" / "config.json"
+        path.with_suffix(".new").write_text(json.dumps(config))
+        path.with_suffix(".new").replace(path)
+
+    def describe(self, region: str, **members: Any) -> None:
+        """Have the environment of *region* been created with these members of GetEnvironment."""
+        described = self.environments[region].setdefault("described", {})
+        described.update(members)
+        self.configure()
+
+    def client(self, service: str, region: str) -> Any:
+        """Return a boto3 client of the test's own."""
+        create: Any = self.session.client
+        if (service, region) not in self._clients:
+            self._clients[service, region] = create(service, region_name=region, endpoint_url=self.url)
+        return self._clients[service, region]
+
+    def environment(self, region: str) -> dict[str, Any]:
+        """Return what GetEnvironment says."""
+        answer = self.server.mwaa._describe(self.server.config().environments[region], "control")
+        return dict(answer)
+
+    def put(self, region: str, key: str, content: bytes) -> str:
+        """Write an object; return its version."""
+        answer = self.client("s3", region).put_object(Bucket=self.buckets[region], Key=key, Body=content)
+        return str(answer["VersionId"])
+
+    def get(self, region: str, key: str, version: str | None = None) -> bytes:
+        """Return an object's content."""
+        named = {"VersionId": version} if version else {}
+        answer = self.client("s3", region).get_object(Bucket=self.buckets[region], Key=key, **named)
+        return bytes(answer["Body"].read())
+
+    def in_use(self, region: str, what: str = "Requirements") -> bytes:
+        """Return the file that the environment uses."""
+        found = self.environment(region)
+        return self.get(region, found[f"{what}S3Path"], found[f"{what}S3ObjectVersion"])
+
+    def keys(self, region: str) -> set[str]:
+        """Return the keys of the bucket."""
+        answer = self.client("s3", region).list_objects_v2(Bucket=self.buckets[region])
+        return {row["Key"] for row in answer.get("Contents", ())}
+
+    def versions(self, region: str) -> int:
+        """Return how many versions of objects the bucket has."""
+        return len(self.client("s3", region).list_object_versions(Bucket=self.buckets[region]).get("Versions", ()))
+
+    def store(self) -> DynamoDBStateStore:
+        """Return the state table."""
+        return self.open(self.state_table, self.regions)
+
+    def copy(self, region: str) -> DynamoDBStateStore:
+        """Return one copy of the state table."""
+        return self.open(self.state_table, (region,))
+
+    def open(self, table: str, regions: Sequence[str]) -> DynamoDBStateStore:
+        """Return a store with time enough for a busy machine."""
+        return DynamoDBStateStore(table, regions, clock=self.clock, session=self.session, timeout_s=20)
+
+    def updated(self) -> None:
+        """Let the updates that are under way end."""
+        self.clock.advance(UPDATE_S)
+
+    def __call__(self, *argv: str, answer: str | None = None) -> Result:
+        """Run ``mwaa-dr``."""
+        out, err = io.StringIO(), io.StringIO()
+
+        def make_store(config: DRConfig) -> StateStore:
+            if config.eventual_mode is None:
+                return self.open(config.state_table, config.replicas)
+            copies = {region: self.open(config.state_table, (region,)) for region in config.replicas}
+            return EventualStateStore(copies, mode=config.eventual_mode, clock=self.clock)
+
+        world: World = replace(
+            real_world(),
+            environ=self.variables,
+            stdin=io.StringIO() if answer is None else Terminal(answer),
+            stdout=out,
+            stderr=err,
+            clock=self.clock,
+            who="ana@laptop",
+            make_store=make_store,
+            make_environment=lambda region, name: FakeEnvironment(region, name, clock=self.clock),
+            boto3_session=self.session,
+        )
+        code = main([*argv, "--stack", self.stack], world=world)
+        return Result(code, out.getvalue(), err.getvalue())
+
+    def deploy(self, *argv: str) -> Result:
+        """Run ``mwaa-dr deploy --yes --json``."""
+        return self("deploy", *argv, "--yes", "--json")
+
+    def undeploy(self, *argv: str) -> Result:
+        """Run ``mwaa-dr undeploy --yes --json``."""
+        return self("undeploy", *argv, "--yes", "--json")

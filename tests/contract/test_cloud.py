@@ -1,0 +1,118 @@
+"""The emulated AWS as a deployment meets it, over real sockets: MWAA's updates, and the services that moto answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from tests.contract.cloud import UPDATE_S, A, B, Cloud
+
+
+@pytest.fixture
+def mwaa(cloud: Cloud) -> Any:
+    """A client of the service in one region."""
+    create: Any = cloud.session.client
+    client = create("mwaa", region_name=A, endpoint_url=cloud.url, config=Config(inject_host_prefix=False))
+    cloud._clients["mwaa", A] = client
+    return client
+
+
+def status(mwaa: Any, cloud: Cloud) -> str:
+    """Return the environment's status."""
+    return str(mwaa.get_environment(Name=cloud.names[A])["Environment"]["Status"])
+
+
+def test_an_update_takes_its_time(mwaa: Any, cloud: Cloud) -> None:
+    """UPDATING, with what was before and no second update meanwhile, then AVAILABLE with what was asked for."""
+    name = cloud.names[A]
+    version = cloud.put(A, "requirements.txt", b"pandas\n")
+    asked = {
+        "RequirementsS3Path": "requirements.txt",
+        "RequirementsS3ObjectVersion": version,
+        "AirflowConfigurationOptions": {"core.parallelism": "64"},
+    }
+    mwaa.update_environment(Name=name, **asked)
+    during = mwaa.get_environment(Name=name)["Environment"]
+    assert (during["Status"], during["LastUpdate"]["Status"]) == ("UPDATING", "PENDING")
+    assert during["AirflowConfigurationOptions"] == {}
+    assert "RequirementsS3Path" not in during
+    with pytest.raises(ClientError, match="UPDATING"):
+        mwaa.update_environment(Name=name, MinWorkers=2)
+    cloud.clock.advance(UPDATE_S - 1)
+    assert status(mwaa, cloud) == "UPDATING"
+    cloud.clock.advance(1)
+    after = mwaa.get_environment(Name=name)["Environment"]
+    assert (after["Status"], after["LastUpdate"]["Status"]) == ("AVAILABLE", "SUCCESS")
+    assert {key: after[key] for key in asked} == asked
+    assert after["SourceBucketArn"] == f"arn:aws:s3:::{cloud.buckets[A]}"
+    assert after["DagS3Path"] == "dags"
+
+
+def test_an_update_that_fails_restores_what_was_before(mwaa: Any, cloud: Cloud) -> None:
+    """UPDATE_FAILED says why, works as before, and takes another update."""
+    cloud.server.mwaa.fail_updates = "the package index is out of reach"
+    mwaa.update_environment(Name=cloud.names[A], AirflowConfigurationOptions={"core.parallelism": "64"})
+    cloud.updated()
+    failed = mwaa.get_environment(Name=cloud.names[A])["Environment"]
+    assert (failed["Status"], failed["AirflowConfigurationOptions"]) == ("UPDATE_FAILED", {})
+    assert failed["LastUpdate"]["Error"]["ErrorMessage"] == "the package index is out of reach"
+    cloud.server.mwaa.fail_updates = ""
+    mwaa.update_environment(Name=cloud.names[A], MinWorkers=2)
+    cloud.updated()
+    assert status(mwaa, cloud) == "AVAILABLE"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"RequirementsS3Path": "missing.txt", "RequirementsS3ObjectVersion": "1"}, "missing.txt"),
+        ({"RequirementsS3Path": "requirements.txt", "RequirementsS3ObjectVersion": "1"}, "version 1"),
+        ({"RequirementsS3Path": "requirements.txt"}, "RequirementsS3ObjectVersion is required"),
+        ({"PluginsS3Path": "plugins.zip", "PluginsS3ObjectVersion": "1"}, "plugins.zip"),
+    ],
+)
+def test_an_update_that_names_what_is_not_there_is_refused(
+    mwaa: Any, cloud: Cloud, changes: dict[str, str], says: str
+) -> None:
+    """As the service does, before anything is UPDATING."""
+    cloud.put(A, "requirements.txt", b"pandas\n")
+    with pytest.raises(ClientError, match=says):
+        mwaa.update_environment(Name=cloud.names[A], **changes)
+    assert status(mwaa, cloud) == "AVAILABLE"
+
+
+def test_notifications_and_roles_are_answered(cloud: Cloud) -> None:
+    """SNS and IAM come from moto, through the same port, with the region out of the signature."""
+    sns = cloud.client("sns", B)
+    topic = sns.create_topic(Name=f"dr-{cloud.id}")["TopicArn"]
+    assert topic.split(":")[3] == B
+    assert sns.publish(TopicArn=topic, Message="failed over")["MessageId"]
+    role = cloud.client("iam", A).get_role(RoleName=f"role-{cloud.names[A]}")["Role"]
+    assert role["Arn"].endswith(f"role/service-role/role-{cloud.names[A]}")
+
+
+def test_a_global_table_that_dynamodb_would_refuse_is_refused(cloud: Cloud) -> None:
+    """Two replicas without a witness are no majority; the emulation says no where DynamoDB does."""
+    stacks = cloud.client("cloudformation", A)
+    body = cloud("deploy", "--print-template").out.replace("GlobalTableWitnesses:", "# GlobalTableWitnesses:")
+    with pytest.raises(ClientError):
+        stacks.create_stack(
+            StackName=cloud.stack,
+            TemplateBody=body,
+            Parameters=[
+                {"ParameterKey": name, "ParameterValue": value}
+                for name, value in {
+                    "StateTable": cloud.state_table,
+                    "RunsTable": cloud.runs_table,
+                    "OtherRegion": B,
+                    "WitnessRegion": "us-west-2",
+                    "CreatePolicies": "false",
+                }.items()
+            ],
+        )
+    dynamodb = cloud.client("dynamodb", A)
+    with pytest.raises(dynamodb.exceptions.ResourceNotFoundException):
+        dynamodb.describe_table(TableName=cloud.state_table)

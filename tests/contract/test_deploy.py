@@ -1,0 +1,729 @@
+"""``mwaa-dr deploy`` and ``undeploy`` against an AWS over real sockets: S3, CloudFormation, IAM, DynamoDB and MWAA."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from moto.cloudformation.models import cloudformation_backends
+from moto.dynamodb.models import dynamodb_backends
+
+from airflow_provider_mwaa_dr import __version__
+from airflow_provider_mwaa_dr.exceptions import StateNotFoundError
+from airflow_provider_mwaa_dr.sandbox.aws_server import _operation
+from airflow_provider_mwaa_dr.sandbox.mwaa_endpoint import Answer, Request
+from tests.contract.cloud import UPDATE_S, A, B, Cloud, Result
+from tests.contract.conftest import MakeCloud
+
+LINE = f"airflow-provider-mwaa-dr=={__version__}".encode()
+LINKS = b"--find-links /usr/local/airflow/plugins  # mwaa-dr"
+THEIRS = b"# \xe4 not UTF-8, on purpose\r\npandas==2.2.3\r\n-r more.txt\r\n\r\nrequests"
+OPTIONS = {"core.parallelism": "64", "secrets.backend_kwargs": '{"password": "s3cret"}'}
+FILE = f"airflow_provider_mwaa_dr-{__version__}-py3-none-any.whl"
+
+
+@pytest.fixture
+def wheel(tmp_path: Path) -> Path:
+    """A wheel, as far as anybody here looks into it."""
+    path = tmp_path / FILE
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("airflow_provider_mwaa_dr/__init__.py", "")
+    return path
+
+
+def used(cloud: Cloud) -> Cloud:
+    """Give both environments requirements, plugins and options of their owners'."""
+    for region in cloud.regions:
+        requirements = cloud.put(region, "etc/requirements.txt", THEIRS)
+        plugins = cloud.put(region, "plugins.zip", archive(("hooks/theirs.py", b"theirs"), ("data.bin", bytes(5000))))
+        cloud.describe(
+            region,
+            RequirementsS3Path="etc/requirements.txt",
+            RequirementsS3ObjectVersion=requirements,
+            PluginsS3Path="plugins.zip",
+            PluginsS3ObjectVersion=plugins,
+            AirflowConfigurationOptions=OPTIONS,
+            DagS3Path="pipelines/dags/",
+        )
+    return cloud
+
+
+def archive(*files: tuple[str, bytes]) -> bytes:
+    """Return a ZIP archive."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as target:
+        for name, content in files:
+            target.writestr(name, content)
+    return buffer.getvalue()
+
+
+def files(content: bytes) -> dict[str, bytes]:
+    """Return what is in a ZIP archive."""
+    with zipfile.ZipFile(io.BytesIO(content)) as source:
+        return {name: source.read(name) for name in source.namelist()}
+
+
+def changes(cloud: Cloud) -> list[str]:
+    """Return every request so far that changes something, as the server logged it."""
+    rows = [json.loads(line) for line in (cloud.home / "aws" / "requests.jsonl").read_text().splitlines()]
+    return [f"{row['service']} {row['operation']}" for row in rows if is_change(row["service"], row["operation"])]
+
+
+def is_change(service: str, operation: str) -> bool:
+    """Whether a request changes something."""
+    return operation.startswith(("Create", "Update", "Delete", "Put", "PUT ", "DELETE ")) or (
+        service == "mwaa" and operation.startswith("PATCH ")
+    )
+
+
+def picture(cloud: Cloud) -> dict[str, Any]:
+    """Return what a deployment leaves behind, without what differs from one cloud to the next."""
+    state = cloud.store().read()
+    found: dict[str, Any] = {"active": state.active_region, "epoch": state.epoch, "version": state.version}
+    found["registry"] = {region: found.account for region, found in cloud.store().registrations().items()}
+    for table in (cloud.state_table, cloud.runs_table):
+        described = cloud.client("dynamodb", A).describe_table(TableName=table)["Table"]
+        found[table] = [described.get("MultiRegionConsistency"), described.get("Replicas"), described["KeySchema"]]
+    for region in cloud.regions:
+        environment = cloud.environment(region)
+        found[region] = {
+            "status": environment["Status"],
+            "options": environment["AirflowConfigurationOptions"],
+            "requirements": cloud.in_use(region).decode("latin-1"),
+            "plugins": sorted(files(cloud.in_use(region, "Plugins"))),
+            "keys": sorted(cloud.keys(region)),
+        }
+    found["stacks"] = [
+        len(cloud.client("cloudformation", region).describe_stacks(StackName=cloud.stack)["Stacks"]) for region in (B,)
+    ]
+    text = json.dumps(found, sort_keys=True).replace(cloud.id, "ID")
+    document: dict[str, Any] = json.loads(text)
+    return document
+
+
+class Interruption:
+    """Ends the caller's life at its *n*-th change: before it is carried out, or before the answer comes back."""
+
+    def __init__(self, cloud: Cloud, n: int, *, after: bool) -> None:
+        self.struck = ""
+        self._left, self._after = n, after
+        self._answer = cloud.server.answer
+        self._cloud = cloud
+        cloud.server.answer = self._serve  # type: ignore[method-assign]
+
+    def lift(self) -> None:
+        """Let everything through again."""
+        self._cloud.server.answer = self._answer  # type: ignore[method-assign]
+
+    def _serve(self, request: Request, service: str) -> Answer:
+        operation = _operation(request, service)["operation"]
+        if not self.struck and is_change(service, operation):
+            if self._left == 0:
+                self.struck = f"{service} {operation}"
+                if self._after:
+                    self._answer(request, service)
+            self._left -= 1
+        if self.struck:
+            raise ConnectionError("the caller is gone")
+        return self._answer(request, service)
+
+
+# In.
+
+
+def test_a_first_deployment_makes_everything(cloud: Cloud) -> None:
+    """From two plain environments to a DR set, in one call."""
+    result = cloud.deploy("--active", A)
+    assert result.code == 0, result.out
+    # The fence is up in the standby first.
+    assert result.changed == [
+        "stack", "state", f"requirements {B}", f"update {B}", f"requirements {A}", f"update {A}",
+    ]  # fmt: skip
+    state = cloud.store().read()
+    assert (state.active_region, state.epoch, state.version) == (A, 0, 1)
+    registry = cloud.store().registrations()
+    assert {region: (found.environment, found.account) for region, found in registry.items()} == {
+        region: (name, "123456789012") for region, name in cloud.names.items()
+    }
+    for region in cloud.regions:
+        assert cloud.environment(region)["Status"] == "UPDATING"
+        assert cloud.environment(region)["AirflowConfigurationOptions"] == {}
+    cloud.updated()
+    for region in cloud.regions:
+        environment = cloud.environment(region)
+        assert environment["Status"] == "AVAILABLE"
+        assert environment["AirflowConfigurationOptions"] == {
+            "dr.enabled": "true",
+            "dr.state_table": cloud.state_table,
+            "dr.state_source": "dynamodb",
+            "dr.state_table_region": B,
+            "dr.state_table_replicas": f"{B},{A}",
+            "dr.runs_table": cloud.runs_table,
+        }
+        assert cloud.in_use(region) == LINE + b"\n"
+        assert cloud.keys(region) == {"mwaa-dr/requirements.txt"}
+
+
+def test_the_tables_survive_what_they_have_to(cloud: Cloud) -> None:
+    """Both have a copy in each region, encrypted, protected and recoverable; the state is strongly consistent."""
+    cloud.deploy("--active", A)
+    client = cloud.client("dynamodb", B)
+    state = client.describe_table(TableName=cloud.state_table)["Table"]
+    runs = client.describe_table(TableName=cloud.runs_table)["Table"]
+    assert state["MultiRegionConsistency"] == "STRONG"
+    assert [row["RegionName"] for row in state["GlobalTableWitnesses"]] == ["us-west-2"]
+    assert runs["MultiRegionConsistency"] == "EVENTUAL"
+    assert client.describe_time_to_live(TableName=cloud.runs_table)["TimeToLiveDescription"] == {
+        "TimeToLiveStatus": "ENABLED",
+        "AttributeName": "expires_at",
+    }
+    for table in (state, runs):
+        assert {row["RegionName"] for row in table["Replicas"]} == {A, B}
+        assert table["DeletionProtectionEnabled"]
+        assert table["SSEDescription"]["Status"] == "ENABLED"
+        backups = client.describe_continuous_backups(TableName=table["TableName"])["ContinuousBackupsDescription"]
+        assert backups["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"] == "ENABLED"
+
+
+def test_twice_changes_nothing_the_second_time(cloud: Cloud, wheel: Path) -> None:
+    """Not a version of a file, not a restart of an environment, not a write of the table."""
+    used(cloud)
+    words = ("--active", A, "--dags", "--wheel", str(wheel))
+    assert cloud.deploy(*words).code == 0
+    cloud.updated()
+    before, made = picture(cloud), changes(cloud)
+    again = cloud.deploy(*words)
+    assert (again.code, again.changed) == (0, [])
+    assert changes(cloud) == made
+    assert picture(cloud) == before
+    plain = cloud("deploy", "--dags", "--wheel", str(wheel), "--yes")
+    assert (plain.code, plain.out) == (0, "Nothing had to change.\n")
+    dry = cloud("deploy", *words, "--dry-run", "--json").document
+    assert (dry["dry_run"], dry["would_change"]) == (True, False)
+
+
+def test_a_dry_run_shows_every_change_and_makes_none(cloud: Cloud, wheel: Path) -> None:
+    """What it names is what a deployment then does."""
+    used(cloud)
+    made = changes(cloud)
+    dry = cloud("deploy", "--active", A, "--dags", "--wheel", str(wheel), "--dry-run", "--json")
+    assert dry.code == 0, dry.out
+    assert changes(cloud) == made
+    would = [step["name"] for step in dry.document["steps"] if step["would_change"]]
+    assert not any(step["changed"] for step in dry.document["steps"])
+    for shown in (
+        f"+ state table {cloud.state_table}: copies in {B} and {A}, strongly consistent, witness us-west-2",
+        f"+ runs table {cloud.runs_table}",
+        f"attached to role-{cloud.names[A]}",
+        f"+ state item: {A} is active, epoch 0",
+        f"+ registry: {A} is {cloud.names[A]}",
+        f"+ {LINE.decode()}",
+        f"+ {LINKS.decode()}",
+        f"+ {FILE}",
+        "+ dr_failover.py",
+        "+ dr.enabled=true",
+        f"+ dr.state_table_replicas={B},{A}",
+        "its other options stay as they are (2)",
+        f"{B} becomes standby",
+    ):
+        assert shown in dry.err
+    assert "s3cret" not in dry.err + dry.out
+    assert cloud.deploy("--active", A, "--dags", "--wheel", str(wheel)).changed == would
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before it is carried out", "before the answer comes back"])
+def test_interrupted_at_any_change_and_said_again_it_ends_well(make_cloud: MakeCloud, wheel: Path, after: bool) -> None:
+    """Whatever call was the last one of a caller's life, the same words bring about what one undisturbed call does."""
+    words = ("--active", A, "--dags", "--wheel", str(wheel))
+    undisturbed = used(make_cloud())
+    assert undisturbed.deploy(*words, "--wait").code == 0
+    expected = picture(undisturbed)
+    interrupted = []
+    for n in range(100):
+        cloud = used(make_cloud())
+        interruption = Interruption(cloud, n, after=after)
+        first = cloud.deploy(*words)
+        interruption.lift()
+        if not interruption.struck:
+            assert first.code == 0
+            break
+        assert first.code == 1, first.out
+        assert first.document["error"]["advice"]
+        interrupted.append(interruption.struck)
+        second = cloud.deploy(*words, "--wait")
+        assert second.code == 0, f"{interruption.struck}: {second.out}"
+        assert picture(cloud) == expected, interruption.struck
+        third = cloud.deploy(*words)
+        assert (third.code, third.changed) == (0, []), interruption.struck
+    kinds = {change.split("/")[0].strip() for change in interrupted}
+    assert kinds == {"cloudformation CreateStack", "dynamodb PutItem", "dynamodb UpdateItem", "s3 PUT", "mwaa PATCH"}
+    assert len(interrupted) == 14, interrupted
+
+
+def test_what_was_there_before_is_still_there(cloud: Cloud, wheel: Path) -> None:
+    """Requirements byte for byte outside our lines, plugins file for file, options one for one."""
+    used(cloud)
+    cloud.deploy("--active", A, "--wheel", str(wheel), "--wait")
+    for region in cloud.regions:
+        assert cloud.in_use(region) == THEIRS + b"\r\n" + LINKS + b"\r\n" + LINE
+        plugins = files(cloud.in_use(region, "Plugins"))
+        assert plugins == {"hooks/theirs.py": b"theirs", "data.bin": bytes(5000), FILE: wheel.read_bytes()}
+        options = cloud.environment(region)["AirflowConfigurationOptions"]
+        assert {name: text for name, text in options.items() if not name.startswith("dr.")} == OPTIONS
+        assert options["dr.enabled"] == "true"
+
+
+def test_from_wheel_to_index_the_wheel_goes(cloud: Cloud, wheel: Path) -> None:
+    """Whoever deploys from the index after having deployed a wheel has it out of plugins.zip again."""
+    used(cloud)
+    cloud.deploy("--active", A, "--wheel", str(wheel), "--wait")
+    assert cloud.deploy("--wait").code == 0
+    assert cloud.in_use(A) == THEIRS + b"\r\n" + LINE
+    assert files(cloud.in_use(A, "Plugins")).keys() == {"hooks/theirs.py", "data.bin"}
+
+
+def test_options_that_mean_the_same_cost_no_update(cloud: Cloud) -> None:
+    """An environment that was set up by hand, in its own spelling, is left alone."""
+    cloud.deploy("--active", A, "--wait")
+    for region in cloud.regions:
+        cloud.server.mwaa._memory[region].changes["AirflowConfigurationOptions"] |= {
+            "dr.enabled": "True",
+            "dr.state_table_region": A,
+            "dr.state_table_replicas": f"{A}, {B}",
+            "dr.lease_s": "90",
+        }
+    assert cloud.deploy().changed == []
+
+
+@pytest.mark.parametrize("build_on", ["latest", "in-use"])
+def test_a_newer_file_that_nobody_uses_yet_is_a_question(cloud: Cloud, build_on: str) -> None:
+    """Taking it would put somebody's change into force, passing it over would bury it: a person decides."""
+    used(cloud)
+    newer = b"polars==1.0\n"
+    cloud.put(A, "etc/requirements.txt", newer)
+    made = changes(cloud)
+    refused = cloud.deploy("--active", A)
+    assert (refused.code, refused.document["error"]["type"]) == (3, "RefusedError")
+    assert "--build-on latest" in refused.document["error"]["advice"]
+    assert changes(cloud) == made
+    assert cloud.deploy("--active", A, "--build-on", build_on, "--wait").code == 0
+    theirs = newer if build_on == "latest" else THEIRS + b"\r\n"
+    assert cloud.in_use(A) == theirs + LINE + (b"\n" if build_on == "latest" else b"")
+    assert cloud.deploy().changed == []
+
+
+def test_regions_of_no_common_set_get_an_eventual_table_and_the_reason(make_cloud: MakeCloud) -> None:
+    """Strong consistency is not to be had between Frankfurt and Sydney; nobody has to find that out later."""
+    cloud = make_cloud("eu-central-1", "ap-southeast-2")
+    result = cloud.deploy("--active", "eu-central-1")
+    assert result.code == 0, result.out
+    assert "no set holds both ap-southeast-2 and eu-central-1" in result.err
+    assert "WARNING" in result.err
+    for region in cloud.regions:
+        table = cloud.client("dynamodb", region).describe_table(TableName=cloud.state_table)["Table"]
+        assert table["MultiRegionConsistency"] == "EVENTUAL"
+        assert {row["RegionName"] for row in table["Replicas"]} == set(cloud.regions)
+        assert table["GlobalTableWitnesses"] == []
+    assert "DR_TABLE_CONSISTENCY=eventual" in result.err
+    # The first state goes into the copy of the region that is active, and the agents know what kind of table it is.
+    assert cloud.copy("eu-central-1").read().active_region == "eu-central-1"
+    with pytest.raises(StateNotFoundError):
+        cloud.copy("ap-southeast-2").read()
+    cloud.updated()
+    for region in cloud.regions:
+        assert cloud.environment(region)["AirflowConfigurationOptions"]["dr.table_consistency"] == "eventual"
+    assert cloud.deploy().changed == []
+
+
+def test_a_table_with_strong_consistency_is_nothing_to_tell_the_agents(cloud: Cloud) -> None:
+    """Where conditions hold everywhere, the option keeps its default."""
+    assert cloud.deploy("--active", A, "--wait").code == 0
+    for region in cloud.regions:
+        assert "dr.table_consistency" not in cloud.environment(region)["AirflowConfigurationOptions"]
+
+
+def seed_table(cloud: Cloud) -> str:
+    """Create what the AWS sample's scripts create, with a row of theirs; return the table's name."""
+    name = f"mwaa-openlineage-dr-state-{cloud.id}"
+    client = cloud.client("dynamodb", A)
+    client.create_table(
+        TableName=name,
+        KeySchema=[{"AttributeName": "state_id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "state_id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    client.put_item(
+        TableName=name,
+        Item={
+            "state_id": {"S": "ACTIVE_REGION"},
+            "active_region": {"S": A},
+            "last_updated": {"S": "2024-02-26T10:30:00Z"},
+            "failover_count": {"N": "4"},
+            "version": {"N": "9"},
+        },
+    )
+    return name
+
+
+def test_the_seeds_table_is_adopted_under_the_name_that_the_environments_have(cloud: Cloud) -> None:
+    """Its row goes on counting; that it is in one region only is said, with the command that cures it."""
+    name = seed_table(cloud)
+    for region in cloud.regions:
+        cloud.describe(
+            region,
+            AirflowConfigurationOptions={
+                "dr.enabled": "true",
+                "dr.state_table": name,
+                "dr.state_source": "dynamodb",
+                "dr.state_table_region": A,
+            },
+        )
+    cloud.set_variables({"DR_STATE_TABLE": ""})
+    result = cloud.deploy()
+    assert result.code == 0, result.out
+    steps = {step["name"]: step for step in result.document["steps"]}
+    assert steps["state table"] == {"name": "state table", "changed": False, "detail": f"adopted: {name}, in {A} only"}
+    assert f"WARNING: the state table {name} is in {A} only" in result.err
+    assert f"aws dynamodb update-table --region {A} --table-name {name} --replica-updates" in result.err
+    cloud.state_table = name
+    cloud.updated()
+    stack = cloud.client("cloudformation", B).describe_stacks(StackName=cloud.stack)["Stacks"][0]
+    parameters = {row["ParameterKey"]: row["ParameterValue"] for row in stack["Parameters"]}
+    assert (parameters["CreateStateTable"], parameters["CreateRunsTable"]) == ("false", "true")
+    row = cloud.client("dynamodb", A).get_item(TableName=name, Key={"state_id": {"S": "ACTIVE_REGION"}})["Item"]
+    assert (row["failover_count"], row["version"], row["active_region"]) == ({"N": "4"}, {"N": "9"}, {"S": A})
+    options = cloud.environment(A)["AirflowConfigurationOptions"]
+    assert options["dr.state_table_region"] == A
+    assert "dr.state_table_replicas" not in options
+    assert cloud.deploy().changed == []
+
+
+def test_two_tables_of_one_name_are_not_one_state(cloud: Cloud) -> None:
+    """A table of its own in each region would make both active."""
+    for region in cloud.regions:
+        cloud.client("dynamodb", region).create_table(
+            TableName=cloud.state_table,
+            KeySchema=[{"AttributeName": "state_id", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "state_id", "AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+    result = cloud.deploy("--active", A)
+    assert result.code == 3
+    assert "a table" in result.document["error"]["message"]
+
+
+def test_waiting_says_how_it_goes_and_ends_with_the_update(cloud: Cloud) -> None:
+    """A person who waits hears of it every few minutes; nobody waits here."""
+    result = cloud.deploy("--active", A, "--wait")
+    assert result.code == 0
+    assert [step["name"] for step in result.document["steps"]][-2:] == [f"wait {B}", f"wait {A}"]
+    progress = [line for line in result.err.splitlines() if "UPDATING for" in line]
+    assert len(progress) >= UPDATE_S // 300
+    assert all(cloud.environment(region)["Status"] == "AVAILABLE" for region in cloud.regions)
+    assert cloud.clock.monotonic() < UPDATE_S + 120
+
+
+def test_a_failed_update_is_told_and_can_be_tried_again(cloud: Cloud) -> None:
+    """MWAA restores what was before; the next deployment finds nothing of ours and does it again."""
+    cloud.server.mwaa.fail_updates = "the role may not read the bucket"
+    failed = cloud.deploy("--active", A, "--wait")
+    assert (failed.code, failed.document["error"]["type"]) == (1, "DeploymentError")
+    assert "the role may not read the bucket" in failed.document["error"]["message"]
+    assert cloud.environment(A)["Status"] == "UPDATE_FAILED"
+    cloud.server.mwaa.fail_updates = ""
+    again = cloud.deploy("--wait")
+    assert again.code == 0, again.out
+    assert again.changed == [f"update {B}", f"update {A}"]
+    assert cloud.environment(A)["AirflowConfigurationOptions"]["dr.enabled"] == "true"
+
+
+def test_an_update_that_does_not_end_has_a_deadline(cloud: Cloud) -> None:
+    """Waiting ends, with what to do."""
+    cloud.configure(update_s=24 * 3600.0)
+    result = cloud.deploy("--active", A, "--wait")
+    assert (result.code, result.document["error"]["type"]) == (1, "DeploymentError")
+    assert "90 minutes" in result.document["error"]["message"]
+
+
+def test_an_environment_that_is_busy_takes_no_update(cloud: Cloud) -> None:
+    """Refused before anything is done; with --wait it is waited for."""
+    cloud.client("mwaa", A)  # botocore's model of it, read before the clock matters
+    used(cloud)
+    cloud.deploy("--active", A)
+    made = changes(cloud)
+    busy = cloud.deploy()
+    assert (busy.code, busy.document["error"]["type"]) == (3, "NotReadyError")
+    assert "UPDATING" in busy.document["error"]["message"]
+    assert "--wait" in busy.document["error"]["advice"]
+    assert changes(cloud) == made
+    assert cloud.deploy("--wait").changed == []
+
+
+def no_versions(cloud: Cloud) -> None:
+    """Have a bucket without versions."""
+    cloud.client("s3", A).put_bucket_versioning(
+        Bucket=cloud.buckets[A], VersioningConfiguration={"Status": "Suspended"}
+    )
+
+
+def other_key(cloud: Cloud) -> None:
+    """Have a table of that name that is somebody else's."""
+    cloud.client("dynamodb", A).create_table(
+        TableName=cloud.runs_table,
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "N"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+
+
+def hashes(cloud: Cloud) -> None:
+    """Have requirements with hashes, which want one for every line."""
+    version = cloud.put(A, "requirements.txt", b"pandas==2.2.3 --hash=sha256:00\n")
+    cloud.describe(A, RequirementsS3Path="requirements.txt", RequirementsS3ObjectVersion=version)
+
+
+def gone_version(cloud: Cloud) -> None:
+    """Have requirements of which the version in use is gone."""
+    cloud.put(A, "requirements.txt", b"pandas\n")
+    cloud.describe(A, RequirementsS3Path="requirements.txt", RequirementsS3ObjectVersion="0" * 32)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "code", "says"),
+    [
+        (lambda cloud: cloud.environments[A].update(status="CREATE_FAILED"), 3, "CREATE_FAILED"),
+        (lambda cloud: cloud.environments[A].update(airflow_version="2.9.2"), 3, "2.9.2"),
+        (lambda cloud: cloud.environments[A].update(status="MAINTENANCE"), 3, "MAINTENANCE"),
+        (lambda cloud: cloud.environments[A].update(name="renamed"), 1, "etl-primary"),
+        (lambda cloud: cloud.describe(A, AirflowConfigurationOptions={"dr.state_table": "other"}), 3, "table other"),
+        (lambda cloud: cloud.set_variables({"DR_ENVIRONMENTS": "us-east-2=one"}), 2, "exactly two"),
+        (lambda cloud: cloud.set_variables({"DR_ENVIRONMENTS": ""}), 2, "not named"),
+        (no_versions, 3, "keeps no versions"),
+        (other_key, 3, "id (not a string)"),
+        (hashes, 3, "hashes"),
+        (gone_version, 1, "NoSuchVersion"),
+    ],
+)  # fmt: skip
+def test_what_is_in_the_way_is_named_and_nothing_is_changed(
+    cloud: Cloud, prepare: Callable[[Cloud], object], code: int, says: str
+) -> None:
+    """Each trap is seen before the first change, with its exit code, the value, and what to do."""
+    prepare(cloud)
+    cloud.configure()
+    made = changes(cloud)
+    result = cloud.deploy("--active", A)
+    assert result.code == code, result.out
+    error = result.document["error"]
+    assert says in error["message"]
+    assert error["advice"]
+    assert changes(cloud) == made
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        ([], "--active us-east-1"),
+        (["--active", "mars"], "known are"),
+        (["--active", A, "--wheel", "somebody_elses-1.0-py3-none-any.whl"], "not the file name"),
+        (["--active", A, "--wheel", f"/nonexistent/{FILE}"], "cannot be read"),
+    ],
+)
+def test_wrong_usage_ends_with_2(cloud: Cloud, argv: list[str], says: str) -> None:
+    """What only the caller can put right, before anything is done."""
+    made = changes(cloud)
+    result = cloud.deploy(*argv)
+    assert result.code == 2, result.out
+    assert says in " ".join(result.document["error"].values())
+    assert changes(cloud) == made
+
+
+def roll_back(cloud: Cloud) -> None:
+    """Do what CloudFormation does after a failed creation, and moto does not: its tables go, ROLLBACK_COMPLETE."""
+    account = "123456789012"
+    for stack in cloudformation_backends[account][B].stacks.values():
+        if stack.name == cloud.stack:
+            stack.status = "ROLLBACK_COMPLETE"
+    for region in cloud.regions:
+        for name in (cloud.state_table, cloud.runs_table):
+            dynamodb_backends[account][region].tables.pop(name, None)
+
+
+def test_a_stack_that_fails_says_why_and_can_be_repaired(cloud: Cloud) -> None:
+    """A role that is not there makes CloudFormation roll back; once it is there the same words end well."""
+    iam = cloud.client("iam", A)
+    role = f"role-{cloud.names[B]}"
+    iam.delete_role(RoleName=role)
+    failed = cloud.deploy("--active", A)
+    assert failed.code == 1
+    assert failed.document["error"]["advice"]
+    iam.create_role(RoleName=role, Path="/service-role/", AssumeRolePolicyDocument="{}")
+    roll_back(cloud)
+    again = cloud.deploy("--active", A)
+    assert again.code == 0, again.out
+    assert tables(cloud) == [cloud.state_table, cloud.runs_table]
+    cloud.updated()
+    assert cloud.deploy().changed == []
+
+
+def test_a_stack_that_is_still_being_made_is_waited_for(cloud: Cloud) -> None:
+    """A caller that died while CloudFormation worked finds it at work."""
+    cloud.deploy("--active", A, "--wait")
+    (stack,) = (one for one in cloudformation_backends["123456789012"][B].stacks.values() if one.name == cloud.stack)
+    stack.status = "CREATE_IN_PROGRESS"
+    cloud.clock.after(60, lambda: setattr(stack, "status", "CREATE_COMPLETE"))
+    started = cloud.clock.monotonic()
+    result = cloud.deploy("--active", A)
+    assert result.code == 0, result.out
+    assert "wait for, and if needed update, the stack" in result.err
+    assert cloud.clock.monotonic() - started >= 60
+    stack.status = "CREATE_FAILED"
+    refused = cloud.deploy("--active", A)
+    assert (refused.code, refused.document["error"]["type"]) == (3, "RefusedError")
+
+
+def test_two_versions_of_airflow_are_pointed_out(cloud: Cloud) -> None:
+    """It may be meant, for a while; it is not passed over."""
+    cloud.environments[B]["airflow_version"] = "2.10.3"
+    cloud.configure()
+    result = cloud("deploy", "--active", A, "--dry-run")
+    assert result.code == 0
+    assert "different versions of Airflow" in result.err
+
+
+def test_consent_is_asked_for(cloud: Cloud) -> None:
+    """Without a terminal it ends with 2; a no ends with 3; neither changes anything, or asks AWS for a change."""
+    made = changes(cloud)
+    assert cloud("deploy", "--active", A).code == 2
+    refused = cloud("deploy", "--active", A, answer="\n")
+    assert refused.code == 3
+    assert "Go on? [y/N]" in refused.err
+    assert changes(cloud) == made
+    assert cloud("deploy", "--active", A, answer="y\n").code == 0
+
+
+def test_without_policies_none_are_made(cloud: Cloud) -> None:
+    """Where rights are given in another way, it says that they have to be."""
+    result = cloud.deploy("--active", A, "--no-policies")
+    assert result.code == 0
+    assert "no policies" in result.err
+    listed = cloud.client("iam", A).list_policies(Scope="Local")["Policies"]
+    assert not [policy for policy in listed if cloud.id in policy["PolicyName"]]
+
+
+# Out.
+
+
+def test_undeploy_takes_out_exactly_what_deploy_put_in(cloud: Cloud, wheel: Path) -> None:
+    """Files and options are what they were; the tables and what is in them stay; said again, nothing changes."""
+    used(cloud)
+    cloud.deploy("--active", A, "--dags", "--wheel", str(wheel), "--wait")
+    assert {f"pipelines/dags/{name}" for name in ("dr_failover.py", "dr_test_dag.py")} <= cloud.keys(A)
+    result = cloud.undeploy("--wait")
+    assert result.code == 0, result.out
+    for region in cloud.regions:
+        assert cloud.in_use(region) == THEIRS
+        assert files(cloud.in_use(region, "Plugins")) == {"hooks/theirs.py": b"theirs", "data.bin": bytes(5000)}
+        assert cloud.environment(region)["AirflowConfigurationOptions"] == OPTIONS
+        assert cloud.keys(region) == {"etc/requirements.txt", "plugins.zip"}
+    assert cloud.store().read().active_region == A
+    assert "its tables stay" in result.document["steps"][-1]["detail"]
+    assert cloud.undeploy().changed == []
+
+
+def test_undeploy_leaves_the_rights_until_nothing_needs_them(cloud: Cloud) -> None:
+    """A plugin without rights holds everything, so the stack goes only once both environments are without it."""
+    cloud.deploy("--active", A, "--wait")
+    first = cloud.undeploy()
+    assert first.code == 0, first.out
+    # The standby's fence goes last.
+    updates = [name for name in first.changed if name.startswith("update ")]
+    assert updates == [f"update {A}", f"update {B}"]
+    assert "stays for now" in first.document["steps"][-1]["detail"]
+    assert cloud.client("cloudformation", B).describe_stacks(StackName=cloud.stack)["Stacks"]
+    cloud.updated()
+    assert cloud.undeploy().changed == ["stack"]
+
+
+def test_deployed_again_the_tables_are_adopted(cloud: Cloud) -> None:
+    """Their data was kept for this."""
+    cloud.deploy("--active", A, "--wait")
+    cloud.undeploy("--wait")
+    again = cloud.deploy("--wait")
+    assert again.code == 0, again.out
+    details = {step["name"]: step["detail"] for step in again.document["steps"]}
+    assert details["state table"].startswith(f"adopted: {cloud.state_table}, strongly consistent")
+    assert details["state"].startswith("there:")
+    assert cloud.in_use(A) == LINE + b"\n"
+
+
+def tables(cloud: Cloud) -> list[str]:
+    """Return which of the two tables are there."""
+    pages = cloud.client("dynamodb", B).get_paginator("list_tables").paginate()
+    there = {name for page in pages for name in page["TableNames"]}
+    return [name for name in (cloud.state_table, cloud.runs_table) if name in there]
+
+
+def test_data_is_deleted_only_when_asked_for_twice(cloud: Cloud) -> None:
+    """The second question names the tables; a no leaves everything as it is."""
+    cloud.deploy("--active", A, "--wait")
+    made = changes(cloud)
+    refused = cloud("undeploy", "--delete-data", "--wait", answer="y\nn\n")
+    assert refused.code == 3
+    assert f"- table {cloud.state_table}, WITH ALL DATA" in refused.err
+    assert changes(cloud) == made
+    assert tables(cloud) == [cloud.state_table, cloud.runs_table]
+    done = cloud("undeploy", "--delete-data", "--wait", answer="y\ny\n")
+    assert done.code == 0, done.err
+    assert tables(cloud) == []
+
+
+def test_undeploy_interrupted_at_any_change_ends_well(make_cloud: MakeCloud, wheel: Path) -> None:
+    """The same words again, and the environments are as they were."""
+    words = ("--delete-data",)
+    struck = []
+    for n in range(100):
+        cloud = used(make_cloud())
+        cloud.deploy("--active", A, "--dags", "--wheel", str(wheel), "--wait")
+        interruption = Interruption(cloud, n, after=True)
+        result = cloud.undeploy(*words, "--wait")
+        interruption.lift()
+        if not interruption.struck:
+            assert result.code == 0
+            break
+        struck.append(interruption.struck)
+        again = cloud.undeploy(*words, "--wait")
+        assert again.code == 0, f"{interruption.struck}: {again.out}"
+        for region in cloud.regions:
+            assert cloud.in_use(region) == THEIRS
+            assert cloud.environment(region)["AirflowConfigurationOptions"] == OPTIONS
+            assert cloud.keys(region) == {"etc/requirements.txt", "plugins.zip"}
+        assert tables(cloud) == [], interruption.struck
+        assert cloud.undeploy(*words).changed == []
+    assert len(struck) == 12, struck
+
+
+def test_a_dag_of_ours_that_was_edited_stays(cloud: Cloud) -> None:
+    """What people changed is theirs; it is said that it will not work any more."""
+    cloud.deploy("--active", A, "--dags", "--wait")
+    cloud.put(A, "dags/dr_failover.py", b"# ours, edited\n")
+    result = cloud.undeploy("--wait")
+    assert "dr_failover.py stays" in result.err
+    assert cloud.keys(A) == {"dags/dr_failover.py", "mwaa-dr/requirements.txt"}
+    assert cloud.keys(B) == {"mwaa-dr/requirements.txt"}
+    assert b"requires nothing" in cloud.in_use(B)
+
+
+# Printed.
+
+
+def test_the_template_is_printed_for_the_manual_way(cloud: Cloud) -> None:
+    """`mwaa-dr deploy --print-template` asks nobody anything."""
+    result: Result = cloud("deploy", "--print-template")
+    assert result.code == 0
+    assert result.out.startswith('AWSTemplateFormatVersion: "2010-09-09"')
+    assert cloud("deploy", "--print-template", "--json").document["template"] == result.out

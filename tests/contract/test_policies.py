@@ -1,0 +1,489 @@
+"""Least privilege: what the code really calls, recorded over real sockets, is exactly what the policies allow."""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import inspect
+import json
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import boto3
+import pytest
+
+import airflow_provider_mwaa_dr
+from airflow_provider_mwaa_dr.aws.environment import MwaaEnvironment
+from airflow_provider_mwaa_dr.aws.policies import Scope, execution, finishing, flipping, rest_api
+from airflow_provider_mwaa_dr.aws.runs_store import DynamoDBRunsStore
+from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
+from airflow_provider_mwaa_dr.aws.tables import DynamoDBTables
+from airflow_provider_mwaa_dr.core.config import Eventual
+from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
+from airflow_provider_mwaa_dr.core.inventory import Inventory
+from airflow_provider_mwaa_dr.core.ledger import LogEntry, Replica
+from airflow_provider_mwaa_dr.core.ports import (
+    AgentStatus,
+    DagSet,
+    FailoverRecord,
+    Registration,
+    RunInfo,
+    RunsStore,
+    StateStore,
+    Tables,
+)
+from airflow_provider_mwaa_dr.core.state import Mode, Plan, set_active_region
+from airflow_provider_mwaa_dr.sandbox.aws_server import _operation
+from airflow_provider_mwaa_dr.sandbox.mwaa_endpoint import Answer, Request
+from airflow_provider_mwaa_dr.testing import FakeEnvironment, ManualClock
+from tests.contract.airflow_server import AirflowServer
+from tests.contract.cloud import A, B, Cloud
+
+ACCOUNT = "123456789012"
+PACKAGE = Path(airflow_provider_mwaa_dr.__file__).parent
+AGENT = ("plugins/agent.py", "plugins/fence.py", "plugins/inventory.py", "core/bookkeeping.py", "core/finishing.py")
+ENGINE = (
+    "core/failover.py", "core/pausing.py", "core/initialization.py", "core/environments.py", "hooks/dr_state.py",
+    "core/examination.py", "operators/failover.py", "operators/dags.py", "operators/readiness.py", "cli/status.py",
+    "cli/failover.py", "cli/history.py", "cli/pausing.py", "cli/initialize.py", "cli/check.py",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One request as IAM looks at it."""
+
+    action: str
+    resource: str
+    keys: tuple[str, ...] = ()
+
+
+def allowing(document: Mapping[str, Any], call: Call) -> set[tuple[str, str]]:
+    """Return (Sid, action) of each statement that allows a call; evaluates what our policies are made of."""
+    found = set()
+    for statement in document["Statement"]:
+        assert statement["Effect"] == "Allow"
+        resources = statement["Resource"]
+        resources = [resources] if isinstance(resources, str) else resources
+        patterns = statement.get("Condition", {}).get("ForAllValues:StringLike", {}).get("dynamodb:LeadingKeys", ["*"])
+        if (
+            call.action in statement["Action"]
+            and any(fnmatch.fnmatchcase(call.resource, pattern) for pattern in resources)
+            and all(any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns) for key in call.keys)
+        ):
+            found.add((statement["Sid"], call.action))
+    return found
+
+
+def grants(*documents: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Return every (Sid, action) of documents."""
+    return {
+        (statement["Sid"], action)
+        for document in documents
+        for statement in document["Statement"]
+        for action in statement["Action"]
+    }
+
+
+def assert_exactly(calls: Sequence[Call], *documents: Mapping[str, Any], besides: Sequence[str] = ()) -> None:
+    """Each call is allowed, and nothing is allowed that was not called, but *besides*."""
+    assert calls
+    used = set()
+    for call in calls:
+        found = set().union(*(allowing(document, call) for document in documents))
+        assert found, f"not allowed: {call}"
+        used |= found
+    assert {grant for grant in grants(*documents) if grant[1] not in besides} == used
+
+
+def dynamodb_calls(region: str, operation: str, body: Mapping[str, Any]) -> Iterator[Call]:
+    """Return a DynamoDB request as IAM looks at it."""
+    tables = body.get("RequestItems") or {body["TableName"]: {}}
+    for table, asked in tables.items():
+        resource = f"arn:aws:dynamodb:{region}:{ACCOUNT}:table/{table}"
+        if operation == "BatchGetItem":
+            rows = asked["Keys"]
+        elif operation == "Query":
+            rows = [{"pk": body["ExpressionAttributeValues"][":pk"]}]
+        else:
+            rows = [row for row in (body.get("Key") or body.get("Item"),) if row]
+        keys = tuple((row.get("state_id") or row["pk"])["S"] for row in rows)
+        yield Call(action=f"dynamodb:{operation}", resource=resource, keys=keys)
+
+
+S3_ACTIONS = {"PUT": "PutObject", "DELETE": "DeleteObject", "GET": "GetObject"}
+
+
+def calls_of(request: Request, service: str, stack: str) -> list[Call]:
+    """Return what IAM is asked for a request to the emulated AWS."""
+    region, path = request.region or "", urlsplit(request.path)
+    operation = _operation(request, service)["operation"]
+    if service == "dynamodb":
+        return list(dynamodb_calls(region, operation, json.loads(request.body)))
+    if service == "cloudformation":
+        resource = f"arn:aws:cloudformation:{region}:{ACCOUNT}:stack/{stack}/id"
+        return [Call(action=f"cloudformation:{operation}", resource=resource)]
+    if service == "s3":
+        resource = f"arn:aws:s3:::{unquote(path.path).lstrip('/')}"
+        query = parse_qs(path.query, keep_blank_values=True)
+        if "versioning" in query:
+            return [Call(action="s3:GetBucketVersioning", resource=resource)]
+        action = "GetObjectVersion" if "versionId" in query else S3_ACTIONS[request.method]
+        return [Call(action=f"s3:{action}", resource=resource)]
+    assert service == "mwaa", service
+    _, kind, name = path.path.split("/")
+    prefix = f"arn:aws:airflow:{region}:{ACCOUNT}"
+    if kind == "environments":
+        action = "UpdateEnvironment" if request.method == "PATCH" else "GetEnvironment"
+        return [Call(action=f"airflow:{action}", resource=f"{prefix}:environment/{name}")]
+    action = {"restapi": "InvokeRestApi", "webtoken": "CreateWebLoginToken"}[kind]
+    return [Call(action=f"airflow:{action}", resource=f"{prefix}:role/{name}/Op")]
+
+
+class Recorder:
+    """Keeps what a cloud is asked, while it is there."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self.calls: list[Call] = []
+        self._cloud, self._answer = cloud, cloud.server.answer
+        cloud.server.answer = self._serve  # type: ignore[method-assign]
+
+    def _serve(self, request: Request, service: str) -> Answer:
+        # The service's own look at the bucket is not the caller's.
+        if request.caller != "mwaa":
+            self.calls += calls_of(request, service, self._cloud.stack)
+        return self._answer(request, service)
+
+
+@pytest.fixture
+def scope(cloud: Cloud) -> Scope:
+    """What the printed policies are for."""
+    return Scope(
+        partition="aws", account=ACCOUNT, state_table=cloud.state_table, runs_table=cloud.runs_table,
+        stack=cloud.stack, environments=dict(sorted(cloud.names.items())), buckets=cloud.buckets,
+        roles={region: f"role-{name}" for region, name in cloud.names.items()},
+        dag_folders=dict.fromkeys(cloud.regions, "dags"),
+    )  # fmt: skip
+
+
+def methods_in(files: Sequence[str], port: type) -> set[str]:
+    """Return which methods of a port the code in *files* calls."""
+    names = {name for name, _ in inspect.getmembers(port, inspect.isfunction) if not name.startswith("_")}
+    found = set()
+    for file in files:
+        for node in ast.walk(ast.parse((PACKAGE / file).read_text())):
+            if isinstance(node, ast.Attribute) and node.attr in names:
+                owner = ast.unparse(node.value)
+                if re.search(r"(store|runs|tables|_store\(\)|_runs\(\))$", owner):
+                    found.add(node.attr)
+    return found
+
+
+def uses_of_state(
+    store: StateStore, copy: DynamoDBStateStore, region: str, clock: ManualClock
+) -> dict[str, Callable[[], object]]:
+    """
+    Return a call of each method of the state's port, as *region* makes it, in an order that works.
+
+    :param copy: what *store* writes a plan's items to; *store* itself for a table with strong consistency.
+    """
+    now = clock.now()
+    inventory = Inventory(region=region, taken_at=now, public_key="k")
+    dags = DagSet(id=region, region=region, recorded_at=now, dag_ids=("a", "b"))
+    plan = Plan(
+        id="p1", source=A, target=B, mode=Mode.AUTO, reason="r", by="b", owner="o", started_at=now
+    )  # fmt: skip
+    record = FailoverRecord.of(plan, epoch=0)
+    agent = AgentStatus(
+        region=region, job="1", host="h", at=now, beat=1, version=1, epoch=0, provider_version="1",
+        airflow_version="3", reconciled_epoch=0,
+    )  # fmt: skip
+
+    def write() -> None:
+        state = store.read()
+        store.write(replace(state, version=state.version + 1), expected_version=state.version)
+
+    def race() -> None:
+        # The second caller of two that record at once takes its pages away again.
+        mine = replace(dags, id="raced")
+        rival = DynamoDBStateStore(copy.table, copy.replicas, clock=clock, session=copy._replicas._session)
+        put_once = copy._put_once
+
+        def late(item: Mapping[str, Any]) -> None:
+            rival.put_set(replace(mine, dag_ids=("c",)))
+            put_once(item)
+
+        copy._put_once = late  # type: ignore[method-assign]
+        store.put_set(mine)
+        copy._put_once = put_once  # type: ignore[method-assign]
+
+    def snapshots() -> None:
+        store.put_snapshot(dags)
+        store.put_snapshot(dags)
+
+    def inventories() -> None:
+        # The second takes the place of the first, and its pages away.
+        store.put_inventory(inventory)
+        store.put_inventory(inventory)
+
+    return {
+        "observe": lambda: store.observe(region),
+        "read": store.read,
+        "copies": store.copies,
+        "write": write,
+        "register": lambda: store.register(Registration(region=region, environment="e")),
+        "registrations": store.registrations,
+        "put_agent": lambda: store.put_agent(agent),
+        "agents": lambda: store.agents(region),
+        "forget_agent": lambda: store.forget_agent(region, "1"),
+        "put_fence": lambda: store.put_fence(region, now),
+        "fence": lambda: store.fence(region),
+        "put_set": race,
+        "get_set": lambda: store.get_set("raced"),
+        "put_snapshot": snapshots,
+        "get_snapshot": lambda: store.get_snapshot(region),
+        "put_inventory": inventories,
+        "get_inventory": lambda: store.get_inventory(region),
+        "inventory_key": lambda: store.inventory_key(region),
+        "put_record": lambda: store.put_record(record),
+        "get_record": lambda: store.get_record("p1"),
+        "records": store.records,
+    }
+
+
+def uses_of_ledger(runs: DynamoDBRunsStore, region: str, clock: ManualClock) -> dict[str, Callable[[], object]]:
+    """Return a call of each method of the ledger's port; only the own region's part is written."""
+    entry = LogEntry(number=1, at=clock.now(), epoch=0, first_id=0, newest_id=0)
+    other = B if region == A else A
+
+    def keep() -> None:
+        runs.keep(region, Replica(number=1))
+        runs._put({"pk": {"S": f"PICTURE#{region}"}, "sk": {"S": "x"}}, region)
+        runs._delete(f"PICTURE#{region}", "x", region)
+
+    return {
+        "append": lambda: runs.append(region, entry),
+        "log": lambda: runs.log(other, after=0),
+        "keep": keep,
+        "picture": lambda: runs.picture(other),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stores:
+    """State and ledger of a deployed cloud; *copy* is where a plan's items are written."""
+
+    state: StateStore
+    copy: DynamoDBStateStore
+    runs: DynamoDBRunsStore
+
+
+def stores(cloud: Cloud, model: str = "strong", *, region: str = A) -> Stores:
+    """Return what *region* opens, the way :mod:`airflow_provider_mwaa_dr.aws.stores` does it for either model."""
+    assert cloud.deploy("--active", A).code == 0
+    runs = DynamoDBRunsStore(
+        cloud.runs_table, cloud.regions, clock=cloud.clock, session=cloud.session, timeout_s=20,
+        own_region=None if model == "strong" else region,
+    )  # fmt: skip
+    if model == "strong":
+        store = cloud.store()
+        return Stores(state=store, copy=store, runs=runs)
+    copies = {each: cloud.copy(each) for each in cloud.regions}
+    state = EventualStateStore(copies, mode=Eventual(model), clock=cloud.clock)
+    state.read()  # the plan's place is the active region's
+    return Stores(state=state, copy=copies[A], runs=runs)
+
+
+MODELS = ("strong", "available")
+"""How the stores are opened. IAM sees of a table's model only which calls they make; the table here is a strong one."""
+
+
+FINISHES = {"write", "put_record"}
+"""What an agent does only to finish somebody's failover."""
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("region", [A, B])
+def test_execution_roles_may_do_what_agents_and_fences_do(cloud: Cloud, scope: Scope, region: str, model: str) -> None:
+    """Reading all, writing what is their own region's, and nothing else."""
+    opened = stores(cloud, model, region=region)
+    recorder = Recorder(cloud)
+    state_methods, ledger_methods = methods_in(AGENT, StateStore), methods_in(AGENT, RunsStore)
+    assert state_methods > {*FINISHES, "put_inventory", "inventory_key"}
+    assert ledger_methods == {"append", "log", "keep", "picture"}
+    uses = uses_of_state(opened.state, opened.copy, region, cloud.clock)
+    assert state_methods <= set(uses)
+    for name in [name for name in uses if name in state_methods - FINISHES]:
+        uses[name]()
+    for use in uses_of_ledger(opened.runs, region, cloud.clock).values():
+        use()
+    assert_exactly(recorder.calls, execution(scope, region))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_execution_roles_may_not_flip_unless_they_may_finish(cloud: Cloud, scope: Scope, model: str) -> None:
+    """Writing the state item takes a policy of its own, which has nothing else in it."""
+    opened = stores(cloud, model)
+    recorder = Recorder(cloud)
+    uses = uses_of_state(opened.state, opened.copy, A, cloud.clock)
+    for name in FINISHES:
+        uses[name]()
+    writes = [call for call in recorder.calls if call.action == "dynamodb:PutItem"]
+    assert {key for call in writes for key in call.keys} == {"ACTIVE_REGION", "FAILOVER#p1"}
+    assert not any(allowing(execution(scope, A), call) for call in writes)
+    assert_exactly(writes, finishing(scope))
+
+
+def test_writing_the_newer_epoch_back_takes_the_right_to_finish(cloud: Cloud, scope: Scope) -> None:
+    """A region whose epoch was overwritten in every copy, by somebody who could not see it, writes the state item."""
+    opened = stores(cloud, "available", region=B)
+    older = opened.copy.read()
+    newer = set_active_region(older, B, reason="r", by="b", at=cloud.clock.now())
+    opened.copy.write(newer, expected_version=older.version)
+    assert opened.state.observe(B).state == newer
+    cloud.client("dynamodb", B).delete_item(TableName=cloud.state_table, Key={"state_id": {"S": "ACTIVE_REGION"}})
+    opened.copy.write(older, expected_version=None)
+    recorder = Recorder(cloud)
+    opened.state.observe(B)
+    assert cloud.copy(B).read() == newer
+    writes = [call for call in recorder.calls if re.search("Put|Update|Delete", call.action)]
+    assert not any(allowing(execution(scope, B), call) for call in writes)
+    assert_exactly(writes, finishing(scope))
+
+
+def test_one_region_may_not_write_for_another(cloud: Cloud, scope: Scope) -> None:
+    """A heartbeat, a snapshot, an inventory or a ledger in another region's name is refused."""
+    opened = stores(cloud)
+    recorder = Recorder(cloud)
+    for use in uses_of_state(opened.state, opened.copy, B, cloud.clock).values():
+        use()
+    for use in uses_of_ledger(opened.runs, B, cloud.clock).values():
+        use()
+    writes = [call for call in recorder.calls if re.search("Put|Update|Delete", call.action)]
+    assert len(writes) > 10
+    assert not any(allowing(execution(scope, A), call) for call in writes)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_control_environment_may_do_what_a_failover_does(cloud: Cloud, scope: Scope, model: str) -> None:
+    """Engine, operators and command line, checks too, on the state table; a check looks at both tables."""
+    opened = stores(cloud, model)
+    uses = uses_of_state(opened.state, opened.copy, A, cloud.clock)
+    for name in ("put_agent", "put_inventory"):
+        uses[name]()
+    recorder = Recorder(cloud)
+    methods = methods_in(ENGINE, StateStore)
+    assert {"write", "put_set", "put_record", "register", "records", "get_inventory", "copies"} <= methods <= set(uses)
+    for name in [name for name in uses if name in methods]:
+        uses[name]()
+    assert methods_in(ENGINE, Tables) == {"describe"}
+    tables = DynamoDBTables(cloud.regions, clock=cloud.clock, session=cloud.session)
+    for name in (cloud.state_table, cloud.runs_table):
+        tables.describe(name)
+    assert_exactly(recorder.calls, flipping(scope))
+
+
+@pytest.mark.parametrize("version", ["3.3.1", "2.10.3"])
+def test_driving_airflow_takes_three_actions(
+    version: str, scope: Scope, session: boto3.session.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the service where it can carry a call, by a web login where a path is too long for it."""
+    clock = ManualClock()
+    world = FakeEnvironment(A, "etl", clock=clock)
+    world.add_dag("orders")
+    long = "a_dag_with_a_name_that_is_far_too_long_for_the_path_of_a_call_to_invoke_rest_api"
+    world.add_dag(long)
+    world.add_run(long, "manual__1")
+    server = AirflowServer(world, version, clock=clock.monotonic)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    calls: list[Call] = []
+    answer = server.endpoint.answer
+
+    def serve(request: Request) -> Answer:
+        calls.extend(calls_of(request, "mwaa", ""))
+        return answer(request)
+
+    server.endpoint.answer = serve  # type: ignore[method-assign]
+    server.start()
+    try:
+        environment = MwaaEnvironment(A, "etl", clock=clock, session=session)
+        environment.status()
+        environment.describe()
+        environment.try_change()
+        assert len(environment.dags()) == 2
+        environment.set_paused([long], paused=True)
+        environment.stop_run(RunInfo(dag_id=long, run_id="manual__1", state="running"))
+    finally:
+        server.stop()
+    assert_exactly(calls, rest_api(replace(scope, environments={A: "etl", B: "etl"})))
+
+
+def test_deploying_takes_what_it_takes(cloud: Cloud, scope: Scope, tmp_path: Path) -> None:
+    """A wheel, DAGs, a second time, a newer template's update, out again with all data."""
+    wheel = tmp_path / "airflow_provider_mwaa_dr-9.9-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("airflow_provider_mwaa_dr/__init__.py", "")
+    recorder = Recorder(cloud)
+    assert cloud.deploy("--active", A, "--dags", "--wheel", str(wheel), "--wait").code == 0
+    ours = len(recorder.calls)
+    # A version in use that is not the latest is read as a version; heartbeats are where a state item is gone.
+    cloud.put(A, cloud.environment(A)["RequirementsS3Path"], b"pandas\n")
+    uses_of_state(cloud.store(), cloud.store(), A, cloud.clock)["put_agent"]()
+    cloud.client("dynamodb", A).delete_item(TableName=cloud.state_table, Key={"state_id": {"S": "ACTIVE_REGION"}})
+    del recorder.calls[ours:]
+    assert cloud.deploy("--active", A, "--dags", "--wheel", str(wheel)).changed == ["state"]
+    printed = cloud("deploy", "--print-policies", "--json").document["deploying"]
+    assert cloud.undeploy("--delete-data", "--wait", "--build-on", "in-use").code == 0
+    assert_exactly(
+        recorder.calls,
+        printed,
+        # Not calls of ours: MWAA is handed the role; without the right to list, S3 answers 403 for what is missing;
+        # events are read when a stack fails.
+        besides=("iam:PassRole", "s3:ListBucket", "cloudformation:DescribeStackEvents"),
+    )
+
+
+def test_what_is_printed_is_what_the_template_makes(cloud: Cloud) -> None:
+    """Statement for statement, as the emulated CloudFormation resolved it."""
+    assert cloud.deploy("--active", A).code == 0
+    printed = cloud("deploy", "--print-policies", "--json").document
+    iam = cloud.client("iam", A)
+    made = {}
+    for policy in iam.get_paginator("list_policies").paginate(Scope="Local").search("Policies[]"):
+        if policy["PolicyName"].startswith(f"{cloud.stack}-"):
+            version = iam.get_policy_version(PolicyArn=policy["Arn"], VersionId=policy["DefaultVersionId"])
+            logical = policy["PolicyName"].removeprefix(f"{cloud.stack}-").partition("-")[0]
+            made[logical] = version["PolicyVersion"]["Document"]
+    # The stack is in the standby.
+    assert made == {
+        "ExecutionHere": printed["execution"][B],
+        "ExecutionThere": printed["execution"][A],
+        "Finishing": printed["finishing"],
+        "Flipping": printed["flipping"],
+        "RestApi": printed["rest_api"],
+    }
+    attached = {
+        region: {
+            row["PolicyName"].removeprefix(f"{cloud.stack}-").partition("-")[0]
+            for row in iam.list_attached_role_policies(RoleName=f"role-{name}")["AttachedPolicies"]
+        }
+        for region, name in cloud.names.items()
+    }
+    assert attached == {A: {"ExecutionThere", "Finishing"}, B: {"ExecutionHere", "Finishing"}}
+
+
+def test_no_policy_allows_all_of_anything(cloud: Cloud) -> None:
+    """No action has a star, and nothing is allowed on everything."""
+    printed = cloud("deploy", "--print-policies", "--json").document
+    documents = [*printed["execution"].values(), *(printed[name] for name in printed if name != "execution")]
+    assert len(documents) == 6
+    for document in documents:
+        for statement in document["Statement"]:
+            assert not any("*" in action for action in statement["Action"])
+            resources = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
+            assert "*" not in resources

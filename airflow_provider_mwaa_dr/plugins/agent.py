@@ -114,7 +114,8 @@ class AgentLoop:
         self._unacknowledged: list[_Unacknowledged] = []
         self._swapped: tuple[int, int] | None = None
         self._acknowledged = (0, 0)
-        self._standby_as_of: datetime | None = None
+        self._standby_as_of: tuple[int, datetime] | None = None
+        """Under which epoch, and when it was last asked for, the state said that the role is elsewhere."""
         self._beat = 0
         self._closed = 0
         self._leftovers = 0
@@ -172,8 +173,8 @@ class AgentLoop:
                 f"The state table answered with {found} after epoch {seen.epoch}, version {seen.version}: not counted."
             )
         self.view = view = View(state=state, read_at=read_at, reconciled_epoch=observation.reconciled_epoch)
-        if state is not None and state.active_region != self._region:
-            self._standby_as_of = now
+        if state is not None and state.active_region != self._region and observation.reconciled_epoch == state.epoch:
+            self._standby_as_of = state.epoch, now
         if state is not None and (state.version, state.epoch) != self._swapped:
             # The pulse is read after the swap: a later one is the scheduler's thread past every older decision.
             self._swapped = (state.version, state.epoch)
@@ -290,9 +291,7 @@ class AgentLoop:
                 return False
         if is_active and not self._take_up(state):
             return False
-        if is_active:
-            self._standby_as_of = None
-        else:
+        if not is_active:
             self._with_ledger(lambda books: books.settled(state.epoch), None)
         log.info("%s has settled its open runs for epoch %d (before: %s)", self._region, state.epoch, known)
         return True
@@ -434,9 +433,12 @@ class AgentLoop:
         After the last look at which this was a standby: such a run is looked at again, or goes on. None: of no run;
         those of a role that is gone are told, and go on elsewhere.
         """
-        if known == state.epoch or (state.active_region == self._region and self._standby_as_of is not None):
-            return self._standby_as_of
-        if state.active_region != self._region or known is None:
+        is_active = state.active_region == self._region
+        if known is None or not (is_active or known == state.epoch):
+            return None
+        if self._standby_as_of is not None and self._standby_as_of[0] == known:
+            return self._standby_as_of[1]
+        if not is_active:
             return None
         # Started after the role had come: what the agents before have said is all there is.
         if self._with_ledger(lambda books: books.has_begun(known), True):
@@ -514,6 +516,7 @@ class AgentLoop:
         self._beat += 1
         version, epoch = self._acknowledged
         is_adopted = state is not None and state.active_region == self._region and reconciled == state.epoch
+        standby = self._standby_as_of
         self._store.put_agent(
             AgentStatus(
                 region=self._region,
@@ -539,7 +542,7 @@ class AgentLoop:
                 ledger_lag_s=self._books.lag_s if self._books is not None else None,
                 ledger_error=self._ledger_error,
                 has_ledger=self._books is not None,
-                standby_as_of=self._standby_as_of,
+                standby_as_of=standby[1] if standby is not None and standby[0] == reconciled else None,
                 final=self._books.final if self._books is not None else None,
                 waiting=self._books.waiting if self._books is not None else (),
                 inventory_error=self._inventory_error,

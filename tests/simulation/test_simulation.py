@@ -41,6 +41,20 @@ def test_pipelines_come_out_as_if_one_airflow_had_been_stopped_and_started() -> 
     assert again, "a history in which nothing goes wrong shows nothing"
 
 
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(60, id="asked for while the only agents were starting"),
+        pytest.param(420, id="asked for before agents that were killed in the promotion"),
+        pytest.param(2924, id="asked for when a lost region had just come back as the active one"),
+        pytest.param(7824, id="of an earlier role, spared by an agent that did not lead when that role was taken up"),
+    ],
+)
+def test_a_run_asked_for_in_the_moment_of_a_promotion_executes_once(seed: int) -> None:
+    """These histories have gone wrong: such runs were closed as born in standby, or spared and executed again."""
+    live_through(seed)
+
+
 def test_a_history_is_the_same_each_time() -> None:
     """Else a seed would say nothing: not of a failure that it had shown, and not with a trace instead of without."""
     worlds = [Simulation(3), Simulation(3, is_traced=True)]

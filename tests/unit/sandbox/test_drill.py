@@ -216,3 +216,18 @@ def test_what_a_region_did_on_its_own_may_have_run_elsewhere() -> None:
     assert "cut off with its own copy" in counted(lines, alone=[alone]).repeated[f"drill_orders {_line(4).run_id}"]
     earlier = ("us-east-1", START, START + timedelta(seconds=40))
     assert set(counted(lines, alone=[earlier]).repeated.values()) == {""}
+
+
+@pytest.mark.parametrize(("cut_after_s", "is_allowed"), [(4, True), (30, False)])
+def test_what_a_copy_was_told_just_before_it_was_alone_may_not_have_got_out(cut_after_s: int, is_allowed: bool) -> None:
+    """The tables are copied with a lag; what was told long before, everybody knew."""
+    run = LedgerRun(
+        dag_id="drill_orders", run_id=_line(0).run_id, run_type="scheduled", status=RunStatus.SUCCESS, epoch=0
+    )
+    told_at = START + timedelta(seconds=2)
+    told = {"us-east-2": [LogEntry(number=1, at=told_at, epoch=0, first_id=0, newest_id=1, runs=(run,))]}
+    alone = ("us-east-2", told_at + timedelta(seconds=cut_after_s), told_at + timedelta(seconds=90))
+    moves = [(START, "us-east-2"), (told_at + timedelta(seconds=60), "us-east-1")]
+    lines = [_line(0), _line(0, region="us-east-1", late_s=95)]
+    (why,) = counted(lines, told=told, moves=moves, alone=[alone]).repeated.values()
+    assert bool(why) is is_allowed

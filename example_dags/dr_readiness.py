@@ -1,9 +1,10 @@
 """
 Check every morning whether a failover would go well; a red run says what to do.
 
-Deploy it where dr_failover is, so that it is checked with the rights with which you would fail over. In the regions
-themselves it is of use, too: its tag ``dr:control`` lets it run in the standby, where it is the task that shows that
-the fence is loaded in the workers. Their roles need what the README lists for a check, and no right to fail over.
+Deploy it where dr_failover is and unpause it, so that it is checked with the rights with which you would fail over. In
+the regions themselves it is of use, too: its tag ``dr:control`` lets it run in the standby, where it is the task that
+shows that the fence is loaded in the workers. Their roles need what the README lists for a check, and no right to fail
+over.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ with DAG(
     schedule="0 6 * * *",
     start_date=datetime(2024, 1, 1, tzinfo=timezone.utc),
     catchup=False,
-    is_paused_upon_creation=False,
     max_active_runs=1,
     tags=["dr", "dr:control"],
 ) as dag:

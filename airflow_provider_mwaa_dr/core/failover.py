@@ -538,11 +538,18 @@ class FailoverEngine:
         plan = _plan(state)
         with self._timed("drain"):
             acknowledged_at = self._await_acknowledgement(plan, state.version, state.lease_s, since)
-            exempt = self._exempt(self._ask(plan, source.dags))
+            known: set[str] = set()
+            exempt: Collection[str] = ()
             deadline = self._clock.monotonic() + self._timing.drain_s
             stopped: list[RunInfo] = []
             while True:
                 left = self._busy(plan, source, exempt)
+                if unknown := {run.dag_id for run in left} - known:
+                    # At first, or deployed since: it may be exempt.
+                    dags = self._ask(plan, source.dags)
+                    exempt = self._exempt(dags)
+                    known |= unknown | {dag.dag_id for dag in dags}
+                    continue
                 if not left:
                     # A gate that decided just before it knew may still have been in its transaction: look again.
                     self._wait(plan.id, self._timing.settle_s)

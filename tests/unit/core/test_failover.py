@@ -149,6 +149,21 @@ def test_the_exempt_dags_run_is_not_waited_for(world: World) -> None:
     assert_active(world, B, epoch=1)
 
 
+def test_an_exempt_dag_that_is_deployed_while_the_source_drains_holds_nothing_up(world: World) -> None:
+    """It was not in the list of DAGs when the drain began."""
+    source = world.environments[A]
+    source.add_run("dag_01", "r1", seconds=3)
+
+    def deploy(event: StepEvent) -> None:
+        if (event.name, event.status) == ("drain", "progress") and "runs in flight" in event.detail:
+            source.add_dag("late", tags=["dr:control"])
+            source.add_run("late", "r2")
+
+    record = world.engine(on_step=deploy).run(request())
+    assert record.outcome == "completed"
+    assert source.run_state("late", "r2") == "running"
+
+
 def test_drain_waits_for_every_scheduler(world: World) -> None:
     """One that has not seen the claim may still start a run; the list comes from the region's own database."""
     world.agents[A].alive = False

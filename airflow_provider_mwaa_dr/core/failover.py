@@ -538,17 +538,17 @@ class FailoverEngine:
         plan = _plan(state)
         with self._timed("drain"):
             acknowledged_at = self._await_acknowledgement(plan, state.version, state.lease_s, since)
-            known: set[str] = set()
+            listed: set[str] = set()
             exempt: Collection[str] = ()
             deadline = self._clock.monotonic() + self._timing.drain_s
             stopped: list[RunInfo] = []
             while True:
                 left = self._busy(plan, source, exempt)
-                if unknown := {run.dag_id for run in left} - known:
+                if unlisted := {run.dag_id for run in left} - listed:
                     # At first, or deployed since: it may be exempt.
                     dags = self._ask(plan, source.dags)
                     exempt = self._exempt(dags)
-                    known |= unknown | {dag.dag_id for dag in dags}
+                    listed |= unlisted | {dag.dag_id for dag in dags}
                     continue
                 if not left:
                     # A gate that decided just before it knew may still have been in its transaction: look again.

@@ -27,6 +27,8 @@ from airflow_provider_mwaa_dr.exceptions import MwaaUnreachableError
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 KILL_AFTER_S = 4
 """A task whose run was closed works on until its next heartbeat."""
+LATE_STOP_S = 5
+"""A run whose last task has less left than this ends by itself before an engine has come to stop it."""
 TASKS = 2
 ASSET_TRIGGERED = "asset_triggered"
 
@@ -584,9 +586,19 @@ class SimulatedAirflow:
     def stop_run(self, run: RunInfo) -> None:
         self._answer()
         found = self.rows[run.dag_id, run.run_id]
+        self._end_before_it_is_stopped(found)
         if found.is_open:
             self.world.stopped(self.region, found.key)
             self._close(found, "failed")
+
+    def _end_before_it_is_stopped(self, run: Run) -> None:
+        """A run that has seconds left ends by itself, before the call that is to stop it has come to it."""
+        now = self.clock.monotonic()
+        last = run.tasks[-1]
+        if run.state == "running" and last.state == "running" and not last.defer_s and last.until < now + LATE_STOP_S:
+            last.until = now
+            self._end_body(run, TASKS - 1, last, now)
+            self.set_state(run, "failed" if last.state == "failed" else "success")
 
     def trigger(self, dag_id: str, *, run_id: str, note: str) -> None:
         self._answer()

@@ -206,8 +206,8 @@ RULES: dict[Weaken, int] = {
     without_runs_that_have_no_logical_date: 1,
     without_adoption: 0,
     with_a_log_read_across_its_gaps: 0,
-    with_a_new_leader_that_closes_what_the_one_before_had_taken_over: 66,
-    with_a_leader_that_goes_on_from_what_it_knew_when_it_last_led: 1282,
-    with_runs_that_were_to_be_stopped_and_ended_by_themselves_run_again: 251,
+    with_a_new_leader_that_closes_what_the_one_before_had_taken_over: 60,
+    with_a_leader_that_goes_on_from_what_it_knew_when_it_last_led: 4666,
+    with_runs_that_were_to_be_stopped_and_ended_by_themselves_run_again: 28,
 }
 """What is taken out, and the seed of a history that goes wrong without it."""

@@ -23,10 +23,16 @@ except ImportError:
         TaskDeferred,
     )
 
+try:
+    from airflow.sdk import PokeReturnValue
+except ImportError:
+    from airflow.sensors.base import PokeReturnValue  # type: ignore[no-redef,unused-ignore]
+
 __all__ = [
     "AirflowException",
     "AirflowFailException",
     "AirflowSkipException",
+    "PokeReturnValue",
     "TaskDeferred",
     "next_method",
 ]

@@ -34,8 +34,18 @@ def get_provider_info() -> dict[str, Any]:
                 ],
             }
         ],
-        "sensors": [{"integration-name": _INTEGRATION, "python-modules": [f"{_PACKAGE}.sensors.dr_state"]}],
-        "triggers": [{"integration-name": _INTEGRATION, "python-modules": [f"{_PACKAGE}.triggers.dr_state"]}],
+        "sensors": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [f"{_PACKAGE}.sensors.dr_state", f"{_PACKAGE}.sensors.environment_health"],
+            }
+        ],
+        "triggers": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [f"{_PACKAGE}.triggers.dr_state", f"{_PACKAGE}.triggers.environment_health"],
+            }
+        ],
         "plugins": [{"name": "mwaa_dr", "plugin-class": f"{_PACKAGE}.plugins.mwaa_dr.MwaaDRPlugin"}],
         "config": {
             SECTION: {

@@ -69,6 +69,7 @@ class DRConfig:
     state_table_replicas: tuple[str, ...] = ()
     environments: Mapping[str, str]
     runs_table: str = ""
+    notification_topic: str = ""
     refresh_s: float = 5.0
     heartbeat_s: float = 5.0
     lease_s: float = 60.0
@@ -159,6 +160,13 @@ def _source(text: str) -> str:
     if text.strip().lower() != "dynamodb":
         raise ValueError(text)
     return "dynamodb"
+
+
+def _topic(text: str) -> str:
+    arn = text.strip()
+    if arn and (arn.count(":") != 5 or not arn.startswith("arn:") or ":sns:" not in arn):
+        raise ValueError(text)
+    return arn
 
 
 def _on_unreachable(text: str) -> OnUnreachable:
@@ -268,6 +276,15 @@ OPTIONS: tuple[Option[Any], ...] = (
         parse=str.strip,
         example="us-east-1",
         description="The region this Airflow counts as. Unset: AWS_REGION, which MWAA sets.",
+    ),
+    Option(
+        name="notification_topic",
+        type="string",
+        default="",
+        allowed="ARNs of SNS topics",
+        parse=_topic,
+        example="arn:aws:sns:us-west-2:123456789012:mwaa-dr",
+        description="SNS topic that dr_monitor tells what it sees and does. Unset: it tells nobody.",
     ),
     Option(
         name="refresh_s",

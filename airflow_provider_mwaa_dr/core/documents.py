@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from airflow_provider_mwaa_dr.core.failover import FailoverPreview
+from airflow_provider_mwaa_dr.core.health import Diagnosis
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord
 from airflow_provider_mwaa_dr.core.readiness import CheckResult
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Plan
@@ -110,6 +111,20 @@ def check_documents(results: Iterable[CheckResult]) -> list[dict[str, str]]:
         {"name": result.name, "verdict": result.verdict.value, "why": result.why, "advice": result.advice}
         for result in results
     ]
+
+
+def diagnosis_document(diagnosis: Diagnosis) -> dict[str, Any]:
+    """Return what a look at the active region found."""
+    return {
+        "region": diagnosis.region,
+        "health": diagnosis.health.value,
+        "why": diagnosis.why,
+        "standbys": list(diagnosis.standbys),
+        "signals": [
+            {"signal": reading.signal.value, "health": reading.health.value, "why": reading.why}
+            for reading in diagnosis.readings
+        ],
+    }
 
 
 def _carried_out(mode: Mode) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -202,6 +203,13 @@ class DRStateHook(AwsBaseHook):
         from airflow_provider_mwaa_dr.aws.environment import MwaaEnvironment  # noqa: PLC0415
 
         return MwaaEnvironment(region, name, clock=self.clock, session=self._credentials())
+
+    def stands_in(self, region: str) -> bool:
+        """Return whether this very Airflow is the environment of *region*; another one may stand there, too."""
+        if self.settings.region != region:
+            return False
+        name = os.environ.get("AIRFLOW_ENV_NAME", "")
+        return name == self.environment_names().get(region) if name else self.settings.enabled
 
     def _credentials(self) -> Any:
         """Return a boto3 session of the connection; None for boto3's own search."""

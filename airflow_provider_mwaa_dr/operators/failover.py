@@ -6,7 +6,7 @@ import os
 import socket
 import uuid
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
@@ -15,6 +15,7 @@ from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 from airflow_provider_mwaa_dr._compat import AirflowException
 from airflow_provider_mwaa_dr.core.documents import nothing_done_document, preview_document, record_document
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, StepEvent, Timing
+from airflow_provider_mwaa_dr.core.health import Limits
 from airflow_provider_mwaa_dr.core.ports import Clock
 from airflow_provider_mwaa_dr.core.state import DRState, Mode
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, ConfigError, DRError, RefusedError
@@ -41,6 +42,9 @@ class FailoverOperator(AwsBaseOperator):
         (templated).
     :param stop_running: stop runs that outlast the drain; else the failover is given up then (templated).
     :param even_if_not_ready: go on although a check of the target failed (templated).
+    :param cooldown: refuse to begin a failover sooner than this after the last one, whoever made it; for failovers that
+        no person asks for. None (default) for no limit.
+    :param max_per_day: refuse to begin more failovers than this within 24 hours, whoever made them; None for no limit.
     :param dry_run: return what would happen, with counts; change nothing.
     :param aws_conn_id: connection with the credentials; None for the environment's own role (templated).
     :raises AirflowFailException: refused, or wrongly set: a retry would end the same way.
@@ -60,6 +64,8 @@ class FailoverOperator(AwsBaseOperator):
         mode: str = Mode.AUTO.value,
         stop_running: bool | str = False,
         even_if_not_ready: bool | str = False,
+        cooldown: timedelta | None = None,
+        max_per_day: int | None = None,
         dry_run: bool = False,
         aws_conn_id: str | None = None,
         **kwargs: Any,
@@ -70,6 +76,7 @@ class FailoverOperator(AwsBaseOperator):
         self.mode = mode
         self.stop_running = stop_running
         self.even_if_not_ready = even_if_not_ready
+        self.limits = Limits(cooldown=cooldown, per_day=max_per_day)
         self.preview_only = dry_run  # BaseOperator has a method dry_run
         self._waiting: _StoppableClock | None = None
 
@@ -97,6 +104,7 @@ class FailoverOperator(AwsBaseOperator):
         environments = {region: hook.environment(region) for region in names}
         state = hook.get_state()
         self._refuse_in_source(state, request.target)
+        self._refuse_too_soon(state, request.target)
         self._waiting = _StoppableClock(hook.clock)
         engine = FailoverEngine(
             hook.store,
@@ -147,17 +155,23 @@ class FailoverOperator(AwsBaseOperator):
         """Raise where this very Airflow is the one that is being left: it would saw off its own branch."""
         plan = state.plan
         source = plan.source if plan is not None and plan.target == target else state.active_region
-        settings = self.hook.settings
-        if source == target or settings.region != source:
-            return
-        # Another environment may stand in the region being left, and is a fair place to call from.
-        name = os.environ.get("AIRFLOW_ENV_NAME", "")
-        is_source = name == self.hook.environment_names().get(source) if name else settings.enabled
-        if is_source:
+        if source != target and self.hook.stands_in(source):
+            name = os.environ.get("AIRFLOW_ENV_NAME", "")
             raise RefusedError(
                 f"This Airflow is {name or 'part of the DR set'} in {source}, the region being left. "
                 "Nothing was changed.",
                 advice=f"Run it in {target} or in a control environment, or use mwaa-dr failover {target}.",
+            )
+
+    def _refuse_too_soon(self, state: DRState, target: str) -> None:
+        """Raise where a new failover would begin against the limits; one that is open already is gone on with."""
+        if target in {state.active_region, state.plan.target if state.plan is not None else None}:
+            return
+        why = self.limits.refusal(self.hook.store.records(), self.hook.clock.now())
+        if why is not None:
+            raise RefusedError(
+                f"No failover to {target} was begun: {why}.",
+                advice=f"If it is needed, a person may: mwaa-dr failover {target}, or dr_failover.",
             )
 
     def _log_step(self, event: StepEvent) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.state import Phase
+from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.ports import FailoverRecord
+from airflow_provider_mwaa_dr.core.state import Mode, Phase, Plan
 from tests.unit.core.dr_set import WANTED, World
 from tests.unit.operators.conftest import with_hook
 
@@ -148,3 +151,42 @@ def test_it_is_keyword_only_and_templated() -> None:
     task = FailoverOperator(task_id="t", target_region="{{ params.r }}", reason="{{ params.why }}", mode="{{ x }}")
     assert (task.target_region, task.reason, task.mode) == ("{{ params.r }}", "{{ params.why }}", "{{ x }}")
     assert {"target_region", "reason", "mode"} <= set(task.template_fields)
+
+
+def test_a_failover_that_nobody_asked_for_has_its_limits(dr_set: World) -> None:
+    """A second one too soon is refused with the reason; a person's is not, and one that is open is gone on with."""
+    operator(dr_set, cooldown=timedelta(hours=6)).execute(CONTEXT)
+    back = {"target_region": "us-east-2", "cooldown": timedelta(hours=6)}
+    with pytest.raises(
+        AirflowFailException, match="No failover to us-east-2 was begun: the last failover was 0 min ago"
+    ):
+        operator(dr_set, **back).execute(CONTEXT)
+    with pytest.raises(AirflowFailException, match="1 failovers within 24 hours"):
+        operator(dr_set, target_region="us-east-2", max_per_day=1).execute(CONTEXT)
+    assert dr_set.state.active_region == "us-east-1"
+    # Asked for again, the same region is a success: whoever got there first has done it.
+    assert operator(dr_set, target_region="us-east-1", max_per_day=1).execute(CONTEXT)["outcome"] == "completed"
+    plan = Plan(
+        id="p", source="us-east-1", target="us-east-2", mode=Mode.AUTO, reason="r", by="b", owner="o",
+        started_at=dr_set.clock.now(),
+    )  # fmt: skip
+    claimed = transitions.claim(dr_set.state, plan, at=dr_set.clock.now())
+    dr_set.store.write(claimed, expected_version=dr_set.state.version)
+    assert operator(dr_set, **back).execute(CONTEXT)["id"] == "p"
+    assert dr_set.state.active_region == "us-east-2"
+
+
+def test_it_supersedes_nobody_within_its_limits(dr_set: World) -> None:
+    """A person is moving the role somewhere else just now."""
+    plan = Plan(
+        id="p", source="us-east-2", target="us-east-1", mode=Mode.AUTO, reason="r", by="b", owner="o",
+        started_at=dr_set.clock.now(),
+    )  # fmt: skip
+    dr_set.store.put_record(FailoverRecord.of(plan, epoch=1))
+    dr_set.store.write(
+        transitions.claim(dr_set.state, plan, at=dr_set.clock.now()), expected_version=dr_set.state.version
+    )
+    settings = {"environments": "us-east-2=ohio,us-east-1=virginia,us-west-2=oregon"}
+    with pytest.raises(AirflowFailException, match="No failover to us-west-2 was begun"):
+        operator(dr_set, settings, target_region="us-west-2", cooldown=timedelta(hours=6)).execute(CONTEXT)
+    assert dr_set.state.plan == plan

@@ -1,0 +1,332 @@
+"""
+Whether the active region has failed: independent signals, a quorum among them, and how often in a row.
+
+Unknown is not failed: an environment that is being updated, a state table that does not answer and an API that is not
+to be asked say nothing, and nothing is concluded from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+
+from airflow_provider_mwaa_dr.core.ports import Clock, Environment, EnvironmentStatus, FailoverRecord, StateStore
+from airflow_provider_mwaa_dr.core.readiness import TEST_DAG
+from airflow_provider_mwaa_dr.core.state import Phase
+from airflow_provider_mwaa_dr.exceptions import (
+    MwaaError,
+    MwaaRequestError,
+    MwaaUnreachableError,
+    StateNotFoundError,
+    StateUnreachableError,
+)
+
+PROBE_S = 180.0
+"""A probe run has succeeded after at most this long: one task of seconds, behind whatever the scheduler is at."""
+
+DAY = timedelta(hours=24)
+
+_GONE = {
+    EnvironmentStatus.CREATE_FAILED,
+    EnvironmentStatus.DELETED,
+    EnvironmentStatus.DELETING,
+    EnvironmentStatus.UNAVAILABLE,
+}
+
+
+class Health(str, Enum):
+    """What one signal says, or all of them together."""
+
+    HEALTHY = "healthy"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+class Signal(str, Enum):
+    """Where an answer comes from."""
+
+    ENVIRONMENT = "environment"
+    """The MWAA service in the region, and the status it gives."""
+    API = "api"
+    """Airflow's web server or API server."""
+    SCHEDULER = "scheduler"
+    """The body of Airflow's health answer: when a scheduler last wrote into the metadata database."""
+    AGENT = "agent"
+    """Heartbeats in the state table, written from inside the schedulers; no call to the region."""
+    PROBE = "probe"
+    """A run of ``dr_test_dag``, from the API through scheduler and worker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What one signal says, and why."""
+
+    signal: Signal
+    health: Health
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.signal.value} {self.health.value} ({self.why})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """
+    What one look found.
+
+    :param region: the region that was looked at; None when it is not known which one is active.
+    :param standbys: the other regions of the set, sorted.
+    :param readings: of the signals that were asked.
+    """
+
+    region: str | None
+    standbys: tuple[str, ...] = ()
+    health: Health
+    why: str
+    readings: tuple[Reading, ...] = ()
+
+    def __str__(self) -> str:
+        said = "; ".join(map(str, self.readings))
+        return f"{self.region or 'the active region'} is {self.health.value}: {self.why}" + (
+            f" [{said}]" if said else ""
+        )
+
+
+def diagnose(region: str, readings: Sequence[Reading], *, quorum: int, standbys: Sequence[str] = ()) -> Diagnosis:
+    """
+    Return what the signals say together.
+
+    Failed with *quorum* failed signals, healthy with none, unknown in between; and unknown whenever the environment's
+    own status is: in an update of 20 to 30 minutes everything else fails too.
+    """
+    environment = next((reading for reading in readings if reading.signal is Signal.ENVIRONMENT), None)
+    failed = [reading for reading in readings if reading.health is Health.FAILED]
+    names = ", ".join(reading.signal.value for reading in failed)
+    if environment is not None and environment.health is Health.UNKNOWN:
+        health, why = Health.UNKNOWN, environment.why
+    elif len(failed) >= quorum:
+        health, why = Health.FAILED, f"{len(failed)} of {len(readings)} signals say so ({names}), {quorum} are enough"
+    elif failed:
+        health, why = Health.UNKNOWN, f"only {names} failed, and it takes {quorum} signals"
+    elif any(reading.health is Health.HEALTHY for reading in readings):
+        health, why = Health.HEALTHY, "no signal says otherwise"
+    else:
+        health, why = Health.UNKNOWN, "no signal says anything"
+    return Diagnosis(region=region, standbys=tuple(standbys), health=health, why=why, readings=tuple(readings))
+
+
+class Strikes:
+    """
+    How often in a row the same region was seen in the same health; an unknown one begins anew.
+
+    :param needed: looks in a row that make it certain.
+    """
+
+    def __init__(self, needed: int) -> None:
+        self._needed = needed
+        self._last: tuple[str | None, Health] | None = None
+        self.count = 0
+
+    def add(self, diagnosis: Diagnosis) -> bool:
+        """Count a look, and return whether its health, failed or healthy, is certain now."""
+        seen = diagnosis.region, diagnosis.health
+        self.count = self.count + 1 if seen == self._last else 1
+        self._last = seen
+        return diagnosis.health is not Health.UNKNOWN and self.count >= self._needed
+
+
+class HealthWatch:
+    """
+    Looks at the active region again and again, from outside of it.
+
+    A look takes as long as the environment's deadlines when a region is black-holed, some 20 s.
+
+    :param names: environment name by region of the DR set.
+    :param open_environment: opens the environment of a region; called once for each region that is looked at.
+    :param stands_in: whether the Airflow that watches is the environment of the region it is asked about.
+    :param quorum: failed signals that make a region failed.
+    :param silence_s: seconds without a new heartbeat after which an agent counts as gone.
+    :param probe_every_s: seconds between two probe runs; None for none.
+    """
+
+    def __init__(
+        self,
+        store: StateStore,
+        names: Mapping[str, str],
+        open_environment: Callable[[str], Environment],
+        clock: Clock,
+        *,
+        stands_in: Callable[[str], bool] = lambda _: False,
+        quorum: int = 2,
+        silence_s: float,
+        probe_every_s: float | None = None,
+    ) -> None:
+        self._store = store
+        self._names = names
+        self._open_environment = open_environment
+        self._clock = clock
+        self._stands_in = stands_in
+        self._quorum = quorum
+        self._silence_s = silence_s
+        self._probe_every_s = probe_every_s
+        self._environment: Environment | None
+        self._beats: dict[str, int] | None
+        self._begin(None)
+
+    def look(self) -> Diagnosis:
+        """
+        Return how the active region is.
+
+        :raises DRError: looking is in vain, such as without the right to read the state table.
+        """
+        try:
+            state = self._store.read()
+        except (StateUnreachableError, StateNotFoundError) as error:
+            return self._unknown(None, f"the active region is not known: {error.message}")
+        region = state.active_region
+        if state.phase is not Phase.STEADY:
+            return self._unknown(region, f"a failover is in progress ({state.phase.value})")
+        if self._stands_in(region):
+            return self._unknown(region, "the Airflow that looks is its environment; nobody sees itself fail")
+        if region not in self._names:
+            return self._unknown(region, "its environment is not configured or registered")
+        if region != self._region:
+            self._begin(region)
+        environment = self._environment = self._environment or self._open_environment(region)
+        service = self._ask_service(environment)
+        if service.health is Health.UNKNOWN:
+            # What is silent in an update is no sign of anything, nor just after it.
+            self._beats = None
+            return diagnose(region, [service], quorum=self._quorum, standbys=self._standbys(region))
+        readings = [service, self._ask_agents(region)]
+        # One way leads to the service and to Airflow behind it: the same broken way is not to count twice.
+        if service.health is Health.HEALTHY:
+            readings += self._ask_airflow(environment)
+        return diagnose(region, readings, quorum=self._quorum, standbys=self._standbys(region))
+
+    def _begin(self, region: str | None) -> None:
+        self._region = region
+        self._environment = None
+        self._beats = None
+        self._heard_at = 0.0
+        self._has_heard = False
+        self._probe_run: str | None = None
+        self._probe_at: float | None = None
+        self._probe_reading = Reading(signal=Signal.PROBE, health=Health.UNKNOWN, why="none has ended yet")
+
+    def _unknown(self, region: str | None, why: str) -> Diagnosis:
+        self._begin(None)
+        return Diagnosis(region=region, standbys=self._standbys(region), health=Health.UNKNOWN, why=why)
+
+    def _standbys(self, region: str | None) -> tuple[str, ...]:
+        return tuple(sorted(name for name in self._names if region is not None and name != region))
+
+    def _ask_service(self, environment: Environment) -> Reading:
+        try:
+            status = environment.status()
+        except MwaaUnreachableError as error:
+            return Reading(signal=Signal.ENVIRONMENT, health=Health.FAILED, why=error.message)
+        except MwaaError as error:
+            return Reading(signal=Signal.ENVIRONMENT, health=Health.UNKNOWN, why=error.message)
+        health = Health.HEALTHY if status.is_usable else Health.FAILED if status in _GONE else Health.UNKNOWN
+        return Reading(signal=Signal.ENVIRONMENT, health=health, why=f"{environment.name} is {status.value}")
+
+    def _ask_agents(self, region: str) -> Reading:
+        """Alive = a heartbeat changes, on this clock. Who has just begun to look does not know yet."""
+        now = self._clock.monotonic()
+        try:
+            beats = {agent.job: agent.beat for agent in self._store.agents(region)}
+        except StateUnreachableError as error:
+            # Not seen is not silent: what was missed meanwhile must not count.
+            self._beats = None
+            return Reading(signal=Signal.AGENT, health=Health.UNKNOWN, why=error.message)
+        if self._beats is None or not beats:
+            self._beats, self._heard_at, self._has_heard = beats, now, False
+        elif any(self._beats.get(job) != beat for job, beat in beats.items()):
+            self._beats, self._heard_at, self._has_heard = beats, now, True
+        silent_s = now - self._heard_at
+        if not beats:
+            health, why = Health.UNKNOWN, "no scheduler of it has ever written a heartbeat"
+        elif silent_s >= self._silence_s:
+            health, why = Health.FAILED, f"no new heartbeat for {silent_s:.0f} s"
+        elif self._has_heard:
+            health, why = Health.HEALTHY, "heartbeats come"
+        else:
+            health, why = Health.UNKNOWN, "not looked at for long enough"
+        return Reading(signal=Signal.AGENT, health=health, why=why)
+
+    def _ask_airflow(self, environment: Environment) -> list[Reading]:
+        try:
+            is_healthy = environment.scheduler_is_healthy()
+        except MwaaError as error:
+            health = Health.FAILED if isinstance(error, MwaaUnreachableError) else Health.UNKNOWN
+            return [Reading(signal=Signal.API, health=health, why=error.message)]
+        health = Health.HEALTHY if is_healthy else Health.FAILED
+        said = f"Airflow says that {'a' if is_healthy else 'no'} scheduler is healthy"
+        readings = [
+            Reading(signal=Signal.API, health=Health.HEALTHY, why="it answers"),
+            Reading(signal=Signal.SCHEDULER, health=health, why=said),
+        ]
+        if self._probe_every_s is not None:
+            readings.append(self._probe(environment, self._probe_every_s))
+        return readings
+
+    def _probe(self, environment: Environment, every_s: float) -> Reading:
+        """Start a probe run now and then, and return how the last one that has ended, or should have, came out."""
+        now = self._clock.monotonic()
+        try:
+            if self._probe_at is None or now - self._probe_at >= max(every_s, PROBE_S):
+                self._probe_run = f"dr_probe__{self._clock.now().isoformat()}"
+                environment.trigger(TEST_DAG, run_id=self._probe_run, note="A probe: is a task executed?")
+                self._probe_at = now
+            elif self._probe_run is not None:
+                self._judge_probe(environment, self._probe_run, now - self._probe_at)
+        except MwaaError as error:
+            is_missing = isinstance(error, MwaaRequestError) and error.status == 404
+            why = f"{TEST_DAG} is not deployed" if is_missing else error.message
+            return Reading(signal=Signal.PROBE, health=Health.UNKNOWN, why=why)
+        return self._probe_reading
+
+    def _judge_probe(self, environment: Environment, run_id: str, age_s: float) -> None:
+        state = environment.run_state(TEST_DAG, run_id)
+        if state == "success":
+            health, why = Health.HEALTHY, f"{run_id} succeeded"
+        elif state == "failed":
+            health, why = Health.FAILED, f"{run_id} failed"
+        elif age_s < PROBE_S:
+            return
+        elif any(dag.dag_id == TEST_DAG and dag.is_paused for dag in environment.dags()):
+            health, why = Health.UNKNOWN, f"{TEST_DAG} is paused"
+        else:
+            health, why = Health.FAILED, f"{run_id} is {state or 'gone'} after {age_s:.0f} s"
+        self._probe_run = None
+        self._probe_reading = Reading(signal=Signal.PROBE, health=health, why=why)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """
+    What keeps a failover that nobody asked for from following another one too soon.
+
+    :param cooldown: time after the last failover, whoever made it and however it ended.
+    :param per_day: failovers within 24 hours, whoever made them.
+    """
+
+    cooldown: timedelta | None = None
+    per_day: int | None = None
+
+    def refusal(self, records: Sequence[FailoverRecord], now: datetime) -> str | None:
+        """Return why none may begin now; None when one may. Times are those of the machines that wrote them."""
+        last = max((record.finished_at or record.started_at for record in records), default=None)
+        if self.cooldown is not None and last is not None and now - last < self.cooldown:
+            return f"the last failover was {_minutes(now - last)} ago, and {_minutes(self.cooldown)} are to pass"
+        today = [record for record in records if now - record.started_at < DAY]
+        if self.per_day is not None and len(today) >= self.per_day:
+            return f"there were {len(today)} failovers within 24 hours, and {self.per_day} are allowed"
+        return None
+
+
+def _minutes(span: timedelta) -> str:
+    return f"{span.total_seconds() / 60:.0f} min"

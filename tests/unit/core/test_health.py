@@ -1,0 +1,288 @@
+"""How the active region is: signals, quorum, strikes, and what is never taken for a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.health import (
+    PROBE_S,
+    Diagnosis,
+    Health,
+    HealthWatch,
+    Limits,
+    Signal,
+    Strikes,
+)
+from airflow_provider_mwaa_dr.core.ports import EnvironmentStatus, FailoverRecord
+from airflow_provider_mwaa_dr.core.readiness import TEST_DAG
+from airflow_provider_mwaa_dr.core.state import Mode, Plan
+from airflow_provider_mwaa_dr.exceptions import MwaaAccessError, MwaaUnreachableError, StateAccessError
+from airflow_provider_mwaa_dr.testing import FakeEnvironment
+from tests.unit.core.dr_set import A, B, World
+
+NAMES = {A: "ohio", B: "virginia"}
+SILENCE_S = 5.0
+LOOK_S = 10.0
+
+
+class WithoutApi(FakeEnvironment):
+    """An environment whose web server answers 500 while the rest of it goes on."""
+
+    def scheduler_is_healthy(self) -> bool:
+        raise MwaaUnreachableError("500 again and again.")
+
+
+def watch(world: World, **changes: object) -> HealthWatch:
+    arguments: dict[str, object] = {"silence_s": SILENCE_S, **changes}
+    return HealthWatch(world.store.peer(), NAMES, world.environments.__getitem__, world.clock, **arguments)  # type: ignore[arg-type]
+
+
+def looks(world: World, at: HealthWatch, count: int = 3) -> list[Diagnosis]:
+    """Return what so many looks find, a while between them."""
+    found = []
+    for _ in range(count):
+        found.append(at.look())
+        world.clock.advance(LOOK_S)
+    return found
+
+
+def lose(world: World, region: str = A) -> None:
+    world.environments[region].unreachable = True
+    world.agents[region].alive = False
+
+
+@pytest.fixture
+def world() -> World:
+    return World.build()
+
+
+def test_a_healthy_region(world: World) -> None:
+    """From the second look on the agents are known to live; the other region is named for whoever asks."""
+    _, found = looks(world, watch(world), 2)
+    assert (found.region, found.health, found.standbys) == (A, Health.HEALTHY, (B,))
+    assert {reading.signal: reading.health for reading in found.readings} == dict.fromkeys(
+        (Signal.ENVIRONMENT, Signal.AGENT, Signal.API, Signal.SCHEDULER), Health.HEALTHY
+    )
+
+
+def test_a_lost_region(world: World) -> None:
+    """The service and the agents are two; the API, which lies behind the same way, is not asked."""
+    at = watch(world)
+    looks(world, at, 2)
+    lose(world)
+    *_, found = looks(world, at, 2)
+    assert found.health is Health.FAILED
+    assert [reading.signal for reading in found.readings] == [Signal.ENVIRONMENT, Signal.AGENT]
+    assert "environment, agent" in found.why
+    assert not [call for call in world.environments[A].calls if call[0] == "scheduler_is_healthy"][2:]
+
+
+def test_a_region_lost_before_the_first_look(world: World) -> None:
+    """Its last heartbeats lie in the table and do not move."""
+    lose(world)
+    first, second = looks(world, watch(world), 2)
+    assert (first.health, second.health) == (Health.UNKNOWN, Health.FAILED)
+
+
+def test_schedulers_that_died(world: World) -> None:
+    """The service says AVAILABLE and the API answers 200: it takes the body and the heartbeats."""
+    at = watch(world)
+    world.environments[A].scheduler_healthy = False
+    world.agents[A].alive = False
+    *_, found = looks(world, at, 3)
+    assert (found.health, found.why) == (Health.FAILED, "2 of 4 signals say so (agent, scheduler), 2 are enough")
+
+
+def cut_off(world: World) -> None:
+    """Only the way from here to the region is broken."""
+    world.environments[A].unreachable = True
+
+
+def without_api(world: World) -> None:
+    world.environments[A].__class__ = WithoutApi
+
+
+def silent_agent(world: World) -> None:
+    world.agents[A].alive = False
+
+
+def without_rights(world: World) -> None:
+    def refuse(_: object) -> None:
+        raise MwaaAccessError("No right.")
+
+    world.environments[A].status = refuse.__get__(world)  # type: ignore[method-assign]
+    world.agents[A].alive = False
+
+
+@pytest.mark.parametrize("happens", [cut_off, without_api, silent_agent, without_rights])
+def test_one_signal_is_not_enough(world: World, happens: Callable[[World], None]) -> None:
+    """Each of these alone; with a quorum of one the first three would be a failed region, the last one never."""
+    eager, at = watch(world, quorum=1), watch(world)
+    looks(world, at, 2)
+    happens(world)
+    looks(world, eager, 2)
+    looks(world, at, 1)  # the last heartbeat that it had not seen yet
+    assert {found.health for found in looks(world, at, 5)} == {Health.UNKNOWN}
+    last = eager.look()
+    assert last.health is (Health.UNKNOWN if happens is without_rights else Health.FAILED)
+
+
+@pytest.mark.parametrize(
+    "status", [status for status in EnvironmentStatus if not status.is_usable and status.value.isupper()]
+)
+def test_what_an_environment_status_means(world: World, status: EnvironmentStatus) -> None:
+    """With schedulers dead beside it: an update and maintenance are unknown, however long, and never failed."""
+    at = watch(world)
+    world.environments[A].reported_status = status
+    world.environments[A].scheduler_healthy = False
+    world.agents[A].alive = False
+    healths = {found.health for found in looks(world, at, 200)[2:]}
+    gone = {"CREATE_FAILED", "DELETED", "DELETING", "UNAVAILABLE"}
+    assert healths == ({Health.FAILED} if status.value in gone else {Health.UNKNOWN})
+
+
+def test_an_agent_has_its_time_to_come_back_after_an_update(world: World) -> None:
+    """What was silent in half an hour of an update does not count once it is over."""
+    at = watch(world, silence_s=3 * LOOK_S)
+    world.environments[A].reported_status = EnvironmentStatus.UPDATING
+    world.environments[A].scheduler_healthy = False
+    world.agents[A].alive = False
+    looks(world, at, 180)
+    world.environments[A].reported_status = EnvironmentStatus.AVAILABLE
+    assert [found.health for found in looks(world, at, 3)] == [Health.UNKNOWN] * 3
+    assert at.look().health is Health.FAILED
+
+
+def test_a_state_table_that_does_not_answer_says_nothing(world: World) -> None:
+    """Not of a lost region either; and the silence that nobody could hear does not count afterwards."""
+    store = world.store.peer()
+    at = HealthWatch(store, NAMES, world.environments.__getitem__, world.clock, silence_s=SILENCE_S)
+    looks(world, at, 2)
+    lose(world)
+    store.unreachable = True
+    found = looks(world, at, 5)[-1]
+    assert (found.region, found.health) == (None, Health.UNKNOWN)
+    assert "not known" in found.why
+    store.unreachable = False
+    assert [each.health for each in looks(world, at, 2)] == [Health.UNKNOWN, Health.FAILED]
+
+
+def test_what_is_in_vain_is_raised(world: World) -> None:
+    """Without the right to read, it would wait for ever and nobody knew."""
+
+    class Forbidden:
+        def read(self) -> None:
+            raise StateAccessError("No.")
+
+    at = HealthWatch(Forbidden(), NAMES, world.environments.__getitem__, world.clock, silence_s=1)  # type: ignore[arg-type]
+    with pytest.raises(StateAccessError):
+        at.look()
+
+
+def test_a_failover_in_progress_is_watched_by_nobody(world: World) -> None:
+    """A lost region that is being left is not lost again."""
+    plan = Plan(
+        id="p", source=A, target=B, mode=Mode.FORCED, reason="r", by="b", started_at=world.clock.now(), owner="o"
+    )
+    world.store.write(transitions.claim(world.state, plan, at=world.clock.now()), expected_version=world.state.version)
+    lose(world)
+    assert {found.health for found in looks(world, watch(world), 5)} == {Health.UNKNOWN}
+
+
+def test_nobody_sees_itself_fail(world: World) -> None:
+    """An Airflow in the active region looks at nothing."""
+    found = watch(world, stands_in=lambda region: region == A).look()
+    assert (found.region, found.health, found.readings) == (A, Health.UNKNOWN, ())
+
+
+def test_it_follows_the_role(world: World) -> None:
+    """The region that became active is looked at from the beginning."""
+    at = watch(world)
+    looks(world, at, 2)
+    world.fail_over(B)
+    lose(world, A)
+    first, second = looks(world, at, 2)
+    assert (first.region, second.region, second.health, second.standbys) == (B, B, Health.HEALTHY, (A,))
+
+
+class TestProbe:
+    """Runs of dr_test_dag."""
+
+    @pytest.fixture
+    def at(self, world: World) -> HealthWatch:
+        world.environments[A].add_dag(TEST_DAG)
+        return watch(world, probe_every_s=600.0)
+
+    def probe(self, found: Diagnosis) -> tuple[Health, str]:
+        return next((each.health, each.why) for each in found.readings if each.signal is Signal.PROBE)
+
+    def test_one_that_succeeds(self, world: World, at: HealthWatch) -> None:
+        """One run in the interval, not one a look, and what it said holds until the next one has ended."""
+        found = looks(world, at, 50)
+        assert self.probe(found[0])[0] is Health.UNKNOWN
+        assert {self.probe(each)[0] for each in found[1:]} == {Health.HEALTHY}
+        started = [call for call in world.environments[A].calls if call[0] == "trigger"]
+        assert len(started) == 1
+        looks(world, at, 20)
+        assert len([call for call in world.environments[A].calls if call[0] == "trigger"]) == 2
+
+    def test_one_that_does_not_end(self, world: World, at: HealthWatch) -> None:
+        """A scheduler that writes heartbeats and starts nothing."""
+        world.environments[A].trigger_s = 10_000
+        found = looks(world, at, int(PROBE_S / LOOK_S) + 1)
+        assert [self.probe(each)[0] for each in found[:-1]] == [Health.UNKNOWN] * (len(found) - 1)
+        assert self.probe(found[-1])[0] is Health.FAILED
+
+    def test_one_that_fails(self, world: World, at: HealthWatch) -> None:
+        """A task that cannot execute."""
+        world.environments[A].trigger_s = 10_000
+        at.look()
+        run_id = next(call[2] for call in world.environments[A].calls if call[0] == "trigger")
+        world.environments[A].end_run(TEST_DAG, run_id, "failed")
+        assert self.probe(at.look())[0] is Health.FAILED
+
+    def test_a_paused_dag_says_nothing(self, world: World, at: HealthWatch) -> None:
+        """Its run waits because somebody wants it so."""
+        world.environments[A].flip(TEST_DAG, is_paused=True)
+        world.environments[A].trigger_s = 10_000
+        found = looks(world, at, int(PROBE_S / LOOK_S) + 1)
+        assert self.probe(found[-1]) == (Health.UNKNOWN, f"{TEST_DAG} is paused")
+
+    def test_a_dag_that_is_not_deployed_says_nothing(self, world: World) -> None:
+        """The other signals go on."""
+        found = looks(world, watch(world, probe_every_s=600.0), 3)[-1]
+        assert (found.health, self.probe(found)) == (Health.HEALTHY, (Health.UNKNOWN, f"{TEST_DAG} is not deployed"))
+
+
+def seen(region: str | None, health: Health) -> Diagnosis:
+    return Diagnosis(region=region, health=health, why="")
+
+
+def test_strikes_are_in_a_row() -> None:
+    """A good look, an unknown one and another region begin anew."""
+    failed, strikes = seen(A, Health.FAILED), Strikes(3)
+    for between in (seen(A, Health.HEALTHY), seen(A, Health.UNKNOWN), seen(B, Health.FAILED)):
+        assert [strikes.add(each) for each in (failed, failed, between, failed, failed)] == [False] * 5
+        strikes.add(seen(None, Health.UNKNOWN))
+    assert [strikes.add(failed) for _ in range(4)] == [False, False, True, True]
+    assert [Strikes(1).add(seen(A, Health.UNKNOWN)) for _ in range(2)] == [False, False]
+
+
+def test_limits(world: World) -> None:
+    """Cooldown from the end of the last failover, a number within 24 hours; without limits, never."""
+    now = world.clock.now()
+    record = FailoverRecord(
+        id="1", source=A, target=B, mode=Mode.FORCED, reason="r", by="b", started_at=now - timedelta(hours=3), epoch=1
+    )
+    ended = replace(record, finished_at=now - timedelta(hours=1))
+    assert Limits().refusal([ended] * 9, now) is None
+    assert Limits(cooldown=timedelta(hours=2), per_day=1).refusal([], now) is None
+    assert "60 min ago, and 120 min" in str(Limits(cooldown=timedelta(hours=2)).refusal([ended, record], now))
+    assert Limits(cooldown=timedelta(hours=2)).refusal([record], now) is None
+    assert "1 failovers within 24 hours, and 1" in str(Limits(per_day=1).refusal([ended], now))
+    assert Limits(per_day=1).refusal([ended], now + timedelta(hours=22)) is None

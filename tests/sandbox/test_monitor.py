@@ -1,0 +1,260 @@
+"""
+Automatic failover by the example DAG dr_monitor: a region that is killed is left, and nothing else is taken for that.
+
+The control environment runs the file as it is deployed, with shorter times: a look a second instead of two a minute, so
+that sixty looks are the half hour of an environment's update. Nothing here waits for seconds, but for looks that were
+made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from airflow_provider_mwaa_dr.aws.example_dags import example_dags
+from airflow_provider_mwaa_dr.core.state import Phase
+from airflow_provider_mwaa_dr.sandbox import faults
+from airflow_provider_mwaa_dr.sandbox.faults import FaultKind
+from tests.sandbox.failovers import Command, airflow, make_steady, start, wait_for_snapshot
+from tests.sandbox.harness import Airflow, Pair, on, wait_until
+
+pytestmark = [pytest.mark.sandbox, pytest.mark.soak]
+
+KILLS = int(os.environ.get("MWAA_DR_TEST_KILLS", "20"))
+LOOKS = 60
+"""As many as dr_monitor makes in half an hour."""
+SHORTER = {
+    "LOOK_EVERY_S = 30.0": "LOOK_EVERY_S = 1.0",
+    "PROBE_EVERY_S = 900.0": "PROBE_EVERY_S = None",
+    "COOLDOWN = timedelta(hours=6)": "COOLDOWN = timedelta(0)",
+    "MAX_PER_DAY = 2": "MAX_PER_DAY = 1000",
+}
+ELSEWHERE = "us-west-2"
+"""Where the topic is: not in a region that may be lost."""
+SUSPECTED, FAILED = "MWAA DR: the active region may be failing", "MWAA DR: the active region has failed"
+DONE, NOT_DONE = "MWAA DR: failover done", "MWAA DR: failover not done"
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """An SNS topic with a queue behind it, which holds what was told."""
+
+    arn: str
+    queue: str
+    sqs: Any
+
+    def subjects(self) -> list[str]:
+        """Return what was told since the last time, in any order."""
+        found = []
+        while messages := self.sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10).get("Messages"):
+            for message in messages:
+                found.append(json.loads(message["Body"])["Subject"])
+                self.sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=message["ReceiptHandle"])
+        return sorted(found)
+
+
+@pytest.fixture
+def topic(pair: Pair) -> Topic:
+    """A topic that answers."""
+    sns, sqs = client(pair, "sns", ELSEWHERE), client(pair, "sqs", ELSEWHERE)
+    queue = sqs.create_queue(QueueName="told")["QueueUrl"]
+    arn = sns.create_topic(Name="told")["TopicArn"]
+    queue_arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    sns.subscribe(TopicArn=arn, Protocol="sqs", Endpoint=queue_arn)
+    found = Topic(arn, queue, sqs)
+    found.subjects()
+    return found
+
+
+def client(pair: Pair, service: str, region: str) -> Any:
+    """Return a boto3 client of the control environment's."""
+    return boto3.client(
+        service,  # type: ignore[call-overload]
+        region_name=region,
+        endpoint_url=pair.variables["AWS_ENDPOINT_URL"],
+        aws_access_key_id=pair.variables["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=pair.variables["AWS_SECRET_ACCESS_KEY"],
+    )
+
+
+class Monitor:
+    """dr_monitor, looking at a region."""
+
+    def __init__(self, pair: Pair, region: Airflow, command: Command) -> None:
+        self._pair, self._region, self.command = pair, region, command
+
+    def wait_until_it_looked(self, times: int) -> None:
+        """Return after so many more looks at the region's environment."""
+        began = datetime.now(tz=timezone.utc)
+
+        def enough() -> bool:
+            assert self.command.process.poll() is None, f"it ended: {self.command.stdout} {self.command.stderr}"
+            return len(self._looks(began)) >= times
+
+        wait_until(enough, f"it looks {times} times", deadline_s=60 + 30 * times)
+
+    def wait_until_it_read(self, times: int) -> None:
+        """Return after so many more attempts to read the state, answered or not."""
+        began = datetime.now(tz=timezone.utc)
+        wait_until(
+            lambda: (
+                sum(
+                    row["caller"] == "control"
+                    for name in self._pair.airflows
+                    for row in self._pair.sandbox.requests(name, "dynamodb", since=began)
+                )
+                >= times
+            ),
+            f"it asks for the state {times} times",
+            deadline_s=60 + 30 * times,
+        )
+
+    def _looks(self, since: datetime) -> Sequence[Any]:
+        rows = self._pair.sandbox.requests(self._region.name, "mwaa", since=since)
+        return [row for row in rows if row["caller"] == "control" and row["operation"].startswith("GET /environments/")]
+
+
+@contextmanager
+def monitor(pair: Pair, topic: str, *, mode: str = "automatic") -> Iterator[Monitor]:
+    """Yield the DAG, running in the control environment on a steady pair."""
+    text = (example_dags() / "dr_monitor.py").read_text()
+    for long, short in SHORTER.items():
+        assert text.count(long) == 1
+        text = text.replace(long, short)
+    (Path(pair.control["env"]["AIRFLOW_HOME"]) / "dags" / "dr_monitor.py").write_text(text)
+    variables = {"AIRFLOW_VAR_DR_MONITOR_MODE": mode, "AIRFLOW__DR__NOTIFICATION_TOPIC": topic}
+    region = pair.active
+    with airflow(pair.control, "dags", "test", "dr_monitor", **variables) as command:
+        watching = Monitor(pair, region, command)
+        watching.wait_until_it_looked(2)
+        yield watching
+
+
+def failovers(pair: Pair) -> list[str]:
+    """Return the ids of all failovers there were."""
+    return [record.id for record in pair.table.records()]
+
+
+@on("3.3.1")
+def test_a_region_that_is_killed_is_left_without_anybody(pair: Pair, topic: Topic) -> None:
+    """Seen, told, failed over, told; again and again, there and back."""
+    for number in range(KILLS):
+        make_steady(pair)
+        source, target = pair.active, pair.standby
+        wait_for_snapshot(pair, source, "fo_chain")
+        before = failovers(pair)
+        with monitor(pair, topic.arn) as watching:
+            pair.sandbox.kill(source.name)
+            killed_at = datetime.now(tz=timezone.utc)
+            assert watching.command.wait(timeout_s=600) == 0, watching.command.stdout + watching.command.stderr
+        record = pair.table.records()[0]
+        assert record.id not in before
+        assert len(failovers(pair)) == len(before) + 1
+        assert (record.target, record.mode.value, record.outcome) == (target.name, "forced", "completed")
+        assert record.by.startswith("dr_monitor/")
+        assert record.not_unpaused == ()
+        assert topic.subjects() == sorted([SUSPECTED, FAILED, DONE])
+        run = start(target)
+        run.wait_until_it_executed()
+        begun_s = (record.started_at - killed_at).total_seconds()
+        print(f"kill {number + 1} of {KILLS}: {source.name} left, begun {begun_s:.0f} s after it, {record.reason}")
+        pair.sandbox.revive(source.name)
+        pair.wait_until_settled()
+
+
+@on("3.3.1")
+def test_what_is_no_failure_is_not_taken_for_one(pair: Pair, topic: Topic) -> None:
+    """
+    An update, an API that answers 500 or not at all, a state table out of reach, a topic that is dead.
+
+    The same monitor sees all of it, one after the other, and in the end the kill that it is there for.
+    """
+    make_steady(pair)
+    source, target = pair.active, pair.standby
+    wait_for_snapshot(pair, source, "fo_chain")
+    before = failovers(pair)
+    sandbox = pair.sandbox
+    with monitor(pair, topic.arn) as watching:
+        # An update: no scheduler lives while it lasts, and it takes a while until one does after it.
+        with updating(pair, source):
+            source.stop("scheduler")
+            watching.wait_until_it_looked(LOOKS)
+        source.start_scheduler()
+        pair.wait_until_settled()
+        watching.wait_until_it_looked(5)
+
+        sandbox.fault(source.name, "mwaa", "error", from_caller="control")
+        watching.wait_until_it_looked(5)
+        sandbox.fault(source.name, "mwaa", "none", from_caller="control")
+        with source.frozen("api-server"):
+            watching.wait_until_it_looked(5)
+
+        for name in pair.airflows:
+            sandbox.fault(name, "dynamodb", "refuse", from_caller="control")
+        watching.wait_until_it_read(LOOKS)
+        for name in pair.airflows:
+            sandbox.fault(name, "dynamodb", "none", from_caller="control")
+        watching.wait_until_it_looked(5)
+        assert failovers(pair) == before
+        assert pair.state().phase is Phase.STEADY
+        assert topic.subjects() == []
+
+        kill_the_topic(pair)
+        watching.wait_until_it_looked(5)
+        assert failovers(pair) == before
+        sandbox.kill(source.name)
+        assert watching.command.wait(timeout_s=600) == 0, watching.command.stdout + watching.command.stderr
+    assert len(failovers(pair)) == len(before) + 1
+    assert pair.state().active_region == target.name
+    assert topic.subjects() == []
+    start(target).wait_until_it_executed()
+    sandbox.revive(source.name)
+    pair.wait_until_settled()
+
+
+@on("3.3.1")
+def test_the_mode_and_the_limits_keep_it_from_acting(pair: Pair, topic: Topic) -> None:
+    """Told to notify, it tells; within its limits, it is refused with the reason, and tells that."""
+    make_steady(pair)
+    source = pair.active
+    wait_for_snapshot(pair, source, "fo_chain")
+    before = failovers(pair)
+    with monitor(pair, topic.arn, mode="notify") as watching:
+        pair.sandbox.kill(source.name)
+        wait_until(lambda: FAILED in topic.subjects(), "it tells that the region has failed", deadline_s=300)
+        watching.wait_until_it_looked(5)
+    assert failovers(pair) == before
+    assert pair.state().phase is Phase.STEADY
+    pair.sandbox.revive(source.name)
+    pair.wait_until_settled()
+
+
+def kill_the_topic(pair: Pair) -> None:
+    """Let nothing be told any more, until all faults are lifted."""
+    faults.change(
+        pair.sandbox.faults_file,
+        lambda table: faults.add(table, region=ELSEWHERE, service="sns", fault=FaultKind.REFUSE, from_caller="control"),
+    )
+
+
+@contextmanager
+def updating(pair: Pair, region: Airflow) -> Iterator[None]:
+    """Make the environment's status UPDATING, as long as it takes."""
+    path = pair.home / "aws" / "config.json"
+    config = json.loads(path.read_text())
+    changed = {**config, "environments": {**config["environments"]}}
+    changed["environments"][region.name] = {**config["environments"][region.name], "status": "UPDATING"}
+    path.write_text(json.dumps(changed))
+    try:
+        yield
+    finally:
+        path.write_text(json.dumps(config))

@@ -138,6 +138,6 @@ with DAG(
         trigger_rule=TriggerRule.ALL_DONE,
     )
 
-    decided = decision("{{ var.value.get('dr_monitor_mode', 'notify') }}")
-    suspicion >> loss >> decided >> [approval() >> fail_over, fail_over, recovery]
-    fail_over >> recovery
+    decided, approved = decision("{{ var.value.get('dr_monitor_mode', 'notify') }}"), approval()
+    suspicion >> loss >> decided >> [approved, fail_over, recovery]
+    approved >> fail_over >> recovery

@@ -82,6 +82,45 @@ def test_the_readiness_dag_is_exempt_and_expects_no_right_to_flip_in_a_region(
     assert list(task.accept) == accepted
 
 
+def test_the_monitor_does_nothing_until_it_is_unpaused_and_told_to() -> None:
+    """Each mode has its way, nothing begins without the two looks, and without a topic nobody is told."""
+    dag = dag_in("dr_monitor.py")
+    assert "dr:control" in dag.tags
+    assert dag.is_paused_upon_creation is True
+    assert [task.task_id for task in dag.tasks if not task.upstream_task_ids] == ["suspicion"]
+    assert {task.task_id: set(task.downstream_task_ids) for task in dag.tasks} == {
+        "suspicion": {"loss"},
+        "loss": {"decision"},
+        "decision": {"approval", "fail_over", "recovery"},
+        "approval": {"fail_over"},
+        "fail_over": {"recovery"},
+        "recovery": set(),
+    }
+    decide = dag.get_task("decision").python_callable
+    assert [decide(mode) for mode in ("notify", "approve", "automatic")] == ["recovery", "approval", "fail_over"]
+    with pytest.raises(ValueError, match="notify, approve, automatic"):
+        decide("perhaps")
+    assert not any(task.on_success_callback or task.on_failure_callback for task in dag.tasks)
+
+
+def test_the_monitor_tells_the_topic_that_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the topic's own region, of suspicion, loss, and how the failover ended."""
+    topic = "arn:aws:sns:us-west-2:123456789012:mwaa-dr"
+    monkeypatch.setenv("AIRFLOW__DR__NOTIFICATION_TOPIC", topic)
+    dag = dag_in("dr_monitor.py")
+    told = {
+        (task.task_id, word): callback
+        for task in dag.tasks
+        for word in ("success", "failure")
+        for callback in getattr(task, f"on_{word}_callback") or ()
+    }
+    assert {*told} == {
+        ("suspicion", "success"), ("loss", "success"), ("fail_over", "success"), ("fail_over", "failure"),
+    }  # fmt: skip
+    assert {(notifier.target_arn, notifier.region_name) for notifier in told.values()} == {(topic, "us-west-2")}
+    assert all(len(notifier.subject) <= 100 for notifier in told.values())
+
+
 def test_the_form_offers_the_regions_that_are_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     """With [dr] environments set nobody has to type a region."""
     monkeypatch.setenv("AIRFLOW__DR__ENVIRONMENTS", "us-east-2=ohio,us-east-1=virginia")

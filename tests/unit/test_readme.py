@@ -57,6 +57,22 @@ def test_every_command_of_the_readme_exists_and_every_command_is_in_it() -> None
     assert commands(build_parser(with_sandbox=True), "mwaa-dr") == written
 
 
+def test_every_option_of_a_command_is_in_its_row() -> None:
+    """And no other; what all commands have is said below the table."""
+    common = {"--help", "--table", "--table-region", "--json", "--debug", "--dry-run", "--yes", "--home"}
+
+    def options(words: list[str]) -> set[str]:
+        parser: argparse.ArgumentParser = build_parser(with_sandbox=True)
+        for word in words:
+            (choices,) = (a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+            parser = choices[word]
+        return {each for action in parser._actions for each in action.option_strings if each.startswith("--")}
+
+    for row in re.findall(r"^\| `mwaa-dr .*", section("## Command line"), flags=re.MULTILINE):
+        named = [text.split() for text in re.findall(r"`mwaa-dr ((?:sandbox )?[a-z]+)", row)]
+        assert set(re.findall(r"--[a-z-]+", row)) - common == set().union(*map(options, named)) - common, row
+
+
 def test_the_readme_shows_a_drill_as_it_is_printed() -> None:
     """Whose figures they are is for the README to say; what is counted, and in which order, is the code's."""
     passed = report.text(drill_reports.planned())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.benchmarks.costs import DRSet, item_bytes, units
+from airflow_provider_mwaa_dr.core.config import DRConfig
+from airflow_provider_mwaa_dr.plugins.fence import Fence
+from tests.benchmarks.costs import ACTIVE, DRSet, item_bytes, units
 from tests.contract.aws_server import AwsServer
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -37,6 +39,23 @@ def test_a_minute_of_two_regions_costs_what_the_readme_says(table: str, runs_tab
     assert asked["state Scan"] == 2
     assert dr_set.meter.units["state written"] == asked["state PutItem"], "a heartbeat is one unit"
     assert dr_set.meter.units["runs written"] == asked["runs PutItem"], "an entry is one unit"
+
+
+def test_a_worker_reads_two_units_however_many_of_its_tasks_begin(
+    table: str, runs_table: str, aws: AwsServer, tmp_path: Path
+) -> None:
+    """State and environment, once in ``fence_file_s``; and once an hour it notes that the fence is there."""
+    dr_set = DRSet(table, runs_table)
+    dr_set.live(MINUTE_S)
+    dr_set.meter.reset()
+    config = DRConfig(enabled=True, region=ACTIVE, state_table="s", environments={})
+    for _ in range(3):
+        fence = Fence(config=config, clock=dr_set.clock, home=tmp_path, open_store=dr_set.store)
+        assert fence.decide(exempt=False).action.value == "run"
+    assert dr_set.meter.units == {"state read": 2, "state written": 1}
+    dr_set.clock.advance(config.fence_file_s + 1)
+    assert fence.decide(exempt=False).action.value == "run"
+    assert dr_set.meter.units == {"state read": 4, "state written": 1}
 
 
 def test_units_are_counted_as_dynamodb_bills_them() -> None:

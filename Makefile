@@ -4,7 +4,7 @@ BIN := .venv/bin
 CONSTRAINTS := airflow_provider_mwaa_dr/sandbox/constraints
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup check test simulate soak drill bench-adoption clean
+.PHONY: help setup check test simulate soak drill bench-adoption bench-costs clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -50,6 +50,9 @@ drill: setup ## a failover between two real Airflows on this machine (SCENARIO=p
 
 bench-adoption: setup ## what a turn of the agent costs with 10,000 DAGs, on PostgreSQL; figures in build/bench-adoption.json
 	$(BIN)/python tests/benchmarks/adoption.py
+
+bench-costs: setup ## what the agents of 500 hourly DAGs ask of DynamoDB in an hour; figures in build/bench-costs.json
+	$(BIN)/python -m tests.benchmarks.costs
 
 clean: ## stop the drill's sandbox, and remove what was built
 	@test ! -d build/drill/home || $(BIN)/mwaa-dr sandbox down --purge --home build/drill/home

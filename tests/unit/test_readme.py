@@ -1,17 +1,29 @@
-"""The README says what the package does: options, commands, layout of its house rules."""
+"""The README says what the package does: options, commands, what they print, and what that means."""
 
 from __future__ import annotations
 
 import argparse
+import ast
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+import airflow_provider_mwaa_dr
 from airflow_provider_mwaa_dr.cli.application import build_parser
+from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.bookkeeping import NO_RERUN_TAG
 from airflow_provider_mwaa_dr.core.config import OPTIONS
+from airflow_provider_mwaa_dr.core.state import STATE_ID
 from airflow_provider_mwaa_dr.sandbox import report
+from tests.unit.cli.conftest import ENVIRON, Shell
 from tests.unit.sandbox import drill_reports
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+PACKAGE = Path(airflow_provider_mwaa_dr.__file__).parent
+A, B = "us-east-2", "us-east-1"
 
 
 def options_table() -> str:
@@ -45,6 +57,22 @@ def test_every_command_of_the_readme_exists_and_every_command_is_in_it() -> None
     assert commands(build_parser(with_sandbox=True), "mwaa-dr") == written
 
 
+def test_every_option_of_a_command_is_in_its_row() -> None:
+    """And no other; what all commands have is said below the table."""
+    common = {"--help", "--table", "--table-region", "--json", "--debug", "--dry-run", "--yes", "--home"}
+
+    def options(words: list[str]) -> set[str]:
+        parser: argparse.ArgumentParser = build_parser(with_sandbox=True)
+        for word in words:
+            (choices,) = (a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+            parser = choices[word]
+        return {each for action in parser._actions for each in action.option_strings if each.startswith("--")}
+
+    for row in re.findall(r"^\| `mwaa-dr .*", section("## Command line"), flags=re.MULTILINE):
+        named = [text.split() for text in re.findall(r"`mwaa-dr ((?:sandbox )?[a-z]+)", row)]
+        assert set(re.findall(r"--[a-z-]+", row)) - common == set().union(*map(options, named)) - common, row
+
+
 def test_the_readme_shows_a_drill_as_it_is_printed() -> None:
     """Whose figures they are is for the README to say; what is counted, and in which order, is the code's."""
     passed = report.text(drill_reports.planned())
@@ -55,3 +83,172 @@ def test_the_readme_shows_a_drill_as_it_is_printed() -> None:
         return [re.sub(r"^ *[\d.?]+  |\b\d+\b", "", line).strip() for line in text.splitlines() if line.strip()]
 
     assert form(shown)[:-1] == form(passed)[1:]
+
+
+def section(heading: str) -> str:
+    """Return what stands under a heading, down to the next one of its kind."""
+    level = heading.split(maxsplit=1)[0]
+    return re.split(rf"^{level} ", README.split(f"\n{heading}\n")[1], flags=re.MULTILINE)[0]
+
+
+def commands_shown() -> Iterator[list[str]]:
+    """Yield the words of each call of ``mwaa-dr`` in a block of shell, and of each whole one in a sentence."""
+    for block in re.findall(r"^```bash\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL):
+        for line in re.split(r"&&|\n", block.replace("\\\n", " ")):
+            if "mwaa-dr " in line.split("#")[0] and not line.lstrip().startswith(("aws", "export", "pip")):
+                words = shlex.split(line.split(">")[0], comments=True)
+                yield words[words.index("mwaa-dr") + 1 :]
+    for text in re.findall(r"`mwaa-dr ([^`\[\]]+)`", README):
+        if len(text.split()) > 2:
+            yield shlex.split(text)
+
+
+def test_every_command_that_is_shown_can_be_given() -> None:
+    """With the words and options that it is shown with."""
+    shown = list(commands_shown())
+    assert len(shown) > 25
+    for words in shown:
+        args = build_parser(with_sandbox=True).parse_args(words)
+        assert callable(args.handler), words
+
+
+def test_every_variable_of_the_command_line_is_an_option() -> None:
+    """A ``DR_`` name that nobody reads would be ignored without a word."""
+    known = {f"DR_{name.upper()}" for option in OPTIONS for name in (option.name, *option.aliases)}
+    shown = set(re.findall(r"\bDR_[A-Z_]+[A-Z]\b", README))
+    assert shown
+    assert shown <= known
+
+
+def texts() -> Iterator[str]:
+    """Yield what the package may say: its texts, cut where something is filled in."""
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_every_symptom_is_in_the_words_of_the_code() -> None:
+    """Somebody searches the README for what they see; ``…`` and what the code fills in by name may be anything."""
+    said = "\n".join(texts())
+    rows = re.findall(r"^\| (.*?) \| ", section("## Troubleshooting"), flags=re.MULTILINE)
+    symptoms = [text for row in rows for text in re.findall(r"`([^`]+)`", row)]
+    assert len(symptoms) > 50
+    filled_in = "|".join(map(re.escape, ("…", STATE_ID, NO_RERUN_TAG, "[mwaa-dr] ", "held: ")))
+    for symptom in symptoms:
+        for part in re.split(filled_in, symptom):
+            words = part.strip(" :,.()")
+            assert words in said, symptom
+
+
+def shape(line: str) -> str:
+    """Return a line without its numbers, the plan's name and its spacing."""
+    line = re.sub(r"\d{8}T\d{6}Z-[0-9a-f]{6}", "PLAN", line)
+    return " ".join(re.sub(r"\d+(\.\d+)?", "#", line).split())
+
+
+def assert_shown_is_printed(heading: str, printed: str) -> None:
+    """Each line of the output under *heading* has been printed, in this order; ``...`` may be anything."""
+    shown = re.findall(r"^```text\n(.*?)^```", section(heading), flags=re.MULTILINE | re.DOTALL)
+    lines = [shape(line) for block in shown for line in block.splitlines() if line.strip()]
+    assert lines
+    real = [shape(line) for line in printed.splitlines()]
+    for line in lines:
+        pattern = re.escape(line).replace(re.escape("(...)"), r"\(.*\)")
+        place = next((number for number, each in enumerate(real) if re.fullmatch(pattern, each)), None)
+        assert place is not None, f"{line}\nis not printed; this is:\n" + "\n".join(real)
+        real = real[place + 1 :]
+
+
+@pytest.fixture
+def pair() -> Shell:
+    """The DR set of the README's examples: two schedulers each, a ledger, the test DAG."""
+    shell = Shell()
+    shell.environ = ENVIRON | {"DR_ENVIRONMENTS": f"{A}=etl-primary,{B}=etl-secondary"}
+    for region in (A, B):
+        shell.environment(region).add_dag("dr_test_dag", is_paused=region != A)
+        shell.set.agents[region].jobs = ("1", "2")
+        lag_s = 1.0 if region == A else None
+        shell.set.agents[region].changes = {"fence_ok": True, "has_ledger": True, "ledger_lag_s": lag_s}
+
+    def say_the_last_word() -> None:
+        shell.set.clock.after(1, say_the_last_word)
+        plan = shell.set.state.plan
+        shell.set.agents[A].changes["final"] = plan.id if plan is not None and plan.drained else None
+
+    say_the_last_word()
+    shell.set.clock.advance(5)
+    return shell
+
+
+def lose(pair: Shell) -> None:
+    """Take the active region away."""
+    pair.set.agents[A].alive = False
+    pair.set.agents[A].changes = {"fence_ok": None, "has_ledger": True}
+    pair.environment(A).unreachable = True
+    pair.set.clock.advance(45)
+
+
+def test_a_planned_failover_prints_what_the_runbook_shows(pair: Shell) -> None:
+    """Step by step, to the last line."""
+    pair.environment(A).add_run("dag_00", "manual__long", seconds=25)
+    done = pair("failover", B, "--reason", "Maintenance in Ohio", "--yes")
+    assert_shown_is_printed("### Planned failover", done.err + done.out)
+
+
+def test_a_lost_region_looks_as_the_runbook_shows(pair: Shell) -> None:
+    """Before, and while it is left."""
+    pair.set.agents[A].changes["fence_ok"] = None
+    pair.set.clock.advance(2)
+    lose(pair)
+    before = pair("status")
+    done = pair("failover", B, "--reason", "Ohio is gone", "--yes")
+    assert_shown_is_printed("### Lost region", before.out + done.err + done.out)
+
+
+def test_a_returning_region_looks_as_the_runbook_shows(pair: Shell) -> None:
+    """First it settles what it had begun, then it has closed it."""
+    assert pair("failover", B, "--reason", "Ohio is gone", "--yes").code == 0
+    pair.set.agents[A].changes = {"reconciled_epoch": 0, "leftovers": 14}
+    pair.set.clock.advance(2)
+    first = pair("status").out
+    pair.set.agents[A].changes = {"closed": 7}
+    pair.set.clock.advance(2)
+    assert_shown_is_printed("### Returning region", first + pair("status").out)
+
+
+def test_a_half_done_failover_looks_as_the_runbook_shows(pair: Shell) -> None:
+    """Its owner is silent; either way out is named."""
+    state, at = pair.set.state, pair.set.clock.now()
+    plan = transitions.Plan(
+        id="20260101T000001Z-abc123", source=A, target=B, mode=transitions.Mode.AUTO, reason="Ohio is gone",
+        by="ana@laptop", owner="gone", started_at=at,
+    )  # fmt: skip
+    pair.store.write(transitions.claim(state, plan, at=at), expected_version=state.version)
+    pair.set.clock.advance(120)
+    assert_shown_is_printed("### Half-done failover", pair("status").out)
+    assert pair("failover", A, "--reason", "Giving up", "--yes").code == 0
+
+
+def number(text: str) -> float:
+    return float(text.replace(",", ""))
+
+
+def test_the_arithmetic_of_the_costs_is_right() -> None:
+    """Every product, both sums, and what follows from them."""
+    costs = section("## Costs")
+    rows = re.findall(r"^\| (.*?) \|(.*?)\| ([\d,.]+) \|$", costs, flags=re.MULTILINE)
+    assert len(rows) > 10
+    sums, total = [], 0.0
+    for what, arithmetic, result in rows:
+        if what.startswith("**"):
+            assert number(result) == total, what
+            sums.append(result)
+            total = 0.0
+            continue
+        value = eval(arithmetic.strip().replace(",", "").replace("×", "*"))
+        assert round(value, 2) == number(result), what
+        total += number(result)
+    priced = {what: arithmetic.strip() for what, arithmetic, _ in rows}
+    assert priced["reads"].startswith(sums[0])
+    assert priced["writes, two copies"].startswith(sums[1])

@@ -1,0 +1,302 @@
+"""
+What a DR set asks of DynamoDB: ``python -m tests.benchmarks.costs``, or ``make bench-costs``.
+
+Two regions of two schedulers with their real agents, over a real socket to an emulated DynamoDB, on a clock of their
+own: a quarter of an hour of them, after one in which everything is new. Each request is counted, and how many units
+DynamoDB would bill for it by the sizes of its items. Nothing fails over, and no task runs: what workers read is the
+README's to add. Written to build/bench-costs.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import random
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+
+from airflow_provider_mwaa_dr.aws.runs_store import DynamoDBRunsStore
+from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
+from airflow_provider_mwaa_dr.core.config import DRConfig
+from airflow_provider_mwaa_dr.core.inventory import DagFacts
+from airflow_provider_mwaa_dr.core.ports import Registration
+from airflow_provider_mwaa_dr.core.state import initial
+from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
+from airflow_provider_mwaa_dr.plugins.inventory import InventoryKeeper, option_texts
+from airflow_provider_mwaa_dr.testing import ManualClock
+from tests.contract.aws_server import HOME, AwsServer
+from tests.simulation.airflow import SimulatedAirflow, SimulatedDag
+
+ACTIVE, STANDBY = "us-east-2", "us-east-1"
+DAGS = 500
+"""Hourly ones."""
+RUN_S = 300.0
+QUARTER_S = 900.0
+"""Everything that an agent does now and then, it does at least once in this time."""
+TURN_S = 5.0
+ROOT = Path(__file__).parents[2]
+
+
+def item_bytes(item: Mapping[str, Mapping[str, Any]]) -> int:
+    """Return the bytes that DynamoDB counts for an item: names and values."""
+    return sum(len(name.encode()) + value_bytes(value) for name, value in item.items())
+
+
+def value_bytes(value: Mapping[str, Any]) -> int:
+    """Return the bytes of one attribute's value."""
+    ((kind, plain),) = value.items()
+    if kind == "S":
+        return len(plain.encode())
+    if kind == "N":
+        return (len(plain) + 1) // 2 + 1
+    if kind == "B":
+        return len(plain)
+    if kind == "M":
+        return 3 + item_bytes(plain) + len(plain)
+    if kind == "L":
+        return 3 + sum(1 + value_bytes(each) for each in plain)
+    if kind == "SS":
+        return sum(len(each.encode()) for each in plain)
+    return 1
+
+
+@dataclass
+class Meter:
+    """
+    Counts every request of a session.
+
+    :ivar units: by table and kind: 1 for each started 4 KB of a consistent read, 1 for each started 1 KB of a write.
+    :ivar requests: by table and operation.
+    :ivar sizes: of the items that are there, by table and key.
+    """
+
+    session: boto3.session.Session
+    units: Counter[str] = field(default_factory=Counter)
+    requests: Counter[str] = field(default_factory=Counter)
+    sizes: dict[str, dict[str, int]] = field(default_factory=lambda: {"state": {}, "runs": {}})
+
+    def __post_init__(self) -> None:
+        self.session.events.register("before-parameter-build.dynamodb", self._asked)
+        self.session.events.register("after-call.dynamodb", self._answered)
+
+    def reset(self) -> None:
+        """Begin to count."""
+        self.units.clear()
+        self.requests.clear()
+
+    def _asked(self, params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+        context["asked"] = params
+
+    def _answered(self, model: Any, parsed: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+        asked, operation = context["asked"], model.name
+        name = asked.get("TableName") or next(iter(asked["RequestItems"]))
+        table = "state" if "state" in name else "runs"
+        self.requests[f"{table} {operation}"] += 1
+        if operation in {"PutItem", "UpdateItem", "DeleteItem"}:
+            self.units[f"{table} written"] += units(self._change(table, operation, asked), 1024)
+        elif operation == "BatchGetItem":
+            found = parsed["Responses"][name]
+            missing = len(asked["RequestItems"][name]["Keys"]) - len(found)
+            self.units[f"{table} read"] += missing + sum(units(item_bytes(item), 4096) for item in found)
+        elif operation == "Scan":  # what its filter drops was read, too
+            self.units[f"{table} read"] += units(sum(self.sizes[table].values()), 4096)
+        else:
+            found = parsed["Items"] if operation == "Query" else [parsed.get("Item", {})]
+            self.units[f"{table} read"] += units(sum(map(item_bytes, found)), 4096)
+
+    def _change(self, table: str, operation: str, asked: Mapping[str, Any]) -> int:
+        """Return the larger of an item's sizes before and after."""
+        # An update is taken for as long as its key: what is updated here is far below 1 KB.
+        item = asked.get("Item") or asked["Key"]
+        key = item["state_id"]["S"] if "state_id" in item else f"{item['pk']['S']} {item['sk']['S']}"
+        before = self.sizes[table].pop(key, 0)
+        if operation != "DeleteItem":
+            self.sizes[table][key] = max(item_bytes(item), before if operation == "UpdateItem" else 0)
+        return max(before, self.sizes[table].get(key, 0))
+
+
+def units(size: int, of: int) -> int:
+    """Return how many units of *of* bytes a request of *size* bytes takes; one at least."""
+    return max(1, -(-size // of))
+
+
+class Scheduler:
+    """One of a region's schedulers, as its agent sees the database that they share."""
+
+    def __init__(self, db: SimulatedAirflow, job_id: str) -> None:
+        self._db, self.job_id = db, job_id
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._db, name)
+
+    def alive_schedulers(self) -> tuple[str, ...]:
+        return "1", "2"
+
+    def pulse(self) -> object:
+        return self._db.clock.monotonic()
+
+
+class Folder:
+    """What an inventory lists of a region with :data:`DAGS` DAGs; digests, as they do not compress."""
+
+    def dag_versions(self) -> Mapping[str, str]:
+        return {f"dag_{number:03}": "1" for number in range(DAGS)}
+
+    def dag_facts(self, dag_ids: Collection[str]) -> Mapping[str, DagFacts]:
+        def digest(text: str) -> str:
+            return hashlib.sha256(text.encode()).hexdigest()
+
+        return {dag_id: DagFacts(source=digest(dag_id), shape=digest(dag_id + "/")) for dag_id in dag_ids}
+
+    def import_errors(self) -> tuple[str, ...]:
+        return ()
+
+    def values(self) -> Mapping[str, Mapping[str, str | None]]:
+        return {
+            kind: {f"{kind}_{number}": str(number) for number in range(50)} for kind in ("variables", "connections")
+        }
+
+
+class DRSet:
+    """
+    Two regions with two schedulers each; hourly runs that begin evenly over the hour.
+
+    That is the dearest: each turn has something to tell. All at the full hour, they would be told in a few entries.
+    """
+
+    def __init__(self, state_table: str, runs_table: str, *, run_s: float = RUN_S) -> None:
+        self.run_s = run_s
+        self.clock = ManualClock()
+        self.meter = Meter(boto3.session.Session(aws_access_key_id="testing", aws_secret_access_key="testing"))
+        self.state_table, self.runs_table = state_table, runs_table
+        store = self.store()
+        store.write(initial(ACTIVE, lease_s=60, by="test", at=self.clock.now()), expected_version=None)
+        world: Any = SimpleNamespace(clock=self.clock, rng=random.Random(0), is_traced=False)
+        dags = [SimulatedDag(f"dag_{number:03}", every_s=3600) for number in range(DAGS)]
+        self.loops: list[AgentLoop] = []
+        self.db = {}
+        for region in (ACTIVE, STANDBY):
+            store.register(Registration(region=region, environment=f"etl-{region}"))
+            db = self.db[region] = SimulatedAirflow(region, dags, world, self.clock)
+            if region == ACTIVE:
+                db.paused.clear()
+            self.loops += [self.loop(region, Scheduler(db, job)) for job in ("1", "2")]
+        self.begun = 0
+
+    def store(self) -> DynamoDBStateStore:
+        return DynamoDBStateStore(
+            self.state_table, (ACTIVE, STANDBY), clock=self.clock, session=self.meter.session, timeout_s=20
+        )
+
+    def loop(self, region: str, db: Scheduler) -> AgentLoop:
+        config = DRConfig(enabled=True, region=region, state_table="s", runs_table="r", environments={})
+        store = self.store()
+        return AgentLoop(
+            config=config,
+            store=store,
+            runs=DynamoDBRunsStore(
+                self.runs_table, (region,), clock=self.clock, session=self.meter.session, timeout_s=20
+            ),
+            db=db,  # type: ignore[arg-type]
+            clock=self.clock,
+            counts=GateCounts(),
+            airflow_version="3.3.1",
+            inventory=InventoryKeeper(
+                store, Folder(), self.clock, region=region, options=option_texts(config), every_s=60.0
+            ),
+        )
+
+    def live(self, seconds: float) -> None:
+        """Let time pass, in turns of the agents."""
+        end = self.clock.monotonic() + seconds
+        db = self.db[ACTIVE]
+        while self.clock.monotonic() < end:
+            now = self.clock.monotonic()
+            while self.begun * 3600 / DAGS <= now:
+                at = float(self.begun // DAGS * 3600)
+                key = (f"dag_{self.begun % DAGS:03}", f"scheduled__2026-01-01T{at:05.0f}+00:00")
+                db.add(key, run_type="scheduled", at=at, end=at + 3600, state="running")
+                self.begun += 1
+            ended = int((now - self.run_s) * DAGS / 3600)
+            for run in db.by_id[max(0, ended - 20) : max(0, ended)]:
+                if run.is_open:
+                    db.set_state(run, "success")
+            for loop in self.loops:
+                loop.turn()
+            self.clock.advance(TURN_S)
+
+
+def figures(state_table: str, runs_table: str) -> dict[str, Any]:
+    """Return what a quarter of an hour costs, and how large what is left is."""
+    dr_set = DRSet(state_table, runs_table)
+    dr_set.live(QUARTER_S)
+    dr_set.meter.reset()
+    dr_set.live(QUARTER_S)
+    sizes = dr_set.meter.sizes
+
+    def longest(table: str, prefix: str) -> int:
+        return max(size for key, size in sizes[table].items() if key.startswith(prefix))
+
+    entries = [size for key, size in sizes["runs"].items() if key.startswith("LOG#")]
+    return {
+        "an hour": {name: 4 * count for name, count in sorted(dr_set.meter.units.items())},
+        "requests an hour": {name: 4 * count for name, count in sorted(dr_set.meter.requests.items())},
+        "bytes": {
+            "state item": longest("state", "ACTIVE_REGION"),
+            "heartbeat": longest("state", "AGENT#"),
+            "inventory": sum(size for key, size in sizes["state"].items() if key.startswith(f"INVENTORY#{ACTIVE}")),
+            "state table": sum(sizes["state"].values()),
+            "entry of the ledger, on average": sum(entries) // len(entries),
+        },
+    }
+
+
+def make_tables() -> tuple[str, str]:
+    """Make both tables, and return their names."""
+    client = boto3.session.Session().client("dynamodb", region_name=HOME)
+    names = "mwaa-dr-state", "mwaa-dr-runs"
+    for name, keys in zip(names, (["state_id"], ["pk", "sk"]), strict=True):
+        client.create_table(
+            TableName=name,
+            KeySchema=[
+                {"AttributeName": key, "KeyType": kind} for key, kind in zip(keys, ("HASH", "RANGE"), strict=False)
+            ],
+            AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in keys],
+            BillingMode="PAY_PER_REQUEST",
+        )
+    return names
+
+
+def main() -> None:
+    """Measure, print and write."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = AwsServer()
+    server.start()
+    os.environ |= {
+        "AWS_ENDPOINT_URL": server.url,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
+    try:
+        found = figures(*make_tables())
+    finally:
+        server.stop()
+    text = json.dumps({"dags": DAGS, "regions": 2, "schedulers_of_each": 2, **found}, indent=2)
+    path = ROOT / "build" / "bench-costs.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

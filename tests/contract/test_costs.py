@@ -1,0 +1,65 @@
+"""What the agents ask of DynamoDB is what the README's section on costs multiplies and prices."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from airflow_provider_mwaa_dr.core.config import DRConfig
+from airflow_provider_mwaa_dr.plugins.fence import Fence
+from tests.benchmarks.costs import ACTIVE, DRSet, item_bytes, units
+from tests.contract.aws_server import AwsServer
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+HOUR_S, MINUTE_S = 3600, 60
+
+
+def in_the_readme(what: str) -> int:
+    """Return what the README's table says that something takes in an hour."""
+    (row,) = re.findall(rf"^\| {re.escape(what)}[^|]*\|[^|]*\| ([\d,]+) \|", README, flags=re.MULTILINE)
+    return int(row.replace(",", ""))
+
+
+def test_a_minute_of_two_regions_costs_what_the_readme_says(table: str, runs_table: str, aws: AwsServer) -> None:
+    """Looks, heartbeats, entries and queries; what an agent does now and then, ``make bench-costs`` counts."""
+    dr_set = DRSet(table, runs_table, run_s=75)
+    dr_set.live(2 * MINUTE_S)
+    dr_set.meter.reset()
+    dr_set.live(MINUTE_S)
+    asked = dr_set.meter.requests
+    an_hour = HOUR_S // MINUTE_S
+
+    looks, before_telling, watched = 4 * 12, 12, 2
+    assert asked["state BatchGetItem"] == looks + before_telling + watched
+    assert in_the_readme("looks at the state") == an_hour * 2 * looks
+    assert in_the_readme("a second look before something is told") == an_hour * 2 * before_telling
+    assert asked["state PutItem"] * an_hour == in_the_readme("heartbeats")
+    assert asked["runs PutItem"] * an_hour == in_the_readme("entries of the ledger")
+    assert asked["runs Query"] * an_hour == in_the_readme("reading each other's ledger")
+    assert asked["state Scan"] == 2
+    assert dr_set.meter.units["state written"] == asked["state PutItem"], "a heartbeat is one unit"
+    assert dr_set.meter.units["runs written"] == asked["runs PutItem"], "an entry is one unit"
+
+
+def test_a_worker_reads_two_units_however_many_of_its_tasks_begin(
+    table: str, runs_table: str, aws: AwsServer, tmp_path: Path
+) -> None:
+    """State and environment, once in ``fence_file_s``; and once an hour it notes that the fence is there."""
+    dr_set = DRSet(table, runs_table)
+    dr_set.live(MINUTE_S)
+    dr_set.meter.reset()
+    config = DRConfig(enabled=True, region=ACTIVE, state_table="s", environments={})
+    for _ in range(3):
+        fence = Fence(config=config, clock=dr_set.clock, home=tmp_path, open_store=dr_set.store)
+        assert fence.decide(exempt=False).action.value == "run"
+    assert dr_set.meter.units == {"state read": 2, "state written": 1}
+    dr_set.clock.advance(config.fence_file_s + 1)
+    assert fence.decide(exempt=False).action.value == "run"
+    assert dr_set.meter.units == {"state read": 4, "state written": 1}
+
+
+def test_units_are_counted_as_dynamodb_bills_them() -> None:
+    """Sizes by the rules of DynamoDB's developer guide, rounded up to whole units."""
+    item = {"id": {"S": "é"}, "n": {"N": "1234"}, "b": {"B": b"123"}, "l": {"L": [{"S": "ab"}]}, "t": {"BOOL": True}}
+    assert item_bytes(item) == (2 + 2) + (1 + 3) + (1 + 3) + (1 + 3 + 1 + 2) + (1 + 1)
+    assert [units(size, 1024) for size in (0, 1, 1024, 1025)] == [1, 1, 1, 2]

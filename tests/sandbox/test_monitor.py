@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -21,10 +21,11 @@ import boto3
 import pytest
 
 from airflow_provider_mwaa_dr.aws.example_dags import example_dags
+from airflow_provider_mwaa_dr.core.readiness import TEST_DAG
 from airflow_provider_mwaa_dr.core.state import Phase
 from airflow_provider_mwaa_dr.sandbox import faults
 from airflow_provider_mwaa_dr.sandbox.faults import FaultKind
-from tests.sandbox.failovers import Command, airflow, make_steady, start, wait_for_snapshot
+from tests.sandbox.failovers import Command, airflow, fail_over, make_steady, start, wait_for_snapshot
 from tests.sandbox.harness import Airflow, Pair, on, wait_until
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.soak]
@@ -34,10 +35,9 @@ LOOKS = 60
 """As many as dr_monitor makes in half an hour."""
 SHORTER = {
     "LOOK_EVERY_S = 30.0": "LOOK_EVERY_S = 1.0",
-    "PROBE_EVERY_S = 900.0": "PROBE_EVERY_S = None",
-    "COOLDOWN = timedelta(hours=6)": "COOLDOWN = timedelta(0)",
     "MAX_PER_DAY = 2": "MAX_PER_DAY = 1000",
 }
+WITHOUT_COOLDOWN = {"COOLDOWN = timedelta(hours=6)": "COOLDOWN = timedelta(0)"}
 ELSEWHERE = "us-west-2"
 """Where the topic is: not in a region that may be lost."""
 SUSPECTED, FAILED = "MWAA DR: the active region may be failing", "MWAA DR: the active region has failed"
@@ -124,10 +124,12 @@ class Monitor:
 
 
 @contextmanager
-def monitor(pair: Pair, topic: str, *, mode: str = "automatic") -> Iterator[Monitor]:
+def monitor(
+    pair: Pair, topic: str, *, mode: str = "automatic", changes: Mapping[str, str] = WITHOUT_COOLDOWN
+) -> Iterator[Monitor]:
     """Yield the DAG, running in the control environment on a steady pair."""
     text = (example_dags() / "dr_monitor.py").read_text()
-    for long, short in SHORTER.items():
+    for long, short in {**SHORTER, **changes}.items():
         assert text.count(long) == 1
         text = text.replace(long, short)
     (Path(pair.control["env"]["AIRFLOW_HOME"]) / "dags" / "dr_monitor.py").write_text(text)
@@ -184,12 +186,12 @@ def test_what_is_no_failure_is_not_taken_for_one(pair: Pair, topic: Topic) -> No
     before = failovers(pair)
     sandbox = pair.sandbox
     with monitor(pair, topic.arn) as watching:
-        # An update: no scheduler lives while it lasts, and it takes a while until one does after it.
+        # An update: no scheduler lives while it lasts.
         with updating(pair, source):
             source.stop("scheduler")
             watching.wait_until_it_looked(LOOKS)
-        source.start_scheduler()
-        pair.wait_until_settled()
+            source.start_scheduler()
+            pair.wait_until_settled()
         watching.wait_until_it_looked(5)
 
         sandbox.fault(source.name, "mwaa", "error", from_caller="control")
@@ -223,17 +225,33 @@ def test_what_is_no_failure_is_not_taken_for_one(pair: Pair, topic: Topic) -> No
 
 @on("3.3.1")
 def test_the_mode_and_the_limits_keep_it_from_acting(pair: Pair, topic: Topic) -> None:
-    """Told to notify, it tells; within its limits, it is refused with the reason, and tells that."""
+    """Told to notify, it tells; too soon after another failover, it is refused with the reason, and tells that."""
     make_steady(pair)
-    source = pair.active
-    wait_for_snapshot(pair, source, "fo_chain")
+    source = pair[fail_over(pair, pair.standby.name)["to"]]
+    source.deploy(f"{TEST_DAG}.py", (example_dags() / f"{TEST_DAG}.py").read_text())
+    source.wait_for_dag(TEST_DAG)
+    source.unpause(TEST_DAG)
     before = failovers(pair)
     with monitor(pair, topic.arn, mode="notify") as watching:
+
+        def probed() -> bool:
+            probes = [run for run in source.runs(TEST_DAG) if run["dag_run_id"].startswith("dr_probe__")]
+            return [run["state"] for run in probes] == ["success"]
+
+        wait_until(probed, "a probe run succeeds")
+        source.pause(TEST_DAG)
+        wait_for_snapshot(pair, source, "fo_chain")
         pair.sandbox.kill(source.name)
-        wait_until(lambda: FAILED in topic.subjects(), "it tells that the region has failed", deadline_s=300)
+        told: list[str] = []
+        wait_until(lambda: told.extend(topic.subjects()) or FAILED in told, "it tells that the region has failed")
+        watching.wait_until_it_looked(5)
+    assert told == [SUSPECTED, FAILED]
+    with monitor(pair, topic.arn, changes={}) as watching:
+        wait_until(lambda: told.extend(topic.subjects()) or NOT_DONE in told, "it tells that it was refused")
+        assert "the last failover was" in watching.command.stdout + watching.command.stderr
         watching.wait_until_it_looked(5)
     assert failovers(pair) == before
-    assert pair.state().phase is Phase.STEADY
+    assert (pair.state().phase, pair.state().active_region) == (Phase.STEADY, source.name)
     pair.sandbox.revive(source.name)
     pair.wait_until_settled()
 

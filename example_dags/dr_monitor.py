@@ -53,6 +53,12 @@ def tell(subject: str, message: str) -> list[SnsNotifier]:
     return [SnsNotifier(aws_conn_id=None, region_name=region, target_arn=topic, subject=subject, message=message)]
 
 
+NOT_DONE = tell(
+    "MWAA DR: failover not done",
+    "{{ exception }} mwaa-dr status shows where it stands; run {{ run_id }} of dr_monitor has the log.",
+)
+
+
 def seen(task_id: str, key: str) -> str:
     """Return a template for what a sensor saw."""
     return f"{{{{ ti.xcom_pull(task_ids='{task_id}')['{key}'] }}}}"
@@ -98,7 +104,7 @@ with DAG(
         ),
     )
 
-    @task.branch
+    @task.branch(retries=0, on_failure_callback=NOT_DONE)
     def decision(mode: str) -> str:
         """Return the task that the mode leads to."""
         if mode not in MODES:
@@ -123,10 +129,7 @@ with DAG(
             "MWAA DR: failover done",
             "{{ ti.xcom_pull(task_ids='fail_over')['to'] }} is active. {{ ti.xcom_pull(task_ids='fail_over') }}",
         ),
-        on_failure_callback=tell(
-            "MWAA DR: failover not done",
-            "{{ exception }} mwaa-dr status shows where it stands; run {{ run_id }} of dr_monitor has the log.",
-        ),
+        on_failure_callback=NOT_DONE,
     )
     recovery = EnvironmentHealthSensor(
         task_id="recovery",

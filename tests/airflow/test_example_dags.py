@@ -115,7 +115,8 @@ def test_the_monitor_tells_the_topic_that_is_configured(monkeypatch: pytest.Monk
         for callback in getattr(task, f"on_{word}_callback") or ()
     }
     assert {*told} == {
-        ("suspicion", "success"), ("loss", "success"), ("fail_over", "success"), ("fail_over", "failure"),
+        ("suspicion", "success"), ("loss", "success"), ("decision", "failure"),
+        ("fail_over", "success"), ("fail_over", "failure"),
     }  # fmt: skip
     assert {(notifier.target_arn, notifier.region_name) for notifier in told.values()} == {(topic, "us-west-2")}
     assert all(len(notifier.subject) <= 100 for notifier in told.values())

@@ -23,7 +23,7 @@ HERE = "us-east-1"
 
 
 def main() -> None:
-    """Start what a scheduler starts, but let the agent take the place of its loop."""
+    """Set up what a scheduler sets up, and let the agent take the place of its loop."""
     now = datetime.now(tz=timezone.utc)
     store = InMemoryStateStore(initial(HERE, lease_s=60, by="t", at=now))
     conf.state_store = lambda config, clock: store  # type: ignore[assignment]
@@ -33,7 +33,11 @@ def main() -> None:
     agent = gate._make_loop()
     # The agent is there first: from 3.2 on Airflow has no metrics yet, and what is sent now goes nowhere.
     agent.turn()
-    scheduler = SchedulerJobRunner(Job())
+    # Without executors, which would fork processes only to end them.
+    its_job = Job()
+    its_job.__dict__["executors"] = []
+    scheduler = SchedulerJobRunner(its_job)
+    scheduler.executors = []
 
     def loop() -> None:
         gate._counts.held = 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import socket
@@ -36,12 +35,7 @@ def run_scheduler(statsd: socket.socket, **metrics: str) -> subprocess.Completed
         **metrics,
     }
     environ = os.environ | {f"AIRFLOW__METRICS__{name.upper()}": text for name, text in options.items()}
-    # Airflow 2 refuses the other one on SQLite, Airflow 3 does not have this one.
-    has_sequential = importlib.util.find_spec("airflow.executors.sequential_executor") is not None
-    environ |= {
-        "AIRFLOW__CORE__EXECUTOR": "SequentialExecutor" if has_sequential else "LocalExecutor",
-        "AIRFLOW__SCHEDULER__STANDALONE_DAG_PROCESSOR": "True",
-    }
+    environ["AIRFLOW__SCHEDULER__STANDALONE_DAG_PROCESSOR"] = "True"
     command = [sys.executable, "-m", "tests.airflow.metrics_in_scheduler"]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 
+from airflow_provider_mwaa_dr.aws.template import alarms_template
 from airflow_provider_mwaa_dr.core.gate import Role
 from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
 from airflow_provider_mwaa_dr.plugins.metrics import Figures, Metrics
@@ -182,6 +185,17 @@ def test_runs_are_counted_as_they_happen(pair: Pair, metrics: Metrics, stats: Fa
     here.turn()
     assert stats.counters["mwaa_dr.held_runs"] == 6
     assert stats.counters["mwaa_dr.skipped_runs"] == 2
+
+
+def test_readme_and_alarms_name_what_is_published(metrics: Metrics, stats: FakeStats) -> None:
+    """Every metric is in the README's table, with its kind, and an alarm asks for none that does not exist."""
+    metrics.publish(replace(FIGURES, held=1, skipped=1, closed=1))
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(mwaa_dr\.[a-z_]+)` \| (gauge|counter)", readme, re.MULTILINE)
+    assert rows == [*((name, "gauge") for name in stats.gauges), *((name, "counter") for name in stats.counters)]
+    asked = re.findall(r'"\$\{MetricPrefix\}([a-z_]+)"', alarms_template())
+    assert len(asked) == 4
+    assert {f"mwaa_dr.{name}" for name in asked} <= {name for name, _ in rows}
 
 
 # What goes wrong.

@@ -44,8 +44,9 @@ def stats() -> Any:
     """
     Return the metrics that a scheduler has set up: something with ``gauge`` and ``incr``.
 
-    Imported here, for no task needs it. From 3.2 on ``airflow.stats`` leads to the Task SDK's copy, which no scheduler
-    sets up and which therefore drops everything (https://github.com/aws/amazon-mwaa-docker-images/pull/503).
+    Imported here, for no task needs it. From 3.2 on ``airflow.stats`` leads to the Task SDK's copy, which drops everything
+    until it is set up: a scheduler does not (https://github.com/aws/amazon-mwaa-docker-images/pull/503), though in 3.3
+    importing the SDK's serializers does.
     """
     try:
         from airflow.observability import stats as found  # noqa: PLC0415

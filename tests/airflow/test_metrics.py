@@ -53,7 +53,7 @@ def ours(statsd: socket.socket) -> list[str]:
 
 
 def test_airflows_own_client_sends_what_the_agent_knows(database: Database, statsd: socket.socket) -> None:
-    """Names, kinds and values on the wire; in a scheduler, whose metrics are set up in another place than a task's."""
+    """Names, kinds and values on the wire, from a scheduler that has set its metrics up as always."""
     run_scheduler(statsd, statsd_on="True", metrics_allow_list="scheduler,mwaa_dr")
     sent = ours(statsd)
     assert {"airflow.mwaa_dr.role:1|g", "airflow.mwaa_dr.epoch:0|g"} <= set(sent)

@@ -44,7 +44,7 @@ def stats() -> Any:
     """
     Return the metrics that a scheduler has set up: something with ``gauge`` and ``incr``.
 
-    Imported here, for no task needs it. From 3.2 on ``airflow.stats`` leads to the Task SDK's copy, which drops everything
+    Imported here, for no task needs it. From 3.2 on ``airflow.stats`` leads to the Task SDK's copy, which drops all
     until it is set up: a scheduler does not (https://github.com/aws/amazon-mwaa-docker-images/pull/503), though in 3.3
     importing the SDK's serializers does.
     """

@@ -10,18 +10,12 @@ from airflow_provider_mwaa_dr.aws.template import alarms_stack, alarms_template
 
 
 class AlarmPlan:
-    """
-    The stack with the alarms, in the environment's own region; looked at when it is made, nothing is changed.
-
-    :raises RefusedError: it is there, and takes no update.
-    """
+    """The stack with the alarms, in the environment's own region; looked at when it is made, nothing is changed."""
 
     def __init__(self, aws: Aws, site: Site, wanted: Wanted) -> None:
         self._site = site
         self._stack = Stack(aws, site.region, alarms_stack(wanted.stack))
         self._sight = self._stack.look()
-        if self._sight is not None:
-            self._stack.require_usable(self._sight)
 
     def bring_in(self, wanted: Wanted, *, lease_s: float) -> Step:
         """
@@ -30,8 +24,11 @@ class AlarmPlan:
         Thresholds that people have set in the stack stay, and so does its topic where no other is named.
 
         :param lease_s: of the state item.
+        :raises RefusedError: the stack is there, and takes no update.
         """
         name, sight, stack = f"alarms {self._site.region}", self._sight, self._stack
+        if sight is not None:
+            stack.require_usable(sight)
         parameters = {"EnvironmentName": self._site.name, "LeaseSeconds": f"{lease_s:g}"}
         if self._site.region in wanted.alarm_topics:
             parameters["AlarmTopicArn"] = wanted.alarm_topics[self._site.region]
@@ -47,6 +44,8 @@ class AlarmPlan:
                 for parameter, value in sorted(parameters.items())
                 if before.get(parameter) != value
             ]
+            if sight is not None and sight.body != body:
+                lines.append("this version's template takes the place of the one that is there")
         else:
             lines = [
                 "+ alarms: agent silent, state old, ledger behind, runs held",

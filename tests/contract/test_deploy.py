@@ -692,8 +692,13 @@ def test_alarms_interrupted_at_any_change_are_made_with_the_same_words(make_clou
 
 
 def test_undeploy_takes_the_alarms_out_first(cloud: Cloud) -> None:
-    """What they would report is meant; they are no data."""
+    """What they would report is meant; they are no data. Also a stack that takes no update is deleted."""
     cloud.deploy("--active", A, "--alarms", "--wait")
+    name = f"{cloud.stack}-alarms"
+    (stack,) = (one for one in cloudformation_backends["123456789012"][A].stacks.values() if one.name == name)
+    stack.status = "UPDATE_ROLLBACK_FAILED"
+    refused = cloud.deploy("--alarms")
+    assert (refused.code, refused.document["error"]["type"]) == (3, "RefusedError")
     result = cloud.undeploy()
     assert result.changed[:2] == [f"alarms {A}", f"alarms {B}"]
     assert cloud.alarms(A) == cloud.alarms(B) == {}

@@ -35,6 +35,7 @@ __all__ = [
     "PokeReturnValue",
     "TaskDeferred",
     "next_method",
+    "stats",
 ]
 
 
@@ -43,3 +44,19 @@ def next_method(task_instance: Any) -> str | None:
     told = getattr(task_instance, "_ti_context_from_server", None) or task_instance
     method: str | None = told.next_method
     return method
+
+
+def stats() -> Any:
+    """
+    Return the metrics that a scheduler has set up: something with ``gauge`` and ``incr``.
+
+    Imported here, for no task needs it. From 3.2 on ``airflow.stats`` leads to the Task SDK's copy, which drops all
+    until it is set up: a scheduler does not (https://github.com/aws/amazon-mwaa-docker-images/pull/503), though in 3.3
+    importing the SDK's serializers does.
+    """
+    try:
+        from airflow.observability import stats as found  # noqa: PLC0415
+    except ImportError:
+        from airflow import stats as found  # type: ignore[no-redef,unused-ignore]  # noqa: PLC0415
+    # Functions of the module in the newest versions, of a class in it in those before.
+    return getattr(found, "Stats", found)

@@ -1,7 +1,7 @@
 """
 Run the tests that import Airflow: ``python tests/run_with_airflow.py VERSION [PYTEST ...]``.
 
-The environment is the sandbox's own, with pytest on top, below build/airflow.
+The environment is the sandbox's own, with what tests need on top, below build/airflow.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ NEED_AIRFLOW = [
     "tests/airflow",
     *(f"tests/unit/{part}" for part in ("hooks", "operators", "sensors", "triggers")),
 ]
+# statsd is in every MWAA image, in this version, and in no sandbox.
+TEST_PACKAGES = ["pytest", "statsd==4.0.1"]
 ROOT = Path(__file__).parents[1]
 
 
@@ -30,7 +32,7 @@ def main(version: str, *pytest: str) -> int:
     pins = str(airflow_environment.constraints(version))
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     subprocess.run(
-        [find_uv_bin(), "pip", "install", "--quiet", "--python", python, "--constraint", pins, "pytest"],
+        [find_uv_bin(), "pip", "install", "--quiet", "--python", python, "--constraint", pins, *TEST_PACKAGES],
         check=True,
         env=variables,
     )

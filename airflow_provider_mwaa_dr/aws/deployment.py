@@ -7,8 +7,10 @@ next plan holds the rest: each step looks for its own result, and what was done 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
+from airflow_provider_mwaa_dr.aws.alarm_plan import AlarmPlan
 from airflow_provider_mwaa_dr.aws.control_plane import ControlPlane, Site, require_usable
 from airflow_provider_mwaa_dr.aws.deployment_step import Say, Step, Wanted
 from airflow_provider_mwaa_dr.aws.service import Aws
@@ -20,7 +22,7 @@ from airflow_provider_mwaa_dr.core.config import Consistency
 from airflow_provider_mwaa_dr.core.environments import known_region
 from airflow_provider_mwaa_dr.core.initialization import Initialization, initialize, plan_initialization
 from airflow_provider_mwaa_dr.core.ports import StateStore
-from airflow_provider_mwaa_dr.exceptions import ConfigError, RefusedError, StateError
+from airflow_provider_mwaa_dr.exceptions import ConfigError, RefusedError, StateError, StateNotFoundError
 
 
 class Deployment:
@@ -80,12 +82,18 @@ class Deployment:
         # The fence has to be up in the standby before anything depends on it.
         order = sorted(sites, key=lambda region: region == active)
         options = {region: _options(wanted, tables, site) for region, site in sites.items()}
+        lease_s = _lease_s(wanted, store if tables.has_state_table else None) if wanted.with_alarms else 0.0
         return [
             *_seen(sites),
             *tables.steps(sites),
             state,
             *(step for region in order for step in site_plans[region].bring_in(wanted, options[region])),
             *(site_plans[region].wait() for region in order if wanted.wait),
+            *(
+                AlarmPlan(self._aws, sites[region], wanted).bring_in(wanted, lease_s=lease_s)
+                for region in order
+                if wanted.with_alarms
+            ),
         ]
 
     def withdraw(self, wanted: Wanted, sites: Mapping[str, Site], *, delete_data: bool) -> list[Step]:
@@ -103,6 +111,8 @@ class Deployment:
         # The standby's fence goes last.
         order = sorted(sites, key=lambda region: region != active)
         steps = _seen(sites)
+        # First, or they would report what is meant.
+        steps += [step for region in order for step in AlarmPlan(self._aws, sites[region], wanted).take_out()]
         changes = [step for region in order for step in site_plans[region].take_out(wanted)]
         steps += changes
         if wanted.wait:
@@ -224,6 +234,14 @@ def _check(sites: Mapping[str, Site], wanted: Wanted) -> None:
                 f"{site} is in the DR set of the state table {other}, not {wanted.state_table}. Nothing was changed.",
                 advice=f"Name that table (--table {other}), or take the environment out first: mwaa-dr undeploy.",
             )
+
+
+def _lease_s(wanted: Wanted, store: StateStore | None) -> float:
+    """Return the lease that counts, or that is going to be written; None: there is no table yet."""
+    with contextlib.suppress(StateNotFoundError):
+        if store is not None:
+            return store.read().lease_s
+    return wanted.lease_s
 
 
 def _options(wanted: Wanted, tables: TablePlan, site: Site) -> dict[str, str]:

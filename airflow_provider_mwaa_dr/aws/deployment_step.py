@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from airflow_provider_mwaa_dr.aws.merged_file import BuildOn
 from airflow_provider_mwaa_dr.aws.plugins_archive import Wheel
@@ -47,6 +47,8 @@ class Wanted:
     :param with_dags: put ``dr_failover`` and ``dr_test_dag`` into the DAGs folders.
     :param with_policies: have the stack make policies, and attach those of the execution roles.
     :param agents_may_finish: let execution roles write the state item.
+    :param with_alarms: make a stack with alarms in each region.
+    :param alarm_topics: SNS topic by region, for alarms to tell; a region without one keeps what it has.
     :param wait: until both environments are updated.
     """
 
@@ -63,6 +65,8 @@ class Wanted:
     with_policies: bool = True
     agents_may_finish: bool = True
     build_on: BuildOn | None = None
+    with_alarms: bool = False
+    alarm_topics: Mapping[str, str] = field(default_factory=dict)
     wait: bool = False
 
     @property

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_mwaa_dr.aws.example_dags import DEPLOYED
+from airflow_provider_mwaa_dr.aws.template import alarms_stack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +110,8 @@ def deploying(scope: Scope) -> Document:
     """
     Return what ``mwaa-dr deploy`` and ``undeploy`` call themselves.
 
-    CloudFormation makes tables and policies with the caller's rights, unless it is given a service role; those rights
-    (dynamodb and iam) come on top.
+    CloudFormation makes tables, policies and alarms with the caller's rights, unless it is given a service role; those
+    rights (dynamodb, iam and cloudwatch) come on top.
     """
     pairs = _here_first(scope)
     objects = [
@@ -147,7 +148,8 @@ def deploying(scope: Scope) -> Document:
                 "cloudformation:UpdateStack",
             ],
             [
-                f"arn:{scope.partition}:cloudformation:{region}:{scope.account}:stack/{scope.stack}/*"
+                f"arn:{scope.partition}:cloudformation:{region}:{scope.account}:stack/{stack}/*"
+                for stack in (scope.stack, alarms_stack(scope.stack))
                 for region, _ in pairs
             ],
         ),

@@ -1,4 +1,4 @@
-"""The CloudFormation template, as it is in the package, and its parameters."""
+"""The CloudFormation templates, as they are in the package, and their parameters."""
 
 from __future__ import annotations
 
@@ -8,14 +8,28 @@ from importlib.resources import files
 
 def template(*, keep_tables: bool = True) -> str:
     """
-    Return the template's text.
+    Return the text of the template with tables and policies.
 
     :param keep_tables: otherwise deleting the stack deletes its tables too.
     """
-    text = files("airflow_provider_mwaa_dr.aws").joinpath("templates/mwaa_dr.yaml").read_text(encoding="utf-8")
+    text = _read("mwaa_dr.yaml")
     return text if keep_tables else text.replace("DeletionPolicy: RetainExceptOnCreate", "DeletionPolicy: Delete")
+
+
+def alarms_template() -> str:
+    """Return the text of the template with one environment's alarms."""
+    return _read("mwaa_dr_alarms.yaml")
+
+
+def alarms_stack(stack: str) -> str:
+    """Return the name of the stacks with alarms, one in each region, beside the stack *stack*."""
+    return f"{stack}-alarms"
 
 
 def as_parameters(values: Mapping[str, str]) -> list[dict[str, str]]:
     """Return parameters as CloudFormation wants them."""
     return [{"ParameterKey": name, "ParameterValue": value} for name, value in sorted(values.items())]
+
+
+def _read(name: str) -> str:
+    return files("airflow_provider_mwaa_dr.aws").joinpath(f"templates/{name}").read_text(encoding="utf-8")

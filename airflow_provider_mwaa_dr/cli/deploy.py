@@ -54,12 +54,24 @@ def add_commands(commands: CommandParsers) -> None:
         action="store_true",
         help="let no execution role write the state item; a failover whose caller is gone then waits for another",
     )
+    parser.add_argument(
+        "--alarms", action="store_true", help="make CloudWatch alarms on the agents' metrics, in each region"
+    )
+    parser.add_argument(
+        "--alarm-topic",
+        action="append",
+        default=[],
+        metavar="ARN",
+        help="SNS topic for the alarms of its region to tell; once for each region, with --alarms",
+    )
     prints = parser.add_mutually_exclusive_group()
     prints.add_argument(
         "--print-policies", action="store_true", help="print the IAM policies by purpose, as JSON; change nothing"
     )
     prints.add_argument(
-        "--print-template", action="store_true", help="print the CloudFormation template; change nothing"
+        "--print-template",
+        action="store_true",
+        help="print the CloudFormation template, with --alarms that of the alarms; change nothing",
     )
     _add_common(parser)
     parser = commands.add(
@@ -88,9 +100,10 @@ def deploy(session: Session) -> None:
     """Plan, show, ask, and carry out."""
     args = session.args
     if args.print_template:
-        from airflow_provider_mwaa_dr.aws.template import template  # noqa: PLC0415
+        from airflow_provider_mwaa_dr.aws.template import alarms_template, template  # noqa: PLC0415
 
-        session.console.result({"template": template()}, template().rstrip("\n"))
+        text = alarms_template() if args.alarms else template()
+        session.console.result({"template": text}, text.rstrip("\n"))
         return
     if not args.print_policies:
         session.begin_change()
@@ -206,8 +219,26 @@ def _wanted(session: Session, config: DRConfig) -> Wanted:
         with_policies=not getattr(args, "no_policies", False),
         agents_may_finish=not getattr(args, "agents_only_read", False),
         build_on=BuildOn(args.build_on) if args.build_on else None,
+        with_alarms=getattr(args, "alarms", False),
+        alarm_topics=_topics(args, config),
         wait=args.wait,
     )
+
+
+def _topics(args: argparse.Namespace, config: DRConfig) -> dict[str, str]:
+    """Return the named topics by region. :raises ConfigError: one is of no use."""
+    topics: dict[str, str] = {}
+    for arn in getattr(args, "alarm_topic", ()):
+        _, _, service, region, *_ = [*str(arn).split(":"), "", "", ""]
+        if service != "sns" or region not in config.environments or region in topics or not args.alarms:
+            raise ConfigError(
+                f"{arn!r} is of no use as an alarm topic.",
+                option="alarm_topic",
+                advice="With --alarms, name the ARN of at most one SNS topic in each of "
+                f"{' and '.join(config.environments)}: an alarm tells a topic of its own region only.",
+            )
+        topics[region] = arn
+    return topics
 
 
 def _carry_out(

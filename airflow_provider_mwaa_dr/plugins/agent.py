@@ -25,6 +25,7 @@ from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, DagSet, Runs
 from airflow_provider_mwaa_dr.core.state import DRState, Phase, promoted_plan
 from airflow_provider_mwaa_dr.exceptions import StaleLedgerError, StateError, StateUnreachableError
 from airflow_provider_mwaa_dr.plugins.inventory import InventoryKeeper
+from airflow_provider_mwaa_dr.plugins.metrics import Figures, Metrics
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ class AgentLoop:
     :param runs: the ledger; None where no runs table is set.
     :param counts: of the gate, for the heartbeat.
     :param inventory: lists what the region's Airflow consists of; None for an agent that does not.
+    :param metrics: what is told to Airflow's own metrics; None for an agent that tells nothing.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class AgentLoop:
         airflow_version: str,
         view: View | None = None,
         inventory: InventoryKeeper | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._config = config
         self._region = config.region
@@ -108,7 +111,9 @@ class AgentLoop:
         self._counts = counts
         self._airflow_version = airflow_version
         self.view: View | None = view
+        self._metrics = metrics
         self._started_at = clock.now()
+        self._began = clock.monotonic()
         self._host = socket.gethostname()
         self._role: Role | None = None
         self._unacknowledged: list[_Unacknowledged] = []
@@ -117,6 +122,7 @@ class AgentLoop:
         self._standby_as_of: tuple[int, datetime] | None = None
         """Under which epoch, and when it was last asked for, the state said that the role is elsewhere."""
         self._beat = 0
+        self._beats_written = 0
         self._closed = 0
         self._leftovers = 0
         self._fence_ok: bool | None = None
@@ -150,6 +156,8 @@ class AgentLoop:
         except Exception as error:  # the loop outlives everything; the view ages, and the gate holds
             has_settled = False
             self._complain(error)
+        if self._metrics is not None:
+            self._metrics.publish(self._figures())
         # What was settled is read back at once: gate and fence are waiting for it.
         return 0.1 if has_settled else max(0.1, started + self._config.refresh_s - self._clock.monotonic())
 
@@ -548,7 +556,34 @@ class AgentLoop:
                 inventory_error=self._inventory_error,
             )
         )
+        self._beats_written += 1
         self._next_beat = self._clock.monotonic() + self._config.heartbeat_s
+
+    def _figures(self) -> Figures:
+        """Return what there is to publish: nothing of it is asked for here."""
+        now, view = self._clock.monotonic(), self.view
+        state = view.state if view is not None else None
+        lag_s = None
+        if (
+            self._books is not None
+            and self._led_at is not None
+            and view is not None
+            and state is not None
+            and state.active_region == self._region
+            and view.reconciled_epoch == state.epoch
+        ):
+            # Not told anything yet: it is as far behind as this agent can know.
+            lag_s = self._books.lag_s if self._books.lag_s is not None else now - self._began
+        return Figures(
+            role=role_of(view, self._region),
+            epoch=state.epoch if state is not None else None,
+            state_age_s=now - (view.read_at if view is not None else self._began),
+            ledger_lag_s=lag_s,
+            heartbeats=self._beats_written,
+            held=self._counts.held,
+            skipped=self._counts.skipped,
+            closed=self._closed,
+        )
 
     def _forget(self, schedulers: tuple[str, ...]) -> None:
         """Drop the heartbeats of schedulers that their database has not listed for a long time."""

@@ -25,6 +25,7 @@ from airflow_provider_mwaa_dr.core.ports import Clock
 from airflow_provider_mwaa_dr.plugins import fence
 from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
 from airflow_provider_mwaa_dr.plugins.inventory import InventoryKeeper, option_texts
+from airflow_provider_mwaa_dr.plugins.metrics import Metrics, Stats
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,7 @@ class Gate:
         self._clock = clock
         self._pid = os.getpid()
         self._counts = GateCounts()
+        self._metrics = Metrics(_stats, clock)
         self._loop: AgentLoop | None = None
         self._is_alive = False
         self._guard = ForkGuard()
@@ -231,6 +233,7 @@ class Gate:
             airflow_version=airflow_version,
             view=self._loop.view if self._loop is not None else None,
             inventory=inventory,
+            metrics=self._metrics,
         )
 
     def _await_job(self) -> bool:
@@ -245,6 +248,13 @@ class Gate:
 
 
 _gate: Gate | None = None
+
+
+def _stats() -> Stats:
+    from airflow_provider_mwaa_dr._compat import stats  # noqa: PLC0415  (a task process needs none of it)
+
+    found: Stats = stats()
+    return found
 
 
 def _is_scheduler(component: Any) -> bool:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from moto.cloudwatch.models import cloudwatch_backends
+from moto.core.common_models import CloudFormationModel
 
 from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.cli import main
@@ -25,6 +27,43 @@ from airflow_provider_mwaa_dr.testing import FakeEnvironment, ManualClock
 
 A, B = "us-east-2", "us-east-1"
 UPDATE_S = 25 * 60.0
+
+
+class Alarm(CloudFormationModel):
+    """An alarm out of a template, which moto's CloudFormation does not make: what CloudWatch would be told."""
+
+    @staticmethod
+    def cloudformation_name_type() -> str:
+        return "AlarmName"
+
+    @staticmethod
+    def cloudformation_type() -> str:
+        return "AWS::CloudWatch::Alarm"
+
+    @classmethod
+    def create_from_cloudformation_json(  # type: ignore[override]
+        cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str, **kwargs: Any
+    ) -> Any:
+        made = cls()
+        made.properties = cloudformation_json["Properties"]
+        made.physical_resource_id = resource_name
+        cloudwatch_backends[account_id][region_name].alarms[resource_name] = made  # type: ignore[assignment]
+        return made
+
+    @classmethod
+    def update_from_cloudformation_json(  # type: ignore[override]
+        cls, original_resource: Any, new_resource_name: str, cloudformation_json: Any, account_id: str, region_name: str
+    ) -> Any:
+        return cls.create_from_cloudformation_json(new_resource_name, cloudformation_json, account_id, region_name)
+
+    @classmethod
+    def delete_from_cloudformation_json(  # type: ignore[override]
+        cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str
+    ) -> None:
+        cloudwatch_backends[account_id][region_name].alarms.pop(resource_name, None)
+
+    properties: dict[str, Any]
+    physical_resource_id: str
 
 
 @dataclass(frozen=True)
@@ -180,6 +219,12 @@ class Cloud:
     def versions(self, region: str) -> int:
         """Return how many versions of objects the bucket has."""
         return len(self.client("s3", region).list_object_versions(Bucket=self.buckets[region]).get("Versions", ()))
+
+    def alarms(self, region: str) -> dict[str, dict[str, Any]]:
+        """Return the alarms of our stack: what they were made of, by what follows the stack's name."""
+        found = cloudwatch_backends["123456789012"][region].alarms
+        prefix = f"{self.stack}-alarms-"
+        return {name.removeprefix(prefix): vars(found[name])["properties"] for name in found if prefix in name}
 
     def store(self) -> DynamoDBStateStore:
         """Return the state table."""

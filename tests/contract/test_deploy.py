@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from moto.cloudformation.models import cloudformation_backends
 from moto.dynamodb.models import dynamodb_backends
 
 from airflow_provider_mwaa_dr import __version__
+from airflow_provider_mwaa_dr.aws.template import alarms_template
 from airflow_provider_mwaa_dr.exceptions import StateNotFoundError
 from airflow_provider_mwaa_dr.sandbox.aws_server import _operation
 from airflow_provider_mwaa_dr.sandbox.mwaa_endpoint import Answer, Request
@@ -615,6 +617,114 @@ def test_without_policies_none_are_made(cloud: Cloud) -> None:
     assert not [policy for policy in listed if cloud.id in policy["PolicyName"]]
 
 
+# Alarms.
+
+
+TOPIC = f"arn:aws:sns:{A}:123456789012:oncall"
+
+
+def alarm_stack(cloud: Cloud, region: str) -> dict[str, str]:
+    """Return the parameters of the stack with a region's alarms."""
+    found = cloud.client("cloudformation", region).describe_stacks(StackName=f"{cloud.stack}-alarms")["Stacks"][0]
+    return {row["ParameterKey"]: row["ParameterValue"] for row in found["Parameters"]}
+
+
+def test_alarms_are_made_in_each_region_when_asked_for(cloud: Cloud) -> None:
+    """CloudWatch is regional: each environment's alarms ask for its own name, and tell the topic of their region."""
+    plain = cloud.deploy("--active", A, "--wait")
+    assert not any("alarms" in step["name"] for step in plain.document["steps"])
+    dry = cloud("deploy", "--alarms", "--alarm-topic", TOPIC, "--dry-run", "--json")
+    assert [step["name"] for step in dry.document["steps"] if step["would_change"]] == [f"alarms {B}", f"alarms {A}"]
+    for shown in ("+ alarms: agent silent, state old, ledger behind, runs held", TOPIC, "tell nobody"):
+        assert shown in dry.err
+    assert cloud.alarms(A) == {}
+    result = cloud.deploy("--alarms", "--alarm-topic", TOPIC)
+    assert (result.code, result.changed) == (0, [f"alarms {B}", f"alarms {A}"])
+    for region in cloud.regions:
+        alarms = cloud.alarms(region)
+        assert set(alarms) == {"agent-silent", "state-old", "ledger-behind", "runs-held"}
+        for alarm in alarms.values():
+            (query,) = alarm["Metrics"]
+            assert f"WHERE Environment = '{cloud.names[region]}'" in query["Expression"]
+            assert alarm.get("AlarmActions") == alarm.get("OKActions") == ([TOPIC] if region == A else None)
+        missing = {name: alarm["TreatMissingData"] for name, alarm in alarms.items()}
+        assert missing.pop("agent-silent") == "breaching"
+        assert set(missing.values()) == {"notBreaching"}
+    made = changes(cloud)
+    assert cloud.deploy("--alarms", "--alarm-topic", TOPIC).changed == []
+    assert cloud.deploy("--alarms").changed == []
+    assert cloud.deploy().changed == []
+    assert changes(cloud) == made
+
+
+def test_what_people_have_set_in_the_alarms_stays(cloud: Cloud) -> None:
+    """Thresholds and a topic; the lease is that of the state item."""
+    cloud.deploy("--active", A, "--alarms", "--alarm-topic", TOPIC, "--wait")
+    client = cloud.client("cloudformation", A)
+    parameters = alarm_stack(cloud, A) | {"HeldMinutes": "30"}
+    client.update_stack(
+        StackName=f"{cloud.stack}-alarms",
+        TemplateBody=alarms_template(),
+        Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
+    )
+    state = cloud.store().read()
+    cloud.store().write(replace(state, lease_s=90.0, version=state.version + 1), expected_version=state.version)
+    result = cloud.deploy("--alarms")
+    assert result.changed == [f"alarms {B}", f"alarms {A}"]
+    assert "LeaseSeconds: 60 -> 90" in result.err
+    assert alarm_stack(cloud, A) == parameters | {"LeaseSeconds": "90"}
+    assert str(cloud.alarms(A)["state-old"]["Threshold"]) == "90"
+
+
+def test_alarms_interrupted_at_any_change_are_made_with_the_same_words(make_cloud: MakeCloud) -> None:
+    """One of them, or none, was there; then both are."""
+    words = ("--active", A, "--alarms", "--alarm-topic", TOPIC)
+    for n in (0, 1):
+        cloud = make_cloud()
+        cloud.deploy("--active", A, "--wait")
+        interruption = Interruption(cloud, n, after=True)
+        assert cloud.deploy(*words).code == 1
+        interruption.lift()
+        assert interruption.struck == "cloudformation CreateStack"
+        assert cloud.deploy(*words).code == 0
+        assert all(len(cloud.alarms(region)) == 4 for region in cloud.regions)
+        assert cloud.deploy(*words).changed == []
+
+
+def test_undeploy_takes_the_alarms_out_first(cloud: Cloud) -> None:
+    """What they would report is meant; they are no data. Also a stack that takes no update is deleted."""
+    cloud.deploy("--active", A, "--alarms", "--wait")
+    name = f"{cloud.stack}-alarms"
+    (stack,) = (one for one in cloudformation_backends["123456789012"][A].stacks.values() if one.name == name)
+    stack.status = "UPDATE_ROLLBACK_FAILED"
+    refused = cloud.deploy("--alarms")
+    assert (refused.code, refused.document["error"]["type"]) == (3, "RefusedError")
+    result = cloud.undeploy()
+    assert result.changed[:2] == [f"alarms {A}", f"alarms {B}"]
+    assert cloud.alarms(A) == cloud.alarms(B) == {}
+    cloud.updated()
+    assert cloud.undeploy().changed == ["stack"]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--alarms", "--alarm-topic", "oncall"],
+        ["--alarms", "--alarm-topic", "arn:aws:sns:eu-west-1:123456789012:oncall"],
+        ["--alarms", "--alarm-topic", "arn:aws:sqs:us-east-2:123456789012:oncall"],
+        ["--alarms", "--alarm-topic", TOPIC, "--alarm-topic", TOPIC],
+        ["--alarm-topic", TOPIC],
+    ],
+)
+def test_a_topic_that_no_alarm_could_tell_is_wrong_usage(cloud: Cloud, argv: list[str]) -> None:
+    """Before anything is changed, with the rule."""
+    made = changes(cloud)
+    result = cloud.deploy("--active", A, *argv)
+    assert (result.code, result.document["error"]["type"]) == (2, "ConfigError")
+    assert "at most one SNS topic" in result.document["error"]["advice"]
+    assert changes(cloud) == made
+
+
 # Out.
 
 
@@ -727,3 +837,4 @@ def test_the_template_is_printed_for_the_manual_way(cloud: Cloud) -> None:
     assert result.code == 0
     assert result.out.startswith('AWSTemplateFormatVersion: "2010-09-09"')
     assert cloud("deploy", "--print-template", "--json").document["template"] == result.out
+    assert cloud("deploy", "--print-template", "--alarms").out == alarms_template()

@@ -119,13 +119,14 @@ def dynamodb_calls(region: str, operation: str, body: Mapping[str, Any]) -> Iter
 S3_ACTIONS = {"PUT": "PutObject", "DELETE": "DeleteObject", "GET": "GetObject"}
 
 
-def calls_of(request: Request, service: str, stack: str) -> list[Call]:
+def calls_of(request: Request, service: str) -> list[Call]:
     """Return what IAM is asked for a request to the emulated AWS."""
     region, path = request.region or "", urlsplit(request.path)
     operation = _operation(request, service)["operation"]
     if service == "dynamodb":
         return list(dynamodb_calls(region, operation, json.loads(request.body)))
     if service == "cloudformation":
+        (stack,) = parse_qs(request.body.decode())["StackName"]
         resource = f"arn:aws:cloudformation:{region}:{ACCOUNT}:stack/{stack}/id"
         return [Call(action=f"cloudformation:{operation}", resource=resource)]
     if service == "s3":
@@ -156,7 +157,7 @@ class Recorder:
     def _serve(self, request: Request, service: str) -> Answer:
         # The service's own look at the bucket is not the caller's.
         if request.caller != "mwaa":
-            self.calls += calls_of(request, service, self._cloud.stack)
+            self.calls += calls_of(request, service)
         return self._answer(request, service)
 
 
@@ -405,7 +406,7 @@ def test_driving_airflow_takes_three_actions(
     answer = server.endpoint.answer
 
     def serve(request: Request) -> Answer:
-        calls.extend(calls_of(request, "mwaa", ""))
+        calls.extend(calls_of(request, "mwaa"))
         return answer(request)
 
     server.endpoint.answer = serve  # type: ignore[method-assign]
@@ -424,12 +425,12 @@ def test_driving_airflow_takes_three_actions(
 
 
 def test_deploying_takes_what_it_takes(cloud: Cloud, scope: Scope, tmp_path: Path) -> None:
-    """A wheel, DAGs, a second time, a newer template's update, out again with all data."""
+    """A wheel, DAGs, alarms, a second time, a newer template's update, out again with all data."""
     wheel = tmp_path / "airflow_provider_mwaa_dr-9.9-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("airflow_provider_mwaa_dr/__init__.py", "")
     recorder = Recorder(cloud)
-    assert cloud.deploy("--active", A, "--dags", "--wheel", str(wheel), "--wait").code == 0
+    assert cloud.deploy("--active", A, "--dags", "--wheel", str(wheel), "--alarms", "--wait").code == 0
     ours = len(recorder.calls)
     # A version in use that is not the latest is read as a version; heartbeats are where a state item is gone.
     cloud.put(A, cloud.environment(A)["RequirementsS3Path"], b"pandas\n")

@@ -1,4 +1,4 @@
-"""The CloudFormation template."""
+"""The CloudFormation templates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_mwaa_dr.aws.template import template
+from airflow_provider_mwaa_dr.aws.template import alarms_template, template
 
 LINT = Path(sys.executable).parent / "cfn-lint"
 
@@ -24,6 +24,12 @@ def lint(path: Path, text: str) -> subprocess.CompletedProcess[str]:
 def test_it_passes_cfn_lint(tmp_path: Path, keep_tables: bool) -> None:
     """Without an error, a warning or a remark."""
     found = lint(tmp_path / "mwaa_dr.yaml", template(keep_tables=keep_tables))
+    assert (found.returncode, found.stdout) == (0, "")
+
+
+def test_the_alarms_pass_cfn_lint(tmp_path: Path) -> None:
+    """Likewise."""
+    found = lint(tmp_path / "mwaa_dr_alarms.yaml", alarms_template())
     assert (found.returncode, found.stdout) == (0, "")
 
 

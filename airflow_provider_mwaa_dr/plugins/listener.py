@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import threading
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 _JOB_WAIT_S = 60.0
 _FIRST_LOOK_WAIT_S = 10.0
 _FORK_WAIT_S = 0.5
+_PASS_S = 0.5
+"""A pass of the scheduler over what is queued is over by then."""
 
 
 @hookimpl
@@ -124,6 +127,7 @@ class Gate:
         self._clock = clock
         self._pid = os.getpid()
         self._counts = GateCounts()
+        self._held_at: dict[str, float] = {}
         self._metrics = Metrics(_stats, clock)
         self._loop: AgentLoop | None = None
         self._is_alive = False
@@ -157,8 +161,15 @@ class Gate:
             on_unreachable=self._config.on_unreachable,
             asked_for_s=self._asked_for_s(dag_run),
         )
-        if decision.action is Action.RUN:
-            return
+        now = self._clock.monotonic()
+        if decision.action is Action.HOLD:
+            self._held_at[dag_run.dag_id] = now
+        elif decision.action is Action.RUN:
+            # What was held earlier in the same pass, when it was still to be held, goes before what comes after it.
+            if now >= self._held_at.get(dag_run.dag_id, -_PASS_S) + _PASS_S:
+                return
+            first = "held: a run of the same DAG was held just now, and goes first"
+            decision = replace(decision, action=Action.HOLD, reason=first)
         if decision.action is Action.SKIP:
             self._metadata_db.skip_run(dag_run, decision.reason)
             self._counts.skipped += 1

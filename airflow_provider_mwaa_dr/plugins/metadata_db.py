@@ -116,18 +116,28 @@ def skip_run(dag_run: Any, note: str) -> None:
 
 def hold_run(dag_run: Any, note: str) -> bool:
     """
-    Put *dag_run* back into the queue, behind the others; the scheduler tries it again by itself.
+    Put *dag_run* back into the queue; the scheduler tries it again by itself, in its turn.
+
+    Its turn comes after runs that were never looked at, so that those of exempt DAGs get through however many are held;
+    among the held ones of a DAG it is that of the dates. With ``max_active_runs``, later ones would otherwise take all
+    the room there is and, with ``depends_on_past``, wait in it for ever for the earlier one that waits for room.
 
     :return: whether the note is a new one: a repeated hold writes nothing and deserves no log line.
     """
     session = object_session(dag_run)
     dag_run.set_state("queued")
-    dag_run.last_scheduling_decision = _now()
+    dag_run.last_scheduling_decision = _turn(dag_run)
     with _savepoint(session) as connection:
         written = _put_note(connection, dag_run.id, note, keeps=_RESUMED)
     if written:
         session.expire(dag_run, ["dag_run_note"])
     return written
+
+
+def _turn(run: Any) -> datetime:
+    """Return what a queued run is sorted by that the scheduler has looked at; by the same as those it has not."""
+    turn: datetime | None = getattr(run, "run_after", None) or getattr(run, _logical_date.name)
+    return turn or _now()
 
 
 def dag_is_exempt(dag_run: Any, exempt_dags: Collection[str]) -> bool:
@@ -601,6 +611,7 @@ class MetadataDb:
                 taken = self._taken(connection, batch)
                 new, refused = _insertable(batch, taken)
                 self._insert(connection, new, state="queued", note=note)
+                self._book(connection, {run.dag_id for run in new})
             failed |= refused
             for run in batch:
                 if run.key not in taken.runs or taken.runs[run.key] in _OPEN:
@@ -629,12 +640,19 @@ class MetadataDb:
             clear_task_instances(list(tasks), session, dag_run_state="queued")
             session.flush()
             queued_at = max(_now(), taken_at)
-            values: dict[str, Any] = {"state": "queued", "start_date": None, "end_date": None, "queued_at": queued_at}
+            values: dict[str, Any] = {
+                "state": "queued",
+                "start_date": None,
+                "end_date": None,
+                "queued_at": queued_at,
+                "last_scheduling_decision": _turn(found),
+            }
             if to_conf(found.conf)[0] != run.conf:
                 # Asked for here too, while this was a standby, which accepted nothing.
                 values["conf"] = json.loads(run.conf) if run.conf is not None else {}
             connection = session.connection()
             connection.execute(update(_runs).where(_runs.c.id == found.id).values(values))
+            MetadataDb._book(connection, [run.dag_id])
             _put_note(connection, found.id, note)
 
     def settle(self, runs: Sequence[LedgerRun], note: str) -> None:
@@ -968,8 +986,11 @@ def _new_row(run: LedgerRun, state: str | None, now: datetime, version: Any) -> 
         "conf": json.loads(run.conf) if run.conf is not None else {},
         _logical_date.name: run.logical_date,
     }
+    run_after = run.run_after or run.data_interval_end or run.logical_date or now
+    if state is not None:
+        values["last_scheduling_decision"] = run_after if "run_after" in _runs.c else run.logical_date
     if "run_after" in _runs.c:
-        values["run_after"] = run.run_after or run.data_interval_end or run.logical_date or now
+        values["run_after"] = run_after
     else:
         values["external_trigger"] = run.run_type == "manual"
     later = {

@@ -43,11 +43,12 @@ def bash(task_id: str, **values: Any) -> Any:
     return operator()(task_id=task_id, bash_command="true", **values)
 
 
-def chain(*, catchup: bool = True, schedule: Any = "@daily", **first: Any) -> Any:
+def chain(*, catchup: bool = True, schedule: Any = "@daily", max_active_runs: int = 16, **first: Any) -> Any:
     """A DAG of two tasks, one after the other; *first* goes to the first task."""
     from airflow import DAG
 
-    with DAG("orders", schedule=schedule, start_date=AT - 100 * DAY, catchup=catchup) as dag:
+    limits = {"catchup": catchup, "max_active_runs": max_active_runs}
+    with DAG("orders", schedule=schedule, start_date=AT - 100 * DAY, **limits) as dag:
         bash("one", **first) >> bash("two")
     return dag
 
@@ -198,6 +199,35 @@ def test_of_two_resumed_runs_the_second_waits_for_the_first(database: Database, 
     assert database.schedule("scheduled__4") == {ONE: None, TWO: None}
     database.end("scheduled__3", "success", one="success", two="success")
     assert database.schedule("scheduled__4") == {ONE: "scheduled", TWO: None}
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["new here", "closed here before"])
+def test_resumed_runs_begin_in_their_order_whichever_was_held(database: Database, db: Any, is_new: bool) -> None:
+    """
+    With room for one run only, the later one would take it, and wait in it for ever for the earlier one.
+
+    The scheduler of 3.2 and later is told that the DAG is full: it would create one more run, which comes before both.
+    """
+    from airflow_provider_mwaa_dr.plugins import metadata_db
+
+    database.serialize(chain(depends_on_past=True, max_active_runs=1))
+    with database.settings.engine.begin() as connection:
+        connection.execute(database.tables.dags.update().values(max_active_runs=1))
+    runs = [interval(1), interval(0)]
+    if not is_new:
+        db.resume(runs, "resumed")
+        for run in runs:
+            database.end(run.run_id, "failed")
+        runs = [replace(run, taken_at=datetime.now(tz=timezone.utc) + DAY) for run in runs]
+    db.resume(runs, "resumed")
+    session = database.settings.Session()
+    held = session.query(database.DagRun).filter_by(run_id="scheduled__0").one()
+    metadata_db.hold_run(held, "held: a")
+    session.commit()
+    database.settings.Session.remove()
+    assert getattr(database.dag("orders"), "exceeds_max_non_backfill", True) is True
+    assert database.schedule("scheduled__0")[ONE] == "scheduled"
+    assert database.runs() == {"scheduled__0": "running", "scheduled__1": "queued"}
 
 
 def test_a_mapped_task_looks_at_every_one_of_the_run_before(database: Database, db: Any) -> None:

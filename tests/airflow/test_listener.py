@@ -27,8 +27,8 @@ def database_with_run(database: Database) -> Database:
     return database
 
 
-def start(database: Database, listener: ModuleType, **kwargs: Any) -> list[str]:
-    return database.start("r1", lambda run: listener.on_dag_run_running(dag_run=run), **kwargs)
+def start(database: Database, listener: ModuleType, *, run_id: str = "r1", **kwargs: Any) -> list[str]:
+    return database.start(run_id, lambda run: listener.on_dag_run_running(dag_run=run), **kwargs)
 
 
 def test_a_run_in_the_active_region_costs_nothing(
@@ -368,3 +368,21 @@ def test_the_agent_that_a_gate_makes_keeps_an_inventory(
     assert listed.options["fence"] == "False"
     assert "default_pool" in listed.names["pools"]
     assert "apache-airflow" in listed.packages
+
+
+def test_a_run_does_not_overtake_one_that_was_held_in_the_same_pass(
+    database_with_run: Database, listener: ModuleType, install: Callable[..., Any]
+) -> None:
+    """The role comes in the middle of a pass: the run looked at before that goes first, in the next one."""
+    gate = install(listener, None)
+    start(database_with_run, listener)
+    gate._loop = install(listener, HERE)._loop
+    listener._gate = gate  # type: ignore[attr-defined]
+    database_with_run.add_run("orders", "r2")
+    start(database_with_run, listener, run_id="r2")
+    assert database_with_run.runs() == {"r1": "queued", "r2": "queued"}
+    assert "goes first" in (database_with_run.note("r2") or "")
+    gate._held_at["orders"] -= 60
+    for run_id in ("r1", "r2"):
+        start(database_with_run, listener, run_id=run_id)
+    assert database_with_run.runs() == {"r1": "running", "r2": "running"}

@@ -270,3 +270,29 @@ def test_the_last_task_with_a_worker_is_found(database: Database, agent_db: Any)
     assert agent_db.last_task_end(since) is None
     database.update(database.tables.tasks, hostname="worker-1")
     assert agent_db.last_task_end(since) == ended
+
+
+def queue_order(database: Database) -> list[str]:
+    """Return the ids of the queued runs in the order in which the scheduler looks at them."""
+    session = database.settings.Session()
+    try:
+        if hasattr(database.DagRun, "get_queued_dag_runs_to_set_running"):
+            found = database.DagRun.get_queued_dag_runs_to_set_running(session)
+        else:
+            found = database.DagRun.next_dagruns_to_examine("queued", session)
+        return [run.run_id for run in found]
+    finally:
+        database.settings.Session.remove()
+
+
+def test_held_runs_of_a_dag_keep_their_order(database: Database, metadata_db: Any) -> None:
+    """The oldest first, whichever was held last; and a run that nobody has looked at is not behind them."""
+    database.add_dag("orders", max_active_runs=2)
+    for run_id in ("r1", "r2", "r3"):
+        database.add_run("orders", run_id)
+    for run_id in ("r3", "r2", "r1"):
+        database.start(run_id, lambda run: metadata_db.hold_run(run, "held: a"))
+    assert queue_order(database) == ["r1", "r2", "r3"]
+    database.add_dag("failover")
+    database.add_run("failover", "r4")
+    assert queue_order(database) == ["r4", "r1", "r2", "r3"]

@@ -260,7 +260,10 @@ def test_a_disabled_plugin_stops_nothing(pair: Pair) -> None:
     standby.stop("scheduler")
     standby.start_scheduler()
     stopped = standby.trigger("disabled")
-    wait_until(lambda: standby.note("disabled", stopped), f"{stopped} is closed in {standby}")
+    # It may be held at first, until the new agent has asked for the state once more.
+    wait_until(
+        lambda: standby.run("disabled", stopped)["state"] in {"success", "failed"}, f"{stopped} is closed in {standby}"
+    )
     assert_says_why(standby.note("disabled", stopped), pair)
     assert standby.executed("disabled", stopped) == []
 

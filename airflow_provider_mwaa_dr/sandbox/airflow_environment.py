@@ -27,6 +27,7 @@ from importlib import metadata
 from pathlib import Path
 
 import airflow_provider_mwaa_dr
+from airflow_provider_mwaa_dr.aws.example_dags import EXAMPLE_DAGS, example_dags
 from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError
 
 CONSTRAINTS = Path(__file__).parent / "constraints"
@@ -155,9 +156,11 @@ def pack_provider(folder: Path) -> Path:
             digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
             record.append(f"{name},sha256={digest},{len(content)}\n")
 
-        for path in sorted(package.rglob("*")):
+        files = {path.relative_to(package).as_posix(): path for path in package.rglob("*")}
+        files |= {f"{EXAMPLE_DAGS}/{path.name}": path for path in example_dags().glob("*.py")}
+        for name, path in sorted(files.items()):
             if path.is_file() and "__pycache__" not in path.parts:
-                add(f"{package.name}/{path.relative_to(package).as_posix()}", path.read_bytes())
+                add(f"{package.name}/{name}", path.read_bytes())
         for name in ("METADATA", "entry_points.txt"):
             add(f"{stem}.dist-info/{name}", (installed.read_text(name) or "").encode())
         add(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import socket
 import stat
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,6 +104,42 @@ def test_only_one_command_works_on_a_home(tmp_path: Path) -> None:
         pass
     with home.locked():
         pass
+
+
+def test_a_command_may_wait_for_another_one(tmp_path: Path) -> None:
+    """It goes on when the other has ended, and not before."""
+    home = Home(tmp_path / "home")
+    done: list[str] = []
+
+    def second() -> None:
+        with home.locked(wait_s=60):
+            done.append("second")
+
+    waiting = threading.Thread(target=second)
+    with home.locked():
+        waiting.start()
+        with pytest.raises(RefusedError), home.locked(wait_s=0.5):
+            pass
+        done.append("first")
+    waiting.join()
+    assert done == ["first", "second"]
+
+
+def test_a_bare_home_has_the_environments_of_the_readme(tmp_path: Path) -> None:
+    """With bucket and role of their own, and what was described of them is kept."""
+    home = Home(tmp_path / "home")
+    bare = new_blueprint(
+        versions=dict.fromkeys(REGIONS, "3.3.1"), executor="LocalExecutor", schedulers=1, dr={}, bare=True
+    )
+    assert {name: region.environment for name, region in bare.regions.items()} == {
+        "us-east-2": "etl-primary",
+        "us-east-1": "etl-secondary",
+    }
+    region = replace(bare.regions["us-east-1"], described={"AirflowConfigurationOptions": {"core.parallelism": "8"}})
+    home.make(replace(bare, regions={**bare.regions, region.name: region}))
+    assert home.blueprint().regions["us-east-1"].options == {"core.parallelism": "8"}
+    assert home.blueprint().bare
+    assert not _blueprint().bare
 
 
 def test_processes_are_remembered_until_they_are_forgotten(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from airflow_provider_mwaa_dr.core.ledger import LogEntry
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord
 from airflow_provider_mwaa_dr.core.readiness import TEST_DAG
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
-from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError
+from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError, RefusedError
 from airflow_provider_mwaa_dr.sandbox import airflow_settings, report_page
 from airflow_provider_mwaa_dr.sandbox.airflow_api import AirflowApi
 from airflow_provider_mwaa_dr.sandbox.airflow_environment import DISTRIBUTION
@@ -223,7 +223,8 @@ class Drill:
 
         :param wheel: what a scenario that deploys is to deploy; None: what the package index of a bare sandbox has.
         :raises ConfigError: no such scenario.
-        :raises RefusedError: the sandbox is bare, and the scenario needs one that is not, or the other way round.
+        :raises RefusedError: the sandbox is bare, and the scenario needs one that is not, or the other way round; or
+            it is, and was deployed into before.
         :raises DRError: the drill could not be carried out to its end; there is no report then.
         """
         if scenario not in SCENARIOS:
@@ -367,20 +368,21 @@ class Drill:
             description = self._sandbox.up(bare=True)
             regions = [_Region(name=name, described=part) for name, part in description["regions"].items()]
         with self._step("look for the provider in both: airflow providers list"):
-            before = {region.name: self._has_provider(region) for region in regions}
+            if any(self._has_provider(region) for region in regions):
+                raise RefusedError(
+                    f"The environments in {self._sandbox.home} have the provider already.",
+                    advice="They are empty again after mwaa-dr sandbox down.",
+                )
         words = ["deploy", "--active", REGIONS[0], "--dags", *(["--wheel", str(wheel.resolve())] if wheel else [])]
         words += ["--wait", "--yes"]
         with self._step(f"mwaa-dr {' '.join(words)}"), tempfile.TemporaryDirectory() as folder:
             self._mwaa_dr(words, description["env"], Path(folder))
         with self._step("look for the provider in both again, and wait until their agents know the state"):
-            after = {region.name: self._has_provider(region) for region in regions}
+            found = [self._has_provider(region) for region in regions]
             tables = Tables(description["env"])
             self._until(lambda: all(map(tables.has_settled, REGIONS)), "both regions have settled")
         self._started_at = datetime.now(timezone.utc)
-        return {
-            "before mwaa-dr deploy no region had the provider": not any(before.values()),
-            "after it both have, and their agents know the state": all(after.values()),
-        }
+        return {"mwaa-dr deploy has brought the provider into both regions, which were without it": all(found)}
 
     def _has_provider(self, region: _Region) -> bool:
         """Whether a region's own Airflow lists the provider."""

@@ -366,7 +366,7 @@ class Sandbox:
         blueprint = self.home.blueprint()
         if bare not in {None, blueprint.bare}:
             raise RefusedError(
-                f"The sandbox in {self.home} was made {'' if blueprint.bare else 'not '}to be deployed into (--bare).",
+                f"The sandbox in {self.home} was made {'with' if blueprint.bare else 'without'} --bare.",
                 advice="Remove it with mwaa-dr sandbox down --purge, or name another --home.",
             )
         for name, region in blueprint.regions.items():

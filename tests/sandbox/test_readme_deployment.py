@@ -168,7 +168,8 @@ def test_by_hand(tmp_path: Path) -> None:
 
 def test_the_planned_drill_passes_on_what_a_built_wheel_made(tmp_path: Path) -> None:
     """Two empty environments, `mwaa-dr deploy --wheel`, a failover under load in which nothing is lost or run twice."""
-    subprocess.run(["uv", "build", "--quiet", "--wheel", "--out-dir", tmp_path, README.parent], check=True)
+    uv = Path(sys.executable).parent / "uv"
+    subprocess.run([uv, "build", "--quiet", "--wheel", "--out-dir", tmp_path, README.parent], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     sandbox = Sandbox(tmp_path / "s", say=print)
     try:

@@ -11,6 +11,9 @@ from airflow_provider_mwaa_dr.sandbox.buckets import dag_files
 
 log = logging.getLogger(__name__)
 
+QUIET_S = 1.0
+"""Files that are written one after the other come together: a DAG file must not be parsed without its modules."""
+
 
 class DagSync:
     """
@@ -18,11 +21,19 @@ class DagSync:
 
     :param folders: by region, the folders to be kept.
     :param bucket: returns what is in the DAGs folder of a region's bucket, by path in there.
+    :param quiet_s: for how long nothing must have been written before anything is copied.
     """
 
-    def __init__(self, folders: Callable[[], Mapping[str, Path]], bucket: Callable[[str], Mapping[str, bytes]]) -> None:
+    def __init__(
+        self,
+        folders: Callable[[], Mapping[str, Path]],
+        bucket: Callable[[str], Mapping[str, bytes]],
+        *,
+        quiet_s: float = QUIET_S,
+    ) -> None:
         self._folders = folders
         self._bucket = bucket
+        self._quiet_s = quiet_s
         self._due = threading.Event()
         self._over = False
         self._thread = threading.Thread(target=self._go_on, name="dag-sync", daemon=True)
@@ -44,7 +55,9 @@ class DagSync:
 
     def _go_on(self) -> None:
         while self._due.wait() and not self._over:
-            self._due.clear()
+            while self._due.is_set() and not self._over:
+                self._due.clear()
+                self._due.wait(self._quiet_s)
             try:
                 for region, folder in self._folders().items():
                     follow(folder, self._bucket(region))
@@ -54,7 +67,8 @@ class DagSync:
 
 def follow(folder: Path, files: Mapping[str, bytes]) -> None:
     """Make *folder* hold exactly *files*; a file changes at once, and one that is the same is not touched."""
-    for name, content in files.items():
+    # What a DAG file reads when it is parsed has to be there before it.
+    for name, content in sorted(files.items(), key=lambda file: file[0].endswith(".py")):
         path = folder / name
         if path.is_file() and path.read_bytes() == content:
             continue

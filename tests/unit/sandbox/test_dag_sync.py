@@ -6,6 +6,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from airflow_provider_mwaa_dr.sandbox.dag_sync import DagSync, follow
 
 
@@ -35,6 +37,16 @@ def test_a_file_that_is_the_same_is_not_touched(tmp_path: Path) -> None:
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
+def test_what_a_dag_file_reads_is_there_before_it(tmp_path: Path) -> None:
+    """Parsed without it, the file would be an import error for a while."""
+    (tmp_path / "a.py").mkdir()
+
+    with pytest.raises(OSError, match=r"a\.py"):
+        follow(tmp_path, {"a.py": b"", "b.txt": b"read by it"})
+
+    assert (tmp_path / "b.txt").read_bytes() == b"read by it"
+
+
 def test_it_goes_on_after_an_error(tmp_path: Path) -> None:
     """A folder that could not be written is written with the next change."""
     looked = threading.Semaphore(0)
@@ -48,7 +60,7 @@ def test_it_goes_on_after_an_error(tmp_path: Path) -> None:
             raise answer
         return answer
 
-    sync = DagSync(lambda: {"us-east-1": tmp_path}, bucket)
+    sync = DagSync(lambda: {"us-east-1": tmp_path}, bucket, quiet_s=0)
     sync.start()
     for _ in range(3):
         sync.wake()

@@ -68,8 +68,7 @@ class Scenario:
     :param lag_s: with tables in each region, copied with this lag; the region that took over is cut off with its own
         copy then, and left by force.
     :param history: whether a DAG with catchup has two years of history in the region that has the role.
-    :param deployed: whether it begins with two empty environments, and ``mwaa-dr deploy``; the failover DAG then runs
-        in the region that it makes active, as it was deployed there.
+    :param deployed: whether it begins with two empty environments, and ``mwaa-dr deploy``.
     """
 
     name: str
@@ -288,8 +287,7 @@ class Drill:
             if scenario.loss is not None:
                 with self._step(f"lose {source.name}: it is {scenario.loss.value}"):
                     self._lose(source.name, scenario.loss)
-            where = target.name if scenario.deployed else "the control environment"
-            with self._step(f"fail over: airflow dags test dr_failover, in {where}"):
+            with self._step("fail over: airflow dags test dr_failover, in the control environment"):
                 self._fail_over(description, target.name, scenario)
             after, record, failback = tables.store.read(), tables.store.records()[0], None
             moves.append((after.last_failover_time or record.started_at, target.name))
@@ -520,7 +518,7 @@ class Drill:
         mode: Mode | None = None,
         insists: bool = False,
     ) -> None:
-        control = description["regions"][target] if scenario.deployed else description["control"]
+        control = description["control"]
         folder = Path(control["bin"])
         request = {
             "target_region": target,

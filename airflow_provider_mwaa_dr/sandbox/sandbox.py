@@ -230,6 +230,7 @@ class Sandbox:
         :raises ConfigError: no such region, or no sandbox here.
         :raises DRError: it did not come up, and was made what it had been before.
         """
+        failed: Exception | None = None
         with self.home.locked(wait_s=LOCK_PATIENCE_S), self._undone_on_failure():
             blueprint = self.home.blueprint()
             before = self._region(blueprint, region)
@@ -237,10 +238,13 @@ class Sandbox:
             try:
                 blueprint = self._rebuild(blueprint, replace(before, described={**before.described, **changes}))
             except (DRError, BotoCoreError, ClientError) as error:
+                failed = error
                 self.say(f"{region}: {error}; restoring what was before")
-                self._describe(self._rebuild(self.home.blueprint(), before))
-                raise DRError(str(error), advice=f"The logs are in {self.home.path / 'logs' / region}.") from error
+                blueprint = self._rebuild(self.home.blueprint(), before)
             self._describe(blueprint)
+        # Only here: what was restored is not to be undone.
+        if failed is not None:
+            raise DRError(str(failed), advice=f"The logs are in {self.home.path / 'logs' / region}.") from failed
 
     def fault(
         self, region: str, service: str, fault: str, *, from_caller: str | None = None, to_target: str | None = None

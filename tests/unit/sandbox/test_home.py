@@ -11,9 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_mwaa_dr.exceptions import ConfigError, RefusedError
+from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError, RefusedError
 from airflow_provider_mwaa_dr.sandbox import process
-from airflow_provider_mwaa_dr.sandbox.home import CONTROL, REGIONS, Blueprint, Home, free_ports, is_free, new_blueprint
+from airflow_provider_mwaa_dr.sandbox.home import (
+    CONTROL,
+    REGIONS,
+    Blueprint,
+    Home,
+    Region,
+    free_ports,
+    is_free,
+    new_blueprint,
+)
 from airflow_provider_mwaa_dr.sandbox.process import Session
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
 
@@ -140,6 +149,37 @@ def test_a_bare_home_has_the_environments_of_the_readme(tmp_path: Path) -> None:
     assert home.blueprint().regions["us-east-1"].options == {"core.parallelism": "8"}
     assert home.blueprint().bare
     assert not _blueprint().bare
+
+
+class Rebuilt(Sandbox):
+    """A sandbox whose Airflow is a process that sleeps, and starts only without options."""
+
+    def _rebuild(self, blueprint: Blueprint, region: Region) -> Blueprint:
+        process.end(self.home.sessions().get(region.name, {}).values(), grace_s=0)
+        session = process.start(["/bin/sleep", "60"], environment={}, log=self.home.log(region.name, "scheduler"))
+        self.home.remember(region.name, "scheduler", session)
+        if region.options:
+            raise DRError("It does not start.")
+        return blueprint
+
+
+def test_what_an_update_restores_goes_on(tmp_path: Path) -> None:
+    """The update has failed, and the processes of before run again, as sandbox.json says."""
+    sandbox = Rebuilt(tmp_path / "home")
+    sandbox.home.make(
+        new_blueprint(
+            versions=dict.fromkeys(REGIONS, "3.3.1"), executor="LocalExecutor", schedulers=1, dr={}, bare=True
+        )
+    )
+    try:
+        with pytest.raises(DRError, match="It does not start"):
+            sandbox.update("us-east-1", {"AirflowConfigurationOptions": {"core.executor": "NoSuchExecutor"}})
+        restored = sandbox.home.sessions()["us-east-1"]["scheduler"]
+        assert process.is_alive(restored)
+        assert sandbox.description()["regions"]["us-east-1"]["pids"] == {"scheduler": restored.pid}
+        assert sandbox.home.blueprint().regions["us-east-1"].options == {}
+    finally:
+        process.end(sandbox.home.sessions().get("us-east-1", {}).values(), grace_s=0)
 
 
 def test_processes_are_remembered_until_they_are_forgotten(tmp_path: Path) -> None:

@@ -45,8 +45,10 @@ soak: setup ## what takes longer than the test suite may
 	$(BIN)/python -m pytest tests -q -m soak --durations 15
 
 SCENARIO := planned
+# A home is bare, or it is not.
+DRILL_HOME = build/drill/$(if $(filter deployed,$(SCENARIO)),bare,home)
 drill: setup ## a failover between two real Airflows on this machine (SCENARIO=planned); report in build/drill
-	@$(BIN)/mwaa-dr sandbox drill --scenario $(SCENARIO) --home build/drill/home --report build/drill
+	@$(BIN)/mwaa-dr sandbox drill --scenario $(SCENARIO) --home $(DRILL_HOME) --report build/drill
 
 bench-adoption: setup ## what a turn of the agent costs with 10,000 DAGs, on PostgreSQL; figures in build/bench-adoption.json
 	$(BIN)/python tests/benchmarks/adoption.py
@@ -55,5 +57,6 @@ bench-costs: setup ## what the agents of 500 hourly DAGs ask of DynamoDB in an h
 	$(BIN)/python -m tests.benchmarks.costs
 
 clean: ## stop the drill's sandbox, and remove what was built
-	@test ! -d build/drill/home || $(BIN)/mwaa-dr sandbox down --purge --home build/drill/home
+	@for home in build/drill/home build/drill/bare; do \
+		test ! -d $$home || $(BIN)/mwaa-dr sandbox down --purge --home $$home || exit 1; done
 	rm -rf build .venv

@@ -16,8 +16,8 @@ from airflow_provider_mwaa_dr.cli.console import Console, UsageError
 from airflow_provider_mwaa_dr.sandbox import report
 from airflow_provider_mwaa_dr.sandbox.airflow_environment import DEFAULT_VERSION, versions
 from airflow_provider_mwaa_dr.sandbox.airflow_settings import EXECUTORS
-from airflow_provider_mwaa_dr.sandbox.drill import ALL, SCENARIOS, Drill, run_all
-from airflow_provider_mwaa_dr.sandbox.home import STATE_MODELS
+from airflow_provider_mwaa_dr.sandbox.drill import ALL, DEPLOYED, SCENARIOS, Drill, run_all
+from airflow_provider_mwaa_dr.sandbox.home import ACTIVE, STATE_MODELS
 from airflow_provider_mwaa_dr.sandbox.sandbox import DEFAULT_LAG_S, Sandbox
 
 if TYPE_CHECKING:
@@ -54,6 +54,13 @@ def add_commands(subparsers: Subparsers) -> None:
     up.add_argument(
         "--lag", metavar="S", type=float, default=DEFAULT_LAG_S, help="of the eventual one; default: %(default)s s"
     )
+    up.add_argument(
+        "--bare",
+        action="store_true",
+        default=None,
+        help="two MWAA environments as they are created, without the provider, for mwaa-dr deploy; they are new and "
+        "empty whenever the sandbox has been down",
+    )
     _add(commands, "env", _env, "print what to export so that mwaa-dr acts on this sandbox", has_json=False)
     kill = _add(commands, "kill", _kill, "end all of a region's Airflow at once and black-hole its AWS")
     kill.add_argument("region", metavar="REGION")
@@ -74,6 +81,12 @@ def add_commands(subparsers: Subparsers) -> None:
     drill.add_argument("--scenario", metavar="NAME", default="planned", help=f"{', '.join(SCENARIOS)}; {ALL}")
     drill.add_argument(
         "--report", metavar="DIR", type=Path, help="for report.json and report.html; default: HOME/report"
+    )
+    drill.add_argument(
+        "--wheel",
+        metavar="FILE",
+        type=Path,
+        help=f"what the scenario {DEPLOYED} deploys; default: from the package index, which is the running package",
     )
     drill.add_argument("--keep", action="store_true", help="leave the sandbox running")
     logs = _add(commands, "logs", _logs, "show what the processes printed", has_json=False)
@@ -110,12 +123,15 @@ def _up(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) -> No
         schedulers=arguments.schedulers,
         state_model=arguments.state_model,
         lag_s=arguments.lag,
+        bare=arguments.bare,
     )
+    active = document["active_region"]
+    then = "mwaa-dr status" if active else f"mwaa-dr deploy --active {ACTIVE} --dags --wait"
     text = "\n".join(
         (
             *sandbox.addresses(),
-            f"active: {document['active_region']}",
-            f'Try: eval "$(mwaa-dr sandbox env{_home_option(arguments)})"; mwaa-dr status',
+            f"active: {active}" if active else "without the provider",
+            f'Try: eval "$(mwaa-dr sandbox env{_home_option(arguments)})"; {then}',
         )
     )
     console.result(document, text)
@@ -180,7 +196,9 @@ def _drill(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) ->
             ),
         )
         return 0 if outcomes["verdict"] == "pass" else 1
-    outcome = Drill(sandbox, say=sandbox.say).run(arguments.scenario, folder=folder, keep=arguments.keep)
+    outcome = Drill(sandbox, say=sandbox.say).run(
+        arguments.scenario, folder=folder, keep=arguments.keep, wheel=arguments.wheel
+    )
     console.result(report.document(outcome), f"{report.text(outcome)}\n\n  {folder / 'report.html'}")
     return 0 if outcome.passed else 1
 

@@ -9,6 +9,7 @@ from a wheel or from a checkout, without the network, and without a line of one 
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import hashlib
 import os
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from importlib import metadata
 from pathlib import Path
 
 import airflow_provider_mwaa_dr
+from airflow_provider_mwaa_dr.aws.example_dags import EXAMPLE_DAGS, example_dags
 from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError
 
 CONSTRAINTS = Path(__file__).parent / "constraints"
@@ -98,14 +101,87 @@ def provide(folder: Path, airflow_version: str, *, say: Callable[[str], object])
     :raises ConfigError: no such version, or no Python for it on this machine.
     :raises DRError: the packages could not be installed; carries the installer's words.
     """
+    _copy_provider(_provide_airflow(folder, airflow_version, say=say))
+    return AirflowEnvironment(bin=folder / "bin", airflow_version=airflow_version)
+
+
+def provide_image(folder: Path, airflow_version: str, *, say: Callable[[str], object]) -> AirflowEnvironment:
+    """
+    Return the environment of one Airflow version in *folder* as an image of MWAA has it: without the provider.
+
+    Whatever was installed into it is gone. Raises like :func:`provide`.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    _provide_airflow(folder, airflow_version, say=say)
+    return AirflowEnvironment(bin=folder / "bin", airflow_version=airflow_version)
+
+
+def install_requirements(its: AirflowEnvironment, requirements: Path, index: Path, *, log: Path) -> bool:
+    """
+    Install what a requirements.txt asks for, as the start of an MWAA container does, and return whether it went well.
+
+    pip sees what the image has, and takes the rest from the folder *index*, or from where the file says; never from
+    the network.
+    """
+    words = [str(its.bin / "python"), "-m"]
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
+    variables |= {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as output:
+        for module in (
+            ("ensurepip",),
+            ("pip", "install", "--no-index", "--find-links", str(index), "--requirement", str(requirements)),
+        ):
+            code = subprocess.run(
+                [*words, *module], env=variables, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
+            ).returncode
+            if code != 0:
+                return False
+    return True
+
+
+def pack_provider(folder: Path) -> Path:
+    """Write the running provider as a wheel into *folder*, for pip to find, and return the wheel."""
+    folder.mkdir(parents=True, exist_ok=True)
+    package = Path(airflow_provider_mwaa_dr.__file__).parent
+    installed = metadata.distribution(DISTRIBUTION)
+    stem = f"{package.name}-{installed.version}"
+    wheel = folder / f"{stem}-py3-none-any.whl"
+    part = wheel.with_suffix(".part")
+    record = []
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+
+        def add(name: str, content: bytes) -> None:
+            archive.writestr(name, content)
+            digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+            record.append(f"{name},sha256={digest},{len(content)}\n")
+
+        files = {path.relative_to(package).as_posix(): path for path in package.rglob("*")}
+        files |= {f"{EXAMPLE_DAGS}/{path.name}": path for path in example_dags().glob("*.py")}
+        for name, path in sorted(files.items()):
+            if path.is_file() and "__pycache__" not in path.parts:
+                add(f"{package.name}/{name}", path.read_bytes())
+        for name in ("METADATA", "entry_points.txt"):
+            add(f"{stem}.dist-info/{name}", (installed.read_text(name) or "").encode())
+        add(
+            f"{stem}.dist-info/WHEEL",
+            b"Wheel-Version: 1.0\nGenerator: mwaa-dr\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
+        listed = f"{stem}.dist-info/RECORD"
+        archive.writestr(listed, "".join([*record, f"{listed},,\n"]))
+    part.replace(wheel)
+    return wheel
+
+
+def _provide_airflow(folder: Path, airflow_version: str, *, say: Callable[[str], object]) -> Path:
+    """Make the environment of one Airflow version where it is missing, and return its own site-packages."""
     packages, python = _shared_packages(airflow_version, say=say)
     if not (folder / "pyvenv.cfg").exists():
         _uv("venv", "--quiet", "--no-project", "--allow-existing", "--python", str(python), str(folder))
     site = next(folder.glob("lib/python*/site-packages"))
     (site / "airflow_shared.pth").write_text(f"import site; site.addsitedir({os.fspath(packages)!r})\n")
-    _copy_provider(site)
     _write_airflow_script(folder / "bin")
-    return AirflowEnvironment(bin=folder / "bin", airflow_version=airflow_version)
+    return site
 
 
 def shared_folder(airflow_version: str, python_version: str) -> Path:

@@ -28,6 +28,7 @@ DR_SETTINGS: Mapping[str, str] = {
     "drain_s": "20",
     "fence_wait_s": "5",
 }
+NAMED = ("state_table", "runs_table", "state_table_region", "state_table_replicas")
 # What a process of the sandbox must not inherit: it belongs to somebody else's Airflow, AWS or Python.
 FOREIGN = ("AIRFLOW", "AWS_", "DR_", "PYTHON", "VIRTUAL_ENV", "BOTO", "MWAA_", "PG")
 TEN_YEARS_S = 315_360_000
@@ -36,6 +37,9 @@ TEN_YEARS_S = 315_360_000
 def dr_settings(blueprint: Blueprint) -> Mapping[str, str]:
     """Return the section ``[dr]`` as every part of a home sees it, ``enabled`` aside."""
     environments = ",".join(f"{region.name}={region.environment}" for region in blueprint.regions.values())
+    if blueprint.bare:
+        # What the README has people export before a deployment, no more: its environments run with the defaults.
+        return {**{name: DR_SETTINGS[name] for name in NAMED}, "environments": environments, **blueprint.dr}
     model = {} if blueprint.state_model == STRONG else {"table_consistency": blueprint.state_model}
     return {**DR_SETTINGS, "environments": environments, **model, **blueprint.dr}
 
@@ -65,14 +69,18 @@ def driver_variables(blueprint: Blueprint) -> Mapping[str, str]:
 
 def airflow_variables(blueprint: Blueprint, folder: Path, *, region: Region | None) -> Mapping[str, str]:
     """Return the environment of a region's Airflow, or (None) of the control environment's."""
-    dr = {"enabled": str(region is not None), **dr_settings(blueprint)}
+    if blueprint.bare and region is not None:
+        options = region.options
+    else:
+        dr = {"enabled": str(region is not None), **dr_settings(blueprint)}
+        options = {f"dr.{option}": value for option, value in dr.items()}
     name = region.name if region else ACTIVE
     return {
         "AIRFLOW_HOME": str(folder),
         "AIRFLOW_CONFIG": str(folder / "airflow.cfg"),
         "AIRFLOW_ENV_NAME": region.environment if region else "sandbox-control",
         **aws_variables(blueprint, caller=region.name if region else CONTROL, region=name),
-        **{f"AIRFLOW__DR__{option.upper()}": value for option, value in dr.items()},
+        **{f"AIRFLOW__{option.replace('.', '__', 1).upper()}": value for option, value in options.items()},
         "NO_PROXY": "127.0.0.1,localhost",
         "no_proxy": "127.0.0.1,localhost",
     }

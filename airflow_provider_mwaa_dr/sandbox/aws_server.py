@@ -21,30 +21,43 @@ import selectors
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Generic, TypeVar
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
+from xml.etree import ElementTree
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from airflow_provider_mwaa_dr.exceptions import DRError
 from airflow_provider_mwaa_dr.sandbox import faults
+from airflow_provider_mwaa_dr.sandbox.dag_sync import DagSync
 from airflow_provider_mwaa_dr.sandbox.faults import Fault, FaultKind
-from airflow_provider_mwaa_dr.sandbox.mwaa_endpoint import Answer, Environment, MwaaEndpoint, Request, error_answer
+from airflow_provider_mwaa_dr.sandbox.home import Home
+from airflow_provider_mwaa_dr.sandbox.mwaa_endpoint import (
+    Answer,
+    Environment,
+    MwaaEndpoint,
+    Rebuilding,
+    Request,
+    error_answer,
+)
 from airflow_provider_mwaa_dr.sandbox.replication import WRITES, Replication
 
 log = logging.getLogger(__name__)
 
 _SCOPE = re.compile(r"Credential=[^/]+/\d{8}/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
 _HOLD_CHECK_S = 0.25
+_S3_NAMESPACE = "{http://s3.amazonaws.com/doc/2006-03-01/}"
 _DYNAMODB_ERRORS = "com.amazonaws.dynamodb.v20120810#"
 
 _UNUSABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, DRError)
@@ -179,7 +192,10 @@ class AwsServer:
             clock=clock,
             update_s=lambda: self.config().update_s,
             has_object=self._has_object,
+            rebuild=self._rebuild,
         )
+        self._home = Home(home)
+        self._dags = DagSync(self._dags_folders, self._bucket_dags)
         self.stopping = threading.Event()
         self._moto = DomainDispatcherApplication(create_backend_app)
         # moto's conditional writes are not atomic: without the lock, two of sixteen racing writers now and then win.
@@ -201,6 +217,7 @@ class AwsServer:
 
     def serve(self) -> None:
         """Accept connections until :meth:`stop`; a thread each. No timer runs: idle, it costs nothing."""
+        self._dags.start()
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake, selectors.EVENT_READ)
             for listener, port in self._listeners:
@@ -219,6 +236,7 @@ class AwsServer:
 
     def close(self) -> None:
         """Give back what :meth:`serve`, which has to have ended, does not."""
+        self._dags.stop()
         self._wake.close()
         self._waker.close()
         self.log.close()
@@ -233,7 +251,10 @@ class AwsServer:
         operation = _operation(request, service)["operation"]
         # A consumer waits for its message; the one that sends it must not have to wait for that.
         if service not in {"dynamodb", "sqs", "cloudformation"} or operation == "ReceiveMessage":
-            return self._call_moto(request, region)
+            answer = self._call_moto(request, region)
+            if service == "s3" and request.method not in {"GET", "HEAD"}:
+                self._dags.wake()
+            return answer
         with self._one_at_a_time:
             if service == "cloudformation":
                 # It brings along most of moto, which takes seconds that few sandboxes need.
@@ -247,17 +268,76 @@ class AwsServer:
             return answer
 
     def _has_object(self, region: str, bucket: str, key: str, version: str | None) -> bool:
+        named = f"?versionId={quote(version)}" if version else ""
+        return self._ask_s3(region, "HEAD", f"/{quote(bucket)}/{quote(key)}{named}").status == 200
+
+    def _bucket_dags(self, region: str) -> Mapping[str, bytes]:
+        """Return what is in the DAGs folder of a region's bucket, by path in there."""
+        environment = self.config().environments[region]
+        bucket = f"/{quote(environment.bucket)}"
+        prefix = environment.described.get("DagS3Path", "dags").strip("/") + "/"
+        found: dict[str, bytes] = {}
+        more: str | None = ""
+        while more is not None:
+            query = {"list-type": "2", "prefix": prefix, **({"continuation-token": more} if more else {})}
+            page = self._ask_s3(region, "GET", f"{bucket}?{urlencode(query)}")
+            if page.status != 200:  # the bucket is still being made
+                return {}
+            listed = ElementTree.fromstring(page.body)
+            for key in (element.text or "" for element in listed.iter(f"{_S3_NAMESPACE}Key")):
+                if not key.endswith("/"):
+                    found[key.removeprefix(prefix)] = self._ask_s3(region, "GET", f"{bucket}/{quote(key)}").body
+            more = listed.findtext(f"{_S3_NAMESPACE}NextContinuationToken")
+        return found
+
+    def _dags_folders(self) -> Mapping[str, Path]:
+        return {
+            region: self._home.region_folder(region) / "dags"
+            for region, environment in self.config().environments.items()
+            if environment.is_bare
+        }
+
+    def _ask_s3(self, region: str, method: str, path: str) -> Answer:
         """Ask S3 as the environment's service role does."""
         scope = f"Credential=sandbox/20260101/{region}/s3/aws4_request"
         request = Request(
-            method="HEAD",
-            path=f"/{quote(bucket)}/{quote(key)}" + (f"?versionId={quote(version)}" if version else ""),
+            method=method,
+            path=path,
             headers={"authorization": f"AWS4-HMAC-SHA256 {scope}", "host": "127.0.0.1"},
             body=b"",
             caller="mwaa",
             region=region,
         )
-        return self.answer(request, "s3").status == 200
+        return self.answer(request, "s3")
+
+    def _rebuild(self, environment: Environment, changes: Mapping[str, Any]) -> Rebuilding:
+        """
+        Have a process of its own do it: it is a command of the sandbox like any other, and keeps the home's books.
+
+        It belongs to this server's session, and so does not outlive it.
+        """
+        log_path = self._home.log(environment.region, "update")
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        with log_path.open("a") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", f"{__package__}.update", "--home", str(self._home), environment.region],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, text=True,
+            )  # fmt: skip
+        assert process.stdin is not None
+        with suppress(BrokenPipeError), process.stdin as stdin:  # not an argument: options may be secrets
+            json.dump(changes, stdin)
+        outcome: list[str] = []
+
+        def poll() -> str | None:
+            if process.poll() is None:
+                return None
+            if not outcome and process.stdout is not None:
+                with process.stdout as words:
+                    outcome.append(words.read().strip())
+            failed = outcome[0] or f"The update ended with {process.returncode}; see {log_path}."
+            return "" if process.returncode == 0 else failed
+
+        return poll
 
     def _environment(self, region: str) -> Environment | None:
         return self.config().environments.get(region)

@@ -9,7 +9,7 @@ from airflow_provider_mwaa_dr.sandbox import airflow_settings, process
 from airflow_provider_mwaa_dr.sandbox.airflow_environment import major
 from airflow_provider_mwaa_dr.sandbox.home import ACTIVE, CONTROL, USER, Blueprint, Home, Region
 from airflow_provider_mwaa_dr.sandbox.postgres import Postgres
-from airflow_provider_mwaa_dr.sandbox.preparation import environment
+from airflow_provider_mwaa_dr.sandbox.preparation import environment, region_environment
 
 
 def sandbox_json(home: Home, blueprint: Blueprint, postgres: Postgres, *, active_region: str | None) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def sandbox_json(home: Home, blueprint: Blueprint, postgres: Postgres, *, active
                 "airflow_home": str(home.region_folder(region.name)),
                 "dags_folder": str(home.region_folder(region.name) / "dags"),
                 "log_folder": str(home.region_folder(region.name) / "logs"),
-                "bin": str(environment(home, region.airflow_version).bin),
+                "bin": str(region_environment(home, blueprint, region).bin),
                 "executor": region.executor,
                 "database_url": postgres.url(region.name),
                 "env": dict(
@@ -67,10 +67,15 @@ def aws_config(blueprint: Blueprint) -> dict[str, Any]:
                 "airflow_url": region.airflow_url,
                 "airflow_version": region.airflow_version,
                 "auth": auth(blueprint, region),
+                **(_bare(region) if blueprint.bare else {}),
             }
             for region in blueprint.regions.values()
         },
     }
+
+
+def _bare(region: Region) -> dict[str, Any]:
+    return {"is_bare": True, "role": region.role, "bucket": region.bucket, "described": region.described}
 
 
 def auth(blueprint: Blueprint, region: Region) -> Mapping[str, str]:

@@ -13,6 +13,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -24,15 +25,17 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import airflow_provider_mwaa_dr
 from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.aws.example_dags import example_dags
 from airflow_provider_mwaa_dr.core.ledger import LogEntry
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord
 from airflow_provider_mwaa_dr.core.readiness import TEST_DAG
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
-from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError
+from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError, RefusedError
 from airflow_provider_mwaa_dr.sandbox import airflow_settings, report_page
 from airflow_provider_mwaa_dr.sandbox.airflow_api import AirflowApi
+from airflow_provider_mwaa_dr.sandbox.airflow_environment import DISTRIBUTION
 from airflow_provider_mwaa_dr.sandbox.faults import ALL_SERVICES, NONE, FaultKind
 from airflow_provider_mwaa_dr.sandbox.home import CONTROL, EVENTUAL, REGIONS, STRONG
 from airflow_provider_mwaa_dr.sandbox.oracle import Alone, Count, count
@@ -65,6 +68,7 @@ class Scenario:
     :param lag_s: with tables in each region, copied with this lag; the region that took over is cut off with its own
         copy then, and left by force.
     :param history: whether a DAG with catchup has two years of history in the region that has the role.
+    :param deployed: whether it begins with two empty environments, and ``mwaa-dr deploy``.
     """
 
     name: str
@@ -74,6 +78,7 @@ class Scenario:
     returns: bool = False
     lag_s: float | None = None
     history: bool = False
+    deployed: bool = False
 
     @property
     def mode(self) -> Mode:
@@ -81,6 +86,7 @@ class Scenario:
         return Mode.GRACEFUL if self.loss is None else Mode.FORCED
 
 
+DEPLOYED = "deployed"
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
@@ -97,6 +103,7 @@ SCENARIOS = {
             returns=True,
             lag_s=2.0,
         ),
+        Scenario(name=DEPLOYED, says="a planned failover of what mwaa-dr deploy has made", deployed=True),
     )
 }
 ALL = "all"
@@ -207,13 +214,16 @@ class Drill:
         self._outages: list[Outage] = []
         self._marks: list[tuple[datetime, str]] = []
 
-    def run(self, scenario: str, *, folder: Path, keep: bool) -> Report:
+    def run(self, scenario: str, *, folder: Path, keep: bool, wheel: Path | None = None) -> Report:
         """
         Carry out a scenario, write ``report.json`` and ``report.html`` into *folder*, and return the report.
 
         A sandbox that runs already is used, and left running; one started here is stopped, unless *keep*.
 
+        :param wheel: what a scenario that deploys is to deploy; None: what the package index of a bare sandbox has.
         :raises ConfigError: no such scenario.
+        :raises RefusedError: the sandbox is bare, and the scenario needs one that is not, or the other way round; or
+            it is, and was deployed into before.
         :raises DRError: the drill could not be carried out to its end; there is no report then.
         """
         if scenario not in SCENARIOS:
@@ -224,7 +234,7 @@ class Drill:
             )
         ran_before = self._sandbox.is_up()
         try:
-            outcome = self._carry_out(SCENARIOS[scenario])
+            outcome = self._carry_out(SCENARIOS[scenario], wheel)
         finally:
             if not (keep or ran_before):
                 with self._step("stop the sandbox"):
@@ -233,8 +243,10 @@ class Drill:
         report_page.write(outcome, folder)
         return outcome
 
-    def _carry_out(self, scenario: Scenario) -> Report:
-        with self._step("start two regions and an AWS"), tempfile.TemporaryDirectory() as folder:
+    def _carry_out(self, scenario: Scenario, wheel: Path | None) -> Report:
+        deployment: Mapping[str, bool] = self._deploy(wheel) if scenario.deployed else {}
+        first = "give the environments their DAGs" if scenario.deployed else "start two regions and an AWS"
+        with self._step(first), tempfile.TemporaryDirectory() as folder:
             shutil.copytree(LOAD, folder, dirs_exist_ok=True)
             shutil.copy(example_dags() / f"{TEST_DAG}.py", folder)
             # Whole intervals later than anything that was there before this drill.
@@ -343,19 +355,73 @@ class Drill:
             versions={name: self._versions(region) for name, region in regions.items()},
             alone=alone,
             is_refused=is_refused,
+            deployment=deployment,
         )
 
     # Steps.
+
+    def _deploy(self, wheel: Path | None) -> Mapping[str, bool]:
+        """Start two empty environments, deploy into them as the README says, and return what came of it as findings."""
+        with self._step("start two environments without the provider, and an AWS"):
+            description = self._sandbox.up(bare=True)
+            regions = [_Region(name=name, described=part) for name, part in description["regions"].items()]
+        with self._step("look for the provider in both: airflow providers list"):
+            if any(self._has_provider(region) for region in regions):
+                raise RefusedError(
+                    f"The environments in {self._sandbox.home} have the provider already.",
+                    advice="They are empty again after mwaa-dr sandbox down.",
+                )
+        words = ["deploy", "--active", REGIONS[0], "--dags", *(["--wheel", str(wheel.resolve())] if wheel else [])]
+        words += ["--wait", "--yes"]
+        with self._step(f"mwaa-dr {' '.join(words)}"), tempfile.TemporaryDirectory() as folder:
+            self._mwaa_dr(words, description["env"], Path(folder))
+        with self._step("look for the provider in both again, and wait until their agents know the state"):
+            found = [self._has_provider(region) for region in regions]
+            tables = Tables(description["env"])
+            self._until(lambda: all(map(tables.has_settled, REGIONS)), "both regions have settled")
+        self._started_at = datetime.now(timezone.utc)
+        return {"mwaa-dr deploy has brought the provider into both regions, which were without it": all(found)}
+
+    def _has_provider(self, region: _Region) -> bool:
+        """Whether a region's own Airflow lists the provider."""
+        folder = Path(region.described["bin"])
+        answer = subprocess.run(
+            [folder / "airflow", "providers", "list", "--output", "plain"],
+            env=airflow_settings.process_variables(region.described["env"], bin_folder=folder),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
+        )  # fmt: skip
+        if answer.returncode != 0:
+            raise DRError(f"airflow providers list in {region.name} ended with {answer.returncode}: {answer.stderr}")
+        return DISTRIBUTION in answer.stdout
+
+    def _mwaa_dr(self, words: Sequence[str], variables: Mapping[str, str], folder: Path) -> None:
+        """Run ``mwaa-dr`` in *folder*, with what ``mwaa-dr sandbox env`` has people export."""
+        environment = airflow_settings.process_variables(variables, bin_folder=Path(sys.executable).parent)
+        with subprocess.Popen(
+            [sys.executable, "-m", "airflow_provider_mwaa_dr.cli", *words],
+            env={**environment, "PYTHONPATH": str(Path(airflow_provider_mwaa_dr.__file__).parent.parent)}, cwd=folder,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        ) as process:  # fmt: skip
+            try:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    self._say(f"  {line.rstrip()}")
+                code = process.wait(FAILOVER_DEADLINE_S)
+            except BaseException:
+                process.kill()
+                raise
+        if code != 0:
+            raise DRError(f"mwaa-dr {words[0]} ended with {code}.", advice="What it said is above.")
 
     def _up(self, scenario: Scenario, dags: Path) -> Mapping[str, Any]:
         """Start the sandbox with the scenario's state model; one that runs is used as it is, if it will do."""
         is_up = self._sandbox.is_up()
         if scenario.lag_s is None:
-            return self._sandbox.up(dags=dags, state_model=None if is_up else STRONG)
+            return self._sandbox.up(dags=dags, state_model=None if is_up else STRONG, bare=scenario.deployed)
         if is_up and self._sandbox.home.blueprint().lag_s != scenario.lag_s:
             self._say("stopping the sandbox: this scenario needs another state model")
             self._sandbox.down()
-        return self._sandbox.up(dags=dags, state_model=EVENTUAL, lag_s=scenario.lag_s)
+        return self._sandbox.up(dags=dags, state_model=EVENTUAL, lag_s=scenario.lag_s, bare=False)
 
     def _is_refused(self, description: Mapping[str, Any], target: str, scenario: Scenario) -> bool:
         """Whether a forced failover ends without a plan when nobody insists."""
@@ -509,6 +575,7 @@ class Drill:
         versions: Mapping[str, Mapping[str, str]],
         alone: Sequence[Alone],
         is_refused: bool,
+        deployment: Mapping[str, bool],
     ) -> Report:
         source, target = before.active_region, record.target
         moved = len(moves) - 1
@@ -581,6 +648,7 @@ class Drill:
             "exactly the DAGs that were wanted are unpaused": wanted_by_region["restored"] == wanted
             and not wanted_by_region["left"]
             and not record.not_unpaused,
+            **deployment,
         }
         rto_s = round((first - begun_at(record)).total_seconds(), 1)
         if alone:
@@ -706,7 +774,7 @@ def run_all(sandbox: Sandbox, *, folder: Path, keep: bool, say: Callable[[str], 
         for name in SCENARIOS:
             say(f"scenario {name}")
             try:
-                outcomes[name] = outcome = Drill(sandbox, say=say).run(name, folder=folder / name, keep=True)
+                outcomes[name] = outcome = _run_one_of_all(sandbox, name, folder=folder / name, say=say)
                 found[name] = {"verdict": outcome.verdict, "report": str(folder / name / "report.html")}
             except DRError as error:
                 say(f"scenario {name} could not be carried out: {error}")
@@ -715,11 +783,25 @@ def run_all(sandbox: Sandbox, *, folder: Path, keep: bool, say: Callable[[str], 
     finally:
         if not (keep or ran_before):
             sandbox.down()
+        elif not sandbox.is_up():
+            sandbox.up()
     verdict = "pass" if all(each["verdict"] == "pass" for each in found.values()) else "fail"
     document = {"verdict": verdict, "scenarios": found}
     report_page.write_overview(outcomes, folder)
     (folder / "report.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return document
+
+
+def _run_one_of_all(sandbox: Sandbox, name: str, *, folder: Path, say: Callable[[str], object]) -> Report:
+    if not SCENARIOS[name].deployed:
+        return Drill(sandbox, say=say).run(name, folder=folder, keep=True)
+    # A home of its own, inside; four Airflows at once starve each other.
+    sandbox.down()
+    other = Sandbox(sandbox.home.path / name, say=say)
+    try:
+        return Drill(other, say=say).run(name, folder=folder, keep=False)
+    finally:
+        other.down(purge=True)
 
 
 def begun_at(record: FailoverRecord) -> datetime:

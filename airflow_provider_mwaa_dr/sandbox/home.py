@@ -15,9 +15,10 @@ import random
 import secrets
 import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ USER = "admin"
 STRONG, EVENTUAL = "strong", "eventual"
 STATE_MODELS = (STRONG, EVENTUAL)
 FORMAT = 1
+BARE_NAMES = dict(zip(REGIONS, ("etl-primary", "etl-secondary"), strict=True))
+"""Environments of a bare home; those that the README deploys into."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,7 @@ class Region:
     :param port: of its API server (2.10: webserver).
     :param secret: signs its sessions and tokens; no other region's.
     :param token: what its REST API takes as bearer; empty before the first start, and in 2.10, which takes a password.
+    :param described: in a bare home, what GetEnvironment says beside the usual: bucket, files, options.
     """
 
     name: str
@@ -54,6 +58,23 @@ class Region:
     secret: str
     fernet_key: str
     token: str = ""
+    described: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def role(self) -> str:
+        """Return the name of its execution role, in a bare home."""
+        return f"{self.environment}-role"
+
+    @property
+    def bucket(self) -> str:
+        """Return the name of its bucket, in a bare home."""
+        return f"{self.environment}-bucket"
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        """Return its configuration options, in a bare home."""
+        found: Mapping[str, str] = self.described.get("AirflowConfigurationOptions") or {}
+        return found
 
     @property
     def airflow_url(self) -> str:
@@ -72,6 +93,7 @@ class Blueprint:
     :param dr: settings in ``[dr]`` that differ from the sandbox's own.
     :param lag_s: with eventual consistency, how long what is written to one region's tables takes to the others' at
         most; None with strong consistency.
+    :param bare: the regions are MWAA environments as they are created: without the provider, which an update brings.
     """
 
     provider_version: str
@@ -81,6 +103,7 @@ class Blueprint:
     password: str
     dr: Mapping[str, str]
     lag_s: float | None = None
+    bare: bool = False
     format: int = FORMAT
 
     @property
@@ -185,21 +208,28 @@ class Home:
             shutil.rmtree(self.path)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, wait_s: float = 0) -> Iterator[None]:
         """
         Keep other commands that change this home out.
 
+        :param wait_s: how long to wait for one that is at work.
         :raises RefusedError: another command is at work here.
         """
         self._refuse_strangers()
         self.path.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + wait_s
         with (self.path / ".lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RefusedError(
-                    f"Another mwaa-dr sandbox command is at work in {self.path}.", advice="Wait until it is done."
-                ) from error
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() >= deadline:
+                        raise RefusedError(
+                            f"Another mwaa-dr sandbox command is at work in {self.path}.",
+                            advice="Wait until it is done.",
+                        ) from error
+                time.sleep(0.2)
             yield
 
     def _refuse_strangers(self) -> None:
@@ -227,7 +257,9 @@ class Home:
         )
 
 
-def new_blueprint(*, versions: Mapping[str, str], executor: str, schedulers: int, dr: Mapping[str, str]) -> Blueprint:
+def new_blueprint(
+    *, versions: Mapping[str, str], executor: str, schedulers: int, dr: Mapping[str, str], bare: bool = False
+) -> Blueprint:
     """Return a new home's make: free ports and fresh secrets. *versions* are Airflow's, by region."""
     callers = (*REGIONS, CONTROL)
     ports = iter(free_ports(len(REGIONS) + len(callers) + len(callers) * len(REGIONS)))
@@ -236,7 +268,7 @@ def new_blueprint(*, versions: Mapping[str, str], executor: str, schedulers: int
         regions={
             region: Region(
                 name=region,
-                environment=f"sandbox-{region}",
+                environment=BARE_NAMES[region] if bare else f"sandbox-{region}",
                 airflow_version=versions[region],
                 executor=executor,
                 schedulers=schedulers,
@@ -250,6 +282,7 @@ def new_blueprint(*, versions: Mapping[str, str], executor: str, schedulers: int
         web={caller: {region: next(ports) for region in REGIONS} for caller in callers},
         password=secrets.token_urlsafe(9),
         dr=dict(dr),
+        bare=bare,
     )
 
 

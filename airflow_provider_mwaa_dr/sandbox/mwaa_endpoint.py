@@ -34,6 +34,9 @@ SESSION_S = 12 * 3600.0
 WEB_TIMEOUT_S = 60.0
 """Idle timeout of the load balancer in front of a web server."""
 
+Rebuilding = Callable[[], "str | None"]
+"""Returns None as long as an environment is being rebuilt, then why that failed; empty: it did not."""
+
 _METHODS = ("GET", "PUT", "POST", "PATCH", "DELETE")
 
 
@@ -47,6 +50,7 @@ class Environment:
     :param role: name of the execution role; empty: the environment's own name.
     :param bucket: of DAGs, requirements and plugins; empty: the environment's own name.
     :param described: further members of what ``GetEnvironment`` says, as it was created: options, paths, versions.
+    :param is_bare: whether an update really rebuilds the Airflow, and its DAGs folder is that of the bucket.
     """
 
     region: str
@@ -58,6 +62,7 @@ class Environment:
     role: str = ""
     bucket: str = ""
     described: Mapping[str, Any] = field(default_factory=dict)
+    is_bare: bool = False
 
     @classmethod
     def from_json(cls, region: str, row: Mapping[str, Any]) -> Environment:
@@ -78,6 +83,7 @@ class Environment:
             role=row.get("role", ""),
             bucket=row.get("bucket", ""),
             described=row.get("described", {}),
+            is_bare=row.get("is_bare", False),
         )
 
     @property
@@ -128,6 +134,7 @@ class _Memory:
     changes: dict[str, Any] = field(default_factory=dict)
     coming: dict[str, Any] | None = None
     coming_at: float = 0.0
+    rebuilding: Rebuilding | None = None
     fails: str = ""
     last_update: dict[str, Any] | None = None
     tokens: dict[str, float] = field(default_factory=dict)
@@ -145,6 +152,8 @@ class MwaaEndpoint:
         no other one, and GetEnvironment tells what was before.
     :param has_object: whether a bucket has a version of an object; MWAA refuses an update that names one that is not
         there. The version may be None: any.
+    :param rebuild: begins to make the Airflow behind a bare environment what an update says; such an update takes as
+        long as that does.
     :ivar fail_updates: while not empty, an update ends as UPDATE_FAILED with this message, and changes nothing.
     """
 
@@ -157,6 +166,7 @@ class MwaaEndpoint:
         rest_timeout_s: float = REST_TIMEOUT_S,
         update_s: Callable[[], float] = lambda: 0.0,
         has_object: Callable[[str, str, str, str | None], bool] = lambda *_: True,
+        rebuild: Callable[[Environment, Mapping[str, Any]], Rebuilding] = lambda *_: str,
     ) -> None:
         self._environment = environment
         self._web_port = web_port
@@ -164,6 +174,7 @@ class MwaaEndpoint:
         self._rest_timeout_s = rest_timeout_s
         self._update_s = update_s
         self._has_object = has_object
+        self._rebuild = rebuild
         self.fail_updates = ""
         self._lock = threading.Lock()
         self._memory: dict[str, _Memory] = {}
@@ -274,6 +285,7 @@ class MwaaEndpoint:
                 )
             memory.coming, memory.coming_at = changes, self._clock() + self._update_s()
             memory.fails = self.fail_updates
+            memory.rebuilding = self._rebuild(environment, changes) if environment.is_bare else None
             memory.last_update = {"Status": "PENDING", "CreatedAt": time.time()}
         return json_answer(200, {"Arn": _arn(environment)})
 
@@ -283,6 +295,11 @@ class MwaaEndpoint:
             return "UPDATE_FAILED" if memory.fails and environment.status == "AVAILABLE" else environment.status
         if self._clock() < memory.coming_at:
             return "UPDATING"
+        if memory.rebuilding is not None:
+            failed = memory.rebuilding()
+            if failed is None:
+                return "UPDATING"
+            memory.fails = failed
         ended: dict[str, Any] = {"CreatedAt": (memory.last_update or {}).get("CreatedAt")}
         if memory.fails:
             error = {"ErrorCode": "INCORRECT_CONFIGURATION", "ErrorMessage": memory.fails}

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import shlex
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from airflow_provider_mwaa_dr.aws.example_dags import example_dags
 from airflow_provider_mwaa_dr.exceptions import DRError
 from airflow_provider_mwaa_dr.sandbox import airflow_settings, process
-from airflow_provider_mwaa_dr.sandbox.airflow_environment import AirflowEnvironment, provide
+from airflow_provider_mwaa_dr.sandbox.airflow_environment import (
+    AirflowEnvironment,
+    install_requirements,
+    provide,
+    provide_image,
+)
 from airflow_provider_mwaa_dr.sandbox.home import ACTIVE, CONTROL, USER, Blueprint, Home, Region, write_private_json
 from airflow_provider_mwaa_dr.sandbox.postgres import Postgres
 
@@ -35,6 +43,54 @@ class Preparation:
         for version in blueprint.airflow_versions:
             if version not in in_use:
                 provide(environment(self._home, version).bin.parent, version, say=self._say)
+
+    def images(self, blueprint: Blueprint, regions: Iterable[Region]) -> None:
+        """Make the environment of each of a bare home's *regions* as MWAA's image has it, nothing installed."""
+        for region in regions:
+            folder = region_environment(self._home, blueprint, region).bin.parent
+            provide_image(folder, region.airflow_version, say=self._say)
+
+    def forget(self, region: Region) -> None:
+        """Remove what a bare home's region remembers: its database, its DAGs, its plugins. Nothing may run there."""
+        self._postgres.drop_database(region.name)
+        for part in ("dags", "plugins"):
+            shutil.rmtree(self._home.region_folder(region.name) / part, ignore_errors=True)
+
+    def install(self, blueprint: Blueprint, region: Region, *, requirements: bytes, plugins: bytes | None) -> None:
+        """
+        Bring into a bare home's region what its files ask for, as the start of its containers does.
+
+        What cannot be installed is a line in a log, and Airflow starts without it: so does MWAA.
+
+        :param plugins: plugins.zip; None: there is none.
+        """
+        home = self._home.region_folder(region.name)
+        log = self._home.log(region.name, "requirements")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(home / "plugins", ignore_errors=True)
+        (home / "plugins").mkdir(parents=True)
+        try:
+            if plugins is not None:
+                with zipfile.ZipFile(io.BytesIO(plugins)) as archive:
+                    archive.extractall(home / "plugins")
+        except zipfile.BadZipFile as error:
+            self._complain(region, log, f"plugins.zip: {error}")
+        file = home / "requirements.txt"
+        # Where MWAA has Airflow's home.
+        file.write_bytes(requirements.replace(b"/usr/local/airflow", shlex.quote(str(home)).encode()))
+        its = region_environment(self._home, blueprint, region)
+        if not install_requirements(its, file, self.index, log=log):
+            self._complain(region, log, "requirements.txt could not be installed")
+
+    @property
+    def index(self) -> Path:
+        """Return the folder in which a bare home's regions find packages that the image lacks."""
+        return self._home.path / "index"
+
+    def _complain(self, region: Region, log: Path, what: str) -> None:
+        with log.open("a") as output:
+            output.write(f"{what}\n")
+        self._say(f"{region.name}: {what}; Airflow starts without, see {log}")
 
     def databases(self, blueprint: Blueprint) -> None:
         """Give every region, and the control environment, a database that its Airflow version has migrated."""
@@ -92,13 +148,14 @@ class Preparation:
         """
         Write every airflow.cfg, and put DAG files where they belong.
 
-        :param dags: copied into each region's DAGs folder; None: the example DAGs, where that folder is empty.
+        :param dags: copied into each region's DAGs folder; None: the example DAGs, where that folder is empty. In a
+            bare home that folder is the bucket's.
         """
         for region in blueprint.regions.values():
             folder = self._home.region_folder(region.name)
             self._write_configuration(folder, region.name, region, is_control=False)
             write_private_json(folder / "passwords.json", {USER: blueprint.password})
-            if dags is not None or not any((folder / "dags").iterdir()):
+            if not blueprint.bare and (dags is not None or not any((folder / "dags").iterdir())):
                 _copy_folder(dags or example_dags(), folder / "dags")
         control = self._home.region_folder(CONTROL)
         self._write_configuration(control, CONTROL, blueprint.regions[ACTIVE], is_control=True)
@@ -117,6 +174,16 @@ class Preparation:
 def environment(home: Home, airflow_version: str) -> AirflowEnvironment:
     """Return a home's environment of an Airflow version, made or not."""
     return AirflowEnvironment(bin=home.path / f"airflow-{airflow_version}" / "bin", airflow_version=airflow_version)
+
+
+def region_environment(home: Home, blueprint: Blueprint, region: Region) -> AirflowEnvironment:
+    """Return the environment in which a region's Airflow runs, made or not; a bare home's regions have their own."""
+    its = environment(home, region.airflow_version)
+    if not blueprint.bare:
+        return its
+    return AirflowEnvironment(
+        bin=home.path / f"airflow-{its.airflow_version}-{region.name}" / "bin", airflow_version=its.airflow_version
+    )
 
 
 def _copy_folder(source: Path, target: Path) -> None:

@@ -127,6 +127,20 @@ def end(sessions: Iterable[Session], *, grace_s: float, sleep: Callable[[float],
         sleep(0.02)
 
 
+def end_followers(session: Session, *, grace_s: float) -> None:
+    """End every process of a session but its leader: SIGTERM, and after *grace_s* SIGKILL. Repeatable."""
+    deadline = time.monotonic() + grace_s
+    number = signal.SIGTERM
+    told: set[int] = set()
+    while followers := [pid for pid in members(session) if pid != session.pid]:
+        if time.monotonic() > deadline:
+            number, told = signal.SIGKILL, set()
+        for pid in set(followers) - told:
+            _signal(pid, number)
+            told.add(pid)
+        time.sleep(0.1)
+
+
 def signal_all(sessions: Iterable[Session], number: int) -> None:
     """Send a signal to every process of *sessions*."""
     for session in sessions:

@@ -20,9 +20,12 @@ from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError, RefusedErr
 from airflow_provider_mwaa_dr.sandbox import airflow_settings, faults, health, process
 from airflow_provider_mwaa_dr.sandbox.airflow_environment import (
     DEFAULT_VERSION,
+    cache_folder,
     constraints,
     major,
+    pack_provider,
 )
+from airflow_provider_mwaa_dr.sandbox.buckets import Buckets, dag_files
 from airflow_provider_mwaa_dr.sandbox.description import aws_config, sandbox_json
 from airflow_provider_mwaa_dr.sandbox.faults import ALL_SERVICES, FaultKind
 from airflow_provider_mwaa_dr.sandbox.home import (
@@ -40,13 +43,15 @@ from airflow_provider_mwaa_dr.sandbox.home import (
     write_private_json,
 )
 from airflow_provider_mwaa_dr.sandbox.postgres import Postgres
-from airflow_provider_mwaa_dr.sandbox.preparation import Preparation, environment
+from airflow_provider_mwaa_dr.sandbox.preparation import Preparation, region_environment
 from airflow_provider_mwaa_dr.sandbox.process import Session
 from airflow_provider_mwaa_dr.sandbox.tables import Tables
 
 AWS = "aws"
 AWS_SERVER = "aws-server"
 START_DEADLINE_S = 420.0
+LOCK_PATIENCE_S = 2 * START_DEADLINE_S
+UPDATE_GRACE_S = 10.0
 DEFAULT_LAG_S = 1.0
 
 
@@ -77,6 +82,7 @@ class Sandbox:
         dr: Mapping[str, str] | None = None,
         state_model: str | None = None,
         lag_s: float = DEFAULT_LAG_S,
+        bare: bool | None = None,
     ) -> Mapping[str, Any]:
         """
         Return the description of a sandbox in which both regions are healthy, starting what does not run.
@@ -92,6 +98,9 @@ class Sandbox:
         :param state_model: one of :data:`.home.STATE_MODELS`; None: strong for a new home, else as it was. Another one
             than before is taken while nothing runs.
         :param lag_s: of the eventual one: how long what is written in one region takes to the others at most.
+        :param bare: whether the regions are MWAA environments as they are created, without the provider, for
+            ``mwaa-dr deploy`` to act on; None: as the home was made, a new one is not. Such a home forgets with its
+            AWS: whenever that is started, its environments are new and empty.
         :return: the content of ``sandbox.json``.
         :raises ConfigError: a version or executor that the sandbox does not have, or a folder that is no sandbox's.
         :raises RefusedError: the home is made of something else than what is asked for, or another command is at work.
@@ -118,8 +127,14 @@ class Sandbox:
             )
         if not 0 <= lag_s <= 60:
             raise ConfigError(f"A lag of {lag_s:g} s is no lag.", option="--lag", advice="Name 0 to 60 seconds.")
+        if bare and state_model not in {None, STRONG}:
+            raise ConfigError(
+                f"Environments without the provider have no {state_model} state table, and no other.",
+                option="--state-model",
+                advice="mwaa-dr deploy makes the tables; leave --state-model or --bare out.",
+            )
         with self.home.locked(), self._undone_on_failure():
-            blueprint = self._blueprint(versions, executor=executor, schedulers=schedulers, dr=dr or {})
+            blueprint = self._blueprint(versions, executor=executor, schedulers=schedulers, dr=dr or {}, bare=bare)
             if state_model is not None:
                 blueprint = self._with_model(blueprint, None if state_model == STRONG else lag_s)
             if self.is_up():
@@ -130,14 +145,21 @@ class Sandbox:
             if self.postgres.start():
                 self.say("PostgreSQL is up")
             prepare = Preparation(self.home, self.postgres, say=self.say)
+            if blueprint.bare and started_aws:
+                self._forget_regions(blueprint, prepare)
             in_use = {blueprint.regions[name].airflow_version for name in REGIONS if self._living_sessions(name)}
             prepare.environments(blueprint, in_use=in_use)
             prepare.databases(blueprint)
             self._await_aws()
             if started_aws:
                 self.say(f"AWS is up on port {blueprint.callers[CONTROL]} (control)")
-            self._tables(blueprint).ensure(active=ACTIVE, saved=self._saved_tables, say=self.say)
+            if not blueprint.bare:
+                self._tables(blueprint).ensure(active=ACTIVE, saved=self._saved_tables, say=self.say)
+            elif started_aws:
+                blueprint = self._create_environments(blueprint)
             prepare.folders(blueprint, dags=dags)
+            if blueprint.bare and dags is not None:
+                self._put_dags(blueprint, dags)
             for region in REGIONS:
                 if not self._living_sessions(region):
                     self._lift_kill(region)
@@ -198,6 +220,32 @@ class Sandbox:
             blueprint = self._start_regions(blueprint, [region])
             return self._describe(blueprint)
 
+    def update(self, region: str, changes: Mapping[str, Any]) -> None:
+        """
+        Make of a bare home's environment what ``UpdateEnvironment`` says: files, options, new processes.
+
+        Waits for other commands. Returns when the region is healthy.
+
+        :param changes: members of the request.
+        :raises ConfigError: no such region, or no sandbox here.
+        :raises DRError: it did not come up, and was made what it had been before.
+        """
+        failed: Exception | None = None
+        with self.home.locked(wait_s=LOCK_PATIENCE_S), self._undone_on_failure():
+            blueprint = self.home.blueprint()
+            before = self._region(blueprint, region)
+            self.say(f"{region}: updating {', '.join(changes) or 'nothing'}")
+            try:
+                blueprint = self._rebuild(blueprint, replace(before, described={**before.described, **changes}))
+            except (DRError, BotoCoreError, ClientError) as error:
+                failed = error
+                self.say(f"{region}: {error}; restoring what was before")
+                blueprint = self._rebuild(self.home.blueprint(), before)
+            self._describe(blueprint)
+        # Only here: what was restored is not to be undone.
+        if failed is not None:
+            raise DRError(str(failed), advice=f"The logs are in {self.home.path / 'logs' / region}.") from failed
+
     def fault(
         self, region: str, service: str, fault: str, *, from_caller: str | None = None, to_target: str | None = None
     ) -> Sequence[faults.Fault]:
@@ -245,6 +293,7 @@ class Sandbox:
         """
         if not self.home.path.exists():
             return False
+        self._end_updates()
         with self.home.locked():
             changed = self._stop_all()
             if self.home.sandbox_json.exists() and not purge:
@@ -300,7 +349,13 @@ class Sandbox:
     # Making.
 
     def _blueprint(
-        self, versions: Mapping[str, str], *, executor: str | None, schedulers: int | None, dr: Mapping[str, str]
+        self,
+        versions: Mapping[str, str],
+        *,
+        executor: str | None,
+        schedulers: int | None,
+        dr: Mapping[str, str],
+        bare: bool | None,
     ) -> Blueprint:
         if not self.home.is_made:
             blueprint = new_blueprint(
@@ -308,10 +363,16 @@ class Sandbox:
                 executor=executor or airflow_settings.EXECUTORS[0],
                 schedulers=schedulers or 1,
                 dr=dr,
+                bare=bool(bare),
             )
             self.home.make(blueprint)
             return blueprint
         blueprint = self.home.blueprint()
+        if bare not in {None, blueprint.bare}:
+            raise RefusedError(
+                f"The sandbox in {self.home} was made {'with' if blueprint.bare else 'without'} --bare.",
+                advice="Remove it with mwaa-dr sandbox down --purge, or name another --home.",
+            )
         for name, region in blueprint.regions.items():
             for what, made, asked in (
                 ("Airflow", region.airflow_version, versions.get(name)),
@@ -337,6 +398,70 @@ class Sandbox:
             )
         self.home.make(changed)
         return changed
+
+    def _forget_regions(self, blueprint: Blueprint, prepare: Preparation) -> None:
+        """Stop and empty a bare home's regions: the emulated AWS that knew of their buckets and updates is gone."""
+        for region in blueprint.regions.values():
+            process.end(self.home.sessions().get(region.name, {}).values(), grace_s=0)
+            self.home.forget(region.name)
+            prepare.forget(region)
+        prepare.images(blueprint, blueprint.regions.values())
+        pack_provider(prepare.index)
+
+    def _create_environments(self, blueprint: Blueprint) -> Blueprint:
+        buckets = self._buckets(blueprint)
+        regions = {
+            name: replace(region, described=buckets.create(region)) for name, region in blueprint.regions.items()
+        }
+        blueprint = self._made(replace(blueprint, regions=regions))
+        self.say(f"two empty environments: {', '.join(region.environment for region in regions.values())}")
+        return blueprint
+
+    def _put_dags(self, blueprint: Blueprint, dags: Path) -> None:
+        """Put DAG files into a bare home's buckets, and return when the regions have them."""
+        files = {path: (dags / path).read_bytes() for path in dag_files(dags)}
+        for region in blueprint.regions.values():
+            self._buckets(blueprint).put_dags(region, dags)
+            folder = self.home.region_folder(region.name) / "dags"
+
+            def lacking(folder: Path = folder, region: Region = region) -> Sequence[str]:
+                there = {path for path in dag_files(folder) if (folder / path).read_bytes() == files.get(path)}
+                return [f"{path} in {region.name}" for path in sorted(files.keys() - there)]
+
+            self._await(lacking, self.home.sessions()[AWS], owner=AWS)
+
+    def _rebuild(self, blueprint: Blueprint, region: Region) -> Blueprint:
+        """Replace a bare home's region by one that is *region*, and return when it is healthy."""
+        described = region.described
+        buckets = self._buckets(blueprint)
+        files = [
+            buckets.read(region, described[f"{name}S3Path"], described[f"{name}S3ObjectVersion"])
+            if described.get(f"{name}S3Path")
+            else None
+            for name in ("Requirements", "Plugins")
+        ]
+        process.end(self.home.sessions().get(region.name, {}).values(), grace_s=2)
+        self.home.forget(region.name)
+        prepare = Preparation(self.home, self.postgres, say=self.say)
+        prepare.images(blueprint, [region])
+        prepare.install(blueprint, region, requirements=files[0] or b"", plugins=files[1])
+        blueprint = self._made(replace(blueprint, regions={**blueprint.regions, region.name: region}))
+        return self._start_regions(blueprint, [region.name])
+
+    def _made(self, blueprint: Blueprint) -> Blueprint:
+        """Keep a blueprint, and tell the emulated AWS."""
+        self.home.make(blueprint)
+        write_private_json(self.home.path / "aws" / "config.json", aws_config(blueprint))
+        return blueprint
+
+    def _buckets(self, blueprint: Blueprint) -> Buckets:
+        return Buckets(airflow_settings.driver_variables(blueprint))
+
+    def _end_updates(self) -> None:
+        """End updates that are under way: they hold the lock, and what they started they stop."""
+        session = self.home.sessions().get(AWS, {}).get(AWS_SERVER)
+        if session is not None:
+            process.end_followers(session, grace_s=UPDATE_GRACE_S)
 
     def _with_usable_ports(self, blueprint: Blueprint) -> Blueprint:
         """Return the blueprint, with other ports if somebody took one of them while the sandbox was down."""
@@ -368,7 +493,7 @@ class Sandbox:
         package_parent = str(Path(airflow_provider_mwaa_dr.__file__).parent.parent)
         session = process.start(
             [sys.executable, "-m", "airflow_provider_mwaa_dr.sandbox.aws_server", "--home", str(self.home)],
-            environment={**variables, "PYTHONPATH": package_parent},
+            environment={**variables, "PYTHONPATH": package_parent, "MWAA_DR_CACHE": str(cache_folder())},
             log=log,
         )
         self.home.remember(AWS, AWS_SERVER, session)
@@ -421,10 +546,7 @@ class Sandbox:
         for name in names:
             if major(regions[name].airflow_version) >= 3 and not regions[name].token:
                 regions[name] = replace(regions[name], token=health.token(regions[name], blueprint.password))
-        blueprint = replace(blueprint, regions=regions)
-        self.home.make(blueprint)
-        write_private_json(self.home.path / "aws" / "config.json", aws_config(blueprint))
-        return blueprint
+        return self._made(replace(blueprint, regions=regions))
 
     def _works(self, region: str, since: datetime) -> bool:
         """Whether the region's Celery worker has asked for its first message since it was started."""
@@ -432,7 +554,7 @@ class Sandbox:
 
     def _start_region(self, blueprint: Blueprint, region: Region) -> Sequence[str]:
         """Start the components of a region that do not run, and return their names."""
-        bin_folder = environment(self.home, region.airflow_version).bin
+        bin_folder = region_environment(self.home, blueprint, region).bin
         variables = airflow_settings.process_variables(
             airflow_settings.airflow_variables(blueprint, self.home.region_folder(region.name), region=region),
             bin_folder=bin_folder,
@@ -520,7 +642,7 @@ class Sandbox:
         process.end(
             [session for owner, known in owners.items() if owner != AWS for session in known.values()], grace_s=2
         )
-        if self._aws_lives():
+        if self._aws_lives() and not self.home.blueprint().bare:
             with suppress(BotoCoreError, ClientError):  # never up, or a fault: then the next start begins anew
                 self._tables(self.home.blueprint()).save(self._saved_tables)
         process.end(owners.get(AWS, {}).values(), grace_s=2)

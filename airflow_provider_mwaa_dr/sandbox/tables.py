@@ -32,7 +32,7 @@ class Tables:
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self.config: DRConfig = parse_config(environment_texts(variables))
-        self._session = _EndpointSession(variables)
+        self._session = EndpointSession(variables)
         self.store = open_state_store(self.config, clock=SystemClock(), session=self._session)
         self.runs = DynamoDBRunsStore(
             self.config.runs_table, self.config.replicas, clock=SystemClock(), session=self._session
@@ -121,7 +121,7 @@ def _from_json(values: dict[str, Any]) -> Any:
     return base64.b64decode(values["base64"]) if set(values) == {"base64"} else values
 
 
-class _EndpointSession(Session):
+class EndpointSession(Session):
     """A boto3 session whose clients talk to one endpoint, whatever AWS_ENDPOINT_URL says here."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:

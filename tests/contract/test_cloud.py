@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -82,6 +84,48 @@ def test_an_update_that_names_what_is_not_there_is_refused(
     with pytest.raises(ClientError, match=says):
         mwaa.update_environment(Name=cloud.names[A], **changes)
     assert status(mwaa, cloud) == "AVAILABLE"
+
+
+def is_so(condition: Callable[[], bool]) -> bool:
+    """Whether *condition* comes true within a minute."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_the_dags_folder_of_a_bare_environment_follows_its_bucket(cloud: Cloud) -> None:
+    """What is written appears, what is deleted goes, and the other environment, which is not bare, has no folder."""
+    cloud.environments[A]["is_bare"] = True
+    cloud.configure()
+    folder = cloud.home / "regions" / A / "dags"
+    cloud.put(A, "requirements.txt", b"pandas\n")
+    cloud.put(A, "dags/", b"")
+    cloud.put(A, "dags/lib/one.py", b"1")
+    cloud.put(A, "dags/two words.py", b"2")
+    cloud.put(B, "dags/three.py", b"3")
+
+    def files() -> dict[str, bytes]:
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.py")}
+
+    assert is_so(lambda: files() == {"lib/one.py": b"1", "two words.py": b"2"})
+    cloud.client("s3", A).delete_object(Bucket=cloud.buckets[A], Key="dags/lib/one.py")
+    cloud.put(A, "dags/two words.py", b"two")
+    assert is_so(lambda: files() == {"two words.py": b"two"})
+    assert not (cloud.home / "regions" / B).exists()
+
+
+def test_an_update_of_a_bare_environment_ends_as_its_process_does(mwaa: Any, cloud: Cloud) -> None:
+    """There is no Airflow here to be rebuilt: the process says so, and UPDATE_FAILED hands it on."""
+    cloud.environments[A]["is_bare"] = True
+    cloud.configure(update_s=0)
+    mwaa.update_environment(Name=cloud.names[A], AirflowConfigurationOptions={"core.parallelism": "64"})
+    assert is_so(lambda: status(mwaa, cloud) != "UPDATING")
+    failed = mwaa.get_environment(Name=cloud.names[A])["Environment"]
+    assert (failed["Status"], failed["AirflowConfigurationOptions"]) == ("UPDATE_FAILED", {})
+    assert "is not a sandbox" in failed["LastUpdate"]["Error"]["ErrorMessage"]
 
 
 def test_notifications_and_roles_are_answered(cloud: Cloud) -> None:

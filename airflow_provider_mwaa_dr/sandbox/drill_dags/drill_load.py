@@ -11,6 +11,7 @@ import os
 import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 try:
     from airflow.sdk import DAG, get_current_context, task
@@ -19,6 +20,7 @@ except ImportError:  # Airflow 2
     from airflow.decorators import task
     from airflow.operators.python import get_current_context
 
+from airflow import __version__ as AIRFLOW_VERSION
 from airflow.timetables.trigger import CronTriggerTimetable
 
 
@@ -75,13 +77,15 @@ def write_line() -> None:
 
 # With catchup every interval counts; it begins with the drill, and not at the first parse in each region.
 START = datetime.fromisoformat((Path(__file__).parent / "drill_start.txt").read_text().strip())
+# Airflow 2 has no DAG with a schedule and no beginning.
+BEGINNING: dict[str, Any] = {"start_date": START} if AIRFLOW_VERSION.startswith("2.") else {}
 
 for dag_id, settings in {
     "drill_orders": {"schedule": every_ten_seconds(), "catchup": True, "start_date": START},
-    "drill_billing": {"schedule": every_ten_seconds(offset=5), "catchup": False},
+    "drill_billing": {"schedule": every_ten_seconds(offset=5), "catchup": False, **BEGINNING},
     "drill_long": {"schedule": every_ten_seconds(offset=2), "catchup": True, "start_date": START},
     "drill_on_demand": {"schedule": None, "catchup": False},
-    "drill_paused_by_hand": {"schedule": every_ten_seconds(), "catchup": False},
+    "drill_paused_by_hand": {"schedule": every_ten_seconds(), "catchup": False, **BEGINNING},
     "drill_history": {
         "schedule": every_ten_seconds(offset=8),
         "catchup": True,

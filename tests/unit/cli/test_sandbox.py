@@ -65,6 +65,7 @@ def test_purge_leaves_other_peoples_folders_alone(tmp_path: Path, capsys: pytest
         (["up", "--airflow", "us-west-2=3.3.1"], "no region us-west-2"),
         (["up", "--airflow", "us-east-1=3.3.1,3.0.6"], "not REGION=VERSION"),
         (["up", "--dags", "/does/not/exist"], "not a folder"),
+        (["up", "--bare", "--state-model", "eventual"], "no eventual state table"),
         (["kill", "us-west-2"], "no region us-west-2"),
         (["fault", "us-east-1", "dynamodb", "hiccup"], "not a fault"),
         (["fault", "us-east-1", "dynamodb", "refuse", "--from", "mars"], "mars calls nobody"),
@@ -84,6 +85,15 @@ def test_another_airflow_version_in_the_same_home_is_refused(stopped: Path, caps
     """Exit code 3; the way out is named."""
     assert main(["sandbox", "up", "--airflow", "3.0.6", "--json", "--home", str(stopped)]) == 3
     assert "down --purge" in json.loads(capsys.readouterr().out)["error"]["advice"]
+
+
+def test_a_home_is_bare_from_the_first_or_not_at_all(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 3 for the command, and for the drill that needs the other kind; the way out is named."""
+    for words in (["up", "--bare"], ["drill", "--scenario", "deployed"]):
+        assert main(["sandbox", *words, "--json", "--home", str(stopped)]) == 3
+        error = json.loads(capsys.readouterr().out)["error"]
+        assert "--bare" in error["message"]
+        assert "down --purge" in error["advice"]
 
 
 def test_a_region_of_a_sandbox_that_is_down_cannot_be_revived(

@@ -17,7 +17,7 @@ from airflow_provider_mwaa_dr.sandbox.airflow_settings import (
     write_configuration,
 )
 from airflow_provider_mwaa_dr.sandbox.description import aws_config
-from airflow_provider_mwaa_dr.sandbox.home import ACTIVE, CONTROL, REGIONS, STANDBY, Blueprint, new_blueprint
+from airflow_provider_mwaa_dr.sandbox.home import ACTIVE, CONTROL, REGIONS, STANDBY, Blueprint, Region, new_blueprint
 
 
 @pytest.fixture
@@ -115,3 +115,32 @@ def test_a_home_with_a_lag_says_so_to_everybody(blueprint: Blueprint, tmp_path: 
     driver = driver_variables(eventual)
     config = parse_config({option.name: driver.get(f"DR_{option.name.upper()}") for option in OPTIONS})
     assert (config.eventual_mode, config.problems) == (Eventual.AVAILABLE, ())
+
+
+def test_a_bare_home_has_the_settings_that_its_environments_were_given(tmp_path: Path) -> None:
+    """Its regions know nothing of the provider until an update has set options; the driver what the README exports."""
+    blueprint = new_blueprint(
+        versions=dict.fromkeys(REGIONS, "3.3.1"), executor="LocalExecutor", schedulers=1, dr={}, bare=True
+    )
+    region = blueprint.regions[ACTIVE]
+    options = {"core.default_task_retries": "0", "dr.enabled": "true", "logging.remote_log.level": "INFO"}
+
+    def settings(region: Region) -> dict[str, str]:
+        variables = airflow_variables(blueprint, tmp_path, region=region)
+        return {name: text for name, text in variables.items() if name.startswith("AIRFLOW__")}
+
+    assert settings(region) == {}
+    assert settings(replace(region, described={"AirflowConfigurationOptions": options})) == {
+        "AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "0",
+        "AIRFLOW__DR__ENABLED": "true",
+        "AIRFLOW__LOGGING__REMOTE_LOG.LEVEL": "INFO",
+    }
+    assert {name: text for name, text in driver_variables(blueprint).items() if name.startswith("DR_")} == {
+        "DR_STATE_TABLE": "mwaa-dr-state",
+        "DR_RUNS_TABLE": "mwaa-dr-runs",
+        "DR_STATE_TABLE_REGION": "us-east-2",
+        "DR_STATE_TABLE_REPLICAS": "us-east-2,us-east-1",
+        "DR_ENVIRONMENTS": "us-east-2=etl-primary,us-east-1=etl-secondary",
+    }
+    told = aws_config(blueprint)["environments"][ACTIVE]
+    assert (told["is_bare"], told["role"], told["bucket"]) == (True, "etl-primary-role", "etl-primary-bucket")

@@ -5,13 +5,24 @@ from __future__ import annotations
 import json
 import socket
 import stat
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from airflow_provider_mwaa_dr.exceptions import ConfigError, RefusedError
+from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError, RefusedError
 from airflow_provider_mwaa_dr.sandbox import process
-from airflow_provider_mwaa_dr.sandbox.home import CONTROL, REGIONS, Blueprint, Home, free_ports, is_free, new_blueprint
+from airflow_provider_mwaa_dr.sandbox.home import (
+    CONTROL,
+    REGIONS,
+    Blueprint,
+    Home,
+    Region,
+    free_ports,
+    is_free,
+    new_blueprint,
+)
 from airflow_provider_mwaa_dr.sandbox.process import Session
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
 
@@ -102,6 +113,73 @@ def test_only_one_command_works_on_a_home(tmp_path: Path) -> None:
         pass
     with home.locked():
         pass
+
+
+def test_a_command_may_wait_for_another_one(tmp_path: Path) -> None:
+    """It goes on when the other has ended, and not before."""
+    home = Home(tmp_path / "home")
+    done: list[str] = []
+
+    def second() -> None:
+        with home.locked(wait_s=60):
+            done.append("second")
+
+    waiting = threading.Thread(target=second)
+    with home.locked():
+        waiting.start()
+        with pytest.raises(RefusedError), home.locked(wait_s=0.5):
+            pass
+        done.append("first")
+    waiting.join()
+    assert done == ["first", "second"]
+
+
+def test_a_bare_home_has_the_environments_of_the_readme(tmp_path: Path) -> None:
+    """With bucket and role of their own, and what was described of them is kept."""
+    home = Home(tmp_path / "home")
+    bare = new_blueprint(
+        versions=dict.fromkeys(REGIONS, "3.3.1"), executor="LocalExecutor", schedulers=1, dr={}, bare=True
+    )
+    assert {name: region.environment for name, region in bare.regions.items()} == {
+        "us-east-2": "etl-primary",
+        "us-east-1": "etl-secondary",
+    }
+    region = replace(bare.regions["us-east-1"], described={"AirflowConfigurationOptions": {"core.parallelism": "8"}})
+    home.make(replace(bare, regions={**bare.regions, region.name: region}))
+    assert home.blueprint().regions["us-east-1"].options == {"core.parallelism": "8"}
+    assert home.blueprint().bare
+    assert not _blueprint().bare
+
+
+class Rebuilt(Sandbox):
+    """A sandbox whose Airflow is a process that sleeps, and starts only without options."""
+
+    def _rebuild(self, blueprint: Blueprint, region: Region) -> Blueprint:
+        process.end(self.home.sessions().get(region.name, {}).values(), grace_s=0)
+        session = process.start(["/bin/sleep", "60"], environment={}, log=self.home.log(region.name, "scheduler"))
+        self.home.remember(region.name, "scheduler", session)
+        if region.options:
+            raise DRError("It does not start.")
+        return blueprint
+
+
+def test_what_an_update_restores_goes_on(tmp_path: Path) -> None:
+    """The update has failed, and the processes of before run again, as sandbox.json says."""
+    sandbox = Rebuilt(tmp_path / "home")
+    sandbox.home.make(
+        new_blueprint(
+            versions=dict.fromkeys(REGIONS, "3.3.1"), executor="LocalExecutor", schedulers=1, dr={}, bare=True
+        )
+    )
+    try:
+        with pytest.raises(DRError, match="It does not start"):
+            sandbox.update("us-east-1", {"AirflowConfigurationOptions": {"core.executor": "NoSuchExecutor"}})
+        restored = sandbox.home.sessions()["us-east-1"]["scheduler"]
+        assert process.is_alive(restored)
+        assert sandbox.description()["regions"]["us-east-1"]["pids"] == {"scheduler": restored.pid}
+        assert sandbox.home.blueprint().regions["us-east-1"].options == {}
+    finally:
+        process.end(sandbox.home.sessions().get("us-east-1", {}).values(), grace_s=0)
 
 
 def test_processes_are_remembered_until_they_are_forgotten(tmp_path: Path) -> None:

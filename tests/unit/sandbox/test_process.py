@@ -53,6 +53,27 @@ def test_a_session_is_ended_to_the_last_process(tree: Session) -> None:
     assert not process.is_alive(tree)
 
 
+def test_followers_end_and_their_leader_goes_on(tree: Session) -> None:
+    """Children, grandchildren; said again there is nothing to do."""
+    process.end_followers(tree, grace_s=5)
+    process.end_followers(tree, grace_s=5)
+
+    assert process.members(tree) == (tree.pid,)
+    assert process.is_alive(tree)
+
+
+def test_a_follower_that_does_not_end_is_killed(tmp_path: Path) -> None:
+    """When its time is over."""
+    deaf = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork(); time.sleep(600)"
+    session = process.start([sys.executable, "-S", "-c", deaf], environment={}, log=tmp_path / "log")
+    _wait_until(lambda: len(process.members(session)) == 2)
+    try:
+        process.end_followers(session, grace_s=0)
+        assert process.members(session) == (session.pid,)
+    finally:
+        process.end([session], grace_s=0)
+
+
 def test_orphans_of_a_killed_leader_are_ended(tree: Session) -> None:
     """A SIGKILL of the leader alone leaves four orphans, which are still found."""
     os.kill(tree.pid, signal.SIGKILL)

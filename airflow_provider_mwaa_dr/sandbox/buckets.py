@@ -1,0 +1,69 @@
+"""What a bare home's environments are created with in the emulated AWS: a bucket and an execution role each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_mwaa_dr.sandbox.home import Region
+from airflow_provider_mwaa_dr.sandbox.tables import EndpointSession
+
+DAGS = "dags"
+REQUIREMENTS = "requirements.txt"
+SOMEBODYS_REQUIREMENTS = b"# What the pipelines need. Ask the data team before you change it.\nrequests\n"
+SOMEBODYS_OPTIONS = {"core.default_task_retries": "0", "core.max_active_tasks_per_dag": "16"}
+"""Airflow's own defaults: they are there, and change nothing."""
+
+
+class Buckets:
+    """
+    The buckets as their owner sees them.
+
+    :param variables: the environment in which ``mwaa-dr`` acts on the sandbox; this process's own is not looked at.
+    """
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._session = EndpointSession(variables)
+
+    def create(self, region: Region) -> Mapping[str, Any]:
+        """Make bucket and role of a new environment, and return what GetEnvironment says of it."""
+        s3 = self._s3(region)
+        # S3's own region is the one that may not be named.
+        place = {} if region.name == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region.name}}
+        s3.create_bucket(Bucket=region.bucket, **place)
+        s3.put_bucket_versioning(Bucket=region.bucket, VersioningConfiguration={"Status": "Enabled"})
+        s3.put_object(Bucket=region.bucket, Key=f"{DAGS}/", Body=b"")
+        requirements = s3.put_object(Bucket=region.bucket, Key=REQUIREMENTS, Body=SOMEBODYS_REQUIREMENTS)
+        self._session.client("iam", region_name=region.name).create_role(
+            RoleName=region.role, Path="/service-role/", AssumeRolePolicyDocument="{}"
+        )
+        return {
+            "DagS3Path": DAGS,
+            "RequirementsS3Path": REQUIREMENTS,
+            "RequirementsS3ObjectVersion": requirements["VersionId"],
+            "AirflowConfigurationOptions": dict(SOMEBODYS_OPTIONS),
+        }
+
+    def read(self, region: Region, key: str, version: str) -> bytes:
+        """Return a version of an object."""
+        answer = self._s3(region).get_object(Bucket=region.bucket, Key=key, VersionId=version)
+        return bytes(answer["Body"].read())
+
+    def put_dags(self, region: Region, folder: Path) -> None:
+        """Write the files of *folder* into the DAGs folder of the bucket."""
+        s3, prefix = self._s3(region), region.described.get("DagS3Path", DAGS).strip("/")
+        for path in dag_files(folder):
+            s3.put_object(Bucket=region.bucket, Key=f"{prefix}/{path}", Body=(folder / path).read_bytes())
+
+    def _s3(self, region: Region) -> Any:
+        return self._session.client("s3", region_name=region.name)
+
+
+def dag_files(folder: Path) -> list[str]:
+    """Return the paths of the files below a DAGs folder, relative to it, that were not made by Python."""
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    )

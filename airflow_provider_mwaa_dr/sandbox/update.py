@@ -1,0 +1,44 @@
+"""
+What MWAA does to carry out an update: one process per update, which the emulated AWS starts.
+
+``python -m airflow_provider_mwaa_dr.sandbox.update --home HOME REGION`` reads from stdin what is to change, rebuilds
+the region's Airflow, and ends with 0; or with 1, having said on stdout why not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from airflow_provider_mwaa_dr.exceptions import DRError
+from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Carry out one update."""
+    parser = argparse.ArgumentParser(prog="update", description="An update of an environment of the sandbox.")
+    parser.add_argument("--home", type=Path, required=True, help="the sandbox's home")
+    parser.add_argument("region")
+    arguments = parser.parse_args(argv)
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    sandbox = Sandbox(arguments.home, say=lambda line: print(line, file=sys.stderr, flush=True))
+    try:
+        sandbox.update(arguments.region, json.load(sys.stdin))
+    except (DRError, OSError) as error:
+        print(error)
+        return 1
+    except KeyboardInterrupt:
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

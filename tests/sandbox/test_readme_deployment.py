@@ -1,0 +1,179 @@
+"""
+The README's section *Deployment*, as a new user would follow it: its commands, word by word, in an empty folder.
+
+The user has a new virtual environment. Its first command finds the package in the index of a bare sandbox, everything
+else in the ordinary one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_mwaa_dr import __version__
+from airflow_provider_mwaa_dr.sandbox import airflow_settings
+from airflow_provider_mwaa_dr.sandbox.airflow_environment import DISTRIBUTION, pack_provider
+from airflow_provider_mwaa_dr.sandbox.aws_server import AwsServer
+from airflow_provider_mwaa_dr.sandbox.buckets import SOMEBODYS_OPTIONS, SOMEBODYS_REQUIREMENTS, Buckets
+from airflow_provider_mwaa_dr.sandbox.description import aws_config
+from airflow_provider_mwaa_dr.sandbox.drill import Drill
+from airflow_provider_mwaa_dr.sandbox.home import ACTIVE, BARE_NAMES, REGIONS, STANDBY, new_blueprint
+from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
+
+pytestmark = [pytest.mark.sandbox, pytest.mark.soak]
+
+README = Path(__file__).parents[2] / "README.md"
+DEADLINE_S = 900.0
+
+
+def commands(heading: str) -> list[str]:
+    """Return the blocks of commands below a heading of the README."""
+    section = re.split(r"^#+ ", README.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    text = next(part for part in section if part.startswith(f"{heading}\n"))
+    return re.findall(r"^```bash\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+class User:
+    """Somebody at a terminal in an empty folder, with nothing installed, who says yes when asked."""
+
+    def __init__(self, folder: Path, index: Path, variables: Mapping[str, str]) -> None:
+        self.folder = folder / "fresh"
+        self.folder.mkdir()
+        self._venv = folder / "venv"
+        subprocess.run([sys.executable, "-m", "venv", self._venv], check=True)
+        self._variables = {
+            **airflow_settings.process_variables(variables, bin_folder=self._venv / "bin"),
+            "PIP_FIND_LINKS": str(index),
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        }
+
+    def __call__(self, script: str) -> str:
+        """Return what a script prints, each of whose commands has to succeed."""
+        keyboard, terminal = pty.openpty()
+        os.write(keyboard, b"y\n")
+        try:
+            answer = subprocess.run(
+                ["bash", "-e", "-o", "pipefail", "-c", script],
+                cwd=self.folder, env=self._variables, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                text=True, check=False, timeout=DEADLINE_S,
+            )  # fmt: skip
+        finally:
+            os.close(keyboard)
+            os.close(terminal)
+        print(answer.stdout)
+        assert answer.returncode == 0, answer.stdout
+        return answer.stdout
+
+
+def test_with_mwaa_dr_deploy(tmp_path: Path) -> None:
+    """Two empty environments, the section's commands, and both regions have the provider and know their role."""
+    (words,) = commands("With `mwaa-dr deploy`")
+    sandbox = Sandbox(tmp_path / "s", say=print)
+    try:
+        described = sandbox.up(bare=True)
+        user = User(tmp_path, sandbox.home.path / "index", described["env"])
+        said = user(words)
+        assert "Would change what is listed above." in said
+        for region in REGIONS:
+            found = next(
+                line for line in said.splitlines() if line.startswith(f"{region} ") and BARE_NAMES[region] in line
+            )
+            assert found.split()[2] == ("active" if region == ACTIVE else "standby")
+            assert found.endswith("AVAILABLE")
+        described = sandbox.description()
+        for region in described["regions"].values():
+            assert {name for name in region["env"] if name.startswith("AIRFLOW__DR__")} >= {"AIRFLOW__DR__ENABLED"}
+            assert DISTRIBUTION in airflow(region, "providers", "list")
+            assert {"dr_failover", "dr_test_dag"} <= set(airflow(region, "dags", "list", "--columns", "dag_id").split())
+    finally:
+        sandbox.down(purge=True)
+
+
+def airflow(region: Mapping[str, Any], *words: str) -> str:
+    """Return what a command of a region's own Airflow prints."""
+    folder = Path(region["bin"])
+    return subprocess.run(
+        [folder / "airflow", *words, "--output", "plain"],
+        env=airflow_settings.process_variables(region["env"], bin_folder=folder),
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+
+
+@contextmanager
+def environments(home: Path) -> Iterator[Mapping[str, str]]:
+    """Yield what to export for an AWS with the README's two environments, behind which there is no Airflow."""
+    blueprint = new_blueprint(
+        versions=dict.fromkeys(REGIONS, "3.3.1"), executor="LocalExecutor", schedulers=1, dr={}, bare=True
+    )
+    config = aws_config(blueprint)
+    (home / "aws").mkdir(parents=True)
+
+    def configure() -> None:
+        for environment in config["environments"].values():
+            environment["is_bare"] = False
+            environment["auth"] = {"header": "none"}
+        part = home / "aws" / "config.part"
+        part.write_text(json.dumps(config))
+        part.replace(home / "aws" / "config.json")
+
+    configure()
+    server = AwsServer(home)
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    try:
+        variables = airflow_settings.driver_variables(blueprint)
+        for name, region in blueprint.regions.items():
+            config["environments"][name]["described"] = dict(Buckets(variables).create(region))
+        configure()
+        yield variables
+    finally:
+        server.stop()
+        thread.join()
+        server.close()
+
+
+def test_by_hand(tmp_path: Path) -> None:
+    """Command by command with the AWS command line, and `mwaa-dr deploy` afterwards finds nothing to do."""
+    stack, state, requirements, options, dags = commands("By hand")
+    placeholder = f"REGION={STANDBY} NAME={BARE_NAMES[STANDBY]}\n"
+    assert requirements.startswith(placeholder)
+    pack_provider(tmp_path / "index")
+    with environments(tmp_path / "home") as variables:
+        user = User(tmp_path, tmp_path / "index", variables)
+        user(f"pip install --quiet --no-deps {DISTRIBUTION} && pip install --quiet boto3 requests awscli")
+        user(stack)
+        user(state)
+        for region in (STANDBY, ACTIVE):
+            here = requirements.replace(placeholder, f"REGION={region} NAME={BARE_NAMES[region]}\n")
+            user(here + options + dags)
+        for region in (STANDBY, ACTIVE):
+            look = f"aws mwaa get-environment --region {region} --name {BARE_NAMES[region]} --query Environment"
+            found = json.loads(user(look))
+            assert found["AirflowConfigurationOptions"].items() >= {**SOMEBODYS_OPTIONS, "dr.enabled": "true"}.items()
+            text = user(f"aws s3 cp --region {region} s3://{BARE_NAMES[region]}-bucket/requirements.txt -")
+            assert text == SOMEBODYS_REQUIREMENTS.decode() + f"{DISTRIBUTION}=={__version__}\n"
+        assert "Nothing had to change." in user("mwaa-dr deploy --dags")
+
+
+def test_the_planned_drill_passes_on_what_a_built_wheel_made(tmp_path: Path) -> None:
+    """Two empty environments, `mwaa-dr deploy --wheel`, a failover under load in which nothing is lost or run twice."""
+    uv = Path(sys.executable).parent / "uv"
+    subprocess.run([uv, "build", "--quiet", "--wheel", "--out-dir", tmp_path, README.parent], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    sandbox = Sandbox(tmp_path / "s", say=print)
+    try:
+        outcome = Drill(sandbox, say=print).run("deployed", folder=tmp_path / "report", keep=False, wheel=wheel)
+    finally:
+        sandbox.down(purge=True)
+    assert outcome.passed, outcome.findings

@@ -96,7 +96,7 @@ def commands_shown() -> Iterator[list[str]]:
     for block in re.findall(r"^```bash\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL):
         for line in re.split(r"&&|\n", block.replace("\\\n", " ")):
             if "mwaa-dr " in line.split("#")[0] and not line.lstrip().startswith(("aws", "export", "pip")):
-                words = shlex.split(line.split(">")[0], comments=True)
+                words = shlex.split(re.sub(r'eval "\$\((.*)\)"', r"\1", line).split(">")[0], comments=True)
                 yield words[words.index("mwaa-dr") + 1 :]
     for text in re.findall(r"`mwaa-dr ([^`\[\]]+)`", README):
         if len(text.split()) > 2:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -210,11 +211,11 @@ def test_what_is_no_failure_is_not_taken_for_one(pair: Pair, topic: Topic) -> No
         assert pair.state().phase is Phase.STEADY
         assert topic.subjects() == []
 
-        kill_the_topic(pair)
-        watching.wait_until_it_looked(5)
-        assert failovers(pair) == before
-        sandbox.kill(source.name)
-        assert watching.command.wait(timeout_s=600) == 0, watching.command.stdout + watching.command.stderr
+        with dead_topic(pair):
+            watching.wait_until_it_looked(5)
+            assert failovers(pair) == before
+            sandbox.kill(source.name)
+            assert watching.command.wait(timeout_s=600) == 0, watching.command.stdout + watching.command.stderr
     assert len(failovers(pair)) == len(before) + 1
     assert pair.state().active_region == target.name
     assert topic.subjects() == []
@@ -256,12 +257,16 @@ def test_the_mode_and_the_limits_keep_it_from_acting(pair: Pair, topic: Topic) -
     pair.wait_until_settled()
 
 
-def kill_the_topic(pair: Pair) -> None:
-    """Let nothing be told any more, until all faults are lifted."""
-    faults.change(
-        pair.sandbox.faults_file,
-        lambda table: faults.add(table, region=ELSEWHERE, service="sns", fault=FaultKind.REFUSE, from_caller="control"),
-    )
+@contextmanager
+def dead_topic(pair: Pair) -> Iterator[None]:
+    """Let nothing be told."""
+    one_way = {"region": ELSEWHERE, "service": "sns", "from_caller": "control"}
+    change = partial(faults.change, pair.sandbox.faults_file)
+    change(lambda table: faults.add(table, fault=FaultKind.REFUSE, **one_way))
+    try:
+        yield
+    finally:
+        change(lambda table: faults.remove(table, **one_way))
 
 
 @contextmanager

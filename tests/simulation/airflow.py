@@ -54,7 +54,8 @@ class SimulatedDag:
     A DAG as both regions have it.
 
     :param every_s: between two intervals; None for one without a schedule of time.
-    :param waits_for_past: its runs start only when the one before has succeeded (depends_on_past).
+    :param max_active: runs that are running at once; one that waits for the past takes its place, too.
+    :param waits_for_past: its tasks start only when the run before has succeeded (depends_on_past).
     :param asset_of: the DAG whose runs, when they succeed, start one of this.
     :param defers: its first task waits in the triggerer for a while.
     :param fails: some of its runs fail.
@@ -84,9 +85,15 @@ class Task:
 
 
 class Run:
-    """A row of dag_run, with its task instances."""
+    """
+    A row of dag_run, with its task instances.
 
-    __slots__ = ("at", "conf", "dag_id", "end", "fails", "id", "key", "note", "queued_at", "run_type", "state", "tasks")
+    :ivar turn: ``last_scheduling_decision`` of a queued run: after those that have none, in the order of this.
+    """
+
+    __slots__ = (
+        "at", "conf", "dag_id", "end", "fails", "id", "key", "note", "queued_at", "run_type", "state", "tasks", "turn",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -103,11 +110,16 @@ class Run:
         self.id, self.key, self.dag_id, self.run_type = run_id, key, key[0], run_type
         self.at, self.end, self.queued_at, self.conf = at, end, queued_at, conf
         self.state, self.note, self.fails = state, "", False
+        self.turn: float | None = None
         self.tasks = [Task() for _ in range(TASKS)]
 
     @property
     def is_open(self) -> bool:
         return self.state in {"queued", "running"}
+
+    def take_turn(self) -> None:
+        """Sort it as the provider does: by its dates."""
+        self.turn = self.end
 
     @property
     def executes(self) -> bool:
@@ -208,11 +220,18 @@ class SimulatedAirflow:
         """A run that has ended is queued again, with all its tasks."""
         run = self.rows[key]
         self._tell(key, f"queued again, was {run.state}")
-        run.queued_at = self.local.now()
+        run.queued_at, run.turn = self.local.now(), None
         run.tasks = [Task() for _ in range(TASKS)]
         run.fails = False
         self.active.pop(key, None)
         self.set_state(run, "queued")
+
+    def make_room(self, dag_id: str) -> None:
+        """Runs that only wait for an earlier one go back into the queue: that one needs the room that they take."""
+        for run in list(self.open[dag_id].values()):
+            if run.state == "running" and all(task.state is None for task in run.tasks):
+                self.active.pop(run.key, None)
+                self.set_state(run, "queued")
 
     # -- what schedulers do -------------------------------------------------------------------------------------------
 
@@ -233,11 +252,11 @@ class SimulatedAirflow:
             if not waiting:
                 continue
             room = dag.max_active - sum(run.state == "running" for run in waiting.values())
-            for run in list(waiting.values()):
+            queued = [run for run in waiting.values() if run.state == "queued"]
+            for run in sorted(queued, key=lambda run: (run.turn is not None, run.turn or 0.0, run.end or 0.0)):
                 if room <= 0:
                     break
-                if run.state == "queued" and not (dag.waits_for_past and self._waits(dag, run)):
-                    room -= self._start(run, gate(run))
+                room -= self._start(run, gate(run))
 
     def _create(self, dag: SimulatedDag, now: float) -> None:
         assert dag.every_s is not None
@@ -283,6 +302,7 @@ class SimulatedAirflow:
             self._close(run, "success")
         else:
             run.queued_at = self.local.now()
+            run.take_turn()
         return False
 
     def _close(self, run: Run, state: str) -> None:
@@ -347,6 +367,9 @@ class SimulatedAirflow:
                     self.fired[dag_id] = self.world.new_number()
 
     def _next_task(self, run: Run, fence: Fence, now: float) -> None:
+        dag = self.dags_by_id[run.dag_id]
+        if dag.waits_for_past and run.tasks[0].state is None and self._waits(dag, run):
+            return
         number, task = next(
             (number, task) for number, task in enumerate(run.tasks) if task.state in {None, "scheduled"}
         )
@@ -473,6 +496,7 @@ class SimulatedAirflow:
             conf=None if run.conf is None else json.loads(run.conf),
         )
         new.note = note
+        new.take_turn()
         if state != "queued":
             new.tasks = []
         every_s = self.dags_by_id[run.dag_id].every_s
@@ -504,6 +528,7 @@ class SimulatedAirflow:
                 self._add_from(run, "queued", "resumed")
             elif not found.is_open:
                 self.clear(run.key)
+                found.take_turn()
                 found.note = "resumed"
         return {}
 

@@ -6,6 +6,7 @@ Rules of the core, each with a way to take it out, and the seed of a history tha
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,7 @@ from airflow_provider_mwaa_dr.core.ledger import Replica, RunStatus
 from airflow_provider_mwaa_dr.core.state import DRState, Plan
 from airflow_provider_mwaa_dr.plugins import agent
 from airflow_provider_mwaa_dr.plugins.agent import AgentLoop
-from tests.simulation.airflow import SimulatedAirflow
+from tests.simulation.airflow import Run, SimulatedAirflow
 from tests.simulation.world import Region
 
 Patch = pytest.MonkeyPatch
@@ -192,6 +193,11 @@ def with_runs_that_were_to_be_stopped_and_ended_by_themselves_run_again(patch: P
     patch.setattr(Bookkeeper, "_tell_of", literal)
 
 
+def with_held_runs_at_the_end_of_the_queue(patch: Patch) -> None:
+    behind = itertools.count(10**6)
+    patch.setattr(Run, "take_turn", lambda run: setattr(run, "turn", next(behind)))
+
+
 RULES: dict[Weaken, int] = {
     without_the_lease_wait: 28,
     without_the_final_mark: 0,
@@ -208,6 +214,7 @@ RULES: dict[Weaken, int] = {
     with_a_log_read_across_its_gaps: 0,
     with_a_new_leader_that_closes_what_the_one_before_had_taken_over: 60,
     with_a_leader_that_goes_on_from_what_it_knew_when_it_last_led: 4666,
-    with_runs_that_were_to_be_stopped_and_ended_by_themselves_run_again: 28,
+    with_runs_that_were_to_be_stopped_and_ended_by_themselves_run_again: 5,
+    with_held_runs_at_the_end_of_the_queue: 248,
 }
 """What is taken out, and the seed of a history that goes wrong without it."""

@@ -59,8 +59,8 @@ NOT_DONE = tell(
 )
 
 
-def seen(task_id: str, key: str) -> str:
-    """Return a template for what a sensor saw."""
+def told_by(task_id: str, key: str) -> str:
+    """Return a template for what a task returned."""
     return f"{{{{ ti.xcom_pull(task_ids='{task_id}')['{key}'] }}}}"
 
 
@@ -85,7 +85,7 @@ with DAG(
         timeout=timedelta(days=365).total_seconds(),
         on_success_callback=tell(
             "MWAA DR: the active region may be failing",
-            f"{seen('suspicion', 'region')}: {seen('suspicion', 'why')}. Signals: {seen('suspicion', 'signals')}",
+            f"{told_by('suspicion', 'text')}. It is looked at {STRIKES} times more before anything is done.",
         ),
     )
     loss = EnvironmentHealthSensor(
@@ -97,10 +97,10 @@ with DAG(
         timeout=timedelta(days=1).total_seconds(),
         on_success_callback=tell(
             "MWAA DR: the active region has failed",
-            f"{seen('loss', 'region')}: {seen('loss', 'why')}. What happens now is up to the Variable "
+            f"{told_by('loss', 'text')}. What happens now is up to the Variable "
             "dr_monitor_mode: {{ var.value.get('dr_monitor_mode', 'notify') }}. By hand: mwaa-dr failover, to one of "
-            f"{seen('loss', 'standbys')}. Mode approve: mark the task approval of run {{{{ run_id }}}} of dr_monitor "
-            "as a success within the hour.",
+            f"{told_by('loss', 'standbys')}. Mode approve: mark the task approval of run {{{{ run_id }}}} of "
+            "dr_monitor as a success within the hour.",
         ),
     )
 
@@ -119,7 +119,7 @@ with DAG(
     fail_over = FailoverOperator(
         task_id="fail_over",
         target_region="{{ ti.xcom_pull(task_ids='loss')['standbys'][0] }}",
-        reason=f"dr_monitor: {seen('loss', 'region')} has failed: {seen('loss', 'why')}",
+        reason=f"dr_monitor: {told_by('loss', 'region')} has failed: {told_by('loss', 'why')}",
         cooldown=COOLDOWN,
         max_per_day=MAX_PER_DAY,
         # A retry goes on with the plan that the try before it left open.
@@ -127,7 +127,9 @@ with DAG(
         trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
         on_success_callback=tell(
             "MWAA DR: failover done",
-            "{{ ti.xcom_pull(task_ids='fail_over')['to'] }} is active. {{ ti.xcom_pull(task_ids='fail_over') }}",
+            f"{told_by('fail_over', 'to')} is active, epoch {told_by('fail_over', 'epoch')} "
+            f"({told_by('fail_over', 'mode')}, plan {told_by('fail_over', 'id')}). Not unpaused: "
+            f"{told_by('fail_over', 'not_unpaused')}. What waits: mwaa-dr status.",
         ),
         on_failure_callback=NOT_DONE,
     )

@@ -119,6 +119,7 @@ def diagnosis_document(diagnosis: Diagnosis) -> dict[str, Any]:
         "region": diagnosis.region,
         "health": diagnosis.health.value,
         "why": diagnosis.why,
+        "text": str(diagnosis),
         "standbys": list(diagnosis.standbys),
         "signals": [
             {"signal": reading.signal.value, "health": reading.health.value, "why": reading.why}

@@ -89,9 +89,8 @@ class Diagnosis:
 
     def __str__(self) -> str:
         said = "; ".join(map(str, self.readings))
-        return f"{self.region or 'the active region'} is {self.health.value}: {self.why}" + (
-            f" [{said}]" if said else ""
-        )
+        is_so = "has failed" if self.health is Health.FAILED else f"is {self.health.value}"
+        return f"{self.region or 'the active region'} {is_so}: {self.why}" + (f" [{said}]" if said else "")
 
 
 def diagnose(region: str, readings: Sequence[Reading], *, quorum: int, standbys: Sequence[str] = ()) -> Diagnosis:

@@ -26,8 +26,8 @@ class EnvironmentHealthSensor(AwsBaseSensor):
     ``dr_test_dag``. The region has failed when *quorum* of them failed, *strikes* times in a row. Unknown is not
     failed: an environment in an update or in maintenance, a state table that does not answer, a failover in progress.
 
-    Returns, and leaves in XCom, ``{"region", "health", "why", "standbys": [region …], "signals": [{"signal", "health",
-    "why"} …]}``. Which region is active is read anew each time.
+    Returns, and leaves in XCom, ``{"region", "health", "why", "text" (all of it in a sentence), "standbys": [region …],
+    "signals": [{"signal", "health", "why"} …]}``. Which region is active is read anew each time.
 
     :param until: health to wait for, ``failed`` or ``healthy``.
     :param strikes: looks in a row that make it certain.
@@ -85,9 +85,9 @@ class EnvironmentHealthSensor(AwsBaseSensor):
         if event["status"] != "success":
             raise AirflowFailException(event["message"])
         diagnosis: dict[str, Any] = event["diagnosis"]
-        self.log.info("%s is %s: %s", diagnosis["region"], diagnosis["health"], diagnosis["why"])
+        self.log.info("%s", diagnosis["text"])
         if diagnosis["health"] != self.until:
-            raise AirflowSkipException(f"{diagnosis['region']} is {diagnosis['health']}: {diagnosis['why']}")
+            raise AirflowSkipException(diagnosis["text"])
         return diagnosis
 
     def poke(self, context: Any) -> PokeReturnValue:

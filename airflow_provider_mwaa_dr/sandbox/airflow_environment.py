@@ -34,7 +34,11 @@ CONSTRAINTS = Path(__file__).parent / "constraints"
 DISTRIBUTION = "airflow-provider-mwaa-dr"
 DEFAULT_VERSION = "3.3.1"
 # MWAA's own Python first, then what the pinned packages have been seen to install on.
-PYTHONS = {"2": ("3.11", "3.12", "3.10"), "3": ("3.12", "3.11", "3.13", "3.10")}
+PYTHONS = {
+    "2.10": ("3.11", "3.12", "3.10"),
+    "2.11": ("3.12", "3.11", "3.10"),
+    "3": ("3.12", "3.11", "3.13", "3.10"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,13 +227,18 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
+def pythons_for(airflow_version: str) -> Sequence[str]:
+    """Return the minor versions of Python that run an Airflow version, best first."""
+    return next(row for release, row in PYTHONS.items() if airflow_version.startswith(f"{release}."))
+
+
 def find_python(airflow_version: str) -> tuple[Path, str]:
     """
     Return the best interpreter on this machine for an Airflow version, and its minor version.
 
     :raises ConfigError: there is none.
     """
-    wanted = PYTHONS[str(major(airflow_version))]
+    wanted = pythons_for(airflow_version)
     for version in wanted:
         for candidate in _candidates(version):
             found = _probe(candidate, version)

@@ -22,6 +22,7 @@ from airflow_provider_mwaa_dr.sandbox.airflow_environment import (
     pack_provider,
     provide,
     provide_image,
+    pythons_for,
     shared_folder,
     versions,
 )
@@ -136,9 +137,23 @@ def test_constraints_are_plain_pins() -> None:
 
 def test_an_unknown_version_is_named_with_the_known_ones() -> None:
     """Newest first."""
-    with pytest.raises(ConfigError, match=r"no Airflow 1\.10\.15\. It has 3\.3\.1, 3\.0\.6, 2\.10\.3"):
+    with pytest.raises(ConfigError, match=r"no Airflow 1\.10\.15\. It has 3\.3\.1, 3\.2\.1, 3\.0\.6, 2\.11\.2, 2\."):
         constraints("1.10.15")
-    assert [major(version) for version in versions()] == [3, 3, 2]
+    assert [major(version) for version in versions()] == [3, 3, 3, 2, 2, 2, 2]
+
+
+def test_the_python_of_mwaa_comes_first() -> None:
+    """3.11 for 2.10, 3.12 from 2.11 on; every version that is shipped has its row."""
+    first = {version: pythons_for(version)[0] for version in versions()}
+    assert first == {
+        "3.3.1": "3.12",
+        "3.2.1": "3.12",
+        "3.0.6": "3.12",
+        "2.11.2": "3.12",
+        "2.11.0": "3.12",
+        "2.10.3": "3.11",
+        "2.10.1": "3.11",
+    }
 
 
 def test_a_missing_python_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ BIN := .venv/bin
 CONSTRAINTS := airflow_provider_mwaa_dr/sandbox/constraints
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup check test simulate soak drill bench-adoption bench-costs clean
+.PHONY: help setup check test matrix simulate soak drill bench-adoption bench-costs clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -26,15 +26,18 @@ check: setup ## lint, types, layers, unit and contract tests
 	$(BIN)/python -m pytest tests/unit tests/contract -q --durations 5
 
 AIRFLOWS := 3.3.1 3.0.6 2.10.3
+MATRIX := 3.3.1 3.2.1 3.0.6 2.11.2 2.11.0 2.10.3 2.10.1
 
-.PHONY: $(AIRFLOWS:%=airflow-%)
-$(AIRFLOWS:%=airflow-%): airflow-%: setup
+.PHONY: $(MATRIX:%=airflow-%)
+$(MATRIX:%=airflow-%): airflow-%: setup
 	$(BIN)/python tests/run_with_airflow.py $*
 
 test: check $(AIRFLOWS:%=airflow-%) ## all tests: check, simulation, each Airflow, real schedulers
 	$(BIN)/python -m pytest tests/simulation -q
 	$(BIN)/python -m tests.simulation --histories 6000
 	$(BIN)/python -m pytest tests/sandbox -q -m "not soak" --durations 15
+
+matrix: check $(MATRIX:%=airflow-%) ## check, and the tests that import Airflow on every version that MWAA offers
 
 HISTORIES := 1000000
 FIRST := 0

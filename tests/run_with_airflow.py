@@ -41,6 +41,8 @@ def main(version: str, *pytest: str) -> int:
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+        # 2.11 warns of its own default as soon as it is imported, and warnings are errors here.
+        "AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY": "True",
         # Plugins that Airflow's dependencies bring along warn, and warnings are errors here.
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     }

@@ -30,6 +30,7 @@ class ActiveRegionSensor(AwsBaseSensor):
     """
 
     aws_hook_class = DRStateHook
+    region: str | None = None  # Amazon provider 8.28 (MWAA 2.10.1) has a property of this name, which cannot be set
     template_fields: Sequence[str] = aws_template_fields("region")
 
     def __init__(

@@ -165,7 +165,7 @@ class FailoverOperator(AwsBaseOperator):
 
     def _refuse_too_soon(self, state: DRState, target: str) -> None:
         """Raise where a new failover would begin against the limits; one that is open already is gone on with."""
-        if target in {state.active_region, state.plan.target if state.plan is not None else None}:
+        if self.limits == Limits() or target in {state.active_region, state.plan and state.plan.target}:
             return
         why = self.limits.refusal(self.hook.store.records(), self.hook.clock.now())
         if why is not None:

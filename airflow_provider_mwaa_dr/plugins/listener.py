@@ -151,17 +151,17 @@ class Gate:
         if os.getpid() != self._pid:
             return
         self.ensure_agent()
+        now = self._clock.monotonic()
         decision = decide(
             self._loop.view if self._loop is not None else None,
             region=self._config.region,
             exempt=self._metadata_db.dag_is_exempt(dag_run, self._config.exempt_dags),
-            now=self._clock.monotonic(),
+            now=now,
             lease_s=self._config.lease_s,
             layer=Layer.GATE,
             on_unreachable=self._config.on_unreachable,
             asked_for_s=self._asked_for_s(dag_run),
         )
-        now = self._clock.monotonic()
         if decision.action is Action.HOLD:
             self._held_at[dag_run.dag_id] = now
         elif decision.action is Action.RUN:

@@ -65,9 +65,9 @@ def test_unknown_means_wait() -> None:
     store = InMemoryStateStore()
     store.unreachable = True
     trigger = trigger_on(store, "us-east-2")
-    assert trigger._look() is None
+    assert trigger.look() is None
     store.unreachable = False
-    assert trigger._look() is None
+    assert trigger.look() is None
     store.write(OHIO, expected_version=None)
     assert asyncio.run(first_event(trigger))["status"] == "success"
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +9,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tests.contract.cloud import UPDATE_S, A, B, Cloud
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -86,16 +85,6 @@ def test_an_update_that_names_what_is_not_there_is_refused(
     assert status(mwaa, cloud) == "AVAILABLE"
 
 
-def is_so(condition: Callable[[], bool]) -> bool:
-    """Whether *condition* comes true within a minute."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
 def test_the_dags_folder_of_a_bare_environment_follows_its_bucket(cloud: Cloud) -> None:
     """What is written appears, what is deleted goes, and the other environment, which is not bare, has no folder."""
     cloud.environments[A]["is_bare"] = True
@@ -110,10 +99,10 @@ def test_the_dags_folder_of_a_bare_environment_follows_its_bucket(cloud: Cloud) 
     def files() -> dict[str, bytes]:
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.py")}
 
-    assert is_so(lambda: files() == {"lib/one.py": b"1", "two words.py": b"2"})
+    wait_until(lambda: files() == {"lib/one.py": b"1", "two words.py": b"2"}, "what is written is there", deadline_s=60)
     cloud.client("s3", A).delete_object(Bucket=cloud.buckets[A], Key="dags/lib/one.py")
     cloud.put(A, "dags/two words.py", b"two")
-    assert is_so(lambda: files() == {"two words.py": b"two"})
+    wait_until(lambda: files() == {"two words.py": b"two"}, "what is deleted is gone", deadline_s=60)
     assert not (cloud.home / "regions" / B).exists()
 
 
@@ -122,7 +111,7 @@ def test_an_update_of_a_bare_environment_ends_as_its_process_does(mwaa: Any, clo
     cloud.environments[A]["is_bare"] = True
     cloud.configure(update_s=0)
     mwaa.update_environment(Name=cloud.names[A], AirflowConfigurationOptions={"core.parallelism": "64"})
-    assert is_so(lambda: status(mwaa, cloud) != "UPDATING")
+    wait_until(lambda: status(mwaa, cloud) != "UPDATING", "the update has ended", deadline_s=60)
     failed = mwaa.get_environment(Name=cloud.names[A])["Environment"]
     assert (failed["Status"], failed["AirflowConfigurationOptions"]) == ("UPDATE_FAILED", {})
     assert "is not a sandbox" in failed["LastUpdate"]["Error"]["ErrorMessage"]

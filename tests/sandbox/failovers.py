@@ -15,7 +15,8 @@ from typing import Any
 
 from airflow_provider_mwaa_dr.core.state import DRState, Phase
 from airflow_provider_mwaa_dr.sandbox import airflow_settings
-from tests.sandbox.harness import Airflow, Pair, wait_until
+from tests.sandbox.harness import Airflow, Pair
+from tests.waiting import wait_until
 
 CHAIN = ["first", "second", "third"]
 """The tasks of each DAG in fo_chain.py."""

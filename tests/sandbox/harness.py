@@ -62,6 +62,7 @@ from airflow_provider_mwaa_dr.sandbox import airflow_settings, process
 from airflow_provider_mwaa_dr.sandbox.home import REGIONS
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
 from airflow_provider_mwaa_dr.sandbox.tables import Tables
+from tests.waiting import wait_until
 
 T = TypeVar("T")
 
@@ -70,8 +71,6 @@ HOMES = Path(os.environ.get("MWAA_DR_TEST_SANDBOXES") or Path(__file__).parents[
 KEEP = bool(os.environ.get("MWAA_DR_TEST_KEEP"))
 FIRST, SECOND = REGIONS
 """The region that a new sandbox begins with as the active one, and the other."""
-DEADLINE_S = 180.0
-"""How long a thing is waited for that takes a few seconds when the machine is idle."""
 REST_TIMEOUT_S = 60.0
 _numbers = count(1)
 
@@ -106,22 +105,6 @@ def on(*shapes: Shape | str) -> pytest.MarkDecorator:
     """Return the marker that runs a test on each of *shapes*; a text is an Airflow version."""
     known = [Shape(version=shape) if isinstance(shape, str) else shape for shape in shapes]
     return pytest.mark.parametrize("pair", known, ids=str, indirect=True, scope="session")
-
-
-def wait_until(condition: Callable[[], T], what: str, *, deadline_s: float = DEADLINE_S) -> T:
-    """
-    Return what *condition* returns, once that is true.
-
-    :param what: the claim that is waited for, for the message when it does not come true.
-    """
-    deadline = time.monotonic() + deadline_s
-    while True:
-        found = condition()
-        if found:
-            return found
-        if time.monotonic() >= deadline:
-            raise AssertionError(f"Not so after {deadline_s:.0f} s: {what}. Last seen: {found!r}")
-        time.sleep(0.25)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,10 +7,10 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.config import Consistency, DRConfig
 from airflow_provider_mwaa_dr.sandbox import faults
 from airflow_provider_mwaa_dr.sandbox.mwaa_endpoint import Environment, MwaaEndpoint, Request
+from tests import waiting
 
 A, B, CONTROL = "us-east-2", "us-east-1", "control"
 CALLERS = (A, B, CONTROL)
@@ -87,12 +88,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Return once *condition* holds; fail the test when it never does."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"Not within {DEADLINE_S:g} s: {what}"
-        time.sleep(0.01)
+wait_until = partial(waiting.wait_until, deadline_s=DEADLINE_S)
 
 
 @dataclass(slots=True, kw_only=True)

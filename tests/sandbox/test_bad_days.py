@@ -11,7 +11,8 @@ import pytest
 
 from airflow_provider_mwaa_dr.sandbox.home import write_private_json
 from tests.sandbox.failovers import make_steady, start
-from tests.sandbox.harness import Pair, on, wait_until
+from tests.sandbox.harness import Pair, on
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.sandbox
 

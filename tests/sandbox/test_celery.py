@@ -8,7 +8,8 @@ import pytest
 
 from airflow_provider_mwaa_dr.sandbox import process
 from tests.sandbox.failovers import REASON, ChainRun, fail_over, make_steady, mwaa_dr, start
-from tests.sandbox.harness import CELERY, CELERY_OF_AIRFLOW_2, Airflow, Pair, on, wait_until
+from tests.sandbox.harness import CELERY, CELERY_OF_AIRFLOW_2, Airflow, Pair, on
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.sandbox
 

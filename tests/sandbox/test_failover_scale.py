@@ -7,7 +7,8 @@ import time
 import pytest
 
 from tests.sandbox.failovers import fail_over, make_steady
-from tests.sandbox.harness import Airflow, Pair, on, wait_until
+from tests.sandbox.harness import Airflow, Pair, on
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.sandbox
 

@@ -17,7 +17,8 @@ from tests.sandbox.failovers import (
     operator_words,
     start,
 )
-from tests.sandbox.harness import Airflow, Pair, on, wait_until
+from tests.sandbox.harness import Airflow, Pair, on
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.sandbox
 

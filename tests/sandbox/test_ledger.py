@@ -29,7 +29,8 @@ from tests.sandbox.failovers import (
     start,
     wait_for_snapshot,
 )
-from tests.sandbox.harness import DEADLINE_S, Airflow, Pair, Shape, on, wait_until
+from tests.sandbox.harness import Airflow, Pair, Shape, on
+from tests.waiting import DEADLINE_S, wait_until
 
 pytestmark = pytest.mark.sandbox
 

@@ -27,7 +27,8 @@ from airflow_provider_mwaa_dr.core.state import Phase
 from airflow_provider_mwaa_dr.sandbox import faults
 from airflow_provider_mwaa_dr.sandbox.faults import FaultKind
 from tests.sandbox.failovers import Command, airflow, fail_over, make_steady, start, wait_for_snapshot
-from tests.sandbox.harness import Airflow, Pair, on, wait_until
+from tests.sandbox.harness import Airflow, Pair, on
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.soak]
 

@@ -8,7 +8,8 @@ import pytest
 
 from airflow_provider_mwaa_dr.core.gate import NOTE_TOKEN
 from tests.sandbox.failovers import ChainRun, fail_over, make_steady, start, wait_for_snapshot
-from tests.sandbox.harness import Airflow, Pair, on, wait_until
+from tests.sandbox.harness import Airflow, Pair, on
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.sandbox
 

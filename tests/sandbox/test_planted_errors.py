@@ -18,7 +18,8 @@ import pytest
 from airflow_provider_mwaa_dr.sandbox import process
 from tests import planting
 from tests.sandbox.failovers import ChainRun, start
-from tests.sandbox.harness import Airflow, Pair, Shape, on, wait_until
+from tests.sandbox.harness import Airflow, Pair, Shape, on
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.soak]
 

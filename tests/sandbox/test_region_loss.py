@@ -24,7 +24,8 @@ from tests.sandbox.failovers import (
     start,
     wait_for_snapshot,
 )
-from tests.sandbox.harness import Airflow, Pair, on, wait_until
+from tests.sandbox.harness import Airflow, Pair, on
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.sandbox
 

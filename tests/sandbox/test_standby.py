@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.sandbox.harness import CELERY, CELERY_OF_AIRFLOW_2, FIRST, Airflow, Pair, on, wait_until
+from tests.sandbox.harness import CELERY, CELERY_OF_AIRFLOW_2, FIRST, Airflow, Pair, on
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.sandbox
 

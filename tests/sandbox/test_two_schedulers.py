@@ -11,7 +11,8 @@ import pytest
 
 from airflow_provider_mwaa_dr.core.state import Phase
 from tests.sandbox.failovers import REASON, ChainRun, Command, command, make_steady, mwaa_dr, start
-from tests.sandbox.harness import Airflow, Pair, Shape, on, wait_until
+from tests.sandbox.harness import Airflow, Pair, Shape, on
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.sandbox
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from airflow_provider_mwaa_dr.sandbox import process
 from airflow_provider_mwaa_dr.sandbox.process import Session
+from tests import waiting
 
 # A leader with three children; one of them, like a task of LocalExecutor, has a process group and a child of its own.
 TREE = (
@@ -29,18 +30,14 @@ TREE = (
 )
 
 
-def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "in vain"
-        time.sleep(0.02)
+wait_until = partial(waiting.wait_until, deadline_s=20)
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Iterator[Session]:
     """A session of five processes."""
     session = process.start([sys.executable, "-S", "-c", TREE], environment={}, log=tmp_path / "log")
-    _wait_until(lambda: len(process.members(session)) == 5)
+    wait_until(lambda: len(process.members(session)) == 5, "five processes")
     yield session
     process.end([session], grace_s=0)
 
@@ -66,7 +63,7 @@ def test_a_follower_that_does_not_end_is_killed(tmp_path: Path) -> None:
     """When its time is over."""
     deaf = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork(); time.sleep(600)"
     session = process.start([sys.executable, "-S", "-c", deaf], environment={}, log=tmp_path / "log")
-    _wait_until(lambda: len(process.members(session)) == 2)
+    wait_until(lambda: len(process.members(session)) == 2, "two processes")
     try:
         process.end_followers(session, grace_s=0)
         assert process.members(session) == (session.pid,)
@@ -77,7 +74,7 @@ def test_a_follower_that_does_not_end_is_killed(tmp_path: Path) -> None:
 def test_orphans_of_a_killed_leader_are_ended(tree: Session) -> None:
     """A SIGKILL of the leader alone leaves four orphans, which are still found."""
     os.kill(tree.pid, signal.SIGKILL)
-    _wait_until(lambda: not process.is_alive(tree))
+    wait_until(lambda: not process.is_alive(tree), "the first one is gone")
     assert len(process.members(tree)) == 4
 
     process.end([tree], grace_s=0)

@@ -193,5 +193,8 @@ def make_steady(pair: Pair, *, idle: bool = True) -> DRState:
         )
     pair.active.unpause("fo_chain")
     pair.active.pause("fo_stray")
+    # No failover pauses it.
+    for region in pair.airflows.values():
+        region.pause("outage_exempt")
     pair.wait_until_settled()
     return pair.state()

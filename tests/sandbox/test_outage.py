@@ -115,7 +115,7 @@ def test_a_region_cut_off_from_everything_stops_before_the_other_one_begins(pair
     pair.wait_until_settled()
 
     pair.sandbox.fault(cut.name, "all", "blackhole")
-    queued = run_of(cut, "outage_run")
+    queued = start_until_held(cut)[-1]
     record = fail_over(pair, other.name)
     assert record["mode"] == "forced"
     promoted_at = pair.state().last_failover_time

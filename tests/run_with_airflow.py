@@ -1,12 +1,14 @@
 """
 Run the tests that import Airflow: ``python tests/run_with_airflow.py VERSION [PYTEST ...]``.
 
-The environment is the sandbox's own, with what tests need on top, below build/airflow.
+The environment is the sandbox's own, below build/airflow, with the wheel that a user installs and what tests need on
+top. Before that, the wheel's requirements are resolved under the pins of the version: MWAA's image must have them all.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,21 +23,67 @@ NEED_AIRFLOW = [
 ]
 # statsd is in every MWAA image, in this version, and in no sandbox.
 TEST_PACKAGES = ["pytest", "statsd==4.0.1"]
+DISTRIBUTION, PACKAGE = "airflow-provider-mwaa-dr", "airflow_provider_mwaa_dr"
 ROOT = Path(__file__).parents[1]
 
 
+def build_wheel(folder: Path) -> Path:
+    """Return the wheel of this checkout, built into *folder*."""
+    subprocess.run([find_uv_bin(), "build", "--quiet", "--wheel", "--out-dir", str(folder), str(ROOT)], check=True)
+    return next(folder.glob("*.whl"))
+
+
+def pinned(text: str) -> dict[str, str]:
+    """Return the version of each package that a requirements file pins, by normalized name."""
+    lines = re.findall(r"^([A-Za-z0-9._-]+)(?:\[.*\])?==([^\s;]+)", text, re.MULTILINE)
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in lines}
+
+
+def changes(wheel: Path, pins: Path, python: str) -> dict[str, str]:
+    """
+    Return the packages that installing *wheel* would bring into an image that has *pins*, or change there.
+
+    :param python: the image's version of Python.
+    """
+    answer = subprocess.run(
+        [find_uv_bin(), "pip", "compile", "--quiet", "--no-annotate", "--no-header", "--python-version", python,
+         "--constraint", str(pins), "-"],
+        input=f"{DISTRIBUTION} @ {wheel.as_uri()}\n", stdout=subprocess.PIPE, check=True, text=True,
+    )  # fmt: skip
+    image = pinned(pins.read_text())
+    return {name: version for name, version in pinned(answer.stdout).items() if image.get(name) != version}
+
+
+def beside_the_package(folder: Path) -> Path:
+    """
+    Return *folder* with links to all that this checkout has, but not to the package.
+
+    Where Python finds the package beside the tests, it would not import the installed one.
+    """
+    folder.mkdir()
+    for path in ROOT.iterdir():
+        if path.name not in {PACKAGE, "build"}:
+            (folder / path.name).symlink_to(path)
+    return folder
+
+
 def main(version: str, *pytest: str) -> int:
-    """Return pytest's exit code."""
+    """Return pytest's exit code; 1 when the wheel would change what MWAA's image has."""
     folder = ROOT / "build" / "airflow" / version
-    environment = airflow_environment.provide(folder, version, say=print)
+    environment = airflow_environment.provide_image(folder, version, say=print)
     python = str(environment.bin / "python")
-    pins = str(airflow_environment.constraints(version))
+    pins = airflow_environment.constraints(version)
+    wheel = build_wheel(folder / "wheel")
+    changed = changes(wheel, pins, airflow_environment.pythons_for(version)[0])
+    if changed:
+        print(f"{wheel.name} would change MWAA's image of {version}: {changed}", file=sys.stderr)
+        return 1
+    print(f"{wheel.name} changes no package of MWAA's image of {version}", flush=True)
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    subprocess.run(
-        [find_uv_bin(), "pip", "install", "--quiet", "--python", python, "--constraint", pins, *TEST_PACKAGES],
-        check=True,
-        env=variables,
-    )
+    for what in (["--no-deps", str(wheel)], ["--constraint", str(pins), *TEST_PACKAGES]):
+        subprocess.run(
+            [find_uv_bin(), "pip", "install", "--quiet", "--python", python, *what], check=True, env=variables
+        )
     home = folder / "home"
     variables |= {
         "AIRFLOW_HOME": str(home),
@@ -47,7 +95,8 @@ def main(version: str, *pytest: str) -> int:
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     }
     command = [python, "-m", "pytest", *NEED_AIRFLOW, "-q", "--durations", "5", *pytest]
-    return subprocess.run(command, check=False, cwd=ROOT, env=variables).returncode
+    root = beside_the_package(folder / "root")
+    return subprocess.run(command, check=False, cwd=root, env=variables).returncode
 
 
 if __name__ == "__main__":

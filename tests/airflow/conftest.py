@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,7 @@ if importlib.util.find_spec("airflow") is None:
 else:
     # Airflow reads these when it is imported, once a process.
     _HOME = tempfile.mkdtemp(prefix="mwaa-dr-airflow-")
+    atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
     os.environ.update(
         AIRFLOW_HOME=_HOME,
         AIRFLOW__CORE__LOAD_EXAMPLES="False",

@@ -125,15 +125,21 @@ class Monitor:
         return [row for row in rows if row["caller"] == "control" and row["operation"].startswith("GET /environments/")]
 
 
+def shortened(changes: Mapping[str, str]) -> str:
+    """Return the file of the DAG with shorter times, and with *changes*."""
+    text = (example_dags() / "dr_monitor.py").read_text()
+    for long, short in {**SHORTER, **changes}.items():
+        assert text.count(long) == 1
+        text = text.replace(long, short)
+    return text
+
+
 @contextmanager
 def monitor(
     pair: Pair, topic: str, *, mode: str = "automatic", changes: Mapping[str, str] = WITHOUT_COOLDOWN
 ) -> Iterator[Monitor]:
     """Yield the DAG, running in the control environment on a steady pair."""
-    text = (example_dags() / "dr_monitor.py").read_text()
-    for long, short in {**SHORTER, **changes}.items():
-        assert text.count(long) == 1
-        text = text.replace(long, short)
+    text = shortened(changes)
     (Path(pair.control["env"]["AIRFLOW_HOME"]) / "dags" / "dr_monitor.py").write_text(text)
     variables = {"AIRFLOW_VAR_DR_MONITOR_MODE": mode, "AIRFLOW__DR__NOTIFICATION_TOPIC": topic}
     region = pair.active
@@ -254,6 +260,52 @@ def test_the_mode_and_the_limits_keep_it_from_acting(pair: Pair, topic: Topic) -
         watching.wait_until_it_looked(5)
     assert failovers(pair) == before
     assert (pair.state().phase, pair.state().active_region) == (Phase.STEADY, source.name)
+    pair.sandbox.revive(source.name)
+    pair.wait_until_settled()
+
+
+@on("3.3.1")
+def test_somebody_in_the_standby_approves(pair: Pair, topic: Topic) -> None:
+    """The DAG under a real scheduler and triggerer, in the region that is left over; nothing moves until it may."""
+    make_steady(pair)
+    source, target = pair.active, pair.standby
+    wait_for_snapshot(pair, source, "fo_chain")
+    before = failovers(pair)
+    changes = {
+        "default_args={": 'default_args={"deferrable": True, ',
+        "poke_interval=60": "poke_interval=1",
+        "conf.load().notification_topic": repr(topic.arn),
+    }
+    target.deploy("dr_monitor.py", shortened({**WITHOUT_COOLDOWN, **changes}))
+    target.wait_for_dag("dr_monitor")
+    target.rest("POST", "/variables", json={"key": "dr_monitor_mode", "value": "approve"})
+    target.unpause("dr_monitor")
+
+    def task(task_id: str) -> str:
+        run = target.runs("dr_monitor")[0]
+        return f"/dags/dr_monitor/dagRuns/{run['dag_run_id']}/taskInstances/{task_id}"
+
+    def state(task_id: str) -> str | None:
+        found = target.rest("GET", task(task_id))["state"] if target.runs("dr_monitor") else None
+        return None if found is None else str(found)
+
+    wait_until(lambda: state("suspicion") == "deferred", "it looks, in the triggerer")
+    pair.sandbox.kill(source.name)
+    wait_until(lambda: state("approval") == "up_for_reschedule", "it asks", deadline_s=600)
+    assert topic.subjects() == sorted([SUSPECTED, FAILED])
+    assert (failovers(pair), pair.state().active_region) == (before, source.name)
+    target.rest("PATCH", task("approval"), json={"new_state": "success"})
+    wait_until(lambda: state("fail_over") == "success", "it fails over", deadline_s=600)
+    record = pair.table.records()[0]
+    assert (record.target, record.outcome, len(failovers(pair))) == (target.name, "completed", len(before) + 1)
+    wait_until(lambda: DONE in topic.subjects(), "it tells that it has failed over")
+    start(target).wait_until_it_executed()
+
+    target.pause("dr_monitor")
+    target.rest(
+        "PATCH", f"/dags/dr_monitor/dagRuns/{target.runs('dr_monitor')[0]['dag_run_id']}", json={"state": "failed"}
+    )
+    target.remove("dr_monitor.py")
     pair.sandbox.revive(source.name)
     pair.wait_until_settled()
 

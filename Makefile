@@ -4,7 +4,7 @@ BIN := .venv/bin
 CONSTRAINTS := airflow_provider_mwaa_dr/sandbox/constraints
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup check test matrix simulate soak drill bench-adoption bench-costs clean
+.PHONY: help setup check test matrix simulate soak drill bench clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -58,11 +58,9 @@ DRILL_HOME = build/drill/$(if $(filter deployed,$(SCENARIO)),bare,home)
 drill: setup ## a failover between two real Airflows on this machine (SCENARIO=planned); report in build/drill
 	@$(BIN)/mwaa-dr sandbox drill --scenario $(SCENARIO) --home $(DRILL_HOME) --report build/drill
 
-bench-adoption: setup ## what a turn of the agent costs with 10,000 DAGs, on PostgreSQL; figures in build/bench-adoption.json
-	$(BIN)/python tests/benchmarks/adoption.py
-
-bench-costs: setup ## what the agents of 500 hourly DAGs ask of DynamoDB in an hour; figures in build/bench-costs.json
-	$(BIN)/python -m tests.benchmarks.costs
+ONLY :=
+bench: setup ## what things cost, beside what people do instead; an hour, figures in build (ONLY="scheduler costs")
+	@$(BIN)/python -m tests.benchmarks $(ONLY)
 
 clean: ## stop the drill's sandbox, and remove what was built
 	@for home in build/drill/home build/drill/bare; do \

@@ -1,17 +1,14 @@
 """
-What a turn of the agent costs with 10,000 DAGs: ``python tests/benchmarks/adoption.py``, or ``make bench-adoption``.
+What a turn of the agent costs with 10,000 DAGs: ``python -m tests.benchmarks.adoption``.
 
 In tables of a real Airflow 3.3.1 on an embedded PostgreSQL, with 20 ended runs of each DAG; the runs table is in
-memory, and its calls are counted. Time is the database's: from the sending of a statement to its answer. Written to
-build/bench-adoption.json, with the goal that the project has set itself.
+memory, and its calls are counted. Time is the database's: from the sending of a statement to its answer. Figures in
+build/bench/adoption.json.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,17 +16,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from itertools import count
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from tests.benchmarks.airflow_tables import measure_inside
+from tests.benchmarks.report import Report
 
 VERSION = "3.3.1"
 DAGS, RUNS = 10_000, 20
 LOOKING_BACK = 0.05
 """Part of the DAGs that have depends_on_past."""
 GOAL_MS = 100
+WITH_GOAL = ("adoption, nothing new", "standby, nothing new")
 TURNS = 9
-ROOT = Path(__file__).parents[2]
 AT = datetime(2026, 10, 1, tzinfo=timezone.utc)
 HERE, THERE = "us-east-1", "us-east-2"
 
@@ -206,13 +205,11 @@ def inside() -> None:
     figures: dict[str, Any] = {}
 
     def keep(name: str, costs: list[Cost]) -> None:
-        middle = statistics.median(cost.database_ms for cost in costs)
         figures[name] = {
-            "database_ms_median": round(middle, 1),
-            "database_ms_max": round(max(cost.database_ms for cost in costs), 1),
-            "statements_max": max(len(cost.statements) for cost in costs),
-            "ledger_calls_max": max(len(cost.ledger) for cost in costs),
-            "turn_ms_max": round(1000 * max(cost.turn_s for cost in costs), 1),
+            "database_ms": [round(cost.database_ms, 2) for cost in costs],
+            "statements": [len(cost.statements) for cost in costs],
+            "ledger_calls": [len(cost.ledger) for cost in costs],
+            "turn_ms": [round(1000 * cost.turn_s, 1) for cost in costs],
         }
 
     bench.tell_history(RUNS - 1)
@@ -234,7 +231,6 @@ def inside() -> None:
     assert adopted == DAGS, adopted
     total = sum(cost.database_ms for cost in first)
     print(f"  adopted {adopted} runs in {total:.0f} ms of database time", file=sys.stderr)
-    figures["standby, all heads new"] = {"database_ms": round(total, 1)}
     active = bench.loop(active=HERE)
     keep("active, first turns", bench.turns("active, its first turns (all DAGs are new to it)", active.turn, times=3))
     keep("active, nothing new", bench.turns("active, the agent's whole turn, nothing new", active.turn, times=25))
@@ -263,69 +259,23 @@ def adoption(loop: Any) -> None:
     loop._books.adopt()
 
 
-def main() -> int:
-    """Return 0 when the goal is met."""
-    from airflow_provider_mwaa_dr.sandbox import airflow_environment
-    from airflow_provider_mwaa_dr.sandbox.postgres import Postgres
-
-    folder = ROOT / "build" / "bench"
-    postgres = Postgres(folder / "postgres")
-    environment = airflow_environment.provide(folder / f"airflow-{VERSION}", VERSION, say=print)
-    python = str(environment.bin / "python")
-    postgres.start()
-    try:
-        postgres.drop_database("adoption")
-        postgres.create_database("adoption")
-        variables = {
-            **os.environ,
-            "AIRFLOW_HOME": str(folder / "home"),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.url("adoption"),
-            "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
-        }
-        migrate = subprocess.run(
-            [python, "-m", "airflow", "db", "migrate"], env=variables, capture_output=True, check=False
+def main() -> None:
+    """Measure, write, and print a row for each figure."""
+    figures = measure_inside("tests.benchmarks.adoption", VERSION)
+    report = Report("adoption", {"airflow": VERSION})
+    for name, found in figures.items():
+        report.keep(
+            what=f"{DAGS:,} DAGs: {name}, database time",
+            unit="ms",
+            values=found["database_ms"],
+            goal=GOAL_MS if name in WITH_GOAL else None,
+            note=f"at most {max(found['statements'])} statements, "
+            f"{max(found['ledger_calls'])} calls of the runs table, {max(found['turn_ms']):.0f} ms altogether",
         )
-        if migrate.returncode != 0:
-            print(migrate.stderr.decode()[-3000:], file=sys.stderr)
-            return 1
-        answer = subprocess.run(
-            [python, "-W", "ignore", __file__, "inside"], env=variables, stdout=subprocess.PIPE, check=False, text=True
-        )
-    finally:
-        postgres.stop()
-    if answer.returncode != 0:
-        return 1
-    figures = json.loads(answer.stdout.splitlines()[-1])
-    turn = figures["adoption, nothing new"]
-    goals = {
-        "adoption, nothing new: database time (ms)": (GOAL_MS, turn["database_ms_max"]),
-        "adoption, nothing new: queries to DynamoDB": (1, turn["ledger_calls_max"]),
-        "standby, the agent's whole turn, nothing new: database time, median (ms)": (
-            GOAL_MS,
-            figures["standby, nothing new"]["database_ms_median"],
-        ),
-    }
-    report = {
-        "dags": DAGS,
-        "runs_of_each": RUNS,
-        "airflow": VERSION,
-        "goals": {
-            name: {"goal": goal, "measured": measured, "met": measured <= goal}
-            for name, (goal, measured) in goals.items()
-        },
-        "figures": figures,
-    }
-    path = ROOT / "build" / "bench-adoption.json"
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    for name, goal in report["goals"].items():  # type: ignore[attr-defined]
-        print(f"{'met    ' if goal['met'] else 'NOT MET'} {name}: {goal['measured']} (goal {goal['goal']})")
-    print(f"figures: {path.relative_to(ROOT)}")
-    return 0 if all(goal["met"] for goal in report["goals"].values()) else 1  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["inside"]:
         inside()
     else:
-        sys.exit(main())
+        main()

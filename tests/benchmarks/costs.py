@@ -1,23 +1,19 @@
 """
-What a DR set asks of DynamoDB: ``python -m tests.benchmarks.costs``, or ``make bench-costs``.
+What a DR set asks of DynamoDB: ``python -m tests.benchmarks.costs``.
 
 Two regions of two schedulers with their real agents, over a real socket to an emulated DynamoDB, on a clock of their
 own: a quarter of an hour of them, after one in which everything is new. Each request is counted, and how many units
 DynamoDB would bill for it by the sizes of its items. Nothing fails over, and no task runs: what workers read is the
-README's to add. Written to build/bench-costs.json.
+README's to add. Figures in build/bench/costs.json.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
-import os
 import random
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,7 +28,8 @@ from airflow_provider_mwaa_dr.core.state import initial
 from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
 from airflow_provider_mwaa_dr.plugins.inventory import InventoryKeeper, option_texts
 from airflow_provider_mwaa_dr.testing import ManualClock
-from tests.contract.aws_server import HOME, AwsServer
+from tests.benchmarks.emulated_aws import emulated_tables
+from tests.benchmarks.report import Report
 from tests.simulation.airflow import SimulatedAirflow, SimulatedDag
 
 ACTIVE, STANDBY = "us-east-2", "us-east-1"
@@ -42,7 +39,6 @@ RUN_S = 300.0
 QUARTER_S = 900.0
 """Everything that an agent does now and then, it does at least once in this time."""
 TURN_S = 5.0
-ROOT = Path(__file__).parents[2]
 
 
 def item_bytes(item: Mapping[str, Mapping[str, Any]]) -> int:
@@ -259,43 +255,14 @@ def figures(state_table: str, runs_table: str) -> dict[str, Any]:
     }
 
 
-def make_tables() -> tuple[str, str]:
-    """Make both tables, and return their names."""
-    client = boto3.session.Session().client("dynamodb", region_name=HOME)
-    names = "mwaa-dr-state", "mwaa-dr-runs"
-    for name, keys in zip(names, (["state_id"], ["pk", "sk"]), strict=True):
-        client.create_table(
-            TableName=name,
-            KeySchema=[
-                {"AttributeName": key, "KeyType": kind} for key, kind in zip(keys, ("HASH", "RANGE"), strict=False)
-            ],
-            AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in keys],
-            BillingMode="PAY_PER_REQUEST",
-        )
-    return names
-
-
 def main() -> None:
-    """Measure, print and write."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = AwsServer()
-    server.start()
-    os.environ |= {
-        "AWS_ENDPOINT_URL": server.url,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-    }
-    try:
-        found = figures(*make_tables())
-    finally:
-        server.stop()
-    text = json.dumps({"dags": DAGS, "regions": 2, "schedulers_of_each": 2, **found}, indent=2)
-    path = ROOT / "build" / "bench-costs.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text + "\n")
-    print(text)
+    """Measure, write, and print a row for each figure."""
+    with emulated_tables() as (state_table, runs_table):
+        found = figures(state_table, runs_table)
+    report = Report("costs", {"airflow": "3.3.1"})
+    for kind, counts in found.items():
+        for name, count in counts.items():
+            report.keep(what=f"{DAGS} hourly DAGs, {kind}: {name}", unit="", values=[count])
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def in_the_readme(what: str) -> int:
 
 
 def test_a_minute_of_two_regions_costs_what_the_readme_says(table: str, runs_table: str, aws: AwsServer) -> None:
-    """Looks, heartbeats, entries and queries; what an agent does now and then, ``make bench-costs`` counts."""
+    """Looks, heartbeats, entries and queries; what an agent does now and then, ``make bench ONLY=costs`` counts."""
     dr_set = DRSet(table, runs_table, run_s=75)
     dr_set.live(2 * MINUTE_S)
     dr_set.meter.reset()

@@ -1,0 +1,97 @@
+"""
+How soon ``mwaa-dr status`` says something: ``python -m tests.benchmarks.command_line``.
+
+From the start of the process to the first line on stdout, against an emulated DynamoDB and MWAA that answer at once,
+without any distance. Beside it, a script that makes a DynamoDB client with boto3 and
+reads the item: what no command in Python that asks AWS gets below. Figures in build/bench/command_line.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
+from airflow_provider_mwaa_dr.core.ports import Registration
+from airflow_provider_mwaa_dr.core.state import initial
+from tests.benchmarks.emulated_aws import emulated_tables
+from tests.benchmarks.report import Report
+
+REGIONS = ("us-east-1", "us-east-2")
+TURNS = 15
+SCRIPT = """
+import boto3, sys
+key = {"state_id": {"S": "ACTIVE_REGION"}}
+client = boto3.client("dynamodb", region_name="us-east-1")
+print(client.get_item(TableName=sys.argv[1], Key=key, ConsistentRead=True)["Item"], flush=True)
+"""
+
+
+class Mwaa(BaseHTTPRequestHandler):
+    """GetEnvironment, of any name."""
+
+    def do_GET(self) -> None:
+        """Answer."""
+        body = json.dumps({"Environment": {"Name": self.path.rpartition("/")[2], "Status": "AVAILABLE"}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def first_line_s(*words: str) -> float:
+    """Return the seconds from the start of a process to its first line."""
+    began = time.perf_counter()
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        took_s = time.perf_counter() - began
+        process.stdout.read()
+    assert said.strip(), f"{words} said nothing and ended with {process.returncode}"
+    return took_s
+
+
+def main() -> None:
+    """Measure, write, and print the row."""
+    command = str(Path(sys.executable).parent / "mwaa-dr")
+    with emulated_tables() as (state_table, runs_table), ThreadingHTTPServer(("127.0.0.1", 0), Mwaa) as mwaa:
+        threading.Thread(target=mwaa.serve_forever, daemon=True).start()
+        store = DynamoDBStateStore(state_table, REGIONS, timeout_s=20)
+        store.write(
+            initial(REGIONS[0], lease_s=60, by="bench", at=datetime.now(tz=timezone.utc)), expected_version=None
+        )
+        for region in REGIONS:
+            store.register(Registration(region=region, environment=region))
+        os.environ |= {
+            "AWS_ENDPOINT_URL_MWAA": f"http://127.0.0.1:{mwaa.server_port}",
+            "DR_STATE_TABLE": state_table,
+            "DR_RUNS_TABLE": runs_table,
+            "DR_REGION": REGIONS[0],
+        }
+        ours, script = [], []
+        for _ in range(TURNS):
+            ours.append(first_line_s(command, "status"))
+            script.append(first_line_s(sys.executable, "-c", SCRIPT, state_table))
+        mwaa.shutdown()
+    Report("command_line").keep(
+        what="mwaa-dr status, first line",
+        unit="s",
+        values=ours,
+        goal=0.5,
+        peers={"a boto3 script that reads the item": script},
+        note="with its network calls on loopback",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Both tables of a DR set in an emulated DynamoDB, behind a socket."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import boto3
+
+from tests.contract.aws_server import HOME, AwsServer
+
+
+@contextmanager
+def emulated_tables() -> Iterator[tuple[str, str]]:
+    """Yield the names of the state table and the runs table; this process and its children find them."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = AwsServer()
+    server.start()
+    os.environ |= {
+        "AWS_ENDPOINT_URL": server.url,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
+    client = boto3.session.Session().client("dynamodb", region_name=HOME)
+    names = "mwaa-dr-state", "mwaa-dr-runs"
+    try:
+        for name, keys in zip(names, (["state_id"], ["pk", "sk"]), strict=True):
+            client.create_table(
+                TableName=name,
+                KeySchema=[
+                    {"AttributeName": key, "KeyType": kind} for key, kind in zip(keys, ("HASH", "RANGE"), strict=False)
+                ],
+                AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in keys],
+                BillingMode="PAY_PER_REQUEST",
+            )
+        yield names
+    finally:
+        server.stop()

@@ -1,0 +1,235 @@
+"""
+What the gate costs the scheduler: ``python -m tests.benchmarks.scheduler``; figures in build/bench/scheduler.json.
+
+The hooks that Airflow 3.3.1 calls, on its tables in PostgreSQL, with the real agent beside them that reads an emulated
+DynamoDB over a socket. Two things are measured: a run that may start, and a run that a standby closes. Beside the
+first, what a gate costs that asks DynamoDB for each run, here without any distance to it; beside the second, closing
+the task instances one by one, as Airflow's own models do it.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from types import SimpleNamespace
+from typing import Any
+
+from tests.benchmarks.report import Report, quantile
+
+VERSION = "3.3.1"
+HERE, THERE = "us-east-1", "us-east-2"
+TURNS = 15
+STARTS, READS = 1000, 20
+"""Runs that are let through in a turn, and reads of the state that are taken for comparison."""
+SIZES = (10, 1000)
+"""Task instances of a run that is closed."""
+START = "2026-01-01 00:00:00+00"
+FILL = """
+insert into dag_bundle (name, active) values ('dags-folder', true) on conflict do nothing;
+insert into dag (dag_id, is_paused, is_stale, bundle_name, max_active_tasks, max_active_runs,
+                 has_task_concurrency_limits, max_consecutive_failed_dag_runs, exceeds_max_non_backfill, fail_fast,
+                 timetable_type, partition_mapper_info)
+  values ('orders', false, false, 'dags-folder', 16, 16, false, 0, false, false, '', '{}');
+insert into job (id, state, job_type, start_date, latest_heartbeat, hostname)
+  values (1, 'running', 'SchedulerJob', now(), now() + interval '1 day', 'here');
+analyze;
+"""
+RUN = f"""
+insert into dag_run (dag_id, run_id, run_type, state, logical_date, run_after, conf, clear_number, queued_at)
+  values ('orders', %(run_id)s, 'scheduled', 'queued', '{START}', '{START}', '{{}}', 0, now());
+insert into task_instance (id, task_id, dag_id, run_id, map_index, pool, pool_slots, try_number, max_tries, updated_at)
+  select gen_random_uuid(), 'task_' || t, 'orders', %(run_id)s, -1, 'default_pool', 1, 0, 0, now()
+  from generate_series(1, %(tasks)s) t
+"""
+
+
+class _Never:
+    """A timetable that schedules nothing."""
+
+    can_be_scheduled = False
+
+
+class Bench:
+    """One scheduler's gate."""
+
+    def __init__(self) -> None:
+        from airflow import settings
+        from airflow.models.dagrun import DagRun
+
+        from airflow_provider_mwaa_dr import conf
+        from airflow_provider_mwaa_dr.aws.clock import SystemClock
+        from airflow_provider_mwaa_dr.plugins import listener
+
+        self.settings, self.DagRun, self.listener = settings, DagRun, listener
+        with settings.engine.begin() as connection:
+            connection.exec_driver_sql(FILL)
+        self.job = SimpleNamespace(id=1, job_type="SchedulerJob", latest_heartbeat=0)
+        config = conf.load()
+        self.clock = SystemClock()
+        self.gate = listener.Gate(config=config, job=self.job, clock=self.clock)
+        listener._gate = self.gate
+        self.gate.start()
+        self.store = conf.state_store(config, self.clock)
+        self.numbers = iter(range(1, 10_000))
+
+    @contextmanager
+    def watched(self) -> Iterator[list[str]]:
+        """Yield a list of all statements and connections of this thread."""
+        from sqlalchemy import event
+
+        me, seen = threading.get_ident(), []
+
+        def statement(*args: Any) -> None:
+            if threading.get_ident() == me:
+                seen.append(args[2])
+
+        def audit(name: str, _: Any) -> None:
+            if is_watching and threading.get_ident() == me and name.startswith("socket."):
+                seen.append(name)
+
+        is_watching = True
+        sys.addaudithook(audit)
+        event.listen(self.settings.engine, "before_cursor_execute", statement)
+        try:
+            yield seen
+        finally:
+            is_watching = False
+            event.remove(self.settings.engine, "before_cursor_execute", statement)
+
+    @contextmanager
+    def queued_run(self, tasks: int = 0) -> Iterator[tuple[Any, Any]]:
+        """Yield a session as the scheduler's, with a run that it has just set running; nothing of it is committed."""
+        run_id = f"r{next(self.numbers)}"
+        session = self.settings.Session()
+        try:
+            session.connection().exec_driver_sql(RUN, {"run_id": run_id, "tasks": tasks})
+            run = session.query(self.DagRun).filter(self.DagRun.run_id == run_id).one()
+            run.dag = SimpleNamespace(partial=False, tags=(), deadline=None, max_active_runs=16, timetable=_Never())
+            run.state = "running"
+            run.start_date = datetime.now(tz=timezone.utc)
+            session.flush()
+            yield session, run
+        finally:
+            session.rollback()
+            self.settings.Session.remove()
+
+    def is_active(self, region: str) -> None:
+        """Make *region* active and wait until the agent has settled for it."""
+        from airflow_provider_mwaa_dr.core.state import set_active_region
+
+        state = self.store.read()
+        if state.active_region != region:
+            flipped = set_active_region(state, region, reason="bench", by="bench", at=self.clock.now())
+            self.store.write(flipped, expected_version=state.version)
+        deadline = time.monotonic() + 60
+        while True:
+            view = self.gate._loop.view
+            if view.state.active_region == region and view.reconciled_epoch == view.state.epoch:
+                return
+            assert time.monotonic() < deadline, f"the agent has not settled: {view}"
+            self.job.latest_heartbeat += 1
+            time.sleep(0.1)
+
+    def starts(self) -> dict[str, list[float]]:
+        """Return, a turn each, µs: of a run that is let through, and of a read of the state."""
+        found: dict[str, list[float]] = {"p50": [], "p99": [], "read p50": []}
+        with self.queued_run() as (_, run):
+            for _ in range(TURNS):
+                with self.watched() as seen:
+                    ours = [_us(lambda: self.listener.on_dag_run_running(run)) for _ in range(STARTS)]
+                assert run.state == "running", "it was let through"
+                assert not seen, seen[:3]
+                found["p50"].append(statistics.median(ours))
+                found["p99"].append(quantile(ours, 0.99))
+                found["read p50"].append(statistics.median(_us(self.store.read) for _ in range(READS)))
+        return found
+
+    def closing(self, tasks: int) -> dict[str, list[float]]:
+        """Return, a turn each, ms: of a run that a standby closes, and of closing it one task instance at a time."""
+        found: dict[str, list[float]] = {"ours": [], "statements": [], "one by one": []}
+        for _ in range(TURNS):
+            with self.queued_run(tasks) as (session, run), self.watched() as seen:
+
+                def ours(session: Any = session, run: Any = run) -> None:
+                    self.listener.on_dag_run_running(run)
+                    session.flush()
+
+                found["ours"].append(_us(ours) / 1000)
+                assert run.state == "success", "a standby closes it"
+                found["statements"].append(len(seen))
+            with self.queued_run(tasks) as (session, run):
+
+                def one_by_one(session: Any = session, run: Any = run) -> None:
+                    for task_instance in run.get_task_instances(session=session):
+                        task_instance.set_state("skipped", session=session)
+                    run.set_state("success")
+                    session.flush()
+
+                found["one by one"].append(_us(one_by_one) / 1000)
+        return found
+
+
+def _us(act: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    act()
+    return (time.perf_counter() - began) * 1e6
+
+
+def inside() -> None:
+    """In Airflow's environment: measure, print the figures as JSON."""
+    bench = Bench()
+    bench.is_active(HERE)
+    starts = bench.starts()
+    bench.is_active(THERE)
+    print(json.dumps({"starts": starts, "closing": {size: bench.closing(size) for size in SIZES}}))
+
+
+def main() -> None:
+    """Measure, write, and print a row for each figure."""
+    from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
+    from airflow_provider_mwaa_dr.core.ports import Registration
+    from airflow_provider_mwaa_dr.core.state import initial
+    from tests.benchmarks.airflow_tables import measure_inside
+    from tests.benchmarks.emulated_aws import emulated_tables
+
+    with emulated_tables() as (state_table, runs_table):
+        store = DynamoDBStateStore(state_table, (HERE, THERE), timeout_s=20)
+        store.write(initial(HERE, lease_s=60, by="bench", at=datetime.now(tz=timezone.utc)), expected_version=None)
+        for region in (HERE, THERE):
+            store.register(Registration(region=region, environment=region))
+        figures = measure_inside(
+            "tests.benchmarks.scheduler",
+            VERSION,
+            AIRFLOW__DR__ENABLED="True",
+            AIRFLOW__DR__STATE_TABLE=state_table,
+            AIRFLOW__DR__RUNS_TABLE=runs_table,
+            AIRFLOW__DR__REGION=HERE,
+        )
+    starts = figures["starts"]
+    asked = {"a read of the state for each run, without distance": starts["read p50"]}
+    report = Report("scheduler", {"airflow": VERSION})
+    report.keep(what="gate, run allowed, median", unit="µs", values=starts["p50"], goal=20, peers=asked)
+    report.keep(what="gate, run allowed, 99th percentile", unit="µs", values=starts["p99"], goal=200)
+    for size, goal in zip(SIZES, (10, 40), strict=True):
+        found = figures["closing"][str(size)]
+        report.keep(
+            what=f"closing a standby's run of {size:,} task instances",
+            unit="ms",
+            values=found["ours"],
+            goal=goal,
+            peers={"one task instance at a time": found["one by one"]},
+            note=f"{max(found['statements']):.0f} statements",
+        )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["inside"]:
+        inside()
+    else:
+        main()

@@ -109,9 +109,9 @@ def operator_words(conf: Mapping[str, str]) -> tuple[str, ...]:
     return ("dags", "test", "dr_failover", "-c", json.dumps(dict(conf)))
 
 
-def fail_over(pair: Pair, region: str, *words: str, **dr: object) -> dict[str, Any]:
-    """Make *region* active by the real command and return the record."""
-    with mwaa_dr(pair, "failover", region, *REASON, *words, **dr) as failover:
+def fail_over(pair: Pair, region: str, *words: str, drain_s: float = 120, **dr: object) -> dict[str, Any]:
+    """Make *region* active by the real command and return the record; what runs may take its time, as tests may."""
+    with mwaa_dr(pair, "failover", region, *REASON, *words, drain_s=drain_s, **dr) as failover:
         record: dict[str, Any] = failover.document()
     assert (record["outcome"], record["not_unpaused"]) == ("completed", []), record
     return record

@@ -177,7 +177,7 @@ def test_a_graceful_failover_and_back_executes_every_interval_once(
     manual = start(source)
     manual.wait_until_it_executed()
     accepted: list[ChainRun] = []
-    with mwaa_dr(pair, "failover", target.name, *REASON) as failover:
+    with mwaa_dr(pair, "failover", target.name, *REASON, drain_s=120) as failover:
 
         def has_ended() -> bool:
             # Whoever reads where the role is and asks there for a run gets one, also in the moment in which it moves.

@@ -23,7 +23,7 @@ NEED_AIRFLOW = [
 ]
 # statsd is in every MWAA image, in this version, and in no sandbox.
 TEST_PACKAGES = ["pytest", "statsd==4.0.1"]
-DISTRIBUTION, PACKAGE = "airflow-provider-mwaa-dr", "airflow_provider_mwaa_dr"
+PACKAGE = "airflow_provider_mwaa_dr"
 ROOT = Path(__file__).parents[1]
 
 
@@ -48,7 +48,7 @@ def changes(wheel: Path, pins: Path, python: str) -> dict[str, str]:
     answer = subprocess.run(
         [find_uv_bin(), "pip", "compile", "--quiet", "--no-annotate", "--no-header", "--python-version", python,
          "--constraint", str(pins), "-"],
-        input=f"{DISTRIBUTION} @ {wheel.as_uri()}\n", stdout=subprocess.PIPE, check=True, text=True,
+        input=f"{airflow_environment.DISTRIBUTION} @ {wheel.as_uri()}\n", stdout=subprocess.PIPE, check=True, text=True,
     )  # fmt: skip
     image = pinned(pins.read_text())
     return {name: version for name, version in pinned(answer.stdout).items() if image.get(name) != version}

@@ -27,7 +27,6 @@ DAGS, RUNS = 10_000, 20
 LOOKING_BACK = 0.05
 """Part of the DAGs that have depends_on_past."""
 GOAL_MS = 100
-WITH_GOAL = ("adoption, nothing new", "standby, nothing new")
 TURNS = 9
 AT = datetime(2026, 10, 1, tzinfo=timezone.utc)
 HERE, THERE = "us-east-1", "us-east-2"
@@ -268,10 +267,24 @@ def main() -> None:
             what=f"{DAGS:,} DAGs: {name}, database time",
             unit="ms",
             values=found["database_ms"],
-            goal=GOAL_MS if name in WITH_GOAL else None,
+            goal=GOAL_MS if name == "standby, nothing new" else None,
             note=f"at most {max(found['statements'])} statements, "
             f"{max(found['ledger_calls'])} calls of the runs table, {max(found['turn_ms']):.0f} ms altogether",
         )
+    # The dearest turn has to stay below these, not the middle one.
+    idle = figures["adoption, nothing new"]
+    report.keep(
+        what=f"{DAGS:,} DAGs: adoption, nothing new, dearest turn",
+        unit="ms",
+        values=[max(idle["database_ms"])],
+        goal=GOAL_MS,
+    )
+    report.keep(
+        what=f"{DAGS:,} DAGs: adoption, nothing new, queries to DynamoDB",
+        unit="calls",
+        values=[max(idle["ledger_calls"])],
+        goal=1,
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.report import BUILD, ROOT
@@ -33,7 +32,6 @@ def measure_inside(module: str, version: str, **variables: str) -> Any:
         postgres.create_database(name)
         env = {
             **os.environ,
-            "PYTHONPATH": str(ROOT),
             "AIRFLOW_HOME": str(BUILD / "home"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.url(name),
@@ -47,7 +45,7 @@ def measure_inside(module: str, version: str, **variables: str) -> Any:
 
 
 def _run(words: list[str], env: Mapping[str, str]) -> str:
-    answer = subprocess.run(words, env=env, stdout=subprocess.PIPE, check=False, text=True, cwd=Path(ROOT))
+    answer = subprocess.run(words, env=env, stdout=subprocess.PIPE, check=False, text=True, cwd=ROOT)
     if answer.returncode != 0:
         print(answer.stdout[-3000:], file=sys.stderr)
         raise RuntimeError(f"{' '.join(words[1:])} ended with {answer.returncode}")

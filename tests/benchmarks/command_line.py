@@ -2,8 +2,8 @@
 How soon ``mwaa-dr status`` says something: ``python -m tests.benchmarks.command_line``.
 
 From the start of the process to the first line on stdout, against an emulated DynamoDB and MWAA that answer at once,
-without any distance. Beside it, a script that makes a DynamoDB client with boto3 and
-reads the item: what no command in Python that asks AWS gets below. Figures in build/bench/command_line.json.
+without any distance. Beside it, a script that makes a DynamoDB client with boto3 and reads the item: what no command in
+Python that asks AWS gets below. Figures in build/bench/command_line.json.
 """
 
 from __future__ import annotations
@@ -14,14 +14,10 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
-from airflow_provider_mwaa_dr.core.ports import Registration
-from airflow_provider_mwaa_dr.core.state import initial
-from tests.benchmarks.emulated_aws import emulated_tables
+from tests.benchmarks.emulated_aws import begin, emulated_tables
 from tests.benchmarks.report import Report
 
 REGIONS = ("us-east-1", "us-east-2")
@@ -66,12 +62,7 @@ def main() -> None:
     command = str(Path(sys.executable).parent / "mwaa-dr")
     with emulated_tables() as (state_table, runs_table), ThreadingHTTPServer(("127.0.0.1", 0), Mwaa) as mwaa:
         threading.Thread(target=mwaa.serve_forever, daemon=True).start()
-        store = DynamoDBStateStore(state_table, REGIONS, timeout_s=20)
-        store.write(
-            initial(REGIONS[0], lease_s=60, by="bench", at=datetime.now(tz=timezone.utc)), expected_version=None
-        )
-        for region in REGIONS:
-            store.register(Registration(region=region, environment=region))
+        begin(state_table, REGIONS)
         os.environ |= {
             "AWS_ENDPOINT_URL_MWAA": f"http://127.0.0.1:{mwaa.server_port}",
             "DR_STATE_TABLE": state_table,

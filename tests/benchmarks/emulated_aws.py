@@ -1,14 +1,18 @@
-"""Both tables of a DR set in an emulated DynamoDB, behind a socket."""
+"""The tables of a DR set in an emulated DynamoDB, behind a socket."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timezone
 
 import boto3
 
+from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
+from airflow_provider_mwaa_dr.core.ports import Registration
+from airflow_provider_mwaa_dr.core.state import initial
 from tests.contract.aws_server import HOME, AwsServer
 
 
@@ -40,3 +44,12 @@ def emulated_tables() -> Iterator[tuple[str, str]]:
         yield names
     finally:
         server.stop()
+
+
+def begin(state_table: str, regions: Sequence[str]) -> None:
+    """Make the first of *regions* active, and register an environment in each."""
+    store = DynamoDBStateStore(state_table, tuple(regions), timeout_s=20)
+    state = initial(regions[0], lease_s=60, by="bench", at=datetime.now(tz=timezone.utc))
+    store.write(state, expected_version=None)
+    for region in regions:
+        store.register(Registration(region=region, environment=region))

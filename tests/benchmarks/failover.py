@@ -13,13 +13,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 
 import boto3
 from botocore.config import Config
 
-from tests.benchmarks.report import Report
+from tests.benchmarks.report import Report, seconds
 from tests.sandbox.harness import Airflow, Pair, Shape, opened
 from tests.waiting import wait_until
 
@@ -87,13 +87,6 @@ def failovers(pair: Pair) -> tuple[list[float], dict[str, list[float]]]:
             steps.setdefault(step["name"], []).append(step["seconds"])
         pair.wait_until_settled()
     return took, steps
-
-
-def seconds(act: Callable[[], object]) -> float:
-    """Return how long it takes."""
-    began = time.perf_counter()
-    act()
-    return time.perf_counter() - began
 
 
 class ByRest:

@@ -6,7 +6,8 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ class Measured:
 
     :param what: a phrase; unique in a report.
     :param values: one a turn, in *unit*.
-    :param goal: what the middle one is to stay below, or, with *at_least*, above; None: a figure without a goal.
+    :param goal: what the middle one is to stay below; None: a figure without a goal.
     :param peers: the same work done in another way, by its name: a value a turn, taken in turn with ours.
     :param note: what a reader must know of it.
     """
@@ -31,7 +32,6 @@ class Measured:
     unit: str
     values: Sequence[float]
     goal: float | None = None
-    at_least: bool = False
     peers: Mapping[str, Sequence[float]] = field(default_factory=dict)
     note: str = ""
 
@@ -42,9 +42,7 @@ class Measured:
     @property
     def is_met(self) -> bool | None:
         """Whether the goal is met; None without one."""
-        if self.goal is None:
-            return None
-        return self.middle >= self.goal if self.at_least else self.middle <= self.goal
+        return None if self.goal is None else self.middle <= self.goal
 
     def ratios(self, peer: str) -> Sequence[float]:
         """How many times as much as ours the peer takes, turn by turn, ascending."""
@@ -64,10 +62,11 @@ class Measured:
         }
 
 
-def quantile(values: Iterable[float], part: float) -> float:
-    """Return the value below which *part* of the values are."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+def seconds(act: Callable[[], object]) -> float:
+    """Return how long it takes."""
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
 
 
 @dataclass
@@ -100,9 +99,7 @@ def shown(value: float) -> str:
 def row(found: Mapping[str, Any]) -> str:
     """Return a row of a table for people, from what :meth:`Measured.as_json` returned."""
     verdict = {True: "met", False: "**missed**", None: ""}[found["met"]]
-    goal = ""
-    if found["goal"] is not None:
-        goal = f"{'at least' if found['at_least'] else 'at most'} {shown(found['goal'])} {found['unit']}"
+    goal = "" if found["goal"] is None else f"at most {shown(found['goal'])} {found['unit']}"
     beside = []
     for peer, ratio in found["ratios"].items():
         theirs = f"{peer}: {shown(statistics.median(found['peers'][peer]))} {found['unit']}"

@@ -9,18 +9,19 @@ the task instances one by one, as Airflow's own models do it.
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
 
-from tests.benchmarks.report import Report, quantile
+from tests.benchmarks.report import Report, seconds
+from tests.waiting import wait_until
 
 VERSION = "3.3.1"
 HERE, THERE = "us-east-1", "us-east-2"
@@ -76,30 +77,33 @@ class Bench:
         listener._gate = self.gate
         self.gate.start()
         self.store = conf.state_store(config, self.clock)
-        self.numbers = iter(range(1, 10_000))
+        self.numbers = itertools.count(1)
+        self.seen: list[str] | None = None
+        me = threading.get_ident()
+
+        def audit(name: str, _: Any) -> None:
+            if self.seen is not None and name.startswith("socket.") and threading.get_ident() == me:
+                self.seen.append(name)
+
+        sys.addaudithook(audit)  # once: nobody can take it away again
 
     @contextmanager
     def watched(self) -> Iterator[list[str]]:
         """Yield a list of all statements and connections of this thread."""
         from sqlalchemy import event
 
-        me, seen = threading.get_ident(), []
+        me = threading.get_ident()
 
         def statement(*args: Any) -> None:
             if threading.get_ident() == me:
                 seen.append(args[2])
 
-        def audit(name: str, _: Any) -> None:
-            if is_watching and threading.get_ident() == me and name.startswith("socket."):
-                seen.append(name)
-
-        is_watching = True
-        sys.addaudithook(audit)
+        seen = self.seen = []
         event.listen(self.settings.engine, "before_cursor_execute", statement)
         try:
             yield seen
         finally:
-            is_watching = False
+            self.seen = None
             event.remove(self.settings.engine, "before_cursor_execute", statement)
 
     @contextmanager
@@ -127,14 +131,13 @@ class Bench:
         if state.active_region != region:
             flipped = set_active_region(state, region, reason="bench", by="bench", at=self.clock.now())
             self.store.write(flipped, expected_version=state.version)
-        deadline = time.monotonic() + 60
-        while True:
-            view = self.gate._loop.view
-            if view.state.active_region == region and view.reconciled_epoch == view.state.epoch:
-                return
-            assert time.monotonic() < deadline, f"the agent has not settled: {view}"
+
+        def has_settled() -> bool:
             self.job.latest_heartbeat += 1
-            time.sleep(0.1)
+            view = self.gate._loop.view
+            return bool(view.state.active_region == region and view.reconciled_epoch == view.state.epoch)
+
+        wait_until(has_settled, f"the agent has settled for {region}")
 
     def starts(self) -> dict[str, list[float]]:
         """Return, a turn each, µs: of a run that is let through, and of a read of the state."""
@@ -142,12 +145,12 @@ class Bench:
         with self.queued_run() as (_, run):
             for _ in range(TURNS):
                 with self.watched() as seen:
-                    ours = [_us(lambda: self.listener.on_dag_run_running(run)) for _ in range(STARTS)]
+                    ours = [1e6 * seconds(lambda: self.listener.on_dag_run_running(run)) for _ in range(STARTS)]
                 assert run.state == "running", "it was let through"
                 assert not seen, seen[:3]
                 found["p50"].append(statistics.median(ours))
-                found["p99"].append(quantile(ours, 0.99))
-                found["read p50"].append(statistics.median(_us(self.store.read) for _ in range(READS)))
+                found["p99"].append(statistics.quantiles(ours, n=100)[98])
+                found["read p50"].append(statistics.median(1e6 * seconds(self.store.read) for _ in range(READS)))
         return found
 
     def closing(self, tasks: int) -> dict[str, list[float]]:
@@ -160,7 +163,7 @@ class Bench:
                     self.listener.on_dag_run_running(run)
                     session.flush()
 
-                found["ours"].append(_us(ours) / 1000)
+                found["ours"].append(1000 * seconds(ours))
                 assert run.state == "success", "a standby closes it"
                 found["statements"].append(len(seen))
             with self.queued_run(tasks) as (session, run):
@@ -171,14 +174,8 @@ class Bench:
                     run.set_state("success")
                     session.flush()
 
-                found["one by one"].append(_us(one_by_one) / 1000)
+                found["one by one"].append(1000 * seconds(one_by_one))
         return found
-
-
-def _us(act: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    act()
-    return (time.perf_counter() - began) * 1e6
 
 
 def inside() -> None:
@@ -192,17 +189,11 @@ def inside() -> None:
 
 def main() -> None:
     """Measure, write, and print a row for each figure."""
-    from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
-    from airflow_provider_mwaa_dr.core.ports import Registration
-    from airflow_provider_mwaa_dr.core.state import initial
     from tests.benchmarks.airflow_tables import measure_inside
-    from tests.benchmarks.emulated_aws import emulated_tables
+    from tests.benchmarks.emulated_aws import begin, emulated_tables
 
     with emulated_tables() as (state_table, runs_table):
-        store = DynamoDBStateStore(state_table, (HERE, THERE), timeout_s=20)
-        store.write(initial(HERE, lease_s=60, by="bench", at=datetime.now(tz=timezone.utc)), expected_version=None)
-        for region in (HERE, THERE):
-            store.register(Registration(region=region, environment=region))
+        begin(state_table, (HERE, THERE))
         figures = measure_inside(
             "tests.benchmarks.scheduler",
             VERSION,

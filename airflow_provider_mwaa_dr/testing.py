@@ -663,13 +663,19 @@ class FakeEnvironment:
         self._reach("scheduler_is_healthy")
         return self.scheduler_healthy
 
-    def dags(self) -> Sequence[DagInfo]:
-        """Return every DAG, sorted by id."""
+    def dags(self, *, paused: bool | None = None) -> Sequence[DagInfo]:
+        """Return every DAG, or those only that are paused, or are not; sorted by id."""
         self._reach("dags")
-        return [self._dags[dag_id] for dag_id in sorted(self._dags)]
+        dags = [self._dags[dag_id] for dag_id in sorted(self._dags)]
+        return dags if paused is None else [dag for dag in dags if dag.is_paused is paused]
 
     def set_paused(
-        self, dag_ids: Collection[str], *, paused: bool, on_progress: Callable[[int, int], None] | None = None
+        self,
+        dag_ids: Collection[str],
+        *,
+        paused: bool,
+        listing: Sequence[DagInfo] | None = None,  # noqa: ARG002  (nothing is planned on it here)
+        on_progress: Callable[[int, int], None] | None = None,
     ) -> Sequence[str]:
         """Pause, or unpause, exactly *dag_ids*. :raises IncompleteError: some of them are in ``stubborn``."""
         self._reach("set_paused", tuple(sorted(dag_ids)), paused)

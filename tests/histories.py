@@ -229,7 +229,12 @@ class CallersEnvironment:
         return lambda *args, **kwargs: self._call(name, *args, **kwargs)
 
     def set_paused(
-        self, dag_ids: Collection[str], *, paused: bool, on_progress: Callable[[int, int], None] | None = None
+        self,
+        dag_ids: Collection[str],
+        *,
+        paused: bool,
+        listing: object = None,
+        on_progress: Callable[[int, int], None] | None = None,
     ) -> Sequence[str]:
         """Change one DAG after the other: a fault in the middle leaves half of them done."""
         changed: list[str] = []

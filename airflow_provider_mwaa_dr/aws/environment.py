@@ -115,12 +115,21 @@ class MwaaEnvironment:
         health = self._api.get("/health" if self._is_2 else "/monitor/health", holds=["scheduler"])
         return bool(health["scheduler"]["status"] == "healthy")
 
-    def dags(self) -> Sequence[DagInfo]:
-        """Return every DAG that is not stale, sorted by id, each once."""
-        return sorted(self._listed_dags(), key=lambda dag: dag.dag_id)
+    def dags(self, *, paused: bool | None = None) -> Sequence[DagInfo]:
+        """Return every DAG that is not stale in the order of the server, which windows are counted in; each once."""
+        # No pattern here: unlike PATCH, 2.x's GET takes "~" for a tilde, and without one lists all.
+        query: dict[str, Any] = {} if paused is None else {"paused": paused}
+        if self._is_2:
+            query["fields"] = "dag_id,is_paused,tags"
+        return [_dag_info(dag) for dag in self._listed("/dags", "dags", ("dag_id",), order_by="dag_id", **query)]
 
     def set_paused(
-        self, dag_ids: Collection[str], *, paused: bool, on_progress: Callable[[int, int], None] | None = None
+        self,
+        dag_ids: Collection[str],
+        *,
+        paused: bool,
+        listing: Sequence[DagInfo] | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
     ) -> Sequence[str]:
         """
         Pause, or unpause, exactly *dag_ids* and no other DAG; bulk calls, then listed again until nothing is left.
@@ -135,22 +144,28 @@ class MwaaEnvironment:
         until = self._clock.monotonic() + self._pause_deadline_s
         touched: set[str] = set()
         while True:
-            listing = self._listed_dags()
+            listing = listing if listing is not None else self.dags()
             present = {dag.dag_id for dag in listing} & wanted
             left = {dag.dag_id for dag in listing if dag.dag_id in wanted and dag.is_paused is not paused}
             touched |= left
-            if on_progress is not None:
-                on_progress(len(present) - len(left), len(present))
-            if not left:
-                return sorted(touched & present)
-            if self._clock.monotonic() >= until:
+            if left and self._clock.monotonic() >= until:
                 raise IncompleteError(
                     f"{len(left)} of {len(present)} DAGs of {self._name} ({self._region}) could not be "
                     f"{'paused' if paused else 'unpaused'} within {self._pause_deadline_s:g} s.",
                     left=sorted(left),
                     advice="Try again; what is done is not done twice.",
                 )
-            self._change(listing, left, paused=paused)
+            if left:
+                if on_progress is not None:
+                    on_progress(len(present) - len(left), len(present))
+                self._change(listing, left, paused=paused)
+                # Not all of them again: few are in the other state by now.
+                left = {dag.dag_id for dag in self.dags(paused=not paused)} & wanted
+                listing = None
+            if not left:
+                if on_progress is not None:
+                    on_progress(len(present), len(present))
+                return sorted(touched & present)
 
     def running_runs(self) -> Sequence[RunInfo]:
         """Return the dag runs in state running, sorted."""
@@ -213,11 +228,6 @@ class MwaaEnvironment:
     @property
     def _is_2(self) -> bool:
         return self._api.version < (3,)
-
-    def _listed_dags(self) -> list[DagInfo]:
-        """Return every DAG that is not stale in the order of the server, which windows are counted in."""
-        # No pattern here: unlike PATCH, 2.x's GET takes "~" for a tilde, and without one lists all.
-        return [_dag_info(dag) for dag in self._listed("/dags", "dags", ("dag_id",), order_by="dag_id")]
 
     def _listed(self, path: str, key: str, identity: tuple[str, ...], **query: Any) -> list[Mapping[str, Any]]:
         """

@@ -30,6 +30,7 @@ def pause(session: Session) -> None:
             environment,
             at=session.clock.now(),
             exempt_dags=exempt,
+            preview=_still(found, session),
             on_progress=lambda done, total: session.console.say(f"... {done} of {total}"),
         )
     _report(session, found, "paused")
@@ -50,9 +51,15 @@ def unpause(session: Session) -> None:
             session.store,
             environment,
             at=session.clock.now(),
+            preview=_still(found, session),
             on_progress=lambda done, total: session.console.say(f"... {done} of {total}"),
         )
     _report(session, found, "unpaused")
+
+
+def _still(found: Pausing, session: Session) -> Pausing | None:
+    """Return what was found if it is what there is now, None if a person has taken time to answer."""
+    return found if session.args.yes else None
 
 
 def _question(verb: str, found: Pausing, session: Session) -> list[str]:

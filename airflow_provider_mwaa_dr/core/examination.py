@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.environments import known_region
 from airflow_provider_mwaa_dr.core.failover import Timing, left_over
-from airflow_provider_mwaa_dr.core.heartbeats import live_agents
+from airflow_provider_mwaa_dr.core.heartbeats import beats, live_agents
 from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ports import Clock, Environment, StateStore, TableDescription, Tables
 from airflow_provider_mwaa_dr.core.readiness import (
@@ -66,7 +66,12 @@ def examine(
     timing = Timing.from_config(settings)
     regions = (target, state.active_region)
     live = live_agents(
-        store.agents, regions, clock, silence_s=timing.agent_silence_s, poll_s=timing.poll_s, on_wait=on_wait
+        store.agents,
+        beats(store.agents, regions),
+        clock,
+        silence_s=timing.agent_silence_s,
+        poll_s=timing.poll_s,
+        on_wait=on_wait,
     )
     at = clock.now()
 

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.config import DRConfig, Eventual, is_exempt
 from airflow_provider_mwaa_dr.core.environments import known_region
-from airflow_provider_mwaa_dr.core.heartbeats import live_agents
+from airflow_provider_mwaa_dr.core.heartbeats import Beats, beats, live_agents
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
     Clock,
@@ -109,7 +109,7 @@ class Timing:
             heartbeat_s=config.heartbeat_s,
             beat_s=takeover_s / 3,
             takeover_s=takeover_s,
-            poll_s=min(1.0, config.refresh_s / 2),
+            poll_s=min(1.0, config.refresh_s / 4),
         )
 
     @property
@@ -264,7 +264,7 @@ class FailoverEngine:
 
     def preview(self, request: FailoverRequest) -> FailoverPreview:
         """Return what :meth:`run` would do now. Changes nothing, calls no source that a forced failover would not."""
-        target = self._environment(request.target)
+        self._environment(request.target)
         state = self._read()
         action = self._action(state, request.target)
         plan = state.plan
@@ -274,7 +274,7 @@ class FailoverEngine:
         wanted = exempt = None
         running: tuple[str, ...] | None = None
         if action in {"claim", "supersede"}:
-            not_ready = (*self._target_problems(target), *self._source_problems(state, request))
+            not_ready = self._problems(state, request)
             if request.mode is not Mode.FORCED:
                 with suppress(MwaaError):  # graceful: among the problems already; auto: it would go on without it
                     dags = self._environment(source).dags()
@@ -490,8 +490,8 @@ class FailoverEngine:
             source = self._environment(plan.source)
             if plan.set_id is None:
                 self._record_set(state, source)
-            acknowledged_at = self._drain(state, source, since)
-            self._pause_source(plan, source)
+            acknowledged_at, listing = self._drain(state, source, since)
+            self._pause_source(plan, source, listing)
             self._final_mark(plan)
             self._wait_for_fence(plan, acknowledged_at)
         with self._timed("promote"):
@@ -528,11 +528,12 @@ class FailoverEngine:
         self._table(lambda: self._store.put_set(dag_set))
         self._write(plan.id, Phase.DRAINING, lambda row: transitions.record_set(row, dag_set.id, at=self._clock.now()))
 
-    def _drain(self, state: DRState, source: Environment, since: float) -> float | None:
+    def _drain(self, state: DRState, source: Environment, since: float) -> tuple[float | None, Sequence[DagInfo]]:
         """
         Wait until the source starts nothing any more and nothing of it is in flight.
 
-        :return: when the source had acknowledged the claim, on the monotonic clock; None when the lease ran out first.
+        :return: when the source had acknowledged the claim, on the monotonic clock, None when the lease ran out first;
+            and its DAGs, listed just now.
         :raises DrainTimeoutError: runs outlasted the drain, and the plan does not say to stop them.
         """
         plan = _plan(state)
@@ -551,8 +552,11 @@ class FailoverEngine:
                     listed |= unlisted | {dag.dag_id for dag in dags}
                     continue
                 if not left:
-                    # A gate that decided just before it knew may still have been in its transaction: look again.
-                    self._wait(plan.id, self._timing.settle_s)
+                    # A gate that decided just before it knew may still have been in its transaction, and what has just
+                    # ended may have events that start another run: look again. Meanwhile there is something to do.
+                    settled_at = self._clock.monotonic() + self._timing.settle_s
+                    listing = self._ask(plan, source.dags)
+                    self._wait(plan.id, settled_at - self._clock.monotonic())
                     left = self._busy(plan, source, exempt)
                     if not left:
                         break
@@ -573,7 +577,7 @@ class FailoverEngine:
                 self._wait(plan.id, self._timing.poll_s)
             how = "acknowledged by every scheduler" if acknowledged_at is not None else "not acknowledged: lease waited"
             self._done(how + (f"; stopped {_some(stopped)}" if stopped else "; nothing in flight"))
-            return acknowledged_at
+            return acknowledged_at, listing
 
     def _await_acknowledgement(self, plan: Plan, version: int, lease_s: float, since: float) -> float | None:
         deadline = self._await_arrival(plan, version, lease_s, since) + _lease(lease_s, self._timing)
@@ -622,18 +626,21 @@ class FailoverEngine:
         self._table(lambda: self._store.put_set(stopped_runs))
         self._write(plan.id, Phase.DRAINING, lambda row: transitions.stop_runs(row, set_id, at=self._clock.now()))
 
-    def _pause_source(self, plan: Plan, source: Environment) -> None:
+    def _pause_source(self, plan: Plan, source: Environment, dags: Sequence[DagInfo]) -> None:
         with self._timed("pause"):
             paused: set[str] = set()
             deadline = self._clock.monotonic() + self._timing.stop_s
-            while running := self._unpaused(self._ask(plan, source.dags)):
+            listing: Sequence[DagInfo] | None = dags
+            running = self._unpaused(dags)
+            while running or (running := self._unpaused(self._ask(plan, partial(source.dags, paused=False)))):
                 if self._clock.monotonic() >= deadline:
                     raise FailoverError(
                         f"DAGs of {plan.source} are unpaused again as soon as they are paused: "
                         f"{', '.join(running[:20])}.",
                         advice="Find out who does that.",
                     )
-                paused.update(self._set_paused(plan, source, running, paused=True))
+                paused.update(self._set_paused(plan, source, running, paused=True, listing=listing))
+                running, listing = [], None  # both are out of date
             self._done(f"{len(paused)} DAGs paused in {plan.source}")
 
     def _final_mark(self, plan: Plan) -> None:
@@ -798,26 +805,31 @@ class FailoverEngine:
             self._done(self._restore(plan, wanted)[1])
             return wanted
 
-    def _restore(self, plan: Plan, wanted: frozenset[str]) -> tuple[tuple[str, ...], str]:
+    def _restore(self, plan: Plan, wanted: frozenset[str]) -> tuple[frozenset[str], str]:
         """
         Make *wanted* exactly what runs in the target, as far as it lets itself be changed.
 
-        :return: what of it does not run, and what was done, for people.
+        :return: what runs there, and what was done, for people.
         """
         target = self._environment(plan.target)
         dags = self._ask(plan, target.dags)
+        running = frozenset(dag.dag_id for dag in dags if not dag.is_paused)
         # Who cancels has left the region as it was: what people unpaused there meanwhile is theirs.
-        strays = set() if plan.is_cancellation else set(self._unpaused(dags)) - wanted
-        paused = {dag.dag_id for dag in dags if dag.is_paused}
+        strays = frozenset() if plan.is_cancellation else frozenset(self._unpaused(dags)) - wanted
+        paused = frozenset(dag.dag_id for dag in dags if dag.is_paused)
+        listing: Sequence[DagInfo] | None = dags
         for dag_ids, is_pause in ((strays, True), (wanted & paused, False)):
-            if dag_ids:
-                with suppress(IncompleteError):  # what did not change shows in the list that follows
-                    self._set_paused(plan, target, dag_ids, paused=is_pause)
-        if strays or wanted & paused:
-            dags = self._ask(plan, target.dags)
-        running = {dag.dag_id for dag in dags if not dag.is_paused}
-        not_unpaused = tuple(sorted(wanted - running))
-        return not_unpaused, (
+            if not dag_ids:
+                continue
+            changed = dag_ids
+            try:
+                self._set_paused(plan, target, dag_ids, paused=is_pause, listing=listing)
+            except IncompleteError as error:
+                changed -= frozenset(error.left)
+            running = running - changed if is_pause else running | changed
+            listing = None  # it is out of date
+        not_unpaused = sorted(wanted - running)
+        return running, (
             f"{len(wanted) - len(not_unpaused)} of {len(wanted)} DAGs wanted run in {plan.target}"
             + (f"; not there or not unpaused: {', '.join(not_unpaused[:20])}" if not_unpaused else "")
             + (f"; paused again, not wanted: {', '.join(sorted(strays - running)[:20])}" if strays - running else "")
@@ -833,18 +845,23 @@ class FailoverEngine:
         with self._timed("verify"):
             said = []
             not_unpaused = self._table(partial(left_over, self._store, plan.target))
+            running: Collection[str] | None = None
             if wanted is not None:
                 # A call that another engine had under way when it lost the plan may have arrived since.
-                not_unpaused, detail = self._restore(plan, wanted)
+                running, detail = self._restore(plan, wanted)
+                not_unpaused = tuple(sorted(wanted - running))
                 said.append(f"listed again: {detail}")
             if not plan.is_cancellation:
-                said.append(self._first_run(plan))
+                said.append(self._first_run(plan, running))
             self._done("; ".join(said) or "nothing had changed")
             return not_unpaused
 
-    def _first_run(self, plan: Plan) -> str:
+    def _first_run(self, plan: Plan, running: Collection[str] | None) -> str:
+        """See a first run succeed. *running*: what runs in the target; None: it is asked."""
         target = self._environment(plan.target)
-        if not any(dag.dag_id == TEST_DAG and not dag.is_paused for dag in self._ask(plan, target.dags)):
+        if running is None:
+            running = {dag.dag_id for dag in self._ask(plan, partial(target.dags, paused=False))}
+        if TEST_DAG not in running:
             return f"no first run: {TEST_DAG} is not deployed, or paused"
         run_id = f"dr_verify__{plan.id}"
         self._ask(plan, lambda: target.trigger(TEST_DAG, run_id=run_id, note=f"first run after failover {plan.id}"))
@@ -885,8 +902,7 @@ class FailoverEngine:
     def _check(self, state: DRState, request: FailoverRequest) -> None:
         """Refuse before anything is written. A forced failover never calls the source."""
         with self._timed("check"):
-            why = list(self._target_problems(self._environment(request.target)))
-            why += self._source_problems(state, request)
+            why = self._problems(state, request)
             if why and not request.even_if_not_ready:
                 raise NotReadyError(
                     f"{request.target} is not ready: {'; '.join(why)}.",
@@ -895,7 +911,15 @@ class FailoverEngine:
                 )
             self._done("; ".join(why) or f"{request.target} is ready")
 
-    def _target_problems(self, target: Environment) -> Sequence[str]:
+    def _problems(self, state: DRState, request: FailoverRequest) -> list[str]:
+        """Return why the failover would be refused."""
+        target = self._environment(request.target)
+        # A heartbeat that changes while the source is asked need not be waited for.
+        seen = beats(self._agents, [target.region])
+        of_source = self._source_problems(state, request)
+        return [*self._target_problems(target, seen), *of_source]
+
+    def _target_problems(self, target: Environment, seen: Beats) -> Sequence[str]:
         status = known(target.status)
         is_asked = not isinstance(status, Unknown) and status.is_usable
         why = refusals(
@@ -904,7 +928,7 @@ class FailoverEngine:
                 environment=target.name,
                 status=status,
                 is_healthy=known(target.scheduler_is_healthy) if is_asked else None,
-                agents=self._live_agents(target.region),
+                agents=self._live_agents(target.region, seen),
             )
         )
         return [*why, *self._unread_copies(target.region)]
@@ -927,7 +951,7 @@ class FailoverEngine:
         why = [self._why_blind(state)]
         if request.mode is Mode.GRACEFUL:
             try:
-                self._environment(source).dags()
+                self._environment(source).running_runs()
             except MwaaError as error:
                 why.append(f"source {source} does not answer ({error}); --mode forced does not need it")
         elif request.mode is Mode.FORCED:
@@ -953,10 +977,10 @@ class FailoverEngine:
             f"the copy of the state table in {plan.target} cannot be read, and {plan.target} may be active there by now"
         )
 
-    def _live_agents(self, region: str) -> Sequence[AgentStatus]:
+    def _live_agents(self, region: str, seen: Beats) -> Sequence[AgentStatus]:
         return live_agents(
             self._agents,
-            [region],
+            seen,
             self._clock,
             silence_s=self._timing.agent_silence_s,
             poll_s=self._timing.poll_s,
@@ -1067,16 +1091,28 @@ class FailoverEngine:
                 self._progress(f"no answer yet: {error.message}")
             self._wait(plan.id, self._timing.poll_s)
 
-    def _set_paused(self, plan: Plan, environment: Environment, dag_ids: Collection[str], *, paused: bool) -> set[str]:
+    def _set_paused(
+        self,
+        plan: Plan,
+        environment: Environment,
+        dag_ids: Collection[str],
+        *,
+        paused: bool,
+        listing: Sequence[DagInfo] | None,
+    ) -> set[str]:
         """Change the flags; thousands take their time, so between the calls the row is read again."""
 
         def on_progress(done: int, total: int) -> None:
             self._progress(f"{done} of {total}")
             self._mine(plan.id)
 
-        return set(
-            self._ask(plan, lambda: environment.set_paused(sorted(dag_ids), paused=paused, on_progress=on_progress))
-        )
+        def change() -> Sequence[str]:
+            nonlocal listing
+            # An attempt that got no answer may have changed some of them.
+            known, listing = listing, None
+            return environment.set_paused(sorted(dag_ids), paused=paused, listing=known, on_progress=on_progress)
+
+        return set(self._ask(plan, change))
 
     # -- DAGs and runs -------------------------------------------------------------------------------------------
 

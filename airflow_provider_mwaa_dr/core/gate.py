@@ -11,6 +11,15 @@ from airflow_provider_mwaa_dr.core.state import DRState, Phase
 NOTE_TOKEN = "[mwaa-dr]"  # noqa: S105  (a marker, not a secret)
 """First token of every note that the provider leaves on a run. People read it; nothing decides on it alone."""
 
+_SKIP_S = 20.0
+"""
+A run is closed as born in standby on a younger view only.
+
+Airflow stops listing a scheduler as alive 30 s after its last heartbeat ([scheduler]
+scheduler_health_check_threshold), and from then on no failover waits for it. One that stood still for so long and goes
+on knows a role that may be over; what it closed then, nobody would begin again.
+"""
+
 
 class Layer(str, Enum):
     """Who asks."""
@@ -121,6 +130,10 @@ def decide(
             role,
         )
     if role is Role.STANDBY:
+        if age_s > min(_SKIP_S, state.lease_s / 3):
+            return Decision(
+                Action.HOLD, f"held: {region} was standby {age_s:.0f} s ago, and has not looked since", role
+            )
         if asked_for_s is not None and age_s >= asked_for_s:
             return Decision(Action.HOLD, f"held: {region} was standby when it last looked, before this run", role)
         return Decision(

@@ -6,10 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock
 
+Beats = Mapping[str, Mapping[str, int]]
+"""The last beat of each scheduler's agent, by region and job."""
+
+
+def beats(read: Callable[[str], Sequence[AgentStatus]], regions: Sequence[str]) -> Beats:
+    """Return the last beats of *regions*."""
+    return {region: {agent.job: agent.beat for agent in read(region)} for region in regions}
+
 
 def live_agents(
     read: Callable[[str], Sequence[AgentStatus]],
-    regions: Sequence[str],
+    seen: Beats,
     clock: Clock,
     *,
     silence_s: float,
@@ -17,22 +25,22 @@ def live_agents(
     on_wait: Callable[[str], object] = lambda _: None,
 ) -> Mapping[str, Sequence[AgentStatus]]:
     """
-    Return the live agents of each region, watching all regions at once.
+    Return the live agents of each region of *seen*, watching all regions at once.
 
     Ends as soon as every region has shown a heartbeat of each scheduler that its own database lists, and after
     *silence_s* at the latest. A region without any heartbeat at all is not waited for.
 
     :param read: returns a region's last heartbeats.
+    :param seen: what :func:`beats` returned some time ago: an agent lives if its beat is another one by now.
     :param on_wait: called with each region that is still waited for.
     """
-    first = {region: {agent.job: agent.beat for agent in read(region)} for region in regions}
-    live: dict[str, Sequence[AgentStatus]] = dict.fromkeys(regions, ())
-    waiting = list(regions)
+    live: dict[str, Sequence[AgentStatus]] = dict.fromkeys(seen, ())
+    waiting = list(seen)
     deadline = clock.monotonic() + silence_s
     while True:
         for region in list(waiting):
             agents = read(region)
-            live[region] = [agent for agent in agents if first[region].get(agent.job) != agent.beat]
+            live[region] = [agent for agent in agents if seen[region].get(agent.job) != agent.beat]
             listed = {job for agent in live[region] for job in agent.schedulers}
             if not agents or (live[region] and listed <= {agent.job for agent in live[region]}):
                 waiting.remove(region)

@@ -403,14 +403,19 @@ class Environment(Protocol):
     def scheduler_is_healthy(self) -> bool:
         """Return what Airflow's health body says of its schedulers. The HTTP status says nothing: it is 200 anyhow."""
 
-    def dags(self) -> Sequence[DagInfo]:
-        """Return every DAG that is not stale, sorted by id, each once."""
+    def dags(self, *, paused: bool | None = None) -> Sequence[DagInfo]:
+        """
+        Return every DAG that is not stale, each once, in the order of the environment's database.
+
+        :param paused: those only that are paused, or are not.
+        """
 
     def set_paused(
         self,
         dag_ids: Collection[str],
         *,
         paused: bool,
+        listing: Sequence[DagInfo] | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Sequence[str]:
         """
@@ -418,6 +423,8 @@ class Environment(Protocol):
 
         Repeatable. Ids that the environment does not have are left out.
 
+        :param listing: what :meth:`dags` has just returned of all DAGs, and nobody here has changed since; None: they
+            are listed first.
         :param on_progress: called with (done, total).
         :return: the ids whose flag changed, sorted.
         :raises IncompleteError: some did not change before the deadline; carries them.

@@ -37,6 +37,9 @@ _FENCE_NOTE_S = 3600.0
 """A worker notes its fence at most this often (plugins/fence.py)."""
 _FINAL_WAIT_S = 20.0
 """How long a target waits for the last entry of its source's ledger to reach it."""
+_HURRY_S = 0.5
+"""Between two turns while a failover is under way, each step of which waits for somebody's next look, or while there
+is more to take over than one turn does."""
 _ERROR_CHARS = 300
 """Of an error's text in a heartbeat."""
 _CHECKS_EVERY_S = 60.0
@@ -118,9 +121,13 @@ class AgentLoop:
         self._role: Role | None = None
         self._unacknowledged: list[_Unacknowledged] = []
         self._swapped: tuple[int, int] | None = None
-        self._acknowledged = (0, 0)
+        self._acknowledged = self._told_acknowledged = (0, 0)
+        self._reconciled: int | None = None
+        """The epoch that the region's open runs belonged to at the end of the last turn."""
         self._standby_as_of: tuple[int, datetime] | None = None
         """Under which epoch, and when it was last asked for, the state said that the role is elsewhere."""
+        self._told_standby: int | None = None
+        self._looked_at = clock.now()
         self._beat = 0
         self._beats_written = 0
         self._closed = 0
@@ -135,6 +142,7 @@ class AgentLoop:
         self._books = Bookkeeper(runs, db, clock, region=config.region, peers=self._peers) if runs is not None else None
         self._ledger_error: str | None = None
         self._led_at: float | None = None
+        self._has_more = False
         self._known_peers: tuple[str, ...] = ()
         self._peers_due_at = 0.0
         self._final_awaited_until: tuple[str, float] | None = None
@@ -159,7 +167,32 @@ class AgentLoop:
         if self._metrics is not None:
             self._metrics.publish(self._figures())
         # What was settled is read back at once: gate and fence are waiting for it.
-        return 0.1 if has_settled else max(0.1, started + self._config.refresh_s - self._clock.monotonic())
+        return 0.1 if has_settled else max(0.1, started + self._refresh_s - self._clock.monotonic())
+
+    @property
+    def _refresh_s(self) -> float:
+        state = self.view.state if self.view is not None else None
+        is_hurried = self._has_more or (state is not None and state.phase is not Phase.STEADY)
+        return min(self._config.refresh_s, _HURRY_S) if is_hurried else self._config.refresh_s
+
+    @property
+    def awaits_scheduler(self) -> bool:
+        """Whether there is a view that the scheduler's thread may not have passed yet."""
+        return bool(self._unacknowledged)
+
+    def acknowledge(self) -> None:
+        """
+        Tell at once what the scheduler's thread has passed since the last turn; never raises.
+
+        For the time between two turns: a failover waits for it, and it costs no look at the state.
+        """
+        try:
+            self._acknowledge()
+            view = self.view
+            if view is not None and self._acknowledged != self._told_acknowledged:
+                self._heartbeat(view.state, self._reconciled, self._db.alive_schedulers())
+        except Exception as error:  # as in a turn; the next heartbeat tells it
+            self._complain(error)
 
     def look(self) -> None:
         """Read the state for the first time, before the scheduler's job is known; never raises."""
@@ -183,6 +216,7 @@ class AgentLoop:
         self.view = view = View(state=state, read_at=read_at, reconciled_epoch=observation.reconciled_epoch)
         if state is not None and state.active_region != self._region and observation.reconciled_epoch == state.epoch:
             self._standby_as_of = state.epoch, now
+        self._looked_at = now
         if state is not None and (state.version, state.epoch) != self._swapped:
             # The pulse is read after the swap: a later one is the scheduler's thread past every older decision.
             self._swapped = (state.version, state.epoch)
@@ -246,9 +280,12 @@ class AgentLoop:
             # Another one leads by now: what stood in this one's way is not its to say any more.
             self._leftovers, self._ledger_error, self._led_at = 0, None, None
         self._check(state)
-        acknowledged = self._acknowledged
+        self._reconciled = reconciled
         self._acknowledge()
-        if has_settled or acknowledged != self._acknowledged or self._clock.monotonic() >= self._next_beat:
+        # The first look as a standby is news, too: after a crash it tells which runs were asked for later.
+        is_first_look = self._standby_epoch(reconciled) not in {None, self._told_standby}
+        is_news = has_settled or is_first_look or self._acknowledged != self._told_acknowledged
+        if is_news or self._clock.monotonic() >= self._next_beat:
             self._heartbeat(state, reconciled, schedulers)
         if state is not None and state.phase is Phase.STEADY and self._leads(schedulers):
             self._take_inventory()
@@ -301,6 +338,8 @@ class AgentLoop:
             return False
         if not is_active:
             self._with_ledger(lambda books: books.settled(state.epoch), None)
+            # As good as a look that finds it settled: what is open by now was asked for after this one.
+            self._standby_as_of = state.epoch, self._looked_at
         log.info("%s has settled its open runs for epoch %d (before: %s)", self._region, state.epoch, known)
         return True
 
@@ -387,11 +426,13 @@ class AgentLoop:
     def _keep_books(self, state: DRState) -> None:
         """Tell, follow, adopt and resume; the state's own work goes on when the ledger does not."""
 
+        self._has_more = False
+
         def keep(books: Bookkeeper) -> None:
             books.follow()
             if state.active_region != self._region:
                 books.settle()
-                books.adopt()
+                self._has_more = books.adopt()
                 return
             if state.phase is not Phase.PROMOTING:
                 books.begin(state.epoch)
@@ -517,6 +558,11 @@ class AgentLoop:
 
     # The heartbeat.
 
+    def _standby_epoch(self, reconciled: int | None) -> int | None:
+        """Return the epoch that the region has settled for and been seen as a standby under; None for none."""
+        standby = self._standby_as_of
+        return reconciled if standby is not None and standby[0] == reconciled else None
+
     def _heartbeat(self, state: DRState | None, reconciled: int | None, schedulers: tuple[str, ...]) -> None:
         job_id = self._db.job_id
         if job_id is None:
@@ -524,7 +570,7 @@ class AgentLoop:
         self._beat += 1
         version, epoch = self._acknowledged
         is_adopted = state is not None and state.active_region == self._region and reconciled == state.epoch
-        standby = self._standby_as_of
+        standby = self._standby_epoch(reconciled)
         self._store.put_agent(
             AgentStatus(
                 region=self._region,
@@ -550,12 +596,15 @@ class AgentLoop:
                 ledger_lag_s=self._books.lag_s if self._books is not None else None,
                 ledger_error=self._ledger_error,
                 has_ledger=self._books is not None,
-                standby_as_of=standby[1] if standby is not None and standby[0] == reconciled else None,
+                standby_as_of=self._standby_as_of[1]
+                if self._standby_as_of is not None and standby is not None
+                else None,
                 final=self._books.final if self._books is not None else None,
                 waiting=self._books.waiting if self._books is not None else (),
                 inventory_error=self._inventory_error,
             )
         )
+        self._told_acknowledged, self._told_standby = self._acknowledged, standby
         self._beats_written += 1
         self._next_beat = self._clock.monotonic() + self._config.heartbeat_s
 

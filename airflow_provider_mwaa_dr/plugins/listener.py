@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 _JOB_WAIT_S = 60.0
 _FIRST_LOOK_WAIT_S = 10.0
 _FORK_WAIT_S = 0.5
+_PULSE_S = 0.2
+"""Between two looks whether the scheduler's thread has passed the agent's last view."""
 _PASS_S = 0.5
 """A pass of the scheduler over what is queued is over by then."""
 
@@ -212,8 +214,12 @@ class Gate:
                 return
             while os.getpid() == self._pid:
                 with self._guard:
-                    rest_s = loop.turn()
-                self._clock.sleep(rest_s)
+                    next_turn_at = loop.turn() + self._clock.monotonic()
+                while (rest_s := next_turn_at - self._clock.monotonic()) > 0:
+                    self._clock.sleep(min(rest_s, _PULSE_S) if loop.awaits_scheduler else rest_s)
+                    if loop.awaits_scheduler:
+                        with self._guard:
+                            loop.acknowledge()
         except BaseException:
             log.exception("The agent of %s stopped; the next run that is to start restarts it.", self._config.region)
             raise

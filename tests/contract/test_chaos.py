@@ -160,8 +160,8 @@ def test_an_adapter_that_does_not_look_again_is_found_out(
     """The control: one that makes its calls and hopes."""
 
     class Credulous(MwaaEnvironment):
-        def set_paused(self, dag_ids: Collection[str], *, paused: bool, on_progress: object = None) -> Sequence[str]:
-            listing = self._listed_dags()
+        def set_paused(self, dag_ids: Collection[str], *, paused: bool, **_: object) -> Sequence[str]:
+            listing = self.dags()
             left = {dag.dag_id for dag in listing if dag.dag_id in set(dag_ids) and dag.is_paused is not paused}
             with suppress(MwaaError):
                 self._change(listing, left, paused=paused)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import boto3
 import pytest
@@ -35,11 +36,9 @@ class Acting(FakeEnvironment):
         super().__init__(region, clock=SystemClock())
         self.changed_by: list[str] = []
 
-    def set_paused(
-        self, dag_ids: Collection[str], *, paused: bool, on_progress: Callable[[int, int], None] | None = None
-    ) -> Sequence[str]:
+    def set_paused(self, dag_ids: Collection[str], *, paused: bool, **rest: Any) -> Sequence[str]:
         self.changed_by.append(threading.current_thread().name)
-        return super().set_paused(dag_ids, paused=paused, on_progress=on_progress)
+        return super().set_paused(dag_ids, paused=paused, **rest)
 
 
 @dataclass

@@ -573,16 +573,15 @@ class SimulatedAirflow:
         self._answer()
         return True
 
-    def dags(self) -> Sequence[DagInfo]:
+    def dags(self, *, paused: bool | None = None) -> Sequence[DagInfo]:
         self._answer()
         return [
             DagInfo(dag_id=dag_id, is_paused=dag_id in self.paused, tags=dag.tags)
             for dag_id, dag in sorted(self.dags_by_id.items())
+            if paused in {None, dag_id in self.paused}
         ]
 
-    def set_paused(
-        self, dag_ids: Collection[str], *, paused: bool, on_progress: Callable[[int, int], None] | None = None
-    ) -> list[str]:
+    def set_paused(self, dag_ids: Collection[str], *, paused: bool, **_: object) -> list[str]:
         self._answer()
         changed = sorted(
             dag_id for dag_id in dag_ids if dag_id in self.dags_by_id and (dag_id in self.paused) != paused

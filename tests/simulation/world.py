@@ -317,6 +317,12 @@ class Region:
             agent = scheduler.agent
             self.airflow.schedule(lambda run: self._decide(agent.view, Layer.GATE, asked_for_s=self._asked_for_s(run)))
             scheduler.database.beats += 1
+            if now >= scheduler.stuck_until:
+                try:
+                    agent.acknowledge()
+                except KilledError:
+                    self.world.note(None, f"{self.name}: scheduler {scheduler.database.job_id} is killed in mid-turn")
+                    self.restart(number)
         if self.airflow.active:
             self.airflow.work(self._fence)
 

@@ -658,6 +658,20 @@ def test_a_run_that_was_in_its_gate_at_the_first_look_is_waited_for(world: World
     assert source.run_state("dag_01", "late") == "success"
 
 
+def test_a_dag_that_somebody_unpauses_after_the_last_list_is_paused_as_well(world: World) -> None:
+    """Nothing had run in the source when it was listed; what runs when it is left would run in both regions."""
+    source = world.environments[A]
+    for dag_id in WANTED:
+        source.flip(dag_id, is_paused=True)
+
+    def unpaused_by_somebody(event: StepEvent) -> None:
+        if (event.name, event.status) == ("drain", "done"):
+            source.flip("dag_03", is_paused=False)
+
+    world.engine(on_step=unpaused_by_somebody).run(request())
+    assert source.unpaused == {"dr_failover"}
+
+
 def test_the_target_does_not_execute_before_all_its_schedulers_know_the_epoch(world: World) -> None:
     """One that does not would skip what the others run."""
 

@@ -69,6 +69,15 @@ def test_runs_of_another_epoch_hold_until_they_are_settled(state: DRState, regio
         assert ask(state, region, layer, view=view).action is HOLD
 
 
+@pytest.mark.parametrize(("lease_s", "age_s"), [(60.0, 20.0), (3600.0, 20.0), (12.0, 4.0)])
+def test_a_run_is_closed_on_a_young_view_only(lease_s: float, age_s: float) -> None:
+    """A scheduler that stood still is not listed any more, so no failover has waited for it: the role may be here."""
+    state = replace(STEADY, lease_s=lease_s)
+    assert ask(state, B, Layer.GATE, now=99.0 + age_s).action is SKIP
+    assert ask(state, B, Layer.GATE, now=99.1 + age_s).action is HOLD
+    assert ask(state, A, Layer.GATE, now=99.1 + age_s).action is RUN
+
+
 @pytest.mark.parametrize("layer", Layer)
 @pytest.mark.parametrize("region", [A, B])
 @pytest.mark.parametrize("now", [159.1, 10_000.0, 98.0])

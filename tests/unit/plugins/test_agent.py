@@ -266,6 +266,19 @@ def test_a_run_asked_for_just_after_the_promotion_goes_on(standby: Region) -> No
     assert (standby.status.adopted_epoch, standby.status.leftovers) == (1, 0)
 
 
+def test_a_run_asked_for_between_the_turn_that_settled_a_standby_and_the_promotion_goes_on(active: Region) -> None:
+    """That turn is a look as good as any, and its heartbeat says so: the agent may be another one by then."""
+    active.flip(THERE)
+    active.turn()
+    assert active.status.standby_as_of is not None
+    active.clock.advance(1)
+    active.db.runs.append("asked for")
+    active.db.asked_at["asked for"] = active.clock.now()
+    active.flip(HERE, Phase.PROMOTING)
+    active.turn()
+    assert active.db.runs == ["asked for"]
+
+
 @pytest.mark.parametrize("regions", [(THERE,), (THERE, HERE)])
 def test_a_region_that_lost_the_role_spares_no_run(active: Region, regions: tuple[str, ...]) -> None:
     """What was asked for under an earlier role of its own is told, and goes on wherever the role is."""
@@ -338,6 +351,44 @@ def test_an_acknowledgement_is_sent_at_once() -> None:
     region.db.beat += 1
     region.turn()
     assert (region.status.beat, region.status.version) == (beat + 1, 1)
+
+
+def test_between_two_turns_it_tells_what_the_scheduler_has_passed(active: Region) -> None:
+    """A failover waits for it; the table is not read for it, and one that does not answer is told the next time."""
+    active.flip(THERE)
+    active.turn()
+    assert active.loop.awaits_scheduler
+    reads = len([call for call in active.store.calls if call == "observe"])
+    assert reads
+    active.loop.acknowledge()
+    assert active.status.version == 0
+    active.db.beat += 1
+    active.store.unreachable = True
+    active.loop.acknowledge()
+    active.store.unreachable = False
+    active.loop.acknowledge()
+    assert (active.status.version, active.loop.awaits_scheduler) == (2, False)
+    assert len([call for call in active.store.calls if call == "observe"]) == reads
+
+
+def test_what_is_told_between_two_turns_takes_back_no_epoch(active: Region) -> None:
+    """The turn before has settled one, which the agent's view does not show yet."""
+    active.flip(THERE)
+    active.turn()
+    assert active.loop.view is not None
+    assert active.loop.view.reconciled_epoch == 0
+    active.db.beat += 1
+    active.loop.acknowledge()
+    assert active.status.version == 2
+    assert active.store.peer().observe(HERE).reconciled_epoch == active.status.reconciled_epoch == 1
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_while_a_failover_is_under_way_its_looks_are_close_together(active: Region, phase: Phase) -> None:
+    """Each step waits for somebody's next look."""
+    active.flip(THERE, phase)
+    active.turn(3)
+    assert active.loop.turn() == (5.0 if phase is Phase.STEADY else 0.5)
 
 
 def test_heartbeats_come_at_their_own_pace() -> None:

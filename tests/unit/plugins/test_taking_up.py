@@ -16,7 +16,8 @@ from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateSto
 from tests.simulation.airflow import SimulatedAirflow, SimulatedDag
 
 HERE, THERE = "us-east-1", "us-east-2"
-DAGS = [SimulatedDag("orders", every_s=10)]
+MANY = [f"dag_{number:04}" for number in range(1200)]
+DAGS = [SimulatedDag("orders", every_s=10), *map(SimulatedDag, MANY)]
 
 
 class Region:
@@ -102,6 +103,16 @@ def test_more_interrupted_runs_than_one_turn_takes_are_all_queued(pair: Pair) ->
     pair.there.turn(2)
     pair.here.turn(4)
     assert pair.here.states == {"queued": 700}
+
+
+def test_a_standby_that_has_more_to_take_over_does_not_wait_for_its_next_look(pair: Pair) -> None:
+    """The history of many DAGs, which one turn takes only a part of, is there within seconds."""
+    for dag_id in MANY:
+        pair.there.db.add((dag_id, "r1"), run_type="scheduled", at=1.0, end=1.0, state="success")
+    pair.there.turn(2)
+    rests = [pair.here.loop.turn() for _ in range(4)]
+    assert rests == [0.5, 0.5, 5.0, 5.0]
+    assert len(pair.here.db.rows) == len(MANY)
 
 
 @pytest.mark.parametrize("dies", [False, True])

@@ -4,7 +4,7 @@ BIN := .venv/bin
 CONSTRAINTS := airflow_provider_mwaa_dr/sandbox/constraints
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup check test matrix simulate soak drill bench clean
+.PHONY: help setup check test matrix simulate soak drill drills bench clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -58,11 +58,24 @@ DRILL_HOME = build/drill/$(if $(filter deployed,$(SCENARIO)),bare,home)
 drill: setup ## a failover between two real Airflows on this machine (SCENARIO=planned); report in build/drill
 	@$(BIN)/mwaa-dr sandbox drill --scenario $(SCENARIO) --home $(DRILL_HOME) --report build/drill
 
+# Both regions on each, and one region on Airflow 2 while the other is on 3 already.
+DRILLED := 2.10.3 2.11.2 3.0.6 3.2.1 3.3.1 us-east-2=2.11.2,us-east-1=3.3.1
+drills: setup ## the same on each of five versions of Airflow, and with one region on 2.11.2 and the other on 3.3.1
+	@for version in $(DRILLED); do \
+		echo "== $$version"; \
+		home=build/drill/each; \
+		$(BIN)/mwaa-dr sandbox down --purge --home $$home 2>/dev/null; \
+		$(BIN)/mwaa-dr sandbox up --airflow $$version --home $$home && \
+		$(BIN)/mwaa-dr sandbox drill --scenario $(SCENARIO) --home $$home --report build/drill/$$version; \
+		code=$$?; $(BIN)/mwaa-dr sandbox down --purge --home $$home; \
+		test $$code -eq 0 || exit $$code; done
+
 ONLY :=
 bench: setup ## what things cost, beside what people do instead; an hour, figures in build (ONLY="scheduler costs")
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint $(CONSTRAINTS)/driver.txt --group bench
 	@$(BIN)/python -m tests.benchmarks $(ONLY)
 
 clean: ## stop the drill's sandbox, and remove what was built
-	@for home in build/drill/home build/drill/bare; do \
+	@for home in build/drill/home build/drill/bare build/drill/each; do \
 		test ! -d $$home || $(BIN)/mwaa-dr sandbox down --purge --home $$home || exit 1; done
 	rm -rf build .venv

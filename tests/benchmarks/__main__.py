@@ -1,8 +1,8 @@
 """
 All benchmarks, or those that are named: ``python -m tests.benchmarks [NAME ...]``, or ``make bench``.
 
-Each in a process of its own; what they wrote to build/bench is put together in build/bench.json, and as a table for
-people in build/bench.md.
+Each in a process of its own; what they wrote to build/bench is put together in build/bench.json, and for people as a
+table in build/bench.md and as plots, build/bench-growth.png and build/bench-ratios.png.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import json
 import subprocess
 import sys
 
+from tests.benchmarks.plots import draw_growth, draw_ratios, factor, growth
 from tests.benchmarks.report import BUILD, row
 
-NAMES = ("scheduler", "command_line", "adoption", "costs", "failover")
+NAMES = ("scheduler", "command_line", "adoption", "costs", "running", "failover")
 HEAD = "| what | measured | goal | | beside it | note |\n|---|---|---|---|---|---|"
 
 
@@ -30,8 +31,18 @@ def main(names: list[str]) -> int:
             failed.append(name)
     reports = [json.loads(path.read_text()) for name in NAMES if (path := BUILD / f"{name}.json").exists()]
     (BUILD.parent / "bench.json").write_text(json.dumps(reports, indent=2) + "\n")
-    rows = [row(measured) for report in reports for measured in report["measured"]]
-    (BUILD.parent / "bench.md").write_text("\n".join([HEAD, *rows]) + "\n")
+    measured = [found for report in reports for found in report["measured"]]
+    lines = [HEAD, *map(row, measured)]
+    if series := growth(measured):
+        draw_growth(series, BUILD.parent / "bench-growth.png")
+        lines += ["", "| by the number of DAGs | the largest | costs | the one before, times |", "|---|---|---|---|"]
+        for name, found in series.items():
+            cost, size = factor(found)
+            lines.append(
+                f"| {name} | {size:.3g} times as many DAGs | {cost:.2g} times as much | {found[-1]['size']:,} |"
+            )
+    draw_ratios(measured, BUILD.parent / "bench-ratios.png")
+    (BUILD.parent / "bench.md").write_text("\n".join(lines) + "\n")
     print(f"figures: build/bench.json, build/bench.md{', FAILED: ' + ', '.join(failed) if failed else ''}")
     return 1 if failed else 0
 

@@ -26,6 +26,7 @@ class Measured:
     :param goal: what the middle one is to stay below; None: a figure without a goal.
     :param peers: the same work done in another way, by its name: a value a turn, taken in turn with ours.
     :param note: what a reader must know of it.
+    :param series: what is measured again for other numbers of DAGs, with *size*, this number.
     """
 
     what: str
@@ -34,6 +35,8 @@ class Measured:
     goal: float | None = None
     peers: Mapping[str, Sequence[float]] = field(default_factory=dict)
     note: str = ""
+    series: str = ""
+    size: int | None = None
 
     @property
     def middle(self) -> float:

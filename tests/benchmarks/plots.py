@@ -1,0 +1,78 @@
+"""Plots for people of what the benchmarks found: growth with the number of DAGs, and how we compare."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+from matplotlib import pyplot as plt
+
+from tests.benchmarks.report import shown
+
+Row = Mapping[str, Any]
+
+
+def growth(rows: Iterable[Row]) -> Mapping[str, Sequence[Row]]:
+    """Return the rows of each series that has more than one size, the smallest size first."""
+    series: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["size"] is not None:
+            series[row["series"]].append(row)
+    return {name: sorted(found, key=lambda row: row["size"]) for name, found in series.items() if len(found) > 1}
+
+
+def factor(found: Sequence[Row]) -> tuple[float, float]:
+    """Return how many times as much the largest size costs as the one before it, and how many times as large it is."""
+    before, last = found[-2], found[-1]
+    return last["median"] / before["median"], last["size"] / before["size"]
+
+
+def draw_growth(series: Mapping[str, Sequence[Row]], path: Path) -> None:
+    """Draw each series by the number of DAGs, both axes logarithmic, with the line of what grows as they do."""
+    figure, every = plt.subplots(1, len(series), figsize=(5 * len(series), 4), squeeze=False, layout="constrained")
+    for axes, (name, found) in zip(every[0], series.items(), strict=True):
+        sizes, middles = [row["size"] for row in found], [row["median"] for row in found]
+        below = [row["median"] - min(row["values"]) for row in found]
+        above = [max(row["values"]) - row["median"] for row in found]
+        axes.errorbar(sizes, middles, yerr=[below, above], marker="o", capsize=3, label="median, least to most")
+        linear = [middles[-1] * size / sizes[-1] for size in sizes]
+        axes.plot(sizes, linear, linestyle=":", color="grey", label="as much more as there are more DAGs")
+        goals = [(row["size"], row["goal"]) for row in found if row["goal"] is not None]
+        if goals:
+            axes.plot(*zip(*goals, strict=True), linestyle="", marker="v", color="tab:red", label="goal")
+        axes.set(xscale="log", yscale="log", xlabel="DAGs", ylabel=found[0]["unit"], title=name)
+        axes.grid(visible=True, alpha=0.3)
+        axes.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_ratios(rows: Iterable[Row], path: Path) -> None:
+    """Draw how many times as much other ways take, on a logarithmic axis."""
+    bars = [
+        (f"{row['what']}\n{peer} ({shown(statistics.median(row['peers'][peer]))} {row['unit']})", ratio)
+        for row in rows
+        for peer, ratio in row["ratios"].items()
+    ]
+    if not bars:
+        return
+    figure, axes = plt.subplots(figsize=(10, 1 + 0.6 * len(bars)), layout="constrained")
+    middles = [ratio["median"] for _, ratio in bars]
+    spread = [
+        [ratio["median"] - ratio["min"] for _, ratio in bars],
+        [ratio["max"] - ratio["median"] for _, ratio in bars],
+    ]
+    drawn = axes.barh([name for name, _ in bars], middles, xerr=spread, capsize=3)
+    axes.bar_label(drawn, labels=[f"{shown(middle)} times" for middle in middles], padding=6)
+    axes.axvline(1, color="black")
+    axes.set(xscale="log", xlabel="times as much as ours", xlim=(min(0.5, *middles) / 2, max(middles) * 20))
+    axes.invert_yaxis()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -74,7 +74,8 @@ with DAG(
     is_paused_upon_creation=True,
     max_active_runs=1,
     tags=["dr", "dr:control"],
-    default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
+    # A task that keeps a worker for days is ended on MWAA when its queue's message becomes visible again.
+    default_args={"deferrable": True, "retries": 2, "retry_delay": timedelta(seconds=30)},
 ) as dag:
     suspicion = EnvironmentHealthSensor(
         task_id="suspicion",

@@ -101,10 +101,14 @@ CELERY = Shape(version="3.3.1", name="celery-3.3.1", executor="CeleryExecutor")
 CELERY_OF_AIRFLOW_2 = Shape(version="2.10.3", name="celery-2.10.3", executor="CeleryExecutor")
 
 
-def on(*shapes: Shape | str) -> pytest.MarkDecorator:
-    """Return the marker that runs a test on each of *shapes*; a text is an Airflow version."""
-    known = [Shape(version=shape) if isinstance(shape, str) else shape for shape in shapes]
-    return pytest.mark.parametrize("pair", known, ids=str, indirect=True, scope="session")
+def on(*shapes: Shape | str, soak: tuple[Shape | str, ...] = ()) -> pytest.MarkDecorator:
+    """Return the marker that runs a test on each of *shapes*, and on *soak* in ``make soak``; a text is a version."""
+
+    def known(shape: Shape | str) -> Shape:
+        return Shape(version=shape) if isinstance(shape, str) else shape
+
+    every = [*map(known, shapes), *(pytest.param(known(shape), marks=pytest.mark.soak) for shape in soak)]
+    return pytest.mark.parametrize("pair", every, ids=str, indirect=True, scope="session")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -272,7 +272,6 @@ def test_somebody_in_the_standby_approves(pair: Pair, topic: Topic) -> None:
     wait_for_snapshot(pair, source, "fo_chain")
     before = failovers(pair)
     changes = {
-        "default_args={": 'default_args={"deferrable": True, ',
         "poke_interval=60": "poke_interval=1",
         "conf.load().notification_topic": repr(topic.arn),
     }

@@ -190,7 +190,7 @@ class AgentLoop:
             self._acknowledge()
             view = self.view
             if view is not None and self._acknowledged != self._told_acknowledged:
-                self._heartbeat(view.state, self._reconciled, self._db.alive_schedulers())
+                self._heartbeat(view.state, self._db.alive_schedulers())
         except Exception as error:  # as in a turn; the next heartbeat tells it
             self._complain(error)
 
@@ -283,10 +283,10 @@ class AgentLoop:
         self._reconciled = reconciled
         self._acknowledge()
         # The first look as a standby is news, too: after a crash it tells which runs were asked for later.
-        is_first_look = self._standby_epoch(reconciled) not in {None, self._told_standby}
+        is_first_look = self._last_look_as_standby() is not None and self._told_standby != reconciled
         is_news = has_settled or is_first_look or self._acknowledged != self._told_acknowledged
         if is_news or self._clock.monotonic() >= self._next_beat:
-            self._heartbeat(state, reconciled, schedulers)
+            self._heartbeat(state, schedulers)
         if state is not None and state.phase is Phase.STEADY and self._leads(schedulers):
             self._take_inventory()
         return has_settled
@@ -558,19 +558,19 @@ class AgentLoop:
 
     # The heartbeat.
 
-    def _standby_epoch(self, reconciled: int | None) -> int | None:
-        """Return the epoch that the region has settled for and been seen as a standby under; None for none."""
-        standby = self._standby_as_of
-        return reconciled if standby is not None and standby[0] == reconciled else None
+    def _last_look_as_standby(self) -> datetime | None:
+        """Return when the region, settled for its epoch, was last seen as a standby; None when it is none."""
+        epoch, at = self._standby_as_of or (None, None)
+        return at if epoch == self._reconciled else None
 
-    def _heartbeat(self, state: DRState | None, reconciled: int | None, schedulers: tuple[str, ...]) -> None:
+    def _heartbeat(self, state: DRState | None, schedulers: tuple[str, ...]) -> None:
         job_id = self._db.job_id
         if job_id is None:
             return
         self._beat += 1
         version, epoch = self._acknowledged
+        reconciled, standby_as_of = self._reconciled, self._last_look_as_standby()
         is_adopted = state is not None and state.active_region == self._region and reconciled == state.epoch
-        standby = self._standby_epoch(reconciled)
         self._store.put_agent(
             AgentStatus(
                 region=self._region,
@@ -596,15 +596,14 @@ class AgentLoop:
                 ledger_lag_s=self._books.lag_s if self._books is not None else None,
                 ledger_error=self._ledger_error,
                 has_ledger=self._books is not None,
-                standby_as_of=self._standby_as_of[1]
-                if self._standby_as_of is not None and standby is not None
-                else None,
+                standby_as_of=standby_as_of,
                 final=self._books.final if self._books is not None else None,
                 waiting=self._books.waiting if self._books is not None else (),
                 inventory_error=self._inventory_error,
             )
         )
-        self._told_acknowledged, self._told_standby = self._acknowledged, standby
+        self._told_acknowledged = self._acknowledged
+        self._told_standby = reconciled if standby_as_of is not None else None
         self._beats_written += 1
         self._next_beat = self._clock.monotonic() + self._config.heartbeat_s
 

@@ -166,14 +166,11 @@ class AgentLoop:
             self._complain(error)
         if self._metrics is not None:
             self._metrics.publish(self._figures())
-        # What was settled is read back at once: gate and fence are waiting for it.
-        return 0.1 if has_settled else max(0.1, started + self._refresh_s - self._clock.monotonic())
-
-    @property
-    def _refresh_s(self) -> float:
         state = self.view.state if self.view is not None else None
         is_hurried = self._has_more or (state is not None and state.phase is not Phase.STEADY)
-        return min(self._config.refresh_s, _HURRY_S) if is_hurried else self._config.refresh_s
+        refresh_s = min(self._config.refresh_s, _HURRY_S) if is_hurried else self._config.refresh_s
+        # What was settled is read back at once: gate and fence are waiting for it.
+        return 0.1 if has_settled else max(0.1, started + refresh_s - self._clock.monotonic())
 
     @property
     def awaits_scheduler(self) -> bool:

@@ -123,11 +123,6 @@ class Aws:
         """Return *service* in *region*."""
         key = (service, region)
         if key not in self._services:
-            if self._session is None:
-                import boto3  # noqa: PLC0415  (later than --help)
-
-                # One for all: a session reads the service models once.
-                self._session = boto3.session.Session()
             self._services[key] = AwsService(service, region, clock=self.clock, session=self._session)
         return self._services[key]
 

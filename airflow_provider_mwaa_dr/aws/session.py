@@ -7,7 +7,9 @@ sent three times), and with the default timeouts of 60 s a read of a black-holed
 
 from __future__ import annotations
 
+import os
 import random
+import threading
 from collections.abc import Callable
 from datetime import datetime, timezone
 from enum import Enum
@@ -210,21 +212,43 @@ def _client(
     import boto3  # noqa: PLC0415  (0.2 s and 20 MB that a scheduler's import of the plugin must not cost)
     from botocore.config import Config  # noqa: PLC0415
 
-    if session is None:
-        # One of its own: boto3's default session is shared, and creating clients from it is not thread-safe.
-        session = boto3.session.Session()
     config = Config(
         connect_timeout=connect_timeout_s,
         read_timeout=read_timeout_s,
         retries={"total_max_attempts": 1, "mode": "standard"},
     )
-    # The overloads of boto3's type stubs want literal service names.
-    create: Callable[..., Any] = session.client
-    client = create(service, region_name=region, config=config)
-    if not is_aws_endpoint(client.meta.endpoint_url):
-        # MWAA's calls go to env.HOST and api.HOST; an emulated AWS has one host, often an IP address.
-        client = create(service, region_name=region, config=config.merge(Config(inject_host_prefix=False)))
+    with _shared.lock:  # a session makes clients for one thread at a time
+        if session is None:
+            session = _shared.session = _shared.session or boto3.session.Session()
+        # The overloads of boto3's type stubs want literal service names.
+        create: Callable[..., Any] = session.client
+        client = create(service, region_name=region, config=config)
+        if not is_aws_endpoint(client.meta.endpoint_url):
+            # MWAA's calls go to env.HOST and api.HOST; an emulated AWS has one host, often an IP address.
+            client = create(service, region_name=region, config=config.merge(Config(inject_host_prefix=False)))
     return client
+
+
+class _Shared:
+    """
+    What the clients of one process share: a session, which costs 10 MiB and 0.1 s, as measured, and the way to it.
+
+    Not boto3's default session, which anybody may be making clients from. A forked child has one of its own: the
+    parent may have held the lock, or been half-way through a session, at that moment.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self.lock = threading.Lock()
+        self.session: boto3.session.Session | None = None
+
+
+_shared = _Shared()
+if hasattr(os, "register_at_fork"):  # not on Windows, where the command line runs all the same
+    os.register_at_fork(after_in_child=_shared.forget)
 
 
 def is_aws_endpoint(url: str) -> bool:

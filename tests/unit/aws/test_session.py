@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
+import boto3
 import pytest
 
+from airflow_provider_mwaa_dr.aws import session
 from airflow_provider_mwaa_dr.aws.session import is_aws_endpoint, retry
 from airflow_provider_mwaa_dr.exceptions import MwaaAccessError, MwaaUnreachableError
 from airflow_provider_mwaa_dr.testing import ManualClock
@@ -78,3 +83,40 @@ def test_making_the_adapters_imports_no_boto3() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> list[boto3.session.Session]:
+    """Every session that is made in a process that has made no client yet."""
+    made: list[boto3.session.Session] = []
+
+    class Counted(boto3.session.Session):
+        def __init__(self) -> None:
+            super().__init__(aws_access_key_id="test", aws_secret_access_key="test")
+            made.append(self)
+
+    monkeypatch.setattr(boto3.session, "Session", Counted)
+    monkeypatch.setattr(session._shared, "session", None)
+    return made
+
+
+def test_clients_of_a_process_share_a_session(sessions: list[boto3.session.Session]) -> None:
+    """Made at once by several threads, or one after the other; each is of its own region."""
+    with ThreadPoolExecutor(4) as pool:
+        clients = list(pool.map(lambda at: session.dynamodb_client(f"us-east-{1 + at % 2}", timeout_s=1), range(8)))
+    assert [client.meta.region_name for client in clients] == ["us-east-1", "us-east-2"] * 4
+    session.mwaa_client("us-east-1")
+    assert len(sessions) == 1
+
+
+def test_a_forked_child_waits_for_no_thread_of_its_parent(sessions: list[boto3.session.Session]) -> None:
+    """A scheduler forks its tasks while its agent may be making a client; the child makes one with a new session."""
+    session.mwaa_client("us-east-1")
+    with session._shared.lock:
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(30)  # ends a child that waits for ever
+            session.mwaa_client("us-east-1")
+            os._exit(0 if len(sessions) == 2 else 1)
+        _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0

@@ -663,7 +663,12 @@ class FakeEnvironment:
         self._reach("scheduler_is_healthy")
         return self.scheduler_healthy
 
-    def dags(self, *, paused: bool | None = None) -> Sequence[DagInfo]:
+    def dags(
+        self,
+        *,
+        paused: bool | None = None,
+        on_progress: Callable[[int, int], None] | None = None,  # noqa: ARG002  (there is one page)
+    ) -> Sequence[DagInfo]:
         """Return every DAG, or those only that are paused, or are not; sorted by id."""
         self._reach("dags")
         dags = [self._dags[dag_id] for dag_id in sorted(self._dags)]

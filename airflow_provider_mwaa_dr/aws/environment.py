@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LISTED = 500
+"""DAGs asked for at once. Most servers give 100 (``[api] maximum_page_limit``), each page at the price of a look at all
+DAGs; where more is allowed, 500 of the longest entries stay below the 6 MB of InvokeRestApi."""
 PASSES = 5
 """Times that a listing is read while it changes underneath."""
 STOP_S = 10.0
@@ -115,13 +118,18 @@ class MwaaEnvironment:
         health = self._api.get("/health" if self._is_2 else "/monitor/health", holds=["scheduler"])
         return bool(health["scheduler"]["status"] == "healthy")
 
-    def dags(self, *, paused: bool | None = None) -> Sequence[DagInfo]:
+    def dags(
+        self, *, paused: bool | None = None, on_progress: Callable[[int, int], None] | None = None
+    ) -> Sequence[DagInfo]:
         """Return every DAG that is not stale in the order of the server, which windows are counted in; each once."""
         # No pattern here: unlike PATCH, 2.x's GET takes "~" for a tilde, and without one lists all.
         query: dict[str, Any] = {} if paused is None else {"paused": paused}
         if self._is_2:
             query["fields"] = "dag_id,is_paused,tags"
-        return [_dag_info(dag) for dag in self._listed("/dags", "dags", ("dag_id",), order_by="dag_id", **query)]
+        found = self._listed(
+            "/dags", "dags", ("dag_id",), page_size=LISTED, on_progress=on_progress, order_by="dag_id", **query
+        )
+        return [_dag_info(dag) for dag in found]
 
     def set_paused(
         self,
@@ -143,11 +151,13 @@ class MwaaEnvironment:
         wanted = frozenset(dag_ids)
         until = self._clock.monotonic() + self._pause_deadline_s
         touched: set[str] = set()
+        progress = _Progress(on_progress, self._clock, total=len(wanted))
         while True:
-            listing = listing if listing is not None else self.dags()
+            listing = listing if listing is not None else self.dags(on_progress=progress.alive)
             present = {dag.dag_id for dag in listing} & wanted
             left = {dag.dag_id for dag in listing if dag.dag_id in wanted and dag.is_paused is not paused}
             touched |= left
+            progress.done, progress.total = len(present) - len(left), len(present)
             if left and self._clock.monotonic() >= until:
                 raise IncompleteError(
                     f"{len(left)} of {len(present)} DAGs of {self._name} ({self._region}) could not be "
@@ -156,15 +166,14 @@ class MwaaEnvironment:
                     advice="Try again; what is done is not done twice.",
                 )
             if left:
-                if on_progress is not None:
-                    on_progress(len(present) - len(left), len(present))
-                self._change(listing, left, paused=paused)
+                progress.tell()
+                self._change(listing, left, paused=paused, on_progress=progress.left)
                 # Not all of them again: few are in the other state by now.
-                left = {dag.dag_id for dag in self.dags(paused=not paused)} & wanted
+                left = {dag.dag_id for dag in self.dags(paused=not paused, on_progress=progress.alive)} & wanted
                 listing = None
             if not left:
-                if on_progress is not None:
-                    on_progress(len(present), len(present))
+                progress.done = progress.total
+                progress.tell()
                 return sorted(touched & present)
 
     def running_runs(self) -> Sequence[RunInfo]:
@@ -179,7 +188,7 @@ class MwaaEnvironment:
         Airflow marks the tasks of a stopped run as failed at once and ends them at their next heartbeat, so the listing
         does not show them. Runs that this object has stopped are therefore among those returned for some seconds.
         """
-        order = {} if self._is_2 else {"order_by": "id"}
+        order: dict[str, Any] = {} if self._is_2 else {"order_by": "id"}
         found = self._listed(
             "/dags/~/dagRuns/~/taskInstances",
             "task_instances",
@@ -229,9 +238,18 @@ class MwaaEnvironment:
     def _is_2(self) -> bool:
         return self._api.version < (3,)
 
-    def _listed(self, path: str, key: str, identity: tuple[str, ...], **query: Any) -> list[Mapping[str, Any]]:
+    def _listed(
+        self,
+        path: str,
+        key: str,
+        identity: tuple[str, ...],
+        *,
+        page_size: int = PAGE,
+        on_progress: Callable[[int, int], None] | None = None,
+        **query: Any,
+    ) -> list[Mapping[str, Any]]:
         """
-        Return every element of a listing, page by page, each once.
+        Return every element of a listing, page by page, each once; the server may give less at once than *page_size*.
 
         Elements that come and go move the others between the pages, and one may slip through. So the listing is read
         until its length stood still while it was read and so many different elements were seen; one that never stands
@@ -240,18 +258,21 @@ class MwaaEnvironment:
         :raises MwaaUnreachableError: pages end before what the server itself counts.
         """
         seen: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+        progress = _Progress(on_progress, self._clock)
         for _ in range(PASSES):
             found: dict[tuple[Any, ...], Mapping[str, Any]] = {}
             totals = set()
             offset = 0
             while True:
-                answer = self._api.get(path, holds=[key, "total_entries"], limit=PAGE, offset=offset, **query)
+                answer = self._api.get(path, holds=[key, "total_entries"], limit=page_size, offset=offset, **query)
                 page, total = answer[key], int(answer["total_entries"])
                 found.update((tuple(element.get(name) for name in identity), element) for element in page)
                 totals.add(total)
                 offset += len(page)
                 if not page or offset >= total:
                     break
+                progress.done, progress.total = offset, total
+                progress.alive()
             if len(totals) == 1 and len(found) >= total:
                 return list(found.values())
             seen |= found
@@ -262,18 +283,30 @@ class MwaaEnvironment:
             )
         return list(seen.values())
 
-    def _change(self, listing: Sequence[DagInfo], left: Collection[str], *, paused: bool) -> None:
-        """Make the planned calls; go over to one by one as soon as one did something unexpected."""
+    def _change(
+        self, listing: Sequence[DagInfo], left: Collection[str], *, paused: bool, on_progress: Callable[[int], None]
+    ) -> None:
+        """
+        Make the planned calls; go over to one by one as soon as one did something unexpected.
+
+        :param on_progress: called after each call with the number of DAGs that are left.
+        """
         before = {dag.dag_id: dag.is_paused for dag in listing}
         todo = set(left)
+
+        def strike(changed: Collection[str]) -> None:
+            todo.difference_update(changed)
+            on_progress(len(todo))
+
         for call in plan_calls(listing, left, paused=paused, bulk=Bulk.of(self._api.version)):
             if call.pattern is None:
                 self._change_one(*call.dag_ids, paused=paused)
-            elif not self._change_many(call, before, paused=paused):
+            elif not self._change_many(call, before, paused=paused, on_changed=strike):
                 for dag_id in sorted(todo):
                     self._change_one(dag_id, paused=paused)
+                    strike([dag_id])
                 return
-            todo -= call.dag_ids
+            strike(call.dag_ids)
 
     def _change_one(self, dag_id: str, *, paused: bool) -> None:
         try:
@@ -283,7 +316,14 @@ class MwaaEnvironment:
             if error.status != 404:
                 raise
 
-    def _change_many(self, call: PauseCall, before: Mapping[str, bool], *, paused: bool) -> bool:
+    def _change_many(
+        self,
+        call: PauseCall,
+        before: Mapping[str, bool],
+        *,
+        paused: bool,
+        on_changed: Callable[[Collection[str]], None],
+    ) -> bool:
         """Make a bulk call until it has changed all that it is for; False if it changed something else."""
         query: dict[str, Any] = {"dag_id_pattern": call.pattern, "limit": call.limit}
         if self._is_2:
@@ -301,6 +341,7 @@ class MwaaEnvironment:
                 self._put_back(dag_id, paused=paused, was_known=dag_id in before)
             if strangers:
                 return False
+            on_changed(changed)
             if int(answer["total_entries"]) <= len(changed):
                 break
         return True
@@ -313,6 +354,36 @@ class MwaaEnvironment:
             return
         log.warning("DAG %s of %s was %s along with others, and is put back.", dag_id, self._name, done)
         self._change_one(dag_id, paused=not paused)
+
+
+class _Progress:
+    """
+    How far a long piece of work has come, told about once a second: often enough for signs of life.
+
+    :param on_progress: called with (done, total); None: nobody wants to know.
+    """
+
+    def __init__(self, on_progress: Callable[[int, int], None] | None, clock: Clock, *, total: int = 0) -> None:
+        self._on_progress = on_progress
+        self._clock = clock
+        self._due_at = clock.monotonic() + 1.0
+        self.done, self.total = 0, total
+
+    def left(self, count: int) -> None:
+        """Note that *count* are left."""
+        self.done = self.total - count
+        self.alive()
+
+    def alive(self, *_: int) -> None:
+        """Tell how far it has come, if that is due; what goes on below it is nobody's."""
+        if self._clock.monotonic() >= self._due_at:
+            self.tell()
+
+    def tell(self) -> None:
+        """Tell how far it has come."""
+        self._due_at = self._clock.monotonic() + 1.0
+        if self._on_progress is not None:
+            self._on_progress(self.done, self.total)
 
 
 def _dag_info(dag: Mapping[str, Any]) -> DagInfo:

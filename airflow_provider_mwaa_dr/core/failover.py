@@ -501,7 +501,7 @@ class FailoverEngine:
     def _record_set(self, state: DRState, source: Environment) -> None:
         plan = _plan(state)
         with self._timed("record"):
-            dags = self._ask(plan, source.dags)
+            dags = self._dags(plan, source)
             # What the last failover could not unpause was never paused by anybody: it stays wanted.
             wanted = sorted({*self._unpaused(dags), *self._table(partial(left_over, self._store, plan.source))})
             self._record_as(plan, wanted)
@@ -547,7 +547,7 @@ class FailoverEngine:
                 left = self._busy(plan, source, exempt)
                 if unlisted := {run.dag_id for run in left} - listed:
                     # At first, or deployed since: it may be exempt.
-                    dags = self._ask(plan, source.dags)
+                    dags = self._dags(plan, source)
                     exempt = self._exempt(dags)
                     listed |= unlisted | {dag.dag_id for dag in dags}
                     continue
@@ -555,7 +555,7 @@ class FailoverEngine:
                     # A gate that decided just before it knew may still have been in its transaction, and what has just
                     # ended may have events that start another run: look again. Meanwhile there is something to do.
                     settled_at = self._clock.monotonic() + self._timing.settle_s
-                    listing = self._ask(plan, source.dags)
+                    listing = self._dags(plan, source)
                     self._wait(plan.id, settled_at - self._clock.monotonic())
                     left = self._busy(plan, source, exempt)
                     if not left:
@@ -632,7 +632,7 @@ class FailoverEngine:
             deadline = self._clock.monotonic() + self._timing.stop_s
             listing: Sequence[DagInfo] | None = dags
             running = self._unpaused(dags)
-            while running or (running := self._unpaused(self._ask(plan, partial(source.dags, paused=False)))):
+            while running or (running := self._unpaused(self._dags(plan, source, paused=False))):
                 if self._clock.monotonic() >= deadline:
                     raise FailoverError(
                         f"DAGs of {plan.source} are unpaused again as soon as they are paused: "
@@ -812,7 +812,7 @@ class FailoverEngine:
         :return: what runs there, and what was done, for people.
         """
         target = self._environment(plan.target)
-        dags = self._ask(plan, target.dags)
+        dags = self._dags(plan, target)
         running = frozenset(dag.dag_id for dag in dags if not dag.is_paused)
         # Who cancels has left the region as it was: what people unpaused there meanwhile is theirs.
         strays = frozenset() if plan.is_cancellation else frozenset(self._unpaused(dags)) - wanted
@@ -860,7 +860,7 @@ class FailoverEngine:
         """See a first run succeed. *running*: what runs in the target; None: it is asked."""
         target = self._environment(plan.target)
         if running is None:
-            running = {dag.dag_id for dag in self._ask(plan, partial(target.dags, paused=False))}
+            running = {dag.dag_id for dag in self._dags(plan, target, paused=False)}
         if TEST_DAG not in running:
             return f"no first run: {TEST_DAG} is not deployed, or paused"
         run_id = f"dr_verify__{plan.id}"
@@ -1090,6 +1090,15 @@ class FailoverEngine:
                     raise
                 self._progress(f"no answer yet: {error.message}")
             self._wait(plan.id, self._timing.poll_s)
+
+    def _dags(self, plan: Plan, environment: Environment, *, paused: bool | None = None) -> Sequence[DagInfo]:
+        """List DAGs; thousands take their time, so between the pages the row is read again."""
+
+        def on_progress(read: int, total: int) -> None:
+            self._progress(f"{read} of {total} DAGs of {environment.region} listed")
+            self._mine(plan.id)
+
+        return self._ask(plan, lambda: environment.dags(paused=paused, on_progress=on_progress))
 
     def _set_paused(
         self,

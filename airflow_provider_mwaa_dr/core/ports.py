@@ -403,11 +403,14 @@ class Environment(Protocol):
     def scheduler_is_healthy(self) -> bool:
         """Return what Airflow's health body says of its schedulers. The HTTP status says nothing: it is 200 anyhow."""
 
-    def dags(self, *, paused: bool | None = None) -> Sequence[DagInfo]:
+    def dags(
+        self, *, paused: bool | None = None, on_progress: Callable[[int, int], None] | None = None
+    ) -> Sequence[DagInfo]:
         """
         Return every DAG that is not stale, each once, in the order of the environment's database.
 
         :param paused: those only that are paused, or are not.
+        :param on_progress: called with (read, total) about once a second while pages are to come.
         """
 
     def set_paused(
@@ -425,7 +428,8 @@ class Environment(Protocol):
 
         :param listing: what :meth:`dags` has just returned of all DAGs, and nobody here has changed since; None: they
             are listed first.
-        :param on_progress: called with (done, total).
+        :param on_progress: called with (done, total) before the first call and after the last, and about once a second
+            in between.
         :return: the ids whose flag changed, sorted.
         :raises IncompleteError: some did not change before the deadline; carries them.
         """

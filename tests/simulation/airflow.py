@@ -573,7 +573,7 @@ class SimulatedAirflow:
         self._answer()
         return True
 
-    def dags(self, *, paused: bool | None = None) -> Sequence[DagInfo]:
+    def dags(self, *, paused: bool | None = None, **_: object) -> Sequence[DagInfo]:
         self._answer()
         return [
             DagInfo(dag_id=dag_id, is_paused=dag_id in self.paused, tags=dag.tags)

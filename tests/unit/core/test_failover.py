@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, StepEvent
-from airflow_provider_mwaa_dr.core.ports import DagSet, EnvironmentStatus, FailoverRecord, RunInfo
+from airflow_provider_mwaa_dr.core.ports import DagInfo, DagSet, EnvironmentStatus, FailoverRecord, RunInfo
 from airflow_provider_mwaa_dr.core.state import Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import (
     AlreadyActiveError,
@@ -624,6 +625,26 @@ def test_an_engine_whose_last_call_failed_after_it_was_superseded_says_that(worl
         (B, "aborted"),
         (A, "completed"),
     ]
+
+
+def test_an_engine_that_lists_for_long_keeps_its_plan(world: World) -> None:
+    """Thousands of DAGs take a minute to list; the engine shows signs of life all the while, and nobody takes over."""
+    target = world.environments[B]
+    listed, beats = target.dags, []
+
+    def slow(*, on_progress: Callable[[int, int], None], **query: Any) -> Sequence[DagInfo]:
+        for read in range(1, 11):
+            world.clock.advance(6)
+            on_progress(read, 10)
+            assert world.state.plan is not None
+            beats.append(world.state.plan.beat)
+        return listed(**query)
+
+    target.dags = slow  # type: ignore[method-assign, assignment]
+    world.fail_over()
+    assert len(beats) == 20
+    assert all(after > before for before, after in pairwise(beats[::2]))
+    assert "3 of 10 DAGs of us-east-1 listed" in [event.detail for event in world.events]
 
 
 def test_a_graceful_failover_whose_source_falls_silent_stays_graceful(world: World) -> None:

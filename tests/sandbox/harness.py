@@ -305,7 +305,7 @@ class Airflow:
 
     def start_scheduler(self, **dr: str) -> None:
         """Start the scheduler, return when it beats. *dr*: other settings in ``[dr]``, for it and its tasks."""
-        began = self._start("scheduler", **dr)
+        began = self._start("scheduler", **{f"AIRFLOW__DR__{name.upper()}": value for name, value in dr.items()})
         path = f"{self.url}/health" if self.major < 3 else f"{self.url}/api/v2/monitor/health"
 
         def beats() -> bool:
@@ -319,20 +319,32 @@ class Airflow:
         began = self._start("worker")
         wait_until(lambda: self.messages("ReceiveMessage", since=began), f"the worker of {self.name} works")
 
+    def restart_api_server(self, **options: object) -> None:
+        """Start the API server of an Airflow 3 anew with *options* in ``[api]``; return when it answers."""
+        self.stop("api-server")
+        self._start("api-server", **{f"AIRFLOW__API__{name.upper()}": str(value) for name, value in options.items()})
+
+        def answers() -> bool:
+            try:
+                return self._http.get(f"{self.url}/api/v2/monitor/health", timeout=REST_TIMEOUT_S).ok
+            except requests.ConnectionError:
+                return False
+
+        wait_until(answers, f"the API of {self.name} answers again")
+
     def messages(self, operation: str, *, since: datetime) -> int:
         """Return how often Celery has sent, received or deleted messages of this region's queue since then."""
         rows = self._sandbox.requests(self.name, "sqs", since=since)
         return sum(row["operation"] == operation for row in rows)
 
-    def _start(self, component: str, **dr: str) -> datetime:
-        """Start a component and return since when."""
+    def _start(self, component: str, **variables: str) -> datetime:
+        """Start a component, with *variables* beside those of its region, and return since when."""
         home = self._sandbox.home
         arguments = airflow_settings.components(home.blueprint().regions[self.name])[component]
-        variables = {**self.variables, **{f"AIRFLOW__DR__{name.upper()}": value for name, value in dr.items()}}
         began = datetime.now(tz=timezone.utc)
         session = process.start(
             [self.bin / "airflow", *arguments],
-            environment=airflow_settings.process_variables(variables, bin_folder=self.bin),
+            environment=airflow_settings.process_variables({**self.variables, **variables}, bin_folder=self.bin),
             log=home.log(self.name, component),
         )
         home.remember(self.name, component, session)

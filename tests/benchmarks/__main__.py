@@ -14,7 +14,7 @@ import sys
 from tests.benchmarks.plots import draw_growth, draw_ratios, factor, growth
 from tests.benchmarks.report import BUILD, row
 
-NAMES = ("scheduler", "command_line", "adoption", "costs", "running", "failover")
+NAMES = ("scheduler", "command_line", "adoption", "backup", "costs", "running", "failover")
 HEAD = "| what | measured | goal | | beside it | note |\n|---|---|---|---|---|---|"
 
 

@@ -107,6 +107,8 @@ class Bench:
 
     def loop(self, active: str) -> Any:
         """Return a new agent whose region has settled for the state's epoch."""
+        from airflow import __version__ as airflow_version
+
         from airflow_provider_mwaa_dr.core.config import DRConfig
         from airflow_provider_mwaa_dr.core.ports import Registration
         from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
@@ -123,7 +125,7 @@ class Bench:
             db=self.db,
             clock=self.clock,
             counts=GateCounts(),
-            airflow_version=VERSION,
+            airflow_version=airflow_version,
         )
 
     @contextmanager

@@ -135,7 +135,7 @@ class AgentLoop:
         self._fence_ok: bool | None = None
         self._snapshot: tuple[int, tuple[str, ...]] | None = None
         self._held_seen = -1
-        self._next_beat = 0.0
+        self._turned_at = self._next_beat = 0.0
         self._next_checks = 0.0
         self._missing_since: dict[str, float] = {}
         self._finisher: PlanFinisher | None = None
@@ -156,7 +156,7 @@ class AgentLoop:
 
         :return: seconds until the next turn.
         """
-        started = self._clock.monotonic()
+        started = self._turned_at = self._clock.monotonic()
         try:
             self._look()
             has_settled = self._work()
@@ -602,7 +602,8 @@ class AgentLoop:
         self._told_acknowledged = self._acknowledged
         self._told_standby = reconciled if standby_as_of is not None else None
         self._beats_written += 1
-        self._next_beat = self._clock.monotonic() + self._config.heartbeat_s
+        # With the look that is due at the same time, however much earlier than this one it comes to its heartbeat.
+        self._next_beat = self._turned_at + 0.95 * self._config.heartbeat_s
 
     def _figures(self) -> Figures:
         """Return what there is to publish: nothing of it is asked for here."""

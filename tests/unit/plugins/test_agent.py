@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import cycle
 
 import pytest
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.gate import Action, Layer, View, decide
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, Observation
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan, initial, set_active_region
 from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
@@ -396,6 +397,22 @@ def test_heartbeats_come_at_their_own_pace() -> None:
     region = Region(state(HERE), refresh_s=1.0, heartbeat_s=5.0)
     region.turn(40)
     assert 8 <= region.status.beat <= 10
+
+
+def test_a_heartbeat_as_often_as_a_look_comes_with_every_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much longer one look takes than the next."""
+    region = Region(state(HERE), refresh_s=5.0, heartbeat_s=5.0)
+    region.turn(2)
+    observe, took = region.store.observe, cycle([0.3, 0.2, 0.1])
+
+    def slow(of: str) -> Observation:
+        region.clock.advance(next(took))
+        return observe(of)
+
+    monkeypatch.setattr(region.store, "observe", slow)
+    before = region.status.beat
+    region.turn(9)
+    assert region.status.beat == before + 9
 
 
 def test_a_view_never_goes_back(active: Region, caplog: pytest.LogCaptureFixture) -> None:

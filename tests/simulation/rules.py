@@ -74,10 +74,10 @@ def with_what_the_provider_ended_told_as_ended(patch: Patch) -> None:
 def without_reconciling_before_anything_runs(patch: Patch) -> None:
     by = Region._decide
 
-    def trusting(region: Region, view: View | None, layer: Any) -> Any:
+    def trusting(region: Region, view: View | None, *layer: Any, **asked: Any) -> Any:
         if view is not None and view.state is not None:
             view = replace(view, reconciled_epoch=view.state.epoch)
-        return by(region, view, layer)
+        return by(region, view, *layer, **asked)
 
     patch.setattr(Region, "_decide", trusting)
 

@@ -56,7 +56,7 @@ def assert_settled(pair: Pair, region: Airflow, wanted: set[str]) -> None:
 
 
 @on("3.3.1")
-@pytest.mark.parametrize("mode", ["graceful", "forced"])
+@pytest.mark.parametrize("mode", [pytest.param("graceful", marks=pytest.mark.soak), "forced"])
 def test_a_failover_whose_every_caller_is_killed_comes_to_its_end(
     pair: Pair, regions: tuple[Airflow, Airflow], mode: str
 ) -> None:

@@ -207,7 +207,7 @@ def test_a_graceful_failover_and_back_executes_every_interval_once(
     assert manual.bodies() == CHAIN
 
 
-@on(NEWEST, OLDEST, soak=(BETWEEN,))
+@on(NEWEST, soak=(BETWEEN, OLDEST))
 def test_what_a_lost_region_executed_goes_on_in_the_other_one(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
     """Same run id, interval and conf; failed runs stay failed, opted-out ones are listed; back again, it yields."""
     source, target = regions

@@ -120,7 +120,7 @@ def each(ways: Mapping[str, Way]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("way", ways.values(), ids=ways)
 
 
-@on(*VERSIONS, CELERY, CELERY_OF_AIRFLOW_2)
+@on(*VERSIONS, CELERY, soak=(CELERY_OF_AIRFLOW_2,))
 @each(EVERYWHERE)
 def test_nothing_executes_in_the_standby(attempts: Pair, way: Way) -> None:
     """A run ends in the standby without a task body or callback, and says why; in the active region it executes."""

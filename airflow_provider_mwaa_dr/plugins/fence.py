@@ -1,17 +1,20 @@
 """
 The fence: decides in a worker's task process, right before a task executes.
 
-It reads fresh. The tasks of one machine share a read through a small file under AIRFLOW_HOME, for a few seconds; that
-saves the read and, more, the import of boto3. It never lives on a view as old as the lease.
+It reads fresh. The tasks of one machine share a read through a small file under AIRFLOW_HOME, for a few seconds, and of
+those that start together one reads; that saves the read and, more, the import of boto3. It never lives on a view as old
+as the lease.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,6 +29,8 @@ from airflow_provider_mwaa_dr.core.ports import Clock, StateStore
 log = logging.getLogger(__name__)
 
 _POLL_S = 1.0
+_TURN_S, _TURN_POLL_S = 1.0, 0.02
+"""How long a task waits for what another one is reading, before it reads itself."""
 _AGAIN_AFTER = timedelta(seconds=10)
 _NOTE_EVERY_S = 3600.0
 _HELD_START = "mwaa_dr_held_start"
@@ -85,6 +90,7 @@ class Fence:
         self._config = config
         self._clock = clock
         self._file = home / f".mwaa_dr_fence_{config.region}.json"
+        self._lock = home / f".mwaa_dr_fence_{config.region}.lock"
         self._marker = home / f".mwaa_dr_fence_noted_{config.region}"
         self._open_store = open_store
 
@@ -134,11 +140,43 @@ class Fence:
 
         :param since: a view from before that is not fresh; None: ``fence_file_s`` decides.
         """
-        shared = self._shared()
-        now = self._clock.monotonic()
-        oldest = since if since is not None else now - self._config.fence_file_s
-        if shared is not None and shared.read_at >= oldest:
+        shared = self._fresh(since)
+        if shared is not None:
             return shared
+        with self._in_turn():
+            return self._fresh(since) or self._read()
+
+    def _fresh(self, since: float | None) -> View | None:
+        """Return what a task of this machine has read, if it is fresh."""
+        shared = self._shared()
+        oldest = since if since is not None else self._clock.monotonic() - self._config.fence_file_s
+        return shared if shared is not None and shared.read_at >= oldest else None
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """
+        Wait for the other tasks of this machine that are about to read, for a second at most.
+
+        What they find out is in the file then. The lock ends with the process that holds it; without one, a task reads
+        for itself.
+        """
+        try:
+            lock = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            log.debug("%s cannot be used, every task reads for itself: %s", self._lock, error)
+            yield
+            return
+        try:
+            deadline = self._clock.monotonic() + _TURN_S
+            while not _is_taken(lock) and self._clock.monotonic() < deadline:
+                self._clock.sleep(_TURN_POLL_S)
+            yield
+        finally:
+            os.close(lock)
+
+    def _read(self) -> View | None:
+        """Read the table, and share the answer; None when it cannot be read."""
+        shared = self._shared()
         read_at, wall = self._clock.monotonic(), time.time()
         try:
             observation = self._open_store().observe(self._config.region)
@@ -205,6 +243,17 @@ class Fence:
             self._marker.touch()
         except Exception as error:  # evidence only
             log.debug("The fence could not be noted: %s", error)
+
+
+def _is_taken(lock: int) -> bool:
+    """Take the lock if nobody has it; return whether it is this process's now. Where there are no locks, it is."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        log.debug("Nothing can be locked here, every task reads for itself: %s", error)
+    return True
 
 
 def _boot_id() -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +54,15 @@ class Worker:
         return self.home / f".mwaa_dr_fence_{HERE}.json"
 
 
+@contextmanager
+def lock_of(worker: Worker) -> Iterator[int]:
+    """Read, as another task, for as long as this lasts."""
+    lock = os.open(worker.home / f".mwaa_dr_fence_{HERE}.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    yield lock
+    os.close(lock)
+
+
 def state(active: str) -> DRState:
     return initial(active, lease_s=60, by="t", at=ManualClock().now())
 
@@ -78,6 +89,31 @@ def test_tasks_of_one_machine_share_a_read_for_a_few_seconds(worker: Worker) -> 
     assert (worker.reads, worker.opened) == (1, opened)
     worker.clock.advance(0.5)
     worker.task()
+    assert worker.reads == 2
+
+
+def test_of_tasks_that_start_together_one_reads(worker: Worker) -> None:
+    """The second one waits for what the first one finds out; for a second, should that one be stuck."""
+    with lock_of(worker) as lock:
+        worker.clock.after(0.3, lambda: (fcntl.flock(lock, fcntl.LOCK_UN), worker.task()))
+        assert worker.task() is Action.RUN
+    assert worker.reads == 1
+    worker.clock.advance(10)
+    began = worker.clock.monotonic()
+    with lock_of(worker):
+        assert worker.task() is Action.RUN
+    assert worker.reads == 2
+    assert 1 <= worker.clock.monotonic() - began <= 1.1
+
+
+def test_what_another_one_read_meanwhile_is_as_good_as_a_look_of_its_own(tmp_path: Path) -> None:
+    """A standby's task skips for it, though it skips for nothing that was read before it began."""
+    worker = Worker(tmp_path, active=THERE)
+    worker.task()
+    worker.clock.advance(10)
+    with lock_of(worker) as lock:
+        worker.clock.after(0.3, lambda: (worker.task(), fcntl.flock(lock, fcntl.LOCK_UN)))
+        assert worker.task() is Action.SKIP
     assert worker.reads == 2
 
 

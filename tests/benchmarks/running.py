@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta, timezone
+from itertools import pairwise
 from pathlib import Path
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
@@ -304,9 +305,9 @@ def measure_idle(bench: Bench, report: Report) -> None:
             used[is_on].append(bench.idle())
             if is_on:
                 asked = bench.asked(datetime.now(tz=timezone.utc) - timedelta(seconds=IDLE_S))
-                looks = asked["BatchGetItem"]
-                every_s = (looks[-1] - looks[0]).total_seconds() / (len(looks) - 1)
-                reads.append(float(dict(AS_INSTALLED)["refresh_s"]) / every_s)
+                # Once a minute the heartbeats are read by the same operation: one gap of many is cut in two.
+                gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(asked["BatchGetItem"])]
+                reads.append(float(dict(AS_INSTALLED)["refresh_s"]) / statistics.median(gaps))
     without = used[False]
     report.keep(
         what="agent, nothing due: of a core",

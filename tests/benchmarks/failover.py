@@ -86,7 +86,7 @@ def fail_over(pair: Pair, mode: str, steps: Steps) -> float:
     """Return the seconds of a failover, from the command's start to its end; add those of its steps to *steps*."""
     target = pair.standby.name
     began = time.perf_counter()
-    answer = pair.mwaa_dr("failover", target, "--reason", "bench", "--mode", mode, "--yes", "--json")
+    answer = pair.mwaa_dr("failover", target, "--reason", "bench", "--mode", mode, "--yes", "--json", timeout_s=900)
     took_s = time.perf_counter() - began
     assert answer.returncode == 0, answer.stderr
     record = json.loads(answer.stdout)

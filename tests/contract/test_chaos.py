@@ -164,7 +164,7 @@ def test_an_adapter_that_does_not_look_again_is_found_out(
             listing = self.dags()
             left = {dag.dag_id for dag in listing if dag.dag_id in set(dag_ids) and dag.is_paused is not paused}
             with suppress(MwaaError):
-                self._change(listing, left, paused=paused)
+                self._change(listing, left, paused=paused, on_progress=lambda _: None)
             return sorted(left)
 
     with pytest.raises(AssertionError, match="seed"):

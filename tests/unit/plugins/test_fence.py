@@ -106,6 +106,13 @@ def test_of_tasks_that_start_together_one_reads(worker: Worker) -> None:
     assert 1 <= worker.clock.monotonic() - began <= 1.1
 
 
+def test_tasks_that_share_nothing_wait_for_nobody(worker: Worker) -> None:
+    """With fence_file_s 0 each reads for itself, at once."""
+    with lock_of(worker):
+        assert worker.task(fence_file_s=0.0) is Action.RUN
+    assert (worker.reads, worker.clock.monotonic()) == (1, 0)
+
+
 def test_what_another_one_read_meanwhile_is_as_good_as_a_look_of_its_own(tmp_path: Path) -> None:
     """A standby's task skips for it, though it skips for nothing that was read before it began."""
     worker = Worker(tmp_path, active=THERE)

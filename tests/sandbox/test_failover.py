@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -197,10 +198,13 @@ def test_the_operator_goes_on_with_the_plan_of_a_killed_command(pair: Pair, regi
     assert plan is not None
     run.let_go()
 
-    same_dags = {"AIRFLOW__CORE__DAGS_FOLDER": pair.control["dags_folder"]}
+    # `airflow dags test` executes the tasks itself; of a DAG that is not paused the region's scheduler would take them.
+    source.deploy("dr_failover.py", Path(pair.control["dags_folder"], "dr_failover.py").read_text())
+    source.wait_for_dag("dr_failover")
+    source.pause("dr_failover")
     with (
         airflow(pair.control, *operator_words(conf)) as operator,
-        airflow({"bin": source.bin, "env": source.variables}, *operator_words(conf), **same_dags) as in_source,
+        airflow({"bin": source.bin, "env": source.variables}, *operator_words(conf)) as in_source,
     ):
         assert in_source.wait() != 0
         refused = in_source.stdout + in_source.stderr
@@ -208,6 +212,7 @@ def test_the_operator_goes_on_with_the_plan_of_a_killed_command(pair: Pair, regi
         assert operator.wait() == 0, operator.stdout + operator.stderr
         said = operator.stdout + operator.stderr
     assert f"took over plan {plan['id']}" in said
+    source.remove("dr_failover.py")
 
     status = pair.status()
     assert (status["active_region"], status["phase"], status["plan"]) == (target.name, "STEADY", None)

@@ -140,19 +140,18 @@ class Fence:
 
         :param since: a view from before that is not fresh; None: ``fence_file_s`` decides.
         """
-        shared = self._fresh(since)
-        if shared is not None:
+        shared = self._shared()
+        if self._is_fresh(shared, since):
             return shared
         if self._config.fence_file_s == 0:
-            return self._read()
+            return self._read(shared)
         with self._in_turn():
-            return self._fresh(since) or self._read()
+            shared = self._shared()
+            return shared if self._is_fresh(shared, since) else self._read(shared)
 
-    def _fresh(self, since: float | None) -> View | None:
-        """Return what a task of this machine has read, if it is fresh."""
-        shared = self._shared()
+    def _is_fresh(self, shared: View | None, since: float | None) -> bool:
         oldest = since if since is not None else self._clock.monotonic() - self._config.fence_file_s
-        return shared if shared is not None and shared.read_at >= oldest else None
+        return shared is not None and shared.read_at >= oldest
 
     @contextmanager
     def _in_turn(self) -> Iterator[None]:
@@ -176,9 +175,8 @@ class Fence:
         finally:
             os.close(lock)
 
-    def _read(self) -> View | None:
-        """Read the table, and share the answer; None when it cannot be read."""
-        shared = self._shared()
+    def _read(self, shared: View | None) -> View | None:
+        """Read the table, and share the answer; None when it cannot be read. *shared*: what was read before."""
         read_at, wall = self._clock.monotonic(), time.time()
         try:
             observation = self._open_store().observe(self._config.region)

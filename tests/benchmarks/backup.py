@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.adoption import AT, DAGS, LOOKING_BACK, RUNS, Bench
+from tests.benchmarks.adoption import AT, DAGS, LOOKING_BACK, RUNS, THERE, Bench
 from tests.benchmarks.airflow_tables import measure_inside
 from tests.benchmarks.report import BUILD, Report, seconds
 
@@ -97,7 +97,7 @@ def inside() -> None:
         execute(FRESH)
         bench = Bench(settings.engine)
         bench.tell_history(RUNS - 1)
-        costs = bench.adopt_all(bench.loop(active="us-east-2"))
+        costs = bench.adopt_all(bench.loop(active=THERE))
         found["adoption"].append(sum(cost.turn_s + cost.rest_s for cost in costs))
         assert count("dag_run") == DAGS, count("dag_run")
         execute(FRESH)

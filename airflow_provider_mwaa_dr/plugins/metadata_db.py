@@ -61,6 +61,8 @@ from airflow_provider_mwaa_dr.core.inventory import DEPENDS_ON_PAST, EXTERNAL_SE
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunKey, TaskState
 
 _OPEN = ("queued", "running")
+_AT_WORK = tuple(state for state in State.unfinished if state is not None)
+"""States of a task instance that the scheduler has decided to execute, and that has not ended."""
 _ENDED = ("success", "failed")
 _HELD = f"{NOTE_TOKEN} held"
 _RESUMED = "resumed:"
@@ -167,10 +169,9 @@ def _of_run(dag_run: Any) -> Any:
 
 
 def _close_task_instances(of_runs: Any, now: datetime) -> Any:
-    unfinished = [state for state in State.unfinished if state is not None]
     return (
         update(_tasks)
-        .where(of_runs, or_(_tasks.c.state.is_(None), _tasks.c.state.in_(unfinished)))
+        .where(of_runs, or_(_tasks.c.state.is_(None), _tasks.c.state.in_(_AT_WORK)))
         .values(state="skipped", start_date=func.coalesce(_tasks.c.start_date, now), end_date=now)
     )
 
@@ -599,7 +600,8 @@ class MetadataDb:
         """
         Queue runs, under the ids and with everything else that they had, all tasks anew; repeatable.
 
-        A run that is open already stays as it is. ``queued_at`` becomes ``taken_at``, or later.
+        A run that is open already stays as it is. ``queued_at`` becomes ``taken_at``, or later. Where tasks look at the
+        run before, later runs that wait for one of these give it their room.
 
         :return: those that could not be queued, with the reason; the others are.
         """
@@ -610,6 +612,7 @@ class MetadataDb:
                 connection = session.connection()
                 taken = self._taken(connection, batch)
                 new, refused = _insertable(batch, taken)
+                self._make_room(connection, new)
                 self._insert(connection, new, state="queued", note=note)
                 self._book(connection, {run.dag_id for run in new})
             failed |= refused
@@ -622,10 +625,10 @@ class MetadataDb:
                     failed[run.key] = f"it cannot be queued here: {type(error).__name__}: {error}"
         return failed
 
-    @staticmethod
-    def _queue_again(run: LedgerRun, note: str) -> None:
+    def _queue_again(self, run: LedgerRun, note: str) -> None:
         """Clear a run that was closed here, as Airflow does it: attempts are kept, a new one is allowed."""
         with _transaction() as session:
+            self._make_room(session.connection(), [run])
             found = session.execute(
                 select(DagRun).where(DagRun.dag_id == run.dag_id, DagRun.run_id == run.run_id)
             ).scalar_one_or_none()
@@ -652,8 +655,36 @@ class MetadataDb:
                 values["conf"] = json.loads(run.conf) if run.conf is not None else {}
             connection = session.connection()
             connection.execute(update(_runs).where(_runs.c.id == found.id).values(values))
-            MetadataDb._book(connection, [run.dag_id])
+            self._book(connection, [run.dag_id])
             _put_note(connection, found.id, note)
+
+    def _make_room(self, connection: Any, runs: Sequence[LedgerRun]) -> None:
+        """
+        Put what waits for one of *runs*, which are about to be queued, back into the queue behind it.
+
+        A run whose tasks look at the run before takes one of ``max_active_runs`` while it waits. When all of them wait
+        for a run that is queued after them, that one would never be started. First in its transaction: it waits for
+        rows that the scheduler has locked, and must hold none meanwhile that the scheduler waits for.
+        """
+        earliest: dict[str, datetime] = {}
+        for run in runs:
+            if run.logical_date is not None:
+                earliest[run.dag_id] = min(run.logical_date, earliest.get(run.dag_id, run.logical_date))
+        looking_back = self._looking_back(connection, sorted(earliest))
+        if not looking_back:
+            return
+        is_later = [and_(_runs.c.dag_id == dag_id, _logical_date > earliest[dag_id]) for dag_id in sorted(looking_back)]
+        later = select(_runs.c.id).where(_runs.c.state == "running", or_(*is_later)).order_by(_runs.c.id)
+        ids = connection.execute(later.with_for_update()).scalars().all()
+        works = exists().where(
+            _tasks.c.dag_id == _runs.c.dag_id, _tasks.c.run_id == _runs.c.run_id, _tasks.c.state.in_(_AT_WORK)
+        )
+        # A second statement: what the scheduler has decided while the first one waited is seen by this one.
+        connection.execute(
+            update(_runs)
+            .where(_runs.c.id.in_(ids), ~works)
+            .values(state="queued", queued_at=_now(), start_date=None, last_scheduling_decision=_turn_of_row)
+        )
 
     def settle(self, runs: Sequence[LedgerRun], note: str) -> None:
         """Give closed runs, and their tasks where these are known, the result that they had elsewhere."""
@@ -867,6 +898,8 @@ class MetadataDb:
 
 
 _logical_date = _runs.c.logical_date if "logical_date" in _runs.c else _runs.c.execution_date
+_turn_of_row = _runs.c["run_after" if "run_after" in _runs.c else _logical_date.name]
+"""As :func:`_turn`."""
 _IS_PICKLED = isinstance(_runs.c.conf.type, PickleType)
 _ROW = (
     _runs.c.id,

@@ -87,6 +87,11 @@ def executed(database: Database, db: Any, run: LedgerRun, one: str, two: str) ->
     database.end(run.run_id, "success" if one == two == "success" else "failed", one=one, two=two)
 
 
+def soon() -> datetime:
+    """Return when another region has taken a run up: later than anything that happened here."""
+    return datetime.now(tz=timezone.utc) + DAY
+
+
 def next_one_starts(database: Database, db: Any, day: float = 3) -> bool:
     """Queue the interval after and let the scheduler look at it: does its first task go to a worker?"""
     db.resume([interval(day)], "resumed")
@@ -228,6 +233,48 @@ def test_resumed_runs_begin_in_their_order_whichever_was_held(database: Database
     assert getattr(database.dag("orders"), "exceeds_max_non_backfill", True) is True
     assert database.schedule("scheduled__0")[ONE] == "scheduled"
     assert database.runs() == {"scheduled__0": "running", "scheduled__1": "queued"}
+
+
+@pytest.mark.parametrize("is_here", [True, False])
+def test_what_waits_for_a_resumed_run_gives_it_its_room(database: Database, db: Any, is_here: bool) -> None:
+    """A DAG at its limit: later runs have begun, and wait for one that another region tells of last."""
+    database.serialize(chain(depends_on_past=True, max_active_runs=2))
+    database.update(database.tables.dags, max_active_runs=2)
+    executed(database, db, interval(1), "failed", "upstream_failed")
+    if is_here:
+        executed(database, db, interval(2), "failed", "upstream_failed")
+    db.resume([interval(3), interval(4)], "resumed")
+    for run_id in ("scheduled__3", "scheduled__4"):
+        assert database.schedule(run_id) == {ONE: None, TWO: None}
+    executed(database, db, replace(interval(1), taken_at=soon()), "success", "success")
+    db.resume([replace(interval(2), taken_at=soon())], "resumed")
+    assert database.schedule("scheduled__2")[ONE] == "scheduled"
+    assert database.runs() == {
+        "scheduled__1": "success", "scheduled__2": "running", "scheduled__3": "running", "scheduled__4": "queued"
+    }  # fmt: skip
+    assert getattr(database.dag("orders"), "exceeds_max_non_backfill", True) is True
+
+
+def test_what_works_keeps_its_room(database: Database, db: Any) -> None:
+    """Nor does a run give way to a later one, nor that of a DAG whose tasks do not look back."""
+    database.serialize(chain(depends_on_past=True))
+    executed(database, db, interval(0), "success", "success")
+    db.resume([interval(1), interval(2), interval(4)], "resumed")
+    for run_id in ("scheduled__1", "scheduled__2", "scheduled__4"):
+        database.schedule(run_id)
+    database.end("scheduled__1", "running", one="up_for_retry")
+    database.end("scheduled__2", "running", one="success", two="running")
+    database.end("scheduled__4", "running", one="success")
+    db.resume([interval(0.5), interval(3)], "resumed")
+    assert database.runs() == {
+        "scheduled__0": "success", "scheduled__0.5": "queued", "scheduled__1": "running", "scheduled__2": "running",
+        "scheduled__3": "queued", "scheduled__4": "queued",
+    }  # fmt: skip
+    assert database.task_states("scheduled__4") == {ONE: "success", TWO: None}
+    database.serialize(chain(retries=1))
+    database.end("scheduled__4", "running")
+    db.resume([interval(3.5)], "resumed")
+    assert database.runs()["scheduled__4"] == "running"
 
 
 def test_a_mapped_task_looks_at_every_one_of_the_run_before(database: Database, db: Any) -> None:

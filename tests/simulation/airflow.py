@@ -226,12 +226,16 @@ class SimulatedAirflow:
         self.active.pop(key, None)
         self.set_state(run, "queued")
 
-    def make_room(self, dag_id: str) -> None:
+    def make_room(self, earlier: Run) -> None:
         """Runs that only wait for an earlier one go back into the queue: that one needs the room that they take."""
-        for run in list(self.open[dag_id].values()):
-            if run.state == "running" and all(task.state is None for task in run.tasks):
+        if earlier.at is None or not self.dags_by_id[earlier.dag_id].waits_for_past:
+            return
+        for run in list(self.open[earlier.dag_id].values()):
+            is_later = run.at is not None and run.at > earlier.at
+            if is_later and run.state == "running" and all(task.state is None for task in run.tasks):
                 self.active.pop(run.key, None)
                 self.set_state(run, "queued")
+                run.take_turn()
 
     # -- what schedulers do -------------------------------------------------------------------------------------------
 
@@ -485,7 +489,7 @@ class SimulatedAirflow:
     def dag_ids(self) -> tuple[str, ...]:
         return tuple(sorted(set(self.dags_by_id) - self.controls))
 
-    def _add_from(self, run: LedgerRun, state: str, note: str) -> None:
+    def _add_from(self, run: LedgerRun, state: str, note: str) -> Run:
         new = self.add(
             run.key,
             run_type=run.run_type,
@@ -503,6 +507,7 @@ class SimulatedAirflow:
         if run.run_type == SCHEDULED and new.at is not None and every_s is not None:
             at = new.at + every_s
             self.next_at[run.dag_id] = max(self.next_at.get(run.dag_id, at), at)
+        return new
 
     def adopt(self, runs: Sequence[LedgerRun], note: str) -> int:
         self.before_change()
@@ -525,11 +530,14 @@ class SimulatedAirflow:
         for run in runs:
             found = self.rows.get(run.key)
             if found is None:
-                self._add_from(run, "queued", "resumed")
+                found = self._add_from(run, "queued", "resumed")
             elif not found.is_open:
                 self.clear(run.key)
                 found.take_turn()
                 found.note = "resumed"
+            else:
+                continue
+            self.make_room(found)
         return {}
 
     def settle(self, runs: Sequence[LedgerRun], note: str) -> None:

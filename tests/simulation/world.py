@@ -630,8 +630,7 @@ class Simulation(World):
         self.note(key, f"somebody clears it in {region.name}")
         region.airflow.clear(key)
         # With it what waits for it: Airflow itself would leave it without room.
-        if BY_ID[key[0]].waits_for_past:
-            region.airflow.make_room(key[0])
+        region.airflow.make_room(region.airflow.rows[key])
         self.cleared[key].append(self.clock.monotonic())
         self.owed.setdefault(key, self.clock.monotonic())
 

@@ -553,8 +553,8 @@ class FailoverEngine:
         plan = _plan(state)
         with self._timed("drain"):
             acknowledged_at = self._await_acknowledgement(plan, state.version, state.lease_s, since)
-            listed: set[str] = set()
-            exempt: Collection[str] = ()
+            listed = {dag.dag_id for dag in listing.dags} if listing else set()
+            exempt = self._exempt(listing.dags) if listing else ()
             deadline = self._clock.monotonic() + self._timing.drain_s
             stopped: list[RunInfo] = []
             while True:

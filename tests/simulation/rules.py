@@ -229,7 +229,7 @@ RULES: dict[Weaken, int] = {
     with_a_new_leader_that_closes_what_the_one_before_had_taken_over: 103,
     with_a_leader_that_goes_on_from_what_it_knew_when_it_last_led: 899,
     with_runs_that_were_to_be_stopped_and_ended_by_themselves_run_again: 32,
-    with_held_runs_at_the_end_of_the_queue: 138,
+    with_held_runs_at_the_end_of_the_queue: 122,
     without_room_for_what_is_resumed: 1374,
 }
 """What is taken out, and the seed of a history that goes wrong without it."""

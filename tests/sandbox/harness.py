@@ -20,8 +20,8 @@ An Airflow (one region)
     Processes: ``stop(component)``, ``frozen(component)``, ``start_worker()``, ``start_scheduler(**dr)`` (with other
     settings in ``[dr]``, or as before).
 The pair
-    ``mwaa_dr(*words)`` (the real command), ``status()``, ``state()``, ``flip(region)`` (the bare flip), ``sandbox``
-    (kill, revive, fault), ``table`` (the state store), ``delete_items``, ``reset()``, ``wait_in_each``,
+    ``mwaa_dr(*words)`` (the real command), ``status()``, ``history()``, ``state()``, ``flip(region)`` (the bare flip),
+    ``sandbox`` (kill, revive, fault), ``table`` (the state store), ``delete_items``, ``reset()``, ``wait_in_each``,
     ``airflow_in_each``.
 Where
     ``build/sandbox-tests/NAME``, NAME being the Airflow version or the shape's own; all files of ``dags/`` are
@@ -460,10 +460,18 @@ class Pair:
 
     def status(self) -> dict[str, Any]:
         """Return what ``mwaa-dr status --json`` prints."""
-        answer = self.mwaa_dr("status", "--json")
-        assert answer.returncode == 0, answer.stderr
-        found: dict[str, Any] = json.loads(answer.stdout)
+        found: dict[str, Any] = self._document("status")
         return found
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return what ``mwaa-dr history --json`` prints, newest first."""
+        found: list[dict[str, Any]] = self._document("history")
+        return found
+
+    def _document(self, command: str) -> Any:
+        answer = self.mwaa_dr(command, "--json")
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+        return json.loads(answer.stdout)
 
     def flip(self, region: str) -> DRState:
         """Make *region* active at once, as ``DRStateHook.set_active_region`` does; returns when both have settled."""

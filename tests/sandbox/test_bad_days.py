@@ -100,6 +100,7 @@ def test_a_target_that_is_not_as_it_should_be_is_refused(pair: Pair, name: str) 
     print(f"\n{name}: exit {code}\n{as_text.stderr}", end="")
 
 
+@pytest.mark.soak
 @on("3.3.1")
 def test_a_reason_may_hold_anything(pair: Pair) -> None:
     """The control: nothing in its way, the same command moves the role; the reason is kept as it was given."""
@@ -107,6 +108,6 @@ def test_a_reason_may_hold_anything(pair: Pair) -> None:
     answer = pair.mwaa_dr("failover", pair.standby.name, "--reason", REASON, "--yes", "--json")
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["reason"] == REASON
-    assert json.loads(pair.mwaa_dr("history", "--json").stdout)[0]["reason"] == REASON
+    assert pair.history()[0]["reason"] == REASON
     assert pair.state().failover_reason == REASON
     start(pair.active).wait_until_it_executed()

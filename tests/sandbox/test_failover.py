@@ -120,7 +120,7 @@ def test_a_run_that_outlasts_the_drain_makes_the_failover_give_up(pair: Pair, re
         each.wait_until_it_is("success")
         assert each.bodies() == CHAIN
         assert each.bodies(target) == []
-    back, given_up = json.loads(pair.mwaa_dr("history", "--json").stdout)[:2]
+    back, given_up = pair.history()[:2]
     assert (given_up["to"], given_up["outcome"]) == (target.name, "aborted")
     assert (back["from"], back["to"], back["outcome"]) == (source.name, source.name, "completed")
 
@@ -184,6 +184,7 @@ def test_a_run_held_in_the_drain_goes_on_by_itself_after_a_cancel(pair: Pair, re
     wait_until(lambda: noted.note == "started by hand", "what a person wrote stays")
 
 
+@pytest.mark.soak
 @on("3.3.1")
 def test_the_operator_goes_on_with_the_plan_of_a_killed_command(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
     """dr_failover in the control environment takes over what SIGKILL left; a second one has nothing to do."""
@@ -216,7 +217,7 @@ def test_the_operator_goes_on_with_the_plan_of_a_killed_command(pair: Pair, regi
 
     status = pair.status()
     assert (status["active_region"], status["phase"], status["plan"]) == (target.name, "STEADY", None)
-    newest = json.loads(pair.mwaa_dr("history", "--json").stdout)[0]
+    newest = pair.history()[0]
     assert (newest["id"], newest["outcome"]) == (plan["id"], "completed")
     after = start(target)
     after.wait_until_it_executed()

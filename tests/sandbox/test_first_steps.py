@@ -132,6 +132,7 @@ def test_a_folder_that_is_no_sandbox_is_left_alone(pair: Pair, tmp_path: Path) -
     assert thesis.read_text() == "mine"
 
 
+@pytest.mark.soak
 @on("3.3.1")
 def test_a_sandbox_goes_down_twice_and_comes_up_with_its_role(pair: Pair, tmp_path: Path) -> None:
     """down, down and up again: the first stops everything, the second says that nothing runs, the roles are kept."""

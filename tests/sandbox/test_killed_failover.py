@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from airflow_provider_mwaa_dr.core.state import Phase
@@ -47,7 +45,7 @@ def assert_settled(pair: Pair, region: Airflow, wanted: set[str]) -> None:
     other = pair[pair.other(region.name)]
     assert wanted_in(region) == wanted
     assert not wanted_in(other) & wanted
-    records = json.loads(pair.mwaa_dr("history", "--json").stdout)
+    records = pair.history()
     assert [record["id"] for record in records if record["outcome"] == "open"] == []
     here, there = start(region), start(other)
     here.wait_until_it_executed()
@@ -74,7 +72,7 @@ def test_a_failover_whose_every_caller_is_killed_comes_to_its_end(
     operator = operator_words({"target_region": target.name, "reason": "test", "mode": mode})
     with airflow(pair.control, *operator) as last:
         assert last.wait() == 0, last.stdout + last.stderr
-    newest = json.loads(pair.mwaa_dr("history", "--json").stdout)[0]
+    newest = pair.history()[0]
     assert (newest["outcome"], newest["mode"], newest["epoch"]) == ("completed", mode, before.epoch + 1)
     assert_settled(pair, target, wanted)
 
@@ -137,7 +135,7 @@ def test_killed_after_promote_it_ends_with_no_caller_at_all(
     target.unpause("fo_stray")
     killed_after(pair, step, target.name, "--mode", mode)
     wait_until(lambda: pair.state().phase is Phase.STEADY, f"{target.name} ends the plan by itself")
-    newest = json.loads(pair.mwaa_dr("history", "--json").stdout)[0]
+    newest = pair.history()[0]
     assert (newest["outcome"], newest["epoch"], newest["not_unpaused"]) == ("completed", before.epoch + 1, [])
     assert newest["steps"][-1]["name"] == "finish"
     assert_settled(pair, target, wanted)

@@ -265,7 +265,7 @@ def test_what_a_lost_region_executed_goes_on_in_the_other_one(pair: Pair, region
         assert len(twice) <= 3, twice
 
 
-@on(NEWEST, OLDEST, soak=(BETWEEN,))
+@on(NEWEST, soak=(BETWEEN, OLDEST))
 def test_two_years_of_history_are_adopted_and_not_executed_again(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
     """Only what the source had not finished executes in the new region, although that knows no run of the DAG."""
     source, target = regions

@@ -60,7 +60,7 @@ def holds(run: ChainRun) -> int:
     return sum(log.read_text(errors="replace").count("The task goes back to the scheduler") for log in logs)
 
 
-@on("3.3.1", "2.10.3", soak=("3.0.6",))
+@on("2.10.3", soak=("3.0.6", "3.3.1"))
 @pytest.mark.parametrize("fault", ["refuse", pytest.param("blackhole", marks=pytest.mark.soak)])
 def test_a_table_that_cannot_be_reached_only_holds(pair: Pair, fault: str) -> None:
     """At the standby, then at the active region too: nothing starts or fails, and afterwards all goes on, once."""

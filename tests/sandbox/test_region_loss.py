@@ -6,8 +6,6 @@ The same by the example DAG alone, with its times, is ``make drill SCENARIO=regi
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from airflow_provider_mwaa_dr.core.gate import NOTE_TOKEN
@@ -39,7 +37,7 @@ def regions(pair: Pair) -> tuple[Airflow, Airflow]:
 
 def newest_record(pair: Pair) -> dict[str, object]:
     """Return the record of the last failover."""
-    found: dict[str, object] = json.loads(pair.mwaa_dr("history", "--json").stdout)[0]
+    found: dict[str, object] = pair.history()[0]
     return found
 
 
@@ -93,6 +91,7 @@ def test_begun_by_a_command_and_finished_by_the_operator(pair: Pair, regions: tu
     assert run.bodies() == ["first"]
 
 
+@pytest.mark.soak
 @on("3.3.1")
 def test_begun_by_the_operator_and_finished_by_a_command(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
     """In mode auto: it finds out by itself that the region is lost, and says so in the state."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from airflow_provider_mwaa_dr.core.state import Phase
@@ -12,8 +10,6 @@ from tests.sandbox.harness import Airflow, Pair, on
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.sandbox
-
-FAULTS = ["throttle", "error", "blackhole"]
 
 
 @pytest.fixture
@@ -40,12 +36,14 @@ def assert_open(pair: Pair, target: Airflow, answer: Command) -> None:
     assert error["type"] == "FailoverError"
     assert f"mwaa-dr failover {target.name}" in error["advice"]
     assert pair.state().phase is not Phase.STEADY
-    newest = json.loads(pair.mwaa_dr("history", "--json").stdout)[0]
+    newest = pair.history()[0]
     assert (newest["outcome"], newest["finished_at"]) == ("open", None)
 
 
 @on("3.3.1")
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault", ["blackhole", *(pytest.param(f, marks=pytest.mark.soak) for f in ("throttle", "error"))]
+)
 def test_an_api_that_fails_to_pause(pair: Pair, regions: tuple[Airflow, Airflow], fault: str) -> None:
     """Asked again until it answers; when it never does, the plan stays open and the next command ends it."""
     source, target = regions
@@ -65,7 +63,9 @@ def test_an_api_that_fails_to_pause(pair: Pair, regions: tuple[Airflow, Airflow]
 
 
 @on("3.3.1")
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault", ["error", *(pytest.param(f, marks=pytest.mark.soak) for f in ("throttle", "blackhole"))]
+)
 def test_an_api_that_fails_to_unpause(pair: Pair, regions: tuple[Airflow, Airflow], fault: str) -> None:
     """Asked again until it answers; when it never does, the target's own agent ends the plan, in its own database."""
     source, target = regions
@@ -80,7 +80,7 @@ def test_an_api_that_fails_to_unpause(pair: Pair, regions: tuple[Airflow, Airflo
         fail(pair, target, "none")
         if fault != "error":
             assert failover.document()["outcome"] == "completed"
-    newest = json.loads(pair.mwaa_dr("history", "--json").stdout)[0]
+    newest = pair.history()[0]
     assert (newest["outcome"], newest["not_unpaused"]) == ("completed", [])
     assert (unpaused(source), unpaused(target)) == (set(), wanted)
     start(target).wait_until_it_executed()

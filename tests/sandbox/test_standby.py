@@ -245,6 +245,7 @@ def test_a_run_held_while_the_table_is_unreachable_goes_on_with_the_dag_of_today
     assert_says_why(standby.note("changing", run_ids[standby.name]), pair)
 
 
+@pytest.mark.soak
 @on("3.3.1")
 def test_a_disabled_plugin_stops_nothing(pair: Pair) -> None:
     """With `[dr] enabled` false a region executes whatever the state says; enabled again, it is a standby again."""

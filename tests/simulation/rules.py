@@ -202,16 +202,6 @@ def with_held_runs_at_the_end_of_the_queue(patch: Patch) -> None:
     patch.setattr(Run, "take_turn", lambda run: setattr(run, "turn", next(behind)))
 
 
-def without_room_for_what_is_resumed(patch: Patch) -> None:
-    make_room = SimulatedAirflow.make_room
-
-    def of_people_only(airflow: SimulatedAirflow, run: Run) -> None:
-        if run.turn is None:
-            make_room(airflow, run)
-
-    patch.setattr(SimulatedAirflow, "make_room", of_people_only)
-
-
 RULES: dict[Weaken, int] = {
     without_the_lease_wait: 6,
     without_the_final_mark: 4,
@@ -230,6 +220,5 @@ RULES: dict[Weaken, int] = {
     with_a_leader_that_goes_on_from_what_it_knew_when_it_last_led: 899,
     with_runs_that_were_to_be_stopped_and_ended_by_themselves_run_again: 32,
     with_held_runs_at_the_end_of_the_queue: 122,
-    without_room_for_what_is_resumed: 1374,
 }
 """What is taken out, and the seed of a history that goes wrong without it."""

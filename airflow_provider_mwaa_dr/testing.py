@@ -670,7 +670,7 @@ class FakeEnvironment:
         on_progress: Callable[[int, int], None] | None = None,  # noqa: ARG002  (there is one page)
     ) -> Sequence[DagInfo]:
         """Return every DAG, or those only that are paused, or are not; sorted by id."""
-        self._reach("dags", paused)
+        self._reach("dags")
         dags = [self._dags[dag_id] for dag_id in sorted(self._dags)]
         return dags if paused is None else [dag for dag in dags if dag.is_paused is paused]
 

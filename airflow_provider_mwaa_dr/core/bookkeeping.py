@@ -140,6 +140,13 @@ class LedgerDb(Protocol):
         :return: those that could not be queued, with the reason; the others are.
         """
 
+    def make_room(self, runs: Sequence[LedgerRun]) -> int:
+        """
+        Let runs begin that wait in the queue, where all room is taken by later ones that wait for them.
+
+        :return: how many of the later ones went back into the queue.
+        """
+
     def settle(self, runs: Sequence[LedgerRun], note: str) -> None:
         """Give closed runs, and their tasks where these are known, the result that they had elsewhere."""
 
@@ -177,6 +184,7 @@ class Bookkeeper:
         self._others: dict[str, Replica] = {}
         self._told: dict[RunKey, str] = {}
         self._told_at: float | None = None
+        self._queued: set[RunKey] = set()
         self._to_adopt: set[str] = set()
         self._kept_number = 0
         self._kept_at = clock.monotonic()
@@ -310,6 +318,7 @@ class Bookkeeper:
         plan = state.plan
         final = plan.id if plan is not None and plan.drained and state.phase is Phase.DRAINING else None
         newest, states = self._db.look(above=max(own.first_id, own.newest_id - _OVERLAP))
+        self._queued = {key for key, status in states.items() if status == "queued"}
         keys = {key for key, status in states.items() if self._told.get(key) != _status_of(status)}
         keys |= {key for key, run in own.runs.items() if run.is_due and key not in states}
         rows = {row.key: row for row in self._db.runs(keys)} if keys else {}
@@ -527,6 +536,17 @@ class Bookkeeper:
             if queued:
                 log.info("%s goes on with %d interrupted runs (epoch %d)", self._region, len(queued), epoch)
         return len(candidates) > len(batch)
+
+    def make_room(self) -> None:
+        """See to it that what goes on here gets to begin: later runs may be waiting for it in all of the room."""
+        own = self._load()
+        waiting = [
+            run
+            for key in sorted(self._queued & own.runs.keys())
+            if (run := own.runs[key]).status is RunStatus.OPEN and run.taken_at is not None
+        ]
+        if waiting and (moved := self._db.make_room(waiting)):
+            log.info("%d runs of %s, which wait for earlier ones, give them their room", moved, self._region)
 
     def _to_carry_out(self, own: Replica) -> list[LedgerRun]:
         """Return what a leader before this one, or this one before an error, had said it would queue, and had not."""

@@ -81,7 +81,6 @@ class Timing:
     :param adopt_s: the target's agents have prepared their database after at most this long.
     :param verify_s: the first run in the target has succeeded after at most this long.
     :param state_s: a state table that does not answer is asked again for this long.
-    :param listing_s: calls that pause are planned on a list of DAGs for this long after it was made.
     :param poll_s: between two looks at anything.
     """
 
@@ -97,7 +96,6 @@ class Timing:
     adopt_s: float = 120.0
     verify_s: float = 90.0
     state_s: float = 30.0
-    listing_s: float = 30.0
     poll_s: float = 1.0
 
     @classmethod
@@ -118,14 +116,6 @@ class Timing:
     def agent_silence_s(self) -> float:
         """Seconds without a new heartbeat after which an agent counts as gone."""
         return 3 * self.heartbeat_s + 2
-
-
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """All DAGs of an environment, and when the last of them was listed, on the monotonic clock."""
-
-    dags: Sequence[DagInfo]
-    at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -482,8 +472,8 @@ class FailoverEngine:
             elif state.phase is Phase.PROMOTING:
                 self._adopt(state)
             else:
-                wanted, listing = self._unpause(plan)
-                not_unpaused = self._verify(plan, wanted, listing)
+                wanted = self._unpause(plan)
+                not_unpaused = self._verify(plan, wanted)
                 record = self._complete(state, wanted, not_unpaused)
                 if abandoned is not None:
                     raise abandoned
@@ -498,8 +488,9 @@ class FailoverEngine:
             self._wait_for_lease(plan, since)
         else:
             source = self._environment(plan.source)
-            listing = self._record_set(state, source) if plan.set_id is None else None
-            acknowledged_at, listing = self._drain(state, source, since, listing)
+            if plan.set_id is None:
+                self._record_set(state, source)
+            acknowledged_at, listing = self._drain(state, source, since)
             self._pause_source(plan, source, listing)
             self._final_mark(plan)
             self._wait_for_fence(plan, acknowledged_at)
@@ -507,16 +498,14 @@ class FailoverEngine:
             new = self._write(plan.id, Phase.DRAINING, lambda row: transitions.promote(row, at=self._clock.now()))
             self._done(f"{new.active_region} is active, epoch {new.epoch}")
 
-    def _record_set(self, state: DRState, source: Environment) -> _Listing:
+    def _record_set(self, state: DRState, source: Environment) -> None:
         plan = _plan(state)
         with self._timed("record"):
-            listing = self._list(plan, source)
+            dags = self._dags(plan, source)
             # What the last failover could not unpause was never paused by anybody: it stays wanted.
-            left = self._table(partial(left_over, self._store, plan.source))
-            wanted = sorted({*self._unpaused(listing.dags), *left})
+            wanted = sorted({*self._unpaused(dags), *self._table(partial(left_over, self._store, plan.source))})
             self._record_as(plan, wanted)
-            self._done(f"{len(wanted)} DAGs wanted, {len(self._exempt(listing.dags))} exempt")
-            return listing
+            self._done(f"{len(wanted)} DAGs wanted, {len(self._exempt(dags))} exempt")
 
     def _record_set_from_snapshot(self, state: DRState) -> None:
         plan = _plan(state)
@@ -539,38 +528,34 @@ class FailoverEngine:
         self._table(lambda: self._store.put_set(dag_set))
         self._write(plan.id, Phase.DRAINING, lambda row: transitions.record_set(row, dag_set.id, at=self._clock.now()))
 
-    def _drain(
-        self, state: DRState, source: Environment, since: float, listing: _Listing | None
-    ) -> tuple[float | None, _Listing]:
+    def _drain(self, state: DRState, source: Environment, since: float) -> tuple[float | None, Sequence[DagInfo]]:
         """
         Wait until the source starts nothing any more and nothing of it is in flight.
 
-        :param listing: its DAGs, if they have just been listed.
         :return: when the source had acknowledged the claim, on the monotonic clock, None when the lease ran out first;
-            and its DAGs, listed at most ``listing_s`` ago.
+            and its DAGs, listed just now.
         :raises DrainTimeoutError: runs outlasted the drain, and the plan does not say to stop them.
         """
         plan = _plan(state)
         with self._timed("drain"):
             acknowledged_at = self._await_acknowledgement(plan, state.version, state.lease_s, since)
-            listed = {dag.dag_id for dag in listing.dags} if listing else set()
-            exempt = self._exempt(listing.dags) if listing else ()
+            listed: set[str] = set()
+            exempt: Collection[str] = ()
             deadline = self._clock.monotonic() + self._timing.drain_s
             stopped: list[RunInfo] = []
             while True:
                 left = self._busy(plan, source, exempt)
                 if unlisted := {run.dag_id for run in left} - listed:
                     # At first, or deployed since: it may be exempt.
-                    listing = self._list(plan, source)
-                    exempt = self._exempt(listing.dags)
-                    listed |= unlisted | {dag.dag_id for dag in listing.dags}
+                    dags = self._dags(plan, source)
+                    exempt = self._exempt(dags)
+                    listed |= unlisted | {dag.dag_id for dag in dags}
                     continue
                 if not left:
                     # A gate that decided just before it knew may still have been in its transaction, and what has just
                     # ended may have events that start another run: look again. Meanwhile there is something to do.
                     settled_at = self._clock.monotonic() + self._timing.settle_s
-                    if listing is None or self._clock.monotonic() > listing.at + self._timing.listing_s:
-                        listing = self._list(plan, source)
+                    listing = self._dags(plan, source)
                     self._wait(plan.id, settled_at - self._clock.monotonic())
                     left = self._busy(plan, source, exempt)
                     if not left:
@@ -641,12 +626,12 @@ class FailoverEngine:
         self._table(lambda: self._store.put_set(stopped_runs))
         self._write(plan.id, Phase.DRAINING, lambda row: transitions.stop_runs(row, set_id, at=self._clock.now()))
 
-    def _pause_source(self, plan: Plan, source: Environment, found: _Listing) -> None:
+    def _pause_source(self, plan: Plan, source: Environment, dags: Sequence[DagInfo]) -> None:
         with self._timed("pause"):
             paused: set[str] = set()
             deadline = self._clock.monotonic() + self._timing.stop_s
-            listing: Sequence[DagInfo] | None = found.dags
-            running = self._unpaused(found.dags)
+            listing: Sequence[DagInfo] | None = dags
+            running = self._unpaused(dags)
             while running or (running := self._unpaused(self._dags(plan, source, paused=False))):
                 if self._clock.monotonic() >= deadline:
                     raise FailoverError(
@@ -805,30 +790,29 @@ class FailoverEngine:
             self._write(plan.id, Phase.PROMOTING, lambda row: transitions.resume(row, at=self._clock.now()))
             self._done(f"all schedulers of {plan.target} know epoch {state.epoch}")
 
-    def _unpause(self, plan: Plan) -> tuple[frozenset[str] | None, Sequence[DagInfo]]:
-        """Restore exactly the wanted set in the target; return it, if there is one, and all DAGs as they were."""
+    def _unpause(self, plan: Plan) -> frozenset[str] | None:
+        """Restore exactly the wanted set in the target; return the set, None when there is none."""
         with self._timed("unpause"):
             if plan.set_id is None:
                 self._done("no set was recorded: nothing had been paused")
-                return None, ()
+                return None
             set_id = plan.set_id
             dag_set = self._table(lambda: self._store.get_set(set_id))
             if dag_set is None:
                 self._done(f"the wanted set {set_id} is gone from the table: unpause in {plan.target} what should run")
-                return None, ()
+                return None
             wanted = frozenset(dag_set.dag_ids)
-            dags = self._dags(plan, self._environment(plan.target))
-            self._done(self._restore(plan, wanted, dags)[1])
-            return wanted, dags
+            self._done(self._restore(plan, wanted)[1])
+            return wanted
 
-    def _restore(self, plan: Plan, wanted: frozenset[str], dags: Sequence[DagInfo]) -> tuple[frozenset[str], str]:
+    def _restore(self, plan: Plan, wanted: frozenset[str]) -> tuple[frozenset[str], str]:
         """
         Make *wanted* exactly what runs in the target, as far as it lets itself be changed.
 
-        :param dags: all DAGs of the target, as they are now.
         :return: what runs there, and what was done, for people.
         """
         target = self._environment(plan.target)
+        dags = self._dags(plan, target)
         running = frozenset(dag.dag_id for dag in dags if not dag.is_paused)
         # Who cancels has left the region as it was: what people unpaused there meanwhile is theirs.
         strays = frozenset() if plan.is_cancellation else frozenset(self._unpaused(dags)) - wanted
@@ -852,11 +836,10 @@ class FailoverEngine:
             + (f"; cannot be paused, not wanted: {', '.join(sorted(strays & running))}" if strays & running else "")
         )
 
-    def _verify(self, plan: Plan, wanted: frozenset[str] | None, listing: Sequence[DagInfo]) -> tuple[str, ...]:
+    def _verify(self, plan: Plan, wanted: frozenset[str] | None) -> tuple[str, ...]:
         """
         List once more, and see a first run succeed. What falls short is said, and stops nothing.
 
-        :param listing: all DAGs of the target, as they were before they were unpaused.
         :return: what of the wanted set does not run.
         """
         with self._timed("verify"):
@@ -865,21 +848,13 @@ class FailoverEngine:
             running: Collection[str] | None = None
             if wanted is not None:
                 # A call that another engine had under way when it lost the plan may have arrived since.
-                running, detail = self._restore(plan, wanted, self._listed_again(plan, listing))
+                running, detail = self._restore(plan, wanted)
                 not_unpaused = tuple(sorted(wanted - running))
                 said.append(f"listed again: {detail}")
             if not plan.is_cancellation:
                 said.append(self._first_run(plan, running))
             self._done("; ".join(said) or "nothing had changed")
             return not_unpaused
-
-    def _listed_again(self, plan: Plan, listing: Sequence[DagInfo]) -> Sequence[DagInfo]:
-        """Return *listing* with the flags of now: by what is paused, which few are; all anew where a DAG has come."""
-        target = self._environment(plan.target)
-        paused = {dag.dag_id for dag in self._dags(plan, target, paused=True)}
-        if not paused <= {dag.dag_id for dag in listing}:
-            return self._dags(plan, target)
-        return [replace(dag, is_paused=dag.dag_id in paused) for dag in listing]
 
     def _first_run(self, plan: Plan, running: Collection[str] | None) -> str:
         """See a first run succeed. *running*: what runs in the target; None: it is asked."""
@@ -1124,10 +1099,6 @@ class FailoverEngine:
             self._mine(plan.id)
 
         return self._ask(plan, lambda: environment.dags(paused=paused, on_progress=on_progress))
-
-    def _list(self, plan: Plan, environment: Environment) -> _Listing:
-        dags = self._dags(plan, environment)
-        return _Listing(dags, self._clock.monotonic())
 
     def _set_paused(
         self,

@@ -441,6 +441,7 @@ class AgentLoop:
             books.settle()
             if state.phase in {Phase.STEADY, Phase.RESUMING}:
                 books.resume(epoch=state.epoch)
+                books.make_room()
 
         with contextlib.suppress(StateError):
             self._with_ledger(keep, None)

@@ -72,6 +72,8 @@ _NOTE_LIMIT = 1000
 """Characters that ``dag_run_note.content`` takes."""
 _NEWEST = 1000
 """Runs among which a task is looked for that has ended lately."""
+_STILL = timedelta(minutes=1)
+"""A run that has begun waits for an earlier one if nothing of it executes, and nothing has ended for so long."""
 _BATCH = 200
 """Runs closed in one transaction: short ones, the scheduler passes over what they lock."""
 
@@ -600,8 +602,7 @@ class MetadataDb:
         """
         Queue runs, under the ids and with everything else that they had, all tasks anew; repeatable.
 
-        A run that is open already stays as it is. ``queued_at`` becomes ``taken_at``, or later. Where tasks look at the
-        run before, later runs that wait for one of these give it their room.
+        A run that is open already stays as it is. ``queued_at`` becomes ``taken_at``, or later.
 
         :return: those that could not be queued, with the reason; the others are.
         """
@@ -612,7 +613,6 @@ class MetadataDb:
                 connection = session.connection()
                 taken = self._taken(connection, batch)
                 new, refused = _insertable(batch, taken)
-                self._make_room(connection, new)
                 self._insert(connection, new, state="queued", note=note)
                 self._book(connection, {run.dag_id for run in new})
             failed |= refused
@@ -625,10 +625,10 @@ class MetadataDb:
                     failed[run.key] = f"it cannot be queued here: {type(error).__name__}: {error}"
         return failed
 
-    def _queue_again(self, run: LedgerRun, note: str) -> None:
+    @staticmethod
+    def _queue_again(run: LedgerRun, note: str) -> None:
         """Clear a run that was closed here, as Airflow does it: attempts are kept, a new one is allowed."""
         with _transaction() as session:
-            self._make_room(session.connection(), [run])
             found = session.execute(
                 select(DagRun).where(DagRun.dag_id == run.dag_id, DagRun.run_id == run.run_id)
             ).scalar_one_or_none()
@@ -655,36 +655,64 @@ class MetadataDb:
                 values["conf"] = json.loads(run.conf) if run.conf is not None else {}
             connection = session.connection()
             connection.execute(update(_runs).where(_runs.c.id == found.id).values(values))
-            self._book(connection, [run.dag_id])
+            MetadataDb._book(connection, [run.dag_id])
             _put_note(connection, found.id, note)
 
-    def _make_room(self, connection: Any, runs: Sequence[LedgerRun]) -> None:
+    def make_room(self, runs: Sequence[LedgerRun]) -> int:
         """
-        Put what waits for one of *runs*, which are about to be queued, back into the queue behind it.
+        Let runs begin that wait in the queue, where all room is taken by later ones that wait for them.
 
-        A run whose tasks look at the run before takes one of ``max_active_runs`` while it waits. When all of them wait
-        for a run that is queued after them, that one would never be started. First in its transaction: it waits for
-        rows that the scheduler has locked, and must hold none meanwhile that the scheduler waits for.
+        A run whose tasks look at the run before takes one of ``max_active_runs`` while it waits, and so keeps that one
+        from starting if it was queued after it. For each such DAG that is at its limit, one run goes back into the
+        queue, with its tasks as they are: the last of those that have not begun, or else of those of which nothing
+        executes, and nothing has ended for a minute. For every turn: what is in between is seen by the next one.
+
+        :param runs: what waits in the queue; those of backfills, whose limit is another one, are passed over.
+        :return: how many runs went back.
         """
         earliest: dict[str, datetime] = {}
         for run in runs:
-            if run.logical_date is not None:
+            if run.logical_date is not None and run.run_type != "backfill":
                 earliest[run.dag_id] = min(run.logical_date, earliest.get(run.dag_id, run.logical_date))
-        looking_back = self._looking_back(connection, sorted(earliest))
-        if not looking_back:
-            return
-        is_later = [and_(_runs.c.dag_id == dag_id, _logical_date > earliest[dag_id]) for dag_id in sorted(looking_back)]
-        later = select(_runs.c.id).where(_runs.c.state == "running", or_(*is_later)).order_by(_runs.c.id)
-        ids = connection.execute(later.with_for_update()).scalars().all()
-        works = exists().where(
-            _tasks.c.dag_id == _runs.c.dag_id, _tasks.c.run_id == _runs.c.run_id, _tasks.c.state.in_(_AT_WORK)
+        with _transaction() as session:
+            connection = session.connection()
+            chosen = [
+                run_id
+                for dag_id in sorted(self._looking_back(connection, sorted(earliest)))
+                if (run_id := self._in_the_way(connection, dag_id, earliest[dag_id])) is not None
+            ]
+            if not chosen:
+                return 0
+            locked = select(_runs.c.id).where(_runs.c.id.in_(chosen)).with_for_update(skip_locked=True)
+            ids = connection.execute(locked).scalars().all()
+            # A second statement: it sees what the scheduler has decided before it let go of the rows.
+            result = connection.execute(
+                update(_runs)
+                .where(_runs.c.id.in_(ids), _runs.c.state == "running", ~_task_exists(_tasks.c.state.in_(_AT_WORK)))
+                .values(state="queued", queued_at=_now(), start_date=None, last_scheduling_decision=_turn_of_row)
+            )
+            return int(result.rowcount)
+
+    @staticmethod
+    def _in_the_way(connection: Any, dag_id: str, earliest: datetime) -> int | None:
+        """Return the id of the run that is to give its room to one of date *earliest*; None when there is room."""
+        has_begun = _task_exists(_tasks.c.state.is_not(None))
+        waits = and_(
+            _logical_date > earliest,
+            ~_task_exists(_tasks.c.state.in_(_AT_WORK)),
+            or_(_task_exists(_tasks.c.state.is_(None)), ~_task_exists()),
+            ~_task_exists(_tasks.c.end_date > _now() - _STILL),
         )
-        # A second statement: what the scheduler has decided while the first one waited is seen by this one.
-        connection.execute(
-            update(_runs)
-            .where(_runs.c.id.in_(ids), ~works)
-            .values(state="queued", queued_at=_now(), start_date=None, last_scheduling_decision=_turn_of_row)
+        query = (
+            select(_runs.c.id, waits.label("waits"), _dags.c.max_active_runs)
+            .join(_dags, _dags.c.dag_id == _runs.c.dag_id)
+            .where(_runs.c.dag_id == dag_id, _runs.c.state == "running", _runs.c.run_type != "backfill")
+            .order_by(has_begun, _logical_date.desc())
         )
+        rows = connection.execute(query).all()
+        if not rows or len(rows) < (rows[0].max_active_runs or 0):
+            return None
+        return next((int(row.id) for row in rows if row.waits), None)
 
     def settle(self, runs: Sequence[LedgerRun], note: str) -> None:
         """Give closed runs, and their tasks where these are known, the result that they had elsewhere."""
@@ -703,9 +731,6 @@ class MetadataDb:
 
         :param created: DAG id to the logical date above which nobody has created a run; None: of any date.
         """
-        executed = exists().where(
-            _tasks.c.dag_id == _runs.c.dag_id, _tasks.c.run_id == _runs.c.run_id, _tasks.c.hostname != ""
-        )
         query = (
             select(_runs.c.id, _runs.c.dag_id, _runs.c.run_id, _logical_date.label("at"), _notes.c.content)
             .join(_notes, _notes.c.dag_run_id == _runs.c.id)
@@ -718,7 +743,7 @@ class MetadataDb:
                         for verb in ("skipped", "closed")
                     )
                 ),
-                ~executed,
+                ~_task_exists(_tasks.c.hostname != ""),
                 ~self._is_exempt(_runs.c.dag_id),
             )
         )
@@ -965,6 +990,11 @@ def _not_spared(since: datetime | None) -> Any:
         _runs.c.queued_at.is_(None),
         _runs.c.queued_at < since,
     )
+
+
+def _task_exists(*conditions: Any) -> Any:
+    """Return the condition under which a run has a task instance of that kind."""
+    return exists().where(_tasks.c.dag_id == _runs.c.dag_id, _tasks.c.run_id == _runs.c.run_id, *conditions)
 
 
 def _task_in(keys: Sequence[tuple[str, int]]) -> Any:

@@ -87,11 +87,6 @@ def executed(database: Database, db: Any, run: LedgerRun, one: str, two: str) ->
     database.end(run.run_id, "success" if one == two == "success" else "failed", one=one, two=two)
 
 
-def soon() -> datetime:
-    """Return when another region has taken a run up: later than anything that happened here."""
-    return datetime.now(tz=timezone.utc) + DAY
-
-
 def next_one_starts(database: Database, db: Any, day: float = 3) -> bool:
     """Queue the interval after and let the scheduler look at it: does its first task go to a worker?"""
     db.resume([interval(day)], "resumed")
@@ -235,19 +230,36 @@ def test_resumed_runs_begin_in_their_order_whichever_was_held(database: Database
     assert database.runs() == {"scheduled__0": "running", "scheduled__1": "queued"}
 
 
-@pytest.mark.parametrize("is_here", [True, False])
-def test_what_waits_for_a_resumed_run_gives_it_its_room(database: Database, db: Any, is_here: bool) -> None:
-    """A DAG at its limit: later runs have begun, and wait for one that another region tells of last."""
+@pytest.fixture
+def full(database: Database, db: Any) -> list[LedgerRun]:
+    """A DAG at its limit of two, whose runs look at the one before, and a run that is told of last."""
     database.serialize(chain(depends_on_past=True, max_active_runs=2))
     database.update(database.tables.dags, max_active_runs=2)
-    executed(database, db, interval(1), "failed", "upstream_failed")
-    if is_here:
-        executed(database, db, interval(2), "failed", "upstream_failed")
+    executed(database, db, interval(1), "success", "success")
     db.resume([interval(3), interval(4)], "resumed")
     for run_id in ("scheduled__3", "scheduled__4"):
-        assert database.schedule(run_id) == {ONE: None, TWO: None}
-    executed(database, db, replace(interval(1), taken_at=soon()), "success", "success")
-    db.resume([replace(interval(2), taken_at=soon())], "resumed")
+        database.schedule(run_id)
+    late = interval(2)
+    db.resume([late], "resumed")
+    return [late]
+
+
+def end_task(database: Database, run_id: str, task_id: str, state: str, *, minutes_ago: float = 0.0) -> None:
+    table, at = database.tables.tasks, datetime.now(tz=timezone.utc) - timedelta(minutes=minutes_ago)
+    of_task = table.update().where(table.c.run_id == run_id, table.c.task_id == task_id)
+    with database.settings.engine.begin() as connection:
+        connection.execute(of_task.values(state=state, hostname="worker", end_date=at))
+
+
+def test_later_runs_that_wait_give_an_earlier_one_their_room(
+    database: Database, db: Any, full: list[LedgerRun]
+) -> None:
+    """The last of those that have not begun."""
+    assert database.task_states("scheduled__3")[ONE] == "scheduled", "nobody had told it of the one before"
+    assert database.task_states("scheduled__4") == {ONE: None, TWO: None}
+    with pytest.raises(AssertionError, match="was not started"):
+        database.schedule("scheduled__2")
+    assert db.make_room(full) == 1
     assert database.schedule("scheduled__2")[ONE] == "scheduled"
     assert database.runs() == {
         "scheduled__1": "success", "scheduled__2": "running", "scheduled__3": "running", "scheduled__4": "queued"
@@ -255,26 +267,42 @@ def test_what_waits_for_a_resumed_run_gives_it_its_room(database: Database, db: 
     assert getattr(database.dag("orders"), "exceeds_max_non_backfill", True) is True
 
 
-def test_what_works_keeps_its_room(database: Database, db: Any) -> None:
-    """Nor does a run give way to a later one, nor that of a DAG whose tasks do not look back."""
-    database.serialize(chain(depends_on_past=True))
-    executed(database, db, interval(0), "success", "success")
-    db.resume([interval(1), interval(2), interval(4)], "resumed")
-    for run_id in ("scheduled__1", "scheduled__2", "scheduled__4"):
-        database.schedule(run_id)
-    database.end("scheduled__1", "running", one="up_for_retry")
-    database.end("scheduled__2", "running", one="success", two="running")
-    database.end("scheduled__4", "running", one="success")
-    db.resume([interval(0.5), interval(3)], "resumed")
-    assert database.runs() == {
-        "scheduled__0": "success", "scheduled__0.5": "queued", "scheduled__1": "running", "scheduled__2": "running",
-        "scheduled__3": "queued", "scheduled__4": "queued",
-    }  # fmt: skip
-    assert database.task_states("scheduled__4") == {ONE: "success", TWO: None}
-    database.serialize(chain(retries=1))
-    database.end("scheduled__4", "running")
-    db.resume([interval(3.5)], "resumed")
-    assert database.runs()["scheduled__4"] == "running"
+def test_one_that_has_begun_gives_its_room_when_it_has_stood_still(
+    database: Database, db: Any, full: list[LedgerRun]
+) -> None:
+    """Its second task waits for that of the run before; what it has done is not done again."""
+    database.serialize(chain(depends_on_past=True, max_active_runs=1))
+    database.update(database.tables.dags, max_active_runs=1)
+    database.end("scheduled__4", "success", one="success", two="success")
+    end_task(database, "scheduled__3", "one", "success")
+    assert db.make_room(full) == 0
+    end_task(database, "scheduled__3", "one", "success", minutes_ago=2)
+    assert db.make_room(full) == 1
+    assert database.schedule("scheduled__2")[ONE] == "scheduled"
+    assert database.runs()["scheduled__3"] == "queued"
+    assert db.make_room(full) == 0
+    database.end("scheduled__2", "success", one="success", two="success")
+    assert database.schedule("scheduled__3") == {ONE: "success", TWO: "scheduled"}
+
+
+@pytest.mark.parametrize("state", ["running", "up_for_retry", "up_for_reschedule", "deferred", "queued"])
+def test_what_works_keeps_its_room(database: Database, db: Any, full: list[LedgerRun], state: str) -> None:
+    """Nor does one give way of which all has ended, and the scheduler has not looked at it yet."""
+    end_task(database, "scheduled__3", "one", "success", minutes_ago=2)
+    end_task(database, "scheduled__3", "two", "success", minutes_ago=2)
+    end_task(database, "scheduled__4", "one", state, minutes_ago=2)
+    assert db.make_room(full) == 0
+
+
+def test_where_there_is_room_none_is_made(database: Database, db: Any, full: list[LedgerRun]) -> None:
+    """Nor for a backfill's run, nor in a DAG whose tasks do not look back, nor by a run of an earlier date."""
+    assert db.make_room([replace(full[0], run_type="backfill")]) == 0
+    assert db.make_room([interval(5)]) == 0
+    database.update(database.tables.dags, max_active_runs=3)
+    assert db.make_room(full) == 0
+    database.update(database.tables.dags, max_active_runs=2)
+    database.serialize(chain(max_active_runs=2))
+    assert db.make_room(full) == 0
 
 
 def test_a_mapped_task_looks_at_every_one_of_the_run_before(database: Database, db: Any) -> None:

@@ -27,6 +27,7 @@ from airflow_provider_mwaa_dr.exceptions import MwaaUnreachableError
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 KILL_AFTER_S = 4
 """A task whose run was closed works on until its next heartbeat."""
+STILL_S = 60
 LATE_STOP_S = 5
 """A run whose last task has less left than this ends by itself before an engine has come to stop it."""
 TASKS = 2
@@ -120,6 +121,10 @@ class Run:
     def take_turn(self) -> None:
         """Sort it as the provider does: by its dates."""
         self.turn = self.end
+
+    @property
+    def has_begun(self) -> bool:
+        return any(task.state is not None for task in self.tasks)
 
     @property
     def executes(self) -> bool:
@@ -226,16 +231,11 @@ class SimulatedAirflow:
         self.active.pop(key, None)
         self.set_state(run, "queued")
 
-    def make_room(self, earlier: Run) -> None:
-        """Runs that only wait for an earlier one go back into the queue: that one needs the room that they take."""
-        if earlier.at is None or not self.dags_by_id[earlier.dag_id].waits_for_past:
-            return
-        for run in list(self.open[earlier.dag_id].values()):
-            is_later = run.at is not None and run.at > earlier.at
-            if is_later and run.state == "running" and all(task.state is None for task in run.tasks):
-                self.active.pop(run.key, None)
-                self.set_state(run, "queued")
-                run.take_turn()
+    def send_back(self, run: Run) -> None:
+        """A run that waits goes back into the queue, with its tasks as they are."""
+        self._tell(run.key, "gives its room to an earlier one")
+        self.active.pop(run.key, None)
+        self.set_state(run, "queued")
 
     # -- what schedulers do -------------------------------------------------------------------------------------------
 
@@ -372,11 +372,11 @@ class SimulatedAirflow:
 
     def _next_task(self, run: Run, fence: Fence, now: float) -> None:
         dag = self.dags_by_id[run.dag_id]
-        if dag.waits_for_past and run.tasks[0].state is None and self._waits(dag, run):
-            return
         number, task = next(
             (number, task) for number, task in enumerate(run.tasks) if task.state in {None, "scheduled"}
         )
+        if dag.waits_for_past and task.state is None and self._waits(dag, run):
+            return
         action, epoch = fence(task.state == "scheduled")
         if action is Action.SKIP:
             self._tell(run.key, "fence: skip")
@@ -489,7 +489,7 @@ class SimulatedAirflow:
     def dag_ids(self) -> tuple[str, ...]:
         return tuple(sorted(set(self.dags_by_id) - self.controls))
 
-    def _add_from(self, run: LedgerRun, state: str, note: str) -> Run:
+    def _add_from(self, run: LedgerRun, state: str, note: str) -> None:
         new = self.add(
             run.key,
             run_type=run.run_type,
@@ -507,7 +507,6 @@ class SimulatedAirflow:
         if run.run_type == SCHEDULED and new.at is not None and every_s is not None:
             at = new.at + every_s
             self.next_at[run.dag_id] = max(self.next_at.get(run.dag_id, at), at)
-        return new
 
     def adopt(self, runs: Sequence[LedgerRun], note: str) -> int:
         self.before_change()
@@ -530,15 +529,34 @@ class SimulatedAirflow:
         for run in runs:
             found = self.rows.get(run.key)
             if found is None:
-                found = self._add_from(run, "queued", "resumed")
+                self._add_from(run, "queued", "resumed")
             elif not found.is_open:
                 self.clear(run.key)
                 found.take_turn()
                 found.note = "resumed"
-            else:
-                continue
-            self.make_room(found)
         return {}
+
+    def make_room(self, runs: Sequence[LedgerRun]) -> int:
+        self.before_change()
+        moved = 0
+        for dag_id in sorted({run.dag_id for run in runs if self.dags_by_id[run.dag_id].waits_for_past}):
+            earliest = min(to_seconds(run.logical_date) for run in runs if run.dag_id == dag_id and run.logical_date)
+            running = [run for run in self.open[dag_id].values() if run.state == "running"]
+            waiting = [run for run in running if (run.at or 0.0) > earliest and self._is_still(run)]
+            if waiting and len(running) >= self.dags_by_id[dag_id].max_active:
+                last = min(waiting, key=lambda run: (run.has_begun, -(run.at or 0.0)))
+                self.send_back(last)
+                last.take_turn()
+                moved += 1
+        return moved
+
+    def _is_still(self, run: Run) -> bool:
+        """Whether it has not begun, or nothing of it executes, and nothing has ended for a minute."""
+        return (
+            any(task.state is None for task in run.tasks)
+            and all(task.state in {None, "success", "skipped"} for task in run.tasks)
+            and all(task.until + STILL_S <= self.clock.monotonic() for task in run.tasks if task.state is not None)
+        )
 
     def settle(self, runs: Sequence[LedgerRun], note: str) -> None:
         self.before_change()

@@ -90,8 +90,8 @@ class Database:
         airflow = region.airflow
         for name in (
             "adopt", "cannot_resume", "close_runs", "dag_ids", "drop_held_notes", "forget_closed", "last_finished",
-            "last_task_end", "look", "newest_run", "open_runs", "pause_all", "resume", "runs", "set_paused", "settle",
-            "tasks", "unpaused_dags",
+            "last_task_end", "look", "make_room", "newest_run", "open_runs", "pause_all", "resume", "runs",
+            "set_paused", "settle", "tasks", "unpaused_dags",
         ):  # fmt: skip
             setattr(self, name, getattr(airflow, name))
 
@@ -630,7 +630,10 @@ class Simulation(World):
         self.note(key, f"somebody clears it in {region.name}")
         region.airflow.clear(key)
         # With it what waits for it: Airflow itself would leave it without room.
-        region.airflow.make_room(region.airflow.rows[key])
+        if BY_ID[key[0]].waits_for_past:
+            for run in list(region.airflow.open[key[0]].values()):
+                if run.state == "running" and all(task.state in {None, "success", "skipped"} for task in run.tasks):
+                    region.airflow.send_back(run)
         self.cleared[key].append(self.clock.monotonic())
         self.owed.setdefault(key, self.clock.monotonic())
 

@@ -30,6 +30,7 @@ class Rows:
         self.adopted: list[LedgerRun] = []
         self.resumed: list[LedgerRun] = []
         self.settled: list[LedgerRun] = []
+        self.waiting: list[str] = []
         self.failing: dict[str, str] = {}
 
     def put(self, run_id: str, state: str, *, run_type: str = "scheduled", day: int = 0, **values: Any) -> None:
@@ -78,6 +79,10 @@ class Rows:
     def resume(self, runs: Sequence[LedgerRun], note: str) -> Mapping[RunKey, str]:
         self.resumed += [run for run in runs if run.run_id not in self.failing]
         return {run.key: self.failing[run.run_id] for run in runs if run.run_id in self.failing}
+
+    def make_room(self, runs: Sequence[LedgerRun]) -> int:
+        self.waiting += [run.run_id for run in runs]
+        return 0
 
     def settle(self, runs: Sequence[LedgerRun], note: str) -> None:
         self.settled += runs
@@ -199,3 +204,22 @@ def test_a_conf_is_kept_as_json_or_not_at_all() -> None:
         text, why = to_conf(conf)
         assert text is None
         assert (why or "").startswith("it is no JSON (")
+
+
+def test_room_is_made_for_what_was_taken_over_as_long_as_it_is_queued(regions: tuple[Region, Region]) -> None:
+    """Not for what the region has of its own."""
+    here, there = regions
+    here.books.begin(0)
+    here.db.put("r1", "running")
+    here.tell()
+    here.books.interrupt(epoch=0, now_epoch=1)
+    there.books.follow()
+    there.books.begin(1)
+    there.books.resume(epoch=1)
+    for state, waiting in (("queued", ["r1"]), ("queued", ["r1"]), ("running", []), ("success", [])):
+        there.db.waiting.clear()
+        there.db.put("r1", state)
+        there.db.put("r2", "queued", day=1)
+        there.tell(1)
+        there.books.make_room()
+        assert there.db.waiting == waiting, state

@@ -710,7 +710,8 @@ class MetadataDb:
             .order_by(has_begun, _logical_date.desc())
         )
         rows = connection.execute(query).all()
-        if not rows or len(rows) < (rows[0].max_active_runs or 0):
+        limit = rows[0].max_active_runs if rows else None
+        if not limit or len(rows) < limit:
             return None
         return next((int(row.id) for row in rows if row.waits), None)
 

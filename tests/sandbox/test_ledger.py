@@ -6,6 +6,7 @@ Every DAG with catchup begins with the sandbox, so each of its intervals has to 
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_mwaa_dr.core.gate import NOTE_TOKEN
-from airflow_provider_mwaa_dr.core.ledger import LedgerRun, Replica, RunStatus
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, Replica, RunStatus
 from airflow_provider_mwaa_dr.core.ports import RunsStore
 from airflow_provider_mwaa_dr.sandbox import airflow_settings, history
 from airflow_provider_mwaa_dr.sandbox.tables import Tables
@@ -80,6 +81,10 @@ for dag_id, settings in {{
 with DAG("led_no_rerun", schedule=None, start_date=START, catchup=False, tags=["dr:no-rerun"]):
     first() >> second() >> third()
 
+one_at_a_time = {{"max_active_runs": 1, "default_args": {{"depends_on_past": True}}}}
+with DAG("led_waits", schedule=None, start_date=START, catchup=False, **one_at_a_time):
+    first() >> second() >> third()
+
 with DAG("led_fails", schedule=None, start_date=START, catchup=False):
     fail()
 '''
@@ -99,7 +104,7 @@ def regions(pair: Pair) -> tuple[Airflow, Airflow]:
             airflow.deploy("ledger.py", SOURCE.format(start=began.isoformat()))
         for airflow in pair.airflows.values():
             airflow.wait_for_dag("led_cron")
-    pair.active.unpause(*INTERVALS, "led_one", "led_no_rerun", "led_fails", "fo_chain")
+    pair.active.unpause(*INTERVALS, "led_one", "led_no_rerun", "led_fails", "led_waits", "fo_chain")
     wait_until(lambda: all(len(bodies(pair, dag_id)) >= 2 for dag_id in INTERVALS), "every interval executes")
     return pair.active, pair.standby
 
@@ -263,6 +268,67 @@ def test_what_a_lost_region_executed_goes_on_in_the_other_one(pair: Pair, region
         twice = [run for run, times in bodies(pair, dag_id).items() if times > 1]
         # Executing, or ended within the ledger's lag, when its region was killed.
         assert len(twice) <= 3, twice
+
+
+@pytest.mark.soak
+@on(NEWEST, BETWEEN, OLDEST)
+def test_a_run_that_is_told_of_last_is_given_room(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
+    """A later one of the same DAG has begun, and waits for it in all the room that there is; nothing executes twice."""
+    source, target = regions
+    fail_over(pair, target.name)
+    source.stop("scheduler")
+    try:
+        earlier, later = (interrupted(pair, day, wait=day == 2) for day in (1, 2))
+        tell(pair, source, later)
+        begun = ChainRun(airflow=target, dag_id=later.dag_id, run_id=later.run_id)
+        wait_until(lambda: begun.bodies() == ["first"], "the later run begins")
+        tell(pair, source, earlier)
+        queued = ChainRun(airflow=target, dag_id=earlier.dag_id, run_id=earlier.run_id)
+        wait_until(lambda: is_there(queued), "the earlier run is queued")
+        assert queued.state == "queued"
+        begun.let_go()
+        queued.wait_until_it_executed()
+        begun.wait_until_it_executed()
+        assert begun.bodies() == CHAIN
+    finally:
+        source.start_scheduler()
+        pair.wait_until_settled()
+
+
+def is_there(run: ChainRun) -> bool:
+    """Whether the region has the run."""
+    return run.run_id in {found["dag_run_id"] for found in run.airflow.runs(run.dag_id)}
+
+
+def interrupted(pair: Pair, day: int, *, wait: bool) -> LedgerRun:
+    """Return a run of a DAG with max_active_runs=1 and depends_on_past, as the region that was left tells of it."""
+    at = datetime(2026, 2, day, tzinfo=timezone.utc)
+    return LedgerRun(
+        dag_id="led_waits",
+        run_id=f"scheduled__{pair.state().epoch}_{day}",
+        run_type="scheduled",
+        status=RunStatus.INTERRUPTED,
+        epoch=pair.state().epoch - 1,
+        logical_date=at,
+        data_interval_start=at,
+        data_interval_end=at,
+        run_after=at,
+        conf=json.dumps({"wait": wait}),
+    )
+
+
+def tell(pair: Pair, region: Airflow, run: LedgerRun) -> None:
+    """Tell of a run in the name of a region whose agent is gone."""
+    said = replica(pair, region)
+    entry = LogEntry(
+        number=said.number + 1,
+        at=datetime.now(tz=timezone.utc),
+        epoch=run.epoch,
+        first_id=said.first_id,
+        newest_id=said.newest_id,
+        runs=(run,),
+    )
+    runs_store(pair).append(region.name, entry)
 
 
 @on(NEWEST, soak=(BETWEEN, OLDEST))

@@ -81,8 +81,8 @@ for dag_id, settings in {{
 with DAG("led_no_rerun", schedule=None, start_date=START, catchup=False, tags=["dr:no-rerun"]):
     first() >> second() >> third()
 
-one_at_a_time = {{"max_active_runs": 1, "default_args": {{"depends_on_past": True}}}}
-with DAG("led_waits", schedule=None, start_date=START, catchup=False, **one_at_a_time):
+one_at_a_time = {{"catchup": False, "max_active_runs": 1, "default_args": {{"depends_on_past": True}}}}
+with DAG("led_waits", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), **one_at_a_time):
     first() >> second() >> third()
 
 with DAG("led_fails", schedule=None, start_date=START, catchup=False):

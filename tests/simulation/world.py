@@ -627,13 +627,18 @@ class Simulation(World):
         return region.is_up and region.airflow.is_reachable and has_taken_up and self.state.phase is not Phase.PROMOTING
 
     def _clear(self, region: Region, key: RunKey) -> None:
-        self.note(key, f"somebody clears it in {region.name}")
-        region.airflow.clear(key)
-        # With it what waits for it: Airflow itself would leave it without room.
+        """With it what waits for it: Airflow itself would leave it without room."""
+        self._clear_one(region, key)
         if BY_ID[key[0]].waits_for_past:
             for run in list(region.airflow.open[key[0]].values()):
-                if run.state == "running" and all(task.state in {None, "success", "skipped"} for task in run.tasks):
+                if run.state == "running" and not run.has_begun:
                     region.airflow.send_back(run)
+                elif run.state == "running" and all(task.state in {None, "success", "skipped"} for task in run.tasks):
+                    self._clear_one(region, run.key)
+
+    def _clear_one(self, region: Region, key: RunKey) -> None:
+        self.note(key, f"somebody clears it in {region.name}")
+        region.airflow.clear(key)
         self.cleared[key].append(self.clock.monotonic())
         self.owed.setdefault(key, self.clock.monotonic())
 

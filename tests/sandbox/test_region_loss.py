@@ -37,8 +37,7 @@ def regions(pair: Pair) -> tuple[Airflow, Airflow]:
 
 def newest_record(pair: Pair) -> dict[str, object]:
     """Return the record of the last failover."""
-    found: dict[str, object] = pair.history()[0]
-    return found
+    return pair.history()[0]
 
 
 def lose(pair: Pair, region: Airflow) -> ChainRun:

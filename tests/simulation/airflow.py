@@ -28,6 +28,7 @@ START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 KILL_AFTER_S = 4
 """A task whose run was closed works on until its next heartbeat."""
 STILL_S = 60
+"""A run that has begun waits for an earlier one if nothing of it has ended for so long."""
 LATE_STOP_S = 5
 """A run whose last task has less left than this ends by itself before an engine has come to stop it."""
 TASKS = 2
@@ -125,6 +126,11 @@ class Run:
     @property
     def has_begun(self) -> bool:
         return any(task.state is not None for task in self.tasks)
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing of it executes, or will by itself; nor has anything failed."""
+        return all(task.state in {None, "success", "skipped"} for task in self.tasks)
 
     @property
     def executes(self) -> bool:
@@ -553,8 +559,8 @@ class SimulatedAirflow:
     def _is_still(self, run: Run) -> bool:
         """Whether it has not begun, or nothing of it executes, and nothing has ended for a minute."""
         return (
-            any(task.state is None for task in run.tasks)
-            and all(task.state in {None, "success", "skipped"} for task in run.tasks)
+            run.waits
+            and any(task.state is None for task in run.tasks)
             and all(task.until + STILL_S <= self.clock.monotonic() for task in run.tasks if task.state is not None)
         )
 

@@ -633,7 +633,7 @@ class Simulation(World):
             for run in list(region.airflow.open[key[0]].values()):
                 if run.state == "running" and not run.has_begun:
                     region.airflow.send_back(run)
-                elif run.state == "running" and all(task.state in {None, "success", "skipped"} for task in run.tasks):
+                elif run.state == "running" and run.waits:
                     self._clear_one(region, run.key)
 
     def _clear_one(self, region: Region, key: RunKey) -> None:

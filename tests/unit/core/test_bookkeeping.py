@@ -103,6 +103,17 @@ class Region:
         self.books.tell(state, read_state=lambda: state, read_stopped=lambda set_id: ())
 
 
+def take_over(here: Region, there: Region) -> None:
+    """Begin run r1 in one region, under epoch 0, and let the other one go on with it, under epoch 1."""
+    here.books.begin(0)
+    here.db.put("r1", "running")
+    here.tell()
+    here.books.interrupt(epoch=0, now_epoch=1)
+    there.books.follow()
+    there.books.begin(1)
+    there.books.resume(epoch=1)
+
+
 @pytest.fixture
 def regions() -> tuple[Region, Region]:
     store = InMemoryRunsStore()
@@ -209,13 +220,7 @@ def test_a_conf_is_kept_as_json_or_not_at_all() -> None:
 def test_room_is_made_for_what_was_taken_over_as_long_as_it_is_queued(regions: tuple[Region, Region]) -> None:
     """Not for what the region has of its own."""
     here, there = regions
-    here.books.begin(0)
-    here.db.put("r1", "running")
-    here.tell()
-    here.books.interrupt(epoch=0, now_epoch=1)
-    there.books.follow()
-    there.books.begin(1)
-    there.books.resume(epoch=1)
+    take_over(here, there)
     for state, waiting in (("queued", ["r1"]), ("queued", ["r1"]), ("running", []), ("success", [])):
         there.db.waiting.clear()
         there.db.put("r1", state)

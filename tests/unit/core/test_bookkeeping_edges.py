@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
-from tests.unit.core.test_bookkeeping import HERE, THERE, Region
+from tests.unit.core.test_bookkeeping import HERE, THERE, Region, take_over
 
 
 @pytest.fixture
@@ -24,13 +24,7 @@ def restarted(region: Region, store: InMemoryRunsStore) -> Bookkeeper:
 def test_a_run_that_went_on_here_and_was_deleted_by_a_person_stays_deleted(regions: tuple[Region, Region]) -> None:
     """Neither the next leader nor the next region starts it again."""
     here, there = regions
-    here.books.begin(0)
-    here.db.put("r1", "running")
-    here.tell()
-    here.books.interrupt(epoch=0, now_epoch=1)
-    there.books.follow()
-    there.books.begin(1)
-    there.books.resume(epoch=1)
+    take_over(here, there)
     there.db.put("r1", "running")
     there.tell(epoch=1)
     there.db.rows.clear()

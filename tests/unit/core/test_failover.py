@@ -451,7 +451,6 @@ def test_what_comes_and_goes_while_the_set_is_restored_is_seen(world: World) -> 
     """A list from before the set was restored would know neither."""
     target = world.environments[B]
     target.remove_dag("dag_05")
-    world.clock.after(0, lambda: target.stubborn.add("dag_02"))
 
     def deploy(event: StepEvent) -> None:
         if (event.name, event.status) == ("unpause", "done"):

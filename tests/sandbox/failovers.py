@@ -187,14 +187,12 @@ def make_steady(pair: Pair, *, idle: bool = True) -> DRState:
         for word in ("running", "queued"):
             for run in region.runs(state=word):
                 ChainRun(airflow=region, dag_id=run["dag_id"], run_id=run["dag_run_id"]).let_go()
-    if idle:
-        wait_until(
-            lambda: not any(region.runs(state="running") for region in pair.airflows.values()), "nothing runs anywhere"
-        )
     pair.active.unpause("fo_chain")
     pair.active.pause("fo_stray")
     # No failover pauses it.
     for region in pair.airflows.values():
         region.pause("outage_exempt")
+    if idle:
+        pair.wait_in_each(Airflow.is_idle, "nothing runs")
     pair.wait_until_settled()
     return pair.state()

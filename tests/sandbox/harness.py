@@ -41,7 +41,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -214,6 +214,19 @@ class Airflow:
         """Return the newest 100 runs of a DAG, or of all; keys as in REST (``dag_run_id``, ``state``, ``note`` ...)."""
         found = self.rest("GET", f"/dags/{dag_id}/dagRuns", **{"limit": 100, "order_by": "-id", **params})
         return list(found["dag_runs"])
+
+    def fail_runs(self, runs: Iterable[Mapping[str, Any]]) -> None:
+        """Mark runs, as :meth:`runs` returns them, as failed."""
+        for run in runs:
+            self.rest("PATCH", f"/dags/{run['dag_id']}/dagRuns/{run['dag_run_id']}", json={"state": "failed"})
+
+    def is_idle(self) -> bool:
+        """Whether no run is running; those of DAGs that are paused or gone would be for ever, and are failed first."""
+        running = self.runs(state="running")
+        if running:
+            dags = self.dags()
+            self.fail_runs(run for run in running if dags.get(run["dag_id"], True))
+        return not running
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """Return one run."""
@@ -512,10 +525,7 @@ class Pair:
         self.wait_until_settled()
         for airflow in self.airflows.values():
             for state in ("running", "queued"):
-                for run in airflow.runs(state=state):
-                    airflow.rest(
-                        "PATCH", f"/dags/{run['dag_id']}/dagRuns/{run['dag_run_id']}", json={"state": "failed"}
-                    )
+                airflow.fail_runs(airflow.runs(state=state))
 
 
 def finished(running: subprocess.Popen[str], *, check: bool = True, timeout_s: float = 180.0) -> str:

@@ -150,11 +150,27 @@ def interval_of(run_id: str) -> datetime:
     )
 
 
-def missing(pair: Pair, dag_id: str) -> list[str]:
+def missing(pair: Pair, dag_id: str) -> list[datetime]:
     """Return the intervals between the first and the last one that executed, of which no body has."""
     times = sorted(map(interval_of, bodies(pair, dag_id)))
     steps = int((times[-1] - times[0]) / EVERY)
-    return [str(at) for number in range(steps) if (at := times[0] + number * EVERY) not in times]
+    return [at for number in range(steps) if (at := times[0] + number * EVERY) not in times]
+
+
+def wait_until_none_is_missing(pair: Pair, dag_id: str) -> None:
+    """Return once no interval of a DAG is missing; otherwise the error says what became of those that are."""
+
+    def claim() -> str:
+        gone = missing(pair, dag_id)
+        known = [
+            (region.name, run_id, run["state"], region.task_states(dag_id, run_id), run["note"])
+            for region in pair.airflows.values()
+            for run in region.runs(dag_id)
+            if (run_id := run["dag_run_id"]).startswith("scheduled__") and interval_of(run_id) in gone
+        ]
+        return f"no interval of {dag_id} is missing: {', '.join(map(str, gone))}; what is known of them: {known}"
+
+    wait_until(lambda: not missing(pair, dag_id), claim)
 
 
 def wait_until_nothing_is_missing(pair: Pair, region: Airflow) -> None:
@@ -162,7 +178,7 @@ def wait_until_nothing_is_missing(pair: Pair, region: Airflow) -> None:
     for dag_id in INTERVALS:
         before = len(region.executed(dag_id))
         wait_until(lambda: len(region.executed(dag_id)) > before, f"{dag_id} goes on in {region.name}")  # noqa: B023
-        wait_until(lambda: not missing(pair, dag_id), f"no interval of {dag_id} is missing")  # noqa: B023
+        wait_until_none_is_missing(pair, dag_id)
 
 
 def resumed(run: ChainRun, region: Airflow) -> ChainRun:
@@ -342,7 +358,7 @@ def test_two_years_of_history_are_adopted_and_not_executed_again(pair: Pair, reg
     fail_over(pair, target.name)
     wait_until(lambda: len(target.executed("led_two_years")) >= 3, f"the DAG goes on in {target.name}")
     assert min(map(interval_of, bodies(pair, "led_two_years"))) > finished - timedelta(seconds=1)
-    wait_until(lambda: not missing(pair, "led_two_years"), "no interval is missing")
+    wait_until_none_is_missing(pair, "led_two_years")
     assert set(bodies(pair, "led_two_years").values()) == {1}
 
 

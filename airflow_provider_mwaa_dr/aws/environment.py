@@ -334,8 +334,11 @@ class MwaaEnvironment:
         for _ in range(1 if self._is_2 else len(call.dag_ids) // PAGE + 2):
             answer = self._api.patch("/dags", {"is_paused": paused}, holds=["dags", "total_entries"], **query)
             changed = [str(dag["dag_id"]) for dag in answer["dags"]]
+            # 2.x answers with every match. 3.x only with those that were in the other state, whatever they were before.
             strangers = [
-                dag_id for dag_id in changed if dag_id not in call.dag_ids and before.get(dag_id) is not paused
+                dag_id
+                for dag_id in changed
+                if dag_id not in call.dag_ids and not (self._is_2 and before.get(dag_id) is paused)
             ]
             for dag_id in strangers:
                 self._put_back(dag_id, paused=paused, was_known=dag_id in before)

@@ -249,6 +249,28 @@ def test_dag_deployed_between_listing_and_call_is_put_back(adapter: MwaaEnvironm
     assert world.paused == {"load_000_new"}
 
 
+@pytest.mark.parametrize("server", ["3.0.6", "3.3.1"], indirect=True)
+def test_dag_unpaused_by_hand_between_listing_and_call_stays_unpaused(
+    adapter: MwaaEnvironment, server: AirflowServer
+) -> None:
+    """It was paused when it was listed, and is none of those to be paused; Airflow 2 does not tell what it changed."""
+    world = server.world
+    for number in range(40):
+        world.add_dag(f"load_{number:03}")
+    world.add_dag("load_000_exempt", is_paused=True)
+    listing = adapter.dags()
+    by_hand = ["load_000_exempt"]
+
+    def unpause(method: str, path: str) -> bool:
+        if (method, path) == ("PATCH", "/dags") and by_hand:
+            world.set_paused([by_hand.pop()], paused=False)
+        return False
+
+    server.before = unpause
+    adapter.set_paused([dag.dag_id for dag in listing if not dag.is_paused], paused=True, listing=listing)
+    assert world.unpaused == {"load_000_exempt"}
+
+
 @pytest.mark.parametrize("server", VERSIONS, indirect=True)
 def test_pausing_many_takes_few_calls(adapter: MwaaEnvironment, server: AirflowServer) -> None:
     """Ten a second is all that MWAA takes: a page is listed once, and afterwards only what is still in the way."""

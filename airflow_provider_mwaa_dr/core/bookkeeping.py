@@ -191,6 +191,7 @@ class Bookkeeper:
         self._not_carried_out: set[RunKey] = set()
         self._stuck: dict[RunKey, str] = {}
         self._stuck_at = clock.monotonic()
+        self._again: set[RunKey] = set()
         self._dags_due_at = 0.0
         self._stopped_set: tuple[str, frozenset[str]] | None = None
 
@@ -497,6 +498,7 @@ class Bookkeeper:
         own = self._load()
         to_queue = self._to_carry_out(own)
         waiting = due([own, *self._others.values()])
+        self._look_at_stuck(waiting)
         candidates = []
         for key, run in waiting.items():
             mine = own.runs.get(key)
@@ -505,14 +507,12 @@ class Bookkeeper:
                 continue
             if run.conf_lost is not None:
                 self._stuck[key] = f"its conf is not in the ledger: {run.conf_lost}"
-            elif key not in self._stuck:
+            elif key not in self._stuck or key in self._again:
                 candidates.append(run)
-        self._look_at_stuck(waiting)
         batch = candidates[:_BATCH]
         refused = self._db.cannot_resume(batch) if batch else {}
-        self._stuck.update(refused)
-        for key, why in refused.items():
-            log.warning("%s %s was interrupted, and is not started in %s: %s", *key, self._region, why)
+        self._again -= {run.key for run in batch}
+        self._note_stuck(refused)
         taken_at = self._clock.now()
         taken = [
             replace(run, status=RunStatus.OPEN, epoch=epoch, taken_at=taken_at)
@@ -527,12 +527,10 @@ class Bookkeeper:
             failed = self._db.resume(
                 [*to_queue, *taken], f"resumed: it was interrupted; {self._region} goes on with it (epoch {epoch})"
             )
-            for key, why in failed.items():
-                if self._stuck.get(key) != why:
-                    log.warning("%s %s was interrupted, and is not started in %s: %s", *key, self._region, why)
+            self._note_stuck(failed)
             self._not_carried_out = set(failed)  # tried again
             queued = {run.key for run in (*to_queue, *taken)} - failed.keys()
-            self._stuck = {key: why for key, why in self._stuck.items() if key not in queued} | dict(failed)
+            self._stuck = {key: why for key, why in self._stuck.items() if key not in queued}
             if queued:
                 log.info("%s goes on with %d interrupted runs (epoch %d)", self._region, len(queued), epoch)
         return len(candidates) > len(batch)
@@ -564,11 +562,18 @@ class Bookkeeper:
         return undone
 
     def _look_at_stuck(self, waiting: Mapping[RunKey, LedgerRun]) -> None:
-        """Forget what could not be started, now and then: it is tried again."""
+        """Forget what waits no more, and try the rest again now and then; people see the reason all the while."""
         now = self._clock.monotonic()
         self._stuck = {key: why for key, why in self._stuck.items() if key in waiting}
         if now - self._stuck_at >= _STUCK_EVERY_S:
-            self._stuck, self._stuck_at = {}, now
+            self._again, self._stuck_at = set(self._stuck), now
+
+    def _note_stuck(self, reasons: Mapping[RunKey, str]) -> None:
+        """Keep why these cannot be started, for people; the log says it when it is new."""
+        for key, why in reasons.items():
+            if self._stuck.get(key) != why:
+                log.warning("%s %s was interrupted, and is not started in %s: %s", *key, self._region, why)
+        self._stuck.update(reasons)
 
     # -- the log -----------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,8 @@ class Rows:
         self.settled: list[LedgerRun] = []
         self.waiting: list[str] = []
         self.failing: dict[str, str] = {}
+        self.refusing: dict[str, str] = {}
+        self.asked_for: list[str] = []
 
     def put(self, run_id: str, state: str, *, run_type: str = "scheduled", day: int = 0, **values: Any) -> None:
         at = AT + timedelta(days=day)
@@ -74,7 +76,8 @@ class Rows:
         return len(runs)
 
     def cannot_resume(self, runs: Sequence[LedgerRun]) -> Mapping[RunKey, str]:
-        return {}
+        self.asked_for += [run.run_id for run in runs]
+        return {run.key: self.refusing[run.run_id] for run in runs if run.run_id in self.refusing}
 
     def resume(self, runs: Sequence[LedgerRun], note: str) -> Mapping[RunKey, str]:
         self.resumed += [run for run in runs if run.run_id not in self.failing]
@@ -96,7 +99,8 @@ class Region:
 
     def __init__(self, region: str, store: InMemoryRunsStore) -> None:
         self.region, self.db = region, Rows()
-        self.books = Bookkeeper(store, self.db, ManualClock(), region=region, peers=lambda: [HERE, THERE])
+        self.clock = ManualClock()
+        self.books = Bookkeeper(store, self.db, self.clock, region=region, peers=lambda: [HERE, THERE])
 
     def tell(self, epoch: int = 0) -> None:
         state: DRState = replace(initial(self.region, lease_s=60, by="t", at=AT), epoch=epoch)
@@ -203,6 +207,32 @@ def test_a_run_whose_conf_is_not_in_the_ledger_is_listed_and_not_started(
     assert not there.books.resume(epoch=1)
     assert [(run.run_id, run.partition_key, run.partition_date) for run in there.db.resumed] == [("r2", "eu", AT)]
     assert there.books.waiting == (f"orders r1: its conf is not in the ledger: {why}",)
+
+
+def test_a_run_that_cannot_be_started_is_tried_again_and_listed_all_the_while(
+    regions: tuple[Region, Region], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever asks for the status in any turn sees it; the log has it once for each reason."""
+    here, there = regions
+    here.books.begin(0)
+    here.db.put("r1", "running")
+    here.tell()
+    here.books.interrupt(epoch=0, now_epoch=1)
+    there.books.follow()
+    there.books.begin(1)
+    there.db.refusing = {"r1": "its DAG is not here"}
+    for _ in range(20):
+        assert not there.books.resume(epoch=1)
+        assert there.books.waiting == ("orders r1: its DAG is not here",)
+        there.clock.advance(5)
+    assert 3 <= len(there.db.asked_for) <= 4
+    assert caplog.text.count("its DAG is not here") == 1
+
+    there.db.refusing = {}
+    there.clock.advance(30)
+    assert not there.books.resume(epoch=1)
+    assert [run.run_id for run in there.db.resumed] == ["r1"]
+    assert there.books.waiting == ()
 
 
 def test_a_conf_is_kept_as_json_or_not_at_all() -> None:

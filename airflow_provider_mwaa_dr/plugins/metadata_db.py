@@ -665,55 +665,93 @@ class MetadataDb:
         A run whose tasks look at the run before takes one of ``max_active_runs`` while it waits, and so keeps that one
         from starting if it was queued after it. For each such DAG that is at its limit, one run goes back into the
         queue, with its tasks as they are: the last of those that have not begun, or else of those of which nothing
-        executes, and nothing has ended for a minute. For every turn: what is in between is seen by the next one.
+        executes, and nothing has ended for a minute. The one that it waits for is the next to start. For every turn:
+        what is in between is seen by the next one.
 
-        :param runs: what waits in the queue; those of backfills, whose limit is another one, are passed over.
+        :param runs: what waits in the queue; those of which Airflow would start none, room or not, are passed over.
         :return: how many runs went back.
         """
-        earliest: dict[str, datetime] = {}
-        for run in runs:
-            if run.logical_date is not None and run.run_type != "backfill":
-                earliest[run.dag_id] = min(run.logical_date, earliest.get(run.dag_id, run.logical_date))
         with _transaction() as session:
             connection = session.connection()
-            chosen = [
-                run_id
-                for dag_id in sorted(self._looking_back(connection, sorted(earliest)))
-                if (run_id := self._in_the_way(connection, dag_id, earliest[dag_id])) is not None
-            ]
-            if not chosen:
+            first: dict[str, Any] = {}
+            for row in self._without_room(connection, [run.key for run in runs]):
+                first.setdefault(row.dag_id, row)
+            gives = {
+                run_id: first[dag_id].id
+                for dag_id in sorted(self._looking_back(connection, sorted(first)))
+                if (run_id := self._in_the_way(connection, dag_id, first[dag_id].at)) is not None
+            }
+            if not gives:
                 return 0
-            locked = select(_runs.c.id).where(_runs.c.id.in_(chosen)).with_for_update(skip_locked=True)
-            ids = connection.execute(locked).scalars().all()
+            both = select(_runs.c.id).where(_runs.c.id.in_([*gives, *gives.values()]))
+            locked = {*connection.execute(both.with_for_update(skip_locked=True)).scalars()}
+            pairs = {later: earlier for later, earlier in gives.items() if {later, earlier} <= locked}
+            works = _task_exists(_tasks.c.state.in_(_AT_WORK))
             # A second statement: it sees what the scheduler has decided before it let go of the rows.
             result = connection.execute(
                 update(_runs)
-                .where(_runs.c.id.in_(ids), _runs.c.state == "running", ~_task_exists(_tasks.c.state.in_(_AT_WORK)))
+                .where(_runs.c.id.in_([*pairs]), _runs.c.state == "running", ~works)
                 .values(state="queued", queued_at=_now(), start_date=None, last_scheduling_decision=_turn_of_row)
+            )
+            # Airflow sorts by more than the dates that tasks look back by; what it has never looked at comes first.
+            connection.execute(
+                update(_runs)
+                .where(_runs.c.id.in_([*pairs.values()]), _runs.c.state == "queued")
+                .values(last_scheduling_decision=None)
             )
             return int(result.rowcount)
 
     @staticmethod
+    def _without_room(connection: Any, keys: Sequence[RunKey]) -> list[Any]:
+        """Return id, DAG and date (``at``) of those that Airflow would start if their DAG had room, earliest first."""
+        others = _runs.alias()
+        running = (
+            select(func.count())
+            .where(others.c.dag_id == _runs.c.dag_id, others.c.state == "running", _takes_room(others))
+            .scalar_subquery()
+        )
+        found: list[Any] = []
+        for start in range(0, len(keys), _BATCH):
+            query = (
+                select(_runs.c.id, _runs.c.dag_id, _logical_date.label("at"))
+                .join(_dags, _dags.c.dag_id == _runs.c.dag_id)
+                .where(
+                    _key_in(keys[start : start + _BATCH]),
+                    _runs.c.state == "queued",
+                    _logical_date.is_not(None),
+                    _turn_of_row <= _now(),
+                    _takes_room(_runs),
+                    _dags.c.is_paused.is_(False),
+                    _dags.c.max_active_runs > 0,
+                    running >= _dags.c.max_active_runs,
+                )
+            )
+            found += connection.execute(query)
+        return sorted(found, key=lambda row: (row.dag_id, row.at))
+
+    @staticmethod
     def _in_the_way(connection: Any, dag_id: str, earliest: datetime) -> int | None:
-        """Return the id of the run that is to give its room to one of date *earliest*; None when there is room."""
+        """Return the id of the run that is to give its room to one of date *earliest*; None when none is idle."""
         has_begun = _task_exists(_tasks.c.state.is_not(None))
-        waits = and_(
-            _logical_date > earliest,
-            ~_task_exists(_tasks.c.state.in_(_AT_WORK)),
-            or_(_task_exists(_tasks.c.state.is_(None)), ~_task_exists()),
-            ~_task_exists(_tasks.c.end_date > _now() - _STILL),
-        )
+        # Before Airflow 3, the command that began a backfill starts its runs, and no scheduler does.
+        would_go_on = true() if "backfill_id" in _runs.c else _runs.c.run_type != "backfill"
         query = (
-            select(_runs.c.id, waits.label("waits"), _dags.c.max_active_runs)
-            .join(_dags, _dags.c.dag_id == _runs.c.dag_id)
-            .where(_runs.c.dag_id == dag_id, _runs.c.state == "running", _runs.c.run_type != "backfill")
+            select(_runs.c.id)
+            .where(
+                _runs.c.dag_id == dag_id,
+                _runs.c.state == "running",
+                _takes_room(_runs),
+                would_go_on,
+                _logical_date > earliest,
+                ~_task_exists(_tasks.c.state.in_(_AT_WORK)),
+                or_(_task_exists(_tasks.c.state.is_(None)), ~_task_exists()),
+                ~_task_exists(_tasks.c.end_date > _now() - _STILL),
+            )
             .order_by(has_begun, _logical_date.desc())
+            .limit(1)
         )
-        rows = connection.execute(query).all()
-        limit = rows[0].max_active_runs if rows else None
-        if not limit or len(rows) < limit:
-            return None
-        return next((int(row.id) for row in rows if row.waits), None)
+        found: int | None = connection.execute(query).scalar()
+        return found
 
     def settle(self, runs: Sequence[LedgerRun], note: str) -> None:
         """Give closed runs, and their tasks where these are known, the result that they had elsewhere."""
@@ -991,6 +1029,11 @@ def _not_spared(since: datetime | None) -> Any:
         _runs.c.queued_at.is_(None),
         _runs.c.queued_at < since,
     )
+
+
+def _takes_room(runs: Any) -> Any:
+    """Return the condition under which a running run counts towards its DAG's ``max_active_runs``."""
+    return runs.c.backfill_id.is_(None) if "backfill_id" in runs.c else true()
 
 
 def _task_exists(*conditions: Any) -> Any:

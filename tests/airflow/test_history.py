@@ -295,15 +295,83 @@ def test_what_works_keeps_its_room(database: Database, db: Any, full: list[Ledge
 
 
 def test_where_there_is_room_none_is_made(database: Database, db: Any, full: list[LedgerRun]) -> None:
-    """Nor for a backfill's run, nor in a DAG whose tasks do not look back, nor by a run of an earlier date."""
-    assert db.make_room([replace(full[0], run_type="backfill")]) == 0
+    """Nor in a DAG whose tasks do not look back, nor by a run of an earlier date."""
     assert db.make_room([interval(5)]) == 0
-    for limit in (3, 0):  # of 0 Airflow starts as many as there are
+    for limit in (3, 0):  # of 0 Airflow starts none, whatever gives its room
         database.update(database.tables.dags, max_active_runs=limit)
         assert db.make_room(full) == 0
     database.update(database.tables.dags, max_active_runs=2)
     database.serialize(chain(max_active_runs=2))
     assert db.make_room(full) == 0
+
+
+def update_run(database: Database, run_id: str, **values: Any) -> None:
+    runs = database.tables.runs
+    with database.settings.engine.begin() as connection:
+        connection.execute(runs.update().where(runs.c.run_id == run_id).values(values))
+
+
+def add_backfill(database: Database) -> int:
+    from airflow.models.backfill import Backfill
+
+    session = database.settings.Session()
+    backfill = Backfill(dag_id="orders", from_date=AT, to_date=AT, max_active_runs=1)
+    session.add(backfill)
+    session.commit()
+    backfill_id = int(backfill.id)
+    database.settings.Session.remove()
+    return backfill_id
+
+
+def test_for_what_airflow_would_not_start_no_room_is_made(database: Database, db: Any, full: list[LedgerRun]) -> None:
+    """Whoever gives its room for it gets it back at once, again and again: its start would be a new one each time."""
+    database.update(database.tables.dags, is_paused=True)
+    assert db.make_room(full) == 0
+    database.update(database.tables.dags, is_paused=False)
+    if "backfill_id" in database.tables.runs.c:
+        update_run(database, "scheduled__2", run_after=datetime.now(tz=timezone.utc) + DAY)
+        assert db.make_room(full) == 0
+        update_run(database, "scheduled__2", run_after=full[0].run_after, backfill_id=add_backfill(database))
+        assert db.make_room(full) == 0, "the limit of its backfill is another one"
+        update_run(database, "scheduled__2", backfill_id=None)
+    assert db.make_room(full) == 1
+
+
+def test_the_run_that_gets_room_is_next_wherever_it_stood_in_the_queue(database: Database, db: Any) -> None:
+    """Airflow 3 sorts by when a run is due: a manual one of today before the interval of today, which is over later."""
+    database.serialize(chain(depends_on_past=True, max_active_runs=1, catchup=False))
+    database.update(database.tables.dags, max_active_runs=1)
+    executed(database, db, interval(1), "success", "success")
+    db.resume([interval(3, run_id="manual__3", run_type="manual", run_after=AT + 3 * DAY)], "resumed")
+    database.schedule("manual__3")
+    late = interval(2, run_after=AT + 9 * DAY)
+    db.resume([late], "resumed")
+    end_task(database, "manual__3", "one", "success", minutes_ago=2)
+    assert db.make_room([late]) == 1
+    assert database.schedule("scheduled__2")[ONE] == "scheduled"
+    assert database.runs()["manual__3"] == "queued"
+
+
+def test_runs_of_backfills_take_room_as_airflow_counts_them(database: Database, db: Any) -> None:
+    """Airflow 2: all of them. Airflow 3: those that go on here, since their backfill is in the other region."""
+    database.serialize(chain(depends_on_past=True, max_active_runs=2))
+    database.update(database.tables.dags, max_active_runs=2)
+    executed(database, db, interval(1), "success", "success")
+    is_2 = "backfill_id" not in database.tables.runs.c
+    if is_2:
+        database.add_run("orders", "backfill__4", state="running", run_type="backfill")
+    else:
+        db.resume([interval(4, run_id="backfill__4", run_type="backfill")], "resumed")
+    db.resume([interval(3)], "resumed")
+    database.schedule("scheduled__3")
+    late = interval(2)
+    db.resume([late], "resumed")
+    with pytest.raises(AssertionError, match="was not started"):
+        database.schedule("scheduled__2")
+    end_task(database, "scheduled__3", "one", "success", minutes_ago=2)
+    assert db.make_room([late]) == 1
+    assert database.schedule("scheduled__2")[ONE] == "scheduled"
+    assert database.runs()["scheduled__3" if is_2 else "backfill__4"] == "queued"
 
 
 def test_a_mapped_task_looks_at_every_one_of_the_run_before(database: Database, db: Any) -> None:

@@ -546,13 +546,18 @@ class SimulatedAirflow:
         self.before_change()
         moved = 0
         for dag_id in sorted({run.dag_id for run in runs if self.dags_by_id[run.dag_id].waits_for_past}):
-            earliest = min(to_seconds(run.logical_date) for run in runs if run.dag_id == dag_id and run.logical_date)
+            of_dag = [found for run in runs if run.dag_id == dag_id and (found := self.rows.get(run.key)) is not None]
+            queued = [run for run in of_dag if run.state == "queued" and run.at is not None]
+            if not queued or dag_id in self.paused:
+                continue
+            first = min(queued, key=lambda run: run.at or 0.0)
             running = [run for run in self.open[dag_id].values() if run.state == "running"]
-            waiting = [run for run in running if (run.at or 0.0) > earliest and self._is_still(run)]
+            waiting = [run for run in running if (run.at or 0.0) > (first.at or 0.0) and self._is_still(run)]
             if waiting and len(running) >= self.dags_by_id[dag_id].max_active:
                 last = min(waiting, key=lambda run: (run.has_begun, -(run.at or 0.0)))
                 self.send_back(last)
                 last.take_turn()
+                first.turn = None
                 moved += 1
         return moved
 

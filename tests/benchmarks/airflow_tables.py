@@ -32,7 +32,8 @@ def measure_inside(module: str, version: str, **variables: str) -> Any:
         postgres.create_database(name)
         env = {
             **os.environ,
-            "AIRFLOW_HOME": str(BUILD / "home"),
+            # Airflow leaves an airflow.cfg there, which another version does not understand.
+            "AIRFLOW_HOME": str(BUILD / f"home-{version}"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.url(name),
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",

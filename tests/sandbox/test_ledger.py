@@ -328,7 +328,8 @@ def interrupted(pair: Pair, day: int, *, wait: bool) -> LedgerRun:
         logical_date=at,
         data_interval_start=at,
         data_interval_end=at,
-        run_after=at,
+        # Airflow 3 sorts by this, and would start the later one first, and again.
+        run_after=datetime(2026, 3, 9 - day, tzinfo=timezone.utc),
         conf=json.dumps({"wait": wait}),
     )
 

@@ -230,12 +230,17 @@ def test_resumed_runs_begin_in_their_order_whichever_was_held(database: Database
     assert database.runs() == {"scheduled__0": "running", "scheduled__1": "queued"}
 
 
+def look_back(database: Database, db: Any, *, max_active_runs: int, **settings: Any) -> None:
+    """Have a DAG with that limit whose first task looks at the run before, and the first run of it executed."""
+    database.serialize(chain(depends_on_past=True, max_active_runs=max_active_runs, **settings))
+    database.update(database.tables.dags, max_active_runs=max_active_runs)
+    executed(database, db, interval(1), "success", "success")
+
+
 @pytest.fixture
 def full(database: Database, db: Any) -> list[LedgerRun]:
     """A DAG at its limit of two, whose runs look at the one before, and a run that is told of last."""
-    database.serialize(chain(depends_on_past=True, max_active_runs=2))
-    database.update(database.tables.dags, max_active_runs=2)
-    executed(database, db, interval(1), "success", "success")
+    look_back(database, db, max_active_runs=2)
     db.resume([interval(3), interval(4)], "resumed")
     for run_id in ("scheduled__3", "scheduled__4"):
         database.schedule(run_id)
@@ -339,9 +344,7 @@ def test_for_what_airflow_would_not_start_no_room_is_made(database: Database, db
 
 def test_the_run_that_gets_room_is_next_wherever_it_stood_in_the_queue(database: Database, db: Any) -> None:
     """Airflow 3 sorts by when a run is due: a manual one of today before the interval of today, which is over later."""
-    database.serialize(chain(depends_on_past=True, max_active_runs=1, catchup=False))
-    database.update(database.tables.dags, max_active_runs=1)
-    executed(database, db, interval(1), "success", "success")
+    look_back(database, db, max_active_runs=1, catchup=False)
     db.resume([interval(3, run_id="manual__3", run_type="manual", run_after=AT + 3 * DAY)], "resumed")
     database.schedule("manual__3")
     late = interval(2, run_after=AT + 9 * DAY)
@@ -354,9 +357,7 @@ def test_the_run_that_gets_room_is_next_wherever_it_stood_in_the_queue(database:
 
 def test_runs_of_backfills_take_room_as_airflow_counts_them(database: Database, db: Any) -> None:
     """Airflow 2: all of them. Airflow 3: those that go on here, since their backfill is in the other region."""
-    database.serialize(chain(depends_on_past=True, max_active_runs=2))
-    database.update(database.tables.dags, max_active_runs=2)
-    executed(database, db, interval(1), "success", "success")
+    look_back(database, db, max_active_runs=2)
     is_2 = "backfill_id" not in database.tables.runs.c
     if is_2:
         database.add_run("orders", "backfill__4", state="running", run_type="backfill")

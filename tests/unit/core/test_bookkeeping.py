@@ -107,14 +107,19 @@ class Region:
         self.books.tell(state, read_state=lambda: state, read_stopped=lambda set_id: ())
 
 
+def hand_over(here: Region, there: Region) -> None:
+    """Interrupt what one region has under epoch 0, and let the other one be about to go on with it, under epoch 1."""
+    here.books.interrupt(epoch=0, now_epoch=1)
+    there.books.follow()
+    there.books.begin(1)
+
+
 def take_over(here: Region, there: Region) -> None:
     """Begin run r1 in one region, under epoch 0, and let the other one go on with it, under epoch 1."""
     here.books.begin(0)
     here.db.put("r1", "running")
     here.tell()
-    here.books.interrupt(epoch=0, now_epoch=1)
-    there.books.follow()
-    there.books.begin(1)
+    hand_over(here, there)
     there.books.resume(epoch=1)
 
 
@@ -201,9 +206,7 @@ def test_a_run_whose_conf_is_not_in_the_ledger_is_listed_and_not_started(
     here.db.put("r1", "running", run_type="manual", **values)
     here.db.put("r2", "queued", run_type="manual", day=1, partition_key="eu", partition_date=AT)
     here.tell()
-    here.books.interrupt(epoch=0, now_epoch=1)
-    there.books.follow()
-    there.books.begin(1)
+    hand_over(here, there)
     assert not there.books.resume(epoch=1)
     assert [(run.run_id, run.partition_key, run.partition_date) for run in there.db.resumed] == [("r2", "eu", AT)]
     assert there.books.waiting == (f"orders r1: its conf is not in the ledger: {why}",)
@@ -217,9 +220,7 @@ def test_a_run_that_cannot_be_started_is_tried_again_and_listed_all_the_while(
     here.books.begin(0)
     here.db.put("r1", "running")
     here.tell()
-    here.books.interrupt(epoch=0, now_epoch=1)
-    there.books.follow()
-    there.books.begin(1)
+    hand_over(here, there)
     there.db.refusing = {"r1": "its DAG is not here"}
     for _ in range(20):
         assert not there.books.resume(epoch=1)

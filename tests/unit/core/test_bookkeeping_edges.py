@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
-from tests.unit.core.test_bookkeeping import HERE, THERE, Region, take_over
+from tests.unit.core.test_bookkeeping import HERE, THERE, Region, hand_over, take_over
 
 
 @pytest.fixture
@@ -122,9 +122,7 @@ def test_a_run_that_cannot_be_queued_is_listed_and_tried_again(regions: tuple[Re
     here.db.put("r1", "running")
     here.db.put("r2", "running", day=1)
     here.tell()
-    here.books.interrupt(epoch=0, now_epoch=1)
-    there.books.follow()
-    there.books.begin(1)
+    hand_over(here, there)
     there.db.failing = {"r1": "its timetable is missing"}
     for _ in range(2):
         assert not there.books.resume(epoch=1)

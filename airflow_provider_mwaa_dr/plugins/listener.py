@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 _JOB_WAIT_S = 60.0
 _FIRST_LOOK_WAIT_S = 10.0
-_FORK_WAIT_S = 0.5
+_FORK_WAIT_S = 10.0
 _PULSE_S = 0.2
 """Between two looks whether the scheduler's thread has passed the agent's last view."""
 _PASS_S = 0.5
@@ -82,31 +82,46 @@ def on_task_instance_running(task_instance: Any) -> None:
 
 class ForkGuard:
     """
-    Entered by the agent while it works: a fork of the scheduler waits for the end of that, half a second at most.
+    Entered by the agent while it works: a fork of the scheduler waits for the end of that, ten seconds at most.
 
     LocalExecutor and Celery fork the scheduler at any moment. A child inherits every lock of the agent's thread in the
-    state it is in, and nobody there to release it: of the database pool, of a logging stream, and, as was seen, of a
-    module that is being imported, after which each task of that worker that imports boto3 hangs for ever.
+    state it is in, and nobody there to release it: of the database pool, of a connection, and above all of a module
+    that is being imported, after which each task of that worker hangs that imports it, too. The first turn imports all
+    of Airflow's models, and takes longer than half a second where four Airflows are starting on two cores; a limit of
+    half a second let a worker be forked in the middle of it, and its tasks hang before their bodies (seen on 3.3.1).
+
+    A turn that takes longer than the limit waits for a lock or a network. Forks have that wait once for each turn.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._lock = threading.RLock()
         self._is_held_by_fork = False
+        self._left_s = _FORK_WAIT_S
         os.register_at_fork(before=self._before, after_in_parent=self._in_parent, after_in_child=self._in_child)
 
     def __enter__(self) -> None:
         self._lock.acquire()
+        self._left_s = _FORK_WAIT_S
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
     def _before(self) -> None:
-        self._is_held_by_fork = self._lock.acquire(timeout=_FORK_WAIT_S)
+        began = self._clock.monotonic()
+        self._is_held_by_fork = self._lock.acquire(timeout=self._left_s)
+        self._left_s = max(0.0, self._left_s - (self._clock.monotonic() - began))
 
     def _in_parent(self) -> None:
         if self._is_held_by_fork:
             self._is_held_by_fork = False
             self._lock.release()
+        else:
+            log.warning(
+                "A process was forked while the agent had been at work for more than %.0f s: what that process begins "
+                "may hang. If a task stays running with nothing in its log, clear it, or restart this scheduler.",
+                _FORK_WAIT_S,
+            )
 
     def _in_child(self) -> None:
         self._lock = threading.RLock()
@@ -133,7 +148,7 @@ class Gate:
         self._metrics = Metrics(_stats, clock)
         self._loop: AgentLoop | None = None
         self._is_alive = False
-        self._guard = ForkGuard()
+        self._guard = ForkGuard(clock)
         self._has_looked = threading.Event()
 
     def start(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import socket
 import sys
 import threading
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.core.gate import Action, Decision, Role
 from tests.airflow.conftest import HERE, THERE
 
@@ -151,6 +153,39 @@ def test_a_forked_child_of_the_scheduler_decides_nothing(
     gate._pid += 1
     start(database_with_run, listener)
     assert database_with_run.runs() == {"r1": "running"}
+
+
+def test_forks_wait_for_a_turn_and_once_only_for_one_that_does_not_end(
+    listener: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A scheduler with 32 workers to fork must not stand still 32 times as long. Real forks: tests/sandbox."""
+    monkeypatch.setattr(os, "register_at_fork", lambda **_: None)
+    monkeypatch.setattr(listener, "_FORK_WAIT_S", 0.05)
+    guard = listener.ForkGuard(SystemClock())
+    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        with guard:
+            begun.set()
+            may_end.wait(60)
+        ended.set()
+
+    def fork() -> bool:
+        guard._before()
+        is_held = bool(guard._is_held_by_fork)
+        guard._in_parent()
+        return is_held
+
+    assert fork()
+    threading.Thread(target=work, daemon=True).start()
+    assert begun.wait(60)
+    assert [fork(), guard._left_s, fork(), guard._left_s] == [False, 0, False, 0]
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    may_end.set()
+    assert ended.wait(60)
+    assert fork()
+    with guard:
+        assert guard._left_s == 0.05
 
 
 class _Watch:

@@ -425,8 +425,6 @@ class Pair:
             lines.append(f"{what}: {found}")
 
         say("state", self.state)
-        for name, airflow in self.airflows.items():
-            say(f"{name} long tasks", lambda airflow=airflow: (airflow.home / "stacks.txt").read_text()[-6000:])  # type: ignore[misc]
         for region in self.airflows:
             say(f"{region} agents", lambda region=region: self.table.agents(region))  # type: ignore[misc]
             for what, query in queries.items():

@@ -6,7 +6,6 @@ Not itself parsed: the file never names the product that would parse it.
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import os
 from datetime import datetime, timezone
@@ -14,11 +13,6 @@ from pathlib import Path
 from typing import Any
 
 LINES = Path(__file__).resolve().parent.parent / "witness.jsonl"
-STACKS = LINES.with_name("stacks.txt")
-"""Where a process that has imported this, a task's above all, still was after a minute and a half."""
-
-_stacks = STACKS.open("a")
-faulthandler.dump_traceback_later(90, file=_stacks)
 
 
 def body(**context: Any) -> None:

@@ -195,4 +195,15 @@ def make_steady(pair: Pair, *, idle: bool = True) -> DRState:
     if idle:
         pair.wait_in_each(Airflow.is_idle, "nothing runs")
     pair.wait_until_settled()
+    wait_until(lambda: has_snapshot(pair), f"the leading agent of {pair.active.name} has taken a snapshot")
     return pair.state()
+
+
+def has_snapshot(pair: Pair) -> bool:
+    """
+    Whether a forced failover would find what :func:`make_steady` has unpaused and paused.
+
+    Not for half a minute after a scheduler was killed: for as long Airflow counts it as alive, and its agent leads.
+    """
+    snapshot = pair.table.get_snapshot(pair.active.name)
+    return snapshot is not None and "fo_chain" in snapshot.dag_ids and "fo_stray" not in snapshot.dag_ids

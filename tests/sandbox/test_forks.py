@@ -67,11 +67,13 @@ def slow_agent(pair: Pair) -> Iterator[Airflow]:
     airflow.deploy("forked.py", DAG_FILE)
     airflow.wait_for_dag("forked")
     yield airflow
+    airflow.pause("forked")
     airflow.remove("forked.py")
     for path in planted:
         path.unlink()
     airflow.stop("scheduler")
     airflow.start_scheduler()
+    pair.wait_until_settled()
 
 
 @on("3.3.1")
@@ -81,4 +83,5 @@ def test_a_worker_forked_during_an_agents_turn_executes_its_tasks(slow_agent: Ai
     slow_agent.start_scheduler()
     slow_agent.unpause("forked")
     run_id = slow_agent.trigger("forked")
-    wait_until(lambda: len(slow_agent.executed("forked", run_id)) >= 8, "eight tasks execute")
+    wait_until(lambda: slow_agent.run("forked", run_id)["state"] == "success", "the run succeeds")
+    assert len(slow_agent.executed("forked", run_id)) == 8

@@ -119,7 +119,8 @@ class ForkGuard:
         else:
             log.warning(
                 "A process was forked while the agent had been at work for more than %.0f s: what that process begins "
-                "may hang. If a task stays running with nothing in its log, clear it, or restart this scheduler.",
+                "may hang. If a task stays running with nothing of its own in its log, clear it, or restart this "
+                "scheduler.",
                 _FORK_WAIT_S,
             )
 

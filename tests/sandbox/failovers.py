@@ -162,12 +162,16 @@ def start(airflow: Airflow, *, dag_id: str = "fo_chain", waits: bool = False) ->
     return run
 
 
-def wait_for_snapshot(pair: Pair, region: Airflow, *dag_ids: str) -> None:
-    """Return once a failover that cannot ask *region* any more would unpause these DAGs elsewhere."""
+def wait_for_snapshot(pair: Pair, region: Airflow, *dag_ids: str, without: str = "") -> None:
+    """
+    Return once a failover that cannot ask *region* any more would unpause these DAGs elsewhere, and that one not.
+
+    Half a minute after its scheduler was killed: for as long Airflow counts it as alive, and no other agent leads.
+    """
 
     def is_recorded() -> bool:
         snapshot = pair.table.get_snapshot(region.name)
-        return snapshot is not None and {*dag_ids} <= {*snapshot.dag_ids}
+        return snapshot is not None and {*dag_ids} <= {*snapshot.dag_ids} and without not in snapshot.dag_ids
 
     wait_until(is_recorded, f"the snapshot of {region.name} has {', '.join(dag_ids)}")
 
@@ -195,15 +199,5 @@ def make_steady(pair: Pair, *, idle: bool = True) -> DRState:
     if idle:
         pair.wait_in_each(Airflow.is_idle, "nothing runs")
     pair.wait_until_settled()
-    wait_until(lambda: has_snapshot(pair), f"the leading agent of {pair.active.name} has taken a snapshot")
+    wait_for_snapshot(pair, pair.active, "fo_chain", without="fo_stray")
     return pair.state()
-
-
-def has_snapshot(pair: Pair) -> bool:
-    """
-    Whether a forced failover would find what :func:`make_steady` has unpaused and paused.
-
-    Not for half a minute after a scheduler was killed: for as long Airflow counts it as alive, and its agent leads.
-    """
-    snapshot = pair.table.get_snapshot(pair.active.name)
-    return snapshot is not None and "fo_chain" in snapshot.dag_ids and "fo_stray" not in snapshot.dag_ids

@@ -160,7 +160,6 @@ def test_a_region_that_is_killed_is_left_without_anybody(pair: Pair, topic: Topi
     for number in range(KILLS):
         make_steady(pair)
         source, target = pair.active, pair.standby
-        wait_for_snapshot(pair, source, "fo_chain")
         before = failovers(pair)
         with monitor(pair, topic.arn) as watching:
             pair.sandbox.kill(source.name)
@@ -190,7 +189,6 @@ def test_what_is_no_failure_is_not_taken_for_one(pair: Pair, topic: Topic) -> No
     """
     make_steady(pair)
     source, target = pair.active, pair.standby
-    wait_for_snapshot(pair, source, "fo_chain")
     before = failovers(pair)
     sandbox = pair.sandbox
     with monitor(pair, topic.arn) as watching:
@@ -269,7 +267,6 @@ def test_somebody_in_the_standby_approves(pair: Pair, topic: Topic) -> None:
     """The DAG under a real scheduler and triggerer, in the region that is left over; nothing moves until it may."""
     make_steady(pair)
     source, target = pair.active, pair.standby
-    wait_for_snapshot(pair, source, "fo_chain")
     before = failovers(pair)
     changes = {
         "poke_interval=60": "poke_interval=1",

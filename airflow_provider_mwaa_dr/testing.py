@@ -262,6 +262,16 @@ class InMemoryStateStore:
         with self._reach("get_snapshot"):
             return self._table.snapshots.get(region)
 
+    def put_paused(self, dag_set: DagSet) -> None:
+        """Replace the set that pausing by hand took in a region."""
+        with self._reach("put_paused"):
+            self._table.snapshots[f"{dag_set.region}/paused"] = _sorted(dag_set)
+
+    def get_paused(self, region: str) -> DagSet | None:
+        """Return the set that pausing by hand took in a region."""
+        with self._reach("get_paused"):
+            return self._table.snapshots.get(f"{region}/paused")
+
     def put_inventory(self, inventory: Inventory) -> None:
         """Replace the region's inventory."""
         with self._reach("put_inventory"):

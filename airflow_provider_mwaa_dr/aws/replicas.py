@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +13,7 @@ from airflow_provider_mwaa_dr.aws.session import (
     Fault,
     access_advice,
     brief,
+    code_of,
     dynamodb_client,
     errors,
     fault_of,
@@ -33,6 +35,9 @@ AVOID_S = 15.0
 """How long a replica that failed is tried after the others."""
 BACKOFF_S = (0.1, 0.3)
 """Waits before another pass over the replicas, when all that was wrong with one of them was throttling."""
+
+_IS_ABOUT_THE_KEY = re.compile(r"\bkey element|\bMissing the key\b|\bmismatch for key\b|\bconditions on the keys\b")
+"""What DynamoDB says when a table has another key than the request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,4 +172,18 @@ class Replicas:
             raise TableNotFoundError(
                 message, advice=f"Create the table, or correct {self._setting} and state_table_region."
             ) from cause
-        raise StateError(message, advice=f"Check that the table's key is {self._key}.") from cause
+        raise StateError(message, advice=self._advice_on_refusal(cause)) from cause
+
+    def _advice_on_refusal(self, error: Exception) -> str:
+        """Return what to do about a request that AWS did not accept, by its code and its own words."""
+        code, words = code_of(error), str(error)
+        if not code:
+            return "The request was not sent: check AWS_REGION, and the boto3 configuration of this machine."
+        if code == "ValidationException" and _IS_ABOUT_THE_KEY.search(words):
+            return f"Check that the key of table {self._table} is {self._key}."
+        if code == "ValidationException":
+            return "The provider sent a request that DynamoDB does not allow; report it, with this message, as a bug."
+        return (
+            f"DynamoDB refused the request with {code}; look it up under 'Error handling with DynamoDB' in the AWS "
+            "documentation, and remove its cause."
+        )

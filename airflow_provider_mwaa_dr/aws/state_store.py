@@ -279,17 +279,27 @@ class DynamoDBStateStore:
 
     def put_snapshot(self, dag_set: DagSet) -> None:
         """Replace the region's snapshot: pages of a new generation, the manifest, then the old pages go."""
-        key = f"SNAPSHOT#{dag_set.region}"
+        self._replace_set(f"SNAPSHOT#{dag_set.region}", dag_set)
+
+    def get_snapshot(self, region: str) -> DagSet | None:
+        """Return the region's last snapshot."""
+        return self._get_set(f"SNAPSHOT#{region}")
+
+    def put_paused(self, dag_set: DagSet) -> None:
+        """Replace the set that pausing by hand took in a region."""
+        self._replace_set(_paused_key(dag_set.region), dag_set)
+
+    def get_paused(self, region: str) -> DagSet | None:
+        """Return the set that pausing by hand took in a region, and has not given back."""
+        return self._get_set(_paused_key(region))
+
+    def _replace_set(self, key: str, dag_set: DagSet) -> None:
         pages, manifest = _set_to_items(key, dag_set)
         for page in pages:
             self._put(page, "write a snapshot")
         old = self._put(manifest, "write a snapshot")
         if old and _generation_of(old) != _generation_of(manifest):
             self._delete(_page_keys(key, old))
-
-    def get_snapshot(self, region: str) -> DagSet | None:
-        """Return the region's last snapshot."""
-        return self._get_set(f"SNAPSHOT#{region}")
 
     def _get_set(self, key: str) -> DagSet | None:
         manifest, pages = self._get_pages(key)
@@ -473,6 +483,11 @@ class DynamoDBStateStore:
 
 def _key(key: str) -> dict[str, Any]:
     return {items.KEY: {"S": key}}
+
+
+def _paused_key(region: str) -> str:
+    # A snapshot under the name of no region, as the first version had it.
+    return f"SNAPSHOT#{region}/paused"
 
 
 def _token(item: items.Item | None) -> str | None:

@@ -165,7 +165,9 @@ class EventualStateStore:
 
     def _home_of(self, state: DRState) -> str:
         """Return the copy that *state* belongs into; a region without one uses the nearest that others use, too."""
-        region = state.plan.target if state.plan is not None else state.active_region
+        return self._own(state.plan.target if state.plan is not None else state.active_region)
+
+    def _own(self, region: str) -> str:
         return region if region in self._copies else min(self._copies)
 
     def _unread(self, found: Collection[str]) -> str:
@@ -222,6 +224,38 @@ class EventualStateStore:
     def get_snapshot(self, region: str) -> DagSet | None:
         """Return a region's last snapshot, from its own copy if that has one and answers."""
         return self._first_that_has(lambda copy: copy.get_snapshot(region), first=region)
+
+    def put_paused(self, dag_set: DagSet) -> None:
+        """
+        Replace the set that pausing by hand took in a region: in the region's own copy, and in no other.
+
+        :raises StateError: that copy did not take it.
+        """
+        own = self._own(dag_set.region)
+        try:
+            self._ask(own, lambda copy: copy.put_paused(dag_set))
+        except StateError as error:
+            raise _no_paused_set(dag_set.region, own, "written", error) from error
+
+    def get_paused(self, region: str) -> DagSet | None:
+        """
+        Return the set that pausing by hand took in a region.
+
+        The newest of all copies counts: the first version wrote it into whichever copy was nearest to the caller.
+
+        :raises StateError: the region's own copy did not answer, so whether there is a set is not known.
+        """
+        own = self._own(region)
+        try:
+            held = self._ask(own, lambda copy: copy.get_paused(region))
+        except StateError as error:
+            raise _no_paused_set(region, own, "read", error) from error
+        found = [held]
+        for name in self._copies:
+            if name != own:
+                with suppress(StateError):
+                    found.append(self._ask(name, lambda copy: copy.get_paused(region)))
+        return max((each for each in found if each is not None), key=lambda each: each.recorded_at, default=None)
 
     def put_inventory(self, inventory: Inventory) -> None:
         """Replace a region's inventory, in its own copy."""
@@ -332,6 +366,14 @@ def _state_of(copy: StateStore) -> DRState | None:
         return copy.read()
     except StateNotFoundError:
         return None
+
+
+def _no_paused_set(region: str, copy: str, done: str, error: StateError) -> StateError:
+    return type(error)(
+        f"The set of DAGs that were paused in {region} belongs into the copy of the state table in {copy}, and cannot "
+        f"be {done} there: {error.message.rstrip('.')}.",
+        advice=f"Repeat the command once the copy in {copy} can be used. {error.advice}".rstrip(),
+    )
 
 
 def _newest(states: Mapping[str, DRState | None]) -> DRState | None:

@@ -1,9 +1,9 @@
 """
 Pausing a whole region by hand, and giving back exactly what was taken.
 
-The set lies in the state table as a snapshot under a name of its own (``REGION/paused``): a failover's set and the
-agent's snapshot of the region are other items, so neither can overwrite the other. It is there before the first DAG is
-paused and goes when the last one is back, so whoever was interrupted says the same command again.
+The set has an item of its own in the state table: a failover's set and the agent's snapshot of the region are other
+items, so neither can overwrite the other. The set is recorded before the first DAG is paused, and is emptied when the
+last one is back, so a command that was interrupted can be repeated.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Pausing:
 
 def recorded_set(store: StateStore, region: str) -> tuple[str, ...]:
     """Return the ids that pausing *region* took and nothing has given back yet."""
-    stored = store.get_snapshot(_name(region))
+    stored = store.get_paused(region)
     return stored.dag_ids if stored is not None else ()
 
 
@@ -123,12 +123,7 @@ def unpause(
 
 
 def _record(store: StateStore, region: str, dag_ids: Collection[str], at: datetime) -> None:
-    name = _name(region)
-    store.put_snapshot(DagSet(id=name, region=name, recorded_at=at, dag_ids=tuple(sorted(dag_ids))))
-
-
-def _name(region: str) -> str:
-    return f"{region}/paused"
+    store.put_paused(DagSet(id=f"{region}/paused", region=region, recorded_at=at, dag_ids=tuple(sorted(dag_ids))))
 
 
 def _refuse_open_plan(state: DRState) -> None:

@@ -225,6 +225,12 @@ class StateStore(Protocol):
     def get_snapshot(self, region: str) -> DagSet | None:
         """Return the region's last snapshot."""
 
+    def put_paused(self, dag_set: DagSet) -> None:
+        """Replace the set of DAGs that ``mwaa-dr pause`` took in *dag_set.region*; beside the region's snapshot."""
+
+    def get_paused(self, region: str) -> DagSet | None:
+        """Return the set that :meth:`put_paused` recorded last; None before the first."""
+
     def put_inventory(self, inventory: Inventory) -> None:
         """Replace *inventory.region*'s inventory; readers see the old one or the new one, whole."""
 

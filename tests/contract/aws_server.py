@@ -24,7 +24,8 @@ class AwsServer:
 
     :ivar before: called with (region, operation) before a request is carried out; True: cut the connection instead.
     :ivar after: the same after it was carried out: the answer is lost.
-    :ivar refuse: called likewise; the code of the error that is answered instead, or empty.
+    :ivar refuse: called likewise; the code of the error that is answered instead, with ``: MESSAGE`` behind it if the
+        message matters; or empty.
     :ivar requests: (region, operation) of every request, in order.
     :ivar conditions_failed: how many writes were refused by their condition.
     """
@@ -64,9 +65,11 @@ class AwsServer:
         environ["HTTP_AUTHORIZATION"] = authorization.replace(f"/{region}/", f"/{HOME}/")
         if self.before(region, operation):
             return self._cut(environ)
-        if code := self.refuse(region, operation):
+        if refused := self.refuse(region, operation):
+            code, _, message = refused.partition(": ")
             start_response("400 .", [("Content-Type", "application/x-amz-json-1.0")])
-            return [json.dumps({"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": code}).encode()]
+            error = {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": message or code}
+            return [json.dumps(error).encode()]
         with self._lock:
             body = list(self._app(environ, start_response))
             self.conditions_failed += any(b"ConditionalCheckFailed" in part for part in body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -228,6 +229,30 @@ def test_refused_caller_is_told_so(make: Make, aws: AwsServer, code: str) -> Non
     with pytest.raises(StateAccessError, match=r"dynamodb:GetItem"):
         make().observe("us-east-1")
     assert len(aws.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("refused", "advice"),
+    [
+        ("ValidationException: The provided key element does not match the schema", "key of table .* is state_id"),
+        ("ValidationException: One or more parameter values were invalid: Missing the key pk in the item", "key of "),
+        ("ValidationException: Item size has exceeded the maximum allowed size", "report it"),
+        ("ItemCollectionSizeLimitExceededException: Too large", "with ItemCollectionSizeLimitExceededException"),
+        ("SomethingNewException: No.", "with SomethingNewException"),
+    ],
+)
+def test_a_refusal_that_is_not_about_the_key_does_not_send_anybody_to_the_key(
+    make: Make, aws: AwsServer, refused: str, advice: str
+) -> None:
+    """The error has AWS's code and message, and advice that fits them."""
+    aws.refuse = lambda region, operation: refused
+    with pytest.raises(StateError) as caught:
+        make().read()
+    code, _, words = refused.partition(": ")
+    assert code in caught.value.message
+    assert words.rstrip(".") in caught.value.message
+    assert re.search(advice, caught.value.advice)
+    assert ("state_id" in caught.value.advice) == ("key" in words)
 
 
 def test_set_whose_manifest_got_no_answer_is_recorded(make: Make, aws: AwsServer) -> None:

@@ -248,6 +248,8 @@ def uses_of_state(
         "get_set": lambda: store.get_set("raced"),
         "put_snapshot": snapshots,
         "get_snapshot": lambda: store.get_snapshot(region),
+        "put_paused": lambda: store.put_paused(dags),
+        "get_paused": lambda: store.get_paused(region),
         "put_inventory": inventories,
         "get_inventory": lambda: store.get_inventory(region),
         "inventory_key": lambda: store.inventory_key(region),

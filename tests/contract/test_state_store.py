@@ -266,6 +266,31 @@ def test_snapshot_is_replaced_whole(store: StateStore) -> None:
     assert store.get_snapshot("us-east-1") is None
 
 
+def test_what_pausing_took_is_kept_beside_snapshot_and_plan(store: StateStore) -> None:
+    """Each region's own, the last one counts, and an empty set is a set."""
+    assert store.get_paused("us-east-2") is None
+    snapshot = DagSet(id="n-1", region="us-east-2", recorded_at=AT, dag_ids=("a", "b", "c"))
+    store.put_snapshot(snapshot)
+    for dag_ids in (("a", "b"), ("b",), ()):
+        taken = DagSet(id="us-east-2/paused", region="us-east-2", recorded_at=AT, dag_ids=dag_ids)
+        store.put_paused(taken)
+        assert store.get_paused("us-east-2") == taken
+    assert store.get_snapshot("us-east-2") == snapshot
+    assert store.get_paused("us-east-1") is None
+
+
+def test_a_set_that_the_first_version_paused_is_found(store: StateStore) -> None:
+    """It wrote the set as the snapshot of a region by the name of REGION/paused."""
+    legacy = DagSet(id="us-east-2/paused", region="us-east-2/paused", recorded_at=AT, dag_ids=("a", "b"))
+    store.put_snapshot(legacy)
+    found = store.get_paused("us-east-2")
+    assert found is not None
+    assert found.dag_ids == ("a", "b")
+    later = replace(legacy, region="us-east-2", recorded_at=AT + timedelta(hours=1), dag_ids=())
+    store.put_paused(later)
+    assert store.get_paused("us-east-2") == later
+
+
 def test_inventory_is_replaced_whole(store: StateStore) -> None:
     """Ten thousand DAGs fit; only the last inventory is there, and its key can be had without it."""
     assert store.get_inventory("us-east-2") is None

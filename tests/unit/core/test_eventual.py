@@ -8,12 +8,13 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from airflow_provider_mwaa_dr.core import pausing
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine
 from airflow_provider_mwaa_dr.core.gate import Action, Layer, View, decide
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, FailoverRecord, Registration
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, FailoverRecord, Registration
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
 from airflow_provider_mwaa_dr.exceptions import (
     FailoverError,
@@ -23,7 +24,7 @@ from airflow_provider_mwaa_dr.exceptions import (
     StateNotFoundError,
     StateUnreachableError,
 )
-from airflow_provider_mwaa_dr.testing import InMemoryGlobalTable, InMemoryStateStore, ManualClock
+from airflow_provider_mwaa_dr.testing import FakeEnvironment, InMemoryGlobalTable, InMemoryStateStore, ManualClock
 from tests.unit.core.dr_set import TIMING, A, Agent, B, World
 
 LAG_S = 2.0
@@ -329,6 +330,72 @@ class _SeenFrom:
     def put_snapshot(self, dag_set: object) -> None:
         with suppress(StateError):
             self._store.put_snapshot(dag_set)  # type: ignore[arg-type]
+
+
+class Pausing:
+    """Two callers, each of whom has another copy for the nearest, and a region with two DAGs."""
+
+    def __init__(self) -> None:
+        self.set = Set()
+        self.region = FakeEnvironment(A, dags=["billing", "orders"], clock=self.set.clock)
+        (self.ways_in_a, self.in_a), (self.ways_in_b, self.in_b) = (self.caller(A, B), self.caller(B, A))
+
+    def caller(self, *nearest_first: str) -> tuple[dict[str, InMemoryStateStore], EventualStateStore]:
+        copies = self.set.table.copies()
+        ways = {region: copies[region] for region in nearest_first}
+        return ways, EventualStateStore(ways, mode=Eventual.AVAILABLE, clock=self.set.clock)
+
+    def pause(self, store: EventualStateStore) -> None:
+        pausing.pause(store, self.region, at=self.set.clock.now())
+
+    def unpause(self, store: EventualStateStore) -> None:
+        pausing.unpause(store, self.region, at=self.set.clock.now())
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_what_one_caller_paused_another_one_gives_back_whichever_copy_is_nearest_to_them(is_cut: bool) -> None:
+    """Both use the copy of the region, so it makes no difference whether the copies have exchanged anything since."""
+    world = Pausing()
+    if is_cut:
+        world.set.table.cut.add(B)
+    for pauses, unpauses in ((world.in_a, world.in_b), (world.in_b, world.in_a)):
+        world.set.clock.advance(1)
+        world.pause(pauses)
+        assert world.region.unpaused == set()
+        world.unpause(unpauses)
+        assert world.region.unpaused == {"billing", "orders"}
+
+
+@pytest.mark.parametrize("fails", ["get_paused", "put_paused"])
+def test_nothing_is_paused_when_the_regions_own_copy_does_not_keep_the_set(fails: str) -> None:
+    """A set in another copy would be missed by the next caller; the error comes before the first DAG."""
+    world = Pausing()
+    if fails == "get_paused":
+        world.ways_in_b[A].unreachable = True
+        with pytest.raises(StateUnreachableError, match=f"copy of the state table in {A}, and cannot be read there"):
+            world.pause(world.in_b)
+    else:
+        preview = pausing.preview_pause(world.in_b, world.region)
+        world.ways_in_b[A].unreachable = True
+        with pytest.raises(StateUnreachableError, match=f"copy of the state table in {A}, and cannot be written there"):
+            pausing.pause(world.in_b, world.region, at=world.set.clock.now(), preview=preview)
+    assert world.region.unpaused == {"billing", "orders"}
+    assert world.set.table.copies()[B].get_paused(A) is None
+
+
+def test_a_set_that_the_first_version_wrote_into_another_copy_is_given_back() -> None:
+    """That version took the copy that was nearest; an older set in the region's own copy does not hide it."""
+    world = Pausing()
+    world.pause(world.in_a)
+    world.unpause(world.in_a)
+    world.set.table.cut.add(B)
+    world.set.clock.advance(1)
+    name, now = f"{A}/paused", world.set.clock.now()
+    world.ways_in_b[B].put_snapshot(DagSet(id=name, region=name, recorded_at=now, dag_ids=("orders",)))
+    world.region.flip("orders", is_paused=True)
+    world.set.clock.advance(1)
+    world.unpause(world.in_a)
+    assert world.region.unpaused == {"billing", "orders"}
 
 
 @pytest.mark.parametrize("mode", Eventual)

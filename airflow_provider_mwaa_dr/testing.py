@@ -132,6 +132,7 @@ class InMemoryStateStore:
 
     :ivar unreachable: while True, every call raises StateUnreachableError and changes nothing.
     :ivar read_only: while True, ``write`` raises StateAccessError and changes nothing.
+    :ivar failing: what a method raises, by its name, before it changes anything.
     :ivar lose_answers: the next so many ``write`` calls land and raise StateUnreachableError all the same, as when the
         table is cut off between the write and its answer.
     :ivar before_write: called with the state before each ``write`` looks at the condition; the place from which a test
@@ -144,6 +145,7 @@ class InMemoryStateStore:
         self._observed: dict[str, int | None] = {}
         self.unreachable = False
         self.read_only = False
+        self.failing: dict[str, Exception] = {}
         self.lose_answers = 0
         self.before_write: Callable[[DRState], object] | None = None
         self.calls: list[str] = []
@@ -163,6 +165,8 @@ class InMemoryStateStore:
         self.calls.append(method)
         if self.unreachable:
             raise StateUnreachableError(f"The state table did not answer {method}: unreachable is switched on.")
+        if method in self.failing:
+            raise self.failing[method]
         return self._table.lock
 
     def observe(self, region: str) -> Observation:

@@ -123,6 +123,7 @@ def state_to_item(state: DRState, *, write_token: str) -> dict[str, Any]:
             "failover_reason": state.failover_reason,
             "last_failover_time": state.last_failover_time,
             "changed_by": state.changed_by,
+            "left_over": state.left_over,
             "plan": _plan_to_values(state.plan) if state.plan is not None else None,
             "write_token": write_token,
         },
@@ -156,6 +157,7 @@ def state_from_item(item: Item, *, default_lease_s: float) -> DRState:
             failover_reason=values.get("failover_reason"),
             last_failover_time=from_timestamp(values.get("last_failover_time")),
             changed_by=values.get("changed_by"),
+            left_over=values.get("left_over"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StateError(

@@ -7,11 +7,13 @@ import json
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.cli import check, deploy, failover, history, initialize, pausing, status
-from airflow_provider_mwaa_dr.cli.console import UsageError
+from airflow_provider_mwaa_dr.cli.console import Outlet, UsageError
 from airflow_provider_mwaa_dr.cli.session import CommandParsers
 from airflow_provider_mwaa_dr.cli.world import World, real_world
 from airflow_provider_mwaa_dr.exceptions import (
@@ -37,6 +39,10 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message[:1].upper()}{message[1:]}.", advice=f"See {self.prog} --help.")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        with suppress(OSError):  # --help | head
+            super()._print_message(message, file)
 
 
 def build_parser(*, with_sandbox: bool) -> argparse.ArgumentParser:
@@ -92,7 +98,8 @@ def main(argv: Sequence[str] | None = None, *, world: World | None = None) -> in
     """
     Run one command and return its exit code.
 
-    Nothing leaves it but ``SystemExit`` of ``--help`` and ``--version``.
+    Nothing leaves it but ``SystemExit`` of ``--help`` and ``--version``. The exit code is the command's own, also when
+    stdout or stderr is closed, full or has lost its reader.
 
     :param world: the way out of the process; tests hand in their own.
     """
@@ -101,6 +108,17 @@ def main(argv: Sequence[str] | None = None, *, world: World | None = None) -> in
     for stream in (world.stdout, world.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")  # a reason with an emoji must not fail in a C locale
+    stdout, stderr = Outlet(world.stdout), Outlet(world.stderr)
+    try:
+        return _run(argv, replace(world, stdout=cast("TextIO", stdout), stderr=cast("TextIO", stderr)))
+    finally:
+        stdout.settle()
+        if stdout.error is not None and not isinstance(stdout.error, BrokenPipeError):
+            print(f"mwaa-dr: The result could not be written to stdout: {stdout.error}.", file=stderr)
+        stderr.settle()
+
+
+def _run(argv: Sequence[str], world: World) -> int:
     args = argparse.Namespace()
     try:
         build_parser(with_sandbox="sandbox" in argv).parse_args(argv, args)
@@ -116,7 +134,8 @@ def main(argv: Sequence[str] | None = None, *, world: World | None = None) -> in
     except Exception as error:
         if "--debug" in argv:
             traceback.print_exc(file=world.stderr)
-        advice = "Repeat with --debug to see where; if it stays, report it."
+        repeat = "Repeat with --debug to see where; if it stays, report it."
+        advice = " ".join((getattr(args, "interrupt_advice", ""), repeat)).strip()
         return _fail(argv, world, DRError(str(error), advice=advice), FAILED, kind=type(error).__name__)
     return code
 

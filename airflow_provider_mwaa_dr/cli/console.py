@@ -3,17 +3,69 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
 
 from airflow_provider_mwaa_dr.cli.world import World
 from airflow_provider_mwaa_dr.core.documents import iso
 from airflow_provider_mwaa_dr.core.failover import StepEvent
 from airflow_provider_mwaa_dr.exceptions import DRError, RefusedError
 
+T = TypeVar("T")
+
 
 class UsageError(DRError):
     """The command was given in a way that it does not understand, or may not be carried out like this: exit code 2."""
+
+
+class Outlet:
+    """
+    A standard stream whose failures end no command: the reader of a pipe is gone, a disk is full, a terminal is closed.
+
+    A command's work and its exit code never depend on its output. Has the part of ``TextIO`` that ``print`` needs.
+
+    :ivar error: why something could not be written; None while everything was.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.error: OSError | ValueError | None = None
+
+    def write(self, text: str) -> int:
+        """Write *text*, if that is possible."""
+        return self._try(lambda: self._stream.write(text)) or 0
+
+    def flush(self) -> None:
+        """Hand over what was written, if that is possible; Python keeps what a full disk does not take for later."""
+        self._try(self._stream.flush)
+
+    def isatty(self) -> bool:
+        """Whether a person reads the stream."""
+        return bool(self._try(self._stream.isatty))
+
+    def settle(self) -> None:
+        """
+        Hand over the rest, or drop it. Called last: what Python cannot flush when it ends changes the exit code to 120.
+        """
+        try:
+            self._stream.flush()
+        except (OSError, ValueError) as error:
+            self.error = error
+            with suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+                self._stream.flush()
+
+    def _try(self, call: Callable[[], T]) -> T | None:
+        try:
+            return call()
+        except (OSError, ValueError) as error:  # ValueError: Python has closed the stream
+            self.error = error
+            return None
 
 
 class Console:
@@ -31,17 +83,42 @@ class Console:
         """Print the outcome: *document* for scripts, *text* for people."""
         print(json.dumps(document) if self._as_json else text, file=self._world.stdout, flush=True)
 
+    def line(self, text: str) -> bool:
+        """Print a line of a result that has no end on stdout; return whether anything reads it."""
+        print(text, file=self._world.stdout, flush=True)
+        return not _failed(self._world.stdout)
+
     def say(self, text: str) -> None:
         """Print a line on stderr, as it happens."""
         print(text, file=self._world.stderr, flush=True)
 
-    def step(self, event: StepEvent) -> None:
-        """Print a step of a failover when it moved on or is done, with the wall-clock time and its seconds."""
-        if event.status == "started":
-            return
-        mark = "..." if event.status == "progress" else "ok "
-        at = iso(self._world.clock.now())
-        self.say(f"{at}  {mark} {event.name:<12} {event.seconds:6.1f} s  {event.detail}".rstrip())
+    @contextmanager
+    def steps(self) -> Iterator[Callable[[StepEvent], None]]:
+        """
+        Yield what prints a step of a failover when it moved on or is done, with the wall-clock time and its seconds.
+
+        The lines are written by a thread: a pager, or a terminal that was stopped with Ctrl-S, blocks whoever writes to
+        it, and a failover must not wait for that. All lines are written when the context ends.
+        """
+        lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+        def write() -> None:
+            while (line := lines.get()) is not None:
+                self.say(line)
+
+        def step(event: StepEvent) -> None:
+            if event.status != "started":
+                mark = "..." if event.status == "progress" else "ok "
+                at = iso(self._world.clock.now())
+                lines.put(f"{at}  {mark} {event.name:<12} {event.seconds:6.1f} s  {event.detail}".rstrip())
+
+        writer = threading.Thread(target=write, name="mwaa-dr-steps", daemon=True)
+        writer.start()
+        try:
+            yield step
+        finally:
+            lines.put(None)
+            writer.join()
 
     def alarm(self, text: str) -> str:
         """Return *text* as a result shows what must not be overlooked: red on a terminal (https://no-color.org)."""
@@ -64,14 +141,27 @@ class Console:
             )
 
     def ask(self, lines: Iterable[str], *, yes: bool) -> None:
-        """Say what is going to happen and ask. :raises RefusedError: the answer was not yes; nothing was changed."""
+        """
+        Say what is going to happen and ask.
+
+        :raises RefusedError: the answer was not yes, or nobody can read the question; nothing was changed.
+        """
         for line in lines:
             self.say(line)
         if yes:
             return
         print("Go on? [y/N] ", end="", file=self._world.stderr, flush=True)
+        if _failed(self._world.stderr):
+            raise RefusedError(
+                "The question could not be written to stderr. Nothing was changed.",
+                advice="Repeat with --yes, or look first with --dry-run.",
+            )
         if self._world.stdin.readline().strip().lower() not in {"y", "yes"}:
             raise RefusedError("The answer was not yes. Nothing was changed.")
+
+
+def _failed(stream: TextIO) -> bool:
+    return isinstance(stream, Outlet) and stream.error is not None
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

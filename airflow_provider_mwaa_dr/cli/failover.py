@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session, reason_text
 from airflow_provider_mwaa_dr.core.documents import nothing_done_document, preview_document, record_document
-from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverPreview, FailoverRequest, Timing
+from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverPreview, FailoverRequest, StepEvent, Timing
 from airflow_provider_mwaa_dr.core.state import Mode
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError
+
+ENTERING = {"claim", "join", "cancel", "supersede"}
+"""The steps with which an engine takes part in a plan."""
 
 
 def add_command(commands: CommandParsers) -> None:
@@ -47,13 +53,14 @@ def run(session: Session) -> None:
         stop_running=args.stop_running,
         even_if_not_ready=args.even_if_not_ready,
     )
+    on_step = _Steps()
     engine = FailoverEngine(
         session.store,
         session.environments(),
         session.clock,
         Timing.from_config(session.config),
         session.owner,
-        console.step,
+        on_step,
         exempt_dags=session.config.exempt_dags,
         eventual=session.config.eventual_mode is not None,
     )
@@ -68,7 +75,8 @@ def run(session: Session) -> None:
         "until promote, naming the region that is still active cancels it."
     )
     try:
-        record = engine.run(request)
+        with console.steps() as on_step.show, on_step.outliving_the_terminal():
+            record = engine.run(request)
     except AlreadyActiveError as answer:
         state = session.store.read()
         console.result(nothing_done_document(state, reason=reason, by=session.who), str(answer))
@@ -78,6 +86,36 @@ def run(session: Session) -> None:
         *(f"Not unpaused: {dag_id}" for dag_id in record.not_unpaused),
     ]
     console.result(record_document(record), "\n".join(lines))
+
+
+class _Steps:
+    """
+    What the engine calls with its steps.
+
+    :ivar show: shows one to the user.
+    """
+
+    def __init__(self) -> None:
+        self.show: Callable[[StepEvent], None] = lambda _: None
+        self._ignores_hangup = False
+
+    def __call__(self, event: StepEvent) -> None:
+        if self._ignores_hangup and event.name in ENTERING:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self.show(event)
+
+    @contextmanager
+    def outliving_the_terminal(self) -> Iterator[None]:
+        """Ignore SIGHUP from the claim on: a closed terminal must not leave both regions blocked."""
+        if not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
+            yield  # there is no such signal on Windows, and only the main thread may handle any
+            return
+        before = signal.getsignal(signal.SIGHUP) or signal.SIG_DFL
+        self._ignores_hangup = True
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGHUP, before)
 
 
 def _preview_text(preview: FailoverPreview) -> Iterator[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -203,7 +202,7 @@ def _drill(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) ->
     return 0 if outcome.passed else 1
 
 
-def _logs(arguments: argparse.Namespace, _: Console, sandbox: Sandbox) -> None:
+def _logs(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) -> None:
     sandbox.home.blueprint()
     root = sandbox.home.path / "logs"
     logs = sorted(root.glob(f"{arguments.region or '*'}/{arguments.component or '*'}.log"))
@@ -216,9 +215,9 @@ def _logs(arguments: argparse.Namespace, _: Console, sandbox: Sandbox) -> None:
             with log.open(errors="replace") as stream:
                 stream.seek(min(offset, log.stat().st_size))
                 for line in stream:
-                    print(f"{log.parent.name} {log.stem} | {line.rstrip()}", file=sys.stdout)
+                    if not console.line(f"{log.parent.name} {log.stem} | {line.rstrip()}"):
+                        return
                 offsets[log] = stream.tell()
-        sys.stdout.flush()
         if not arguments.follow:
             return
         time.sleep(0.5)

@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
@@ -49,8 +50,26 @@ class World:
     boto3_session: boto3.session.Session | None = None
 
 
+def _open_closed_streams() -> None:
+    """
+    Open those of stdin, stdout and stderr that the caller closed (``>&-``), to nowhere.
+
+    Python has None in their place, and the next file or socket would get their descriptor.
+    """
+    while True:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+        if descriptor > 2:
+            os.close(descriptor)
+            break
+        os.set_inheritable(descriptor, True)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  (for as long as the process lives)
+
+
 def real_world() -> World:
     """Return the world as it is."""
+    _open_closed_streams()
     clock = SystemClock()
 
     # boto3 takes longer to import than `mwaa-dr --help` may take to answer.

@@ -86,6 +86,7 @@ def examine(
 
     source, taker = region_facts(state.active_region), region_facts(target)
     records = known(store.records)
+    left = known(lambda: left_over(store, state))
     facts = Facts(
         state=state,
         at=at,
@@ -97,7 +98,7 @@ def examine(
         table=known(lambda: tables.describe(settings.state_table)),
         runs_table=_runs_table(tables, settings, (source, taker)),
         records=records,
-        left_over=() if isinstance(records, Unknown) else left_over(store, state.active_region),
+        left_over=() if isinstance(left, Unknown) else left,
     )
     return Examination(source=state.active_region, target=target, results=check_all(facts))
 

@@ -11,6 +11,7 @@ last word before it promotes, and for the target's agent to have taken over hist
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -195,7 +196,8 @@ class FailoverEngine:
     :param owner: names this process; unique among all engines that could ever meet.
     :param exempt_dags: ids that are left alone, besides DAGs tagged ``dr:control``.
     :param eventual: whether the copies of the state table follow each other later.
-    :param on_step: called with each :class:`StepEvent`; must not raise.
+    :param on_step: called with each :class:`StepEvent`. What it raises is dropped: a failover does not depend on its
+        output. Only what is no ``Exception``, as KeyboardInterrupt, ends it.
     """
 
     def __init__(
@@ -225,6 +227,7 @@ class FailoverEngine:
         self._record: FailoverRecord | None = None
         self._steps: list[StepRecord] = []
         self._step, self._step_started, self._said = "check", self._last_write, ""
+        self._unrecorded = ""
 
     # -- what callers call ---------------------------------------------------------------------------------------
 
@@ -358,7 +361,7 @@ class FailoverEngine:
                     self._put(new, state.version)
                 except StaleStateError:
                     continue  # somebody was faster: read again, decide again
-                self._table(partial(abort_other_records, self._store, _plan(new).id, at=self._clock.now()))
+                self._close_other_records(_plan(new))
                 self._open_record(new)
                 self._done(f"plan {_plan(new).id}: {_plan(new).source} -> {_plan(new).target}")
             return new
@@ -415,7 +418,7 @@ class FailoverEngine:
                 if state.plan is None or state.phase is Phase.STEADY:
                     if state.active_region != target:
                         raise _superseded(plan_id, state)
-                    record = self._table(partial(self._store.get_record, plan_id))
+                    record = self._history(partial(self._store.get_record, plan_id))
                     if record is None or record.outcome != "completed":
                         raise AlreadyActiveError(
                             f"{target} is active (epoch {state.epoch}); plan {plan_id} ended while this caller "
@@ -503,9 +506,10 @@ class FailoverEngine:
         with self._timed("record"):
             dags = self._dags(plan, source)
             # What the last failover could not unpause was never paused by anybody: it stays wanted.
-            wanted = sorted({*self._unpaused(dags), *self._table(partial(left_over, self._store, plan.source))})
+            left, missing = self._left_over(state)
+            wanted = sorted({*self._unpaused(dags), *left})
             self._record_as(plan, wanted)
-            self._done(f"{len(wanted)} DAGs wanted, {len(self._exempt(dags))} exempt")
+            self._done(f"{len(wanted)} DAGs wanted, {len(self._exempt(dags))} exempt{missing}")
 
     def _record_set_from_snapshot(self, state: DRState) -> None:
         plan = _plan(state)
@@ -518,9 +522,22 @@ class FailoverEngine:
                     f"unpause in {plan.target} what you want to run"
                 )
                 return
-            wanted = sorted({*snapshot.dag_ids, *self._table(partial(left_over, self._store, plan.source))})
+            left, missing = self._left_over(state)
+            wanted = sorted({*snapshot.dag_ids, *left})
             self._record_as(plan, wanted)
-            self._done(f"{len(wanted)} DAGs wanted, by the snapshot of {snapshot.recorded_at:%Y-%m-%dT%H:%M:%SZ}")
+            self._done(
+                f"{len(wanted)} DAGs wanted, by the snapshot of {snapshot.recorded_at:%Y-%m-%dT%H:%M:%SZ}{missing}"
+            )
+
+    def _left_over(self, state: DRState) -> tuple[Collection[str], str]:
+        """Return what stays wanted although it is paused in the active region; and a text where that is not known."""
+        left = self._history(lambda: left_over(self._store, state))
+        if left is not None:
+            return left, ""
+        return (), (
+            f"; what the last failover to {state.active_region} could not unpause is not among them, because its "
+            f"record could not be read ({self._unrecorded})"
+        )
 
     def _record_as(self, plan: Plan, wanted: Sequence[str]) -> None:
         """Store the set, then name it in the plan: complete before the first pause, never overwritten."""
@@ -836,15 +853,15 @@ class FailoverEngine:
             + (f"; cannot be paused, not wanted: {', '.join(sorted(strays & running))}" if strays & running else "")
         )
 
-    def _verify(self, plan: Plan, wanted: frozenset[str] | None) -> tuple[str, ...]:
+    def _verify(self, plan: Plan, wanted: frozenset[str] | None) -> tuple[str, ...] | None:
         """
         List once more, and see a first run succeed. What falls short is said, and stops nothing.
 
-        :return: what of the wanted set does not run.
+        :return: what of the wanted set does not run; None: no set was recorded, so that is as it was before.
         """
         with self._timed("verify"):
             said = []
-            not_unpaused = self._table(partial(left_over, self._store, plan.target))
+            not_unpaused: tuple[str, ...] | None = None
             running: Collection[str] | None = None
             if wanted is not None:
                 # A call that another engine had under way when it lost the plan may have arrived since.
@@ -852,9 +869,17 @@ class FailoverEngine:
                 not_unpaused = tuple(sorted(wanted - running))
                 said.append(f"listed again: {detail}")
             if not plan.is_cancellation:
-                said.append(self._first_run(plan, running))
+                said.append(self._try_first_run(plan, running))
             self._done("; ".join(said) or "nothing had changed")
             return not_unpaused
+
+    def _try_first_run(self, plan: Plan, running: Collection[str] | None) -> str:
+        try:
+            return self._first_run(plan, running)
+        except (_TakenOverError, PlanSupersededError):
+            raise
+        except Exception as error:  # the role has moved and all is unpaused: whatever this finds changes neither
+            return f"no first run: {_brief(error)}"
 
     def _first_run(self, plan: Plan, running: Collection[str] | None) -> str:
         """See a first run succeed. *running*: what runs in the target; None: it is asked."""
@@ -873,18 +898,25 @@ class FailoverEngine:
             self._wait(plan.id, self._timing.poll_s)
         return f"first run: {TEST_DAG} {found}"
 
-    def _complete(self, state: DRState, wanted: frozenset[str] | None, not_unpaused: tuple[str, ...]) -> FailoverRecord:
+    def _complete(
+        self, state: DRState, wanted: frozenset[str] | None, not_unpaused: tuple[str, ...] | None
+    ) -> FailoverRecord:
         plan = _plan(state)
         with self._timed("complete"):
+            left_id = state.left_over
+            if not_unpaused is not None:
+                left_id = self._table(partial(put_left_over, self._store, plan, not_unpaused, at=self._clock.now()))
+            else:
+                not_unpaused = tuple(self._left_over(state)[0])
             if wanted is not None:
                 # Lost before its agent has taken a snapshot of its own, the region would be left with an older one.
                 snapshot = DagSet(
                     id=plan.target, region=plan.target, recorded_at=self._clock.now(), dag_ids=tuple(sorted(wanted))
                 )
                 self._table(lambda: self._store.put_snapshot(snapshot))
-            self._table(partial(abort_other_records, self._store, plan.id, at=self._clock.now()))
+            self._close_other_records(plan)
             # The record first: killed in between, the next engine completes again; the other way round it would stay
-            # open for good, and what could not be unpaused would be forgotten.
+            # open for good.
             record = self._update_record(
                 outcome="completed",
                 finished_at=self._clock.now(),
@@ -892,9 +924,14 @@ class FailoverEngine:
                 not_unpaused=not_unpaused,
                 mode=Mode.FORCED if plan.is_forced else Mode.GRACEFUL,
             )
-            self._table(lambda: self._store.put_record(record))
-            self._write(plan.id, Phase.RESUMING, lambda row: transitions.complete(row, at=self._clock.now()))
-            self._done(f"{plan.target} is active, epoch {state.epoch}")
+            self._history(lambda: self._store.put_record(record))
+            self._write(
+                plan.id,
+                Phase.RESUMING,
+                lambda row: transitions.complete(row, left_over=left_id, at=self._clock.now()),
+            )
+            lacks = f"; mwaa-dr history may lack this failover: {self._unrecorded}" if self._unrecorded else ""
+            self._done(f"{plan.target} is active, epoch {state.epoch}{lacks}")
         return self._update_record()
 
     # -- checks --------------------------------------------------------------------------------------------------
@@ -1144,7 +1181,7 @@ class FailoverEngine:
         plan = _plan(state)
         if self._record is not None and self._record.id == plan.id:
             return
-        found = self._table(lambda: self._store.get_record(plan.id))
+        found = self._history(lambda: self._store.get_record(plan.id))
         if found is not None:
             self._steps = [*found.steps, *self._steps]
         self._record = FailoverRecord.of(plan, epoch=state.epoch)
@@ -1154,9 +1191,29 @@ class FailoverEngine:
         """Write the record; one that cannot be written now is written with the next step."""
         assert self._record is not None  # noqa: S101  (opened by _enter or _drive)
         self._record = replace(self._record, steps=tuple(self._steps), **changes)
-        with suppress(StateUnreachableError):
-            self._store.put_record(self._record)
-        return self._record
+        record = self._record
+        try:
+            self._store.put_record(record)
+        except Exception as error:
+            self._unrecorded = _brief(error)
+        else:
+            self._unrecorded = ""
+        return record
+
+    def _close_other_records(self, plan: Plan) -> None:
+        self._history(lambda: abort_other_records(self._store, plan.id, at=self._clock.now()))
+
+    def _history(self, call: Callable[[], T]) -> T | None:
+        """
+        Return what a repeatable *call* for a history record returns; None when it fails, for whatever reason.
+
+        A record tells people what was done. Nothing that decides is in it, so it can stop no failover.
+        """
+        try:
+            return self._table(call)
+        except Exception as error:
+            self._unrecorded = _brief(error)
+            return None
 
     def _stopped(self, error: DRError) -> DRError:
         """
@@ -1185,20 +1242,24 @@ class FailoverEngine:
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
         self._step, self._step_started, self._said = name, self._clock.monotonic(), ""
-        self._on_step(StepEvent(name=name, status="started", seconds=0.0))
+        self._tell(StepEvent(name=name, status="started", seconds=0.0))
         yield
 
     def _progress(self, detail: str) -> None:
         if detail != self._said:
             self._said = detail
-            self._on_step(StepEvent(name=self._step, status="progress", seconds=self._elapsed(), detail=detail))
+            self._tell(StepEvent(name=self._step, status="progress", seconds=self._elapsed(), detail=detail))
 
     def _done(self, detail: str) -> None:
         seconds = self._elapsed()
         self._steps.append(StepRecord(name=self._step, seconds=round(seconds, 3), detail=detail))
-        self._on_step(StepEvent(name=self._step, status="done", seconds=seconds, detail=detail))
+        self._tell(StepEvent(name=self._step, status="done", seconds=seconds, detail=detail))
         if self._record is not None:
             self._update_record()
+
+    def _tell(self, event: StepEvent) -> None:
+        with suppress(Exception):  # a full disk under the log, a closed pipe, a handler with a bug
+            self._on_step(event)
 
     def _elapsed(self) -> float:
         return self._clock.monotonic() - self._step_started
@@ -1222,12 +1283,33 @@ def abort_other_records(store: StateStore, plan_id: str, *, at: datetime) -> Non
             store.put_record(replace(record, outcome="aborted", finished_at=at))
 
 
-def left_over(store: StateStore, region: str) -> tuple[str, ...]:
-    """Return what the last failover to *region*, or the last one given up for it, could not unpause there."""
+def put_left_over(store: StateStore, plan: Plan, dag_ids: Collection[str], *, at: datetime) -> str:
+    """Record what of the wanted set *plan* could not unpause; return what :func:`.state.complete` takes for it."""
+    if not dag_ids:
+        return ""
+    ids = tuple(sorted(dag_ids))
+    # Named after its content: a set is recorded once, and an engine that completes after another may find other DAGs.
+    digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:8]
+    return store.put_set(DagSet(id=f"{plan.id}-left-{digest}", region=plan.target, recorded_at=at, dag_ids=ids)).id
+
+
+def left_over(store: StateStore, state: DRState) -> tuple[str, ...]:
+    """Return what the last failover to the active region, or the last one given up for it, could not unpause there."""
+    if state.left_over == "":
+        return ()
+    found = store.get_set(state.left_over) if state.left_over is not None else None
+    if found is not None and found.region == state.active_region:
+        return found.dag_ids
     for record in store.records():
-        if record.target == region and record.outcome == "completed":
+        if record.target == state.active_region and record.outcome == "completed":
             return record.not_unpaused
     return ()
+
+
+def _brief(error: Exception) -> str:
+    """Return what failed in words that fit a step's line."""
+    message = " ".join((error.message if isinstance(error, DRError) else str(error)).split())
+    return f"{type(error).__name__}: {message[:300]}".rstrip(": .")
 
 
 def _plan(state: DRState) -> Plan:

@@ -13,10 +13,10 @@ from dataclasses import replace
 from typing import Protocol
 
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.failover import abort_other_records, has_acknowledged, left_over
+from airflow_provider_mwaa_dr.core.failover import abort_other_records, has_acknowledged, left_over, put_left_over
 from airflow_provider_mwaa_dr.core.ports import Clock, DagSet, FailoverRecord, StateStore, StepRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
-from airflow_provider_mwaa_dr.exceptions import StaleStateError
+from airflow_provider_mwaa_dr.exceptions import StaleStateError, StateUnreachableError
 
 log = logging.getLogger(__name__)
 
@@ -94,11 +94,12 @@ class PlanFinisher:
             self._store.write(transitions.resume(state, at=self._clock.now()), expected_version=state.version)
 
     def _complete(self, state: DRState, plan: Plan) -> None:
-        began = self._clock.monotonic()
+        began, now = self._clock.monotonic(), self._clock.now()
         dag_set = self._store.get_set(plan.set_id) if plan.set_id is not None else None
         if dag_set is None:
             # Nothing was ever paused for it, or nobody knows any more what was.
-            not_unpaused, detail = left_over(self._store, self._region), "no wanted set is recorded"
+            not_unpaused, detail = self._left_over(state), "no wanted set is recorded"
+            left_id = state.left_over
         else:
             not_unpaused, detail = self._restore(plan, frozenset(dag_set.dag_ids))
             self._store.put_snapshot(
@@ -106,27 +107,47 @@ class PlanFinisher:
                     id=self._region, region=self._region, recorded_at=self._clock.now(), dag_ids=tuple(dag_set.dag_ids)
                 )
             )
+            left_id = put_left_over(self._store, plan, not_unpaused, at=now)
         step = StepRecord(
             name="finish",
             seconds=round(self._clock.monotonic() - began, 3),
             detail=f"left behind, finished by the agent of {self._region}: {detail}; no first run was verified",
         )
-        now = self._clock.now()
-        abort_other_records(self._store, plan.id, at=now)
-        record = self._record(state, plan)
-        self._store.put_record(
-            replace(
-                record,
-                steps=(*record.steps, step),
-                outcome="completed",
-                finished_at=now,
-                epoch=state.epoch,
-                mode=Mode.FORCED if plan.is_forced else Mode.GRACEFUL,
-                not_unpaused=not_unpaused,
-            )
-        )
-        self._store.write(transitions.complete(state, at=now), expected_version=state.version)
+        self._record_the_end(state, plan, step, not_unpaused)
+        new = transitions.complete(state, left_over=left_id, at=self._clock.now())
+        self._store.write(new, expected_version=state.version)
         log.warning("Plan %s is finished: %s is active, epoch %d; %s", plan.id, self._region, state.epoch, detail)
+
+    def _left_over(self, state: DRState) -> tuple[str, ...]:
+        try:
+            return left_over(self._store, state)
+        except StateUnreachableError:
+            raise
+        except Exception as error:
+            log.warning("What the last failover to %s could not unpause is not known: %s", self._region, error)
+            return ()
+
+    def _record_the_end(self, state: DRState, plan: Plan, step: StepRecord, not_unpaused: tuple[str, ...]) -> None:
+        """Write the history's records. They tell people what was done, so a failure ends neither plan nor agent."""
+        now = self._clock.now()
+        try:
+            record = self._record(state, plan)
+            self._store.put_record(
+                replace(
+                    record,
+                    steps=(*record.steps, step),
+                    outcome="completed",
+                    finished_at=now,
+                    epoch=state.epoch,
+                    mode=Mode.FORCED if plan.is_forced else Mode.GRACEFUL,
+                    not_unpaused=not_unpaused,
+                )
+            )
+            abort_other_records(self._store, plan.id, at=now)
+        except StateUnreachableError:
+            raise  # the next turn tries again
+        except Exception as error:
+            log.warning("mwaa-dr history may lack the end of plan %s: %s", plan.id, error)
 
     def _record(self, state: DRState, plan: Plan) -> FailoverRecord:
         """Return the plan's record as its owner left it, or a new one: it died before it could begin one."""

@@ -92,6 +92,8 @@ class DRState:
     :param epoch: grows by 1 with every change of active region; the fencing token.
     :param version: grows by 1 with every write; the optimistic lock.
     :param lease_s: how old a region's view may be while it still executes; the same for everyone, so it lives here.
+    :param left_over: the recorded set of DAGs that the last failover could not unpause in the active region, which stay
+        wanted; empty: there are none; None: an older version, or a script, completed it, and only its record has them.
     """
 
     active_region: str
@@ -106,6 +108,7 @@ class DRState:
     failover_reason: str | None = None
     last_failover_time: datetime | None = None
     changed_by: str | None = None
+    left_over: str | None = None
 
     def is_newer_than(self, other: DRState) -> bool:
         """Whether this state was written after *other*; a view never goes back."""
@@ -268,12 +271,17 @@ def resume(state: DRState, *, at: datetime) -> DRState:
     return _next(state, phase=Phase.RESUMING, plan=plan, by=plan.by, at=at)
 
 
-def complete(state: DRState, *, at: datetime) -> DRState:
-    """Return the steady state at the end of a plan."""
+def complete(state: DRState, *, left_over: str | None, at: datetime) -> DRState:
+    """
+    Return the steady state at the end of a plan.
+
+    :param left_over: see :class:`DRState`. A promise to users, so it is written with the end of the plan, whatever
+        becomes of the plan's record.
+    """
     plan = _open_plan(state)
     if state.phase is not Phase.RESUMING:
         raise WrongPhaseError(f"Plan {plan.id} is {state.phase.value}; only a RESUMING one is completed.")
-    return _next(state, phase=Phase.STEADY, plan=None, by=plan.by, at=at)
+    return replace(_next(state, phase=Phase.STEADY, plan=None, by=plan.by, at=at), left_over=left_over)
 
 
 def beat(state: DRState, *, at: datetime) -> DRState:
@@ -314,6 +322,7 @@ def set_active_region(state: DRState, region: str, *, reason: str, by: str, at: 
         previous_region=state.active_region,
         failover_reason=reason,
         last_failover_time=at,
+        left_over=None,
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -121,11 +123,18 @@ class FailoverOperator(AwsBaseOperator):
         try:
             record = engine.run(request)
         except AlreadyActiveError as answer:
-            self.log.info("%s", answer)
+            self._say(logging.INFO, "%s", answer)
             return nothing_done_document(hook.get_state(), reason=request.reason, by=request.by)
-        self.log.info("%s is active, epoch %d (plan %s, %s)", record.target, record.epoch, record.id, record.outcome)
+        self._say(
+            logging.INFO,
+            "%s is active, epoch %d (plan %s, %s)",
+            record.target,
+            record.epoch,
+            record.id,
+            record.outcome,
+        )
         if record.not_unpaused:
-            self.log.error("Not unpaused in %s: %s", record.target, ", ".join(record.not_unpaused))
+            self._say(logging.ERROR, "Not unpaused in %s: %s", record.target, ", ".join(record.not_unpaused))
         return record_document(record)
 
     def _request(self, context: Any) -> FailoverRequest:
@@ -173,6 +182,11 @@ class FailoverOperator(AwsBaseOperator):
                 f"No failover to {target} was begun: {why}.",
                 advice=f"If it is needed, a person may: mwaa-dr failover {target}, or dr_failover.",
             )
+
+    def _say(self, level: int, message: str, *values: object) -> None:
+        """Log; a handler that raises makes no failure of a failover that is done."""
+        with suppress(Exception):
+            self.log.log(level, message, *values)
 
     def _log_step(self, event: StepEvent) -> None:
         if event.status == "started":

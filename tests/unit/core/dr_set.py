@@ -87,9 +87,15 @@ class World:
         clock.advance(2)
         return world
 
-    def engine(self, owner: str = "engine-1", on_step: Callable[[StepEvent], None] | None = None) -> FailoverEngine:
+    def engine(
+        self,
+        owner: str = "engine-1",
+        on_step: Callable[[StepEvent], None] | None = None,
+        *,
+        store: InMemoryStateStore | None = None,
+    ) -> FailoverEngine:
         return FailoverEngine(
-            self.store.peer(), self.environments, self.clock, TIMING, owner, on_step or self.events.append
+            store or self.store.peer(), self.environments, self.clock, TIMING, owner, on_step or self.events.append
         )
 
     def fail_over(self, target: str = B, owner: str = "engine-1", **changes: object) -> FailoverRecord:

@@ -40,7 +40,7 @@ def test_a_failover_grows_version_with_every_write_and_epoch_once() -> None:
     claimed = transitions.claim(steady(), plan(), at=AT)
     recorded = transitions.record_set(claimed, "p1", at=AT)
     promoted = transitions.promote(recorded, at=AT)
-    done = transitions.complete(transitions.resume(promoted, at=AT), at=AT)
+    done = transitions.complete(transitions.resume(promoted, at=AT), left_over="", at=AT)
 
     assert (claimed.active_region, claimed.phase, claimed.epoch) == (A, Phase.DRAINING, 0)
     assert claimed.plan is not None
@@ -140,7 +140,7 @@ STEPS = {
     "force": lambda s, t: transitions.turn_forced(s, at=AT),
     "promote": lambda s, t: transitions.promote(s, at=AT),
     "resume": lambda s, t: transitions.resume(s, at=AT),
-    "complete": lambda s, t: transitions.complete(s, at=AT),
+    "complete": lambda s, t: transitions.complete(s, left_over="", at=AT),
     "beat": lambda s, t: transitions.beat(s, at=AT),
     "take_over": lambda s, t: transitions.take_over(s, owner=t, at=AT),
     "set": lambda s, t: transitions.set_active_region(s, t, reason="r", by="b", at=AT),

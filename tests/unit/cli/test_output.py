@@ -1,0 +1,136 @@
+"""What a command does does not depend on who reads its output."""
+
+from __future__ import annotations
+
+import io
+import signal
+
+import pytest
+
+from airflow_provider_mwaa_dr.cli import main
+from airflow_provider_mwaa_dr.cli.console import Outlet
+from airflow_provider_mwaa_dr.cli.world import World
+from airflow_provider_mwaa_dr.core.failover import StepEvent
+from airflow_provider_mwaa_dr.core.state import Phase
+from tests.unit.cli.conftest import Shell, Terminal
+
+FAILOVER = ("failover", "us-east-1", "--reason", "x", "--yes")
+
+
+class Broken(io.StringIO):
+    """A stream that takes so many writes and then none."""
+
+    def __init__(self, error: Exception, *, after: int = 0) -> None:
+        super().__init__()
+        self._error, self._left = error, after
+
+    def write(self, text: str) -> int:
+        if self._left == 0:
+            raise self._error
+        self._left -= 1
+        return super().write(text)
+
+    def make_room(self) -> None:
+        self._left = -1
+
+    def isatty(self) -> bool:
+        raise self._error
+
+
+def call(shell: Shell, *argv: str, stdout: io.StringIO, stderr: io.StringIO, answer: str | None = None) -> int:
+    world = World(
+        environ=shell.environ,
+        stdin=io.StringIO() if answer is None else Terminal(answer),
+        stdout=stdout,
+        stderr=stderr,
+        clock=shell.set.clock,
+        who="ana@laptop",
+        make_store=lambda _: shell.store.peer(),
+        make_environment=lambda region, _: shell.environment(region),
+        make_tables=lambda _: shell.tables,
+    )
+    return main(argv, world=world)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize(
+    "error",
+    [
+        BrokenPipeError(32, "Broken pipe"),
+        OSError(28, "No space left on device"),
+        OSError(5, "Input/output error"),
+        ValueError("I/O operation on closed file"),
+    ],
+    ids=repr,
+)
+def test_a_failover_whose_output_breaks_comes_to_its_end(error: Exception, as_json: bool) -> None:
+    """After any number of writes: `| head -3`, `| grep -m1 claim`, a full disk, a closed terminal."""
+    words = (*FAILOVER, *(("--json",) if as_json else ()))
+    control = Shell()
+    lines = control(*words).err.count("\n")
+    for after in range(0, 2 * lines + 1, 3):
+        shell = Shell()
+        code = call(shell, *words, stdout=Broken(error), stderr=Broken(error, after=after))
+        assert code == 0
+        assert (shell.set.state.active_region, shell.set.state.phase) == ("us-east-1", Phase.STEADY)
+        assert shell.store.records()[0].outcome == "completed"
+
+
+def test_a_refused_failover_keeps_its_code_without_output() -> None:
+    """Exit 3, as with output."""
+    shell = Shell()
+    shell.set.agents["us-east-1"].changes = {"fence_ok": False}
+    shell.set.clock.advance(2)
+    error = BrokenPipeError(32, "Broken pipe")
+    assert call(shell, *FAILOVER, stdout=Broken(error), stderr=Broken(error)) == 3
+    assert shell.set.state.phase is Phase.STEADY
+
+
+def test_a_question_that_cannot_be_read_is_not_taken_for_answered() -> None:
+    """The answer yes to an unseen question changes nothing."""
+    shell = Shell()
+    out, err = io.StringIO(), Broken(OSError(28, "No space left on device"))
+    assert call(shell, *FAILOVER[:-1], stdout=out, stderr=err, answer="y\n") == 3
+    assert shell.set.state.phase is Phase.STEADY
+
+
+def test_a_full_disk_under_the_result_is_said_on_stderr() -> None:
+    """The code is the command's own; a broken pipe is no news, a full disk is."""
+    err = io.StringIO()
+    assert call(Shell(), "status", stdout=Broken(OSError(28, "No space left on device")), stderr=err) == 0
+    assert "could not be written to stdout: [Errno 28] No space left on device" in err.getvalue()
+    err = io.StringIO()
+    assert call(Shell(), "status", stdout=Broken(BrokenPipeError(32, "Broken pipe")), stderr=err) == 0
+    assert err.getvalue() == ""
+
+
+def test_a_disk_that_was_full_for_a_moment_gets_what_comes_later() -> None:
+    """Each write is tried, whatever became of the ones before."""
+    stream = Broken(OSError(28, "No space left on device"))
+    outlet = Outlet(stream)
+    outlet.write("lost\n")
+    stream.make_room()
+    outlet.write("later\n")
+    outlet.settle()
+    assert stream.getvalue() == "later\n"
+    assert outlet.error is not None
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no such signal")
+def test_a_hangup_is_ignored_from_the_claim_on_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the claim a closed terminal ends the command; after it both regions would stay blocked."""
+    from airflow_provider_mwaa_dr.cli import failover
+
+    seen: list[tuple[str, object]] = []
+    original = failover._Steps.__call__
+
+    def look(self: failover._Steps, event: StepEvent) -> None:
+        original(self, event)
+        seen.append((event.name, signal.getsignal(signal.SIGHUP)))
+
+    monkeypatch.setattr(failover._Steps, "__call__", look)
+    before = signal.getsignal(signal.SIGHUP)
+    assert Shell()(*FAILOVER).code == 0
+    assert {handler for name, handler in seen if name == "check"} == {before}
+    assert {handler for name, handler in seen if name != "check"} == {signal.SIG_IGN}
+    assert signal.getsignal(signal.SIGHUP) == before

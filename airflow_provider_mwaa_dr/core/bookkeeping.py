@@ -33,7 +33,6 @@ from airflow_provider_mwaa_dr.core.ledger import (
 )
 from airflow_provider_mwaa_dr.core.ports import Clock, RunsStore
 from airflow_provider_mwaa_dr.core.state import DRState, Phase
-from airflow_provider_mwaa_dr.exceptions import StaleLedgerError
 
 log = logging.getLogger(__name__)
 
@@ -605,11 +604,11 @@ class Bookkeeper:
                 final=final if is_last else None,
                 settled=settled if is_last else None,
             )
-            try:
-                self._runs.append(self._region, entry)
-            except StaleLedgerError:
-                self._own = None  # read anew what the other one has written
-                raise
+            # An error does not say whether the entry is in the log, and another agent may have written one: after an
+            # error, of whatever kind, only the log itself knows.
+            self._own = None
+            self._runs.append(self._region, entry)
+            self._own = own
             own.apply([entry])
         self._keep_picture(own)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
+from airflow_provider_mwaa_dr.core.ledger import LogEntry
+from airflow_provider_mwaa_dr.exceptions import StateUnreachableError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
 from tests.unit.core.test_bookkeeping import HERE, THERE, Region, hand_over, take_over
 
@@ -150,3 +153,47 @@ def test_runs_with_long_task_ids_are_told_in_entries_that_fit_an_item(regions: t
     ]
     assert sum(sizes) == 30 * 100 * 250
     assert max(sizes) < 300_000
+
+
+def lose_the_next_answer(region: Region) -> None:
+    """Let the next entry of the region's log be written, and the response to that write be lost."""
+    store = region.books._runs
+    append: Callable[[str, LogEntry], None] = store.append
+
+    def once(name: str, entry: LogEntry) -> None:
+        store.append = append  # type: ignore[method-assign]
+        append(name, entry)
+        raise StateUnreachableError("The answer of a write was lost.")
+
+    store.append = once  # type: ignore[method-assign]
+
+
+def test_a_role_that_was_begun_by_a_write_without_a_response_is_known_to_the_next_turn(
+    regions: tuple[Region, Region],
+) -> None:
+    """The region lost that role at once, and closed a run that it had accepted without publishing it (seed 7023459)."""
+    here, there = regions
+    lose_the_next_answer(here)
+    with pytest.raises(StateUnreachableError):
+        here.books.begin(1)
+    here.db.put("m1", "queued", run_type="manual")
+    here.books.interrupt(epoch=0, now_epoch=2)
+    there.books.follow()
+    there.books.begin(2)
+    there.books.resume(epoch=2)
+    assert [run.run_id for run in there.db.resumed] == ["m1"]
+
+
+def test_an_entry_whose_write_got_no_response_is_not_written_twice(regions: tuple[Region, Region]) -> None:
+    """The next turn reads the log first, and goes on after that entry."""
+    here, _ = regions
+    here.books.begin(0)
+    here.db.put("r1", "running")
+    lose_the_next_answer(here)
+    with pytest.raises(StateUnreachableError):
+        here.tell()
+    here.tell()
+    here.db.put("r1", "success")
+    here.tell()
+    entries = here.books._runs.log(HERE, after=0)
+    assert [run.status.value for entry in entries for run in entry.runs] == ["open", "success"]

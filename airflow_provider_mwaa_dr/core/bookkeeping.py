@@ -124,7 +124,8 @@ class LedgerDb(Protocol):
         Write runs that ended elsewhere into the history, with *note* on each; return how many were new.
 
         Passed over: a run that is there, and one that is older than the DAG's newest scheduled one. A run that is
-        there, has ended, and comes with tasks gets its result and theirs.
+        there, has ended, and comes with tasks gets its result and theirs. A new row has no ``queued_at``: the region
+        has not queued it, and :meth:`resume` still may.
         """
 
     def cannot_resume(self, runs: Sequence[LedgerRun]) -> Mapping[RunKey, str]:

@@ -1085,7 +1085,9 @@ def _new_row(run: LedgerRun, state: str | None, now: datetime, version: Any) -> 
         "run_id": run.run_id,
         "run_type": run.run_type,
         "state": state or run.status.value,
-        "queued_at": run.taken_at or now,
+        # A run that is only written into the history was never queued here. With a time, it would pass for one that a
+        # resume after that time has queued already (core/bookkeeping.py), and a cleared run would be lost.
+        "queued_at": (run.taken_at or now) if state else None,
         "start_date": None if state else now,
         "end_date": None if state else now,
         "data_interval_start": run.data_interval_start,

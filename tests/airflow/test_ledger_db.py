@@ -81,6 +81,7 @@ def test_adopting_writes_the_interval_and_moves_the_schedule_on(database: Databa
     assert db.adopt([interval(7, RunStatus.FAILED)], "adopted") == 1
     assert database.runs() == {"scheduled__5": "success", "scheduled__7": "failed"}
     assert database.note("scheduled__5") == "[mwaa-dr] adopted"
+    assert [row.queued_at for row in db.runs([interval(5).key, interval(7).key])] == [None, None], "nothing queued them"
     assert next_dagrun(database) == AT + 7 * DAY
     assert database.dag("orders").next_dagrun_create_after == AT + 8 * DAY
 

@@ -105,7 +105,7 @@ class Run:
         run_type: str,
         at: float | None,
         end: float | None,
-        queued_at: datetime,
+        queued_at: datetime | None,
         conf: Any = None,
         state: str = "queued",
     ) -> None:
@@ -502,7 +502,7 @@ class SimulatedAirflow:
             at=None if run.logical_date is None else to_seconds(run.logical_date),
             end=None if run.data_interval_end is None else to_seconds(run.data_interval_end),
             state=state,
-            queued_at=run.taken_at or self.local.now(),
+            queued_at=(run.taken_at or self.local.now()) if state == "queued" else None,
             conf=None if run.conf is None else json.loads(run.conf),
         )
         new.note = note

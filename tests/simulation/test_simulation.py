@@ -63,6 +63,17 @@ def test_a_scheduler_that_stood_still_closes_nothing_of_a_role_that_has_come() -
     live_through(1032)
 
 
+def test_a_role_that_was_begun_by_a_write_without_a_response_loses_no_run() -> None:
+    """The region went on from what it knew before that write, and closed what it had accepted, unpublished."""
+    live_through(7023459)
+
+
+@pytest.mark.parametrize("seed", [7013373, 7026793, 7059800])
+def test_a_run_that_was_cleared_in_a_drain_executes_although_the_target_dies_when_it_takes_it_over(seed: int) -> None:
+    """Its old result was adopted in the same turn, and the next leader took that row for the resumed run."""
+    live_through(seed)
+
+
 def test_a_history_is_the_same_each_time() -> None:
     """Else a seed would say nothing: not of a failure that it had shown, and not with a trace instead of without."""
     worlds = [Simulation(3), Simulation(3, is_traced=True)]

@@ -193,3 +193,32 @@ def test_what_another_leader_has_begun_is_finished_by_one_that_had_found_runs_le
     pair.here.turn(3)
     assert (pair.here.status.leftovers, pair.here.status.adopted_epoch) == (0, 1)
     assert pair.here.states == {"failed": 1, "queued": 1}
+
+
+def test_a_cleared_run_is_queued_although_the_agent_dies_between_adopting_and_queuing_it(pair: Pair) -> None:
+    """
+    It ended, was published, and a user cleared it in the drain: the target adopts it and resumes it in one turn.
+
+    The next leader took the adopted row, which was as new as the entry, for one that had been queued, and published
+    its old result: the run was lost (seeds 7013373, 7026793 and 7059800).
+    """
+    pair.here.db.next_at["orders"] = pair.there.db.next_at["orders"] = 1e9  # nothing is created
+    pair.there.add(0)
+    pair.there.turn()
+    pair.there.db.set_state(pair.there.db.rows["orders", "r0"], "success")
+    pair.there.turn()
+    pair.there.db.clear(("orders", "r0"))
+    pair.there.turn()
+    pair.flip(HERE)
+    pair.there.turn(2)
+
+    def die(*_: Any) -> None:
+        raise OSError("killed")
+
+    pair.here.db.resume = die  # type: ignore[method-assign]
+    pair.here.turn(2)
+    assert pair.here.states == {"success": 1}
+    del pair.here.db.resume  # type: ignore[attr-defined]
+    pair.here.restart()
+    pair.here.turn(3)
+    assert pair.here.states == {"queued": 1}

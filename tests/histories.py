@@ -224,6 +224,8 @@ class CallersEnvironment:
     def __init__(self, world: World, environment: FakeEnvironment) -> None:
         self._world, self._environment = world, environment
         self.region, self.name = environment.region, environment.name
+        self._arrived = 0
+        """How many calls have reached the environment."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         return lambda *args, **kwargs: self._call(name, *args, **kwargs)
@@ -239,15 +241,23 @@ class CallersEnvironment:
         """Change one DAG after the other: a fault in the middle leaves half of them done."""
         changed: list[str] = []
         left: list[str] = []
+        caller = self._world.scheduler.current
+        seen = caller.seen
         self._world.check_act(self.region, "pause" if paused else "unpause")
         for dag_id in sorted(dag_ids):
-            plan = self._world.state.plan
+            seen, arrived = caller.seen or seen, self._arrived
             try:
                 changed += self._call("set_paused", [dag_id], paused=paused)
-                if (now := self._world.state.plan) != plan and (not now or not plan or now.id != plan.id):
-                    self._world.changed_late(self.region, dag_id)
             except IncompleteError as error:
                 left += error.left
+            finally:
+                # Also if the engine was suspended after it had looked at the row, or is killed before it has the
+                # answer: the call has arrived.
+                now = self._world.state.plan
+                assert seen is not None
+                assert seen.plan is not None
+                if self._arrived > arrived and (now is None or now.id != seen.plan.id):
+                    self._world.changed_late(self.region, dag_id)
             if on_progress is not None:
                 on_progress(len(changed), len(dag_ids))
         if left:
@@ -269,6 +279,7 @@ class CallersEnvironment:
         if chance < 0.003:
             raise MwaaUnreachableError("It did not answer.")
         answer = getattr(self._environment, name)(*args, **kwargs)
+        self._arrived += 1
         if chance < 0.006:
             raise MwaaUnreachableError("Its answer was lost.")
         scheduler.call_point()

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pytest
 
+from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.state import Mode
-from tests.histories import A, B
+from tests.histories import A, B, KilledError
 from tests.simulation.rules import (
     RULES,
     Weaken,
@@ -22,7 +23,7 @@ from tests.simulation.rules import (
     with_tasks_that_only_the_gate_holds,
     without_the_lease_wait,
 )
-from tests.simulation.world import Simulation, Verdict, WrongHistoryError, live_through, mend, play
+from tests.simulation.world import WANTED, Simulation, Verdict, WrongHistoryError, live_through, mend, play
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +104,44 @@ def test_the_lease_alone_keeps_tasks_that_no_fence_holds(monkeypatch: pytest.Mon
     """What ``without_the_lease_wait`` misses is the lease, not the fence that it does without, too."""
     with_tasks_that_only_the_gate_holds(monkeypatch)
     live_through(RULES[without_the_lease_wait])
+
+
+def test_people_put_right_what_a_killed_engine_paused_after_its_plan_had_been_cancelled() -> None:
+    """
+    The oracle must allow for it (seed 7031754); the core is right.
+
+    The engine reads the row, is suspended, and sends its call when another engine has cancelled the plan and given
+    everything back. Then it is killed. Nothing ever calls Airflow and the state table in one step, so such a call can
+    always arrive. A DAG that it paused looks like one that a user paused, and no program may unpause that.
+    """
+    world = Simulation(0)
+    airflow = world.regions[A].airflow
+    caller = world.call(B, faulty=False, mode=Mode.GRACEFUL, even_if_not_ready=True)
+    change = airflow.set_paused
+
+    def arrive_late(dag_ids: Collection[str], *, paused: bool) -> list[str]:
+        airflow.set_paused = change  # type: ignore[method-assign]
+        state, at = world.state, world.clock.now()
+        back = transitions.cancel(state, plan_id="back", by="t", owner="t", reason="t", at=at)
+        world.store.write(back, expected_version=state.version)
+        world.store.write(transitions.complete(back, at=at), expected_version=back.version)
+        caller.kill_at = 0
+        changed = change(dag_ids, paused=paused)
+        assert set(airflow.unpaused_dags()) == WANTED - set(changed)
+        return changed
+
+    airflow.set_paused = arrive_late  # type: ignore[assignment, method-assign]
+    try:
+        world.scheduler.run_until_idle()
+    finally:
+        world.scheduler.end()
+    assert isinstance(caller.outcome, KilledError)
+    assert set(airflow.unpaused_dags()) == WANTED
+
+
+def test_the_oracle_knows_each_call_that_arrives_late() -> None:
+    """An engine was suspended between its look at the row and a call, and killed before it had the answer."""
+    live_through(7031754)
 
 
 class TakenBackAtOnce(Simulation):

@@ -202,7 +202,7 @@ def with_held_runs_at_the_end_of_the_queue_and_no_room_made(patch: Patch) -> Non
 
 RULES: dict[Weaken, int] = {
     without_the_lease_wait: 6,
-    without_the_final_mark: 3,
+    without_the_final_mark: 4,
     with_a_wanted_set_recorded_anew_by_each_plan: 3,
     with_what_the_provider_ended_told_as_ended: 1,
     without_reconciling_before_anything_runs: 13,

@@ -1,19 +1,20 @@
 """
 Histories: several engines, schedulers that lag, regions that die and people who change their minds, from a seed.
 
-Each engine runs in a thread of its own, but only one thread ever moves: at every call to the table, to an environment
-and to the clock it hands the baton back, and the seed says who goes on, who is killed there, whose answer is lost and
-how long the call takes. A history is therefore the same every time. Shared by the histories of the engine
+Each engine is a greenlet, so only one of them ever moves: at every call to the table, to an environment and to the clock
+it may hand over, and the seed says which one continues, which is killed there, which answer is lost and how long the
+call takes. A history is therefore the same every time. Shared by the histories of the engine
 (tests/unit/core) and those of everything together (tests/simulation).
 """
 
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from greenlet import getcurrent, greenlet
 
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, Timing
@@ -57,7 +58,7 @@ class KilledError(BaseException):
 
 @dataclass
 class Caller:
-    """One engine in its thread, and the faults that are meant for it."""
+    """One engine, and the faults that are meant for it."""
 
     name: str
     run: Callable[[], object]
@@ -68,7 +69,7 @@ class Caller:
     table_gone_until: float = -1.0
     outcome: object = None
     is_done: bool = False
-    baton: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    greenlet: greenlet | None = None
     seen: DRState | None = None
     """The row as this engine last read it; None once it has acted on it."""
 
@@ -79,7 +80,7 @@ class Scheduler:
     def __init__(self, rng: random.Random, clock: ManualClock) -> None:
         self.rng, self.clock = rng, clock
         self.callers: list[Caller] = []
-        self._back = threading.Semaphore(0)
+        self._main = getcurrent()
         self._is_ending = False
         self._until = 0.0
         self._current: Caller | None = None
@@ -91,29 +92,24 @@ class Scheduler:
 
     def start(self, caller: Caller) -> Caller:
         def body() -> None:
-            caller.baton.acquire()
             try:
-                if not self._is_ending:
-                    caller.outcome = caller.run()
-            except (KilledError, DRError) as error:
-                caller.outcome = error
-            except BaseException as error:  # a bug in engine or test: shown by whoever looks at the outcome
+                caller.outcome = caller.run()
+            except BaseException as error:  # also a bug in engine or test: whatever reads the outcome reports it
                 caller.outcome = error
             finally:
                 caller.is_done = True
-                self._back.release()
 
         self.callers.append(caller)
         caller.wake_at = max(caller.wake_at, self.clock.monotonic())
-        threading.Thread(target=body, daemon=True).start()
+        # One that ends returns to the main greenlet, whichever started it.
+        caller.greenlet = greenlet(body, parent=self._main)
         return caller
 
     def hand_over(self, seconds: float = 0.0) -> None:
         """
         Called by a caller: let others go first, for at least *seconds* of the clock.
 
-        Whoever hands over moves the clock itself, and wakes whoever is next: threads take their turns only where there
-        is another one to take it.
+        The caller moves the clock itself, and switches only where another caller is next.
         """
         if self._is_ending:
             raise KilledError
@@ -123,8 +119,8 @@ class Scheduler:
         if follower is caller:
             return
         assert follower is not None  # the caller itself is still to go on
-        follower.baton.release()
-        caller.baton.acquire()
+        assert follower.greenlet is not None
+        follower.greenlet.switch()
         if self._is_ending:
             raise KilledError
 
@@ -143,8 +139,8 @@ class Scheduler:
     def run_until_idle(self) -> None:
         self._until = self.clock.monotonic() + PATIENCE_S
         while (caller := self._next()) is not None:
-            caller.baton.release()
-            self._back.acquire()
+            assert caller.greenlet is not None
+            caller.greenlet.switch()
 
     def _next(self) -> Caller | None:
         """Return who moves next, having moved the clock as far as that takes; None when all are done."""
@@ -162,9 +158,10 @@ class Scheduler:
     def end(self) -> None:
         self._is_ending = True
         for caller in self.callers:
-            while not caller.is_done:
-                caller.baton.release()
-                self._back.acquire()
+            assert caller.greenlet is not None
+            if caller.greenlet:  # started, and not done
+                caller.greenlet.switch()
+            caller.is_done = True
 
 
 class CallersClock:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.simulation.rules import RULES
-from tests.simulation.world import WrongHistoryError, live_through
+from tests.simulation.world import WrongHistoryError, digest, live_through
 
 CHUNK = 25
 """Histories that a process lives through before it reports."""
@@ -155,11 +155,27 @@ def _sum_up(progress: Progress, wrong: Sequence[int], due: int, again: Counter[s
         print("One of them alone: .venv/bin/python -m tests.simulation --histories 1 --first SEED")
 
 
+def print_digests(first: int, histories: int, workers: int) -> int:
+    """Print the digest of each history, a line each; compare those of two versions with ``diff``."""
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_quieten) as pool:
+        seeds = range(first, first + histories)
+        for seed, found in zip(seeds, pool.map(digest, seeds, chunksize=CHUNK), strict=True):
+            print(seed, found)
+    return 0
+
+
+def _quieten() -> None:
+    logging.disable(logging.CRITICAL)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=(__doc__ or "").strip())
     parser.add_argument("--histories", type=int, default=1000, help="how many (default 1000)")
     parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 2, help="processes (default: one a core)")
     parser.add_argument("--without", choices=[rule.__name__ for rule in RULES], help="take a rule out of the core")
+    parser.add_argument("--digest", action="store_true", help="print a hash of everything that happens, for each seed")
     options = parser.parse_args()
+    if options.digest:
+        return print_digests(options.first, options.histories, options.workers)
     return simulate(options.first, options.histories, max(1, min(options.workers, options.histories)), options.without)

@@ -10,6 +10,7 @@ last event, for the same seed.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -851,3 +852,29 @@ def explain(seed: int) -> str:
     kinds = Counter(problems.values())
     said = "\n".join(f"  {run} {what}" for run, what in list(problems.items())[:20])
     return f"History {seed}: {dict(kinds)}\n{said}\n{world.story(next(iter(problems)))}\n{how}"
+
+
+def digest(seed: int) -> str:
+    """
+    Return a hash of everything that happens in a history: two versions of this code that agree live through the same.
+
+    It covers the trace (writes of the state, gate, fence, rows), executions, ledger, heartbeats, records and the
+    verdict.
+    """
+    world = Simulation(seed, is_traced=True)
+    try:
+        outcome = repr(play(world))
+    except Exception as error:
+        outcome = repr(error)
+    found = hashlib.sha256()
+    for at, key, text in world.trace:
+        found.update(f"{at!r} {key} {text}\n".encode())
+    for executions in world.executions.values():
+        found.update(f"{executions}\n".encode())
+    for region, log in sorted(world.runs.logs.items()):
+        found.update(f"{region} {[(each.entry, each.there_at, each.told_at) for each in log]}\n".encode())
+    table = world.store._table
+    for part in (table.state, table.agents, table.reconciled, table.sets, table.snapshots, table.records):
+        found.update(f"{part}\n".encode())
+    found.update(f"{world.clock.monotonic()!r} {outcome}".encode())
+    return found.hexdigest()[:16]

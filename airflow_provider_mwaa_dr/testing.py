@@ -72,22 +72,23 @@ class ManualClock:
     time, in the thread that moves the clock; one may schedule another.
 
     :param start: aware UTC time at which the clock starts.
+    :ivar elapsed_s: what ``monotonic`` returns; read only.
     """
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=timezone.utc)) -> None:
         self._start = start
-        self._elapsed_s = 0.0
+        self.elapsed_s = 0.0
         self._due: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
         self._lock = threading.RLock()
 
     def monotonic(self) -> float:
         """Return the seconds since the clock was made."""
-        return self._elapsed_s
+        return self.elapsed_s
 
     def now(self) -> datetime:
         """Return the aware UTC time."""
-        return self._start + timedelta(seconds=self._elapsed_s)
+        return self._start + timedelta(seconds=self.elapsed_s)
 
     def sleep(self, seconds: float) -> None:
         """Advance; returns at once."""
@@ -96,18 +97,18 @@ class ManualClock:
     def advance(self, seconds: float) -> None:
         """Move on by *seconds*, firing what falls due on the way."""
         with self._lock:
-            until = self._elapsed_s + max(0.0, seconds)
+            until = self.elapsed_s + max(0.0, seconds)
             while self._due and self._due[0][0] <= until:
                 at, _, callback = heapq.heappop(self._due)
-                self._elapsed_s = max(self._elapsed_s, at)
+                self.elapsed_s = max(self.elapsed_s, at)
                 callback()
             # A callback may have slept itself.
-            self._elapsed_s = max(self._elapsed_s, until)
+            self.elapsed_s = max(self.elapsed_s, until)
 
     def after(self, seconds: float, callback: Callable[[], object]) -> None:
         """Call *callback* once the clock has moved on by *seconds*."""
         with self._lock:
-            heapq.heappush(self._due, (self._elapsed_s + seconds, next(self._order), callback))
+            heapq.heappush(self._due, (self.elapsed_s + seconds, next(self._order), callback))
 
 
 @dataclass(slots=True, kw_only=True)

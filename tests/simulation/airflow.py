@@ -253,17 +253,21 @@ class SimulatedAirflow:
                 continue
             waiting = self.open[dag_id]
             if dag.every_s is not None and len(waiting) < dag.max_active:
-                self._create(dag, now)
+                at = self.next_at.get(dag_id)
+                if at is None or at + dag.every_s <= now:
+                    self._create(dag, now)
             elif dag_id in self.fired:
                 number = self.fired.pop(dag_id)
                 key = (dag_id, f"{ASSET_TRIGGERED}__{self.region}_{number}")
                 self.add(key, run_type=ASSET_TRIGGERED, at=None, end=now)
                 self.world.created(self.region, key)
-            if not waiting:
+            queued = [run for run in waiting.values() if run.state == "queued"] if waiting else None
+            if not queued:
                 continue
-            room = dag.max_active - sum(run.state == "running" for run in waiting.values())
-            queued = [run for run in waiting.values() if run.state == "queued"]
-            for run in sorted(queued, key=lambda run: (run.turn is not None, run.turn or 0.0, run.end or 0.0)):
+            room = dag.max_active - len(waiting) + len(queued)
+            if len(queued) > 1:
+                queued.sort(key=lambda run: (run.turn is not None, run.turn or 0.0, run.end or 0.0))
+            for run in queued:
                 if room <= 0:
                     break
                 room -= self._start(run, gate(run))
@@ -328,24 +332,31 @@ class SimulatedAirflow:
 
     def work(self, fence: Fence) -> None:
         """End bodies, kill what was closed, start the next task of each running run, past the fence."""
+        if not self.active:
+            return
         now = self.clock.monotonic()
         for run in list(self.active.values()):
-            executes = is_waiting = False
+            states = []
             for number, task in enumerate(run.tasks):
-                if task.state == "running":
-                    self._end_body(run, number, task, now)
-                elif task.state == "deferred" and now >= task.until:
-                    task.state = "scheduled"
-                executes |= task.state == "running"
-                is_waiting |= task.state == "deferred"
+                state = task.state
+                if state == "running":
+                    if now >= task.until or (task.kill_at is not None and now >= task.kill_at):
+                        self._end_body(run, number, task, now)
+                        state = task.state
+                elif state == "deferred" and now >= task.until:
+                    state = task.state = "scheduled"
+                states.append(state)
+            executes = "running" in states
             if run.state != "running":
                 if not executes:
                     del self.active[run.key]
-            elif any(task.state == "failed" for task in run.tasks):
+            elif "failed" in states:
                 self.set_state(run, "failed")
-            elif all(task.state in {"success", "skipped"} for task in run.tasks):
+            elif executes or "deferred" in states:
+                continue
+            elif all(state in {"success", "skipped"} for state in states):
                 self.set_state(run, "success")
-            elif not executes and not is_waiting and run.dag_id not in self.paused:
+            elif run.dag_id not in self.paused:
                 self._next_task(run, fence, now)
 
     def _end_body(self, run: Run, number: int, task: Task, now: float) -> None:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tests.simulation.fast import thaw
 from tests.simulation.rules import RULES
 from tests.simulation.world import WrongHistoryError, digest, live_through
 
@@ -48,7 +49,6 @@ def live_through_chunk(first: int, count: int, without: str | None = None) -> Ch
     """Live through the histories of *count* seeds; in a process of their own if a rule is taken out."""
     if without is not None:
         next(rule for rule in RULES if rule.__name__ == without)(pytest.MonkeyPatch())
-    logging.disable(logging.CRITICAL)
     gc.disable()  # a history's garbage goes at once, between two of them
     chunk = Chunk(first, count)
     for seed in range(first, first + count):
@@ -107,7 +107,7 @@ def simulate(first: int, histories: int, workers: int, without: str | None = Non
     due, again = 0, Counter[str]()
     finished: set[int] = set()
     left = chunks(first, histories)
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare) as pool:
         running: set[Future[Chunk]] = {
             pool.submit(live_through_chunk, *each, without) for each in itertools.islice(left, 2 * workers)
         }
@@ -157,15 +157,17 @@ def _sum_up(progress: Progress, wrong: Sequence[int], due: int, again: Counter[s
 
 def print_digests(first: int, histories: int, workers: int) -> int:
     """Print the digest of each history, a line each; compare those of two versions with ``diff``."""
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_quieten) as pool:
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare) as pool:
         seeds = range(first, first + histories)
         for seed, found in zip(seeds, pool.map(digest, seeds, chunksize=CHUNK), strict=True):
             print(seed, found)
     return 0
 
 
-def _quieten() -> None:
+def _prepare() -> None:
+    """Prepare a process of its own for many histories."""
     logging.disable(logging.CRITICAL)
+    thaw()
 
 
 def main() -> int:

@@ -68,16 +68,20 @@ class RegionClock:
     def __init__(self, clock: ManualClock, *, skew_s: float, rate: float) -> None:
         self._clock, self._skew_s, self.rate = clock, skew_s, rate
         self.sleep = clock.sleep
+        self._now = -1.0, START
 
     def monotonic(self) -> float:
-        return self._clock.monotonic() * self.rate
+        return self._clock.elapsed_s * self.rate
 
     def wall_s(self) -> float:
         """Return the wall time, in seconds after the beginning of all."""
-        return self._clock.monotonic() * self.rate + self._skew_s
+        return self._clock.elapsed_s * self.rate + self._skew_s
 
     def now(self) -> datetime:
-        return START + timedelta(seconds=self.wall_s())
+        at = self._clock.elapsed_s
+        if at != self._now[0]:
+            self._now = at, START + timedelta(seconds=self.wall_s())
+        return self._now[1]
 
 
 class Database:
@@ -107,8 +111,9 @@ class RegionsTable(InMemoryStateStore):
 
     def _reach(self, method: str) -> AbstractContextManager[bool]:
         self.spend()
-        self.calls.clear()
-        return super()._reach(method)
+        if self.unreachable:
+            raise StateUnreachableError(f"The state table did not answer {method}.")
+        return self._table.lock
 
 
 @dataclass
@@ -243,8 +248,9 @@ class Region:
 
     def alive_schedulers(self) -> tuple[str, ...]:
         now = self.world.clock.monotonic()
-        alive = [job for job, until in self.gone.items() if now < until]
-        alive += [each.database.job_id for each in self.schedulers if now >= each.frozen_until - LISTED_S]
+        alive = [each.database.job_id for each in self.schedulers if now >= each.frozen_until - LISTED_S]
+        if self.gone:
+            alive += [job for job, until in self.gone.items() if now < until]
         return tuple(sorted(alive, key=int))
 
     def spend(self) -> None:
@@ -324,8 +330,7 @@ class Region:
                 except KilledError:
                     self.world.note(None, f"{self.name}: scheduler {scheduler.database.job_id} is killed in mid-turn")
                     self.restart(number)
-        if self.airflow.active:
-            self.airflow.work(self._fence)
+        self.airflow.work(self._fence)
 
     def _note_told(self, agent: AgentLoop, now: float) -> None:
         books = agent._books

@@ -1,17 +1,17 @@
 """
 Histories: several engines, schedulers that lag, regions that die and people who change their minds, from a seed.
 
-Each engine is a greenlet, so only one of them ever moves: at every call to the table, to an environment and to the clock
-it may hand over, and the seed says which one continues, which is killed there, which answer is lost and how long the
-call takes. A history is therefore the same every time. Shared by the histories of the engine
-(tests/unit/core) and those of everything together (tests/simulation).
+Each engine is a greenlet, so only one of them ever moves: at every call to the table, to an environment and to the
+clock it may hand over, and the seed says which one continues, which is killed there, which answer is lost and how long
+the call takes. A history is therefore the same every time. Shared by the histories of the engine (tests/unit/core) and
+those of everything together (tests/simulation).
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from greenlet import getcurrent, greenlet
@@ -23,7 +23,6 @@ from airflow_provider_mwaa_dr.core.gate import Action, Layer, View, decide
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, Environment, FailoverRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Phase
 from airflow_provider_mwaa_dr.exceptions import (
-    DRError,
     IncompleteError,
     MwaaUnreachableError,
     StateUnreachableError,

@@ -205,6 +205,8 @@ class Bookkeeper:
     @property
     def waiting(self) -> tuple[str, ...]:
         """Runs that nobody has finished and that cannot be started here, with the reason; the first of them."""
+        if not self._stuck:
+            return ()
         some = [f"{dag_id} {run_id}: {why}" for (dag_id, run_id), why in sorted(self._stuck.items())[:_SOME]]
         more = len(self._stuck) - len(some)
         return (*some, f"and {more} more") if more else tuple(some)
@@ -345,7 +347,8 @@ class Bookkeeper:
                 self._append(epoch, told, first_id=own.first_id, newest_id=newest, dag_ids=dag_ids, final=final)
             self._told.update({key: _status_of(row.state) for key, row in rows.items()})
             # What ended and has left the window of the look is never asked for again.
-            self._told = {key: status for key, status in self._told.items() if key in states or key in own.runs}
+            if len(self._told) > 2 * (len(states) + len(own.runs)):
+                self._told = {key: status for key, status in self._told.items() if key in states or key in own.runs}
         self._told_at = started
 
     def _tasks(self, ended: Sequence[RunKey]) -> dict[RunKey, tuple[TaskState, ...]]:
@@ -453,8 +456,10 @@ class Bookkeeper:
 
     def adopt(self) -> bool:
         """Take what was finished elsewhere into this region's history; return whether there is more to do."""
-        batch = sorted(self._to_adopt)[:_BATCH]
         heads = self._load().heads
+        if not self._to_adopt:
+            return False
+        batch = sorted(self._to_adopt)[:_BATCH]
         found = history(self._others.values(), batch)
         runs = [run for run in found if run.dag_id not in heads or not heads[run.dag_id].has(run)]
         if runs:

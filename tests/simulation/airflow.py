@@ -248,8 +248,11 @@ class SimulatedAirflow:
     def schedule(self, gate: Gate) -> None:
         """One loop of one scheduler: create what is due, start what is queued."""
         now = self.local.wall_s()
+        paused = self.paused
+        if len(paused) + len(self.controls) == len(self.dags_by_id) and not paused & self.controls:
+            return
         for dag_id, dag in self.dags_by_id.items():
-            if dag_id in self.paused:
+            if dag_id in paused:
                 continue
             waiting = self.open[dag_id]
             if dag.every_s is not None and len(waiting) < dag.max_active:
@@ -434,6 +437,8 @@ class SimulatedAirflow:
         return len(self.by_id)
 
     def open_runs(self, *, up_to: int, spared_since: datetime | None = None) -> int:
+        if not any(self.open.values()):
+            return 0
         return sum(
             run.id <= up_to and not self._is_spared(run, spared_since)
             for runs in self.open.values()
@@ -483,7 +488,8 @@ class SimulatedAirflow:
         return None
 
     def look(self, *, above: int) -> tuple[int, Mapping[RunKey, str]]:
-        states = {run.key: run.state for run in self.by_id[above:] if self.rows.get(run.key) is run}
+        rows = self.rows
+        states = {run.key: run.state for run in self.by_id[above:] if rows.get(run.key) is run}
         for runs in self.open.values():
             for key, run in runs.items():
                 states[key] = run.state

@@ -1,10 +1,10 @@
 """
 Cheaper data classes, for processes that live through many histories.
 
-A frozen data class assigns each field through ``object.__setattr__``, and ``replace`` goes through all fields by name: a
-fifth of a history's time. Here the same classes get an ``__init__`` that assigns, and a ``replace`` that copies slots.
-They are not frozen any more; the test suite, which does not call this, lives through histories with frozen ones. A
-history is the same with both (test_simulation.py compares digests).
+A frozen data class assigns each field through ``object.__setattr__``, and ``replace`` goes through all fields by name:
+a fifth of a history's time. Here the same classes get an ``__init__`` that assigns, and a ``replace`` that copies the
+slots. They are not frozen any more; the test suite, which does not call this, lives through histories with frozen ones.
+A history is the same with both (test_simulation.py compares digests).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from airflow_provider_mwaa_dr.core import failover, gate, ledger, ports, state
+from airflow_provider_mwaa_dr.core import bookkeeping, failover, gate, ledger, ports, state
 
-_THAWED = (failover, gate, ledger, ports, state)
+_THAWED = (bookkeeping, failover, gate, ledger, ports, state)
 _Replace = Callable[..., Any]
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import re
+import subprocess
+import sys
 from collections.abc import Collection, Iterator
 
 import pytest
@@ -23,7 +25,7 @@ from tests.simulation.rules import (
     with_tasks_that_only_the_gate_holds,
     without_the_lease_wait,
 )
-from tests.simulation.world import WANTED, Simulation, Verdict, WrongHistoryError, live_through, mend, play
+from tests.simulation.world import WANTED, Simulation, Verdict, WrongHistoryError, digest, live_through, mend, play
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +84,13 @@ def test_a_history_is_the_same_each_time() -> None:
     assert verdicts[0] == verdicts[1]
     assert dict(worlds[0].executions) == dict(worlds[1].executions)
     assert worlds[0].clock.monotonic() == worlds[1].clock.monotonic()
+
+
+def test_a_history_is_the_same_with_cheaper_data_classes() -> None:
+    """Processes that live through many histories thaw the data classes; nothing else may differ."""
+    command = [sys.executable, "-m", "tests.simulation", "--digest", "--first", "0", "--histories", "5"]
+    thawed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert thawed.splitlines() == [f"{seed} {digest(seed)}" for seed in range(5)]
 
 
 @pytest.mark.parametrize(("weaken", "seed"), RULES.items(), ids=[rule.__name__ for rule in RULES])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,18 @@ def load() -> DRConfig:
     Return the settings: what the user wrote into Airflow's configuration, else ``DR_<NAME>`` from the environment.
 
     Never raises for a wrong value; ``problems`` of what is returned names each one. The region falls back to
-    ``AWS_REGION``, which MWAA sets, then to ``AWS_DEFAULT_REGION``.
+    ``AWS_REGION``, which MWAA sets, then to ``AWS_DEFAULT_REGION``. What MWAA says of the environment is beside what
+    the settings claim (core/identity.py).
     """
     raw = environment_texts(os.environ)
     for option in OPTIONS:
         found = (_configured(name, default=option.default) for name in (option.name, *option.aliases))
         raw[option.name] = next((text for text in found if text is not None and text.strip()), raw[option.name])
-    return parse_config(raw)
+    return replace(
+        parse_config(raw),
+        environment=os.environ.get("AIRFLOW_ENV_NAME", "").strip(),
+        aws_region=os.environ.get("AWS_REGION", "").strip(),
+    )
 
 
 def state_store(config: DRConfig, clock: Clock) -> StateStore:

@@ -29,6 +29,7 @@ from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ledger import LogEntry, Replica
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
+    Claim,
     Consistency,
     DagInfo,
     DagSet,
@@ -120,6 +121,8 @@ class _Table:
     reconciled: dict[str, int] = field(default_factory=dict)
     registrations: dict[str, Registration] = field(default_factory=dict)
     agents: dict[tuple[str, str], AgentStatus] = field(default_factory=dict)
+    claims: dict[tuple[str, str, str, str], Claim] = field(default_factory=dict)
+    disputes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     fences: dict[str, datetime] = field(default_factory=dict)
     sets: dict[str, DagSet] = field(default_factory=dict)
     snapshots: dict[str, DagSet] = field(default_factory=dict)
@@ -174,7 +177,13 @@ class InMemoryStateStore:
         """Return state and *region*'s reconciled epoch."""
         with self._reach("observe"):
             self._observed[region] = self._table.reconciled.get(region)
-            return Observation(state=self._table.state, reconciled_epoch=self._observed[region])
+            registration = self._table.registrations.get(region)
+            return Observation(
+                state=self._table.state,
+                reconciled_epoch=self._observed[region],
+                environment=registration.environment if registration is not None else None,
+                disputed=self._table.disputes.get(region, ()),
+            )
 
     def read(self) -> DRState:
         """Return the state. :raises StateNotFoundError: there is none."""
@@ -236,6 +245,26 @@ class InMemoryStateStore:
         """Drop the heartbeat of a scheduler that is gone for good."""
         with self._reach("forget_agent"):
             self._table.agents.pop((region, job), None)
+
+    def put_claim(self, claim: Claim) -> None:
+        """Write the heartbeat of an agent whose environment is not the one of the region that it claims."""
+        with self._reach("put_claim"):
+            self._table.claims[_claim_key(claim)] = claim
+
+    def claims(self, place: str) -> Sequence[Claim]:
+        """Return the last heartbeats of those who claim a region that is not theirs, sorted."""
+        with self._reach("claims"):
+            return [claim for key, claim in sorted(self._table.claims.items()) if key[0] == place]
+
+    def forget_claim(self, claim: Claim) -> None:
+        """Drop a claim's heartbeat."""
+        with self._reach("forget_claim"):
+            self._table.claims.pop(_claim_key(claim), None)
+
+    def put_dispute(self, region: str, environments: Sequence[str]) -> None:
+        """Note which environments claim *region* while no name is registered."""
+        with self._reach("put_dispute"):
+            self._table.disputes[region] = tuple(environments)
 
     def put_fence(self, region: str, at: datetime) -> None:
         """Note that a worker of *region* loaded the fence."""
@@ -312,6 +341,10 @@ class InMemoryStateStore:
             return sorted(self._table.records.values(), key=lambda record: (record.started_at, record.id), reverse=True)
 
 
+def _claim_key(claim: Claim) -> tuple[str, str, str, str]:
+    return claim.place, claim.environment, claim.aws_region, claim.job
+
+
 class InMemoryGlobalTable:
     """
     A state table with eventual consistency: a copy in each region; what is written to one reaches the others later.
@@ -374,7 +407,8 @@ _Key = tuple[str, Any]
 
 def _contents(table: _Table) -> dict[_Key, object]:
     found: dict[_Key, object] = {("state", None): table.state}
-    for name in ("reconciled", "registrations", "agents", "fences", "sets", "snapshots", "records"):
+    names = ("reconciled", "registrations", "agents", "claims", "disputes", "fences", "sets", "snapshots", "records")
+    for name in names:
         found |= {(name, key): value for key, value in getattr(table, name).items()}
     return found
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, FailoverRecord, Registration, StepRecord
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, Claim, FailoverRecord, Registration, StepRecord
 from airflow_provider_mwaa_dr.core.state import STATE_ID, DRState, Mode, Phase, Plan
 from airflow_provider_mwaa_dr.exceptions import StateError
 
@@ -233,6 +233,35 @@ def agent_from_item(item: Item) -> AgentStatus:
         values[name] = tuple(values.get(name) or ())
     _, region, job = key_of(item).split("#", maxsplit=2)
     return AgentStatus(region=region, job=job, **values)
+
+
+def claim_to_item(claim: Claim) -> dict[str, Any]:
+    """Return the heartbeat of an agent that claims a region which is not its own."""
+    return to_item(
+        claim_key(claim.place, claim_id(claim)), {name: getattr(claim, name) for name in Claim.__dataclass_fields__}
+    )
+
+
+def claim_from_item(item: Item) -> Claim:
+    """Return a claim; attributes that this version does not know are ignored."""
+    values = {name: value for name, value in from_item(item).items() if name in Claim.__dataclass_fields__}
+    values["at"] = to_time(values.get("at"))
+    return Claim(**values)
+
+
+def claim_id(claim: Claim) -> str:
+    """Return what names a claim among those of its place: two environments may have the same job number."""
+    return f"{claim.environment}@{claim.aws_region}#{claim.job}"
+
+
+def claim_key(place: str, claim_id: str) -> str:
+    """Return the key of a claim; an execution role may write what begins with ``AGENT#`` and its region."""
+    return f"AGENT#{place}#claim#{claim_id}"
+
+
+def claims_key(place: str) -> str:
+    """Return the key of the list of claims; not in ``ENVIRONMENT#place``, which registers a region."""
+    return f"AGENT#{place}#claims"
 
 
 def record_to_item(record: FailoverRecord) -> dict[str, Any]:

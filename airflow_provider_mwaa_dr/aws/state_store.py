@@ -18,6 +18,7 @@ from airflow_provider_mwaa_dr.aws.session import DYNAMODB_TIMEOUT_S, Fault, brie
 from airflow_provider_mwaa_dr.core.inventory import Inventory, contents_from_text, contents_to_text
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
+    Claim,
     Clock,
     DagSet,
     FailoverRecord,
@@ -95,6 +96,8 @@ class DynamoDBStateStore:
         return Observation(
             state=self._to_state(found.get(STATE_ID)),
             reconciled_epoch=self._observed[region][0],
+            environment=environment.get("environment"),
+            disputed=tuple(environment.get("disputed", ())),
         )
 
     def read(self) -> DRState:
@@ -235,6 +238,31 @@ class DynamoDBStateStore:
         """Drop the heartbeat of a scheduler that is gone for good."""
         self._update(f"ENVIRONMENT#{region}", "DELETE agents :job", {":job": {"SS": [job]}})
         self._delete([items.agent_key(region, job)])
+
+    def put_claim(self, claim: Claim) -> None:
+        """Write the heartbeat of an agent whose environment is not the one of the region that it claims."""
+        self._put(items.claim_to_item(claim), "write a heartbeat")
+        # Each time: the agent that leads the region forgets a claim that stood still, and this one may go on.
+        ids = {":claim": {"SS": [items.claim_id(claim)]}}
+        self._update(items.claims_key(claim.place), "ADD claims :claim", ids)
+
+    def claims(self, place: str) -> Sequence[Claim]:
+        """Return the last heartbeats of those who claim a region that is not theirs, sorted."""
+        listed = self._get(items.claims_key(place))
+        ids = items.from_item(listed).get("claims", ()) if listed is not None else ()
+        found = self._get_many([items.claim_key(place, each) for each in ids])
+        return sorted(map(items.claim_from_item, found.values()), key=items.claim_id)
+
+    def forget_claim(self, claim: Claim) -> None:
+        """Drop a claim's heartbeat."""
+        claim_id = items.claim_id(claim)
+        self._update(items.claims_key(claim.place), "DELETE claims :claim", {":claim": {"SS": [claim_id]}})
+        self._delete([items.claim_key(claim.place, claim_id)])
+
+    def put_dispute(self, region: str, environments: Sequence[str]) -> None:
+        """Note which environments claim *region* while no name is registered; none of them ends the dispute."""
+        names = {":names": items.to_attribute(list(environments))}
+        self._update(f"ENVIRONMENT#{region}", "SET disputed = :names", names)
 
     def put_fence(self, region: str, at: datetime) -> None:
         """Note that a worker of *region* loaded the fence."""

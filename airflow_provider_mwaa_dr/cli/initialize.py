@@ -81,6 +81,8 @@ def _what_it_means(session: Session, plan: Initialization) -> Iterator[str]:
             yield "The state table counts as one with strong consistency; if it has not, set DR_TABLE_CONSISTENCY."
     for registration in plan.registrations:
         yield f"Registry: {registration.region} is environment {registration.environment}."
+        if replaced := plan.replaced.get(registration.region):
+            yield f"  It replaces {replaced}, which holds every run from then on."
     if plan.is_new:
         yield from what_closes(session.world, session.config.environments, plan.state.active_region)
 

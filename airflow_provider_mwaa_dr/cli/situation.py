@@ -90,6 +90,8 @@ def _notes(document: Mapping[str, Any], region: str, timing: Timing, console: Co
     """Yield what there is to say of a region beside its row: what is wrong first."""
     found: Mapping[str, Any] = document["regions"][region]
     is_active = found["role"] == Role.ACTIVE.value
+    for claim in found["claims"]:
+        yield console.alarm(f"! an environment holds every run: {claim['problem']}")
     if not found["schedulers"]:
         if found["agent_age_s"] is not None:
             yield console.alarm(f"! none of its schedulers has been heard of for {found['agent_age_s']:.0f} s")

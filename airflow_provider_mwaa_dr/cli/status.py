@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +15,8 @@ from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.documents import state_document
 from airflow_provider_mwaa_dr.core.failover import Timing
 from airflow_provider_mwaa_dr.core.gate import Role
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, StateStore
+from airflow_provider_mwaa_dr.core.identity import ClaimWatch
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, Claim, Clock, StateStore
 from airflow_provider_mwaa_dr.core.state import DRState
 from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError
 
@@ -51,7 +52,9 @@ def run(session: Session) -> None:
         session.clock,
     )
     silence_s = Timing.from_config(session.config).agent_silence_s
+    watch = ClaimWatch(_claims(session.store, names))
     sights = watch_agents(session.store, list(names), session.clock, believable_s=2 * session.config.heartbeat_s)
+    claims = watch.live(_claims(session.store, names), session.clock, silence_s=silence_s)
     answers: dict[str, str] = {}
     for region, answer in asked.collect().items():
         if isinstance(answer, DRError):
@@ -59,7 +62,11 @@ def run(session: Session) -> None:
         else:
             answers[region] = answer
     regions = {
-        region: _region_document(state, region, sights[region], answers.get(region), silence_s) for region in names
+        region: {
+            **_region_document(state, region, sights[region], answers.get(region), silence_s),
+            "claims": [_claim_document(claim) for claim in claims if claim.place == region],
+        }
+        for region in names
     }
     document = {**state_document(state), "regions": regions}
     if document["plan"] is not None:
@@ -174,6 +181,19 @@ def _region_document(
         "reconciled_epoch": leader.reconciled_epoch if leader is not None else None,
         "closed": sum(sight.agent.closed for sight in alive),
         "problems": sorted({problem for sight in alive for problem in sight.agent.problems}),
+    }
+
+
+def _claims(store: StateStore, regions: Iterable[str]) -> Sequence[Claim]:
+    return [claim for region in regions for claim in store.claims(region)]
+
+
+def _claim_document(claim: Claim) -> dict[str, Any]:
+    return {
+        "region": claim.region,
+        "environment": claim.environment,
+        "aws_region": claim.aws_region,
+        "problem": claim.problem,
     }
 
 

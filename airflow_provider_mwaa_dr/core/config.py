@@ -59,6 +59,9 @@ class DRConfig:
     :param replicas: regions of the state table's copies, in no order; readers go to their own first.
     :param environments: MWAA environment name by region.
     :param problems: one sentence for each value that was wrong and whose default is used instead.
+    :param contradiction: why the settings do not say which environment is which; everything is held then. Else empty.
+    :param environment: name of the MWAA environment of this process, as MWAA says (``AIRFLOW_ENV_NAME``); else empty.
+    :param aws_region: AWS region of this process, as MWAA says (``AWS_REGION``); else empty.
     """
 
     enabled: bool = False
@@ -83,6 +86,9 @@ class DRConfig:
     exempt_dags: frozenset[str] = frozenset()
     accepted_differences: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    contradiction: str = ""
+    environment: str = ""
+    aws_region: str = ""
 
     @property
     def replicas(self) -> tuple[str, ...]:
@@ -147,13 +153,18 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _environments(text: str) -> dict[str, str]:
-    pairs = {}
+    pairs: dict[str, str] = {}
     for part in _names(text):
-        region, separator, name = part.partition("=")
-        if not (separator and region.strip() and name.strip()):
+        region, separator, name = (piece.strip() for piece in part.partition("="))
+        if not (separator and region and name):
             raise ValueError(part)
-        pairs[region.strip()] = name.strip()
+        if pairs.setdefault(region, name) != name:
+            raise _ContradictionError(f"names two environments for {region}: {pairs[region]} and {name}")
     return pairs
+
+
+class _ContradictionError(ValueError):
+    """A value that says two things at once, so that no default may stand in for it."""
 
 
 def _source(text: str) -> str:
@@ -385,19 +396,25 @@ def parse_config(raw: Mapping[str, str | None]) -> DRConfig:
     """
     Turn texts by option name into settings. Never raises: a wrong value is named in ``problems``, its default used.
 
-    The one exception to "its default": an ``enabled`` that is neither true nor false counts as true, because whoever
-    wrote it wanted something, and a standby that runs everything is the worse mistake.
+    Two exceptions to "its default". An ``enabled`` that is neither true nor false counts as true: a standby that runs
+    everything is the worse mistake. An ``environments`` that names two for one region leaves ``contradiction``, which
+    holds everything.
 
     :param raw: None and blank text mean unset; unknown names are ignored.
     """
     values: dict[str, Any] = {}
     problems: list[str] = []
+    contradiction = ""
     for option in OPTIONS:
         text = raw.get(option.name)
         if text is None or not text.strip():
             text = option.default
         try:
             values[option.name] = option.parse(text)
+        except _ContradictionError as error:
+            values[option.name] = option.parse(option.default)
+            contradiction = f"[{SECTION}] {option.name} = {text!r} {error}; name one"
+            problems.append(f"{contradiction}.")
         except ValueError:
             values[option.name] = True if option.name == "enabled" else option.parse(option.default)
             used = "True" if option.name == "enabled" else option.default
@@ -406,7 +423,7 @@ def parse_config(raw: Mapping[str, str | None]) -> DRConfig:
                 + (f"{used} is used instead." if used else "It counts as unset.")
             )
     problems += _contradictions(values)
-    return DRConfig(**values, problems=tuple(problems))
+    return DRConfig(**values, problems=tuple(problems), contradiction=contradiction)
 
 
 def _contradictions(values: Mapping[str, Any]) -> Sequence[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
+    Claim,
     Clock,
     DagSet,
     FailoverRecord,
@@ -105,14 +107,14 @@ class EventualStateStore:
                     advice="With [dr] eventual = safe a region runs only while all copies can be read.",
                 )
             state = _newest({name: each.state for name, each in found.items()})
-            return Observation(state=state, reconciled_epoch=found[own].reconciled_epoch)
+            return replace(found[own], state=state)
         name, observed = self._from_first(lambda copy: copy.observe(region), first=own)
         if name == own:
             self._reconciled[region] = observed.reconciled_epoch
             return observed
         # What this region has settled may not have got there yet; settled again, its runs would be closed.
         epochs = [epoch for epoch in (self._reconciled.get(region), observed.reconciled_epoch) if epoch is not None]
-        return Observation(state=observed.state, reconciled_epoch=max(epochs, default=None))
+        return replace(observed, reconciled_epoch=max(epochs, default=None))
 
     def read(self) -> DRState:
         """Return the newest state of all copies that answer. :raises StateNotFoundError: they all do, and none has."""
@@ -208,6 +210,22 @@ class EventualStateStore:
     def forget_agent(self, region: str, job: str) -> None:
         """Drop the heartbeat of a scheduler that is gone for good."""
         self._from_first(lambda copy: copy.forget_agent(region, job), first=region)
+
+    def put_claim(self, claim: Claim) -> None:
+        """Write the heartbeat of an agent that claims a region which is not its own, where its environment runs."""
+        self._from_first(lambda copy: copy.put_claim(claim), first=claim.place)
+
+    def claims(self, place: str) -> Sequence[Claim]:
+        """Return the last heartbeats of such agents, from the copy of *place* if it answers."""
+        return self._from_first(lambda copy: copy.claims(place), first=place)[1]
+
+    def forget_claim(self, claim: Claim) -> None:
+        """Drop a claim's heartbeat."""
+        self._from_first(lambda copy: copy.forget_claim(claim), first=claim.place)
+
+    def put_dispute(self, region: str, environments: Sequence[str]) -> None:
+        """Note which environments claim *region*, in its own copy."""
+        self._from_first(lambda copy: copy.put_dispute(region, environments), first=region)
 
     def put_fence(self, region: str, at: datetime) -> None:
         """Note that a worker of *region* loaded the fence."""

@@ -9,6 +9,7 @@ from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.environments import known_region
 from airflow_provider_mwaa_dr.core.failover import Timing, left_over
 from airflow_provider_mwaa_dr.core.heartbeats import beats, live_agents
+from airflow_provider_mwaa_dr.core.identity import ClaimWatch
 from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ports import Clock, Environment, StateStore, TableDescription, Tables
 from airflow_provider_mwaa_dr.core.readiness import (
@@ -65,6 +66,7 @@ def examine(
     target = _target(state, target, environments)
     timing = Timing.from_config(settings)
     regions = (target, state.active_region)
+    watch = ClaimWatch(claim for region in regions for claim in store.claims(region))
     live = live_agents(
         store.agents,
         beats(store.agents, regions),
@@ -80,6 +82,7 @@ def examine(
             _ask(environments[region]) if region in environments else _nameless(region),
             agents=live[region],
             heartbeats=store.agents(region),
+            claims=watch.live(store.claims(region), clock, silence_s=timing.agent_silence_s),
             snapshot=store.get_snapshot(region),
             inventory=_inventory(store, region),
         )

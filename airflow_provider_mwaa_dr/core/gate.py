@@ -56,11 +56,13 @@ class View:
     :param state: None when the table answered and holds no state item.
     :param read_at: seconds on the local clock from BEFORE the read was sent, so the age is never understated.
     :param reconciled_epoch: the epoch that this region's open runs belong to; None before its agent's first turn.
+    :param problem: why this Airflow cannot be the region that it claims (core/identity.py); it holds everything then.
     """
 
     state: DRState | None
     read_at: float
     reconciled_epoch: int | None = None
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class Decision:
 
 def role_of(view: View | None, region: str) -> Role:
     """Return what *region* is according to the last view, however old."""
-    if view is None or view.state is None or not region:
+    if view is None or view.state is None or view.problem is not None or not region:
         return Role.UNKNOWN
     return Role.ACTIVE if view.state.active_region == region else Role.STANDBY
 
@@ -114,6 +116,8 @@ def decide(
         return Decision(Action.HOLD, "held: this Airflow does not know its region; set [dr] region or AWS_REGION", role)
     if view is None:
         return Decision(Action.HOLD, f"held: {region} has not read the state table yet", role)
+    if view.problem is not None:
+        return Decision(Action.HOLD, f"held: {view.problem}", role)
     state = view.state
     age_s = now - view.read_at
     if age_s > (state.lease_s if state is not None else lease_s) or age_s < 0:

@@ -20,11 +20,13 @@ class Initialization:
     :param state: the state item: stored already, or the one to write.
     :param is_new: whether *state* is still to be written.
     :param registrations: environments that the registry lacks, or has under another name.
+    :param replaced: the names that the registry has now of those, by region.
     """
 
     state: DRState
     is_new: bool
     registrations: tuple[Registration, ...]
+    replaced: Mapping[str, str]
 
     @property
     def changes_something(self) -> bool:
@@ -82,6 +84,11 @@ def plan_initialization(
             )
             if _differs(registration, known.get(registration.region))
         ),
+        replaced={
+            region: found.environment
+            for region, found in known.items()
+            if environments.get(region, found.environment) != found.environment
+        },
     )
 
 

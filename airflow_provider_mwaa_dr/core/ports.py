@@ -28,10 +28,14 @@ class Observation:
 
     :param state: None when the table answered and holds no state item.
     :param reconciled_epoch: of the region that asked; None before its agent's first turn.
+    :param environment: the environment that ``mwaa-dr init`` registered for the region; None when none is registered.
+    :param disputed: the environments that claim the region while no name is registered, as their agents found them.
     """
 
     state: DRState | None
     reconciled_epoch: int | None
+    environment: str | None = None
+    disputed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +63,9 @@ class AgentStatus:
     :param standby_as_of: when this scheduler last asked for the state and was told that the role is elsewhere, by the
         region's own clock; None once it has taken the role up.
     :param inventory_error: why the region's inventory could not be taken or written; None while it can.
+    :param environment: the agent's MWAA environment (``AIRFLOW_ENV_NAME``); empty where Airflow has no such name, None
+        from an agent that does not report it.
+    :param aws_region: ``AWS_REGION`` of the agent's process, likewise.
     """
 
     region: str
@@ -89,6 +96,41 @@ class AgentStatus:
     waiting: tuple[str, ...] = ()
     inventory_error: str | None = None
     standby_as_of: datetime | None = None
+    environment: str | None = None
+    aws_region: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """
+    The heartbeat of an agent that holds everything because its environment is not the one of the region it claims.
+
+    Item ``AGENT#place#claim#environment@aws_region#job``, beside the heartbeats of the region's own agents and never
+    among them: no failover waits for it.
+
+    :param region: the region of the DR set that the environment counts as.
+    :param environment: its name; empty where Airflow has none.
+    :param aws_region: ``AWS_REGION`` of the agent's process; empty where it is not set.
+    :param beat: grows by one with each heartbeat. Alive = it changes, on the reader's own clock.
+    :param problem: why it holds, and what to do; one sentence.
+    """
+
+    region: str
+    environment: str
+    aws_region: str
+    job: str
+    at: datetime
+    beat: int
+    problem: str
+
+    @property
+    def place(self) -> str:
+        """
+        The region under which the item is stored.
+
+        The AWS region, because an execution role may write only the items of its own region.
+        """
+        return self.aws_region or self.region
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +248,18 @@ class StateStore(Protocol):
 
     def forget_agent(self, region: str, job: str) -> None:
         """Drop the heartbeat of a scheduler that is gone for good; repeatable."""
+
+    def put_claim(self, claim: Claim) -> None:
+        """Write the heartbeat of an agent whose environment is not the one of the region that it claims."""
+
+    def claims(self, place: str) -> Sequence[Claim]:
+        """Return the last heartbeats that :meth:`put_claim` stored under the region *place*, live and dead, sorted."""
+
+    def forget_claim(self, claim: Claim) -> None:
+        """Drop a claim's heartbeat; repeatable."""
+
+    def put_dispute(self, region: str, environments: Sequence[str]) -> None:
+        """Note which environments claim *region* while no name is registered; none of them ends the dispute."""
 
     def put_fence(self, region: str, at: datetime) -> None:
         """Note that a worker of *region* loaded the fence."""

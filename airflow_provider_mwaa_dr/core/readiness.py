@@ -22,6 +22,7 @@ from airflow_provider_mwaa_dr.core.inventory import DEPENDS_ON_PAST, EXTERNAL_SE
 from airflow_provider_mwaa_dr.core.ports import (
     PROTOCOL,
     AgentStatus,
+    Claim,
     Consistency,
     DagInfo,
     DagSet,
@@ -106,6 +107,7 @@ class RegionFacts:
     :param agents: whose heartbeat changed while one looked.
     :param heartbeats: the last ones of all agents, of dead ones too.
     :param may_change: whether the caller may pause and unpause there; None when it was not tried.
+    :param claims: of live agents in the region's AWS region whose environment is not the one that it claims to be.
     """
 
     region: str
@@ -114,6 +116,7 @@ class RegionFacts:
     is_healthy: bool | Unknown | None
     agents: Sequence[AgentStatus]
     heartbeats: Sequence[AgentStatus] = ()
+    claims: Sequence[Claim] = ()
     description: EnvironmentDescription | Unknown = Unknown("not asked")
     may_change: bool | Unknown | None = None
     dags: Sequence[DagInfo] | Unknown = Unknown("not asked")
@@ -662,6 +665,19 @@ def check_waiting(facts: Facts) -> CheckResult:
     return CheckResult(name="waiting", verdict=Verdict.OK, why="no interrupted run waits")
 
 
+def check_identity(facts: Facts) -> CheckResult:
+    """Whether each environment is the one of the region that it counts as."""
+    problems = sorted({claim.problem for region in facts.regions for claim in region.claims})
+    if problems:
+        return CheckResult(
+            name="identity",
+            verdict=Verdict.WARN,
+            why="; ".join(problems),
+            advice="The environment holds every run until its name or its region is corrected.",
+        )
+    return CheckResult(name="identity", verdict=Verdict.OK, why="no environment counts as another one's region")
+
+
 def check_settings(facts: Facts) -> CheckResult:
     """Whether the section [dr] is right, and the same in both regions."""
     problems = sorted({each for region in facts.regions for agent in region.agents for each in agent.problems})
@@ -1111,6 +1127,7 @@ _COMPARED: Mapping[str, Check] = {
     "provider": check_provider,
     "airflow": check_airflow,
     "waiting": check_waiting,
+    "identity": check_identity,
     "settings": check_settings,
     "options": check_options,
     "clocks": check_clocks,

@@ -14,8 +14,9 @@ from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.environments import environment_names, known_region
+from airflow_provider_mwaa_dr.core.identity import Identity, identity_problem
 from airflow_provider_mwaa_dr.core.initialization import initialize, plan_initialization
-from airflow_provider_mwaa_dr.core.ports import Clock, Environment, StateStore, Tables
+from airflow_provider_mwaa_dr.core.ports import Clock, Environment, Observation, StateStore, Tables
 from airflow_provider_mwaa_dr.core.state import DRState
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, ConfigError, StaleStateError, StateNotFoundError
 
@@ -98,7 +99,7 @@ class DRStateHook(AwsBaseHook):
         :return: the state, as it was or as it is now.
         :raises RefusedError: another region is active already; nothing was changed.
         """
-        names = environment_names(self.store, self.settings.environments)
+        names = self.environment_names()
         if active_region is None:
             try:
                 self.store.read()
@@ -159,11 +160,13 @@ class DRStateHook(AwsBaseHook):
 
     @property
     def own_region(self) -> str:
-        """The region that this Airflow belongs to. :raises ConfigError: it does not know."""
+        """The region that this Airflow belongs to. :raises ConfigError: it is not known, or contradicts AWS_REGION."""
         if not self.settings.region:
             raise ConfigError(
                 "This Airflow does not know its region.", option="region", advice="Set [dr] region, or AWS_REGION."
             )
+        if problem := identity_problem(Identity.of(self.settings), Observation(state=None, reconciled_epoch=None)):
+            raise ConfigError(f"{problem}.", option="region")
         return self.settings.region
 
     @cached_property
@@ -191,7 +194,9 @@ class DRStateHook(AwsBaseHook):
         return DynamoDBTables(self.settings.replicas, clock=self.clock, session=self._credentials())
 
     def environment_names(self) -> Mapping[str, str]:
-        """Return environment name by region. :raises ConfigError: none is configured or registered."""
+        """Return environment name by region. :raises ConfigError: none is configured or registered, or two for one."""
+        if self.settings.contradiction:
+            raise ConfigError(f"{self.settings.contradiction}.", option="environments")
         return environment_names(self.store, self.settings.environments)
 
     def environment(self, region: str) -> Environment:

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
@@ -21,7 +21,8 @@ from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.failover import Timing
 from airflow_provider_mwaa_dr.core.finishing import PlanFinisher
 from airflow_provider_mwaa_dr.core.gate import Role, View, role_of
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, DagSet, RunsStore, StateStore
+from airflow_provider_mwaa_dr.core.identity import Identity, Witness, identity_problem, needs_witness
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, Claim, Clock, DagSet, Observation, RunsStore, StateStore
 from airflow_provider_mwaa_dr.core.state import DRState, Phase, promoted_plan
 from airflow_provider_mwaa_dr.exceptions import StaleLedgerError, StateError, StateUnreachableError
 from airflow_provider_mwaa_dr.plugins.inventory import InventoryKeeper
@@ -118,6 +119,13 @@ class AgentLoop:
         self._started_at = clock.now()
         self._began = clock.monotonic()
         self._host = socket.gethostname()
+        self._identity = Identity.of(config)
+        self._witness = Witness(self._identity, clock, silence_s=Timing.from_config(config).agent_silence_s)
+        self._disputed: tuple[str, ...] = ()
+        self._next_witness = 0.0
+        self._claim: Claim | None = None
+        self._said_problem: str | None = None
+        self._claims_seen: dict[Claim, float] = {}
         self._role: Role | None = None
         self._unacknowledged: list[_Unacknowledged] = []
         self._swapped: tuple[int, int] | None = None
@@ -210,7 +218,17 @@ class AgentLoop:
             raise _BackwardsError(
                 f"The state table answered with {found} after epoch {seen.epoch}, version {seen.version}: not counted."
             )
-        self.view = view = View(state=state, read_at=read_at, reconciled_epoch=observation.reconciled_epoch)
+        witnessed = self._witnessed(observation)
+        problem = identity_problem(self._identity, witnessed)
+        if problem is None and needs_witness(self._identity, observation) and not self._witness.has_compared:
+            problem = (
+                f"no environment is registered for {self._region}, and the next heartbeats show whether another one "
+                "counts as it, too; mwaa-dr init registers it"
+            )
+        self.view = view = View(
+            state=state, read_at=read_at, reconciled_epoch=observation.reconciled_epoch, problem=problem
+        )
+        self._say_problem(problem)
         if state is not None and state.active_region != self._region and observation.reconciled_epoch == state.epoch:
             self._standby_as_of = state.epoch, now
         self._looked_at = now
@@ -219,6 +237,30 @@ class AgentLoop:
             self._swapped = (state.version, state.epoch)
             self._unacknowledged.append(_Unacknowledged(state.version, state.epoch, self._db.pulse()))
         self._say_role(view)
+        if witnessed.disputed != observation.disputed:
+            # The fences of the workers read it with the state.
+            self._store.put_dispute(self._region, witnessed.disputed)
+
+    def _witnessed(self, observation: Observation) -> Observation:
+        """Return *observation* with the dispute that the heartbeats show; they are read only where no name decides."""
+        if not needs_witness(self._identity, observation):
+            return observation
+        if self._clock.monotonic() >= self._next_witness:
+            heartbeats: list[AgentStatus | Claim] = [*self._store.agents(self._region)]
+            heartbeats += self._store.claims(self._region)
+            self._disputed = tuple(self._witness.look(heartbeats))
+            self._next_witness = self._clock.monotonic() + self._config.heartbeat_s
+        disputed = self._disputed or (() if self._witness.is_sure else observation.disputed)
+        return replace(observation, disputed=disputed)
+
+    def _say_problem(self, problem: str | None) -> None:
+        if problem == self._said_problem:
+            return
+        self._said_problem = problem
+        if problem is not None:
+            log.error("This Airflow holds every run: %s.", problem)
+        else:
+            log.info("Nothing contradicts any more that this Airflow is %s.", self._region)
 
     def _say_role(self, view: View) -> None:
         state, role = view.state, role_of(view, self._region)
@@ -256,6 +298,9 @@ class AgentLoop:
         """
         schedulers = self._db.alive_schedulers()
         view = self.view
+        if view is not None and view.problem is not None:
+            self._stand_aside(view.state, schedulers)
+            return False
         state = view.state if view is not None else None
         reconciled = view.reconciled_epoch if view is not None else None
         has_settled = False
@@ -287,6 +332,16 @@ class AgentLoop:
         if state is not None and state.phase is Phase.STEADY and self._leads(schedulers):
             self._take_inventory()
         return has_settled
+
+    def _stand_aside(self, state: DRState | None, schedulers: tuple[str, ...]) -> None:
+        """Change nothing that belongs to the region, and report the claim; this is not the region's environment."""
+        # Another environment writes what belongs to the region: should this one become it, it reads all of that again.
+        self._reconciled = self._led_at = self._standby_as_of = self._snapshot = None
+        self._has_more = False
+        self._leftovers, self._ledger_error = 0, None
+        self._acknowledge()
+        if self._clock.monotonic() >= self._next_beat or self._claim is None:
+            self._heartbeat(state, schedulers)
 
     def _leads(self, schedulers: tuple[str, ...]) -> bool:
         """Whether this is the region's oldest live scheduler. A double for a moment is harmless: all is repeatable."""
@@ -566,6 +621,10 @@ class AgentLoop:
         if job_id is None:
             return
         self._beat += 1
+        problem = self.view.problem if self.view is not None else None
+        if problem is not None:
+            self._put_claim(job_id, problem)
+            return
         version, epoch = self._acknowledged
         reconciled, standby_as_of = self._reconciled, self._last_look_as_standby()
         is_adopted = state is not None and state.active_region == self._region and reconciled == state.epoch
@@ -598,12 +657,33 @@ class AgentLoop:
                 final=self._books.final if self._books is not None else None,
                 waiting=self._books.waiting if self._books is not None else (),
                 inventory_error=self._inventory_error,
+                environment=self._identity.environment,
+                aws_region=self._identity.aws_region,
             )
         )
+        if self._claim is not None:
+            self._store.forget_claim(self._claim)
+            self._claim = None
         self._told_acknowledged = self._acknowledged
         self._told_standby = reconciled if standby_as_of is not None else None
         self._beats_written += 1
         # With the look that is due at the same time, however much earlier than this one it comes to its heartbeat.
+        self._next_beat = self._turned_at + 0.95 * self._config.heartbeat_s
+
+    def _put_claim(self, job_id: str, problem: str) -> None:
+        claim = Claim(
+            region=self._region,
+            environment=self._identity.environment,
+            aws_region=self._identity.aws_region,
+            job=job_id,
+            at=self._clock.now(),
+            beat=self._beat,
+            problem=problem,
+        )
+        self._store.put_claim(claim)
+        self._claim = claim
+        self._told_acknowledged = self._acknowledged
+        self._beats_written += 1
         self._next_beat = self._turned_at + 0.95 * self._config.heartbeat_s
 
     def _figures(self) -> Figures:
@@ -643,6 +723,11 @@ class AgentLoop:
             if now - since >= _FORGET_AFTER_S:
                 self._store.forget_agent(self._region, job)
                 log.info("Forgot the agent of scheduler job %s of %s: gone for good.", job, self._region)
+        claims = self._store.claims(self._region)
+        self._claims_seen = {claim: self._claims_seen.get(claim, now) for claim in claims}
+        for claim, since in self._claims_seen.items():
+            if now - since >= _FORGET_AFTER_S:
+                self._store.forget_claim(claim)
 
     # What goes wrong.
 

@@ -24,6 +24,7 @@ from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.aws.items import state_from_item, state_to_item
 from airflow_provider_mwaa_dr.core.config import DRConfig, is_exempt
 from airflow_provider_mwaa_dr.core.gate import Action, Decision, Layer, Role, View, decide
+from airflow_provider_mwaa_dr.core.identity import Identity, identity_problem
 from airflow_provider_mwaa_dr.core.ports import Clock, StateStore
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,8 @@ class Fence:
         self._lock = home / f".mwaa_dr_fence_{config.region}.lock"
         self._marker = home / f".mwaa_dr_fence_noted_{config.region}"
         self._open_store = open_store
+        self._is_foreign = False
+        """Whether this is not the region's environment, whose fence this one must not vouch for."""
 
     def decide(self, *, exempt: bool) -> Decision:
         """Return RUN or SKIP, or HOLD when nothing else was known within ``fence_wait_s``."""
@@ -108,7 +111,8 @@ class Fence:
                 said = decision.reason
                 log.info("The task waits: %s", said)
             self._clock.sleep(_POLL_S)
-        self._note()
+        if not self._is_foreign:
+            self._note()
         return decision
 
     def _decide(self, began: float, *, exempt: bool) -> Decision:
@@ -128,6 +132,7 @@ class Fence:
         if exempt or not (config.region and config.state_table):
             return on(None)
         view = self._view()
+        self._is_foreign = view is not None and view.problem is not None
         decision = on(view)
         if decision.action is Action.SKIP and view is not None and view.read_at < began:
             # The role may have come here since; a task that is skipped for an older view would be lost.
@@ -186,7 +191,12 @@ class Fence:
             # seen. Younger, it would be mistaken for a fresh one.
             is_over = shared is not None and read_at - shared.read_at > self._lease_s(shared)
             return shared if is_over else None
-        view = View(state=observation.state, read_at=read_at, reconciled_epoch=observation.reconciled_epoch)
+        view = View(
+            state=observation.state,
+            read_at=read_at,
+            reconciled_epoch=observation.reconciled_epoch,
+            problem=identity_problem(Identity.of(self._config), observation),
+        )
         known = shared.state if shared is not None and read_at - shared.read_at <= self._config.lease_s else None
         if known is not None and (view.state is None or known.is_newer_than(view.state)):
             log.warning("The state table answered with less than this machine knew before; not counted.")
@@ -207,7 +217,12 @@ class Fence:
             # The clock since boot goes on in suspend; the wall clock covers a restored snapshot of the machine.
             age_s = max(now - stored["read_at"], time.time() - stored["wall"])
             state = stored["state"] and state_from_item(stored["state"], default_lease_s=self._config.lease_s)
-            return View(state=state, read_at=now - age_s, reconciled_epoch=stored["reconciled_epoch"])
+            return View(
+                state=state,
+                read_at=now - age_s,
+                reconciled_epoch=stored["reconciled_epoch"],
+                problem=stored["problem"],
+            )
         except FileNotFoundError:
             return None
         except Exception as error:  # another version's file, or a torn disk: as good as none
@@ -222,6 +237,7 @@ class Fence:
                 "read_at": view.read_at,
                 "wall": wall,
                 "reconciled_epoch": view.reconciled_epoch,
+                "problem": view.problem,
                 "state": None if view.state is None else state_to_item(view.state, write_token=""),
             }
         )

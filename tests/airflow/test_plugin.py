@@ -90,3 +90,12 @@ def test_the_seeds_other_name_is_understood(monkeypatch: pytest.MonkeyPatch) -> 
     assert conf.load().region == "us-east-1"
     monkeypatch.setenv("AIRFLOW__DR__REGION", "us-east-2")
     assert conf.load().region == "us-east-2"
+
+
+def test_what_mwaa_says_is_kept_beside_what_the_settings_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A [dr] region that was copied from another environment is compared with both."""
+    monkeypatch.setenv("AIRFLOW__DR__REGION", "us-east-2")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AIRFLOW_ENV_NAME", "virginia")
+    found = conf.load()
+    assert (found.region, found.aws_region, found.environment) == ("us-east-2", "us-east-1", "virginia")

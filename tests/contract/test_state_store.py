@@ -13,6 +13,7 @@ import pytest
 from airflow_provider_mwaa_dr.core.inventory import DagFacts, Fingerprints, Inventory
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
+    Claim,
     DagSet,
     FailoverRecord,
     Registration,
@@ -369,3 +370,77 @@ def test_a_record_that_has_ended_stays_ended(store: StateStore, stored: str, lat
     found = store.get_record(record.id)
     assert found is not None
     assert (found.outcome, found.not_unpaused) == ((stored, ("a",)) if stays == "stored" else (late, ()))
+
+
+CLAIM = Claim(
+    region="us-east-2",
+    environment="etl",
+    aws_region="us-east-1",
+    job="7",
+    at=AT,
+    beat=1,
+    problem="etl (us-east-1) counts as us-east-2, but AWS_REGION is us-east-1",
+)
+
+
+def test_an_observation_names_the_registered_environment(store: StateStore) -> None:
+    """Gate and fence compare it with AIRFLOW_ENV_NAME, without a read of its own."""
+    assert store.observe("us-east-1").environment is None
+    store.put_agent(STATUS)
+    assert store.observe("us-east-1").environment is None
+    store.register(Registration(region="us-east-1", environment="blue"))
+    store.register(Registration(region="us-east-1", environment="green"))
+    assert store.observe("us-east-1").environment == "green"
+    assert store.observe("us-east-2").environment is None
+
+
+def test_a_heartbeat_names_environment_and_aws_region(store: StateStore) -> None:
+    """None comes back as none, as from a provider that reports neither; an empty name as an empty name."""
+    for values in ({}, {"environment": "", "aws_region": ""}, {"environment": "etl", "aws_region": "us-east-1"}):
+        status = replace(STATUS, **values)
+        store.put_agent(status)
+        assert store.agents("us-east-1") == [status]
+
+
+def test_claims_are_kept_apart_from_heartbeats(store: StateStore, peer: Peer) -> None:
+    """A claim with the job number of a region's own agent replaces nothing, and no failover sees it."""
+    store.register(Registration(region="us-east-1", environment="etl-2"))
+    store.put_agent(replace(STATUS, reconciled_epoch=2))
+    other = peer()
+    other.observe("us-east-1")
+    claims = [CLAIM, replace(CLAIM, environment="other"), replace(CLAIM, environment="other", job="8")]
+    for each in claims:
+        other.put_claim(each)
+    other.put_claim(replace(CLAIM, beat=2))
+    claims[0] = replace(CLAIM, beat=2)
+
+    assert store.claims("us-east-1") == claims
+    assert store.claims("us-east-2") == []
+    assert store.agents("us-east-1") == [replace(STATUS, reconciled_epoch=2)]
+    assert store.agents("us-east-2") == []
+    assert store.observe("us-east-1").reconciled_epoch == 2
+    assert list(store.registrations()) == ["us-east-1"]
+
+    for each in (*claims[1:], claims[1]):
+        store.forget_claim(each)
+    assert store.claims("us-east-1") == claims[:1]
+    other.put_claim(claims[1])
+    assert store.claims("us-east-1") == claims[:2]
+
+
+def test_a_claim_without_an_aws_region_is_stored_under_the_claimed_one(store: StateStore) -> None:
+    """Nothing else says where it runs."""
+    claim = replace(CLAIM, aws_region="", environment="")
+    store.put_claim(claim)
+    assert store.claims("us-east-2") == [claim]
+
+
+def test_a_dispute_is_seen_with_the_state_until_it_ends(store: StateStore, peer: Peer) -> None:
+    """The fence reads it without a read of its own."""
+    assert store.observe("us-east-2").disputed == ()
+    peer().put_dispute("us-east-2", ["one", "two"])
+    store.put_agent(replace(STATUS, region="us-east-2"))
+    assert store.observe("us-east-2").disputed == ("one", "two")
+    assert store.observe("us-east-1").disputed == ()
+    peer().put_dispute("us-east-2", [])
+    assert store.observe("us-east-2").disputed == ()

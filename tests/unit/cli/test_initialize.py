@@ -111,3 +111,14 @@ def test_a_renamed_environment_is_registered_anew(fresh: Shell) -> None:
     result = fresh("init", "--yes", "--json")
     assert result.document["changed"] is True
     assert fresh.store.registrations()["us-east-2"].environment == "ohio-2"
+    assert "It replaces ohio, which holds every run from then on." in result.err
+    assert "replaces virginia" not in result.err
+
+
+def test_two_environments_for_one_region_are_refused(fresh: Shell) -> None:
+    """Neither wins: both are named, and nothing is written."""
+    fresh.environ = {**ENVIRON, "DR_ENVIRONMENTS": "us-east-2=one,us-east-2=two"}
+    result = fresh("init", "--active", "us-east-2", "--yes")
+    assert result.code == 2
+    assert "names two environments for us-east-2: one and two" in result.err
+    assert not fresh.store.registrations()

@@ -9,6 +9,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.cli.status import LOOK_S, watch_agents
 from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.ports import Claim
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore
 from tests.unit.cli.conftest import Shell
 
@@ -39,6 +40,7 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "reconciled_epoch": 0,
                 "closed": 0,
                 "problems": [],
+                "claims": [],
             },
             "us-east-2": {
                 "role": "active",
@@ -54,6 +56,7 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "reconciled_epoch": 0,
                 "closed": 0,
                 "problems": [],
+                "claims": [],
             },
         },
     }
@@ -112,6 +115,30 @@ def test_the_silence_of_a_dead_region_goes_on_growing(mwaa_dr: Shell) -> None:
     assert found["us-east-1"]["schedulers"] == 0
     assert found["us-east-2"]["agent_age_s"] <= 2
     assert found["us-east-2"]["schedulers"] == 1
+
+
+def test_status_names_an_environment_that_claims_the_wrong_region(mwaa_dr: Shell) -> None:
+    """Which environment, which region it claims, what contradicts it, and what to do; a dead agent's is not shown."""
+    claim = Claim(
+        region="us-east-2",
+        environment="virginia",
+        aws_region="us-east-1",
+        job="7",
+        at=mwaa_dr.set.clock.now(),
+        beat=1,
+        problem="virginia (us-east-1) counts as us-east-2 by [dr] region, but AWS_REGION is us-east-1; unset it",
+    )
+    mwaa_dr.store.put_claim(claim)
+    assert f"us-east-1\n! an environment holds every run: {claim.problem}" in mwaa_dr("status").out
+    (found,) = mwaa_dr("status", "--json").document["regions"]["us-east-1"]["claims"]
+    assert found == {
+        "region": "us-east-2",
+        "environment": "virginia",
+        "aws_region": "us-east-1",
+        "problem": claim.problem,
+    }
+    mwaa_dr.set.clock.advance(60)
+    assert "holds every run" not in mwaa_dr("status").out
 
 
 def test_a_region_that_does_not_answer_has_no_status(mwaa_dr: Shell) -> None:

@@ -11,7 +11,12 @@ from airflow_provider_mwaa_dr.core.config import OPTIONS, DRConfig, Eventual, On
 
 def test_every_option_is_a_setting_and_the_other_way_round() -> None:
     """Neither the table nor DRConfig may know one that the other does not."""
-    assert {option.name for option in OPTIONS} == {field.name for field in fields(DRConfig)} - {"problems"}
+    assert {option.name for option in OPTIONS} == {field.name for field in fields(DRConfig)} - {
+        "problems",
+        "contradiction",
+        "environment",
+        "aws_region",
+    }
 
 
 def test_nothing_set_is_disabled_and_without_complaint() -> None:
@@ -99,3 +104,21 @@ def test_a_table_with_eventual_consistency_needs_a_copy_in_each_region_of_the_se
     alone = parse_config({"state_table": "t", "table_consistency": "eventual", "state_table_region": "us-east-2"})
     assert "no copy but one" in alone.problems[0]
     assert parse_config({**raw, "table_consistency": "strong"}).eventual_mode is None
+
+
+@pytest.mark.parametrize("text", ["us-east-2=one,us-east-2=two", "us-east-2=one, us-east-1=x , us-east-2 = two"])
+def test_two_environments_for_one_region_are_refused_and_both_named(text: str) -> None:
+    """Neither the first nor the last one may win, and no default stands in for them."""
+    config = parse_config({"state_table": "t", "environments": text})
+    (problem,) = config.problems
+    assert "names two environments for us-east-2: one and two" in problem
+    assert config.contradiction in problem
+    assert config.contradiction
+    assert config.environments == {}
+
+
+@pytest.mark.parametrize("text", ["us-east-2=one,us-east-1=one", "us-east-2=one,us-east-2 = one"])
+def test_one_name_in_two_regions_and_a_repeated_pair_are_no_contradiction(text: str) -> None:
+    """MWAA's names are unique within a region only; the same pair twice says the same thing."""
+    config = parse_config({"state_table": "t", "environments": text})
+    assert (config.problems, config.contradiction, config.environments["us-east-2"]) == ((), "", "one")

@@ -173,3 +173,17 @@ def test_a_run_is_closed_as_born_in_standby_only_on_a_later_read(asked_for_s: fl
     decision = ask(STEADY, B, Layer.GATE, asked_for_s=asked_for_s)
     assert decision.action is action
     assert ask(STEADY, A, Layer.GATE, asked_for_s=asked_for_s).action is RUN
+
+
+@pytest.mark.parametrize("layer", list(Layer))
+@pytest.mark.parametrize("on_unreachable", list(OnUnreachable))
+@pytest.mark.parametrize("age_s", [1.0, 100.0])
+def test_an_airflow_that_is_not_the_region_holds(layer: Layer, on_unreachable: OnUnreachable, age_s: float) -> None:
+    """Neither the role nor on_unreachable of the region that it claims counts for it; exempt DAGs run."""
+    view = View(STEADY, read_at=100.0 - age_s, reconciled_epoch=0, problem="two is not registered")
+    for region in (A, B):
+        decision = ask(STEADY, region, layer, view=view, on_unreachable=on_unreachable)
+        assert decision.action is HOLD
+        assert decision.role is Role.UNKNOWN
+        assert "two is not registered" in decision.reason
+        assert ask(STEADY, region, layer, view=view, exempt=True).action is RUN

@@ -16,7 +16,7 @@ from airflow_provider_mwaa_dr.core import pausing
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.examination import examine
 from airflow_provider_mwaa_dr.core.inventory import DEPENDS_ON_PAST, EXTERNAL_SENSOR, DagFacts
-from airflow_provider_mwaa_dr.core.ports import Consistency, EnvironmentStatus
+from airflow_provider_mwaa_dr.core.ports import Claim, Consistency, EnvironmentStatus
 from airflow_provider_mwaa_dr.core.readiness import NAMES, REFUSALS, TEST_DAG, Verdict
 from airflow_provider_mwaa_dr.core.state import Mode, Plan
 from airflow_provider_mwaa_dr.exceptions import ConfigError, NotReadyError, StateNotFoundError, StateUnreachableError
@@ -58,6 +58,18 @@ def dag(ready: ReadySet, region: str, dag_id: str, **facts: object) -> None:
     assert found is not None
     changed = replace(found.dags.get(dag_id, DagFacts(source="s", shape="x")), **facts)  # type: ignore[arg-type]
     ready.change(region, dags={**found.dags, dag_id: changed})
+
+
+def claim(environment: str, problem: str) -> Change:
+    """Let an agent in region B claim region A, once."""
+
+    def change(ready: ReadySet) -> None:
+        at = ready.world.clock.now()
+        ready.world.store.put_claim(
+            Claim(region=A, environment=environment, aws_region=B, job="9", at=at, beat=1, problem=problem)
+        )
+
+    return change
 
 
 def drop(ready: ReadySet, kind: str, region: str) -> None:
@@ -384,6 +396,14 @@ CASES = [
         why="orders manual__1: its DAG is not here",
         advice="Deploy the DAG there",
         mend=heartbeat(A, waiting=()),
+    ),
+    Case(
+        check="identity",
+        spoil=claim("ohio", "us-east-1 counts as us-east-2"),
+        verdict=WARN,
+        why="us-east-1 counts as us-east-2",
+        advice="until its name or its region is corrected",
+        mend=lambda ready: ready.world.clock.advance(60),
     ),
     Case(
         check="settings",

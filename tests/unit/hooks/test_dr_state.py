@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -131,3 +132,14 @@ def test_settings_and_credentials_come_from_the_environment(monkeypatch: pytest.
     assert hook.aws_conn_id is None
     table: Any = hook.get_conn()
     assert (table.table, table.replicas) == ("t", (OHIO,))
+
+
+def test_settings_that_contradict_what_mwaa_says_give_no_answer(store: InMemoryStateStore) -> None:
+    """A copied [dr] region is not this Airflow's own, and of two names for one region neither is used."""
+    config = replace(parse_config(SETTINGS), aws_region=OHIO)
+    with pytest.raises(ConfigError, match="AWS_REGION is us-east-2"):
+        DRStateHook(dr_config=config, store=store, clock=ManualClock()).is_active()
+    hook = hook_on(store, environments="us-east-2=one,us-east-2=two")
+    for call in (hook.environment_names, lambda: hook.initialize(OHIO), hook.is_active):
+        with pytest.raises(ConfigError, match="one and two"):
+            call()

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_mwaa_dr.core.config import OPTIONS, Eventual, parse_config
+from airflow_provider_mwaa_dr.core.identity import Identity, identity_problem
+from airflow_provider_mwaa_dr.core.ports import Observation
 from airflow_provider_mwaa_dr.sandbox.airflow_settings import (
     airflow_variables,
     components,
@@ -43,6 +45,18 @@ def test_the_settings_of_all_three_are_understood_and_agree(blueprint: Blueprint
     assert [config.enabled for config in parsed] == [True, True, False, False]
     assert {replace(config, enabled=False).drain_s for config in parsed} == {3.0}
     assert all(config.environments == {region: f"sandbox-{region}" for region in REGIONS} for config in parsed)
+
+
+def test_mwaas_own_variables_prove_each_region(blueprint: Blueprint, tmp_path: Path) -> None:
+    """The check of the identity really has something to check, and passes for the registered name only."""
+    here, other = blueprint.regions.values()
+    variables = airflow_variables(blueprint, tmp_path, region=here)
+    identity = Identity(region=here.name, environment=variables["AIRFLOW_ENV_NAME"], aws_region=variables["AWS_REGION"])
+    registered = parse_config({"environments": variables["AIRFLOW__DR__ENVIRONMENTS"]}).environments[here.name]
+    look = Observation(state=None, reconciled_epoch=None, environment=registered)
+    assert identity_problem(identity, look) is None
+    assert identity_problem(identity, replace(look, environment=other.environment)) is not None
+    assert identity_problem(replace(identity, region=other.name), look) is not None
 
 
 def test_every_caller_has_a_port_of_its_own(blueprint: Blueprint, tmp_path: Path) -> None:

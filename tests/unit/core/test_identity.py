@@ -1,0 +1,123 @@
+"""Whether an Airflow is the environment of the region that it counts as."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from airflow_provider_mwaa_dr.core.identity import ClaimWatch, Identity, Witness, identity_problem
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, Claim, Observation
+from airflow_provider_mwaa_dr.testing import ManualClock
+
+HERE, THERE = "us-east-1", "us-east-2"
+MINE = Identity(region=THERE, environment="one", aws_region=THERE)
+NAMED = Observation(state=None, reconciled_epoch=None, environment="one")
+NAMELESS = Observation(state=None, reconciled_epoch=None)
+
+
+def heartbeat(clock: ManualClock, environment: str | None, *, beat: int = 1, **changes: object) -> AgentStatus:
+    status = AgentStatus(
+        region=THERE,
+        job="1",
+        host="h",
+        at=clock.now(),
+        beat=beat,
+        version=1,
+        epoch=0,
+        provider_version="0",
+        airflow_version="3",
+        environment=environment,
+        aws_region=None if environment is None else THERE,
+    )
+    return replace(status, **changes)  # type: ignore[arg-type]
+
+
+def claim(clock: ManualClock, *, beat: int = 1) -> Claim:
+    return Claim(
+        region=THERE, environment="two", aws_region=HERE, job="1", at=clock.now(), beat=beat, problem="not registered"
+    )
+
+
+@pytest.mark.parametrize(
+    ("identity", "observation", "named"),
+    [
+        pytest.param(MINE, NAMED, None, id="registered-name"),
+        pytest.param(MINE, NAMELESS, None, id="nothing-registered"),
+        pytest.param(Identity(region=THERE), NAMED, None, id="laptop"),
+        pytest.param(replace(MINE, environment=""), NAMED, None, id="no-name"),
+        pytest.param(replace(MINE, aws_region=""), NAMED, None, id="no-aws-region"),
+        pytest.param(replace(MINE, aws_region=HERE), NAMED, ["one", HERE, THERE, "[dr] region"], id="copied-region"),
+        pytest.param(replace(MINE, environment="two"), NAMED, ["two", "one", THERE, "mwaa-dr init"], id="other-name"),
+        pytest.param(MINE, replace(NAMELESS, disputed=("one", "two")), ["one and two", THERE], id="dispute"),
+        pytest.param(MINE, replace(NAMED, disputed=("one", "two")), None, id="a-name-decides-a-dispute"),
+        pytest.param(
+            Identity(region=THERE),
+            replace(NAMELESS, disputed=("one", "two")),
+            ["one", "two"],
+            id="dispute-seen-by-laptop",
+        ),
+        pytest.param(replace(MINE, contradiction="names two"), NAMED, ["names two"], id="contradiction"),
+    ],
+)
+def test_who_may_be_the_region(identity: Identity, observation: Observation, named: list[str] | None) -> None:
+    """AWS_REGION and the registered name decide against [dr] region; the problem names what contradicts what."""
+    problem = identity_problem(identity, observation)
+    if named is None:
+        assert problem is None
+    else:
+        assert problem is not None
+        assert [text for text in named if text not in problem] == []
+
+
+def test_two_live_environments_dispute_a_region() -> None:
+    """A heartbeat of another environment that changes makes both of them party to a dispute."""
+    clock = ManualClock()
+    witness = Witness(MINE, clock, silence_s=15)
+    old = heartbeat(clock, "two", at=clock.now() - timedelta(hours=1))
+    assert witness.look([old, heartbeat(clock, "one", job="2")]) == ()
+    clock.advance(5)
+    assert witness.look([replace(old, beat=2)]) == [f"one ({THERE})", f"two ({THERE})"]
+    clock.advance(16)
+    assert witness.look([replace(old, beat=2)]) == ()
+    assert witness.is_sure
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"environment": None, "aws_region": None},
+        {"environment": "one"},
+        {"environment": "two", "aws_region": HERE},
+        {"environment": "two", "region": HERE},
+        {"environment": "two", "at": ManualClock().now() - timedelta(hours=1)},
+    ],
+    ids=["an older provider", "my own", "one that runs in another AWS region", "another region's", "one that is gone"],
+)
+def test_whose_heartbeat_is_no_rival(changes: dict[str, object]) -> None:
+    """Only a live agent of another environment in the same AWS region disputes a region."""
+    clock = ManualClock()
+    witness = Witness(MINE, clock, silence_s=15)
+    assert witness.look([replace(heartbeat(clock, "one"), **changes)]) == ()  # type: ignore[arg-type]
+
+
+def test_a_heartbeat_that_appears_is_live_whatever_its_clock_says() -> None:
+    """The other machine's clock may be wrong; an item that was not there before was written since."""
+    clock = ManualClock()
+    witness = Witness(MINE, clock, silence_s=15)
+    assert witness.look([]) == ()
+    assert not witness.has_compared
+    clock.advance(5)
+    assert witness.look([heartbeat(clock, "two", at=clock.now() - timedelta(days=1))])
+    assert witness.has_compared
+
+
+def test_claims_of_dead_agents_are_told_apart() -> None:
+    """A claim counts while its beat changes, or while its own timestamp is young."""
+    clock = ManualClock()
+    old = claim(clock)
+    clock.advance(100)
+    assert ClaimWatch([old]).live([old], clock, silence_s=15) == []
+    assert ClaimWatch([old]).live([replace(old, beat=2)], clock, silence_s=15) == [replace(old, beat=2)]
+    assert ClaimWatch([]).live([claim(clock)], clock, silence_s=15) == [claim(clock)]

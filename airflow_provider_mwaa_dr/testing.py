@@ -23,8 +23,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
+from airflow_provider_mwaa_dr.aws import items, runs_store
+from airflow_provider_mwaa_dr.aws.limits import why_item_is_refused
 from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ledger import LogEntry, Replica
 from airflow_provider_mwaa_dr.core.ports import (
@@ -50,6 +53,7 @@ from airflow_provider_mwaa_dr.exceptions import (
     StaleLedgerError,
     StaleStateError,
     StateAccessError,
+    StateError,
     StateNotFoundError,
     StateUnreachableError,
     TableNotFoundError,
@@ -63,6 +67,8 @@ __all__ = [
     "InMemoryStateStore",
     "ManualClock",
 ]
+
+T = TypeVar("T")
 
 
 class ManualClock:
@@ -142,7 +148,11 @@ class InMemoryStateStore:
     :ivar before_write: called with the state before each ``write`` looks at the condition; the place from which a test
         lets somebody else write first.
     :ivar calls: names of the methods called, in order.
+    :ivar has_limits: state, heartbeats and records are kept as the items of a table would have them, within DynamoDB's
+        limits. False: as they are, whatever their size.
     """
+
+    has_limits: bool = True
 
     def __init__(self, state: DRState | None = None) -> None:
         self._table = _Table(state=state)
@@ -172,6 +182,14 @@ class InMemoryStateStore:
         if method in self.failing:
             raise self.failing[method]
         return self._table.lock
+
+    def _stored(self, value: T, to_item: Callable[[T], items.Item], from_item: Callable[[items.Item], T]) -> T:
+        """Return *value* as a table has it. :raises StateError: DynamoDB would refuse the item."""
+        if not self.has_limits:
+            return value
+        item = to_item(value)
+        _refuse(item, key=(items.KEY,))
+        return from_item(item)
 
     def observe(self, region: str) -> Observation:
         """Return state and *region*'s reconciled epoch."""
@@ -207,7 +225,11 @@ class InMemoryStateStore:
             found = self._table.state
             if (found.version if found is not None else None) != expected_version:
                 raise StaleStateError(expected_version, found)
-            self._table.state = state
+            self._table.state = self._stored(
+                state,
+                partial(items.state_to_item, write_token="0" * 32),
+                partial(items.state_from_item, default_lease_s=60.0),
+            )
             if self.lose_answers > 0:
                 self.lose_answers -= 1
                 raise StateUnreachableError("The answer of a write was lost: lose_answers is switched on.")
@@ -230,7 +252,9 @@ class InMemoryStateStore:
         An agent whose last ``observe`` is out of date does not take back the epoch that another one has settled since.
         """
         with self._reach("put_agent"):
-            self._table.agents[status.region, status.job] = status
+            self._table.agents[status.region, status.job] = self._stored(
+                status, items.agent_to_item, items.agent_from_item
+            )
             stored = self._table.reconciled.get(status.region)
             if status.reconciled_epoch is not None and self._observed.get(status.region, stored) == stored:
                 self._table.reconciled[status.region] = status.reconciled_epoch
@@ -328,7 +352,7 @@ class InMemoryStateStore:
             stored = self._table.records.get(record.id)
             order = ("open", "aborted", "completed")
             if stored is None or order.index(record.outcome) >= order.index(stored.outcome):
-                self._table.records[record.id] = record
+                self._table.records[record.id] = self._stored(record, items.record_to_item, items.record_from_item)
 
     def get_record(self, record_id: str) -> FailoverRecord | None:
         """Return one record."""
@@ -353,11 +377,13 @@ class InMemoryGlobalTable:
     :class:`~airflow_provider_mwaa_dr.core.eventual.EventualStateStore` makes one store of them.
 
     :ivar lag_s: called for each item on its way to another copy; how long it takes.
+    :ivar has_limits: of the copies, as of an :class:`InMemoryStateStore`.
     :ivar cut: regions whose copies exchange nothing with the others; what was written meanwhile arrives afterwards.
     """
 
     def __init__(self, regions: Iterable[str], clock: ManualClock, lag_s: Callable[[], float] = lambda: 0.0) -> None:
         self.lag_s = lag_s
+        self.has_limits = True
         self.cut: set[str] = set()
         self._clock = clock
         self._lock = threading.RLock()
@@ -429,6 +455,7 @@ class _Copy(InMemoryStateStore):
     def __init__(self, of: InMemoryGlobalTable, region: str, table: _Table) -> None:
         super().__init__()
         self._of, self._region, self._table = of, region, table
+        self.has_limits = of.has_limits
 
     def _reach(self, method: str) -> AbstractContextManager[Any]:
         reached = super()._reach(method)
@@ -480,7 +507,11 @@ class InMemoryRunsStore:
     :ivar unreachable: while True, every call raises StateUnreachableError and changes nothing.
     :ivar lose_answers: the next so many ``append`` calls land and raise StateUnreachableError all the same.
     :ivar calls: names of the methods called, in order.
+    :ivar has_limits: entries and pictures are kept as the items of a table would have them, within DynamoDB's limits.
+        False: as they are, whatever their size.
     """
+
+    has_limits: bool = True
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -505,6 +536,7 @@ class InMemoryRunsStore:
     def append(self, region: str, entry: LogEntry) -> None:
         """Write the next entry. :raises StaleLedgerError: another entry has that number."""
         with self._reach("append"):
+            entry = self._stored_entry(region, entry)
             log = self._logs.setdefault(region, [])
             stored = next((each for each in reversed(log) if each.number == entry.number), None)
             if stored is not None and stored != entry:
@@ -515,6 +547,21 @@ class InMemoryRunsStore:
             if self.lose_answers > 0:
                 self.lose_answers -= 1
                 raise StateUnreachableError("The answer of a write was lost: lose_answers is switched on.")
+
+    def _stored_entry(self, region: str, entry: LogEntry) -> LogEntry:
+        if not self.has_limits:
+            return entry
+        item = runs_store.entry_to_item(region, entry)
+        _refuse(item, key=("pk", "sk"))
+        return runs_store.entry_from_item(item)
+
+    def _stored_picture(self, region: str, picture: Replica) -> Replica:
+        if not self.has_limits:
+            return _copy(picture)
+        pages, manifest = runs_store.picture_to_items(region, picture)
+        for item in (*pages, manifest):
+            _refuse(item, key=("pk", "sk"))
+        return runs_store.picture_from_items(manifest, pages)
 
     def log(self, region: str, *, after: int) -> Sequence[LogEntry]:
         """Return entries above *after*, in order."""
@@ -527,12 +574,17 @@ class InMemoryRunsStore:
         """Replace the region's picture, unless a later one is kept."""
         with self._reach("keep"):
             if picture.number >= self._pictures.get(region, Replica()).number:
-                self._pictures[region] = _copy(picture)
+                self._pictures[region] = self._stored_picture(region, picture)
 
     def picture(self, region: str) -> Replica:
         """Return the last picture; an empty one at first."""
         with self._reach("picture"):
             return _copy(self._pictures.get(region, Replica()))
+
+
+def _refuse(item: items.Item, *, key: tuple[str, ...]) -> None:
+    if (refused := why_item_is_refused(item, key=key)) is not None:
+        raise StateError(f"Could not write {[item[name]['S'] for name in key]}: ValidationException: {refused}.")
 
 
 def _copy(picture: Replica) -> Replica:

@@ -7,7 +7,8 @@ gave them, so its scripts and AWS CLI queries work on ours and its rows are read
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -21,19 +22,33 @@ Item = Mapping[str, Any]
 
 _LONGEST_LIST_BYTES = 250_000
 """Of the 400 KB that an item may have; what a record lists beyond it is counted, not kept."""
+_STEPS_BYTES = 100_000
+"""Of a record's steps; of more than these the last are kept."""
+_TEXTS_BYTES = 50_000
+"""Of a list of texts for users, in a heartbeat."""
+_TEXT_CHARS = 2_000
+"""Of a text for users; what limits an input is stricter."""
 
 
 # Attributes.
 
 
 def to_attribute(value: Any) -> dict[str, Any]:
-    """Return a plain value as a DynamoDB attribute. :raises TypeError: it has no counterpart."""
+    """
+    Return a plain value as a DynamoDB attribute.
+
+    :raises TypeError: its type has no counterpart.
+    :raises StateError: a number has none: nan, inf, or more than 38 digits.
+    """
     if value is None:
         return {"NULL": True}
     if isinstance(value, bool):
         return {"BOOL": value}
     if isinstance(value, (int, float)):
-        return {"N": f"{value:d}" if isinstance(value, int) else repr(value)}
+        text = f"{value:d}" if isinstance(value, int) else repr(value)
+        if not math.isfinite(value) or len(text.strip("-0")) > 38:
+            raise StateError(f"The number {text} cannot be stored in DynamoDB.", advice="Report it as a bug.")
+        return {"N": text}
     if isinstance(value, str):
         return {"S": str(value.value) if isinstance(value, (Phase, Mode)) else value}
     if isinstance(value, datetime):
@@ -60,6 +75,25 @@ def from_attribute(attribute: Mapping[str, Any]) -> Any:
     if kind == "SS":
         return sorted(value)
     return value
+
+
+def bounded(text: str | None) -> str | None:
+    """Return a text for users with its end cut off if it is so long that an item might not hold it."""
+    if text is None or len(text) <= _TEXT_CHARS:
+        return text
+    return f"{text[:_TEXT_CHARS]} ... ({len(text)} characters)"
+
+
+def _bounded_texts(texts: Sequence[str]) -> list[str]:
+    """Return the first of some texts for users, each bounded, and how many more there are."""
+    kept: list[str] = []
+    size = 0
+    for text in map(bounded, texts):
+        size += len((text or "").encode()) + 4
+        if size > _TEXTS_BYTES:
+            return [*kept, f"and {len(texts) - len(kept)} more"]
+        kept.append(text or "")
+    return kept
 
 
 def to_item(key: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,9 +154,9 @@ def state_to_item(state: DRState, *, write_token: str) -> dict[str, Any]:
             "phase": state.phase,
             "lease_s": state.lease_s,
             "previous_region": state.previous_region,
-            "failover_reason": state.failover_reason,
+            "failover_reason": bounded(state.failover_reason),
             "last_failover_time": state.last_failover_time,
-            "changed_by": state.changed_by,
+            "changed_by": bounded(state.changed_by),
             "left_over": state.left_over,
             "plan": _plan_to_values(state.plan) if state.plan is not None else None,
             "write_token": write_token,
@@ -173,8 +207,8 @@ def _plan_to_values(plan: Plan) -> dict[str, Any]:
         "from": plan.source,
         "to": plan.target,
         "mode": plan.mode,
-        "reason": plan.reason,
-        "by": plan.by,
+        "reason": bounded(plan.reason),
+        "by": bounded(plan.by),
         "owner": plan.owner,
         "beat": plan.beat,
         "started_at": plan.started_at,
@@ -219,9 +253,13 @@ def registration_from_item(item: Item) -> Registration | None:
 
 
 def agent_to_item(status: AgentStatus) -> dict[str, Any]:
-    """Return a heartbeat as an item."""
-    names = [name for name in AgentStatus.__dataclass_fields__ if name not in {"region", "job"}]
-    return to_item(agent_key(status.region, status.job), {name: getattr(status, name) for name in names})
+    """Return a heartbeat as an item of at most 400 KB: texts for users are cut where they are too long for it."""
+    values = {name: getattr(status, name) for name in AgentStatus.__dataclass_fields__ if name not in {"region", "job"}}
+    for name in ("host", "ledger_error", "inventory_error"):
+        values[name] = bounded(values[name])
+    for name in ("problems", "waiting"):
+        values[name] = _bounded_texts(values[name])
+    return to_item(agent_key(status.region, status.job), values)
 
 
 def agent_from_item(item: Item) -> AgentStatus:
@@ -272,19 +310,29 @@ def record_to_item(record: FailoverRecord) -> dict[str, Any]:
             "from": record.source,
             "to": record.target,
             "mode": record.mode,
-            "reason": record.reason,
-            "by": record.by,
+            "reason": bounded(record.reason),
+            "by": bounded(record.by),
             "started_at": record.started_at,
             "finished_at": record.finished_at,
             "outcome": record.outcome,
             "epoch": record.epoch,
-            "steps": [
-                {"name": step.name, "seconds": step.seconds, "detail": step.detail[:2000]} for step in record.steps
-            ],
+            "steps": _steps_to_values(record.steps),
             "not_unpaused": paged(record.not_unpaused, page_bytes=_LONGEST_LIST_BYTES)[0],
             "not_unpaused_total": len(record.not_unpaused),
         },
     )
+
+
+def _steps_to_values(steps: Sequence[StepRecord]) -> list[dict[str, Any]]:
+    kept: list[dict[str, Any]] = []
+    size = 0
+    for step in reversed(steps):
+        values = {"name": step.name, "seconds": step.seconds, "detail": bounded(step.detail)}
+        size += 50 + len(f"{values['name']}{values['detail']}".encode())
+        if size > _STEPS_BYTES:
+            break
+        kept.append(values)
+    return kept[::-1]
 
 
 def record_from_item(item: Item) -> FailoverRecord:

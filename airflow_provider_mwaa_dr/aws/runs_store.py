@@ -30,6 +30,8 @@ LOG_DAYS = 14
 """An entry expires after so long; a picture is kept within minutes."""
 PAGE_BYTES = 300_000
 """Of JSON in one item, before it is packed: of the 400 KB that an item may have."""
+BODY_BYTES = 350_000
+"""Of a packed page in one item: what is told of one DAG may be longer than that, and goes on in the next item."""
 LOG_PAGE = 200
 """Entries that one call returns at most; the next call goes on."""
 
@@ -75,13 +77,7 @@ class DynamoDBRunsStore:
 
     def append(self, region: str, entry: LogEntry) -> None:
         """Write the next entry. :raises StaleLedgerError: another entry has that number."""
-        item = {
-            **_key(f"LOG#{region}", _number(entry.number)),
-            "epoch": {"N": str(entry.epoch)},
-            "at": {"S": items.to_timestamp(entry.at)},
-            "body": {"B": _pack(_entry_to_json(entry))},
-            "expires_at": {"N": str(int(entry.at.timestamp()) + LOG_DAYS * 86_400)},
-        }
+        item = entry_to_item(region, entry)
 
         def put(client: Any) -> bool:
             try:
@@ -117,26 +113,15 @@ class DynamoDBRunsStore:
             ),
             f"read the ledger of {region}",
         )
-        return [_entry_from_json(_unpack(_body(item))) for item in answer.get("Items", ())]
+        return [entry_from_item(item) for item in answer.get("Items", ())]
 
     def keep(self, region: str, picture: Replica) -> None:
         """Replace the picture: pages of a new generation, the manifest unless a later one is there, the old pages."""
-        pk, generation = f"PICTURE#{region}", uuid.uuid4().hex[:12]
-        pages = list(_pages(picture))
-        keys = [f"{generation}#{number:05}" for number in range(len(pages))]
-        for sk, page in zip(keys, pages, strict=True):
-            self._put({**_key(pk, sk), "body": {"B": page}}, region)
-        manifest = {
-            **_key(pk, "manifest"),
-            "generation": {"S": generation},
-            "pages": {"N": str(len(pages))},
-            "number": {"N": str(picture.number)},
-            "first_id": {"N": str(picture.first_id)},
-            "newest_id": {"N": str(picture.newest_id)},
-            **({"epoch": {"N": str(picture.epoch)}} if picture.epoch is not None else {}),
-            **({"final": {"S": picture.final}} if picture.final is not None else {}),
-            **({"settled": {"N": str(picture.settled)}} if picture.settled is not None else {}),
-        }
+        pk = f"PICTURE#{region}"
+        pages, manifest = picture_to_items(region, picture)
+        keys = [page["sk"]["S"] for page in pages]
+        for page in pages:
+            self._put(page, region)
         before = self._manifest(pk, region)
         landed = self._copies(region).ask_on_condition(
             lambda client: client.put_item(
@@ -163,7 +148,7 @@ class DynamoDBRunsStore:
             keys = _page_keys(manifest)
             pages = [page for page in (self._get(pk, sk, region) for sk in keys) if page is not None]
             if len(pages) == len(keys):
-                return _picture_from_items(manifest, pages)
+                return picture_from_items(manifest, pages)
         raise StateUnreachableError(
             f"The picture of {region} in table {self.table} is not complete: {len(pages)} of {len(keys)} pages.",
             advice="A copy that is behind catches up within seconds; read it again.",
@@ -193,6 +178,49 @@ class DynamoDBRunsStore:
         self._copies(region).ask(
             lambda client: client.delete_item(TableName=self.table, Key=_key(pk, sk)), f"drop a picture of {region}"
         )
+
+
+def entry_to_item(region: str, entry: LogEntry) -> dict[str, Any]:
+    """Return an entry of *region*'s log as an item."""
+    return {
+        **_key(f"LOG#{region}", _number(entry.number)),
+        "epoch": {"N": str(entry.epoch)},
+        "at": {"S": items.to_timestamp(entry.at)},
+        "body": {"B": _pack(_entry_to_json(entry))},
+        "expires_at": {"N": str(int(entry.at.timestamp()) + LOG_DAYS * 86_400)},
+    }
+
+
+def entry_from_item(item: items.Item) -> LogEntry:
+    """Return an entry."""
+    return _entry_from_json(_unpack(_body(item)))
+
+
+def picture_to_items(region: str, picture: Replica) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return a picture's pages, each with a key that no other write shares, and its manifest."""
+    pk, generation = f"PICTURE#{region}", uuid.uuid4().hex[:12]
+    pages: list[dict[str, Any]] = []
+    for body in _pages(picture):
+        for start in range(0, len(body), BODY_BYTES):
+            page: dict[str, Any] = {
+                **_key(pk, f"{generation}#{len(pages):05}"),
+                "body": {"B": body[start : start + BODY_BYTES]},
+            }
+            if start:
+                page["continues"] = {"BOOL": True}
+            pages.append(page)
+    manifest = {
+        **_key(pk, "manifest"),
+        "generation": {"S": generation},
+        "pages": {"N": str(len(pages))},
+        "number": {"N": str(picture.number)},
+        "first_id": {"N": str(picture.first_id)},
+        "newest_id": {"N": str(picture.newest_id)},
+        **({"epoch": {"N": str(picture.epoch)}} if picture.epoch is not None else {}),
+        **({"final": {"S": picture.final}} if picture.final is not None else {}),
+        **({"settled": {"N": str(picture.settled)}} if picture.settled is not None else {}),
+    }
+    return pages, manifest
 
 
 def _key(pk: str, sk: str) -> dict[str, Any]:
@@ -235,7 +263,8 @@ def _pack_text(lines: Sequence[str]) -> bytes:
     return gzip.compress("\n".join(lines).encode(), mtime=0, compresslevel=4)
 
 
-def _picture_from_items(manifest: items.Item, pages: Iterable[items.Item]) -> Replica:
+def picture_from_items(manifest: items.Item, pages: Iterable[items.Item]) -> Replica:
+    """Return a picture of a manifest and all of its pages, in order."""
     picture = Replica(
         number=int(manifest["number"]["N"]),
         first_id=int(manifest["first_id"]["N"]),
@@ -244,8 +273,14 @@ def _picture_from_items(manifest: items.Item, pages: Iterable[items.Item]) -> Re
         final=manifest["final"]["S"] if "final" in manifest else None,
         settled=int(manifest["settled"]["N"]) if "settled" in manifest else None,
     )
+    bodies: list[bytes] = []
     for page in pages:
-        for line in gzip.decompress(_body(page)).decode().splitlines():
+        if "continues" in page:
+            bodies[-1] += _body(page)
+        else:
+            bodies.append(_body(page))
+    for body in bodies:
+        for line in gzip.decompress(body).decode().splitlines():
             values = json.loads(line)
             if "run" in values:
                 run = _run_from_json(values["run"])

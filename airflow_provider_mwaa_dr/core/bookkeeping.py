@@ -46,8 +46,6 @@ _OVERLAP = 500
 """Ids that are looked at again: a row with a lower id may be committed later than one with a higher."""
 _ENTRY_BYTES = 250_000
 """Of JSON in one entry of the log, about; more goes into the next one."""
-_IDS = 900
-"""DAG ids of 250 characters in one entry."""
 _ENTRIES_TO_PICTURE = 300
 """A reader that comes anew has to read the picture and so many entries at most."""
 _PICTURE_EVERY_S = 300.0
@@ -59,6 +57,8 @@ _KEPT = 20_000
 """Ended runs that are remembered one by one while a region is away; of more than these, it may repeat some."""
 _SOME = 20
 """Of a list that may be long, as many go into a heartbeat."""
+_REASON_CHARS = 500
+"""Of why a run's conf could not be kept."""
 _BATCH = 500
 """Runs that one turn adopts or resumes at most: the agent has other things to do, too."""
 
@@ -657,7 +657,7 @@ def _to_run(row: RunRow, status: RunStatus, *, epoch: int) -> LedgerRun:
         partition_key=row.partition_key,
         partition_date=row.partition_date,
         conf=conf,
-        conf_lost=conf_lost,
+        conf_lost=conf_lost[:_REASON_CHARS] if conf_lost is not None else None,
     )
 
 
@@ -688,5 +688,14 @@ def _chunks(
         size += cost
     if part:
         yield tuple(part), ()
-    for start in range(0, len(dag_ids), _IDS):
-        yield (), tuple(dag_ids[start : start + _IDS])
+    ids: list[str] = []
+    size = 0
+    for dag_id in dag_ids:
+        cost = len(json.dumps(dag_id)) + 2
+        if size + cost > _ENTRY_BYTES:
+            yield (), tuple(ids)
+            ids, size = [], 0
+        ids.append(dag_id)
+        size += cost
+    if ids:
+        yield (), tuple(ids)

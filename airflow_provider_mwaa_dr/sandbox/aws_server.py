@@ -38,6 +38,7 @@ from xml.etree import ElementTree
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
+from airflow_provider_mwaa_dr.aws.limits import why_request_is_refused
 from airflow_provider_mwaa_dr.exceptions import DRError
 from airflow_provider_mwaa_dr.sandbox import faults
 from airflow_provider_mwaa_dr.sandbox.dag_sync import DagSync
@@ -249,6 +250,10 @@ class AwsServer:
         if service == "dynamodb" and self.config().state_model == "strong":
             region = self.config().state_region
         operation = _operation(request, service)["operation"]
+        if service == "dynamodb" and (refused := why_request_is_refused(operation, json.loads(request.body))):
+            # moto accepts it.
+            content_type = request.headers.get("content-type", "")
+            return _target_json(400, "com.amazon.coral.validate#ValidationException", refused, content_type)
         # A consumer waits for its message; the one that sends it must not have to wait for that.
         if service not in {"dynamodb", "sqs", "cloudformation"} or operation == "ReceiveMessage":
             answer = self._call_moto(request, region)

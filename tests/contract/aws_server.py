@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import socket
@@ -12,6 +13,8 @@ from typing import Any
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
+from airflow_provider_mwaa_dr.aws.limits import why_request_is_refused
+
 HOME = "us-east-2"
 """Every region's requests reach the table of this one, as replicas of a strongly consistent global table would."""
 
@@ -20,7 +23,8 @@ class AwsServer:
     """
     moto as an AWS with one strongly consistent table for all regions.
 
-    moto's conditional writes are not atomic under concurrency; serialised, they are.
+    moto's conditional writes are not atomic under concurrency; serialised, they are. moto accepts
+    some of what DynamoDB refuses; the server refuses it.
 
     :ivar before: called with (region, operation) before a request is carried out; True: cut the connection instead.
     :ivar after: the same after it was carried out: the answer is lost.
@@ -65,7 +69,12 @@ class AwsServer:
         environ["HTTP_AUTHORIZATION"] = authorization.replace(f"/{region}/", f"/{HOME}/")
         if self.before(region, operation):
             return self._cut(environ)
-        if refused := self.refuse(region, operation):
+        body_of_request = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = io.BytesIO(body_of_request)
+        refused = self.refuse(region, operation)
+        if not refused and (too_much := why_request_is_refused(operation, json.loads(body_of_request or b"{}"))):
+            refused = f"ValidationException: {too_much}"
+        if refused:
             code, _, message = refused.partition(": ")
             start_response("400 .", [("Content-Type", "application/x-amz-json-1.0")])
             error = {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": message or code}

@@ -205,6 +205,7 @@ class EventualWorld:
         self.scheduler = Scheduler(self.rng, self.clock)
         self.max_lag_s = self.rng.choice([0.5, 2.0, 5.0])
         self.table = InMemoryGlobalTable((A, B), self.clock, lambda: self.rng.uniform(0, self.max_lag_s))
+        self.table.has_limits = False  # a heartbeat as an item takes as long as all the rest of a turn
         self.cut: set[str] = set()
         self.lost: set[str] = set()
         self.agents_finish = self.rng.random() < 0.5

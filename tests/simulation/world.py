@@ -107,6 +107,8 @@ class Database:
 class RegionsTable(InMemoryStateStore):
     """The state table as a region reaches it; its agent may be killed at any call."""
 
+    has_limits = False
+    """A heartbeat as an item takes as long as all the rest of a turn."""
     spend: Callable[[], object]
 
     def _reach(self, method: str) -> AbstractContextManager[bool]:

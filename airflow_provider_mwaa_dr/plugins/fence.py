@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from airflow_provider_mwaa_dr.core.config import DRConfig, is_exempt
 from airflow_provider_mwaa_dr.core.gate import Action, Decision, Layer, Role, View, decide
 from airflow_provider_mwaa_dr.core.identity import Identity, identity_problem
 from airflow_provider_mwaa_dr.core.ports import Clock, StateStore
+from airflow_provider_mwaa_dr.plugins import shared_file
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +169,7 @@ class Fence:
         for itself.
         """
         try:
-            lock = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600)
+            lock = shared_file.open_lock(self._lock)
         except OSError as error:
             log.debug("%s cannot be used, every task reads for itself: %s", self._lock, error)
             yield
@@ -210,23 +212,25 @@ class Fence:
     def _shared(self) -> View | None:
         """Return what a task of this machine last read; None when there is nothing usable."""
         try:
-            stored = json.loads(self._file.read_text())
+            stored = json.loads(shared_file.read(self._file))
             if stored["boot_id"] != _boot_id() or stored["table"] != self._config.state_table:
                 return None
             now = self._clock.monotonic()
             # The clock since boot goes on in suspend; the wall clock covers a restored snapshot of the machine.
-            age_s = max(now - stored["read_at"], time.time() - stored["wall"])
-            state = stored["state"] and state_from_item(stored["state"], default_lease_s=self._config.lease_s)
+            ages_s = now - _typed(stored["read_at"], float, int), time.time() - _typed(stored["wall"], float, int)
+            if not 0 <= min(ages_s) <= max(ages_s) < math.inf:
+                raise ValueError(f"a time is {-min(ages_s):g} s in the future, or none")
+            state = _typed(stored["state"], dict, type(None))
             return View(
-                state=state,
-                read_at=now - age_s,
-                reconciled_epoch=stored["reconciled_epoch"],
-                problem=stored["problem"],
+                state=None if state is None else state_from_item(state, default_lease_s=self._config.lease_s),
+                read_at=now - max(ages_s),
+                reconciled_epoch=_typed(stored["reconciled_epoch"], int, type(None)),
+                problem=_typed(stored["problem"], str, type(None)),
             )
         except FileNotFoundError:
             return None
-        except Exception as error:  # another version's file, or a torn disk: as good as none
-            log.debug("%s is not usable: %s", self._file, error)
+        except Exception as error:  # another version's file, a torn disk, or something in its place: as good as none
+            log.debug("%s is not usable, the table is read: %s", self._file, error)
             return None
 
     def _share(self, view: View, wall: float) -> None:
@@ -241,24 +245,30 @@ class Fence:
                 "state": None if view.state is None else state_to_item(view.state, write_token=""),
             }
         )
-        own = self._file.with_suffix(f".{os.getpid()}")
         try:
-            own.write_text(text)
-            own.replace(self._file)
+            shared_file.write(self._file, text)
         except OSError as error:
             log.debug("%s cannot be written, every task reads for itself: %s", self._file, error)
 
     def _note(self) -> None:
         """Tell the set, at most once an hour for each machine, that the fence is loaded here."""
         try:
-            if self._marker.exists() and time.time() - self._marker.stat().st_mtime < _NOTE_EVERY_S:
+            noted_s = shared_file.age_s(self._marker, now=time.time())
+            if noted_s is not None and noted_s < _NOTE_EVERY_S:
                 return
             if not (self._config.region and self._config.state_table):
                 return
             self._open_store().put_fence(self._config.region, datetime.now(tz=timezone.utc))
-            self._marker.touch()
+            shared_file.write(self._marker, "")
         except Exception as error:  # evidence only
             log.debug("The fence could not be noted: %s", error)
+
+
+def _typed(value: Any, *types: type) -> Any:
+    """Return *value* if its type is one of *types*. :raises TypeError: it is another one."""
+    if type(value) not in types:
+        raise TypeError(f"{value!r} is a {type(value).__name__}")
+    return value
 
 
 def _is_taken(lock: int) -> bool:

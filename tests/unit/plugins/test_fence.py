@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import pytest
 from airflow_provider_mwaa_dr.core.config import DRConfig, OnUnreachable
 from airflow_provider_mwaa_dr.core.gate import Action
 from airflow_provider_mwaa_dr.core.state import DRState, Phase, initial, set_active_region
+from airflow_provider_mwaa_dr.plugins import shared_file
 from airflow_provider_mwaa_dr.plugins.fence import Fence
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore, ManualClock
 
@@ -187,14 +189,117 @@ def test_an_unknown_region_holds_without_a_read(worker: Worker) -> None:
         lambda stored: {**stored, "table": "another table"},
         lambda stored: {**stored, "wall": stored["wall"] - 3600},
         lambda stored: {"some": "thing else"},
+        lambda stored: {**stored, "read_at": stored["read_at"] + 1},
+        lambda stored: {**stored, "wall": stored["wall"] + 3600},
+        lambda stored: {**stored, "read_at": 1e30, "wall": 1e30},
+        lambda stored: {**stored, "read_at": math.nan},
+        lambda stored: {**stored, "wall": -math.inf},
+        lambda stored: {**stored, "read_at": None},
+        lambda stored: {**stored, "read_at": True},
+        lambda stored: {**stored, "read_at": "0"},
+        lambda stored: {**stored, "read_at": -(10**400)},
+        lambda stored: {**stored, "reconciled_epoch": "0"},
+        lambda stored: {**stored, "reconciled_epoch": [0]},
+        lambda stored: {**stored, "problem": 1},
+        lambda stored: {**stored, "state": []},
+        lambda stored: {**stored, "state": {"state_id": {"S": "ACTIVE_REGION"}}},
+        lambda stored: {**stored, "state": {"phase": 1}},
+        lambda stored: {**stored, "padding": "x" * 1_000_000},
+        lambda stored: [stored],
+        lambda stored: None,
     ],
 )
-def test_a_file_that_cannot_be_trusted_is_not_used(worker: Worker, spoil: Callable[[dict[str, float]], object]) -> None:
-    """Another boot, another table, a machine restored from a snapshot, another version: read anew."""
+@pytest.mark.parametrize("on_unreachable", [OnUnreachable.HOLD, OnUnreachable.RUN])
+def test_a_file_that_cannot_be_trusted_is_not_used(
+    worker: Worker, spoil: Callable[[dict[str, float]], object], on_unreachable: OnUnreachable
+) -> None:
+    """Another boot, table or version, a time in the future, a wrong type, too large: the table is read."""
     worker.task()
     worker.file.write_text(json.dumps(spoil(json.loads(worker.file.read_text()))))
-    assert worker.task() is Action.RUN
+    assert worker.task(on_unreachable=on_unreachable) is Action.RUN
     assert worker.reads == 2
+    assert worker.task() is Action.RUN
+    assert worker.reads == 2  # the file was replaced
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "\x00", "NaN"])
+def test_a_file_that_is_no_document_is_not_used(worker: Worker, text: str) -> None:
+    """A torn file, or something that a parser chokes on."""
+    worker.file.write_text(text)
+    assert worker.task() is Action.RUN
+
+
+@pytest.mark.parametrize("on_unreachable", [OnUnreachable.HOLD, OnUnreachable.RUN])
+def test_a_time_in_the_future_lets_no_standby_run(tmp_path: Path, on_unreachable: OnUnreachable) -> None:
+    """The role of a view that is not usable counts for nothing, whatever [dr] on_unreachable says."""
+    worker = Worker(tmp_path, active=HERE)
+    worker.task()
+    stored = json.loads(worker.file.read_text())
+    worker.file.write_text(json.dumps({**stored, "read_at": 1e30, "wall": 1e30}))
+    worker.store.unreachable = True
+    assert worker.task(on_unreachable=on_unreachable, fence_wait_s=2) is Action.HOLD
+    worker.store.unreachable = False
+    worker.store._table.state = state(THERE)
+    assert worker.task(on_unreachable=on_unreachable) is Action.SKIP
+
+
+def make_link(path: Path) -> None:
+    target = path.with_name("elsewhere")
+    target.write_text("untouched")
+    path.symlink_to(target)
+
+
+def make_folder(path: Path) -> None:
+    path.mkdir()
+    (path / "something").touch()
+
+
+def make_old_file_of_another_user(path: Path) -> None:
+    path.write_text("not mine")
+    os.chown(path, 12345, 12345)
+
+
+PLANTED = [
+    pytest.param(make_link, id="link"),
+    pytest.param(lambda path: path.symlink_to("/dev/zero"), id="link-to-a-device"),
+    pytest.param(lambda path: path.symlink_to(path.name), id="link-to-itself"),
+    pytest.param(os.mkfifo, id="fifo"),
+    pytest.param(make_folder, id="folder"),
+    pytest.param(lambda path: path.write_bytes(b"\xff" * 10_000_000), id="huge"),
+    pytest.param(
+        make_old_file_of_another_user,
+        id="of-another-user",
+        marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away"),
+    ),
+]
+
+
+@pytest.mark.parametrize("plant", PLANTED)
+@pytest.mark.parametrize("name", [f"_{HERE}.json", f"_{HERE}.lock", f"_noted_{HERE}", f"_{HERE}.json.PID"])
+def test_whatever_is_in_the_place_of_a_file_only_costs_reads(
+    worker: Worker, plant: Callable[[Path], object], name: str
+) -> None:
+    """No task hangs before its body, follows a link or is held because of it."""
+    place = worker.home / f".mwaa_dr_fence{name.replace('PID', str(os.getpid()))}"
+    plant(place)
+    is_marker = "noted" in name and shared_file.age_s(place, now=time.time()) is not None
+    assert [worker.task(), worker.task()] == [Action.RUN, Action.RUN]
+    assert worker.clock.monotonic() <= 1.1
+    assert 1 <= worker.reads <= 2
+    assert is_marker or worker.store.fence(HERE) is not None
+    elsewhere = worker.home / "elsewhere"
+    assert not elsewhere.exists() or elsewhere.read_text() == "untouched"
+
+
+def test_a_marker_from_the_future_does_not_silence_the_note(worker: Worker) -> None:
+    """The machine's clock was wrong for a moment; without the note, the fence would look missing for years."""
+    marker = worker.home / f".mwaa_dr_fence_noted_{HERE}"
+    marker.touch()
+    ahead = time.time() + 1e8
+    os.utime(marker, (ahead, ahead))
+    worker.task()
+    worker.task()
+    assert worker.store.calls.count("put_fence") == 1
 
 
 def test_a_home_that_cannot_be_written_only_costs_reads(worker: Worker, tmp_path: Path) -> None:

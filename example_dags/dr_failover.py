@@ -44,6 +44,7 @@ with DAG(
         "reason": Param(
             type="string",
             minLength=1,
+            maxLength=1000,
             title="Reason",
             description="Kept in the state and in the record.",
         ),

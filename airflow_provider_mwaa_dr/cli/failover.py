@@ -7,9 +7,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session, reason_text
+from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
 from airflow_provider_mwaa_dr.core.documents import nothing_done_document, preview_document, record_document
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverPreview, FailoverRequest, StepEvent, Timing
+from airflow_provider_mwaa_dr.core.reasons import checked_reason
 from airflow_provider_mwaa_dr.core.state import Mode
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError
 
@@ -43,7 +44,7 @@ def add_command(commands: CommandParsers) -> None:
 def run(session: Session) -> None:
     """Move the active role, or say what that would do."""
     args, console = session.args, session.console
-    reason = reason_text(args.reason)
+    reason = checked_reason(args.reason)
     session.begin_change()
     request = FailoverRequest(
         target=session.region(args.target),

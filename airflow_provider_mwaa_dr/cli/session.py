@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from airflow_provider_mwaa_dr.cli.console import Console, UsageError
+from airflow_provider_mwaa_dr.cli.console import Console
 from airflow_provider_mwaa_dr.cli.world import World, read_config
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.environments import environment_names, known_region
@@ -112,20 +112,3 @@ class CommandParsers:
 
         parser.set_defaults(handler=run)
         return parser
-
-
-def reason_text(text: str) -> str:
-    """
-    Return a reason as it is stored.
-
-    :raises UsageError: it is empty, or bytes that are no text.
-    """
-    if not text.strip():
-        raise UsageError("The reason is empty.", advice="Say why; it is kept in the state and in the record.")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(
-            f"The reason {text!r} is not valid UTF-8.", advice="Check the terminal's encoding, or use plain letters."
-        ) from error
-    return text.strip()

@@ -44,6 +44,7 @@ from airflow_provider_mwaa_dr.core.readiness import (
     known,
     refusals,
 )
+from airflow_provider_mwaa_dr.core.reasons import checked_reason
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
 from airflow_provider_mwaa_dr.exceptions import (
     AlreadyActiveError,
@@ -125,10 +126,11 @@ class FailoverRequest:
     What a caller wants.
 
     :param target: region that is to be active. Naming the active one cancels a plan that has not promoted yet.
-    :param reason: kept for good, in the state and in the record.
+    :param reason: kept for good, in the state and in the record; 1 to 1,000 characters.
     :param by: who asks, for people.
     :param stop_running: stop runs that outlast the drain; without it the failover is abandoned then.
     :param even_if_not_ready: go on although a check of the target failed.
+    :raises ConfigError: the reason is empty or too long.
     """
 
     target: str
@@ -137,6 +139,9 @@ class FailoverRequest:
     mode: Mode = Mode.AUTO
     stop_running: bool = False
     even_if_not_ready: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", checked_reason(self.reason))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
+from airflow_provider_mwaa_dr.core.reasons import checked_reason
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, WrongPhaseError
 
 STATE_ID = "ACTIVE_REGION"
@@ -304,9 +305,11 @@ def set_active_region(state: DRState, region: str, *, reason: str, by: str, at: 
 
     For recovery by hand and for tests; a failover does far more. Fences like any promotion: the epoch grows.
 
+    :raises ConfigError: the reason is empty or too long.
     :raises AlreadyActiveError: *region* is active and nothing is in progress.
     :raises WrongPhaseError: a plan is open.
     """
+    reason = checked_reason(reason)
     if state.phase is not Phase.STEADY:
         raise WrongPhaseError(
             f"Plan {state.plan.id if state.plan else '?'} is open ({state.phase.value}).",

@@ -17,6 +17,7 @@ from airflow_provider_mwaa_dr.core.environments import environment_names, known_
 from airflow_provider_mwaa_dr.core.identity import Identity, identity_problem
 from airflow_provider_mwaa_dr.core.initialization import initialize, plan_initialization
 from airflow_provider_mwaa_dr.core.ports import Clock, Environment, Observation, StateStore, Tables
+from airflow_provider_mwaa_dr.core.reasons import checked_reason
 from airflow_provider_mwaa_dr.core.state import DRState
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, ConfigError, StaleStateError, StateNotFoundError
 
@@ -128,10 +129,9 @@ class DRStateHook(AwsBaseHook):
         :param expected_version: the version that the decision was made on; None for the one read now.
         :raises StaleStateError: the state is another one by now, and is carried; nothing was changed.
         :raises WrongPhaseError: a failover is in progress.
-        :raises ConfigError: *region* is not in the DR set, or the reason is empty.
+        :raises ConfigError: *region* is not in the DR set, or the reason is empty or longer than 1,000 characters.
         """
-        if not reason.strip():
-            raise ConfigError("The reason is empty.", advice="Say why; it is kept in the state.")
+        reason = checked_reason(reason)
         known_region(region, self.environment_names())
         state = self.store.read()
         if expected_version is not None and expected_version != state.version:

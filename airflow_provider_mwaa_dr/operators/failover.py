@@ -19,6 +19,7 @@ from airflow_provider_mwaa_dr.core.documents import nothing_done_document, previ
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, StepEvent, Timing
 from airflow_provider_mwaa_dr.core.health import Limits
 from airflow_provider_mwaa_dr.core.ports import Clock
+from airflow_provider_mwaa_dr.core.reasons import checked_reason
 from airflow_provider_mwaa_dr.core.state import DRState, Mode
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, ConfigError, DRError, RefusedError
 from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook
@@ -39,7 +40,7 @@ class FailoverOperator(AwsBaseOperator):
 
     :param target_region: the region that is to be active (templated). The one that still is cancels an open plan that
         has not promoted yet.
-    :param reason: why; kept in the state and in the record (templated).
+    :param reason: why, in 1 to 1,000 characters; kept in the state and in the record (templated).
     :param mode: ``auto`` (graceful, forced when the active region does not answer), ``graceful`` or ``forced``
         (templated).
     :param stop_running: stop runs that outlast the drain; else the failover is given up then (templated).
@@ -146,14 +147,12 @@ class FailoverOperator(AwsBaseOperator):
                 option="mode",
                 advice="Name one of them.",
             ) from error
-        if not (isinstance(self.reason, str) and self.reason.strip()):
-            raise ConfigError("The reason is empty.", option="reason", advice="Say why; it is kept for good.")
         if not self.target_region:
             raise ConfigError("The target region is empty.", option="target_region", advice="Name a region.")
         person = getattr(context.get("dag_run"), "triggering_user_name", None)
         return FailoverRequest(
             target=self.target_region,
-            reason=self.reason.strip(),
+            reason=checked_reason(self.reason),
             by=f"{self.dag_id}/{context['run_id']}" + (f" ({person})" if person else ""),
             mode=mode,
             stop_running=_truth("stop_running", self.stop_running),

@@ -154,3 +154,25 @@ def test_an_interrupted_failover_can_be_gone_on_with(mwaa_dr: Shell) -> None:
     mwaa_dr.store = whole
     assert mwaa_dr("failover", "us-east-1", "--reason", "x", "--yes").code == 0
     assert mwaa_dr.set.state.phase is Phase.STEADY
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [(" ", "The reason is empty."), ("x" * 300_000, "The reason has 300,000 characters; at most 1,000 are allowed.")],
+)
+@pytest.mark.parametrize("flag", ["--yes", "--dry-run"])
+def test_a_reason_that_the_state_item_could_not_keep_is_refused_first(
+    mwaa_dr: Shell, reason: str, said: str, flag: str
+) -> None:
+    """The claim would fit into the item and the promotion would not: refused before anything is read or written."""
+    before = mwaa_dr.store.state
+    result = mwaa_dr("failover", "us-east-1", "--reason", reason, flag, "--json")
+    assert (result.code, result.document["error"]["message"]) == (2, said)
+    assert mwaa_dr.store.state is before
+    assert len(result.out) < 400
+
+
+def test_the_longest_reason_is_carried_through_a_failover(mwaa_dr: Shell) -> None:
+    """1,000 characters, of four bytes each."""
+    reason = "\U0001f525" * 1000
+    assert mwaa_dr("failover", "us-east-1", "--reason", reason, "--yes", "--json").document["reason"] == reason

@@ -114,7 +114,7 @@ def test_a_version_that_has_moved_changes_nothing(store: InMemoryStateStore) -> 
     assert store.state.active_region == OHIO
 
 
-@pytest.mark.parametrize(("region", "reason"), [("mars", "x"), (VIRGINIA, " ")])
+@pytest.mark.parametrize(("region", "reason"), [("mars", "x"), (VIRGINIA, " "), (VIRGINIA, "x" * 1001)])
 def test_a_region_nobody_knows_never_becomes_active(store: InMemoryStateStore, region: str, reason: str) -> None:
     """A typo would leave the set without any active region."""
     with pytest.raises(ConfigError):

@@ -66,6 +66,8 @@ def test_a_dry_run_changes_nothing(dr_set: World) -> None:
         {"mode": "brutal"},
         {"reason": " "},
         {"reason": None},
+        {"reason": 7},
+        {"reason": "x" * 1001},
         {"target_region": ""},
         {"target_region": "mars"},
         {"stop_running": "perhaps"},

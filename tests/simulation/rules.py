@@ -202,7 +202,7 @@ def with_held_runs_at_the_end_of_the_queue_and_no_room_made(patch: Patch) -> Non
 
 RULES: dict[Weaken, int] = {
     without_the_lease_wait: 6,
-    without_the_final_mark: 4,
+    without_the_final_mark: 17,
     with_a_wanted_set_recorded_anew_by_each_plan: 3,
     with_what_the_provider_ended_told_as_ended: 1,
     without_reconciling_before_anything_runs: 13,
@@ -213,7 +213,7 @@ RULES: dict[Weaken, int] = {
     without_a_fence_for_what_comes_back_from_the_triggerer: 14,
     without_runs_that_have_no_logical_date: 1,
     without_adoption: 1,
-    with_a_log_read_across_its_gaps: 4,
+    with_a_log_read_across_its_gaps: 11,
     with_a_new_leader_that_closes_what_the_one_before_had_taken_over: 132,
     with_a_leader_that_goes_on_from_what_it_knew_when_it_last_led: 899,
     with_runs_that_were_to_be_stopped_and_ended_by_themselves_run_again: 32,

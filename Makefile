@@ -32,26 +32,28 @@ MATRIX := 3.3.1 3.2.1 3.0.6 2.11.2 2.11.0 2.10.3 2.10.1
 $(MATRIX:%=airflow-%): airflow-%: setup
 	$(BIN)/python tests/run_with_airflow.py $*
 
+FIRST :=
 .PHONY: simulation schedulers
-# It waits for nothing, so it takes what the others leave.
+# It waits for nothing, so it takes what the others leave. Its seeds are fresh; FIRST=SEED repeats those of an earlier run.
 simulation: setup
 	nice -n 19 $(BIN)/python -m pytest tests/simulation -q
-	nice -n 19 $(BIN)/python -m tests.simulation --histories 6000
+	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 20000 $(if $(FIRST),--first $(FIRST))
 
 schedulers: setup
 	$(BIN)/python -m pytest tests/sandbox -q -m "not soak" --durations 15
 
 # Real schedulers are late where much else runs beside them; each of the rest keeps one core.
-test: setup ## all tests: check, each Airflow, simulation, real schedulers
+test: setup ## all tests: check, each Airflow, simulation on fresh seeds (FIRST=SEED repeats), real schedulers
 	$(MAKE) --jobs 2 --output-sync=target check $(AIRFLOWS:%=airflow-%)
 	$(MAKE) --jobs 2 schedulers simulation
 
 matrix: check $(MATRIX:%=airflow-%) ## check, and the tests that import Airflow on every version that MWAA offers
 
 HISTORIES := 1000000
-FIRST := 0
+PARTS := build/simulation
 simulate: setup ## simulated histories of two regions, hours of them (HISTORIES=1000000, from seed FIRST=0 on)
-	@$(BIN)/python -m tests.simulation --histories $(HISTORIES) --first $(FIRST)
+	@$(BIN)/python -m tests.simulation --histories $(HISTORIES) --first $(or $(FIRST),0) \
+		--report $(PARTS)/$(or $(FIRST),0)-$(HISTORIES).json
 
 soak: setup ## what takes longer than the test suite may
 	$(BIN)/python -m pytest tests -q -m soak --durations 15

@@ -2,7 +2,8 @@
 Live through many histories, in processes, and count what came out; ``make simulate``.
 
 The histories are those of the seeds from ``--first`` on, the same each time. One that goes wrong prints its trace, and
-how to live through it alone. Interrupted, it says from which seed on it has to be taken up again.
+how to live through it alone. Interrupted, it says from which seed on it has to be taken up again. ``--report`` writes
+the counts of a part to a file, and ``--sum`` adds up the files of a folder.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ import itertools
 import logging
 import multiprocessing
 import os
+import random
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from tests.simulation.fast import thaw
+from tests.simulation.open_seeds import LISTING, MOST_TRIED, OpenSeed, add, commit_before, read, wrong_before
+from tests.simulation.report import Tally, sum_parts
 from tests.simulation.rules import RULES
 from tests.simulation.world import WrongHistoryError, digest, live_through
 
@@ -30,19 +34,19 @@ CHUNK = 25
 """Histories that a process lives through before it reports."""
 SHOWN = 3
 """Traces that are printed whole; of the other histories that go wrong, the first line is."""
+FRESH = 10_000_000, 2_000_000_000
+"""Fresh first seeds are between these."""
 EVERY_S = 10.0
 """Between two lines of progress where there is no terminal."""
 
 
 @dataclass
 class Chunk:
-    """What came out of some histories."""
+    """What came out of some histories, with the traces of those that went wrong."""
 
     first: int
-    count: int
-    wrong: list[tuple[int, str]] = field(default_factory=list)
-    due: int = 0
-    again: Counter[str] = field(default_factory=Counter)
+    tally: Tally
+    traces: list[str] = field(default_factory=list)
 
 
 def live_through_chunk(first: int, count: int, without: str | None = None) -> Chunk:
@@ -50,10 +54,12 @@ def live_through_chunk(first: int, count: int, without: str | None = None) -> Ch
     if without is not None:
         next(rule for rule in RULES if rule.__name__ == without)(pytest.MonkeyPatch())
     gc.disable()  # a history's garbage goes at once, between two of them
-    chunk = Chunk(first, count)
+    started = time.process_time()
+    chunk = Chunk(first, Tally(histories=count, ranges=[(first, count)]))
     for seed in range(first, first + count):
         _live_through_one(seed, chunk)
     gc.collect()
+    chunk.tally.cpu_s = time.process_time() - started
     return chunk
 
 
@@ -61,10 +67,12 @@ def _live_through_one(seed: int, chunk: Chunk) -> None:
     try:
         _, verdict = live_through(seed)
     except WrongHistoryError as error:
-        chunk.wrong.append((seed, str(error)))
+        trace = str(error)
+        chunk.tally.wrong[seed] = trace.splitlines()[0]
+        chunk.traces.append(trace)
     else:
-        chunk.due += verdict.due
-        chunk.again.update(verdict.again.values())
+        chunk.tally.due += verdict.due
+        chunk.tally.again.update(verdict.again.values())
 
 
 def chunks(first: int, histories: int) -> Iterator[tuple[int, int]]:
@@ -100,13 +108,13 @@ class Progress:
         sys.stderr.flush()
 
 
-def simulate(first: int, histories: int, workers: int, without: str | None = None) -> int:
-    """Live through the histories, and return the exit code: 1 when one went wrong."""
+def simulate(first: int, histories: int, workers: int, without: str | None = None) -> tuple[Tally, bool]:
+    """Live through the histories; return what came out of those that are done, without a gap, and whether all are."""
     progress = Progress(first, histories)
-    wrong: list[int] = []
-    due, again = 0, Counter[str]()
-    finished: set[int] = set()
+    total, later = Tally(), dict[int, Tally]()
+    wrong = 0
     left = chunks(first, histories)
+    is_whole = True
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare) as pool:
         running: set[Future[Chunk]] = {
             pool.submit(live_through_chunk, *each, without) for each in itertools.islice(left, 2 * workers)
@@ -117,42 +125,87 @@ def simulate(first: int, histories: int, workers: int, without: str | None = Non
                 more = itertools.islice(left, len(done))
                 running |= {pool.submit(live_through_chunk, *each, without) for each in more}
                 for chunk in sorted((future.result() for future in done), key=lambda each: each.first):
-                    finished |= set(range(chunk.first, chunk.first + chunk.count))
-                    progress.done += chunk.count
-                    due += chunk.due
-                    again += chunk.again
-                    for seed, trace in chunk.wrong:
-                        wrong.append(seed)
-                        print(f"\n{trace if len(wrong) <= SHOWN else trace.splitlines()[0]}", flush=True)
-                progress.say(len(wrong))
+                    later[chunk.first] = chunk.tally
+                    progress.done += chunk.tally.histories
+                    for trace in chunk.traces:
+                        wrong += 1
+                        print(f"\n{trace if wrong <= SHOWN else trace.splitlines()[0]}", flush=True)
+                while (part := later.pop(first + total.histories, None)) is not None:
+                    total.add(part)
+                progress.say(wrong)
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
-            on = next(seed for seed in itertools.count(first) if seed not in finished)
+            is_whole = False
+            on = first + total.histories
             print(
-                f"\nStopped after {progress.done:,} histories, {len(wrong)} wrong; all below {on} are done. Go on: "
+                f"\nStopped; all below {on} are done. Go on: "
                 f"make simulate FIRST={on} HISTORIES={first + histories - on}",
                 file=sys.stderr,
             )
-            return 130
     if sys.stderr.isatty():
         print(file=sys.stderr)
-    _sum_up(progress, wrong, due, again)
-    return 1 if wrong else 0
+    total.seconds = time.monotonic() - progress.started
+    return total, is_whole
 
 
-def _sum_up(progress: Progress, wrong: Sequence[int], due: int, again: Counter[str]) -> None:
-    seconds = time.monotonic() - progress.started
-    last = progress.first + progress.done - 1
-    print(
-        f"{progress.done:,} histories (seeds {progress.first} to {last}) in {seconds:.0f} s, "
-        f"{progress.rate:.1f} a second: {len(wrong)} went wrong."
-    )
-    print(f"{due:,} runs were due. Executed again, for a reason that is allowed: {sum(again.values()):,}.")
-    for why, count in again.most_common():
-        print(f"  {count:>9,}  {why}")
-    if wrong:
-        print("Wrong: " + " ".join(map(str, sorted(wrong))))
-        print("One of them alone: .venv/bin/python -m tests.simulation --histories 1 --first SEED")
+def check_open(listed: Sequence[OpenSeed]) -> list[int]:
+    """Live through the listed seeds, and return those that come out right."""
+    right = []
+    for each in listed:
+        if (verdict := _verdict(each.seed)) is not None:
+            print(f"Open since {each.since}, and still wrong: {verdict}")
+            continue
+        right.append(each.seed)
+        print(
+            f"Open since {each.since}, and right by now: history {each.seed} ({each.verdict}). Make it a named test "
+            f"(tests/simulation/test_simulation.py), and remove its line from {LISTING.name}."
+        )
+    return right
+
+
+def _verdict(seed: int) -> str | None:
+    """Return the first line of the trace of a wrong history, None of a right one."""
+    try:
+        live_through(seed)
+    except WrongHistoryError as error:
+        return str(error).splitlines()[0]
+    return None
+
+
+def excuse(wrong: Mapping[int, str], root: Path, listing: Path = LISTING) -> dict[int, str]:
+    """
+    Return the wrong histories that the change at hand is to blame for.
+
+    The others went wrong with the commit before, too: they are added to the list of open seeds.
+    """
+    new = {seed: verdict for seed, verdict in wrong.items() if seed not in {each.seed for each in read(listing)}}
+    if not new:
+        return {}
+    if len(new) > MOST_TRIED:
+        print(f"{len(new)} histories went wrong: too many to compare with the commit before.")
+        return new
+    commit = commit_before(root)
+    before = wrong_before(new, commit, root) if commit is not None else None
+    if commit is None or before is None:
+        print("Whether they went wrong before the change cannot be found out: there is no commit before it to try.")
+        return new
+    add({seed: new[seed].partition(": ")[2] for seed in before}, commit, listing)
+    for seed in sorted(before):
+        print(
+            f"History {seed} went wrong before the change, too (commit {commit}): it does not fail the build. It is "
+            f"listed in {listing.name} from now on; commit that."
+        )
+    return {seed: verdict for seed, verdict in new.items() if seed not in before}
+
+
+def judge(tally: Tally, root: Path) -> int:
+    """Return the exit code of a run on fresh seeds: 1 when the change is to blame, or an open seed is fixed."""
+    blamed = excuse(tally.wrong, root)
+    for seed in sorted(blamed):
+        print(
+            f"History {seed} is wrong. Fix the cause, and make it a named test (tests/simulation/test_simulation.py)."
+        )
+    return 1 if blamed else 0
 
 
 def print_digests(first: int, histories: int, workers: int) -> int:
@@ -173,11 +226,37 @@ def _prepare() -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=(__doc__ or "").strip())
     parser.add_argument("--histories", type=int, default=1000, help="how many (default 1000)")
-    parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
+    parser.add_argument("--first", type=int, help="the first seed (default 0, or with --ci a fresh one)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 2, help="processes (default: one a core)")
     parser.add_argument("--without", choices=[rule.__name__ for rule in RULES], help="take a rule out of the core")
     parser.add_argument("--digest", action="store_true", help="print a hash of everything that happens, for each seed")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the counts to a JSON file, to be summed")
+    parser.add_argument("--sum", type=Path, metavar="FOLDER", help="print the sum of the reports in a folder")
+    parser.add_argument(
+        "--ci",
+        action="store_true",
+        help="use a fresh first seed, live through the open seeds, too, and excuse what went wrong before the change",
+    )
     options = parser.parse_args()
+    if options.sum is not None:
+        total = sum_parts(options.sum)
+        print(*total.lines(), sep="\n")
+        return 1 if total.wrong else 0
+    first = options.first if options.first is not None else random.SystemRandom().randrange(*FRESH) if options.ci else 0
+    workers = max(1, min(options.workers, options.histories))
     if options.digest:
-        return print_digests(options.first, options.histories, options.workers)
-    return simulate(options.first, options.histories, max(1, min(options.workers, options.histories)), options.without)
+        return print_digests(first, options.histories, workers)
+    if options.ci:
+        print(f"The first seed is {first}. To repeat: make simulation FIRST={first}", flush=True)
+    tally, is_whole = simulate(first, options.histories, workers, options.without)
+    if options.report is not None:
+        options.report.parent.mkdir(parents=True, exist_ok=True)
+        options.report.write_text(tally.to_json(), encoding="utf-8")
+    print(*tally.lines(), sep="\n", flush=True)
+    if not is_whole:
+        return 130
+    if not options.ci:
+        return 1 if tally.wrong else 0
+    logging.disable(logging.CRITICAL)
+    fixed = check_open(read())
+    return max(judge(tally, Path(__file__).parents[2]), 1 if fixed else 0)

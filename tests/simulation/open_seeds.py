@@ -1,0 +1,93 @@
+"""
+Seeds that go wrong and are not fixed: a list in the repository.
+
+A fresh seed that goes wrong is lived through again with the commit before. If it goes wrong there, too, the change at
+hand is not to blame: the seed is added to the list, and the build does not fail.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+LISTING = Path(__file__).with_name("open_seeds.txt")
+MOST_TRIED = 20
+"""More wrong histories than these are not compared with the commit before: the change broke something common."""
+
+
+@dataclass(frozen=True)
+class OpenSeed:
+    """A line of the list."""
+
+    seed: int
+    since: str
+    commit: str
+    verdict: str
+
+    def __str__(self) -> str:
+        return f"{self.seed}\t{self.since}\t{self.commit}\t{self.verdict}"
+
+
+def read(listing: Path = LISTING) -> list[OpenSeed]:
+    """Return what is listed."""
+    lines = listing.read_text(encoding="utf-8").splitlines()
+    rows = [line.split("\t", 3) for line in lines if line.strip() and not line.startswith("#")]
+    return [OpenSeed(int(seed), since, commit, verdict) for seed, since, commit, verdict in rows]
+
+
+def add(seeds: Mapping[int, str], commit: str, listing: Path = LISTING) -> None:
+    """Append seeds with their verdicts; one that is listed stays as it is."""
+    listed = {each.seed for each in read(listing)}
+    today = f"{datetime.now(timezone.utc):%Y-%m-%d}"
+    with listing.open("a", encoding="utf-8") as file:
+        for seed, verdict in sorted(seeds.items()):
+            if seed not in listed:
+                file.write(f"{OpenSeed(seed, today, commit, verdict)}\n")
+
+
+def _git(*arguments: str, root: Path) -> str | None:
+    """Return what git prints; None when it fails, or is not there."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def commit_before(root: Path) -> str | None:
+    """Return the commit before the change: the last one if something is not committed, else the one before it."""
+    changed = _git("status", "--porcelain", "--untracked-files=no", root=root)
+    if changed is None:
+        return None
+    others = [line for line in changed.splitlines() if not line.endswith(LISTING.name)]
+    return _git("rev-parse", "--short=12", "--verify", "HEAD" if others else "HEAD^", root=root)
+
+
+def wrong_before(seeds: Collection[int], commit: str, root: Path) -> set[int] | None:
+    """
+    Return those of the seeds that go wrong with *commit*'s tree, which a temporary worktree holds.
+
+    :return: None when that cannot be found out.
+    """
+    with tempfile.TemporaryDirectory(prefix="mwaa-dr-before-") as folder:
+        tree = Path(folder) / "tree"
+        if _git("worktree", "add", "--detach", str(tree), commit, root=root) is None:
+            return None
+        try:
+            codes = {seed: _live_through(seed, tree) for seed in seeds}
+        finally:
+            _git("worktree", "remove", "--force", str(tree), root=root)
+    return None if set(codes.values()) - {0, 1} else {seed for seed, code in codes.items() if code == 1}
+
+
+def _live_through(seed: int, tree: Path) -> int:
+    """Live through one history with another tree's code: the folder a module is run in comes first in its path."""
+    command = [sys.executable, "-m", "tests.simulation", "--histories", "1", "--first", str(seed)]
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
+    # Python ends with 1, too, if it cannot import something.
+    return done.returncode if done.returncode != 1 or "1 went wrong" in done.stdout else 2

@@ -1,0 +1,124 @@
+"""What came out of many histories: sums that can be added up over processes, and over parts in files."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+LEAST = 12
+"""So many of the least reached cases of each kind are printed."""
+
+
+class OverlappingPartsError(Exception):
+    """Two parts contain the same seeds: their sum would count these twice."""
+
+
+@dataclass
+class Tally:
+    """
+    Counts of histories.
+
+    :ivar ranges: first seed and number of seeds, of each part.
+    :ivar wrong: the first line of the trace, by seed.
+    :ivar again: runs that executed again, by the reason that allows it.
+    :ivar reached: for each kind of case (action, fault and phase, branch): how often each one was reached.
+    :ivar sampled: histories of which the branches were recorded.
+    """
+
+    histories: int = 0
+    seconds: float = 0.0
+    cpu_s: float = 0.0
+    due: int = 0
+    sampled: int = 0
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+    wrong: dict[int, str] = field(default_factory=dict)
+    again: Counter[str] = field(default_factory=Counter)
+    reached: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def add(self, other: Tally) -> None:
+        self.histories += other.histories
+        self.seconds += other.seconds
+        self.cpu_s += other.cpu_s
+        self.due += other.due
+        self.sampled += other.sampled
+        self.ranges += other.ranges
+        self.wrong |= other.wrong
+        self.again += other.again
+        for kind, counts in other.reached.items():
+            # Not +=, which drops what was counted zero times.
+            self.reached.setdefault(kind, Counter()).update(counts)
+
+    def to_json(self) -> str:
+        values: dict[str, Any] = {**vars(self), "ranges": _merged(self.ranges)}
+        values["wrong"] = {str(seed): verdict for seed, verdict in sorted(self.wrong.items())}
+        values["reached"] = {kind: dict(sorted(counts.items())) for kind, counts in sorted(self.reached.items())}
+        return json.dumps(values, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Tally:
+        values = json.loads(text)
+        values["ranges"] = [(first, count) for first, count in values["ranges"]]
+        values["wrong"] = {int(seed): verdict for seed, verdict in values["wrong"].items()}
+        values["again"] = Counter(values["again"])
+        values["reached"] = {kind: Counter(counts) for kind, counts in values["reached"].items()}
+        return cls(**values)
+
+    def lines(self) -> Iterable[str]:
+        """Yield the summary, for people."""
+        seeds = ", ".join(f"{first} to {first + count - 1}" for first, count in _merged(self.ranges))
+        yield (
+            f"{self.histories:,} histories (seeds {seeds}) in {self.seconds:.0f} s, "
+            f"{self.histories / max(0.001, self.seconds):.1f} a second, "
+            f"{self.histories / max(0.001, self.cpu_s):.1f} a second of CPU: {len(self.wrong)} went wrong."
+        )
+        yield f"{self.due:,} runs were due. Executed again, for a reason that is allowed: {sum(self.again.values()):,}."
+        for why, count in self.again.most_common():
+            yield f"  {count:>9,}  {why}"
+        for kind, counts in sorted(self.reached.items()):
+            yield from self._least(kind, counts)
+        for seed, verdict in sorted(self.wrong.items()):
+            yield verdict if str(seed) in verdict else f"History {seed}: {verdict}"
+        if self.wrong:
+            yield "Wrong: " + " ".join(map(str, sorted(self.wrong)))
+            yield "One of them alone: .venv/bin/python -m tests.simulation --histories 1 --first SEED"
+
+    def _least(self, kind: str, counts: Counter[str]) -> Iterable[str]:
+        never = sorted(name for name, count in counts.items() if not count)
+        of = f" of {self.sampled:,} histories" if kind == "branch" else ""
+        yield f"{kind.capitalize()}: {len(counts) - len(never):,} reached, {len(never):,} never{of}. The least:"
+        for name, count in sorted(counts.items(), key=lambda item: (item[1], item[0]))[len(never) :][:LEAST]:
+            yield f"  {count:>9,}  {name}"
+        for name in never:
+            yield f"      never  {name}"
+
+
+def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return adjacent ranges as one."""
+    merged: list[tuple[int, int]] = []
+    for first, count in sorted(ranges):
+        if merged and merged[-1][0] + merged[-1][1] == first:
+            merged[-1] = merged[-1][0], merged[-1][1] + count
+        else:
+            merged.append((first, count))
+    return merged
+
+
+def sum_parts(folder: Path) -> Tally:
+    """
+    Return the sum of the reports in *folder*.
+
+    :raises OverlappingPartsError: two of them contain the same seed.
+    """
+    total = Tally()
+    for path in sorted(folder.glob("*.json")):
+        total.add(Tally.from_json(path.read_text(encoding="utf-8")))
+    before = None
+    for first, count in _merged(total.ranges):
+        if before is not None and first < before:
+            raise OverlappingPartsError(f"The parts in {folder} overlap: seed {first} is in two of them.")
+        before = first + count
+    return total

@@ -8,6 +8,7 @@ for the command line's JSON.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -65,6 +66,62 @@ class StateUnreachableError(StateError):
 
 class StateAccessError(StateError):
     """DynamoDB refused: no credentials, or not the right to do this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadableItem:
+    """
+    An item of a table that does not have its required content.
+
+    :param table: name of the table.
+    :param key: of the item; in the runs table both parts of it.
+    :param field: the first field that is wrong; empty when it is the item as a whole.
+    :param found: what the field holds, shortened, control characters escaped.
+    :param allowed: what the field may hold.
+    :param advice: what to do; one sentence.
+    """
+
+    table: str
+    key: str
+    field: str
+    found: str
+    allowed: str
+    advice: str
+
+    def __str__(self) -> str:
+        where = f"field {self.field}: " if self.field else ""
+        return (
+            f"Item {self.key} of table {self.table} cannot be read: {where}found {self.found}, allowed is "
+            f"{self.allowed}."
+        )
+
+
+class UnreadableItemError(StateError):
+    """
+    An item is stored and does not have its required content. Reading it again does not help; ``item`` says what to do.
+
+    Only what depends on this one item is unknown.
+    """
+
+    def __init__(self, item: UnreadableItem) -> None:
+        super().__init__(str(item), advice=item.advice)
+        self.item = item
+
+
+class UnreadablePictureError(UnreadableItemError):
+    """
+    A region's picture of its ledger cannot be read; its log may have what is in it.
+
+    :param number: of the last entry that is in the picture; None when that cannot be read either.
+    """
+
+    def __init__(self, item: UnreadableItem, *, number: int | None = None) -> None:
+        super().__init__(item)
+        self.number = number
+
+
+class IncompleteItemError(UnreadableItemError, StateUnreachableError):
+    """A page of an item is not there: it has not arrived in this copy of the table yet, or it is gone."""
 
 
 class StaleLedgerError(StateError):

@@ -44,7 +44,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     RunInfo,
     TableDescription,
 )
-from airflow_provider_mwaa_dr.core.state import DRState
+from airflow_provider_mwaa_dr.core.state import DRState, Mode
 from airflow_provider_mwaa_dr.exceptions import (
     IncompleteError,
     MwaaAccessError,
@@ -57,6 +57,9 @@ from airflow_provider_mwaa_dr.exceptions import (
     StateNotFoundError,
     StateUnreachableError,
     TableNotFoundError,
+    UnreadableItem,
+    UnreadableItemError,
+    UnreadablePictureError,
 )
 
 __all__ = [
@@ -69,6 +72,10 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+
+_TABLE = "memory"
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class ManualClock:
@@ -134,6 +141,7 @@ class _Table:
     snapshots: dict[str, DagSet] = field(default_factory=dict)
     records: dict[str, FailoverRecord] = field(default_factory=dict)
     inventories: dict[str, Inventory] = field(default_factory=dict)
+    damaged: dict[str, UnreadableItem] = field(default_factory=dict)
 
 
 class InMemoryStateStore:
@@ -174,6 +182,34 @@ class InMemoryStateStore:
     def state(self) -> DRState | None:
         """The stored state, whatever faults are switched on."""
         return self._table.state
+
+    def damage(self, key: str, *, field: str = "body", found: str = "'junk'", allowed: str = "something else") -> None:
+        """
+        Make the item *key* one that cannot be read, as after a wrong edit; the next write of it replaces it.
+
+        :param key: as in DynamoDB: ``AGENT#region#job``, ``FAILOVER#id``, ``SNAPSHOT#region``,
+            ``SNAPSHOT#region/paused``, ``PAUSED#id``, ``ENVIRONMENT#region``, ``FENCE#region`` or ``INVENTORY#region``.
+        """
+        fault = _fault(key, field=field, found=found, allowed=allowed)
+        kind, _, name = key.partition("#")
+        with self._table.lock:
+            if kind == "AGENT":
+                region, _, job = name.partition("#")
+                known = self._table.agents.get((region, job), _unknown_agent(region, job))
+                self._table.agents[region, job] = replace(
+                    known, version=-1, epoch=-1, schedulers=(), adopted_epoch=None, reconciled_epoch=None, final=None,
+                    standby_as_of=None, unreadable=fault,
+                )  # fmt: skip
+            elif kind == "FAILOVER":
+                record = self._table.records.get(name, _unknown_record(name))
+                self._table.records[name] = replace(record, mode=Mode.AUTO, unreadable=fault)
+            else:
+                self._table.damaged[key] = fault
+
+    def _intact(self, key: str) -> None:
+        """Raise if the item *key* cannot be read."""
+        if key in self._table.damaged:
+            raise UnreadableItemError(self._table.damaged[key])
 
     def _reach(self, method: str) -> AbstractContextManager[Any]:
         self.calls.append(method)
@@ -238,11 +274,16 @@ class InMemoryStateStore:
         """Name an environment of the set."""
         with self._reach("register"):
             self._table.registrations[registration.region] = registration
+            self._table.damaged.pop(f"ENVIRONMENT#{registration.region}", None)
 
     def registrations(self, regions: Collection[str] = ()) -> Mapping[str, Registration]:
         """Return the named environments by region."""
         with self._reach("registrations"):
-            found = self._table.registrations
+            found = {
+                region: one
+                for region, one in self._table.registrations.items()
+                if f"ENVIRONMENT#{region}" not in self._table.damaged
+            }
             return {region: found[region] for region in sorted(found) if not regions or region in regions}
 
     def put_agent(self, status: AgentStatus) -> None:
@@ -253,7 +294,7 @@ class InMemoryStateStore:
         """
         with self._reach("put_agent"):
             self._table.agents[status.region, status.job] = self._stored(
-                status, items.agent_to_item, items.agent_from_item
+                status, items.agent_to_item, partial(items.agent_from_item, table=_TABLE)
             )
             stored = self._table.reconciled.get(status.region)
             if status.reconciled_epoch is not None and self._observed.get(status.region, stored) == stored:
@@ -294,55 +335,67 @@ class InMemoryStateStore:
         """Note that a worker of *region* loaded the fence."""
         with self._reach("put_fence"):
             self._table.fences[region] = at
+            self._table.damaged.pop(f"FENCE#{region}", None)
 
     def fence(self, region: str) -> datetime | None:
         """Return when a worker of *region* last noted its fence."""
         with self._reach("fence"):
+            self._intact(f"FENCE#{region}")
             return self._table.fences.get(region)
 
     def put_set(self, dag_set: DagSet) -> DagSet:
         """Record a wanted set once; one that is there is returned, not changed."""
         with self._reach("put_set"):
+            if self._table.damaged.pop(f"PAUSED#{dag_set.id}", None) is not None:
+                self._table.sets.pop(dag_set.id, None)
             return self._table.sets.setdefault(dag_set.id, _sorted(dag_set))
 
     def get_set(self, set_id: str) -> DagSet | None:
         """Return a recorded set."""
         with self._reach("get_set"):
+            self._intact(f"PAUSED#{set_id}")
             return self._table.sets.get(set_id)
 
     def put_snapshot(self, dag_set: DagSet) -> None:
         """Replace the region's snapshot."""
         with self._reach("put_snapshot"):
             self._table.snapshots[dag_set.region] = _sorted(dag_set)
+            self._table.damaged.pop(f"SNAPSHOT#{dag_set.region}", None)
 
     def get_snapshot(self, region: str) -> DagSet | None:
         """Return the region's last snapshot."""
         with self._reach("get_snapshot"):
+            self._intact(f"SNAPSHOT#{region}")
             return self._table.snapshots.get(region)
 
     def put_paused(self, dag_set: DagSet) -> None:
         """Replace the set that pausing by hand took in a region."""
         with self._reach("put_paused"):
             self._table.snapshots[f"{dag_set.region}/paused"] = _sorted(dag_set)
+            self._table.damaged.pop(f"SNAPSHOT#{dag_set.region}/paused", None)
 
     def get_paused(self, region: str) -> DagSet | None:
         """Return the set that pausing by hand took in a region."""
         with self._reach("get_paused"):
+            self._intact(f"SNAPSHOT#{region}/paused")
             return self._table.snapshots.get(f"{region}/paused")
 
     def put_inventory(self, inventory: Inventory) -> None:
         """Replace the region's inventory."""
         with self._reach("put_inventory"):
             self._table.inventories[inventory.region] = inventory
+            self._table.damaged.pop(f"INVENTORY#{inventory.region}", None)
 
     def get_inventory(self, region: str) -> Inventory | None:
         """Return the region's last inventory."""
         with self._reach("get_inventory"):
+            self._intact(f"INVENTORY#{region}")
             return self._table.inventories.get(region)
 
     def inventory_key(self, region: str) -> str | None:
         """Return the public key of the region's last inventory."""
         with self._reach("inventory_key"):
+            self._intact(f"INVENTORY#{region}")
             found = self._table.inventories.get(region)
             return None if found is None else found.public_key
 
@@ -350,9 +403,10 @@ class InMemoryStateStore:
         """Write what a failover has done so far; one that has ended stays ended, whatever arrives late."""
         with self._reach("put_record"):
             stored = self._table.records.get(record.id)
-            order = ("open", "aborted", "completed")
-            if stored is None or order.index(record.outcome) >= order.index(stored.outcome):
-                self._table.records[record.id] = self._stored(record, items.record_to_item, items.record_from_item)
+            if stored is None or record.progress >= stored.progress:
+                self._table.records[record.id] = self._stored(
+                    record, items.record_to_item, partial(items.record_from_item, table=_TABLE)
+                )
 
     def get_record(self, record_id: str) -> FailoverRecord | None:
         """Return one record."""
@@ -363,6 +417,15 @@ class InMemoryStateStore:
         """Return all records, newest first."""
         with self._reach("records"):
             return sorted(self._table.records.values(), key=lambda record: (record.started_at, record.id), reverse=True)
+
+    def unreadable(self, regions: Collection[str]) -> Sequence[UnreadableItem]:  # noqa: ARG002  (there are no pages)
+        """Return the items that cannot be read, by key."""
+        with self._reach("unreadable"):
+            found = dict(self._table.damaged)
+            faults = [agent.unreadable for agent in self._table.agents.values()]
+            faults += [record.unreadable for record in self._table.records.values()]
+            found |= {fault.key: fault for fault in faults if fault is not None}
+            return [found[key] for key in sorted(found)]
 
 
 def _claim_key(claim: Claim) -> tuple[str, str, str, str]:
@@ -433,7 +496,10 @@ _Key = tuple[str, Any]
 
 def _contents(table: _Table) -> dict[_Key, object]:
     found: dict[_Key, object] = {("state", None): table.state}
-    names = ("reconciled", "registrations", "agents", "claims", "disputes", "fences", "sets", "snapshots", "records")
+    names = (
+        "reconciled", "registrations", "agents", "claims", "disputes", "fences", "sets", "snapshots", "records",
+        "damaged",
+    )  # fmt: skip
     for name in names:
         found |= {(name, key): value for key, value in getattr(table, name).items()}
     return found
@@ -517,6 +583,7 @@ class InMemoryRunsStore:
         self._lock = threading.RLock()
         self._logs: dict[str, list[LogEntry]] = {}
         self._pictures: dict[str, Replica] = {}
+        self._damaged: dict[str, UnreadableItem] = {}
         self.unreachable = False
         self.lose_answers = 0
         self.calls: list[str] = []
@@ -525,7 +592,25 @@ class InMemoryRunsStore:
         """Return another caller's way to the same table, with faults of its own."""
         other = InMemoryRunsStore()
         other._lock, other._logs, other._pictures = self._lock, self._logs, self._pictures
+        other._damaged = self._damaged
         return other
+
+    def damage_entry(self, region: str, number: int) -> None:
+        """Make an entry of *region*'s log one that cannot be read."""
+        fault = _fault(
+            f"LOG#{region} {number:015}", field="body", found="7 bytes that cannot be unpacked", allowed="JSON"
+        )
+        with self._lock:
+            entries = [entry for entry in self._logs.get(region, []) if entry.number != number]
+            entries.append(LogEntry.unreadable_one(number, fault))
+            self._logs[region] = sorted(entries, key=lambda entry: entry.number)
+
+    def damage_picture(self, region: str) -> None:
+        """Make *region*'s picture one that cannot be read; the next one that is kept replaces it."""
+        with self._lock:
+            self._damaged[region] = _fault(
+                f"PICTURE#{region} manifest", field="pages", found="'two'", allowed="a number"
+            )
 
     def _reach(self, method: str) -> AbstractContextManager[bool]:
         self.calls.append(method)
@@ -553,7 +638,7 @@ class InMemoryRunsStore:
             return entry
         item = runs_store.entry_to_item(region, entry)
         _refuse(item, key=("pk", "sk"))
-        return runs_store.entry_from_item(item)
+        return runs_store.entry_from_item(item, table=_TABLE)
 
     def _stored_picture(self, region: str, picture: Replica) -> Replica:
         if not self.has_limits:
@@ -561,7 +646,7 @@ class InMemoryRunsStore:
         pages, manifest = runs_store.picture_to_items(region, picture)
         for item in (*pages, manifest):
             _refuse(item, key=("pk", "sk"))
-        return runs_store.picture_from_items(manifest, pages)
+        return runs_store.picture_from_items(manifest, pages, table=_TABLE)
 
     def log(self, region: str, *, after: int) -> Sequence[LogEntry]:
         """Return entries above *after*, in order."""
@@ -575,11 +660,15 @@ class InMemoryRunsStore:
         with self._reach("keep"):
             if picture.number >= self._pictures.get(region, Replica()).number:
                 self._pictures[region] = self._stored_picture(region, picture)
+                self._damaged.pop(region, None)
 
     def picture(self, region: str) -> Replica:
         """Return the last picture; an empty one at first."""
         with self._reach("picture"):
-            return _copy(self._pictures.get(region, Replica()))
+            picture = self._pictures.get(region, Replica())
+            if region in self._damaged:
+                raise UnreadablePictureError(self._damaged[region], number=picture.number)
+            return _copy(picture)
 
 
 def _refuse(item: items.Item, *, key: tuple[str, ...]) -> None:
@@ -588,7 +677,28 @@ def _refuse(item: items.Item, *, key: tuple[str, ...]) -> None:
 
 
 def _copy(picture: Replica) -> Replica:
-    return replace(picture, runs=dict(picture.runs), heads=dict(picture.heads))
+    # What was passed over is not in a picture: it says what the region knows.
+    return replace(picture, runs=dict(picture.runs), heads=dict(picture.heads), gap=None)
+
+
+def _fault(key: str, *, field: str, found: str, allowed: str) -> UnreadableItem:
+    return UnreadableItem(
+        table=_TABLE, key=key, field=field, found=found, allowed=allowed, advice="Write it again, or delete it."
+    )
+
+
+def _unknown_agent(region: str, job: str) -> AgentStatus:
+    return AgentStatus(
+        region=region, job=job, host="?", at=_LONG_AGO, beat=0, version=-1, epoch=-1, provider_version="?",
+        airflow_version="?",
+    )  # fmt: skip
+
+
+def _unknown_record(record_id: str) -> FailoverRecord:
+    return FailoverRecord(
+        id=record_id, source="?", target="?", mode=Mode.AUTO, reason="?", by="?", started_at=_LONG_AGO, outcome="?",
+        epoch=-1,
+    )  # fmt: skip
 
 
 def _sorted(dag_set: DagSet) -> DagSet:

@@ -12,14 +12,29 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
+from airflow_provider_mwaa_dr.aws.contents import (
+    AGENT,
+    CLAIM,
+    CLAIMS,
+    ENVIRONMENT,
+    FAILOVER,
+    KINDS,
+    Kind,
+    problem_of,
+    to_utc,
+    unreadable,
+    valid,
+)
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, Claim, FailoverRecord, Registration, StepRecord
 from airflow_provider_mwaa_dr.core.state import STATE_ID, DRState, Mode, Phase, Plan
-from airflow_provider_mwaa_dr.exceptions import StateError
+from airflow_provider_mwaa_dr.exceptions import StateError, UnreadableItem, UnreadableItemError
 
 KEY = "state_id"
 Item = Mapping[str, Any]
 """An item as boto3's low-level client has it: attribute name to ``{"S": ...}`` and its like."""
 
+NO_VERSION = -1
+"""Version and epoch of what cannot be read: no state has them."""
 _LONGEST_LIST_BYTES = 250_000
 """Of the 400 KB that an item may have; what a record lists beyond it is counted, not kept."""
 _STEPS_BYTES = 100_000
@@ -61,13 +76,12 @@ def to_attribute(value: Any) -> dict[str, Any]:
 
 
 def from_attribute(attribute: Mapping[str, Any]) -> Any:
-    """Return an attribute as a plain value; numbers as int where they are whole."""
+    """Return an attribute as a plain value; numbers as int where they are whole. Never raises for what is stored."""
     ((kind, value),) = attribute.items()
     if kind == "NULL":
         return None
     if kind == "N":
-        number = float(value)
-        return int(number) if number.is_integer() else number
+        return _to_number(value)
     if kind == "L":
         return [from_attribute(element) for element in value]
     if kind == "M":
@@ -96,6 +110,16 @@ def _bounded_texts(texts: Sequence[str]) -> list[str]:
     return kept
 
 
+def _to_number(text: str) -> int | float | str:
+    for convert in (int, float):
+        try:
+            number = convert(text)
+        except ValueError:
+            continue
+        return int(number) if isinstance(number, float) and number.is_integer() else number
+    return text
+
+
 def to_item(key: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return an item; values that are None are left out, as the seed's readers expect."""
     return {
@@ -114,22 +138,15 @@ def to_timestamp(at: datetime) -> str:
     return at.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
 
 
-def from_timestamp(text: str | None) -> datetime | None:
+def from_timestamp(text: object) -> datetime | None:
     """Return an ISO-8601 text as an aware UTC time; without an offset it counts as UTC, junk as None."""
-    if not text:
-        return None
-    try:
-        # Python 3.10's fromisoformat does not know the Z.
-        at = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
-    except ValueError:
-        return None
-    return at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at.astimezone(timezone.utc)
+    return to_utc(text) if isinstance(text, str) else None
 
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-def to_time(text: str | None) -> datetime:
+def to_time(text: object) -> datetime:
     """Return an ISO-8601 text as an aware UTC time; none, or junk, as long ago."""
     return from_timestamp(text) or _LONG_AGO
 
@@ -240,12 +257,36 @@ def _plan_from_values(values: Mapping[str, Any]) -> Plan:
     )
 
 
-# The other items.
+# The other items. Each is looked at by itself: what is wrong with one is said of that one (aws/contents.py).
+
+
+def kind_of(key: str) -> Kind | None:
+    """Return the kind of the item *key*; None of one that is not ours."""
+    parts = key.split("#")
+    if parts[0] == "AGENT" and len(parts) > 2 and parts[2] in {"claim", "claims"}:
+        return CLAIM if parts[2] == "claim" else CLAIMS
+    return KINDS.get(parts[0])
+
+
+def fault_of(item: Item, *, table: str) -> UnreadableItem | None:
+    """Return what is wrong with an item; None when it has its required content, or is of no kind of ours."""
+    key = key_of(item)
+    kind = kind_of(key)
+    problem = problem_of(from_item(item), kind.schema) if kind is not None else None
+    return None if kind is None or problem is None else unreadable(problem, table=table, key=key, advice=kind.advice)
+
+
+def values_of(item: Item, *, table: str) -> dict[str, Any]:
+    """Return an item's plain values. :raises UnreadableItemError: it does not have its required content."""
+    fault = fault_of(item, table=table)
+    if fault is not None:
+        raise UnreadableItemError(fault)
+    return from_item(item)
 
 
 def registration_from_item(item: Item) -> Registration | None:
-    """Return what names an environment; None when only agents have written into the item so far."""
-    values = from_item(item)
+    """Return what names an environment; None when it does not, or only agents have written into the item so far."""
+    values = valid(from_item(item), ENVIRONMENT.schema)
     if "environment" not in values:
         return None
     region = key_of(item).partition("#")[2]
@@ -254,23 +295,37 @@ def registration_from_item(item: Item) -> Registration | None:
 
 def agent_to_item(status: AgentStatus) -> dict[str, Any]:
     """Return a heartbeat as an item of at most 400 KB: texts for users are cut where they are too long for it."""
-    values = {name: getattr(status, name) for name in AgentStatus.__dataclass_fields__ if name not in {"region", "job"}}
+    values = {name: getattr(status, name) for name in AgentStatus.__dataclass_fields__ if name not in _NOT_OF_ITEM}
     for name in ("host", "ledger_error", "inventory_error"):
         values[name] = bounded(values[name])
-    for name in ("problems", "waiting"):
+    for name in ("problems", "waiting", "unread"):
         values[name] = _bounded_texts(values[name])
     return to_item(agent_key(status.region, status.job), values)
 
 
-def agent_from_item(item: Item) -> AgentStatus:
-    """Return a heartbeat; attributes that this version does not know are ignored."""
-    values = {name: value for name, value in from_item(item).items() if name in AgentStatus.__dataclass_fields__}
+_NOT_OF_ITEM = {"region", "job", "unreadable"}
+_PERMITTING = ("schedulers", "adopted_epoch", "reconciled_epoch", "final", "standby_as_of")
+"""Fields of a heartbeat that let someone go on. Those of an unreadable one do not count."""
+
+
+def agent_from_item(item: Item, *, table: str) -> AgentStatus:
+    """
+    Return a heartbeat; attributes that this version does not know are ignored.
+
+    Of an unreadable one, what would let a reader go on is left out: it acknowledges nothing and names no scheduler.
+    """
+    fault = fault_of(item, table=table)
+    values = valid(from_item(item), AGENT.schema)
+    if fault is not None:
+        values = {name: value for name, value in values.items() if name not in _PERMITTING}
+        unknown = {"host": "?", "beat": 0, "provider_version": "?", "airflow_version": "?"}
+        values = {**unknown, **values, "version": NO_VERSION, "epoch": NO_VERSION}
     values["at"] = to_time(values.get("at"))
     values["standby_as_of"] = from_timestamp(values.get("standby_as_of"))
-    for name in ("schedulers", "problems", "waiting"):
+    for name in ("schedulers", "problems", "waiting", "unread"):
         values[name] = tuple(values.get(name) or ())
     _, region, job = key_of(item).split("#", maxsplit=2)
-    return AgentStatus(region=region, job=job, **values)
+    return AgentStatus(region=region, job=job, unreadable=fault, **values)
 
 
 def claim_to_item(claim: Claim) -> dict[str, Any]:
@@ -280,11 +335,12 @@ def claim_to_item(claim: Claim) -> dict[str, Any]:
     )
 
 
-def claim_from_item(item: Item) -> Claim:
-    """Return a claim; attributes that this version does not know are ignored."""
-    values = {name: value for name, value in from_item(item).items() if name in Claim.__dataclass_fields__}
-    values["at"] = to_time(values.get("at"))
-    return Claim(**values)
+def claim_from_item(item: Item) -> Claim | None:
+    """Return a claim, attributes that this version does not know ignored; None of one that cannot be read."""
+    values = from_item(item)
+    if problem_of(values, CLAIM.schema) is not None:
+        return None
+    return Claim(**{**valid(values, CLAIM.schema), "at": to_time(values["at"])})
 
 
 def claim_id(claim: Claim) -> str:
@@ -335,25 +391,27 @@ def _steps_to_values(steps: Sequence[StepRecord]) -> list[dict[str, Any]]:
     return kept[::-1]
 
 
-def record_from_item(item: Item) -> FailoverRecord:
-    """Return a record."""
-    values = from_item(item)
+def record_from_item(item: Item, *, table: str) -> FailoverRecord:
+    """Return a record; of an unreadable one, what can be read of it."""
+    fault = fault_of(item, table=table)
+    values = valid(from_item(item), FAILOVER.schema)
     return FailoverRecord(
         id=key_of(item).partition("#")[2],
-        source=values["from"],
-        target=values["to"],
-        mode=Mode(values["mode"]),
-        reason=values["reason"],
-        by=values["by"],
-        started_at=to_time(values["started_at"]),
+        source=values.get("from", "?"),
+        target=values.get("to", "?"),
+        mode=Mode(values.get("mode", Mode.AUTO)),
+        reason=values.get("reason", "?"),
+        by=values.get("by", "?"),
+        started_at=to_time(values.get("started_at")),
         finished_at=from_timestamp(values.get("finished_at")),
-        outcome=values["outcome"],
-        epoch=values["epoch"],
+        outcome=values.get("outcome", "?"),
+        epoch=values.get("epoch", NO_VERSION),
         steps=tuple(
             StepRecord(name=step["name"], seconds=float(step["seconds"]), detail=step["detail"])
             for step in values.get("steps", ())
         ),
         not_unpaused=tuple(values.get("not_unpaused", ())),
+        unreadable=fault,
     )
 
 

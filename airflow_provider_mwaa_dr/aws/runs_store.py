@@ -13,15 +13,32 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_mwaa_dr.aws import items
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
+from airflow_provider_mwaa_dr.aws.contents import (
+    ENTRY,
+    HEAD,
+    NAME,
+    PICTURE,
+    RUN,
+    Problem,
+    Schema,
+    each,
+    optional,
+    problem_of,
+    record,
+    unpacked,
+    unreadable,
+    valid,
+)
 from airflow_provider_mwaa_dr.aws.replicas import Replicas
-from airflow_provider_mwaa_dr.aws.session import DYNAMODB_TIMEOUT_S, errors
+from airflow_provider_mwaa_dr.aws.session import DYNAMODB_TIMEOUT_S, brief, errors
 from airflow_provider_mwaa_dr.core.ledger import Head, LedgerRun, LogEntry, Replica, RunStatus
 from airflow_provider_mwaa_dr.core.ports import Clock
-from airflow_provider_mwaa_dr.exceptions import StaleLedgerError, StateUnreachableError
+from airflow_provider_mwaa_dr.exceptions import IncompleteItemError, StaleLedgerError, UnreadablePictureError
 
 if TYPE_CHECKING:
     import boto3
@@ -32,6 +49,16 @@ PAGE_BYTES = 300_000
 """Of JSON in one item, before it is packed: of the 400 KB that an item may have."""
 BODY_BYTES = 350_000
 """Of a packed page in one item: what is told of one DAG may be longer than that, and goes on in the next item."""
+_DIGITS = 15
+_LINES = "packed lines of JSON"
+_LOG_ADVICE = (
+    "What it alone says is not known. The region's agent keeps a new picture (PICTURE#) within minutes while it runs, "
+    "and readers go on from there."
+)
+_PICTURE_ADVICE = (
+    "The agent of the region keeps a new one. If it does not, because none runs or it reports that it cannot, delete "
+    "the item: the region's ledger then begins at its log."
+)
 LOG_PAGE = 200
 """Entries that one call returns at most; the next call goes on."""
 
@@ -92,7 +119,7 @@ class DynamoDBRunsStore:
                 if found is None:
                     raise
                 # The answer to an earlier attempt may have been lost.
-                return bool(_body(found) == item["body"]["B"])
+                return bool(found.get("body") == item["body"])
             return True
 
         if not self._copies(region).ask(put, f"write the ledger of {region}"):
@@ -103,17 +130,26 @@ class DynamoDBRunsStore:
 
     def log(self, region: str, *, after: int) -> Sequence[LogEntry]:
         """Return entries above *after*, in order, the first few hundred at most."""
-        answer = self._copies(region).ask(
-            lambda client: client.query(
-                TableName=self.table,
-                KeyConditionExpression="pk = :pk AND sk > :after",
-                ExpressionAttributeValues={":pk": {"S": f"LOG#{region}"}, ":after": {"S": _number(after)}},
-                ConsistentRead=True,
-                Limit=LOG_PAGE,
-            ),
-            f"read the ledger of {region}",
+        above = _number(after)
+        while True:
+            query = partial(self._query, region=region, above=above)
+            answer = self._copies(region).ask(query, f"read the ledger of {region}")
+            found = answer.get("Items", ())
+            # What has another key than a number is no entry, and in nobody's way.
+            entries = [entry_from_item(item, table=self.table) for item in found if _is_number(item["sk"].get("S"))]
+            if entries or not answer.get("LastEvaluatedKey"):
+                return entries
+            above = str(found[-1]["sk"]["S"]) if found else str(answer["LastEvaluatedKey"]["sk"]["S"])
+
+    def _query(self, client: Any, *, region: str, above: str) -> dict[str, Any]:
+        answer: dict[str, Any] = client.query(
+            TableName=self.table,
+            KeyConditionExpression="pk = :pk AND sk > :after",
+            ExpressionAttributeValues={":pk": {"S": f"LOG#{region}"}, ":after": {"S": above}},
+            ConsistentRead=True,
+            Limit=LOG_PAGE,
         )
-        return [entry_from_item(item) for item in answer.get("Items", ())]
+        return answer
 
     def keep(self, region: str, picture: Replica) -> None:
         """Replace the picture: pages of a new generation, the manifest unless a later one is there, the old pages."""
@@ -127,9 +163,11 @@ class DynamoDBRunsStore:
             lambda client: client.put_item(
                 TableName=self.table,
                 Item=manifest,
-                ConditionExpression="attribute_not_exists(pk) OR #number <= :number",
+                # A number that is none is of a manifest that nobody can read.
+                ConditionExpression="attribute_not_exists(pk) OR #number <= :number "
+                "OR NOT attribute_type(#number, :kind)",
                 ExpressionAttributeNames={"#number": "number"},
-                ExpressionAttributeValues={":number": manifest["number"]},
+                ExpressionAttributeValues={":number": manifest["number"], ":kind": {"S": "N"}},
             ),
             f"keep the picture of {region}",
         )
@@ -145,13 +183,26 @@ class DynamoDBRunsStore:
             manifest = self._manifest(pk, region)
             if manifest is None:
                 return Replica()
-            keys = _page_keys(manifest)
-            pages = [page for page in (self._get(pk, sk, region) for sk in keys) if page is not None]
-            if len(pages) == len(keys):
-                return picture_from_items(manifest, pages)
-        raise StateUnreachableError(
-            f"The picture of {region} in table {self.table} is not complete: {len(pages)} of {len(keys)} pages.",
-            advice="A copy that is behind catches up within seconds; read it again.",
+            values = items.from_item(manifest)
+            problem = problem_of(values, PICTURE)
+            if problem is not None:
+                number = valid(values, PICTURE).get("number")
+                raise _unreadable_picture(manifest, problem, table=self.table, number=number)
+            pages: list[items.Item] = []
+            for sk in _page_keys(manifest):
+                page = self._get(pk, sk, region)
+                if page is None:
+                    break
+                pages.append(page)
+            if len(pages) == values["pages"]:
+                return picture_from_items(manifest, pages, table=self.table)
+        raise IncompleteItemError(
+            unreadable(
+                Problem("pages", f"{len(pages)} that are there", f"{values['pages']}, as many as it names"),
+                table=self.table,
+                key=f"{pk} manifest",
+                advice="A copy that is behind catches up within seconds. If it does not: " + _PICTURE_ADVICE,
+            )
         )
 
     def _copies(self, region: str) -> Replicas:
@@ -191,9 +242,21 @@ def entry_to_item(region: str, entry: LogEntry) -> dict[str, Any]:
     }
 
 
-def entry_from_item(item: items.Item) -> LogEntry:
-    """Return an entry."""
-    return _entry_from_json(_unpack(_body(item)))
+def entry_from_item(item: items.Item, *, table: str) -> LogEntry:
+    """Return an entry; one that cannot be read with its number only."""
+    number = int(item["sk"]["S"])
+    lines = _lines(item.get("body", {}).get("B"))
+    values = lines[0] if isinstance(lines, list) and len(lines) == 1 else None
+    if isinstance(lines, Problem):
+        problem: Problem | None = lines
+    elif values is None:
+        problem = Problem("body", f"{len(lines)} lines", "one line of JSON")
+    elif (problem := problem_of(values, _ENTRY)) is None and values["number"] != number:
+        problem = Problem("number", str(values["number"]), f"{number}, as in its key")
+    if problem is None and values is not None:
+        return _entry_from_json(values)
+    assert problem is not None  # noqa: S101  (one of the branches above)
+    return LogEntry.unreadable_one(number, unreadable(problem, table=table, key=_name(item), advice=_LOG_ADVICE))
 
 
 def picture_to_items(region: str, picture: Replica) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -227,18 +290,34 @@ def _key(pk: str, sk: str) -> dict[str, Any]:
     return {"pk": {"S": pk}, "sk": {"S": sk}}
 
 
+def _name(item: items.Item) -> str:
+    return f"{item['pk']['S']} {item['sk']['S']}"
+
+
 def _number(number: int) -> str:
-    return f"{number:015}"
+    return f"{number:0{_DIGITS}}"
 
 
-def _body(item: items.Item) -> bytes:
-    return bytes(item["body"]["B"])
+def _is_number(sk: object) -> bool:
+    return isinstance(sk, str) and len(sk) == _DIGITS and sk.isascii() and sk.isdigit()
 
 
 def _page_keys(manifest: items.Item | None) -> list[str]:
-    if manifest is None:
+    """Return the keys of the pages that a manifest names; none of one that cannot be read."""
+    values = valid(items.from_item(manifest or {}), PICTURE)
+    if "generation" not in values or "pages" not in values:
         return []
-    return [f"{manifest['generation']['S']}#{number:05}" for number in range(int(manifest["pages"]["N"]))]
+    return [f"{values['generation']}#{number:05}" for number in range(values["pages"])]
+
+
+def _lines(body: object) -> list[Any] | Problem:
+    """Return the JSON values of an item's body, one a line, or what is wrong with it."""
+    if not isinstance(body, (bytes, bytearray)):
+        return Problem("body", "nothing" if body is None else "no binary data", _LINES)
+    try:
+        return [json.loads(line) for line in unpacked(bytes(body)).decode().splitlines()]
+    except (ValueError, RecursionError) as error:
+        return Problem("body", brief(error), _LINES)
 
 
 def _pages(picture: Replica) -> Iterable[bytes]:
@@ -263,41 +342,65 @@ def _pack_text(lines: Sequence[str]) -> bytes:
     return gzip.compress("\n".join(lines).encode(), mtime=0, compresslevel=4)
 
 
-def picture_from_items(manifest: items.Item, pages: Iterable[items.Item]) -> Replica:
-    """Return a picture of a manifest and all of its pages, in order."""
+def picture_from_items(manifest: items.Item, pages: Iterable[items.Item], *, table: str) -> Replica:
+    """
+    Return a picture of a manifest and all of its pages, in order.
+
+    :raises UnreadablePictureError: a page does not have its required content.
+    """
+    values = items.from_item(manifest)
     picture = Replica(
-        number=int(manifest["number"]["N"]),
-        first_id=int(manifest["first_id"]["N"]),
-        newest_id=int(manifest["newest_id"]["N"]),
-        epoch=int(manifest["epoch"]["N"]) if "epoch" in manifest else None,
-        final=manifest["final"]["S"] if "final" in manifest else None,
-        settled=int(manifest["settled"]["N"]) if "settled" in manifest else None,
+        number=values["number"],
+        first_id=values["first_id"],
+        newest_id=values["newest_id"],
+        epoch=values.get("epoch"),
+        final=values.get("final"),
+        settled=values.get("settled"),
     )
-    bodies: list[bytes] = []
+    bodies: list[tuple[items.Item, bytearray]] = []
     for page in pages:
-        if "continues" in page:
-            bodies[-1] += _body(page)
+        body = page.get("body", {}).get("B")
+        if not isinstance(body, (bytes, bytearray)):
+            problem = Problem("body", "nothing" if "body" not in page else "no binary data", _LINES)
+            raise _unreadable_picture(page, problem, table=table, number=picture.number)
+        if bodies and "continues" in page:
+            bodies[-1][1].extend(body)
         else:
-            bodies.append(_body(page))
-    for body in bodies:
-        for line in gzip.decompress(body).decode().splitlines():
-            values = json.loads(line)
-            if "run" in values:
-                run = _run_from_json(values["run"])
-                picture.runs[run.key] = run
-            else:
-                head = _head_from_json(values["head"])
-                picture.heads[head.dag_id] = head
+            bodies.append((page, bytearray(body)))
+    for page, body in bodies:
+        if (found := _add_lines(picture, bytes(body))) is not None:
+            raise _unreadable_picture(page, found, table=table, number=picture.number)
     return picture
+
+
+def _unreadable_picture(
+    item: items.Item, problem: Problem, *, table: str, number: int | None
+) -> UnreadablePictureError:
+    fault = unreadable(problem, table=table, key=_name(item), advice=_PICTURE_ADVICE)
+    return UnreadablePictureError(fault, number=number)
+
+
+def _add_lines(picture: Replica, body: bytes) -> Problem | None:
+    """Add a page's runs and heads to *picture*; return what is wrong with the page instead."""
+    lines = _lines(body)
+    if isinstance(lines, Problem):
+        return lines
+    for line in lines:
+        problem = problem_of(line, _LINE)
+        if problem is not None:
+            return problem
+        # What a newer version puts in besides is ignored.
+        if line.get("run") is not None:
+            run = _run_from_json(line["run"])
+            picture.runs[run.key] = run
+        if line.get("head") is not None:
+            head = _head_from_json(line["head"])
+            picture.heads[head.dag_id] = head
+    return None
 
 
 def _pack(values: Mapping[str, Any]) -> bytes:
     return _pack_text([json.dumps(values)])
-
-
-def _unpack(body: bytes) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(gzip.decompress(body))
-    return values
 
 
 # JSON: what is absent is left out, times are ISO-8601 UTC.
@@ -335,6 +438,10 @@ def _entry_from_json(values: Mapping[str, Any]) -> LogEntry:
 
 _TIMES = {"logical_date", "data_interval_start", "data_interval_end", "run_after", "partition_date", "taken_at"}
 _RUN_FIELDS = tuple(field.name for field in fields(LedgerRun))
+_NAMED: Schema = {"dag_id": NAME, "run_id": NAME}
+"""Of a run, what must be readable in any case: of which run something else is not."""
+_ENTRY: Schema = {**ENTRY, "runs": optional(each(record(_NAMED)))}
+_LINE: Schema = {"run": optional(record(_NAMED)), "head": optional(record({"dag_id": NAME}))}
 
 
 def _run_to_json(run: LedgerRun) -> dict[str, Any]:
@@ -347,10 +454,17 @@ def _run_to_json(run: LedgerRun) -> dict[str, Any]:
 
 def _run_from_json(values: Mapping[str, Any]) -> LedgerRun:
     # A field that a later version adds is passed over.
-    known = {name: values[name] for name in _RUN_FIELDS if name in values}
+    problem = problem_of(values, RUN)
+    known = valid(values, RUN)
     times = {name: items.to_time(text) for name, text in known.items() if name in _TIMES}
     tasks = tuple((str(task), int(index), state) for task, index, state in known.get("tasks", ()))
-    return LedgerRun(**{**known, **times, "status": RunStatus(known["status"]), "tasks": tasks})
+    run = {**known, **times, "tasks": tasks, "status": RunStatus(known.get("status", RunStatus.OPEN))}
+    if problem is not None:
+        # It has not ended, as far as is known, and nobody may go on with it.
+        why = f"its field {problem.path} in the ledger is {problem.found}, allowed is {problem.allowed}"
+        unknown = {"run_type": "?", "epoch": 0}
+        run = {**unknown, **run, "status": RunStatus.OPEN, "doubt": why}
+    return LedgerRun(**run)
 
 
 def _head_to_json(head: Head) -> dict[str, Any]:
@@ -365,12 +479,14 @@ def _head_to_json(head: Head) -> dict[str, Any]:
 
 
 def _head_from_json(values: Mapping[str, Any]) -> Head:
-    finished = values.get("finished")
+    """Return a head; what of it cannot be read is as if it had not been said."""
+    known = valid(values, HEAD)
+    finished = known.get("finished")
     return Head(
-        dag_id=values["dag_id"],
-        created=items.from_timestamp(values.get("created")),
+        dag_id=known["dag_id"],
+        created=items.from_timestamp(known.get("created")),
         finished=_run_from_json(finished) if finished is not None else None,
-        others=tuple(map(_run_from_json, values.get("others", ()))),
+        others=tuple(map(_run_from_json, known.get("others", ()))),
     )
 
 

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import uuid
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_mwaa_dr.aws import items
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
+from airflow_provider_mwaa_dr.aws.contents import (
+    AGENT,
+    BINARY_PAGE,
+    CLAIMS,
+    ENVIRONMENT,
+    INVENTORY_CONTENTS,
+    MOST_INVENTORY_BYTES,
+    SET_PAGE,
+    Problem,
+    Schema,
+    problem_of,
+    unpacked,
+    unreadable,
+    valid,
+)
 from airflow_provider_mwaa_dr.aws.replicas import BACKOFF_S, Failure, Replicas
 from airflow_provider_mwaa_dr.aws.session import DYNAMODB_TIMEOUT_S, Fault, brief, throttled
-from airflow_provider_mwaa_dr.core.inventory import Inventory, contents_from_text, contents_to_text
+from airflow_provider_mwaa_dr.core.inventory import Inventory, contents_from_values, contents_to_text
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
     Claim,
@@ -26,7 +42,15 @@ from airflow_provider_mwaa_dr.core.ports import (
     Registration,
 )
 from airflow_provider_mwaa_dr.core.state import STATE_ID, DRState
-from airflow_provider_mwaa_dr.exceptions import StaleStateError, StateNotFoundError, StateUnreachableError
+from airflow_provider_mwaa_dr.exceptions import (
+    IncompleteItemError,
+    StaleStateError,
+    StateError,
+    StateNotFoundError,
+    StateUnreachableError,
+    UnreadableItem,
+    UnreadableItemError,
+)
 
 if TYPE_CHECKING:
     import boto3
@@ -84,6 +108,7 @@ class DynamoDBStateStore:
         )
         # What observe() last saw of a region: its reconciled epoch, and the jobs in its list of agents.
         self._observed: dict[str, tuple[int | None, frozenset[str]]] = {}
+        self._wrong_agents: dict[str, bool] = {}
 
     # The state.
 
@@ -92,12 +117,17 @@ class DynamoDBStateStore:
         environment_key = f"ENVIRONMENT#{region}"
         found = self._replicas.ask(lambda client: self._batch(client, (STATE_ID, environment_key)), "read the state")
         environment = items.from_item(found.get(environment_key, {}))
-        self._observed[region] = environment.get("reconciled_epoch"), frozenset(environment.get("agents", ()))
+        # A list of agents that is none is replaced by the next heartbeat, and the region's other agents join that.
+        readable = valid(environment, ENVIRONMENT.schema)
+        self._wrong_agents[region] = environment.get("agents") is not None and not isinstance(
+            found[environment_key]["agents"].get("SS"), list
+        )
+        self._observed[region] = environment.get("reconciled_epoch"), frozenset(readable.get("agents", ()))
         return Observation(
             state=self._to_state(found.get(STATE_ID)),
             reconciled_epoch=self._observed[region][0],
-            environment=environment.get("environment"),
-            disputed=tuple(environment.get("disputed", ())),
+            environment=readable.get("environment"),
+            disputed=tuple(readable.get("disputed", ())),
         )
 
     def read(self) -> DRState:
@@ -206,7 +236,9 @@ class DynamoDBStateStore:
         self._put(items.agent_to_item(status), "write a heartbeat")
         epoch, jobs = self._observed.get(status.region, (None, frozenset()))
         if status.job not in jobs:
-            self._update(f"ENVIRONMENT#{status.region}", "ADD agents :job", {":job": {"SS": [status.job]}})
+            # DynamoDB adds to a set only.
+            action = "SET agents =" if self._wrong_agents.pop(status.region, False) else "ADD agents"
+            self._update(f"ENVIRONMENT#{status.region}", f"{action} :job", {":job": {"SS": [status.job]}})
             jobs |= {status.job}
         settled = status.reconciled_epoch
         if settled is not None and settled != epoch and self._put_reconciled(status.region, settled, epoch):
@@ -229,10 +261,16 @@ class DynamoDBStateStore:
 
     def agents(self, region: str) -> Sequence[AgentStatus]:
         """Return the last heartbeat of each scheduler in the region's list, sorted by job."""
-        environment = self._get(f"ENVIRONMENT#{region}")
-        jobs = items.from_item(environment).get("agents", ()) if environment is not None else ()
-        found = self._get_many([items.agent_key(region, job) for job in jobs])
-        return sorted(map(items.agent_from_item, found.values()), key=lambda status: status.job)
+        environment = items.from_item(self._get(f"ENVIRONMENT#{region}") or {})
+        jobs = valid(environment, ENVIRONMENT.schema).get("agents")
+        if jobs is None and environment.get("agents") is not None:
+            # The list cannot be read; what is in it can be found.
+            scanned = self._scan(items.agent_key(region, ""))
+            found = {key: item for item in scanned if items.kind_of(key := items.key_of(item)) is AGENT}
+        else:
+            found = self._get_many([items.agent_key(region, job) for job in jobs or ()])
+        statuses = [items.agent_from_item(item, table=self.table) for item in found.values()]
+        return sorted(statuses, key=lambda status: status.job)
 
     def forget_agent(self, region: str, job: str) -> None:
         """Drop the heartbeat of a scheduler that is gone for good."""
@@ -249,9 +287,9 @@ class DynamoDBStateStore:
     def claims(self, place: str) -> Sequence[Claim]:
         """Return the last heartbeats of those who claim a region that is not theirs, sorted."""
         listed = self._get(items.claims_key(place))
-        ids = items.from_item(listed).get("claims", ()) if listed is not None else ()
-        found = self._get_many([items.claim_key(place, each) for each in ids])
-        return sorted(map(items.claim_from_item, found.values()), key=items.claim_id)
+        ids = valid(items.from_item(listed or {}), CLAIMS.schema).get("claims", ())
+        found = map(items.claim_from_item, self._get_many([items.claim_key(place, each) for each in ids]).values())
+        return sorted((claim for claim in found if claim is not None), key=items.claim_id)
 
     def forget_claim(self, claim: Claim) -> None:
         """Drop a claim's heartbeat."""
@@ -271,7 +309,7 @@ class DynamoDBStateStore:
     def fence(self, region: str) -> datetime | None:
         """Return when a worker of *region* last noted its fence."""
         item = self._get(f"FENCE#{region}")
-        return None if item is None else items.from_timestamp(items.from_item(item).get("at"))
+        return None if item is None else items.to_time(items.values_of(item, table=self.table)["at"])
 
     # Sets of DAGs.
 
@@ -283,7 +321,14 @@ class DynamoDBStateStore:
         one whose manifest came second is handed the first one's set.
         """
         key = f"PAUSED#{dag_set.id}"
-        there = self.get_set(dag_set.id)
+        is_damaged = False
+        try:
+            there = self.get_set(dag_set.id)
+        except IncompleteItemError:
+            raise
+        except UnreadableItemError as error:
+            log.warning("%s Region %s records the set again.", error.message, dag_set.region)
+            there, is_damaged = None, True
         if there is not None:
             return there
         pages, manifest = _set_to_items(key, dag_set)
@@ -291,13 +336,16 @@ class DynamoDBStateStore:
             self._put(page, "record a set of DAGs")
         with contextlib.suppress(StateUnreachableError):
             # The answer may have been lost; what is stored now is the answer.
-            self._put_once(manifest)
+            if is_damaged:
+                self._put(manifest, "record a set of DAGs")
+            else:
+                self._put_once(manifest)
         recorded = self.get_set(dag_set.id)
         if recorded is None:
             raise StateUnreachableError(
                 f"The set {dag_set.id} could not be recorded in table {self.table}.", advice="Record it again."
             )
-        if self._generation(key) != _generation_of(manifest):
+        if self._generation(key) != items.from_item(manifest)["generation"]:
             self._delete(items.key_of(page) for page in pages)
         return recorded
 
@@ -325,44 +373,61 @@ class DynamoDBStateStore:
         pages, manifest = _set_to_items(key, dag_set)
         for page in pages:
             self._put(page, "write a snapshot")
-        old = self._put(manifest, "write a snapshot")
-        if old and _generation_of(old) != _generation_of(manifest):
-            self._delete(_page_keys(key, old))
+        self._drop_pages(key, of=self._put(manifest, "write a snapshot"))
 
     def _get_set(self, key: str) -> DagSet | None:
-        manifest, pages = self._get_pages(key)
-        if manifest is None:
+        values, pages = self._get_pages(key, SET_PAGE)
+        if values is None:
             return None
-        values = items.from_item(manifest)
         return DagSet(
             id=values["id"],
             region=values["region"],
-            recorded_at=items.from_timestamp(values["recorded_at"]) or self._clock.now(),
-            dag_ids=tuple(
-                dag_id for page in pages for dag_id in items.from_item(page)["dag_ids"].split("\n") if dag_id
-            ),
+            recorded_at=items.to_time(values["recorded_at"]),
+            dag_ids=tuple(dag_id for page in pages for dag_id in page["dag_ids"].split("\n") if dag_id),
         )
 
-    def _get_pages(self, key: str) -> tuple[items.Item | None, list[items.Item]]:
-        """Return a manifest with all its pages; None and nothing when it is not there."""
+    def _get_pages(self, key: str, schema: Schema) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+        """
+        Return the values of a manifest and of all its pages; None and nothing when it is not there.
+
+        :raises UnreadableItemError: one of them does not have its required content.
+        :raises IncompleteItemError: a page is missing.
+        """
         # It may be replaced between manifest and pages; its next generation is whole.
         for _ in range(3):
             manifest = self._get(key)
             if manifest is None:
                 return None, []
-            page_keys = _page_keys(key, manifest)
+            values = items.values_of(manifest, table=self.table)
+            pages: list[dict[str, Any]] = []
             # One by one: each is as much as an attempt's second should carry across regions.
-            pages = [page for page in map(self._get, page_keys) if page is not None]
-            if len(pages) == len(page_keys):
-                return manifest, pages
-        raise StateUnreachableError(
-            f"{key} in table {self.table} is not complete: {len(pages)} of {len(page_keys)} pages are there.",
-            advice="A copy that is behind catches up within seconds; read it again.",
-        )
+            for page_key in _page_keys(key, values):
+                page = self._get(page_key)
+                if page is None:
+                    break
+                pages.append(items.from_item(page))
+                problem = problem_of(pages[-1], schema)
+                if problem is not None:
+                    raise self._unreadable(page_key, problem)
+            if len(pages) == values["pages"]:
+                return values, pages
+        fault = self._unreadable(
+            key, Problem("pages", f"{len(pages)} that are there", f"{values['pages']}, as many as it names")
+        ).item
+        raise IncompleteItemError(fault)
+
+    def _unreadable(self, key: str, problem: Problem) -> UnreadableItemError:
+        kind = items.kind_of(key)
+        assert kind is not None  # noqa: S101  (called with our own keys)
+        return UnreadableItemError(unreadable(problem, table=self.table, key=key, advice=kind.advice))
+
+    def _drop_pages(self, key: str, *, of: items.Item | None) -> None:
+        """Delete the pages of a manifest that has been replaced; those of a damaged one cannot be known."""
+        if of is not None and items.fault_of(of, table=self.table) is None:
+            self._delete(_page_keys(key, items.from_item(of)))
 
     def _generation(self, key: str) -> str | None:
-        manifest = self._get(key)
-        return None if manifest is None else _generation_of(manifest)
+        return items.from_item(self._get(key) or {}).get("generation")
 
     # Inventories.
 
@@ -372,27 +437,31 @@ class DynamoDBStateStore:
         pages, manifest = _inventory_to_items(key, inventory)
         for page in pages:
             self._put(page, "write an inventory")
-        old = self._put(manifest, "write an inventory")
-        if old and _generation_of(old) != _generation_of(manifest):
-            self._delete(_page_keys(key, old))
+        self._drop_pages(key, of=self._put(manifest, "write an inventory"))
 
     def get_inventory(self, region: str) -> Inventory | None:
         """Return the region's last inventory."""
-        manifest, pages = self._get_pages(f"INVENTORY#{region}")
-        if manifest is None:
+        key = f"INVENTORY#{region}"
+        values, pages = self._get_pages(key, BINARY_PAGE)
+        if values is None:
             return None
-        values = items.from_item(manifest)
-        return contents_from_text(
-            zlib.decompress(b"".join(page["body"]["B"] for page in pages)).decode(),
-            region=region,
-            taken_at=items.to_time(values["taken_at"]),
-            public_key=values["public_key"],
+        try:
+            contents = json.loads(
+                unpacked(b"".join(page["body"] for page in pages), most=MOST_INVENTORY_BYTES).decode()
+            )
+        except (ValueError, RecursionError) as error:
+            raise self._unreadable(key, Problem("body", brief(error), "packed JSON")) from error
+        problem = problem_of(contents, INVENTORY_CONTENTS)
+        if problem is not None:
+            raise self._unreadable(key, problem)
+        return contents_from_values(
+            contents, region=region, taken_at=items.to_time(values["taken_at"]), public_key=values["public_key"]
         )
 
     def inventory_key(self, region: str) -> str | None:
         """Return the public key of the region's last inventory."""
         manifest = self._get(f"INVENTORY#{region}")
-        return None if manifest is None else str(items.from_item(manifest)["public_key"])
+        return None if manifest is None else str(items.values_of(manifest, table=self.table)["public_key"])
 
     # Records.
 
@@ -416,12 +485,25 @@ class DynamoDBStateStore:
     def get_record(self, record_id: str) -> FailoverRecord | None:
         """Return one record."""
         item = self._get(f"FAILOVER#{record_id}")
-        return None if item is None else items.record_from_item(item)
+        return None if item is None else items.record_from_item(item, table=self.table)
 
     def records(self) -> Sequence[FailoverRecord]:
         """Return all records, newest first."""
-        found = map(items.record_from_item, self._scan("FAILOVER#"))
+        found = [items.record_from_item(item, table=self.table) for item in self._scan("FAILOVER#")]
         return sorted(found, key=lambda record: (record.started_at, record.id), reverse=True)
+
+    # What cannot be read.
+
+    def unreadable(self, regions: Collection[str]) -> Sequence[UnreadableItem]:
+        """Return the items that cannot be read, by key: one scan, and the pages of what *regions* have written last."""
+        # Pages have no kind of their own; their content is looked at with their manifest.
+        scanned = self._scan_where("attribute_not_exists(dag_ids) AND attribute_not_exists(body)", {}, "list all items")
+        faults = [items.fault_of(item, table=self.table) for item in scanned if "#" in items.key_of(item)]
+        faults += [_fault(partial(self.get_snapshot, region)) for region in regions]
+        faults += [_fault(partial(self.get_paused, region)) for region in regions]
+        faults += [_fault(partial(self.get_inventory, region)) for region in regions]
+        found = {fault.key: fault for fault in faults if fault is not None}
+        return [found[key] for key in sorted(found)]
 
     # Requests.
 
@@ -455,15 +537,15 @@ class DynamoDBStateStore:
         raise throttled("BatchGetItem went on leaving keys unprocessed")
 
     def _scan(self, prefix: str) -> list[items.Item]:
-        return self._replicas.ask(lambda client: list(self._scan_pages(client, prefix)), f"list {prefix} items")
+        return self._scan_where("begins_with(state_id, :prefix)", {":prefix": {"S": prefix}}, f"list {prefix} items")
 
-    def _scan_pages(self, client: Any, prefix: str) -> Iterable[items.Item]:
-        request: dict[str, Any] = {
-            "TableName": self.table,
-            "ConsistentRead": True,
-            "FilterExpression": "begins_with(state_id, :prefix)",
-            "ExpressionAttributeValues": {":prefix": {"S": prefix}},
-        }
+    def _scan_where(self, condition: str, values: Mapping[str, Any], doing: str) -> list[items.Item]:
+        return self._replicas.ask(lambda client: list(self._scan_pages(client, condition, values)), doing)
+
+    def _scan_pages(self, client: Any, condition: str, values: Mapping[str, Any]) -> Iterable[items.Item]:
+        request: dict[str, Any] = {"TableName": self.table, "ConsistentRead": True, "FilterExpression": condition}
+        if values:
+            request["ExpressionAttributeValues"] = values
         while True:
             answer = client.scan(**request)
             yield from answer.get("Items", ())
@@ -507,6 +589,15 @@ class DynamoDBStateStore:
 
     def _delete_one(self, client: Any, key: str) -> None:
         client.delete_item(TableName=self.table, Key=_key(key))
+
+
+def _fault(read: Callable[[], object]) -> UnreadableItem | None:
+    """Return what is wrong with the item that *read* reads."""
+    try:
+        read()
+    except UnreadableItemError as error:
+        return error.item
+    return None
 
 
 def _key(key: str) -> dict[str, Any]:
@@ -555,14 +646,20 @@ def _set_to_items(key: str, dag_set: DagSet) -> tuple[list[dict[str, Any]], dict
     page_items = [
         # One text, an id a line: a list of thousands of attributes takes DynamoDB and boto3 many times as long.
         items.to_item(page_key, {"dag_ids": "\n".join(page)})
-        for page_key, page in zip(_page_keys(key, manifest), pages, strict=True)
+        for page_key, page in zip(_page_keys(key, items.from_item(manifest)), pages, strict=True)
     ]
     return page_items, manifest
 
 
 def _inventory_to_items(key: str, inventory: Inventory) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return an inventory's pages, compressed, each with a key that no other write shares, and its manifest."""
-    body = zlib.compress(contents_to_text(inventory).encode(), 9)
+    contents = contents_to_text(inventory).encode()
+    if len(contents) > MOST_INVENTORY_BYTES:
+        raise StateError(
+            f"The inventory of {inventory.region} has {len(contents)} bytes, and readers take {MOST_INVENTORY_BYTES}.",
+            advice="mwaa-dr check compares the regions without it.",
+        )
+    body = zlib.compress(contents, 9)
     parts = [body[start : start + PAGE_BYTES] for start in range(0, len(body), PAGE_BYTES)]
     manifest = items.to_item(
         key,
@@ -573,15 +670,10 @@ def _inventory_to_items(key: str, inventory: Inventory) -> tuple[list[dict[str, 
             "pages": len(parts),
         },
     )
-    return [
-        {**_key(page_key), "body": {"B": part}} for page_key, part in zip(_page_keys(key, manifest), parts, strict=True)
-    ], manifest
+    keys = _page_keys(key, items.from_item(manifest))
+    return [{**_key(page_key), "body": {"B": part}} for page_key, part in zip(keys, parts, strict=True)], manifest
 
 
-def _page_keys(key: str, manifest: items.Item) -> list[str]:
-    values = items.from_item(manifest)
-    return [f"{key}#{values['generation']}#{number:04}" for number in range(values["pages"])]
-
-
-def _generation_of(manifest: items.Item) -> str:
-    return str(items.from_item(manifest)["generation"])
+def _page_keys(key: str, manifest: Mapping[str, Any]) -> list[str]:
+    """Return the keys of the pages that the values of a manifest name."""
+    return [f"{key}#{manifest['generation']}#{number:04}" for number in range(manifest["pages"])]

@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from airflow_provider_mwaa_dr.core.ledger import (
+    Gap,
     LedgerRun,
     LogEntry,
     Replica,
@@ -33,6 +34,11 @@ from airflow_provider_mwaa_dr.core.ledger import (
 )
 from airflow_provider_mwaa_dr.core.ports import Clock, RunsStore
 from airflow_provider_mwaa_dr.core.state import DRState, Phase
+from airflow_provider_mwaa_dr.exceptions import (
+    StateUnreachableError,
+    UnreadableItemError,
+    UnreadablePictureError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +59,10 @@ _DAGS_EVERY_S = 30.0
 """Between two looks for DAGs that the ledger has not heard of; one whose first run is told is known by that."""
 _STUCK_EVERY_S = 30.0
 """Between two looks at whether what could not be started can be by now."""
+_GAP_EVERY_S = 30.0
+"""Between two reads of the picture of a region whose log has an entry that cannot be read."""
+_REPLAYED = 10
+"""Pages of a log that one turn reads at most when the picture, which saves it that, cannot be read."""
 _KEPT = 20_000
 """Ended runs that are remembered one by one while a region is away; of more than these, it may repeat some."""
 _SOME = 20
@@ -194,6 +204,8 @@ class Bookkeeper:
         self._again: set[RunKey] = set()
         self._dags_due_at = 0.0
         self._stopped_set: tuple[str, frozenset[str]] | None = None
+        self._gaps_due_at: dict[str, float] = {}
+        self._replays: dict[str, Replica] = {}
 
     # -- what others may know ----------------------------------------------------------------------------------------
 
@@ -212,6 +224,16 @@ class Bookkeeper:
         return (*some, f"and {more} more") if more else tuple(some)
 
     @property
+    def unread(self) -> tuple[str, ...]:
+        """What of the ledger cannot be read, and has been passed over: one sentence for each region."""
+        replicas = {**self._others, **({self._region: self._own} if self._own is not None else {})}
+        return tuple(
+            f"The ledger of {region} has a gap. {replica.gap.why}"
+            for region, replica in sorted(replicas.items())
+            if replica.gap is not None
+        )
+
+    @property
     def final(self) -> str | None:
         """The plan for which this region has said its last."""
         return self._own.final if self._own is not None else None
@@ -225,7 +247,10 @@ class Bookkeeper:
                 continue
             replica = self._others.get(region)
             if replica is None:
-                replica = self._runs.picture(region)
+                replica = self._picture_of(region)
+                self._to_adopt |= set(replica.heads)
+            elif replica.gap is not None and (later := self._past_gap(region, replica.gap)) is not None:
+                replica = later
                 self._to_adopt |= set(replica.heads)
             while entries := self._runs.log(region, after=replica.number):
                 if entries[0].number > replica.number + 1:
@@ -241,6 +266,45 @@ class Bookkeeper:
                 if replica.number == before:
                     break
             self._others[region] = replica
+
+    def _picture_of(self, region: str) -> Replica:
+        """
+        Return another region's picture; what its whole log comes to when the picture cannot be read.
+
+        :raises UnreadablePictureError: the log does not reach back to its beginning.
+        :raises StateUnreachableError: there is more of the log to read; the next turn goes on.
+        """
+        try:
+            return self._runs.picture(region)
+        except UnreadablePictureError:
+            if region not in self._replays and [entry.number for entry in self._runs.log(region, after=0)[:1]] != [1]:
+                raise
+        return self._replayed(region, Replica())
+
+    def _replayed(self, region: str, begin: Replica) -> Replica:
+        replay = self._replays.setdefault(region, begin)
+        for _ in range(_REPLAYED):
+            before = replay.number
+            replay.apply(self._runs.log(region, after=before))
+            if replay.number == before:
+                return self._replays.pop(region)
+        raise StateUnreachableError(
+            f"The ledger of {region} is being read from its beginning, because its picture cannot be read: "
+            f"{replay.number} entries so far.",
+            advice="The next turn goes on.",
+        )
+
+    def _past_gap(self, region: str, gap: Gap) -> Replica | None:
+        """Return the region's picture if it has what could not be read in the log; None when it has not, so far."""
+        now = self._clock.monotonic()
+        if now < self._gaps_due_at.get(region, now):
+            return None
+        self._gaps_due_at[region] = now + _GAP_EVERY_S
+        try:
+            later = self._runs.picture(region)
+        except UnreadableItemError:
+            return None
+        return later if later.number >= gap.number else None
 
     def epoch_of(self, region: str) -> int | None:
         """Return the epoch under which *region* was last active and said so, as far as it has been read."""
@@ -258,18 +322,42 @@ class Bookkeeper:
 
     def _load(self) -> Replica:
         if self._own is None:
-            own = self._runs.picture(self._region)
-            self._kept_number = own.number
+            try:
+                own = self._runs.picture(self._region)
+                self._kept_number = own.number
+            except UnreadablePictureError as error:
+                own, self._kept_number = self._without_picture(error), 0
             while entries := self._runs.log(self._region, after=own.number):
                 before = own.number
                 own.apply(entries)
                 if own.number == before:
                     break
+            if own.gap is not None:
+                # What is only in there is told again from the database, and then kept in a picture.
+                own.newest_id, self._kept_number = min(own.newest_id, own.gap.newest_id), 0
+                log.warning("The ledger of %s has a gap, which its agent closes: %s", self._region, own.gap.why)
             self._own, self._told = own, {key: run.status.value for key, run in own.runs.items()}
             self._not_carried_out = {
                 key for key, run in own.runs.items() if run.status is RunStatus.OPEN and run.taken_at is not None
             }
         return self._own
+
+    def _without_picture(self, error: UnreadablePictureError) -> Replica:
+        """
+        Return what there is of this region's part of the ledger without its picture.
+
+        :raises UnreadablePictureError: not even the number of its last entry.
+        :raises StateUnreachableError: there is more of the log to read; the next turn goes on.
+        """
+        begin = Replica()
+        if self._region not in self._replays:
+            first = next(iter(self._runs.log(self._region, after=0)[:1]), None)
+            if first is None and error.number is None:
+                raise error
+            if first is None or first.number > 1:
+                number, newest_id = (error.number or 0, 0) if first is None else (first.number - 1, first.newest_id)
+                begin = Replica(number=number, gap=Gap(number=number, why=error.message, newest_id=newest_id))
+        return self._replayed(self._region, begin)
 
     # -- telling -----------------------------------------------------------------------------------------------------
 
@@ -323,7 +411,7 @@ class Bookkeeper:
         newest, states = self._db.look(above=max(own.first_id, own.newest_id - _OVERLAP))
         self._queued = {key for key, status in states.items() if status == "queued"}
         keys = {key for key, status in states.items() if self._told.get(key) != _status_of(status)}
-        keys |= {key for key, run in own.runs.items() if run.is_due and key not in states}
+        keys |= {key for key, run in own.runs.items() if (run.is_due and key not in states) or run.doubt is not None}
         rows = {row.key: row for row in self._db.runs(keys)} if keys else {}
         dag_ids, histories = self._new_dags(own, force=final is not None)
         ended = [row.key for row in (*rows.values(), *histories) if not row.is_open]
@@ -409,7 +497,7 @@ class Bookkeeper:
             return replace(known, status=RunStatus.FAILED if is_elsewhere else RunStatus.GONE, epoch=epoch)
         taken_at = known.taken_at if known is not None else None
         if row.is_open:
-            if known is not None and known.status is RunStatus.OPEN and known.epoch == epoch:
+            if known is not None and known.status is RunStatus.OPEN and known.epoch == epoch and known.doubt is None:
                 return None
             return replace(_to_run(row, RunStatus.OPEN, epoch=epoch), taken_at=taken_at)
         if known is not None and known.is_due:
@@ -445,7 +533,9 @@ class Bookkeeper:
             known, row = own.runs.get(key), rows.get(key)
             if row is not None and (row.is_open or known is not None):
                 taken_at = known.taken_at if known is not None else None
-                told.append(replace(_to_run(row, RunStatus.INTERRUPTED, epoch=epoch), taken_at=taken_at))
+                # It may have ended by itself, in what cannot be read.
+                doubt = known.doubt if known is not None and not row.is_open else None
+                told.append(replace(_to_run(row, RunStatus.INTERRUPTED, epoch=epoch), taken_at=taken_at, doubt=doubt))
             elif known is not None:
                 told.append(replace(known, status=RunStatus.INTERRUPTED, epoch=epoch))
         if told:
@@ -510,7 +600,9 @@ class Bookkeeper:
             # Open here; or ended, under an epoch that is lower than the others' because the state table was made anew.
             if mine is not None and mine.status is not RunStatus.INTERRUPTED and mine.epoch == epoch:
                 continue
-            if run.conf_lost is not None:
+            if run.doubt is not None:
+                self._note_stuck({key: run.doubt})
+            elif run.conf_lost is not None:
                 self._stuck[key] = f"its conf is not in the ledger: {run.conf_lost}"
             elif key not in self._stuck or key in self._again:
                 candidates.append(run)
@@ -627,6 +719,7 @@ class Bookkeeper:
         ):
             self._runs.keep(self._region, own)
             self._kept_number, self._kept_at = own.number, now
+            own.gap = None
 
 
 def to_conf(conf: Any) -> tuple[str | None, str | None]:

@@ -33,6 +33,8 @@ from airflow_provider_mwaa_dr.exceptions import (
     StateError,
     StateNotFoundError,
     StateUnreachableError,
+    UnreadableItem,
+    UnreadableItemError,
 )
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,6 @@ T = TypeVar("T")
 
 AVOID_S = 5.0
 """How long a copy that failed is left out, where it is not asked for by name."""
-_OUTCOMES = ("open", "aborted", "completed")
 
 
 class EventualStateStore:
@@ -266,6 +267,8 @@ class EventualStateStore:
         own = self._own(region)
         try:
             held = self._ask(own, lambda copy: copy.get_paused(region))
+        except UnreadableItemError:
+            raise
         except StateError as error:
             raise _no_paused_set(region, own, "read", error) from error
         found = [held]
@@ -303,7 +306,7 @@ class EventualStateStore:
     def put_record(self, record: FailoverRecord) -> None:
         """Write what a failover has done so far, unless a copy knows that it has gone further."""
         known = self.get_record(record.id)
-        if known is None or _OUTCOMES.index(record.outcome) >= _OUTCOMES.index(known.outcome):
+        if known is None or record.progress >= known.progress:
             self._from_first(lambda copy: copy.put_record(record), first=self._home)
 
     def get_record(self, record_id: str) -> FailoverRecord | None:
@@ -318,6 +321,13 @@ class EventualStateStore:
             for record in records:
                 merged[record.id] = max(merged.get(record.id, record), record, key=_progress)
         return sorted(merged.values(), key=lambda record: (record.started_at, record.id), reverse=True)
+
+    def unreadable(self, regions: Collection[str]) -> Sequence[UnreadableItem]:
+        """Return the items that cannot be read in one copy or another, each as the first copy has it."""
+        merged: dict[str, UnreadableItem] = {}
+        for found in self._from_all(lambda copy: copy.unreadable(regions), avoid=True).values():
+            merged = {**{item.key: item for item in found}, **merged}
+        return [merged[key] for key in sorted(merged)]
 
     # Requests.
 
@@ -344,10 +354,16 @@ class EventualStateStore:
     def _from_first(self, call: Callable[[StateStore], T], *, first: str) -> tuple[str, T]:
         """Return what *call* returns, and from where: *first*, else the nearest; those that failed lately come last."""
         order = sorted(self._copies, key=lambda name: (self._failed_lately(name), name != first))
+        unreadable: UnreadableItemError | None = None
         for name in order:
-            with suppress(StateError):
+            try:
                 return name, self._ask(name, call)
-        raise self._failure()
+            except UnreadableItemError as error:  # noqa: PERF203  (there are two or three)
+                # Another copy may have the item as it was, or whole.
+                unreadable = unreadable or error
+            except StateError:
+                continue
+        raise unreadable or self._failure()
 
     def _first_that_has(self, call: Callable[[StateStore], T | None], *, first: str) -> T | None:
         name, found = self._from_first(call, first=first)
@@ -359,6 +375,8 @@ class EventualStateStore:
     def _ask(self, name: str, call: Callable[[StateStore], T]) -> T:
         try:
             answer = call(self._copies[name])
+        except UnreadableItemError:
+            raise  # the copy answers
         except StateError as error:
             self._failures[name] = self._clock.monotonic(), error
             raise
@@ -411,4 +429,4 @@ def _newest(states: Mapping[str, DRState | None]) -> DRState | None:
 
 
 def _progress(record: FailoverRecord) -> tuple[int, int]:
-    return _OUTCOMES.index(record.outcome), len(record.steps)
+    return record.progress, len(record.steps)

@@ -61,6 +61,7 @@ from airflow_provider_mwaa_dr.exceptions import (
     StaleStateError,
     StateError,
     StateUnreachableError,
+    UnreadableItemError,
 )
 
 T = TypeVar("T")
@@ -292,10 +293,10 @@ class FailoverEngine:
                     running = tuple(str(run) for run in _not_of(self._exempt(dags), runs))
         set_id = plan.set_id if plan is not None else None
         if set_id is not None:
-            recorded = self._table(lambda: self._store.get_set(set_id))
+            recorded, _ = self._set_if_readable(lambda: self._store.get_set(set_id))
             wanted = len(recorded.dag_ids) if recorded is not None else None
         elif wanted is None:
-            snapshot = self._table(lambda: self._store.get_snapshot(source))
+            snapshot, _ = self._set_if_readable(lambda: self._store.get_snapshot(source))
             wanted = len(snapshot.dag_ids) if snapshot is not None else None
         return FailoverPreview(
             action=action,
@@ -519,11 +520,11 @@ class FailoverEngine:
     def _record_set_from_snapshot(self, state: DRState) -> None:
         plan = _plan(state)
         with self._timed("record"):
-            snapshot = self._table(lambda: self._store.get_snapshot(plan.source))
+            snapshot, why_not = self._set_if_readable(lambda: self._store.get_snapshot(plan.source))
             if snapshot is None:
                 self._record_as(plan, [])
                 self._done(
-                    f"no snapshot of {plan.source} was ever taken: nothing will be unpaused; "
+                    f"{why_not or f'no snapshot of {plan.source} was ever taken'}: nothing will be unpaused; "
                     f"unpause in {plan.target} what you want to run"
                 )
                 return
@@ -639,7 +640,7 @@ class FailoverEngine:
         stopped = {str(run) for run in runs}
         known_id = _plan(self._mine(plan.id)).stopped
         if known_id is not None:
-            known = self._table(lambda: self._store.get_set(known_id))
+            known, _ = self._set_if_readable(lambda: self._store.get_set(known_id))
             stopped |= set(known.dag_ids) if known is not None else set()
         set_id = f"{plan.id}-stopped-{len(stopped)}"
         stopped_runs = DagSet(
@@ -819,9 +820,10 @@ class FailoverEngine:
                 self._done("no set was recorded: nothing had been paused")
                 return None
             set_id = plan.set_id
-            dag_set = self._table(lambda: self._store.get_set(set_id))
+            dag_set, why_not = self._set_if_readable(lambda: self._store.get_set(set_id))
             if dag_set is None:
-                self._done(f"the wanted set {set_id} is gone from the table: unpause in {plan.target} what should run")
+                why = why_not or f"the wanted set {set_id} is gone from the table"
+                self._done(f"{why}: unpause in {plan.target} what should run")
                 return None
             wanted = frozenset(dag_set.dag_ids)
             self._done(self._restore(plan, wanted)[1])
@@ -1048,6 +1050,13 @@ class FailoverEngine:
                 if self._clock.monotonic() >= deadline:
                     raise
             self._clock.sleep(self._timing.poll_s)
+
+    def _set_if_readable(self, read: Callable[[], DagSet | None]) -> tuple[DagSet | None, str]:
+        """Return a set; None, and why, when it is stored and cannot be read: the failover goes on without it."""
+        try:
+            return self._table(read), ""
+        except UnreadableItemError as error:
+            return None, error.message.rstrip(".")
 
     def _mine(self, plan_id: str) -> DRState:
         """
@@ -1284,7 +1293,8 @@ def has_acknowledged(agents: Sequence[AgentStatus], version: int) -> bool:
 def abort_other_records(store: StateStore, plan_id: str, *, at: datetime) -> None:
     """Close what was given up for plan *plan_id*, also by engines that were killed before they could say so."""
     for record in store.records():
-        if record.outcome == "open" and record.id != plan_id:
+        # One that cannot be read stays as it is: a newer version may know what it says.
+        if record.unreadable is None and record.outcome == "open" and record.id != plan_id:
             store.put_record(replace(record, outcome="aborted", finished_at=at))
 
 

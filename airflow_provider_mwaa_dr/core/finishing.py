@@ -16,7 +16,12 @@ from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.failover import abort_other_records, has_acknowledged, left_over, put_left_over
 from airflow_provider_mwaa_dr.core.ports import Clock, DagSet, FailoverRecord, StateStore, StepRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
-from airflow_provider_mwaa_dr.exceptions import StaleStateError, StateUnreachableError
+from airflow_provider_mwaa_dr.exceptions import (
+    IncompleteItemError,
+    StaleStateError,
+    StateUnreachableError,
+    UnreadableItemError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -95,10 +100,16 @@ class PlanFinisher:
 
     def _complete(self, state: DRState, plan: Plan) -> None:
         began, now = self._clock.monotonic(), self._clock.now()
-        dag_set = self._store.get_set(plan.set_id) if plan.set_id is not None else None
+        why = "no wanted set is recorded"
+        try:
+            dag_set = self._store.get_set(plan.set_id) if plan.set_id is not None else None
+        except UnreadableItemError as error:
+            if isinstance(error, IncompleteItemError) and self._still_for(state) <= self._takeover_s:
+                raise  # it may be on its way to this copy of the table
+            dag_set, why = None, error.message.rstrip(".")
         if dag_set is None:
             # Nothing was ever paused for it, or nobody knows any more what was.
-            not_unpaused, detail = self._left_over(state), "no wanted set is recorded"
+            not_unpaused, detail = self._left_over(state), why
             left_id = state.left_over
         else:
             not_unpaused, detail = self._restore(plan, frozenset(dag_set.dag_ids))

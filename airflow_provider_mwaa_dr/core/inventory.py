@@ -91,9 +91,8 @@ def contents_to_text(inventory: Inventory) -> str:
     )
 
 
-def contents_from_text(text: str, *, region: str, taken_at: datetime, public_key: str) -> Inventory:
-    """Return the inventory of a JSON text; what another version put in besides is ignored, what it lacks is empty."""
-    found: Mapping[str, Any] = json.loads(text)
+def contents_from_values(found: Mapping[str, Any], *, region: str, taken_at: datetime, public_key: str) -> Inventory:
+    """Return the inventory of a JSON object; what another version put in besides is ignored, what it lacks is empty."""
     return Inventory(
         region=region,
         taken_at=taken_at,

@@ -10,8 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timezone
 from enum import Enum
+
+from airflow_provider_mwaa_dr.exceptions import UnreadableItem
+
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 RunKey = tuple[str, str]
 """DAG id and run id."""
@@ -55,6 +59,8 @@ class LedgerRun:
     :param kept: it ended while another region, which may have begun the same run and had not told of it, was away.
     :param tasks: task id, map index and state of each task instance of a run that has ended, for DAGs whose next run
         looks at them.
+    :param doubt: why it is not known whether it has ended: the ledger has said so, or not, in something that cannot be
+        read. Nobody may start it before the ledger says more.
     """
 
     dag_id: str
@@ -73,6 +79,7 @@ class LedgerRun:
     taken_at: datetime | None = None
     kept: bool = False
     tasks: tuple[TaskState, ...] = ()
+    doubt: str | None = None
 
     @property
     def key(self) -> RunKey:
@@ -147,6 +154,7 @@ class LogEntry:
     :param dag_ids: DAGs seen for the first time, which may have no run yet.
     :param final: the plan for which this is the last entry before the role moves: nothing is in flight any more.
     :param settled: the epoch up to which everything has been told that this region had begun under earlier ones.
+    :param unreadable: what is wrong with the item; nothing but the number is known then. Not stored.
     """
 
     number: int
@@ -158,6 +166,27 @@ class LogEntry:
     dag_ids: tuple[str, ...] = ()
     final: str | None = None
     settled: int | None = None
+    unreadable: UnreadableItem | None = None
+
+    @classmethod
+    def unreadable_one(cls, number: int, fault: UnreadableItem) -> LogEntry:
+        """Return the entry *number*, of which nothing else can be read."""
+        return cls(number=number, at=_LONG_AGO, epoch=0, first_id=0, newest_id=0, unreadable=fault)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """
+    What of a log could not be read, and has been passed over.
+
+    :param number: of the last entry of it; a picture with as many entries has what was in it.
+    :param why: what is wrong with the first of it, for people.
+    :param newest_id: of the replica before it: up to there all runs have been looked at.
+    """
+
+    number: int
+    why: str
+    newest_id: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -182,6 +211,7 @@ class Replica:
         ended, until the other regions have nothing due of them any more.
     :ivar final: plan of the last final mark.
     :ivar settled: the epoch up to which it has told of everything that it had begun before; None before.
+    :ivar gap: what of the log could not be read since the picture; None: nothing. A later picture has what was in it.
     """
 
     number: int = 0
@@ -192,6 +222,7 @@ class Replica:
     heads: dict[str, Head] = field(default_factory=dict)
     final: str | None = None
     settled: int | None = None
+    gap: Gap | None = None
 
     def apply(self, entries: Iterable[LogEntry]) -> Changes:
         """Take what follows without a gap, and return what changed; entries that are known already are passed over."""
@@ -201,6 +232,9 @@ class Replica:
                 continue
             if entry.number != self.number + 1:
                 break  # a copy that is behind: the rest comes
+            if entry.unreadable is not None:
+                self.pass_over(entry.number, str(entry.unreadable))
+                continue
             self.number, self.epoch = entry.number, entry.epoch
             self.first_id, self.newest_id = entry.first_id, entry.newest_id
             self.final = entry.final or self.final
@@ -212,6 +246,19 @@ class Replica:
             for run in entry.runs:
                 self._take(run, changes)
         return changes
+
+    def pass_over(self, number: int, why: str) -> None:
+        """
+        Go on after entry *number*, which cannot be read.
+
+        What was unfinished before it may have ended in it, which is in doubt until the region says more of it.
+        """
+        self.number = number
+        first = self.gap or Gap(number=number, why=why, newest_id=self.newest_id)
+        self.gap = replace(first, number=number)
+        for key, run in self.runs.items():
+            if run.is_due and run.doubt is None:
+                self.runs[key] = replace(run, doubt=f"it may have ended by now: {why}")
 
     def _take(self, run: LedgerRun, changes: Changes) -> None:
         if run.is_due or (run.has_ended and (run.kept or run.taken_at is not None)):
@@ -254,6 +301,8 @@ def finished_elsewhere(own: Replica, others: Collection[Replica]) -> list[Ledger
 
 def is_settled(other: Replica, epoch: int) -> bool:
     """Whether a region has told of everything that it had begun before *epoch*; one that never told has nothing."""
+    if other.gap is not None:
+        return False
     return other.number == 0 or (other.settled is not None and other.settled >= epoch)
 
 

@@ -16,6 +16,7 @@ from typing import Protocol
 from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ledger import LogEntry, Replica
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Plan
+from airflow_provider_mwaa_dr.exceptions import UnreadableItem
 
 PROTOCOL = 1
 """What agents and engines say to each other through the table; those of different numbers must not meet."""
@@ -66,6 +67,9 @@ class AgentStatus:
     :param environment: the agent's MWAA environment (``AIRFLOW_ENV_NAME``); empty where Airflow has no such name, None
         from an agent that does not report it.
     :param aws_region: ``AWS_REGION`` of the agent's process, likewise.
+    :param unread: what of the ledger cannot be read, one sentence for each region.
+    :param unreadable: what is wrong with the item; ``version`` and ``epoch`` are -1 then, and ``schedulers`` is empty,
+        so that it acknowledges nothing. Not stored.
     """
 
     region: str
@@ -98,6 +102,8 @@ class AgentStatus:
     standby_as_of: datetime | None = None
     environment: str | None = None
     aws_region: str | None = None
+    unread: tuple[str, ...] = ()
+    unreadable: UnreadableItem | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +162,10 @@ class StepRecord:
     detail: str
 
 
+OUTCOMES = ("open", "aborted", "completed")
+"""Of a failover, in the order in which one takes the place of another."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailoverRecord:
     """
@@ -164,6 +174,8 @@ class FailoverRecord:
     :param mode: how it was carried out: graceful or forced; never auto once it is over.
     :param outcome: completed, aborted or open.
     :param not_unpaused: DAGs of the wanted set that could not be unpaused in the target; they stay in the set.
+    :param unreadable: what is wrong with the item; the other fields are what can be read of it, ``?`` for a text that
+        cannot. Not stored.
     """
 
     id: str
@@ -178,6 +190,15 @@ class FailoverRecord:
     epoch: int
     steps: tuple[StepRecord, ...] = ()
     not_unpaused: tuple[str, ...] = ()
+    unreadable: UnreadableItem | None = None
+
+    @property
+    def progress(self) -> int:
+        """How far it has got: a record never gives way to one that has got less far."""
+        if self.unreadable is not None:
+            return -1
+        # A newer version may know more ways to end.
+        return OUTCOMES.index(self.outcome) if self.outcome in OUTCOMES else len(OUTCOMES)
 
     @classmethod
     def of(cls, plan: Plan, *, epoch: int) -> FailoverRecord:
@@ -209,6 +230,10 @@ class StateStore(Protocol):
 
     Reads are consistent reads, nearest replica first, then the others. Unless said otherwise every method may raise
     StateUnreachableError (no replica answered), StateAccessError or TableNotFoundError.
+
+    An item without its required content is a problem of that item. What reads one item raises UnreadableItemError
+    (IncompleteItemError, which counts as unreachable, while a page is missing); what reads many returns the readable
+    ones, and those whose ``unreadable`` is set. Writing an item replaces one that cannot be read.
     """
 
     def observe(self, region: str) -> Observation:
@@ -244,7 +269,7 @@ class StateStore(Protocol):
         """Write a heartbeat, and the region's reconciled epoch when the status carries one."""
 
     def agents(self, region: str) -> Sequence[AgentStatus]:
-        """Return the last heartbeat of each scheduler that ever wrote one and was not forgotten."""
+        """Return the last heartbeat of each scheduler that wrote one and was not forgotten, unreadable ones too."""
 
     def forget_agent(self, region: str, job: str) -> None:
         """Drop the heartbeat of a scheduler that is gone for good; repeatable."""
@@ -308,12 +333,18 @@ class StateStore(Protocol):
     def records(self) -> Sequence[FailoverRecord]:
         """Return all records, newest first."""
 
+    def unreadable(self, regions: Collection[str]) -> Sequence[UnreadableItem]:
+        """Return the items that cannot be read, by key; of snapshots and inventories, the pages of *regions* only."""
+
 
 class RunsStore(Protocol):
     """
     The runs table, which holds the ledger; of a region's part in it, one agent of that region is the only writer.
 
     Every method may raise StateUnreachableError (no replica answered), StateAccessError or TableNotFoundError.
+
+    An entry that cannot be read is returned with its number and ``unreadable`` set; the log goes on after it. A run in
+    an entry or a picture whose status or another field cannot be read is returned with ``doubt`` set.
     """
 
     def append(self, region: str, entry: LogEntry) -> None:
@@ -330,7 +361,11 @@ class RunsStore(Protocol):
         """Replace *region*'s picture, unless a later one is kept; readers see the old one or the new one, whole."""
 
     def picture(self, region: str) -> Replica:
-        """Return the last picture of *region* that was kept; an empty one at first. Yours to change."""
+        """
+        Return the last picture of *region* that was kept; an empty one at first. Yours to change.
+
+        :raises UnreadablePictureError: it is stored and cannot be read.
+        """
 
 
 class Consistency(str, Enum):

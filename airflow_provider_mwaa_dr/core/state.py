@@ -337,6 +337,12 @@ def promoted_plan(state: DRState) -> Plan | None:
     return plan
 
 
+def regions_of(state: DRState) -> frozenset[str]:
+    """Return the regions that the state names: those that have the role, had it last, or are to have it."""
+    plan = (state.plan.source, state.plan.target) if state.plan is not None else ()
+    return frozenset(region for region in (state.active_region, state.previous_region, *plan) if region)
+
+
 def _open_plan(state: DRState) -> Plan:
     if state.plan is None or state.phase is Phase.STEADY:
         raise WrongPhaseError(f"No plan is open: the state is {state.phase.value} at version {state.version}.")

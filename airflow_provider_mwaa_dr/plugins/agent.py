@@ -23,8 +23,13 @@ from airflow_provider_mwaa_dr.core.finishing import PlanFinisher
 from airflow_provider_mwaa_dr.core.gate import Role, View, role_of
 from airflow_provider_mwaa_dr.core.identity import Identity, Witness, identity_problem, needs_witness
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, Claim, Clock, DagSet, Observation, RunsStore, StateStore
-from airflow_provider_mwaa_dr.core.state import DRState, Phase, promoted_plan
-from airflow_provider_mwaa_dr.exceptions import StaleLedgerError, StateError, StateUnreachableError
+from airflow_provider_mwaa_dr.core.state import DRState, Phase, promoted_plan, regions_of
+from airflow_provider_mwaa_dr.exceptions import (
+    StaleLedgerError,
+    StateError,
+    StateUnreachableError,
+    UnreadableItemError,
+)
 from airflow_provider_mwaa_dr.plugins.inventory import InventoryKeeper
 from airflow_provider_mwaa_dr.plugins.metrics import Figures, Metrics
 
@@ -134,7 +139,7 @@ class AgentLoop:
         """The epoch that the region's open runs belonged to at the end of the last turn."""
         self._standby_as_of: tuple[int, datetime] | None = None
         """Under which epoch, and when it was last asked for, the state said that the role is elsewhere."""
-        self._told_standby: int | None = None
+        self._told: tuple[object, ...] = ()
         self._looked_at = clock.now()
         self._beat = 0
         self._beats_written = 0
@@ -142,6 +147,7 @@ class AgentLoop:
         self._leftovers = 0
         self._fence_ok: bool | None = None
         self._snapshot: tuple[int, tuple[str, ...]] | None = None
+        self._snapshot_due_at = 0.0
         self._held_seen = -1
         self._turned_at = self._next_beat = 0.0
         self._next_checks = 0.0
@@ -167,8 +173,10 @@ class AgentLoop:
         started = self._turned_at = self._clock.monotonic()
         try:
             self._look()
-            has_settled = self._work()
-            self._complain(None)
+            schedulers = self._db.alive_schedulers()
+            unsent = self._report(schedulers)
+            has_settled = self._work(schedulers)
+            self._complain(unsent)
         except Exception as error:  # the loop outlives everything; the view ages, and the gate holds
             has_settled = False
             self._complain(error)
@@ -290,13 +298,29 @@ class AgentLoop:
 
     # The metadata database.
 
-    def _work(self) -> bool:
+    def _report(self, schedulers: tuple[str, ...]) -> Exception | None:
         """
-        Settle the region's runs, if this agent leads, keep the books and send the heartbeat when it is due.
+        Send the heartbeat that is due, before any other item of the tables is read: none of them may prevent it.
+
+        :return: why it could not be sent, which keeps nothing else from being done.
+        """
+        view = self.view
+        self._reconciled = view.reconciled_epoch if view is not None else None
+        self._acknowledge()
+        if self._clock.monotonic() < self._next_beat:
+            return None
+        try:
+            self._heartbeat(view.state if view is not None else None, schedulers)
+        except Exception as error:  # the turn complains of it once its work is done
+            return error
+        return None
+
+    def _work(self, schedulers: tuple[str, ...]) -> bool:
+        """
+        Settle the region's runs, if this agent leads, and keep the books; a heartbeat tells what is new.
 
         :return: whether open runs have just been settled for an epoch.
         """
-        schedulers = self._db.alive_schedulers()
         view = self.view
         if view is not None and view.problem is not None:
             self._stand_aside(view.state, schedulers)
@@ -324,10 +348,7 @@ class AgentLoop:
         self._check(state)
         self._reconciled = reconciled
         self._acknowledge()
-        # The first look as a standby is news, too: after a crash it tells which runs were asked for later.
-        is_first_look = self._last_look_as_standby() is not None and self._told_standby != reconciled
-        is_news = has_settled or is_first_look or self._acknowledged != self._told_acknowledged
-        if is_news or self._clock.monotonic() >= self._next_beat:
+        if self._news() != self._told:
             self._heartbeat(state, schedulers)
         if state is not None and state.phase is Phase.STEADY and self._leads(schedulers):
             self._take_inventory()
@@ -432,7 +453,10 @@ class AgentLoop:
         """Return the regions of the set, as registered; asked for now and then."""
         now = self._clock.monotonic()
         if now >= self._peers_due_at:
-            self._known_peers = tuple(self._store.registrations())
+            # One that cannot be read any more was read before, or has had the role: its ledger still counts.
+            state = self.view.state if self.view is not None else None
+            regions = {*self._known_peers, *self._store.registrations(), *(regions_of(state) if state else ())}
+            self._known_peers = tuple(sorted(regions))
             self._peers_due_at = now + _CHECKS_EVERY_S
         return self._known_peers
 
@@ -552,7 +576,7 @@ class AgentLoop:
         """Keep the list of unpaused DAGs: list, read the state again, keep it only if nothing moved meanwhile."""
         dag_ids = self._db.unpaused_dags()
         # Somebody else writes one, too: whoever completes a failover, for the region that it made active.
-        if (state.version, dag_ids) == self._snapshot:
+        if (state.version, dag_ids) == self._snapshot and self._has_readable_snapshot():
             return
         again = self._store.observe(self._region).state
         if again is None or again.version != state.version:
@@ -562,6 +586,19 @@ class AgentLoop:
             DagSet(id=f"SNAPSHOT#{self._region}", region=self._region, recorded_at=now, dag_ids=dag_ids)
         )
         self._snapshot = state.version, dag_ids
+
+    def _has_readable_snapshot(self) -> bool:
+        """Whether the snapshot that this agent wrote can be read; looked at now and then."""
+        now = self._clock.monotonic()
+        if now < self._snapshot_due_at:
+            return True
+        self._snapshot_due_at = now + _CHECKS_EVERY_S
+        try:
+            self._store.get_snapshot(self._region)
+        except UnreadableItemError as error:
+            log.warning("%s The agent of %s writes it again.", error.message, self._region)
+            return False
+        return True
 
     def _finish(self, state: DRState) -> None:
         """Go on with a promoted plan whose owner is silent: until it ends, nothing executes anywhere."""
@@ -591,7 +628,10 @@ class AgentLoop:
         if ended_at is None:
             self._fence_ok = None
             return
-        noted_at = self._store.fence(self._region)
+        try:
+            noted_at = self._store.fence(self._region)
+        except UnreadableItemError:
+            noted_at = None  # a worker writes it again; status names the item
         self._fence_ok = noted_at is not None and noted_at >= ended_at - timedelta(seconds=1.5 * _FENCE_NOTE_S)
 
     def _take_inventory(self) -> None:
@@ -610,6 +650,20 @@ class AgentLoop:
                 log.warning("The inventory of %s cannot be taken: %s", self._region, error)
 
     # The heartbeat.
+
+    def _news(self) -> tuple[object, ...]:
+        """Return what a heartbeat tells that others wait for."""
+        books = self._books
+        return (
+            self._acknowledged,
+            # The first look as a standby is news, too: after a crash it tells which runs were asked for later.
+            self._last_look_as_standby() is not None,
+            self._reconciled,
+            self._leftovers,
+            self._ledger_error,
+            self._inventory_error,
+            (books.final, books.waiting, books.unread) if books is not None else None,
+        )
 
     def _last_look_as_standby(self) -> datetime | None:
         """Return when the region, settled for its epoch, was last seen as a standby; None when it is none."""
@@ -656,6 +710,7 @@ class AgentLoop:
                 standby_as_of=standby_as_of,
                 final=self._books.final if self._books is not None else None,
                 waiting=self._books.waiting if self._books is not None else (),
+                unread=self._books.unread if self._books is not None else (),
                 inventory_error=self._inventory_error,
                 environment=self._identity.environment,
                 aws_region=self._identity.aws_region,
@@ -664,8 +719,7 @@ class AgentLoop:
         if self._claim is not None:
             self._store.forget_claim(self._claim)
             self._claim = None
-        self._told_acknowledged = self._acknowledged
-        self._told_standby = reconciled if standby_as_of is not None else None
+        self._told_acknowledged, self._told = self._acknowledged, self._news()
         self._beats_written += 1
         # With the look that is due at the same time, however much earlier than this one it comes to its heartbeat.
         self._next_beat = self._turned_at + 0.95 * self._config.heartbeat_s

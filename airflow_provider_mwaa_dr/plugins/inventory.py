@@ -16,6 +16,7 @@ from typing import Protocol
 from airflow_provider_mwaa_dr.core.config import OPTIONS, DRConfig
 from airflow_provider_mwaa_dr.core.inventory import KEYED, DagFacts, Fingerprints, Inventory
 from airflow_provider_mwaa_dr.core.ports import Clock, StateStore
+from airflow_provider_mwaa_dr.exceptions import UnreadableItemError
 from airflow_provider_mwaa_dr.plugins.fingerprints import KeyPair, SharedKey
 
 BATCH = 100
@@ -138,7 +139,10 @@ class InventoryKeeper:
 
     def _key_with(self, peer: str, keys: KeyPair) -> SharedKey | None:
         """Return the key shared with *peer*; None until its agent has published its half."""
-        public = self._store.inventory_key(peer)
+        try:
+            public = self._store.inventory_key(peer)
+        except UnreadableItemError:
+            return None  # its agent writes it again
         if public is None:
             return None
         if self._shared.get(peer, ("", None))[0] != public:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections import deque
 from collections.abc import Collection, Mapping
@@ -22,6 +21,7 @@ from airflow_provider_mwaa_dr.aws.session import (
     mwaa_client,
     retry,
 )
+from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.ports import Clock
 from airflow_provider_mwaa_dr.exceptions import MwaaAccessError, MwaaError, MwaaRequestError, MwaaUnreachableError
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import boto3
     import requests
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 MAX_PATH = 64
 """InvokeRestApi's; botocore does not check it."""

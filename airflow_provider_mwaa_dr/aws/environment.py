@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_mwaa_dr.aws.airflow_api import AirflowApi
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.aws.pause_plan import PAGE, Bulk, PauseCall, plan_calls
+from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.ports import (
     Clock,
     DagInfo,
@@ -21,7 +21,7 @@ from airflow_provider_mwaa_dr.exceptions import IncompleteError, MwaaRequestErro
 if TYPE_CHECKING:
     import boto3
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 LISTED = 500
 """DAGs asked for at once. Most servers give 100 (``[api] maximum_page_limit``), each page at the price of a look at all

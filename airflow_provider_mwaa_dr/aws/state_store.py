@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import uuid
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -31,6 +30,7 @@ from airflow_provider_mwaa_dr.aws.contents import (
 )
 from airflow_provider_mwaa_dr.aws.replicas import BACKOFF_S, Failure, Replicas
 from airflow_provider_mwaa_dr.aws.session import DYNAMODB_TIMEOUT_S, Fault, brief, throttled
+from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.inventory import Inventory, contents_from_values, contents_to_text
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
@@ -55,7 +55,7 @@ from airflow_provider_mwaa_dr.exceptions import (
 if TYPE_CHECKING:
     import boto3
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 PAGE_BYTES = 200_000
 """Of DAG ids, or of an inventory, in one item: half of the 400 KB that an item may have, and quickly sent."""

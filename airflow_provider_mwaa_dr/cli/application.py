@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import traceback
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.cli import check, deploy, failover, history, initialize, pausing, status
-from airflow_provider_mwaa_dr.cli.console import Outlet, UsageError
+from airflow_provider_mwaa_dr.cli.console import Outlet, UsageError, json_text
 from airflow_provider_mwaa_dr.cli.session import CommandParsers
 from airflow_provider_mwaa_dr.cli.world import World, real_world
 from airflow_provider_mwaa_dr.exceptions import (
@@ -153,7 +152,7 @@ def _fail(argv: Sequence[str], world: World, error: DRError, code: int, *, kind:
     message, advice = error.message or kind, error.advice
     if "--json" in argv:
         document = {"error": {"type": kind, "message": message, "advice": advice or None}}
-        print(json.dumps(document), file=world.stdout, flush=True)
+        print(json_text(document), file=world.stdout, flush=True)
     # One line: whoever greps a log for the reason should find all of it.
     line = " ".join(f"mwaa-dr: {message} {advice}".split())
     print(line, file=world.stderr, flush=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
+from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import check_documents
 from airflow_provider_mwaa_dr.core.examination import Examination, examine
 from airflow_provider_mwaa_dr.core.readiness import NAMES, Verdict
@@ -60,10 +61,12 @@ def _text(examination: Examination, columns: int) -> Iterator[str]:
     indent = " " * (len("FAIL") + _NAME_WIDTH + 4)
     for result in examination.results:
         head = f"{_MARKS[result.verdict]:<4}  {result.name:<{_NAME_WIDTH}}  "
-        yield textwrap.fill(result.why, columns, initial_indent=head, subsequent_indent=indent, break_on_hyphens=False)
+        yield textwrap.fill(
+            visible(result.why), columns, initial_indent=head, subsequent_indent=indent, break_on_hyphens=False
+        )
         if result.advice:
             yield textwrap.fill(
-                result.advice,
+                visible(result.advice),
                 columns,
                 initial_indent=f"{indent}-> ",
                 subsequent_indent=f"{indent}   ",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,11 +13,15 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from airflow_provider_mwaa_dr.cli.world import World
+from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import iso
 from airflow_provider_mwaa_dr.core.failover import StepEvent
 from airflow_provider_mwaa_dr.exceptions import DRError, RefusedError
 
 T = TypeVar("T")
+
+_RED, _PLAIN = "\033[31m", "\033[0m"
+_COLOURS = re.compile(f"({re.escape(_RED)}|{re.escape(_PLAIN)})")
 
 
 class UsageError(DRError):
@@ -26,6 +31,8 @@ class UsageError(DRError):
 class Outlet:
     """
     A standard stream whose failures end no command: the reader of a pipe is gone, a disk is full, a terminal is closed.
+
+    All that a command prints passes here, and control characters are shown, not sent.
 
     A command's work and its exit code never depend on its output. Has the part of ``TextIO`` that ``print`` needs.
 
@@ -38,7 +45,7 @@ class Outlet:
 
     def write(self, text: str) -> int:
         """Write *text*, if that is possible."""
-        return self._try(lambda: self._stream.write(text)) or 0
+        return self._try(lambda: self._stream.write(_shown(text))) or 0
 
     def flush(self) -> None:
         """Hand over what was written, if that is possible; Python keeps what a full disk does not take for later."""
@@ -81,7 +88,7 @@ class Console:
 
     def result(self, document: Any, text: str) -> None:
         """Print the outcome: *document* for scripts, *text* for people."""
-        print(json.dumps(document) if self._as_json else text, file=self._world.stdout, flush=True)
+        print(json_text(document) if self._as_json else text, file=self._world.stdout, flush=True)
 
     def line(self, text: str) -> bool:
         """Print a line of a result that has no end on stdout; return whether anything reads it."""
@@ -89,8 +96,8 @@ class Console:
         return not _failed(self._world.stdout)
 
     def say(self, text: str) -> None:
-        """Print a line on stderr, as it happens."""
-        print(text, file=self._world.stderr, flush=True)
+        """Print a line on stderr, as it happens; one line, whatever is in *text*."""
+        print(visible(text), file=self._world.stderr, flush=True)
 
     @contextmanager
     def steps(self) -> Iterator[Callable[[StepEvent], None]]:
@@ -124,7 +131,7 @@ class Console:
         """Return *text* as a result shows what must not be overlooked: red on a terminal (https://no-color.org)."""
         if not self._world.stdout.isatty() or self._world.environ.get("NO_COLOR"):
             return text
-        return f"\033[31m{text}\033[0m"
+        return f"{_RED}{text}{_PLAIN}"
 
     def require_consent_is_possible(self, *, yes: bool) -> None:
         """
@@ -158,6 +165,16 @@ class Console:
             )
         if self._world.stdin.readline().strip().lower() not in {"y", "yes"}:
             raise RefusedError("The answer was not yes. Nothing was changed.")
+
+
+def json_text(document: Any, *, indent: int | None = None) -> str:
+    """Return a document as JSON in ASCII, without a control character in its texts; json leaves DEL as it is."""
+    return json.dumps(document, indent=indent).replace("\x7f", "\\u007f")
+
+
+def _shown(text: str) -> str:
+    """Return what is sent of *text*: of its control characters only line breaks, tabs and the colours of an alarm."""
+    return "".join(part if _COLOURS.fullmatch(part) else visible(part, keep="\n\t") for part in _COLOURS.split(text))
 
 
 def _failed(stream: TextIO) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_mwaa_dr import __version__
+from airflow_provider_mwaa_dr.cli.console import json_text
 from airflow_provider_mwaa_dr.cli.initialize import what_closes
 from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
 from airflow_provider_mwaa_dr.cli.world import read_config
@@ -315,4 +315,4 @@ def _print_policies(session: Session, sites: Mapping[str, Site], wanted: Wanted)
             dag_folders={region: site.dags for region, site in sites.items()},
         )
     )
-    session.console.result(documents, json.dumps(documents, indent=2))
+    session.console.result(documents, json_text(documents, indent=2))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
+from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import nothing_done_document, preview_document, record_document
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverPreview, FailoverRequest, StepEvent, Timing
 from airflow_provider_mwaa_dr.core.reasons import checked_reason
@@ -67,7 +68,7 @@ def run(session: Session) -> None:
     )
     if args.dry_run:
         preview = engine.preview(request)
-        console.result(preview_document(preview), "\n".join(_preview_text(preview)))
+        console.result(preview_document(preview), "\n".join(map(visible, _preview_text(preview))))
         return
     if not args.yes:
         console.ask(_preview_text(engine.preview(request)), yes=False)
@@ -80,13 +81,13 @@ def run(session: Session) -> None:
             record = engine.run(request)
     except AlreadyActiveError as answer:
         state = session.store.read()
-        console.result(nothing_done_document(state, reason=reason, by=session.who), str(answer))
+        console.result(nothing_done_document(state, reason=reason, by=session.who), visible(answer))
         return
     lines = [
         f"{record.target} is active, epoch {record.epoch} ({record.outcome}, plan {record.id}).",
         *(f"Not unpaused: {dag_id}" for dag_id in record.not_unpaused),
     ]
-    console.result(record_document(record), "\n".join(lines))
+    console.result(record_document(record), "\n".join(map(visible, lines)))
 
 
 class _Steps:

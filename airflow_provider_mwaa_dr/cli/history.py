@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from airflow_provider_mwaa_dr.cli.console import table
 from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
+from airflow_provider_mwaa_dr.core.display import visible_document
 from airflow_provider_mwaa_dr.core.documents import iso, record_document
 
 
@@ -28,8 +29,8 @@ def run(session: Session) -> None:
                 str(record.epoch),
                 f"{took:.0f}" if took is not None else "-",
                 record.by,
-                " ".join(record.reason.split()),
+                record.reason,
             )
         )
-    text = table(rows) if records else "No failover has been recorded."
+    text = table(visible_document(rows)) if records else "No failover has been recorded."
     session.console.result([record_document(record) for record in records], text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
 from airflow_provider_mwaa_dr.core import pausing
+from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.pausing import Pausing
 
 
@@ -76,4 +77,4 @@ def _report(session: Session, found: Pausing, done: str) -> None:
         said = f"Nothing had to change in {region}."
     if found.absent:
         said += f" Not there at present, kept in the set: {', '.join(found.absent)}."
-    session.console.result(document, said)
+    session.console.result(document, visible(said))

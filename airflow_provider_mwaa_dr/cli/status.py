@@ -12,6 +12,7 @@ from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
 from airflow_provider_mwaa_dr.cli.situation import situation
 from airflow_provider_mwaa_dr.cli.world import World
 from airflow_provider_mwaa_dr.core.config import Eventual
+from airflow_provider_mwaa_dr.core.display import visible, visible_document
 from airflow_provider_mwaa_dr.core.documents import state_document
 from airflow_provider_mwaa_dr.core.failover import Timing
 from airflow_provider_mwaa_dr.core.gate import Role
@@ -77,8 +78,10 @@ def run(session: Session) -> None:
     if session.config.eventual_mode is not None:
         document["eventual"], lines = _copies(session, session.config.eventual_mode)
     lines += _other_tables(sights, session.config.eventual_mode)
-    told = situation(document, names, Timing.from_config(session.config), session.console)
-    session.console.result(document, "\n".join([told, *lines]))
+    # A line break in a reason must not pass for a line of this command.
+    shown, shown_names = visible_document(document), visible_document(names)
+    told = situation(shown, shown_names, Timing.from_config(session.config), session.console)
+    session.console.result(document, "\n".join([told, *map(visible, lines)]))
 
 
 def watch_agents(

@@ -11,12 +11,12 @@ is all that the next leader needs.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
 
+from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.ledger import (
     Gap,
     LedgerRun,
@@ -40,7 +40,7 @@ from airflow_provider_mwaa_dr.exceptions import (
     UnreadablePictureError,
 )
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 CONF_BYTES = 200_000
 """A run's conf, as JSON, that is longer does not fit an item beside everything else."""

@@ -8,7 +8,6 @@ belongs to a region, in that region's own.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -16,6 +15,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from airflow_provider_mwaa_dr.core.config import Eventual
+from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
@@ -37,7 +37,7 @@ from airflow_provider_mwaa_dr.exceptions import (
     UnreadableItemError,
 )
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 T = TypeVar("T")
 

@@ -7,12 +7,12 @@ own agent goes on: it needs no REST API, no rights but those it has, and nobody 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.failover import abort_other_records, has_acknowledged, left_over, put_left_over
 from airflow_provider_mwaa_dr.core.ports import Clock, DagSet, FailoverRecord, StateStore, StepRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
@@ -23,7 +23,7 @@ from airflow_provider_mwaa_dr.exceptions import (
     UnreadableItemError,
 )
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class RegionDags(Protocol):

@@ -13,6 +13,7 @@ from airflow_provider_mwaa_dr import conf
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.config import DRConfig
+from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.environments import environment_names, known_region
 from airflow_provider_mwaa_dr.core.identity import Identity, identity_problem
 from airflow_provider_mwaa_dr.core.initialization import initialize, plan_initialization
@@ -143,7 +144,7 @@ class DRStateHook(AwsBaseHook):
         except AlreadyActiveError:
             return state
         self.store.write(new, expected_version=state.version)
-        self.log.info("%s is active now, epoch %d (before: %s)", region, new.epoch, state.active_region)
+        self.log.info("%s is active now, epoch %d (before: %s)", region, new.epoch, visible(state.active_region))
         return new
 
     # -- what operators and sensors need besides -----------------------------------------------------------------
@@ -155,7 +156,7 @@ class DRStateHook(AwsBaseHook):
             return self._dr_config
         config = conf.load()
         for problem in config.problems:
-            self.log.warning("%s", problem)
+            self.log.warning("%s", visible(problem))
         return config
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow_provider_mwaa_dr._compat import AirflowException, AirflowFailException
+from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.exceptions import (
     DRError,
     FailoverError,
@@ -24,5 +25,5 @@ def is_worth_a_retry(error: DRError) -> bool:
 def airflow_error(error: DRError) -> Exception:
     """Return what a task raises for *error*: AirflowException where a retry may help, else AirflowFailException."""
     kind = AirflowException if is_worth_a_retry(error) else AirflowFailException
-    translated: Exception = kind(f"{type(error).__name__}: {error}")
+    translated: Exception = kind(f"{type(error).__name__}: {visible(error)}")
     return translated

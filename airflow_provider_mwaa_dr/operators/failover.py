@@ -15,6 +15,7 @@ from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 
 from airflow_provider_mwaa_dr._compat import AirflowException
+from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import nothing_done_document, preview_document, record_document
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, StepEvent, Timing
 from airflow_provider_mwaa_dr.core.health import Limits
@@ -185,13 +186,13 @@ class FailoverOperator(AwsBaseOperator):
     def _say(self, level: int, message: str, *values: object) -> None:
         """Log; a handler that raises makes no failure of a failover that is done."""
         with suppress(Exception):
-            self.log.log(level, message, *values)
+            self.log.log(level, "%s", visible(message % values))
 
     def _log_step(self, event: StepEvent) -> None:
         if event.status == "started":
             self.log.info("%s ...", event.name)
         else:
-            self.log.info("%s %s after %.1f s: %s", event.name, event.status, event.seconds, event.detail)
+            self.log.info("%s %s after %.1f s: %s", event.name, event.status, event.seconds, visible(event.detail))
 
 
 class _Stopped(BaseException):  # no Exception: nothing on the way may handle it

@@ -10,6 +10,7 @@ from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 
 from airflow_provider_mwaa_dr._compat import AirflowFailException
+from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import check_documents
 from airflow_provider_mwaa_dr.core.examination import Examination, examine
 from airflow_provider_mwaa_dr.core.readiness import Verdict
@@ -70,7 +71,8 @@ class ReadinessOperator(AwsBaseOperator):
             # A task that fails returns nothing; whoever looks into why wants the list.
             context["ti"].xcom_push(key="return_value", value=found)
             raise AirflowFailException(
-                f"{examination.target} is not ready to take over from {examination.source}. " + " | ".join(said)
+                f"{examination.target} is not ready to take over from {examination.source}. "
+                + visible(" | ".join(said))
             )
         return found
 
@@ -90,7 +92,8 @@ class ReadinessOperator(AwsBaseOperator):
         )
         for result in examination.results:
             level = self.log.info if result.verdict is Verdict.OK else self.log.warning
-            level("%-4s  %-12s  %s%s", result.verdict.value, result.name, result.why, _arrow(result.advice))
+            said = visible(result.why + _arrow(result.advice))
+            level("%-4s  %-12s  %s", result.verdict.value, result.name, said)
         return examination
 
 

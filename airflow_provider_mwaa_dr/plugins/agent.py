@@ -8,7 +8,6 @@ without Airflow: what it does in the metadata database goes through :class:`Regi
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from typing import Protocol, TypeVar
 from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper, LedgerDb
 from airflow_provider_mwaa_dr.core.config import DRConfig
+from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.failover import Timing
 from airflow_provider_mwaa_dr.core.finishing import PlanFinisher
 from airflow_provider_mwaa_dr.core.gate import Role, View, role_of
@@ -33,7 +33,7 @@ from airflow_provider_mwaa_dr.exceptions import (
 from airflow_provider_mwaa_dr.plugins.inventory import InventoryKeeper
 from airflow_provider_mwaa_dr.plugins.metrics import Figures, Metrics
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 T = TypeVar("T")
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import logging
 import math
 import os
 import time
@@ -24,12 +23,13 @@ from airflow_provider_mwaa_dr import conf
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.aws.items import state_from_item, state_to_item
 from airflow_provider_mwaa_dr.core.config import DRConfig, is_exempt
+from airflow_provider_mwaa_dr.core.display import get_logger, visible
 from airflow_provider_mwaa_dr.core.gate import Action, Decision, Layer, Role, View, decide
 from airflow_provider_mwaa_dr.core.identity import Identity, identity_problem
 from airflow_provider_mwaa_dr.core.ports import Clock, StateStore
 from airflow_provider_mwaa_dr.plugins import shared_file
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _POLL_S = 1.0
 _TURN_S, _TURN_POLL_S = 1.0, 0.02
@@ -299,7 +299,7 @@ def _disarm(task: Any, decision: Decision) -> None:
     from airflow_provider_mwaa_dr._compat import AirflowSkipException  # noqa: PLC0415
 
     def skip(*_: Any, **__: Any) -> NoReturn:
-        raise AirflowSkipException(decision.reason)
+        raise AirflowSkipException(visible(decision.reason))
 
     if decision.action is Action.SKIP:
         task.execute = task.resume_execution = skip

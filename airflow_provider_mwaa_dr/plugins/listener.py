@@ -20,6 +20,7 @@ from airflow.listeners import hookimpl
 from airflow_provider_mwaa_dr import conf
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.core.config import DRConfig
+from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.gate import Action, Layer, decide
 from airflow_provider_mwaa_dr.core.ledger import SCHEDULED
 from airflow_provider_mwaa_dr.core.ports import Clock
@@ -28,7 +29,7 @@ from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
 from airflow_provider_mwaa_dr.plugins.inventory import InventoryKeeper, option_texts
 from airflow_provider_mwaa_dr.plugins.metrics import Metrics, Stats
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _JOB_WAIT_S = 60.0
 _FIRST_LOOK_WAIT_S = 10.0

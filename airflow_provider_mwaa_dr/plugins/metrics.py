@@ -8,16 +8,16 @@ https://docs.aws.amazon.com/mwaa/latest/userguide/access-metrics-cw.html).
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.gate import Role
 from airflow_provider_mwaa_dr.core.ports import Clock
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 PREFIX = "mwaa_dr."
 

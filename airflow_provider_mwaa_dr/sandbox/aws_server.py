@@ -39,6 +39,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from airflow_provider_mwaa_dr.aws.limits import why_request_is_refused
+from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.exceptions import DRError
 from airflow_provider_mwaa_dr.sandbox import faults
 from airflow_provider_mwaa_dr.sandbox.dag_sync import DagSync
@@ -54,7 +55,7 @@ from airflow_provider_mwaa_dr.sandbox.mwaa_endpoint import (
 )
 from airflow_provider_mwaa_dr.sandbox.replication import WRITES, Replication
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _SCOPE = re.compile(r"Credential=[^/]+/\d{8}/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
 _HOLD_CHECK_S = 0.25

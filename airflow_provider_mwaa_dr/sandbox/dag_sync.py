@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.sandbox.buckets import dag_files
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 QUIET_S = 1.0
 """Files that are written one after the other come together: a DAG file must not be parsed without its modules."""

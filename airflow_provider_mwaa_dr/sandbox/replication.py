@@ -11,7 +11,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import json
-import logging
 import random
 import threading
 import time
@@ -19,9 +18,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.sandbox.faults import Fault, FaultKind
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 WRITES = frozenset({"PutItem", "UpdateItem", "DeleteItem"})
 """What is copied; the provider writes with nothing else."""

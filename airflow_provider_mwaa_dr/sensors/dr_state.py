@@ -11,6 +11,7 @@ from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 
 from airflow_provider_mwaa_dr import conf
 from airflow_provider_mwaa_dr._compat import AirflowException, AirflowFailException
+from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.exceptions import DRError, StateNotFoundError, StateUnreachableError
 from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook
 from airflow_provider_mwaa_dr.hooks.errors import airflow_error
@@ -68,8 +69,8 @@ class ActiveRegionSensor(AwsBaseSensor):
     def execute_complete(self, context: Any, event: Mapping[str, Any]) -> None:  # noqa: ARG002
         """Go on after the triggerer. :raises AirflowException: waiting is in vain."""
         if event["status"] != "success":
-            raise (AirflowException if event["is_worth_a_retry"] else AirflowFailException)(event["message"])
-        self.log.info("%s is active (epoch %d)", event["active_region"], event["epoch"])
+            raise (AirflowException if event["is_worth_a_retry"] else AirflowFailException)(visible(event["message"]))
+        self.log.info("%s is active (epoch %d)", visible(event["active_region"]), event["epoch"])
 
     def poke(self, context: Any) -> bool:  # noqa: ARG002
         """Return whether the region is active now."""
@@ -77,9 +78,9 @@ class ActiveRegionSensor(AwsBaseSensor):
             region = self.region or self.hook.own_region
             state = self.hook.get_state()
         except (StateUnreachableError, StateNotFoundError) as error:
-            self.log.warning("Waiting: the active region is not known. %s", error)
+            self.log.warning("Waiting: the active region is not known. %s", visible(error))
             return False
         except DRError as error:
             raise airflow_error(error) from error
-        self.log.info("%s is active (epoch %d); waiting for %s", state.active_region, state.epoch, region)
+        self.log.info("%s is active (epoch %d); waiting for %s", visible(state.active_region), state.epoch, region)
         return state.active_region == region

@@ -12,6 +12,7 @@ from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 
 from airflow_provider_mwaa_dr import conf
 from airflow_provider_mwaa_dr._compat import AirflowFailException, AirflowSkipException, PokeReturnValue
+from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.health import Health
 from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook
 from airflow_provider_mwaa_dr.triggers.environment_health import EnvironmentHealthTrigger
@@ -83,11 +84,11 @@ class EnvironmentHealthSensor(AwsBaseSensor):
     def execute_complete(self, context: Any, event: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         """Go on after the triggerer, and return what it saw."""
         if event["status"] != "success":
-            raise AirflowFailException(event["message"])
+            raise AirflowFailException(visible(event["message"]))
         diagnosis: dict[str, Any] = event["diagnosis"]
-        self.log.info("%s", diagnosis["text"])
+        self.log.info("%s", visible(diagnosis["text"]))
         if diagnosis["health"] != self.until:
-            raise AirflowSkipException(diagnosis["text"])
+            raise AirflowSkipException(visible(diagnosis["text"]))
         return diagnosis
 
     def poke(self, context: Any) -> PokeReturnValue:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.exceptions import DRError, StateNotFoundError, StateUnreachableError
 from airflow_provider_mwaa_dr.triggers.looking import LookingTrigger
 
@@ -45,4 +46,4 @@ class ActiveRegionTrigger(LookingTrigger):
         """Log what changed; a wait may last for months."""
         if what != self._said:
             self._said = what
-            self.log.info("%s", what)
+            self.log.info("%s", visible(what))

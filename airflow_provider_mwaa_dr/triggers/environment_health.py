@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
+from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import diagnosis_document
 from airflow_provider_mwaa_dr.core.failover import Timing
 from airflow_provider_mwaa_dr.core.health import Diagnosis, Health, HealthWatch, Strikes
@@ -82,4 +83,4 @@ class EnvironmentHealthTrigger(LookingTrigger):
         if (said, strike) != self._said:
             self._said = said, strike
             of = f" ({strike} of {self.strikes} looks in a row)" if strike else ""
-            self.log.info("%s%s", diagnosis, of)
+            self.log.info("%s%s", visible(diagnosis), of)

@@ -1,0 +1,73 @@
+"""
+Texts on their way to a person: control characters are shown, not sent.
+
+A reason, a name or a note comes from a table that others write. Sent to a terminal as it is, it clears the screen, sets
+the title or forges a line; in a log it forges an entry.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_CONTROL = re.compile(
+    "["
+    "\x00-\x1f\x7f-\x9f"  # C0, DEL and C1, which has a one-byte form of ESC [
+    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # separators of lines, and what changes the direction of writing
+    "\ud800-\udfff"  # no characters
+    "]"
+)
+
+
+def visible(text: object, *, keep: str = "") -> str:
+    r"""
+    Return *text* with each control character as its escape: ESC becomes ``\x1b``.
+
+    :param keep: control characters that stay as they are.
+    """
+
+    def escaped(found: re.Match[str]) -> str:
+        character = found.group()
+        return character if character in keep else character.encode("unicode_escape").decode()
+
+    return _CONTROL.sub(escaped, str(text))
+
+
+def visible_document(document: T) -> T:
+    """Return a document, as json has it, in which all texts are :func:`visible`; keys too."""
+    found: Any = document
+    if isinstance(found, str):
+        found = visible(found)
+    elif isinstance(found, Mapping):
+        found = {visible_document(key): visible_document(value) for key, value in found.items()}
+    elif isinstance(found, (list, tuple)):
+        found = [visible_document(element) for element in found]
+    return found  # type: ignore[no-any-return]
+
+
+def get_logger(name: str) -> logging.Logger:
+    """Return the logger of a module; what its records are filled with, and their tracebacks, are :func:`visible`."""
+    logger = logging.getLogger(name)
+    logger.addFilter(_show)
+    return logger
+
+
+def _show(record: logging.LogRecord) -> bool:
+    if isinstance(record.args, tuple):
+        record.args = tuple(map(_shown, record.args))
+    if record.exc_info and not record.exc_text:
+        record.exc_text = visible("".join(traceback.format_exception(*record.exc_info)).rstrip("\n"), keep="\n")
+    return True
+
+
+def _shown(value: object) -> object:
+    """Return what a record is filled with: itself, unless a control character shows in its text."""
+    if isinstance(value, (int, float)):
+        return value
+    text = str(value)
+    return value if _CONTROL.search(text) is None else visible(text)

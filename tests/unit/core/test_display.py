@@ -1,0 +1,76 @@
+"""Control characters are shown, not sent: to a terminal, and into a log."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import airflow_provider_mwaa_dr
+from airflow_provider_mwaa_dr.core.display import get_logger, visible, visible_document
+
+ESCAPES = "\x1b[2J\x1b]0;title\x07\x9b31m\x7f\r\n\t\u202etxt.exe\u2028"
+SHOWN = r"\x1b[2J\x1b]0;title\x07\x9b31m\x7f\r\n\t\u202etxt.exe\u2028"
+
+
+@pytest.fixture
+def printed() -> Iterator[io.StringIO]:
+    """What a handler makes of the records of the logger ``tests.display``."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    logger = get_logger("tests.display")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield stream
+    logger.removeHandler(handler)
+
+
+def test_control_characters_become_escapes() -> None:
+    """C0, DEL, C1, line separators, changes of direction and lone surrogates; letters, emoji and backslashes stay."""
+    assert visible(ESCAPES) == SHOWN
+    assert visible("a\udcff") == r"a\udcff"
+    assert visible("🔥 naïve — 日本 a\\b 👩‍🚒") == "🔥 naïve — 日本 a\\b 👩‍🚒"
+    assert visible("a\nb\tc", keep="\n") == "a\nb\\tc"
+
+
+def test_no_character_that_controls_a_terminal_is_left() -> None:
+    """All of Unicode's controls, surrogates and separators of lines."""
+    every = (chr(code) for code in range(sys.maxunicode + 1))
+    controls = [character for character in every if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}]
+    assert len(controls) > 2000
+    assert all(visible(character).isascii() and visible(character).isprintable() for character in controls)
+
+
+def test_a_document_is_shown_with_its_structure() -> None:
+    """Texts and keys, at any depth; numbers and None stay what they are."""
+    document = {"a\x1b": ["b\x1b", {"c": ("d\x1b", None, 1, True)}]}
+    assert visible_document(document) == {r"a\x1b": [r"b\x1b", {"c": [r"d\x1b", None, 1, True]}]}
+
+
+def test_a_log_line_stays_one_line(printed: io.StringIO) -> None:
+    """What it is filled with may come from a table: texts, errors, anything with a text; %d still takes numbers."""
+    get_logger("tests.display").info("%s, %s, %r, %d, %.1f", ESCAPES, ValueError(ESCAPES), ESCAPES, 7, 1.5)
+    assert printed.getvalue() == f"{SHOWN}, {SHOWN}, {visible(repr(visible(ESCAPES)))}, 7, 1.5\n"
+
+
+def test_a_traceback_sends_nothing_either(printed: io.StringIO) -> None:
+    """It ends with the message of the error."""
+    try:
+        raise ValueError(ESCAPES)
+    except ValueError:
+        get_logger("tests.display").exception("It failed")
+    assert "Traceback" in printed.getvalue()
+    assert r"ValueError: \x1b[2J\x1b]0;title\x07" in printed.getvalue()
+    assert printed.getvalue().replace("\n", "").isprintable()
+
+
+def test_every_module_has_its_logger_from_here() -> None:
+    """One that asks logging itself would send what it is filled with."""
+    package = Path(airflow_provider_mwaa_dr.__file__).parent
+    found = {path.name for path in package.rglob("*.py") if "logging.getLogger(" in path.read_text()}
+    assert found == {"display.py"}

@@ -30,6 +30,7 @@ class AwsServer:
     :ivar after: the same after it was carried out: the answer is lost.
     :ivar refuse: called likewise; the code of the error that is answered instead, with ``: MESSAGE`` behind it if the
         message matters; or empty.
+    :ivar environments: what answers requests about an MWAA environment, by its name; moto hardly knows any.
     :ivar requests: (region, operation) of every request, in order.
     :ivar conditions_failed: how many writes were refused by their condition.
     """
@@ -47,6 +48,7 @@ class AwsServer:
         self.before: Callable[[str, str], bool] = lambda region, operation: False
         self.after: Callable[[str, str], bool] = lambda region, operation: False
         self.refuse: Callable[[str, str], str] = lambda region, operation: ""
+        self.environments: dict[str, Callable[[dict[str, Any], Any], Iterable[bytes]]] = {}
         self.requests: list[tuple[str, str]] = []
         self.conditions_failed = 0
 
@@ -66,6 +68,9 @@ class AwsServer:
         region = scope.group(1) if scope else ""
         operation = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
         self.requests.append((region, operation))
+        name = environ.get("PATH_INFO", "").rpartition("/")[2]
+        if name in self.environments:
+            return self.environments[name](environ, start_response)
         environ["HTTP_AUTHORIZATION"] = authorization.replace(f"/{region}/", f"/{HOME}/")
         if self.before(region, operation):
             return self._cut(environ)

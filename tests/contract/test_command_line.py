@@ -19,6 +19,7 @@ from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core import state as transitions
 from tests.contract.aws_server import HOME, AwsServer
 
+PROGRAM = Path(sys.executable).parent / "mwaa-dr"
 REASON = 'flood: "the river\'s up" 🌊\nsecond line'
 
 
@@ -117,8 +118,15 @@ def rows(session: boto3.session.Session, table: str) -> Any:
 
 def run(table: str, aws: AwsServer, *words: str, **changes: str) -> subprocess.CompletedProcess[str]:
     """Run the command as a person would, with an environment made for it alone."""
-    program = Path(sys.executable).parent / "mwaa-dr"
-    variables = {
+    return subprocess.run(
+        [PROGRAM, *words], env=variables(table, aws, **changes), stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, check=False, timeout=120,
+    )  # fmt: skip
+
+
+def variables(table: str, aws: AwsServer, **changes: str) -> Mapping[str, str]:
+    """Return all that the command finds in its environment."""
+    found = {
         "PATH": os.environ["PATH"],
         "AWS_ENDPOINT_URL": aws.url,
         "AWS_ACCESS_KEY_ID": "testing",
@@ -131,11 +139,7 @@ def run(table: str, aws: AwsServer, *words: str, **changes: str) -> subprocess.C
         "DR_ENVIRONMENTS": "us-east-2=one,us-east-1=two",
         **changes,
     }
-    variables = {name: value for name, value in variables.items() if value}
-    return subprocess.run(
-        [program, *words], env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-        timeout=120,
-    )  # fmt: skip
+    return {name: value for name, value in found.items() if value}
 
 
 @pytest.mark.parametrize("day", DAYS, ids=str)

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
@@ -33,6 +34,10 @@ log = get_logger(__name__)
 
 _JOB_WAIT_S = 60.0
 _FIRST_LOOK_WAIT_S = 10.0
+_THREAD_WAIT_S = 10.0
+"""How long the start of the scheduler waits for a thread that cannot be started now."""
+_RESTART_FIRST_S, _RESTART_LONGEST_S = 1.0, 30.0
+"""Between the end of an agent and its restart; doubles while restarts fail."""
 _FORK_WAIT_S = 10.0
 _PULSE_S = 0.2
 """Between two looks whether the scheduler's thread has passed the agent's last view."""
@@ -159,7 +164,8 @@ class Gate:
 
         Called before the scheduler forks anything: when it does, boto3 is imported, and no import is under way.
         """
-        self.ensure_agent()
+        self._start_thread()
+        os.register_at_fork(after_in_parent=self._after_fork)
         if self._is_alive and not self._has_looked.wait(_FIRST_LOOK_WAIT_S):
             log.warning(
                 "The agent of %s has not looked at the state yet; runs are held until it has.", self._config.region
@@ -211,38 +217,83 @@ class Gate:
         return float((self._clock.now() - dag_run.queued_at).total_seconds())
 
     def ensure_agent(self) -> None:
-        """Start the agent's thread, at first and whenever it has died."""
-        if self._is_alive or not (self._config.region and self._config.state_table):
+        """
+        Start the agent's thread, unless it runs.
+
+        :raises RuntimeError: the process cannot start a thread now.
+        """
+        if self._is_alive or os.getpid() != self._pid or not (self._config.region and self._config.state_table):
             return
         self._is_alive = True
         try:
-            threading.Thread(target=self._run_agent, name="mwaa-dr-agent", daemon=True).start()
+            threading.Thread(target=self._supervise, name="mwaa-dr-agent", daemon=True).start()
         except RuntimeError:
             self._is_alive = False
             raise
 
-    def _run_agent(self) -> None:
+    def _start_thread(self) -> None:
+        """Start the agent's thread; a process that cannot have one now gets some seconds, and more chances later."""
+        deadline = self._clock.monotonic() + _THREAD_WAIT_S
+        while True:
+            try:
+                self.ensure_agent()
+                break
+            except RuntimeError as error:
+                if self._clock.monotonic() >= deadline:
+                    log.error(
+                        "The agent of %s has no thread (%s), so runs are held. Each run that is to start, and each "
+                        "process that the scheduler forks, tries again. If none helps, restart this scheduler.",
+                        self._config.region,
+                        error,
+                    )
+                    break
+            self._clock.sleep(_PULSE_S)
+
+    def _after_fork(self) -> None:
+        """Start the agent's thread if there is none: in a standby no run starts that would."""
+        with suppress(RuntimeError):
+            self.ensure_agent()
+
+    def _supervise(self) -> None:
+        """Run the agent, and start it again whenever it ends: in a standby nothing else would."""
+        wait_s = _RESTART_FIRST_S
         try:
-            with self._guard:
-                loop = self._loop = self._make_loop()
-                loop.look()
-            self._has_looked.set()
-            if not self._await_job():
-                return
             while os.getpid() == self._pid:
-                with self._guard:
-                    next_turn_at = loop.turn() + self._clock.monotonic()
-                while (rest_s := next_turn_at - self._clock.monotonic()) > 0:
-                    self._clock.sleep(min(rest_s, _PULSE_S) if loop.awaits_scheduler else rest_s)
-                    if loop.awaits_scheduler:
-                        with self._guard:
-                            loop.acknowledge()
-        except BaseException:
-            log.exception("The agent of %s stopped; the next run that is to start restarts it.", self._config.region)
-            raise
+                began = self._clock.monotonic()
+                try:
+                    self._run_agent()
+                except Exception as error:
+                    if self._clock.monotonic() - began > _RESTART_LONGEST_S:
+                        wait_s = _RESTART_FIRST_S
+                    self._say_stopped(error, wait_s)
+                    self._has_looked.set()
+                    self._clock.sleep(wait_s)
+                    wait_s = min(2 * wait_s, _RESTART_LONGEST_S)
         finally:
             self._has_looked.set()
             self._is_alive = False
+
+    def _say_stopped(self, error: Exception, wait_s: float) -> None:
+        with self._guard, suppress(Exception):  # a handler of the log may raise, too
+            log.error(
+                "The agent of %s stopped; it starts again in %.0f s.", self._config.region, wait_s, exc_info=error
+            )
+
+    def _run_agent(self) -> None:
+        """Be the agent for as long as this process lives."""
+        with self._guard:
+            loop = self._loop = self._make_loop()
+            loop.look()
+        self._has_looked.set()
+        self._await_job()
+        while os.getpid() == self._pid:
+            with self._guard:
+                next_turn_at = loop.turn() + self._clock.monotonic()
+            while (rest_s := next_turn_at - self._clock.monotonic()) > 0:
+                self._clock.sleep(min(rest_s, _PULSE_S) if loop.awaits_scheduler else rest_s)
+                if loop.awaits_scheduler:
+                    with self._guard:
+                        loop.acknowledge()
 
     def _make_loop(self) -> AgentLoop:
         """Return the agent, with the view of the one before it."""
@@ -270,15 +321,18 @@ class Gate:
             metrics=self._metrics,
         )
 
-    def _await_job(self) -> bool:
-        """Return whether the job turns out to be a scheduler's: Airflow stores it after it has announced it."""
-        deadline = self._clock.monotonic() + _JOB_WAIT_S
-        while self._db.job_id is None or not self._db.is_scheduler:
-            if self._clock.monotonic() >= deadline:
-                log.error("Airflow's job never became a scheduler's; %s has no agent.", self._config.region)
-                return False
+    def _await_job(self) -> None:
+        """Wait until the job turns out to be a scheduler's: Airflow stores it after it has announced it."""
+        said_at = self._clock.monotonic() + _JOB_WAIT_S
+        while os.getpid() == self._pid and (self._db.job_id is None or not self._db.is_scheduler):
+            if self._clock.monotonic() >= said_at:
+                said_at += 10 * _JOB_WAIT_S
+                log.error(
+                    "Airflow has not stored its scheduler's job for %.0f s; until it does, %s has no agent.",
+                    _JOB_WAIT_S,
+                    self._config.region,
+                )
             self._clock.sleep(0.1)
-        return True
 
 
 _gate: Gate | None = None

@@ -17,6 +17,7 @@ import pytest
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.core.gate import Action, Decision, Role
 from tests.airflow.conftest import HERE, THERE
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.airflow.conftest import Database
@@ -186,6 +187,109 @@ def test_forks_wait_for_a_turn_and_once_only_for_one_that_does_not_end(
     assert fork()
     with guard:
         assert guard._left_s == 0.05
+
+
+class _Quick(SystemClock):
+    """A clock whose sleepers do not have to wait."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        super().sleep(min(seconds, 0.01))
+
+
+@pytest.fixture
+def supervised(
+    database: Database, listener: ModuleType, install: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Any, Any]]:
+    """A gate of a standby in which no run starts, with no agent yet, and the state table that its agents will find."""
+    from airflow_provider_mwaa_dr import conf
+    from airflow_provider_mwaa_dr.core.state import initial
+    from airflow_provider_mwaa_dr.testing import InMemoryStateStore
+
+    monkeypatch.setattr(os, "register_at_fork", lambda **_: None)
+    store = InMemoryStateStore(initial(THERE, lease_s=60, by="t", at=datetime.now(tz=timezone.utc)))
+    monkeypatch.setattr(conf, "state_store", lambda *_: store)
+    gate = install(listener, None)
+    gate._clock, gate._loop, gate._is_alive = _Quick(), None, False
+    job = SimpleNamespace(id=1, job_type="SchedulerJob", latest_heartbeat=None)
+    gate._db = listener.Gate(config=gate._config, job=job, clock=gate._clock)._db
+    yield gate, store
+    gate._pid += 1
+    wait_until(lambda: not gate._is_alive, "the agent ends")
+
+
+def test_an_agent_that_cannot_be_made_is_made_again_in_a_standby(
+    supervised: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One OSError while it is made, and then some more; the gate's hook, which could start it, is never called."""
+    from airflow_provider_mwaa_dr import conf
+
+    gate, store = supervised
+    errors = [OSError(24, "Too many open files"), RuntimeError("no"), MemoryError()]
+
+    def failing(*_: Any) -> Any:
+        if errors:
+            raise errors.pop(0)
+        return store
+
+    monkeypatch.setattr(conf, "state_store", failing)
+    gate.start()
+    wait_until(lambda: store.agents(HERE) != [], "a heartbeat")
+    assert errors == []
+    assert gate._clock.slept[:3] == [1, 2, 4]
+
+
+def test_an_agent_that_ends_is_started_again_in_a_standby(supervised: tuple[Any, Any]) -> None:
+    """Whatever it was that left its turn."""
+    gate, store = supervised
+    gate.start()
+    wait_until(lambda: store.agents(HERE) != [], "a heartbeat")
+    first = gate._loop
+    first.turn = broken
+    wait_until(lambda: gate._loop is not first, "another agent")
+    store.forget_agent(HERE, "1")
+    wait_until(lambda: store.agents(HERE) != [], "a heartbeat of the other one")
+
+
+def test_an_agent_waits_for_its_job_for_as_long_as_it_takes(
+    supervised: tuple[Any, Any], listener: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A database that is slow at the start costs time, not the agent."""
+    monkeypatch.setattr(listener, "_JOB_WAIT_S", 0.05)
+    gate, store = supervised
+    gate._db._job.job_type = None
+    gate.start()
+    wait_until(lambda: "has not stored its scheduler's job" in caplog.text, "a message")
+    assert store.agents(HERE) == []
+    gate._db._job.job_type = "SchedulerJob"
+    wait_until(lambda: store.agents(HERE) != [], "a heartbeat")
+
+
+def test_a_process_without_threads_gets_its_agent_later(
+    supervised: tuple[Any, Any], listener: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The scheduler starts all the same; a fork starts the agent when a thread can be had, in the parent alone."""
+    gate, store = supervised
+    thread_start = threading.Thread.start
+
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(listener, "_THREAD_WAIT_S", 0.05)
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    gate.start()
+    assert "has no thread (can't start new thread)" in caplog.text
+    gate._after_fork()
+    monkeypatch.setattr(threading.Thread, "start", thread_start)
+    gate._pid += 1
+    gate._after_fork()
+    assert not gate._is_alive
+    gate._pid -= 1
+    gate._after_fork()
+    wait_until(lambda: store.agents(HERE) != [], "a heartbeat")
 
 
 class _Watch:

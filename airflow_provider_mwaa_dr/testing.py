@@ -133,6 +133,7 @@ class _Table:
     state: DRState | None = None
     reconciled: dict[str, int] = field(default_factory=dict)
     registrations: dict[str, Registration] = field(default_factory=dict)
+    lists: dict[str, frozenset[str]] = field(default_factory=dict)
     agents: dict[tuple[str, str], AgentStatus] = field(default_factory=dict)
     claims: dict[tuple[str, str, str, str], Claim] = field(default_factory=dict)
     disputes: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -148,6 +149,8 @@ class InMemoryStateStore:
     """
     A :class:`~airflow_provider_mwaa_dr.core.ports.StateStore` in memory; thread-safe, each call atomic.
 
+    :param state: what the table holds at first; None for an empty one.
+    :param regions: those that are registered at first, each with the list of them all.
     :ivar unreachable: while True, every call raises StateUnreachableError and changes nothing.
     :ivar read_only: while True, ``write`` raises StateAccessError and changes nothing.
     :ivar failing: what a method raises, by its name, before it changes anything.
@@ -162,8 +165,9 @@ class InMemoryStateStore:
 
     has_limits: bool = True
 
-    def __init__(self, state: DRState | None = None) -> None:
-        self._table = _Table(state=state)
+    def __init__(self, state: DRState | None = None, *, regions: Iterable[str] = ()) -> None:
+        registered = frozenset(regions)
+        self._table = _Table(state=state, lists=dict.fromkeys(registered, registered))
         self._observed: dict[str, int | None] = {}
         self.unreachable = False
         self.read_only = False
@@ -228,7 +232,7 @@ class InMemoryStateStore:
         return from_item(item)
 
     def observe(self, region: str) -> Observation:
-        """Return state and *region*'s reconciled epoch."""
+        """Return state, and *region*'s reconciled epoch and list of regions."""
         with self._reach("observe"):
             self._observed[region] = self._table.reconciled.get(region)
             registration = self._table.registrations.get(region)
@@ -237,6 +241,7 @@ class InMemoryStateStore:
                 reconciled_epoch=self._observed[region],
                 environment=registration.environment if registration is not None else None,
                 disputed=self._table.disputes.get(region, ()),
+                registered=self._table.lists.get(region),
             )
 
     def read(self) -> DRState:
@@ -285,6 +290,18 @@ class InMemoryStateStore:
                 if f"ENVIRONMENT#{region}" not in self._table.damaged
             }
             return {region: found[region] for region in sorted(found) if not regions or region in regions}
+
+    def regions(self, among: Collection[str] = ()) -> frozenset[str]:
+        """Return the registered regions: of *among*, or all when empty."""
+        with self._reach("regions"):
+            agents = {region for region, _ in self._table.agents}
+            found = agents.union(self._table.registrations, self._table.lists, self._table.reconciled)
+            return frozenset(found.intersection(among) if among else found)
+
+    def put_regions(self, region: str, regions: Collection[str]) -> None:
+        """Replace the list of registered regions in *region*'s own item."""
+        with self._reach("put_regions"):
+            self._table.lists[region] = frozenset({region, *regions})
 
     def put_agent(self, status: AgentStatus) -> None:
         """
@@ -436,6 +453,8 @@ class InMemoryGlobalTable:
     """
     A state table with eventual consistency: a copy in each region; what is written to one reaches the others later.
 
+    :param registered: regions that are registered at first, each with the list of them all.
+
     Item by item, and the last writer wins. A copy is an :class:`InMemoryStateStore`;
     :class:`~airflow_provider_mwaa_dr.core.eventual.EventualStateStore` makes one store of them.
 
@@ -444,13 +463,21 @@ class InMemoryGlobalTable:
     :ivar cut: regions whose copies exchange nothing with the others; what was written meanwhile arrives afterwards.
     """
 
-    def __init__(self, regions: Iterable[str], clock: ManualClock, lag_s: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(
+        self,
+        regions: Iterable[str],
+        clock: ManualClock,
+        lag_s: Callable[[], float] = lambda: 0.0,
+        *,
+        registered: Iterable[str] = (),
+    ) -> None:
         self.lag_s = lag_s
         self.has_limits = True
         self.cut: set[str] = set()
         self._clock = clock
         self._lock = threading.RLock()
-        self._tables = {region: _Table(lock=self._lock) for region in regions}
+        listed = frozenset(registered)
+        self._tables = {region: _Table(lock=self._lock, lists=dict.fromkeys(listed, listed)) for region in regions}
         self._written: dict[tuple[str, _Key], tuple[float, int]] = {}
         self._order = itertools.count()
 
@@ -497,8 +524,8 @@ _Key = tuple[str, Any]
 def _contents(table: _Table) -> dict[_Key, object]:
     found: dict[_Key, object] = {("state", None): table.state}
     names = (
-        "reconciled", "registrations", "agents", "claims", "disputes", "fences", "sets", "snapshots", "records",
-        "damaged",
+        "reconciled", "registrations", "lists", "agents", "claims", "disputes", "fences", "sets", "snapshots",
+        "records", "damaged",
     )  # fmt: skip
     for name in names:
         found |= {(name, key): value for key, value in getattr(table, name).items()}

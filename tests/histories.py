@@ -352,7 +352,7 @@ class Region:
                 if job == "1":
                     self._lead(observed.state, observed.reconciled_epoch)
                     observed = self.world.store.observe(self.name)
-                self.views[job] = View(observed.state, now, observed.reconciled_epoch)
+                self.views[job] = View.of(observed, now)
             self._schedule(job)
             view = self.views[job]
             if now >= self.cut_until and view is not None and view.state is not None:
@@ -444,7 +444,7 @@ class World:
 
     def make_table(self, state: DRState) -> InMemoryStateStore:
         """Return the state table: one that all see alike. The place for one with copies that lag behind."""
-        return InMemoryStateStore(state)
+        return InMemoryStateStore(state, regions=(A, B, C))
 
     def changed_late(self, region: str, dag_id: str) -> None:
         """A call has arrived after its plan had ended, as one may whose engine was suspended: nobody can tell."""

@@ -299,6 +299,7 @@ AGENT = Kind(
         "unread": optional(TEXTS),
         "environment": optional(TEXT),
         "aws_region": optional(TEXT),
+        "held_because": optional(TEXT),
         "inventory_error": optional(TEXT),
         "standby_as_of": optional(TIME),
     },
@@ -312,6 +313,7 @@ ENVIRONMENT = Kind(
         "agents": optional(NAMES),
         "reconciled_epoch": optional(COUNT),
         "disputed": optional(TEXTS),
+        "regions": optional(NAMES),
     },
     advice="Correct the field, or run mwaa-dr init, which writes environment and account; the region's agents write "
     "the rest.",

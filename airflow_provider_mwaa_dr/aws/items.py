@@ -8,9 +8,10 @@ gave them, so its scripts and AWS CLI queries work on ours and its rows are read
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow_provider_mwaa_dr.aws.contents import (
     AGENT,
@@ -26,8 +27,19 @@ from airflow_provider_mwaa_dr.aws.contents import (
     valid,
 )
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, Claim, FailoverRecord, Registration, StepRecord
-from airflow_provider_mwaa_dr.core.state import STATE_ID, DRState, Mode, Phase, Plan
+from airflow_provider_mwaa_dr.core.state import (
+    LONGEST_LEASE_S,
+    SHORTEST_LEASE_S,
+    STATE_ID,
+    DRState,
+    FieldProblem,
+    Mode,
+    Phase,
+    Plan,
+)
 from airflow_provider_mwaa_dr.exceptions import StateError, UnreadableItem, UnreadableItemError
+
+T = TypeVar("T")
 
 KEY = "state_id"
 Item = Mapping[str, Any]
@@ -181,7 +193,7 @@ def state_to_item(state: DRState, *, write_token: str) -> dict[str, Any]:
     )
 
 
-def state_from_item(item: Item, *, default_lease_s: float) -> DRState:
+def state_from_item(item: Item, *, default_lease_s: float, table: str = "") -> DRState:
     """
     Return the state in an item, one written by the seed's scripts too.
 
@@ -189,32 +201,105 @@ def state_from_item(item: Item, *, default_lease_s: float) -> DRState:
     a failover in a row of ours leaves its epoch behind, so the higher of the two counts. Their ``version`` may be a
     string, or missing (0).
 
-    :raises StateError: it names no region, or a number in it is none.
+    A value that cannot be used is a problem of the state, and no error: the region holds, and its agent can still send
+    heartbeats, and an engine can write over it.
+
+    :param table: for the message.
+    :raises StateError: the version cannot be used, so nobody could write on condition of it.
     """
     values = from_item(item)
-    try:
-        failover_count = int(values.get("failover_count") or 0)
-        plan = values.get("plan")
-        return DRState(
-            active_region=str(values["active_region"]),
-            epoch=max(int(values.get("epoch") or 0), failover_count),
-            version=int(values.get("version") or 0),
-            last_updated=to_time(values.get("last_updated")),
-            lease_s=float(values.get("lease_s") or default_lease_s),
-            phase=Phase(values.get("phase") or Phase.STEADY),
-            plan=_plan_from_values(plan) if plan else None,
-            failover_count=failover_count,
-            previous_region=values.get("previous_region"),
-            failover_reason=values.get("failover_reason"),
-            last_failover_time=from_timestamp(values.get("last_failover_time")),
-            changed_by=values.get("changed_by"),
-            left_over=values.get("left_over"),
-        )
-    except (KeyError, TypeError, ValueError) as error:
+    problems: list[FieldProblem] = []
+
+    def checked(field: str, allowed: str, usable: Callable[[Any], T | None], missing: T, unusable: T) -> T:
+        value = values.get(field)
+        if value is None:
+            return missing
+        found = usable(value)
+        if found is None:
+            problems.append(FieldProblem(field, _shown(value), allowed))
+            return unusable
+        return found
+
+    version = _whole_number(values["version"]) if values.get("version") is not None else 0
+    if version is None:
         raise StateError(
-            f"The state item cannot be understood: {type(error).__name__}: {error}.",
-            advice=f"Look at the item {STATE_ID} in the state table, and put right what somebody wrote into it.",
-        ) from error
+            f"The item {STATE_ID} of table {table or 'of the state'} cannot be understood: version is "
+            f"{_shown(values['version'])}, allowed is {_WHOLE}.",
+            advice="Correct it, or run mwaa-dr init --active REGION --above-every-epoch.",
+        )
+    failover_count = checked("failover_count", _WHOLE, _whole_number, 0, 0)
+    phase = checked("phase", f"one of {', '.join(each.value for each in Phase)}", _phase, Phase.STEADY, Phase.DRAINING)
+    plan: Plan | None = None
+    if phase is not Phase.STEADY and values.get("plan") is not None:
+        try:
+            plan = _plan_from_values(values["plan"])
+        except _UnusableError as error:
+            problems.append(FieldProblem(error.field, error.found, error.allowed))
+    active_region = values.get("active_region")
+    epoch = checked("epoch", _WHOLE, _whole_number, 0, 0)
+    return DRState(
+        # Whatever it is: a region that is not registered says as little as none.
+        active_region="" if active_region is None else str(active_region),
+        epoch=max(epoch, failover_count),
+        version=version,
+        last_updated=to_time(values.get("last_updated")),
+        lease_s=checked("lease_s", _LEASE, _lease_s, default_lease_s, LONGEST_LEASE_S),
+        phase=phase,
+        plan=plan,
+        failover_count=failover_count,
+        previous_region=_text(values.get("previous_region")),
+        failover_reason=_text(values.get("failover_reason")),
+        last_failover_time=from_timestamp(values.get("last_failover_time")),
+        changed_by=_text(values.get("changed_by")),
+        left_over=_text(values.get("left_over")),
+        problems=tuple(problems),
+    )
+
+
+_WHOLE = "a whole number from 0"
+_LEASE = f"a number of seconds from {SHORTEST_LEASE_S:g} to {LONGEST_LEASE_S:g}"
+_HIGHEST = 10**15
+"""Nothing counts so far, and a float is exact below it."""
+
+
+def _whole_number(value: Any) -> int | None:
+    """Return a whole number from 0, also one that a script has written as text; None for anything else."""
+    if isinstance(value, str) and value.isascii() and value.isdecimal():
+        value = int(value) if len(value) <= len(str(_HIGHEST)) else None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _HIGHEST:
+        return None
+    return value
+
+
+def _lease_s(value: Any) -> float | None:
+    try:
+        lease_s = float(value) if not isinstance(value, bool) else None
+    except (TypeError, ValueError):
+        return None
+    # Not a number compares with nothing.
+    return lease_s if lease_s is not None and SHORTEST_LEASE_S <= lease_s <= LONGEST_LEASE_S else None
+
+
+def _phase(value: Any) -> Phase | None:
+    return next((phase for phase in Phase if phase.value == value), None)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _shown(value: Any) -> str:
+    """Return a value as a person can tell it from a similar one, also when it is long."""
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:60]}..."
+
+
+class _UnusableError(Exception):
+    """A field of a plan has a value that cannot be used."""
+
+    def __init__(self, field: str, found: Any, allowed: str) -> None:
+        super().__init__(field)
+        self.field, self.found, self.allowed = field, _shown(found), allowed
 
 
 def _plan_to_values(plan: Plan) -> dict[str, Any]:
@@ -233,28 +318,63 @@ def _plan_to_values(plan: Plan) -> dict[str, Any]:
         "stop_running": plan.stop_running,
         "stopped": plan.stopped,
         "drained": plan.drained,
+        "takes_over": plan.takes_over or None,
+        "lease_s": plan.lease_s,
         "replaced": {"phase": replaced[0], "plan": _plan_to_values(replaced[1])} if replaced is not None else None,
     }
 
 
-def _plan_from_values(values: Mapping[str, Any]) -> Plan:
+def _plan_from_values(values: Any, field: str = "plan") -> Plan:
+    """Return a plan. :raises _UnusableError: a field of it is missing, or cannot be used."""
+    if not isinstance(values, Mapping):
+        raise _UnusableError(field, values, "a map")
+
+    def required(name: str, allowed: str, usable: Callable[[Any], T | None]) -> T:
+        found = usable(values.get(name))
+        if found is None:
+            raise _UnusableError(f"{field}.{name}", values.get(name), allowed)
+        return found
+
+    def optional(name: str, allowed: str, usable: Callable[[Any], T | None]) -> T | None:
+        return None if values.get(name) is None else required(name, allowed, usable)
+
+    def text(name: str) -> str:
+        return required(name, "text", _text)
+
     replaced = values.get("replaced")
     return Plan(
-        id=values["id"],
-        source=values["from"],
-        target=values["to"],
-        mode=Mode(values["mode"]),
-        reason=values["reason"],
-        by=values["by"],
-        owner=values["owner"],
-        beat=values["beat"],
-        started_at=to_time(values["started_at"]),
-        set_id=values.get("set_id"),
-        stop_running=bool(values.get("stop_running")),
-        stopped=values.get("stopped"),
-        drained=bool(values.get("drained")),
-        replaced=(Phase(replaced["phase"]), _plan_from_values(replaced["plan"])) if replaced else None,
+        id=text("id"),
+        source=text("from"),
+        target=text("to"),
+        mode=required("mode", f"one of {', '.join(mode.value for mode in Mode)}", _mode),
+        reason=text("reason"),
+        by=text("by"),
+        owner=text("owner"),
+        beat=required("beat", _WHOLE, _whole_number),
+        started_at=to_time(text("started_at")),
+        set_id=optional("set_id", "text", _text),
+        stop_running=optional("stop_running", "true or false", _truth) or False,
+        stopped=optional("stopped", "text", _text),
+        drained=optional("drained", "true or false", _truth) or False,
+        replaced=_replaced_from_values(replaced, f"{field}.replaced") if replaced is not None else None,
+        takes_over=optional("takes_over", "true or false", _truth) or False,
+        lease_s=optional("lease_s", _LEASE, _lease_s),
     )
+
+
+def _replaced_from_values(values: Any, field: str) -> tuple[Phase, Plan]:
+    phase = _phase(values.get("phase")) if isinstance(values, Mapping) else None
+    if phase is None:
+        raise _UnusableError(field, values, "a map with phase and plan")
+    return phase, _plan_from_values(values.get("plan"), f"{field}.plan")
+
+
+def _mode(value: Any) -> Mode | None:
+    return next((mode for mode in Mode if mode.value == value), None)
+
+
+def _truth(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
 
 
 # The other items. Each is looked at by itself: what is wrong with one is said of that one (aws/contents.py).
@@ -282,6 +402,65 @@ def values_of(item: Item, *, table: str) -> dict[str, Any]:
     if fault is not None:
         raise UnreadableItemError(fault)
     return from_item(item)
+
+
+# The item of a region.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnItem:
+    """
+    What a region's own item, ``ENVIRONMENT#region``, says to that region.
+
+    :param reconciled: the attribute ``reconciled_epoch`` as it is stored, for the condition of the next write.
+    :param jobs: None where the list of agents is no set of texts.
+    """
+
+    reconciled: Mapping[str, Any] | None
+    reconciled_epoch: int | None
+    registered: frozenset[str] | None
+    jobs: frozenset[str] | None
+    environment: str | None
+    disputed: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def own_item(item: Item | None, *, region: str, table: str) -> OwnItem:
+    """Return what a region's own item says; a value that cannot be used is a problem, and counts as none."""
+    values = from_item(item or {})
+    problems = []
+
+    def complain(field: str, allowed: str, advice: str) -> None:
+        problems.append(
+            f"{field} of the item ENVIRONMENT#{region} of table {table} is {_shown(values[field])}, allowed is "
+            f"{allowed}; {advice}"
+        )
+
+    stored = values.get("reconciled_epoch")
+    reconciled_epoch = _whole_number(stored)
+    if stored is not None and reconciled_epoch is None:
+        complain(
+            "reconciled_epoch", _WHOLE, f"set it to the reconciled_epoch of the newest item {agent_key(region, 'JOB')}"
+        )
+    regions = _texts(values.get("regions"))
+    if values.get("regions") is not None and not regions:
+        complain("regions", "a set of texts", f"the agent of {region} writes it again, and mwaa-dr init does")
+    return OwnItem(
+        reconciled=(item or {}).get("reconciled_epoch"),
+        reconciled_epoch=reconciled_epoch,
+        registered=regions or None,
+        jobs=_texts(values["agents"]) if values.get("agents") is not None else frozenset(),
+        environment=_text(values.get("environment")),
+        disputed=tuple(values["disputed"]) if _texts(values.get("disputed")) else (),
+        problems=tuple(problems),
+    )
+
+
+def _texts(value: Any) -> frozenset[str] | None:
+    """Return a set of texts; None for anything else."""
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        return None
+    return frozenset(value)
 
 
 def registration_from_item(item: Item) -> Registration | None:

@@ -7,6 +7,7 @@ import json
 import uuid
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -106,28 +107,24 @@ class DynamoDBStateStore:
             key="state_id (S)",
             setting="[dr] state_table",
         )
-        # What observe() last saw of a region: its reconciled epoch, and the jobs in its list of agents.
-        self._observed: dict[str, tuple[int | None, frozenset[str]]] = {}
-        self._wrong_agents: dict[str, bool] = {}
+        # What observe() last saw of a region's own item, and what put_agent() has written into it since.
+        self._observed: dict[str, items.OwnItem] = {}
 
     # The state.
 
     def observe(self, region: str) -> Observation:
-        """Return state and *region*'s reconciled epoch: one BatchGetItem."""
+        """Return state, and *region*'s reconciled epoch and list of regions: one BatchGetItem."""
         environment_key = f"ENVIRONMENT#{region}"
         found = self._replicas.ask(lambda client: self._batch(client, (STATE_ID, environment_key)), "read the state")
-        environment = items.from_item(found.get(environment_key, {}))
-        # A list of agents that is none is replaced by the next heartbeat, and the region's other agents join that.
-        readable = valid(environment, ENVIRONMENT.schema)
-        self._wrong_agents[region] = environment.get("agents") is not None and not isinstance(
-            found[environment_key]["agents"].get("SS"), list
-        )
-        self._observed[region] = environment.get("reconciled_epoch"), frozenset(readable.get("agents", ()))
+        own = items.own_item(found.get(environment_key), region=region, table=self.table)
+        self._observed[region] = own
         return Observation(
             state=self._to_state(found.get(STATE_ID)),
-            reconciled_epoch=self._observed[region][0],
-            environment=readable.get("environment"),
-            disputed=tuple(readable.get("disputed", ())),
+            reconciled_epoch=own.reconciled_epoch,
+            environment=own.environment,
+            disputed=own.disputed,
+            registered=own.registered,
+            problems=own.problems,
         )
 
     def read(self) -> DRState:
@@ -202,7 +199,9 @@ class DynamoDBStateStore:
             raise StaleStateError(expected_version, found)
 
     def _to_state(self, item: items.Item | None) -> DRState | None:
-        return None if item is None else items.state_from_item(item, default_lease_s=self._default_lease_s)
+        if item is None:
+            return None
+        return items.state_from_item(item, default_lease_s=self._default_lease_s, table=self.table)
 
     # Environments and agents.
 
@@ -224,6 +223,19 @@ class DynamoDBStateStore:
         named = [registration for registration in map(items.registration_from_item, found) if registration is not None]
         return {registration.region: registration for registration in sorted(named, key=lambda one: one.region)}
 
+    def regions(self, among: Collection[str] = ()) -> frozenset[str]:
+        """Return the regions that have an item of their own: of *among*, or all when empty."""
+        if among:
+            keys = list(self._get_many([f"ENVIRONMENT#{region}" for region in among]))
+        else:
+            keys = list(map(items.key_of, self._scan("ENVIRONMENT#")))
+        return frozenset(key.partition("#")[2] for key in keys) - {""}
+
+    def put_regions(self, region: str, regions: Collection[str]) -> None:
+        """Replace the list of registered regions in *region*'s own item, which keeps everything else."""
+        listed = sorted({region, *regions})
+        self._update(f"ENVIRONMENT#{region}", "SET regions = :regions", {":regions": {"SS": listed}})
+
     def put_agent(self, status: AgentStatus) -> None:
         """
         Write a heartbeat, and the region's reconciled epoch when the status carries one.
@@ -234,29 +246,35 @@ class DynamoDBStateStore:
         a set is initialised anew and its epochs start again.
         """
         self._put(items.agent_to_item(status), "write a heartbeat")
-        epoch, jobs = self._observed.get(status.region, (None, frozenset()))
-        if status.job not in jobs:
-            # DynamoDB adds to a set only.
-            action = "SET agents =" if self._wrong_agents.pop(status.region, False) else "ADD agents"
+        own = self._observed.get(status.region)
+        if own is None or own.jobs is None or status.job not in own.jobs:
+            # DynamoDB adds to a set only. The region's other agents join the new list.
+            action = "SET agents =" if own is not None and own.jobs is None else "ADD agents"
             self._update(f"ENVIRONMENT#{status.region}", f"{action} :job", {":job": {"SS": [status.job]}})
-            jobs |= {status.job}
+        if own is not None:
+            own = replace(own, jobs=(own.jobs or frozenset()) | {status.job})
         settled = status.reconciled_epoch
-        if settled is not None and settled != epoch and self._put_reconciled(status.region, settled, epoch):
-            epoch = settled
-        if status.region in self._observed:
-            self._observed[status.region] = epoch, jobs
+        # A value that cannot be used stays for a person to correct: of what is open, nobody knows the epoch.
+        is_unusable = own is not None and own.reconciled is not None and own.reconciled_epoch is None
+        if settled is not None and not is_unusable and (own is None or settled != own.reconciled_epoch):
+            landed = self._put_reconciled(status.region, settled, own)
+            if landed and own is not None:
+                own = replace(own, reconciled=items.to_attribute(settled), reconciled_epoch=settled)
+        if own is not None:
+            self._observed[status.region] = own
 
-    def _put_reconciled(self, region: str, epoch: int, seen: int | None) -> bool:
+    def _put_reconciled(self, region: str, epoch: int, seen: items.OwnItem | None) -> bool:
         condition: dict[str, Any] = {}
         values = {":epoch": items.to_attribute(epoch)}
-        if seen is not None:
+        if seen is not None and seen.reconciled is not None:
             condition = {"ConditionExpression": "reconciled_epoch = :seen"}
-            values[":seen"] = items.to_attribute(seen)
-        elif region in self._observed:
+            values[":seen"] = dict(seen.reconciled)
+        elif seen is not None:
             condition = {"ConditionExpression": "attribute_not_exists(reconciled_epoch)"}
         landed = self._update(f"ENVIRONMENT#{region}", "SET reconciled_epoch = :epoch", values, **condition)
         if not landed:
-            log.info("Region %s: epoch %d not noted as settled, another agent moved on from %s.", region, epoch, seen)
+            was = seen.reconciled_epoch if seen is not None else None
+            log.info("Region %s: epoch %d not noted as settled, another agent moved on from %s.", region, epoch, was)
         return landed
 
     def agents(self, region: str) -> Sequence[AgentStatus]:

@@ -74,7 +74,8 @@ def run(session: Session) -> None:
 
 def _what_it_means(session: Session, plan: Initialization) -> Iterator[str]:
     if plan.is_new:
-        yield f"State item: {plan.state.active_region} is active, epoch 0, lease {plan.state.lease_s:g} s."
+        state = plan.state
+        yield f"State item: {state.active_region} is active, epoch {state.epoch}, lease {state.lease_s:g} s."
         if mode := session.config.eventual_mode:
             yield f"The state table counts as one with eventual consistency, {mode.value}: {mode.price}."
         elif len(session.config.replicas) > 1:
@@ -83,6 +84,8 @@ def _what_it_means(session: Session, plan: Initialization) -> Iterator[str]:
         yield f"Registry: {registration.region} is environment {registration.environment}."
         if replaced := plan.replaced.get(registration.region):
             yield f"  It replaces {replaced}, which holds every run from then on."
+    if plan.listing:
+        yield f"Registered regions: {', '.join(sorted(plan.regions))}; listed for {', '.join(plan.listing)}."
     if plan.is_new:
         yield from what_closes(session.world, session.config.environments, plan.state.active_region)
 

@@ -20,7 +20,11 @@ def situation(document: Mapping[str, Any], names: Mapping[str, str], timing: Tim
     regions = document["regions"]
     state = f"epoch {document['epoch']}, version {document['version']}, {document['phase']}"
     moves = document["failover_count"]
-    blocks = [f"{document['active_region']} is active: {state}.\n{moves} failover{'' if moves == 1 else 's'} so far."]
+    so_far = f"{moves} failover{'' if moves == 1 else 's'} so far."
+    if document["problems"]:
+        blocks = ["\n".join((*_unknown(document, console), f"The item says: {state}. {so_far}"))]
+    else:
+        blocks = [f"{document['active_region']} is active: {state}.\n{so_far}"]
     if document["plan"] is not None:
         blocks.append("\n".join(_plan(document, timing, console)))
     blocks.append(_table(regions, names))
@@ -29,6 +33,14 @@ def situation(document: Mapping[str, Any], names: Mapping[str, str], timing: Tim
         if notes:
             blocks.append(f"{region}\n{notes}")
     return "\n\n".join(blocks)
+
+
+def _unknown(document: Mapping[str, Any], console: Console) -> Iterator[str]:
+    """Yield why no region has a role, and how to give one to a region."""
+    yield console.alarm("! No region has a role, and every region holds every run:")
+    yield from (f"  {problem}" for problem in document["problems"])
+    yield "  To give the role to a region, whatever the item says:"
+    yield from (f"    mwaa-dr failover {region} --reason TEXT" for region in document["regions"])
 
 
 def _plan(document: Mapping[str, Any], timing: Timing, console: Console) -> Iterator[str]:
@@ -101,6 +113,8 @@ def _notes(document: Mapping[str, Any], region: str, timing: Timing, console: Co
         return
     for problem in found["problems"]:
         yield console.alarm(f"! a setting is wrong: {problem}")
+    if found["held_because"] is not None:
+        yield console.alarm(f"! it holds every run, and closes none: {found['held_because']}")
     if found["fence_ok"] is False:
         yield console.alarm("! a task ended there without the fence")
         yield "    Is the provider installed in its workers, and [dr] enabled there?"

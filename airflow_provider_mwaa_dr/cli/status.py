@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from airflow_provider_mwaa_dr.core.failover import Timing
 from airflow_provider_mwaa_dr.core.gate import Role
 from airflow_provider_mwaa_dr.core.identity import ClaimWatch
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, Claim, Clock, StateStore
-from airflow_provider_mwaa_dr.core.state import DRState
+from airflow_provider_mwaa_dr.core.state import DRState, why_unknown
 from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError
 
 LOOK_S = 1.5
@@ -47,7 +47,9 @@ def add_command(commands: CommandParsers) -> None:
 def run(session: Session) -> None:
     """Print the state, and for each region its role, its agents and what MWAA says of it."""
     state = session.store.read()
-    names = _names(session, state)
+    registered = session.store.regions()
+    why = why_unknown(state, registered, region="REGION")
+    names = _names(session, state, registered)
     asked = Answers(
         {region: partial(_environment_status, session.world, region, name) for region, name in names.items() if name},
         session.clock,
@@ -64,12 +66,12 @@ def run(session: Session) -> None:
             answers[region] = answer
     regions = {
         region: {
-            **_region_document(state, region, sights[region], answers.get(region), silence_s),
+            **_region_document(_role(state, region, why), sights[region], answers.get(region), silence_s),
             "claims": [_claim_document(claim) for claim in claims if claim.place == region],
         }
         for region in names
     }
-    document = {**state_document(state), "regions": regions}
+    document = {**state_document(state), "problems": [] if why is None else [why], "regions": regions}
     if document["plan"] is not None:
         # By the clocks of two machines; whoever takes the plan over counts on its own.
         silent_s = max((session.clock.now() - state.last_updated).total_seconds(), 0.0)
@@ -147,13 +149,21 @@ def _kind(mode: str | None) -> str:
     return "one with strong consistency" if mode is None else f"one with eventual consistency ({mode})"
 
 
-def _names(session: Session, state: DRState) -> Mapping[str, str]:
+def _names(session: Session, state: DRState, registered: Collection[str]) -> Mapping[str, str]:
     """Return environment name by region; status answers also where no environment is known."""
     try:
         names = dict(session.names)
     except ConfigError:
         names = {}
-    return dict(sorted({state.active_region: "", **names}.items()))
+    # Before any agent or init has registered a region, the state is all there is to know of one.
+    active = {state.active_region: ""} if not registered or state.active_region in registered else {}
+    return dict(sorted({**active, **names}.items()))
+
+
+def _role(state: DRState, region: str, why_unknown: str | None) -> Role:
+    if why_unknown is not None:
+        return Role.UNKNOWN
+    return Role.ACTIVE if state.active_region == region else Role.STANDBY
 
 
 def _environment_status(world: World, region: str, name: str) -> str:
@@ -161,16 +171,16 @@ def _environment_status(world: World, region: str, name: str) -> str:
 
 
 def _region_document(
-    state: DRState, region: str, sights: Sequence[AgentSight], environment_status: str | None, silence_s: float
+    role: Role, sights: Sequence[AgentSight], environment_status: str | None, silence_s: float
 ) -> dict[str, Any]:
     alive = [sight for sight in sights if sight.age_s <= silence_s]
     fences = {sight.agent.fence_ok for sight in alive}
-    is_active = state.active_region == region
+    is_active = role is Role.ACTIVE
     leader = _leader([sight.agent for sight in alive])
     # Nobody alive: the silence of the last one that was, so that a number to alarm on goes on growing.
     ages = [max(sight.age_s for sight in alive)] if alive else sorted(sight.age_s for sight in sights)[:1]
     return {
-        "role": (Role.ACTIVE if is_active else Role.STANDBY).value,
+        "role": role.value,
         "agent_age_s": round(ages[0], 1) if ages else None,
         "schedulers": len(alive),
         "fence_ok": False if False in fences else (True if True in fences else None),
@@ -179,6 +189,7 @@ def _region_document(
         "environment_status": environment_status,
         "ledger_error": leader.ledger_error if leader is not None else None,
         "final": leader.final if leader is not None else None,
+        "held_because": next((why for sight in alive if (why := sight.agent.held_because) is not None), None),
         "waiting": list(leader.waiting) if leader is not None else [],
         "leftovers": leader.leftovers if leader is not None else None,
         "reconciled_epoch": leader.reconciled_epoch if leader is not None else None,

@@ -80,6 +80,8 @@ class RunRow:
 
     :param conf: whatever Airflow stored.
     :param conf_lost: why that cannot be read.
+    :param is_skipped: the provider has closed it before any of its tasks executed: whatever its state says, it is work
+        that no region has done.
     """
 
     id: int
@@ -96,6 +98,7 @@ class RunRow:
     conf_lost: str | None = None
     partition_key: str | None = None
     partition_date: datetime | None = None
+    is_skipped: bool = False
 
     @property
     def key(self) -> RunKey:
@@ -124,7 +127,7 @@ class LedgerDb(Protocol):
         """Return the task instances of those of the runs whose DAG has tasks that look at the run before."""
 
     def last_finished(self, dag_ids: Collection[str]) -> Sequence[RunRow]:
-        """Return the newest ended scheduled run of each of the DAGs that has one."""
+        """Return the newest ended scheduled run of each of the DAGs that has one; none that the provider skipped."""
 
     def dag_ids(self) -> Sequence[str]:
         """Return the ids of all DAGs that are not exempt."""
@@ -506,6 +509,9 @@ class Bookkeeper:
         elif row.id <= own.first_id:
             return None  # born under another epoch, and not open since: nobody waits for it
         status = RunStatus.SUCCESS if row.state == "success" else RunStatus.FAILED
+        if row.is_skipped:
+            # Closed on a view that was wrong or too old, while the region had the role: resume begins it.
+            status = RunStatus.INTERRUPTED
         # One that succeeded was not stopped after all: it ended first, or whoever was to stop it did not come to it.
         if status is RunStatus.FAILED and f"{row.dag_id} {row.run_id}" in stopped:
             status = RunStatus.INTERRUPTED

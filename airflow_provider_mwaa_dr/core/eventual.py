@@ -85,7 +85,7 @@ class EventualStateStore:
         return observed
 
     def _bring_back(self, region: str, seen: DRState) -> None:
-        if seen.active_region != region or region not in self._copies:
+        if seen.active_region != region or seen.problems or region not in self._copies:
             return
         with suppress(StateError):  # the next look tries again
             found = self._states(avoid=False)
@@ -197,6 +197,15 @@ class EventualStateStore:
         merged = {region: one for each in found.values() for region, one in each.items()}
         own = {region: found[region][region] for region in merged if region in found.get(region, {})}
         return dict(sorted({**merged, **own}.items()))
+
+    def regions(self, among: Collection[str] = ()) -> frozenset[str]:
+        """Return the registered regions, by all copies that answer: of *among*, or all when empty."""
+        found = self._from_all(lambda copy: copy.regions(among), avoid=True)
+        return frozenset().union(*found.values())
+
+    def put_regions(self, region: str, regions: Collection[str]) -> None:
+        """Replace the list of registered regions in *region*'s own item, in its own copy."""
+        self._from_first(lambda copy: copy.put_regions(region, regions), first=region)
 
     def put_agent(self, status: AgentStatus) -> None:
         """Write a heartbeat into the region's copy."""

@@ -101,6 +101,7 @@ def examine(
         table=known(lambda: tables.describe(settings.state_table)),
         runs_table=_runs_table(tables, settings, (source, taker)),
         records=records,
+        registered=known(store.regions),
         left_over=() if isinstance(left, Unknown) else left,
     )
     return Examination(source=state.active_region, target=target, results=check_all(facts))

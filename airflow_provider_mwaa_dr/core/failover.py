@@ -405,12 +405,11 @@ class FailoverEngine:
         if not (forces or stops):
             return followed
 
-        def harden(row: DRState) -> DRState:
-            row = replace(row, plan=replace(_plan(row), stop_running=_plan(row).stop_running or stops))
-            at = self._clock.now()
-            return transitions.turn_forced(row, at=at) if forces else transitions.beat(row, at=at)
-
-        return self._write(plan.id, followed.phase, harden)
+        return self._write(
+            plan.id,
+            followed.phase,
+            lambda row: transitions.harden(row, stops=stops, forces=forces, at=self._clock.now()),
+        )
 
     def _follow(self, target: str, plan_id: str, state: DRState) -> DRState | FailoverRecord:
         """

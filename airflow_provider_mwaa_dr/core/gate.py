@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from airflow_provider_mwaa_dr.core.config import OnUnreachable
-from airflow_provider_mwaa_dr.core.state import DRState, Phase
+from airflow_provider_mwaa_dr.core.ports import Observation
+from airflow_provider_mwaa_dr.core.state import DRState, Phase, why_unknown
 
 NOTE_TOKEN = "[mwaa-dr]"  # noqa: S105  (a marker, not a secret)
 """First token of every note that the provider leaves on a run. People read it; nothing decides on it alone."""
@@ -57,12 +58,29 @@ class View:
     :param read_at: seconds on the local clock from BEFORE the read was sent, so the age is never understated.
     :param reconciled_epoch: the epoch that this region's open runs belong to; None before its agent's first turn.
     :param problem: why this Airflow cannot be the region that it claims (core/identity.py); it holds everything then.
+    :param registered: the registered regions, this one among them; None before they are listed.
+    :param problems: what this region's own item has that cannot be used, a sentence each; while there is one, the
+        region's role is unknown.
     """
 
     state: DRState | None
     read_at: float
     reconciled_epoch: int | None = None
     problem: str | None = None
+    registered: frozenset[str] | None = None
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, observation: Observation, read_at: float, *, problem: str | None = None) -> View:
+        """Return what was observed, as a view."""
+        return cls(
+            state=observation.state,
+            read_at=read_at,
+            reconciled_epoch=observation.reconciled_epoch,
+            problem=problem,
+            registered=observation.registered,
+            problems=observation.problems,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +97,24 @@ class Decision:
 
 
 def role_of(view: View | None, region: str) -> Role:
-    """Return what *region* is according to the last view, however old."""
-    if view is None or view.state is None or view.problem is not None or not region:
+    """
+    Return what *region* is according to the last view, however old.
+
+    UNKNOWN also where the table answered: an active region that is not registered, or a value that cannot be used,
+    says nothing about any region.
+    """
+    if view is None or not region or view.problem is not None or why_role_unknown(view, region) is not None:
         return Role.UNKNOWN
-    return Role.ACTIVE if view.state.active_region == region else Role.STANDBY
+    return Role.ACTIVE if view.state is not None and view.state.active_region == region else Role.STANDBY
+
+
+def why_role_unknown(view: View, region: str) -> str | None:
+    """Return why the values that were read give *region* no role, and what to do; None where they give it one."""
+    if view.state is None:
+        return f"the state table has no {region} role yet; run mwaa-dr init --active REGION"
+    if view.problems:
+        return "; ".join(view.problems)
+    return why_unknown(view.state, view.registered, region=region)
 
 
 def decide(
@@ -122,10 +154,8 @@ def decide(
     age_s = now - view.read_at
     if age_s > (state.lease_s if state is not None else lease_s) or age_s < 0:
         return _unreachable(view, role, region, age_s, on_unreachable)
-    if state is None:
-        return Decision(
-            Action.HOLD, f"held: the state table has no {region} role yet; run mwaa-dr init --active REGION", role
-        )
+    if state is None or role is Role.UNKNOWN:
+        return Decision(Action.HOLD, f"held: {why_role_unknown(view, region)}", role)
     if view.reconciled_epoch != state.epoch:
         return Decision(
             Action.HOLD,

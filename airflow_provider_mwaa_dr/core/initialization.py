@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from airflow_provider_mwaa_dr.core.environments import known_region
@@ -21,17 +21,21 @@ class Initialization:
     :param is_new: whether *state* is still to be written.
     :param registrations: environments that the registry lacks, or has under another name.
     :param replaced: the names that the registry has now of those, by region.
+    :param regions: the registered regions, once this is written.
+    :param listing: regions whose own item does not list all of *regions* yet.
     """
 
     state: DRState
     is_new: bool
     registrations: tuple[Registration, ...]
     replaced: Mapping[str, str]
+    regions: frozenset[str]
+    listing: tuple[str, ...]
 
     @property
     def changes_something(self) -> bool:
         """Whether writing it would change the table."""
-        return self.is_new or bool(self.registrations)
+        return self.is_new or bool(self.registrations or self.listing)
 
 
 def plan_initialization(
@@ -65,12 +69,15 @@ def plan_initialization(
                 advice=f"Name the region that runs today: --active {' or --active '.join(sorted(environments))}.",
             ) from error
         agents = [agent for region in sorted(environments) for agent in store.agents(region)]
-        state, is_new = _after_all(initial(active_region, lease_s=lease_s, by=by, at=at), agents), True
+        epoch, version = _after_all(active_region, agents)
+        state = initial(active_region, lease_s=lease_s, by=by, at=at, epoch=epoch, version=version)
+        is_new = True
     if active_region is not None and state.active_region != active_region:
         raise RefusedError(
             f"{state.active_region} is active already (epoch {state.epoch}), not {active_region}. Nothing was changed.",
             advice=f"To move the role: mwaa-dr failover {active_region} --reason TEXT.",
         )
+    regions = store.regions().union(environments)
     known = store.registrations()
     accounts = {region: found.account for region, found in known.items() if found.account} | dict(accounts or {})
     return Initialization(
@@ -89,6 +96,12 @@ def plan_initialization(
             for region, found in known.items()
             if environments.get(region, found.environment) != found.environment
         },
+        regions=regions,
+        listing=tuple(
+            region
+            for region in sorted(environments)
+            if not regions <= (store.observe(region).registered or frozenset())
+        ),
     )
 
 
@@ -99,18 +112,18 @@ def _differs(wanted: Registration, known: Registration | None) -> bool:
     return known.account is not None and known.account != wanted.account
 
 
-def _after_all(state: DRState, agents: Sequence[AgentStatus]) -> DRState:
+def _after_all(active_region: str, agents: Sequence[AgentStatus]) -> tuple[int, int]:
     """
-    Return the first state, or, where agents remember an earlier one that is gone, its successor.
+    Return epoch and version of the first state; where agents remember one that is gone, of its successor.
 
     A view never goes back, so one that began anew would be read by nobody who knew the other. The region that was
     active keeps its epoch, and its runs go on; another one gets the next, which fences the former.
     """
     epoch = max((agent.epoch for agent in agents), default=0)
-    if any(agent.adopted_epoch == epoch and agent.region != state.active_region for agent in agents):
+    if any(agent.adopted_epoch == epoch and agent.region != active_region for agent in agents):
         epoch += 1
     version = max((agent.version for agent in agents), default=0) + 1
-    return replace(state, epoch=epoch, failover_count=epoch, version=version)
+    return epoch, version
 
 
 def initialize(store: StateStore, initialization: Initialization) -> None:
@@ -128,3 +141,5 @@ def initialize(store: StateStore, initialization: Initialization) -> None:
                 raise
     for registration in initialization.registrations:
         store.register(registration)
+    for region in initialization.listing:
+        store.put_regions(region, initialization.regions)

@@ -31,12 +31,17 @@ class Observation:
     :param reconciled_epoch: of the region that asked; None before its agent's first turn.
     :param environment: the environment that ``mwaa-dr init`` registered for the region; None when none is registered.
     :param disputed: the environments that claim the region while no name is registered, as their agents found them.
+    :param registered: the registered regions, as the item of the region that asked lists them; None when it has no
+        list.
+    :param problems: values in that item that cannot be used, a sentence each.
     """
 
     state: DRState | None
     reconciled_epoch: int | None
     environment: str | None = None
     disputed: tuple[str, ...] = ()
+    registered: frozenset[str] | None = None
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +66,7 @@ class AgentStatus:
     :param ledger_error: why the ledger could not be read or written; None while it can.
     :param final: the plan for which the region's ledger has said its last.
     :param waiting: interrupted runs that nobody can go on with, with the reason; the first of them.
+    :param held_because: why what the agent has read gives the region no role, and what to do; None while it has one.
     :param standby_as_of: when this scheduler last asked for the state and was told that the role is elsewhere, by the
         region's own clock; None once it has taken the role up.
     :param inventory_error: why the region's inventory could not be taken or written; None while it can.
@@ -104,6 +110,7 @@ class AgentStatus:
     aws_region: str | None = None
     unread: tuple[str, ...] = ()
     unreadable: UnreadableItem | None = None
+    held_because: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,7 +244,13 @@ class StateStore(Protocol):
     """
 
     def observe(self, region: str) -> Observation:
-        """Return state and *region*'s reconciled epoch in one request. A missing state item is no error."""
+        """
+        Return state, and *region*'s reconciled epoch and list of regions, in one request.
+
+        A missing state item is no error. Nor is a value that cannot be used: the answer carries it as a problem.
+
+        :raises StateError: not even the version of the state item can be understood.
+        """
 
     def read(self) -> DRState:
         """Return the state. :raises StateNotFoundError: the table has no state item."""
@@ -264,6 +277,21 @@ class StateStore(Protocol):
 
     def registrations(self, regions: Collection[str] = ()) -> Mapping[str, Registration]:
         """Return the named environments by region: of *regions*, or of all when empty."""
+
+    def regions(self, among: Collection[str] = ()) -> frozenset[str]:
+        """
+        Return the registered regions: of *among*, or all when empty.
+
+        A region is registered if it has an item of its own, named or not: ``mwaa-dr init`` or the region's own agent
+        has written it.
+        """
+
+    def put_regions(self, region: str, regions: Collection[str]) -> None:
+        """
+        Replace the list of registered regions in *region*'s own item; repeatable, keeps everything else in it.
+
+        Registers *region*, which is always in the list.
+        """
 
     def put_agent(self, status: AgentStatus) -> None:
         """Write a heartbeat, and the region's reconciled epoch when the status carries one."""

@@ -31,7 +31,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     FailoverRecord,
     TableDescription,
 )
-from airflow_provider_mwaa_dr.core.state import DRState, Phase
+from airflow_provider_mwaa_dr.core.state import DRState, Phase, why_unknown
 from airflow_provider_mwaa_dr.exceptions import DRError, MwaaAccessError, StateAccessError
 
 T = TypeVar("T")
@@ -145,6 +145,7 @@ class Facts:
     :param silence_s: how long a heartbeat was waited for.
     :param may_flip: whether the caller may write the state.
     :param runs_table: None when nobody is known to have set one.
+    :param registered: the registered regions; None when they were not asked for.
     :param left_over: DAGs that the last failover to the source could not unpause; they are still wanted.
     """
 
@@ -158,6 +159,7 @@ class Facts:
     table: TableDescription | Unknown
     runs_table: TableDescription | Unknown | None
     records: Sequence[FailoverRecord] | Unknown
+    registered: frozenset[str] | Unknown | None = None
     left_over: tuple[str, ...] = ()
 
     @property
@@ -464,8 +466,26 @@ _INVENTORY_ADVICE = "Its agent writes it within minutes of the scheduler's start
 
 
 def check_state(facts: Facts) -> CheckResult:
-    """Whether a failover is in progress."""
-    state, plan = facts.state, facts.state.plan
+    """Whether the state names an active region, and whether a failover is in progress."""
+    state, plan, registered = facts.state, facts.state.plan, facts.registered
+    if isinstance(registered, Unknown):
+        return _not_made("state", registered.why, "Repeat it when the state table answers.")
+    if registered is not None and (why := why_unknown(state, registered, region=facts.target.region)):
+        return CheckResult(
+            name="state",
+            verdict=Verdict.FAIL,
+            why=f"no region has a role, and every region holds every run: {why}",
+            advice="Correct the item, or give a region the role: "
+            f"mwaa-dr failover {facts.target.region} --reason TEXT.",
+        )
+    held = [
+        f"{region.region} holds every run: {agent.held_because}"
+        for region in facts.regions
+        for agent in region.agents[:1]
+        if agent.held_because is not None
+    ]
+    if held:
+        return CheckResult(name="state", verdict=Verdict.FAIL, why="; ".join(held), advice="Correct what it names.")
     if state.phase is Phase.STEADY or plan is None:
         return CheckResult(
             name="state", verdict=Verdict.OK, why=f"{state.active_region} is active, epoch {state.epoch}, steady"

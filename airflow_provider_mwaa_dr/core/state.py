@@ -8,6 +8,7 @@ Everything here is pure: functions take a state and return the next one, nothing
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
@@ -17,6 +18,9 @@ from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, WrongPhaseEr
 
 STATE_ID = "ACTIVE_REGION"
 """Key of the state item; the seed's scripts and the AWS CLI queries of its document look for this one."""
+
+SHORTEST_LEASE_S, LONGEST_LEASE_S = 2.0, 3600.0
+"""The range of ``lease_s``. An engine that cannot read a lease waits for the longest one."""
 
 
 class Phase(str, Enum):
@@ -41,6 +45,22 @@ class Mode(str, Enum):
     FORCED = "forced"
 
 
+@dataclass(frozen=True, slots=True)
+class FieldProblem:
+    """
+    A field of the state item with a value that cannot be used.
+
+    :param found: the value, as a person finds it in the item.
+    """
+
+    field: str
+    found: str
+    allowed: str
+
+    def __str__(self) -> str:
+        return f"{self.field} is {self.found}, allowed is {self.allowed}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """
@@ -56,7 +76,10 @@ class Plan:
     :param stopped: the recorded set of runs that outlasted the drain and are being stopped; each counts as interrupted,
         however it ends.
     :param drained: nothing is in flight in the source any more, and nothing can start: its ledger may say its last.
-    :param replaced: the unfinished plan that this one superseded, with its phase; cancelling goes back to it.
+    :param replaced: the promoted, unfinished plan that this one superseded, with its phase; cancelling goes back to it.
+    :param takes_over: nobody knows which region executes, so every registered region but the target counts as the
+        source; *source* is the last known active region.
+    :param lease_s: the lease from promote on, where the one before could not be used; None: it stays.
     """
 
     id: str
@@ -73,6 +96,8 @@ class Plan:
     stopped: str | None = None
     drained: bool = False
     replaced: tuple[Phase, Plan] | None = None
+    takes_over: bool = False
+    lease_s: float | None = None
 
     @property
     def is_forced(self) -> bool:
@@ -82,7 +107,7 @@ class Plan:
     @property
     def is_cancellation(self) -> bool:
         """Whether this plan gives the role back to the region that has it."""
-        return self.source == self.target
+        return self.source == self.target and not self.takes_over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +118,11 @@ class DRState:
     :param epoch: grows by 1 with every change of active region; the fencing token.
     :param version: grows by 1 with every write; the optimistic lock.
     :param lease_s: how old a region's view may be while it still executes; the same for everyone, so it lives here.
+        The longest one where the stored value cannot be used.
     :param left_over: the recorded set of DAGs that the last failover could not unpause in the active region, which stay
         wanted; empty: there are none; None: an older version, or a script, completed it, and only its record has them.
+    :param problems: fields of the item whose values cannot be used. Not stored. While there is one, every region holds
+        everything, and only :func:`recover` returns a next state.
     """
 
     active_region: str
@@ -110,15 +138,54 @@ class DRState:
     last_failover_time: datetime | None = None
     changed_by: str | None = None
     left_over: str | None = None
+    problems: tuple[FieldProblem, ...] = ()
 
     def is_newer_than(self, other: DRState) -> bool:
         """Whether this state was written after *other*; a view never goes back."""
         return (self.epoch, self.version) > (other.epoch, other.version)
 
 
-def initial(active_region: str, *, lease_s: float, by: str, at: datetime) -> DRState:
-    """Return the first state of a DR set: epoch 0, version 1, as the seed's script wrote it."""
-    return DRState(active_region=active_region, epoch=0, version=1, last_updated=at, lease_s=lease_s, changed_by=by)
+def why_unknown(state: DRState, registered: Collection[str] | None, *, region: str) -> str | None:
+    """
+    Return why *state* says nothing about any region's role, and what to do; None where it can be acted on.
+
+    :param registered: as the item of *region* lists them; None when it has no list.
+    """
+    take_over = "run mwaa-dr failover REGION --reason TEXT"
+    if state.problems:
+        found = "; ".join(map(str, state.problems))
+        return f"the item {STATE_ID} cannot be used: {found}; correct the item, or {take_over}"
+    if state.phase is not Phase.STEADY and state.plan is None:
+        return f"the item {STATE_ID} is {state.phase.value} and has no plan; {take_over}"
+    if registered is None:
+        return (
+            f"the item ENVIRONMENT#{region} does not list the registered regions yet; the agent of {region} writes the "
+            "list in its first turn, and mwaa-dr init writes it, too"
+        )
+    if state.active_region not in registered:
+        return (
+            f"active_region of the item {STATE_ID} is {_shown(state.active_region)}, which is not registered (there is "
+            f"no item ENVIRONMENT#REGION for it; registered are {', '.join(sorted(registered))}); correct "
+            f"active_region, or {take_over}, or run mwaa-dr init if that region belongs to the set"
+        )
+    return None
+
+
+def initial(active_region: str, *, lease_s: float, by: str, at: datetime, epoch: int = 0, version: int = 1) -> DRState:
+    """
+    Return the first state of a DR set.
+
+    :param epoch, version: where an earlier state of the set is gone, above all that anybody remembers of it.
+    """
+    return DRState(
+        active_region=active_region,
+        epoch=epoch,
+        version=version,
+        last_updated=at,
+        lease_s=lease_s,
+        failover_count=epoch,
+        changed_by=by,
+    )
 
 
 def claim(state: DRState, plan: Plan, *, at: datetime) -> DRState:
@@ -128,6 +195,7 @@ def claim(state: DRState, plan: Plan, *, at: datetime) -> DRState:
     :raises AlreadyActiveError: the target is active and nothing is in progress.
     :raises WrongPhaseError: another plan is open; join, cancel or supersede it.
     """
+    _refuse_problems(state)
     if state.phase is not Phase.STEADY:
         raise WrongPhaseError(
             f"Plan {state.plan.id if state.plan else '?'} is open ({state.phase.value}).",
@@ -140,12 +208,16 @@ def claim(state: DRState, plan: Plan, *, at: datetime) -> DRState:
 
 def supersede(state: DRState, plan: Plan, *, at: datetime) -> DRState:
     """
-    Return the state in which *plan* takes the place of the open one and remembers it.
+    Return the state in which *plan* takes the place of the open one.
 
-    The recorded set travels along, if one was recorded: what people want does not change with the direction.
+    It remembers the plan that made the region active, if that has not ended: cancelling goes back to it. Plans that had
+    not promoted are forgotten, so that plans do not nest. The recorded set travels along, if one was recorded: what
+    people want does not change with the direction. While nobody knows which region executes, the new plan takes over,
+    and is forced, like the open one.
     """
     open_plan = _open_plan(state)
-    if plan.target == state.active_region and state.phase is Phase.DRAINING:
+    takes_over = open_plan.takes_over and state.phase is Phase.DRAINING
+    if plan.target == state.active_region and state.phase is Phase.DRAINING and not takes_over:
         raise WrongPhaseError(
             f"{plan.target} is still the active region of plan {open_plan.id}.", advice="Cancel that plan instead."
         )
@@ -154,11 +226,14 @@ def supersede(state: DRState, plan: Plan, *, at: datetime) -> DRState:
         phase=Phase.DRAINING,
         plan=replace(
             plan,
-            source=state.active_region,
+            source=open_plan.source if takes_over else state.active_region,
+            mode=Mode.FORCED if takes_over else plan.mode,
             set_id=open_plan.set_id,
             # What the plan before had begun to stop may show only now; the role has moved on if it had promoted.
             stopped=open_plan.stopped if state.phase is Phase.DRAINING else None,
-            replaced=(state.phase, open_plan),
+            replaced=_promoted(state),
+            takes_over=takes_over,
+            lease_s=open_plan.lease_s if state.phase is Phase.DRAINING else None,
         ),
         by=plan.by,
         at=at,
@@ -174,17 +249,20 @@ def cancel(state: DRState, *, plan_id: str, by: str, owner: str, reason: str, at
     unchanged, under *plan_id* (a new one, so that an engine still in the old plan cannot take it for its own). What
     was paused is unpaused by the steps that follow RESUMING, what was held goes on.
 
-    :raises WrongPhaseError: promoted already, or nothing is open.
+    :raises WrongPhaseError: promoted already, or nothing is open, or no region is known to execute.
     """
     open_plan = _open_plan(state)
+    if open_plan.takes_over and state.phase is Phase.DRAINING:
+        raise WrongPhaseError(
+            f"Plan {open_plan.id} has taken over a state that names no active region: there is none to go back to.",
+            advice="Fail over to the region that is to be active.",
+        )
     if state.phase is not Phase.DRAINING:
         raise WrongPhaseError(
             f"Plan {open_plan.id} is {state.phase.value}: {state.active_region} is active already.",
             advice=f"Fail over to {open_plan.source} instead.",
         )
-    replaced = open_plan.replaced
-    while replaced is not None and replaced[0] is Phase.DRAINING:
-        replaced = replaced[1].replaced
+    replaced = _promoted(state)
     if replaced is not None:
         phase, earlier = replaced
         # An earlier plan without a set had paused nothing; the one that is given up now may have.
@@ -206,12 +284,53 @@ def cancel(state: DRState, *, plan_id: str, by: str, owner: str, reason: str, at
     return _next(state, phase=Phase.RESUMING, plan=back, by=by, at=at)
 
 
+def recover(state: DRState, plan: Plan, *, lease_s: float, at: datetime) -> DRState:
+    """
+    Return the state in which *plan* takes over a state that names no active region, or cannot be acted on.
+
+    The plan is forced, whatever mode it names, and every registered region but its target counts as the source. The
+    recorded set travels along, if there is a plan that names one.
+
+    :param plan: its source is the last known active region.
+    :param lease_s: counts from promote on where the stored lease cannot be used; until then the longest one does.
+    :raises WrongPhaseError: the epoch cannot be used, so no next one is known to be higher than all before.
+    """
+    broken = {problem.field for problem in state.problems}
+    if "epoch" in broken:
+        raise WrongPhaseError(
+            f"No failover can take over the item {STATE_ID}: {'; '.join(map(str, state.problems))}.",
+            advice="Correct it, or run mwaa-dr init --active REGION --above-every-epoch.",
+        )
+    set_id = state.plan.set_id if state.plan is not None and state.phase is not Phase.STEADY else None
+    return _next(
+        replace(state, problems=()),
+        phase=Phase.DRAINING,
+        plan=replace(
+            plan,
+            mode=Mode.FORCED,
+            set_id=set_id,
+            takes_over=True,
+            lease_s=lease_s if "lease_s" in broken else None,
+        ),
+        by=plan.by,
+        at=at,
+    )
+
+
 def record_set(state: DRState, set_id: str, *, at: datetime) -> DRState:
     """Return the state whose plan names its recorded wanted set. A plan that names one already keeps it."""
     plan = _open_plan(state)
     if plan.set_id is not None:
         return state
     return _next(state, phase=state.phase, plan=replace(plan, set_id=set_id), by=plan.by, at=at)
+
+
+def harden(state: DRState, *, stops: bool, forces: bool, at: datetime) -> DRState:
+    """Return the state whose plan stops runs that outlast the drain, or has turned forced, because a caller said so."""
+    plan = _open_plan(state)
+    if stops and not plan.stop_running:
+        state = replace(state, plan=replace(plan, stop_running=True))
+    return turn_forced(state, at=at) if forces else beat(state, at=at)
 
 
 def stop_runs(state: DRState, set_id: str, *, at: datetime) -> DRState:
@@ -252,13 +371,15 @@ def promote(state: DRState, *, at: datetime) -> DRState:
     plan = _open_plan(state)
     if state.phase is not Phase.DRAINING:
         raise WrongPhaseError(f"Plan {plan.id} is {state.phase.value}; only a DRAINING one is promoted.")
+    # What was stopped is told by now; under the new epoch the same runs go on, and may end. No cancelling goes back.
+    promoted = replace(plan, stopped=None, replaced=None)
     return replace(
-        # What was stopped is told by now; under the new epoch the same runs go on, and may end.
-        _next(state, phase=Phase.PROMOTING, plan=replace(plan, stopped=None), by=plan.by, at=at),
+        _next(state, phase=Phase.PROMOTING, plan=promoted, by=plan.by, at=at),
         active_region=plan.target,
         epoch=state.epoch + 1,
         failover_count=state.failover_count + 1,
-        previous_region=state.active_region,
+        lease_s=state.lease_s if plan.lease_s is None else plan.lease_s,
+        previous_region=plan.source if plan.takes_over else state.active_region,
         failover_reason=plan.reason,
         last_failover_time=at,
     )
@@ -307,9 +428,10 @@ def set_active_region(state: DRState, region: str, *, reason: str, by: str, at: 
 
     :raises ConfigError: the reason is empty or too long.
     :raises AlreadyActiveError: *region* is active and nothing is in progress.
-    :raises WrongPhaseError: a plan is open.
+    :raises WrongPhaseError: a plan is open, or the state has a value that cannot be used.
     """
     reason = checked_reason(reason)
+    _refuse_problems(state)
     if state.phase is not Phase.STEADY:
         raise WrongPhaseError(
             f"Plan {state.plan.id if state.plan else '?'} is open ({state.phase.value}).",
@@ -331,10 +453,16 @@ def set_active_region(state: DRState, region: str, *, reason: str, by: str, at: 
 
 def promoted_plan(state: DRState) -> Plan | None:
     """Return the plan that has made the region active, unless it has ended; also under one that supersedes it."""
-    phase, plan = state.phase, state.plan
-    while plan is not None and phase is Phase.DRAINING:
-        phase, plan = plan.replaced if plan.replaced is not None else (Phase.STEADY, None)
-    return plan
+    promoted = _promoted(state)
+    return None if promoted is None else promoted[1]
+
+
+def _promoted(state: DRState) -> tuple[Phase, Plan] | None:
+    """Return the promoted, unfinished plan with its phase. Rows of version 0.1 may nest several that had not."""
+    found = (state.phase, state.plan) if state.plan is not None else None
+    while found is not None and found[0] is Phase.DRAINING:
+        found = found[1].replaced
+    return None if found is None else (found[0], replace(found[1], replaced=None))
 
 
 def regions_of(state: DRState) -> frozenset[str]:
@@ -344,9 +472,23 @@ def regions_of(state: DRState) -> frozenset[str]:
 
 
 def _open_plan(state: DRState) -> Plan:
+    _refuse_problems(state)
     if state.plan is None or state.phase is Phase.STEADY:
         raise WrongPhaseError(f"No plan is open: the state is {state.phase.value} at version {state.version}.")
     return state.plan
+
+
+def _refuse_problems(state: DRState) -> None:
+    if state.problems:
+        raise WrongPhaseError(
+            f"The item {STATE_ID} cannot be used: {'; '.join(map(str, state.problems))}.",
+            advice="Correct it, or run mwaa-dr failover REGION --reason TEXT, which takes over the state.",
+        )
+
+
+def _shown(value: str) -> str:
+    """Return a value as a person can tell it from a similar one, also when it is long."""
+    return repr(value if len(value) <= 60 else value[:60] + "...")
 
 
 def _next(state: DRState, *, phase: Phase, plan: Plan | None, by: str | None, at: datetime) -> DRState:

@@ -20,14 +20,16 @@ from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.failover import Timing
 from airflow_provider_mwaa_dr.core.finishing import PlanFinisher
-from airflow_provider_mwaa_dr.core.gate import Role, View, role_of
+from airflow_provider_mwaa_dr.core.gate import Role, View, role_of, why_role_unknown
 from airflow_provider_mwaa_dr.core.identity import Identity, Witness, identity_problem, needs_witness
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, Claim, Clock, DagSet, Observation, RunsStore, StateStore
-from airflow_provider_mwaa_dr.core.state import DRState, Phase, promoted_plan, regions_of
+from airflow_provider_mwaa_dr.core.state import STATE_ID, DRState, Phase, promoted_plan, regions_of
 from airflow_provider_mwaa_dr.exceptions import (
     StaleLedgerError,
+    StateAccessError,
     StateError,
     StateUnreachableError,
+    TableNotFoundError,
     UnreadableItemError,
 )
 from airflow_provider_mwaa_dr.plugins.inventory import InventoryKeeper
@@ -48,6 +50,8 @@ _HURRY_S = 0.5
 is more to take over than one turn does."""
 _ERROR_CHARS = 300
 """Of an error's text in a heartbeat."""
+_REGION_CHARS = 100
+"""No name of a region is longer."""
 _CHECKS_EVERY_S = 60.0
 """Between two looks at what may be slow: which task ended last, which notes are left over."""
 
@@ -131,7 +135,7 @@ class AgentLoop:
         self._claim: Claim | None = None
         self._said_problem: str | None = None
         self._claims_seen: dict[Claim, float] = {}
-        self._role: Role | None = None
+        self._said_role: tuple[Role, str | None] | None = None
         self._unacknowledged: list[_Unacknowledged] = []
         self._swapped: tuple[int, int] | None = None
         self._acknowledged = self._told_acknowledged = (0, 0)
@@ -157,10 +161,11 @@ class AgentLoop:
         self._ledger_error: str | None = None
         self._led_at: float | None = None
         self._has_more = False
-        self._known_peers: tuple[str, ...] = ()
-        self._peers_due_at = 0.0
+        self._regions_due_at = 0.0
         self._final_awaited_until: tuple[str, float] | None = None
         self._complaint: str | None = None
+        self._unreadable: str | None = None
+        """Why what the state table answered last does not count; None while it does."""
         self._inventory = inventory
         self._inventory_error: str | None = None
 
@@ -180,6 +185,8 @@ class AgentLoop:
         except Exception as error:  # the loop outlives everything; the view ages, and the gate holds
             has_settled = False
             self._complain(error)
+            if self._unreadable is not None:
+                self._report_unreadable()
         if self._metrics is not None:
             self._metrics.publish(self._figures())
         state = self.view.state if self.view is not None else None
@@ -187,6 +194,15 @@ class AgentLoop:
         refresh_s = min(self._config.refresh_s, _HURRY_S) if is_hurried else self._config.refresh_s
         # What was settled is read back at once: gate and fence are waiting for it.
         return 0.1 if has_settled else max(0.1, started + refresh_s - self._clock.monotonic())
+
+    def _report_unreadable(self) -> None:
+        """Send the heartbeat that is due although there is nothing to act on: it carries the reason. Never raises."""
+        try:
+            self._acknowledge()
+            if self._clock.monotonic() >= self._next_beat:
+                self._heartbeat(None, self._db.alive_schedulers())
+        except Exception as error:  # as in a turn; the next one tries again
+            self._complain(error)
 
     @property
     def awaits_scheduler(self) -> bool:
@@ -219,13 +235,21 @@ class AgentLoop:
     def _look(self) -> None:
         """Read the state and swap the view; a view never goes back."""
         read_at, now = self._clock.monotonic(), self._clock.now()
-        observation = self._store.observe(self._region)
-        state, seen = observation.state, self.view.state if self.view is not None else None
-        if seen is not None and (state is None or seen.is_newer_than(state)):
-            found = "no state item" if state is None else f"epoch {state.epoch}, version {state.version}"
-            raise _BackwardsError(
-                f"The state table answered with {found} after epoch {seen.epoch}, version {seen.version}: not counted."
-            )
+        try:
+            observation = self._store.observe(self._region)
+            state, seen = observation.state, self.view.state if self.view is not None else None
+            if seen is not None and (state is None or seen.is_newer_than(state)):
+                found = "no state item" if state is None else f"epoch {state.epoch}, version {state.version}"
+                raise _BackwardsError(
+                    f"The state table answered with {found} after epoch {seen.epoch}, version {seen.version}: "
+                    f"{self._region} does not act on it. If the table was restored from a backup, or the item "
+                    f"{STATE_ID} was changed by hand, run mwaa-dr init --active REGION --above-every-epoch."
+                )
+        except (StateError, _BackwardsError) as error:
+            is_answer = not isinstance(error, (StateUnreachableError, StateAccessError, TableNotFoundError))
+            self._unreadable = str(error) if is_answer else None
+            raise
+        self._unreadable = None
         witnessed = self._witnessed(observation)
         problem = identity_problem(self._identity, witnessed)
         if problem is None and needs_witness(self._identity, observation) and not self._witness.has_compared:
@@ -233,11 +257,9 @@ class AgentLoop:
                 f"no environment is registered for {self._region}, and the next heartbeats show whether another one "
                 "counts as it, too; mwaa-dr init registers it"
             )
-        self.view = view = View(
-            state=state, read_at=read_at, reconciled_epoch=observation.reconciled_epoch, problem=problem
-        )
+        self.view = view = View.of(observation, read_at, problem=problem)
         self._say_problem(problem)
-        if state is not None and state.active_region != self._region and observation.reconciled_epoch == state.epoch:
+        if state is not None and role_of(view, self._region) is Role.STANDBY and view.reconciled_epoch == state.epoch:
             self._standby_as_of = state.epoch, now
         self._looked_at = now
         if state is not None and (state.version, state.epoch) != self._swapped:
@@ -272,11 +294,13 @@ class AgentLoop:
 
     def _say_role(self, view: View) -> None:
         state, role = view.state, role_of(view, self._region)
-        if role is self._role:
+        why = why_role_unknown(view, self._region) if role is Role.UNKNOWN else None
+        if (role, why) == self._said_role:
             return
-        self._role = role
-        if state is None:
-            log.warning("The state table has no state item: %s holds every run. Run mwaa-dr init.", self._region)
+        self._said_role = role, why
+        if state is None or why is not None:
+            epoch = "unknown" if state is None else state.epoch
+            log.warning("%s holds every run, and closes none (epoch %s): %s", self._region, epoch, why)
             return
         log.info("DR State Plugin: Current region %s is %s", self._region, role.value.upper())
         log.info(
@@ -305,7 +329,9 @@ class AgentLoop:
         :return: why it could not be sent, which keeps nothing else from being done.
         """
         view = self.view
-        self._reconciled = view.reconciled_epoch if view is not None else None
+        # One that cannot be used is to be corrected: what the agent knew before is the value to put back.
+        if view is None or not view.problems:
+            self._reconciled = view.reconciled_epoch if view is not None else None
         self._acknowledge()
         if self._clock.monotonic() < self._next_beat:
             return None
@@ -319,7 +345,7 @@ class AgentLoop:
         """
         Settle the region's runs, if this agent leads, and keep the books; a heartbeat tells what is new.
 
-        :return: whether open runs have just been settled for an epoch.
+        :return: whether something has just been written that gate and fence wait for.
         """
         view = self.view
         if view is not None and view.problem is not None:
@@ -327,8 +353,13 @@ class AgentLoop:
             return False
         state = view.state if view is not None else None
         reconciled = view.reconciled_epoch if view is not None else None
+        has_listed = view is not None and state is not None and self._list_regions(view, state, schedulers)
         has_settled = False
-        if state is not None and self._leads(schedulers):
+        is_known = role_of(view, self._region) is not Role.UNKNOWN
+        if state is None or not is_known:
+            # Whatever is open may be this region's to run: nothing is closed, published or taken over.
+            pass
+        elif self._leads(schedulers):
             self._take_the_lead()
             has_settled = self._reconcile(state, reconciled)
             if has_settled:
@@ -342,17 +373,41 @@ class AgentLoop:
             else:
                 self._finish(state)
             self._forget(schedulers)
-        elif state is not None:
+        else:
             # Another one leads by now: what stood in this one's way is not its to say any more.
             self._leftovers, self._ledger_error, self._led_at = 0, None, None
         self._check(state)
-        self._reconciled = reconciled
+        if view is None or not view.problems:
+            self._reconciled = reconciled
         self._acknowledge()
         if self._news() != self._told:
             self._heartbeat(state, schedulers)
-        if state is not None and state.phase is Phase.STEADY and self._leads(schedulers):
+        if is_known and state is not None and state.phase is Phase.STEADY and self._leads(schedulers):
             self._take_inventory()
-        return has_settled
+        return has_settled or has_listed
+
+    def _list_regions(self, view: View, state: DRState, schedulers: tuple[str, ...]) -> bool:
+        """
+        Keep the list of registered regions in the region's own item, where gate and fence read it.
+
+        The leading agent lists them all now and then; any agent does where there is no list, and asks for an active
+        region that is not in it.
+
+        :return: whether the list has changed.
+        """
+        listed, now = view.registered, self._clock.monotonic()
+        if listed is None or (self._leads(schedulers) and now >= self._regions_due_at):
+            self._regions_due_at = now + _CHECKS_EVERY_S
+            found = self._store.regions() | {self._region}
+        elif state.active_region not in listed and 0 < len(state.active_region) <= _REGION_CHARS:
+            found = listed | self._store.regions([state.active_region])
+        else:
+            return False
+        if found == listed:
+            return False
+        self._store.put_regions(self._region, found)
+        log.info("Registered regions, as %s lists them: %s", self._region, ", ".join(sorted(found)))
+        return True
 
     def _stand_aside(self, state: DRState | None, schedulers: tuple[str, ...]) -> None:
         """Change nothing that belongs to the region, and report the claim; this is not the region's environment."""
@@ -450,15 +505,11 @@ class AgentLoop:
             log.warning("The ledger of %s cannot be used: %s", self._region, error)
 
     def _peers(self) -> tuple[str, ...]:
-        """Return the regions of the set, as registered; asked for now and then."""
-        now = self._clock.monotonic()
-        if now >= self._peers_due_at:
-            # One that cannot be read any more was read before, or has had the role: its ledger still counts.
-            state = self.view.state if self.view is not None else None
-            regions = {*self._known_peers, *self._store.registrations(), *(regions_of(state) if state else ())}
-            self._known_peers = tuple(sorted(regions))
-            self._peers_due_at = now + _CHECKS_EVERY_S
-        return self._known_peers
+        """Return the registered regions, as this region's own item lists them, and those that the state names."""
+        view = self.view
+        if view is None or view.state is None:
+            return ()
+        return tuple(sorted({*(view.registered or ()), *regions_of(view.state)}))
 
     def _publish_interrupted(self, state: DRState, known: int | None) -> None:
         """Tell the ledger which runs are about to be closed, so that somebody goes on with them."""
@@ -578,8 +629,7 @@ class AgentLoop:
         # Somebody else writes one, too: whoever completes a failover, for the region that it made active.
         if (state.version, dag_ids) == self._snapshot and self._has_readable_snapshot():
             return
-        again = self._store.observe(self._region).state
-        if again is None or again.version != state.version:
+        if self._store.observe(self._region).state != state:
             return
         now = self._clock.now()
         self._store.put_snapshot(
@@ -662,6 +712,7 @@ class AgentLoop:
             self._leftovers,
             self._ledger_error,
             self._inventory_error,
+            self._held_because(),
             (books.final, books.waiting, books.unread) if books is not None else None,
         )
 
@@ -681,7 +732,8 @@ class AgentLoop:
             return
         version, epoch = self._acknowledged
         reconciled, standby_as_of = self._reconciled, self._last_look_as_standby()
-        is_adopted = state is not None and state.active_region == self._region and reconciled == state.epoch
+        is_active = role_of(self.view, self._region) is Role.ACTIVE
+        is_adopted = state is not None and is_active and reconciled == state.epoch
         self._store.put_agent(
             AgentStatus(
                 region=self._region,
@@ -714,6 +766,7 @@ class AgentLoop:
                 inventory_error=self._inventory_error,
                 environment=self._identity.environment,
                 aws_region=self._identity.aws_region,
+                held_because=self._held_because(),
             )
         )
         if self._claim is not None:
@@ -739,6 +792,12 @@ class AgentLoop:
         self._told_acknowledged = self._acknowledged
         self._beats_written += 1
         self._next_beat = self._turned_at + 0.95 * self._config.heartbeat_s
+
+    def _held_because(self) -> str | None:
+        """Return why what was read last gives the region no role; None while it has one."""
+        if self._unreadable is not None or self.view is None:
+            return self._unreadable
+        return why_role_unknown(self.view, self._region)
 
     def _figures(self) -> Figures:
         """Return what there is to publish: nothing of it is asked for here."""

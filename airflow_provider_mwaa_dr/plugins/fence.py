@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import astuple, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,6 +28,7 @@ from airflow_provider_mwaa_dr.core.display import get_logger, visible
 from airflow_provider_mwaa_dr.core.gate import Action, Decision, Layer, Role, View, decide
 from airflow_provider_mwaa_dr.core.identity import Identity, identity_problem
 from airflow_provider_mwaa_dr.core.ports import Clock, StateStore
+from airflow_provider_mwaa_dr.core.state import FieldProblem
 from airflow_provider_mwaa_dr.plugins import shared_file
 
 log = get_logger(__name__)
@@ -193,12 +195,7 @@ class Fence:
             # seen. Younger, it would be mistaken for a fresh one.
             is_over = shared is not None and read_at - shared.read_at > self._lease_s(shared)
             return shared if is_over else None
-        view = View(
-            state=observation.state,
-            read_at=read_at,
-            reconciled_epoch=observation.reconciled_epoch,
-            problem=identity_problem(Identity.of(self._config), observation),
-        )
+        view = View.of(observation, read_at, problem=identity_problem(Identity.of(self._config), observation))
         known = shared.state if shared is not None and read_at - shared.read_at <= self._config.lease_s else None
         if known is not None and (view.state is None or known.is_newer_than(view.state)):
             log.warning("The state table answered with less than this machine knew before; not counted.")
@@ -220,12 +217,19 @@ class Fence:
             ages_s = now - _typed(stored["read_at"], float, int), time.time() - _typed(stored["wall"], float, int)
             if not 0 <= min(ages_s) <= max(ages_s) < math.inf:
                 raise ValueError(f"a time is {-min(ages_s):g} s in the future, or none")
-            state = _typed(stored["state"], dict, type(None))
+            item = _typed(stored["state"], dict, type(None))
+            state = None if item is None else state_from_item(item, default_lease_s=self._config.lease_s)
+            if state is not None:
+                found = (FieldProblem(*problem) for problem in stored["state_problems"])
+                state = replace(state, problems=tuple(found))
+            registered = _typed(stored["registered"], list, type(None))
             return View(
-                state=None if state is None else state_from_item(state, default_lease_s=self._config.lease_s),
+                state=state,
                 read_at=now - max(ages_s),
                 reconciled_epoch=_typed(stored["reconciled_epoch"], int, type(None)),
                 problem=_typed(stored["problem"], str, type(None)),
+                registered=None if registered is None else frozenset(registered),
+                problems=tuple(_typed(stored["problems"], list)),
             )
         except FileNotFoundError:
             return None
@@ -242,7 +246,10 @@ class Fence:
                 "wall": wall,
                 "reconciled_epoch": view.reconciled_epoch,
                 "problem": view.problem,
+                "registered": None if view.registered is None else sorted(view.registered),
+                "problems": view.problems,
                 "state": None if view.state is None else state_to_item(view.state, write_token=""),
+                "state_problems": [] if view.state is None else [astuple(each) for each in view.state.problems],
             }
         )
         try:

@@ -481,7 +481,7 @@ class MetadataDb:
         return {dag_id for dag_id in dag_ids if self._looks_back.get(dag_id, ("", False))[1]}
 
     def last_finished(self, dag_ids: Collection[str]) -> list[RunRow]:
-        """Return the newest ended scheduled run of each of the DAGs that has one."""
+        """Return the newest ended scheduled run of each of the DAGs that has one; none that the provider skipped."""
         found: list[RunRow] = []
         ordered = sorted(dag_ids)
         for start in range(0, len(ordered), _BATCH):
@@ -491,6 +491,7 @@ class MetadataDb:
                     _runs.c.dag_id.in_(ordered[start : start + _BATCH]),
                     _runs.c.run_type == "scheduled",
                     _runs.c.state.in_(_ENDED),
+                    ~_is_skipped(),
                 )
                 .group_by(_runs.c.dag_id)
                 .subquery()
@@ -766,25 +767,12 @@ class MetadataDb:
         """
         Drop scheduled runs that the provider closed in standby before anything of them executed; return how many.
 
-        Told by the provider's note and by no task instance ever having had a worker: either alone would not do.
-
         :param created: DAG id to the logical date above which nobody has created a run; None: of any date.
         """
-        query = (
-            select(_runs.c.id, _runs.c.dag_id, _runs.c.run_id, _logical_date.label("at"), _notes.c.content)
-            .join(_notes, _notes.c.dag_run_id == _runs.c.id)
-            .where(
-                _runs.c.run_type == "scheduled",
-                _runs.c.state.in_(_ENDED),
-                or_(
-                    *(
-                        _notes.c.content.contains(f"{NOTE_TOKEN} {verb}", autoescape=True)
-                        for verb in ("skipped", "closed")
-                    )
-                ),
-                ~_task_exists(_tasks.c.hostname != ""),
-                ~self._is_exempt(_runs.c.dag_id),
-            )
+        query = select(_runs.c.id, _runs.c.dag_id, _runs.c.run_id, _logical_date.label("at")).where(
+            _runs.c.run_type == "scheduled",
+            _is_skipped(),
+            ~self._is_exempt(_runs.c.dag_id),
         )
         with _transaction() as session:
             connection = session.connection()
@@ -965,7 +953,29 @@ _logical_date = _runs.c.logical_date if "logical_date" in _runs.c else _runs.c.e
 _turn_of_row = _runs.c["run_after" if "run_after" in _runs.c else _logical_date.name]
 """As :func:`_turn`."""
 _IS_PICKLED = isinstance(_runs.c.conf.type, PickleType)
+
+
+def _task_exists(*conditions: Any) -> Any:
+    """Return the condition under which a run has a task instance of that kind."""
+    return exists().where(_tasks.c.dag_id == _runs.c.dag_id, _tasks.c.run_id == _runs.c.run_id, *conditions)
+
+
+def _is_skipped() -> Any:
+    """
+    Return the condition under which the provider has closed a run before any of its tasks executed.
+
+    Told by the provider's note and by no task instance ever having had a worker: either alone would not do.
+    """
+    noted = or_(*(_notes.c.content.contains(text, autoescape=True) for text in _CLOSED))
+    return and_(
+        _runs.c.state.in_(_ENDED),
+        exists().where(_notes.c.dag_run_id == _runs.c.id, noted),
+        ~_task_exists(_tasks.c.hostname != ""),
+    )
+
+
 _ROW = (
+    _is_skipped().label("is_skipped"),
     _runs.c.id,
     _runs.c.dag_id,
     _runs.c.run_id,
@@ -1007,6 +1017,7 @@ def _insertable(runs: Iterable[LedgerRun], taken: _Taken) -> tuple[list[LedgerRu
 
 def _to_row(row: Any) -> RunRow:
     values = dict(row._mapping)
+    values["is_skipped"] = bool(values["is_skipped"])
     if _IS_PICKLED and values["conf"] is not None:
         try:
             values["conf"] = _runs.c.conf.type.pickler.loads(values["conf"])
@@ -1034,11 +1045,6 @@ def _not_spared(since: datetime | None) -> Any:
 def _takes_room(runs: Any) -> Any:
     """Return the condition under which a running run counts towards its DAG's ``max_active_runs``."""
     return runs.c.backfill_id.is_(None) if "backfill_id" in runs.c else true()
-
-
-def _task_exists(*conditions: Any) -> Any:
-    """Return the condition under which a run has a task instance of that kind."""
-    return exists().where(_tasks.c.dag_id == _runs.c.dag_id, _tasks.c.run_id == _runs.c.run_id, *conditions)
 
 
 def _task_in(keys: Sequence[tuple[str, int]]) -> Any:

@@ -309,7 +309,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         view = None
         if active is not None:
             state = initial(active, lease_s=60, by="t", at=datetime.now(tz=timezone.utc))
-            view = View(state=state, read_at=SystemClock().monotonic(), reconciled_epoch=0)
+            registered = frozenset({active, HERE})
+            view = View(state=state, read_at=SystemClock().monotonic(), reconciled_epoch=0, registered=registered)
         gate._loop, gate._is_alive = SimpleNamespace(view=view), True
         monkeypatch.setattr(listener, "_gate", gate)
         return gate

@@ -25,7 +25,7 @@ HERE = "us-east-1"
 def main() -> None:
     """Set up what a scheduler sets up, and let the agent take the place of its loop."""
     now = datetime.now(tz=timezone.utc)
-    store = InMemoryStateStore(initial(HERE, lease_s=60, by="t", at=now))
+    store = InMemoryStateStore(initial(HERE, lease_s=60, by="t", at=now), regions=(HERE,))
     conf.state_store = lambda config, clock: store  # type: ignore[assignment]
     config = DRConfig(enabled=True, region=HERE, state_table="t", environments={})
     job = SimpleNamespace(id=1, job_type="SchedulerJob", latest_heartbeat=now)

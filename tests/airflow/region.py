@@ -53,7 +53,7 @@ class Region:
             row = {"job_type": "SchedulerJob", "state": "running", "latest_heartbeat": now + DAY}
             job_id = connection.execute(jobs.insert().values(row)).inserted_primary_key[0]
         self.clock, self.runs, self.number = ManualClock(), InMemoryRunsStore(), 0
-        self.store = InMemoryStateStore(initial(THERE, lease_s=60, by="t", at=AT))
+        self.store = InMemoryStateStore(initial(THERE, lease_s=60, by="t", at=AT), regions=(HERE, THERE))
         for region in (HERE, THERE):
             self.store.register(Registration(region=region, environment=region, account=""))
         job = SimpleNamespace(id=job_id, job_type="SchedulerJob", latest_heartbeat=now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -99,9 +100,9 @@ def test_an_error_in_whatever_the_fence_calls(
     for name, value in {"ENABLED": "True", "REGION": HERE, "STATE_TABLE": "t", "FENCE_WAIT_S": "0"}.items():
         monkeypatch.setenv(f"AIRFLOW__DR__{name}", value)
     state = initial(THERE, lease_s=60, by="t", at=datetime.now(tz=timezone.utc))
-    store = InMemoryStateStore(state)
+    store = InMemoryStateStore(state, regions=(HERE, THERE))
     observe = store.observe
-    store.observe = lambda region: SimpleNamespace(state=observe(region).state, reconciled_epoch=0)  # type: ignore[assignment, method-assign, return-value]
+    store.observe = lambda region: replace(observe(region), reconciled_epoch=0)  # type: ignore[method-assign]
     monkeypatch.setattr(conf, "state_store", lambda config, clock: store)
     monkeypatch.setattr(conf, "airflow_home", lambda: tmp_path)
     executed: list[str] = []

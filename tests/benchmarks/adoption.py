@@ -114,7 +114,7 @@ class Bench:
         from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
         from airflow_provider_mwaa_dr.testing import InMemoryStateStore
 
-        store = InMemoryStateStore(self.initial(active, lease_s=60, by="bench", at=AT))
+        store = InMemoryStateStore(self.initial(active, lease_s=60, by="bench", at=AT), regions=(HERE, THERE))
         for region in (HERE, THERE):
             store.register(Registration(region=region, environment=region, account=""))
         config = DRConfig(enabled=True, region=HERE, state_table="t", runs_table="r", environments={})

@@ -15,7 +15,7 @@ from airflow_provider_mwaa_dr.aws.replicas import AVOID_S
 from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet
-from airflow_provider_mwaa_dr.core.state import Mode, Phase, Plan, claim, initial, set_active_region
+from airflow_provider_mwaa_dr.core.state import Mode, Phase, Plan, claim, initial, recover, set_active_region
 from airflow_provider_mwaa_dr.exceptions import (
     StaleStateError,
     StateAccessError,
@@ -37,6 +37,17 @@ PLAN = Plan(
     by="ann",
     owner="host:1",
     started_at=AT,
+)
+AGENT = AgentStatus(
+    region="us-east-1",
+    job="7",
+    host="h",
+    at=AT,
+    beat=1,
+    version=1,
+    epoch=0,
+    provider_version="0.1.0",
+    airflow_version="3.3.1",
 )
 SECOND = claim(FIRST, PLAN, at=AT)
 
@@ -76,18 +87,7 @@ def test_observe_is_one_request(make: Make, aws: AwsServer) -> None:
 def test_heartbeat_is_one_request_once_the_agent_is_listed(make: Make, aws: AwsServer) -> None:
     """A heartbeat with nothing new about its region writes one item."""
     store = make()
-    status = AgentStatus(
-        region="us-east-1",
-        job="7",
-        host="h",
-        at=AT,
-        beat=1,
-        version=1,
-        epoch=0,
-        provider_version="0.1.0",
-        airflow_version="3.3.1",
-        reconciled_epoch=0,
-    )
+    status = replace(AGENT, reconciled_epoch=0)
     store.put_agent(status)
     store.observe("us-east-1")
     aws.reset()
@@ -366,3 +366,44 @@ def test_replaced_inventory_leaves_no_page_behind(make: Make, table: str, client
     for number in range(3):
         store.put_inventory(Inventory(region="us-east-2", taken_at=AT, public_key=str(number)))
     assert len(client.scan(TableName=table)["Items"]) == 2
+
+
+@pytest.mark.parametrize("value", [{"S": "abc"}, {"N": "-1"}, {"N": "0.5"}, {"L": []}])
+def test_a_reconciled_epoch_that_cannot_be_used_stays_for_a_person_to_correct(
+    make: Make, client: Any, value: dict[str, Any]
+) -> None:
+    """It is named, it is no epoch, and no heartbeat writes over it."""
+    store = make()
+    store.put_agent(replace(AGENT, reconciled_epoch=0))
+    key = {"state_id": {"S": "ENVIRONMENT#us-east-1"}}
+    client.update_item(
+        TableName=store.table,
+        Key=key,
+        UpdateExpression="SET reconciled_epoch = :value",
+        ExpressionAttributeValues={":value": value},
+    )
+    observed = store.observe("us-east-1")
+    assert observed.reconciled_epoch is None
+    assert f"of the item ENVIRONMENT#us-east-1 of table {store.table}" in observed.problems[0]
+    store.put_agent(replace(AGENT, reconciled_epoch=0))
+    assert client.get_item(TableName=store.table, Key=key)["Item"]["reconciled_epoch"] == value
+
+
+@pytest.mark.parametrize("lease", [{"S": "nan"}, {"N": "1e30"}])
+def test_a_state_with_a_value_that_cannot_be_used_can_still_be_written_over(
+    make: Make, client: Any, lease: dict[str, Any]
+) -> None:
+    """On condition of its version, like any other."""
+    store = make()
+    store.write(FIRST, expected_version=None)
+    client.update_item(
+        TableName=store.table,
+        Key={"state_id": {"S": "ACTIVE_REGION"}},
+        UpdateExpression="SET lease_s = :lease",
+        ExpressionAttributeValues={":lease": lease},
+    )
+    found = store.read()
+    assert [problem.field for problem in found.problems] == ["lease_s"]
+    new = recover(found, PLAN, lease_s=60, at=AT)
+    store.write(new, expected_version=found.version)
+    assert store.read() == new

@@ -444,3 +444,24 @@ def test_a_dispute_is_seen_with_the_state_until_it_ends(store: StateStore, peer:
     assert store.observe("us-east-1").disputed == ()
     peer().put_dispute("us-east-2", [])
     assert store.observe("us-east-2").disputed == ()
+
+
+def test_a_region_is_registered_by_its_own_item_and_observes_the_list_of_all(store: StateStore) -> None:
+    """Whether init, the region's agent or a heartbeat has written it first; a list keeps what else is there."""
+    assert store.regions() == frozenset()
+    assert store.observe("us-east-1").registered is None
+    store.register(Registration(region="us-east-2", environment="one"))
+    store.put_agent(STATUS)
+    store.observe("us-east-1")
+    store.put_agent(replace(STATUS, reconciled_epoch=3))
+    assert store.regions() == {"us-east-1", "us-east-2"}
+    assert store.regions(["us-east-1", "us-est-2", " us-east-2"]) == {"us-east-1"}
+    assert store.observe("us-east-1").registered is None
+    store.put_regions("us-east-1", ["us-east-2"])
+    store.put_regions("us-east-1", ["us-east-2"])
+    observed = store.observe("us-east-1")
+    assert (observed.registered, observed.reconciled_epoch, observed.problems) == ({"us-east-1", "us-east-2"}, 3, ())
+    assert store.observe("us-east-2").registered is None
+    store.put_regions("us-east-2", ["us-east-2"])
+    assert store.observe("us-east-2").registered == {"us-east-2"}
+    assert store.registrations()["us-east-2"].environment == "one"

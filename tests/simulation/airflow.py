@@ -119,6 +119,12 @@ class Run:
     def is_open(self) -> bool:
         return self.state in {"queued", "running"}
 
+    @property
+    def is_skipped(self) -> bool:
+        """Whether the provider has closed it before any task of it executed."""
+        is_closed = self.note in {"skipped", "closed"} and not self.is_open
+        return is_closed and not any(task.until for task in self.tasks)
+
     def take_turn(self) -> None:
         """Sort it as the provider does: by its dates."""
         self.turn = self.end
@@ -151,6 +157,7 @@ class Run:
             run_after=end,
             queued_at=self.queued_at,
             conf=self.conf,
+            is_skipped=self.is_skipped,
         )
 
 
@@ -504,7 +511,7 @@ class SimulatedAirflow:
     def last_finished(self, dag_ids: Collection[str]) -> list[RunRow]:
         found = []
         for dag_id in sorted(dag_ids):
-            ended = [at for at, run in self.intervals[dag_id].items() if not run.is_open]
+            ended = [at for at, run in self.intervals[dag_id].items() if not (run.is_open or run.is_skipped)]
             if ended:
                 found.append(self.intervals[dag_id][max(ended)].to_row())
         return found
@@ -600,14 +607,7 @@ class SimulatedAirflow:
         for dag_id in sorted(created):
             after = created[dag_id]
             limit = -1.0 if after is None else to_seconds(after)
-            gone += [
-                run
-                for at, run in self.intervals[dag_id].items()
-                if run.note in {"skipped", "closed"}
-                and not run.is_open
-                and at > limit
-                and not any(task.until for task in run.tasks)
-            ]
+            gone += [run for at, run in self.intervals[dag_id].items() if run.is_skipped and at > limit]
         for run in gone:
             self._tell(run.key, "forgotten: to be created again")
             del self.rows[run.key], self.intervals[run.dag_id][run.at or 0.0]

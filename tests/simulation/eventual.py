@@ -157,7 +157,7 @@ class Region:
         reconciled = observed.reconciled_epoch
         if job == "1":
             reconciled = self._lead(state, reconciled)
-        self.views[job] = View(state, now, reconciled)
+        self.views[job] = replace(View.of(observed, now), reconciled_epoch=reconciled)
         self.way.put_agent(self._status(job, state, reconciled))
 
     def _lead(self, state: DRState, reconciled: int | None) -> int:
@@ -204,7 +204,9 @@ class EventualWorld:
         self.clock = ManualClock()
         self.scheduler = Scheduler(self.rng, self.clock)
         self.max_lag_s = self.rng.choice([0.5, 2.0, 5.0])
-        self.table = InMemoryGlobalTable((A, B), self.clock, lambda: self.rng.uniform(0, self.max_lag_s))
+        self.table = InMemoryGlobalTable(
+            (A, B), self.clock, lambda: self.rng.uniform(0, self.max_lag_s), registered=(A, B)
+        )
         self.table.has_limits = False  # a heartbeat as an item takes as long as all the rest of a turn
         self.cut: set[str] = set()
         self.lost: set[str] = set()

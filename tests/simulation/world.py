@@ -347,7 +347,7 @@ class Region:
         if self.fence_view is None or read_at - self.fence_view.read_at > TIMING.fence_file_s:
             try:
                 observed = self.store.observe(self.name)
-                self.fence_view = View(observed.state, read_at, observed.reconciled_epoch)
+                self.fence_view = View.of(observed, read_at)
             except StateError:
                 self.fence_view = None
         self.calls_left = calls_left

@@ -25,6 +25,7 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
         "plan": None,
         "failover_count": 0,
         "last_updated": "2026-01-01T00:00:00Z",
+        "problems": [],
         "regions": {
             "us-east-1": {
                 "role": "standby",
@@ -35,6 +36,7 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "environment_status": "AVAILABLE",
                 "ledger_error": None,
                 "final": None,
+                "held_because": None,
                 "waiting": [],
                 "leftovers": 0,
                 "reconciled_epoch": 0,
@@ -51,6 +53,7 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "environment_status": "AVAILABLE",
                 "ledger_error": None,
                 "final": None,
+                "held_because": None,
                 "waiting": [],
                 "leftovers": 0,
                 "reconciled_epoch": 0,
@@ -334,3 +337,32 @@ def test_what_must_not_be_overlooked_is_red_on_a_terminal(
 
     assert ("\033[31m! its ledger cannot be used: no table\033[0m" in out) == is_red
     assert ("\033" in out) == is_red
+
+
+def test_an_active_region_that_is_not_registered_shows_with_the_way_out(mwaa_dr: Shell) -> None:
+    """Status showed nothing but the misspelled region as the active one."""
+    _write(mwaa_dr, replace(mwaa_dr.set.state, version=2, active_region=" us-east-2"))
+    out = mwaa_dr("status").out
+    assert out.startswith("! No region has a role, and every region holds every run:")
+    assert "active_region of the item ACTIVE_REGION is ' us-east-2', which is not registered" in out
+    assert "    mwaa-dr failover us-east-1 --reason TEXT\n    mwaa-dr failover us-east-2 --reason TEXT" in out
+    document = mwaa_dr("status", "--json").document
+    assert {region: found["role"] for region, found in document["regions"].items()} == {
+        "us-east-1": "unknown",
+        "us-east-2": "unknown",
+    }
+    assert len(document["problems"]) == 1
+
+
+def test_a_phase_without_its_plan_shows_with_the_command_that_takes_it_over(mwaa_dr: Shell) -> None:
+    """It looked like a failover in progress, and nobody could say what to do."""
+    _write(mwaa_dr, replace(mwaa_dr.set.state, version=2, phase=transitions.Phase.PROMOTING))
+    out = mwaa_dr("status").out
+    assert "the item ACTIVE_REGION is PROMOTING and has no plan" in out
+    assert "mwaa-dr failover us-east-1 --reason TEXT" in out
+
+
+def test_why_a_region_holds_is_told(mwaa_dr: Shell) -> None:
+    """Its own item cannot be used, or the state has gone back: the table alone does not show it."""
+    out = _says(mwaa_dr, "us-east-1", held_because="the state went back")
+    assert "! it holds every run, and closes none: the state went back" in out

@@ -75,7 +75,7 @@ class World:
     @classmethod
     def build(cls) -> World:
         clock = ManualClock()
-        store = InMemoryStateStore(transitions.initial(A, lease_s=60, by="init", at=clock.now()))
+        store = InMemoryStateStore(transitions.initial(A, lease_s=60, by="init", at=clock.now()), regions=(A, B, C))
         world = cls(clock, store, {}, {}, [])
         for region in (A, B, C):
             environment = FakeEnvironment(region, clock=clock)

@@ -259,3 +259,33 @@ def test_room_is_made_for_what_was_taken_over_as_long_as_it_is_queued(regions: t
         there.tell(1)
         there.books.make_room()
         assert there.db.waiting == waiting, state
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_skipped_interval_is_never_published_as_executed(regions: tuple[Region, Region], known: bool) -> None:
+    """Published as a success, it was adopted by the next region, and no region executed it."""
+    here, there = regions
+    here.books.begin(0)
+    here.db.put("r1", "success")
+    here.tell()
+    here.db.put("r2", "running" if known else "success", day=1, is_skipped=not known)
+    here.tell()
+    if known:
+        here.db.rows["orders", "r2"] = replace(here.db.rows["orders", "r2"], state="success", is_skipped=True)
+        here.tell()
+    there.books.follow()
+    there.books.adopt()
+    assert [run.run_id for run in there.db.adopted] == ["r1"]
+    # The region that has skipped it while it had the role begins it after all.
+    here.books.resume(epoch=0)
+    assert [run.run_id for run in here.db.resumed] == ["r2"]
+
+
+def test_what_a_standby_skipped_before_it_had_the_role_is_nobodys(regions: tuple[Region, Region]) -> None:
+    """The control: its intervals were another region's."""
+    here, _ = regions
+    here.db.put("r1", "success", is_skipped=True)
+    here.books.begin(0)
+    here.tell()
+    here.books.resume(epoch=0)
+    assert here.db.resumed == []

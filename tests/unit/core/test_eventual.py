@@ -44,7 +44,7 @@ class Set:
 
     def __init__(self, mode: Eventual = Eventual.AVAILABLE) -> None:
         self.clock = ManualClock()
-        self.table = InMemoryGlobalTable((A, B), self.clock, lambda: LAG_S)
+        self.table = InMemoryGlobalTable((A, B), self.clock, lambda: LAG_S, registered=(A, B))
         self.mode = mode
         self.copies, self.store = self.caller()
         self.store.write(FIRST, expected_version=None)
@@ -254,7 +254,7 @@ class EventualWorld(World):
         for agent in world.agents.values():
             agent.alive = False
         world.modes = {A: mode, B: others.get("survivor", mode), "engine": mode}
-        world.table = InMemoryGlobalTable((A, B), world.clock, lambda: LAG_S)
+        world.table = InMemoryGlobalTable((A, B), world.clock, lambda: LAG_S, registered=(A, B))
         world.ways = {name: world.table.copies() for name in (A, B, "engine")}
         world.engines_store().write(transitions.initial(A, lease_s=60, by="init", at=AT), expected_version=None)
         world.clock.advance(LAG_S)
@@ -310,7 +310,8 @@ class _SeenFrom:
     def view(self) -> View | None:
         with suppress(StateError):
             observed = self._store.observe(self._region)
-            return View(observed.state, self.clock.monotonic(), observed.state.epoch if observed.state else None)
+            view = View.of(observed, self.clock.monotonic())
+            return replace(view, reconciled_epoch=observed.state.epoch if observed.state else None)
         return None
 
     @property

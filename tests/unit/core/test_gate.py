@@ -24,10 +24,16 @@ PROMOTING = transitions.promote(DRAINING, at=AT)  # B is active here
 RESUMING = transitions.resume(PROMOTING, at=AT)
 
 
+def seen(state: DRState | None, *, reconciled: int | None, **changes: object) -> View:
+    """Return what was read at 99 s; both regions are registered."""
+    view = View(state, read_at=99.0, reconciled_epoch=reconciled, registered=frozenset({A, B}))
+    return replace(view, **changes)  # type: ignore[arg-type]
+
+
 def ask(state: DRState | None, region: str, layer: Layer, **changes: object) -> Decision:
     """Decide on a view that is one second old and reconciled, unless *changes* say otherwise."""
     asked: dict[str, object] = {
-        "view": View(state, read_at=99.0, reconciled_epoch=state.epoch if state else None),
+        "view": seen(state, reconciled=state.epoch if state else None),
         "region": region,
         "exempt": False,
         "now": 100.0,
@@ -65,7 +71,7 @@ def test_the_table(state: DRState | None, region: str, gate: Action, fence: Acti
 def test_runs_of_another_epoch_hold_until_they_are_settled(state: DRState, region: str, layer: Layer) -> None:
     """Also in the active region, also when that epoch was its own once (away and back), also before the first turn."""
     for reconciled in (None, state.epoch - 1, state.epoch + 1):
-        view = View(state, read_at=99.0, reconciled_epoch=reconciled)
+        view = seen(state, reconciled=reconciled)
         assert ask(state, region, layer, view=view).action is HOLD
 
 
@@ -116,7 +122,7 @@ def test_on_unreachable_does_not_let_a_region_run_on_that_has_acknowledged_its_d
     state: DRState, region: str, reconciled: int | None, layer: Layer, choice: OnUnreachable
 ) -> None:
     """Cut off after its acknowledgement, it would execute beside the region that is promoted on the strength of it."""
-    view = View(state, read_at=99.0, reconciled_epoch=reconciled)
+    view = seen(state, reconciled=reconciled)
     assert ask(state, region, layer, view=view, now=200.0, on_unreachable=choice).action is HOLD
 
 
@@ -187,3 +193,39 @@ def test_an_airflow_that_is_not_the_region_holds(layer: Layer, on_unreachable: O
         assert decision.role is Role.UNKNOWN
         assert "two is not registered" in decision.reason
         assert ask(STEADY, region, layer, view=view, exempt=True).action is RUN
+
+
+@pytest.mark.parametrize("layer", Layer)
+@pytest.mark.parametrize("choice", OnUnreachable)
+@pytest.mark.parametrize("now", [100.0, 110.0, 200.0])
+@pytest.mark.parametrize("active", ["us-est-2", " us-east-2", "US-EAST-2", ""])
+def test_an_active_region_that_is_not_registered_is_unknown_and_holds(
+    active: str, now: float, choice: OnUnreachable, layer: Layer
+) -> None:
+    """Closed as runs of a standby, they were lost in every region at once."""
+    state = replace(STEADY, active_region=active)
+    for region in (A, B):
+        decision = ask(state, region, layer, now=now, on_unreachable=choice)
+        assert (decision.action, decision.role) == (HOLD, Role.UNKNOWN)
+
+
+def test_the_reason_names_the_value_the_item_and_the_way_out() -> None:
+    """A leading space shows."""
+    reason = ask(replace(STEADY, active_region=" us-east-2"), A, Layer.GATE).reason
+    for words in (
+        "active_region of the item ACTIVE_REGION is ' us-east-2'",
+        "ENVIRONMENT#REGION",
+        "us-east-1, us-east-2",
+        "correct active_region",
+        "mwaa-dr failover REGION --reason TEXT",
+        "mwaa-dr init",
+    ):
+        assert words in reason
+
+
+@pytest.mark.parametrize("layer", Layer)
+def test_a_region_without_a_list_of_regions_holds_and_says_who_writes_it(layer: Layer) -> None:
+    """A set that the version before has written, until its agents have taken their first turn."""
+    decision = ask(STEADY, A, layer, view=seen(STEADY, reconciled=0, registered=None))
+    assert decision.action is HOLD
+    assert "the agent of us-east-2 writes the list in its first turn" in decision.reason

@@ -55,3 +55,19 @@ def test_a_state_that_is_gone_is_followed_by_its_successor(active: str, epoch: i
     agents = agent(HERE, version=40, epoch=5, adopted=5), agent(THERE, version=41, epoch=5, adopted=None)
     state = begin(*agents, active=active)
     assert (state.active_region, state.epoch, state.version, state.failover_count) == (active, epoch, 42, epoch)
+
+
+def test_init_lists_the_regions_for_each_of_them_and_then_finds_nothing_to_do() -> None:
+    """Gate and fence hold until they have the list."""
+    store = InMemoryStateStore()
+    store.put_agent(agent("eu-west-1", version=0, epoch=0, adopted=None))
+    changes = []
+    for _ in range(2):
+        plan = plan_initialization(
+            store, active_region=HERE, environments={HERE: "one", THERE: "two"}, lease_s=60, by="t",
+            at=ManualClock().now(),
+        )  # fmt: skip
+        changes.append(plan.changes_something)
+        initialize(store, plan)
+    assert changes == [True, False]
+    assert store.observe(HERE).registered == store.observe(THERE).registered == {HERE, THERE, "eu-west-1"}

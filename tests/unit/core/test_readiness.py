@@ -840,3 +840,20 @@ def test_without_the_state_nothing_can_be_said(ready: ReadySet) -> None:
     ready.world.store = InMemoryStateStore()
     with pytest.raises(StateNotFoundError):
         ready.results()
+
+
+@pytest.mark.parametrize("target", [A, B])
+def test_an_active_region_that_is_not_registered_fails_the_check(ready: ReadySet, target: str) -> None:
+    """And names the value, and the way out."""
+    ready.world.store._table.state = replace(ready.world.state, active_region="us-est-2")
+    result = ready.results(target=target)["state"]
+    assert result.verdict is Verdict.FAIL
+    assert "active_region of the item ACTIVE_REGION is 'us-est-2'" in result.why
+    assert f"mwaa-dr failover {target} --reason TEXT" in result.advice
+
+
+def test_what_an_agent_cannot_act_on_fails_the_check(ready: ReadySet) -> None:
+    """It is in the item of a region, which only that region reads."""
+    ready.heartbeat(B, held_because="reconciled_epoch is 'abc'")
+    result = ready.results()["state"]
+    assert (result.verdict, result.why) == (Verdict.FAIL, f"{B} holds every run: reconciled_epoch is 'abc'")

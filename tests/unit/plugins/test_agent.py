@@ -13,6 +13,7 @@ from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.gate import Action, Layer, View, decide
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, Observation
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan, initial, set_active_region
+from airflow_provider_mwaa_dr.exceptions import StateError
 from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
 
@@ -85,7 +86,7 @@ class Region:
 
     def __init__(self, state: DRState | None, *, clock: ManualClock | None = None, **config: object) -> None:
         self.clock = clock or ManualClock()
-        self.store = InMemoryStateStore(state)
+        self.store = InMemoryStateStore(state, regions=(HERE, THERE))
         self.db = FakeDb()
         self.counts = GateCounts()
         self.config = DRConfig(
@@ -121,6 +122,11 @@ class Region:
             replace(self.store.state, phase=Phase.STEADY), region, reason="r", by="b", at=self.clock.now()
         )
         self.write(replace(state, phase=phase, plan=None if phase is Phase.STEADY else plan(region)))
+
+    @property
+    def state(self) -> DRState:
+        assert self.store.state is not None
+        return self.store.state
 
     @property
     def status(self) -> AgentStatus:
@@ -427,7 +433,7 @@ def test_a_view_never_goes_back(active: Region, caplog: pytest.LogCaptureFixture
         active.store._table.state = older
         active.turn()
         assert active.loop.view is seen
-    assert "not counted" in caplog.text
+    assert "does not act on it" in caplog.text
 
 
 def test_a_view_ages_from_before_the_read(active: Region) -> None:
@@ -610,3 +616,119 @@ def test_the_view_is_a_plain_object(active: Region) -> None:
     assert type(active.loop.view) is View
     with pytest.raises(AttributeError):
         active.loop.view.read_at = 0.0  # type: ignore[misc, union-attr]
+
+
+UNKNOWN = ["us-est-1", f" {HERE}", "US-EAST-1", ""]
+
+
+def misspell(region: Region, active: str) -> None:
+    """Change the item as a person does, with no other version."""
+    region.store._table.state = replace(region.state, active_region=active)
+
+
+@pytest.mark.parametrize("value", UNKNOWN)
+@pytest.mark.parametrize("of", [HERE, THERE])
+def test_under_an_active_region_that_is_not_registered_an_agent_touches_nothing(of: str, value: str) -> None:
+    """Each region took itself for a standby, and closed what it ran; nobody ran it again."""
+    region = Region(state(of))
+    region.turn(2)
+    region.db.runs, region.db.calls, region.db.unpaused = ["orders 1"], [], ("orders",)
+    region.store.calls.clear()
+    misspell(region, value)
+    region.turn(24)
+    assert region.may() is region.may(Layer.FENCE) is Action.HOLD
+    assert (region.db.runs, region.db.notes, region.db.unpaused) == (["orders 1"], [], ("orders",))
+    assert not {"close after 0 s", "close after 10 s", "pause"}.intersection(region.db.calls)
+    assert not {"put_snapshot", "put_inventory", "write"}.intersection(region.store.calls)
+
+
+def test_meanwhile_heartbeats_go_on_and_say_why(active: Region) -> None:
+    """Status and check show what the gate's note says."""
+    misspell(active, "us-est-1")
+    active.turn(2)
+    before = active.status.beat
+    active.turn(3)
+    assert active.status.beat == before + 3
+    assert "active_region of the item ACTIVE_REGION is 'us-est-1'" in (active.status.held_because or "")
+    assert active.status.adopted_epoch is None
+    assert active.status.reconciled_epoch == 0
+
+
+def test_once_the_value_is_corrected_the_region_goes_on_as_before(active: Region) -> None:
+    """What arrived meanwhile was held, and executes; nothing was settled anew."""
+    misspell(active, "us-est-1")
+    active.turn(5)
+    active.db.runs = ["orders manual"]
+    misspell(active, HERE)
+    active.turn()
+    assert active.may() is Action.RUN
+    assert (active.db.runs, active.db.notes) == (["orders manual"], [])
+    assert active.status.held_because is None
+
+
+def test_an_agent_lists_the_regions_where_the_version_before_has_not() -> None:
+    """After an upgrade, and for a row of the seed's scripts, which has no item of any region: in the first turn."""
+    region = Region(state(HERE))
+    region.store._table.lists.clear()
+    region.turn()
+    assert region.may() is Action.HOLD
+    region.turn(2)
+    assert region.store.observe(HERE).registered == {HERE}
+    assert region.may() is Action.RUN
+
+
+def test_a_region_that_has_just_been_registered_is_known_when_it_becomes_active(standby: Region) -> None:
+    """Also if the list is not due yet."""
+    standby.store.put_regions("eu-west-1", ["eu-west-1", HERE, THERE])
+    standby.flip("eu-west-1")
+    standby.turn(3)
+    assert standby.may() is Action.SKIP
+    assert standby.store.observe(HERE).registered == {HERE, THERE, "eu-west-1"}
+
+
+def test_a_state_that_goes_back_is_reported_in_heartbeats(active: Region) -> None:
+    """A restored backup made all agents silent for good, and nobody could fail over any more."""
+    active.flip(THERE)
+    active.flip(HERE)
+    active.turn(3)
+    before = active.status.beat
+    active.store._table.state = state(HERE)
+    active.turn(20)
+    assert active.status.beat > before + 5
+    assert "epoch 0, version 1 after epoch 2" in (active.status.held_because or "")
+    assert "mwaa-dr init --active REGION --above-every-epoch" in (active.status.held_because or "")
+    assert active.may() is Action.HOLD
+
+
+def test_a_state_item_that_cannot_be_understood_is_reported_in_heartbeats(
+    active: Region, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The region holds once its view is old, and everybody can see why."""
+
+    def observe(region: str) -> Observation:
+        raise StateError("The item ACTIVE_REGION of table t cannot be understood: version is 'x'.")
+
+    before = active.status.beat
+    monkeypatch.setattr(active.store, "observe", observe)
+    active.turn(20)
+    assert active.status.beat > before + 5
+    assert "version is 'x'" in (active.status.held_because or "")
+    assert active.may() is Action.HOLD
+
+
+def test_an_epoch_of_the_regions_runs_that_cannot_be_used_closes_nothing(
+    active: Region, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken for another epoch than the state's, it made the active region close all that it ran."""
+    observe = active.store.observe
+    broken = "reconciled_epoch of the item ENVIRONMENT#us-east-1 of table t is 'abc'"
+    active.db.runs, active.db.calls = ["orders 1"], []
+    monkeypatch.setattr(
+        active.store, "observe", lambda region: replace(observe(region), reconciled_epoch=None, problems=(broken,))
+    )
+    active.turn(3)
+    assert active.may() is Action.HOLD
+    assert (active.db.runs, active.db.notes) == (["orders 1"], [])
+    assert active.status.held_because == broken
+    # What the agent knew stays to be read: it is the value to put back.
+    assert active.status.reconciled_epoch == 0

@@ -16,7 +16,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.core.config import DRConfig, OnUnreachable
 from airflow_provider_mwaa_dr.core.gate import Action
-from airflow_provider_mwaa_dr.core.state import DRState, Phase, initial, set_active_region
+from airflow_provider_mwaa_dr.core.state import DRState, FieldProblem, Phase, initial, set_active_region
 from airflow_provider_mwaa_dr.plugins import shared_file
 from airflow_provider_mwaa_dr.plugins.fence import Fence
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore, ManualClock
@@ -30,7 +30,7 @@ class Worker:
     def __init__(self, home: Path, active: str = HERE, *, reconciled: int | None = 0) -> None:
         self.home = home
         self.clock = ManualClock()
-        self.store = InMemoryStateStore(state(active))
+        self.store = InMemoryStateStore(state(active), regions=(HERE, THERE))
         if reconciled is not None:
             self.store._table.reconciled[HERE] = reconciled
         self.opened = 0
@@ -359,3 +359,25 @@ def test_a_fence_that_could_not_be_noted_is_noted_by_the_next_task(worker: Worke
     worker.store.unreachable = False
     worker.task()
     assert worker.store.fence(HERE) is not None
+
+
+@pytest.mark.parametrize(
+    "broken", [{"active_region": "us-est-1"}, {"problems": (FieldProblem("lease_s", "nan", "x"),)}]
+)
+def test_the_other_tasks_of_the_machine_learn_of_a_state_that_cannot_be_acted_on(
+    worker: Worker, broken: dict[str, object]
+) -> None:
+    """The file carries what is wrong: without it, the value that stands in for a wrong one would look right."""
+    worker.store._table.state = replace(state(HERE), **broken)  # type: ignore[arg-type]
+    assert [worker.task(fence_wait_s=0) for _ in range(3)] == [Action.HOLD] * 3
+    assert worker.reads == 1
+
+
+def test_a_file_of_the_version_before_lists_no_regions_and_is_not_used(worker: Worker) -> None:
+    """The table is read instead."""
+    assert worker.task() is Action.RUN
+    stored = json.loads(worker.file.read_text())
+    del stored["registered"], stored["problems"], stored["state_problems"]
+    worker.file.write_text(json.dumps(stored))
+    assert worker.task() is Action.RUN
+    assert worker.reads == 2

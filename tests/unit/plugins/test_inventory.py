@@ -252,7 +252,7 @@ class Agent:
     def __init__(self) -> None:
         self.clock, self.store, self.airflow, self.db = (
             ManualClock(),
-            InMemoryStateStore(state(HERE)),
+            InMemoryStateStore(state(HERE), regions=(HERE, THERE)),
             FakeAirflow(),
             FakeDb(),
         )

@@ -72,7 +72,7 @@ class Pair:
 
     def __init__(self) -> None:
         self.clock = ManualClock()
-        self.store = InMemoryStateStore(initial(THERE, lease_s=60, by="t", at=self.clock.now()))
+        self.store = InMemoryStateStore(initial(THERE, lease_s=60, by="t", at=self.clock.now()), regions=(HERE, THERE))
         self.runs = InMemoryRunsStore()
         for name in (HERE, THERE):
             self.store.register(Registration(region=name, environment=name))

@@ -43,6 +43,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     Registration,
     RunInfo,
     TableDescription,
+    Unpublished,
 )
 from airflow_provider_mwaa_dr.core.state import DRState, Mode
 from airflow_provider_mwaa_dr.exceptions import (
@@ -143,6 +144,7 @@ class _Table:
     records: dict[str, FailoverRecord] = field(default_factory=dict)
     inventories: dict[str, Inventory] = field(default_factory=dict)
     damaged: dict[str, UnreadableItem] = field(default_factory=dict)
+    unpublished: dict[str, Unpublished] = field(default_factory=dict)
 
 
 class InMemoryStateStore:
@@ -360,6 +362,25 @@ class InMemoryStateStore:
             self._intact(f"FENCE#{region}")
             return self._table.fences.get(region)
 
+    def put_unpublished(self, unpublished: Unpublished) -> None:
+        """Replace what is stored of the region."""
+        with self._reach("put_unpublished"):
+            self._table.unpublished[unpublished.region] = unpublished
+
+    def unpublished(self, region: str) -> Unpublished | None:
+        """Return what *region* could not take over."""
+        with self._reach("unpublished"):
+            return self._table.unpublished.get(region)
+
+    def acknowledge_unpublished(self, region: str, unpublished_id: str, at: datetime) -> bool:
+        """Note that a person has seen it; False when another one, or none, is stored."""
+        with self._reach("acknowledge_unpublished"):
+            stored = self._table.unpublished.get(region)
+            if stored is None or stored.id != unpublished_id:
+                return False
+            self._table.unpublished[region] = replace(stored, acknowledged_at=at)
+            return True
+
     def put_set(self, dag_set: DagSet) -> DagSet:
         """Record a wanted set once; one that is there is returned, not changed."""
         with self._reach("put_set"):
@@ -525,7 +546,7 @@ def _contents(table: _Table) -> dict[_Key, object]:
     found: dict[_Key, object] = {("state", None): table.state}
     names = (
         "reconciled", "registrations", "lists", "agents", "claims", "disputes", "fences", "sets", "snapshots",
-        "records", "damaged",
+        "records", "damaged", "unpublished",
     )  # fmt: skip
     for name in names:
         found |= {(name, key): value for key, value in getattr(table, name).items()}
@@ -552,7 +573,7 @@ class _Copy(InMemoryStateStore):
 
     def _reach(self, method: str) -> AbstractContextManager[Any]:
         reached = super()._reach(method)
-        return self._writing() if method.startswith(("write", "put_", "register", "forget")) else reached
+        return self._writing() if method.startswith(("write", "put_", "register", "forget", "acknowledge")) else reached
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -598,6 +619,8 @@ class InMemoryRunsStore:
     A :class:`~airflow_provider_mwaa_dr.core.ports.RunsStore` in memory; thread-safe, each call atomic.
 
     :ivar unreachable: while True, every call raises StateUnreachableError and changes nothing.
+    :ivar refusal: while set, every call raises this error and changes nothing; as DynamoDB refuses expired credentials,
+        missing rights, or a table that does not exist.
     :ivar lose_answers: the next so many ``append`` calls land and raise StateUnreachableError all the same.
     :ivar calls: names of the methods called, in order.
     :ivar has_limits: entries and pictures are kept as the items of a table would have them, within DynamoDB's limits.
@@ -612,6 +635,7 @@ class InMemoryRunsStore:
         self._pictures: dict[str, Replica] = {}
         self._damaged: dict[str, UnreadableItem] = {}
         self.unreachable = False
+        self.refusal: StateError | None = None
         self.lose_answers = 0
         self.calls: list[str] = []
 
@@ -643,6 +667,8 @@ class InMemoryRunsStore:
         self.calls.append(method)
         if self.unreachable:
             raise StateUnreachableError(f"The runs table did not answer {method}: unreachable is switched on.")
+        if self.refusal is not None:
+            raise self.refusal
         return self._lock
 
     def append(self, region: str, entry: LogEntry) -> None:

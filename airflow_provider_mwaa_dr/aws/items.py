@@ -26,7 +26,14 @@ from airflow_provider_mwaa_dr.aws.contents import (
     unreadable,
     valid,
 )
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, Claim, FailoverRecord, Registration, StepRecord
+from airflow_provider_mwaa_dr.core.ports import (
+    AgentStatus,
+    Claim,
+    FailoverRecord,
+    Registration,
+    StepRecord,
+    Unpublished,
+)
 from airflow_provider_mwaa_dr.core.state import (
     LONGEST_LEASE_S,
     SHORTEST_LEASE_S,
@@ -535,6 +542,48 @@ def claim_key(place: str, claim_id: str) -> str:
 def claims_key(place: str) -> str:
     """Return the key of the list of claims; not in ``ENVIRONMENT#place``, which registers a region."""
     return f"AGENT#{place}#claims"
+
+
+def unpublished_to_item(unpublished: Unpublished) -> dict[str, Any]:
+    """Return the item, with at most 250 KB of run ids: a list too long for it is cut, and its length kept."""
+    runs = paged(unpublished.runs, page_bytes=_LONGEST_LIST_BYTES)[0]
+    left_out = len(unpublished.runs) - len(runs)
+    return to_item(
+        unpublished_key(unpublished.region),
+        {
+            "id": unpublished.id,
+            "epoch": unpublished.epoch,
+            "begun_epoch": unpublished.begun_epoch,
+            "at": unpublished.at,
+            "why": unpublished.why[:2000],
+            "first_id": unpublished.first_id,
+            "runs": [*runs, *((f"and {left_out} more",) if left_out else ())],
+            "unread": [sentence[:2000] for sentence in unpublished.unread],
+            "acknowledged_at": unpublished.acknowledged_at,
+        },
+    )
+
+
+def unpublished_from_item(item: Item) -> Unpublished:
+    """Return what a region could not take over."""
+    values = from_item(item)
+    return Unpublished(
+        id=values["id"],
+        region=key_of(item).partition("#")[2],
+        epoch=values["epoch"],
+        begun_epoch=values["begun_epoch"],
+        at=to_time(values["at"]),
+        why=values["why"],
+        first_id=values["first_id"],
+        runs=tuple(values.get("runs", ())),
+        unread=tuple(values.get("unread", ())),
+        acknowledged_at=from_timestamp(values.get("acknowledged_at")),
+    )
+
+
+def unpublished_key(region: str) -> str:
+    """Return the key of what a region could not take over."""
+    return f"UNPUBLISHED#{region}"
 
 
 def record_to_item(record: FailoverRecord) -> dict[str, Any]:

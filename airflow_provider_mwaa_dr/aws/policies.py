@@ -66,6 +66,7 @@ def execution(scope: Scope, region: str) -> Document:
         f"SNAPSHOT#{region}#*",
         f"INVENTORY#{region}",
         f"INVENTORY#{region}#*",
+        f"UNPUBLISHED#{region}",
     ]
     own_runs = [f"LOG#{region}", f"PICTURE#{region}"]
     return _document(

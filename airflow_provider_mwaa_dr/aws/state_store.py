@@ -41,6 +41,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     FailoverRecord,
     Observation,
     Registration,
+    Unpublished,
 )
 from airflow_provider_mwaa_dr.core.state import STATE_ID, DRState
 from airflow_provider_mwaa_dr.exceptions import (
@@ -328,6 +329,26 @@ class DynamoDBStateStore:
         """Return when a worker of *region* last noted its fence."""
         item = self._get(f"FENCE#{region}")
         return None if item is None else items.to_time(items.values_of(item, table=self.table)["at"])
+
+    # What a region could not take over.
+
+    def put_unpublished(self, unpublished: Unpublished) -> None:
+        """Replace what is stored of the region."""
+        self._put(items.unpublished_to_item(unpublished), "list what could not be taken over")
+
+    def unpublished(self, region: str) -> Unpublished | None:
+        """Return what *region* could not take over."""
+        item = self._get(items.unpublished_key(region))
+        return None if item is None else items.unpublished_from_item(item)
+
+    def acknowledge_unpublished(self, region: str, unpublished_id: str, at: datetime) -> bool:
+        """Note that a person has seen it; False when another one, or none, is stored."""
+        return self._update(
+            items.unpublished_key(region),
+            "SET acknowledged_at = :at",
+            {":at": items.to_attribute(at), ":id": items.to_attribute(unpublished_id)},
+            ConditionExpression="id = :id",
+        )
 
     # Sets of DAGs.
 

@@ -12,6 +12,7 @@ from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import check_documents
 from airflow_provider_mwaa_dr.core.examination import Examination, examine
 from airflow_provider_mwaa_dr.core.readiness import NAMES, Verdict
+from airflow_provider_mwaa_dr.exceptions import ConfigError
 
 NOT_READY = 3
 """Exit code when a check failed; that of a failover which is refused."""
@@ -26,6 +27,11 @@ def add_command(commands: CommandParsers) -> None:
         "--region", metavar="REGION", help="the region that is to be able to take over; default: the standby"
     )
     parser.add_argument(
+        "--acknowledge",
+        metavar="ID",
+        help="note that you have read what a region could not take over without its ledger; checks nothing",
+    )
+    parser.add_argument(
         "--accept",
         metavar="CHECK[:NAME]",
         action="append",
@@ -36,6 +42,9 @@ def add_command(commands: CommandParsers) -> None:
 
 def run(session: Session) -> int:
     """Print what each check found."""
+    if session.args.acknowledge is not None:
+        _acknowledge(session, session.args.acknowledge)
+        return 0
     config, told = session.config, set[str]()
 
     def on_wait(region: str) -> None:
@@ -55,6 +64,28 @@ def run(session: Session) -> int:
     columns = min(max(shutil.get_terminal_size((100, 0)).columns, 60), 120)
     session.console.result(check_documents(examination.results), "\n".join(_text(examination, columns)))
     return NOT_READY if examination.count(Verdict.FAIL) else 0
+
+
+def _acknowledge(session: Session, unpublished_id: str) -> None:
+    """
+    Note that a person has read the list with this id. Naming it is the consent; repeatable.
+
+    :raises ConfigError: no region has stored a list with this id.
+    """
+    stored = [found for region in session.names if (found := session.store.unpublished(region)) is not None]
+    found = next((each for each in stored if each.id == unpublished_id), None)
+    changes = found is not None and found.acknowledged_at is None
+    if found is None or (
+        changes and not session.store.acknowledge_unpublished(found.region, unpublished_id, session.clock.now())
+    ):
+        raise ConfigError(
+            f"There is nothing to acknowledge under {unpublished_id!r}; stored are "
+            f"{', '.join(each.id for each in stored) or 'none'}.",
+            option="acknowledge",
+            advice="mwaa-dr status shows the id.",
+        )
+    said = f"{unpublished_id} is acknowledged." if changes else f"{unpublished_id} was acknowledged already."
+    session.console.result({"acknowledged": unpublished_id, "changed": changes}, said)
 
 
 def _text(examination: Examination, columns: int) -> Iterator[str]:

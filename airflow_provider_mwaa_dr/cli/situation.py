@@ -10,6 +10,9 @@ from airflow_provider_mwaa_dr.core.failover import Timing
 from airflow_provider_mwaa_dr.core.gate import Role
 from airflow_provider_mwaa_dr.core.state import Mode, Phase
 
+SHOWN_RUNS = 20
+"""Of a list of runs that may be long."""
+
 
 def situation(document: Mapping[str, Any], names: Mapping[str, str], timing: Timing, console: Console) -> str:
     """
@@ -104,6 +107,8 @@ def _notes(document: Mapping[str, Any], region: str, timing: Timing, console: Co
     is_active = found["role"] == Role.ACTIVE.value
     for claim in found["claims"]:
         yield console.alarm(f"! an environment holds every run: {claim['problem']}")
+    if found["unpublished"] is not None:
+        yield from _unpublished(found["unpublished"], console)
     if not found["schedulers"]:
         if found["agent_age_s"] is not None:
             yield console.alarm(f"! none of its schedulers has been heard of for {found['agent_age_s']:.0f} s")
@@ -120,12 +125,7 @@ def _notes(document: Mapping[str, Any], region: str, timing: Timing, console: Co
         yield "    Is the provider installed in its workers, and [dr] enabled there?"
     if found["ledger_error"]:
         yield console.alarm(f"! its ledger cannot be used: {found['ledger_error']}")
-        cost = (
-            "what ends there may run again"
-            if is_active
-            else "it does not learn what others finish, which may run again"
-        )
-        yield f"    While that lasts, {cost} after a failover."
+        yield f"    {_ledger_cost(document, found, is_active=is_active)}"
     elif (found["ledger_lag_s"] or 0.0) > timing.agent_silence_s:
         yield console.alarm(
             f"! its ledger is {found['ledger_lag_s']:.0f} s behind: what ended since then runs again if it is lost now"
@@ -148,3 +148,32 @@ def _notes(document: Mapping[str, Any], region: str, timing: Timing, console: Co
     if found["closed"]:
         why = "begun in standby or under another epoch"
         yield f"  {found['closed']} runs were closed there since its schedulers started: {why}"
+
+
+def _ledger_cost(document: Mapping[str, Any], found: Mapping[str, Any], *, is_active: bool) -> str:
+    """Return what a ledger that cannot be used costs, or what it holds up."""
+    is_settled = found["reconciled_epoch"] in {None, document["epoch"]}
+    if found["ledger_wait_s"] is not None:
+        return (
+            f"It takes the role up without its ledger in {found['ledger_wait_s']:.0f} s ([dr] ledger_wait_s). What the "
+            "other region finished may run again then."
+        )
+    if not is_settled and not is_active:
+        return "It holds its runs without limit, and closes none that the ledger has not accepted. Restore the ledger."
+    if is_active:
+        return "While that lasts, what ends there may run again after a failover."
+    return "While that lasts, it does not learn what others finish, which may run again after a failover."
+
+
+def _unpublished(found: Mapping[str, Any], console: Console) -> Iterator[str]:
+    """Yield what the region could not take over, and what to do about it."""
+    yield console.alarm(
+        f"! it took the role up without its ledger at {found['at']} (epoch {found['epoch']}): {found['why']}"
+    )
+    yield from (f"    {sentence}" for sentence in found["unread"])
+    if found["runs"]:
+        yield "    Runs that it closed, and that start when the ledger works again:"
+        yield from (f"      {run}" for run in found["runs"][:SHOWN_RUNS])
+        if len(found["runs"]) > SHOWN_RUNS:
+            yield f"      and {len(found['runs']) - SHOWN_RUNS} more (mwaa-dr status --json)"
+    yield f"    Compare these runs in both regions, then: mwaa-dr check --acknowledge {found['id']}"

@@ -13,7 +13,7 @@ from airflow_provider_mwaa_dr.cli.situation import situation
 from airflow_provider_mwaa_dr.cli.world import World
 from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.display import visible, visible_document
-from airflow_provider_mwaa_dr.core.documents import state_document
+from airflow_provider_mwaa_dr.core.documents import state_document, unpublished_document
 from airflow_provider_mwaa_dr.core.failover import Timing
 from airflow_provider_mwaa_dr.core.gate import Role
 from airflow_provider_mwaa_dr.core.identity import ClaimWatch
@@ -71,6 +71,10 @@ def run(session: Session) -> None:
         }
         for region in names
     }
+    for region, found in regions.items():
+        unpublished = session.store.unpublished(region)
+        is_open = unpublished is not None and unpublished.acknowledged_at is None
+        found["unpublished"] = unpublished_document(unpublished) if unpublished is not None and is_open else None
     document = {**state_document(state), "problems": [] if why is None else [why], "regions": regions}
     if document["plan"] is not None:
         # By the clocks of two machines; whoever takes the plan over counts on its own.
@@ -194,6 +198,7 @@ def _region_document(
         "leftovers": leader.leftovers if leader is not None else None,
         "reconciled_epoch": leader.reconciled_epoch if leader is not None else None,
         "closed": sum(sight.agent.closed for sight in alive),
+        "ledger_wait_s": leader.ledger_wait_s if leader is not None else None,
         "problems": sorted({problem for sight in alive for problem in sight.agent.problems}),
     }
 

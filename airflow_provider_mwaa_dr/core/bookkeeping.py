@@ -319,6 +319,18 @@ class Bookkeeper:
         replica = self._others.get(region)
         return replica is not None and replica.final == plan_id
 
+    def last_read(self) -> list[str]:
+        """Return a sentence for each other region: up to where its ledger has been read. Reads nothing."""
+        found = []
+        for region, replica in sorted(self._others.items()):
+            unfinished = sorted(" ".join(key) for key, run in replica.runs.items() if run.is_due)
+            shown = ", ".join(unfinished[:_SOME]) + (", ..." if len(unfinished) > _SOME else "")
+            found.append(
+                f"{region}: read up to entry {replica.number} (epoch {replica.epoch}); unfinished there then: "
+                + (f"{len(unfinished)} runs: {shown}" if unfinished else "no run")
+            )
+        return found or ["the ledger of no other region has been read since this scheduler started"]
+
     def read_anew(self) -> None:
         """Forget what this process knows of its own region's part: another one has written it meanwhile, perhaps."""
         self._own = None
@@ -364,16 +376,40 @@ class Bookkeeper:
 
     # -- telling -----------------------------------------------------------------------------------------------------
 
-    def begin(self, epoch: int) -> None:
+    def begin(self, epoch: int, *, first_id: int | None = None) -> None:
         """
         Say that the region executes under *epoch* from here on; before anything does.
 
         What its database has so far was born under other epochs; of that, only what is open counts from now on.
+
+        :param first_id: the highest run id when the region began to execute, if it began without the ledger.
         """
         own = self._load()
         if own.epoch != epoch:
-            newest = self._db.newest_run()
+            newest = self._db.newest_run() if first_id is None else first_id
             self._append(epoch, first_id=newest, newest_id=newest, settled=epoch)
+
+    def publish_closed(self, keys: Collection[RunKey], *, epoch: int, closed_at: datetime) -> None:
+        """
+        Publish as interrupted what the region closed while the ledger refused. Repeatable.
+
+        The ledger keeps what it says of a run that it has: it is unfinished, or another region has finished it. A run
+        that a person has cleared since is this role's own: it is published as open, or has ended.
+
+        :param epoch: under which the runs began.
+        :param closed_at: when they were closed, by this region's clock.
+        """
+        own = self._load()
+        missing = [key for key in keys if key not in own.runs]
+        rows = [
+            row
+            for row in (self._db.runs(missing) if missing else ())
+            if not row.is_open and (row.queued_at is None or row.queued_at < closed_at)
+        ]
+        if rows:
+            runs = [_to_run(row, RunStatus.INTERRUPTED, epoch=epoch) for row in rows]
+            self._append(own.epoch or 0, runs, first_id=own.first_id, newest_id=own.newest_id)
+            log.info("%d runs of %s, closed while the ledger refused, are published", len(rows), self._region)
 
     def has_begun(self, epoch: int) -> bool:
         """Whether the region has said so: what is open there by now is its own, or was taken over under this epoch."""

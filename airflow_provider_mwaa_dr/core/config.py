@@ -77,6 +77,7 @@ class DRConfig:
     heartbeat_s: float = 5.0
     lease_s: float = 60.0
     drain_s: float = 60.0
+    ledger_wait_s: float = 300.0
     fence: bool = True
     fence_file_s: float = 3.0
     fence_wait_s: float = 30.0
@@ -333,6 +334,16 @@ OPTIONS: tuple[Option[Any], ...] = (
         parse=_seconds(1, 86400),
         example="60",
         description="Seconds that a graceful failover waits for runs in flight.",
+    ),
+    Option(
+        name="ledger_wait_s",
+        type="float",
+        default="300",
+        allowed="numbers from 10 to 86400",
+        parse=_seconds(10, 86400),
+        example="300",
+        description="Seconds that a region which takes the role up waits for a ledger that refuses or does not answer. "
+        "Then it continues without it, and mwaa-dr status lists what it could not take over.",
     ),
     Option(
         name="fence",

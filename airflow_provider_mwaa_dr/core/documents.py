@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow_provider_mwaa_dr.core.failover import FailoverPreview
 from airflow_provider_mwaa_dr.core.health import Diagnosis
-from airflow_provider_mwaa_dr.core.ports import FailoverRecord
+from airflow_provider_mwaa_dr.core.ports import FailoverRecord, Unpublished
 from airflow_provider_mwaa_dr.core.readiness import CheckResult
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Plan
 
@@ -102,6 +102,18 @@ def preview_document(preview: FailoverPreview) -> dict[str, Any]:
         "running": list(preview.running) if preview.running is not None else None,
         "not_ready": list(preview.not_ready),
         "steps": list(preview.steps),
+    }
+
+
+def unpublished_document(unpublished: Unpublished) -> dict[str, Any]:
+    """Return what a region could not take over."""
+    return {
+        "id": unpublished.id,
+        "epoch": unpublished.epoch,
+        "at": iso(unpublished.at),
+        "why": unpublished.why,
+        "runs": list(unpublished.runs),
+        "unread": list(unpublished.unread),
     }
 
 

@@ -26,6 +26,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     Observation,
     Registration,
     StateStore,
+    Unpublished,
 )
 from airflow_provider_mwaa_dr.core.state import DRState
 from airflow_provider_mwaa_dr.exceptions import (
@@ -244,6 +245,18 @@ class EventualStateStore:
     def fence(self, region: str) -> datetime | None:
         """Return when a worker of *region* last noted its fence."""
         return self._from_first(lambda copy: copy.fence(region), first=region)[1]
+
+    def put_unpublished(self, unpublished: Unpublished) -> None:
+        """Replace what is stored of a region, in its own copy."""
+        self._from_first(lambda copy: copy.put_unpublished(unpublished), first=unpublished.region)
+
+    def unpublished(self, region: str) -> Unpublished | None:
+        """Return what a region could not take over, from its own copy if that has it and answers."""
+        return self._first_that_has(lambda copy: copy.unpublished(region), first=region)
+
+    def acknowledge_unpublished(self, region: str, unpublished_id: str, at: datetime) -> bool:
+        """Note that a person has seen it, in the region's own copy."""
+        return self._from_first(lambda copy: copy.acknowledge_unpublished(region, unpublished_id, at), first=region)[1]
 
     def put_snapshot(self, dag_set: DagSet) -> None:
         """Replace a region's snapshot, in its own copy."""

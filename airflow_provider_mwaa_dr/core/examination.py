@@ -84,6 +84,7 @@ def examine(
             heartbeats=store.agents(region),
             claims=watch.live(store.claims(region), clock, silence_s=timing.agent_silence_s),
             snapshot=store.get_snapshot(region),
+            unpublished=store.unpublished(region),
             inventory=_inventory(store, region),
         )
 

@@ -789,8 +789,12 @@ class FailoverEngine:
         plan = _plan(state)
         with self._timed("adopt"):
             deadline = self._clock.monotonic() + self._timing.adopt_s
+            heard: dict[str, int] = {}
             while True:
                 agents = self._agents(plan.target)
+                ledger_wait_s = _announced_ledger_wait_s(agents, heard)
+                if ledger_wait_s is not None:
+                    deadline = max(deadline, self._clock.monotonic() + ledger_wait_s + self._timing.adopt_s)
                 known = has_acknowledged(agents, state.version)
                 adopted = any(
                     agent.adopted_epoch == state.epoch and agent.reconciled_epoch == state.epoch for agent in agents
@@ -800,6 +804,7 @@ class FailoverEngine:
                 awaited = [
                     *((f"its schedulers to know epoch {state.epoch}",) if not known else ()),
                     *(("its agent to prepare its database",) if not adopted else ()),
+                    *((f"its ledger, which refuses: {error}",) if (error := _ledger_error(agents)) else ()),
                 ]
                 if self._clock.monotonic() >= deadline:
                     raise FailoverError(
@@ -1324,6 +1329,25 @@ def _brief(error: Exception) -> str:
     """Return what failed in words that fit a step's line."""
     message = " ".join((error.message if isinstance(error, DRError) else str(error)).split())
     return f"{type(error).__name__}: {message[:300]}".rstrip(": .")
+
+
+def _ledger_error(agents: Sequence[AgentStatus]) -> str | None:
+    """Return the ledger's error of an agent that waits for it."""
+    return next((agent.ledger_error for agent in agents if agent.ledger_wait_s is not None), None)
+
+
+def _announced_ledger_wait_s(agents: Sequence[AgentStatus], heard: dict[str, int]) -> float | None:
+    """
+    Return for how long agents announce that they wait for their ledger; None if no new heartbeat announces it.
+
+    :param heard: the last beat by job; updated. A dead agent's announcement counts once.
+    """
+    announced = []
+    for agent in agents:
+        if heard.get(agent.job) != agent.beat and agent.ledger_wait_s is not None:
+            announced.append(agent.ledger_wait_s)
+        heard[agent.job] = agent.beat
+    return max(announced, default=None)
 
 
 def _plan(state: DRState) -> Plan:

@@ -58,6 +58,7 @@ class View:
     :param read_at: seconds on the local clock from BEFORE the read was sent, so the age is never understated.
     :param reconciled_epoch: the epoch that this region's open runs belong to; None before its agent's first turn.
     :param problem: why this Airflow cannot be the region that it claims (core/identity.py); it holds everything then.
+    :param waits_for: why the agent could not settle them yet; empty where nothing is wrong.
     :param registered: the registered regions, this one among them; None before they are listed.
     :param problems: what this region's own item has that cannot be used, a sentence each; while there is one, the
         region's role is unknown.
@@ -67,6 +68,7 @@ class View:
     read_at: float
     reconciled_epoch: int | None = None
     problem: str | None = None
+    waits_for: str = ""
     registered: frozenset[str] | None = None
     problems: tuple[str, ...] = ()
 
@@ -160,7 +162,8 @@ def decide(
         return Decision(
             Action.HOLD,
             f"held: {region} has not yet settled its open runs for epoch {state.epoch} "
-            f"(they belong to {'none yet' if view.reconciled_epoch is None else view.reconciled_epoch})",
+            f"(they belong to {'none yet' if view.reconciled_epoch is None else view.reconciled_epoch})"
+            + (f"; {view.waits_for}" if view.waits_for else ""),
             role,
         )
     if role is Role.STANDBY:

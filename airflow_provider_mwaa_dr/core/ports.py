@@ -76,6 +76,8 @@ class AgentStatus:
     :param unread: what of the ledger cannot be read, one sentence for each region.
     :param unreadable: what is wrong with the item; ``version`` and ``epoch`` are -1 then, and ``schedulers`` is empty,
         so that it acknowledges nothing. Not stored.
+    :param ledger_wait_s: seconds until the region, which takes the role up, continues without its ledger; None while it
+        does not wait for it.
     """
 
     region: str
@@ -111,6 +113,7 @@ class AgentStatus:
     unread: tuple[str, ...] = ()
     unreadable: UnreadableItem | None = None
     held_because: str | None = None
+    ledger_wait_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +147,34 @@ class Claim:
         The AWS region, because an execution role may write only the items of its own region.
         """
         return self.aws_region or self.region
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpublished:
+    """
+    What a region could not take over, because its ledger refused for too long; item ``UNPUBLISHED#region``.
+
+    :param id: names the event; for ``mwaa-dr check --acknowledge ID``.
+    :param epoch: under which the region took the role up without the ledger.
+    :param begun_epoch: the epoch that the runs in *runs* belong to.
+    :param why: the ledger's error.
+    :param first_id: the highest run id in the region's metadata database at that time; the region publishes what has
+        a higher one as soon as the ledger can be written again.
+    :param runs: ``DAG_ID RUN_ID`` of the region's own runs that it closed and had not published.
+    :param unread: a sentence for each other region: up to where its ledger had been read.
+    :param acknowledged_at: when a person took note; None until then.
+    """
+
+    id: str
+    region: str
+    epoch: int
+    begun_epoch: int
+    at: datetime
+    why: str
+    first_id: int
+    runs: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+    acknowledged_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,6 +350,15 @@ class StateStore(Protocol):
 
     def fence(self, region: str) -> datetime | None:
         """Return when a worker of *region* last noted its fence."""
+
+    def put_unpublished(self, unpublished: Unpublished) -> None:
+        """Replace what is stored of *unpublished.region*."""
+
+    def unpublished(self, region: str) -> Unpublished | None:
+        """Return what *region* could not take over the last time its ledger refused for too long."""
+
+    def acknowledge_unpublished(self, region: str, unpublished_id: str, at: datetime) -> bool:
+        """Note that a person has seen it; False when another one, or none, is stored. Repeatable."""
 
     def put_set(self, dag_set: DagSet) -> DagSet:
         """Record a wanted set once, pages first, manifest last; a set that is there is returned, not changed."""

@@ -30,6 +30,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     EnvironmentStatus,
     FailoverRecord,
     TableDescription,
+    Unpublished,
 )
 from airflow_provider_mwaa_dr.core.state import DRState, Phase, why_unknown
 from airflow_provider_mwaa_dr.exceptions import DRError, MwaaAccessError, StateAccessError
@@ -121,6 +122,7 @@ class RegionFacts:
     may_change: bool | Unknown | None = None
     dags: Sequence[DagInfo] | Unknown = Unknown("not asked")
     snapshot: DagSet | None = None
+    unpublished: Unpublished | None = None
     inventory: Inventory | Unknown = Unknown("not asked")
 
     @property
@@ -698,6 +700,37 @@ def check_identity(facts: Facts) -> CheckResult:
     return CheckResult(name="identity", verdict=Verdict.OK, why="no environment counts as another one's region")
 
 
+def check_unpublished(facts: Facts) -> CheckResult:
+    """Whether a region took a role up without its ledger, and no person has taken note."""
+    found = [
+        each.unpublished
+        for each in facts.regions
+        if each.unpublished is not None and each.unpublished.acknowledged_at is None
+    ]
+    if found:
+        return CheckResult(
+            name="unpublished",
+            verdict=Verdict.WARN,
+            why="; ".join(unpublished_text(each) for each in found),
+            advice="Compare these runs in both regions. Then: "
+            + " ".join(f"mwaa-dr check --acknowledge {each.id}" for each in found),
+        )
+    return CheckResult(name="unpublished", verdict=Verdict.OK, why="each role was taken up with the ledger")
+
+
+def unpublished_text(unpublished: Unpublished) -> str:
+    """Return one sentence about what a region could not take over."""
+    runs = (
+        f"; it closed {len(unpublished.runs)} runs that the ledger had not accepted: {some(unpublished.runs)}"
+        if unpublished.runs
+        else ""
+    )
+    return (
+        f"{unpublished.region} took the role up without its ledger at {unpublished.at:%Y-%m-%dT%H:%M:%SZ} (epoch "
+        f"{unpublished.epoch}): {unpublished.why.rstrip('.')}{runs}; {'; '.join(unpublished.unread)}"
+    )
+
+
 def check_settings(facts: Facts) -> CheckResult:
     """Whether the section [dr] is right, and the same in both regions."""
     problems = sorted({each for region in facts.regions for agent in region.agents for each in agent.problems})
@@ -1148,6 +1181,7 @@ _COMPARED: Mapping[str, Check] = {
     "airflow": check_airflow,
     "waiting": check_waiting,
     "identity": check_identity,
+    "unpublished": check_unpublished,
     "settings": check_settings,
     "options": check_options,
     "clocks": check_clocks,

@@ -22,10 +22,19 @@ from airflow_provider_mwaa_dr.core.failover import Timing
 from airflow_provider_mwaa_dr.core.finishing import PlanFinisher
 from airflow_provider_mwaa_dr.core.gate import Role, View, role_of, why_role_unknown
 from airflow_provider_mwaa_dr.core.identity import Identity, Witness, identity_problem, needs_witness
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, Claim, Clock, DagSet, Observation, RunsStore, StateStore
+from airflow_provider_mwaa_dr.core.ledger import RunKey
+from airflow_provider_mwaa_dr.core.ports import (
+    AgentStatus,
+    Claim,
+    Clock,
+    DagSet,
+    Observation,
+    RunsStore,
+    StateStore,
+    Unpublished,
+)
 from airflow_provider_mwaa_dr.core.state import STATE_ID, DRState, Phase, promoted_plan, regions_of
 from airflow_provider_mwaa_dr.exceptions import (
-    StaleLedgerError,
     StateAccessError,
     StateError,
     StateUnreachableError,
@@ -87,6 +96,10 @@ class _Unacknowledged:
     version: int
     epoch: int
     pulse: object
+
+
+class _LedgerError(Exception):
+    """The ledger did not answer, or refused. What depends on it waits; the rest of the turn goes on."""
 
 
 class AgentLoop:
@@ -159,6 +172,10 @@ class AgentLoop:
         self._finisher: PlanFinisher | None = None
         self._books = Bookkeeper(runs, db, clock, region=config.region, peers=self._peers) if runs is not None else None
         self._ledger_error: str | None = None
+        self._ledger_failing: tuple[int, float] | None = None
+        """For which epoch the region waits for its ledger, and since when."""
+        self._without_ledger: Unpublished | None = None
+        """What the region could not take over under the epoch that it has; None before that is known."""
         self._led_at: float | None = None
         self._has_more = False
         self._regions_due_at = 0.0
@@ -257,7 +274,7 @@ class AgentLoop:
                 f"no environment is registered for {self._region}, and the next heartbeats show whether another one "
                 "counts as it, too; mwaa-dr init registers it"
             )
-        self.view = view = View.of(observation, read_at, problem=problem)
+        self.view = view = replace(View.of(observation, read_at, problem=problem), waits_for=self._waits_for(state))
         self._say_problem(problem)
         if state is not None and role_of(view, self._region) is Role.STANDBY and view.reconciled_epoch == state.epoch:
             self._standby_as_of = state.epoch, now
@@ -375,7 +392,7 @@ class AgentLoop:
             self._forget(schedulers)
         else:
             # Another one leads by now: what stood in this one's way is not its to say any more.
-            self._leftovers, self._ledger_error, self._led_at = 0, None, None
+            self._leftovers, self._ledger_error, self._led_at, self._ledger_failing = 0, None, None, None
         self._check(state)
         if view is None or not view.problems:
             self._reconciled = reconciled
@@ -445,55 +462,164 @@ class AgentLoop:
                 self._leftovers = 0
             else:
                 # Born here all the same, say by REST under a paused DAG. What can start, the gate skips meanwhile.
-                self._close_runs(state, known, queued_for_s=max(5.0, 2 * self._config.refresh_s))
+                self._close_runs(
+                    state,
+                    known,
+                    spared_since=self._spared_since(state, known),
+                    queued_for_s=max(5.0, 2 * self._config.refresh_s),
+                )
             return False
         if is_active and known is None and not is_promoting:
             log.info("%s is active (epoch %d): its open runs count as that epoch's.", self._region, state.epoch)
             return True
+        if is_promoting or (not is_active and known is not None):
+            self._pause_all(state)
+        try:
+            has_settled = self._settle_epoch(state, known)
+        except _LedgerError:
+            if self.view is not None:  # the notes of held runs name the cause
+                self.view = replace(self.view, waits_for=self._waits_for(state))
+            # A region without the role waits without limit: what the ledger has not accepted, no other region knows.
+            if not is_active or state.phase is Phase.DRAINING or not self._has_waited_for_ledger(state):
+                return False
+            has_settled = self._take_up_without_ledger(state, known)
+        else:
+            self._ledger_failing = None
+        if has_settled:
+            log.info("%s has settled its open runs for epoch %d (before: %s)", self._region, state.epoch, known)
+        return has_settled
+
+    def _settle_epoch(self, state: DRState, known: int | None) -> bool:
+        """
+        Publish and close what began under another epoch, and take up a role that is here; return whether it is done.
+
+        :raises _LedgerError: the ledger could not be used; nothing was closed that it has not accepted.
+        """
+        is_active = state.active_region == self._region
         # Begun already, by an earlier turn or an agent before: what was open has been closed, and what is open now was
         # queued for this epoch.
         if is_active and self._with_ledger(lambda books: books.has_begun(state.epoch), False):
             self._leftovers = 0
         else:
             self._publish_interrupted(state, known)
-            if is_promoting or (not is_active and known is not None):
-                self._pause_all(state)
-            self._close_runs(state, known)
+            self._close_runs(state, known, spared_since=self._spared_since(state, known))
             if self._leftovers:
                 # Locked by the scheduler at this moment; the next turn takes them.
                 return False
-        if is_active and not self._take_up(state):
-            return False
-        if not is_active:
-            self._with_ledger(lambda books: books.settled(state.epoch), None)
-            # As good as a look that finds it settled: what is open by now was asked for after this one.
-            self._standby_as_of = state.epoch, self._looked_at
-        log.info("%s has settled its open runs for epoch %d (before: %s)", self._region, state.epoch, known)
+        if is_active:
+            return self._take_up(state)
+        self._with_ledger(lambda books: books.settled(state.epoch), None)
+        # As good as a look that finds it settled: what is open by now was asked for after this one.
+        self._standby_as_of = state.epoch, self._looked_at
         return True
 
-    # The ledger. While it cannot be reached, nothing is closed that it has not taken, and no role is taken up: what
-    # happened elsewhere would be repeated. Where it does not exist, or refuses, the region goes on without it, and
-    # says so: nothing would ever change by waiting.
+    # The ledger. While it cannot be used, for whatever reason, the region closes nothing that the ledger has not
+    # accepted, and takes no role up: what happened in the other region would be repeated. A refusal may end as a
+    # timeout does: credentials are renewed, a key or a policy is restored. Only the region that takes the role up has
+    # a limit, [dr] ledger_wait_s: without one, no region would execute.
 
     def _with_ledger(self, call: Callable[[Bookkeeper], T], otherwise: T) -> T:
         """
-        Return what *call* returns; *otherwise* when there is no ledger, or none that could be used.
+        Return what *call* returns; *otherwise* when the region has no ledger.
 
-        :raises StateUnreachableError: it does not answer.
-        :raises StaleLedgerError: another agent of the region has written; the next turn reads that first.
+        :raises _LedgerError: the ledger did not answer or refused, or another agent of the region has written first.
         """
         if self._books is None:
             return otherwise
         try:
             answer = call(self._books)
-        except (StateUnreachableError, StaleLedgerError) as error:
-            self._say_ledger(str(error))
-            raise
         except StateError as error:
             self._say_ledger(str(error))
-            return otherwise
+            raise _LedgerError(str(error)) from error
         self._say_ledger(None)
         return answer
+
+    def _has_waited_for_ledger(self, state: DRState) -> bool:
+        """Whether the region, which takes the role up, has waited for its ledger for as long as it is allowed to."""
+        now = self._clock.monotonic()
+        if self._ledger_failing is None or self._ledger_failing[0] != state.epoch:
+            self._ledger_failing = state.epoch, now
+            log.warning(
+                "%s waits for its ledger for at most %.0f s before it continues without it (epoch %d): %s",
+                self._region,
+                self._config.ledger_wait_s,
+                state.epoch,
+                self._ledger_error,
+            )
+        return now - self._ledger_failing[1] >= self._config.ledger_wait_s
+
+    def _waits_for(self, state: DRState | None) -> str:
+        """Return why the region's open runs are not settled, for the notes of held runs; empty if nothing is wrong."""
+        if self._ledger_error is None or state is None:
+            return ""
+        if state.active_region != self._region:
+            return f"the region closes no run that its ledger has not accepted; it refuses: {self._ledger_error}"
+        limit_s = self._config.ledger_wait_s
+        return f"it waits at most {limit_s:g} s for its ledger, which refuses: {self._ledger_error}"
+
+    def _ledger_wait_left_s(self) -> float | None:
+        """Return the seconds until the region continues without its ledger; None while it does not wait."""
+        if self._ledger_failing is None:
+            return None
+        return max(0.0, self._ledger_failing[1] + self._config.ledger_wait_s - self._clock.monotonic())
+
+    def _take_up_without_ledger(self, state: DRState, known: int | None) -> bool:
+        """
+        Take the role up without the other region's history, and list what could not be taken over.
+
+        The list is stored before a run is closed: the ledger gets these runs as soon as it accepts them.
+
+        :return: whether every run of an earlier epoch is closed.
+        :raises StateError: the list could not be stored; nothing was closed, and the next turn tries again.
+        """
+        spared_since = self._spared_since(state, known, with_ledger=False)
+        gap = self._store.unpublished(self._region)
+        if gap is None or gap.epoch != state.epoch:  # else stored by an earlier turn, or by an agent before this one
+            newest = self._db.newest_run()
+            gap = Unpublished(
+                id=f"{self._region}-epoch-{state.epoch}",
+                region=self._region,
+                epoch=state.epoch,
+                begun_epoch=known if known is not None else 0,
+                at=self._clock.now(),
+                why=self._ledger_error or "",
+                first_id=newest,
+                runs=self._open_runs(),
+                unread=tuple(self._books.last_read()) if self._books is not None else (),
+            )
+            self._store.put_unpublished(gap)
+        self._close_runs(state, known, spared_since=spared_since)
+        if self._leftovers:
+            return False
+        # What people asked for after the role had come here is not closed, and continues.
+        gap = replace(gap, runs=tuple(run for run in gap.runs if run not in set(self._open_runs())))
+        self._store.put_unpublished(gap)
+        self._without_ledger, self._ledger_failing = gap, None
+        log.error(
+            "%s takes up the role without its ledger, which refused for %.0f s (epoch %d): %s. Runs that another "
+            "region finished may execute again. Unfinished runs of another region start when the ledger works again. "
+            "mwaa-dr status lists them under %s; when you have read the list: mwaa-dr check --acknowledge %s.",
+            self._region, self._config.ledger_wait_s, state.epoch, gap.why, gap.id, gap.id,
+        )  # fmt: skip
+        return True
+
+    def _open_runs(self) -> tuple[str, ...]:
+        """Return all queued and running runs, ``DAG_ID RUN_ID`` each, sorted."""
+        _, states = self._db.look(above=self._db.newest_run())
+        return tuple(sorted(" ".join(key) for key, status in states.items() if status in {"queued", "running"}))
+
+    def _begin_role(self, books: Bookkeeper, state: DRState) -> None:
+        """Open the ledger for the region's role; first publish what was closed while the ledger refused."""
+        if books.has_begun(state.epoch):
+            return
+        gap = self._without_ledger
+        if gap is None or gap.epoch != state.epoch:
+            gap = self._store.unpublished(self._region)
+        if gap is None or gap.epoch != state.epoch:
+            books.begin(state.epoch)
+            return
+        books.publish_closed([_to_key(run) for run in gap.runs], epoch=gap.begun_epoch, closed_at=gap.at)
+        books.begin(state.epoch, first_id=gap.first_id)
 
     def _say_ledger(self, error: str | None) -> None:
         if error == self._ledger_error:
@@ -562,7 +688,7 @@ class AgentLoop:
                 self._has_more = books.adopt()
                 return
             if state.phase is not Phase.PROMOTING:
-                books.begin(state.epoch)
+                self._begin_role(books, state)
             books.tell(
                 state,
                 read_state=lambda: self._store.observe(self._region).state,
@@ -573,7 +699,7 @@ class AgentLoop:
                 books.resume(epoch=state.epoch)
                 books.make_room()
 
-        with contextlib.suppress(StateError):
+        with contextlib.suppress(_LedgerError):
             self._with_ledger(keep, None)
 
     def _read_stopped(self, set_id: str) -> tuple[str, ...]:
@@ -589,26 +715,30 @@ class AgentLoop:
                 "Paused %d DAGs of %s (active %s, epoch %d)", paused, self._region, state.active_region, state.epoch
             )
 
-    def _close_runs(self, state: DRState, known: int | None, *, queued_for_s: float = 0.0) -> None:
+    def _close_runs(
+        self, state: DRState, known: int | None, *, spared_since: datetime | None, queued_for_s: float = 0.0
+    ) -> None:
         if state.active_region == self._region:
             begun = "no known epoch" if known is None else f"epoch {known}"
             note = f"closed: begun under {begun}; {self._region} is active under epoch {state.epoch}"
         else:
             note = f"closed: {self._region} is standby, {state.active_region} is active (epoch {state.epoch})"
         newest = self._db.newest_run()
-        spared_since = self._spared_since(state, known)
         closed = self._db.close_runs(note, queued_for_s=queued_for_s, spared_since=spared_since)
         self._leftovers = self._db.open_runs(up_to=newest, spared_since=spared_since)
         if closed:
             self._closed += closed
             log.info("Closed %d open runs of %s: %s", closed, self._region, note)
 
-    def _spared_since(self, state: DRState, known: int | None) -> datetime | None:
+    def _spared_since(self, state: DRState, known: int | None, *, with_ledger: bool = True) -> datetime | None:
         """
         Return since when a run may have been asked for by somebody who knew already that the role has come here.
 
         After the last look at which this was a standby: such a run is looked at again, or goes on. None: of no run;
         those of a role that is gone are told, and go on elsewhere.
+
+        :param with_ledger: ask the ledger, too, whether the role that is gone was this region's own.
+        :raises _LedgerError: the ledger could not be used.
         """
         is_active = state.active_region == self._region
         if known is None or not (is_active or known == state.epoch):
@@ -618,7 +748,7 @@ class AgentLoop:
         if not is_active:
             return None
         # Started after the role had come: what the agents before have said is all there is.
-        if self._with_ledger(lambda books: books.has_begun(known), True):
+        if with_ledger and self._with_ledger(lambda books: books.has_begun(known), True):
             return None
         looks = [agent.standby_as_of for agent in self._store.agents(self._region) if agent.reconciled_epoch == known]
         return max((at for at in looks if at is not None), default=None)
@@ -764,6 +894,7 @@ class AgentLoop:
                 waiting=self._books.waiting if self._books is not None else (),
                 unread=self._books.unread if self._books is not None else (),
                 inventory_error=self._inventory_error,
+                ledger_wait_s=self._ledger_wait_left_s(),
                 environment=self._identity.environment,
                 aws_region=self._identity.aws_region,
                 held_because=self._held_because(),
@@ -868,3 +999,9 @@ class _BackwardsError(Exception):
 
 
 _EXPECTED = (StateError, _BackwardsError)
+
+
+def _to_key(run: str) -> RunKey:
+    """Return the key of a run that is listed as ``DAG_ID RUN_ID``; a DAG id has no blank."""
+    dag_id, _, run_id = run.partition(" ")
+    return dag_id, run_id

@@ -36,6 +36,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     RunsStore,
     StateStore,
     Tables,
+    Unpublished,
 )
 from airflow_provider_mwaa_dr.core.state import Mode, Plan, set_active_region
 from airflow_provider_mwaa_dr.sandbox.aws_server import _operation
@@ -205,6 +206,8 @@ def uses_of_state(
         airflow_version="3", reconciled_epoch=0,
     )  # fmt: skip
 
+    unpublished = Unpublished(id="u", region=region, epoch=1, begun_epoch=0, at=now, why="refused", first_id=1)
+
     def write() -> None:
         state = store.read()
         store.write(replace(state, version=state.version + 1), expected_version=state.version)
@@ -253,6 +256,9 @@ def uses_of_state(
         "put_inventory": inventories,
         "get_inventory": lambda: store.get_inventory(region),
         "inventory_key": lambda: store.inventory_key(region),
+        "put_unpublished": lambda: store.put_unpublished(unpublished),
+        "unpublished": lambda: store.unpublished(region),
+        "acknowledge_unpublished": lambda: store.acknowledge_unpublished(region, unpublished.id, clock.now()),
         "put_record": lambda: store.put_record(record),
         "get_record": lambda: store.get_record("p1"),
         "records": store.records,

@@ -19,6 +19,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     Registration,
     StateStore,
     StepRecord,
+    Unpublished,
 )
 from airflow_provider_mwaa_dr.core.state import (
     DRState,
@@ -160,6 +161,7 @@ def test_agents_are_listed_by_region(store: StateStore) -> None:
         problems=("[dr] lease_s = 'x' is not understood",),
         ledger_error="The runs table mwaa-dr-runs does not exist.",
         standby_as_of=AT,
+        ledger_wait_s=120.5,
         final="p1",
         waiting=("orders manual__1: its DAG is not here", "and 3 more"),
     )
@@ -170,6 +172,24 @@ def test_agents_are_listed_by_region(store: StateStore) -> None:
     store.put_agent(replace(STATUS, region="us-east-2", job="1"))
     assert list(store.agents("us-east-1")) == [full, other]
     assert list(store.agents("eu-west-1")) == []
+
+
+def test_what_a_region_could_not_take_over_is_stored_until_it_is_acknowledged(store: StateStore) -> None:
+    """Every field comes back; an acknowledgement needs the id that is stored, and is repeatable."""
+    found = Unpublished(
+        id="us-east-1-epoch-3", region="us-east-1", epoch=3, begun_epoch=1, at=AT, why="refused", first_id=41,
+        runs=("orders manual__1", "orders manual__2"), unread=("us-east-2: read up to entry 17",),
+    )  # fmt: skip
+    assert store.unpublished("us-east-1") is None
+    assert not store.acknowledge_unpublished("us-east-1", found.id, AT)
+    assert store.unpublished("us-east-1") is None
+    store.put_unpublished(found)
+    assert store.unpublished("us-east-1") == found
+    assert store.unpublished("us-east-2") is None
+    assert not store.acknowledge_unpublished("us-east-1", "us-east-1-epoch-2", AT)
+    for _ in range(2):
+        assert store.acknowledge_unpublished("us-east-1", found.id, AT)
+    assert store.unpublished("us-east-1") == replace(found, acknowledged_at=AT)
 
 
 def test_forgotten_agent_is_gone_and_may_come_back(store: StateStore) -> None:

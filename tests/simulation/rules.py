@@ -19,6 +19,7 @@ from airflow_provider_mwaa_dr.core.failover import FailoverEngine
 from airflow_provider_mwaa_dr.core.gate import Action, Layer, View
 from airflow_provider_mwaa_dr.core.ledger import Replica, RunStatus
 from airflow_provider_mwaa_dr.core.state import DRState, Plan
+from airflow_provider_mwaa_dr.exceptions import StateAccessError
 from airflow_provider_mwaa_dr.plugins import agent
 from airflow_provider_mwaa_dr.plugins.agent import AgentLoop
 from tests.simulation.airflow import Run, SimulatedAirflow
@@ -203,6 +204,21 @@ def with_held_runs_at_the_end_of_the_queue_and_no_room_made(patch: Patch) -> Non
     patch.setattr(Run, "take_turn", lambda run: setattr(run, "turn", next(behind)))
 
 
+def with_a_ledger_that_is_left_out_as_soon_as_it_refuses(patch: Patch) -> None:
+    """Not when it does not answer; as it was."""
+    with_ledger = AgentLoop._with_ledger
+
+    def careless(loop: AgentLoop, call: Any, otherwise: Any) -> Any:
+        try:
+            return with_ledger(loop, call, otherwise)
+        except agent._LedgerError as error:
+            if isinstance(error.__cause__, StateAccessError):
+                return otherwise
+            raise
+
+    patch.setattr(AgentLoop, "_with_ledger", careless)
+
+
 RULES: dict[Weaken, int] = {
     without_the_lease_wait: 6,
     without_the_final_mark: 17,
@@ -221,5 +237,6 @@ RULES: dict[Weaken, int] = {
     with_a_leader_that_goes_on_from_what_it_knew_when_it_last_led: 899,
     with_runs_that_were_to_be_stopped_and_ended_by_themselves_run_again: 32,
     with_held_runs_at_the_end_of_the_queue_and_no_room_made: 22,
+    with_a_ledger_that_is_left_out_as_soon_as_it_refuses: 64,
 }
 """What is taken out, and the seed of a history that goes wrong without it."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -27,6 +28,7 @@ from airflow_provider_mwaa_dr.exceptions import (
     AlreadyActiveError,
     DRError,
     StaleLedgerError,
+    StateAccessError,
     StateError,
     StateUnreachableError,
 )
@@ -156,6 +158,9 @@ class RunsCopy:
         self._region.spend()
         if self.unreachable:
             raise StateUnreachableError(f"The runs table did not answer {method}.")
+        world = self._table.world
+        if world.refusals and not world.is_mended and world.refusing.random() < world.refusals:
+            raise StateAccessError(f"The runs table refused {method}: expired token.")
 
     def append(self, region: str, entry: LogEntry) -> None:
         self._reach("append")
@@ -427,7 +432,7 @@ class Simulation(World):
     timing = replace(TIMING, settle_s=2.5)
 
     def __init__(self, seed: int, *, is_traced: bool = False) -> None:
-        self.is_traced = is_traced
+        self.seed, self.is_traced = seed, is_traced
         self.trace: list[tuple[float, RunKey | None, str]] = []
         super().__init__(seed)
 
@@ -436,6 +441,10 @@ class Simulation(World):
         self.lag_s = rng.choice([0.0, 1.0, 4.0, 8.0])
         """The longest that an entry of the ledger takes to the other region."""
         self.lost_answers = rng.choice([0.0, 0.0, 0.02])
+        # A generator of its own: what is drawn from it moves no other event of the seed.
+        self.refusing = random.Random(f"refusals of {self.seed}")
+        self.refusals = self.refusing.choice([0.0, 0.0, 0.0, 0.05])
+        """The share of the ledger's calls that DynamoDB refuses."""
         self.runs = ReplicatedRuns(self)
         self.executions: dict[RunKey, list[Execution]] = defaultdict(list)
         self.numbers = itertools.count()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
 from airflow_provider_mwaa_dr.cli.status import LOOK_S, watch_agents
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.ports import Claim
+from airflow_provider_mwaa_dr.core.ports import Claim, Unpublished
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore
 from tests.unit.cli.conftest import Shell
 
@@ -43,6 +43,8 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "closed": 0,
                 "problems": [],
                 "claims": [],
+                "ledger_wait_s": None,
+                "unpublished": None,
             },
             "us-east-2": {
                 "role": "active",
@@ -60,6 +62,8 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "closed": 0,
                 "problems": [],
                 "claims": [],
+                "ledger_wait_s": None,
+                "unpublished": None,
             },
         },
     }
@@ -366,3 +370,52 @@ def test_why_a_region_holds_is_told(mwaa_dr: Shell) -> None:
     """Its own item cannot be used, or the state has gone back: the table alone does not show it."""
     out = _says(mwaa_dr, "us-east-1", held_because="the state went back")
     assert "! it holds every run, and closes none: the state went back" in out
+
+
+UNPUBLISHED = Unpublished(
+    id="us-east-1-epoch-1",
+    region="us-east-1",
+    epoch=1,
+    begun_epoch=0,
+    at=datetime(2026, 1, 1, tzinfo=timezone.utc),
+    why="Could not write the ledger of us-east-1: refused.",
+    first_id=7,
+    runs=tuple(f"orders manual__{number:02}" for number in range(25)),
+    unread=("us-east-2: read up to entry 17 (epoch 0); unfinished there then: no run",),
+)
+
+
+def test_what_a_region_could_not_take_over_is_shown_until_a_person_has_taken_note(mwaa_dr: Shell) -> None:
+    """The list names the error, the runs, up to where the other ledger was read, and the command that ends it."""
+    mwaa_dr.store.put_unpublished(UNPUBLISHED)
+    out = mwaa_dr("status").out
+    for part in (UNPUBLISHED.why, *UNPUBLISHED.unread, "orders manual__19", "and 5 more", "check --acknowledge us-"):
+        assert part in out
+    listed = mwaa_dr("status", "--json").document["regions"]["us-east-1"]["unpublished"]
+    assert (listed["id"], len(listed["runs"])) == (UNPUBLISHED.id, 25)
+    warned = [entry["why"] for entry in mwaa_dr("check", "--json").document if entry["name"] == "unpublished"]
+    assert len(warned) == 1
+    assert UNPUBLISHED.why.rstrip(".") in warned[0]
+    assert mwaa_dr("check", "--acknowledge", UNPUBLISHED.id, "--json").document == {
+        "acknowledged": UNPUBLISHED.id,
+        "changed": True,
+    }
+    assert UNPUBLISHED.why not in mwaa_dr("status").out
+    assert "was acknowledged already" in mwaa_dr("check", "--acknowledge", UNPUBLISHED.id).out
+
+
+def test_an_id_that_is_not_stored_cannot_be_acknowledged(mwaa_dr: Shell) -> None:
+    """The error names the ids that are."""
+    mwaa_dr.store.put_unpublished(UNPUBLISHED)
+    result = mwaa_dr("check", "--acknowledge", "us-east-1-epoch-9")
+    assert result.code == 2
+    assert UNPUBLISHED.id in result.err
+    assert mwaa_dr.store.unpublished("us-east-1") == UNPUBLISHED
+
+
+def test_a_region_that_waits_for_its_ledger_says_for_how_long(mwaa_dr: Shell) -> None:
+    """And one that lost the role says that it waits without limit."""
+    text = _says(mwaa_dr, "us-east-1", ledger_error="denied", ledger_wait_s=120.0, reconciled_epoch=-1)
+    assert "takes the role up without its ledger in 120 s" in text
+    text = _says(mwaa_dr, "us-east-1", ledger_error="denied", reconciled_epoch=-1)
+    assert "holds its runs without limit" in text

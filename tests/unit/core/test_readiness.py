@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import TypeAlias
 
 import pytest
@@ -16,7 +16,7 @@ from airflow_provider_mwaa_dr.core import pausing
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.examination import examine
 from airflow_provider_mwaa_dr.core.inventory import DEPENDS_ON_PAST, EXTERNAL_SENSOR, DagFacts
-from airflow_provider_mwaa_dr.core.ports import Claim, Consistency, EnvironmentStatus
+from airflow_provider_mwaa_dr.core.ports import Claim, Consistency, EnvironmentStatus, Unpublished
 from airflow_provider_mwaa_dr.core.readiness import NAMES, REFUSALS, TEST_DAG, Verdict
 from airflow_provider_mwaa_dr.core.state import Mode, Plan
 from airflow_provider_mwaa_dr.exceptions import ConfigError, NotReadyError, StateNotFoundError, StateUnreachableError
@@ -158,6 +158,17 @@ def kill(region: str) -> Change:
 
 def table(name: str, *regions: str, **arguments: object) -> Change:
     return lambda ready: ready.tables.add(name, *regions, **arguments)  # type: ignore[arg-type]
+
+
+AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+def unpublished(acknowledged_at: datetime | None) -> Callable[[ReadySet], object]:
+    """The target took a role up without its ledger, and a person has taken note, or has not."""
+    found = Unpublished(
+        id="u1", region=B, epoch=1, begun_epoch=0, at=AT, why="refused", first_id=1, acknowledged_at=acknowledged_at
+    )  # fmt: skip
+    return lambda ready: ready.world.store.put_unpublished(found)
 
 
 CASES = [
@@ -389,6 +400,14 @@ CASES = [
         mend=describe(B, airflow_version="3.3.1"),
     ),
     Case(check="airflow", spoil=describe(B, airflow_version="2.10.3"), verdict=FAIL, why="2.10.3 in us-east-1"),
+    Case(
+        check="unpublished",
+        spoil=unpublished(None),
+        verdict=WARN,
+        why="us-east-1 took the role up without its ledger at 2026-01-01T00:00:00Z (epoch 1): refused",
+        advice="mwaa-dr check --acknowledge u1",
+        mend=unpublished(AT),
+    ),
     Case(
         check="waiting",
         spoil=heartbeat(A, waiting=("orders manual__1: its DAG is not here, or exempt",)),

@@ -370,6 +370,7 @@ class InMemoryStateStore:
     def unpublished(self, region: str) -> Unpublished | None:
         """Return what *region* could not take over."""
         with self._reach("unpublished"):
+            self._intact(f"UNPUBLISHED#{region}")
             return self._table.unpublished.get(region)
 
     def acknowledge_unpublished(self, region: str, unpublished_id: str, at: datetime) -> bool:

@@ -302,6 +302,7 @@ AGENT = Kind(
         "held_because": optional(TEXT),
         "inventory_error": optional(TEXT),
         "standby_as_of": optional(TIME),
+        "ledger_wait_s": optional(NUMBER),
     },
     advice="Its scheduler writes it again within seconds. If that scheduler is gone, the region's agent deletes it "
     "after ten minutes, or you do.",
@@ -333,6 +334,20 @@ PAUSED = Kind(
 INVENTORY = Kind(
     schema={"taken_at": TIME, "public_key": NAME, **_MANIFEST},
     advice="The agent of the region writes it again. You may delete it.",
+)
+UNPUBLISHED = Kind(
+    schema={
+        "id": NAME,
+        "epoch": COUNT,
+        "begun_epoch": COUNT,
+        "at": TIME,
+        "why": TEXT,
+        "first_id": COUNT,
+        "runs": optional(TEXTS),
+        "unread": optional(TEXTS),
+        "acknowledged_at": optional(TIME),
+    },
+    advice="It lists what a region could not take over. Compare the runs of both regions, then delete it.",
 )
 FAILOVER = Kind(
     schema={
@@ -373,6 +388,7 @@ KINDS = {
     "SNAPSHOT": SNAPSHOT,
     "PAUSED": PAUSED,
     "INVENTORY": INVENTORY,
+    "UNPUBLISHED": UNPUBLISHED,
     "FAILOVER": FAILOVER,
 }
 """By what the key of an item begins with. The state item has no kind: :mod:`airflow_provider_mwaa_dr.aws.items`."""

@@ -564,9 +564,9 @@ def unpublished_to_item(unpublished: Unpublished) -> dict[str, Any]:
     )
 
 
-def unpublished_from_item(item: Item) -> Unpublished:
-    """Return what a region could not take over."""
-    values = from_item(item)
+def unpublished_from_item(item: Item, *, table: str) -> Unpublished:
+    """Return what a region could not take over. :raises UnreadableItemError: the item lacks its required content."""
+    values = values_of(item, table=table)
     return Unpublished(
         id=values["id"],
         region=key_of(item).partition("#")[2],
@@ -575,8 +575,8 @@ def unpublished_from_item(item: Item) -> Unpublished:
         at=to_time(values["at"]),
         why=values["why"],
         first_id=values["first_id"],
-        runs=tuple(values.get("runs", ())),
-        unread=tuple(values.get("unread", ())),
+        runs=tuple(values.get("runs") or ()),
+        unread=tuple(values.get("unread") or ()),
         acknowledged_at=from_timestamp(values.get("acknowledged_at")),
     )
 

@@ -339,7 +339,7 @@ class DynamoDBStateStore:
     def unpublished(self, region: str) -> Unpublished | None:
         """Return what *region* could not take over."""
         item = self._get(items.unpublished_key(region))
-        return None if item is None else items.unpublished_from_item(item)
+        return None if item is None else items.unpublished_from_item(item, table=self.table)
 
     def acknowledge_unpublished(self, region: str, unpublished_id: str, at: datetime) -> bool:
         """Note that a person has seen it; False when another one, or none, is stored."""

@@ -14,6 +14,7 @@ from airflow_provider_mwaa_dr.cli.world import World
 from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.display import visible, visible_document
 from airflow_provider_mwaa_dr.core.documents import state_document, unpublished_document
+from airflow_provider_mwaa_dr.core.examination import unpublished_of
 from airflow_provider_mwaa_dr.core.failover import Timing
 from airflow_provider_mwaa_dr.core.gate import Role
 from airflow_provider_mwaa_dr.core.identity import ClaimWatch
@@ -72,7 +73,7 @@ def run(session: Session) -> None:
         for region in names
     }
     for region, found in regions.items():
-        unpublished = session.store.unpublished(region)
+        unpublished = unpublished_of(session.store, region)
         is_open = unpublished is not None and unpublished.acknowledged_at is None
         found["unpublished"] = unpublished_document(unpublished) if unpublished is not None and is_open else None
     document = {**state_document(state), "problems": [] if why is None else [why], "regions": regions}

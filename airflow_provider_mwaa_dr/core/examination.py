@@ -11,7 +11,7 @@ from airflow_provider_mwaa_dr.core.failover import Timing, left_over
 from airflow_provider_mwaa_dr.core.heartbeats import beats, live_agents
 from airflow_provider_mwaa_dr.core.identity import ClaimWatch
 from airflow_provider_mwaa_dr.core.inventory import Inventory
-from airflow_provider_mwaa_dr.core.ports import Clock, Environment, StateStore, TableDescription, Tables
+from airflow_provider_mwaa_dr.core.ports import Clock, Environment, StateStore, TableDescription, Tables, Unpublished
 from airflow_provider_mwaa_dr.core.readiness import (
     CheckResult,
     Facts,
@@ -22,7 +22,7 @@ from airflow_provider_mwaa_dr.core.readiness import (
     known,
 )
 from airflow_provider_mwaa_dr.core.state import DRState
-from airflow_provider_mwaa_dr.exceptions import ConfigError, StaleStateError
+from airflow_provider_mwaa_dr.exceptions import ConfigError, StaleStateError, UnreadableItemError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ def examine(
             heartbeats=store.agents(region),
             claims=watch.live(store.claims(region), clock, silence_s=timing.agent_silence_s),
             snapshot=store.get_snapshot(region),
-            unpublished=store.unpublished(region),
+            unpublished=unpublished_of(store, region),
             inventory=_inventory(store, region),
         )
 
@@ -175,6 +175,14 @@ def _nameless(region: str) -> RegionFacts:
 def _inventory(store: StateStore, region: str) -> Inventory | Unknown:
     found = known(lambda: store.get_inventory(region))
     return Unknown("its agent has not written one") if found is None else found
+
+
+def unpublished_of(store: StateStore, region: str) -> Unpublished | None:
+    """Return what *region* could not take over; None for an item that cannot be read, which is listed with those."""
+    try:
+        return store.unpublished(region)
+    except UnreadableItemError:
+        return None
 
 
 def _runs_table(

@@ -573,8 +573,8 @@ class AgentLoop:
         :raises StateError: the list could not be stored; nothing was closed, and the next turn tries again.
         """
         spared_since = self._spared_since(state, known, with_ledger=False)
-        gap = self._store.unpublished(self._region)
-        if gap is None or gap.epoch != state.epoch:  # else stored by an earlier turn, or by an agent before this one
+        gap = self._stored_gap(state)  # by an earlier turn, or by an agent before this one
+        if gap is None:
             newest = self._db.newest_run()
             gap = Unpublished(
                 id=f"{self._region}-epoch-{state.epoch}",
@@ -603,6 +603,15 @@ class AgentLoop:
         )  # fmt: skip
         return True
 
+    def _stored_gap(self, state: DRState) -> Unpublished | None:
+        """Return what the region could not take over under its present epoch; None when nothing readable is stored."""
+        try:
+            gap = self._store.unpublished(self._region)
+        except UnreadableItemError as error:
+            log.warning("%s", error.message)
+            return None
+        return gap if gap is not None and gap.epoch == state.epoch else None
+
     def _open_runs(self) -> tuple[str, ...]:
         """Return all queued and running runs, ``DAG_ID RUN_ID`` each, sorted."""
         _, states = self._db.look(above=self._db.newest_run())
@@ -614,8 +623,8 @@ class AgentLoop:
             return
         gap = self._without_ledger
         if gap is None or gap.epoch != state.epoch:
-            gap = self._store.unpublished(self._region)
-        if gap is None or gap.epoch != state.epoch:
+            gap = self._stored_gap(state)
+        if gap is None:
             books.begin(state.epoch)
             return
         books.publish_closed([_to_key(run) for run in gap.runs], epoch=gap.begun_epoch, closed_at=gap.at)

@@ -390,6 +390,8 @@ def _truth(value: Any) -> bool | None:
 def kind_of(key: str) -> Kind | None:
     """Return the kind of the item *key*; None of one that is not ours."""
     parts = key.split("#")
+    if parts[-1] == "generations":
+        return None  # beside a manifest, which has pages; see state_store.py
     if parts[0] == "AGENT" and len(parts) > 2 and parts[2] in {"claim", "claims"}:
         return CLAIM if parts[2] == "claim" else CLAIMS
     return KINDS.get(parts[0])

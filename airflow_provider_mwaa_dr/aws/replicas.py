@@ -115,6 +115,28 @@ class Replicas:
 
         return self.ask(attempt, doing)
 
+    def put_if(
+        self, call: Callable[[Any], object], doing: str, *, is_mine: Callable[[Mapping[str, Any]], bool]
+    ) -> bool:
+        """
+        Make a conditional put, which is repeated when its answer is lost; return whether the item is stored now.
+
+        :param call: asks for ``ReturnValuesOnConditionCheckFailure``.
+        :param is_mine: whether the item that was found instead is the one that *call* puts.
+        """
+
+        def attempt(client: Any) -> bool:
+            try:
+                call(client)
+            except errors() as error:
+                if fault_of(error) is not Fault.CONDITION:
+                    raise
+                found = getattr(error, "response", {}).get("Item")
+                return found is not None and is_mine(found)
+            return True
+
+        return self.ask(attempt, doing)
+
     def attempt(self, region: str, call: Callable[[Any], T]) -> T | Failure:
         """Make one request to one replica, and remember whether it is worth asking first the next time."""
         try:

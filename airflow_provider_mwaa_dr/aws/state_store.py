@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import uuid
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,13 @@ PAGE_BYTES = 200_000
 """Of DAG ids, or of an inventory, in one item: half of the 400 KB that an item may have, and quickly sent."""
 BATCH = 100
 """Keys that BatchGetItem takes."""
+_ATTEMPTS = 3
+"""To replace what other writers replace at the same time."""
+_WRITER_S = 600.0
+"""A writer has ended by then."""
+_MOST_PAGES = 9_999
+"""Of one generation: more than any set or inventory has."""
+_ANNOUNCEMENT = re.compile(r"([0-9a-f]{1,40})/(\d{1,9})/(\d{1,12})")
 
 
 class DynamoDBStateStore:
@@ -82,6 +90,8 @@ class DynamoDBStateStore:
     :param session: a boto3 session with credentials; None for boto3's own search.
     :param timeout_s: bounds one attempt against one replica.
     :param default_lease_s: the lease of a row that names none, as those of the seed's scripts.
+    :param spare_s: how long pages are spared that a writer has announced and no manifest names: 0 where a condition
+        holds for all copies.
     """
 
     def __init__(
@@ -93,8 +103,10 @@ class DynamoDBStateStore:
         session: boto3.session.Session | None = None,
         timeout_s: float = DYNAMODB_TIMEOUT_S,
         default_lease_s: float = 60.0,
+        spare_s: float = 0.0,
     ) -> None:
         self.table = table
+        self._spare_s = spare_s
         self.replicas = tuple(replicas)
         self._clock = clock or SystemClock()
         self._default_lease_s = default_lease_s
@@ -360,7 +372,7 @@ class DynamoDBStateStore:
         one whose manifest came second is handed the first one's set.
         """
         key = f"PAUSED#{dag_set.id}"
-        is_damaged = False
+        is_damaged, before = False, self._get(key)
         try:
             there = self.get_set(dag_set.id)
         except IncompleteItemError:
@@ -369,23 +381,22 @@ class DynamoDBStateStore:
             log.warning("%s Region %s records the set again.", error.message, dag_set.region)
             there, is_damaged = None, True
         if there is not None:
+            self._collect_all(key)
             return there
         pages, manifest = _set_to_items(key, dag_set)
+        generation = _generation_of(manifest)
+        self._announce(key, generation, len(pages))
         for page in pages:
             self._put(page, "record a set of DAGs")
         with contextlib.suppress(StateUnreachableError):
             # The answer may have been lost; what is stored now is the answer.
-            if is_damaged:
-                self._put(manifest, "record a set of DAGs")
-            else:
-                self._put_once(manifest)
+            self._put_after(before if is_damaged else None, manifest, "record a set of DAGs")
         recorded = self.get_set(dag_set.id)
         if recorded is None:
             raise StateUnreachableError(
                 f"The set {dag_set.id} could not be recorded in table {self.table}.", advice="Record it again."
             )
-        if self._generation(key) != items.from_item(manifest)["generation"]:
-            self._delete(items.key_of(page) for page in pages)
+        self._collect_all(key, surely=generation)
         return recorded
 
     def get_set(self, set_id: str) -> DagSet | None:
@@ -409,10 +420,7 @@ class DynamoDBStateStore:
         return self._get_set(_paused_key(region))
 
     def _replace_set(self, key: str, dag_set: DagSet) -> None:
-        pages, manifest = _set_to_items(key, dag_set)
-        for page in pages:
-            self._put(page, "write a snapshot")
-        self._drop_pages(key, of=self._put(manifest, "write a snapshot"))
+        self._replace(key, lambda: _set_to_items(key, dag_set), "write a snapshot")
 
     def _get_set(self, key: str) -> DagSet | None:
         values, pages = self._get_pages(key, SET_PAGE)
@@ -460,23 +468,115 @@ class DynamoDBStateStore:
         assert kind is not None  # noqa: S101  (called with our own keys)
         return UnreadableItemError(unreadable(problem, table=self.table, key=key, advice=kind.advice))
 
-    def _drop_pages(self, key: str, *, of: items.Item | None) -> None:
-        """Delete the pages of a manifest that has been replaced; those of a damaged one cannot be known."""
-        if of is not None and items.fault_of(of, table=self.table) is None:
-            self._delete(_page_keys(key, items.from_item(of)))
+    # Pages. A writer that is cut off, or ends, leaves pages behind that no manifest names. So each generation of pages
+    # is announced, in an item beside the manifest, before the first of its pages is written. A manifest is written on
+    # the condition that it still is the one that the writer has read before that: once another one has landed, no
+    # writer that announced its pages earlier can land any more, however late it goes on, and its pages can go.
 
-    def _generation(self, key: str) -> str | None:
-        return items.from_item(self._get(key) or {}).get("generation")
+    def _replace(self, key: str, make: Callable[[], tuple[list[dict[str, Any]], dict[str, Any]]], doing: str) -> None:
+        """Replace manifest and pages: readers see the old ones or the new ones, whole; what is left over is deleted."""
+        for _ in range(_ATTEMPTS):
+            pages, manifest = make()
+            generation, before = _generation_of(manifest), self._get(key)
+            replaced = None if before is None else _announced_of(before)
+            announced = self._announce(key, generation, len(pages))
+            if replaced is not None and replaced.generation not in {each.generation for each in announced}:
+                announced = self._announce(key, replaced.generation, replaced.pages)  # the version before wrote it
+            for page in pages:
+                self._put(page, doing)
+            if self._put_after(before, manifest, doing):
+                self._collect(
+                    key,
+                    [each for each in announced if each.generation != generation],
+                    surely=replaced.generation if replaced is not None else None,
+                )
+                return
+            log.info("%s in table %s has been replaced by another writer meanwhile.", key, self.table)
+            # That writer may have collected the announcement before the last page was written.
+            mine = _Announced(generation=generation, pages=len(pages), at=self._clock.now().timestamp())
+            self._collect(key, [mine], surely=generation)
+        raise StateUnreachableError(
+            f"Could not {doing}: other writers replaced {key} in table {self.table} {_ATTEMPTS} times meanwhile.",
+            advice="Try again.",
+        )
+
+    def _put_after(self, before: items.Item | None, manifest: Mapping[str, Any], doing: str) -> bool:
+        """Write a manifest if the stored one still is *before*; return whether it is stored now."""
+        condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(generation)"}
+        if before is not None and "generation" in before:
+            condition = {
+                "ConditionExpression": "generation = :before",
+                "ExpressionAttributeValues": {":before": before["generation"]},
+            }
+        return self._replicas.put_if(
+            lambda client: client.put_item(
+                TableName=self.table,
+                Item=manifest,
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                **condition,
+            ),
+            doing,
+            is_mine=lambda found: found.get("generation") == manifest["generation"],
+        )
+
+    def _announce(self, key: str, generation: str, pages: int) -> list[_Announced]:
+        """Note that pages may be there, whatever becomes of their writer; return all that are noted by now."""
+        mine = _Announced(generation=generation, pages=pages, at=self._clock.now().timestamp())
+        answer = self._replicas.ask(
+            lambda client: client.update_item(
+                TableName=self.table,
+                Key=_key(_generations_key(key)),
+                UpdateExpression="ADD generations :one",
+                ExpressionAttributeValues={":one": {"SS": [mine.text]}},
+                ReturnValues="ALL_NEW",
+            ),
+            f"announce pages of {key}",
+        )
+        return _announced(answer.get("Attributes"))
+
+    def _collect(self, key: str, announced: Sequence[_Announced], *, surely: str | None) -> None:
+        """
+        Delete pages of generations that no manifest will name any more; what cannot be deleted now is deleted later.
+
+        :param surely: the generation that has no writer any more, and of which that is known in a table with eventual
+            consistency, too: there, another generation than the one that is read here may remain.
+        """
+        now = self._clock.now().timestamp()
+        gone = [each for each in announced if each.generation == surely or now - each.at >= self._spare_s]
+        if not gone:
+            return
+        try:
+            for each in gone:
+                self._delete(each.page_keys(key))
+            # Until its writer has ended or has noticed, there may be more of its pages.
+            over = [each.text for each in gone if each.generation == surely or now - each.at >= _WRITER_S]
+            if over:
+                self._update(_generations_key(key), "DELETE generations :over", {":over": {"SS": over}})
+        except StateError as error:
+            log.warning("Pages of %s in table %s are left over until its next write: %s", key, self.table, error)
+
+    def _collect_all(self, key: str, *, surely: str | None = None) -> None:
+        """
+        Delete what is left over of a set that is recorded, and stays.
+
+        :param surely: the caller's own generation, whether it is the recorded one or not.
+        """
+        try:
+            manifest, found = self._get(key), self._get(_generations_key(key))
+        except StateError as error:
+            log.warning("Pages of %s in table %s may be left over: %s", key, self.table, error)
+            return
+        recorded = None if manifest is None else _announced_of(manifest)
+        if recorded is not None:
+            others = [each for each in _announced(found) if each.generation != recorded.generation]
+            self._collect(key, others, surely=surely)
 
     # Inventories.
 
     def put_inventory(self, inventory: Inventory) -> None:
         """Replace the region's inventory: pages of a new generation, the manifest, then the old pages go."""
         key = f"INVENTORY#{inventory.region}"
-        pages, manifest = _inventory_to_items(key, inventory)
-        for page in pages:
-            self._put(page, "write an inventory")
-        self._drop_pages(key, of=self._put(manifest, "write an inventory"))
+        self._replace(key, lambda: _inventory_to_items(key, inventory), "write an inventory")
 
     def get_inventory(self, region: str) -> Inventory | None:
         """Return the region's last inventory."""
@@ -600,15 +700,6 @@ class DynamoDBStateStore:
         old: items.Item | None = answer.get("Attributes")
         return old
 
-    def _put_once(self, item: Mapping[str, Any]) -> None:
-        """Write an item unless one is stored."""
-        self._replicas.ask_on_condition(
-            lambda client: client.put_item(
-                TableName=self.table, Item=item, ConditionExpression="attribute_not_exists(state_id)"
-            ),
-            f"write {items.key_of(item)}",
-        )
-
     def _update(self, key: str, expression: str, values: Mapping[str, Any], **condition: Any) -> bool:
         """Change an item; False when the condition failed. The changes used here are harmless to repeat."""
         return self._replicas.ask_on_condition(
@@ -641,6 +732,52 @@ def _fault(read: Callable[[], object]) -> UnreadableItem | None:
 
 def _key(key: str) -> dict[str, Any]:
     return {items.KEY: {"S": key}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Announced:
+    """Pages that may be there: their generation, how many there are at most, and when they were announced."""
+
+    generation: str
+    pages: int
+    at: float
+
+    @property
+    def text(self) -> str:
+        """The announcement as an element of the set of them."""
+        return f"{self.generation}/{self.pages}/{self.at:.0f}"
+
+    def page_keys(self, key: str) -> list[str]:
+        """Return the keys of the pages."""
+        return [f"{key}#{self.generation}#{number:04}" for number in range(self.pages)]
+
+
+def _generation_of(manifest: items.Item) -> str:
+    return str(manifest["generation"]["S"])
+
+
+def _generations_key(key: str) -> str:
+    return f"{key}#generations"
+
+
+def _announced_of(manifest: items.Item) -> _Announced | None:
+    """Return the pages that a manifest names; None: it cannot be understood."""
+    try:
+        return _Announced(
+            generation=str(manifest["generation"]["S"]), pages=min(int(manifest["pages"]["N"]), _MOST_PAGES), at=0.0
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _announced(item: items.Item | None) -> list[_Announced]:
+    """Return what is announced; what cannot be understood is passed over."""
+    found = []
+    for text in (item or {}).get("generations", {}).get("SS", ()):
+        if (match := _ANNOUNCEMENT.fullmatch(text)) is not None:
+            generation, pages, at = match.groups()
+            found.append(_Announced(generation=generation, pages=min(int(pages), _MOST_PAGES), at=float(at)))
+    return found
 
 
 def _paused_key(region: str) -> str:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from airflow_provider_mwaa_dr.core.config import DRConfig
     from airflow_provider_mwaa_dr.core.ports import Clock, RunsStore, StateStore
 
+_SPARE_S = 600.0
+"""Of two writers that use different copies the last one wins, seconds later; its pages must be there then."""
+
 
 def open_state_store(config: DRConfig, *, clock: Clock, session: boto3.session.Session | None = None) -> StateStore:
     """Return the store of the set's state; no request is sent yet."""
@@ -21,7 +24,9 @@ def open_state_store(config: DRConfig, *, clock: Clock, session: boto3.session.S
     if mode is None:
         return DynamoDBStateStore(config.state_table, replicas=config.replicas, clock=clock, session=session)
     copies = {
-        region: DynamoDBStateStore(config.state_table, replicas=(region,), clock=clock, session=session)
+        region: DynamoDBStateStore(
+            config.state_table, replicas=(region,), clock=clock, session=session, spare_s=_SPARE_S
+        )
         for region in config.replicas
     }
     return EventualStateStore(copies, mode=mode, clock=clock)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -13,7 +16,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.aws.replicas import AVOID_S
 from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
-from airflow_provider_mwaa_dr.core.inventory import Inventory
+from airflow_provider_mwaa_dr.core.inventory import DagFacts, Inventory
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet
 from airflow_provider_mwaa_dr.core.state import Mode, Phase, Plan, claim, initial, recover, set_active_region
 from airflow_provider_mwaa_dr.exceptions import (
@@ -352,20 +355,203 @@ def test_row_that_makes_no_sense_is_an_error_not_a_role(make: Make, table: str, 
         make().observe("us-east-1")
 
 
-def test_replaced_snapshot_leaves_no_page_behind(make: Make, table: str, client: Any) -> None:
-    """Snapshots do not fill the table: of the old one nothing stays."""
-    store = make()
-    for number in range(3):
-        store.put_snapshot(DagSet(id=f"n-{number}", region="us-east-2", recorded_at=AT, dag_ids=("a",)))
-    assert len(client.scan(TableName=table)["Items"]) == 2
+WIDE = tuple(f"{number:04}{'x' * 240}" for number in range(1700))
+"""A set of three pages."""
 
 
-def test_replaced_inventory_leaves_no_page_behind(make: Make, table: str, client: Any) -> None:
-    """Nor does it fill the table."""
-    store = make()
-    for number in range(3):
-        store.put_inventory(Inventory(region="us-east-2", taken_at=AT, public_key=str(number)))
-    assert len(client.scan(TableName=table)["Items"]) == 2
+def _snapshot(store: DynamoDBStateStore, name: str) -> None:
+    store.put_snapshot(DagSet(id=name, region="us-east-2", recorded_at=AT, dag_ids=(name, *WIDE)))
+
+
+def _paused(store: DynamoDBStateStore, name: str) -> None:
+    store.put_paused(DagSet(id=name, region="us-east-2", recorded_at=AT, dag_ids=(name, *WIDE)))
+
+
+def _inventory(store: DynamoDBStateStore, name: str) -> None:
+    dags = {f"{name}{number}": DagFacts(source=uuid.uuid4().hex, shape=uuid.uuid4().hex) for number in range(6_000)}
+    store.put_inventory(Inventory(region="us-east-2", taken_at=AT, public_key=name, dags=dags))
+
+
+def _set(store: DynamoDBStateStore, name: str) -> None:
+    store.put_set(DagSet(id="s-1", region="us-east-2", recorded_at=AT, dag_ids=(name, *WIDE)))
+
+
+Write = Callable[[DynamoDBStateStore, str], None]
+WRITES: dict[str, Write] = {"snapshot": _snapshot, "pause": _paused, "inventory": _inventory, "wanted set": _set}
+
+
+def read(store: DynamoDBStateStore, write: Write) -> str | None:
+    """Return the name under which *write* wrote last what is there, whole."""
+    if write is _inventory:
+        inventory = store.get_inventory("us-east-2")
+        return None if inventory is None else inventory.public_key
+    if write is _set:
+        found = store.get_set("s-1")
+    else:
+        found = store.get_paused("us-east-2") if write is _paused else store.get_snapshot("us-east-2")
+    return None if found is None else next(dag_id for dag_id in found.dag_ids if dag_id not in WIDE)
+
+
+def pages_of(client: Any, table: str) -> tuple[int, int]:
+    """Return how many pages a table holds, and how many of them a manifest names."""
+    found = client.get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
+    rows = [row for page in found for row in page["Items"]]
+    keys = {row["state_id"]["S"] for row in rows}
+    named = {
+        f"{row['state_id']['S']}#{row['generation']['S']}#{number:04}"
+        for row in rows
+        if "generation" in row
+        for number in range(int(row["pages"]["N"]))
+    }
+    pages = {key for key in keys if re.search(r"#[0-9a-f]{12}#\d{4}$", key)}
+    assert named <= pages
+    return len(pages), len(named)
+
+
+class CutOff:
+    """
+    A network that fails at the request with a number, and afterwards if the caller has ended.
+
+    :ivar asked: how many requests there were.
+    """
+
+    def __init__(self, aws: AwsServer, at: int, *, has_landed: bool, ends: bool) -> None:
+        self.asked = 0
+
+        def count(region: str, operation: str) -> bool:
+            self.asked += 1
+            return (ends and self.asked > at) or (self.asked == at and not has_landed)
+
+        aws.before = count
+        aws.after = lambda region, operation: self.asked == at and has_landed
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+@pytest.mark.parametrize("ends", [False, True], ids=["one answer", "for good"])
+@pytest.mark.parametrize("has_landed", [False, True], ids=["request lost", "answer lost"])
+def test_a_writer_that_is_cut_off_at_any_call_leaves_nothing_that_the_next_one_does_not_remove(
+    make: Make, aws: AwsServer, table: str, client: Any, clock: ManualClock, write: Write, ends: bool, has_landed: bool
+) -> None:
+    """Whether a single answer is lost or the writer is gone; and readers have one set or the other, whole."""
+    if write is not _set:
+        write(make(), "first")
+    for at in itertools.count(1):
+        if write is _set:
+            client.delete_item(TableName=table, Key={"state_id": {"S": "PAUSED#s-1"}})
+        before = read(make(), write)
+        network = CutOff(aws, at, has_landed=has_landed, ends=ends)
+        with contextlib.suppress(StateUnreachableError):
+            write(make(), "cut off")
+        is_over = network.asked < at
+        aws.reset()
+        assert read(make(), write) in {before, "cut off"}
+        if write is _set:
+            write(make(), "next")
+            assert read(make(), write) is not None
+        else:
+            write(make(), "next")
+            assert read(make(), write) == "next"
+        found, named = pages_of(client, table)
+        assert found == named, f"after a cut at request {at}"
+        assert make().unreadable(["us-east-2"]) == []
+        clock.advance(3600)
+        if is_over:
+            break
+
+
+def test_writers_that_end_again_and_again_leave_nothing_once_one_comes_through(
+    make: Make, aws: AwsServer, table: str, client: Any
+) -> None:
+    """Five writers in a row that end before their manifest."""
+    _snapshot(make(), "first")
+    for _ in range(5):
+        CutOff(aws, 4, has_landed=True, ends=True)
+        with pytest.raises(StateUnreachableError):
+            _snapshot(make(), "cut off")
+    aws.reset()
+    assert pages_of(client, table)[0] > 6
+    _snapshot(make(), "next")
+    assert pages_of(client, table) == (3, 3)
+
+
+@pytest.mark.parametrize("write", [_snapshot, _inventory], ids=["snapshot", "inventory"])
+def test_a_writer_keeps_what_another_one_has_just_written_and_not_yet_named(
+    make: Make, aws: AwsServer, table: str, client: Any, clock: ManualClock, write: Write
+) -> None:
+    """Two writers of one key at once, the second in the middle of the first, at any call: both come through."""
+    write(make(), "before")
+    for at in itertools.count(1):
+        asked = 0
+
+        def meanwhile(region: str, operation: str, at: int = at) -> bool:
+            nonlocal asked
+            asked += 1
+            if asked == at:
+                aws.before = lambda region, operation: False
+                write(make(), "second")
+            return False
+
+        aws.before = meanwhile
+        write(make(), "first")
+        is_over = asked < at
+        aws.reset()
+        assert read(make(), write) in {"first", "second"}
+        found, named = pages_of(client, table)
+        assert found == named, f"the second one came at request {at}"
+        clock.advance(3600)
+        if is_over:
+            break
+
+
+def test_a_writer_that_was_frozen_for_long_does_not_name_pages_that_are_gone(
+    make: Make, aws: AwsServer, table: str, client: Any, clock: ManualClock
+) -> None:
+    """It goes on hours later, with its manifest; the pages were collected, so it writes all of them again."""
+    _snapshot(make(), "before")
+    asked = 0
+
+    def freeze(region: str, operation: str) -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == 5:
+            aws.before = lambda region, operation: False
+            clock.advance(10_000)
+            _snapshot(make(), "another")
+            _snapshot(make(), "yet another")
+        return False
+
+    aws.before = freeze
+    _snapshot(make(), "frozen")
+    aws.reset()
+    assert read(make(), _snapshot) == "frozen"
+    assert pages_of(client, table) == (3, 3)
+
+
+def test_pages_that_the_version_before_wrote_are_removed_with_their_manifest(
+    make: Make, table: str, client: Any
+) -> None:
+    """Without an announcement, as that version wrote them."""
+    _snapshot(make(), "first")
+    client.delete_item(TableName=table, Key={"state_id": {"S": "SNAPSHOT#us-east-2#generations"}})
+    _snapshot(make(), "second")
+    assert pages_of(client, table) == (3, 3)
+
+
+def test_where_the_last_writer_wins_pages_of_another_writer_are_spared_for_some_minutes(
+    table: str, clock: ManualClock, session: boto3.session.Session, aws: AwsServer, client: Any
+) -> None:
+    """Its manifest may be on its way from another copy, and may stay."""
+    store = DynamoDBStateStore(table, ("us-east-2",), clock=clock, session=session, timeout_s=20, spare_s=600)
+    _snapshot(store, "first")
+    CutOff(aws, 6, has_landed=False, ends=True)
+    with pytest.raises(StateUnreachableError):
+        _snapshot(store, "another")
+    aws.reset()
+    _snapshot(store, "second")
+    assert pages_of(client, table) == (6, 3)
+    clock.advance(600)
+    _snapshot(store, "third")
+    assert pages_of(client, table) == (3, 3)
 
 
 @pytest.mark.parametrize("value", [{"S": "abc"}, {"N": "-1"}, {"N": "0.5"}, {"L": []}])

@@ -216,15 +216,15 @@ def uses_of_state(
         # The second caller of two that record at once takes its pages away again.
         mine = replace(dags, id="raced")
         rival = DynamoDBStateStore(copy.table, copy.replicas, clock=clock, session=copy._replicas._session)
-        put_once = copy._put_once
+        put_after = copy._put_after
 
-        def late(item: Mapping[str, Any]) -> None:
+        def late(before: Any, manifest: Any, doing: str) -> bool:
             rival.put_set(replace(mine, dag_ids=("c",)))
-            put_once(item)
+            return put_after(before, manifest, doing)
 
-        copy._put_once = late  # type: ignore[method-assign]
+        copy._put_after = late  # type: ignore[method-assign]
         store.put_set(mine)
-        copy._put_once = put_once  # type: ignore[method-assign]
+        copy._put_after = put_after  # type: ignore[method-assign]
 
     def snapshots() -> None:
         store.put_snapshot(dags)

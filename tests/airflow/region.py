@@ -60,10 +60,10 @@ class Region:
         self.db = MetadataDb(job, exempt_dags=["by_id"])
         self.start_agent()
 
-    def start_agent(self) -> None:
-        """Let a new agent take over."""
+    def start_agent(self, **config: Any) -> None:
+        """Let a new agent take over, in an environment of which MWAA says what *config* has."""
         self.loop = AgentLoop(
-            config=DRConfig(enabled=True, region=HERE, state_table="t", runs_table="r", environments={}),
+            config=DRConfig(enabled=True, region=HERE, state_table="t", runs_table="r", environments={}, **config),
             store=self.store,
             runs=self.runs,
             db=self.db,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow_provider_mwaa_dr.cli.console import table
 from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
-from airflow_provider_mwaa_dr.core.display import visible_document
+from airflow_provider_mwaa_dr.core.display import visible, visible_document
 from airflow_provider_mwaa_dr.core.documents import iso, record_document
 
 
@@ -24,7 +24,7 @@ def run(session: Session) -> None:
                 iso(record.started_at),
                 record.source,
                 record.target,
-                record.mode.value,
+                record.mode.value if record.unreadable is None else "?",
                 record.outcome,
                 str(record.epoch),
                 f"{took:.0f}" if took is not None else "-",
@@ -33,4 +33,8 @@ def run(session: Session) -> None:
             )
         )
     text = table(visible_document(rows)) if records else "No failover has been recorded."
+    unreadable = [record.unreadable for record in records if record.unreadable is not None]
+    if unreadable:
+        said = [session.console.alarm(f"! {visible(str(item))}") for item in unreadable]
+        text = "\n".join([text, "", *said, f"    {visible(unreadable[0].advice)}"])
     session.console.result([record_document(record) for record in records], text)

@@ -139,6 +139,9 @@ def _notes(document: Mapping[str, Any], region: str, timing: Timing, console: Co
         yield f"  {settles}" if document["plan"] is not None else console.alarm(f"! {settles}")
     elif found["leftovers"]:
         yield console.alarm(f"! {found['leftovers']} open runs are not closed yet, which do not belong there")
+    for gap in found["unread"]:
+        yield console.alarm(f"! {gap}")
+        yield "    What may have ended in it is not started again before a later picture of that ledger can be read."
     if found["waiting"]:
         yield console.alarm("! interrupted runs that wait, and nobody goes on with:")
         yield from (f"    {run}" for run in found["waiting"])

@@ -13,14 +13,14 @@ from airflow_provider_mwaa_dr.cli.situation import situation
 from airflow_provider_mwaa_dr.cli.world import World
 from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.display import visible, visible_document
-from airflow_provider_mwaa_dr.core.documents import state_document, unpublished_document
+from airflow_provider_mwaa_dr.core.documents import state_document, unpublished_document, unreadable_document
 from airflow_provider_mwaa_dr.core.examination import unpublished_of
 from airflow_provider_mwaa_dr.core.failover import Timing
 from airflow_provider_mwaa_dr.core.gate import Role
 from airflow_provider_mwaa_dr.core.identity import ClaimWatch
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, Claim, Clock, StateStore
 from airflow_provider_mwaa_dr.core.state import DRState, why_unknown
-from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError
+from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError, UnreadableItem
 
 LOOK_S = 1.5
 """How long a heartbeat that looks wrong is watched. A person waits for the answer."""
@@ -76,7 +76,13 @@ def run(session: Session) -> None:
         unpublished = unpublished_of(session.store, region)
         is_open = unpublished is not None and unpublished.acknowledged_at is None
         found["unpublished"] = unpublished_document(unpublished) if unpublished is not None and is_open else None
-    document = {**state_document(state), "problems": [] if why is None else [why], "regions": regions}
+    unreadable = _unreadable(session, names)
+    document = {
+        **state_document(state),
+        "problems": [] if why is None else [why],
+        "regions": regions,
+        "unreadable": None if unreadable is None else [unreadable_document(item) for item in unreadable],
+    }
     if document["plan"] is not None:
         # By the clocks of two machines; whoever takes the plan over counts on its own.
         silent_s = max((session.clock.now() - state.last_updated).total_seconds(), 0.0)
@@ -85,10 +91,24 @@ def run(session: Session) -> None:
     if session.config.eventual_mode is not None:
         document["eventual"], lines = _copies(session, session.config.eventual_mode)
     lines += _other_tables(sights, session.config.eventual_mode)
+    said = [*map(visible, lines)]
+    if unreadable:
+        said += ["", f"{len(unreadable)} item{'' if len(unreadable) == 1 else 's'} cannot be read:"]
+        for item in unreadable:
+            said += [session.console.alarm(f"! {visible(str(item))}"), f"    {visible(item.advice)}"]
     # A line break in a reason must not pass for a line of this command.
     shown, shown_names = visible_document(document), visible_document(names)
     told = situation(shown, shown_names, Timing.from_config(session.config), session.console)
-    session.console.result(document, "\n".join([told, *map(visible, lines)]))
+    session.console.result(document, "\n".join([told, *said]))
+
+
+def _unreadable(session: Session, names: Mapping[str, str]) -> Sequence[UnreadableItem] | None:
+    """Return the items of the state table that cannot be read; None when that cannot be known."""
+    try:
+        return session.store.unreadable(names)
+    except DRError as error:
+        session.console.say(f"Whether all items can be read is not known: {error.message}")
+        return None
 
 
 def watch_agents(
@@ -196,6 +216,7 @@ def _region_document(
         "final": leader.final if leader is not None else None,
         "held_because": next((why for sight in alive if (why := sight.agent.held_because) is not None), None),
         "waiting": list(leader.waiting) if leader is not None else [],
+        "unread": list(leader.unread) if leader is not None else [],
         "leftovers": leader.leftovers if leader is not None else None,
         "reconciled_epoch": leader.reconciled_epoch if leader is not None else None,
         "closed": sum(sight.agent.closed for sight in alive),

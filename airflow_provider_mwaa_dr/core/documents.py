@@ -15,6 +15,7 @@ from airflow_provider_mwaa_dr.core.health import Diagnosis
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord, Unpublished
 from airflow_provider_mwaa_dr.core.readiness import CheckResult
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Plan
+from airflow_provider_mwaa_dr.exceptions import UnreadableItem
 
 
 def iso(at: datetime) -> str:
@@ -49,12 +50,12 @@ def _plan_document(plan: Plan) -> dict[str, Any]:
 
 
 def record_document(record: FailoverRecord) -> dict[str, Any]:
-    """Return what a failover did."""
+    """Return what a failover did; ``unreadable`` is there only where a part of it could not be read."""
     return {
         "id": record.id,
         "from": record.source,
         "to": record.target,
-        "mode": _carried_out(record.mode),
+        "mode": _carried_out(record.mode) if record.unreadable is None else None,
         "reason": record.reason,
         "by": record.by,
         "started_at": iso(record.started_at),
@@ -65,6 +66,19 @@ def record_document(record: FailoverRecord) -> dict[str, Any]:
             {"name": step.name, "seconds": round(step.seconds, 3), "detail": step.detail} for step in record.steps
         ],
         "not_unpaused": list(record.not_unpaused),
+        **({"unreadable": unreadable_document(record.unreadable)} if record.unreadable is not None else {}),
+    }
+
+
+def unreadable_document(item: UnreadableItem) -> dict[str, str]:
+    """Return what is wrong with an item that cannot be read."""
+    return {
+        "table": item.table,
+        "key": item.key,
+        "field": item.field,
+        "found": item.found,
+        "allowed": item.allowed,
+        "advice": item.advice,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
@@ -11,7 +12,15 @@ from airflow_provider_mwaa_dr.core.failover import Timing, left_over
 from airflow_provider_mwaa_dr.core.heartbeats import beats, live_agents
 from airflow_provider_mwaa_dr.core.identity import ClaimWatch
 from airflow_provider_mwaa_dr.core.inventory import Inventory
-from airflow_provider_mwaa_dr.core.ports import Clock, Environment, StateStore, TableDescription, Tables, Unpublished
+from airflow_provider_mwaa_dr.core.ports import (
+    Clock,
+    DagSet,
+    Environment,
+    StateStore,
+    TableDescription,
+    Tables,
+    Unpublished,
+)
 from airflow_provider_mwaa_dr.core.readiness import (
     CheckResult,
     Facts,
@@ -83,7 +92,7 @@ def examine(
             agents=live[region],
             heartbeats=store.agents(region),
             claims=watch.live(store.claims(region), clock, silence_s=timing.agent_silence_s),
-            snapshot=store.get_snapshot(region),
+            snapshot=_snapshot(store, region),
             unpublished=unpublished_of(store, region),
             inventory=_inventory(store, region),
         )
@@ -103,6 +112,7 @@ def examine(
         runs_table=_runs_table(tables, settings, (source, taker)),
         records=records,
         registered=known(store.regions),
+        unreadable=known(lambda: store.unreadable(regions)),
         left_over=() if isinstance(left, Unknown) else left,
     )
     return Examination(source=state.active_region, target=target, results=check_all(facts))
@@ -170,6 +180,13 @@ def _nameless(region: str) -> RegionFacts:
         dags=unknown,
         agents=(),
     )
+
+
+def _snapshot(store: StateStore, region: str) -> DagSet | None:
+    """Return the region's snapshot; None also of one that cannot be read, which a failover takes for none."""
+    with suppress(UnreadableItemError):
+        return store.get_snapshot(region)
+    return None
 
 
 def _inventory(store: StateStore, region: str) -> Inventory | Unknown:

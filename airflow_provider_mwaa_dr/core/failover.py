@@ -1316,7 +1316,9 @@ def left_over(store: StateStore, state: DRState) -> tuple[str, ...]:
     """Return what the last failover to the active region, or the last one given up for it, could not unpause there."""
     if state.left_over == "":
         return ()
-    found = store.get_set(state.left_over) if state.left_over is not None else None
+    found = None
+    with suppress(UnreadableItemError):  # the record has the same list
+        found = store.get_set(state.left_over) if state.left_over is not None else None
     if found is not None and found.region == state.active_region:
         return found.dag_ids
     for record in store.records():

@@ -33,7 +33,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     Unpublished,
 )
 from airflow_provider_mwaa_dr.core.state import DRState, Phase, why_unknown
-from airflow_provider_mwaa_dr.exceptions import DRError, MwaaAccessError, StateAccessError
+from airflow_provider_mwaa_dr.exceptions import DRError, MwaaAccessError, StateAccessError, UnreadableItem
 
 T = TypeVar("T")
 
@@ -148,6 +148,7 @@ class Facts:
     :param may_flip: whether the caller may write the state.
     :param runs_table: None when nobody is known to have set one.
     :param registered: the registered regions; None when they were not asked for.
+    :param unreadable: items of the state table without their required content.
     :param left_over: DAGs that the last failover to the source could not unpause; they are still wanted.
     """
 
@@ -162,6 +163,7 @@ class Facts:
     runs_table: TableDescription | Unknown | None
     records: Sequence[FailoverRecord] | Unknown
     registered: frozenset[str] | Unknown | None = None
+    unreadable: Sequence[UnreadableItem] | Unknown = ()
     left_over: tuple[str, ...] = ()
 
     @property
@@ -687,6 +689,23 @@ def check_waiting(facts: Facts) -> CheckResult:
     return CheckResult(name="waiting", verdict=Verdict.OK, why="no interrupted run waits")
 
 
+def check_items(facts: Facts) -> CheckResult:
+    """Whether every item of the tables can be read."""
+    if isinstance(facts.unreadable, Unknown):
+        return _not_made("items", facts.unreadable.why, "Give the caller dynamodb:Scan on the state table.")
+    gaps = sorted({gap for region in facts.regions for agent in region.agents for gap in agent.unread})
+    if facts.unreadable or gaps:
+        return CheckResult(
+            name="items",
+            verdict=Verdict.WARN,
+            why=f"{len(facts.unreadable) + len(gaps)} cannot be read: "
+            + " ".join([*map(str, facts.unreadable), *gaps]).rstrip("."),
+            advice=" ".join(dict.fromkeys(item.advice for item in facts.unreadable))
+            or "The agent of that region keeps a picture of its ledger within minutes, which has what is missing.",
+        )
+    return CheckResult(name="items", verdict=Verdict.OK, why="every item of the state table can be read")
+
+
 def check_identity(facts: Facts) -> CheckResult:
     """Whether each environment is the one of the region that it counts as."""
     problems = sorted({claim.problem for region in facts.regions for claim in region.claims})
@@ -1198,6 +1217,7 @@ _COMPARED: Mapping[str, Check] = {
     "packages": check_packages,
     "capacity": check_capacity,
     "drill": check_drill,
+    "items": check_items,
 }
 """Checks whose outcome may be declared to be meant, by name."""
 

@@ -38,6 +38,7 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "final": None,
                 "held_because": None,
                 "waiting": [],
+                "unread": [],
                 "leftovers": 0,
                 "reconciled_epoch": 0,
                 "closed": 0,
@@ -57,6 +58,7 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "final": None,
                 "held_because": None,
                 "waiting": [],
+                "unread": [],
                 "leftovers": 0,
                 "reconciled_epoch": 0,
                 "closed": 0,
@@ -66,6 +68,7 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "unpublished": None,
             },
         },
+        "unreadable": [],
     }
 
 

@@ -16,7 +16,7 @@ from airflow_provider_mwaa_dr.core import pausing
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.examination import examine
 from airflow_provider_mwaa_dr.core.inventory import DEPENDS_ON_PAST, EXTERNAL_SENSOR, DagFacts
-from airflow_provider_mwaa_dr.core.ports import Claim, Consistency, EnvironmentStatus, Unpublished
+from airflow_provider_mwaa_dr.core.ports import Claim, Consistency, DagSet, EnvironmentStatus, Unpublished
 from airflow_provider_mwaa_dr.core.readiness import NAMES, REFUSALS, TEST_DAG, Verdict
 from airflow_provider_mwaa_dr.core.state import Mode, Plan
 from airflow_provider_mwaa_dr.exceptions import ConfigError, NotReadyError, StateNotFoundError, StateUnreachableError
@@ -415,6 +415,23 @@ CASES = [
         why="orders manual__1: its DAG is not here",
         advice="Deploy the DAG there",
         mend=heartbeat(A, waiting=()),
+    ),
+    Case(
+        check="items",
+        spoil=lambda ready: ready.world.store.damage("SNAPSHOT#us-east-1", field="pages", found="'two'"),
+        verdict=WARN,
+        why="1 cannot be read: Item SNAPSHOT#us-east-1 of table memory cannot be read: field pages: found 'two'",
+        advice="Write it again",
+        mend=lambda ready: ready.world.store.put_snapshot(
+            DagSet(id=B, region=B, recorded_at=ready.world.clock.now(), dag_ids=())
+        ),
+    ),
+    Case(
+        check="items",
+        spoil=heartbeat(A, unread=("The ledger of us-east-1 has a gap.",)),
+        verdict=WARN,
+        why="The ledger of us-east-1 has a gap",
+        advice="keeps a picture of its ledger within minutes",
     ),
     Case(
         check="identity",

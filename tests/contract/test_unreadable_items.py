@@ -1,0 +1,232 @@
+"""What every store makes of an item that cannot be read; on the fakes and on DynamoDB over a socket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+
+import boto3
+import pytest
+
+from airflow_provider_mwaa_dr.aws.runs_store import DynamoDBRunsStore
+from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
+from airflow_provider_mwaa_dr.core.inventory import Inventory
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, Replica, RunStatus
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, FailoverRecord, Registration, RunsStore, StateStore
+from airflow_provider_mwaa_dr.core.state import Mode, initial
+from airflow_provider_mwaa_dr.exceptions import StaleLedgerError, UnreadableItemError, UnreadablePictureError
+from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
+from tests.contract.aws_server import HOME
+
+AT = datetime(2026, 2, 26, 10, 30, tzinfo=timezone.utc)
+X, Y = "us-east-1", "us-east-2"
+STATUS = AgentStatus(
+    region=X, job="7", host="h", at=AT, beat=3, version=4, epoch=2, provider_version="1", airflow_version="3.3.1",
+    schedulers=("7",), adopted_epoch=2, reconciled_epoch=2,
+)  # fmt: skip
+SET = DagSet(id="plan-1", region=X, recorded_at=AT, dag_ids=("billing", "orders"))
+RECORD = FailoverRecord(
+    id="plan-1", source=Y, target=X, mode=Mode.FORCED, reason="r", by="b", started_at=AT, outcome="completed", epoch=2,
+    not_unpaused=("billing",),
+)  # fmt: skip
+INVENTORY = Inventory(region=X, taken_at=AT, public_key="ab" * 32)
+WRONG = {
+    f"AGENT#{X}#7": ("beat", {"S": "three"}),
+    "FAILOVER#plan-1": ("mode", {"S": "swift"}),
+    f"SNAPSHOT#{X}": ("pages", {"S": "two"}),
+    f"SNAPSHOT#{X}/paused": ("recorded_at", {"N": "5"}),
+    "PAUSED#plan-1": ("region", {"NULL": True}),
+    f"ENVIRONMENT#{X}": ("environment", {"L": []}),
+    f"FENCE#{X}": ("at", {"S": "yesterday"}),
+    f"INVENTORY#{X}": ("public_key", {"N": "1"}),
+}
+"""A field of each kind of item, and what it cannot hold."""
+
+
+@dataclass
+class Table:
+    """A state table with one item of each kind, and a way to damage one."""
+
+    store: StateStore
+    damage: Callable[[str], object]
+
+
+@pytest.fixture(params=["memory", "dynamodb"])
+def damaged(request: pytest.FixtureRequest, clock: ManualClock, session: boto3.session.Session) -> Table:
+    """A table in which every kind of item can be read."""
+    if request.param == "memory":
+        memory = InMemoryStateStore()
+        store: StateStore = memory
+
+        def damage(key: str) -> None:
+            memory.damage(key, field=WRONG[key][0])
+    else:
+        name = request.getfixturevalue("table")
+        store = DynamoDBStateStore(name, (HOME,), clock=clock, session=session, timeout_s=20)
+
+        def damage(key: str) -> None:
+            client = session.client("dynamodb", region_name=HOME)
+            field, value = WRONG[key]
+            client.update_item(
+                TableName=name,
+                Key={"state_id": {"S": key}},
+                UpdateExpression="SET #field = :value",
+                ExpressionAttributeNames={"#field": field},
+                ExpressionAttributeValues={":value": value},
+            )
+            client.close()
+
+    store.write(initial(X, lease_s=60, by="t", at=AT), expected_version=None)
+    write_all(store)
+    return Table(store, damage)
+
+
+def write_all(store: StateStore) -> None:
+    store.observe(X)
+    store.register(Registration(region=X, environment="virginia"))
+    store.put_agent(STATUS)
+    store.put_record(RECORD)
+    store.put_set(SET)
+    store.put_snapshot(SET)
+    store.put_paused(SET)
+    store.put_fence(X, AT)
+    store.put_inventory(INVENTORY)
+
+
+READS: dict[str, Callable[[StateStore], object]] = {
+    f"SNAPSHOT#{X}": lambda store: store.get_snapshot(X),
+    f"SNAPSHOT#{X}/paused": lambda store: store.get_paused(X),
+    "PAUSED#plan-1": lambda store: store.get_set("plan-1"),
+    f"FENCE#{X}": lambda store: store.fence(X),
+    f"INVENTORY#{X}": lambda store: store.inventory_key(X),
+}
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_an_unreadable_item_is_named_and_every_other_item_stays_readable(damaged: Table, key: str) -> None:
+    """Table, key, field, what was found, what is allowed and what to do; the reads of all other items go on."""
+    assert damaged.store.unreadable([X]) == []
+    damaged.damage(key)
+    (fault,) = damaged.store.unreadable([X])
+    assert (fault.key, fault.field) == (key, WRONG[key][0])
+    assert all((fault.table, fault.found, fault.allowed, fault.advice))
+    for other, read in READS.items():
+        if other == key:
+            with pytest.raises(UnreadableItemError) as raised:
+                read(damaged.store)
+            assert raised.value.item == fault
+        else:
+            assert read(damaged.store) is not None
+    assert damaged.store.observe(X).state is not None
+    assert [agent.job for agent in damaged.store.agents(X)] == ["7"]
+    assert [record.id for record in damaged.store.records()] == ["plan-1"]
+    assert (X in damaged.store.registrations()) == (key != f"ENVIRONMENT#{X}")
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_writing_an_unreadable_item_replaces_it(damaged: Table, key: str) -> None:
+    """Who owns the item heals it with its next write, whatever stands in it."""
+    damaged.damage(key)
+    write_all(damaged.store)
+    assert damaged.store.unreadable([X]) == []
+
+
+def test_an_unreadable_heartbeat_acknowledges_nothing_and_can_be_forgotten(damaged: Table) -> None:
+    """It counts as a scheduler that knows no state, and a dead scheduler's is dropped like any other one's."""
+    damaged.damage(f"AGENT#{X}#7")
+    (agent,) = damaged.store.agents(X)
+    assert (agent.version, agent.epoch, agent.schedulers, agent.adopted_epoch) == (-1, -1, (), None)
+    assert agent.unreadable is not None
+    damaged.store.forget_agent(X, "7")
+    assert damaged.store.agents(X) == []
+    assert damaged.store.unreadable([X]) == []
+
+
+def test_what_an_unreadable_record_says_of_the_wanted_set_is_kept(damaged: Table) -> None:
+    """A mode that this version does not know says nothing against the list of DAGs that are still wanted."""
+    damaged.damage("FAILOVER#plan-1")
+    (record,) = damaged.store.records()
+    assert record.unreadable is not None
+    assert (record.target, record.outcome, record.not_unpaused) == (X, "completed", ("billing",))
+    assert damaged.store.get_record("plan-1") == record
+
+
+def test_an_outcome_of_a_newer_version_is_readable_and_stays(damaged: Table) -> None:
+    """Another engine's late record takes its place as little as that of a completed one."""
+    newer = replace(RECORD, outcome="rolled back")
+    damaged.store.put_record(replace(newer, outcome="completed"))
+    damaged.store.put_record(newer)
+    assert damaged.store.unreadable([X]) == []
+
+
+@dataclass
+class Runs:
+    """A runs table, and ways to damage an entry or the picture of X."""
+
+    store: RunsStore
+    damage_entry: Callable[[int], object]
+    damage_picture: Callable[[], object]
+
+
+@pytest.fixture(params=["memory", "dynamodb"])
+def runs(request: pytest.FixtureRequest, clock: ManualClock, session: boto3.session.Session) -> Runs:
+    """A ledger of three entries; its picture has the first two."""
+    if request.param == "memory":
+        memory = InMemoryRunsStore()
+        found = Runs(memory, lambda number: memory.damage_entry(X, number), lambda: memory.damage_picture(X))
+    else:
+        name = request.getfixturevalue("runs_table")
+
+        def put(pk: str, sk: str, field: str, value: object) -> None:
+            client = session.client("dynamodb", region_name=HOME)
+            client.update_item(
+                TableName=name,
+                Key={"pk": {"S": pk}, "sk": {"S": sk}},
+                UpdateExpression="SET #field = :value",
+                ExpressionAttributeNames={"#field": field},
+                ExpressionAttributeValues={":value": value},  # type: ignore[dict-item]
+            )
+            client.close()
+
+        found = Runs(
+            DynamoDBRunsStore(name, (HOME,), clock=clock, session=session, timeout_s=20),
+            lambda number: put(f"LOG#{X}", f"{number:015}", "body", {"B": b"\x1f\x8b junk"}),
+            lambda: put(f"PICTURE#{X}", "manifest", "pages", {"S": "two"}),
+        )
+    for number in (1, 2, 3):
+        found.store.append(X, entry(number))
+    picture = Replica()
+    picture.apply([entry(1), entry(2)])
+    found.store.keep(X, picture)
+    return found
+
+
+def entry(number: int) -> LogEntry:
+    run = LedgerRun(dag_id="orders", run_id=f"r{number}", run_type="manual", status=RunStatus.OPEN, epoch=1)
+    return LogEntry(number=number, at=AT, epoch=1, first_id=0, newest_id=number, runs=(run,))
+
+
+def test_an_unreadable_entry_has_its_number_and_the_log_goes_on(runs: Runs) -> None:
+    """What it alone says is unknown; the entries before and after it are not."""
+    runs.damage_entry(2)
+    log = runs.store.log(X, after=0)
+    assert [(each.number, each.unreadable is None) for each in log] == [(1, True), (2, False), (3, True)]
+    fault = log[1].unreadable
+    assert fault is not None
+    assert (fault.key, fault.field) == (f"LOG#{X} {2:015}", "body")
+    with pytest.raises(StaleLedgerError):
+        runs.store.append(X, entry(2))
+    runs.store.append(X, entry(4))
+
+
+def test_an_unreadable_picture_is_named_and_replaced_by_the_next_one(runs: Runs) -> None:
+    """The error has the number of its last entry where that can be read."""
+    runs.damage_picture()
+    with pytest.raises(UnreadablePictureError) as raised:
+        runs.store.picture(X)
+    assert (raised.value.number, raised.value.item.field) == (2, "pages")
+    picture = Replica()
+    picture.apply([entry(1), entry(2), entry(3)])
+    runs.store.keep(X, picture)
+    assert runs.store.picture(X) == picture

@@ -1,0 +1,103 @@
+"""A failover with an item that cannot be read: it goes on, and only what depends on the item is unknown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from airflow_provider_mwaa_dr.core.failover import abort_other_records, left_over
+from airflow_provider_mwaa_dr.core.ports import FailoverRecord
+from airflow_provider_mwaa_dr.core.state import Mode, Phase
+from tests.unit.core.dr_set import WANTED, A, B, C, World, request
+
+
+@pytest.fixture
+def world() -> World:
+    return World.build()
+
+
+def detail(record: FailoverRecord, name: str) -> str:
+    return next(step.detail for step in record.steps if step.name == name)
+
+
+def lose(world: World, region: str) -> None:
+    """Cut *region* off: nothing of it answers or writes any more."""
+    world.environments[region].unreachable = True
+    world.agents[region].alive = False
+
+
+def test_a_forced_failover_goes_on_without_a_snapshot_that_cannot_be_read(world: World) -> None:
+    """It had stopped after its claim, and both regions held; it names the item and unpauses nothing."""
+    lose(world, A)
+    world.store.damage(f"SNAPSHOT#{A}", field="pages", found="'two'")
+    record = world.fail_over(mode=Mode.FORCED)
+    assert (record.outcome, world.state.active_region, world.state.phase) == ("completed", B, Phase.STEADY)
+    said = detail(record, "record")
+    assert f"Item SNAPSHOT#{A} of table memory cannot be read: field pages: found 'two'" in said
+    assert "nothing will be unpaused" in said
+
+
+def test_a_failover_goes_on_without_a_wanted_set_that_cannot_be_read(world: World) -> None:
+    """As with a set that is gone: it says what to unpause by hand."""
+    plans: list[str] = []
+
+    def on_step(event: object) -> None:
+        state = world.state
+        if state.plan is not None and state.phase is Phase.PROMOTING and state.plan.set_id not in plans:
+            plans.append(str(state.plan.set_id))
+            world.store.damage(f"PAUSED#{state.plan.set_id}", field="id", found="nothing")
+
+    record = world.engine("engine-1", on_step).run(request())
+    assert (record.outcome, world.state.active_region) == ("completed", B)
+    assert f"Item PAUSED#{plans[0]}" in detail(record, "unpause")
+    assert f"unpause in {B} what should run" in detail(record, "unpause")
+
+
+def test_a_record_that_cannot_be_read_stops_no_failover_and_stays_as_it_is(world: World) -> None:
+    """An old record of another version is none of this failover's business."""
+    world.store.damage("FAILOVER#20200101T000000Z-abcdef", field="mode", found="'swift'")
+    record = world.fail_over()
+    assert record.outcome == "completed"
+    old = world.store.get_record("20200101T000000Z-abcdef")
+    assert old is not None
+    assert old.unreadable is not None
+
+
+def test_what_could_not_be_unpaused_stays_wanted_although_its_record_cannot_be_read(world: World) -> None:
+    """The list of DAGs is readable, whatever else is not."""
+    world.environments[B].stubborn = {"dag_01"}
+    record = world.fail_over()
+    world.environments[B].stubborn = set()
+    world.store.damage(f"FAILOVER#{record.id}", field="mode", found="'swift'")
+    world.store.damage(f"PAUSED#{world.state.left_over}", field="pages", found="nothing")
+    assert left_over(world.store, world.state) == ("dag_01",)
+    abort_other_records(world.store, "another plan", at=world.clock.now())
+    world.fail_over(A)
+    assert world.environments[A].unpaused == WANTED | {"dr_failover"}
+
+
+def test_a_heartbeat_that_cannot_be_read_is_no_acknowledgement(world: World) -> None:
+    """Of a scheduler that its region lists, it is waited for as long as of a silent one: for the lease."""
+    world.agents[A].alive = False
+    world.store.damage(f"AGENT#{A}#1", field="version", found="'4'")
+    began = world.clock.monotonic()
+    record = world.fail_over()
+    assert record.outcome == "completed"
+    assert world.clock.monotonic() - began > world.state.lease_s
+    assert "not acknowledged" in detail(record, "drain")
+
+
+def test_a_region_whose_registration_cannot_be_read_does_not_stop_a_failover(world: World) -> None:
+    """The caller's settings name the environments."""
+    for region in (A, B, C):
+        world.store.damage(f"ENVIRONMENT#{region}", field="environment", found="[]")
+    assert world.fail_over().outcome == "completed"
+
+
+def test_an_unreadable_record_gives_way_to_its_own_plan(world: World) -> None:
+    """The engine whose plan it is writes it again."""
+    record = world.fail_over()
+    world.store.damage(f"FAILOVER#{record.id}", field="steps", found="5")
+    world.store.put_record(replace(record, outcome="completed"))
+    assert world.store.get_record(record.id) == record

@@ -422,3 +422,34 @@ def test_a_region_that_waits_for_its_ledger_says_for_how_long(mwaa_dr: Shell) ->
     assert "takes the role up without its ledger in 120 s" in text
     text = _says(mwaa_dr, "us-east-1", ledger_error="denied", reconciled_epoch=7)
     assert "holds its runs without limit" in text
+
+
+def test_items_that_cannot_be_read_are_counted_and_named_with_what_to_do(mwaa_dr: Shell) -> None:
+    """One of each kind fails no command: the rest of the answer stands."""
+    for key in ("AGENT#us-east-1#9", "FAILOVER#old", "SNAPSHOT#us-east-1", "ENVIRONMENT#us-east-1", "FENCE#us-east-2"):
+        mwaa_dr.store.damage(key, field="at", found="'yesterday'", allowed="a time")
+    result = mwaa_dr("status", "--json")
+    assert result.code == 0
+    assert [item["key"] for item in result.document["unreadable"]] == [
+        "AGENT#us-east-1#9", "ENVIRONMENT#us-east-1", "FAILOVER#old", "FENCE#us-east-2", "SNAPSHOT#us-east-1",
+    ]  # fmt: skip
+    assert set(result.document["unreadable"][0]) == {"table", "key", "field", "found", "allowed", "advice"}
+    out = mwaa_dr("status").out
+    assert "5 items cannot be read:" in out
+    assert (
+        "! Item SNAPSHOT#us-east-1 of table memory cannot be read: field at: found 'yesterday', allowed is a time."
+        in out
+    )
+    assert "Write it again, or delete it." in out
+
+
+def test_a_record_that_cannot_be_read_is_listed_in_the_history(mwaa_dr: Shell) -> None:
+    """With its id and what is wrong; the readable records have the keys of the contract and no other."""
+    mwaa_dr("failover", "us-east-1", "--reason", "there", "--yes")
+    mwaa_dr.store.damage("FAILOVER#old", field="mode", found="'swift'", allowed="one of auto, graceful, forced")
+    result = mwaa_dr("history", "--json")
+    assert result.code == 0
+    newest, old = result.document
+    assert "unreadable" not in newest
+    assert (old["id"], old["mode"], old["unreadable"]["field"]) == ("old", None, "mode")
+    assert "! Item FAILOVER#old of table memory cannot be read: field mode: found 'swift'" in mwaa_dr("history").out

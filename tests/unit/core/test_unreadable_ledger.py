@@ -1,0 +1,196 @@
+"""A ledger with something in it that cannot be read: the rest counts, and what depends on it is held and listed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, Replica, RunStatus
+from airflow_provider_mwaa_dr.exceptions import UnreadablePictureError
+from airflow_provider_mwaa_dr.testing import InMemoryRunsStore
+from tests.unit.core.test_bookkeeping import AT, HERE, THERE, Region
+
+
+@pytest.fixture
+def store() -> InMemoryRunsStore:
+    return InMemoryRunsStore()
+
+
+@pytest.fixture
+def here(store: InMemoryRunsStore) -> Region:
+    """The region that has the role, with one run begun and told, under epoch 0."""
+    region = Region(HERE, store.peer())
+    region.books.begin(0)
+    region.db.put("r1", "running")
+    region.tell()
+    return region
+
+
+@pytest.fixture
+def there(store: InMemoryRunsStore) -> Region:
+    return Region(THERE, store.peer())
+
+
+def last_number(store: InMemoryRunsStore, region: str = HERE) -> int:
+    return store.log(region, after=0)[-1].number
+
+
+def restart(region: Region, store: InMemoryRunsStore) -> None:
+    region.books = Bookkeeper(store.peer(), region.db, region.clock, region=region.region, peers=lambda: [HERE, THERE])
+
+
+def test_what_may_have_ended_in_an_entry_that_cannot_be_read_is_not_started_again(
+    store: InMemoryRunsStore, here: Region, there: Region
+) -> None:
+    """The run that is told of after the entry goes on; the one from before it waits, with the reason."""
+    there.books.follow()
+    here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="success")
+    here.tell()
+    store.damage_entry(HERE, last_number(store))
+    here.db.put("r2", "running", day=1)
+    here.tell()
+    there.books.follow()
+    there.books.begin(1)
+    there.books.resume(epoch=1)
+    assert [run.run_id for run in there.db.resumed] == ["r2"]
+    (waiting,) = there.books.waiting
+    assert "orders r1: it may have ended by now: Item LOG#us-east-2" in waiting
+    (unread,) = there.books.unread
+    assert unread.startswith(f"The ledger of {HERE} has a gap. Item LOG#{HERE}")
+
+
+def test_a_later_picture_ends_the_doubt(store: InMemoryRunsStore, here: Region, there: Region) -> None:
+    """It has what was in the entry: what has ended is adopted, what has not goes on."""
+    here.db.put("r2", "running", day=1)
+    here.tell()
+    store.damage_entry(HERE, last_number(store))
+    there.books.follow()
+    there.books.begin(1)
+    there.books.resume(epoch=1)
+    assert there.db.resumed == []
+    here.books.interrupt(epoch=0, now_epoch=1)
+    here.clock.advance(400)
+    here.books.settle()
+    assert store.picture(HERE).number == last_number(store)
+    there.clock.advance(60)
+    there.books.follow()
+    there.books.resume(epoch=1)
+    assert sorted(run.run_id for run in there.db.resumed) == ["r1", "r2"]
+    assert there.books.unread == ()
+
+
+def test_a_run_with_a_status_of_a_newer_version_is_neither_adopted_nor_started_but_listed(
+    store: InMemoryRunsStore, here: Region, there: Region
+) -> None:
+    """Only this run is unknown; the rest of its entry is not."""
+    unknown = LedgerRun(
+        dag_id="orders", run_id="r9", run_type="manual", status=RunStatus.OPEN, epoch=0, doubt="its status is 'parked'"
+    )
+    known = LedgerRun(dag_id="orders", run_id="r8", run_type="manual", status=RunStatus.INTERRUPTED, epoch=0)
+    number = last_number(store) + 1
+    store.append(HERE, LogEntry(number=number, at=AT, epoch=0, first_id=0, newest_id=1, runs=(unknown, known)))
+    there.books.follow()
+    there.books.begin(1)
+    there.books.adopt()
+    there.books.resume(epoch=1)
+    assert sorted(run.run_id for run in there.db.resumed) == ["r1", "r8"]
+    assert there.db.adopted == []
+    assert there.books.waiting == ("orders r9: its status is 'parked'",)
+
+
+def test_a_region_tells_again_what_was_only_in_its_own_entry_that_cannot_be_read(
+    store: InMemoryRunsStore, here: Region, there: Region
+) -> None:
+    """Its next leader takes the next number, tells its database's state, and keeps a picture that ends the gap."""
+    here.db.put("r2", "running", day=1)
+    here.tell()
+    here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="success")
+    here.tell()
+    store.damage_entry(HERE, last_number(store))
+    store.damage_entry(HERE, last_number(store) - 1)
+    restart(here, store)
+    here.books.begin(0)
+    here.tell()
+    here.books.settle()
+    assert here.books.unread == ()
+    picture = store.picture(HERE)
+    assert picture.number == last_number(store)
+    assert {run.run_id: (run.status, run.doubt) for run in picture.runs.values()} == {"r2": (RunStatus.OPEN, None)}
+    there.books.follow()
+    there.books.begin(1)
+    there.books.adopt()
+    there.books.resume(epoch=1)
+    assert [run.run_id for run in there.db.resumed] == ["r2"]
+    assert [(run.run_id, run.status) for run in there.db.adopted] == [("r1", RunStatus.SUCCESS)]
+
+
+def test_a_standby_keeps_its_doubt_of_a_run_that_had_ended_in_what_it_cannot_read(
+    store: InMemoryRunsStore, here: Region, there: Region
+) -> None:
+    """Read without the entry, the run looks unfinished; published as interrupted, it would be executed again."""
+    here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="success")
+    here.tell()
+    store.damage_entry(HERE, last_number(store))
+    restart(here, store)
+    here.books.interrupt(epoch=0, now_epoch=1)
+    here.books.settle()
+    there.books.follow()
+    there.books.begin(1)
+    there.books.resume(epoch=1)
+    assert there.db.resumed == []
+    assert "orders r1: it may have ended by now" in there.books.waiting[0]
+
+
+@pytest.mark.parametrize("is_whole", [True, False], ids=["whole log", "log without its beginning"])
+def test_a_picture_that_cannot_be_read_is_made_up_for_by_the_whole_log(
+    store: InMemoryRunsStore, here: Region, there: Region, is_whole: bool
+) -> None:
+    """Without either, what the region has told is unknown, and nothing is taken up."""
+    here.clock.advance(400)
+    here.db.put("r2", "running", day=1)
+    here.tell()
+    assert store.picture(HERE).number == last_number(store)
+    store.damage_picture(HERE)
+    if not is_whole:
+        store._logs[HERE] = store._logs[HERE][1:]
+        with pytest.raises(UnreadablePictureError):
+            there.books.follow()
+        return
+    there.books.follow()
+    there.books.begin(1)
+    there.books.resume(epoch=1)
+    assert sorted(run.run_id for run in there.db.resumed) == ["r1", "r2"]
+
+
+def test_a_region_replaces_its_own_picture_that_cannot_be_read(
+    store: InMemoryRunsStore, here: Region, there: Region
+) -> None:
+    """Also when its log has expired: from its database, under the next number."""
+    here.clock.advance(400)
+    here.tell()
+    number = last_number(store)
+    store.keep(HERE, replace(store.picture(HERE), number=number))
+    store._logs[HERE] = []
+    store.damage_picture(HERE)
+    restart(here, store)
+    here.books.begin(0)
+    here.tell()
+    here.books.settle()
+    assert store.picture(HERE).number > number
+    there.books.follow()
+    there.books.begin(1)
+    there.books.resume(epoch=1)
+    assert [run.run_id for run in there.db.resumed] == ["r1"]
+
+
+def test_an_entry_that_cannot_be_read_is_not_everything_told() -> None:
+    """A region with a gap in its log has not said all that it had begun: what others keep for it stays."""
+    replica = Replica()
+    entry = LogEntry(number=1, at=AT, epoch=0, first_id=0, newest_id=0, settled=3)
+    replica.apply([entry])
+    replica.pass_over(2, "junk")
+    assert (replica.number, replica.gap is not None) == (2, True)
+    replica.apply([replace(entry, number=3)])
+    assert (replica.number, replica.settled) == (3, 3)

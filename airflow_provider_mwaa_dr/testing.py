@@ -978,16 +978,18 @@ class FakeEnvironment:
             or (run.state == "running" and run.dag_id in self.unpaused)
         )
 
-    def stop_run(self, run: RunInfo) -> None:
-        """Mark a run failed; its task goes on executing for ``stop_lag_s``."""
+    def stop_run(self, run: RunInfo) -> bool:
+        """Mark a run failed; its task goes on executing for ``stop_lag_s``. Return whether it had not ended."""
         self._reach("stop_run", run.dag_id, run.run_id)
         found = self._runs.get((run.dag_id, run.run_id))
         if found is None:
             raise MwaaRequestError(f"{self._name} has no run {run}.", status=404)
         if found.state == "running":
             found.busy_until = self._clock.monotonic() + self.stop_lag_s
-        if found.state in {"queued", "running"}:
-            found.state = "failed"
+        if found.state not in {"queued", "running"}:
+            return False
+        found.state = "failed"
+        return True
 
     def trigger(self, dag_id: str, *, run_id: str, note: str) -> None:
         """Start a run that succeeds after ``trigger_s``; it stays queued while its DAG is paused."""

@@ -260,9 +260,11 @@ class CallersEnvironment:
             raise IncompleteError(f"{left} did not change.", left=left)
         return changed
 
-    def stop_run(self, run: object) -> None:
+    def stop_run(self, run: object) -> bool:
         self._world.check_act(self.region, "stop")
-        self._call("stop_run", run)
+        was_open: bool = self._call("stop_run", run)
+        self._world.stop_answered(self._world.scheduler.current, run)
+        return was_open
 
     def trigger(self, dag_id: str, *, run_id: str, note: str) -> None:
         self._world.check_act(self.region, "trigger")
@@ -448,6 +450,9 @@ class World:
 
     def changed_late(self, region: str, dag_id: str) -> None:
         """A call has arrived after its plan had ended, as one may whose engine was suspended: nobody can tell."""
+
+    def stop_answered(self, caller: Caller, run: object) -> None:
+        """An engine knows whether it has stopped a run."""
 
     def make_regions(self) -> None:
         """Fill ``regions``."""

@@ -442,6 +442,7 @@ ENTRY: Schema = {
     "dag_ids": optional(NAMES),
     "final": optional(TEXT),
     "settled": optional(COUNT),
+    "stops": optional(TEXT),
 }
 PICTURE: Schema = {
     "generation": NAME,
@@ -452,4 +453,5 @@ PICTURE: Schema = {
     "epoch": optional(COUNT),
     "final": optional(TEXT),
     "settled": optional(COUNT),
+    "stops": optional(TEXT),
 }

@@ -202,17 +202,19 @@ class MwaaEnvironment:
         still = {run for run in self._stopped if (run.dag_id, run.run_id) not in {(r.dag_id, r.run_id) for r in runs}}
         return sorted(runs | still)
 
-    def stop_run(self, run: RunInfo) -> None:
+    def stop_run(self, run: RunInfo) -> bool:
         """
         Mark a run failed; one that has ended already keeps its state.
 
+        :return: whether it had not ended.
         :raises MwaaRequestError: there is no such run (status 404).
         """
         state = self.run_state(run.dag_id, run.run_id)
         if state in _ENDED:
-            return
+            return False
         self._api.patch(f"/dags/{run.dag_id}/dagRuns/{run.run_id}", {"state": "failed"})
         self._stopped[RunInfo(dag_id=run.dag_id, run_id=run.run_id, state="failed")] = self._clock.monotonic()
+        return True
 
     def trigger(self, dag_id: str, *, run_id: str, note: str) -> None:
         """Start a manual run with the present time as its logical date, under an id of the caller's."""

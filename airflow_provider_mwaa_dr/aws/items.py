@@ -43,6 +43,7 @@ from airflow_provider_mwaa_dr.core.state import (
     Mode,
     Phase,
     Plan,
+    Stop,
 )
 from airflow_provider_mwaa_dr.exceptions import StateError, UnreadableItem, UnreadableItemError
 
@@ -194,7 +195,9 @@ def state_to_item(state: DRState, *, write_token: str) -> dict[str, Any]:
             "last_failover_time": state.last_failover_time,
             "changed_by": bounded(state.changed_by),
             "left_over": state.left_over,
-            "plan": _plan_to_values(state.plan) if state.plan is not None else None,
+            "plan": _plan_to_values(state.plan) | _stopped(state) if state.plan is not None else None,
+            "stops": [{"set_id": stop.set_id, "epoch": stop.epoch, "had_ended": stop.had_ended} for stop in state.stops]
+            or None,
             "write_token": write_token,
         },
     )
@@ -244,6 +247,11 @@ def state_from_item(item: Item, *, default_lease_s: float, table: str = "") -> D
             problems.append(FieldProblem(error.field, error.found, error.allowed))
     active_region = values.get("active_region")
     epoch = checked("epoch", _WHOLE, _whole_number, 0, 0)
+    none: tuple[Stop, ...] = ()
+    stops = checked("stops", _STOPS, _stops, none, none)
+    if "stops" not in values and plan is not None and (set_id := _text(values["plan"].get("stopped"))):
+        # An engine of an older version wrote it: one set for the plan, which grows under a new name.
+        stops = (Stop(set_id=set_id, epoch=max(epoch, failover_count)),)
     return DRState(
         # Whatever it is: a region that is not registered says as little as none.
         active_region="" if active_region is None else str(active_region),
@@ -259,12 +267,14 @@ def state_from_item(item: Item, *, default_lease_s: float, table: str = "") -> D
         last_failover_time=from_timestamp(values.get("last_failover_time")),
         changed_by=_text(values.get("changed_by")),
         left_over=_text(values.get("left_over")),
+        stops=stops,
         problems=tuple(problems),
     )
 
 
 _WHOLE = "a whole number from 0"
 _LEASE = f"a number of seconds from {SHORTEST_LEASE_S:g} to {LONGEST_LEASE_S:g}"
+_STOPS = "a list of maps with set_id (text), epoch (a whole number from 0) and had_ended (true or false)"
 _HIGHEST = 10**15
 """Nothing counts so far, and a float is exact below it."""
 
@@ -285,6 +295,20 @@ def _lease_s(value: Any) -> float | None:
         return None
     # Not a number compares with nothing.
     return lease_s if lease_s is not None and SHORTEST_LEASE_S <= lease_s <= LONGEST_LEASE_S else None
+
+
+def _stops(value: Any) -> tuple[Stop, ...] | None:
+    if not isinstance(value, list):
+        return None
+    stops = []
+    for each in value:
+        found = each if isinstance(each, Mapping) else {}
+        set_id, epoch = _text(found.get("set_id")), _whole_number(found.get("epoch"))
+        had_ended = _truth(found.get("had_ended", False))
+        if not set_id or epoch is None or had_ended is None:
+            return None
+        stops.append(Stop(set_id=set_id, epoch=epoch, had_ended=had_ended))
+    return tuple(stops)
 
 
 def _phase(value: Any) -> Phase | None:
@@ -309,6 +333,11 @@ class _UnusableError(Exception):
         self.field, self.found, self.allowed = field, _shown(found), allowed
 
 
+def _stopped(state: DRState) -> dict[str, Any]:
+    """Return what an agent of an older version reads: of the runs that are being stopped, those of the last set."""
+    return {"stopped": next((stop.set_id for stop in reversed(state.stops) if not stop.had_ended), None)}
+
+
 def _plan_to_values(plan: Plan) -> dict[str, Any]:
     replaced = plan.replaced
     return {
@@ -323,7 +352,6 @@ def _plan_to_values(plan: Plan) -> dict[str, Any]:
         "started_at": plan.started_at,
         "set_id": plan.set_id,
         "stop_running": plan.stop_running,
-        "stopped": plan.stopped,
         "drained": plan.drained,
         "takes_over": plan.takes_over or None,
         "lease_s": plan.lease_s,
@@ -361,7 +389,6 @@ def _plan_from_values(values: Any, field: str = "plan") -> Plan:
         started_at=to_time(text("started_at")),
         set_id=optional("set_id", "text", _text),
         stop_running=optional("stop_running", "true or false", _truth) or False,
-        stopped=optional("stopped", "text", _text),
         drained=optional("drained", "true or false", _truth) or False,
         replaced=_replaced_from_values(replaced, f"{field}.replaced") if replaced is not None else None,
         takes_over=optional("takes_over", "true or false", _truth) or False,

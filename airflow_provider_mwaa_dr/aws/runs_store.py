@@ -282,6 +282,7 @@ def picture_to_items(region: str, picture: Replica) -> tuple[list[dict[str, Any]
         **({"epoch": {"N": str(picture.epoch)}} if picture.epoch is not None else {}),
         **({"final": {"S": picture.final}} if picture.final is not None else {}),
         **({"settled": {"N": str(picture.settled)}} if picture.settled is not None else {}),
+        **({"stops": {"S": picture.stops}} if picture.stops is not None else {}),
     }
     return pages, manifest
 
@@ -356,6 +357,7 @@ def picture_from_items(manifest: items.Item, pages: Iterable[items.Item], *, tab
         epoch=values.get("epoch"),
         final=values.get("final"),
         settled=values.get("settled"),
+        stops=values.get("stops"),
     )
     bodies: list[tuple[items.Item, bytearray]] = []
     for page in pages:
@@ -418,6 +420,7 @@ def _entry_to_json(entry: LogEntry) -> dict[str, Any]:
             "dag_ids": list(entry.dag_ids),
             "final": entry.final,
             "settled": entry.settled,
+            "stops": entry.stops,
         }
     )
 
@@ -433,6 +436,7 @@ def _entry_from_json(values: Mapping[str, Any]) -> LogEntry:
         dag_ids=tuple(values.get("dag_ids", ())),
         final=values.get("final"),
         settled=values.get("settled"),
+        stops=values.get("stops"),
     )
 
 

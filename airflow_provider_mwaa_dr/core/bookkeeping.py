@@ -33,7 +33,7 @@ from airflow_provider_mwaa_dr.core.ledger import (
     no_longer_asked_for,
 )
 from airflow_provider_mwaa_dr.core.ports import Clock, RunsStore
-from airflow_provider_mwaa_dr.core.state import DRState, Phase
+from airflow_provider_mwaa_dr.core.state import DRState, Phase, Stop
 from airflow_provider_mwaa_dr.exceptions import (
     StateUnreachableError,
     UnreadableItemError,
@@ -206,7 +206,6 @@ class Bookkeeper:
         self._stuck_at = clock.monotonic()
         self._again: set[RunKey] = set()
         self._dags_due_at = 0.0
-        self._stopped_set: tuple[str, frozenset[str]] | None = None
         self._gaps_due_at: dict[str, float] = {}
         self._replays: dict[str, Replica] = {}
 
@@ -434,11 +433,16 @@ class Bookkeeper:
         Tell what has changed in the database since the last time.
 
         The rows are read first and the state second: a row that says that a run has ended counts only if the region
-        still has the role, under the same epoch, after that. What a failover stopped counts as interrupted.
+        still has the role, under the same epoch, after that.
+
+        A failover announces in the state which runs it stops, before it stops the first one. So whoever has read that
+        such a run has failed reads the announcement, too, and each run in it counts as interrupted, from then on. It
+        ends by itself only if its row says success, or the failover announces that it had ended, or it was queued
+        again since. That does not depend on the plan, which may have been cancelled by then.
 
         :param state: the view that the gate acts on, from before the rows are read.
         :param read_state: reads the state anew; called only when there is something to tell.
-        :param read_stopped: returns the runs that a plan has recorded as stopped, ``DAG_ID RUN_ID`` each.
+        :param read_stopped: returns the runs in a recorded set, ``DAG_ID RUN_ID`` each.
         """
         started = self._clock.monotonic()
         own = self._load()
@@ -457,22 +461,40 @@ class Bookkeeper:
         tasks = self._tasks(ended) if ended else {}
         if own.final == final:
             final = None
-        if keys or dag_ids or final or newest - own.newest_id >= _OVERLAP // 2:
+        if keys or dag_ids or final or _new_stops(own, state) or newest - own.newest_id >= _OVERLAP // 2:
             now = read_state()
             if now is None or now.active_region != self._region or now.epoch != epoch:
                 return
-            stopped = self._stopped(now, read_stopped)
-            told = [
-                run
-                for key in sorted(keys)
-                if (run := self._tell_of(own, key, rows.get(key), epoch=epoch, stopped=stopped)) is not None
-            ]
+            stops = _new_stops(own, now)
+            stopped, had_ended = _read_stops(stops, read_stopped)
+            # Their rows look as they were told last, or are newer than the look.
+            late = (stopped | had_ended) - keys
+            rows |= {row.key: row for row in self._db.runs(late)} if late else {}
+            late &= rows.keys()
+            tasks |= self._tasks(found) if (found := [key for key in had_ended & late if not rows[key].is_open]) else {}
+            told = []
+            for key in sorted(keys | late):
+                row = rows.get(key)
+                if key in stopped and row is not None and (key in late or row.state != "success"):
+                    run = self._tell_stopped(own, row, epoch=epoch, is_late=key in late)
+                else:
+                    run = self._tell_of(own, key, row, epoch=epoch, had_ended=key in had_ended)
+                if run is not None:
+                    told.append(run)
             told += [_to_run(row, RunStatus(row.state), epoch=epoch) for row in histories if row.key not in rows]
             told = [replace(run, tasks=tasks.get(run.key, ())) if run.has_ended else run for run in told]
             told = self._kept(own, told, epoch=epoch)
-            if told or dag_ids or final or newest - own.newest_id >= _OVERLAP // 2:
-                self._append(epoch, told, first_id=own.first_id, newest_id=newest, dag_ids=dag_ids, final=final)
-            self._told.update({key: _status_of(row.state) for key, row in rows.items()})
+            if told or dag_ids or final or stops or newest - own.newest_id >= _OVERLAP // 2:
+                self._append(
+                    epoch,
+                    told,
+                    first_id=own.first_id,
+                    newest_id=newest,
+                    dag_ids=dag_ids,
+                    final=final,
+                    stops=stops[-1].set_id if stops else None,
+                )
+            self._told.update({key: _status_of(rows[key].state) for key in rows.keys() - (late & stopped)})
             # What ended and has left the window of the look is never asked for again.
             if len(self._told) > 2 * (len(states) + len(own.runs)):
                 self._told = {key: status for key, status in self._told.items() if key in states or key in own.runs}
@@ -492,15 +514,6 @@ class Bookkeeper:
                 )
                 found[key] = ()
         return found
-
-    def _stopped(self, state: DRState, read_stopped: Callable[[str], Collection[str]]) -> Collection[str]:
-        """Return the runs that the open plan is stopping; a recorded set does not change, so it is read once."""
-        set_id = state.plan.stopped if state.plan is not None else None
-        if set_id is None:
-            return ()
-        if self._stopped_set is None or self._stopped_set[0] != set_id:
-            self._stopped_set = set_id, frozenset(read_stopped(set_id))
-        return self._stopped_set[1]
 
     def _new_dags(self, own: Replica, *, force: bool) -> tuple[list[str], Sequence[RunRow]]:
         """Return DAGs that the ledger has not heard of, and the history of those that no region has told of."""
@@ -523,7 +536,7 @@ class Bookkeeper:
         ]
 
     def _tell_of(
-        self, own: Replica, key: RunKey, row: RunRow | None, *, epoch: int, stopped: Collection[str]
+        self, own: Replica, key: RunKey, row: RunRow | None, *, epoch: int, had_ended: bool
     ) -> LedgerRun | None:
         """Return what is to be said of one run whose row may have changed; None when that is nothing."""
         known = own.runs.get(key)
@@ -535,23 +548,45 @@ class Bookkeeper:
             is_elsewhere = known.taken_at is not None or any(key in other.runs for other in self._others.values())
             return replace(known, status=RunStatus.FAILED if is_elsewhere else RunStatus.GONE, epoch=epoch)
         taken_at = known.taken_at if known is not None else None
+        is_stopped = known is not None and _is_stopped(known, epoch) and not had_ended
         if row.is_open:
             if known is not None and known.status is RunStatus.OPEN and known.epoch == epoch and known.doubt is None:
                 return None
+            if is_stopped and self._told.get(key) not in {RunStatus.SUCCESS.value, RunStatus.FAILED.value}:
+                return None  # it was not queued again: the call that stops it is still to come
             return replace(_to_run(row, RunStatus.OPEN, epoch=epoch), taken_at=taken_at)
-        if known is not None and known.is_due:
-            if known.status is RunStatus.INTERRUPTED or (key in self._not_carried_out and not _was_queued(row, known)):
-                return None  # resume goes on with it
-        elif row.id <= own.first_id:
-            return None  # born under another epoch, and not open since: nobody waits for it
         status = RunStatus.SUCCESS if row.state == "success" else RunStatus.FAILED
         if row.is_skipped:
             # Closed on a view that was wrong or too old, while the region had the role: resume begins it.
             status = RunStatus.INTERRUPTED
-        # One that succeeded was not stopped after all: it ended first, or whoever was to stop it did not come to it.
-        if status is RunStatus.FAILED and f"{row.dag_id} {row.run_id}" in stopped:
-            status = RunStatus.INTERRUPTED
+        if known is not None and known.is_due:
+            if is_stopped:
+                # One that succeeded was not stopped after all: it ended first.
+                is_over = status is RunStatus.SUCCESS
+            elif known.status is RunStatus.INTERRUPTED:
+                is_over = had_ended and known.epoch == epoch
+            else:
+                is_over = key not in self._not_carried_out or _was_queued(row, known)
+            if not is_over:
+                return None  # resume goes on with it
+        elif row.id <= own.first_id:
+            return None  # born under another epoch, and not open since: nobody waits for it
         return replace(_to_run(row, status, epoch=epoch), taken_at=taken_at)
+
+    @staticmethod
+    def _tell_stopped(own: Replica, row: RunRow, *, epoch: int, is_late: bool) -> LedgerRun | None:
+        """
+        Return what is to be said of one run that a failover stops; None when that is nothing.
+
+        :param is_late: the row was read after the state, so it does not show how the run ended.
+        """
+        known = own.runs.get(row.key)
+        if known is not None and _is_stopped(known, epoch):
+            return None
+        if is_late and not row.is_open and not (known is not None and known.is_due):
+            return None  # it ended first, and that is told
+        taken_at = known.taken_at if known is not None else None
+        return replace(_to_run(row, RunStatus.INTERRUPTED, epoch=epoch), taken_at=taken_at)
 
     def interrupt(self, *, epoch: int, now_epoch: int) -> None:
         """
@@ -636,8 +671,13 @@ class Bookkeeper:
         to_queue = self._to_carry_out(own)
         waiting = due([own, *self._others.values()])
         self._look_at_stuck(waiting)
+        stopped = {key for key in waiting if (mine := own.runs.get(key)) is not None and _is_stopped(mine, epoch)}
+        # A call that stops it may still be under way: when its row has ended, that can do no more harm.
+        not_ended = {row.key for row in self._db.runs(stopped) if row.is_open} if stopped else set()
         candidates = []
         for key, run in waiting.items():
+            if key in not_ended:
+                continue
             mine = own.runs.get(key)
             # Open here; or ended, under an epoch that is lower than the others' because the state table was made anew.
             if mine is not None and mine.status is not RunStatus.INTERRUPTED and mine.epoch == epoch:
@@ -726,6 +766,7 @@ class Bookkeeper:
         dag_ids: Sequence[str] = (),
         final: str | None = None,
         settled: int | None = None,
+        stops: str | None = None,
     ) -> None:
         """Write the next entries; several when they are too long for one, of which the last says all the rest."""
         own = self._load()
@@ -743,6 +784,7 @@ class Bookkeeper:
                 dag_ids=ids,
                 final=final if is_last else None,
                 settled=settled if is_last else None,
+                stops=stops if is_last else None,
             )
             # An error does not say whether the entry is in the log, and another agent may have written one: after an
             # error, of whatever kind, only the log itself knows.
@@ -794,6 +836,35 @@ def _to_run(row: RunRow, status: RunStatus, *, epoch: int) -> LedgerRun:
         conf=conf,
         conf_lost=conf_lost[:_REASON_CHARS] if conf_lost is not None else None,
     )
+
+
+def _is_stopped(run: LedgerRun, epoch: int) -> bool:
+    """Whether a failover stops the run under the present epoch: nothing else interrupts one before the role moves."""
+    return run.status is RunStatus.INTERRUPTED and run.epoch == epoch
+
+
+def _new_stops(own: Replica, state: DRState) -> list[Stop]:
+    """Return what failovers have announced under this epoch and the ledger does not take into account yet, in order."""
+    stops = [stop for stop in state.stops if stop.epoch == state.epoch]
+    known = next((number for number, stop in enumerate(stops, start=1) if stop.set_id == own.stops), 0)
+    return stops[known:]
+
+
+def _read_stops(
+    stops: Iterable[Stop], read_stopped: Callable[[str], Collection[str]]
+) -> tuple[set[RunKey], set[RunKey]]:
+    """Return the runs that are being stopped, and those of them that had ended by themselves: the last word counts."""
+    stopped: set[RunKey] = set()
+    had_ended: set[RunKey] = set()
+    for stop in stops:
+        # A DAG id contains no space.
+        keys = {(dag_id, run_id) for dag_id, _, run_id in (run.partition(" ") for run in read_stopped(stop.set_id))}
+        stopped, had_ended = stopped - keys, had_ended - keys
+        if stop.had_ended:
+            had_ended |= keys
+        else:
+            stopped |= keys
+    return stopped, had_ended
 
 
 def _was_queued(row: RunRow, run: LedgerRun) -> bool:

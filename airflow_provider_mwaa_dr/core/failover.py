@@ -621,10 +621,12 @@ class FailoverEngine:
 
     def _stop(self, plan: Plan, source: Environment, runs: Sequence[RunInfo], exempt: Collection[str]) -> None:
         """Stop *runs* and wait until no task instance of the source executes; a mark alone leaves it at work."""
-        # Said before it is done: the ledger takes none of them for a run that ended by itself.
-        self._record_stopped(plan, runs)
-        for run in runs:
-            self._ask(plan, partial(source.stop_run, run))
+        # Announced before it is done: the ledger takes none of them for a run that ended by itself.
+        before = self._announce(plan, runs)
+        ended = [run for run in runs if self._stop_run(plan, source, run)]
+        had_ended = [run for run in ended if before is not None and str(run) not in before]
+        if had_ended:
+            self._announce(plan, had_ended, had_ended=True)
         deadline = self._clock.monotonic() + self._timing.stop_s
         while left := self._ask(plan, lambda: _not_of(exempt, source.running_tasks())):
             if self._clock.monotonic() >= deadline:
@@ -635,18 +637,46 @@ class FailoverEngine:
             self._progress(f"stopped {len(runs)} runs; {len(left)} still executing: {_some(left)}")
             self._wait(plan.id, self._timing.poll_s)
 
-    def _record_stopped(self, plan: Plan, runs: Sequence[RunInfo]) -> None:
-        stopped = {str(run) for run in runs}
-        known_id = _plan(self._mine(plan.id)).stopped
-        if known_id is not None:
-            known, _ = self._set_if_readable(lambda: self._store.get_set(known_id))
-            stopped |= set(known.dag_ids) if known is not None else set()
-        set_id = f"{plan.id}-stopped-{len(stopped)}"
-        stopped_runs = DagSet(
-            id=set_id, region=plan.source, recorded_at=self._clock.now(), dag_ids=tuple(sorted(stopped))
+    def _stop_run(self, plan: Plan, source: Environment, run: RunInfo) -> bool:
+        """Stop *run*; return whether it is certain that it had ended by itself."""
+        attempts = 0
+
+        def stop() -> bool:
+            nonlocal attempts
+            attempts += 1
+            return source.stop_run(run)
+
+        was_open = self._ask(plan, stop)
+        # An attempt that got no answer may have stopped it.
+        return not was_open and attempts == 1
+
+    def _announce(self, plan: Plan, runs: Sequence[RunInfo], *, had_ended: bool = False) -> Collection[str] | None:
+        """
+        Announce that *runs* are being stopped, or that these had ended.
+
+        :return: what was announced as stopped before; None if that cannot be read. The engine that announced a run may
+            have ended it, or may still have a call under way.
+        """
+        state = self._mine(plan.id)
+        before: set[str] = set()
+        is_known = True
+        for stop in state.stops:
+            if not stop.had_ended:
+                recorded, _ = self._set_if_readable(partial(self._store.get_set, stop.set_id))
+                is_known &= recorded is not None
+                before.update(recorded.dag_ids if recorded is not None else ())
+        names = tuple(sorted(map(str, runs)))
+        # Named after its place and its content: a set is recorded once, and an engine that died may have recorded one.
+        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
+        set_id = f"{plan.id}-{'ended' if had_ended else 'stopped'}-{len(state.stops) + 1}-{digest}"
+        dag_set = DagSet(id=set_id, region=plan.source, recorded_at=self._clock.now(), dag_ids=names)
+        self._table(lambda: self._store.put_set(dag_set))
+        self._write(
+            plan.id,
+            Phase.DRAINING,
+            lambda row: transitions.announce(row, set_id, had_ended=had_ended, at=self._clock.now()),
         )
-        self._table(lambda: self._store.put_set(stopped_runs))
-        self._write(plan.id, Phase.DRAINING, lambda row: transitions.stop_runs(row, set_id, at=self._clock.now()))
+        return before if is_known else None
 
     def _pause_source(self, plan: Plan, source: Environment, dags: Sequence[DagInfo]) -> None:
         with self._timed("pause"):

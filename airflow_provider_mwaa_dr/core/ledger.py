@@ -155,6 +155,7 @@ class LogEntry:
     :param final: the plan for which this is the last entry before the role moves: nothing is in flight any more.
     :param settled: the epoch up to which everything has been told that this region had begun under earlier ones.
     :param unreadable: what is wrong with the item; nothing but the number is known then. Not stored.
+    :param stops: the last announcement of stopped runs (:class:`.state.Stop`) that this entry takes into account.
     """
 
     number: int
@@ -166,6 +167,7 @@ class LogEntry:
     dag_ids: tuple[str, ...] = ()
     final: str | None = None
     settled: int | None = None
+    stops: str | None = None
     unreadable: UnreadableItem | None = None
 
     @classmethod
@@ -212,6 +214,7 @@ class Replica:
     :ivar final: plan of the last final mark.
     :ivar settled: the epoch up to which it has told of everything that it had begun before; None before.
     :ivar gap: what of the log could not be read since the picture; None: nothing. A later picture has what was in it.
+    :ivar stops: the last announcement of stopped runs that it has taken into account.
     """
 
     number: int = 0
@@ -223,6 +226,7 @@ class Replica:
     final: str | None = None
     settled: int | None = None
     gap: Gap | None = None
+    stops: str | None = None
 
     def apply(self, entries: Iterable[LogEntry]) -> Changes:
         """Take what follows without a gap, and return what changed; entries that are known already are passed over."""
@@ -239,6 +243,7 @@ class Replica:
             self.first_id, self.newest_id = entry.first_id, entry.newest_id
             self.final = entry.final or self.final
             self.settled = entry.settled if entry.settled is not None else self.settled
+            self.stops = entry.stops or self.stops
             for dag_id in entry.dag_ids:
                 if dag_id not in self.heads:
                     self.heads[dag_id] = Head(dag_id=dag_id)

@@ -603,8 +603,12 @@ class Environment(Protocol):
     def running_tasks(self) -> Sequence[RunInfo]:
         """Return the runs that have a task instance executing (running, deferred not among them), sorted, each once."""
 
-    def stop_run(self, run: RunInfo) -> None:
-        """Mark a run failed; its executing tasks are ended at their next heartbeat, seconds later. Repeatable."""
+    def stop_run(self, run: RunInfo) -> bool:
+        """
+        Mark a run failed; its executing tasks are ended at their next heartbeat, seconds later. Repeatable.
+
+        :return: whether it was queued or running; one that has ended already keeps its state.
+        """
 
     def trigger(self, dag_id: str, *, run_id: str, note: str) -> None:
         """Start a manual run under an id of the caller's; a run that is there already under it is no error."""

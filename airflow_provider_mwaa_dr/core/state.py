@@ -62,6 +62,22 @@ class FieldProblem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """
+    What a failover announces about runs that outlasted its drain; no announcement is ever changed.
+
+    :param set_id: the recorded set of runs, ``DAG_ID RUN_ID`` each; unique among all announcements.
+    :param epoch: under which it was made, and for which alone it counts.
+    :param had_ended: False: these are being stopped, so each counts as interrupted unless it succeeds. True: these were
+        announced and had ended by themselves before the failover came to them, so they count as they ended.
+    """
+
+    set_id: str
+    epoch: int
+    had_ended: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """
     A failover in progress, stored inside the state item so that anyone can finish or abandon it.
@@ -73,8 +89,6 @@ class Plan:
     :param owner: the process that acts on it; only this one takes steps.
     :param beat: grows while the owner lives; a follower takes over when it stands still on the follower's own clock.
     :param set_id: the recorded wanted set; None until it is recorded, never changed afterwards.
-    :param stopped: the recorded set of runs that outlasted the drain and are being stopped; each counts as interrupted,
-        however it ends.
     :param drained: nothing is in flight in the source any more, and nothing can start: its ledger may say its last.
     :param replaced: the promoted, unfinished plan that this one superseded, with its phase; cancelling goes back to it.
     :param takes_over: nobody knows which region executes, so every registered region but the target counts as the
@@ -93,7 +107,6 @@ class Plan:
     beat: int = 0
     set_id: str | None = None
     stop_running: bool = False
-    stopped: str | None = None
     drained: bool = False
     replaced: tuple[Phase, Plan] | None = None
     takes_over: bool = False
@@ -121,6 +134,8 @@ class DRState:
         The longest one where the stored value cannot be used.
     :param left_over: the recorded set of DAGs that the last failover could not unpause in the active region, which stay
         wanted; empty: there are none; None: an older version, or a script, completed it, and only its record has them.
+    :param stops: what failovers announced about runs that they stop under this epoch, in order. It outlives the plans:
+        a plan may be cancelled, and end, before the ledger reads that it stopped a run.
     :param problems: fields of the item whose values cannot be used. Not stored. While there is one, every region holds
         everything, and only :func:`recover` returns a next state.
     """
@@ -139,6 +154,7 @@ class DRState:
     changed_by: str | None = None
     left_over: str | None = None
     problems: tuple[FieldProblem, ...] = ()
+    stops: tuple[Stop, ...] = ()
 
     def is_newer_than(self, other: DRState) -> bool:
         """Whether this state was written after *other*; a view never goes back."""
@@ -229,8 +245,6 @@ def supersede(state: DRState, plan: Plan, *, at: datetime) -> DRState:
             source=open_plan.source if takes_over else state.active_region,
             mode=Mode.FORCED if takes_over else plan.mode,
             set_id=open_plan.set_id,
-            # What the plan before had begun to stop may show only now; the role has moved on if it had promoted.
-            stopped=open_plan.stopped if state.phase is Phase.DRAINING else None,
             replaced=_promoted(state),
             takes_over=takes_over,
             lease_s=open_plan.lease_s if state.phase is Phase.DRAINING else None,
@@ -333,10 +347,17 @@ def harden(state: DRState, *, stops: bool, forces: bool, at: datetime) -> DRStat
     return turn_forced(state, at=at) if forces else beat(state, at=at)
 
 
-def stop_runs(state: DRState, set_id: str, *, at: datetime) -> DRState:
-    """Return the state that announces which runs are being stopped, before the first one is."""
+def announce(state: DRState, set_id: str, *, had_ended: bool, at: datetime) -> DRState:
+    """
+    Return the state that announces which runs are being stopped, before the first one is; or which of them had ended.
+
+    :param set_id, had_ended: see :class:`Stop`.
+    """
     plan = _open_plan(state)
-    return _next(state, phase=state.phase, plan=replace(plan, stopped=set_id), by=plan.by, at=at)
+    if any(each.set_id == set_id for each in state.stops):
+        return state
+    stop = Stop(set_id=set_id, epoch=state.epoch, had_ended=had_ended)
+    return replace(_next(state, phase=state.phase, plan=plan, by=plan.by, at=at), stops=(*state.stops, stop))
 
 
 def drained(state: DRState, *, at: datetime) -> DRState:
@@ -371,8 +392,7 @@ def promote(state: DRState, *, at: datetime) -> DRState:
     plan = _open_plan(state)
     if state.phase is not Phase.DRAINING:
         raise WrongPhaseError(f"Plan {plan.id} is {state.phase.value}; only a DRAINING one is promoted.")
-    # What was stopped is told by now; under the new epoch the same runs go on, and may end. No cancelling goes back.
-    promoted = replace(plan, stopped=None, replaced=None)
+    promoted = replace(plan, replaced=None)  # no cancelling goes back
     return replace(
         _next(state, phase=Phase.PROMOTING, plan=promoted, by=plan.by, at=at),
         active_region=plan.target,
@@ -382,6 +402,8 @@ def promote(state: DRState, *, at: datetime) -> DRState:
         previous_region=plan.source if plan.takes_over else state.active_region,
         failover_reason=plan.reason,
         last_failover_time=at,
+        # Under the new epoch the same runs go on, and may end.
+        stops=(),
     )
 
 
@@ -448,6 +470,7 @@ def set_active_region(state: DRState, region: str, *, reason: str, by: str, at: 
         failover_reason=reason,
         last_failover_time=at,
         left_over=None,
+        stops=(),
     )
 
 

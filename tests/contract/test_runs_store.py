@@ -43,6 +43,7 @@ def entry(number: int, *runs: LedgerRun, final: str | None = None) -> LogEntry:
         dag_ids=("orders", "new"),
         final=final,
         settled=2 if final else None,
+        stops="plan-1-stopped-1" if final else None,
     )
 
 

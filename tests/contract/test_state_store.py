@@ -26,6 +26,7 @@ from airflow_provider_mwaa_dr.core.state import (
     Mode,
     Phase,
     Plan,
+    announce,
     claim,
     initial,
     promote,
@@ -76,8 +77,9 @@ def test_empty_table_has_no_state(store: StateStore) -> None:
         claim(FIRST, PLAN, at=AT),
         promote(record_set(claim(FIRST, PLAN, at=AT), "s-1", at=AT), at=AT),
         supersede(promote(claim(FIRST, PLAN, at=AT), at=AT), replace(PLAN, id="f-2", target="us-east-2"), at=AT),
+        announce(announce(claim(FIRST, PLAN, at=AT), "s-1", had_ended=False, at=AT), "s-2", had_ended=True, at=AT),
     ],
-    ids=["initial", "fractional lease", "claimed", "promoted", "superseded"],
+    ids=["initial", "fractional lease", "claimed", "promoted", "superseded", "stopping"],
 )
 def test_written_state_is_read_back_equal(store: StateStore, state: DRState) -> None:
     """Whatever the transitions produce survives the table unchanged, plans inside plans too."""

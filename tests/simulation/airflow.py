@@ -661,13 +661,15 @@ class SimulatedAirflow:
             if run.executes
         )
 
-    def stop_run(self, run: RunInfo) -> None:
+    def stop_run(self, run: RunInfo) -> bool:
         self._answer()
         found = self.rows[run.dag_id, run.run_id]
         self._end_before_it_is_stopped(found)
-        if found.is_open:
-            self.world.stopped(self.region, found.key)
-            self._close(found, "failed")
+        if not found.is_open:
+            return False
+        self.world.stopped(self.region, found.key)
+        self._close(found, "failed")
+        return True
 
     def _end_before_it_is_stopped(self, run: Run) -> None:
         """A run that has seconds left ends by itself, before the call that is to stop it has come to it."""

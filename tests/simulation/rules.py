@@ -187,14 +187,33 @@ def with_a_region_on_its_way_out_that_takes_runs_over_without_the_last_word(patc
 
 
 def with_runs_that_were_to_be_stopped_and_ended_by_themselves_run_again(patch: Patch) -> None:
-    tell_of = Bookkeeper._tell_of
+    tell, tell_of = Bookkeeper.tell, Bookkeeper._tell_of
+    stopped: dict[Any, set[str]] = {}
 
-    def literal(books: Bookkeeper, own: Any, key: Any, row: Any, *, stopped: Any, **rest: Any) -> Any:
-        told = tell_of(books, own, key, row, stopped=stopped, **rest)
-        is_stopped = told is not None and told.has_ended and str(told) in stopped
+    def attentive(books: Bookkeeper, state: DRState, *, read_stopped: Any, **rest: Any) -> None:
+        def read(set_id: str) -> Any:
+            runs = read_stopped(set_id)
+            stopped.setdefault(books._runs, set()).update(runs)
+            return runs
+
+        tell(books, state, read_stopped=read, **rest)
+
+    def literal(books: Bookkeeper, *args: Any, **rest: Any) -> Any:
+        told = tell_of(books, *args, **rest)
+        is_stopped = told is not None and told.has_ended and str(told) in stopped.get(books._runs, ())
         return replace(told, status=RunStatus.INTERRUPTED) if is_stopped else told
 
+    patch.setattr(Bookkeeper, "tell", attentive)
     patch.setattr(Bookkeeper, "_tell_of", literal)
+
+
+def without_a_word_of_runs_that_had_ended_before_they_could_be_stopped(patch: Patch) -> None:
+    patch.setattr(FailoverEngine, "_stop_run", lambda _, plan, source, run: source.stop_run(run) and False)
+
+
+def with_stops_that_end_with_their_plan(patch: Patch) -> None:
+    complete = transitions.complete
+    patch.setattr(transitions, "complete", lambda state, **rest: replace(complete(state, **rest), stops=()))
 
 
 def with_held_runs_at_the_end_of_the_queue_and_no_room_made(patch: Patch) -> None:
@@ -236,6 +255,8 @@ RULES: dict[Weaken, int] = {
     with_a_new_leader_that_closes_what_the_one_before_had_taken_over: 132,
     with_a_leader_that_goes_on_from_what_it_knew_when_it_last_led: 4134,
     with_runs_that_were_to_be_stopped_and_ended_by_themselves_run_again: 32,
+    without_a_word_of_runs_that_had_ended_before_they_could_be_stopped: 68,
+    with_stops_that_end_with_their_plan: 802,
     with_held_runs_at_the_end_of_the_queue_and_no_room_made: 22,
     with_a_ledger_that_is_left_out_as_soon_as_it_refuses: 64,
 }

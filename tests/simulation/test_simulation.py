@@ -80,6 +80,18 @@ def test_a_run_that_was_cleared_in_a_drain_executes_although_the_target_dies_whe
     live_through(seed)
 
 
+@pytest.mark.parametrize("seed", [7006947, 7042318, 7049242])
+def test_a_run_that_was_stopped_by_a_plan_that_was_cancelled_goes_on(seed: int) -> None:
+    """The plan had ended before the agent read that the run had failed, and nothing said any more who had ended it."""
+    live_through(seed)
+
+
+@pytest.mark.parametrize("seed", [7018201, 7018819, 7046755, 7058076])
+def test_a_run_that_failed_while_a_failover_was_about_to_stop_it_is_not_executed_again(seed: int) -> None:
+    """It was announced, and had ended when the failover came to it; the ledger took it for interrupted."""
+    live_through(seed)
+
+
 def test_a_history_is_the_same_each_time() -> None:
     """Else a seed would say nothing: not of a failure that it had shown, and not with a trace instead of without."""
     worlds = [Simulation(3), Simulation(3, is_traced=True)]

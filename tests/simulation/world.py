@@ -411,6 +411,16 @@ class _Left:
     told_at: float
 
 
+@dataclass
+class _Announced:
+    """A run that an engine is stopping, as long as it has not said whether the run had ended by itself."""
+
+    at: float
+    run: str
+    by: str
+    is_answered: bool = False
+
+
 @dataclass(frozen=True)
 class _Fired:
     """
@@ -454,6 +464,7 @@ class Simulation(World):
         """What came to be in the active region, or was cleared there, and when first."""
         self.cleared: dict[RunKey, list[float]] = defaultdict(list)
         self.stops: dict[RunKey, list[float]] = defaultdict(list)
+        self.announced: list[_Announced] = []
         self.fires: list[_Fired] = []
         self.left: list[_Left] = []
         self.created_at: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -575,8 +586,28 @@ class Simulation(World):
         """An engine stops a run that has outlasted the drain."""
         self.stops[key].append(self.clock.monotonic())
 
+    def stop_answered(self, caller: Caller, run: object) -> None:
+        for each in self.announced:
+            each.is_answered |= (each.by, each.run) == (caller.name, str(run))
+
+    def _note_stops(self, caller: Caller, before: DRState, new: DRState) -> None:
+        """Remember which runs are announced as stopped, until their engine has had its say about each of them."""
+        if new.epoch != before.epoch:
+            self.announced = [each for each in self.announced if each.by != caller.name or not each.is_answered]
+        for stop in new.stops[len(before.stops) :]:
+            found = self.store.get_set(stop.set_id)
+            assert found is not None
+            if stop.had_ended:
+                said = {(caller.name, run) for run in found.dag_ids}
+                self.announced = [each for each in self.announced if (each.by, each.run) not in said]
+            else:
+                now = self.clock.monotonic()
+                self.announced += [_Announced(now, run, caller.name) for run in found.dag_ids]
+
     def check_write(self, caller: Caller, before: DRState, new: DRState) -> None:
         plan = new.plan
+        if new.stops != before.stops:
+            self._note_stops(caller, before, new)
         if self.is_traced:
             self.note(
                 None,
@@ -716,6 +747,8 @@ class Simulation(World):
                 why = "it was executing when its region was lost"
             elif any(max(ends) >= each.told_at for each in left):
                 why = "it ended, or started, within the ledger's lag or a lease"
+            elif any(each.run == " ".join(key) and first.at <= each.at <= second.at for each in self.announced):
+                why = "it failed while an engine was stopping it that could not say so any more"
             else:
                 return ""
         return why

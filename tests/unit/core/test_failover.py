@@ -19,6 +19,7 @@ from airflow_provider_mwaa_dr.exceptions import (
     DRError,
     FailoverError,
     IncompleteError,
+    MwaaUnreachableError,
     NotReadyError,
     PlanSupersededError,
 )
@@ -124,7 +125,7 @@ def test_a_run_stopped_by_an_engine_that_died_is_waited_for_by_the_next(world: W
     source.add_run("dag_01", "r1", seconds=600)
     stop_run = source.stop_run
 
-    def stop_and_die(run: RunInfo) -> None:
+    def stop_and_die(run: RunInfo) -> bool:
         stop_run(run)
         raise KilledError
 
@@ -141,6 +142,85 @@ def test_a_run_stopped_by_an_engine_that_died_is_waited_for_by_the_next(world: W
     world.engine("second", look).run(request(stop_running=True))
     assert executing == [0, 0]
     assert_active(world, B, epoch=1)
+
+
+def announcements(world: World) -> list[tuple[tuple[str, ...], bool]]:
+    """Return which runs were announced, in order, and whether as having ended before they could be stopped."""
+    found = []
+    for stop in world.state.stops:
+        recorded = world.store.get_set(stop.set_id)
+        assert recorded is not None
+        found.append((recorded.dag_ids, stop.had_ended))
+    return found
+
+
+def stop_at_the_final_mark(world: World) -> None:
+    """Let the next failover be killed when it has drained its source, where its announcements can be seen."""
+    for agent in world.agents.values():
+        agent.changes["has_ledger"] = True
+
+    def die(event: StepEvent) -> None:
+        if (event.name, event.status) == ("pause", "done"):
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        world.engine("dies", die).run(request(stop_running=True))
+
+
+def test_a_run_that_ends_before_the_call_that_stops_it_is_announced_as_ended(world: World) -> None:
+    """The ledger would take it for interrupted otherwise, and it would be executed again."""
+    source = world.environments[A]
+    source.add_run("dag_01", "r1", seconds=600)
+    source.add_run("dag_02", "r2", seconds=600)
+    stop_run = source.stop_run
+
+    def end_first(run: RunInfo) -> bool:
+        if run.run_id == "r1":
+            source._runs["dag_01", "r1"].state = "failed"
+        return stop_run(run)
+
+    source.stop_run = end_first  # type: ignore[method-assign]
+    stop_at_the_final_mark(world)
+    assert announcements(world) == [(("dag_01 r1", "dag_02 r2"), False), (("dag_01 r1",), True)]
+
+
+def test_a_run_whose_stop_got_no_response_is_not_announced_as_ended(world: World) -> None:
+    """The attempt without a response may have stopped it, and the second finds it ended."""
+    source = world.environments[A]
+    source.add_run("dag_01", "r1", seconds=600)
+    stop_run, calls = source.stop_run, 0
+
+    def lose_the_first_answer(run: RunInfo) -> bool:
+        nonlocal calls
+        calls += 1
+        was_open = stop_run(run)
+        if calls == 1:
+            raise MwaaUnreachableError("Its answer was lost.")
+        return was_open
+
+    source.stop_run = lose_the_first_answer  # type: ignore[method-assign]
+    stop_at_the_final_mark(world)
+    assert calls == 2
+    assert announcements(world) == [(("dag_01 r1",), False)]
+
+
+def test_a_run_that_another_engine_was_stopping_is_not_announced_as_ended(world: World) -> None:
+    """That engine may have stopped it, and died before it could tell."""
+    source = world.environments[A]
+    source.stop_lag_s = 60
+    source.add_run("dag_01", "r1", seconds=600)
+    stop_run = source.stop_run
+
+    def stop_and_die(run: RunInfo) -> bool:
+        stop_run(run)
+        raise KilledError
+
+    source.stop_run = stop_and_die  # type: ignore[method-assign]
+    with pytest.raises(KilledError):
+        world.fail_over(owner="killed", stop_running=True)
+    source.stop_run = stop_run  # type: ignore[method-assign]
+    stop_at_the_final_mark(world)
+    assert {had_ended for _, had_ended in announcements(world)} == {False}
 
 
 def test_the_exempt_dags_run_is_not_waited_for(world: World) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan, Stop
 from airflow_provider_mwaa_dr.exceptions import (
     AlreadyActiveError,
     DrainTimeoutError,
@@ -49,6 +49,24 @@ def test_a_failover_grows_version_with_every_write_and_epoch_once() -> None:
     assert (done.active_region, done.phase, done.plan) == (B, Phase.STEADY, None)
     assert (done.epoch, done.failover_count, done.version) == (1, 1, 6)
     assert done.failover_reason == "why"
+
+
+def test_an_announced_stop_outlives_its_plan_but_not_the_epoch() -> None:
+    """A plan may be cancelled, and end, before the ledger of its source reads what it stopped."""
+    claimed = transitions.claim(steady(), plan(), at=AT)
+    stopped = transitions.announce(claimed, "s1", had_ended=False, at=AT)
+    assert transitions.announce(stopped, "s1", had_ended=False, at=AT) is stopped
+    announced = (Stop(set_id="s1", epoch=0),)
+    assert stopped.stops == announced
+
+    back = transitions.cancel(stopped, plan_id="p2", by="me", owner="e", reason="why", at=AT)
+    ended = transitions.complete(back, left_over="", at=AT)
+    again = transitions.claim(ended, plan(), at=AT)
+    assert back.stops == ended.stops == again.stops == announced
+    more = transitions.announce(again, "s2", had_ended=True, at=AT)
+    assert more.stops == (*announced, Stop(set_id="s2", epoch=0, had_ended=True))
+    assert transitions.promote(more, at=AT).stops == ()
+    assert transitions.set_active_region(ended, B, reason="why", by="me", at=AT).stops == ()
 
 
 def test_claiming_the_active_region_says_so() -> None:

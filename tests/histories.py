@@ -17,7 +17,7 @@ from typing import Any
 from greenlet import getcurrent, greenlet
 
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, Timing
+from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, StepEvent, Timing
 from airflow_provider_mwaa_dr.core.finishing import PlanFinisher
 from airflow_provider_mwaa_dr.core.gate import Action, Layer, View, decide
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, Environment, FailoverRecord
@@ -76,8 +76,10 @@ class Caller:
 class Scheduler:
     """Lets exactly one caller move at a time, and the clock only when none of them can."""
 
-    def __init__(self, rng: random.Random, clock: ManualClock) -> None:
-        self.rng, self.clock = rng, clock
+    def __init__(
+        self, rng: random.Random, clock: ManualClock, strikes: Callable[[str], object] = lambda _: None
+    ) -> None:
+        self.rng, self.clock, self._strikes = rng, clock, strikes
         self.callers: list[Caller] = []
         self._main = getcurrent()
         self._is_ending = False
@@ -128,9 +130,11 @@ class Scheduler:
         caller = self.current
         caller.calls += 1
         if caller.calls >= caller.kill_at:
+            self._strikes("engine killed")
             raise KilledError
         chance = self.rng.random()
         if caller.faulty and chance < 0.004:
+            self._strikes("engine suspended")
             self.hand_over(self.rng.choice([3, 20, 60]))  # suspended, as a laptop whose lid was closed
         elif chance < 0.3:
             self.hand_over(0.0)
@@ -196,6 +200,7 @@ class CallersStore:
         now, rng = world.clock.monotonic(), world.scheduler.rng
         if caller.faulty and rng.random() < 0.004:
             caller.table_gone_until = now + rng.choice([1, 5, 20])
+            world.strikes("state table unreachable")
         if now < caller.table_gone_until:
             raise StateUnreachableError("The table did not answer.")
         before = world.store.state
@@ -209,6 +214,7 @@ class CallersStore:
             world.check_write(caller, before, args[0])
             if caller.faulty and rng.random() < 0.05:
                 caller.table_gone_until = now + rng.choice([0, 0, 2])
+                world.strikes("state table response lost")
                 raise StateUnreachableError("The answer of a write was lost.")
         world.scheduler.call_point()
         return answer
@@ -275,10 +281,12 @@ class CallersEnvironment:
         scheduler.call_point()
         chance = scheduler.rng.random() if scheduler.current.faulty else 1.0
         if chance < 0.003:
+            self._world.strikes("environment unreachable")
             raise MwaaUnreachableError("It did not answer.")
         answer = getattr(self._environment, name)(*args, **kwargs)
         self._arrived += 1
         if chance < 0.006:
+            self._world.strikes("environment response lost")
             raise MwaaUnreachableError("Its answer was lost.")
         scheduler.call_point()
         return answer
@@ -429,7 +437,7 @@ class World:
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.clock = ManualClock()
-        self.scheduler = Scheduler(self.rng, self.clock)
+        self.scheduler = Scheduler(self.rng, self.clock, self.strikes)
         self.store = self.make_table(transitions.initial(A, lease_s=LEASE_S, by="init", at=self.clock.now()))
         self.load, self.long_runs = self.rng.choice([0.05, 0.3]), self.rng.choice([0, 0, 0.02])
         self.regions: dict[str, Any] = {}
@@ -447,6 +455,12 @@ class World:
     def make_table(self, state: DRState) -> InMemoryStateStore:
         """Return the state table: one that all see alike. The place for one with copies that lag behind."""
         return InMemoryStateStore(state, regions=(A, B, C))
+
+    def strikes(self, fault: str, region: str | None = None) -> None:
+        """Count a fault that strikes now; of a region, or of the caller whose turn it is."""
+
+    def stepped(self, event: StepEvent) -> None:
+        """An engine reports progress."""
 
     def changed_late(self, region: str, dag_id: str) -> None:
         """A call has arrived after its plan had ended, as one may whose engine was suspended: nobody can tell."""
@@ -488,6 +502,7 @@ class World:
             CallersClock(self, clock_rate),
             self.timing,
             name,
+            self.stepped,
             new_token=self._new_token,
         )
         caller = Caller(name, lambda: engine.run(request), faulty=faulty, wake_at=self.clock.monotonic() + after_s)

@@ -17,6 +17,7 @@ import os
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ import pytest
 
 from tests.simulation.fast import thaw
 from tests.simulation.open_seeds import LISTING, MOST_TRIED, OpenSeed, add, commit_before, read, wrong_before
+from tests.simulation.reach import BRANCH, SAMPLE, all_branches, known, with_branches
 from tests.simulation.report import Tally, sum_parts
 from tests.simulation.rules import RULES
 from tests.simulation.world import WrongHistoryError, digest, live_through
@@ -64,15 +66,23 @@ def live_through_chunk(first: int, count: int, without: str | None = None) -> Ch
 
 
 def _live_through_one(seed: int, chunk: Chunk) -> None:
+    tally = chunk.tally
     try:
-        _, verdict = live_through(seed)
+        if seed % SAMPLE:
+            world, verdict = live_through(seed)
+        else:
+            (world, verdict), branches = with_branches(lambda: live_through(seed))
+            tally.sampled += 1
+            tally.reached.setdefault(BRANCH, Counter()).update(branches)
     except WrongHistoryError as error:
         trace = str(error)
-        chunk.tally.wrong[seed] = trace.splitlines()[0]
+        tally.wrong[seed] = trace.splitlines()[0]
         chunk.traces.append(trace)
     else:
-        chunk.tally.due += verdict.due
-        chunk.tally.again.update(verdict.again.values())
+        tally.due += verdict.due
+        tally.again.update(verdict.again.values())
+        for (kind, name), count in world.reached.items():
+            tally.reached.setdefault(kind, Counter())[name] += count
 
 
 def chunks(first: int, histories: int) -> Iterator[tuple[int, int]]:
@@ -111,7 +121,7 @@ class Progress:
 def simulate(first: int, histories: int, workers: int, without: str | None = None) -> tuple[Tally, bool]:
     """Live through the histories; return what came out of those that are done, without a gap, and whether all are."""
     progress = Progress(first, histories)
-    total, later = Tally(), dict[int, Tally]()
+    total, later = Tally(reached=known()), dict[int, Tally]()
     wrong = 0
     left = chunks(first, histories)
     is_whole = True
@@ -145,6 +155,8 @@ def simulate(first: int, histories: int, workers: int, without: str | None = Non
     if sys.stderr.isatty():
         print(file=sys.stderr)
     total.seconds = time.monotonic() - progress.started
+    if total.sampled:
+        total.reached[BRANCH].update(all_branches())
     return total, is_whole
 
 

@@ -12,6 +12,9 @@ from typing import Any
 LEAST = 12
 """So many of the least reached cases of each kind are printed."""
 
+MOST = 60
+"""So many of those that were never reached are."""
+
 
 class OverlappingPartsError(Exception):
     """Two parts contain the same seeds: their sum would count these twice."""
@@ -92,8 +95,10 @@ class Tally:
         yield f"{kind.capitalize()}: {len(counts) - len(never):,} reached, {len(never):,} never{of}. The least:"
         for name, count in sorted(counts.items(), key=lambda item: (item[1], item[0]))[len(never) :][:LEAST]:
             yield f"  {count:>9,}  {name}"
-        for name in never:
+        for name in never[:MOST]:
             yield f"      never  {name}"
+        if len(never) > MOST:
+            yield f"      never  {len(never) - MOST:,} more; a report (--report) has them all"
 
 
 def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
+from airflow_provider_mwaa_dr.core.failover import StepEvent
 from airflow_provider_mwaa_dr.core.gate import Action, Layer, View, decide
 from airflow_provider_mwaa_dr.core.ledger import SCHEDULED, LogEntry, Replica, RunKey
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord, Registration
@@ -36,6 +37,7 @@ from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore, ManualClock
 from tests.histories import CONTROL, LEASE_S, TIMING, A, B, Caller, KilledError, World
 from tests.simulation.airflow import START, Execution, Run, SimulatedAirflow, SimulatedDag
+from tests.simulation.reach import ACTION, EXIT, FAULT, actions, place
 
 DAGS = (
     SimulatedDag("hourly", every_s=20, max_active=1),
@@ -112,6 +114,13 @@ class RegionsTable(InMemoryStateStore):
     has_limits = False
     """A heartbeat as an item takes as long as all the rest of a turn."""
     spend: Callable[[], object]
+    acted: Callable[[DRState, DRState], object]
+
+    def write(self, state: DRState, *, expected_version: int | None) -> None:
+        before = self._table.state
+        super().write(state, expected_version=expected_version)
+        assert before is not None
+        self.acted(before, state)
 
     def _reach(self, method: str) -> AbstractContextManager[bool]:
         self.spend()
@@ -175,6 +184,7 @@ class RunsCopy:
         if world.is_traced:
             world.note_entry(region, entry)
         if world.rng.random() < world.lost_answers:
+            world.strikes("ledger response lost", self._region.name)
             raise StateUnreachableError("The answer of a write was lost.")
 
     def log(self, region: str, *, after: int) -> Sequence[LogEntry]:
@@ -232,6 +242,7 @@ class Region:
         self.airflow.paused -= {CONTROL}
         self.store, self.runs = world.table_of(name), RunsCopy(world.runs, self)
         self.store.spend = self.spend
+        self.store.acted = lambda before, new: world.acts(before, new, "an agent")
         self.cut_until = -1.0
         self.ledger_gone_until = -1.0
         self.calls_left: int | None = None
@@ -266,6 +277,7 @@ class Region:
             self.calls_left -= 1
             if self.calls_left <= 0:
                 self.calls_left = None
+                self.world.strikes("agent killed", self.name)
                 raise KilledError
 
     def _new_scheduler(self) -> Scheduler:
@@ -283,18 +295,36 @@ class Region:
 
     def restart(self, number: int) -> None:
         """A scheduler ends, is listed as alive for a while, and another one starts, knowing nothing."""
+        self.world.strikes("scheduler restarted", self.name)
         self.gone[self.schedulers[number].database.job_id] = self.world.clock.monotonic() + LISTED_S
         self.schedulers[number] = self._new_scheduler()
 
     def die(self) -> None:
         self.world.note(None, f"{self.name} is lost")
+        self.world.strikes("lost", self.name)
         self.died.append(self.world.clock.monotonic())
         self.airflow.die()
 
     def cut(self, seconds: float) -> None:
         """Its network is gone for so long."""
         self.world.note(None, f"{self.name} is cut off for {seconds} s")
+        self.world.strikes("cut off", self.name)
         self.cut_until = self.world.clock.monotonic() + seconds
+
+    def stand_still(self, number: int, seconds: float) -> None:
+        """A scheduler and its agent do nothing for so long."""
+        self.world.strikes("scheduler frozen", self.name)
+        self.schedulers[number].frozen_until = self.world.clock.monotonic() + seconds
+
+    def hang(self, number: int, seconds: float) -> None:
+        """An agent does nothing for so long; its scheduler goes on."""
+        self.world.strikes("agent stuck", self.name)
+        self.schedulers[number].stuck_until = self.world.clock.monotonic() + seconds
+
+    def lose_the_ledger(self, seconds: float) -> None:
+        """The runs table does not answer for so long."""
+        self.world.strikes("ledger unreachable", self.name)
+        self.ledger_gone_until = self.world.clock.monotonic() + seconds
 
     def revive(self) -> None:
         if not self.is_up:
@@ -443,6 +473,7 @@ class Simulation(World):
 
     def __init__(self, seed: int, *, is_traced: bool = False) -> None:
         self.seed, self.is_traced = seed, is_traced
+        self.reached: Counter[tuple[str, str]] = Counter()
         self.trace: list[tuple[float, RunKey | None, str]] = []
         super().__init__(seed)
 
@@ -518,6 +549,19 @@ class Simulation(World):
                 last[mine] = text
                 lines.append(f"{at:8.1f}  {'run  ' if mine else 'all  '}{text}")
         return "\n".join((f"What happened to {run}:", *lines))
+
+    def strikes(self, fault: str, region: str | None = None) -> None:
+        if not self.is_mended:
+            self.reached[FAULT, f"{fault}: {place(self.state, region)}"] += 1
+
+    def acts(self, before: DRState, new: DRState, who: str) -> None:
+        """Count what a write of the state was."""
+        for action in actions(before, new, who):
+            self.reached[ACTION, action] += 1
+
+    def stepped(self, event: StepEvent) -> None:
+        if event.name == "join" and event.status == "started":
+            self.reached[ACTION, "join"] += 1
 
     def new_number(self) -> int:
         return next(self.numbers)
@@ -605,6 +649,7 @@ class Simulation(World):
                 self.announced += [_Announced(now, run, caller.name) for run in found.dag_ids]
 
     def check_write(self, caller: Caller, before: DRState, new: DRState) -> None:
+        self.acts(before, new, "an engine")
         plan = new.plan
         if new.stops != before.stops:
             self._note_stops(caller, before, new)
@@ -633,7 +678,7 @@ class Simulation(World):
             self.regions[target].calls_left = self.rng.randint(1, 30)
         elif chance < 0.22:
             region = self.regions[self.rng.choice([left, target])]
-            self.rng.choice(region.schedulers).frozen_until = self.clock.monotonic() + self.rng.choice([8, 20])
+            region.stand_still(self.rng.choice([0, 1]), self.rng.choice([8, 20]))
         elif chance < 0.28:
             # Somebody wants it back before it has arrived.
             self.call(left, after_s=self.rng.choice([0, 1, 5]), mode=Mode.FORCED, even_if_not_ready=True)
@@ -763,7 +808,6 @@ class Simulation(World):
 def disturb(world: Simulation) -> None:
     """Let something go wrong with a region, and right itself in a while, or not before the end."""
     rng, region = world.rng, world.regions[world.rng.choice([A, B])]
-    now = world.clock.monotonic
 
     def later(seconds: float, what: Callable[[], object]) -> None:
         world.clock.after(seconds, lambda: None if world.is_mended else what())
@@ -779,13 +823,13 @@ def disturb(world: Simulation) -> None:
         later(at, lambda: region.cut(seconds))
     elif kind == "stuck":
         seconds = rng.choice([5, 9, 30])
-        later(at, lambda: setattr(region.schedulers[scheduler], "stuck_until", now() + seconds))
+        later(at, lambda: region.hang(scheduler, seconds))
     elif kind == "frozen":
         seconds = rng.choice([5, 12, 30])
-        later(at, lambda: setattr(region.schedulers[scheduler], "frozen_until", now() + seconds))
+        later(at, lambda: region.stand_still(scheduler, seconds))
     elif kind == "ledger":
         seconds = rng.choice([5, 20])
-        later(at, lambda: setattr(region, "ledger_gone_until", now() + seconds))
+        later(at, lambda: region.lose_the_ledger(seconds))
     elif kind == "restart":
         later(at, lambda: region.restart(scheduler))
     else:
@@ -842,6 +886,11 @@ def play(world: Simulation) -> Verdict:
         verdict = world.judge_in_time()
     finally:
         world.scheduler.end()
+    for caller in world.scheduler.callers:
+        outcome = (
+            caller.outcome.outcome if isinstance(caller.outcome, FailoverRecord) else type(caller.outcome).__name__
+        )
+        world.reached[EXIT, outcome] += 1
     for name, region in world.regions.items():
         running = set(region.airflow.unpaused_dags())
         if running != (WANTED if name == world.state.active_region else set()):

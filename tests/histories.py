@@ -203,19 +203,24 @@ class CallersStore:
             world.strikes("state table unreachable")
         if now < caller.table_gone_until:
             raise StateUnreachableError("The table did not answer.")
-        before = world.store.state
         if name == "put_record":
             world.check_record(caller, args[0])
-        answer = getattr(world.store, name)(*args, **kwargs)
-        if name == "read":
-            caller.seen = answer
-        elif name == "write":
-            assert before is not None
-            world.check_write(caller, before, args[0])
-            if caller.faulty and rng.random() < 0.05:
-                caller.table_gone_until = now + rng.choice([0, 0, 2])
-                world.strikes("state table response lost")
-                raise StateUnreachableError("The answer of a write was lost.")
+
+        def reach() -> Any:
+            before = world.store.state
+            answer = getattr(world.store, name)(*args, **kwargs)
+            if name == "read":
+                caller.seen = answer
+            elif name == "write":
+                assert before is not None
+                world.check_write(caller, before, args[0])
+            return answer
+
+        answer = world.at_point("state table", name, reach)
+        if name == "write" and caller.faulty and rng.random() < 0.05:
+            caller.table_gone_until = now + rng.choice([0, 0, 2])
+            world.strikes("state table response lost")
+            raise StateUnreachableError("The answer of a write was lost.")
         world.scheduler.call_point()
         return answer
 
@@ -283,8 +288,13 @@ class CallersEnvironment:
         if chance < 0.003:
             self._world.strikes("environment unreachable")
             raise MwaaUnreachableError("It did not answer.")
-        answer = getattr(self._environment, name)(*args, **kwargs)
-        self._arrived += 1
+
+        def reach() -> Any:
+            answer = getattr(self._environment, name)(*args, **kwargs)
+            self._arrived += 1
+            return answer
+
+        answer = self._world.at_point("environment", name, reach)
         if chance < 0.006:
             self._world.strikes("environment response lost")
             raise MwaaUnreachableError("Its answer was lost.")
@@ -455,6 +465,10 @@ class World:
     def make_table(self, state: DRState) -> InMemoryStateStore:
         """Return the state table: one that all see alike. The place for one with copies that lag behind."""
         return InMemoryStateStore(state, regions=(A, B, C))
+
+    def at_point(self, port: str, name: str, call: Callable[[], Any]) -> Any:
+        """Make a call of an engine on a port. The place for faults at exactly this call."""
+        return call()
 
     def strikes(self, fault: str, region: str | None = None) -> None:
         """Count a fault that strikes now; of a region, or of the caller whose turn it is."""

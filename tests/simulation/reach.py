@@ -19,6 +19,7 @@ from coverage.parser import PythonParser
 
 import airflow_provider_mwaa_dr
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
+from tests.simulation.faults import names
 
 T = TypeVar("T")
 
@@ -59,13 +60,16 @@ ACTIONS = (
 def known() -> dict[str, Counter[str]]:
     """Return each known case with a count of zero, so that those that are never reached are printed, too."""
     phases = [phase.value for phase in Phase]
+    points = names()
+    of_regions = [*REGION_FAULTS, *(name for name in points if name.startswith("agent"))]
+    of_callers = [*CALLER_FAULTS, *(name for name in points if name.startswith("engine"))]
     faults = [
-        *(f"{kind}: {role}, STEADY" for kind in REGION_FAULTS for role in ("active", "standby")),
+        *(f"{kind}: {role}, STEADY" for kind in of_regions for role in ("active", "standby")),
         *(
             f"{kind}: {role}, {phase}"
-            for kind, role, phase in itertools.product(REGION_FAULTS, ("source", "target"), phases[1:])
+            for kind, role, phase in itertools.product(of_regions, ("source", "target"), phases[1:])
         ),
-        *(f"{kind}: {phase}" for kind, phase in itertools.product(CALLER_FAULTS, phases)),
+        *(f"{kind}: {phase}" for kind, phase in itertools.product(of_callers, phases)),
     ]
     return {ACTION: Counter(dict.fromkeys(ACTIONS, 0)), FAULT: Counter(dict.fromkeys(faults, 0))}
 

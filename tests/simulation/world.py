@@ -15,9 +15,12 @@ import itertools
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
+
+from greenlet import getcurrent, greenlet
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.failover import StepEvent
@@ -37,6 +40,7 @@ from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore, ManualClock
 from tests.histories import CONTROL, LEASE_S, TIMING, A, B, Caller, KilledError, World
 from tests.simulation.airflow import START, Execution, Run, SimulatedAirflow, SimulatedDag
+from tests.simulation.faults import DATABASE, ENGINE, LEDGER, STALE_S, STATE, FaultPoints, Point
 from tests.simulation.reach import ACTION, EXIT, FAULT, actions, place
 
 DAGS = (
@@ -150,6 +154,8 @@ class ReplicatedRuns:
     def told_at(self, region: str, told_at: float) -> float:
         """Return up to when *region* has told, as the other one can read by now."""
         now = self.world.clock.monotonic()
+        if self.world.points.is_stale(B if region == A else A):
+            now -= STALE_S
         return next((each.told_at for each in self.logs[region] if each.there_at > now), told_at)
 
     def has_final(self, region: str, plan_id: str) -> bool:
@@ -192,8 +198,13 @@ class RunsCopy:
         log = self._table.logs[region][after : after + 200]
         if region == self._region.name or not log:
             return [each.entry for each in log]
-        now = self._table.world.clock.monotonic()
+        now = self._now()
         return [each.entry for each in log if each.there_at <= now]
+
+    def _now(self) -> float:
+        """Return up to when what the other region wrote has arrived."""
+        world = self._table.world
+        return world.clock.monotonic() - (STALE_S if world.points.is_stale(self._region.name) else 0.0)
 
     def keep(self, region: str, picture: Replica) -> None:
         self._reach("keep")
@@ -203,7 +214,7 @@ class RunsCopy:
 
     def picture(self, region: str) -> Replica:
         self._reach("picture")
-        now = self._table.world.clock.monotonic()
+        now = self._now()
         found = [
             picture
             for there_at, picture in self._table.pictures[region]
@@ -226,6 +237,8 @@ class Scheduler:
     """Its agent's thread does nothing until then; the scheduler goes on."""
     frozen_until: float = -1.0
     """Nor does the scheduler; its database stops listing it."""
+    suspended: greenlet | None = None
+    """Its agent's turn, suspended in a call that takes long."""
 
 
 class Region:
@@ -247,6 +260,8 @@ class Region:
         self.ledger_gone_until = -1.0
         self.calls_left: int | None = None
         """The next agent that makes so many calls is killed at the last of them."""
+        self._turning: Scheduler | None = None
+        """Whose agent takes its turn at this moment, and may be suspended."""
         self.gone: dict[str, float] = {}
         """Schedulers that are gone, by job, and until when they are listed all the same."""
         self.told_at = -1.0
@@ -282,11 +297,18 @@ class Region:
 
     def _new_scheduler(self) -> Scheduler:
         database = Database(self, str(next(self.jobs)))
+        store, runs, db = self.store, self.runs, database
+        points = self.world.points
+        if points.is_on:
+            store, runs, db = (
+                Point(points, self.name, port, target, self.suspend)  # type: ignore[assignment]
+                for port, target in ((STATE, store), (LEDGER, runs), (DATABASE, database))
+            )
         agent = AgentLoop(
             config=self.config,
-            store=self.store,
-            runs=self.runs,
-            db=database,  # type: ignore[arg-type]
+            store=store,
+            runs=runs,
+            db=db,  # type: ignore[arg-type]
             clock=self.clock,
             counts=GateCounts(),
             airflow_version="simulated",
@@ -341,33 +363,84 @@ class Region:
     def turn(self) -> None:
         if not self.is_up:
             return
+        self._cut_or_heal()
+        now = self.world.clock.monotonic()
+        self.turns += 1
+        number = self.turns % 2
+        scheduler = self.schedulers[number]
+        if now >= scheduler.frozen_until:
+            is_stuck = now < scheduler.stuck_until or scheduler.suspended is not None
+            if not is_stuck and not self._take_turn(scheduler):
+                return
+            is_stuck |= scheduler.suspended is not None
+            agent = scheduler.agent
+            self.airflow.schedule(lambda run: self._decide(agent.view, Layer.GATE, asked_for_s=self._asked_for_s(run)))
+            scheduler.database.beats += 1
+            if not is_stuck:
+                try:
+                    agent.acknowledge()
+                except KilledError:
+                    self._killed(scheduler)
+        self.airflow.work(self._fence)
+
+    def _cut_or_heal(self) -> None:
+        """Set what can be reached at this moment."""
         now = self.world.clock.monotonic()
         is_cut = now < self.cut_until
         self.store.unreachable = is_cut
         self.runs.unreachable = is_cut or now < self.ledger_gone_until
         self.airflow.is_reachable = not is_cut
-        self.turns += 1
-        number = self.turns % 2
-        scheduler = self.schedulers[number]
-        if now >= scheduler.frozen_until:
-            if now >= scheduler.stuck_until:
-                try:
-                    scheduler.agent.turn()
-                except KilledError:
-                    self.world.note(None, f"{self.name}: scheduler {scheduler.database.job_id} is killed in mid-turn")
-                    self.restart(number)
-                    return
-                self._note_told(scheduler.agent, now)
-            agent = scheduler.agent
-            self.airflow.schedule(lambda run: self._decide(agent.view, Layer.GATE, asked_for_s=self._asked_for_s(run)))
-            scheduler.database.beats += 1
-            if now >= scheduler.stuck_until:
-                try:
-                    agent.acknowledge()
-                except KilledError:
-                    self.world.note(None, f"{self.name}: scheduler {scheduler.database.job_id} is killed in mid-turn")
-                    self.restart(number)
-        self.airflow.work(self._fence)
+
+    def _take_turn(self, scheduler: Scheduler) -> bool:
+        """Let an agent take its turn; return whether it is still alive."""
+        if not self.world.points.armed:
+            return self._go_on(scheduler, scheduler.agent.turn)
+        turn = scheduler.suspended = greenlet(scheduler.agent.turn)
+        return self._go_on(scheduler, turn.switch)
+
+    def _go_on(self, scheduler: Scheduler, call: Callable[[], object]) -> bool:
+        """Let an agent take its turn up to the end, or to a call that takes long; return whether it is still alive."""
+        self._turning = scheduler
+        try:
+            call()
+        except KilledError:
+            self._killed(scheduler)
+            return False
+        finally:
+            self._turning = None
+        if scheduler.suspended is not None and scheduler.suspended.dead:
+            scheduler.suspended = None
+        if scheduler.suspended is None:
+            self._note_told(scheduler.agent, self.world.clock.monotonic())
+        return True
+
+    def _killed(self, scheduler: Scheduler) -> None:
+        self.world.note(None, f"{self.name}: scheduler {scheduler.database.job_id} is killed in mid-turn")
+        if scheduler in self.schedulers:
+            self.restart(self.schedulers.index(scheduler))
+
+    def suspend(self, seconds: float) -> None:
+        """A call of an agent takes so long: its turn stands still, and everything else goes on."""
+        scheduler = self._turning
+        if scheduler is None or scheduler.suspended is None:
+            return
+        turn = scheduler.suspended
+        self.world.clock.after(seconds, lambda: self._resume(scheduler, turn))
+        turn.parent.switch()
+
+    def _resume(self, scheduler: Scheduler, turn: greenlet) -> None:
+        """The call comes back; not to a process that is gone, and not to one that is frozen."""
+        turn.parent = getcurrent()
+        if scheduler not in self.schedulers or not self.is_up:
+            with suppress(KilledError):
+                turn.throw(KilledError)
+            return
+        left_s = scheduler.frozen_until - self.world.clock.monotonic()
+        if left_s > 0:
+            self.world.clock.after(left_s, lambda: self._resume(scheduler, turn))
+            return
+        self._cut_or_heal()
+        self._go_on(scheduler, turn.switch)
 
     def _note_told(self, agent: AgentLoop, now: float) -> None:
         books = agent._books
@@ -475,6 +548,7 @@ class Simulation(World):
         self.seed, self.is_traced = seed, is_traced
         self.reached: Counter[tuple[str, str]] = Counter()
         self.trace: list[tuple[float, RunKey | None, str]] = []
+        self.points = FaultPoints(self, seed)
         super().__init__(seed)
 
     def make_regions(self) -> None:
@@ -550,6 +624,11 @@ class Simulation(World):
                 lines.append(f"{at:8.1f}  {'run  ' if mine else 'all  '}{text}")
         return "\n".join((f"What happened to {run}:", *lines))
 
+    def at_point(self, port: str, name: str, call: Callable[[], Any]) -> Any:
+        if not self.points.armed and not self.points.refused_until:
+            return call()
+        return self.points.call(ENGINE, port, name, call, self.scheduler.hand_over)
+
     def strikes(self, fault: str, region: str | None = None) -> None:
         if not self.is_mended:
             self.reached[FAULT, f"{fault}: {place(self.state, region)}"] += 1
@@ -558,6 +637,8 @@ class Simulation(World):
         """Count what a write of the state was."""
         for action in actions(before, new, who):
             self.reached[ACTION, action] += 1
+        if new.phase is not before.phase:
+            self.points.entered(new.phase)
 
     def stepped(self, event: StepEvent) -> None:
         if event.name == "join" and event.status == "started":
@@ -848,6 +929,7 @@ def lose_the_network(world: Simulation) -> None:
 def play(world: Simulation) -> Verdict:
     """One history: failovers by several callers, some killed, among faults; then everything is mended, and judged."""
     rng = world.rng
+    world.points.plan()
     try:
         for second in range(0, LOAD_S, 8):
             world.clock.after(second + rng.random() * 8, world.trigger_by_hand)
@@ -901,6 +983,7 @@ def play(world: Simulation) -> Verdict:
 def mend(world: Simulation) -> None:
     """Everything is reachable again, and has had the time to notice."""
     world.is_mended = True
+    world.points.mend()
     for region in world.regions.values():
         region.revive()
         region.cut_until = region.ledger_gone_until = -1.0

@@ -1141,14 +1141,18 @@ class FailoverEngine:
 
     def _put(self, state: DRState, expected_version: int) -> None:
         """
-        Write the row. A lost answer is looked up, so that a step is not taken for somebody else's.
+        Write the row. If the response is lost, the engine reads the row, so that it does not repeat its own step.
 
-        :raises StateUnreachableError: it did not land, as far as can be told.
+        :raises StaleStateError: another process has written, before this write or after it.
+        :raises StateUnreachableError: the row is unchanged so far.
         """
         try:
             self._store.write(state, expected_version=expected_version)
         except StateUnreachableError:
-            if _identity(self._read()) != _identity(state):
+            found = self._read()
+            if _identity(found) != _identity(state):
+                if found.version != expected_version:
+                    raise StaleStateError(expected_version, found) from None
                 raise
         self._last_write = self._clock.monotonic()
 

@@ -119,6 +119,11 @@ def why_role_unknown(view: View, region: str) -> str | None:
     return why_unknown(view.state, view.registered, region=region)
 
 
+def may_close(age_s: float, *, lease_s: float) -> bool:
+    """Return whether runs may be closed on a view of this age: an older one may not know that the role has come."""
+    return age_s <= min(_SKIP_S, lease_s / 3)
+
+
 def decide(
     view: View | None,
     *,
@@ -167,7 +172,7 @@ def decide(
             role,
         )
     if role is Role.STANDBY:
-        if age_s > min(_SKIP_S, state.lease_s / 3):
+        if not may_close(age_s, lease_s=state.lease_s):
             return Decision(
                 Action.HOLD, f"held: {region} was standby {age_s:.0f} s ago, and has not looked since", role
             )

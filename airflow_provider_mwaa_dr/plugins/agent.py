@@ -20,7 +20,7 @@ from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.failover import Timing
 from airflow_provider_mwaa_dr.core.finishing import PlanFinisher
-from airflow_provider_mwaa_dr.core.gate import Role, View, role_of, why_role_unknown
+from airflow_provider_mwaa_dr.core.gate import Role, View, may_close, role_of, why_role_unknown
 from airflow_provider_mwaa_dr.core.identity import Identity, Witness, identity_problem, needs_witness
 from airflow_provider_mwaa_dr.core.ledger import RunKey
 from airflow_provider_mwaa_dr.core.ports import (
@@ -158,6 +158,8 @@ class AgentLoop:
         """Under which epoch, and when it was last asked for, the state said that the role is elsewhere."""
         self._told: tuple[object, ...] = ()
         self._looked_at = clock.now()
+        self._sure_at = clock.monotonic()
+        """When the state was last read, also without a new view."""
         self._beat = 0
         self._beats_written = 0
         self._closed = 0
@@ -274,6 +276,7 @@ class AgentLoop:
                 f"no environment is registered for {self._region}, and the next heartbeats show whether another one "
                 "counts as it, too; mwaa-dr init registers it"
             )
+        self._sure_at = read_at
         self.view = view = replace(View.of(observation, read_at, problem=problem), waits_for=self._waits_for(state))
         self._say_problem(problem)
         if state is not None and role_of(view, self._region) is Role.STANDBY and view.reconciled_epoch == state.epoch:
@@ -308,6 +311,24 @@ class AgentLoop:
             log.error("This Airflow holds every run: %s.", problem)
         else:
             log.info("Nothing contradicts any more that this Airflow is %s.", self._region)
+
+    def _make_sure(self, state: DRState) -> None:
+        """
+        Read the state again before something that cannot be undone, if a call has taken long since it was read.
+
+        :raises _MovedOnError: the role has moved meanwhile; the next turn decides again.
+        """
+        now = self._clock.monotonic()
+        if may_close(now - self._sure_at, lease_s=state.lease_s):
+            return
+        again = self._store.observe(self._region).state
+        if again is None or (again.epoch, again.phase) != (state.epoch, state.phase):
+            found = "no state item" if again is None else f"epoch {again.epoch}, {again.phase.value}"
+            raise _MovedOnError(
+                f"The turn took {now - self._sure_at:.0f} s since it had read epoch {state.epoch}, "
+                f"{state.phase.value}, and the state table has {found} by now: nothing is closed, paused or resumed."
+            )
+        self._sure_at = now
 
     def _say_role(self, view: View) -> None:
         state, role = view.state, role_of(view, self._region)
@@ -661,6 +682,7 @@ class AgentLoop:
             books.begin(state.epoch)
             books.forget_closed()
             books.settle()
+            self._make_sure(state)
             # On its way to lose the role again it would only take over what it could not begin.
             return state.phase is Phase.DRAINING or not books.resume(epoch=state.epoch)
 
@@ -705,6 +727,7 @@ class AgentLoop:
             )
             books.settle()
             if state.phase in {Phase.STEADY, Phase.RESUMING}:
+                self._make_sure(state)
                 books.resume(epoch=state.epoch)
                 books.make_room()
 
@@ -718,6 +741,7 @@ class AgentLoop:
         return recorded.dag_ids
 
     def _pause_all(self, state: DRState) -> None:
+        self._make_sure(state)
         paused = self._db.pause_all()
         if paused:
             log.info(
@@ -733,6 +757,7 @@ class AgentLoop:
         else:
             note = f"closed: {self._region} is standby, {state.active_region} is active (epoch {state.epoch})"
         newest = self._db.newest_run()
+        self._make_sure(state)
         closed = self._db.close_runs(note, queued_for_s=queued_for_s, spared_since=spared_since)
         self._leftovers = self._db.open_runs(up_to=newest, spared_since=spared_since)
         if closed:
@@ -1007,7 +1032,11 @@ class _BackwardsError(Exception):
     """A read returned less than was known before."""
 
 
-_EXPECTED = (StateError, _BackwardsError)
+class _MovedOnError(Exception):
+    """The state has changed in the middle of a turn that took long."""
+
+
+_EXPECTED = (StateError, _BackwardsError, _MovedOnError)
 
 
 def _to_key(run: str) -> RunKey:

@@ -179,6 +179,7 @@ class FaultPoints:
             raise _refusal(fault.port, name)
         if kind == STALE:
             self._stale_until[fault.who] = now + fault.seconds
+            self.world.reads_stale(fault.who)
         if kind == LATE_BEFORE:
             suspend(fault.seconds)
         answer = call()

@@ -175,6 +175,20 @@ def test_the_oracle_knows_each_call_that_arrives_late() -> None:
     live_through(7031754)
 
 
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(20000774, id="an agent was suspended for 15 s and closed a run of the role that had come back"),
+        pytest.param(20001542, id="a suspended agent closed what had been started since"),
+        pytest.param(20000739, id="an engine acted on after the row had shown that its plan had ended"),
+        pytest.param(20002434, id="the oracle: a stale read of the ledger counts as its lag"),
+    ],
+)
+def test_faults_at_any_call_lose_nothing(seed: int) -> None:
+    """These histories have gone wrong when faults could first strike between any two calls."""
+    live_through(seed)
+
+
 class TakenBackAtOnce(Simulation):
     """Somebody wants the role back while it arrives, and what the source told last is still under way."""
 

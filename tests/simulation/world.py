@@ -640,6 +640,16 @@ class Simulation(World):
         if new.phase is not before.phase:
             self.points.entered(new.phase)
 
+    def reads_stale(self, region: str) -> None:
+        """*region* reads the other one's ledger as it was some seconds ago, which counts as the ledger's lag."""
+        now = self.clock.monotonic()
+        self.left = [
+            replace(each, told_at=min(each.told_at, self.runs.told_at(each.region, each.told_at)))
+            if each.region != region and now - each.at <= STALE_S
+            else each
+            for each in self.left
+        ]
+
     def stepped(self, event: StepEvent) -> None:
         if event.name == "join" and event.status == "started":
             self.reached[ACTION, "join"] += 1

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, StepEvent
 from airflow_provider_mwaa_dr.core.ports import DagInfo, DagSet, EnvironmentStatus, FailoverRecord, RunInfo
-from airflow_provider_mwaa_dr.core.state import Mode, Phase
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import (
     AlreadyActiveError,
     ConfigError,
@@ -22,6 +24,7 @@ from airflow_provider_mwaa_dr.exceptions import (
     MwaaUnreachableError,
     NotReadyError,
     PlanSupersededError,
+    StateUnreachableError,
 )
 from tests.unit.core.dr_set import TIMING, WANTED, A, Agent, B, C, World, request
 
@@ -809,3 +812,35 @@ def test_errors_after_the_claim_carry_the_open_record(world: World) -> None:
     assert isinstance(caught.value, DRError)
     assert caught.value.record.outcome == "open"
     assert "promote" in steps(caught.value.record)
+
+
+def test_an_engine_stops_when_its_sign_of_life_was_lost_and_the_row_has_moved_on(world: World) -> None:
+    """
+    It reads the row after a write without a response, and acted on although that showed that its plan had ended.
+
+    Simulated history 20000739.
+    """
+    engine_store = world.store.peer()
+    changed = world.environments[B].set_paused
+
+    def take_long(dag_ids: Collection[str], *, paused: bool, **rest: Any) -> Sequence[str]:
+        world.clock.advance(TIMING.beat_s + 1)
+        engine_store.before_write = finish_elsewhere
+        return changed(dag_ids, paused=paused, **rest)
+
+    def finish_elsewhere(_: DRState) -> None:
+        """The agent of the target has taken the plan over, and ends it, before the engine's write arrives."""
+        engine_store.before_write = None
+        now = world.clock.now()
+        taken = transitions.take_over(world.state, owner="agent", at=now)
+        world.store.write(taken, expected_version=taken.version - 1)
+        done = transitions.complete(taken, left_over=None, at=now)
+        world.store.write(done, expected_version=done.version - 1)
+        raise StateUnreachableError("The response of a write was lost.")
+
+    world.environments[B].set_paused = take_long  # type: ignore[method-assign]
+    engine = FailoverEngine(engine_store, world.environments, world.clock, TIMING, "engine-1", world.events.append)
+    with suppress(AlreadyActiveError):
+        engine.run(request())
+    assert world.state.phase is Phase.STEADY
+    assert "verify" not in [event.name for event in world.events]

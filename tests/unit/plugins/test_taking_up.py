@@ -222,3 +222,28 @@ def test_a_cleared_run_is_queued_although_the_agent_dies_between_adopting_and_qu
     pair.here.restart()
     pair.here.turn(3)
     assert pair.here.states == {"queued": 1}
+
+
+def test_a_turn_that_stood_still_closes_nothing_of_a_role_that_has_come_back_meanwhile(pair: Pair) -> None:
+    """
+    A call takes half a minute, and the run that a user has triggered since was closed as one of the standby.
+
+    Simulated history 20000774: what is closed must have been looked at, and the look must not be old.
+    """
+    pair.flip(HERE)
+    pair.there.turn(2)
+    pair.here.turn(2)
+    pair.flip(THERE)
+
+    def take_long() -> None:
+        pair.here.db.before_change = lambda: None
+        pair.clock.advance(30)
+        pair.flip(HERE)
+        pair.here.add(7, state="queued")
+
+    pair.here.db.before_change = take_long
+    pair.here.turn()
+    assert pair.here.states == {"queued": 1}
+    pair.there.turn(2)
+    pair.here.turn(3)
+    assert pair.here.states == {"queued": 1}

@@ -416,6 +416,11 @@ class Bookkeeper:
             self._own = None  # another agent of the region may have said so
         return self._load().epoch == epoch
 
+    def unsettled_epoch(self) -> int | None:
+        """Return the epoch under which the region began a role, if it has settled for no later one since."""
+        own = self._load()
+        return own.epoch if own.settled == own.epoch else None
+
     def settled(self, epoch: int) -> None:
         """Say that everything has been told that this region had begun before *epoch*."""
         own = self._load()

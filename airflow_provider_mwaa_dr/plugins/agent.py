@@ -491,11 +491,15 @@ class AgentLoop:
                 )
             return False
         if is_active and known is None and not is_promoting:
-            log.info("%s is active (epoch %d): its open runs count as that epoch's.", self._region, state.epoch)
-            return True
+            return self._start_first_role(state)
         if is_promoting or (not is_active and known is not None):
             self._pause_all(state)
         try:
+            if known is None:
+                # Cut off between the ledger and the first heartbeat: only the ledger knows that it had a role.
+                known = self._with_ledger(lambda books: books.unsettled_epoch(), None)
+                if known is not None:
+                    self._pause_all(state)
             has_settled = self._settle_epoch(state, known)
         except _LedgerError:
             if self.view is not None:  # the notes of held runs name the cause
@@ -509,6 +513,24 @@ class AgentLoop:
         if has_settled:
             log.info("%s has settled its open runs for epoch %d (before: %s)", self._region, state.epoch, known)
         return has_settled
+
+    def _start_first_role(self, state: DRState) -> bool:
+        """
+        Return whether a region that is active, and has never settled its runs, may execute: its open runs go on.
+
+        The ledger has to accept the role first: a region that the ledger does not know could not publish its runs when
+        it loses the role.
+        """
+        try:
+            self._with_ledger(lambda books: self._begin_role(books, state), None)
+        except _LedgerError:
+            if self.view is not None:  # the notes of held runs name the cause
+                self.view = replace(self.view, waits_for=self._waits_for(state))
+            if not self._has_waited_for_ledger(state):
+                return False
+        self._ledger_failing = None
+        log.info("%s is active (epoch %d): its open runs count as that epoch's.", self._region, state.epoch)
+        return True
 
     def _settle_epoch(self, state: DRState, known: int | None) -> bool:
         """

@@ -156,8 +156,10 @@ def test_an_agent_that_never_read_the_state_tells_how_long_it_has_tried(active: 
 
 
 def test_a_ledger_that_takes_nothing_falls_behind(active: Region, stats: FakeStats) -> None:
-    """Also one that has never taken anything."""
+    """Also one that has never taken anything, and without which the region has continued."""
     active.pair.runs.unreachable = active.runs.unreachable = True
+    active.turn()
+    active.pair.clock.advance(400)
     active.turn(4)
     assert stats.gauges["mwaa_dr.ledger_lag"] >= 10
     active.pair.runs.unreachable = active.runs.unreachable = False

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
+from airflow_provider_mwaa_dr.core.ledger import LogEntry, RunStatus
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, Registration
 from airflow_provider_mwaa_dr.core.state import initial, set_active_region
 from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
@@ -247,3 +248,55 @@ def test_a_turn_that_stood_still_closes_nothing_of_a_role_that_has_come_back_mea
     pair.there.turn(2)
     pair.here.turn(3)
     assert pair.here.states == {"queued": 1}
+
+
+def test_a_region_starts_nothing_before_its_ledger_has_accepted_its_first_role() -> None:
+    """
+    It executed under a role that its ledger had never heard of, lost the role, and closed its runs without a record.
+
+    Simulated history 50000471. As at each other role the region waits for ``ledger_wait_s`` at most.
+    """
+    pair = Pair()
+    pair.there.runs.unreachable = True
+    pair.there.turn(2)
+    assert pair.store.observe(THERE).reconciled_epoch is None
+    pair.there.runs.unreachable = False
+    pair.there.turn(1)
+    assert pair.store.observe(THERE).reconciled_epoch == 0
+    assert pair.runs.log(THERE, after=0)[0].settled == 0
+
+
+def test_a_region_whose_ledger_refuses_its_first_role_continues_without_it_after_the_limit() -> None:
+    """A runs table that can never be reached must not stop a region that has nothing to take over."""
+    pair = Pair()
+    pair.there.runs.unreachable = True
+    pair.there.turn(1)
+    pair.clock.advance(400)
+    pair.there.turn(1)
+    assert pair.store.observe(THERE).reconciled_epoch == 0
+
+
+def test_a_region_cut_off_between_its_ledger_and_its_first_heartbeat_publishes_what_it_closes() -> None:
+    """
+    The ledger knew that the role had begun, the state table did not, and a run was closed without a record.
+
+    Simulated history 50000605.
+    """
+    pair = Pair()
+    append = pair.there.runs.append
+
+    def cut_off_after(region: str, entry: LogEntry) -> None:
+        append(region, entry)
+        pair.store.unreachable = True
+
+    pair.there.runs.append = cut_off_after  # type: ignore[method-assign]
+    pair.there.turn()
+    pair.there.runs.append = append  # type: ignore[method-assign]
+    pair.there.add(1)
+    pair.store.unreachable = False
+    assert pair.store.observe(THERE).reconciled_epoch is None
+    pair.flip(HERE)
+    pair.there.turn(2)
+    assert pair.there.states == {"failed": 1}
+    [told] = [run for entry in pair.runs.log(THERE, after=0) for run in entry.runs]
+    assert told.status is RunStatus.INTERRUPTED

@@ -2,8 +2,9 @@
 Fault points inside the functions of agent and engine: what may happen at any call of theirs on a port.
 
 A seed switches them on for about half of the histories, and chooses how many, where, and when they are armed: after
-some seconds, or when the state enters a phase. An armed fault strikes at the n-th call that fits it. The choices come
-from a random generator of their own, so a history without them stays what it was.
+some seconds, or when the state enters a phase. An armed fault strikes at the n-th call that fits it. A third of the
+faults aim at pairs of fault and phase that histories seldom reach (reached.json). The choices come from a random
+generator of their own, so a history without them stays what it was.
 
 An agent whose call takes long is suspended in the middle of its turn: the world goes on, and so does its scheduler's
 gate.
@@ -11,12 +12,16 @@ gate.
 
 from __future__ import annotations
 
+import itertools
+import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_mwaa_dr.core.state import Phase
+from airflow_provider_mwaa_dr.core.state import Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import (
     DRError,
     MwaaAccessError,
@@ -41,8 +46,18 @@ KINDS = (
     KILLED_BEFORE, KILLED_AFTER, FAILS_BEFORE, FAILS_AFTER, REFUSED, REFUSED_FOR_A_WHILE, STALE,
     LATE_BEFORE, LATE_AFTER,
 )  # fmt: skip
-LEDGER_REFUSES = False
-"""Whether refusals of the ledger are among them: agents go on without a ledger that refuses, and lose runs."""
+REGION_FAULTS = (
+    "lost", "cut off", "agent stuck", "scheduler frozen", "scheduler restarted", "ledger unreachable",
+    "ledger response lost", "agent killed",
+)  # fmt: skip
+CALLER_FAULTS = (
+    "engine killed", "engine suspended", "state table unreachable", "state table response lost",
+    "environment unreachable", "environment response lost",
+)  # fmt: skip
+PHASES = tuple(phase.value for phase in Phase if phase is not Phase.STEADY)
+MOMENTS = ("runs are being stopped", "drained", "the set is recorded", "auto turns forced")
+REACHED = Path(__file__).with_name("reached.json")
+"""How often many histories have reached each pair of fault and phase; ``--reached`` writes it."""
 STALE_S = 8.0
 """A copy of the ledger may be so far behind."""
 
@@ -71,72 +86,184 @@ class Fault:
         return f"{'engine' if self.who == ENGINE else 'agent'}'s {self.port} {self.kind}"
 
 
-def names() -> Sequence[str]:
-    """Return each fault as it is counted, without its place."""
+@cache
+def _each() -> tuple[Fault, ...]:
+    """Return one fault of each kind, on each port."""
     ports = [(ENGINE, port) for port in ENGINE_PORTS] + [(A, port) for port in AGENT_PORTS]
     faults = [Fault(who, port, kind, 1, 0.0) for who, port in ports for kind in KINDS]
-    return [str(fault) for fault in faults if _is_possible(fault)]
+    return tuple(fault for fault in faults if _is_possible(fault))
+
+
+def places() -> list[str]:
+    """Return each fault with each place where it may strike, as it is counted."""
+    phases = [phase.value for phase in Phase]
+    of_regions = [*REGION_FAULTS, *(str(fault) for fault in _each() if fault.who != ENGINE)]
+    of_callers = [*CALLER_FAULTS, *(str(fault) for fault in _each() if fault.who == ENGINE)]
+    return [
+        *(f"{name}: {role}, STEADY" for name in of_regions for role in ("active", "standby")),
+        *(
+            f"{name}: {role}, {phase}"
+            for name, role, phase in itertools.product(of_regions, ("source", "target"), phases[1:])
+        ),
+        *(f"{name}: {phase}" for name, phase in itertools.product(of_callers, phases)),
+    ]
+
+
+@cache
+def _rare() -> tuple[list[str], list[float]]:
+    """Return the pairs of fault and phase that can be aimed at, and their weights."""
+    counts = json.loads(REACHED.read_text(encoding="utf-8"))
+    left_out = {*CALLER_FAULTS, "ledger response lost"}
+    pairs = [pair for pair in places() if pair.partition(": ")[0] not in left_out]
+    return pairs, [1 / (1 + counts.get(pair, 0)) for pair in pairs]
 
 
 def _is_possible(fault: Fault) -> bool:
-    if fault.kind == STALE:
-        # All other reads are consistent: those of the state table, and a region's of its own database.
-        return fault.port == LEDGER
-    return LEDGER_REFUSES or fault.port != LEDGER or fault.kind not in {REFUSED, REFUSED_FOR_A_WHILE}
+    # All other reads are consistent: those of the state table, and a region's of its own database.
+    return fault.kind != STALE or fault.port == LEDGER
+
+
+@dataclass
+class _Waiting:
+    """What is to happen when the state is written in a certain way."""
+
+    on: str
+    what: Callable[[], object]
 
 
 class FaultPoints:
-    """The armed faults of a history."""
+    """What a history has besides: armed faults, and callers who come at a bad moment."""
 
     def __init__(self, world: Simulation, seed: int) -> None:
         self.world = world
         self.rng = random.Random(f"{seed}-faults")
         self.armed: list[Fault] = []
-        self._on_phase: list[tuple[Phase, Fault]] = []
+        self._waiting: list[_Waiting] = []
         self.refused_until: dict[tuple[str, str], float] = {}
         self._stale_until: dict[str, float] = {}
         self.is_on = self.rng.random() < 0.5
 
     def plan(self) -> None:
-        """Choose what strikes, and when it is armed."""
+        """Choose what happens, and when."""
         if not self.is_on:
             return
-        for _ in range(self.rng.choice([1, 1, 2, 3, 5])):
-            fault = self._choose()
-            if self.rng.random() < 0.6:
-                self._on_phase.append((self.rng.choice([*list(Phase)[1:], Phase.PROMOTING]), fault))
+        rng = self.rng
+        for _ in range(rng.choice([1, 1, 2, 3, 5])):
+            chance = rng.random()
+            if chance < 0.3:
+                self._plan_rare()
+            elif chance < 0.7:
+                self._wait_for(rng.choice(PHASES), self._arming(self._choose()))
             else:
-                self.world.clock.after(self.rng.uniform(0, 90), lambda fault=fault: self.arm(fault))  # type: ignore[misc]
+                self.world.clock.after(rng.uniform(0, 90), self._arming(self._choose()))
+        if rng.random() < 0.3:
+            self._plan_call()
 
     def _choose(self) -> Fault:
         rng = self.rng
         while True:
             who = rng.choice([A, B, ENGINE])
-            fault = Fault(
-                who,
-                rng.choice(ENGINE_PORTS if who == ENGINE else AGENT_PORTS),
-                rng.choice(KINDS),
-                rng.choice([1, rng.randint(1, 6), rng.randint(1, 30)]),
-                rng.choice([1.5, 3.0, 7.0, 15.0]),
-            )
+            fault = self._fault(who, rng.choice(ENGINE_PORTS if who == ENGINE else AGENT_PORTS), rng.choice(KINDS))
             if _is_possible(fault):
                 return fault
+
+    def _fault(self, who: str, port: str, kind: str) -> Fault:
+        rng = self.rng
+        return Fault(
+            who, port, kind, rng.choice([1, rng.randint(1, 6), rng.randint(1, 30)]), rng.choice([1.5, 3.0, 7.0, 15.0])
+        )
+
+    def _arming(self, fault: Fault) -> Callable[[], None]:
+        return lambda: self.arm(fault)
+
+    def _plan_rare(self) -> None:
+        """Choose a pair of fault and phase, the less often histories have reached it the more likely."""
+        pairs, weights = _rare()
+        name, _, place = self.rng.choices(pairs, weights)[0].partition(": ")
+        role, _, phase = place.rpartition(", ")
+        happen: Callable[[], object]
+        if name in REGION_FAULTS:
+            after_s, seconds, number = self.rng.uniform(0, 2), self.rng.choice([5, 12, 30]), self.rng.choice([0, 1])
+            happen = lambda: self.world.clock.after(  # noqa: E731
+                after_s, lambda: self._strike_region(name, role, number, seconds)
+            )
+        else:
+            found = next(each for each in _each() if str(each) == name)
+            fault = self._fault(found.who, found.port, found.kind)
+            fault.calls = self.rng.choice([1, 1, 2, 4])
+            happen = lambda: self._arm_for(role, fault)  # noqa: E731
+        if phase == Phase.STEADY.value:
+            self.world.clock.after(self.rng.uniform(0, 90), happen)
+        else:
+            self._wait_for(phase, happen)
+
+    def _arm_for(self, role: str, fault: Fault) -> None:
+        if fault.who != ENGINE:
+            fault.who = self._region(role)
+        self.arm(fault)
+
+    def _region(self, role: str) -> str:
+        """Return the region that has a role at this moment."""
+        state = self.world.state
+        if state.plan is not None and role in {"source", "target"}:
+            is_first = role == "target"
+            first = state.plan.target
+        else:
+            is_first = role == "active"
+            first = state.active_region
+        return first if is_first else B if first == A else A
+
+    def _strike_region(self, name: str, role: str, number: int, seconds: float) -> None:
+        if self.world.is_mended:
+            return
+        region = self.world.regions[self._region(role)]
+        if name == "lost":
+            region.die()
+            self.world.clock.after(seconds, lambda: None if self.world.is_mended else region.revive())
+        elif name == "cut off":
+            region.cut(seconds)
+        elif name == "agent stuck":
+            region.hang(number, seconds)
+        elif name == "scheduler frozen":
+            region.stand_still(number, seconds)
+        elif name == "scheduler restarted":
+            region.restart(number)
+        elif name == "ledger unreachable":
+            region.lose_the_ledger(seconds)
+        else:
+            region.calls_left = number + 1
+
+    def _plan_call(self) -> None:
+        """Choose a caller who comes just when a plan has got somewhere: to join, cancel, supersede or harden it."""
+        role, mode = self.rng.choice(["source", "source", "target"]), self.rng.choice(list(Mode))
+        after_s, stop_running = self.rng.choice([0.0, 0.5, 3.0]), self.rng.random() < 0.5
+
+        def call() -> None:
+            if not self.world.is_mended:
+                self.world.call(
+                    self._region(role), after_s=after_s, mode=mode, stop_running=stop_running, even_if_not_ready=True
+                )
+
+        self._wait_for(self.rng.choice([*PHASES, *MOMENTS]), call)
+
+    def _wait_for(self, on: str, what: Callable[[], object]) -> None:
+        self._waiting.append(_Waiting(on, what))
 
     def arm(self, fault: Fault) -> None:
         if not self.world.is_mended:
             self.armed.append(fault)
 
-    def entered(self, phase: Phase) -> None:
-        """The state has entered a phase: the first fault that waits for it is armed."""
-        for each in self._on_phase:
-            if each[0] is phase:
-                self._on_phase.remove(each)
-                self.arm(each[1])
+    def happens(self, what: str) -> None:
+        """The state has entered a phase, or an action has been written: the first one that waits for it goes on."""
+        for each in self._waiting:
+            if each.on == what:
+                self._waiting.remove(each)
+                each.what()
                 return
 
     def mend(self) -> None:
         self.armed.clear()
-        self._on_phase.clear()
+        self._waiting.clear()
         self.refused_until.clear()
         self._stale_until.clear()
 

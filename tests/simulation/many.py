@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gc
 import itertools
+import json
 import logging
 import multiprocessing
 import os
@@ -26,8 +27,9 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.fast import thaw
+from tests.simulation.faults import REACHED
 from tests.simulation.open_seeds import LISTING, MOST_TRIED, OpenSeed, add, commit_before, read, wrong_before
-from tests.simulation.reach import BRANCH, SAMPLE, all_branches, known, with_branches
+from tests.simulation.reach import BRANCH, FAULT, SAMPLE, all_branches, known, with_branches
 from tests.simulation.report import Tally, sum_parts
 from tests.simulation.rules import RULES
 from tests.simulation.world import WrongHistoryError, digest, live_through
@@ -220,6 +222,12 @@ def judge(tally: Tally, root: Path) -> int:
     return 1 if blamed else 0
 
 
+def write_reached(tally: Tally) -> None:
+    """Write how often each pair of fault and phase was reached: later seeds aim at the least reached."""
+    counts = dict(sorted(tally.reached[FAULT].items()))
+    REACHED.write_text(json.dumps(counts, indent=0) + "\n", encoding="utf-8")
+
+
 def print_digests(first: int, histories: int, workers: int) -> int:
     """Print the digest of each history, a line each; compare those of two versions with ``diff``."""
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare) as pool:
@@ -245,6 +253,11 @@ def main() -> int:
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the counts to a JSON file, to be summed")
     parser.add_argument("--sum", type=Path, metavar="FOLDER", help="print the sum of the reports in a folder")
     parser.add_argument(
+        "--reached",
+        action="store_true",
+        help=f"write how often faults were reached to {REACHED.name}, which the next seeds aim by",
+    )
+    parser.add_argument(
         "--ci",
         action="store_true",
         help="use a fresh first seed, live through the open seeds, too, and excuse what went wrong before the change",
@@ -252,6 +265,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.sum is not None:
         total = sum_parts(options.sum)
+        if options.reached:
+            write_reached(total)
         print(*total.lines(), sep="\n")
         return 1 if total.wrong else 0
     first = options.first if options.first is not None else random.SystemRandom().randrange(*FRESH) if options.ci else 0
@@ -264,6 +279,8 @@ def main() -> int:
     if options.report is not None:
         options.report.parent.mkdir(parents=True, exist_ok=True)
         options.report.write_text(tally.to_json(), encoding="utf-8")
+    if options.reached:
+        write_reached(tally)
     print(*tally.lines(), sep="\n", flush=True)
     if not is_whole:
         return 130

@@ -7,7 +7,6 @@ one history of ``SAMPLE`` runs under coverage.py.
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -19,7 +18,7 @@ from coverage.parser import PythonParser
 
 import airflow_provider_mwaa_dr
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
-from tests.simulation.faults import names
+from tests.simulation.faults import places
 
 T = TypeVar("T")
 
@@ -34,17 +33,10 @@ FILES = tuple(
 )  # fmt: skip
 ACTION, EXIT, FAULT, BRANCH = "action", "exit", "fault", "branch"
 
-REGION_FAULTS = (
-    "lost", "cut off", "agent stuck", "scheduler frozen", "scheduler restarted", "ledger unreachable",
-    "ledger response lost", "agent killed",
-)  # fmt: skip
-CALLER_FAULTS = (
-    "engine killed", "engine suspended", "state table unreachable", "state table response lost",
-    "environment unreachable", "environment response lost",
-)  # fmt: skip
 ACTIONS = (
     *(f"claim, {mode.value}" for mode in Mode),
-    *(f"supersede in {phase.value}, {mode.value}" for phase in Phase if phase is not Phase.STEADY for mode in Mode),
+    # With two regions, a plan that drains can only be joined or cancelled.
+    *(f"supersede in {phase.value}, {mode.value}" for phase in (Phase.PROMOTING, Phase.RESUMING) for mode in Mode),
     "cancel", "cancel after the drain", "cancel a forced plan", "cancel while runs are being stopped",
     "cancel goes back to a replaced plan",
     *(f"an engine takes over in {phase.value}" for phase in Phase if phase is not Phase.STEADY),
@@ -59,19 +51,7 @@ ACTIONS = (
 
 def known() -> dict[str, Counter[str]]:
     """Return each known case with a count of zero, so that those that are never reached are printed, too."""
-    phases = [phase.value for phase in Phase]
-    points = names()
-    of_regions = [*REGION_FAULTS, *(name for name in points if name.startswith("agent"))]
-    of_callers = [*CALLER_FAULTS, *(name for name in points if name.startswith("engine"))]
-    faults = [
-        *(f"{kind}: {role}, STEADY" for kind in of_regions for role in ("active", "standby")),
-        *(
-            f"{kind}: {role}, {phase}"
-            for kind, role, phase in itertools.product(of_regions, ("source", "target"), phases[1:])
-        ),
-        *(f"{kind}: {phase}" for kind, phase in itertools.product(of_callers, phases)),
-    ]
-    return {ACTION: Counter(dict.fromkeys(ACTIONS, 0)), FAULT: Counter(dict.fromkeys(faults, 0))}
+    return {ACTION: Counter(dict.fromkeys(ACTIONS, 0)), FAULT: Counter(dict.fromkeys(places(), 0))}
 
 
 def place(state: DRState, region: str | None) -> str:

@@ -175,20 +175,6 @@ def test_the_oracle_knows_each_call_that_arrives_late() -> None:
     live_through(7031754)
 
 
-@pytest.mark.parametrize(
-    "seed",
-    [
-        pytest.param(20000774, id="an agent was suspended for 15 s and closed a run of the role that had come back"),
-        pytest.param(20001542, id="a suspended agent closed what had been started since"),
-        pytest.param(20000739, id="an engine acted on after the row had shown that its plan had ended"),
-        pytest.param(20002434, id="the oracle: a stale read of the ledger counts as its lag"),
-    ],
-)
-def test_faults_at_any_call_lose_nothing(seed: int) -> None:
-    """These histories have gone wrong when faults could first strike between any two calls."""
-    live_through(seed)
-
-
 class TakenBackAtOnce(Simulation):
     """Somebody wants the role back while it arrives, and what the source told last is still under way."""
 
@@ -222,6 +208,11 @@ def taken_back_at_once(seed: int) -> Verdict:
 
 def test_a_region_that_is_left_while_it_is_promoted_takes_nothing_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """It did, on stale news, and the region that got the role back executed once more what it had finished itself."""
-    assert taken_back_at_once(3).problems == {}
-    with_a_region_on_its_way_out_that_takes_runs_over_without_the_last_word(monkeypatch)
-    assert set(taken_back_at_once(3).problems.values()) == {"was executed again without a reason"}
+    for seed in range(60):
+        with monkeypatch.context() as patch:
+            with_a_region_on_its_way_out_that_takes_runs_over_without_the_last_word(patch)
+            problems = set(taken_back_at_once(seed).problems.values())
+        if problems == {"was executed again without a reason"}:
+            assert taken_back_at_once(seed).problems == {}
+            return
+    pytest.fail("None of the histories goes wrong.")

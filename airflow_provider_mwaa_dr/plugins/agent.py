@@ -450,7 +450,7 @@ class AgentLoop:
     def _stand_aside(self, state: DRState | None, schedulers: tuple[str, ...]) -> None:
         """Change nothing that belongs to the region, and report the claim; this is not the region's environment."""
         # Another environment writes what belongs to the region: should this one become it, it reads all of that again.
-        self._reconciled = self._led_at = self._standby_as_of = self._snapshot = None
+        self._reconciled = self._led_at = self._standby_as_of = self._snapshot = self._ledger_failing = None
         self._has_more = False
         self._leftovers, self._ledger_error = 0, None
         self._acknowledge()
@@ -912,7 +912,9 @@ class AgentLoop:
         if job_id is None:
             return
         self._beat += 1
-        problem = self.view.problem if self.view is not None else None
+        # Before the first read nothing is known of a registered name; what MWAA says may be enough.
+        unread = Observation(state=None, reconciled_epoch=None)
+        problem = self.view.problem if self.view is not None else identity_problem(self._identity, unread)
         if problem is not None:
             self._put_claim(job_id, problem)
             return

@@ -220,7 +220,7 @@ class Fence:
             item = _typed(stored["state"], dict, type(None))
             state = None if item is None else state_from_item(item, default_lease_s=self._config.lease_s)
             if state is not None:
-                found = (FieldProblem(*problem) for problem in stored["state_problems"])
+                found = (FieldProblem(*(_typed(each, str) for each in problem)) for problem in stored["state_problems"])
                 state = replace(state, problems=tuple(found))
             registered = _typed(stored["registered"], list, type(None))
             return View(
@@ -228,8 +228,8 @@ class Fence:
                 read_at=now - max(ages_s),
                 reconciled_epoch=_typed(stored["reconciled_epoch"], int, type(None)),
                 problem=_typed(stored["problem"], str, type(None)),
-                registered=None if registered is None else frozenset(registered),
-                problems=tuple(_typed(stored["problems"], list)),
+                registered=None if registered is None else frozenset(_typed(each, str) for each in registered),
+                problems=tuple(_typed(each, str) for each in _typed(stored["problems"], list)),
             )
         except FileNotFoundError:
             return None

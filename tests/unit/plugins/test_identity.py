@@ -13,7 +13,8 @@ import pytest
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.gate import Action, Layer, decide
-from airflow_provider_mwaa_dr.core.ports import Registration
+from airflow_provider_mwaa_dr.core.ports import Observation, Registration
+from airflow_provider_mwaa_dr.exceptions import StateError
 from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
 from airflow_provider_mwaa_dr.plugins.fence import Fence
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
@@ -271,3 +272,22 @@ def test_two_environments_named_for_one_region_hold(tmp_path: Path) -> None:
     assert one.may == BOTH_HOLD
     assert one.wrote() == {"put_claim"}
     assert table.clock.now() - table.store.claims(THERE)[0].at < timedelta(seconds=10)
+
+
+def test_a_copied_region_sends_no_heartbeat_while_the_state_cannot_be_read(tmp_path: Path) -> None:
+    """What MWAA says is enough to tell: the region's own heartbeat may have the same job number."""
+    table = DRTable()
+    table.register(THERE, "one")
+    table.register(HERE, "two")
+    one = MwaaEnvironment(table, "one", tmp_path)
+    turns(one)
+
+    def unreadable(region: str) -> Observation:
+        raise StateError(f"The state item cannot be understood by {region}.")
+
+    two = MwaaEnvironment(table, "two", tmp_path, aws_region=HERE)
+    two.store.observe = unreadable  # type: ignore[method-assign]
+    turns(one, two)
+    assert two.gate() is Action.HOLD
+    assert [agent.environment for agent in table.store.agents(THERE)] == ["one"]
+    assert [claim.environment for claim in table.store.claims(HERE)] == ["two"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,7 +29,7 @@ class Region:
         world: Any = SimpleNamespace(clock=pair.clock, rng=random.Random(), is_traced=False)
         world.rng.random = lambda: 1.0  # nothing is ever locked
         self.name, self.pair, self.runs = name, pair, pair.runs.peer()
-        self.db = SimulatedAirflow(name, DAGS, world, pair.clock)
+        self.db = SimulatedAirflow(name, pair.dags, world, pair.clock)
         self.db.job_id = "1"  # type: ignore[attr-defined]
         self.db.alive_schedulers = lambda: ("1",)  # type: ignore[attr-defined]
         self.db.pulse = pair.clock.monotonic  # type: ignore[attr-defined]
@@ -71,7 +72,8 @@ class Region:
 class Pair:
     """Two regions over the same tables; *THERE* is active."""
 
-    def __init__(self) -> None:
+    def __init__(self, dags: Sequence[SimulatedDag] = DAGS) -> None:
+        self.dags = dags
         self.clock = ManualClock()
         self.store = InMemoryStateStore(initial(THERE, lease_s=60, by="t", at=self.clock.now()), regions=(HERE, THERE))
         self.runs = InMemoryRunsStore()

@@ -426,12 +426,6 @@ RUN: Schema = {
     "tasks": optional(each(TASK)),
     "doubt": optional(TEXT),
 }
-HEAD: Schema = {
-    "dag_id": NAME,
-    "created": optional(TIME),
-    "finished": optional(record(RUN)),
-    "others": optional(each(record(RUN))),
-}
 ENTRY: Schema = {
     "number": whole(least=1),
     "at": TIME,

@@ -464,6 +464,7 @@ class OwnItem:
 def own_item(item: Item | None, *, region: str, table: str) -> OwnItem:
     """Return what a region's own item says; a value that cannot be used is a problem, and counts as none."""
     values = from_item(item or {})
+    agents = (item or {}).get("agents", {})
     problems = []
 
     def complain(field: str, allowed: str, advice: str) -> None:
@@ -485,7 +486,8 @@ def own_item(item: Item | None, *, region: str, table: str) -> OwnItem:
         reconciled=(item or {}).get("reconciled_epoch"),
         reconciled_epoch=reconciled_epoch,
         registered=regions or None,
-        jobs=_texts(values["agents"]) if values.get("agents") is not None else frozenset(),
+        # DynamoDB adds to a set only.
+        jobs=frozenset() if values.get("agents") is None else _texts(values["agents"]) if "SS" in agents else None,
         environment=_text(values.get("environment")),
         disputed=tuple(values["disputed"]) if _texts(values.get("disputed")) else (),
         problems=tuple(problems),

@@ -20,7 +20,6 @@ from airflow_provider_mwaa_dr.aws import items
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.aws.contents import (
     ENTRY,
-    HEAD,
     NAME,
     PICTURE,
     RUN,
@@ -459,7 +458,8 @@ def _run_to_json(run: LedgerRun) -> dict[str, Any]:
 def _run_from_json(values: Mapping[str, Any]) -> LedgerRun:
     # A field that a later version adds is passed over.
     problem = problem_of(values, RUN)
-    known = valid(values, RUN)
+    known = valid(values, RUN) if problem is not None else {name: values[name] for name in RUN if name in values}
+    known = {name: value for name, value in known.items() if value is not None}
     times = {name: items.to_time(text) for name, text in known.items() if name in _TIMES}
     tasks = tuple((str(task), int(index), state) for task, index, state in known.get("tasks", ()))
     run = {**known, **times, "tasks": tasks, "status": RunStatus(known.get("status", RunStatus.OPEN))}
@@ -484,14 +484,22 @@ def _head_to_json(head: Head) -> dict[str, Any]:
 
 def _head_from_json(values: Mapping[str, Any]) -> Head:
     """Return a head; what of it cannot be read is as if it had not been said."""
-    known = valid(values, HEAD)
-    finished = known.get("finished")
+    others = values.get("others")
+    found = [_ended_run(other) for other in others] if isinstance(others, list) else []
     return Head(
-        dag_id=known["dag_id"],
-        created=items.from_timestamp(known.get("created")),
-        finished=_run_from_json(finished) if finished is not None else None,
-        others=tuple(map(_run_from_json, known.get("others", ()))),
+        dag_id=values["dag_id"],
+        created=items.from_timestamp(values.get("created")),
+        finished=_ended_run(values.get("finished")),
+        others=tuple(run for run in found if run is not None),
     )
+
+
+def _ended_run(values: object) -> LedgerRun | None:
+    """Return a run that has ended; None when that, or anything else of it, cannot be read."""
+    if not isinstance(values, Mapping) or problem_of(values, _NAMED) is not None:
+        return None
+    run = _run_from_json(values)
+    return run if run.doubt is None and run.has_ended else None
 
 
 def _optional(at: datetime | None) -> str | None:

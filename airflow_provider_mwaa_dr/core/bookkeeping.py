@@ -207,6 +207,8 @@ class Bookkeeper:
         self._again: set[RunKey] = set()
         self._dags_due_at = 0.0
         self._gaps_due_at: dict[str, float] = {}
+        self._missing: dict[str, str] = {}
+        self._doubted: set[RunKey] = set()
         self._replays: dict[str, Replica] = {}
 
     # -- what others may know ----------------------------------------------------------------------------------------
@@ -229,10 +231,9 @@ class Bookkeeper:
     def unread(self) -> tuple[str, ...]:
         """What of the ledger cannot be read, and has been passed over: one sentence for each region."""
         replicas = {**self._others, **({self._region: self._own} if self._own is not None else {})}
+        gaps = {region: replica.gap.why for region, replica in replicas.items() if replica.gap is not None}
         return tuple(
-            f"The ledger of {region} has a gap. {replica.gap.why}"
-            for region, replica in sorted(replicas.items())
-            if replica.gap is not None
+            f"The ledger of {region} has a gap. {why}" for region, why in sorted({**self._missing, **gaps}.items())
         )
 
     @property
@@ -244,6 +245,7 @@ class Bookkeeper:
 
     def follow(self) -> None:
         """Read what the other regions have told since the last time: one query each when there is nothing new."""
+        missing: dict[str, str] = {}
         for region in self._peers():
             if region == self._region:
                 continue
@@ -259,6 +261,10 @@ class Bookkeeper:
                     # What lies between has expired, or a copy is behind; the picture has it, or will.
                     later = self._runs.picture(region)
                     if later.number <= replica.number:
+                        missing[region] = (
+                            f"entry {replica.number + 1} of the ledger of {region} is not there, and later ones are: "
+                            "it has not arrived in this copy of the table yet, or was deleted"
+                        )
                         break
                     replica = later
                     self._to_adopt |= set(replica.heads)
@@ -268,6 +274,7 @@ class Bookkeeper:
                 if replica.number == before:
                     break
             self._others[region] = replica
+        self._missing = missing
 
     def _picture_of(self, region: str) -> Replica:
         """
@@ -286,10 +293,10 @@ class Bookkeeper:
     def _replayed(self, region: str, begin: Replica) -> Replica:
         replay = self._replays.setdefault(region, begin)
         for _ in range(_REPLAYED):
-            before = replay.number
-            replay.apply(self._runs.log(region, after=before))
-            if replay.number == before:
+            entries = self._runs.log(region, after=replay.number)
+            if not entries:
                 return self._replays.pop(region)
+            _read_on(replay, entries)
         raise StateUnreachableError(
             f"The ledger of {region} is being read from its beginning, because its picture cannot be read: "
             f"{replay.number} entries so far.",
@@ -342,10 +349,7 @@ class Bookkeeper:
             except UnreadablePictureError as error:
                 own, self._kept_number = self._without_picture(error), 0
             while entries := self._runs.log(self._region, after=own.number):
-                before = own.number
-                own.apply(entries)
-                if own.number == before:
-                    break
+                _read_on(own, entries)
             if own.gap is not None:
                 # What is only in there is told again from the database, and then kept in a picture.
                 own.newest_id, self._kept_number = min(own.newest_id, own.gap.newest_id), 0
@@ -679,6 +683,10 @@ class Bookkeeper:
         stopped = {key for key in waiting if (mine := own.runs.get(key)) is not None and _is_stopped(mine, epoch)}
         # A call that stops it may still be under way: when its row has ended, that can do no more harm.
         not_ended = {row.key for row in self._db.runs(stopped) if row.is_open} if stopped else set()
+        # Once what was missing has come, they need not wait for the next look at what is stuck.
+        self._stuck = {key: why for key, why in self._stuck.items() if key not in self._doubted}
+        doubts = self._doubts(waiting)
+        self._doubted = set(doubts)
         candidates = []
         for key, run in waiting.items():
             if key in not_ended:
@@ -687,8 +695,8 @@ class Bookkeeper:
             # Open here; or ended, under an epoch that is lower than the others' because the state table was made anew.
             if mine is not None and mine.status is not RunStatus.INTERRUPTED and mine.epoch == epoch:
                 continue
-            if run.doubt is not None:
-                self._note_stuck({key: run.doubt})
+            if key in doubts:
+                self._note_stuck({key: doubts[key]})
             elif run.conf_lost is not None:
                 self._stuck[key] = f"its conf is not in the ledger: {run.conf_lost}"
             elif key not in self._stuck or key in self._again:
@@ -718,6 +726,16 @@ class Bookkeeper:
             if queued:
                 log.info("%s goes on with %d interrupted runs (epoch %d)", self._region, len(queued), epoch)
         return len(candidates) > len(batch)
+
+    def _doubts(self, waiting: Mapping[RunKey, LedgerRun]) -> dict[RunKey, str]:
+        """Return the runs that may have ended by now, in something that cannot be read, with the reason."""
+        doubts = {
+            key: f"it may have ended by now: {why}"
+            for region, why in self._missing.items()
+            for key, run in self._others[region].runs.items()
+            if run.is_due and key in waiting
+        }
+        return doubts | {key: run.doubt for key, run in waiting.items() if run.doubt is not None}
 
     def make_room(self) -> None:
         """See to it that what goes on here gets to begin: later runs may be waiting for it in all of the room."""
@@ -809,6 +827,13 @@ class Bookkeeper:
             self._runs.keep(self._region, own)
             self._kept_number, self._kept_at = own.number, now
             own.gap = None
+
+
+def _read_on(replica: Replica, entries: Sequence[LogEntry]) -> None:
+    """Apply *entries*; what is missing before the first of them is passed over: it will not come any more."""
+    if (first := entries[0].number) > replica.number + 1:
+        replica.pass_over(first - 1, f"Its entries {replica.number + 1} to {first - 1} are not there.")
+    replica.apply(entries)
 
 
 def to_conf(conf: Any) -> tuple[str | None, str | None]:

@@ -236,7 +236,9 @@ class HealthWatch:
         """Alive = a heartbeat changes, on this clock. Who has just begun to look does not know yet."""
         now = self._clock.monotonic()
         try:
-            beats = {agent.job: agent.beat for agent in self._store.agents(region)}
+            # A heartbeat that cannot be read is no silence.
+            agents = [agent for agent in self._store.agents(region) if agent.unreadable is None]
+            beats = {agent.job: agent.beat for agent in agents}
         except StateUnreachableError as error:
             # Not seen is not silent: what was missed meanwhile must not count.
             self._beats = None

@@ -197,3 +197,9 @@ def test_a_reconciled_epoch_that_cannot_be_used_holds_and_says_what_to_set(value
     decision = decide(view, region=A, exempt=False, now=100.0, lease_s=60, layer=Layer.GATE)
     assert decision.action is Action.HOLD
     assert "reconciled_epoch of the item ENVIRONMENT#us-east-2 of table t is" in decision.reason
+
+
+@pytest.mark.parametrize("value", [{"L": [{"S": "7"}]}, {"S": "7"}, {"NS": ["7"]}], ids=str)
+def test_a_list_of_agents_that_is_no_set_is_written_again(value: dict[str, object]) -> None:
+    """DynamoDB adds to a set only: each heartbeat of a new scheduler failed."""
+    assert own_item({"state_id": {"S": f"ENVIRONMENT#{A}"}, "agents": value}, region=A, table="t").jobs is None

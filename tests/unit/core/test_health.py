@@ -286,3 +286,12 @@ def test_limits(world: World) -> None:
     assert Limits(cooldown=timedelta(hours=2)).refusal([record], now) is None
     assert "1 failovers within 24 hours, and 1" in str(Limits(per_day=1).refusal([ended], now))
     assert Limits(per_day=1).refusal([ended], now + timedelta(hours=22)) is None
+
+
+def test_a_heartbeat_that_cannot_be_read_is_no_silence(world: World) -> None:
+    """It is unknown then whether the scheduler lives: nobody fails over because of a wrong edit."""
+    world.agents[A].alive = False
+    world.store.damage(f"AGENT#{A}#1", field="beat", found="'three'")
+    found = looks(world, watch(world))[-1]
+    (reading,) = [each for each in found.readings if each.signal is Signal.AGENT]
+    assert (reading.health, found.health) == (Health.UNKNOWN, Health.HEALTHY)

@@ -194,3 +194,52 @@ def test_an_entry_that_cannot_be_read_is_not_everything_told() -> None:
     assert (replica.number, replica.gap is not None) == (2, True)
     replica.apply([replace(entry, number=3)])
     assert (replica.number, replica.settled) == (3, 3)
+
+
+def remove_entry(store: InMemoryRunsStore, number: int) -> LogEntry:
+    """Take an entry out of the log, as when it was deleted, or has not arrived in this copy of the table."""
+    (removed,) = [entry for entry in store._logs[HERE] if entry.number == number]
+    store._logs[HERE] = [entry for entry in store._logs[HERE] if entry.number != number]
+    return removed
+
+
+def test_what_may_have_ended_in_an_entry_that_is_missing_waits_for_it(
+    store: InMemoryRunsStore, here: Region, there: Region
+) -> None:
+    """It was started again, although the entry that had not arrived yet told of its end; listed, it waits."""
+    there.books.follow()
+    here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="success")
+    here.tell()
+    removed = remove_entry(store, last_number(store))
+    here.db.put("r2", "running", day=1)
+    here.tell()
+    there.books.follow()
+    there.books.begin(1)
+    there.books.resume(epoch=1)
+    assert there.db.resumed == []
+    assert f"entry {removed.number} of the ledger of {HERE} is not there, and later ones are" in there.books.waiting[0]
+    assert there.books.unread[0].startswith(f"The ledger of {HERE} has a gap.")
+    store.append(HERE, removed)
+    there.books.follow()
+    there.books.resume(epoch=1)
+    assert [run.run_id for run in there.db.resumed] == ["r2"]
+    assert (there.books.waiting, there.books.unread) == ((), ())
+
+
+def test_a_region_goes_on_after_an_entry_of_its_own_that_was_deleted(
+    store: InMemoryRunsStore, here: Region, there: Region
+) -> None:
+    """Its leader took a number that was taken, for good."""
+    here.db.put("r2", "running", day=1)
+    here.tell()
+    here.db.put("r3", "running", day=2)
+    here.tell()
+    remove_entry(store, last_number(store) - 1)
+    restart(here, store)
+    here.books.begin(0)
+    here.tell()
+    here.books.settle()
+    there.books.follow()
+    there.books.begin(1)
+    there.books.resume(epoch=1)
+    assert sorted(run.run_id for run in there.db.resumed) == ["r1", "r2", "r3"]

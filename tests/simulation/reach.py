@@ -72,7 +72,7 @@ def actions(before: DRState, new: DRState, who: str) -> Iterable[str]:
     if new.epoch != before.epoch:
         assert old is not None
         yield "promote, forced" if old.is_forced else "promote, graceful"
-        if old.stopped is not None and not old.is_forced:
+        if before.stops and not old.is_forced:
             yield "promote, graceful, after stopping runs"
     elif plan is None:
         ends = " a cancellation" if old is not None and old.is_cancellation else ""
@@ -85,7 +85,7 @@ def actions(before: DRState, new: DRState, who: str) -> Iterable[str]:
             yield "cancel after the drain"
         if old.is_forced:
             yield "cancel a forced plan"
-        if old.stopped is not None:
+        if before.stops:
             yield "cancel while runs are being stopped"
     elif old.id != plan.id and plan.started_at < old.started_at:
         yield "cancel goes back to a replaced plan"
@@ -106,7 +106,7 @@ def _steps(before: DRState, new: DRState, who: str) -> Iterable[str]:
         yield f"{who} resumes"
     elif old.is_forced is not plan.is_forced:
         yield f"{old.mode.value} turns forced"
-    elif old.stopped != plan.stopped:
+    elif before.stops != new.stops:
         yield "runs are being stopped"
     elif old.stop_running is not plan.stop_running:
         yield "stop_running is added"

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 from airflow_provider_mwaa_dr.aws import items, runs_store
 from airflow_provider_mwaa_dr.aws.limits import why_item_is_refused
 from airflow_provider_mwaa_dr.core.inventory import Inventory
-from airflow_provider_mwaa_dr.core.ledger import LogEntry, Replica
+from airflow_provider_mwaa_dr.core.ledger import Kept, LogEntry, Replica
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
     Claim,
@@ -48,6 +48,7 @@ from airflow_provider_mwaa_dr.core.ports import (
 from airflow_provider_mwaa_dr.core.state import DRState, Mode
 from airflow_provider_mwaa_dr.exceptions import (
     IncompleteError,
+    IncompleteItemError,
     MwaaAccessError,
     MwaaRequestError,
     MwaaUnreachableError,
@@ -622,6 +623,7 @@ class InMemoryRunsStore:
     :ivar unreachable: while True, every call raises StateUnreachableError and changes nothing.
     :ivar refusal: while set, every call raises this error and changes nothing; as DynamoDB refuses expired credentials,
         missing rights, or a table that does not exist.
+    :ivar on_their_way: regions whose picture has not arrived whole in the copy that this caller reads.
     :ivar lose_answers: the next so many ``append`` calls land and raise StateUnreachableError all the same.
     :ivar calls: names of the methods called, in order.
     :ivar has_limits: entries and pictures are kept as the items of a table would have them, within DynamoDB's limits.
@@ -637,6 +639,7 @@ class InMemoryRunsStore:
         self._damaged: dict[str, UnreadableItem] = {}
         self.unreachable = False
         self.refusal: StateError | None = None
+        self.on_their_way: set[str] = set()
         self.lose_answers = 0
         self.calls: list[str] = []
 
@@ -709,17 +712,45 @@ class InMemoryRunsStore:
             start = next((index for index in range(len(log), 0, -1) if log[index - 1].number <= after), 0)
             return log[start : start + 200]
 
-    def keep(self, region: str, picture: Replica) -> None:
-        """Replace the region's picture, unless a later one is kept."""
+    def recreate(self) -> None:
+        """Delete the table and create it again, empty."""
+        with self._lock:
+            for everything in (self._logs, self._pictures, self._damaged):
+                everything.clear()
+
+    def expire(self, region: str) -> None:
+        """Let every entry of *region*'s log expire; its picture does not."""
+        with self._lock:
+            self._logs.pop(region, None)
+
+    def keep(self, region: str, picture: Replica, *, begins_after: Replica | None = None) -> bool:
+        """Replace the region's picture, unless a later one, or one of another life, is kept."""
         with self._reach("keep"):
-            if picture.number >= self._pictures.get(region, Replica()).number:
-                self._pictures[region] = self._stored_picture(region, picture)
-                self._damaged.pop(region, None)
+            there = self._pictures.get(region)
+            lives = {None, picture.life, begins_after.life if begins_after is not None else picture.life}
+            is_later = there is not None and (there.life not in lives or there.number > picture.number)
+            if is_later and region not in self._damaged:
+                return False
+            self._pictures[region] = self._stored_picture(region, picture)
+            self._damaged.pop(region, None)
+            return True
+
+    def kept(self, region: str) -> Kept | None:
+        """Return which picture of the region is kept; None: none, or one that cannot be read."""
+        with self._reach("kept"):
+            there = self._pictures.get(region)
+            if there is None or region in self._damaged:
+                return None
+            return Kept(life=there.life, number=there.number)
 
     def picture(self, region: str) -> Replica:
         """Return the last picture; an empty one at first."""
         with self._reach("picture"):
             picture = self._pictures.get(region, Replica())
+            if region in self.on_their_way:
+                raise IncompleteItemError(
+                    _fault(f"PICTURE#{region} manifest", field="pages", found="0 that are there", allowed="1")
+                )
             if region in self._damaged:
                 raise UnreadablePictureError(self._damaged[region], number=picture.number)
             return _copy(picture)

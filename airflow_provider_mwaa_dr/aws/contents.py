@@ -437,6 +437,7 @@ ENTRY: Schema = {
     "final": optional(TEXT),
     "settled": optional(COUNT),
     "stops": optional(TEXT),
+    "life": optional(TEXT),
 }
 PICTURE: Schema = {
     "generation": NAME,
@@ -448,4 +449,6 @@ PICTURE: Schema = {
     "final": optional(TEXT),
     "settled": optional(COUNT),
     "stops": optional(TEXT),
+    "life": optional(TEXT),
+    "at": optional(TIME),
 }

@@ -11,7 +11,7 @@ import gzip
 import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from airflow_provider_mwaa_dr.aws import items
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.aws.contents import (
     ENTRY,
+    MOST_PAGES,
     NAME,
     PICTURE,
     RUN,
@@ -35,20 +36,31 @@ from airflow_provider_mwaa_dr.aws.contents import (
 )
 from airflow_provider_mwaa_dr.aws.replicas import Replicas
 from airflow_provider_mwaa_dr.aws.session import DYNAMODB_TIMEOUT_S, brief, errors
-from airflow_provider_mwaa_dr.core.ledger import Head, LedgerRun, LogEntry, Replica, RunStatus
+from airflow_provider_mwaa_dr.core.display import get_logger
+from airflow_provider_mwaa_dr.core.ledger import LOG_DAYS, Head, Kept, LedgerRun, LogEntry, Replica, RunStatus
 from airflow_provider_mwaa_dr.core.ports import Clock
-from airflow_provider_mwaa_dr.exceptions import IncompleteItemError, StaleLedgerError, UnreadablePictureError
+from airflow_provider_mwaa_dr.exceptions import (
+    IncompleteItemError,
+    StaleLedgerError,
+    StateError,
+    UnreadablePictureError,
+)
 
 if TYPE_CHECKING:
     import boto3
 
-LOG_DAYS = 14
-"""An entry expires after so long; a picture is kept within minutes."""
+log = get_logger(__name__)
+
 PAGE_BYTES = 300_000
 """Of JSON in one item, before it is packed: of the 400 KB that an item may have."""
 BODY_BYTES = 350_000
 """Of a packed page in one item: what is told of one DAG may be longer than that, and goes on in the next item."""
 _DIGITS = 15
+_WRITING = "writing#"
+"""Begins the sort key of an announcement of pages."""
+_ATTEMPTS = 3
+_WRITER_S = 600.0
+"""A writer of pages has ended by then."""
 _LINES = "packed lines of JSON"
 _LOG_ADVICE = (
     "What it alone says is not known. The region's agent keeps a new picture (PICTURE#) within minutes while it runs, "
@@ -150,29 +162,105 @@ class DynamoDBRunsStore:
         )
         return answer
 
-    def keep(self, region: str, picture: Replica) -> None:
-        """Replace the picture: pages of a new generation, the manifest unless a later one is there, the old pages."""
+    def keep(self, region: str, picture: Replica, *, begins_after: Replica | None = None) -> bool:
+        """
+        Replace the picture: pages of a new generation, then the manifest, then what is left over of others is deleted.
+
+        As in the state table (state_store.py), each generation of pages is announced before the first of them is
+        written, and the manifest lands only on the one that its writer has read before.
+        """
         pk = f"PICTURE#{region}"
-        pages, manifest = picture_to_items(region, picture)
-        keys = [page["sk"]["S"] for page in pages]
-        for page in pages:
-            self._put(page, region)
-        before = self._manifest(pk, region)
-        landed = self._copies(region).ask_on_condition(
+        for _ in range(_ATTEMPTS):
+            before = self._manifest(pk, region)
+            if not _may_replace(before, picture, begins_after):
+                return False
+            pages, manifest = picture_to_items(region, picture)
+            generation = manifest["generation"]["S"]
+            self._announce(pk, generation, len(pages), region)
+            announced = self._announced(pk, region)
+            replaced = valid(items.from_item(before or {}), PICTURE)
+            if "generation" in replaced and replaced["generation"] not in {each.generation for each in announced}:
+                # The first version wrote it.
+                announced.append(self._announce(pk, replaced["generation"], replaced.get("pages", 0), region))
+            for page in pages:
+                self._put(page, region)
+            if self._put_after(before, manifest, region):
+                others = [each for each in announced if each.generation != generation]
+                self._collect(pk, others, region, surely=replaced.get("generation"))
+                return True
+            # The other writer may have collected the announcement before the last page was written.
+            mine = _Announced(generation=generation, pages=len(pages), at=self._clock.now().timestamp())
+            self._collect(pk, [mine], region, surely=generation)
+        return False
+
+    def kept(self, region: str) -> Kept | None:
+        """Return which picture is kept; None: none, or one that cannot be read."""
+        manifest = valid(items.from_item(self._manifest(f"PICTURE#{region}", region) or {}), PICTURE)
+        return Kept(life=manifest.get("life"), number=manifest["number"]) if "number" in manifest else None
+
+    def _put_after(self, before: items.Item | None, manifest: Mapping[str, Any], region: str) -> bool:
+        """Write a manifest if the stored one still is *before*; return whether it is stored now."""
+        condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(generation)"}
+        if before is not None and "generation" in before:
+            condition = {
+                "ConditionExpression": "generation = :before",
+                "ExpressionAttributeValues": {":before": before["generation"]},
+            }
+        return self._copies(region).put_if(
             lambda client: client.put_item(
-                TableName=self.table,
-                Item=manifest,
-                # A number that is none is of a manifest that nobody can read.
-                ConditionExpression="attribute_not_exists(pk) OR #number <= :number "
-                "OR NOT attribute_type(#number, :kind)",
-                ExpressionAttributeNames={"#number": "number"},
-                ExpressionAttributeValues={":number": manifest["number"], ":kind": {"S": "N"}},
+                TableName=self.table, Item=manifest, ReturnValuesOnConditionCheckFailure="ALL_OLD", **condition
             ),
             f"keep the picture of {region}",
+            is_mine=lambda found: found.get("generation") == manifest["generation"],
         )
-        # A manifest that another agent wrote in between leaves pages behind that nobody reads.
-        for sk in _page_keys(before) if landed else keys:
-            self._delete(pk, sk, region)
+
+    def _announce(self, pk: str, generation: str, pages: int, region: str) -> _Announced:
+        """Note that pages may be there, whatever becomes of their writer."""
+        one = _Announced(generation=generation, pages=pages, at=self._clock.now().timestamp())
+        self._put(
+            {
+                **_key(pk, _WRITING + generation),
+                "pages": {"N": str(pages)},
+                "at": {"N": f"{one.at:.0f}"},
+            },
+            region,
+        )
+        return one
+
+    def _announced(self, pk: str, region: str) -> list[_Announced]:
+        answer = self._copies(region).ask(
+            lambda client: client.query(
+                TableName=self.table,
+                KeyConditionExpression="pk = :pk AND begins_with(sk, :writing)",
+                ExpressionAttributeValues={":pk": {"S": pk}, ":writing": {"S": _WRITING}},
+                ConsistentRead=True,
+            ),
+            f"read which pages of {region} there are",
+        )
+        found = []
+        for item in answer.get("Items", ()):
+            values = items.from_item(item)
+            pages, at = values.get("pages"), values.get("at")
+            if isinstance(pages, int) and isinstance(at, (int, float)) and 0 <= pages <= MOST_PAGES:
+                found.append(_Announced(generation=values["sk"].removeprefix(_WRITING), pages=pages, at=at))
+        return found
+
+    def _collect(self, pk: str, gone: Sequence[_Announced], region: str, *, surely: str | None) -> None:
+        """
+        Delete pages that no manifest will name any more; what cannot be deleted now is deleted later.
+
+        :param surely: the generation that has no writer any more.
+        """
+        now = self._clock.now().timestamp()
+        try:
+            for each in gone:
+                for number in range(each.pages):
+                    self._delete(pk, f"{each.generation}#{number:05}", region)
+                # Until its writer has ended or has noticed, there may be more of its pages.
+                if each.generation == surely or now - each.at >= _WRITER_S:
+                    self._delete(pk, _WRITING + each.generation, region)
+        except StateError as error:
+            log.warning("Pages of %s in table %s are left over until its next write: %s", pk, self.table, error)
 
     def picture(self, region: str) -> Replica:
         """Return the last picture; an empty one at first."""
@@ -282,8 +370,26 @@ def picture_to_items(region: str, picture: Replica) -> tuple[list[dict[str, Any]
         **({"final": {"S": picture.final}} if picture.final is not None else {}),
         **({"settled": {"N": str(picture.settled)}} if picture.settled is not None else {}),
         **({"stops": {"S": picture.stops}} if picture.stops is not None else {}),
+        **({"life": {"S": picture.life}} if picture.life is not None else {}),
+        **({"at": {"S": items.to_timestamp(picture.at)}} if picture.at is not None else {}),
     }
     return pages, manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Announced:
+    """Pages that may be there: their generation, how many there are at most, and when they were announced."""
+
+    generation: str
+    pages: int
+    at: float
+
+
+def _may_replace(manifest: items.Item | None, picture: Replica, begins_after: Replica | None) -> bool:
+    """Whether a picture may take the place of the one that *manifest* names; of one that cannot be read it may."""
+    there = valid(items.from_item(manifest or {}), PICTURE)
+    lives = {None, picture.life, begins_after.life if begins_after is not None else picture.life}
+    return "number" not in there or (there.get("life") in lives and there["number"] <= picture.number)
 
 
 def _key(pk: str, sk: str) -> dict[str, Any]:
@@ -357,6 +463,8 @@ def picture_from_items(manifest: items.Item, pages: Iterable[items.Item], *, tab
         final=values.get("final"),
         settled=values.get("settled"),
         stops=values.get("stops"),
+        life=values.get("life"),
+        at=items.from_timestamp(values.get("at")),
     )
     bodies: list[tuple[items.Item, bytearray]] = []
     for page in pages:
@@ -420,6 +528,7 @@ def _entry_to_json(entry: LogEntry) -> dict[str, Any]:
             "final": entry.final,
             "settled": entry.settled,
             "stops": entry.stops,
+            "life": entry.life,
         }
     )
 
@@ -436,6 +545,7 @@ def _entry_from_json(values: Mapping[str, Any]) -> LogEntry:
         final=values.get("final"),
         settled=values.get("settled"),
         stops=values.get("stops"),
+        life=values.get("life"),
     )
 
 

@@ -11,13 +11,15 @@ is all that the next leader needs.
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.ledger import (
+    LOG_DAYS,
     Gap,
     LedgerRun,
     LogEntry,
@@ -35,6 +37,7 @@ from airflow_provider_mwaa_dr.core.ledger import (
 from airflow_provider_mwaa_dr.core.ports import Clock, RunsStore
 from airflow_provider_mwaa_dr.core.state import DRState, Phase, Stop
 from airflow_provider_mwaa_dr.exceptions import (
+    StaleLedgerError,
     StateUnreachableError,
     UnreadableItemError,
     UnreadablePictureError,
@@ -59,6 +62,8 @@ _DAGS_EVERY_S = 30.0
 """Between two looks for DAGs that the ledger has not heard of; one whose first run is told is known by that."""
 _STUCK_EVERY_S = 30.0
 """Between two looks at whether what could not be started can be by now."""
+_LIVES_EVERY_S = 60.0
+"""Between two looks at whether a region's ledger has begun another life, or this one's is still there."""
 _GAP_EVERY_S = 30.0
 """Between two reads of the picture of a region whose log has an entry that cannot be read."""
 _REPLAYED = 10
@@ -206,6 +211,10 @@ class Bookkeeper:
         self._stuck_at = clock.monotonic()
         self._again: set[RunKey] = set()
         self._dags_due_at = 0.0
+        self._life_due = False
+        self._lives_due_at = self._watch_due_at = clock.monotonic() + _LIVES_EVERY_S
+        self._unread_peers: set[str] = set()
+        """Peers of which nothing has been read so far."""
         self._gaps_due_at: dict[str, float] = {}
         self._missing: dict[str, str] = {}
         self._doubted: set[RunKey] = set()
@@ -243,38 +252,65 @@ class Bookkeeper:
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    def follow(self) -> None:
-        """Read what the other regions have told since the last time: one query each when there is nothing new."""
-        missing: dict[str, str] = {}
-        for region in self._peers():
-            if region == self._region:
-                continue
-            replica = self._others.get(region)
-            if replica is None:
-                replica = self._picture_of(region)
-                self._to_adopt |= set(replica.heads)
-            elif replica.gap is not None and (later := self._past_gap(region, replica.gap)) is not None:
+    def follow(self, *, is_thorough: bool = False) -> None:
+        """
+        Read what the other regions have told since the last time: one query each when there is nothing new.
+
+        :param is_thorough: look for a ledger that has begun another life, too; without, that is done now and then.
+        :raises UnreadableItemError: an item of one of them cannot be read, or has not arrived; the others are read.
+        """
+        peers = [region for region in self._peers() if region != self._region]
+        self._unread_peers = {region for region in peers if region not in self._others}
+        self._missing = {region: why for region, why in self._missing.items() if region in peers}
+        now = self._clock.monotonic()
+        if now >= self._lives_due_at:
+            is_thorough, self._lives_due_at = True, now + _LIVES_EVERY_S
+        failures = [error for region in peers if (error := self._try_to_follow(region, is_thorough)) is not None]
+        if failures:
+            self._lives_due_at = now if is_thorough else self._lives_due_at
+            raise failures[0]
+
+    def _try_to_follow(self, region: str, is_thorough: bool) -> UnreadableItemError | None:
+        try:
+            self._follow(region, is_thorough=is_thorough)
+        except UnreadableItemError as error:
+            return error
+        self._unread_peers.discard(region)
+        return None
+
+    def _follow(self, region: str, *, is_thorough: bool) -> None:
+        replica = self._others.get(region)
+        if replica is None:
+            replica = self._picture_of(region)
+            self._to_adopt |= set(replica.heads)
+        elif is_thorough and (kept := self._runs.kept(region)) is not None and kept.life not in {None, replica.life}:
+            # Its entries may have the numbers of those that have been read.
+            log.warning(
+                "The ledger of %s has begun another life (%s, before: %s): it is read again.",
+                region,
+                kept.life,
+                replica.life,
+            )
+            replica = self._picture_of(region)
+            self._to_adopt |= set(replica.heads)
+        elif replica.gap is not None and (later := self._past_gap(region, replica.gap)) is not None:
+            replica = later
+            self._to_adopt |= set(replica.heads)
+        while entries := self._runs.log(region, after=replica.number):
+            before = replica.number
+            if entries[0].number == before + 1:
+                self._to_adopt |= replica.apply(entries).heads
+            if replica.number == before:
+                # What lies between has expired, or a copy is behind; or the ledger has begun another life: the picture
+                # has it, or will.
+                later = self._runs.picture(region)
+                if later.number <= before and later.life in {None, replica.life}:
+                    self._others[region], self._missing[region] = replica, _why_missing(region, before, entries[0])
+                    return
                 replica = later
                 self._to_adopt |= set(replica.heads)
-            while entries := self._runs.log(region, after=replica.number):
-                if entries[0].number > replica.number + 1:
-                    # What lies between has expired, or a copy is behind; the picture has it, or will.
-                    later = self._runs.picture(region)
-                    if later.number <= replica.number:
-                        missing[region] = (
-                            f"entry {replica.number + 1} of the ledger of {region} is not there, and later ones are: "
-                            "it has not arrived in this copy of the table yet, or was deleted"
-                        )
-                        break
-                    replica = later
-                    self._to_adopt |= set(replica.heads)
-                    continue
-                before = replica.number
-                self._to_adopt |= replica.apply(entries).heads
-                if replica.number == before:
-                    break
-            self._others[region] = replica
-        self._missing = missing
+        self._others[region] = replica
+        self._missing.pop(region, None)
 
     def _picture_of(self, region: str) -> Replica:
         """
@@ -313,7 +349,7 @@ class Bookkeeper:
             later = self._runs.picture(region)
         except UnreadableItemError:
             return None
-        return later if later.number >= gap.number else None
+        return later if later.number >= gap.number or later.life not in {None, self._others[region].life} else None
 
     def epoch_of(self, region: str) -> int | None:
         """Return the epoch under which *region* was last active and said so, as far as it has been read."""
@@ -346,10 +382,17 @@ class Bookkeeper:
             try:
                 own = self._runs.picture(self._region)
                 self._kept_number = own.number
+                self._life_due = False
             except UnreadablePictureError as error:
                 own, self._kept_number = self._without_picture(error), 0
+                kept = self._runs.kept(self._region)
+                own.life, self._life_due = kept.life if kept is not None else None, True
             while entries := self._runs.log(self._region, after=own.number):
+                self._life_due = self._life_due or entries[0].number > own.number + 1
                 _read_on(own, entries)
+            # What was written after the picture may have expired, and readers may know it.
+            is_old = own.at is None or self._clock.now() - own.at > timedelta(days=LOG_DAYS / 2)
+            self._life_due = self._life_due or own.life is None or is_old
             if own.gap is not None:
                 # What is only in there is told again from the database, and then kept in a picture.
                 own.newest_id, self._kept_number = min(own.newest_id, own.gap.newest_id), 0
@@ -538,7 +581,9 @@ class Bookkeeper:
         """Mark what ended as kept that another region has begun, too; or may have, and is away and cannot tell."""
         others = self._others.values()
         room = _KEPT - sum(run.has_ended for run in own.runs.values())
-        is_anybody_away = not all(is_settled(other, epoch) for other in others) and room > 0
+        is_anybody_away = room > 0 and (
+            bool(self._unread_peers) or not all(is_settled(other, epoch) for other in others)
+        )
         return [
             replace(run, kept=run.has_ended and (is_anybody_away or any(run.key in other.runs for other in others)))
             for run in told
@@ -555,6 +600,7 @@ class Bookkeeper:
                 return None
             # Deleted by somebody. Of one that began elsewhere that region still says that it is due.
             is_elsewhere = known.taken_at is not None or any(key in other.runs for other in self._others.values())
+            is_elsewhere = is_elsewhere or bool(self._unread_peers)
             return replace(known, status=RunStatus.FAILED if is_elsewhere else RunStatus.GONE, epoch=epoch)
         taken_at = known.taken_at if known is not None else None
         is_stopped = known is not None and _is_stopped(known, epoch) and not had_ended
@@ -793,6 +839,8 @@ class Bookkeeper:
     ) -> None:
         """Write the next entries; several when they are too long for one, of which the last says all the rest."""
         own = self._load()
+        if self._life_due:
+            self._begin_life(own)
         chunks = list(_chunks(runs, dag_ids)) or [((), ())]
         for position, (part, ids) in enumerate(chunks, start=1):
             is_last = position == len(chunks)
@@ -808,6 +856,7 @@ class Bookkeeper:
                 final=final if is_last else None,
                 settled=settled if is_last else None,
                 stops=stops if is_last else None,
+                life=own.life,
             )
             # An error does not say whether the entry is in the log, and another agent may have written one: after an
             # error, of whatever kind, only the log itself knows.
@@ -824,16 +873,56 @@ class Bookkeeper:
             or own.number - self._kept_number >= _ENTRIES_TO_PICTURE
             or now - self._kept_at >= _PICTURE_EVERY_S
         ):
-            self._runs.keep(self._region, own)
-            self._kept_number, self._kept_at = own.number, now
+            self._keep(own)
             own.gap = None
+        elif own.number and now >= self._watch_due_at:
+            kept = self._runs.kept(self._region)
+            # The table may be a new one, or one that was restored from a backup.
+            if kept is None or kept.number < self._kept_number or kept.life not in {None, own.life}:
+                self._keep(own)
+            self._watch_due_at = now + _LIVES_EVERY_S
+
+    def _begin_life(self, own: Replica) -> None:
+        """
+        Begin another life of this region's ledger, with a picture of what is known: its numbers may be used again.
+
+        :raises StaleLedgerError: another agent of the region has written meanwhile.
+        """
+        begun = replace(own, life=uuid.uuid4().hex[:12])
+        self._own = None
+        self._keep(begun, begins_after=own)
+        log.info("The ledger of %s begins another life: %s, before %s", self._region, begun.life, own.life)
+        own.life, self._own, self._life_due = begun.life, own, False
+        if own.gap is not None:
+            self._kept_number = 0  # what is in the gap is told again, and then kept
+
+    def _keep(self, own: Replica, *, begins_after: Replica | None = None) -> None:
+        if not self._runs.keep(self._region, own, begins_after=begins_after):
+            self._own = None
+            raise StaleLedgerError(
+                f"The picture of the ledger of {self._region} is later than this agent's, or of another life.",
+                advice="Another agent of the region writes the ledger too; this one reads it again.",
+            )
+        self._kept_number, self._kept_at = own.number, self._clock.monotonic()
 
 
 def _read_on(replica: Replica, entries: Sequence[LogEntry]) -> None:
     """Apply *entries*; what is missing before the first of them is passed over: it will not come any more."""
     if (first := entries[0].number) > replica.number + 1:
         replica.pass_over(first - 1, f"Its entries {replica.number + 1} to {first - 1} are not there.")
-    replica.apply(entries)
+    replica.apply(entries, any_life=True)
+
+
+def _why_missing(region: str, number: int, first: LogEntry) -> str:
+    if first.number > number + 1:
+        return (
+            f"entry {number + 1} of the ledger of {region} is not there, and later ones are: it has not arrived in "
+            "this copy of the table yet, or was deleted"
+        )
+    return (
+        f"entry {first.number} of the ledger of {region} is of another life of it, and the picture of that life is not "
+        "there: it has not arrived in this copy of the table yet, or was deleted"
+    )
 
 
 def to_conf(conf: Any) -> tuple[str | None, str | None]:

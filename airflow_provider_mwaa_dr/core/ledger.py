@@ -17,6 +17,9 @@ from airflow_provider_mwaa_dr.exceptions import UnreadableItem
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
+LOG_DAYS = 14
+"""An entry of a log expires after so long; a picture is kept within minutes, and does not expire."""
+
 RunKey = tuple[str, str]
 """DAG id and run id."""
 
@@ -154,6 +157,7 @@ class LogEntry:
     :param dag_ids: DAGs seen for the first time, which may have no run yet.
     :param final: the plan for which this is the last entry before the role moves: nothing is in flight any more.
     :param settled: the epoch up to which everything has been told that this region had begun under earlier ones.
+    :param life: of the ledger that the entry belongs to; None: the first version wrote it. See :class:`Replica`.
     :param unreadable: what is wrong with the item; nothing but the number is known then. Not stored.
     :param stops: the last announcement of stopped runs (:class:`.state.Stop`) that this entry takes into account.
     """
@@ -168,6 +172,7 @@ class LogEntry:
     final: str | None = None
     settled: int | None = None
     stops: str | None = None
+    life: str | None = None
     unreadable: UnreadableItem | None = None
 
     @classmethod
@@ -189,6 +194,14 @@ class Gap:
     number: int
     why: str
     newest_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """Which picture of a region is kept: of which life, and up to which entry."""
+
+    life: str | None
+    number: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -215,6 +228,9 @@ class Replica:
     :ivar settled: the epoch up to which it has told of everything that it had begun before; None before.
     :ivar gap: what of the log could not be read since the picture; None: nothing. A later picture has what was in it.
     :ivar stops: the last announcement of stopped runs that it has taken into account.
+    :ivar life: an id. Numbers of entries that are of different lives have nothing to do with each other: a region whose
+        entries have expired, or whose table is a new one, may have to use numbers again. A picture begins each life.
+    :ivar at: when the last entry was written, by the region's own clock.
     """
 
     number: int = 0
@@ -227,19 +243,29 @@ class Replica:
     settled: int | None = None
     gap: Gap | None = None
     stops: str | None = None
+    life: str | None = None
+    at: datetime | None = None
 
-    def apply(self, entries: Iterable[LogEntry]) -> Changes:
-        """Take what follows without a gap, and return what changed; entries that are known already are passed over."""
+    def apply(self, entries: Iterable[LogEntry], *, any_life: bool = False) -> Changes:
+        """
+        Take what follows without a gap, and return what changed; entries that are known already are passed over.
+
+        :param any_life: take entries of another life, too; for a replica that no picture can be read for.
+        """
         changes = Changes()
         for entry in entries:
             if entry.number <= self.number:
                 continue
             if entry.number != self.number + 1:
                 break  # a copy that is behind: the rest comes
+            if entry.life is not None and entry.life != self.life:
+                if not any_life:
+                    break  # the picture with which that life begins has more
+                self.life = entry.life
             if entry.unreadable is not None:
                 self.pass_over(entry.number, str(entry.unreadable))
                 continue
-            self.number, self.epoch = entry.number, entry.epoch
+            self.number, self.epoch, self.at = entry.number, entry.epoch, entry.at
             self.first_id, self.newest_id = entry.first_id, entry.newest_id
             self.final = entry.final or self.final
             self.settled = entry.settled if entry.settled is not None else self.settled

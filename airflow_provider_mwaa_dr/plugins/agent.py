@@ -698,7 +698,7 @@ class AgentLoop:
         """Take over what happened elsewhere: history first, then what is due; return whether all of it is done."""
 
         def take_up(books: Bookkeeper) -> bool:
-            books.follow()
+            books.follow(is_thorough=True)
             if self._awaits_final(books, state) or books.adopt():
                 return False
             books.begin(state.epoch)
@@ -735,8 +735,14 @@ class AgentLoop:
         self._has_more = False
 
         def keep(books: Bookkeeper) -> None:
-            books.follow()
+            unread: UnreadableItemError | None = None
+            try:
+                books.follow()
+            except UnreadableItemError as error:
+                unread = error
             if state.active_region != self._region:
+                if unread is not None:
+                    raise unread
                 books.settle()
                 self._has_more = books.adopt()
                 return
@@ -747,6 +753,9 @@ class AgentLoop:
                 read_state=lambda: self._store.observe(self._region).state,
                 read_stopped=self._read_stopped,
             )
+            if unread is not None:
+                # What this region publishes does not wait for another region's ledger; what it takes over does.
+                raise unread
             books.settle()
             if state.phase in {Phase.STEADY, Phase.RESUMING}:
                 self._make_sure(state)

@@ -93,3 +93,21 @@ class AwsServer:
     def _cut(environ: dict[str, Any]) -> Iterable[bytes]:
         environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         return []
+
+
+class CutOff:
+    """
+    A network that fails at the request with a number, and afterwards if the caller has ended.
+
+    :ivar asked: how many requests there were.
+    """
+
+    def __init__(self, aws: AwsServer, at: int, *, has_landed: bool, ends: bool) -> None:
+        self.asked = 0
+
+        def count(region: str, operation: str) -> bool:
+            self.asked += 1
+            return (ends and self.asked > at) or (self.asked == at and not has_landed)
+
+        aws.before = count
+        aws.after = lambda region, operation: self.asked == at and has_landed

@@ -27,7 +27,7 @@ from airflow_provider_mwaa_dr.exceptions import (
     TableNotFoundError,
 )
 from airflow_provider_mwaa_dr.testing import ManualClock
-from tests.contract.aws_server import HOME, AwsServer
+from tests.contract.aws_server import HOME, AwsServer, CutOff
 
 AT = datetime(2026, 2, 26, 10, 30, tzinfo=timezone.utc)
 FIRST = initial("us-east-2", lease_s=10.0, by="test", at=AT)
@@ -406,24 +406,6 @@ def pages_of(client: Any, table: str) -> tuple[int, int]:
     pages = {key for key in keys if re.search(r"#[0-9a-f]{12}#\d{4}$", key)}
     assert named <= pages
     return len(pages), len(named)
-
-
-class CutOff:
-    """
-    A network that fails at the request with a number, and afterwards if the caller has ended.
-
-    :ivar asked: how many requests there were.
-    """
-
-    def __init__(self, aws: AwsServer, at: int, *, has_landed: bool, ends: bool) -> None:
-        self.asked = 0
-
-        def count(region: str, operation: str) -> bool:
-            self.asked += 1
-            return (ends and self.asked > at) or (self.asked == at and not has_landed)
-
-        aws.before = count
-        aws.after = lambda region, operation: self.asked == at and has_landed
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)

@@ -288,6 +288,7 @@ def uses_of_ledger(runs: DynamoDBRunsStore, region: str, clock: ManualClock) -> 
         "append": lambda: runs.append(region, entry),
         "log": lambda: runs.log(other, after=0),
         "keep": keep,
+        "kept": lambda: runs.kept(other),
         "picture": lambda: runs.picture(other),
     }
 
@@ -333,7 +334,7 @@ def test_execution_roles_may_do_what_agents_and_fences_do(cloud: Cloud, scope: S
     recorder = Recorder(cloud)
     state_methods, ledger_methods = methods_in(AGENT, StateStore), methods_in(AGENT, RunsStore)
     assert state_methods > {*FINISHES, "put_inventory", "inventory_key"}
-    assert ledger_methods == {"append", "log", "keep", "picture"}
+    assert ledger_methods == {"append", "log", "keep", "kept", "picture"}
     uses = uses_of_state(opened.state, opened.copy, region, cloud.clock)
     assert state_methods <= set(uses)
     for name in [name for name in uses if name in state_methods - FINISHES]:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, Replica, RunStatus
+from airflow_provider_mwaa_dr.core.ledger import Kept, LedgerRun, LogEntry, Replica, RunStatus
 from airflow_provider_mwaa_dr.exceptions import StaleLedgerError
 from tests.contract.conftest import RunsPeer
 
@@ -102,6 +102,36 @@ def test_the_picture_is_replaced_whole_and_never_goes_back(runs_peer: RunsPeer) 
     first.keep(REGION, picture)
     assert first.picture(REGION) == second.picture(REGION) == later
     assert first.picture("us-east-1") == Replica()
+
+
+def test_lives_come_back_as_they_were_written(runs_peer: RunsPeer) -> None:
+    """Of entries, of pictures, and of what is kept; those of the first version have none."""
+    store = runs_peer()
+    assert store.kept(REGION) is None
+    entries = [entry(1, RUN), replace(entry(2), life="l1")]
+    for each in entries:
+        store.append(REGION, each)
+    assert list(store.log(REGION, after=0)) == entries
+    old, new = Replica(number=1), Replica(number=2, life="l1", at=AT)
+    for picture in (old, new):
+        assert store.keep(REGION, picture)
+        assert store.picture(REGION) == picture
+        assert store.kept(REGION) == Kept(life=picture.life, number=picture.number)
+    assert store.kept("us-east-1") is None
+
+
+def test_a_life_begins_only_after_the_one_that_is_kept(runs_peer: RunsPeer) -> None:
+    """Its picture may have a lower number than what others remember, but takes the place of no other life's."""
+    store, stale = runs_peer(), runs_peer()
+    first = Replica(number=5, life="l1")
+    assert store.keep(REGION, first, begins_after=Replica())
+    second = replace(first, life="l2")
+    assert store.keep(REGION, second, begins_after=first)
+    assert not stale.keep(REGION, replace(first, number=9))
+    assert not stale.keep(REGION, replace(first, life="l3"), begins_after=first)
+    assert not stale.keep(REGION, replace(second, number=4))
+    assert store.kept(REGION) == Kept(life="l2", number=5)
+    assert store.keep(REGION, replace(second, number=6))
 
 
 def test_a_picture_of_any_size_fits(runs_peer: RunsPeer) -> None:

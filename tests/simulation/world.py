@@ -25,7 +25,7 @@ from greenlet import getcurrent, greenlet
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.failover import StepEvent
 from airflow_provider_mwaa_dr.core.gate import Action, Layer, View, decide
-from airflow_provider_mwaa_dr.core.ledger import SCHEDULED, LogEntry, Replica, RunKey
+from airflow_provider_mwaa_dr.core.ledger import SCHEDULED, Kept, LogEntry, Replica, RunKey
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord, Registration
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import (
@@ -208,21 +208,36 @@ class RunsCopy:
         world = self._table.world
         return world.clock.monotonic() - (STALE_S if world.points.is_stale(self._region.name) else 0.0)
 
-    def keep(self, region: str, picture: Replica) -> None:
+    def keep(self, region: str, picture: Replica, *, begins_after: Replica | None = None) -> bool:
         self._reach("keep")
         world = self._table.world
         there_at = world.clock.monotonic() + world.rng.random() * world.lag_s
-        self._table.pictures[region].append((there_at, _copy(picture)))
+        kept = self._table.pictures[region]
+        if kept:
+            there = kept[-1][1]
+            lives = {None, picture.life, begins_after.life if begins_after is not None else picture.life}
+            if there.life not in lives or there.number > picture.number:
+                return False
+        kept.append((there_at, _copy(picture)))
+        return True
+
+    def kept(self, region: str) -> Kept | None:
+        self._reach("kept")
+        found = self._visible(region)
+        return Kept(life=found[-1].life, number=found[-1].number) if found else None
 
     def picture(self, region: str) -> Replica:
         self._reach("picture")
+        found = self._visible(region)
+        return _copy(found[-1]) if found else Replica()
+
+    def _visible(self, region: str) -> list[Replica]:
         now = self._now()
-        found = [
+        return [
             picture
             for there_at, picture in self._table.pictures[region]
             if region == self._region.name or there_at <= now
         ]
-        return _copy(max(found, key=lambda each: each.number)) if found else Replica()
 
 
 def _copy(picture: Replica) -> Replica:

@@ -302,3 +302,44 @@ def test_a_region_cut_off_between_its_ledger_and_its_first_heartbeat_publishes_w
     assert pair.there.states == {"failed": 1}
     [told] = [run for entry in pair.runs.log(THERE, after=0) for run in entry.runs]
     assert told.status is RunStatus.INTERRUPTED
+
+
+def test_a_region_publishes_while_the_picture_of_the_other_one_is_on_its_way() -> None:
+    """The heartbeat names the item that has not arrived; what happens here is published all the same."""
+    pair = Pair()
+    pair.here.turn(3)
+    pair.there.turn(3)
+    pair.there.restart()
+    pair.there.runs.on_their_way = {HERE}
+    pair.there.add(1)
+    pair.there.turn(8)
+    error = pair.there.status.ledger_error
+    assert error is not None
+    assert f"PICTURE#{HERE} manifest" in error
+    assert ("orders", "r1") in {run.key for entry in pair.runs.log(THERE, after=0) for run in entry.runs}
+    pair.there.runs.on_their_way = set()
+    pair.there.turn(8)
+    assert pair.there.status.ledger_error is None
+
+
+@pytest.mark.parametrize("arrives", [False, True])
+def test_a_target_waits_for_a_picture_that_is_on_its_way_and_continues_after_its_limit(
+    pair: Pair, arrives: bool
+) -> None:
+    """The wait is shown, and ends: with the picture, or after ledger_wait_s without it."""
+    pair.there.add(1)
+    pair.there.turn(2)
+    pair.here.restart()
+    pair.here.runs.on_their_way = {THERE}
+    pair.flip(HERE)
+    pair.there.turn(3)
+    pair.here.turn(3)
+    assert pair.store.observe(HERE).reconciled_epoch == 0
+    assert f"PICTURE#{THERE} manifest" in str(pair.here.status.ledger_error)
+    if arrives:
+        pair.here.runs.on_their_way = set()
+    else:
+        pair.clock.advance(301)
+    pair.here.turn(5)
+    assert pair.store.observe(HERE).reconciled_epoch == 1
+    assert pair.here.states == ({"queued": 1} if arrives else {})

@@ -1,0 +1,120 @@
+"""What the ledger's store in DynamoDB does about lost answers and writers that end."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+import pytest
+
+from airflow_provider_mwaa_dr.aws.runs_store import DynamoDBRunsStore
+from airflow_provider_mwaa_dr.core.ledger import Head, Replica
+from airflow_provider_mwaa_dr.exceptions import StateUnreachableError
+from airflow_provider_mwaa_dr.testing import ManualClock
+from tests.contract.aws_server import HOME, AwsServer, CutOff
+
+REGION = "us-east-2"
+Make = Callable[[], DynamoDBRunsStore]
+
+
+@pytest.fixture
+def make(runs_table: str, clock: ManualClock, session: boto3.session.Session) -> Make:
+    """Return a maker of stores on one new table."""
+    return lambda: DynamoDBRunsStore(runs_table, ("us-east-2", "us-east-1"), clock=clock, session=session, timeout_s=20)
+
+
+@pytest.fixture
+def client(aws: AwsServer, session: boto3.session.Session) -> Any:
+    client = session.client("dynamodb", region_name=HOME)
+    yield client
+    client.close()
+
+
+def picture(number: int, life: str = "l1") -> Replica:
+    """Return a picture of two pages."""
+    heads = {name: Head(dag_id=name) for name in (f"{index:04}{'x' * 240}" for index in range(2000))}
+    return Replica(number=number, life=life, heads=heads)
+
+
+def pages_of(client: Any, table: str) -> tuple[int, int]:
+    """Return how many pages the table holds, and how many of them the manifest names."""
+    found = client.get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
+    rows = {row["sk"]["S"]: row for page in found for row in page["Items"]}
+    manifest = rows.get("manifest")
+    named = set()
+    if manifest is not None:
+        named = {f"{manifest['generation']['S']}#{number:05}" for number in range(int(manifest["pages"]["N"]))}
+    pages = {key for key in rows if re.fullmatch(r"[0-9a-f]{12}#\d{5}", key)}
+    assert named <= pages
+    return len(pages), len(named)
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["one answer", "for good"])
+@pytest.mark.parametrize("has_landed", [False, True], ids=["request lost", "answer lost"])
+def test_a_writer_that_is_cut_off_at_any_call_leaves_no_page_that_the_next_one_does_not_remove(
+    make: Make, aws: AwsServer, runs_table: str, client: Any, clock: ManualClock, ends: bool, has_landed: bool
+) -> None:
+    """Readers have the picture before or the one after, whole; also when the first one of all is cut off."""
+    numbers = itertools.count(1)
+    for at in itertools.count(1):
+        before = make().picture(REGION).number
+        cut_off = next(numbers)
+        network = CutOff(aws, at, has_landed=has_landed, ends=ends)
+        with contextlib.suppress(StateUnreachableError):
+            make().keep(REGION, picture(cut_off))
+        is_over = network.asked < at
+        aws.reset()
+        assert make().picture(REGION).number in {before, cut_off}
+        last = next(numbers)
+        assert make().keep(REGION, picture(last))
+        assert make().picture(REGION) == picture(last)
+        found, named = pages_of(client, runs_table)
+        assert found == named, f"after a cut at request {at}"
+        clock.advance(3600)
+        if is_over:
+            break
+
+
+def test_a_writer_keeps_what_another_one_has_just_written_and_not_yet_named(
+    make: Make, aws: AwsServer, runs_table: str, client: Any, clock: ManualClock
+) -> None:
+    """Two agents at once, the second in the middle of the first, at any call: the later picture stays, whole."""
+    numbers = itertools.count(1)
+    for at in itertools.count(1):
+        first, second = next(numbers), next(numbers)
+        asked = 0
+
+        def meanwhile(region: str, operation: str, at: int = at, second: int = second) -> bool:
+            nonlocal asked
+            asked += 1
+            if asked == at:
+                aws.before = lambda region, operation: False
+                assert make().keep(REGION, picture(second))
+            return False
+
+        aws.before = meanwhile
+        make().keep(REGION, picture(first))
+        is_over = asked < at
+        aws.reset()
+        assert make().picture(REGION).number == (first if is_over else second)
+        found, named = pages_of(client, runs_table)
+        assert found == named, f"the second one came at request {at}"
+        clock.advance(3600)
+        if is_over:
+            break
+
+
+def test_pages_that_the_first_version_wrote_are_removed_with_their_manifest(
+    make: Make, runs_table: str, client: Any
+) -> None:
+    """Without an announcement."""
+    make().keep(REGION, picture(1))
+    for row in client.scan(TableName=runs_table, ConsistentRead=True)["Items"]:
+        if row["sk"]["S"].startswith("writing#"):
+            client.delete_item(TableName=runs_table, Key={"pk": row["pk"], "sk": row["sk"]})
+    make().keep(REGION, picture(2))
+    assert pages_of(client, runs_table) == (2, 2)

@@ -1,0 +1,216 @@
+"""A region's ledger that has to use its numbers again: entries that expired, and a runs table that is a new one."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
+from airflow_provider_mwaa_dr.core.ledger import LOG_DAYS, Kept, LogEntry, Replica
+from airflow_provider_mwaa_dr.exceptions import IncompleteItemError, StaleLedgerError
+from airflow_provider_mwaa_dr.testing import InMemoryRunsStore
+from tests.unit.core.test_bookkeeping import AT, HERE, THERE, Region
+
+MINUTE_S = 61.0
+
+
+class Pair:
+    """Two regions on one table; *here* has told of many runs, and *there* has read all of it."""
+
+    def __init__(self) -> None:
+        self.table = InMemoryRunsStore()
+        self.here, self.there = Region(HERE, self.table.peer()), Region(THERE, self.table.peer())
+        self.here.books.begin(0)
+        for number in range(20):
+            self.here.db.put(f"old{number}", "running")
+            self.here.tell()
+            self.here.db.put(f"old{number}", "success")
+            self.here.tell()
+        self.there.books.follow()
+
+    def restart(self, region: Region) -> None:
+        region.books = Bookkeeper(
+            self.table.peer(), region.db, region.clock, region=region.region, peers=lambda: [HERE, THERE]
+        )
+
+    def advance(self, seconds: float) -> None:
+        for region in (self.here, self.there):
+            region.clock.advance(seconds)
+
+    def unfinished(self) -> set[str]:
+        """Return the runs of *here* that *there* would go on with."""
+        self.there.books.follow(is_thorough=True)
+        return {run.run_id for run in self.there.books._others[HERE].runs.values() if run.is_due}
+
+
+def test_a_region_that_begins_at_number_1_again_is_read() -> None:
+    """The table was deleted and created again, and the region's agents have been restarted; the reader lives on."""
+    pair = Pair()
+    read = pair.there.books._others[HERE].number
+    pair.table.recreate()
+    pair.restart(pair.here)
+    pair.here.books.begin(1)
+    pair.here.db.put("new", "running")
+    pair.here.tell(epoch=1)
+    assert pair.here.books._load().number < read
+    assert pair.unfinished() == {"new"}
+    pair.here.db.put("newer", "running")
+    pair.here.tell(epoch=1)
+    assert pair.unfinished() == {"new", "newer"}
+
+
+def test_a_reader_notices_within_a_minute_without_being_asked_to_look() -> None:
+    """So that a standby's history does not fall behind."""
+    pair = Pair()
+    pair.table.recreate()
+    pair.restart(pair.here)
+    pair.here.books.begin(1)
+    pair.here.db.put("new", "running")
+    pair.here.tell(epoch=1)
+    pair.advance(MINUTE_S)
+    pair.there.books.follow()
+    assert ("orders", "new") in pair.there.books._others[HERE].runs
+
+
+def test_a_reader_that_restarts_reads_the_new_ledger() -> None:
+    """It has nothing but the new table."""
+    pair = Pair()
+    pair.table.recreate()
+    for region in (pair.here, pair.there):
+        pair.restart(region)
+    pair.here.books.begin(1)
+    pair.here.db.put("new", "running")
+    pair.here.tell(epoch=1)
+    assert pair.unfinished() == {"new"}
+
+
+def test_a_region_that_lives_on_puts_its_picture_into_the_new_table() -> None:
+    """Within a minute, whether it has something to tell or not; a reader that restarts then has all of it."""
+    pair = Pair()
+    pair.here.db.put("before", "running")
+    pair.here.tell()
+    pair.table.recreate()
+    pair.advance(MINUTE_S)
+    pair.here.books.settle()
+    pair.restart(pair.there)
+    assert pair.unfinished() == {"before"}
+    pair.here.db.put("after", "running")
+    pair.here.tell()
+    assert pair.unfinished() == {"before", "after"}
+
+
+def test_a_region_that_told_of_something_in_the_new_table_before_it_ended_is_read() -> None:
+    """Its log begins in the middle there, and no picture has what was before: the next agent begins another life."""
+    pair = Pair()
+    pair.table.recreate()
+    pair.here.db.put("after", "running")
+    pair.here.tell()
+    pair.restart(pair.here)
+    pair.here.books.begin(1)
+    pair.here.db.put("later", "running")
+    pair.here.tell(epoch=1)
+    for is_restarted in (False, True):
+        if is_restarted:
+            pair.restart(pair.there)
+        assert pair.unfinished() == {"after", "later"}
+
+
+def test_numbers_whose_entries_have_expired_are_used_again_and_read() -> None:
+    """Away for longer than entries live, a region knows its last picture only; the other one has read more."""
+    pair = Pair()
+    pair.advance(301)
+    pair.here.db.put("open", "running")
+    pair.here.tell()
+    kept = pair.table.kept(HERE)
+    for number in range(5):
+        pair.here.db.put(f"unkept{number}", "running")
+        pair.here.tell()
+    pair.there.books.follow()
+    read = pair.there.books._others[HERE].number
+    assert kept is not None
+    assert kept.number < read
+    pair.table.expire(HERE)
+    pair.advance(timedelta(days=LOG_DAYS + 1).total_seconds())
+    pair.restart(pair.here)
+    pair.here.db.put("new", "running")
+    pair.here.tell()
+    assert pair.here.books._load().number <= read
+    assert {"open", "new"} <= pair.unfinished()
+    entries = list(pair.table.log(HERE, after=0))
+    assert {entry.life for entry in entries} == {pair.here.books._load().life}
+    assert entries[0].life != kept.life
+
+
+def test_what_the_first_version_wrote_stays_readable_and_goes_on_in_a_life() -> None:
+    """Its entries and pictures have no life; a reader that knows them follows into the first one that has."""
+    table = InMemoryRunsStore()
+    here, there = Region(HERE, table.peer()), Region(THERE, table.peer())
+    picture = Replica()
+    for number in (1, 2):
+        entry = LogEntry(number=number, at=AT, epoch=0, first_id=0, newest_id=0, dag_ids=("orders",))
+        table.append(HERE, entry)
+        picture.apply([entry])
+    assert table.keep(HERE, picture)
+    third = LogEntry(number=3, at=AT, epoch=0, first_id=0, newest_id=0)
+    table.append(HERE, third)
+    there.books.follow()
+    assert there.books._others[HERE].number == 3
+    here.db.put("new", "running")
+    here.tell()
+    there.books.follow()
+    assert there.books._others[HERE].life == here.books._load().life is not None
+    assert ("orders", "new") in there.books._others[HERE].runs
+
+
+def test_of_two_agents_that_begin_a_life_at_once_the_second_reads_the_first_ones() -> None:
+    """Neither writes into the other's."""
+    table = InMemoryRunsStore()
+    first, second = Region(HERE, table.peer()), Region(HERE, table.peer())
+    for region in (first, second):
+        region.books._load()
+    first.books.begin(1)
+    with pytest.raises(StaleLedgerError):
+        second.books.begin(1)
+    second.books.begin(2)
+    assert second.books._load().life == first.books._load().life
+    assert [entry.number for entry in table.log(HERE, after=0)] == [1, 2]
+
+
+def test_an_agent_of_a_life_that_has_ended_reads_the_new_one_before_it_writes_its_picture() -> None:
+    """It was frozen while another one began a life."""
+    pair = Pair()
+    pair.table.recreate()
+    other = Region(HERE, pair.table.peer())
+    other.books.begin(1)
+    life = other.books._load().life
+    pair.advance(301)
+    with pytest.raises(StaleLedgerError):
+        pair.here.books.settle()
+    pair.here.books.settle()
+    assert pair.here.books._load().life == life
+    assert pair.table.kept(HERE) == Kept(life=life, number=1)
+
+
+def test_a_region_publishes_while_the_picture_of_another_one_is_on_its_way() -> None:
+    """What cannot be read there is reported, and nothing is taken over from there; the own ledger goes on."""
+    pair = Pair()
+    pair.here.db.put("open", "running")
+    pair.here.tell()
+    pair.advance(301)
+    pair.here.books.settle()
+    pair.restart(pair.there)
+    store = pair.there.books._runs
+    assert isinstance(store, InMemoryRunsStore)
+    store.on_their_way = {HERE}
+    with pytest.raises(IncompleteItemError, match=f"PICTURE#{HERE} manifest"):
+        pair.there.books.follow()
+    pair.there.books.begin(1)
+    pair.there.db.put("open", "running")
+    pair.there.tell(epoch=1)
+    pair.there.db.put("open", "success")
+    pair.there.tell(epoch=1)
+    (run,) = pair.there.books._load().runs.values()
+    assert run.kept, "the other region may have begun it, too"
+    store.on_their_way = set()
+    assert pair.unfinished() == {"open"}

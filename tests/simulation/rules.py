@@ -211,11 +211,6 @@ def without_a_word_of_runs_that_had_ended_before_they_could_be_stopped(patch: Pa
     patch.setattr(FailoverEngine, "_stop_run", lambda _, plan, source, run: source.stop_run(run) and False)
 
 
-def with_stops_that_end_with_their_plan(patch: Patch) -> None:
-    complete = transitions.complete
-    patch.setattr(transitions, "complete", lambda state, **rest: replace(complete(state, **rest), stops=()))
-
-
 def with_held_runs_at_the_end_of_the_queue_and_no_room_made(patch: Patch) -> None:
     """Either of the two is enough in these histories; tests/airflow has one for each."""
     patch.setattr(Bookkeeper, "make_room", lambda books: None)
@@ -256,7 +251,6 @@ RULES: dict[Weaken, int] = {
     with_a_leader_that_goes_on_from_what_it_knew_when_it_last_led: 1781,
     with_runs_that_were_to_be_stopped_and_ended_by_themselves_run_again: 32,
     without_a_word_of_runs_that_had_ended_before_they_could_be_stopped: 68,
-    with_stops_that_end_with_their_plan: 802,
     with_held_runs_at_the_end_of_the_queue_and_no_room_made: 22,
     with_a_ledger_that_is_left_out_as_soon_as_it_refuses: 64,
 }

@@ -74,6 +74,11 @@ def test_a_role_that_was_begun_by_a_write_without_a_response_loses_no_run() -> N
     live_through(7023459)
 
 
+def test_a_region_that_was_cut_off_before_its_ledger_knew_of_its_first_role_loses_no_run() -> None:
+    """It executed at once, and published nothing of that when it was back and the role was gone."""
+    live_through(8100723)
+
+
 @pytest.mark.parametrize("seed", [7013373, 7026793, 7059800])
 def test_a_run_that_was_cleared_in_a_drain_executes_although_the_target_dies_when_it_takes_it_over(seed: int) -> None:
     """Its old result was adopted in the same turn, and the next leader took that row for the resumed run."""
@@ -170,9 +175,14 @@ def test_people_put_right_what_a_killed_engine_paused_after_its_plan_had_been_ca
     assert set(airflow.unpaused_dags()) == WANTED
 
 
-def test_the_oracle_knows_each_call_that_arrives_late() -> None:
-    """An engine was suspended between its look at the row and a call, and killed before it had the answer."""
-    live_through(7031754)
+@pytest.mark.parametrize("seed", [7031754, 8201103])
+def test_the_oracle_knows_each_call_that_arrives_late(seed: int) -> None:
+    """
+    An engine was suspended between its look at the row and a call, and killed before it had the answer.
+
+    In the second history another plan is open when the call arrives, so a user puts it right when that has ended.
+    """
+    live_through(seed)
 
 
 class TakenBackAtOnce(Simulation):

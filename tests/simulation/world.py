@@ -727,7 +727,7 @@ class Simulation(World):
         self.mend_what_was_changed_late()
 
     def mend_what_was_changed_late(self) -> None:
-        """Somebody sees it, and puts it right: no program can tell it from what people do."""
+        """Somebody sees it once no plan is open, and puts it right: no program can tell it from what people do."""
         for region, dag_id in self.late:
             if self.state.plan is None and self.regions[region].airflow.is_reachable:
                 is_active = region == self.state.active_region
@@ -765,6 +765,7 @@ class Simulation(World):
         plan = new.plan
         if new.stops != before.stops:
             self._note_stops(caller, before, new)
+        self.mend_what_was_changed_late()
         if self.is_traced:
             self.note(
                 None,
@@ -817,6 +818,7 @@ class Simulation(World):
     def mend_what_failed(self) -> None:
         """Somebody sees that a DAG stands still, because a run of it has failed, and clears that run."""
         self.clock.after(11, self.mend_what_failed)
+        self.mend_what_was_changed_late()
         region = self.active
         if not self._is_at_work(region):
             return
@@ -991,11 +993,13 @@ def play(world: Simulation) -> Verdict:
         world.clock.advance(rng.choice([0, 10, 30]))
         mend(world)
         for target in rng.sample([A, B], rng.choice([1, 2])):
+            world.mend_what_was_changed_late()
             last = world.call(target, faulty=False, stop_running=True)
             world.scheduler.run_until_idle()
             if not isinstance(last.outcome, FailoverRecord | AlreadyActiveError):
                 raise AssertionError(f"the last failover to {target} ended with {last.outcome!r}")
             world.clock.advance(8)
+        world.mend_what_was_changed_late()
         verdict = world.judge_in_time()
     finally:
         world.scheduler.end()

@@ -67,9 +67,11 @@ def add_commands(subparsers: Subparsers) -> None:
     revive.add_argument("region", metavar="REGION")
     fault = _add(commands, "fault", _fault, "make a region's AWS misbehave, or (none) behave again")
     fault.add_argument("region", metavar="REGION")
-    fault.add_argument("service", metavar="SERVICE", help="dynamodb, mwaa, ... or all")
+    fault.add_argument("service", metavar="SERVICE", help="dynamodb, dynamodb/TABLE, mwaa, ... or all")
     fault.add_argument(
-        "fault", metavar="FAULT", help="refuse, blackhole (accepts, never answers), delay:S, throttle, error or none"
+        "fault",
+        metavar="FAULT",
+        help="refuse, blackhole (accepts, never answers), delay:S, throttle, error, deny, expired or none",
     )
     direction = fault.add_mutually_exclusive_group()
     direction.add_argument("--from", dest="from_caller", metavar="CALLER", help="only what CALLER asks of REGION")

@@ -61,6 +61,7 @@ _SCOPE = re.compile(r"Credential=[^/]+/\d{8}/(?P<region>[^/]+)/(?P<service>[^/]+
 _HOLD_CHECK_S = 0.25
 _S3_NAMESPACE = "{http://s3.amazonaws.com/doc/2006-03-01/}"
 _DYNAMODB_ERRORS = "com.amazonaws.dynamodb.v20120810#"
+_AWS_ERRORS = "com.amazon.coral.service#"
 
 _UNUSABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, DRError)
 """What reading a file that people or other processes wrote may raise."""
@@ -443,12 +444,13 @@ class _Handler(BaseHTTPRequestHandler):
             caller=self.port.caller, region=region, method=self.command, path=self.path, headers=headers, body=body
         )
         row = {"caller": request.caller, "target": region, "service": service, **_operation(request, service)}
-        fault = self._fault(service, region)
+        table = _table(request) if service == "dynamodb" else None
+        fault = self._fault(service, region, table)
         kind = fault.fault if fault else None
         if kind in {FaultKind.BLACKHOLE, FaultKind.REFUSE}:
             # Logged before the wait: a black hole may last as long as the sandbox.
             self._log(row, started, None, kind)
-            self._drop(service, region, hold=kind is FaultKind.BLACKHOLE)
+            self._drop(service, region, table, hold=kind is FaultKind.BLACKHOLE)
             return
         if fault and kind is FaultKind.DELAY:
             self.aws.stopping.wait(fault.seconds or 0)
@@ -459,31 +461,31 @@ class _Handler(BaseHTTPRequestHandler):
     # http.server finds these by name.
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = _respond
 
-    def _fault(self, service: str, region: str | None) -> Fault | None:
-        return faults.match(self.aws.faults(), service=service, caller=self.port.caller, target=region)
+    def _fault(self, service: str, region: str | None, table: str | None) -> Fault | None:
+        return faults.match(
+            self.aws.faults(), service=service, caller=self.port.caller, target=region, dynamodb_table=table
+        )
 
     def _answer(self, request: Request, service: str, kind: FaultKind | None) -> Answer:
-        if kind is FaultKind.THROTTLE:
-            return protocol_error(request, service, 429)
-        if kind is FaultKind.ERROR:
-            return protocol_error(request, service, 500)
+        if kind in _ERRORS:
+            return protocol_error(request, service, _ERRORS[kind])
         try:
             return self.aws.mwaa.web_answer(request) if self.port.region else self.aws.answer(request, service)
         except Exception:
             log.exception("%s %s of %s failed", request.method, service, request.caller)
-            return protocol_error(request, service, 500)
+            return protocol_error(request, service)
 
-    def _drop(self, service: str, region: str | None, *, hold: bool) -> None:
+    def _drop(self, service: str, region: str | None, table: str | None, *, hold: bool) -> None:
         self.close_connection = True
         if hold:
-            while not self.aws.stopping.wait(_HOLD_CHECK_S) and self._is_black_hole(service, region):
+            while not self.aws.stopping.wait(_HOLD_CHECK_S) and self._is_black_hole(service, region, table):
                 if self._client_has_left():
                     return
         # Closing with the linger time at 0 resets the connection.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    def _is_black_hole(self, service: str, region: str | None) -> bool:
-        fault = self._fault(service, region)
+    def _is_black_hole(self, service: str, region: str | None, table: str | None) -> bool:
+        fault = self._fault(service, region, table)
         return fault is not None and fault.fault is FaultKind.BLACKHOLE
 
     def _client_has_left(self) -> bool:
@@ -521,32 +523,83 @@ class _Handler(BaseHTTPRequestHandler):
         log.debug(format, *args)
 
 
-def protocol_error(request: Request, service: str, status: int) -> Answer:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Error:
     """
-    Return the throttling (*status* 429) or internal error (500) of a service, in the protocol the request was made in.
+    One error in the words of each protocol, with its HTTP status: DynamoDB and S3 have codes of their own.
 
-    DynamoDB throttles with HTTP 400, S3 with 503; botocore tells them by the code.
+    :param by_target: of a service that takes JSON and ``X-Amz-Target``.
+    :param query: of a service that takes forms.
+    :param rest: of a service with REST paths, as MWAA.
     """
-    is_throttle = status == 429
+
+    message: str
+    dynamodb: tuple[int, str]
+    s3: tuple[int, str]
+    by_target: tuple[int, str]
+    query: tuple[int, str]
+    rest: tuple[int, str]
+
+
+_INTERNAL = _Error(
+    message="The request processing has failed because of an unknown error.",
+    dynamodb=(500, "InternalServerError"),
+    s3=(500, "InternalError"),
+    by_target=(500, "InternalFailure"),
+    query=(500, "InternalFailure"),
+    rest=(500, "InternalServerException"),
+)
+_ERRORS: Mapping[FaultKind | None, _Error] = {
+    FaultKind.ERROR: _INTERNAL,
+    FaultKind.THROTTLE: _Error(
+        message="Rate exceeded",
+        dynamodb=(400, "ProvisionedThroughputExceededException"),
+        s3=(503, "SlowDown"),
+        by_target=(400, "ThrottlingException"),
+        query=(400, "Throttling"),
+        rest=(429, "ThrottlingException"),
+    ),
+    FaultKind.DENY: _Error(
+        message="User is not authorized to perform this action: the sandbox denies it.",
+        dynamodb=(400, "AccessDeniedException"),
+        s3=(403, "AccessDenied"),
+        by_target=(400, "AccessDeniedException"),
+        query=(403, "AccessDenied"),
+        rest=(403, "AccessDeniedException"),
+    ),
+    FaultKind.EXPIRED: _Error(
+        message="The security token included in the request is expired",
+        dynamodb=(400, "ExpiredTokenException"),
+        s3=(400, "ExpiredToken"),
+        by_target=(400, "ExpiredTokenException"),
+        query=(403, "ExpiredToken"),
+        rest=(403, "ExpiredTokenException"),
+    ),
+}
+
+
+def protocol_error(request: Request, service: str, error: _Error = _INTERNAL) -> Answer:
+    """Return an error of a service, in the protocol the request was made in; botocore tells errors by the code."""
     content_type = request.headers.get("content-type", "")
-    message = "Rate exceeded" if is_throttle else "The request processing has failed because of an unknown error."
     if service == "dynamodb":
-        code = "ProvisionedThroughputExceededException" if is_throttle else "InternalServerError"
-        return _target_json(400 if is_throttle else 500, f"{_DYNAMODB_ERRORS}{code}", message, content_type)
+        status, code = error.dynamodb
+        # What every AWS service may answer has no namespace of DynamoDB's.
+        prefix = _AWS_ERRORS if code in {"AccessDeniedException", "ExpiredTokenException"} else _DYNAMODB_ERRORS
+        return _target_json(status, f"{prefix}{code}", error.message, content_type)
     if service == "s3":
-        code, status = ("SlowDown", 503) if is_throttle else ("InternalError", 500)
-        return _xml(status, f"<Error><Code>{code}</Code><Message>{message}</Message></Error>")
+        status, code = error.s3
+        return _xml(status, f"<Error><Code>{code}</Code><Message>{error.message}</Message></Error>")
     if "x-amz-target" in request.headers:
-        code = "ThrottlingException" if is_throttle else "InternalFailure"
-        return _target_json(400 if is_throttle else 500, code, message, content_type)
+        return _target_json(*error.by_target, error.message, content_type)
     if content_type.startswith("application/x-www-form-urlencoded") and service != "mwaa":
-        code, sender = ("Throttling", "Sender") if is_throttle else ("InternalFailure", "Receiver")
+        status, code = error.query
+        sender = "Sender" if status < 500 else "Receiver"
         return _xml(
-            400 if is_throttle else 500,
-            f"<ErrorResponse><Error><Type>{sender}</Type><Code>{code}</Code><Message>{message}</Message></Error>"
+            status,
+            f"<ErrorResponse><Error><Type>{sender}</Type><Code>{code}</Code><Message>{error.message}</Message></Error>"
             "<RequestId>sandbox</RequestId></ErrorResponse>",
         )
-    return error_answer(status, "ThrottlingException" if is_throttle else "InternalServerException", message)
+    return error_answer(*error.rest, error.message)
 
 
 def _target_json(status: int, code: str, message: str, content_type: str) -> Answer:
@@ -560,6 +613,16 @@ def _xml(status: int, text: str) -> Answer:
 
 def _service(signing_name: str) -> str:
     return "mwaa" if signing_name == "airflow" else signing_name
+
+
+def _table(request: Request) -> str | None:
+    """Return the one table that a request to DynamoDB names; None for none or several."""
+    try:
+        body = json.loads(request.body)
+        named = {body["TableName"]} if "TableName" in body else set(body.get("RequestItems", ()))
+    except (ValueError, TypeError, AttributeError):
+        return None
+    return named.pop() if len(named) == 1 else None
 
 
 def _operation(request: Request, service: str) -> dict[str, str]:

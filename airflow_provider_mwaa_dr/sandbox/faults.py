@@ -30,6 +30,10 @@ class FaultKind(str, Enum):
     """The connection is accepted, the request is read, and no answer ever comes."""
     REFUSE = "refuse"
     """The connection is reset before any answer."""
+    DENY = "deny"
+    """Access denied, as without the right in IAM or on the key."""
+    EXPIRED = "expired"
+    """The caller's credentials have expired."""
     ERROR = "error"
     """The service's own internal error, HTTP 500."""
     THROTTLE = "throttle"
@@ -44,7 +48,7 @@ class Fault:
     One line of the table.
 
     :param service: as in the request's signature scope (``dynamodb``, ``sqs``, ...), ``mwaa`` for an environment's
-        control plane and web server, or ``all``.
+        control plane and web server, or ``all``; ``dynamodb/TABLE`` for the requests to one table.
     :param seconds: how long a delay lasts; None for every other kind.
     :param caller: whose requests; None means everybody's.
     :param target: requests to which region; None means every region.
@@ -56,11 +60,10 @@ class Fault:
     caller: str | None = None
     target: str | None = None
 
-    def matches(self, *, service: str, caller: str, target: str | None) -> bool:
+    def matches(self, *, service: str, caller: str, target: str | None, table: str | None = None) -> bool:
         """Whether a request of *caller* to *service* in *target* meets this fault."""
-        return (
-            self.service in {ALL_SERVICES, service} and self.caller in {None, caller} and self.target in {None, target}
-        )
+        services = {ALL_SERVICES, service, f"{service}/{table}"}
+        return self.service in services and self.caller in {None, caller} and self.target in {None, target}
 
 
 Table = tuple[Fault, ...]
@@ -88,15 +91,25 @@ def parse_fault(text: str) -> tuple[FaultKind, float | None] | None:
         raise ConfigError(
             f"{text!r} is not a fault.",
             option="fault",
-            advice="Allowed are refuse, blackhole, delay:SECONDS, throttle, error and none.",
+            advice="Allowed are refuse, blackhole, delay:SECONDS, throttle, error, deny, expired and none.",
         ) from error
     return kind, seconds
 
 
-def match(table: Table, *, service: str, caller: str, target: str | None) -> Fault | None:
-    """Return the strongest fault that a request meets (of equally strong ones the latest); None when it meets none."""
+def match(
+    table: Table, *, service: str, caller: str, target: str | None, dynamodb_table: str | None = None
+) -> Fault | None:
+    """
+    Return the strongest fault that a request meets (of equally strong ones the latest); None when it meets none.
+
+    :param dynamodb_table: the table that the request names.
+    """
     order = list(FaultKind)
-    found = [fault for fault in reversed(table) if fault.matches(service=service, caller=caller, target=target)]
+    found = [
+        fault
+        for fault in reversed(table)
+        if fault.matches(service=service, caller=caller, target=target, table=dynamodb_table)
+    ]
     return min(found, key=lambda fault: order.index(fault.fault), default=None)
 
 

@@ -252,7 +252,8 @@ class Sandbox:
         """
         Add a fault to a region's AWS, or lift it (``none``), and return the table of faults.
 
-        :param fault: as on the command line: ``refuse``, ``blackhole``, ``delay:S``, ``throttle``, ``error``, ``none``.
+        :param fault: as on the command line: ``refuse``, ``blackhole``, ``delay:S``, ``throttle``, ``error``, ``deny``,
+            ``expired``, ``none``.
         :raises ConfigError: no such region, caller or fault.
         """
         blueprint = self.home.blueprint()

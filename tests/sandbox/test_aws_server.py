@@ -438,6 +438,11 @@ def test_a_delayed_write_lands_although_its_client_gave_up(aws: Aws, table: str)
         ("throttle", "sts", "Throttling", 400),
         ("error", "sts", "InternalFailure", 500),
         ("throttle", "s3", "SlowDown", 503),
+        ("deny", "dynamodb", "AccessDeniedException", 400),
+        ("expired", "dynamodb", "ExpiredTokenException", 400),
+        ("deny", "mwaa", "AccessDeniedException", 403),
+        ("expired", "sts", "ExpiredToken", 403),
+        ("deny", "s3", "AccessDenied", 403),
     ],
 )
 def test_each_service_fails_in_its_own_words(aws: Aws, fault: str, service: str, code: str, status: int) -> None:

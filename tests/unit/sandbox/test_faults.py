@@ -117,3 +117,12 @@ def test_a_broken_table_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="is not a fault table") as caught:
         faults.load(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_fault_may_be_of_one_table() -> None:
+    """The ledger refuses while the state table answers."""
+    table = faults.add((), region=HERE, service="dynamodb/runs", fault=FaultKind.EXPIRED)
+    of = {"service": "dynamodb", "caller": HERE, "target": THERE}
+    assert faults.match(table, **of, dynamodb_table="runs") == table[0]
+    assert faults.match(table, **of, dynamodb_table="state") is None
+    assert faults.match(table, **of) is None

@@ -59,6 +59,7 @@ from airflow_provider_mwaa_dr.exceptions import (
     PlanSupersededError,
     RefusedError,
     StaleStateError,
+    StateAccessError,
     StateError,
     StateUnreachableError,
     UnreadableItemError,
@@ -1080,10 +1081,19 @@ class FailoverEngine:
         while True:
             try:
                 return call()
-            except StateUnreachableError:
-                if self._clock.monotonic() >= deadline:
+            except (StateUnreachableError, StateAccessError) as error:
+                if not self._may_pass(error) or self._clock.monotonic() >= deadline:
                     raise
             self._clock.sleep(self._timing.poll_s)
+
+    def _may_pass(self, error: StateError) -> bool:
+        """
+        Whether it is worth waiting: no answer came; or, with a plan open, access was refused.
+
+        Before the claim missing rights are reported at once. After it, credentials that expire are renewed within
+        seconds, and an engine that stops leaves both regions without a role.
+        """
+        return isinstance(error, StateUnreachableError) or self._record is not None
 
     def _set_if_readable(self, read: Callable[[], DagSet | None]) -> tuple[DagSet | None, str]:
         """Return a set; None, and why, when it is stored and cannot be read: the failover goes on without it."""
@@ -1114,7 +1124,7 @@ class FailoverEngine:
                 self._put(new, state.version)
             except StaleStateError:
                 continue
-            except StateUnreachableError:
+            except (StateUnreachableError, StateAccessError):
                 return state  # a lost sign of life is no reason to stop; the next one may get through
             return new
 
@@ -1132,8 +1142,8 @@ class FailoverEngine:
                 self._put(new, state.version)
             except StaleStateError:
                 continue
-            except StateUnreachableError:
-                if self._clock.monotonic() >= deadline:
+            except (StateUnreachableError, StateAccessError) as error:
+                if not self._may_pass(error) or self._clock.monotonic() >= deadline:
                     raise
                 self._clock.sleep(self._timing.poll_s)
                 continue

@@ -24,6 +24,7 @@ from airflow_provider_mwaa_dr.exceptions import (
     MwaaUnreachableError,
     NotReadyError,
     PlanSupersededError,
+    StateAccessError,
     StateUnreachableError,
 )
 from tests.unit.core.dr_set import TIMING, WANTED, A, Agent, B, C, World, request
@@ -844,3 +845,34 @@ def test_an_engine_stops_when_its_sign_of_life_was_lost_and_the_row_has_moved_on
         engine.run(request())
     assert world.state.phase is Phase.STEADY
     assert "verify" not in [event.name for event in world.events]
+
+
+@pytest.mark.parametrize("step", ["record", "drain", "promote", "adopt", "unpause", "complete"])
+def test_credentials_that_expire_after_the_claim_stop_no_failover(world: World, step: str) -> None:
+    """AWS refuses every call to the state table for ten seconds, as until a role's session is renewed."""
+    store, refused = world.store.peer(), False
+
+    def on_step(event: StepEvent) -> None:
+        nonlocal refused
+        if not refused and event.name == step and event.status == "started":
+            refused = True
+            for method in ("read", "write", "agents", "get_set", "put_set", "records", "put_record", "get_record"):
+                store.failing[method] = StateAccessError("ExpiredTokenException")
+            world.clock.after(10, store.failing.clear)
+
+    record = world.engine(on_step=on_step, store=store).run(request())
+    assert (refused, record.outcome) == (True, "completed")
+    assert_active(world, B, epoch=1)
+
+
+def test_missing_rights_are_reported_at_once_before_the_claim(world: World) -> None:
+    """No wait gives a caller rights, and nothing was changed."""
+    store = world.store.peer()
+    store.failing["write"] = StateAccessError("AccessDeniedException")
+    engine = world.engine(store=store)
+    slept: list[float] = []
+    world.clock.after(30, lambda: slept.append(30))
+    with pytest.raises(StateAccessError):
+        engine.run(request())
+    assert not slept
+    assert_active(world, A, epoch=0)

@@ -36,7 +36,6 @@ LEASE_S = 12.0
 TIMING = Timing(
     drain_s=15,
     answer_s=4,
-    fence_file_s=1,
     heartbeat_s=1,
     settle_s=1,
     beat_s=4,
@@ -414,6 +413,7 @@ class Region:
             adopted_epoch=self.adopted if job == "1" else None,
             reconciled_epoch=reconciled,
             schedulers=tuple(self.views),
+            fence_file_s=1.0,
         )
 
     def _schedule(self, job: str) -> None:

@@ -285,6 +285,8 @@ AGENT = Kind(
         "on_unreachable": optional(TEXT),
         "eventual": optional(TEXT),
         "schedulers": optional(NAMES),
+        "fence_file_s": optional(NUMBER),
+        "gone": optional(FLAG),
         "fence_ok": optional(FLAG),
         "ledger_lag_s": optional(NUMBER),
         "leftovers": optional(COUNT),

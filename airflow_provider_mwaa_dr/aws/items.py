@@ -521,7 +521,7 @@ def agent_to_item(status: AgentStatus) -> dict[str, Any]:
 
 
 _NOT_OF_ITEM = {"region", "job", "unreadable"}
-_PERMITTING = ("schedulers", "adopted_epoch", "reconciled_epoch", "final", "standby_as_of")
+_PERMITTING = ("schedulers", "adopted_epoch", "reconciled_epoch", "final", "standby_as_of", "fence_file_s", "gone")
 """Fields of a heartbeat that let someone go on. Those of an unreadable one do not count."""
 
 

@@ -198,7 +198,7 @@ def _environment_status(world: World, region: str, name: str) -> str:
 def _region_document(
     role: Role, sights: Sequence[AgentSight], environment_status: str | None, silence_s: float
 ) -> dict[str, Any]:
-    alive = [sight for sight in sights if sight.age_s <= silence_s]
+    alive = [sight for sight in sights if sight.age_s <= silence_s and not sight.agent.gone]
     fences = {sight.agent.fence_ok for sight in alive}
     is_active = role is Role.ACTIVE
     leader = _leader([sight.agent for sight in alive])

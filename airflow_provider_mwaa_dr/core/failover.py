@@ -24,6 +24,14 @@ from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.config import DRConfig, Eventual, is_exempt
 from airflow_provider_mwaa_dr.core.environments import known_region
 from airflow_provider_mwaa_dr.core.heartbeats import Beats, beats, live_agents
+from airflow_provider_mwaa_dr.core.lease import (
+    CLOCK_MARGIN,
+    Closing,
+    awaited,
+    has_acknowledged,
+    is_ready_to_resume,
+    live_have_acknowledged,
+)
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
     Clock,
@@ -75,7 +83,6 @@ class Timing:
 
     :param drain_s: runs in flight may take this long to finish.
     :param answer_s: an AUTO failover turns forced when the source has not answered for this long.
-    :param fence_file_s: age up to which a worker of the source may live on a read of the state.
     :param heartbeat_s: between two heartbeats of an agent; a few of them without change, and it counts as gone.
     :param settle_s: one scheduler loop: what a gate let through before it knew is visible after it.
     :param beat_s: between two signs of life of this engine in the plan.
@@ -90,7 +97,6 @@ class Timing:
 
     drain_s: float = 60.0
     answer_s: float = 20.0
-    fence_file_s: float = 3.0
     heartbeat_s: float = 5.0
     settle_s: float = 2.0
     beat_s: float = 10.0
@@ -109,7 +115,6 @@ class Timing:
         takeover_s = max(10.0, 6 * config.heartbeat_s)
         return cls(
             drain_s=config.drain_s,
-            fence_file_s=config.fence_file_s,
             heartbeat_s=config.heartbeat_s,
             beat_s=takeover_s / 3,
             takeover_s=takeover_s,
@@ -494,15 +499,18 @@ class FailoverEngine:
         if plan.is_forced:
             if plan.set_id is None:
                 self._record_set_from_snapshot(state)
-            self._wait_for_lease(plan, since)
+            with self._timed("lease"):
+                closing = self._closing(plan, state, since)
+                self._wait_for_lease(plan, replace(closing, fence_since=closing.gate_since))
         else:
             source = self._environment(plan.source)
             if plan.set_id is None:
                 self._record_set(state, source)
-            acknowledged_at, listing = self._drain(state, source, since)
+            closing, listing = self._drain(state, source, since)
             self._pause_source(plan, source, listing)
-            self._final_mark(plan)
-            self._wait_for_fence(plan, acknowledged_at)
+            closing = self._final_mark(plan, closing)
+            with self._timed("lease"):
+                self._wait_for_lease(plan, closing)
         with self._timed("promote"):
             new = self._write(plan.id, Phase.DRAINING, lambda row: transitions.promote(row, at=self._clock.now()))
             self._done(f"{new.active_region} is active, epoch {new.epoch}")
@@ -551,22 +559,28 @@ class FailoverEngine:
         self._table(lambda: self._store.put_set(dag_set))
         self._write(plan.id, Phase.DRAINING, lambda row: transitions.record_set(row, dag_set.id, at=self._clock.now()))
 
-    def _drain(self, state: DRState, source: Environment, since: float) -> tuple[float | None, Sequence[DagInfo]]:
+    def _drain(self, state: DRState, source: Environment, since: float) -> tuple[Closing, Sequence[DagInfo]]:
         """
         Wait until the source starts nothing any more and nothing of it is in flight.
 
-        :return: when the source had acknowledged the claim, on the monotonic clock, None when the lease ran out first;
-            and its DAGs, listed just now.
+        The drain begins when the live schedulers have acknowledged. It does not end before the gate of every scheduler
+        is closed: one that its database does not list any more may still start a run.
+
+        :return: what closed the source's gate; and its DAGs, listed just now.
         :raises DrainTimeoutError: runs outlasted the drain, and the plan does not say to stop them.
         """
         plan = _plan(state)
         with self._timed("drain"):
-            acknowledged_at = self._await_acknowledgement(plan, state.version, state.lease_s, since)
+            closing = self._closing(plan, state, since)
+            self._await_live_schedulers(plan, closing)
             listed: set[str] = set()
             exempt: Collection[str] = ()
             deadline = self._clock.monotonic() + self._timing.drain_s
             stopped: list[RunInfo] = []
             while True:
+                agents = self._agents(plan.source)
+                # Decided before the runs are listed: what starts until then is in the list.
+                is_closed = self._clock.monotonic() >= closing.gate_closed_at(agents)
                 left = self._busy(plan, source, exempt)
                 if unlisted := {run.dag_id for run in left} - listed:
                     # At first, or deployed since: it may be exempt.
@@ -574,7 +588,7 @@ class FailoverEngine:
                     exempt = self._exempt(dags)
                     listed |= unlisted | {dag.dag_id for dag in dags}
                     continue
-                if not left:
+                if not left and is_closed:
                     # A gate that decided just before it knew may still have been in its transaction, and what has just
                     # ended may have events that start another run: look again. Meanwhile there is something to do.
                     settled_at = self._clock.monotonic() + self._timing.settle_s
@@ -583,7 +597,10 @@ class FailoverEngine:
                     left = self._busy(plan, source, exempt)
                     if not left:
                         break
-                if self._clock.monotonic() >= deadline:
+                if not left:
+                    # What starts from here on has the time of a whole drain.
+                    deadline = self._clock.monotonic() + self._timing.drain_s
+                elif self._clock.monotonic() >= deadline:
                     if not plan.stop_running:
                         raise DrainTimeoutError(
                             f"{len(left)} runs in {plan.source} outlasted the drain of {self._timing.drain_s:g} s: "
@@ -596,20 +613,34 @@ class FailoverEngine:
                     stopped += left
                     deadline = self._clock.monotonic() + self._timing.stop_s
                     continue
-                self._progress(f"{len(left)} runs in flight: {_some(left)}")
+                self._progress(
+                    f"{len(left)} runs in flight: {_some(left)}" if left else _waits_for(plan, closing, agents)
+                )
                 self._wait(plan.id, self._timing.poll_s)
-            how = "acknowledged by every scheduler" if acknowledged_at is not None else "not acknowledged: lease waited"
+            is_acknowledged = has_acknowledged(agents, closing.version)
+            how = "acknowledged by every scheduler" if is_acknowledged else "not acknowledged: lease waited"
             self._done(how + (f"; stopped {_some(stopped)}" if stopped else "; nothing in flight"))
-            return acknowledged_at, listing
+            return closing, listing
 
-    def _await_acknowledgement(self, plan: Plan, version: int, lease_s: float, since: float) -> float | None:
-        deadline = self._await_arrival(plan, version, lease_s, since) + _lease(lease_s, self._timing)
-        while not has_acknowledged(self._agents(plan.source), version):
-            if self._clock.monotonic() >= deadline:
-                return None
-            self._progress(f"waiting for the schedulers of {plan.source} to acknowledge version {version}")
+    def _closing(self, plan: Plan, state: DRState, since: float) -> Closing:
+        """Return what closes the source's gate: the write of *state* or one before it, known since *since*."""
+        return Closing(
+            version=state.version,
+            gate_since=self._await_arrival(plan, state.version, state.lease_s, since),
+            fence_since=None,
+            lease_s=state.lease_s,
+            settle_s=self._timing.settle_s,
+        )
+
+    def _await_live_schedulers(self, plan: Plan, closing: Closing) -> None:
+        while True:
+            agents = self._agents(plan.source)
+            if live_have_acknowledged(agents, closing.version):
+                return
+            if self._clock.monotonic() >= closing.gate_closed_at(agents):
+                return
+            self._progress(_waits_for(plan, closing, agents))
             self._wait(plan.id, self._timing.poll_s)
-        return self._clock.monotonic()
 
     def _busy(self, plan: Plan, source: Environment, exempt: Collection[str]) -> Sequence[RunInfo]:
         """
@@ -696,14 +727,20 @@ class FailoverEngine:
                 running, listing = [], None  # both are out of date
             self._done(f"{len(paused)} DAGs paused in {plan.source}")
 
-    def _final_mark(self, plan: Plan) -> None:
-        """Have the source's ledger say its last: what ended is told, and the target will not run it again."""
+    def _final_mark(self, plan: Plan, closing: Closing) -> Closing:
+        """
+        Close the source's fence, and have its ledger say its last, so that the target runs nothing again that ended.
+
+        :return: *closing* with the write that closed the fence.
+        """
         with self._timed("ledger"):
+            state = self._write(plan.id, Phase.DRAINING, lambda row: transitions.drained(row, at=self._clock.now()))
+            arrived_at = self._await_arrival(plan, state.version, closing.lease_s, self._clock.monotonic())
+            closing = replace(closing, fence_since=arrived_at)
             # One that has just been started has told nothing yet, and will.
             if not any(agent.has_ledger or agent.ledger_lag_s is not None for agent in self._agents(plan.source)):
                 self._done(f"{plan.source} keeps no ledger: runs are not taken over")
-                return
-            self._write(plan.id, Phase.DRAINING, lambda row: transitions.drained(row, at=self._clock.now()))
+                return closing
             deadline = self._clock.monotonic() + self._timing.final_s
             while all(agent.final != plan.id for agent in self._agents(plan.source)):
                 if self._clock.monotonic() >= deadline:
@@ -711,38 +748,23 @@ class FailoverEngine:
                         f"the last word of {plan.source} has not come within {self._timing.final_s:g} s: "
                         "what ended there in its last seconds may run again"
                     )
-                    return
+                    return closing
                 self._progress(f"waiting for the last word of the ledger of {plan.source}")
                 self._wait(plan.id, self._timing.poll_s)
             self._done(f"everything that happened in {plan.source} is told")
+            return closing
 
-    def _wait_for_fence(self, plan: Plan, acknowledged_at: float | None) -> None:
-        """A worker may still live on a read from before the acknowledgement; outwait it."""
-        with self._timed("lease"):
-            if acknowledged_at is None:
-                self._done("the whole lease had passed before the drain")
-                return
-            rest = acknowledged_at + self._timing.fence_file_s - self._clock.monotonic()
-            if rest > 0:
-                self._wait(plan.id, rest)
+    def _wait_for_lease(self, plan: Plan, closing: Closing) -> None:
+        """Wait until no gate and no fence of the source lets anything start: acknowledged, or outlived."""
+        while (rest := closing.role_may_move_at(agents := self._agents(plan.source)) - self._clock.monotonic()) > 0:
+            self._progress(f"{plan.source} may execute for {rest:.0f} s more")
+            self._wait(plan.id, min(self._timing.poll_s, rest))
+        if has_acknowledged(agents, closing.version):
             self._done("acknowledged; no worker can hold an older view")
-
-    def _wait_for_lease(self, plan: Plan, since: float) -> None:
-        with self._timed("lease"):
-            state = self._mine(plan.id)
-            version = state.version
-            deadline = self._await_arrival(plan, version, state.lease_s, since) + _lease(state.lease_s, self._timing)
-            while (rest := deadline - self._clock.monotonic()) > 0:
-                if has_acknowledged(self._agents(plan.source), version):
-                    self._wait(plan.id, self._timing.fence_file_s)
-                    self._done(f"acknowledged by every scheduler of {plan.source}")
-                    return
-                self._progress(f"{plan.source} may execute for {rest:.0f} s more")
-                self._wait(plan.id, min(self._timing.poll_s, rest))
-            if self._learns(plan.source, version):
-                self._done(f"{plan.source} executes nothing any more: its view is older than {state.lease_s:g} s")
-            else:
-                self._done(f"{plan.source} may not know: if it is not down, it executes until its link is back")
+        elif self._learns(plan.source, closing.version):
+            self._done(f"{plan.source} executes nothing any more: its view is older than {closing.lease_s:g} s")
+        else:
+            self._done(f"{plan.source} may not know: if it is not down, it executes until its link is back")
 
     def _await_arrival(self, plan: Plan, version: int, lease_s: float, since: float) -> float:
         """
@@ -755,7 +777,7 @@ class FailoverEngine:
         """
         if self._learns(plan.source, version):
             return since
-        deadline = since + _lease(lease_s, self._timing)
+        deadline = since + lease_s * CLOCK_MARGIN + self._timing.settle_s
         while not self._learns(plan.source, version):
             if has_acknowledged(self._agents(plan.source), version):
                 return since
@@ -779,7 +801,7 @@ class FailoverEngine:
         return held is not None and held.version >= version
 
     def _reads_all_copies(self, source: str) -> bool:
-        agents = self._agents(source)
+        agents = [agent for agent in self._agents(source) if not agent.gone]
         return bool(agents) and all(agent.eventual == Eventual.SAFE.value for agent in agents)
 
     def _turn_forced(self, plan: Plan, error: DRError) -> None:
@@ -819,14 +841,17 @@ class FailoverEngine:
         """Wait until the target's agents have prepared their own database and all its schedulers know the epoch."""
         plan = _plan(state)
         with self._timed("adopt"):
-            deadline = self._clock.monotonic() + self._timing.adopt_s
+            since = self._clock.monotonic()
+            deadline = since + self._timing.adopt_s
             heard: dict[str, int] = {}
             while True:
                 agents = self._agents(plan.target)
                 ledger_wait_s = _announced_ledger_wait_s(agents, heard)
                 if ledger_wait_s is not None:
                     deadline = max(deadline, self._clock.monotonic() + ledger_wait_s + self._timing.adopt_s)
-                known = has_acknowledged(agents, state.version)
+                known = is_ready_to_resume(
+                    agents, state.version, since=since, now=self._clock.monotonic(), lease_s=state.lease_s
+                )
                 adopted = any(
                     agent.adopted_epoch == state.epoch and agent.reconciled_epoch == state.epoch for agent in agents
                 )
@@ -1327,17 +1352,6 @@ class FailoverEngine:
         return self._clock.monotonic() - self._step_started
 
 
-def has_acknowledged(agents: Sequence[AgentStatus], version: int) -> bool:
-    """
-    Whether every scheduler that the region's own database lists as alive has seen *version*.
-
-    The list is taken from those that have: it was read after the version was written.
-    """
-    seen = [agent for agent in agents if agent.version >= version]
-    listed = {job for agent in seen for job in agent.schedulers}
-    return bool(listed) and listed <= {agent.job for agent in seen}
-
-
 def abort_other_records(store: StateStore, plan_id: str, *, at: datetime) -> None:
     """Close what was given up for plan *plan_id*, also by engines that were killed before they could say so."""
     for record in store.records():
@@ -1414,9 +1428,13 @@ def _identity(state: DRState) -> tuple[object, ...]:
     return state.version, state.epoch, state.phase, plan and (plan.id, plan.owner)
 
 
-def _lease(lease_s: float, timing: Timing) -> float:
-    """Return how long a source that acknowledged nothing may still execute: lease, clock drift, fence file."""
-    return lease_s * 1.1 + timing.fence_file_s
+def _waits_for(plan: Plan, closing: Closing, agents: Sequence[AgentStatus]) -> str:
+    jobs = awaited(agents, closing.version)
+    return (
+        f"waiting for schedulers of {plan.source} to acknowledge version {closing.version}"
+        + (f": job {', '.join(jobs)}" if jobs else "")
+        + "; at most until the lease has passed"
+    )
 
 
 def _not_of(exempt: Collection[str], runs: Sequence[RunInfo]) -> Sequence[RunInfo]:

@@ -13,7 +13,8 @@ from typing import Protocol
 
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.display import get_logger
-from airflow_provider_mwaa_dr.core.failover import abort_other_records, has_acknowledged, left_over, put_left_over
+from airflow_provider_mwaa_dr.core.failover import abort_other_records, left_over, put_left_over
+from airflow_provider_mwaa_dr.core.lease import is_ready_to_resume
 from airflow_provider_mwaa_dr.core.ports import Clock, DagSet, FailoverRecord, StateStore, StepRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
 from airflow_provider_mwaa_dr.exceptions import (
@@ -79,7 +80,7 @@ class PlanFinisher:
                         plan.id, plan.source, plan.target, state.phase.value, plan.owner, still_s, self._region,
                     )  # fmt: skip
             elif state.phase is Phase.PROMOTING:
-                self._resume(state)
+                self._resume(state, still_s)
             else:
                 self._complete(state, plan)
         except StaleStateError as error:
@@ -93,9 +94,10 @@ class PlanFinisher:
         self._looked_at = now
         return now - self._since
 
-    def _resume(self, state: DRState) -> None:
+    def _resume(self, state: DRState, still_s: float) -> None:
         agents = self._store.agents(self._region)
-        if has_acknowledged(agents, state.version) and any(agent.adopted_epoch == state.epoch for agent in agents):
+        is_known = is_ready_to_resume(agents, state.version, since=0.0, now=still_s, lease_s=state.lease_s)
+        if is_known and any(agent.adopted_epoch == state.epoch for agent in agents):
             self._store.write(transitions.resume(state, at=self._clock.now()), expected_version=state.version)
 
     def _complete(self, state: DRState, plan: Plan) -> None:

@@ -119,9 +119,14 @@ def why_role_unknown(view: View, region: str) -> str | None:
     return why_unknown(view.state, view.registered, region=region)
 
 
+def skip_limit_s(lease_s: float) -> float:
+    """Return the age, in seconds, from which a standby's view closes no run any more."""
+    return min(_SKIP_S, lease_s / 3)
+
+
 def may_close(age_s: float, *, lease_s: float) -> bool:
     """Return whether runs may be closed on a view of this age: an older one may not know that the role has come."""
-    return age_s <= min(_SKIP_S, lease_s / 3)
+    return age_s <= skip_limit_s(lease_s)
 
 
 def decide(
@@ -186,7 +191,7 @@ def decide(
     if state.phase is Phase.PROMOTING:
         return Decision(Action.HOLD, f"held: {region} is being promoted (epoch {state.epoch})", role)
     plan = state.plan
-    if layer is Layer.FENCE and plan is not None and not plan.is_forced:
+    if layer is Layer.FENCE and plan is not None and not plan.is_forced and not plan.drained:
         return Decision(Action.RUN, "draining: what is in flight may finish", role)
     target = plan.target if plan is not None else "another region"
     return Decision(Action.HOLD, f"held: {region} is being drained for {target} (epoch {state.epoch})", role)

@@ -39,7 +39,7 @@ def live_agents(
     deadline = clock.monotonic() + silence_s
     while True:
         for region in list(waiting):
-            agents = read(region)
+            agents = [agent for agent in read(region) if not agent.gone]
             live[region] = [agent for agent in agents if seen[region].get(agent.job) != agent.beat]
             listed = {job for agent in live[region] for job in agent.schedulers}
             if not agents or (live[region] and listed <= {agent.job for agent in live[region]}):

@@ -57,6 +57,10 @@ class AgentStatus:
     :param eventual: what makes the region's view of a table with eventual consistency fresh (available or safe); None
         where the table is taken for one with strong consistency.
     :param schedulers: job ids of all schedulers that the metadata database lists as alive.
+    :param fence_file_s: [dr] fence_file_s of the environment, for which a worker lives on one read of the state; None
+        in heartbeats of versions before this one.
+    :param gone: the agent has ended, and its scheduler's gate had been closed for good before: nothing of this
+        scheduler starts any more, and no version is waited for.
     :param fence_ok: True, False (a task ended without the fence) or None (nothing ran).
     :param leftovers: open runs of an earlier epoch, or born in standby, that are not closed yet.
     :param held, skipped, closed: runs since the scheduler started.
@@ -95,6 +99,8 @@ class AgentStatus:
     on_unreachable: str = "hold"
     eventual: str | None = None
     schedulers: tuple[str, ...] = ()
+    fence_file_s: float | None = None
+    gone: bool = False
     fence_ok: bool | None = None
     ledger_lag_s: float | None = None
     leftovers: int = 0

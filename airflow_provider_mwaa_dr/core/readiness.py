@@ -387,7 +387,7 @@ def refusals(target: RegionFacts) -> Sequence[str]:
 
 def is_endless(heartbeats: Sequence[AgentStatus]) -> bool:
     """Whether a scheduler goes on without the state table, so that waiting for its lease is in vain."""
-    return any(agent.on_unreachable == "run" for agent in heartbeats)
+    return any(agent.on_unreachable == "run" and not agent.gone for agent in heartbeats)
 
 
 def endless(region: str) -> str:

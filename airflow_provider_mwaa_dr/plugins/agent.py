@@ -49,7 +49,12 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 _FORGET_AFTER_S = 600.0
-"""A scheduler that its database has not listed for so long is gone for good."""
+"""
+A scheduler that its database has not listed, and that has been silent, for so long is gone for good.
+
+Not before two leases have passed: a failover waits for every scheduler that has a heartbeat in the table, and one whose
+heartbeat is dropped must have outlived its view.
+"""
 _FENCE_NOTE_S = 3600.0
 """A worker notes its fence at most this often (plugins/fence.py)."""
 _FINAL_WAIT_S = 20.0
@@ -170,7 +175,9 @@ class AgentLoop:
         self._held_seen = -1
         self._turned_at = self._next_beat = 0.0
         self._next_checks = 0.0
-        self._missing_since: dict[str, float] = {}
+        self._missing: dict[str, tuple[int, float]] = {}
+        """The last beat of each scheduler that its database does not list, and since when there has been no other."""
+        self._has_ended = False
         self._finisher: PlanFinisher | None = None
         self._books = Bookkeeper(runs, db, clock, region=config.region, peers=self._peers) if runs is not None else None
         self._ledger_error: str | None = None
@@ -194,6 +201,8 @@ class AgentLoop:
 
         :return: seconds until the next turn.
         """
+        if self._has_ended:
+            return self._config.refresh_s
         started = self._turned_at = self._clock.monotonic()
         try:
             self._look()
@@ -237,15 +246,34 @@ class AgentLoop:
         try:
             self._acknowledge()
             view = self.view
-            if view is not None and self._acknowledged != self._told_acknowledged:
+            if not self._has_ended and view is not None and self._acknowledged != self._told_acknowledged:
                 self._heartbeat(view.state, self._db.alive_schedulers())
         except Exception as error:  # as in a turn; the next heartbeat tells it
             self._complain(error)
 
-    def look(self) -> None:
-        """Read the state for the first time, before the scheduler's job is known; never raises."""
+    def end(self) -> None:
+        """
+        Say that this scheduler lets nothing start any more; never raises.
+
+        For a scheduler whose gate holds for good by now. The agent does nothing afterwards.
+        """
+        view, self.view, self._has_ended = self.view, None, True
+        if view is None or view.problem is not None:
+            return  # the heartbeats of the region are not this agent's to write
         try:
-            self._look()
+            self._heartbeat(view.state, ())
+        except Exception as error:  # a failover waits for the lease then
+            self._complain(error)
+
+    def look(self) -> None:
+        """
+        Read the state before the scheduler's job is known, so that all imports are done; never raises.
+
+        The gate still holds. A failover does not wait for a scheduler that the metadata database does not list yet, so
+        a view from before that lets nothing start.
+        """
+        try:
+            self._store.observe(self._region)
         except Exception as error:
             self._complain(error)
 
@@ -410,7 +438,7 @@ class AgentLoop:
                 self._take_snapshot(state)
             else:
                 self._finish(state)
-            self._forget(schedulers)
+            self._forget(schedulers, state.lease_s)
         else:
             # Another one leads by now: what stood in this one's way is not its to say any more.
             self._leftovers, self._ledger_error, self._led_at, self._ledger_failing = 0, None, None, None
@@ -947,6 +975,8 @@ class AgentLoop:
                 on_unreachable=self._config.on_unreachable.value,
                 eventual=self._config.eventual_mode.value if self._config.eventual_mode is not None else None,
                 schedulers=schedulers,
+                fence_file_s=self._config.fence_file_s,
+                gone=self._has_ended,
                 fence_ok=self._fence_ok,
                 leftovers=self._leftovers,
                 held=self._counts.held,
@@ -1023,15 +1053,18 @@ class AgentLoop:
             closed=self._closed,
         )
 
-    def _forget(self, schedulers: tuple[str, ...]) -> None:
-        """Drop the heartbeats of schedulers that their database has not listed for a long time."""
+    def _forget(self, schedulers: tuple[str, ...], lease_s: float) -> None:
+        """Drop the heartbeats of schedulers that have been neither listed nor heard of for a long time."""
         now = self._clock.monotonic()
         if now < self._next_checks:
             return
-        found = {agent.job for agent in self._store.agents(self._region)} - set(schedulers)
-        self._missing_since = {job: self._missing_since.get(job, now) for job in found}
-        for job, since in self._missing_since.items():
-            if now - since >= _FORGET_AFTER_S:
+        missing = {agent.job: agent.beat for agent in self._store.agents(self._region) if agent.job not in schedulers}
+        known = self._missing
+        self._missing = {
+            job: known[job] if job in known and known[job][0] == beat else (beat, now) for job, beat in missing.items()
+        }
+        for job, (_, since) in self._missing.items():
+            if now - since >= max(_FORGET_AFTER_S, 2 * lease_s):
                 self._store.forget_agent(self._region, job)
                 log.info("Forgot the agent of scheduler job %s of %s: gone for good.", job, self._region)
         claims = self._store.claims(self._region)

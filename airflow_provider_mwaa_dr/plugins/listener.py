@@ -39,6 +39,8 @@ _THREAD_WAIT_S = 10.0
 _RESTART_FIRST_S, _RESTART_LONGEST_S = 1.0, 30.0
 """Between the end of an agent and its restart; doubles while restarts fail."""
 _FORK_WAIT_S = 10.0
+_GONE_WAIT_S = 5.0
+"""How long the end of a scheduler waits for its agent's last heartbeat."""
 _PULSE_S = 0.2
 """Between two looks whether the scheduler's thread has passed the agent's last view."""
 _PASS_S = 0.5
@@ -58,6 +60,16 @@ def on_starting(component: Any) -> None:
             _gate.start()
     except Exception:
         log.exception("The DR gate could not be prepared; every run is held. Fix the cause and restart the scheduler.")
+
+
+@hookimpl
+def before_stopping(component: Any) -> None:
+    """Close the gate for good, and say so: a failover does not wait for the lease of a scheduler that has ended."""
+    try:
+        if _gate is not None and hasattr(component, "latest_heartbeat"):
+            _gate.stop()
+    except Exception:
+        log.exception("The end of this scheduler could not be announced; a failover waits for its lease.")
 
 
 @hookimpl
@@ -155,6 +167,7 @@ class Gate:
         self._metrics = Metrics(_stats, clock)
         self._loop: AgentLoop | None = None
         self._is_alive = False
+        self._is_stopping = False
         self._guard = ForkGuard(clock)
         self._has_looked = threading.Event()
 
@@ -171,6 +184,34 @@ class Gate:
                 "The agent of %s has not looked at the state yet; runs are held until it has.", self._config.region
             )
 
+    def stop(self) -> None:
+        """
+        Hold everything from now on, then have the agent write its last heartbeat; some seconds at most.
+
+        Called in the scheduler's own thread when its loop has ended: no decision is under way, nor in a transaction.
+        """
+        if os.getpid() != self._pid or self._is_stopping:
+            return
+        self._is_stopping = True
+        if self._loop is None:
+            return
+
+        def end() -> None:
+            with self._guard:
+                if self._loop is not None:
+                    self._loop.end()
+
+        thread = threading.Thread(target=end, name="mwaa-dr-agent-end", daemon=True)
+        thread.start()
+        thread.join(_GONE_WAIT_S)
+        if thread.is_alive():
+            log.warning(
+                "The last heartbeat of this scheduler of %s was not written within %.0f s; a failover waits for its "
+                "lease.",
+                self._config.region,
+                _GONE_WAIT_S,
+            )
+
     def check(self, dag_run: Any) -> None:
         """Decide for a run that was just set running, and act on it inside the scheduler's transaction."""
         if os.getpid() != self._pid:
@@ -178,7 +219,7 @@ class Gate:
         self.ensure_agent()
         now = self._clock.monotonic()
         decision = decide(
-            self._loop.view if self._loop is not None else None,
+            self._loop.view if self._loop is not None and not self._is_stopping else None,
             region=self._config.region,
             exempt=self._metadata_db.dag_is_exempt(dag_run, self._config.exempt_dags),
             now=now,
@@ -222,7 +263,9 @@ class Gate:
 
         :raises RuntimeError: the process cannot start a thread now.
         """
-        if self._is_alive or os.getpid() != self._pid or not (self._config.region and self._config.state_table):
+        if self._is_alive or self._is_stopping or os.getpid() != self._pid:
+            return
+        if not (self._config.region and self._config.state_table):
             return
         self._is_alive = True
         try:
@@ -258,7 +301,7 @@ class Gate:
         """Run the agent, and start it again whenever it ends: in a standby nothing else would."""
         wait_s = _RESTART_FIRST_S
         try:
-            while os.getpid() == self._pid:
+            while os.getpid() == self._pid and not self._is_stopping:
                 began = self._clock.monotonic()
                 try:
                     self._run_agent()
@@ -288,6 +331,8 @@ class Gate:
         self._await_job()
         while os.getpid() == self._pid:
             with self._guard:
+                if self._is_stopping:
+                    return
                 next_turn_at = loop.turn() + self._clock.monotonic()
             while (rest_s := next_turn_at - self._clock.monotonic()) > 0:
                 self._clock.sleep(min(rest_s, _PULSE_S) if loop.awaits_scheduler else rest_s)

@@ -146,6 +146,49 @@ def test_only_a_schedulers_job_starts_the_agent(
     assert bool(started) is starts
 
 
+JOB = SimpleNamespace(latest_heartbeat=None)
+
+
+def test_a_scheduler_that_ends_holds_and_says_so(
+    database_with_run: Database, listener: ModuleType, install: Callable[..., Any]
+) -> None:
+    """The gate is closed before the agent's last heartbeat, and once for all."""
+    gate = install(listener, HERE)
+    held_first: list[bool] = []
+    gate._loop.end = lambda: held_first.append(gate._is_stopping)
+    listener.before_stopping(component=JOB)
+    listener.before_stopping(component=JOB)
+    start(database_with_run, listener)
+    assert (held_first, database_with_run.runs()) == ([True], {"r1": "queued"})
+
+
+@pytest.mark.parametrize("component", [JOB, SimpleNamespace()], ids=["a forked child", "a task"])
+def test_only_the_schedulers_own_job_ends_its_agent(
+    database_with_run: Database, listener: ModuleType, install: Callable[..., Any], component: Any
+) -> None:
+    """A task process that the scheduler forked inherits its gate, and ends with the same hook."""
+    gate = install(listener, HERE)
+    gate._loop.end = lambda: pytest.fail("ended")
+    if component is JOB:
+        gate._pid += 1
+    listener.before_stopping(component=component)
+    assert not gate._is_stopping
+
+
+def test_a_table_that_does_not_answer_does_not_keep_a_scheduler_from_ending(
+    database_with_run: Database, listener: ModuleType, install: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is waited for for some seconds, and the lease is outwaited then."""
+    gate = install(listener, HERE)
+    answer = threading.Event()
+    gate._loop.end = answer.wait
+    monkeypatch.setattr(listener, "_GONE_WAIT_S", 0.01)
+    listener.before_stopping(component=JOB)
+    answer.set()
+    start(database_with_run, listener)
+    assert database_with_run.runs() == {"r1": "queued"}
+
+
 def test_a_forked_child_of_the_scheduler_decides_nothing(
     database_with_run: Database, listener: ModuleType, install: Callable[..., Any]
 ) -> None:

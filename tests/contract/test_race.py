@@ -27,7 +27,7 @@ A, B, C = "us-east-2", "us-east-1", "us-west-2"
 CALLERS = 16
 DAGS = ("billing", "orders")
 # Agents are late where sixteen callers keep a core and the table busy, and nobody here loses one.
-TIMING = Timing(drain_s=60, fence_file_s=0.2, heartbeat_s=20, settle_s=0.2, poll_s=0.2, beat_s=20, takeover_s=120)
+TIMING = Timing(drain_s=60, heartbeat_s=20, settle_s=0.2, poll_s=0.2, beat_s=20, takeover_s=120)
 
 
 class Acting(FakeEnvironment):
@@ -75,7 +75,7 @@ def agents(world: World) -> Iterator[None]:
                     AgentStatus(
                         region=region, job="1", host="host", at=SystemClock().now(), beat=beat, version=state.version,
                         epoch=state.epoch, provider_version="0.1.0", airflow_version="3.3.1",
-                        adopted_epoch=state.epoch, reconciled_epoch=state.epoch, schedulers=("1",),
+                        adopted_epoch=state.epoch, reconciled_epoch=state.epoch, schedulers=("1",), fence_file_s=0.2,
                     )
                 )  # fmt: skip
             began.set()

@@ -192,6 +192,7 @@ class Region:
             reconciled_epoch=reconciled if job == "1" else None,
             eventual=self.world.mode.value,
             schedulers=tuple(self.views),
+            fence_file_s=1.0,
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_mwaa_dr.core import lease
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine
@@ -48,7 +49,10 @@ def without_the_lease_wait(patch: Patch) -> None:
 
 
 def without_the_final_mark(patch: Patch) -> None:
-    patch.setattr(FailoverEngine, "_final_mark", lambda *_: None)
+    def final_mark(engine: FailoverEngine, _: Plan, closing: lease.Closing) -> lease.Closing:
+        return replace(closing, fence_since=engine._clock.monotonic())
+
+    patch.setattr(FailoverEngine, "_final_mark", final_mark)
 
 
 def with_a_wanted_set_recorded_anew_by_each_plan(patch: Patch) -> None:
@@ -84,7 +88,11 @@ def without_reconciling_before_anything_runs(patch: Patch) -> None:
 
 
 def without_draining_before_the_pause(patch: Patch) -> None:
-    patch.setattr(FailoverEngine, "_drain", lambda engine, *_: (engine._clock.monotonic(), ()))
+    def drain(engine: FailoverEngine, state: DRState, _: object, since: float) -> Any:
+        assert state.plan is not None
+        return engine._closing(state.plan, state, since), ()
+
+    patch.setattr(FailoverEngine, "_drain", drain)
 
 
 def with_a_cancel_that_gives_nothing_back(patch: Patch) -> None:

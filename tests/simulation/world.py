@@ -288,7 +288,7 @@ class Region:
         self.jobs = itertools.count(1)
         self.config = DRConfig(
             enabled=True, region=name, state_table="t", runs_table="r", refresh_s=REFRESH_S, heartbeat_s=REFRESH_S,
-            lease_s=LEASE_S, fence=False, environments={A: "a", B: "b"},
+            lease_s=LEASE_S, fence=False, fence_file_s=1.0, environments={A: "a", B: "b"},
         )  # fmt: skip
         self.schedulers = [self._new_scheduler(), self._new_scheduler()]
 
@@ -469,7 +469,7 @@ class Region:
         """Decide as a worker does: on a look at the state that is a second old at most, or not at all."""
         calls_left, self.calls_left = self.calls_left, None
         read_at = self.clock.monotonic()
-        if self.fence_view is None or read_at - self.fence_view.read_at > TIMING.fence_file_s:
+        if self.fence_view is None or read_at - self.fence_view.read_at > self.config.fence_file_s:
             try:
                 observed = self.store.observe(self.name)
                 self.fence_view = View.of(observed, read_at)

@@ -757,11 +757,114 @@ def test_a_graceful_failover_whose_source_falls_silent_stays_graceful(world: Wor
     assert (world.state.phase, world.state.plan.mode) == (Phase.DRAINING, Mode.GRACEFUL)
 
 
-def test_a_worker_that_lives_on_an_old_fence_file_is_outwaited(world: World) -> None:
-    """The schedulers have acknowledged, but a task may still start on what the file says."""
-    timing = replace(TIMING, fence_file_s=20)
-    engine = FailoverEngine(world.store.peer(), world.environments, world.clock, timing, "engine-1")
-    assert next(step.seconds for step in engine.run(request()).steps if step.name == "lease") >= 15
+def seconds_between(world: World, first: Callable[[DRState], bool], second: Callable[[DRState], bool]) -> float:
+    """Fail over, and return the seconds between the first state that is *first* and the first that is *second*."""
+    at: dict[Callable[[DRState], bool], float] = {}
+
+    def see() -> None:
+        world.clock.after(0.05, see)
+        for each in (first, second):
+            if each(world.state):
+                at.setdefault(each, world.clock.monotonic())
+
+    see()
+    world.fail_over()
+    return at[second] - at[first]
+
+
+def is_drained(state: DRState) -> bool:
+    return state.plan is not None and state.plan.drained
+
+
+def is_promoted(state: DRState) -> bool:
+    return state.epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("published", "outwaited_s"),
+    [
+        pytest.param(20.0, 22, id="its own value"),
+        pytest.param(None, 33, id="an agent that does not publish it"),
+        pytest.param(900.0, 33, id="a value that the option does not allow"),
+        pytest.param(0.0, 0, id="no file"),
+    ],
+)
+@pytest.mark.parametrize("has_ledger", [True, False])
+def test_a_worker_of_the_source_that_lives_on_its_fence_file_is_outwaited(
+    world: World, published: float | None, outwaited_s: float, *, has_ledger: bool
+) -> None:
+    """From ``drained`` on, for as long as the *source* keeps a read and a tenth, whatever the caller's own setting."""
+    world.agents[A].changes.update(fence_file_s=published, has_ledger=has_ledger)
+    world.clock.advance(2)
+    waited_s = seconds_between(world, is_drained, is_promoted)
+    # With a ledger, its last entry is waited for meanwhile: it does not come here.
+    at_least = max(outwaited_s, TIMING.final_s if has_ledger else 0)
+    assert at_least - 0.1 <= waited_s <= at_least + 3
+
+
+def test_a_forced_failover_outwaits_the_fence_from_its_claim_on(world: World) -> None:
+    """The schedulers acknowledge at once; a worker may have read just before the claim."""
+    world.agents[A].changes.update(fence_file_s=10.0)
+    world.clock.advance(2)
+    at: list[float] = []
+    engine = world.engine(on_step=lambda event: at.append(world.clock.monotonic()) if event.name == "promote" else None)
+    began = world.clock.monotonic()
+    engine.run(request(mode=Mode.FORCED, even_if_not_ready=True))
+    assert 11 <= at[0] - began <= 13
+
+
+def put_silent(world: World, region: str, job: str, **changes: object) -> None:
+    """Leave the heartbeat of a scheduler that is silent from now on, and that its database does not list any more."""
+    status = replace(world.store.agents(region)[0], job=job, schedulers=("1", job))
+    world.store.peer().put_agent(replace(status, **changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", [Mode.GRACEFUL, Mode.FORCED])
+def test_a_scheduler_that_its_database_no_longer_lists_is_outwaited(world: World, mode: Mode) -> None:
+    """After 30 s its database forgets it, and its view lets runs start for a whole lease."""
+    put_silent(world, A, "9")
+    began = world.clock.monotonic()
+    record = world.fail_over(mode=mode)
+    promoted_s = next(step.seconds for step in record.steps if step.name in {"drain", "lease"} and step.seconds > 60)
+    assert promoted_s >= 60 * 1.1
+    assert world.clock.monotonic() - began < 100
+    said = [event.detail for event in world.events]
+    assert any("job 9" in each for each in said) or mode is Mode.FORCED
+
+
+def test_a_run_that_such_a_scheduler_starts_is_drained(world: World) -> None:
+    """Nothing was in flight when the live schedulers had acknowledged; the drain ends with the gate of the last one."""
+    put_silent(world, A, "9")
+    world.clock.after(50, lambda: world.environments[A].add_run("dag_01", "late", seconds=30))
+    world.fail_over(mode=Mode.GRACEFUL)
+    assert world.environments[A].run_state("dag_01", "late") == "success"
+
+
+def test_the_drain_begins_while_such_a_scheduler_is_outwaited(world: World) -> None:
+    """What is in flight is seen, and a drain that takes too long ends before the lease does."""
+    put_silent(world, A, "9")
+    world.environments[A].add_run("dag_01", "long", seconds=600)
+    began = world.clock.monotonic()
+    with pytest.raises(DrainTimeoutError):
+        world.fail_over(mode=Mode.GRACEFUL)
+    assert world.clock.monotonic() - began < 66
+
+
+@pytest.mark.parametrize("mode", [Mode.GRACEFUL, Mode.FORCED])
+def test_a_scheduler_that_has_ended_is_not_waited_for(world: World, mode: Mode) -> None:
+    """Its agent has closed the gate, and said so."""
+    put_silent(world, A, "9", gone=True, version=0)
+    began = world.clock.monotonic()
+    world.fail_over(mode=mode)
+    assert world.clock.monotonic() - began < 30
+
+
+def test_a_dead_scheduler_of_the_target_holds_the_promotion_for_seconds_only(world: World) -> None:
+    """Its view may close runs as born in standby for a third of the lease, and not for a whole one."""
+    put_silent(world, B, "9")
+    record = world.fail_over()
+    adopt_s = next(step.seconds for step in record.steps if step.name == "adopt")
+    assert 20 * 1.1 <= adopt_s <= 24
 
 
 def test_a_run_that_was_in_its_gate_at_the_first_look_is_waited_for(world: World) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -185,6 +186,25 @@ def test_killed_after_promote_it_ends_by_itself(mode: Mode, agents_finish: bool)
         finally:
             world.scheduler.end()
     assert promoted > 20
+
+
+def test_a_dead_scheduler_does_not_keep_a_plan_that_was_left_behind_open() -> None:
+    """Its heartbeat is still there; the agent that finishes the plan waits until its view closes no run any more."""
+    kill_at, was_left = 0, False
+    while not was_left:
+        kill_at += 1
+        world = World(7)
+        world.agents_finish = True
+        try:
+            world.store.put_agent(replace(world.store.agents(B)[0], job="9"))
+            world.call(B, faulty=False, mode=Mode.FORCED).kill_at = kill_at
+            world.scheduler.run_until_idle()
+            was_left = world.state.phase is Phase.PROMOTING
+            if was_left:
+                world.clock.advance(3 * TIMING.takeover_s)
+                world.assert_settled(B, but=())
+        finally:
+            world.scheduler.end()
 
 
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + HISTORIES))

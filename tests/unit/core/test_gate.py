@@ -19,6 +19,7 @@ RUN, SKIP, HOLD = Action.RUN, Action.SKIP, Action.HOLD
 STEADY = transitions.initial(A, lease_s=60, by="test", at=AT)
 PLAN = Plan(id="p", source=A, target=B, mode=Mode.AUTO, reason="r", by="b", owner="o", started_at=AT)
 DRAINING = transitions.claim(STEADY, PLAN, at=AT)
+DRAINED = transitions.drained(DRAINING, at=AT)
 FORCED = transitions.turn_forced(DRAINING, at=AT)
 PROMOTING = transitions.promote(DRAINING, at=AT)  # B is active here
 RESUMING = transitions.resume(PROMOTING, at=AT)
@@ -50,6 +51,8 @@ def ask(state: DRState | None, region: str, layer: Layer, **changes: object) -> 
         pytest.param(STEADY, B, SKIP, SKIP, id="steady-standby"),
         pytest.param(DRAINING, A, HOLD, RUN, id="draining-graceful-active"),
         pytest.param(DRAINING, B, SKIP, SKIP, id="draining-graceful-standby"),
+        pytest.param(DRAINED, A, HOLD, HOLD, id="drained-active"),
+        pytest.param(DRAINED, B, SKIP, SKIP, id="drained-standby"),
         pytest.param(FORCED, A, HOLD, HOLD, id="draining-forced-active"),
         pytest.param(FORCED, B, SKIP, SKIP, id="draining-forced-standby"),
         pytest.param(PROMOTING, B, HOLD, HOLD, id="promoting-active"),

@@ -157,8 +157,8 @@ def plan(target: str) -> Plan:
     )
 
 
-def state(active: str) -> DRState:
-    return initial(active, lease_s=60, by="t", at=ManualClock().now())
+def state(active: str, *, lease_s: float = 60) -> DRState:
+    return initial(active, lease_s=lease_s, by="t", at=ManualClock().now())
 
 
 @pytest.fixture
@@ -348,6 +348,66 @@ def test_a_version_is_acknowledged_only_after_the_scheduler_has_passed(active: R
     active.db.beat += 1
     active.turn()
     assert active.status.version == 2
+
+
+def test_an_agent_that_ends_says_so_and_lets_nothing_start_any_more(active: Region) -> None:
+    """A failover does not wait for its lease; nothing that it does later can take that back."""
+    active.turn(2)
+    assert (active.status.gone, active.may()) == (False, Action.RUN)
+    beat = active.status.beat
+    active.loop.end()
+    assert (active.status.gone, active.status.beat, active.may()) == (True, beat + 1, Action.HOLD)
+    active.db.beat += 1
+    active.turn(3)
+    active.loop.acknowledge()
+    assert (active.status.gone, active.status.beat, active.may()) == (True, beat + 1, Action.HOLD)
+
+
+def test_an_agent_that_cannot_say_that_it_ends_holds_all_the_same(active: Region) -> None:
+    """A failover waits for its lease then."""
+    active.turn(2)
+    active.store.unreachable = True
+    active.loop.end()
+    active.store.unreachable = False
+    active.turn()
+    assert (active.status.gone, active.may()) == (False, Action.HOLD)
+
+
+def test_nothing_starts_before_the_metadata_database_knows_the_scheduler(active: Region) -> None:
+    """A failover waits for the schedulers that are listed there, and for none that has only just read the state."""
+    active.start().look()
+    assert active.may() is Action.HOLD
+    active.turn()
+    assert active.may() is Action.RUN
+
+
+@pytest.mark.parametrize(("lease_s", "forgotten_after_s"), [(60, 600), (3600, 7200)])
+def test_a_heartbeat_is_dropped_when_its_scheduler_has_outlived_its_view(
+    lease_s: float, forgotten_after_s: int
+) -> None:
+    """A failover waits for every heartbeat that is there; one that still changes belongs to a scheduler that lives."""
+    region = Region(state(HERE, lease_s=lease_s))
+    region.turn(2)
+    dead = replace(region.status, job="8", beat=1)
+    stuck = replace(region.status, job="9", beat=1)
+    seen_s: dict[str, float] = {}
+    began = region.clock.monotonic()
+    region.store.put_agent(dead)
+    while region.clock.monotonic() - began < forgotten_after_s + 200:
+        region.turn()
+        for job in {agent.job for agent in region.store.agents(HERE)}:
+            seen_s[job] = region.clock.monotonic() - began
+        stuck = replace(stuck, beat=stuck.beat + 1)
+        region.store.put_agent(stuck)
+    assert forgotten_after_s <= seen_s["8"] <= forgotten_after_s + 150
+    assert {agent.job for agent in region.store.agents(HERE)} == {"7", "9"}
+
+
+def test_heartbeats_say_for_how_long_a_worker_lives_on_one_read() -> None:
+    """A failover waits for the source's own value, not for the caller's."""
+    region = Region(state(HERE), fence_file_s=17.0)
+    region.turn(2)
+    assert region.status.fence_file_s == 17.0
 
 
 def test_an_acknowledgement_is_sent_at_once() -> None:

@@ -363,6 +363,17 @@ def test_an_agent_that_ends_says_so_and_lets_nothing_start_any_more(active: Regi
     assert (active.status.gone, active.status.beat, active.may()) == (True, beat + 1, Action.HOLD)
 
 
+def test_an_agent_that_is_not_the_regions_own_ends_without_a_heartbeat_of_the_region(active: Region) -> None:
+    """Its job may have the number of one that lives: a failover would not wait for that."""
+    active.turn(2)
+    assert active.loop.view is not None
+    active.loop.view = replace(active.loop.view, problem="it is another environment")
+    active.loop.end()
+    assert not active.status.gone
+    active.start().end()
+    assert not active.status.gone
+
+
 def test_an_agent_that_cannot_say_that_it_ends_holds_all_the_same(active: Region) -> None:
     """A failover waits for its lease then."""
     active.turn(2)

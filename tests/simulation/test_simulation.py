@@ -18,6 +18,7 @@ import pytest
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.state import Mode
 from tests.histories import A, B, KilledError
+from tests.simulation.airflow import Execution
 from tests.simulation.rules import (
     RULES,
     Weaken,
@@ -25,7 +26,17 @@ from tests.simulation.rules import (
     with_tasks_that_only_the_gate_holds,
     without_the_lease_wait,
 )
-from tests.simulation.world import WANTED, Simulation, Verdict, WrongHistoryError, digest, live_through, mend, play
+from tests.simulation.world import (
+    WANTED,
+    Simulation,
+    Verdict,
+    WrongHistoryError,
+    _Left,
+    digest,
+    live_through,
+    mend,
+    play,
+)
 
 SEARCHED = 600
 """Histories among which one goes wrong without a rule."""
@@ -95,6 +106,22 @@ def test_a_run_that_was_stopped_by_a_plan_that_was_cancelled_goes_on(seed: int) 
 def test_a_run_that_failed_while_a_failover_was_about_to_stop_it_is_not_executed_again(seed: int) -> None:
     """It was announced, and had ended when the failover came to it; the ledger took it for interrupted."""
     live_through(seed)
+
+
+def test_the_end_of_an_earlier_regions_body_is_not_the_end_of_what_this_region_executes() -> None:
+    """The oracle took it for one (seed 75), and missed the reason: the region died in the middle of its own body."""
+    world = Simulation(0)
+    key = ("often", "scheduled__36")
+    lines = [
+        Execution(A, key, 1, 10.0, "begin"),
+        Execution(B, key, 2, 20.0, "begin"),
+        Execution(A, key, 1, 21.0, "end"),
+        Execution(B, key, 2, 25.0, "begin"),
+    ]
+    world.left.append(_Left(15.0, A, told_at=5.0))
+    world.regions[B].died.append(22.0)
+    begun = [line for line in lines if line.kind == "begin"]
+    assert world._why_again(key, lines, begun) == "it was executing when its region was lost"
 
 
 def test_a_history_is_the_same_each_time() -> None:

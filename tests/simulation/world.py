@@ -897,7 +897,12 @@ class Simulation(World):
             if any(first.at <= at <= second.at for at in self.cleared.get(key, ())):
                 continue
             left = [each for each in self.left if each.region == first.region and first.at <= each.at <= second.at]
-            ends = [line.at for line in lines if line.kind == "end" and first.at <= line.at <= second.at]
+            # In the same region: a body that an earlier region had begun may end there while this one executes.
+            ends = [
+                line.at
+                for line in lines
+                if (line.kind, line.region) == ("end", first.region) and first.at <= line.at <= second.at
+            ]
             if any(first.at <= at <= second.at for at in self.stops.get(key, ())):
                 why = "it outlasted the drain and was stopped"
             elif not ends:

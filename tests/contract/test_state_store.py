@@ -154,6 +154,8 @@ def test_agents_are_listed_by_region(store: StateStore) -> None:
         reconciled_epoch=2,
         on_unreachable="run",
         schedulers=("7", "8"),
+        fence_file_s=17.5,
+        gone=True,
         fence_ok=False,
         ledger_lag_s=1.5,
         leftovers=1,

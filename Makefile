@@ -4,7 +4,7 @@ BIN := .venv/bin
 CONSTRAINTS := airflow_provider_mwaa_dr/sandbox/constraints
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup check test matrix simulate soak drill drills bench clean
+.PHONY: help setup check test matrix simulate explore soak drill drills bench clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -36,7 +36,7 @@ FIRST :=
 .PHONY: simulation schedulers
 # It waits for nothing, so it takes what the others leave. Its seeds are fresh; FIRST=SEED repeats those of an earlier run.
 simulation: setup
-	nice -n 19 $(BIN)/python -m pytest tests/simulation -q
+	nice -n 19 $(BIN)/python -m pytest tests/simulation tests/exploration -q
 	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 20000 $(if $(FIRST),--first $(FIRST))
 
 schedulers: setup
@@ -54,6 +54,9 @@ PARTS := build/simulation
 simulate: setup ## simulated histories of two regions, hours of them (HISTORIES=1000000, from seed FIRST=0 on)
 	@$(BIN)/python -m tests.simulation --histories $(HISTORIES) --first $(or $(FIRST),0) \
 		--report $(PARTS)/$(or $(FIRST),0)-$(HISTORIES).json
+
+explore: setup ## search all states of the protocol to a depth (DEPTH=8), breadth first
+	@$(BIN)/python -m tests.exploration $(if $(DEPTH),--depth $(DEPTH))
 
 soak: setup ## what takes longer than the test suite may
 	$(BIN)/python -m pytest tests -q -m soak --durations 15

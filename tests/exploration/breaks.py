@@ -1,0 +1,245 @@
+"""What may be broken in the protocol, each with a way to break it; the exploration finds every one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from airflow_provider_mwaa_dr.core import gate, lease
+from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.failover import FailoverEngine
+from airflow_provider_mwaa_dr.core.gate import Decision, Layer, View
+from airflow_provider_mwaa_dr.core.lease import Closing
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
+from tests.exploration.model import LEASE_S, OLD, TICK_S, Caller, Model
+
+Patch = pytest.MonkeyPatch
+
+
+def with_a_lease_that_is_one_tick_too_short(patch: Patch) -> None:
+    closed_at = Closing.gate_closed_at
+
+    def early(closing: Closing, agents: Any) -> float:
+        return closed_at(replace(closing, lease_s=LEASE_S - TICK_S), agents)
+
+    patch.setattr(Closing, "gate_closed_at", early)
+
+
+def without_the_margin_of_a_tenth(patch: Patch) -> None:
+    patch.setattr(lease, "CLOCK_MARGIN", 1.0)
+
+
+def with_a_write_that_counts_from_before_its_response(patch: Patch) -> None:
+    patch.setattr(Model, "counts_from_response", False)
+
+
+def with_an_engine_that_takes_over_and_counts_from_the_claim(patch: Patch) -> None:
+    """By the table's wall time, say, or by what the engine before had written down."""
+    patch.setattr(Model, "age_of_join", OLD)
+
+
+def with_the_acknowledgement_of_the_listed_schedulers_only(patch: Patch) -> None:
+    patch.setattr(lease, "has_acknowledged", lease.live_have_acknowledged)
+
+
+def with_an_agent_that_says_that_it_has_ended_and_goes_on(patch: Patch) -> None:
+    patch.setattr(Model, "is_closed_before_it_is_gone", False)
+
+
+def with_a_fence_that_lets_tasks_start_when_the_source_is_drained(patch: Patch) -> None:
+    decide = gate.decide
+
+    def generous(view: View, *, layer: Layer, **rest: Any) -> Decision:
+        state = view.state
+        if layer is Layer.FENCE and state is not None and state.plan is not None:
+            view = replace(view, state=replace(state, plan=replace(state.plan, drained=False)))
+        return decide(view, layer=layer, **rest)
+
+    patch.setattr(gate, "decide", generous)
+
+
+def without_the_wait_for_the_fence(patch: Patch) -> None:
+    patch.setattr(Closing, "fence_closed_at", lambda closing, _: closing.gate_since)
+
+
+def with_the_wait_for_the_fence_counted_from_the_acknowledgement(patch: Patch) -> None:
+    """As it was: from the moment at which the schedulers had acknowledged the claim."""
+    closed_at = Closing.fence_closed_at
+
+    def from_the_gate(closing: Closing, agents: Any) -> float:
+        return closed_at(replace(closing, fence_since=closing.gate_closed_at(agents)), agents)
+
+    patch.setattr(Closing, "fence_closed_at", from_the_gate)
+
+
+def with_the_callers_own_fence_file_s(patch: Patch) -> None:
+    patch.setattr(lease, "fence_file_s", lambda _: 0.0)
+
+
+def with_a_target_that_does_not_wait_for_its_silent_schedulers(patch: Patch) -> None:
+    patch.setattr(
+        lease, "is_ready_to_resume", lambda agents, version, **_: lease.live_have_acknowledged(agents, version)
+    )
+
+
+def with_writes_that_have_no_condition(patch: Patch) -> None:
+    patch.setattr(Model, "has_landed", staticmethod(lambda *_: True))
+
+
+def with_a_claim_over_an_open_plan(patch: Patch) -> None:
+    """What was recorded of the wanted set is forgotten, and so is the plan that had promoted."""
+    action = FailoverEngine._action
+
+    def careless(state: DRState, target: str) -> str:
+        found = action(state, target)
+        return "claim" if found == "supersede" else found
+
+    claim = transitions.claim
+
+    def anywhere(state: DRState, plan: Plan, **at: Any) -> DRState:
+        return claim(replace(state, phase=Phase.STEADY, plan=None), plan, **at)
+
+    patch.setattr(FailoverEngine, "_action", staticmethod(careless))
+    patch.setattr(transitions, "claim", anywhere)
+
+
+def with_a_superseding_plan_that_forgets_what_it_replaced(patch: Patch) -> None:
+    supersede = transitions.supersede
+
+    def forgetful(state: DRState, plan: Plan, **at: Any) -> DRState:
+        new = supersede(state, plan, **at)
+        assert new.plan is not None
+        return replace(new, plan=replace(new.plan, replaced=None))
+
+    patch.setattr(transitions, "supersede", forgetful)
+
+
+def with_a_superseding_plan_that_records_the_wanted_set_anew(patch: Patch) -> None:
+    supersede = transitions.supersede
+
+    def forgetful(state: DRState, plan: Plan, **at: Any) -> DRState:
+        new = supersede(state, plan, **at)
+        assert new.plan is not None
+        return replace(new, plan=replace(new.plan, set_id=None))
+
+    patch.setattr(transitions, "supersede", forgetful)
+
+
+def with_a_cancel_that_ends_the_plan_at_once(patch: Patch) -> None:
+    cancel = transitions.cancel
+
+    def at_once(state: DRState, **values: Any) -> DRState:
+        return replace(cancel(state, **values), phase=Phase.STEADY, plan=None)
+
+    patch.setattr(transitions, "cancel", at_once)
+
+
+def with_a_cancel_under_the_same_plan_id_and_engines_that_look_at_nothing_else(patch: Patch) -> None:
+    """Either of the two is enough: a plan has a new id, and an owner."""
+    cancel = transitions.cancel
+
+    def same_id(state: DRState, *, plan_id: str, **values: Any) -> DRState:
+        assert state.plan is not None
+        return cancel(state, plan_id=state.plan.id, **values)
+
+    def by_id(plan: Plan, caller: Caller, _: str) -> bool:
+        return plan.id == caller.plan
+
+    patch.setattr(transitions, "cancel", same_id)
+    patch.setattr(Model, "is_own", staticmethod(by_id))
+
+
+def with_already_active_as_the_answer_while_a_plan_is_open(patch: Patch) -> None:
+    action = FailoverEngine._action
+    patch.setattr(
+        FailoverEngine,
+        "_action",
+        staticmethod(lambda state, target: "nothing" if state.active_region == target else action(state, target)),
+    )
+
+
+def with_the_old_plan_handed_to_who_names_another_region(patch: Patch) -> None:
+    """A plan whose target is gone for good can never be left then."""
+    action = FailoverEngine._action
+
+    def handed(state: DRState, target: str) -> str:
+        found = action(state, target)
+        return "join" if found == "supersede" else found
+
+    patch.setattr(FailoverEngine, "_action", staticmethod(handed))
+
+
+def with_a_promotion_that_keeps_the_epoch(patch: Patch) -> None:
+    promote = transitions.promote
+    patch.setattr(transitions, "promote", lambda state, **at: replace(promote(state, **at), epoch=state.epoch))
+
+
+def with_a_fence_that_lets_tasks_start_under_a_forced_plan(patch: Patch) -> None:
+    decide = gate.decide
+
+    def generous(view: View, *, layer: Layer, **rest: Any) -> Decision:
+        state = view.state
+        if layer is Layer.FENCE and state is not None and state.plan is not None:
+            view = replace(view, state=replace(state, plan=replace(state.plan, mode=Mode.AUTO)))
+        return decide(view, layer=layer, **rest)
+
+    patch.setattr(gate, "decide", generous)
+
+
+def with_a_gate_that_lets_runs_start_while_the_source_is_drained(patch: Patch) -> None:
+    decide = gate.decide
+
+    def generous(view: View, *, layer: Layer, **rest: Any) -> Decision:
+        state = view.state
+        if state is not None and state.phase is Phase.DRAINING:
+            view = replace(view, state=replace(state, phase=Phase.STEADY, plan=None))
+        return decide(view, layer=layer, **rest)
+
+    patch.setattr(gate, "decide", generous)
+
+
+@dataclass(frozen=True)
+class Where:
+    """
+    In which world the exploration finds a break.
+
+    :param schedulers: of the source and the target.
+    :param depth: the number of steps of the shortest history that shows it; one more where it is the way out that is
+        broken, and it is looked for from the state before.
+    """
+
+    schedulers: tuple[int, int] = (1, 1)
+    callers: int = 1
+    faults: int = 0
+    depth: int = 4
+
+
+Break = Callable[[Patch], None]
+BREAKS: dict[Break, Where] = {
+    with_a_lease_that_is_one_tick_too_short: Where(),
+    without_the_margin_of_a_tenth: Where(),
+    with_a_write_that_counts_from_before_its_response: Where(faults=1, depth=7),
+    with_an_engine_that_takes_over_and_counts_from_the_claim: Where(callers=2, depth=5),
+    with_the_acknowledgement_of_the_listed_schedulers_only: Where(schedulers=(2, 1), faults=1, depth=6),
+    with_an_agent_that_says_that_it_has_ended_and_goes_on: Where(schedulers=(2, 1), faults=1, depth=6),
+    with_a_fence_that_lets_tasks_start_when_the_source_is_drained: Where(depth=6),
+    with_a_fence_that_lets_tasks_start_under_a_forced_plan: Where(depth=5),
+    with_a_gate_that_lets_runs_start_while_the_source_is_drained: Where(depth=5),
+    without_the_wait_for_the_fence: Where(depth=3),
+    with_the_wait_for_the_fence_counted_from_the_acknowledgement: Where(depth=6),
+    with_the_callers_own_fence_file_s: Where(depth=3),
+    with_a_target_that_does_not_wait_for_its_silent_schedulers: Where(schedulers=(1, 2), faults=1, depth=8),
+    with_writes_that_have_no_condition: Where(callers=2, faults=1, depth=7),
+    with_a_claim_over_an_open_plan: Where(depth=4),
+    with_a_superseding_plan_that_forgets_what_it_replaced: Where(callers=2, depth=6),
+    with_a_superseding_plan_that_records_the_wanted_set_anew: Where(depth=4),
+    with_a_cancel_that_ends_the_plan_at_once: Where(depth=3),
+    with_a_cancel_under_the_same_plan_id_and_engines_that_look_at_nothing_else: Where(callers=2, depth=3),
+    with_already_active_as_the_answer_while_a_plan_is_open: Where(depth=1),
+    with_the_old_plan_handed_to_who_names_another_region: Where(callers=2, depth=2),
+    with_a_promotion_that_keeps_the_epoch: Where(depth=1),
+}
+"""What is broken, and where the shortest history is that shows it."""

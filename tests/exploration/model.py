@@ -1,0 +1,604 @@
+"""
+The protocol as a set of states and steps, small enough to search all of it to some depth.
+
+What decides is the project's own: :func:`.gate.decide`, the transitions of core/state.py, core/lease.py, and the
+engine's choice between claim, join, cancel and supersede. What is abstract is the world around it: a clock that ticks,
+schedulers that acknowledge, stand still or end, a worker in each region, and two callers whose writes arrive at once,
+late, or not at all. Reads are consistent.
+
+What a scheduler or a worker reads is no step: it may hold any row that was current since its scheduler's last
+acknowledgement, and the youngest view of a replaced row is as old as its replacement. So the world remembers the rows
+that were replaced, each with its age, and every view that there can be is checked in every state.
+
+A caller is an engine reduced to its writes. It may act at any moment, also when another one owns the plan and lives:
+a real one takes over only after a silence, so this world has more histories than the real one. What it leaves out:
+clocks of different rates (a tick is longer than the margin of a tenth), tables with eventual consistency, changes of
+the lease, environments that do not answer, and the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from datetime import datetime, timezone
+from typing import NamedTuple
+
+from airflow_provider_mwaa_dr.core import gate, lease
+from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.failover import FailoverEngine
+from airflow_provider_mwaa_dr.core.gate import Action, Layer, View
+from airflow_provider_mwaa_dr.core.ports import AgentStatus
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
+
+A, B = "A", "B"
+REGIONS = (A, B)
+TICK_S = 10.0
+LEASE_S = 2 * TICK_S
+FENCE_FILE_S = 1 * TICK_S
+OLD = 3
+"""Ticks after which nothing is waited for any more; ages do not grow beyond."""
+NEVER = -1
+AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
+GOOD, BAD = "the wanted set", "what was left of the wanted set"
+
+
+class Status:
+    """What a scheduler does."""
+
+    LIVE, STILL, ENDED = range(3)
+    """STILL: its database does not list it, it writes nothing, and may go on at any moment with a view that it has."""
+
+
+class Scheduler(NamedTuple):
+    """
+    A scheduler's heartbeat item.
+
+    :param version: what it has acknowledged.
+    :param listed: jobs that its database listed when the item was written.
+    :param is_gone: the item says that it has ended.
+    """
+
+    version: int
+    listed: tuple[str, ...]
+    is_gone: bool = False
+    status: int = Status.LIVE
+
+
+class Write(NamedTuple):
+    """
+    A conditional write under way.
+
+    :param landed: None: not applied yet; else whether its condition held.
+    """
+
+    op: str
+    row: int
+    expected: int
+    age: int = 0
+    landed: bool | None = None
+
+
+class Caller(NamedTuple):
+    """
+    An engine.
+
+    :param plan: id of the plan that it acts in; empty before it has entered one.
+    :param version, gate_age, fence_age: its :class:`.lease.Closing`; NEVER: the fence is open.
+    """
+
+    target: str = ""
+    is_forced: bool = False
+    plan: str = ""
+    version: int = 0
+    gate_age: int = 0
+    fence_age: int = NEVER
+    write: Write | None = None
+    has_given_up: bool = False
+    is_done: bool = False
+
+
+class World(NamedTuple):
+    """
+    One state of everything.
+
+    :param row: what the table holds.
+    :param replaced: rows that it held, with the ticks since they were replaced, as long as a view of them lets anything
+        start, or close.
+    :param late: writes that their caller has given up, and that may still arrive.
+    :param resumed: the newest epoch whose region was prepared before it executed.
+    :param is_paused: whether the wanted DAGs do not all run in the active region.
+    :param faults: how many more there may be.
+    """
+
+    row: int
+    schedulers: tuple[Scheduler, ...]
+    replaced: tuple[tuple[int, int], ...]
+    callers: tuple[Caller, ...]
+    late: tuple[Write, ...]
+    resumed: int
+    is_paused: bool
+    faults: int
+
+
+Step = tuple[str, World]
+
+
+class BrokenError(AssertionError):
+    """
+    An invariant does not hold.
+
+    :ivar step: the step that broke it, if it has not been named yet.
+    """
+
+    def __init__(self, message: str, *, step: str = "") -> None:
+        super().__init__(message)
+        self.step = step
+
+
+class Model:
+    """
+    The steps of the protocol.
+
+    :param schedulers: how many each region has.
+    :param faults: schedulers that stand still or end, callers that are killed, writes that are late or lost; in sum.
+    """
+
+    is_closed_before_it_is_gone = True
+    counts_from_response = True
+    age_of_join = 0
+    """For how long a caller takes the gate for closed that has just taken a plan over."""
+
+    def __init__(self, schedulers: Sequence[int] = (2, 1), *, callers: int = 2, faults: int = 2) -> None:
+        self.places = [
+            (region, str(job)) for region, jobs in zip(REGIONS, schedulers, strict=True) for job in range(jobs)
+        ]
+        self.callers, self.faults = callers, faults
+        self.rows: list[DRState] = []
+        self._ids: dict[DRState, int] = {}
+        self._may: dict[tuple[int, int, str, Layer], Action] = {}
+        self._moves: dict[tuple[object, ...], bool] = {}
+        self._new: dict[tuple[object, ...], int] = {}
+        self._live: dict[tuple[int, int], bool] = {}
+        self._settled: set[tuple[int, bool, int]] = set()
+
+    def start(self) -> World:
+        """Return the world in which A is active, and all have just read so."""
+        row = self._id(transitions.initial(A, lease_s=LEASE_S, by="init", at=AT))
+        jobs = {region: tuple(job for each, job in self.places if each == region) for region in REGIONS}
+        version = self.rows[row].version
+        return World(
+            row=row,
+            schedulers=tuple(Scheduler(version, jobs[region]) for region, _ in self.places),
+            replaced=(),
+            callers=(Caller(),) * self.callers,
+            late=(),
+            resumed=0,
+            is_paused=False,
+            faults=self.faults,
+        )
+
+    def _id(self, state: DRState) -> int:
+        found = self._ids.get(state)
+        if found is None:
+            found = self._ids[state] = len(self.rows)
+            self.rows.append(state)
+        return found
+
+    # -- what anything may do ------------------------------------------------------------------------------------------
+
+    def may(self, row: int, age: int, region: str, layer: Layer) -> Action:
+        """Return what *region* does on a view of *row* that is *age* ticks old."""
+        key = (row, age, region, layer)
+        action = self._may.get(key)
+        if action is None:
+            state = self.rows[row]
+            action = self._may[key] = gate.decide(
+                View(state, read_at=0.0, reconciled_epoch=state.epoch, registered=frozenset(REGIONS)),
+                region=region,
+                exempt=False,
+                now=age * TICK_S,
+                lease_s=LEASE_S,
+                layer=layer,
+            ).action
+        return action
+
+    def check(self, world: World) -> None:
+        """
+        Check what must hold at each moment.
+
+        :raises BrokenError: it does not.
+        """
+        now = self.rows[world.row]
+        executes = now.active_region if now.phase in {Phase.RESUMING, Phase.STEADY} else None
+        for row, age in world.replaced:
+            state = self.rows[row]
+            if state.epoch == now.epoch:
+                continue
+            said = f"under epoch {state.epoch}, while {now.active_region} has epoch {now.epoch}"
+            for (region, job), each in zip(self.places, world.schedulers, strict=True):
+                if state.version < each.version or (each.is_gone and self.is_closed_before_it_is_gone):
+                    continue
+                action = self.may(row, age, region, Layer.GATE)
+                if action is Action.RUN:
+                    raise BrokenError(f"scheduler {job} of {region} may start a run {said}")
+                if action is Action.SKIP and region == executes:
+                    raise BrokenError(f"scheduler {job} of {region} may close a run as a standby, {said}")
+            for region in REGIONS:
+                if age * TICK_S <= FENCE_FILE_S and self.may(row, age, region, Layer.FENCE) is Action.RUN:
+                    raise BrokenError(f"a worker of {region} may start a task {said}")
+        self._check_ways_out(world)
+
+    def _is_live(self, row: int, age: int) -> bool:
+        """Return whether a view of *row* that is *age* ticks old lets anything start, or close."""
+        key = (row, age)
+        found = self._live.get(key)
+        if found is None:
+            found = self._live[key] = age * TICK_S <= LEASE_S and any(
+                self.may(row, age, region, layer) is not Action.HOLD for region in REGIONS for layer in Layer
+            )
+        return found
+
+    def _check_ways_out(self, world: World) -> None:
+        """
+        See that a new caller can finish the open plan and can cancel it, in any mode.
+
+        Once everything is well again; by force also while the other region never answers.
+        """
+        key = (world.row, world.is_paused, world.resumed)
+        if key in self._settled:
+            return
+        self._settled.add(key)
+        for target in REGIONS:
+            for is_forced in (True, False):
+                self._settle(world, target, is_forced=is_forced)
+
+    def _settle(self, world: World, target: str, *, is_forced: bool) -> None:
+        try:
+            self._fail_over(world, target, is_forced=is_forced)
+        except BrokenError as error:
+            mode = ", forced" if is_forced else ""
+            raise BrokenError(f"a new caller then fails over to {target}{mode}: {error}") from error
+
+    def _fail_over(self, world: World, target: str, *, is_forced: bool) -> None:
+        world = world._replace(callers=(Caller(),), late=(), faults=0)
+        for _ in range(16):
+            world = self._as_after_a_while(world, {target} if is_forced else REGIONS)
+            caller = world.callers[0]
+            if caller.is_done:
+                break
+            begun = caller if caller.target else caller._replace(target=target, is_forced=is_forced)
+            found = self._decide(world, begun, "new")
+            if found is None:
+                continue
+            op, row = found
+            world = self._act(world._replace(callers=(begun,)), 0, op, row)
+        state = self.rows[world.row]
+        if (state.active_region, state.phase) != (target, Phase.STEADY):
+            raise BrokenError(f"it ends with {state.active_region} {state.phase.value}")
+
+    def _as_after_a_while(self, world: World, regions: Collection[str]) -> World:
+        """Return *world* when the schedulers of *regions* have acknowledged, and nothing is waited for any more."""
+        version = self.rows[world.row].version
+        jobs = {region: tuple(job for each, job in self.places if each == region) for region in REGIONS}
+        return world._replace(
+            schedulers=tuple(
+                Scheduler(version if region in regions else NEVER, jobs[region]) for region, _ in self.places
+            ),
+            replaced=(),
+            callers=tuple(
+                caller._replace(gate_age=2 * OLD, fence_age=2 * OLD if caller.fence_age != NEVER else NEVER)
+                for caller in world.callers
+            ),
+        )
+
+    # -- the steps -----------------------------------------------------------------------------------------------------
+
+    def steps(self, world: World) -> Iterator[Step]:
+        """Yield each step that changes *world*, with its name."""
+        yield from self._agents_steps(world)
+        for number, caller in enumerate(world.callers):
+            yield from self._callers_steps(world, number, caller)
+            if not caller.target:
+                break  # callers are alike: the next one begins after this one
+        for write in world.late:
+            rest = tuple(each for each in world.late if each is not write)
+            yield f"a late {write.op} arrives", self._apply(world._replace(late=rest), write)[0]
+        yield "tick", self._tick(world)
+
+    def _tick(self, world: World) -> World:
+        def older(age: int) -> int:
+            return age if age == NEVER else min(age + 1, OLD)
+
+        return world._replace(
+            replaced=tuple((row, age + 1) for row, age in world.replaced if self._is_live(row, age + 1)),
+            callers=tuple(
+                caller._replace(
+                    gate_age=older(caller.gate_age),
+                    fence_age=older(caller.fence_age),
+                    write=caller.write and self._older(caller.write),
+                )
+                for caller in world.callers
+            ),
+        )
+
+    def _older(self, write: Write) -> Write:
+        return write if self.counts_from_response else write._replace(age=min(write.age + 1, OLD))
+
+    def _agents_steps(self, world: World) -> Iterator[Step]:
+        version = self.rows[world.row].version
+        for place, each in enumerate(world.schedulers):
+            if each.status != Status.LIVE:
+                continue
+            region, job = self.places[place]
+            name = f"scheduler {job} of {region}"
+            listed = tuple(
+                other
+                for (there, other), found in zip(self.places, world.schedulers, strict=True)
+                if there == region and found.status == Status.LIVE
+            )
+            yield f"{name} acknowledges", self._with(world, place, each._replace(version=version, listed=listed))
+            if world.faults:
+                fewer = world._replace(faults=world.faults - 1)
+                yield f"{name} stands still", self._with(fewer, place, each._replace(status=Status.STILL))
+                ended = each._replace(is_gone=True, status=Status.ENDED)
+                yield f"{name} says that it has ended", self._with(fewer, place, ended)
+
+    @staticmethod
+    def _with(world: World, place: int, scheduler: Scheduler) -> World:
+        schedulers = list(world.schedulers)
+        schedulers[place] = scheduler
+        return world._replace(schedulers=tuple(schedulers))
+
+    def _callers_steps(self, world: World, number: int, caller: Caller) -> Iterator[Step]:
+        if caller.is_done:
+            return
+        name = f"caller {number + 1}"
+        if caller.write is not None:
+            yield from self._writes_steps(world, number, caller, caller.write)
+            return
+        begun = [caller]
+        if not caller.target:
+            begun = [Caller(target=target, is_forced=forced) for target in REGIONS for forced in (True, False)]
+        for each in begun:
+            said = "" if caller.target else f" to {each.target}{', forced' if each.is_forced else ''}"
+            for choice in ("", "give up", "go on without the source"):
+                found = self._decide(world, each, f"of-{number + 1}", choice)
+                if found is None:
+                    continue
+                op, row = found
+                with_it = self._set(world, number, each)
+                yield f"{name}: {op}{said}", self._act(with_it, number, op, row)
+                if world.faults and row != world.row:
+                    fewer = with_it._replace(faults=world.faults - 1)
+                    yield f"{name}: sends {op}{said}", self._send(fewer, number, op, row)
+        if caller.target and world.faults:
+            fewer = world._replace(faults=world.faults - 1)
+            yield f"{name} is killed", self._set(fewer, number, caller._replace(is_done=True))
+
+    def _writes_steps(self, world: World, number: int, caller: Caller, write: Write) -> Iterator[Step]:
+        name = f"caller {number + 1}"
+        without = caller._replace(write=None)
+        if write.landed is None:
+            applied, landed = self._apply(world, write)
+            yield (
+                f"the {write.op} of {name} arrives",
+                self._set(applied, number, caller._replace(write=write._replace(landed=landed))),
+            )
+            yield f"the {write.op} of {name} is lost", self._set(world, number, without)
+            if not world.late:
+                late = self._set(world, number, without)
+                yield f"{name} gives its {write.op} up", late._replace(late=(write,))
+            yield f"{name} is killed", self._set(world._replace(late=(write,)), number, without._replace(is_done=True))
+        elif write.landed:
+            yield (
+                f"{name} has the response to its {write.op}",
+                self._set(world, number, self._responded(without, write.op, write.row, write.age)),
+            )
+        else:
+            yield f"{name} has the response to its {write.op}: stale", self._set(world, number, without)
+
+    @staticmethod
+    def _set(world: World, number: int, caller: Caller) -> World:
+        callers = list(world.callers)
+        callers[number] = caller
+        return world._replace(callers=tuple(callers))
+
+    # -- an engine -----------------------------------------------------------------------------------------------------
+
+    def _act(self, world: World, number: int, op: str, row: int) -> World:
+        """Write at once, with the response in the same moment."""
+        sent = self._send(world, number, op, row)
+        write = sent.callers[number].write
+        assert write is not None
+        applied, _ = self._apply(sent, write)
+        caller = sent.callers[number]._replace(write=None)
+        return self._set(applied, number, self._responded(caller, op, row, 0))
+
+    def _send(self, world: World, number: int, op: str, row: int) -> World:
+        write = Write(op, row, self.rows[world.row].version)
+        sent = self._set(world, number, world.callers[number]._replace(write=write))
+        # Before it says that the source is drained, an engine pauses what is wanted there.
+        return sent._replace(is_paused=True) if op == "drained" else sent
+
+    def _apply(self, world: World, write: Write) -> tuple[World, bool]:
+        """Write the row if its version is the expected one, and check what the change must keep."""
+        before, new = self.rows[world.row], self.rows[write.row]
+        if write.row == world.row:
+            return world, True
+        if not self.has_landed(before, write.expected):
+            return world, False
+        if new.epoch - before.epoch not in {0, 1} or (new.epoch == before.epoch) != (
+            new.active_region == before.active_region
+        ):
+            raise BrokenError(
+                f"from {before.active_region}, epoch {before.epoch}, to {new.active_region}, {new.epoch}", step=write.op
+            )
+        resumed = world.resumed
+        if (before.phase, new.phase, before.epoch) == (Phase.PROMOTING, Phase.RESUMING, new.epoch):
+            resumed = new.epoch
+        if new.phase in {Phase.RESUMING, Phase.STEADY} and resumed != new.epoch:
+            raise BrokenError(
+                f"{new.active_region} executes under epoch {new.epoch} and was never prepared for it", step=write.op
+            )
+        is_paused = world.is_paused or new.epoch != before.epoch
+        if new.phase is Phase.STEADY and is_paused:
+            if before.plan is None or before.phase is not Phase.RESUMING or before.plan.set_id != GOOD:
+                raise BrokenError("the wanted DAGs stay paused for good", step=write.op)
+            is_paused = False
+        replaced = world.replaced
+        if self._is_live(world.row, 0):
+            replaced = ((world.row, 0), *replaced)
+        return world._replace(row=write.row, replaced=replaced, resumed=resumed, is_paused=is_paused), True
+
+    @staticmethod
+    def has_landed(before: DRState, expected: int) -> bool:
+        """Return whether a write's condition holds."""
+        return before.version == expected
+
+    def _responded(self, caller: Caller, op: str, row: int, age: int) -> Caller:
+        """Return what the caller knows once it has the response to a write that was sent *age* ticks ago."""
+        state = self.rows[row]
+        since = 0 if self.counts_from_response else age
+        if op == "complete":
+            if state.active_region != caller.target and not caller.has_given_up:
+                raise BrokenError(f"who named {caller.target} has completed a plan for {state.active_region}", step=op)
+            return caller._replace(is_done=True)
+        plan = state.plan
+        if op == "nothing" or plan is None:
+            return caller._replace(is_done=True)
+        if op == "drained":
+            return caller._replace(fence_age=since)
+        return caller._replace(
+            has_given_up=caller.has_given_up or op == "give up",
+            plan=plan.id,
+            version=state.version,
+            gate_age=self.age_of_join if op == "join" else since,
+            fence_age=since if plan.is_forced else NEVER,
+        )
+
+    @staticmethod
+    def is_own(plan: Plan, caller: Caller, owner: str) -> bool:
+        """Return whether the open plan is the caller's to act in."""
+        return (plan.id, plan.owner) == (caller.plan, owner)
+
+    def _decide(self, world: World, caller: Caller, owner: str, choice: str = "") -> tuple[str, int] | None:
+        """
+        Return what the caller writes, having read the row: the name of the step, and the new row.
+
+        :param choice: what it may do instead of the next step; empty for that.
+        """
+        state = self.rows[world.row]
+        if not caller.plan:
+            return None if choice else self._enter(world, caller, owner)
+        if state.plan is None or not self.is_own(state.plan, caller, owner):
+            return None if choice else ("nothing", world.row)
+        plan = state.plan
+        is_graceful = state.phase is Phase.DRAINING and not plan.is_forced
+        if choice == "give up":
+            if not is_graceful or plan.is_cancellation:
+                return None
+            back, op = f"{plan.id}-back", choice
+            return op, self._next(transitions.cancel, world.row, plan_id=back, by="x", owner=owner, reason="r")
+        if (choice and is_graceful) or (not choice and is_graceful and caller.is_forced):
+            return "turn to forced", self._next(transitions.turn_forced, world.row)
+        if choice:
+            return None
+        if state.phase is Phase.RESUMING:
+            return "complete", self._next(transitions.complete, world.row, left_over="")
+        if state.phase is Phase.PROMOTING and caller.version != state.version:
+            return "looks at its promotion", world.row  # the response of which it has never had
+        if plan.is_forced and state.phase is Phase.DRAINING and caller.fence_age == NEVER:
+            return "looks at its turn to forced", world.row
+        if state.phase is Phase.PROMOTING:
+            return ("resume", self._next(transitions.resume, world.row)) if self._is_ready(world, caller) else None
+        if is_graceful and caller.fence_age == NEVER:
+            if not self._is_closed(world, caller, plan.source, gate_only=True):
+                return None
+            return "drained", self._next(transitions.drained, world.row)
+        if not self._is_closed(world, caller, plan.source, gate_only=False):
+            return None
+        return "promote", self._next(transitions.promote, world.row)
+
+    def _enter(self, world: World, caller: Caller, owner: str) -> tuple[str, int]:
+        state = self.rows[world.row]
+        op = FailoverEngine._action(state, caller.target)
+        if op == "nothing":
+            return op, world.row
+        if op == "join":
+            return op, self._next(transitions.take_over, world.row, owner=owner)
+        if op == "cancel":
+            new = self._next(transitions.cancel, world.row, plan_id=f"back {owner}", by="x", owner=owner, reason="r")
+            return op, new
+        plan = Plan(
+            id=f"plan {owner}",
+            source=state.active_region,
+            target=caller.target,
+            mode=Mode.FORCED if caller.is_forced else Mode.AUTO,
+            reason="r",
+            by="x",
+            owner=owner,
+            started_at=AT,
+        )
+        make = transitions.claim if op == "claim" else transitions.supersede
+        # Recorded with the claim: listed in the source now, or from the last snapshot, which is always whole.
+        set_id = BAD if world.is_paused and not caller.is_forced else GOOD
+        return op, self._next(_claim_and_record, world.row, make=make, plan=plan, set_id=set_id)
+
+    def _next(self, change: Callable[..., DRState], row: int, **values: object) -> int:
+        key = (change, row, *values.values())
+        found = self._new.get(key)
+        if found is None:
+            found = self._new[key] = self._id(change(self.rows[row], **values, at=AT))
+        return found
+
+    def _agents(self, world: World, region: str) -> list[AgentStatus]:
+        return [
+            AgentStatus(
+                region=region, job=job, host="h", at=AT, beat=1, version=each.version, epoch=0, provider_version="1",
+                airflow_version="3", schedulers=each.listed, gone=each.is_gone, fence_file_s=FENCE_FILE_S,
+            )
+            for (there, job), each in zip(self.places, world.schedulers, strict=True)
+            if there == region
+        ]  # fmt: skip
+
+    def _items(self, world: World, region: str) -> tuple[object, ...]:
+        return tuple(
+            (each.version, each.listed, each.is_gone)
+            for (there, _), each in zip(self.places, world.schedulers, strict=True)
+            if there == region
+        )
+
+    def _is_closed(self, world: World, caller: Caller, source: str, *, gate_only: bool) -> bool:
+        key = (source, gate_only, caller.version, caller.gate_age, caller.fence_age, self._items(world, source))
+        found = self._moves.get(key)
+        if found is None:
+            closing = lease.Closing(
+                version=caller.version,
+                gate_since=-caller.gate_age * TICK_S,
+                fence_since=None if caller.fence_age == NEVER else -caller.fence_age * TICK_S,
+                lease_s=LEASE_S,
+                settle_s=0.0,
+            )
+            agents = self._agents(world, source)
+            moment = closing.gate_closed_at(agents) if gate_only else closing.role_may_move_at(agents)
+            found = self._moves[key] = moment <= 0
+        return found
+
+    def _is_ready(self, world: World, caller: Caller) -> bool:
+        region = self.rows[world.row].active_region
+        key = (region, caller.version, caller.gate_age, self._items(world, region))
+        found = self._moves.get(key)
+        if found is None:
+            found = self._moves[key] = lease.is_ready_to_resume(
+                self._agents(world, region),
+                caller.version,
+                since=-caller.gate_age * TICK_S,
+                now=0.0,
+                lease_s=LEASE_S,
+            )
+        return found
+
+
+def _claim_and_record(
+    state: DRState, *, make: Callable[..., DRState], plan: Plan, set_id: str, at: datetime
+) -> DRState:
+    return transitions.record_set(make(state, plan, at=at), set_id, at=at)

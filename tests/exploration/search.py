@@ -1,0 +1,136 @@
+"""
+Search all states of the protocol to a depth, breadth first; ``make explore DEPTH=9``.
+
+The first violation that it meets is one of the shortest: it is printed with the steps that lead to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.exploration.model import BrokenError, Model, World
+
+
+@dataclass(frozen=True)
+class Scope:
+    """
+    A world to search.
+
+    :param schedulers: of the region that is active at first, and of the other one.
+    :param depth: steps that ``make test`` searches; None: all of it.
+    """
+
+    schedulers: tuple[int, int]
+    callers: int
+    faults: int
+    depth: int | None
+
+    def __str__(self) -> str:
+        source, target = self.schedulers
+        return f"{source} + {target} schedulers, {self.callers} callers, {self.faults} faults"
+
+    def model(self) -> Model:
+        """Return the model of it."""
+        return Model(self.schedulers, callers=self.callers, faults=self.faults)
+
+
+SCOPES = (
+    Scope((1, 1), callers=1, faults=1, depth=None),
+    Scope((1, 1), callers=2, faults=0, depth=12),
+    Scope((1, 1), callers=2, faults=2, depth=6),
+    Scope((2, 1), callers=2, faults=2, depth=5),
+    Scope((1, 2), callers=2, faults=2, depth=5),
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """
+    What a search has found.
+
+    :param broken: the invariant that does not hold; empty when all do.
+    :param trace: the steps that lead to it.
+    :param is_complete: whether no state was left that had further steps.
+    """
+
+    states: int
+    depth: int
+    seconds: float
+    broken: str = ""
+    trace: Sequence[str] = ()
+    is_complete: bool = False
+
+    def __str__(self) -> str:
+        said = f"{self.states:,} states, depth {self.depth}, {self.seconds:.1f} s"
+        if self.is_complete:
+            said += ", complete"
+        if not self.broken:
+            return f"{said}: every invariant holds"
+        lines = (f"  {number:2}. {step}" for number, step in enumerate(self.trace, start=1))
+        return "\n".join((f"{said}: {self.broken}", *lines))
+
+
+def search(model: Model, depth: int | None) -> Found:
+    """Search to *depth* steps, or everything; stop at the first violation."""
+    began = time.perf_counter()
+    start = model.start()
+    came_from: dict[World, tuple[World, str] | None] = {start: None}
+    level, reached = [start], 0
+    while level and (depth is None or reached < depth):
+        reached += 1
+        following: list[World] = []
+        for world in level:
+            steps = model.steps(world)
+            while True:
+                try:
+                    said, new = next(steps)
+                except StopIteration:
+                    break
+                except BrokenError as error:
+                    return _broken(came_from, world, error.step, error, reached, began)
+                if new in came_from:
+                    continue
+                came_from[new] = (world, said)
+                try:
+                    model.check(new)
+                except BrokenError as error:
+                    return _broken(came_from, world, said, error, reached, began)
+                following.append(new)
+        level = following
+    return Found(states=len(came_from), depth=reached, seconds=time.perf_counter() - began, is_complete=not level)
+
+
+def _broken(
+    came_from: dict[World, tuple[World, str] | None],
+    world: World,
+    said: str,
+    error: BrokenError,
+    depth: int,
+    began: float,
+) -> Found:
+    trace = [said] if said else []
+    while (step := came_from[world]) is not None:
+        world, before = step
+        trace.append(before)
+    return Found(
+        states=len(came_from),
+        depth=depth,
+        seconds=time.perf_counter() - began,
+        broken=str(error),
+        trace=tuple(reversed(trace)),
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.exploration", description=(__doc__ or "").strip())
+    parser.add_argument("--depth", type=int, help="steps in each world (default: as in make test)")
+    options = parser.parse_args()
+    code = 0
+    for scope in SCOPES:
+        found = search(scope.model(), scope.depth if options.depth is None else options.depth)
+        print(f"{scope}: {found}", flush=True)
+        code |= bool(found.broken)
+    return code

@@ -1,0 +1,37 @@
+"""
+All states of the protocol to some depth, and what the search is worth: each planted break is found.
+
+``make explore DEPTH=9`` searches deeper.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.exploration.breaks import BREAKS, Break, Where
+from tests.exploration.model import Model
+from tests.exploration.search import SCOPES, Found, Scope, search
+
+
+@pytest.mark.parametrize("scope", SCOPES, ids=str)
+def test_every_invariant_holds_in_every_state(scope: Scope, capsys: pytest.CaptureFixture[str]) -> None:
+    """No region starts anything under an old epoch, each plan can be finished and cancelled, the wanted set is kept."""
+    found = search(scope.model(), scope.depth)
+    with capsys.disabled():
+        print(f"\n{scope}: {found}")
+    assert not found.broken, str(found)
+    assert found.is_complete is (scope.depth is None)
+
+
+@pytest.mark.parametrize(("plant", "where"), BREAKS.items(), ids=[each.__name__ for each in BREAKS])
+def test_a_break_is_found(plant: Break, where: Where, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the shortest history that shows it is as long as it was."""
+
+    def look() -> Found:
+        return search(Model(where.schedulers, callers=where.callers, faults=where.faults), where.depth + 1)
+
+    assert not look().broken
+    plant(monkeypatch)
+    found = look()
+    print(found)
+    assert (bool(found.broken), len(found.trace)) == (True, where.depth)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, Replica, RunStatus, due
 from airflow_provider_mwaa_dr.core.ports import Registration
-from airflow_provider_mwaa_dr.core.state import Phase, initial
+from airflow_provider_mwaa_dr.core.state import Mode, Phase, Plan, initial
 from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
 from tests.airflow.conftest import HERE, THERE
@@ -88,8 +88,12 @@ class Region:
         """A failover makes this region the active one, and waits for it."""
         state = self.store.state
         assert state is not None
+        plan = Plan(
+            id="plan-1", source=THERE, target=HERE, mode=Mode.FORCED, reason="r", by="b", owner="o",
+            started_at=self.clock.now(),
+        )  # fmt: skip
         self.store._table.state = replace(
-            state, active_region=HERE, epoch=1, version=state.version + 1, phase=Phase.PROMOTING
+            state, active_region=HERE, epoch=1, version=state.version + 1, phase=Phase.PROMOTING, plan=plan
         )
 
     def complete(self) -> None:
@@ -97,7 +101,7 @@ class Region:
         state = self.store.state
         assert state is not None
         if self.store._table.reconciled.get(HERE) == state.epoch:
-            self.store._table.state = replace(state, version=state.version + 1, phase=Phase.STEADY)
+            self.store._table.state = replace(state, version=state.version + 1, phase=Phase.STEADY, plan=None)
 
     def open_in_ledger(self) -> set[str]:
         """Return the ids of the runs that are anybody's to finish, as a reader of the table sees it."""

@@ -140,6 +140,15 @@ def test_a_history_is_the_same_with_cheaper_data_classes() -> None:
     assert thawed.splitlines() == [f"{seed} {digest(seed)}" for seed in range(5)]
 
 
+def trace_of(seed: int) -> str | None:
+    """Return the trace of a history that goes wrong, None of one that comes out right."""
+    try:
+        live_through(seed)
+    except WrongHistoryError as error:
+        return str(error)
+    return None
+
+
 @pytest.mark.parametrize(("weaken", "seed"), RULES.items(), ids=[rule.__name__ for rule in RULES])
 def test_a_rule_that_is_taken_out_is_missed(weaken: Weaken, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """
@@ -151,15 +160,12 @@ def test_a_rule_that_is_taken_out_is_missed(weaken: Weaken, seed: int, monkeypat
     for tried in (seed, *range(SEARCHED)):
         with monkeypatch.context() as patch:
             weaken(patch)
-            try:
-                live_through(tried)
-                continue
-            except WrongHistoryError as error:
-                wrong = error
-        # Wrong, not broken: a copy that no longer fits what it replaces ends in an error of Python's.
-        assert not re.match(r"History \d+: (Type|Attribute|Name|Value)Error", str(wrong)), wrong
-        live_through(tried)
-        return
+            wrong = trace_of(tried)
+        # An open seed (open_seeds.txt) goes wrong with the rule, too: it says nothing of the rule.
+        if wrong is not None and trace_of(tried) is None:
+            # Wrong, not broken: a copy that no longer fits what it replaces ends in an error of Python's.
+            assert not re.match(r"History \d+: (Type|Attribute|Name|Value)Error", wrong), wrong
+            return
     pytest.fail(f"None of {SEARCHED} histories goes wrong.")
 
 

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -153,16 +153,15 @@ class Sandbox:
             self._await_aws()
             if started_aws:
                 self.say(f"AWS is up on port {blueprint.callers[CONTROL]} (control)")
+            # Before anything is read: a killed region's AWS is a black hole for this process, too.
+            self._lift_kills()
             if not blueprint.bare:
-                self._tables(blueprint).ensure(active=ACTIVE, saved=self._saved_tables, say=self.say)
+                self._ensure_tables(blueprint)
             elif started_aws:
                 blueprint = self._create_environments(blueprint)
             prepare.folders(blueprint, dags=dags)
             if blueprint.bare and dags is not None:
                 self._put_dags(blueprint, dags)
-            for region in REGIONS:
-                if not self._living_sessions(region):
-                    self._lift_kill(region)
             blueprint = self._start_regions(blueprint, REGIONS)
             return self._describe(blueprint)
 
@@ -601,6 +600,12 @@ class Sandbox:
                 )
             time.sleep(0.3)
 
+    def _lift_kills(self) -> None:
+        """Lift what makes a region misbehave of which nothing runs."""
+        for region in REGIONS:
+            if not self._living_sessions(region):
+                self._lift_kill(region)
+
     def _lift_kill(self, region: str) -> None:
         if faults.load(self.faults_file):
             faults.change(self.faults_file, lambda table: faults.remove(table, region=region))
@@ -627,6 +632,21 @@ class Sandbox:
                 self.postgres.stop()
             raise
 
+    def _ensure_tables(self, blueprint: Blueprint) -> None:
+        """Make the tables that are missing. :raises DRError: the emulated AWS does not answer; names its faults."""
+        try:
+            self._tables(blueprint).ensure(active=ACTIVE, saved=self._saved_tables, say=self.say)
+        except (BotoCoreError, ClientError) as error:
+            regions = sorted(
+                {name for each in faults.load(self.faults_file) for name in (each.caller, each.target) if name}
+            )
+            raise DRError(
+                f"The emulated AWS did not answer for the tables: {error}.",
+                advice=f"A fault is in the way. Lift it: mwaa-dr sandbox fault {regions[0]} all none."
+                if regions
+                else f"Its output is in {self.home.log(AWS, AWS_SERVER)}.",
+            ) from error
+
     def _tables(self, blueprint: Blueprint) -> Tables:
         return Tables(airflow_settings.driver_variables(blueprint))
 
@@ -644,8 +664,12 @@ class Sandbox:
             [session for owner, known in owners.items() if owner != AWS for session in known.values()], grace_s=2
         )
         if self._aws_lives() and not self.home.blueprint().bare:
-            with suppress(BotoCoreError, ClientError):  # never up, or a fault: then the next start begins anew
+            # Nothing of any region runs: its faults have nobody to meet but this process.
+            self._lift_kills()
+            try:
                 self._tables(self.home.blueprint()).save(self._saved_tables)
+            except (BotoCoreError, ClientError) as error:  # never up, or no answer
+                self.say(f"the tables could not be saved ({error}): the next start begins with what was saved before")
         process.end(owners.get(AWS, {}).values(), grace_s=2)
         for owner in owners:
             self.home.forget(owner)

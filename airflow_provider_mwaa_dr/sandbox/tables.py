@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from boto3.session import Session
+from botocore.config import Config
 
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.aws.runs_store import DynamoDBRunsStore
@@ -21,6 +22,10 @@ from airflow_provider_mwaa_dr.sandbox.home import write_private_json
 
 KEYS = {"state_table": ("state_id",), "runs_table": ("pk", "sk")}
 """Partition key, and sort key if there is one, by the setting that names the table."""
+
+
+BOUNDED = Config(connect_timeout=5, read_timeout=20, retries={"total_max_attempts": 1, "mode": "standard"})
+"""A fault of the sandbox's own may swallow a request of the sandbox: with boto3's defaults that takes five minutes."""
 
 
 class Tables:
@@ -135,4 +140,5 @@ class EndpointSession(Session):
     def client(self, *arguments: Any, **options: Any) -> Any:
         """Return a client for the endpoint."""
         create: Any = super().client  # the overloads of boto3's type stubs want literal service names
-        return create(*arguments, **options, endpoint_url=self._endpoint_url)
+        config = BOUNDED.merge(options.pop("config", None) or Config())
+        return create(*arguments, **options, endpoint_url=self._endpoint_url, config=config)

@@ -74,12 +74,16 @@ def test_empty_table_has_no_state(store: StateStore) -> None:
     [
         FIRST,
         replace(FIRST, lease_s=2.5, changed_by=None),
+        replace(FIRST, left_over=""),
+        replace(FIRST, left_over="f-1-left-0a1b2c3d"),
         claim(FIRST, PLAN, at=AT),
         promote(record_set(claim(FIRST, PLAN, at=AT), "s-1", at=AT), at=AT),
         supersede(promote(claim(FIRST, PLAN, at=AT), at=AT), replace(PLAN, id="f-2", target="us-east-2"), at=AT),
         announce(announce(claim(FIRST, PLAN, at=AT), "s-1", had_ended=False, at=AT), "s-2", had_ended=True, at=AT),
     ],
-    ids=["initial", "fractional lease", "claimed", "promoted", "superseded", "stopping"],
+    ids=[
+        "initial", "fractional lease", "nothing left over", "left over", "claimed", "promoted", "superseded", "stopping"
+    ],  # fmt: skip
 )
 def test_written_state_is_read_back_equal(store: StateStore, state: DRState) -> None:
     """Whatever the transitions produce survives the table unchanged, plans inside plans too."""

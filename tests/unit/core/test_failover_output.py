@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_mwaa_dr.core.failover import StepEvent
+from airflow_provider_mwaa_dr.core.finishing import PlanFinisher
 from airflow_provider_mwaa_dr.core.state import Phase
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, MwaaAccessError, MwaaRequestError, StateAccessError
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore
-from tests.unit.core.dr_set import WANTED, A, B, World, request
+from tests.histories import RegionDags
+from tests.unit.core.dr_set import TIMING, WANTED, A, B, World, request
 
 ERRORS = (
     StateAccessError("not the right to do this"),
@@ -148,6 +150,34 @@ def test_a_first_run_that_cannot_be_tried_stops_nothing(world: World, method: st
     record = world.fail_over()
     assert record.outcome == "completed"
     assert "no first run: " + type(error).__name__ in next(s.detail for s in record.steps if s.name == "verify")
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+def test_an_agent_finishes_a_plan_without_a_history(world: World, error: Exception) -> None:
+    """Its owner is gone after promote; what the agent cannot record it says in its log, and the plan ends."""
+    world.environments[B].remove_dag("dag_02")
+
+    def die(event: StepEvent) -> None:
+        if (event.name, event.status) == ("unpause", "started"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        world.engine("killed", die).run(request())
+    finisher = PlanFinisher(
+        without_history(world, error),
+        RegionDags(world.environments[B]),
+        world.clock,
+        region=B,
+        owner="agent",
+        takeover_s=TIMING.takeover_s,
+    )
+    for _ in range(100):
+        finisher.turn(world.state)
+        world.clock.advance(1)
+    assert_moved(world, missing=frozenset({"dag_02"}))
+    world.environments[B].add_dag("dag_02", is_paused=True)
+    world.engine("second", store=without_history(world, error)).run(request(A))
+    assert_moved(world, to=A, epoch=2)
 
 
 def test_another_caller_follows_a_plan_that_has_no_record(world: World) -> None:

@@ -46,6 +46,26 @@ def test_it_moves_the_role_and_returns_the_record(dr_set: World) -> None:
     assert dr_set.environments["us-east-1"].unpaused == WANTED | {"dr_failover"}
 
 
+class _BrokenLog:
+    """A log under which the disk is full."""
+
+    def __getattr__(self, name: str) -> Any:
+        def write(*_: object, **__: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        return write
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(dr_set: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler that raises, at the first step or at the last word: the role moves, the task succeeds."""
+    monkeypatch.setattr(FailoverOperator, "log", _BrokenLog())
+    assert operator(dr_set).execute(CONTEXT)["outcome"] == "completed"
+    assert operator(dr_set).execute(CONTEXT)["outcome"] == "completed"
+    assert dr_set.store.state is not None
+    assert dr_set.store.state.phase is Phase.STEADY
+    assert dr_set.environments["us-east-1"].unpaused == WANTED | {"dr_failover"}
+
+
 def test_already_active_is_a_success(dr_set: World) -> None:
     """A second run of the same DAG does not fail."""
     record = operator(dr_set, target_region="us-east-2").execute(CONTEXT)

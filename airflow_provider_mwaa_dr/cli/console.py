@@ -120,12 +120,18 @@ class Console:
                 lines.put(f"{at}  {mark} {event.name:<12} {event.seconds:6.1f} s  {event.detail}".rstrip())
 
         writer = threading.Thread(target=write, name="mwaa-dr-steps", daemon=True)
-        writer.start()
+        try:
+            writer.start()
+        except RuntimeError:
+            self.say("This process cannot start another thread: the steps are shown at the end.")
         try:
             yield step
         finally:
             lines.put(None)
-            writer.join()
+            if writer.ident is None:
+                write()
+            else:
+                writer.join()
 
     def alarm(self, text: str) -> str:
         """Return *text* as a result shows what must not be overlooked: red on a terminal (https://no-color.org)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import signal
+import threading
 
 import pytest
 
@@ -13,6 +14,7 @@ from airflow_provider_mwaa_dr.cli.world import World
 from airflow_provider_mwaa_dr.core.failover import StepEvent
 from airflow_provider_mwaa_dr.core.state import Phase
 from tests.unit.cli.conftest import Shell, Terminal
+from tests.waiting import wait_until
 
 FAILOVER = ("failover", "us-east-1", "--reason", "x", "--yes")
 
@@ -114,6 +116,38 @@ def test_a_disk_that_was_full_for_a_moment_gets_what_comes_later() -> None:
     outlet.settle()
     assert stream.getvalue() == "later\n"
     assert outlet.error is not None
+
+
+def test_a_terminal_that_stands_still_holds_up_no_failover() -> None:
+    """Ctrl-S, or a pager that nobody scrolls, blocks the writer: the failover completes, and then it is written."""
+    goes_on = threading.Event()
+
+    class Stopped(io.StringIO):
+        def write(self, text: str) -> int:
+            goes_on.wait(60)
+            return super().write(text)
+
+    shell, err, codes = Shell(), Stopped(), []
+    caller = threading.Thread(target=lambda: codes.append(call(shell, *FAILOVER, stdout=io.StringIO(), stderr=err)))
+    caller.start()
+    wait_until(lambda: shell.set.state.active_region == "us-east-1" and shell.set.state.phase is Phase.STEADY, "moved")
+    assert err.getvalue() == ""
+    goes_on.set()
+    caller.join(60)
+    assert codes == [0]
+    assert " ok  complete " in err.getvalue()
+
+
+def test_a_process_without_threads_shows_its_steps_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fails over all the same."""
+
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    result = Shell()(*FAILOVER)
+    assert result.code == 0
+    assert " ok  complete " in result.err
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no such signal")

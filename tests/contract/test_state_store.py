@@ -82,8 +82,15 @@ def test_empty_table_has_no_state(store: StateStore) -> None:
         announce(announce(claim(FIRST, PLAN, at=AT), "s-1", had_ended=False, at=AT), "s-2", had_ended=True, at=AT),
     ],
     ids=[
-        "initial", "fractional lease", "nothing left over", "left over", "claimed", "promoted", "superseded", "stopping"
-    ],  # fmt: skip
+        "initial",
+        "fractional lease",
+        "nothing left over",
+        "left over",
+        "claimed",
+        "promoted",
+        "superseded",
+        "stopping",
+    ],
 )
 def test_written_state_is_read_back_equal(store: StateStore, state: DRState) -> None:
     """Whatever the transitions produce survives the table unchanged, plans inside plans too."""

@@ -79,8 +79,13 @@ def execution(scope: Scope, region: str) -> Document:
 
 def finishing(scope: Scope) -> Document:
     """Return what an execution role needs, beside that, to finish a failover whose caller is gone."""
-    keys = ["ACTIVE_REGION", "FAILOVER#*"]
-    return _document(_allow("FinishFailover", ["dynamodb:PutItem"], scope.table(scope.state_table), keys))
+    state = scope.table(scope.state_table)
+    changes = ["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:UpdateItem"]
+    return _document(
+        _allow("FinishFailover", ["dynamodb:PutItem"], state, ["ACTIVE_REGION", "FAILOVER#*"]),
+        # The set of DAGs that could not be unpaused, its pages, and what is announced of them.
+        _allow("RecordLeftOver", changes, state, ["PAUSED#*"]),
+    )
 
 
 def flipping(scope: Scope) -> Document:

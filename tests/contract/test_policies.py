@@ -355,8 +355,9 @@ def test_execution_roles_may_not_flip_unless_they_may_finish(cloud: Cloud, scope
     uses = uses_of_state(opened.state, opened.copy, A, cloud.clock)
     for name in FINISHES:
         uses[name]()
-    writes = [call for call in recorder.calls if call.action == "dynamodb:PutItem"]
-    assert {key for call in writes for key in call.keys} == {"ACTIVE_REGION", "FAILOVER#p1"}
+    uses["put_set"]()  # what could not be unpaused
+    writes = [call for call in recorder.calls if re.search("Put|Update|Delete", call.action)]
+    assert {key.partition("#")[0] for call in writes for key in call.keys} == {"ACTIVE_REGION", "FAILOVER", "PAUSED"}
     assert not any(allowing(execution(scope, A), call) for call in writes)
     assert_exactly(writes, finishing(scope))
 
@@ -375,7 +376,8 @@ def test_writing_the_newer_epoch_back_takes_the_right_to_finish(cloud: Cloud, sc
     assert cloud.copy(B).read() == newer
     writes = [call for call in recorder.calls if re.search("Put|Update|Delete", call.action)]
     assert not any(allowing(execution(scope, B), call) for call in writes)
-    assert_exactly(writes, finishing(scope))
+    assert writes
+    assert all(allowing(finishing(scope), call) for call in writes)
 
 
 def test_one_region_may_not_write_for_another(cloud: Cloud, scope: Scope) -> None:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.config import DRConfig, Eventual, is_exempt
 from airflow_provider_mwaa_dr.core.environments import known_region
-from airflow_provider_mwaa_dr.core.heartbeats import Beats, beats, live_agents
+from airflow_provider_mwaa_dr.core.heartbeats import Beats, Silence, beats, live_agents
 from airflow_provider_mwaa_dr.core.lease import (
     CLOCK_MARGIN,
     Closing,
@@ -51,6 +51,7 @@ from airflow_provider_mwaa_dr.core.readiness import (
     is_endless,
     known,
     refusals,
+    unsettled,
 )
 from airflow_provider_mwaa_dr.core.reasons import checked_reason
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
@@ -82,7 +83,8 @@ class Timing:
     Seconds that the engine waits, and for what.
 
     :param drain_s: runs in flight may take this long to finish.
-    :param answer_s: an AUTO failover turns forced when the source has not answered for this long.
+    :param answer_s: an AUTO failover turns forced when the source has not answered for this long; or once, while its
+        schedulers show no heartbeats either.
     :param heartbeat_s: between two heartbeats of an agent; a few of them without change, and it counts as gone.
     :param settle_s: one scheduler loop: what a gate let through before it knew is visible after it.
     :param beat_s: between two signs of life of this engine in the plan.
@@ -240,6 +242,8 @@ class FailoverEngine:
         self._steps: list[StepRecord] = []
         self._step, self._step_started, self._said = "check", self._last_write, ""
         self._unrecorded = ""
+        self._silence = Silence(self._agents, clock)
+        self._warnings: tuple[str, ...] = ()
 
     # -- what callers call ---------------------------------------------------------------------------------------
 
@@ -496,6 +500,8 @@ class FailoverEngine:
     def _leave_source(self, state: DRState, since: float) -> None:
         """Everything in DRAINING, up to and including promote."""
         plan = _plan(state)
+        if plan.mode is Mode.AUTO:
+            self._silence.seconds(plan.source)
         if plan.is_forced:
             if plan.set_id is None:
                 self._record_set_from_snapshot(state)
@@ -1013,11 +1019,13 @@ class FailoverEngine:
                     why=why,
                     advice="Nothing was changed. Mend it, or repeat with --even-if-not-ready.",
                 )
-            self._done("; ".join(why) or f"{request.target} is ready")
+            self._done("; ".join((*(why or [f"{request.target} is ready"]), *self._warnings)))
 
     def _problems(self, state: DRState, request: FailoverRequest) -> list[str]:
         """Return why the failover would be refused."""
         target = self._environment(request.target)
+        if request.mode is Mode.AUTO:
+            self._silence.seconds(state.active_region)
         # A heartbeat that changes while the source is asked need not be waited for.
         seen = beats(self._agents, [target.region])
         of_source = self._source_problems(state, request)
@@ -1026,13 +1034,12 @@ class FailoverEngine:
     def _target_problems(self, target: Environment, seen: Beats) -> Sequence[str]:
         status = known(target.status)
         is_asked = not isinstance(status, Unknown) and status.is_usable
+        is_healthy = known(target.scheduler_is_healthy) if is_asked else None
+        agents = self._live_agents(target.region, seen)
+        self._warnings = tuple(unsettled(agents))
         why = refusals(
             RegionFacts(
-                region=target.region,
-                environment=target.name,
-                status=status,
-                is_healthy=known(target.scheduler_is_healthy) if is_asked else None,
-                agents=self._live_agents(target.region, seen),
+                region=target.region, environment=target.name, status=status, is_healthy=is_healthy, agents=agents
             )
         )
         return [*why, *self._unread_copies(target.region)]
@@ -1206,14 +1213,36 @@ class FailoverEngine:
         """
         deadline = self._clock.monotonic() + self._timing.answer_s
         while True:
-            self._mine(plan.id)
+            state = self._mine(plan.id)
+            began = self._clock.monotonic()
             try:
                 return call()
             except MwaaUnreachableError as error:
-                if self._clock.monotonic() >= deadline:
+                now = self._clock.monotonic()
+                if now >= deadline:
                     raise
                 self._progress(f"no answer yet: {error.message}")
+                can_turn_forced = state.phase is Phase.DRAINING and plan.mode is Mode.AUTO
+                if can_turn_forced and self._is_silent(plan, attempt_s=now - began, deadline=deadline):
+                    raise
             self._wait(plan.id, self._timing.poll_s)
+
+    def _is_silent(self, plan: Plan, *, attempt_s: float, deadline: float) -> bool:
+        """
+        Return whether the source's schedulers have shown no heartbeat for so long that they count as gone.
+
+        With that, one attempt without an answer is enough: each takes up to 12 s where packets get lost. What is
+        missing of the silence is waited for, unless there is time for another attempt meanwhile.
+        """
+        while (silent_s := self._silence.seconds(plan.source)) > 0:
+            rest_s = self._timing.agent_silence_s - silent_s
+            if rest_s <= 0:
+                return True
+            if rest_s > attempt_s or self._clock.monotonic() >= deadline:
+                return False
+            self._progress(f"no answer from {plan.source}, whose schedulers are silent, too, for {silent_s:.0f} s")
+            self._wait(plan.id, min(self._timing.poll_s, rest_s))
+        return False
 
     def _dags(self, plan: Plan, environment: Environment, *, paused: bool | None = None) -> Sequence[DagInfo]:
         """List DAGs; thousands take their time, so between the pages the row is read again."""

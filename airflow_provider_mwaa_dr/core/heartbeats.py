@@ -49,3 +49,20 @@ def live_agents(
         for region in waiting:
             on_wait(region)
         clock.sleep(poll_s)
+
+
+class Silence:
+    """How long the agents of a region have shown no new heartbeat, on this process's own clock."""
+
+    def __init__(self, read: Callable[[str], Sequence[AgentStatus]], clock: Clock) -> None:
+        self._read = read
+        self._clock = clock
+        self._seen: dict[str, tuple[Mapping[str, int], float]] = {}
+
+    def seconds(self, region: str) -> float:
+        """Return seconds since a heartbeat changed; 0 at the first look, and for a region without any heartbeat."""
+        found = beats(self._read, [region])[region]
+        seen = self._seen.get(region)
+        if not found or seen is None or seen[0] != found:
+            self._seen[region] = seen = found, self._clock.monotonic()
+        return self._clock.monotonic() - seen[1]

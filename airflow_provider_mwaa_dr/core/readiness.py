@@ -307,10 +307,24 @@ def _fence_doubts(region: RegionFacts) -> Iterable[str]:
         yield f"no task has shown yet that the fence is loaded in the workers of {region.region}"
 
 
-def _leftovers_problems(region: RegionFacts) -> Iterable[str]:
-    leftovers = max((agent.leftovers for agent in region.agents), default=0)
+def _leftovers_doubts(region: RegionFacts) -> Iterable[str]:
+    yield from _unseen(region)
+    yield from unsettled(region.agents)
+
+
+def unsettled(agents: Sequence[AgentStatus]) -> Iterable[str]:
+    """
+    Yield what to say of open runs that do not belong to a standby.
+
+    No reason to refuse: a DAG that is unpaused in a standby has one at almost any moment. A region that is promoted
+    closes them before it starts anything.
+    """
+    leftovers = max((agent.leftovers for agent in agents), default=0)
     if leftovers:
-        yield f"{leftovers} open runs in {region.region} are not settled yet"
+        yield (
+            f"{leftovers} open runs in {agents[0].region} are not settled yet; its agent closes them, at the latest "
+            "when the region is promoted"
+        )
 
 
 def _unseen(region: RegionFacts) -> Iterable[str]:
@@ -371,10 +385,11 @@ REFUSALS: tuple[Refusal, ...] = (
     ),
     Refusal(
         name="leftovers",
-        problems=_leftovers_problems,
-        doubts=_unseen,
+        problems=_nothing,
+        doubts=_leftovers_doubts,
         fine=lambda region: f"no open run of an earlier epoch in {region.region}",
-        advice="Wait for the agent of {environment} to close them, some seconds; if they stay, look at its log.",
+        advice="Wait for the agent of {environment} to close them, some seconds. If they stay, or come again, pause "
+        "the DAGs that are unpaused in {region}, and look at the log of its agent.",
     ),
 )
 """In the order in which a refusal names them."""

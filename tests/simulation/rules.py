@@ -99,7 +99,7 @@ def with_a_cancel_that_gives_nothing_back(patch: Patch) -> None:
     restore = FailoverEngine._restore
 
     def careless(engine: FailoverEngine, plan: Plan, wanted: Any) -> Any:
-        return (frozenset(), "") if plan.is_cancellation else restore(engine, plan, wanted)
+        return (wanted, "") if plan.is_cancellation else restore(engine, plan, wanted)
 
     patch.setattr(FailoverEngine, "_restore", careless)
 
@@ -248,7 +248,7 @@ RULES: dict[Weaken, int] = {
     with_what_the_provider_ended_told_as_ended: 1,
     without_reconciling_before_anything_runs: 13,
     without_draining_before_the_pause: 1,
-    with_a_cancel_that_gives_nothing_back: 9,
+    with_a_cancel_that_gives_nothing_back: 18,
     with_cleared_runs_taken_for_ended: 1,
     with_failed_runs_started_again: 0,
     without_a_fence_for_what_comes_back_from_the_triggerer: 14,

@@ -332,7 +332,6 @@ def test_already_active_is_an_answer_only_in_steady(world: World) -> None:
         (lambda w: setattr(w.environments[B], "unreachable", True), "did not answer"),
         (lambda w: setattr(w.agents[B], "alive", False), "no agent is alive"),
         (lambda w: w.agents[B].changes.update(fence_ok=False), "without the fence"),
-        (lambda w: w.agents[B].changes.update(leftovers=3), "3 open runs"),
         (lambda w: w.agents[B].changes.update(schedulers=("1", "9")), "without an agent in us-east-1: job 9"),
     ],
 )
@@ -346,6 +345,15 @@ def test_a_target_that_is_not_ready_is_refused_and_nothing_changed(
         world.fail_over()
     assert world.state == before
     assert world.store.records() == []
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_open_runs_of_a_standby_refuse_nothing(world: World, mode: Mode) -> None:
+    """Users unpaused DAGs there: its agent always closes one, and promotion closes what is left. It is said."""
+    world.agents[B].changes.update(leftovers=5)
+    record = world.fail_over(mode=mode)
+    assert f"5 open runs in {B} are not settled yet" in record.steps[0].detail
+    assert (record.outcome, world.state.active_region, world.state.phase) == ("completed", B, Phase.STEADY)
 
 
 def test_even_if_not_ready_goes_on(world: World) -> None:

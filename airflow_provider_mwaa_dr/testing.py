@@ -45,7 +45,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     TableDescription,
     Unpublished,
 )
-from airflow_provider_mwaa_dr.core.state import DRState, Mode
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, is_wanted_set
 from airflow_provider_mwaa_dr.exceptions import (
     IncompleteError,
     IncompleteItemError,
@@ -278,6 +278,11 @@ class InMemoryStateStore:
                 self.lose_answers -= 1
                 raise StateUnreachableError("The answer of a write was lost: lose_answers is switched on.")
 
+    def overwrite(self, state: DRState) -> None:
+        """Write *state* whatever is stored."""
+        with self._reach("write"):
+            self._table.state = state
+
     def register(self, registration: Registration) -> None:
         """Name an environment of the set."""
         with self._reach("register"):
@@ -389,6 +394,16 @@ class InMemoryStateStore:
             if self._table.damaged.pop(f"PAUSED#{dag_set.id}", None) is not None:
                 self._table.sets.pop(dag_set.id, None)
             return self._table.sets.setdefault(dag_set.id, _sorted(dag_set))
+
+    def newest_wanted_set(self) -> DagSet | None:
+        """Return the wanted set that was recorded last; none of runs that a plan stops, none that cannot be read."""
+        with self._reach("newest_wanted_set"):
+            readable = [
+                dag_set
+                for set_id, dag_set in self._table.sets.items()
+                if is_wanted_set(set_id) and f"PAUSED#{set_id}" not in self._table.damaged
+            ]
+            return max(readable, key=lambda dag_set: (dag_set.recorded_at, dag_set.id), default=None)
 
     def get_set(self, set_id: str) -> DagSet | None:
         """Return a recorded set."""

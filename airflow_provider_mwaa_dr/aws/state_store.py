@@ -44,7 +44,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     Registration,
     Unpublished,
 )
-from airflow_provider_mwaa_dr.core.state import STATE_ID, DRState
+from airflow_provider_mwaa_dr.core.state import STATE_ID, DRState, is_wanted_set
 from airflow_provider_mwaa_dr.exceptions import (
     IncompleteItemError,
     StaleStateError,
@@ -192,6 +192,10 @@ class DynamoDBStateStore:
                 if failure.fault is Fault.CONFLICT:
                     self._raise_if_moved(expected_version, self._get(STATE_ID))
             self._replicas.pause_or_raise(wait_s, failures, "write the state")
+
+    def overwrite(self, state: DRState) -> None:
+        """Write *state* whatever is stored: only for an item whose version cannot be understood."""
+        self._put(items.state_to_item(state, write_token=uuid.uuid4().hex), "write the state")
 
     def _settle_lost_write(self, token: str, expected_version: int | None, *, lost: str, error: Exception) -> None:
         """Return if the write with *token* landed; else raise what its caller has to know."""
@@ -398,6 +402,19 @@ class DynamoDBStateStore:
             )
         self._collect_all(key, surely=generation)
         return recorded
+
+    def newest_wanted_set(self) -> DagSet | None:
+        """Return the wanted set that was recorded last: one scan for the manifests, then the pages of one."""
+        # Of the pages nothing is returned; a damaged manifest is no candidate.
+        manifests = self._scan_where(
+            "begins_with(state_id, :prefix) AND attribute_not_exists(dag_ids)",
+            {":prefix": {"S": "PAUSED#"}},
+            "list the recorded sets",
+        )
+        readable = [items.from_item(item) for item in manifests if items.fault_of(item, table=self.table) is None]
+        wanted = [values for values in readable if is_wanted_set(values["id"])]
+        newest = max(wanted, key=lambda values: (items.to_time(values["recorded_at"]), values["id"]), default=None)
+        return None if newest is None else self.get_set(newest["id"])
 
     def get_set(self, set_id: str) -> DagSet | None:
         """Return a complete recorded set; None when its manifest is not there."""

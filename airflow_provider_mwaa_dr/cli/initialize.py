@@ -8,7 +8,12 @@ from functools import partial
 from airflow_provider_mwaa_dr.cli.courtesy import Answers
 from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
 from airflow_provider_mwaa_dr.cli.world import World
-from airflow_provider_mwaa_dr.core.initialization import Initialization, initialize, plan_initialization
+from airflow_provider_mwaa_dr.core.initialization import (
+    Initialization,
+    initialize,
+    plan_above_every_epoch,
+    plan_initialization,
+)
 from airflow_provider_mwaa_dr.core.ports import RunInfo
 from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError, TableNotFoundError
 
@@ -20,6 +25,12 @@ def add_command(commands: CommandParsers) -> None:
     )
     parser.add_argument(
         "--active", metavar="REGION", help="the region that runs today; needed the first time, refused if another is"
+    )
+    parser.add_argument(
+        "--above-every-epoch",
+        action="store_true",
+        help="write a new state item that is newer than all that agents, records and the ledger know: for one that was "
+        "restored from a backup or changed by hand",
     )
 
 
@@ -33,15 +44,14 @@ def run(session: Session) -> None:
             option="environments",
             advice="Set DR_ENVIRONMENTS, for example us-east-2=NAME,us-east-1=NAME.",
         )
-    try:
-        plan = plan_initialization(
-            session.store,
-            active_region=args.active,
-            environments=config.environments,
-            lease_s=config.lease_s,
-            by=session.who,
-            at=session.clock.now(),
+    if args.above_every_epoch and args.active is None:
+        raise ConfigError(
+            "--above-every-epoch gives a region the role, and no region was named.",
+            option="active_region",
+            advice=f"Name the region that is to run: --active {' or --active '.join(sorted(config.environments))}.",
         )
+    try:
+        plan = _plan(session)
     except TableNotFoundError as error:
         region = config.replicas[0]
         error.advice = (
@@ -72,6 +82,43 @@ def run(session: Session) -> None:
     console.result(document, f"{outcome}: {plan.state.active_region} is active, epoch {plan.state.epoch}.")
 
 
+def _plan(session: Session) -> Initialization:
+    args, config = session.args, session.config
+    if args.above_every_epoch:
+        return plan_above_every_epoch(
+            session.store,
+            session.world.make_runs(config),
+            active_region=args.active,
+            environments=config.environments,
+            lease_s=config.lease_s,
+            by=session.who,
+            at=session.clock.now(),
+        )
+    return plan_initialization(
+        session.store,
+        active_region=args.active,
+        environments=config.environments,
+        lease_s=config.lease_s,
+        by=session.who,
+        at=session.clock.now(),
+    )
+
+
+def _what_it_replaces(plan: Initialization) -> Iterator[str]:
+    """Yield what becomes of the state item that is there, and of the regions that act on it."""
+    found, active = plan.found, plan.state.active_region
+    if plan.why_unreadable is not None:
+        yield f"It replaces the state item. {plan.why_unreadable}"
+    if found is not None:
+        open_plan = f", with a failover in progress ({found.phase.value}), which is dropped" if found.plan else ""
+        yield f"It replaces epoch {found.epoch}, version {found.version}, active {found.active_region!r}{open_plan}."
+    yield (
+        f"Unfinished runs of every region count as interrupted: {active} resumes them where a runs table is set, and "
+        "they are closed where none is."
+    )
+    yield f"No lease is waited for. Make sure that no region but {active} executes: mwaa-dr status shows what holds."
+
+
 def _what_it_means(session: Session, plan: Initialization) -> Iterator[str]:
     if plan.is_new:
         state = plan.state
@@ -80,6 +127,8 @@ def _what_it_means(session: Session, plan: Initialization) -> Iterator[str]:
             yield f"The state table counts as one with eventual consistency, {mode.value}: {mode.price}."
         elif len(session.config.replicas) > 1:
             yield "The state table counts as one with strong consistency; if it has not, set DR_TABLE_CONSISTENCY."
+    if session.args.above_every_epoch:
+        yield from _what_it_replaces(plan)
     for registration in plan.registrations:
         yield f"Registry: {registration.region} is environment {registration.environment}."
         if replaced := plan.replaced.get(registration.region):

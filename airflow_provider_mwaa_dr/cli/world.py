@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.core.config import DRConfig, environment_texts, parse_config
-from airflow_provider_mwaa_dr.core.ports import Clock, Environment, StateStore, Tables
+from airflow_provider_mwaa_dr.core.ports import Clock, Environment, RunsStore, StateStore, Tables
 from airflow_provider_mwaa_dr.exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -26,6 +26,12 @@ def _dynamodb_tables(config: DRConfig) -> Tables:
     return DynamoDBTables(config.replicas, clock=SystemClock())
 
 
+def _dynamodb_runs(config: DRConfig) -> RunsStore | None:
+    from airflow_provider_mwaa_dr.aws.stores import open_runs_store  # noqa: PLC0415
+
+    return open_runs_store(config, clock=SystemClock())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """
@@ -34,6 +40,7 @@ class World:
     :param who: person and machine, for the audit trail.
     :param make_store: opens the state table of a configuration; no request is sent yet.
     :param make_environment: the same for an MWAA environment, given region and name.
+    :param make_runs: the same for the ledger; None where no runs table is set.
     :param make_tables: the same for what DynamoDB says of a configuration's tables.
     :param boto3_session: for everything else in AWS; None for boto3's own search.
     """
@@ -47,6 +54,7 @@ class World:
     make_store: Callable[[DRConfig], StateStore]
     make_environment: Callable[[str, str], Environment]
     make_tables: Callable[[DRConfig], Tables] = _dynamodb_tables
+    make_runs: Callable[[DRConfig], RunsStore | None] = _dynamodb_runs
     boto3_session: boto3.session.Session | None = None
 
 

@@ -188,6 +188,10 @@ class EventualStateStore:
 
     # What belongs to a region.
 
+    def overwrite(self, state: DRState) -> None:
+        """Write *state*, whatever is stored, into the copy of the region that it activates."""
+        self._ask(self._home_of(state), lambda copy: copy.overwrite(state))
+
     def register(self, registration: Registration) -> None:
         """Name an environment of the set, in its region's copy."""
         self._from_first(lambda copy: copy.register(registration), first=registration.region)
@@ -320,6 +324,12 @@ class EventualStateStore:
         if known is not None:
             return known
         return self._from_first(lambda copy: copy.put_set(dag_set), first=self._home)[1]
+
+    def newest_wanted_set(self) -> DagSet | None:
+        """Return the wanted set that was recorded last, of all copies that answer."""
+        found = self._from_all(lambda copy: copy.newest_wanted_set(), avoid=True)
+        sets = [dag_set for dag_set in found.values() if dag_set is not None]
+        return max(sets, key=lambda dag_set: (dag_set.recorded_at, dag_set.id), default=None)
 
     def get_set(self, set_id: str) -> DagSet | None:
         """Return a recorded set, from whichever copy has it."""

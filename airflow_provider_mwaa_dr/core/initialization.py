@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from airflow_provider_mwaa_dr.core.environments import known_region
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, Registration, StateStore
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, Registration, RunsStore, StateStore
 from airflow_provider_mwaa_dr.core.state import DRState, initial
-from airflow_provider_mwaa_dr.exceptions import ConfigError, RefusedError, StaleStateError, StateNotFoundError
+from airflow_provider_mwaa_dr.exceptions import (
+    ConfigError,
+    RefusedError,
+    StaleStateError,
+    StateAccessError,
+    StateError,
+    StateNotFoundError,
+    StateUnreachableError,
+    TableNotFoundError,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +29,8 @@ class Initialization:
 
     :param state: the state item: stored already, or the one to write.
     :param is_new: whether *state* is still to be written.
+    :param found: the state item that *state* replaces; None when there is none, or it cannot be understood.
+    :param why_unreadable: why the stored state item cannot be understood; None when it can, or there is none.
     :param registrations: environments that the registry lacks, or has under another name.
     :param replaced: the names that the registry has now of those, by region.
     :param regions: the registered regions, once this is written.
@@ -27,6 +39,8 @@ class Initialization:
 
     state: DRState
     is_new: bool
+    found: DRState | None = None
+    why_unreadable: str | None = None
     registrations: tuple[Registration, ...]
     replaced: Mapping[str, str]
     regions: frozenset[str]
@@ -78,12 +92,93 @@ def plan_initialization(
             advice=f"To move the role: mwaa-dr failover {active_region} --reason TEXT.",
         )
     regions = store.regions().union(environments)
-    known = store.registrations()
-    accounts = {region: found.account for region, found in known.items() if found.account} | dict(accounts or {})
     return Initialization(
         state=state,
         is_new=is_new,
-        registrations=tuple(
+        regions=regions,
+        listing=tuple(
+            region
+            for region in sorted(environments)
+            if not regions <= (store.observe(region).registered or frozenset())
+        ),
+        **_registry(store, environments, accounts),
+    )
+
+
+def plan_above_every_epoch(
+    store: StateStore,
+    runs: RunsStore | None,
+    *,
+    active_region: str,
+    environments: Mapping[str, str],
+    accounts: Mapping[str, str] | None = None,
+    lease_s: float,
+    by: str,
+    at: datetime,
+) -> Initialization:
+    """
+    Return a state that every agent takes for newer than all that it knows, whatever is stored; changes nothing.
+
+    For a state item that was restored from a backup or changed by hand: agents act on no older state than they have
+    seen. Epoch and version are above those of the item, of every heartbeat, of every failover's record and of every
+    region's part of the ledger. A plan that is open is dropped.
+
+    :param runs: the ledger; None where there is none.
+    :raises ConfigError: *active_region* is none of *environments*.
+    :raises StateError: something that may know a higher epoch could not be read.
+    """
+    known_region(active_region, environments)
+    found, why_unreadable = None, None
+    try:
+        found = store.read()
+    except StateNotFoundError:
+        pass
+    except (StateUnreachableError, StateAccessError, TableNotFoundError):
+        raise
+    except StateError as error:
+        why_unreadable = error.message
+    regions = store.regions().union(environments)
+    agents = [agent for region in sorted(regions) for agent in store.agents(region)]
+    epochs: list[int | None] = [record.epoch for record in store.records()]
+    for agent in agents:
+        epochs += agent.epoch, agent.adopted_epoch, agent.reconciled_epoch
+    if runs is not None:
+        for region in sorted(regions):
+            epochs += _ledger_epochs(runs, region)
+    if found is not None:
+        epochs.append(found.epoch)
+    epoch = max((epoch for epoch in epochs if epoch is not None), default=0) + 1
+    version = max([found.version if found is not None else 0, *(agent.version for agent in agents)]) + 1
+    return Initialization(
+        state=initial(active_region, lease_s=lease_s, by=by, at=at, epoch=epoch, version=version),
+        is_new=True,
+        found=found,
+        why_unreadable=why_unreadable,
+        regions=regions,
+        listing=tuple(sorted(environments)),
+        **_registry(store, environments, accounts),
+    )
+
+
+def _ledger_epochs(runs: RunsStore, region: str) -> Sequence[int | None]:
+    """Return the highest epochs that a region's part of the ledger names."""
+    replica = runs.picture(region)
+    while entries := runs.log(region, after=replica.number):
+        before = replica.number
+        replica.apply(entries)
+        if replica.number == before:
+            break
+    return replica.epoch, replica.settled
+
+
+def _registry(
+    store: StateStore, environments: Mapping[str, str], accounts: Mapping[str, str] | None
+) -> Mapping[str, Any]:
+    """Return what the registry lacks, as fields of an :class:`Initialization`."""
+    known = store.registrations()
+    accounts = {region: found.account for region, found in known.items() if found.account} | dict(accounts or {})
+    return {
+        "registrations": tuple(
             registration
             for registration in (
                 Registration(region=region, environment=name, account=accounts.get(region))
@@ -91,18 +186,12 @@ def plan_initialization(
             )
             if _differs(registration, known.get(registration.region))
         ),
-        replaced={
+        "replaced": {
             region: found.environment
             for region, found in known.items()
             if environments.get(region, found.environment) != found.environment
         },
-        regions=regions,
-        listing=tuple(
-            region
-            for region in sorted(environments)
-            if not regions <= (store.observe(region).registered or frozenset())
-        ),
-    )
+    }
 
 
 def _differs(wanted: Registration, known: Registration | None) -> bool:
@@ -130,9 +219,13 @@ def initialize(store: StateStore, initialization: Initialization) -> None:
     """
     Write what is missing. Repeatable: interrupted after any write, the next plan holds the rest.
 
-    :raises StaleStateError: somebody else wrote another active region first.
+    :raises StaleStateError: another active region was written first; or, above every epoch, any other state.
     """
-    if initialization.is_new:
+    if initialization.why_unreadable is not None:
+        store.overwrite(initialization.state)
+    elif initialization.found is not None:
+        store.write(initialization.state, expected_version=initialization.found.version)
+    elif initialization.is_new:
         try:
             store.write(initialization.state, expected_version=None)
         except StaleStateError as error:

@@ -309,6 +309,13 @@ class StateStore(Protocol):
         :raises StaleStateError: the condition failed; carries what was found.
         """
 
+    def overwrite(self, state: DRState) -> None:
+        """
+        Write *state* whatever is stored: only for an item whose version cannot be understood.
+
+        Nothing guards it against another writer; a person has decided that nobody else writes.
+        """
+
     def register(self, registration: Registration) -> None:
         """Name an environment of the set; repeatable, keeps what agents wrote into the same item."""
 
@@ -368,6 +375,13 @@ class StateStore(Protocol):
 
     def put_set(self, dag_set: DagSet) -> DagSet:
         """Record a wanted set once, pages first, manifest last; a set that is there is returned, not changed."""
+
+    def newest_wanted_set(self) -> DagSet | None:
+        """
+        Return the wanted set that was recorded last, whatever became of its plan.
+
+        None of runs that a plan stops, and none that cannot be read.
+        """
 
     def get_set(self, set_id: str) -> DagSet | None:
         """Return a complete recorded set; None when its manifest is not there."""

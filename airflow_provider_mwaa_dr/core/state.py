@@ -8,6 +8,7 @@ Everything here is pure: functions take a state and return the next one, nothing
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -486,6 +487,14 @@ def _promoted(state: DRState) -> tuple[Phase, Plan] | None:
     while found is not None and found[0] is Phase.DRAINING:
         found = found[1].replaced
     return None if found is None else (found[0], replace(found[1], replaced=None))
+
+
+def is_wanted_set(set_id: str) -> bool:
+    """Whether a recorded set is what a plan found unpaused, and not runs that it stops or DAGs that it left over."""
+    return _OTHER_SETS.search(set_id) is None
+
+
+_OTHER_SETS = re.compile(r"-(stopped-[0-9]+|left-[0-9a-f]+)$")
 
 
 def regions_of(state: DRState) -> frozenset[str]:

@@ -500,3 +500,24 @@ def test_a_region_is_registered_by_its_own_item_and_observes_the_list_of_all(sto
     store.put_regions("us-east-2", ["us-east-2"])
     assert store.observe("us-east-2").registered == {"us-east-2"}
     assert store.registrations()["us-east-2"].environment == "one"
+
+
+def test_a_state_is_overwritten_on_no_condition(store: StateStore) -> None:
+    """For an item of which nobody can tell the version."""
+    store.overwrite(FIRST)
+    assert store.read() == FIRST
+    newer = replace(FIRST, version=9, epoch=7)
+    store.overwrite(newer)
+    assert store.read() == newer
+
+
+def test_the_newest_wanted_set_is_none_of_stopped_runs_or_left_over_dags(store: StateStore) -> None:
+    """It may be all that is left of a plan."""
+    assert store.newest_wanted_set() is None
+    older = DagSet(id="p-1", region="us-east-2", recorded_at=AT, dag_ids=("a",))
+    newest = DagSet(id="p-2", region="us-east-2", recorded_at=AT + timedelta(hours=1), dag_ids=("a", "b"))
+    store.put_set(newest)
+    store.put_set(older)
+    for suffix in ("stopped-12", "left-0a1b2c3d"):
+        store.put_set(replace(newest, id=f"p-3-{suffix}", recorded_at=AT + timedelta(hours=2)))
+    assert store.newest_wanted_set() == newest

@@ -122,3 +122,27 @@ def test_two_environments_for_one_region_are_refused(fresh: Shell) -> None:
     assert result.code == 2
     assert "names two environments for us-east-2: one and two" in result.err
     assert not fresh.store.registrations()
+
+
+def test_init_above_every_epoch_says_what_it_replaces_and_asks_first(mwaa_dr: Shell) -> None:
+    """A dry run changes nothing; the next one is above that."""
+    argv = ("init", "--active", "us-east-2", "--above-every-epoch")
+    before = mwaa_dr.store.state
+    result = mwaa_dr(*argv, "--dry-run", "--json")
+    assert (result.code, result.document["would_change"], result.document["epoch"]) == (0, True, 1)
+    assert "It replaces epoch 0, version 1, active 'us-east-2'." in result.err
+    assert "No lease is waited for." in result.err
+    assert mwaa_dr.store.state is before
+
+    assert mwaa_dr(*argv).code == 2  # nobody can be asked
+    assert mwaa_dr.store.state is before
+
+    result = mwaa_dr(*argv, "--yes", "--json")
+    assert (result.code, result.document["changed"], result.document["epoch"]) == (0, True, 1)
+    assert mwaa_dr.store.state is not None
+    assert mwaa_dr.store.state.version == 2
+
+
+def test_init_above_every_epoch_wants_to_know_the_region(mwaa_dr: Shell) -> None:
+    """It gives the role to one."""
+    assert mwaa_dr("init", "--above-every-epoch", "--yes").code == 2

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from airflow_provider_mwaa_dr.core.initialization import initialize, plan_initialization
-from airflow_provider_mwaa_dr.core.ports import AgentStatus
-from airflow_provider_mwaa_dr.core.state import DRState
-from airflow_provider_mwaa_dr.testing import InMemoryStateStore, ManualClock
+from airflow_provider_mwaa_dr.core.initialization import (
+    initialize,
+    plan_above_every_epoch,
+    plan_initialization,
+)
+from airflow_provider_mwaa_dr.core.ledger import LogEntry, Replica
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, FailoverRecord
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, initial
+from airflow_provider_mwaa_dr.exceptions import StaleStateError, StateError
+from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
 
 HERE, THERE = "us-east-1", "us-east-2"
 
@@ -71,3 +79,86 @@ def test_init_lists_the_regions_for_each_of_them_and_then_finds_nothing_to_do() 
         initialize(store, plan)
     assert changes == [True, False]
     assert store.observe(HERE).registered == store.observe(THERE).registered == {HERE, THERE, "eu-west-1"}
+
+
+def above(store: InMemoryStateStore, runs: InMemoryRunsStore | None = None, *, active: str = HERE) -> DRState:
+    """Return the state after init above every epoch."""
+    plan = plan_above_every_epoch(
+        store, runs, active_region=active, environments={HERE: "one", THERE: "two"}, lease_s=60, by="t",
+        at=ManualClock().now(),
+    )  # fmt: skip
+    initialize(store, plan)
+    return store.read()
+
+
+def entry(epoch: int) -> LogEntry:
+    return LogEntry(number=1, at=ManualClock().now(), epoch=epoch, first_id=0, newest_id=0)
+
+
+@pytest.mark.parametrize("newest", ["item", "agent", "adopted", "reconciled", "record", "ledger", "picture"])
+def test_a_restored_state_is_followed_by_one_above_all_that_anything_shows(newest: str) -> None:
+    """Agents act on no older state than they have seen, so nobody could fail over any more."""
+    store, runs = InMemoryStateStore(), InMemoryRunsStore()
+    store.write(initial(HERE, lease_s=60, by="t", at=ManualClock().now(), epoch=2, version=9), expected_version=None)
+    status = agent(THERE, version=40, epoch=3, adopted=None)
+    if newest == "item":
+        store.overwrite(initial(HERE, lease_s=60, by="t", at=ManualClock().now(), epoch=7, version=50))
+    elif newest == "agent":
+        status = replace(status, epoch=7)
+    elif newest == "adopted":
+        status = replace(status, adopted_epoch=7)
+    elif newest == "reconciled":
+        status = replace(status, reconciled_epoch=7)
+    elif newest == "record":
+        store.put_record(
+            FailoverRecord(
+                id="r",
+                source=HERE,
+                target=THERE,
+                mode=Mode.FORCED,
+                reason="r",
+                by="b",
+                started_at=ManualClock().now(),
+                epoch=7,
+            )  # fmt: skip
+        )
+    elif newest == "ledger":
+        runs.append("eu-west-1", entry(7))
+        store.put_agent(replace(agent("eu-west-1", version=0, epoch=0, adopted=None), reconciled_epoch=None))
+    else:
+        picture = Replica()
+        picture.apply([entry(7)])
+        runs.keep(HERE, picture)
+    store.put_agent(status)
+    state = above(store, runs)
+    assert (state.active_region, state.epoch, state.phase, state.plan) == (HERE, 8, Phase.STEADY, None)
+    assert state.version == (51 if newest == "item" else 41)
+
+
+def test_init_above_every_epoch_replaces_an_item_that_cannot_be_understood() -> None:
+    """On no condition: of such an item no version is known."""
+
+    class Unreadable(InMemoryStateStore):
+        def read(self) -> DRState:
+            raise StateError("The item ACTIVE_REGION of table t cannot be understood: version is 'x'.")
+
+    store = Unreadable()
+    plan = plan_above_every_epoch(
+        store, None, active_region=HERE, environments={HERE: "one"}, lease_s=60, by="t", at=ManualClock().now()
+    )
+    assert plan.why_unreadable is not None
+    initialize(store, plan)
+    assert store.state == plan.state
+
+
+def test_init_above_every_epoch_does_not_replace_what_was_written_meanwhile() -> None:
+    """The condition of each write."""
+    store = InMemoryStateStore(initial(HERE, lease_s=60, by="t", at=ManualClock().now()))
+    plan = plan_above_every_epoch(
+        store, None, active_region=HERE, environments={HERE: "one"}, lease_s=60, by="t", at=ManualClock().now()
+    )
+    newer = replace(store.read(), version=2)
+    store.write(newer, expected_version=1)
+    with pytest.raises(StaleStateError):
+        initialize(store, plan)
+    assert store.state == newer

@@ -129,6 +129,9 @@ def _preview_text(preview: FailoverPreview) -> Iterator[str]:
         f"Failover {preview.source} -> {preview.target} ({preview.mode.value}), epoch {preview.epoch}: "
         f"{preview.action}{plan}."
     )
+    if preview.taken_over is not None:
+        yield f"No active region is known: {preview.taken_over}."
+        yield "The failover is forced, whatever mode was requested; every other registered region counts as the source."
     yield f"Steps: {', '.join(preview.steps)}."
     if preview.wanted is not None:
         exempt = f", {preview.exempt} exempt" if preview.exempt is not None else ""

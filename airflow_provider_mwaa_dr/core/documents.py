@@ -115,6 +115,7 @@ def preview_document(preview: FailoverPreview) -> dict[str, Any]:
         "dags_exempt": preview.exempt,
         "running": list(preview.running) if preview.running is not None else None,
         "not_ready": list(preview.not_ready),
+        "taken_over": preview.taken_over,
         "steps": list(preview.steps),
     }
 

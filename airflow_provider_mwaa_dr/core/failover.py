@@ -95,6 +95,7 @@ class Timing:
     :param verify_s: the first run in the target has succeeded after at most this long.
     :param state_s: a state table that does not answer is asked again for this long.
     :param poll_s: between two looks at anything.
+    :param lease_s: of the set from promote on, where the lease in the state item cannot be used.
     """
 
     drain_s: float = 60.0
@@ -109,6 +110,7 @@ class Timing:
     verify_s: float = 90.0
     state_s: float = 30.0
     poll_s: float = 1.0
+    lease_s: float = 60.0
 
     @classmethod
     def from_config(cls, config: DRConfig) -> Timing:
@@ -121,6 +123,7 @@ class Timing:
             beat_s=takeover_s / 3,
             takeover_s=takeover_s,
             poll_s=min(1.0, config.refresh_s / 4),
+            lease_s=config.lease_s,
         )
 
     @property
@@ -173,7 +176,9 @@ class FailoverPreview:
     """
     What a failover would do now; nothing was changed to find out.
 
-    :param action: nothing (already active), claim, join, cancel or supersede.
+    :param action: nothing (already active), claim, join, cancel, supersede or take over.
+    :param taken_over: why the state names no active region; the failover takes it over then, forced whatever mode was
+        requested. None for any other action.
     :param wanted: DAGs that would be paused in the source and unpaused in the target; None when it cannot be known.
     :param running: runs in flight in the source; None when it cannot be known, or a forced failover would not ask.
     :param not_ready: why the target would be refused, a line each.
@@ -191,6 +196,7 @@ class FailoverPreview:
     running: tuple[str, ...] | None
     not_ready: tuple[str, ...]
     steps: tuple[str, ...]
+    taken_over: str | None = None
 
 
 class _TakenOverError(Exception):
@@ -289,12 +295,16 @@ class FailoverEngine:
         plan = state.plan
         # A caller who supersedes leaves the region that is active now, whichever the open plan leaves.
         source = plan.source if plan is not None and action == "join" else state.active_region
+        mode, taken_over = request.mode, None
+        if action == "take over":
+            source, mode = self._last_active(state, request.target), Mode.FORCED
+            taken_over = self._why_unknown(state, request.target)
         not_ready: Sequence[str] = ()
         wanted = exempt = None
         running: tuple[str, ...] | None = None
-        if action in {"claim", "supersede"}:
-            not_ready = self._problems(state, request)
-            if request.mode is not Mode.FORCED:
+        if action in {"claim", "supersede", "take over"}:
+            not_ready = self._problems(state, replace(request, mode=mode))
+            if mode is not Mode.FORCED:
                 with suppress(MwaaError):  # graceful: among the problems already; auto: it would go on without it
                     dags = self._environment(source).dags()
                     exempt = len(self._exempt(dags))
@@ -305,6 +315,8 @@ class FailoverEngine:
         if set_id is not None:
             recorded, _ = self._set_if_readable(lambda: self._store.get_set(set_id))
             wanted = len(recorded.dag_ids) if recorded is not None else None
+        elif action == "take over" and (lost := self._set_of_lost_plan()) is not None:
+            wanted = len(lost.dag_ids)
         elif wanted is None:
             snapshot, _ = self._set_if_readable(lambda: self._store.get_snapshot(source))
             wanted = len(snapshot.dag_ids) if snapshot is not None else None
@@ -312,7 +324,7 @@ class FailoverEngine:
             action=action,
             source=source,
             target=request.target,
-            mode=request.mode,
+            mode=mode,
             epoch=state.epoch,
             phase=state.phase,
             plan_id=plan.id if plan is not None else None,
@@ -320,21 +332,61 @@ class FailoverEngine:
             exempt=exempt,
             running=running,
             not_ready=tuple(not_ready),
-            steps=_steps_of(action, request.mode),
+            steps=_steps_of(action, mode),
+            taken_over=taken_over,
         )
 
     # -- entering a plan -----------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _action(state: DRState, target: str) -> str:
+    def _action(self, state: DRState, target: str) -> str:
         """Return what a caller who names *target* does, given the row."""
-        if state.phase is Phase.STEADY or state.plan is None:
+        plan = state.plan
+        is_left = plan is not None and not state.problems and state.phase is Phase.DRAINING and plan.target == target
+        # The source of a plan that is joined is in the plan, whatever else the item says.
+        if not is_left and self._why_unknown(state, target) is not None:
+            return "take over"
+        if state.phase is Phase.STEADY or plan is None:
             return "nothing" if state.active_region == target else "claim"
-        if state.plan.target == target:
+        if plan.target == target:
             return "join"
-        if state.phase is Phase.DRAINING and state.active_region == target:
+        if state.phase is Phase.DRAINING and state.active_region == target and not plan.takes_over:
             return "cancel"
         return "supersede"
+
+    def _why_unknown(self, state: DRState, target: str) -> str | None:
+        """Return why *state* names no active region, or cannot be acted on; None where it does, and can."""
+        return transitions.why_unknown(state, self._regions(), region=target)
+
+    def _regions(self) -> frozenset[str]:
+        """Return the regions of the set: those that are registered, and those that this caller was given."""
+        return self._table(self._store.regions).union(self._environments)
+
+    def _last_active(self, state: DRState, target: str) -> str:
+        """Return the region that was active last, as far as anything tells; one of the set in any case."""
+        regions = self._regions()
+        is_settled = state.phase in {Phase.STEADY, Phase.DRAINING} and "phase" not in {
+            problem.field for problem in state.problems
+        }
+        if is_settled and state.active_region in regions:
+            return state.active_region
+        completed = [record for record in self._history(self._store.records) or () if record.outcome == "completed"]
+        if completed and completed[0].target in regions:
+            return completed[0].target
+        newest = self._newest_snapshot(regions)
+        if newest is not None:
+            return newest.region
+        return min(regions - {target}, default=target)
+
+    def _newest_snapshot(self, regions: Collection[str]) -> DagSet | None:
+        read = [self._set_if_readable(partial(self._store.get_snapshot, region))[0] for region in sorted(regions)]
+        taken = [snapshot for snapshot in read if snapshot is not None]
+        return max(taken, key=lambda snapshot: snapshot.recorded_at, default=None)
+
+    def _sources(self, plan: Plan) -> Sequence[str]:
+        """Return the regions that may execute until the plan promotes: all but the target where nobody knows which."""
+        if not plan.takes_over:
+            return [plan.source]
+        return sorted(self._regions() - {plan.target}) or [plan.source]
 
     def _enter(self, request: FailoverRequest) -> DRState | FailoverRecord:
         """
@@ -352,8 +404,8 @@ class FailoverEngine:
                 with suppress(_TakenOverError):
                     return self._join(state, request)
                 continue
-            if action in {"claim", "supersede"} and not checked:
-                self._check(state, request)
+            if action in {"claim", "supersede", "take over"} and not checked:
+                self._check(state, replace(request, mode=Mode.FORCED) if action == "take over" else request)
                 checked = True
                 continue  # the row may have moved while the checks took their time
             if action == "cancel" and not self._insists and (why := self._why_blind(state)):
@@ -362,12 +414,19 @@ class FailoverEngine:
                     why=[why],
                     advice="Nothing was changed. Wait for that copy, or repeat with --even-if-not-ready.",
                 )
-            at = self._clock.now()
+            at, told = self._clock.now(), ""
             plan = self._new_plan(state, request)
             if action == "claim":
                 new = transitions.claim(state, plan, at=at)
             elif action == "supersede":
                 new = transitions.supersede(state, plan, at=at)
+            elif action == "take over":
+                last = replace(plan, source=self._last_active(state, request.target))
+                new = transitions.recover(state, last, lease_s=self._timing.lease_s, at=at)
+                told = (
+                    f"; {self._why_unknown(state, request.target)}; it is forced, whatever mode was requested, and "
+                    f"waits for every other registered region: {', '.join(self._sources(_plan(new)))}"
+                )
             else:
                 new = transitions.cancel(
                     state, plan_id=plan.id, by=request.by, owner=self._owner, reason=request.reason, at=at
@@ -379,7 +438,7 @@ class FailoverEngine:
                     continue  # somebody was faster: read again, decide again
                 self._close_other_records(_plan(new))
                 self._open_record(new)
-                self._done(f"plan {_plan(new).id}: {_plan(new).source} -> {_plan(new).target}")
+                self._done(f"plan {_plan(new).id}: {_plan(new).source} -> {_plan(new).target}{told}")
             return new
 
     def _new_plan(self, state: DRState, request: FailoverRequest) -> Plan:
@@ -430,6 +489,7 @@ class FailoverEngine:
         with self._timed("join"):
             seen, since = state.version, self._clock.monotonic()
             while True:
+                _refuse_unusable(state)
                 if state.plan is None or state.phase is Phase.STEADY:
                     if state.active_region != target:
                         raise _superseded(plan_id, state)
@@ -505,9 +565,11 @@ class FailoverEngine:
         if plan.is_forced:
             if plan.set_id is None:
                 self._record_set_from_snapshot(state)
-            with self._timed("lease"):
-                closing = self._closing(plan, state, since)
-                self._wait_for_lease(plan, replace(closing, fence_since=closing.gate_since))
+            for region in self._sources(plan):
+                left = replace(plan, source=region)
+                with self._timed("lease"):
+                    closing = self._closing(left, state, since)
+                    self._wait_for_lease(left, replace(closing, fence_since=closing.gate_since))
         else:
             source = self._environment(plan.source)
             if plan.set_id is None:
@@ -534,7 +596,14 @@ class FailoverEngine:
     def _record_set_from_snapshot(self, state: DRState) -> None:
         plan = _plan(state)
         with self._timed("record"):
+            lost = self._set_of_lost_plan() if plan.takes_over else None
+            if lost is not None:
+                self._record_as(plan, lost.dag_ids)
+                self._done(f"{len(lost.dag_ids)} DAGs wanted, by the recorded set {lost.id} of a plan that is gone")
+                return
             snapshot, why_not = self._set_if_readable(lambda: self._store.get_snapshot(plan.source))
+            if snapshot is None and plan.takes_over:
+                snapshot = self._newest_snapshot(self._regions())
             if snapshot is None:
                 self._record_as(plan, [])
                 self._done(
@@ -548,6 +617,13 @@ class FailoverEngine:
             self._done(
                 f"{len(wanted)} DAGs wanted, by the snapshot of {snapshot.recorded_at:%Y-%m-%dT%H:%M:%SZ}{missing}"
             )
+
+    def _set_of_lost_plan(self) -> DagSet | None:
+        """Return the newest wanted set, unless a failover has been completed since it was recorded."""
+        newest, _ = self._set_if_readable(self._store.newest_wanted_set)
+        completed = [record for record in self._history(self._store.records) or () if record.outcome == "completed"]
+        ended_at = max((record.finished_at or record.started_at for record in completed), default=None)
+        return None if newest is None or (ended_at is not None and newest.recorded_at <= ended_at) else newest
 
     def _left_over(self, state: DRState) -> tuple[Collection[str], str]:
         """Return what stays wanted although it is paused in the active region; and a text where that is not known."""
@@ -1060,6 +1136,9 @@ class FailoverEngine:
     def _source_problems(self, state: DRState, request: FailoverRequest) -> Sequence[str]:
         source = state.active_region
         why = [self._why_blind(state)]
+        if self._action(state, request.target) == "take over":
+            others = sorted(self._regions() - {request.target})
+            return [each for each in (*why, *map(self._why_endless, others)) if each is not None]
         if request.mode is Mode.GRACEFUL:
             try:
                 self._environment(source).running_runs()
@@ -1143,6 +1222,7 @@ class FailoverEngine:
         """
         while True:
             state = self._read()
+            _refuse_unusable(state)
             if state.plan is None:
                 raise _TakenOverError(plan_id)
             if state.plan.id != plan_id:
@@ -1437,6 +1517,20 @@ def _announced_ledger_wait_s(agents: Sequence[AgentStatus], heard: dict[str, int
             announced.append(agent.ledger_wait_s)
         heard[agent.job] = agent.beat
     return max(announced, default=None)
+
+
+def _refuse_unusable(state: DRState) -> None:
+    """:raises StateError: someone has changed the row to one that nobody can act on."""
+    plan = state.plan
+    is_promoted = state.phase in {Phase.PROMOTING, Phase.RESUMING}
+    known = () if plan is None else (plan.target,)
+    if (
+        state.problems
+        or (state.phase is not Phase.STEADY and plan is None)
+        or (is_promoted and state.active_region not in known)
+    ):
+        why = transitions.why_unknown(state, known, region="REGION")
+        raise StateError(f"The plan cannot go on: {why}.", advice="The same command takes the state over.")
 
 
 def _plan(state: DRState) -> Plan:

@@ -316,16 +316,17 @@ def recover(state: DRState, plan: Plan, *, lease_s: float, at: datetime) -> DRSt
             f"No failover can take over the item {STATE_ID}: {'; '.join(map(str, state.problems))}.",
             advice="Correct it, or run mwaa-dr init --active REGION --above-every-epoch.",
         )
-    set_id = state.plan.set_id if state.plan is not None and state.phase is not Phase.STEADY else None
+    lost = state.plan if state.phase is not Phase.STEADY else None
+    kept = lost.lease_s if lost is not None and state.phase is Phase.DRAINING else None
     return _next(
         replace(state, problems=()),
         phase=Phase.DRAINING,
         plan=replace(
             plan,
             mode=Mode.FORCED,
-            set_id=set_id,
+            set_id=lost.set_id if lost is not None else None,
             takes_over=True,
-            lease_s=lease_s if "lease_s" in broken else None,
+            lease_s=lease_s if "lease_s" in broken else kept,
         ),
         by=plan.by,
         at=at,

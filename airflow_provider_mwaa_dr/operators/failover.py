@@ -164,7 +164,12 @@ class FailoverOperator(AwsBaseOperator):
         """Raise where this very Airflow is the one that is being left: it would saw off its own branch."""
         plan = state.plan
         source = plan.source if plan is not None and plan.target == target else state.active_region
-        if source != target and self.hook.stands_in(source):
+        names = self.hook.environment_names()
+        # Where nobody knows which region executes, it may be any but the target.
+        sources = {source} if source in names else set(names)
+        for source in sorted(sources - {target}):
+            if not self.hook.stands_in(source):
+                continue
             name = os.environ.get("AIRFLOW_ENV_NAME", "")
             raise RefusedError(
                 f"This Airflow is {name or 'part of the DR set'} in {source}, the region being left. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -197,6 +198,25 @@ def test_a_reconciled_epoch_that_cannot_be_used_holds_and_says_what_to_set(value
     decision = decide(view, region=A, exempt=False, now=100.0, lease_s=60, layer=Layer.GATE)
     assert decision.action is Action.HOLD
     assert "reconciled_epoch of the item ENVIRONMENT#us-east-2 of table t is" in decision.reason
+
+
+def test_a_plan_with_the_longest_reason_fits_however_often_it_was_superseded() -> None:
+    """400 KB and 32 levels, for every write up to the end."""
+    longest = replace(PLAN, reason="x" * 1000, by="y" * 1000, owner="z" * 1000)
+    state = transitions.promote(transitions.claim(STEADY, longest, at=AT), at=AT)
+    for number in range(20):
+        state = transitions.supersede(state, replace(longest, target=f"region-{number}"), at=AT)
+        item = state_to_item(state, write_token="t")
+        assert len(json.dumps(item)) < 20_000
+        assert depth(item["plan"]) < 10
+        assert read(state) == state
+
+
+def depth(attribute: Any) -> int:
+    """Return how many levels an attribute has."""
+    ((kind, value),) = attribute.items()
+    inner = value.values() if kind == "M" else value if kind == "L" else ()
+    return 1 + max(map(depth, inner), default=0)
 
 
 @pytest.mark.parametrize("value", [{"L": [{"S": "7"}]}, {"S": "7"}, {"NS": ["7"]}], ids=str)

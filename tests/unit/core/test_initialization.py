@@ -120,7 +120,7 @@ def test_a_restored_state_is_followed_by_one_above_all_that_anything_shows(newes
                 by="b",
                 started_at=ManualClock().now(),
                 epoch=7,
-            )  # fmt: skip
+            )
         )
     elif newest == "ledger":
         runs.append("eu-west-1", entry(7))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import re
 from dataclasses import replace
 from datetime import datetime, timezone
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -231,3 +233,79 @@ def test_errors_pickle_with_their_data(error: DRError) -> None:
     assert type(copy) is type(error)
     assert str(copy) == str(error)
     assert copy.__dict__ == error.__dict__
+
+
+def unknown(**changes: object) -> DRState:
+    return replace(steady(), active_region="us-est-2", **changes)  # type: ignore[arg-type]
+
+
+def test_taking_over_a_state_is_forced_and_remembers_that_the_source_is_not_known() -> None:
+    """Whatever mode the plan names; its source is the caller's best guess."""
+    taken = transitions.recover(unknown(), plan(source=A, mode=Mode.GRACEFUL), lease_s=60, at=AT)
+    assert (taken.phase, taken.active_region, taken.epoch, taken.version) == (Phase.DRAINING, "us-est-2", 0, 2)
+    assert taken.plan is not None
+    assert (taken.plan.mode, taken.plan.source, taken.plan.takes_over) == (Mode.FORCED, A, True)
+    assert not transitions.recover(unknown(), plan(A, source=A), lease_s=60, at=AT).plan.is_cancellation  # type: ignore[union-attr]
+
+
+def test_a_plan_that_takes_over_is_superseded_by_one_that_does_and_cancelled_by_none() -> None:
+    """There is no region to go back to."""
+    taken = transitions.recover(replace(steady(), phase=Phase.DRAINING), plan(source=A), lease_s=60, at=AT)
+    with pytest.raises(WrongPhaseError):
+        transitions.cancel(taken, plan_id="c", by="me", owner="e", reason="r", at=AT)
+    for target in (A, C):
+        turned = transitions.supersede(taken, plan(target, mode=Mode.GRACEFUL), at=AT)
+        assert turned.plan is not None
+        assert (turned.plan.takes_over, turned.plan.mode, turned.plan.source) == (True, Mode.FORCED, A)
+    # Once it has promoted, the region that executes is known.
+    promoted = transitions.promote(taken, at=AT)
+    back = transitions.supersede(promoted, plan(C), at=AT)
+    assert back.plan is not None
+    assert (back.plan.takes_over, back.plan.mode, back.plan.source) == (False, Mode.AUTO, B)
+
+
+def test_while_a_value_cannot_be_used_only_taking_over_changes_the_state() -> None:
+    """Else what stands in for the value would be written as if it were right."""
+    problem = transitions.FieldProblem("lease_s", "'nan'", "a number")
+    draining = replace(transitions.claim(steady(), plan(), at=AT), problems=(problem,))
+    promoted = replace(transitions.promote(transitions.claim(steady(), plan(), at=AT), at=AT), problems=(problem,))
+    for step in (
+        lambda: transitions.claim(replace(steady(), problems=(problem,)), plan(), at=AT),
+        lambda: transitions.set_active_region(replace(steady(), problems=(problem,)), B, reason="r", by="b", at=AT),
+        lambda: transitions.beat(draining, at=AT),
+        lambda: transitions.supersede(draining, plan(C), at=AT),
+        lambda: transitions.promote(draining, at=AT),
+        lambda: transitions.resume(promoted, at=AT),
+    ):
+        with pytest.raises(WrongPhaseError, match="lease_s is 'nan', allowed is a number"):
+            step()
+    assert transitions.recover(draining, plan(source=A), lease_s=60, at=AT).problems == ()
+
+
+def test_plans_that_supersede_each_other_do_not_nest() -> None:
+    """Sixteen in a row reached DynamoDB's 32 levels: the claim fitted, the promotion did not."""
+    state = transitions.promote(transitions.claim(steady(), plan(), at=AT), at=AT)
+    for number in range(40):
+        target = next(region for region in (*(A, B, C)[number % 3 :], A, B) if region != state.active_region)
+        state = transitions.supersede(state, plan(target, id=f"p{number}"), at=AT)
+        assert state.plan is not None
+        if number % 5 == 4:
+            state = transitions.promote(state, at=AT)
+        depth, found = 0, state.plan
+        while found is not None:
+            depth, found = depth + 1, found.replaced[1] if found.replaced is not None else None
+        assert depth <= 2
+
+
+def test_only_this_module_makes_a_state_out_of_another() -> None:
+    """It says so: a field that is changed elsewhere skips every condition."""
+    package = Path(transitions.__file__).parent.parent
+    found = [
+        f"{path.name}: {line.strip()}"
+        for path in sorted(package.rglob("*.py"))
+        if path != Path(transitions.__file__)
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.search(r"\breplace\((row|state|self\._table\.state)\b", line)
+    ]
+    # What was read is given the problems that it was shared with.
+    assert found == ["fence.py: state = replace(state, problems=tuple(found))"]

@@ -30,7 +30,7 @@ from airflow_provider_mwaa_dr.core.readiness import (
     check_all,
     known,
 )
-from airflow_provider_mwaa_dr.core.state import DRState
+from airflow_provider_mwaa_dr.core.state import DRState, why_unknown
 from airflow_provider_mwaa_dr.exceptions import ConfigError, StaleStateError, UnreadableItemError
 
 
@@ -72,7 +72,9 @@ def examine(
     :raises ConfigError: *target* is active, not in the set, or not named where there is more than one.
     """
     state = store.read()
-    target = _target(state, target, environments)
+    registered = known(store.regions)
+    is_unknown = not isinstance(registered, Unknown) and why_unknown(state, registered, region="REGION") is not None
+    target = _target(state, target, environments, is_unknown=is_unknown)
     timing = Timing.from_config(settings)
     regions = (target, state.active_region)
     watch = ClaimWatch(claim for region in regions for claim in store.claims(region))
@@ -111,15 +113,18 @@ def examine(
         table=known(lambda: tables.describe(settings.state_table)),
         runs_table=_runs_table(tables, settings, (source, taker)),
         records=records,
-        registered=known(store.regions),
+        registered=registered,
         unreadable=known(lambda: store.unreadable(regions)),
         left_over=() if isinstance(left, Unknown) else left,
     )
     return Examination(source=state.active_region, target=target, results=check_all(facts))
 
 
-def _target(state: DRState, target: str | None, environments: Mapping[str, Environment]) -> str:
+def _target(state: DRState, target: str | None, environments: Mapping[str, Environment], *, is_unknown: bool) -> str:
     others = [region for region in environments if region != state.active_region]
+    if is_unknown and others and target is None:
+        # Any of them may be the one; what there is to say first is the same for each.
+        return min(others)
     if target is None:
         if len(others) != 1:
             raise ConfigError(

@@ -355,7 +355,10 @@ class FailoverEngine:
 
     def _why_unknown(self, state: DRState, target: str) -> str | None:
         """Return why *state* names no active region, or cannot be acted on; None where it does, and can."""
-        return transitions.why_unknown(state, self._regions(), region=target)
+        # A region that this caller was given needs no look into the table.
+        is_given = state.active_region in self._environments
+        regions = frozenset(self._environments) if is_given else self._regions()
+        return transitions.why_unknown(state, regions, region=target)
 
     def _regions(self) -> frozenset[str]:
         """Return the regions of the set: those that are registered, and those that this caller was given."""

@@ -241,7 +241,17 @@ def with_a_ledger_that_is_left_out_as_soon_as_it_refuses(patch: Patch) -> None:
     patch.setattr(AgentLoop, "_with_ledger", careless)
 
 
+def with_a_fence_that_lets_tasks_start_until_the_promotion(patch: Patch) -> None:
+    patch.setattr(transitions, "drained", lambda state, **_: state)
+
+
+def with_the_callers_own_fence_file_s(patch: Patch) -> None:
+    patch.setattr(lease, "fence_file_s", lambda _: 1.0)
+
+
 RULES: dict[Weaken, int] = {
+    with_the_callers_own_fence_file_s: 104,
+    with_a_fence_that_lets_tasks_start_until_the_promotion: 8,
     without_the_lease_wait: 6,
     without_the_final_mark: 17,
     with_a_wanted_set_recorded_anew_by_each_plan: 3,

@@ -284,11 +284,13 @@ class Region:
         self.told_at = -1.0
         self.died: list[float] = []
         self.fence_view: View | None = None
+        self.starts_by_hand = world.own_rng.random() < 0.5
         self.turns = 0
         self.jobs = itertools.count(1)
         self.config = DRConfig(
             enabled=True, region=name, state_table="t", runs_table="r", refresh_s=REFRESH_S, heartbeat_s=REFRESH_S,
-            lease_s=LEASE_S, fence=False, fence_file_s=1.0, environments={A: "a", B: "b"},
+            lease_s=LEASE_S, fence=False, fence_file_s=world.own_rng.choice([1.0, 1.0, 4.0]),
+            environments={A: "a", B: "b"},
         )  # fmt: skip
         self.schedulers = [self._new_scheduler(), self._new_scheduler()]
 
@@ -332,9 +334,12 @@ class Region:
         )
         return Scheduler(database, agent)
 
-    def restart(self, number: int) -> None:
+    def restart(self, number: int, *, cleanly: bool = False) -> None:
         """A scheduler ends, is listed as alive for a while, and another one starts, knowing nothing."""
         self.world.strikes("scheduler restarted", self.name)
+        if cleanly:
+            with suppress(KilledError):
+                self.schedulers[number].agent.end()
         self.gone[self.schedulers[number].database.job_id] = self.world.clock.monotonic() + LISTED_S
         self.schedulers[number] = self._new_scheduler()
 
@@ -391,7 +396,7 @@ class Region:
                 return
             is_stuck |= scheduler.suspended is not None
             agent = scheduler.agent
-            self.airflow.schedule(lambda run: self._decide(agent.view, Layer.GATE, asked_for_s=self._asked_for_s(run)))
+            self.airflow.schedule(lambda run: self._gate(agent.view, run))
             scheduler.database.beats += 1
             if not is_stuck:
                 try:
@@ -399,6 +404,23 @@ class Region:
                 except KilledError:
                     self._killed(scheduler)
         self.airflow.work(self._fence)
+        if self.starts_by_hand:
+            self._start_by_hand(scheduler.agent.view if now >= scheduler.frozen_until else None)
+
+    def _gate(self, view: View | None, run: Run) -> Action:
+        """Decide as a scheduler does; a run of tasks without bodies (EmptyOperator) would be over at once."""
+        action = self._decide(view, Layer.GATE, asked_for_s=self._asked_for_s(run))
+        if action is Action.RUN and view is not None and view.state is not None:
+            self.world.check_start(self.name, view.state.epoch)
+        return action
+
+    def _start_by_hand(self, view: View | None) -> None:
+        """See what a run, and a task that no scheduler starts (``airflow tasks run``), could do at this moment."""
+        action, epoch = self._fence(False)
+        if action is Action.RUN:
+            self.world.check_start(self.name, epoch)
+        if self._decide(view, Layer.GATE) is Action.RUN and view is not None and view.state is not None:
+            self.world.check_start(self.name, view.state.epoch)
 
     def _cut_or_heal(self) -> None:
         """Set what can be reached at this moment."""
@@ -564,6 +586,7 @@ class Simulation(World):
     def __init__(self, seed: int, *, is_traced: bool = False) -> None:
         self.seed, self.is_traced = seed, is_traced
         self.reached: Counter[tuple[str, str]] = Counter()
+        self.own_rng = random.Random(f"protocol of {seed}")
         self.trace: list[tuple[float, RunKey | None, str]] = []
         self.points = FaultPoints(self, seed)
         super().__init__(seed)
@@ -950,10 +973,25 @@ def disturb(world: Simulation) -> None:
         seconds = rng.choice([5, 20])
         later(at, lambda: region.lose_the_ledger(seconds))
     elif kind == "restart":
-        later(at, lambda: region.restart(scheduler))
+        cleanly = world.own_rng.random() < 0.5
+        later(at, lambda: region.restart(scheduler, cleanly=cleanly))
     else:
         calls = rng.randint(1, 30)
         later(at, lambda: setattr(region, "calls_left", calls))
+
+
+def stand_still(world: Simulation) -> None:
+    """A scheduler stands still until its database does not list it any more, and goes on with its old view."""
+    rng, region = world.own_rng, world.regions[world.own_rng.choice([A, B])]
+    number, seconds = rng.choice([0, 1]), rng.choice([LISTED_S + 1, LISTED_S + 3])
+
+    def stop() -> None:
+        if not world.is_mended:
+            scheduler, now = region.schedulers[number], world.clock.monotonic()
+            world.note(None, f"{region.name}: scheduler {scheduler.database.job_id} stands still for {seconds} s")
+            scheduler.frozen_until, scheduler.stuck_until = now + seconds, now + 30
+
+    world.clock.after(rng.uniform(0, 40), stop)
 
 
 def lose_the_network(world: Simulation) -> None:
@@ -977,6 +1015,8 @@ def play(world: Simulation) -> Verdict:
         for _ in range(rng.choice([1, 1, 2, 2, 3])):
             for _ in range(rng.randint(0, 3)):
                 disturb(world)
+            if world.own_rng.random() < 0.2:
+                stand_still(world)
             world.clock.advance(rng.choice([0, 15]))
             if rng.random() < 0.2:
                 lose_the_network(world)

@@ -93,8 +93,8 @@ def with_a_claim_over_an_open_plan(patch: Patch) -> None:
     """What was recorded of the wanted set is forgotten, and so is the plan that had promoted."""
     action = FailoverEngine._action
 
-    def careless(state: DRState, target: str) -> str:
-        found = action(state, target)
+    def careless(engine: FailoverEngine, state: DRState, target: str) -> str:
+        found = action(engine, state, target)
         return "claim" if found == "supersede" else found
 
     claim = transitions.claim
@@ -102,7 +102,7 @@ def with_a_claim_over_an_open_plan(patch: Patch) -> None:
     def anywhere(state: DRState, plan: Plan, **at: Any) -> DRState:
         return claim(replace(state, phase=Phase.STEADY, plan=None), plan, **at)
 
-    patch.setattr(FailoverEngine, "_action", staticmethod(careless))
+    patch.setattr(FailoverEngine, "_action", careless)
     patch.setattr(transitions, "claim", anywhere)
 
 
@@ -154,22 +154,22 @@ def with_a_cancel_under_the_same_plan_id_and_engines_that_look_at_nothing_else(p
 
 def with_already_active_as_the_answer_while_a_plan_is_open(patch: Patch) -> None:
     action = FailoverEngine._action
-    patch.setattr(
-        FailoverEngine,
-        "_action",
-        staticmethod(lambda state, target: "nothing" if state.active_region == target else action(state, target)),
-    )
+
+    def hasty(engine: FailoverEngine, state: DRState, target: str) -> str:
+        return "nothing" if state.active_region == target else action(engine, state, target)
+
+    patch.setattr(FailoverEngine, "_action", hasty)
 
 
 def with_the_old_plan_handed_to_who_names_another_region(patch: Patch) -> None:
     """A plan whose target is gone for good can never be left then."""
     action = FailoverEngine._action
 
-    def handed(state: DRState, target: str) -> str:
-        found = action(state, target)
+    def handed(engine: FailoverEngine, state: DRState, target: str) -> str:
+        found = action(engine, state, target)
         return "join" if found == "supersede" else found
 
-    patch.setattr(FailoverEngine, "_action", staticmethod(handed))
+    patch.setattr(FailoverEngine, "_action", handed)
 
 
 def with_a_promotion_that_keeps_the_epoch(patch: Patch) -> None:

@@ -24,10 +24,11 @@ from typing import NamedTuple
 
 from airflow_provider_mwaa_dr.core import gate, lease
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.failover import FailoverEngine
+from airflow_provider_mwaa_dr.core.failover import FailoverEngine, Timing
 from airflow_provider_mwaa_dr.core.gate import Action, Layer, View
 from airflow_provider_mwaa_dr.core.ports import AgentStatus
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
+from airflow_provider_mwaa_dr.testing import FakeEnvironment, InMemoryStateStore, ManualClock
 
 A, B = "A", "B"
 REGIONS = (A, B)
@@ -152,6 +153,9 @@ class Model:
             (region, str(job)) for region, jobs in zip(REGIONS, schedulers, strict=True) for job in range(jobs)
         ]
         self.callers, self.faults = callers, faults
+        clock = ManualClock()
+        environments = {region: FakeEnvironment(region, clock=clock) for region in REGIONS}
+        self._engine = FailoverEngine(InMemoryStateStore(), environments, clock, Timing(), "any")
         self.rows: list[DRState] = []
         self._ids: dict[DRState, int] = {}
         self._may: dict[tuple[int, int, str, Layer], Action] = {}
@@ -520,7 +524,7 @@ class Model:
 
     def _enter(self, world: World, caller: Caller, owner: str) -> tuple[str, int]:
         state = self.rows[world.row]
-        op = FailoverEngine._action(state, caller.target)
+        op = self._engine._action(state, caller.target)
         if op == "nothing":
             return op, world.row
         if op == "join":

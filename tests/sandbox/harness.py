@@ -434,20 +434,23 @@ class Pair:
                 )
         return "\n".join(lines)
 
-    def delete_items(self, *prefixes: str) -> None:
-        """Delete the items of the state table whose key begins so, behind everybody's back."""
-        region = self.variables["AWS_DEFAULT_REGION"]
-        client = boto3.client(
+    @cached_property
+    def dynamodb(self) -> Any:
+        """A client with which a test changes items behind everybody's back."""
+        return boto3.client(
             "dynamodb",
-            region_name=region,
+            region_name=self.variables["AWS_DEFAULT_REGION"],
             endpoint_url=self.variables["AWS_ENDPOINT_URL"],
             aws_access_key_id=self.variables["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=self.variables["AWS_SECRET_ACCESS_KEY"],
         )
+
+    def delete_items(self, *prefixes: str) -> None:
+        """Delete the items of the state table whose key begins so."""
         table = self.variables["DR_STATE_TABLE"]
-        for item in client.scan(TableName=table)["Items"]:
+        for item in self.dynamodb.scan(TableName=table)["Items"]:
             if item["state_id"]["S"].startswith(prefixes):
-                client.delete_item(TableName=table, Key={"state_id": item["state_id"]})
+                self.dynamodb.delete_item(TableName=table, Key={"state_id": item["state_id"]})
 
     def start_mwaa_dr(self, *words: str, **variables: str) -> subprocess.Popen[str]:
         """Start the real ``mwaa-dr``; stdout and stderr are pipes of their own, the caller waits for it."""

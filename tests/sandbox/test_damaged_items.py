@@ -1,0 +1,85 @@
+"""Items that cannot be read, in both tables of two real Airflows: they stop no failover, and no run is lost."""
+
+from __future__ import annotations
+
+import gzip
+from typing import Any
+
+import pytest
+
+from tests.sandbox.failovers import CHAIN, fail_over, make_steady, start
+from tests.sandbox.harness import Pair, Shape, on
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.sandbox
+
+LEDGERS = [Shape(version=version, name=f"ledger-{version}", ledger=True) for version in ("3.3.1", "2.10.3")]
+TRUNCATED = gzip.compress(b'{"number": 1}' * 100)[:20]
+
+
+def damage(pair: Pair) -> list[str]:
+    """Leave one item of each kind that nobody can read, for each region; return the keys in the state table."""
+    state_table, runs_table = pair.variables["DR_STATE_TABLE"], pair.sandbox.description()["runs_table"]
+    number, text = {"N": "7"}, {"S": "garbage"}
+    items: dict[str, dict[str, Any]] = {
+        "FAILOVER#20260101T000000Z-broken": {"mode": {"S": "swift"}, "from": number, "outcome": {"S": "open"}}
+    }
+    for region in pair.airflows:
+        items |= {
+            f"AGENT#{region}#9999": {"beat": text, "version": {"L": []}},
+            f"FENCE#{region}": {"at": number},
+            f"SNAPSHOT#{region}": {"pages": text, "generation": number},
+            f"INVENTORY#{region}": {"taken_at": number, "pages": {"N": "3"}, "generation": text},
+        }
+        pair.dynamodb.update_item(
+            TableName=state_table,
+            Key={"state_id": {"S": f"ENVIRONMENT#{region}"}},
+            UpdateExpression="ADD agents :job SET account = :account",
+            ExpressionAttributeValues={":job": {"SS": ["9999"]}, ":account": {"L": [number]}},
+        )
+        pair.dynamodb.put_item(
+            TableName=runs_table,
+            Item={"pk": {"S": f"PICTURE#{region}"}, "sk": {"S": "manifest"}, "pages": {"N": "2"}, "number": text},
+        )
+        newest = pair.dynamodb.query(
+            TableName=runs_table,
+            KeyConditionExpression="pk = :log",
+            ExpressionAttributeValues={":log": {"S": f"LOG#{region}"}},
+            ScanIndexForward=False,
+            Limit=1,
+        )["Items"]
+        for entry in newest:
+            pair.dynamodb.put_item(TableName=runs_table, Item={**entry, "body": {"B": TRUNCATED}})
+    for key, values in items.items():
+        pair.dynamodb.put_item(TableName=state_table, Item={"state_id": {"S": key}, **values})
+    return sorted(items)
+
+
+@on(LEDGERS[0], soak=(LEDGERS[1],))
+def test_a_damaged_item_of_each_kind_stops_no_failover_and_no_failback(pair: Pair) -> None:
+    """Heartbeats come, the items are named, the role moves there and back, and each run executes once."""
+    make_steady(pair)
+    source, target = pair.active, pair.standby
+    before = start(source)
+    before.wait_until_it_executed()
+    before.wait_until_it_is("success")
+    keys = damage(pair)
+    beats = {agent.job: agent.beat for region in pair.airflows for agent in pair.table.agents(region)}
+
+    def all_go_on() -> bool:
+        live = [a for region in pair.airflows for a in pair.table.agents(region) if a.unreadable is None]
+        return len(live) >= len(pair.airflows) and all(agent.beat > beats.get(agent.job, 0) for agent in live)
+
+    wait_until(all_go_on, "heartbeats of both regions")
+    said = pair.mwaa_dr("status").stdout
+    # What an agent has written again by now is no longer damaged.
+    assert any(key in said for key in keys), said
+    for here, there in ((source, target), (target, source)):
+        pair.wait_until_settled()
+        fail_over(pair, there.name, "--even-if-not-ready")
+        run = start(there)
+        run.wait_until_it_executed()
+        assert run.bodies(here) == []
+        damage(pair)
+    assert before.bodies() == CHAIN
+    assert before.bodies(target) == []

@@ -217,6 +217,10 @@ def uses_of_state(
         state = store.read()
         store.write(replace(state, version=state.version + 1), expected_version=state.version)
 
+    def overwrite() -> None:
+        state = store.read()
+        store.overwrite(replace(state, version=state.version + 1))
+
     def race() -> None:
         # The second caller of two that record at once takes its pages away again.
         mine = replace(dags, id="raced")
@@ -270,6 +274,8 @@ def uses_of_state(
         "inventory_key": lambda: store.inventory_key(region),
         "put_unpublished": lambda: store.put_unpublished(unpublished),
         "unpublished": lambda: store.unpublished(region),
+        "newest_wanted_set": store.newest_wanted_set,
+        "overwrite": overwrite,
         "acknowledge_unpublished": lambda: store.acknowledge_unpublished(region, unpublished.id, clock.now()),
         "put_record": lambda: store.put_record(record),
         "get_record": lambda: store.get_record("p1"),

@@ -185,7 +185,7 @@ def test_people_put_right_what_a_killed_engine_paused_after_its_plan_had_been_ca
     """
     world = Simulation(0)
     airflow = world.regions[A].airflow
-    caller = world.call(B, faulty=False, mode=Mode.GRACEFUL, even_if_not_ready=True)
+    caller = world.call(B, faulty=False, mode=Mode.GRACEFUL, stop_running=True, even_if_not_ready=True)
     change = airflow.set_paused
 
     def arrive_late(dag_ids: Collection[str], *, paused: bool) -> list[str]:

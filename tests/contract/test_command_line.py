@@ -95,6 +95,7 @@ def initialised(table: str, aws: AwsServer, session: boto3.session.Session) -> s
     """A table with a state."""
     store = DynamoDBStateStore(table, (HOME,), clock=SystemClock(), session=session, timeout_s=20)
     store.write(transitions.initial(HOME, lease_s=60, by="test", at=SystemClock().now()), expected_version=None)
+    store.put_regions(HOME, {HOME})
     return table
 
 

@@ -266,7 +266,7 @@ RULES: dict[Weaken, int] = {
     without_adoption: 1,
     with_a_log_read_across_its_gaps: 11,
     with_a_new_leader_that_closes_what_the_one_before_had_taken_over: 132,
-    with_a_leader_that_goes_on_from_what_it_knew_when_it_last_led: 8227,
+    with_a_leader_that_goes_on_from_what_it_knew_when_it_last_led: 31767,
     with_runs_that_were_to_be_stopped_and_ended_by_themselves_run_again: 32,
     without_a_word_of_runs_that_had_ended_before_they_could_be_stopped: 68,
     with_held_runs_at_the_end_of_the_queue_and_no_room_made: 22,

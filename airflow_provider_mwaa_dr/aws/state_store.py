@@ -405,9 +405,9 @@ class DynamoDBStateStore:
 
     def newest_wanted_set(self) -> DagSet | None:
         """Return the wanted set that was recorded last: one scan for the manifests, then the pages of one."""
-        # Of the pages nothing is returned; a damaged manifest is no candidate.
+        # Pages, and what announces them, are left out; a damaged manifest is no candidate.
         manifests = self._scan_where(
-            "begins_with(state_id, :prefix) AND attribute_not_exists(dag_ids)",
+            "begins_with(state_id, :prefix) AND attribute_exists(pages)",
             {":prefix": {"S": "PAUSED#"}},
             "list the recorded sets",
         )

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
-from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, Replica, RunStatus, due
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RunStatus, due
 from airflow_provider_mwaa_dr.core.ports import Registration
 from airflow_provider_mwaa_dr.core.state import Mode, Phase, Plan, initial
 from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
@@ -107,8 +107,10 @@ class Region:
         """Return the ids of the runs that are anybody's to finish, as a reader of the table sees it."""
         replicas = []
         for region in (HERE, THERE):
-            replica = Replica()
+            replica = self.runs.picture(region)
             while entries := self.runs.log(region, after=replica.number):
+                before = replica.number
                 replica.apply(entries)
+                assert replica.number > before, f"entry {entries[0].number} of {region} does not follow {before}"
             replicas.append(replica)
         return {run_id for _, run_id in due(replicas)}

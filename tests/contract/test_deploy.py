@@ -264,7 +264,7 @@ def test_interrupted_at_any_change_and_said_again_it_ends_well(make_cloud: MakeC
         assert (third.code, third.changed) == (0, []), interruption.struck
     kinds = {change.split("/")[0].strip() for change in interrupted}
     assert kinds == {"cloudformation CreateStack", "dynamodb PutItem", "dynamodb UpdateItem", "s3 PUT", "mwaa PATCH"}
-    assert len(interrupted) == 14, interrupted
+    assert len(interrupted) == 16, interrupted
 
 
 def test_what_was_there_before_is_still_there(cloud: Cloud, wheel: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 from airflow_provider_mwaa_dr.core.gate import NOTE_TOKEN
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, Replica, RunStatus
 from airflow_provider_mwaa_dr.core.ports import RunsStore
+from airflow_provider_mwaa_dr.core.state import STATE_ID
 from airflow_provider_mwaa_dr.sandbox import airflow_settings, history
 from airflow_provider_mwaa_dr.sandbox.tables import Tables
 from tests.sandbox.failovers import (
@@ -119,7 +120,9 @@ def replica(pair: Pair, region: Airflow) -> Replica:
     store = runs_store(pair)
     found = store.picture(region.name)
     while entries := store.log(region.name, after=found.number):
+        before = found.number
         found.apply(entries)
+        assert found.number > before, f"entry {entries[0].number} of {region.name} does not follow {before}"
     return found
 
 
@@ -474,3 +477,45 @@ def test_ten_minutes_without_dynamodb_lose_nothing(pair: Pair, regions: tuple[Ai
     source.pause(*INTERVALS, "led_one")
     wait_until(lambda: not disagreements(pair, source, since=began), "ledger and database agree")
     assert target.executed() == []
+
+
+MISSPELLED_S = 30.0
+"""How long the state item names a region that does not exist: three leases of the sandbox."""
+
+
+@on(NEWEST, soak=(OLDEST,))
+def test_a_misspelled_active_region_loses_no_interval_and_no_run(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
+    """A user edits the item under load: no region has a role, every run is held, and later each executes once."""
+    source, target = regions
+    in_standby = len(target.executed())
+
+    def name(region: str) -> None:
+        pair.dynamodb.update_item(
+            TableName=pair.variables["DR_STATE_TABLE"],
+            Key={"state_id": {"S": STATE_ID}},
+            UpdateExpression="SET active_region = :region",
+            ExpressionAttributeValues={":region": {"S": region}},
+        )
+
+    began = asked_at = time.monotonic()
+    accepted: list[ChainRun] = []
+    name("us-est-2")
+
+    def is_over() -> bool:
+        nonlocal asked_at
+        if time.monotonic() - asked_at > 3:
+            accepted.append(start(source))
+            asked_at = time.monotonic()
+        return time.monotonic() - began > MISSPELLED_S
+
+    wait_until(is_over, "people trigger runs while no region has a role")
+    said = pair.mwaa_dr("status").stdout
+    assert "'us-est-2', which is not registered" in said
+    assert [run.state for run in accepted[-3:]] == ["queued"] * 3
+    name(source.name)
+    for run in accepted:
+        run.wait_until_it_executed()
+    wait_until_nothing_is_missing(pair, source)
+    for dag_id in INTERVALS:
+        assert {run: times for run, times in bodies(pair, dag_id).items() if times > 1} == {}
+    assert len(target.executed()) == in_standby

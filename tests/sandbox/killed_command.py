@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from airflow_provider_mwaa_dr.cli import application
 from airflow_provider_mwaa_dr.cli.console import Console
@@ -18,14 +20,20 @@ from airflow_provider_mwaa_dr.core.failover import StepEvent
 def main() -> int:
     """Return the exit code of a command that never came to the step."""
     last, words = sys.argv[1], sys.argv[2:]
-    say = Console.step
+    steps = Console.steps
 
-    def step(console: Console, event: StepEvent) -> None:
-        say(console, event)
-        if (event.name, event.status) == (last, "done"):
-            os.kill(os.getpid(), signal.SIGKILL)
+    @contextmanager
+    def killing_steps(console: Console) -> Iterator[Callable[[StepEvent], None]]:
+        with steps(console) as show:
 
-    Console.step = step  # type: ignore[method-assign]
+            def step(event: StepEvent) -> None:
+                show(event)
+                if (event.name, event.status) == (last, "done"):
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            yield step
+
+    Console.steps = killing_steps  # type: ignore[method-assign]
     return application.main(words)
 
 

@@ -244,6 +244,7 @@ def test_status_history_pause_and_unpause_keep_their_contract(pair: Pair, region
     status = said("status")
     assert set(status) == {
         "active_region", "epoch", "version", "phase", "plan", "failover_count", "last_updated", "regions",
+            "problems", "unreadable",
     }  # fmt: skip
     assert status["regions"].keys() == {source.name, target.name}
     for region, role in ((source.name, "active"), (target.name, "standby")):

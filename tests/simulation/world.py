@@ -734,11 +734,15 @@ class Simulation(World):
     def created(self, region: str, key: RunKey) -> None:
         """A scheduler has made a run."""
         self.created_at[region, key[0]].append(self.clock.monotonic())
-        if region == self.state.active_region:
-            self.owed.setdefault(key, self.clock.monotonic())
-            if not BY_ID[key[0]].catchup:
-                # Not created again: Airflow skips the interval, as if it had been stopped.
-                self.asked.setdefault(key, (region, self.state.epoch))
+        if region != self.state.active_region:
+            return
+        if not BY_ID[key[0]].catchup:
+            if self.store._table.reconciled.get(region) != self.state.epoch:
+                # The region is about to take its role up. It closes the run, and the scheduler creates it again only
+                # while it is the newest interval. Airflow skips the others, as it does for a DAG that was paused.
+                return
+            self.asked.setdefault(key, (region, self.state.epoch))
+        self.owed.setdefault(key, self.clock.monotonic())
 
     def fired(self, region: str, dag_id: str, *, is_heard: bool) -> None:
         is_lost = not is_heard and self.state.plan is not None

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -200,4 +201,13 @@ def make_steady(pair: Pair, *, idle: bool = True) -> DRState:
         pair.wait_in_each(Airflow.is_idle, "nothing runs")
     pair.wait_until_settled()
     wait_for_snapshot(pair, pair.active, "fo_chain", without="fo_stray")
+    wait_until(lambda: all(has_only_live_schedulers(pair, region) for region in pair.airflows), "no killed scheduler")
     return pair.state()
+
+
+def has_only_live_schedulers(pair: Pair, region: str) -> bool:
+    """Whether Airflow lists no scheduler of *region* that a test before has killed; it does for half a minute."""
+    agents = pair.table.agents(region)
+    newest = max(agents, key=lambda agent: agent.at)
+    live = {agent.job for agent in agents if newest.at - agent.at < timedelta(seconds=10)}
+    return set(newest.schedulers) <= live

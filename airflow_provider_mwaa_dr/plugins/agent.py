@@ -904,7 +904,8 @@ class AgentLoop:
         try:
             noted_at = self._store.fence(self._region)
         except UnreadableItemError:
-            noted_at = None  # a worker writes it again; status names the item
+            self._fence_ok = None  # not known; status names the item, and a worker writes it again
+            return
         self._fence_ok = noted_at is not None and noted_at >= ended_at - timedelta(seconds=1.5 * _FENCE_NOTE_S)
 
     def _take_inventory(self) -> None:

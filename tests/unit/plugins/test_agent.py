@@ -641,6 +641,14 @@ def test_held_notes_are_looked_for_while_there_may_be_any(active: Region) -> Non
     assert active.db.calls.count("drop notes") == 5
 
 
+def test_an_item_of_the_fence_that_cannot_be_read_is_no_evidence_against_it(active: Region) -> None:
+    """A damaged item refused every failover to the region, as if its workers had no fence."""
+    active.db.ended_at = active.clock.now() + timedelta(hours=3)
+    active.store.damage(f"FENCE#{HERE}")
+    active.turn(20)
+    assert active.status.fence_ok is None
+
+
 def test_the_fence_is_false_when_a_task_ended_without_it(active: Region) -> None:
     """Evidence: the last task that had a worker ended, and no worker ever noted its fence."""
     active.turn(20)

@@ -17,8 +17,13 @@ LEDGERS = [Shape(version=version, name=f"ledger-{version}", ledger=True) for ver
 TRUNCATED = gzip.compress(b'{"number": 1}' * 100)[:20]
 
 
-def damage(pair: Pair) -> list[str]:
-    """Leave one item of each kind that nobody can read, for each region; return the keys in the state table."""
+def damage(pair: Pair, *, ledger: str) -> list[str]:
+    """
+    Leave one item of each kind that nobody can read, for each region; return the keys in the state table.
+
+    :param ledger: the kind of item in the runs table, PICTURE or LOG. Where both are gone, the region that takes the
+        role up waits for ``ledger_wait_s``.
+    """
     state_table, runs_table = pair.variables["DR_STATE_TABLE"], pair.sandbox.description()["runs_table"]
     number, text = {"N": "7"}, {"S": "garbage"}
     items: dict[str, dict[str, Any]] = {
@@ -37,10 +42,6 @@ def damage(pair: Pair) -> list[str]:
             UpdateExpression="ADD agents :job SET account = :account",
             ExpressionAttributeValues={":job": {"SS": ["9999"]}, ":account": {"L": [number]}},
         )
-        pair.dynamodb.put_item(
-            TableName=runs_table,
-            Item={"pk": {"S": f"PICTURE#{region}"}, "sk": {"S": "manifest"}, "pages": {"N": "2"}, "number": text},
-        )
         newest = pair.dynamodb.query(
             TableName=runs_table,
             KeyConditionExpression="pk = :log",
@@ -48,8 +49,14 @@ def damage(pair: Pair) -> list[str]:
             ScanIndexForward=False,
             Limit=1,
         )["Items"]
-        for entry in newest:
-            pair.dynamodb.put_item(TableName=runs_table, Item={**entry, "body": {"B": TRUNCATED}})
+        damaged = {
+            "PICTURE": [
+                {"pk": {"S": f"PICTURE#{region}"}, "sk": {"S": "manifest"}, "pages": {"N": "2"}, "number": text}
+            ],
+            "LOG": [{**entry, "body": {"B": TRUNCATED}} for entry in newest],
+        }
+        for item in damaged[ledger]:
+            pair.dynamodb.put_item(TableName=runs_table, Item=item)
     for key, values in items.items():
         pair.dynamodb.put_item(TableName=state_table, Item={"state_id": {"S": key}, **values})
     return sorted(items)
@@ -77,7 +84,7 @@ def fail_over_and_back(pair: Pair) -> None:
     before = start(source)
     before.wait_until_it_executed()
     before.wait_until_it_is("success")
-    keys = damage(pair)
+    keys = damage(pair, ledger="PICTURE")
     beats = {(region, agent.job): agent.beat for region in pair.airflows for agent in pair.table.agents(region)}
 
     def all_go_on() -> bool:
@@ -96,6 +103,6 @@ def fail_over_and_back(pair: Pair) -> None:
         run = start(there)
         run.wait_until_it_executed()
         assert run.bodies(here) == []
-        damage(pair)
+        damage(pair, ledger="LOG")
     assert before.bodies() == CHAIN
     assert before.bodies(target) == []

@@ -55,7 +55,8 @@ def damage(pair: Pair, *, ledger: str) -> list[str]:
             ],
             "LOG": [{**entry, "body": {"B": TRUNCATED}} for entry in newest],
         }
-        for item in damaged[ledger]:
+        # A region that has no log yet has no picture either, and would have to wait for one.
+        for item in damaged[ledger] if newest else ():
             pair.dynamodb.put_item(TableName=runs_table, Item=item)
     for key, values in items.items():
         pair.dynamodb.put_item(TableName=state_table, Item={"state_id": {"S": key}, **values})

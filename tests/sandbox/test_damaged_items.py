@@ -63,7 +63,7 @@ def damage(pair: Pair, *, ledger: str) -> list[str]:
     return sorted(items)
 
 
-@on(LEDGERS[0], soak=(LEDGERS[1],))
+@on(soak=tuple(LEDGERS))
 def test_a_damaged_item_of_each_kind_stops_no_failover_and_no_failback(pair: Pair) -> None:
     """Heartbeats come, the items are named, the role moves there and back, and each run executes once."""
     make_steady(pair)

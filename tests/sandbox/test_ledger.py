@@ -483,7 +483,7 @@ MISSPELLED_S = 30.0
 """How long the state item names a region that does not exist: three leases of the sandbox."""
 
 
-@on(NEWEST, soak=(OLDEST,))
+@on(soak=(NEWEST, OLDEST))
 def test_a_misspelled_active_region_loses_no_interval_and_no_run(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
     """A user edits the item under load: no region has a role, every run is held, and later each executes once."""
     source, target = regions

@@ -159,8 +159,10 @@ class AgentLoop:
         self._acknowledged = self._told_acknowledged = (0, 0)
         self._reconciled: int | None = None
         """The epoch that the region's open runs belonged to at the end of the last turn."""
-        self._standby_as_of: tuple[int, datetime] | None = None
-        """Under which epoch, and when it was last asked for, the state said that the role is elsewhere."""
+        self._standby_as_of: tuple[int | None, datetime] | None = None
+        """The region's epoch, and when the agent last read that the region is a standby."""
+        self._active_as_of: tuple[int | None, datetime] = None, clock.now()
+        """The last epoch under which the region is active, and when the agent first read it."""
         self._told: tuple[object, ...] = ()
         self._looked_at = clock.now()
         self._sure_at = clock.monotonic()
@@ -307,8 +309,11 @@ class AgentLoop:
         self._sure_at = read_at
         self.view = view = replace(View.of(observation, read_at, problem=problem), waits_for=self._waits_for(state))
         self._say_problem(problem)
-        if state is not None and role_of(view, self._region) is Role.STANDBY and view.reconciled_epoch == state.epoch:
-            self._standby_as_of = state.epoch, now
+        role, reconciled = role_of(view, self._region), view.reconciled_epoch
+        if state is not None and role is Role.STANDBY and reconciled in {None, state.epoch}:
+            self._standby_as_of = reconciled, now
+        if state is not None and role is Role.ACTIVE and self._active_as_of[0] != state.epoch:
+            self._active_as_of = state.epoch, now
         self._looked_at = now
         if state is not None and (state.version, state.epoch) != self._swapped:
             # The pulse is read after the swap: a later one is the scheduler's thread past every older decision.
@@ -730,6 +735,8 @@ class AgentLoop:
             if self._awaits_final(books, state) or books.adopt():
                 return False
             books.begin(state.epoch)
+            # An agent before this one may have begun the role: what executed here since must not be resumed.
+            self._publish_changes(books, state)
             books.forget_closed()
             books.settle()
             self._make_sure(state)
@@ -776,11 +783,7 @@ class AgentLoop:
                 return
             if state.phase is not Phase.PROMOTING:
                 self._begin_role(books, state)
-            books.tell(
-                state,
-                read_state=lambda: self._store.observe(self._region).state,
-                read_stopped=self._read_stopped,
-            )
+            self._publish_changes(books, state)
             if unread is not None:
                 # What this region publishes does not wait for another region's ledger; what it takes over does.
                 raise unread
@@ -792,6 +795,13 @@ class AgentLoop:
 
         with contextlib.suppress(_LedgerError):
             self._with_ledger(keep, None)
+
+    def _publish_changes(self, books: Bookkeeper, state: DRState) -> None:
+        books.tell(
+            state,
+            read_state=lambda: self._store.observe(self._region).state,
+            read_stopped=self._read_stopped,
+        )
 
     def _read_stopped(self, set_id: str) -> tuple[str, ...]:
         recorded = self._store.get_set(set_id)
@@ -834,17 +844,23 @@ class AgentLoop:
         :raises _LedgerError: the ledger could not be used.
         """
         is_active = state.active_region == self._region
-        if known is None or not (is_active or known == state.epoch):
+        if not is_active and (known is None or known != state.epoch):
             return None
         if self._standby_as_of is not None and self._standby_as_of[0] == known:
             return self._standby_as_of[1]
         if not is_active:
             return None
         # Started after the role had come: what the agents before have said is all there is.
-        if with_ledger and self._with_ledger(lambda books: books.has_begun(known), True):
+        if known is not None and with_ledger and self._with_ledger(lambda books: books.has_begun(known), True):
             return None
         looks = [agent.standby_as_of for agent in self._store.agents(self._region) if agent.reconciled_epoch == known]
-        return max((at for at in looks if at is not None), default=None)
+        at = max((at for at in looks if at is not None), default=None)
+        if at is None and known is None:
+            # No agent has read that the region is a standby. A run that was queued after the first read of the new
+            # role is of this role. The heartbeat keeps the time for the agent after this one.
+            at = self._active_as_of[1]
+            self._standby_as_of = None, at
+        return at
 
     def _take_snapshot(self, state: DRState) -> None:
         """Keep the list of unpaused DAGs: list, read the state again, keep it only if nothing moved meanwhile."""

@@ -286,6 +286,31 @@ def test_a_run_asked_for_between_the_turn_that_settled_a_standby_and_the_promoti
     assert active.db.runs == ["asked for"]
 
 
+@pytest.mark.parametrize("is_restarted", [False, True])
+@pytest.mark.parametrize("was_standby", [False, True])
+def test_a_run_asked_for_under_the_first_role_of_a_region_that_never_settled_goes_on(
+    was_standby: bool, is_restarted: bool
+) -> None:
+    """It was cut off until then, or its ledger refused. The first read tells which runs are of the new role."""
+    region = Region(state(THERE))
+    region.db.runs = region.db.locked = ["early"]
+    region.db.asked_at["early"] = region.clock.now() - timedelta(seconds=1)
+    if was_standby:
+        region.turn()
+    region.flip(HERE, Phase.PROMOTING)
+    region.turn()
+    assert region.status.reconciled_epoch is None, "the scheduler has locked a run"
+    region.db.runs, region.db.locked = ["early", "late"], []
+    region.db.asked_at["late"] = region.clock.now()
+    if is_restarted:
+        region.clock.advance(1)
+        region.db.job_id, region.db.schedulers = "8", ("8",)
+        region.start()
+    region.turn()
+    assert region.db.runs == ["late"]
+    assert region.store.agents(HERE)[-1].reconciled_epoch == 1
+
+
 @pytest.mark.parametrize("regions", [(THERE,), (THERE, HERE)])
 def test_a_region_that_lost_the_role_spares_no_run(active: Region, regions: tuple[str, ...]) -> None:
     """What was asked for under an earlier role of its own is told, and goes on wherever the role is."""

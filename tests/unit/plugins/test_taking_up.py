@@ -227,6 +227,31 @@ def test_a_cleared_run_is_queued_although_the_agent_dies_between_adopting_and_qu
     assert pair.here.states == {"queued": 1}
 
 
+def test_what_has_executed_since_the_role_came_is_published_before_anything_is_resumed(pair: Pair) -> None:
+    """
+    A leader takes the role up, and its heartbeats fail; an interval executes; the next leader takes the role up again.
+
+    The source returns at that moment and publishes the same interval as interrupted. The new leader resumed it before
+    it published its own region's result (seed 1143902591).
+    """
+    pair.here.db.next_at["orders"] = pair.there.db.next_at["orders"] = 1e9  # nothing is created
+    pair.flip(HERE)
+    put_agent = pair.store.put_agent
+
+    def refuse(status: AgentStatus) -> None:
+        raise OSError("cut off")
+
+    pair.store.put_agent = refuse  # type: ignore[method-assign]
+    pair.here.turn(2)
+    pair.store.put_agent = put_agent  # type: ignore[method-assign]
+    pair.here.add(1, state="success")  # executed here
+    pair.there.add(1)  # and it was executing in the source when that was cut off
+    pair.there.turn(2)
+    pair.here.restart()
+    pair.here.turn(3)
+    assert pair.here.states == {"success": 1}
+
+
 def test_a_turn_that_stood_still_closes_nothing_of_a_role_that_has_come_back_meanwhile(pair: Pair) -> None:
     """
     A call takes half a minute, and the run that a user has triggered since was closed as one of the standby.

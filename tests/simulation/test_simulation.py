@@ -68,6 +68,7 @@ def test_pipelines_come_out_as_if_one_airflow_had_been_stopped_and_started() -> 
         pytest.param(7824, id="of an earlier role, spared by an agent that did not lead when that role was taken up"),
         pytest.param(527, id="and a heartbeat took back the epoch that had just been settled"),
         pytest.param(3300, id="asked for before the region had looked again since it had settled as a standby"),
+        pytest.param(1143900272, id="in a region that had never settled its runs"),
     ],
 )
 def test_a_run_asked_for_in_the_moment_of_a_promotion_executes_once(seed: int) -> None:

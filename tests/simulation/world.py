@@ -250,6 +250,7 @@ class Scheduler:
 
     database: Database
     agent: AgentLoop
+    table: RegionsTable
     stuck_until: float = -1.0
     """Its agent's thread does nothing until then; the scheduler goes on."""
     frozen_until: float = -1.0
@@ -270,9 +271,7 @@ class Region:
         self.environment = self.airflow = SimulatedAirflow(name, DAGS, world, self.clock)
         self.airflow.before_change = self.spend
         self.airflow.paused -= {CONTROL}
-        self.store, self.runs = world.table_of(name), RunsCopy(world.runs, self)
-        self.store.spend = self.spend
-        self.store.acted = lambda before, new: world.acts(before, new, "an agent")
+        self.store, self.runs = self._new_table(), RunsCopy(world.runs, self)
         self.cut_until = -1.0
         self.ledger_gone_until = -1.0
         self.calls_left: int | None = None
@@ -314,9 +313,16 @@ class Region:
                 self.world.strikes("agent killed", self.name)
                 raise KilledError
 
+    def _new_table(self) -> RegionsTable:
+        """Return the state table as one process reaches it: what it has read last is its own."""
+        table = self.world.table_of(self.name)
+        table.spend = self.spend
+        table.acted = lambda before, new: self.world.acts(before, new, "an agent")
+        return table
+
     def _new_scheduler(self) -> Scheduler:
-        database = Database(self, str(next(self.jobs)))
-        store, runs, db = self.store, self.runs, database
+        database, table = Database(self, str(next(self.jobs))), self._new_table()
+        store, runs, db = table, self.runs, database
         points = self.world.points
         if points.is_on:
             store, runs, db = (
@@ -332,7 +338,7 @@ class Region:
             counts=GateCounts(),
             airflow_version="simulated",
         )
-        return Scheduler(database, agent)
+        return Scheduler(database, agent, table)
 
     def restart(self, number: int, *, cleanly: bool = False) -> None:
         """A scheduler ends, is listed as alive for a while, and another one starts, knowing nothing."""
@@ -426,7 +432,8 @@ class Region:
         """Set what can be reached at this moment."""
         now = self.world.clock.monotonic()
         is_cut = now < self.cut_until
-        self.store.unreachable = is_cut
+        for table in (self.store, *(scheduler.table for scheduler in self.schedulers)):
+            table.unreachable = is_cut
         self.runs.unreachable = is_cut or now < self.ledger_gone_until
         self.airflow.is_reachable = not is_cut
 

@@ -232,7 +232,7 @@ def test_what_has_executed_since_the_role_came_is_published_before_anything_is_r
     A leader takes the role up, and its heartbeats fail; an interval executes; the next leader takes the role up again.
 
     The source returns at that moment and publishes the same interval as interrupted. The new leader resumed it before
-    it published its own region's result (seed 1143902591).
+    it published its own region's result.
     """
     pair.here.db.next_at["orders"] = pair.there.db.next_at["orders"] = 1e9  # nothing is created
     pair.flip(HERE)

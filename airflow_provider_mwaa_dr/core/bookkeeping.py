@@ -35,7 +35,7 @@ from airflow_provider_mwaa_dr.core.ledger import (
     no_longer_asked_for,
 )
 from airflow_provider_mwaa_dr.core.ports import Clock, RunsStore
-from airflow_provider_mwaa_dr.core.state import DRState, Phase, Stop
+from airflow_provider_mwaa_dr.core.state import DRState, Phase, Stop, stops_of
 from airflow_provider_mwaa_dr.exceptions import (
     StaleLedgerError,
     StateUnreachableError,
@@ -513,11 +513,11 @@ class Bookkeeper:
         tasks = self._tasks(ended) if ended else {}
         if own.final == final:
             final = None
-        if keys or dag_ids or final or _new_stops(own, state) or newest - own.newest_id >= _OVERLAP // 2:
+        if keys or dag_ids or final or _new_stops(own, state, epoch) or newest - own.newest_id >= _OVERLAP // 2:
             now = read_state()
             if now is None or now.active_region != self._region or now.epoch != epoch:
                 return
-            stops = _new_stops(own, now)
+            stops = _new_stops(own, now, epoch)
             stopped, had_ended = _read_stops(stops, read_stopped)
             # Their rows look as they were told last, or are newer than the look.
             late = (stopped | had_ended) - keys
@@ -643,27 +643,36 @@ class Bookkeeper:
         taken_at = known.taken_at if known is not None else None
         return replace(_to_run(row, RunStatus.INTERRUPTED, epoch=epoch), taken_at=taken_at)
 
-    def interrupt(self, *, epoch: int, now_epoch: int) -> None:
+    def interrupt(
+        self, state: DRState, *, epoch: int, read_stopped: Callable[[str], Collection[str]] = lambda _: ()
+    ) -> None:
         """
-        Tell that everything that is open was interrupted, before it is closed: the role is gone, or was in between.
+        Publish that everything that is open was interrupted, before it is closed: the role is gone, or was in between.
 
+        Also what a failover stopped before the ledger knew of it.
+
+        :param state: the present one, of a later epoch.
         :param epoch: under which the region's open runs were begun; when the region did not have the role then, they
-            are nobody's obligation, and nothing is told.
-        :param now_epoch: the state's.
+            are nobody's obligation, and nothing is published.
+        :param read_stopped: returns the runs in a recorded set, ``DAG_ID RUN_ID`` each.
         """
         own = self._load()
-        if own.epoch is None or not epoch <= own.epoch < now_epoch:
+        if own.epoch is None or not epoch <= own.epoch < state.epoch:
             return
         # A later one, if the role was taken up and lost again before the state table knew.
         epoch = own.epoch
         _, states = self._db.look(above=self._db.newest_run())
         keys = {key for key in states if own.runs.get(key) is None or own.runs[key].status is not RunStatus.INTERRUPTED}
         keys |= {key for key, run in own.runs.items() if run.status is RunStatus.OPEN}
-        rows = {row.key: row for row in self._db.runs(keys)} if keys else {}
+        stops = _new_stops(own, state, epoch)
+        stopped, _ = _read_stops(stops, read_stopped)
+        rows = {row.key: row for row in self._db.runs(keys | stopped)} if keys or stopped else {}
+        # The ledger has read no row above this id. A run that it has read, it has published.
+        unread = {key for key, row in rows.items() if row.id > own.newest_id and row.state == "failed"}
         told = []
-        for key in sorted(keys):
+        for key in sorted(keys | (stopped & unread)):
             known, row = own.runs.get(key), rows.get(key)
-            if row is not None and (row.is_open or known is not None):
+            if row is not None and (row.is_open or known is not None or key in stopped):
                 taken_at = known.taken_at if known is not None else None
                 # It may have ended by itself, in what cannot be read.
                 doubt = known.doubt if known is not None and not row.is_open else None
@@ -671,7 +680,8 @@ class Bookkeeper:
             elif known is not None:
                 told.append(replace(known, status=RunStatus.INTERRUPTED, epoch=epoch))
         if told:
-            self._append(epoch, told, first_id=own.first_id, newest_id=own.newest_id)
+            last_stops = stops[-1].set_id if stops else None
+            self._append(epoch, told, first_id=own.first_id, newest_id=own.newest_id, stops=last_stops)
             log.info("%d open runs of %s were interrupted (epoch %d)", len(told), self._region, epoch)
 
     # -- acting on it ------------------------------------------------------------------------------------------------
@@ -962,9 +972,9 @@ def _is_stopped(run: LedgerRun, epoch: int) -> bool:
     return run.status is RunStatus.INTERRUPTED and run.epoch == epoch
 
 
-def _new_stops(own: Replica, state: DRState) -> list[Stop]:
-    """Return what failovers have announced under this epoch and the ledger does not take into account yet, in order."""
-    stops = [stop for stop in state.stops if stop.epoch == state.epoch]
+def _new_stops(own: Replica, state: DRState, epoch: int) -> Sequence[Stop]:
+    """Return what failovers have announced under *epoch* and the ledger does not take into account yet, in order."""
+    stops = stops_of(state, epoch)
     known = next((number for number, stop in enumerate(stops, start=1) if stop.set_id == own.stops), 0)
     return stops[known:]
 

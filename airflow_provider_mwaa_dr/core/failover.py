@@ -777,7 +777,7 @@ class FailoverEngine:
         state = self._mine(plan.id)
         before: set[str] = set()
         is_known = True
-        for stop in state.stops:
+        for stop in transitions.stops_of(state, state.epoch):
             if not stop.had_ended:
                 recorded, _ = self._set_if_readable(partial(self._store.get_set, stop.set_id))
                 is_known &= recorded is not None

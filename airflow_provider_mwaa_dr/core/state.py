@@ -362,6 +362,11 @@ def announce(state: DRState, set_id: str, *, had_ended: bool, at: datetime) -> D
     return replace(_next(state, phase=state.phase, plan=plan, by=plan.by, at=at), stops=(*state.stops, stop))
 
 
+def stops_of(state: DRState, epoch: int) -> tuple[Stop, ...]:
+    """Return what failovers announced under *epoch* about runs that they stop, in order."""
+    return tuple(stop for stop in state.stops if stop.epoch == epoch)
+
+
 def drained(state: DRState, *, at: datetime) -> DRState:
     """Return the state that says that nothing is in flight in the source any more."""
     plan = _open_plan(state)
@@ -404,8 +409,8 @@ def promote(state: DRState, *, at: datetime) -> DRState:
         previous_region=plan.source if plan.takes_over else state.active_region,
         failover_reason=plan.reason,
         last_failover_time=at,
-        # Under the new epoch the same runs go on, and may end.
-        stops=(),
+        # The source may not have published these runs yet. Nobody reads the stops of an earlier epoch any more.
+        stops=stops_of(state, state.epoch),
     )
 
 
@@ -472,7 +477,7 @@ def set_active_region(state: DRState, region: str, *, reason: str, by: str, at: 
         failover_reason=reason,
         last_failover_time=at,
         left_over=None,
-        stops=(),
+        stops=stops_of(state, state.epoch),
     )
 
 

@@ -725,7 +725,9 @@ class AgentLoop:
     def _publish_interrupted(self, state: DRState, known: int | None) -> None:
         """Tell the ledger which runs are about to be closed, so that somebody goes on with them."""
         if known is not None:
-            self._with_ledger(lambda books: books.interrupt(epoch=known, now_epoch=state.epoch), None)
+            self._with_ledger(
+                lambda books: books.interrupt(state, epoch=known, read_stopped=self._stopped_if_readable), None
+            )
 
     def _take_up(self, state: DRState) -> bool:
         """Take over what happened elsewhere: history first, then what is due; return whether all of it is done."""
@@ -808,6 +810,15 @@ class AgentLoop:
         if recorded is None:
             raise StateUnreachableError(f"The set {set_id} of stopped runs is not there.", advice="It will be.")
         return recorded.dag_ids
+
+    def _stopped_if_readable(self, set_id: str) -> tuple[str, ...]:
+        """Return the runs in a set of stopped runs; none if the set has expired, or cannot be read."""
+        try:
+            recorded = self._store.get_set(set_id)
+        except UnreadableItemError as error:
+            log.warning("%s Runs in it that the ledger does not know are not published.", error.message)
+            return ()
+        return recorded.dag_ids if recorded is not None else ()
 
     def _pause_all(self, state: DRState) -> None:
         self._make_sure(state)

@@ -107,9 +107,13 @@ class Region:
         self.books.tell(state, read_state=lambda: state, read_stopped=lambda set_id: ())
 
 
+def at_epoch(epoch: int) -> DRState:
+    return replace(initial(THERE, lease_s=60, by="t", at=AT), epoch=epoch)
+
+
 def hand_over(here: Region, there: Region) -> None:
     """Interrupt what one region has under epoch 0, and let the other one be about to go on with it, under epoch 1."""
-    here.books.interrupt(epoch=0, now_epoch=1)
+    here.books.interrupt(at_epoch(1), epoch=0)
     there.books.follow()
     there.books.begin(1)
 

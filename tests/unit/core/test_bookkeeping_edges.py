@@ -11,7 +11,7 @@ from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
 from airflow_provider_mwaa_dr.core.ledger import LogEntry
 from airflow_provider_mwaa_dr.exceptions import StateUnreachableError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
-from tests.unit.core.test_bookkeeping import HERE, THERE, Region, hand_over, take_over
+from tests.unit.core.test_bookkeeping import HERE, THERE, Region, at_epoch, hand_over, take_over
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_a_run_that_went_on_here_and_was_deleted_by_a_person_stays_deleted(regio
     there.tell(epoch=1)
     there.books.resume(epoch=1)
     assert there.db.resumed == []
-    there.books.interrupt(epoch=1, now_epoch=2)
+    there.books.interrupt(at_epoch(2), epoch=1)
     here.books.follow()
     here.books.begin(2)
     here.books.settle()
@@ -56,7 +56,7 @@ def test_a_picture_is_kept_although_nothing_is_told_any_more(regions: tuple[Regi
     here.books.begin(0)
     here.db.put("r1", "running")
     here.tell()
-    here.books.interrupt(epoch=0, now_epoch=1)
+    here.books.interrupt(at_epoch(1), epoch=0)
     here.books.settled(1)
     clock.advance(301)
     here.books.settle()
@@ -111,7 +111,7 @@ def test_what_was_open_under_a_role_that_the_state_table_never_heard_of_is_told(
     here, there = regions
     here.books.begin(2)
     here.db.put("m1", "queued", run_type="manual")
-    here.books.interrupt(epoch=1, now_epoch=3)
+    here.books.interrupt(at_epoch(3), epoch=1)
     there.books.follow()
     there.books.begin(3)
     there.books.resume(epoch=3)
@@ -177,7 +177,7 @@ def test_a_role_that_was_begun_by_a_write_without_a_response_is_known_to_the_nex
     with pytest.raises(StateUnreachableError):
         here.books.begin(1)
     here.db.put("m1", "queued", run_type="manual")
-    here.books.interrupt(epoch=0, now_epoch=2)
+    here.books.interrupt(at_epoch(2), epoch=0)
     there.books.follow()
     there.books.begin(2)
     there.books.resume(epoch=2)

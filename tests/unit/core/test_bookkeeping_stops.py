@@ -200,3 +200,23 @@ def test_nothing_is_told_before_the_announced_set_can_be_read(source: Source) ->
     source.turn()
     assert source.told == ["open", "interrupted"]
     assert source.region.books._load().runs[R1].status is RunStatus.INTERRUPTED
+
+
+@pytest.mark.parametrize(("had_ended", "published"), [(False, ["interrupted"]), (True, [])])
+def test_a_stopped_run_that_the_ledger_never_knew_is_published_once_the_role_has_moved(
+    source: Source, had_ended: bool, published: list[str]
+) -> None:
+    """Its ledger refused from the moment the run was accepted up to the promotion, and the run's row says failed."""
+    source.region.db.put("r2", "failed", run_type="manual")
+    source.announce("r2")
+    if had_ended:
+        source.announce("r2", had_ended=True)
+    source.put("success")  # r1, which is open in the ledger, ended in the same outage
+    before = len(source.told)
+    source.state = replace(source.state, active_region=THERE, epoch=1)
+    for _ in range(2):
+        source.region.books.interrupt(source.state, epoch=0, read_stopped=source.sets.__getitem__)
+    entries = source.region.books._runs.log(HERE, after=0)
+    of_r2 = [run.status.value for entry in entries for run in entry.runs if run.run_id == "r2"]
+    assert of_r2 == published
+    assert len(source.told) - before == 1 + len(published)

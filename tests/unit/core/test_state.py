@@ -53,8 +53,8 @@ def test_a_failover_grows_version_with_every_write_and_epoch_once() -> None:
     assert done.failover_reason == "why"
 
 
-def test_an_announced_stop_outlives_its_plan_but_not_the_epoch() -> None:
-    """A plan may be cancelled, and end, before the ledger of its source reads what it stopped."""
+def test_an_announced_stop_outlives_its_plan_and_one_promotion() -> None:
+    """The plan may end, and the role move, before the ledger of the source reads what was stopped."""
     claimed = transitions.claim(steady(), plan(), at=AT)
     stopped = transitions.announce(claimed, "s1", had_ended=False, at=AT)
     assert transitions.announce(stopped, "s1", had_ended=False, at=AT) is stopped
@@ -67,8 +67,12 @@ def test_an_announced_stop_outlives_its_plan_but_not_the_epoch() -> None:
     assert back.stops == ended.stops == again.stops == announced
     more = transitions.announce(again, "s2", had_ended=True, at=AT)
     assert more.stops == (*announced, Stop(set_id="s2", epoch=0, had_ended=True))
-    assert transitions.promote(more, at=AT).stops == ()
-    assert transitions.set_active_region(ended, B, reason="why", by="me", at=AT).stops == ()
+    promoted = transitions.promote(more, at=AT)
+    assert promoted.stops == more.stops
+    assert transitions.stops_of(promoted, promoted.epoch) == ()
+    moved = transitions.set_active_region(ended, B, reason="why", by="me", at=AT)
+    assert moved.stops == announced
+    assert transitions.set_active_region(moved, A, reason="why", by="me", at=AT).stops == ()
 
 
 def test_claiming_the_active_region_says_so() -> None:

@@ -10,7 +10,7 @@ from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, Replica, RunStatus
 from airflow_provider_mwaa_dr.exceptions import UnreadablePictureError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore
-from tests.unit.core.test_bookkeeping import AT, HERE, THERE, Region
+from tests.unit.core.test_bookkeeping import AT, HERE, THERE, Region, at_epoch
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_later_picture_ends_the_doubt(store: InMemoryRunsStore, here: Region, 
     there.books.begin(1)
     there.books.resume(epoch=1)
     assert there.db.resumed == []
-    here.books.interrupt(epoch=0, now_epoch=1)
+    here.books.interrupt(at_epoch(1), epoch=0)
     here.clock.advance(400)
     here.books.settle()
     assert store.picture(HERE).number == last_number(store)
@@ -134,7 +134,7 @@ def test_a_standby_keeps_its_doubt_of_a_run_that_had_ended_in_what_it_cannot_rea
     here.tell()
     store.damage_entry(HERE, last_number(store))
     restart(here, store)
-    here.books.interrupt(epoch=0, now_epoch=1)
+    here.books.interrupt(at_epoch(1), epoch=0)
     here.books.settle()
     there.books.follow()
     there.books.begin(1)

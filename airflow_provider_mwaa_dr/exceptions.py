@@ -64,6 +64,10 @@ class StateUnreachableError(StateError):
     """No replica of the state table answered; what was written last is unknown."""
 
 
+class UnusableStateError(StateError):
+    """The state item was read, and it does not say which region is active. Every region holds its runs."""
+
+
 class StateAccessError(StateError):
     """DynamoDB refused: no credentials, or not the right to do this."""
 

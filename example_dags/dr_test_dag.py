@@ -34,7 +34,7 @@ with DAG(
         from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook  # noqa: PLC0415
 
         hook = DRStateHook()
-        state = hook.get_state()
+        state = hook.active_state()
         region = hook.own_region
         role = "ACTIVE" if state.active_region == region else "STANDBY"
         print(f"This DAG is running in: {region}")

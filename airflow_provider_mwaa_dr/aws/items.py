@@ -45,7 +45,7 @@ from airflow_provider_mwaa_dr.core.state import (
     Plan,
     Stop,
 )
-from airflow_provider_mwaa_dr.exceptions import StateError, UnreadableItem, UnreadableItemError
+from airflow_provider_mwaa_dr.exceptions import StateError, UnreadableItem, UnreadableItemError, UnusableStateError
 
 T = TypeVar("T")
 
@@ -215,7 +215,7 @@ def state_from_item(item: Item, *, default_lease_s: float, table: str = "") -> D
     heartbeats, and an engine can write over it.
 
     :param table: for the message.
-    :raises StateError: the version cannot be used, so nobody could write on condition of it.
+    :raises UnusableStateError: the version cannot be used, so nobody could write on condition of it.
     """
     values = from_item(item)
     problems: list[FieldProblem] = []
@@ -232,7 +232,7 @@ def state_from_item(item: Item, *, default_lease_s: float, table: str = "") -> D
 
     version = _whole_number(values["version"]) if values.get("version") is not None else 0
     if version is None:
-        raise StateError(
+        raise UnusableStateError(
             f"The item {STATE_ID} of table {table or 'of the state'} cannot be understood: version is "
             f"{_shown(values['version'])}, allowed is {_WHOLE}.",
             advice="Correct it, or run mwaa-dr init --active REGION --above-every-epoch.",

@@ -1,11 +1,12 @@
-"""Which environments belong to the DR set."""
+"""Which environments belong to the DR set, and which region of them is active."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
 from airflow_provider_mwaa_dr.core.ports import StateStore
-from airflow_provider_mwaa_dr.exceptions import ConfigError
+from airflow_provider_mwaa_dr.core.state import DRState, may_be_region, why_unknown
+from airflow_provider_mwaa_dr.exceptions import ConfigError, UnusableStateError
 
 
 def environment_names(store: StateStore, configured: Mapping[str, str]) -> Mapping[str, str]:
@@ -33,3 +34,24 @@ def known_region(region: str, names: Collection[str]) -> str:
             advice="Name one of them, or add the region to DR_ENVIRONMENTS.",
         )
     return region
+
+
+def active_state(store: StateStore) -> DRState:
+    """
+    Return the state, if it says which region is active.
+
+    Reads two items: the state, and the one of the region that it names. The list of all regions is read for the error
+    only.
+
+    :raises UnusableStateError: a value cannot be used, or the region that it names is not registered.
+    :raises StateNotFoundError: there is no state.
+    """
+    state = store.read()
+    named = state.active_region
+    registered = store.regions([named]) if may_be_region(named) else frozenset()
+    if why_unknown(state, registered, region=named) is None:
+        return state
+    why = why_unknown(state, store.regions(), region=named)
+    if why is None:
+        return state  # registered in between
+    raise UnusableStateError(f"The active region is not known: {why}.")

@@ -287,11 +287,16 @@ class StateStore(Protocol):
 
         A missing state item is no error. Nor is a value that cannot be used: the answer carries it as a problem.
 
-        :raises StateError: not even the version of the state item can be understood.
+        :raises UnusableStateError: not even the version of the state item can be understood.
         """
 
     def read(self) -> DRState:
-        """Return the state. :raises StateNotFoundError: the table has no state item."""
+        """
+        Return the state.
+
+        :raises StateNotFoundError: the table has no state item.
+        :raises UnusableStateError: not even its version can be understood.
+        """
 
     def copies(self) -> Mapping[str, DRState | None]:
         """

@@ -188,6 +188,15 @@ def why_unknown(state: DRState, registered: Collection[str] | None, *, region: s
     return None
 
 
+def may_be_region(text: str) -> bool:
+    """Return whether *text* is short enough for the name of a region, so that a table can be asked for its item."""
+    return 0 < len(text) <= _REGION_CHARS
+
+
+_REGION_CHARS = 100
+"""No name of a region is longer."""
+
+
 def initial(active_region: str, *, lease_s: float, by: str, at: datetime, epoch: int = 0, version: int = 1) -> DRState:
     """
     Return the first state of a DR set.

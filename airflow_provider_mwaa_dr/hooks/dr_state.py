@@ -14,7 +14,7 @@ from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.display import visible
-from airflow_provider_mwaa_dr.core.environments import environment_names, known_region
+from airflow_provider_mwaa_dr.core.environments import active_state, environment_names, known_region
 from airflow_provider_mwaa_dr.core.identity import Identity, identity_problem
 from airflow_provider_mwaa_dr.core.initialization import initialize, plan_initialization
 from airflow_provider_mwaa_dr.core.ports import Clock, Environment, Observation, StateStore, Tables
@@ -71,27 +71,40 @@ class DRStateHook(AwsBaseHook):
         """
         Return the state as it is stored now.
 
+        It may have values that cannot be used, or name a region that is not registered; see :meth:`active_state`.
+
         :raises StateNotFoundError: ``mwaa-dr init`` has not been run.
         :raises StateUnreachableError: no replica answered; what was written last is unknown.
+        :raises UnusableStateError: not even the version of the item can be understood.
         :raises ConfigError: ``[dr] state_table`` is not set.
         """
         return self.store.read()
 
+    def active_state(self) -> DRState:
+        """
+        Return the state as it is stored now, if it says which region is active. Raises like :meth:`get_state`.
+
+        :raises UnusableStateError: a value of the item cannot be used, or no registered region has the name that it
+            gives, so that every region holds its runs. The message names the value and what to do.
+        """
+        return active_state(self.store)
+
     def active_region(self) -> str:
-        """Return the region that has the active role. Raises like :meth:`get_state`."""
-        return self.get_state().active_region
+        """Return the region that has the active role. Raises like :meth:`active_state`."""
+        return self.active_state().active_region
 
     def is_active(self, region: str | None = None) -> bool:
         """
         Return whether *region* has the active role.
 
-        During a failover the role moves in one write; a region that is being drained still has it.
+        During a failover the role moves in one write; a region that is being drained still has it. False means that
+        another region has the role. An unknown role raises, like :meth:`active_state`.
 
         :param region: None for the region this Airflow belongs to.
         :raises ConfigError: *region* is None and this Airflow does not know its own; never an answer then.
         """
         region = region or self.own_region
-        return self.get_state().active_region == region
+        return self.active_region() == region
 
     def initialize(self, active_region: str | None = None) -> DRState:
         """

@@ -33,7 +33,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     StateStore,
     Unpublished,
 )
-from airflow_provider_mwaa_dr.core.state import STATE_ID, DRState, Phase, promoted_plan, regions_of
+from airflow_provider_mwaa_dr.core.state import STATE_ID, DRState, Phase, may_be_region, promoted_plan, regions_of
 from airflow_provider_mwaa_dr.exceptions import (
     StateAccessError,
     StateError,
@@ -64,8 +64,6 @@ _HURRY_S = 0.5
 is more to take over than one turn does."""
 _ERROR_CHARS = 300
 """Of an error's text in a heartbeat."""
-_REGION_CHARS = 100
-"""No name of a region is longer."""
 _CHECKS_EVERY_S = 60.0
 """Between two looks at what may be slow: which task ended last, which notes are left over."""
 
@@ -470,7 +468,7 @@ class AgentLoop:
         if listed is None or (self._leads(schedulers) and now >= self._regions_due_at):
             self._regions_due_at = now + _CHECKS_EVERY_S
             found = self._store.regions() | {self._region}
-        elif state.active_region not in listed and 0 < len(state.active_region) <= _REGION_CHARS:
+        elif state.active_region not in listed and may_be_region(state.active_region):
             found = listed | self._store.regions([state.active_region])
         else:
             return False

@@ -12,7 +12,7 @@ from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 from airflow_provider_mwaa_dr import conf
 from airflow_provider_mwaa_dr._compat import AirflowException, AirflowFailException
 from airflow_provider_mwaa_dr.core.display import visible
-from airflow_provider_mwaa_dr.exceptions import DRError, StateNotFoundError, StateUnreachableError
+from airflow_provider_mwaa_dr.exceptions import DRError, StateNotFoundError, StateUnreachableError, UnusableStateError
 from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook
 from airflow_provider_mwaa_dr.hooks.errors import airflow_error
 from airflow_provider_mwaa_dr.triggers.dr_state import ActiveRegionTrigger
@@ -22,8 +22,8 @@ class ActiveRegionSensor(AwsBaseSensor):
     """
     Wait until a region has the active role.
 
-    Unknown means wait: a state that cannot be read, or is not there yet, is not an answer. Works in the modes poke and
-    reschedule, and deferred, which takes no worker while it waits.
+    An unknown active region means wait: the state cannot be read, is not there yet, or names no registered region.
+    Works in the modes poke and reschedule, and deferred, which takes no worker while it waits.
 
     :param region: region to wait for (templated); None for the one this Airflow belongs to.
     :param aws_conn_id: connection with the credentials; None for the environment's own role (templated).
@@ -76,8 +76,8 @@ class ActiveRegionSensor(AwsBaseSensor):
         """Return whether the region is active now."""
         try:
             region = self.region or self.hook.own_region
-            state = self.hook.get_state()
-        except (StateUnreachableError, StateNotFoundError) as error:
+            state = self.hook.active_state()
+        except (StateUnreachableError, StateNotFoundError, UnusableStateError) as error:
             self.log.warning("Waiting: the active region is not known. %s", visible(error))
             return False
         except DRError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_provider_mwaa_dr.core.display import visible
-from airflow_provider_mwaa_dr.exceptions import DRError, StateNotFoundError, StateUnreachableError
+from airflow_provider_mwaa_dr.exceptions import DRError, StateNotFoundError, StateUnreachableError, UnusableStateError
 from airflow_provider_mwaa_dr.triggers.looking import LookingTrigger
 
 
@@ -14,7 +14,8 @@ class ActiveRegionTrigger(LookingTrigger):
     Fires once a region has the active role.
 
     The event is ``{"status": "success", "active_region", "epoch"}``, or ``{"status": "error", "message",
-    "is_worth_a_retry"}`` when waiting is in vain. A state that cannot be read, or is not there yet, is not an answer.
+    "is_worth_a_retry"}`` when waiting is in vain. A state that cannot be read, is not there yet, or names no registered
+    region, is not an answer.
 
     :param region: region to wait for.
     """
@@ -31,8 +32,8 @@ class ActiveRegionTrigger(LookingTrigger):
     def look(self) -> dict[str, Any] | None:
         """Read once, and return the event; None to go on."""
         try:
-            state = self.hook.get_state()
-        except (StateUnreachableError, StateNotFoundError) as error:
+            state = self.hook.active_state()
+        except (StateUnreachableError, StateNotFoundError, UnusableStateError) as error:
             self._say(f"Waiting: the active region is not known. {error}")
             return None
         except DRError as error:

@@ -26,21 +26,25 @@ from airflow_provider_mwaa_dr.sensors.dr_state import ActiveRegionSensor
 with DAG("waiting", schedule=None, start_date=datetime(2024, 1, 1, tzinfo=timezone.utc), catchup=False):
     ActiveRegionSensor(task_id="wait", region="us-east-1", deferrable=True, poke_interval=0.1)
 """
+TABLE = "mwaa-dr-state"
 MOVES_AFTER = 3
 """Reads that still see the other region: the task's own, and two of the trigger's."""
 
 
 class _Table(BaseHTTPRequestHandler):
-    """A DynamoDB whose state item names us-east-1 from some read on."""
+    """A DynamoDB whose state item names us-east-1 from some read on; both regions are registered."""
 
     reads = 0
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        type(self).reads += 1
-        region = "us-east-2" if self.reads <= MOVES_AFTER else "us-east-1"
-        item = {"state_id": {"S": "ACTIVE_REGION"}, "active_region": {"S": region}, "version": {"N": "1"}}
-        body = json.dumps({"Item": item}).encode()
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.headers["X-Amz-Target"].endswith(".BatchGetItem"):
+            body = json.dumps({"Responses": {TABLE: request["RequestItems"][TABLE]["Keys"]}}).encode()
+        else:
+            type(self).reads += 1
+            region = "us-east-2" if self.reads <= MOVES_AFTER else "us-east-1"
+            item = {"state_id": {"S": "ACTIVE_REGION"}, "active_region": {"S": region}, "version": {"N": "1"}}
+            body = json.dumps({"Item": item}).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/x-amz-json-1.0")
         self.send_header("Content-Length", str(len(body)))
@@ -77,7 +81,7 @@ def test_the_task_is_deferred_and_goes_on_when_the_role_moves(table: str, tmp_pa
         "AIRFLOW_HOME": str(tmp_path),
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__DR__STATE_TABLE": "mwaa-dr-state",
+        "AIRFLOW__DR__STATE_TABLE": TABLE,
         "AIRFLOW__DR__STATE_TABLE_REGION": "us-east-2",
         "AWS_ENDPOINT_URL": table,
         "AWS_ACCESS_KEY_ID": "test",

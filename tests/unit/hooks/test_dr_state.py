@@ -10,12 +10,14 @@ import pytest
 
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.config import parse_config
+from airflow_provider_mwaa_dr.core.state import FieldProblem, Phase
 from airflow_provider_mwaa_dr.exceptions import (
     ConfigError,
     RefusedError,
     StaleStateError,
     StateNotFoundError,
     StateUnreachableError,
+    UnusableStateError,
 )
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore, ManualClock
 
@@ -42,7 +44,8 @@ def hook_on(store: InMemoryStateStore, **changes: str) -> DRStateHook:
 @pytest.fixture
 def store() -> InMemoryStateStore:
     clock = ManualClock()
-    return InMemoryStateStore(transitions.initial(OHIO, lease_s=60, by="init", at=clock.now()))
+    state = transitions.initial(OHIO, lease_s=60, by="init", at=clock.now())
+    return InMemoryStateStore(state, regions=(OHIO, VIRGINIA))
 
 
 def test_it_tells_who_is_active(store: InMemoryStateStore) -> None:
@@ -74,6 +77,34 @@ def test_an_unreachable_table_raises(store: InMemoryStateStore) -> None:
     store.unreachable = True
     with pytest.raises(StateUnreachableError):
         hook_on(store).is_active()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"active_region": "us-est-2"}, "'us-est-2', which is not registered .* registered are us-east-1, us-east-2"),
+        ({"active_region": ""}, "'', which is not registered"),
+        ({"active_region": "x" * 5000}, "which is not registered"),
+        ({"problems": (FieldProblem("lease_s", "'nan'", "a number of seconds"),)}, "lease_s is 'nan'"),
+        ({"phase": Phase.PROMOTING}, "is PROMOTING and has no plan"),
+    ],
+)
+def test_a_state_that_gives_no_region_a_role_is_not_standby(
+    store: InMemoryStateStore, changes: Mapping[str, Any], said: str
+) -> None:
+    """While every region holds every run, no region is told that it is standby, or active."""
+    assert store.state is not None
+    store.overwrite(replace(store.state, **changes))
+    hook = hook_on(store)
+    for ask in (hook.is_active, lambda: hook.is_active(OHIO), hook.active_region, hook.active_state):
+        with pytest.raises(UnusableStateError, match=said):
+            ask()
+    assert hook.get_state() == store.state
+
+
+def test_a_region_outside_of_the_set_is_not_active(store: InMemoryStateStore) -> None:
+    """A control environment in a third region has no item of its own, and knows that it is not active."""
+    assert hook_on(store, region="us-west-2").is_active() is False
 
 
 def test_the_table_has_to_be_named() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.config import parse_config
+from airflow_provider_mwaa_dr.core.state import FieldProblem
+from airflow_provider_mwaa_dr.exceptions import UnusableStateError
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore, ManualClock
 
 pytest.importorskip("airflow")
@@ -29,7 +32,9 @@ def sensor_on(store: InMemoryStateStore, *, own_region: str = "us-east-1", **arg
 def test_it_waits_until_the_region_has_the_role() -> None:
     """Its own region unless another is named, and True only from the write that moves the role on."""
     clock = ManualClock()
-    store = InMemoryStateStore(transitions.initial("us-east-2", lease_s=60, by="init", at=clock.now()))
+    store = InMemoryStateStore(
+        transitions.initial("us-east-2", lease_s=60, by="init", at=clock.now()), regions=("us-east-1", "us-east-2")
+    )
     assert sensor_on(store).poke({}) is False
     assert sensor_on(store, region="us-east-2").poke({}) is True
     DRStateHook(dr_config=parse_config({"environments": "us-east-1=virginia"}), store=store).set_active_region(
@@ -44,6 +49,22 @@ def test_unknown_means_wait() -> None:
     assert sensor_on(store).poke({}) is False
     store.unreachable = True
     assert sensor_on(store).poke({}) is False
+
+
+def test_a_state_that_gives_no_region_a_role_is_waited_for() -> None:
+    """Every region holds its runs then, the region that the item names, too; a person corrects the item."""
+    store = standby_store()
+    assert store.state is not None
+    good = store.state
+    store.overwrite(replace(good, problems=(FieldProblem("lease_s", "'nan'", "a number of seconds"),)))
+    assert sensor_on(store, region="us-east-2").poke({}) is False
+    store.overwrite(replace(good, active_region="us-est-2"))
+    assert sensor_on(store, region="us-est-2").poke({}) is False
+    store.failing["read"] = UnusableStateError("The item cannot be understood.")
+    assert sensor_on(store).poke({}) is False
+    del store.failing["read"]
+    store.overwrite(good)
+    assert sensor_on(store, region="us-east-2").poke({}) is True
 
 
 def test_a_wrong_setting_fails_at_once() -> None:
@@ -61,7 +82,8 @@ def test_both_modes_are_its_own(mode: str) -> None:
 
 
 def standby_store() -> InMemoryStateStore:
-    return InMemoryStateStore(transitions.initial("us-east-2", lease_s=60, by="init", at=ManualClock().now()))
+    state = transitions.initial("us-east-2", lease_s=60, by="init", at=ManualClock().now())
+    return InMemoryStateStore(state, regions=("us-east-1", "us-east-2"))
 
 
 def test_deferred_it_hands_plain_values_to_the_triggerer() -> None:

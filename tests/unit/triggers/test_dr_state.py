@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.config import parse_config
 from airflow_provider_mwaa_dr.core.state import DRState
-from airflow_provider_mwaa_dr.exceptions import StateAccessError
+from airflow_provider_mwaa_dr.exceptions import StateAccessError, UnusableStateError
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore, ManualClock
 
 pytest.importorskip("airflow")
@@ -39,7 +40,14 @@ async def first_event(trigger: ActiveRegionTrigger) -> Any:
     raise AssertionError("it ended without an event")
 
 
-class Scripted(InMemoryStateStore):
+class Registered(InMemoryStateStore):
+    """A store in which both regions are registered."""
+
+    def __init__(self) -> None:
+        super().__init__(regions=("us-east-1", "us-east-2"))
+
+
+class Scripted(Registered):
     """A store whose reads return, or raise, one thing after the other; the last one for ever."""
 
     def __init__(self, *answers: DRState | Exception) -> None:
@@ -60,9 +68,18 @@ def test_it_fires_from_the_write_that_moves_the_role_on() -> None:
     assert event == {"status": "success", "active_region": "us-east-1", "epoch": 1}
 
 
+def test_a_state_that_gives_no_region_a_role_is_waited_for() -> None:
+    """A misspelled region, and an item that cannot be understood, are no event; the corrected item is."""
+    misspelled = replace(OHIO, active_region="us-est-2")
+    unusable = UnusableStateError("The item cannot be understood.")
+    trigger = trigger_on(Scripted(misspelled, unusable, OHIO), "us-east-2")
+    assert (trigger.look(), trigger.look()) == (None, None)
+    assert trigger.look() == {"status": "success", "active_region": "us-east-2", "epoch": 0}
+
+
 def test_unknown_means_wait() -> None:
     """A table that does not answer, or holds nothing yet, is no answer."""
-    store = InMemoryStateStore()
+    store = Registered()
     store.unreachable = True
     trigger = trigger_on(store, "us-east-2")
     assert trigger.look() is None
@@ -82,7 +99,7 @@ def test_a_table_that_hangs_stops_no_other_trigger() -> None:
     """The read only returns once the event loop has run something else: a blocked loop would never get there."""
     others_ran = threading.Event()
 
-    class Hanging(InMemoryStateStore):
+    class Hanging(Registered):
         def read(self) -> DRState:
             assert others_ran.wait(HANG_S), "the event loop stood still"
             return OHIO
@@ -102,7 +119,7 @@ def test_several_that_hang_do_not_wait_for_each_other() -> None:
     """Not in the one thread that asgiref shares: each read waits for the others to have begun."""
     together = threading.Barrier(3, timeout=HANG_S)
 
-    class Meeting(InMemoryStateStore):
+    class Meeting(Registered):
         def read(self) -> DRState:
             together.wait()
             return OHIO

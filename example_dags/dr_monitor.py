@@ -6,6 +6,9 @@ so at the first bad look (``suspicion``); after four more in a row the region co
 series ends the matter. An environment in an update or in maintenance, a state table that does not answer and a failover
 in progress are unknown, which is not failed.
 
+It also reports what it cannot understand in the state table: at once a state item that gives no region a role, with
+which it cannot watch anything, and once an hour the items that cannot be read.
+
 What happens then is up to the Variable ``dr_monitor_mode``, read at that moment:
 
 - ``notify`` (default): tell, and wait for somebody to act;
@@ -38,6 +41,8 @@ STRIKES = 4
 QUORUM = 2
 PROBE_EVERY_S = 900.0
 """A run of dr_test_dag in the active region, to see a task execute; None for none."""
+ITEMS_EVERY_S = 3600.0
+"""Between two looks at all items of the state table, which also limits how often they are reported."""
 COOLDOWN = timedelta(hours=6)
 MAX_PER_DAY = 2
 MODES = {"notify": "recovery", "approve": "approval", "automatic": "fail_over"}
@@ -64,6 +69,9 @@ def told_by(task_id: str, key: str) -> str:
     return f"{{{{ ti.xcom_pull(task_ids='{task_id}')['{key}'] }}}}"
 
 
+SUSPICION = "ti.xcom_pull(task_ids='suspicion')"
+SUSPECTED = f"{SUSPICION}['health'] == 'failed'"
+
 with DAG(
     dag_id="dr_monitor",
     description="Fail over when the active region has failed",
@@ -82,11 +90,14 @@ with DAG(
         strikes=1,
         quorum=QUORUM,
         probe_interval=PROBE_EVERY_S,
+        problem_interval=ITEMS_EVERY_S,
         poke_interval=LOOK_EVERY_S,
         timeout=timedelta(days=365).total_seconds(),
         on_success_callback=tell(
-            "MWAA DR: the active region may be failing",
-            f"{told_by('suspicion', 'text')}. It is looked at {STRIKES} times more before anything is done.",
+            f"MWAA DR: {{% if {SUSPECTED} %}}the active region may be failing"
+            "{% else %}stored values cannot be used{% endif %}",
+            f"{{% if {SUSPECTED} %}}{told_by('suspicion', 'text')}. The region is looked at {STRIKES} times more "
+            f"before anything is done. {{% endif %}}{{{{ ({SUSPICION}.get('problems') or []) | join(' ') }}}}",
         ),
     )
     loss = EnvironmentHealthSensor(

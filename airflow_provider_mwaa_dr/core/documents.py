@@ -152,6 +152,7 @@ def diagnosis_document(diagnosis: Diagnosis) -> dict[str, Any]:
             {"signal": reading.signal.value, "health": reading.health.value, "why": reading.why}
             for reading in diagnosis.readings
         ],
+        "problems": list(diagnosis.problems),
     }
 
 

@@ -54,4 +54,4 @@ def active_state(store: StateStore) -> DRState:
     why = why_unknown(state, store.regions(), region=named)
     if why is None:
         return state  # registered in between
-    raise UnusableStateError(f"The active region is not known: {why}.")
+    raise UnusableStateError(f"No region has a role, and every region holds every run: {why}.")

@@ -8,10 +8,11 @@ to be asked say nothing, and nothing is concluded from them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 
+from airflow_provider_mwaa_dr.core.environments import active_state
 from airflow_provider_mwaa_dr.core.ports import Clock, Environment, EnvironmentStatus, FailoverRecord, StateStore
 from airflow_provider_mwaa_dr.core.readiness import TEST_DAG
 from airflow_provider_mwaa_dr.core.state import Phase
@@ -19,14 +20,19 @@ from airflow_provider_mwaa_dr.exceptions import (
     MwaaError,
     MwaaRequestError,
     MwaaUnreachableError,
+    StateError,
     StateNotFoundError,
     StateUnreachableError,
+    UnusableStateError,
 )
 
 PROBE_S = 180.0
 """A probe run has succeeded after at most this long: one task of seconds, behind whatever the scheduler is at."""
 
 DAY = timedelta(hours=24)
+
+_SHOWN = 10
+"""Of the items that cannot be read."""
 
 _GONE = {
     EnvironmentStatus.CREATE_FAILED,
@@ -79,6 +85,8 @@ class Diagnosis:
     :param region: the region that was looked at; None when it is not known which one is active.
     :param standbys: the other regions of the set, sorted.
     :param readings: of the signals that were asked.
+    :param problems: values and items of the tables that cannot be used, a sentence or two each. Items only from a look
+        that read them all.
     """
 
     region: str | None
@@ -86,6 +94,7 @@ class Diagnosis:
     health: Health
     why: str
     readings: tuple[Reading, ...] = ()
+    problems: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         said = "; ".join(map(str, self.readings))
@@ -148,6 +157,8 @@ class HealthWatch:
     :param quorum: failed signals that make a region failed.
     :param silence_s: seconds without a new heartbeat after which an agent counts as gone.
     :param probe_every_s: seconds between two probe runs; None for none.
+    :param items_every_s: seconds between two looks at all items of the state table, which is scanned, and until the
+        first of them; None for none.
     """
 
     def __init__(
@@ -161,6 +172,7 @@ class HealthWatch:
         quorum: int = 2,
         silence_s: float,
         probe_every_s: float | None = None,
+        items_every_s: float | None = None,
     ) -> None:
         self._store = store
         self._names = names
@@ -170,6 +182,8 @@ class HealthWatch:
         self._quorum = quorum
         self._silence_s = silence_s
         self._probe_every_s = probe_every_s
+        self._items_every_s = items_every_s
+        self._items_at = clock.monotonic()
         self._environment: Environment | None
         self._beats: dict[str, int] | None
         self._begin(None)
@@ -180,8 +194,14 @@ class HealthWatch:
 
         :raises DRError: looking is in vain, such as without the right to read the state table.
         """
+        diagnosis = self._look()
+        return replace(diagnosis, problems=(*diagnosis.problems, *self._unreadable()))
+
+    def _look(self) -> Diagnosis:
         try:
-            state = self._store.read()
+            state = active_state(self._store)
+        except UnusableStateError as error:
+            return self._unknown(None, error.message.rstrip("."), problems=(str(error),))
         except (StateUnreachableError, StateNotFoundError) as error:
             return self._unknown(None, f"the active region is not known: {error.message}")
         region = state.active_region
@@ -211,13 +231,31 @@ class HealthWatch:
         self._beats = None
         self._heard_at = 0.0
         self._has_heard = False
+        self._unread: list[str] = []
         self._probe_run: str | None = None
         self._probe_at: float | None = None
         self._probe_reading = Reading(signal=Signal.PROBE, health=Health.UNKNOWN, why="none has ended yet")
 
-    def _unknown(self, region: str | None, why: str) -> Diagnosis:
+    def _unknown(self, region: str | None, why: str, *, problems: tuple[str, ...] = ()) -> Diagnosis:
         self._begin(None)
-        return Diagnosis(region=region, standbys=self._standbys(region), health=Health.UNKNOWN, why=why)
+        standbys = self._standbys(region)
+        return Diagnosis(region=region, standbys=standbys, health=Health.UNKNOWN, why=why, problems=problems)
+
+    def _unreadable(self) -> tuple[str, ...]:
+        """Return what cannot be read of state table and ledger; nothing until it is time to look again."""
+        now = self._clock.monotonic()
+        if self._items_every_s is None or now - self._items_at < self._items_every_s:
+            return ()
+        self._items_at = now
+        try:
+            found = [f"{item} {item.advice}" for item in self._store.unreadable(self._names)]
+        except StateUnreachableError:
+            return ()
+        except StateError as error:
+            return (f"Whether all items can be read is not known: {error}",)
+        found += self._unread
+        more = len(found) - _SHOWN
+        return (*found[:_SHOWN], *([f"{more} more cannot be read; mwaa-dr status lists them."] if more > 0 else []))
 
     def _standbys(self, region: str | None) -> tuple[str, ...]:
         return tuple(sorted(name for name in self._names if region is not None and name != region))
@@ -247,6 +285,8 @@ class HealthWatch:
             self._beats, self._heard_at, self._has_heard = beats, now, False
         elif any(self._beats.get(job) != beat for job, beat in beats.items()):
             self._beats, self._heard_at, self._has_heard = beats, now, True
+        # What a dead agent could not read may have been corrected since.
+        self._unread = sorted({gap for agent in agents for gap in agent.unread}) if self._has_heard else []
         silent_s = now - self._heard_at
         if not beats:
             health, why = Health.UNKNOWN, "no scheduler of it has ever written a heartbeat"

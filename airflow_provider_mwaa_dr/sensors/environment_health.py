@@ -28,7 +28,11 @@ class EnvironmentHealthSensor(AwsBaseSensor):
     failed: an environment in an update or in maintenance, a state table that does not answer, a failover in progress.
 
     Returns, and leaves in XCom, ``{"region", "health", "why", "text" (all of it in a sentence), "standbys": [region …],
-    "signals": [{"signal", "health", "why"} …]}``. Which region is active is read anew each time.
+    "signals": [{"signal", "health", "why"} …], "problems": [text …]}``. Which region is active is read anew each time.
+
+    With *problem_interval* it also ends, whatever the health is, when something in the state table cannot be used;
+    ``problems`` names it, and what to do: at the first look a state item that gives no region a role, and once in the
+    interval the items that cannot be read.
 
     :param until: health to wait for, ``failed`` or ``healthy``.
     :param strikes: looks in a row that make it certain.
@@ -37,6 +41,8 @@ class EnvironmentHealthSensor(AwsBaseSensor):
         after a first suspicion; only with ``until="failed"``.
     :param probe_interval: seconds between two runs of ``dr_test_dag`` that are started in the active region to see a
         task execute; None (default) for none.
+    :param problem_interval: seconds between two looks at all items of the state table, which scan it, and until the
+        first of them; None (default) for none, and for not ending because of problems.
     :param poke_interval: seconds between two looks.
     :param deferrable: wait in the triggerer; None (default) for what ``[operators] default_deferrable`` says.
     :param aws_conn_id: connection with the credentials; None for the environment's own role (templated).
@@ -55,6 +61,7 @@ class EnvironmentHealthSensor(AwsBaseSensor):
         quorum: int = 2,
         skip_if_healthy: bool = False,
         probe_interval: float | None = None,
+        problem_interval: float | None = None,
         poke_interval: float = 30.0,
         deferrable: bool | None = None,
         aws_conn_id: str | None = None,
@@ -72,6 +79,7 @@ class EnvironmentHealthSensor(AwsBaseSensor):
         self.quorum = quorum
         self.skip_if_healthy = skip_if_healthy
         self.probe_interval = probe_interval
+        self.problem_interval = problem_interval
         self.deferrable = conf.default_deferrable() if deferrable is None else deferrable
 
     def execute(self, context: Any) -> Any:
@@ -87,7 +95,11 @@ class EnvironmentHealthSensor(AwsBaseSensor):
             raise AirflowFailException(visible(event["message"]))
         diagnosis: dict[str, Any] = event["diagnosis"]
         self.log.info("%s", visible(diagnosis["text"]))
-        if diagnosis["health"] != self.until:
+        # The event of a trigger of an earlier version has no problems.
+        problems = diagnosis.get("problems") if self.problem_interval is not None else None
+        for problem in problems or ():
+            self.log.warning("%s", visible(problem))
+        if diagnosis["health"] != self.until and not problems:
             raise AirflowSkipException(visible(diagnosis["text"]))
         return diagnosis
 
@@ -106,6 +118,7 @@ class EnvironmentHealthSensor(AwsBaseSensor):
             quorum=self.quorum,
             poke_interval=self.poke_interval,
             probe_interval=self.probe_interval,
+            problem_interval=self.problem_interval,
             aws_conn_id=self.aws_conn_id,
             region_name=self.region_name,
             verify=self.verify,

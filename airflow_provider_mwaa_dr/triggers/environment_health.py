@@ -21,20 +21,33 @@ class EnvironmentHealthTrigger(LookingTrigger):
     The event is ``{"status": "success", "diagnosis"}``, or ``{"status": "error", "message", "is_worth_a_retry"}`` when
     looking is in vain. What was seen lies in memory: after a restart of the triggerer it begins anew.
 
+    With *problem_interval* it fires, too, at a look that finds values or items that cannot be used: the diagnosis then
+    has ``problems``, and any health.
+
     :param until: the healths to wait for, ``failed``, ``healthy`` or both.
     :param strikes: looks in a row.
     :param quorum: failed signals that make the region failed.
     :param probe_interval: seconds between two probe runs; None for none.
+    :param problem_interval: seconds between two looks at all items of the state table, and until the first; None for
+        no look at items, and no event for problems.
     """
 
     def __init__(
-        self, *, until: list[str], strikes: int, quorum: int, probe_interval: float | None = None, **kwargs: Any
+        self,
+        *,
+        until: list[str],
+        strikes: int,
+        quorum: int,
+        probe_interval: float | None = None,
+        problem_interval: float | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.until = until
         self.strikes = strikes
         self.quorum = quorum
         self.probe_interval = probe_interval
+        self.problem_interval = problem_interval
         self._strikes = Strikes(strikes)
         self._said: tuple[Any, ...] | None = None
 
@@ -45,6 +58,7 @@ class EnvironmentHealthTrigger(LookingTrigger):
             "strikes": self.strikes,
             "quorum": self.quorum,
             "probe_interval": self.probe_interval,
+            "problem_interval": self.problem_interval,
         }
 
     @cached_property
@@ -60,6 +74,7 @@ class EnvironmentHealthTrigger(LookingTrigger):
             quorum=self.quorum,
             silence_s=Timing.from_config(hook.settings).agent_silence_s,
             probe_every_s=self.probe_interval,
+            items_every_s=self.problem_interval,
         )
 
     def look(self) -> dict[str, Any] | None:
@@ -72,13 +87,15 @@ class EnvironmentHealthTrigger(LookingTrigger):
             diagnosis = Diagnosis(region=None, health=Health.UNKNOWN, why=error.message)
         is_certain = self._strikes.add(diagnosis)
         self._say(diagnosis)
-        if not is_certain or diagnosis.health.value not in self.until:
+        is_reported = self.problem_interval is not None and bool(diagnosis.problems)
+        if not is_reported and (not is_certain or diagnosis.health.value not in self.until):
             return None
         return {"status": "success", "diagnosis": diagnosis_document(diagnosis)}
 
     def _say(self, diagnosis: Diagnosis) -> None:
         """Log what changed, and each strike; a wait may last for months."""
-        said = diagnosis.region, diagnosis.health, [(reading.signal, reading.health) for reading in diagnosis.readings]
+        signals = [(reading.signal, reading.health) for reading in diagnosis.readings]
+        said = diagnosis.region, diagnosis.health, signals, diagnosis.problems
         strike = min(self._strikes.count, self.strikes) if diagnosis.health is Health.FAILED else 0
         if (said, strike) != self._said:
             self._said = said, strike

@@ -12,8 +12,10 @@ from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from runpy import run_path
+from types import SimpleNamespace
 from typing import Any
 
+import jinja2
 import pytest
 
 pytest.importorskip("airflow")
@@ -47,6 +49,16 @@ def dag_in(file: str) -> Any:
         warnings.simplefilter("error")
         found = run_path(str(EXAMPLES / file))
     return found["dag"]
+
+
+def rendered(template: str, **diagnosis: Any) -> str:
+    """Return what is sent, as Jinja makes it of what a task returned."""
+    returned = {"region": "us-east-2", "health": "failed", "why": "w", "text": "t", "standbys": ["us-east-1"],
+                "problems": [], "to": "us-east-1", "epoch": 1, "mode": "forced", "id": "p", "not_unpaused": [],
+                **diagnosis}  # fmt: skip
+    ti = SimpleNamespace(xcom_pull=lambda task_ids: returned)
+    var = SimpleNamespace(value={})
+    return jinja2.Template(template, undefined=jinja2.StrictUndefined).render(ti=ti, var=var, run_id="r", exception="e")
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
@@ -119,7 +131,24 @@ def test_the_monitor_tells_the_topic_that_is_configured(monkeypatch: pytest.Monk
         ("fail_over", "success"), ("fail_over", "failure"),
     }  # fmt: skip
     assert {(notifier.target_arn, notifier.region_name) for notifier in told.values()} == {(topic, "us-west-2")}
-    assert all(len(notifier.subject) <= 100 for notifier in told.values())
+    assert all(len(rendered(notifier.subject)) <= 100 for notifier in told.values())
+    suspected = told["suspicion", "success"]
+    assert rendered(suspected.subject) == "MWAA DR: the active region may be failing"
+    assert "4 times more" in rendered(suspected.message)
+
+
+def test_the_monitor_tells_what_cannot_be_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state item without a usable role, and items that cannot be read: what is found, and what to do."""
+    monkeypatch.setenv("AIRFLOW__DR__NOTIFICATION_TOPIC", "arn:aws:sns:us-west-2:123456789012:mwaa-dr")
+    suspicion = dag_in("dr_monitor.py").get_task("suspicion")
+    assert suspicion.problem_interval == 3600
+    (told,) = suspicion.on_success_callback
+    found = {"health": "healthy", "problems": ["Item A: found 1.", "Item B: found 2."]}
+    assert rendered(told.subject, **found) == "MWAA DR: stored values cannot be used"
+    assert rendered(told.message, **found) == "Item A: found 1. Item B: found 2."
+    both = {"health": "failed", "problems": ["Item A: found 1."]}
+    assert rendered(told.subject, **both) == "MWAA DR: the active region may be failing"
+    assert "Item A: found 1." in rendered(told.message, **both)
 
 
 def test_the_form_offers_the_regions_that_are_configured(monkeypatch: pytest.MonkeyPatch) -> None:

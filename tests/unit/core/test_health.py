@@ -21,7 +21,13 @@ from airflow_provider_mwaa_dr.core.health import (
 from airflow_provider_mwaa_dr.core.ports import EnvironmentStatus, FailoverRecord
 from airflow_provider_mwaa_dr.core.readiness import TEST_DAG
 from airflow_provider_mwaa_dr.core.state import Mode, Plan
-from airflow_provider_mwaa_dr.exceptions import MwaaAccessError, MwaaUnreachableError, StateAccessError
+from airflow_provider_mwaa_dr.exceptions import (
+    MwaaAccessError,
+    MwaaUnreachableError,
+    StateAccessError,
+    StateUnreachableError,
+    UnusableStateError,
+)
 from airflow_provider_mwaa_dr.testing import FakeEnvironment
 from tests.unit.core.dr_set import A, B, World
 
@@ -286,6 +292,71 @@ def test_limits(world: World) -> None:
     assert Limits(cooldown=timedelta(hours=2)).refusal([record], now) is None
     assert "1 failovers within 24 hours, and 1" in str(Limits(per_day=1).refusal([ended], now))
     assert Limits(per_day=1).refusal([ended], now + timedelta(hours=22)) is None
+
+
+def test_a_state_that_gives_no_region_a_role_is_a_problem(world: World) -> None:
+    """It is unknown which region is active, at the first look; what is wrong, and what to do, are in the problem."""
+    at = watch(world)
+    looks(world, at, 2)
+    world.store.overwrite(replace(world.state, active_region="us-est-2"))
+    found = at.look()
+    assert (found.region, found.health) == (None, Health.UNKNOWN)
+    (problem,) = found.problems
+    assert "active_region of the item ACTIVE_REGION is 'us-est-2'" in problem
+    assert "mwaa-dr failover" in problem
+    assert problem.rstrip(".") in str(found)
+    world.store.overwrite(replace(world.state, active_region=A))
+    assert [each.problems for each in looks(world, at, 2)] == [(), ()]
+
+
+def test_a_state_item_that_cannot_be_understood_is_a_problem(world: World) -> None:
+    """Not even its version: the watch goes on, and says so."""
+    world.store.failing["read"] = UnusableStateError("version is 'x'.", advice="Correct it.")
+    store = world.store
+    found = HealthWatch(store, NAMES, world.environments.__getitem__, world.clock, silence_s=SILENCE_S).look()
+    assert (found.health, found.problems) == (Health.UNKNOWN, ("version is 'x'. Correct it.",))
+
+
+def test_items_that_cannot_be_read_are_problems_now_and_then(world: World) -> None:
+    """They take a scan: the first is made an interval after the watch began, and the health is not touched by it."""
+    at = watch(world, items_every_s=6 * LOOK_S)
+    world.store.damage(f"SNAPSHOT#{B}", field="pages", found="'three'", allowed="a whole number")
+    world.agents[A].changes["unread"] = ("Entry 7 of the ledger of us-east-1 cannot be read.",)
+    found = looks(world, at, 14)
+    told = [number for number, each in enumerate(found) if each.problems]
+    assert told == [6, 12]
+    first, second = found[6].problems
+    assert f"Item SNAPSHOT#{B}" in first
+    assert "field pages: found 'three', allowed is a whole number" in first
+    assert "Entry 7 of the ledger" in second
+    assert found[6].health is Health.HEALTHY
+    assert [each.problems for each in looks(world, watch(world), 14)] == [()] * 14
+
+
+def test_items_that_cannot_be_listed_are_a_problem_unless_the_table_is_silent(world: World) -> None:
+    """A missing right stays until somebody is told; silence passes."""
+    store = world.store.peer()
+    every_s = LOOK_S / 2
+    at = HealthWatch(
+        store, NAMES, world.environments.__getitem__, world.clock, silence_s=SILENCE_S, items_every_s=every_s
+    )
+    looks(world, at, 1)
+    store.failing["unreadable"] = StateUnreachableError("Silent.")
+    assert at.look().problems == ()
+    world.clock.advance(LOOK_S)
+    store.failing["unreadable"] = StateAccessError("No right to scan.")
+    assert at.look().problems == ("Whether all items can be read is not known: No right to scan.",)
+
+
+def test_many_problems_are_counted(world: World) -> None:
+    """A message has its limits."""
+    at = watch(world, items_every_s=1.0)
+    looks(world, at, 1)
+    for number in range(30):
+        world.store.damage(f"PAUSED#{number:02d}")
+    problems = at.look().problems
+    assert len(problems) == 11
+    assert problems[-1] == "20 more cannot be read; mwaa-dr status lists them."
 
 
 def test_a_heartbeat_that_cannot_be_read_is_no_silence(world: World) -> None:

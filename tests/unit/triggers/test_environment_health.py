@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ def dr_set() -> World:
 
 def sensor_on(dr_set: World, **arguments: Any) -> EnvironmentHealthSensor:
     found: EnvironmentHealthSensor = with_hook(
-        EnvironmentHealthSensor(task_id="watch", strikes=2, **{"deferrable": False, **arguments}), dr_set
+        EnvironmentHealthSensor(task_id="watch", **{"strikes": 2, "deferrable": False, **arguments}), dr_set
     )
     return found
 
@@ -67,6 +68,29 @@ def test_a_suspicion_that_does_not_come_true_skips(dr_set: World) -> None:
     """So that what follows is skipped, too."""
     with pytest.raises(AirflowSkipException, match="us-east-2 is healthy"):
         poke(sensor_on(dr_set, skip_if_healthy=True), dr_set, 5)
+
+
+def test_what_cannot_be_understood_ends_it_where_it_is_asked_for(dr_set: World) -> None:
+    """A state that gives no region a role at the first look, an item after the interval; else the wait goes on."""
+    asked, other = sensor_on(dr_set, problem_interval=120.0), sensor_on(dr_set, skip_if_healthy=True, strikes=100)
+    dr_set.store.damage("SNAPSHOT#us-east-1")
+    assert poke(asked, dr_set, 4) == [False] * 4
+    done = asked.poke({})
+    assert (done.is_done, done.xcom_value["health"]) == (True, "healthy")
+    assert "SNAPSHOT#us-east-1" in done.xcom_value["problems"][0]
+    assert json.loads(json.dumps(done.xcom_value)) == done.xcom_value
+    dr_set.store.overwrite(replace(dr_set.state, active_region="us-est-2"))
+    assert poke(other, dr_set, 4) == [False] * 4
+    done = sensor_on(dr_set, problem_interval=120.0).poke({})
+    assert (done.is_done, done.xcom_value["health"]) == (True, "unknown")
+    assert "us-est-2" in done.xcom_value["problems"][0]
+
+
+def test_an_event_of_an_earlier_version_has_no_problems(dr_set: World) -> None:
+    """A task that was deferred before an upgrade is resumed after it."""
+    earlier = {"region": "us-east-2", "health": "failed", "why": "", "text": "", "standbys": [], "signals": []}
+    sensor = sensor_on(dr_set, problem_interval=120.0)
+    assert sensor.execute_complete({}, {"status": "success", "diagnosis": earlier})["health"] == "failed"
 
 
 def test_it_waits_for_health(dr_set: World) -> None:
@@ -111,7 +135,9 @@ def test_wrong_arguments_are_named_when_the_dag_is_parsed(arguments: dict[str, A
 
 def test_deferred_it_hands_plain_values_to_the_triggerer(dr_set: World) -> None:
     """Path and arguments go into Airflow's database, and make the same trigger again after any restart."""
-    sensor = sensor_on(dr_set, deferrable=True, skip_if_healthy=True, probe_interval=900.0, timeout=90)
+    sensor = sensor_on(
+        dr_set, deferrable=True, skip_if_healthy=True, probe_interval=900.0, problem_interval=60.0, timeout=90
+    )
     with pytest.raises(TaskDeferred) as deferred:
         sensor.execute({})
     path, arguments = deferred.value.trigger.serialize()

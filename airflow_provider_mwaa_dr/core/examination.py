@@ -29,6 +29,7 @@ from airflow_provider_mwaa_dr.core.readiness import (
     Verdict,
     check_all,
     known,
+    state_advice,
 )
 from airflow_provider_mwaa_dr.core.state import DRState, why_unknown
 from airflow_provider_mwaa_dr.exceptions import ConfigError, StaleStateError, UnreadableItemError
@@ -74,9 +75,12 @@ def examine(
     state = store.read()
     registered = known(store.regions)
     is_unknown = not isinstance(registered, Unknown) and why_unknown(state, registered, region="REGION") is not None
-    target = _target(state, target, environments, is_unknown=is_unknown)
+    active = state.active_region
+    if is_unknown and active not in environments:
+        active = _last_active(store, environments, besides=target) or active
+    target = _target(active, target, environments, is_unknown=is_unknown)
     timing = Timing.from_config(settings)
-    regions = (target, state.active_region)
+    regions = (target, active)
     watch = ClaimWatch(claim for region in regions for claim in store.claims(region))
     live = live_agents(
         store.agents,
@@ -87,10 +91,13 @@ def examine(
         on_wait=on_wait,
     )
     at = clock.now()
+    advice = f"Add {active} and the name of its environment to DR_ENVIRONMENTS."
+    if is_unknown and not isinstance(registered, Unknown):
+        advice = state_advice(state, registered, table=settings.state_table, target=target)
 
     def region_facts(region: str) -> RegionFacts:
         return replace(
-            _ask(environments[region]) if region in environments else _nameless(region),
+            _ask(environments[region]) if region in environments else _nameless(region, advice),
             agents=live[region],
             heartbeats=store.agents(region),
             claims=watch.live(store.claims(region), clock, silence_s=timing.agent_silence_s),
@@ -99,7 +106,7 @@ def examine(
             inventory=_inventory(store, region),
         )
 
-    source, taker = region_facts(state.active_region), region_facts(target)
+    source, taker = region_facts(active), region_facts(target)
     records = known(store.records)
     left = known(lambda: left_over(store, state))
     facts = Facts(
@@ -117,24 +124,35 @@ def examine(
         unreadable=known(lambda: store.unreadable(regions)),
         left_over=() if isinstance(left, Unknown) else left,
     )
-    return Examination(source=state.active_region, target=target, results=check_all(facts))
+    return Examination(source=active, target=target, results=check_all(facts))
 
 
-def _target(state: DRState, target: str | None, environments: Mapping[str, Environment], *, is_unknown: bool) -> str:
-    others = [region for region in environments if region != state.active_region]
+def _last_active(store: StateStore, environments: Mapping[str, Environment], *, besides: str | None) -> str | None:
+    """
+    Return the region that was active last: only an active region takes a snapshot. None where there is no region.
+
+    :param besides: the region that is to take over, if one was named.
+    """
+    regions = sorted(set(environments) - {besides})
+    taken = [(snapshot.recorded_at, region) for region in regions if (snapshot := _snapshot(store, region)) is not None]
+    return max(taken)[1] if taken else next(iter(regions), None)
+
+
+def _target(active: str, target: str | None, environments: Mapping[str, Environment], *, is_unknown: bool) -> str:
+    others = [region for region in environments if region != active]
     if is_unknown and others and target is None:
         # Any of them may be the one; what there is to say first is the same for each.
         return min(others)
     if target is None:
         if len(others) != 1:
             raise ConfigError(
-                f"Which region is to be able to take over from {state.active_region}? "
+                f"Which region is to be able to take over from {active}? "
                 f"There are {', '.join(others) or 'no others'}.",
                 option="environments",
                 advice="Name one with --region." if others else "Add one to DR_ENVIRONMENTS.",
             )
         return others[0]
-    if known_region(target, environments) == state.active_region:
+    if known_region(target, environments) == active:
         raise ConfigError(
             f"{target} is the active region; a check looks at one that could take over.",
             advice=f"Name one of {', '.join(others)}." if others else "Add one to DR_ENVIRONMENTS.",
@@ -172,8 +190,8 @@ def _ask(environment: Environment) -> RegionFacts:
     )
 
 
-def _nameless(region: str) -> RegionFacts:
-    """Return what can be said of a region whose environment nobody knows."""
+def _nameless(region: str, advice: str) -> RegionFacts:
+    """Return what can be said of a region whose environment is not known."""
     unknown = Unknown(f"the environment of {region} is not named")
     return RegionFacts(
         region=region,
@@ -184,6 +202,7 @@ def _nameless(region: str) -> RegionFacts:
         may_change=unknown,
         dags=unknown,
         agents=(),
+        advice=advice,
     )
 
 

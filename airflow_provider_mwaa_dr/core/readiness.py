@@ -32,7 +32,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     TableDescription,
     Unpublished,
 )
-from airflow_provider_mwaa_dr.core.state import DRState, Phase, why_unknown
+from airflow_provider_mwaa_dr.core.state import STATE_ID, DRState, Phase, why_unknown
 from airflow_provider_mwaa_dr.exceptions import DRError, MwaaAccessError, StateAccessError, UnreadableItem
 
 T = TypeVar("T")
@@ -109,6 +109,8 @@ class RegionFacts:
     :param heartbeats: the last ones of all agents, of dead ones too.
     :param may_change: whether the caller may pause and unpause there; None when it was not tried.
     :param claims: of live agents in the region's AWS region whose environment is not the one that it claims to be.
+    :param advice: what to do first where nothing can be found out about the region; it takes the place of what a check
+        advises.
     """
 
     region: str
@@ -124,6 +126,7 @@ class RegionFacts:
     snapshot: DagSet | None = None
     unpublished: Unpublished | None = None
     inventory: Inventory | Unknown = Unknown("not asked")
+    advice: str = ""
 
     @property
     def dag_ids(self) -> frozenset[str] | Unknown:
@@ -227,7 +230,7 @@ class Refusal:
                 fine.append(self.fine(region))
         if concerned is None:
             return CheckResult(name=self.name, verdict=verdict, why="; ".join(fine))
-        advice = self.advice.format(region=concerned.region, environment=concerned.environment)
+        advice = concerned.advice or self.advice.format(region=concerned.region, environment=concerned.environment)
         return CheckResult(name=self.name, verdict=verdict, why="; ".join(said), advice=advice)
 
 
@@ -494,8 +497,7 @@ def check_state(facts: Facts) -> CheckResult:
             name="state",
             verdict=Verdict.FAIL,
             why=f"no region has a role, and every region holds every run: {why}",
-            advice="Correct the item, or give a region the role: "
-            f"mwaa-dr failover {facts.target.region} --reason TEXT.",
+            advice=state_advice(state, registered, table=facts.settings.state_table, target=facts.target.region),
         )
     held = [
         f"{region.region} holds every run: {agent.held_because}"
@@ -515,6 +517,19 @@ def check_state(facts: Facts) -> CheckResult:
         why=f"plan {plan.id} is open ({state.phase.value}): {plan.source} -> {plan.target}, by {plan.by}",
         advice=f"Go on with it, if nobody does: mwaa-dr failover {plan.target} --reason TEXT.",
     )
+
+
+def state_advice(state: DRState, registered: Collection[str], *, table: str, target: str) -> str:
+    """Return how to correct a state that gives no region a role: item, field and what is allowed."""
+    corrections = [f"{problem.field} to {problem.allowed}" for problem in state.problems]
+    if registered and state.active_region not in registered:
+        *others, last = sorted(registered)
+        allowed = f"{', '.join(others)} or {last}" if others else last
+        corrections.append(f"active_region to the region that executes ({allowed})")
+    take_over = f"ive a region the role: mwaa-dr failover {target} --reason TEXT."
+    if not corrections:
+        return f"G{take_over}"
+    return f"In the item {STATE_ID} of table {table}, set {' and '.join(corrections)}. Or g{take_over}"
 
 
 def check_table(facts: Facts) -> CheckResult:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -18,10 +18,10 @@ from airflow_provider_mwaa_dr.core.examination import examine
 from airflow_provider_mwaa_dr.core.inventory import DEPENDS_ON_PAST, EXTERNAL_SENSOR, DagFacts
 from airflow_provider_mwaa_dr.core.ports import Claim, Consistency, DagSet, EnvironmentStatus, Unpublished
 from airflow_provider_mwaa_dr.core.readiness import NAMES, REFUSALS, TEST_DAG, Verdict
-from airflow_provider_mwaa_dr.core.state import Mode, Plan
+from airflow_provider_mwaa_dr.core.state import FieldProblem, Mode, Phase, Plan
 from airflow_provider_mwaa_dr.exceptions import ConfigError, NotReadyError, StateNotFoundError, StateUnreachableError
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore
-from tests.unit.core.dr_set import A, B, request
+from tests.unit.core.dr_set import A, B, C, request
 from tests.unit.core.ready import ReadySet, drill, inventory
 
 Change: TypeAlias = Callable[[ReadySet], object]
@@ -886,6 +886,66 @@ def test_an_active_region_that_is_not_registered_fails_the_check(ready: ReadySet
     assert result.verdict is Verdict.FAIL
     assert "active_region of the item ACTIVE_REGION is 'us-est-2'" in result.why
     assert f"mwaa-dr failover {target or B} --reason TEXT" in result.advice
+
+
+@pytest.mark.parametrize("misspelled", ["us-est-2", "", "US-EAST-2"])
+def test_a_misspelled_region_is_corrected_and_not_looked_for(ready: ReadySet, misspelled: str) -> None:
+    """The check recommended the MWAA console of the misspelled region; what is to be corrected is the state item."""
+    ready.world.store.overwrite(replace(ready.world.state, active_region=misspelled))
+    results = ready.results()
+    assert results["state"].advice == (
+        f"In the item ACTIVE_REGION of table state, set active_region to the region that executes ({B}, {A} or "
+        f"{C}). Or give a region the role: mwaa-dr failover {B} --reason TEXT."
+    )
+    others = [result for name, result in results.items() if name != "state"]
+    assert [result for result in others if result.verdict is not Verdict.OK] == []
+    assert not any(misspelled and misspelled in result.why + result.advice for result in others)
+
+
+def test_the_region_that_was_active_last_counts_as_the_source_of_a_misspelled_one(ready: ReadySet) -> None:
+    """The one with the newest snapshot, and not the first by name."""
+    ready.world.agents[A].alive = False
+    ready.world.clock.advance(5)
+    newer = DagSet(id=B, region=B, recorded_at=ready.world.clock.now(), dag_ids=("dag_00",))
+    ready.world.store.put_snapshot(newer)
+    ready.world.store.overwrite(replace(ready.world.state, active_region="us-est-2"))
+    environments = {region: ready.world.environments[region] for region in (A, B)}
+    found = examine(ready.world.store, ready.tables, environments, ready.world.clock, ready.config)
+    assert (found.source, found.target) == (B, A)
+
+
+@pytest.mark.parametrize(
+    ("active", "advice"), [("us-est-2", "In the item ACTIVE_REGION of table state, set"), (A, "DR_ENVIRONMENTS")]
+)
+def test_of_a_region_without_an_environment_no_console_is_recommended(
+    ready: ReadySet, active: str, advice: str
+) -> None:
+    """Only the target is named here: correct the item, or name the active region's environment."""
+    ready.world.store.overwrite(replace(ready.world.state, active_region=active))
+    environments = {B: ready.world.environments[B]}
+    found = examine(ready.world.store, ready.tables, environments, ready.world.clock, ready.config, target=B)
+    of_source = {each.name: each.advice for each in found.results if each.name in {"environment", "scheduler"}}
+    assert set(of_source) == {"environment", "scheduler"}
+    assert all(advice in each for each in of_source.values())
+    assert not any("console" in each.advice for each in found.results)
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        (
+            {"problems": (FieldProblem("lease_s", "'nan'", "a number from 2 to 3600"),)},
+            "In the item ACTIVE_REGION of table state, set lease_s to a number from 2 to 3600. Or give",
+        ),
+        ({"phase": Phase.PROMOTING}, f"Give a region the role: mwaa-dr failover {B} --reason TEXT."),
+    ],
+)
+def test_what_cannot_be_used_in_the_state_is_named_with_what_is_allowed(
+    ready: ReadySet, changes: dict[str, Any], advice: str
+) -> None:
+    """Field and allowed values; a phase without its plan has nothing to correct."""
+    ready.world.store._table.state = replace(ready.world.state, **changes)
+    assert ready.results()["state"].advice.startswith(advice)
 
 
 def test_what_an_agent_cannot_act_on_fails_the_check(ready: ReadySet) -> None:

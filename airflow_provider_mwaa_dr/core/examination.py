@@ -146,8 +146,7 @@ def _target(active: str, target: str | None, environments: Mapping[str, Environm
     if target is None:
         if len(others) != 1:
             raise ConfigError(
-                f"Which region is to be able to take over from {active}? "
-                f"There are {', '.join(others) or 'no others'}.",
+                f"Which region is to be able to take over from {active}? There are {', '.join(others) or 'no others'}.",
                 option="environments",
                 advice="Name one with --region." if others else "Add one to DR_ENVIRONMENTS.",
             )

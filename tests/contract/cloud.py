@@ -16,7 +16,9 @@ import boto3
 from moto.cloudwatch.models import cloudwatch_backends
 from moto.core.common_models import CloudFormationModel
 
+from airflow_provider_mwaa_dr.aws.runs_store import DynamoDBRunsStore
 from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
+from airflow_provider_mwaa_dr.aws.tables import DynamoDBTables
 from airflow_provider_mwaa_dr.cli import main
 from airflow_provider_mwaa_dr.cli.world import World, real_world
 from airflow_provider_mwaa_dr.core.config import DRConfig
@@ -243,6 +245,10 @@ class Cloud:
         self.clock.advance(UPDATE_S)
 
     def __call__(self, *argv: str, answer: str | None = None) -> Result:
+        """Run a command of ``mwaa-dr`` that acts on the stack."""
+        return self.run(*argv, "--stack", self.stack, answer=answer)
+
+    def run(self, *argv: str, answer: str | None = None) -> Result:
         """Run ``mwaa-dr``."""
         out, err = io.StringIO(), io.StringIO()
 
@@ -262,9 +268,13 @@ class Cloud:
             who="ana@laptop",
             make_store=make_store,
             make_environment=lambda region, name: FakeEnvironment(region, name, clock=self.clock),
+            make_tables=lambda config: DynamoDBTables(config.replicas, clock=self.clock, session=self.session),
+            make_runs=lambda config: DynamoDBRunsStore(
+                config.runs_table, config.replicas, clock=self.clock, session=self.session, timeout_s=20
+            ),
             boto3_session=self.session,
         )
-        code = main([*argv, "--stack", self.stack], world=world)
+        code = main(argv, world=world)
         return Result(code, out.getvalue(), err.getvalue())
 
     def deploy(self, *argv: str) -> Result:

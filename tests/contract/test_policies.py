@@ -23,10 +23,11 @@ from airflow_provider_mwaa_dr.aws.policies import Scope, execution, finishing, f
 from airflow_provider_mwaa_dr.aws.runs_store import DynamoDBRunsStore
 from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.aws.tables import DynamoDBTables
+from airflow_provider_mwaa_dr.cli.application import build_parser
 from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
 from airflow_provider_mwaa_dr.core.inventory import Inventory
-from airflow_provider_mwaa_dr.core.ledger import LogEntry, Replica
+from airflow_provider_mwaa_dr.core.ledger import Head, LogEntry, Replica
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
     Claim,
@@ -401,7 +402,7 @@ def test_one_region_may_not_write_for_another(cloud: Cloud, scope: Scope) -> Non
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_control_environment_may_do_what_a_failover_does(cloud: Cloud, scope: Scope, model: str) -> None:
-    """Engine, operators and command line, checks too, on the state table; a check looks at both tables."""
+    """Engine, operators and command line, checks too, on both tables; of the ledger they only read."""
     opened = stores(cloud, model)
     uses = uses_of_state(opened.state, opened.copy, A, cloud.clock)
     for name in ("put_agent", "put_inventory"):
@@ -411,11 +412,76 @@ def test_the_control_environment_may_do_what_a_failover_does(cloud: Cloud, scope
     assert {"write", "put_set", "put_record", "register", "records", "get_inventory", "copies"} <= methods <= set(uses)
     for name in [name for name in uses if name in methods]:
         uses[name]()
+    ledger = uses_of_ledger(opened.runs, A, cloud.clock)
+    for name in methods_in(ENGINE, RunsStore):
+        ledger[name]()
     assert methods_in(ENGINE, Tables) == {"describe"}
     tables = DynamoDBTables(cloud.regions, clock=cloud.clock, session=cloud.session)
     for name in (cloud.state_table, cloud.runs_table):
         tables.describe(name)
     assert_exactly(recorder.calls, flipping(scope))
+
+
+COMMANDS: Sequence[Sequence[str]] = (
+    ("init", "--active", A, "--yes"),
+    ("status",),
+    ("check",),
+    ("check", "--acknowledge", "u"),
+    ("pause", B, "--yes"),
+    ("unpause", B, "--yes"),
+    ("failover", B, "--reason", "r", "--dry-run"),
+    ("failover", B, "--reason", "r", "--yes"),
+    ("failover", A, "--reason", "r", "--mode", "forced", "--yes"),
+    ("history",),
+    ("init", "--active", A, "--above-every-epoch", "--yes"),
+)
+"""In an order that works."""
+OTHER_COMMANDS = {"deploy", "undeploy", "sandbox"}
+"""Those have a policy of their own, or need none."""
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_each_command_makes_the_calls_that_its_policy_allows(cloud: Cloud, scope: Scope, model: str) -> None:
+    """Each command of ``mwaa-dr`` is run, and each of its calls is held against the policy *flipping*."""
+    (commands,) = [
+        each for each in build_parser(with_sandbox=True)._actions if hasattr(each, "choices") and each.choices
+    ]
+    assert {words[0] for words in COMMANDS} | OTHER_COMMANDS == set(commands.choices)
+    opened = stores(cloud, model)
+    consistency = {"DR_TABLE_CONSISTENCY": "eventual", "DR_EVENTUAL": model} if model != "strong" else {}
+    cloud.set_variables({"DR_STATE_TABLE_REGION": A, "DR_STATE_TABLE_REPLICAS": ",".join(cloud.regions), **consistency})
+    for region in (A, B):
+        uses = uses_of_state(opened.state, opened.copy, region, cloud.clock)
+        for name in ("put_agent", "put_inventory", "put_unpublished", "put_snapshot"):
+            uses[name]()
+        picture = Replica(number=1, heads={"orders": Head(dag_id="orders")})
+        opened.runs.keep(region, picture)
+        opened.runs.append(region, LogEntry(number=2, at=cloud.clock.now(), epoch=0, first_id=0, newest_id=0))
+    recorder = Recorder(cloud)
+
+    def beat(number: int) -> None:
+        """What the agents of both regions do that a failover waits for; their calls are not the command's."""
+        calls, recorder.calls = recorder.calls, []
+        state = opened.state.read()
+        for region in (A, B):
+            opened.state.put_agent(
+                AgentStatus(
+                    region=region, job="1", host="h", at=cloud.clock.now(), beat=number, version=state.version,
+                    epoch=state.epoch, provider_version="1", airflow_version="3", adopted_epoch=state.epoch,
+                    reconciled_epoch=state.epoch, schedulers=("1",), fence_file_s=3.0,
+                )
+            )  # fmt: skip
+        recorder.calls = calls
+        cloud.clock.after(2, lambda: beat(number + 1))
+
+    beat(2)
+    for words in COMMANDS:
+        del recorder.calls[:]
+        done = cloud.run(*words)
+        assert done.code == 0 or words == ("check",), f"mwaa-dr {' '.join(words)}: {done.err}"
+        assert recorder.calls, words
+        refused = [call for call in recorder.calls if not allowing(flipping(scope), call)]
+        assert not refused, f"mwaa-dr {' '.join(words)} is not allowed: {refused}"
 
 
 @pytest.mark.parametrize("version", ["3.3.1", "2.10.3"])

@@ -355,14 +355,14 @@ def live_through(seed: int, mode: Eventual) -> EventualWorld:
                     caller.kill_at = rng.randint(1, rng.choice([40, 150]))
             world.scheduler.run_until_idle()
             for caller in world.scheduler.callers:
-                if isinstance(caller.outcome, BaseException) and not isinstance(caller.outcome, DRError | KilledError):
+                if isinstance(caller.outcome, BaseException) and not isinstance(caller.outcome, (DRError, KilledError)):
                     raise caller.outcome
         clock.advance(100)
         mend(world)
         for target in rng.sample([A, B], 2):
             last = world.call(target, faulty=False, even_if_not_ready=True, stop_running=True)
             world.scheduler.run_until_idle()
-            assert isinstance(last.outcome, FailoverRecord | AlreadyActiveError), world.story(repr(last.outcome))
+            assert isinstance(last.outcome, (FailoverRecord, AlreadyActiveError)), world.story(repr(last.outcome))
             clock.advance(30)
     finally:
         world.scheduler.end()

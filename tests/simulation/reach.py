@@ -17,7 +17,7 @@ from coverage import Coverage
 from coverage.parser import PythonParser
 
 import airflow_provider_mwaa_dr
-from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, stops_of
 from tests.simulation.faults import places
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ def actions(before: DRState, new: DRState, who: str) -> Iterable[str]:
     if new.epoch != before.epoch:
         assert old is not None
         yield "promote, forced" if old.is_forced else "promote, graceful"
-        if before.stops and not old.is_forced:
+        if stops_of(before, before.epoch) and not old.is_forced:
             yield "promote, graceful, after stopping runs"
     elif plan is None:
         ends = " a cancellation" if old is not None and old.is_cancellation else ""
@@ -85,7 +85,7 @@ def actions(before: DRState, new: DRState, who: str) -> Iterable[str]:
             yield "cancel after the drain"
         if old.is_forced:
             yield "cancel a forced plan"
-        if before.stops:
+        if stops_of(before, before.epoch):
             yield "cancel while runs are being stopped"
     elif old.id != plan.id and plan.started_at < old.started_at:
         yield "cancel goes back to a replaced plan"

@@ -1044,7 +1044,7 @@ def play(world: Simulation) -> Verdict:
                     caller.kill_at = rng.randint(1, rng.choice([40, 150, 400]))
             world.scheduler.run_until_idle()
             for caller in world.scheduler.callers:
-                if isinstance(caller.outcome, BaseException) and not isinstance(caller.outcome, DRError | KilledError):
+                if isinstance(caller.outcome, BaseException) and not isinstance(caller.outcome, (DRError, KilledError)):
                     raise caller.outcome
         world.clock.advance(rng.choice([0, 10, 30]))
         mend(world)
@@ -1052,7 +1052,7 @@ def play(world: Simulation) -> Verdict:
             world.mend_what_was_changed_late()
             last = world.call(target, faulty=False, stop_running=True)
             world.scheduler.run_until_idle()
-            if not isinstance(last.outcome, FailoverRecord | AlreadyActiveError):
+            if not isinstance(last.outcome, (FailoverRecord, AlreadyActiveError)):
                 raise AssertionError(f"the last failover to {target} ended with {last.outcome!r}")
             world.clock.advance(8)
         world.mend_what_was_changed_late()

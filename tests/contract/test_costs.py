@@ -1,4 +1,4 @@
-"""What the agents ask of DynamoDB is what the README's section on costs multiplies and prices."""
+"""What the agents ask of DynamoDB is what the documents' page on costs multiplies and prices."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.plugins.fence import Fence
 from tests.benchmarks.costs import ACTIVE, DRSet, item_bytes, units
 from tests.contract.aws_server import AwsServer
+from tests.documents import page
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+COSTS = page("explanation/costs")
 HOUR_S, MINUTE_S = 3600, 60
 
 
-def in_the_readme(what: str) -> int:
-    """Return what the README's table says that something takes in an hour."""
-    (row,) = re.findall(rf"^\| {re.escape(what)}[^|]*\|[^|]*\| ([\d,]+) \|", README, flags=re.MULTILINE)
+def documented(what: str) -> int:
+    """Return what the page says that something takes in an hour."""
+    (row,) = re.findall(rf"^\| {re.escape(what)}[^|]*\|[^|]*\| ([\d,]+) \|", COSTS, flags=re.MULTILINE)
     return int(row.replace(",", ""))
 
 
-def test_a_minute_of_two_regions_costs_what_the_readme_says(table: str, runs_table: str, aws: AwsServer) -> None:
+def test_a_minute_of_two_regions_costs_what_the_page_says(table: str, runs_table: str, aws: AwsServer) -> None:
     """Looks, heartbeats, entries and queries; what an agent does now and then, ``make bench ONLY=costs`` counts."""
     dr_set = DRSet(table, runs_table, run_s=75)
     dr_set.live(2 * MINUTE_S)
@@ -31,11 +32,11 @@ def test_a_minute_of_two_regions_costs_what_the_readme_says(table: str, runs_tab
 
     looks, before_telling, watched = 4 * 12, 12, 2
     assert asked["state BatchGetItem"] == looks + before_telling + watched
-    assert in_the_readme("looks at the state") == an_hour * 2 * looks
-    assert in_the_readme("a second look before something is told") == an_hour * 2 * before_telling
-    assert asked["state PutItem"] * an_hour == in_the_readme("heartbeats")
-    assert asked["runs PutItem"] * an_hour == in_the_readme("entries of the ledger")
-    assert asked["runs Query"] * an_hour == in_the_readme("reading each other's ledger")
+    assert documented("looks at the state") == an_hour * 2 * looks
+    assert documented("a second look before something is told") == an_hour * 2 * before_telling
+    assert asked["state PutItem"] * an_hour == documented("heartbeats")
+    assert asked["runs PutItem"] * an_hour == documented("entries of the ledger")
+    assert asked["runs Query"] * an_hour == documented("reading each other's ledger")
     assert asked["state Scan"] == 2
     assert dr_set.meter.units["state written"] == asked["state PutItem"], "a heartbeat is one unit"
     assert dr_set.meter.units["runs written"] == asked["runs PutItem"], "an entry is one unit"

@@ -1,5 +1,5 @@
 """
-The README's section *Deployment*, as a new user would follow it: its commands, word by word, in an empty folder.
+The pages on deployment, as a new user would follow them: their commands, word by word, in an empty folder.
 
 The user has a new virtual environment. Its first command finds the package in the index of a bare sandbox, everything
 else in the ordinary one.
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import pty
-import re
 import subprocess
 import sys
 import threading
@@ -30,18 +29,11 @@ from airflow_provider_mwaa_dr.sandbox.description import aws_config
 from airflow_provider_mwaa_dr.sandbox.drill import Drill
 from airflow_provider_mwaa_dr.sandbox.home import ACTIVE, BARE_NAMES, REGIONS, STANDBY, new_blueprint
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
+from tests.documents import ROOT, blocks, page
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.soak]
 
-README = Path(__file__).parents[2] / "README.md"
 DEADLINE_S = 900.0
-
-
-def commands(heading: str) -> list[str]:
-    """Return the blocks of commands below a heading of the README."""
-    section = re.split(r"^#+ ", README.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    text = next(part for part in section if part.startswith(f"{heading}\n"))
-    return re.findall(r"^```bash\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
 class User:
@@ -77,8 +69,8 @@ class User:
 
 
 def test_with_mwaa_dr_deploy(tmp_path: Path) -> None:
-    """Two empty environments, the section's commands, and both regions have the provider and know their role."""
-    (words,) = commands("With `mwaa-dr deploy`")
+    """Two empty environments, the page's commands, and both regions have the provider and know their role."""
+    (words,) = blocks(page("how-to/deploy"), "bash")
     sandbox = Sandbox(tmp_path / "s", say=print)
     try:
         described = sandbox.up(bare=True)
@@ -112,7 +104,7 @@ def airflow(region: Mapping[str, Any], *words: str) -> str:
 
 @contextmanager
 def environments(home: Path) -> Iterator[Mapping[str, str]]:
-    """Yield what to export for an AWS with the README's two environments, behind which there is no Airflow."""
+    """Yield what to export for an AWS with the two environments of the documents, behind which there is no Airflow."""
     blueprint = new_blueprint(
         versions=dict.fromkeys(REGIONS, "3.3.1"), executor="LocalExecutor", schedulers=1, dr={}, bare=True
     )
@@ -145,7 +137,7 @@ def environments(home: Path) -> Iterator[Mapping[str, str]]:
 
 def test_by_hand(tmp_path: Path) -> None:
     """Command by command with the AWS command line, and `mwaa-dr deploy` afterwards finds nothing to do."""
-    stack, state, requirements, options, dags = commands("By hand")
+    stack, state, requirements, options, dags = blocks(page("how-to/deploy-by-hand"), "bash")
     placeholder = f"REGION={STANDBY} NAME={BARE_NAMES[STANDBY]}\n"
     assert requirements.startswith(placeholder)
     pack_provider(tmp_path / "index")
@@ -169,7 +161,7 @@ def test_by_hand(tmp_path: Path) -> None:
 def test_the_planned_drill_passes_on_what_a_built_wheel_made(tmp_path: Path) -> None:
     """Two empty environments, `mwaa-dr deploy --wheel`, a failover under load in which nothing is lost or run twice."""
     uv = Path(sys.executable).parent / "uv"
-    subprocess.run([uv, "build", "--quiet", "--wheel", "--out-dir", tmp_path, README.parent], check=True)
+    subprocess.run([uv, "build", "--quiet", "--wheel", "--out-dir", tmp_path, ROOT], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     sandbox = Sandbox(tmp_path / "s", say=print)
     try:

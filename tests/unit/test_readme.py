@@ -1,4 +1,4 @@
-"""The README says what the package does: options, commands, what they print, and what that means."""
+"""README.md and docs match the package: options, commands, what they print, and what that means."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from airflow_provider_mwaa_dr.core.bookkeeping import NO_RERUN_TAG
 from airflow_provider_mwaa_dr.core.config import OPTIONS
 from airflow_provider_mwaa_dr.core.state import STATE_ID
 from airflow_provider_mwaa_dr.sandbox import report
+from tests.documents import blocks, everything, page
 from tests.unit.cli.conftest import ENVIRON, Shell
 from tests.unit.sandbox import drill_reports
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 PACKAGE = Path(airflow_provider_mwaa_dr.__file__).parent
 A, B = "us-east-2", "us-east-1"
 
 
 def options_table() -> str:
-    """Return the table of options as the README must have it."""
+    """Return the table of options as the documents must have it."""
     rows = ["| option | default | allowed | what it does |", "|---|---|---|---|"]
     rows += [
         f"| `{option.name}` | {f'`{option.default}`' if option.default else '-'} | {option.allowed} "
@@ -37,12 +37,12 @@ def options_table() -> str:
     return "\n".join(rows)
 
 
-def test_every_option_is_in_the_readme_as_it_is_in_the_code() -> None:
-    """One table of options; the README's copy cannot go stale."""
-    assert options_table() in README
+def test_every_option_is_documented_as_it_is_in_the_code() -> None:
+    """One table of options; its copy in the documents cannot go stale."""
+    assert options_table() in page("reference/options")
 
 
-def test_every_command_of_the_readme_exists_and_every_command_is_in_it() -> None:
+def test_every_documented_command_exists_and_every_command_is_documented() -> None:
     """The table of commands is the help's."""
 
     def commands(parser: argparse.ArgumentParser, prefix: str) -> set[str]:
@@ -53,7 +53,7 @@ def test_every_command_of_the_readme_exists_and_every_command_is_in_it() -> None
                     found |= commands(child, f"{prefix} {name}") or {f"{prefix} {name}"}
         return found
 
-    written = set(re.findall(r"`(mwaa-dr (?:sandbox )?[a-z]+)", README.split("## Command line")[1]))
+    written = set(re.findall(r"`(mwaa-dr (?:sandbox )?[a-z]+)", page("reference/command-line")))
     assert commands(build_parser(with_sandbox=True), "mwaa-dr") == written
 
 
@@ -68,15 +68,15 @@ def test_every_option_of_a_command_is_in_its_row() -> None:
             parser = choices[word]
         return {each for action in parser._actions for each in action.option_strings if each.startswith("--")}
 
-    for row in re.findall(r"^\| `mwaa-dr .*", section("## Command line"), flags=re.MULTILINE):
+    for row in re.findall(r"^\| `mwaa-dr .*", page("reference/command-line"), flags=re.MULTILINE):
         named = [text.split() for text in re.findall(r"`mwaa-dr ((?:sandbox )?[a-z]+)", row)]
         assert set(re.findall(r"--[a-z-]+", row)) - common == set().union(*map(options, named)) - common, row
 
 
-def test_the_readme_shows_a_drill_as_it_is_printed() -> None:
-    """Whose figures they are is for the README to say; what is counted, and in which order, is the code's."""
+def test_the_tutorial_shows_a_drill_as_it_is_printed() -> None:
+    """The figures are those of one run; what is counted, and in which order, is the code's."""
     passed = report.text(drill_reports.planned())
-    shown = README.split("Drill planned: PASS")[1].split("```")[0]
+    shown = page("tutorial/first-drill").split("Drill planned: PASS")[1].split("```")[0]
 
     def form(text: str) -> list[str]:
         """Return the lines without their numbers."""
@@ -85,20 +85,14 @@ def test_the_readme_shows_a_drill_as_it_is_printed() -> None:
     assert form(shown)[:-1] == form(passed)[1:]
 
 
-def section(heading: str) -> str:
-    """Return what stands under a heading, down to the next one of its kind."""
-    level = heading.split(maxsplit=1)[0]
-    return re.split(rf"^{level} ", README.split(f"\n{heading}\n")[1], flags=re.MULTILINE)[0]
-
-
 def commands_shown() -> Iterator[list[str]]:
     """Yield the words of each call of ``mwaa-dr`` in a block of shell, and of each whole one in a sentence."""
-    for block in re.findall(r"^```bash\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL):
+    for block in blocks(everything(), "bash"):
         for line in re.split(r"&&|\n", block.replace("\\\n", " ")):
             if "mwaa-dr " in line.split("#")[0] and not line.lstrip().startswith(("aws", "export", "pip")):
                 words = shlex.split(re.sub(r'eval "\$\((.*)\)"', r"\1", line).split(">")[0], comments=True)
                 yield words[words.index("mwaa-dr") + 1 :]
-    for text in re.findall(r"`mwaa-dr ([^`\[\]]+)`", README):
+    for text in re.findall(r"`mwaa-dr ([^`\[\]]+)`", everything()):
         if len(text.split()) > 2:
             yield shlex.split(text)
 
@@ -115,7 +109,7 @@ def test_every_command_that_is_shown_can_be_given() -> None:
 def test_every_variable_of_the_command_line_is_an_option() -> None:
     """A ``DR_`` name that nobody reads would be ignored without a word."""
     known = {f"DR_{name.upper()}" for option in OPTIONS for name in (option.name, *option.aliases)}
-    shown = set(re.findall(r"\bDR_[A-Z_]+[A-Z]\b", README))
+    shown = set(re.findall(r"\bDR_[A-Z_]+[A-Z]\b", everything()))
     assert shown
     assert shown <= known
 
@@ -129,9 +123,9 @@ def texts() -> Iterator[str]:
 
 
 def test_every_symptom_is_in_the_words_of_the_code() -> None:
-    """Somebody searches the README for what they see; ``…`` and what the code fills in by name may be anything."""
+    """Users search the documents for what they see; ``…`` and what the code fills in by name may be anything."""
     said = "\n".join(texts())
-    rows = re.findall(r"^\| (.*?) \| ", section("## Troubleshooting"), flags=re.MULTILINE)
+    rows = re.findall(r"^\| (.*?) \| ", page("reference/messages"), flags=re.MULTILINE)
     symptoms = [text for row in rows for text in re.findall(r"`([^`]+)`", row)]
     assert len(symptoms) > 50
     filled_in = "|".join(map(re.escape, ("…", STATE_ID, NO_RERUN_TAG, "[mwaa-dr] ", "held: ")))
@@ -147,10 +141,11 @@ def shape(line: str) -> str:
     return " ".join(re.sub(r"\d+(\.\d+)?", "#", line).split())
 
 
-def assert_shown_is_printed(heading: str, printed: str) -> None:
-    """Each line of the output under *heading* has been printed, in this order; ``...`` may be anything."""
-    shown = re.findall(r"^```text\n(.*?)^```", section(heading), flags=re.MULTILINE | re.DOTALL)
-    lines = [shape(line) for block in shown for line in block.splitlines() if line.strip()]
+def assert_shown_is_printed(name: str, printed: str) -> None:
+    """Each line of the output on the runbook's page has been printed, in this order; ``...`` may be anything."""
+    lines = [
+        shape(line) for block in blocks(page(f"runbooks/{name}"), "text") for line in block.splitlines() if line.strip()
+    ]
     assert lines
     real = [shape(line) for line in printed.splitlines()]
     for line in lines:
@@ -162,7 +157,7 @@ def assert_shown_is_printed(heading: str, printed: str) -> None:
 
 @pytest.fixture
 def pair() -> Shell:
-    """The DR set of the README's examples: two schedulers each, a ledger, the test DAG."""
+    """The DR set of the documents' examples: two schedulers each, a ledger, the test DAG."""
     shell = Shell()
     shell.environ = ENVIRON | {"DR_ENVIRONMENTS": f"{A}=etl-primary,{B}=etl-secondary"}
     for region in (A, B):
@@ -193,7 +188,7 @@ def test_a_planned_failover_prints_what_the_runbook_shows(pair: Shell) -> None:
     """Step by step, to the last line."""
     pair.environment(A).add_run("dag_00", "manual__long", seconds=25)
     done = pair("failover", B, "--reason", "Maintenance in Ohio", "--yes")
-    assert_shown_is_printed("### Planned failover", done.err + done.out)
+    assert_shown_is_printed("planned-failover", done.err + done.out)
 
 
 def test_a_lost_region_looks_as_the_runbook_shows(pair: Shell) -> None:
@@ -203,7 +198,7 @@ def test_a_lost_region_looks_as_the_runbook_shows(pair: Shell) -> None:
     lose(pair)
     before = pair("status")
     done = pair("failover", B, "--reason", "Ohio is gone", "--yes")
-    assert_shown_is_printed("### Lost region", before.out + done.err + done.out)
+    assert_shown_is_printed("lost-region", before.out + done.err + done.out)
 
 
 def test_a_returning_region_looks_as_the_runbook_shows(pair: Shell) -> None:
@@ -214,7 +209,7 @@ def test_a_returning_region_looks_as_the_runbook_shows(pair: Shell) -> None:
     first = pair("status").out
     pair.set.agents[A].changes = {"closed": 7}
     pair.set.clock.advance(2)
-    assert_shown_is_printed("### Returning region", first + pair("status").out)
+    assert_shown_is_printed("returning-region", first + pair("status").out)
 
 
 def test_a_half_done_failover_looks_as_the_runbook_shows(pair: Shell) -> None:
@@ -226,7 +221,7 @@ def test_a_half_done_failover_looks_as_the_runbook_shows(pair: Shell) -> None:
     )  # fmt: skip
     pair.store.write(transitions.claim(state, plan, at=at), expected_version=state.version)
     pair.set.clock.advance(120)
-    assert_shown_is_printed("### Half-done failover", pair("status").out)
+    assert_shown_is_printed("half-done-failover", pair("status").out)
     assert pair("failover", A, "--reason", "Giving up", "--yes").code == 0
 
 
@@ -236,8 +231,7 @@ def number(text: str) -> float:
 
 def test_the_arithmetic_of_the_costs_is_right() -> None:
     """Every product, both sums, and what follows from them."""
-    costs = section("## Costs")
-    rows = re.findall(r"^\| (.*?) \|(.*?)\| ([\d,.]+) \|$", costs, flags=re.MULTILINE)
+    rows = re.findall(r"^\| (.*?) \|(.*?)\| ([\d,.]+) \|$", page("explanation/costs"), flags=re.MULTILINE)
     assert len(rows) > 10
     sums, total = [], 0.0
     for what, arithmetic, result in rows:

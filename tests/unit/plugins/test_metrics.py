@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import pytest
 
@@ -14,6 +13,7 @@ from airflow_provider_mwaa_dr.core.gate import Role
 from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
 from airflow_provider_mwaa_dr.plugins.metrics import Figures, Metrics
 from airflow_provider_mwaa_dr.testing import ManualClock
+from tests.documents import page
 from tests.unit.plugins.test_taking_up import HERE, THERE, Pair, Region
 
 FIGURES = Figures(
@@ -189,11 +189,10 @@ def test_runs_are_counted_as_they_happen(pair: Pair, metrics: Metrics, stats: Fa
     assert stats.counters["mwaa_dr.skipped_runs"] == 2
 
 
-def test_readme_and_alarms_name_what_is_published(metrics: Metrics, stats: FakeStats) -> None:
-    """Every metric is in the README's table, with its kind, and an alarm asks for none that does not exist."""
+def test_documents_and_alarms_name_what_is_published(metrics: Metrics, stats: FakeStats) -> None:
+    """Every metric is in the documents' table, with its kind, and an alarm asks for none that does not exist."""
     metrics.publish(replace(FIGURES, held=1, skipped=1, closed=1))
-    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(mwaa_dr\.[a-z_]+)` \| (gauge|counter)", readme, re.MULTILINE)
+    rows = re.findall(r"^\| `(mwaa_dr\.[a-z_]+)` \| (gauge|counter)", page("how-to/watch"), re.MULTILINE)
     assert rows == [*((name, "gauge") for name in stats.gauges), *((name, "counter") for name in stats.counters)]
     asked = re.findall(r'"\$\{MetricPrefix\}([a-z_]+)"', alarms_template())
     assert len(asked) == 4

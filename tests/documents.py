@@ -1,0 +1,30 @@
+"""The documents for users, as the tests read them: README.md and the pages under docs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+
+
+def page(name: str) -> str:
+    """Return the text of a page under docs, named without its suffix."""
+    return (DOCS / f"{name}.md").read_text(encoding="utf-8")
+
+
+def pages() -> list[Path]:
+    """Return the README and all pages, in a fixed order."""
+    return [README, *sorted(DOCS.rglob("*.md"))]
+
+
+def everything() -> str:
+    """Return the README and all pages as one text."""
+    return "\n".join(path.read_text(encoding="utf-8") for path in pages())
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Return the blocks of code of one language, without their fences."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)

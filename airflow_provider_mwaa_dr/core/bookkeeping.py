@@ -246,6 +246,11 @@ class Bookkeeper:
         )
 
     @property
+    def missing(self) -> tuple[str, ...]:
+        """Entries of other regions' ledgers that are not in this copy of the table while later ones are."""
+        return tuple(why for _, why in sorted(self._missing.items()))
+
+    @property
     def final(self) -> str | None:
         """The plan for which this region has said its last."""
         return self._own.final if self._own is not None else None

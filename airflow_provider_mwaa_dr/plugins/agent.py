@@ -33,7 +33,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     StateStore,
     Unpublished,
 )
-from airflow_provider_mwaa_dr.core.state import STATE_ID, DRState, Phase, may_be_region, promoted_plan, regions_of
+from airflow_provider_mwaa_dr.core.state import STATE_ID, DRState, Phase, Plan, may_be_region, promoted_plan, regions_of
 from airflow_provider_mwaa_dr.exceptions import (
     StateAccessError,
     StateError,
@@ -57,8 +57,8 @@ heartbeat is dropped must have outlived its view.
 """
 _FENCE_NOTE_S = 3600.0
 """A worker notes its fence at most this often (plugins/fence.py)."""
-_FINAL_WAIT_S = 20.0
-"""How long a target waits for the last entry of its source's ledger to reach it."""
+_ENTRIES_WAIT_S = 20.0
+"""How long a region that becomes active waits for entries of another ledger to reach its copy of the table."""
 _HURRY_S = 0.5
 """Between two turns while a failover is under way, each step of which waits for somebody's next look, or while there
 is more to take over than one turn does."""
@@ -188,7 +188,7 @@ class AgentLoop:
         self._led_at: float | None = None
         self._has_more = False
         self._regions_due_at = 0.0
-        self._final_awaited_until: tuple[str, float] | None = None
+        self._entries_awaited_until: tuple[int, float] | None = None
         self._complaint: str | None = None
         self._unreadable: str | None = None
         """Why what the state table answered last does not count; None while it does."""
@@ -732,7 +732,7 @@ class AgentLoop:
 
         def take_up(books: Bookkeeper) -> bool:
             books.follow(is_thorough=True)
-            if self._awaits_final(books, state) or books.adopt():
+            if self._awaits_entries(books, state) or books.adopt():
                 return False
             books.begin(state.epoch)
             # An agent before this one may have begun the role: what executed here since must not be resumed.
@@ -745,24 +745,30 @@ class AgentLoop:
 
         return self._with_ledger(take_up, True)
 
-    def _awaits_final(self, books: Bookkeeper, state: DRState) -> bool:
-        """Whether the source's last word before it gave the role up is on its way; for some seconds at most."""
+    def _awaits_entries(self, books: Bookkeeper, state: DRState) -> bool:
+        """Whether entries of another region's ledger are on their way to this copy; for 20 seconds at most."""
+        awaited = list(books.missing)
         plan = promoted_plan(state)
-        if plan is None or plan.is_forced or not plan.drained or books.epoch_of(plan.source) != state.epoch - 1:
-            return False
-        if books.has_read_final(plan.source, plan.id):
+        if plan is not None and self._awaits_final(books, state, plan):
+            awaited.append(f"the final entry of the ledger of {plan.source} for plan {plan.id} is not there")
+        if not awaited:
             return False
         now = self._clock.monotonic()
-        if self._final_awaited_until is None or self._final_awaited_until[0] != plan.id:
-            self._final_awaited_until = plan.id, now + _FINAL_WAIT_S
-        if now < self._final_awaited_until[1]:
+        if self._entries_awaited_until is None or self._entries_awaited_until[0] != state.epoch:
+            self._entries_awaited_until = state.epoch, now + _ENTRIES_WAIT_S
+        if now < self._entries_awaited_until[1]:
             return True
         log.warning(
-            "The last word of %s for plan %s has not come: what ended there in its last seconds may run again.",
-            plan.source,
-            plan.id,
+            "%s becomes active without these entries of a ledger. Runs that they concern may run again, or wait: %s",
+            self._region,
+            "; ".join(awaited),
         )
         return False
+
+    def _awaits_final(self, books: Bookkeeper, state: DRState, plan: Plan) -> bool:
+        """Whether the source has to publish a final entry for the plan, and this region has not read it."""
+        has_to = not plan.is_forced and plan.drained and books.epoch_of(plan.source) == state.epoch - 1
+        return has_to and not books.has_read_final(plan.source, plan.id)
 
     def _keep_books(self, state: DRState) -> None:
         """Tell, follow, adopt and resume; the state's own work goes on when the ledger does not."""

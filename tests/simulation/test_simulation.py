@@ -91,6 +91,12 @@ def test_a_region_that_was_cut_off_before_its_ledger_knew_of_its_first_role_lose
     live_through(8100723)
 
 
+@pytest.mark.parametrize("seed", [522781871, 1266555956])
+def test_a_region_does_not_become_active_while_an_entry_is_on_its_way_that_earlier_runs_depend_on(seed: int) -> None:
+    """It held the runs that the missing entry might have ended, and executed later intervals before them."""
+    live_through(seed)
+
+
 @pytest.mark.parametrize("seed", [7013373, 7026793, 7059800])
 def test_a_run_that_was_cleared_in_a_drain_executes_although_the_target_dies_when_it_takes_it_over(seed: int) -> None:
     """Its old result was adopted in the same turn, and the next leader took that row for the resumed run."""

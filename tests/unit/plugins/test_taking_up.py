@@ -252,6 +252,39 @@ def test_what_has_executed_since_the_role_came_is_published_before_anything_is_r
     assert pair.here.states == {"success": 1}
 
 
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_region_waits_some_seconds_for_an_entry_that_is_missing_before_later_ones(pair: Pair, arrives: bool) -> None:
+    """
+    A copy of the table may receive entries in any order. The missing one may say that an unfinished run has ended.
+
+    The region became active, held these runs, and executed later intervals before them (seed 522781871). An entry that
+    was deleted never arrives: the region continues after 20 seconds, and holds the runs.
+    """
+    pair.here.db.next_at["orders"] = pair.there.db.next_at["orders"] = 1e9  # nothing is created
+    pair.there.add(1)
+    pair.there.turn()
+    pair.here.turn()
+    missing = pair.runs.log(THERE, after=0)[-1].number + 1
+    for number in (2, 3):
+        pair.there.add(number)
+        pair.there.turn()
+    pair.flip(HERE)
+    log = pair.here.runs.log
+    pair.here.runs.log = lambda region, *, after: [  # type: ignore[method-assign]
+        entry for entry in log(region, after=after) if entry.number != missing
+    ]
+    pair.here.turn(2)
+    assert pair.here.status.adopted_epoch is None
+    if arrives:
+        pair.here.runs.log = log  # type: ignore[method-assign]
+        pair.here.turn()
+        assert (pair.here.status.adopted_epoch, pair.here.states) == (1, {"queued": 3})
+    else:
+        pair.clock.advance(20)
+        pair.here.turn(2)
+        assert (pair.here.status.adopted_epoch, pair.here.states) == (1, {})
+
+
 def test_a_turn_that_stood_still_closes_nothing_of_a_role_that_has_come_back_meanwhile(pair: Pair) -> None:
     """
     A call takes half a minute, and the run that a user has triggered since was closed as one of the standby.

@@ -36,7 +36,7 @@ FIRST :=
 .PHONY: simulation schedulers
 # It waits for nothing, so it takes what the others leave. Its seeds are fresh; FIRST=SEED repeats those of an earlier run.
 simulation: setup
-	nice -n 19 $(BIN)/python -m pytest tests/simulation tests/exploration -q
+	DR_FIRST_SIMULATION=$(FIRST) nice -n 19 $(BIN)/python -m pytest tests/simulation tests/exploration -q
 	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 20000 $(if $(FIRST),--first $(FIRST))
 
 schedulers: setup

@@ -15,7 +15,6 @@ import json
 import logging
 import multiprocessing
 import os
-import random
 import sys
 import time
 from collections import Counter
@@ -28,6 +27,7 @@ import pytest
 
 from tests.simulation.fast import thaw
 from tests.simulation.faults import REACHED
+from tests.simulation.first_seed import first_seed
 from tests.simulation.open_seeds import LISTING, MOST_TRIED, OpenSeed, add, commit_before, read, wrong_before
 from tests.simulation.reach import BRANCH, FAULT, SAMPLE, all_branches, known, with_branches
 from tests.simulation.report import Tally, sum_parts
@@ -38,8 +38,6 @@ CHUNK = 25
 """Histories that a process lives through before it reports."""
 SHOWN = 3
 """Traces that are printed whole; of the other histories that go wrong, the first line is."""
-FRESH = 10_000_000, 2_000_000_000
-"""Fresh first seeds are between these."""
 EVERY_S = 10.0
 """Between two lines of progress where there is no terminal."""
 
@@ -269,7 +267,7 @@ def main() -> int:
             write_reached(total)
         print(*total.lines(), sep="\n")
         return 1 if total.wrong else 0
-    first = options.first if options.first is not None else random.SystemRandom().randrange(*FRESH) if options.ci else 0
+    first = first_seed(options.first) if options.ci else options.first or 0
     workers = max(1, min(options.workers, options.histories))
     if options.digest:
         return print_digests(first, options.histories, workers)

@@ -1,4 +1,9 @@
-"""Two eventual modes: when two regions execute at once, and that the simulation would see it."""
+"""
+Two eventual modes: when two regions execute at once, and that the simulation would see it.
+
+The same seeds are lived through each time, and as many fresh ones; ``DR_FIRST_SIMULATION=SEED`` repeats the fresh ones
+of an earlier run, and ``DR_SIMULATIONS=3000`` lives through more of both.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +17,34 @@ from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine
 from airflow_provider_mwaa_dr.core.ports import Observation
 from tests.simulation.eventual import live_through
+from tests.simulation.first_seed import first_seed
 
 SIMULATIONS = int(os.environ.get("DR_SIMULATIONS", "300")) // 3
-FIRST = int(os.environ.get("DR_FIRST_SIMULATION", "0"))
+FRESH = first_seed(os.environ.get("DR_FIRST_SIMULATION"))
 
 
 @pytest.mark.parametrize("mode", Eventual)
-@pytest.mark.parametrize("seed", range(FIRST, FIRST + SIMULATIONS))
+@pytest.mark.parametrize("seed", range(SIMULATIONS))
 def test_two_regions_execute_at_once_only_where_somebody_insisted(seed: int, mode: Eventual) -> None:
     """Only with a region that was out of reach, and until it is back; in the end there is one state, and one region."""
     live_through(seed, mode)
+
+
+@pytest.mark.parametrize("mode", Eventual)
+def test_fresh_seeds_come_out_right_too(mode: Eventual, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first seed is printed, also by a run that passes; a wrong history says how to repeat it alone."""
+    with capsys.disabled():
+        print(f"\nThe first fresh seed ({mode.value}) is {FRESH}. To repeat: DR_FIRST_SIMULATION={FRESH}", flush=True)
+    for seed in range(FRESH, FRESH + SIMULATIONS):
+        live_through_fresh(seed, mode)
+
+
+def live_through_fresh(seed: int, mode: Eventual) -> None:
+    try:
+        live_through(seed, mode)
+    except BaseException as error:
+        error.add_note(f"To repeat this history: DR_SIMULATIONS=3 DR_FIRST_SIMULATION={seed}")
+        raise
 
 
 Patch = pytest.MonkeyPatch

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulation import many, open_seeds
+from tests.simulation.first_seed import first_seed
 from tests.simulation.open_seeds import OpenSeed
 from tests.simulation.report import OverlappingPartsError, Tally, sum_parts
 
@@ -47,6 +48,14 @@ def root(tmp_path: Path) -> Path:
 
 def listing(root: Path) -> Path:
     return root / "tests" / "simulation" / "open_seeds.txt"
+
+
+def test_a_run_begins_at_a_fresh_seed_or_at_one_that_is_repeated() -> None:
+    """Not at a seed that is always tried; 0 is a seed like any other."""
+    fresh = {first_seed() for _ in range(10)} | {first_seed("") for _ in range(10)}
+    assert len(fresh) > 10
+    assert min(fresh) >= 10_000_000
+    assert (first_seed(7), first_seed("7"), first_seed(0)) == (7, 7, 0)
 
 
 def test_a_fresh_seed_that_went_wrong_before_the_change_is_listed_and_does_not_fail_the_build(root: Path) -> None:

@@ -35,7 +35,7 @@ from airflow_provider_mwaa_dr.aws.contents import (
     valid,
 )
 from airflow_provider_mwaa_dr.aws.replicas import Replicas
-from airflow_provider_mwaa_dr.aws.session import DYNAMODB_TIMEOUT_S, brief, errors
+from airflow_provider_mwaa_dr.aws.session import DYNAMODB_TIMEOUT_S, brief
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.ledger import LOG_DAYS, Head, Kept, LedgerRun, LogEntry, Replica, RunStatus
 from airflow_provider_mwaa_dr.core.ports import Clock
@@ -117,23 +117,18 @@ class DynamoDBRunsStore:
         """Write the next entry. :raises StaleLedgerError: another entry has that number."""
         item = entry_to_item(region, entry)
 
-        def put(client: Any) -> bool:
-            try:
-                client.put_item(
-                    TableName=self.table,
-                    Item=item,
-                    ConditionExpression="attribute_not_exists(pk)",
-                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
-                )
-            except errors() as error:
-                found = getattr(error, "response", {}).get("Item")
-                if found is None:
-                    raise
-                # The answer to an earlier attempt may have been lost.
-                return bool(found.get("body") == item["body"])
-            return True
-
-        if not self._copies(region).ask(put, f"write the ledger of {region}"):
+        is_there = self._copies(region).put_if(
+            lambda client: client.put_item(
+                TableName=self.table,
+                Item=item,
+                ConditionExpression="attribute_not_exists(pk)",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            ),
+            f"write the ledger of {region}",
+            # The response to an earlier attempt may have been lost.
+            is_mine=lambda found: bool(found.get("body") == item["body"]),
+        )
+        if not is_there:
             raise StaleLedgerError(
                 f"Entry {entry.number} of the ledger of {region} is there already, and says something else.",
                 advice="Another agent of the region writes the ledger too; one of them will stop.",

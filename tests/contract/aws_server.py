@@ -99,15 +99,20 @@ class CutOff:
     """
     A network that fails at the request with a number, and afterwards if the caller has ended.
 
+    :param refuses: the code of an error that is answered instead.
     :ivar asked: how many requests there were.
     """
 
-    def __init__(self, aws: AwsServer, at: int, *, has_landed: bool, ends: bool) -> None:
+    def __init__(self, aws: AwsServer, at: int, *, has_landed: bool = False, ends: bool, refuses: str = "") -> None:
         self.asked = 0
+
+        def fails() -> bool:
+            return (ends and self.asked > at) or (self.asked == at and not has_landed)
 
         def count(region: str, operation: str) -> bool:
             self.asked += 1
-            return (ends and self.asked > at) or (self.asked == at and not has_landed)
+            return fails() and not refuses
 
         aws.before = count
+        aws.refuse = lambda region, operation: refuses if fails() else ""
         aws.after = lambda region, operation: self.asked == at and has_landed

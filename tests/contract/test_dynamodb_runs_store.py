@@ -12,8 +12,8 @@ import boto3
 import pytest
 
 from airflow_provider_mwaa_dr.aws.runs_store import DynamoDBRunsStore
-from airflow_provider_mwaa_dr.core.ledger import Head, Replica
-from airflow_provider_mwaa_dr.exceptions import StateUnreachableError
+from airflow_provider_mwaa_dr.core.ledger import Head, LogEntry, Replica
+from airflow_provider_mwaa_dr.exceptions import StateError, StateUnreachableError
 from airflow_provider_mwaa_dr.testing import ManualClock
 from tests.contract.aws_server import HOME, AwsServer, CutOff
 
@@ -75,6 +75,85 @@ def test_a_writer_that_is_cut_off_at_any_call_leaves_no_page_that_the_next_one_d
         found, named = pages_of(client, runs_table)
         assert found == named, f"after a cut at request {at}"
         clock.advance(3600)
+        if is_over:
+            break
+
+
+@pytest.mark.parametrize("code", ["AccessDeniedException", "SomethingNewException"])
+def test_a_writer_that_is_refused_from_any_call_on_succeeds_when_it_tries_again(
+    make: Make, aws: AwsServer, runs_table: str, client: Any, clock: ManualClock, code: str
+) -> None:
+    """Old or new stays, whole; the next try of the same store leaves no page that no manifest names."""
+    writer, numbers = make(), itertools.count(1)
+    for at in itertools.count(1):
+        before = make().picture(REGION).number
+        refused = next(numbers)
+        network = CutOff(aws, at, ends=True, refuses=code)
+        with contextlib.suppress(StateError):
+            writer.keep(REGION, picture(refused))
+        is_over = network.asked < at
+        aws.reset()
+        assert make().picture(REGION).number in {before, refused}
+        assert writer.keep(REGION, picture(refused))
+        assert make().picture(REGION) == picture(refused)
+        found, named = pages_of(client, runs_table)
+        assert found == named, f"after a refusal at request {at}"
+        clock.advance(3600)
+        if is_over:
+            break
+
+
+def test_a_reader_between_whose_calls_the_picture_is_replaced_has_one_of_both_whole(make: Make, aws: AwsServer) -> None:
+    """Pages of two pictures are never mixed; the pages of the first are gone by then."""
+    numbers = itertools.count(1)
+    make().keep(REGION, picture(next(numbers)))
+    for at in itertools.count(1):
+        before, after = make().picture(REGION).number, next(numbers)
+        asked = 0
+
+        def meanwhile(region: str, operation: str, at: int = at, after: int = after) -> bool:
+            nonlocal asked
+            asked += 1
+            if asked == at:
+                aws.before = lambda region, operation: False
+                assert make().keep(REGION, picture(after))
+            return False
+
+        aws.before = meanwhile
+        found = make().picture(REGION)
+        is_over = asked < at
+        aws.reset()
+        assert found == picture(before if is_over else after)
+        if is_over:
+            break
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["one answer", "for good"])
+@pytest.mark.parametrize(
+    ("has_landed", "refuses"), [(False, ""), (True, ""), (False, "ExpiredTokenException")],
+    ids=["request lost", "answer lost", "refused"],
+)  # fmt: skip
+def test_entries_that_are_cut_off_at_any_call_are_there_once_when_they_are_written_again(
+    make: Make, aws: AwsServer, clock: ManualClock, ends: bool, has_landed: bool, refuses: str
+) -> None:
+    """Three entries in a row; readers have the first of them, in order, and never a part of one."""
+    entries = [
+        LogEntry(number=number, at=clock.now(), epoch=0, first_id=0, newest_id=number, dag_ids=("orders",) * number)
+        for number in range(1, 4)
+    ]
+    for at in itertools.count(1):
+        writer, region = make(), f"us-east-{at}"
+        network = CutOff(aws, at, has_landed=has_landed, ends=ends, refuses=refuses)
+        with contextlib.suppress(StateError):
+            for entry in entries:
+                writer.append(region, entry)
+        is_over = network.asked < at
+        aws.reset()
+        found = list(make().log(region, after=0))
+        assert found == entries[: len(found)]
+        for entry in entries:
+            writer.append(region, entry)
+        assert list(make().log(region, after=0)) == entries
         if is_over:
             break
 

@@ -441,6 +441,116 @@ def test_a_writer_that_is_cut_off_at_any_call_leaves_nothing_that_the_next_one_d
             break
 
 
+@pytest.mark.parametrize(
+    ("write", "code"),
+    [
+        (_snapshot, "AccessDeniedException"),
+        (_inventory, "SomethingNewException"),
+        (_set, "ExpiredTokenException"),
+    ],
+    ids=["snapshot", "inventory", "wanted set"],
+)
+def test_a_writer_that_is_refused_from_any_call_on_succeeds_when_it_tries_again(
+    make: Make, aws: AwsServer, table: str, client: Any, clock: ManualClock, write: Write, code: str
+) -> None:
+    """Old or new stays, whole; the next try of the same store leaves no page that no manifest names."""
+    writer = make()
+    if write is not _set:
+        write(writer, "first")
+    for at in itertools.count(1):
+        if write is _set:
+            client.delete_item(TableName=table, Key={"state_id": {"S": "PAUSED#s-1"}})
+        before = read(make(), write)
+        network = CutOff(aws, at, ends=True, refuses=code)
+        with contextlib.suppress(StateError):
+            write(writer, "refused")
+        is_over = network.asked < at
+        aws.reset()
+        stored = read(make(), write)
+        assert stored in {before, "refused"}
+        write(writer, "next")
+        assert read(make(), write) == (stored if write is _set and stored is not None else "next")
+        found, named = pages_of(client, table)
+        assert found == named, f"after a refusal at request {at}"
+        clock.advance(3600)
+        if is_over:
+            break
+
+
+@pytest.mark.parametrize("write", [_snapshot, _inventory], ids=["snapshot", "inventory"])
+def test_a_reader_between_whose_calls_it_is_replaced_has_one_of_both_whole(
+    make: Make, aws: AwsServer, write: Write
+) -> None:
+    """Pages of two writes are never mixed; the pages of the first are gone by then."""
+    write(make(), "before")
+    for at in itertools.count(1):
+        before, after = read(make(), write), f"after {at}"
+        asked = 0
+
+        def meanwhile(region: str, operation: str, at: int = at, after: str = after) -> bool:
+            nonlocal asked
+            asked += 1
+            if asked == at:
+                aws.before = lambda region, operation: False
+                write(make(), after)
+            return False
+
+        aws.before = meanwhile
+        found = read(make(), write)
+        is_over = asked < at
+        aws.reset()
+        assert found == (before if is_over else after)
+        if is_over:
+            break
+
+
+def test_a_reader_that_is_cut_off_at_any_call_has_all_or_an_error(make: Make, aws: AwsServer) -> None:
+    """And all with its next try."""
+    _snapshot(make(), "it")
+    reader = make()
+    for at in itertools.count(1):
+        network = CutOff(aws, at, ends=True)
+        try:
+            assert read(reader, _snapshot) == "it"
+            assert network.asked < at
+        except StateUnreachableError:
+            pass
+        is_over = network.asked < at
+        aws.reset()
+        assert read(reader, _snapshot) == "it"
+        if is_over:
+            break
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["one answer", "for good"])
+@pytest.mark.parametrize("has_landed", [False, True], ids=["request lost", "answer lost"])
+def test_a_heartbeat_that_is_cut_off_at_any_call_is_whole_with_the_next(
+    make: Make, aws: AwsServer, client: Any, table: str, ends: bool, has_landed: bool
+) -> None:
+    """The heartbeat, the region's list of agents and its epoch are three items; forgetting the agent is two calls."""
+    for at in itertools.count(1):
+        agent = make()
+        agent.observe("us-east-1")
+        network = CutOff(aws, at, has_landed=has_landed, ends=ends)
+        with contextlib.suppress(StateUnreachableError):
+            agent.put_agent(replace(AGENT, reconciled_epoch=at))
+            agent.forget_agent("us-east-1", AGENT.job)
+        is_over = network.asked < at
+        aws.reset()
+        assert [each.beat for each in make().agents("us-east-1")] in ([], [AGENT.beat])
+        agent.observe("us-east-1")  # as in each turn
+        status = replace(AGENT, beat=2, reconciled_epoch=at)
+        agent.put_agent(status)
+        assert make().agents("us-east-1") == [status]
+        assert make().observe("us-east-1").reconciled_epoch == at
+        agent.forget_agent("us-east-1", AGENT.job)
+        rows = {row["state_id"]["S"]: row for row in client.scan(TableName=table, ConsistentRead=True)["Items"]}
+        assert list(rows) == ["ENVIRONMENT#us-east-1"]
+        assert "agents" not in rows["ENVIRONMENT#us-east-1"]
+        if is_over:
+            break
+
+
 def test_writers_that_end_again_and_again_leave_nothing_once_one_comes_through(
     make: Make, aws: AwsServer, table: str, client: Any
 ) -> None:

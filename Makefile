@@ -18,12 +18,20 @@ setup: .venv/ready ## make the driver environment in .venv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
-check: setup ## lint, types, layers, unit and contract tests
+check: setup docs ## lint, types, layers, docs, unit and contract tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/unit tests/contract -q --durations 5
+
+SPHINX := $(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --doctree-dir build/docs/doctrees
+.PHONY: docs docs-links
+docs: setup ## the documentation, in build/docs/html; a warning or a broken internal link is an error
+	@$(SPHINX) --builder html docs build/docs/html
+
+docs-links: setup ## check the links of the documentation to other sites
+	@$(SPHINX) --builder linkcheck docs build/docs/links
 
 AIRFLOWS := 3.3.1 3.0.6 2.10.3
 MATRIX := 3.3.1 3.2.1 3.0.6 2.11.2 2.11.0 2.10.3 2.10.1

@@ -28,12 +28,12 @@ from typing import Any, TypeVar
 
 from airflow_provider_mwaa_dr.aws import items, runs_store
 from airflow_provider_mwaa_dr.aws.limits import why_item_is_refused
+from airflow_provider_mwaa_dr.core.config import TableConsistency
 from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ledger import Kept, LogEntry, Replica
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
     Claim,
-    Consistency,
     DagInfo,
     DagSet,
     EnvironmentDescription,
@@ -615,7 +615,11 @@ class FakeTables:
         self.forbidden = False
 
     def add(
-        self, name: str, *regions: str, consistency: Consistency = Consistency.STRONG, is_protected: bool = True
+        self,
+        name: str,
+        *regions: str,
+        consistency: TableConsistency = TableConsistency.STRONG,
+        is_protected: bool = True,
     ) -> None:
         """Describe a table, or describe it anew."""
         self.tables[name] = TableDescription(

@@ -18,7 +18,7 @@ from airflow_provider_mwaa_dr.aws.site_plan import SitePlan
 from airflow_provider_mwaa_dr.aws.stack import Stack
 from airflow_provider_mwaa_dr.aws.table_plan import TablePlan
 from airflow_provider_mwaa_dr.aws.template import template
-from airflow_provider_mwaa_dr.core.config import Consistency
+from airflow_provider_mwaa_dr.core.config import TableConsistency
 from airflow_provider_mwaa_dr.core.environments import known_region
 from airflow_provider_mwaa_dr.core.initialization import Initialization, initialize, plan_initialization
 from airflow_provider_mwaa_dr.core.ports import StateStore
@@ -258,5 +258,5 @@ def _options(wanted: Wanted, tables: TablePlan, site: Site) -> dict[str, str]:
     if len(regions) > 1:
         options["dr.state_table_replicas"] = ",".join(regions)
     if tables.state_is_eventual:
-        options["dr.table_consistency"] = Consistency.EVENTUAL.value
+        options["dr.table_consistency"] = TableConsistency.EVENTUAL.value
     return options

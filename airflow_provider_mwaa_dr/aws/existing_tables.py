@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_provider_mwaa_dr.aws.service import Aws
 from airflow_provider_mwaa_dr.aws.tables import to_description
-from airflow_provider_mwaa_dr.core.ports import Consistency
+from airflow_provider_mwaa_dr.core.config import TableConsistency
 from airflow_provider_mwaa_dr.exceptions import AwsMissingError, RefusedError
 
 STATE_KEY = ("state_id",)
@@ -29,16 +29,16 @@ class TableSight:
     key: tuple[str, ...]
     status: str
     regions: tuple[str, ...]
-    consistency: Consistency
+    consistency: TableConsistency
     witness: str
 
     @property
     def model(self) -> str:
         """How it is kept, in words."""
         where = " and ".join(self.regions)
-        if self.consistency is Consistency.STRONG:
+        if self.consistency is TableConsistency.STRONG:
             return f"strongly consistent in {where}" + (f", witness {self.witness}" if self.witness else "")
-        if self.consistency is Consistency.EVENTUAL:
+        if self.consistency is TableConsistency.EVENTUAL:
             return f"eventually consistent in {where}"
         return f"in {where} only"
 

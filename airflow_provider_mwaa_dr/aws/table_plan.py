@@ -17,7 +17,7 @@ from airflow_provider_mwaa_dr.aws.existing_tables import (
 from airflow_provider_mwaa_dr.aws.service import Aws
 from airflow_provider_mwaa_dr.aws.stack import Stack, StackSight
 from airflow_provider_mwaa_dr.aws.template import template
-from airflow_provider_mwaa_dr.core.ports import Consistency
+from airflow_provider_mwaa_dr.core.config import TableConsistency
 from airflow_provider_mwaa_dr.core.region_sets import table_model
 from airflow_provider_mwaa_dr.exceptions import RefusedError
 
@@ -55,7 +55,7 @@ class TablePlan:
         """Whether the copies of the state table follow each other later, as they are or as they are going to be."""
         if self.state is None or (self._is_busy and self._owns("CreateStateTable")):
             return not self._witness()
-        return self.state.consistency is Consistency.EVENTUAL
+        return self.state.consistency is TableConsistency.EVENTUAL
 
     @property
     def has_state_table(self) -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_mwaa_dr.aws.replicas import Replicas
-from airflow_provider_mwaa_dr.core.ports import Clock, Consistency, TableDescription
+from airflow_provider_mwaa_dr.core.config import TableConsistency
+from airflow_provider_mwaa_dr.core.ports import Clock, TableDescription
 
 if TYPE_CHECKING:
     import boto3
@@ -50,10 +51,10 @@ def to_description(found: Mapping[str, Any], *, asked_in: str) -> TableDescripti
     """
     copies = {str(replica["RegionName"]) for replica in found.get("Replicas") or ()} | {asked_in}
     if len(copies) == 1:
-        consistency = Consistency.SINGLE
+        consistency = TableConsistency.SINGLE
     else:
         is_strong = found.get("MultiRegionConsistency") == "STRONG"
-        consistency = Consistency.STRONG if is_strong else Consistency.EVENTUAL
+        consistency = TableConsistency.STRONG if is_strong else TableConsistency.EVENTUAL
     return TableDescription(
         name=str(found["TableName"]),
         regions=tuple(sorted(copies)),

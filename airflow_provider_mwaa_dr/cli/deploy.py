@@ -12,7 +12,7 @@ from airflow_provider_mwaa_dr.cli.console import json_text
 from airflow_provider_mwaa_dr.cli.initialize import what_closes
 from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
 from airflow_provider_mwaa_dr.cli.world import read_config
-from airflow_provider_mwaa_dr.core.config import Consistency, DRConfig
+from airflow_provider_mwaa_dr.core.config import DRConfig, TableConsistency
 from airflow_provider_mwaa_dr.core.documents import iso
 from airflow_provider_mwaa_dr.core.ports import StateStore
 from airflow_provider_mwaa_dr.exceptions import ConfigError, RefusedError
@@ -155,7 +155,7 @@ def _deployment(session: Session) -> Deployment:
             state_table=table,
             state_table_region=regions[0],
             state_table_replicas=tuple(regions),
-            table_consistency=Consistency.EVENTUAL if is_eventual else Consistency.STRONG,
+            table_consistency=TableConsistency.EVENTUAL if is_eventual else TableConsistency.STRONG,
         )
         return world.make_store(config)
 

@@ -25,13 +25,15 @@ class OnUnreachable(str, Enum):
     SKIP = "skip"
 
 
-class Consistency(str, Enum):
-    """How the copies of the state table follow each other."""
+class TableConsistency(str, Enum):
+    """How DynamoDB replicates a table between regions."""
 
     STRONG = "strong"
-    """One table: a single region's, or a global one with strong consistency."""
+    """A global table with strong consistency. As a setting, also a table of one region."""
     EVENTUAL = "eventual"
-    """A copy in each region; what is written to one reaches the others later, and the last writer wins."""
+    """Each region has a copy. DynamoDB replicates writes later, and the last writer wins."""
+    SINGLE = "single region"
+    """Not a global table: one region has it. A description of DynamoDB, not a setting."""
 
 
 class Eventual(str, Enum):
@@ -82,7 +84,7 @@ class DRConfig:
     fence_file_s: float = 3.0
     fence_wait_s: float = 30.0
     on_unreachable: OnUnreachable = OnUnreachable.HOLD
-    table_consistency: Consistency = Consistency.STRONG
+    table_consistency: TableConsistency = TableConsistency.STRONG
     eventual: Eventual = Eventual.AVAILABLE
     exempt_dags: frozenset[str] = frozenset()
     accepted_differences: tuple[str, ...] = ()
@@ -101,7 +103,7 @@ class DRConfig:
     @property
     def eventual_mode(self) -> Eventual | None:
         """What makes a view fresh; None for a table with strong consistency, where any copy does."""
-        return self.eventual if self.table_consistency is Consistency.EVENTUAL else None
+        return self.eventual if self.table_consistency is TableConsistency.EVENTUAL else None
 
 
 T = TypeVar("T")
@@ -185,8 +187,11 @@ def _on_unreachable(text: str) -> OnUnreachable:
     return OnUnreachable(text.strip().lower())
 
 
-def _consistency(text: str) -> Consistency:
-    return Consistency(text.strip().lower())
+def _consistency(text: str) -> TableConsistency:
+    found = TableConsistency(text.strip().lower())
+    if found is TableConsistency.SINGLE:  # what DynamoDB says of a table, and no value of the option
+        raise ValueError(text)
+    return found
 
 
 def _eventual(text: str) -> Eventual:
@@ -452,7 +457,11 @@ def _contradictions(values: Mapping[str, Any]) -> Sequence[str]:
         )
     copies = {values["state_table_region"], *values["state_table_replicas"]} - {""}
     without = sorted(set(values["environments"]) - copies)
-    if values["state_table"] and values["table_consistency"] is Consistency.EVENTUAL and (without or len(copies) < 2):
+    if (
+        values["state_table"]
+        and values["table_consistency"] is TableConsistency.EVENTUAL
+        and (without or len(copies) < 2)
+    ):
         found.append(
             f"[{SECTION}] table_consistency is eventual, and state_table_replicas names no copy "
             f"{f'in {without[0]}' if without else 'but one'}: each region of the set needs one, and everybody "

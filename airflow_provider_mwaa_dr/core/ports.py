@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Protocol
 
+from airflow_provider_mwaa_dr.core.config import TableConsistency
 from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ledger import Kept, LogEntry, Replica
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Plan
@@ -471,14 +472,6 @@ class RunsStore(Protocol):
         """
 
 
-class Consistency(str, Enum):
-    """What a table's copies promise each other."""
-
-    SINGLE = "single region"
-    EVENTUAL = "eventual"
-    STRONG = "strong"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableDescription:
     """
@@ -489,7 +482,7 @@ class TableDescription:
 
     name: str
     regions: tuple[str, ...]
-    consistency: Consistency
+    consistency: TableConsistency
     is_protected: bool
 
 

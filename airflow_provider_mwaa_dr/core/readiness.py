@@ -17,13 +17,12 @@ from fnmatch import fnmatchcase
 from typing import TypeAlias, TypeVar
 
 from airflow_provider_mwaa_dr import __version__
-from airflow_provider_mwaa_dr.core.config import DRConfig, is_exempt
+from airflow_provider_mwaa_dr.core.config import DRConfig, TableConsistency, is_exempt
 from airflow_provider_mwaa_dr.core.inventory import DEPENDS_ON_PAST, EXTERNAL_SENSOR, Inventory
 from airflow_provider_mwaa_dr.core.ports import (
     PROTOCOL,
     AgentStatus,
     Claim,
-    Consistency,
     DagInfo,
     DagSet,
     EnvironmentDescription,
@@ -539,7 +538,7 @@ def check_table(facts: Facts) -> CheckResult:
         return _not_made("table", table.why, "Give the caller dynamodb:DescribeTable on the state table.")
     said, advice = [], []
     here = table.regions[0]
-    if table.consistency is Consistency.SINGLE:
+    if table.consistency is TableConsistency.SINGLE:
         if here == facts.source.region:
             said.append(f"{table.name} is in {here} only, the active region: lost with it, nobody can fail over")
         else:
@@ -549,14 +548,14 @@ def check_table(facts: Facts) -> CheckResult:
             )
         advice.append("Use a global table with a copy in each region of the set, from an empty table with strong ")
         advice[-1] += "consistency where the pair of regions allows it."
-    elif table.consistency is Consistency.EVENTUAL:
+    elif table.consistency is TableConsistency.EVENTUAL:
         said.append(
             f"{table.name} is eventually consistent: a region that is cut off reads its own copy, and may believe for "
             "as long as that lasts to be active"
         )
         advice.append("Use strong consistency where the pair of regions allows it; else force a failover only when ")
         advice[-1] += "the active region is known to be down."
-    if table.consistency is not Consistency.SINGLE:
+    if table.consistency is not TableConsistency.SINGLE:
         bare = [region.region for region in facts.regions if region.region not in table.regions]
         if bare:
             said.append(f"no copy in {', '.join(bare)}")
@@ -604,7 +603,7 @@ def check_runs_table(facts: Facts) -> CheckResult:
         )
     if isinstance(table, Unknown):
         return _not_made("runs_table", table.why, "Give the caller dynamodb:DescribeTable on the runs table.")
-    if table.consistency is Consistency.SINGLE:
+    if table.consistency is TableConsistency.SINGLE:
         return CheckResult(
             name="runs_table",
             verdict=Verdict.WARN,

@@ -8,7 +8,7 @@ import boto3
 import pytest
 
 from airflow_provider_mwaa_dr.aws.tables import DynamoDBTables, to_description
-from airflow_provider_mwaa_dr.core.ports import Consistency
+from airflow_provider_mwaa_dr.core.config import TableConsistency
 from airflow_provider_mwaa_dr.exceptions import StateAccessError, StateUnreachableError, TableNotFoundError
 from airflow_provider_mwaa_dr.testing import ManualClock
 from tests.contract.aws_server import AwsServer
@@ -24,7 +24,7 @@ def tables(clock: ManualClock, session: boto3.session.Session) -> DynamoDBTables
 def test_a_table_in_one_region(tables: DynamoDBTables, table: str) -> None:
     """Asked over a socket, as DynamoDB describes it."""
     found = tables.describe(table)
-    assert (found.name, found.regions, found.consistency) == (table, (OHIO,), Consistency.SINGLE)
+    assert (found.name, found.regions, found.consistency) == (table, (OHIO,), TableConsistency.SINGLE)
     assert found.is_protected is False
 
 
@@ -50,12 +50,12 @@ def test_the_other_region_is_asked_when_the_nearest_is_down(tables: DynamoDBTabl
 @pytest.mark.parametrize(
     ("answer", "asked_in", "regions", "consistency"),
     [
-        ({"Replicas": [{"RegionName": VIRGINIA}]}, OHIO, (VIRGINIA, OHIO), Consistency.EVENTUAL),
+        ({"Replicas": [{"RegionName": VIRGINIA}]}, OHIO, (VIRGINIA, OHIO), TableConsistency.EVENTUAL),
         (
             {"Replicas": [{"RegionName": VIRGINIA}, {"RegionName": OHIO}], "MultiRegionConsistency": "EVENTUAL"},
             OHIO,
             (VIRGINIA, OHIO),
-            Consistency.EVENTUAL,
+            TableConsistency.EVENTUAL,
         ),
         (
             {
@@ -65,14 +65,14 @@ def test_the_other_region_is_asked_when_the_nearest_is_down(tables: DynamoDBTabl
             },
             VIRGINIA,
             (VIRGINIA, OHIO),
-            Consistency.STRONG,
+            TableConsistency.STRONG,
         ),
-        ({"Replicas": []}, OHIO, (OHIO,), Consistency.SINGLE),
+        ({"Replicas": []}, OHIO, (OHIO,), TableConsistency.SINGLE),
     ],
     ids=["without itself", "eventual", "strong with a witness", "single"],
 )
 def test_copies_are_told_apart_from_witnesses(
-    answer: dict[str, Any], asked_in: str, regions: tuple[str, ...], consistency: Consistency
+    answer: dict[str, Any], asked_in: str, regions: tuple[str, ...], consistency: TableConsistency
 ) -> None:
     """The shapes of answer that DynamoDB documents; moto takes replicas and forgets them."""
     found = to_description({"TableName": "t", "DeletionProtectionEnabled": True, **answer}, asked_in=asked_in)

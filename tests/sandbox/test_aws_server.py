@@ -24,7 +24,7 @@ from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutE
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.aws.stores import open_state_store
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.config import Consistency, DRConfig
+from airflow_provider_mwaa_dr.core.config import DRConfig, TableConsistency
 from airflow_provider_mwaa_dr.sandbox import faults
 from airflow_provider_mwaa_dr.sandbox.mwaa_endpoint import Environment, MwaaEndpoint, Request
 from tests import waiting
@@ -351,7 +351,7 @@ def test_the_provider_keeps_its_state_in_two_copies(aws: Aws, copies: Copies, mo
         monkeypatch.setenv(name, value)
     config = DRConfig(
         region=A, state_table=copies.name, state_table_replicas=(A, B), environments={},
-        table_consistency=Consistency.EVENTUAL,
+        table_consistency=TableConsistency.EVENTUAL,
     )  # fmt: skip
     clock = SystemClock()
     store = open_state_store(config, clock=clock)

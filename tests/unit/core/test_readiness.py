@@ -14,9 +14,10 @@ import pytest
 
 from airflow_provider_mwaa_dr.core import pausing
 from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.config import TableConsistency
 from airflow_provider_mwaa_dr.core.examination import examine
 from airflow_provider_mwaa_dr.core.inventory import DEPENDS_ON_PAST, EXTERNAL_SENSOR, DagFacts
-from airflow_provider_mwaa_dr.core.ports import Claim, Consistency, DagSet, EnvironmentStatus, Unpublished
+from airflow_provider_mwaa_dr.core.ports import Claim, DagSet, EnvironmentStatus, Unpublished
 from airflow_provider_mwaa_dr.core.readiness import NAMES, REFUSALS, TEST_DAG, Verdict
 from airflow_provider_mwaa_dr.core.state import FieldProblem, Mode, Phase, Plan
 from airflow_provider_mwaa_dr.exceptions import ConfigError, NotReadyError, StateNotFoundError, StateUnreachableError
@@ -294,7 +295,7 @@ CASES = [
     ),
     Case(
         check="table",
-        spoil=table("state", A, consistency=Consistency.SINGLE),
+        spoil=table("state", A, consistency=TableConsistency.SINGLE),
         verdict=WARN,
         why="in us-east-2 only, the active region: lost with it, nobody can fail over",
         advice="a copy in each region",
@@ -302,13 +303,13 @@ CASES = [
     ),
     Case(
         check="table",
-        spoil=table("state", B, consistency=Consistency.SINGLE),
+        spoil=table("state", B, consistency=TableConsistency.SINGLE),
         verdict=WARN,
         why="when that is lost, us-east-2 holds all its work after 60 s",
     ),
     Case(
         check="table",
-        spoil=table("state", A, B, consistency=Consistency.EVENTUAL),
+        spoil=table("state", A, B, consistency=TableConsistency.EVENTUAL),
         verdict=WARN,
         why="eventually consistent",
         advice="strong consistency",
@@ -368,11 +369,11 @@ CASES = [
     ),
     Case(
         check="runs_table",
-        spoil=table("runs", A, consistency=Consistency.SINGLE),
+        spoil=table("runs", A, consistency=TableConsistency.SINGLE),
         verdict=WARN,
         why="runs is in us-east-2 only",
         advice="Add a replica",
-        mend=table("runs", A, B, consistency=Consistency.EVENTUAL),
+        mend=table("runs", A, B, consistency=TableConsistency.EVENTUAL),
     ),
     Case(
         check="unreachable",

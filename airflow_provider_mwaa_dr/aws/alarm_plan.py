@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from airflow_provider_mwaa_dr.aws.control_plane import Site
-from airflow_provider_mwaa_dr.aws.deployment_step import Step, Wanted
+from airflow_provider_mwaa_dr.aws.control_plane import DeployedEnvironment
+from airflow_provider_mwaa_dr.aws.deployment_step import DeploymentStep, DeploySpec
 from airflow_provider_mwaa_dr.aws.service import Aws
 from airflow_provider_mwaa_dr.aws.stack import Stack
 from airflow_provider_mwaa_dr.aws.template import alarms_stack, alarms_template
@@ -12,12 +12,12 @@ from airflow_provider_mwaa_dr.aws.template import alarms_stack, alarms_template
 class AlarmPlan:
     """The stack with the alarms, in the environment's own region; looked at when it is made, nothing is changed."""
 
-    def __init__(self, aws: Aws, site: Site, wanted: Wanted) -> None:
-        self._site = site
-        self._stack = Stack(aws, site.region, alarms_stack(wanted.stack))
-        self._sight = self._stack.look()
+    def __init__(self, aws: Aws, environment: DeployedEnvironment, spec: DeploySpec) -> None:
+        self._environment = environment
+        self._stack = Stack(aws, environment.region, alarms_stack(spec.stack))
+        self._sight = self._stack.describe()
 
-    def bring_in(self, wanted: Wanted, *, lease_s: float) -> Step:
+    def bring_in(self, spec: DeploySpec, *, lease_s: float) -> DeploymentStep:
         """
         Return the step that makes the alarms, or brings them up to date.
 
@@ -26,17 +26,17 @@ class AlarmPlan:
         :param lease_s: of the state item.
         :raises RefusedError: the stack is there, and takes no update.
         """
-        name, sight, stack = f"alarms {self._site.region}", self._sight, self._stack
+        name, sight, stack = f"alarms {self._environment.region}", self._sight, self._stack
         if sight is not None:
             stack.require_usable(sight)
-        parameters = {"EnvironmentName": self._site.name, "LeaseSeconds": f"{lease_s:g}"}
-        if self._site.region in wanted.alarm_topics:
-            parameters["AlarmTopicArn"] = wanted.alarm_topics[self._site.region]
+        parameters = {"EnvironmentName": self._environment.name, "LeaseSeconds": f"{lease_s:g}"}
+        if self._environment.region in spec.alarm_topics:
+            parameters["AlarmTopicArn"] = spec.alarm_topics[self._environment.region]
         before = {} if sight is None or sight.is_empty else sight.parameters
         parameters = {**before, **parameters}
         body = alarms_template()
         if sight is not None and not sight.is_busy and sight.body == body and before == parameters:
-            return Step(name=name, detail=f"there: {stack}")
+            return DeploymentStep(name=name, detail=f"there: {stack}")
         told = parameters.get("AlarmTopicArn") or "nobody: name an SNS topic with --alarm-topic"
         if before:
             lines = [
@@ -57,9 +57,9 @@ class AlarmPlan:
             return f"{stack.ensure(body, parameters)}: {stack}"
 
         verb = "update" if before else "create"
-        return Step(name=name, detail=f"{verb} the {stack}", lines=tuple(lines), act=act)
+        return DeploymentStep(name=name, detail=f"{verb} the {stack}", lines=tuple(lines), act=act)
 
-    def take_out(self) -> list[Step]:
+    def take_out(self) -> list[DeploymentStep]:
         """Return the step that deletes the alarms, if there are any."""
         if self._sight is None:
             return []
@@ -69,4 +69,4 @@ class AlarmPlan:
             stack.delete()
             return f"deleted: {stack}"
 
-        return [Step(name=f"alarms {self._site.region}", detail=f"delete the {stack}", act=act)]
+        return [DeploymentStep(name=f"alarms {self._environment.region}", detail=f"delete the {stack}", act=act)]

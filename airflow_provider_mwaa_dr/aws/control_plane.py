@@ -24,7 +24,7 @@ OLDEST, BEFORE = (2, 10, 1), (4,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
+class DeployedEnvironment:
     """
     An environment: what GetEnvironment says of it.
 
@@ -66,15 +66,15 @@ class ControlPlane:
         self._clock = aws.clock
         self._mwaa = aws("mwaa", region)
 
-    def look(self) -> Site:
+    def describe(self) -> DeployedEnvironment:
         """Return what it is now."""
-        return _site(self.region, self._mwaa.ask("get_environment", Name=self.name)["Environment"])
+        return _deployed_environment(self.region, self._mwaa.ask("get_environment", Name=self.name)["Environment"])
 
     def update(self, changes: Mapping[str, Any]) -> None:
         """Start an update. One at a time: MWAA refuses another while it goes on."""
         self._mwaa.tell("update_environment", Name=self.name, **changes)
 
-    def settled(self, say: Callable[[str], object]) -> Site:
+    def wait_until_idle(self, say: Callable[[str], object]) -> DeployedEnvironment:
         """
         Return what it is once nothing is going on any more.
 
@@ -83,42 +83,42 @@ class ControlPlane:
         """
         began = said_at = self._clock.monotonic()
         said = ""
-        while (site := self.look()).is_busy:
+        while (environment := self.describe()).is_busy:
             now = self._clock.monotonic()
             if now - began >= ENDS_S:
                 raise DeploymentError(
-                    f"{site} is {site.status} for more than {ENDS_S / 60:g} minutes.",
+                    f"{environment} is {environment.status} for more than {ENDS_S / 60:g} minutes.",
                     advice="Look at it in the console; when it is AVAILABLE, say the same again.",
                 )
-            if site.status != said or now - said_at >= SAY_S:
-                say(f"{site}: {site.status} for {(now - began) / 60:.0f} min; an update takes 20 to 30")
-                said, said_at = site.status, now
+            if environment.status != said or now - said_at >= SAY_S:
+                say(f"{environment}: {environment.status} for {(now - began) / 60:.0f} min; an update takes 20 to 30")
+                said, said_at = environment.status, now
             self._clock.sleep(POLL_S)
-        return site
+        return environment
 
 
-def require_usable(site: Site) -> None:
+def require_usable(environment: DeployedEnvironment) -> None:
     """Raise unless the provider can be put into it. :raises NotReadyError: says why not."""
-    if site.status not in USABLE | BUSY:
+    if environment.status not in USABLE | BUSY:
         raise NotReadyError(
-            f"{site} is {site.status}. Nothing was changed.",
-            why=[f"{site} is {site.status}"],
+            f"{environment} is {environment.status}. Nothing was changed.",
+            why=[f"{environment} is {environment.status}"],
             advice="It has to be AVAILABLE, or UPDATE_FAILED, which works as before.",
         )
-    parts = tuple(int(part) for part in site.airflow_version.split(".") if part.isdigit())
+    parts = tuple(int(part) for part in environment.airflow_version.split(".") if part.isdigit())
     if not OLDEST <= parts < BEFORE:
         raise NotReadyError(
-            f"{site} runs Airflow {site.airflow_version}. Nothing was changed.",
-            why=[f"{site} runs Airflow {site.airflow_version}"],
+            f"{environment} runs Airflow {environment.airflow_version}. Nothing was changed.",
+            why=[f"{environment} runs Airflow {environment.airflow_version}"],
             advice="The provider runs in 2.10.1 and later, below 4. Upgrade the environment first.",
         )
 
 
-def _site(region: str, found: Mapping[str, Any]) -> Site:
+def _deployed_environment(region: str, found: Mapping[str, Any]) -> DeployedEnvironment:
     arn = found["Arn"].split(":")
     last = found.get("LastUpdate") or {}
     why = (last.get("Error") or {}).get("ErrorMessage", "no reason is given")
-    return Site(
+    return DeployedEnvironment(
         region=region,
         name=found["Name"],
         status=found["Status"],

@@ -11,10 +11,10 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 from airflow_provider_mwaa_dr.aws.alarm_plan import AlarmPlan
-from airflow_provider_mwaa_dr.aws.control_plane import ControlPlane, Site, require_usable
-from airflow_provider_mwaa_dr.aws.deployment_step import Say, Step, Wanted
+from airflow_provider_mwaa_dr.aws.control_plane import ControlPlane, DeployedEnvironment, require_usable
+from airflow_provider_mwaa_dr.aws.deployment_step import DeploymentStep, DeploySpec, Say
+from airflow_provider_mwaa_dr.aws.environment_plan import EnvironmentPlan
 from airflow_provider_mwaa_dr.aws.service import Aws
-from airflow_provider_mwaa_dr.aws.site_plan import SitePlan
 from airflow_provider_mwaa_dr.aws.stack import Stack
 from airflow_provider_mwaa_dr.aws.table_plan import TablePlan
 from airflow_provider_mwaa_dr.aws.template import template
@@ -56,47 +56,52 @@ class Deployment:
         self._say = say
         self._planes = {region: ControlPlane(aws, region, name) for region, name in self._environments.items()}
 
-    def look(self, *, wait: bool = False) -> dict[str, Site]:
+    def describe(self, *, wait: bool = False) -> dict[str, DeployedEnvironment]:
         """
         Return both environments as they are.
 
         :param wait: for an update that is under way.
         """
-        return {region: plane.settled(self._say) if wait else plane.look() for region, plane in self._planes.items()}
+        return {
+            region: plane.wait_until_idle(self._say) if wait else plane.describe()
+            for region, plane in self._planes.items()
+        }
 
-    def plan(self, wanted: Wanted, sites: Mapping[str, Site]) -> list[Step]:
+    def plan(self, spec: DeploySpec, environments: Mapping[str, DeployedEnvironment]) -> list[DeploymentStep]:
         """
         Return what has to be done to put the provider in; nothing is changed.
 
-        :param sites: what :meth:`look` returned.
+        :param environments: what :meth:`describe` returned.
         :raises RefusedError: something is in the way that a person has to look at.
         :raises ConfigError: which region is active is not known.
         """
-        _check(sites, wanted)
-        site_plans = self._site_plans(sites)
-        standby = next((region for region in sites if region != wanted.active), None) if wanted.active else None
-        tables = TablePlan(self._aws, list(sites), wanted, standby=standby)
-        store = self._make_store(wanted.state_table, tables.state_regions, tables.state_is_eventual)
-        state = self._state_step(wanted, store, sites, is_there=tables.has_state_table)
-        active = wanted.active or store.read().active_region
+        _check(environments, spec)
+        environment_plans = self._environment_plans(environments)
+        standby = next((region for region in environments if region != spec.active), None) if spec.active else None
+        tables = TablePlan(self._aws, list(environments), spec, standby=standby)
+        store = self._make_store(spec.state_table, tables.state_regions, tables.state_is_eventual)
+        state = self._state_step(spec, store, environments, is_there=tables.has_state_table)
+        active = spec.active or store.read().active_region
         # The fence has to be up in the standby before anything depends on it.
-        order = sorted(sites, key=lambda region: region == active)
-        options = {region: _options(wanted, tables, site) for region, site in sites.items()}
-        lease_s = _lease_s(wanted, store if tables.has_state_table else None) if wanted.with_alarms else 0.0
+        order = sorted(environments, key=lambda region: region == active)
+        options = {region: _options(spec, tables, environment) for region, environment in environments.items()}
+        lease_s = _lease_s(spec, store if tables.has_state_table else None) if spec.with_alarms else 0.0
         return [
-            *_seen(sites),
-            *tables.steps(sites),
+            *_seen(environments),
+            *tables.steps(environments),
             state,
-            *(step for region in order for step in site_plans[region].bring_in(wanted, options[region])),
-            *(site_plans[region].wait() for region in order if wanted.wait),
+            *(step for region in order for step in environment_plans[region].bring_in(spec, options[region])),
+            *(environment_plans[region].wait() for region in order if spec.wait),
             *(
-                AlarmPlan(self._aws, sites[region], wanted).bring_in(wanted, lease_s=lease_s)
+                AlarmPlan(self._aws, environments[region], spec).bring_in(spec, lease_s=lease_s)
                 for region in order
-                if wanted.with_alarms
+                if spec.with_alarms
             ),
         ]
 
-    def withdraw(self, wanted: Wanted, sites: Mapping[str, Site], *, delete_data: bool) -> list[Step]:
+    def withdraw(
+        self, spec: DeploySpec, environments: Mapping[str, DeployedEnvironment], *, delete_data: bool
+    ) -> list[DeploymentStep]:
         """
         Return what has to be done to take the provider out; nothing is changed.
 
@@ -106,39 +111,42 @@ class Deployment:
         :param delete_data: delete the tables that the stack made, too.
         :raises RefusedError: something is in the way that a person has to look at.
         """
-        site_plans = self._site_plans(sites)
-        active = self._active_or_none(wanted)
+        environment_plans = self._environment_plans(environments)
+        active = self._active_or_none(spec)
         # The standby's fence goes last.
-        order = sorted(sites, key=lambda region: region != active)
-        steps = _seen(sites)
+        order = sorted(environments, key=lambda region: region != active)
+        steps = _seen(environments)
         # First, or they would report what is meant.
-        steps += [step for region in order for step in AlarmPlan(self._aws, sites[region], wanted).take_out()]
-        changes = [step for region in order for step in site_plans[region].take_out(wanted)]
+        steps += [step for region in order for step in AlarmPlan(self._aws, environments[region], spec).take_out()]
+        changes = [step for region in order for step in environment_plans[region].take_out(spec)]
         steps += changes
-        if wanted.wait:
-            steps += [site_plans[region].wait() for region in order]
-        is_clean = all(plan.is_clean for plan in site_plans.values())
-        steps.append(self._stack_out(wanted, now=is_clean or wanted.wait, delete_data=delete_data))
+        if spec.wait:
+            steps += [environment_plans[region].wait() for region in order]
+        is_clean = all(plan.is_clean for plan in environment_plans.values())
+        steps.append(self._stack_out(spec, now=is_clean or spec.wait, delete_data=delete_data))
         return steps
 
-    def _site_plans(self, sites: Mapping[str, Site]) -> dict[str, SitePlan]:
-        for site in sites.values():
-            require_usable(site)
+    def _environment_plans(self, environments: Mapping[str, DeployedEnvironment]) -> dict[str, EnvironmentPlan]:
+        for environment in environments.values():
+            require_usable(environment)
         return {
-            region: SitePlan(self._aws, site, self._planes[region], say=self._say) for region, site in sites.items()
+            region: EnvironmentPlan(self._aws, environment, self._planes[region], say=self._say)
+            for region, environment in environments.items()
         }
 
-    def _state_step(self, wanted: Wanted, store: StateStore, sites: Mapping[str, Site], *, is_there: bool) -> Step:
-        accounts = {region: site.account for region, site in sites.items()}
+    def _state_step(
+        self, spec: DeploySpec, store: StateStore, environments: Mapping[str, DeployedEnvironment], *, is_there: bool
+    ) -> DeploymentStep:
+        accounts = {region: environment.account for region, environment in environments.items()}
 
         def plan() -> Initialization:
             return plan_initialization(
                 store,
-                active_region=wanted.active,
+                active_region=spec.active,
                 environments=self._environments,
                 accounts=accounts,
-                lease_s=wanted.lease_s,
-                by=wanted.by,
+                lease_s=spec.lease_s,
+                by=spec.by,
                 at=self._aws.clock.now(),
             )
 
@@ -147,39 +155,41 @@ class Deployment:
             initialize(store, missing)
             return f"written: {missing.state.active_region} is active, epoch {missing.state.epoch}"
 
-        if wanted.active is not None:
-            known_region(wanted.active, self._environments)
+        if spec.active is not None:
+            known_region(spec.active, self._environments)
         if not is_there:
-            if wanted.active is None:
+            if spec.active is None:
                 raise ConfigError(
                     "There is no state table yet, and no active region was named.",
                     option="active_region",
                     advice=f"Name the region that runs today: --active {' or --active '.join(self._environments)}.",
                 )
-            lines = [f"+ state item: {wanted.active} is active, epoch 0, lease {wanted.lease_s:g} s"]
+            lines = [f"+ state item: {spec.active} is active, epoch 0, lease {spec.lease_s:g} s"]
             lines += [f"+ registry: {region} is {name}" for region, name in self._environments.items()]
-            return Step(name="state", detail="write the first state and the registry", lines=tuple(lines), act=act)
+            return DeploymentStep(
+                name="state", detail="write the first state and the registry", lines=tuple(lines), act=act
+            )
         missing = plan()
         told = f"{missing.state.active_region} is active, epoch {missing.state.epoch}"
         if not missing.changes_something:
-            return Step(name="state", detail=f"there: {told}")
+            return DeploymentStep(name="state", detail=f"there: {told}")
         lines = [f"+ state item: {told}, lease {missing.state.lease_s:g} s"] if missing.is_new else []
         lines += [f"+ registry: {found.region} is {found.environment}" for found in missing.registrations]
         what = "the first state" if missing.is_new else "the registry"
-        return Step(name="state", detail=f"write {what}: {told}", lines=tuple(lines), act=act)
+        return DeploymentStep(name="state", detail=f"write {what}: {told}", lines=tuple(lines), act=act)
 
-    def _active_or_none(self, wanted: Wanted) -> str | None:
+    def _active_or_none(self, spec: DeploySpec) -> str | None:
         try:
             # The order of the regions hangs on it and nothing else, so any copy will do.
-            return self._make_store(wanted.state_table, tuple(self._environments), False).read().active_region
+            return self._make_store(spec.state_table, tuple(self._environments), False).read().active_region
         except StateError:
-            return wanted.active
+            return spec.active
 
-    def _stack_out(self, wanted: Wanted, *, now: bool, delete_data: bool) -> Step:
-        stacks = [Stack(self._aws, region, wanted.stack) for region in self._environments]
-        found = next(((stack, sight) for stack in stacks if (sight := stack.look()) is not None), None)
+    def _stack_out(self, spec: DeploySpec, *, now: bool, delete_data: bool) -> DeploymentStep:
+        stacks = [Stack(self._aws, region, spec.stack) for region in self._environments]
+        found = next(((stack, sight) for stack in stacks if (sight := stack.describe()) is not None), None)
         if found is None:
-            return Step(name="stack", detail=f"there is no stack {wanted.stack}; tables that are there stay")
+            return DeploymentStep(name="stack", detail=f"there is no stack {spec.stack}; tables that are there stay")
         stack, sight = found
         made = [
             sight.parameters.get(name, "")
@@ -188,7 +198,7 @@ class Deployment:
         ]
         stay = f"its tables stay: {', '.join(made)}" if made else "it has no tables"
         if not now:
-            return Step(
+            return DeploymentStep(
                 name="stack",
                 detail=f"{stack} stays for now: the plugins need its rights until both environments are updated. Say "
                 "the same again then, or now with --wait",
@@ -202,58 +212,66 @@ class Deployment:
 
         lines = [f"- {stack}, with its policies"]
         lines += [f"- table {name}, WITH ALL DATA" for name in made] if delete_data else [f"  {stay}"]
-        return Step(name="stack", detail=f"delete the {stack}", lines=tuple(lines), act=act)
+        return DeploymentStep(name="stack", detail=f"delete the {stack}", lines=tuple(lines), act=act)
 
 
-def _seen(sites: Mapping[str, Site]) -> list[Step]:
-    versions = {site.airflow_version for site in sites.values()}
+def _seen(environments: Mapping[str, DeployedEnvironment]) -> list[DeploymentStep]:
+    versions = {environment.airflow_version for environment in environments.values()}
     steps = []
-    for site in sites.values():
-        what = f"{site.status}, Airflow {site.airflow_version}, account {site.account}, bucket {site.bucket}"
-        lines = [f"its last update failed: {site.failure}"] if site.failure else []
-        if len(versions) > 1 and site is list(sites.values())[-1]:
+    for environment in environments.values():
+        what = (
+            f"{environment.status}, Airflow {environment.airflow_version}, account {environment.account}, "
+            f"bucket {environment.bucket}"
+        )
+        lines = [f"its last update failed: {environment.failure}"] if environment.failure else []
+        if len(versions) > 1 and environment is list(environments.values())[-1]:
             lines.append(
                 "WARNING: the two run different versions of Airflow; a DAG may work in one and not in the other"
             )
-        steps.append(Step(name=f"environment {site.region}", detail=f"{site.name}: {what}", lines=tuple(lines)))
+        steps.append(
+            DeploymentStep(
+                name=f"environment {environment.region}", detail=f"{environment.name}: {what}", lines=tuple(lines)
+            )
+        )
     return steps
 
 
-def _check(sites: Mapping[str, Site], wanted: Wanted) -> None:
+def _check(environments: Mapping[str, DeployedEnvironment], spec: DeploySpec) -> None:
     """:raises RefusedError: the two do not belong together, or one is in another DR set."""
-    accounts = {site.account for site in sites.values()}
+    accounts = {environment.account for environment in environments.values()}
     if len(accounts) != 1:
         raise RefusedError(
             f"The environments are in different accounts, {' and '.join(sorted(accounts))}. Nothing was changed.",
             advice="One state table serves one account; put both into one.",
         )
-    for site in sites.values():
-        other = site.options.get("dr.state_table")
-        if other and other != wanted.state_table:
+    for environment in environments.values():
+        other = environment.options.get("dr.state_table")
+        if other and other != spec.state_table:
             raise RefusedError(
-                f"{site} is in the DR set of the state table {other}, not {wanted.state_table}. Nothing was changed.",
+                f"{environment} is in the DR set of the state table {other}, not {spec.state_table}. "
+                "Nothing was changed.",
                 advice=f"Name that table (--table {other}), or take the environment out first: mwaa-dr undeploy.",
             )
 
 
-def _lease_s(wanted: Wanted, store: StateStore | None) -> float:
+def _lease_s(spec: DeploySpec, store: StateStore | None) -> float:
     """Return the lease that counts, or that is going to be written; None: there is no table yet."""
     with contextlib.suppress(StateNotFoundError):
         if store is not None:
             return store.read().lease_s
-    return wanted.lease_s
+    return spec.lease_s
 
 
-def _options(wanted: Wanted, tables: TablePlan, site: Site) -> dict[str, str]:
+def _options(spec: DeploySpec, tables: TablePlan, environment: DeployedEnvironment) -> dict[str, str]:
     regions = tables.state_regions
     # Any copy will do as the first one, and the one that is set there already costs no update.
-    first = site.options.get("dr.state_table_region", "")
+    first = environment.options.get("dr.state_table_region", "")
     options = {
         "dr.enabled": "true",
-        "dr.state_table": wanted.state_table,
+        "dr.state_table": spec.state_table,
         "dr.state_source": "dynamodb",
         "dr.state_table_region": first if first in regions else regions[0],
-        "dr.runs_table": wanted.runs_table,
+        "dr.runs_table": spec.runs_table,
     }
     if len(regions) > 1:
         options["dr.state_table_replicas"] = ",".join(regions)

@@ -13,7 +13,7 @@ Say = Callable[[str], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class DeploymentStep:
     """
     One step of a plan.
 
@@ -36,7 +36,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class DeploySpec:
     """
     What a deployment is to make.
 

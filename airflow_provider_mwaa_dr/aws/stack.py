@@ -60,7 +60,7 @@ class Stack:
     def __str__(self) -> str:
         return f"stack {self.name} in {self.region}"
 
-    def look(self) -> StackSight | None:
+    def describe(self) -> StackSight | None:
         """Return what is there; None when there is no such stack."""
         found = self._describe()
         if found is None:
@@ -73,10 +73,10 @@ class Stack:
             body=body if isinstance(body, str) else "",
         )
 
-    def settled(self) -> StackSight | None:
+    def wait_until_idle(self) -> StackSight | None:
         """Return what is there once nothing is going on. :raises DeploymentError: something goes on for too long."""
         until = self._clock.monotonic() + ENDS_S
-        while (sight := self.look()) is not None and sight.is_busy:
+        while (sight := self.describe()) is not None and sight.is_busy:
             if self._clock.monotonic() >= until:
                 raise DeploymentError(
                     f"The {self} is {sight.status} for more than {ENDS_S / 60:g} minutes.",
@@ -91,10 +91,10 @@ class Stack:
 
         :raises DeploymentError: it ended otherwise; says which resource failed, and why.
         """
-        sight = self.settled()
+        sight = self.wait_until_idle()
         if sight is not None and sight.is_empty:
             self._delete()
-            sight = self.settled()
+            sight = self.wait_until_idle()
         request: dict[str, Any] = {
             "StackName": self.name,
             "TemplateBody": body,
@@ -104,7 +104,7 @@ class Stack:
         }
         if sight is None:
             self._cloudformation.tell("create_stack", **request)
-            self._require(self.settled(), "CREATE_COMPLETE")
+            self._require(self.wait_until_idle(), "CREATE_COMPLETE")
             return "created"
         self.require_usable(sight)
         if sight.body == body and sight.parameters == {**sight.parameters, **parameters}:
@@ -115,15 +115,15 @@ class Stack:
             if "No updates are to be performed" not in error.message:
                 raise
             return "unchanged"
-        self._require(self.settled(), "UPDATE_COMPLETE")
+        self._require(self.wait_until_idle(), "UPDATE_COMPLETE")
         return "updated"
 
     def delete(self) -> None:
         """Delete it, if it is there, and wait until it is gone. Tables that it retains stay."""
-        if self.settled() is None:
+        if self.wait_until_idle() is None:
             return
         self._delete()
-        self._require(self.settled(), None)
+        self._require(self.wait_until_idle(), None)
 
     def require_usable(self, sight: StackSight) -> None:
         """Raise unless it can be updated. :raises RefusedError: a person has to look at it first."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from airflow_provider_mwaa_dr.aws.control_plane import Site
-from airflow_provider_mwaa_dr.aws.deployment_step import Step, Wanted
+from airflow_provider_mwaa_dr.aws.control_plane import DeployedEnvironment
+from airflow_provider_mwaa_dr.aws.deployment_step import DeploymentStep, DeploySpec
 from airflow_provider_mwaa_dr.aws.existing_tables import (
     RUNS_KEY,
     STATE_KEY,
@@ -31,9 +31,9 @@ class TablePlan:
     :raises RefusedError: something is in the way that a person has to look at.
     """
 
-    def __init__(self, aws: Aws, regions: Sequence[str], wanted: Wanted, *, standby: str | None) -> None:
-        self._wanted = wanted
-        home = wanted.home or standby or regions[0]
+    def __init__(self, aws: Aws, regions: Sequence[str], spec: DeploySpec, *, standby: str | None) -> None:
+        self._spec = spec
+        home = spec.home or standby or regions[0]
         self._regions = tuple(sorted(regions, key=lambda region: region != home))
         self.stack, self._sight = self._find_stack(aws)
         # Its other region comes second.
@@ -42,8 +42,8 @@ class TablePlan:
         if self._sight is not None and not self._sight.is_empty:
             self._owned = self._sight.parameters
         self._is_busy = self._sight is not None and self._sight.is_busy
-        self.state = self._look(aws, wanted.state_table, STATE_KEY, "state table", "CreateStateTable")
-        self.runs = self._look(aws, wanted.runs_table, RUNS_KEY, "runs table", "CreateRunsTable")
+        self.state = self._describe(aws, spec.state_table, STATE_KEY, "state table", "CreateStateTable")
+        self.runs = self._describe(aws, spec.runs_table, RUNS_KEY, "runs table", "CreateRunsTable")
 
     @property
     def state_regions(self) -> tuple[str, ...]:
@@ -62,33 +62,33 @@ class TablePlan:
         """Whether the state table can be read now; one that is being created cannot."""
         return self.state is not None and self.state.status != "CREATING"
 
-    def steps(self, sites: Mapping[str, Site]) -> Iterator[Step]:
+    def steps(self, environments: Mapping[str, DeployedEnvironment]) -> Iterator[DeploymentStep]:
         """Yield what there is, and what the stack has to make."""
         creates = []
         for name, purpose, parameter, found in (
-            (self._wanted.state_table, "state table", "CreateStateTable", self.state),
-            (self._wanted.runs_table, "runs table", "CreateRunsTable", self.runs),
+            (self._spec.state_table, "state table", "CreateStateTable", self.state),
+            (self._spec.runs_table, "runs table", "CreateRunsTable", self.runs),
         ):
             if found is None:
                 creates.append((name, purpose))
                 continue
             verb = "there" if self._owns(parameter) else "adopted"
-            yield Step(
+            yield DeploymentStep(
                 name=purpose,
                 detail=f"{verb}: {name}, {found.model}",
                 lines=tuple(limits(found, self._regions, purpose)),
             )
-        if not (creates or self._wanted.with_policies or self._sight):
+        if not (creates or self._spec.with_policies or self._sight):
             return
-        body, parameters, sight = template(), self._parameters(sites), self._sight
+        body, parameters, sight = template(), self._parameters(environments), self._sight
         before = self._owned
         is_same = sight is not None and sight.body == body and before == {**before, **parameters}
         if is_same and not self._is_busy:
-            yield Step(name="stack", detail=f"there: {self.stack}")
+            yield DeploymentStep(name="stack", detail=f"there: {self.stack}")
             return
         lines = [*self._new_tables(creates, parameters["WitnessRegion"])]
         if not before:
-            lines += self._new_policies(sites)
+            lines += self._new_policies(environments)
         else:
             lines += [
                 f"{name}: {before.get(name, '(not set)')} -> {value}"
@@ -104,16 +104,16 @@ class TablePlan:
             return f"{done}: {self.stack}" + (f"; {made}" if made else "")
 
         verb = "wait for, and if needed update," if self._is_busy else "update" if before else "create"
-        yield Step(name="stack", detail=f"{verb} the {self.stack}", lines=tuple(lines), act=act)
+        yield DeploymentStep(name="stack", detail=f"{verb} the {self.stack}", lines=tuple(lines), act=act)
 
     def _find_stack(self, aws: Aws) -> tuple[Stack, StackSight | None]:
-        stacks = [Stack(aws, region, self._wanted.stack) for region in self._regions]
+        stacks = [Stack(aws, region, self._spec.stack) for region in self._regions]
         for stack in stacks:
-            sight = stack.look()
+            sight = stack.describe()
             if sight is None:
                 continue
             stack.require_usable(sight)
-            for parameter, name in (("StateTable", self._wanted.state_table), ("RunsTable", self._wanted.runs_table)):
+            for parameter, name in (("StateTable", self._spec.state_table), ("RunsTable", self._spec.runs_table)):
                 found = name if sight.is_empty else sight.parameters.get(parameter)
                 if found != name:
                     raise RefusedError(
@@ -124,7 +124,7 @@ class TablePlan:
             return stack, sight
         return stacks[0], None
 
-    def _look(self, aws: Aws, name: str, key: Sequence[str], purpose: str, parameter: str) -> TableSight | None:
+    def _describe(self, aws: Aws, name: str, key: Sequence[str], purpose: str, parameter: str) -> TableSight | None:
         found = look_at_table(aws, name, self._regions)
         if self._is_busy:
             return found
@@ -146,22 +146,22 @@ class TablePlan:
             return self._owned.get("WitnessRegion", "")
         return table_model(*self._regions).witness
 
-    def _parameters(self, sites: Mapping[str, Site]) -> dict[str, str]:
+    def _parameters(self, environments: Mapping[str, DeployedEnvironment]) -> dict[str, str]:
         here, there = self._regions
         return {
-            "StateTable": self._wanted.state_table,
-            "RunsTable": self._wanted.runs_table,
+            "StateTable": self._spec.state_table,
+            "RunsTable": self._spec.runs_table,
             "CreateStateTable": _text(self.state is None or self._owns("CreateStateTable")),
             "CreateRunsTable": _text(self.runs is None or self._owns("CreateRunsTable")),
             "OtherRegion": there,
             "WitnessRegion": self._witness(),
             "DeletionProtection": "true",
-            "EnvironmentHere": sites[here].name,
-            "EnvironmentThere": sites[there].name,
-            "CreatePolicies": _text(self._wanted.with_policies),
-            "AgentsMayFinish": _text(self._wanted.agents_may_finish),
-            "RoleHere": sites[here].role,
-            "RoleThere": sites[there].role,
+            "EnvironmentHere": environments[here].name,
+            "EnvironmentThere": environments[there].name,
+            "CreatePolicies": _text(self._spec.with_policies),
+            "AgentsMayFinish": _text(self._spec.agents_may_finish),
+            "RoleHere": environments[here].role,
+            "RoleThere": environments[there].role,
         }
 
     def _new_tables(self, creates: Sequence[tuple[str, str]], witness: str) -> Iterator[str]:
@@ -179,13 +179,14 @@ class TablePlan:
         if creates:
             yield "  with point-in-time recovery, deletion protection, encryption by the AWS managed key"
 
-    def _new_policies(self, sites: Mapping[str, Site]) -> Iterator[str]:
-        if not self._wanted.with_policies:
+    def _new_policies(self, environments: Mapping[str, DeployedEnvironment]) -> Iterator[str]:
+        if not self._spec.with_policies:
             yield "no policies: give the execution roles their rights first, or their regions hold everything"
             return
-        for site in sites.values():
-            yield f"+ policy, attached to {site.role}: read state and ledger, write those of {site.region}"
-        if self._wanted.agents_may_finish:
+        for environment in environments.values():
+            role, region = environment.role, environment.region
+            yield f"+ policy, attached to {role}: read state and ledger, write those of {region}"
+        if self._spec.agents_may_finish:
             yield "+ policy, attached to both roles: write the state item, to finish a failover whose caller is gone"
         yield "+ policies, attached to nobody, for the control environment: flip the state; drive the REST API"
 

@@ -20,9 +20,9 @@ from airflow_provider_mwaa_dr.exceptions import ConfigError, RefusedError
 if TYPE_CHECKING:
     import argparse
 
-    from airflow_provider_mwaa_dr.aws.control_plane import Site
+    from airflow_provider_mwaa_dr.aws.control_plane import DeployedEnvironment
     from airflow_provider_mwaa_dr.aws.deployment import Deployment
-    from airflow_provider_mwaa_dr.aws.deployment_step import Step, Wanted
+    from airflow_provider_mwaa_dr.aws.deployment_step import DeploymentStep, DeploySpec
 
 STATE_TABLE, RUNS_TABLE, STACK = "mwaa-dr-state", "mwaa-dr-runs", "mwaa-dr"
 """Names, where neither the settings nor the environments themselves have others."""
@@ -108,16 +108,18 @@ def deploy(session: Session) -> None:
     if not args.print_policies:
         session.begin_change()
     deployment = _deployment(session)
-    sites = deployment.look(wait=args.wait and not (args.dry_run or args.print_policies))
-    config = _config(session, sites)
-    wanted = _wanted(session, config)
+    environments = deployment.describe(wait=args.wait and not (args.dry_run or args.print_policies))
+    config = _config(session, environments)
+    spec = _spec(session, config)
     if args.print_policies:
-        _print_policies(session, sites, wanted)
+        _print_policies(session, environments, spec)
         return
-    steps = deployment.plan(wanted, sites)
+    steps = deployment.plan(spec, environments)
     notes: list[str] = []
-    if wanted.active and any(step.name == "state" and "first state" in step.detail for step in steps):
-        notes += what_closes(session.world, {region: site.name for region, site in sites.items()}, wanted.active)
+    if spec.active and any(step.name == "state" and "first state" in step.detail for step in steps):
+        notes += what_closes(
+            session.world, {region: environment.name for region, environment in environments.items()}, spec.active
+        )
     if any(step.name.startswith("update ") and step.act for step in steps):
         notes.append("MWAA rebuilds an environment to update it: 20 to 30 minutes. Its tasks may be interrupted.")
     _carry_out(session, steps, notes)
@@ -128,9 +130,9 @@ def undeploy(session: Session) -> None:
     args = session.args
     session.begin_change()
     deployment = _deployment(session)
-    sites = deployment.look(wait=args.wait and not args.dry_run)
-    wanted = _wanted(session, _config(session, sites))
-    steps = deployment.withdraw(wanted, sites, delete_data=args.delete_data)
+    environments = deployment.describe(wait=args.wait and not args.dry_run)
+    spec = _spec(session, _config(session, environments))
+    steps = deployment.withdraw(spec, environments, delete_data=args.delete_data)
     stack = steps[-1]
     notes = []
     if any(step.name.startswith("update ") and step.act for step in steps):
@@ -181,31 +183,33 @@ def _any_config(session: Session) -> DRConfig:
     )
 
 
-def _config(session: Session, sites: Mapping[str, Site]) -> DRConfig:
+def _config(session: Session, environments: Mapping[str, DeployedEnvironment]) -> DRConfig:
     """Return the settings; what they do not name is what the environments have, as those of the seed's scripts do."""
     config = _any_config(session)
     environ = session.world.environ
     named = session.args.table or environ.get("DR_STATE_TABLE")
     return replace(
         config,
-        state_table=named or _found(sites, "dr.state_table") or STATE_TABLE,
-        runs_table=config.runs_table or _found(sites, "dr.runs_table") or RUNS_TABLE,
+        state_table=named or _found(environments, "dr.state_table") or STATE_TABLE,
+        runs_table=config.runs_table or _found(environments, "dr.runs_table") or RUNS_TABLE,
         state_table_region=session.args.table_region or environ.get("DR_STATE_TABLE_REGION") or "",
     )
 
 
-def _found(sites: Mapping[str, Site], option: str) -> str:
-    return next((site.options[option] for site in sites.values() if site.options.get(option)), "")
+def _found(environments: Mapping[str, DeployedEnvironment], option: str) -> str:
+    return next(
+        (environment.options[option] for environment in environments.values() if environment.options.get(option)), ""
+    )
 
 
-def _wanted(session: Session, config: DRConfig) -> Wanted:
-    from airflow_provider_mwaa_dr.aws.deployment_step import Wanted  # noqa: PLC0415
+def _spec(session: Session, config: DRConfig) -> DeploySpec:
+    from airflow_provider_mwaa_dr.aws.deployment_step import DeploySpec  # noqa: PLC0415
     from airflow_provider_mwaa_dr.aws.merged_file import BuildOn  # noqa: PLC0415
     from airflow_provider_mwaa_dr.aws.plugins_archive import Wheel  # noqa: PLC0415
 
     args = session.args
     wheel = getattr(args, "wheel", None)
-    return Wanted(
+    return DeploySpec(
         state_table=config.state_table,
         runs_table=config.runs_table,
         version=__version__,
@@ -242,7 +246,7 @@ def _topics(args: argparse.Namespace, config: DRConfig) -> dict[str, str]:
 
 
 def _carry_out(
-    session: Session, steps: Sequence[Step], notes: Iterable[str], *, last_question: Sequence[str] = ()
+    session: Session, steps: Sequence[DeploymentStep], notes: Iterable[str], *, last_question: Sequence[str] = ()
 ) -> None:
     args, console = session.args, session.console
     would_change = any(step.changes for step in steps)
@@ -281,14 +285,14 @@ def _ask_for_data(session: Session, lines: Sequence[str]) -> None:
         raise
 
 
-def _shown(steps: Sequence[Step]) -> Iterable[str]:
+def _shown(steps: Sequence[DeploymentStep]) -> Iterable[str]:
     for step in steps:
         mark = "will" if step.act is not None else "ok  "
         yield f"{mark} {step.name:<24} {step.detail}"
         yield from (f"     {'':<24} {line}" for line in step.lines)
 
 
-def _act(session: Session, step: Step) -> dict[str, Any]:
+def _act(session: Session, step: DeploymentStep) -> dict[str, Any]:
     if step.act is None:
         return {"name": step.name, "changed": False, "detail": step.detail}
     began = session.clock.monotonic()
@@ -298,21 +302,21 @@ def _act(session: Session, step: Step) -> dict[str, Any]:
     return {"name": step.name, "changed": step.changes, "detail": detail}
 
 
-def _print_policies(session: Session, sites: Mapping[str, Site], wanted: Wanted) -> None:
+def _print_policies(session: Session, environments: Mapping[str, DeployedEnvironment], spec: DeploySpec) -> None:
     from airflow_provider_mwaa_dr.aws.policies import Scope, policies  # noqa: PLC0415
 
-    one = next(iter(sites.values()))
+    one = next(iter(environments.values()))
     documents = policies(
         Scope(
             partition=one.partition,
             account=one.account,
-            state_table=wanted.state_table,
-            runs_table=wanted.runs_table,
-            stack=wanted.stack,
-            environments={region: site.name for region, site in sites.items()},
-            buckets={region: site.bucket for region, site in sites.items()},
-            roles={region: site.role for region, site in sites.items()},
-            dag_folders={region: site.dags for region, site in sites.items()},
+            state_table=spec.state_table,
+            runs_table=spec.runs_table,
+            stack=spec.stack,
+            environments={region: environment.name for region, environment in environments.items()},
+            buckets={region: environment.bucket for region, environment in environments.items()},
+            roles={region: environment.role for region, environment in environments.items()},
+            dag_folders={region: environment.dags for region, environment in environments.items()},
         )
     )
     session.console.result(documents, json_text(documents, indent=2))

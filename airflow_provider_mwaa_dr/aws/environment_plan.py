@@ -8,8 +8,8 @@ from typing import Any
 
 from airflow_provider_mwaa_dr.aws import dr_options, plugins_archive, requirements_file
 from airflow_provider_mwaa_dr.aws.bucket import Bucket
-from airflow_provider_mwaa_dr.aws.control_plane import POLL_S, ControlPlane, Site
-from airflow_provider_mwaa_dr.aws.deployment_step import Say, Step, Wanted
+from airflow_provider_mwaa_dr.aws.control_plane import POLL_S, ControlPlane, DeployedEnvironment
+from airflow_provider_mwaa_dr.aws.deployment_step import DeploymentStep, DeploySpec, Say
 from airflow_provider_mwaa_dr.aws.example_dags import DEPLOYED, example_dags
 from airflow_provider_mwaa_dr.aws.merged_file import FileChange, plan_file
 from airflow_provider_mwaa_dr.aws.service import Aws
@@ -21,90 +21,92 @@ OWN_PLUGINS = "mwaa-dr/plugins.zip"
 NOTHING_REQUIRED = b"# mwaa-dr undeploy left this file, which requires nothing: MWAA wants it to be there.\n"
 
 
-class SitePlan:
+class EnvironmentPlan:
     """
     What has to change in one environment. Made from what is there; nothing is changed before a step acts.
 
     :raises RefusedError: its bucket keeps no versions.
     """
 
-    def __init__(self, aws: Aws, site: Site, plane: ControlPlane, *, say: Say) -> None:
+    def __init__(self, aws: Aws, environment: DeployedEnvironment, plane: ControlPlane, *, say: Say) -> None:
         self._aws = aws
-        self._site = site
+        self._environment = environment
         self._plane = plane
         self._say = say
-        self._bucket = Bucket(aws, site.region, site.bucket)
+        self._bucket = Bucket(aws, environment.region, environment.bucket)
         self._bucket.require_versions()
         self._started = False
 
     @property
     def is_clean(self) -> bool:
         """Whether no option of ours is set, which leaves a plugin that registers nothing."""
-        return not dr_options.OURS & self._site.options.keys() and not self._site.is_busy
+        return not dr_options.OURS & self._environment.options.keys() and not self._environment.is_busy
 
-    def bring_in(self, wanted: Wanted, options: Mapping[str, str]) -> Iterator[Step]:
+    def bring_in(self, spec: DeploySpec, options: Mapping[str, str]) -> Iterator[DeploymentStep]:
         """Yield the steps that put the provider into it."""
         requirements = self._requirements(
-            lambda text: requirements_file.merge(b"" if text == NOTHING_REQUIRED else text, wanted.requirement), wanted
+            lambda text: requirements_file.merge(b"" if text == NOTHING_REQUIRED else text, spec.requirement), spec
         )
         plugins = None
-        if (wheel := wanted.wheel) is not None:
-            plugins = self._plugins(lambda archive: plugins_archive.merge(archive, wheel), wanted)
+        if (wheel := spec.wheel) is not None:
+            plugins = self._plugins(lambda archive: plugins_archive.merge(archive, wheel), spec)
         elif _came_as_wheel(requirements):
-            plugins = self._plugins(plugins_archive.remove, wanted)
-        if wanted.with_dags:
+            plugins = self._plugins(plugins_archive.remove, spec)
+        if spec.with_dags:
             yield self._dags_in()
-        yield from self._changes(plugins, requirements, dr_options.merge(self._site.options, options))
+        yield from self._changes(plugins, requirements, dr_options.merge(self._environment.options, options))
 
-    def take_out(self, wanted: Wanted) -> Iterator[Step]:
+    def take_out(self, spec: DeploySpec) -> Iterator[DeploymentStep]:
         """Yield the steps that take the provider out of it."""
-        requirements = self._requirements(_without_ours, wanted) if self._site.requirements else None
-        plugins = self._plugins(plugins_archive.remove, wanted) if _came_as_wheel(requirements) else None
+        requirements = self._requirements(_without_ours, spec) if self._environment.requirements else None
+        plugins = self._plugins(plugins_archive.remove, spec) if _came_as_wheel(requirements) else None
         yield self._dags_out()
-        yield from self._changes(plugins, requirements, dr_options.remove(self._site.options))
+        yield from self._changes(plugins, requirements, dr_options.remove(self._environment.options))
 
-    def wait(self) -> Step:
+    def wait(self) -> DeploymentStep:
         """Return the step that waits until it is updated."""
 
         def act() -> str:
             if self._started:
                 # MWAA may take a moment before it says UPDATING.
                 self._aws.clock.sleep(POLL_S)
-            site = self._plane.settled(self._say)
-            if self._started and (site.failure or site.status != "AVAILABLE"):
+            environment = self._plane.wait_until_idle(self._say)
+            if self._started and (environment.failure or environment.status != "AVAILABLE"):
                 raise DeploymentError(
-                    f"The update of {site} failed, and MWAA restored what was there before ({site.status}): "
-                    f"{site.failure or 'no reason is given'}.",
+                    f"The update of {environment} failed, and MWAA restored what was there before "
+                    f"({environment.status}): {environment.failure or 'no reason is given'}.",
                     advice="Correct what it names, and say the same again.",
                 )
-            return f"{site} is {site.status}"
+            return f"{environment} is {environment.status}"
 
-        return Step(name=f"wait {self._site.region}", detail=f"until {self._site} is updated", act=act, waits=True)
-
-    def _requirements(self, change: Callable[[bytes], bytes], wanted: Wanted) -> FileChange | None:
-        return plan_file(
-            self._bucket,
-            self._site.requirements,
-            self._site.requirements_version,
-            own_key=OWN_REQUIREMENTS,
-            change=change,
-            build_on=wanted.build_on,
+        return DeploymentStep(
+            name=f"wait {self._environment.region}", detail=f"until {self._environment} is updated", act=act, waits=True
         )
 
-    def _plugins(self, change: Callable[[bytes], bytes], wanted: Wanted) -> FileChange | None:
+    def _requirements(self, change: Callable[[bytes], bytes], spec: DeploySpec) -> FileChange | None:
         return plan_file(
             self._bucket,
-            self._site.plugins,
-            self._site.plugins_version,
+            self._environment.requirements,
+            self._environment.requirements_version,
+            own_key=OWN_REQUIREMENTS,
+            change=change,
+            build_on=spec.build_on,
+        )
+
+    def _plugins(self, change: Callable[[bytes], bytes], spec: DeploySpec) -> FileChange | None:
+        return plan_file(
+            self._bucket,
+            self._environment.plugins,
+            self._environment.plugins_version,
             own_key=OWN_PLUGINS,
             change=change,
-            build_on=wanted.build_on,
+            build_on=spec.build_on,
         )
 
     def _changes(
         self, plugins: FileChange | None, requirements: FileChange | None, options: Mapping[str, str]
-    ) -> Iterator[Step]:
-        region = self._site.region
+    ) -> Iterator[DeploymentStep]:
+        region = self._environment.region
         versions: dict[str, str] = {}
         changes: dict[str, Any] = {}
         lines: list[str] = []
@@ -117,64 +119,65 @@ class SitePlan:
                 continue
             where = f"{change.bucket}/{change.key}"
             if change.needs_upload:
-                yield Step(
+                yield DeploymentStep(
                     name=f"{name} {region}",
                     detail=f"write a new version of {where}",
                     lines=tuple(describe(change)),
                     act=partial(_upload, change, versions, version),
                 )
             else:
-                yield Step(name=f"{name} {region}", detail=f"there: {where}")
+                yield DeploymentStep(name=f"{name} {region}", detail=f"there: {where}")
                 versions[version] = change.version or ""
             if not change.is_in_use:
                 changes[path] = change.key
                 changes[version] = None
                 lines.append(f"{path}: {where}, the version above")
-        if options != self._site.options:
+        if options != self._environment.options:
             changes["AirflowConfigurationOptions"] = dict(options)
-            lines += dr_options.changes(self._site.options, options)
-            others = len(self._site.options.keys() - dr_options.OURS)
+            lines += dr_options.changes(self._environment.options, options)
+            others = len(self._environment.options.keys() - dr_options.OURS)
             lines += [f"  its other options stay as they are ({others})"] * (others > 0)
         if not changes:
-            yield Step(name=f"update {region}", detail=f"{self._site} has all of it")
+            yield DeploymentStep(name=f"update {region}", detail=f"{self._environment} has all of it")
             return
         self._require_idle()
 
         def act() -> str:
             self._plane.update({name: versions[name] if value is None else value for name, value in changes.items()})
             self._started = True
-            return f"started: {self._site}; it takes 20 to 30 minutes"
+            return f"started: {self._environment}; it takes 20 to 30 minutes"
 
-        yield Step(name=f"update {region}", detail=f"update {self._site}", lines=tuple(lines), act=act)
+        yield DeploymentStep(name=f"update {region}", detail=f"update {self._environment}", lines=tuple(lines), act=act)
 
     def _require_idle(self) -> None:
         """:raises NotReadyError: MWAA would refuse an update now."""
-        if self._site.is_busy:
+        if self._environment.is_busy:
             raise NotReadyError(
-                f"{self._site} is {self._site.status}, and takes no other update meanwhile. Nothing was changed.",
-                why=[f"{self._site} is {self._site.status}"],
+                f"{self._environment} is {self._environment.status}, and takes no other update meanwhile. "
+                "Nothing was changed.",
+                why=[f"{self._environment} is {self._environment.status}"],
                 advice="Say the same again when it is AVAILABLE, or now with --wait.",
             )
 
-    def _dags_in(self) -> Step:
+    def _dags_in(self) -> DeploymentStep:
         folder = example_dags()
         writes = []
         for name in DEPLOYED:
             content = (folder / name).read_bytes()
-            found = self._bucket.get(f"{self._site.dags}/{name}")
+            found = self._bucket.get(f"{self._environment.dags}/{name}")
             if found is None or found.content != content:
                 writes.append((name, content, found is not None))
-        where = f"{self._bucket}/{self._site.dags}"
-        step = f"dags {self._site.region}"
+        where = f"{self._bucket}/{self._environment.dags}"
+        step = f"dags {self._environment.region}"
         if not writes:
-            return Step(name=step, detail=f"there: {', '.join(DEPLOYED)} in {where}")
+            return DeploymentStep(name=step, detail=f"there: {', '.join(DEPLOYED)} in {where}")
 
         def act() -> str:
             for name, content, _ in writes:
-                self._bucket.put(f"{self._site.dags}/{name}", content)
+                self._bucket.put(f"{self._environment.dags}/{name}", content)
             return f"written to {where}: {', '.join(name for name, _, _ in writes)}"
 
-        return Step(
+        return DeploymentStep(
             name=step,
             detail=f"write to {where}",
             lines=tuple(
@@ -184,26 +187,28 @@ class SitePlan:
             act=act,
         )
 
-    def _dags_out(self) -> Step:
+    def _dags_out(self) -> DeploymentStep:
         folder = example_dags()
         ours: list[str] = []
         changed: list[str] = []
         for name in DEPLOYED:
-            found = self._bucket.get(f"{self._site.dags}/{name}")
+            found = self._bucket.get(f"{self._environment.dags}/{name}")
             if found is not None:
                 (ours if found.content == (folder / name).read_bytes() else changed).append(name)
-        where = f"{self._bucket}/{self._site.dags}"
-        step = f"dags {self._site.region}"
+        where = f"{self._bucket}/{self._environment.dags}"
+        step = f"dags {self._environment.region}"
         lines = [f"{name} stays: it is not as it came; without the package it cannot be imported" for name in changed]
         if not ours:
-            return Step(name=step, detail=f"nothing of ours in {where}", lines=tuple(lines))
+            return DeploymentStep(name=step, detail=f"nothing of ours in {where}", lines=tuple(lines))
 
         def act() -> str:
             for name in ours:
-                self._bucket.delete(f"{self._site.dags}/{name}")
+                self._bucket.delete(f"{self._environment.dags}/{name}")
             return f"taken out of {where}: {', '.join(ours)}; the bucket keeps their versions"
 
-        return Step(name=step, detail=f"take out of {where}", lines=(*(f"- {name}" for name in ours), *lines), act=act)
+        return DeploymentStep(
+            name=step, detail=f"take out of {where}", lines=(*(f"- {name}" for name in ours), *lines), act=act
+        )
 
 
 def _without_ours(text: bytes) -> bytes:

@@ -438,7 +438,12 @@ class Bookkeeper:
         own = self._load()
         if own.epoch != epoch:
             newest = self._db.newest_run() if first_id is None else first_id
-            self._append(epoch, first_id=newest, newest_id=newest, settled=epoch)
+            # They may end before the ledger is written again, and rows up to the newest id are not read then.
+            _, states = self._db.look(above=self._db.newest_run())
+            rows = self._db.runs(states) if states else ()
+            found = [self._tell_of(own, row.key, row, epoch=epoch, had_ended=False) for row in rows if row.is_open]
+            runs = sorted((run for run in found if run is not None), key=lambda run: run.key)
+            self._append(epoch, runs, first_id=newest, newest_id=newest, settled=epoch)
 
     def publish_closed(self, keys: Collection[RunKey], *, epoch: int, closed_at: datetime) -> None:
         """

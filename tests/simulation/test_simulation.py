@@ -97,6 +97,11 @@ def test_a_region_does_not_become_active_while_an_entry_is_on_its_way_that_earli
     live_through(seed)
 
 
+def test_a_run_that_ends_before_the_first_write_after_the_role_began_is_not_executed_again() -> None:
+    """It was open when the role began, and the ledger refused for four seconds."""
+    live_through(1266557953)
+
+
 @pytest.mark.parametrize("seed", [7013373, 7026793, 7059800])
 def test_a_run_that_was_cleared_in_a_drain_executes_although_the_target_dies_when_it_takes_it_over(seed: int) -> None:
     """Its old result was adopted in the same turn, and the next leader took that row for the resumed run."""

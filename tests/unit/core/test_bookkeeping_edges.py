@@ -197,3 +197,20 @@ def test_an_entry_whose_write_got_no_response_is_not_written_twice(regions: tupl
     here.tell()
     entries = here.books._runs.log(HERE, after=0)
     assert [run.status.value for entry in entries for run in entry.runs] == ["open", "success"]
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_run_that_was_open_when_the_role_began_is_published_although_it_ends_before_the_next_write(
+    regions: tuple[Region, Region], is_restarted: bool
+) -> None:
+    """The ledger refused meanwhile. The run's id is not above the first id of the role (seed 1266557953)."""
+    here, there = regions
+    here.db.put("r1", "running")
+    here.books.begin(0)
+    here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="success")
+    if is_restarted:
+        here.books = restarted(here, here.books._runs)  # type: ignore[arg-type]
+    here.tell()
+    there.books.follow()
+    there.books.adopt()
+    assert [(run.run_id, run.status) for run in there.db.adopted] == [("r1", RunStatus.SUCCESS)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
-from airflow_provider_mwaa_dr.core.ledger import LogEntry
+from airflow_provider_mwaa_dr.core.ledger import LogEntry, RunStatus
 from airflow_provider_mwaa_dr.exceptions import StateUnreachableError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
 from tests.unit.core.test_bookkeeping import HERE, THERE, Region, at_epoch, hand_over, take_over

@@ -6,8 +6,8 @@ so at the first bad look (``suspicion``); after four more in a row the region co
 series ends the matter. An environment in an update or in maintenance, a state table that does not answer and a failover
 in progress are unknown, which is not failed.
 
-It also reports what it cannot understand in the state table: at once a state item that gives no region a role, with
-which it cannot watch anything, and once an hour the items that cannot be read.
+It also reports values of the state table that cannot be used: immediately a state item that gives no region a role,
+because there is no region to watch then, and once an hour the items that cannot be read.
 
 What happens then is up to the Variable ``dr_monitor_mode``, read at that moment:
 
@@ -42,7 +42,7 @@ QUORUM = 2
 PROBE_EVERY_S = 900.0
 """A run of dr_test_dag in the active region, to see a task execute; None for none."""
 ITEMS_EVERY_S = 3600.0
-"""Between two looks at all items of the state table, which also limits how often they are reported."""
+"""Between two scans for items that cannot be read. They are reported once in this time."""
 COOLDOWN = timedelta(hours=6)
 MAX_PER_DAY = 2
 MODES = {"notify": "recovery", "approve": "approval", "automatic": "fail_over"}
@@ -96,7 +96,7 @@ with DAG(
         on_success_callback=tell(
             f"MWAA DR: {{% if {SUSPECTED} %}}the active region may be failing"
             "{% else %}stored values cannot be used{% endif %}",
-            f"{{% if {SUSPECTED} %}}{told_by('suspicion', 'text')}. The region is looked at {STRIKES} times more "
+            f"{{% if {SUSPECTED} %}}{told_by('suspicion', 'text')}. The region is checked {STRIKES} times more "
             f"before anything is done. {{% endif %}}{{{{ ({SUSPICION}.get('problems') or []) | join(' ') }}}}",
         ),
     )

@@ -215,7 +215,7 @@ def state_from_item(item: Item, *, default_lease_s: float, table: str = "") -> D
     heartbeats, and an engine can write over it.
 
     :param table: for the message.
-    :raises UnusableStateError: the version cannot be used, so nobody could write on condition of it.
+    :raises UnusableStateError: the version cannot be used, so no conditional write is possible.
     """
     values = from_item(item)
     problems: list[FieldProblem] = []

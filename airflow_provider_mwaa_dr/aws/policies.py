@@ -93,7 +93,7 @@ def flipping(scope: Scope) -> Document:
     actions = ["BatchGetItem", "DeleteItem", "GetItem", "PutItem", "Scan", "UpdateItem"]
     return _document(
         _allow("FlipState", [f"dynamodb:{action}" for action in actions], scope.table(scope.state_table)),
-        # mwaa-dr init --above-every-epoch looks for the highest epoch in the ledger, too.
+        # mwaa-dr init --above-every-epoch reads the highest epoch of the ledger, too.
         _allow("ReadLedger", ["dynamodb:GetItem", "dynamodb:Query"], scope.table(scope.runs_table)),
         _allow(
             "SeeTables", ["dynamodb:DescribeTable"], [scope.table(scope.state_table), scope.table(scope.runs_table)]

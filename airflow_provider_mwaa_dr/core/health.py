@@ -85,8 +85,8 @@ class Diagnosis:
     :param region: the region that was looked at; None when it is not known which one is active.
     :param standbys: the other regions of the set, sorted.
     :param readings: of the signals that were asked.
-    :param problems: values and items of the tables that cannot be used, a sentence or two each. Items only from a look
-        that read them all.
+    :param problems: values and items of the tables that cannot be used, a sentence or two each. All items are read in
+        an interval only.
     """
 
     region: str | None
@@ -157,8 +157,8 @@ class HealthWatch:
     :param quorum: failed signals that make a region failed.
     :param silence_s: seconds without a new heartbeat after which an agent counts as gone.
     :param probe_every_s: seconds between two probe runs; None for none.
-    :param items_every_s: seconds between two looks at all items of the state table, which is scanned, and until the
-        first of them; None for none.
+    :param items_every_s: seconds between two scans of the state table for items that cannot be read, and until the
+        first scan; None for no scan.
     """
 
     def __init__(
@@ -242,7 +242,7 @@ class HealthWatch:
         return Diagnosis(region=region, standbys=standbys, health=Health.UNKNOWN, why=why, problems=problems)
 
     def _unreadable(self) -> tuple[str, ...]:
-        """Return what cannot be read of state table and ledger; nothing until it is time to look again."""
+        """Return which items of state table and ledger cannot be read; nothing until the next scan is due."""
         now = self._clock.monotonic()
         if self._items_every_s is None or now - self._items_at < self._items_every_s:
             return ()

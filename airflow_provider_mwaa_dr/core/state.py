@@ -189,7 +189,7 @@ def why_unknown(state: DRState, registered: Collection[str] | None, *, region: s
 
 
 def may_be_region(text: str) -> bool:
-    """Return whether *text* is short enough for the name of a region, so that a table can be asked for its item."""
+    """Return whether *text* is short enough to be the name of a region, and so a part of an item's key."""
     return 0 < len(text) <= _REGION_CHARS
 
 

@@ -30,9 +30,9 @@ class EnvironmentHealthSensor(AwsBaseSensor):
     Returns, and leaves in XCom, ``{"region", "health", "why", "text" (all of it in a sentence), "standbys": [region …],
     "signals": [{"signal", "health", "why"} …], "problems": [text …]}``. Which region is active is read anew each time.
 
-    With *problem_interval* it also ends, whatever the health is, when something in the state table cannot be used;
-    ``problems`` names it, and what to do: at the first look a state item that gives no region a role, and once in the
-    interval the items that cannot be read.
+    With *problem_interval* it also ends, in any health, when a value of the state table cannot be used. ``problems``
+    has the value, and what to do. A state item that gives no region a role is reported at the first look, items that
+    cannot be read once in the interval.
 
     :param until: health to wait for, ``failed`` or ``healthy``.
     :param strikes: looks in a row that make it certain.
@@ -41,8 +41,8 @@ class EnvironmentHealthSensor(AwsBaseSensor):
         after a first suspicion; only with ``until="failed"``.
     :param probe_interval: seconds between two runs of ``dr_test_dag`` that are started in the active region to see a
         task execute; None (default) for none.
-    :param problem_interval: seconds between two looks at all items of the state table, which scan it, and until the
-        first of them; None (default) for none, and for not ending because of problems.
+    :param problem_interval: seconds between two scans of the state table for items that cannot be read, and until the
+        first scan; None (default): the sensor scans nothing, and does not end because of problems.
     :param poke_interval: seconds between two looks.
     :param deferrable: wait in the triggerer; None (default) for what ``[operators] default_deferrable`` says.
     :param aws_conn_id: connection with the credentials; None for the environment's own role (templated).

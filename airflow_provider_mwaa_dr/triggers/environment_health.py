@@ -21,15 +21,15 @@ class EnvironmentHealthTrigger(LookingTrigger):
     The event is ``{"status": "success", "diagnosis"}``, or ``{"status": "error", "message", "is_worth_a_retry"}`` when
     looking is in vain. What was seen lies in memory: after a restart of the triggerer it begins anew.
 
-    With *problem_interval* it fires, too, at a look that finds values or items that cannot be used: the diagnosis then
-    has ``problems``, and any health.
+    With *problem_interval* it also fires when values or items of the state table cannot be used: the diagnosis then has
+    ``problems``, and any health.
 
     :param until: the healths to wait for, ``failed``, ``healthy`` or both.
     :param strikes: looks in a row.
     :param quorum: failed signals that make the region failed.
     :param probe_interval: seconds between two probe runs; None for none.
-    :param problem_interval: seconds between two looks at all items of the state table, and until the first; None for
-        no look at items, and no event for problems.
+    :param problem_interval: seconds between two scans of the state table for items that cannot be read, and until the
+        first scan; None: no scan, and no event for problems.
     """
 
     def __init__(

@@ -104,7 +104,7 @@ def test_a_writer_that_is_refused_from_any_call_on_succeeds_when_it_tries_again(
 
 
 def test_a_reader_between_whose_calls_the_picture_is_replaced_has_one_of_both_whole(make: Make, aws: AwsServer) -> None:
-    """Pages of two pictures are never mixed; the pages of the first are gone by then."""
+    """Pages of two writes are never mixed, although the pages of the first are deleted meanwhile."""
     numbers = itertools.count(1)
     make().keep(REGION, picture(next(numbers)))
     for at in itertools.count(1):

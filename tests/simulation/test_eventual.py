@@ -1,8 +1,8 @@
 """
 Two eventual modes: when two regions execute at once, and that the simulation would see it.
 
-The same seeds are lived through each time, and as many fresh ones; ``DR_FIRST_SIMULATION=SEED`` repeats the fresh ones
-of an earlier run, and ``DR_SIMULATIONS=3000`` lives through more of both.
+Each run simulates the same seeds, and as many fresh ones. ``DR_FIRST_SIMULATION=SEED`` repeats the fresh ones of an
+earlier run, and ``DR_SIMULATIONS=3000`` simulates more of both.
 """
 
 from __future__ import annotations

@@ -310,7 +310,7 @@ def test_a_state_that_gives_no_region_a_role_is_a_problem(world: World) -> None:
 
 
 def test_a_state_item_that_cannot_be_understood_is_a_problem(world: World) -> None:
-    """Not even its version: the watch goes on, and says so."""
+    """Not even its version: the watch continues, and reports it."""
     world.store.failing["read"] = UnusableStateError("version is 'x'.", advice="Correct it.")
     store = world.store
     found = HealthWatch(store, NAMES, world.environments.__getitem__, world.clock, silence_s=SILENCE_S).look()
@@ -318,13 +318,13 @@ def test_a_state_item_that_cannot_be_understood_is_a_problem(world: World) -> No
 
 
 def test_items_that_cannot_be_read_are_problems_now_and_then(world: World) -> None:
-    """They take a scan: the first is made an interval after the watch began, and the health is not touched by it."""
+    """They take a scan. The first scan is made an interval after the watch began, and does not change the health."""
     at = watch(world, items_every_s=6 * LOOK_S)
     world.store.damage(f"SNAPSHOT#{B}", field="pages", found="'three'", allowed="a whole number")
     world.agents[A].changes["unread"] = ("Entry 7 of the ledger of us-east-1 cannot be read.",)
     found = looks(world, at, 14)
-    told = [number for number, each in enumerate(found) if each.problems]
-    assert told == [6, 12]
+    reported = [number for number, each in enumerate(found) if each.problems]
+    assert reported == [6, 12]
     first, second = found[6].problems
     assert f"Item SNAPSHOT#{B}" in first
     assert "field pages: found 'three', allowed is a whole number" in first
@@ -334,7 +334,7 @@ def test_items_that_cannot_be_read_are_problems_now_and_then(world: World) -> No
 
 
 def test_items_that_cannot_be_listed_are_a_problem_unless_the_table_is_silent(world: World) -> None:
-    """A missing right stays until somebody is told; silence passes."""
+    """A missing right is reported; a table that does not respond is tried again later."""
     store = world.store.peer()
     every_s = LOOK_S / 2
     at = HealthWatch(

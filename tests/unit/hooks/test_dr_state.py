@@ -92,7 +92,7 @@ def test_an_unreachable_table_raises(store: InMemoryStateStore) -> None:
 def test_a_state_that_gives_no_region_a_role_is_not_standby(
     store: InMemoryStateStore, changes: Mapping[str, Any], said: str
 ) -> None:
-    """While every region holds every run, no region is told that it is standby, or active."""
+    """While every region holds every run, no region is active, and none is standby."""
     assert store.state is not None
     store.overwrite(replace(store.state, **changes))
     hook = hook_on(store)

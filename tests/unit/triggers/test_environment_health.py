@@ -70,8 +70,8 @@ def test_a_suspicion_that_does_not_come_true_skips(dr_set: World) -> None:
         poke(sensor_on(dr_set, skip_if_healthy=True), dr_set, 5)
 
 
-def test_what_cannot_be_understood_ends_it_where_it_is_asked_for(dr_set: World) -> None:
-    """A state that gives no region a role at the first look, an item after the interval; else the wait goes on."""
+def test_a_value_that_cannot_be_used_ends_it_if_it_has_an_interval(dr_set: World) -> None:
+    """A state that gives no region a role ends it at the first look, an item after the interval."""
     asked, other = sensor_on(dr_set, problem_interval=120.0), sensor_on(dr_set, skip_if_healthy=True, strikes=100)
     dr_set.store.damage("SNAPSHOT#us-east-1")
     assert poke(asked, dr_set, 4) == [False] * 4

@@ -30,7 +30,7 @@ from airflow_provider_mwaa_dr.aws import items, runs_store
 from airflow_provider_mwaa_dr.aws.limits import why_item_is_refused
 from airflow_provider_mwaa_dr.core.config import TableConsistency
 from airflow_provider_mwaa_dr.core.inventory import Inventory
-from airflow_provider_mwaa_dr.core.ledger import Kept, LogEntry, Replica
+from airflow_provider_mwaa_dr.core.ledger import Kept, LogEntry, RegionLedger
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
     Claim,
@@ -654,7 +654,7 @@ class InMemoryRunsStore:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._logs: dict[str, list[LogEntry]] = {}
-        self._pictures: dict[str, Replica] = {}
+        self._pictures: dict[str, RegionLedger] = {}
         self._damaged: dict[str, UnreadableItem] = {}
         self.unreachable = False
         self.refusal: StateError | None = None
@@ -716,7 +716,7 @@ class InMemoryRunsStore:
         _refuse(item, key=("pk", "sk"))
         return runs_store.entry_from_item(item, table=_TABLE)
 
-    def _stored_picture(self, region: str, picture: Replica) -> Replica:
+    def _stored_picture(self, region: str, picture: RegionLedger) -> RegionLedger:
         if not self.has_limits:
             return _copy(picture)
         pages, manifest = runs_store.picture_to_items(region, picture)
@@ -742,7 +742,7 @@ class InMemoryRunsStore:
         with self._lock:
             self._logs.pop(region, None)
 
-    def keep(self, region: str, picture: Replica, *, begins_after: Replica | None = None) -> bool:
+    def keep(self, region: str, picture: RegionLedger, *, begins_after: RegionLedger | None = None) -> bool:
         """Replace the region's picture, unless a later one, or one of another life, is kept."""
         with self._reach("keep"):
             there = self._pictures.get(region)
@@ -762,10 +762,10 @@ class InMemoryRunsStore:
                 return None
             return Kept(life=there.life, number=there.number)
 
-    def picture(self, region: str) -> Replica:
+    def picture(self, region: str) -> RegionLedger:
         """Return the last picture; an empty one at first."""
         with self._reach("picture"):
-            picture = self._pictures.get(region, Replica())
+            picture = self._pictures.get(region, RegionLedger())
             if region in self.on_their_way:
                 raise IncompleteItemError(
                     _fault(f"PICTURE#{region} manifest", field="pages", found="0 that are there", allowed="1")
@@ -780,7 +780,7 @@ def _refuse(item: items.Item, *, key: tuple[str, ...]) -> None:
         raise StateError(f"Could not write {[item[name]['S'] for name in key]}: ValidationException: {refused}.")
 
 
-def _copy(picture: Replica) -> Replica:
+def _copy(picture: RegionLedger) -> RegionLedger:
     # What was passed over is not in a picture: it says what the region knows.
     return replace(picture, runs=dict(picture.runs), heads=dict(picture.heads), gap=None)
 

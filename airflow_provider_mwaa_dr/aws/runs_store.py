@@ -37,7 +37,7 @@ from airflow_provider_mwaa_dr.aws.contents import (
 from airflow_provider_mwaa_dr.aws.replicas import Replicas
 from airflow_provider_mwaa_dr.aws.session import DYNAMODB_TIMEOUT_S, brief
 from airflow_provider_mwaa_dr.core.display import get_logger
-from airflow_provider_mwaa_dr.core.ledger import LOG_DAYS, Head, Kept, LedgerRun, LogEntry, Replica, RunStatus
+from airflow_provider_mwaa_dr.core.ledger import LOG_DAYS, Head, Kept, LedgerRun, LogEntry, RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.core.ports import Clock
 from airflow_provider_mwaa_dr.exceptions import (
     IncompleteItemError,
@@ -157,7 +157,7 @@ class DynamoDBRunsStore:
         )
         return answer
 
-    def keep(self, region: str, picture: Replica, *, begins_after: Replica | None = None) -> bool:
+    def keep(self, region: str, picture: RegionLedger, *, begins_after: RegionLedger | None = None) -> bool:
         """
         Replace the picture: pages of a new generation, then the manifest, then what is left over of others is deleted.
 
@@ -257,14 +257,14 @@ class DynamoDBRunsStore:
         except StateError as error:
             log.warning("Pages of %s in table %s are left over until its next write: %s", pk, self.table, error)
 
-    def picture(self, region: str) -> Replica:
+    def picture(self, region: str) -> RegionLedger:
         """Return the last picture; an empty one at first."""
         pk = f"PICTURE#{region}"
         # It may be replaced between manifest and pages; the next one is whole.
         for _ in range(3):
             manifest = self._manifest(pk, region)
             if manifest is None:
-                return Replica()
+                return RegionLedger()
             values = items.from_item(manifest)
             problem = problem_of(values, PICTURE)
             if problem is not None:
@@ -341,7 +341,7 @@ def entry_from_item(item: items.Item, *, table: str) -> LogEntry:
     return LogEntry.unreadable_one(number, unreadable(problem, table=table, key=_name(item), advice=_LOG_ADVICE))
 
 
-def picture_to_items(region: str, picture: Replica) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def picture_to_items(region: str, picture: RegionLedger) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return a picture's pages, each with a key that no other write shares, and its manifest."""
     pk, generation = f"PICTURE#{region}", uuid.uuid4().hex[:12]
     pages: list[dict[str, Any]] = []
@@ -380,7 +380,7 @@ class _Announced:
     at: float
 
 
-def _may_replace(manifest: items.Item | None, picture: Replica, begins_after: Replica | None) -> bool:
+def _may_replace(manifest: items.Item | None, picture: RegionLedger, begins_after: RegionLedger | None) -> bool:
     """Whether a picture may take the place of the one that *manifest* names; of one that cannot be read it may."""
     there = valid(items.from_item(manifest or {}), PICTURE)
     lives = {None, picture.life, begins_after.life if begins_after is not None else picture.life}
@@ -421,7 +421,7 @@ def _lines(body: object) -> list[Any] | Problem:
         return Problem("body", brief(error), _LINES)
 
 
-def _pages(picture: Replica) -> Iterable[bytes]:
+def _pages(picture: RegionLedger) -> Iterable[bytes]:
     """Yield the picture's runs and heads in packed pages that fit an item each."""
     lines = (
         *(json.dumps({"run": _run_to_json(run)}) for run in picture.runs.values()),
@@ -443,14 +443,14 @@ def _pack_text(lines: Sequence[str]) -> bytes:
     return gzip.compress("\n".join(lines).encode(), mtime=0, compresslevel=4)
 
 
-def picture_from_items(manifest: items.Item, pages: Iterable[items.Item], *, table: str) -> Replica:
+def picture_from_items(manifest: items.Item, pages: Iterable[items.Item], *, table: str) -> RegionLedger:
     """
     Return a picture of a manifest and all of its pages, in order.
 
     :raises UnreadablePictureError: a page does not have its required content.
     """
     values = items.from_item(manifest)
-    picture = Replica(
+    picture = RegionLedger(
         number=values["number"],
         first_id=values["first_id"],
         newest_id=values["newest_id"],
@@ -484,7 +484,7 @@ def _unreadable_picture(
     return UnreadablePictureError(fault, number=number)
 
 
-def _add_lines(picture: Replica, body: bytes) -> Problem | None:
+def _add_lines(picture: RegionLedger, body: bytes) -> Problem | None:
     """Add a page's runs and heads to *picture*; return what is wrong with the page instead."""
     lines = _lines(body)
     if isinstance(lines, Problem):

@@ -23,7 +23,7 @@ from airflow_provider_mwaa_dr.core.ledger import (
     Gap,
     LedgerRun,
     LogEntry,
-    Replica,
+    RegionLedger,
     RunKey,
     RunStatus,
     TaskState,
@@ -198,8 +198,8 @@ class Bookkeeper:
         self._clock = clock
         self._region = region
         self._peers = peers
-        self._own: Replica | None = None
-        self._others: dict[str, Replica] = {}
+        self._own: RegionLedger | None = None
+        self._others: dict[str, RegionLedger] = {}
         self._told: dict[RunKey, str] = {}
         self._told_at: float | None = None
         self._queued: set[RunKey] = set()
@@ -218,7 +218,7 @@ class Bookkeeper:
         self._gaps_due_at: dict[str, float] = {}
         self._missing: dict[str, str] = {}
         self._doubted: set[RunKey] = set()
-        self._replays: dict[str, Replica] = {}
+        self._replays: dict[str, RegionLedger] = {}
 
     # -- what others may know ----------------------------------------------------------------------------------------
 
@@ -239,8 +239,8 @@ class Bookkeeper:
     @property
     def unread(self) -> tuple[str, ...]:
         """What of the ledger cannot be read, and has been passed over: one sentence for each region."""
-        replicas = {**self._others, **({self._region: self._own} if self._own is not None else {})}
-        gaps = {region: replica.gap.why for region, replica in replicas.items() if replica.gap is not None}
+        ledgers = {**self._others, **({self._region: self._own} if self._own is not None else {})}
+        gaps = {region: ledger.gap.why for region, ledger in ledgers.items() if ledger.gap is not None}
         return tuple(
             f"The ledger of {region} has a gap. {why}" for region, why in sorted({**self._missing, **gaps}.items())
         )
@@ -284,40 +284,40 @@ class Bookkeeper:
         return None
 
     def _follow(self, region: str, *, is_thorough: bool) -> None:
-        replica = self._others.get(region)
-        if replica is None:
-            replica = self._picture_of(region)
-            self._to_adopt |= set(replica.heads)
-        elif is_thorough and (kept := self._runs.kept(region)) is not None and kept.life not in {None, replica.life}:
+        ledger = self._others.get(region)
+        if ledger is None:
+            ledger = self._picture_of(region)
+            self._to_adopt |= set(ledger.heads)
+        elif is_thorough and (kept := self._runs.kept(region)) is not None and kept.life not in {None, ledger.life}:
             # Its entries may have the numbers of those that have been read.
             log.warning(
                 "The ledger of %s has begun another life (%s, before: %s): it is read again.",
                 region,
                 kept.life,
-                replica.life,
+                ledger.life,
             )
-            replica = self._picture_of(region)
-            self._to_adopt |= set(replica.heads)
-        elif replica.gap is not None and (later := self._past_gap(region, replica.gap)) is not None:
-            replica = later
-            self._to_adopt |= set(replica.heads)
-        while entries := self._runs.log(region, after=replica.number):
-            before = replica.number
+            ledger = self._picture_of(region)
+            self._to_adopt |= set(ledger.heads)
+        elif ledger.gap is not None and (later := self._past_gap(region, ledger.gap)) is not None:
+            ledger = later
+            self._to_adopt |= set(ledger.heads)
+        while entries := self._runs.log(region, after=ledger.number):
+            before = ledger.number
             if entries[0].number == before + 1:
-                self._to_adopt |= replica.apply(entries).heads
-            if replica.number == before:
+                self._to_adopt |= ledger.apply(entries).heads
+            if ledger.number == before:
                 # What lies between has expired, or a copy is behind; or the ledger has begun another life: the picture
                 # has it, or will.
                 later = self._runs.picture(region)
-                if later.number <= before and later.life in {None, replica.life}:
-                    self._others[region], self._missing[region] = replica, _why_missing(region, before, entries[0])
+                if later.number <= before and later.life in {None, ledger.life}:
+                    self._others[region], self._missing[region] = ledger, _why_missing(region, before, entries[0])
                     return
-                replica = later
-                self._to_adopt |= set(replica.heads)
-        self._others[region] = replica
+                ledger = later
+                self._to_adopt |= set(ledger.heads)
+        self._others[region] = ledger
         self._missing.pop(region, None)
 
-    def _picture_of(self, region: str) -> Replica:
+    def _picture_of(self, region: str) -> RegionLedger:
         """
         Return another region's picture; what its whole log comes to when the picture cannot be read.
 
@@ -329,9 +329,9 @@ class Bookkeeper:
         except UnreadablePictureError:
             if region not in self._replays and [entry.number for entry in self._runs.log(region, after=0)[:1]] != [1]:
                 raise
-        return self._replayed(region, Replica())
+        return self._replayed(region, RegionLedger())
 
-    def _replayed(self, region: str, begin: Replica) -> Replica:
+    def _replayed(self, region: str, begin: RegionLedger) -> RegionLedger:
         replay = self._replays.setdefault(region, begin)
         for _ in range(_REPLAYED):
             entries = self._runs.log(region, after=replay.number)
@@ -344,7 +344,7 @@ class Bookkeeper:
             advice="The next turn goes on.",
         )
 
-    def _past_gap(self, region: str, gap: Gap) -> Replica | None:
+    def _past_gap(self, region: str, gap: Gap) -> RegionLedger | None:
         """Return the region's picture if it has what could not be read in the log; None when it has not, so far."""
         now = self._clock.monotonic()
         if now < self._gaps_due_at.get(region, now):
@@ -358,22 +358,22 @@ class Bookkeeper:
 
     def epoch_of(self, region: str) -> int | None:
         """Return the epoch under which *region* was last active and said so, as far as it has been read."""
-        replica = self._others.get(region)
-        return None if replica is None else replica.epoch
+        ledger = self._others.get(region)
+        return None if ledger is None else ledger.epoch
 
     def has_read_final(self, region: str, plan_id: str) -> bool:
         """Whether *region*'s last word before it gave the role up under *plan_id* has been read."""
-        replica = self._others.get(region)
-        return replica is not None and replica.final == plan_id
+        ledger = self._others.get(region)
+        return ledger is not None and ledger.final == plan_id
 
     def last_read(self) -> list[str]:
         """Return a sentence for each other region: up to where its ledger has been read. Reads nothing."""
         found = []
-        for region, replica in sorted(self._others.items()):
-            unfinished = sorted(" ".join(key) for key, run in replica.runs.items() if run.is_due)
+        for region, ledger in sorted(self._others.items()):
+            unfinished = sorted(" ".join(key) for key, run in ledger.runs.items() if run.is_due)
             shown = ", ".join(unfinished[:_SOME]) + (", ..." if len(unfinished) > _SOME else "")
             found.append(
-                f"{region}: read up to entry {replica.number} (epoch {replica.epoch}); unfinished there then: "
+                f"{region}: read up to entry {ledger.number} (epoch {ledger.epoch}); unfinished there then: "
                 + (f"{len(unfinished)} runs: {shown}" if unfinished else "no run")
             )
         return found or ["the ledger of no other region has been read since this scheduler started"]
@@ -382,7 +382,7 @@ class Bookkeeper:
         """Forget what this process knows of its own region's part: another one has written it meanwhile, perhaps."""
         self._own = None
 
-    def _load(self) -> Replica:
+    def _load(self) -> RegionLedger:
         if self._own is None:
             try:
                 own = self._runs.picture(self._region)
@@ -408,21 +408,21 @@ class Bookkeeper:
             }
         return self._own
 
-    def _without_picture(self, error: UnreadablePictureError) -> Replica:
+    def _without_picture(self, error: UnreadablePictureError) -> RegionLedger:
         """
         Return what there is of this region's part of the ledger without its picture.
 
         :raises UnreadablePictureError: not even the number of its last entry.
         :raises StateUnreachableError: there is more of the log to read; the next turn goes on.
         """
-        begin = Replica()
+        begin = RegionLedger()
         if self._region not in self._replays:
             first = next(iter(self._runs.log(self._region, after=0)[:1]), None)
             if first is None and error.number is None:
                 raise error
             if first is None or first.number > 1:
                 number, newest_id = (error.number or 0, 0) if first is None else (first.number - 1, first.newest_id)
-                begin = Replica(number=number, gap=Gap(number=number, why=error.message, newest_id=newest_id))
+                begin = RegionLedger(number=number, gap=Gap(number=number, why=error.message, newest_id=newest_id))
         return self._replayed(self._region, begin)
 
     # -- telling -----------------------------------------------------------------------------------------------------
@@ -577,7 +577,7 @@ class Bookkeeper:
                 found[key] = ()
         return found
 
-    def _new_dags(self, own: Replica, *, force: bool) -> tuple[list[str], Sequence[RunRow]]:
+    def _new_dags(self, own: RegionLedger, *, force: bool) -> tuple[list[str], Sequence[RunRow]]:
         """Return DAGs that the ledger has not heard of, and the history of those that no region has told of."""
         now = self._clock.monotonic()
         if not force and now < self._dags_due_at:
@@ -587,7 +587,7 @@ class Bookkeeper:
         unknown = [dag_id for dag_id in dag_ids if not any(dag_id in other.heads for other in self._others.values())]
         return dag_ids, self._db.last_finished(unknown) if unknown else ()
 
-    def _kept(self, own: Replica, told: list[LedgerRun], *, epoch: int) -> list[LedgerRun]:
+    def _kept(self, own: RegionLedger, told: list[LedgerRun], *, epoch: int) -> list[LedgerRun]:
         """Mark what ended as kept that another region has begun, too; or may have, and is away and cannot tell."""
         others = self._others.values()
         room = _KEPT - sum(run.has_ended for run in own.runs.values())
@@ -600,7 +600,7 @@ class Bookkeeper:
         ]
 
     def _tell_of(
-        self, own: Replica, key: RunKey, row: RunRow | None, *, epoch: int, had_ended: bool
+        self, own: RegionLedger, key: RunKey, row: RunRow | None, *, epoch: int, had_ended: bool
     ) -> LedgerRun | None:
         """Return what is to be said of one run whose row may have changed; None when that is nothing."""
         known = own.runs.get(key)
@@ -639,7 +639,7 @@ class Bookkeeper:
         return replace(_to_run(row, status, epoch=epoch), taken_at=taken_at)
 
     @staticmethod
-    def _tell_stopped(own: Replica, row: RunRow, *, epoch: int, is_late: bool) -> LedgerRun | None:
+    def _tell_stopped(own: RegionLedger, row: RunRow, *, epoch: int, is_late: bool) -> LedgerRun | None:
         """
         Return what is to be said of one run that a failover stops; None when that is nothing.
 
@@ -715,9 +715,9 @@ class Bookkeeper:
 
     def forget_closed(self) -> None:
         """Make room for intervals that this region skipped in standby and that no other region has ever created."""
-        replicas = [self._load(), *self._others.values()]
-        dag_ids = {dag_id for replica in replicas for dag_id in replica.heads}
-        dropped = self._db.forget_closed({dag_id: created_up_to(replicas, dag_id) for dag_id in dag_ids})
+        ledgers = [self._load(), *self._others.values()]
+        dag_ids = {dag_id for ledger in ledgers for dag_id in ledger.heads}
+        dropped = self._db.forget_closed({dag_id: created_up_to(ledgers, dag_id) for dag_id in dag_ids})
         if dropped:
             log.info("%d runs that %s had skipped in standby are to be created again", dropped, self._region)
 
@@ -814,7 +814,7 @@ class Bookkeeper:
         if waiting and (moved := self._db.make_room(waiting)):
             log.info("%d runs of %s, which wait for earlier ones, give them their room", moved, self._region)
 
-    def _to_carry_out(self, own: Replica) -> list[LedgerRun]:
+    def _to_carry_out(self, own: RegionLedger) -> list[LedgerRun]:
         """Return what a leader before this one, or this one before an error, had said it would queue, and had not."""
         if not self._not_carried_out:
             return []
@@ -886,7 +886,7 @@ class Bookkeeper:
             own.apply([entry])
         self._keep_picture(own)
 
-    def _keep_picture(self, own: Replica) -> None:
+    def _keep_picture(self, own: RegionLedger) -> None:
         now = self._clock.monotonic()
         if own.number > self._kept_number and (
             self._kept_number == 0
@@ -902,7 +902,7 @@ class Bookkeeper:
                 self._keep(own)
             self._watch_due_at = now + _LIVES_EVERY_S
 
-    def _begin_life(self, own: Replica) -> None:
+    def _begin_life(self, own: RegionLedger) -> None:
         """
         Begin another life of this region's ledger, with a picture of what is known: its numbers may be used again.
 
@@ -916,7 +916,7 @@ class Bookkeeper:
         if own.gap is not None:
             self._kept_number = 0  # what is in the gap is told again, and then kept
 
-    def _keep(self, own: Replica, *, begins_after: Replica | None = None) -> None:
+    def _keep(self, own: RegionLedger, *, begins_after: RegionLedger | None = None) -> None:
         if not self._runs.keep(self._region, own, begins_after=begins_after):
             self._own = None
             raise StaleLedgerError(
@@ -926,11 +926,11 @@ class Bookkeeper:
         self._kept_number, self._kept_at = own.number, self._clock.monotonic()
 
 
-def _read_on(replica: Replica, entries: Sequence[LogEntry]) -> None:
+def _read_on(ledger: RegionLedger, entries: Sequence[LogEntry]) -> None:
     """Apply *entries*; what is missing before the first of them is passed over: it will not come any more."""
-    if (first := entries[0].number) > replica.number + 1:
-        replica.pass_over(first - 1, f"Its entries {replica.number + 1} to {first - 1} are not there.")
-    replica.apply(entries, any_life=True)
+    if (first := entries[0].number) > ledger.number + 1:
+        ledger.pass_over(first - 1, f"Its entries {ledger.number + 1} to {first - 1} are not there.")
+    ledger.apply(entries, any_life=True)
 
 
 def _why_missing(region: str, number: int, first: LogEntry) -> str:
@@ -982,7 +982,7 @@ def _is_stopped(run: LedgerRun, epoch: int) -> bool:
     return run.status is RunStatus.INTERRUPTED and run.epoch == epoch
 
 
-def _new_stops(own: Replica, state: DRState, epoch: int) -> Sequence[Stop]:
+def _new_stops(own: RegionLedger, state: DRState, epoch: int) -> Sequence[Stop]:
     """Return what failovers have announced under *epoch* and the ledger does not take into account yet, in order."""
     stops = stops_of(state, epoch)
     known = next((number for number, stop in enumerate(stops, start=1) if stop.set_id == own.stops), 0)

@@ -162,13 +162,13 @@ def plan_above_every_epoch(
 
 def _ledger_epochs(runs: RunsStore, region: str) -> Sequence[int | None]:
     """Return the highest epochs that a region's part of the ledger names."""
-    replica = runs.picture(region)
-    while entries := runs.log(region, after=replica.number):
-        before = replica.number
-        replica.apply(entries)
-        if replica.number == before:
+    ledger = runs.picture(region)
+    while entries := runs.log(region, after=ledger.number):
+        before = ledger.number
+        ledger.apply(entries)
+        if ledger.number == before:
             break
-    return replica.epoch, replica.settled
+    return ledger.epoch, ledger.settled
 
 
 def _registry(

@@ -1,9 +1,10 @@
 """
 The ledger: which region ran which interval, and how it ended.
 
-Each region keeps a *log* of what it saw change in its metadata database, numbered without gaps, written by one agent of
-that region and by nobody else; now and then a *picture* of all that it comes to is kept beside it, so that a reader
-need not begin at its beginning. Readers keep a :class:`Replica` of each region, and decide between them by :func:`due`.
+Each region keeps a *log* of the changes that its agent finds in the region's metadata database. Entries are numbered
+without gaps, and only one agent of the region writes them. From time to time the agent saves a *picture*, the result
+of all entries so far, so that a reader does not have to start at the first entry. Readers keep a :class:`RegionLedger`
+for each region; :func:`due` decides between them.
 """
 
 from __future__ import annotations
@@ -157,7 +158,7 @@ class LogEntry:
     :param dag_ids: DAGs seen for the first time, which may have no run yet.
     :param final: the plan for which this is the last entry before the role moves: nothing is in flight any more.
     :param settled: the epoch up to which everything has been told that this region had begun under earlier ones.
-    :param life: of the ledger that the entry belongs to; None: the first version wrote it. See :class:`Replica`.
+    :param life: of the ledger that the entry belongs to; None: the first version wrote it. See :class:`RegionLedger`.
     :param unreadable: what is wrong with the item; nothing but the number is known then. Not stored.
     :param stops: the last announcement of stopped runs (:class:`.state.Stop`) that this entry takes into account.
     """
@@ -188,7 +189,7 @@ class Gap:
 
     :param number: of the last entry of it; a picture with as many entries has what was in it.
     :param why: what is wrong with the first of it, for people.
-    :param newest_id: of the replica before it: up to there all runs have been looked at.
+    :param newest_id: of the ledger before it: all runs up to this id have been read.
     """
 
     number: int
@@ -206,7 +207,7 @@ class Kept:
 
 @dataclass(slots=True, kw_only=True)
 class Changes:
-    """What of a replica has changed: keys of runs, and DAGs whose head moved on."""
+    """What has changed in a region's ledger: keys of runs, and DAGs whose head advanced."""
 
     runs: set[RunKey] = field(default_factory=set)
     heads: set[str] = field(default_factory=set)
@@ -216,7 +217,7 @@ class Changes:
 
 
 @dataclass(slots=True, kw_only=True)
-class Replica:
+class RegionLedger:
     """
     What a region's log comes to.
 
@@ -250,7 +251,7 @@ class Replica:
         """
         Take what follows without a gap, and return what changed; entries that are known already are passed over.
 
-        :param any_life: take entries of another life, too; for a replica that no picture can be read for.
+        :param any_life: also apply entries of another life; for a ledger whose picture cannot be read.
         """
         changes = Changes()
         for entry in entries:
@@ -304,22 +305,22 @@ class Replica:
             changes.heads.add(run.dag_id)
 
 
-def due(replicas: Collection[Replica]) -> dict[RunKey, LedgerRun]:
+def due(ledgers: Collection[RegionLedger]) -> dict[RunKey, LedgerRun]:
     """
     Return what nobody has finished, by key: of what the regions say of a run, the newest epoch counts.
 
     Under one epoch only one region executes, so a run that ended there is over.
     """
     newest: dict[RunKey, LedgerRun] = {}
-    for replica in replicas:
-        for key, run in replica.runs.items():
+    for ledger in ledgers:
+        for key, run in ledger.runs.items():
             known = newest.get(key)
             if known is None or (run.epoch, run.has_ended) > (known.epoch, known.has_ended):
                 newest[key] = run
     return {key: run for key, run in newest.items() if run.is_due}
 
 
-def finished_elsewhere(own: Replica, others: Collection[Replica]) -> list[LedgerRun]:
+def finished_elsewhere(own: RegionLedger, others: Collection[RegionLedger]) -> list[LedgerRun]:
     """Return the runs that *own* still calls due and another region has finished under a newer epoch, as it says."""
     return [
         theirs
@@ -330,14 +331,14 @@ def finished_elsewhere(own: Replica, others: Collection[Replica]) -> list[Ledger
     ]
 
 
-def is_settled(other: Replica, epoch: int) -> bool:
+def is_settled(other: RegionLedger, epoch: int) -> bool:
     """Whether a region has told of everything that it had begun before *epoch*; one that never told has nothing."""
     if other.gap is not None:
         return False
     return other.number == 0 or (other.settled is not None and other.settled >= epoch)
 
 
-def no_longer_asked_for(own: Replica, others: Collection[Replica]) -> list[LedgerRun]:
+def no_longer_asked_for(own: RegionLedger, others: Collection[RegionLedger]) -> list[LedgerRun]:
     """Return the ended runs that *own* has kept for the others' sake, and that none of them can ask for any more."""
     return [
         run
@@ -347,7 +348,7 @@ def no_longer_asked_for(own: Replica, others: Collection[Replica]) -> list[Ledge
     ]
 
 
-def history(others: Collection[Replica], dag_ids: Iterable[str]) -> list[LedgerRun]:
+def history(others: Collection[RegionLedger], dag_ids: Iterable[str]) -> list[LedgerRun]:
     """
     Return what a region has to have of each of *dag_ids*, of all that *others* know.
 
@@ -356,7 +357,7 @@ def history(others: Collection[Replica], dag_ids: Iterable[str]) -> list[LedgerR
     """
     needed: list[LedgerRun] = []
     for dag_id in dag_ids:
-        heads = [replica.heads[dag_id] for replica in others if dag_id in replica.heads]
+        heads = [ledger.heads[dag_id] for ledger in others if dag_id in ledger.heads]
         newest = max((head.finished for head in heads if head.finished is not None), key=_age, default=None)
         if newest is not None:
             needed.append(newest)
@@ -374,7 +375,7 @@ def _age(run: LedgerRun) -> tuple[float, int]:
     return run.logical_date.timestamp() if run.logical_date is not None else 0.0, run.epoch
 
 
-def created_up_to(replicas: Iterable[Replica], dag_id: str) -> datetime | None:
-    """Return the logical date of the newest scheduled run of the DAG that any of *replicas* knows."""
-    found = [replica.heads[dag_id].created for replica in replicas if dag_id in replica.heads]
+def created_up_to(ledgers: Iterable[RegionLedger], dag_id: str) -> datetime | None:
+    """Return the logical date of the newest scheduled run of the DAG that any of *ledgers* knows."""
+    found = [ledger.heads[dag_id].created for ledger in ledgers if dag_id in ledger.heads]
     return max((at for at in found if at is not None), default=None)

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from airflow_provider_mwaa_dr.core.config import TableConsistency
 from airflow_provider_mwaa_dr.core.inventory import Inventory
-from airflow_provider_mwaa_dr.core.ledger import Kept, LogEntry, Replica
+from airflow_provider_mwaa_dr.core.ledger import Kept, LogEntry, RegionLedger
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Plan
 from airflow_provider_mwaa_dr.exceptions import UnreadableItem
 
@@ -452,11 +452,11 @@ class RunsStore(Protocol):
     def log(self, region: str, *, after: int) -> Sequence[LogEntry]:
         """Return entries with a number above *after*, in order; not always all of them, but the first."""
 
-    def keep(self, region: str, picture: Replica, *, begins_after: Replica | None = None) -> bool:
+    def keep(self, region: str, picture: RegionLedger, *, begins_after: RegionLedger | None = None) -> bool:
         """
         Replace *region*'s picture; readers see the old one or the new one, whole.
 
-        :param begins_after: the replica whose life ends; *picture* begins another one.
+        :param begins_after: the ledger whose life ends; *picture* begins another one.
         :return: False, and nothing is changed, if a later picture is kept, or one of another life: another agent writes
             for the region. A picture that the first version kept, which has no life, gives way to any that is later.
         """
@@ -464,7 +464,7 @@ class RunsStore(Protocol):
     def kept(self, region: str) -> Kept | None:
         """Return which picture of *region* is kept, without reading it; None: none, or one that cannot be read."""
 
-    def picture(self, region: str) -> Replica:
+    def picture(self, region: str) -> RegionLedger:
         """
         Return the last picture of *region* that was kept; an empty one at first. Yours to change.
 

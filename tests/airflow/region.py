@@ -105,12 +105,12 @@ class Region:
 
     def open_in_ledger(self) -> set[str]:
         """Return the ids of the runs that are anybody's to finish, as a reader of the table sees it."""
-        replicas = []
+        ledgers = []
         for region in (HERE, THERE):
-            replica = self.runs.picture(region)
-            while entries := self.runs.log(region, after=replica.number):
-                before = replica.number
-                replica.apply(entries)
-                assert replica.number > before, f"entry {entries[0].number} of {region} does not follow {before}"
-            replicas.append(replica)
-        return {run_id for _, run_id in due(replicas)}
+            ledger = self.runs.picture(region)
+            while entries := self.runs.log(region, after=ledger.number):
+                before = ledger.number
+                ledger.apply(entries)
+                assert ledger.number > before, f"entry {entries[0].number} of {region} does not follow {before}"
+            ledgers.append(ledger)
+        return {run_id for _, run_id in due(ledgers)}

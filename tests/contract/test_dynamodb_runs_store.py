@@ -12,7 +12,7 @@ import boto3
 import pytest
 
 from airflow_provider_mwaa_dr.aws.runs_store import DynamoDBRunsStore
-from airflow_provider_mwaa_dr.core.ledger import Head, LogEntry, Replica
+from airflow_provider_mwaa_dr.core.ledger import Head, LogEntry, RegionLedger
 from airflow_provider_mwaa_dr.exceptions import StateError, StateUnreachableError
 from airflow_provider_mwaa_dr.testing import ManualClock
 from tests.contract.aws_server import HOME, AwsServer, CutOff
@@ -34,10 +34,10 @@ def client(aws: AwsServer, session: boto3.session.Session) -> Any:
     client.close()
 
 
-def picture(number: int, life: str = "l1") -> Replica:
+def picture(number: int, life: str = "l1") -> RegionLedger:
     """Return a picture of two pages."""
     heads = {name: Head(dag_id=name) for name in (f"{index:04}{'x' * 240}" for index in range(2000))}
-    return Replica(number=number, life=life, heads=heads)
+    return RegionLedger(number=number, life=life, heads=heads)
 
 
 def pages_of(client: Any, table: str) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from airflow_provider_mwaa_dr.aws.limits import ITEM_BYTES
 from airflow_provider_mwaa_dr.core.bookkeeping import CONF_BYTES, TASKS_BYTES, Bookkeeper
-from airflow_provider_mwaa_dr.core.ledger import Head, LedgerRun, LogEntry, Replica, RunStatus
+from airflow_provider_mwaa_dr.core.ledger import Head, LedgerRun, LogEntry, RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, FailoverRecord, StateStore, StepRecord
 from airflow_provider_mwaa_dr.core.state import Mode, Phase, Plan, claim, initial, promote
 from airflow_provider_mwaa_dr.exceptions import StateError
@@ -170,7 +170,7 @@ def test_a_picture_of_a_dag_with_the_largest_runs_of_every_type_fits(runs_peer: 
     store, random_text = runs_peer(), _random_text(string.ascii_letters + string.digits + "_.-")
     finished, *others = (_large_run(random_text, kind) for kind in ("scheduled", "manual", "asset_triggered"))
     small = Head(dag_id="small")
-    picture = Replica(number=1, runs={finished.key: finished}, heads={"a": replace(small, dag_id="a")})
+    picture = RegionLedger(number=1, runs={finished.key: finished}, heads={"a": replace(small, dag_id="a")})
     picture.heads["orders"] = Head(dag_id="orders", created=AT, finished=finished, others=tuple(others))
     picture.heads["small"] = small
     store.keep(A, picture)

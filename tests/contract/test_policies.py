@@ -27,7 +27,7 @@ from airflow_provider_mwaa_dr.cli.application import build_parser
 from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
 from airflow_provider_mwaa_dr.core.inventory import Inventory
-from airflow_provider_mwaa_dr.core.ledger import Head, LogEntry, Replica
+from airflow_provider_mwaa_dr.core.ledger import Head, LogEntry, RegionLedger
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
     Claim,
@@ -290,7 +290,7 @@ def uses_of_ledger(runs: DynamoDBRunsStore, region: str, clock: ManualClock) -> 
     other = B if region == A else A
 
     def keep() -> None:
-        runs.keep(region, Replica(number=1))
+        runs.keep(region, RegionLedger(number=1))
         runs._put({"pk": {"S": f"PICTURE#{region}"}, "sk": {"S": "x"}}, region)
         runs._delete(f"PICTURE#{region}", "x", region)
 
@@ -454,7 +454,7 @@ def test_each_command_makes_the_calls_that_its_policy_allows(cloud: Cloud, scope
         uses = uses_of_state(opened.state, opened.copy, region, cloud.clock)
         for name in ("put_agent", "put_inventory", "put_unpublished", "put_snapshot"):
             uses[name]()
-        picture = Replica(number=1, heads={"orders": Head(dag_id="orders")})
+        picture = RegionLedger(number=1, heads={"orders": Head(dag_id="orders")})
         opened.runs.keep(region, picture)
         opened.runs.append(region, LogEntry(number=2, at=cloud.clock.now(), epoch=0, first_id=0, newest_id=0))
     recorder = Recorder(cloud)

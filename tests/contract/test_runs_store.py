@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.ledger import Kept, LedgerRun, LogEntry, Replica, RunStatus
+from airflow_provider_mwaa_dr.core.ledger import Kept, LedgerRun, LogEntry, RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.exceptions import StaleLedgerError
 from tests.contract.conftest import RunsPeer
 
@@ -66,12 +66,12 @@ def test_a_long_log_is_read_in_steps(runs_peer: RunsPeer) -> None:
     store = runs_peer()
     for number in range(1, 451):
         store.append(REGION, entry(number))
-    replica = Replica()
+    ledger = RegionLedger()
     calls = 0
-    while found := store.log(REGION, after=replica.number):
-        replica.apply(found)
+    while found := store.log(REGION, after=ledger.number):
+        ledger.apply(found)
         calls += 1
-    assert (replica.number, calls) == (450, 3)
+    assert (ledger.number, calls) == (450, 3)
 
 
 def test_a_number_is_taken_once(runs_peer: RunsPeer) -> None:
@@ -87,8 +87,8 @@ def test_a_number_is_taken_once(runs_peer: RunsPeer) -> None:
 def test_the_picture_is_replaced_whole_and_never_goes_back(runs_peer: RunsPeer) -> None:
     """Pages and all; one that is older than what is kept is dropped."""
     first, second = runs_peer(), runs_peer()
-    assert first.picture(REGION) == Replica()
-    picture = Replica()
+    assert first.picture(REGION) == RegionLedger()
+    picture = RegionLedger()
     done = replace(RUN, run_id="done", status=RunStatus.SUCCESS)
     manual = replace(done, run_id="by hand", run_type="manual")
     picture.apply([entry(1, RUN, final="plan-1"), entry(2, done, manual)])
@@ -101,7 +101,7 @@ def test_the_picture_is_replaced_whole_and_never_goes_back(runs_peer: RunsPeer) 
     second.keep(REGION, later)
     first.keep(REGION, picture)
     assert first.picture(REGION) == second.picture(REGION) == later
-    assert first.picture("us-east-1") == Replica()
+    assert first.picture("us-east-1") == RegionLedger()
 
 
 def test_lives_come_back_as_they_were_written(runs_peer: RunsPeer) -> None:
@@ -112,7 +112,7 @@ def test_lives_come_back_as_they_were_written(runs_peer: RunsPeer) -> None:
     for each in entries:
         store.append(REGION, each)
     assert list(store.log(REGION, after=0)) == entries
-    old, new = Replica(number=1), Replica(number=2, life="l1", at=AT)
+    old, new = RegionLedger(number=1), RegionLedger(number=2, life="l1", at=AT)
     for picture in (old, new):
         assert store.keep(REGION, picture)
         assert store.picture(REGION) == picture
@@ -123,8 +123,8 @@ def test_lives_come_back_as_they_were_written(runs_peer: RunsPeer) -> None:
 def test_a_life_begins_only_after_the_one_that_is_kept(runs_peer: RunsPeer) -> None:
     """Its picture may have a lower number than what others remember, but takes the place of no other life's."""
     store, stale = runs_peer(), runs_peer()
-    first = Replica(number=5, life="l1")
-    assert store.keep(REGION, first, begins_after=Replica())
+    first = RegionLedger(number=5, life="l1")
+    assert store.keep(REGION, first, begins_after=RegionLedger())
     second = replace(first, life="l2")
     assert store.keep(REGION, second, begins_after=first)
     assert not stale.keep(REGION, replace(first, number=9))
@@ -137,7 +137,7 @@ def test_a_life_begins_only_after_the_one_that_is_kept(runs_peer: RunsPeer) -> N
 def test_a_picture_of_any_size_fits(runs_peer: RunsPeer) -> None:
     """3,000 DAGs with ids of 250 characters, and runs whose conf is as long as one may be."""
     store = runs_peer()
-    picture = Replica()
+    picture = RegionLedger()
     runs = [replace(RUN, dag_id=f"{number:03}{'x' * 247}", conf=f'"{"y" * 190_000}"') for number in range(5)]
     picture.apply([replace(entry(1, *runs), dag_ids=tuple(f"{number:04}{'z' * 246}" for number in range(3000)))])
     store.keep(REGION, picture)

@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_mwaa_dr.aws.runs_store import DynamoDBRunsStore
 from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core.inventory import Inventory
-from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, Replica, RunStatus
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, FailoverRecord, Registration, RunsStore, StateStore
 from airflow_provider_mwaa_dr.core.state import Mode, initial
 from airflow_provider_mwaa_dr.exceptions import StaleLedgerError, UnreadableItemError, UnreadablePictureError
@@ -196,7 +196,7 @@ def runs(request: pytest.FixtureRequest, clock: ManualClock, session: boto3.sess
         )
     for number in (1, 2, 3):
         found.store.append(X, entry(number))
-    picture = Replica()
+    picture = RegionLedger()
     picture.apply([entry(1), entry(2)])
     found.store.keep(X, picture)
     return found
@@ -226,7 +226,7 @@ def test_an_unreadable_picture_is_named_and_replaced_by_the_next_one(runs: Runs)
     with pytest.raises(UnreadablePictureError) as raised:
         runs.store.picture(X)
     assert (raised.value.number, raised.value.item.field) == (2, "pages")
-    picture = Replica()
+    picture = RegionLedger()
     picture.apply([entry(1), entry(2), entry(3)])
     runs.store.keep(X, picture)
     assert runs.store.picture(X) == picture

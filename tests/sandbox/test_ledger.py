@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_mwaa_dr.core.gate import NOTE_TOKEN
-from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, Replica, RunStatus
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.core.ports import RunsStore
 from airflow_provider_mwaa_dr.core.state import STATE_ID
 from airflow_provider_mwaa_dr.sandbox import airflow_settings, history
@@ -115,7 +115,7 @@ def runs_store(pair: Pair) -> RunsStore:
     return Tables(pair.variables).runs
 
 
-def replica(pair: Pair, region: Airflow) -> Replica:
+def ledger(pair: Pair, region: Airflow) -> RegionLedger:
     """Return what the ledger says of a region."""
     store = runs_store(pair)
     found = store.picture(region.name)
@@ -128,7 +128,7 @@ def replica(pair: Pair, region: Airflow) -> Replica:
 
 def told(pair: Pair, run: ChainRun) -> LedgerRun | None:
     """Return what the region of a run has told of it, while it is due."""
-    return replica(pair, run.airflow).runs.get((run.dag_id, run.run_id))
+    return ledger(pair, run.airflow).runs.get((run.dag_id, run.run_id))
 
 
 def wait_until_told(pair: Pair, *runs: ChainRun) -> None:
@@ -243,7 +243,7 @@ def test_what_a_lost_region_executed_goes_on_in_the_other_one(pair: Pair, region
     queued = start(source, dag_id="fo_stray")
     wait_until_told(pair, in_flight, opted_out, queued)
     wait_for_snapshot(pair, source, *INTERVALS, "fo_chain")
-    wait_until(lambda: failed.run_id not in {key[1] for key in replica(pair, source).runs}, "its end is told")
+    wait_until(lambda: failed.run_id not in {key[1] for key in ledger(pair, source).runs}, "its end is told")
     before = source.run(in_flight.dag_id, in_flight.run_id)
     pair.sandbox.kill(source.name)
     fail_over(pair, target.name, "--mode", "forced")
@@ -339,7 +339,7 @@ def interrupted(pair: Pair, day: int, *, wait: bool) -> LedgerRun:
 
 def tell(pair: Pair, region: Airflow, run: LedgerRun) -> None:
     """Tell of a run in the name of a region whose agent is gone."""
-    said = replica(pair, region)
+    said = ledger(pair, region)
     entry = LogEntry(
         number=said.number + 1,
         at=datetime.now(tz=timezone.utc),
@@ -391,7 +391,7 @@ def disagreements(pair: Pair, region: Airflow, *, since: datetime) -> list[str]:
         database=region.name,
     )
     states = {(dag_id, run_id): state for dag_id, run_id, state in rows}
-    known = replica(pair, region)
+    known = ledger(pair, region)
     found = [
         f"{' '.join(key)} is {state}, and the ledger says {entries.get(key)}"
         for key, state in states.items()

@@ -18,7 +18,7 @@ from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine
 from airflow_provider_mwaa_dr.core.gate import Action, Layer, View
-from airflow_provider_mwaa_dr.core.ledger import Replica, RunStatus
+from airflow_provider_mwaa_dr.core.ledger import RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.core.state import DRState, Plan
 from airflow_provider_mwaa_dr.exceptions import StateAccessError
 from airflow_provider_mwaa_dr.plugins import agent
@@ -153,18 +153,18 @@ def without_adoption(patch: Patch) -> None:
 
 
 def with_a_log_read_across_its_gaps(patch: Patch) -> None:
-    apply = Replica.apply
+    apply = RegionLedger.apply
 
-    def hasty(replica: Replica, entries: Any) -> Any:
-        changes = apply(replica, ())
+    def hasty(ledger: RegionLedger, entries: Any) -> Any:
+        changes = apply(ledger, ())
         for entry in entries:
-            replica.number = max(replica.number, entry.number - 1)
-            more = apply(replica, [entry])
+            ledger.number = max(ledger.number, entry.number - 1)
+            more = apply(ledger, [entry])
             changes.runs |= more.runs
             changes.heads |= more.heads
         return changes
 
-    patch.setattr(Replica, "apply", hasty)
+    patch.setattr(RegionLedger, "apply", hasty)
 
 
 def with_a_new_leader_that_closes_what_the_one_before_had_taken_over(patch: Patch) -> None:

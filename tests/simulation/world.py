@@ -25,7 +25,7 @@ from greenlet import getcurrent, greenlet
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.failover import StepEvent
 from airflow_provider_mwaa_dr.core.gate import Action, Layer, View, decide
-from airflow_provider_mwaa_dr.core.ledger import SCHEDULED, Kept, LogEntry, Replica, RunKey
+from airflow_provider_mwaa_dr.core.ledger import SCHEDULED, Kept, LogEntry, RegionLedger, RunKey
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord, Registration
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import (
@@ -151,7 +151,7 @@ class ReplicatedRuns:
     def __init__(self, world: Simulation) -> None:
         self.world = world
         self.logs: dict[str, list[_Written]] = defaultdict(list)
-        self.pictures: dict[str, list[tuple[float, Replica]]] = defaultdict(list)
+        self.pictures: dict[str, list[tuple[float, RegionLedger]]] = defaultdict(list)
 
     def told_at(self, region: str, told_at: float) -> float:
         """Return up to when *region* has told, as the other one can read by now."""
@@ -208,7 +208,7 @@ class RunsCopy:
         world = self._table.world
         return world.clock.monotonic() - (STALE_S if world.points.is_stale(self._region.name) else 0.0)
 
-    def keep(self, region: str, picture: Replica, *, begins_after: Replica | None = None) -> bool:
+    def keep(self, region: str, picture: RegionLedger, *, begins_after: RegionLedger | None = None) -> bool:
         self._reach("keep")
         world = self._table.world
         there_at = world.clock.monotonic() + world.rng.random() * world.lag_s
@@ -226,12 +226,12 @@ class RunsCopy:
         found = self._visible(region)
         return Kept(life=found[-1].life, number=found[-1].number) if found else None
 
-    def picture(self, region: str) -> Replica:
+    def picture(self, region: str) -> RegionLedger:
         self._reach("picture")
         found = self._visible(region)
-        return _copy(found[-1]) if found else Replica()
+        return _copy(found[-1]) if found else RegionLedger()
 
-    def _visible(self, region: str) -> list[Replica]:
+    def _visible(self, region: str) -> list[RegionLedger]:
         now = self._now()
         return [
             picture
@@ -240,7 +240,7 @@ class RunsCopy:
         ]
 
 
-def _copy(picture: Replica) -> Replica:
+def _copy(picture: RegionLedger) -> RegionLedger:
     return replace(picture, runs=dict(picture.runs), heads=dict(picture.heads))
 
 

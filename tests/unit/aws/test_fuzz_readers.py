@@ -29,7 +29,7 @@ from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
 from airflow_provider_mwaa_dr.core.failover import has_acknowledged
 from airflow_provider_mwaa_dr.core.gate import Action, Layer, View, decide
 from airflow_provider_mwaa_dr.core.inventory import DagFacts, Fingerprints, Inventory
-from airflow_provider_mwaa_dr.core.ledger import Head, LedgerRun, LogEntry, Replica, RunStatus
+from airflow_provider_mwaa_dr.core.ledger import Head, LedgerRun, LogEntry, RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, FailoverRecord, StepRecord
 from airflow_provider_mwaa_dr.core.state import Mode, Plan, initial
 from airflow_provider_mwaa_dr.exceptions import DRError
@@ -104,7 +104,7 @@ def entry(number: int) -> LogEntry:
 
 def runs_items() -> list[dict[str, Any]]:
     """Return a runs table with a log of X and a picture of its first half."""
-    picture = Replica()
+    picture = RegionLedger()
     picture.apply([entry(number) for number in NUMBERS[:3]])
     picture.heads["billing"] = Head(dag_id="billing", created=AT, others=(run("m1", RunStatus.FAILED),))
     pages, manifest = runs_store.picture_to_items(X, picture)
@@ -354,7 +354,7 @@ def test_what_may_have_ended_in_something_that_cannot_be_read_is_not_started_aga
         def log(self, region: str, *, after: int) -> Any:
             return store.log(region, after=after) if region == X else super().log(region, after=after)
 
-        def picture(self, region: str) -> Replica:
+        def picture(self, region: str) -> RegionLedger:
             return store.picture(region) if region == X else super().picture(region)
 
     db = Rows()

@@ -11,7 +11,7 @@ from airflow_provider_mwaa_dr.core.initialization import (
     plan_above_every_epoch,
     plan_initialization,
 )
-from airflow_provider_mwaa_dr.core.ledger import LogEntry, Replica
+from airflow_provider_mwaa_dr.core.ledger import LogEntry, RegionLedger
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, FailoverRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, initial
 from airflow_provider_mwaa_dr.exceptions import StaleStateError, StateError
@@ -126,7 +126,7 @@ def test_a_restored_state_is_followed_by_one_above_all_that_anything_shows(newes
         runs.append("eu-west-1", entry(7))
         store.put_agent(replace(agent("eu-west-1", version=0, epoch=0, adopted=None), reconciled_epoch=None))
     else:
-        picture = Replica()
+        picture = RegionLedger()
         picture.apply([entry(7)])
         runs.keep(HERE, picture)
     store.put_agent(status)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
-from airflow_provider_mwaa_dr.core.ledger import Head, LedgerRun, LogEntry, Replica, RunStatus, history
+from airflow_provider_mwaa_dr.core.ledger import Head, LedgerRun, LogEntry, RegionLedger, RunStatus, history
 
 AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
 TASKS = (("one", -1, "success"),)
@@ -23,8 +23,8 @@ def run(day: int, status: RunStatus = RunStatus.SUCCESS, run_type: str = "schedu
     return replace(made, **values)  # type: ignore[arg-type]
 
 
-def replica(*runs: LedgerRun) -> Replica:
-    told = Replica()
+def ledger(*runs: LedgerRun) -> RegionLedger:
+    told = RegionLedger()
     told.apply([LogEntry(number=1, at=AT, epoch=1, first_id=0, newest_id=0, runs=runs)])
     return told
 
@@ -65,13 +65,13 @@ def test_a_head_knows_whether_it_has_the_last_word_on_a_run() -> None:
 
 def test_of_one_run_the_newer_epoch_counts_and_of_others_only_what_is_newer_than_the_interval() -> None:
     """Whatever the order of the regions."""
-    first = replica(
+    first = ledger(
         run(2, RunStatus.FAILED), run(1, run_type="manual", tasks=TASKS), run(3, run_type="backfill", tasks=TASKS)
     )
-    second = replica(run(2, epoch=2), run(3, run_type="backfill", tasks=TASKS, epoch=2))
+    second = ledger(run(2, epoch=2), run(3, run_type="backfill", tasks=TASKS, epoch=2))
     expected = [run(2, epoch=2), run(3, run_type="backfill", tasks=TASKS, epoch=2)]
     for regions in ([first, second], [second, first]):
         assert history(regions, ["orders", "unknown"]) == expected
-    assert history([replica(run(5, run_type="manual", tasks=TASKS))], ["orders"]) == [
+    assert history([ledger(run(5, run_type="manual", tasks=TASKS))], ["orders"]) == [
         run(5, run_type="manual", tasks=TASKS)
     ]

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
-from airflow_provider_mwaa_dr.core.ledger import LOG_DAYS, Kept, LogEntry, Replica
+from airflow_provider_mwaa_dr.core.ledger import LOG_DAYS, Kept, LogEntry, RegionLedger
 from airflow_provider_mwaa_dr.exceptions import IncompleteItemError, StaleLedgerError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore
 from tests.unit.core.test_bookkeeping import AT, HERE, THERE, Region
@@ -146,7 +146,7 @@ def test_what_the_first_version_wrote_stays_readable_and_goes_on_in_a_life() -> 
     """Its entries and pictures have no life; a reader that knows them follows into the first one that has."""
     table = InMemoryRunsStore()
     here, there = Region(HERE, table.peer()), Region(THERE, table.peer())
-    picture = Replica()
+    picture = RegionLedger()
     for number in (1, 2):
         entry = LogEntry(number=number, at=AT, epoch=0, first_id=0, newest_id=0, dag_ids=("orders",))
         table.append(HERE, entry)

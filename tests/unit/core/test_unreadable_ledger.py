@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
-from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, Replica, RunStatus
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.exceptions import UnreadablePictureError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore
 from tests.unit.core.test_bookkeeping import AT, HERE, THERE, Region, at_epoch
@@ -187,13 +187,13 @@ def test_a_region_replaces_its_own_picture_that_cannot_be_read(
 
 def test_an_entry_that_cannot_be_read_is_not_everything_told() -> None:
     """A region with a gap in its log has not said all that it had begun: what others keep for it stays."""
-    replica = Replica()
+    ledger = RegionLedger()
     entry = LogEntry(number=1, at=AT, epoch=0, first_id=0, newest_id=0, settled=3)
-    replica.apply([entry])
-    replica.pass_over(2, "junk")
-    assert (replica.number, replica.gap is not None) == (2, True)
-    replica.apply([replace(entry, number=3)])
-    assert (replica.number, replica.settled) == (3, 3)
+    ledger.apply([entry])
+    ledger.pass_over(2, "junk")
+    assert (ledger.number, ledger.gap is not None) == (2, True)
+    ledger.apply([replace(entry, number=3)])
+    assert (ledger.number, ledger.settled) == (3, 3)
 
 
 def remove_entry(store: InMemoryRunsStore, number: int) -> LogEntry:

@@ -112,11 +112,11 @@ class UnreadableItemError(StateError):
         self.item = item
 
 
-class UnreadablePictureError(UnreadableItemError):
+class UnreadableCheckpointError(UnreadableItemError):
     """
-    A region's picture of its ledger cannot be read; its log may have what is in it.
+    A region's checkpoint of its ledger cannot be read; its log may have what is in it.
 
-    :param number: of the last entry that is in the picture; None when that cannot be read either.
+    :param number: of the last entry that is in the checkpoint; None when that cannot be read either.
     """
 
     def __init__(self, item: UnreadableItem, *, number: int | None = None) -> None:

@@ -30,7 +30,7 @@ from airflow_provider_mwaa_dr.aws import items, runs_store
 from airflow_provider_mwaa_dr.aws.limits import why_item_is_refused
 from airflow_provider_mwaa_dr.core.config import TableConsistency
 from airflow_provider_mwaa_dr.core.inventory import Inventory
-from airflow_provider_mwaa_dr.core.ledger import Kept, LogEntry, RegionLedger
+from airflow_provider_mwaa_dr.core.ledger import CheckpointInfo, LogEntry, RegionLedger
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
     Claim,
@@ -59,9 +59,9 @@ from airflow_provider_mwaa_dr.exceptions import (
     StateNotFoundError,
     StateUnreachableError,
     TableNotFoundError,
+    UnreadableCheckpointError,
     UnreadableItem,
     UnreadableItemError,
-    UnreadablePictureError,
 )
 
 __all__ = [
@@ -642,10 +642,10 @@ class InMemoryRunsStore:
     :ivar unreachable: while True, every call raises StateUnreachableError and changes nothing.
     :ivar refusal: while set, every call raises this error and changes nothing; as DynamoDB refuses expired credentials,
         missing rights, or a table that does not exist.
-    :ivar on_their_way: regions whose picture has not arrived whole in the copy that this caller reads.
+    :ivar on_their_way: regions whose checkpoint has not arrived whole in the copy that this caller reads.
     :ivar lose_answers: the next so many ``append`` calls land and raise StateUnreachableError all the same.
     :ivar calls: names of the methods called, in order.
-    :ivar has_limits: entries and pictures are kept as the items of a table would have them, within DynamoDB's limits.
+    :ivar has_limits: entries and checkpoints are stored as items of a table, within DynamoDB's limits.
         False: as they are, whatever their size.
     """
 
@@ -654,7 +654,7 @@ class InMemoryRunsStore:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._logs: dict[str, list[LogEntry]] = {}
-        self._pictures: dict[str, RegionLedger] = {}
+        self._checkpoints: dict[str, RegionLedger] = {}
         self._damaged: dict[str, UnreadableItem] = {}
         self.unreachable = False
         self.refusal: StateError | None = None
@@ -665,7 +665,7 @@ class InMemoryRunsStore:
     def peer(self) -> InMemoryRunsStore:
         """Return another caller's way to the same table, with faults of its own."""
         other = InMemoryRunsStore()
-        other._lock, other._logs, other._pictures = self._lock, self._logs, self._pictures
+        other._lock, other._logs, other._checkpoints = self._lock, self._logs, self._checkpoints
         other._damaged = self._damaged
         return other
 
@@ -679,8 +679,8 @@ class InMemoryRunsStore:
             entries.append(LogEntry.unreadable_one(number, fault))
             self._logs[region] = sorted(entries, key=lambda entry: entry.number)
 
-    def damage_picture(self, region: str) -> None:
-        """Make *region*'s picture one that cannot be read; the next one that is kept replaces it."""
+    def damage_checkpoint(self, region: str) -> None:
+        """Make *region*'s checkpoint one that cannot be read; the next one that is saved replaces it."""
         with self._lock:
             self._damaged[region] = _fault(
                 f"PICTURE#{region} manifest", field="pages", found="'two'", allowed="a number"
@@ -716,13 +716,13 @@ class InMemoryRunsStore:
         _refuse(item, key=("pk", "sk"))
         return runs_store.entry_from_item(item, table=_TABLE)
 
-    def _stored_picture(self, region: str, picture: RegionLedger) -> RegionLedger:
+    def _stored_checkpoint(self, region: str, checkpoint: RegionLedger) -> RegionLedger:
         if not self.has_limits:
-            return _copy(picture)
-        pages, manifest = runs_store.picture_to_items(region, picture)
+            return _copy(checkpoint)
+        pages, manifest = runs_store.checkpoint_to_items(region, checkpoint)
         for item in (*pages, manifest):
             _refuse(item, key=("pk", "sk"))
-        return runs_store.picture_from_items(manifest, pages, table=_TABLE)
+        return runs_store.checkpoint_from_items(manifest, pages, table=_TABLE)
 
     def log(self, region: str, *, after: int) -> Sequence[LogEntry]:
         """Return entries above *after*, in order."""
@@ -734,45 +734,47 @@ class InMemoryRunsStore:
     def recreate(self) -> None:
         """Delete the table and create it again, empty."""
         with self._lock:
-            for everything in (self._logs, self._pictures, self._damaged):
+            for everything in (self._logs, self._checkpoints, self._damaged):
                 everything.clear()
 
     def expire(self, region: str) -> None:
-        """Let every entry of *region*'s log expire; its picture does not."""
+        """Let every entry of *region*'s log expire; its checkpoint does not."""
         with self._lock:
             self._logs.pop(region, None)
 
-    def keep(self, region: str, picture: RegionLedger, *, begins_after: RegionLedger | None = None) -> bool:
-        """Replace the region's picture, unless a later one, or one of another life, is kept."""
-        with self._reach("keep"):
-            there = self._pictures.get(region)
-            lives = {None, picture.life, begins_after.life if begins_after is not None else picture.life}
-            is_later = there is not None and (there.life not in lives or there.number > picture.number)
+    def save_checkpoint(
+        self, region: str, checkpoint: RegionLedger, *, begins_after: RegionLedger | None = None
+    ) -> bool:
+        """Replace the region's checkpoint, unless a later one, or one of another life, is stored."""
+        with self._reach("save_checkpoint"):
+            there = self._checkpoints.get(region)
+            lives = {None, checkpoint.life, begins_after.life if begins_after is not None else checkpoint.life}
+            is_later = there is not None and (there.life not in lives or there.number > checkpoint.number)
             if is_later and region not in self._damaged:
                 return False
-            self._pictures[region] = self._stored_picture(region, picture)
+            self._checkpoints[region] = self._stored_checkpoint(region, checkpoint)
             self._damaged.pop(region, None)
             return True
 
-    def kept(self, region: str) -> Kept | None:
-        """Return which picture of the region is kept; None: none, or one that cannot be read."""
-        with self._reach("kept"):
-            there = self._pictures.get(region)
+    def checkpoint_info(self, region: str) -> CheckpointInfo | None:
+        """Return which checkpoint of the region is stored; None: none, or one that cannot be read."""
+        with self._reach("checkpoint_info"):
+            there = self._checkpoints.get(region)
             if there is None or region in self._damaged:
                 return None
-            return Kept(life=there.life, number=there.number)
+            return CheckpointInfo(life=there.life, number=there.number)
 
-    def picture(self, region: str) -> RegionLedger:
-        """Return the last picture; an empty one at first."""
-        with self._reach("picture"):
-            picture = self._pictures.get(region, RegionLedger())
+    def checkpoint(self, region: str) -> RegionLedger:
+        """Return the last checkpoint; an empty one at first."""
+        with self._reach("checkpoint"):
+            checkpoint = self._checkpoints.get(region, RegionLedger())
             if region in self.on_their_way:
                 raise IncompleteItemError(
                     _fault(f"PICTURE#{region} manifest", field="pages", found="0 that are there", allowed="1")
                 )
             if region in self._damaged:
-                raise UnreadablePictureError(self._damaged[region], number=picture.number)
-            return _copy(picture)
+                raise UnreadableCheckpointError(self._damaged[region], number=checkpoint.number)
+            return _copy(checkpoint)
 
 
 def _refuse(item: items.Item, *, key: tuple[str, ...]) -> None:
@@ -780,9 +782,9 @@ def _refuse(item: items.Item, *, key: tuple[str, ...]) -> None:
         raise StateError(f"Could not write {[item[name]['S'] for name in key]}: ValidationException: {refused}.")
 
 
-def _copy(picture: RegionLedger) -> RegionLedger:
-    # What was passed over is not in a picture: it says what the region knows.
-    return replace(picture, runs=dict(picture.runs), heads=dict(picture.heads), gap=None)
+def _copy(checkpoint: RegionLedger) -> RegionLedger:
+    # A checkpoint has what the region knows, so it has no gap.
+    return replace(checkpoint, runs=dict(checkpoint.runs), heads=dict(checkpoint.heads), gap=None)
 
 
 def _fault(key: str, *, field: str, found: str, allowed: str) -> UnreadableItem:

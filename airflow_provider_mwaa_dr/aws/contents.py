@@ -441,7 +441,7 @@ ENTRY: Schema = {
     "stops": optional(TEXT),
     "life": optional(TEXT),
 }
-PICTURE: Schema = {
+CHECKPOINT: Schema = {
     "generation": NAME,
     "pages": PAGES,
     "number": COUNT,

@@ -1,8 +1,8 @@
 """
 The runs table in DynamoDB: the ledger of every region.
 
-Key ``pk`` (S) and ``sk`` (S). ``LOG#region`` holds the entries by number, which expire; ``PICTURE#region`` a manifest
-and the pages of the picture that it names, which do not.
+Key ``pk`` (S) and ``sk`` (S). ``LOG#region`` holds the entries by number, which expire; ``PICTURE#region`` holds
+the checkpoint, which does not expire: a manifest and the pages that it names.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_mwaa_dr.aws import items
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.aws.contents import (
+    CHECKPOINT,
     ENTRY,
     MOST_PAGES,
     NAME,
-    PICTURE,
     RUN,
     Problem,
     Schema,
@@ -37,13 +37,21 @@ from airflow_provider_mwaa_dr.aws.contents import (
 from airflow_provider_mwaa_dr.aws.replicas import Replicas
 from airflow_provider_mwaa_dr.aws.session import DYNAMODB_TIMEOUT_S, brief
 from airflow_provider_mwaa_dr.core.display import get_logger
-from airflow_provider_mwaa_dr.core.ledger import LOG_DAYS, Head, Kept, LedgerRun, LogEntry, RegionLedger, RunStatus
+from airflow_provider_mwaa_dr.core.ledger import (
+    LOG_DAYS,
+    CheckpointInfo,
+    Head,
+    LedgerRun,
+    LogEntry,
+    RegionLedger,
+    RunStatus,
+)
 from airflow_provider_mwaa_dr.core.ports import Clock
 from airflow_provider_mwaa_dr.exceptions import (
     IncompleteItemError,
     StaleLedgerError,
     StateError,
-    UnreadablePictureError,
+    UnreadableCheckpointError,
 )
 
 if TYPE_CHECKING:
@@ -63,11 +71,11 @@ _WRITER_S = 600.0
 """A writer of pages has ended by then."""
 _LINES = "packed lines of JSON"
 _LOG_ADVICE = (
-    "What it alone says is not known. The region's agent keeps a new picture (PICTURE#) within minutes while it runs, "
-    "and readers go on from there."
+    "What it alone says is not known. The region's agent saves a new checkpoint (PICTURE#) within minutes while it "
+    "runs, and readers continue from there."
 )
-_PICTURE_ADVICE = (
-    "The agent of the region keeps a new one. If it does not, because none runs or it reports that it cannot, delete "
+_CHECKPOINT_ADVICE = (
+    "The agent of the region saves a new one. If it does not, because none runs or it reports that it cannot, delete "
     "the item: the region's ledger then begins at its log."
 )
 LOG_PAGE = 200
@@ -157,9 +165,11 @@ class DynamoDBRunsStore:
         )
         return answer
 
-    def keep(self, region: str, picture: RegionLedger, *, begins_after: RegionLedger | None = None) -> bool:
+    def save_checkpoint(
+        self, region: str, checkpoint: RegionLedger, *, begins_after: RegionLedger | None = None
+    ) -> bool:
         """
-        Replace the picture: pages of a new generation, then the manifest, then what is left over of others is deleted.
+        Replace the checkpoint: write the pages of a new generation, write the manifest, delete the pages of others.
 
         As in the state table (state_store.py), each generation of pages is announced before the first of them is
         written, and the manifest lands only on the one that its writer has read before.
@@ -167,13 +177,13 @@ class DynamoDBRunsStore:
         pk = f"PICTURE#{region}"
         for _ in range(_ATTEMPTS):
             before = self._manifest(pk, region)
-            if not _may_replace(before, picture, begins_after):
+            if not _may_replace(before, checkpoint, begins_after):
                 return False
-            pages, manifest = picture_to_items(region, picture)
+            pages, manifest = checkpoint_to_items(region, checkpoint)
             generation = manifest["generation"]["S"]
             self._announce(pk, generation, len(pages), region)
             announced = self._announced(pk, region)
-            replaced = valid(items.from_item(before or {}), PICTURE)
+            replaced = valid(items.from_item(before or {}), CHECKPOINT)
             if "generation" in replaced and replaced["generation"] not in {each.generation for each in announced}:
                 # The first version wrote it.
                 announced.append(self._announce(pk, replaced["generation"], replaced.get("pages", 0), region))
@@ -188,10 +198,10 @@ class DynamoDBRunsStore:
             self._collect(pk, [mine], region, surely=generation)
         return False
 
-    def kept(self, region: str) -> Kept | None:
-        """Return which picture is kept; None: none, or one that cannot be read."""
-        manifest = valid(items.from_item(self._manifest(f"PICTURE#{region}", region) or {}), PICTURE)
-        return Kept(life=manifest.get("life"), number=manifest["number"]) if "number" in manifest else None
+    def checkpoint_info(self, region: str) -> CheckpointInfo | None:
+        """Return which checkpoint is stored; None: none, or one that cannot be read."""
+        manifest = valid(items.from_item(self._manifest(f"PICTURE#{region}", region) or {}), CHECKPOINT)
+        return CheckpointInfo(life=manifest.get("life"), number=manifest["number"]) if "number" in manifest else None
 
     def _put_after(self, before: items.Item | None, manifest: Mapping[str, Any], region: str) -> bool:
         """Write a manifest if the stored one still is *before*; return whether it is stored now."""
@@ -205,7 +215,7 @@ class DynamoDBRunsStore:
             lambda client: client.put_item(
                 TableName=self.table, Item=manifest, ReturnValuesOnConditionCheckFailure="ALL_OLD", **condition
             ),
-            f"keep the picture of {region}",
+            f"save the checkpoint of {region}",
             is_mine=lambda found: found.get("generation") == manifest["generation"],
         )
 
@@ -257,8 +267,8 @@ class DynamoDBRunsStore:
         except StateError as error:
             log.warning("Pages of %s in table %s are left over until its next write: %s", pk, self.table, error)
 
-    def picture(self, region: str) -> RegionLedger:
-        """Return the last picture; an empty one at first."""
+    def checkpoint(self, region: str) -> RegionLedger:
+        """Return the last checkpoint; an empty one at first."""
         pk = f"PICTURE#{region}"
         # It may be replaced between manifest and pages; the next one is whole.
         for _ in range(3):
@@ -266,10 +276,10 @@ class DynamoDBRunsStore:
             if manifest is None:
                 return RegionLedger()
             values = items.from_item(manifest)
-            problem = problem_of(values, PICTURE)
+            problem = problem_of(values, CHECKPOINT)
             if problem is not None:
-                number = valid(values, PICTURE).get("number")
-                raise _unreadable_picture(manifest, problem, table=self.table, number=number)
+                number = valid(values, CHECKPOINT).get("number")
+                raise _unreadable_checkpoint(manifest, problem, table=self.table, number=number)
             pages: list[items.Item] = []
             for sk in _page_keys(manifest):
                 page = self._get(pk, sk, region)
@@ -277,13 +287,13 @@ class DynamoDBRunsStore:
                     break
                 pages.append(page)
             if len(pages) == values["pages"]:
-                return picture_from_items(manifest, pages, table=self.table)
+                return checkpoint_from_items(manifest, pages, table=self.table)
         raise IncompleteItemError(
             unreadable(
                 Problem("pages", f"{len(pages)} that are there", f"{values['pages']}, as many as it names"),
                 table=self.table,
                 key=f"{pk} manifest",
-                advice="A copy that is behind catches up within seconds. If it does not: " + _PICTURE_ADVICE,
+                advice="A copy that is behind catches up within seconds. If it does not: " + _CHECKPOINT_ADVICE,
             )
         )
 
@@ -297,19 +307,20 @@ class DynamoDBRunsStore:
     def _get(self, pk: str, sk: str, region: str) -> items.Item | None:
         answer = self._copies(region).ask(
             lambda client: client.get_item(TableName=self.table, Key=_key(pk, sk), ConsistentRead=True),
-            f"read the picture of {region}",
+            f"read the checkpoint of {region}",
         )
         item: items.Item | None = answer.get("Item")
         return item
 
     def _put(self, item: Mapping[str, Any], region: str) -> None:
         self._copies(region).ask(
-            lambda client: client.put_item(TableName=self.table, Item=item), f"keep the picture of {region}"
+            lambda client: client.put_item(TableName=self.table, Item=item), f"save the checkpoint of {region}"
         )
 
     def _delete(self, pk: str, sk: str, region: str) -> None:
         self._copies(region).ask(
-            lambda client: client.delete_item(TableName=self.table, Key=_key(pk, sk)), f"drop a picture of {region}"
+            lambda client: client.delete_item(TableName=self.table, Key=_key(pk, sk)),
+            f"delete a checkpoint of {region}",
         )
 
 
@@ -341,11 +352,11 @@ def entry_from_item(item: items.Item, *, table: str) -> LogEntry:
     return LogEntry.unreadable_one(number, unreadable(problem, table=table, key=_name(item), advice=_LOG_ADVICE))
 
 
-def picture_to_items(region: str, picture: RegionLedger) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return a picture's pages, each with a key that no other write shares, and its manifest."""
+def checkpoint_to_items(region: str, checkpoint: RegionLedger) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return a checkpoint's pages, each with a key that no other write shares, and its manifest."""
     pk, generation = f"PICTURE#{region}", uuid.uuid4().hex[:12]
     pages: list[dict[str, Any]] = []
-    for body in _pages(picture):
+    for body in _pages(checkpoint):
         for start in range(0, len(body), BODY_BYTES):
             page: dict[str, Any] = {
                 **_key(pk, f"{generation}#{len(pages):05}"),
@@ -358,15 +369,15 @@ def picture_to_items(region: str, picture: RegionLedger) -> tuple[list[dict[str,
         **_key(pk, "manifest"),
         "generation": {"S": generation},
         "pages": {"N": str(len(pages))},
-        "number": {"N": str(picture.number)},
-        "first_id": {"N": str(picture.first_id)},
-        "newest_id": {"N": str(picture.newest_id)},
-        **({"epoch": {"N": str(picture.epoch)}} if picture.epoch is not None else {}),
-        **({"final": {"S": picture.final}} if picture.final is not None else {}),
-        **({"settled": {"N": str(picture.settled)}} if picture.settled is not None else {}),
-        **({"stops": {"S": picture.stops}} if picture.stops is not None else {}),
-        **({"life": {"S": picture.life}} if picture.life is not None else {}),
-        **({"at": {"S": items.to_timestamp(picture.at)}} if picture.at is not None else {}),
+        "number": {"N": str(checkpoint.number)},
+        "first_id": {"N": str(checkpoint.first_id)},
+        "newest_id": {"N": str(checkpoint.newest_id)},
+        **({"epoch": {"N": str(checkpoint.epoch)}} if checkpoint.epoch is not None else {}),
+        **({"final": {"S": checkpoint.final}} if checkpoint.final is not None else {}),
+        **({"settled": {"N": str(checkpoint.settled)}} if checkpoint.settled is not None else {}),
+        **({"stops": {"S": checkpoint.stops}} if checkpoint.stops is not None else {}),
+        **({"life": {"S": checkpoint.life}} if checkpoint.life is not None else {}),
+        **({"at": {"S": items.to_timestamp(checkpoint.at)}} if checkpoint.at is not None else {}),
     }
     return pages, manifest
 
@@ -380,11 +391,11 @@ class _Announced:
     at: float
 
 
-def _may_replace(manifest: items.Item | None, picture: RegionLedger, begins_after: RegionLedger | None) -> bool:
-    """Whether a picture may take the place of the one that *manifest* names; of one that cannot be read it may."""
-    there = valid(items.from_item(manifest or {}), PICTURE)
-    lives = {None, picture.life, begins_after.life if begins_after is not None else picture.life}
-    return "number" not in there or (there.get("life") in lives and there["number"] <= picture.number)
+def _may_replace(manifest: items.Item | None, checkpoint: RegionLedger, begins_after: RegionLedger | None) -> bool:
+    """Whether a checkpoint may take the place of the one that *manifest* names; of one that cannot be read it may."""
+    there = valid(items.from_item(manifest or {}), CHECKPOINT)
+    lives = {None, checkpoint.life, begins_after.life if begins_after is not None else checkpoint.life}
+    return "number" not in there or (there.get("life") in lives and there["number"] <= checkpoint.number)
 
 
 def _key(pk: str, sk: str) -> dict[str, Any]:
@@ -405,7 +416,7 @@ def _is_number(sk: object) -> bool:
 
 def _page_keys(manifest: items.Item | None) -> list[str]:
     """Return the keys of the pages that a manifest names; none of one that cannot be read."""
-    values = valid(items.from_item(manifest or {}), PICTURE)
+    values = valid(items.from_item(manifest or {}), CHECKPOINT)
     if "generation" not in values or "pages" not in values:
         return []
     return [f"{values['generation']}#{number:05}" for number in range(values["pages"])]
@@ -421,11 +432,11 @@ def _lines(body: object) -> list[Any] | Problem:
         return Problem("body", brief(error), _LINES)
 
 
-def _pages(picture: RegionLedger) -> Iterable[bytes]:
-    """Yield the picture's runs and heads in packed pages that fit an item each."""
+def _pages(checkpoint: RegionLedger) -> Iterable[bytes]:
+    """Yield the checkpoint's runs and heads in packed pages that fit an item each."""
     lines = (
-        *(json.dumps({"run": _run_to_json(run)}) for run in picture.runs.values()),
-        *(json.dumps({"head": _head_to_json(head)}) for head in picture.heads.values()),
+        *(json.dumps({"run": _run_to_json(run)}) for run in checkpoint.runs.values()),
+        *(json.dumps({"head": _head_to_json(head)}) for head in checkpoint.heads.values()),
     )
     page: list[str] = []
     size = 0
@@ -443,14 +454,14 @@ def _pack_text(lines: Sequence[str]) -> bytes:
     return gzip.compress("\n".join(lines).encode(), mtime=0, compresslevel=4)
 
 
-def picture_from_items(manifest: items.Item, pages: Iterable[items.Item], *, table: str) -> RegionLedger:
+def checkpoint_from_items(manifest: items.Item, pages: Iterable[items.Item], *, table: str) -> RegionLedger:
     """
-    Return a picture of a manifest and all of its pages, in order.
+    Return a checkpoint of a manifest and all of its pages, in order.
 
-    :raises UnreadablePictureError: a page does not have its required content.
+    :raises UnreadableCheckpointError: a page does not have its required content.
     """
     values = items.from_item(manifest)
-    picture = RegionLedger(
+    checkpoint = RegionLedger(
         number=values["number"],
         first_id=values["first_id"],
         newest_id=values["newest_id"],
@@ -466,26 +477,26 @@ def picture_from_items(manifest: items.Item, pages: Iterable[items.Item], *, tab
         body = page.get("body", {}).get("B")
         if not isinstance(body, (bytes, bytearray)):
             problem = Problem("body", "nothing" if "body" not in page else "no binary data", _LINES)
-            raise _unreadable_picture(page, problem, table=table, number=picture.number)
+            raise _unreadable_checkpoint(page, problem, table=table, number=checkpoint.number)
         if bodies and "continues" in page:
             bodies[-1][1].extend(body)
         else:
             bodies.append((page, bytearray(body)))
     for page, body in bodies:
-        if (found := _add_lines(picture, bytes(body))) is not None:
-            raise _unreadable_picture(page, found, table=table, number=picture.number)
-    return picture
+        if (found := _add_lines(checkpoint, bytes(body))) is not None:
+            raise _unreadable_checkpoint(page, found, table=table, number=checkpoint.number)
+    return checkpoint
 
 
-def _unreadable_picture(
+def _unreadable_checkpoint(
     item: items.Item, problem: Problem, *, table: str, number: int | None
-) -> UnreadablePictureError:
-    fault = unreadable(problem, table=table, key=_name(item), advice=_PICTURE_ADVICE)
-    return UnreadablePictureError(fault, number=number)
+) -> UnreadableCheckpointError:
+    fault = unreadable(problem, table=table, key=_name(item), advice=_CHECKPOINT_ADVICE)
+    return UnreadableCheckpointError(fault, number=number)
 
 
-def _add_lines(picture: RegionLedger, body: bytes) -> Problem | None:
-    """Add a page's runs and heads to *picture*; return what is wrong with the page instead."""
+def _add_lines(checkpoint: RegionLedger, body: bytes) -> Problem | None:
+    """Add a page's runs and heads to *checkpoint*; return what is wrong with the page instead."""
     lines = _lines(body)
     if isinstance(lines, Problem):
         return lines
@@ -496,10 +507,10 @@ def _add_lines(picture: RegionLedger, body: bytes) -> Problem | None:
         # What a newer version puts in besides is ignored.
         if line.get("run") is not None:
             run = _run_from_json(line["run"])
-            picture.runs[run.key] = run
+            checkpoint.runs[run.key] = run
         if line.get("head") is not None:
             head = _head_from_json(line["head"])
-            picture.heads[head.dag_id] = head
+            checkpoint.heads[head.dag_id] = head
     return None
 
 

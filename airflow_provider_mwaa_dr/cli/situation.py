@@ -141,7 +141,7 @@ def _notes(document: Mapping[str, Any], region: str, timing: Timing, console: Co
         yield console.alarm(f"! {found['leftovers']} open runs are not closed yet, which do not belong there")
     for gap in found["unread"]:
         yield console.alarm(f"! {gap}")
-        yield "    What may have ended in it is not started again before a later picture of that ledger can be read."
+        yield "    What may have ended in it is not started again before a later checkpoint of that ledger can be read."
     if found["waiting"]:
         yield console.alarm("! interrupted runs that wait, and nobody goes on with:")
         yield from (f"    {run}" for run in found["waiting"])

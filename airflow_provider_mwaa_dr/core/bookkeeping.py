@@ -39,8 +39,8 @@ from airflow_provider_mwaa_dr.core.state import DRState, Phase, Stop, stops_of
 from airflow_provider_mwaa_dr.exceptions import (
     StaleLedgerError,
     StateUnreachableError,
+    UnreadableCheckpointError,
     UnreadableItemError,
-    UnreadablePictureError,
 )
 
 log = get_logger(__name__)
@@ -55,9 +55,9 @@ _OVERLAP = 500
 """Ids that are looked at again: a row with a lower id may be committed later than one with a higher."""
 _ENTRY_BYTES = 250_000
 """Of JSON in one entry of the log, about; more goes into the next one."""
-_ENTRIES_TO_PICTURE = 300
-"""A reader that comes anew has to read the picture and so many entries at most."""
-_PICTURE_EVERY_S = 300.0
+_ENTRIES_TO_CHECKPOINT = 300
+"""A new reader has to read the checkpoint and at most so many entries."""
+_CHECKPOINT_EVERY_S = 300.0
 _DAGS_EVERY_S = 30.0
 """Between two looks for DAGs that the ledger has not heard of; one whose first run is told is known by that."""
 _STUCK_EVERY_S = 30.0
@@ -65,9 +65,9 @@ _STUCK_EVERY_S = 30.0
 _LIVES_EVERY_S = 60.0
 """Between two looks at whether a region's ledger has begun another life, or this one's is still there."""
 _GAP_EVERY_S = 30.0
-"""Between two reads of the picture of a region whose log has an entry that cannot be read."""
+"""Between two reads of the checkpoint of a region whose log has an entry that cannot be read."""
 _REPLAYED = 10
-"""Pages of a log that one turn reads at most when the picture, which saves it that, cannot be read."""
+"""Pages of a log that one turn reads at most when the checkpoint, which saves it that, cannot be read."""
 _KEPT = 20_000
 """Ended runs that are remembered one by one while a region is away; of more than these, it may repeat some."""
 _SOME = 20
@@ -204,8 +204,8 @@ class Bookkeeper:
         self._told_at: float | None = None
         self._queued: set[RunKey] = set()
         self._to_adopt: set[str] = set()
-        self._kept_number = 0
-        self._kept_at = clock.monotonic()
+        self._saved_number = 0
+        self._saved_at = clock.monotonic()
         self._not_carried_out: set[RunKey] = set()
         self._stuck: dict[RunKey, str] = {}
         self._stuck_at = clock.monotonic()
@@ -286,17 +286,21 @@ class Bookkeeper:
     def _follow(self, region: str, *, is_thorough: bool) -> None:
         ledger = self._others.get(region)
         if ledger is None:
-            ledger = self._picture_of(region)
+            ledger = self._checkpoint_of(region)
             self._to_adopt |= set(ledger.heads)
-        elif is_thorough and (kept := self._runs.kept(region)) is not None and kept.life not in {None, ledger.life}:
+        elif (
+            is_thorough
+            and (saved := self._runs.checkpoint_info(region)) is not None
+            and saved.life not in {None, ledger.life}
+        ):
             # Its entries may have the numbers of those that have been read.
             log.warning(
                 "The ledger of %s has begun another life (%s, before: %s): it is read again.",
                 region,
-                kept.life,
+                saved.life,
                 ledger.life,
             )
-            ledger = self._picture_of(region)
+            ledger = self._checkpoint_of(region)
             self._to_adopt |= set(ledger.heads)
         elif ledger.gap is not None and (later := self._past_gap(region, ledger.gap)) is not None:
             ledger = later
@@ -306,9 +310,9 @@ class Bookkeeper:
             if entries[0].number == before + 1:
                 self._to_adopt |= ledger.apply(entries).heads
             if ledger.number == before:
-                # What lies between has expired, or a copy is behind; or the ledger has begun another life: the picture
-                # has it, or will.
-                later = self._runs.picture(region)
+                # Entries in between have expired, or a copy is behind, or the ledger has begun another life: the
+                # checkpoint has them, or will have them.
+                later = self._runs.checkpoint(region)
                 if later.number <= before and later.life in {None, ledger.life}:
                     self._others[region], self._missing[region] = ledger, _why_missing(region, before, entries[0])
                     return
@@ -317,16 +321,16 @@ class Bookkeeper:
         self._others[region] = ledger
         self._missing.pop(region, None)
 
-    def _picture_of(self, region: str) -> RegionLedger:
+    def _checkpoint_of(self, region: str) -> RegionLedger:
         """
-        Return another region's picture; what its whole log comes to when the picture cannot be read.
+        Return another region's checkpoint; what its whole log comes to when the checkpoint cannot be read.
 
-        :raises UnreadablePictureError: the log does not reach back to its beginning.
+        :raises UnreadableCheckpointError: the log does not reach back to its beginning.
         :raises StateUnreachableError: there is more of the log to read; the next turn goes on.
         """
         try:
-            return self._runs.picture(region)
-        except UnreadablePictureError:
+            return self._runs.checkpoint(region)
+        except UnreadableCheckpointError:
             if region not in self._replays and [entry.number for entry in self._runs.log(region, after=0)[:1]] != [1]:
                 raise
         return self._replayed(region, RegionLedger())
@@ -339,19 +343,19 @@ class Bookkeeper:
                 return self._replays.pop(region)
             _read_on(replay, entries)
         raise StateUnreachableError(
-            f"The ledger of {region} is being read from its beginning, because its picture cannot be read: "
+            f"The ledger of {region} is being read from its beginning, because its checkpoint cannot be read: "
             f"{replay.number} entries so far.",
             advice="The next turn goes on.",
         )
 
     def _past_gap(self, region: str, gap: Gap) -> RegionLedger | None:
-        """Return the region's picture if it has what could not be read in the log; None when it has not, so far."""
+        """Return the region's checkpoint if it has what could not be read in the log; None when it has not, so far."""
         now = self._clock.monotonic()
         if now < self._gaps_due_at.get(region, now):
             return None
         self._gaps_due_at[region] = now + _GAP_EVERY_S
         try:
-            later = self._runs.picture(region)
+            later = self._runs.checkpoint(region)
         except UnreadableItemError:
             return None
         return later if later.number >= gap.number or later.life not in {None, self._others[region].life} else None
@@ -385,22 +389,22 @@ class Bookkeeper:
     def _load(self) -> RegionLedger:
         if self._own is None:
             try:
-                own = self._runs.picture(self._region)
-                self._kept_number = own.number
+                own = self._runs.checkpoint(self._region)
+                self._saved_number = own.number
                 self._life_due = False
-            except UnreadablePictureError as error:
-                own, self._kept_number = self._without_picture(error), 0
-                kept = self._runs.kept(self._region)
-                own.life, self._life_due = kept.life if kept is not None else None, True
+            except UnreadableCheckpointError as error:
+                own, self._saved_number = self._without_checkpoint(error), 0
+                saved = self._runs.checkpoint_info(self._region)
+                own.life, self._life_due = saved.life if saved is not None else None, True
             while entries := self._runs.log(self._region, after=own.number):
                 self._life_due = self._life_due or entries[0].number > own.number + 1
                 _read_on(own, entries)
-            # What was written after the picture may have expired, and readers may know it.
+            # What was written after the checkpoint may have expired, and readers may know it.
             is_old = own.at is None or self._clock.now() - own.at > timedelta(days=LOG_DAYS / 2)
             self._life_due = self._life_due or own.life is None or is_old
             if own.gap is not None:
-                # What is only in there is told again from the database, and then kept in a picture.
-                own.newest_id, self._kept_number = min(own.newest_id, own.gap.newest_id), 0
+                # What is only in the gap is published again from the database, and then saved in a checkpoint.
+                own.newest_id, self._saved_number = min(own.newest_id, own.gap.newest_id), 0
                 log.warning("The ledger of %s has a gap, which its agent closes: %s", self._region, own.gap.why)
             self._own, self._told = own, {key: run.status.value for key, run in own.runs.items()}
             self._not_carried_out = {
@@ -408,11 +412,11 @@ class Bookkeeper:
             }
         return self._own
 
-    def _without_picture(self, error: UnreadablePictureError) -> RegionLedger:
+    def _without_checkpoint(self, error: UnreadableCheckpointError) -> RegionLedger:
         """
-        Return what there is of this region's part of the ledger without its picture.
+        Return what there is of this region's part of the ledger without its checkpoint.
 
-        :raises UnreadablePictureError: not even the number of its last entry.
+        :raises UnreadableCheckpointError: not even the number of its last entry.
         :raises StateUnreachableError: there is more of the log to read; the next turn goes on.
         """
         begin = RegionLedger()
@@ -733,7 +737,7 @@ class Bookkeeper:
         if gone:
             self._append(own.epoch or 0, gone, first_id=own.first_id, newest_id=own.newest_id)
         # What is said last before a long silence would expire without one.
-        self._keep_picture(own)
+        self._save_checkpoint_in_time(own)
 
     def resume(self, *, epoch: int) -> bool:
         """
@@ -778,7 +782,7 @@ class Bookkeeper:
             if run.key not in refused
         ]
         if taken:
-            # Before it is said: an error may come after an entry has landed, from the next one or from the picture.
+            # Before it is said: an error may come after an entry has landed, from the next one or from the checkpoint.
             self._not_carried_out |= {run.key for run in taken}
             self._append(epoch, taken, first_id=own.first_id, newest_id=own.newest_id)
         if to_queue or taken:
@@ -884,46 +888,46 @@ class Bookkeeper:
             self._runs.append(self._region, entry)
             self._own = own
             own.apply([entry])
-        self._keep_picture(own)
+        self._save_checkpoint_in_time(own)
 
-    def _keep_picture(self, own: RegionLedger) -> None:
+    def _save_checkpoint_in_time(self, own: RegionLedger) -> None:
         now = self._clock.monotonic()
-        if own.number > self._kept_number and (
-            self._kept_number == 0
-            or own.number - self._kept_number >= _ENTRIES_TO_PICTURE
-            or now - self._kept_at >= _PICTURE_EVERY_S
+        if own.number > self._saved_number and (
+            self._saved_number == 0
+            or own.number - self._saved_number >= _ENTRIES_TO_CHECKPOINT
+            or now - self._saved_at >= _CHECKPOINT_EVERY_S
         ):
-            self._keep(own)
+            self._save_checkpoint(own)
             own.gap = None
         elif own.number and now >= self._watch_due_at:
-            kept = self._runs.kept(self._region)
+            saved = self._runs.checkpoint_info(self._region)
             # The table may be a new one, or one that was restored from a backup.
-            if kept is None or kept.number < self._kept_number or kept.life not in {None, own.life}:
-                self._keep(own)
+            if saved is None or saved.number < self._saved_number or saved.life not in {None, own.life}:
+                self._save_checkpoint(own)
             self._watch_due_at = now + _LIVES_EVERY_S
 
     def _begin_life(self, own: RegionLedger) -> None:
         """
-        Begin another life of this region's ledger, with a picture of what is known: its numbers may be used again.
+        Begin another life of this region's ledger, with a checkpoint of what is known: its numbers may be used again.
 
         :raises StaleLedgerError: another agent of the region has written meanwhile.
         """
         begun = replace(own, life=uuid.uuid4().hex[:12])
         self._own = None
-        self._keep(begun, begins_after=own)
+        self._save_checkpoint(begun, begins_after=own)
         log.info("The ledger of %s begins another life: %s, before %s", self._region, begun.life, own.life)
         own.life, self._own, self._life_due = begun.life, own, False
         if own.gap is not None:
-            self._kept_number = 0  # what is in the gap is told again, and then kept
+            self._saved_number = 0  # what is in the gap is published again, and then saved
 
-    def _keep(self, own: RegionLedger, *, begins_after: RegionLedger | None = None) -> None:
-        if not self._runs.keep(self._region, own, begins_after=begins_after):
+    def _save_checkpoint(self, own: RegionLedger, *, begins_after: RegionLedger | None = None) -> None:
+        if not self._runs.save_checkpoint(self._region, own, begins_after=begins_after):
             self._own = None
             raise StaleLedgerError(
-                f"The picture of the ledger of {self._region} is later than this agent's, or of another life.",
+                f"The checkpoint of the ledger of {self._region} is later than this agent's, or of another life.",
                 advice="Another agent of the region writes the ledger too; this one reads it again.",
             )
-        self._kept_number, self._kept_at = own.number, self._clock.monotonic()
+        self._saved_number, self._saved_at = own.number, self._clock.monotonic()
 
 
 def _read_on(ledger: RegionLedger, entries: Sequence[LogEntry]) -> None:
@@ -940,8 +944,8 @@ def _why_missing(region: str, number: int, first: LogEntry) -> str:
             "this copy of the table yet, or was deleted"
         )
     return (
-        f"entry {first.number} of the ledger of {region} is of another life of it, and the picture of that life is not "
-        "there: it has not arrived in this copy of the table yet, or was deleted"
+        f"entry {first.number} of the ledger of {region} is of another life of it, and the checkpoint of that life is "
+        "not there: it has not arrived in this copy of the table yet, or was deleted"
     )
 
 

@@ -162,7 +162,7 @@ def plan_above_every_epoch(
 
 def _ledger_epochs(runs: RunsStore, region: str) -> Sequence[int | None]:
     """Return the highest epochs that a region's part of the ledger names."""
-    ledger = runs.picture(region)
+    ledger = runs.checkpoint(region)
     while entries := runs.log(region, after=ledger.number):
         before = ledger.number
         ledger.apply(entries)

@@ -2,7 +2,7 @@
 The ledger: which region ran which interval, and how it ended.
 
 Each region keeps a *log* of the changes that its agent finds in the region's metadata database. Entries are numbered
-without gaps, and only one agent of the region writes them. From time to time the agent saves a *picture*, the result
+without gaps, and only one agent of the region writes them. From time to time the agent saves a *checkpoint*, the result
 of all entries so far, so that a reader does not have to start at the first entry. Readers keep a :class:`RegionLedger`
 for each region; :func:`due` decides between them.
 """
@@ -19,7 +19,7 @@ from airflow_provider_mwaa_dr.exceptions import UnreadableItem
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 LOG_DAYS = 14
-"""An entry of a log expires after so long; a picture is kept within minutes, and does not expire."""
+"""An entry of a log expires after so long; a checkpoint is saved within minutes, and does not expire."""
 
 RunKey = tuple[str, str]
 """DAG id and run id."""
@@ -187,7 +187,7 @@ class Gap:
     """
     What of a log could not be read, and has been passed over.
 
-    :param number: of the last entry of it; a picture with as many entries has what was in it.
+    :param number: of the last entry of it; a checkpoint with as many entries has what was in it.
     :param why: what is wrong with the first of it, for people.
     :param newest_id: of the ledger before it: all runs up to this id have been read.
     """
@@ -198,8 +198,8 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """Which picture of a region is kept: of which life, and up to which entry."""
+class CheckpointInfo:
+    """Which checkpoint of a region is stored: of which life, and up to which entry."""
 
     life: str | None
     number: int
@@ -227,10 +227,10 @@ class RegionLedger:
         ended, until the other regions have nothing due of them any more.
     :ivar final: plan of the last final mark.
     :ivar settled: the epoch up to which it has told of everything that it had begun before; None before.
-    :ivar gap: what of the log could not be read since the picture; None: nothing. A later picture has what was in it.
+    :ivar gap: what of the log after the checkpoint could not be read; None: nothing. A later checkpoint contains it.
     :ivar stops: the last announcement of stopped runs that it has taken into account.
     :ivar life: an id. Numbers of entries that are of different lives have nothing to do with each other: a region whose
-        entries have expired, or whose table is a new one, may have to use numbers again. A picture begins each life.
+        entries have expired, or whose table is a new one, may have to use numbers again. A checkpoint begins each life.
     :ivar at: when the last entry was written, by the region's own clock.
     """
 
@@ -251,7 +251,7 @@ class RegionLedger:
         """
         Take what follows without a gap, and return what changed; entries that are known already are passed over.
 
-        :param any_life: also apply entries of another life; for a ledger whose picture cannot be read.
+        :param any_life: also apply entries of another life; for a ledger whose checkpoint cannot be read.
         """
         changes = Changes()
         for entry in entries:
@@ -261,7 +261,7 @@ class RegionLedger:
                 break  # a copy that is behind: the rest comes
             if entry.life is not None and entry.life != self.life:
                 if not any_life:
-                    break  # the picture with which that life begins has more
+                    break  # the checkpoint with which that life begins has more
                 self.life = entry.life
             if entry.unreadable is not None:
                 self.pass_over(entry.number, str(entry.unreadable))

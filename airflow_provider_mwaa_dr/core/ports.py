@@ -15,7 +15,7 @@ from typing import Protocol
 
 from airflow_provider_mwaa_dr.core.config import TableConsistency
 from airflow_provider_mwaa_dr.core.inventory import Inventory
-from airflow_provider_mwaa_dr.core.ledger import Kept, LogEntry, RegionLedger
+from airflow_provider_mwaa_dr.core.ledger import CheckpointInfo, LogEntry, RegionLedger
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Plan
 from airflow_provider_mwaa_dr.exceptions import UnreadableItem
 
@@ -439,7 +439,7 @@ class RunsStore(Protocol):
     Every method may raise StateUnreachableError (no replica answered), StateAccessError or TableNotFoundError.
 
     An entry that cannot be read is returned with its number and ``unreadable`` set; the log goes on after it. A run in
-    an entry or a picture whose status or another field cannot be read is returned with ``doubt`` set.
+    an entry or a checkpoint whose status or another field cannot be read is returned with ``doubt`` set.
     """
 
     def append(self, region: str, entry: LogEntry) -> None:
@@ -452,23 +452,25 @@ class RunsStore(Protocol):
     def log(self, region: str, *, after: int) -> Sequence[LogEntry]:
         """Return entries with a number above *after*, in order; not always all of them, but the first."""
 
-    def keep(self, region: str, picture: RegionLedger, *, begins_after: RegionLedger | None = None) -> bool:
+    def save_checkpoint(
+        self, region: str, checkpoint: RegionLedger, *, begins_after: RegionLedger | None = None
+    ) -> bool:
         """
-        Replace *region*'s picture; readers see the old one or the new one, whole.
+        Replace *region*'s checkpoint; readers see either the whole old one or the whole new one.
 
-        :param begins_after: the ledger whose life ends; *picture* begins another one.
-        :return: False, and nothing is changed, if a later picture is kept, or one of another life: another agent writes
-            for the region. A picture that the first version kept, which has no life, gives way to any that is later.
+        :param begins_after: the ledger whose life ends; *checkpoint* begins another one.
+        :return: False, and nothing is changed, if a later checkpoint is stored, or one of another life: another agent
+            writes for the region. A checkpoint of the first version has no life; any later one replaces it.
         """
 
-    def kept(self, region: str) -> Kept | None:
-        """Return which picture of *region* is kept, without reading it; None: none, or one that cannot be read."""
+    def checkpoint_info(self, region: str) -> CheckpointInfo | None:
+        """Return which checkpoint of *region* is stored, without reading it; None: none, or one that cannot be read."""
 
-    def picture(self, region: str) -> RegionLedger:
+    def checkpoint(self, region: str) -> RegionLedger:
         """
-        Return the last picture of *region* that was kept; an empty one at first. Yours to change.
+        Return the last saved checkpoint of *region*; an empty one at first. The caller may change it.
 
-        :raises UnreadablePictureError: it is stored and cannot be read.
+        :raises UnreadableCheckpointError: it is stored and cannot be read.
         """
 
 

@@ -730,7 +730,7 @@ def check_items(facts: Facts) -> CheckResult:
             why=f"{len(facts.unreadable) + len(gaps)} cannot be read: "
             + " ".join([*map(str, facts.unreadable), *gaps]).rstrip("."),
             advice=" ".join(dict.fromkeys(item.advice for item in facts.unreadable))
-            or "The agent of that region keeps a picture of its ledger within minutes, which has what is missing.",
+            or "The agent of that region saves a checkpoint of its ledger within minutes; it contains what is missing.",
         )
     return CheckResult(name="items", verdict=Verdict.OK, why="every item of the state table can be read")
 

@@ -107,7 +107,7 @@ class Region:
         """Return the ids of the runs that are anybody's to finish, as a reader of the table sees it."""
         ledgers = []
         for region in (HERE, THERE):
-            ledger = self.runs.picture(region)
+            ledger = self.runs.checkpoint(region)
             while entries := self.runs.log(region, after=ledger.number):
                 before = ledger.number
                 ledger.apply(entries)

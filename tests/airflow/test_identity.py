@@ -41,7 +41,7 @@ def start(region: Region, listener: ModuleType, database: Database, run_id: str 
 def written(region: Region) -> set[str]:
     """Return what was written into the tables since the agent started."""
     calls = [*region.store.calls, *region.runs.calls]
-    return {call for call in calls if call.startswith(("put", "write", "append", "keep", "forget", "register"))}
+    return {call for call in calls if call.startswith(("put", "write", "append", "save", "forget", "register"))}
 
 
 @pytest.mark.parametrize(

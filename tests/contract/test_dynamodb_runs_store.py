@@ -34,8 +34,8 @@ def client(aws: AwsServer, session: boto3.session.Session) -> Any:
     client.close()
 
 
-def picture(number: int, life: str = "l1") -> RegionLedger:
-    """Return a picture of two pages."""
+def checkpoint(number: int, life: str = "l1") -> RegionLedger:
+    """Return a checkpoint of two pages."""
     heads = {name: Head(dag_id=name) for name in (f"{index:04}{'x' * 240}" for index in range(2000))}
     return RegionLedger(number=number, life=life, heads=heads)
 
@@ -58,20 +58,20 @@ def pages_of(client: Any, table: str) -> tuple[int, int]:
 def test_a_writer_that_is_cut_off_at_any_call_leaves_no_page_that_the_next_one_does_not_remove(
     make: Make, aws: AwsServer, runs_table: str, client: Any, clock: ManualClock, ends: bool, has_landed: bool
 ) -> None:
-    """Readers have the picture before or the one after, whole; also when the first one of all is cut off."""
+    """Readers have the checkpoint before or the one after, whole; also when the first one of all is cut off."""
     numbers = itertools.count(1)
     for at in itertools.count(1):
-        before = make().picture(REGION).number
+        before = make().checkpoint(REGION).number
         cut_off = next(numbers)
         network = CutOff(aws, at, has_landed=has_landed, ends=ends)
         with contextlib.suppress(StateUnreachableError):
-            make().keep(REGION, picture(cut_off))
+            make().save_checkpoint(REGION, checkpoint(cut_off))
         is_over = network.asked < at
         aws.reset()
-        assert make().picture(REGION).number in {before, cut_off}
+        assert make().checkpoint(REGION).number in {before, cut_off}
         last = next(numbers)
-        assert make().keep(REGION, picture(last))
-        assert make().picture(REGION) == picture(last)
+        assert make().save_checkpoint(REGION, checkpoint(last))
+        assert make().checkpoint(REGION) == checkpoint(last)
         found, named = pages_of(client, runs_table)
         assert found == named, f"after a cut at request {at}"
         clock.advance(3600)
@@ -86,16 +86,16 @@ def test_a_writer_that_is_refused_from_any_call_on_succeeds_when_it_tries_again(
     """Old or new stays, whole; the next try of the same store leaves no page that no manifest names."""
     writer, numbers = make(), itertools.count(1)
     for at in itertools.count(1):
-        before = make().picture(REGION).number
+        before = make().checkpoint(REGION).number
         refused = next(numbers)
         network = CutOff(aws, at, ends=True, refuses=code)
         with contextlib.suppress(StateError):
-            writer.keep(REGION, picture(refused))
+            writer.save_checkpoint(REGION, checkpoint(refused))
         is_over = network.asked < at
         aws.reset()
-        assert make().picture(REGION).number in {before, refused}
-        assert writer.keep(REGION, picture(refused))
-        assert make().picture(REGION) == picture(refused)
+        assert make().checkpoint(REGION).number in {before, refused}
+        assert writer.save_checkpoint(REGION, checkpoint(refused))
+        assert make().checkpoint(REGION) == checkpoint(refused)
         found, named = pages_of(client, runs_table)
         assert found == named, f"after a refusal at request {at}"
         clock.advance(3600)
@@ -103,12 +103,12 @@ def test_a_writer_that_is_refused_from_any_call_on_succeeds_when_it_tries_again(
             break
 
 
-def test_a_reader_between_whose_calls_the_picture_is_replaced_has_one_of_both_whole(make: Make, aws: AwsServer) -> None:
+def test_a_reader_between_whose_calls_the_checkpoint_is_replaced_has_one_of_both_whole(make: Make, aws: AwsServer) -> None:
     """Pages of two writes are never mixed, although the pages of the first are deleted meanwhile."""
     numbers = itertools.count(1)
-    make().keep(REGION, picture(next(numbers)))
+    make().save_checkpoint(REGION, checkpoint(next(numbers)))
     for at in itertools.count(1):
-        before, after = make().picture(REGION).number, next(numbers)
+        before, after = make().checkpoint(REGION).number, next(numbers)
         asked = 0
 
         def meanwhile(region: str, operation: str, at: int = at, after: int = after) -> bool:
@@ -116,14 +116,14 @@ def test_a_reader_between_whose_calls_the_picture_is_replaced_has_one_of_both_wh
             asked += 1
             if asked == at:
                 aws.before = lambda region, operation: False
-                assert make().keep(REGION, picture(after))
+                assert make().save_checkpoint(REGION, checkpoint(after))
             return False
 
         aws.before = meanwhile
-        found = make().picture(REGION)
+        found = make().checkpoint(REGION)
         is_over = asked < at
         aws.reset()
-        assert found == picture(before if is_over else after)
+        assert found == checkpoint(before if is_over else after)
         if is_over:
             break
 
@@ -161,7 +161,7 @@ def test_entries_that_are_cut_off_at_any_call_are_there_once_when_they_are_writt
 def test_a_writer_keeps_what_another_one_has_just_written_and_not_yet_named(
     make: Make, aws: AwsServer, runs_table: str, client: Any, clock: ManualClock
 ) -> None:
-    """Two agents at once, the second in the middle of the first, at any call: the later picture stays, whole."""
+    """Two agents at once, the second in the middle of the first, at any call: the later checkpoint stays, whole."""
     numbers = itertools.count(1)
     for at in itertools.count(1):
         first, second = next(numbers), next(numbers)
@@ -172,14 +172,14 @@ def test_a_writer_keeps_what_another_one_has_just_written_and_not_yet_named(
             asked += 1
             if asked == at:
                 aws.before = lambda region, operation: False
-                assert make().keep(REGION, picture(second))
+                assert make().save_checkpoint(REGION, checkpoint(second))
             return False
 
         aws.before = meanwhile
-        make().keep(REGION, picture(first))
+        make().save_checkpoint(REGION, checkpoint(first))
         is_over = asked < at
         aws.reset()
-        assert make().picture(REGION).number == (first if is_over else second)
+        assert make().checkpoint(REGION).number == (first if is_over else second)
         found, named = pages_of(client, runs_table)
         assert found == named, f"the second one came at request {at}"
         clock.advance(3600)
@@ -191,9 +191,9 @@ def test_pages_that_the_first_version_wrote_are_removed_with_their_manifest(
     make: Make, runs_table: str, client: Any
 ) -> None:
     """Without an announcement."""
-    make().keep(REGION, picture(1))
+    make().save_checkpoint(REGION, checkpoint(1))
     for row in client.scan(TableName=runs_table, ConsistentRead=True)["Items"]:
         if row["sk"]["S"].startswith("writing#"):
             client.delete_item(TableName=runs_table, Key={"pk": row["pk"], "sk": row["sk"]})
-    make().keep(REGION, picture(2))
+    make().save_checkpoint(REGION, checkpoint(2))
     assert pages_of(client, runs_table) == (2, 2)

@@ -165,16 +165,16 @@ def test_an_entry_with_the_largest_run_fits(runs_peer: RunsPeer) -> None:
     assert list(store.log(A, after=0)) == [entry]
 
 
-def test_a_picture_of_a_dag_with_the_largest_runs_of_every_type_fits(runs_peer: RunsPeer) -> None:
+def test_a_checkpoint_of_a_dag_with_the_largest_runs_of_every_type_fits(runs_peer: RunsPeer) -> None:
     """What is told of one DAG is longer than an item, and comes back whole."""
     store, random_text = runs_peer(), _random_text(string.ascii_letters + string.digits + "_.-")
     finished, *others = (_large_run(random_text, kind) for kind in ("scheduled", "manual", "asset_triggered"))
     small = Head(dag_id="small")
-    picture = RegionLedger(number=1, runs={finished.key: finished}, heads={"a": replace(small, dag_id="a")})
-    picture.heads["orders"] = Head(dag_id="orders", created=AT, finished=finished, others=tuple(others))
-    picture.heads["small"] = small
-    store.keep(A, picture)
-    assert store.picture(A) == picture
+    checkpoint = RegionLedger(number=1, runs={finished.key: finished}, heads={"a": replace(small, dag_id="a")})
+    checkpoint.heads["orders"] = Head(dag_id="orders", created=AT, finished=finished, others=tuple(others))
+    checkpoint.heads["small"] = small
+    store.save_checkpoint(A, checkpoint)
+    assert store.checkpoint(A) == checkpoint
 
 
 def test_entries_with_ids_of_any_letters_fit(clock: ManualClock) -> None:

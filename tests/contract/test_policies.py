@@ -289,17 +289,17 @@ def uses_of_ledger(runs: DynamoDBRunsStore, region: str, clock: ManualClock) -> 
     entry = LogEntry(number=1, at=clock.now(), epoch=0, first_id=0, newest_id=0)
     other = B if region == A else A
 
-    def keep() -> None:
-        runs.keep(region, RegionLedger(number=1))
+    def save_checkpoint() -> None:
+        runs.save_checkpoint(region, RegionLedger(number=1))
         runs._put({"pk": {"S": f"PICTURE#{region}"}, "sk": {"S": "x"}}, region)
         runs._delete(f"PICTURE#{region}", "x", region)
 
     return {
         "append": lambda: runs.append(region, entry),
         "log": lambda: runs.log(other, after=0),
-        "keep": keep,
-        "kept": lambda: runs.kept(other),
-        "picture": lambda: runs.picture(other),
+        "save_checkpoint": save_checkpoint,
+        "checkpoint_info": lambda: runs.checkpoint_info(other),
+        "checkpoint": lambda: runs.checkpoint(other),
     }
 
 
@@ -344,7 +344,7 @@ def test_execution_roles_may_do_what_agents_and_fences_do(cloud: Cloud, scope: S
     recorder = Recorder(cloud)
     state_methods, ledger_methods = methods_in(AGENT, StateStore), methods_in(AGENT, RunsStore)
     assert state_methods > {*FINISHES, "put_inventory", "inventory_key"}
-    assert ledger_methods == {"append", "log", "keep", "kept", "picture"}
+    assert ledger_methods == {"append", "log", "save_checkpoint", "checkpoint_info", "checkpoint"}
     uses = uses_of_state(opened.state, opened.copy, region, cloud.clock)
     assert state_methods <= set(uses)
     for name in [name for name in uses if name in state_methods - FINISHES]:
@@ -454,8 +454,8 @@ def test_each_command_makes_the_calls_that_its_policy_allows(cloud: Cloud, scope
         uses = uses_of_state(opened.state, opened.copy, region, cloud.clock)
         for name in ("put_agent", "put_inventory", "put_unpublished", "put_snapshot"):
             uses[name]()
-        picture = RegionLedger(number=1, heads={"orders": Head(dag_id="orders")})
-        opened.runs.keep(region, picture)
+        checkpoint = RegionLedger(number=1, heads={"orders": Head(dag_id="orders")})
+        opened.runs.save_checkpoint(region, checkpoint)
         opened.runs.append(region, LogEntry(number=2, at=cloud.clock.now(), epoch=0, first_id=0, newest_id=0))
     recorder = Recorder(cloud)
 

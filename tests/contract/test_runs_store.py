@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.ledger import Kept, LedgerRun, LogEntry, RegionLedger, RunStatus
+from airflow_provider_mwaa_dr.core.ledger import CheckpointInfo, LedgerRun, LogEntry, RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.exceptions import StaleLedgerError
 from tests.contract.conftest import RunsPeer
 
@@ -84,61 +84,61 @@ def test_a_number_is_taken_once(runs_peer: RunsPeer) -> None:
     assert list(second.log(REGION, after=0)) == [entry(1, RUN)]
 
 
-def test_the_picture_is_replaced_whole_and_never_goes_back(runs_peer: RunsPeer) -> None:
-    """Pages and all; one that is older than what is kept is dropped."""
+def test_the_checkpoint_is_replaced_whole_and_never_goes_back(runs_peer: RunsPeer) -> None:
+    """Pages and all; one that is older than the stored one is dropped."""
     first, second = runs_peer(), runs_peer()
-    assert first.picture(REGION) == RegionLedger()
-    picture = RegionLedger()
+    assert first.checkpoint(REGION) == RegionLedger()
+    checkpoint = RegionLedger()
     done = replace(RUN, run_id="done", status=RunStatus.SUCCESS)
     manual = replace(done, run_id="by hand", run_type="manual")
-    picture.apply([entry(1, RUN, final="plan-1"), entry(2, done, manual)])
-    assert picture.heads["orders"].others == (manual,)
-    first.keep(REGION, picture)
-    assert second.picture(REGION) == picture
-    later = second.picture(REGION)
+    checkpoint.apply([entry(1, RUN, final="plan-1"), entry(2, done, manual)])
+    assert checkpoint.heads["orders"].others == (manual,)
+    first.save_checkpoint(REGION, checkpoint)
+    assert second.checkpoint(REGION) == checkpoint
+    later = second.checkpoint(REGION)
     later.apply([entry(3, replace(RUN, status=RunStatus.GONE))])
-    assert later != picture
-    second.keep(REGION, later)
-    first.keep(REGION, picture)
-    assert first.picture(REGION) == second.picture(REGION) == later
-    assert first.picture("us-east-1") == RegionLedger()
+    assert later != checkpoint
+    second.save_checkpoint(REGION, later)
+    first.save_checkpoint(REGION, checkpoint)
+    assert first.checkpoint(REGION) == second.checkpoint(REGION) == later
+    assert first.checkpoint("us-east-1") == RegionLedger()
 
 
 def test_lives_come_back_as_they_were_written(runs_peer: RunsPeer) -> None:
-    """Of entries, of pictures, and of what is kept; those of the first version have none."""
+    """Of entries, of checkpoints, and of what is stored; those of the first version have none."""
     store = runs_peer()
-    assert store.kept(REGION) is None
+    assert store.checkpoint_info(REGION) is None
     entries = [entry(1, RUN), replace(entry(2), life="l1")]
     for each in entries:
         store.append(REGION, each)
     assert list(store.log(REGION, after=0)) == entries
     old, new = RegionLedger(number=1), RegionLedger(number=2, life="l1", at=AT)
-    for picture in (old, new):
-        assert store.keep(REGION, picture)
-        assert store.picture(REGION) == picture
-        assert store.kept(REGION) == Kept(life=picture.life, number=picture.number)
-    assert store.kept("us-east-1") is None
+    for checkpoint in (old, new):
+        assert store.save_checkpoint(REGION, checkpoint)
+        assert store.checkpoint(REGION) == checkpoint
+        assert store.checkpoint_info(REGION) == CheckpointInfo(life=checkpoint.life, number=checkpoint.number)
+    assert store.checkpoint_info("us-east-1") is None
 
 
 def test_a_life_begins_only_after_the_one_that_is_kept(runs_peer: RunsPeer) -> None:
-    """Its picture may have a lower number than what others remember, but takes the place of no other life's."""
+    """Its checkpoint may have a lower number than what others remember, but takes the place of no other life's."""
     store, stale = runs_peer(), runs_peer()
     first = RegionLedger(number=5, life="l1")
-    assert store.keep(REGION, first, begins_after=RegionLedger())
+    assert store.save_checkpoint(REGION, first, begins_after=RegionLedger())
     second = replace(first, life="l2")
-    assert store.keep(REGION, second, begins_after=first)
-    assert not stale.keep(REGION, replace(first, number=9))
-    assert not stale.keep(REGION, replace(first, life="l3"), begins_after=first)
-    assert not stale.keep(REGION, replace(second, number=4))
-    assert store.kept(REGION) == Kept(life="l2", number=5)
-    assert store.keep(REGION, replace(second, number=6))
+    assert store.save_checkpoint(REGION, second, begins_after=first)
+    assert not stale.save_checkpoint(REGION, replace(first, number=9))
+    assert not stale.save_checkpoint(REGION, replace(first, life="l3"), begins_after=first)
+    assert not stale.save_checkpoint(REGION, replace(second, number=4))
+    assert store.checkpoint_info(REGION) == CheckpointInfo(life="l2", number=5)
+    assert store.save_checkpoint(REGION, replace(second, number=6))
 
 
-def test_a_picture_of_any_size_fits(runs_peer: RunsPeer) -> None:
+def test_a_checkpoint_of_any_size_fits(runs_peer: RunsPeer) -> None:
     """3,000 DAGs with ids of 250 characters, and runs whose conf is as long as one may be."""
     store = runs_peer()
-    picture = RegionLedger()
+    checkpoint = RegionLedger()
     runs = [replace(RUN, dag_id=f"{number:03}{'x' * 247}", conf=f'"{"y" * 190_000}"') for number in range(5)]
-    picture.apply([replace(entry(1, *runs), dag_ids=tuple(f"{number:04}{'z' * 246}" for number in range(3000)))])
-    store.keep(REGION, picture)
-    assert store.picture(REGION) == picture
+    checkpoint.apply([replace(entry(1, *runs), dag_ids=tuple(f"{number:04}{'z' * 246}" for number in range(3000)))])
+    store.save_checkpoint(REGION, checkpoint)
+    assert store.checkpoint(REGION) == checkpoint

@@ -15,7 +15,7 @@ from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, FailoverRecord, Registration, RunsStore, StateStore
 from airflow_provider_mwaa_dr.core.state import Mode, initial
-from airflow_provider_mwaa_dr.exceptions import StaleLedgerError, UnreadableItemError, UnreadablePictureError
+from airflow_provider_mwaa_dr.exceptions import StaleLedgerError, UnreadableCheckpointError, UnreadableItemError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
 from tests.contract.aws_server import HOME
 
@@ -162,19 +162,19 @@ def test_an_outcome_of_a_newer_version_is_readable_and_stays(damaged: Table) -> 
 
 @dataclass
 class Runs:
-    """A runs table, and ways to damage an entry or the picture of X."""
+    """A runs table, and ways to damage an entry or the checkpoint of X."""
 
     store: RunsStore
     damage_entry: Callable[[int], object]
-    damage_picture: Callable[[], object]
+    damage_checkpoint: Callable[[], object]
 
 
 @pytest.fixture(params=["memory", "dynamodb"])
 def runs(request: pytest.FixtureRequest, clock: ManualClock, session: boto3.session.Session) -> Runs:
-    """A ledger of three entries; its picture has the first two."""
+    """A ledger of three entries; its checkpoint has the first two."""
     if request.param == "memory":
         memory = InMemoryRunsStore()
-        found = Runs(memory, lambda number: memory.damage_entry(X, number), lambda: memory.damage_picture(X))
+        found = Runs(memory, lambda number: memory.damage_entry(X, number), lambda: memory.damage_checkpoint(X))
     else:
         name = request.getfixturevalue("runs_table")
 
@@ -196,9 +196,9 @@ def runs(request: pytest.FixtureRequest, clock: ManualClock, session: boto3.sess
         )
     for number in (1, 2, 3):
         found.store.append(X, entry(number))
-    picture = RegionLedger()
-    picture.apply([entry(1), entry(2)])
-    found.store.keep(X, picture)
+    checkpoint = RegionLedger()
+    checkpoint.apply([entry(1), entry(2)])
+    found.store.save_checkpoint(X, checkpoint)
     return found
 
 
@@ -220,13 +220,13 @@ def test_an_unreadable_entry_has_its_number_and_the_log_goes_on(runs: Runs) -> N
     runs.store.append(X, entry(4))
 
 
-def test_an_unreadable_picture_is_named_and_replaced_by_the_next_one(runs: Runs) -> None:
+def test_an_unreadable_checkpoint_is_named_and_replaced_by_the_next_one(runs: Runs) -> None:
     """The error has the number of its last entry where that can be read."""
-    runs.damage_picture()
-    with pytest.raises(UnreadablePictureError) as raised:
-        runs.store.picture(X)
+    runs.damage_checkpoint()
+    with pytest.raises(UnreadableCheckpointError) as raised:
+        runs.store.checkpoint(X)
     assert (raised.value.number, raised.value.item.field) == (2, "pages")
-    picture = RegionLedger()
-    picture.apply([entry(1), entry(2), entry(3)])
-    runs.store.keep(X, picture)
-    assert runs.store.picture(X) == picture
+    checkpoint = RegionLedger()
+    checkpoint.apply([entry(1), entry(2), entry(3)])
+    runs.store.save_checkpoint(X, checkpoint)
+    assert runs.store.checkpoint(X) == checkpoint

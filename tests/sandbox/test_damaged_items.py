@@ -55,7 +55,7 @@ def damage(pair: Pair, *, ledger: str) -> list[str]:
             ],
             "LOG": [{**entry, "body": {"B": TRUNCATED}} for entry in newest],
         }
-        # A region that has no log yet has no picture either, and would have to wait for one.
+        # A region that has no log yet has no checkpoint either, and would have to wait for one.
         for item in damaged[ledger] if newest else ():
             pair.dynamodb.put_item(TableName=runs_table, Item=item)
     for key, values in items.items():

@@ -118,7 +118,7 @@ def runs_store(pair: Pair) -> RunsStore:
 def ledger(pair: Pair, region: Airflow) -> RegionLedger:
     """Return what the ledger says of a region."""
     store = runs_store(pair)
-    found = store.picture(region.name)
+    found = store.checkpoint(region.name)
     while entries := store.log(region.name, after=found.number):
         before = found.number
         found.apply(entries)

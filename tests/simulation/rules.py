@@ -183,7 +183,7 @@ def with_a_region_on_its_way_out_that_takes_runs_over_without_the_last_word(patc
         books = loop._books
         assert books is not None
         books.follow()
-        if loop._awaits_final(books, state) or books.adopt():
+        if loop._awaits_entries(books, state) or books.adopt():
             return False
         books.begin(state.epoch)
         books.forget_closed()

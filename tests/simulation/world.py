@@ -25,7 +25,7 @@ from greenlet import getcurrent, greenlet
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.failover import StepEvent
 from airflow_provider_mwaa_dr.core.gate import Action, Layer, View, decide
-from airflow_provider_mwaa_dr.core.ledger import SCHEDULED, Kept, LogEntry, RegionLedger, RunKey
+from airflow_provider_mwaa_dr.core.ledger import SCHEDULED, CheckpointInfo, LogEntry, RegionLedger, RunKey
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord, Registration
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import (
@@ -151,7 +151,7 @@ class ReplicatedRuns:
     def __init__(self, world: Simulation) -> None:
         self.world = world
         self.logs: dict[str, list[_Written]] = defaultdict(list)
-        self.pictures: dict[str, list[tuple[float, RegionLedger]]] = defaultdict(list)
+        self.checkpoints: dict[str, list[tuple[float, RegionLedger]]] = defaultdict(list)
 
     def told_at(self, region: str, told_at: float) -> float:
         """Return up to when *region* has told, as the other one can read by now."""
@@ -208,40 +208,42 @@ class RunsCopy:
         world = self._table.world
         return world.clock.monotonic() - (STALE_S if world.points.is_stale(self._region.name) else 0.0)
 
-    def keep(self, region: str, picture: RegionLedger, *, begins_after: RegionLedger | None = None) -> bool:
-        self._reach("keep")
+    def save_checkpoint(
+        self, region: str, checkpoint: RegionLedger, *, begins_after: RegionLedger | None = None
+    ) -> bool:
+        self._reach("save_checkpoint")
         world = self._table.world
         there_at = world.clock.monotonic() + world.rng.random() * world.lag_s
-        kept = self._table.pictures[region]
-        if kept:
-            there = kept[-1][1]
-            lives = {None, picture.life, begins_after.life if begins_after is not None else picture.life}
-            if there.life not in lives or there.number > picture.number:
+        saved = self._table.checkpoints[region]
+        if saved:
+            there = saved[-1][1]
+            lives = {None, checkpoint.life, begins_after.life if begins_after is not None else checkpoint.life}
+            if there.life not in lives or there.number > checkpoint.number:
                 return False
-        kept.append((there_at, _copy(picture)))
+        saved.append((there_at, _copy(checkpoint)))
         return True
 
-    def kept(self, region: str) -> Kept | None:
-        self._reach("kept")
+    def checkpoint_info(self, region: str) -> CheckpointInfo | None:
+        self._reach("checkpoint_info")
         found = self._visible(region)
-        return Kept(life=found[-1].life, number=found[-1].number) if found else None
+        return CheckpointInfo(life=found[-1].life, number=found[-1].number) if found else None
 
-    def picture(self, region: str) -> RegionLedger:
-        self._reach("picture")
+    def checkpoint(self, region: str) -> RegionLedger:
+        self._reach("checkpoint")
         found = self._visible(region)
         return _copy(found[-1]) if found else RegionLedger()
 
     def _visible(self, region: str) -> list[RegionLedger]:
         now = self._now()
         return [
-            picture
-            for there_at, picture in self._table.pictures[region]
+            checkpoint
+            for there_at, checkpoint in self._table.checkpoints[region]
             if region == self._region.name or there_at <= now
         ]
 
 
-def _copy(picture: RegionLedger) -> RegionLedger:
-    return replace(picture, runs=dict(picture.runs), heads=dict(picture.heads))
+def _copy(checkpoint: RegionLedger) -> RegionLedger:
+    return replace(checkpoint, runs=dict(checkpoint.runs), heads=dict(checkpoint.heads))
 
 
 @dataclass

@@ -14,7 +14,7 @@ import pytest
 from airflow_provider_mwaa_dr.aws import runs_store, state_store
 from airflow_provider_mwaa_dr.aws.contents import MOST_BYTES, shown, unpacked
 from airflow_provider_mwaa_dr.core.ledger import RunStatus
-from airflow_provider_mwaa_dr.exceptions import IncompleteItemError, UnreadableItemError, UnreadablePictureError
+from airflow_provider_mwaa_dr.exceptions import IncompleteItemError, UnreadableCheckpointError, UnreadableItemError
 from tests.unit.aws.dynamodb_reads import DynamoDBReads, key_of
 from tests.unit.aws.test_fuzz_readers import (
     INVENTORY,
@@ -62,8 +62,8 @@ def test_no_reader_unpacks_more_than_a_writer_packs(kind: str, bomb: Callable[[i
         with pytest.raises(UnreadableItemError, match="unpack to more than 32000000"):
             state_store_of(with_body(STATE_ITEMS, kind, body)).get_inventory(X)
     elif kind == "PICTURE#":
-        with pytest.raises(UnreadablePictureError, match=f"unpack to more than {MOST_BYTES}"):
-            runs_store_of(with_body(RUNS_ITEMS, kind, body)).picture(X)
+        with pytest.raises(UnreadableCheckpointError, match=f"unpack to more than {MOST_BYTES}"):
+            runs_store_of(with_body(RUNS_ITEMS, kind, body)).checkpoint(X)
     else:
         first, *others = runs_store_of(with_body(RUNS_ITEMS, kind, body)).log(X, after=0)
         assert f"unpack to more than {MOST_BYTES}" in str(first.unreadable)

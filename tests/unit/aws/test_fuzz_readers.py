@@ -103,11 +103,11 @@ def entry(number: int) -> LogEntry:
 
 
 def runs_items() -> list[dict[str, Any]]:
-    """Return a runs table with a log of X and a picture of its first half."""
-    picture = RegionLedger()
-    picture.apply([entry(number) for number in NUMBERS[:3]])
-    picture.heads["billing"] = Head(dag_id="billing", created=AT, others=(run("m1", RunStatus.FAILED),))
-    pages, manifest = runs_store.picture_to_items(X, picture)
+    """Return a runs table with a log of X and a checkpoint of its first half."""
+    checkpoint = RegionLedger()
+    checkpoint.apply([entry(number) for number in NUMBERS[:3]])
+    checkpoint.heads["billing"] = Head(dag_id="billing", created=AT, others=(run("m1", RunStatus.FAILED),))
+    pages, manifest = runs_store.checkpoint_to_items(X, checkpoint)
     return [*(runs_store.entry_to_item(X, entry(number)) for number in NUMBERS), *pages, manifest]
 
 
@@ -248,7 +248,7 @@ def test_every_kind_of_item_is_readable_as_it_is_written() -> None:
     assert store.unreadable([X, Y]) == []
     runs = runs_store_of(DynamoDBReads(*RUNS_ITEMS))
     assert [(each.number, each.unreadable) for each in runs.log(X, after=0)] == [(number, None) for number in NUMBERS]
-    assert runs.picture(X).number == 3
+    assert runs.checkpoint(X).number == 3
 
 
 @EXAMPLES
@@ -354,8 +354,8 @@ def test_what_may_have_ended_in_something_that_cannot_be_read_is_not_started_aga
         def log(self, region: str, *, after: int) -> Any:
             return store.log(region, after=after) if region == X else super().log(region, after=after)
 
-        def picture(self, region: str) -> RegionLedger:
-            return store.picture(region) if region == X else super().picture(region)
+        def checkpoint(self, region: str) -> RegionLedger:
+            return store.checkpoint(region) if region == X else super().checkpoint(region)
 
     db = Rows()
     books = Bookkeeper(Tables(), db, ManualClock(), region=Y, peers=lambda: [X, Y])

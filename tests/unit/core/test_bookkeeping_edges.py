@@ -48,7 +48,7 @@ def test_a_run_that_went_on_here_and_was_deleted_by_a_person_stays_deleted(regio
     assert here.db.resumed == []
 
 
-def test_a_picture_is_kept_although_nothing_is_told_any_more(regions: tuple[Region, Region]) -> None:
+def test_a_checkpoint_is_saved_although_nothing_is_told_any_more(regions: tuple[Region, Region]) -> None:
     """Entries expire: what a region said last before it fell silent must not go with them."""
     here, _ = regions
     store, clock = here.books._runs, here.books._clock
@@ -61,12 +61,12 @@ def test_a_picture_is_kept_although_nothing_is_told_any_more(regions: tuple[Regi
     here.books.settled(1)
     clock.advance(301)
     here.books.settle()
-    picture = store.picture(HERE)
-    assert (picture.number, picture.settled) == (here.books._load().number, 1)
-    kept = store.calls.count("keep")
+    checkpoint = store.checkpoint(HERE)
+    assert (checkpoint.number, checkpoint.settled) == (here.books._load().number, 1)
+    saved = store.calls.count("save_checkpoint")
     clock.advance(301)
     here.books.settle()
-    assert store.calls.count("keep") == kept
+    assert store.calls.count("save_checkpoint") == saved
 
 
 def test_a_new_leader_keeps_what_the_one_before_it_had_not_kept(regions: tuple[Region, Region]) -> None:
@@ -77,12 +77,12 @@ def test_a_new_leader_keeps_what_the_one_before_it_had_not_kept(regions: tuple[R
     here.books.begin(0)
     here.db.put("r1", "running")
     here.tell()
-    assert store.picture(HERE).number < here.books._load().number
+    assert store.checkpoint(HERE).number < here.books._load().number
     new = restarted(here, store)
     new.settle()
     new._clock.advance(301)  # type: ignore[attr-defined]
     new.settle()
-    assert store.picture(HERE).number == here.books._load().number
+    assert store.checkpoint(HERE).number == here.books._load().number
 
 
 def test_a_run_that_has_ended_under_this_epoch_is_not_started_again_by_a_ledger_of_higher_ones(

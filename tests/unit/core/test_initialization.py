@@ -95,7 +95,7 @@ def entry(epoch: int) -> LogEntry:
     return LogEntry(number=1, at=ManualClock().now(), epoch=epoch, first_id=0, newest_id=0)
 
 
-@pytest.mark.parametrize("newest", ["item", "agent", "adopted", "reconciled", "record", "ledger", "picture"])
+@pytest.mark.parametrize("newest", ["item", "agent", "adopted", "reconciled", "record", "ledger", "checkpoint"])
 def test_a_restored_state_is_followed_by_one_above_all_that_anything_shows(newest: str) -> None:
     """Agents act on no older state than they have seen, so nobody could fail over any more."""
     store, runs = InMemoryStateStore(), InMemoryRunsStore()
@@ -126,9 +126,9 @@ def test_a_restored_state_is_followed_by_one_above_all_that_anything_shows(newes
         runs.append("eu-west-1", entry(7))
         store.put_agent(replace(agent("eu-west-1", version=0, epoch=0, adopted=None), reconciled_epoch=None))
     else:
-        picture = RegionLedger()
-        picture.apply([entry(7)])
-        runs.keep(HERE, picture)
+        checkpoint = RegionLedger()
+        checkpoint.apply([entry(7)])
+        runs.save_checkpoint(HERE, checkpoint)
     store.put_agent(status)
     state = above(store, runs)
     assert (state.active_region, state.epoch, state.phase, state.plan) == (HERE, 8, Phase.STEADY, None)

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
-from airflow_provider_mwaa_dr.core.ledger import LOG_DAYS, Kept, LogEntry, RegionLedger
+from airflow_provider_mwaa_dr.core.ledger import LOG_DAYS, CheckpointInfo, LogEntry, RegionLedger
 from airflow_provider_mwaa_dr.exceptions import IncompleteItemError, StaleLedgerError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore
 from tests.unit.core.test_bookkeeping import AT, HERE, THERE, Region
@@ -85,7 +85,7 @@ def test_a_reader_that_restarts_reads_the_new_ledger() -> None:
     assert pair.unfinished() == {"new"}
 
 
-def test_a_region_that_lives_on_puts_its_picture_into_the_new_table() -> None:
+def test_a_region_that_lives_on_puts_its_checkpoint_into_the_new_table() -> None:
     """Within a minute, whether it has something to tell or not; a reader that restarts then has all of it."""
     pair = Pair()
     pair.here.db.put("before", "running")
@@ -101,7 +101,7 @@ def test_a_region_that_lives_on_puts_its_picture_into_the_new_table() -> None:
 
 
 def test_a_region_that_told_of_something_in_the_new_table_before_it_ended_is_read() -> None:
-    """Its log begins in the middle there, and no picture has what was before: the next agent begins another life."""
+    """Its log begins in the middle there, and no checkpoint has what was before: the next agent begins another life."""
     pair = Pair()
     pair.table.recreate()
     pair.here.db.put("after", "running")
@@ -117,19 +117,19 @@ def test_a_region_that_told_of_something_in_the_new_table_before_it_ended_is_rea
 
 
 def test_numbers_whose_entries_have_expired_are_used_again_and_read() -> None:
-    """Away for longer than entries live, a region knows its last picture only; the other one has read more."""
+    """Away for longer than entries live, a region knows its last checkpoint only; the other one has read more."""
     pair = Pair()
     pair.advance(301)
     pair.here.db.put("open", "running")
     pair.here.tell()
-    kept = pair.table.kept(HERE)
+    saved = pair.table.checkpoint_info(HERE)
     for number in range(5):
         pair.here.db.put(f"unkept{number}", "running")
         pair.here.tell()
     pair.there.books.follow()
     read = pair.there.books._others[HERE].number
-    assert kept is not None
-    assert kept.number < read
+    assert saved is not None
+    assert saved.number < read
     pair.table.expire(HERE)
     pair.advance(timedelta(days=LOG_DAYS + 1).total_seconds())
     pair.restart(pair.here)
@@ -139,19 +139,19 @@ def test_numbers_whose_entries_have_expired_are_used_again_and_read() -> None:
     assert {"open", "new"} <= pair.unfinished()
     entries = list(pair.table.log(HERE, after=0))
     assert {entry.life for entry in entries} == {pair.here.books._load().life}
-    assert entries[0].life != kept.life
+    assert entries[0].life != saved.life
 
 
 def test_what_the_first_version_wrote_stays_readable_and_goes_on_in_a_life() -> None:
-    """Its entries and pictures have no life; a reader that knows them follows into the first one that has."""
+    """Its entries and checkpoints have no life; a reader that knows them follows into the first one that has."""
     table = InMemoryRunsStore()
     here, there = Region(HERE, table.peer()), Region(THERE, table.peer())
-    picture = RegionLedger()
+    checkpoint = RegionLedger()
     for number in (1, 2):
         entry = LogEntry(number=number, at=AT, epoch=0, first_id=0, newest_id=0, dag_ids=("orders",))
         table.append(HERE, entry)
-        picture.apply([entry])
-    assert table.keep(HERE, picture)
+        checkpoint.apply([entry])
+    assert table.save_checkpoint(HERE, checkpoint)
     third = LogEntry(number=3, at=AT, epoch=0, first_id=0, newest_id=0)
     table.append(HERE, third)
     there.books.follow()
@@ -177,7 +177,7 @@ def test_of_two_agents_that_begin_a_life_at_once_the_second_reads_the_first_ones
     assert [entry.number for entry in table.log(HERE, after=0)] == [1, 2]
 
 
-def test_an_agent_of_a_life_that_has_ended_reads_the_new_one_before_it_writes_its_picture() -> None:
+def test_an_agent_of_a_life_that_has_ended_reads_the_new_one_before_it_writes_its_checkpoint() -> None:
     """It was frozen while another one began a life."""
     pair = Pair()
     pair.table.recreate()
@@ -189,10 +189,10 @@ def test_an_agent_of_a_life_that_has_ended_reads_the_new_one_before_it_writes_it
         pair.here.books.settle()
     pair.here.books.settle()
     assert pair.here.books._load().life == life
-    assert pair.table.kept(HERE) == Kept(life=life, number=1)
+    assert pair.table.checkpoint_info(HERE) == CheckpointInfo(life=life, number=1)
 
 
-def test_a_region_publishes_while_the_picture_of_another_one_is_on_its_way() -> None:
+def test_a_region_publishes_while_the_checkpoint_of_another_one_is_on_its_way() -> None:
     """What cannot be read there is reported, and nothing is taken over from there; the own ledger goes on."""
     pair = Pair()
     pair.here.db.put("open", "running")

@@ -432,7 +432,7 @@ CASES = [
         spoil=heartbeat(A, unread=("The ledger of us-east-1 has a gap.",)),
         verdict=WARN,
         why="The ledger of us-east-1 has a gap",
-        advice="keeps a picture of its ledger within minutes",
+        advice="saves a checkpoint of its ledger within minutes",
     ),
     Case(
         check="identity",

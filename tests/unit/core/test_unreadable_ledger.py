@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RegionLedger, RunStatus
-from airflow_provider_mwaa_dr.exceptions import UnreadablePictureError
+from airflow_provider_mwaa_dr.exceptions import UnreadableCheckpointError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore
 from tests.unit.core.test_bookkeeping import AT, HERE, THERE, Region, at_epoch
 
@@ -61,7 +61,7 @@ def test_what_may_have_ended_in_an_entry_that_cannot_be_read_is_not_started_agai
     assert unread.startswith(f"The ledger of {HERE} has a gap. Item LOG#{HERE}")
 
 
-def test_a_later_picture_ends_the_doubt(store: InMemoryRunsStore, here: Region, there: Region) -> None:
+def test_a_later_checkpoint_ends_the_doubt(store: InMemoryRunsStore, here: Region, there: Region) -> None:
     """It has what was in the entry: what has ended is adopted, what has not goes on."""
     here.db.put("r2", "running", day=1)
     here.tell()
@@ -73,7 +73,7 @@ def test_a_later_picture_ends_the_doubt(store: InMemoryRunsStore, here: Region, 
     here.books.interrupt(at_epoch(1), epoch=0)
     here.clock.advance(400)
     here.books.settle()
-    assert store.picture(HERE).number == last_number(store)
+    assert store.checkpoint(HERE).number == last_number(store)
     there.clock.advance(60)
     there.books.follow()
     there.books.resume(epoch=1)
@@ -103,7 +103,7 @@ def test_a_run_with_a_status_of_a_newer_version_is_neither_adopted_nor_started_b
 def test_a_region_tells_again_what_was_only_in_its_own_entry_that_cannot_be_read(
     store: InMemoryRunsStore, here: Region, there: Region
 ) -> None:
-    """Its next leader takes the next number, tells its database's state, and keeps a picture that ends the gap."""
+    """Its next leader takes the next number, tells its database's state, and keeps a checkpoint that ends the gap."""
     here.db.put("r2", "running", day=1)
     here.tell()
     here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="success")
@@ -115,9 +115,9 @@ def test_a_region_tells_again_what_was_only_in_its_own_entry_that_cannot_be_read
     here.tell()
     here.books.settle()
     assert here.books.unread == ()
-    picture = store.picture(HERE)
-    assert picture.number == last_number(store)
-    assert {run.run_id: (run.status, run.doubt) for run in picture.runs.values()} == {"r2": (RunStatus.OPEN, None)}
+    checkpoint = store.checkpoint(HERE)
+    assert checkpoint.number == last_number(store)
+    assert {run.run_id: (run.status, run.doubt) for run in checkpoint.runs.values()} == {"r2": (RunStatus.OPEN, None)}
     there.books.follow()
     there.books.begin(1)
     there.books.adopt()
@@ -144,18 +144,18 @@ def test_a_standby_keeps_its_doubt_of_a_run_that_had_ended_in_what_it_cannot_rea
 
 
 @pytest.mark.parametrize("is_whole", [True, False], ids=["whole log", "log without its beginning"])
-def test_a_picture_that_cannot_be_read_is_made_up_for_by_the_whole_log(
+def test_a_checkpoint_that_cannot_be_read_is_made_up_for_by_the_whole_log(
     store: InMemoryRunsStore, here: Region, there: Region, is_whole: bool
 ) -> None:
     """Without either, what the region has told is unknown, and nothing is taken up."""
     here.clock.advance(400)
     here.db.put("r2", "running", day=1)
     here.tell()
-    assert store.picture(HERE).number == last_number(store)
-    store.damage_picture(HERE)
+    assert store.checkpoint(HERE).number == last_number(store)
+    store.damage_checkpoint(HERE)
     if not is_whole:
         store._logs[HERE] = store._logs[HERE][1:]
-        with pytest.raises(UnreadablePictureError):
+        with pytest.raises(UnreadableCheckpointError):
             there.books.follow()
         return
     there.books.follow()
@@ -164,21 +164,21 @@ def test_a_picture_that_cannot_be_read_is_made_up_for_by_the_whole_log(
     assert sorted(run.run_id for run in there.db.resumed) == ["r1", "r2"]
 
 
-def test_a_region_replaces_its_own_picture_that_cannot_be_read(
+def test_a_region_replaces_its_own_checkpoint_that_cannot_be_read(
     store: InMemoryRunsStore, here: Region, there: Region
 ) -> None:
     """Also when its log has expired: from its database, under the next number."""
     here.clock.advance(400)
     here.tell()
     number = last_number(store)
-    store.keep(HERE, replace(store.picture(HERE), number=number))
+    store.save_checkpoint(HERE, replace(store.checkpoint(HERE), number=number))
     store._logs[HERE] = []
-    store.damage_picture(HERE)
+    store.damage_checkpoint(HERE)
     restart(here, store)
     here.books.begin(0)
     here.tell()
     here.books.settle()
-    assert store.picture(HERE).number > number
+    assert store.checkpoint(HERE).number > number
     there.books.follow()
     there.books.begin(1)
     there.books.resume(epoch=1)

@@ -19,12 +19,12 @@ KEYS = [
 ]  # fmt: skip
 ITEMS = st.sampled_from([*KEYS, "FAILOVER#old", "PAUSED#old"])
 ENTRIES = st.tuples(st.sampled_from(["entry"]), st.sampled_from([HERE, THERE]), st.integers(0, 3))
-PICTURES = st.tuples(st.sampled_from(["picture", "restart", "keep"]), st.sampled_from([HERE, THERE]), st.just(0))
-EVENTS = st.lists(st.tuples(st.integers(0, STEPS - 1), st.one_of(ITEMS, ENTRIES, PICTURES)), max_size=8)
+CHECKPOINTS = st.tuples(st.sampled_from(["checkpoint", "restart", "save"]), st.sampled_from([HERE, THERE]), st.just(0))
+EVENTS = st.lists(st.tuples(st.integers(0, STEPS - 1), st.one_of(ITEMS, ENTRIES, CHECKPOINTS)), max_size=8)
 
 
 def happen(pair: Pair, event: str | tuple[str, str, int]) -> None:
-    """Damage an item, an entry of a log or a picture; or let an agent's process start again, or time pass."""
+    """Damage an item, an entry of a log or a checkpoint; or let an agent's process start again, or time pass."""
     if isinstance(event, str):
         pair.store.damage(event)
         return
@@ -33,11 +33,11 @@ def happen(pair: Pair, event: str | tuple[str, str, int]) -> None:
     log = pair.runs.log(name, after=0)
     if kind == "entry" and len(log) > back:
         pair.runs.damage_entry(name, log[-1 - back].number)
-    elif kind == "picture" and log:
-        pair.runs.damage_picture(name)
+    elif kind == "checkpoint" and log:
+        pair.runs.damage_checkpoint(name)
     elif kind == "restart":
         region.restart()
-    elif kind == "keep":
+    elif kind == "save":
         pair.clock.advance(40)
 
 

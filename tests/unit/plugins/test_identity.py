@@ -101,7 +101,7 @@ class MwaaEnvironment:
         """Return which methods of the tables that change something were called."""
         calls = {*self.store.calls, *(f"runs.{call}" for call in self.runs.calls)}
         return {
-            call for call in calls if call.split(".")[-1].startswith(("put", "write", "forget", "app", "keep", "reg"))
+            call for call in calls if call.split(".")[-1].startswith(("put", "write", "forget", "app", "save", "reg"))
         }
 
 

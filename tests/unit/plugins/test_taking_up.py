@@ -143,17 +143,17 @@ def test_a_heartbeat_that_fails_after_the_runs_were_queued_costs_none_of_them(pa
 
 @pytest.mark.parametrize("before_it_lands", [False, True])
 def test_a_ledger_that_fails_while_runs_are_taken_over_costs_none_of_them(pair: Pair, before_it_lands: bool) -> None:
-    """Those that were said to be taken are queued on the next turn: an entry may have landed, its picture not."""
+    """Those that were said to be taken are queued on the next turn: an entry may have landed, its checkpoint not."""
     for number in range(3):
         pair.there.add(number)
     pair.there.turn(2)
     pair.flip(HERE)
     pair.there.turn(2)
     pair.here.loop.look()
-    append, keep = pair.here.runs.append, pair.here.runs.keep
+    append, save = pair.here.runs.append, pair.here.runs.save_checkpoint
 
     def refuse(*_: Any) -> None:
-        pair.here.runs.keep = pair.here.runs.append = refuse  # type: ignore[method-assign]
+        pair.here.runs.save_checkpoint = pair.here.runs.append = refuse  # type: ignore[method-assign]
         raise OSError("throttled")
 
     def last(region: str, entry: Any) -> None:
@@ -161,12 +161,12 @@ def test_a_ledger_that_fails_while_runs_are_taken_over_costs_none_of_them(pair: 
             refuse()
         append(region, entry)
         if entry.runs:
-            pair.clock.advance(301)  # a picture is due
-            pair.here.runs.keep = refuse  # type: ignore[method-assign]
+            pair.clock.advance(301)  # a checkpoint is due
+            pair.here.runs.save_checkpoint = refuse  # type: ignore[method-assign]
 
     pair.here.runs.append = last  # type: ignore[method-assign]
     pair.here.turn()
-    pair.here.runs.append, pair.here.runs.keep = append, keep  # type: ignore[method-assign]
+    pair.here.runs.append, pair.here.runs.save_checkpoint = append, save  # type: ignore[method-assign]
     pair.here.turn(3)
     assert pair.here.states == {"queued": 3}
 
@@ -362,7 +362,7 @@ def test_a_region_cut_off_between_its_ledger_and_its_first_heartbeat_publishes_w
     assert told.status is RunStatus.INTERRUPTED
 
 
-def test_a_region_publishes_while_the_picture_of_the_other_one_is_on_its_way() -> None:
+def test_a_region_publishes_while_the_checkpoint_of_the_other_one_is_on_its_way() -> None:
     """The heartbeat names the item that has not arrived; what happens here is published all the same."""
     pair = Pair()
     pair.here.turn(3)
@@ -381,10 +381,10 @@ def test_a_region_publishes_while_the_picture_of_the_other_one_is_on_its_way() -
 
 
 @pytest.mark.parametrize("arrives", [False, True])
-def test_a_target_waits_for_a_picture_that_is_on_its_way_and_continues_after_its_limit(
+def test_a_target_waits_for_a_checkpoint_that_is_on_its_way_and_continues_after_its_limit(
     pair: Pair, arrives: bool
 ) -> None:
-    """The wait is shown, and ends: with the picture, or after ledger_wait_s without it."""
+    """The wait is shown, and ends: with the checkpoint, or after ledger_wait_s without it."""
     pair.there.add(1)
     pair.there.turn(2)
     pair.here.restart()

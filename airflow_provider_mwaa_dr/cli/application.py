@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.cli import check, deploy, failover, history, initialize, pausing, status
 from airflow_provider_mwaa_dr.cli.console import Outlet, UsageError, json_text
+from airflow_provider_mwaa_dr.cli.runtime import Runtime, system_runtime
 from airflow_provider_mwaa_dr.cli.session import CommandParsers
-from airflow_provider_mwaa_dr.cli.world import World, real_world
 from airflow_provider_mwaa_dr.exceptions import (
     ConfigError,
     DRError,
@@ -93,23 +93,23 @@ def _add_sandbox(subparsers: Subparsers) -> None:
         sandbox.add_commands(subparsers)
 
 
-def main(argv: Sequence[str] | None = None, *, world: World | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, runtime: Runtime | None = None) -> int:
     """
     Run one command and return its exit code.
 
     Nothing leaves it but ``SystemExit`` of ``--help`` and ``--version``. The exit code is the command's own, also when
     stdout or stderr is closed, full or has lost its reader.
 
-    :param world: the way out of the process; tests hand in their own.
+    :param runtime: streams and connections; tests pass their own.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    world = world or real_world()
-    for stream in (world.stdout, world.stderr):
+    runtime = runtime or system_runtime()
+    for stream in (runtime.stdout, runtime.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")  # a reason with an emoji must not fail in a C locale
-    stdout, stderr = Outlet(world.stdout), Outlet(world.stderr)
+    stdout, stderr = Outlet(runtime.stdout), Outlet(runtime.stderr)
     try:
-        return _run(argv, replace(world, stdout=cast("TextIO", stdout), stderr=cast("TextIO", stderr)))
+        return _run(argv, replace(runtime, stdout=cast("TextIO", stdout), stderr=cast("TextIO", stderr)))
     finally:
         stdout.settle()
         if stdout.error is not None and not isinstance(stdout.error, BrokenPipeError):
@@ -117,25 +117,25 @@ def main(argv: Sequence[str] | None = None, *, world: World | None = None) -> in
         stderr.settle()
 
 
-def _run(argv: Sequence[str], world: World) -> int:
+def _run(argv: Sequence[str], runtime: Runtime) -> int:
     args = argparse.Namespace()
     try:
         build_parser(with_sandbox="sandbox" in argv).parse_args(argv, args)
-        args.world = world
+        args.runtime = runtime
         code: int = args.handler(args) or DONE
     except KeyboardInterrupt:
         advice = getattr(args, "interrupt_advice", "Say the same command again; each can be repeated.")
-        return _fail(argv, world, DRError("Interrupted.", advice=advice), INTERRUPTED, kind="Interrupted")
+        return _fail(argv, runtime, DRError("Interrupted.", advice=advice), INTERRUPTED, kind="Interrupted")
     except DRError as error:
         if "--debug" in argv:
-            traceback.print_exc(file=world.stderr)
-        return _fail(argv, world, error, _exit_code(error))
+            traceback.print_exc(file=runtime.stderr)
+        return _fail(argv, runtime, error, _exit_code(error))
     except Exception as error:
         if "--debug" in argv:
-            traceback.print_exc(file=world.stderr)
+            traceback.print_exc(file=runtime.stderr)
         repeat = "Repeat with --debug to see where; if it stays, report it."
         advice = " ".join((getattr(args, "interrupt_advice", ""), repeat)).strip()
-        return _fail(argv, world, DRError(str(error), advice=advice), FAILED, kind=type(error).__name__)
+        return _fail(argv, runtime, DRError(str(error), advice=advice), FAILED, kind=type(error).__name__)
     return code
 
 
@@ -147,13 +147,13 @@ def _exit_code(error: DRError) -> int:
     return FAILED
 
 
-def _fail(argv: Sequence[str], world: World, error: DRError, code: int, *, kind: str = "") -> int:
+def _fail(argv: Sequence[str], runtime: Runtime, error: DRError, code: int, *, kind: str = "") -> int:
     kind = kind or type(error).__name__
     message, advice = error.message or kind, error.advice
     if "--json" in argv:
         document = {"error": {"type": kind, "message": message, "advice": advice or None}}
-        print(json_text(document), file=world.stdout, flush=True)
+        print(json_text(document), file=runtime.stdout, flush=True)
     # One line: whoever greps a log for the reason should find all of it.
     line = " ".join(f"mwaa-dr: {message} {advice}".split())
-    print(line, file=world.stderr, flush=True)
+    print(line, file=runtime.stderr, flush=True)
     return code

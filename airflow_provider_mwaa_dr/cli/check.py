@@ -54,7 +54,7 @@ def run(session: Session) -> int:
 
     examination = examine(
         session.store,
-        session.world.make_tables(config),
+        session.runtime.make_tables(config),
         session.environments(),
         session.clock,
         replace(config, accepted_differences=(*config.accepted_differences, *session.args.accept)),

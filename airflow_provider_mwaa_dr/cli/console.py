@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from airflow_provider_mwaa_dr.cli.world import World
+from airflow_provider_mwaa_dr.cli.runtime import Runtime
 from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import iso
 from airflow_provider_mwaa_dr.core.failover import StepEvent
@@ -82,22 +82,22 @@ class Console:
     :param as_json: stdout gets exactly one JSON document.
     """
 
-    def __init__(self, world: World, *, as_json: bool) -> None:
-        self._world = world
+    def __init__(self, runtime: Runtime, *, as_json: bool) -> None:
+        self._runtime = runtime
         self._as_json = as_json
 
     def result(self, document: Any, text: str) -> None:
         """Print the outcome: *document* for scripts, *text* for people."""
-        print(json_text(document) if self._as_json else text, file=self._world.stdout, flush=True)
+        print(json_text(document) if self._as_json else text, file=self._runtime.stdout, flush=True)
 
     def line(self, text: str) -> bool:
         """Print a line of a result that has no end on stdout; return whether anything reads it."""
-        print(text, file=self._world.stdout, flush=True)
-        return not _failed(self._world.stdout)
+        print(text, file=self._runtime.stdout, flush=True)
+        return not _failed(self._runtime.stdout)
 
     def say(self, text: str) -> None:
         """Print a line on stderr, as it happens; one line, whatever is in *text*."""
-        print(visible(text), file=self._world.stderr, flush=True)
+        print(visible(text), file=self._runtime.stderr, flush=True)
 
     @contextmanager
     def steps(self) -> Iterator[Callable[[StepEvent], None]]:
@@ -116,7 +116,7 @@ class Console:
         def step(event: StepEvent) -> None:
             if event.status != "started":
                 mark = "..." if event.status == "progress" else "ok "
-                at = iso(self._world.clock.now())
+                at = iso(self._runtime.clock.now())
                 lines.put(f"{at}  {mark} {event.name:<12} {event.seconds:6.1f} s  {event.detail}".rstrip())
 
         writer = threading.Thread(target=write, name="mwaa-dr-steps", daemon=True)
@@ -135,7 +135,7 @@ class Console:
 
     def alarm(self, text: str) -> str:
         """Return *text* as a result shows what must not be overlooked: red on a terminal (https://no-color.org)."""
-        if not self._world.stdout.isatty() or self._world.environ.get("NO_COLOR"):
+        if not self._runtime.stdout.isatty() or self._runtime.environ.get("NO_COLOR"):
             return text
         return f"{_RED}{text}{_PLAIN}"
 
@@ -147,7 +147,7 @@ class Console:
 
         :raises UsageError: exit code 2; nothing was changed.
         """
-        if not yes and not self._world.stdin.isatty():
+        if not yes and not self._runtime.stdin.isatty():
             raise UsageError(
                 "This command changes something, and there is no terminal to ask on. Nothing was changed.",
                 advice="Repeat with --yes, or look first with --dry-run.",
@@ -163,13 +163,13 @@ class Console:
             self.say(line)
         if yes:
             return
-        print("Go on? [y/N] ", end="", file=self._world.stderr, flush=True)
-        if _failed(self._world.stderr):
+        print("Go on? [y/N] ", end="", file=self._runtime.stderr, flush=True)
+        if _failed(self._runtime.stderr):
             raise RefusedError(
                 "The question could not be written to stderr. Nothing was changed.",
                 advice="Repeat with --yes, or look first with --dry-run.",
             )
-        if self._world.stdin.readline().strip().lower() not in {"y", "yes"}:
+        if self._runtime.stdin.readline().strip().lower() not in {"y", "yes"}:
             raise RefusedError("The answer was not yes. Nothing was changed.")
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.cli.console import json_text
 from airflow_provider_mwaa_dr.cli.initialize import what_closes
+from airflow_provider_mwaa_dr.cli.runtime import read_config
 from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
-from airflow_provider_mwaa_dr.cli.world import read_config
 from airflow_provider_mwaa_dr.core.config import DRConfig, TableConsistency
 from airflow_provider_mwaa_dr.core.documents import iso
 from airflow_provider_mwaa_dr.core.ports import StateStore
@@ -118,7 +118,7 @@ def deploy(session: Session) -> None:
     notes: list[str] = []
     if spec.active and any(step.name == "state" and "first state" in step.detail for step in steps):
         notes += what_closes(
-            session.world, {region: environment.name for region, environment in environments.items()}, spec.active
+            session.runtime, {region: environment.name for region, environment in environments.items()}, spec.active
         )
     if any(step.name.startswith("update ") and step.act for step in steps):
         notes.append("MWAA rebuilds an environment to update it: 20 to 30 minutes. Its tasks may be interrupted.")
@@ -149,7 +149,7 @@ def _deployment(session: Session) -> Deployment:
     from airflow_provider_mwaa_dr.aws.deployment import Deployment  # noqa: PLC0415
     from airflow_provider_mwaa_dr.aws.service import Aws  # noqa: PLC0415
 
-    world = session.world
+    runtime = session.runtime
 
     def make_store(table: str, regions: Sequence[str], is_eventual: bool) -> StateStore:
         config = replace(
@@ -159,7 +159,7 @@ def _deployment(session: Session) -> Deployment:
             state_table_replicas=tuple(regions),
             table_consistency=TableConsistency.EVENTUAL if is_eventual else TableConsistency.STRONG,
         )
-        return world.make_store(config)
+        return runtime.make_store(config)
 
     def say(text: str) -> None:
         session.console.say(f"{iso(session.clock.now())}  ... {text}")
@@ -171,22 +171,22 @@ def _deployment(session: Session) -> Deployment:
             option="environments",
             advice="Set DR_ENVIRONMENTS, for example us-east-2=NAME,us-east-1=NAME.",
         )
-    return Deployment(Aws(session.clock, world.boto3_session), environments, make_store=make_store, say=say)
+    return Deployment(Aws(session.clock, runtime.boto3_session), environments, make_store=make_store, say=say)
 
 
 def _any_config(session: Session) -> DRConfig:
     """Return the settings as far as they are there: the tables may get their names only later."""
     return read_config(
-        session.world.environ,
-        table=session.args.table or session.world.environ.get("DR_STATE_TABLE") or STATE_TABLE,
-        table_region=session.args.table_region or session.world.environ.get("DR_STATE_TABLE_REGION") or "us-east-1",
+        session.runtime.environ,
+        table=session.args.table or session.runtime.environ.get("DR_STATE_TABLE") or STATE_TABLE,
+        table_region=session.args.table_region or session.runtime.environ.get("DR_STATE_TABLE_REGION") or "us-east-1",
     )
 
 
 def _config(session: Session, environments: Mapping[str, DeployedEnvironment]) -> DRConfig:
     """Return the settings; what they do not name is what the environments have, as those of the seed's scripts do."""
     config = _any_config(session)
-    environ = session.world.environ
+    environ = session.runtime.environ
     named = session.args.table or environ.get("DR_STATE_TABLE")
     return replace(
         config,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from airflow_provider_mwaa_dr.cli.courtesy import Answers
+from airflow_provider_mwaa_dr.cli.parallel_queries import ParallelQueries
+from airflow_provider_mwaa_dr.cli.runtime import Runtime
 from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
-from airflow_provider_mwaa_dr.cli.world import World
 from airflow_provider_mwaa_dr.core.initialization import (
     Initialization,
     initialize,
@@ -87,7 +87,7 @@ def _plan(session: Session) -> Initialization:
     if args.above_every_epoch:
         return plan_above_every_epoch(
             session.store,
-            session.world.make_runs(config),
+            session.runtime.make_runs(config),
             active_region=args.active,
             environments=config.environments,
             lease_s=config.lease_s,
@@ -136,17 +136,17 @@ def _what_it_means(session: Session, plan: Initialization) -> Iterator[str]:
     if plan.listing:
         yield f"Registered regions: {', '.join(sorted(plan.regions))}; listed for {', '.join(plan.listing)}."
     if plan.is_new:
-        yield from what_closes(session.world, session.config.environments, plan.state.active_region)
+        yield from what_closes(session.runtime, session.config.environments, plan.state.active_region)
 
 
-def what_closes(world: World, environments: Mapping[str, str], active_region: str) -> Iterator[str]:
+def what_closes(runtime: Runtime, environments: Mapping[str, str], active_region: str) -> Iterator[str]:
     """Yield what a first state means for the runs that are open in the regions that become standby."""
     standby = {
-        region: partial(_running_runs, world, region, name)
+        region: partial(_running_runs, runtime, region, name)
         for region, name in environments.items()
         if region != active_region
     }
-    for region, runs in sorted(Answers(standby, world.clock).collect().items()):
+    for region, runs in sorted(ParallelQueries(standby, runtime.clock).collect().items()):
         yield f"{region} becomes standby: where the plugin is enabled, its open runs are closed, with a note on each."
         if isinstance(runs, DRError):
             yield f"  Which ones is not known: {runs.message}"
@@ -155,5 +155,5 @@ def what_closes(world: World, environments: Mapping[str, str], active_region: st
             yield from (f"  {run}" for run in runs)
 
 
-def _running_runs(world: World, region: str, name: str) -> Sequence[RunInfo]:
-    return world.make_environment(region, name).running_runs()
+def _running_runs(runtime: Runtime, region: str, name: str) -> Sequence[RunInfo]:
+    return runtime.make_environment(region, name).running_runs()

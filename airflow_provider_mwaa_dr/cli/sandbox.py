@@ -106,7 +106,7 @@ def _add(
     parser.add_argument("--debug", action="store_true", help="print the traceback when something fails")
 
     def run(arguments: argparse.Namespace) -> int:
-        console = Console(arguments.world, as_json=getattr(arguments, "json", False))
+        console = Console(arguments.runtime, as_json=getattr(arguments, "json", False))
         started = time.monotonic()
         sandbox = Sandbox(arguments.home, say=lambda line: console.say(f"{time.monotonic() - started:6.1f} s  {line}"))
         with _terminable():

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from airflow_provider_mwaa_dr.cli.console import Console
-from airflow_provider_mwaa_dr.cli.world import World, read_config
+from airflow_provider_mwaa_dr.cli.runtime import Runtime, read_config
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.environments import environment_names, known_region
 from airflow_provider_mwaa_dr.core.ports import Clock, Environment, StateStore
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 class Session:
     """One call of the command line on a DR set."""
 
-    def __init__(self, args: argparse.Namespace, world: World) -> None:
+    def __init__(self, args: argparse.Namespace, runtime: Runtime) -> None:
         self.args = args
-        self.world = world
-        self.console = Console(world, as_json=args.json)
+        self.runtime = runtime
+        self.console = Console(runtime, as_json=args.json)
 
     @property
     def clock(self) -> Clock:
         """The clock."""
-        return self.world.clock
+        return self.runtime.clock
 
     @property
     def who(self) -> str:
         """Person and machine, for the audit trail."""
-        return self.world.who
+        return self.runtime.who
 
     @property
     def owner(self) -> str:
@@ -46,12 +46,12 @@ class Session:
     @cached_property
     def config(self) -> DRConfig:
         """The settings. :raises ConfigError: something is wrong or missing."""
-        return read_config(self.world.environ, table=self.args.table, table_region=self.args.table_region)
+        return read_config(self.runtime.environ, table=self.args.table, table_region=self.args.table_region)
 
     @cached_property
     def store(self) -> StateStore:
         """The state table."""
-        return self.world.make_store(self.config)
+        return self.runtime.make_store(self.config)
 
     @cached_property
     def names(self) -> Mapping[str, str]:
@@ -64,7 +64,7 @@ class Session:
 
     def environment(self, region: str) -> Environment:
         """Return the environment of *region*."""
-        return self.world.make_environment(region, self.names[self.region(region)])
+        return self.runtime.make_environment(region, self.names[self.region(region)])
 
     def environments(self) -> Mapping[str, Environment]:
         """Return all environments by region."""
@@ -108,7 +108,7 @@ class CommandParsers:
             parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
 
         def run(args: argparse.Namespace) -> int:
-            return handler(Session(args, args.world)) or 0
+            return handler(Session(args, args.runtime)) or 0
 
         parser.set_defaults(handler=run)
         return parser

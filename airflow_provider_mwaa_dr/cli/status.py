@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from airflow_provider_mwaa_dr.cli.courtesy import Answers
+from airflow_provider_mwaa_dr.cli.parallel_queries import ParallelQueries
+from airflow_provider_mwaa_dr.cli.runtime import Runtime
 from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
-from airflow_provider_mwaa_dr.cli.situation import situation
-from airflow_provider_mwaa_dr.cli.world import World
+from airflow_provider_mwaa_dr.cli.status_text import status_text
 from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.display import visible, visible_document
 from airflow_provider_mwaa_dr.core.documents import state_document, unpublished_document, unreadable_document
@@ -51,8 +51,8 @@ def run(session: Session) -> None:
     registered = session.store.regions()
     why = why_unknown(state, registered, region="REGION")
     names = _names(session, state, registered)
-    asked = Answers(
-        {region: partial(_environment_status, session.world, region, name) for region, name in names.items() if name},
+    asked = ParallelQueries(
+        {region: partial(_environment_status, session.runtime, region, name) for region, name in names.items() if name},
         session.clock,
     )
     silence_s = Timing.from_config(session.config).agent_silence_s
@@ -98,7 +98,7 @@ def run(session: Session) -> None:
             said += [session.console.alarm(f"! {visible(str(item))}"), f"    {visible(item.advice)}"]
     # A line break in a reason must not pass for a line of this command.
     shown, shown_names = visible_document(document), visible_document(names)
-    told = situation(shown, shown_names, Timing.from_config(session.config), session.console)
+    told = status_text(shown, shown_names, Timing.from_config(session.config), session.console)
     session.console.result(document, "\n".join([told, *said]))
 
 
@@ -191,8 +191,8 @@ def _role(state: DRState, region: str, why_unknown: str | None) -> Role:
     return Role.ACTIVE if state.active_region == region else Role.STANDBY
 
 
-def _environment_status(world: World, region: str, name: str) -> str:
-    return world.make_environment(region, name).status().value
+def _environment_status(runtime: Runtime, region: str, name: str) -> str:
+    return runtime.make_environment(region, name).status().value
 
 
 def _region_document(

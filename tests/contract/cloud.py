@@ -20,7 +20,7 @@ from airflow_provider_mwaa_dr.aws.runs_store import DynamoDBRunsStore
 from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.aws.tables import DynamoDBTables
 from airflow_provider_mwaa_dr.cli import main
-from airflow_provider_mwaa_dr.cli.world import World, real_world
+from airflow_provider_mwaa_dr.cli.runtime import Runtime, system_runtime
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
 from airflow_provider_mwaa_dr.core.ports import StateStore
@@ -258,8 +258,8 @@ class Cloud:
             copies = {region: self.open(config.state_table, (region,)) for region in config.replicas}
             return EventualStateStore(copies, mode=config.eventual_mode, clock=self.clock)
 
-        world: World = replace(
-            real_world(),
+        runtime: Runtime = replace(
+            system_runtime(),
             environ=self.variables,
             stdin=io.StringIO() if answer is None else Terminal(answer),
             stdout=out,
@@ -274,7 +274,7 @@ class Cloud:
             ),
             boto3_session=self.session,
         )
-        code = main(argv, world=world)
+        code = main(argv, runtime=runtime)
         return Result(code, out.getvalue(), err.getvalue())
 
     def deploy(self, *argv: str) -> Result:

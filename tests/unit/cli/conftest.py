@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_mwaa_dr.cli import main
-from airflow_provider_mwaa_dr.cli.world import World
+from airflow_provider_mwaa_dr.cli.runtime import Runtime
 from airflow_provider_mwaa_dr.testing import FakeEnvironment, FakeTables, InMemoryStateStore
 from tests.unit.core.dr_set import World as DRSet
 
@@ -60,7 +60,7 @@ class Shell:
 
     def __call__(self, *argv: str, answer: str | None = None) -> Result:
         out, err = Terminal() if self.is_terminal else io.StringIO(), io.StringIO()
-        world = World(
+        runtime = Runtime(
             environ=self.environ,
             stdin=io.StringIO() if answer is None else Terminal(answer),
             stdout=out,
@@ -71,7 +71,7 @@ class Shell:
             make_environment=lambda region, _: self.environment(region),
             make_tables=lambda _: self.tables,
         )
-        code = main(argv, world=world)
+        code = main(argv, runtime=runtime)
         return Result(code, out.getvalue(), err.getvalue())
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.cli import main
 from airflow_provider_mwaa_dr.cli.console import Outlet
-from airflow_provider_mwaa_dr.cli.world import World
+from airflow_provider_mwaa_dr.cli.runtime import Runtime
 from airflow_provider_mwaa_dr.core.failover import StepEvent
 from airflow_provider_mwaa_dr.core.state import Phase
 from tests.unit.cli.conftest import Shell, Terminal
@@ -40,7 +40,7 @@ class Broken(io.StringIO):
 
 
 def call(shell: Shell, *argv: str, stdout: io.StringIO, stderr: io.StringIO, answer: str | None = None) -> int:
-    world = World(
+    runtime = Runtime(
         environ=shell.environ,
         stdin=io.StringIO() if answer is None else Terminal(answer),
         stdout=stdout,
@@ -51,7 +51,7 @@ def call(shell: Shell, *argv: str, stdout: io.StringIO, stderr: io.StringIO, ans
         make_environment=lambda region, _: shell.environment(region),
         make_tables=lambda _: shell.tables,
     )
-    return main(argv, world=world)
+    return main(argv, runtime=runtime)
 
 
 @pytest.mark.parametrize("as_json", [False, True])

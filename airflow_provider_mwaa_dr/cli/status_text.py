@@ -1,4 +1,4 @@
-"""The document of ``mwaa-dr status``, told to a person: how things stand, what is wrong, and what to do next."""
+"""The document of ``mwaa-dr status`` as text: roles, problems, and what to do next."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ SHOWN_RUNS = 20
 """Of a list of runs that may be long."""
 
 
-def situation(document: Mapping[str, Any], names: Mapping[str, str], timing: Timing, console: Console) -> str:
+def status_text(document: Mapping[str, Any], names: Mapping[str, str], timing: Timing, console: Console) -> str:
     """
-    Return what the document says; what must not be overlooked begins with ``!``.
+    Return the document as text. A line that needs attention begins with ``!``.
 
     :param names: of the environments, by region; empty where none is known.
     """

@@ -1,4 +1,4 @@
-"""Asking several regions at once, for as long as a person waits and no longer."""
+"""Query several regions in parallel, with a short time limit."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from airflow_provider_mwaa_dr.core.ports import Clock
 from airflow_provider_mwaa_dr.exceptions import DRError, MwaaUnreachableError
 
 ANSWER_S = 3.0
-"""A region that is down must not make slow what only wanted to mention it."""
+"""A region that is down must not delay a command that only shows its answer."""
 
 T = TypeVar("T")
 
 
-class Answers(Generic[T]):
+class ParallelQueries(Generic[T]):
     """
-    Questions under way, one thread each. What is asked must change nothing: late answers are thrown away.
+    Queries in progress, one thread each. A query must change nothing: late answers are dropped.
 
-    :param questions: what to call, by region.
+    :param queries: functions to call, by region.
     """
 
-    def __init__(self, questions: Mapping[str, Callable[[], T]], clock: Clock) -> None:
+    def __init__(self, queries: Mapping[str, Callable[[], T]], clock: Clock) -> None:
         self._clock = clock
         self._until = clock.monotonic() + ANSWER_S
         self._found: dict[str, T | DRError] = {}
         # Daemon threads: one that waits for a region that is down must not keep the process.
         self._threads = {
-            region: threading.Thread(target=self._ask, args=(region, question), daemon=True)
-            for region, question in questions.items()
+            region: threading.Thread(target=self._run, args=(region, query), daemon=True)
+            for region, query in queries.items()
         }
         for thread in self._threads.values():
             thread.start()
 
-    def _ask(self, region: str, question: Callable[[], T]) -> None:
+    def _run(self, region: str, query: Callable[[], T]) -> None:
         try:
-            self._found[region] = question()
+            self._found[region] = query()
         except DRError as error:
             self._found[region] = error
 

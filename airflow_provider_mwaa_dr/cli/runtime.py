@@ -1,4 +1,4 @@
-"""Everything outside the process that the command line touches; tests hand in a world of their own."""
+"""All that the command line uses outside its process. Tests pass a runtime of their own."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def _dynamodb_runs(config: DRConfig) -> RunsStore | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class World:
+class Runtime:
     """
-    The way out of the process.
+    Streams, environment variables, clock, and functions that open connections to AWS.
 
-    :param who: person and machine, for the audit trail.
+    :param who: user and machine, for the audit trail.
     :param make_store: opens the state table of a configuration; no request is sent yet.
     :param make_environment: the same for an MWAA environment, given region and name.
     :param make_runs: the same for the ledger; None where no runs table is set.
@@ -75,8 +75,8 @@ def _open_closed_streams() -> None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  (for as long as the process lives)
 
 
-def real_world() -> World:
-    """Return the world as it is."""
+def system_runtime() -> Runtime:
+    """Return the runtime of this process."""
     _open_closed_streams()
     clock = SystemClock()
 
@@ -91,7 +91,7 @@ def real_world() -> World:
 
         return MwaaEnvironment(region, name, clock=clock)
 
-    return World(
+    return Runtime(
         environ=os.environ,
         stdin=sys.stdin,
         stdout=sys.stdout,

@@ -6,10 +6,10 @@ from typing import Any
 
 from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.exceptions import DRError, StateNotFoundError, StateUnreachableError, UnusableStateError
-from airflow_provider_mwaa_dr.triggers.looking import LookingTrigger
+from airflow_provider_mwaa_dr.triggers.polling import PollingTrigger
 
 
-class ActiveRegionTrigger(LookingTrigger):
+class ActiveRegionTrigger(PollingTrigger):
     """
     Fires once a region has the active role.
 

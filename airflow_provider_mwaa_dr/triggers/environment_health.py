@@ -11,10 +11,10 @@ from airflow_provider_mwaa_dr.core.failover import Timing
 from airflow_provider_mwaa_dr.core.health import Diagnosis, Health, HealthWatch, Strikes
 from airflow_provider_mwaa_dr.exceptions import DRError
 from airflow_provider_mwaa_dr.hooks.errors import is_worth_a_retry
-from airflow_provider_mwaa_dr.triggers.looking import LookingTrigger
+from airflow_provider_mwaa_dr.triggers.polling import PollingTrigger
 
 
-class EnvironmentHealthTrigger(LookingTrigger):
+class EnvironmentHealthTrigger(PollingTrigger):
     """
     Fires once the active region has been seen in one of some healths often enough in a row.
 

@@ -15,7 +15,7 @@ from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook
 from airflow_provider_mwaa_dr.hooks.errors import is_worth_a_retry
 
 
-class LookingTrigger(BaseTrigger):
+class PollingTrigger(BaseTrigger):
     """
     Fires with the first event that a look returns.
 

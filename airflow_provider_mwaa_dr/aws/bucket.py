@@ -33,7 +33,7 @@ class Bucket:
 
     def require_versions(self) -> None:
         """Raise unless the bucket keeps versions. :raises RefusedError: it does not."""
-        status = self._s3.ask("get_bucket_versioning", Bucket=self.name).get("Status")
+        status = self._s3.call_idempotent("get_bucket_versioning", Bucket=self.name).get("Status")
         if status != "Enabled":
             raise RefusedError(
                 f"The bucket {self.name} ({self._region}) keeps no versions ({status or 'never did'}): MWAA "
@@ -56,9 +56,9 @@ class Bucket:
 
     def put(self, key: str, content: bytes) -> str:
         """Write an object and return its version. Said twice, it makes two versions of the same content."""
-        answer = self._s3.tell("put_object", Bucket=self.name, Key=key, Body=content)
+        answer = self._s3.call_once("put_object", Bucket=self.name, Key=key, Body=content)
         return str(answer.get("VersionId", ""))
 
     def delete(self, key: str) -> None:
         """Hide an object behind a delete marker; its versions stay."""
-        self._s3.ask("delete_object", Bucket=self.name, Key=key)
+        self._s3.call_idempotent("delete_object", Bucket=self.name, Key=key)

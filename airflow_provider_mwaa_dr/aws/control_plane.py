@@ -68,11 +68,13 @@ class ControlPlane:
 
     def describe(self) -> DeployedEnvironment:
         """Return what it is now."""
-        return _deployed_environment(self.region, self._mwaa.ask("get_environment", Name=self.name)["Environment"])
+        return _deployed_environment(
+            self.region, self._mwaa.call_idempotent("get_environment", Name=self.name)["Environment"]
+        )
 
     def update(self, changes: Mapping[str, Any]) -> None:
         """Start an update. One at a time: MWAA refuses another while it goes on."""
-        self._mwaa.tell("update_environment", Name=self.name, **changes)
+        self._mwaa.call_once("update_environment", Name=self.name, **changes)
 
     def wait_until_idle(self, say: Callable[[str], object]) -> DeployedEnvironment:
         """

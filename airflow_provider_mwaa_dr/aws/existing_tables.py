@@ -94,7 +94,7 @@ def limits(sight: TableSight, regions: Sequence[str], purpose: str) -> list[str]
 
 def _describe(aws: Aws, name: str, region: str) -> Any:
     try:
-        return aws("dynamodb", region).ask("describe_table", TableName=name)["Table"]
+        return aws("dynamodb", region).call_idempotent("describe_table", TableName=name)["Table"]
     except AwsMissingError:
         return None
 

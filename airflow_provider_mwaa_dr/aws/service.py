@@ -48,12 +48,12 @@ class AwsService:
         self._session = session
         self._client: Any = None
 
-    def ask(self, operation: str, **request: Any) -> Any:
+    def call_idempotent(self, operation: str, **request: Any) -> Any:
         """Return the answer to a call that changes nothing, or the same thing twice; repeated for a minute."""
-        call = partial(self.tell, operation, **request)
+        call = partial(self.call_once, operation, **request)
         return retry(call, on=AwsUnreachableError, clock=self._clock, deadline_s=ANSWER_S)
 
-    def tell(self, operation: str, **request: Any) -> Any:
+    def call_once(self, operation: str, **request: Any) -> Any:
         """Return the answer to a call; one attempt."""
         return self._translated(operation, lambda client: getattr(client, operation)(**request))
 

@@ -65,7 +65,7 @@ class Stack:
         found = self._describe()
         if found is None:
             return None
-        body = self._cloudformation.ask("get_template", StackName=self.name).get("TemplateBody", "")
+        body = self._cloudformation.call_idempotent("get_template", StackName=self.name).get("TemplateBody", "")
         return StackSight(
             status=found["StackStatus"],
             why=found.get("StackStatusReason", ""),
@@ -103,14 +103,14 @@ class Stack:
             "Tags": tags({"application": "mwaa-dr"}),
         }
         if sight is None:
-            self._cloudformation.tell("create_stack", **request)
+            self._cloudformation.call_once("create_stack", **request)
             self._require(self.wait_until_idle(), "CREATE_COMPLETE")
             return "created"
         self.require_usable(sight)
         if sight.body == body and sight.parameters == {**sight.parameters, **parameters}:
             return "unchanged"
         try:
-            self._cloudformation.tell("update_stack", **request)
+            self._cloudformation.call_once("update_stack", **request)
         except AwsError as error:
             if "No updates are to be performed" not in error.message:
                 raise
@@ -136,7 +136,7 @@ class Stack:
 
     def _describe(self) -> Any:
         try:
-            found = self._cloudformation.ask("describe_stacks", StackName=self.name)["Stacks"]
+            found = self._cloudformation.call_idempotent("describe_stacks", StackName=self.name)["Stacks"]
         except AwsError as error:
             if error.code == "ValidationError" and "does not exist" in error.message:
                 return None
@@ -144,7 +144,7 @@ class Stack:
         return next((stack for stack in found if stack["StackStatus"] != "DELETE_COMPLETE"), None)
 
     def _delete(self) -> None:
-        self._cloudformation.tell("delete_stack", StackName=self.name)
+        self._cloudformation.call_once("delete_stack", StackName=self.name)
 
     def _require(self, sight: StackSight | None, status: str | None) -> None:
         if (sight.status if sight else None) == status:

@@ -26,7 +26,7 @@ RENEW_S = 900.0
 
 
 class InventoryDb(Protocol):
-    """What an inventory needs from the metadata database; see :class:`plugins.metadata_db.InventoryDb`."""
+    """What an inventory needs from the metadata database; see :class:`plugins.metadata_db.MetadataInventoryDb`."""
 
     def dag_versions(self) -> Mapping[str, str]:
         """Return, of every DAG that is in the folder, a text that changes with its file and with its form."""

@@ -347,7 +347,7 @@ class Gate:
         store = conf.state_store(self._config, self._clock)
         inventory = InventoryKeeper(
             store,
-            self._metadata_db.InventoryDb(),
+            self._metadata_db.MetadataInventoryDb(),
             self._clock,
             region=self._config.region,
             options=option_texts(self._config),

@@ -115,7 +115,7 @@ def skip_run(dag_run: Any, note: str) -> None:
     session.expire(dag_run, ["task_instances", "dag_run_note"])
     dag_run.set_state("success")
     _drop_deadlines(session, dag_run)
-    _book(session, dag_run, others)
+    _update_run_limit(session, dag_run, others)
 
 
 def hold_run(dag_run: Any, note: str) -> bool:
@@ -186,7 +186,7 @@ def _drop_deadlines(session: Any, dag_run: Any) -> None:
         session.delete(deadline)
 
 
-def _book(session: Any, dag_run: Any, others: int) -> None:
+def _update_run_limit(session: Any, dag_run: Any, others: int) -> None:
     """
     Do what the scheduler does when a run of the DAG ends; without it, no further run is created until the next parse.
 
@@ -386,7 +386,7 @@ class MetadataDb:
                 _put_note(connection, run_id, note)
             connection.execute(update(_runs).where(_runs.c.id.in_(ids)).values(state="failed", end_date=now))
             self._forget_deadlines(session, ids)
-            self._book(connection, {row.dag_id for row in rows})
+            self._update_run_limits(connection, {row.dag_id for row in rows})
             return len(ids)
 
     @staticmethod
@@ -399,7 +399,7 @@ class MetadataDb:
             session.delete(deadline)
 
     @staticmethod
-    def _book(connection: Any, dag_ids: Collection[str]) -> None:
+    def _update_run_limits(connection: Any, dag_ids: Collection[str]) -> None:
         """As the gate's; before 3.2 the DAG processor does it at the next parse."""
         if not hasattr(DagModel, "exceeds_max_non_backfill"):
             return
@@ -444,10 +444,10 @@ class MetadataDb:
         with _transaction() as session:
             connection = session.connection()
             looking_back = self._looking_back(connection, sorted({dag_id for dag_id, _ in keys}))
-            return self._tasks_of(connection, sorted(key for key in keys if key[0] in looking_back))
+            return self._task_states_of(connection, sorted(key for key in keys if key[0] in looking_back))
 
     @staticmethod
-    def _tasks_of(connection: Any, keys: Sequence[RunKey]) -> dict[RunKey, list[TaskState]]:
+    def _task_states_of(connection: Any, keys: Sequence[RunKey]) -> dict[RunKey, list[TaskState]]:
         found: dict[RunKey, list[TaskState]] = defaultdict(list)
         for start in range(0, len(keys), _BATCH):
             query = (
@@ -529,7 +529,7 @@ class MetadataDb:
                 new, _ = _insertable(current, taken)
                 self._insert(connection, new, state=None, note=note)
                 present = [run for run in current if run.tasks and run.key in taken.runs]
-                tasks = self._tasks_of(connection, [run.key for run in present]) if present else {}
+                tasks = self._task_states_of(connection, [run.key for run in present]) if present else {}
                 for run in present:
                     if taken.runs[run.key] != run.status.value or set(tasks.get(run.key, ())) != set(run.tasks):
                         self._give_result(connection, run, note)
@@ -615,7 +615,7 @@ class MetadataDb:
                 taken = self._taken(connection, batch)
                 new, refused = _insertable(batch, taken)
                 self._insert(connection, new, state="queued", note=note)
-                self._book(connection, {run.dag_id for run in new})
+                self._update_run_limits(connection, {run.dag_id for run in new})
             failed |= refused
             for run in batch:
                 if run.key not in taken.runs or taken.runs[run.key] in _OPEN:
@@ -656,7 +656,7 @@ class MetadataDb:
                 values["conf"] = json.loads(run.conf) if run.conf is not None else {}
             connection = session.connection()
             connection.execute(update(_runs).where(_runs.c.id == found.id).values(values))
-            MetadataDb._book(connection, [run.dag_id])
+            MetadataDb._update_run_limits(connection, [run.dag_id])
             _put_note(connection, found.id, note)
 
     def make_room(self, runs: Sequence[LedgerRun]) -> int:
@@ -1182,7 +1182,7 @@ def _transaction() -> Iterator[Session]:
 # The inventory's side.
 
 
-class InventoryDb:
+class MetadataInventoryDb:
     """What the agent lists of its region's Airflow; each method is a short transaction that only reads."""
 
     def dag_versions(self) -> dict[str, str]:
@@ -1282,7 +1282,7 @@ _TASK_SHAPE = (
 )
 
 
-def _tasks_of(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _serialized_tasks_of(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [task.get("__var", task) for task in data["dag"].get("tasks", ())]
 
 
@@ -1296,7 +1296,10 @@ def _shape(data: Mapping[str, Any]) -> Any:
     return {
         "dag": {name: _sorted(dag[name]) for name in _DAG_SHAPE if name in dag},
         "tasks": sorted(
-            ({name: _sorted(task[name]) for name in _TASK_SHAPE if name in task} for task in _tasks_of(data)),
+            (
+                {name: _sorted(task[name]) for name in _TASK_SHAPE if name in task}
+                for task in _serialized_tasks_of(data)
+            ),
             key=lambda task: str(task.get("task_id")),
         ),
     }
@@ -1313,7 +1316,8 @@ def _traits(data: Mapping[str, Any]) -> tuple[str, ...]:
     found = []
     # wait_for_downstream makes Airflow set depends_on_past, too.
     if any(
-        task.get("depends_on_past") or task.get("partial_kwargs", {}).get("depends_on_past") for task in _tasks_of(data)
+        task.get("depends_on_past") or task.get("partial_kwargs", {}).get("depends_on_past")
+        for task in _serialized_tasks_of(data)
     ):
         found.append(DEPENDS_ON_PAST)
     if any(each.get("dependency_type") == "sensor" for each in data["dag"].get("dag_dependencies", ())):

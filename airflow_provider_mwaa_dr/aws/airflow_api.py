@@ -38,7 +38,7 @@ CALLS_WINDOW_S = 1.05
 """InvokeRestApi takes 10 calls a second, from everybody together; a little more than the second, for the way there."""
 
 
-class AirflowApi:
+class MwaaAirflowApi:
     """
     One environment's control plane and the REST API of its Airflow. Not thread-safe.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_mwaa_dr.aws.airflow_api import AirflowApi
+from airflow_provider_mwaa_dr.aws.airflow_api import MwaaAirflowApi
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.aws.pause_plan import PAGE, Bulk, PauseCall, plan_calls
 from airflow_provider_mwaa_dr.core.display import get_logger
@@ -61,7 +61,7 @@ class MwaaEnvironment:
         self._region = region
         self._name = name
         self._clock = clock or SystemClock()
-        self._api = AirflowApi(region, name, clock=self._clock, session=session, deadline_s=deadline_s)
+        self._api = MwaaAirflowApi(region, name, clock=self._clock, session=session, deadline_s=deadline_s)
         self._pause_deadline_s = pause_deadline_s
         self._stopped: dict[RunInfo, float] = {}
 

@@ -13,7 +13,7 @@ from airflow_provider_mwaa_dr.exceptions import DRError
 TIMEOUT_S = 60.0
 
 
-class AirflowApi:
+class SandboxAirflowApi:
     """
     The REST API of one region, of Airflow 2 or 3.
 

@@ -34,14 +34,14 @@ from airflow_provider_mwaa_dr.core.readiness import TEST_DAG
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError, RefusedError
 from airflow_provider_mwaa_dr.sandbox import airflow_settings, report_page
-from airflow_provider_mwaa_dr.sandbox.airflow_api import AirflowApi
+from airflow_provider_mwaa_dr.sandbox.airflow_api import SandboxAirflowApi
 from airflow_provider_mwaa_dr.sandbox.airflow_environment import DISTRIBUTION
 from airflow_provider_mwaa_dr.sandbox.faults import ALL_SERVICES, NONE, FaultKind
 from airflow_provider_mwaa_dr.sandbox.home import CONTROL, EVENTUAL, REGIONS, STRONG
 from airflow_provider_mwaa_dr.sandbox.oracle import Alone, Count, count
 from airflow_provider_mwaa_dr.sandbox.report import Attempt, Line, Outage, Report, Step
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
-from airflow_provider_mwaa_dr.sandbox.tables import Tables
+from airflow_provider_mwaa_dr.sandbox.tables import SandboxTables
 
 
 class Loss(str, Enum):
@@ -136,8 +136,8 @@ class _Region:
     described: Mapping[str, Any]
 
     @property
-    def api(self) -> AirflowApi:
-        return AirflowApi(self.described)
+    def api(self) -> SandboxAirflowApi:
+        return SandboxAirflowApi(self.described)
 
     def lines(self, since: datetime) -> Sequence[Line]:
         """Return what task bodies wrote since then, oldest first."""
@@ -173,7 +173,7 @@ class _Run:
 class _ByHand:
     """Somebody who triggers a run every few seconds where the role is; a thread of its own while it is entered."""
 
-    def __init__(self, tables: Tables, regions: Mapping[str, _Region]) -> None:
+    def __init__(self, tables: SandboxTables, regions: Mapping[str, _Region]) -> None:
         self._tables, self._regions = tables, regions
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._go_on, daemon=True)
@@ -256,7 +256,7 @@ class Drill:
             start = self._started_at.replace(microsecond=0, second=self._started_at.second // 10 * 10) + EVERY
             Path(folder, "drill_start.txt").write_text(start.isoformat())
             description = self._up(scenario, Path(folder))
-        tables = Tables(description["env"])
+        tables = SandboxTables(description["env"])
         before = tables.store.read()
         regions = {name: _Region(name=name, described=part) for name, part in description["regions"].items()}
         source = regions[before.active_region]
@@ -380,7 +380,7 @@ class Drill:
             self._mwaa_dr(words, description["env"], Path(folder))
         with self._step("look for the provider in both again, and wait until their agents know the state"):
             found = [self._has_provider(region) for region in regions]
-            tables = Tables(description["env"])
+            tables = SandboxTables(description["env"])
             self._until(lambda: all(map(tables.has_settled, REGIONS)), "both regions have settled")
         return {"mwaa-dr deploy has brought the provider into both regions, which were without it": all(found)}
 
@@ -427,12 +427,14 @@ class Drill:
 
     def _is_refused(self, description: Mapping[str, Any], target: str, scenario: Scenario) -> bool:
         """Whether a forced failover ends without a plan when nobody insists."""
-        known = len(Tables(description["env"]).store.records())
+        known = len(SandboxTables(description["env"]).store.records())
         try:
             self._run_failover(description, target, scenario, kill_after=None, mode=Mode.FORCED, insists=False)
         except DRError:
             words = self._sandbox.home.log("control", "dr_failover").read_text(errors="replace")
-            return "runs on with its own copy" in words and len(Tables(description["env"]).store.records()) == known
+            return (
+                "runs on with its own copy" in words and len(SandboxTables(description["env"]).store.records()) == known
+            )
         return False
 
     def _lose(self, region: str, loss: Loss) -> None:
@@ -677,7 +679,7 @@ class Drill:
             executed_in_standby=len(in_standby),
         )
 
-    def _told(self, tables: Tables) -> Mapping[str, Sequence[LogEntry]]:
+    def _told(self, tables: SandboxTables) -> Mapping[str, Sequence[LogEntry]]:
         """Return the whole ledger, by region."""
         told: dict[str, list[LogEntry]] = {}
         for region in REGIONS:
@@ -691,7 +693,7 @@ class Drill:
 
     def _count(
         self,
-        tables: Tables,
+        tables: SandboxTables,
         regions: Mapping[str, _Region],
         by_hand: _ByHand,
         moves: Sequence[tuple[datetime, str]],

@@ -45,7 +45,7 @@ from airflow_provider_mwaa_dr.sandbox.home import (
 from airflow_provider_mwaa_dr.sandbox.postgres import Postgres
 from airflow_provider_mwaa_dr.sandbox.preparation import Preparation, region_environment
 from airflow_provider_mwaa_dr.sandbox.process import Session
-from airflow_provider_mwaa_dr.sandbox.tables import Tables
+from airflow_provider_mwaa_dr.sandbox.tables import SandboxTables
 
 AWS = "aws"
 AWS_SERVER = "aws-server"
@@ -647,8 +647,8 @@ class Sandbox:
                 else f"Its output is in {self.home.log(AWS, AWS_SERVER)}.",
             ) from error
 
-    def _tables(self, blueprint: Blueprint) -> Tables:
-        return Tables(airflow_settings.driver_variables(blueprint))
+    def _tables(self, blueprint: Blueprint) -> SandboxTables:
+        return SandboxTables(airflow_settings.driver_variables(blueprint))
 
     @property
     def _saved_tables(self) -> Path:

@@ -28,7 +28,7 @@ BOUNDED = Config(connect_timeout=5, read_timeout=20, retries={"total_max_attempt
 """A fault of the sandbox's own may swallow a request of the sandbox: with boto3's defaults that takes five minutes."""
 
 
-class Tables:
+class SandboxTables:
     """
     The tables as the control environment sees them.
 

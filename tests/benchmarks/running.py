@@ -26,7 +26,7 @@ from pathlib import Path
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.ledger import RunKey
 from airflow_provider_mwaa_dr.sandbox.airflow_settings import CELERY, DR_SETTINGS
-from airflow_provider_mwaa_dr.sandbox.tables import Tables
+from airflow_provider_mwaa_dr.sandbox.tables import SandboxTables
 from tests.benchmarks.report import Report
 from tests.sandbox.harness import Pair, Shape, opened
 from tests.waiting import wait_until
@@ -230,7 +230,7 @@ class Bench:
 
     def told(self) -> Mapping[RunKey, datetime]:
         """Return when the ledger was told that a run had ended; once all have been."""
-        runs = Tables(self.pair.variables).runs
+        runs = SandboxTables(self.pair.variables).runs
 
         def entries() -> Iterator[tuple[RunKey, datetime]]:
             after = 0

@@ -61,7 +61,7 @@ from airflow_provider_mwaa_dr.core.state import DRState
 from airflow_provider_mwaa_dr.sandbox import airflow_settings, process
 from airflow_provider_mwaa_dr.sandbox.home import REGIONS
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
-from airflow_provider_mwaa_dr.sandbox.tables import Tables
+from airflow_provider_mwaa_dr.sandbox.tables import SandboxTables
 from tests.waiting import wait_until
 
 T = TypeVar("T")
@@ -400,7 +400,7 @@ class Pair:
     @cached_property
     def table(self) -> StateStore:
         """The state table, as the control environment sees it."""
-        return Tables(self.variables).store
+        return SandboxTables(self.variables).store
 
     def state(self) -> DRState:
         """Return the state, read now."""
@@ -501,7 +501,7 @@ class Pair:
     def wait_until_settled(self) -> None:
         """Return once every scheduler has acknowledged the state and its region's open runs belong to its epoch."""
 
-        table = Tables(self.variables)
+        table = SandboxTables(self.variables)
         wait_until(lambda: all(map(table.has_settled, self.airflows)), "both regions have settled the state")
 
     def airflow_in_each(self, *arguments: str, check: bool = True) -> dict[str, str]:

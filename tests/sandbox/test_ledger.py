@@ -20,7 +20,7 @@ from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RegionLedg
 from airflow_provider_mwaa_dr.core.ports import RunsStore
 from airflow_provider_mwaa_dr.core.state import STATE_ID
 from airflow_provider_mwaa_dr.sandbox import airflow_settings, history
-from airflow_provider_mwaa_dr.sandbox.tables import Tables
+from airflow_provider_mwaa_dr.sandbox.tables import SandboxTables
 from tests.sandbox.failovers import (
     CHAIN,
     REASON,
@@ -112,7 +112,7 @@ def regions(pair: Pair) -> tuple[Airflow, Airflow]:
 
 def runs_store(pair: Pair) -> RunsStore:
     """Return the ledger, as the control environment sees it."""
-    return Tables(pair.variables).runs
+    return SandboxTables(pair.variables).runs
 
 
 def ledger(pair: Pair, region: Airflow) -> RegionLedger:

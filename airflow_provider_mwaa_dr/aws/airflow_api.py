@@ -12,7 +12,7 @@ from urllib.parse import quote
 from airflow_provider_mwaa_dr.aws.session import (
     MWAA_CONNECT_TIMEOUT_S,
     MWAA_READ_TIMEOUT_S,
-    Fault,
+    AwsFault,
     access_advice,
     brief,
     code_of,
@@ -174,7 +174,7 @@ class MwaaAirflowApi:
             )
         fault = fault_of(error)
         message = f"{doing} of {self._where}: {brief(error)}."
-        if fault is Fault.ACCESS:
+        if fault is AwsFault.ACCESS:
             return MwaaAccessError(
                 message,
                 advice=access_advice(
@@ -183,9 +183,9 @@ class MwaaAirflowApi:
                     "airflow:InvokeRestApi, the last on arn:aws:airflow:REGION:ACCOUNT:role/ENVIRONMENT/AIRFLOW_ROLE.",
                 ),
             )
-        if fault is Fault.MISSING:
+        if fault is AwsFault.MISSING:
             return MwaaAccessError(message, advice="Check the environment's name and region, and the account.")
-        if fault is Fault.INVALID:
+        if fault is AwsFault.INVALID:
             status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
             return MwaaRequestError(message, status=status, detail=brief(error))
         return MwaaUnreachableError(message, advice="Check the network, and the environment's status.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_mwaa_dr.aws.session import (
     DYNAMODB_TIMEOUT_S,
-    Fault,
+    AwsFault,
     access_advice,
     brief,
     code_of,
@@ -44,7 +44,7 @@ _IS_ABOUT_THE_KEY = re.compile(r"\bkey element|\bMissing the key\b|\bmismatch fo
 class Failure:
     """Why one replica did not do what it was asked."""
 
-    fault: Fault
+    fault: AwsFault
     error: Exception
 
 
@@ -108,7 +108,7 @@ class Replicas:
             try:
                 call(client)
             except errors() as error:
-                if fault_of(error) is Fault.CONDITION:
+                if fault_of(error) is AwsFault.CONDITION:
                     return False
                 raise
             return True
@@ -129,7 +129,7 @@ class Replicas:
             try:
                 call(client)
             except errors() as error:
-                if fault_of(error) is not Fault.CONDITION:
+                if fault_of(error) is not AwsFault.CONDITION:
                     raise
                 found = getattr(error, "response", {}).get("Item")
                 return found is not None and is_mine(found)
@@ -143,7 +143,7 @@ class Replicas:
             answer = call(self._client(region))
         except errors() as error:
             fault = fault_of(error)
-            if fault not in {Fault.CONDITION, Fault.CONFLICT}:
+            if fault not in {AwsFault.CONDITION, AwsFault.CONFLICT}:
                 self._failed_at[region] = self._clock.monotonic()
             return Failure(fault=fault, error=error)
         self._failed_at.pop(region, None)
@@ -165,7 +165,7 @@ class Replicas:
     def pause_or_raise(self, wait_s: float | None, failures: Mapping[str, Failure], doing: str) -> None:
         """Wait if a replica only turned the call away, the one case in which a little patience helps; else raise."""
         kinds = {failure.fault for failure in failures.values()}
-        if wait_s is not None and kinds & {Fault.THROTTLED, Fault.CONFLICT}:
+        if wait_s is not None and kinds & {AwsFault.THROTTLED, AwsFault.CONFLICT}:
             self._clock.sleep(wait_s)
             return
         if not failures:
@@ -178,19 +178,19 @@ class Replicas:
         )
         message = f"Could not {doing}: table {self._table}, {why}."
         cause = next(iter(failures.values())).error
-        if kinds & {Fault.UNSENT, Fault.LOST, Fault.THROTTLED, Fault.CONFLICT}:
+        if kinds & {AwsFault.UNSENT, AwsFault.LOST, AwsFault.THROTTLED, AwsFault.CONFLICT}:
             raise StateUnreachableError(
                 message, advice="Check the network and the table's status in these regions, then try again."
             ) from cause
-        if Fault.ACCESS in kinds:
-            refused = next(failure.error for failure in failures.values() if failure.fault is Fault.ACCESS)
+        if AwsFault.ACCESS in kinds:
+            refused = next(failure.error for failure in failures.values() if failure.fault is AwsFault.ACCESS)
             raise StateAccessError(
                 message,
                 advice=access_advice(
                     refused, f"Check the credentials, and that they may dynamodb:{self._rights} this table."
                 ),
             ) from refused
-        if Fault.MISSING in kinds:
+        if AwsFault.MISSING in kinds:
             raise TableNotFoundError(
                 message, advice=f"Create the table, or correct {self._setting} and state_table_region."
             ) from cause

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_mwaa_dr.aws.session import (
-    Fault,
+    AwsFault,
     access_advice,
     brief,
     code_of,
@@ -89,7 +89,7 @@ class AwsService:
         name = "".join(word.capitalize() for word in operation.split("_"))
         message = f"{name} in {self.region}: {brief(error)}."
         code, fault = code_of(error), fault_of(error)
-        if fault is Fault.ACCESS:
+        if fault is AwsFault.ACCESS:
             action = f"{_PREFIX.get(self._service, self._service)}:{name}"
             return AwsAccessError(
                 message,
@@ -100,9 +100,9 @@ class AwsService:
                     "a deployment needs.",
                 ),
             )
-        if fault is Fault.MISSING:
+        if fault is AwsFault.MISSING:
             return AwsMissingError(message, code=code, advice="Check the name, the region and the account.")
-        if fault in {Fault.UNSENT, Fault.LOST, Fault.THROTTLED}:
+        if fault in {AwsFault.UNSENT, AwsFault.LOST, AwsFault.THROTTLED}:
             return AwsUnreachableError(message, code=code, advice="Check the network, then say the same again.")
         return AwsError(message, code=code, advice="Correct what AWS did not like, and say the same again.")
 

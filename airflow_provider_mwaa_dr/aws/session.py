@@ -32,7 +32,7 @@ DEPLOYMENT_TIMEOUT_S = 60.0
 """Bounds an attempt where a person is watching and a plugins.zip may have a gigabyte."""
 
 
-class Fault(str, Enum):
+class AwsFault(str, Enum):
     """What a failed call to AWS means for whoever made it."""
 
     UNSENT = "no connection"
@@ -54,43 +54,43 @@ class Fault(str, Enum):
 
 
 _BY_CODE = {
-    "ConditionalCheckFailedException": Fault.CONDITION,
-    "ReplicatedWriteConflictException": Fault.CONFLICT,
-    "404": Fault.MISSING,  # S3, where there is no body to say more
-    "NoSuchBucket": Fault.MISSING,
-    "NoSuchEntity": Fault.MISSING,
-    "NoSuchKey": Fault.MISSING,
-    "NoSuchVersion": Fault.MISSING,
-    "ResourceNotFoundException": Fault.MISSING,
-    "TableNotFoundException": Fault.MISSING,
+    "ConditionalCheckFailedException": AwsFault.CONDITION,
+    "ReplicatedWriteConflictException": AwsFault.CONFLICT,
+    "404": AwsFault.MISSING,  # S3, where there is no body to say more
+    "NoSuchBucket": AwsFault.MISSING,
+    "NoSuchEntity": AwsFault.MISSING,
+    "NoSuchKey": AwsFault.MISSING,
+    "NoSuchVersion": AwsFault.MISSING,
+    "ResourceNotFoundException": AwsFault.MISSING,
+    "TableNotFoundException": AwsFault.MISSING,
     # Throttling, in the words of the two services.
-    "ProvisionedThroughputExceededException": Fault.THROTTLED,
-    "RequestLimitExceeded": Fault.THROTTLED,
-    "SlowDown": Fault.THROTTLED,
-    "ThrottledException": Fault.THROTTLED,
-    "Throttling": Fault.THROTTLED,
-    "ThrottlingException": Fault.THROTTLED,
-    "TooManyRequestsException": Fault.THROTTLED,
+    "ProvisionedThroughputExceededException": AwsFault.THROTTLED,
+    "RequestLimitExceeded": AwsFault.THROTTLED,
+    "SlowDown": AwsFault.THROTTLED,
+    "ThrottledException": AwsFault.THROTTLED,
+    "Throttling": AwsFault.THROTTLED,
+    "ThrottlingException": AwsFault.THROTTLED,
+    "TooManyRequestsException": AwsFault.THROTTLED,
     # Credentials and rights.
-    "AccessDenied": Fault.ACCESS,
-    "AccessDeniedException": Fault.ACCESS,
-    "ExpiredToken": Fault.ACCESS,
-    "ExpiredTokenException": Fault.ACCESS,
-    "IncompleteSignature": Fault.ACCESS,
-    "InvalidClientTokenId": Fault.ACCESS,
-    "InvalidSignatureException": Fault.ACCESS,
-    "KMSAccessDeniedException": Fault.ACCESS,
-    "MissingAuthenticationToken": Fault.ACCESS,
-    "MissingAuthenticationTokenException": Fault.ACCESS,
-    "RequestExpired": Fault.ACCESS,
-    "RequestTimeTooSkewed": Fault.ACCESS,
-    "SignatureDoesNotMatch": Fault.ACCESS,
-    "UnrecognizedClientException": Fault.ACCESS,
+    "AccessDenied": AwsFault.ACCESS,
+    "AccessDeniedException": AwsFault.ACCESS,
+    "ExpiredToken": AwsFault.ACCESS,
+    "ExpiredTokenException": AwsFault.ACCESS,
+    "IncompleteSignature": AwsFault.ACCESS,
+    "InvalidClientTokenId": AwsFault.ACCESS,
+    "InvalidSignatureException": AwsFault.ACCESS,
+    "KMSAccessDeniedException": AwsFault.ACCESS,
+    "MissingAuthenticationToken": AwsFault.ACCESS,
+    "MissingAuthenticationTokenException": AwsFault.ACCESS,
+    "RequestExpired": AwsFault.ACCESS,
+    "RequestTimeTooSkewed": AwsFault.ACCESS,
+    "SignatureDoesNotMatch": AwsFault.ACCESS,
+    "UnrecognizedClientException": AwsFault.ACCESS,
     # DynamoDB: "the write may or may not have happened".
-    "InternalServerError": Fault.LOST,
-    "InternalServerException": Fault.LOST,
-    "ServiceUnavailable": Fault.LOST,
-    "ServiceUnavailableException": Fault.LOST,
+    "InternalServerError": AwsFault.LOST,
+    "InternalServerException": AwsFault.LOST,
+    "ServiceUnavailable": AwsFault.LOST,
+    "ServiceUnavailableException": AwsFault.LOST,
 }
 
 
@@ -110,7 +110,7 @@ def errors() -> tuple[type[Exception], ...]:
     return BotoCoreError, ClientError, ResponseParserError
 
 
-def fault_of(error: Exception) -> Fault:
+def fault_of(error: Exception) -> AwsFault:
     """Return what one of :func:`errors` means."""
     from botocore import exceptions as botocore  # noqa: PLC0415
     from botocore.parsers import ResponseParserError  # noqa: PLC0415
@@ -121,10 +121,10 @@ def fault_of(error: Exception) -> Fault:
             return fault
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if status == 429:
-            return Fault.THROTTLED
+            return AwsFault.THROTTLED
         if status in {401, 403}:
-            return Fault.ACCESS
-        return Fault.LOST if status >= 500 else Fault.INVALID
+            return AwsFault.ACCESS
+        return AwsFault.LOST if status >= 500 else AwsFault.INVALID
     if isinstance(
         error,
         (
@@ -136,14 +136,14 @@ def fault_of(error: Exception) -> Fault:
             botocore.ProfileNotFound,
         ),
     ):
-        return Fault.ACCESS
+        return AwsFault.ACCESS
     if isinstance(
         error, (botocore.ConnectTimeoutError, botocore.EndpointConnectionError, botocore.ProxyConnectionError)
     ):
-        return Fault.UNSENT
+        return AwsFault.UNSENT
     if isinstance(error, (botocore.HTTPClientError, botocore.ConnectionError, ResponseParserError)):
-        return Fault.LOST
-    return Fault.INVALID
+        return AwsFault.LOST
+    return AwsFault.INVALID
 
 
 def access_advice(error: Exception, rights: str) -> str:

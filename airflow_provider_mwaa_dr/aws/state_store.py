@@ -31,7 +31,7 @@ from airflow_provider_mwaa_dr.aws.contents import (
     valid,
 )
 from airflow_provider_mwaa_dr.aws.replicas import BACKOFF_S, Failure, Replicas
-from airflow_provider_mwaa_dr.aws.session import DYNAMODB_TIMEOUT_S, Fault, brief, throttled
+from airflow_provider_mwaa_dr.aws.session import DYNAMODB_TIMEOUT_S, AwsFault, brief, throttled
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.inventory import Inventory, contents_from_values, contents_to_text
 from airflow_provider_mwaa_dr.core.ports import (
@@ -181,15 +181,15 @@ class DynamoDBStateStore:
                 if not isinstance(failure, Failure):
                     return
                 failures[region] = failure
-                if failure.fault is Fault.CONDITION:
+                if failure.fault is AwsFault.CONDITION:
                     found = getattr(failure.error, "response", {}).get("Item")
                     if _token(found) == token:
                         return
                     raise StaleStateError(expected_version, self._to_state(found)) from failure.error
-                if failure.fault is Fault.LOST:
+                if failure.fault is AwsFault.LOST:
                     self._settle_lost_write(token, expected_version, lost=region, error=failure.error)
                     return
-                if failure.fault is Fault.CONFLICT:
+                if failure.fault is AwsFault.CONFLICT:
                     self._raise_if_moved(expected_version, self._get(STATE_ID))
             self._replicas.pause_or_raise(wait_s, failures, "write the state")
 

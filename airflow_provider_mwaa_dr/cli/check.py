@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 
-from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
+from airflow_provider_mwaa_dr.cli.session import CliSession, CommandParsers
 from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import check_documents
 from airflow_provider_mwaa_dr.core.examination import Examination, examine
@@ -40,7 +40,7 @@ def add_command(commands: CommandParsers) -> None:
     )
 
 
-def run(session: Session) -> int:
+def run(session: CliSession) -> int:
     """Print what each check found."""
     if session.args.acknowledge is not None:
         _acknowledge(session, session.args.acknowledge)
@@ -66,7 +66,7 @@ def run(session: Session) -> int:
     return NOT_READY if examination.count(Verdict.FAIL) else 0
 
 
-def _acknowledge(session: Session, unpublished_id: str) -> None:
+def _acknowledge(session: CliSession, unpublished_id: str) -> None:
     """
     Note that a person has read the list with this id. Naming it is the consent; repeatable.
 

@@ -11,7 +11,7 @@ from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.cli.console import json_text
 from airflow_provider_mwaa_dr.cli.initialize import what_closes
 from airflow_provider_mwaa_dr.cli.runtime import read_config
-from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
+from airflow_provider_mwaa_dr.cli.session import CliSession, CommandParsers
 from airflow_provider_mwaa_dr.core.config import DRConfig, TableConsistency
 from airflow_provider_mwaa_dr.core.documents import iso
 from airflow_provider_mwaa_dr.core.ports import StateStore
@@ -96,7 +96,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def deploy(session: Session) -> None:
+def deploy(session: CliSession) -> None:
     """Plan, show, ask, and carry out."""
     args = session.args
     if args.print_template:
@@ -125,7 +125,7 @@ def deploy(session: Session) -> None:
     _carry_out(session, steps, notes)
 
 
-def undeploy(session: Session) -> None:
+def undeploy(session: CliSession) -> None:
     """Plan, show, ask, ask again for the data, and carry out."""
     args = session.args
     session.begin_change()
@@ -145,7 +145,7 @@ def undeploy(session: Session) -> None:
     )
 
 
-def _deployment(session: Session) -> Deployment:
+def _deployment(session: CliSession) -> Deployment:
     from airflow_provider_mwaa_dr.aws.deployment import Deployment  # noqa: PLC0415
     from airflow_provider_mwaa_dr.aws.service import Aws  # noqa: PLC0415
 
@@ -174,7 +174,7 @@ def _deployment(session: Session) -> Deployment:
     return Deployment(Aws(session.clock, runtime.boto3_session), environments, make_store=make_store, say=say)
 
 
-def _any_config(session: Session) -> DRConfig:
+def _any_config(session: CliSession) -> DRConfig:
     """Return the settings as far as they are there: the tables may get their names only later."""
     return read_config(
         session.runtime.environ,
@@ -183,7 +183,7 @@ def _any_config(session: Session) -> DRConfig:
     )
 
 
-def _config(session: Session, environments: Mapping[str, DeployedEnvironment]) -> DRConfig:
+def _config(session: CliSession, environments: Mapping[str, DeployedEnvironment]) -> DRConfig:
     """Return the settings; what they do not name is what the environments have, as those of the seed's scripts do."""
     config = _any_config(session)
     environ = session.runtime.environ
@@ -202,7 +202,7 @@ def _found(environments: Mapping[str, DeployedEnvironment], option: str) -> str:
     )
 
 
-def _spec(session: Session, config: DRConfig) -> DeploySpec:
+def _spec(session: CliSession, config: DRConfig) -> DeploySpec:
     from airflow_provider_mwaa_dr.aws.deployment_step import DeploySpec  # noqa: PLC0415
     from airflow_provider_mwaa_dr.aws.merged_file import BuildOn  # noqa: PLC0415
     from airflow_provider_mwaa_dr.aws.plugins_archive import Wheel  # noqa: PLC0415
@@ -246,7 +246,7 @@ def _topics(args: argparse.Namespace, config: DRConfig) -> dict[str, str]:
 
 
 def _carry_out(
-    session: Session, steps: Sequence[DeploymentStep], notes: Iterable[str], *, last_question: Sequence[str] = ()
+    session: CliSession, steps: Sequence[DeploymentStep], notes: Iterable[str], *, last_question: Sequence[str] = ()
 ) -> None:
     args, console = session.args, session.console
     would_change = any(step.changes for step in steps)
@@ -277,7 +277,7 @@ def _carry_out(
     console.result({"steps": done}, text)
 
 
-def _ask_for_data(session: Session, lines: Sequence[str]) -> None:
+def _ask_for_data(session: CliSession, lines: Sequence[str]) -> None:
     try:
         session.console.ask(["This cannot be taken back:", *lines], yes=session.args.yes)
     except RefusedError as error:
@@ -292,7 +292,7 @@ def _shown(steps: Sequence[DeploymentStep]) -> Iterable[str]:
         yield from (f"     {'':<24} {line}" for line in step.lines)
 
 
-def _act(session: Session, step: DeploymentStep) -> dict[str, Any]:
+def _act(session: CliSession, step: DeploymentStep) -> dict[str, Any]:
     if step.act is None:
         return {"name": step.name, "changed": False, "detail": step.detail}
     began = session.clock.monotonic()
@@ -302,7 +302,7 @@ def _act(session: Session, step: DeploymentStep) -> dict[str, Any]:
     return {"name": step.name, "changed": step.changes, "detail": detail}
 
 
-def _print_policies(session: Session, environments: Mapping[str, DeployedEnvironment], spec: DeploySpec) -> None:
+def _print_policies(session: CliSession, environments: Mapping[str, DeployedEnvironment], spec: DeploySpec) -> None:
     from airflow_provider_mwaa_dr.aws.policies import Scope, policies  # noqa: PLC0415
 
     one = next(iter(environments.values()))

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
+from airflow_provider_mwaa_dr.cli.session import CliSession, CommandParsers
 from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import nothing_done_document, preview_document, record_document
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverPreview, FailoverRequest, StepEvent, Timing
@@ -42,7 +42,7 @@ def add_command(commands: CommandParsers) -> None:
     parser.add_argument("--even-if-not-ready", action="store_true", help="go on although a check of the target failed")
 
 
-def run(session: Session) -> None:
+def run(session: CliSession) -> None:
     """Move the active role, or say what that would do."""
     args, console = session.args, session.console
     reason = checked_reason(args.reason)

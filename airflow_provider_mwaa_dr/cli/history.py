@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from airflow_provider_mwaa_dr.cli.console import table
-from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
+from airflow_provider_mwaa_dr.cli.session import CliSession, CommandParsers
 from airflow_provider_mwaa_dr.core.display import visible, visible_document
 from airflow_provider_mwaa_dr.core.documents import iso, record_document
 
@@ -13,7 +13,7 @@ def add_command(commands: CommandParsers) -> None:
     commands.add("history", run, summary="list what failovers did, newest first")
 
 
-def run(session: Session) -> None:
+def run(session: CliSession) -> None:
     """Print the records."""
     records = session.store.records()
     rows = [("STARTED", "FROM", "TO", "MODE", "OUTCOME", "EPOCH", "SECONDS", "BY", "REASON")]

@@ -7,7 +7,7 @@ from functools import partial
 
 from airflow_provider_mwaa_dr.cli.parallel_queries import ParallelQueries
 from airflow_provider_mwaa_dr.cli.runtime import Runtime
-from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
+from airflow_provider_mwaa_dr.cli.session import CliSession, CommandParsers
 from airflow_provider_mwaa_dr.core.initialization import (
     Initialization,
     initialize,
@@ -34,7 +34,7 @@ def add_command(commands: CommandParsers) -> None:
     )
 
 
-def run(session: Session) -> None:
+def run(session: CliSession) -> None:
     """Write what is missing, having said what it means for runs that are open in the standby."""
     session.begin_change()
     args, config, console = session.args, session.config, session.console
@@ -82,7 +82,7 @@ def run(session: Session) -> None:
     console.result(document, f"{outcome}: {plan.state.active_region} is active, epoch {plan.state.epoch}.")
 
 
-def _plan(session: Session) -> Initialization:
+def _plan(session: CliSession) -> Initialization:
     args, config = session.args, session.config
     if args.above_every_epoch:
         return plan_above_every_epoch(
@@ -119,7 +119,7 @@ def _what_it_replaces(plan: Initialization) -> Iterator[str]:
     yield f"No lease is waited for. Make sure that no region but {active} executes: mwaa-dr status shows what holds."
 
 
-def _what_it_means(session: Session, plan: Initialization) -> Iterator[str]:
+def _what_it_means(session: CliSession, plan: Initialization) -> Iterator[str]:
     if plan.is_new:
         state = plan.state
         yield f"State item: {state.active_region} is active, epoch {state.epoch}, lease {state.lease_s:g} s."

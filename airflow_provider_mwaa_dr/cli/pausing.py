@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
+from airflow_provider_mwaa_dr.cli.session import CliSession, CommandParsers
 from airflow_provider_mwaa_dr.core import pausing
 from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.pausing import Pausing
@@ -18,7 +18,7 @@ def add_commands(commands: CommandParsers) -> None:
         parser.add_argument("region", metavar="REGION", help="region of the environment")
 
 
-def pause(session: Session) -> None:
+def pause(session: CliSession) -> None:
     """Pause a region."""
     session.begin_change()
     environment = session.environment(session.args.region)
@@ -37,7 +37,7 @@ def pause(session: Session) -> None:
     _report(session, found, "paused")
 
 
-def unpause(session: Session) -> None:
+def unpause(session: CliSession) -> None:
     """Give back what pausing took."""
     session.begin_change()
     environment = session.environment(session.args.region)
@@ -58,16 +58,16 @@ def unpause(session: Session) -> None:
     _report(session, found, "unpaused")
 
 
-def _still(found: Pausing, session: Session) -> Pausing | None:
+def _still(found: Pausing, session: CliSession) -> Pausing | None:
     """Return what was found if it is what there is now, None if a person has taken time to answer."""
     return found if session.args.yes else None
 
 
-def _question(verb: str, found: Pausing, session: Session) -> list[str]:
+def _question(verb: str, found: Pausing, session: CliSession) -> list[str]:
     return [f"{verb} {len(found.changed)} DAGs in {session.args.region}:", *(f"  {dag_id}" for dag_id in found.changed)]
 
 
-def _report(session: Session, found: Pausing, done: str) -> None:
+def _report(session: CliSession, found: Pausing, done: str) -> None:
     region, dry_run = session.args.region, session.args.dry_run
     document = {"changed": bool(found.changed) and not dry_run, "dags": list(found.dag_ids)}
     if dry_run:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
 
 
-class Session:
+class CliSession:
     """One call of the command line on a DR set."""
 
     def __init__(self, args: argparse.Namespace, runtime: Runtime) -> None:
@@ -76,7 +76,7 @@ class Session:
             self.console.require_consent_is_possible(yes=self.args.yes)
 
 
-Handler = Callable[[Session], "int | None"]
+Handler = Callable[[CliSession], "int | None"]
 """Carries a command out; returns its exit code, None for 0."""
 
 
@@ -108,7 +108,7 @@ class CommandParsers:
             parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
 
         def run(args: argparse.Namespace) -> int:
-            return handler(Session(args, args.runtime)) or 0
+            return handler(CliSession(args, args.runtime)) or 0
 
         parser.set_defaults(handler=run)
         return parser

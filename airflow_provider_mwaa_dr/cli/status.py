@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow_provider_mwaa_dr.cli.parallel_queries import ParallelQueries
 from airflow_provider_mwaa_dr.cli.runtime import Runtime
-from airflow_provider_mwaa_dr.cli.session import CommandParsers, Session
+from airflow_provider_mwaa_dr.cli.session import CliSession, CommandParsers
 from airflow_provider_mwaa_dr.cli.status_text import status_text
 from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.display import visible, visible_document
@@ -45,7 +45,7 @@ def add_command(commands: CommandParsers) -> None:
     commands.add("status", run, summary="show the active region, an open plan and how each region is")
 
 
-def run(session: Session) -> None:
+def run(session: CliSession) -> None:
     """Print the state, and for each region its role, its agents and what MWAA says of it."""
     state = session.store.read()
     registered = session.store.regions()
@@ -102,7 +102,7 @@ def run(session: Session) -> None:
     session.console.result(document, "\n".join([told, *said]))
 
 
-def _unreadable(session: Session, names: Mapping[str, str]) -> Sequence[UnreadableItem] | None:
+def _unreadable(session: CliSession, names: Mapping[str, str]) -> Sequence[UnreadableItem] | None:
     """Return the items of the state table that cannot be read; None when that cannot be known."""
     try:
         return session.store.unreadable(names)
@@ -144,7 +144,7 @@ def watch_agents(
     return sights
 
 
-def _copies(session: Session, mode: Eventual) -> tuple[dict[str, Any], list[str]]:
+def _copies(session: CliSession, mode: Eventual) -> tuple[dict[str, Any], list[str]]:
     """Return what each copy of the table holds, and the mode with its price, as a document and for people."""
     held = session.store.copies()
     copies = {
@@ -174,7 +174,7 @@ def _kind(mode: str | None) -> str:
     return "one with strong consistency" if mode is None else f"one with eventual consistency ({mode})"
 
 
-def _names(session: Session, state: DRState, registered: Collection[str]) -> Mapping[str, str]:
+def _names(session: CliSession, state: DRState, registered: Collection[str]) -> Mapping[str, str]:
     """Return environment name by region; status answers also where no environment is known."""
     try:
         names = dict(session.names)

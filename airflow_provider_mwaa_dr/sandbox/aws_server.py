@@ -43,7 +43,7 @@ from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.exceptions import DRError
 from airflow_provider_mwaa_dr.sandbox import faults
 from airflow_provider_mwaa_dr.sandbox.dag_sync import DagSync
-from airflow_provider_mwaa_dr.sandbox.faults import Fault, FaultKind
+from airflow_provider_mwaa_dr.sandbox.faults import FaultKind, InjectedFault
 from airflow_provider_mwaa_dr.sandbox.home import Home
 from airflow_provider_mwaa_dr.sandbox.mwaa_endpoint import (
     Answer,
@@ -461,7 +461,7 @@ class _Handler(BaseHTTPRequestHandler):
     # http.server finds these by name.
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = _respond
 
-    def _fault(self, service: str, region: str | None, table: str | None) -> Fault | None:
+    def _fault(self, service: str, region: str | None, table: str | None) -> InjectedFault | None:
         return faults.match(
             self.aws.faults(), service=service, caller=self.port.caller, target=region, dynamodb_table=table
         )

@@ -39,7 +39,7 @@ from airflow_provider_mwaa_dr.sandbox.airflow_environment import DISTRIBUTION
 from airflow_provider_mwaa_dr.sandbox.faults import ALL_SERVICES, NONE, FaultKind
 from airflow_provider_mwaa_dr.sandbox.home import CONTROL, EVENTUAL, REGIONS, STRONG
 from airflow_provider_mwaa_dr.sandbox.oracle import Alone, Count, count
-from airflow_provider_mwaa_dr.sandbox.report import Attempt, Line, Outage, Report, Step
+from airflow_provider_mwaa_dr.sandbox.report import Attempt, DrillStep, Line, Outage, Report
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
 from airflow_provider_mwaa_dr.sandbox.tables import SandboxTables
 
@@ -209,7 +209,7 @@ class Drill:
     def __init__(self, sandbox: Sandbox, *, say: Callable[[str], object]) -> None:
         self._sandbox = sandbox
         self._say = say
-        self._steps: list[Step] = []
+        self._steps: list[DrillStep] = []
         self._started_at = datetime.now(timezone.utc)
         self._outages: list[Outage] = []
         self._marks: list[tuple[datetime, str]] = []
@@ -752,7 +752,7 @@ class Drill:
         self._say(f"{name} ...")
         begun = time.monotonic()
         yield
-        self._steps.append(Step(name=name, seconds=round(time.monotonic() - begun, 1)))
+        self._steps.append(DrillStep(name=name, seconds=round(time.monotonic() - begun, 1)))
 
     def _until(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + PATIENCE_S

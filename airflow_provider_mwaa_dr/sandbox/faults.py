@@ -43,7 +43,7 @@ class FaultKind(str, Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
+class InjectedFault:
     """
     One line of the table.
 
@@ -66,7 +66,7 @@ class Fault:
         return self.service in services and self.caller in {None, caller} and self.target in {None, target}
 
 
-Table = tuple[Fault, ...]
+Table = tuple[InjectedFault, ...]
 
 
 def parse_fault(text: str) -> tuple[FaultKind, float | None] | None:
@@ -98,7 +98,7 @@ def parse_fault(text: str) -> tuple[FaultKind, float | None] | None:
 
 def match(
     table: Table, *, service: str, caller: str, target: str | None, dynamodb_table: str | None = None
-) -> Fault | None:
+) -> InjectedFault | None:
     """
     Return the strongest fault that a request meets (of equally strong ones the latest); None when it meets none.
 
@@ -134,7 +134,7 @@ def add(
     directions = _directions(region, from_caller, to_target)
     kept = [old for old in table if not (old.service == service and (old.caller, old.target) in directions)]
     new = [
-        Fault(service=service, fault=fault, seconds=seconds, caller=caller, target=target)
+        InjectedFault(service=service, fault=fault, seconds=seconds, caller=caller, target=target)
         for caller, target in directions
     ]
     return (*kept, *new)
@@ -157,7 +157,7 @@ def remove(
     directions = _directions(region, from_caller, to_target)
     one_way = from_caller is not None or to_target is not None
 
-    def named(fault: Fault) -> bool:
+    def named(fault: InjectedFault) -> bool:
         if service not in {ALL_SERVICES, fault.service}:
             return False
         if one_way:
@@ -179,7 +179,7 @@ def load(path: Path) -> Table:
         return ()
     try:
         return tuple(
-            Fault(
+            InjectedFault(
                 service=row["service"],
                 fault=FaultKind(row["fault"]),
                 seconds=row.get("seconds"),

@@ -24,7 +24,7 @@ from typing import Any
 
 from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.exceptions import ConfigError, RefusedError
-from airflow_provider_mwaa_dr.sandbox.process import Session
+from airflow_provider_mwaa_dr.sandbox.process import ProcessSession
 
 ACTIVE = "us-east-2"
 STANDBY = "us-east-1"
@@ -180,18 +180,18 @@ class Home:
         self.path.mkdir(parents=True, exist_ok=True)
         write_private_json(self.path / "home.json", asdict(blueprint))
 
-    def sessions(self) -> Mapping[str, Mapping[str, Session]]:
+    def sessions(self) -> Mapping[str, Mapping[str, ProcessSession]]:
         """Return every process that was started and not forgotten, dead ones too, by owner and component."""
         try:
             raw = json.loads((self.path / "processes.json").read_text())
         except FileNotFoundError:
             return {}
         return {
-            owner: {component: Session(**session) for component, session in components.items()}
+            owner: {component: ProcessSession(**session) for component, session in components.items()}
             for owner, components in raw.items()
         }
 
-    def remember(self, owner: str, component: str, session: Session) -> None:
+    def remember(self, owner: str, component: str, session: ProcessSession) -> None:
         """Note a process that was just started."""
         known = {name: dict(components) for name, components in self.sessions().items()}
         known.setdefault(owner, {})[component] = session
@@ -246,7 +246,7 @@ class Home:
                 advice="Name another --home; nothing was touched.",
             )
 
-    def _write_sessions(self, sessions: Mapping[str, Mapping[str, Session]]) -> None:
+    def _write_sessions(self, sessions: Mapping[str, Mapping[str, ProcessSession]]) -> None:
         write_private_json(
             self.path / "processes.json",
             {

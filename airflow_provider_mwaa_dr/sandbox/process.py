@@ -24,7 +24,7 @@ HAS_PROC = Path("/proc/self/stat").exists()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
+class ProcessSession:
     """
     A process that leads a session, and with it everything that it starts.
 
@@ -36,7 +36,7 @@ class Session:
     started: str
 
 
-def start(arguments: Sequence[str | os.PathLike[str]], *, environment: Mapping[str, str], log: Path) -> Session:
+def start(arguments: Sequence[str | os.PathLike[str]], *, environment: Mapping[str, str], log: Path) -> ProcessSession:
     """
     Start a process in a session of its own, output appended to *log*, input closed. It outlives the caller.
 
@@ -56,16 +56,16 @@ def start(arguments: Sequence[str | os.PathLike[str]], *, environment: Mapping[s
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ],
     )
-    return Session(pid=pid, started=_started(pid) or "")
+    return ProcessSession(pid=pid, started=_started(pid) or "")
 
 
-def is_alive(session: Session) -> bool:
+def is_alive(session: ProcessSession) -> bool:
     """Whether the leader itself runs. A zombie does not."""
     _reap(session.pid)
     return bool(session.started) and _started(session.pid) == session.started
 
 
-def wait(session: Session) -> int:
+def wait(session: ProcessSession) -> int:
     """Return the exit code of a leader that this process started; negative for the signal that ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(session.pid, 0)[1])
 
@@ -76,7 +76,7 @@ def last_words(log: Path) -> str:
     return "\n".join(text.splitlines()[-15:]) or "(no output)"
 
 
-def members(session: Session) -> Sequence[int]:
+def members(session: ProcessSession) -> Sequence[int]:
     """
     Return the processes of the session, also those whose leader is gone.
 
@@ -91,7 +91,7 @@ def members(session: Session) -> Sequence[int]:
     return tuple(pid for pid in _all_pids() if _session_id(pid) == session.pid and _started(pid) is not None)
 
 
-def end(sessions: Iterable[Session], *, grace_s: float, sleep: Callable[[float], None] = time.sleep) -> None:
+def end(sessions: Iterable[ProcessSession], *, grace_s: float, sleep: Callable[[float], None] = time.sleep) -> None:
     """
     End *sessions* to the last process: SIGTERM to the leaders, after *grace_s* SIGKILL to all until none is left.
 
@@ -127,7 +127,7 @@ def end(sessions: Iterable[Session], *, grace_s: float, sleep: Callable[[float],
         sleep(0.02)
 
 
-def end_followers(session: Session, *, grace_s: float) -> None:
+def end_followers(session: ProcessSession, *, grace_s: float) -> None:
     """End every process of a session but its leader: SIGTERM, and after *grace_s* SIGKILL. Repeatable."""
     deadline = time.monotonic() + grace_s
     number = signal.SIGTERM
@@ -141,7 +141,7 @@ def end_followers(session: Session, *, grace_s: float) -> None:
         time.sleep(0.1)
 
 
-def signal_all(sessions: Iterable[Session], number: int) -> None:
+def signal_all(sessions: Iterable[ProcessSession], number: int) -> None:
     """Send a signal to every process of *sessions*."""
     for session in sessions:
         for pid in members(session):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_mwaa_dr.core.display import get_logger
-from airflow_provider_mwaa_dr.sandbox.faults import Fault, FaultKind
+from airflow_provider_mwaa_dr.sandbox.faults import FaultKind, InjectedFault
 
 log = get_logger(__name__)
 
@@ -68,7 +68,7 @@ class Replication:
         lock: threading.Lock,
         regions: Callable[[], Collection[str]],
         lag_s: Callable[[], float],
-        fault: Callable[[str, str], Fault | None],
+        fault: Callable[[str, str], InjectedFault | None],
     ) -> None:
         self._call, self._lock, self._regions, self._lag_s, self._fault = call, lock, regions, lag_s, fault
         self._order = itertools.count()

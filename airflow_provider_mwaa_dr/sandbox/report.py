@@ -13,7 +13,7 @@ from airflow_provider_mwaa_dr.core.ports import FailoverRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class DrillStep:
     """One step of the drill."""
 
     name: str
@@ -109,7 +109,7 @@ class Report:
     scenario: str
     passed: bool
     findings: Mapping[str, bool]
-    steps: Sequence[Step]
+    steps: Sequence[DrillStep]
     rto_seconds: float
     calls_to_source: int
     intervals: Mapping[str, int]

@@ -44,7 +44,7 @@ from airflow_provider_mwaa_dr.sandbox.home import (
 )
 from airflow_provider_mwaa_dr.sandbox.postgres import Postgres
 from airflow_provider_mwaa_dr.sandbox.preparation import Preparation, region_environment
-from airflow_provider_mwaa_dr.sandbox.process import Session
+from airflow_provider_mwaa_dr.sandbox.process import ProcessSession
 from airflow_provider_mwaa_dr.sandbox.tables import SandboxTables
 
 AWS = "aws"
@@ -247,7 +247,7 @@ class Sandbox:
 
     def fault(
         self, region: str, service: str, fault: str, *, from_caller: str | None = None, to_target: str | None = None
-    ) -> Sequence[faults.Fault]:
+    ) -> Sequence[faults.InjectedFault]:
         """
         Add a fault to a region's AWS, or lift it (``none``), and return the table of faults.
 
@@ -575,7 +575,9 @@ class Sandbox:
             started.append(component)
         return started
 
-    def _await(self, lacking: Callable[[], Sequence[str]], sessions: Mapping[str, Session], *, owner: str) -> None:
+    def _await(
+        self, lacking: Callable[[], Sequence[str]], sessions: Mapping[str, ProcessSession], *, owner: str
+    ) -> None:
         """
         Wait until nothing is lacking.
 
@@ -678,7 +680,7 @@ class Sandbox:
             self.postgres.stop()
         return bool(living) or postgres_ran
 
-    def _living_sessions(self, owner: str | None = None) -> Sequence[Session]:
+    def _living_sessions(self, owner: str | None = None) -> Sequence[ProcessSession]:
         """Return the sessions of which a process is left, of one owner or of all."""
         return [
             session

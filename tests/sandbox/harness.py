@@ -300,7 +300,7 @@ class Airflow:
         """Kill a component (``scheduler``, ``worker``) with all that it started."""
         process.end([self.session(component)], grace_s=0)
 
-    def session(self, component: str) -> process.Session:
+    def session(self, component: str) -> process.ProcessSession:
         """Return the process that a component is, or was."""
         return self._sandbox.home.sessions()[self.name][component]
 

@@ -15,7 +15,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.sandbox import process
 from airflow_provider_mwaa_dr.sandbox.home import ACTIVE, REGIONS, STANDBY
-from airflow_provider_mwaa_dr.sandbox.process import Session
+from airflow_provider_mwaa_dr.sandbox.process import ProcessSession
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
 from tests.sandbox.harness import has_memory
 
@@ -39,7 +39,7 @@ def _mwaa_dr(sandbox: Sandbox, *words: str) -> Any:
     return json.loads(answer.stdout)
 
 
-def _sessions(sandbox: Sandbox, region: str) -> Mapping[str, Session]:
+def _sessions(sandbox: Sandbox, region: str) -> Mapping[str, ProcessSession]:
     return dict(sandbox.home.sessions()[region])
 
 

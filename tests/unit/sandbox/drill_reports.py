@@ -15,7 +15,7 @@ from pathlib import Path
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord, StepRecord
 from airflow_provider_mwaa_dr.core.state import Mode
 from airflow_provider_mwaa_dr.sandbox import report_page
-from airflow_provider_mwaa_dr.sandbox.report import Attempt, Line, Outage, Report, Step
+from airflow_provider_mwaa_dr.sandbox.report import Attempt, DrillStep, Line, Outage, Report
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
 OHIO, VIRGINIA = "us-east-2", "us-east-1"
@@ -106,10 +106,10 @@ class Scene:
                 "exactly the DAGs that were wanted are unpaused": True,
             },
             steps=[
-                Step(name="start two regions and an AWS", seconds=25.4),
-                Step(name=f"run the load in {OHIO}, the active region", seconds=21.7),
-                Step(name=f"force runs in {VIRGINIA}, the standby", seconds=2.5),
-                Step(name="fail over: airflow dags test dr_failover, in the control environment", seconds=19.3),
+                DrillStep(name="start two regions and an AWS", seconds=25.4),
+                DrillStep(name=f"run the load in {OHIO}, the active region", seconds=21.7),
+                DrillStep(name=f"force runs in {VIRGINIA}, the standby", seconds=2.5),
+                DrillStep(name="fail over: airflow dags test dr_failover, in the control environment", seconds=19.3),
             ],
             rto_seconds=round((first - records[0].started_at).total_seconds() + 0.7, 1),
             calls_to_source=41,

@@ -16,7 +16,7 @@ from airflow_provider_mwaa_dr.core.state import Mode
 from airflow_provider_mwaa_dr.sandbox import report, report_page
 from airflow_provider_mwaa_dr.sandbox.drill import operator_words
 from airflow_provider_mwaa_dr.sandbox.oracle import Count, count
-from airflow_provider_mwaa_dr.sandbox.report import Attempt, Line, Outage, Report, Step
+from airflow_provider_mwaa_dr.sandbox.report import Attempt, DrillStep, Line, Outage, Report
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
 
@@ -48,7 +48,7 @@ def passed() -> Report:
         scenario="planned",
         passed=True,
         findings={"nothing executed in a standby": True},
-        steps=[Step(name="start", seconds=30.5)],
+        steps=[DrillStep(name="start", seconds=30.5)],
         rto_seconds=17.2,
         calls_to_source=40,
         intervals=counted(lines).figures,

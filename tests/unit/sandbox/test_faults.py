@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.exceptions import ConfigError
 from airflow_provider_mwaa_dr.sandbox import faults
-from airflow_provider_mwaa_dr.sandbox.faults import Fault, FaultKind
+from airflow_provider_mwaa_dr.sandbox.faults import FaultKind, InjectedFault
 
 HERE, THERE = "us-east-2", "us-east-1"
 
@@ -101,8 +101,8 @@ def test_the_table_survives_its_file(tmp_path: Path) -> None:
         faults.load(path)
         == table
         == (
-            Fault(service="all", fault=FaultKind.DELAY, seconds=0.5, caller=HERE),
-            Fault(service="all", fault=FaultKind.DELAY, seconds=0.5, target=HERE),
+            InjectedFault(service="all", fault=FaultKind.DELAY, seconds=0.5, caller=HERE),
+            InjectedFault(service="all", fault=FaultKind.DELAY, seconds=0.5, target=HERE),
         )
     )
     assert faults.change(path, lambda old: faults.remove(old, region=HERE)) == ()

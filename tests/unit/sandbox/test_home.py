@@ -23,7 +23,7 @@ from airflow_provider_mwaa_dr.sandbox.home import (
     is_free,
     new_blueprint,
 )
-from airflow_provider_mwaa_dr.sandbox.process import Session
+from airflow_provider_mwaa_dr.sandbox.process import ProcessSession
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
 
 
@@ -185,7 +185,7 @@ def test_what_an_update_restores_goes_on(tmp_path: Path) -> None:
 def test_processes_are_remembered_until_they_are_forgotten(tmp_path: Path) -> None:
     """Each owner's processes are kept apart."""
     home = Home(tmp_path)
-    scheduler, server = Session(pid=1, started="a"), Session(pid=2, started="b")
+    scheduler, server = ProcessSession(pid=1, started="a"), ProcessSession(pid=2, started="b")
     home.make(_blueprint())
     home.remember("us-east-2", "scheduler", scheduler)
     home.remember("aws", "aws-server", server)

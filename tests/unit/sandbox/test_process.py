@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_mwaa_dr.sandbox import process
-from airflow_provider_mwaa_dr.sandbox.process import Session
+from airflow_provider_mwaa_dr.sandbox.process import ProcessSession
 from tests import waiting
 
 # A leader with three children; one of them, like a task of LocalExecutor, has a process group and a child of its own.
@@ -34,7 +34,7 @@ wait_until = partial(waiting.wait_until, deadline_s=20)
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Iterator[Session]:
+def tree(tmp_path: Path) -> Iterator[ProcessSession]:
     """A session of five processes."""
     session = process.start([sys.executable, "-S", "-c", TREE], environment={}, log=tmp_path / "log")
     wait_until(lambda: len(process.members(session)) == 5, "five processes")
@@ -42,7 +42,7 @@ def tree(tmp_path: Path) -> Iterator[Session]:
     process.end([session], grace_s=0)
 
 
-def test_a_session_is_ended_to_the_last_process(tree: Session) -> None:
+def test_a_session_is_ended_to_the_last_process(tree: ProcessSession) -> None:
     """Children with process groups of their own are ended as well."""
     process.end([tree], grace_s=0)
 
@@ -50,7 +50,7 @@ def test_a_session_is_ended_to_the_last_process(tree: Session) -> None:
     assert not process.is_alive(tree)
 
 
-def test_followers_end_and_their_leader_goes_on(tree: Session) -> None:
+def test_followers_end_and_their_leader_goes_on(tree: ProcessSession) -> None:
     """Children, grandchildren; said again there is nothing to do."""
     process.end_followers(tree, grace_s=5)
     process.end_followers(tree, grace_s=5)
@@ -71,7 +71,7 @@ def test_a_follower_that_does_not_end_is_killed(tmp_path: Path) -> None:
         process.end([session], grace_s=0)
 
 
-def test_orphans_of_a_killed_leader_are_ended(tree: Session) -> None:
+def test_orphans_of_a_killed_leader_are_ended(tree: ProcessSession) -> None:
     """A SIGKILL of the leader alone leaves four orphans, which are still found."""
     os.kill(tree.pid, signal.SIGKILL)
     wait_until(lambda: not process.is_alive(tree), "the first one is gone")
@@ -82,7 +82,7 @@ def test_orphans_of_a_killed_leader_are_ended(tree: Session) -> None:
     assert process.members(tree) == ()
 
 
-def test_ending_twice_is_nothing_to_do(tree: Session) -> None:
+def test_ending_twice_is_nothing_to_do(tree: ProcessSession) -> None:
     """A session that is gone can be ended again."""
     process.end([tree], grace_s=0.1)
     process.end([tree], grace_s=0.1)
@@ -91,7 +91,7 @@ def test_ending_twice_is_nothing_to_do(tree: Session) -> None:
 
 
 @pytest.mark.parametrize("started", ["", "another-boot 12345"])
-def test_a_process_that_started_at_another_time_is_somebody_elses(tree: Session, started: str) -> None:
+def test_a_process_that_started_at_another_time_is_somebody_elses(tree: ProcessSession, started: str) -> None:
     """A pid that has come back is left alone."""
     stranger = replace(tree, started=started)
 

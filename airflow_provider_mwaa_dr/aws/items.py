@@ -141,7 +141,7 @@ def _to_number(text: str) -> int | float | str:
 
 
 def to_item(key: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an item; values that are None are left out, as the seed's readers expect."""
+    """Return an item; values that are None are left out, as the scripts of the AWS sample expect."""
     return {
         KEY: {"S": key},
         **{name: to_attribute(value) for name, value in values.items() if value is not None},
@@ -205,7 +205,7 @@ def state_to_item(state: DRState, *, write_token: str) -> dict[str, Any]:
 
 def state_from_item(item: Item, *, default_lease_s: float, table: str = "") -> DRState:
     """
-    Return the state in an item, one written by the seed's scripts too.
+    Return the state in an item. Items that the AWS sample wrote are read, too.
 
     Those know neither epoch nor phase: a row without them is STEADY at epoch ``failover_count``. A script that counts
     a failover in a row of ours leaves its epoch behind, so the higher of the two counts. Their ``version`` may be a

@@ -89,7 +89,7 @@ class DynamoDBStateStore:
     :param replicas: regions of the table's copies, nearest first.
     :param session: a boto3 session with credentials; None for boto3's own search.
     :param timeout_s: bounds one attempt against one replica.
-    :param default_lease_s: the lease of a row that names none, as those of the seed's scripts.
+    :param default_lease_s: the lease of an item without one, such as an item of the AWS sample.
     :param spare_s: how long pages are spared that a writer has announced and no manifest names: 0 where a condition
         holds for all copies.
     """
@@ -808,7 +808,7 @@ def _token(item: items.Item | None) -> str | None:
 
 
 def _version_condition(expected_version: int | None) -> dict[str, Any]:
-    """Return the condition of a write; the seed's scripts may have left the version as a string, or none at all."""
+    """Return the condition of a write. In an item of the AWS sample the version may be a string, or missing."""
     if expected_version is None:
         return {"ConditionExpression": "attribute_not_exists(state_id)"}
     condition = "(version = :number OR version = :text)"

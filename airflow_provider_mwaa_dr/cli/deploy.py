@@ -184,7 +184,7 @@ def _any_config(session: CliSession) -> DRConfig:
 
 
 def _config(session: CliSession, environments: Mapping[str, DeployedEnvironment]) -> DRConfig:
-    """Return the settings; what they do not name is what the environments have, as those of the seed's scripts do."""
+    """Return the settings. What is not set comes from the environments' options, such as those of the AWS sample."""
     config = _any_config(session)
     environ = session.runtime.environ
     named = session.args.table or environ.get("DR_STATE_TABLE")

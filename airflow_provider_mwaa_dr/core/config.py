@@ -118,7 +118,7 @@ class Option(Generic[T]):
     :param default: as text, the way Airflow's catalogue and MWAA want it; empty means unset.
     :param allowed: what a value may be, in words that finish the sentence "allowed are ...".
     :param parse: turns text into the value; raises ValueError.
-    :param aliases: other names under which the same setting is found, the seed's among them.
+    :param aliases: other names of the same setting, among them those of the AWS sample.
     """
 
     name: str

@@ -18,14 +18,14 @@ from airflow_provider_mwaa_dr.core.reasons import checked_reason
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, WrongPhaseError
 
 STATE_ID = "ACTIVE_REGION"
-"""Key of the state item; the seed's scripts and the AWS CLI queries of its document look for this one."""
+"""Key of the state item. The scripts of the AWS sample, and the AWS CLI queries of its document, read this key."""
 
 SHORTEST_LEASE_S, LONGEST_LEASE_S = 2.0, 3600.0
 """The range of ``lease_s``. An engine that cannot read a lease waits for the longest one."""
 
 
 class Phase(str, Enum):
-    """Where a failover stands. A row without one (written by the seed's scripts) is STEADY."""
+    """Where a failover stands. An item without a phase (written by the AWS sample) is STEADY."""
 
     STEADY = "STEADY"
     """Nothing in progress; the only phase in which "already active" is an answer."""
@@ -460,7 +460,8 @@ def take_over(state: DRState, *, owner: str, at: datetime) -> DRState:
 
 def set_active_region(state: DRState, region: str, *, reason: str, by: str, at: datetime) -> DRState:
     """
-    Return the state in which *region* is active at once, with no drain, lease or set: the bare flip of the seed's hook.
+    Return the state in which *region* is active at once, with no drain, lease or set,
+    as the hook of the AWS sample does.
 
     For recovery by hand and for tests; a failover does far more. Fences like any promotion: the epoch grows.
 

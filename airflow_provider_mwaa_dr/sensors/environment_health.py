@@ -105,7 +105,7 @@ class EnvironmentHealthSensor(AwsBaseSensor):
 
     def poke(self, context: Any) -> PokeReturnValue:
         """Look once."""
-        event = self._watcher.look()
+        event = self._watcher.poll()
         if event is None:
             return PokeReturnValue(is_done=False)
         return PokeReturnValue(is_done=True, xcom_value=self.execute_complete(context, event))

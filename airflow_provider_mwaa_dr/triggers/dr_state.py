@@ -1,4 +1,4 @@
-"""Waiting for the active role in the triggerer. Paths of triggers are stored in Airflow's database: they stay."""
+"""Waiting for the active role in the triggerer. Airflow stores the class path of a trigger: do not rename it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class ActiveRegionTrigger(PollingTrigger):
     Fires once a region has the active role.
 
     The event is ``{"status": "success", "active_region", "epoch"}``, or ``{"status": "error", "message",
-    "is_worth_a_retry"}`` when waiting is in vain. A state that cannot be read, is not there yet, or names no registered
-    region, is not an answer.
+    "is_worth_a_retry"}`` when waiting cannot succeed. The trigger keeps waiting while the state cannot be read, does
+    not exist yet, or names no registered region.
 
     :param region: region to wait for.
     """
@@ -29,15 +29,15 @@ class ActiveRegionTrigger(PollingTrigger):
         """Return the region."""
         return {"region": self.region}
 
-    def look(self) -> dict[str, Any] | None:
-        """Read once, and return the event; None to go on."""
+    def poll(self) -> dict[str, Any] | None:
+        """Read the state once. Return the event, or None to continue."""
         try:
             state = self.hook.active_state()
         except (StateUnreachableError, StateNotFoundError, UnusableStateError) as error:
             self._say(f"Waiting: the active region is not known. {error}")
             return None
         except DRError as error:
-            return self.in_vain(error)
+            return self.failure_event(error)
         self._say(f"{state.active_region} is active (epoch {state.epoch}); waiting for {self.region}")
         if state.active_region != self.region:
             return None

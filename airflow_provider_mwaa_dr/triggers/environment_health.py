@@ -1,4 +1,4 @@
-"""Watching a region's health in the triggerer. Paths of triggers are stored in Airflow's database: they stay."""
+"""Watching a region's health in the triggerer. Airflow stores the class path of a trigger: do not rename it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class EnvironmentHealthTrigger(PollingTrigger):
     Fires once the active region has been seen in one of some healths often enough in a row.
 
     The event is ``{"status": "success", "diagnosis"}``, or ``{"status": "error", "message", "is_worth_a_retry"}`` when
-    looking is in vain. What was seen lies in memory: after a restart of the triggerer it begins anew.
+    polling cannot succeed. The count of strikes is in memory: it starts at zero after a restart of the triggerer.
 
     With *problem_interval* it also fires when values or items of the state table cannot be used: the diagnosis then has
     ``problems``, and any health.
 
     :param until: the healths to wait for, ``failed``, ``healthy`` or both.
-    :param strikes: looks in a row.
+    :param strikes: polls in a row.
     :param quorum: failed signals that make the region failed.
     :param probe_interval: seconds between two probe runs; None for none.
     :param problem_interval: seconds between two scans of the state table for items that cannot be read, and until the
@@ -52,7 +52,7 @@ class EnvironmentHealthTrigger(PollingTrigger):
         self._said: tuple[Any, ...] | None = None
 
     def own_arguments(self) -> dict[str, Any]:
-        """Return what is waited for, and how it is looked at."""
+        """Return the healths to wait for, and how to read them."""
         return {
             "until": self.until,
             "strikes": self.strikes,
@@ -63,7 +63,7 @@ class EnvironmentHealthTrigger(PollingTrigger):
 
     @cached_property
     def watch(self) -> HealthWatch:
-        """Who looks. :raises DRError: the set is not known, or the state table does not answer yet."""
+        """Reads the health. :raises DRError: the set is unknown, or the state table does not answer yet."""
         hook = self.hook
         return HealthWatch(
             hook.store,
@@ -77,13 +77,13 @@ class EnvironmentHealthTrigger(PollingTrigger):
             items_every_s=self.problem_interval,
         )
 
-    def look(self) -> dict[str, Any] | None:
-        """Look once, and return the event; None to go on."""
+    def poll(self) -> dict[str, Any] | None:
+        """Read the health once. Return the event, or None to continue."""
         try:
             diagnosis = self.watch.look()
         except DRError as error:
             if not is_worth_a_retry(error):
-                return self.in_vain(error)
+                return self.failure_event(error)
             diagnosis = Diagnosis(region=None, health=Health.UNKNOWN, why=error.message)
         is_certain = self._strikes.add(diagnosis)
         self._say(diagnosis)

@@ -1,4 +1,4 @@
-"""What the triggers of this package have in common: they look again and again, until there is something to tell."""
+"""The base class of this package's triggers: it polls until there is an event. Airflow does not store its path."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from airflow_provider_mwaa_dr.hooks.errors import is_worth_a_retry
 
 class PollingTrigger(BaseTrigger):
     """
-    Fires with the first event that a look returns.
+    Fires with the first event that a poll returns.
 
-    Each look is made in a thread of its own, so that what hangs keeps no other trigger from running.
+    Each poll runs in its own thread, so that a poll that hangs does not block other triggers.
 
-    :param poke_interval: seconds between two looks.
+    :param poke_interval: seconds between two polls.
     :param aws_conn_id: connection with the credentials; None for the environment's own role.
     :param region_name, verify, botocore_config: as in the sensor.
     """
@@ -43,7 +43,7 @@ class PollingTrigger(BaseTrigger):
         self.botocore_config = botocore_config
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return class path and arguments, plain values all of them."""
+        """Return class path and arguments, all of them plain values."""
         return f"{type(self).__module__}.{type(self).__qualname__}", {
             **self.own_arguments(),
             "poke_interval": self.poke_interval,
@@ -59,26 +59,26 @@ class PollingTrigger(BaseTrigger):
 
     @cached_property
     def hook(self) -> DRStateHook:
-        """The way to the state, and to the environments."""
+        """The hook that reads the state and the environments."""
         return DRStateHook(
             self.aws_conn_id, region_name=self.region_name, verify=self.verify, config=self.botocore_config
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look until there is an event."""
-        # Not asyncio.to_thread: a connection is asked for through asgiref, which has to know the loop it came from. And
-        # not in the one thread that asgiref shares among all triggers, where the others would wait.
-        look = sync_to_async(self.look, thread_sensitive=False)
-        while (event := await look()) is None:
+        """Poll until there is an event."""
+        # Not asyncio.to_thread: the hook gets its connection through asgiref, which needs the event loop. And not in
+        # the one thread that asgiref shares among all triggers: the other triggers would wait for it.
+        poll = sync_to_async(self.poll, thread_sensitive=False)
+        while (event := await poll()) is None:
             await asyncio.sleep(self.poke_interval)
         yield TriggerEvent(event)
 
-    def look(self) -> dict[str, Any] | None:
-        """Return the event, None to go on."""
+    def poll(self) -> dict[str, Any] | None:
+        """Poll once. Return the event, or None to continue."""
         raise NotImplementedError
 
     @staticmethod
-    def in_vain(error: DRError) -> dict[str, Any]:
-        """Return the event of a look that can only fail."""
+    def failure_event(error: DRError) -> dict[str, Any]:
+        """Return the event of a poll that cannot succeed."""
         message = f"{type(error).__name__}: {error}"
         return {"status": "error", "message": message, "is_worth_a_retry": is_worth_a_retry(error)}

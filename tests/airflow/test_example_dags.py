@@ -24,7 +24,7 @@ pytestmark = pytest.mark.airflow
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "example_dags"
-# As the seed's script wrote it.
+# As the script of the AWS sample wrote it.
 STATE = {
     "state_id": {"S": "ACTIVE_REGION"},
     "active_region": {"S": "us-east-2"},

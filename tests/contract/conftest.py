@@ -164,5 +164,5 @@ def make_cloud(
 
 @pytest.fixture
 def cloud(make_cloud: MakeCloud) -> Cloud:
-    """The pair of regions of the seed, both environments as they were created."""
+    """The pair of regions of the AWS sample, both environments as they were created."""
     return make_cloud()

@@ -67,7 +67,7 @@ def make(table: str, clock: ManualClock, session: boto3.session.Session) -> Make
 
 @pytest.fixture
 def client(aws: AwsServer, session: boto3.session.Session) -> Any:
-    """A client as the seed's scripts would use."""
+    """A client as the scripts of the AWS sample use it."""
     client = session.client("dynamodb", region_name=HOME)
     yield client
     client.close()
@@ -280,7 +280,7 @@ def test_no_credentials(table: str) -> None:
 
 
 def test_seed_row_is_read_and_flipped(make: Make, table: str, client: Any) -> None:
-    """A row of the seed's init script is a steady state, and a write on it is conditional like any other."""
+    """An item of the AWS sample's init script is a steady state, and a write on it is conditional like any other."""
     client.put_item(
         TableName=table,
         Item={
@@ -308,7 +308,7 @@ def test_seed_row_is_read_and_flipped(make: Make, table: str, client: Any) -> No
 def test_seed_row_with_an_odd_version_can_be_written_once(
     make: Make, table: str, client: Any, version: dict[str, Any], read_as: int
 ) -> None:
-    """The seed's scripts were not strict about the version; the optimistic lock holds on their rows all the same."""
+    """The scripts of the AWS sample were not strict about the version; the optimistic lock still holds."""
     client.put_item(
         TableName=table, Item={"state_id": {"S": "ACTIVE_REGION"}, "active_region": {"S": "us-east-2"}, **version}
     )
@@ -336,7 +336,7 @@ def test_seed_script_that_flips_our_row_moves_the_epoch(make: Make, table: str, 
 
 
 def test_query_of_the_seeds_first_test_works_on_our_row(make: Make, table: str, client: Any) -> None:
-    """``aws dynamodb get-item --query 'Item.active_region.S'``, and the types of the seed's other fields."""
+    """``aws dynamodb get-item --query 'Item.active_region.S'``, and the types of the AWS sample's other fields."""
     make().write(set_active_region(FIRST, "us-east-1", reason="drill", by="ann", at=AT), expected_version=None)
     item = client.get_item(TableName=table, Key={"state_id": {"S": "ACTIVE_REGION"}})["Item"]
     assert item["active_region"]["S"] == "us-east-1"

@@ -24,7 +24,7 @@ def test_what_means_the_same_keeps_its_spelling() -> None:
 
 
 def test_aliases_go_too() -> None:
-    """The seed's name of the table's region is one of ours."""
+    """The AWS sample's name of the table's region is one of ours."""
     assert remove({"dr.table_region": "us-east-2"}) == {}
 
 

@@ -87,7 +87,7 @@ def test_a_lease_that_cannot_be_used_holds_every_region_and_counts_as_the_longes
 
 
 def test_a_row_without_a_lease_has_the_default() -> None:
-    """The rows of the seed's scripts."""
+    """The items of the AWS sample."""
     state = read(STEADY, lease_s=None)
     assert (state.lease_s, state.problems) == (60, ())
 

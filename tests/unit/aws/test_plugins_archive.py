@@ -66,7 +66,7 @@ def test_where_there_was_none_there_is_one() -> None:
 
 
 def test_what_is_no_archive_is_refused() -> None:
-    """The seed's scripts told people to put a .py there."""
+    """The AWS sample tells users to put a .py file into plugins.zip."""
     with pytest.raises(RefusedError, match="not a ZIP"):
         merge(b"print()", WHEEL)
 

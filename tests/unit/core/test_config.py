@@ -27,7 +27,7 @@ def test_nothing_set_is_disabled_and_without_complaint() -> None:
 
 
 def test_the_seeds_four_options_are_enough() -> None:
-    """The configuration of the seed's document is a complete one."""
+    """The configuration in the AWS sample's document is complete."""
     config = parse_config(
         {"enabled": "true", "state_table": "t", "state_source": "dynamodb", "state_table_region": "us-east-2"}
     )

@@ -771,7 +771,7 @@ def test_once_the_value_is_corrected_the_region_goes_on_as_before(active: Region
 
 
 def test_an_agent_lists_the_regions_where_the_version_before_has_not() -> None:
-    """After an upgrade, and for a row of the seed's scripts, which has no item of any region: in the first turn."""
+    """After an upgrade, and for an item of the AWS sample, which has no item of any region: in the first turn."""
     region = Region(state(HERE))
     region.store._table.lists.clear()
     region.turn()

@@ -73,8 +73,8 @@ def test_a_state_that_gives_no_region_a_role_is_waited_for() -> None:
     misspelled = replace(OHIO, active_region="us-est-2")
     unusable = UnusableStateError("The item cannot be understood.")
     trigger = trigger_on(Scripted(misspelled, unusable, OHIO), "us-east-2")
-    assert (trigger.look(), trigger.look()) == (None, None)
-    assert trigger.look() == {"status": "success", "active_region": "us-east-2", "epoch": 0}
+    assert (trigger.poll(), trigger.poll()) == (None, None)
+    assert trigger.poll() == {"status": "success", "active_region": "us-east-2", "epoch": 0}
 
 
 def test_unknown_means_wait() -> None:
@@ -82,9 +82,9 @@ def test_unknown_means_wait() -> None:
     store = Registered()
     store.unreachable = True
     trigger = trigger_on(store, "us-east-2")
-    assert trigger.look() is None
+    assert trigger.poll() is None
     store.unreachable = False
-    assert trigger.look() is None
+    assert trigger.poll() is None
     store.write(OHIO, expected_version=None)
     assert asyncio.run(first_event(trigger))["status"] == "success"
 

@@ -103,7 +103,9 @@ def test_a_writer_that_is_refused_from_any_call_on_succeeds_when_it_tries_again(
             break
 
 
-def test_a_reader_between_whose_calls_the_checkpoint_is_replaced_has_one_of_both_whole(make: Make, aws: AwsServer) -> None:
+def test_a_reader_between_whose_calls_the_checkpoint_is_replaced_has_one_of_both_whole(
+    make: Make, aws: AwsServer
+) -> None:
     """Pages of two writes are never mixed, although the pages of the first are deleted meanwhile."""
     numbers = itertools.count(1)
     make().save_checkpoint(REGION, checkpoint(next(numbers)))

@@ -35,7 +35,7 @@ from airflow_provider_mwaa_dr.core.state import Mode, Plan, initial
 from airflow_provider_mwaa_dr.exceptions import DRError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
 from tests.unit.aws.dynamodb_reads import DynamoDBReads, key_of
-from tests.unit.core.test_bookkeeping import Rows
+from tests.unit.core.ledger_regions import Rows
 
 AT = datetime(2026, 2, 26, 10, 30, tzinfo=timezone.utc)
 X, Y = "us-east-1", "us-east-2"

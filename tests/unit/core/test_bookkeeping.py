@@ -3,134 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.bookkeeping import CONF_BYTES, TASKS_BYTES, Bookkeeper, RunRow, to_conf
-from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunKey, RunStatus, TaskState
-from airflow_provider_mwaa_dr.core.state import DRState, initial
-from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
+from airflow_provider_mwaa_dr.core.bookkeeping import CONF_BYTES, TASKS_BYTES, to_conf
+from airflow_provider_mwaa_dr.core.ledger import RunStatus
+from tests.unit.core.ledger_regions import AT, Region, hand_over, take_over
 
-AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
-HERE, THERE = "us-east-2", "us-east-1"
 TASKS = [("one", -1, "success"), ("two", 3, None)]
-
-
-class Rows:
-    """A metadata database that is a list of rows."""
-
-    def __init__(self) -> None:
-        self.rows: dict[RunKey, RunRow] = {}
-        self.task_instances: dict[RunKey, list[TaskState]] = {}
-        self.asked_for_tasks: list[list[RunKey]] = []
-        self.adopted: list[LedgerRun] = []
-        self.resumed: list[LedgerRun] = []
-        self.settled: list[LedgerRun] = []
-        self.waiting: list[str] = []
-        self.failing: dict[str, str] = {}
-        self.refusing: dict[str, str] = {}
-        self.asked_for: list[str] = []
-
-    def put(self, run_id: str, state: str, *, run_type: str = "scheduled", day: int = 0, **values: Any) -> None:
-        at = AT + timedelta(days=day)
-        row = RunRow(
-            id=len(self.rows) + 1,
-            dag_id="orders",
-            run_id=run_id,
-            run_type=run_type,
-            state=state,
-            logical_date=at,
-            data_interval_start=at,
-            data_interval_end=at,
-            run_after=at,
-            queued_at=None,
-            conf={},
-        )
-        self.rows[row.key] = replace(row, **values)
-
-    def newest_run(self) -> int:
-        return len(self.rows)
-
-    def look(self, *, above: int) -> tuple[int, Mapping[RunKey, str]]:
-        return len(self.rows), {row.key: row.state for row in self.rows.values() if row.is_open or row.id > above}
-
-    def runs(self, keys: Collection[RunKey]) -> Sequence[RunRow]:
-        return [self.rows[key] for key in keys if key in self.rows]
-
-    def tasks(self, keys: Collection[RunKey]) -> Mapping[RunKey, Sequence[TaskState]]:
-        self.asked_for_tasks.append(sorted(keys))
-        return {key: self.task_instances[key] for key in keys if key in self.task_instances}
-
-    def last_finished(self, dag_ids: Collection[str]) -> Sequence[RunRow]:
-        return []
-
-    def dag_ids(self) -> Sequence[str]:
-        return ["orders"]
-
-    def adopt(self, runs: Sequence[LedgerRun], note: str) -> int:
-        self.adopted += runs
-        return len(runs)
-
-    def cannot_resume(self, runs: Sequence[LedgerRun]) -> Mapping[RunKey, str]:
-        self.asked_for += [run.run_id for run in runs]
-        return {run.key: self.refusing[run.run_id] for run in runs if run.run_id in self.refusing}
-
-    def resume(self, runs: Sequence[LedgerRun], note: str) -> Mapping[RunKey, str]:
-        self.resumed += [run for run in runs if run.run_id not in self.failing]
-        return {run.key: self.failing[run.run_id] for run in runs if run.run_id in self.failing}
-
-    def make_room(self, runs: Sequence[LedgerRun]) -> int:
-        self.waiting += [run.run_id for run in runs]
-        return 0
-
-    def settle(self, runs: Sequence[LedgerRun], note: str) -> None:
-        self.settled += runs
-
-    def forget_closed(self, created: Mapping[str, datetime | None]) -> int:
-        return 0
-
-
-class Region:
-    """A region with rows and a bookkeeper over a table that it shares."""
-
-    def __init__(self, region: str, store: InMemoryRunsStore) -> None:
-        self.region, self.db = region, Rows()
-        self.clock = ManualClock()
-        self.books = Bookkeeper(store, self.db, self.clock, region=region, peers=lambda: [HERE, THERE])
-
-    def tell(self, epoch: int = 0) -> None:
-        state: DRState = replace(initial(self.region, lease_s=60, by="t", at=AT), epoch=epoch)
-        self.books.tell(state, read_state=lambda: state, read_stopped=lambda set_id: ())
-
-
-def at_epoch(epoch: int) -> DRState:
-    return replace(initial(THERE, lease_s=60, by="t", at=AT), epoch=epoch)
-
-
-def hand_over(here: Region, there: Region) -> None:
-    """Interrupt what one region has under epoch 0, and let the other one be about to go on with it, under epoch 1."""
-    here.books.interrupt(at_epoch(1), epoch=0)
-    there.books.follow()
-    there.books.begin(1)
-
-
-def take_over(here: Region, there: Region) -> None:
-    """Begin run r1 in one region, under epoch 0, and let the other one go on with it, under epoch 1."""
-    here.books.begin(0)
-    here.db.put("r1", "running")
-    here.tell()
-    hand_over(here, there)
-    there.books.resume(epoch=1)
-
-
-@pytest.fixture
-def regions() -> tuple[Region, Region]:
-    store = InMemoryRunsStore()
-    return Region(HERE, store.peer()), Region(THERE, store.peer())
 
 
 def test_what_has_ended_is_told_with_its_tasks_and_adopted_with_them(regions: tuple[Region, Region]) -> None:

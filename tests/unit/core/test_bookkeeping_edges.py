@@ -8,21 +8,10 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
 from airflow_provider_mwaa_dr.core.ledger import LogEntry, RunStatus
 from airflow_provider_mwaa_dr.exceptions import StateUnreachableError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
-from tests.unit.core.test_bookkeeping import HERE, THERE, Region, at_epoch, hand_over, take_over
-
-
-@pytest.fixture
-def regions() -> tuple[Region, Region]:
-    store = InMemoryRunsStore()
-    return Region(HERE, store.peer()), Region(THERE, store.peer())
-
-
-def restarted(region: Region, store: InMemoryRunsStore) -> Bookkeeper:
-    return Bookkeeper(store, region.db, ManualClock(), region=region.region, peers=lambda: [HERE, THERE])
+from tests.unit.core.ledger_regions import HERE, Region, at_epoch, hand_over, take_over
 
 
 def test_a_run_that_went_on_here_and_was_deleted_by_a_person_stays_deleted(regions: tuple[Region, Region]) -> None:
@@ -35,7 +24,7 @@ def test_a_run_that_went_on_here_and_was_deleted_by_a_person_stays_deleted(regio
     there.tell(epoch=1)
     there.db.resumed.clear()
     there.books.resume(epoch=1)
-    there.books = restarted(there, there.books._runs)  # type: ignore[arg-type]
+    there.restart()
     there.books.follow()
     there.tell(epoch=1)
     there.books.resume(epoch=1)
@@ -78,7 +67,7 @@ def test_a_new_leader_keeps_what_the_one_before_it_had_not_kept(regions: tuple[R
     here.db.put("r1", "running")
     here.tell()
     assert store.checkpoint(HERE).number < here.books._load().number
-    new = restarted(here, store)
+    new = here.successor()
     new.settle()
     new._clock.advance(301)  # type: ignore[attr-defined]
     new.settle()
@@ -210,7 +199,7 @@ def test_a_run_that_was_open_when_the_role_began_is_published_although_it_ends_b
     here.books.begin(0)
     here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="success")
     if is_restarted:
-        here.books = restarted(here, here.books._runs)  # type: ignore[arg-type]
+        here.restart()
     here.tell()
     there.books.follow()
     there.books.adopt()

@@ -7,12 +7,11 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
 from airflow_provider_mwaa_dr.core.ledger import RunStatus
 from airflow_provider_mwaa_dr.core.state import DRState, Phase, Stop, initial
 from airflow_provider_mwaa_dr.exceptions import StateUnreachableError
-from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
-from tests.unit.core.test_bookkeeping import AT, HERE, THERE, Region
+from airflow_provider_mwaa_dr.testing import InMemoryRunsStore
+from tests.unit.core.ledger_regions import AT, HERE, THERE, Region
 
 R1 = ("orders", "r1")
 
@@ -53,10 +52,6 @@ class Source:
         if self.state.phase is Phase.STEADY:
             books.resume(epoch=self.state.epoch)
 
-    def restart(self) -> None:
-        books = self.region.books
-        self.region.books = Bookkeeper(books._runs, books._db, ManualClock(), region=HERE, peers=lambda: [HERE, THERE])
-
     @property
     def told(self) -> list[str]:
         entries = self.region.books._runs.log(HERE, after=0)
@@ -81,7 +76,7 @@ def test_a_run_is_interrupted_although_the_plan_that_stopped_it_has_ended_by_the
     source.put("failed")
     source.end_plan()
     if restarts:
-        source.restart()
+        source.region.restart()
     source.turn()
     assert source.told == ["open", "interrupted", "open"]
     assert source.resumed == ["r1"]
@@ -95,7 +90,7 @@ def test_a_run_that_was_resumed_after_a_stop_ends_by_itself(source: Source) -> N
     source.turn()
     source.put("running", queued_after_s=1)
     source.turn()
-    source.restart()
+    source.region.restart()
     source.turn()
     source.put("failed", queued_after_s=1)
     source.turn()
@@ -144,7 +139,7 @@ def test_a_call_that_stops_a_run_after_its_plan_was_cancelled_loses_nothing(sour
     source.turn()
     assert source.resumed == []
     if restarts:
-        source.restart()
+        source.region.restart()
         source.turn()
     source.put("failed")
     source.turn()

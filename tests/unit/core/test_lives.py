@@ -6,11 +6,10 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
 from airflow_provider_mwaa_dr.core.ledger import LOG_DAYS, CheckpointInfo, LogEntry, RegionLedger
 from airflow_provider_mwaa_dr.exceptions import IncompleteItemError, StaleLedgerError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore
-from tests.unit.core.test_bookkeeping import AT, HERE, THERE, Region
+from tests.unit.core.ledger_regions import AT, HERE, THERE, Region
 
 MINUTE_S = 61.0
 
@@ -29,11 +28,6 @@ class Pair:
             self.here.tell()
         self.there.books.follow()
 
-    def restart(self, region: Region) -> None:
-        region.books = Bookkeeper(
-            self.table.peer(), region.db, region.clock, region=region.region, peers=lambda: [HERE, THERE]
-        )
-
     def advance(self, seconds: float) -> None:
         for region in (self.here, self.there):
             region.clock.advance(seconds)
@@ -49,7 +43,7 @@ def test_a_region_that_begins_at_number_1_again_is_read() -> None:
     pair = Pair()
     read = pair.there.books._others[HERE].number
     pair.table.recreate()
-    pair.restart(pair.here)
+    pair.here.restart()
     pair.here.books.begin(1)
     pair.here.db.put("new", "running")
     pair.here.tell(epoch=1)
@@ -64,7 +58,7 @@ def test_a_reader_notices_within_a_minute_without_being_asked_to_look() -> None:
     """So that a standby's history does not fall behind."""
     pair = Pair()
     pair.table.recreate()
-    pair.restart(pair.here)
+    pair.here.restart()
     pair.here.books.begin(1)
     pair.here.db.put("new", "running")
     pair.here.tell(epoch=1)
@@ -78,7 +72,7 @@ def test_a_reader_that_restarts_reads_the_new_ledger() -> None:
     pair = Pair()
     pair.table.recreate()
     for region in (pair.here, pair.there):
-        pair.restart(region)
+        region.restart()
     pair.here.books.begin(1)
     pair.here.db.put("new", "running")
     pair.here.tell(epoch=1)
@@ -93,7 +87,7 @@ def test_a_region_that_lives_on_puts_its_checkpoint_into_the_new_table() -> None
     pair.table.recreate()
     pair.advance(MINUTE_S)
     pair.here.books.settle()
-    pair.restart(pair.there)
+    pair.there.restart()
     assert pair.unfinished() == {"before"}
     pair.here.db.put("after", "running")
     pair.here.tell()
@@ -106,13 +100,13 @@ def test_a_region_that_told_of_something_in_the_new_table_before_it_ended_is_rea
     pair.table.recreate()
     pair.here.db.put("after", "running")
     pair.here.tell()
-    pair.restart(pair.here)
+    pair.here.restart()
     pair.here.books.begin(1)
     pair.here.db.put("later", "running")
     pair.here.tell(epoch=1)
     for is_restarted in (False, True):
         if is_restarted:
-            pair.restart(pair.there)
+            pair.there.restart()
         assert pair.unfinished() == {"after", "later"}
 
 
@@ -132,7 +126,7 @@ def test_numbers_whose_entries_have_expired_are_used_again_and_read() -> None:
     assert saved.number < read
     pair.table.expire(HERE)
     pair.advance(timedelta(days=LOG_DAYS + 1).total_seconds())
-    pair.restart(pair.here)
+    pair.here.restart()
     pair.here.db.put("new", "running")
     pair.here.tell()
     assert pair.here.books._load().number <= read
@@ -199,7 +193,7 @@ def test_a_region_publishes_while_the_checkpoint_of_another_one_is_on_its_way() 
     pair.here.tell()
     pair.advance(301)
     pair.here.books.settle()
-    pair.restart(pair.there)
+    pair.there.restart()
     store = pair.there.books._runs
     assert isinstance(store, InMemoryRunsStore)
     store.on_their_way = {HERE}

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.exceptions import UnreadableCheckpointError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore
-from tests.unit.core.test_bookkeeping import AT, HERE, THERE, Region, at_epoch
+from tests.unit.core.ledger_regions import AT, HERE, THERE, Region, at_epoch
 
 
 @pytest.fixture
@@ -35,10 +34,6 @@ def there(store: InMemoryRunsStore) -> Region:
 
 def last_number(store: InMemoryRunsStore, region: str = HERE) -> int:
     return store.log(region, after=0)[-1].number
-
-
-def restart(region: Region, store: InMemoryRunsStore) -> None:
-    region.books = Bookkeeper(store.peer(), region.db, region.clock, region=region.region, peers=lambda: [HERE, THERE])
 
 
 def test_what_may_have_ended_in_an_entry_that_cannot_be_read_is_not_started_again(
@@ -110,7 +105,7 @@ def test_a_region_tells_again_what_was_only_in_its_own_entry_that_cannot_be_read
     here.tell()
     store.damage_entry(HERE, last_number(store))
     store.damage_entry(HERE, last_number(store) - 1)
-    restart(here, store)
+    here.restart()
     here.books.begin(0)
     here.tell()
     here.books.settle()
@@ -133,7 +128,7 @@ def test_a_standby_keeps_its_doubt_of_a_run_that_had_ended_in_what_it_cannot_rea
     here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="success")
     here.tell()
     store.damage_entry(HERE, last_number(store))
-    restart(here, store)
+    here.restart()
     here.books.interrupt(at_epoch(1), epoch=0)
     here.books.settle()
     there.books.follow()
@@ -174,7 +169,7 @@ def test_a_region_replaces_its_own_checkpoint_that_cannot_be_read(
     store.save_checkpoint(HERE, replace(store.checkpoint(HERE), number=number))
     store._logs[HERE] = []
     store.damage_checkpoint(HERE)
-    restart(here, store)
+    here.restart()
     here.books.begin(0)
     here.tell()
     here.books.settle()
@@ -235,7 +230,7 @@ def test_a_region_goes_on_after_an_entry_of_its_own_that_was_deleted(
     here.db.put("r3", "running", day=2)
     here.tell()
     remove_entry(store, last_number(store) - 1)
-    restart(here, store)
+    here.restart()
     here.books.begin(0)
     here.tell()
     here.books.settle()

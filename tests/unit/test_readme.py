@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 
 import airflow_provider_mwaa_dr
+from airflow_provider_mwaa_dr.cli import application
 from airflow_provider_mwaa_dr.cli.application import build_parser
+from airflow_provider_mwaa_dr.core import readiness
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.bookkeeping import NO_RERUN_TAG
-from airflow_provider_mwaa_dr.core.config import OPTIONS
+from airflow_provider_mwaa_dr.core.config import CONTROL_TAG, OPTIONS
 from airflow_provider_mwaa_dr.core.state import STATE_ID
-from airflow_provider_mwaa_dr.sandbox import report
-from tests.documents import blocks, everything, page
+from airflow_provider_mwaa_dr.sandbox import drill, report
+from tests.documents import DOCS, ROOT, blocks, everything, page, pages
 from tests.unit.cli.conftest import ENVIRON, Shell
 from tests.unit.sandbox import drill_reports
 
@@ -246,3 +248,68 @@ def test_the_arithmetic_of_the_costs_is_right() -> None:
     priced = {what: arithmetic.strip() for what, arithmetic, _ in rows}
     assert priced["reads"].startswith(sums[0])
     assert priced["writes, two copies"].startswith(sums[1])
+
+
+# Form.
+
+
+def headings(path: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and MyST make them."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("path", pages(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_to_a_page_and_a_heading(path: Path) -> None:
+    """Relative links only; the reference of the API exists only once Sphinx has built it."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if re.match(r"\w+:", target) or target.startswith("/reference/api/"):
+            continue
+        name, _, anchor = target.partition("#")
+        leads_to = (path.parent / name).resolve() if name else path
+        assert leads_to.exists(), target
+        assert not anchor or anchor in headings(leads_to), target
+
+
+RUNBOOKS = sorted(path for path in (DOCS / "runbooks").glob("*.md") if path.stem != "index")
+
+
+@pytest.mark.parametrize("path", RUNBOOKS, ids=lambda path: path.stem)
+def test_a_runbook_has_the_form_of_all_and_fits_a_sheet(path: Path) -> None:
+    """When, RTO and RPO, what to check, the command, when it is complete, how to reverse it."""
+    text = path.read_text(encoding="utf-8")
+    assert re.findall(r"^## (.*)", text, flags=re.MULTILINE) == ["Check first", "Run", "Complete when", "Reverse"]
+    for word in ("**When**", "**RTO**", "**RPO**"):
+        assert word in text
+    assert len(text.splitlines()) <= 100
+    assert path.stem in page("runbooks/index")
+
+
+def test_every_check_is_documented() -> None:
+    """By its name, in the tables of the reference."""
+    named = {
+        name
+        for row in re.findall(r"^\| (`.*?) \|", page("reference/checks"), flags=re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", row)
+    }
+    assert named == {*readiness.NAMES, "accepted"}
+
+
+def test_every_exit_code_is_documented() -> None:
+    """In the order of their numbers."""
+    codes = [int(code) for code in re.findall(r"^\| (\d+) \|", page("reference/exit-codes"), flags=re.MULTILINE)]
+    assert codes == [
+        application.DONE, application.FAILED, application.WRONG_USAGE, application.REFUSED, application.INTERRUPTED,
+    ]  # fmt: skip
+
+
+def test_every_tag_is_documented() -> None:
+    """With its effect."""
+    assert re.findall(r"^\| `(dr:.*?)` \|", page("reference/tags"), flags=re.MULTILINE) == [CONTROL_TAG, NO_RERUN_TAG]
+
+
+def test_every_scenario_of_the_drill_is_in_the_tutorial() -> None:
+    """In the order of the help."""
+    rows = re.findall(r"^\| `([a-z-]+)` \|", page("tutorial/first-drill"), flags=re.MULTILINE)
+    assert rows == list(drill.SCENARIOS)

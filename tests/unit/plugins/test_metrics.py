@@ -192,7 +192,7 @@ def test_runs_are_counted_as_they_happen(pair: Pair, metrics: Metrics, stats: Fa
 def test_documents_and_alarms_name_what_is_published(metrics: Metrics, stats: FakeStats) -> None:
     """Every metric is in the documents' table, with its kind, and an alarm asks for none that does not exist."""
     metrics.publish(replace(FIGURES, held=1, skipped=1, closed=1))
-    rows = re.findall(r"^\| `(mwaa_dr\.[a-z_]+)` \| (gauge|counter)", page("how-to/watch"), re.MULTILINE)
+    rows = re.findall(r"^\| `(mwaa_dr\.[a-z_]+)` \| (gauge|counter)", page("reference/metrics"), re.MULTILINE)
     assert rows == [*((name, "gauge") for name in stats.gauges), *((name, "counter") for name in stats.counters)]
     asked = re.findall(r'"\$\{MetricPrefix\}([a-z_]+)"', alarms_template())
     assert len(asked) == 4

@@ -557,6 +557,9 @@ def _entry_from_json(values: Mapping[str, Any]) -> LogEntry:
 
 _TIMES = {"logical_date", "data_interval_start", "data_interval_end", "run_after", "partition_date", "taken_at"}
 _RUN_FIELDS = tuple(field.name for field in fields(LedgerRun))
+_STORED_AS = {"retained_for_peers": "kept"}
+"""Names of fields that are stored under another name."""
+_FIELD_OF = {stored: name for name, stored in _STORED_AS.items()}
 _NAMED: Schema = {"dag_id": NAME, "run_id": NAME}
 """Of a run, what must be readable in any case: of which run something else is not."""
 _ENTRY: Schema = {**ENTRY, "runs": optional(each(record(_NAMED)))}
@@ -564,7 +567,7 @@ _LINE: Schema = {"run": optional(record(_NAMED)), "head": optional(record({"dag_
 
 
 def _run_to_json(run: LedgerRun) -> dict[str, Any]:
-    values = {name: getattr(run, name) for name in _RUN_FIELDS}
+    values = {_STORED_AS.get(name, name): getattr(run, name) for name in _RUN_FIELDS}
     for name in _TIMES:
         if values[name] is not None:
             values[name] = items.to_timestamp(values[name])
@@ -575,7 +578,7 @@ def _run_from_json(values: Mapping[str, Any]) -> LedgerRun:
     # A field that a later version adds is passed over.
     problem = problem_of(values, RUN)
     known = valid(values, RUN) if problem is not None else {name: values[name] for name in RUN if name in values}
-    known = {name: value for name, value in known.items() if value is not None}
+    known = {_FIELD_OF.get(name, name): value for name, value in known.items() if value is not None}
     times = {name: items.to_time(text) for name, text in known.items() if name in _TIMES}
     tasks = tuple((str(task), int(index), state) for task, index, state in known.get("tasks", ()))
     run = {**known, **times, "tasks": tasks, "status": RunStatus(known.get("status", RunStatus.OPEN))}

@@ -68,8 +68,8 @@ _GAP_EVERY_S = 30.0
 """Between two reads of the checkpoint of a region whose log has an entry that cannot be read."""
 _REPLAYED = 10
 """Pages of a log that one turn reads at most when the checkpoint, which saves it that, cannot be read."""
-_KEPT = 20_000
-"""Ended runs that are remembered one by one while a region is away; of more than these, it may repeat some."""
+_MOST_RETAINED = 20_000
+"""Ended runs that the ledger retains for a region that cannot be reached; that region may repeat others."""
 _SOME = 20
 """Of a list that may be long, as many go into a heartbeat."""
 _REASON_CHARS = 500
@@ -549,7 +549,7 @@ class Bookkeeper:
                     told.append(run)
             told += [_to_run(row, RunStatus(row.state), epoch=epoch) for row in histories if row.key not in rows]
             told = [replace(run, tasks=tasks.get(run.key, ())) if run.has_ended else run for run in told]
-            told = self._kept(own, told, epoch=epoch)
+            told = self._retained(own, told, epoch=epoch)
             if told or dag_ids or final or stops or newest - own.newest_id >= _OVERLAP // 2:
                 self._append(
                     epoch,
@@ -591,15 +591,19 @@ class Bookkeeper:
         unknown = [dag_id for dag_id in dag_ids if not any(dag_id in other.heads for other in self._others.values())]
         return dag_ids, self._db.last_finished(unknown) if unknown else ()
 
-    def _kept(self, own: RegionLedger, told: list[LedgerRun], *, epoch: int) -> list[LedgerRun]:
-        """Mark what ended as kept that another region has begun, too; or may have, and is away and cannot tell."""
+    def _retained(self, own: RegionLedger, told: list[LedgerRun], *, epoch: int) -> list[LedgerRun]:
+        """Mark the ended runs that another region has begun, too, or may have begun and cannot publish at present."""
         others = self._others.values()
-        room = _KEPT - sum(run.has_ended for run in own.runs.values())
+        room = _MOST_RETAINED - sum(run.has_ended for run in own.runs.values())
         is_anybody_away = room > 0 and (
             bool(self._unread_peers) or not all(is_settled(other, epoch) for other in others)
         )
         return [
-            replace(run, kept=run.has_ended and (is_anybody_away or any(run.key in other.runs for other in others)))
+            replace(
+                run,
+                retained_for_peers=run.has_ended
+                and (is_anybody_away or any(run.key in other.runs for other in others)),
+            )
             for run in told
         ]
 

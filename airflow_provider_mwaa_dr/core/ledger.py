@@ -60,7 +60,8 @@ class LedgerRun:
     :param epoch: of the region when it said so.
     :param taken_at: when the region took the run over from another one; the run's ``queued_at`` is never earlier once
         that has been carried out. None for a run that was born here.
-    :param kept: it ended while another region, which may have begun the same run and had not told of it, was away.
+    :param retained_for_peers: it ended while another region, which may have begun the same run and not published it,
+        could not be reached: the ledger retains it until that region has published.
     :param tasks: task id, map index and state of each task instance of a run that has ended, for DAGs whose next run
         looks at them.
     :param doubt: why it is not known whether it has ended: the ledger has said so, or not, in something that cannot be
@@ -81,7 +82,7 @@ class LedgerRun:
     conf: str | None = None
     conf_lost: str | None = None
     taken_at: datetime | None = None
-    kept: bool = False
+    retained_for_peers: bool = False
     tasks: tuple[TaskState, ...] = ()
     doubt: str | None = None
 
@@ -293,7 +294,7 @@ class RegionLedger:
                 self.runs[key] = replace(run, doubt=f"it may have ended by now: {why}")
 
     def _take(self, run: LedgerRun, changes: Changes) -> None:
-        if run.is_due or (run.has_ended and (run.kept or run.taken_at is not None)):
+        if run.is_due or (run.has_ended and (run.retained_for_peers or run.taken_at is not None)):
             self.runs[run.key] = run
             changes.runs.add(run.key)
         elif self.runs.pop(run.key, None) is not None:

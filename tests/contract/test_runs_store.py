@@ -27,7 +27,7 @@ RUN = LedgerRun(
     partition_date=AT - timedelta(days=1),
     conf='{"a": "\\u00e4\\n", "b": [1, null]}',
     taken_at=AT,
-    kept=True,
+    retained_for_peers=True,
     tasks=(("extract", -1, "success"), ("load", 3, None)),
 )
 

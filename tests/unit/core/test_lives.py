@@ -205,6 +205,6 @@ def test_a_region_publishes_while_the_checkpoint_of_another_one_is_on_its_way() 
     pair.there.db.put("open", "success")
     pair.there.tell(epoch=1)
     (run,) = pair.there.books._load().runs.values()
-    assert run.kept, "the other region may have begun it, too"
+    assert run.retained_for_peers, "the other region may have begun it, too"
     store.on_their_way = set()
     assert pair.unfinished() == {"open"}

@@ -41,8 +41,8 @@ __all__ = [
 
 def next_method(task_instance: Any) -> str | None:
     """Return the method in which a task goes on that comes out of a deferral; None for one that starts."""
-    told = getattr(task_instance, "_ti_context_from_server", None) or task_instance
-    method: str | None = told.next_method
+    context = getattr(task_instance, "_ti_context_from_server", None) or task_instance
+    method: str | None = context.next_method
     return method
 
 

@@ -1,11 +1,11 @@
 """
-Keeping a region's part of the ledger, and acting on the others'.
+Keeping a region's part of the ledger, and acting on the parts of the other regions.
 
-One agent of a region, its leader, has a :class:`Bookkeeper`. Active, it tells what changes in the region's metadata
-database (:meth:`~Bookkeeper.tell`); having lost the role, it tells once what was interrupted; in standby it takes over
-what was finished elsewhere into its own history (:meth:`~Bookkeeper.adopt`); active again, or for the first time, it
-goes on with what nobody has finished (:meth:`~Bookkeeper.resume`). All of it is repeatable, and what has been written
-is all that the next leader needs.
+The leading agent of a region has a :class:`Bookkeeper`. In the active region it publishes the changes in the region's
+metadata database (:meth:`~Bookkeeper.publish`). When the region loses the role, it publishes once which runs were
+interrupted (:meth:`~Bookkeeper.interrupt`). In a standby it adopts the finished runs of other regions into the region's
+history (:meth:`~Bookkeeper.adopt`). When the region becomes active, it resumes the unfinished runs
+(:meth:`~Bookkeeper.resume`). Every step is repeatable, and the next leader needs nothing but what the ledger has.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _ENTRIES_TO_CHECKPOINT = 300
 """A new reader has to read the checkpoint and at most so many entries."""
 _CHECKPOINT_EVERY_S = 300.0
 _DAGS_EVERY_S = 30.0
-"""Between two looks for DAGs that the ledger has not heard of; one whose first run is told is known by that."""
+"""Between two searches for DAGs that the ledger does not have; a published run adds its DAG, too."""
 _STUCK_EVERY_S = 30.0
 """Between two looks at whether what could not be started can be by now."""
 _LIVES_EVERY_S = 60.0
@@ -200,8 +200,8 @@ class Bookkeeper:
         self._peers = peers
         self._own: RegionLedger | None = None
         self._others: dict[str, RegionLedger] = {}
-        self._told: dict[RunKey, str] = {}
-        self._told_at: float | None = None
+        self._published: dict[RunKey, str] = {}
+        self._published_at: float | None = None
         self._queued: set[RunKey] = set()
         self._to_adopt: set[str] = set()
         self._saved_number = 0
@@ -224,8 +224,8 @@ class Bookkeeper:
 
     @property
     def lag_s(self) -> float | None:
-        """Age of what the ledger knows of this region; None before it has been told anything."""
-        return None if self._told_at is None else self._clock.monotonic() - self._told_at
+        """Age of what this region has published; None before it has published anything."""
+        return None if self._published_at is None else self._clock.monotonic() - self._published_at
 
     @property
     def waiting(self) -> tuple[str, ...]:
@@ -259,7 +259,7 @@ class Bookkeeper:
 
     def follow(self, *, is_thorough: bool = False) -> None:
         """
-        Read what the other regions have told since the last time: one query each when there is nothing new.
+        Read what the other regions have published since the last call: one query each when there is nothing new.
 
         :param is_thorough: look for a ledger that has begun another life, too; without, that is done now and then.
         :raises UnreadableItemError: an item of one of them cannot be read, or has not arrived; the others are read.
@@ -361,7 +361,7 @@ class Bookkeeper:
         return later if later.number >= gap.number or later.life not in {None, self._others[region].life} else None
 
     def epoch_of(self, region: str) -> int | None:
-        """Return the epoch under which *region* was last active and said so, as far as it has been read."""
+        """Return the last epoch that *region* published as the active region, as far as it has been read."""
         ledger = self._others.get(region)
         return None if ledger is None else ledger.epoch
 
@@ -406,7 +406,7 @@ class Bookkeeper:
                 # What is only in the gap is published again from the database, and then saved in a checkpoint.
                 own.newest_id, self._saved_number = min(own.newest_id, own.gap.newest_id), 0
                 log.warning("The ledger of %s has a gap, which its agent closes: %s", self._region, own.gap.why)
-            self._own, self._told = own, {key: run.status.value for key, run in own.runs.items()}
+            self._own, self._published = own, {key: run.status.value for key, run in own.runs.items()}
             self._not_carried_out = {
                 key for key, run in own.runs.items() if run.status is RunStatus.OPEN and run.taken_at is not None
             }
@@ -429,13 +429,13 @@ class Bookkeeper:
                 begin = RegionLedger(number=number, gap=Gap(number=number, why=error.message, newest_id=newest_id))
         return self._replayed(self._region, begin)
 
-    # -- telling -----------------------------------------------------------------------------------------------------
+    # -- publishing ----------------------------------------------------------------------------------------------------
 
     def begin(self, epoch: int, *, first_id: int | None = None) -> None:
         """
-        Say that the region executes under *epoch* from here on; before anything does.
+        Publish that the region executes under *epoch* from now on; before it executes anything.
 
-        What its database has so far was born under other epochs; of that, only what is open counts from now on.
+        The runs in its database so far began under other epochs; of these, only the open ones count from now on.
 
         :param first_id: the highest run id when the region began to execute, if it began without the ledger.
         """
@@ -445,7 +445,9 @@ class Bookkeeper:
             # They may end before the ledger is written again, and rows up to the newest id are not read then.
             _, states = self._db.look(above=self._db.newest_run())
             rows = self._db.runs(states) if states else ()
-            found = [self._tell_of(own, row.key, row, epoch=epoch, had_ended=False) for row in rows if row.is_open]
+            found = [
+                self._run_to_publish(own, row.key, row, epoch=epoch, had_ended=False) for row in rows if row.is_open
+            ]
             runs = sorted((run for run in found if run is not None), key=lambda run: run.key)
             self._append(epoch, runs, first_id=newest, newest_id=newest, settled=epoch)
 
@@ -472,9 +474,9 @@ class Bookkeeper:
             log.info("%d runs of %s, closed while the ledger refused, are published", len(rows), self._region)
 
     def has_begun(self, epoch: int) -> bool:
-        """Whether the region has said so: what is open there by now is its own, or was taken over under this epoch."""
+        """Whether the region has published this: its open runs are its own, or were taken over under this epoch."""
         if self._load().epoch != epoch:
-            self._own = None  # another agent of the region may have said so
+            self._own = None  # another agent of the region may have published it
         return self._load().epoch == epoch
 
     def unsettled_epoch(self) -> int | None:
@@ -483,12 +485,12 @@ class Bookkeeper:
         return own.epoch if own.settled == own.epoch else None
 
     def settled(self, epoch: int) -> None:
-        """Say that everything has been told that this region had begun before *epoch*."""
+        """Publish that this region has published everything that it had begun before *epoch*."""
         own = self._load()
         if own.number and own.settled != epoch:
             self._append(own.epoch or 0, first_id=own.first_id, newest_id=own.newest_id, settled=epoch)
 
-    def tell(
+    def publish(
         self,
         state: DRState,
         *,
@@ -496,18 +498,18 @@ class Bookkeeper:
         read_stopped: Callable[[str], Collection[str]],
     ) -> None:
         """
-        Tell what has changed in the database since the last time.
+        Publish what has changed in the database since the last call.
 
-        The rows are read first and the state second: a row that says that a run has ended counts only if the region
-        still has the role, under the same epoch, after that.
+        The bookkeeper reads the rows first and the state second. A row of an ended run counts only if the region still
+        has the role, under the same epoch, after that.
 
-        A failover announces in the state which runs it stops, before it stops the first one. So whoever has read that
-        such a run has failed reads the announcement, too, and each run in it counts as interrupted, from then on. It
-        ends by itself only if its row says success, or the failover announces that it had ended, or it was queued
-        again since. That does not depend on the plan, which may have been cancelled by then.
+        A failover announces in the state which runs it stops, before it stops the first one. So an agent that reads
+        that such a run has failed also reads the announcement, and each run in it counts as interrupted from then on.
+        The run has ended by itself only if its row is a success, if the failover announces that the run had ended, or
+        if the run was queued again since. This does not depend on the plan, which may be cancelled by then.
 
         :param state: the view that the gate acts on, from before the rows are read.
-        :param read_state: reads the state anew; called only when there is something to tell.
+        :param read_state: reads the state again; called only when there is something to publish.
         :param read_stopped: returns the runs in a recorded set, ``DAG_ID RUN_ID`` each.
         """
         started = self._clock.monotonic()
@@ -519,7 +521,7 @@ class Bookkeeper:
         final = plan.id if plan is not None and plan.drained and state.phase is Phase.DRAINING else None
         newest, states = self._db.look(above=max(own.first_id, own.newest_id - _OVERLAP))
         self._queued = {key for key, status in states.items() if status == "queued"}
-        keys = {key for key, status in states.items() if self._told.get(key) != _status_of(status)}
+        keys = {key for key, status in states.items() if self._published.get(key) != _status_of(status)}
         keys |= {key for key, run in own.runs.items() if (run.is_due and key not in states) or run.doubt is not None}
         rows = {row.key: row for row in self._db.runs(keys)} if keys else {}
         dag_ids, histories = self._new_dags(own, force=final is not None)
@@ -533,38 +535,40 @@ class Bookkeeper:
                 return
             stops = _new_stops(own, now, epoch)
             stopped, had_ended = _read_stops(stops, read_stopped)
-            # Their rows look as they were told last, or are newer than the look.
+            # Their rows are as they were last published, or newer than what was read.
             late = (stopped | had_ended) - keys
             rows |= {row.key: row for row in self._db.runs(late)} if late else {}
             late &= rows.keys()
             tasks |= self._tasks(found) if (found := [key for key in had_ended & late if not rows[key].is_open]) else {}
-            told = []
+            changed = []
             for key in sorted(keys | late):
                 row = rows.get(key)
                 if key in stopped and row is not None and (key in late or row.state != "success"):
-                    run = self._tell_stopped(own, row, epoch=epoch, is_late=key in late)
+                    run = self._stopped_run_to_publish(own, row, epoch=epoch, is_late=key in late)
                 else:
-                    run = self._tell_of(own, key, row, epoch=epoch, had_ended=key in had_ended)
+                    run = self._run_to_publish(own, key, row, epoch=epoch, had_ended=key in had_ended)
                 if run is not None:
-                    told.append(run)
-            told += [_to_run(row, RunStatus(row.state), epoch=epoch) for row in histories if row.key not in rows]
-            told = [replace(run, tasks=tasks.get(run.key, ())) if run.has_ended else run for run in told]
-            told = self._retained(own, told, epoch=epoch)
-            if told or dag_ids or final or stops or newest - own.newest_id >= _OVERLAP // 2:
+                    changed.append(run)
+            changed += [_to_run(row, RunStatus(row.state), epoch=epoch) for row in histories if row.key not in rows]
+            changed = [replace(run, tasks=tasks.get(run.key, ())) if run.has_ended else run for run in changed]
+            changed = self._retained(own, changed, epoch=epoch)
+            if changed or dag_ids or final or stops or newest - own.newest_id >= _OVERLAP // 2:
                 self._append(
                     epoch,
-                    told,
+                    changed,
                     first_id=own.first_id,
                     newest_id=newest,
                     dag_ids=dag_ids,
                     final=final,
                     stops=stops[-1].set_id if stops else None,
                 )
-            self._told.update({key: _status_of(rows[key].state) for key in rows.keys() - (late & stopped)})
+            self._published.update({key: _status_of(rows[key].state) for key in rows.keys() - (late & stopped)})
             # What ended and has left the window of the look is never asked for again.
-            if len(self._told) > 2 * (len(states) + len(own.runs)):
-                self._told = {key: status for key, status in self._told.items() if key in states or key in own.runs}
-        self._told_at = started
+            if len(self._published) > 2 * (len(states) + len(own.runs)):
+                self._published = {
+                    key: status for key, status in self._published.items() if key in states or key in own.runs
+                }
+        self._published_at = started
 
     def _tasks(self, ended: Sequence[RunKey]) -> dict[RunKey, tuple[TaskState, ...]]:
         """Return the task instances of ended runs that the DAG's next run looks at."""
@@ -582,7 +586,7 @@ class Bookkeeper:
         return found
 
     def _new_dags(self, own: RegionLedger, *, force: bool) -> tuple[list[str], Sequence[RunRow]]:
-        """Return DAGs that the ledger has not heard of, and the history of those that no region has told of."""
+        """Return DAGs that the ledger does not have, and the history of those that no region has published."""
         now = self._clock.monotonic()
         if not force and now < self._dags_due_at:
             return [], ()
@@ -591,7 +595,7 @@ class Bookkeeper:
         unknown = [dag_id for dag_id in dag_ids if not any(dag_id in other.heads for other in self._others.values())]
         return dag_ids, self._db.last_finished(unknown) if unknown else ()
 
-    def _retained(self, own: RegionLedger, told: list[LedgerRun], *, epoch: int) -> list[LedgerRun]:
+    def _retained(self, own: RegionLedger, changed: list[LedgerRun], *, epoch: int) -> list[LedgerRun]:
         """Mark the ended runs that another region has begun, too, or may have begun and cannot publish at present."""
         others = self._others.values()
         room = _MOST_RETAINED - sum(run.has_ended for run in own.runs.values())
@@ -604,19 +608,19 @@ class Bookkeeper:
                 retained_for_peers=run.has_ended
                 and (is_anybody_away or any(run.key in other.runs for other in others)),
             )
-            for run in told
+            for run in changed
         ]
 
-    def _tell_of(
+    def _run_to_publish(
         self, own: RegionLedger, key: RunKey, row: RunRow | None, *, epoch: int, had_ended: bool
     ) -> LedgerRun | None:
-        """Return what is to be said of one run whose row may have changed; None when that is nothing."""
+        """Return the run to publish for a row that may have changed; None when there is nothing to publish."""
         known = own.runs.get(key)
         if row is None:
             # One that is about to be queued here (resume) is not there yet.
             if known is None or known.status is not RunStatus.OPEN or key in self._not_carried_out:
                 return None
-            # Deleted by somebody. Of one that began elsewhere that region still says that it is due.
+            # A user deleted it. If it began in another region, that region still lists it as unfinished.
             is_elsewhere = known.taken_at is not None or any(key in other.runs for other in self._others.values())
             is_elsewhere = is_elsewhere or bool(self._unread_peers)
             return replace(known, status=RunStatus.FAILED if is_elsewhere else RunStatus.GONE, epoch=epoch)
@@ -625,7 +629,7 @@ class Bookkeeper:
         if row.is_open:
             if known is not None and known.status is RunStatus.OPEN and known.epoch == epoch and known.doubt is None:
                 return None
-            if is_stopped and self._told.get(key) not in {RunStatus.SUCCESS.value, RunStatus.FAILED.value}:
+            if is_stopped and self._published.get(key) not in {RunStatus.SUCCESS.value, RunStatus.FAILED.value}:
                 return None  # it was not queued again: the call that stops it is still to come
             return replace(_to_run(row, RunStatus.OPEN, epoch=epoch), taken_at=taken_at)
         status = RunStatus.SUCCESS if row.state == "success" else RunStatus.FAILED
@@ -647,9 +651,9 @@ class Bookkeeper:
         return replace(_to_run(row, status, epoch=epoch), taken_at=taken_at)
 
     @staticmethod
-    def _tell_stopped(own: RegionLedger, row: RunRow, *, epoch: int, is_late: bool) -> LedgerRun | None:
+    def _stopped_run_to_publish(own: RegionLedger, row: RunRow, *, epoch: int, is_late: bool) -> LedgerRun | None:
         """
-        Return what is to be said of one run that a failover stops; None when that is nothing.
+        Return the run to publish for a row that a failover stops; None when there is nothing to publish.
 
         :param is_late: the row was read after the state, so it does not show how the run ended.
         """
@@ -657,7 +661,7 @@ class Bookkeeper:
         if known is not None and _is_stopped(known, epoch):
             return None
         if is_late and not row.is_open and not (known is not None and known.is_due):
-            return None  # it ended first, and that is told
+            return None  # it ended first, and that is published
         taken_at = known.taken_at if known is not None else None
         return replace(_to_run(row, RunStatus.INTERRUPTED, epoch=epoch), taken_at=taken_at)
 
@@ -687,20 +691,22 @@ class Bookkeeper:
         rows = {row.key: row for row in self._db.runs(keys | stopped)} if keys or stopped else {}
         # The ledger has read no row above this id. A run that it has read, it has published.
         unread = {key for key, row in rows.items() if row.id > own.newest_id and row.state == "failed"}
-        told = []
+        changed = []
         for key in sorted(keys | (stopped & unread)):
             known, row = own.runs.get(key), rows.get(key)
             if row is not None and (row.is_open or known is not None or key in stopped):
                 taken_at = known.taken_at if known is not None else None
                 # It may have ended by itself, in what cannot be read.
                 doubt = known.doubt if known is not None and not row.is_open else None
-                told.append(replace(_to_run(row, RunStatus.INTERRUPTED, epoch=epoch), taken_at=taken_at, doubt=doubt))
+                changed.append(
+                    replace(_to_run(row, RunStatus.INTERRUPTED, epoch=epoch), taken_at=taken_at, doubt=doubt)
+                )
             elif known is not None:
-                told.append(replace(known, status=RunStatus.INTERRUPTED, epoch=epoch))
-        if told:
+                changed.append(replace(known, status=RunStatus.INTERRUPTED, epoch=epoch))
+        if changed:
             last_stops = stops[-1].set_id if stops else None
-            self._append(epoch, told, first_id=own.first_id, newest_id=own.newest_id, stops=last_stops)
-            log.info("%d open runs of %s were interrupted (epoch %d)", len(told), self._region, epoch)
+            self._append(epoch, changed, first_id=own.first_id, newest_id=own.newest_id, stops=last_stops)
+            log.info("%d open runs of %s were interrupted (epoch %d)", len(changed), self._region, epoch)
 
     # -- acting on it ------------------------------------------------------------------------------------------------
 
@@ -740,15 +746,15 @@ class Bookkeeper:
         gone += [replace(run, status=RunStatus.GONE) for run in no_longer_asked_for(own, others)]
         if gone:
             self._append(own.epoch or 0, gone, first_id=own.first_id, newest_id=own.newest_id)
-        # What is said last before a long silence would expire without one.
+        # Without a checkpoint, the last entries before a long silence would expire.
         self._save_checkpoint_in_time(own)
 
     def resume(self, *, epoch: int) -> bool:
         """
         Go on with what nobody has finished, here; return whether there is more to do.
 
-        Said first (the run is open here, under this epoch) and done second; a leader that dies in between leaves what
-        the next one completes.
+        The bookkeeper first publishes that the run is open here under this epoch, then queues it. If the leader dies in
+        between, the next leader completes this.
         """
         own = self._load()
         to_queue = self._to_carry_out(own)
@@ -786,7 +792,7 @@ class Bookkeeper:
             if run.key not in refused
         ]
         if taken:
-            # Before it is said: an error may come after an entry has landed, from the next one or from the checkpoint.
+            # Before the entry: after it has landed, the next entry or the checkpoint may still fail.
             self._not_carried_out |= {run.key for run in taken}
             self._append(epoch, taken, first_id=own.first_id, newest_id=own.newest_id)
         if to_queue or taken:
@@ -823,7 +829,7 @@ class Bookkeeper:
             log.info("%d runs of %s, which wait for earlier ones, give them their room", moved, self._region)
 
     def _to_carry_out(self, own: RegionLedger) -> list[LedgerRun]:
-        """Return what a leader before this one, or this one before an error, had said it would queue, and had not."""
+        """Return the runs that this or an earlier leader published as taken over, and did not queue."""
         if not self._not_carried_out:
             return []
         rows = {row.key: row for row in self._db.runs(self._not_carried_out)}
@@ -845,7 +851,7 @@ class Bookkeeper:
             self._again, self._stuck_at = set(self._stuck), now
 
     def _note_stuck(self, reasons: Mapping[RunKey, str]) -> None:
-        """Keep why these cannot be started, for people; the log says it when it is new."""
+        """Keep the reasons why these cannot be started, for operators; log a reason when it is new."""
         for key, why in reasons.items():
             if self._stuck.get(key) != why:
                 log.warning("%s %s was interrupted, and is not started in %s: %s", *key, self._region, why)
@@ -865,7 +871,7 @@ class Bookkeeper:
         settled: int | None = None,
         stops: str | None = None,
     ) -> None:
-        """Write the next entries; several when they are too long for one, of which the last says all the rest."""
+        """Write the next entry; several when it is too long for one. The last one has all other fields."""
         own = self._load()
         if self._life_due:
             self._begin_life(own)
@@ -1020,7 +1026,7 @@ def _was_queued(row: RunRow, run: LedgerRun) -> bool:
 
 
 def _status_of(state: str) -> str:
-    """Return a row's state as the ledger tells it; queued and running are one."""
+    """Return a row's state as the ledger publishes it; queued and running are one."""
     return RunStatus.OPEN.value if state in {"queued", "running"} else state
 
 

@@ -246,7 +246,7 @@ class FailoverEngine:
         self._insists = False
         self._record: FailoverRecord | None = None
         self._steps: list[StepRecord] = []
-        self._step, self._step_started, self._said = "check", self._last_write, ""
+        self._step, self._step_started, self._last_detail = "check", self._last_write, ""
         self._unrecorded = ""
         self._silence = Silence(self._agents, clock)
         self._warnings: tuple[str, ...] = ()
@@ -417,7 +417,7 @@ class FailoverEngine:
                     why=[why],
                     advice="Nothing was changed. Wait for that copy, or repeat with --even-if-not-ready.",
                 )
-            at, told = self._clock.now(), ""
+            at, note = self._clock.now(), ""
             plan = self._new_plan(state, request)
             if action == "claim":
                 new = transitions.claim(state, plan, at=at)
@@ -426,7 +426,7 @@ class FailoverEngine:
             elif action == "take over":
                 last = replace(plan, source=self._last_active(state, request.target))
                 new = transitions.recover(state, last, lease_s=self._timing.lease_s, at=at)
-                told = (
+                note = (
                     f"; {self._why_unknown(state, request.target)}; it is forced, whatever mode was requested, and "
                     f"waits for every other registered region: {', '.join(self._sources(_plan(new)))}"
                 )
@@ -441,7 +441,7 @@ class FailoverEngine:
                     continue  # somebody was faster: read again, decide again
                 self._close_other_records(_plan(new))
                 self._open_record(new)
-                self._done(f"plan {_plan(new).id}: {_plan(new).source} -> {_plan(new).target}{told}")
+                self._done(f"plan {_plan(new).id}: {_plan(new).source} -> {_plan(new).target}{note}")
             return new
 
     def _new_plan(self, state: DRState, request: FailoverRequest) -> Plan:
@@ -822,7 +822,7 @@ class FailoverEngine:
             state = self._write(plan.id, Phase.DRAINING, lambda row: transitions.drained(row, at=self._clock.now()))
             arrived_at = self._await_arrival(plan, state.version, closing.lease_s, self._clock.monotonic())
             closing = replace(closing, fence_since=arrived_at)
-            # One that has just been started has told nothing yet, and will.
+            # A scheduler that has just started has published nothing yet, and will.
             if not any(agent.has_ledger or agent.ledger_lag_s is not None for agent in self._agents(plan.source)):
                 self._done(f"{plan.source} keeps no ledger: runs are not taken over")
                 return closing
@@ -1007,22 +1007,22 @@ class FailoverEngine:
 
     def _verify(self, plan: Plan, wanted: frozenset[str] | None) -> tuple[str, ...] | None:
         """
-        List once more, and see a first run succeed. What falls short is said, and stops nothing.
+        List once more, and see a first run succeed. Report what falls short; it stops nothing.
 
         :return: what of the wanted set does not run; None: no set was recorded, so that is as it was before.
         """
         with self._timed("verify"):
-            said = []
+            details = []
             not_unpaused: tuple[str, ...] | None = None
             running: Collection[str] | None = None
             if wanted is not None:
                 # A call that another engine had under way when it lost the plan may have arrived since.
                 running, detail = self._restore(plan, wanted)
                 not_unpaused = tuple(sorted(wanted - running))
-                said.append(f"listed again: {detail}")
+                details.append(f"listed again: {detail}")
             if not plan.is_cancellation:
-                said.append(self._try_first_run(plan, running))
-            self._done("; ".join(said) or "nothing had changed")
+                details.append(self._try_first_run(plan, running))
+            self._done("; ".join(details) or "nothing had changed")
             return not_unpaused
 
     def _try_first_run(self, plan: Plan, running: Collection[str] | None) -> str:
@@ -1440,23 +1440,23 @@ class FailoverEngine:
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
-        self._step, self._step_started, self._said = name, self._clock.monotonic(), ""
-        self._tell(StepEvent(name=name, status="started", seconds=0.0))
+        self._step, self._step_started, self._last_detail = name, self._clock.monotonic(), ""
+        self._emit(StepEvent(name=name, status="started", seconds=0.0))
         yield
 
     def _progress(self, detail: str) -> None:
-        if detail != self._said:
-            self._said = detail
-            self._tell(StepEvent(name=self._step, status="progress", seconds=self._elapsed(), detail=detail))
+        if detail != self._last_detail:
+            self._last_detail = detail
+            self._emit(StepEvent(name=self._step, status="progress", seconds=self._elapsed(), detail=detail))
 
     def _done(self, detail: str) -> None:
         seconds = self._elapsed()
         self._steps.append(StepRecord(name=self._step, seconds=round(seconds, 3), detail=detail))
-        self._tell(StepEvent(name=self._step, status="done", seconds=seconds, detail=detail))
+        self._emit(StepEvent(name=self._step, status="done", seconds=seconds, detail=detail))
         if self._record is not None:
             self._update_record()
 
-    def _tell(self, event: StepEvent) -> None:
+    def _emit(self, event: StepEvent) -> None:
         with suppress(Exception):  # a full disk under the log, a closed pipe, a handler with a bug
             self._on_step(event)
 

@@ -33,11 +33,11 @@ SCHEDULED = "scheduled"
 
 class RunStatus(str, Enum):
     """
-    How a run stands, as its region tells.
+    The status of a run, as its region publishes it.
 
     OPEN: queued or running. INTERRUPTED: it was open when its region lost the role, or was stopped by a failover: to be
     run elsewhere. SUCCESS, FAILED: it ended by itself under its region's own epoch. GONE: deleted, or ended elsewhere;
-    the region has nothing to say of it any more.
+    the region has nothing to publish of it any more.
     """
 
     OPEN = "open"
@@ -50,14 +50,14 @@ class RunStatus(str, Enum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerRun:
     """
-    What a region says of one run; times as its metadata database has them.
+    One run as a region publishes it; times as its metadata database has them.
 
     :param logical_date: None where Airflow 3 has none (asset-triggered, or triggered without one).
     :param run_after: None on Airflow 2, which has no such column.
     :param partition_key: of a run of a partitioned DAG; None before Airflow 3.2.
     :param conf: JSON text of an object; None when the run has none.
     :param conf_lost: why ``conf`` could not be kept; the run must not be started without it.
-    :param epoch: of the region when it said so.
+    :param epoch: of the region when it published this.
     :param taken_at: when the region took the run over from another one; the run's ``queued_at`` is never earlier once
         that has been carried out. None for a run that was born here.
     :param retained_for_peers: it ended while another region, which may have begun the same run and not published it,
@@ -122,7 +122,7 @@ class Head:
     others: tuple[LedgerRun, ...] = ()
 
     def advanced(self, run: LedgerRun) -> Head:
-        """Return the head after what *run* tells."""
+        """Return the head after *run*."""
         at = run.logical_date
         if at is None or run.status is RunStatus.GONE:
             return self
@@ -153,7 +153,7 @@ class LogEntry:
     One step of a region's log.
 
     :param number: 1 for the first; each is one more than the one before.
-    :param epoch: under which the region said so.
+    :param epoch: under which the region published the entry.
     :param first_id, newest_id: ids of runs in the metadata database: above the first are those that were born under
         this epoch; up to the newest all have been looked at.
     :param dag_ids: DAGs seen for the first time, which may have no run yet.
@@ -223,7 +223,7 @@ class RegionLedger:
     What a region's log comes to.
 
     :ivar number: of the last entry that was applied.
-    :ivar epoch: the last one under which the region was active and said so; None before.
+    :ivar epoch: the last one that the region published as the active region; None before.
     :ivar runs: what is due; and of the runs that were taken over from elsewhere, or may turn up there, those that
         ended, until the other regions have nothing due of them any more.
     :ivar final: plan of the last final mark.
@@ -284,7 +284,7 @@ class RegionLedger:
         """
         Go on after entry *number*, which cannot be read.
 
-        What was unfinished before it may have ended in it, which is in doubt until the region says more of it.
+        What was unfinished before it may have ended in it, which is in doubt until the region publishes more of it.
         """
         self.number = number
         first = self.gap or Gap(number=number, why=why, newest_id=self.newest_id)

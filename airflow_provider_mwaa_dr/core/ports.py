@@ -67,7 +67,7 @@ class AgentStatus:
     :param held, skipped, closed: runs since the scheduler started.
     :param problems: wrong settings, one sentence each.
     :param ledger_lag_s: age of what the ledger knows of the region; None where there is no ledger.
-    :param has_ledger: whether a runs table is set, whatever has been told to it so far.
+    :param has_ledger: whether a runs table is set, whatever the region has published so far.
     :param ledger_error: why the ledger could not be read or written; None while it can.
     :param final: the plan for which the region's ledger has said its last.
     :param waiting: interrupted runs that nobody can go on with, with the reason; the first of them.

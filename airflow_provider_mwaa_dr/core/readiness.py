@@ -214,7 +214,7 @@ class Refusal:
 
     def __call__(self, facts: Facts) -> CheckResult:
         """Return the result for both regions."""
-        verdict, said, fine = Verdict.OK, [], []
+        verdict, sentences, fine = Verdict.OK, [], []
         concerned: RegionFacts | None = None
         for region in facts.regions:
             problems, doubts = list(self.problems(region)), list(self.doubts(region))
@@ -224,13 +224,13 @@ class Refusal:
                 verdict = Verdict.WARN
             if problems or doubts:
                 concerned = concerned or region
-                said += [*problems, *doubts]
+                sentences += [*problems, *doubts]
             else:
                 fine.append(self.fine(region))
         if concerned is None:
             return CheckResult(name=self.name, verdict=verdict, why="; ".join(fine))
         advice = concerned.advice or self.advice.format(region=concerned.region, environment=concerned.environment)
-        return CheckResult(name=self.name, verdict=verdict, why="; ".join(said), advice=advice)
+        return CheckResult(name=self.name, verdict=verdict, why="; ".join(sentences), advice=advice)
 
 
 def _environment_problems(region: RegionFacts) -> Iterable[str]:
@@ -437,23 +437,23 @@ def _compared(
 
     :param doubts: what could not be compared.
     """
-    verdict, said, accepted = Verdict.OK, [], set()
+    verdict, sentences, accepted = Verdict.OK, [], set()
     for difference in differences:
         names = [each for each in sorted(difference.names) if not _accepts(facts, name, each)]
         accepted |= set(difference.names) - set(names)
         if names:
             words = (some(names), difference.phrase) if difference.value_of else (difference.phrase, some(names))
-            said.append(": ".join(words))
+            sentences.append(": ".join(words))
             if verdict is not Verdict.FAIL:
                 verdict = difference.verdict
     for doubt in doubts:
-        said.append(doubt)
+        sentences.append(doubt)
         verdict = Verdict.WARN if verdict is Verdict.OK else verdict
     if accepted:
-        said.append(f"accepted: {some(sorted(accepted))}")
+        sentences.append(f"accepted: {some(sorted(accepted))}")
     if verdict is Verdict.OK:
-        return CheckResult(name=name, verdict=verdict, why="; ".join([fine, *said]) if accepted else fine)
-    return CheckResult(name=name, verdict=verdict, why="; ".join(said), advice=advice)
+        return CheckResult(name=name, verdict=verdict, why="; ".join([fine, *sentences]) if accepted else fine)
+    return CheckResult(name=name, verdict=verdict, why="; ".join(sentences), advice=advice)
 
 
 def _accepts(facts: Facts, check: str, name: str) -> bool:
@@ -536,20 +536,20 @@ def check_table(facts: Facts) -> CheckResult:
     table = facts.table
     if isinstance(table, Unknown):
         return _not_made("table", table.why, "Give the caller dynamodb:DescribeTable on the state table.")
-    said, advice = [], []
+    sentences, advice = [], []
     here = table.regions[0]
     if table.consistency is TableConsistency.SINGLE:
         if here == facts.source.region:
-            said.append(f"{table.name} is in {here} only, the active region: lost with it, nobody can fail over")
+            sentences.append(f"{table.name} is in {here} only, the active region: lost with it, nobody can fail over")
         else:
-            said.append(
+            sentences.append(
                 f"{table.name} is in {here} only: when that is lost, {facts.source.region} holds all its work after "
                 f"{facts.state.lease_s:g} s"
             )
         advice.append("Use a global table with a copy in each region of the set, from an empty table with strong ")
         advice[-1] += "consistency where the pair of regions allows it."
     elif table.consistency is TableConsistency.EVENTUAL:
-        said.append(
+        sentences.append(
             f"{table.name} is eventually consistent: a region that is cut off reads its own copy, and may believe for "
             "as long as that lasts to be active"
         )
@@ -558,7 +558,7 @@ def check_table(facts: Facts) -> CheckResult:
     if table.consistency is not TableConsistency.SINGLE:
         bare = [region.region for region in facts.regions if region.region not in table.regions]
         if bare:
-            said.append(f"no copy in {', '.join(bare)}")
+            sentences.append(f"no copy in {', '.join(bare)}")
             advice.append(f"Add a replica in {bare[0]}.")
         unread = [
             f"{who} reads {', '.join(sorted(read))} only"
@@ -566,18 +566,18 @@ def check_table(facts: Facts) -> CheckResult:
             if read and not read >= set(table.regions)
         ]
         if unread:
-            said += unread
+            sentences += unread
             advice.append(f"Set [dr] state_table_replicas = {','.join(table.regions)} (DR_STATE_TABLE_REPLICAS here).")
     if not table.is_protected:
-        said.append("deletion protection is off")
+        sentences.append("deletion protection is off")
         advice.append(
             f"Switch it on: aws dynamodb update-table --region {here} --table-name {table.name} "
             "--deletion-protection-enabled."
         )
-    if not said:
+    if not sentences:
         why = f"{table.name}: {table.consistency.value} consistency, copies in {', '.join(table.regions)}"
         return CheckResult(name="table", verdict=Verdict.OK, why=why)
-    return CheckResult(name="table", verdict=Verdict.WARN, why="; ".join(said), advice=" ".join(advice))
+    return CheckResult(name="table", verdict=Verdict.WARN, why="; ".join(sentences), advice=" ".join(advice))
 
 
 def _readers(facts: Facts) -> Iterable[tuple[str, set[str]]]:
@@ -667,11 +667,11 @@ def check_provider(facts: Facts) -> CheckResult:
         else:
             doubts.append(f"the version of {region.region} is not known")
     differ = len({version for versions in found.values() for version in versions}) > 1
-    told = ", ".join(f"{who} has {' and '.join(sorted(versions))}" for who, versions in found.items())
+    shown = ", ".join(f"{who} has {' and '.join(sorted(versions))}" for who, versions in found.items())
     return _compared(
         "provider",
         facts,
-        [_Difference(Verdict.WARN, told, ["version"], value_of=True)] if differ else [],
+        [_Difference(Verdict.WARN, shown, ["version"], value_of=True)] if differ else [],
         fine=f"{__version__} on all sides",
         advice="Pin the same version of airflow-provider-mwaa-dr in both requirements.txt and here, the standby first.",
         doubts=doubts,
@@ -690,13 +690,13 @@ def check_airflow(facts: Facts) -> CheckResult:
             doubts.append(f"the version of {region.region} is not known")
     versions = set(found.values())
     majors = {version.split(".")[0] for version in versions}
-    told = ", ".join(f"{version} in {region}" for region, version in found.items())
+    shown = ", ".join(f"{version} in {region}" for region, version in found.items())
     verdict = Verdict.FAIL if len(majors) > 1 else Verdict.WARN
     return _compared(
         "airflow",
         facts,
-        [_Difference(verdict, told, ["version"], value_of=True)] if len(versions) > 1 else [],
-        fine=told,
+        [_Difference(verdict, shown, ["version"], value_of=True)] if len(versions) > 1 else [],
+        fine=shown,
         advice="Upgrade the older environment; MWAA upgrades in place, the standby first.",
         doubts=doubts,
     )
@@ -864,14 +864,14 @@ def check_clocks(facts: Facts) -> CheckResult:
     }
     if not off:
         return CheckResult(name="clocks", verdict=Verdict.OK, why=f"within {CLOCK_S:g} s of this machine's")
-    told = [
+    shown = [
         f"{agent.host} in {agent.region} is {abs(seconds):.0f} s {'behind' if seconds > 0 else 'ahead of'} this machine"
         for agent, seconds in off.items()
     ]
     return CheckResult(
         name="clocks",
         verdict=Verdict.WARN,
-        why=some(told),
+        why=some(shown),
         advice="Set the clocks right, this machine's first: no decision depends on them, but times in records do.",
     )
 
@@ -964,22 +964,22 @@ def check_test_dag(facts: Facts) -> CheckResult:
 
 def check_inventory(facts: Facts) -> CheckResult:
     """Whether the regions can be compared at all."""
-    said, fine = [], []
+    sentences, fine = [], []
     for region in facts.regions:
         errors = sorted({agent.inventory_error for agent in region.agents if agent.inventory_error})
         if isinstance(region.inventory, Unknown):
-            said.append(f"none of {region.region}: {'; '.join(errors) or region.inventory.why}")
+            sentences.append(f"none of {region.region}: {'; '.join(errors) or region.inventory.why}")
             continue
         age = facts.at - region.inventory.taken_at
         if age > INVENTORY_AGE:
             reason = f" ({'; '.join(errors)})" if errors else ""
-            said.append(f"that of {region.region} is {age.total_seconds() / 60:.0f} minutes old{reason}")
+            sentences.append(f"that of {region.region} is {age.total_seconds() / 60:.0f} minutes old{reason}")
         fine.append(f"{region.region}: {len(region.inventory.dags)} DAGs, {len(region.inventory.packages)} packages")
-    if said:
+    if sentences:
         return CheckResult(
             name="inventory",
             verdict=Verdict.WARN,
-            why="; ".join(said),
+            why="; ".join(sentences),
             advice="Its agent writes it minutes after the scheduler's start. Its role may have to be given "
             "dynamodb:PutItem and DeleteItem on the keys INVENTORY#REGION*; the scheduler's log says what is wrong.",
         )

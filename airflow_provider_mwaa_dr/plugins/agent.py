@@ -115,7 +115,7 @@ class AgentLoop:
     :param runs: the ledger; None where no runs table is set.
     :param counts: of the gate, for the heartbeat.
     :param inventory: lists what the region's Airflow consists of; None for an agent that does not.
-    :param metrics: what is told to Airflow's own metrics; None for an agent that tells nothing.
+    :param metrics: publishes to Airflow's own metrics; None for an agent that publishes none.
     """
 
     def __init__(
@@ -149,19 +149,19 @@ class AgentLoop:
         self._disputed: tuple[str, ...] = ()
         self._next_witness = 0.0
         self._claim: Claim | None = None
-        self._said_problem: str | None = None
+        self._logged_problem: str | None = None
         self._claims_seen: dict[Claim, float] = {}
-        self._said_role: tuple[Role, str | None] | None = None
+        self._logged_role: tuple[Role, str | None] | None = None
         self._unacknowledged: list[_Unacknowledged] = []
         self._swapped: tuple[int, int] | None = None
-        self._acknowledged = self._told_acknowledged = (0, 0)
+        self._acknowledged = self._published_acknowledged = (0, 0)
         self._reconciled: int | None = None
         """The epoch that the region's open runs belonged to at the end of the last turn."""
         self._standby_as_of: tuple[int | None, datetime] | None = None
         """The region's epoch, and when the agent last read that the region is a standby."""
         self._active_as_of: tuple[int | None, datetime] = None, clock.now()
         """The last epoch under which the region is active, and when the agent first read it."""
-        self._told: tuple[object, ...] = ()
+        self._published_news: tuple[object, ...] = ()
         self._looked_at = clock.now()
         self._sure_at = clock.monotonic()
         """When the state was last read, also without a new view."""
@@ -239,16 +239,16 @@ class AgentLoop:
 
     def acknowledge(self) -> None:
         """
-        Tell at once what the scheduler's thread has passed since the last turn; never raises.
+        Publish at once which view the scheduler's thread has passed since the last turn; never raises.
 
-        For the time between two turns: a failover waits for it, and it costs no look at the state.
+        For the time between two turns: a failover waits for it, and it does not read the state.
         """
         try:
             self._acknowledge()
             view = self.view
-            if not self._has_ended and view is not None and self._acknowledged != self._told_acknowledged:
+            if not self._has_ended and view is not None and self._acknowledged != self._published_acknowledged:
                 self._heartbeat(view.state, self._db.alive_schedulers())
-        except Exception as error:  # as in a turn; the next heartbeat tells it
+        except Exception as error:  # as in a turn; the next heartbeat publishes it
             self._complain(error)
 
     def end(self) -> None:
@@ -306,7 +306,7 @@ class AgentLoop:
             )
         self._sure_at = read_at
         self.view = view = replace(View.of(observation, read_at, problem=problem), waits_for=self._waits_for(state))
-        self._say_problem(problem)
+        self._log_problem(problem)
         role, reconciled = role_of(view, self._region), view.reconciled_epoch
         if state is not None and role is Role.STANDBY and reconciled in {None, state.epoch}:
             self._standby_as_of = reconciled, now
@@ -317,7 +317,7 @@ class AgentLoop:
             # The pulse is read after the swap: a later one is the scheduler's thread past every older decision.
             self._swapped = (state.version, state.epoch)
             self._unacknowledged.append(_Unacknowledged(state.version, state.epoch, self._db.pulse()))
-        self._say_role(view)
+        self._log_role(view)
         if witnessed.disputed != observation.disputed:
             # The fences of the workers read it with the state.
             self._store.put_dispute(self._region, witnessed.disputed)
@@ -334,10 +334,10 @@ class AgentLoop:
         disputed = self._disputed or (() if self._witness.is_sure else observation.disputed)
         return replace(observation, disputed=disputed)
 
-    def _say_problem(self, problem: str | None) -> None:
-        if problem == self._said_problem:
+    def _log_problem(self, problem: str | None) -> None:
+        if problem == self._logged_problem:
             return
-        self._said_problem = problem
+        self._logged_problem = problem
         if problem is not None:
             log.error("This Airflow holds every run: %s.", problem)
         else:
@@ -361,12 +361,12 @@ class AgentLoop:
             )
         self._sure_at = now
 
-    def _say_role(self, view: View) -> None:
+    def _log_role(self, view: View) -> None:
         state, role = view.state, role_of(view, self._region)
         why = why_role_unknown(view, self._region) if role is Role.UNKNOWN else None
-        if (role, why) == self._said_role:
+        if (role, why) == self._logged_role:
             return
-        self._said_role = role, why
+        self._logged_role = role, why
         if state is None or why is not None:
             epoch = "unknown" if state is None else state.epoch
             log.warning("%s holds every run, and closes none (epoch %s): %s", self._region, epoch, why)
@@ -412,7 +412,7 @@ class AgentLoop:
 
     def _work(self, schedulers: tuple[str, ...]) -> bool:
         """
-        Settle the region's runs, if this agent leads, and keep the books; a heartbeat tells what is new.
+        Reconcile the region's runs, if this agent leads, and keep the books; a heartbeat publishes what is new.
 
         :return: whether something has just been written that gate and fence wait for.
         """
@@ -443,13 +443,13 @@ class AgentLoop:
                 self._finish(state)
             self._forget(schedulers, state.lease_s)
         else:
-            # Another one leads by now: what stood in this one's way is not its to say any more.
+            # Another agent leads by now: this one no longer reports what it was waiting for.
             self._leftovers, self._ledger_error, self._led_at, self._ledger_failing = 0, None, None, None
         self._check(state)
         if view is None or not view.problems:
             self._reconciled = reconciled
         self._acknowledge()
-        if self._news() != self._told:
+        if self._news() != self._published_news:
             self._heartbeat(state, schedulers)
         if is_known and state is not None and state.phase is Phase.STEADY and self._leads(schedulers):
             self._take_inventory()
@@ -603,9 +603,9 @@ class AgentLoop:
         try:
             answer = call(self._books)
         except StateError as error:
-            self._say_ledger(str(error))
+            self._log_ledger_error(str(error))
             raise _LedgerError(str(error)) from error
-        self._say_ledger(None)
+        self._log_ledger_error(None)
         return answer
 
     def _has_waited_for_ledger(self, state: DRState) -> bool:
@@ -704,7 +704,7 @@ class AgentLoop:
         books.publish_closed([_to_key(run) for run in gap.runs], epoch=gap.begun_epoch, closed_at=gap.at)
         books.begin(state.epoch, first_id=gap.first_id)
 
-    def _say_ledger(self, error: str | None) -> None:
+    def _log_ledger_error(self, error: str | None) -> None:
         if error == self._ledger_error:
             return
         was, self._ledger_error = self._ledger_error, error
@@ -721,7 +721,7 @@ class AgentLoop:
         return tuple(sorted({*(view.registered or ()), *regions_of(view.state)}))
 
     def _publish_interrupted(self, state: DRState, known: int | None) -> None:
-        """Tell the ledger which runs are about to be closed, so that somebody goes on with them."""
+        """Publish in the ledger which runs are about to be closed, so that a region resumes them."""
         if known is not None:
             self._with_ledger(
                 lambda books: books.interrupt(state, epoch=known, read_stopped=self._stopped_if_readable), None
@@ -771,7 +771,7 @@ class AgentLoop:
         return has_to and not books.has_read_final(plan.source, plan.id)
 
     def _keep_books(self, state: DRState) -> None:
-        """Tell, follow, adopt and resume; the state's own work goes on when the ledger does not."""
+        """Follow, publish, adopt and resume; an error of the ledger does not stop the rest of the turn."""
 
         self._has_more = False
 
@@ -803,7 +803,7 @@ class AgentLoop:
             self._with_ledger(keep, None)
 
     def _publish_changes(self, books: Bookkeeper, state: DRState) -> None:
-        books.tell(
+        books.publish(
             state,
             read_state=lambda: self._store.observe(self._region).state,
             read_stopped=self._read_stopped,
@@ -853,7 +853,7 @@ class AgentLoop:
         Return since when a run may have been asked for by somebody who knew already that the role has come here.
 
         After the last look at which this was a standby: such a run is looked at again, or goes on. None: of no run;
-        those of a role that is gone are told, and go on elsewhere.
+        those of a role that is gone are published, and another region resumes them.
 
         :param with_ledger: ask the ledger, too, whether the role that is gone was this region's own.
         :raises _LedgerError: the ledger could not be used.
@@ -865,7 +865,7 @@ class AgentLoop:
             return self._standby_as_of[1]
         if not is_active:
             return None
-        # Started after the role had come: what the agents before have said is all there is.
+        # This agent started after the role had come: only the heartbeats of earlier agents can answer this.
         if known is not None and with_ledger and self._with_ledger(lambda books: books.has_begun(known), True):
             return None
         looks = [agent.standby_as_of for agent in self._store.agents(self._region) if agent.reconciled_epoch == known]
@@ -957,11 +957,11 @@ class AgentLoop:
     # The heartbeat.
 
     def _news(self) -> tuple[object, ...]:
-        """Return what a heartbeat tells that others wait for."""
+        """Return what a heartbeat publishes that engines and other agents wait for."""
         books = self._books
         return (
             self._acknowledged,
-            # The first look as a standby is news, too: after a crash it tells which runs were asked for later.
+            # The first read as a standby is news, too: after a crash it shows which runs were requested later.
             self._last_look_as_standby() is not None,
             self._reconciled,
             self._leftovers,
@@ -1032,7 +1032,7 @@ class AgentLoop:
         if self._claim is not None:
             self._store.forget_claim(self._claim)
             self._claim = None
-        self._told_acknowledged, self._told = self._acknowledged, self._news()
+        self._published_acknowledged, self._published_news = self._acknowledged, self._news()
         self._beats_written += 1
         # With the look that is due at the same time, however much earlier than this one it comes to its heartbeat.
         self._next_beat = self._turned_at + 0.95 * self._config.heartbeat_s
@@ -1049,7 +1049,7 @@ class AgentLoop:
         )
         self._store.put_claim(claim)
         self._claim = claim
-        self._told_acknowledged = self._acknowledged
+        self._published_acknowledged = self._acknowledged
         self._beats_written += 1
         self._next_beat = self._turned_at + 0.95 * self._config.heartbeat_s
 
@@ -1072,7 +1072,7 @@ class AgentLoop:
             and state.active_region == self._region
             and view.reconciled_epoch == state.epoch
         ):
-            # Not told anything yet: it is as far behind as this agent can know.
+            # Nothing is published yet: it is as far behind as this agent can know.
             lag_s = self._books.lag_s if self._books.lag_s is not None else now - self._began
         return Figures(
             role=role_of(view, self._region),

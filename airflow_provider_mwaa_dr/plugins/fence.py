@@ -106,14 +106,14 @@ class Fence:
         config = self._config
         began = self._clock.monotonic()
         deadline = began + config.fence_wait_s
-        said = None
+        logged = None
         while True:
             decision = self._decide(began, exempt=exempt)
             if decision.action is not Action.HOLD or self._clock.monotonic() >= deadline:
                 break
-            if said is None:
-                said = decision.reason
-                log.info("The task waits: %s", said)
+            if logged is None:
+                logged = decision.reason
+                log.info("The task waits: %s", logged)
             self._clock.sleep(_POLL_S)
         if not self._is_foreign:
             self._note()

@@ -308,7 +308,7 @@ class Gate:
                 except Exception as error:
                     if self._clock.monotonic() - began > _RESTART_LONGEST_S:
                         wait_s = _RESTART_FIRST_S
-                    self._say_stopped(error, wait_s)
+                    self._log_stopped(error, wait_s)
                     self._has_looked.set()
                     self._clock.sleep(wait_s)
                     wait_s = min(2 * wait_s, _RESTART_LONGEST_S)
@@ -316,7 +316,7 @@ class Gate:
             self._has_looked.set()
             self._is_alive = False
 
-    def _say_stopped(self, error: Exception, wait_s: float) -> None:
+    def _log_stopped(self, error: Exception, wait_s: float) -> None:
         with self._guard, suppress(Exception):  # a handler of the log may raise, too
             log.error(
                 "The agent of %s stopped; it starts again in %.0f s.", self._config.region, wait_s, exc_info=error
@@ -368,10 +368,10 @@ class Gate:
 
     def _await_job(self) -> None:
         """Wait until the job turns out to be a scheduler's: Airflow stores it after it has announced it."""
-        said_at = self._clock.monotonic() + _JOB_WAIT_S
+        next_log_at = self._clock.monotonic() + _JOB_WAIT_S
         while os.getpid() == self._pid and (self._db.job_id is None or not self._db.is_scheduler):
-            if self._clock.monotonic() >= said_at:
-                said_at += 10 * _JOB_WAIT_S
+            if self._clock.monotonic() >= next_log_at:
+                next_log_at += 10 * _JOB_WAIT_S
                 log.error(
                     "Airflow has not stored its scheduler's job for %.0f s; until it does, %s has no agent.",
                     _JOB_WAIT_S,

@@ -41,7 +41,7 @@ class Figures:
 
     :param epoch: None while no state is known; the role is UNKNOWN then.
     :param state_age_s: since the state was last asked for with success; before that, since the agent started.
-    :param ledger_lag_s: None from an agent that does not tell the ledger of an active region.
+    :param ledger_lag_s: None from an agent that does not publish the ledger of an active region.
     :param heartbeats: written to the state table. Like the counts below it only grows, until an agent begins anew.
     :param held: how many times a run was put back into the queue.
     :param skipped, closed: runs.

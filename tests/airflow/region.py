@@ -72,7 +72,7 @@ class Region:
             airflow_version="0",
         )
 
-    def tell(self, *runs: LedgerRun, dag_ids: tuple[str, ...] = ()) -> None:
+    def publish(self, *runs: LedgerRun, dag_ids: tuple[str, ...] = ()) -> None:
         """Let the other region say something."""
         self.number += 1
         entry = LogEntry(number=self.number, at=AT, epoch=0, first_id=0, newest_id=0, runs=runs, dag_ids=dag_ids)

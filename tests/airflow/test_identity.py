@@ -26,7 +26,7 @@ def region(database: Database) -> Region:
     state = region.store.read()
     active = set_active_region(state, HERE, reason="r", by="b", at=region.clock.now())
     region.store.write(active, expected_version=state.version)
-    region.tell(interval(1), interval(2), dag_ids=("orders",))
+    region.publish(interval(1), interval(2), dag_ids=("orders",))
     return region
 
 

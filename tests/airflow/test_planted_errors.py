@@ -157,8 +157,10 @@ def test_an_error_in_whatever_the_agent_calls_for_the_ledger(database: Database,
         database.clear()
         database.add_dag("orders", max_active_runs=16)
         region = Region(database)
-        region.tell(interval(1, RunStatus.FAILED, tasks=tasks), dag_ids=("orders",))
-        region.tell(interval(2, RunStatus.OPEN), interval(3, RunStatus.OPEN, run_type="manual", run_id="m", conf="{}"))
+        region.publish(interval(1, RunStatus.FAILED, tasks=tasks), dag_ids=("orders",))
+        region.publish(
+            interval(2, RunStatus.OPEN), interval(3, RunStatus.OPEN, run_type="manual", run_id="m", conf="{}")
+        )
         planted.key, planted.called = key, []
         turns(region, 2)
         region.promote()

@@ -20,7 +20,7 @@ def region(database: Database) -> Region:
     for number in range(DAGS):
         database.add_dag(f"dag_{number}")
     region = Region(database)
-    region.tell(*(interval(day, dag_id=f"dag_{number}") for day in range(3) for number in range(DAGS)))
+    region.publish(*(interval(day, dag_id=f"dag_{number}") for day in range(3) for number in range(DAGS)))
     return region
 
 
@@ -64,9 +64,9 @@ def test_heads_that_are_new_are_adopted_together(database: Database, region: Reg
     """As many statements for one DAG as for thirty."""
     region.turns(3)
     quiet, _ = cost(database, region, lambda: region.turns(1))
-    region.tell(interval(4, dag_id="dag_1"))
+    region.publish(interval(4, dag_id="dag_1"))
     one, _ = cost(database, region, lambda: region.turns(1))
-    region.tell(*(interval(5, dag_id=f"dag_{number}") for number in range(DAGS)))
+    region.publish(*(interval(5, dag_id=f"dag_{number}") for number in range(DAGS)))
     all_of_them, calls = cost(database, region, lambda: region.turns(1))
     assert set(database.runs()) == {"scheduled__2", "scheduled__4", "scheduled__5"}
     assert quiet < one == all_of_them

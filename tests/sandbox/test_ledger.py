@@ -298,10 +298,10 @@ def test_a_run_that_is_told_of_last_is_given_room(pair: Pair, regions: tuple[Air
     source.stop("scheduler")
     try:
         earlier, later = (interrupted(pair, day, wait=day == 2) for day in (1, 2))
-        tell(pair, source, later)
+        publish(pair, source, later)
         begun = ChainRun(airflow=target, dag_id=later.dag_id, run_id=later.run_id)
         wait_until(lambda: begun.bodies() == ["first"], "the later run begins")
-        tell(pair, source, earlier)
+        publish(pair, source, earlier)
         queued = ChainRun(airflow=target, dag_id=earlier.dag_id, run_id=earlier.run_id)
         wait_until(lambda: is_there(queued), "the earlier run is queued")
         assert queued.state == "queued"
@@ -337,7 +337,7 @@ def interrupted(pair: Pair, day: int, *, wait: bool) -> LedgerRun:
     )
 
 
-def tell(pair: Pair, region: Airflow, run: LedgerRun) -> None:
+def publish(pair: Pair, region: Airflow, run: LedgerRun) -> None:
     """Tell of a run in the name of a region whose agent is gone."""
     said = ledger(pair, region)
     entry = LogEntry(

@@ -70,8 +70,8 @@ def with_what_the_provider_ended_told_as_ended(patch: Patch) -> None:
     append = Bookkeeper._append
 
     def as_failed(books: Bookkeeper, epoch: int, runs: Any = (), **rest: Any) -> None:
-        told = [replace(run, status=RunStatus.FAILED) if run.status is RunStatus.INTERRUPTED else run for run in runs]
-        append(books, epoch, told, **rest)
+        runs = [replace(run, status=RunStatus.FAILED) if run.status is RunStatus.INTERRUPTED else run for run in runs]
+        append(books, epoch, runs, **rest)
 
     patch.setattr(Bookkeeper, "_append", as_failed)
 
@@ -113,9 +113,9 @@ def with_cleared_runs_taken_for_ended(patch: Patch) -> None:
 
     def deaf(books: Bookkeeper, epoch: int, runs: Any = (), **rest: Any) -> None:
         known = ended.setdefault(books._runs, set())
-        told = [run for run in runs if not (run.is_due and run.key in known)]
-        known |= {run.key for run in told if run.has_ended}
-        append(books, epoch, told, **rest)
+        runs = [run for run in runs if not (run.is_due and run.key in known)]
+        known |= {run.key for run in runs if run.has_ended}
+        append(books, epoch, runs, **rest)
 
     patch.setattr(Bookkeeper, "_append", deaf)
 
@@ -124,8 +124,8 @@ def with_failed_runs_started_again(patch: Patch) -> None:
     append = Bookkeeper._append
 
     def as_interrupted(books: Bookkeeper, epoch: int, runs: Any = (), **rest: Any) -> None:
-        told = [replace(run, status=RunStatus.INTERRUPTED) if run.status is RunStatus.FAILED else run for run in runs]
-        append(books, epoch, told, **rest)
+        runs = [replace(run, status=RunStatus.INTERRUPTED) if run.status is RunStatus.FAILED else run for run in runs]
+        append(books, epoch, runs, **rest)
 
     patch.setattr(Bookkeeper, "_append", as_interrupted)
 
@@ -195,7 +195,7 @@ def with_a_region_on_its_way_out_that_takes_runs_over_without_the_last_word(patc
 
 
 def with_runs_that_were_to_be_stopped_and_ended_by_themselves_run_again(patch: Patch) -> None:
-    tell, tell_of = Bookkeeper.tell, Bookkeeper._tell_of
+    publish, run_to_publish = Bookkeeper.publish, Bookkeeper._run_to_publish
     stopped: dict[Any, set[str]] = {}
 
     def attentive(books: Bookkeeper, state: DRState, *, read_stopped: Any, **rest: Any) -> None:
@@ -204,15 +204,15 @@ def with_runs_that_were_to_be_stopped_and_ended_by_themselves_run_again(patch: P
             stopped.setdefault(books._runs, set()).update(runs)
             return runs
 
-        tell(books, state, read_stopped=read, **rest)
+        publish(books, state, read_stopped=read, **rest)
 
     def literal(books: Bookkeeper, *args: Any, **rest: Any) -> Any:
-        told = tell_of(books, *args, **rest)
-        is_stopped = told is not None and told.has_ended and str(told) in stopped.get(books._runs, ())
-        return replace(told, status=RunStatus.INTERRUPTED) if is_stopped else told
+        run = run_to_publish(books, *args, **rest)
+        is_stopped = run is not None and run.has_ended and str(run) in stopped.get(books._runs, ())
+        return replace(run, status=RunStatus.INTERRUPTED) if is_stopped else run
 
-    patch.setattr(Bookkeeper, "tell", attentive)
-    patch.setattr(Bookkeeper, "_tell_of", literal)
+    patch.setattr(Bookkeeper, "publish", attentive)
+    patch.setattr(Bookkeeper, "_run_to_publish", literal)
 
 
 def without_a_word_of_runs_that_had_ended_before_they_could_be_stopped(patch: Patch) -> None:

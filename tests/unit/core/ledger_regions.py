@@ -105,9 +105,9 @@ class Region:
         """Replace the region's agent."""
         self.books = self.successor()
 
-    def tell(self, epoch: int = 0) -> None:
+    def publish(self, epoch: int = 0) -> None:
         state: DRState = replace(initial(self.region, lease_s=60, by="t", at=AT), epoch=epoch)
-        self.books.tell(state, read_state=lambda: state, read_stopped=lambda set_id: ())
+        self.books.publish(state, read_state=lambda: state, read_stopped=lambda set_id: ())
 
 
 def at_epoch(epoch: int) -> DRState:
@@ -125,6 +125,6 @@ def take_over(here: Region, there: Region) -> None:
     """Begin run r1 in one region, under epoch 0, and let the other one go on with it, under epoch 1."""
     here.books.begin(0)
     here.db.put("r1", "running")
-    here.tell()
+    here.publish()
     hand_over(here, there)
     there.books.resume(epoch=1)

@@ -20,13 +20,13 @@ def test_what_has_ended_is_told_with_its_tasks_and_adopted_with_them(regions: tu
     here, there = regions
     here.books.begin(0)
     here.db.put("r1", "running")
-    here.tell()
+    here.publish()
     assert here.db.asked_for_tasks == []
     here.db.put("r1", "failed")
     here.db.put("m1", "success", run_type="manual", day=1)
     here.db.task_instances = {("orders", "r1"): TASKS, ("orders", "m1"): TASKS[:1]}
     for _ in range(3):
-        here.tell()
+        here.publish()
     assert here.db.asked_for_tasks == [[("orders", "m1"), ("orders", "r1")]]
     there.books.follow()
     assert not there.books.adopt()
@@ -41,14 +41,14 @@ def test_a_region_does_not_adopt_over_what_it_has_told_under_a_newer_epoch(regio
     here, there = regions
     here.books.begin(0)
     here.db.put("r1", "running")
-    here.tell()
+    here.publish()
     here.db.put("r1", "failed")
-    here.tell()
+    here.publish()
     there.books.begin(1)
     there.db.put("r1", "running")
-    there.tell(epoch=1)
+    there.publish(epoch=1)
     there.db.put("r1", "success")
-    there.tell(epoch=1)
+    there.publish(epoch=1)
     there.books.follow()
     there.books.adopt()
     assert there.db.adopted == []
@@ -68,7 +68,7 @@ def test_tasks_that_do_not_fit_are_left_out_and_said(
     many = [("orders", index, "success") for index in range(TASKS_BYTES // size + 1)]
     here.db.task_instances = {("orders", "r1"): many}
     with caplog.at_level(logging.WARNING):
-        here.tell()
+        here.publish()
     assert f"orders r1: its {len(many)} task instances do not fit" in caplog.text
     there.books.follow()
     there.books.adopt()
@@ -91,7 +91,7 @@ def test_a_run_whose_conf_is_not_in_the_ledger_is_listed_and_not_started(
     here.books.begin(0)
     here.db.put("r1", "running", run_type="manual", **values)
     here.db.put("r2", "queued", run_type="manual", day=1, partition_key="eu", partition_date=AT)
-    here.tell()
+    here.publish()
     hand_over(here, there)
     assert not there.books.resume(epoch=1)
     assert [(run.run_id, run.partition_key, run.partition_date) for run in there.db.resumed] == [("r2", "eu", AT)]
@@ -105,7 +105,7 @@ def test_a_run_that_cannot_be_started_is_tried_again_and_listed_all_the_while(
     here, there = regions
     here.books.begin(0)
     here.db.put("r1", "running")
-    here.tell()
+    here.publish()
     hand_over(here, there)
     there.db.refusing = {"r1": "its DAG is not here"}
     for _ in range(20):
@@ -142,7 +142,7 @@ def test_room_is_made_for_what_was_taken_over_as_long_as_it_is_queued(regions: t
         there.db.waiting.clear()
         there.db.put("r1", state)
         there.db.put("r2", "queued", day=1)
-        there.tell(1)
+        there.publish(1)
         there.books.make_room()
         assert there.db.waiting == waiting, state
 
@@ -153,12 +153,12 @@ def test_a_skipped_interval_is_never_published_as_executed(regions: tuple[Region
     here, there = regions
     here.books.begin(0)
     here.db.put("r1", "success")
-    here.tell()
+    here.publish()
     here.db.put("r2", "running" if known else "success", day=1, is_skipped=not known)
-    here.tell()
+    here.publish()
     if known:
         here.db.rows["orders", "r2"] = replace(here.db.rows["orders", "r2"], state="success", is_skipped=True)
-        here.tell()
+        here.publish()
     there.books.follow()
     there.books.adopt()
     assert [run.run_id for run in there.db.adopted] == ["r1"]
@@ -172,6 +172,6 @@ def test_what_a_standby_skipped_before_it_had_the_role_is_nobodys(regions: tuple
     here, _ = regions
     here.db.put("r1", "success", is_skipped=True)
     here.books.begin(0)
-    here.tell()
+    here.publish()
     here.books.resume(epoch=0)
     assert here.db.resumed == []

@@ -19,14 +19,14 @@ def test_a_run_that_went_on_here_and_was_deleted_by_a_person_stays_deleted(regio
     here, there = regions
     take_over(here, there)
     there.db.put("r1", "running")
-    there.tell(epoch=1)
+    there.publish(epoch=1)
     there.db.rows.clear()
-    there.tell(epoch=1)
+    there.publish(epoch=1)
     there.db.resumed.clear()
     there.books.resume(epoch=1)
     there.restart()
     there.books.follow()
-    there.tell(epoch=1)
+    there.publish(epoch=1)
     there.books.resume(epoch=1)
     assert there.db.resumed == []
     there.books.interrupt(at_epoch(2), epoch=1)
@@ -45,7 +45,7 @@ def test_a_checkpoint_is_saved_although_nothing_is_told_any_more(regions: tuple[
     assert isinstance(clock, ManualClock)
     here.books.begin(0)
     here.db.put("r1", "running")
-    here.tell()
+    here.publish()
     here.books.interrupt(at_epoch(1), epoch=0)
     here.books.settled(1)
     clock.advance(301)
@@ -65,7 +65,7 @@ def test_a_new_leader_keeps_what_the_one_before_it_had_not_kept(regions: tuple[R
     assert isinstance(store, InMemoryRunsStore)
     here.books.begin(0)
     here.db.put("r1", "running")
-    here.tell()
+    here.publish()
     assert store.checkpoint(HERE).number < here.books._load().number
     new = here.successor()
     new.settle()
@@ -81,13 +81,13 @@ def test_a_run_that_has_ended_under_this_epoch_is_not_started_again_by_a_ledger_
     here, there = regions
     there.books.begin(5)
     there.db.put("r1", "running", run_type="manual")
-    there.tell(epoch=5)
+    there.publish(epoch=5)
     here.books.follow()
     here.books.begin(0)
     here.books.resume(epoch=0)
     assert [run.run_id for run in here.db.resumed] == ["r1"]
     here.db.put("r1", "success", run_type="manual", queued_at=here.books._clock.now() + timedelta(seconds=1))
-    here.tell()
+    here.publish()
     here.db.resumed.clear()
     here.books.settle()
     here.books.resume(epoch=0)
@@ -114,14 +114,14 @@ def test_a_run_that_cannot_be_queued_is_listed_and_tried_again(regions: tuple[Re
     here.books.begin(0)
     here.db.put("r1", "running")
     here.db.put("r2", "running", day=1)
-    here.tell()
+    here.publish()
     hand_over(here, there)
     there.db.failing = {"r1": "its timetable is missing"}
     for _ in range(2):
         assert not there.books.resume(epoch=1)
         assert [run.run_id for run in there.db.resumed] == ["r2"]
         assert there.books.waiting == ("orders r1: its timetable is missing",)
-        there.tell(epoch=1)
+        there.publish(epoch=1)
     there.db.failing = {}
     there.books.resume(epoch=1)
     assert [run.run_id for run in there.db.resumed] == ["r2", "r1"]
@@ -137,7 +137,7 @@ def test_runs_with_long_task_ids_are_told_in_entries_that_fit_an_item(regions: t
         here.db.put(f"r{number}", "success", day=number)
         tasks = [(f"{number}_{task}".ljust(250, "x"), -1, "success") for task in range(100)]
         here.db.task_instances["orders", f"r{number}"] = list(tasks)
-    here.tell()
+    here.publish()
     sizes = [
         sum(len(task_id) for run in entry.runs for task_id, _, _ in run.tasks) for entry in store.log(HERE, after=0)
     ]
@@ -181,10 +181,10 @@ def test_an_entry_whose_write_got_no_response_is_not_written_twice(regions: tupl
     here.db.put("r1", "running")
     lose_the_next_answer(here)
     with pytest.raises(StateUnreachableError):
-        here.tell()
-    here.tell()
+        here.publish()
+    here.publish()
     here.db.put("r1", "success")
-    here.tell()
+    here.publish()
     entries = here.books._runs.log(HERE, after=0)
     assert [run.status.value for entry in entries for run in entry.runs] == ["open", "success"]
 
@@ -200,7 +200,7 @@ def test_a_run_that_was_open_when_the_role_began_is_published_although_it_ends_b
     here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="success")
     if is_restarted:
         here.restart()
-    here.tell()
+    here.publish()
     there.books.follow()
     there.books.adopt()
     assert [(run.run_id, run.status) for run in there.db.adopted] == [("r1", RunStatus.SUCCESS)]

@@ -48,7 +48,7 @@ class Source:
     def turn(self) -> None:
         """Keep the books, as the region's leading agent does."""
         books = self.region.books
-        books.tell(self.state, read_state=lambda: self.state, read_stopped=self.sets.__getitem__)
+        books.publish(self.state, read_state=lambda: self.state, read_stopped=self.sets.__getitem__)
         if self.state.phase is Phase.STEADY:
             books.resume(epoch=self.state.epoch)
 
@@ -190,7 +190,7 @@ def test_nothing_is_told_before_the_announced_set_can_be_read(source: Source) ->
     source.announce("r1")
     source.put("failed")
     with pytest.raises(StateUnreachableError):
-        source.region.books.tell(source.state, read_state=lambda: source.state, read_stopped=missing)
+        source.region.books.publish(source.state, read_state=lambda: source.state, read_stopped=missing)
     assert source.told == ["open"]
     source.turn()
     assert source.told == ["open", "interrupted"]

@@ -23,9 +23,9 @@ class Pair:
         self.here.books.begin(0)
         for number in range(20):
             self.here.db.put(f"old{number}", "running")
-            self.here.tell()
+            self.here.publish()
             self.here.db.put(f"old{number}", "success")
-            self.here.tell()
+            self.here.publish()
         self.there.books.follow()
 
     def advance(self, seconds: float) -> None:
@@ -46,11 +46,11 @@ def test_a_region_that_begins_at_number_1_again_is_read() -> None:
     pair.here.restart()
     pair.here.books.begin(1)
     pair.here.db.put("new", "running")
-    pair.here.tell(epoch=1)
+    pair.here.publish(epoch=1)
     assert pair.here.books._load().number < read
     assert pair.unfinished() == {"new"}
     pair.here.db.put("newer", "running")
-    pair.here.tell(epoch=1)
+    pair.here.publish(epoch=1)
     assert pair.unfinished() == {"new", "newer"}
 
 
@@ -61,7 +61,7 @@ def test_a_reader_notices_within_a_minute_without_being_asked_to_look() -> None:
     pair.here.restart()
     pair.here.books.begin(1)
     pair.here.db.put("new", "running")
-    pair.here.tell(epoch=1)
+    pair.here.publish(epoch=1)
     pair.advance(MINUTE_S)
     pair.there.books.follow()
     assert ("orders", "new") in pair.there.books._others[HERE].runs
@@ -75,7 +75,7 @@ def test_a_reader_that_restarts_reads_the_new_ledger() -> None:
         region.restart()
     pair.here.books.begin(1)
     pair.here.db.put("new", "running")
-    pair.here.tell(epoch=1)
+    pair.here.publish(epoch=1)
     assert pair.unfinished() == {"new"}
 
 
@@ -83,14 +83,14 @@ def test_a_region_that_lives_on_puts_its_checkpoint_into_the_new_table() -> None
     """Within a minute, whether it has something to tell or not; a reader that restarts then has all of it."""
     pair = Pair()
     pair.here.db.put("before", "running")
-    pair.here.tell()
+    pair.here.publish()
     pair.table.recreate()
     pair.advance(MINUTE_S)
     pair.here.books.settle()
     pair.there.restart()
     assert pair.unfinished() == {"before"}
     pair.here.db.put("after", "running")
-    pair.here.tell()
+    pair.here.publish()
     assert pair.unfinished() == {"before", "after"}
 
 
@@ -99,11 +99,11 @@ def test_a_region_that_told_of_something_in_the_new_table_before_it_ended_is_rea
     pair = Pair()
     pair.table.recreate()
     pair.here.db.put("after", "running")
-    pair.here.tell()
+    pair.here.publish()
     pair.here.restart()
     pair.here.books.begin(1)
     pair.here.db.put("later", "running")
-    pair.here.tell(epoch=1)
+    pair.here.publish(epoch=1)
     for is_restarted in (False, True):
         if is_restarted:
             pair.there.restart()
@@ -115,11 +115,11 @@ def test_numbers_whose_entries_have_expired_are_used_again_and_read() -> None:
     pair = Pair()
     pair.advance(301)
     pair.here.db.put("open", "running")
-    pair.here.tell()
+    pair.here.publish()
     saved = pair.table.checkpoint_info(HERE)
     for number in range(5):
         pair.here.db.put(f"unkept{number}", "running")
-        pair.here.tell()
+        pair.here.publish()
     pair.there.books.follow()
     read = pair.there.books._others[HERE].number
     assert saved is not None
@@ -128,7 +128,7 @@ def test_numbers_whose_entries_have_expired_are_used_again_and_read() -> None:
     pair.advance(timedelta(days=LOG_DAYS + 1).total_seconds())
     pair.here.restart()
     pair.here.db.put("new", "running")
-    pair.here.tell()
+    pair.here.publish()
     assert pair.here.books._load().number <= read
     assert {"open", "new"} <= pair.unfinished()
     entries = list(pair.table.log(HERE, after=0))
@@ -151,7 +151,7 @@ def test_what_the_first_version_wrote_stays_readable_and_goes_on_in_a_life() -> 
     there.books.follow()
     assert there.books._others[HERE].number == 3
     here.db.put("new", "running")
-    here.tell()
+    here.publish()
     there.books.follow()
     assert there.books._others[HERE].life == here.books._load().life is not None
     assert ("orders", "new") in there.books._others[HERE].runs
@@ -190,7 +190,7 @@ def test_a_region_publishes_while_the_checkpoint_of_another_one_is_on_its_way() 
     """What cannot be read there is reported, and nothing is taken over from there; the own ledger goes on."""
     pair = Pair()
     pair.here.db.put("open", "running")
-    pair.here.tell()
+    pair.here.publish()
     pair.advance(301)
     pair.here.books.settle()
     pair.there.restart()
@@ -201,9 +201,9 @@ def test_a_region_publishes_while_the_checkpoint_of_another_one_is_on_its_way() 
         pair.there.books.follow()
     pair.there.books.begin(1)
     pair.there.db.put("open", "running")
-    pair.there.tell(epoch=1)
+    pair.there.publish(epoch=1)
     pair.there.db.put("open", "success")
-    pair.there.tell(epoch=1)
+    pair.there.publish(epoch=1)
     (run,) = pair.there.books._load().runs.values()
     assert run.retained_for_peers, "the other region may have begun it, too"
     store.on_their_way = set()

@@ -23,7 +23,7 @@ def here(store: InMemoryRunsStore) -> Region:
     region = Region(HERE, store.peer())
     region.books.begin(0)
     region.db.put("r1", "running")
-    region.tell()
+    region.publish()
     return region
 
 
@@ -42,10 +42,10 @@ def test_what_may_have_ended_in_an_entry_that_cannot_be_read_is_not_started_agai
     """The run that is told of after the entry goes on; the one from before it waits, with the reason."""
     there.books.follow()
     here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="success")
-    here.tell()
+    here.publish()
     store.damage_entry(HERE, last_number(store))
     here.db.put("r2", "running", day=1)
-    here.tell()
+    here.publish()
     there.books.follow()
     there.books.begin(1)
     there.books.resume(epoch=1)
@@ -59,7 +59,7 @@ def test_what_may_have_ended_in_an_entry_that_cannot_be_read_is_not_started_agai
 def test_a_later_checkpoint_ends_the_doubt(store: InMemoryRunsStore, here: Region, there: Region) -> None:
     """It has what was in the entry: what has ended is adopted, what has not goes on."""
     here.db.put("r2", "running", day=1)
-    here.tell()
+    here.publish()
     store.damage_entry(HERE, last_number(store))
     there.books.follow()
     there.books.begin(1)
@@ -100,14 +100,14 @@ def test_a_region_tells_again_what_was_only_in_its_own_entry_that_cannot_be_read
 ) -> None:
     """Its next leader takes the next number, tells its database's state, and keeps a checkpoint that ends the gap."""
     here.db.put("r2", "running", day=1)
-    here.tell()
+    here.publish()
     here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="success")
-    here.tell()
+    here.publish()
     store.damage_entry(HERE, last_number(store))
     store.damage_entry(HERE, last_number(store) - 1)
     here.restart()
     here.books.begin(0)
-    here.tell()
+    here.publish()
     here.books.settle()
     assert here.books.unread == ()
     checkpoint = store.checkpoint(HERE)
@@ -126,7 +126,7 @@ def test_a_standby_keeps_its_doubt_of_a_run_that_had_ended_in_what_it_cannot_rea
 ) -> None:
     """Read without the entry, the run looks unfinished; published as interrupted, it would be executed again."""
     here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="success")
-    here.tell()
+    here.publish()
     store.damage_entry(HERE, last_number(store))
     here.restart()
     here.books.interrupt(at_epoch(1), epoch=0)
@@ -145,7 +145,7 @@ def test_a_checkpoint_that_cannot_be_read_is_made_up_for_by_the_whole_log(
     """Without either, what the region has told is unknown, and nothing is taken up."""
     here.clock.advance(400)
     here.db.put("r2", "running", day=1)
-    here.tell()
+    here.publish()
     assert store.checkpoint(HERE).number == last_number(store)
     store.damage_checkpoint(HERE)
     if not is_whole:
@@ -164,14 +164,14 @@ def test_a_region_replaces_its_own_checkpoint_that_cannot_be_read(
 ) -> None:
     """Also when its log has expired: from its database, under the next number."""
     here.clock.advance(400)
-    here.tell()
+    here.publish()
     number = last_number(store)
     store.save_checkpoint(HERE, replace(store.checkpoint(HERE), number=number))
     store._logs[HERE] = []
     store.damage_checkpoint(HERE)
     here.restart()
     here.books.begin(0)
-    here.tell()
+    here.publish()
     here.books.settle()
     assert store.checkpoint(HERE).number > number
     there.books.follow()
@@ -204,10 +204,10 @@ def test_what_may_have_ended_in_an_entry_that_is_missing_waits_for_it(
     """It was started again, although the entry that had not arrived yet told of its end; listed, it waits."""
     there.books.follow()
     here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="success")
-    here.tell()
+    here.publish()
     removed = remove_entry(store, last_number(store))
     here.db.put("r2", "running", day=1)
-    here.tell()
+    here.publish()
     there.books.follow()
     there.books.begin(1)
     there.books.resume(epoch=1)
@@ -226,13 +226,13 @@ def test_a_region_goes_on_after_an_entry_of_its_own_that_was_deleted(
 ) -> None:
     """Its leader took a number that was taken, for good."""
     here.db.put("r2", "running", day=1)
-    here.tell()
+    here.publish()
     here.db.put("r3", "running", day=2)
-    here.tell()
+    here.publish()
     remove_entry(store, last_number(store) - 1)
     here.restart()
     here.books.begin(0)
-    here.tell()
+    here.publish()
     here.books.settle()
     there.books.follow()
     there.books.begin(1)

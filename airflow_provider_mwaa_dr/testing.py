@@ -204,8 +204,8 @@ class InMemoryStateStore:
                 region, _, job = name.partition("#")
                 known = self._table.agents.get((region, job), _unknown_agent(region, job))
                 self._table.agents[region, job] = replace(
-                    known, version=-1, epoch=-1, schedulers=(), adopted_epoch=None, reconciled_epoch=None, final=None,
-                    standby_as_of=None, unreadable=fault,
+                    known, version=-1, epoch=-1, schedulers=(), adopted_epoch=None, reconciled_epoch=None,
+                    final_plan_id=None, standby_as_of=None, unreadable=fault,
                 )  # fmt: skip
             elif kind == "FAILOVER":
                 record = self._table.records.get(name, _unknown_record(name))

@@ -512,7 +512,11 @@ def registration_from_item(item: Item) -> Registration | None:
 
 def agent_to_item(status: AgentStatus) -> dict[str, Any]:
     """Return a heartbeat as an item of at most 400 KB: texts for users are cut where they are too long for it."""
-    values = {name: getattr(status, name) for name in AgentStatus.__dataclass_fields__ if name not in _NOT_OF_ITEM}
+    values = {
+        _STORED_AS.get(name, name): getattr(status, name)
+        for name in AgentStatus.__dataclass_fields__
+        if name not in _NOT_OF_ITEM
+    }
     for name in ("host", "ledger_error", "inventory_error"):
         values[name] = bounded(values[name])
     for name in ("problems", "waiting", "unread"):
@@ -521,8 +525,11 @@ def agent_to_item(status: AgentStatus) -> dict[str, Any]:
 
 
 _NOT_OF_ITEM = {"region", "job", "unreadable"}
+_STORED_AS = {"final_plan_id": "final"}
+"""Fields of a heartbeat whose attribute in the table has another name."""
+_FIELD_OF = {stored: name for name, stored in _STORED_AS.items()}
 _PERMITTING = ("schedulers", "adopted_epoch", "reconciled_epoch", "final", "standby_as_of", "fence_file_s", "gone")
-"""Fields of a heartbeat that let someone go on. Those of an unreadable one do not count."""
+"""Attributes of a heartbeat that let a reader continue. Those of an unreadable heartbeat do not count."""
 
 
 def agent_from_item(item: Item, *, table: str) -> AgentStatus:
@@ -542,7 +549,8 @@ def agent_from_item(item: Item, *, table: str) -> AgentStatus:
     for name in ("schedulers", "problems", "waiting", "unread"):
         values[name] = tuple(values.get(name) or ())
     _, region, job = key_of(item).split("#", maxsplit=2)
-    return AgentStatus(region=region, job=job, unreadable=fault, **values)
+    fields = {_FIELD_OF.get(name, name): value for name, value in values.items()}
+    return AgentStatus(region=region, job=job, unreadable=fault, **fields)
 
 
 def claim_to_item(claim: Claim) -> dict[str, Any]:

@@ -213,7 +213,7 @@ def _region_document(
         "ledger_lag_s": leader.ledger_lag_s if leader is not None and is_active else None,
         "environment_status": environment_status,
         "ledger_error": leader.ledger_error if leader is not None else None,
-        "final": leader.final if leader is not None else None,
+        "final": leader.final_plan_id if leader is not None else None,
         "held_because": next((why for sight in alive if (why := sight.agent.held_because) is not None), None),
         "waiting": list(leader.waiting) if leader is not None else [],
         "unread": list(leader.unread) if leader is not None else [],

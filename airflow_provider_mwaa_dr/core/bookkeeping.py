@@ -251,9 +251,9 @@ class Bookkeeper:
         return tuple(why for _, why in sorted(self._missing.items()))
 
     @property
-    def final(self) -> str | None:
-        """The plan for which this region has said its last."""
-        return self._own.final if self._own is not None else None
+    def final_plan_id(self) -> str | None:
+        """The plan for which this region has published its final ledger entry."""
+        return self._own.final_plan_id if self._own is not None else None
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -366,9 +366,9 @@ class Bookkeeper:
         return None if ledger is None else ledger.epoch
 
     def has_read_final(self, region: str, plan_id: str) -> bool:
-        """Whether *region*'s last word before it gave the role up under *plan_id* has been read."""
+        """Whether *region*'s final ledger entry, before it gave the role up under *plan_id*, has been read."""
         ledger = self._others.get(region)
-        return ledger is not None and ledger.final == plan_id
+        return ledger is not None and ledger.final_plan_id == plan_id
 
     def last_read(self) -> list[str]:
         """Return a sentence for each other region: up to where its ledger has been read. Reads nothing."""
@@ -518,18 +518,18 @@ class Bookkeeper:
         if own.epoch != epoch:
             return
         plan = state.plan
-        final = plan.id if plan is not None and plan.drained and state.phase is Phase.DRAINING else None
+        final_plan_id = plan.id if plan is not None and plan.drained and state.phase is Phase.DRAINING else None
         newest, states = self._db.look(above=max(own.first_id, own.newest_id - _OVERLAP))
         self._queued = {key for key, status in states.items() if status == "queued"}
         keys = {key for key, status in states.items() if self._published.get(key) != _status_of(status)}
         keys |= {key for key, run in own.runs.items() if (run.is_due and key not in states) or run.doubt is not None}
         rows = {row.key: row for row in self._db.runs(keys)} if keys else {}
-        dag_ids, histories = self._new_dags(own, force=final is not None)
+        dag_ids, histories = self._new_dags(own, force=final_plan_id is not None)
         ended = [row.key for row in (*rows.values(), *histories) if not row.is_open]
         tasks = self._tasks(ended) if ended else {}
-        if own.final == final:
-            final = None
-        if keys or dag_ids or final or _new_stops(own, state, epoch) or newest - own.newest_id >= _OVERLAP // 2:
+        if own.final_plan_id == final_plan_id:
+            final_plan_id = None
+        if keys or dag_ids or final_plan_id or _new_stops(own, state, epoch) or newest - own.newest_id >= _OVERLAP // 2:
             now = read_state()
             if now is None or now.active_region != self._region or now.epoch != epoch:
                 return
@@ -552,14 +552,14 @@ class Bookkeeper:
             changed += [_to_run(row, RunStatus(row.state), epoch=epoch) for row in histories if row.key not in rows]
             changed = [replace(run, tasks=tasks.get(run.key, ())) if run.has_ended else run for run in changed]
             changed = self._retained(own, changed, epoch=epoch)
-            if changed or dag_ids or final or stops or newest - own.newest_id >= _OVERLAP // 2:
+            if changed or dag_ids or final_plan_id or stops or newest - own.newest_id >= _OVERLAP // 2:
                 self._append(
                     epoch,
                     changed,
                     first_id=own.first_id,
                     newest_id=newest,
                     dag_ids=dag_ids,
-                    final=final,
+                    final_plan_id=final_plan_id,
                     stops=stops[-1].set_id if stops else None,
                 )
             self._published.update({key: _status_of(rows[key].state) for key in rows.keys() - (late & stopped)})
@@ -867,7 +867,7 @@ class Bookkeeper:
         first_id: int,
         newest_id: int,
         dag_ids: Sequence[str] = (),
-        final: str | None = None,
+        final_plan_id: str | None = None,
         settled: int | None = None,
         stops: str | None = None,
     ) -> None:
@@ -887,7 +887,7 @@ class Bookkeeper:
                 newest_id=newest_id if is_last else min(own.newest_id, newest_id),
                 runs=part,
                 dag_ids=ids,
-                final=final if is_last else None,
+                final_plan_id=final_plan_id if is_last else None,
                 settled=settled if is_last else None,
                 stops=stops if is_last else None,
                 life=own.life,
@@ -1006,7 +1006,7 @@ def _new_stops(own: RegionLedger, state: DRState, epoch: int) -> Sequence[Stop]:
 def _read_stops(
     stops: Iterable[Stop], read_stopped: Callable[[str], Collection[str]]
 ) -> tuple[set[RunKey], set[RunKey]]:
-    """Return the runs that are being stopped, and those of them that had ended by themselves: the last word counts."""
+    """Return the runs that are being stopped, and those that had ended by themselves; the last announcement counts."""
     stopped: set[RunKey] = set()
     had_ended: set[RunKey] = set()
     for stop in stops:

@@ -5,8 +5,8 @@ The plan lies in the state item, so an engine holds nothing that another one cou
 another machine or by another kind of caller, and goes on where the last one stopped. Before each thing it does it
 reads the row and acts only if plan id, owner and phase are its own.
 
-What happened in the source comes over through the ledger, which is the agents' work: the engine waits for the source's
-last word before it promotes, and for the target's agent to have taken over history and interrupted runs after it.
+The agents transfer history and interrupted runs through the ledger. The engine waits for the source's final ledger
+entry before it promotes, and after that for the target's agent to take these over.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Timing:
     :param beat_s: between two signs of life of this engine in the plan.
     :param takeover_s: a plan whose beat stood still for this long, on this process's clock, may be taken over.
     :param stop_s: executing tasks of a stopped run are gone after at most this long.
-    :param final_s: the source's ledger says its last within this long; without it, the failover goes on.
+    :param final_s: how long to wait for the source's final ledger entry; then the failover continues without it.
     :param adopt_s: the target's agents have prepared their database after at most this long.
     :param verify_s: the first run in the target has succeeded after at most this long.
     :param state_s: a state table that does not answer is asked again for this long.
@@ -814,7 +814,7 @@ class FailoverEngine:
 
     def _final_mark(self, plan: Plan, closing: Closing) -> Closing:
         """
-        Close the source's fence, and have its ledger say its last, so that the target runs nothing again that ended.
+        Close the source's fence and wait for its final ledger entry, so that the target repeats no run that ended.
 
         :return: *closing* with the write that closed the fence.
         """
@@ -827,7 +827,7 @@ class FailoverEngine:
                 self._done(f"{plan.source} keeps no ledger: runs are not taken over")
                 return closing
             deadline = self._clock.monotonic() + self._timing.final_s
-            while all(agent.final != plan.id for agent in self._agents(plan.source)):
+            while all(agent.final_plan_id != plan.id for agent in self._agents(plan.source)):
                 if self._clock.monotonic() >= deadline:
                     self._done(
                         f"the last word of {plan.source} has not come within {self._timing.final_s:g} s: "

@@ -157,7 +157,8 @@ class LogEntry:
     :param first_id, newest_id: ids of runs in the metadata database: above the first are those that were born under
         this epoch; up to the newest all have been looked at.
     :param dag_ids: DAGs seen for the first time, which may have no run yet.
-    :param final: the plan for which this is the last entry before the role moves: nothing is in flight any more.
+    :param final_plan_id: the plan for which this is the final ledger entry before the role moves: nothing is in flight
+        any more.
     :param settled: the epoch up to which everything has been told that this region had begun under earlier ones.
     :param life: of the ledger that the entry belongs to; None: the first version wrote it. See :class:`RegionLedger`.
     :param unreadable: what is wrong with the item; nothing but the number is known then. Not stored.
@@ -171,7 +172,7 @@ class LogEntry:
     newest_id: int
     runs: tuple[LedgerRun, ...] = ()
     dag_ids: tuple[str, ...] = ()
-    final: str | None = None
+    final_plan_id: str | None = None
     settled: int | None = None
     stops: str | None = None
     life: str | None = None
@@ -226,7 +227,7 @@ class RegionLedger:
     :ivar epoch: the last one that the region published as the active region; None before.
     :ivar runs: what is due; and of the runs that were taken over from elsewhere, or may turn up there, those that
         ended, until the other regions have nothing due of them any more.
-    :ivar final: plan of the last final mark.
+    :ivar final_plan_id: the plan of the newest final ledger entry.
     :ivar settled: the epoch up to which it has told of everything that it had begun before; None before.
     :ivar gap: what of the log after the checkpoint could not be read; None: nothing. A later checkpoint contains it.
     :ivar stops: the last announcement of stopped runs that it has taken into account.
@@ -241,7 +242,7 @@ class RegionLedger:
     newest_id: int = 0
     runs: dict[RunKey, LedgerRun] = field(default_factory=dict)
     heads: dict[str, Head] = field(default_factory=dict)
-    final: str | None = None
+    final_plan_id: str | None = None
     settled: int | None = None
     gap: Gap | None = None
     stops: str | None = None
@@ -269,7 +270,7 @@ class RegionLedger:
                 continue
             self.number, self.epoch, self.at = entry.number, entry.epoch, entry.at
             self.first_id, self.newest_id = entry.first_id, entry.newest_id
-            self.final = entry.final or self.final
+            self.final_plan_id = entry.final_plan_id or self.final_plan_id
             self.settled = entry.settled if entry.settled is not None else self.settled
             self.stops = entry.stops or self.stops
             for dag_id in entry.dag_ids:

@@ -69,7 +69,7 @@ class AgentStatus:
     :param ledger_lag_s: age of what the ledger knows of the region; None where there is no ledger.
     :param has_ledger: whether a runs table is set, whatever the region has published so far.
     :param ledger_error: why the ledger could not be read or written; None while it can.
-    :param final: the plan for which the region's ledger has said its last.
+    :param final_plan_id: the plan for which the region has published its final ledger entry.
     :param waiting: interrupted runs that nobody can go on with, with the reason; the first of them.
     :param held_because: why what the agent has read gives the region no role, and what to do; None while it has one.
     :param standby_as_of: when this scheduler last read that another region has the role, by the region's own clock.
@@ -112,7 +112,7 @@ class AgentStatus:
     problems: tuple[str, ...] = ()
     ledger_error: str | None = None
     has_ledger: bool = False
-    final: str | None = None
+    final_plan_id: str | None = None
     waiting: tuple[str, ...] = ()
     inventory_error: str | None = None
     standby_as_of: datetime | None = None

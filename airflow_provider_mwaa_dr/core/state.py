@@ -90,7 +90,8 @@ class Plan:
     :param owner: the process that acts on it; only this one takes steps.
     :param beat: grows while the owner lives; a follower takes over when it stands still on the follower's own clock.
     :param set_id: the recorded wanted set; None until it is recorded, never changed afterwards.
-    :param drained: nothing is in flight in the source any more, and nothing can start: its ledger may say its last.
+    :param drained: nothing is in flight in the source any more, and nothing can start: it may publish its final ledger
+        entry.
     :param replaced: the promoted, unfinished plan that this one superseded, with its phase; cancelling goes back to it.
     :param takes_over: nobody knows which region executes, so every registered region but the target counts as the
         source; *source* is the last known active region.

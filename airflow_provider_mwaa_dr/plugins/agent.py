@@ -968,7 +968,7 @@ class AgentLoop:
             self._ledger_error,
             self._inventory_error,
             self._held_because(),
-            (books.final, books.waiting, books.unread) if books is not None else None,
+            (books.final_plan_id, books.waiting, books.unread) if books is not None else None,
         )
 
     def _last_look_as_standby(self) -> datetime | None:
@@ -1019,7 +1019,7 @@ class AgentLoop:
                 ledger_error=self._ledger_error,
                 has_ledger=self._books is not None,
                 standby_as_of=standby_as_of,
-                final=self._books.final if self._books is not None else None,
+                final_plan_id=self._books.final_plan_id if self._books is not None else None,
                 waiting=self._books.waiting if self._books is not None else (),
                 unread=self._books.unread if self._books is not None else (),
                 inventory_error=self._inventory_error,

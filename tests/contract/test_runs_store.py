@@ -32,7 +32,7 @@ RUN = LedgerRun(
 )
 
 
-def entry(number: int, *runs: LedgerRun, final: str | None = None) -> LogEntry:
+def entry(number: int, *runs: LedgerRun, final_plan_id: str | None = None) -> LogEntry:
     return LogEntry(
         number=number,
         at=AT,
@@ -41,9 +41,9 @@ def entry(number: int, *runs: LedgerRun, final: str | None = None) -> LogEntry:
         newest_id=7,
         runs=runs,
         dag_ids=("orders", "new"),
-        final=final,
-        settled=2 if final else None,
-        stops="plan-1-stopped-1" if final else None,
+        final_plan_id=final_plan_id,
+        settled=2 if final_plan_id else None,
+        stops="plan-1-stopped-1" if final_plan_id else None,
     )
 
 
@@ -52,7 +52,7 @@ def test_the_log_comes_back_as_it_was_written(runs_peer: RunsPeer) -> None:
     writer, reader = runs_peer(), runs_peer()
     assert list(reader.log(REGION, after=0)) == []
     bare = LedgerRun(dag_id="d", run_id="r", run_type="manual", status=RunStatus.SUCCESS, epoch=0, conf_lost="too long")
-    entries = [entry(1, RUN), entry(2), entry(3, bare, final="plan-1")]
+    entries = [entry(1, RUN), entry(2), entry(3, bare, final_plan_id="plan-1")]
     for each in entries:
         writer.append(REGION, each)
     writer.append("us-east-1", entry(1))
@@ -91,7 +91,7 @@ def test_the_checkpoint_is_replaced_whole_and_never_goes_back(runs_peer: RunsPee
     checkpoint = RegionLedger()
     done = replace(RUN, run_id="done", status=RunStatus.SUCCESS)
     manual = replace(done, run_id="by hand", run_type="manual")
-    checkpoint.apply([entry(1, RUN, final="plan-1"), entry(2, done, manual)])
+    checkpoint.apply([entry(1, RUN, final_plan_id="plan-1"), entry(2, done, manual)])
     assert checkpoint.heads["orders"].others == (manual,)
     first.save_checkpoint(REGION, checkpoint)
     assert second.checkpoint(REGION) == checkpoint

@@ -177,7 +177,7 @@ def test_agents_are_listed_by_region(store: StateStore) -> None:
         ledger_error="The runs table mwaa-dr-runs does not exist.",
         standby_as_of=AT,
         ledger_wait_s=120.5,
-        final="p1",
+        final_plan_id="p1",
         waiting=("orders manual__1: its DAG is not here", "and 3 more"),
     )
     other = replace(STATUS, job="8", fence_ok=True)

@@ -161,7 +161,7 @@ class ReplicatedRuns:
         return next((each.told_at for each in self.logs[region] if each.there_at > now), told_at)
 
     def has_final(self, region: str, plan_id: str) -> bool:
-        return any(each.entry.final == plan_id for each in self.logs[region])
+        return any(each.entry.final_plan_id == plan_id for each in self.logs[region])
 
 
 class RunsCopy:
@@ -659,8 +659,8 @@ class Simulation(World):
         for run in entry.runs:
             taken = ", taken over" if run.taken_at is not None else ""
             self.note(run.key, f"{region} tells: {run.status.value}, epoch {run.epoch}{taken}")
-        if entry.final is not None or entry.settled is not None:
-            self.note(None, f"{region} tells: final {entry.final}, settled {entry.settled}")
+        if entry.final_plan_id is not None or entry.settled is not None:
+            self.note(None, f"{region} tells: final {entry.final_plan_id}, settled {entry.settled}")
 
     def story(self, run: str) -> str:
         """Return what happened to a run, and around it, a line each; what repeats itself is told once."""

@@ -171,7 +171,7 @@ def pair() -> Shell:
     def say_the_last_word() -> None:
         shell.set.clock.after(1, say_the_last_word)
         plan = shell.set.state.plan
-        shell.set.agents[A].changes["final"] = plan.id if plan is not None and plan.drained else None
+        shell.set.agents[A].changes["final_plan_id"] = plan.id if plan is not None and plan.drained else None
 
     say_the_last_word()
     shell.set.clock.advance(5)

@@ -47,7 +47,8 @@ STATE = transitions.claim(initial(X, lease_s=60, by="t", at=AT), PLAN, at=AT)
 STATUS = AgentStatus(
     region=X, job="7", host="h", at=AT, beat=3, version=STATE.version, epoch=0, provider_version="1",
     airflow_version="3.3.1", schedulers=("7", "8"), adopted_epoch=0, reconciled_epoch=0, problems=("a problem",),
-    waiting=("orders r1: why",), standby_as_of=AT, ledger_lag_s=1.5, fence_ok=True, final="plan-0", has_ledger=True,
+    waiting=("orders r1: why",), standby_as_of=AT, ledger_lag_s=1.5, fence_ok=True, final_plan_id="plan-0",
+    has_ledger=True,
 )  # fmt: skip
 BEHIND = replace(STATUS, job="8", version=STATE.version - 1)
 SET = DagSet(id="plan-1", region=X, recorded_at=AT, dag_ids=("billing", "orders"))
@@ -330,7 +331,7 @@ def test_a_heartbeat_that_cannot_be_read_lets_nobody_go_on(
             assert agent.ledger_lag_s is None or math.isfinite(agent.ledger_lag_s)
         else:
             assert (agent.version, agent.epoch, agent.schedulers) == (-1, -1, ())
-            assert (agent.adopted_epoch, agent.reconciled_epoch, agent.final) == (None, None, None)
+            assert (agent.adopted_epoch, agent.reconciled_epoch, agent.final_plan_id) == (None, None, None)
     if any(agent.unreadable is not None and agent.job == "8" for agent in agents):
         assert not has_acknowledged(agents, STATE.version)
 

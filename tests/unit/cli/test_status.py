@@ -300,7 +300,7 @@ def test_what_was_closed_and_what_is_not_yet_is_shown(mwaa_dr: Shell) -> None:
 def test_while_a_plan_is_open_unsettled_runs_are_no_alarm(mwaa_dr: Shell) -> None:
     """They are what the failover does next; and the source's last word is shown."""
     _write(mwaa_dr, transitions.claim(mwaa_dr.set.state, _plan(mwaa_dr), at=mwaa_dr.set.clock.now()))
-    out = _says(mwaa_dr, "us-east-2", reconciled_epoch=3, final="p1")
+    out = _says(mwaa_dr, "us-east-2", reconciled_epoch=3, final_plan_id="p1")
 
     assert "  its open runs of epoch 3 are not settled yet" in out
     assert "its ledger is complete for this plan" in out

@@ -15,7 +15,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-mwaa-dr",
         "name": _INTEGRATION,
-        "description": "Two Amazon MWAA environments in two regions that behave, through a disaster, like one.",
+        "description": "Disaster recovery for Amazon MWAA: fail over between two environments in two regions.",
         "integrations": [
             {
                 "integration-name": _INTEGRATION,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_mwaa_dr.cli.session import Subparsers
 
 DONE, FAILED, WRONG_USAGE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
-SANDBOX_SUMMARY = "two Airflows and an AWS on this machine"
+SANDBOX_SUMMARY = "run two Airflow environments and an emulated AWS on this machine"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -48,14 +48,15 @@ def build_parser(*, with_sandbox: bool) -> argparse.ArgumentParser:
     """
     Return the parser of ``mwaa-dr``. Each command has ``handler``, called with the parsed arguments.
 
-    :param with_sandbox: the sandbox's own commands too; without, it is only listed. Its imports take half a second,
-        which nobody who asks for the status of a region should wait for.
+    :param with_sandbox: add the commands of the sandbox, too; if not, only list it. Its imports take half a second, for
+        which the other commands do not wait.
     """
     parser = _Parser(
         prog="mwaa-dr",
-        description="Two Amazon MWAA environments in two regions that behave, through a disaster, like one.",
-        epilog="Settings: DR_STATE_TABLE, DR_STATE_TABLE_REGION, DR_ENVIRONMENTS=REGION=NAME,REGION=NAME and boto3's "
-        "own variables. Exit codes: 0 done, also when nothing had to change; 1 failed; 2 wrong usage; 3 refused.",
+        description="Disaster recovery for Amazon MWAA: fail over between two environments in two regions.",
+        epilog="Environment variables: DR_STATE_TABLE, DR_STATE_TABLE_REGION, "
+        "DR_ENVIRONMENTS=REGION=NAME,REGION=NAME, and the variables of boto3. Exit codes: 0 success, also when "
+        "nothing had to change; 1 failure; 2 wrong usage; 3 refused.",
     )
     parser.add_argument("--version", action="version", version=f"mwaa-dr {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
@@ -124,7 +125,7 @@ def _run(argv: Sequence[str], runtime: Runtime) -> int:
         args.runtime = runtime
         code: int = args.handler(args) or DONE
     except KeyboardInterrupt:
-        advice = getattr(args, "interrupt_advice", "Say the same command again; each can be repeated.")
+        advice = getattr(args, "interrupt_advice", "Run the same command again. Every command can be repeated.")
         return _fail(argv, runtime, DRError("Interrupted.", advice=advice), INTERRUPTED, kind="Interrupted")
     except DRError as error:
         if "--debug" in argv:
@@ -133,7 +134,7 @@ def _run(argv: Sequence[str], runtime: Runtime) -> int:
     except Exception as error:
         if "--debug" in argv:
             traceback.print_exc(file=runtime.stderr)
-        repeat = "Repeat with --debug to see where; if it stays, report it."
+        repeat = "Run it again with --debug to see the traceback. If it fails again, report it."
         advice = " ".join((getattr(args, "interrupt_advice", ""), repeat)).strip()
         return _fail(argv, runtime, DRError(str(error), advice=advice), FAILED, kind=type(error).__name__)
     return code

@@ -22,21 +22,23 @@ _NAME_WIDTH = max(map(len, NAMES))
 
 def add_command(commands: CommandParsers) -> None:
     """Add ``check``."""
-    parser = commands.add("check", run, summary="check whether a failover would go well, and say what to do if not")
-    parser.add_argument(
-        "--region", metavar="REGION", help="the region that is to be able to take over; default: the standby"
+    parser = commands.add(
+        "check", run, summary="check whether a failover would succeed, and print what to correct if it would not"
     )
+    parser.add_argument("--region", metavar="REGION", help="the region to fail over to; default: the standby region")
     parser.add_argument(
         "--acknowledge",
         metavar="ID",
-        help="note that you have read what a region could not take over without its ledger; checks nothing",
+        help="acknowledge the report, shown by mwaa-dr status, of a region that became active without its ledger; run "
+        "no checks",
     )
     parser.add_argument(
         "--accept",
         metavar="CHECK[:NAME]",
         action="append",
         default=[],
-        help="a difference that is meant, beside those of DR_ACCEPTED_DIFFERENCES; may be repeated",
+        help="accept this difference between the regions, in addition to DR_ACCEPTED_DIFFERENCES; can be given "
+        "several times",
     )
 
 
@@ -79,7 +81,7 @@ def _acknowledge(session: CliSession, unpublished_id: str) -> None:
         changes and not session.store.acknowledge_unpublished(found.region, unpublished_id, session.clock.now())
     ):
         raise ConfigError(
-            f"There is nothing to acknowledge under {unpublished_id!r}; stored are "
+            f"There is no report {unpublished_id!r} to acknowledge. Stored reports: "
             f"{', '.join(each.id for each in stored) or 'none'}.",
             option="acknowledge",
             advice="mwaa-dr status shows the id.",

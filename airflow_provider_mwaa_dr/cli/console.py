@@ -149,8 +149,8 @@ class Console:
         """
         if not yes and not self._runtime.stdin.isatty():
             raise UsageError(
-                "This command changes something, and there is no terminal to ask on. Nothing was changed.",
-                advice="Repeat with --yes, or look first with --dry-run.",
+                "This command needs a confirmation, and no terminal is attached to ask for it. Nothing was changed.",
+                advice="Run it again with --yes, or with --dry-run to see what it would change.",
             )
 
     def ask(self, lines: Iterable[str], *, yes: bool) -> None:
@@ -163,11 +163,11 @@ class Console:
             self.say(line)
         if yes:
             return
-        print("Go on? [y/N] ", end="", file=self._runtime.stderr, flush=True)
+        print("Continue? [y/N] ", end="", file=self._runtime.stderr, flush=True)
         if _failed(self._runtime.stderr):
             raise RefusedError(
                 "The question could not be written to stderr. Nothing was changed.",
-                advice="Repeat with --yes, or look first with --dry-run.",
+                advice="Run it again with --yes, or with --dry-run to see what it would change.",
             )
         if self._runtime.stdin.readline().strip().lower() not in {"y", "yes"}:
             raise RefusedError("The answer was not yes. Nothing was changed.")

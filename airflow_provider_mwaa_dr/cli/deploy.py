@@ -33,36 +33,41 @@ def add_commands(commands: CommandParsers) -> None:
     parser = commands.add(
         "deploy",
         deploy,
-        summary="put tables, rights, package and options into two existing MWAA environments; repeatable",
+        summary="create tables and IAM policies, and install package and options in two existing MWAA environments; "
+        "can be repeated",
         changes=True,
     )
-    parser.add_argument("--active", metavar="REGION", help="the region that runs today; needed the first time")
+    parser.add_argument("--active", metavar="REGION", help="the region that is active now; required the first time")
     parser.add_argument(
         "--wheel",
         type=Path,
         metavar="FILE",
-        help="put this wheel of the package into plugins.zip; default: requirements.txt takes it from the index",
+        help="install the package from this wheel, in plugins.zip; default: from the package index, in "
+        "requirements.txt",
     )
     parser.add_argument(
-        "--dags", action="store_true", help="put dr_failover and dr_test_dag into the DAGs folders, too"
+        "--dags", action="store_true", help="also copy dr_failover and dr_test_dag into the DAGs folders"
     )
     parser.add_argument(
-        "--no-policies", action="store_true", help="make no IAM policies; the execution roles have their rights already"
+        "--no-policies",
+        action="store_true",
+        help="create no IAM policies; for execution roles that have the permissions already",
     )
     parser.add_argument(
         "--agents-only-read",
         action="store_true",
-        help="let no execution role write the state item; a failover whose caller is gone then waits for another",
+        help="do not allow the execution roles to write the state item; a failover whose caller stopped then waits "
+        "for another caller",
     )
     parser.add_argument(
-        "--alarms", action="store_true", help="make CloudWatch alarms on the agents' metrics, in each region"
+        "--alarms", action="store_true", help="create CloudWatch alarms on the agents' metrics, in each region"
     )
     parser.add_argument(
         "--alarm-topic",
         action="append",
         default=[],
         metavar="ARN",
-        help="SNS topic for the alarms of its region to tell; once for each region, with --alarms",
+        help="SNS topic that the alarms of its region notify; once for each region, with --alarms",
     )
     prints = parser.add_mutually_exclusive_group()
     prints.add_argument(
@@ -71,17 +76,17 @@ def add_commands(commands: CommandParsers) -> None:
     prints.add_argument(
         "--print-template",
         action="store_true",
-        help="print the CloudFormation template, with --alarms that of the alarms; change nothing",
+        help="print the CloudFormation template, or with --alarms the template of the alarms; change nothing",
     )
     _add_common(parser)
     parser = commands.add(
         "undeploy",
         undeploy,
-        summary="take package, options and rights out of the environments again; data stays",
+        summary="remove package, options and IAM policies from the environments; keep the data",
         changes=True,
     )
     parser.add_argument(
-        "--delete-data", action="store_true", help="delete the tables that deploy made, with all that is in them"
+        "--delete-data", action="store_true", help="delete the tables that deploy created, with all their data"
     )
     _add_common(parser)
 
@@ -92,7 +97,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--build-on",
         choices=("in-use", "latest"),
-        help="which version of a file counts if the bucket has a newer one than the environment uses",
+        help="version of a file to change, if the bucket has a newer version than the environment uses",
     )
 
 
@@ -136,7 +141,7 @@ def undeploy(session: CliSession) -> None:
     stack = steps[-1]
     notes = []
     if any(step.name.startswith("update ") and step.act for step in steps):
-        notes.append("From then on nothing keeps a DAG that is unpaused in the standby from running there, too.")
+        notes.append("From then on, every DAG that is unpaused in the standby region runs there, too.")
     _carry_out(
         session,
         steps,
@@ -236,10 +241,10 @@ def _topics(args: argparse.Namespace, config: DRConfig) -> dict[str, str]:
         _, _, service, region, *_ = [*str(arn).split(":"), "", "", ""]
         if service != "sns" or region not in config.environments or region in topics or not args.alarms:
             raise ConfigError(
-                f"{arn!r} is of no use as an alarm topic.",
+                f"{arn!r} cannot be used as an alarm topic.",
                 option="alarm_topic",
-                advice="With --alarms, name the ARN of at most one SNS topic in each of "
-                f"{' and '.join(config.environments)}: an alarm tells a topic of its own region only.",
+                advice="With --alarms, give the ARN of at most one SNS topic in each of "
+                f"{' and '.join(config.environments)}: an alarm notifies a topic in its own region only.",
             )
         topics[region] = arn
     return topics
@@ -279,9 +284,9 @@ def _carry_out(
 
 def _ask_for_data(session: CliSession, lines: Sequence[str]) -> None:
     try:
-        session.console.ask(["This cannot be taken back:", *lines], yes=session.args.yes)
+        session.console.ask(["This cannot be undone:", *lines], yes=session.args.yes)
     except RefusedError as error:
-        error.advice = "Without --delete-data the tables stay."
+        error.advice = "Without --delete-data, undeploy keeps the tables."
         raise
 
 

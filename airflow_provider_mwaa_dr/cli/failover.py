@@ -24,22 +24,28 @@ def add_command(commands: CommandParsers) -> None:
     parser = commands.add(
         "failover",
         run,
-        summary="make REGION the active one; joins an open plan for it, cancels one that leaves it",
+        summary="make REGION the active region; join an open plan to REGION, or cancel an open plan that leaves REGION",
         changes=True,
     )
-    parser.add_argument("target", metavar="REGION", help="the region that is to be active")
-    parser.add_argument("--reason", metavar="TEXT", required=True, help="why; kept in the state and in the record")
+    parser.add_argument("target", metavar="REGION", help="the region to fail over to")
+    parser.add_argument(
+        "--reason", metavar="TEXT", required=True, help="stored in the state item and in the failover record"
+    )
     parser.add_argument(
         "--mode",
         choices=[mode.value for mode in Mode],
         default=Mode.AUTO.value,
-        help="graceful drains the active region first, forced goes on without it, auto (default) tries graceful and "
-        "turns forced when the active region does not answer",
+        help="graceful: drain the active region first; forced: continue without the active region; auto (default): "
+        "graceful, or forced if the active region does not answer",
     )
     parser.add_argument(
-        "--stop-running", action="store_true", help="stop runs that outlast the drain instead of giving up"
+        "--stop-running",
+        action="store_true",
+        help="stop runs that do not end during the drain, instead of abandoning the failover",
     )
-    parser.add_argument("--even-if-not-ready", action="store_true", help="go on although a check of the target failed")
+    parser.add_argument(
+        "--even-if-not-ready", action="store_true", help="continue although a check of the target failed"
+    )
 
 
 def run(session: CliSession) -> None:
@@ -73,8 +79,8 @@ def run(session: CliSession) -> None:
     if not args.yes:
         console.ask(_preview_text(engine.preview(request)), yes=False)
     args.interrupt_advice = (
-        "Nothing is lost: mwaa-dr status shows whether a plan is open. The same command goes on with it; "
-        "until promote, naming the region that is still active cancels it."
+        "Nothing is lost. mwaa-dr status shows whether a plan is open, and the same command resumes it. Before the "
+        "step promote, a failover to the region that is still active cancels it."
     )
     try:
         with console.steps() as on_step.show, on_step.outliving_the_terminal():

@@ -21,10 +21,12 @@ from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError, TableNotFo
 def add_command(commands: CommandParsers) -> None:
     """Add ``init``."""
     parser = commands.add(
-        "init", run, summary="write the state item and the registry of environments; repeatable", changes=True
+        "init", run, summary="write the state item and the registry of environments; can be repeated", changes=True
     )
     parser.add_argument(
-        "--active", metavar="REGION", help="the region that runs today; needed the first time, refused if another is"
+        "--active",
+        metavar="REGION",
+        help="the region that is active now; required the first time, refused if another region is active",
     )
     parser.add_argument(
         "--above-every-epoch",
@@ -46,9 +48,10 @@ def run(session: CliSession) -> None:
         )
     if args.above_every_epoch and args.active is None:
         raise ConfigError(
-            "--above-every-epoch gives a region the role, and no region was named.",
+            "--above-every-epoch makes a region active, and no region was given.",
             option="active_region",
-            advice=f"Name the region that is to run: --active {' or --active '.join(sorted(config.environments))}.",
+            advice="Give the region that is to be active: --active "
+            f"{' or --active '.join(sorted(config.environments))}.",
         )
     try:
         plan = _plan(session)
@@ -113,10 +116,13 @@ def _what_it_replaces(plan: Initialization) -> Iterator[str]:
         open_plan = f", with a failover in progress ({found.phase.value}), which is dropped" if found.plan else ""
         yield f"It replaces epoch {found.epoch}, version {found.version}, active {found.active_region!r}{open_plan}."
     yield (
-        f"Unfinished runs of every region count as interrupted: {active} resumes them where a runs table is set, and "
-        "they are closed where none is."
+        f"Unfinished runs of every region count as interrupted. With a runs table, {active} resumes them. Without one, "
+        "they are closed."
     )
-    yield f"No lease is waited for. Make sure that no region but {active} executes: mwaa-dr status shows what holds."
+    yield (
+        f"The command does not wait for a lease. Make sure that only {active} executes: mwaa-dr status shows which "
+        "regions hold."
+    )
 
 
 def _what_it_means(session: CliSession, plan: Initialization) -> Iterator[str]:
@@ -124,9 +130,9 @@ def _what_it_means(session: CliSession, plan: Initialization) -> Iterator[str]:
         state = plan.state
         yield f"State item: {state.active_region} is active, epoch {state.epoch}, lease {state.lease_s:g} s."
         if mode := session.config.eventual_mode:
-            yield f"The state table counts as one with eventual consistency, {mode.value}: {mode.price}."
+            yield f"The state table is expected to have eventual consistency, {mode.value}: {mode.price}."
         elif len(session.config.replicas) > 1:
-            yield "The state table counts as one with strong consistency; if it has not, set DR_TABLE_CONSISTENCY."
+            yield "The state table is expected to have strong consistency. If it does not, set DR_TABLE_CONSISTENCY."
     if session.args.above_every_epoch:
         yield from _what_it_replaces(plan)
     for registration in plan.registrations:
@@ -134,7 +140,9 @@ def _what_it_means(session: CliSession, plan: Initialization) -> Iterator[str]:
         if replaced := plan.replaced.get(registration.region):
             yield f"  It replaces {replaced}, which holds every run from then on."
     if plan.listing:
-        yield f"Registered regions: {', '.join(sorted(plan.regions))}; listed for {', '.join(plan.listing)}."
+        yield (
+            f"Registered regions: {', '.join(sorted(plan.regions))}; the list is written for {', '.join(plan.listing)}."
+        )
     if plan.is_new:
         yield from what_closes(session.runtime, session.config.environments, plan.state.active_region)
 
@@ -147,11 +155,13 @@ def what_closes(runtime: Runtime, environments: Mapping[str, str], active_region
         if region != active_region
     }
     for region, runs in sorted(ParallelQueries(standby, runtime.clock).collect().items()):
-        yield f"{region} becomes standby: where the plugin is enabled, its open runs are closed, with a note on each."
+        yield (
+            f"{region} becomes standby: where the plugin is enabled, it closes the open runs and writes a note on each."
+        )
         if isinstance(runs, DRError):
-            yield f"  Which ones is not known: {runs.message}"
+            yield f"  The open runs could not be read: {runs.message}"
         else:
-            yield f"  {len(runs)} running there now" + (":" if runs else ".")
+            yield f"  {len(runs)} runs are open now" + (":" if runs else ".")
             yield from (f"  {run}" for run in runs)
 
 

@@ -11,7 +11,7 @@ from airflow_provider_mwaa_dr.core.pausing import Pausing
 def add_commands(commands: CommandParsers) -> None:
     """Add ``pause`` and ``unpause``."""
     for name, handler, summary in (
-        ("pause", pause, "pause all DAGs of REGION but exempt ones, and record which ran"),
+        ("pause", pause, "pause all DAGs of REGION except exempt DAGs, and record which DAGs were unpaused"),
         ("unpause", unpause, "unpause exactly the DAGs that pause recorded"),
     ):
         parser = commands.add(name, handler, summary=summary, changes=True)
@@ -46,7 +46,7 @@ def unpause(session: CliSession) -> None:
         question = _question("Unpause", found, session)
         active = session.store.read().active_region
         if active != environment.region:
-            question.append(f"{environment.region} is standby: its runs are skipped as long as {active} is active.")
+            question.append(f"{environment.region} is standby: its runs are skipped while {active} is active.")
         session.console.ask(question, yes=session.args.yes)
         found = pausing.unpause(
             session.store,
@@ -76,5 +76,5 @@ def _report(session: CliSession, found: Pausing, done: str) -> None:
     if not found.changed:
         said = f"Nothing had to change in {region}."
     if found.absent:
-        said += f" Not there at present, kept in the set: {', '.join(found.absent)}."
+        said += f" Missing in the environment now, kept in the set: {', '.join(found.absent)}."
     session.console.result(document, visible(said))

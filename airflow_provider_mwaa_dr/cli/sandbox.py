@@ -1,4 +1,4 @@
-"""``mwaa-dr sandbox``: two Airflows and an AWS on this machine. Its commands never ask."""
+"""``mwaa-dr sandbox``: run two Airflow environments and an emulated AWS on this machine. Its commands never ask."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ Handler = Callable[[argparse.Namespace, Console, Sandbox], "int | None"]
 
 def add_commands(subparsers: Subparsers) -> None:
     """Add ``sandbox`` with its commands."""
-    summary = "two Airflows and an AWS on this machine"
+    summary = "run two Airflow environments and an emulated AWS on this machine"
     sandbox = subparsers.add_parser("sandbox", help=summary, description=summary)
     commands = sandbox.add_subparsers(title="commands", metavar="COMMAND", dest="sandbox_command", required=True)
 
-    up = _add(commands, "up", _up, "start what does not run; returns when both regions are healthy")
-    up.add_argument("--dags", metavar="DIR", type=Path, help="copied into each region's own DAGs folder")
+    up = _add(commands, "up", _up, "start the components that do not run, and return when both regions are healthy")
+    up.add_argument(
+        "--dags", metavar="DIR", type=Path, help="folder with DAGs, copied into the DAGs folder of each region"
+    )
     up.add_argument(
         "--airflow",
         metavar="VERSION",
@@ -43,29 +45,36 @@ def add_commands(subparsers: Subparsers) -> None:
         metavar="NAME",
         help=f"{' or '.join(EXECUTORS)} (over SQS, a worker in each region, as in MWAA); default: {EXECUTORS[0]}",
     )
-    up.add_argument("--schedulers", metavar="N", type=int, help="in each region; default: 1 (MWAA has 2 or more)")
+    up.add_argument(
+        "--schedulers", metavar="N", type=int, help="schedulers in each region; default: 1 (MWAA has 2 or more)"
+    )
     up.add_argument(
         "--state-model",
         choices=STATE_MODELS,
-        help="strong: one state table for all regions; eventual: one in each, copied with a lag, last writer wins. "
-        f"Default: as it was, {STATE_MODELS[0]} for a new sandbox",
+        help="strong: one state table for all regions; eventual: a copy in each region, replicated with a lag, last "
+        "writer wins. "
+        f"Default: unchanged, {STATE_MODELS[0]} for a new sandbox",
     )
     up.add_argument(
-        "--lag", metavar="S", type=float, default=DEFAULT_LAG_S, help="of the eventual one; default: %(default)s s"
+        "--lag",
+        metavar="S",
+        type=float,
+        default=DEFAULT_LAG_S,
+        help="replication lag of --state-model eventual; default: %(default)s s",
     )
     up.add_argument(
         "--bare",
         action="store_true",
         default=None,
-        help="two MWAA environments as they are created, without the provider, for mwaa-dr deploy; they are new and "
-        "empty whenever the sandbox has been down",
+        help="start two MWAA environments without the provider, for mwaa-dr deploy; they are new and empty after each "
+        "mwaa-dr sandbox down",
     )
-    _add(commands, "env", _env, "print what to export so that mwaa-dr acts on this sandbox", has_json=False)
-    kill = _add(commands, "kill", _kill, "end all of a region's Airflow at once and black-hole its AWS")
+    _add(commands, "env", _env, "print the export commands with which mwaa-dr uses this sandbox", has_json=False)
+    kill = _add(commands, "kill", _kill, "kill all Airflow processes of a region, and black-hole its AWS")
     kill.add_argument("region", metavar="REGION")
-    revive = _add(commands, "revive", _revive, "bring a killed region back; returns when it is healthy")
+    revive = _add(commands, "revive", _revive, "start a killed region again, and return when it is healthy")
     revive.add_argument("region", metavar="REGION")
-    fault = _add(commands, "fault", _fault, "make a region's AWS misbehave, or (none) behave again")
+    fault = _add(commands, "fault", _fault, "inject a fault into a region's AWS, or remove its faults (none)")
     fault.add_argument("region", metavar="REGION")
     fault.add_argument("service", metavar="SERVICE", help="dynamodb, dynamodb/TABLE, mwaa, ... or all")
     fault.add_argument(
@@ -74,26 +83,32 @@ def add_commands(subparsers: Subparsers) -> None:
         help="refuse, blackhole (accepts, never answers), delay:S, throttle, error, deny, expired or none",
     )
     direction = fault.add_mutually_exclusive_group()
-    direction.add_argument("--from", dest="from_caller", metavar="CALLER", help="only what CALLER asks of REGION")
-    direction.add_argument("--to", dest="to_target", metavar="TARGET", help="only what REGION asks of TARGET")
-    down = _add(commands, "down", _down, "stop what the sandbox started, only that")
-    down.add_argument("--purge", action="store_true", help="remove the home as well")
-    drill = _add(commands, "drill", _drill, "start, load, fail over through the example DAG, judge, report, stop")
+    direction.add_argument("--from", dest="from_caller", metavar="CALLER", help="only requests from CALLER to REGION")
+    direction.add_argument("--to", dest="to_target", metavar="TARGET", help="only requests from REGION to TARGET")
+    down = _add(commands, "down", _down, "stop what the sandbox started, and nothing else")
+    down.add_argument("--purge", action="store_true", help="also delete the sandbox's folder")
+    drill = _add(
+        commands,
+        "drill",
+        _drill,
+        "start the sandbox, run a load, fail over with the example DAG, judge, report and stop",
+    )
     drill.add_argument("--scenario", metavar="NAME", default="planned", help=f"{', '.join(SCENARIOS)}; {ALL}")
     drill.add_argument(
-        "--report", metavar="DIR", type=Path, help="for report.json and report.html; default: HOME/report"
+        "--report", metavar="DIR", type=Path, help="folder for report.json and report.html; default: HOME/report"
     )
     drill.add_argument(
         "--wheel",
         metavar="FILE",
         type=Path,
-        help=f"what the scenario {DEPLOYED} deploys; default: from the package index, which is the running package",
+        help=f"wheel that the scenario {DEPLOYED} deploys; default: from the package index, which serves the running "
+        "package",
     )
     drill.add_argument("--keep", action="store_true", help="leave the sandbox running")
-    logs = _add(commands, "logs", _logs, "show what the processes printed", has_json=False)
+    logs = _add(commands, "logs", _logs, "show the output of the processes", has_json=False)
     logs.add_argument("region", metavar="REGION", nargs="?", help="a region, or aws")
     logs.add_argument("component", metavar="COMPONENT", nargs="?", help="scheduler, api-server, ...")
-    logs.add_argument("-f", "--follow", action="store_true", help="go on showing what is added")
+    logs.add_argument("-f", "--follow", action="store_true", help="keep showing new lines")
 
 
 def _add(
@@ -146,12 +161,12 @@ def _env(_: argparse.Namespace, console: Console, sandbox: Sandbox) -> None:
 
 def _kill(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) -> None:
     document = sandbox.kill(arguments.region)
-    console.result(document, f"Bring it back: mwaa-dr sandbox revive {arguments.region}{_home_option(arguments)}")
+    console.result(document, f"Start it again: mwaa-dr sandbox revive {arguments.region}{_home_option(arguments)}")
 
 
 def _revive(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) -> None:
     document = sandbox.revive(arguments.region)
-    console.result(document, f"{arguments.region} is back: {document['regions'][arguments.region]['airflow_url']}")
+    console.result(document, f"{arguments.region} runs again: {document['regions'][arguments.region]['airflow_url']}")
 
 
 def _fault(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) -> None:
@@ -174,7 +189,7 @@ def _fault(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) ->
     ]
     lines = [
         f"{fault.fault.value}{'' if fault.seconds is None else f' of {fault.seconds:g} s'} for {fault.service} "
-        f"from {fault.caller or 'everybody'} to {fault.target or 'everything'}"
+        f"from {fault.caller or 'every caller'} to {fault.target or 'every target'}"
         for fault in table
     ]
     console.result({"faults": rows}, "\n".join(lines) or "no faults")
@@ -182,7 +197,7 @@ def _fault(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) ->
 
 def _down(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) -> None:
     changed = sandbox.down(purge=arguments.purge)
-    text = "It is down." if changed else f"Nothing runs in {sandbox.home}."
+    text = "The sandbox is stopped." if changed else f"Nothing runs in {sandbox.home}."
     console.result({"changed": changed}, text)
 
 
@@ -210,7 +225,7 @@ def _logs(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) -> 
     logs = sorted(root.glob(f"{arguments.region or '*'}/{arguments.component or '*'}.log"))
     if not logs:
         known = ", ".join(sorted(f"{log.parent.name} {log.stem}" for log in root.glob("*/*.log"))) or "none"
-        raise UsageError("There is no such log.", advice=f"There are: {known}.")
+        raise UsageError("No such log exists.", advice=f"Existing logs: {known}.")
     offsets = dict.fromkeys(logs, 0)
     while True:
         for log, offset in offsets.items():

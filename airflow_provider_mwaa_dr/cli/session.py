@@ -99,13 +99,15 @@ class CommandParsers:
         parser: argparse.ArgumentParser = self._subparsers.add_parser(name, help=summary, description=summary)
         parser.add_argument("--table", metavar="NAME", help="state table; default: DR_STATE_TABLE")
         parser.add_argument(
-            "--table-region", metavar="REGION", help="its region or a replica's; default: DR_STATE_TABLE_REGION"
+            "--table-region",
+            metavar="REGION",
+            help="region of the state table or of a replica; default: DR_STATE_TABLE_REGION",
         )
         parser.add_argument("--json", action="store_true", help="print exactly one JSON document on stdout")
         parser.add_argument("--debug", action="store_true", help="print the traceback when something fails")
         if changes:
-            parser.add_argument("--dry-run", action="store_true", help="say what would happen; change nothing")
-            parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+            parser.add_argument("--dry-run", action="store_true", help="print what would happen; change nothing")
+            parser.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
 
         def run(args: argparse.Namespace) -> int:
             return handler(CliSession(args, args.runtime)) or 0

@@ -42,7 +42,7 @@ class AgentSight:
 
 def add_command(commands: CommandParsers) -> None:
     """Add ``status``."""
-    commands.add("status", run, summary="show the active region, an open plan and how each region is")
+    commands.add("status", run, summary="show the active region, the open plan and the condition of each region")
 
 
 def run(session: CliSession) -> None:
@@ -162,8 +162,8 @@ def _other_tables(sights: Mapping[str, Sequence[AgentSight]], mode: Eventual | N
     """Return a line for each region whose agents are set up for another kind of table than this caller."""
     mine = mode.value if mode is not None else None
     return [
-        f"WARNING: an agent of {region} takes the state table for {_kind(sight.agent.eventual)}, this command for "
-        f"{_kind(mine)}: set [dr] table_consistency and eventual alike."
+        f"WARNING: an agent of {region} treats the state table as {_kind(sight.agent.eventual)}, this command as "
+        f"{_kind(mine)}. Set [dr] table_consistency and eventual to the same values."
         for region, found in sights.items()
         for sight in found[:1]
         if (sight.agent.eventual is None) != (mine is None)

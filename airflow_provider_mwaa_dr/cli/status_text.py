@@ -25,7 +25,7 @@ def status_text(document: Mapping[str, Any], names: Mapping[str, str], timing: T
     moves = document["failover_count"]
     so_far = f"{moves} failover{'' if moves == 1 else 's'} so far."
     if document["problems"]:
-        blocks = ["\n".join((*_unknown(document, console), f"The item says: {state}. {so_far}"))]
+        blocks = ["\n".join((*_unknown(document, console), f"State item: {state}. {so_far}"))]
     else:
         blocks = [f"{document['active_region']} is active: {state}.\n{so_far}"]
     if document["plan"] is not None:
@@ -42,7 +42,7 @@ def _unknown(document: Mapping[str, Any], console: Console) -> Iterator[str]:
     """Yield why no region has a role, and how to give one to a region."""
     yield console.alarm("! No region has a role, and every region holds every run:")
     yield from (f"  {problem}" for problem in document["problems"])
-    yield "  To give the role to a region, whatever the item says:"
+    yield "  To make a region active in spite of the state item:"
     yield from (f"    mwaa-dr failover {region} --reason TEXT" for region in document["regions"])
 
 
@@ -55,30 +55,30 @@ def _plan(document: Mapping[str, Any], timing: Timing, console: Console) -> Iter
     silent_s = plan["silent_s"]
     is_finished_by_agent = phase is not Phase.DRAINING and document["regions"].get(target, {}).get("schedulers")
     if silent_s <= timing.takeover_s:
-        yield f"  Its owner was heard of {silent_s:.0f} s ago."
+        yield f"  Its owner sent a heartbeat {silent_s:.0f} s ago."
     elif is_finished_by_agent:
         yield f"  Its owner has been silent for {silent_s:.0f} s; an agent of {target} finishes it."
     else:
-        still = "nothing new starts in any region" if phase is not Phase.RESUMING else "some DAGs may still be paused"
-        yield console.alarm(f"! It stands still: its owner has been silent for {silent_s:.0f} s, and {still}.")
+        still = "no new run starts in any region" if phase is not Phase.RESUMING else "some DAGs may still be paused"
+        yield console.alarm(f"! It is stalled: its owner has been silent for {silent_s:.0f} s, and {still}.")
     if source == target:
-        yield f"  Go on with it: mwaa-dr failover {target} --reason TEXT"
+        yield f"  Resume it: mwaa-dr failover {target} --reason TEXT"
         return
-    yield f"  Follow it, or go on with it: mwaa-dr failover {target} --reason TEXT"
-    back = "Give it up" if phase is Phase.DRAINING else "Go back instead"
+    yield f"  Follow or resume it: mwaa-dr failover {target} --reason TEXT"
+    back = "Cancel it" if phase is Phase.DRAINING else "Fail back instead"
     yield f"  {back}: mwaa-dr failover {source} --reason TEXT"
 
 
 def _meaning(plan: Mapping[str, Any], phase: Phase) -> str:
     source, target = plan["from"], plan["to"]
     if phase is Phase.DRAINING and plan["mode"] == Mode.FORCED.value:
-        return f"nothing new starts; {target} takes the role once the lease of {source} is over"
+        return f"no new run starts; {target} becomes active when the lease of {source} expires"
     if phase is Phase.DRAINING:
-        return f"{source} starts nothing new, and what is in flight there finishes"
+        return f"{source} starts no new run, and its runs in flight finish"
     if phase is Phase.PROMOTING:
-        return f"{target} has the role and prepares its database; nothing new starts"
+        return f"{target} is active and prepares its database; no new run starts"
     if source == target:
-        return f"given up; {target} keeps the role, and what was paused is being unpaused"
+        return f"cancelled; {target} stays active, and the paused DAGs are being unpaused"
     return f"{target} executes, and its DAGs are being unpaused"
 
 
@@ -111,67 +111,76 @@ def _notes(document: Mapping[str, Any], region: str, timing: Timing, console: Co
         yield from _unpublished(found["unpublished"], console)
     if not found["schedulers"]:
         if found["agent_age_s"] is not None:
-            yield console.alarm(f"! none of its schedulers has been heard of for {found['agent_age_s']:.0f} s")
+            yield console.alarm(f"! its schedulers have sent no heartbeat for {found['agent_age_s']:.0f} s")
             others = [other for other, each in document["regions"].items() if other != region and each["schedulers"]]
             if is_active and others and document["plan"] is None:
-                yield f"    If it is lost: mwaa-dr failover {others[0]} --reason TEXT"
+                yield f"    If the region is lost: mwaa-dr failover {others[0]} --reason TEXT"
         return
     for problem in found["problems"]:
         yield console.alarm(f"! a setting is wrong: {problem}")
     if found["held_because"] is not None:
         yield console.alarm(f"! it holds every run, and closes none: {found['held_because']}")
     if found["fence_ok"] is False:
-        yield console.alarm("! a task ended there without the fence")
-        yield "    Is the provider installed in its workers, and [dr] enabled there?"
+        yield console.alarm("! a task ended without the fence")
+        yield "    Check that its workers have the provider, and that [dr] enabled is set."
     if found["ledger_error"]:
         yield console.alarm(f"! its ledger cannot be used: {found['ledger_error']}")
         yield f"    {_ledger_cost(document, found, is_active=is_active)}"
     elif (found["ledger_lag_s"] or 0.0) > timing.agent_silence_s:
         yield console.alarm(
-            f"! its ledger is {found['ledger_lag_s']:.0f} s behind: what ended since then runs again if it is lost now"
+            f"! its ledger is {found['ledger_lag_s']:.0f} s behind: if the region is lost now, runs that ended since "
+            "then run again"
         )
     if found["reconciled_epoch"] is not None and found["reconciled_epoch"] != document["epoch"]:
-        settles = (
-            f"its open runs of epoch {found['reconciled_epoch']} are not settled yet: "
-            f"it starts nothing, and {found['leftovers']} of them are still open"
+        unreconciled = (
+            f"it has not reconciled its open runs of epoch {found['reconciled_epoch']} yet: "
+            f"it starts no run, and {found['leftovers']} of them are still open"
         )
-        # In a failover that is what happens next.
-        yield f"  {settles}" if document["plan"] is not None else console.alarm(f"! {settles}")
+        # During a failover this is expected.
+        yield f"  {unreconciled}" if document["plan"] is not None else console.alarm(f"! {unreconciled}")
     elif found["leftovers"]:
-        yield console.alarm(f"! {found['leftovers']} open runs are not closed yet, which do not belong there")
+        yield console.alarm(f"! {found['leftovers']} open runs that do not belong to this region are not closed yet")
     for gap in found["unread"]:
         yield console.alarm(f"! {gap}")
-        yield "    What may have ended in it is not started again before a later checkpoint of that ledger can be read."
+        yield (
+            "    Runs that may have ended in it do not start again until a later checkpoint of that ledger can be read."
+        )
     if found["waiting"]:
-        yield console.alarm("! interrupted runs that wait, and nobody goes on with:")
+        yield console.alarm("! interrupted runs that wait, and that no region resumes:")
         yield from (f"    {run}" for run in found["waiting"])
-        yield "    Each starts by itself once its reason is gone. For good? Trigger it by hand."
+        yield "    Each starts by itself when its reason is gone. If the reason stays, trigger the run by hand."
     if found["final"] is not None and document["plan"] is not None and found["final"] == document["plan"]["id"]:
         yield "  its ledger is complete for this plan"
     if found["closed"]:
-        why = "begun in standby or under another epoch"
-        yield f"  {found['closed']} runs were closed there since its schedulers started: {why}"
+        why = "they began in standby or under another epoch"
+        yield f"  {found['closed']} runs were closed since its schedulers started: {why}"
 
 
 def _ledger_cost(document: Mapping[str, Any], found: Mapping[str, Any], *, is_active: bool) -> str:
-    """Return what a ledger that cannot be used costs, or what it holds up."""
-    is_settled = found["reconciled_epoch"] in {None, document["epoch"]}
+    """Return the effect of a ledger that cannot be used."""
+    is_reconciled = found["reconciled_epoch"] in {None, document["epoch"]}
     if found["ledger_wait_s"] is not None:
         return (
-            f"It takes the role up without its ledger in {found['ledger_wait_s']:.0f} s ([dr] ledger_wait_s). What the "
-            "other region finished may run again then."
+            f"It becomes active without its ledger in {found['ledger_wait_s']:.0f} s ([dr] ledger_wait_s). Runs "
+            "that the other region finished may then run again."
         )
-    if not is_settled and not is_active:
-        return "It holds its runs without limit, and closes none that the ledger has not accepted. Restore the ledger."
+    if not is_reconciled and not is_active:
+        return (
+            "It holds its runs without a time limit, and closes no run that the ledger has not accepted. Restore the "
+            "ledger."
+        )
     if is_active:
-        return "While that lasts, what ends there may run again after a failover."
-    return "While that lasts, it does not learn what others finish, which may run again after a failover."
+        return "Until the ledger works, runs that end in this region may run again after a failover."
+    return (
+        "Until the ledger works, this region does not learn which runs other regions finish. They may run again after "
+        "a failover."
+    )
 
 
 def _unpublished(found: Mapping[str, Any], console: Console) -> Iterator[str]:
-    """Yield what the region could not take over, and what to do about it."""
+    """Yield the runs that the region could not take over, and what to do."""
     yield console.alarm(
-        f"! it took the role up without its ledger at {found['at']} (epoch {found['epoch']}): {found['why']}"
+        f"! it became active without its ledger at {found['at']} (epoch {found['epoch']}): {found['why']}"
     )
     yield from (f"    {sentence}" for sentence in found["unread"])
     if found["runs"]:

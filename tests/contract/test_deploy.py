@@ -603,7 +603,7 @@ def test_consent_is_asked_for(cloud: Cloud) -> None:
     assert cloud("deploy", "--active", A).code == 2
     refused = cloud("deploy", "--active", A, answer="\n")
     assert refused.code == 3
-    assert "Go on? [y/N]" in refused.err
+    assert "Continue? [y/N]" in refused.err
     assert changes(cloud) == made
     assert cloud("deploy", "--active", A, answer="y\n").code == 0
 

@@ -15,7 +15,7 @@ def test_status_says_what_the_choice_costs_and_what_each_copy_has(mwaa_dr: Shell
     text = mwaa_dr("status").out
     assert "Eventual consistency, available: a region that is cut off runs on with its own copy" in text
     assert "us-east-1 does not answer" in text
-    assert "WARNING: an agent of us-east-1 takes the state table for one with strong consistency" in text
+    assert "WARNING: an agent of us-east-1 treats the state table as one with strong consistency" in text
 
 
 def test_init_says_what_the_table_is_taken_for(fresh: Shell) -> None:
@@ -25,7 +25,7 @@ def test_init_says_what_the_table_is_taken_for(fresh: Shell) -> None:
         fresh("init", "--active", "us-east-2", "--dry-run").err
     )
     fresh.environ = {**ENVIRON, "DR_STATE_TABLE_REPLICAS": "us-east-2,us-east-1"}
-    assert "strong consistency; if it has not, set DR_TABLE_CONSISTENCY" in (
+    assert "strong consistency. If it does not, set DR_TABLE_CONSISTENCY" in (
         fresh("init", "--active", "us-east-2", "--dry-run").err
     )
 

@@ -105,7 +105,7 @@ def test_who_is_asked_sees_what_will_happen(mwaa_dr: Shell) -> None:
     """The preview comes before the question."""
     result = mwaa_dr("failover", "us-east-1", "--reason", "x", answer="yes\n")
     assert result.code == 0
-    assert result.err.index("DAGs to pause in us-east-2") < result.err.index("Go on? [y/N]")
+    assert result.err.index("DAGs to pause in us-east-2") < result.err.index("Continue? [y/N]")
 
 
 @pytest.mark.parametrize("reason", ['it\'s "down"', "line\nbreak", "🔥 Ohio", "a\\b;$(c)", "naïve — 日本"])

@@ -92,7 +92,7 @@ def test_it_lists_the_open_runs_of_the_standby_and_asks(fresh: Shell) -> None:
     result = fresh("init", "--active", "us-east-2", answer="y\n")
     assert result.code == 0
     assert "orders manual__1" in result.err
-    assert "Go on?" in result.err
+    assert "Continue?" in result.err
     assert fresh.store.state is not None
 
 
@@ -101,7 +101,7 @@ def test_a_standby_that_does_not_answer_stops_no_init(fresh: Shell) -> None:
     fresh.environment("us-east-1").unreachable = True
     result = fresh("init", "--active", "us-east-2", "--yes")
     assert result.code == 0
-    assert "not known" in result.err
+    assert "could not be read" in result.err
 
 
 def test_a_renamed_environment_is_registered_anew(fresh: Shell) -> None:
@@ -131,7 +131,7 @@ def test_init_above_every_epoch_says_what_it_replaces_and_asks_first(mwaa_dr: Sh
     result = mwaa_dr(*argv, "--dry-run", "--json")
     assert (result.code, result.document["would_change"], result.document["epoch"]) == (0, True, 1)
     assert "It replaces epoch 0, version 1, active 'us-east-2'." in result.err
-    assert "No lease is waited for." in result.err
+    assert "The command does not wait for a lease." in result.err
     assert mwaa_dr.store.state is before
 
     assert mwaa_dr(*argv).code == 2  # nobody can be asked

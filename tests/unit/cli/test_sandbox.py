@@ -70,7 +70,7 @@ def test_purge_leaves_other_peoples_folders_alone(tmp_path: Path, capsys: pytest
         (["fault", "us-east-1", "dynamodb", "hiccup"], "not a fault"),
         (["fault", "us-east-1", "dynamodb", "refuse", "--from", "mars"], "mars calls nobody"),
         (["drill", "--scenario", "earthquake"], "no scenario earthquake"),
-        (["logs", "us-west-2"], "no such log"),
+        (["logs", "us-west-2"], "No such log exists"),
     ],
 )
 def test_wrong_usage_is_named(

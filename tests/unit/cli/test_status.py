@@ -200,13 +200,13 @@ def test_a_plan_that_nobody_carries_on_shows_with_what_to_do(mwaa_dr: Shell) -> 
     mwaa_dr.set.clock.advance(60)
     stalled = mwaa_dr("status").out
 
-    assert "Its owner was heard of 5 s ago." in calm
+    assert "Its owner sent a heartbeat 5 s ago." in calm
     assert "!" not in calm
-    assert "! It stands still: its owner has been silent for 65 s, and nothing new starts in any region." in stalled
+    assert "! It is stalled: its owner has been silent for 65 s, and no new run starts in any region." in stalled
     for words in (
-        "DRAINING: us-east-2 starts nothing new",
+        "DRAINING: us-east-2 starts no new run",
         "mwaa-dr failover us-east-1",
-        "Give it up: mwaa-dr failover",
+        "Cancel it: mwaa-dr failover",
     ):
         assert words in calm
         assert words in stalled
@@ -226,10 +226,10 @@ def test_after_promote_an_agent_of_the_target_carries_on(mwaa_dr: Shell) -> None
     left = mwaa_dr("status").out
 
     assert "silent for 60 s; an agent of us-east-1 finishes it." in cared_for
-    assert "PROMOTING: us-east-1 has the role and prepares its database" in cared_for
-    assert "! It stands still" not in cared_for
-    assert "! It stands still" in left
-    assert "Go back instead: mwaa-dr failover us-east-2" in left
+    assert "PROMOTING: us-east-1 is active and prepares its database" in cared_for
+    assert "! It is stalled" not in cared_for
+    assert "! It is stalled" in left
+    assert "Fail back instead: mwaa-dr failover us-east-2" in left
 
 
 def test_a_plan_that_was_given_up_has_no_way_back(mwaa_dr: Shell) -> None:
@@ -240,7 +240,7 @@ def test_a_plan_that_was_given_up_has_no_way_back(mwaa_dr: Shell) -> None:
     _write(mwaa_dr, transitions.cancel(claimed, plan_id="p2", by="ana", owner="o", reason="over", at=now))
     out = mwaa_dr("status").out
 
-    assert "RESUMING: given up; us-east-2 keeps the role" in out
+    assert "RESUMING: cancelled; us-east-2 stays active" in out
     assert out.count("mwaa-dr failover") == 1
 
 
@@ -250,10 +250,10 @@ def test_a_ledger_that_cannot_be_used_says_why_and_what_that_costs(mwaa_dr: Shel
     out = _says(mwaa_dr, "us-east-2", ledger_error=error)
 
     assert f"! its ledger cannot be used: {error}" in out
-    assert "what ends there may run again after a failover" in out
+    assert "runs that end in this region may run again after a failover" in out
     assert "UNUSABLE" in out
     assert mwaa_dr("status", "--json").document["regions"]["us-east-2"]["ledger_error"] == error
-    assert "it does not learn what others finish" in _says(mwaa_dr, "us-east-1", ledger_error=error)
+    assert "this region does not learn which runs other regions finish" in _says(mwaa_dr, "us-east-1", ledger_error=error)
 
 
 def test_a_ledger_that_is_behind_shows_in_the_active_region(mwaa_dr: Shell) -> None:
@@ -290,10 +290,11 @@ def test_runs_that_wait_are_listed_with_the_reason(mwaa_dr: Shell) -> None:
 def test_what_was_closed_and_what_is_not_yet_is_shown(mwaa_dr: Shell) -> None:
     """In a region that was left, or has come back."""
     out = _says(mwaa_dr, "us-east-1", closed=7, leftovers=2)
-    assert "! 2 open runs are not closed yet" in out
-    assert "7 runs were closed there" in out
-    assert "! its open runs of epoch 3 are not settled yet: it starts nothing, and 2 of them are still open" in _says(
-        mwaa_dr, "us-east-1", reconciled_epoch=3, leftovers=2
+    assert "! 2 open runs that do not belong to this region are not closed yet" in out
+    assert "7 runs were closed since" in out
+    assert (
+        "! it has not reconciled its open runs of epoch 3 yet: it starts no run, and 2 of them are still open"
+        in _says(mwaa_dr, "us-east-1", reconciled_epoch=3, leftovers=2)
     )
 
 
@@ -302,7 +303,7 @@ def test_while_a_plan_is_open_unsettled_runs_are_no_alarm(mwaa_dr: Shell) -> Non
     _write(mwaa_dr, transitions.claim(mwaa_dr.set.state, _plan(mwaa_dr), at=mwaa_dr.set.clock.now()))
     out = _says(mwaa_dr, "us-east-2", reconciled_epoch=3, final_plan_id="p1")
 
-    assert "  its open runs of epoch 3 are not settled yet" in out
+    assert "  it has not reconciled its open runs of epoch 3 yet" in out
     assert "its ledger is complete for this plan" in out
     assert "!" not in out
     assert mwaa_dr("status", "--json").document["regions"]["us-east-2"]["final"] == "p1"
@@ -314,8 +315,8 @@ def test_a_lost_active_region_comes_with_the_way_out(mwaa_dr: Shell) -> None:
     mwaa_dr.set.clock.advance(60)
     out = mwaa_dr("status").out
 
-    assert "! none of its schedulers has been heard of for 6" in out
-    assert "If it is lost: mwaa-dr failover us-east-1 --reason TEXT" in out
+    assert "! its schedulers have sent no heartbeat for 6" in out
+    assert "If the region is lost: mwaa-dr failover us-east-1 --reason TEXT" in out
 
 
 def test_wrong_settings_and_a_missing_fence_are_told(mwaa_dr: Shell) -> None:
@@ -323,7 +324,7 @@ def test_wrong_settings_and_a_missing_fence_are_told(mwaa_dr: Shell) -> None:
     out = _says(mwaa_dr, "us-east-1", problems=("[dr] lease_s = 'x' is not understood",), fence_ok=False)
 
     assert "! a setting is wrong: [dr] lease_s = 'x' is not understood" in out
-    assert "! a task ended there without the fence" in out
+    assert "! a task ended without the fence" in out
 
 
 def test_nothing_wrong_is_nothing_to_read(mwaa_dr: Shell) -> None:
@@ -417,11 +418,11 @@ def test_an_id_that_is_not_stored_cannot_be_acknowledged(mwaa_dr: Shell) -> None
 
 
 def test_a_region_that_waits_for_its_ledger_says_for_how_long(mwaa_dr: Shell) -> None:
-    """And one that lost the role says that it waits without limit."""
+    """And one that lost the role says that it waits without a time limit."""
     text = _says(mwaa_dr, "us-east-1", ledger_error="denied", ledger_wait_s=120.0, reconciled_epoch=7)
-    assert "takes the role up without its ledger in 120 s" in text
+    assert "becomes active without its ledger in 120 s" in text
     text = _says(mwaa_dr, "us-east-1", ledger_error="denied", reconciled_epoch=7)
-    assert "holds its runs without limit" in text
+    assert "holds its runs without a time limit" in text
 
 
 def test_items_that_cannot_be_read_are_counted_and_named_with_what_to_do(mwaa_dr: Shell) -> None:

@@ -160,12 +160,12 @@ def test_the_trigger_fires_once_it_is_certain(dr_set: World) -> None:
             return event.payload
         raise AssertionError("it ended without an event")
 
-    look = trigger.look
+    poll = trigger.poll
 
-    def look_later() -> Any:
+    def poll_later() -> Any:
         dr_set.clock.advance(30)
-        return look()
+        return poll()
 
-    trigger.look = look_later  # type: ignore[method-assign]
+    trigger.poll = poll_later  # type: ignore[method-assign]
     event = asyncio.run(first_event())
     assert sensor.execute_complete({}, event)["health"] == "failed"

@@ -898,7 +898,10 @@ class Bookkeeper:
             self._runs.append(self._region, entry)
             self._own = own
             own.apply([entry])
+        # The caller notes what it has published when this returns. After an error here, it reads the log, too.
+        self._own = None
         self._save_checkpoint_in_time(own)
+        self._own = own
 
     def _save_checkpoint_in_time(self, own: RegionLedger) -> None:
         now = self._clock.monotonic()

@@ -204,3 +204,29 @@ def test_a_run_that_was_open_when_the_role_began_is_published_although_it_ends_b
     there.books.follow()
     there.books.adopt()
     assert [(run.run_id, run.status) for run in there.db.adopted] == [("r1", RunStatus.SUCCESS)]
+
+
+def test_a_checkpoint_that_fails_after_an_entry_landed_hides_no_outcome(regions: tuple[Region, Region]) -> None:
+    """
+    A user clears a run that was published as success. Its entry says open, the checkpoint fails, and it succeeds again.
+
+    The bookkeeper still held the first success for the last one that it published (seed 216165934).
+    """
+    here, there = regions
+    here.books.begin(0)
+    here.db.put("r1", "success")
+    here.publish()
+    here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="running")
+    here.clock.advance(301)
+    save, here.books._runs.save_checkpoint = here.books._runs.save_checkpoint, refuse  # type: ignore[method-assign]
+    with pytest.raises(StateUnreachableError):
+        here.publish()
+    here.books._runs.save_checkpoint = save  # type: ignore[method-assign]
+    here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="success")
+    here.publish()
+    there.books.follow()
+    assert not any(run.is_due for run in there.books._others[HERE].runs.values())
+
+
+def refuse(*_: object, **__: object) -> bool:
+    raise StateUnreachableError("The ledger did not answer.")

@@ -171,7 +171,7 @@ class AgentLoop:
         self._leftovers = 0
         self._fence_ok: bool | None = None
         self._snapshot: tuple[int, tuple[str, ...]] | None = None
-        self._snapshot_due_at = 0.0
+        self._next_snapshot_read_at = 0.0
         self._held_seen = -1
         self._turned_at = self._next_beat = 0.0
         self._next_checks = 0.0
@@ -187,7 +187,7 @@ class AgentLoop:
         """What the region could not take over under the epoch that it has; None before that is known."""
         self._led_at: float | None = None
         self._has_more = False
-        self._regions_due_at = 0.0
+        self._next_regions_at = 0.0
         self._entries_awaited_until: tuple[int, float] | None = None
         self._complaint: str | None = None
         self._unreadable: str | None = None
@@ -197,7 +197,7 @@ class AgentLoop:
 
     def turn(self) -> float:
         """
-        Do everything that is due, once; never raises.
+        Do all the work of one turn; never raises.
 
         :return: seconds until the next turn.
         """
@@ -224,7 +224,7 @@ class AgentLoop:
         return 0.1 if has_settled else max(0.1, started + refresh_s - self._clock.monotonic())
 
     def _report_unreadable(self) -> None:
-        """Send the heartbeat that is due although there is nothing to act on: it carries the reason. Never raises."""
+        """Send a heartbeat in its time although there is nothing to act on: it has the reason. Never raises."""
         try:
             self._acknowledge()
             if self._clock.monotonic() >= self._next_beat:
@@ -393,7 +393,7 @@ class AgentLoop:
 
     def _report(self, schedulers: tuple[str, ...]) -> Exception | None:
         """
-        Send the heartbeat that is due, before any other item of the tables is read: none of them may prevent it.
+        Send a heartbeat in its time, before any other item of the tables is read: none of them may prevent it.
 
         :return: why it could not be sent, which keeps nothing else from being done.
         """
@@ -465,8 +465,8 @@ class AgentLoop:
         :return: whether the list has changed.
         """
         listed, now = view.registered, self._clock.monotonic()
-        if listed is None or (self._leads(schedulers) and now >= self._regions_due_at):
-            self._regions_due_at = now + _CHECKS_EVERY_S
+        if listed is None or (self._leads(schedulers) and now >= self._next_regions_at):
+            self._next_regions_at = now + _CHECKS_EVERY_S
             found = self._store.regions() | {self._region}
         elif state.active_region not in listed and may_be_region(state.active_region):
             found = listed | self._store.regions([state.active_region])
@@ -728,7 +728,7 @@ class AgentLoop:
             )
 
     def _take_up(self, state: DRState) -> bool:
-        """Take over what happened elsewhere: history first, then what is due; return whether all of it is done."""
+        """Take over history, then unfinished runs, from the other regions; return whether all of it is done."""
 
         def take_up(books: Bookkeeper) -> bool:
             books.follow(is_thorough=True)
@@ -894,9 +894,9 @@ class AgentLoop:
     def _has_readable_snapshot(self) -> bool:
         """Whether the snapshot that this agent wrote can be read; looked at now and then."""
         now = self._clock.monotonic()
-        if now < self._snapshot_due_at:
+        if now < self._next_snapshot_read_at:
             return True
-        self._snapshot_due_at = now + _CHECKS_EVERY_S
+        self._next_snapshot_read_at = now + _CHECKS_EVERY_S
         try:
             self._store.get_snapshot(self._region)
         except UnreadableItemError as error:
@@ -1034,7 +1034,7 @@ class AgentLoop:
             self._claim = None
         self._published_acknowledged, self._published_news = self._acknowledged, self._news()
         self._beats_written += 1
-        # With the look that is due at the same time, however much earlier than this one it comes to its heartbeat.
+        # Together with the read at that time, which may come to its heartbeat earlier than this turn did.
         self._next_beat = self._turned_at + 0.95 * self._config.heartbeat_s
 
     def _put_claim(self, job_id: str, problem: str) -> None:

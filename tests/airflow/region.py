@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
-from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RunStatus, due
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RunStatus, unfinished_runs
 from airflow_provider_mwaa_dr.core.ports import Registration
 from airflow_provider_mwaa_dr.core.state import Mode, Phase, Plan, initial
 from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
@@ -113,4 +113,4 @@ class Region:
                 ledger.apply(entries)
                 assert ledger.number > before, f"entry {entries[0].number} of {region} does not follow {before}"
             ledgers.append(ledger)
-        return {run_id for _, run_id in due(ledgers)}
+        return {run_id for _, run_id in unfinished_runs(ledgers)}

@@ -35,7 +35,7 @@ class Pair:
     def unfinished(self) -> set[str]:
         """Return the runs of *here* that *there* would go on with."""
         self.there.books.follow(is_thorough=True)
-        return {run.run_id for run in self.there.books._others[HERE].runs.values() if run.is_due}
+        return {run.run_id for run in self.there.books._others[HERE].runs.values() if run.is_unfinished}
 
 
 def test_a_region_that_begins_at_number_1_again_is_read() -> None:

@@ -30,7 +30,7 @@ from airflow_provider_mwaa_dr.core.ledger import (
     created_up_to,
     finished_elsewhere,
     history,
-    is_settled,
+    is_complete,
     no_longer_asked_for,
     unfinished_runs,
 )
@@ -165,8 +165,8 @@ class LedgerDb(Protocol):
         :return: how many of the later ones went back into the queue.
         """
 
-    def settle(self, runs: Sequence[LedgerRun], note: str) -> None:
-        """Give closed runs, and their tasks where these are known, the result that they had elsewhere."""
+    def apply_outcomes(self, runs: Sequence[LedgerRun], note: str) -> None:
+        """Give closed runs, and their tasks where these are known, the result that another region published."""
 
     def forget_closed(self, created: Mapping[str, datetime | None]) -> int:
         """
@@ -449,7 +449,7 @@ class Bookkeeper:
                 self._run_to_publish(own, row.key, row, epoch=epoch, had_ended=False) for row in rows if row.is_open
             ]
             runs = sorted((run for run in found if run is not None), key=lambda run: run.key)
-            self._append(epoch, runs, first_id=newest, newest_id=newest, settled=epoch)
+            self._append(epoch, runs, first_id=newest, newest_id=newest, complete_before=epoch)
 
     def publish_closed(self, keys: Collection[RunKey], *, epoch: int, closed_at: datetime) -> None:
         """
@@ -479,16 +479,16 @@ class Bookkeeper:
             self._own = None  # another agent of the region may have published it
         return self._load().epoch == epoch
 
-    def unsettled_epoch(self) -> int | None:
-        """Return the epoch under which the region began a role, if it has settled for no later one since."""
+    def unreconciled_epoch(self) -> int | None:
+        """Return the epoch under which the region began a role, if it has reconciled for no later one since."""
         own = self._load()
-        return own.epoch if own.settled == own.epoch else None
+        return own.epoch if own.complete_before == own.epoch else None
 
-    def settled(self, epoch: int) -> None:
-        """Publish that this region has published everything that it had begun before *epoch*."""
+    def publish_complete(self, epoch: int) -> None:
+        """Publish that this region's ledger is complete: it has everything that the region began before *epoch*."""
         own = self._load()
-        if own.number and own.settled != epoch:
-            self._append(own.epoch or 0, first_id=own.first_id, newest_id=own.newest_id, settled=epoch)
+        if own.number and own.complete_before != epoch:
+            self._append(own.epoch or 0, first_id=own.first_id, newest_id=own.newest_id, complete_before=epoch)
 
     def publish(
         self,
@@ -602,7 +602,7 @@ class Bookkeeper:
         others = self._others.values()
         room = _MOST_RETAINED - sum(run.has_ended for run in own.runs.values())
         is_anybody_away = room > 0 and (
-            bool(self._unread_peers) or not all(is_settled(other, epoch) for other in others)
+            bool(self._unread_peers) or not all(is_complete(other, epoch) for other in others)
         )
         return [
             replace(
@@ -737,13 +737,13 @@ class Bookkeeper:
         if dropped:
             log.info("%d runs that %s had skipped in standby are to be created again", dropped, self._region)
 
-    def settle(self) -> None:
-        """Close the books on what has been finished elsewhere, and on what nobody asks for any more."""
+    def apply_outcomes(self) -> None:
+        """Give this region's runs the outcomes that other regions published, and drop the runs that no region needs."""
         own = self._load()
         others = list(self._others.values())
         done = finished_elsewhere(own, others)
         if done:
-            self._db.settle(done, "the run went on, and ended, in another region")
+            self._db.apply_outcomes(done, "the run went on, and ended, in another region")
         gone = [replace(own.runs[run.key], status=RunStatus.GONE) for run in done]
         gone += [replace(run, status=RunStatus.GONE) for run in no_longer_asked_for(own, others)]
         if gone:
@@ -870,7 +870,7 @@ class Bookkeeper:
         newest_id: int,
         dag_ids: Sequence[str] = (),
         final_plan_id: str | None = None,
-        settled: int | None = None,
+        complete_before: int | None = None,
         stops: str | None = None,
     ) -> None:
         """Write the next entry; several when it is too long for one. The last one has all other fields."""
@@ -890,7 +890,7 @@ class Bookkeeper:
                 runs=part,
                 dag_ids=ids,
                 final_plan_id=final_plan_id if is_last else None,
-                settled=settled if is_last else None,
+                complete_before=complete_before if is_last else None,
                 stops=stops if is_last else None,
                 life=own.life,
             )

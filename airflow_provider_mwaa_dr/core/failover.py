@@ -51,7 +51,7 @@ from airflow_provider_mwaa_dr.core.readiness import (
     is_endless,
     known,
     refusals,
-    unsettled,
+    unclosed,
 )
 from airflow_provider_mwaa_dr.core.reasons import checked_reason
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
@@ -86,7 +86,8 @@ class Timing:
     :param answer_s: an AUTO failover turns forced when the source has not answered for this long; or once, while its
         schedulers show no heartbeats either.
     :param heartbeat_s: between two heartbeats of an agent; a few of them without change, and it counts as gone.
-    :param settle_s: one scheduler loop: what a gate let through before it knew is visible after it.
+    :param gate_commit_s: one scheduler loop. After it, the database shows what a gate let through before it knew of
+        the claim.
     :param beat_s: between two signs of life of this engine in the plan.
     :param takeover_s: a plan whose beat stood still for this long, on this process's clock, may be taken over.
     :param stop_s: executing tasks of a stopped run are gone after at most this long.
@@ -101,7 +102,7 @@ class Timing:
     drain_s: float = 60.0
     answer_s: float = 20.0
     heartbeat_s: float = 5.0
-    settle_s: float = 2.0
+    gate_commit_s: float = 2.0
     beat_s: float = 10.0
     takeover_s: float = 30.0
     stop_s: float = 120.0
@@ -367,10 +368,10 @@ class FailoverEngine:
     def _last_active(self, state: DRState, target: str) -> str:
         """Return the region that was active last, as far as anything tells; one of the set in any case."""
         regions = self._regions()
-        is_settled = state.phase in {Phase.STEADY, Phase.DRAINING} and "phase" not in {
+        is_known = state.phase in {Phase.STEADY, Phase.DRAINING} and "phase" not in {
             problem.field for problem in state.problems
         }
-        if is_settled and state.active_region in regions:
+        if is_known and state.active_region in regions:
             return state.active_region
         completed = [record for record in self._history(self._store.records) or () if record.outcome == "completed"]
         if completed and completed[0].target in regions:
@@ -676,9 +677,9 @@ class FailoverEngine:
                 if not left and is_closed:
                     # A gate that decided just before it knew may still have been in its transaction, and what has just
                     # ended may have events that start another run: look again. Meanwhile there is something to do.
-                    settled_at = self._clock.monotonic() + self._timing.settle_s
+                    read_again_at = self._clock.monotonic() + self._timing.gate_commit_s
                     listing = self._dags(plan, source)
-                    self._wait(plan.id, settled_at - self._clock.monotonic())
+                    self._wait(plan.id, read_again_at - self._clock.monotonic())
                     left = self._busy(plan, source, exempt)
                     if not left:
                         break
@@ -714,7 +715,7 @@ class FailoverEngine:
             gate_since=self._await_arrival(plan, state.version, state.lease_s, since),
             fence_since=None,
             lease_s=state.lease_s,
-            settle_s=self._timing.settle_s,
+            gate_commit_s=self._timing.gate_commit_s,
         )
 
     def _await_live_schedulers(self, plan: Plan, closing: Closing) -> None:
@@ -862,7 +863,7 @@ class FailoverEngine:
         """
         if self._learns(plan.source, version):
             return since
-        deadline = since + lease_s * CLOCK_MARGIN + self._timing.settle_s
+        deadline = since + lease_s * CLOCK_MARGIN + self._timing.gate_commit_s
         while not self._learns(plan.source, version):
             if has_acknowledged(self._agents(plan.source), version):
                 return since
@@ -1115,7 +1116,7 @@ class FailoverEngine:
         is_asked = not isinstance(status, Unknown) and status.is_usable
         is_healthy = known(target.scheduler_is_healthy) if is_asked else None
         agents = self._live_agents(target.region, seen)
-        self._warnings = tuple(unsettled(agents))
+        self._warnings = tuple(unclosed(agents))
         why = refusals(
             RegionFacts(
                 region=target.region, environment=target.name, status=status, is_healthy=is_healthy, agents=agents

@@ -159,7 +159,7 @@ class LogEntry:
     :param dag_ids: DAGs seen for the first time, which may have no run yet.
     :param final_plan_id: the plan for which this is the final ledger entry before the role moves: nothing is in flight
         any more.
-    :param settled: the epoch up to which everything has been told that this region had begun under earlier ones.
+    :param complete_before: the region has published everything that it began before this epoch.
     :param life: of the ledger that the entry belongs to; None: the first version wrote it. See :class:`RegionLedger`.
     :param unreadable: what is wrong with the item; nothing but the number is known then. Not stored.
     :param stops: the last announcement of stopped runs (:class:`.state.Stop`) that this entry takes into account.
@@ -173,7 +173,7 @@ class LogEntry:
     runs: tuple[LedgerRun, ...] = ()
     dag_ids: tuple[str, ...] = ()
     final_plan_id: str | None = None
-    settled: int | None = None
+    complete_before: int | None = None
     stops: str | None = None
     life: str | None = None
     unreadable: UnreadableItem | None = None
@@ -228,7 +228,7 @@ class RegionLedger:
     :ivar runs: the unfinished runs. Also the ended runs that the region took over from another one, or that another
         one may have begun, until no other region lists them as unfinished.
     :ivar final_plan_id: the plan of the newest final ledger entry.
-    :ivar settled: the epoch up to which it has told of everything that it had begun before; None before.
+    :ivar complete_before: the region has published everything that it began before this epoch; None: not yet for any.
     :ivar gap: what of the log after the checkpoint could not be read; None: nothing. A later checkpoint contains it.
     :ivar stops: the last announcement of stopped runs that it has taken into account.
     :ivar life: an id. Numbers of entries that are of different lives have nothing to do with each other: a region whose
@@ -243,7 +243,7 @@ class RegionLedger:
     runs: dict[RunKey, LedgerRun] = field(default_factory=dict)
     heads: dict[str, Head] = field(default_factory=dict)
     final_plan_id: str | None = None
-    settled: int | None = None
+    complete_before: int | None = None
     gap: Gap | None = None
     stops: str | None = None
     life: str | None = None
@@ -271,7 +271,7 @@ class RegionLedger:
             self.number, self.epoch, self.at = entry.number, entry.epoch, entry.at
             self.first_id, self.newest_id = entry.first_id, entry.newest_id
             self.final_plan_id = entry.final_plan_id or self.final_plan_id
-            self.settled = entry.settled if entry.settled is not None else self.settled
+            self.complete_before = entry.complete_before if entry.complete_before is not None else self.complete_before
             self.stops = entry.stops or self.stops
             for dag_id in entry.dag_ids:
                 if dag_id not in self.heads:
@@ -333,11 +333,11 @@ def finished_elsewhere(own: RegionLedger, others: Collection[RegionLedger]) -> l
     ]
 
 
-def is_settled(other: RegionLedger, epoch: int) -> bool:
-    """Whether a region has told of everything that it had begun before *epoch*; one that never told has nothing."""
+def is_complete(other: RegionLedger, epoch: int) -> bool:
+    """Whether a region has published everything that it began before *epoch*; an empty ledger is complete."""
     if other.gap is not None:
         return False
-    return other.number == 0 or (other.settled is not None and other.settled >= epoch)
+    return other.number == 0 or (other.complete_before is not None and other.complete_before >= epoch)
 
 
 def no_longer_asked_for(own: RegionLedger, others: Collection[RegionLedger]) -> list[LedgerRun]:
@@ -347,7 +347,7 @@ def no_longer_asked_for(own: RegionLedger, others: Collection[RegionLedger]) -> 
         for key, run in own.runs.items()
         if run.has_ended
         and all(
-            is_settled(other, run.epoch) and not (key in other.runs and other.runs[key].is_unfinished)
+            is_complete(other, run.epoch) and not (key in other.runs and other.runs[key].is_unfinished)
             for other in others
         )
     ]

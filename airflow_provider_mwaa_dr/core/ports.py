@@ -73,7 +73,7 @@ class AgentStatus:
     :param waiting: interrupted runs that nobody can go on with, with the reason; the first of them.
     :param held_because: why what the agent has read gives the region no role, and what to do; None while it has one.
     :param standby_as_of: when this scheduler last read that another region has the role, by the region's own clock.
-        If no scheduler of a region that never settled its runs has read that: when this one first read that its own
+        If no scheduler of a region that never reconciled its runs has read that: when this one first read that its own
         region has the role. None once the region has taken the role up.
     :param inventory_error: why the region's inventory could not be taken or written; None while it can.
     :param environment: the agent's MWAA environment (``AIRFLOW_ENV_NAME``); empty where Airflow has no such name, None

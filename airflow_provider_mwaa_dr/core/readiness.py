@@ -311,12 +311,12 @@ def _fence_doubts(region: RegionFacts) -> Iterable[str]:
 
 def _leftovers_doubts(region: RegionFacts) -> Iterable[str]:
     yield from _unseen(region)
-    yield from unsettled(region.agents)
+    yield from unclosed(region.agents)
 
 
-def unsettled(agents: Sequence[AgentStatus]) -> Iterable[str]:
+def unclosed(agents: Sequence[AgentStatus]) -> Iterable[str]:
     """
-    Yield what to say of open runs that do not belong to a standby.
+    Yield a sentence about open runs that do not belong to a standby.
 
     No reason to refuse: a DAG that is unpaused in a standby has one at almost any moment. A region that is promoted
     closes them before it starts anything.

@@ -1,5 +1,5 @@
 """
-The background loop of one scheduler: reads the state, settles its region's runs, sends heartbeats.
+The background loop of one scheduler: reads the state, reconciles its region's runs, sends heartbeats.
 
 Everything that may block happens here, in a thread of its own; the gate only looks at :attr:`AgentLoop.view`. Works
 without Airflow: what it does in the metadata database goes through :class:`RegionDb`.
@@ -208,10 +208,10 @@ class AgentLoop:
             self._look()
             schedulers = self._db.alive_schedulers()
             unsent = self._report(schedulers)
-            has_settled = self._work(schedulers)
+            has_reconciled = self._work(schedulers)
             self._complain(unsent)
         except Exception as error:  # the loop outlives everything; the view ages, and the gate holds
-            has_settled = False
+            has_reconciled = False
             self._complain(error)
             if self._unreadable is not None:
                 self._report_unreadable()
@@ -220,8 +220,8 @@ class AgentLoop:
         state = self.view.state if self.view is not None else None
         is_hurried = self._has_more or (state is not None and state.phase is not Phase.STEADY)
         refresh_s = min(self._config.refresh_s, _HURRY_S) if is_hurried else self._config.refresh_s
-        # What was settled is read back at once: gate and fence are waiting for it.
-        return 0.1 if has_settled else max(0.1, started + refresh_s - self._clock.monotonic())
+        # The reconciled epoch is read back at once: gate and fence are waiting for it.
+        return 0.1 if has_reconciled else max(0.1, started + refresh_s - self._clock.monotonic())
 
     def _report_unreadable(self) -> None:
         """Send a heartbeat in its time although there is nothing to act on: it has the reason. Never raises."""
@@ -423,19 +423,19 @@ class AgentLoop:
         state = view.state if view is not None else None
         reconciled = view.reconciled_epoch if view is not None else None
         has_listed = view is not None and state is not None and self._list_regions(view, state, schedulers)
-        has_settled = False
+        has_reconciled = False
         is_known = role_of(view, self._region) is not Role.UNKNOWN
         if state is None or not is_known:
             # Whatever is open may be this region's to run: nothing is closed, published or taken over.
             pass
         elif self._leads(schedulers):
             self._take_the_lead()
-            has_settled = self._reconcile(state, reconciled)
-            if has_settled:
+            has_reconciled = self._reconcile(state, reconciled)
+            if has_reconciled:
                 reconciled = state.epoch
             if reconciled == state.epoch:
                 self._keep_books(state)
-            if has_settled:
+            if has_reconciled:
                 pass
             elif state.phase is Phase.STEADY and state.active_region == self._region:
                 self._take_snapshot(state)
@@ -453,7 +453,7 @@ class AgentLoop:
             self._heartbeat(state, schedulers)
         if is_known and state is not None and state.phase is Phase.STEADY and self._leads(schedulers):
             self._take_inventory()
-        return has_settled or has_listed
+        return has_reconciled or has_listed
 
     def _list_regions(self, view: View, state: DRState, schedulers: tuple[str, ...]) -> bool:
         """
@@ -528,26 +528,26 @@ class AgentLoop:
         try:
             if known is None:
                 # Cut off between the ledger and the first heartbeat: only the ledger knows that it had a role.
-                known = self._with_ledger(lambda books: books.unsettled_epoch(), None)
+                known = self._with_ledger(lambda books: books.unreconciled_epoch(), None)
                 if known is not None:
                     self._pause_all(state)
-            has_settled = self._settle_epoch(state, known)
+            has_reconciled = self._reconcile_epoch(state, known)
         except _LedgerError:
             if self.view is not None:  # the notes of held runs name the cause
                 self.view = replace(self.view, waits_for=self._waits_for(state))
             # A region without the role waits without limit: what the ledger has not accepted, no other region knows.
             if not is_active or state.phase is Phase.DRAINING or not self._has_waited_for_ledger(state):
                 return False
-            has_settled = self._take_up_without_ledger(state, known)
+            has_reconciled = self._take_up_without_ledger(state, known)
         else:
             self._ledger_failing = None
-        if has_settled:
+        if has_reconciled:
             log.info("%s has settled its open runs for epoch %d (before: %s)", self._region, state.epoch, known)
-        return has_settled
+        return has_reconciled
 
     def _start_first_role(self, state: DRState) -> bool:
         """
-        Return whether a region that is active, and has never settled its runs, may execute: its open runs go on.
+        Return whether a region that is active, and has never reconciled its runs, may execute: its open runs continue.
 
         The ledger has to accept the role first: a region that the ledger does not know could not publish its runs when
         it loses the role.
@@ -563,7 +563,7 @@ class AgentLoop:
         log.info("%s is active (epoch %d): its open runs count as that epoch's.", self._region, state.epoch)
         return True
 
-    def _settle_epoch(self, state: DRState, known: int | None) -> bool:
+    def _reconcile_epoch(self, state: DRState, known: int | None) -> bool:
         """
         Publish and close what began under another epoch, and take up a role that is here; return whether it is done.
 
@@ -582,8 +582,8 @@ class AgentLoop:
                 return False
         if is_active:
             return self._take_up(state)
-        self._with_ledger(lambda books: books.settled(state.epoch), None)
-        # As good as a look that finds it settled: what is open by now was asked for after this one.
+        self._with_ledger(lambda books: books.publish_complete(state.epoch), None)
+        # Equivalent to a read that finds it reconciled: what is open by now was requested after this one.
         self._standby_as_of = state.epoch, self._looked_at
         return True
 
@@ -623,7 +623,7 @@ class AgentLoop:
         return now - self._ledger_failing[1] >= self._config.ledger_wait_s
 
     def _waits_for(self, state: DRState | None) -> str:
-        """Return why the region's open runs are not settled, for the notes of held runs; empty if nothing is wrong."""
+        """Return why the open runs are not reconciled, for the notes of held runs; empty if nothing is wrong."""
         if self._ledger_error is None or state is None:
             return ""
         if state.active_region != self._region:
@@ -738,7 +738,7 @@ class AgentLoop:
             # An agent before this one may have begun the role: what executed here since must not be resumed.
             self._publish_changes(books, state)
             books.forget_closed()
-            books.settle()
+            books.apply_outcomes()
             self._make_sure(state)
             # On its way to lose the role again it would only take over what it could not begin.
             return state.phase is Phase.DRAINING or not books.resume(epoch=state.epoch)
@@ -784,7 +784,7 @@ class AgentLoop:
             if state.active_region != self._region:
                 if unread is not None:
                     raise unread
-                books.settle()
+                books.apply_outcomes()
                 self._has_more = books.adopt()
                 return
             if state.phase is not Phase.PROMOTING:
@@ -793,7 +793,7 @@ class AgentLoop:
             if unread is not None:
                 # What this region publishes does not wait for another region's ledger; what it takes over does.
                 raise unread
-            books.settle()
+            books.apply_outcomes()
             if state.phase in {Phase.STEADY, Phase.RESUMING}:
                 self._make_sure(state)
                 books.resume(epoch=state.epoch)
@@ -972,7 +972,7 @@ class AgentLoop:
         )
 
     def _last_look_as_standby(self) -> datetime | None:
-        """Return when the region, settled for its epoch, was last seen as a standby; None when it is none."""
+        """Return when the agent last read that the region, with its runs reconciled, is a standby; None if it is none."""
         epoch, at = self._standby_as_of or (None, None)
         return at if epoch == self._reconciled else None
 

@@ -74,7 +74,7 @@ class InventoryKeeper:
 
     def turn(self, peers: Callable[[], Collection[str]]) -> bool:
         """
-        Take part of the next inventory. After any error, the keeper tries again only when the next inventory is to be taken.
+        Take part of the next inventory. After an error, the keeper does not try again before the next inventory.
 
         :param peers: regions of the set.
         :return: whether an inventory was finished; False also when it is not time for the next one.

@@ -76,7 +76,7 @@ class Region:
         """Let the other region say something."""
         self.number += 1
         entry = LogEntry(number=self.number, at=AT, epoch=0, first_id=0, newest_id=0, runs=runs, dag_ids=dag_ids)
-        self.runs.append(THERE, replace(entry, settled=0))
+        self.runs.append(THERE, replace(entry, complete_before=0))
 
     def turns(self, times: int = 2) -> None:
         """Let the agent have some turns, as far apart as they are by default."""

@@ -580,7 +580,7 @@ class Model:
                 gate_since=-caller.gate_age * TICK_S,
                 fence_since=None if caller.fence_age == NEVER else -caller.fence_age * TICK_S,
                 lease_s=LEASE_S,
-                settle_s=0.0,
+                gate_commit_s=0.0,
             )
             agents = self._agents(world, source)
             moment = closing.gate_closed_at(agents) if gate_only else closing.role_may_move_at(agents)

@@ -187,7 +187,7 @@ def with_a_region_on_its_way_out_that_takes_runs_over_without_the_last_word(patc
             return False
         books.begin(state.epoch)
         books.forget_closed()
-        books.settle()
+        books.apply_outcomes()
         return not books.resume(epoch=state.epoch)
 
     patch.setattr(agent, "promoted_plan", lambda state: state.plan)

@@ -99,7 +99,14 @@ def entry(number: int) -> LogEntry:
     if number > 1:
         runs.append(run(f"r{number - 1}", RunStatus.SUCCESS, tasks=(("one", -1, "success"), ("two", 0, None))))
     return LogEntry(
-        number=number, at=AT, epoch=1, first_id=0, newest_id=number, runs=tuple(runs), dag_ids=("orders",), settled=1
+        number=number,
+        at=AT,
+        epoch=1,
+        first_id=0,
+        newest_id=number,
+        runs=tuple(runs),
+        dag_ids=("orders",),
+        complete_before=1,
     )
 
 
@@ -366,7 +373,7 @@ def test_what_may_have_ended_in_something_that_cannot_be_read_is_not_started_aga
         return  # held: nothing of the other region is known
     books.begin(2)
     books.adopt()
-    books.settle()
+    books.apply_outcomes()
     books.resume(epoch=2)
     is_whole = {each.number for each in log} == set(NUMBERS) and not any(key[1] == "manifest" for key, _ in damages)
     if is_whole and all(key[0].startswith("LOG#") for key, _ in damages):

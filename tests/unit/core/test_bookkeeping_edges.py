@@ -32,7 +32,7 @@ def test_a_run_that_went_on_here_and_was_deleted_by_a_person_stays_deleted(regio
     there.books.interrupt(at_epoch(2), epoch=1)
     here.books.follow()
     here.books.begin(2)
-    here.books.settle()
+    here.books.apply_outcomes()
     here.books.resume(epoch=2)
     assert here.db.resumed == []
 
@@ -47,14 +47,14 @@ def test_a_checkpoint_is_saved_although_nothing_is_told_any_more(regions: tuple[
     here.db.put("r1", "running")
     here.publish()
     here.books.interrupt(at_epoch(1), epoch=0)
-    here.books.settled(1)
+    here.books.publish_complete(1)
     clock.advance(301)
-    here.books.settle()
+    here.books.apply_outcomes()
     checkpoint = store.checkpoint(HERE)
-    assert (checkpoint.number, checkpoint.settled) == (here.books._load().number, 1)
+    assert (checkpoint.number, checkpoint.complete_before) == (here.books._load().number, 1)
     saved = store.calls.count("save_checkpoint")
     clock.advance(301)
-    here.books.settle()
+    here.books.apply_outcomes()
     assert store.calls.count("save_checkpoint") == saved
 
 
@@ -68,9 +68,9 @@ def test_a_new_leader_keeps_what_the_one_before_it_had_not_kept(regions: tuple[R
     here.publish()
     assert store.checkpoint(HERE).number < here.books._load().number
     new = here.successor()
-    new.settle()
+    new.apply_outcomes()
     new._clock.advance(301)  # type: ignore[attr-defined]
-    new.settle()
+    new.apply_outcomes()
     assert store.checkpoint(HERE).number == here.books._load().number
 
 
@@ -89,7 +89,7 @@ def test_a_run_that_has_ended_under_this_epoch_is_not_started_again_by_a_ledger_
     here.db.put("r1", "success", run_type="manual", queued_at=here.books._clock.now() + timedelta(seconds=1))
     here.publish()
     here.db.resumed.clear()
-    here.books.settle()
+    here.books.apply_outcomes()
     here.books.resume(epoch=0)
     assert here.db.resumed == []
 

@@ -323,7 +323,7 @@ def test_a_region_starts_nothing_before_its_ledger_has_accepted_its_first_role()
     pair.there.runs.unreachable = False
     pair.there.turn(1)
     assert pair.store.observe(THERE).reconciled_epoch == 0
-    assert pair.runs.log(THERE, after=0)[0].settled == 0
+    assert pair.runs.log(THERE, after=0)[0].complete_before == 0
 
 
 def test_a_region_whose_ledger_refuses_its_first_role_continues_without_it_after_the_limit() -> None:

@@ -972,7 +972,7 @@ class AgentLoop:
         )
 
     def _last_look_as_standby(self) -> datetime | None:
-        """Return when the agent last read that the region, with its runs reconciled, is a standby; None if it is none."""
+        """Return when the agent last read that the region, its runs reconciled, is a standby; None if it is none."""
         epoch, at = self._standby_as_of or (None, None)
         return at if epoch == self._reconciled else None
 

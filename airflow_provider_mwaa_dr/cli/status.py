@@ -217,7 +217,7 @@ def _region_document(
         "held_because": next((why for sight in alive if (why := sight.agent.held_because) is not None), None),
         "waiting": list(leader.waiting) if leader is not None else [],
         "unread": list(leader.unread) if leader is not None else [],
-        "leftovers": leader.leftovers if leader is not None else None,
+        "leftovers": leader.unclosed_runs if leader is not None else None,
         "reconciled_epoch": leader.reconciled_epoch if leader is not None else None,
         "closed": sum(sight.agent.closed for sight in alive),
         "ledger_wait_s": leader.ledger_wait_s if leader is not None else None,

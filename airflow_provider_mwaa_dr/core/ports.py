@@ -63,7 +63,7 @@ class AgentStatus:
     :param gone: the agent has ended, and its scheduler's gate had been closed for good before: nothing of this
         scheduler starts any more, and no version is waited for.
     :param fence_ok: True, False (a task ended without the fence) or None (nothing ran).
-    :param leftovers: open runs of an earlier epoch, or born in standby, that are not closed yet.
+    :param unclosed_runs: how many open runs of an earlier epoch, or created in a standby, are not closed yet.
     :param held, skipped, closed: runs since the scheduler started.
     :param problems: wrong settings, one sentence each.
     :param ledger_lag_s: age of what the ledger knows of the region; None where there is no ledger.
@@ -105,7 +105,7 @@ class AgentStatus:
     gone: bool = False
     fence_ok: bool | None = None
     ledger_lag_s: float | None = None
-    leftovers: int = 0
+    unclosed_runs: int = 0
     held: int = 0
     skipped: int = 0
     closed: int = 0

@@ -168,7 +168,7 @@ class AgentLoop:
         self._beat = 0
         self._beats_written = 0
         self._closed = 0
-        self._leftovers = 0
+        self._unclosed_runs = 0
         self._fence_ok: bool | None = None
         self._snapshot: tuple[int, tuple[str, ...]] | None = None
         self._next_snapshot_read_at = 0.0
@@ -444,7 +444,7 @@ class AgentLoop:
             self._forget(schedulers, state.lease_s)
         else:
             # Another agent leads by now: this one no longer reports what it was waiting for.
-            self._leftovers, self._ledger_error, self._led_at, self._ledger_failing = 0, None, None, None
+            self._unclosed_runs, self._ledger_error, self._led_at, self._ledger_failing = 0, None, None, None
         self._check(state)
         if view is None or not view.problems:
             self._reconciled = reconciled
@@ -483,7 +483,7 @@ class AgentLoop:
         # Another environment writes what belongs to the region: should this one become it, it reads all of that again.
         self._reconciled = self._led_at = self._standby_as_of = self._snapshot = self._ledger_failing = None
         self._has_more = False
-        self._leftovers, self._ledger_error = 0, None
+        self._unclosed_runs, self._ledger_error = 0, None
         self._acknowledge()
         if self._clock.monotonic() >= self._next_beat or self._claim is None:
             self._heartbeat(state, schedulers)
@@ -511,7 +511,7 @@ class AgentLoop:
         is_promoting = is_active and state.phase is Phase.PROMOTING
         if known == state.epoch:
             if is_active:
-                self._leftovers = 0
+                self._unclosed_runs = 0
             else:
                 # Born here all the same, say by REST under a paused DAG. What can start, the gate skips meanwhile.
                 self._close_runs(
@@ -573,11 +573,11 @@ class AgentLoop:
         # Begun already, by an earlier turn or an agent before: what was open has been closed, and what is open now was
         # queued for this epoch.
         if is_active and self._with_ledger(lambda books: books.has_begun(state.epoch), False):
-            self._leftovers = 0
+            self._unclosed_runs = 0
         else:
             self._publish_interrupted(state, known)
             self._close_runs(state, known, spared_since=self._spared_since(state, known))
-            if self._leftovers:
+            if self._unclosed_runs:
                 # Locked by the scheduler at this moment; the next turn takes them.
                 return False
         if is_active:
@@ -663,7 +663,7 @@ class AgentLoop:
             )
             self._store.put_unpublished(gap)
         self._close_runs(state, known, spared_since=spared_since)
-        if self._leftovers:
+        if self._unclosed_runs:
             return False
         # What people asked for after the role had come here is not closed, and continues.
         gap = replace(gap, runs=tuple(run for run in gap.runs if run not in set(self._open_runs())))
@@ -843,7 +843,7 @@ class AgentLoop:
         newest = self._db.newest_run()
         self._make_sure(state)
         closed = self._db.close_runs(note, queued_for_s=queued_for_s, spared_since=spared_since)
-        self._leftovers = self._db.open_runs(up_to=newest, spared_since=spared_since)
+        self._unclosed_runs = self._db.open_runs(up_to=newest, spared_since=spared_since)
         if closed:
             self._closed += closed
             log.info("Closed %d open runs of %s: %s", closed, self._region, note)
@@ -964,7 +964,7 @@ class AgentLoop:
             # The first read as a standby is news, too: after a crash it shows which runs were requested later.
             self._last_look_as_standby() is not None,
             self._reconciled,
-            self._leftovers,
+            self._unclosed_runs,
             self._ledger_error,
             self._inventory_error,
             self._held_because(),
@@ -1010,7 +1010,7 @@ class AgentLoop:
                 fence_file_s=self._config.fence_file_s,
                 gone=self._has_ended,
                 fence_ok=self._fence_ok,
-                leftovers=self._leftovers,
+                unclosed_runs=self._unclosed_runs,
                 held=self._counts.held,
                 skipped=self._counts.skipped,
                 closed=self._closed,

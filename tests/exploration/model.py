@@ -507,7 +507,7 @@ class Model:
         if choice:
             return None
         if state.phase is Phase.RESUMING:
-            return "complete", self._next(transitions.complete, world.row, left_over="")
+            return "complete", self._next(transitions.complete, world.row, not_unpaused_set_id="")
         if state.phase is Phase.PROMOTING and caller.version != state.version:
             return "looks at its promotion", world.row  # the response of which it has never had
         if plan.is_forced and state.phase is Phase.DRAINING and caller.fence_age == NEVER:

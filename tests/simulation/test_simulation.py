@@ -210,7 +210,7 @@ def test_people_put_right_what_a_killed_engine_paused_after_its_plan_had_been_ca
         state, at = world.state, world.clock.now()
         back = transitions.cancel(state, plan_id="back", by="t", owner="t", reason="t", at=at)
         world.store.write(back, expected_version=state.version)
-        world.store.write(transitions.complete(back, left_over=None, at=at), expected_version=back.version)
+        world.store.write(transitions.complete(back, not_unpaused_set_id=None, at=at), expected_version=back.version)
         caller.kill_at = 0
         changed = change(dag_ids, paused=paused)
         assert set(airflow.unpaused_dags()) == WANTED - set(changed)

@@ -181,7 +181,7 @@ def test_what_another_leader_has_begun_is_finished_by_one_that_had_found_runs_le
     pair.flip(HERE)
     pair.there.turn(2)
     pair.here.turn(2)
-    assert pair.here.status.leftovers == 1
+    assert pair.here.status.unclosed_runs == 1
     pair.here.db.close_runs = close  # type: ignore[method-assign]
     old, put_agent = pair.here.loop, pair.store.put_agent
     pair.here.restart()
@@ -194,7 +194,7 @@ def test_what_another_leader_has_begun_is_finished_by_one_that_had_found_runs_le
     pair.store.put_agent = put_agent  # type: ignore[method-assign]
     pair.here.loop = old
     pair.here.turn(3)
-    assert (pair.here.status.leftovers, pair.here.status.adopted_epoch) == (0, 1)
+    assert (pair.here.status.unclosed_runs, pair.here.status.adopted_epoch) == (0, 1)
     assert pair.here.states == {"failed": 1, "queued": 1}
 
 

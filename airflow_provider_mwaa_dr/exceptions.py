@@ -53,15 +53,15 @@ class StateError(DRError):
 
 
 class StateNotFoundError(StateError):
-    """The table exists, and the state item does not: run ``mwaa-dr init``."""
+    """The table is there, the state item is not: ``mwaa-dr init`` has not been run."""
 
 
 class TableNotFoundError(StateError):
-    """The state table does not exist in the configured region."""
+    """The state table itself does not exist where it was looked for."""
 
 
 class StateUnreachableError(StateError):
-    """No replica of the state table answered. The newest state is unknown."""
+    """No replica of the state table answered; what was written last is unknown."""
 
 
 class UnusableStateError(StateError):
@@ -69,7 +69,7 @@ class UnusableStateError(StateError):
 
 
 class StateAccessError(StateError):
-    """DynamoDB refused the request: no credentials, or no permission."""
+    """DynamoDB refused: no credentials, or not the right to do this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,11 +125,11 @@ class UnreadableCheckpointError(UnreadableItemError):
 
 
 class IncompleteItemError(UnreadableItemError, StateUnreachableError):
-    """A page of an item is missing: this replica of the table does not have it yet, or it was deleted."""
+    """A page of an item is not there: it has not arrived in this copy of the table yet, or it is gone."""
 
 
 class StaleLedgerError(StateError):
-    """Another writer has written the next entry of this region's log. Read the log again, and continue after it."""
+    """Somebody else has written the next entry of this region's log: read it again, and go on from there."""
 
 
 class StaleStateError(StateError):
@@ -151,11 +151,11 @@ class StaleStateError(StateError):
 
 
 class AlreadyActiveError(StateError):
-    """The region is active already, and no failover is in progress. Callers treat it as success."""
+    """The region is active already and nothing is in progress; callers treat it as success."""
 
 
 class WrongPhaseError(StateError):
-    """A transition does not start from the current phase, or from the current plan."""
+    """A transition was asked for from a phase, or under a plan, that it does not start from."""
 
 
 class MwaaError(DRError):
@@ -163,7 +163,7 @@ class MwaaError(DRError):
 
 
 class MwaaAccessError(MwaaError):
-    """The caller has no permission for this environment, or it does not exist in this account."""
+    """The caller may not drive this environment, or it does not exist for this caller."""
 
 
 class MwaaUnreachableError(MwaaError):
@@ -171,7 +171,7 @@ class MwaaUnreachableError(MwaaError):
 
 
 class MwaaRequestError(MwaaError):
-    """Airflow refused a request: ``status`` is the HTTP status, ``detail`` Airflow's message."""
+    """Airflow refused a request: ``status`` is its HTTP status, ``detail`` its words."""
 
     def __init__(self, message: str, *, status: int, detail: str = "", advice: str = "") -> None:
         super().__init__(message, advice=advice)
@@ -180,7 +180,7 @@ class MwaaRequestError(MwaaError):
 
 
 class IncompleteError(MwaaError):
-    """A bulk change did not reach all DAGs. ``left`` has the ids of the others."""
+    """A bulk change ended with DAGs left over. ``left`` are their ids."""
 
     def __init__(self, message: str, *, left: Sequence[str], advice: str = "") -> None:
         super().__init__(message, advice=advice)
@@ -189,7 +189,7 @@ class IncompleteError(MwaaError):
 
 class AwsError(DRError):
     """
-    A call to AWS failed during deploy or undeploy.
+    A call to AWS failed while the provider was put into, or taken out of, environments.
 
     :param code: AWS's own code; empty when there was no answer.
     """
@@ -200,23 +200,23 @@ class AwsError(DRError):
 
 
 class AwsAccessError(AwsError):
-    """No credentials, or no permission."""
+    """No credentials, or not the right to do this."""
 
 
 class AwsMissingError(AwsError):
-    """The resource does not exist, or not in this account."""
+    """What the call is about does not exist, or not for this caller."""
 
 
 class AwsUnreachableError(AwsError):
-    """No answer, or AWS throttled the call. AWS may have carried out the request."""
+    """No answer, or AWS turned the call away for now. What was asked may have been done."""
 
 
 class DeploymentError(DRError):
-    """The update of a stack or an environment failed, or timed out."""
+    """A stack or an environment's update did not end as it should, or not in time."""
 
 
 class FailoverError(DRError):
-    """A failover failed before or after it started. ``record`` has the steps so far, if it started."""
+    """A failover could not be done, or not be finished. ``record`` is what it did so far, if it started."""
 
     def __init__(self, message: str, *, advice: str = "", record: Any = None) -> None:
         super().__init__(message, advice=advice)
@@ -224,7 +224,7 @@ class FailoverError(DRError):
 
 
 class RefusedError(FailoverError):
-    """The command refused, because of the current state, and changed nothing (exit code 3)."""
+    """Nothing was changed, on purpose (exit code 3): the state of things speaks against it."""
 
 
 class NotReadyError(RefusedError):
@@ -236,8 +236,7 @@ class NotReadyError(RefusedError):
 
 
 class DrainTimeoutError(RefusedError):
-    """Runs did not end during the drain: the plan was abandoned, and the source stays active. ``runs`` has
-    ``dag_id run_id`` pairs."""
+    """Runs outlasted the drain; the plan was abandoned and the source goes on. ``runs`` are ``dag_id run_id`` pairs."""
 
     def __init__(self, message: str, *, runs: Sequence[str], advice: str = "", record: Any = None) -> None:
         super().__init__(message, advice=advice, record=record)
@@ -245,4 +244,4 @@ class DrainTimeoutError(RefusedError):
 
 
 class PlanSupersededError(RefusedError):
-    """Another caller's plan replaced this one. This caller changes nothing more."""
+    """Another caller's plan took the place of this one; this caller has stopped touching anything."""

@@ -1,7 +1,7 @@
 """
-``mwaa-dr``: the command line. It works without Airflow, so also when both environments are down.
+``mwaa-dr``: what is left when both Airflows are down. Works without Airflow.
 
-Scripts rely on its JSON keys, its exit codes, and the one document on stdout. Do not change them.
+Section 8 of the design is a contract that scripts rely on: JSON keys, exit codes, one document on stdout.
 """
 
 from __future__ import annotations

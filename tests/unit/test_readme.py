@@ -7,11 +7,13 @@ import ast
 import re
 import shlex
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 import airflow_provider_mwaa_dr
+from airflow_provider_mwaa_dr.aws import contents, items
 from airflow_provider_mwaa_dr.cli import application
 from airflow_provider_mwaa_dr.cli.application import build_parser
 from airflow_provider_mwaa_dr.core import readiness
@@ -19,8 +21,12 @@ from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.bookkeeping import NO_RERUN_TAG
 from airflow_provider_mwaa_dr.core.config import CONTROL_TAG, OPTIONS
 from airflow_provider_mwaa_dr.core.state import STATE_ID
+from airflow_provider_mwaa_dr.get_provider_info import get_provider_info
 from airflow_provider_mwaa_dr.sandbox import drill, report
+from docs import generate
 from tests.documents import DOCS, ROOT, blocks, everything, page, pages
+from tests.exploration.breaks import BREAKS
+from tests.simulation.rules import RULES
 from tests.unit.cli.conftest import ENVIRON, Shell
 from tests.unit.sandbox import drill_reports
 
@@ -28,20 +34,18 @@ PACKAGE = Path(airflow_provider_mwaa_dr.__file__).parent
 A, B = "us-east-2", "us-east-1"
 
 
-def options_table() -> str:
-    """Return the table of options as the documents must have it."""
-    rows = ["| option | default | allowed | what it does |", "|---|---|---|---|"]
-    rows += [
-        f"| `{option.name}` | {f'`{option.default}`' if option.default else '-'} | {option.allowed} "
-        f"| {option.description} |"
-        for option in OPTIONS
-    ]
-    return "\n".join(rows)
+def test_no_generated_part_is_stale() -> None:
+    """Options, arguments and fields of items are in the documents as they are in the code."""
+    stale = [str(path) for path, old, new in generate.pages() if old != new]
+    assert not stale, "run python -m docs.generate"
 
 
 def test_every_option_is_documented_as_it_is_in_the_code() -> None:
     """One table of options; its copy in the documents cannot go stale."""
-    assert options_table() in page("reference/options")
+    rows = page("reference/options")
+    for option in OPTIONS:
+        default = f"`{option.default}`" if option.default else "-"
+        assert f"| `{option.name}` | {default} | {option.allowed} | {option.description} |" in rows
 
 
 def test_every_documented_command_exists_and_every_command_is_documented() -> None:
@@ -59,9 +63,8 @@ def test_every_documented_command_exists_and_every_command_is_documented() -> No
     assert commands(build_parser(with_sandbox=True), "mwaa-dr") == written
 
 
-def test_every_option_of_a_command_is_in_its_row() -> None:
-    """And no other; what all commands have is said below the table."""
-    common = {"--help", "--table", "--table-region", "--json", "--debug", "--dry-run", "--yes", "--home"}
+def test_every_option_of_a_command_is_in_its_section() -> None:
+    """And no other; the options of all commands have a table of their own."""
 
     def options(words: list[str]) -> set[str]:
         parser: argparse.ArgumentParser = build_parser(with_sandbox=True)
@@ -70,9 +73,13 @@ def test_every_option_of_a_command_is_in_its_row() -> None:
             parser = choices[word]
         return {each for action in parser._actions for each in action.option_strings if each.startswith("--")}
 
-    for row in re.findall(r"^\| `mwaa-dr .*", page("reference/command-line"), flags=re.MULTILINE):
-        named = [text.split() for text in re.findall(r"`mwaa-dr ((?:sandbox )?[a-z]+)", row)]
-        assert set(re.findall(r"--[a-z-]+", row)) - common == set().union(*map(options, named)) - common, row
+    sections = re.split(r"^### `mwaa-dr (.*)`$", page("reference/command-line"), flags=re.MULTILINE)[1:]
+    assert len(sections) > 20
+    for name, section in zip(sections[::2], sections[1::2], strict=True):
+        first = "".join(re.findall(r"^\| (`.*?`) \| ", section, flags=re.MULTILINE))
+        named = set(re.findall(r"(?<![\w-])--[a-z-]+", first))
+        named |= set(re.findall(r"`(--[a-z-]+)`", section.split("\nAlso: ")[1]))
+        assert named | {"--help"} == options(name.split()), name
 
 
 def test_the_tutorial_shows_a_drill_as_it_is_printed() -> None:
@@ -206,7 +213,7 @@ def test_a_lost_region_looks_as_the_runbook_shows(pair: Shell) -> None:
 def test_a_returning_region_looks_as_the_runbook_shows(pair: Shell) -> None:
     """First it settles what it had begun, then it has closed it."""
     assert pair("failover", B, "--reason", "Ohio is gone", "--yes").code == 0
-    pair.set.agents[A].changes = {"reconciled_epoch": 0, "unclosed_runs": 14}
+    pair.set.agents[A].changes = {"reconciled_epoch": 0, "leftovers": 14}
     pair.set.clock.advance(2)
     first = pair("status").out
     pair.set.agents[A].changes = {"closed": 7}
@@ -313,3 +320,34 @@ def test_every_scenario_of_the_drill_is_in_the_tutorial() -> None:
     """In the order of the help."""
     rows = re.findall(r"^\| `([a-z-]+)` \|", page("tutorial/first-drill"), flags=re.MULTILINE)
     assert rows == list(drill.SCENARIOS)
+
+
+def test_every_kind_of_item_is_documented() -> None:
+    """With its writer; and each field of the state item."""
+    text = page("reference/table-items")
+    keys = re.findall(r"^\| `([A-Z]+)#\w+(?:#job)?` \|", text, flags=re.MULTILINE)
+    assert keys == list(contents.KINDS)
+    state = transitions.initial(A, lease_s=60, by="test", at=datetime.now(timezone.utc))
+    fields = items.from_item(items.state_to_item(state, write_token="t"))
+    rows = "".join(re.findall(r"^\| (`.*?) \|", text.split("### Other items")[0], flags=re.MULTILINE))
+    assert set(re.findall(r"`(\w+)`", rows)) >= set(fields) - {items.KEY}
+
+
+def test_every_public_class_is_in_the_reference() -> None:
+    """Of the modules that the provider declares to Airflow, with its module."""
+    text = page("reference/operators")
+    declared = [part for kind in ("hooks", "operators", "sensors") for part in get_provider_info()[kind]]
+    for module in (each for part in declared for each in part["python-modules"]):
+        source = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+        classes = [node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+        public = [name for name in classes if not name.startswith("_")]
+        assert public
+        for name in public:
+            assert f"| `{name}` | `{module}` |" in text
+
+
+def test_every_rule_that_a_test_takes_out_guards_an_invariant() -> None:
+    """The page on the protocol names all of them, and no other."""
+    rows = re.findall(r"^\| .*? \| (`with.*?) \|$", page("explanation/protocol"), flags=re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(with\w+)`", row)}
+    assert named == {rule.__name__ for rule in (*RULES, *BREAKS)}

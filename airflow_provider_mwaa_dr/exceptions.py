@@ -53,15 +53,15 @@ class StateError(DRError):
 
 
 class StateNotFoundError(StateError):
-    """The table is there, the state item is not: ``mwaa-dr init`` has not been run."""
+    """The table exists, and the state item does not: run ``mwaa-dr init``."""
 
 
 class TableNotFoundError(StateError):
-    """The state table itself does not exist where it was looked for."""
+    """The state table does not exist in the configured region."""
 
 
 class StateUnreachableError(StateError):
-    """No replica of the state table answered; what was written last is unknown."""
+    """No replica of the state table answered. The newest state is unknown."""
 
 
 class UnusableStateError(StateError):
@@ -69,7 +69,7 @@ class UnusableStateError(StateError):
 
 
 class StateAccessError(StateError):
-    """DynamoDB refused: no credentials, or not the right to do this."""
+    """DynamoDB refused the request: no credentials, or no permission."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,11 +125,11 @@ class UnreadableCheckpointError(UnreadableItemError):
 
 
 class IncompleteItemError(UnreadableItemError, StateUnreachableError):
-    """A page of an item is not there: it has not arrived in this copy of the table yet, or it is gone."""
+    """A page of an item is missing: this replica of the table does not have it yet, or it was deleted."""
 
 
 class StaleLedgerError(StateError):
-    """Somebody else has written the next entry of this region's log: read it again, and go on from there."""
+    """Another writer has written the next entry of this region's log. Read the log again, and continue after it."""
 
 
 class StaleStateError(StateError):
@@ -151,11 +151,11 @@ class StaleStateError(StateError):
 
 
 class AlreadyActiveError(StateError):
-    """The region is active already and nothing is in progress; callers treat it as success."""
+    """The region is active already, and no failover is in progress. Callers treat it as success."""
 
 
 class WrongPhaseError(StateError):
-    """A transition was asked for from a phase, or under a plan, that it does not start from."""
+    """A transition does not start from the current phase, or from the current plan."""
 
 
 class MwaaError(DRError):
@@ -163,7 +163,7 @@ class MwaaError(DRError):
 
 
 class MwaaAccessError(MwaaError):
-    """The caller may not drive this environment, or it does not exist for this caller."""
+    """The caller has no permission for this environment, or it does not exist in this account."""
 
 
 class MwaaUnreachableError(MwaaError):
@@ -171,7 +171,7 @@ class MwaaUnreachableError(MwaaError):
 
 
 class MwaaRequestError(MwaaError):
-    """Airflow refused a request: ``status`` is its HTTP status, ``detail`` its words."""
+    """Airflow refused a request: ``status`` is the HTTP status, ``detail`` Airflow's message."""
 
     def __init__(self, message: str, *, status: int, detail: str = "", advice: str = "") -> None:
         super().__init__(message, advice=advice)
@@ -180,7 +180,7 @@ class MwaaRequestError(MwaaError):
 
 
 class IncompleteError(MwaaError):
-    """A bulk change ended with DAGs left over. ``left`` are their ids."""
+    """A bulk change did not reach all DAGs. ``left`` has the ids of the others."""
 
     def __init__(self, message: str, *, left: Sequence[str], advice: str = "") -> None:
         super().__init__(message, advice=advice)
@@ -189,7 +189,7 @@ class IncompleteError(MwaaError):
 
 class AwsError(DRError):
     """
-    A call to AWS failed while the provider was put into, or taken out of, environments.
+    A call to AWS failed during deploy or undeploy.
 
     :param code: AWS's own code; empty when there was no answer.
     """
@@ -200,23 +200,23 @@ class AwsError(DRError):
 
 
 class AwsAccessError(AwsError):
-    """No credentials, or not the right to do this."""
+    """No credentials, or no permission."""
 
 
 class AwsMissingError(AwsError):
-    """What the call is about does not exist, or not for this caller."""
+    """The resource does not exist, or not in this account."""
 
 
 class AwsUnreachableError(AwsError):
-    """No answer, or AWS turned the call away for now. What was asked may have been done."""
+    """No answer, or AWS throttled the call. AWS may have carried out the request."""
 
 
 class DeploymentError(DRError):
-    """A stack or an environment's update did not end as it should, or not in time."""
+    """The update of a stack or an environment failed, or timed out."""
 
 
 class FailoverError(DRError):
-    """A failover could not be done, or not be finished. ``record`` is what it did so far, if it started."""
+    """A failover failed before or after it started. ``record`` has the steps so far, if it started."""
 
     def __init__(self, message: str, *, advice: str = "", record: Any = None) -> None:
         super().__init__(message, advice=advice)
@@ -224,7 +224,7 @@ class FailoverError(DRError):
 
 
 class RefusedError(FailoverError):
-    """Nothing was changed, on purpose (exit code 3): the state of things speaks against it."""
+    """The command refused, because of the current state, and changed nothing (exit code 3)."""
 
 
 class NotReadyError(RefusedError):
@@ -236,7 +236,8 @@ class NotReadyError(RefusedError):
 
 
 class DrainTimeoutError(RefusedError):
-    """Runs outlasted the drain; the plan was abandoned and the source goes on. ``runs`` are ``dag_id run_id`` pairs."""
+    """Runs did not end during the drain: the plan was abandoned, and the source stays active. ``runs`` has
+    ``dag_id run_id`` pairs."""
 
     def __init__(self, message: str, *, runs: Sequence[str], advice: str = "", record: Any = None) -> None:
         super().__init__(message, advice=advice, record=record)
@@ -244,4 +245,4 @@ class DrainTimeoutError(RefusedError):
 
 
 class PlanSupersededError(RefusedError):
-    """Another caller's plan took the place of this one; this caller has stopped touching anything."""
+    """Another caller's plan replaced this one. This caller changes nothing more."""

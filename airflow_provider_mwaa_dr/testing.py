@@ -315,7 +315,7 @@ class InMemoryStateStore:
         """
         Write a heartbeat, and the reconciled epoch when the status carries one.
 
-        An agent whose last ``observe`` is out of date does not take back the epoch that another one has settled since.
+        An agent whose last ``observe`` is out of date does not undo the epoch that another agent has reconciled since.
         """
         with self._reach("put_agent"):
             self._table.agents[status.region, status.job] = self._stored(
@@ -906,7 +906,7 @@ class FakeEnvironment:
 
     def flip(self, dag_id: str, *, is_paused: bool) -> None:
         """Pause or unpause a DAG the way a person does it in the user interface."""
-        self._settle()
+        self._advance_runs()
         self._dags[dag_id] = replace(self._dags[dag_id], is_paused=is_paused)
 
     def add_run(self, dag_id: str, run_id: str, *, state: str = "running", seconds: float | None = None) -> None:
@@ -917,7 +917,7 @@ class FakeEnvironment:
 
     def end_run(self, dag_id: str, run_id: str, state: str = "success") -> None:
         """End a run now."""
-        self._settle()
+        self._advance_runs()
         self._runs[dag_id, run_id].state = state
 
     @property
@@ -935,7 +935,7 @@ class FakeEnvironment:
         """Notes of triggered runs by DAG id and run id."""
         return {key: run.note for key, run in self._runs.items() if run.note is not None}
 
-    def _settle(self) -> None:
+    def _advance_runs(self) -> None:
         """Bring every run up to the clock's time."""
         now = self._clock.monotonic()
         for run in self._runs.values():
@@ -950,7 +950,7 @@ class FakeEnvironment:
     def _reach(self, *call: Any) -> None:
         self.calls.append(call)
         # Up to now everything went on under the flags as they were.
-        self._settle()
+        self._advance_runs()
         if self.unreachable:
             raise MwaaUnreachableError(f"{self._name} ({self._region}) did not answer: unreachable is switched on.")
 

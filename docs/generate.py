@@ -191,7 +191,7 @@ TRANSITIONS: Mapping[str, tuple[Callable[[DRState], DRState], str, str]] = {
         "lets the target execute: all its schedulers know the epoch",
     ),
     "complete": (
-        lambda row: state.complete(row, left_over=None, at=AT),
+        lambda row: state.complete(row, not_unpaused_set_id=None, at=AT),
         "the engine that owns the plan, or the target's agent",
         "ends the plan",
     ),

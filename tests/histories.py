@@ -37,7 +37,7 @@ TIMING = Timing(
     drain_s=15,
     answer_s=4,
     heartbeat_s=1,
-    settle_s=1,
+    gate_commit_s=1,
     beat_s=4,
     takeover_s=12,
     stop_s=30,
@@ -590,7 +590,7 @@ class World:
         records = [record.id for record in self.store.records() if record.outcome == "open"]
         assert set(records) <= self.written_late, f"records {records} are open"
 
-    def left_over(self, region: str) -> tuple[str, ...]:
+    def dags_not_unpaused(self, region: str) -> tuple[str, ...]:
         """What the last failover to *region* has listed as not unpaused; nobody has done it since."""
         ended = (record for record in self.store.records() if (record.target, record.outcome) == (region, "completed"))
         return next((record.not_unpaused for record in ended), ())

@@ -194,7 +194,7 @@ def state_to_item(state: DRState, *, write_token: str) -> dict[str, Any]:
             "failover_reason": bounded(state.failover_reason),
             "last_failover_time": state.last_failover_time,
             "changed_by": bounded(state.changed_by),
-            "left_over": state.left_over,
+            "left_over": state.not_unpaused_set_id,
             "plan": _plan_to_values(state.plan) | _stopped(state) if state.plan is not None else None,
             "stops": [{"set_id": stop.set_id, "epoch": stop.epoch, "had_ended": stop.had_ended} for stop in state.stops]
             or None,
@@ -266,7 +266,7 @@ def state_from_item(item: Item, *, default_lease_s: float, table: str = "") -> D
         failover_reason=_text(values.get("failover_reason")),
         last_failover_time=from_timestamp(values.get("last_failover_time")),
         changed_by=_text(values.get("changed_by")),
-        left_over=_text(values.get("left_over")),
+        not_unpaused_set_id=_text(values.get("left_over")),
         stops=stops,
         problems=tuple(problems),
     )
@@ -525,7 +525,7 @@ def agent_to_item(status: AgentStatus) -> dict[str, Any]:
 
 
 _NOT_OF_ITEM = {"region", "job", "unreadable"}
-_STORED_AS = {"final_plan_id": "final"}
+_STORED_AS = {"final_plan_id": "final", "unclosed_runs": "leftovers"}
 """Fields of a heartbeat whose attribute in the table has another name."""
 _FIELD_OF = {stored: name for name, stored in _STORED_AS.items()}
 _PERMITTING = ("schedulers", "adopted_epoch", "reconciled_epoch", "final", "standby_as_of", "fence_file_s", "gone")

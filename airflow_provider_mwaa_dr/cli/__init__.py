@@ -1,7 +1,7 @@
 """
-``mwaa-dr``: what is left when both Airflows are down. Works without Airflow.
+``mwaa-dr``: the command line. It works without Airflow, so also when both environments are down.
 
-Section 8 of the design is a contract that scripts rely on: JSON keys, exit codes, one document on stdout.
+Scripts rely on its JSON keys, its exit codes, and the one document on stdout. Do not change them.
 """
 
 from __future__ import annotations

@@ -112,10 +112,10 @@ def main(argv: Sequence[str] | None = None, *, runtime: Runtime | None = None) -
     try:
         return _run(argv, replace(runtime, stdout=cast("TextIO", stdout), stderr=cast("TextIO", stderr)))
     finally:
-        stdout.settle()
+        stdout.close_safely()
         if stdout.error is not None and not isinstance(stdout.error, BrokenPipeError):
             print(f"mwaa-dr: The result could not be written to stdout: {stdout.error}.", file=stderr)
-        stderr.settle()
+        stderr.close_safely()
 
 
 def _run(argv: Sequence[str], runtime: Runtime) -> int:
@@ -154,7 +154,7 @@ def _fail(argv: Sequence[str], runtime: Runtime, error: DRError, code: int, *, k
     if "--json" in argv:
         document = {"error": {"type": kind, "message": message, "advice": advice or None}}
         print(json_text(document), file=runtime.stdout, flush=True)
-    # One line: whoever greps a log for the reason should find all of it.
+    # One line, so that a search in a log finds the whole message.
     line = " ".join(f"mwaa-dr: {message} {advice}".split())
     print(line, file=runtime.stderr, flush=True)
     return code

@@ -1,4 +1,4 @@
-"""What a person sees: results on stdout, everything else on stderr, and the one question before a change."""
+"""Output: results on stdout, all other lines on stderr, and the question before a change."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _COLOURS = re.compile(f"({re.escape(_RED)}|{re.escape(_PLAIN)})")
 
 
 class UsageError(DRError):
-    """The command was given in a way that it does not understand, or may not be carried out like this: exit code 2."""
+    """The arguments are wrong, or the command may not run with them: exit code 2."""
 
 
 class Outlet:
     """
-    A standard stream whose failures end no command: the reader of a pipe is gone, a disk is full, a terminal is closed.
+    A standard stream whose errors do not end the command: a closed pipe, a full disk, a closed terminal.
 
-    All that a command prints passes here, and control characters are shown, not sent.
+    All output of a command passes this class. It escapes control characters.
 
-    A command's work and its exit code never depend on its output. Has the part of ``TextIO`` that ``print`` needs.
+    The work and the exit code of a command never depend on its output. Has the part of ``TextIO`` that ``print`` needs.
 
-    :ivar error: why something could not be written; None while everything was.
+    :ivar error: the last error of a write; None if all writes succeeded.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -48,16 +48,16 @@ class Outlet:
         return self._try(lambda: self._stream.write(_shown(text))) or 0
 
     def flush(self) -> None:
-        """Hand over what was written, if that is possible; Python keeps what a full disk does not take for later."""
+        """Flush, if that is possible. Python keeps what a full disk does not accept for a later flush."""
         self._try(self._stream.flush)
 
     def isatty(self) -> bool:
-        """Whether a person reads the stream."""
+        """Whether the stream is a terminal."""
         return bool(self._try(self._stream.isatty))
 
-    def settle(self) -> None:
+    def close_safely(self) -> None:
         """
-        Hand over the rest, or drop it. Called last: what Python cannot flush when it ends changes the exit code to 120.
+        Flush the rest, or drop it. Called last: a flush that fails at the end of Python changes the exit code to 120.
         """
         try:
             self._stream.flush()
@@ -77,7 +77,7 @@ class Outlet:
 
 class Console:
     """
-    Talks to whoever called.
+    Writes results and messages, and asks for confirmation.
 
     :param as_json: stdout gets exactly one JSON document.
     """
@@ -87,25 +87,25 @@ class Console:
         self._as_json = as_json
 
     def result(self, document: Any, text: str) -> None:
-        """Print the outcome: *document* for scripts, *text* for people."""
+        """Print the result: *document* for scripts, *text* for users."""
         print(json_text(document) if self._as_json else text, file=self._runtime.stdout, flush=True)
 
     def line(self, text: str) -> bool:
-        """Print a line of a result that has no end on stdout; return whether anything reads it."""
+        """Print a line of an endless result on stdout. Return whether the stream is still open."""
         print(text, file=self._runtime.stdout, flush=True)
         return not _failed(self._runtime.stdout)
 
     def say(self, text: str) -> None:
-        """Print a line on stderr, as it happens; one line, whatever is in *text*."""
+        """Print one line on stderr. Line breaks in *text* are escaped."""
         print(visible(text), file=self._runtime.stderr, flush=True)
 
     @contextmanager
     def steps(self) -> Iterator[Callable[[StepEvent], None]]:
         """
-        Yield what prints a step of a failover when it moved on or is done, with the wall-clock time and its seconds.
+        Yield a function that prints the progress or the end of a failover's step, with wall-clock time and duration.
 
-        The lines are written by a thread: a pager, or a terminal that was stopped with Ctrl-S, blocks whoever writes to
-        it, and a failover must not wait for that. All lines are written when the context ends.
+        A thread writes the lines: a pager, or a terminal that Ctrl-S stopped, blocks its writer, and a failover must
+        not wait for that. All lines are written when the context ends.
         """
         lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
@@ -134,16 +134,16 @@ class Console:
                 writer.join()
 
     def alarm(self, text: str) -> str:
-        """Return *text* as a result shows what must not be overlooked: red on a terminal (https://no-color.org)."""
+        """Return *text* as an alarm: red on a terminal (https://no-color.org)."""
         if not self._runtime.stdout.isatty() or self._runtime.environ.get("NO_COLOR"):
             return text
         return f"{_RED}{text}{_PLAIN}"
 
     def require_consent_is_possible(self, *, yes: bool) -> None:
         """
-        Raise unless *yes*, or somebody can be asked.
+        Raise unless *yes* is set or stdin is a terminal.
 
-        Called before anything else, so that a script without ``--yes`` fails the same way whatever the state is.
+        Called first, so that a script without ``--yes`` fails the same way in every state.
 
         :raises UsageError: exit code 2; nothing was changed.
         """
@@ -155,9 +155,9 @@ class Console:
 
     def ask(self, lines: Iterable[str], *, yes: bool) -> None:
         """
-        Say what is going to happen and ask.
+        Print *lines*, and ask for confirmation.
 
-        :raises RefusedError: the answer was not yes, or nobody can read the question; nothing was changed.
+        :raises RefusedError: the answer was not yes, or the question could not be printed; nothing was changed.
         """
         for line in lines:
             self.say(line)
@@ -179,7 +179,7 @@ def json_text(document: Any, *, indent: int | None = None) -> str:
 
 
 def _shown(text: str) -> str:
-    """Return what is sent of *text*: of its control characters only line breaks, tabs and the colours of an alarm."""
+    """Return *text* with its control characters escaped, except line breaks, tabs and the colours of an alarm."""
     return "".join(part if _COLOURS.fullmatch(part) else visible(part, keep="\n\t") for part in _COLOURS.split(text))
 
 

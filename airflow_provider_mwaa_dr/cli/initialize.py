@@ -37,7 +37,7 @@ def add_command(commands: CommandParsers) -> None:
 
 
 def run(session: CliSession) -> None:
-    """Write what is missing, having said what it means for runs that are open in the standby."""
+    """Print the effect on runs that are open in the standby region, then write the missing items."""
     session.begin_change()
     args, config, console = session.args, session.config, session.console
     if not config.environments:
@@ -108,7 +108,7 @@ def _plan(session: CliSession) -> Initialization:
 
 
 def _what_it_replaces(plan: Initialization) -> Iterator[str]:
-    """Yield what becomes of the state item that is there, and of the regions that act on it."""
+    """Yield the effect on the stored state item, and on the regions that use it."""
     found, active = plan.found, plan.state.active_region
     if plan.why_unreadable is not None:
         yield f"It replaces the state item. {plan.why_unreadable}"
@@ -148,7 +148,7 @@ def _what_it_means(session: CliSession, plan: Initialization) -> Iterator[str]:
 
 
 def what_closes(runtime: Runtime, environments: Mapping[str, str], active_region: str) -> Iterator[str]:
-    """Yield what a first state means for the runs that are open in the regions that become standby."""
+    """Yield the effect of a first state on the open runs of the regions that become standby."""
     standby = {
         region: partial(_running_runs, runtime, region, name)
         for region, name in environments.items()

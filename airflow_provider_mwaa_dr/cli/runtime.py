@@ -109,8 +109,8 @@ def read_config(environ: Mapping[str, str], *, table: str | None = None, table_r
 
     :param table: overrides ``DR_STATE_TABLE``.
     :param table_region: overrides ``DR_STATE_TABLE_REGION``.
-    :raises ConfigError: a value is wrong, or the state table is not named. A person is watching: better told than
-        surprised by a default.
+    :raises ConfigError: a value is wrong, or the state table is not named. The command line uses no
+        default here: the user can correct the call.
     """
     raw = environment_texts(environ)
     raw["state_table"] = table or raw["state_table"]

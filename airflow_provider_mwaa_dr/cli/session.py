@@ -1,4 +1,4 @@
-"""What the commands that look at a DR set share: settings, state table and environments, each opened when needed."""
+"""The parts that commands on a DR set share: settings, state table and environments, each opened when needed."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class CliSession:
 
     @property
     def who(self) -> str:
-        """Person and machine, for the audit trail."""
+        """User and machine, for the audit trail."""
         return self.runtime.who
 
     @property
     def owner(self) -> str:
-        """A name for this process that no other one that could meet its plan has."""
+        """A name for this process. No other process that could read its plan has the same name."""
         return f"mwaa-dr@{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
 
     @cached_property
@@ -71,7 +71,7 @@ class CliSession:
         return {region: self.environment(region) for region in self.names}
 
     def begin_change(self) -> None:
-        """Raise unless there is consent or somebody to ask. Before the first request: see the console."""
+        """Raise unless ``--yes`` is set or a terminal is attached. Called before the first request."""
         if not self.args.dry_run:
             self.console.require_consent_is_possible(yes=self.args.yes)
 
@@ -94,7 +94,7 @@ class CommandParsers:
         """
         Return the parser of a new command.
 
-        :param changes: whether it changes something: it gets ``--dry-run`` and ``--yes`` then.
+        :param changes: whether it changes something. If so, it gets ``--dry-run`` and ``--yes``.
         """
         parser: argparse.ArgumentParser = self._subparsers.add_parser(name, help=summary, description=summary)
         parser.add_argument("--table", metavar="NAME", help="state table; default: DR_STATE_TABLE")

@@ -84,7 +84,7 @@ def run(session: CliSession) -> None:
         "unreadable": None if unreadable is None else [unreadable_document(item) for item in unreadable],
     }
     if document["plan"] is not None:
-        # By the clocks of two machines; whoever takes the plan over counts on its own.
+        # From the clocks of two machines. A caller that takes over the plan measures on its own clock.
         silent_s = max((session.clock.now() - state.last_updated).total_seconds(), 0.0)
         document["plan"] = {**document["plan"], "silent_s": round(silent_s, 1)}
     lines: list[str] = []
@@ -103,7 +103,7 @@ def run(session: CliSession) -> None:
 
 
 def _unreadable(session: CliSession, names: Mapping[str, str]) -> Sequence[UnreadableItem] | None:
-    """Return the items of the state table that cannot be read; None when that cannot be known."""
+    """Return the items of the state table that cannot be read; None when the scan failed."""
     try:
         return session.store.unreadable(names)
     except DRError as error:
@@ -115,19 +115,19 @@ def watch_agents(
     store: StateStore, regions: Sequence[str], clock: Clock, *, believable_s: float
 ) -> Mapping[str, Sequence[AgentSight]]:
     """
-    Return each region's agents with the age of their last sign of life.
+    Return each region's agents with the age of their last heartbeat.
 
-    One look is enough for agents whose own timestamp is at most *believable_s* old. The others (silent, or with a
-    clock of their own) are watched for up to :data:`LOOK_S`: a heartbeat that changes is alive, whatever it says.
+    One read is enough for agents whose own timestamp is at most *believable_s* old. The others (silent, or with a
+    wrong clock) are polled for up to :data:`LOOK_S`. An agent whose heartbeat changes is alive, whatever its time.
     """
     seen = {(agent.region, agent.job): agent for region in regions for agent in store.agents(region)}
     changed_at: dict[tuple[str, str], float] = {}
     began = clock.monotonic()
 
-    def is_settled(key: tuple[str, str]) -> bool:
+    def is_certain(key: tuple[str, str]) -> bool:
         return key in changed_at or 0 <= (clock.now() - seen[key].at).total_seconds() <= believable_s
 
-    while clock.monotonic() - began < LOOK_S and (doubtful := {key[0] for key in seen if not is_settled(key)}):
+    while clock.monotonic() - began < LOOK_S and (doubtful := {key[0] for key in seen if not is_certain(key)}):
         clock.sleep(GLANCE_S)
         for agent in (agent for region in sorted(doubtful) for agent in store.agents(region)):
             key = (agent.region, agent.job)
@@ -145,7 +145,7 @@ def watch_agents(
 
 
 def _copies(session: CliSession, mode: Eventual) -> tuple[dict[str, Any], list[str]]:
-    """Return what each copy of the table holds, and the mode with its price, as a document and for people."""
+    """Return what each copy of the table holds, and the mode with its price, as a document and as text."""
     held = session.store.copies()
     copies = {
         region: {"epoch": state.epoch, "version": state.version} if (state := held.get(region)) is not None else None
@@ -202,14 +202,14 @@ def _region_document(
     fences = {sight.agent.fence_ok for sight in alive}
     is_active = role is Role.ACTIVE
     leader = _leader([sight.agent for sight in alive])
-    # Nobody alive: the silence of the last one that was, so that a number to alarm on goes on growing.
+    # No agent is alive: the age of the last heartbeat, so that an alarm on this number sees it grow.
     ages = [max(sight.age_s for sight in alive)] if alive else sorted(sight.age_s for sight in sights)[:1]
     return {
         "role": role.value,
         "agent_age_s": round(ages[0], 1) if ages else None,
         "schedulers": len(alive),
         "fence_ok": False if False in fences else (True if True in fences else None),
-        # A standby has nothing to tell, for however long.
+        # A standby region publishes nothing: it has no lag.
         "ledger_lag_s": leader.ledger_lag_s if leader is not None and is_active else None,
         "environment_status": environment_status,
         "ledger_error": leader.ledger_error if leader is not None else None,
@@ -217,7 +217,7 @@ def _region_document(
         "held_because": next((why for sight in alive if (why := sight.agent.held_because) is not None), None),
         "waiting": list(leader.waiting) if leader is not None else [],
         "unread": list(leader.unread) if leader is not None else [],
-        "leftovers": leader.leftovers if leader is not None else None,
+        "leftovers": leader.unclosed_runs if leader is not None else None,
         "reconciled_epoch": leader.reconciled_epoch if leader is not None else None,
         "closed": sum(sight.agent.closed for sight in alive),
         "ledger_wait_s": leader.ledger_wait_s if leader is not None else None,
@@ -239,6 +239,6 @@ def _claim_document(claim: Claim) -> dict[str, Any]:
 
 
 def _leader(alive: Sequence[AgentStatus]) -> AgentStatus | None:
-    """Return the agent that keeps the region's ledger: of its oldest scheduler. One that led before tells old news."""
+    """Return the agent that keeps the region's ledger, of its oldest scheduler. A former leader has stale values."""
     leaders = [agent for agent in alive if agent.schedulers[:1] == (agent.job,)]
     return next(iter([*leaders, *alive]), None)

@@ -28,11 +28,11 @@ from airflow_provider_mwaa_dr.core.ledger import (
     RunStatus,
     TaskState,
     created_up_to,
-    due,
     finished_elsewhere,
     history,
-    is_settled,
+    is_complete,
     no_longer_asked_for,
+    unfinished_runs,
 )
 from airflow_provider_mwaa_dr.core.ports import Clock, RunsStore
 from airflow_provider_mwaa_dr.core.state import DRState, Phase, Stop, stops_of
@@ -165,8 +165,8 @@ class LedgerDb(Protocol):
         :return: how many of the later ones went back into the queue.
         """
 
-    def settle(self, runs: Sequence[LedgerRun], note: str) -> None:
-        """Give closed runs, and their tasks where these are known, the result that they had elsewhere."""
+    def apply_outcomes(self, runs: Sequence[LedgerRun], note: str) -> None:
+        """Give closed runs, and their tasks where these are known, the result that another region published."""
 
     def forget_closed(self, created: Mapping[str, datetime | None]) -> int:
         """
@@ -210,12 +210,12 @@ class Bookkeeper:
         self._stuck: dict[RunKey, str] = {}
         self._stuck_at = clock.monotonic()
         self._again: set[RunKey] = set()
-        self._dags_due_at = 0.0
-        self._life_due = False
-        self._lives_due_at = self._watch_due_at = clock.monotonic() + _LIVES_EVERY_S
+        self._next_dags_at = 0.0
+        self._needs_new_life = False
+        self._next_lives_at = self._next_watch_at = clock.monotonic() + _LIVES_EVERY_S
         self._unread_peers: set[str] = set()
         """Peers of which nothing has been read so far."""
-        self._gaps_due_at: dict[str, float] = {}
+        self._next_gap_read_at: dict[str, float] = {}
         self._missing: dict[str, str] = {}
         self._doubted: set[RunKey] = set()
         self._replays: dict[str, RegionLedger] = {}
@@ -268,11 +268,11 @@ class Bookkeeper:
         self._unread_peers = {region for region in peers if region not in self._others}
         self._missing = {region: why for region, why in self._missing.items() if region in peers}
         now = self._clock.monotonic()
-        if now >= self._lives_due_at:
-            is_thorough, self._lives_due_at = True, now + _LIVES_EVERY_S
+        if now >= self._next_lives_at:
+            is_thorough, self._next_lives_at = True, now + _LIVES_EVERY_S
         failures = [error for region in peers if (error := self._try_to_follow(region, is_thorough)) is not None]
         if failures:
-            self._lives_due_at = now if is_thorough else self._lives_due_at
+            self._next_lives_at = now if is_thorough else self._next_lives_at
             raise failures[0]
 
     def _try_to_follow(self, region: str, is_thorough: bool) -> UnreadableItemError | None:
@@ -351,9 +351,9 @@ class Bookkeeper:
     def _past_gap(self, region: str, gap: Gap) -> RegionLedger | None:
         """Return the region's checkpoint if it has what could not be read in the log; None when it has not, so far."""
         now = self._clock.monotonic()
-        if now < self._gaps_due_at.get(region, now):
+        if now < self._next_gap_read_at.get(region, now):
             return None
-        self._gaps_due_at[region] = now + _GAP_EVERY_S
+        self._next_gap_read_at[region] = now + _GAP_EVERY_S
         try:
             later = self._runs.checkpoint(region)
         except UnreadableItemError:
@@ -374,7 +374,7 @@ class Bookkeeper:
         """Return a sentence for each other region: up to where its ledger has been read. Reads nothing."""
         found = []
         for region, ledger in sorted(self._others.items()):
-            unfinished = sorted(" ".join(key) for key, run in ledger.runs.items() if run.is_due)
+            unfinished = sorted(" ".join(key) for key, run in ledger.runs.items() if run.is_unfinished)
             shown = ", ".join(unfinished[:_SOME]) + (", ..." if len(unfinished) > _SOME else "")
             found.append(
                 f"{region}: read up to entry {ledger.number} (epoch {ledger.epoch}); unfinished there then: "
@@ -391,17 +391,17 @@ class Bookkeeper:
             try:
                 own = self._runs.checkpoint(self._region)
                 self._saved_number = own.number
-                self._life_due = False
+                self._needs_new_life = False
             except UnreadableCheckpointError as error:
                 own, self._saved_number = self._without_checkpoint(error), 0
                 saved = self._runs.checkpoint_info(self._region)
-                own.life, self._life_due = saved.life if saved is not None else None, True
+                own.life, self._needs_new_life = saved.life if saved is not None else None, True
             while entries := self._runs.log(self._region, after=own.number):
-                self._life_due = self._life_due or entries[0].number > own.number + 1
+                self._needs_new_life = self._needs_new_life or entries[0].number > own.number + 1
                 _read_on(own, entries)
             # What was written after the checkpoint may have expired, and readers may know it.
             is_old = own.at is None or self._clock.now() - own.at > timedelta(days=LOG_DAYS / 2)
-            self._life_due = self._life_due or own.life is None or is_old
+            self._needs_new_life = self._needs_new_life or own.life is None or is_old
             if own.gap is not None:
                 # What is only in the gap is published again from the database, and then saved in a checkpoint.
                 own.newest_id, self._saved_number = min(own.newest_id, own.gap.newest_id), 0
@@ -449,7 +449,7 @@ class Bookkeeper:
                 self._run_to_publish(own, row.key, row, epoch=epoch, had_ended=False) for row in rows if row.is_open
             ]
             runs = sorted((run for run in found if run is not None), key=lambda run: run.key)
-            self._append(epoch, runs, first_id=newest, newest_id=newest, settled=epoch)
+            self._append(epoch, runs, first_id=newest, newest_id=newest, complete_before=epoch)
 
     def publish_closed(self, keys: Collection[RunKey], *, epoch: int, closed_at: datetime) -> None:
         """
@@ -479,16 +479,16 @@ class Bookkeeper:
             self._own = None  # another agent of the region may have published it
         return self._load().epoch == epoch
 
-    def unsettled_epoch(self) -> int | None:
-        """Return the epoch under which the region began a role, if it has settled for no later one since."""
+    def unreconciled_epoch(self) -> int | None:
+        """Return the epoch under which the region began a role, if it has reconciled for no later one since."""
         own = self._load()
-        return own.epoch if own.settled == own.epoch else None
+        return own.epoch if own.complete_before == own.epoch else None
 
-    def settled(self, epoch: int) -> None:
-        """Publish that this region has published everything that it had begun before *epoch*."""
+    def publish_complete(self, epoch: int) -> None:
+        """Publish that this region's ledger is complete: it has everything that the region began before *epoch*."""
         own = self._load()
-        if own.number and own.settled != epoch:
-            self._append(own.epoch or 0, first_id=own.first_id, newest_id=own.newest_id, settled=epoch)
+        if own.number and own.complete_before != epoch:
+            self._append(own.epoch or 0, first_id=own.first_id, newest_id=own.newest_id, complete_before=epoch)
 
     def publish(
         self,
@@ -522,7 +522,9 @@ class Bookkeeper:
         newest, states = self._db.look(above=max(own.first_id, own.newest_id - _OVERLAP))
         self._queued = {key for key, status in states.items() if status == "queued"}
         keys = {key for key, status in states.items() if self._published.get(key) != _status_of(status)}
-        keys |= {key for key, run in own.runs.items() if (run.is_due and key not in states) or run.doubt is not None}
+        keys |= {
+            key for key, run in own.runs.items() if (run.is_unfinished and key not in states) or run.doubt is not None
+        }
         rows = {row.key: row for row in self._db.runs(keys)} if keys else {}
         dag_ids, histories = self._new_dags(own, force=final_plan_id is not None)
         ended = [row.key for row in (*rows.values(), *histories) if not row.is_open]
@@ -588,9 +590,9 @@ class Bookkeeper:
     def _new_dags(self, own: RegionLedger, *, force: bool) -> tuple[list[str], Sequence[RunRow]]:
         """Return DAGs that the ledger does not have, and the history of those that no region has published."""
         now = self._clock.monotonic()
-        if not force and now < self._dags_due_at:
+        if not force and now < self._next_dags_at:
             return [], ()
-        self._dags_due_at = now + _DAGS_EVERY_S
+        self._next_dags_at = now + _DAGS_EVERY_S
         dag_ids = sorted(set(self._db.dag_ids()) - own.heads.keys())
         unknown = [dag_id for dag_id in dag_ids if not any(dag_id in other.heads for other in self._others.values())]
         return dag_ids, self._db.last_finished(unknown) if unknown else ()
@@ -600,7 +602,7 @@ class Bookkeeper:
         others = self._others.values()
         room = _MOST_RETAINED - sum(run.has_ended for run in own.runs.values())
         is_anybody_away = room > 0 and (
-            bool(self._unread_peers) or not all(is_settled(other, epoch) for other in others)
+            bool(self._unread_peers) or not all(is_complete(other, epoch) for other in others)
         )
         return [
             replace(
@@ -636,7 +638,7 @@ class Bookkeeper:
         if row.is_skipped:
             # Closed on a view that was wrong or too old, while the region had the role: resume begins it.
             status = RunStatus.INTERRUPTED
-        if known is not None and known.is_due:
+        if known is not None and known.is_unfinished:
             if is_stopped:
                 # One that succeeded was not stopped after all: it ended first.
                 is_over = status is RunStatus.SUCCESS
@@ -660,7 +662,7 @@ class Bookkeeper:
         known = own.runs.get(row.key)
         if known is not None and _is_stopped(known, epoch):
             return None
-        if is_late and not row.is_open and not (known is not None and known.is_due):
+        if is_late and not row.is_open and not (known is not None and known.is_unfinished):
             return None  # it ended first, and that is published
         taken_at = known.taken_at if known is not None else None
         return replace(_to_run(row, RunStatus.INTERRUPTED, epoch=epoch), taken_at=taken_at)
@@ -735,13 +737,13 @@ class Bookkeeper:
         if dropped:
             log.info("%d runs that %s had skipped in standby are to be created again", dropped, self._region)
 
-    def settle(self) -> None:
-        """Close the books on what has been finished elsewhere, and on what nobody asks for any more."""
+    def apply_outcomes(self) -> None:
+        """Give this region's runs the outcomes that other regions published, and drop the runs that no region needs."""
         own = self._load()
         others = list(self._others.values())
         done = finished_elsewhere(own, others)
         if done:
-            self._db.settle(done, "the run went on, and ended, in another region")
+            self._db.apply_outcomes(done, "the run went on, and ended, in another region")
         gone = [replace(own.runs[run.key], status=RunStatus.GONE) for run in done]
         gone += [replace(run, status=RunStatus.GONE) for run in no_longer_asked_for(own, others)]
         if gone:
@@ -758,7 +760,7 @@ class Bookkeeper:
         """
         own = self._load()
         to_queue = self._to_carry_out(own)
-        waiting = due([own, *self._others.values()])
+        waiting = unfinished_runs([own, *self._others.values()])
         self._look_at_stuck(waiting)
         stopped = {key for key in waiting if (mine := own.runs.get(key)) is not None and _is_stopped(mine, epoch)}
         # A call that stops it may still be under way: when its row has ended, that can do no more harm.
@@ -813,7 +815,7 @@ class Bookkeeper:
             key: f"it may have ended by now: {why}"
             for region, why in self._missing.items()
             for key, run in self._others[region].runs.items()
-            if run.is_due and key in waiting
+            if run.is_unfinished and key in waiting
         }
         return doubts | {key: run.doubt for key, run in waiting.items() if run.doubt is not None}
 
@@ -868,12 +870,12 @@ class Bookkeeper:
         newest_id: int,
         dag_ids: Sequence[str] = (),
         final_plan_id: str | None = None,
-        settled: int | None = None,
+        complete_before: int | None = None,
         stops: str | None = None,
     ) -> None:
         """Write the next entry; several when it is too long for one. The last one has all other fields."""
         own = self._load()
-        if self._life_due:
+        if self._needs_new_life:
             self._begin_life(own)
         chunks = list(_chunks(runs, dag_ids)) or [((), ())]
         for position, (part, ids) in enumerate(chunks, start=1):
@@ -888,7 +890,7 @@ class Bookkeeper:
                 runs=part,
                 dag_ids=ids,
                 final_plan_id=final_plan_id if is_last else None,
-                settled=settled if is_last else None,
+                complete_before=complete_before if is_last else None,
                 stops=stops if is_last else None,
                 life=own.life,
             )
@@ -898,7 +900,10 @@ class Bookkeeper:
             self._runs.append(self._region, entry)
             self._own = own
             own.apply([entry])
+        # The caller notes what it has published when this returns. After an error here, it reads the log, too.
+        self._own = None
         self._save_checkpoint_in_time(own)
+        self._own = own
 
     def _save_checkpoint_in_time(self, own: RegionLedger) -> None:
         now = self._clock.monotonic()
@@ -909,12 +914,12 @@ class Bookkeeper:
         ):
             self._save_checkpoint(own)
             own.gap = None
-        elif own.number and now >= self._watch_due_at:
+        elif own.number and now >= self._next_watch_at:
             saved = self._runs.checkpoint_info(self._region)
             # The table may be a new one, or one that was restored from a backup.
             if saved is None or saved.number < self._saved_number or saved.life not in {None, own.life}:
                 self._save_checkpoint(own)
-            self._watch_due_at = now + _LIVES_EVERY_S
+            self._next_watch_at = now + _LIVES_EVERY_S
 
     def _begin_life(self, own: RegionLedger) -> None:
         """
@@ -926,7 +931,7 @@ class Bookkeeper:
         self._own = None
         self._save_checkpoint(begun, begins_after=own)
         log.info("The ledger of %s begins another life: %s, before %s", self._region, begun.life, own.life)
-        own.life, self._own, self._life_due = begun.life, own, False
+        own.life, self._own, self._needs_new_life = begun.life, own, False
         if own.gap is not None:
             self._saved_number = 0  # what is in the gap is published again, and then saved
 

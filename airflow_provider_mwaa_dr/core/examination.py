@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.environments import known_region
-from airflow_provider_mwaa_dr.core.failover import Timing, left_over
+from airflow_provider_mwaa_dr.core.failover import Timing, dags_not_unpaused
 from airflow_provider_mwaa_dr.core.heartbeats import beats, live_agents
 from airflow_provider_mwaa_dr.core.identity import ClaimWatch
 from airflow_provider_mwaa_dr.core.inventory import Inventory
@@ -108,7 +108,7 @@ def examine(
 
     source, taker = region_facts(active), region_facts(target)
     records = known(store.records)
-    left = known(lambda: left_over(store, state))
+    left = known(lambda: dags_not_unpaused(store, state))
     facts = Facts(
         state=state,
         at=at,
@@ -122,7 +122,7 @@ def examine(
         records=records,
         registered=registered,
         unreadable=known(lambda: store.unreadable(regions)),
-        left_over=() if isinstance(left, Unknown) else left,
+        dags_not_unpaused=() if isinstance(left, Unknown) else left,
     )
     return Examination(source=active, target=target, results=check_all(facts))
 

@@ -51,7 +51,7 @@ from airflow_provider_mwaa_dr.core.readiness import (
     is_endless,
     known,
     refusals,
-    unsettled,
+    unclosed_runs,
 )
 from airflow_provider_mwaa_dr.core.reasons import checked_reason
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
@@ -86,7 +86,8 @@ class Timing:
     :param answer_s: an AUTO failover turns forced when the source has not answered for this long; or once, while its
         schedulers show no heartbeats either.
     :param heartbeat_s: between two heartbeats of an agent; a few of them without change, and it counts as gone.
-    :param settle_s: one scheduler loop: what a gate let through before it knew is visible after it.
+    :param gate_commit_s: one scheduler loop. After it, the database shows what a gate let through before it knew of
+        the claim.
     :param beat_s: between two signs of life of this engine in the plan.
     :param takeover_s: a plan whose beat stood still for this long, on this process's clock, may be taken over.
     :param stop_s: executing tasks of a stopped run are gone after at most this long.
@@ -101,7 +102,7 @@ class Timing:
     drain_s: float = 60.0
     answer_s: float = 20.0
     heartbeat_s: float = 5.0
-    settle_s: float = 2.0
+    gate_commit_s: float = 2.0
     beat_s: float = 10.0
     takeover_s: float = 30.0
     stop_s: float = 120.0
@@ -367,10 +368,10 @@ class FailoverEngine:
     def _last_active(self, state: DRState, target: str) -> str:
         """Return the region that was active last, as far as anything tells; one of the set in any case."""
         regions = self._regions()
-        is_settled = state.phase in {Phase.STEADY, Phase.DRAINING} and "phase" not in {
+        is_known = state.phase in {Phase.STEADY, Phase.DRAINING} and "phase" not in {
             problem.field for problem in state.problems
         }
-        if is_settled and state.active_region in regions:
+        if is_known and state.active_region in regions:
             return state.active_region
         completed = [record for record in self._history(self._store.records) or () if record.outcome == "completed"]
         if completed and completed[0].target in regions:
@@ -591,7 +592,7 @@ class FailoverEngine:
         with self._timed("record"):
             dags = self._dags(plan, source)
             # What the last failover could not unpause was never paused by anybody: it stays wanted.
-            left, missing = self._left_over(state)
+            left, missing = self._dags_not_unpaused(state)
             wanted = sorted({*self._unpaused(dags), *left})
             self._record_as(plan, wanted)
             self._done(f"{len(wanted)} DAGs wanted, {len(self._exempt(dags))} exempt{missing}")
@@ -614,7 +615,7 @@ class FailoverEngine:
                     f"unpause in {plan.target} what you want to run"
                 )
                 return
-            left, missing = self._left_over(state)
+            left, missing = self._dags_not_unpaused(state)
             wanted = sorted({*snapshot.dag_ids, *left})
             self._record_as(plan, wanted)
             self._done(
@@ -628,9 +629,9 @@ class FailoverEngine:
         ended_at = max((record.finished_at or record.started_at for record in completed), default=None)
         return None if newest is None or (ended_at is not None and newest.recorded_at <= ended_at) else newest
 
-    def _left_over(self, state: DRState) -> tuple[Collection[str], str]:
+    def _dags_not_unpaused(self, state: DRState) -> tuple[Collection[str], str]:
         """Return what stays wanted although it is paused in the active region; and a text where that is not known."""
-        left = self._history(lambda: left_over(self._store, state))
+        left = self._history(lambda: dags_not_unpaused(self._store, state))
         if left is not None:
             return left, ""
         return (), (
@@ -676,9 +677,9 @@ class FailoverEngine:
                 if not left and is_closed:
                     # A gate that decided just before it knew may still have been in its transaction, and what has just
                     # ended may have events that start another run: look again. Meanwhile there is something to do.
-                    settled_at = self._clock.monotonic() + self._timing.settle_s
+                    read_again_at = self._clock.monotonic() + self._timing.gate_commit_s
                     listing = self._dags(plan, source)
-                    self._wait(plan.id, settled_at - self._clock.monotonic())
+                    self._wait(plan.id, read_again_at - self._clock.monotonic())
                     left = self._busy(plan, source, exempt)
                     if not left:
                         break
@@ -714,7 +715,7 @@ class FailoverEngine:
             gate_since=self._await_arrival(plan, state.version, state.lease_s, since),
             fence_since=None,
             lease_s=state.lease_s,
-            settle_s=self._timing.settle_s,
+            gate_commit_s=self._timing.gate_commit_s,
         )
 
     def _await_live_schedulers(self, plan: Plan, closing: Closing) -> None:
@@ -862,7 +863,7 @@ class FailoverEngine:
         """
         if self._learns(plan.source, version):
             return since
-        deadline = since + lease_s * CLOCK_MARGIN + self._timing.settle_s
+        deadline = since + lease_s * CLOCK_MARGIN + self._timing.gate_commit_s
         while not self._learns(plan.source, version):
             if has_acknowledged(self._agents(plan.source), version):
                 return since
@@ -1055,11 +1056,13 @@ class FailoverEngine:
     ) -> FailoverRecord:
         plan = _plan(state)
         with self._timed("complete"):
-            left_id = state.left_over
+            left_id = state.not_unpaused_set_id
             if not_unpaused is not None:
-                left_id = self._table(partial(put_left_over, self._store, plan, not_unpaused, at=self._clock.now()))
+                left_id = self._table(
+                    partial(put_dags_not_unpaused, self._store, plan, not_unpaused, at=self._clock.now())
+                )
             else:
-                not_unpaused = tuple(self._left_over(state)[0])
+                not_unpaused = tuple(self._dags_not_unpaused(state)[0])
             if wanted is not None:
                 # Lost before its agent has taken a snapshot of its own, the region would be left with an older one.
                 snapshot = DagSet(
@@ -1080,7 +1083,7 @@ class FailoverEngine:
             self._write(
                 plan.id,
                 Phase.RESUMING,
-                lambda row: transitions.complete(row, left_over=left_id, at=self._clock.now()),
+                lambda row: transitions.complete(row, not_unpaused_set_id=left_id, at=self._clock.now()),
             )
             lacks = f"; mwaa-dr history may lack this failover: {self._unrecorded}" if self._unrecorded else ""
             self._done(f"{plan.target} is active, epoch {state.epoch}{lacks}")
@@ -1115,7 +1118,7 @@ class FailoverEngine:
         is_asked = not isinstance(status, Unknown) and status.is_usable
         is_healthy = known(target.scheduler_is_healthy) if is_asked else None
         agents = self._live_agents(target.region, seen)
-        self._warnings = tuple(unsettled(agents))
+        self._warnings = tuple(unclosed_runs(agents))
         why = refusals(
             RegionFacts(
                 region=target.region, environment=target.name, status=status, is_healthy=is_healthy, agents=agents
@@ -1472,7 +1475,7 @@ def abort_other_records(store: StateStore, plan_id: str, *, at: datetime) -> Non
             store.put_record(replace(record, outcome="aborted", finished_at=at))
 
 
-def put_left_over(store: StateStore, plan: Plan, dag_ids: Collection[str], *, at: datetime) -> str:
+def put_dags_not_unpaused(store: StateStore, plan: Plan, dag_ids: Collection[str], *, at: datetime) -> str:
     """Record what of the wanted set *plan* could not unpause; return what :func:`.state.complete` takes for it."""
     if not dag_ids:
         return ""
@@ -1482,13 +1485,13 @@ def put_left_over(store: StateStore, plan: Plan, dag_ids: Collection[str], *, at
     return store.put_set(DagSet(id=f"{plan.id}-left-{digest}", region=plan.target, recorded_at=at, dag_ids=ids)).id
 
 
-def left_over(store: StateStore, state: DRState) -> tuple[str, ...]:
+def dags_not_unpaused(store: StateStore, state: DRState) -> tuple[str, ...]:
     """Return what the last failover to the active region, or the last one given up for it, could not unpause there."""
-    if state.left_over == "":
+    if state.not_unpaused_set_id == "":
         return ()
     found = None
     with suppress(UnreadableItemError):  # the record has the same list
-        found = store.get_set(state.left_over) if state.left_over is not None else None
+        found = store.get_set(state.not_unpaused_set_id) if state.not_unpaused_set_id is not None else None
     if found is not None and found.region == state.active_region:
         return found.dag_ids
     for record in store.records():

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.display import get_logger
-from airflow_provider_mwaa_dr.core.failover import abort_other_records, left_over, put_left_over
+from airflow_provider_mwaa_dr.core.failover import abort_other_records, dags_not_unpaused, put_dags_not_unpaused
 from airflow_provider_mwaa_dr.core.lease import is_ready_to_resume
 from airflow_provider_mwaa_dr.core.ports import Clock, DagSet, FailoverRecord, StateStore, StepRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
@@ -111,8 +111,8 @@ class PlanFinisher:
             dag_set, why = None, error.message.rstrip(".")
         if dag_set is None:
             # Nothing was ever paused for it, or nobody knows any more what was.
-            not_unpaused, detail = self._left_over(state), why
-            left_id = state.left_over
+            not_unpaused, detail = self._dags_not_unpaused(state), why
+            left_id = state.not_unpaused_set_id
         else:
             not_unpaused, detail = self._restore(plan, frozenset(dag_set.dag_ids))
             self._store.put_snapshot(
@@ -120,20 +120,20 @@ class PlanFinisher:
                     id=self._region, region=self._region, recorded_at=self._clock.now(), dag_ids=tuple(dag_set.dag_ids)
                 )
             )
-            left_id = put_left_over(self._store, plan, not_unpaused, at=now)
+            left_id = put_dags_not_unpaused(self._store, plan, not_unpaused, at=now)
         step = StepRecord(
             name="finish",
             seconds=round(self._clock.monotonic() - began, 3),
             detail=f"left behind, finished by the agent of {self._region}: {detail}; no first run was verified",
         )
         self._record_the_end(state, plan, step, not_unpaused)
-        new = transitions.complete(state, left_over=left_id, at=self._clock.now())
+        new = transitions.complete(state, not_unpaused_set_id=left_id, at=self._clock.now())
         self._store.write(new, expected_version=state.version)
         log.warning("Plan %s is finished: %s is active, epoch %d; %s", plan.id, self._region, state.epoch, detail)
 
-    def _left_over(self, state: DRState) -> tuple[str, ...]:
+    def _dags_not_unpaused(self, state: DRState) -> tuple[str, ...]:
         try:
-            return left_over(self._store, state)
+            return dags_not_unpaused(self._store, state)
         except StateUnreachableError:
             raise
         except Exception as error:

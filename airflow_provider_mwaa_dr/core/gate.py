@@ -58,7 +58,7 @@ class View:
     :param read_at: seconds on the local clock from BEFORE the read was sent, so the age is never understated.
     :param reconciled_epoch: the epoch that this region's open runs belong to; None before its agent's first turn.
     :param problem: why this Airflow cannot be the region that it claims (core/identity.py); it holds everything then.
-    :param waits_for: why the agent could not settle them yet; empty where nothing is wrong.
+    :param waits_for: why the agent could not reconcile them yet; empty where nothing is wrong.
     :param registered: the registered regions, this one among them; None before they are listed.
     :param problems: what this region's own item has that cannot be used, a sentence each; while there is one, the
         region's role is unknown.

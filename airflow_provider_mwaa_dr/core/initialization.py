@@ -168,7 +168,7 @@ def _ledger_epochs(runs: RunsStore, region: str) -> Sequence[int | None]:
         ledger.apply(entries)
         if ledger.number == before:
             break
-    return ledger.epoch, ledger.settled
+    return ledger.epoch, ledger.complete_before
 
 
 def _registry(

@@ -35,20 +35,20 @@ class Closing:
     :param fence_since: after the response of the last write that ended what a fence lets run (the forced claim, the
         turn to forced, or ``drained``), or after the take-over; None while the fence lets runs in flight go on.
     :param lease_s: from the state.
-    :param settle_s: a gate's decision is committed after at most so long.
+    :param gate_commit_s: a gate's decision is committed after at most so long.
     """
 
     version: int
     gate_since: float
     fence_since: float | None
     lease_s: float
-    settle_s: float
+    gate_commit_s: float
 
     def gate_closed_at(self, agents: Sequence[AgentStatus]) -> float:
         """Return the moment from which no gate of the region lets a run start; with *agents*, its heartbeats now."""
         if has_acknowledged(agents, self.version):
             return self.gate_since
-        return self.gate_since + self.lease_s * CLOCK_MARGIN + self.settle_s
+        return self.gate_since + self.lease_s * CLOCK_MARGIN + self.gate_commit_s
 
     def fence_closed_at(self, agents: Sequence[AgentStatus]) -> float:
         """Return the moment from which no fence of the region lets a task start; infinite while it does."""

@@ -4,7 +4,7 @@ The ledger: which region ran which interval, and how it ended.
 Each region keeps a *log* of the changes that its agent finds in the region's metadata database. Entries are numbered
 without gaps, and only one agent of the region writes them. From time to time the agent saves a *checkpoint*, the result
 of all entries so far, so that a reader does not have to start at the first entry. Readers keep a :class:`RegionLedger`
-for each region; :func:`due` decides between them.
+for each region; :func:`unfinished_runs` decides between them.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ class LedgerRun:
         return self.dag_id, self.run_id
 
     @property
-    def is_due(self) -> bool:
-        """Whether somebody has yet to finish it."""
+    def is_unfinished(self) -> bool:
+        """Whether no region has finished it."""
         return self.status in {RunStatus.OPEN, RunStatus.INTERRUPTED}
 
     @property
@@ -159,7 +159,7 @@ class LogEntry:
     :param dag_ids: DAGs seen for the first time, which may have no run yet.
     :param final_plan_id: the plan for which this is the final ledger entry before the role moves: nothing is in flight
         any more.
-    :param settled: the epoch up to which everything has been told that this region had begun under earlier ones.
+    :param complete_before: the region has published everything that it began before this epoch.
     :param life: of the ledger that the entry belongs to; None: the first version wrote it. See :class:`RegionLedger`.
     :param unreadable: what is wrong with the item; nothing but the number is known then. Not stored.
     :param stops: the last announcement of stopped runs (:class:`.state.Stop`) that this entry takes into account.
@@ -173,7 +173,7 @@ class LogEntry:
     runs: tuple[LedgerRun, ...] = ()
     dag_ids: tuple[str, ...] = ()
     final_plan_id: str | None = None
-    settled: int | None = None
+    complete_before: int | None = None
     stops: str | None = None
     life: str | None = None
     unreadable: UnreadableItem | None = None
@@ -225,10 +225,10 @@ class RegionLedger:
 
     :ivar number: of the last entry that was applied.
     :ivar epoch: the last one that the region published as the active region; None before.
-    :ivar runs: what is due; and of the runs that were taken over from elsewhere, or may turn up there, those that
-        ended, until the other regions have nothing due of them any more.
+    :ivar runs: the unfinished runs. Also the ended runs that the region took over from another one, or that another
+        one may have begun, until no other region lists them as unfinished.
     :ivar final_plan_id: the plan of the newest final ledger entry.
-    :ivar settled: the epoch up to which it has told of everything that it had begun before; None before.
+    :ivar complete_before: the region has published everything that it began before this epoch; None: not yet for any.
     :ivar gap: what of the log after the checkpoint could not be read; None: nothing. A later checkpoint contains it.
     :ivar stops: the last announcement of stopped runs that it has taken into account.
     :ivar life: an id. Numbers of entries that are of different lives have nothing to do with each other: a region whose
@@ -243,7 +243,7 @@ class RegionLedger:
     runs: dict[RunKey, LedgerRun] = field(default_factory=dict)
     heads: dict[str, Head] = field(default_factory=dict)
     final_plan_id: str | None = None
-    settled: int | None = None
+    complete_before: int | None = None
     gap: Gap | None = None
     stops: str | None = None
     life: str | None = None
@@ -271,7 +271,7 @@ class RegionLedger:
             self.number, self.epoch, self.at = entry.number, entry.epoch, entry.at
             self.first_id, self.newest_id = entry.first_id, entry.newest_id
             self.final_plan_id = entry.final_plan_id or self.final_plan_id
-            self.settled = entry.settled if entry.settled is not None else self.settled
+            self.complete_before = entry.complete_before if entry.complete_before is not None else self.complete_before
             self.stops = entry.stops or self.stops
             for dag_id in entry.dag_ids:
                 if dag_id not in self.heads:
@@ -291,11 +291,11 @@ class RegionLedger:
         first = self.gap or Gap(number=number, why=why, newest_id=self.newest_id)
         self.gap = replace(first, number=number)
         for key, run in self.runs.items():
-            if run.is_due and run.doubt is None:
+            if run.is_unfinished and run.doubt is None:
                 self.runs[key] = replace(run, doubt=f"it may have ended by now: {why}")
 
     def _take(self, run: LedgerRun, changes: Changes) -> None:
-        if run.is_due or (run.has_ended and (run.retained_for_peers or run.taken_at is not None)):
+        if run.is_unfinished or (run.has_ended and (run.retained_for_peers or run.taken_at is not None)):
             self.runs[run.key] = run
             changes.runs.add(run.key)
         elif self.runs.pop(run.key, None) is not None:
@@ -307,9 +307,9 @@ class RegionLedger:
             changes.heads.add(run.dag_id)
 
 
-def due(ledgers: Collection[RegionLedger]) -> dict[RunKey, LedgerRun]:
+def unfinished_runs(ledgers: Collection[RegionLedger]) -> dict[RunKey, LedgerRun]:
     """
-    Return what nobody has finished, by key: of what the regions say of a run, the newest epoch counts.
+    Return the runs that no region has finished, by key. If regions differ about a run, the newest epoch counts.
 
     Under one epoch only one region executes, so a run that ended there is over.
     """
@@ -319,25 +319,25 @@ def due(ledgers: Collection[RegionLedger]) -> dict[RunKey, LedgerRun]:
             known = newest.get(key)
             if known is None or (run.epoch, run.has_ended) > (known.epoch, known.has_ended):
                 newest[key] = run
-    return {key: run for key, run in newest.items() if run.is_due}
+    return {key: run for key, run in newest.items() if run.is_unfinished}
 
 
 def finished_elsewhere(own: RegionLedger, others: Collection[RegionLedger]) -> list[LedgerRun]:
-    """Return the runs that *own* still calls due and another region has finished under a newer epoch, as it says."""
+    """Return the runs that are unfinished in *own* and that another region finished under a newer epoch."""
     return [
         theirs
         for key, run in own.runs.items()
-        if run.is_due
+        if run.is_unfinished
         for other in others
         if (theirs := other.runs.get(key)) is not None and theirs.has_ended and theirs.epoch >= run.epoch
     ]
 
 
-def is_settled(other: RegionLedger, epoch: int) -> bool:
-    """Whether a region has told of everything that it had begun before *epoch*; one that never told has nothing."""
+def is_complete(other: RegionLedger, epoch: int) -> bool:
+    """Whether a region has published everything that it began before *epoch*; an empty ledger is complete."""
     if other.gap is not None:
         return False
-    return other.number == 0 or (other.settled is not None and other.settled >= epoch)
+    return other.number == 0 or (other.complete_before is not None and other.complete_before >= epoch)
 
 
 def no_longer_asked_for(own: RegionLedger, others: Collection[RegionLedger]) -> list[LedgerRun]:
@@ -346,7 +346,10 @@ def no_longer_asked_for(own: RegionLedger, others: Collection[RegionLedger]) -> 
         run
         for key, run in own.runs.items()
         if run.has_ended
-        and all(is_settled(other, run.epoch) and not (key in other.runs and other.runs[key].is_due) for other in others)
+        and all(
+            is_complete(other, run.epoch) and not (key in other.runs and other.runs[key].is_unfinished)
+            for other in others
+        )
     ]
 
 

@@ -63,7 +63,7 @@ class AgentStatus:
     :param gone: the agent has ended, and its scheduler's gate had been closed for good before: nothing of this
         scheduler starts any more, and no version is waited for.
     :param fence_ok: True, False (a task ended without the fence) or None (nothing ran).
-    :param leftovers: open runs of an earlier epoch, or born in standby, that are not closed yet.
+    :param unclosed_runs: how many open runs of an earlier epoch, or created in a standby, are not closed yet.
     :param held, skipped, closed: runs since the scheduler started.
     :param problems: wrong settings, one sentence each.
     :param ledger_lag_s: age of what the ledger knows of the region; None where there is no ledger.
@@ -73,7 +73,7 @@ class AgentStatus:
     :param waiting: interrupted runs that nobody can go on with, with the reason; the first of them.
     :param held_because: why what the agent has read gives the region no role, and what to do; None while it has one.
     :param standby_as_of: when this scheduler last read that another region has the role, by the region's own clock.
-        If no scheduler of a region that never settled its runs has read that: when this one first read that its own
+        If no scheduler of a region that never reconciled its runs has read that: when this one first read that its own
         region has the role. None once the region has taken the role up.
     :param inventory_error: why the region's inventory could not be taken or written; None while it can.
     :param environment: the agent's MWAA environment (``AIRFLOW_ENV_NAME``); empty where Airflow has no such name, None
@@ -105,7 +105,7 @@ class AgentStatus:
     gone: bool = False
     fence_ok: bool | None = None
     ledger_lag_s: float | None = None
-    leftovers: int = 0
+    unclosed_runs: int = 0
     held: int = 0
     skipped: int = 0
     closed: int = 0

@@ -151,7 +151,7 @@ class Facts:
     :param runs_table: None when nobody is known to have set one.
     :param registered: the registered regions; None when they were not asked for.
     :param unreadable: items of the state table without their required content.
-    :param left_over: DAGs that the last failover to the source could not unpause; they are still wanted.
+    :param dags_not_unpaused: DAGs that the last failover to the source could not unpause; they are still wanted.
     """
 
     state: DRState
@@ -166,7 +166,7 @@ class Facts:
     records: Sequence[FailoverRecord] | Unknown
     registered: frozenset[str] | Unknown | None = None
     unreadable: Sequence[UnreadableItem] | Unknown = ()
-    left_over: tuple[str, ...] = ()
+    dags_not_unpaused: tuple[str, ...] = ()
 
     @property
     def regions(self) -> tuple[RegionFacts, RegionFacts]:
@@ -179,9 +179,9 @@ class Facts:
         dags, snapshot = self.source.dags, self.source.snapshot
         if not isinstance(dags, Unknown):
             running = {dag.dag_id for dag in dags if not dag.is_paused and not self.exempts(dag)}
-            return frozenset(running) | frozenset(self.left_over)
+            return frozenset(running) | frozenset(self.dags_not_unpaused)
         if snapshot is not None:
-            return frozenset(snapshot.dag_ids) | frozenset(self.left_over)
+            return frozenset(snapshot.dag_ids) | frozenset(self.dags_not_unpaused)
         return dags
 
     def exempts(self, dag: DagInfo) -> bool:
@@ -309,22 +309,22 @@ def _fence_doubts(region: RegionFacts) -> Iterable[str]:
         yield f"no task has shown yet that the fence is loaded in the workers of {region.region}"
 
 
-def _leftovers_doubts(region: RegionFacts) -> Iterable[str]:
+def _unclosed_doubts(region: RegionFacts) -> Iterable[str]:
     yield from _unseen(region)
-    yield from unsettled(region.agents)
+    yield from unclosed_runs(region.agents)
 
 
-def unsettled(agents: Sequence[AgentStatus]) -> Iterable[str]:
+def unclosed_runs(agents: Sequence[AgentStatus]) -> Iterable[str]:
     """
-    Yield what to say of open runs that do not belong to a standby.
+    Yield a sentence about open runs that do not belong to a standby.
 
     No reason to refuse: a DAG that is unpaused in a standby has one at almost any moment. A region that is promoted
     closes them before it starts anything.
     """
-    leftovers = max((agent.leftovers for agent in agents), default=0)
-    if leftovers:
+    count = max((agent.unclosed_runs for agent in agents), default=0)
+    if count:
         yield (
-            f"{leftovers} open runs in {agents[0].region} are not settled yet; its agent closes them, at the latest "
+            f"{count} open runs in {agents[0].region} are not settled yet; its agent closes them, at the latest "
             "when the region is promoted"
         )
 
@@ -388,7 +388,7 @@ REFUSALS: tuple[Refusal, ...] = (
     Refusal(
         name="leftovers",
         problems=_nothing,
-        doubts=_leftovers_doubts,
+        doubts=_unclosed_doubts,
         fine=lambda region: f"no open run of an earlier epoch in {region.region}",
         advice="Wait for the agent of {environment} to close them, some seconds. If they stay, or come again, pause "
         "the DAGs that are unpaused in {region}, and look at the log of its agent.",
@@ -923,7 +923,7 @@ def check_paused(facts: Facts) -> CheckResult:
     if snapshot is None:
         doubts.append(f"no snapshot of {facts.source.region} was ever taken: a forced failover would unpause nothing")
     elif not isinstance(facts.source.dags, Unknown) and not isinstance(wanted, Unknown):
-        changed = wanted ^ (set(snapshot.dag_ids) | set(facts.left_over))
+        changed = wanted ^ (set(snapshot.dag_ids) | set(facts.dags_not_unpaused))
         differences.append(
             _Difference(
                 Verdict.WARN, f"changed since the snapshot of {snapshot.recorded_at:%Y-%m-%dT%H:%M:%SZ}", changed

@@ -134,8 +134,9 @@ class DRState:
     :param version: grows by 1 with every write; the optimistic lock.
     :param lease_s: how old a region's view may be while it still executes; the same for everyone, so it lives here.
         The longest one where the stored value cannot be used.
-    :param left_over: the recorded set of DAGs that the last failover could not unpause in the active region, which stay
-        wanted; empty: there are none; None: an older version, or a script, completed it, and only its record has them.
+    :param not_unpaused_set_id: id of the recorded set of DAGs that the last failover could not unpause in the active
+        region, and that stay wanted. Empty: there are none. None: an older version or a script completed the failover,
+        and only its record has them.
     :param stops: what failovers announced about runs that they stop under this epoch, in order. It outlives the plans:
         a plan may be cancelled, and end, before the ledger reads that it stopped a run.
     :param problems: fields of the item whose values cannot be used. Not stored. While there is one, every region holds
@@ -154,7 +155,7 @@ class DRState:
     failover_reason: str | None = None
     last_failover_time: datetime | None = None
     changed_by: str | None = None
-    left_over: str | None = None
+    not_unpaused_set_id: str | None = None
     problems: tuple[FieldProblem, ...] = ()
     stops: tuple[Stop, ...] = ()
 
@@ -432,17 +433,19 @@ def resume(state: DRState, *, at: datetime) -> DRState:
     return _next(state, phase=Phase.RESUMING, plan=plan, by=plan.by, at=at)
 
 
-def complete(state: DRState, *, left_over: str | None, at: datetime) -> DRState:
+def complete(state: DRState, *, not_unpaused_set_id: str | None, at: datetime) -> DRState:
     """
     Return the steady state at the end of a plan.
 
-    :param left_over: see :class:`DRState`. A promise to users, so it is written with the end of the plan, whatever
-        becomes of the plan's record.
+    :param not_unpaused_set_id: see :class:`DRState`. Users rely on it, so it is written with the end of the plan, even
+        if the plan's record cannot be written.
     """
     plan = _open_plan(state)
     if state.phase is not Phase.RESUMING:
         raise WrongPhaseError(f"Plan {plan.id} is {state.phase.value}; only a RESUMING one is completed.")
-    return replace(_next(state, phase=Phase.STEADY, plan=None, by=plan.by, at=at), left_over=left_over)
+    return replace(
+        _next(state, phase=Phase.STEADY, plan=None, by=plan.by, at=at), not_unpaused_set_id=not_unpaused_set_id
+    )
 
 
 def beat(state: DRState, *, at: datetime) -> DRState:
@@ -487,7 +490,7 @@ def set_active_region(state: DRState, region: str, *, reason: str, by: str, at: 
         previous_region=state.active_region,
         failover_reason=reason,
         last_failover_time=at,
-        left_over=None,
+        not_unpaused_set_id=None,
         stops=stops_of(state, state.epoch),
     )
 

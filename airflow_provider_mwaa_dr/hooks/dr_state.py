@@ -25,10 +25,10 @@ from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, ConfigError,
 
 class DRStateHook(AwsBaseHook):
     """
-    Reads, and where it must be writes, the state of the DR set.
+    Reads and writes the state of the DR set.
 
     Settings come from the section ``[dr]`` of Airflow's configuration, or ``DR_*`` in the environment. Every call reads
-    the table anew, consistently, from the nearest replica that answers; nothing is guessed: what cannot be read raises.
+    the table again, consistently, from the nearest replica that answers. A read that fails raises an error.
 
     .. code-block:: python
 
@@ -135,13 +135,13 @@ class DRStateHook(AwsBaseHook):
         self, region: str, *, reason: str, expected_version: int | None = None, by: str | None = None
     ) -> DRState:
         """
-        Give the active role to *region* at once: no drain, no lease, nothing paused or unpaused.
+        Make *region* active immediately: without drain, without lease, without a change to DAGs.
 
         For recovery by hand; a failover (:class:`~airflow_provider_mwaa_dr.operators.failover.FailoverOperator`)
-        does far more. Atomic: one conditional write. On retry an active *region* is returned as it is.
+        does far more. Atomic: one conditional write. A retry is a no-op: an active *region* is returned as it is.
 
         :param expected_version: the version that the decision was made on; None for the one read now.
-        :raises StaleStateError: the state is another one by now, and is carried; nothing was changed.
+        :raises StaleStateError: the state has changed; the error has the stored state. Nothing was changed.
         :raises WrongPhaseError: a failover is in progress.
         :raises ConfigError: *region* is not in the DR set, or the reason is empty or longer than 1,000 characters.
         """

@@ -1,5 +1,5 @@
 """
-The background loop of one scheduler: reads the state, settles its region's runs, sends heartbeats.
+The background loop of one scheduler: reads the state, reconciles its region's runs, sends heartbeats.
 
 Everything that may block happens here, in a thread of its own; the gate only looks at :attr:`AgentLoop.view`. Works
 without Airflow: what it does in the metadata database goes through :class:`RegionDb`.
@@ -168,10 +168,10 @@ class AgentLoop:
         self._beat = 0
         self._beats_written = 0
         self._closed = 0
-        self._leftovers = 0
+        self._unclosed_runs = 0
         self._fence_ok: bool | None = None
         self._snapshot: tuple[int, tuple[str, ...]] | None = None
-        self._snapshot_due_at = 0.0
+        self._next_snapshot_read_at = 0.0
         self._held_seen = -1
         self._turned_at = self._next_beat = 0.0
         self._next_checks = 0.0
@@ -187,7 +187,7 @@ class AgentLoop:
         """What the region could not take over under the epoch that it has; None before that is known."""
         self._led_at: float | None = None
         self._has_more = False
-        self._regions_due_at = 0.0
+        self._next_regions_at = 0.0
         self._entries_awaited_until: tuple[int, float] | None = None
         self._complaint: str | None = None
         self._unreadable: str | None = None
@@ -197,7 +197,7 @@ class AgentLoop:
 
     def turn(self) -> float:
         """
-        Do everything that is due, once; never raises.
+        Do all the work of one turn; never raises.
 
         :return: seconds until the next turn.
         """
@@ -208,10 +208,10 @@ class AgentLoop:
             self._look()
             schedulers = self._db.alive_schedulers()
             unsent = self._report(schedulers)
-            has_settled = self._work(schedulers)
+            has_reconciled = self._work(schedulers)
             self._complain(unsent)
         except Exception as error:  # the loop outlives everything; the view ages, and the gate holds
-            has_settled = False
+            has_reconciled = False
             self._complain(error)
             if self._unreadable is not None:
                 self._report_unreadable()
@@ -220,11 +220,11 @@ class AgentLoop:
         state = self.view.state if self.view is not None else None
         is_hurried = self._has_more or (state is not None and state.phase is not Phase.STEADY)
         refresh_s = min(self._config.refresh_s, _HURRY_S) if is_hurried else self._config.refresh_s
-        # What was settled is read back at once: gate and fence are waiting for it.
-        return 0.1 if has_settled else max(0.1, started + refresh_s - self._clock.monotonic())
+        # The reconciled epoch is read back at once: gate and fence are waiting for it.
+        return 0.1 if has_reconciled else max(0.1, started + refresh_s - self._clock.monotonic())
 
     def _report_unreadable(self) -> None:
-        """Send the heartbeat that is due although there is nothing to act on: it carries the reason. Never raises."""
+        """Send a heartbeat in its time although there is nothing to act on: it has the reason. Never raises."""
         try:
             self._acknowledge()
             if self._clock.monotonic() >= self._next_beat:
@@ -393,7 +393,7 @@ class AgentLoop:
 
     def _report(self, schedulers: tuple[str, ...]) -> Exception | None:
         """
-        Send the heartbeat that is due, before any other item of the tables is read: none of them may prevent it.
+        Send a heartbeat in its time, before any other item of the tables is read: none of them may prevent it.
 
         :return: why it could not be sent, which keeps nothing else from being done.
         """
@@ -423,19 +423,19 @@ class AgentLoop:
         state = view.state if view is not None else None
         reconciled = view.reconciled_epoch if view is not None else None
         has_listed = view is not None and state is not None and self._list_regions(view, state, schedulers)
-        has_settled = False
+        has_reconciled = False
         is_known = role_of(view, self._region) is not Role.UNKNOWN
         if state is None or not is_known:
             # Whatever is open may be this region's to run: nothing is closed, published or taken over.
             pass
         elif self._leads(schedulers):
             self._take_the_lead()
-            has_settled = self._reconcile(state, reconciled)
-            if has_settled:
+            has_reconciled = self._reconcile(state, reconciled)
+            if has_reconciled:
                 reconciled = state.epoch
             if reconciled == state.epoch:
                 self._keep_books(state)
-            if has_settled:
+            if has_reconciled:
                 pass
             elif state.phase is Phase.STEADY and state.active_region == self._region:
                 self._take_snapshot(state)
@@ -444,7 +444,7 @@ class AgentLoop:
             self._forget(schedulers, state.lease_s)
         else:
             # Another agent leads by now: this one no longer reports what it was waiting for.
-            self._leftovers, self._ledger_error, self._led_at, self._ledger_failing = 0, None, None, None
+            self._unclosed_runs, self._ledger_error, self._led_at, self._ledger_failing = 0, None, None, None
         self._check(state)
         if view is None or not view.problems:
             self._reconciled = reconciled
@@ -453,7 +453,7 @@ class AgentLoop:
             self._heartbeat(state, schedulers)
         if is_known and state is not None and state.phase is Phase.STEADY and self._leads(schedulers):
             self._take_inventory()
-        return has_settled or has_listed
+        return has_reconciled or has_listed
 
     def _list_regions(self, view: View, state: DRState, schedulers: tuple[str, ...]) -> bool:
         """
@@ -465,8 +465,8 @@ class AgentLoop:
         :return: whether the list has changed.
         """
         listed, now = view.registered, self._clock.monotonic()
-        if listed is None or (self._leads(schedulers) and now >= self._regions_due_at):
-            self._regions_due_at = now + _CHECKS_EVERY_S
+        if listed is None or (self._leads(schedulers) and now >= self._next_regions_at):
+            self._next_regions_at = now + _CHECKS_EVERY_S
             found = self._store.regions() | {self._region}
         elif state.active_region not in listed and may_be_region(state.active_region):
             found = listed | self._store.regions([state.active_region])
@@ -483,7 +483,7 @@ class AgentLoop:
         # Another environment writes what belongs to the region: should this one become it, it reads all of that again.
         self._reconciled = self._led_at = self._standby_as_of = self._snapshot = self._ledger_failing = None
         self._has_more = False
-        self._leftovers, self._ledger_error = 0, None
+        self._unclosed_runs, self._ledger_error = 0, None
         self._acknowledge()
         if self._clock.monotonic() >= self._next_beat or self._claim is None:
             self._heartbeat(state, schedulers)
@@ -511,7 +511,7 @@ class AgentLoop:
         is_promoting = is_active and state.phase is Phase.PROMOTING
         if known == state.epoch:
             if is_active:
-                self._leftovers = 0
+                self._unclosed_runs = 0
             else:
                 # Born here all the same, say by REST under a paused DAG. What can start, the gate skips meanwhile.
                 self._close_runs(
@@ -528,26 +528,26 @@ class AgentLoop:
         try:
             if known is None:
                 # Cut off between the ledger and the first heartbeat: only the ledger knows that it had a role.
-                known = self._with_ledger(lambda books: books.unsettled_epoch(), None)
+                known = self._with_ledger(lambda books: books.unreconciled_epoch(), None)
                 if known is not None:
                     self._pause_all(state)
-            has_settled = self._settle_epoch(state, known)
+            has_reconciled = self._reconcile_epoch(state, known)
         except _LedgerError:
             if self.view is not None:  # the notes of held runs name the cause
                 self.view = replace(self.view, waits_for=self._waits_for(state))
             # A region without the role waits without limit: what the ledger has not accepted, no other region knows.
             if not is_active or state.phase is Phase.DRAINING or not self._has_waited_for_ledger(state):
                 return False
-            has_settled = self._take_up_without_ledger(state, known)
+            has_reconciled = self._take_up_without_ledger(state, known)
         else:
             self._ledger_failing = None
-        if has_settled:
+        if has_reconciled:
             log.info("%s has settled its open runs for epoch %d (before: %s)", self._region, state.epoch, known)
-        return has_settled
+        return has_reconciled
 
     def _start_first_role(self, state: DRState) -> bool:
         """
-        Return whether a region that is active, and has never settled its runs, may execute: its open runs go on.
+        Return whether a region that is active, and has never reconciled its runs, may execute: its open runs continue.
 
         The ledger has to accept the role first: a region that the ledger does not know could not publish its runs when
         it loses the role.
@@ -563,7 +563,7 @@ class AgentLoop:
         log.info("%s is active (epoch %d): its open runs count as that epoch's.", self._region, state.epoch)
         return True
 
-    def _settle_epoch(self, state: DRState, known: int | None) -> bool:
+    def _reconcile_epoch(self, state: DRState, known: int | None) -> bool:
         """
         Publish and close what began under another epoch, and take up a role that is here; return whether it is done.
 
@@ -573,17 +573,17 @@ class AgentLoop:
         # Begun already, by an earlier turn or an agent before: what was open has been closed, and what is open now was
         # queued for this epoch.
         if is_active and self._with_ledger(lambda books: books.has_begun(state.epoch), False):
-            self._leftovers = 0
+            self._unclosed_runs = 0
         else:
             self._publish_interrupted(state, known)
             self._close_runs(state, known, spared_since=self._spared_since(state, known))
-            if self._leftovers:
+            if self._unclosed_runs:
                 # Locked by the scheduler at this moment; the next turn takes them.
                 return False
         if is_active:
             return self._take_up(state)
-        self._with_ledger(lambda books: books.settled(state.epoch), None)
-        # As good as a look that finds it settled: what is open by now was asked for after this one.
+        self._with_ledger(lambda books: books.publish_complete(state.epoch), None)
+        # Equivalent to a read that finds it reconciled: what is open by now was requested after this one.
         self._standby_as_of = state.epoch, self._looked_at
         return True
 
@@ -623,7 +623,7 @@ class AgentLoop:
         return now - self._ledger_failing[1] >= self._config.ledger_wait_s
 
     def _waits_for(self, state: DRState | None) -> str:
-        """Return why the region's open runs are not settled, for the notes of held runs; empty if nothing is wrong."""
+        """Return why the open runs are not reconciled, for the notes of held runs; empty if nothing is wrong."""
         if self._ledger_error is None or state is None:
             return ""
         if state.active_region != self._region:
@@ -663,7 +663,7 @@ class AgentLoop:
             )
             self._store.put_unpublished(gap)
         self._close_runs(state, known, spared_since=spared_since)
-        if self._leftovers:
+        if self._unclosed_runs:
             return False
         # What people asked for after the role had come here is not closed, and continues.
         gap = replace(gap, runs=tuple(run for run in gap.runs if run not in set(self._open_runs())))
@@ -728,7 +728,7 @@ class AgentLoop:
             )
 
     def _take_up(self, state: DRState) -> bool:
-        """Take over what happened elsewhere: history first, then what is due; return whether all of it is done."""
+        """Take over history, then unfinished runs, from the other regions; return whether all of it is done."""
 
         def take_up(books: Bookkeeper) -> bool:
             books.follow(is_thorough=True)
@@ -738,7 +738,7 @@ class AgentLoop:
             # An agent before this one may have begun the role: what executed here since must not be resumed.
             self._publish_changes(books, state)
             books.forget_closed()
-            books.settle()
+            books.apply_outcomes()
             self._make_sure(state)
             # On its way to lose the role again it would only take over what it could not begin.
             return state.phase is Phase.DRAINING or not books.resume(epoch=state.epoch)
@@ -784,7 +784,7 @@ class AgentLoop:
             if state.active_region != self._region:
                 if unread is not None:
                     raise unread
-                books.settle()
+                books.apply_outcomes()
                 self._has_more = books.adopt()
                 return
             if state.phase is not Phase.PROMOTING:
@@ -793,7 +793,7 @@ class AgentLoop:
             if unread is not None:
                 # What this region publishes does not wait for another region's ledger; what it takes over does.
                 raise unread
-            books.settle()
+            books.apply_outcomes()
             if state.phase in {Phase.STEADY, Phase.RESUMING}:
                 self._make_sure(state)
                 books.resume(epoch=state.epoch)
@@ -843,7 +843,7 @@ class AgentLoop:
         newest = self._db.newest_run()
         self._make_sure(state)
         closed = self._db.close_runs(note, queued_for_s=queued_for_s, spared_since=spared_since)
-        self._leftovers = self._db.open_runs(up_to=newest, spared_since=spared_since)
+        self._unclosed_runs = self._db.open_runs(up_to=newest, spared_since=spared_since)
         if closed:
             self._closed += closed
             log.info("Closed %d open runs of %s: %s", closed, self._region, note)
@@ -894,9 +894,9 @@ class AgentLoop:
     def _has_readable_snapshot(self) -> bool:
         """Whether the snapshot that this agent wrote can be read; looked at now and then."""
         now = self._clock.monotonic()
-        if now < self._snapshot_due_at:
+        if now < self._next_snapshot_read_at:
             return True
-        self._snapshot_due_at = now + _CHECKS_EVERY_S
+        self._next_snapshot_read_at = now + _CHECKS_EVERY_S
         try:
             self._store.get_snapshot(self._region)
         except UnreadableItemError as error:
@@ -964,7 +964,7 @@ class AgentLoop:
             # The first read as a standby is news, too: after a crash it shows which runs were requested later.
             self._last_look_as_standby() is not None,
             self._reconciled,
-            self._leftovers,
+            self._unclosed_runs,
             self._ledger_error,
             self._inventory_error,
             self._held_because(),
@@ -972,7 +972,7 @@ class AgentLoop:
         )
 
     def _last_look_as_standby(self) -> datetime | None:
-        """Return when the region, settled for its epoch, was last seen as a standby; None when it is none."""
+        """Return when the agent last read that the region, its runs reconciled, is a standby; None if it is none."""
         epoch, at = self._standby_as_of or (None, None)
         return at if epoch == self._reconciled else None
 
@@ -1010,7 +1010,7 @@ class AgentLoop:
                 fence_file_s=self._config.fence_file_s,
                 gone=self._has_ended,
                 fence_ok=self._fence_ok,
-                leftovers=self._leftovers,
+                unclosed_runs=self._unclosed_runs,
                 held=self._counts.held,
                 skipped=self._counts.skipped,
                 closed=self._closed,
@@ -1034,7 +1034,7 @@ class AgentLoop:
             self._claim = None
         self._published_acknowledged, self._published_news = self._acknowledged, self._news()
         self._beats_written += 1
-        # With the look that is due at the same time, however much earlier than this one it comes to its heartbeat.
+        # Together with the read at that time, which may come to its heartbeat earlier than this turn did.
         self._next_beat = self._turned_at + 0.95 * self._config.heartbeat_s
 
     def _put_claim(self, job_id: str, problem: str) -> None:

@@ -65,7 +65,7 @@ class InventoryKeeper:
         self._region = region
         self._options = options
         self._every_s = every_s
-        self._due_at = 0.0
+        self._next_at = 0.0
         self._keys: KeyPair | None = None
         self._shared: dict[str, tuple[str, SharedKey | None]] = {}
         self._packages: Mapping[str, str] = {}
@@ -74,17 +74,17 @@ class InventoryKeeper:
 
     def turn(self, peers: Callable[[], Collection[str]]) -> bool:
         """
-        Do a piece of what is due. Whatever it raises, it is not tried again before the next look.
+        Take part of the next inventory. After an error, the keeper does not try again before the next inventory.
 
         :param peers: regions of the set.
-        :return: whether a look was finished; False too when none is due.
+        :return: whether an inventory was finished; False also when it is not time for the next one.
         """
         now = self._clock.monotonic()
-        if now < self._due_at:
+        if now < self._next_at:
             return False
-        self._due_at = now + self._every_s
+        self._next_at = now + self._every_s
         if not self._read_dags():
-            self._due_at = now
+            self._next_at = now
             return False
         found = self._take(peers())
         if self._written is not None:

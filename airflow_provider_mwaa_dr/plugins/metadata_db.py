@@ -754,8 +754,8 @@ class MetadataDb:
         found: int | None = connection.execute(query).scalar()
         return found
 
-    def settle(self, runs: Sequence[LedgerRun], note: str) -> None:
-        """Give closed runs, and their tasks where these are known, the result that they had elsewhere."""
+    def apply_outcomes(self, runs: Sequence[LedgerRun], note: str) -> None:
+        """Give closed runs, and their tasks where these are known, the result that another region published."""
         for start in range(0, len(runs), _BATCH):
             batch = runs[start : start + _BATCH]
             with _transaction() as session:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
-from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RunStatus, due
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RunStatus, unfinished_runs
 from airflow_provider_mwaa_dr.core.ports import Registration
 from airflow_provider_mwaa_dr.core.state import Mode, Phase, Plan, initial
 from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
@@ -76,7 +76,7 @@ class Region:
         """Let the other region say something."""
         self.number += 1
         entry = LogEntry(number=self.number, at=AT, epoch=0, first_id=0, newest_id=0, runs=runs, dag_ids=dag_ids)
-        self.runs.append(THERE, replace(entry, settled=0))
+        self.runs.append(THERE, replace(entry, complete_before=0))
 
     def turns(self, times: int = 2) -> None:
         """Let the agent have some turns, as far apart as they are by default."""
@@ -113,4 +113,4 @@ class Region:
                 ledger.apply(entries)
                 assert ledger.number > before, f"entry {entries[0].number} of {region} does not follow {before}"
             ledgers.append(ledger)
-        return {run_id for _, run_id in due(ledgers)}
+        return {run_id for _, run_id in unfinished_runs(ledgers)}

@@ -254,7 +254,7 @@ def test_what_people_wrote_on_a_run_stays(database: Database, db: Any) -> None:
         connection.execute(database.tables.notes.update().values(content=users))
     db.adopt([replace(run, status=RunStatus.FAILED)], "adopted")
     assert database.note("scheduled__2") == f"{users}\n[mwaa-dr] adopted"
-    db.settle([run], "it ended elsewhere")
+    db.apply_outcomes([run], "it ended elsewhere")
     assert database.note("scheduled__2") == f"{users}\n[mwaa-dr] it ended elsewhere"
     db.resume([interval(2, taken_at=datetime.now(tz=timezone.utc))], "resumed")
     assert database.note("scheduled__2") == f"{users}\n[mwaa-dr] resumed"

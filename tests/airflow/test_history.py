@@ -178,10 +178,10 @@ def test_a_run_that_went_on_elsewhere_leaves_no_failed_task_behind(database: Dat
     run = ledger_of(db, "scheduled__2")
     database.forget_history()
     executed(database, db, interval(2), "failed", "skipped")
-    db.settle([replace(run, tasks=())], "it ended elsewhere")
+    db.apply_outcomes([replace(run, tasks=())], "it ended elsewhere")
     assert next_one_starts(database, db) is False, "the control: the run's result alone is not enough"
     database.end("scheduled__3", "failed")
-    db.settle([run], "it ended elsewhere")
+    db.apply_outcomes([run], "it ended elsewhere")
     assert next_one_starts(database, db) is True
 
 

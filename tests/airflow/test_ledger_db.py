@@ -147,7 +147,9 @@ def test_a_result_from_elsewhere_is_written_on_what_was_closed(database: Databas
     """An open run is never touched by it."""
     database.add_run("orders", "r1", state="failed", note="[mwaa-dr] closed: us-east-1 is standby")
     database.add_run("orders", "r2", state="queued")
-    db.settle([interval(0, run_id="r1"), interval(0, run_id="r2"), interval(0, run_id="none")], "it ended elsewhere")
+    db.apply_outcomes(
+        [interval(0, run_id="r1"), interval(0, run_id="r2"), interval(0, run_id="none")], "it ended elsewhere"
+    )
     assert database.runs() == {"r1": "success", "r2": "queued"}
     assert database.note("r1") == "[mwaa-dr] it ended elsewhere"
 

@@ -54,7 +54,7 @@ def test_adoption_with_nothing_new_is_one_query_of_the_ledger_and_none_of_the_da
 
     def adoption() -> None:
         books.follow()
-        books.settle()
+        books.apply_outcomes()
         books.adopt()
 
     assert cost(database, region, adoption) == (0, ["log"])

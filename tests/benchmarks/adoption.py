@@ -202,7 +202,7 @@ class Bench:
                 for dag in range(start, min(start + 200, DAGS))
             )
             entry = LogEntry(number=number, at=self.clock.now(), epoch=0, first_id=0, newest_id=0, runs=runs)
-            self.runs.append(THERE, replace(entry, settled=0))
+            self.runs.append(THERE, replace(entry, complete_before=0))
 
 
 def inside() -> None:
@@ -268,7 +268,7 @@ def inside() -> None:
 def adoption(loop: Any) -> None:
     """What a turn does for adoption, without the rest of the agent's work."""
     loop._books.follow()
-    loop._books.settle()
+    loop._books.apply_outcomes()
     loop._books.adopt()
 
 

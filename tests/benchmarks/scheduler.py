@@ -132,12 +132,12 @@ class Bench:
             flipped = set_active_region(state, region, reason="bench", by="bench", at=self.clock.now())
             self.store.write(flipped, expected_version=state.version)
 
-        def has_settled() -> bool:
+        def has_reconciled() -> bool:
             self.job.latest_heartbeat += 1
             view = self.gate._loop.view
             return bool(view.state.active_region == region and view.reconciled_epoch == view.state.epoch)
 
-        wait_until(has_settled, f"the agent has settled for {region}")
+        wait_until(has_reconciled, f"the agent has settled for {region}")
 
     def starts(self) -> dict[str, list[float]]:
         """Return, a turn each, µs: of a run that is let through, and of a read of the state."""

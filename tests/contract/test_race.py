@@ -27,7 +27,7 @@ A, B, C = "us-east-2", "us-east-1", "us-west-2"
 CALLERS = 16
 DAGS = ("billing", "orders")
 # Agents are late where sixteen callers keep a core and the table busy, and nobody here loses one.
-TIMING = Timing(drain_s=60, heartbeat_s=20, settle_s=0.2, poll_s=0.2, beat_s=20, takeover_s=120)
+TIMING = Timing(drain_s=60, heartbeat_s=20, gate_commit_s=0.2, poll_s=0.2, beat_s=20, takeover_s=120)
 
 
 class Acting(FakeEnvironment):

@@ -42,7 +42,7 @@ def entry(number: int, *runs: LedgerRun, final_plan_id: str | None = None) -> Lo
         runs=runs,
         dag_ids=("orders", "new"),
         final_plan_id=final_plan_id,
-        settled=2 if final_plan_id else None,
+        complete_before=2 if final_plan_id else None,
         stops="plan-1-stopped-1" if final_plan_id else None,
     )
 

@@ -507,7 +507,7 @@ class Model:
         if choice:
             return None
         if state.phase is Phase.RESUMING:
-            return "complete", self._next(transitions.complete, world.row, left_over="")
+            return "complete", self._next(transitions.complete, world.row, not_unpaused_set_id="")
         if state.phase is Phase.PROMOTING and caller.version != state.version:
             return "looks at its promotion", world.row  # the response of which it has never had
         if plan.is_forced and state.phase is Phase.DRAINING and caller.fence_age == NEVER:
@@ -580,7 +580,7 @@ class Model:
                 gate_since=-caller.gate_age * TICK_S,
                 fence_since=None if caller.fence_age == NEVER else -caller.fence_age * TICK_S,
                 lease_s=LEASE_S,
-                settle_s=0.0,
+                gate_commit_s=0.0,
             )
             agents = self._agents(world, source)
             moment = closing.gate_closed_at(agents) if gate_only else closing.role_may_move_at(agents)

@@ -593,7 +593,7 @@ class SimulatedAirflow:
             and all(task.until + STILL_S <= self.clock.monotonic() for task in run.tasks if task.state is not None)
         )
 
-    def settle(self, runs: Sequence[LedgerRun], note: str) -> None:
+    def apply_outcomes(self, runs: Sequence[LedgerRun], note: str) -> None:
         self.before_change()
         for run in runs:
             found = self.rows.get(run.key)

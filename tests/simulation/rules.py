@@ -113,7 +113,7 @@ def with_cleared_runs_taken_for_ended(patch: Patch) -> None:
 
     def deaf(books: Bookkeeper, epoch: int, runs: Any = (), **rest: Any) -> None:
         known = ended.setdefault(books._runs, set())
-        runs = [run for run in runs if not (run.is_due and run.key in known)]
+        runs = [run for run in runs if not (run.is_unfinished and run.key in known)]
         known |= {run.key for run in runs if run.has_ended}
         append(books, epoch, runs, **rest)
 
@@ -187,7 +187,7 @@ def with_a_region_on_its_way_out_that_takes_runs_over_without_the_last_word(patc
             return False
         books.begin(state.epoch)
         books.forget_closed()
-        books.settle()
+        books.apply_outcomes()
         return not books.resume(epoch=state.epoch)
 
     patch.setattr(agent, "promoted_plan", lambda state: state.plan)

@@ -102,6 +102,11 @@ def test_a_run_that_ends_before_the_first_write_after_the_role_began_is_not_exec
     live_through(1266557953)
 
 
+def test_an_outcome_is_published_although_the_checkpoint_failed_after_the_entry_before_it() -> None:
+    """The run had been cleared, and its first outcome was still held for the last one that was published."""
+    live_through(216165934)
+
+
 @pytest.mark.parametrize("seed", [7013373, 7026793, 7059800])
 def test_a_run_that_was_cleared_in_a_drain_executes_although_the_target_dies_when_it_takes_it_over(seed: int) -> None:
     """Its old result was adopted in the same turn, and the next leader took that row for the resumed run."""
@@ -205,7 +210,7 @@ def test_people_put_right_what_a_killed_engine_paused_after_its_plan_had_been_ca
         state, at = world.state, world.clock.now()
         back = transitions.cancel(state, plan_id="back", by="t", owner="t", reason="t", at=at)
         world.store.write(back, expected_version=state.version)
-        world.store.write(transitions.complete(back, left_over=None, at=at), expected_version=back.version)
+        world.store.write(transitions.complete(back, not_unpaused_set_id=None, at=at), expected_version=back.version)
         caller.kill_at = 0
         changed = change(dag_ids, paused=paused)
         assert set(airflow.unpaused_dags()) == WANTED - set(changed)

@@ -106,7 +106,7 @@ class Database:
         for name in (
             "adopt", "cannot_resume", "close_runs", "dag_ids", "drop_held_notes", "forget_closed", "last_finished",
             "last_task_end", "look", "make_room", "newest_run", "open_runs", "pause_all", "resume", "runs",
-            "set_paused", "settle", "tasks", "unpaused_dags",
+            "set_paused", "apply_outcomes", "tasks", "unpaused_dags",
         ):  # fmt: skip
             setattr(self, name, getattr(airflow, name))
 
@@ -590,7 +590,7 @@ class Simulation(World):
     """Two regions and a ledger."""
 
     # A loop of a scheduler takes a second here, and one of two may be gone.
-    timing = replace(TIMING, settle_s=2.5)
+    timing = replace(TIMING, gate_commit_s=2.5)
 
     def __init__(self, seed: int, *, is_traced: bool = False) -> None:
         self.seed, self.is_traced = seed, is_traced
@@ -659,8 +659,8 @@ class Simulation(World):
         for run in entry.runs:
             taken = ", taken over" if run.taken_at is not None else ""
             self.note(run.key, f"{region} tells: {run.status.value}, epoch {run.epoch}{taken}")
-        if entry.final_plan_id is not None or entry.settled is not None:
-            self.note(None, f"{region} tells: final {entry.final_plan_id}, settled {entry.settled}")
+        if entry.final_plan_id is not None or entry.complete_before is not None:
+            self.note(None, f"{region} publishes: final {entry.final_plan_id}, complete before {entry.complete_before}")
 
     def story(self, run: str) -> str:
         """Return what happened to a run, and around it, a line each; what repeats itself is told once."""

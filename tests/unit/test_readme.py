@@ -213,7 +213,7 @@ def test_a_lost_region_looks_as_the_runbook_shows(pair: Shell) -> None:
 def test_a_returning_region_looks_as_the_runbook_shows(pair: Shell) -> None:
     """First it settles what it had begun, then it has closed it."""
     assert pair("failover", B, "--reason", "Ohio is gone", "--yes").code == 0
-    pair.set.agents[A].changes = {"reconciled_epoch": 0, "leftovers": 14}
+    pair.set.agents[A].changes = {"reconciled_epoch": 0, "unclosed_runs": 14}
     pair.set.clock.advance(2)
     first = pair("status").out
     pair.set.agents[A].changes = {"closed": 7}

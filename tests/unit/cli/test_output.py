@@ -113,7 +113,7 @@ def test_a_disk_that_was_full_for_a_moment_gets_what_comes_later() -> None:
     outlet.write("lost\n")
     stream.make_room()
     outlet.write("later\n")
-    outlet.settle()
+    outlet.close_safely()
     assert stream.getvalue() == "later\n"
     assert outlet.error is not None
 

@@ -253,9 +253,8 @@ def test_a_ledger_that_cannot_be_used_says_why_and_what_that_costs(mwaa_dr: Shel
     assert "runs that end in this region may run again after a failover" in out
     assert "UNUSABLE" in out
     assert mwaa_dr("status", "--json").document["regions"]["us-east-2"]["ledger_error"] == error
-    assert "this region does not learn which runs other regions finish" in _says(
-        mwaa_dr, "us-east-1", ledger_error=error
-    )
+    standby = "this region does not learn which runs other regions finish"
+    assert standby in _says(mwaa_dr, "us-east-1", ledger_error=error)
 
 
 def test_a_ledger_that_is_behind_shows_in_the_active_region(mwaa_dr: Shell) -> None:
@@ -291,12 +290,12 @@ def test_runs_that_wait_are_listed_with_the_reason(mwaa_dr: Shell) -> None:
 
 def test_what_was_closed_and_what_is_not_yet_is_shown(mwaa_dr: Shell) -> None:
     """In a region that was left, or has come back."""
-    out = _says(mwaa_dr, "us-east-1", closed=7, leftovers=2)
+    out = _says(mwaa_dr, "us-east-1", closed=7, unclosed_runs=2)
     assert "! 2 open runs that do not belong to this region are not closed yet" in out
     assert "7 runs were closed since" in out
     assert (
         "! it has not reconciled its open runs of epoch 3 yet: it starts no run, and 2 of them are still open"
-        in _says(mwaa_dr, "us-east-1", reconciled_epoch=3, leftovers=2)
+        in _says(mwaa_dr, "us-east-1", reconciled_epoch=3, unclosed_runs=2)
     )
 
 

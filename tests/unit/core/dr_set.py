@@ -13,7 +13,7 @@ from airflow_provider_mwaa_dr.testing import FakeEnvironment, InMemoryStateStore
 
 A, B, C = "us-east-2", "us-east-1", "us-west-2"
 DAGS = [f"dag_{number:02d}" for number in range(10)]
-TIMING = Timing(drain_s=60, answer_s=10, heartbeat_s=1, settle_s=1, beat_s=5, poll_s=1, adopt_s=30)
+TIMING = Timing(drain_s=60, answer_s=10, heartbeat_s=1, gate_commit_s=1, beat_s=5, poll_s=1, adopt_s=30)
 
 
 class Agent:

@@ -25,7 +25,7 @@ class Rows:
         self.asked_for_tasks: list[list[RunKey]] = []
         self.adopted: list[LedgerRun] = []
         self.resumed: list[LedgerRun] = []
-        self.settled: list[LedgerRun] = []
+        self.applied: list[LedgerRun] = []
         self.waiting: list[str] = []
         self.failing: dict[str, str] = {}
         self.refusing: dict[str, str] = {}
@@ -83,8 +83,8 @@ class Rows:
         self.waiting += [run.run_id for run in runs]
         return 0
 
-    def settle(self, runs: Sequence[LedgerRun], note: str) -> None:
-        self.settled += runs
+    def apply_outcomes(self, runs: Sequence[LedgerRun], note: str) -> None:
+        self.applied += runs
 
     def forget_closed(self, created: Mapping[str, datetime | None]) -> int:
         return 0

@@ -350,7 +350,7 @@ def test_a_target_that_is_not_ready_is_refused_and_nothing_changed(
 @pytest.mark.parametrize("mode", list(Mode))
 def test_open_runs_of_a_standby_refuse_nothing(world: World, mode: Mode) -> None:
     """Users unpaused DAGs there: its agent always closes one, and promotion closes what is left. It is said."""
-    world.agents[B].changes.update(leftovers=5)
+    world.agents[B].changes.update(unclosed_runs=5)
     record = world.fail_over(mode=mode)
     assert f"5 open runs in {B} are not settled yet" in record.steps[0].detail
     assert (record.outcome, world.state.active_region, world.state.phase) == ("completed", B, Phase.STEADY)
@@ -946,7 +946,7 @@ def test_an_engine_stops_when_its_sign_of_life_was_lost_and_the_row_has_moved_on
         now = world.clock.now()
         taken = transitions.take_over(world.state, owner="agent", at=now)
         world.store.write(taken, expected_version=taken.version - 1)
-        done = transitions.complete(taken, left_over=None, at=now)
+        done = transitions.complete(taken, not_unpaused_set_id=None, at=now)
         world.store.write(done, expected_version=done.version - 1)
         raise StateUnreachableError("The response of a write was lost.")
 

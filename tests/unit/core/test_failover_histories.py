@@ -94,7 +94,7 @@ def live_through(seed: int) -> World:
             )
             world.clock.advance(5)
             record = last.outcome if isinstance(last.outcome, FailoverRecord) else None
-            missing = world.left_over(target) if record is None else record.not_unpaused
+            missing = world.dags_not_unpaused(target) if record is None else record.not_unpaused
             if record is not None and record.source != record.target:
                 assert missing == ()
             world.assert_settled(target, but=missing)

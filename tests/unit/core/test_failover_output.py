@@ -89,7 +89,7 @@ def test_a_plan_given_up_before_it_recorded_a_set_forgets_nothing(world: World) 
     error = StateAccessError("no right to write FAILOVER# items")
     world.environments[B].remove_dag("dag_02")
     world.engine(store=without_history(world, error)).run(request())
-    left = world.state.left_over
+    left = world.state.not_unpaused_set_id
 
     def die(event: StepEvent) -> None:
         if (event.name, event.status) == ("record", "started"):
@@ -100,7 +100,7 @@ def test_a_plan_given_up_before_it_recorded_a_set_forgets_nothing(world: World) 
     record = world.engine("second", store=without_history(world, error)).run(request(B))
     assert record.not_unpaused == ("dag_02",)
     assert left
-    assert world.state.left_over == left
+    assert world.state.not_unpaused_set_id == left
 
 
 def test_a_state_of_an_older_version_has_it_in_its_records(world: World) -> None:
@@ -109,7 +109,9 @@ def test_a_state_of_an_older_version_has_it_in_its_records(world: World) -> None
     world.fail_over()
     state = world.state
     world.store.write(
-        type(state)(**{name: getattr(state, name) for name in state.__slots__} | {"left_over": None, "version": 99}),
+        type(state)(
+            **{name: getattr(state, name) for name in state.__slots__} | {"not_unpaused_set_id": None, "version": 99}
+        ),
         expected_version=state.version,
     )
     world.clock.advance(3)

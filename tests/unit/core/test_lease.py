@@ -18,7 +18,7 @@ from airflow_provider_mwaa_dr.core.lease import (
 )
 from airflow_provider_mwaa_dr.core.ports import AgentStatus
 
-CLOSING = Closing(version=5, gate_since=100.0, fence_since=110.0, lease_s=60.0, settle_s=2.0)
+CLOSING = Closing(version=5, gate_since=100.0, fence_since=110.0, lease_s=60.0, gate_commit_s=2.0)
 
 
 def agent(job: str, version: int, *, listed: tuple[str, ...] = ("1", "2"), **changes: object) -> AgentStatus:

@@ -35,7 +35,7 @@ class Pair:
     def unfinished(self) -> set[str]:
         """Return the runs of *here* that *there* would go on with."""
         self.there.books.follow(is_thorough=True)
-        return {run.run_id for run in self.there.books._others[HERE].runs.values() if run.is_due}
+        return {run.run_id for run in self.there.books._others[HERE].runs.values() if run.is_unfinished}
 
 
 def test_a_region_that_begins_at_number_1_again_is_read() -> None:
@@ -86,7 +86,7 @@ def test_a_region_that_lives_on_puts_its_checkpoint_into_the_new_table() -> None
     pair.here.publish()
     pair.table.recreate()
     pair.advance(MINUTE_S)
-    pair.here.books.settle()
+    pair.here.books.apply_outcomes()
     pair.there.restart()
     assert pair.unfinished() == {"before"}
     pair.here.db.put("after", "running")
@@ -180,8 +180,8 @@ def test_an_agent_of_a_life_that_has_ended_reads_the_new_one_before_it_writes_it
     life = other.books._load().life
     pair.advance(301)
     with pytest.raises(StaleLedgerError):
-        pair.here.books.settle()
-    pair.here.books.settle()
+        pair.here.books.apply_outcomes()
+    pair.here.books.apply_outcomes()
     assert pair.here.books._load().life == life
     assert pair.table.checkpoint_info(HERE) == CheckpointInfo(life=life, number=1)
 
@@ -192,7 +192,7 @@ def test_a_region_publishes_while_the_checkpoint_of_another_one_is_on_its_way() 
     pair.here.db.put("open", "running")
     pair.here.publish()
     pair.advance(301)
-    pair.here.books.settle()
+    pair.here.books.apply_outcomes()
     pair.there.restart()
     store = pair.there.books._runs
     assert isinstance(store, InMemoryRunsStore)

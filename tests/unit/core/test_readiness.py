@@ -261,11 +261,11 @@ CASES = [
     ),
     Case(
         check="leftovers",
-        spoil=heartbeat(B, leftovers=3),
+        spoil=heartbeat(B, unclosed_runs=3),
         verdict=WARN,
         why="3 open runs in us-east-1",
         advice="Wait for the agent",
-        mend=heartbeat(B, leftovers=0),
+        mend=heartbeat(B, unclosed_runs=0),
     ),
     # Rights and tables.
     Case(

@@ -42,7 +42,7 @@ def test_a_failover_grows_version_with_every_write_and_epoch_once() -> None:
     claimed = transitions.claim(steady(), plan(), at=AT)
     recorded = transitions.record_set(claimed, "p1", at=AT)
     promoted = transitions.promote(recorded, at=AT)
-    done = transitions.complete(transitions.resume(promoted, at=AT), left_over="", at=AT)
+    done = transitions.complete(transitions.resume(promoted, at=AT), not_unpaused_set_id="", at=AT)
 
     assert (claimed.active_region, claimed.phase, claimed.epoch) == (A, Phase.DRAINING, 0)
     assert claimed.plan is not None
@@ -62,7 +62,7 @@ def test_an_announced_stop_outlives_its_plan_and_one_promotion() -> None:
     assert stopped.stops == announced
 
     back = transitions.cancel(stopped, plan_id="p2", by="me", owner="e", reason="why", at=AT)
-    ended = transitions.complete(back, left_over="", at=AT)
+    ended = transitions.complete(back, not_unpaused_set_id="", at=AT)
     again = transitions.claim(ended, plan(), at=AT)
     assert back.stops == ended.stops == again.stops == announced
     more = transitions.announce(again, "s2", had_ended=True, at=AT)
@@ -164,7 +164,7 @@ STEPS = {
     "force": lambda s, t: transitions.turn_forced(s, at=AT),
     "promote": lambda s, t: transitions.promote(s, at=AT),
     "resume": lambda s, t: transitions.resume(s, at=AT),
-    "complete": lambda s, t: transitions.complete(s, left_over="", at=AT),
+    "complete": lambda s, t: transitions.complete(s, not_unpaused_set_id="", at=AT),
     "beat": lambda s, t: transitions.beat(s, at=AT),
     "take_over": lambda s, t: transitions.take_over(s, owner=t, at=AT),
     "set": lambda s, t: transitions.set_active_region(s, t, reason="r", by="b", at=AT),

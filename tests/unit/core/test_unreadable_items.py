@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.failover import abort_other_records, left_over
+from airflow_provider_mwaa_dr.core.failover import abort_other_records, dags_not_unpaused
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord
 from airflow_provider_mwaa_dr.core.state import Mode, Phase
 from tests.unit.core.dr_set import WANTED, A, B, C, World, request
@@ -70,8 +70,8 @@ def test_what_could_not_be_unpaused_stays_wanted_although_its_record_cannot_be_r
     record = world.fail_over()
     world.environments[B].stubborn = set()
     world.store.damage(f"FAILOVER#{record.id}", field="mode", found="'swift'")
-    world.store.damage(f"PAUSED#{world.state.left_over}", field="pages", found="nothing")
-    assert left_over(world.store, world.state) == ("dag_01",)
+    world.store.damage(f"PAUSED#{world.state.not_unpaused_set_id}", field="pages", found="nothing")
+    assert dags_not_unpaused(world.store, world.state) == ("dag_01",)
     abort_other_records(world.store, "another plan", at=world.clock.now())
     world.fail_over(A)
     assert world.environments[A].unpaused == WANTED | {"dr_failover"}

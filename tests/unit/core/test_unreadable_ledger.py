@@ -67,7 +67,7 @@ def test_a_later_checkpoint_ends_the_doubt(store: InMemoryRunsStore, here: Regio
     assert there.db.resumed == []
     here.books.interrupt(at_epoch(1), epoch=0)
     here.clock.advance(400)
-    here.books.settle()
+    here.books.apply_outcomes()
     assert store.checkpoint(HERE).number == last_number(store)
     there.clock.advance(60)
     there.books.follow()
@@ -108,7 +108,7 @@ def test_a_region_tells_again_what_was_only_in_its_own_entry_that_cannot_be_read
     here.restart()
     here.books.begin(0)
     here.publish()
-    here.books.settle()
+    here.books.apply_outcomes()
     assert here.books.unread == ()
     checkpoint = store.checkpoint(HERE)
     assert checkpoint.number == last_number(store)
@@ -130,7 +130,7 @@ def test_a_standby_keeps_its_doubt_of_a_run_that_had_ended_in_what_it_cannot_rea
     store.damage_entry(HERE, last_number(store))
     here.restart()
     here.books.interrupt(at_epoch(1), epoch=0)
-    here.books.settle()
+    here.books.apply_outcomes()
     there.books.follow()
     there.books.begin(1)
     there.books.resume(epoch=1)
@@ -172,7 +172,7 @@ def test_a_region_replaces_its_own_checkpoint_that_cannot_be_read(
     here.restart()
     here.books.begin(0)
     here.publish()
-    here.books.settle()
+    here.books.apply_outcomes()
     assert store.checkpoint(HERE).number > number
     there.books.follow()
     there.books.begin(1)
@@ -183,12 +183,12 @@ def test_a_region_replaces_its_own_checkpoint_that_cannot_be_read(
 def test_an_entry_that_cannot_be_read_is_not_everything_told() -> None:
     """A region with a gap in its log has not said all that it had begun: what others keep for it stays."""
     ledger = RegionLedger()
-    entry = LogEntry(number=1, at=AT, epoch=0, first_id=0, newest_id=0, settled=3)
+    entry = LogEntry(number=1, at=AT, epoch=0, first_id=0, newest_id=0, complete_before=3)
     ledger.apply([entry])
     ledger.pass_over(2, "junk")
     assert (ledger.number, ledger.gap is not None) == (2, True)
     ledger.apply([replace(entry, number=3)])
-    assert (ledger.number, ledger.settled) == (3, 3)
+    assert (ledger.number, ledger.complete_before) == (3, 3)
 
 
 def remove_entry(store: InMemoryRunsStore, number: int) -> LogEntry:
@@ -233,7 +233,7 @@ def test_a_region_goes_on_after_an_entry_of_its_own_that_was_deleted(
     here.restart()
     here.books.begin(0)
     here.publish()
-    here.books.settle()
+    here.books.apply_outcomes()
     there.books.follow()
     there.books.begin(1)
     there.books.resume(epoch=1)

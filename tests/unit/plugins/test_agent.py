@@ -202,7 +202,7 @@ def test_losing_the_role_pauses_the_dags_and_closes_the_runs(active: Region) -> 
     active.turn()
     assert active.db.unpaused == ()
     assert active.db.notes == [f"closed: {HERE} is standby, {THERE} is active (epoch 1)"] * 2
-    assert (active.status.reconciled_epoch, active.status.closed, active.status.leftovers) == (1, 2, 0)
+    assert (active.status.reconciled_epoch, active.status.closed, active.status.unclosed_runs) == (1, 2, 0)
 
 
 def test_a_region_that_was_away_for_two_failovers_closes_what_began_before(active: Region) -> None:
@@ -225,10 +225,10 @@ def test_gate_and_fence_hold_until_the_runs_of_the_old_epoch_are_settled(active:
     active.flip(THERE)
     active.turn(3)
     assert (active.may(), active.may(Layer.FENCE)) == (Action.HOLD, Action.HOLD)
-    assert active.status.leftovers == 1
+    assert active.status.unclosed_runs == 1
     active.db.locked = set()
     active.turn(2)
-    assert (active.may(), active.status.leftovers) == (Action.SKIP, 0)
+    assert (active.may(), active.status.unclosed_runs) == (Action.SKIP, 0)
 
 
 def test_a_standby_goes_on_closing_runs_that_are_born_there(standby: Region) -> None:
@@ -270,7 +270,7 @@ def test_a_run_asked_for_just_after_the_promotion_goes_on(standby: Region) -> No
     standby.flip(HERE, Phase.PROMOTING)
     standby.turn()
     assert standby.db.runs == ["late"]
-    assert (standby.status.adopted_epoch, standby.status.leftovers) == (1, 0)
+    assert (standby.status.adopted_epoch, standby.status.unclosed_runs) == (1, 0)
 
 
 def test_a_run_asked_for_between_the_turn_that_settled_a_standby_and_the_promotion_goes_on(active: Region) -> None:

@@ -181,7 +181,7 @@ def test_what_another_leader_has_begun_is_finished_by_one_that_had_found_runs_le
     pair.flip(HERE)
     pair.there.turn(2)
     pair.here.turn(2)
-    assert pair.here.status.leftovers == 1
+    assert pair.here.status.unclosed_runs == 1
     pair.here.db.close_runs = close  # type: ignore[method-assign]
     old, put_agent = pair.here.loop, pair.store.put_agent
     pair.here.restart()
@@ -194,7 +194,7 @@ def test_what_another_leader_has_begun_is_finished_by_one_that_had_found_runs_le
     pair.store.put_agent = put_agent  # type: ignore[method-assign]
     pair.here.loop = old
     pair.here.turn(3)
-    assert (pair.here.status.leftovers, pair.here.status.adopted_epoch) == (0, 1)
+    assert (pair.here.status.unclosed_runs, pair.here.status.adopted_epoch) == (0, 1)
     assert pair.here.states == {"failed": 1, "queued": 1}
 
 
@@ -323,7 +323,7 @@ def test_a_region_starts_nothing_before_its_ledger_has_accepted_its_first_role()
     pair.there.runs.unreachable = False
     pair.there.turn(1)
     assert pair.store.observe(THERE).reconciled_epoch == 0
-    assert pair.runs.log(THERE, after=0)[0].settled == 0
+    assert pair.runs.log(THERE, after=0)[0].complete_before == 0
 
 
 def test_a_region_whose_ledger_refuses_its_first_role_continues_without_it_after_the_limit() -> None:

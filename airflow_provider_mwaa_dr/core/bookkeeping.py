@@ -52,7 +52,7 @@ TASKS_BYTES = 200_000
 NO_RERUN_TAG = "dr:no-rerun"
 """DAGs with this tag: what was interrupted is listed, and not started elsewhere."""
 _OVERLAP = 500
-"""Ids that are looked at again: a row with a lower id may be committed later than one with a higher."""
+"""Ids that are read again: a row with a lower id may be committed later than one with a higher id."""
 _ENTRY_BYTES = 250_000
 """Of JSON in one entry of the log, about; more goes into the next one."""
 _ENTRIES_TO_CHECKPOINT = 300
@@ -61,9 +61,9 @@ _CHECKPOINT_EVERY_S = 300.0
 _DAGS_EVERY_S = 30.0
 """Between two searches for DAGs that the ledger does not have; a published run adds its DAG, too."""
 _STUCK_EVERY_S = 30.0
-"""Between two looks at whether what could not be started can be by now."""
+"""Between two attempts to start runs that could not be started."""
 _LIVES_EVERY_S = 60.0
-"""Between two looks at whether a region's ledger has begun another life, or this one's is still there."""
+"""Between two reads that show whether a region's ledger has begun another life, or this region's is still stored."""
 _GAP_EVERY_S = 30.0
 """Between two reads of the checkpoint of a region whose log has an entry that cannot be read."""
 _REPLAYED = 10
@@ -122,14 +122,14 @@ class LedgerDb(Protocol):
     def newest_run(self) -> int:
         """Return the highest id of a run; 0 when there is none."""
 
-    def look(self, *, above: int) -> tuple[int, Mapping[RunKey, str]]:
-        """Return the highest id there is, and the states of all open runs and of all with an id above *above*."""
+    def read_states(self, *, above: int) -> tuple[int, Mapping[RunKey, str]]:
+        """Return the highest run id, and the states of all open runs and of all runs with an id above *above*."""
 
     def runs(self, keys: Collection[RunKey]) -> Sequence[RunRow]:
         """Return those of the runs that exist."""
 
     def tasks(self, keys: Collection[RunKey]) -> Mapping[RunKey, Sequence[TaskState]]:
-        """Return the task instances of those of the runs whose DAG has tasks that look at the run before."""
+        """Return the task instances of those of the runs whose DAG has tasks that depend on the previous run."""
 
     def last_finished(self, dag_ids: Collection[str]) -> Sequence[RunRow]:
         """Return the newest ended scheduled run of each of the DAGs that has one; none that the provider skipped."""
@@ -261,7 +261,7 @@ class Bookkeeper:
         """
         Read what the other regions have published since the last call: one query each when there is nothing new.
 
-        :param is_thorough: look for a ledger that has begun another life, too; without, that is done now and then.
+        :param is_thorough: also read whether a ledger has begun another life; otherwise only once a minute.
         :raises UnreadableItemError: an item of one of them cannot be read, or has not arrived; the others are read.
         """
         peers = [region for region in self._peers() if region != self._region]
@@ -443,7 +443,7 @@ class Bookkeeper:
         if own.epoch != epoch:
             newest = self._db.newest_run() if first_id is None else first_id
             # They may end before the ledger is written again, and rows up to the newest id are not read then.
-            _, states = self._db.look(above=self._db.newest_run())
+            _, states = self._db.read_states(above=self._db.newest_run())
             rows = self._db.runs(states) if states else ()
             found = [
                 self._run_to_publish(own, row.key, row, epoch=epoch, had_ended=False) for row in rows if row.is_open
@@ -519,7 +519,7 @@ class Bookkeeper:
             return
         plan = state.plan
         final_plan_id = plan.id if plan is not None and plan.drained and state.phase is Phase.DRAINING else None
-        newest, states = self._db.look(above=max(own.first_id, own.newest_id - _OVERLAP))
+        newest, states = self._db.read_states(above=max(own.first_id, own.newest_id - _OVERLAP))
         self._queued = {key for key, status in states.items() if status == "queued"}
         keys = {key for key, status in states.items() if self._published.get(key) != _status_of(status)}
         keys |= {
@@ -565,7 +565,7 @@ class Bookkeeper:
                     stops=stops[-1].set_id if stops else None,
                 )
             self._published.update({key: _status_of(rows[key].state) for key in rows.keys() - (late & stopped)})
-            # What ended and has left the window of the look is never asked for again.
+            # A run that ended and has an id below those that are read is never compared again.
             if len(self._published) > 2 * (len(states) + len(own.runs)):
                 self._published = {
                     key: status for key, status in self._published.items() if key in states or key in own.runs
@@ -573,7 +573,7 @@ class Bookkeeper:
         self._published_at = started
 
     def _tasks(self, ended: Sequence[RunKey]) -> dict[RunKey, tuple[TaskState, ...]]:
-        """Return the task instances of ended runs that the DAG's next run looks at."""
+        """Return the task instances of ended runs that the DAG's next run depends on."""
         found = {key: tuple(tasks) for key, tasks in self._db.tasks(ended).items()}
         for key, tasks in found.items():
             size = sum(len(task_id) + 30 for task_id, _, _ in tasks)
@@ -685,7 +685,7 @@ class Bookkeeper:
             return
         # A later one, if the role was taken up and lost again before the state table knew.
         epoch = own.epoch
-        _, states = self._db.look(above=self._db.newest_run())
+        _, states = self._db.read_states(above=self._db.newest_run())
         keys = {key for key in states if own.runs.get(key) is None or own.runs[key].status is not RunStatus.INTERRUPTED}
         keys |= {key for key, run in own.runs.items() if run.status is RunStatus.OPEN}
         stops = _new_stops(own, state, epoch)
@@ -761,11 +761,11 @@ class Bookkeeper:
         own = self._load()
         to_queue = self._to_carry_out(own)
         waiting = unfinished_runs([own, *self._others.values()])
-        self._look_at_stuck(waiting)
+        self._refresh_stuck(waiting)
         stopped = {key for key in waiting if (mine := own.runs.get(key)) is not None and _is_stopped(mine, epoch)}
         # A call that stops it may still be under way: when its row has ended, that can do no more harm.
         not_ended = {row.key for row in self._db.runs(stopped) if row.is_open} if stopped else set()
-        # Once what was missing has come, they need not wait for the next look at what is stuck.
+        # Once the missing entries have arrived, these runs need not wait for the next attempt.
         self._stuck = {key: why for key, why in self._stuck.items() if key not in self._doubted}
         doubts = self._doubts(waiting)
         self._doubted = set(doubts)
@@ -845,8 +845,8 @@ class Bookkeeper:
         self._not_carried_out = {run.key for run in undone}
         return undone
 
-    def _look_at_stuck(self, waiting: Mapping[RunKey, LedgerRun]) -> None:
-        """Forget what waits no more, and try the rest again now and then; people see the reason all the while."""
+    def _refresh_stuck(self, waiting: Mapping[RunKey, LedgerRun]) -> None:
+        """Forget the runs that wait no more, and try the others again after a while; operators see the reasons."""
         now = self._clock.monotonic()
         self._stuck = {key: why for key, why in self._stuck.items() if key in waiting}
         if now - self._stuck_at >= _STUCK_EVERY_S:
@@ -885,7 +885,7 @@ class Bookkeeper:
                 at=self._clock.now(),
                 epoch=epoch,
                 first_id=first_id,
-                # Killed between two of them, the next leader looks at all of it again.
+                # If the leader is killed between two entries, the next one reads all of it again.
                 newest_id=newest_id if is_last else min(own.newest_id, newest_id),
                 runs=part,
                 dag_ids=ids,

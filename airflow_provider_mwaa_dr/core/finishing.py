@@ -58,7 +58,7 @@ class PlanFinisher:
         self._owner = owner
         self._takeover_s = takeover_s
         self._version: int | None = None
-        self._since = self._looked_at = clock.monotonic()
+        self._since = self._read_at = clock.monotonic()
 
     def turn(self, state: DRState) -> None:
         """
@@ -87,11 +87,11 @@ class PlanFinisher:
             log.info("Plan %s went on meanwhile: %s", plan.id, error)
 
     def _still_for(self, state: DRState) -> float:
-        """Return for how long the row has stood still, counting only while this process has looked at it."""
+        """Return for how long the row has not changed, counting only while this process has read it."""
         now = self._clock.monotonic()
-        if state.version != self._version or now - self._looked_at > self._takeover_s / 2:
+        if state.version != self._version or now - self._read_at > self._takeover_s / 2:
             self._version, self._since = state.version, now
-        self._looked_at = now
+        self._read_at = now
         return now - self._since
 
     def _resume(self, state: DRState, still_s: float) -> None:

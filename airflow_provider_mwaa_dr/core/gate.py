@@ -52,7 +52,7 @@ class Role(str, Enum):
 @dataclass(frozen=True, slots=True)
 class View:
     """
-    The last look at the state. A plain immutable object, swapped in one assignment: readers need no lock.
+    What was last read of the state. A plain immutable object, swapped in one assignment: readers need no lock.
 
     :param state: None when the table answered and holds no state item.
     :param read_at: seconds on the local clock from BEFORE the read was sent, so the age is never understated.

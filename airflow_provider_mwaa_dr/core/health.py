@@ -80,9 +80,9 @@ class Reading:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
     """
-    What one look found.
+    What one poll found.
 
-    :param region: the region that was looked at; None when it is not known which one is active.
+    :param region: the region that was polled; None when it is not known which one is active.
     :param standbys: the other regions of the set, sorted.
     :param readings: of the signals that were asked.
     :param problems: values and items of the tables that cannot be used, a sentence or two each. All items are read in
@@ -129,7 +129,7 @@ class Strikes:
     """
     How often in a row the same region was seen in the same health; an unknown one begins anew.
 
-    :param needed: looks in a row that make it certain.
+    :param needed: polls in a row that make it certain.
     """
 
     def __init__(self, needed: int) -> None:
@@ -138,7 +138,7 @@ class Strikes:
         self.count = 0
 
     def add(self, diagnosis: Diagnosis) -> bool:
-        """Count a look, and return whether its health, failed or healthy, is certain now."""
+        """Count a poll, and return whether its health, failed or healthy, is certain now."""
         seen = diagnosis.region, diagnosis.health
         self.count = self.count + 1 if seen == self._last else 1
         self._last = seen
@@ -149,10 +149,10 @@ class HealthWatch:
     """
     Looks at the active region again and again, from outside of it.
 
-    A look takes as long as the environment's deadlines when a region is black-holed, some 20 s.
+    A poll takes as long as the environment's deadlines when a region does not answer at all, some 20 s.
 
     :param names: environment name by region of the DR set.
-    :param open_environment: opens the environment of a region; called once for each region that is looked at.
+    :param open_environment: opens the environment of a region; called once for each region that is polled.
     :param stands_in: whether the Airflow that watches is the environment of the region it is asked about.
     :param quorum: failed signals that make a region failed.
     :param silence_s: seconds without a new heartbeat after which an agent counts as gone.
@@ -188,16 +188,16 @@ class HealthWatch:
         self._beats: dict[str, int] | None
         self._begin(None)
 
-    def look(self) -> Diagnosis:
+    def poll(self) -> Diagnosis:
         """
         Return how the active region is.
 
-        :raises DRError: looking is in vain, such as without the right to read the state table.
+        :raises DRError: polling is pointless, for example without the right to read the state table.
         """
-        diagnosis = self._look()
+        diagnosis = self._poll()
         return replace(diagnosis, problems=(*diagnosis.problems, *self._unreadable()))
 
-    def _look(self) -> Diagnosis:
+    def _poll(self) -> Diagnosis:
         try:
             state = active_state(self._store)
         except UnusableStateError as error:
@@ -271,7 +271,7 @@ class HealthWatch:
         return Reading(signal=Signal.ENVIRONMENT, health=health, why=f"{environment.name} is {status.value}")
 
     def _ask_agents(self, region: str) -> Reading:
-        """Alive = a heartbeat changes, on this clock. Who has just begun to look does not know yet."""
+        """Alive = a heartbeat changes, on this clock. A watch that has just begun does not know yet."""
         now = self._clock.monotonic()
         try:
             # A heartbeat that cannot be read is no silence.

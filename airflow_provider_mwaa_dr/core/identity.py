@@ -104,7 +104,7 @@ class Witness:
     Finds other environments whose live agents claim the same region.
 
     A heartbeat counts as live for *silence_s* after it last changed, on this clock. One that was stored before the
-    first look counts by its own timestamp until it changes, so that an environment that is gone holds no other.
+    first comparison counts by its own timestamp until it changes, so that an environment that is gone holds no other.
 
     :param silence_s: how long a live agent may be silent.
     """
@@ -116,9 +116,9 @@ class Witness:
         self._seen: dict[tuple[str, str, str], tuple[int, float]] = {}
         self._began: float | None = None
         self.has_compared = False
-        """Whether it has looked twice: what started at the same time has sent its heartbeat by then."""
+        """Whether it has compared twice: agents that started at the same time have sent a heartbeat by then."""
 
-    def look(self, heartbeats: Iterable[AgentStatus | Claim]) -> Sequence[str]:
+    def compare(self, heartbeats: Iterable[AgentStatus | Claim]) -> Sequence[str]:
         """
         Return the labels of the environments that dispute the region, this one among them; empty when it is alone.
 
@@ -145,7 +145,7 @@ class Witness:
 
     @property
     def is_sure(self) -> bool:
-        """Whether it has looked for long enough to say that this environment is alone."""
+        """Whether it has compared for long enough to decide that this environment is alone."""
         return self._began is not None and self._clock.monotonic() - self._began > self._silence_s
 
     def _is_rival(self, heartbeat: AgentStatus | Claim) -> bool:

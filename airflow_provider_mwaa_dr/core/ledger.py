@@ -155,7 +155,7 @@ class LogEntry:
     :param number: 1 for the first; each is one more than the one before.
     :param epoch: under which the region published the entry.
     :param first_id, newest_id: ids of runs in the metadata database: above the first are those that were born under
-        this epoch; up to the newest all have been looked at.
+        this epoch; up to the newest all have been read.
     :param dag_ids: DAGs seen for the first time, which may have no run yet.
     :param final_plan_id: the plan for which this is the final ledger entry before the role moves: nothing is in flight
         any more.

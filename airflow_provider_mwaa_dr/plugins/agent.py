@@ -1,7 +1,7 @@
 """
 The background loop of one scheduler: reads the state, reconciles its region's runs, sends heartbeats.
 
-Everything that may block happens here, in a thread of its own; the gate only looks at :attr:`AgentLoop.view`. Works
+Everything that may block happens here, in a thread of its own; the gate only reads :attr:`AgentLoop.view`. Works
 without Airflow: what it does in the metadata database goes through :class:`RegionDb`.
 """
 
@@ -60,12 +60,12 @@ _FENCE_NOTE_S = 3600.0
 _ENTRIES_WAIT_S = 20.0
 """How long a region that becomes active waits for entries of another ledger to reach its copy of the table."""
 _HURRY_S = 0.5
-"""Between two turns while a failover is under way, each step of which waits for somebody's next look, or while there
+"""Between two turns while a failover is under way, each step of which waits for an agent's next read, or while there
 is more to take over than one turn does."""
 _ERROR_CHARS = 300
 """Of an error's text in a heartbeat."""
 _CHECKS_EVERY_S = 60.0
-"""Between two looks at what may be slow: which task ended last, which notes are left over."""
+"""Between two reads of what may be slow: which task ended last, and which notes remain."""
 
 
 class RegionDb(LedgerDb, Protocol):
@@ -109,7 +109,7 @@ class AgentLoop:
     """
     One scheduler's agent.
 
-    :ivar view: the last look at the state; replaced in one assignment, never changed. The gate's thread reads it.
+    :ivar view: what was last read of the state; replaced in one assignment, never changed. The gate's thread reads it.
 
     :param store: made in the agent's own thread, where boto3 may be imported.
     :param runs: the ledger; None where no runs table is set.
@@ -162,7 +162,7 @@ class AgentLoop:
         self._active_as_of: tuple[int | None, datetime] = None, clock.now()
         """The last epoch under which the region is active, and when the agent first read it."""
         self._published_news: tuple[object, ...] = ()
-        self._looked_at = clock.now()
+        self._state_read_at = clock.now()
         self._sure_at = clock.monotonic()
         """When the state was last read, also without a new view."""
         self._beat = 0
@@ -205,7 +205,7 @@ class AgentLoop:
             return self._config.refresh_s
         started = self._turned_at = self._clock.monotonic()
         try:
-            self._look()
+            self._read_state()
             schedulers = self._db.alive_schedulers()
             unsent = self._report(schedulers)
             has_reconciled = self._work(schedulers)
@@ -265,7 +265,7 @@ class AgentLoop:
         except Exception as error:  # a failover waits for the lease then
             self._complain(error)
 
-    def look(self) -> None:
+    def warm_up(self) -> None:
         """
         Read the state before the scheduler's job is known, so that all imports are done; never raises.
 
@@ -279,7 +279,7 @@ class AgentLoop:
 
     # The state.
 
-    def _look(self) -> None:
+    def _read_state(self) -> None:
         """Read the state and swap the view; a view never goes back."""
         read_at, now = self._clock.monotonic(), self._clock.now()
         try:
@@ -312,7 +312,7 @@ class AgentLoop:
             self._standby_as_of = reconciled, now
         if state is not None and role is Role.ACTIVE and self._active_as_of[0] != state.epoch:
             self._active_as_of = state.epoch, now
-        self._looked_at = now
+        self._state_read_at = now
         if state is not None and (state.version, state.epoch) != self._swapped:
             # The pulse is read after the swap: a later one is the scheduler's thread past every older decision.
             self._swapped = (state.version, state.epoch)
@@ -329,7 +329,7 @@ class AgentLoop:
         if self._clock.monotonic() >= self._next_witness:
             heartbeats: list[AgentStatus | Claim] = [*self._store.agents(self._region)]
             heartbeats += self._store.claims(self._region)
-            self._disputed = tuple(self._witness.look(heartbeats))
+            self._disputed = tuple(self._witness.compare(heartbeats))
             self._next_witness = self._clock.monotonic() + self._config.heartbeat_s
         disputed = self._disputed or (() if self._witness.is_sure else observation.disputed)
         return replace(observation, disputed=disputed)
@@ -584,7 +584,7 @@ class AgentLoop:
             return self._take_up(state)
         self._with_ledger(lambda books: books.publish_complete(state.epoch), None)
         # Equivalent to a read that finds it reconciled: what is open by now was requested after this one.
-        self._standby_as_of = state.epoch, self._looked_at
+        self._standby_as_of = state.epoch, self._state_read_at
         return True
 
     # The ledger. While it cannot be used, for whatever reason, the region closes nothing that the ledger has not
@@ -688,7 +688,7 @@ class AgentLoop:
 
     def _open_runs(self) -> tuple[str, ...]:
         """Return all queued and running runs, ``DAG_ID RUN_ID`` each, sorted."""
-        _, states = self._db.look(above=self._db.newest_run())
+        _, states = self._db.read_states(above=self._db.newest_run())
         return tuple(sorted(" ".join(key) for key, status in states.items() if status in {"queued", "running"}))
 
     def _begin_role(self, books: Bookkeeper, state: DRState) -> None:
@@ -852,7 +852,7 @@ class AgentLoop:
         """
         Return since when a run may have been asked for by somebody who knew already that the role has come here.
 
-        After the last look at which this was a standby: such a run is looked at again, or goes on. None: of no run;
+        After the last read as a standby: such a run is decided on again, or continues. None: of no run;
         those of a role that is gone are published, and another region resumes them.
 
         :param with_ledger: ask the ledger, too, whether the role that is gone was this region's own.
@@ -868,8 +868,8 @@ class AgentLoop:
         # This agent started after the role had come: only the heartbeats of earlier agents can answer this.
         if known is not None and with_ledger and self._with_ledger(lambda books: books.has_begun(known), True):
             return None
-        looks = [agent.standby_as_of for agent in self._store.agents(self._region) if agent.reconciled_epoch == known]
-        at = max((at for at in looks if at is not None), default=None)
+        reads = [agent.standby_as_of for agent in self._store.agents(self._region) if agent.reconciled_epoch == known]
+        at = max((at for at in reads if at is not None), default=None)
         if at is None and known is None:
             # No agent has read that the region is a standby. A run that was queued after the first read of the new
             # role is of this role. The heartbeat keeps the time for the agent after this one.
@@ -892,7 +892,7 @@ class AgentLoop:
         self._snapshot = state.version, dag_ids
 
     def _has_readable_snapshot(self) -> bool:
-        """Whether the snapshot that this agent wrote can be read; looked at now and then."""
+        """Whether the snapshot that this agent wrote can be read; read again once a minute."""
         now = self._clock.monotonic()
         if now < self._next_snapshot_read_at:
             return True
@@ -962,7 +962,7 @@ class AgentLoop:
         return (
             self._acknowledged,
             # The first read as a standby is news, too: after a crash it shows which runs were requested later.
-            self._last_look_as_standby() is not None,
+            self._last_read_as_standby() is not None,
             self._reconciled,
             self._unclosed_runs,
             self._ledger_error,
@@ -971,7 +971,7 @@ class AgentLoop:
             (books.final_plan_id, books.waiting, books.unread) if books is not None else None,
         )
 
-    def _last_look_as_standby(self) -> datetime | None:
+    def _last_read_as_standby(self) -> datetime | None:
         """Return when the agent last read that the region, its runs reconciled, is a standby; None if it is none."""
         epoch, at = self._standby_as_of or (None, None)
         return at if epoch == self._reconciled else None
@@ -988,7 +988,7 @@ class AgentLoop:
             self._put_claim(job_id, problem)
             return
         version, epoch = self._acknowledged
-        reconciled, standby_as_of = self._reconciled, self._last_look_as_standby()
+        reconciled, standby_as_of = self._reconciled, self._last_read_as_standby()
         is_active = role_of(self.view, self._region) is Role.ACTIVE
         is_adopted = state is not None and is_active and reconciled == state.epoch
         self._store.put_agent(

@@ -46,7 +46,7 @@ class InventoryKeeper:
     Keeps one region's inventory. Not thread-safe; for the agent that leads its region.
 
     :param options: of the provider, as text.
-    :param every_s: seconds between two looks.
+    :param every_s: seconds between two inventories.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ from airflow_provider_mwaa_dr.plugins.metrics import Metrics, Stats
 log = get_logger(__name__)
 
 _JOB_WAIT_S = 60.0
-_FIRST_LOOK_WAIT_S = 10.0
+_FIRST_READ_WAIT_S = 10.0
 _THREAD_WAIT_S = 10.0
 """How long the start of the scheduler waits for a thread that cannot be started now."""
 _RESTART_FIRST_S, _RESTART_LONGEST_S = 1.0, 30.0
@@ -42,7 +42,7 @@ _FORK_WAIT_S = 10.0
 _GONE_WAIT_S = 5.0
 """How long the end of a scheduler waits for its agent's last heartbeat."""
 _PULSE_S = 0.2
-"""Between two looks whether the scheduler's thread has passed the agent's last view."""
+"""Between two checks whether the scheduler's thread has passed the agent's last view."""
 _PASS_S = 0.5
 """A pass of the scheduler over what is queued is over by then."""
 
@@ -169,17 +169,17 @@ class Gate:
         self._is_alive = False
         self._is_stopping = False
         self._guard = ForkGuard(clock)
-        self._has_looked = threading.Event()
+        self._has_read_state = threading.Event()
 
     def start(self) -> None:
         """
-        Start the agent and wait for its first look at the state, some seconds at most.
+        Start the agent and wait until it has first read the state, some seconds at most.
 
         Called before the scheduler forks anything: when it does, boto3 is imported, and no import is under way.
         """
         self._start_thread()
         os.register_at_fork(after_in_parent=self._after_fork)
-        if self._is_alive and not self._has_looked.wait(_FIRST_LOOK_WAIT_S):
+        if self._is_alive and not self._has_read_state.wait(_FIRST_READ_WAIT_S):
             log.warning(
                 "The agent of %s has not looked at the state yet; runs are held until it has.", self._config.region
             )
@@ -309,11 +309,11 @@ class Gate:
                     if self._clock.monotonic() - began > _RESTART_LONGEST_S:
                         wait_s = _RESTART_FIRST_S
                     self._log_stopped(error, wait_s)
-                    self._has_looked.set()
+                    self._has_read_state.set()
                     self._clock.sleep(wait_s)
                     wait_s = min(2 * wait_s, _RESTART_LONGEST_S)
         finally:
-            self._has_looked.set()
+            self._has_read_state.set()
             self._is_alive = False
 
     def _log_stopped(self, error: Exception, wait_s: float) -> None:
@@ -326,8 +326,8 @@ class Gate:
         """Be the agent for as long as this process lives."""
         with self._guard:
             loop = self._loop = self._make_loop()
-            loop.look()
-        self._has_looked.set()
+            loop.warm_up()
+        self._has_read_state.set()
         self._await_job()
         while os.getpid() == self._pid:
             with self._guard:

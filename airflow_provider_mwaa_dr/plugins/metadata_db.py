@@ -85,7 +85,7 @@ _dags = DagModel.__table__
 _serialized = SerializedDagModel.__table__
 _versions = DagRun.metadata.tables.get("dag_version")
 """Airflow 3 keeps every version of a DAG, Airflow 2 the last one."""
-_LOOKS_BACK = ('"depends_on_past": true', '"depends_on_past":true')
+_DEPENDS_ON_PAST_TEXTS = ('"depends_on_past": true', '"depends_on_past":true')
 """In the JSON of a DAG; ``wait_for_downstream`` brings it along."""
 
 
@@ -278,7 +278,7 @@ class MetadataDb:
     def __init__(self, job: Any, *, exempt_dags: Collection[str]) -> None:
         self._job = job
         self._exempt_dags = tuple(sorted(exempt_dags))
-        self._looks_back: dict[str, tuple[str, bool]] = {}
+        self._depends_on_past: dict[str, tuple[str, bool]] = {}
 
     @property
     def job_id(self) -> str | None:
@@ -417,8 +417,8 @@ class MetadataDb:
 
     # The ledger's side.
 
-    def look(self, *, above: int) -> tuple[int, dict[RunKey, str]]:
-        """Return the highest id there is, and the states of all open runs and of all with an id above *above*."""
+    def read_states(self, *, above: int) -> tuple[int, dict[RunKey, str]]:
+        """Return the highest run id, and the states of all open runs and of all runs with an id above *above*."""
         of_ours = ~self._is_exempt(_runs.c.dag_id)
         columns = (_runs.c.id, _runs.c.dag_id, _runs.c.run_id, _runs.c.state)
         with _transaction() as session:
@@ -440,11 +440,11 @@ class MetadataDb:
         return found
 
     def tasks(self, keys: Collection[RunKey]) -> dict[RunKey, list[TaskState]]:
-        """Return the task instances of those of the runs whose DAG has tasks that look at the run before."""
+        """Return the task instances of those of the runs whose DAG has tasks that depend on the previous run."""
         with _transaction() as session:
             connection = session.connection()
-            looking_back = self._looking_back(connection, sorted({dag_id for dag_id, _ in keys}))
-            return self._task_states_of(connection, sorted(key for key in keys if key[0] in looking_back))
+            depending = self._depending_on_past(connection, sorted({dag_id for dag_id, _ in keys}))
+            return self._task_states_of(connection, sorted(key for key in keys if key[0] in depending))
 
     @staticmethod
     def _task_states_of(connection: Any, keys: Sequence[RunKey]) -> dict[RunKey, list[TaskState]]:
@@ -460,7 +460,7 @@ class MetadataDb:
                 found[row.dag_id, row.run_id].append((row.task_id, row.map_index, state))
         return dict(found)
 
-    def _looking_back(self, connection: Any, dag_ids: Sequence[str]) -> set[str]:
+    def _depending_on_past(self, connection: Any, dag_ids: Sequence[str]) -> set[str]:
         """
         Return those of the DAGs that have a task with ``depends_on_past``, by the newest serialized version of each.
 
@@ -469,16 +469,18 @@ class MetadataDb:
         for start in range(0, len(dag_ids), _BATCH):
             newest = _newest_serialized(dag_ids[start : start + _BATCH])
             hashes = {row.dag_id: row.dag_hash for row in connection.execute(newest(_serialized.c.dag_hash))}
-            unknown = [dag_id for dag_id, found in hashes.items() if self._looks_back.get(dag_id, ("",))[0] != found]
+            unknown = [
+                dag_id for dag_id, found in hashes.items() if self._depends_on_past.get(dag_id, ("",))[0] != found
+            ]
             if not unknown:
                 continue
             text = cast(_serialized.c.data, Text)
-            says_so = or_(*(text.contains(words, autoescape=True) for words in _LOOKS_BACK)).label("says_so")
+            says_so = or_(*(text.contains(words, autoescape=True) for words in _DEPENDS_ON_PAST_TEXTS)).label("says_so")
             for row in connection.execute(_newest_serialized(unknown)(says_so, _serialized.c.data_compressed)):
                 packed = zlib.decompress(row.data_compressed).decode() if row.data_compressed else ""
-                is_so = bool(row.says_so) or any(words in packed for words in _LOOKS_BACK)
-                self._looks_back[row.dag_id] = hashes[row.dag_id], is_so
-        return {dag_id for dag_id in dag_ids if self._looks_back.get(dag_id, ("", False))[1]}
+                is_so = bool(row.says_so) or any(words in packed for words in _DEPENDS_ON_PAST_TEXTS)
+                self._depends_on_past[row.dag_id] = hashes[row.dag_id], is_so
+        return {dag_id for dag_id in dag_ids if self._depends_on_past.get(dag_id, ("", False))[1]}
 
     def last_finished(self, dag_ids: Collection[str]) -> list[RunRow]:
         """Return the newest ended scheduled run of each of the DAGs that has one; none that the provider skipped."""
@@ -679,7 +681,7 @@ class MetadataDb:
                 first.setdefault(row.dag_id, row)
             gives = {
                 run_id: first[dag_id].id
-                for dag_id in sorted(self._looking_back(connection, sorted(first)))
+                for dag_id in sorted(self._depending_on_past(connection, sorted(first)))
                 if (run_id := self._in_the_way(connection, dag_id, first[dag_id].at)) is not None
             }
             if not gives:

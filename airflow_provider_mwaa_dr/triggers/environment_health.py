@@ -80,7 +80,7 @@ class EnvironmentHealthTrigger(PollingTrigger):
     def poll(self) -> dict[str, Any] | None:
         """Read the health once. Return the event, or None to continue."""
         try:
-            diagnosis = self.watch.look()
+            diagnosis = self.watch.poll()
         except DRError as error:
             if not is_worth_a_retry(error):
                 return self.failure_event(error)

@@ -55,7 +55,7 @@ def test_a_look_sees_what_is_open_and_what_is_new(database: Database, db: Any) -
     for run_id, state in (("old-open", "running"), ("old-ended", "success"), ("new-ended", "failed")):
         database.add_run("orders", run_id, state=state)
     database.add_run("by_id", "exempt")
-    newest, states = db.look(above=db.newest_run() - 2)
+    newest, states = db.read_states(above=db.newest_run() - 2)
     assert newest == db.newest_run()
     assert states == {("orders", "old-open"): "running", ("orders", "new-ended"): "failed"}
 

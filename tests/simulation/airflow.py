@@ -494,7 +494,7 @@ class SimulatedAirflow:
     def last_task_end(self, since: datetime) -> datetime | None:
         return None
 
-    def look(self, *, above: int) -> tuple[int, Mapping[RunKey, str]]:
+    def read_states(self, *, above: int) -> tuple[int, Mapping[RunKey, str]]:
         rows = self.rows
         states = {run.key: run.state for run in self.by_id[above:] if rows.get(run.key) is run}
         for runs in self.open.values():

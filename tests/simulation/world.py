@@ -105,7 +105,7 @@ class Database:
         airflow = region.airflow
         for name in (
             "adopt", "cannot_resume", "close_runs", "dag_ids", "drop_held_notes", "forget_closed", "last_finished",
-            "last_task_end", "look", "make_room", "newest_run", "open_runs", "pause_all", "resume", "runs",
+            "last_task_end", "read_states", "make_room", "newest_run", "open_runs", "pause_all", "resume", "runs",
             "set_paused", "apply_outcomes", "tasks", "unpaused_dags",
         ):  # fmt: skip
             setattr(self, name, getattr(airflow, name))

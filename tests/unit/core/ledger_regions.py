@@ -51,7 +51,7 @@ class Rows:
     def newest_run(self) -> int:
         return len(self.rows)
 
-    def look(self, *, above: int) -> tuple[int, Mapping[RunKey, str]]:
+    def read_states(self, *, above: int) -> tuple[int, Mapping[RunKey, str]]:
         return len(self.rows), {row.key: row.state for row in self.rows.values() if row.is_open or row.id > above}
 
     def runs(self, keys: Collection[RunKey]) -> Sequence[RunRow]:

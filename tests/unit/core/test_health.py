@@ -52,7 +52,7 @@ def looks(world: World, at: HealthWatch, count: int = 3) -> list[Diagnosis]:
     """Return what so many looks find, a while between them."""
     found = []
     for _ in range(count):
-        found.append(at.look())
+        found.append(at.poll())
         world.clock.advance(LOOK_S)
     return found
 
@@ -134,7 +134,7 @@ def test_one_signal_is_not_enough(world: World, happens: Callable[[World], None]
     looks(world, eager, 2)
     looks(world, at, 1)  # the last heartbeat that it had not seen yet
     assert {found.health for found in looks(world, at, 5)} == {Health.UNKNOWN}
-    last = eager.look()
+    last = eager.poll()
     assert last.health is (Health.UNKNOWN if happens is without_rights else Health.FAILED)
 
 
@@ -161,7 +161,7 @@ def test_an_agent_has_its_time_to_come_back_after_an_update(world: World) -> Non
     looks(world, at, 180)
     world.environments[A].reported_status = EnvironmentStatus.AVAILABLE
     assert [found.health for found in looks(world, at, 3)] == [Health.UNKNOWN] * 3
-    assert at.look().health is Health.FAILED
+    assert at.poll().health is Health.FAILED
 
 
 def test_a_state_table_that_does_not_answer_says_nothing(world: World) -> None:
@@ -187,7 +187,7 @@ def test_what_is_in_vain_is_raised(world: World) -> None:
 
     at = HealthWatch(Forbidden(), NAMES, world.environments.__getitem__, world.clock, silence_s=1)  # type: ignore[arg-type]
     with pytest.raises(StateAccessError):
-        at.look()
+        at.poll()
 
 
 def test_a_failover_in_progress_is_watched_by_nobody(world: World) -> None:
@@ -202,7 +202,7 @@ def test_a_failover_in_progress_is_watched_by_nobody(world: World) -> None:
 
 def test_nobody_sees_itself_fail(world: World) -> None:
     """An Airflow in the active region looks at nothing."""
-    found = watch(world, stands_in=lambda region: region == A).look()
+    found = watch(world, stands_in=lambda region: region == A).poll()
     assert (found.region, found.health, found.readings) == (A, Health.UNKNOWN, ())
 
 
@@ -247,10 +247,10 @@ class TestProbe:
     def test_one_that_fails(self, world: World, at: HealthWatch) -> None:
         """A task that cannot execute."""
         world.environments[A].trigger_s = 10_000
-        at.look()
+        at.poll()
         run_id = next(call[2] for call in world.environments[A].calls if call[0] == "trigger")
         world.environments[A].end_run(TEST_DAG, run_id, "failed")
-        assert self.probe(at.look())[0] is Health.FAILED
+        assert self.probe(at.poll())[0] is Health.FAILED
 
     def test_a_paused_dag_says_nothing(self, world: World, at: HealthWatch) -> None:
         """Its run waits because somebody wants it so."""
@@ -299,7 +299,7 @@ def test_a_state_that_gives_no_region_a_role_is_a_problem(world: World) -> None:
     at = watch(world)
     looks(world, at, 2)
     world.store.overwrite(replace(world.state, active_region="us-est-2"))
-    found = at.look()
+    found = at.poll()
     assert (found.region, found.health) == (None, Health.UNKNOWN)
     (problem,) = found.problems
     assert "active_region of the item ACTIVE_REGION is 'us-est-2'" in problem
@@ -313,7 +313,7 @@ def test_a_state_item_that_cannot_be_understood_is_a_problem(world: World) -> No
     """Not even its version: the watch continues, and reports it."""
     world.store.failing["read"] = UnusableStateError("version is 'x'.", advice="Correct it.")
     store = world.store
-    found = HealthWatch(store, NAMES, world.environments.__getitem__, world.clock, silence_s=SILENCE_S).look()
+    found = HealthWatch(store, NAMES, world.environments.__getitem__, world.clock, silence_s=SILENCE_S).poll()
     assert (found.health, found.problems) == (Health.UNKNOWN, ("version is 'x'. Correct it.",))
 
 
@@ -342,10 +342,10 @@ def test_items_that_cannot_be_listed_are_a_problem_unless_the_table_is_silent(wo
     )
     looks(world, at, 1)
     store.failing["unreadable"] = StateUnreachableError("Silent.")
-    assert at.look().problems == ()
+    assert at.poll().problems == ()
     world.clock.advance(LOOK_S)
     store.failing["unreadable"] = StateAccessError("No right to scan.")
-    assert at.look().problems == ("Whether all items can be read is not known: No right to scan.",)
+    assert at.poll().problems == ("Whether all items can be read is not known: No right to scan.",)
 
 
 def test_many_problems_are_counted(world: World) -> None:
@@ -354,7 +354,7 @@ def test_many_problems_are_counted(world: World) -> None:
     looks(world, at, 1)
     for number in range(30):
         world.store.damage(f"PAUSED#{number:02d}")
-    problems = at.look().problems
+    problems = at.poll().problems
     assert len(problems) == 11
     assert problems[-1] == "20 more cannot be read; mwaa-dr status lists them."
 

@@ -76,11 +76,11 @@ def test_two_live_environments_dispute_a_region() -> None:
     clock = ManualClock()
     witness = Witness(MINE, clock, silence_s=15)
     old = heartbeat(clock, "two", at=clock.now() - timedelta(hours=1))
-    assert witness.look([old, heartbeat(clock, "one", job="2")]) == ()
+    assert witness.compare([old, heartbeat(clock, "one", job="2")]) == ()
     clock.advance(5)
-    assert witness.look([replace(old, beat=2)]) == [f"one ({THERE})", f"two ({THERE})"]
+    assert witness.compare([replace(old, beat=2)]) == [f"one ({THERE})", f"two ({THERE})"]
     clock.advance(16)
-    assert witness.look([replace(old, beat=2)]) == ()
+    assert witness.compare([replace(old, beat=2)]) == ()
     assert witness.is_sure
 
 
@@ -99,17 +99,17 @@ def test_whose_heartbeat_is_no_rival(changes: dict[str, object]) -> None:
     """Only a live agent of another environment in the same AWS region disputes a region."""
     clock = ManualClock()
     witness = Witness(MINE, clock, silence_s=15)
-    assert witness.look([replace(heartbeat(clock, "one"), **changes)]) == ()  # type: ignore[arg-type]
+    assert witness.compare([replace(heartbeat(clock, "one"), **changes)]) == ()  # type: ignore[arg-type]
 
 
 def test_a_heartbeat_that_appears_is_live_whatever_its_clock_says() -> None:
     """The other machine's clock may be wrong; an item that was not there before was written since."""
     clock = ManualClock()
     witness = Witness(MINE, clock, silence_s=15)
-    assert witness.look([]) == ()
+    assert witness.compare([]) == ()
     assert not witness.has_compared
     clock.advance(5)
-    assert witness.look([heartbeat(clock, "two", at=clock.now() - timedelta(days=1))])
+    assert witness.compare([heartbeat(clock, "two", at=clock.now() - timedelta(days=1))])
     assert witness.has_compared
 
 

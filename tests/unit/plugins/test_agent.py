@@ -411,7 +411,7 @@ def test_an_agent_that_cannot_say_that_it_ends_holds_all_the_same(active: Region
 
 def test_nothing_starts_before_the_metadata_database_knows_the_scheduler(active: Region) -> None:
     """A failover waits for the schedulers that are listed there, and for none that has only just read the state."""
-    active.start().look()
+    active.start().warm_up()
     assert active.may() is Action.HOLD
     active.turn()
     assert active.may() is Action.RUN

@@ -149,7 +149,7 @@ def test_a_ledger_that_fails_while_runs_are_taken_over_costs_none_of_them(pair: 
     pair.there.turn(2)
     pair.flip(HERE)
     pair.there.turn(2)
-    pair.here.loop.look()
+    pair.here.loop.warm_up()
     append, save = pair.here.runs.append, pair.here.runs.save_checkpoint
 
     def refuse(*_: Any) -> None:

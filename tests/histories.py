@@ -19,7 +19,7 @@ from greenlet import getcurrent, greenlet
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, StepEvent, Timing
 from airflow_provider_mwaa_dr.core.finishing import PlanFinisher
-from airflow_provider_mwaa_dr.core.gate import Action, Layer, View, decide
+from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, Environment, FailoverRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Phase
 from airflow_provider_mwaa_dr.exceptions import (
@@ -427,7 +427,7 @@ class Region:
                 exempt=False,
                 now=self.world.clock.monotonic(),
                 lease_s=LEASE_S,
-                layer=Layer.GATE,
+                point=DecisionPoint.GATE,
             )
             if decision.action is Action.RUN:
                 view = self.views[job]

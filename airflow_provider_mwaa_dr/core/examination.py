@@ -28,8 +28,8 @@ from airflow_provider_mwaa_dr.core.readiness import (
     Unknown,
     Verdict,
     check_all,
-    known,
     state_advice,
+    try_read,
 )
 from airflow_provider_mwaa_dr.core.state import DRState, why_unknown
 from airflow_provider_mwaa_dr.exceptions import ConfigError, StaleStateError, UnreadableItemError
@@ -73,7 +73,7 @@ def examine(
     :raises ConfigError: *target* is active, not in the set, or not named where there is more than one.
     """
     state = store.read()
-    registered = known(store.regions)
+    registered = try_read(store.regions)
     is_unknown = not isinstance(registered, Unknown) and why_unknown(state, registered, region="REGION") is not None
     active = state.active_region
     if is_unknown and active not in environments:
@@ -107,8 +107,8 @@ def examine(
         )
 
     source, taker = region_facts(active), region_facts(target)
-    records = known(store.records)
-    left = known(lambda: dags_not_unpaused(store, state))
+    records = try_read(store.records)
+    left = try_read(lambda: dags_not_unpaused(store, state))
     facts = Facts(
         state=state,
         at=at,
@@ -116,12 +116,12 @@ def examine(
         silence_s=timing.agent_silence_s,
         source=source,
         target=taker,
-        may_flip=known(lambda: _try_write(store, state)),
-        table=known(lambda: tables.describe(settings.state_table)),
+        may_flip=try_read(lambda: _try_write(store, state)),
+        table=try_read(lambda: tables.describe(settings.state_table)),
         runs_table=_runs_table(tables, settings, (source, taker)),
         records=records,
         registered=registered,
-        unreadable=known(lambda: store.unreadable(regions)),
+        unreadable=try_read(lambda: store.unreadable(regions)),
         dags_not_unpaused=() if isinstance(left, Unknown) else left,
     )
     return Examination(source=active, target=target, results=check_all(facts))
@@ -161,7 +161,7 @@ def _target(active: str, target: str | None, environments: Mapping[str, Environm
 
 def _ask(environment: Environment) -> RegionFacts:
     """Return what the environment itself says. No call changes anything; after one without an answer comes no other."""
-    description = known(environment.describe)
+    description = try_read(environment.describe)
     status = description if isinstance(description, Unknown) else description.status
     silent: Unknown | None = None
     is_healthy: bool | Unknown | None = None
@@ -170,7 +170,7 @@ def _ask(environment: Environment) -> RegionFacts:
     elif not status.is_usable:
         silent = Unknown(f"environment {environment.name} is {status.value}")
     else:
-        is_healthy = known(environment.scheduler_is_healthy)
+        is_healthy = try_read(environment.scheduler_is_healthy)
         silent = is_healthy if isinstance(is_healthy, Unknown) else None
 
     def try_change() -> bool:
@@ -183,8 +183,8 @@ def _ask(environment: Environment) -> RegionFacts:
         status=status,
         description=description,
         is_healthy=is_healthy,
-        may_change=known(try_change) if silent is None else silent,
-        dags=known(environment.dags) if silent is None else silent,
+        may_change=try_read(try_change) if silent is None else silent,
+        dags=try_read(environment.dags) if silent is None else silent,
         agents=(),
     )
 
@@ -213,7 +213,7 @@ def _snapshot(store: StateStore, region: str) -> DagSet | None:
 
 
 def _inventory(store: StateStore, region: str) -> Inventory | Unknown:
-    found = known(lambda: store.get_inventory(region))
+    found = try_read(lambda: store.get_inventory(region))
     return Unknown("its agent has not written one") if found is None else found
 
 
@@ -234,7 +234,7 @@ def _runs_table(
         each.inventory.options.get("runs_table", "") for each in regions if not isinstance(each.inventory, Unknown)
     ]
     name = next(filter(None, names), None)
-    return None if name is None else known(lambda: tables.describe(name))
+    return None if name is None else try_read(lambda: tables.describe(name))
 
 
 def _try_write(store: StateStore, state: DRState) -> bool:

@@ -47,11 +47,11 @@ from airflow_provider_mwaa_dr.core.readiness import (
     TEST_DAG,
     RegionFacts,
     Unknown,
-    endless,
-    is_endless,
-    known,
+    ignores_lease,
     refusals,
+    try_read,
     unclosed_runs,
+    why_lease_is_ignored,
 )
 from airflow_provider_mwaa_dr.core.reasons import checked_reason
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
@@ -412,7 +412,7 @@ class FailoverEngine:
                 self._check(state, replace(request, mode=Mode.FORCED) if action == "take over" else request)
                 checked = True
                 continue  # the row may have moved while the checks took their time
-            if action == "cancel" and not self._insists and (why := self._why_blind(state)):
+            if action == "cancel" and not self._insists and (why := self._why_target_copy_unreadable(state)):
                 raise NotReadyError(
                     f"Plan {_plan(state).id} cannot be cancelled: {why}.",
                     why=[why],
@@ -463,7 +463,7 @@ class FailoverEngine:
         """Follow the plan's owner; take over when its beat stands still. A caller may harden the mode, never soften."""
         plan = _plan(state)
         would_force = request.mode is Mode.FORCED and not plan.is_forced and state.phase is Phase.DRAINING
-        if would_force and not request.even_if_not_ready and (why := self._why_endless(plan.source)):
+        if would_force and not request.even_if_not_ready and (why := self._why_lease_is_ignored(plan.source)):
             raise NotReadyError(
                 f"Plan {plan.id} cannot turn forced: {why}.",
                 why=[why],
@@ -872,7 +872,7 @@ class FailoverEngine:
                     return since
                 raise FailoverError(
                     f"The claim has not been seen to arrive in the copy of the state table in {plan.source}: "
-                    f"{_endless_copy(plan.source)}.",
+                    f"{_why_copy_outlives_lease(plan.source)}.",
                     advice="Make sure that it is down, then repeat with --mode forced --even-if-not-ready.",
                 )
             self._progress(f"waiting for version {version} to arrive in the copy of the state table in {plan.source}")
@@ -892,7 +892,7 @@ class FailoverEngine:
 
     def _turn_forced(self, plan: Plan, error: DRError) -> None:
         with self._timed("force"):
-            if why := self._why_endless(plan.source):
+            if why := self._why_lease_is_ignored(plan.source):
                 raise FailoverError(
                     f"{plan.source} does not answer ({error.message}), and {why}.",
                     advice="Make sure that it is down, then repeat with --mode forced --even-if-not-ready.",
@@ -1114,9 +1114,9 @@ class FailoverEngine:
         return [*self._target_problems(target, seen), *of_source]
 
     def _target_problems(self, target: Environment, seen: Beats) -> Sequence[str]:
-        status = known(target.status)
+        status = try_read(target.status)
         is_asked = not isinstance(status, Unknown) and status.is_usable
-        is_healthy = known(target.scheduler_is_healthy) if is_asked else None
+        is_healthy = try_read(target.scheduler_is_healthy) if is_asked else None
         agents = self._live_agents(target.region, seen)
         self._warnings = tuple(unclosed_runs(agents))
         why = refusals(
@@ -1141,29 +1141,29 @@ class FailoverEngine:
 
     def _source_problems(self, state: DRState, request: FailoverRequest) -> Sequence[str]:
         source = state.active_region
-        why = [self._why_blind(state)]
+        why = [self._why_target_copy_unreadable(state)]
         if self._action(state, request.target) == "take over":
             others = sorted(self._regions() - {request.target})
-            return [each for each in (*why, *map(self._why_endless, others)) if each is not None]
+            return [each for each in (*why, *map(self._why_lease_is_ignored, others)) if each is not None]
         if request.mode is Mode.GRACEFUL:
             try:
                 self._environment(source).running_runs()
             except MwaaError as error:
                 why.append(f"source {source} does not answer ({error}); --mode forced does not need it")
         elif request.mode is Mode.FORCED:
-            why.append(self._why_endless(source))
+            why.append(self._why_lease_is_ignored(source))
         return [each for each in why if each is not None]
 
-    def _why_endless(self, source: str) -> str | None:
-        """Return why *source* may go on for good, so that waiting for a lease is in vain; None when it cannot."""
-        if is_endless(self._agents(source)):
-            return endless(source)
+    def _why_lease_is_ignored(self, source: str) -> str | None:
+        """Return why it is pointless to wait for the lease of *source*; None when its lease ends everything."""
+        if ignores_lease(self._agents(source)):
+            return why_lease_is_ignored(source)
         if not self._eventual or self._reads_all_copies(source) or source in self._table(self._store.copies):
             return None
-        return _endless_copy(source)
+        return _why_copy_outlives_lease(source)
 
-    def _why_blind(self, state: DRState) -> str | None:
-        """Return why an open plan must not be replaced: it may have been promoted where this caller cannot look."""
+    def _why_target_copy_unreadable(self, state: DRState) -> str | None:
+        """Return why an open plan must not be replaced: the target may be active, and its copy cannot be read."""
         plan = state.plan
         if not self._eventual or plan is None or state.phase is not Phase.DRAINING:
             return None
@@ -1544,7 +1544,7 @@ def _plan(state: DRState) -> Plan:
     return state.plan
 
 
-def _endless_copy(source: str) -> str:
+def _why_copy_outlives_lease(source: str) -> str:
     return (
         f"cut off, {source} runs on with its own copy of the state table ([dr] eventual = available), which cannot be "
         "read from here: no lease ends it"

@@ -22,8 +22,8 @@ on knows a role that may be over; what it closed then, nobody would begin again.
 """
 
 
-class Layer(str, Enum):
-    """Who asks."""
+class DecisionPoint(str, Enum):
+    """Where the decision is made."""
 
     GATE = "gate"
     """The scheduler, for a run that is about to start."""
@@ -136,9 +136,9 @@ def decide(
     exempt: bool,
     now: float,
     lease_s: float,
-    layer: Layer,
+    point: DecisionPoint,
     on_unreachable: OnUnreachable = OnUnreachable.HOLD,
-    asked_for_s: float | None = None,
+    requested_age_s: float | None = None,
 ) -> Decision:
     """
     Return what *region* may do with a run (gate) or a task (fence).
@@ -149,9 +149,9 @@ def decide(
     :param now: seconds on the clock of ``view.read_at``; one that goes on in suspend.
     :param lease_s: used until a state is known; then the state's own ``lease_s`` counts.
     :param on_unreachable: for a region whose view is older than the lease and let it run; else unknown is HOLD.
-    :param asked_for_s: how long ago the run was asked for, by people or by an asset. It is closed as born in standby
-        only on a read that began after that: an older one may not know yet that the role has just come here, and
-        nobody would ask again. None: closed at once; the scheduler creates what it made by itself again.
+    :param requested_age_s: how long ago a user or an asset requested the run. It is closed as created in a standby only
+        on a read that began after that: an older read may be from before the role came here, and the user would
+        not request the run again. None: it is closed at once; the scheduler creates its own runs again.
     """
     role = role_of(view, region)
     if exempt:
@@ -181,7 +181,7 @@ def decide(
             return Decision(
                 Action.HOLD, f"held: {region} was standby {age_s:.0f} s ago, and has not looked since", role
             )
-        if asked_for_s is not None and age_s >= asked_for_s:
+        if requested_age_s is not None and age_s >= requested_age_s:
             return Decision(Action.HOLD, f"held: {region} was standby when it last looked, before this run", role)
         return Decision(
             Action.SKIP, f"skipped: {region} is standby, {state.active_region} is active (epoch {state.epoch})", role
@@ -191,7 +191,7 @@ def decide(
     if state.phase is Phase.PROMOTING:
         return Decision(Action.HOLD, f"held: {region} is being promoted (epoch {state.epoch})", role)
     plan = state.plan
-    if layer is Layer.FENCE and plan is not None and not plan.is_forced and not plan.drained:
+    if point is DecisionPoint.FENCE and plan is not None and not plan.is_forced and not plan.drained:
         return Decision(Action.RUN, "draining: what is in flight may finish", role)
     target = plan.target if plan is not None else "another region"
     return Decision(Action.HOLD, f"held: {region} is being drained for {target} (epoch {state.epoch})", role)

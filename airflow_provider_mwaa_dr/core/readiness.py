@@ -89,8 +89,8 @@ class Unknown:
     is_refused: bool = False
 
 
-def known(call: Callable[[], T]) -> T | Unknown:
-    """Return what *call* returns, or why it could not be known."""
+def try_read(call: Callable[[], T]) -> T | Unknown:
+    """Return what *call* returns, or why it could not be read."""
     try:
         return call()
     except DRError as error:
@@ -402,13 +402,13 @@ def refusals(target: RegionFacts) -> Sequence[str]:
     return [why for refusal in REFUSALS for why in refusal.problems(target)]
 
 
-def is_endless(heartbeats: Sequence[AgentStatus]) -> bool:
-    """Whether a scheduler goes on without the state table, so that waiting for its lease is in vain."""
+def ignores_lease(heartbeats: Sequence[AgentStatus]) -> bool:
+    """Whether a scheduler continues without the state table, so that its lease ends nothing."""
     return any(agent.on_unreachable == "run" and not agent.gone for agent in heartbeats)
 
 
-def endless(region: str) -> str:
-    """Return what to say of a region that :func:`is_endless`."""
+def why_lease_is_ignored(region: str) -> str:
+    """Return why it is pointless to wait for the lease of a region whose heartbeats :func:`ignores_lease` finds."""
     return f"{region} runs on when it cannot read the state ([dr] on_unreachable = run): no lease ends it"
 
 
@@ -638,11 +638,11 @@ def check_rights(facts: Facts) -> CheckResult:
 
 def check_unreachable(facts: Facts) -> CheckResult:
     """Whether a lease ends what the source does when it is cut off."""
-    if is_endless(facts.source.heartbeats):
+    if ignores_lease(facts.source.heartbeats):
         return CheckResult(
             name="unreachable",
             verdict=Verdict.WARN,
-            why=f"{endless(facts.source.region)}; a forced failover is refused",
+            why=f"{why_lease_is_ignored(facts.source.region)}; a forced failover is refused",
             advice=f"Set [dr] on_unreachable = hold in {facts.source.environment}.",
         )
     if not facts.source.heartbeats:
@@ -1219,7 +1219,7 @@ def check_drill(facts: Facts) -> CheckResult:
     return CheckResult(name="drill", verdict=Verdict.OK, why=why)
 
 
-_COMPARED: Mapping[str, Check] = {
+ADVISORY_CHECKS: Mapping[str, Check] = {
     "rights": check_rights,
     "state": check_state,
     "table": check_table,
@@ -1250,20 +1250,20 @@ _COMPARED: Mapping[str, Check] = {
 }
 """Checks whose outcome may be declared to be meant, by name."""
 
-NAMES = (*(refusal.name for refusal in REFUSALS), *_COMPARED)
+NAMES = (*(refusal.name for refusal in REFUSALS), *ADVISORY_CHECKS)
 """Of all checks, but the one that looks at the declarations."""
 
 
 def check_accepted(facts: Facts) -> CheckResult:
     """Whether the declared differences name checks that there are."""
     declared = facts.settings.accepted_differences
-    wrong = [each for each in declared if each.partition(":")[0] not in _COMPARED]
+    wrong = [each for each in declared if each.partition(":")[0] not in ADVISORY_CHECKS]
     if wrong:
         return CheckResult(
             name="accepted",
             verdict=Verdict.WARN,
             why=f"accept nothing: {', '.join(wrong)}",
-            advice=f"Write CHECK or CHECK:NAME, where CHECK is one of {', '.join(_COMPARED)}.",
+            advice=f"Write CHECK or CHECK:NAME, where CHECK is one of {', '.join(ADVISORY_CHECKS)}.",
         )
     return CheckResult(name="accepted", verdict=Verdict.OK, why=", ".join(declared) or "no difference is declared")
 
@@ -1271,7 +1271,7 @@ def check_accepted(facts: Facts) -> CheckResult:
 def check_all(facts: Facts) -> Sequence[CheckResult]:
     """Return the results of all checks, those that a failover is refused for first."""
     results = [refusal(facts) for refusal in REFUSALS]
-    for name, check in _COMPARED.items():
+    for name, check in ADVISORY_CHECKS.items():
         result = check(facts)
         if result.verdict is not Verdict.OK and name in facts.settings.accepted_differences:
             result = replace(result, verdict=Verdict.OK, why=f"accepted: {result.why}", advice="")

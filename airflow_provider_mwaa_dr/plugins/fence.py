@@ -25,7 +25,7 @@ from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.aws.items import state_from_item, state_to_item
 from airflow_provider_mwaa_dr.core.config import DRConfig, is_exempt
 from airflow_provider_mwaa_dr.core.display import get_logger, visible
-from airflow_provider_mwaa_dr.core.gate import Action, Decision, Layer, Role, View, decide
+from airflow_provider_mwaa_dr.core.gate import Action, Decision, DecisionPoint, Role, View, decide
 from airflow_provider_mwaa_dr.core.identity import Identity, identity_problem
 from airflow_provider_mwaa_dr.core.ports import Clock, StateStore
 from airflow_provider_mwaa_dr.core.state import FieldProblem
@@ -129,7 +129,7 @@ class Fence:
                 exempt=exempt,
                 now=self._clock.monotonic(),
                 lease_s=config.lease_s,
-                layer=Layer.FENCE,
+                point=DecisionPoint.FENCE,
                 on_unreachable=config.on_unreachable,
             )
 

@@ -22,7 +22,7 @@ from airflow_provider_mwaa_dr import conf
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.display import get_logger
-from airflow_provider_mwaa_dr.core.gate import Action, Layer, decide
+from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, decide
 from airflow_provider_mwaa_dr.core.ledger import SCHEDULED
 from airflow_provider_mwaa_dr.core.ports import Clock
 from airflow_provider_mwaa_dr.plugins import fence
@@ -224,9 +224,9 @@ class Gate:
             exempt=self._metadata_db.dag_is_exempt(dag_run, self._config.exempt_dags),
             now=now,
             lease_s=self._config.lease_s,
-            layer=Layer.GATE,
+            point=DecisionPoint.GATE,
             on_unreachable=self._config.on_unreachable,
-            asked_for_s=self._asked_for_s(dag_run),
+            requested_age_s=self._requested_age_s(dag_run),
         )
         if decision.action is Action.HOLD:
             self._held_at[dag_run.dag_id] = now
@@ -251,8 +251,8 @@ class Gate:
                 decision.reason,
             )
 
-    def _asked_for_s(self, dag_run: Any) -> float | None:
-        """Return how long ago somebody asked for the run; None for one that the scheduler made by itself."""
+    def _requested_age_s(self, dag_run: Any) -> float | None:
+        """Return how long ago a user or an asset requested the run; None if the scheduler created it by itself."""
         if dag_run.run_type == SCHEDULED or dag_run.queued_at is None:
             return None
         return float((self._clock.now() - dag_run.queued_at).total_seconds())

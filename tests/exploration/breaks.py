@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_mwaa_dr.core import gate, lease
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine
-from airflow_provider_mwaa_dr.core.gate import Decision, Layer, View
+from airflow_provider_mwaa_dr.core.gate import Decision, DecisionPoint, View
 from airflow_provider_mwaa_dr.core.lease import Closing
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
 from tests.exploration.model import LEASE_S, OLD, TICK_S, Caller, Model
@@ -52,11 +52,11 @@ def with_an_agent_that_says_that_it_has_ended_and_goes_on(patch: Patch) -> None:
 def with_a_fence_that_lets_tasks_start_when_the_source_is_drained(patch: Patch) -> None:
     decide = gate.decide
 
-    def generous(view: View, *, layer: Layer, **rest: Any) -> Decision:
+    def generous(view: View, *, point: DecisionPoint, **rest: Any) -> Decision:
         state = view.state
-        if layer is Layer.FENCE and state is not None and state.plan is not None:
+        if point is DecisionPoint.FENCE and state is not None and state.plan is not None:
             view = replace(view, state=replace(state, plan=replace(state.plan, drained=False)))
-        return decide(view, layer=layer, **rest)
+        return decide(view, point=point, **rest)
 
     patch.setattr(gate, "decide", generous)
 
@@ -180,11 +180,11 @@ def with_a_promotion_that_keeps_the_epoch(patch: Patch) -> None:
 def with_a_fence_that_lets_tasks_start_under_a_forced_plan(patch: Patch) -> None:
     decide = gate.decide
 
-    def generous(view: View, *, layer: Layer, **rest: Any) -> Decision:
+    def generous(view: View, *, point: DecisionPoint, **rest: Any) -> Decision:
         state = view.state
-        if layer is Layer.FENCE and state is not None and state.plan is not None:
+        if point is DecisionPoint.FENCE and state is not None and state.plan is not None:
             view = replace(view, state=replace(state, plan=replace(state.plan, mode=Mode.AUTO)))
-        return decide(view, layer=layer, **rest)
+        return decide(view, point=point, **rest)
 
     patch.setattr(gate, "decide", generous)
 
@@ -192,11 +192,11 @@ def with_a_fence_that_lets_tasks_start_under_a_forced_plan(patch: Patch) -> None
 def with_a_gate_that_lets_runs_start_while_the_source_is_drained(patch: Patch) -> None:
     decide = gate.decide
 
-    def generous(view: View, *, layer: Layer, **rest: Any) -> Decision:
+    def generous(view: View, *, point: DecisionPoint, **rest: Any) -> Decision:
         state = view.state
         if state is not None and state.phase is Phase.DRAINING:
             view = replace(view, state=replace(state, phase=Phase.STEADY, plan=None))
-        return decide(view, layer=layer, **rest)
+        return decide(view, point=point, **rest)
 
     patch.setattr(gate, "decide", generous)
 

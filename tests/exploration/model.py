@@ -25,7 +25,7 @@ from typing import NamedTuple
 from airflow_provider_mwaa_dr.core import gate, lease
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, Timing
-from airflow_provider_mwaa_dr.core.gate import Action, Layer, View
+from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View
 from airflow_provider_mwaa_dr.core.ports import AgentStatus
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
 from airflow_provider_mwaa_dr.testing import FakeEnvironment, InMemoryStateStore, ManualClock
@@ -158,7 +158,7 @@ class Model:
         self._engine = FailoverEngine(InMemoryStateStore(), environments, clock, Timing(), "any")
         self.rows: list[DRState] = []
         self._ids: dict[DRState, int] = {}
-        self._may: dict[tuple[int, int, str, Layer], Action] = {}
+        self._may: dict[tuple[int, int, str, DecisionPoint], Action] = {}
         self._moves: dict[tuple[object, ...], bool] = {}
         self._new: dict[tuple[object, ...], int] = {}
         self._live: dict[tuple[int, int], bool] = {}
@@ -189,9 +189,9 @@ class Model:
 
     # -- what anything may do ------------------------------------------------------------------------------------------
 
-    def may(self, row: int, age: int, region: str, layer: Layer) -> Action:
+    def may(self, row: int, age: int, region: str, point: DecisionPoint) -> Action:
         """Return what *region* does on a view of *row* that is *age* ticks old."""
-        key = (row, age, region, layer)
+        key = (row, age, region, point)
         action = self._may.get(key)
         if action is None:
             state = self.rows[row]
@@ -201,7 +201,7 @@ class Model:
                 exempt=False,
                 now=age * TICK_S,
                 lease_s=LEASE_S,
-                layer=layer,
+                point=point,
             ).action
         return action
 
@@ -221,13 +221,13 @@ class Model:
             for (region, job), each in zip(self.places, world.schedulers, strict=True):
                 if state.version < each.version or (each.is_gone and self.is_closed_before_it_is_gone):
                     continue
-                action = self.may(row, age, region, Layer.GATE)
+                action = self.may(row, age, region, DecisionPoint.GATE)
                 if action is Action.RUN:
                     raise BrokenError(f"scheduler {job} of {region} may start a run {said}")
                 if action is Action.SKIP and region == executes:
                     raise BrokenError(f"scheduler {job} of {region} may close a run as a standby, {said}")
             for region in REGIONS:
-                if age * TICK_S <= FENCE_FILE_S and self.may(row, age, region, Layer.FENCE) is Action.RUN:
+                if age * TICK_S <= FENCE_FILE_S and self.may(row, age, region, DecisionPoint.FENCE) is Action.RUN:
                     raise BrokenError(f"a worker of {region} may start a task {said}")
         self._check_ways_out(world)
 
@@ -237,7 +237,7 @@ class Model:
         found = self._live.get(key)
         if found is None:
             found = self._live[key] = age * TICK_S <= LEASE_S and any(
-                self.may(row, age, region, layer) is not Action.HOLD for region in REGIONS for layer in Layer
+                self.may(row, age, region, point) is not Action.HOLD for region in REGIONS for point in DecisionPoint
             )
         return found
 

@@ -18,7 +18,7 @@ from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest
 from airflow_provider_mwaa_dr.core.finishing import PlanFinisher
-from airflow_provider_mwaa_dr.core.gate import Action, Layer, View, decide
+from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, Environment, FailoverRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import (
@@ -140,7 +140,7 @@ class Region:
                 exempt=False,
                 now=self.world.clock.monotonic(),
                 lease_s=LEASE_S,
-                layer=Layer.GATE,
+                point=DecisionPoint.GATE,
             )
             if decision.action is Action.RUN:
                 assert view is not None

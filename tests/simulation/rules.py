@@ -17,7 +17,7 @@ from airflow_provider_mwaa_dr.core import lease
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine
-from airflow_provider_mwaa_dr.core.gate import Action, Layer, View
+from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View
 from airflow_provider_mwaa_dr.core.ledger import RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.core.state import DRState, Plan
 from airflow_provider_mwaa_dr.exceptions import StateAccessError
@@ -38,7 +38,7 @@ def with_tasks_that_only_the_gate_holds(patch: Patch) -> None:
     def as_the_gate(region: Region, _: bool) -> tuple[Action, int]:
         view = region.schedulers[0].agent.view
         epoch = view.state.epoch if view is not None and view.state is not None else 0
-        return region._decide(view, Layer.FENCE), epoch
+        return region._decide(view, DecisionPoint.FENCE), epoch
 
     patch.setattr(Region, "_fence", as_the_gate)
 
@@ -79,10 +79,10 @@ def with_what_the_provider_ended_told_as_ended(patch: Patch) -> None:
 def without_reconciling_before_anything_runs(patch: Patch) -> None:
     by = Region._decide
 
-    def trusting(region: Region, view: View | None, *layer: Any, **asked: Any) -> Any:
+    def trusting(region: Region, view: View | None, *point: Any, **asked: Any) -> Any:
         if view is not None and view.state is not None:
             view = replace(view, reconciled_epoch=view.state.epoch)
-        return by(region, view, *layer, **asked)
+        return by(region, view, *point, **asked)
 
     patch.setattr(Region, "_decide", trusting)
 

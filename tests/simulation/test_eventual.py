@@ -51,7 +51,7 @@ Patch = pytest.MonkeyPatch
 
 
 def without_refusing_a_source_that_cannot_be_seen(patch: Patch) -> None:
-    patch.setattr(FailoverEngine, "_why_endless", lambda *_: None)
+    patch.setattr(FailoverEngine, "_why_lease_is_ignored", lambda *_: None)
     patch.setattr(FailoverEngine, "_await_arrival", lambda _engine, _plan, _version, _lease_s, since: since)
 
 

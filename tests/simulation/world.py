@@ -24,7 +24,7 @@ from greenlet import getcurrent, greenlet
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.failover import StepEvent
-from airflow_provider_mwaa_dr.core.gate import Action, Layer, View, decide
+from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
 from airflow_provider_mwaa_dr.core.ledger import SCHEDULED, CheckpointInfo, LogEntry, RegionLedger, RunKey
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord, Registration
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
@@ -417,7 +417,7 @@ class Region:
 
     def _gate(self, view: View | None, run: Run) -> Action:
         """Decide as a scheduler does; a run of tasks without bodies (EmptyOperator) would be over at once."""
-        action = self._decide(view, Layer.GATE, asked_for_s=self._asked_for_s(run))
+        action = self._decide(view, DecisionPoint.GATE, requested_age_s=self._requested_age_s(run))
         if action is Action.RUN and view is not None and view.state is not None:
             self.world.check_start(self.name, view.state.epoch)
         return action
@@ -427,7 +427,7 @@ class Region:
         action, epoch = self._fence(False)
         if action is Action.RUN:
             self.world.check_start(self.name, epoch)
-        if self._decide(view, Layer.GATE) is Action.RUN and view is not None and view.state is not None:
+        if self._decide(view, DecisionPoint.GATE) is Action.RUN and view is not None and view.state is not None:
             self.world.check_start(self.name, view.state.epoch)
 
     def _cut_or_heal(self) -> None:
@@ -507,20 +507,20 @@ class Region:
             except StateError:
                 self.fence_view = None
         self.calls_left = calls_left
-        action = self._decide(self.fence_view, Layer.FENCE)
+        action = self._decide(self.fence_view, DecisionPoint.FENCE)
         if action is Action.SKIP and self.fence_view is not None and self.fence_view.read_at < read_at:
             self.fence_view = None
             return self._fence(is_back)
         view = self.fence_view
         return action, view.state.epoch if view is not None and view.state is not None else 0
 
-    def _asked_for_s(self, run: Run) -> float | None:
+    def _requested_age_s(self, run: Run) -> float | None:
         return None if run.run_type == SCHEDULED else (self.clock.now() - run.queued_at).total_seconds()
 
-    def _decide(self, view: View | None, layer: Layer, *, asked_for_s: float | None = None) -> Action:
+    def _decide(self, view: View | None, point: DecisionPoint, *, requested_age_s: float | None = None) -> Action:
         now = self.clock.monotonic()
         return decide(
-            view, region=self.name, exempt=False, now=now, lease_s=LEASE_S, layer=layer, asked_for_s=asked_for_s
+            view, region=self.name, exempt=False, now=now, lease_s=LEASE_S, point=point, requested_age_s=requested_age_s
         ).action
 
 

@@ -27,7 +27,7 @@ from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
 from airflow_provider_mwaa_dr.core.failover import has_acknowledged
-from airflow_provider_mwaa_dr.core.gate import Action, Layer, View, decide
+from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
 from airflow_provider_mwaa_dr.core.inventory import DagFacts, Fingerprints, Inventory
 from airflow_provider_mwaa_dr.core.ledger import Head, LedgerRun, LogEntry, RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, FailoverRecord, StepRecord
@@ -301,9 +301,9 @@ def test_gate_and_fence_run_and_skip_only_on_what_is_written_for_it(
         observation = state_store_of(client).observe(region)
     except DRError:
         return  # the view ages, and everything is held
-    for layer in Layer:
+    for point in DecisionPoint:
         view = View.of(observation, 0.0)
-        action = decide(view, region=region, exempt=False, now=0.1, lease_s=60, layer=layer).action
+        action = decide(view, region=region, exempt=False, now=0.1, lease_s=60, point=point).action
         if action is Action.HOLD:
             continue
         state = client.items["ACTIVE_REGION", ""]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from airflow_provider_mwaa_dr.aws.items import own_item, state_from_item, state_to_item
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.config import OnUnreachable
-from airflow_provider_mwaa_dr.core.gate import Action, Layer, View, decide
+from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
 from airflow_provider_mwaa_dr.exceptions import StateError
 
@@ -66,11 +66,11 @@ def actions(state: DRState, registered: frozenset[str] | None = frozenset({A, B}
             exempt=False,
             now=now,
             lease_s=60,
-            layer=layer,
+            point=point,
             on_unreachable=choice,
         ).action
         for region in (A, B)
-        for layer in Layer
+        for point in DecisionPoint
         for choice in OnUnreachable
         for now in (100.0, 5000.0)
     }
@@ -195,7 +195,7 @@ def test_a_reconciled_epoch_that_cannot_be_used_holds_and_says_what_to_set(value
     """Taken for no epoch at all, it made the active region close all that it ran."""
     own = own_item({"state_id": {"S": f"ENVIRONMENT#{A}"}, "reconciled_epoch": value}, region=A, table="t")
     view = View(STEADY, 99.0, own.reconciled_epoch, registered=frozenset({A, B}), problems=own.problems)
-    decision = decide(view, region=A, exempt=False, now=100.0, lease_s=60, layer=Layer.GATE)
+    decision = decide(view, region=A, exempt=False, now=100.0, lease_s=60, point=DecisionPoint.GATE)
     assert decision.action is Action.HOLD
     assert "reconciled_epoch of the item ENVIRONMENT#us-east-2 of table t is" in decision.reason
 

@@ -13,7 +13,7 @@ from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine
-from airflow_provider_mwaa_dr.core.gate import Action, Layer, View, decide
+from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, FailoverRecord, Registration
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
 from airflow_provider_mwaa_dr.exceptions import (
@@ -289,7 +289,7 @@ class EventualWorld(World):
     def decides(self, region: str) -> Action:
         view = _SeenFrom(self, region).view
         return decide(
-            view, region=region, exempt=False, now=self.clock.monotonic(), lease_s=60, layer=Layer.GATE
+            view, region=region, exempt=False, now=self.clock.monotonic(), lease_s=60, point=DecisionPoint.GATE
         ).action
 
     @property

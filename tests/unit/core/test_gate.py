@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.config import OnUnreachable
-from airflow_provider_mwaa_dr.core.gate import Action, Decision, Layer, Role, View, decide
+from airflow_provider_mwaa_dr.core.gate import Action, Decision, DecisionPoint, Role, View, decide
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
 
 AT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
@@ -31,7 +31,7 @@ def seen(state: DRState | None, *, reconciled: int | None, **changes: object) ->
     return replace(view, **changes)  # type: ignore[arg-type]
 
 
-def ask(state: DRState | None, region: str, layer: Layer, **changes: object) -> Decision:
+def ask(state: DRState | None, region: str, point: DecisionPoint, **changes: object) -> Decision:
     """Decide on a view that is one second old and reconciled, unless *changes* say otherwise."""
     asked: dict[str, object] = {
         "view": seen(state, reconciled=state.epoch if state else None),
@@ -39,7 +39,7 @@ def ask(state: DRState | None, region: str, layer: Layer, **changes: object) -> 
         "exempt": False,
         "now": 100.0,
         "lease_s": 60.0,
-        "layer": layer,
+        "point": point,
     }
     return decide(**{**asked, **changes})  # type: ignore[arg-type]
 
@@ -64,42 +64,42 @@ def ask(state: DRState | None, region: str, layer: Layer, **changes: object) -> 
 )
 def test_the_table(state: DRState | None, region: str, gate: Action, fence: Action) -> None:
     """Each row of the design's table."""
-    assert ask(state, region, Layer.GATE).action is gate
-    assert ask(state, region, Layer.FENCE).action is fence
+    assert ask(state, region, DecisionPoint.GATE).action is gate
+    assert ask(state, region, DecisionPoint.FENCE).action is fence
 
 
-@pytest.mark.parametrize("layer", Layer)
+@pytest.mark.parametrize("point", DecisionPoint)
 @pytest.mark.parametrize("region", [A, B])
 @pytest.mark.parametrize("state", [STEADY, DRAINING, FORCED, PROMOTING, RESUMING])
-def test_runs_of_another_epoch_hold_until_they_are_settled(state: DRState, region: str, layer: Layer) -> None:
+def test_runs_of_another_epoch_hold_until_they_are_settled(state: DRState, region: str, point: DecisionPoint) -> None:
     """Also in the active region, also when that epoch was its own once (away and back), also before the first turn."""
     for reconciled in (None, state.epoch - 1, state.epoch + 1):
         view = seen(state, reconciled=reconciled)
-        assert ask(state, region, layer, view=view).action is HOLD
+        assert ask(state, region, point, view=view).action is HOLD
 
 
 @pytest.mark.parametrize(("lease_s", "age_s"), [(60.0, 20.0), (3600.0, 20.0), (12.0, 4.0)])
 def test_a_run_is_closed_on_a_young_view_only(lease_s: float, age_s: float) -> None:
     """A scheduler that stood still is not listed any more, so no failover has waited for it: the role may be here."""
     state = replace(STEADY, lease_s=lease_s)
-    assert ask(state, B, Layer.GATE, now=99.0 + age_s).action is SKIP
-    assert ask(state, B, Layer.GATE, now=99.1 + age_s).action is HOLD
-    assert ask(state, A, Layer.GATE, now=99.1 + age_s).action is RUN
+    assert ask(state, B, DecisionPoint.GATE, now=99.0 + age_s).action is SKIP
+    assert ask(state, B, DecisionPoint.GATE, now=99.1 + age_s).action is HOLD
+    assert ask(state, A, DecisionPoint.GATE, now=99.1 + age_s).action is RUN
 
 
-@pytest.mark.parametrize("layer", Layer)
+@pytest.mark.parametrize("point", DecisionPoint)
 @pytest.mark.parametrize("region", [A, B])
 @pytest.mark.parametrize("now", [159.1, 10_000.0, 98.0])
-def test_a_view_older_than_the_lease_holds(region: str, layer: Layer, now: float) -> None:
+def test_a_view_older_than_the_lease_holds(region: str, point: DecisionPoint, now: float) -> None:
     """Unknown means hold, in both regions; a clock that went back is unknown too."""
-    assert ask(STEADY, region, layer, now=now).action is HOLD
+    assert ask(STEADY, region, point, now=now).action is HOLD
 
 
-@pytest.mark.parametrize("layer", Layer)
-def test_the_lease_of_the_state_counts_not_the_setting(layer: Layer) -> None:
+@pytest.mark.parametrize("point", DecisionPoint)
+def test_the_lease_of_the_state_counts_not_the_setting(point: DecisionPoint) -> None:
     """Regions and control machine may be configured differently; the row is the same for all."""
     long = replace(STEADY, lease_s=600)
-    assert ask(long, A, layer, now=500.0, lease_s=1.0).action is RUN
+    assert ask(long, A, point, now=500.0, lease_s=1.0).action is RUN
 
 
 @pytest.mark.parametrize(
@@ -113,38 +113,38 @@ def test_the_lease_of_the_state_counts_not_the_setting(layer: Layer) -> None:
 )
 def test_on_unreachable_is_for_the_active_region_only(choice: OnUnreachable, region: str, action: Action) -> None:
     """A standby that cannot read the state never executes, whatever was configured."""
-    assert ask(STEADY, region, Layer.GATE, now=200.0, on_unreachable=choice).action is action
+    assert ask(STEADY, region, DecisionPoint.GATE, now=200.0, on_unreachable=choice).action is action
 
 
 @pytest.mark.parametrize("choice", [OnUnreachable.RUN, OnUnreachable.SKIP])
-@pytest.mark.parametrize("layer", Layer)
+@pytest.mark.parametrize("point", DecisionPoint)
 @pytest.mark.parametrize(
     ("state", "region", "reconciled"), [(DRAINING, A, 0), (FORCED, A, 0), (PROMOTING, B, 1), (STEADY, A, None)]
 )
 def test_on_unreachable_does_not_let_a_region_run_on_that_has_acknowledged_its_drain(
-    state: DRState, region: str, reconciled: int | None, layer: Layer, choice: OnUnreachable
+    state: DRState, region: str, reconciled: int | None, point: DecisionPoint, choice: OnUnreachable
 ) -> None:
     """Cut off after its acknowledgement, it would execute beside the region that is promoted on the strength of it."""
     view = seen(state, reconciled=reconciled)
-    assert ask(state, region, layer, view=view, now=200.0, on_unreachable=choice).action is HOLD
+    assert ask(state, region, point, view=view, now=200.0, on_unreachable=choice).action is HOLD
 
 
 def test_on_unreachable_run_does_not_help_a_region_that_never_read() -> None:
     """Never read is no role at all."""
-    decision = ask(STEADY, A, Layer.GATE, view=None, on_unreachable=OnUnreachable.RUN)
+    decision = ask(STEADY, A, DecisionPoint.GATE, view=None, on_unreachable=OnUnreachable.RUN)
     assert (decision.action, decision.role) == (HOLD, Role.UNKNOWN)
 
 
-@pytest.mark.parametrize("layer", Layer)
+@pytest.mark.parametrize("point", DecisionPoint)
 @pytest.mark.parametrize("view", [None, View(STEADY, 99.0, 0), View(STEADY, -1000.0, 0), View(None, 99.0)])
-def test_exempt_dags_run_whatever_is_known(view: View | None, layer: Layer) -> None:
+def test_exempt_dags_run_whatever_is_known(view: View | None, point: DecisionPoint) -> None:
     """The failover DAG must run in a standby, and with the table out of reach."""
-    assert ask(STEADY, B, layer, view=view, exempt=True).action is RUN
+    assert ask(STEADY, B, point, view=view, exempt=True).action is RUN
 
 
 def test_a_region_that_does_not_know_itself_holds_and_says_what_to_set() -> None:
     """No region, no role."""
-    decision = ask(STEADY, "", Layer.GATE)
+    decision = ask(STEADY, "", DecisionPoint.GATE)
     assert decision.action is HOLD
     assert "AWS_REGION" in decision.reason
 
@@ -152,10 +152,10 @@ def test_a_region_that_does_not_know_itself_holds_and_says_what_to_set() -> None
 @pytest.mark.parametrize(
     ("decision", "words"),
     [
-        (ask(STEADY, B, Layer.GATE), "us-east-1 is standby, us-east-2 is active (epoch 0)"),
-        (ask(None, A, Layer.GATE), "mwaa-dr init"),
-        (ask(DRAINING, A, Layer.GATE), "being drained for us-east-1"),
-        (ask(STEADY, A, Layer.GATE, now=200.0), "not reached the state table for 101 s"),
+        (ask(STEADY, B, DecisionPoint.GATE), "us-east-1 is standby, us-east-2 is active (epoch 0)"),
+        (ask(None, A, DecisionPoint.GATE), "mwaa-dr init"),
+        (ask(DRAINING, A, DecisionPoint.GATE), "being drained for us-east-1"),
+        (ask(STEADY, A, DecisionPoint.GATE, now=200.0), "not reached the state table for 101 s"),
     ],
 )
 def test_reasons_say_region_and_epoch(decision: Decision, words: str) -> None:
@@ -169,7 +169,7 @@ def test_every_phase_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked_for_s", "action"),
+    ("requested_age_s", "action"),
     [
         pytest.param(0.5, HOLD, id="asked for after the read"),
         pytest.param(-30.0, HOLD, id="by a clock that is ahead"),
@@ -177,44 +177,46 @@ def test_every_phase_is_in_the_table() -> None:
         pytest.param(None, SKIP, id="made by the scheduler"),
     ],
 )
-def test_a_run_is_closed_as_born_in_standby_only_on_a_later_read(asked_for_s: float | None, action: Action) -> None:
+def test_a_run_is_closed_as_born_in_standby_only_on_a_later_read(requested_age_s: float | None, action: Action) -> None:
     """Who knows that the role has just come may ask for a run before this scheduler knows; it would be lost."""
-    decision = ask(STEADY, B, Layer.GATE, asked_for_s=asked_for_s)
+    decision = ask(STEADY, B, DecisionPoint.GATE, requested_age_s=requested_age_s)
     assert decision.action is action
-    assert ask(STEADY, A, Layer.GATE, asked_for_s=asked_for_s).action is RUN
+    assert ask(STEADY, A, DecisionPoint.GATE, requested_age_s=requested_age_s).action is RUN
 
 
-@pytest.mark.parametrize("layer", list(Layer))
+@pytest.mark.parametrize("point", list(DecisionPoint))
 @pytest.mark.parametrize("on_unreachable", list(OnUnreachable))
 @pytest.mark.parametrize("age_s", [1.0, 100.0])
-def test_an_airflow_that_is_not_the_region_holds(layer: Layer, on_unreachable: OnUnreachable, age_s: float) -> None:
+def test_an_airflow_that_is_not_the_region_holds(
+    point: DecisionPoint, on_unreachable: OnUnreachable, age_s: float
+) -> None:
     """Neither the role nor on_unreachable of the region that it claims counts for it; exempt DAGs run."""
     view = View(STEADY, read_at=100.0 - age_s, reconciled_epoch=0, problem="two is not registered")
     for region in (A, B):
-        decision = ask(STEADY, region, layer, view=view, on_unreachable=on_unreachable)
+        decision = ask(STEADY, region, point, view=view, on_unreachable=on_unreachable)
         assert decision.action is HOLD
         assert decision.role is Role.UNKNOWN
         assert "two is not registered" in decision.reason
-        assert ask(STEADY, region, layer, view=view, exempt=True).action is RUN
+        assert ask(STEADY, region, point, view=view, exempt=True).action is RUN
 
 
-@pytest.mark.parametrize("layer", Layer)
+@pytest.mark.parametrize("point", DecisionPoint)
 @pytest.mark.parametrize("choice", OnUnreachable)
 @pytest.mark.parametrize("now", [100.0, 110.0, 200.0])
 @pytest.mark.parametrize("active", ["us-est-2", " us-east-2", "US-EAST-2", ""])
 def test_an_active_region_that_is_not_registered_is_unknown_and_holds(
-    active: str, now: float, choice: OnUnreachable, layer: Layer
+    active: str, now: float, choice: OnUnreachable, point: DecisionPoint
 ) -> None:
     """Closed as runs of a standby, they were lost in every region at once."""
     state = replace(STEADY, active_region=active)
     for region in (A, B):
-        decision = ask(state, region, layer, now=now, on_unreachable=choice)
+        decision = ask(state, region, point, now=now, on_unreachable=choice)
         assert (decision.action, decision.role) == (HOLD, Role.UNKNOWN)
 
 
 def test_the_reason_names_the_value_the_item_and_the_way_out() -> None:
     """A leading space shows."""
-    reason = ask(replace(STEADY, active_region=" us-east-2"), A, Layer.GATE).reason
+    reason = ask(replace(STEADY, active_region=" us-east-2"), A, DecisionPoint.GATE).reason
     for words in (
         "active_region of the item ACTIVE_REGION is ' us-east-2'",
         "ENVIRONMENT#REGION",
@@ -226,9 +228,9 @@ def test_the_reason_names_the_value_the_item_and_the_way_out() -> None:
         assert words in reason
 
 
-@pytest.mark.parametrize("layer", Layer)
-def test_a_region_without_a_list_of_regions_holds_and_says_who_writes_it(layer: Layer) -> None:
+@pytest.mark.parametrize("point", DecisionPoint)
+def test_a_region_without_a_list_of_regions_holds_and_says_who_writes_it(point: DecisionPoint) -> None:
     """A set that the version before has written, until its agents have taken their first turn."""
-    decision = ask(STEADY, A, layer, view=seen(STEADY, reconciled=0, registered=None))
+    decision = ask(STEADY, A, point, view=seen(STEADY, reconciled=0, registered=None))
     assert decision.action is HOLD
     assert "the agent of us-east-2 writes the list in its first turn" in decision.reason

@@ -10,7 +10,7 @@ from itertools import cycle
 import pytest
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
-from airflow_provider_mwaa_dr.core.gate import Action, Layer, View, decide
+from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, Observation
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan, initial, set_active_region
 from airflow_provider_mwaa_dr.exceptions import StateError
@@ -133,14 +133,14 @@ class Region:
         (status,) = self.store.agents(HERE)
         return status
 
-    def may(self, layer: Layer = Layer.GATE) -> Action:
+    def may(self, point: DecisionPoint = DecisionPoint.GATE) -> Action:
         return decide(
             self.loop.view,
             region=HERE,
             exempt=False,
             now=self.clock.monotonic(),
             lease_s=60,
-            layer=layer,
+            point=point,
         ).action
 
 
@@ -224,7 +224,7 @@ def test_gate_and_fence_hold_until_the_runs_of_the_old_epoch_are_settled(active:
     active.db.runs, active.db.locked = ["orders 1"], {"orders 1"}
     active.flip(THERE)
     active.turn(3)
-    assert (active.may(), active.may(Layer.FENCE)) == (Action.HOLD, Action.HOLD)
+    assert (active.may(), active.may(DecisionPoint.FENCE)) == (Action.HOLD, Action.HOLD)
     assert active.status.unclosed_runs == 1
     active.db.locked = set()
     active.turn(2)
@@ -740,7 +740,7 @@ def test_under_an_active_region_that_is_not_registered_an_agent_touches_nothing(
     region.store.calls.clear()
     misspell(region, value)
     region.turn(24)
-    assert region.may() is region.may(Layer.FENCE) is Action.HOLD
+    assert region.may() is region.may(DecisionPoint.FENCE) is Action.HOLD
     assert (region.db.runs, region.db.notes, region.db.unpaused) == (["orders 1"], [], ("orders",))
     assert not {"close after 0 s", "close after 10 s", "pause"}.intersection(region.db.calls)
     assert not {"put_snapshot", "put_inventory", "write"}.intersection(region.store.calls)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
-from airflow_provider_mwaa_dr.core.gate import Action, Layer, decide
+from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, decide
 from airflow_provider_mwaa_dr.core.ports import Observation, Registration
 from airflow_provider_mwaa_dr.exceptions import StateError
 from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
@@ -85,7 +85,7 @@ class MwaaEnvironment:
             exempt=False,
             now=self.table.clock.monotonic(),
             lease_s=60,
-            layer=Layer.GATE,
+            point=DecisionPoint.GATE,
         ).action
 
     def fence(self) -> Action:

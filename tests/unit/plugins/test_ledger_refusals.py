@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.gate import Action, Layer, decide
+from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, decide
 from airflow_provider_mwaa_dr.exceptions import (
     StateAccessError,
     StateError,
@@ -45,7 +45,7 @@ def may(region: Region) -> tuple[Action, str]:
         exempt=False,
         now=region.pair.clock.monotonic(),
         lease_s=60,
-        layer=Layer.GATE,
+        point=DecisionPoint.GATE,
     )
     return decision.action, decision.reason
 

@@ -12,21 +12,21 @@ from datetime import datetime, timedelta
 from html import escape
 
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord
-from airflow_provider_mwaa_dr.sandbox.fate import Bar, Fate, bars, merged
 from airflow_provider_mwaa_dr.sandbox.report import Report
+from airflow_provider_mwaa_dr.sandbox.run_outcome import Bar, RunOutcome, bars, merged
 
 _SAID = {
-    Fate.ONCE: "executed once",
-    Fate.WENT_ON: "taken over from the other region, and executed once",
-    Fate.INTERRUPTED: "begun, and interrupted here",
-    Fate.UNFINISHED: "still running when the drill ended",
-    Fate.AGAIN: "executed twice, with a reason",
-    Fate.TWICE: "executed twice, without a reason",
-    Fate.FORCED: "forced in the standby: nothing executed",
-    Fate.IN_STANDBY: "executed in a standby",
-    Fate.LOST: "lost: due, and never executed",
+    RunOutcome.ONCE: "executed once",
+    RunOutcome.WENT_ON: "taken over from the other region, and executed once",
+    RunOutcome.INTERRUPTED: "begun, and interrupted here",
+    RunOutcome.UNFINISHED: "still running when the drill ended",
+    RunOutcome.AGAIN: "executed twice, with a reason",
+    RunOutcome.TWICE: "executed twice, without a reason",
+    RunOutcome.FORCED: "forced in the standby: nothing executed",
+    RunOutcome.IN_STANDBY: "executed in a standby",
+    RunOutcome.LOST: "lost: due, and never executed",
 }
-_ALWAYS_SAID = (Fate.ONCE, Fate.FORCED)
+_ALWAYS_SAID = (RunOutcome.ONCE, RunOutcome.FORCED)
 _LATE_S = 3.0
 """A run that began so long after it was due has waited; less is the scheduler's own time."""
 _LANE = 22
@@ -54,12 +54,12 @@ def timeline(report: Report) -> str:
     """Return the figure with its legend."""
     all_bars = bars(report)
     scale = _scale(report, all_bars)
-    forced = [bar for bar in all_bars if bar.fate is Fate.FORCED]
+    forced = [bar for bar in all_bars if bar.outcome is RunOutcome.FORCED]
     shown = [
-        *merged([bar for bar in all_bars if bar.fate is not Fate.FORCED], gap_s=scale.seconds(0.12)),
+        *merged([bar for bar in all_bars if bar.outcome is not RunOutcome.FORCED], gap_s=scale.seconds(0.12)),
         *merged(forced, gap_s=scale.seconds(1.1)),
     ]
-    shown.sort(key=lambda bar: list(Fate).index(bar.fate))
+    shown.sort(key=lambda bar: list(RunOutcome).index(bar.outcome))
     dag_ids = sorted({bar.dag_id for bar in shown})
     panels = "".join(_panel(report, scale, region, dag_ids, shown) for region in report.regions)
     return (
@@ -217,23 +217,23 @@ def _band(scale: _Scale, since: datetime, until: datetime, kind: str) -> str:
 def _bar(scale: _Scale, bar: Bar, *, is_sample: bool = False) -> str:
     left, right = scale.x(bar.begin), scale.x(bar.end)
     title = "" if is_sample else f"<title>{escape(_title(bar))}</title>"
-    if bar.fate is Fate.FORCED:
+    if bar.outcome is RunOutcome.FORCED:
         number = f'<text class="few" x="{left}%" dx="8" y="15">{bar.runs}</text>' if bar.runs > 1 else ""
-        return f'<g><circle class="{bar.fate.value}" cx="{left}%" cy="11" r="4.5"/>{number}{title}</g>'
-    if bar.fate is Fate.LOST:
+        return f'<g><circle class="{bar.outcome.value}" cx="{left}%" cy="11" r="4.5"/>{number}{title}</g>'
+    if bar.outcome is RunOutcome.LOST:
         return f'<g><text class="lost" x="{left}%" y="17" text-anchor="middle">✕</text>{title}</g>'
     width = max(right - left, 0.1)
     drawn = ""
     if bar.due is not None and scale.begin < bar.due and _has_waited(bar):
-        drawn = f'<line class="waited {bar.fate.value}" x1="{scale.x(bar.due)}%" x2="{left}%" y1="11" y2="11"/>'
-    if bar.fate in {Fate.AGAIN, Fate.TWICE}:
+        drawn = f'<line class="waited {bar.outcome.value}" x1="{scale.x(bar.due)}%" x2="{left}%" y1="11" y2="11"/>'
+    if bar.outcome in {RunOutcome.AGAIN, RunOutcome.TWICE}:
         parts = [(4, 5), (13, 5)]
-    elif bar.fate is Fate.IN_STANDBY:
+    elif bar.outcome is RunOutcome.IN_STANDBY:
         parts = [(3, 16)]
     else:
         parts = [(6, 10)]
     drawn += "".join(
-        f'<rect class="{bar.fate.value}" x="{left}%" y="{y}" width="{width:.2f}%" height="{height}"/>'
+        f'<rect class="{bar.outcome.value}" x="{left}%" y="{y}" width="{width:.2f}%" height="{height}"/>'
         for y, height in parts
     )
     if bar.runs >= 10 and width > 5:
@@ -243,7 +243,7 @@ def _bar(scale: _Scale, bar: Bar, *, is_sample: bool = False) -> str:
 
 def _has_waited(bar: Bar) -> bool:
     """Whether nobody executed it for a while; what executed again was waited for by nobody."""
-    if bar.due is None or bar.fate not in {Fate.ONCE, Fate.WENT_ON, Fate.UNFINISHED}:
+    if bar.due is None or bar.outcome not in {RunOutcome.ONCE, RunOutcome.WENT_ON, RunOutcome.UNFINISHED}:
         return False
     return (bar.begin - bar.due).total_seconds() > _LATE_S
 
@@ -253,19 +253,19 @@ def _title(bar: Bar) -> str:
     when = f"{bar.begin:%H:%M:%S}" if bar.begin == bar.end else f"{bar.begin:%H:%M:%S} to {bar.end:%H:%M:%S}"
     which = f"{bar.dag_id} {bar.what}" if bar.runs == 1 else f"{bar.runs} runs of {bar.dag_id}"
     due = "" if bar.due is None or bar.begin == bar.due else f", due {bar.due:%H:%M:%S}"
-    return f"{which}. {_SAID[bar.fate]}, {when}{due}"
+    return f"{which}. {_SAID[bar.outcome]}, {when}{due}"
 
 
 def _legend(report: Report, shown: Sequence[Bar]) -> str:
-    there = {bar.fate for bar in shown}
+    there = {bar.outcome for bar in shown}
     scale = _Scale(report.moves[0][0], report.moves[0][0] + timedelta(seconds=26))
     items = []
-    for fate in Fate:
-        if fate in there or fate in _ALWAYS_SAID:
-            is_moment = fate in {Fate.FORCED, Fate.LOST}
+    for outcome in RunOutcome:
+        if outcome in there or outcome in _ALWAYS_SAID:
+            is_moment = outcome in {RunOutcome.FORCED, RunOutcome.LOST}
             begin, end = (scale.begin + timedelta(seconds=13 if is_moment else at) for at in (2, 24))
-            sample = _bar(scale, Bar(region="", dag_id="", fate=fate, begin=begin, end=end), is_sample=True)
-            items.append(f'<li><svg width="26" height="22">{sample}</svg>{escape(_SAID[fate])}</li>')
+            sample = _bar(scale, Bar(region="", dag_id="", outcome=outcome, begin=begin, end=end), is_sample=True)
+            items.append(f'<li><svg width="26" height="22">{sample}</svg>{escape(_SAID[outcome])}</li>')
     if any(_has_waited(bar) for bar in shown):
         items.append(
             '<li><svg width="26" height="22"><line class="waited once" x1="0" x2="18" y1="11" y2="11"/>'

@@ -11,7 +11,7 @@ from enum import Enum
 from airflow_provider_mwaa_dr.sandbox.report import Line, Report
 
 
-class Fate(str, Enum):
+class RunOutcome(str, Enum):
     """What became of a run, in the order in which bars cover each other: what must be seen comes last."""
 
     ONCE = "once"
@@ -36,7 +36,7 @@ class Fate(str, Enum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
     """
-    One or more runs of a DAG with the same fate, in one region.
+    One or more runs of a DAG with the same outcome, in one region.
 
     :param begin: the first task body of the first run; for a run without any, when it was forced, or due.
     :param end: the last task body.
@@ -47,7 +47,7 @@ class Bar:
 
     region: str
     dag_id: str
-    fate: Fate
+    outcome: RunOutcome
     begin: datetime
     end: datetime
     due: datetime | None = None
@@ -69,26 +69,26 @@ def bars(report: Report) -> Sequence[Bar]:
         if (first.region, first.run_id) in forced or any(
             line.region != report.active_at(line.at) for line in execution
         ):
-            fate = Fate.IN_STANDBY
+            outcome = RunOutcome.IN_STANDBY
         elif run in report.repeated and last.is_end:
             why = report.repeated[run]
-            fate = Fate.AGAIN if why else Fate.TWICE
+            outcome = RunOutcome.AGAIN if why else RunOutcome.TWICE
         elif not last.is_end:
             is_over = run in report.lost or any(line.is_end for line in all_lines)
-            fate = Fate.INTERRUPTED if is_over else Fate.UNFINISHED
+            outcome = RunOutcome.INTERRUPTED if is_over else RunOutcome.UNFINISHED
         elif (first.region, first.dag_id, first.run_id) in report.went_on or any(
             line.at < first.at for line in all_lines
         ):
-            fate = Fate.WENT_ON
+            outcome = RunOutcome.WENT_ON
         else:
-            fate = Fate.ONCE
+            outcome = RunOutcome.ONCE
         # Nothing is written by what ends with its region.
         ends = [outage.since for outage in report.outages if outage.region == first.region and outage.since > last.at]
         epoch = "unknown" if first.epoch is None else str(first.epoch)
         found.append(
             Bar(
-                region=first.region, dag_id=first.dag_id, fate=fate, begin=first.at,
-                end=min(ends, default=last.at) if fate is Fate.INTERRUPTED else last.at,
+                region=first.region, dag_id=first.dag_id, outcome=outcome, begin=first.at,
+                end=min(ends, default=last.at) if outcome is RunOutcome.INTERRUPTED else last.at,
                 due=first.interval_end if first.is_scheduled else None,
                 what=f"{first.run_id}, epoch {epoch}" + (f": {why}" if why else ""),
             )
@@ -98,7 +98,7 @@ def bars(report: Report) -> Sequence[Bar]:
         Bar(
             region=attempt.region,
             dag_id=attempt.dag_id,
-            fate=Fate.FORCED,
+            outcome=RunOutcome.FORCED,
             begin=attempt.at,
             end=attempt.at,
             what=attempt.run_id,
@@ -110,19 +110,19 @@ def bars(report: Report) -> Sequence[Bar]:
         if at is not None:
             dag_id, _, run = name.partition(" ")
             region = report.active_at(at)
-            found.append(Bar(region=region, dag_id=dag_id, fate=Fate.LOST, begin=at, end=at, what=run))
+            found.append(Bar(region=region, dag_id=dag_id, outcome=RunOutcome.LOST, begin=at, end=at, what=run))
     return found
 
 
 def merged(found: Sequence[Bar], *, gap_s: float) -> Sequence[Bar]:
     """
-    Return *found* with neighbours of one fate as one bar, so that thousands of runs remain readable.
+    Return *found* with neighbours of one outcome as one bar, so that thousands of runs remain readable.
 
-    :param gap_s: bars of a DAG in a region that are no further apart become one. Bars of different fates never do.
+    :param gap_s: bars of a DAG in a region that are no further apart become one. Bars of different outcomes never do.
     """
-    rows: dict[tuple[str, str, Fate], list[Bar]] = defaultdict(list)
+    rows: dict[tuple[str, str, RunOutcome], list[Bar]] = defaultdict(list)
     for bar in sorted(found, key=lambda bar: bar.begin):
-        row = rows[bar.region, bar.dag_id, bar.fate]
+        row = rows[bar.region, bar.dag_id, bar.outcome]
         if row and (bar.begin - row[-1].end).total_seconds() <= gap_s:
             last = row[-1]
             dues = [due for due in (last.due, bar.due) if due is not None]

@@ -32,11 +32,11 @@ def test_a_minute_of_two_regions_costs_what_the_page_says(table: str, runs_table
 
     looks, before_telling, watched = 4 * 12, 12, 2
     assert asked["state BatchGetItem"] == looks + before_telling + watched
-    assert documented("looks at the state") == an_hour * 2 * looks
-    assert documented("a second look before something is told") == an_hour * 2 * before_telling
+    assert documented("reads of the state") == an_hour * 2 * looks
+    assert documented("a second read before an agent publishes") == an_hour * 2 * before_telling
     assert asked["state PutItem"] * an_hour == documented("heartbeats")
     assert asked["runs PutItem"] * an_hour == documented("entries of the ledger")
-    assert asked["runs Query"] * an_hour == documented("reading each other's ledger")
+    assert asked["runs Query"] * an_hour == documented("reading the other region's ledger")
     assert asked["state Scan"] == 2
     assert dr_set.meter.units["state written"] == asked["state PutItem"], "a heartbeat is one unit"
     assert dr_set.meter.units["runs written"] == asked["runs PutItem"], "an entry is one unit"

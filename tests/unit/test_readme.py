@@ -254,7 +254,7 @@ def test_the_arithmetic_of_the_costs_is_right() -> None:
         total += number(result)
     priced = {what: arithmetic.strip() for what, arithmetic, _ in rows}
     assert priced["reads"].startswith(sums[0])
-    assert priced["writes, two copies"].startswith(sums[1])
+    assert priced["writes, two replicas"].startswith(sums[1])
 
 
 # Form.

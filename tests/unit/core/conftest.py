@@ -1,4 +1,4 @@
-"""What several tests of the core are set up with."""
+"""Fixtures that several tests of the core use."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from tests.unit.core.ledger_regions import HERE, THERE, Region
 
 @pytest.fixture
 def regions() -> tuple[Region, Region]:
-    """Two regions on one runs table, in which nothing has happened."""
+    """Two regions that share one runs table, which is empty."""
     store = InMemoryRunsStore()
     return Region(HERE, store.peer()), Region(THERE, store.peer())

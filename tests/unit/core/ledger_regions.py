@@ -1,4 +1,4 @@
-"""Regions that keep a ledger over one table, in memory; for tests of what the bookkeeper makes of their runs."""
+"""Regions that share one runs table in memory: for tests of the bookkeeper."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ HERE, THERE = "us-east-2", "us-east-1"
 
 
 class Rows:
-    """A metadata database that is a list of rows."""
+    """A fake metadata database: a list of rows."""
 
     def __init__(self) -> None:
         self.rows: dict[RunKey, RunRow] = {}
         self.task_instances: dict[RunKey, list[TaskState]] = {}
-        self.asked_for_tasks: list[list[RunKey]] = []
+        self.tasks_requested_for: list[list[RunKey]] = []
         self.adopted: list[LedgerRun] = []
         self.resumed: list[LedgerRun] = []
         self.applied: list[LedgerRun] = []
         self.waiting: list[str] = []
         self.failing: dict[str, str] = {}
         self.refusing: dict[str, str] = {}
-        self.asked_for: list[str] = []
+        self.checked: list[str] = []
 
     def put(self, run_id: str, state: str, *, run_type: str = "scheduled", day: int = 0, **values: Any) -> None:
         at = AT + timedelta(days=day)
@@ -58,7 +58,7 @@ class Rows:
         return [self.rows[key] for key in keys if key in self.rows]
 
     def tasks(self, keys: Collection[RunKey]) -> Mapping[RunKey, Sequence[TaskState]]:
-        self.asked_for_tasks.append(sorted(keys))
+        self.tasks_requested_for.append(sorted(keys))
         return {key: self.task_instances[key] for key in keys if key in self.task_instances}
 
     def last_finished(self, dag_ids: Collection[str]) -> Sequence[RunRow]:
@@ -72,7 +72,7 @@ class Rows:
         return len(runs)
 
     def cannot_resume(self, runs: Sequence[LedgerRun]) -> Mapping[RunKey, str]:
-        self.asked_for += [run.run_id for run in runs]
+        self.checked += [run.run_id for run in runs]
         return {run.key: self.refusing[run.run_id] for run in runs if run.run_id in self.refusing}
 
     def resume(self, runs: Sequence[LedgerRun], note: str) -> Mapping[RunKey, str]:
@@ -91,18 +91,18 @@ class Rows:
 
 
 class Region:
-    """A region with rows and a bookkeeper over a table that it shares."""
+    """A region: its rows, and a bookkeeper on the shared runs table."""
 
     def __init__(self, region: str, store: InMemoryRunsStore) -> None:
         self.region, self.store, self.db, self.clock = region, store, Rows(), ManualClock()
         self.books = self.successor()
 
     def successor(self) -> Bookkeeper:
-        """Return the bookkeeper of the agent that leads the region next; it knows what is stored, and no more."""
+        """Return the bookkeeper of the region's next leading agent. It knows only what is stored in the table."""
         return Bookkeeper(self.store, self.db, self.clock, region=self.region, peers=lambda: [HERE, THERE])
 
     def restart(self) -> None:
-        """Replace the region's agent."""
+        """Replace the region's agent: the new bookkeeper remembers nothing."""
         self.books = self.successor()
 
     def publish(self, epoch: int = 0) -> None:
@@ -115,14 +115,14 @@ def at_epoch(epoch: int) -> DRState:
 
 
 def hand_over(here: Region, there: Region) -> None:
-    """Interrupt what one region has under epoch 0, and let the other one be about to go on with it, under epoch 1."""
+    """Interrupt the runs of *here* under epoch 0. Then let *there* begin epoch 1, so that it can resume them."""
     here.books.interrupt(at_epoch(1), epoch=0)
     there.books.follow()
     there.books.begin(1)
 
 
 def take_over(here: Region, there: Region) -> None:
-    """Begin run r1 in one region, under epoch 0, and let the other one go on with it, under epoch 1."""
+    """Run r1 starts in *here* under epoch 0, and *there* resumes it under epoch 1."""
     here.books.begin(0)
     here.db.put("r1", "running")
     here.publish()

@@ -1,4 +1,4 @@
-"""What the bookkeeper tells, adopts and lists; tests/simulation has it in all circumstances."""
+"""What the bookkeeper publishes, adopts and lists. tests/simulation tests it in all circumstances."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from tests.unit.core.ledger_regions import AT, Region, hand_over, take_over
 TASKS = [("one", -1, "success"), ("two", 3, None)]
 
 
-def test_what_has_ended_is_told_with_its_tasks_and_adopted_with_them(regions: tuple[Region, Region]) -> None:
-    """Only once, and only of runs that have ended."""
+def test_an_ended_run_is_published_and_adopted_with_its_tasks(regions: tuple[Region, Region]) -> None:
+    """Task instances are read and published once, and only for runs that have ended."""
     here, there = regions
     here.books.begin(0)
     here.db.put("r1", "running")
     here.publish()
-    assert here.db.asked_for_tasks == []
+    assert here.db.tasks_requested_for == []
     here.db.put("r1", "failed")
     here.db.put("m1", "success", run_type="manual", day=1)
     here.db.task_instances = {("orders", "r1"): TASKS, ("orders", "m1"): TASKS[:1]}
     for _ in range(3):
         here.publish()
-    assert here.db.asked_for_tasks == [[("orders", "m1"), ("orders", "r1")]]
+    assert here.db.tasks_requested_for == [[("orders", "m1"), ("orders", "r1")]]
     there.books.follow()
     assert not there.books.adopt()
     assert [(run.run_id, run.status, run.tasks) for run in there.db.adopted] == [
@@ -36,8 +36,10 @@ def test_what_has_ended_is_told_with_its_tasks_and_adopted_with_them(regions: tu
     ]
 
 
-def test_a_region_does_not_adopt_over_what_it_has_told_under_a_newer_epoch(regions: tuple[Region, Region]) -> None:
-    """Also when its leader is new, and reads all heads of the other region anew."""
+def test_a_region_does_not_adopt_over_what_it_published_under_a_newer_epoch(regions: tuple[Region, Region]) -> None:
+    """
+    The older outcome of the same run does not replace the newer one, not even when a new reader starts with all heads.
+    """
     here, there = regions
     here.books.begin(0)
     here.db.put("r1", "running")
@@ -57,10 +59,10 @@ def test_a_region_does_not_adopt_over_what_it_has_told_under_a_newer_epoch(regio
     assert [run.status for run in here.db.adopted] == [RunStatus.SUCCESS]
 
 
-def test_tasks_that_do_not_fit_are_left_out_and_said(
+def test_tasks_that_do_not_fit_are_left_out_with_a_warning(
     regions: tuple[Region, Region], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The run itself is told."""
+    """The run itself is published, without its task instances."""
     here, there = regions
     here.books.begin(0)
     here.db.put("r1", "success")
@@ -86,7 +88,7 @@ def test_tasks_that_do_not_fit_are_left_out_and_said(
 def test_a_run_whose_conf_is_not_in_the_ledger_is_listed_and_not_started(
     regions: tuple[Region, Region], values: dict[str, Any], why: str
 ) -> None:
-    """Interrupted with the others, which go on."""
+    """Without its conf the run would execute with wrong input. The other interrupted run is resumed."""
     here, there = regions
     here.books.begin(0)
     here.db.put("r1", "running", run_type="manual", **values)
@@ -98,10 +100,10 @@ def test_a_run_whose_conf_is_not_in_the_ledger_is_listed_and_not_started(
     assert there.books.waiting == (f"orders r1: its conf is not in the ledger: {why}",)
 
 
-def test_a_run_that_cannot_be_started_is_tried_again_and_listed_all_the_while(
+def test_a_run_that_cannot_be_started_stays_listed_and_is_retried(
     regions: tuple[Region, Region], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever asks for the status in any turn sees it; the log has it once for each reason."""
+    """Every turn lists the run for `mwaa-dr status`. The log gets one line for each reason."""
     here, there = regions
     here.books.begin(0)
     here.db.put("r1", "running")
@@ -112,7 +114,7 @@ def test_a_run_that_cannot_be_started_is_tried_again_and_listed_all_the_while(
         assert not there.books.resume(epoch=1)
         assert there.books.waiting == ("orders r1: its DAG is not here",)
         there.clock.advance(5)
-    assert 3 <= len(there.db.asked_for) <= 4
+    assert 3 <= len(there.db.checked) <= 4
     assert caplog.text.count("its DAG is not here") == 1
 
     there.db.refusing = {}
@@ -123,7 +125,7 @@ def test_a_run_that_cannot_be_started_is_tried_again_and_listed_all_the_while(
 
 
 def test_a_conf_is_kept_as_json_or_not_at_all() -> None:
-    """What another database might refuse is no JSON."""
+    """A conf that another database may refuse does not count as JSON."""
     assert to_conf({"a": "ä"}) == ('{"a": "\\u00e4"}', None)
     assert to_conf({}) == to_conf(None) == (None, None)
     nested: list[Any] = []
@@ -134,8 +136,8 @@ def test_a_conf_is_kept_as_json_or_not_at_all() -> None:
         assert (why or "").startswith("it is no JSON (")
 
 
-def test_room_is_made_for_what_was_taken_over_as_long_as_it_is_queued(regions: tuple[Region, Region]) -> None:
-    """Not for what the region has of its own."""
+def test_room_is_made_for_resumed_runs_that_are_still_queued(regions: tuple[Region, Region]) -> None:
+    """Runs that the region itself created get no room."""
     here, there = regions
     take_over(here, there)
     for state, waiting in (("queued", ["r1"]), ("queued", ["r1"]), ("running", []), ("success", [])):
@@ -149,7 +151,9 @@ def test_room_is_made_for_what_was_taken_over_as_long_as_it_is_queued(regions: t
 
 @pytest.mark.parametrize("known", [False, True])
 def test_a_skipped_interval_is_never_published_as_executed(regions: tuple[Region, Region], known: bool) -> None:
-    """Published as a success, it was adopted by the next region, and no region executed it."""
+    """
+    Before the fix, a skipped run was published as success and adopted by the next region, so no region executed it.
+    """
     here, there = regions
     here.books.begin(0)
     here.db.put("r1", "success")
@@ -162,13 +166,13 @@ def test_a_skipped_interval_is_never_published_as_executed(regions: tuple[Region
     there.books.follow()
     there.books.adopt()
     assert [run.run_id for run in there.db.adopted] == ["r1"]
-    # The region that has skipped it while it had the role begins it after all.
+    # The region skipped the run while it was active, so it has to execute the run itself.
     here.books.resume(epoch=0)
     assert [run.run_id for run in here.db.resumed] == ["r2"]
 
 
-def test_what_a_standby_skipped_before_it_had_the_role_is_nobodys(regions: tuple[Region, Region]) -> None:
-    """The control: its intervals were another region's."""
+def test_a_region_that_becomes_active_does_not_run_what_it_skipped_as_a_standby(regions: tuple[Region, Region]) -> None:
+    """Control case: those intervals belonged to the region that was active then."""
     here, _ = regions
     here.db.put("r1", "success", is_skipped=True)
     here.books.begin(0)

@@ -1,4 +1,4 @@
-"""What the bookkeeper makes of runs and tables that somebody else has changed, and of its own past."""
+"""The bookkeeper with rows and tables that a user or another agent has changed, and after it restarts."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
 from tests.unit.core.ledger_regions import HERE, Region, at_epoch, hand_over, take_over
 
 
-def test_a_run_that_went_on_here_and_was_deleted_by_a_person_stays_deleted(regions: tuple[Region, Region]) -> None:
-    """Neither the next leader nor the next region starts it again."""
+def test_a_resumed_run_that_a_user_deletes_stays_deleted(regions: tuple[Region, Region]) -> None:
+    """Neither the region's next leader nor the next active region starts the run again."""
     here, there = regions
     take_over(here, there)
     there.db.put("r1", "running")
@@ -37,8 +37,8 @@ def test_a_run_that_went_on_here_and_was_deleted_by_a_person_stays_deleted(regio
     assert here.db.resumed == []
 
 
-def test_a_checkpoint_is_saved_although_nothing_is_told_any_more(regions: tuple[Region, Region]) -> None:
-    """Entries expire: what a region said last before it fell silent must not go with them."""
+def test_a_checkpoint_is_saved_although_no_new_entry_is_published(regions: tuple[Region, Region]) -> None:
+    """Entries of the log expire. The checkpoint must have what the region published last, and is saved only once."""
     here, _ = regions
     store, clock = here.books._runs, here.books._clock
     assert isinstance(store, InMemoryRunsStore)
@@ -58,8 +58,8 @@ def test_a_checkpoint_is_saved_although_nothing_is_told_any_more(regions: tuple[
     assert store.calls.count("save_checkpoint") == saved
 
 
-def test_a_new_leader_keeps_what_the_one_before_it_had_not_kept(regions: tuple[Region, Region]) -> None:
-    """It read the end of the log by itself; who comes later may not find it any more."""
+def test_a_new_leader_saves_the_checkpoint_that_the_old_leader_did_not_save(regions: tuple[Region, Region]) -> None:
+    """The new leader has read the entries after the checkpoint. They may expire before a later reader comes."""
     here, _ = regions
     store = here.books._runs
     assert isinstance(store, InMemoryRunsStore)
@@ -74,10 +74,10 @@ def test_a_new_leader_keeps_what_the_one_before_it_had_not_kept(regions: tuple[R
     assert store.checkpoint(HERE).number == here.books._load().number
 
 
-def test_a_run_that_has_ended_under_this_epoch_is_not_started_again_by_a_ledger_of_higher_ones(
+def test_a_ledger_with_higher_epochs_does_not_restart_a_run_that_ended_under_this_epoch(
     regions: tuple[Region, Region],
 ) -> None:
-    """A state table that was made anew begins with epoch 0; only this region executes under it."""
+    """A new state table begins with epoch 0; the other region's ledger has epoch 5. Only this region executes now."""
     here, there = regions
     there.books.begin(5)
     there.db.put("r1", "running", run_type="manual")
@@ -94,10 +94,10 @@ def test_a_run_that_has_ended_under_this_epoch_is_not_started_again_by_a_ledger_
     assert here.db.resumed == []
 
 
-def test_what_was_open_under_a_role_that_the_state_table_never_heard_of_is_told(
+def test_a_run_of_an_epoch_that_no_heartbeat_reported_is_published(
     regions: tuple[Region, Region],
 ) -> None:
-    """Taken up, and lost again before the heartbeat said so."""
+    """The region became active, accepted a run, and lost the role before a heartbeat reported its new epoch."""
     here, there = regions
     here.books.begin(2)
     here.db.put("m1", "queued", run_type="manual")
@@ -109,7 +109,7 @@ def test_what_was_open_under_a_role_that_the_state_table_never_heard_of_is_told(
 
 
 def test_a_run_that_cannot_be_queued_is_listed_and_tried_again(regions: tuple[Region, Region]) -> None:
-    """Although it was said to go on here; and the others do."""
+    """The run was published as resumed, but Airflow refuses it. The other run is resumed without it."""
     here, there = regions
     here.books.begin(0)
     here.db.put("r1", "running")
@@ -128,8 +128,8 @@ def test_a_run_that_cannot_be_queued_is_listed_and_tried_again(regions: tuple[Re
     assert there.books.waiting == ()
 
 
-def test_runs_with_long_task_ids_are_told_in_entries_that_fit_an_item(regions: tuple[Region, Region]) -> None:
-    """Of what a database takes, however badly it packs."""
+def test_runs_with_long_task_ids_are_published_in_entries_that_fit_an_item(regions: tuple[Region, Region]) -> None:
+    """The task ids are as long as a database allows, and compress badly."""
     here, _ = regions
     store = here.books._runs
     here.books.begin(0)
@@ -145,8 +145,8 @@ def test_runs_with_long_task_ids_are_told_in_entries_that_fit_an_item(regions: t
     assert max(sizes) < 300_000
 
 
-def lose_the_next_answer(region: Region) -> None:
-    """Let the next entry of the region's log be written, and the response to that write be lost."""
+def lose_the_next_response(region: Region) -> None:
+    """Let the next entry of the region's log be written, but lose the response to that write."""
     store = region.books._runs
     append: Callable[[str, LogEntry], None] = store.append
 
@@ -161,9 +161,14 @@ def lose_the_next_answer(region: Region) -> None:
 def test_a_role_that_was_begun_by_a_write_without_a_response_is_known_to_the_next_turn(
     regions: tuple[Region, Region],
 ) -> None:
-    """The region lost that role at once, and closed a run that it had accepted without publishing it (seed 7023459)."""
+    """
+    The write that began epoch 1 landed, but its response was lost. The region then lost the role at the next turn.
+
+    The region still publishes the run that it had accepted. Before the fix, it closed the run without publishing it
+    (seed 7023459).
+    """
     here, there = regions
-    lose_the_next_answer(here)
+    lose_the_next_response(here)
     with pytest.raises(StateUnreachableError):
         here.books.begin(1)
     here.db.put("m1", "queued", run_type="manual")
@@ -175,11 +180,11 @@ def test_a_role_that_was_begun_by_a_write_without_a_response_is_known_to_the_nex
 
 
 def test_an_entry_whose_write_got_no_response_is_not_written_twice(regions: tuple[Region, Region]) -> None:
-    """The next turn reads the log first, and goes on after that entry."""
+    """The next turn reads the log first, finds the entry, and continues after it."""
     here, _ = regions
     here.books.begin(0)
     here.db.put("r1", "running")
-    lose_the_next_answer(here)
+    lose_the_next_response(here)
     with pytest.raises(StateUnreachableError):
         here.publish()
     here.publish()
@@ -193,7 +198,7 @@ def test_an_entry_whose_write_got_no_response_is_not_written_twice(regions: tupl
 def test_a_run_that_was_open_when_the_role_began_is_published_although_it_ends_before_the_next_write(
     regions: tuple[Region, Region], is_restarted: bool
 ) -> None:
-    """The ledger refused meanwhile. The run's id is not above the first id of the role (seed 1266557953)."""
+    """The ledger refused writes meanwhile. The run's id is not above the first id of the role (seed 1266557953)."""
     here, there = regions
     here.db.put("r1", "running")
     here.books.begin(0)
@@ -208,9 +213,11 @@ def test_a_run_that_was_open_when_the_role_began_is_published_although_it_ends_b
 
 def test_a_checkpoint_that_fails_after_an_entry_landed_hides_no_outcome(regions: tuple[Region, Region]) -> None:
     """
-    A user clears a run that was published as success. Its entry says open, the checkpoint fails, and it succeeds again.
+    A user clears a run that was published as success. Its entry says open, the checkpoint fails, and the run succeeds
+    again.
 
-    The bookkeeper still held the first success for the last one that it published (seed 216165934).
+    The second success is published. Before the fix, the bookkeeper took the first success for its last published
+    outcome (seed 216165934).
     """
     here, there = regions
     here.books.begin(0)

@@ -1,4 +1,4 @@
-"""What the ledger makes of runs that a failover stops, whatever becomes of its plan."""
+"""What the ledger publishes about runs that a failover stops, whether its plan completes or is cancelled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ R1 = ("orders", "r1")
 
 
 class Source:
-    """A region that executes run r1, and what failovers announce in the state table."""
+    """A region that executes run r1, and the stops that failovers announce in the state table."""
 
     def __init__(self) -> None:
         self.region = Region(HERE, InMemoryRunsStore())
@@ -28,14 +28,14 @@ class Source:
         self.turn()
 
     def announce(self, *run_ids: str, had_ended: bool = False, epoch: int = 0) -> None:
-        """Write an announcement, as a failover that drains the region does."""
+        """Write an announcement, as a failover does when it drains the region."""
         set_id = f"set-{len(self.sets)}"
         self.sets[set_id] = tuple(f"orders {run_id}" for run_id in run_ids)
         stop = Stop(set_id=set_id, epoch=epoch, had_ended=had_ended)
         self.state = replace(self.state, phase=Phase.DRAINING, stops=(*self.state.stops, stop))
 
     def end_plan(self) -> None:
-        """The plan is cancelled, and has ended."""
+        """The plan is cancelled and has ended."""
         self.state = replace(self.state, phase=Phase.STEADY)
 
     def put(self, state: str, *, queued_after_s: float | None = None) -> None:
@@ -46,14 +46,14 @@ class Source:
         self.region.db.rows[R1] = replace(row, state=state, queued_at=queued_at)
 
     def turn(self) -> None:
-        """Keep the books, as the region's leading agent does."""
+        """Take one turn of the region's leading agent: publish, and resume if the phase is STEADY."""
         books = self.region.books
         books.publish(self.state, read_state=lambda: self.state, read_stopped=self.sets.__getitem__)
         if self.state.phase is Phase.STEADY:
             books.resume(epoch=self.state.epoch)
 
     @property
-    def told(self) -> list[str]:
+    def published(self) -> list[str]:
         entries = self.region.books._runs.log(HERE, after=0)
         return [run.status.value for entry in entries for run in entry.runs]
 
@@ -68,22 +68,24 @@ def source() -> Source:
 
 
 @pytest.mark.parametrize("restarts", [False, True])
-def test_a_run_is_interrupted_although_the_plan_that_stopped_it_has_ended_by_then(
-    source: Source, restarts: bool
-) -> None:
-    """Cancelled and completed between two turns of the agent: the run was published as failed, and was lost."""
+def test_a_stopped_run_is_interrupted_although_its_plan_has_already_ended(source: Source, restarts: bool) -> None:
+    """
+    The plan is cancelled and completed between two turns of the agent.
+
+    Before the fix, the run was published as failed, and was lost.
+    """
     source.announce("r1")
     source.put("failed")
     source.end_plan()
     if restarts:
         source.region.restart()
     source.turn()
-    assert source.told == ["open", "interrupted", "open"]
+    assert source.published == ["open", "interrupted", "open"]
     assert source.resumed == ["r1"]
 
 
 def test_a_run_that_was_resumed_after_a_stop_ends_by_itself(source: Source) -> None:
-    """The announcement is still there, and counts once; also for the next leader."""
+    """The announcement is still in the state item, but counts only once, also for the next leader."""
     source.announce("r1")
     source.put("failed")
     source.end_plan()
@@ -95,28 +97,28 @@ def test_a_run_that_was_resumed_after_a_stop_ends_by_itself(source: Source) -> N
     source.put("failed", queued_after_s=1)
     source.turn()
     source.turn()
-    assert source.told == ["open", "interrupted", "open", "failed"]
+    assert source.published == ["open", "interrupted", "open", "failed"]
     assert source.resumed == ["r1"]
 
 
 def test_a_run_that_succeeds_while_it_is_being_stopped_has_succeeded(source: Source) -> None:
-    """Announced, seen as such, and ended before the call came to it."""
+    """The agent publishes the announced run as interrupted. The run then succeeds before the engine's call stops it."""
     source.announce("r1")
     source.turn()
     source.put("success")
     source.turn()
     source.end_plan()
     source.turn()
-    assert source.told == ["open", "interrupted", "success"]
+    assert source.published == ["open", "interrupted", "success"]
     assert source.resumed == []
 
 
 @pytest.mark.parametrize("turns_between", [False, True])
 @pytest.mark.parametrize("state", ["failed", "success"])
-def test_a_run_that_had_ended_before_the_failover_came_to_it_counts_as_it_ended(
+def test_a_run_that_ended_before_the_failover_could_stop_it_keeps_its_outcome(
     source: Source, state: str, turns_between: bool
 ) -> None:
-    """It failed in the seconds of the stop, was published as interrupted, and was executed again."""
+    """The run ended by itself. Before the fix, it was published as interrupted, and was executed again."""
     source.announce("r1")
     source.put(state)
     if turns_between:
@@ -125,13 +127,13 @@ def test_a_run_that_had_ended_before_the_failover_came_to_it_counts_as_it_ended(
     source.turn()
     source.end_plan()
     source.turn()
-    assert source.told[-1] == state
+    assert source.published[-1] == state
     assert source.resumed == []
 
 
 @pytest.mark.parametrize("restarts", [False, True])
-def test_a_call_that_stops_a_run_after_its_plan_was_cancelled_loses_nothing(source: Source, restarts: bool) -> None:
-    """The run stays interrupted while its row is open; only then it is resumed."""
+def test_a_stop_that_arrives_after_its_plan_was_cancelled_loses_no_run(source: Source, restarts: bool) -> None:
+    """The run stays interrupted while its row is open. It is resumed only after the row is closed."""
     source.announce("r1")
     source.turn()
     source.end_plan()
@@ -143,12 +145,12 @@ def test_a_call_that_stops_a_run_after_its_plan_was_cancelled_loses_nothing(sour
         source.turn()
     source.put("failed")
     source.turn()
-    assert source.told == ["open", "interrupted", "open"]
+    assert source.published == ["open", "interrupted", "open"]
     assert source.resumed == ["r1"]
 
 
 def test_a_stopped_run_that_a_user_clears_is_open_again(source: Source) -> None:
-    """In the drain: it waits for the end of the drain as every other queued run, and its next result counts."""
+    """The cleared run waits for the end of the drain, as every queued run does. Then its next outcome counts."""
     source.announce("r1")
     source.put("failed")
     source.turn()
@@ -158,31 +160,31 @@ def test_a_stopped_run_that_a_user_clears_is_open_again(source: Source) -> None:
     source.turn()
     source.put("failed", queued_after_s=1)
     source.turn()
-    assert source.told == ["open", "interrupted", "open", "failed"]
+    assert source.published == ["open", "interrupted", "open", "failed"]
     assert source.resumed == []
 
 
-def test_a_run_that_ended_and_was_told_before_the_announcement_is_not_interrupted(source: Source) -> None:
-    """The failover listed it, it ended, and the announcement came last."""
+def test_a_run_that_was_published_as_ended_before_the_announcement_is_not_interrupted(source: Source) -> None:
+    """The failover lists the run, the run ends and is published, and only then the failover announces it."""
     source.put("success")
     source.turn()
     source.announce("r1")
     source.turn()
     source.end_plan()
     source.turn()
-    assert source.told == ["open", "success"]
+    assert source.published == ["open", "success"]
 
 
 def test_an_announcement_of_an_earlier_epoch_does_not_count(source: Source) -> None:
-    """A script that moved the role may have left it in the state item."""
+    """A script that moved the role may have left an old announcement in the state item."""
     source.announce("r1", epoch=-1)
     source.put("failed")
     source.turn()
-    assert source.told == ["open", "failed"]
+    assert source.published == ["open", "failed"]
 
 
-def test_nothing_is_told_before_the_announced_set_can_be_read(source: Source) -> None:
-    """With eventual consistency it may arrive later than the state that names it."""
+def test_nothing_is_published_before_the_announced_set_can_be_read(source: Source) -> None:
+    """With eventual consistency, the set may arrive later than the state item that names it."""
 
     def missing(_: str) -> tuple[str, ...]:
         raise StateUnreachableError("The set is not there.")
@@ -191,27 +193,29 @@ def test_nothing_is_told_before_the_announced_set_can_be_read(source: Source) ->
     source.put("failed")
     with pytest.raises(StateUnreachableError):
         source.region.books.publish(source.state, read_state=lambda: source.state, read_stopped=missing)
-    assert source.told == ["open"]
+    assert source.published == ["open"]
     source.turn()
-    assert source.told == ["open", "interrupted"]
+    assert source.published == ["open", "interrupted"]
     assert source.region.books._load().runs[R1].status is RunStatus.INTERRUPTED
 
 
-@pytest.mark.parametrize(("had_ended", "published"), [(False, ["interrupted"]), (True, [])])
+@pytest.mark.parametrize(("had_ended", "expected"), [(False, ["interrupted"]), (True, [])])
 def test_a_stopped_run_that_the_ledger_never_knew_is_published_once_the_role_has_moved(
-    source: Source, had_ended: bool, published: list[str]
+    source: Source, had_ended: bool, expected: list[str]
 ) -> None:
-    """Its ledger refused from the moment the run was accepted up to the promotion, and the run's row says failed."""
+    """
+    The ledger refused writes from before the run was accepted until the promotion. The row of the run says failed.
+    """
     source.region.db.put("r2", "failed", run_type="manual")
     source.announce("r2")
     if had_ended:
         source.announce("r2", had_ended=True)
-    source.put("success")  # r1, which is open in the ledger, ended in the same outage
-    before = len(source.told)
+    source.put("success")  # r1, which is open in the ledger, ended during the same outage
+    before = len(source.published)
     source.state = replace(source.state, active_region=THERE, epoch=1)
     for _ in range(2):
         source.region.books.interrupt(source.state, epoch=0, read_stopped=source.sets.__getitem__)
     entries = source.region.books._runs.log(HERE, after=0)
     of_r2 = [run.status.value for entry in entries for run in entry.runs if run.run_id == "r2"]
-    assert of_r2 == published
-    assert len(source.told) - before == 1 + len(published)
+    assert of_r2 == expected
+    assert len(source.published) - before == 1 + len(expected)

@@ -1,7 +1,8 @@
 """
-What moved between Airflow 2 and 3, under one name each; the only module that knows.
+One name for each object that moved between Airflow 2 and 3. No other module contains both locations.
 
-First the Task SDK's place, then Airflow 3.0's, then Airflow 2's. Nothing here decides on a version number.
+Each import tries the Task SDK's location first, then Airflow 3.0's, then Airflow 2's. No code here compares version
+numbers.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ __all__ = [
 
 
 def next_method(task_instance: Any) -> str | None:
-    """Return the method in which a task goes on that comes out of a deferral; None for one that starts."""
+    """Return the method in which a deferred task resumes; None for a task that starts."""
     context = getattr(task_instance, "_ti_context_from_server", None) or task_instance
     method: str | None = context.next_method
     return method
@@ -48,15 +49,15 @@ def next_method(task_instance: Any) -> str | None:
 
 def stats() -> Any:
     """
-    Return the metrics that a scheduler has set up: something with ``gauge`` and ``incr``.
+    Return the metrics client that the scheduler has set up, with the functions ``gauge`` and ``incr``.
 
-    Imported here, for no task needs it. From 3.2 on ``airflow.stats`` leads to the Task SDK's copy, which drops all
-    until it is set up: a scheduler does not (https://github.com/aws/amazon-mwaa-docker-images/pull/503), though in 3.3
-    importing the SDK's serializers does.
+    The import is inside the function because no task needs it. From 3.2 on, ``airflow.stats`` is the Task SDK's copy,
+    which drops all metrics until it is set up. A scheduler does not set it up
+    (https://github.com/aws/amazon-mwaa-docker-images/pull/503). In 3.3, importing the SDK's serializers sets it up.
     """
     try:
         from airflow.observability import stats as found  # noqa: PLC0415
     except ImportError:
         from airflow import stats as found  # type: ignore[no-redef,unused-ignore]  # noqa: PLC0415
-    # Functions of the module in the newest versions, of a class in it in those before.
+    # The newest versions have functions in the module; earlier versions have a class Stats in it.
     return getattr(found, "Stats", found)

@@ -1,4 +1,4 @@
-"""The settings, as this Airflow has them: the only module that reads Airflow's configuration."""
+"""The settings of this Airflow. This is the only module that reads Airflow's configuration."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 def load() -> DRConfig:
     """
-    Return the settings: what the user wrote into Airflow's configuration, else ``DR_<NAME>`` from the environment.
+    Return the settings: the user's values in Airflow's configuration, else ``DR_<NAME>`` from the environment.
 
-    Never raises for a wrong value; ``problems`` of what is returned names each one. The region falls back to
-    ``AWS_REGION``, which MWAA sets, then to ``AWS_DEFAULT_REGION``. What MWAA says of the environment is beside what
-    the settings claim (core/identity.py).
+    Never raises for a wrong value; ``problems`` of the returned settings names each wrong value. The region falls back
+    to ``AWS_REGION``, which MWAA sets, then to ``AWS_DEFAULT_REGION``. The result also has the environment's name and
+    region that MWAA sets; ``core/identity.py`` compares them with the settings.
     """
     raw = environment_texts(os.environ)
     for option in OPTIONS:
@@ -33,21 +33,21 @@ def load() -> DRConfig:
 
 
 def state_store(config: DRConfig, clock: Clock) -> StateStore:
-    """Return the store of the set's state. Imports boto3, which takes long: call it only where a read is needed."""
+    """Return the store of the DR set's state. Importing boto3 is slow: call this only when you need a read."""
     from airflow_provider_mwaa_dr.aws.stores import open_state_store  # noqa: PLC0415
 
     return open_state_store(config, clock=clock)
 
 
 def runs_store(config: DRConfig, clock: Clock) -> RunsStore | None:
-    """Return the store of the ledger; None where no runs table is set."""
+    """Return the store of the ledger; None if no runs table is set."""
     from airflow_provider_mwaa_dr.aws.stores import open_runs_store  # noqa: PLC0415
 
     return open_runs_store(config, clock=clock)
 
 
 def default_deferrable() -> bool:
-    """Return whether sensors wait in the triggerer where they do not say."""
+    """Return the default of a sensor's argument ``deferrable``."""
     from airflow.configuration import conf  # noqa: PLC0415
 
     return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
@@ -60,11 +60,11 @@ def airflow_home() -> Path:
 
 def _configured(name: str, *, default: str) -> str | None:
     """
-    Return what the user wrote, None when it is not set.
+    Return the user's value, None when it is not set.
 
-    Airflow answers with the default of its catalogue (get_provider_info) where nothing is set, and copies those
-    defaults into the airflow.cfg that it makes at its first start. Either would hide the environment's fallback, so a
-    default counts only if it comes from a variable.
+    For an unset option Airflow returns the default from the provider's metadata (get_provider_info). It also copies
+    these defaults into the airflow.cfg that it creates at its first start. Both would hide the fallback ``DR_<NAME>``.
+    So a value that equals the default counts only if it comes from an environment variable.
     """
     from airflow.configuration import conf  # noqa: PLC0415
 

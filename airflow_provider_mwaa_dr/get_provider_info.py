@@ -1,4 +1,4 @@
-"""What Airflow's catalogue of providers says of this one. Imports nothing from Airflow."""
+"""The metadata of this provider for Airflow's list of providers. Imports nothing from Airflow."""
 
 from __future__ import annotations
 

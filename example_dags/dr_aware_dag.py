@@ -1,8 +1,8 @@
 """
-Use the state in a DAG of your own: names that depend on the region, and a step for the active region only.
+Use the state in your own DAG: names that depend on the region, and a step for the active region only.
 
-The provider already keeps a standby from executing anything. The hook is for what your tasks want to know: which
-region they are in, and whether they still have the role before they do what cannot be taken back.
+The provider already prevents a standby from executing any task. With the hook your tasks read which region they run in,
+and check that this region is still active before a step that cannot be undone.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ with DAG(
 
     @task
     def extract() -> str:
-        """Choose what lies in this region."""
+        """Choose the bucket of this region."""
         from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook  # noqa: PLC0415
 
         region = DRStateHook().own_region
-        bucket = BUCKETS.get(region, "orders-elsewhere")
+        bucket = BUCKETS.get(region, "orders-default")
         print(f"Reading orders from {bucket} in {region}")
         return bucket
 
     @task.short_circuit
     def still_active() -> bool:
-        """Look once more before the step that others see; an unknown state fails the task, it never guesses."""
+        """Read the state again before the step that cannot be undone. An unknown state fails the task."""
         from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook  # noqa: PLC0415
 
         return DRStateHook().is_active()
 
     @task
     def publish(bucket: str) -> None:
-        """Tell the world."""
-        print(f"Publishing what was read from {bucket}")
+        """Publish the result, a step that cannot be undone."""
+        print(f"Publishing the orders from {bucket}")
 
     bucket = extract()
     bucket >> still_active() >> publish(bucket)

@@ -1,8 +1,8 @@
 """
-Fail over to another region, from the user interface, REST or the command line of a control environment.
+Fail over to another region, from the web UI, the REST API or the command line of a control environment.
 
-Deploy it in a third environment, or in the region that may have to take over; the task refuses to run in the region
-being left. Its tag ``dr:control`` exempts it from everything the provider does to other DAGs.
+Deploy it in a third environment, or in the standby that is the target of a failover. The task refuses to run in the
+region being left. The tag ``dr:control`` exempts this DAG from all actions of the provider.
 
 ``airflow dags test dr_failover -c '{"target_region": "us-east-1", "reason": "drill"}'`` runs it without a scheduler.
 """
@@ -20,7 +20,7 @@ except ImportError:  # Airflow 2
 from airflow_provider_mwaa_dr import conf
 from airflow_provider_mwaa_dr.operators.failover import FailoverOperator
 
-# With [dr] environments set, the form offers the regions; without, it takes any and the task knows the registry.
+# With [dr] environments set, the form lists the regions. Otherwise it accepts any text, and the task checks it.
 regions = sorted(conf.load().environments)
 
 with DAG(
@@ -38,7 +38,7 @@ with DAG(
             type="string",
             minLength=1,
             title="Target region",
-            description="The region that is to be active. The one that still is cancels an open failover.",
+            description="The region to make active. Name the region that is still active to cancel an open failover.",
             **({"enum": regions} if regions else {}),
         ),
         "reason": Param(
@@ -46,27 +46,27 @@ with DAG(
             minLength=1,
             maxLength=1000,
             title="Reason",
-            description="Kept in the state and in the record.",
+            description="Stored in the state and in the record.",
         ),
         "mode": Param(
             "auto",
             type="string",
             enum=["auto", "graceful", "forced"],
             title="Mode",
-            description="graceful drains the active region first; forced goes on without it; auto is graceful and "
-            "turns forced when the active region does not answer.",
+            description="graceful drains the active region first; forced continues without it; auto starts as graceful "
+            "and becomes forced when the active region does not answer.",
         ),
         "stop_running": Param(
             False,
             type="boolean",
-            title="Stop runs that outlast the drain",
-            description="Otherwise such a run makes the failover give up, and the active region goes on.",
+            title="Stop runs that are still running when the drain ends",
+            description="Otherwise such a run ends the failover: it is abandoned, and the active region continues.",
         ),
         "even_if_not_ready": Param(
             False,
             type="boolean",
             title="Even if the target is not ready",
-            description="Go on although a check of the target failed.",
+            description="Continue although a check of the target failed.",
         ),
     },
 ) as dag:
@@ -77,7 +77,7 @@ with DAG(
         mode="{{ params.mode }}",
         stop_running="{{ params.stop_running }}",
         even_if_not_ready="{{ params.even_if_not_ready }}",
-        # A retry goes on with the plan that the try before it left open.
+        # A retry continues the plan that the previous try left open.
         retries=3,
         retry_delay=timedelta(seconds=15),
     )

@@ -1,22 +1,22 @@
 """
-Watch the active region, and fail over when it is certain to have failed; off until it is unpaused.
+Poll the active region, and fail over when it is certain to have failed. The DAG is paused until you unpause it.
 
-Deploy it in a third region, or in the standby: an Airflow does not see itself fail. It looks every 30 seconds and says
-so at the first bad look (``suspicion``); after four more in a row the region counts as lost (``loss``), a single good
-series ends the matter. An environment in an update or in maintenance, a state table that does not answer and a failover
-in progress are unknown, which is not failed.
+Deploy it in a third region, or in the standby: an Airflow cannot detect its own failure. The DAG polls every 30
+seconds and sends a message after the first failed poll (task ``suspicion``). After four more failed polls in a row the
+region counts as lost (task ``loss``); after four healthy polls in a row the suspicion ends. An environment in an update
+or in maintenance, a state table that does not answer and a failover in progress count as unknown, not as failed.
 
-It also reports values of the state table that cannot be used: immediately a state item that gives no region a role,
-because there is no region to watch then, and once an hour the items that cannot be read.
+The DAG also reports values of the state table that cannot be used. It reports a state item that names no active region
+immediately, because there is no region to poll then. It reports items that cannot be read once an hour.
 
-What happens then is up to the Variable ``dr_monitor_mode``, read at that moment:
+After a loss the Variable ``dr_monitor_mode``, read at that moment, decides:
 
-- ``notify`` (default): tell, and wait for somebody to act;
-- ``approve``: tell, and fail over once somebody has marked the task ``approval`` as a success, for an hour;
-- ``automatic``: tell, and fail over.
+- ``notify`` (default): send a message, and wait until a user acts;
+- ``approve``: send a message, and fail over when a user marks the task ``approval`` as success, within an hour;
+- ``automatic``: send a message, and fail over.
 
-No failover begins within six hours of another one, nor the third within a day. Everything is told to the SNS topic of
-``[dr] notification_topic``; a topic that does not answer stops nothing.
+The DAG starts no failover within six hours of the last one, and at most two within 24 hours. It sends all messages to
+the SNS topic of ``[dr] notification_topic``. If the topic does not answer, the DAG continues without the message.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from airflow_provider_mwaa_dr import conf
 from airflow_provider_mwaa_dr.operators.failover import FailoverOperator
 from airflow_provider_mwaa_dr.sensors.environment_health import EnvironmentHealthSensor
 
-LOOK_EVERY_S = 30.0
+POLL_EVERY_S = 30.0
 STRIKES = 4
 QUORUM = 2
 PROBE_EVERY_S = 900.0
-"""A run of dr_test_dag in the active region, to see a task execute; None for none."""
+"""Time between two runs of dr_test_dag in the active region, which check that tasks execute; None for no runs."""
 ITEMS_EVERY_S = 3600.0
-"""Between two scans for items that cannot be read. They are reported once in this time."""
+"""Time between two scans for items that cannot be read. Such items are reported once in this time."""
 COOLDOWN = timedelta(hours=6)
 MAX_PER_DAY = 2
 MODES = {"notify": "recovery", "approve": "approval", "automatic": "fail_over"}
@@ -50,22 +50,22 @@ MODES = {"notify": "recovery", "approve": "approval", "automatic": "fail_over"}
 topic = conf.load().notification_topic
 
 
-def tell(subject: str, message: str) -> list[SnsNotifier]:
-    """Return what publishes a message, in a callback of a task; nothing where no topic is set."""
+def notifiers(subject: str, message: str) -> list[SnsNotifier]:
+    """Return callbacks for a task that publish a message; an empty list if no topic is set."""
     if not topic:
         return []
     region = topic.split(":")[3]
     return [SnsNotifier(aws_conn_id=None, region_name=region, target_arn=topic, subject=subject, message=message)]
 
 
-NOT_DONE = tell(
+NOT_DONE = notifiers(
     "MWAA DR: failover not done",
-    "{{ exception }} mwaa-dr status shows where it stands; run {{ run_id }} of dr_monitor has the log.",
+    "{{ exception }} mwaa-dr status shows the state of the DR set; run {{ run_id }} of dr_monitor has the log.",
 )
 
 
-def told_by(task_id: str, key: str) -> str:
-    """Return a template for what a task returned."""
+def result_of(task_id: str, key: str) -> str:
+    """Return a template for a value that a task returned."""
     return f"{{{{ ti.xcom_pull(task_ids='{task_id}')['{key}'] }}}}"
 
 
@@ -82,7 +82,7 @@ with DAG(
     is_paused_upon_creation=True,
     max_active_runs=1,
     tags=["dr", "dr:control"],
-    # A task that keeps a worker for days is ended on MWAA when its queue's message becomes visible again.
+    # Deferrable, because MWAA ends a task that occupies a worker for days: its message in the queue gets visible again.
     default_args={"deferrable": True, "retries": 2, "retry_delay": timedelta(seconds=30)},
 ) as dag:
     suspicion = EnvironmentHealthSensor(
@@ -91,13 +91,13 @@ with DAG(
         quorum=QUORUM,
         probe_interval=PROBE_EVERY_S,
         problem_interval=ITEMS_EVERY_S,
-        poke_interval=LOOK_EVERY_S,
+        poke_interval=POLL_EVERY_S,
         timeout=timedelta(days=365).total_seconds(),
-        on_success_callback=tell(
+        on_success_callback=notifiers(
             f"MWAA DR: {{% if {SUSPECTED} %}}the active region may be failing"
             "{% else %}stored values cannot be used{% endif %}",
-            f"{{% if {SUSPECTED} %}}{told_by('suspicion', 'text')}. The region is checked {STRIKES} times more "
-            f"before anything is done. {{% endif %}}{{{{ ({SUSPICION}.get('problems') or []) | join(' ') }}}}",
+            f"{{% if {SUSPECTED} %}}{result_of('suspicion', 'text')}. The DAG polls the region {STRIKES} more "
+            f"times before it acts. {{% endif %}}{{{{ ({SUSPICION}.get('problems') or []) | join(' ') }}}}",
         ),
     )
     loss = EnvironmentHealthSensor(
@@ -105,43 +105,43 @@ with DAG(
         strikes=STRIKES,
         quorum=QUORUM,
         skip_if_healthy=True,
-        poke_interval=LOOK_EVERY_S,
+        poke_interval=POLL_EVERY_S,
         timeout=timedelta(days=1).total_seconds(),
-        on_success_callback=tell(
+        on_success_callback=notifiers(
             "MWAA DR: the active region has failed",
-            f"{told_by('loss', 'text')}. What happens now is up to the Variable "
-            "dr_monitor_mode: {{ var.value.get('dr_monitor_mode', 'notify') }}. By hand: mwaa-dr failover, to one of "
-            f"{told_by('loss', 'standbys')}. Mode approve: mark the task approval of run {{{{ run_id }}}} of "
-            "dr_monitor as a success within the hour.",
+            f"{result_of('loss', 'text')}. The Variable dr_monitor_mode decides what happens now: "
+            "{{ var.value.get('dr_monitor_mode', 'notify') }}. By hand: run mwaa-dr failover with one of "
+            f"{result_of('loss', 'standbys')}. In mode approve: mark the task approval of run {{{{ run_id }}}} of "
+            "dr_monitor as success within an hour.",
         ),
     )
 
     @task.branch(retries=0, on_failure_callback=NOT_DONE)
     def decision(mode: str) -> str:
-        """Return the task that the mode leads to."""
+        """Return the task to run in this mode."""
         if mode not in MODES:
-            raise ValueError(f"The Variable dr_monitor_mode is {mode!r}; allowed are {', '.join(MODES)}.")
+            raise ValueError(f"The Variable dr_monitor_mode is {mode!r}. Allowed are {', '.join(MODES)}.")
         return MODES[mode]
 
     @task.sensor(mode="reschedule", poke_interval=60, timeout=3600, retries=0)
     def approval() -> bool:
-        """Wait for somebody who marks this task as a success."""
+        """Wait until a user marks this task as success."""
         return False
 
     fail_over = FailoverOperator(
         task_id="fail_over",
         target_region="{{ ti.xcom_pull(task_ids='loss')['standbys'][0] }}",
-        reason=f"dr_monitor: {told_by('loss', 'region')} has failed: {told_by('loss', 'why')}",
+        reason=f"dr_monitor: {result_of('loss', 'region')} has failed: {result_of('loss', 'why')}",
         cooldown=COOLDOWN,
         max_per_day=MAX_PER_DAY,
-        # A retry goes on with the plan that the try before it left open.
+        # A retry continues the plan that the previous try left open.
         retries=3,
         trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
-        on_success_callback=tell(
+        on_success_callback=notifiers(
             "MWAA DR: failover done",
-            f"{told_by('fail_over', 'to')} is active, epoch {told_by('fail_over', 'epoch')} "
-            f"({told_by('fail_over', 'mode')}, plan {told_by('fail_over', 'id')}). Not unpaused: "
-            f"{told_by('fail_over', 'not_unpaused')}. What waits: mwaa-dr status.",
+            f"{result_of('fail_over', 'to')} is active, epoch {result_of('fail_over', 'epoch')} "
+            f"({result_of('fail_over', 'mode')}, plan {result_of('fail_over', 'id')}). Not unpaused: "
+            f"{result_of('fail_over', 'not_unpaused')}. mwaa-dr status shows what is still to do.",
         ),
         on_failure_callback=NOT_DONE,
     )
@@ -150,7 +150,7 @@ with DAG(
         until="healthy",
         strikes=STRIKES,
         quorum=QUORUM,
-        poke_interval=LOOK_EVERY_S,
+        poke_interval=POLL_EVERY_S,
         timeout=timedelta(days=365).total_seconds(),
         trigger_rule=TriggerRule.ALL_DONE,
     )

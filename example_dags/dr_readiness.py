@@ -1,10 +1,10 @@
 """
-Check every morning whether a failover would go well; a red run says what to do.
+Check every morning whether a failover would succeed. The message of a failed run says what to do.
 
-Deploy it where dr_failover is and unpause it, so that it is checked with the rights with which you would fail over. In
-the regions themselves it is of use, too: its tag ``dr:control`` lets it run in the standby, where it is the task that
-shows that the fence is loaded in the workers. Their roles need what the README lists for a check, and no right to fail
-over.
+Deploy it in the same environment as dr_failover and unpause it, so that it uses the permissions of a failover. It is
+useful in the regions themselves, too: the tag ``dr:control`` lets it run in the standby, and its task shows that the
+fence is loaded in the standby's workers. The roles of the regions need the permissions that the README lists for a
+check, and no permission to fail over.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ except ImportError:  # Airflow 2
 from airflow_provider_mwaa_dr import conf
 from airflow_provider_mwaa_dr.operators.readiness import ReadinessOperator
 
-# An environment of the set is not to have the right to flip; a control environment is.
+# An environment of the DR set should not have the permission to fail over; a control environment should.
 accepted = ["rights"] if conf.load().enabled else []
 
 with DAG(
     dag_id="dr_readiness",
-    description="Check whether a failover would go well",
+    description="Check whether a failover would succeed",
     doc_md=__doc__,
     schedule="0 6 * * *",
     start_date=datetime(2024, 1, 1, tzinfo=timezone.utc),
@@ -35,7 +35,7 @@ with DAG(
     ReadinessOperator(
         task_id="check",
         accept=accepted,
-        # Only what keeps a state table from answering is tried again; a check that failed would fail again.
+        # Airflow retries only if the state table did not answer. A failed check is not retried.
         retries=2,
         retry_delay=timedelta(minutes=1),
     )

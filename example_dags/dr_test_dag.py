@@ -1,7 +1,8 @@
 """
-Say every ten minutes where this runs: the quickest look at whether the right region, and only that one, executes.
+Print every ten minutes where this DAG runs: the quickest check that only the active region executes tasks.
 
-Deploy it in every region, unpaused in the active one. A failover triggers it once in the new region and waits for it.
+Deploy it in every region, and unpause it in the active region. A failover triggers it once in the new region and waits
+for the run.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ with DAG(
 
     @task
     def print_region(dag_run=None, ti=None) -> dict[str, str | int]:
-        """Print where this task runs and what the state says of that region."""
+        """Print where this task runs, and the role of that region."""
         import os  # noqa: PLC0415
         import socket  # noqa: PLC0415
 

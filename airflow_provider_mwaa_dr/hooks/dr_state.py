@@ -1,4 +1,4 @@
-"""The state of the DR set, for DAG authors."""
+"""The hook that DAG authors use to read the state of the DR set."""
 
 from __future__ import annotations
 
@@ -25,24 +25,25 @@ from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, ConfigError,
 
 class DRStateHook(AwsBaseHook):
     """
-    Reads and writes the state of the DR set.
+    Reads the state of the DR set, and changes it on request.
 
-    Settings come from the section ``[dr]`` of Airflow's configuration, or ``DR_*`` in the environment. Every call reads
-    the table again, consistently, from the nearest replica that answers. A read that fails raises an error.
+    Settings come from the section ``[dr]`` of Airflow's configuration, or from the environment variables ``DR_*``. Each
+    call sends a consistent read to the nearest replica that answers. If no replica answers, the call raises: the hook
+    never guesses.
 
     .. code-block:: python
 
         if DRStateHook().is_active():
             publish()
 
-    :param aws_conn_id: connection with the credentials; None (default) is the environment's own role. A failover has
-        to work when connections were never copied to this environment. Regions, timeouts and certificates are not
-        taken from the connection: the table's replicas and their timeouts belong to the DR set.
+    :param aws_conn_id: connection with the credentials; None (default) for the environment's own role, so that a
+        failover works although this environment has no copy of the connections. The hook takes no region, timeout or
+        certificate from the connection: they belong to the DR set.
     :param dr_config: settings to use instead of Airflow's; for tests.
     :param store: state table to use instead of DynamoDB; for tests, see :mod:`airflow_provider_mwaa_dr.testing`.
     :param make_environment: opens an environment, given region and name; for tests.
-    :param tables: what DynamoDB says of tables, to use instead of asking it; for tests.
-    :param clock: time; for tests.
+    :param tables: descriptions of the tables to use instead of DynamoDB's; for tests.
+    :param clock: the clock to use; for tests.
     """
 
     hook_name = "MWAA DR state"
@@ -65,27 +66,28 @@ class DRStateHook(AwsBaseHook):
         self._make_environment = make_environment
         self._given_tables = tables
 
-    # -- what DAG authors call -----------------------------------------------------------------------------------
+    # -- for DAG authors -----------------------------------------------------------------------------------------
 
     def get_state(self) -> DRState:
         """
-        Return the state as it is stored now.
+        Return the state that the table holds now.
 
-        It may have values that cannot be used, or name a region that is not registered; see :meth:`active_state`.
+        The state may have unusable values, or name a region that is not registered; see :meth:`active_state`.
 
-        :raises StateNotFoundError: ``mwaa-dr init`` has not been run.
-        :raises StateUnreachableError: no replica answered; what was written last is unknown.
-        :raises UnusableStateError: not even the version of the item can be understood.
+        :raises StateNotFoundError: the state item does not exist; run ``mwaa-dr init``.
+        :raises StateUnreachableError: no replica answered, so the current state is unknown.
+        :raises UnusableStateError: not even the item's version can be parsed.
         :raises ConfigError: ``[dr] state_table`` is not set.
         """
         return self.store.read()
 
     def active_state(self) -> DRState:
         """
-        Return the state as it is stored now, if it says which region is active. Raises like :meth:`get_state`.
+        Return the state that the table holds now, if it names a registered active region. Raises like
+        :meth:`get_state`.
 
-        :raises UnusableStateError: a value of the item cannot be used, or no registered region has the name that it
-            gives, so that every region holds its runs. The message names the value and what to do.
+        :raises UnusableStateError: a value of the item cannot be used, or its active region is not registered. Every
+            region holds its runs then. The message names the value and what to do.
         """
         return active_state(self.store)
 
@@ -97,21 +99,21 @@ class DRStateHook(AwsBaseHook):
         """
         Return whether *region* has the active role.
 
-        During a failover the role moves in one write; a region that is being drained still has it. False means that
-        another region has the role. An unknown role raises, like :meth:`active_state`.
+        During a failover the role moves in one write. Until then the region that is being drained has the role. False
+        means that another region has the role. An unknown role raises, like :meth:`active_state`.
 
-        :param region: None for the region this Airflow belongs to.
-        :raises ConfigError: *region* is None and this Airflow does not know its own; never an answer then.
+        :param region: None for the region of this Airflow.
+        :raises ConfigError: *region* is None, and the region of this Airflow is not known.
         """
         region = region or self.own_region
         return self.active_region() == region
 
     def initialize(self, active_region: str | None = None) -> DRState:
         """
-        Write the state item and the registry of environments where they are missing; repeatable.
+        Write the state item and the registry of environments if they are missing. Idempotent.
 
-        :param active_region: the region that runs today; None for this Airflow's own.
-        :return: the state, as it was or as it is now.
+        :param active_region: the region that executes DAGs today; None for the region of this Airflow.
+        :return: the state after the call.
         :raises RefusedError: another region is active already; nothing was changed.
         """
         names = self.environment_names()
@@ -135,13 +137,15 @@ class DRStateHook(AwsBaseHook):
         self, region: str, *, reason: str, expected_version: int | None = None, by: str | None = None
     ) -> DRState:
         """
-        Make *region* active immediately: without drain, without lease, without a change to DAGs.
+        Give the active role to *region* immediately: no drain, no wait for the lease, no DAG is paused or unpaused.
 
-        For recovery by hand; a failover (:class:`~airflow_provider_mwaa_dr.operators.failover.FailoverOperator`)
-        does far more. Atomic: one conditional write. A retry is a no-op: an active *region* is returned as it is.
+        For recovery by hand only. A failover
+        (:class:`~airflow_provider_mwaa_dr.operators.failover.FailoverOperator`) does all these steps. Atomic: one
+        conditional write. If *region* is already active, the call is a no-op and returns the state.
 
-        :param expected_version: the version that the decision was made on; None for the one read now.
-        :raises StaleStateError: the state has changed; the error has the stored state. Nothing was changed.
+        :param expected_version: the version that your decision is based on; None for the current version.
+        :raises StaleStateError: the state changed since that version; the error carries the current state. Nothing was
+            changed.
         :raises WrongPhaseError: a failover is in progress.
         :raises ConfigError: *region* is not in the DR set, or the reason is empty or longer than 1,000 characters.
         """
@@ -157,14 +161,14 @@ class DRStateHook(AwsBaseHook):
         except AlreadyActiveError:
             return state
         self.store.write(new, expected_version=state.version)
-        self.log.info("%s is active now, epoch %d (before: %s)", region, new.epoch, visible(state.active_region))
+        self.log.info("%s is active now, epoch %d (previously: %s)", region, new.epoch, visible(state.active_region))
         return new
 
-    # -- what operators and sensors need besides -----------------------------------------------------------------
+    # -- for operators and sensors -------------------------------------------------------------------------------
 
     @cached_property
     def settings(self) -> DRConfig:
-        """The section ``[dr]``. A wrong value is logged and its default used, as in the scheduler."""
+        """The section ``[dr]``. A wrong value is logged and replaced by its default, as in the scheduler."""
         if self._dr_config is not None:
             return self._dr_config
         config = conf.load()
@@ -174,7 +178,7 @@ class DRStateHook(AwsBaseHook):
 
     @property
     def own_region(self) -> str:
-        """The region that this Airflow belongs to. :raises ConfigError: it is not known, or contradicts AWS_REGION."""
+        """The region of this Airflow. :raises ConfigError: it is not known, or contradicts AWS_REGION."""
         if not self.settings.region:
             raise ConfigError(
                 "This Airflow does not know its region.", option="region", advice="Set [dr] region, or AWS_REGION."
@@ -185,7 +189,7 @@ class DRStateHook(AwsBaseHook):
 
     @cached_property
     def store(self) -> StateStore:
-        """The state table. :raises ConfigError: it is not named."""
+        """The state table. :raises ConfigError: ``[dr] state_table`` is not set."""
         if self._given_store is not None:
             return self._given_store
         if not self.settings.state_table:
@@ -200,7 +204,7 @@ class DRStateHook(AwsBaseHook):
 
     @cached_property
     def tables(self) -> Tables:
-        """What DynamoDB says of the state table and those beside it."""
+        """DynamoDB's descriptions of the state table and of the other tables of the DR set."""
         if self._given_tables is not None:
             return self._given_tables
         from airflow_provider_mwaa_dr.aws.tables import DynamoDBTables  # noqa: PLC0415
@@ -208,7 +212,11 @@ class DRStateHook(AwsBaseHook):
         return DynamoDBTables(self.settings.replicas, clock=self.clock, session=self._credentials())
 
     def environment_names(self) -> Mapping[str, str]:
-        """Return environment name by region. :raises ConfigError: none is configured or registered, or two for one."""
+        """
+        Return the environment's name by region.
+
+        :raises ConfigError: no environment is configured or registered, or two are configured for one region.
+        """
         if self.settings.contradiction:
             raise ConfigError(f"{self.settings.contradiction}.", option="environments")
         return environment_names(self.store, self.settings.environments)
@@ -224,12 +232,12 @@ class DRStateHook(AwsBaseHook):
         return MwaaEnvironment(region, name, clock=self.clock, session=self._credentials())
 
     def stands_in(self, region: str) -> bool:
-        """Return whether this very Airflow is the environment of *region*; another one may stand there, too."""
+        """Return whether this Airflow is the environment of *region*: a region may have other environments, too."""
         if self.settings.region != region:
             return False
         name = os.environ.get("AIRFLOW_ENV_NAME", "")
         return name == self.environment_names().get(region) if name else self.settings.enabled
 
     def _credentials(self) -> Any:
-        """Return a boto3 session of the connection; None for boto3's own search."""
+        """Return a boto3 session of the connection; None to let boto3 find the credentials."""
         return self.get_session() if self.aws_conn_id else None

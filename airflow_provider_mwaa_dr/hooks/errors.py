@@ -1,4 +1,4 @@
-"""Which of our errors a task should be tried again for."""
+"""Which errors of this package Airflow should retry."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _MAY_PASS = (FailoverError, IncompleteError, MwaaUnreachableError, StaleStateErr
 
 
 def is_worth_a_retry(error: DRError) -> bool:
-    """Return whether the same call may succeed later by itself. A refusal is a decision, and stays one."""
+    """Return whether the same call may succeed later without a change by a user. A refusal never does."""
     return isinstance(error, _MAY_PASS) and not isinstance(error, RefusedError)
 
 
 def airflow_error(error: DRError) -> Exception:
-    """Return what a task raises for *error*: AirflowException where a retry may help, else AirflowFailException."""
+    """Return the exception to raise in a task: AirflowException if a retry may help, else AirflowFailException."""
     kind = AirflowException if is_worth_a_retry(error) else AirflowFailException
     translated: Exception = kind(f"{type(error).__name__}: {visible(error)}")
     return translated

@@ -1,4 +1,4 @@
-"""Pausing a whole region, and giving back exactly what was taken."""
+"""Operators that pause all DAGs of a region, and later unpause exactly the same DAGs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class _RegionOperator(AwsBaseOperator):
     """
     Changes the paused flags of one region's DAGs.
 
-    Not retried when refused (a failover is in progress) or wrongly set; every other error may pass.
+    A refusal (a failover is in progress) and a wrong setting fail the task without a retry. Airflow may retry all other
+    errors.
     """
 
     aws_hook_class = DRStateHook
@@ -52,9 +53,10 @@ class _RegionOperator(AwsBaseOperator):
 
 class PauseAllDagsOperator(_RegionOperator):
     """
-    Pause all DAGs of a region but the exempt ones (tag ``dr:control``, ``[dr] exempt_dags``); record which ran.
+    Pause all DAGs of a region except the exempt ones (tag ``dr:control``, ``[dr] exempt_dags``), and record them.
 
-    Repeatable: a second run adds what runs by then, and takes nothing out of the set.
+    Idempotent: a second run adds the DAGs that were unpaused since the first one, and removes no DAG from the recorded
+    set.
 
     :param region: region of the environment (templated).
     :param aws_conn_id: connection with the credentials; None for the environment's own role (templated).
@@ -72,9 +74,9 @@ class PauseAllDagsOperator(_RegionOperator):
 
 class UnpauseAllDagsOperator(_RegionOperator):
     """
-    Unpause exactly the DAGs that :class:`PauseAllDagsOperator`, or ``mwaa-dr pause``, recorded; then forget them.
+    Unpause exactly the DAGs that :class:`PauseAllDagsOperator` or ``mwaa-dr pause`` recorded, then clear the record.
 
-    Repeatable; with nothing recorded it changes nothing.
+    Idempotent: a no-op when no DAG is recorded.
 
     :param region: region of the environment (templated).
     :param aws_conn_id: connection with the credentials; None for the environment's own role (templated).

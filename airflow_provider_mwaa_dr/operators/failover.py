@@ -1,4 +1,4 @@
-"""A failover as a task."""
+"""The operator that runs a failover."""
 
 from __future__ import annotations
 
@@ -27,32 +27,35 @@ from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook
 from airflow_provider_mwaa_dr.hooks.errors import airflow_error
 
 SLICE_S = 1.0
-"""A killed task leaves its wait within this time; Airflow 3 kills the process for good after five seconds."""
+"""A killed task stops waiting within this time. Airflow 3 sends SIGKILL five seconds after SIGTERM."""
 
 
 class FailoverOperator(AwsBaseOperator):
     """
-    Make a region the active one, and return what was done.
+    Make a region the active one, and return the record of the failover.
 
-    Runs in a control environment or in the target; refused in the region being left, which may be gone any moment.
-    Repeatable: a retry, or anyone else, goes on with the plan that is open. Killed, it leaves the plan as it is.
+    Run it in a control environment or in the target. The operator refuses to run in the region being left, because that
+    region may fail at any moment. Idempotent: a retry, or another user, continues the open plan. A killed task leaves
+    the plan open.
 
-    The returned record has the keys of ``mwaa-dr failover --json``. A region that is active already is a success.
+    The returned record has the keys of ``mwaa-dr failover --json``. If the target is already active, the task succeeds.
 
-    :param target_region: the region that is to be active (templated). The one that still is cancels an open plan that
-        has not promoted yet.
-    :param reason: why, in 1 to 1,000 characters; kept in the state and in the record (templated).
+    :param target_region: the region to make active (templated). Name the region that is still active to cancel an open
+        plan before its promote step.
+    :param reason: why, in 1 to 1,000 characters; stored in the state and in the record (templated).
     :param mode: ``auto`` (graceful, forced when the active region does not answer), ``graceful`` or ``forced``
         (templated).
-    :param stop_running: stop runs that outlast the drain; else the failover is given up then (templated).
-    :param even_if_not_ready: go on although a check of the target failed (templated).
-    :param cooldown: refuse to begin a failover sooner than this after the last one, whoever made it; for failovers that
-        no person asks for. None (default) for no limit.
-    :param max_per_day: refuse to begin more failovers than this within 24 hours, whoever made them; None for no limit.
+    :param stop_running: stop runs that are still running when the drain ends; otherwise the operator abandons the
+        failover then (templated).
+    :param even_if_not_ready: continue although a check of the target failed (templated).
+    :param cooldown: refuse to start a failover within this time after the last one, which any user or DAG may have
+        started. Meant for automatic failovers. None (default) for no limit.
+    :param max_per_day: refuse to start more failovers than this within 24 hours. Failovers of all users and DAGs
+        count. None (default) for no limit.
     :param dry_run: return what would happen, with counts; change nothing.
     :param aws_conn_id: connection with the credentials; None for the environment's own role (templated).
-    :raises AirflowFailException: refused, or wrongly set: a retry would end the same way.
-    :raises AirflowException: something did not answer, or a deadline passed: a retry goes on with the plan.
+    :raises AirflowFailException: the failover was refused, or a setting is wrong: a retry would fail, too.
+    :raises AirflowException: a service did not answer, or a deadline passed: a retry continues the plan.
     """
 
     aws_hook_class = DRStateHook
@@ -85,19 +88,20 @@ class FailoverOperator(AwsBaseOperator):
         self._waiting: _StoppableClock | None = None
 
     def execute(self, context: Any) -> dict[str, Any]:
-        """Move the role; return the record, or the preview."""
+        """Move the active role, and return the record; for a dry run return the preview."""
         try:
             return self._fail_over(context)
         except DRError as error:
             raise airflow_error(error) from error
         except _Stopped as stop:
             raise AirflowException(
-                "Killed. The plan, if one was claimed, is open: run this again to go on with it, or name the region "
-                "that is still active to cancel it (possible until promote). mwaa-dr status shows where it stands."
+                "The task was killed. If it had claimed a plan, the plan is still open. Run the task again to continue "
+                "the plan. To cancel it before promote, name the region that is still active. mwaa-dr status shows the "
+                "plan's phase."
             ) from stop
 
     def on_kill(self) -> None:
-        """Stop stepping. Nothing is undone: whoever comes next goes on or cancels."""
+        """Stop at the current step. No step is reverted: a later call continues the plan or cancels it."""
         if self._waiting is not None:
             self._waiting.stop()
 
@@ -125,9 +129,9 @@ class FailoverOperator(AwsBaseOperator):
         try:
             record = engine.run(request)
         except AlreadyActiveError as answer:
-            self._say(logging.INFO, "%s", answer)
+            self._log_safely(logging.INFO, "%s", answer)
             return nothing_done_document(hook.get_state(), reason=request.reason, by=request.by)
-        self._say(
+        self._log_safely(
             logging.INFO,
             "%s is active, epoch %d (plan %s, %s)",
             record.target,
@@ -136,7 +140,7 @@ class FailoverOperator(AwsBaseOperator):
             record.outcome,
         )
         if record.not_unpaused:
-            self._say(logging.ERROR, "Not unpaused in %s: %s", record.target, ", ".join(record.not_unpaused))
+            self._log_safely(logging.ERROR, "Not unpaused in %s: %s", record.target, ", ".join(record.not_unpaused))
         return record_document(record)
 
     def _request(self, context: Any) -> FailoverRequest:
@@ -144,28 +148,28 @@ class FailoverOperator(AwsBaseOperator):
             mode = Mode(self.mode)
         except ValueError as error:
             raise ConfigError(
-                f"Unknown mode {self.mode!r}; known are {', '.join(mode.value for mode in Mode)}.",
+                f"The mode {self.mode!r} is unknown. Allowed are {', '.join(mode.value for mode in Mode)}.",
                 option="mode",
-                advice="Name one of them.",
+                advice="Use one of them.",
             ) from error
         if not self.target_region:
             raise ConfigError("The target region is empty.", option="target_region", advice="Name a region.")
-        person = getattr(context.get("dag_run"), "triggering_user_name", None)
+        user = getattr(context.get("dag_run"), "triggering_user_name", None)
         return FailoverRequest(
             target=self.target_region,
             reason=checked_reason(self.reason),
-            by=f"{self.dag_id}/{context['run_id']}" + (f" ({person})" if person else ""),
+            by=f"{self.dag_id}/{context['run_id']}" + (f" ({user})" if user else ""),
             mode=mode,
             stop_running=_truth("stop_running", self.stop_running),
             even_if_not_ready=_truth("even_if_not_ready", self.even_if_not_ready),
         )
 
     def _refuse_in_source(self, state: DRState, target: str) -> None:
-        """Raise where this very Airflow is the one that is being left: it would saw off its own branch."""
+        """Raise if this Airflow belongs to the region being left: the failover would stop the Airflow that runs it."""
         plan = state.plan
         source = plan.source if plan is not None and plan.target == target else state.active_region
         names = self.hook.environment_names()
-        # Where nobody knows which region executes, it may be any but the target.
+        # If the state names no registered region, every region except the target may be the active one.
         sources = {source} if source in names else set(names)
         for source in sorted(sources - {target}):
             if not self.hook.stands_in(source):
@@ -174,22 +178,23 @@ class FailoverOperator(AwsBaseOperator):
             raise RefusedError(
                 f"This Airflow is {name or 'part of the DR set'} in {source}, the region being left. "
                 "Nothing was changed.",
-                advice=f"Run it in {target} or in a control environment, or use mwaa-dr failover {target}.",
+                advice=f"Run the task in {target} or in a control environment, or use mwaa-dr failover {target}.",
             )
 
     def _refuse_too_soon(self, state: DRState, target: str) -> None:
-        """Raise where a new failover would begin against the limits; one that is open already is gone on with."""
+        """Raise if a new failover would exceed the limits. A plan that is already open may always continue."""
         if self.limits == Limits() or target in {state.active_region, state.plan and state.plan.target}:
             return
         why = self.limits.refusal(self.hook.store.records(), self.hook.clock.now())
         if why is not None:
             raise RefusedError(
-                f"No failover to {target} was begun: {why}.",
-                advice=f"If it is needed, a person may: mwaa-dr failover {target}, or dr_failover.",
+                f"No failover to {target} was started: {why}.",
+                advice=f"These limits do not apply to mwaa-dr failover {target} and to the DAG dr_failover. "
+                "Use one of them if the failover is needed.",
             )
 
-    def _say(self, level: int, message: str, *values: object) -> None:
-        """Log; a handler that raises makes no failure of a failover that is done."""
+    def _log_safely(self, level: int, message: str, *values: object) -> None:
+        """Log, and ignore errors of log handlers: they must not fail a failover that is complete."""
         with suppress(Exception):
             self.log.log(level, "%s", visible(message % values))
 
@@ -200,12 +205,16 @@ class FailoverOperator(AwsBaseOperator):
             self.log.info("%s %s after %.1f s: %s", event.name, event.status, event.seconds, visible(event.detail))
 
 
-class _Stopped(BaseException):  # no Exception: nothing on the way may handle it
+class _Stopped(BaseException):  # not an Exception, so that no caller in between catches it
     """The task was killed."""
 
 
 class _StoppableClock:
-    """A clock whose sleepers can be sent home: Airflow 3 calls on_kill in a signal handler and lets the task go on."""
+    """
+    A clock whose sleep can be interrupted.
+
+    Airflow 3 calls ``on_kill`` in a signal handler, and the task continues after it.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -229,10 +238,10 @@ class _StoppableClock:
 
 
 def _truth(option: str, value: bool | str) -> bool:
-    """Return a truth value that may have come through a template."""
+    """Return *value* as a bool. A rendered template gives a string."""
     if isinstance(value, bool):
         return value
     lowered = str(value).strip().lower()
     if lowered in {"true", "false"}:
         return lowered == "true"
-    raise ConfigError(f"{option} is {value!r}; allowed are true and false.", option=option)
+    raise ConfigError(f"{option} is {value!r}. Allowed are true and false.", option=option)

@@ -1,4 +1,4 @@
-"""The readiness checks as a task."""
+"""The operator that runs the readiness checks."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from airflow_provider_mwaa_dr.hooks.errors import airflow_error
 
 class ReadinessOperator(AwsBaseOperator):
     """
-    Check whether a failover would go well; fail when a check does, with what to do.
+    Check whether a failover would succeed. The task fails if a check fails, and its message says what to do.
 
-    Changes nothing. Runs anywhere: in the active region, in a standby under a DAG tagged ``dr:control``, in a control
-    environment. The returned list is that of ``mwaa-dr check --json``; it is in XCom also when the task fails.
+    Changes nothing. Runs in the active region, in a control environment, and in a standby if its DAG has the tag
+    ``dr:control``. The returned list is that of ``mwaa-dr check --json``. It is in XCom also when the task fails.
 
-    :param region: the region that is to be able to take over; None for the only standby (templated).
+    :param region: the target of the failover; None for the only standby (templated).
     :param fail_on_warn: fail on warnings, too.
-    :param accept: differences that are meant, ``CHECK`` or ``CHECK:NAME`` each, beside those of
+    :param accept: intended differences, ``CHECK`` or ``CHECK:NAME`` each, in addition to
         ``[dr] accepted_differences`` (templated).
     :param aws_conn_id: connection with the credentials; None for the environment's own role (templated).
-    :raises AirflowFailException: a check failed, or the set is wrongly set up: a retry would find the same.
+    :raises AirflowFailException: a check failed, or a setting of the DR set is wrong: a retry would fail, too.
     :raises AirflowException: the state table did not answer.
     """
 
@@ -54,32 +54,32 @@ class ReadinessOperator(AwsBaseOperator):
         self.accept = accept
 
     def execute(self, context: Any) -> list[dict[str, str]]:
-        """Return what each check found."""
+        """Return the result of each check."""
         try:
             examination = self._examine()
         except DRError as error:
             raise airflow_error(error) from error
         found = check_documents(examination.results)
         bad = [Verdict.FAIL, *([Verdict.WARN] if self.fail_on_warn else [])]
-        said = [
+        problems = [
             f"{result.name}: {result.why}. {result.advice}".rstrip()
             for verdict in bad
             for result in examination.results
             if result.verdict is verdict
         ]
-        if said:
-            # A task that fails returns nothing; whoever looks into why wants the list.
+        if problems:
+            # A task that fails has no return value, and the user needs the list to find the cause.
             context["ti"].xcom_push(key="return_value", value=found)
             raise AirflowFailException(
                 f"{examination.target} is not ready to take over from {examination.source}. "
-                + visible(" | ".join(said))
+                + visible(" | ".join(problems))
             )
         return found
 
     def _examine(self) -> Examination:
         hook: DRStateHook = self.hook
         if isinstance(self.accept, str):
-            raise ConfigError(f"accept is {self.accept!r}.", option="accept", advice="Give a list of texts.")
+            raise ConfigError(f"accept is {self.accept!r}.", option="accept", advice="Use a list of strings.")
         settings = hook.settings
         examination = examine(
             hook.store,
@@ -92,8 +92,8 @@ class ReadinessOperator(AwsBaseOperator):
         )
         for result in examination.results:
             level = self.log.info if result.verdict is Verdict.OK else self.log.warning
-            said = visible(result.why + _arrow(result.advice))
-            level("%-4s  %-12s  %s", result.verdict.value, result.name, said)
+            text = visible(result.why + _arrow(result.advice))
+            level("%-4s  %-12s  %s", result.verdict.value, result.name, text)
         return examination
 
 

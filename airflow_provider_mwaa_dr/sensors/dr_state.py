@@ -1,4 +1,4 @@
-"""Waiting for the active role."""
+"""The sensor that waits until a region is active."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class ActiveRegionSensor(AwsBaseSensor):
     """
     Wait until a region has the active role.
 
-    An unknown active region means wait: the state cannot be read, is not there yet, or names no registered region.
-    Works in the modes poke and reschedule, and deferred, which takes no worker while it waits.
+    The sensor also waits while the active region is unknown: the state cannot be read, does not exist yet, or names no
+    registered region. It works in the modes poke and reschedule, and deferred: a deferred sensor occupies no worker.
 
-    :param region: region to wait for (templated); None for the one this Airflow belongs to.
+    :param region: region to wait for (templated); None for the region of this Airflow.
     :param aws_conn_id: connection with the credentials; None for the environment's own role (templated).
-    :param deferrable: wait in the triggerer; None (default) for what ``[operators] default_deferrable`` says.
+    :param deferrable: wait in the triggerer; None (default) for the value of ``[operators] default_deferrable``.
     """
 
     aws_hook_class = DRStateHook
@@ -47,7 +47,7 @@ class ActiveRegionSensor(AwsBaseSensor):
         self.deferrable = conf.default_deferrable() if deferrable is None else deferrable
 
     def execute(self, context: Any) -> Any:
-        """Wait in the worker, or look once and hand over to the triggerer."""
+        """Wait in the worker; or, if deferrable, poll once and then defer to the triggerer."""
         if not self.deferrable:
             return super().execute(context)
         if self.poke(context):
@@ -67,7 +67,7 @@ class ActiveRegionSensor(AwsBaseSensor):
         return None
 
     def execute_complete(self, context: Any, event: Mapping[str, Any]) -> None:  # noqa: ARG002
-        """Go on after the triggerer. :raises AirflowException: waiting is in vain."""
+        """Complete after the triggerer's event. :raises AirflowException: waiting cannot succeed."""
         if event["status"] != "success":
             raise (AirflowException if event["is_worth_a_retry"] else AirflowFailException)(visible(event["message"]))
         self.log.info("%s is active (epoch %d)", visible(event["active_region"]), event["epoch"])

@@ -1,4 +1,4 @@
-"""Waiting until the active region has failed."""
+"""The sensor that waits until the active region has failed."""
 
 from __future__ import annotations
 
@@ -22,31 +22,33 @@ class EnvironmentHealthSensor(AwsBaseSensor):
     """
     Wait until the active region is certain to have failed, or to be healthy; for automatic failover.
 
-    Looks from a control environment, or from a standby, at several independent signals: the environment's status,
-    Airflow's API, the scheduler in its health answer, the agents' heartbeats in the state table, and on demand a run of
-    ``dr_test_dag``. The region has failed when *quorum* of them failed, *strikes* times in a row. Unknown is not
-    failed: an environment in an update or in maintenance, a state table that does not answer, a failover in progress.
+    Run it in a control environment or in a standby. It polls several independent signals of the active region: the
+    environment's status, Airflow's API, the scheduler's state in Airflow's health answer, the agents' heartbeats in the
+    state table and, on request, a run of ``dr_test_dag``. The region has failed when *quorum* signals failed in
+    *strikes* polls in a row. Unknown is not failed: an environment in an update or in maintenance, a state table that
+    does not answer, a failover in progress.
 
-    Returns, and leaves in XCom, ``{"region", "health", "why", "text" (all of it in a sentence), "standbys": [region …],
-    "signals": [{"signal", "health", "why"} …], "problems": [text …]}``. Which region is active is read anew each time.
+    The return value, also in XCom, is ``{"region", "health", "why", "text" (all of it in a sentence),
+    "standbys": [region …], "signals": [{"signal", "health", "why"} …], "problems": [text …]}``. Each poll reads which
+    region is active.
 
-    With *problem_interval* it also ends, in any health, when a value of the state table cannot be used. ``problems``
-    has the value, and what to do. A state item that gives no region a role is reported at the first look, items that
-    cannot be read once in the interval.
+    With *problem_interval* the sensor also ends, in any health, when a value of the state table cannot be used.
+    ``problems`` has the value, and what to do. The first poll reports a state item that names no active region. Items
+    that cannot be read are reported once per interval.
 
     :param until: health to wait for, ``failed`` or ``healthy``.
-    :param strikes: looks in a row that make it certain.
-    :param quorum: failed signals that make the region failed.
-    :param skip_if_healthy: skip the task (and what follows) when the region is certain to be healthy, for a second look
-        after a first suspicion; only with ``until="failed"``.
-    :param probe_interval: seconds between two runs of ``dr_test_dag`` that are started in the active region to see a
-        task execute; None (default) for none.
+    :param strikes: polls in a row that make the health certain.
+    :param quorum: number of failed signals that make the region failed.
+    :param skip_if_healthy: skip the task (and its downstream tasks) when the region is certain to be healthy; for a
+        second check after a first suspicion; only with ``until="failed"``.
+    :param probe_interval: seconds between two runs of ``dr_test_dag`` that the sensor starts in the active region to
+        check that tasks execute; None (default) for none.
     :param problem_interval: seconds between two scans of the state table for items that cannot be read, and until the
         first scan; None (default): the sensor scans nothing, and does not end because of problems.
-    :param poke_interval: seconds between two looks.
-    :param deferrable: wait in the triggerer; None (default) for what ``[operators] default_deferrable`` says.
+    :param poke_interval: seconds between two polls.
+    :param deferrable: wait in the triggerer; None (default) for the value of ``[operators] default_deferrable``.
     :param aws_conn_id: connection with the credentials; None for the environment's own role (templated).
-    :raises AirflowFailException: wrongly set, or without the rights to look.
+    :raises AirflowFailException: a setting is wrong, or the role has no permission to read a signal.
     :raises AirflowSkipException: the region is healthy, and *skip_if_healthy* is set.
     """
 
@@ -69,11 +71,13 @@ class EnvironmentHealthSensor(AwsBaseSensor):
     ) -> None:
         super().__init__(aws_conn_id=aws_conn_id, poke_interval=poke_interval, **kwargs)
         if until not in {Health.FAILED.value, Health.HEALTHY.value}:
-            raise ValueError(f"until is {until!r}; allowed are 'failed' and 'healthy'.")
+            raise ValueError(f"until is {until!r}. Allowed are 'failed' and 'healthy'.")
         if strikes < 1 or quorum < 1:
-            raise ValueError(f"strikes is {strikes} and quorum is {quorum}; both are 1 or more.")
+            raise ValueError(f"strikes is {strikes} and quorum is {quorum}. Both must be 1 or more.")
         if self.reschedule:
-            raise ValueError("mode is 'reschedule', which forgets every look; use deferrable=True, or mode 'poke'.")
+            raise ValueError(
+                "mode is 'reschedule', which loses the count of strikes. Use deferrable=True, or mode 'poke'."
+            )
         self.until = until
         self.strikes = strikes
         self.quorum = quorum
@@ -83,19 +87,19 @@ class EnvironmentHealthSensor(AwsBaseSensor):
         self.deferrable = conf.default_deferrable() if deferrable is None else deferrable
 
     def execute(self, context: Any) -> Any:
-        """Wait in the worker, or hand over to the triggerer."""
+        """Wait in the worker; or, if deferrable, defer to the triggerer."""
         if not self.deferrable:
             return super().execute(context)
         self.defer(trigger=self._watcher, method_name="execute_complete", timeout=timedelta(seconds=self.timeout))
         return None
 
     def execute_complete(self, context: Any, event: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
-        """Go on after the triggerer, and return what it saw."""
+        """Complete after the triggerer's event, and return its diagnosis."""
         if event["status"] != "success":
             raise AirflowFailException(visible(event["message"]))
         diagnosis: dict[str, Any] = event["diagnosis"]
         self.log.info("%s", visible(diagnosis["text"]))
-        # The event of a trigger of an earlier version has no problems.
+        # An event from a trigger of an earlier version has no key "problems".
         problems = diagnosis.get("problems") if self.problem_interval is not None else None
         for problem in problems or ():
             self.log.warning("%s", visible(problem))
@@ -104,7 +108,7 @@ class EnvironmentHealthSensor(AwsBaseSensor):
         return diagnosis
 
     def poke(self, context: Any) -> PokeReturnValue:
-        """Look once."""
+        """Poll once."""
         event = self._watcher.poll()
         if event is None:
             return PokeReturnValue(is_done=False)

@@ -1,4 +1,4 @@
-"""Waiting for the active role in the triggerer. Airflow stores the class path of a trigger: do not rename it."""
+"""The trigger that waits until a region is active. Airflow stores the class path of a trigger: do not rename it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ActiveRegionTrigger(PollingTrigger):
     def __init__(self, *, region: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.region = region
-        self._said: str | None = None
+        self._logged: str | None = None
 
     def own_arguments(self) -> dict[str, Any]:
         """Return the region."""
@@ -34,17 +34,17 @@ class ActiveRegionTrigger(PollingTrigger):
         try:
             state = self.hook.active_state()
         except (StateUnreachableError, StateNotFoundError, UnusableStateError) as error:
-            self._say(f"Waiting: the active region is not known. {error}")
+            self._log_once(f"Waiting: the active region is not known. {error}")
             return None
         except DRError as error:
             return self.failure_event(error)
-        self._say(f"{state.active_region} is active (epoch {state.epoch}); waiting for {self.region}")
+        self._log_once(f"{state.active_region} is active (epoch {state.epoch}); waiting for {self.region}")
         if state.active_region != self.region:
             return None
         return {"status": "success", "active_region": state.active_region, "epoch": state.epoch}
 
-    def _say(self, what: str) -> None:
-        """Log what changed; a wait may last for months."""
-        if what != self._said:
-            self._said = what
-            self.log.info("%s", visible(what))
+    def _log_once(self, message: str) -> None:
+        """Log *message* only if it differs from the last one, because a wait may last for months."""
+        if message != self._logged:
+            self._logged = message
+            self.log.info("%s", visible(message))

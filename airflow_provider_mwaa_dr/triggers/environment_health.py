@@ -1,4 +1,4 @@
-"""Watching a region's health in the triggerer. Airflow stores the class path of a trigger: do not rename it."""
+"""The trigger that polls a region's health. Airflow stores the class path of a trigger: do not rename it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from airflow_provider_mwaa_dr.triggers.polling import PollingTrigger
 
 class EnvironmentHealthTrigger(PollingTrigger):
     """
-    Fires once the active region has been seen in one of some healths often enough in a row.
+    Fires when *strikes* polls in a row find the active region in the same health, and *until* contains that health.
 
     The event is ``{"status": "success", "diagnosis"}``, or ``{"status": "error", "message", "is_worth_a_retry"}`` when
     polling cannot succeed. The count of strikes is in memory: it starts at zero after a restart of the triggerer.
 
-    With *problem_interval* it also fires when values or items of the state table cannot be used: the diagnosis then has
-    ``problems``, and any health.
+    With *problem_interval* it also fires when values or items of the state table cannot be used. The diagnosis then has
+    ``problems``, and its health can be any.
 
     :param until: the healths to wait for, ``failed``, ``healthy`` or both.
-    :param strikes: polls in a row.
-    :param quorum: failed signals that make the region failed.
+    :param strikes: polls in a row that make the health certain.
+    :param quorum: number of failed signals that make the region failed.
     :param probe_interval: seconds between two probe runs; None for none.
     :param problem_interval: seconds between two scans of the state table for items that cannot be read, and until the
         first scan; None: no scan, and no event for problems.
@@ -49,10 +49,10 @@ class EnvironmentHealthTrigger(PollingTrigger):
         self.probe_interval = probe_interval
         self.problem_interval = problem_interval
         self._strikes = Strikes(strikes)
-        self._said: tuple[Any, ...] | None = None
+        self._logged: tuple[Any, ...] | None = None
 
     def own_arguments(self) -> dict[str, Any]:
-        """Return the healths to wait for, and how to read them."""
+        """Return the healths to wait for, and the settings of a poll."""
         return {
             "until": self.until,
             "strikes": self.strikes,
@@ -63,7 +63,7 @@ class EnvironmentHealthTrigger(PollingTrigger):
 
     @cached_property
     def watch(self) -> HealthWatch:
-        """Reads the health. :raises DRError: the set is unknown, or the state table does not answer yet."""
+        """Reads the health. :raises DRError: the DR set is not configured, or the state table does not answer."""
         hook = self.hook
         return HealthWatch(
             hook.store,
@@ -86,18 +86,18 @@ class EnvironmentHealthTrigger(PollingTrigger):
                 return self.failure_event(error)
             diagnosis = Diagnosis(region=None, health=Health.UNKNOWN, why=error.message)
         is_certain = self._strikes.add(diagnosis)
-        self._say(diagnosis)
+        self._log_changes(diagnosis)
         is_reported = self.problem_interval is not None and bool(diagnosis.problems)
         if not is_reported and (not is_certain or diagnosis.health.value not in self.until):
             return None
         return {"status": "success", "diagnosis": diagnosis_document(diagnosis)}
 
-    def _say(self, diagnosis: Diagnosis) -> None:
-        """Log what changed, and each strike; a wait may last for months."""
+    def _log_changes(self, diagnosis: Diagnosis) -> None:
+        """Log *diagnosis* only after a change or a strike, because a wait may last for months."""
         signals = [(reading.signal, reading.health) for reading in diagnosis.readings]
-        said = diagnosis.region, diagnosis.health, signals, diagnosis.problems
         strike = min(self._strikes.count, self.strikes) if diagnosis.health is Health.FAILED else 0
-        if (said, strike) != self._said:
-            self._said = said, strike
-            of = f" ({strike} of {self.strikes} looks in a row)" if strike else ""
-            self.log.info("%s%s", visible(diagnosis), of)
+        compared = diagnosis.region, diagnosis.health, signals, diagnosis.problems, strike
+        if compared != self._logged:
+            self._logged = compared
+            count = f" ({strike} of {self.strikes} polls in a row)" if strike else ""
+            self.log.info("%s%s", visible(diagnosis), count)

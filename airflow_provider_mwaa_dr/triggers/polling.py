@@ -43,7 +43,7 @@ class PollingTrigger(BaseTrigger):
         self.botocore_config = botocore_config
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return class path and arguments, all of them plain values."""
+        """Return the class path, and the arguments as values that Airflow can serialize."""
         return f"{type(self).__module__}.{type(self).__qualname__}", {
             **self.own_arguments(),
             "poke_interval": self.poke_interval,
@@ -54,7 +54,7 @@ class PollingTrigger(BaseTrigger):
         }
 
     def own_arguments(self) -> dict[str, Any]:
-        """Return the arguments that other triggers do not have."""
+        """Return the arguments that only this trigger has."""
         raise NotImplementedError
 
     @cached_property
@@ -66,8 +66,8 @@ class PollingTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until there is an event."""
-        # Not asyncio.to_thread: the hook gets its connection through asgiref, which needs the event loop. And not in
-        # the one thread that asgiref shares among all triggers: the other triggers would wait for it.
+        # Not asyncio.to_thread: the hook gets its connection through asgiref, which needs the event loop.
+        # Not thread_sensitive: asgiref then runs all triggers in one shared thread, and the others would wait.
         poll = sync_to_async(self.poll, thread_sensitive=False)
         while (event := await poll()) is None:
             await asyncio.sleep(self.poke_interval)

@@ -134,7 +134,7 @@ def test_the_monitor_tells_the_topic_that_is_configured(monkeypatch: pytest.Monk
     assert all(len(rendered(notifier.subject)) <= 100 for notifier in told.values())
     suspected = told["suspicion", "success"]
     assert rendered(suspected.subject) == "MWAA DR: the active region may be failing"
-    assert "4 times more" in rendered(suspected.message)
+    assert "4 more times" in rendered(suspected.message)
 
 
 def test_the_monitor_tells_what_cannot_be_understood(monkeypatch: pytest.MonkeyPatch) -> None:

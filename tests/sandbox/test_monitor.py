@@ -36,7 +36,7 @@ KILLS = int(os.environ.get("MWAA_DR_TEST_KILLS", "20"))
 LOOKS = 60
 """As many as dr_monitor makes in half an hour."""
 SHORTER = {
-    "LOOK_EVERY_S = 30.0": "LOOK_EVERY_S = 1.0",
+    "POLL_EVERY_S = 30.0": "POLL_EVERY_S = 1.0",
     "MAX_PER_DAY = 2": "MAX_PER_DAY = 1000",
 }
 WITHOUT_COOLDOWN = {"COOLDOWN = timedelta(hours=6)": "COOLDOWN = timedelta(0)"}

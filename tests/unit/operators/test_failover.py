@@ -161,7 +161,7 @@ def test_killed_it_stops_stepping_and_leaves_the_plan(dr_set: World) -> None:
     dr_set.environments["us-east-2"].add_run("dag_00", "manual__1", seconds=20)
     task = operator(dr_set)
     dr_set.clock.after(8, task.on_kill)
-    with pytest.raises(AirflowException, match="Killed"):
+    with pytest.raises(AirflowException, match="The task was killed"):
         task.execute(CONTEXT)
     assert dr_set.state.phase is Phase.DRAINING
     assert operator(dr_set).execute(CONTEXT)["outcome"] == "completed"
@@ -181,7 +181,7 @@ def test_a_failover_that_nobody_asked_for_has_its_limits(dr_set: World) -> None:
     operator(dr_set, cooldown=timedelta(hours=6)).execute(CONTEXT)
     back = {"target_region": "us-east-2", "cooldown": timedelta(hours=6)}
     with pytest.raises(
-        AirflowFailException, match="No failover to us-east-2 was begun: the last failover was 0 min ago"
+        AirflowFailException, match="No failover to us-east-2 was started: the last failover was 0 min ago"
     ):
         operator(dr_set, **back).execute(CONTEXT)
     with pytest.raises(AirflowFailException, match="1 failovers within 24 hours"):
@@ -210,6 +210,6 @@ def test_it_supersedes_nobody_within_its_limits(dr_set: World) -> None:
         transitions.claim(dr_set.state, plan, at=dr_set.clock.now()), expected_version=dr_set.state.version
     )
     settings = {"environments": "us-east-2=ohio,us-east-1=virginia,us-west-2=oregon"}
-    with pytest.raises(AirflowFailException, match="No failover to us-west-2 was begun"):
+    with pytest.raises(AirflowFailException, match="No failover to us-west-2 was started"):
         operator(dr_set, settings, target_region="us-west-2", cooldown=timedelta(hours=6)).execute(CONTEXT)
     assert dr_set.state.plan == plan

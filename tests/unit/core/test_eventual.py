@@ -1,4 +1,4 @@
-"""A state table whose copies follow each other later: what one store made of them keeps, and what an engine refuses."""
+"""A state table with eventual consistency: what the store does with lagging copies, and what the engine refuses."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ STATUS = AgentStatus(
 
 
 class Set:
-    """A table with two copies, and a way to both of them."""
+    """A table with two copies, and a store that reads and writes both."""
 
     def __init__(self, mode: Eventual = Eventual.AVAILABLE) -> None:
         self.clock = ManualClock()
@@ -59,7 +59,7 @@ class Set:
 
 
 def test_the_state_is_written_to_the_copy_of_the_region_being_activated_and_arrives_in_the_other() -> None:
-    """A claim goes to the target's copy, and the source's has it a moment later."""
+    """A claim is written to the target's copy. It arrives in the source's copy after the lag."""
     dr_set = Set()
     dr_set.store.write(CLAIMED, expected_version=1)
     assert dr_set.versions() == {A: 1, B: 2}
@@ -69,7 +69,7 @@ def test_the_state_is_written_to_the_copy_of_the_region_being_activated_and_arri
 
 
 def test_a_reader_for_the_whole_set_gets_the_newest_of_all_copies_that_answer() -> None:
-    """Whichever copy is behind; one that does not answer is left out, and the other one's word counts."""
+    """Either copy may be behind. A copy that does not answer is left out."""
     dr_set = Set()
     dr_set.store.write(CLAIMED, expected_version=1)
     copies, reader = dr_set.caller()
@@ -81,7 +81,7 @@ def test_a_reader_for_the_whole_set_gets_the_newest_of_all_copies_that_answer() 
 
 
 def test_a_write_goes_through_although_its_own_copy_is_behind() -> None:
-    """The newest version decides, in whichever copy it was found."""
+    """The newest version counts, in whichever copy it is."""
     dr_set = Set()
     dr_set.store.write(CLAIMED, expected_version=1)
     _, store = dr_set.caller()
@@ -92,8 +92,8 @@ def test_a_write_goes_through_although_its_own_copy_is_behind() -> None:
     assert dr_set.table.states() == {A: back, B: back}
 
 
-def test_a_writer_that_read_less_than_another_copy_knows_is_handed_that() -> None:
-    """A condition that holds in one copy is not enough."""
+def test_a_writer_that_missed_a_newer_version_gets_the_newer_state_in_the_error() -> None:
+    """It is not enough that the condition of the write holds in one copy."""
     dr_set = Set()
     dr_set.store.write(CLAIMED, expected_version=1)
     other = transitions.claim(FIRST, replace(PLAN, id="p-2", owner="engine-2"), at=AT)
@@ -102,8 +102,8 @@ def test_a_writer_that_read_less_than_another_copy_knows_is_handed_that() -> Non
     assert caught.value.found == CLAIMED
 
 
-def test_nothing_is_written_anywhere_else_when_the_copy_it_belongs_into_does_not_answer() -> None:
-    """Written to the source's copy instead, it would be overtaken by what the target's knows."""
+def test_no_other_copy_is_written_when_the_targets_copy_does_not_answer() -> None:
+    """If the write went to the source's copy, the newer state of the target's copy would replace it."""
     dr_set = Set()
     dr_set.copies[B].unreachable = True
     with pytest.raises(StateUnreachableError, match="copy of the region being activated"):
@@ -111,8 +111,8 @@ def test_nothing_is_written_anywhere_else_when_the_copy_it_belongs_into_does_not
     assert dr_set.versions() == {A: 1, B: 1}
 
 
-def test_the_first_state_is_written_only_once_every_copy_was_seen_to_be_empty() -> None:
-    """A copy that looks empty because it is behind, or is not asked, is not a new set."""
+def test_the_first_state_is_written_only_after_every_copy_was_read_and_is_empty() -> None:
+    """A copy that lags or does not answer may have a state, so the set may not be new."""
     clock = ManualClock()
     table = InMemoryGlobalTable((A, B), clock, lambda: LAG_S)
     copies = table.copies()
@@ -130,8 +130,8 @@ def test_the_first_state_is_written_only_once_every_copy_was_seen_to_be_empty() 
         store.write(transitions.initial(B, lease_s=60, by="init", at=AT), expected_version=None)
 
 
-def test_copies_that_contradict_each_other_are_no_answer_until_one_has_won() -> None:
-    """Two callers who could not see each other's copy wrote the same version; the last writer wins, a moment later."""
+def test_a_read_of_contradicting_copies_fails_until_replication_has_resolved_them() -> None:
+    """Two callers, each with one copy out of reach, wrote the same version. After the lag, the last writer wins."""
     dr_set = Set()
     dr_set.store.write(CLAIMED, expected_version=1)
     dr_set.clock.advance(LAG_S)
@@ -151,7 +151,9 @@ def test_copies_that_contradict_each_other_are_no_answer_until_one_has_won() -> 
 
 @pytest.mark.parametrize("mode", Eventual)
 def test_what_makes_a_view_fresh(mode: Eventual) -> None:
-    """Available: the region's own copy, whatever the other one knows. Safe: all of them, the newest, or nothing."""
+    """
+    In mode `available`, the region's own copy is enough. In mode `safe`, the newest of all copies, and all must answer.
+    """
     dr_set = Set(mode)
     copies, region = dr_set.caller()
     dr_set.store.write(CLAIMED, expected_version=1)
@@ -164,8 +166,8 @@ def test_what_makes_a_view_fresh(mode: Eventual) -> None:
             region.observe(A)
 
 
-def test_a_region_whose_own_copy_is_gone_does_not_settle_its_runs_a_second_time() -> None:
-    """The other copy may not have heard yet which epoch its open runs belong to; to settle again is to close them."""
+def test_a_region_whose_own_copy_does_not_answer_does_not_reconcile_again() -> None:
+    """The other copy may not have its reconciled epoch yet. To reconcile again would close its open runs."""
     dr_set = Set()
     copies, region = dr_set.caller()
     region.put_agent(replace(STATUS, reconciled_epoch=0))
@@ -175,19 +177,19 @@ def test_a_region_whose_own_copy_is_gone_does_not_settle_its_runs_a_second_time(
     assert region.observe(A).reconciled_epoch == 0
 
 
-def test_the_newer_epoch_comes_back_where_the_last_writer_did_not_know_of_it() -> None:
-    """The region that it made active remembers; nobody else does, and nothing is written while a copy is unread."""
+def test_a_newer_epoch_is_restored_after_a_writer_that_did_not_know_it_won() -> None:
+    """Only the region that became active remembers the epoch. It writes nothing while it cannot read every copy."""
     dr_set = Set()
     dr_set.store.write(CLAIMED, expected_version=1)
     dr_set.clock.advance(LAG_S)
     dr_set.table.cut.add(A)
     dr_set.clock.advance(1)
-    (there, b), (_, a) = dr_set.caller(), dr_set.caller()
-    there[A].unreachable = True
+    (region_b, b), (_, a) = dr_set.caller(), dr_set.caller()
+    region_b[A].unreachable = True
     active = transitions.promote(transitions.turn_forced(CLAIMED, at=AT), at=AT)
     b.write(active, expected_version=2)
     assert b.observe(B).state == active
-    # Somebody on the other side, who cannot see that, gives the role back to where it was.
+    # A caller that cannot read that copy cancels the plan, which gives the role back to the source.
     blind = dr_set.table.copies()
     blind[B].unreachable = True
     back = transitions.cancel(CLAIMED, plan_id="p-2", by="bob", owner="engine-2", reason="no", at=AT)
@@ -199,15 +201,15 @@ def test_the_newer_epoch_comes_back_where_the_last_writer_did_not_know_of_it() -
     b.observe(B)
     assert dr_set.table.states() == {A: back, B: back}, "a copy was not read"
     a.observe(A)
-    there[A].unreachable = False
+    region_b[A].unreachable = False
     b.observe(B)
     dr_set.clock.advance(LAG_S)
     assert dr_set.table.states() == {A: active, B: active}
     assert a.observe(A).state == active
 
 
-def test_what_belongs_to_a_region_is_written_into_its_own_copy() -> None:
-    """There, no other writer of the same item can overtake it on the way."""
+def test_the_items_of_a_region_are_written_to_its_own_copy() -> None:
+    """In that copy, no other writer of the same item can overtake the write."""
     dr_set = Set()
     copies, store = dr_set.caller()
     store.register(Registration(region=B, environment="b"))
@@ -221,8 +223,8 @@ def test_what_belongs_to_a_region_is_written_into_its_own_copy() -> None:
     assert not store.agents(B)
 
 
-def test_a_record_that_one_copy_knows_to_be_completed_is_not_closed_by_who_reads_another() -> None:
-    """The next failover closes what was given up; what it has not heard of yet may be done."""
+def test_a_record_that_is_completed_in_one_copy_is_not_aborted_by_a_reader_of_another() -> None:
+    """The next failover closes the records of abandoned plans. A copy that lags may show a completed plan as open."""
     dr_set = Set()
     record = FailoverRecord.of(PLAN, epoch=1)
     dr_set.store.write(CLAIMED, expected_version=1)
@@ -236,11 +238,11 @@ def test_a_record_that_one_copy_knows_to_be_completed_is_not_closed_by_who_reads
     assert other.get_record("p-1") == replace(record, outcome="completed")
 
 
-# The engine, in a set with agents that read through copies of their own.
+# The engine, in a set whose agents read their own copies.
 
 
 class EventualWorld(World):
-    """Two regions, each with its own ways to the two copies of the table."""
+    """Two regions, each with its own connections to the two copies of the table."""
 
     modes: dict[str, Eventual]
     table: InMemoryGlobalTable
@@ -279,7 +281,7 @@ class EventualWorld(World):
         )
 
     def cut_off(self, region: str) -> None:
-        """The region reaches its own copy, and nothing else; nobody else reaches anything of it."""
+        """Cut the region off: it reaches only its own copy, and no other machine reaches the region or its copy."""
         self.table.cut.add(region)
         self.environments[region].unreachable = True
         for name, ways in self.ways.items():
@@ -298,7 +300,7 @@ class EventualWorld(World):
 
 
 class _SeenFrom:
-    """The world as the agents of one region have it."""
+    """The world as the agents of one region see it."""
 
     def __init__(self, world: EventualWorld, region: str) -> None:
         self.clock, self.environments = world.clock, world.environments
@@ -334,7 +336,7 @@ class _SeenFrom:
 
 
 class Pausing:
-    """Two callers, each of whom has another copy for the nearest, and a region with two DAGs."""
+    """A region with two DAGs, and two callers with different nearest copies."""
 
     def __init__(self) -> None:
         self.set = Set()
@@ -354,8 +356,8 @@ class Pausing:
 
 
 @pytest.mark.parametrize("is_cut", [False, True])
-def test_what_one_caller_paused_another_one_gives_back_whichever_copy_is_nearest_to_them(is_cut: bool) -> None:
-    """Both use the copy of the region, so it makes no difference whether the copies have exchanged anything since."""
+def test_one_caller_unpauses_what_another_paused_whichever_copy_is_nearest(is_cut: bool) -> None:
+    """Both callers use the copy of the region, so it does not matter whether the copies have replicated since."""
     world = Pausing()
     if is_cut:
         world.set.table.cut.add(B)
@@ -369,7 +371,9 @@ def test_what_one_caller_paused_another_one_gives_back_whichever_copy_is_nearest
 
 @pytest.mark.parametrize("fails", ["get_paused", "put_paused"])
 def test_nothing_is_paused_when_the_regions_own_copy_does_not_keep_the_set(fails: str) -> None:
-    """A set in another copy would be missed by the next caller; the error comes before the first DAG."""
+    """
+    A set in another copy would not be found by the next caller. The error is raised before the first DAG is paused.
+    """
     world = Pausing()
     if fails == "get_paused":
         world.ways_in_b[A].unreachable = True
@@ -384,8 +388,8 @@ def test_nothing_is_paused_when_the_regions_own_copy_does_not_keep_the_set(fails
     assert world.set.table.copies()[B].get_paused(A) is None
 
 
-def test_a_set_that_the_first_version_wrote_into_another_copy_is_given_back() -> None:
-    """That version took the copy that was nearest; an older set in the region's own copy does not hide it."""
+def test_a_set_that_the_first_version_wrote_to_another_copy_is_unpaused() -> None:
+    """That version wrote to the nearest copy. An older set in the region's own copy does not hide it."""
     world = Pausing()
     world.pause(world.in_a)
     world.unpause(world.in_a)
@@ -400,8 +404,8 @@ def test_a_set_that_the_first_version_wrote_into_another_copy_is_given_back() ->
 
 
 @pytest.mark.parametrize("mode", Eventual)
-def test_a_graceful_failover_there_and_back_over_copies_with_a_lag(mode: Eventual) -> None:
-    """Every step waits for what has to arrive; in the end both copies say the same."""
+def test_a_graceful_failover_and_failback_with_lagging_copies(mode: Eventual) -> None:
+    """Every step waits for the writes that it needs to arrive. In the end both copies are equal."""
     world = EventualWorld.of(mode)
     world.fail_over(B)
     world.clock.advance(LAG_S)
@@ -416,8 +420,11 @@ def test_a_graceful_failover_there_and_back_over_copies_with_a_lag(mode: Eventua
     assert [each.outcome for each in world.engines_store().records()] == ["completed", "completed"]
 
 
-def test_available_a_cut_off_source_is_left_only_by_a_caller_who_insists() -> None:
-    """It goes on with its own copy, and no lease ends that; once the link is back, it learns who is active."""
+def test_available_a_cut_off_source_is_left_only_with_even_if_not_ready() -> None:
+    """
+    The source continues with its own copy, and no lease stops it. After the link is back, it learns which region is
+    active.
+    """
     world = EventualWorld.of(Eventual.AVAILABLE)
     world.cut_off(A)
     with pytest.raises(NotReadyError, match="runs on with its own copy") as caught:
@@ -432,8 +439,8 @@ def test_available_a_cut_off_source_is_left_only_by_a_caller_who_insists() -> No
     assert (world.decides(A), world.decides(B)) == (Action.SKIP, Action.RUN)
 
 
-def test_available_an_auto_failover_does_not_turn_forced_against_a_source_that_cannot_be_seen() -> None:
-    """Cut off half-way, the source may go on; only a person can know that it is down."""
+def test_available_an_auto_failover_does_not_turn_forced_against_an_unreachable_source() -> None:
+    """The source is cut off during the failover and may continue. Only a user can know that it is down."""
     world = EventualWorld.of(Eventual.AVAILABLE)
     world.cut_off(A)
     with pytest.raises(FailoverError, match="--even-if-not-ready"):
@@ -445,8 +452,11 @@ def test_available_an_auto_failover_does_not_turn_forced_against_a_source_that_c
     assert record.outcome == "completed"
 
 
-def test_safe_a_cut_off_source_holds_and_is_left_without_insisting() -> None:
-    """It cannot read the other copy, so its view grows old; the lease is enough."""
+def test_safe_a_cut_off_source_holds_and_is_left_after_the_lease() -> None:
+    """
+    The source cannot read the other copy, so its view becomes older than the lease. `--even-if-not-ready` is not
+    needed.
+    """
     world = EventualWorld.of(Eventual.SAFE, survivor=Eventual.AVAILABLE)
     world.cut_off(A)
     assert world.decides(A) is Action.HOLD
@@ -457,7 +467,9 @@ def test_safe_a_cut_off_source_holds_and_is_left_without_insisting() -> None:
 
 
 def test_safe_a_target_that_could_not_run_either_is_refused() -> None:
-    """It, too, reads all copies, and the lost region's is one of them: promoted, nothing would run anywhere."""
+    """
+    The target needs every copy, too, also that of the lost region. After a promotion, nothing would run in any region.
+    """
     world = EventualWorld.of(Eventual.SAFE)
     world.cut_off(A)
     with pytest.raises(NotReadyError, match=f"{B} runs only while every copy .* that of {A} cannot"):
@@ -465,8 +477,8 @@ def test_safe_a_target_that_could_not_run_either_is_refused() -> None:
     assert world.decides(B) is Action.HOLD
 
 
-def test_available_the_lease_counts_from_the_moment_the_claim_is_in_the_sources_copy() -> None:
-    """Before that, a view that is fresh may still show nothing of it."""
+def test_available_the_lease_counts_from_when_the_claim_arrives_in_the_sources_copy() -> None:
+    """Before that moment, the source can have a fresh view that does not show the claim."""
     world = EventualWorld.of(Eventual.AVAILABLE)
     world.environments[A].unreachable = True
     world.agents[A].alive = False
@@ -476,8 +488,8 @@ def test_available_the_lease_counts_from_the_moment_the_claim_is_in_the_sources_
     assert world.clock.monotonic() - began >= 30 + 66
 
 
-def test_available_a_claim_that_does_not_arrive_stops_the_failover_unless_the_caller_insists() -> None:
-    """The copies exchange nothing, and this caller reads both: the source can be seen not to know."""
+def test_available_a_claim_that_does_not_arrive_stops_the_failover_without_even_if_not_ready() -> None:
+    """The copies do not replicate. The caller reads both, and so sees that the source does not know of the claim."""
     world = EventualWorld.of(Eventual.AVAILABLE)
     world.environments[A].unreachable = True
     world.table.cut.add(A)
@@ -489,8 +501,8 @@ def test_available_a_claim_that_does_not_arrive_stops_the_failover_unless_the_ca
     assert record.outcome == "completed"
 
 
-def test_a_plan_is_not_cancelled_by_who_cannot_see_whether_it_was_promoted() -> None:
-    """Its target may be active, by a copy that this caller cannot read."""
+def test_a_caller_that_cannot_see_whether_a_plan_was_promoted_does_not_cancel_it() -> None:
+    """The target may already be active according to a copy that this caller cannot read."""
     world = EventualWorld.of(Eventual.AVAILABLE)
     store = world.engines_store()
     claimed = transitions.claim(store.read(), PLAN, at=AT)

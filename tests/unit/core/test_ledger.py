@@ -1,4 +1,4 @@
-"""What a region's log comes to, and what the others take from it."""
+"""The state that a region's log results in, and the history that other regions adopt from it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def run(day: int, status: RunStatus = RunStatus.SUCCESS, run_type: str = "schedu
 
 
 def ledger(*runs: LedgerRun) -> RegionLedger:
-    told = RegionLedger()
-    told.apply([LogEntry(number=1, at=AT, epoch=1, first_id=0, newest_id=0, runs=runs)])
-    return told
+    result = RegionLedger()
+    result.apply([LogEntry(number=1, at=AT, epoch=1, first_id=0, newest_id=0, runs=runs)])
+    return result
 
 
-def test_a_head_keeps_the_newest_of_each_kind_that_the_next_run_looks_at() -> None:
-    """Only ended ones with tasks and a date; the scheduled one whatever it has."""
+def test_a_head_keeps_the_newest_of_each_kind_that_the_next_run_depends_on() -> None:
+    """The newest scheduled run always counts. Of other types, only ended runs with tasks and a logical date count."""
     head = Head(dag_id="orders")
     for each in (
         run(2),
@@ -54,8 +54,8 @@ def test_a_head_keeps_the_newest_of_each_kind_that_the_next_run_looks_at() -> No
     assert len(head.advanced(later).others) == 2
 
 
-def test_a_head_knows_whether_it_has_the_last_word_on_a_run() -> None:
-    """By epoch, for the scheduled one and for the others."""
+def test_a_head_knows_whether_a_run_is_newer_than_what_it_has() -> None:
+    """The epoch decides, for the scheduled run and for runs of other types."""
     head = Head(dag_id="orders").advanced(run(2, epoch=3)).advanced(run(3, run_type="manual", tasks=TASKS, epoch=3))
     assert head.has(run(2, epoch=3))
     assert head.has(run(3, run_type="manual"))
@@ -63,8 +63,8 @@ def test_a_head_knows_whether_it_has_the_last_word_on_a_run() -> None:
     assert not head.has(run(1))
 
 
-def test_of_one_run_the_newer_epoch_counts_and_of_others_only_what_is_newer_than_the_interval() -> None:
-    """Whatever the order of the regions."""
+def test_the_history_takes_the_newer_epoch_of_a_run_and_other_types_only_if_newer_than_the_interval() -> None:
+    """The result does not depend on the order of the regions."""
     first = ledger(
         run(2, RunStatus.FAILED), run(1, run_type="manual", tasks=TASKS), run(3, run_type="backfill", tasks=TASKS)
     )

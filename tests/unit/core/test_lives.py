@@ -1,4 +1,4 @@
-"""A region's ledger that has to use its numbers again: entries that expired, and a runs table that is a new one."""
+"""A region's ledger that uses its numbers again: after its entries expired, or in a new runs table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MINUTE_S = 61.0
 
 
 class Pair:
-    """Two regions on one table; *here* has told of many runs, and *there* has read all of it."""
+    """Two regions on one table. *here* has published many runs, and *there* has read all of them."""
 
     def __init__(self) -> None:
         self.table = InMemoryRunsStore()
@@ -33,13 +33,13 @@ class Pair:
             region.clock.advance(seconds)
 
     def unfinished(self) -> set[str]:
-        """Return the runs of *here* that *there* would go on with."""
+        """Return the runs of *here* that *there* would resume."""
         self.there.books.follow(is_thorough=True)
         return {run.run_id for run in self.there.books._others[HERE].runs.values() if run.is_unfinished}
 
 
 def test_a_region_that_begins_at_number_1_again_is_read() -> None:
-    """The table was deleted and created again, and the region's agents have been restarted; the reader lives on."""
+    """The table was deleted and created again, and the agents of the region restarted. The reader did not restart."""
     pair = Pair()
     read = pair.there.books._others[HERE].number
     pair.table.recreate()
@@ -54,8 +54,8 @@ def test_a_region_that_begins_at_number_1_again_is_read() -> None:
     assert pair.unfinished() == {"new", "newer"}
 
 
-def test_a_reader_notices_within_a_minute_without_being_asked_to_look() -> None:
-    """So that a standby's history does not fall behind."""
+def test_a_reader_notices_a_new_ledger_within_a_minute() -> None:
+    """It notices in its ordinary turns, so that a standby's history does not become stale."""
     pair = Pair()
     pair.table.recreate()
     pair.here.restart()
@@ -68,7 +68,7 @@ def test_a_reader_notices_within_a_minute_without_being_asked_to_look() -> None:
 
 
 def test_a_reader_that_restarts_reads_the_new_ledger() -> None:
-    """It has nothing but the new table."""
+    """The reader remembers nothing, and the new table has everything that it needs."""
     pair = Pair()
     pair.table.recreate()
     for region in (pair.here, pair.there):
@@ -79,8 +79,10 @@ def test_a_reader_that_restarts_reads_the_new_ledger() -> None:
     assert pair.unfinished() == {"new"}
 
 
-def test_a_region_that_lives_on_puts_its_checkpoint_into_the_new_table() -> None:
-    """Within a minute, whether it has something to tell or not; a reader that restarts then has all of it."""
+def test_an_agent_that_did_not_restart_saves_its_checkpoint_in_the_new_table() -> None:
+    """
+    It does so within a minute, even without a new run to publish. A reader that restarts then reads the whole ledger.
+    """
     pair = Pair()
     pair.here.db.put("before", "running")
     pair.here.publish()
@@ -94,8 +96,11 @@ def test_a_region_that_lives_on_puts_its_checkpoint_into_the_new_table() -> None
     assert pair.unfinished() == {"before", "after"}
 
 
-def test_a_region_that_told_of_something_in_the_new_table_before_it_ended_is_read() -> None:
-    """Its log begins in the middle there, and no checkpoint has what was before: the next agent begins another life."""
+def test_a_region_that_published_a_run_in_the_new_table_before_it_restarted_is_read() -> None:
+    """
+    Its log in the new table has no beginning, and no checkpoint has the earlier entries. The next agent begins a new
+    life.
+    """
     pair = Pair()
     pair.table.recreate()
     pair.here.db.put("after", "running")
@@ -111,7 +116,9 @@ def test_a_region_that_told_of_something_in_the_new_table_before_it_ended_is_rea
 
 
 def test_numbers_whose_entries_have_expired_are_used_again_and_read() -> None:
-    """Away for longer than entries live, a region knows its last checkpoint only; the other one has read more."""
+    """
+    The region was away until its entries expired. It knows only its last checkpoint; the other region has read more.
+    """
     pair = Pair()
     pair.advance(301)
     pair.here.db.put("open", "running")
@@ -136,8 +143,10 @@ def test_numbers_whose_entries_have_expired_are_used_again_and_read() -> None:
     assert entries[0].life != saved.life
 
 
-def test_what_the_first_version_wrote_stays_readable_and_goes_on_in_a_life() -> None:
-    """Its entries and checkpoints have no life; a reader that knows them follows into the first one that has."""
+def test_a_ledger_of_the_first_version_stays_readable_and_continues_in_a_life() -> None:
+    """
+    Entries and checkpoints of the first version have no life. A reader continues with the first life that follows them.
+    """
     table = InMemoryRunsStore()
     here, there = Region(HERE, table.peer()), Region(THERE, table.peer())
     checkpoint = RegionLedger()
@@ -157,8 +166,8 @@ def test_what_the_first_version_wrote_stays_readable_and_goes_on_in_a_life() -> 
     assert ("orders", "new") in there.books._others[HERE].runs
 
 
-def test_of_two_agents_that_begin_a_life_at_once_the_second_reads_the_first_ones() -> None:
-    """Neither writes into the other's."""
+def test_of_two_agents_that_begin_a_life_at_the_same_time_the_second_joins_the_first() -> None:
+    """The second agent's first write is refused. Then it continues the life and the numbers of the first agent."""
     table = InMemoryRunsStore()
     first, second = Region(HERE, table.peer()), Region(HERE, table.peer())
     for region in (first, second):
@@ -172,7 +181,7 @@ def test_of_two_agents_that_begin_a_life_at_once_the_second_reads_the_first_ones
 
 
 def test_an_agent_of_a_life_that_has_ended_reads_the_new_one_before_it_writes_its_checkpoint() -> None:
-    """It was frozen while another one began a life."""
+    """The agent was frozen while another agent began a new life."""
     pair = Pair()
     pair.table.recreate()
     other = Region(HERE, pair.table.peer())
@@ -186,8 +195,8 @@ def test_an_agent_of_a_life_that_has_ended_reads_the_new_one_before_it_writes_it
     assert pair.table.checkpoint_info(HERE) == CheckpointInfo(life=life, number=1)
 
 
-def test_a_region_publishes_while_the_checkpoint_of_another_one_is_on_its_way() -> None:
-    """What cannot be read there is reported, and nothing is taken over from there; the own ledger goes on."""
+def test_a_region_publishes_while_the_checkpoint_of_another_region_has_not_arrived() -> None:
+    """The agent reports the unreadable checkpoint and resumes nothing from that region. It continues its own ledger."""
     pair = Pair()
     pair.here.db.put("open", "running")
     pair.here.publish()
@@ -205,6 +214,6 @@ def test_a_region_publishes_while_the_checkpoint_of_another_one_is_on_its_way() 
     pair.there.db.put("open", "success")
     pair.there.publish(epoch=1)
     (run,) = pair.there.books._load().runs.values()
-    assert run.retained_for_peers, "the other region may have begun it, too"
+    assert run.retained_for_peers, "the other region may have started the run, too"
     store.on_their_way = set()
     assert pair.unfinished() == {"open"}

@@ -1,4 +1,4 @@
-"""A ledger with something in it that cannot be read: the rest counts, and what depends on it is held and listed."""
+"""A ledger with an unreadable item: the other items count, and runs that depend on it are held and listed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def store() -> InMemoryRunsStore:
 
 @pytest.fixture
 def here(store: InMemoryRunsStore) -> Region:
-    """The region that has the role, with one run begun and told, under epoch 0."""
+    """The active region. It has started and published one run under epoch 0."""
     region = Region(HERE, store.peer())
     region.books.begin(0)
     region.db.put("r1", "running")
@@ -36,10 +36,12 @@ def last_number(store: InMemoryRunsStore, region: str = HERE) -> int:
     return store.log(region, after=0)[-1].number
 
 
-def test_what_may_have_ended_in_an_entry_that_cannot_be_read_is_not_started_again(
+def test_a_run_that_may_have_ended_in_an_unreadable_entry_is_not_started_again(
     store: InMemoryRunsStore, here: Region, there: Region
 ) -> None:
-    """The run that is told of after the entry goes on; the one from before it waits, with the reason."""
+    """
+    A run that was published after the entry is resumed. The run from before it waits, and the agent lists the reason.
+    """
     there.books.follow()
     here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="success")
     here.publish()
@@ -57,7 +59,7 @@ def test_what_may_have_ended_in_an_entry_that_cannot_be_read_is_not_started_agai
 
 
 def test_a_later_checkpoint_ends_the_doubt(store: InMemoryRunsStore, here: Region, there: Region) -> None:
-    """It has what was in the entry: what has ended is adopted, what has not goes on."""
+    """The checkpoint contains the unreadable entry: ended runs are adopted, unfinished ones are resumed."""
     here.db.put("r2", "running", day=1)
     here.publish()
     store.damage_entry(HERE, last_number(store))
@@ -79,7 +81,7 @@ def test_a_later_checkpoint_ends_the_doubt(store: InMemoryRunsStore, here: Regio
 def test_a_run_with_a_status_of_a_newer_version_is_neither_adopted_nor_started_but_listed(
     store: InMemoryRunsStore, here: Region, there: Region
 ) -> None:
-    """Only this run is unknown; the rest of its entry is not."""
+    """Only this run is unknown. The other runs of its entry count."""
     unknown = LedgerRun(
         dag_id="orders", run_id="r9", run_type="manual", status=RunStatus.OPEN, epoch=0, doubt="its status is 'parked'"
     )
@@ -95,10 +97,13 @@ def test_a_run_with_a_status_of_a_newer_version_is_neither_adopted_nor_started_b
     assert there.books.waiting == ("orders r9: its status is 'parked'",)
 
 
-def test_a_region_tells_again_what_was_only_in_its_own_entry_that_cannot_be_read(
+def test_a_region_publishes_again_what_only_its_own_unreadable_entry_contained(
     store: InMemoryRunsStore, here: Region, there: Region
 ) -> None:
-    """Its next leader takes the next number, tells its database's state, and keeps a checkpoint that ends the gap."""
+    """
+    Its next leader continues with the next number, publishes from its database, and saves a checkpoint that closes the
+    gap.
+    """
     here.db.put("r2", "running", day=1)
     here.publish()
     here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="success")
@@ -121,10 +126,10 @@ def test_a_region_tells_again_what_was_only_in_its_own_entry_that_cannot_be_read
     assert [(run.run_id, run.status) for run in there.db.adopted] == [("r1", RunStatus.SUCCESS)]
 
 
-def test_a_standby_keeps_its_doubt_of_a_run_that_had_ended_in_what_it_cannot_read(
+def test_a_standby_stays_uncertain_about_a_run_that_ended_in_its_own_unreadable_entry(
     store: InMemoryRunsStore, here: Region, there: Region
 ) -> None:
-    """Read without the entry, the run looks unfinished; published as interrupted, it would be executed again."""
+    """Without the entry, the run looks unfinished. If it were published as interrupted, it would be executed again."""
     here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="success")
     here.publish()
     store.damage_entry(HERE, last_number(store))
@@ -139,10 +144,10 @@ def test_a_standby_keeps_its_doubt_of_a_run_that_had_ended_in_what_it_cannot_rea
 
 
 @pytest.mark.parametrize("is_whole", [True, False], ids=["whole log", "log without its beginning"])
-def test_a_checkpoint_that_cannot_be_read_is_made_up_for_by_the_whole_log(
+def test_the_whole_log_replaces_a_checkpoint_that_cannot_be_read(
     store: InMemoryRunsStore, here: Region, there: Region, is_whole: bool
 ) -> None:
-    """Without either, what the region has told is unknown, and nothing is taken up."""
+    """If the log has lost its beginning, the ledger of the region is unknown, and nothing is resumed from it."""
     here.clock.advance(400)
     here.db.put("r2", "running", day=1)
     here.publish()
@@ -162,7 +167,7 @@ def test_a_checkpoint_that_cannot_be_read_is_made_up_for_by_the_whole_log(
 def test_a_region_replaces_its_own_checkpoint_that_cannot_be_read(
     store: InMemoryRunsStore, here: Region, there: Region
 ) -> None:
-    """Also when its log has expired: from its database, under the next number."""
+    """The new checkpoint comes from its database and has the next number, even if the log has expired."""
     here.clock.advance(400)
     here.publish()
     number = last_number(store)
@@ -180,8 +185,8 @@ def test_a_region_replaces_its_own_checkpoint_that_cannot_be_read(
     assert [run.run_id for run in there.db.resumed] == ["r1"]
 
 
-def test_an_entry_that_cannot_be_read_is_not_everything_told() -> None:
-    """A region with a gap in its log has not said all that it had begun: what others keep for it stays."""
+def test_a_ledger_with_an_unreadable_entry_does_not_count_as_complete() -> None:
+    """The region may have published a start in that entry, so the other regions keep what they retained for it."""
     ledger = RegionLedger()
     entry = LogEntry(number=1, at=AT, epoch=0, first_id=0, newest_id=0, complete_before=3)
     ledger.apply([entry])
@@ -192,16 +197,18 @@ def test_an_entry_that_cannot_be_read_is_not_everything_told() -> None:
 
 
 def remove_entry(store: InMemoryRunsStore, number: int) -> LogEntry:
-    """Take an entry out of the log, as when it was deleted, or has not arrived in this copy of the table."""
+    """Remove an entry from the log, as if it was deleted or has not arrived in this copy of the table."""
     (removed,) = [entry for entry in store._logs[HERE] if entry.number == number]
     store._logs[HERE] = [entry for entry in store._logs[HERE] if entry.number != number]
     return removed
 
 
-def test_what_may_have_ended_in_an_entry_that_is_missing_waits_for_it(
+def test_a_run_that_may_have_ended_in_a_missing_entry_waits_for_it(
     store: InMemoryRunsStore, here: Region, there: Region
 ) -> None:
-    """It was started again, although the entry that had not arrived yet told of its end; listed, it waits."""
+    """
+    The run is listed, and waits. Before the fix, it was started again, although the late entry contained its outcome.
+    """
     there.books.follow()
     here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="success")
     here.publish()
@@ -221,10 +228,10 @@ def test_what_may_have_ended_in_an_entry_that_is_missing_waits_for_it(
     assert (there.books.waiting, there.books.unread) == ((), ())
 
 
-def test_a_region_goes_on_after_an_entry_of_its_own_that_was_deleted(
+def test_a_region_continues_after_one_of_its_own_entries_was_deleted(
     store: InMemoryRunsStore, here: Region, there: Region
 ) -> None:
-    """Its leader took a number that was taken, for good."""
+    """Before the fix, every write of its leader took a number that was already in use."""
     here.db.put("r2", "running", day=1)
     here.publish()
     here.db.put("r3", "running", day=2)

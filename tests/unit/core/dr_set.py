@@ -1,4 +1,4 @@
-"""A DR set in memory, with what its agents do that the engine waits for; for tests of engine, operators, commands."""
+"""A DR set in memory, with agents that react to the engine: for tests of the engine, the operators and the commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TIMING = Timing(drain_s=60, answer_s=10, heartbeat_s=1, gate_commit_s=1, beat_s=
 
 
 class Agent:
-    """What the agents of one region do that the engine waits for, once a second."""
+    """The agents of one region. Once a second, they do what the engine waits for."""
 
     def __init__(self, world: World, region: str, *jobs: str) -> None:
         self.world, self.region, self.jobs = world, region, jobs or ("1",)
@@ -65,7 +65,7 @@ class Agent:
 
 @dataclass
 class World:
-    """Two regions with ten DAGs each, two of them paused by people, and an exempt one."""
+    """Three regions, each with ten DAGs and an exempt one. Users paused two of the active region's DAGs."""
 
     clock: ManualClock
     store: InMemoryStateStore

@@ -1,4 +1,4 @@
-"""A DR set in memory in which every readiness check passes, to be spoiled by tests."""
+"""A DR set in memory in which every readiness check passes. Tests make one thing wrong in it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SETTINGS = {
 
 @dataclass
 class ReadySet:
-    """Regions A (active) and B, with what their agents have listed; *settings* are those of whoever looks."""
+    """Regions A (active) and B, with the inventories of their agents. *settings* are those of the caller."""
 
     world: World
     tables: FakeTables
@@ -52,18 +52,18 @@ class ReadySet:
         return parse_config(self.settings)
 
     def change(self, region: str, **changes: object) -> None:
-        """Change what a region's agent has listed."""
+        """Change the inventory of a region."""
         found = self.world.store.get_inventory(region)
         assert found is not None
         self.world.store.put_inventory(replace(found, **changes))  # type: ignore[arg-type]
 
     def heartbeat(self, region: str, **changes: object) -> None:
-        """Change what a region's agent says of itself from its next heartbeat on."""
+        """Change what a region's agent publishes, from its next heartbeat on."""
         self.world.agents[region].changes.update(changes)
         self.world.clock.advance(2)
 
     def describe(self, region: str, **changes: object) -> None:
-        """Change what MWAA says of a region's environment."""
+        """Change what MWAA returns for a region's environment."""
         environment = self.world.environments[region]
         environment.description = replace(environment.description, **changes)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""The engine over fakes: what it does, in which order, and what it leaves behind when it is stopped."""
+"""The engine with fakes: which steps it takes, in which order, and what remains when it is stopped."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.unit.core.dr_set import TIMING, WANTED, A, Agent, B, C, World, reques
 
 
 class KilledError(BaseException):
-    """Ends an engine where it stands, as SIGKILL does."""
+    """Ends an engine immediately, as SIGKILL does."""
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def world() -> World:
 
 
 def assert_active(world: World, region: str, *, epoch: int) -> None:
-    """Exactly one region is active, STEADY, and exactly the wanted set runs, there and nowhere else."""
+    """One region is active and STEADY. Exactly the wanted set is unpaused in it, and nothing in the other regions."""
     assert (world.state.active_region, world.state.epoch, world.state.phase) == (region, epoch, Phase.STEADY)
     for other, environment in world.environments.items():
         assert environment.unpaused - {"dr_failover"} == (WANTED if other == region else frozenset())
@@ -52,7 +52,7 @@ def steps(record: FailoverRecord) -> list[str]:
 
 
 def test_a_graceful_failover_moves_the_role_and_exactly_the_wanted_set(world: World) -> None:
-    """All steps in the order of the design; what people paused stays paused, the exempt DAG is never touched."""
+    """All steps come in the designed order. DAGs that users paused stay paused, and the exempt DAG is never changed."""
     record = world.fail_over()
 
     assert_active(world, B, epoch=1)
@@ -66,15 +66,17 @@ def test_a_graceful_failover_moves_the_role_and_exactly_the_wanted_set(world: Wo
         assert not any("dr_failover" in str(call[1:]) for call in environment.calls)
 
 
-def test_a_ledger_that_has_just_been_started_is_waited_for(world: World) -> None:
-    """Agents that have told nothing yet are none without a ledger: the last word of their region is still to come."""
+def test_a_failover_waits_for_the_ledger_of_agents_that_published_nothing_yet(world: World) -> None:
+    """
+    Agents without a published run still have a ledger, so their region still has to publish its final ledger entry.
+    """
     world.agents[A].changes = {"has_ledger": True, "ledger_lag_s": None}
     record = world.fail_over()
-    said = next(step.detail for step in record.steps if step.name == "ledger")
-    assert said.startswith(f"the last word of {A} has not come")
+    details = next(step.detail for step in record.steps if step.name == "ledger")
+    assert details.startswith(f"the last word of {A} has not come")
 
 
-def test_there_and_back_again_restores_the_same_set(world: World) -> None:
+def test_a_failback_restores_the_same_set(world: World) -> None:
     """A failback is a failover: same engine, same set."""
     world.fail_over(B)
     world.fail_over(A)
@@ -82,8 +84,8 @@ def test_there_and_back_again_restores_the_same_set(world: World) -> None:
     assert [record.target for record in world.store.records()] == [A, B]
 
 
-def test_nothing_is_paused_before_everything_in_flight_has_ended(world: World) -> None:
-    """A paused DAG's running run stands still, so pausing first would never drain."""
+def test_nothing_is_paused_before_all_runs_in_flight_have_ended(world: World) -> None:
+    """A running run of a paused DAG does not continue. If the engine paused first, the drain would never end."""
     world.environments[A].add_run("dag_01", "r1", seconds=20)
     record = world.fail_over()
     assert world.environments[A].run_state("dag_01", "r1") == "success"
@@ -93,7 +95,7 @@ def test_nothing_is_paused_before_everything_in_flight_has_ended(world: World) -
 
 
 def test_a_run_that_outlasts_the_drain_abandons_the_failover(world: World) -> None:
-    """Nothing moves, nothing is paused, the source is steady again, and the run is named."""
+    """The role stays, no DAG is paused, the source is STEADY again, and the error names the run."""
     world.environments[A].add_run("dag_01", "r1", seconds=600)
     with pytest.raises(DrainTimeoutError, match="dag_01 r1") as caught:
         world.fail_over()
@@ -104,8 +106,8 @@ def test_a_run_that_outlasts_the_drain_abandons_the_failover(world: World) -> No
     assert not any(call[0] == "set_paused" and call[2] for call in world.environments[A].calls)
 
 
-def test_stop_running_stops_them_and_waits_until_no_task_executes(world: World) -> None:
-    """A stop takes seconds to reach the task; promoting before would run the interval twice."""
+def test_stop_running_stops_the_runs_and_waits_until_no_task_executes(world: World) -> None:
+    """A stop takes seconds to reach the task. A promotion before that would execute the interval twice."""
     world.environments[A].add_run("dag_01", "r1", seconds=600)
     ended: list[float] = []
     engine = world.engine(
@@ -122,8 +124,8 @@ def test_stop_running_stops_them_and_waits_until_no_task_executes(world: World) 
     assert_active(world, B, epoch=1)
 
 
-def test_a_run_stopped_by_an_engine_that_died_is_waited_for_by_the_next(world: World) -> None:
-    """It is marked as failed, so no run is in flight, but its task executes for some seconds more."""
+def test_the_next_engine_waits_for_the_tasks_of_a_run_that_a_killed_engine_stopped(world: World) -> None:
+    """The run is marked as failed, so no run is in flight. But its task executes for some more seconds."""
     source = world.environments[A]
     source.stop_lag_s = 60
     source.add_run("dag_01", "r1", seconds=600)
@@ -139,17 +141,17 @@ def test_a_run_stopped_by_an_engine_that_died_is_waited_for_by_the_next(world: W
     source.stop_run = stop_run  # type: ignore[method-assign]
     executing: list[int] = []
 
-    def look(event: StepEvent) -> None:
+    def see(event: StepEvent) -> None:
         if (event.name, event.status) in {("pause", "started"), ("promote", "started")}:
             executing.append(len(source.running_tasks()))
 
-    world.engine("second", look).run(request(stop_running=True))
+    world.engine("second", see).run(request(stop_running=True))
     assert executing == [0, 0]
     assert_active(world, B, epoch=1)
 
 
 def announcements(world: World) -> list[tuple[tuple[str, ...], bool]]:
-    """Return which runs were announced, in order, and whether as having ended before they could be stopped."""
+    """Return the announced runs, in order, and for each announcement whether the runs had ended before the stop."""
     found = []
     for stop in world.state.stops:
         recorded = world.store.get_set(stop.set_id)
@@ -158,8 +160,8 @@ def announcements(world: World) -> list[tuple[tuple[str, ...], bool]]:
     return found
 
 
-def stop_at_the_final_mark(world: World) -> None:
-    """Let the next failover be killed when it has drained its source, where its announcements can be seen."""
+def kill_at_the_ledger_step(world: World) -> None:
+    """Kill the next failover after it has drained its source. At this point the state item has its announcements."""
     for agent in world.agents.values():
         agent.changes["has_ledger"] = True
 
@@ -172,7 +174,7 @@ def stop_at_the_final_mark(world: World) -> None:
 
 
 def test_a_run_that_ends_before_the_call_that_stops_it_is_announced_as_ended(world: World) -> None:
-    """The ledger would take it for interrupted otherwise, and it would be executed again."""
+    """Without that, the ledger would publish the run as interrupted, and the target would execute it again."""
     source = world.environments[A]
     source.add_run("dag_01", "r1", seconds=600)
     source.add_run("dag_02", "r2", seconds=600)
@@ -184,17 +186,17 @@ def test_a_run_that_ends_before_the_call_that_stops_it_is_announced_as_ended(wor
         return stop_run(run)
 
     source.stop_run = end_first  # type: ignore[method-assign]
-    stop_at_the_final_mark(world)
+    kill_at_the_ledger_step(world)
     assert announcements(world) == [(("dag_01 r1", "dag_02 r2"), False), (("dag_01 r1",), True)]
 
 
 def test_a_run_whose_stop_got_no_response_is_not_announced_as_ended(world: World) -> None:
-    """The attempt without a response may have stopped it, and the second finds it ended."""
+    """The first call may have stopped the run although its response was lost. The second call finds the run ended."""
     source = world.environments[A]
     source.add_run("dag_01", "r1", seconds=600)
     stop_run, calls = source.stop_run, 0
 
-    def lose_the_first_answer(run: RunInfo) -> bool:
+    def lose_the_first_response(run: RunInfo) -> bool:
         nonlocal calls
         calls += 1
         was_open = stop_run(run)
@@ -202,14 +204,14 @@ def test_a_run_whose_stop_got_no_response_is_not_announced_as_ended(world: World
             raise MwaaUnreachableError("Its answer was lost.")
         return was_open
 
-    source.stop_run = lose_the_first_answer  # type: ignore[method-assign]
-    stop_at_the_final_mark(world)
+    source.stop_run = lose_the_first_response  # type: ignore[method-assign]
+    kill_at_the_ledger_step(world)
     assert calls == 2
     assert announcements(world) == [(("dag_01 r1",), False)]
 
 
 def test_a_run_that_another_engine_was_stopping_is_not_announced_as_ended(world: World) -> None:
-    """That engine may have stopped it, and died before it could tell."""
+    """The other engine may have stopped the run, and was killed before it could announce that."""
     source = world.environments[A]
     source.stop_lag_s = 60
     source.add_run("dag_01", "r1", seconds=600)
@@ -223,19 +225,19 @@ def test_a_run_that_another_engine_was_stopping_is_not_announced_as_ended(world:
     with pytest.raises(KilledError):
         world.fail_over(owner="killed", stop_running=True)
     source.stop_run = stop_run  # type: ignore[method-assign]
-    stop_at_the_final_mark(world)
+    kill_at_the_ledger_step(world)
     assert {had_ended for _, had_ended in announcements(world)} == {False}
 
 
-def test_the_exempt_dags_run_is_not_waited_for(world: World) -> None:
-    """The failover DAG itself may be running while it drains."""
+def test_the_drain_does_not_wait_for_a_run_of_an_exempt_dag(world: World) -> None:
+    """The failover DAG itself may be running while the engine drains the source."""
     world.environments[A].add_run("dr_failover", "me")
     world.fail_over()
     assert_active(world, B, epoch=1)
 
 
-def test_an_exempt_dag_that_is_deployed_while_the_source_drains_holds_nothing_up(world: World) -> None:
-    """It was not in the list of DAGs when the drain began."""
+def test_the_drain_does_not_wait_for_an_exempt_dag_that_is_deployed_meanwhile(world: World) -> None:
+    """The DAG was not in the list that the engine read when the drain began."""
     source = world.environments[A]
     source.add_run("dag_01", "r1", seconds=3)
 
@@ -249,10 +251,10 @@ def test_an_exempt_dag_that_is_deployed_while_the_source_drains_holds_nothing_up
     assert source.run_state("late", "r2") == "running"
 
 
-def test_drain_waits_for_every_scheduler(world: World) -> None:
-    """One that has not seen the claim may still start a run; the list comes from the region's own database."""
+def test_the_drain_waits_for_every_scheduler(world: World) -> None:
+    """A scheduler that has not read the claim may still start a run. The region's own database lists its schedulers."""
     world.agents[A].alive = False
-    deaf = Agent(world, A, "1", "2")
+    agents = Agent(world, A, "1", "2")
     status = next(agent for agent in world.store.agents(A) if agent.job == "2")
     version = status.version
 
@@ -265,13 +267,15 @@ def test_drain_waits_for_every_scheduler(world: World) -> None:
 
     only_one_listens()
     record = world.fail_over()
-    assert deaf.alive
+    assert agents.alive
     assert next(step.seconds for step in record.steps if step.name == "drain") >= 25
     assert_active(world, B, epoch=1)
 
 
-def test_a_source_whose_agents_are_silent_is_given_the_whole_lease(world: World) -> None:
-    """Its API answers, so the failover stays graceful, but nobody has said that the gate knows."""
+def test_the_drain_of_a_source_with_silent_agents_takes_the_whole_lease(world: World) -> None:
+    """
+    The source's API answers, so the failover stays graceful. But no agent has acknowledged that the gate is closed.
+    """
     world.agents[A].alive = False
     before = world.clock.monotonic()
     record = world.fail_over()
@@ -281,7 +285,9 @@ def test_a_source_whose_agents_are_silent_is_given_the_whole_lease(world: World)
 
 
 def test_a_forced_failover_never_calls_the_source_and_waits_for_its_lease(world: World) -> None:
-    """The source is dead: its snapshot stands in for it, and time for its acknowledgement."""
+    """
+    The source is dead. Its last snapshot replaces the list of its DAGs, and the lease replaces its acknowledgement.
+    """
     world.agents[A].alive = False
     world.environments[A].unreachable = True
     world.environments[A].calls.clear()
@@ -296,7 +302,9 @@ def test_a_forced_failover_never_calls_the_source_and_waits_for_its_lease(world:
 
 
 def test_an_auto_failover_of_a_dead_source_turns_forced_by_a_state_write(world: World) -> None:
-    """The lease is counted from that write, not from the claim: until then the source was allowed to finish."""
+    """
+    The lease counts from that write, not from the claim: until the write, the source was allowed to finish its runs.
+    """
     world.agents[A].alive = False
     world.environments[A].unreachable = True
     record = world.fail_over()
@@ -308,7 +316,7 @@ def test_an_auto_failover_of_a_dead_source_turns_forced_by_a_state_write(world: 
 
 
 def test_a_graceful_failover_of_a_dead_source_is_refused(world: World) -> None:
-    """Who asks for graceful does not get forced."""
+    """A caller that requests GRACEFUL does not get a forced failover."""
     world.environments[A].unreachable = True
     before = world.state
     with pytest.raises(NotReadyError, match="--mode forced"):
@@ -316,8 +324,8 @@ def test_a_graceful_failover_of_a_dead_source_is_refused(world: World) -> None:
     assert world.state == before
 
 
-def test_already_active_is_an_answer_only_in_steady(world: World) -> None:
-    """Naming the active region changes nothing and says so."""
+def test_a_failover_to_the_active_region_raises_already_active(world: World) -> None:
+    """The state does not change."""
     before = world.state
     with pytest.raises(AlreadyActiveError):
         world.fail_over(A)
@@ -335,10 +343,10 @@ def test_already_active_is_an_answer_only_in_steady(world: World) -> None:
         (lambda w: w.agents[B].changes.update(schedulers=("1", "9")), "without an agent in us-east-1: job 9"),
     ],
 )
-def test_a_target_that_is_not_ready_is_refused_and_nothing_changed(
+def test_a_target_that_is_not_ready_is_refused_and_nothing_changes(
     world: World, spoil: Callable[[World], object], words: str
 ) -> None:
-    """Each reason has its words, nothing is written, and the source goes on."""
+    """The error names each reason, nothing is written, and the source continues."""
     spoil(world)
     before = world.state
     with pytest.raises(NotReadyError, match=words):
@@ -348,16 +356,19 @@ def test_a_target_that_is_not_ready_is_refused_and_nothing_changed(
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-def test_open_runs_of_a_standby_refuse_nothing(world: World, mode: Mode) -> None:
-    """Users unpaused DAGs there: its agent always closes one, and promotion closes what is left. It is said."""
+def test_open_runs_in_a_standby_do_not_refuse_a_failover(world: World, mode: Mode) -> None:
+    """
+    Users unpaused DAGs in the standby, so its agent is always closing a run. Promotion closes the rest. The step names
+    them.
+    """
     world.agents[B].changes.update(unclosed_runs=5)
     record = world.fail_over(mode=mode)
     assert f"5 open runs in {B} are not settled yet" in record.steps[0].detail
     assert (record.outcome, world.state.active_region, world.state.phase) == ("completed", B, Phase.STEADY)
 
 
-def test_even_if_not_ready_goes_on(world: World) -> None:
-    """A person may know better."""
+def test_even_if_not_ready_continues(world: World) -> None:
+    """The user may know more than the checks."""
     world.agents[B].changes.update(fence_ok=False)
     record = world.fail_over(even_if_not_ready=True)
     assert "without the fence" in record.steps[0].detail
@@ -366,7 +377,7 @@ def test_even_if_not_ready_goes_on(world: World) -> None:
 
 @pytest.mark.parametrize(("target", "reason"), [("mars-1", "why"), (B, "  \n")])
 def test_wrong_usage_changes_nothing(world: World, target: str, reason: str) -> None:
-    """An unknown region and an empty reason are refused before anything is read."""
+    """An unknown region and an empty reason are refused before the engine reads the state."""
     before = world.state
     with pytest.raises(ConfigError):
         world.fail_over(target, reason=reason)
@@ -408,8 +419,13 @@ def kill_after(world: World, step: str, status: str = "done", **changes: object)
     ("mode", "step"),
     [(mode, step) for mode in (Mode.GRACEFUL, Mode.FORCED) for step in STEPS_OF[mode]],
 )
-def test_killed_anywhere_the_next_call_finishes_it(world: World, step: str, status: str, mode: Mode) -> None:
-    """The plan is in the row; another process goes on once the beat has stood still, with the set as first recorded."""
+def test_a_failover_killed_at_any_step_is_finished_by_the_next_call(
+    world: World, step: str, status: str, mode: Mode
+) -> None:
+    """
+    The state item has the plan. Another process continues when the owner's beat is too old, with the set as first
+    recorded.
+    """
     if mode is Mode.FORCED:
         world.agents[A].alive = False
     kill_after(world, step, status, mode=mode)
@@ -423,8 +439,8 @@ def test_killed_anywhere_the_next_call_finishes_it(world: World, step: str, stat
 
 
 @pytest.mark.parametrize("step", ["claim", "record", "drain", "pause", "ledger", "lease"])
-def test_killed_before_promote_naming_the_active_region_undoes_it(world: World, step: str) -> None:
-    """Everything that was paused runs again, the epoch is as it was."""
+def test_a_failover_killed_before_promote_is_undone_by_naming_the_active_region(world: World, step: str) -> None:
+    """All DAGs that the engine paused are unpaused again, and the epoch is unchanged."""
     kill_after(world, step)
     world.fail_over(A, owner="engine-2")
     assert_active(world, A, epoch=0)
@@ -433,15 +449,15 @@ def test_killed_before_promote_naming_the_active_region_undoes_it(world: World, 
 
 
 @pytest.mark.parametrize("step", ["promote", "adopt", "unpause"])
-def test_killed_after_promote_naming_the_old_region_fails_back(world: World, step: str) -> None:
-    """After promote the way back is a failover, with the set of the plan that it replaces."""
+def test_a_failover_killed_after_promote_fails_back_by_naming_the_old_region(world: World, step: str) -> None:
+    """After promote, the way back is a failover. It uses the set of the plan that it replaces."""
     kill_after(world, step)
     world.fail_over(A, owner="engine-2")
     assert_active(world, A, epoch=2)
 
 
-def test_a_target_that_dies_after_promote_for_good_can_be_left(world: World) -> None:
-    """The old plan can never finish; the role goes back without it."""
+def test_a_failover_leaves_a_target_that_died_right_after_promote(world: World) -> None:
+    """The old plan can never finish. The role moves back without it."""
     kill_after(world, "promote")
     world.agents[B].alive = False
     world.environments[B].unreachable = True
@@ -450,8 +466,8 @@ def test_a_target_that_dies_after_promote_for_good_can_be_left(world: World) -> 
     assert world.environments[A].unpaused - {"dr_failover"} == WANTED
 
 
-def test_cancelling_a_plan_that_replaced_one_goes_back_to_exactly_that_one(world: World) -> None:
-    """The region that was promoted still has to be prepared and to get its set."""
+def test_cancelling_a_superseding_plan_continues_the_plan_that_it_replaced(world: World) -> None:
+    """The region that the first plan promoted still has to be prepared and to get its set."""
     kill_after(world, "promote")
 
     def on_step(event: StepEvent) -> None:
@@ -464,11 +480,13 @@ def test_cancelling_a_plan_that_replaced_one_goes_back_to_exactly_that_one(world
     assert_active(world, B, epoch=1)
 
 
-def test_an_engine_that_stood_still_is_replaced_and_told_the_outcome(world: World) -> None:
-    """Suspended for longer than its beat may: the second caller finishes, the first one follows and touches nothing."""
+def test_a_suspended_engine_is_replaced_and_gets_the_outcome(world: World) -> None:
+    """
+    It was suspended for longer than its beat allows. The second caller finishes; the first follows and changes nothing.
+    """
     world.environments[A].add_run("dag_01", "r1", seconds=20)
     records: list[FailoverRecord] = []
-    # The first one's sleep does not return before the second one is done: that is what being suspended is like.
+    # The sleep of the first engine returns only after the second is done, as if the first process was suspended.
     world.clock.after(5, lambda: records.append(world.fail_over(owner="second")))
     records.append(world.fail_over(owner="first"))
     assert_active(world, B, epoch=1)
@@ -478,8 +496,8 @@ def test_an_engine_that_stood_still_is_replaced_and_told_the_outcome(world: Worl
     assert "first was silent" in next(step.detail for step in records[0].steps if step.name == "join")
 
 
-def test_a_superseded_engine_stops_touching_anything(world: World) -> None:
-    """A later caller with another target wins; the first one notices before its next act."""
+def test_a_superseded_engine_stops_acting(world: World) -> None:
+    """A later caller with another target supersedes the plan. The first engine notices this before its next action."""
     world.environments[A].add_run("dag_01", "r1", seconds=20)
     world.clock.after(5, lambda: world.fail_over(C, owner="later"))
     with pytest.raises(PlanSupersededError):
@@ -488,8 +506,10 @@ def test_a_superseded_engine_stops_touching_anything(world: World) -> None:
     assert [record.outcome for record in world.store.records()] == ["completed", "aborted"]
 
 
-def test_cancelling_a_detour_does_not_resume_the_plan_that_it_had_replaced(world: World) -> None:
-    """Neither had promoted: who names the active region gets it, not a failover to a third one."""
+def test_cancelling_two_unpromoted_plans_keeps_the_active_region(world: World) -> None:
+    """
+    Neither plan had promoted. A caller that names the active region gets it, and not a failover to a third region.
+    """
     kill_after(world, "drain")
     with pytest.raises(KilledError):
         world.engine("second", killing("supersede")).run(request(C))
@@ -497,8 +517,8 @@ def test_cancelling_a_detour_does_not_resume_the_plan_that_it_had_replaced(world
     assert_active(world, A, epoch=0)
 
 
-def test_a_dag_that_would_not_be_unpaused_runs_again_after_the_way_back(world: World) -> None:
-    """It is there, and paused, but not by people: it stays in the set as an absent one does."""
+def test_a_dag_that_could_not_be_unpaused_runs_again_after_the_failback(world: World) -> None:
+    """No user paused this DAG, so it stays in the set, as a DAG does that the target lacks."""
     world.environments[B].stubborn.add("dag_02")
     assert world.fail_over(B).not_unpaused == ("dag_02",)
     world.environments[B].stubborn.clear()
@@ -506,8 +526,8 @@ def test_a_dag_that_would_not_be_unpaused_runs_again_after_the_way_back(world: W
     assert_active(world, A, epoch=2)
 
 
-def test_a_stray_that_cannot_be_paused_is_named_and_keeps_nothing_from_running(world: World) -> None:
-    """The failover would otherwise stop at it for ever, every time it is repeated."""
+def test_an_unwanted_dag_that_cannot_be_paused_is_named_and_stops_no_failover(world: World) -> None:
+    """Otherwise the failover would stop at this DAG every time that it is repeated."""
     world.environments[B].flip("dag_03", is_paused=False)
     world.environments[B].stubborn.add("dag_03")
     world.clock.after(2, lambda: world.environments[B].flip("dag_03", is_paused=False))
@@ -517,8 +537,8 @@ def test_a_stray_that_cannot_be_paused_is_named_and_keeps_nothing_from_running(w
     assert world.environments[B].unpaused - {"dr_failover"} == WANTED | {"dag_03"}
 
 
-def test_a_region_lost_right_after_it_was_promoted_leaves_its_set(world: World) -> None:
-    """Its agent had no time for a snapshot of its own, and the one from before is from its time as standby."""
+def test_a_forced_failover_from_a_region_lost_right_after_its_promotion_keeps_the_set(world: World) -> None:
+    """The region's agent had no time to take a snapshot, and its last snapshot is from its time as a standby."""
     world.store.put_snapshot(DagSet(id=B, region=B, recorded_at=world.clock.now(), dag_ids=()))
     world.fail_over(B)
     world.agents[B].alive = False
@@ -528,7 +548,7 @@ def test_a_region_lost_right_after_it_was_promoted_leaves_its_set(world: World) 
 
 
 def test_a_pause_that_arrives_after_the_set_was_restored_is_undone(world: World) -> None:
-    """A dead engine's last call may land late; listing once more finds it."""
+    """The last call of a killed engine may arrive late. The engine lists the DAGs once more and finds it."""
     kill_after(world, "pause")
 
     def pause_late(event: StepEvent) -> None:
@@ -539,8 +559,8 @@ def test_a_pause_that_arrives_after_the_set_was_restored_is_undone(world: World)
     assert_active(world, A, epoch=0)
 
 
-def test_what_comes_and_goes_while_the_set_is_restored_is_seen(world: World) -> None:
-    """A list from before the set was restored would know neither."""
+def test_dags_that_are_added_or_removed_while_the_set_is_restored_are_seen(world: World) -> None:
+    """A list from before the set was restored would have neither change."""
     target = world.environments[B]
     target.remove_dag("dag_05")
 
@@ -555,8 +575,8 @@ def test_what_comes_and_goes_while_the_set_is_restored_is_seen(world: World) -> 
     assert target.unpaused - {"dr_failover"} == WANTED - {"dag_02"}
 
 
-def test_a_dag_that_the_target_lacks_stays_in_the_set_for_the_way_back(world: World) -> None:
-    """It was never paused by people; at failback it runs again."""
+def test_a_dag_that_the_target_lacks_stays_in_the_set_for_the_failback(world: World) -> None:
+    """No user paused this DAG, so it runs again after the failback."""
     world.environments[B].remove_dag("dag_05")
     record = world.fail_over(B)
     assert record.not_unpaused == ("dag_05",)
@@ -565,23 +585,23 @@ def test_a_dag_that_the_target_lacks_stays_in_the_set_for_the_way_back(world: Wo
     assert world.environments[A].unpaused - {"dr_failover"} == WANTED
 
 
-def test_what_was_unpaused_by_hand_in_the_standby_ends_paused(world: World) -> None:
-    """Unpausing the set alone would not make it exact."""
+def test_a_dag_that_a_user_unpaused_in_the_standby_ends_paused(world: World) -> None:
+    """The result must be exactly the set. Unpausing the set alone does not pause other DAGs."""
     world.environments[B].flip("dag_03", is_paused=False)
     world.fail_over()
     assert_active(world, B, epoch=1)
 
 
 def test_a_dag_that_cannot_be_unpaused_is_listed_and_the_failover_completes(world: World) -> None:
-    """One stubborn DAG does not keep the others from running."""
+    """One DAG that refuses does not prevent the others from running."""
     world.environments[B].stubborn.add("dag_02")
     record = world.fail_over()
     assert record.not_unpaused == ("dag_02",)
     assert world.state.phase is Phase.STEADY
 
 
-def test_a_dag_that_cannot_be_paused_stops_the_failover_and_says_how_to_go_on(world: World) -> None:
-    """Never a success that is not one: the plan stays open and can be finished or given back."""
+def test_a_dag_that_cannot_be_paused_stops_the_failover_with_the_next_commands(world: World) -> None:
+    """The failover does not report a false success. The plan stays open, and a user can finish or cancel it."""
     world.environments[A].stubborn.add("dag_02")
     with pytest.raises(FailoverError, match="stopped in step pause") as caught:
         world.fail_over()
@@ -594,30 +614,30 @@ def test_a_dag_that_cannot_be_paused_stops_the_failover_and_says_how_to_go_on(wo
 
 
 def test_the_first_run_in_the_target_is_awaited(world: World) -> None:
-    """dr_test_dag, when it is deployed and wanted, has to succeed before the failover counts as verified."""
+    """If dr_test_dag is deployed and in the set, it must succeed before the failover counts as verified."""
     for region in (A, B):
         world.environments[region].add_dag("dr_test_dag", is_paused=region == B)
     record = world.fail_over()
     assert "first run: dr_test_dag success" in next(step.detail for step in record.steps if step.name == "verify")
 
 
-def test_lost_answers_of_writes_do_not_take_a_step_twice(world: World) -> None:
-    """A write that landed without an answer is found by reading, not by writing again."""
+def test_lost_responses_of_writes_do_not_repeat_a_step(world: World) -> None:
+    """The engine finds a write that landed without a response by reading, and does not write again."""
     engine_store = world.store.peer()
     engine = FailoverEngine(engine_store, world.environments, world.clock, TIMING, "engine-1", world.events.append)
 
-    def lose_one(event: StepEvent) -> None:
+    def lose_one_response(event: StepEvent) -> None:
         world.events.append(event)
         if event.status == "started" and event.name in {"record", "promote", "complete"}:
             engine_store.lose_answers = 1
 
-    engine._on_step = lose_one
+    engine._on_step = lose_one_response
     engine.run(request())
     assert_active(world, B, epoch=1)
 
 
-def test_the_table_out_of_reach_for_a_while_delays_and_breaks_nothing(world: World) -> None:
-    """Reads are repeated for a while; a step is never taken on a guess."""
+def test_a_table_that_is_unreachable_for_20_s_only_delays_the_failover(world: World) -> None:
+    """The engine repeats its reads for a while. It never takes a step without a successful read."""
     engine_store = world.store.peer()
     engine = FailoverEngine(engine_store, world.environments, world.clock, TIMING, "engine-1", world.events.append)
     world.environments[A].add_run("dag_01", "r1", seconds=20)
@@ -628,7 +648,7 @@ def test_the_table_out_of_reach_for_a_while_delays_and_breaks_nothing(world: Wor
 
 
 def test_preview_says_what_would_happen_and_changes_nothing(world: World) -> None:
-    """Counts, steps and reasons; no write, no pause."""
+    """The preview returns counts, steps and reasons. It writes nothing and pauses nothing."""
     world.environments[A].add_run("dag_01", "r1", seconds=20)
     before = world.state
     preview = world.engine().preview(request())
@@ -639,15 +659,15 @@ def test_preview_says_what_would_happen_and_changes_nothing(world: World) -> Non
     assert not any(call[0] == "set_paused" for env in world.environments.values() for call in env.calls)
 
 
-def test_preview_of_a_way_back_after_promote_counts_the_region_that_would_be_left(world: World) -> None:
-    """The open plan leaves the other one; its set is the one that would travel."""
+def test_a_preview_of_a_failback_after_promote_names_the_promoted_region_as_source(world: World) -> None:
+    """The open plan left the other region. Its set is the set that the failback would restore."""
     kill_after(world, "unpause")
     preview = world.engine().preview(request(A))
     assert (preview.action, preview.source, preview.target, preview.wanted) == ("supersede", B, A, len(WANTED))
 
 
-def test_every_step_is_announced_before_and_after(world: World) -> None:
-    """Progress appears as it happens."""
+def test_every_step_is_reported_when_it_starts_and_when_it_is_done(world: World) -> None:
+    """The caller sees the progress while it happens."""
     world.fail_over()
     for name in ALL_STEPS:
         assert [event.status for event in world.events if event.name == name and event.status != "progress"] == [
@@ -657,15 +677,15 @@ def test_every_step_is_announced_before_and_after(world: World) -> None:
 
 
 @pytest.mark.parametrize("step", ["force", "abandon"])
-def test_lost_answers_of_turning_forced_and_abandoning_are_looked_up(world: World, step: str) -> None:
-    """The engine must not take its own write for somebody else's."""
+def test_lost_responses_of_turning_forced_and_abandoning_are_found_by_reading(world: World, step: str) -> None:
+    """The engine must not take its own write for the write of another engine."""
     engine_store = world.store.peer()
 
-    def lose_one(event: StepEvent) -> None:
+    def lose_one_response(event: StepEvent) -> None:
         if (event.name, event.status) == (step, "started"):
             engine_store.lose_answers = 1
 
-    engine = FailoverEngine(engine_store, world.environments, world.clock, TIMING, "engine-1", lose_one)
+    engine = FailoverEngine(engine_store, world.environments, world.clock, TIMING, "engine-1", lose_one_response)
     if step == "force":
         world.environments[A].unreachable = True
         engine.run(request())
@@ -678,8 +698,8 @@ def test_lost_answers_of_turning_forced_and_abandoning_are_looked_up(world: Worl
 
 
 @pytest.mark.parametrize("step", ALL_STEPS[1:])
-def test_the_table_out_of_reach_for_seconds_stops_no_step(world: World, step: str) -> None:
-    """Whatever the step asks of the table first, it asks again."""
+def test_a_table_that_is_unreachable_for_5_s_stops_no_step(world: World, step: str) -> None:
+    """The engine retries the first call of the step to the table, whichever call it is."""
     engine_store = world.store.peer()
 
     def cut(event: StepEvent) -> None:
@@ -693,14 +713,14 @@ def test_the_table_out_of_reach_for_seconds_stops_no_step(world: World, step: st
 
 
 def test_a_heartbeat_without_a_list_of_schedulers_acknowledges_nothing(world: World) -> None:
-    """An agent that could not read its database knows of nobody, not even itself."""
+    """An agent that could not read its database knows no scheduler, not even its own."""
     world.agents[A].changes.update(schedulers=())
     record = world.fail_over()
     assert "not acknowledged" in next(step.detail for step in record.steps if step.name == "drain")
 
 
-def test_an_auto_failover_does_not_turn_forced_when_the_source_runs_on_without_the_table(world: World) -> None:
-    """Only a person can know that such a source is down; a person can say so."""
+def test_an_auto_failover_does_not_turn_forced_when_the_source_runs_without_the_table(world: World) -> None:
+    """Only a user can know that such a source is down, and confirms it with `--even-if-not-ready`."""
     world.agents[A].changes.update(on_unreachable="run")
     world.clock.advance(2)
     world.environments[A].unreachable = True
@@ -714,8 +734,8 @@ def test_an_auto_failover_does_not_turn_forced_when_the_source_runs_on_without_t
     assert (world.state.active_region, world.state.phase) == (B, Phase.STEADY)
 
 
-def test_an_engine_whose_last_call_failed_after_it_was_superseded_says_that(world: World) -> None:
-    """And leaves the record of its plan as the one who superseded it has closed it."""
+def test_an_engine_whose_last_call_failed_after_it_was_superseded_reports_the_supersede(world: World) -> None:
+    """It does not change the record of its plan, which the superseding engine has closed."""
     source = world.environments[A]
     source.stubborn.add("dag_02")
     answer = source.set_paused
@@ -736,7 +756,9 @@ def test_an_engine_whose_last_call_failed_after_it_was_superseded_says_that(worl
 
 
 def test_an_engine_that_lists_for_long_keeps_its_plan(world: World) -> None:
-    """Thousands of DAGs take a minute to list; the engine shows signs of life all the while, and nobody takes over."""
+    """
+    It takes a minute to list thousands of DAGs. The engine writes its beat meanwhile, so no other engine takes over.
+    """
     target = world.environments[B]
     listed, beats = target.dags, []
 
@@ -755,8 +777,8 @@ def test_an_engine_that_lists_for_long_keeps_its_plan(world: World) -> None:
     assert "3 of 10 DAGs of us-east-1 listed" in [event.detail for event in world.events]
 
 
-def test_a_graceful_failover_whose_source_falls_silent_stays_graceful(world: World) -> None:
-    """It stops with an open plan; going on without the source is for the caller to say."""
+def test_a_graceful_failover_whose_source_stops_answering_stays_graceful(world: World) -> None:
+    """The engine stops with an open plan. Only the caller may decide to continue without the source."""
     world.environments[A].add_run("dag_01", "r1", seconds=30)
     world.clock.after(8, lambda: setattr(world.environments[A], "unreachable", True))
     with pytest.raises(FailoverError, match="stopped in step drain"):
@@ -766,7 +788,10 @@ def test_a_graceful_failover_whose_source_falls_silent_stays_graceful(world: Wor
 
 
 def seconds_between(world: World, first: Callable[[DRState], bool], second: Callable[[DRState], bool]) -> float:
-    """Fail over, and return the seconds between the first state that is *first* and the first that is *second*."""
+    """
+    Fail over. Return the seconds from the first state for which *first* is true to the first for which *second* is
+    true.
+    """
     at: dict[Callable[[DRState], bool], float] = {}
 
     def see() -> None:
@@ -789,7 +814,7 @@ def is_promoted(state: DRState) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("published", "outwaited_s"),
+    ("published", "wait_s"),
     [
         pytest.param(20.0, 22, id="its own value"),
         pytest.param(None, 33, id="an agent that does not publish it"),
@@ -798,20 +823,23 @@ def is_promoted(state: DRState) -> bool:
     ],
 )
 @pytest.mark.parametrize("has_ledger", [True, False])
-def test_a_worker_of_the_source_that_lives_on_its_fence_file_is_outwaited(
-    world: World, published: float | None, outwaited_s: float, *, has_ledger: bool
+def test_the_failover_waits_until_the_fence_files_of_the_source_have_expired(
+    world: World, published: float | None, wait_s: float, *, has_ledger: bool
 ) -> None:
-    """From ``drained`` on, for as long as the *source* keeps a read and a tenth, whatever the caller's own setting."""
+    """
+    The wait counts from ``drained`` and takes the *source's* ``fence_file_s`` and a tenth, not the caller's own
+    setting.
+    """
     world.agents[A].changes.update(fence_file_s=published, has_ledger=has_ledger)
     world.clock.advance(2)
     waited_s = seconds_between(world, is_drained, is_promoted)
-    # With a ledger, its last entry is waited for meanwhile: it does not come here.
-    at_least = max(outwaited_s, TIMING.final_s if has_ledger else 0)
+    # With a ledger, the engine also waits for the final ledger entry, which never comes in this test.
+    at_least = max(wait_s, TIMING.final_s if has_ledger else 0)
     assert at_least - 0.1 <= waited_s <= at_least + 3
 
 
-def test_a_forced_failover_outwaits_the_fence_from_its_claim_on(world: World) -> None:
-    """The schedulers acknowledge at once; a worker may have read just before the claim."""
+def test_a_forced_failover_waits_for_the_fence_from_its_claim(world: World) -> None:
+    """The schedulers acknowledge immediately. But a worker may have read the state just before the claim."""
     world.agents[A].changes.update(fence_file_s=10.0)
     world.clock.advance(2)
     at: list[float] = []
@@ -822,34 +850,38 @@ def test_a_forced_failover_outwaits_the_fence_from_its_claim_on(world: World) ->
 
 
 def put_silent(world: World, region: str, job: str, **changes: object) -> None:
-    """Leave the heartbeat of a scheduler that is silent from now on, and that its database does not list any more."""
+    """Add the heartbeat of a scheduler that is silent from now on, and that its database does not list any longer."""
     status = replace(world.store.agents(region)[0], job=job, schedulers=("1", job))
     world.store.peer().put_agent(replace(status, **changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mode", [Mode.GRACEFUL, Mode.FORCED])
-def test_a_scheduler_that_its_database_no_longer_lists_is_outwaited(world: World, mode: Mode) -> None:
-    """After 30 s its database forgets it, and its view lets runs start for a whole lease."""
+def test_a_failover_waits_for_the_lease_of_a_scheduler_that_its_database_no_longer_lists(
+    world: World, mode: Mode
+) -> None:
+    """The database stops listing the scheduler after 30 s. But its view lets runs start for a whole lease."""
     put_silent(world, A, "9")
     began = world.clock.monotonic()
     record = world.fail_over(mode=mode)
     promoted_s = next(step.seconds for step in record.steps if step.name in {"drain", "lease"} and step.seconds > 60)
     assert promoted_s >= 60 * 1.1
     assert world.clock.monotonic() - began < 100
-    said = [event.detail for event in world.events]
-    assert any("job 9" in each for each in said) or mode is Mode.FORCED
+    details = [event.detail for event in world.events]
+    assert any("job 9" in each for each in details) or mode is Mode.FORCED
 
 
-def test_a_run_that_such_a_scheduler_starts_is_drained(world: World) -> None:
-    """Nothing was in flight when the live schedulers had acknowledged; the drain ends with the gate of the last one."""
+def test_a_run_that_an_unlisted_scheduler_starts_is_drained(world: World) -> None:
+    """
+    No run was in flight when the live schedulers acknowledged. The drain ends when the gate of the last one has closed.
+    """
     put_silent(world, A, "9")
     world.clock.after(50, lambda: world.environments[A].add_run("dag_01", "late", seconds=30))
     world.fail_over(mode=Mode.GRACEFUL)
     assert world.environments[A].run_state("dag_01", "late") == "success"
 
 
-def test_the_drain_begins_while_such_a_scheduler_is_outwaited(world: World) -> None:
-    """What is in flight is seen, and a drain that takes too long ends before the lease does."""
+def test_the_drain_begins_before_the_lease_of_an_unlisted_scheduler_expires(world: World) -> None:
+    """The engine sees the run in flight, so a drain that takes too long ends before the lease does."""
     put_silent(world, A, "9")
     world.environments[A].add_run("dag_01", "long", seconds=600)
     began = world.clock.monotonic()
@@ -859,53 +891,55 @@ def test_the_drain_begins_while_such_a_scheduler_is_outwaited(world: World) -> N
 
 
 @pytest.mark.parametrize("mode", [Mode.GRACEFUL, Mode.FORCED])
-def test_a_scheduler_that_has_ended_is_not_waited_for(world: World, mode: Mode) -> None:
-    """Its agent has closed the gate, and said so."""
+def test_a_failover_does_not_wait_for_a_scheduler_that_has_ended(world: World, mode: Mode) -> None:
+    """Its agent closed the gate and then published that it had ended."""
     put_silent(world, A, "9", gone=True, version=0)
     began = world.clock.monotonic()
     world.fail_over(mode=mode)
     assert world.clock.monotonic() - began < 30
 
 
-def test_a_dead_scheduler_of_the_target_holds_the_promotion_for_seconds_only(world: World) -> None:
-    """Its view may close runs as born in standby for a third of the lease, and not for a whole one."""
+def test_a_dead_scheduler_of_the_target_delays_the_adopt_step_for_seconds_only(world: World) -> None:
+    """Its view may close runs as born in standby for a third of the lease, not for a whole lease."""
     put_silent(world, B, "9")
     record = world.fail_over()
     adopt_s = next(step.seconds for step in record.steps if step.name == "adopt")
     assert 20 * 1.1 <= adopt_s <= 24
 
 
-def test_a_run_that_was_in_its_gate_at_the_first_look_is_waited_for(world: World) -> None:
-    """Its scheduler had decided before it knew; one loop later the run is there."""
+def test_the_drain_waits_for_a_run_that_was_in_the_gate_at_the_first_list(world: World) -> None:
+    """Its scheduler had decided before it knew of the claim. One loop later, the run is in flight."""
     source = world.environments[A]
-    look = source.running_runs
+    running_runs = source.running_runs
 
-    def first_look() -> Sequence[RunInfo]:
-        source.running_runs = look  # type: ignore[method-assign]
+    def first_list() -> Sequence[RunInfo]:
+        source.running_runs = running_runs  # type: ignore[method-assign]
         world.clock.after(0.5, lambda: source.add_run("dag_01", "late", seconds=10))
-        return look()
+        return running_runs()
 
-    source.running_runs = first_look  # type: ignore[method-assign]
+    source.running_runs = first_list  # type: ignore[method-assign]
     world.fail_over()
     assert source.run_state("dag_01", "late") == "success"
 
 
-def test_a_dag_that_somebody_unpauses_after_the_last_list_is_paused_as_well(world: World) -> None:
-    """Nothing had run in the source when it was listed; what runs when it is left would run in both regions."""
+def test_a_dag_that_a_user_unpauses_after_the_drain_is_paused_as_well(world: World) -> None:
+    """
+    No DAG was unpaused when the engine first listed the source. A DAG that stays unpaused would run in both regions.
+    """
     source = world.environments[A]
     for dag_id in WANTED:
         source.flip(dag_id, is_paused=True)
 
-    def unpaused_by_somebody(event: StepEvent) -> None:
+    def unpause(event: StepEvent) -> None:
         if (event.name, event.status) == ("drain", "done"):
             source.flip("dag_03", is_paused=False)
 
-    world.engine(on_step=unpaused_by_somebody).run(request())
+    world.engine(on_step=unpause).run(request())
     assert source.unpaused == {"dr_failover"}
 
 
 def test_the_target_does_not_execute_before_all_its_schedulers_know_the_epoch(world: World) -> None:
-    """One that does not would skip what the others run."""
+    """A scheduler that does not know the epoch would skip runs that the others execute."""
 
     def another_scheduler(event: StepEvent) -> None:
         if (event.name, event.status) == ("promote", "done"):
@@ -917,7 +951,7 @@ def test_the_target_does_not_execute_before_all_its_schedulers_know_the_epoch(wo
 
 
 def test_errors_after_the_claim_carry_the_open_record(world: World) -> None:
-    """Whoever catches it can show what was done so far."""
+    """A caller that catches the error can show which steps were done."""
     world.agents[B].changes.update(adopted_epoch=None)
     with pytest.raises(FailoverError) as caught:
         world.fail_over()
@@ -926,22 +960,22 @@ def test_errors_after_the_claim_carry_the_open_record(world: World) -> None:
     assert "promote" in steps(caught.value.record)
 
 
-def test_an_engine_stops_when_its_sign_of_life_was_lost_and_the_row_has_moved_on(world: World) -> None:
+def test_an_engine_stops_when_its_beat_was_lost_and_its_plan_has_ended(world: World) -> None:
     """
-    It reads the row after a write without a response, and acted on although that showed that its plan had ended.
+    The write of the beat gets no response, so the engine reads the state. The read shows that its plan has ended.
 
-    Simulated history 20000739.
+    Before the fix, the engine continued (simulated history 20000739).
     """
     engine_store = world.store.peer()
     changed = world.environments[B].set_paused
 
     def take_long(dag_ids: Collection[str], *, paused: bool, **rest: Any) -> Sequence[str]:
         world.clock.advance(TIMING.beat_s + 1)
-        engine_store.before_write = finish_elsewhere
+        engine_store.before_write = finish_first
         return changed(dag_ids, paused=paused, **rest)
 
-    def finish_elsewhere(_: DRState) -> None:
-        """The agent of the target has taken the plan over, and ends it, before the engine's write arrives."""
+    def finish_first(_: DRState) -> None:
+        """The target's agent takes the plan over and ends it before the engine's write arrives."""
         engine_store.before_write = None
         now = world.clock.now()
         taken = transitions.take_over(world.state, owner="agent", at=now)
@@ -960,7 +994,7 @@ def test_an_engine_stops_when_its_sign_of_life_was_lost_and_the_row_has_moved_on
 
 @pytest.mark.parametrize("step", ["record", "drain", "promote", "adopt", "unpause", "complete"])
 def test_credentials_that_expire_after_the_claim_stop_no_failover(world: World, step: str) -> None:
-    """AWS refuses every call to the state table for ten seconds, as until a role's session is renewed."""
+    """AWS refuses every call to the state table for ten seconds, as until the session of a role is renewed."""
     store, refused = world.store.peer(), False
 
     def on_step(event: StepEvent) -> None:
@@ -976,8 +1010,8 @@ def test_credentials_that_expire_after_the_claim_stop_no_failover(world: World, 
     assert_active(world, B, epoch=1)
 
 
-def test_missing_rights_are_reported_at_once_before_the_claim(world: World) -> None:
-    """No wait gives a caller rights, and nothing was changed."""
+def test_missing_rights_are_reported_immediately_before_the_claim(world: World) -> None:
+    """Waiting does not give rights to a caller, and the engine has not changed anything yet."""
     store = world.store.peer()
     store.failing["write"] = StateAccessError("AccessDeniedException")
     engine = world.engine(store=store)

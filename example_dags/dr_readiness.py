@@ -3,8 +3,8 @@ Check every morning whether a failover would succeed. The message of a failed ru
 
 Deploy it in the same environment as dr_failover and unpause it, so that it uses the permissions of a failover. It is
 useful in the regions themselves, too: the tag ``dr:control`` lets it run in the standby, and its task shows that the
-fence is loaded in the standby's workers. The roles of the regions need the permissions that the README lists for a
-check, and no permission to fail over.
+fence is loaded in the standby's workers. The roles of the regions need the permissions that
+docs/how-to/check-readiness.md lists, and no permission to fail over.
 """
 
 from __future__ import annotations

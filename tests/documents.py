@@ -16,8 +16,9 @@ def page(name: str) -> str:
 
 
 def pages() -> list[Path]:
-    """Return the README and all pages, in a fixed order."""
-    return [README, *sorted(DOCS.rglob("*.md"))]
+    """Return the README, the other documents of the root and all pages, in a fixed order."""
+    root = [ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", ".github/SECURITY.md")]
+    return [README, *root, *sorted(DOCS.rglob("*.md"))]
 
 
 def everything() -> str:

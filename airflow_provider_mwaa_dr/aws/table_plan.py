@@ -174,7 +174,7 @@ class TablePlan:
             else:
                 yield f"{where}, eventually consistent"
                 yield f"  WARNING: {table_model(*self._regions).reason}."
-                yield "  A region that is cut off goes on believing its own copy; see DynamoDB in the README."
+                yield "  A region that is cut off continues to use its own replica; see docs/explanation/dynamodb.md."
                 yield "  For mwaa-dr itself, and for a control environment, set DR_TABLE_CONSISTENCY=eventual."
         if creates:
             yield "  with point-in-time recovery, deletion protection, encryption by the AWS managed key"

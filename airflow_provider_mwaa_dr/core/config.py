@@ -2,7 +2,7 @@
 The settings: one table, from which everything else is made.
 
 ``OPTIONS`` feeds Airflow's catalogue (``get_provider_info``), the environment fallbacks, the command line and the
-README.
+documents.
 """
 
 from __future__ import annotations

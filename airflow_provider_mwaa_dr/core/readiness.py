@@ -625,7 +625,7 @@ def check_rights(facts: Facts) -> CheckResult:
             name="rights",
             verdict=Verdict.FAIL,
             why="; ".join(f"may not {what}: {may.why}" for what, may in denied),
-            advice="Check with the role that is to fail over; the README's section on rights lists what it needs.",
+            advice="Check with the role that is to fail over. docs/reference/rights.md lists what it needs.",
         )
     open_questions = [f"{what}: {may.why}" for what, may in tried if isinstance(may, Unknown)]
     open_questions += [what for what, may in tried if may is None]

@@ -38,7 +38,7 @@ def dr_settings(blueprint: Blueprint) -> Mapping[str, str]:
     """Return the section ``[dr]`` as every part of a home sees it, ``enabled`` aside."""
     environments = ",".join(f"{region.name}={region.environment}" for region in blueprint.regions.values())
     if blueprint.bare:
-        # What the README has people export before a deployment, no more: its environments run with the defaults.
+        # Only what a user exports before a deployment (docs/how-to/deploy.md): the environments run with the defaults.
         return {**{name: DR_SETTINGS[name] for name in NAMED}, "environments": environments, **blueprint.dr}
     model = {} if blueprint.state_model == STRONG else {"table_consistency": blueprint.state_model}
     return {**DR_SETTINGS, "environments": environments, **model, **blueprint.dr}

@@ -364,7 +364,7 @@ class Drill:
     # Steps.
 
     def _deploy(self, wheel: Path | None) -> Mapping[str, bool]:
-        """Start two empty environments, deploy into them as the README says, and return what came of it as findings."""
+        """Start two empty environments, deploy into them as docs/how-to/deploy.md does, and return the findings."""
         with self._step("start two environments without the provider, and an AWS"):
             description = self._sandbox.up(bare=True)
             regions = [_Region(name=name, described=part) for name, part in description["regions"].items()]

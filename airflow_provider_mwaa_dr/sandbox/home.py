@@ -35,7 +35,7 @@ STRONG, EVENTUAL = "strong", "eventual"
 STATE_MODELS = (STRONG, EVENTUAL)
 FORMAT = 1
 BARE_NAMES = dict(zip(REGIONS, ("etl-primary", "etl-secondary"), strict=True))
-"""Environments of a bare home; those that the README deploys into."""
+"""Environments of a bare home; the environments of docs/how-to/deploy.md."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

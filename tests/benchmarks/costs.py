@@ -3,8 +3,8 @@ What a DR set asks of DynamoDB: ``python -m tests.benchmarks.costs``.
 
 Two regions of two schedulers with their real agents, over a real socket to an emulated DynamoDB, on a clock of their
 own: a quarter of an hour of them, after one in which everything is new. Each request is counted, and how many units
-DynamoDB would bill for it by the sizes of its items. Nothing fails over, and no task runs: what workers read is the
-README's to add. Figures in build/bench/costs.json.
+DynamoDB would bill for it by the sizes of its items. Nothing fails over, and no task runs: what workers read is
+added in docs/explanation/costs.md. Figures in build/bench/costs.json.
 """
 
 from __future__ import annotations

@@ -865,7 +865,7 @@ class Simulation(World):
                         self._clear(region, run.key)
 
     def _is_at_work(self, region: Region) -> bool:
-        """Whether it can be reached, and has taken the role up; what is cleared before, it closes (README, limits)."""
+        """Whether it is reachable and has become active; it closes what a user clears before that (see the limits)."""
         has_taken_up = self.store._table.reconciled.get(region.name) == self.state.epoch
         return region.is_up and region.airflow.is_reachable and has_taken_up and self.state.phase is not Phase.PROMOTING
 
@@ -886,7 +886,7 @@ class Simulation(World):
         self.owed.setdefault(key, self.clock.monotonic())
 
     def _was_taken_up(self, key: RunKey) -> bool:
-        """Whether the region took up the role in which it was asked for the run; left before, it closes it (README)."""
+        """Whether the region was active in the role in which a user requested the run; else it closes the run."""
         if key not in self.asked:
             return True
         region, epoch = self.asked[key]

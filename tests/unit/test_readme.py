@@ -16,15 +16,15 @@ import airflow_provider_mwaa_dr
 from airflow_provider_mwaa_dr.aws import contents, items
 from airflow_provider_mwaa_dr.cli import application
 from airflow_provider_mwaa_dr.cli.application import build_parser
-from airflow_provider_mwaa_dr.core import readiness
+from airflow_provider_mwaa_dr.core import failover, readiness
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.bookkeeping import NO_RERUN_TAG
 from airflow_provider_mwaa_dr.core.config import CONTROL_TAG, OPTIONS
 from airflow_provider_mwaa_dr.core.state import STATE_ID
 from airflow_provider_mwaa_dr.get_provider_info import get_provider_info
-from airflow_provider_mwaa_dr.sandbox import drill, report
+from airflow_provider_mwaa_dr.sandbox import airflow_environment, drill, report
 from docs import generate
-from tests.documents import DOCS, ROOT, blocks, everything, page, pages
+from tests.documents import DOCS, README, ROOT, blocks, everything, page, pages
 from tests.exploration.breaks import BREAKS
 from tests.simulation.rules import RULES
 from tests.unit.cli.conftest import ENVIRON, Shell
@@ -351,3 +351,31 @@ def test_every_rule_that_a_test_takes_out_guards_an_invariant() -> None:
     rows = re.findall(r"^\| .*? \| (`with.*?) \|$", page("explanation/protocol"), flags=re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(with\w+)`", row)}
     assert named == {rule.__name__ for rule in (*RULES, *BREAKS)}
+
+
+def test_every_step_of_a_failover_is_in_the_protocol() -> None:
+    """In its order."""
+    section = page("explanation/protocol").split("## Steps of a failover")[1].split("\n## ")[0]
+    steps = re.findall(r"^\| ([a-z]+) \|", section, flags=re.MULTILINE)
+    assert steps[0] == "step"
+    assert tuple(steps[1:]) == failover._steps_of("claim", transitions.Mode.GRACEFUL)
+
+
+def test_the_readme_is_short_and_says_first_what_was_never_shown() -> None:
+    """150 lines; the first limit is that no AWS account has seen it."""
+    readme = README.read_text(encoding="utf-8")
+    assert len(readme.splitlines()) <= 150
+    limits = readme.split("## What it does not do")[1]
+    assert limits.strip().startswith("- It was never run in a real AWS account.")
+
+
+def test_the_support_table_is_what_is_tested() -> None:
+    """Versions of Airflow as in the sandbox and in the Makefile's matrix, of Python as the package declares them."""
+    readme = README.read_text(encoding="utf-8")
+    (airflow,) = re.findall(r"^\| Airflow .*? \| ([\d., ]+);", readme, flags=re.MULTILINE)
+    (python,) = re.findall(r"^\| Python \| ([\d., ]+) \|", readme, flags=re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    matrix = re.findall(r"^MATRIX := (.*)", makefile, flags=re.MULTILINE)[0].split()
+    assert airflow.split(", ")[::-1] == list(airflow_environment.versions()) == matrix
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert python.split(", ") == re.findall(r'"Programming Language :: Python :: (3\.\d+)"', project)

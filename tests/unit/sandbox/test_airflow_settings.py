@@ -132,7 +132,7 @@ def test_a_home_with_a_lag_says_so_to_everybody(blueprint: Blueprint, tmp_path: 
 
 
 def test_a_bare_home_has_the_settings_that_its_environments_were_given(tmp_path: Path) -> None:
-    """Its regions know nothing of the provider until an update has set options; the driver what the README exports."""
+    """Its regions know nothing of the provider until an update sets options; the driver has what a user exports."""
     blueprint = new_blueprint(
         versions=dict.fromkeys(REGIONS, "3.3.1"), executor="LocalExecutor", schedulers=1, dr={}, bare=True
     )

@@ -1,4 +1,4 @@
-"""What a region may do, given what it knows. Pure; the table of the design in one function."""
+"""The decision of gate and fence: what a region may do, given its view of the state. Pure."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from airflow_provider_mwaa_dr.core.ports import Observation
 from airflow_provider_mwaa_dr.core.state import DRState, Phase, why_unknown
 
 NOTE_TOKEN = "[mwaa-dr]"  # noqa: S105  (a marker, not a secret)
-"""First token of every note that the provider leaves on a run. People read it; nothing decides on it alone."""
+"""First token of each note that the provider writes on a run, for users. No decision depends on it alone."""
 
 _SKIP_S = 20.0
 """
-A run is closed as born in standby on a younger view only.
+A standby closes a run only on a view younger than this.
 
-Airflow stops listing a scheduler as alive 30 s after its last heartbeat ([scheduler]
-scheduler_health_check_threshold), and from then on no failover waits for it. One that stood still for so long and goes
-on knows a role that may be over; what it closed then, nobody would begin again.
+Airflow lists a scheduler as alive until 30 s after its last heartbeat ([scheduler] scheduler_health_check_threshold).
+After that, no failover waits for it. A scheduler that was suspended for so long and then continues has a view whose
+role may be outdated. If it closed a run on that view, no region would start the run again.
 """
 
 
 class DecisionPoint(str, Enum):
-    """Where the decision is made."""
+    """The place of the decision."""
 
     GATE = "gate"
     """The scheduler, for a run that is about to start."""
@@ -32,17 +32,17 @@ class DecisionPoint(str, Enum):
 
 
 class Action(str, Enum):
-    """What is done with the run, or the task."""
+    """What the caller does with the run or the task."""
 
     RUN = "run"
     SKIP = "skip"
-    """Close it: this region is standby."""
+    """Close the run, or skip the task: this region is standby."""
     HOLD = "hold"
-    """Put it back; it goes on by itself as soon as the answer is known."""
+    """Put it back in the queue. The run or task starts by itself as soon as the region may run it."""
 
 
 class Role(str, Enum):
-    """What a region is, as far as it can tell."""
+    """The role of a region, according to its own view."""
 
     ACTIVE = "active"
     STANDBY = "standby"
@@ -52,15 +52,16 @@ class Role(str, Enum):
 @dataclass(frozen=True, slots=True)
 class View:
     """
-    What was last read of the state. A plain immutable object, swapped in one assignment: readers need no lock.
+    The last read of the state. Immutable, and replaced in one assignment, so readers need no lock.
 
-    :param state: None when the table answered and holds no state item.
-    :param read_at: seconds on the local clock from BEFORE the read was sent, so the age is never understated.
+    :param state: None if the table answered but has no state item.
+    :param read_at: seconds on the local clock, taken BEFORE the read was sent, so the age is never understated.
     :param reconciled_epoch: the epoch that this region's open runs belong to; None before its agent's first turn.
-    :param problem: why this Airflow cannot be the region that it claims (core/identity.py); it holds everything then.
-    :param waits_for: why the agent could not reconcile them yet; empty where nothing is wrong.
-    :param registered: the registered regions, this one among them; None before they are listed.
-    :param problems: what this region's own item has that cannot be used, a sentence each; while there is one, the
+    :param problem: why this Airflow cannot be the region that it claims to be (core/identity.py). If set, it holds
+        everything.
+    :param waits_for: why the agent could not reconcile the open runs yet; empty if there is no problem.
+    :param registered: the registered regions, including this one; None before the region's item lists them.
+    :param problems: the values of this region's own item that cannot be used, a sentence each. While there is one, the
         region's role is unknown.
     """
 
@@ -74,7 +75,7 @@ class View:
 
     @classmethod
     def of(cls, observation: Observation, read_at: float, *, problem: str | None = None) -> View:
-        """Return what was observed, as a view."""
+        """Return the view for an observation."""
         return cls(
             state=observation.state,
             read_at=read_at,
@@ -88,9 +89,9 @@ class View:
 @dataclass(frozen=True, slots=True)
 class Decision:
     """
-    What to do and why.
+    An action, and the reason for it.
 
-    :param reason: one sentence for log and note, region and epoch in it.
+    :param reason: one sentence for log and note, with region and epoch.
     """
 
     action: Action
@@ -100,10 +101,10 @@ class Decision:
 
 def role_of(view: View | None, region: str) -> Role:
     """
-    Return what *region* is according to the last view, however old.
+    Return the role of *region* according to its last view, regardless of the view's age.
 
-    UNKNOWN also where the table answered: an active region that is not registered, or a value that cannot be used,
-    says nothing about any region.
+    The role can be UNKNOWN although the table answered: if the active region is not registered, or if a value cannot be
+    used, no region has a role.
     """
     if view is None or not region or view.problem is not None or why_role_unknown(view, region) is not None:
         return Role.UNKNOWN
@@ -111,7 +112,7 @@ def role_of(view: View | None, region: str) -> Role:
 
 
 def why_role_unknown(view: View, region: str) -> str | None:
-    """Return why the values that were read give *region* no role, and what to do; None where they give it one."""
+    """Return why the view gives *region* no role, and what to do; None if the region has a role."""
     if view.state is None:
         return f"the state table has no {region} role yet; run mwaa-dr init --active REGION"
     if view.problems:
@@ -120,12 +121,12 @@ def why_role_unknown(view: View, region: str) -> str | None:
 
 
 def skip_limit_s(lease_s: float) -> float:
-    """Return the age, in seconds, from which a standby's view closes no run any more."""
+    """Return the greatest age, in seconds, of a view on which a standby closes runs."""
     return min(_SKIP_S, lease_s / 3)
 
 
 def may_close(age_s: float, *, lease_s: float) -> bool:
-    """Return whether runs may be closed on a view of this age: an older one may not know that the role has come."""
+    """Return whether a standby may close runs on a view of this age. An older view may precede a promotion."""
     return age_s <= skip_limit_s(lease_s)
 
 
@@ -143,15 +144,17 @@ def decide(
     """
     Return what *region* may do with a run (gate) or a task (fence).
 
-    Pure, and for a run that may start nothing but comparisons: the scheduler's thread calls it.
+    Pure. The scheduler's thread calls it, so for a run that may start it makes only comparisons.
 
-    :param view: None when the state was never read.
-    :param now: seconds on the clock of ``view.read_at``; one that goes on in suspend.
-    :param lease_s: used until a state is known; then the state's own ``lease_s`` counts.
-    :param on_unreachable: for a region whose view is older than the lease and let it run; else unknown is HOLD.
-    :param requested_age_s: how long ago a user or an asset requested the run. It is closed as created in a standby only
-        on a read that began after that: an older read may be from before the role came here, and the user would
-        not request the run again. None: it is closed at once; the scheduler creates its own runs again.
+    :param view: None if the state was never read.
+    :param now: seconds on the clock of ``view.read_at``, which continues during suspend.
+    :param lease_s: applies until a state has been read; then the state's own ``lease_s`` applies.
+    :param on_unreachable: what an active region does when its view is older than the lease, if it may run according to
+        that view. In all other cases of an unknown role the answer is HOLD.
+    :param requested_age_s: how long ago a user or an asset requested the run. A standby closes such a run only on a
+        read that began after the request: an older read may precede the region's promotion, and users do not repeat
+        their request. None: the scheduler created the run. The standby closes it immediately, because a scheduler
+        creates its runs again.
     """
     role = role_of(view, region)
     if exempt:
@@ -171,7 +174,7 @@ def decide(
     if view.reconciled_epoch != state.epoch:
         return Decision(
             Action.HOLD,
-            f"held: {region} has not yet settled its open runs for epoch {state.epoch} "
+            f"held: {region} has not yet reconciled its open runs with epoch {state.epoch} "
             f"(they belong to {'none yet' if view.reconciled_epoch is None else view.reconciled_epoch})"
             + (f"; {view.waits_for}" if view.waits_for else ""),
             role,
@@ -179,10 +182,12 @@ def decide(
     if role is Role.STANDBY:
         if not may_close(age_s, lease_s=state.lease_s):
             return Decision(
-                Action.HOLD, f"held: {region} was standby {age_s:.0f} s ago, and has not looked since", role
+                Action.HOLD, f"held: {region} was standby {age_s:.0f} s ago and has not read the state since", role
             )
         if requested_age_s is not None and age_s >= requested_age_s:
-            return Decision(Action.HOLD, f"held: {region} was standby when it last looked, before this run", role)
+            return Decision(
+                Action.HOLD, f"held: {region} was standby when it last read the state, before this run", role
+            )
         return Decision(
             Action.SKIP, f"skipped: {region} is standby, {state.active_region} is active (epoch {state.epoch})", role
         )
@@ -192,7 +197,7 @@ def decide(
         return Decision(Action.HOLD, f"held: {region} is being promoted (epoch {state.epoch})", role)
     plan = state.plan
     if point is DecisionPoint.FENCE and plan is not None and not plan.is_forced and not plan.drained:
-        return Decision(Action.RUN, "draining: what is in flight may finish", role)
+        return Decision(Action.RUN, "draining: running runs may finish", role)
     target = plan.target if plan is not None else "another region"
     return Decision(Action.HOLD, f"held: {region} is being drained for {target} (epoch {state.epoch})", role)
 
@@ -200,9 +205,9 @@ def decide(
 def _unreachable(view: View, role: Role, region: str, age_s: float, on_unreachable: OnUnreachable) -> Decision:
     state = view.state
     epoch = "unknown" if state is None else state.epoch
-    known = f"{region} has not reached the state table for {age_s:.0f} s (role last seen: {role.value}, epoch {epoch})"
-    # A region that has seen its drain has acknowledged it: the failover no longer waits for its lease, so it must not
-    # go on by itself, whatever is configured.
+    known = f"{region} has not reached the state table for {age_s:.0f} s (last known role: {role.value}, epoch {epoch})"
+    # A region that has read the plan that drains it has acknowledged it. The failover no longer waits for its lease, so
+    # the region must not run, whatever on_unreachable says.
     ran = state is not None and state.phase in {Phase.STEADY, Phase.RESUMING} and view.reconciled_epoch == state.epoch
     if role is Role.ACTIVE and ran and on_unreachable is OnUnreachable.RUN:
         return Decision(Action.RUN, f"run: {known}, and [dr] on_unreachable is run", role)

@@ -1,9 +1,9 @@
 """
-The state of a DR set, and the only ways in which it may change.
+The state of a DR set, and its transitions.
 
-Everything here is pure: functions take a state and return the next one, nothing is read, written or timed. A store
-(:class:`airflow_provider_mwaa_dr.core.ports.StateStore`) writes a returned state on the condition that the stored
-``version`` is still the one that the function was given, so two callers can never both take a step.
+All functions are pure: each takes a state and returns the next one, without input, output or a clock. A store
+(:class:`airflow_provider_mwaa_dr.core.ports.StateStore`) writes the next state only if the stored ``version`` is still
+the version that the function was given. So of two callers that start from the same version, only one succeeds.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from airflow_provider_mwaa_dr.core.reasons import checked_reason
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, WrongPhaseError
 
 STATE_ID = "ACTIVE_REGION"
-"""Key of the state item. The scripts of the AWS sample, and the AWS CLI queries of its document, read this key."""
+"""Key of the state item. The scripts of the AWS sample and the queries in its documentation read this key."""
 
 SHORTEST_LEASE_S, LONGEST_LEASE_S = 2.0, 3600.0
-"""The range of ``lease_s``. An engine that cannot read a lease waits for the longest one."""
+"""The range of ``lease_s``. An engine that cannot read the lease waits for the longest."""
 
 
 class Phase(str, Enum):
-    """Where a failover stands. An item without a phase (written by the AWS sample) is STEADY."""
+    """The progress of a failover. An item without a phase (written by the AWS sample) is STEADY."""
 
     STEADY = "STEADY"
-    """Nothing in progress; the only phase in which "already active" is an answer."""
+    """No failover is in progress. Only in this phase is a request for the active region a no-op ("already active")."""
     DRAINING = "DRAINING"
-    """A plan is written; the source starts nothing new, what is in flight may finish (graceful)."""
+    """The plan is written. The source starts no new runs; its running runs may finish if the plan is graceful."""
     PROMOTING = "PROMOTING"
-    """The epoch has moved; the target prepares its own database and executes nothing yet."""
+    """The epoch has grown. The target prepares its own database and executes nothing yet."""
     RESUMING = "RESUMING"
-    """The target executes; what remains is to restore exactly the wanted set."""
+    """The target executes. The remaining step unpauses exactly the DAGs of the recorded set."""
 
 
 class Mode(str, Enum):
     """How a failover is carried out."""
 
     AUTO = "auto"
-    """Graceful, turned forced by a state write when the source does not answer within its deadline."""
+    """Starts graceful; a state write turns it forced when the source does not answer within its deadline."""
     GRACEFUL = "graceful"
     FORCED = "forced"
 
@@ -49,9 +49,9 @@ class Mode(str, Enum):
 @dataclass(frozen=True, slots=True)
 class FieldProblem:
     """
-    A field of the state item with a value that cannot be used.
+    A field of the state item whose value cannot be used.
 
-    :param found: the value, as a person finds it in the item.
+    :param found: the value as it is stored in the item.
     """
 
     field: str
@@ -65,12 +65,13 @@ class FieldProblem:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
     """
-    What a failover announces about runs that outlasted its drain; no announcement is ever changed.
+    An announcement of a failover about runs that outlasted its drain. It is never changed.
 
     :param set_id: the recorded set of runs, ``DAG_ID RUN_ID`` each; unique among all announcements.
-    :param epoch: under which it was made, and for which alone it counts.
-    :param had_ended: False: these are being stopped, so each counts as interrupted unless it succeeds. True: these were
-        announced and had ended by themselves before the failover came to them, so they count as they ended.
+    :param epoch: the epoch in which the failover announced it; the announcement applies to this epoch only.
+    :param had_ended: False: the failover stops these runs, so each of them counts as interrupted unless it succeeds.
+        True: an earlier announcement lists these runs, but they ended by themselves before the failover stopped them.
+        They keep their own outcome.
     """
 
     set_id: str
@@ -81,21 +82,23 @@ class Stop:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """
-    A failover in progress, stored inside the state item so that anyone can finish or abandon it.
+    A failover in progress. It is stored in the state item, so that any caller can finish or cancel it.
 
-    :param id: names the plan; also of its record and of nothing else.
+    :param id: identifies the plan and its record, and nothing else.
     :param source: region being left ("from" in records).
     :param target: region being activated ("to" in records). Equal to *source* in a plan that cancels another.
     :param mode: AUTO counts as graceful until a state write turns it FORCED.
-    :param owner: the process that acts on it; only this one takes steps.
-    :param beat: grows while the owner lives; a follower takes over when it stands still on the follower's own clock.
-    :param set_id: the recorded wanted set; None until it is recorded, never changed afterwards.
-    :param drained: nothing is in flight in the source any more, and nothing can start: it may publish its final ledger
+    :param owner: the process that makes the steps of the plan; no other process does.
+    :param beat: the owner increases it while it runs. A follower takes over when, on the follower's own clock, it has
+        not changed for too long.
+    :param set_id: the recorded set of DAGs; None until it is recorded, never changed afterwards.
+    :param drained: no run is in progress in the source, and none can start: the source may publish its final ledger
         entry.
-    :param replaced: the promoted, unfinished plan that this one superseded, with its phase; cancelling goes back to it.
-    :param takes_over: nobody knows which region executes, so every registered region but the target counts as the
+    :param replaced: the promoted, unfinished plan that this plan superseded, with its phase. A cancellation returns to
+        it.
+    :param takes_over: it is unknown which region executes, so every registered region except the target counts as the
         source; *source* is the last known active region.
-    :param lease_s: the lease from promote on, where the one before could not be used; None: it stays.
+    :param lease_s: the lease from the promotion on, if the stored lease cannot be used; None: the lease stays.
     """
 
     id: str
@@ -116,31 +119,32 @@ class Plan:
 
     @property
     def is_forced(self) -> bool:
-        """Whether the source must not be called any more, and executes nothing from now on."""
+        """Whether the engine no longer calls the source, and the source may execute nothing from now on."""
         return self.mode is Mode.FORCED
 
     @property
     def is_cancellation(self) -> bool:
-        """Whether this plan gives the role back to the region that has it."""
+        """Whether this plan cancels another: the active region keeps the role."""
         return self.source == self.target and not self.takes_over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DRState:
     """
-    The state item. Frozen; grows only through the functions below.
+    The state item. Frozen; only the functions below return a next state.
 
     :param epoch: grows by 1 with every change of active region; the fencing token.
     :param version: grows by 1 with every write; the optimistic lock.
-    :param lease_s: how old a region's view may be while it still executes; the same for everyone, so it lives here.
-        The longest one where the stored value cannot be used.
+    :param lease_s: how old a region's view may be while the region still executes. All regions use the same value, so
+        the item stores it. If the stored value cannot be used, this is the longest lease.
     :param not_unpaused_set_id: id of the recorded set of DAGs that the last failover could not unpause in the active
-        region, and that stay wanted. Empty: there are none. None: an older version or a script completed the failover,
-        and only its record has them.
-    :param stops: what failovers announced about runs that they stop under this epoch, in order. It outlives the plans:
-        a plan may be cancelled, and end, before the ledger reads that it stopped a run.
+        region; the next failover includes them. Empty: there are none. None: an older version or a script completed the
+        failover, and only its record lists them.
+    :param stops: the announcements of failovers about runs that they stop, in order; :func:`stops_of` selects those of
+        an epoch. They are kept when their plan ends: a plan may be cancelled and end before the ledger has read that
+        the plan stopped a run.
     :param problems: fields of the item whose values cannot be used. Not stored. While there is one, every region holds
-        everything, and only :func:`recover` returns a next state.
+        all its runs and tasks, and only :func:`recover` returns a next state.
     """
 
     active_region: str
@@ -160,15 +164,15 @@ class DRState:
     stops: tuple[Stop, ...] = ()
 
     def is_newer_than(self, other: DRState) -> bool:
-        """Whether this state was written after *other*; a view never goes back."""
+        """Whether this state was written after *other*. A view never returns to an older state."""
         return (self.epoch, self.version) > (other.epoch, other.version)
 
 
 def why_unknown(state: DRState, registered: Collection[str] | None, *, region: str) -> str | None:
     """
-    Return why *state* says nothing about any region's role, and what to do; None where it can be acted on.
+    Return why *state* gives no region a role, and what to do; None if the state can be used.
 
-    :param registered: as the item of *region* lists them; None when it has no list.
+    :param registered: the registered regions, from the item of *region*; None if the item has no list.
     """
     take_over = "run mwaa-dr failover REGION --reason TEXT"
     if state.problems:
@@ -179,7 +183,7 @@ def why_unknown(state: DRState, registered: Collection[str] | None, *, region: s
     if registered is None:
         return (
             f"the item ENVIRONMENT#{region} does not list the registered regions yet; the agent of {region} writes the "
-            "list in its first turn, and mwaa-dr init writes it, too"
+            "list in its first turn, and mwaa-dr init also writes it"
         )
     if state.active_region not in registered:
         return (
@@ -191,19 +195,20 @@ def why_unknown(state: DRState, registered: Collection[str] | None, *, region: s
 
 
 def may_be_region(text: str) -> bool:
-    """Return whether *text* is short enough to be the name of a region, and so a part of an item's key."""
+    """Return whether *text* is short enough to be the name of a region, which is part of the keys of items."""
     return 0 < len(text) <= _REGION_CHARS
 
 
 _REGION_CHARS = 100
-"""No name of a region is longer."""
+"""The longest name of a region."""
 
 
 def initial(active_region: str, *, lease_s: float, by: str, at: datetime, epoch: int = 0, version: int = 1) -> DRState:
     """
     Return the first state of a DR set.
 
-    :param epoch, version: where an earlier state of the set is gone, above all that anybody remembers of it.
+    :param epoch, version: if an earlier state of the set was lost: above every epoch and version that an item of the
+        set still contains.
     """
     return DRState(
         active_region=active_region,
@@ -218,9 +223,9 @@ def initial(active_region: str, *, lease_s: float, by: str, at: datetime, epoch:
 
 def claim(state: DRState, plan: Plan, *, at: datetime) -> DRState:
     """
-    Return the state in which *plan* is in progress: the source stops starting runs.
+    Return the state in which *plan* is in progress: the source starts no more runs.
 
-    :raises AlreadyActiveError: the target is active and nothing is in progress.
+    :raises AlreadyActiveError: the target is active, and no failover is in progress.
     :raises WrongPhaseError: another plan is open; join, cancel or supersede it.
     """
     _refuse_problems(state)
@@ -236,12 +241,12 @@ def claim(state: DRState, plan: Plan, *, at: datetime) -> DRState:
 
 def supersede(state: DRState, plan: Plan, *, at: datetime) -> DRState:
     """
-    Return the state in which *plan* takes the place of the open one.
+    Return the state in which *plan* replaces the open plan.
 
-    It remembers the plan that made the region active, if that has not ended: cancelling goes back to it. Plans that had
-    not promoted are forgotten, so that plans do not nest. The recorded set travels along, if one was recorded: what
-    people want does not change with the direction. While nobody knows which region executes, the new plan takes over,
-    and is forced, like the open one.
+    The new plan stores the plan that made the region active, if that plan has not ended: a cancellation returns to it.
+    Plans that had not promoted are dropped, so that plans do not nest. The new plan inherits the recorded set, if there
+    is one: the DAGs that users want unpaused do not depend on the direction. While it is unknown which region executes,
+    the new plan, like the open one, is forced and counts every region except its target as the source.
     """
     open_plan = _open_plan(state)
     takes_over = open_plan.takes_over and state.phase is Phase.DRAINING
@@ -268,20 +273,22 @@ def supersede(state: DRState, plan: Plan, *, at: datetime) -> DRState:
 
 def cancel(state: DRState, *, plan_id: str, by: str, owner: str, reason: str, at: datetime) -> DRState:
     """
-    Return the state in which the open plan is given up before promote.
+    Return the state in which the open plan is cancelled before its promotion.
 
-    Back to the promoted plan that it had replaced, under that plan's own id: its target is active, but not prepared or
-    without its set yet. Plans that had not promoted either are given up with it. Else to RESUMING with region and epoch
-    unchanged, under *plan_id* (a new one, so that an engine still in the old plan cannot take it for its own). What
-    was paused is unpaused by the steps that follow RESUMING, what was held goes on.
+    If the open plan had replaced a promoted plan, that plan is open again, under its own id. Its target is active, but
+    not yet prepared, or its recorded set is not yet unpaused. Plans that had not promoted are cancelled, too.
 
-    :raises WrongPhaseError: promoted already, or nothing is open, or no region is known to execute.
+    Otherwise the phase becomes RESUMING, with the same region and epoch, under *plan_id*. The id is new, so that an
+    engine that still works on the old plan cannot mistake the new plan for its own. The steps after RESUMING unpause
+    the paused DAGs, and the region starts its held runs.
+
+    :raises WrongPhaseError: the plan is promoted already, or no plan is open, or it is unknown which region executes.
     """
     open_plan = _open_plan(state)
     if open_plan.takes_over and state.phase is Phase.DRAINING:
         raise WrongPhaseError(
-            f"Plan {open_plan.id} has taken over a state that names no active region: there is none to go back to.",
-            advice="Fail over to the region that is to be active.",
+            f"Plan {open_plan.id} replaced a state that names no active region, so it has no region to return to.",
+            advice="Fail over to the region that you want active.",
         )
     if state.phase is not Phase.DRAINING:
         raise WrongPhaseError(
@@ -291,7 +298,7 @@ def cancel(state: DRState, *, plan_id: str, by: str, owner: str, reason: str, at
     replaced = _promoted(state)
     if replaced is not None:
         phase, earlier = replaced
-        # An earlier plan without a set had paused nothing; the one that is given up now may have.
+        # An earlier plan without a recorded set has paused nothing. The cancelled plan may have paused its set.
         set_id = earlier.set_id or open_plan.set_id
         back = replace(earlier, owner=owner, beat=earlier.beat + 1, set_id=set_id)
         return _next(state, phase=phase, plan=back, by=by, at=at)
@@ -312,19 +319,20 @@ def cancel(state: DRState, *, plan_id: str, by: str, owner: str, reason: str, at
 
 def recover(state: DRState, plan: Plan, *, lease_s: float, at: datetime) -> DRState:
     """
-    Return the state in which *plan* takes over a state that names no active region, or cannot be acted on.
+    Return the state in which *plan* recovers a state that names no active region or cannot be used.
 
-    The plan is forced, whatever mode it names, and every registered region but its target counts as the source. The
-    recorded set travels along, if there is a plan that names one.
+    The plan is always forced, and every registered region except its target counts as the source. It inherits the
+    recorded set of the open plan, if there is one.
 
     :param plan: its source is the last known active region.
-    :param lease_s: counts from promote on where the stored lease cannot be used; until then the longest one does.
-    :raises WrongPhaseError: the epoch cannot be used, so no next one is known to be higher than all before.
+    :param lease_s: the lease from the promotion on, if the stored lease cannot be used. Until then the longest lease
+        applies.
+    :raises WrongPhaseError: the stored epoch cannot be used, so no next epoch is known to be the highest.
     """
     broken = {problem.field for problem in state.problems}
     if "epoch" in broken:
         raise WrongPhaseError(
-            f"No failover can take over the item {STATE_ID}: {'; '.join(map(str, state.problems))}.",
+            f"A failover cannot recover the item {STATE_ID}: {'; '.join(map(str, state.problems))}.",
             advice="Correct it, or run mwaa-dr init --active REGION --above-every-epoch.",
         )
     lost = state.plan if state.phase is not Phase.STEADY else None
@@ -345,7 +353,7 @@ def recover(state: DRState, plan: Plan, *, lease_s: float, at: datetime) -> DRSt
 
 
 def record_set(state: DRState, set_id: str, *, at: datetime) -> DRState:
-    """Return the state whose plan names its recorded wanted set. A plan that names one already keeps it."""
+    """Return the state whose plan names its recorded set of DAGs. A plan that already names a set keeps it."""
     plan = _open_plan(state)
     if plan.set_id is not None:
         return state
@@ -353,7 +361,7 @@ def record_set(state: DRState, set_id: str, *, at: datetime) -> DRState:
 
 
 def harden(state: DRState, *, stops: bool, forces: bool, at: datetime) -> DRState:
-    """Return the state whose plan stops runs that outlast the drain, or has turned forced, because a caller said so."""
+    """Return the state whose plan, at a caller's request, stops runs that outlast the drain, or is forced."""
     plan = _open_plan(state)
     if stops and not plan.stop_running:
         state = replace(state, plan=replace(plan, stop_running=True))
@@ -362,7 +370,7 @@ def harden(state: DRState, *, stops: bool, forces: bool, at: datetime) -> DRStat
 
 def announce(state: DRState, set_id: str, *, had_ended: bool, at: datetime) -> DRState:
     """
-    Return the state that announces which runs are being stopped, before the first one is; or which of them had ended.
+    Return the state with one more announcement: the runs that the failover is about to stop, or those that had ended.
 
     :param set_id, had_ended: see :class:`Stop`.
     """
@@ -374,12 +382,12 @@ def announce(state: DRState, set_id: str, *, had_ended: bool, at: datetime) -> D
 
 
 def stops_of(state: DRState, epoch: int) -> tuple[Stop, ...]:
-    """Return what failovers announced under *epoch* about runs that they stop, in order."""
+    """Return the announcements that failovers made under *epoch* about runs that they stop, in order."""
     return tuple(stop for stop in state.stops if stop.epoch == epoch)
 
 
 def drained(state: DRState, *, at: datetime) -> DRState:
-    """Return the state that says that nothing is in flight in the source any more."""
+    """Return the state that marks the source as drained: no run is in progress, and none can start."""
     plan = _open_plan(state)
     if plan.drained:
         return state
@@ -388,9 +396,10 @@ def drained(state: DRState, *, at: datetime) -> DRState:
 
 def turn_forced(state: DRState, *, at: datetime) -> DRState:
     """
-    Return the state in which the plan goes on without its source: an AUTO one by itself, any on a caller's word.
+    Return the state in which the plan continues without its source.
 
-    A state write, because the lease is counted from it: until now the source was allowed to finish what ran.
+    The engine turns an AUTO plan forced by itself, and any plan at a caller's request. This is a state write because
+    the lease is counted from it: before it, the source may finish its running runs.
     """
     plan = _open_plan(state)
     if state.phase is not Phase.DRAINING or plan.is_forced:
@@ -402,15 +411,15 @@ def promote(state: DRState, *, at: datetime) -> DRState:
     """
     Return the state in which the plan's target is the active region.
 
-    ``epoch`` grows by one, which fences holders of the old epoch.
+    ``epoch`` grows by one, which fences all holders of the old epoch.
 
-    :param at: aware UTC time of the decision, kept for the audit trail.
+    :param at: aware UTC time of the decision, stored for the audit trail.
     :raises WrongPhaseError: the state is not DRAINING.
     """
     plan = _open_plan(state)
     if state.phase is not Phase.DRAINING:
-        raise WrongPhaseError(f"Plan {plan.id} is {state.phase.value}; only a DRAINING one is promoted.")
-    promoted = replace(plan, replaced=None)  # no cancelling goes back
+        raise WrongPhaseError(f"Plan {plan.id} is {state.phase.value}; only a DRAINING plan can be promoted.")
+    promoted = replace(plan, replaced=None)  # a promoted plan cannot be cancelled
     return replace(
         _next(state, phase=Phase.PROMOTING, plan=promoted, by=plan.by, at=at),
         active_region=plan.target,
@@ -420,42 +429,42 @@ def promote(state: DRState, *, at: datetime) -> DRState:
         previous_region=plan.source if plan.takes_over else state.active_region,
         failover_reason=plan.reason,
         last_failover_time=at,
-        # The source may not have published these runs yet. Nobody reads the stops of an earlier epoch any more.
+        # The source may not have published these runs yet. No agent needs the stops of earlier epochs.
         stops=stops_of(state, state.epoch),
     )
 
 
 def resume(state: DRState, *, at: datetime) -> DRState:
-    """Return the state in which the target may execute; for when all its schedulers have acknowledged the epoch."""
+    """Return the state in which the target may execute. First all its schedulers must acknowledge the epoch."""
     plan = _open_plan(state)
     if state.phase is not Phase.PROMOTING:
-        raise WrongPhaseError(f"Plan {plan.id} is {state.phase.value}; only a PROMOTING one is resumed.")
+        raise WrongPhaseError(f"Plan {plan.id} is {state.phase.value}; only a PROMOTING plan can be resumed.")
     return _next(state, phase=Phase.RESUMING, plan=plan, by=plan.by, at=at)
 
 
 def complete(state: DRState, *, not_unpaused_set_id: str | None, at: datetime) -> DRState:
     """
-    Return the steady state at the end of a plan.
+    Return the STEADY state at the end of a plan.
 
-    :param not_unpaused_set_id: see :class:`DRState`. Users rely on it, so it is written with the end of the plan, even
-        if the plan's record cannot be written.
+    :param not_unpaused_set_id: see :class:`DRState`. Users rely on it, so it is part of this write and does not depend
+        on the plan's record, which may fail to be written.
     """
     plan = _open_plan(state)
     if state.phase is not Phase.RESUMING:
-        raise WrongPhaseError(f"Plan {plan.id} is {state.phase.value}; only a RESUMING one is completed.")
+        raise WrongPhaseError(f"Plan {plan.id} is {state.phase.value}; only a RESUMING plan can be completed.")
     return replace(
         _next(state, phase=Phase.STEADY, plan=None, by=plan.by, at=at), not_unpaused_set_id=not_unpaused_set_id
     )
 
 
 def beat(state: DRState, *, at: datetime) -> DRState:
-    """Return the state in which the plan's owner has shown that it lives."""
+    """Return the state with a higher beat, which shows that the plan's owner is alive."""
     plan = _open_plan(state)
     return _next(state, phase=state.phase, plan=replace(plan, beat=plan.beat + 1), by=state.changed_by, at=at)
 
 
 def take_over(state: DRState, *, owner: str, at: datetime) -> DRState:
-    """Return the state in which *owner* acts on the open plan, for when the beat of the one before stood still."""
+    """Return the state in which *owner* owns the open plan, for a plan whose owner's beat no longer changes."""
     plan = _open_plan(state)
     return _next(
         state, phase=state.phase, plan=replace(plan, owner=owner, beat=plan.beat + 1), by=state.changed_by, at=at
@@ -464,14 +473,14 @@ def take_over(state: DRState, *, owner: str, at: datetime) -> DRState:
 
 def set_active_region(state: DRState, region: str, *, reason: str, by: str, at: datetime) -> DRState:
     """
-    Return the state in which *region* is active at once, with no drain, lease or set,
-    as the hook of the AWS sample does.
+    Return the state in which *region* is active immediately, as the hook of the AWS sample does.
 
-    For recovery by hand and for tests; a failover does far more. Fences like any promotion: the epoch grows.
+    It does not drain, does not wait for the lease, and neither records nor restores unpaused DAGs. Use it only for
+    recovery by hand and for tests; a failover does far more. The epoch grows, so it fences like any promotion.
 
     :raises ConfigError: the reason is empty or too long.
-    :raises AlreadyActiveError: *region* is active and nothing is in progress.
-    :raises WrongPhaseError: a plan is open, or the state has a value that cannot be used.
+    :raises AlreadyActiveError: *region* is active, and no failover is in progress.
+    :raises WrongPhaseError: a plan is open, or a value of the state cannot be used.
     """
     reason = checked_reason(reason)
     _refuse_problems(state)
@@ -496,13 +505,13 @@ def set_active_region(state: DRState, region: str, *, reason: str, by: str, at: 
 
 
 def promoted_plan(state: DRState) -> Plan | None:
-    """Return the plan that has made the region active, unless it has ended; also under one that supersedes it."""
+    """Return the unfinished plan that made the region active, also if a newer plan supersedes it; else None."""
     promoted = _promoted(state)
     return None if promoted is None else promoted[1]
 
 
 def _promoted(state: DRState) -> tuple[Phase, Plan] | None:
-    """Return the promoted, unfinished plan with its phase. Rows of version 0.1 may nest several that had not."""
+    """Return the promoted, unfinished plan with its phase. Items of version 0.1 may nest several unpromoted plans."""
     found = (state.phase, state.plan) if state.plan is not None else None
     while found is not None and found[0] is Phase.DRAINING:
         found = found[1].replaced
@@ -510,7 +519,7 @@ def _promoted(state: DRState) -> tuple[Phase, Plan] | None:
 
 
 def is_wanted_set(set_id: str) -> bool:
-    """Whether a recorded set is what a plan found unpaused, and not runs that it stops or DAGs that it left over."""
+    """Whether a set lists the DAGs that a plan found unpaused; other sets list stopped runs or DAGs not unpaused."""
     return _OTHER_SETS.search(set_id) is None
 
 
@@ -518,7 +527,7 @@ _OTHER_SETS = re.compile(r"-(stopped-[0-9]+|left-[0-9a-f]+)$")
 
 
 def regions_of(state: DRState) -> frozenset[str]:
-    """Return the regions that the state names: those that have the role, had it last, or are to have it."""
+    """Return the regions that the state names: the active, the previous, and the plan's source and target."""
     plan = (state.plan.source, state.plan.target) if state.plan is not None else ()
     return frozenset(region for region in (state.active_region, state.previous_region, *plan) if region)
 
@@ -534,12 +543,12 @@ def _refuse_problems(state: DRState) -> None:
     if state.problems:
         raise WrongPhaseError(
             f"The item {STATE_ID} cannot be used: {'; '.join(map(str, state.problems))}.",
-            advice="Correct it, or run mwaa-dr failover REGION --reason TEXT, which takes over the state.",
+            advice="Correct it, or run mwaa-dr failover REGION --reason TEXT, which recovers the state.",
         )
 
 
 def _shown(value: str) -> str:
-    """Return a value as a person can tell it from a similar one, also when it is long."""
+    """Return a value in quotes, shortened if it is long."""
     return repr(value if len(value) <= 60 else value[:60] + "...")
 
 

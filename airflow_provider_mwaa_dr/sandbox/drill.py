@@ -1,10 +1,11 @@
 """
-The drill: a failover in the sandbox that ends in a report.
+The drill: a failover in the sandbox that ends with a report.
 
-Every scenario begins with two healthy regions, load that is due every ten seconds, somebody who triggers a run every
-few seconds wherever the role is, and runs forced in the standby by everything that a person could do there. Then the
-role moves through the example DAG in the control environment, and the same is tried in the region that was left. What
-ran is counted from lines that task bodies wrote, and compared with what one Airflow would have executed (oracle.py).
+Every scenario starts with two healthy regions, DAGs that run every ten seconds, and a simulated user who triggers a run
+every few seconds in the active region. The drill forces runs in the standby in every way that a user can. Then the
+example DAG in the control environment fails over, and the drill forces runs in the region that was left. The drill
+counts the lines that task bodies wrote, and compares them with the runs that a single Airflow would have executed
+(oracle.py).
 """
 
 from __future__ import annotations
@@ -45,34 +46,35 @@ from airflow_provider_mwaa_dr.sandbox.tables import SandboxTables
 
 
 class Loss(str, Enum):
-    """What happens to the region that has the role."""
+    """How the active region is lost."""
 
     KILLED = "killed"
-    """All of its Airflow processes end at once, and its AWS is a black hole."""
+    """All of its Airflow processes are killed, and its AWS is a black hole."""
     FROZEN = "frozen"
-    """All of its processes stand still, and go on later as if nothing had been, believing what they believed."""
+    """All of its processes are stopped (SIGSTOP). Later they continue with their old view of the state."""
     CUT_OFF = "cut off"
-    """Its AWS is a black hole in both directions; its Airflow is healthy, and people go on using it."""
+    """Its AWS is a black hole in both directions. Its Airflow is healthy, and users still trigger runs in it."""
     ALONE = "cut off with its own copy of the tables"
-    """It reaches its own region's AWS, and no other; nobody else reaches anything in it."""
+    """It reaches only the AWS of its own region, and no other caller reaches this region."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """
-    How the role moves.
+    How the drill fails over.
 
-    :param loss: of the region that has it, before it moves.
-    :param killed_after: the step after which the failover is killed, and begun again by somebody else.
-    :param returns: whether the role goes back afterwards.
-    :param lag_s: with tables in each region, copied with this lag; the region that took over is cut off with its own
-        copy then, and left by force.
-    :param history: whether a DAG with catchup has two years of history in the region that has the role.
-    :param deployed: whether it begins with two empty environments, and ``mwaa-dr deploy``.
+    :param summary: what happens; part of the failover's reason.
+    :param loss: how the active region is lost before the failover.
+    :param killed_after: the step after which the failover is killed, and restarted by another process.
+    :param returns: whether the drill fails back afterwards.
+    :param lag_s: if set, each region has its own copy of the tables, replicated with at most this lag. The drill then
+        cuts off the region that took over, together with its copy, and fails over from it by force.
+    :param history: whether a DAG with catchup has two years of history in the active region.
+    :param deployed: whether the drill starts with two empty environments and ``mwaa-dr deploy``.
     """
 
     name: str
-    says: str
+    summary: str
     loss: Loss | None = None
     killed_after: str | None = None
     returns: bool = False
@@ -82,7 +84,7 @@ class Scenario:
 
     @property
     def mode(self) -> Mode:
-        """Graceful, unless the region is lost."""
+        """Graceful, unless the active region is lost."""
         return Mode.GRACEFUL if self.loss is None else Mode.FORCED
 
 
@@ -90,24 +92,32 @@ DEPLOYED = "deployed"
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
-        Scenario(name="planned", says="a planned failover"),
-        Scenario(name="region-loss", says="the region is lost, and comes back", loss=Loss.KILLED),
-        Scenario(name="zombie", says="the region stands still, and goes on after the failover", loss=Loss.FROZEN),
-        Scenario(name="cut-off", says="the region's network is lost, its Airflow is not", loss=Loss.CUT_OFF),
-        Scenario(name="half-done", says="the failover is killed half-way", killed_after="pause"),
-        Scenario(name="failback", says="there and back again", returns=True),
-        Scenario(name="storm", says="a DAG with two years of history", history=True),
+        Scenario(name="planned", summary="a planned failover"),
+        Scenario(name="region-loss", summary="the active region is lost, and restored later", loss=Loss.KILLED),
+        Scenario(
+            name="zombie", summary="the active region is frozen, and continues after the failover", loss=Loss.FROZEN
+        ),
+        Scenario(
+            name="cut-off", summary="the active region loses its network, but its Airflow continues", loss=Loss.CUT_OFF
+        ),
+        Scenario(
+            name="half-done",
+            summary="the failover is killed halfway, and another process completes it",
+            killed_after="pause",
+        ),
+        Scenario(name="failback", summary="a failover and a failback", returns=True),
+        Scenario(name="storm", summary="a failover with a DAG that has two years of history", history=True),
         Scenario(
             name="eventual",
-            says="tables in each region, copied with a lag; there, and back by force from a region that goes on alone",
+            summary="tables with a replication lag; a failover, and a forced failback from a region that is cut off",
             returns=True,
             lag_s=2.0,
         ),
-        Scenario(name=DEPLOYED, says="a planned failover of what mwaa-dr deploy has made", deployed=True),
+        Scenario(name=DEPLOYED, summary="mwaa-dr deploy, then a planned failover", deployed=True),
     )
 }
 ALL = "all"
-"""The word for every scenario, one after the other."""
+"""The name that runs every scenario, one after the other."""
 LOAD = Path(__file__).parent / "drill_dags"
 SCHEDULED = frozenset({"drill_orders", "drill_billing", "drill_long"})
 HISTORY = "drill_history"
@@ -115,13 +125,13 @@ ON_DEMAND = "drill_on_demand"
 PAUSED_BY_HAND = "drill_paused_by_hand"
 EVERY = timedelta(seconds=10)
 CATCHUP = {"drill_orders": 0, "drill_long": 2, HISTORY: 8}
-"""DAGs with catchup, and the second of each ten at which they are due; as in drill_dags."""
-BY_HAND_EVERY_S = 3.0
-PATIENCE_S = 240.0
-"""For anything that takes a second or two on a machine with nothing else to do."""
+"""DAGs with catchup, and the second within each ten seconds at which they run; as in drill_dags."""
+TRIGGER_EVERY_S = 3.0
+TIMEOUT_S = 240.0
+"""For a wait that takes one or two seconds on an idle machine."""
 FAILOVER_DEADLINE_S = 420.0
-STILL_DUE_S = 120.0
-"""What has piled up is worked off within this long, or is lost."""
+BACKLOG_DEADLINE_S = 120.0
+"""A run of the backlog that has not ended within this time counts as lost."""
 _OPERATOR_LINE = re.compile(
     r"\[(?:info|warning|error) *\] (?P<new>.*?) +\[\S*FailoverOperator\]"  # Airflow 3
     r"|\{failover\.py:\d+\} \w+ - (?P<old>.*)"  # Airflow 2
@@ -130,7 +140,7 @@ _OPERATOR_LINE = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Region:
-    """One region, as a person at its keyboard has it."""
+    """One region, and the ways in which a user acts in it."""
 
     name: str
     described: Mapping[str, Any]
@@ -140,7 +150,7 @@ class _Region:
         return SandboxAirflowApi(self.described)
 
     def lines(self, since: datetime) -> Sequence[Line]:
-        """Return what task bodies wrote since then, oldest first."""
+        """Return the lines that task bodies wrote since *since*, oldest first."""
         try:
             text = Path(self.described["airflow_home"], "drill.jsonl").read_text()
         except FileNotFoundError:
@@ -154,7 +164,7 @@ class _Region:
         answer = subprocess.run(
             [folder / "airflow", "dags", "trigger", dag_id, "--run-id", run_id],
             env=airflow_settings.process_variables(self.described["env"], bin_folder=folder),
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=TIMEOUT_S,
         )  # fmt: skip
         if answer.returncode != 0:
             raise DRError(f"airflow dags trigger in {self.name} ended with {answer.returncode}: {answer.stderr[-800:]}")
@@ -162,7 +172,7 @@ class _Region:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
-    """A run as a region's database has it; *at* is when it was made."""
+    """A run as a region's database has it; *at* is when it was created."""
 
     dag_id: str
     run_id: str
@@ -170,30 +180,30 @@ class _Run:
     at: datetime
 
 
-class _ByHand:
-    """Somebody who triggers a run every few seconds where the role is; a thread of its own while it is entered."""
+class _SimulatedUser:
+    """Triggers a run every few seconds in the active region, in its own thread, while the context is entered."""
 
     def __init__(self, tables: SandboxTables, regions: Mapping[str, _Region]) -> None:
         self._tables, self._regions = tables, regions
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._go_on, daemon=True)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._trigger_runs, daemon=True)
         self.accepted: dict[tuple[str, str], tuple[datetime, str]] = {}
-        """When and where Airflow said that it had taken a run."""
+        """When and in which region Airflow accepted a run, by DAG id and run id."""
 
-    def __enter__(self) -> _ByHand:
+    def __enter__(self) -> _SimulatedUser:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stop.set()
         self._thread.join()
 
-    def _go_on(self) -> None:
+    def _trigger_runs(self) -> None:
         number = 0
-        while not self._over.wait(BY_HAND_EVERY_S):
+        while not self._stop.wait(TRIGGER_EVERY_S):
             number += 1
             run_id = f"by-hand-{datetime.now(timezone.utc):%H%M%S}-{number}"
-            with suppress(DRError):  # whoever is turned away tries again
+            with suppress(DRError):  # a user whose run is refused tries again later
                 region = self._tables.store.read().active_region
                 self._regions[region].api.trigger(ON_DEMAND, run_id, {"number": number})
                 self.accepted[ON_DEMAND, run_id] = datetime.now(timezone.utc), region
@@ -203,7 +213,7 @@ class Drill:
     """
     One drill in *sandbox*.
 
-    :param say: is told what happens, a line each.
+    :param say: called with each line of progress.
     """
 
     def __init__(self, sandbox: Sandbox, *, say: Callable[[str], object]) -> None:
@@ -216,43 +226,44 @@ class Drill:
 
     def run(self, scenario: str, *, folder: Path, keep: bool, wheel: Path | None = None) -> Report:
         """
-        Carry out a scenario, write ``report.json`` and ``report.html`` into *folder*, and return the report.
+        Run a scenario, write ``report.json`` and ``report.html`` into *folder*, and return the report.
 
-        A sandbox that runs already is used, and left running; one started here is stopped, unless *keep*.
+        A sandbox that already runs is used, and stays up. A sandbox that the drill starts is stopped, unless *keep*.
 
-        :param wheel: what a scenario that deploys is to deploy; None: what the package index of a bare sandbox has.
-        :raises ConfigError: no such scenario.
-        :raises RefusedError: the sandbox is bare, and the scenario needs one that is not, or the other way round; or
-            it is, and was deployed into before.
-        :raises DRError: the drill could not be carried out to its end; there is no report then.
+        :param wheel: the wheel to deploy in a scenario that deploys; None for the wheel in the bare sandbox's package
+            index.
+        :raises ConfigError: the scenario does not exist.
+        :raises RefusedError: the scenario needs a bare sandbox and this one is not bare, or the other way round; or the
+            bare sandbox already has the provider.
+        :raises DRError: the drill did not complete; there is no report then.
         """
         if scenario not in SCENARIOS:
             raise ConfigError(
-                f"There is no scenario {scenario}.",
+                f"The scenario {scenario} does not exist.",
                 option="--scenario",
-                advice=f"There is {', '.join(SCENARIOS)}; and {ALL}.",
+                advice=f"Allowed are {', '.join(SCENARIOS)} and {ALL}.",
             )
-        ran_before = self._sandbox.is_up()
+        was_up = self._sandbox.is_up()
         try:
-            outcome = self._carry_out(SCENARIOS[scenario], wheel)
+            report = self._execute(SCENARIOS[scenario], wheel)
         finally:
-            if not (keep or ran_before):
+            if not (keep or was_up):
                 with self._step("stop the sandbox"):
                     self._sandbox.down()
-        outcome = replace(outcome, steps=tuple(self._steps))
-        report_page.write(outcome, folder)
-        return outcome
+        report = replace(report, steps=tuple(self._steps))
+        report_page.write(report, folder)
+        return report
 
-    def _carry_out(self, scenario: Scenario, wheel: Path | None) -> Report:
+    def _execute(self, scenario: Scenario, wheel: Path | None) -> Report:
         deployment: Mapping[str, bool] = self._deploy(wheel) if scenario.deployed else {}
-        first = "give the environments their DAGs" if scenario.deployed else "start two regions and an AWS"
+        first = "copy DAGs into the environments" if scenario.deployed else "start two regions and an emulated AWS"
         with self._step(first), tempfile.TemporaryDirectory() as folder:
-            # Nothing is due while Airflow starts: a drill before this one left its load unpaused in this home.
+            # Start without DAGs: an earlier drill may have left its DAGs unpaused in this home.
             self._up(scenario, Path(folder))
             self._started_at = datetime.now(timezone.utc)
             shutil.copytree(LOAD, folder, dirs_exist_ok=True)
             shutil.copy(example_dags() / f"{TEST_DAG}.py", folder)
-            # Whole intervals later than anything that was there before this drill.
+            # Later than all intervals of earlier drills in this home.
             start = self._started_at.replace(microsecond=0, second=self._started_at.second // 10 * 10) + EVERY
             Path(folder, "drill_start.txt").write_text(start.isoformat())
             description = self._up(scenario, Path(folder))
@@ -265,14 +276,12 @@ class Drill:
 
         load = [*SCHEDULED, ON_DEMAND, TEST_DAG]
         if scenario.history:
-            with self._step(f"give {HISTORY}, which begins two years ago, a history in {source.name}"):
+            with self._step(f"write finished runs of {HISTORY}, which starts two years ago, in {source.name}"):
                 self._write_history(source, start, 1000, [HISTORY])
             load.append(HISTORY)
         self._write_history(source, start, 1, sorted(SCHEDULED & CATCHUP.keys()))
         with self._step(f"run the load in {source.name}, the active region"):
-            self._say(
-                f"  {', '.join(sorted(SCHEDULED))} are due every {EVERY.seconds} s; {PAUSED_BY_HAND} stays paused"
-            )
+            self._say(f"  {', '.join(sorted(SCHEDULED))} run every {EVERY.seconds} s; {PAUSED_BY_HAND} stays paused")
             source.api.unpause(load)
             controls = self._force(source, "control-before")
             self._until(lambda: self._have_run(source, controls), f"the forced runs execute in {source.name}")
@@ -285,8 +294,8 @@ class Drill:
             attempts = [*self._attempt(target, "forced-before", unpause=[PAUSED_BY_HAND, ON_DEMAND])]
 
         wanted = source.api.unpaused()
-        with _ByHand(tables, regions) as by_hand:
-            time.sleep(2 * BY_HAND_EVERY_S)
+        with _SimulatedUser(tables, regions) as user:
+            time.sleep(2 * TRIGGER_EVERY_S)
             if scenario.loss is not None:
                 with self._step(f"lose {source.name}: it is {scenario.loss.value}"):
                     self._lose(source.name, scenario.loss)
@@ -296,17 +305,17 @@ class Drill:
             moves.append((after.last_failover_time or record.started_at, target.name))
             calls_to_source = len(self._sandbox.requests(source.name, "mwaa", since=record.started_at))
             restored = target.api.unpaused()
-            with self._step(f"first task body in {target.name}"):
+            with self._step(f"wait for the first task body in {target.name}"):
                 self._until(
                     lambda: any(line.at >= moves[1][0] for line in target.lines(self._started_at)),
                     f"the load executes in {target.name}",
                 )
             lost, alone_from, is_refused = scenario.loss, None, False
             if scenario.lag_s is not None:
-                with self._step(f"cut {target.name} off: it reaches its own copy of the tables, and nothing else"):
+                with self._step(f"cut {target.name} off: it reaches only its own copy of the tables"):
                     alone_from, lost = datetime.now(timezone.utc), Loss.ALONE
                     self._lose(target.name, lost)
-                with self._step(f"leave {target.name} by force, and be refused: nobody can see whether it goes on"):
+                with self._step(f"try a forced failover from {target.name}: refused, because it may still be running"):
                     is_refused = self._is_refused(description, source.name, scenario)
             if scenario.returns:
                 with self._step(f"fail back to {source.name}, with runs queued and in flight"):
@@ -314,32 +323,34 @@ class Drill:
                 source, target = target, source
                 after, failback = tables.store.read(), tables.store.records()[0]
                 moves.append((after.last_failover_time or record.started_at, target.name))
-            known = {run.key for entries in self._told(tables).values() for entry in entries for run in entry.runs}
+            known = {run.key for entries in self._ledgers(tables).values() for entry in entries for run in entry.runs}
             unreported = sum(
-                run not in known and at < moves[-1][0] for run, (at, region) in by_hand.accepted.items()
+                run not in known and at < moves[-1][0] for run, (at, region) in user.accepted.items()
                 if region == source.name
             )  # fmt: skip
             if alone_from is not None:
-                with self._step(f"see {source.name} go on alone"):
+                with self._step(f"check that {source.name} continues while it is cut off"):
                     self._until(
                         lambda: source.lines(moves[-1][0]) != [],
                         f"{source.name}, cut off, executes while {target.name} is active",
                     )
             if lost is not None:
-                with self._step(f"bring {source.name} back, and wait until it knows that it is standby"):
-                    self._bring_back(source.name, lost)
-                    self._until(lambda: tables.has_settled(source.name), f"{source.name} has settled its open runs")
+                with self._step(f"restore {source.name}, and wait until it knows that it is standby"):
+                    self._restore(source.name, lost)
+                    self._until(
+                        lambda: tables.has_reconciled(source.name), f"{source.name} has reconciled its open runs"
+                    )
             left = source.api.unpaused()
         alone = [(source.name, alone_from, datetime.now(timezone.utc))] if alone_from is not None else []
         with self._step(f"force runs in {source.name}, the region that was left"):
             controls_after = self._force(target, "control-after")
             attempts += self._attempt(source, "forced-after", unpause=[*SCHEDULED, ON_DEMAND])
             self._until(lambda: self._have_run(target, controls_after), f"the forced runs execute in {target.name}")
-        with self._step(f"let {target.name} go on for two more intervals"):
+        with self._step(f"let {target.name} run for two more intervals"):
             enough = max(line.at for line in target.lines(self._started_at)) + 2 * EVERY
-            self._until(lambda: target.lines(self._started_at)[-1].at >= enough, f"the load goes on in {target.name}")
-        with self._step("wait for what is still due"):
-            counted = self._count(tables, regions, by_hand, moves, unreported, since=start, alone=alone)
+            self._until(lambda: target.lines(self._started_at)[-1].at >= enough, f"the load continues in {target.name}")
+        with self._step("wait for runs that have not ended yet"):
+            counted = self._count(tables, regions, user, moves, unreported, since=start, alone=alone)
         return self._judge(
             scenario,
             before=before,
@@ -348,8 +359,8 @@ class Drill:
             failback=failback,
             moves=moves,
             counted=counted,
-            accepted=by_hand.accepted,
-            told=self._told(tables),
+            accepted=user.accepted,
+            ledgers=self._ledgers(tables),
             lines=self._lines(regions),
             attempts=attempts,
             calls_to_source=calls_to_source,
@@ -365,39 +376,41 @@ class Drill:
 
     def _deploy(self, wheel: Path | None) -> Mapping[str, bool]:
         """Start two empty environments, deploy into them as docs/how-to/deploy.md does, and return the findings."""
-        with self._step("start two environments without the provider, and an AWS"):
+        with self._step("start two environments without the provider, and an emulated AWS"):
             description = self._sandbox.up(bare=True)
             regions = [_Region(name=name, described=part) for name, part in description["regions"].items()]
-        with self._step("look for the provider in both: airflow providers list"):
+        with self._step("check that neither region has the provider: airflow providers list"):
             if any(self._has_provider(region) for region in regions):
                 raise RefusedError(
-                    f"The environments in {self._sandbox.home} have the provider already.",
-                    advice="They are empty again after mwaa-dr sandbox down.",
+                    f"The environments in {self._sandbox.home} already have the provider.",
+                    advice="Run mwaa-dr sandbox down to empty them, then run the drill again.",
                 )
         words = ["deploy", "--active", REGIONS[0], "--dags", *(["--wheel", str(wheel.resolve())] if wheel else [])]
         words += ["--wait", "--yes"]
         with self._step(f"mwaa-dr {' '.join(words)}"), tempfile.TemporaryDirectory() as folder:
             self._mwaa_dr(words, description["env"], Path(folder))
-        with self._step("look for the provider in both again, and wait until their agents know the state"):
+        with self._step("check that both regions have the provider, and wait until their agents know the state"):
             found = [self._has_provider(region) for region in regions]
             tables = SandboxTables(description["env"])
-            self._until(lambda: all(map(tables.has_settled, REGIONS)), "both regions have settled")
-        return {"mwaa-dr deploy has brought the provider into both regions, which were without it": all(found)}
+            self._until(
+                lambda: all(map(tables.has_reconciled, REGIONS)), "both regions have reconciled their open runs"
+            )
+        return {"mwaa-dr deploy installed the provider in both regions, which did not have it before": all(found)}
 
     def _has_provider(self, region: _Region) -> bool:
-        """Whether a region's own Airflow lists the provider."""
+        """Return whether the region's Airflow lists the provider."""
         folder = Path(region.described["bin"])
         answer = subprocess.run(
             [folder / "airflow", "providers", "list", "--output", "plain"],
             env=airflow_settings.process_variables(region.described["env"], bin_folder=folder),
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=TIMEOUT_S,
         )  # fmt: skip
         if answer.returncode != 0:
             raise DRError(f"airflow providers list in {region.name} ended with {answer.returncode}: {answer.stderr}")
         return DISTRIBUTION in answer.stdout
 
     def _mwaa_dr(self, words: Sequence[str], variables: Mapping[str, str], folder: Path) -> None:
-        """Run ``mwaa-dr`` in *folder*, with what ``mwaa-dr sandbox env`` has people export."""
+        """Run ``mwaa-dr`` in *folder*, with the variables that ``mwaa-dr sandbox env`` prints."""
         environment = airflow_settings.process_variables(variables, bin_folder=Path(sys.executable).parent)
         with subprocess.Popen(
             [sys.executable, "-m", "airflow_provider_mwaa_dr.cli", *words],
@@ -413,10 +426,10 @@ class Drill:
                 process.kill()
                 raise
         if code != 0:
-            raise DRError(f"mwaa-dr {words[0]} ended with {code}.", advice="What it said is above.")
+            raise DRError(f"mwaa-dr {words[0]} ended with {code}.", advice="Its output is above.")
 
     def _up(self, scenario: Scenario, dags: Path) -> Mapping[str, Any]:
-        """Start the sandbox with the scenario's state model; one that runs is used as it is, if it will do."""
+        """Start the sandbox with the scenario's state model, or use the running one if it fits."""
         is_up = self._sandbox.is_up()
         if scenario.lag_s is None:
             return self._sandbox.up(dags=dags, state_model=None if is_up else STRONG, bare=scenario.deployed)
@@ -426,15 +439,14 @@ class Drill:
         return self._sandbox.up(dags=dags, state_model=EVENTUAL, lag_s=scenario.lag_s, bare=False)
 
     def _is_refused(self, description: Mapping[str, Any], target: str, scenario: Scenario) -> bool:
-        """Whether a forced failover ends without a plan when nobody insists."""
+        """Return whether a forced failover without ``even_if_not_ready`` is refused, and leaves no plan."""
         known = len(SandboxTables(description["env"]).store.records())
         try:
-            self._run_failover(description, target, scenario, kill_after=None, mode=Mode.FORCED, insists=False)
+            self._run_failover(description, target, scenario, kill_after=None, mode=Mode.FORCED)
         except DRError:
-            words = self._sandbox.home.log("control", "dr_failover").read_text(errors="replace")
-            return (
-                "runs on with its own copy" in words and len(SandboxTables(description["env"]).store.records()) == known
-            )
+            output = self._sandbox.home.log("control", "dr_failover").read_text(errors="replace")
+            records = len(SandboxTables(description["env"]).store.records())
+            return "[dr] eventual = available" in output and records == known
         return False
 
     def _lose(self, region: str, loss: Loss) -> None:
@@ -451,7 +463,7 @@ class Drill:
         else:
             self._sandbox.fault(region, ALL_SERVICES, FaultKind.BLACKHOLE.value)
 
-    def _bring_back(self, region: str, loss: Loss) -> None:
+    def _restore(self, region: str, loss: Loss) -> None:
         self._outages[-1] = replace(self._outages[-1], until=datetime.now(timezone.utc))
         if loss is Loss.KILLED:
             self._sandbox.revive(region)
@@ -461,39 +473,40 @@ class Drill:
             self._sandbox.fault(region, ALL_SERVICES, NONE)
 
     def _write_history(self, region: _Region, start: datetime, runs: int, dag_ids: Sequence[str]) -> None:
-        """Let the region's own Airflow write finished runs up to the drill's start."""
+        """Write finished runs up to the drill's start into the region's database, with its own Airflow."""
         folder = Path(region.described["bin"])
         dags = [f"{dag_id}={CATCHUP[dag_id]}" for dag_id in dag_ids]
         answer = subprocess.run(
             [folder / "python", "-m", "airflow_provider_mwaa_dr.sandbox.history", start.isoformat(), str(runs), *dags],
             env=airflow_settings.process_variables(region.described["env"], bin_folder=folder),
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=TIMEOUT_S,
         )  # fmt: skip
         if answer.returncode != 0:
             raise DRError(f"The history of {', '.join(dag_ids)} could not be written: {answer.stderr[-800:]}")
 
     def _attempt(self, region: _Region, name: str, *, unpause: Collection[str]) -> Sequence[Attempt]:
         """
-        Do in *region*, which is standby, what makes DAGs run, and return the attempts once they are over.
+        Force runs in *region*, a standby, in every way that a user can, and return them when they have ended.
 
-        DAGs unpaused by hand, whose schedule makes runs then, a run triggered by REST, and one by the command line.
+        The drill unpauses DAGs, whose schedule then creates runs. It also triggers a run by REST, and one by the
+        command line.
         """
         known = {run.run_id for run in self._runs(region)}
         region.api.unpause(unpause)
         forced = self._force(region, name)
-        made: list[_Run] = []
+        created: list[_Run] = []
 
-        def all_are_over() -> bool:
-            made[:] = [run for run in self._runs(region) if run.run_id not in known]
+        def all_have_ended() -> bool:
+            created[:] = [run for run in self._runs(region) if run.run_id not in known]
             return (
-                {run.run_id for run in made} >= set(forced)
-                and {run.dag_id for run in made} >= set(unpause)
-                and all(run.state in {"success", "failed"} for run in made if run.run_id in forced)
+                {run.run_id for run in created} >= set(forced)
+                and {run.dag_id for run in created} >= set(unpause)
+                and all(run.state in {"success", "failed"} for run in created if run.run_id in forced)
             )
 
-        self._until(all_are_over, f"the runs forced in {region.name} are over")
-        self._say(f"  {len(made)} runs were forced in {region.name}")
-        return [Attempt(region=region.name, dag_id=run.dag_id, run_id=run.run_id, at=run.at) for run in made]
+        self._until(all_have_ended, f"the runs forced in {region.name} have ended")
+        self._say(f"  {len(created)} runs were forced in {region.name}")
+        return [Attempt(region=region.name, dag_id=run.dag_id, run_id=run.run_id, at=run.at) for run in created]
 
     def _force(self, region: _Region, name: str) -> Sequence[str]:
         """Trigger a run by REST and one by the command line, and return their ids."""
@@ -509,8 +522,9 @@ class Drill:
         if scenario.killed_after is not None:
             self._run_failover(description, target, scenario, kill_after=scenario.killed_after)
             self._marks.append((datetime.now(timezone.utc), "failover killed"))
-            self._say(f"  killed after {scenario.killed_after}; the same DAG once more, by another process")
-        self._run_failover(description, target, scenario, kill_after=None, mode=mode, insists=mode is Mode.FORCED)
+            self._say(f"  killed after {scenario.killed_after}; another process runs the same DAG again")
+        is_forced = mode is Mode.FORCED
+        self._run_failover(description, target, scenario, kill_after=None, mode=mode, even_if_not_ready=is_forced)
 
     def _run_failover(
         self,
@@ -520,15 +534,15 @@ class Drill:
         *,
         kill_after: str | None,
         mode: Mode | None = None,
-        insists: bool = False,
+        even_if_not_ready: bool = False,
     ) -> None:
         control = description["control"]
         folder = Path(control["bin"])
         request = {
             "target_region": target,
-            "reason": f"drill: {scenario.says}",
+            "reason": f"drill: {scenario.summary}",
             "mode": (mode or scenario.mode).value,
-            "even_if_not_ready": insists,
+            "even_if_not_ready": even_if_not_ready,
         }
         log = self._sandbox.home.log("control", "dr_failover")
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -544,10 +558,10 @@ class Drill:
                 assert process.stdout is not None
                 for line in process.stdout:
                     output.write(line)
-                    words = operator_words(line)
-                    if words and not words.endswith("..."):
-                        self._say(f"  {words}")
-                    if kill_after is not None and words and words.startswith(f"{kill_after} done"):
+                    message = operator_message(line)
+                    if message and not message.endswith("..."):
+                        self._say(f"  {message}")
+                    if kill_after is not None and message and message.startswith(f"{kill_after} done"):
                         process.kill()
                         return
                 code = process.wait(FAILOVER_DEADLINE_S)
@@ -570,7 +584,7 @@ class Drill:
         moves: Sequence[tuple[datetime, str]],
         counted: Count,
         accepted: Mapping[tuple[str, str], tuple[datetime, str]],
-        told: Mapping[str, Sequence[LogEntry]],
+        ledgers: Mapping[str, Sequence[LogEntry]],
         lines: Sequence[Line],
         attempts: Sequence[Attempt],
         calls_to_source: int,
@@ -602,7 +616,7 @@ class Drill:
             moves=tuple(moves),
             listed=(
                 *(f"lost: {run}" for run in counted.lost),
-                *(f"executed again: {run}: {why or 'for no reason'}" for run, why in counted.repeated.items()),
+                *(f"executed again: {run}: {why or 'without a valid reason'}" for run, why in counted.repeated.items()),
             ),
             failback=failback,
             outages=tuple(self._outages),
@@ -615,13 +629,13 @@ class Drill:
             repeated=counted.repeated,
             went_on=frozenset(
                 (region, *run.key)
-                for region, entries in told.items()
+                for region, entries in ledgers.items()
                 for entry in entries
                 for run in entry.runs
                 if entry.at >= self._started_at and run.taken_at is not None
             ),
         )
-        on_its_own = [
+        while_cut_off = [
             line
             for line in lines
             if line.region != report_.active_at(line.at)
@@ -630,45 +644,47 @@ class Drill:
         in_standby = [
             line
             for line in lines
-            if (line.region != report_.active_at(line.at) and line not in on_its_own)
+            if (line.region != report_.active_at(line.at) and line not in while_cut_off)
             or (line.region, line.run_id) in forced
         ]
         first = min(line.at for line in lines if line.region == target and line.at >= promoted_at)
         wanted = wanted_by_region["wanted"]
         is_forced = scenario.mode is Mode.FORCED or bool(alone)
-        nothing = "nothing executed in a standby"
+        standby = "no task executed in a standby"
         if alone:
-            nothing += f", but for what {alone[0][0]} did on its own until its link was back (eventual = available)"
+            standby += f", except in {alone[0][0]} while it was cut off (eventual = available)"
         findings = {
-            nothing: not in_standby and bool(attempts),
-            "nothing was lost: every run that one Airflow would have executed did": not counted.lost,
-            ("what executed twice had ended when nobody could know" if is_forced else "nothing executed twice"): all(
+            standby: not in_standby and bool(attempts),
+            "no run was lost: every run that a single Airflow would have executed was executed": not counted.lost,
+            ("a run executed twice only if its end could not be known" if is_forced else "no run executed twice"): all(
                 counted.repeated.values()
             )
             and (is_forced or not counted.repeated),
             f"{moves[-1][1]} is active, and the epoch grew by {moved}": after.active_region == moves[-1][1]
             and after.epoch == before.epoch + moved,
-            "the state is steady again": after.phase is Phase.STEADY and record.outcome == "completed",
-            "exactly the DAGs that were wanted are unpaused": wanted_by_region["restored"] == wanted
+            "the state is STEADY again": after.phase is Phase.STEADY and record.outcome == "completed",
+            "exactly the wanted DAGs are unpaused, in the new region only": wanted_by_region["restored"] == wanted
             and not wanted_by_region["left"]
             and not record.not_unpaused,
             **deployment,
         }
         rto_s = round((first - begun_at(record)).total_seconds(), 1)
         if alone:
-            findings["leaving a region by force that cannot be seen was refused, until somebody insisted"] = is_refused
-            findings[f"{alone[0][0]} did go on, or this would prove nothing: {len(on_its_own)} task bodies"] = (
-                on_its_own != []
+            findings["without even_if_not_ready, the forced failover from an unreachable region was refused"] = (
+                is_refused
+            )
+            findings[f"{alone[0][0]} did execute tasks while it was cut off: {len(while_cut_off)} task bodies"] = (
+                while_cut_off != []
             )
         elif is_forced:
             findings[f"no call to {source} after the claim"] = calls_to_source == 0
         if scenario.loss is Loss.KILLED:
             limit_s = before.lease_s + fence_file_s + 15
-            within = f"{target} executes within {limit_s:g} s: lease, fence file and 15 s"
+            within = f"{target} executes tasks within {limit_s:g} s: lease, fence file and 15 s"
             findings[within] = rto_s <= limit_s
         if scenario.history:
             ends = [line.interval_end for line in lines if line.dag_id == HISTORY and line.interval_end is not None]
-            findings["of two years of history nothing ran again"] = min(ends) >= self._started_at
+            findings["no run of the two years of history was executed again"] = min(ends) >= self._started_at
             at = min(line.at for line in lines if line.dag_id == HISTORY and line.region == target)
             findings[f"{HISTORY} runs within 30 s in {target}"] = at - promoted_at < timedelta(seconds=30)
         return replace(
@@ -679,14 +695,14 @@ class Drill:
             executed_in_standby=len(in_standby),
         )
 
-    def _told(self, tables: SandboxTables) -> Mapping[str, Sequence[LogEntry]]:
-        """Return the whole ledger, by region."""
-        told: dict[str, list[LogEntry]] = {}
+    def _ledgers(self, tables: SandboxTables) -> Mapping[str, Sequence[LogEntry]]:
+        """Return all entries of each region's ledger."""
+        ledgers: dict[str, list[LogEntry]] = {}
         for region in REGIONS:
-            entries = told.setdefault(region, [])
+            entries = ledgers.setdefault(region, [])
             while found := tables.runs.log(region, after=entries[-1].number if entries else 0):
                 entries += found
-        return told
+        return ledgers
 
     def _lines(self, regions: Mapping[str, _Region]) -> list[Line]:
         return [line for region in regions.values() for line in region.lines(self._started_at)]
@@ -695,15 +711,15 @@ class Drill:
         self,
         tables: SandboxTables,
         regions: Mapping[str, _Region],
-        by_hand: _ByHand,
+        user: _SimulatedUser,
         moves: Sequence[tuple[datetime, str]],
         unreported: int,
         *,
         since: datetime,
         alone: Sequence[Alone],
     ) -> Count:
-        """Count what was due in this drill, once nothing is missing any more, or will not come."""
-        deadline = time.monotonic() + STILL_DUE_S
+        """Count the runs of this drill, when no run is missing or the deadline has passed."""
+        deadline = time.monotonic() + BACKLOG_DEADLINE_S
         until = datetime.now(timezone.utc)
         while True:
             counted = count(
@@ -714,10 +730,10 @@ class Drill:
                 ],
                 every=dict.fromkeys(CATCHUP, EVERY),
                 without_catchup=SCHEDULED - CATCHUP.keys(),
-                accepted=by_hand.accepted.keys(),
-                told={
+                accepted=user.accepted.keys(),
+                ledgers={
                     region: [entry for entry in entries if self._started_at <= entry.at <= until]
-                    for region, entries in self._told(tables).items()
+                    for region, entries in self._ledgers(tables).items()
                 },
                 moves=moves,
                 unreported=unreported,
@@ -733,7 +749,7 @@ class Drill:
         return {"airflow": blueprint.regions[region.name].airflow_version, "provider": __version__}
 
     def _runs(self, region: _Region) -> Sequence[_Run]:
-        """Return all runs that a region's database knows; for waiting, not for counting."""
+        """Return all runs in a region's database; for waiting, not for counting."""
         begun = "extract(epoch from coalesce(queued_at, start_date, end_date, now()))"
         rows = self._sandbox.postgres.query(f"select dag_id, run_id, state, {begun} from dag_run", database=region.name)
         return [
@@ -755,11 +771,11 @@ class Drill:
         self._steps.append(DrillStep(name=name, seconds=round(time.monotonic() - begun, 1)))
 
     def _until(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while not condition():
             if time.monotonic() > deadline:
                 raise DRError(
-                    f"Waited {PATIENCE_S:.0f} s in vain until {what}.",
+                    f"Timed out after {TIMEOUT_S:.0f} s, while waiting until {what}.",
                     advice=f"The sandbox's logs are in {self._sandbox.home.path / 'logs'}.",
                 )
             time.sleep(0.5)
@@ -767,11 +783,11 @@ class Drill:
 
 def run_all(sandbox: Sandbox, *, folder: Path, keep: bool, say: Callable[[str], object]) -> dict[str, Any]:
     """
-    Run every scenario in one sandbox, each with its report below *folder*, and return what ``report.json`` there says.
+    Run every scenario in one sandbox, each with its report below *folder*, and return the content of ``report.json``.
 
-    One that could not be carried out to its end has failed, and the next ones are run all the same.
+    A scenario that does not complete counts as failed, and the next scenario runs.
     """
-    ran_before = sandbox.is_up()
+    was_up = sandbox.is_up()
     found: dict[str, dict[str, str]] = {}
     outcomes: dict[str, Report | str] = {}
     try:
@@ -781,11 +797,11 @@ def run_all(sandbox: Sandbox, *, folder: Path, keep: bool, say: Callable[[str], 
                 outcomes[name] = outcome = _run_one_of_all(sandbox, name, folder=folder / name, say=say)
                 found[name] = {"verdict": outcome.verdict, "report": str(folder / name / "report.html")}
             except DRError as error:
-                say(f"scenario {name} could not be carried out: {error}")
+                say(f"scenario {name} did not complete: {error}")
                 found[name] = {"verdict": "fail", "report": str(error)}
                 outcomes[name] = str(error)
     finally:
-        if not (keep or ran_before):
+        if not (keep or was_up):
             sandbox.down()
         elif not sandbox.is_up():
             sandbox.up()
@@ -799,7 +815,7 @@ def run_all(sandbox: Sandbox, *, folder: Path, keep: bool, say: Callable[[str], 
 def _run_one_of_all(sandbox: Sandbox, name: str, *, folder: Path, say: Callable[[str], object]) -> Report:
     if not SCENARIOS[name].deployed:
         return Drill(sandbox, say=say).run(name, folder=folder, keep=True)
-    # A home of its own, inside; four Airflows at once starve each other.
+    # Use a second home, and stop the first one: four Airflows at the same time are too slow.
     sandbox.down()
     other = Sandbox(sandbox.home.path / name, say=say)
     try:
@@ -809,11 +825,11 @@ def _run_one_of_all(sandbox: Sandbox, name: str, *, folder: Path, say: Callable[
 
 
 def begun_at(record: FailoverRecord) -> datetime:
-    """Return when the failover began: its plan is written only after the checks."""
+    """Return when the failover began: the plan is written after the checks."""
     return record.started_at - timedelta(seconds=sum(step.seconds for step in record.steps if step.name == "check"))
 
 
-def operator_words(line: str) -> str | None:
-    """Return what the failover operator says in a line of Airflow's output; None when somebody else says something."""
+def operator_message(line: str) -> str | None:
+    """Return the failover operator's message in a line of Airflow's output; None if another logger wrote the line."""
     match = _OPERATOR_LINE.search(line)
     return None if match is None else (match["new"] or match["old"]).strip()

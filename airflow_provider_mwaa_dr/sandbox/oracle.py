@@ -1,8 +1,9 @@
 """
-What one Airflow would have executed, had it been stopped and started again, against what task bodies wrote.
+Compare the lines that task bodies wrote with the runs that a single, restarted Airflow would have executed.
 
-Pure. The expected runs are: of a DAG with catchup, every interval between the first and the last that ran anywhere; of
-one without, those that an active region has created; and each manual run that an Airflow accepted.
+Pure functions. These runs are expected: for a DAG with catchup, every interval between the first and the last one that
+ran in any region; for a DAG without catchup, the runs that an active region created; and each manual run that an
+Airflow accepted.
 """
 
 from __future__ import annotations
@@ -16,22 +17,24 @@ from airflow_provider_mwaa_dr.core.ledger import LogEntry, RunStatus
 from airflow_provider_mwaa_dr.sandbox.report import Line
 
 Run = tuple[str, str]
-"""DAG id, and run id; or the end of the interval as text, for a run that nobody has created."""
+"""DAG id and run id. For a run that no Airflow created, the second part is the end of the interval as text."""
 
 
 Alone = tuple[str, datetime, datetime]
-"""A region, and from when to when."""
+"""A region that was cut off, with the start and the end of that time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
     """
-    :param expected: runs that one Airflow would have executed.
+    The numbers of a drill.
+
+    :param expected: runs that a single Airflow would have executed.
     :param executed: runs whose last task body ran.
-    :param lost: runs that are expected and did not execute, as text.
-    :param repeated: runs that executed more than once, with the reason that allows it; empty where there is none.
-    :param unreported: manual runs that only the lost region knew of when the role moved.
-    :param lost_at: when what was lost was due, where an interval tells.
+    :param lost: expected runs that did not execute, as text.
+    :param repeated: runs that executed more than once, with the reason that allows it; empty without such a reason.
+    :param unreported: manual runs that only the lost region knew when the role moved.
+    :param lost_at: the end of the interval of lost runs, where it is known.
     """
 
     expected: int
@@ -53,8 +56,8 @@ class Count:
         }
 
 
-ON_ITS_WAY = timedelta(seconds=10)
-"""What was written to one copy of a table is in the other one after at most this long, also on a busy machine."""
+REPLICATED_WITHIN = timedelta(seconds=10)
+"""A write to one copy of a table is in the other copy within this time, also on a busy machine."""
 
 
 def count(
@@ -63,7 +66,7 @@ def count(
     every: Mapping[str, timedelta],
     without_catchup: Collection[str] = (),
     accepted: Collection[Run] = (),
-    told: Mapping[str, Sequence[LogEntry]] | None = None,
+    ledgers: Mapping[str, Sequence[LogEntry]] | None = None,
     moves: Sequence[tuple[datetime, str]] = (),
     unreported: int = 0,
     since: datetime | None = None,
@@ -72,17 +75,17 @@ def count(
     """
     Count runs.
 
-    :param lines: of task bodies; a run has executed when its last body ran (``is_end``).
-    :param every: distance of the intervals of each DAG with catchup.
+    :param lines: written by task bodies; a run has executed when its last body ran (``is_end``).
+    :param every: length of the intervals of each DAG with catchup.
     :param without_catchup: DAGs with a schedule and without catchup.
-    :param accepted: manual runs that an Airflow said it had taken.
-    :param told: the ledger, by region.
-    :param moves: when the role came to which region, oldest first.
-    :param since: intervals that ended earlier are not looked at.
-    :param alone: when a region had a copy of the state table to itself, and went on with it.
+    :param accepted: manual runs that an Airflow accepted.
+    :param ledgers: entries of the ledger, by region.
+    :param moves: when each region became active, oldest first.
+    :param since: intervals that ended earlier are ignored.
+    :param alone: regions that were cut off with their own copy of the state table and continued, with the times.
     """
     lines = [line for line in lines if not line.is_scheduled or _counts(line.interval_end, since)]
-    told = told or {}
+    ledgers = ledgers or {}
     ends: dict[Run, list[Line]] = defaultdict(list)
     for line in lines:
         if line.is_end and (line.is_scheduled or (line.dag_id, line.run_id) in accepted):
@@ -90,23 +93,23 @@ def count(
     missing = _missing_intervals(lines, every)
     created = {
         run.key: run.data_interval_end
-        for entries in told.values()
+        for entries in ledgers.values()
         for entry in entries
         for run in entry.runs
         if run.run_type == "scheduled" and run.dag_id in without_catchup and run.status is RunStatus.OPEN
         if _counts(run.data_interval_end, since)
     }
     lost = missing.keys() | ((created.keys() | set(accepted)) - ends.keys())
-    due = {run: at for run, at in {**created, **missing}.items() if at is not None}
+    interval_ends = {run: at for run, at in {**created, **missing}.items() if at is not None}
     return Count(
         expected=len(ends) + len(lost),
         executed=len(ends),
         lost=sorted(" ".join(run) for run in lost),
         repeated={
-            " ".join(run): _reason(run, found, told, moves, alone) for run, found in ends.items() if len(found) > 1
+            " ".join(run): _reason(run, found, ledgers, moves, alone) for run, found in ends.items() if len(found) > 1
         },
         unreported=unreported,
-        lost_at={" ".join(run): due[run] for run in lost if run in due},
+        lost_at={" ".join(run): interval_ends[run] for run in lost if run in interval_ends},
     )
 
 
@@ -130,21 +133,23 @@ def _missing_intervals(lines: Sequence[Line], every: Mapping[str, timedelta]) ->
 def _reason(
     run: Run,
     found: Sequence[Line],
-    told: Mapping[str, Sequence[LogEntry]],
+    ledgers: Mapping[str, Sequence[LogEntry]],
     moves: Sequence[tuple[datetime, str]],
     alone: Sequence[Alone],
 ) -> str:
-    """Return why a run was allowed to execute again; empty when nothing allows it."""
+    """Return the reason that allowed a run to execute again; empty when there is none."""
     first, second = sorted(found, key=lambda line: line.at)[:2]
     for region, begin, end in alone:
         if first.region != second.region and any(line.region == region and begin <= line.at <= end for line in found):
-            return f"{region} was cut off with its own copy of the state table, and nobody could know what it did"
+            return (
+                f"{region} was cut off with its own copy of the state table, and no other region could read its ledger"
+            )
     left_at = next((at for at, region in moves if at > first.at and region != first.region), None)
     if first.region == second.region or left_at is None:
         return ""
-    # What a copy of the tables was told last before it was alone is still on its way to the others.
-    known_up_to = min([left_at, *(begin - ON_ITS_WAY for region, begin, _ in alone if region == first.region)])
-    for entry in told.get(first.region, ()):
+    # The last writes before a region was cut off may not have reached the other copies of the tables.
+    known_up_to = min([left_at, *(begin - REPLICATED_WITHIN for region, begin, _ in alone if region == first.region)])
+    for entry in ledgers.get(first.region, ()):
         if entry.at < known_up_to and any(each.key == run and each.has_ended for each in entry.runs):
             return ""
-    return f"it ended in {first.region} at {first.at:%H:%M:%S}, which nobody else could know when the role moved"
+    return f"it ended in {first.region} at {first.at:%H:%M:%S}, which was not yet in the ledger when the role moved"

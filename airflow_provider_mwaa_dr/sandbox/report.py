@@ -1,4 +1,4 @@
-"""What a drill found: for programs (report.json), and for people at the screen; report_page.py has the page."""
+"""The report of a drill: report.json for programs, and text for the terminal. report_page.py has the HTML page."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Attempt:
     """
     A run that the drill forced in a standby region.
 
-    :param at: when its Airflow had made it; None when that is not known.
+    :param at: when its Airflow created it; None when that is not known.
     """
 
     region: str
@@ -37,10 +37,10 @@ class Attempt:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outage:
     """
-    A region that was lost for a while.
+    A time in which a region was lost.
 
     :param how: killed, frozen, cut off.
-    :param until: when it was brought back; None: it was not.
+    :param until: when the drill restored it; None if it did not.
     """
 
     region: str
@@ -52,10 +52,10 @@ class Outage:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """
-    What one task body wrote when it ran.
+    The line that one task body wrote when it ran.
 
-    :param epoch: that it read itself; None when it could not.
-    :param is_end: whether it was the last body of its run.
+    :param epoch: the epoch that the task body read; None when it could not read the state.
+    :param is_end: whether it was the last task body of its run.
     """
 
     region: str
@@ -87,23 +87,23 @@ class Line:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """
-    What a drill found.
+    The result of a drill.
 
-    :param findings: whether each promise was kept, in the words of the report; all of them make a pass.
+    :param findings: for each promise, in words, whether it was kept. The drill passes if all were kept.
     :param rto_seconds: from the start of the failover (its first check) to the first task body in the new region.
-    :param calls_to_source: requests for the environment that was left, from the claim to the end of the failover.
-    :param intervals: expected, executed, lost, duplicated, unreported; runs, counted from *lines*.
-    :param listed: what was lost, and what ran again with the reason, a sentence each.
-    :param moves: when the role came to which region; the first is the start.
+    :param calls_to_source: requests to the environment that was left, from the claim to the end of the failover.
+    :param intervals: numbers of runs (expected, executed, lost, duplicated, unreported), counted from *lines*.
+    :param listed: a sentence for each lost run, and for each run that executed again, with the reason.
+    :param moves: when each region became active; the first one is the start of the drill.
     :param attempts: runs that the drill itself forced in a standby.
-    :param lines: all that task bodies wrote, oldest first.
-    :param failback: the second move, in a scenario that has one; *record* is the first.
-    :param outages: when a region was lost.
-    :param marks: other moments that mattered, with a word each.
-    :param lost: when each run was due that is expected and did not execute, where that is known.
-    :param repeated: runs that executed more than once, with the reason that allows it; empty where there is none.
-        Both name a run by DAG id and run id, a space between.
-    :param went_on: region, DAG id and run id of runs that the region took over from the other one.
+    :param lines: all lines that task bodies wrote, oldest first.
+    :param failback: the second failover, in a scenario that has one; *record* is the first.
+    :param outages: the times in which a region was lost.
+    :param marks: other important moments, each with a short text.
+    :param lost: expected runs that did not execute, with the end of their interval where it is known.
+    :param repeated: runs that executed more than once, with the reason that allows it; empty without such a reason.
+        *lost* and *repeated* name a run by DAG id and run id, separated by a space.
+    :param went_on: region, DAG id and run id of runs that the region took over from the other region.
     """
 
     scenario: str
@@ -130,16 +130,16 @@ class Report:
 
     @property
     def records(self) -> Sequence[FailoverRecord]:
-        """What the moves did, oldest first."""
+        """The records of the failover and of the failback, oldest first."""
         return (self.record,) if self.failback is None else (self.record, self.failback)
 
     @property
     def regions(self) -> Sequence[str]:
-        """The regions, the one that had the role at first before the other."""
+        """The regions; the first one is the region that was active at the start."""
         return tuple(dict.fromkeys([self.moves[0][1], self.record.source, self.record.target]))
 
     def active_at(self, at: datetime) -> str:
-        """Return which region had the role."""
+        """Return the region that was active at *at*."""
         return [region for since, region in self.moves if since <= at or since == self.moves[0][0]][-1]
 
     @property
@@ -149,7 +149,7 @@ class Report:
 
 
 def document(report: Report) -> dict[str, Any]:
-    """Return the report as ``report.json`` has it; its keys are a contract."""
+    """Return the content of ``report.json``, whose keys are a contract."""
     return {
         "scenario": report.scenario,
         "verdict": report.verdict,
@@ -179,7 +179,7 @@ def document(report: Report) -> dict[str, Any]:
 
 
 def text(report: Report) -> str:
-    """Return the report for the screen."""
+    """Return the report as text for the terminal."""
     attempts = attempts_by_region(report)
     lines = [
         f"Drill {report.scenario}: {report.verdict.upper()}",
@@ -196,7 +196,7 @@ def text(report: Report) -> str:
 
 
 def figures(report: Report) -> Iterator[tuple[str, str]]:
-    """Yield what was counted and measured: its name, and the number."""
+    """Yield the name and the value of each number in the report."""
     record, intervals = report.record, report.intervals
     yield "seconds from the start of the failover to the first task body in the new region", f"{report.rto_seconds:g}"
     if record.finished_at is not None:
@@ -206,18 +206,18 @@ def figures(report: Report) -> Iterator[tuple[str, str]]:
         yield "seconds that the failback took", f"{(back.finished_at - back.started_at).total_seconds():.1f}"
     yield f"requests to {record.source} after the claim", str(report.calls_to_source)
     yield "runs forced in a standby region", str(len(report.attempts))
-    yield "task bodies of them that executed", str(report.executed_in_standby)
-    yield "runs due, as one Airflow would have had them", str(intervals["expected"])
+    yield "task bodies of these runs that executed", str(report.executed_in_standby)
+    yield "runs expected: those that a single Airflow would have executed", str(intervals["expected"])
     yield "runs executed", str(intervals["executed"])
-    yield "runs that were interrupted, or never started, and went on in the other region", str(len(report.went_on))
+    yield "runs that did not end in the old region and continued in the new one", str(len(report.went_on))
     yield "runs executed twice", str(intervals["duplicated"])
     yield "runs lost", str(intervals["lost"])
-    yield "runs that only the lost region knew of", str(intervals["unreported"])
+    yield "runs that only the lost region knew", str(intervals["unreported"])
     yield "epoch now", str(report.epoch)
 
 
 def attempts_by_region(report: Report) -> Sequence[tuple[str, int, int]]:
-    """Return for each region how many runs were forced there in standby, and how many of them executed."""
+    """Return for each region how many runs were forced in it while it was standby, and how many of them executed."""
     regions = list(dict.fromkeys(attempt.region for attempt in report.attempts))
     ran = {(line.region, line.run_id) for line in report.lines}
     return [

@@ -1,10 +1,9 @@
-"""A drill's report as a page for people: it stands alone, needs no script, and can be printed."""
+"""A drill's report as an HTML page: one file without scripts, which can be printed."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from html import escape
 from pathlib import Path
 
@@ -24,13 +23,13 @@ def write(report: Report, folder: Path) -> None:
 
 def write_overview(outcomes: Mapping[str, Report | str], folder: Path) -> None:
     """
-    Write ``report.html`` over the reports of several scenarios, each in a folder of its name below *folder*.
+    Write ``report.html``, an overview with links to the reports of the scenarios in subfolders of *folder*.
 
-    :param outcomes: a scenario's report, or why there is none.
+    :param outcomes: by scenario, its report, or the reason why there is none.
     """
     passed = [isinstance(outcome, Report) and outcome.passed for outcome in outcomes.values()]
     verdict = "pass" if all(passed) else "fail"
-    heads = ("first task after", "runs due", "lost", "twice", "went on", "in standby")
+    heads = ("first task after", "runs expected", "lost", "twice", "taken over", "in standby")
     rows = "".join(_overview_row(name, outcome) for name, outcome in outcomes.items())
     body = f"""<header>
 <p class="verdict {verdict}">{"passed" if verdict == "pass" else "failed"}</p>
@@ -46,8 +45,7 @@ def write_overview(outcomes: Mapping[str, Report | str], folder: Path) -> None:
 def _overview_row(name: str, outcome: Report | str) -> str:
     if isinstance(outcome, str):
         return (
-            f'<tr><td>{escape(name)}</td><td class="fail">not carried out</td>'
-            f'<td colspan="6">{escape(outcome)}</td></tr>'
+            f'<tr><td>{escape(name)}</td><td class="fail">not complete</td><td colspan="6">{escape(outcome)}</td></tr>'
         )
     intervals = outcome.intervals
     values = (
@@ -96,28 +94,28 @@ def page(report: Report) -> str:
 {record.started_at:%Y-%m-%d %H:%M} UTC</p></div>
 </header>
 <p class="summary">{escape(" ".join(_summary(report)))}</p>
-{f'<div class="alarm"><h2>Not kept</h2><ul>{broken}</ul></div>' if broken else ""}
+{f'<div class="alarm"><h2>Promises that were not kept</h2><ul>{broken}</ul></div>' if broken else ""}
 <div class="cards">{"".join(_cards(report))}</div>
-<h2>What ran where</h2>
+<h2>Runs in each region</h2>
 {timeline(report)}
-<h2>What was promised</h2>
+<h2>Promises</h2>
 <ul class="promises">{promises}</ul>
-{f'<h2>Lost, or executed again</h2><ul class="listed">{listed}</ul>' if listed else ""}
+{f'<h2>Runs that were lost, or executed again</h2><ul class="listed">{listed}</ul>' if listed else ""}
 {"".join(_failover(each, "failover" if each is record else "failback") for each in report.records)}
 <div class="columns">
-<section><h2>Counted and measured</h2>
-<p class="soft">From what task bodies wrote when they ran, never from Airflow's states.</p>
+<section><h2>Numbers</h2>
+<p class="soft">Counted from the lines that task bodies wrote when they ran, not from Airflow's states.</p>
 <table>{numbers}</table></section>
-<section><h2>Forced in a standby</h2>
-<p class="soft">DAGs unpaused by hand, runs triggered by REST and by command line.
-The same runs executed in the active region.</p>
+<section><h2>Runs forced in a standby</h2>
+<p class="soft">The drill unpaused DAGs, and triggered runs by REST and by the command line.
+The same actions in the active region did execute tasks.</p>
 <table class="forced">
 <tr><th>region</th><th class="number">runs forced</th><th class="number">task bodies executed</th></tr>
 {forced}</table>
-<h2>The drill</h2>
+<h2>Steps of the drill</h2>
 <table>{steps}</table></section>
 </div>
-<footer>Two real Airflows, each with a PostgreSQL and a scheduler of its own, and an emulated AWS, on one machine.
+<footer>Two real Airflows, each with its own PostgreSQL database and scheduler, and an emulated AWS, on one machine.
 {escape(versions)}. Times are UTC.</footer>"""
     return _document(f"Drill {report.scenario}: {report.verdict}", body)
 
@@ -133,24 +131,24 @@ def _document(title: str, body: str) -> str:
 
 
 def _summary(report: Report) -> Iterator[str]:
-    """Yield what happened, in sentences."""
+    """Yield sentences that describe what happened."""
     record, intervals = report.record, report.intervals
     for outage in report.outages:
-        back = "and did not come back" if outage.until is None else f"and came back at {outage.until:%H:%M:%S}"
-        yield f"{outage.region} was {outage.how} at {outage.since:%H:%M:%S}, {back}."
+        end = "and was not restored" if outage.until is None else f"and was restored at {outage.until:%H:%M:%S}"
+        yield f"{outage.region} was {outage.how} at {outage.since:%H:%M:%S}, {end}."
     since_loss = ""
     first = [line.at for line in report.lines if line.region == record.target and line.at >= report.moves[1][0]]
     if report.outages and first:
         since_loss = f", {(min(first) - report.outages[0].since).total_seconds():.0f} s after the loss"
-    yield f"{record.target} executed its first task {report.rto_seconds:g} s after the failover had begun{since_loss}."
+    yield f"{record.target} executed its first task {report.rto_seconds:g} s after the failover started{since_loss}."
     expected, executed, lost, again = (intervals[name] for name in ("expected", "executed", "lost", "duplicated"))
     yield (
-        f"Of {expected} runs that were due, {'all' if executed == expected else executed} were executed, "
+        f"Of {expected} expected runs, {'all' if executed == expected else executed} were executed, "
         f"{_number(lost)} {'was' if lost == 1 else 'were'} lost, and {_number(again)} "
         f"{'was' if again == 1 else 'were'} executed twice."
     )
     if report.went_on:
-        yield f"{_number(len(report.went_on)).capitalize()} went on in the other region under the same run id."
+        yield f"{_number(len(report.went_on)).capitalize()} continued in the other region with the same run id."
     if report.attempts:
         yield (
             f"{len(report.attempts)} {'run was' if len(report.attempts) == 1 else 'runs were'} forced in a standby; "
@@ -165,17 +163,17 @@ def _number(number: int) -> str:
 def _cards(report: Report) -> Iterator[str]:
     intervals, target = report.intervals, report.record.target
     yield _card(f"{report.rto_seconds:g} s", f"from the start of the failover to the first task in {target}")
-    yield _card(f"{intervals['executed']} of {intervals['expected']}", "runs due were executed")
+    yield _card(f"{intervals['executed']} of {intervals['expected']}", "expected runs were executed")
     yield _card(str(intervals["lost"]), "lost", good=intervals["lost"] == 0)
-    reasonless = sum(not why for why in report.repeated.values())
+    without_reason = sum(not why for why in report.repeated.values())
     yield _card(
         str(intervals["duplicated"]),
-        "executed twice" + (", each for a reason" if intervals["duplicated"] and not reasonless else ""),
-        good=None if intervals["duplicated"] and not reasonless else intervals["duplicated"] == 0,
+        "executed twice" + (", each for a valid reason" if intervals["duplicated"] and not without_reason else ""),
+        good=None if intervals["duplicated"] and not without_reason else intervals["duplicated"] == 0,
     )
-    yield _card(str(len(report.went_on)), "went on in the other region")
+    yield _card(str(len(report.went_on)), "continued in the other region")
     ran = report.executed_in_standby
-    yield _card(f"{ran} of {len(report.attempts)}", "forced in a standby executed", good=ran == 0)
+    yield _card(f"{ran} of {len(report.attempts)}", "runs forced in a standby executed", good=ran == 0)
 
 
 def _card(value: str, name: str, *, good: bool | None = None) -> str:
@@ -184,7 +182,7 @@ def _card(value: str, name: str, *, good: bool | None = None) -> str:
 
 
 def _failover(record: FailoverRecord, name: str) -> str:
-    """Return the steps of a move, each with its place in it."""
+    """Return the steps of a failover, each with a bar for its time."""
     whole_s = sum(step.seconds for step in record.steps) or 1.0
     rows, before_s = [], 0.0
     for step in record.steps:
@@ -204,9 +202,5 @@ def _failover(record: FailoverRecord, name: str) -> str:
 
 
 def _times(record: FailoverRecord) -> str:
-    def says(at: datetime) -> str:
-        return f"{at:%H:%M:%S}"
-
-    return f"claimed at {says(record.started_at)}" + (
-        "" if record.finished_at is None else f", complete at {says(record.finished_at)}"
-    )
+    claimed = f"claimed at {record.started_at:%H:%M:%S}"
+    return claimed if record.finished_at is None else f"{claimed}, complete at {record.finished_at:%H:%M:%S}"

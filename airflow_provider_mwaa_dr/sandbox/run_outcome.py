@@ -1,4 +1,4 @@
-"""What became of each run of a drill, as bars over time: told from what task bodies wrote, never from states."""
+"""The outcome of each run of a drill, as bars over time. It comes from the lines of task bodies, not from states."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from airflow_provider_mwaa_dr.sandbox.report import Line, Report
 
 
 class RunOutcome(str, Enum):
-    """What became of a run, in the order in which bars cover each other: what must be seen comes last."""
+    """The outcome of a run. A later value is drawn over an earlier one, so the most important value is the last."""
 
     ONCE = "once"
     UNFINISHED = "unfinished"
     """Its last task body had not run yet when the drill ended."""
     INTERRUPTED = "interrupted"
-    """Begun here, and not ended here."""
+    """It started in this region, and did not end in it."""
     WENT_ON = "went-on"
-    """Taken over from the other region: interrupted there, or never started."""
+    """Taken over from the other region, where it was interrupted or never started."""
     AGAIN = "again"
-    """Executed more than once, for a reason that allows it."""
+    """Executed more than once, with a reason that allows it."""
     TWICE = "twice"
-    """Executed more than once, for no reason."""
+    """Executed more than once, without a valid reason."""
     FORCED = "forced"
-    """Forced in a standby, where it executed nothing."""
+    """Forced in a standby, and no task executed."""
     IN_STANDBY = "in-standby"
     """Executed in a standby."""
     LOST = "lost"
@@ -38,11 +38,12 @@ class Bar:
     """
     One or more runs of a DAG with the same outcome, in one region.
 
-    :param begin: the first task body of the first run; for a run without any, when it was forced, or due.
-    :param end: the last task body.
-    :param due: when it should have begun, where there is such a time.
-    :param what: the run's id, and what there is to say of it.
-    :param runs: how many runs these are.
+    :param begin: time of the first task body of the first run. For a run without a task body: when the drill forced it,
+        or its scheduled time.
+    :param end: time of the last task body.
+    :param due: the scheduled time; None for a manual run.
+    :param what: the run's id, and details.
+    :param runs: the number of runs.
     """
 
     region: str
@@ -56,7 +57,7 @@ class Bar:
 
 
 def bars(report: Report) -> Sequence[Bar]:
-    """Return a bar for each time that a run executed, was begun, was forced in a standby, or should have executed."""
+    """Return a bar for each execution of a run, complete or not, for each forced run and for each lost run."""
     forced = {(attempt.region, attempt.run_id) for attempt in report.attempts}
     of_run: dict[tuple[str, str], list[Line]] = defaultdict(list)
     for line in report.lines:
@@ -74,15 +75,15 @@ def bars(report: Report) -> Sequence[Bar]:
             why = report.repeated[run]
             outcome = RunOutcome.AGAIN if why else RunOutcome.TWICE
         elif not last.is_end:
-            is_over = run in report.lost or any(line.is_end for line in all_lines)
-            outcome = RunOutcome.INTERRUPTED if is_over else RunOutcome.UNFINISHED
+            has_ended = run in report.lost or any(line.is_end for line in all_lines)
+            outcome = RunOutcome.INTERRUPTED if has_ended else RunOutcome.UNFINISHED
         elif (first.region, first.dag_id, first.run_id) in report.went_on or any(
             line.at < first.at for line in all_lines
         ):
             outcome = RunOutcome.WENT_ON
         else:
             outcome = RunOutcome.ONCE
-        # Nothing is written by what ends with its region.
+        # A run that ends because its region is lost writes no line.
         ends = [outage.since for outage in report.outages if outage.region == first.region and outage.since > last.at]
         epoch = "unknown" if first.epoch is None else str(first.epoch)
         found.append(
@@ -116,20 +117,21 @@ def bars(report: Report) -> Sequence[Bar]:
 
 def merged(found: Sequence[Bar], *, gap_s: float) -> Sequence[Bar]:
     """
-    Return *found* with neighbours of one outcome as one bar, so that thousands of runs remain readable.
+    Return *found* with adjacent bars of the same outcome as one bar, so that thousands of runs remain readable.
 
-    :param gap_s: bars of a DAG in a region that are no further apart become one. Bars of different outcomes never do.
+    :param gap_s: bars of a DAG in a region become one if the gap between them is at most this long. Bars with different
+        outcomes are never merged.
     """
     rows: dict[tuple[str, str, RunOutcome], list[Bar]] = defaultdict(list)
     for bar in sorted(found, key=lambda bar: bar.begin):
         row = rows[bar.region, bar.dag_id, bar.outcome]
         if row and (bar.begin - row[-1].end).total_seconds() <= gap_s:
             last = row[-1]
-            dues = [due for due in (last.due, bar.due) if due is not None]
+            scheduled = [due for due in (last.due, bar.due) if due is not None]
             row[-1] = replace(
                 last,
                 end=max(last.end, bar.end),
-                due=min(dues, default=None),
+                due=min(scheduled, default=None),
                 runs=last.runs + bar.runs,
                 what="",
             )
@@ -139,13 +141,13 @@ def merged(found: Sequence[Bar], *, gap_s: float) -> Sequence[Bar]:
 
 
 def _executions(lines: Sequence[Line]) -> Iterator[Sequence[Line]]:
-    """Yield the lines of a run from its first to its last body; anew when it executes again."""
+    """Yield the lines of each execution of a run, from its first to its last task body."""
     open_: dict[tuple[str, str, str], list[Line]] = {}
     for line in sorted(lines, key=lambda line: line.at):
         key = line.region, line.dag_id, line.run_id
         begun = open_.get(key)
         if begun and None not in {begun[0].epoch, line.epoch} and begun[0].epoch != line.epoch:
-            # Interrupted, and after the role had come back all tasks ran anew.
+            # The run was interrupted. After the failback all its tasks ran again.
             yield open_.pop(key)
         open_.setdefault(key, []).append(line)
         if line.is_end:

@@ -105,7 +105,7 @@ class SandboxTables:
         except StateError:
             return None
 
-    def has_settled(self, region: str) -> bool:
+    def has_reconciled(self, region: str) -> bool:
         """Return whether an agent of *region* knows the state and has settled its open runs for its epoch."""
         state = self.store.read()
         return any(

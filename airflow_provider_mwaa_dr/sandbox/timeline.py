@@ -1,7 +1,8 @@
 """
-A drill over time, as a piece of HTML: a panel for each region, a row for each DAG, a bar for each run.
+A drill over time, as HTML: a panel for each region, a row for each DAG, a bar for each run.
 
-Places along the time are percentages, and sizes of what is written are not: it fits a telephone and a sheet of paper.
+Positions along the time axis are percentages, and text sizes are fixed, so that the figure fits a phone and a sheet of
+paper.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from airflow_provider_mwaa_dr.core.ports import FailoverRecord
 from airflow_provider_mwaa_dr.sandbox.report import Report
 from airflow_provider_mwaa_dr.sandbox.run_outcome import Bar, RunOutcome, bars, merged
 
-_SAID = {
+_TEXTS = {
     RunOutcome.ONCE: "executed once",
     RunOutcome.WENT_ON: "taken over from the other region, and executed once",
-    RunOutcome.INTERRUPTED: "begun, and interrupted here",
+    RunOutcome.INTERRUPTED: "started, and interrupted in this region",
     RunOutcome.UNFINISHED: "still running when the drill ended",
-    RunOutcome.AGAIN: "executed twice, with a reason",
-    RunOutcome.TWICE: "executed twice, without a reason",
-    RunOutcome.FORCED: "forced in the standby: nothing executed",
+    RunOutcome.AGAIN: "executed twice, with a valid reason",
+    RunOutcome.TWICE: "executed twice, without a valid reason",
+    RunOutcome.FORCED: "forced in the standby: no task executed",
     RunOutcome.IN_STANDBY: "executed in a standby",
-    RunOutcome.LOST: "lost: due, and never executed",
+    RunOutcome.LOST: "lost: expected, and never executed",
 }
-_ALWAYS_SAID = (RunOutcome.ONCE, RunOutcome.FORCED)
+_ALWAYS_IN_LEGEND = (RunOutcome.ONCE, RunOutcome.FORCED)
 _LATE_S = 3.0
-"""A run that began so long after it was due has waited; less is the scheduler's own time."""
+"""A run that starts later than this after its scheduled time has waited. A shorter delay is normal for a scheduler."""
 _LANE = 22
 """Height of a row, in pixels."""
 _TICK_STEPS_S = (5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600)
@@ -82,16 +83,16 @@ def _row(label: str, lane: str) -> str:
     return f'<div class="row"><span class="label" title="{escape(label)}">{escape(label)}</span>{lane}</div>'
 
 
-# What holds for all rows: the moves of the role, and the time.
+# Parts that cross all rows: the moves of the active role, and the time axis.
 
 
 @dataclass(frozen=True, slots=True)
 class _Move:
     """
-    A move of the role, and where its words stand.
+    A failover or failback, and the position of its labels.
 
-    :param moments: claim, promote and, if it ended, complete.
-    :param is_left: whether words stand left of their lines: of the first of two moves, which may be close together.
+    :param moments: claim, promote and, if it completed, complete.
+    :param is_left: whether the labels are left of their lines: for the first of two moves, which may be close together.
     """
 
     record: FailoverRecord
@@ -100,7 +101,7 @@ class _Move:
     is_left: bool
 
     def rows(self) -> Iterator[tuple[int, str, datetime]]:
-        """Yield the moments with the row of their words: each line begins beside its own and crosses no other."""
+        """Yield each moment with the row of its label: a line starts beside its own label and crosses no other one."""
         for number, (word, at) in enumerate(self.moments):
             yield (len(self.moments) - 1 - number if self.is_left else number), word, at
 
@@ -117,16 +118,16 @@ def _all_moves(report: Report) -> Sequence[_Move]:
 
 
 def _moves(report: Report, scale: _Scale) -> str:
-    """Return the head of the figure: a bar for each move, and under it the names of its moments."""
+    """Return the head of the figure: a bar for each move, and the names of its moments below it."""
     drawn = []
     for move in _all_moves(report):
         record = move.record
         finished_at = record.finished_at or scale.end
         seconds = (finished_at - record.started_at).total_seconds()
-        says = f"{move.name} to {record.target}: " + (f"{seconds:.0f} s" if record.finished_at else "open")
+        title = f"{move.name} to {record.target}: " + (f"{seconds:.0f} s" if record.finished_at else "open")
         left, right = scale.x(record.started_at), scale.x(finished_at)
         drawn.append(f'<rect class="move" x="{left}%" y="17" width="{max(right - left, 0.3):.2f}%" height="4"/>')
-        drawn.append(_word(says, right if move.is_left else left, 12, "strong", is_left=move.is_left))
+        drawn.append(_word(title, right if move.is_left else left, 12, "strong", is_left=move.is_left))
         for row, word, at in move.rows():
             drawn.append(_word(f"{word} {at:%H:%M:%S}", scale.x(at), 33 + 13 * row, "soft", is_left=move.is_left))
     drawn += [_word(f"{word} {at:%H:%M:%S}", scale.x(at), 72, "soft") for at, word in report.marks]
@@ -134,13 +135,13 @@ def _moves(report: Report, scale: _Scale) -> str:
 
 
 def _word(word: str, x: float, y: int, kind: str, *, is_left: bool = False) -> str:
-    """Return a word beside its line: to the right of it, or to the left, also near the end."""
+    """Return a label beside its line: on the right, or on the left near the end of the time axis and if *is_left*."""
     anchor, dx = ("end", -4) if is_left or x > 78 else ("start", 4)
     return f'<text class="{kind}" x="{x}%" dx="{dx}" y="{y}" text-anchor="{anchor}">{escape(word)}</text>'
 
 
 def _lines(report: Report, scale: _Scale) -> Iterator[str]:
-    """Yield what runs through all rows: each move as a column, its moments as lines."""
+    """Yield the parts that cross all rows: a column for each move, and a line for each of its moments."""
     for move in _all_moves(report):
         left, right = scale.x(move.record.started_at), scale.x(move.record.finished_at or scale.end)
         yield f'<i class="column" style="left:{left}%;width:{right - left:.2f}%"></i>'
@@ -182,7 +183,7 @@ def _panel(report: Report, scale: _Scale, region: str, dag_ids: Sequence[str], s
 
 
 def _bands(report: Report, scale: _Scale, region: str) -> Iterator[str]:
-    """Yield when the region was active, standby and lost, and a word for each of them."""
+    """Yield a band for each time in which the region was active or lost, and a label for each change."""
     outages = [outage for outage in report.outages if outage.region == region]
     ends = [*(at for at, _ in report.moves[1:]), scale.end]
     for (since, active), until in zip(report.moves, ends, strict=True):
@@ -242,37 +243,37 @@ def _bar(scale: _Scale, bar: Bar, *, is_sample: bool = False) -> str:
 
 
 def _has_waited(bar: Bar) -> bool:
-    """Whether nobody executed it for a while; what executed again was waited for by nobody."""
+    """Return whether the run started late. A second execution does not count as late."""
     if bar.due is None or bar.outcome not in {RunOutcome.ONCE, RunOutcome.WENT_ON, RunOutcome.UNFINISHED}:
         return False
     return (bar.begin - bar.due).total_seconds() > _LATE_S
 
 
 def _title(bar: Bar) -> str:
-    """Return what is shown when somebody points at a bar."""
+    """Return the tooltip of a bar."""
     when = f"{bar.begin:%H:%M:%S}" if bar.begin == bar.end else f"{bar.begin:%H:%M:%S} to {bar.end:%H:%M:%S}"
     which = f"{bar.dag_id} {bar.what}" if bar.runs == 1 else f"{bar.runs} runs of {bar.dag_id}"
-    due = "" if bar.due is None or bar.begin == bar.due else f", due {bar.due:%H:%M:%S}"
-    return f"{which}. {_SAID[bar.outcome]}, {when}{due}"
+    due = "" if bar.due is None or bar.begin == bar.due else f", scheduled for {bar.due:%H:%M:%S}"
+    return f"{which}. {_TEXTS[bar.outcome]}, {when}{due}"
 
 
 def _legend(report: Report, shown: Sequence[Bar]) -> str:
-    there = {bar.outcome for bar in shown}
+    outcomes = {bar.outcome for bar in shown}
     scale = _Scale(report.moves[0][0], report.moves[0][0] + timedelta(seconds=26))
     items = []
     for outcome in RunOutcome:
-        if outcome in there or outcome in _ALWAYS_SAID:
+        if outcome in outcomes or outcome in _ALWAYS_IN_LEGEND:
             is_moment = outcome in {RunOutcome.FORCED, RunOutcome.LOST}
             begin, end = (scale.begin + timedelta(seconds=13 if is_moment else at) for at in (2, 24))
             sample = _bar(scale, Bar(region="", dag_id="", outcome=outcome, begin=begin, end=end), is_sample=True)
-            items.append(f'<li><svg width="26" height="22">{sample}</svg>{escape(_SAID[outcome])}</li>')
+            items.append(f'<li><svg width="26" height="22">{sample}</svg>{escape(_TEXTS[outcome])}</li>')
     if any(_has_waited(bar) for bar in shown):
         items.append(
             '<li><svg width="26" height="22"><line class="waited once" x1="0" x2="18" y1="11" y2="11"/>'
-            '<rect class="once" x="18" y="6" width="7" height="10"/></svg>waited since it was due</li>'
+            '<rect class="once" x="18" y="6" width="7" height="10"/></svg>waited after its scheduled time</li>'
         )
     items.append('<li><i class="swatch of-active"></i>the region is active</li>')
     if report.outages:
         items.append('<li><i class="swatch of-outage"></i>the region is lost</li>')
-    items.append('<li><i class="swatch of-column"></i>a move of the role, from claim to complete</li>')
+    items.append('<li><i class="swatch of-column"></i>a failover, from claim to complete</li>')
     return f'<ul class="legend">{"".join(items)}</ul>'

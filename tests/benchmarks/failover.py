@@ -101,7 +101,7 @@ def failovers(pair: Pair) -> tuple[list[float], Steps]:
     took, steps = [], {}
     for _ in range(2 * TURNS):
         took.append(fail_over(pair, "graceful", steps))
-        pair.wait_until_settled()
+        pair.wait_until_reconciled()
     return took, steps
 
 
@@ -113,7 +113,7 @@ def from_the_dead(pair: Pair) -> tuple[list[float], Steps]:
         pair.sandbox.kill(lost)
         took.append(fail_over(pair, "forced", steps))
         pair.sandbox.revive(lost)
-        pair.wait_until_settled()
+        pair.wait_until_reconciled()
     return took, steps
 
 

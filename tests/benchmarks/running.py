@@ -144,7 +144,7 @@ class Bench:
         self.airflow.stop("scheduler")
         self.airflow.start_scheduler(enabled=str(is_on))
         if is_on:
-            self.pair.wait_until_settled()
+            self.pair.wait_until_reconciled()
 
             def has_listed() -> bool:
                 found = self.pair.table.get_inventory(self.airflow.name)

@@ -203,7 +203,7 @@ def make_steady(pair: Pair, *, idle: bool = True) -> DRState:
         region.pause("outage_exempt")
     if idle:
         pair.wait_in_each(Airflow.is_idle, "nothing runs")
-    pair.wait_until_settled()
+    pair.wait_until_reconciled()
     wait_for_snapshot(pair, pair.active, "fo_chain", without="fo_stray")
     wait_until(lambda: all(has_only_live_schedulers(pair, region) for region in pair.airflows), "no killed scheduler")
     return pair.state()

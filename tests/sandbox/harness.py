@@ -495,14 +495,16 @@ class Pair:
         now = datetime.now(tz=timezone.utc)
         after = transitions.set_active_region(state, region, reason="test", by="test", at=now)
         self.table.write(after, expected_version=state.version)
-        self.wait_until_settled()
+        self.wait_until_reconciled()
         return after
 
-    def wait_until_settled(self) -> None:
+    def wait_until_reconciled(self) -> None:
         """Return once every scheduler has acknowledged the state and its region's open runs belong to its epoch."""
 
         table = SandboxTables(self.variables)
-        wait_until(lambda: all(map(table.has_settled, self.airflows)), "both regions have settled the state")
+        wait_until(
+            lambda: all(map(table.has_reconciled, self.airflows)), "both regions have reconciled their open runs"
+        )
 
     def airflow_in_each(self, *arguments: str, check: bool = True) -> dict[str, str]:
         """Run ``airflow ARGUMENTS`` in both regions at once and return the outputs by region."""
@@ -525,7 +527,7 @@ class Pair:
             airflow.pause(*(dag_id for dag_id, is_paused in airflow.dags().items() if not is_paused))
         if self.state().active_region != FIRST:
             self.flip(FIRST)
-        self.wait_until_settled()
+        self.wait_until_reconciled()
         for airflow in self.airflows.values():
             for state in ("running", "queued"):
                 airflow.fail_runs(airflow.runs(state=state))

@@ -64,7 +64,7 @@ def test_a_task_in_the_broker_does_not_execute_after_the_role_moved(pair: Pair, 
     run.wait_until_it_is("failed" if moves else "success")
     assert len(run.bodies()) == (0 if moves else 3)
     assert run.bodies(new) == []
-    pair.wait_until_settled()
+    pair.wait_until_reconciled()
 
 
 @on(CELERY, CELERY_OF_AIRFLOW_2)
@@ -105,7 +105,7 @@ def test_a_killed_region_leaves_no_worker_behind(pair: Pair) -> None:
     assert ends(run) == 0
 
     pair.sandbox.revive(lost.name)
-    pair.wait_until_settled()
+    pair.wait_until_reconciled()
     run.wait_until_it_is("failed")
     assert run.bodies() == ["first"]
     back = fail_over(pair, lost.name)

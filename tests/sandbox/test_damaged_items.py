@@ -99,7 +99,7 @@ def fail_over_and_back(pair: Pair) -> None:
     # What an agent has written again by now is no longer damaged.
     assert any(key in said for key in keys), said
     for here, there in ((source, target), (target, source)):
-        pair.wait_until_settled()
+        pair.wait_until_reconciled()
         fail_over(pair, there.name, "--even-if-not-ready")
         run = start(there)
         run.wait_until_it_executed()

@@ -57,7 +57,7 @@ def slow_agent(pair: Pair) -> Iterator[Airflow]:
         path.unlink()
     airflow.stop("scheduler")
     airflow.start_scheduler()
-    pair.wait_until_settled()
+    pair.wait_until_reconciled()
 
 
 @on("3.3.1")

@@ -158,7 +158,7 @@ def test_a_target_killed_before_promote_leaves_the_source_going(pair: Pair, regi
         run.wait_until_it_executed()
     assert (pair.state().epoch, wanted_in(source)) == (before.epoch, wanted)
     pair.sandbox.revive(target.name)
-    pair.wait_until_settled()
+    pair.wait_until_reconciled()
     assert_settled(pair, source, wanted)
 
 
@@ -177,5 +177,5 @@ def test_a_target_killed_after_promote_for_good_gives_the_role_back(
     after = start(source)
     after.wait_until_it_executed()
     pair.sandbox.revive(target.name)
-    pair.wait_until_settled()
+    pair.wait_until_reconciled()
     assert_settled(pair, source, wanted)

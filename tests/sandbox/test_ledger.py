@@ -264,7 +264,7 @@ def test_what_a_lost_region_executed_goes_on_in_the_other_one(pair: Pair, region
     in_flight.let_go()
     opted_out.let_go()
     pair.sandbox.revive(source.name)
-    pair.wait_until_settled()
+    pair.wait_until_reconciled()
     for run in (in_flight, queued):
         run.wait_until_it_is("success")  # as it ended elsewhere
         assert NOTE_TOKEN in run.note
@@ -311,7 +311,7 @@ def test_a_run_that_is_told_of_last_is_given_room(pair: Pair, regions: tuple[Air
         assert begun.bodies() == CHAIN
     finally:
         source.start_scheduler()
-        pair.wait_until_settled()
+        pair.wait_until_reconciled()
 
 
 def is_there(run: ChainRun) -> bool:

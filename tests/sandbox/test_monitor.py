@@ -177,7 +177,7 @@ def test_a_region_that_is_killed_is_left_without_anybody(pair: Pair, topic: Topi
         begun_s = (record.started_at - killed_at).total_seconds()
         print(f"kill {number + 1} of {KILLS}: {source.name} left, begun {begun_s:.0f} s after it, {record.reason}")
         pair.sandbox.revive(source.name)
-        pair.wait_until_settled()
+        pair.wait_until_reconciled()
 
 
 @on("3.3.1")
@@ -197,7 +197,7 @@ def test_what_is_no_failure_is_not_taken_for_one(pair: Pair, topic: Topic) -> No
             source.stop("scheduler")
             watching.wait_until_it_looked(LOOKS)
             source.start_scheduler()
-            pair.wait_until_settled()
+            pair.wait_until_reconciled()
         watching.wait_until_it_looked(5)
 
         sandbox.fault(source.name, "mwaa", "error", from_caller="control")
@@ -226,7 +226,7 @@ def test_what_is_no_failure_is_not_taken_for_one(pair: Pair, topic: Topic) -> No
     assert topic.subjects() == []
     start(target).wait_until_it_executed()
     sandbox.revive(source.name)
-    pair.wait_until_settled()
+    pair.wait_until_reconciled()
 
 
 @on("3.3.1")
@@ -259,7 +259,7 @@ def test_the_mode_and_the_limits_keep_it_from_acting(pair: Pair, topic: Topic) -
     assert failovers(pair) == before
     assert (pair.state().phase, pair.state().active_region) == (Phase.STEADY, source.name)
     pair.sandbox.revive(source.name)
-    pair.wait_until_settled()
+    pair.wait_until_reconciled()
 
 
 @on("3.3.1")
@@ -303,7 +303,7 @@ def test_somebody_in_the_standby_approves(pair: Pair, topic: Topic) -> None:
     )
     target.remove("dr_monitor.py")
     pair.sandbox.revive(source.name)
-    pair.wait_until_settled()
+    pair.wait_until_reconciled()
 
 
 @contextmanager

@@ -112,7 +112,7 @@ def test_a_region_cut_off_from_everything_stops_before_the_other_one_begins(pair
     in_flight = start(cut, dag_id="outage_tasks", waits=True)
     wait_until(lambda: cut.executed("outage_tick") and cut.executed("outage_exempt"), "both DAGs tick")
     wait_for_snapshot(pair, cut, "outage_tick", "outage_run", "outage_tasks")
-    pair.wait_until_settled()
+    pair.wait_until_reconciled()
 
     pair.sandbox.fault(cut.name, "all", "blackhole")
     queued = start_until_held(cut)[-1]
@@ -129,7 +129,7 @@ def test_a_region_cut_off_from_everything_stops_before_the_other_one_begins(pair
     before = cut.executed()
 
     pair.sandbox.fault(cut.name, "all", "none")
-    pair.wait_until_settled()
+    pair.wait_until_reconciled()
     for run in (in_flight, queued):
         run.wait_until_it_is("failed")
         assert NOTE_TOKEN in run.note

@@ -82,7 +82,7 @@ def test_whatever_fails_the_scheduler_lives_and_the_standby_executes_nothing(pai
         airflow.stop("scheduler")
         airflow.start_scheduler()
         airflow.unpause("outage_run")
-    pair.wait_until_settled()
+    pair.wait_until_reconciled()
     settle(pair, *both(pair))
     schedulers = [airflow.session("scheduler") for airflow in pair.airflows.values()]
     keys = called_by(pair)

@@ -52,7 +52,7 @@ def come_back(pair: Pair, region: Airflow, run: ChainRun) -> None:
     """Bring a lost region back; what executed in it when it was lost goes no further, and nothing else starts."""
     run.let_go()
     pair.sandbox.revive(region.name)
-    pair.wait_until_settled()
+    pair.wait_until_reconciled()
     run.wait_until_it_is("failed")
     assert run.note.startswith(NOTE_TOKEN)
     assert run.bodies() == ["first"]

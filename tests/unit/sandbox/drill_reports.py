@@ -98,15 +98,15 @@ class Scene:
             scenario=scenario,
             passed=True,
             findings={
-                "nothing executed in a standby": True,
-                "nothing was lost: every run that one Airflow would have executed did": True,
-                "nothing executed twice": True,
+                "no task executed in a standby": True,
+                "no run was lost: every run that a single Airflow would have executed was executed": True,
+                "no run executed twice": True,
                 f"{moves[-1][1]} is active, and the epoch grew by {len(records)}": True,
-                "the state is steady again": True,
-                "exactly the DAGs that were wanted are unpaused": True,
+                "the state is STEADY again": True,
+                "exactly the wanted DAGs are unpaused, in the new region only": True,
             },
             steps=[
-                DrillStep(name="start two regions and an AWS", seconds=25.4),
+                DrillStep(name="start two regions and an emulated AWS", seconds=25.4),
                 DrillStep(name=f"run the load in {OHIO}, the active region", seconds=21.7),
                 DrillStep(name=f"force runs in {VIRGINIA}, the standby", seconds=2.5),
                 DrillStep(name="fail over: airflow dags test dr_failover, in the control environment", seconds=19.3),
@@ -216,12 +216,12 @@ def region_loss() -> Report:
     scene.lines += lines
     found = scene.report("region-loss", records=[moved], moves=[(-30, OHIO), (76.4, VIRGINIA)])
     repeated = {
-        f"{line.dag_id} {line.run_id}": f"it ended in {OHIO} at {line.at:%H:%M:%S}, which nobody else could know when "
-        "the role moved"
+        f"{line.dag_id} {line.run_id}": f"it ended in {OHIO} at {line.at:%H:%M:%S}, which was not yet in the "
+        "ledger when the role moved"
         for line in again
     }
     findings = {
-        name if name != "nothing executed twice" else "what executed twice had ended when nobody could know": kept
+        name if name != "no run executed twice" else "a run executed twice only if its end could not be known": kept
         for name, kept in found.findings.items()
     }
     return replace(
@@ -230,7 +230,7 @@ def region_loss() -> Report:
         findings={
             **findings,
             f"no call to {OHIO} after the claim": True,
-            f"{VIRGINIA} executes within 26 s: lease, fence file and 15 s": True,
+            f"{VIRGINIA} executes tasks within 26 s: lease, fence file and 15 s": True,
         },
         intervals={**found.intervals, "duplicated": len(repeated), "unreported": 1},
         repeated=repeated,
@@ -274,7 +274,7 @@ def storm() -> Report:
         found,
         findings={
             **found.findings,
-            "of two years of history nothing ran again": True,
+            "no run of the two years of history was executed again": True,
             f"drill_history runs within 30 s in {VIRGINIA}": True,
         },
         attempts=(
@@ -298,7 +298,7 @@ def flood() -> Report:
     return replace(
         found,
         passed=False,
-        findings={**found.findings, "of two years of history nothing ran again": False},
+        findings={**found.findings, "no run of the two years of history was executed again": False},
         lines=sorted([*found.lines, *again], key=lambda line: line.at),
         intervals={**found.intervals, "expected": runs, "executed": runs},
     )
@@ -333,7 +333,7 @@ def broken() -> Report:
         listed=[
             *(f"lost: {name}" for name in lost),
             *found.listed,
-            f"executed again: {twice}: for no reason",
+            f"executed again: {twice}: without a valid reason",
         ],
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RunStatus
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord, StepRecord
 from airflow_provider_mwaa_dr.core.state import Mode
 from airflow_provider_mwaa_dr.sandbox import report, report_page
-from airflow_provider_mwaa_dr.sandbox.drill import operator_words
+from airflow_provider_mwaa_dr.sandbox.drill import operator_message
 from airflow_provider_mwaa_dr.sandbox.oracle import Count, count
 from airflow_provider_mwaa_dr.sandbox.report import Attempt, DrillStep, Line, Outage, Report
 
@@ -47,7 +47,7 @@ def passed() -> Report:
     return Report(
         scenario="planned",
         passed=True,
-        findings={"nothing executed in a standby": True},
+        findings={"no task executed in a standby": True},
         steps=[DrillStep(name="start", seconds=30.5)],
         rto_seconds=17.2,
         calls_to_source=40,
@@ -107,8 +107,8 @@ def test_without_catchup_what_was_created_is_due() -> None:
     run = LedgerRun(dag_id="latest", run_id="r", run_type="scheduled", status=RunStatus.OPEN, epoch=0)
     told = {"us-east-2": [LogEntry(number=1, at=START, epoch=0, first_id=0, newest_id=1, runs=(run,))]}
 
-    assert counted([], told=told, without_catchup=["latest"]).lost == ["latest r"]
-    assert counted([], told=told).lost == []
+    assert counted([], ledgers=told, without_catchup=["latest"]).lost == ["latest r"]
+    assert counted([], ledgers=told).lost == []
 
 
 @pytest.mark.parametrize(("knew", "is_allowed"), [(True, False), (False, True)])
@@ -122,9 +122,9 @@ def test_a_run_may_execute_again_only_if_nobody_could_know_that_it_had_ended(kne
     told = {"us-east-2": [LogEntry(number=1, at=told_at, epoch=0, first_id=0, newest_id=1, runs=(run,))]}
     moves = [(START, "us-east-2"), (START + timedelta(seconds=20), "us-east-1")]
 
-    (why,) = counted(lines, told=told, moves=moves).repeated.values()
+    (why,) = counted(lines, ledgers=told, moves=moves).repeated.values()
     assert bool(why) == is_allowed
-    (never,) = counted([_line(0), _line(0, late_s=3)], told=told, moves=moves).repeated.values()
+    (never,) = counted([_line(0), _line(0, late_s=3)], ledgers=told, moves=moves).repeated.values()
     assert not never
 
 
@@ -161,7 +161,7 @@ def test_a_line_is_read_as_the_task_body_wrote_it() -> None:
 )
 def test_the_steps_are_found_in_the_output_of_the_failover_dag(text: str, words: str | None) -> None:
     """Only what the operator says reaches the screen."""
-    assert operator_words(text) == words
+    assert operator_message(text) == words
 
 
 def test_the_document_has_the_keys_that_scripts_read(passed: Report) -> None:
@@ -229,5 +229,5 @@ def test_what_a_copy_was_told_just_before_it_was_alone_may_not_have_got_out(cut_
     alone = ("us-east-2", told_at + timedelta(seconds=cut_after_s), told_at + timedelta(seconds=90))
     moves = [(START, "us-east-2"), (told_at + timedelta(seconds=60), "us-east-1")]
     lines = [_line(0), _line(0, region="us-east-1", late_s=95)]
-    (why,) = counted(lines, told=told, moves=moves, alone=[alone]).repeated.values()
+    (why,) = counted(lines, ledgers=told, moves=moves, alone=[alone]).repeated.values()
     assert bool(why) is is_allowed

@@ -85,20 +85,24 @@ def test_what_it_quotes_is_escaped() -> None:
 def test_the_verdict_comes_first_and_what_was_not_kept_next() -> None:
     """Nobody has to look for the bad news."""
     page = report_page.page(drill_reports.broken())
-    words = [">failed<", "2 were lost", "Not kept", "nothing executed in a standby", "<h2>What ran where"]
+    words = [">failed<", "2 were lost", "were not kept", "no task executed in a standby", "<h2>Runs in each region"]
 
     assert [page.index(word) for word in words] == sorted(page.index(word) for word in words)
-    assert "Not kept" not in report_page.page(drill_reports.planned())
+    assert "were not kept" not in report_page.page(drill_reports.planned())
 
 
 def test_the_legend_explains_what_is_there_and_nothing_else() -> None:
     """A page without losses does not speak of them."""
     calm, bad = report_page.page(drill_reports.planned()), report_page.page(drill_reports.broken())
 
-    for words in ("lost: due, and never executed", "executed in a standby", "executed twice, without a reason"):
+    for words in (
+        "lost: expected, and never executed",
+        "executed in a standby",
+        "executed twice, without a valid reason",
+    ):
         assert f"</svg>{words}</li>" in bad
         assert f"</svg>{words}</li>" not in calm
-    assert "forced in the standby: nothing executed" in calm
+    assert "forced in the standby: no task executed" in calm
 
 
 def test_a_lost_region_is_shown_where_it_was_lost() -> None:
@@ -106,7 +110,7 @@ def test_a_lost_region_is_shown_where_it_was_lost() -> None:
     page = report_page.page(drill_reports.region_loss())
     ohio, virginia = page.split('<section class="region">')[1:3]
 
-    assert f"{OHIO} was killed at 12:00:56, and came back at 12:01:38." in page
+    assert f"{OHIO} was killed at 12:00:56, and was restored at 12:01:38." in page
     assert ('<i class="band outage"' in ohio, '<i class="band outage"' in virginia) == (True, False)
     words = [re.findall(r'<span class="word"[^>]*>([^<]+)</span>', panel) for panel in (ohio, virginia)]
     assert words == [["active", "lost: killed", "standby"], ["standby", "active"]]
@@ -127,7 +131,7 @@ def test_a_drill_that_was_cut_short_has_a_page_too() -> None:
     page = report_page.page(cut)
 
     assert f"failover to {VIRGINIA}: open" in page
-    assert "did not come back" in page
+    assert "was not restored" in page
     assert ">failover killed 12:01:03</text>" in page
 
 

@@ -20,6 +20,7 @@ from airflow_provider_mwaa_dr.exceptions import (
     UnusableStateError,
 )
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore, ManualClock
+from tests.documents import blocks, page
 
 pytest.importorskip("airflow")
 
@@ -174,3 +175,14 @@ def test_settings_that_contradict_what_mwaa_says_give_no_answer(store: InMemoryS
     for call in (hook.environment_names, lambda: hook.initialize(OHIO), hook.is_active):
         with pytest.raises(ConfigError, match="one and two"):
             call()
+
+
+def test_the_tests_that_the_documents_show_pass() -> None:
+    """The example of docs/how-to/test-your-dags.md, as a user would copy it."""
+    (example,) = blocks(page("how-to/test-your-dags"), "python")
+    names: dict[str, Any] = {}
+    exec(example, names)
+    tests = [name for name in names if name.startswith("test_")]
+    assert tests == ["test_only_the_active_region_publishes", "test_an_unknown_role_is_an_error"]
+    for name in tests:
+        names[name]()

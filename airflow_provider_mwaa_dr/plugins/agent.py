@@ -1,8 +1,8 @@
 """
 The background loop of one scheduler: reads the state, reconciles its region's runs, sends heartbeats.
 
-Everything that may block happens here, in a thread of its own; the gate only reads :attr:`AgentLoop.view`. Works
-without Airflow: what it does in the metadata database goes through :class:`RegionDb`.
+The loop has its own thread and makes every call that may block. The gate only reads :attr:`AgentLoop.view`. The loop
+does not import Airflow: it reads and changes the metadata database through :class:`RegionDb`.
 """
 
 from __future__ import annotations
@@ -50,22 +50,25 @@ T = TypeVar("T")
 
 _FORGET_AFTER_S = 600.0
 """
-A scheduler that its database has not listed, and that has been silent, for so long is gone for good.
+The agent drops the heartbeat of a scheduler that its database does not list and that has been silent for so long.
 
-Not before two leases have passed: a failover waits for every scheduler that has a heartbeat in the table, and one whose
-heartbeat is dropped must have outlived its view.
+It waits for at least two leases. A failover waits only for schedulers that have a heartbeat in the table, so a
+scheduler's view must have expired before its heartbeat is dropped.
 """
 _FENCE_NOTE_S = 3600.0
-"""A worker notes its fence at most this often (plugins/fence.py)."""
+"""A worker writes at most once in this time that it loads the fence (plugins/fence.py)."""
 _ENTRIES_WAIT_S = 20.0
-"""How long a region that becomes active waits for entries of another ledger to reach its copy of the table."""
+"""How long a region that becomes active waits until entries of another region's ledger reach its replica."""
 _HURRY_S = 0.5
-"""Between two turns while a failover is under way, each step of which waits for an agent's next read, or while there
-is more to take over than one turn does."""
+"""
+Time between two turns while a failover is in progress, or while there are more runs to adopt than one turn adopts.
+
+Each step of a failover waits for an agent's next read.
+"""
 _ERROR_CHARS = 300
-"""Of an error's text in a heartbeat."""
+"""A heartbeat contains so many characters of an error's text."""
 _CHECKS_EVERY_S = 60.0
-"""Between two reads of what may be slow: which task ended last, and which notes remain."""
+"""Time between two runs of the queries that may be slow: which task ended last, and which notes remain."""
 
 
 class RegionDb(LedgerDb, Protocol):
@@ -86,7 +89,7 @@ class RegionDb(LedgerDb, Protocol):
 
 @dataclass(slots=True)
 class GateCounts:
-    """What the gate has done since the scheduler started; written by the scheduler's thread only."""
+    """How many runs the gate has held and skipped since the start; only the scheduler's thread writes it."""
 
     held: int = 0
     skipped: int = 0
@@ -94,7 +97,7 @@ class GateCounts:
 
 @dataclass(frozen=True, slots=True)
 class _Unacknowledged:
-    """A view whose swap the scheduler's thread has not yet passed."""
+    """A view that the scheduler's thread may not use yet: *pulse* is the thread's pulse after the view was set."""
 
     version: int
     epoch: int
@@ -102,20 +105,21 @@ class _Unacknowledged:
 
 
 class _LedgerError(Exception):
-    """The ledger did not answer, or refused. What depends on it waits; the rest of the turn goes on."""
+    """The ledger did not answer, or refused. Steps that need it wait for the next turn; the other steps continue."""
 
 
 class AgentLoop:
     """
     One scheduler's agent.
 
-    :ivar view: what was last read of the state; replaced in one assignment, never changed. The gate's thread reads it.
+    :ivar view: the last read of the state. The agent replaces it in one assignment and never changes it; the gate's
+        thread reads it.
 
-    :param store: made in the agent's own thread, where boto3 may be imported.
-    :param runs: the ledger; None where no runs table is set.
-    :param counts: of the gate, for the heartbeat.
-    :param inventory: lists what the region's Airflow consists of; None for an agent that does not.
-    :param metrics: publishes to Airflow's own metrics; None for an agent that publishes none.
+    :param store: the state table; created in the agent's thread, where boto3 may be imported.
+    :param runs: the ledger; None if no runs table is set.
+    :param counts: the gate's counts, for the heartbeat.
+    :param inventory: lists the DAGs and settings of the region's Airflow; None: this agent lists none.
+    :param metrics: publishes to Airflow's own metrics; None: this agent publishes none.
     """
 
     def __init__(
@@ -156,15 +160,15 @@ class AgentLoop:
         self._swapped: tuple[int, int] | None = None
         self._acknowledged = self._published_acknowledged = (0, 0)
         self._reconciled: int | None = None
-        """The epoch that the region's open runs belonged to at the end of the last turn."""
+        """The epoch to which the region's open runs belonged at the end of the last turn."""
         self._standby_as_of: tuple[int | None, datetime] | None = None
         """The region's epoch, and when the agent last read that the region is a standby."""
         self._active_as_of: tuple[int | None, datetime] = None, clock.now()
-        """The last epoch under which the region is active, and when the agent first read it."""
-        self._published_news: tuple[object, ...] = ()
+        """The last epoch in which the region was active, and when the agent first read it."""
+        self._published_values: tuple[object, ...] = ()
         self._state_read_at = clock.now()
-        self._sure_at = clock.monotonic()
-        """When the state was last read, also without a new view."""
+        self._confirmed_at = clock.monotonic()
+        """When the agent last read the state; this includes reads that set no new view."""
         self._beat = 0
         self._beats_written = 0
         self._closed = 0
@@ -176,22 +180,24 @@ class AgentLoop:
         self._turned_at = self._next_beat = 0.0
         self._next_checks = 0.0
         self._missing: dict[str, tuple[int, float]] = {}
-        """The last beat of each scheduler that its database does not list, and since when there has been no other."""
+        """For each scheduler that the database does not list: its last beat, and when the agent first read it."""
         self._has_ended = False
         self._finisher: PlanFinisher | None = None
-        self._books = Bookkeeper(runs, db, clock, region=config.region, peers=self._peers) if runs is not None else None
+        self._bookkeeper = (
+            Bookkeeper(runs, db, clock, region=config.region, peers=self._peers) if runs is not None else None
+        )
         self._ledger_error: str | None = None
         self._ledger_failing: tuple[int, float] | None = None
-        """For which epoch the region waits for its ledger, and since when."""
+        """The epoch for which the region waits for its ledger, and the start of the wait."""
         self._without_ledger: Unpublished | None = None
-        """What the region could not take over under the epoch that it has; None before that is known."""
+        """The report of a role that began without the ledger; None if this agent has not written one."""
         self._led_at: float | None = None
         self._has_more = False
         self._next_regions_at = 0.0
         self._entries_awaited_until: tuple[int, float] | None = None
-        self._complaint: str | None = None
+        self._turn_error: str | None = None
         self._unreadable: str | None = None
-        """Why what the state table answered last does not count; None while it does."""
+        """Why the agent cannot use the last answer of the state table; None if it can."""
         self._inventory = inventory
         self._inventory_error: str | None = None
 
@@ -207,12 +213,12 @@ class AgentLoop:
         try:
             self._read_state()
             schedulers = self._db.alive_schedulers()
-            unsent = self._report(schedulers)
+            heartbeat_error = self._report(schedulers)
             has_reconciled = self._work(schedulers)
-            self._complain(unsent)
-        except Exception as error:  # the loop outlives everything; the view ages, and the gate holds
+            self._log_turn_error(heartbeat_error)
+        except Exception as error:  # no error ends the loop; the view ages, and the gate holds
             has_reconciled = False
-            self._complain(error)
+            self._log_turn_error(error)
             if self._unreadable is not None:
                 self._report_unreadable()
         if self._metrics is not None:
@@ -220,79 +226,79 @@ class AgentLoop:
         state = self.view.state if self.view is not None else None
         is_hurried = self._has_more or (state is not None and state.phase is not Phase.STEADY)
         refresh_s = min(self._config.refresh_s, _HURRY_S) if is_hurried else self._config.refresh_s
-        # The reconciled epoch is read back at once: gate and fence are waiting for it.
+        # Gate and fence wait for the reconciled epoch, so the next turn reads it immediately.
         return 0.1 if has_reconciled else max(0.1, started + refresh_s - self._clock.monotonic())
 
     def _report_unreadable(self) -> None:
-        """Send a heartbeat in its time although there is nothing to act on: it has the reason. Never raises."""
+        """Send the heartbeat, if it is time for one, with the reason why the state cannot be used; never raises."""
         try:
             self._acknowledge()
             if self._clock.monotonic() >= self._next_beat:
                 self._heartbeat(None, self._db.alive_schedulers())
-        except Exception as error:  # as in a turn; the next one tries again
-            self._complain(error)
+        except Exception as error:  # the next turn retries
+            self._log_turn_error(error)
 
     @property
     def awaits_scheduler(self) -> bool:
-        """Whether there is a view that the scheduler's thread may not have passed yet."""
+        """Whether the scheduler's thread may still decide with a view that is older than the agent's last one."""
         return bool(self._unacknowledged)
 
     def acknowledge(self) -> None:
         """
-        Publish at once which view the scheduler's thread has passed since the last turn; never raises.
+        Publish immediately which view the scheduler's thread uses since the last turn; never raises.
 
-        For the time between two turns: a failover waits for it, and it does not read the state.
+        Called between two turns, because a failover waits for this heartbeat. Does not read the state.
         """
         try:
             self._acknowledge()
             view = self.view
             if not self._has_ended and view is not None and self._acknowledged != self._published_acknowledged:
                 self._heartbeat(view.state, self._db.alive_schedulers())
-        except Exception as error:  # as in a turn; the next heartbeat publishes it
-            self._complain(error)
+        except Exception as error:  # the next heartbeat publishes it
+            self._log_turn_error(error)
 
     def end(self) -> None:
         """
-        Say that this scheduler lets nothing start any more; never raises.
+        Publish in the last heartbeat that this scheduler will start no further run; never raises.
 
-        For a scheduler whose gate holds for good by now. The agent does nothing afterwards.
+        The caller has closed the scheduler's gate permanently. The agent does nothing afterwards.
         """
         view, self.view, self._has_ended = self.view, None, True
         if view is None or view.problem is not None:
-            return  # the heartbeats of the region are not this agent's to write
+            return  # this agent must not write heartbeats of the region
         try:
             self._heartbeat(view.state, ())
-        except Exception as error:  # a failover waits for the lease then
-            self._complain(error)
+        except Exception as error:  # a failover then waits for the lease to expire
+            self._log_turn_error(error)
 
     def warm_up(self) -> None:
         """
-        Read the state before the scheduler's job is known, so that all imports are done; never raises.
+        Read the state before the scheduler's job is known, so that all imports are done early; never raises.
 
-        The gate still holds. A failover does not wait for a scheduler that the metadata database does not list yet, so
-        a view from before that lets nothing start.
+        The read sets no view, so the gate still holds. A failover does not wait for a scheduler that the metadata
+        database does not list yet, so such a scheduler must not start a run.
         """
         try:
             self._store.observe(self._region)
         except Exception as error:
-            self._complain(error)
+            self._log_turn_error(error)
 
     # The state.
 
     def _read_state(self) -> None:
-        """Read the state and swap the view; a view never goes back."""
+        """Read the state and replace the view; never replace it by an older state."""
         read_at, now = self._clock.monotonic(), self._clock.now()
         try:
             observation = self._store.observe(self._region)
             state, seen = observation.state, self.view.state if self.view is not None else None
             if seen is not None and (state is None or seen.is_newer_than(state)):
                 found = "no state item" if state is None else f"epoch {state.epoch}, version {state.version}"
-                raise _BackwardsError(
+                raise _OlderStateError(
                     f"The state table answered with {found} after epoch {seen.epoch}, version {seen.version}: "
-                    f"{self._region} does not act on it. If the table was restored from a backup, or the item "
+                    f"{self._region} does not use this answer. If the table was restored from a backup, or the item "
                     f"{STATE_ID} was changed by hand, run mwaa-dr init --active REGION --above-every-epoch."
                 )
-        except (StateError, _BackwardsError) as error:
+        except (StateError, _OlderStateError) as error:
             is_answer = not isinstance(error, (StateUnreachableError, StateAccessError, TableNotFoundError))
             self._unreadable = str(error) if is_answer else None
             raise
@@ -301,10 +307,10 @@ class AgentLoop:
         problem = identity_problem(self._identity, witnessed)
         if problem is None and needs_witness(self._identity, observation) and not self._witness.has_compared:
             problem = (
-                f"no environment is registered for {self._region}, and the next heartbeats show whether another one "
-                "counts as it, too; mwaa-dr init registers it"
+                f"no environment is registered for {self._region}, and the agent waits for the next heartbeats, which "
+                f"show whether another environment also counts as {self._region}; mwaa-dr init registers it"
             )
-        self._sure_at = read_at
+        self._confirmed_at = read_at
         self.view = view = replace(View.of(observation, read_at, problem=problem), waits_for=self._waits_for(state))
         self._log_problem(problem)
         role, reconciled = role_of(view, self._region), view.reconciled_epoch
@@ -314,16 +320,21 @@ class AgentLoop:
             self._active_as_of = state.epoch, now
         self._state_read_at = now
         if state is not None and (state.version, state.epoch) != self._swapped:
-            # The pulse is read after the swap: a later one is the scheduler's thread past every older decision.
+            # The pulse is read after the view is set. Once the pulse changes, the scheduler's thread has finished all
+            # decisions that it made with an older view.
             self._swapped = (state.version, state.epoch)
             self._unacknowledged.append(_Unacknowledged(state.version, state.epoch, self._db.pulse()))
         self._log_role(view)
         if witnessed.disputed != observation.disputed:
-            # The fences of the workers read it with the state.
+            # The workers' fences read it with the state.
             self._store.put_dispute(self._region, witnessed.disputed)
 
     def _witnessed(self, observation: Observation) -> Observation:
-        """Return *observation* with the dispute that the heartbeats show; they are read only where no name decides."""
+        """
+        Return *observation* with the environments that dispute the region, according to the heartbeats.
+
+        Reads the heartbeats only if no registered name decides.
+        """
         if not needs_witness(self._identity, observation):
             return observation
         if self._clock.monotonic() >= self._next_witness:
@@ -341,25 +352,25 @@ class AgentLoop:
         if problem is not None:
             log.error("This Airflow holds every run: %s.", problem)
         else:
-            log.info("Nothing contradicts any more that this Airflow is %s.", self._region)
+            log.info("The settings and the state table now agree that this Airflow is %s.", self._region)
 
-    def _make_sure(self, state: DRState) -> None:
+    def _confirm_state(self, state: DRState) -> None:
         """
-        Read the state again before something that cannot be undone, if a call has taken long since it was read.
+        Read the state again, if the last read is too old for a step that cannot be undone.
 
-        :raises _MovedOnError: the role has moved meanwhile; the next turn decides again.
+        :raises _StateChangedError: epoch or phase have changed; the next turn decides again.
         """
         now = self._clock.monotonic()
-        if may_close(now - self._sure_at, lease_s=state.lease_s):
+        if may_close(now - self._confirmed_at, lease_s=state.lease_s):
             return
         again = self._store.observe(self._region).state
         if again is None or (again.epoch, again.phase) != (state.epoch, state.phase):
             found = "no state item" if again is None else f"epoch {again.epoch}, {again.phase.value}"
-            raise _MovedOnError(
-                f"The turn took {now - self._sure_at:.0f} s since it had read epoch {state.epoch}, "
-                f"{state.phase.value}, and the state table has {found} by now: nothing is closed, paused or resumed."
+            raise _StateChangedError(
+                f"The turn read epoch {state.epoch}, {state.phase.value}, {now - self._confirmed_at:.0f} s ago, and "
+                f"the state table now has {found}: nothing is closed, paused or resumed."
             )
-        self._sure_at = now
+        self._confirmed_at = now
 
     def _log_role(self, view: View) -> None:
         state, role = view.state, role_of(view, self._region)
@@ -383,7 +394,7 @@ class AgentLoop:
         )
 
     def _acknowledge(self) -> None:
-        """Note which views the scheduler's thread has passed."""
+        """Update the version and epoch of the newest view that the scheduler's thread uses."""
         pulse = self._db.pulse()
         while self._unacknowledged and self._unacknowledged[0].pulse != pulse:
             passed = self._unacknowledged.pop(0)
@@ -393,12 +404,12 @@ class AgentLoop:
 
     def _report(self, schedulers: tuple[str, ...]) -> Exception | None:
         """
-        Send a heartbeat in its time, before any other item of the tables is read: none of them may prevent it.
+        Send the heartbeat, if it is time for one, before any other item is read: no unreadable item may prevent it.
 
-        :return: why it could not be sent, which keeps nothing else from being done.
+        :return: why the heartbeat could not be sent; the rest of the turn continues.
         """
         view = self.view
-        # One that cannot be used is to be corrected: what the agent knew before is the value to put back.
+        # If the region's item has an unusable value, the heartbeat restores the epoch that the agent knew before.
         if view is None or not view.problems:
             self._reconciled = view.reconciled_epoch if view is not None else None
         self._acknowledge()
@@ -406,15 +417,15 @@ class AgentLoop:
             return None
         try:
             self._heartbeat(view.state if view is not None else None, schedulers)
-        except Exception as error:  # the turn complains of it once its work is done
+        except Exception as error:  # the turn logs it at the end of its work
             return error
         return None
 
     def _work(self, schedulers: tuple[str, ...]) -> bool:
         """
-        Reconcile the region's runs, if this agent leads, and keep the books; a heartbeat publishes what is new.
+        Reconcile the region's runs and keep its ledger, if this agent leads; publish awaited values in a heartbeat.
 
-        :return: whether something has just been written that gate and fence wait for.
+        :return: whether this turn wrote a value for which gate and fence wait.
         """
         view = self.view
         if view is not None and view.problem is not None:
@@ -426,15 +437,15 @@ class AgentLoop:
         has_reconciled = False
         is_known = role_of(view, self._region) is not Role.UNKNOWN
         if state is None or not is_known:
-            # Whatever is open may be this region's to run: nothing is closed, published or taken over.
+            # The open runs may belong to this region, so none is closed, published or taken over.
             pass
         elif self._leads(schedulers):
-            self._take_the_lead()
+            self._become_leader()
             has_reconciled = self._reconcile(state, reconciled)
             if has_reconciled:
                 reconciled = state.epoch
             if reconciled == state.epoch:
-                self._keep_books(state)
+                self._keep_ledger(state)
             if has_reconciled:
                 pass
             elif state.phase is Phase.STEADY and state.active_region == self._region:
@@ -443,13 +454,13 @@ class AgentLoop:
                 self._finish(state)
             self._forget(schedulers, state.lease_s)
         else:
-            # Another agent leads by now: this one no longer reports what it was waiting for.
+            # Another agent leads now: this agent no longer reports open runs or errors of the ledger.
             self._unclosed_runs, self._ledger_error, self._led_at, self._ledger_failing = 0, None, None, None
         self._check(state)
         if view is None or not view.problems:
             self._reconciled = reconciled
         self._acknowledge()
-        if self._news() != self._published_news:
+        if self._awaited_values() != self._published_values:
             self._heartbeat(state, schedulers)
         if is_known and state is not None and state.phase is Phase.STEADY and self._leads(schedulers):
             self._take_inventory()
@@ -457,10 +468,10 @@ class AgentLoop:
 
     def _list_regions(self, view: View, state: DRState, schedulers: tuple[str, ...]) -> bool:
         """
-        Keep the list of registered regions in the region's own item, where gate and fence read it.
+        Keep the list of registered regions in the region's own item, from which gate and fence read it.
 
-        The leading agent lists them all now and then; any agent does where there is no list, and asks for an active
-        region that is not in it.
+        The leading agent writes the complete list about once a minute. Any agent writes it if there is none yet, and
+        adds the active region if the list does not contain it.
 
         :return: whether the list has changed.
         """
@@ -475,12 +486,12 @@ class AgentLoop:
         if found == listed:
             return False
         self._store.put_regions(self._region, found)
-        log.info("Registered regions, as %s lists them: %s", self._region, ", ".join(sorted(found)))
+        log.info("Registered regions in the item of %s: %s", self._region, ", ".join(sorted(found)))
         return True
 
     def _stand_aside(self, state: DRState | None, schedulers: tuple[str, ...]) -> None:
-        """Change nothing that belongs to the region, and report the claim; this is not the region's environment."""
-        # Another environment writes what belongs to the region: should this one become it, it reads all of that again.
+        """Write only the claim, because this Airflow is not the region's environment; change nothing of the region."""
+        # Another environment writes the region's items. If this one becomes the region's, it reads all of them again.
         self._reconciled = self._led_at = self._standby_as_of = self._snapshot = self._ledger_failing = None
         self._has_more = False
         self._unclosed_runs, self._ledger_error = 0, None
@@ -489,23 +500,23 @@ class AgentLoop:
             self._heartbeat(state, schedulers)
 
     def _leads(self, schedulers: tuple[str, ...]) -> bool:
-        """Whether this is the region's oldest live scheduler. A double for a moment is harmless: all is repeatable."""
+        """Whether this is the region's oldest live scheduler. Two leaders do no harm: all is idempotent."""
         return bool(schedulers) and schedulers[0] == self._db.job_id
 
-    def _take_the_lead(self) -> None:
-        """Read the region's part of the ledger anew after a pause: another agent may have written it meanwhile."""
+    def _become_leader(self) -> None:
+        """Read the region's own ledger again after a time without the lead: another agent may have written it."""
         now = self._clock.monotonic()
-        is_sure = self._led_at is not None and now - self._led_at <= 3 * self._config.refresh_s
-        if self._books is not None and not is_sure:
-            self._books.read_anew()
+        has_led = self._led_at is not None and now - self._led_at <= 3 * self._config.refresh_s
+        if self._bookkeeper is not None and not has_led:
+            self._bookkeeper.read_anew()
         self._led_at = now
 
     def _reconcile(self, state: DRState, known: int | None) -> bool:
         """
-        Bring the region's open runs and its epoch together; level-triggered, repeatable.
+        Bring the region's open runs and the state's epoch together; level-triggered, idempotent.
 
-        :param known: the epoch that the open runs belong to; gate and fence hold until it equals the state's.
-        :return: whether it does from now on, having not done so before.
+        :param known: the epoch to which the open runs belong; gate and fence hold until it equals the state's epoch.
+        :return: whether this turn made them equal; False also if they were equal before.
         """
         is_active = state.active_region == self._region
         is_promoting = is_active and state.phase is Phase.PROMOTING
@@ -513,7 +524,8 @@ class AgentLoop:
             if is_active:
                 self._unclosed_runs = 0
             else:
-                # Born here all the same, say by REST under a paused DAG. What can start, the gate skips meanwhile.
+                # Users create runs in a standby, too, for example through the REST API under a paused DAG. The agent
+                # closes those that stay queued; the gate skips those that start.
                 self._close_runs(
                     state,
                     known,
@@ -527,81 +539,82 @@ class AgentLoop:
             self._pause_all(state)
         try:
             if known is None:
-                # Cut off between the ledger and the first heartbeat: only the ledger knows that it had a role.
-                known = self._with_ledger(lambda books: books.unreconciled_epoch(), None)
+                # An earlier agent wrote the ledger, and ended before its first heartbeat: only the ledger shows that
+                # the region had a role.
+                known = self._with_ledger(lambda bookkeeper: bookkeeper.unreconciled_epoch(), None)
                 if known is not None:
                     self._pause_all(state)
             has_reconciled = self._reconcile_epoch(state, known)
         except _LedgerError:
             if self.view is not None:  # the notes of held runs name the cause
                 self.view = replace(self.view, waits_for=self._waits_for(state))
-            # A region without the role waits without limit: what the ledger has not accepted, no other region knows.
+            # A standby waits without limit: another region resumes only the runs that the ledger has accepted.
             if not is_active or state.phase is Phase.DRAINING or not self._has_waited_for_ledger(state):
                 return False
-            has_reconciled = self._take_up_without_ledger(state, known)
+            has_reconciled = self._become_active_without_ledger(state, known)
         else:
             self._ledger_failing = None
         if has_reconciled:
-            log.info("%s has settled its open runs for epoch %d (before: %s)", self._region, state.epoch, known)
+            log.info("%s has reconciled its open runs with epoch %d (before: %s)", self._region, state.epoch, known)
         return has_reconciled
 
     def _start_first_role(self, state: DRState) -> bool:
         """
-        Return whether a region that is active, and has never reconciled its runs, may execute: its open runs continue.
+        Return whether an active region that has never reconciled its runs may execute; its open runs continue.
 
-        The ledger has to accept the role first: a region that the ledger does not know could not publish its runs when
-        it loses the role.
+        The ledger must accept the role first. Otherwise the region could not publish its runs when it loses the role.
         """
         try:
-            self._with_ledger(lambda books: self._begin_role(books, state), None)
+            self._with_ledger(lambda bookkeeper: self._begin_role(bookkeeper, state), None)
         except _LedgerError:
             if self.view is not None:  # the notes of held runs name the cause
                 self.view = replace(self.view, waits_for=self._waits_for(state))
             if not self._has_waited_for_ledger(state):
                 return False
         self._ledger_failing = None
-        log.info("%s is active (epoch %d): its open runs count as that epoch's.", self._region, state.epoch)
+        log.info("%s is active (epoch %d): its open runs belong to that epoch and continue.", self._region, state.epoch)
         return True
 
     def _reconcile_epoch(self, state: DRState, known: int | None) -> bool:
         """
-        Publish and close what began under another epoch, and take up a role that is here; return whether it is done.
+        Publish and close the runs that began in an earlier epoch; in the active region, then start the role.
 
-        :raises _LedgerError: the ledger could not be used; nothing was closed that it has not accepted.
+        :return: whether all of it is done.
+        :raises _LedgerError: the ledger could not be used; every closed run is one that it had accepted.
         """
         is_active = state.active_region == self._region
-        # Begun already, by an earlier turn or an agent before: what was open has been closed, and what is open now was
-        # queued for this epoch.
-        if is_active and self._with_ledger(lambda books: books.has_begun(state.epoch), False):
+        # If an earlier turn or agent has begun the role, it has closed the runs of earlier epochs. The runs that are
+        # open now were queued in this epoch.
+        if is_active and self._with_ledger(lambda bookkeeper: bookkeeper.has_begun(state.epoch), False):
             self._unclosed_runs = 0
         else:
             self._publish_interrupted(state, known)
             self._close_runs(state, known, spared_since=self._spared_since(state, known))
             if self._unclosed_runs:
-                # Locked by the scheduler at this moment; the next turn takes them.
+                # The scheduler has locked these runs; the next turn closes them.
                 return False
         if is_active:
-            return self._take_up(state)
-        self._with_ledger(lambda books: books.publish_complete(state.epoch), None)
-        # Equivalent to a read that finds it reconciled: what is open by now was requested after this one.
+            return self._become_active(state)
+        self._with_ledger(lambda bookkeeper: bookkeeper.publish_complete(state.epoch), None)
+        # The same as a read that shows the epoch reconciled: runs that open from now on were requested after it.
         self._standby_as_of = state.epoch, self._state_read_at
         return True
 
-    # The ledger. While it cannot be used, for whatever reason, the region closes nothing that the ledger has not
-    # accepted, and takes no role up: what happened in the other region would be repeated. A refusal may end as a
-    # timeout does: credentials are renewed, a key or a policy is restored. Only the region that takes the role up has
-    # a limit, [dr] ledger_wait_s: without one, no region would execute.
+    # The ledger. While it cannot be used, the region closes no run that the ledger has not accepted, and does not
+    # become active: it would repeat runs of the other region. A refusal may end like a timeout: credentials are
+    # renewed, a key or a policy is restored. Only a region that becomes active has a limit, [dr] ledger_wait_s:
+    # without one, no region would execute.
 
     def _with_ledger(self, call: Callable[[Bookkeeper], T], otherwise: T) -> T:
         """
-        Return what *call* returns; *otherwise* when the region has no ledger.
+        Return the result of *call*, or *otherwise* if the region has no ledger.
 
-        :raises _LedgerError: the ledger did not answer or refused, or another agent of the region has written first.
+        :raises _LedgerError: the ledger did not answer or refused, or another agent of the region wrote first.
         """
-        if self._books is None:
+        if self._bookkeeper is None:
             return otherwise
         try:
-            answer = call(self._books)
+            answer = call(self._bookkeeper)
         except StateError as error:
             self._log_ledger_error(str(error))
             raise _LedgerError(str(error)) from error
@@ -609,7 +622,7 @@ class AgentLoop:
         return answer
 
     def _has_waited_for_ledger(self, state: DRState) -> bool:
-        """Whether the region, which takes the role up, has waited for its ledger for as long as it is allowed to."""
+        """Whether the region, which becomes active, has waited for its ledger for ``ledger_wait_s``."""
         now = self._clock.monotonic()
         if self._ledger_failing is None or self._ledger_failing[0] != state.epoch:
             self._ledger_failing = state.epoch, now
@@ -623,11 +636,13 @@ class AgentLoop:
         return now - self._ledger_failing[1] >= self._config.ledger_wait_s
 
     def _waits_for(self, state: DRState | None) -> str:
-        """Return why the open runs are not reconciled, for the notes of held runs; empty if nothing is wrong."""
+        """Return why the open runs are not reconciled, for the notes of held runs; empty if the ledger works."""
         if self._ledger_error is None or state is None:
             return ""
         if state.active_region != self._region:
-            return f"the region closes no run that its ledger has not accepted; it refuses: {self._ledger_error}"
+            return (
+                f"the region closes no run that its ledger has not accepted; its ledger refuses: {self._ledger_error}"
+            )
         limit_s = self._config.ledger_wait_s
         return f"it waits at most {limit_s:g} s for its ledger, which refuses: {self._ledger_error}"
 
@@ -637,17 +652,17 @@ class AgentLoop:
             return None
         return max(0.0, self._ledger_failing[1] + self._config.ledger_wait_s - self._clock.monotonic())
 
-    def _take_up_without_ledger(self, state: DRState, known: int | None) -> bool:
+    def _become_active_without_ledger(self, state: DRState, known: int | None) -> bool:
         """
-        Take the role up without the other region's history, and list what could not be taken over.
+        Become active without the other region's history, and store a list of the runs that could not be taken over.
 
-        The list is stored before a run is closed: the ledger gets these runs as soon as it accepts them.
+        The list is stored before a run is closed: the agent publishes these runs as soon as the ledger accepts them.
 
         :return: whether every run of an earlier epoch is closed.
-        :raises StateError: the list could not be stored; nothing was closed, and the next turn tries again.
+        :raises StateError: the list could not be stored; no run was closed, and the next turn retries.
         """
         spared_since = self._spared_since(state, known, with_ledger=False)
-        gap = self._stored_gap(state)  # by an earlier turn, or by an agent before this one
+        gap = self._stored_gap(state)  # an earlier turn or an earlier agent may have stored it
         if gap is None:
             newest = self._db.newest_run()
             gap = Unpublished(
@@ -659,26 +674,27 @@ class AgentLoop:
                 why=self._ledger_error or "",
                 first_id=newest,
                 runs=self._open_runs(),
-                unread=tuple(self._books.last_read()) if self._books is not None else (),
+                unread=tuple(self._bookkeeper.last_read()) if self._bookkeeper is not None else (),
             )
             self._store.put_unpublished(gap)
         self._close_runs(state, known, spared_since=spared_since)
         if self._unclosed_runs:
             return False
-        # What people asked for after the role had come here is not closed, and continues.
+        # Runs that users requested after the role had come to this region are not closed, and continue.
         gap = replace(gap, runs=tuple(run for run in gap.runs if run not in set(self._open_runs())))
         self._store.put_unpublished(gap)
         self._without_ledger, self._ledger_failing = gap, None
         log.error(
-            "%s takes up the role without its ledger, which refused for %.0f s (epoch %d): %s. Runs that another "
-            "region finished may execute again. Unfinished runs of another region start when the ledger works again. "
-            "mwaa-dr status lists them under %s; when you have read the list: mwaa-dr check --acknowledge %s.",
+            "%s becomes active without its ledger, which refused for %.0f s (epoch %d): %s. Runs that another region "
+            "finished may execute again. Unfinished runs of another region start when the ledger works again. "
+            "mwaa-dr status lists the runs that this region closed, under %s. When you have read the list, run "
+            "mwaa-dr check --acknowledge %s.",
             self._region, self._config.ledger_wait_s, state.epoch, gap.why, gap.id, gap.id,
         )  # fmt: skip
         return True
 
     def _stored_gap(self, state: DRState) -> Unpublished | None:
-        """Return what the region could not take over under its present epoch; None when nothing readable is stored."""
+        """Return the stored list of runs not taken over in the present epoch; None if there is none, or unreadable."""
         try:
             gap = self._store.unpublished(self._region)
         except UnreadableItemError as error:
@@ -687,22 +703,22 @@ class AgentLoop:
         return gap if gap is not None and gap.epoch == state.epoch else None
 
     def _open_runs(self) -> tuple[str, ...]:
-        """Return all queued and running runs, ``DAG_ID RUN_ID`` each, sorted."""
+        """Return all queued and running runs, sorted, each as ``DAG_ID RUN_ID``."""
         _, states = self._db.read_states(above=self._db.newest_run())
         return tuple(sorted(" ".join(key) for key, status in states.items() if status in {"queued", "running"}))
 
-    def _begin_role(self, books: Bookkeeper, state: DRState) -> None:
-        """Open the ledger for the region's role; first publish what was closed while the ledger refused."""
-        if books.has_begun(state.epoch):
+    def _begin_role(self, bookkeeper: Bookkeeper, state: DRState) -> None:
+        """Begin the region's role in the ledger; first publish the runs that were closed while the ledger refused."""
+        if bookkeeper.has_begun(state.epoch):
             return
         gap = self._without_ledger
         if gap is None or gap.epoch != state.epoch:
             gap = self._stored_gap(state)
         if gap is None:
-            books.begin(state.epoch)
+            bookkeeper.begin(state.epoch)
             return
-        books.publish_closed([_to_key(run) for run in gap.runs], epoch=gap.begun_epoch, closed_at=gap.at)
-        books.begin(state.epoch, first_id=gap.first_id)
+        bookkeeper.publish_closed([_to_key(run) for run in gap.runs], epoch=gap.begun_epoch, closed_at=gap.at)
+        bookkeeper.begin(state.epoch, first_id=gap.first_id)
 
     def _log_ledger_error(self, error: str | None) -> None:
         if error == self._ledger_error:
@@ -714,43 +730,44 @@ class AgentLoop:
             log.warning("The ledger of %s cannot be used: %s", self._region, error)
 
     def _peers(self) -> tuple[str, ...]:
-        """Return the registered regions, as this region's own item lists them, and those that the state names."""
+        """Return the registered regions from this region's own item, and the regions that the state names."""
         view = self.view
         if view is None or view.state is None:
             return ()
         return tuple(sorted({*(view.registered or ()), *regions_of(view.state)}))
 
     def _publish_interrupted(self, state: DRState, known: int | None) -> None:
-        """Publish in the ledger which runs are about to be closed, so that a region resumes them."""
+        """Publish in the ledger which runs this agent is about to close, so that a region resumes them."""
         if known is not None:
             self._with_ledger(
-                lambda books: books.interrupt(state, epoch=known, read_stopped=self._stopped_if_readable), None
+                lambda bookkeeper: bookkeeper.interrupt(state, epoch=known, read_stopped=self._stopped_if_readable),
+                None,
             )
 
-    def _take_up(self, state: DRState) -> bool:
-        """Take over history, then unfinished runs, from the other regions; return whether all of it is done."""
+    def _become_active(self, state: DRState) -> bool:
+        """Adopt history, then resume unfinished runs, of the other regions; return whether all of it is done."""
 
-        def take_up(books: Bookkeeper) -> bool:
-            books.follow(is_thorough=True)
-            if self._awaits_entries(books, state) or books.adopt():
+        def become_active(bookkeeper: Bookkeeper) -> bool:
+            bookkeeper.follow(is_thorough=True)
+            if self._awaits_entries(bookkeeper, state) or bookkeeper.adopt():
                 return False
-            books.begin(state.epoch)
-            # An agent before this one may have begun the role: what executed here since must not be resumed.
-            self._publish_changes(books, state)
-            books.forget_closed()
-            books.apply_outcomes()
-            self._make_sure(state)
-            # On its way to lose the role again it would only take over what it could not begin.
-            return state.phase is Phase.DRAINING or not books.resume(epoch=state.epoch)
+            bookkeeper.begin(state.epoch)
+            # An earlier agent may have begun the role. Publish what executed since, so that it is not resumed.
+            self._publish_changes(bookkeeper, state)
+            bookkeeper.forget_closed()
+            bookkeeper.apply_outcomes()
+            self._confirm_state(state)
+            # A region that is being drained starts no run, so it resumes none.
+            return state.phase is Phase.DRAINING or not bookkeeper.resume(epoch=state.epoch)
 
-        return self._with_ledger(take_up, True)
+        return self._with_ledger(become_active, True)
 
-    def _awaits_entries(self, books: Bookkeeper, state: DRState) -> bool:
-        """Whether entries of another region's ledger are on their way to this copy; for 20 seconds at most."""
-        awaited = list(books.missing)
+    def _awaits_entries(self, bookkeeper: Bookkeeper, state: DRState) -> bool:
+        """Whether the region waits until another region's entries reach its replica; for 20 seconds at most."""
+        awaited = list(bookkeeper.missing)
         plan = promoted_plan(state)
-        if plan is not None and self._awaits_final(books, state, plan):
-            awaited.append(f"the final entry of the ledger of {plan.source} for plan {plan.id} is not there")
+        if plan is not None and self._awaits_final(bookkeeper, state, plan):
+            awaited.append(f"the final ledger entry of {plan.source} for plan {plan.id} has not arrived")
         if not awaited:
             return False
         now = self._clock.monotonic()
@@ -759,51 +776,51 @@ class AgentLoop:
         if now < self._entries_awaited_until[1]:
             return True
         log.warning(
-            "%s becomes active without these entries of a ledger. Runs that they concern may run again, or wait: %s",
+            "%s becomes active without these ledger entries, so their runs may run again, or wait: %s",
             self._region,
             "; ".join(awaited),
         )
         return False
 
-    def _awaits_final(self, books: Bookkeeper, state: DRState, plan: Plan) -> bool:
+    def _awaits_final(self, bookkeeper: Bookkeeper, state: DRState, plan: Plan) -> bool:
         """Whether the source has to publish a final entry for the plan, and this region has not read it."""
-        has_to = not plan.is_forced and plan.drained and books.epoch_of(plan.source) == state.epoch - 1
-        return has_to and not books.has_read_final(plan.source, plan.id)
+        has_to = not plan.is_forced and plan.drained and bookkeeper.epoch_of(plan.source) == state.epoch - 1
+        return has_to and not bookkeeper.has_read_final(plan.source, plan.id)
 
-    def _keep_books(self, state: DRState) -> None:
-        """Follow, publish, adopt and resume; an error of the ledger does not stop the rest of the turn."""
+    def _keep_ledger(self, state: DRState) -> None:
+        """Read other regions' ledgers, publish, adopt and resume; an error of the ledger does not end the turn."""
 
         self._has_more = False
 
-        def keep(books: Bookkeeper) -> None:
+        def keep(bookkeeper: Bookkeeper) -> None:
             unread: UnreadableItemError | None = None
             try:
-                books.follow()
+                bookkeeper.follow()
             except UnreadableItemError as error:
                 unread = error
             if state.active_region != self._region:
                 if unread is not None:
                     raise unread
-                books.apply_outcomes()
-                self._has_more = books.adopt()
+                bookkeeper.apply_outcomes()
+                self._has_more = bookkeeper.adopt()
                 return
             if state.phase is not Phase.PROMOTING:
-                self._begin_role(books, state)
-            self._publish_changes(books, state)
+                self._begin_role(bookkeeper, state)
+            self._publish_changes(bookkeeper, state)
             if unread is not None:
-                # What this region publishes does not wait for another region's ledger; what it takes over does.
+                # Publishing does not need another region's ledger; the steps below do.
                 raise unread
-            books.apply_outcomes()
+            bookkeeper.apply_outcomes()
             if state.phase in {Phase.STEADY, Phase.RESUMING}:
-                self._make_sure(state)
-                books.resume(epoch=state.epoch)
-                books.make_room()
+                self._confirm_state(state)
+                bookkeeper.resume(epoch=state.epoch)
+                bookkeeper.make_room()
 
         with contextlib.suppress(_LedgerError):
             self._with_ledger(keep, None)
 
-    def _publish_changes(self, books: Bookkeeper, state: DRState) -> None:
-        books.publish(
+    def _publish_changes(self, bookkeeper: Bookkeeper, state: DRState) -> None:
+        bookkeeper.publish(
             state,
             read_state=lambda: self._store.observe(self._region).state,
             read_stopped=self._read_stopped,
@@ -812,20 +829,23 @@ class AgentLoop:
     def _read_stopped(self, set_id: str) -> tuple[str, ...]:
         recorded = self._store.get_set(set_id)
         if recorded is None:
-            raise StateUnreachableError(f"The set {set_id} of stopped runs is not there.", advice="It will be.")
+            raise StateUnreachableError(
+                f"The set {set_id} of stopped runs has not arrived.",
+                advice="The agent reads it again in its next turn.",
+            )
         return recorded.dag_ids
 
     def _stopped_if_readable(self, set_id: str) -> tuple[str, ...]:
-        """Return the runs in a set of stopped runs; none if the set has expired, or cannot be read."""
+        """Return the runs of a set of stopped runs; empty if the set has expired, or cannot be read."""
         try:
             recorded = self._store.get_set(set_id)
         except UnreadableItemError as error:
-            log.warning("%s Runs in it that the ledger does not know are not published.", error.message)
+            log.warning("%s Runs of this set that the ledger does not list are not published.", error.message)
             return ()
         return recorded.dag_ids if recorded is not None else ()
 
     def _pause_all(self, state: DRState) -> None:
-        self._make_sure(state)
+        self._confirm_state(state)
         paused = self._db.pause_all()
         if paused:
             log.info(
@@ -841,7 +861,7 @@ class AgentLoop:
         else:
             note = f"closed: {self._region} is standby, {state.active_region} is active (epoch {state.epoch})"
         newest = self._db.newest_run()
-        self._make_sure(state)
+        self._confirm_state(state)
         closed = self._db.close_runs(note, queued_for_s=queued_for_s, spared_since=spared_since)
         self._unclosed_runs = self._db.open_runs(up_to=newest, spared_since=spared_since)
         if closed:
@@ -850,12 +870,12 @@ class AgentLoop:
 
     def _spared_since(self, state: DRState, known: int | None, *, with_ledger: bool = True) -> datetime | None:
         """
-        Return since when a run may have been asked for by somebody who knew already that the role has come here.
+        Return the time after which the agent closes no run, because a user may have requested it for the new role.
 
-        After the last read as a standby: such a run is decided on again, or continues. None: of no run;
-        those of a role that is gone are published, and another region resumes them.
+        This is the time of the last read that showed a standby. A later run continues, or the gate decides on it
+        again. None: the agent closes runs of any time. It publishes them, and another region resumes them.
 
-        :param with_ledger: ask the ledger, too, whether the role that is gone was this region's own.
+        :param with_ledger: also read in the ledger whether the region itself had the earlier role.
         :raises _LedgerError: the ledger could not be used.
         """
         is_active = state.active_region == self._region
@@ -865,22 +885,26 @@ class AgentLoop:
             return self._standby_as_of[1]
         if not is_active:
             return None
-        # This agent started after the role had come: only the heartbeats of earlier agents can answer this.
-        if known is not None and with_ledger and self._with_ledger(lambda books: books.has_begun(known), True):
+        # This agent started after the role had come, so only earlier agents' heartbeats can answer this.
+        if (
+            known is not None
+            and with_ledger
+            and self._with_ledger(lambda bookkeeper: bookkeeper.has_begun(known), True)
+        ):
             return None
         reads = [agent.standby_as_of for agent in self._store.agents(self._region) if agent.reconciled_epoch == known]
         at = max((at for at in reads if at is not None), default=None)
         if at is None and known is None:
             # No agent has read that the region is a standby. A run that was queued after the first read of the new
-            # role is of this role. The heartbeat keeps the time for the agent after this one.
+            # role belongs to this role. The heartbeat keeps the time for the next agent.
             at = self._active_as_of[1]
             self._standby_as_of = None, at
         return at
 
     def _take_snapshot(self, state: DRState) -> None:
-        """Keep the list of unpaused DAGs: list, read the state again, keep it only if nothing moved meanwhile."""
+        """Store the list of unpaused DAGs, but only if the state is the same before and after they were listed."""
         dag_ids = self._db.unpaused_dags()
-        # Somebody else writes one, too: whoever completes a failover, for the region that it made active.
+        # The engine that completes a failover also writes a snapshot, for the region that it made active.
         if (state.version, dag_ids) == self._snapshot and self._has_readable_snapshot():
             return
         if self._store.observe(self._region).state != state:
@@ -892,7 +916,7 @@ class AgentLoop:
         self._snapshot = state.version, dag_ids
 
     def _has_readable_snapshot(self) -> bool:
-        """Whether the snapshot that this agent wrote can be read; read again once a minute."""
+        """Whether the snapshot that this agent wrote can be read; the agent reads it again once a minute."""
         now = self._clock.monotonic()
         if now < self._next_snapshot_read_at:
             return True
@@ -905,7 +929,7 @@ class AgentLoop:
         return True
 
     def _finish(self, state: DRState) -> None:
-        """Go on with a promoted plan whose owner is silent: until it ends, nothing executes anywhere."""
+        """Finish a promoted plan whose owner is silent: until the plan ends, no region executes."""
         if self._finisher is None:
             self._finisher = PlanFinisher(
                 self._store,
@@ -918,7 +942,7 @@ class AgentLoop:
         self._finisher.turn(state)
 
     def _check(self, state: DRState | None) -> None:
-        """Look at what may be slow: notes of runs that went on, and whether the fence is loaded in the workers."""
+        """Remove notes of runs that are no longer held, and check once a minute whether the workers load the fence."""
         held = self._counts.held
         if held != self._held_seen and self._db.drop_held_notes() == 0:
             self._held_seen = held
@@ -935,19 +959,19 @@ class AgentLoop:
         try:
             noted_at = self._store.fence(self._region)
         except UnreadableItemError:
-            self._fence_ok = None  # not known; status names the item, and a worker writes it again
+            self._fence_ok = None  # unknown; status names the item, and a worker writes it again
             return
         self._fence_ok = noted_at is not None and noted_at >= ended_at - timedelta(seconds=1.5 * _FENCE_NOTE_S)
 
     def _take_inventory(self) -> None:
-        """List some of what the region consists of; nothing else waits for it, or fails with it."""
+        """List a part of the region's inventory; an error here affects no other step."""
         if self._inventory is None:
             return
         error = self._inventory_error
         try:
             if self._inventory.turn(self._peers):
                 error = None
-        except Exception as raised:  # it is evidence only
+        except Exception as raised:  # only the readiness checks use the inventory
             error = f"{type(raised).__name__}: {raised}".splitlines()[0][:_ERROR_CHARS]
         if error != self._inventory_error:
             self._inventory_error = error
@@ -956,23 +980,23 @@ class AgentLoop:
 
     # The heartbeat.
 
-    def _news(self) -> tuple[object, ...]:
-        """Return what a heartbeat publishes that engines and other agents wait for."""
-        books = self._books
+    def _awaited_values(self) -> tuple[object, ...]:
+        """Return the values of a heartbeat for which engines and other agents wait."""
+        bookkeeper = self._bookkeeper
         return (
             self._acknowledged,
-            # The first read as a standby is news, too: after a crash it shows which runs were requested later.
+            # The first read as a standby is awaited, too: after a crash it shows which runs were requested later.
             self._last_read_as_standby() is not None,
             self._reconciled,
             self._unclosed_runs,
             self._ledger_error,
             self._inventory_error,
             self._held_because(),
-            (books.final_plan_id, books.waiting, books.unread) if books is not None else None,
+            (bookkeeper.final_plan_id, bookkeeper.waiting, bookkeeper.unread) if bookkeeper is not None else None,
         )
 
     def _last_read_as_standby(self) -> datetime | None:
-        """Return when the agent last read that the region, its runs reconciled, is a standby; None if it is none."""
+        """Return when the agent last read that the region is a standby with reconciled runs; None if it is not."""
         epoch, at = self._standby_as_of or (None, None)
         return at if epoch == self._reconciled else None
 
@@ -981,7 +1005,7 @@ class AgentLoop:
         if job_id is None:
             return
         self._beat += 1
-        # Before the first read nothing is known of a registered name; what MWAA says may be enough.
+        # Before the first read the agent knows no registered name; the variables that MWAA sets may be enough.
         unread = Observation(state=None, reconciled_epoch=None)
         problem = self.view.problem if self.view is not None else identity_problem(self._identity, unread)
         if problem is not None:
@@ -1015,13 +1039,13 @@ class AgentLoop:
                 skipped=self._counts.skipped,
                 closed=self._closed,
                 problems=self._config.problems,
-                ledger_lag_s=self._books.lag_s if self._books is not None else None,
+                ledger_lag_s=self._bookkeeper.lag_s if self._bookkeeper is not None else None,
                 ledger_error=self._ledger_error,
-                has_ledger=self._books is not None,
+                has_ledger=self._bookkeeper is not None,
                 standby_as_of=standby_as_of,
-                final_plan_id=self._books.final_plan_id if self._books is not None else None,
-                waiting=self._books.waiting if self._books is not None else (),
-                unread=self._books.unread if self._books is not None else (),
+                final_plan_id=self._bookkeeper.final_plan_id if self._bookkeeper is not None else None,
+                waiting=self._bookkeeper.waiting if self._bookkeeper is not None else (),
+                unread=self._bookkeeper.unread if self._bookkeeper is not None else (),
                 inventory_error=self._inventory_error,
                 ledger_wait_s=self._ledger_wait_left_s(),
                 environment=self._identity.environment,
@@ -1032,9 +1056,9 @@ class AgentLoop:
         if self._claim is not None:
             self._store.forget_claim(self._claim)
             self._claim = None
-        self._published_acknowledged, self._published_news = self._acknowledged, self._news()
+        self._published_acknowledged, self._published_values = self._acknowledged, self._awaited_values()
         self._beats_written += 1
-        # Together with the read at that time, which may come to its heartbeat earlier than this turn did.
+        # If refresh_s equals heartbeat_s, each turn sends one; 0.95, because the next turn may come here a bit sooner.
         self._next_beat = self._turned_at + 0.95 * self._config.heartbeat_s
 
     def _put_claim(self, job_id: str, problem: str) -> None:
@@ -1054,26 +1078,26 @@ class AgentLoop:
         self._next_beat = self._turned_at + 0.95 * self._config.heartbeat_s
 
     def _held_because(self) -> str | None:
-        """Return why what was read last gives the region no role; None while it has one."""
+        """Return why the last read gives the region no role; None if the region has one."""
         if self._unreadable is not None or self.view is None:
             return self._unreadable
         return why_role_unknown(self.view, self._region)
 
     def _figures(self) -> Figures:
-        """Return what there is to publish: nothing of it is asked for here."""
+        """Return the values for Airflow's metrics; makes no call."""
         now, view = self._clock.monotonic(), self.view
         state = view.state if view is not None else None
         lag_s = None
         if (
-            self._books is not None
+            self._bookkeeper is not None
             and self._led_at is not None
             and view is not None
             and state is not None
             and state.active_region == self._region
             and view.reconciled_epoch == state.epoch
         ):
-            # Nothing is published yet: it is as far behind as this agent can know.
-            lag_s = self._books.lag_s if self._books.lag_s is not None else now - self._began
+            # The region has published nothing yet: the lag is at least the time since this agent started.
+            lag_s = self._bookkeeper.lag_s if self._bookkeeper.lag_s is not None else now - self._began
         return Figures(
             role=role_of(view, self._region),
             epoch=state.epoch if state is not None else None,
@@ -1086,7 +1110,7 @@ class AgentLoop:
         )
 
     def _forget(self, schedulers: tuple[str, ...], lease_s: float) -> None:
-        """Drop the heartbeats of schedulers that have been neither listed nor heard of for a long time."""
+        """Drop the heartbeats of schedulers that the database does not list and that have been silent for long."""
         now = self._clock.monotonic()
         if now < self._next_checks:
             return
@@ -1098,46 +1122,50 @@ class AgentLoop:
         for job, (_, since) in self._missing.items():
             if now - since >= max(_FORGET_AFTER_S, 2 * lease_s):
                 self._store.forget_agent(self._region, job)
-                log.info("Forgot the agent of scheduler job %s of %s: gone for good.", job, self._region)
+                log.info(
+                    "Dropped the heartbeat of scheduler job %s of %s: the database does not list the job, and its "
+                    "agent has been silent for %.0f s.", job, self._region, now - since,
+                )  # fmt: skip
         claims = self._store.claims(self._region)
         self._claims_seen = {claim: self._claims_seen.get(claim, now) for claim in claims}
         for claim, since in self._claims_seen.items():
             if now - since >= _FORGET_AFTER_S:
                 self._store.forget_claim(claim)
 
-    # What goes wrong.
+    # Errors.
 
-    def _complain(self, error: Exception | None) -> None:
-        """Log an error when it changes and when it is over; not once a second while it lasts."""
-        complaint = None if error is None else f"{type(error).__name__}: {error}"
-        if complaint == self._complaint:
+    def _log_turn_error(self, error: Exception | None) -> None:
+        """Log an error when it changes and when it ends, and not in each turn."""
+        found = None if error is None else f"{type(error).__name__}: {error}"
+        if found == self._turn_error:
             return
-        was, self._complaint = self._complaint, complaint
+        was, self._turn_error = self._turn_error, found
         epoch = self.view.state.epoch if self.view is not None and self.view.state is not None else "unknown"
-        if complaint is None:
+        if found is None:
             log.info("The agent of %s works again (epoch %s); before: %s", self._region, epoch, was)
         else:
             log.warning(
-                "The agent of %s could not finish its turn (epoch %s): %s. Runs are held once the lease is over.",
+                "The agent of %s could not finish its turn (epoch %s): %s. If this lasts longer than the lease, the "
+                "region holds its runs.",
                 self._region,
                 epoch,
-                complaint,
+                found.rstrip("."),
                 exc_info=error if not isinstance(error, _EXPECTED) else None,
             )
 
 
-class _BackwardsError(Exception):
-    """A read returned less than was known before."""
+class _OlderStateError(Exception):
+    """A read returned an older state than an earlier read, or no state."""
 
 
-class _MovedOnError(Exception):
-    """The state has changed in the middle of a turn that took long."""
+class _StateChangedError(Exception):
+    """The state has changed during a long turn."""
 
 
-_EXPECTED = (StateError, _BackwardsError, _MovedOnError)
+_EXPECTED = (StateError, _OlderStateError, _StateChangedError)
 
 
 def _to_key(run: str) -> RunKey:
-    """Return the key of a run that is listed as ``DAG_ID RUN_ID``; a DAG id has no blank."""
+    """Return the key of a run that is listed as ``DAG_ID RUN_ID``; a DAG id contains no space."""
     dag_id, _, run_id = run.partition(" ")
     return dag_id, run_id

@@ -169,7 +169,7 @@ class Bench:
     def adopt_all(self, standby: Any) -> list[Cost]:
         """Let a standby take the history of all DAGs, and return what its turns cost."""
         costs: list[Cost] = []
-        while not costs or standby._books._to_adopt or not standby._books._others:
+        while not costs or standby._bookkeeper._to_adopt or not standby._bookkeeper._others:
             with self.measured() as cost:
                 cost.rest_s = standby.turn()
             self.clock.sleep(cost.rest_s)
@@ -267,9 +267,9 @@ def inside() -> None:
 
 def adoption(loop: Any) -> None:
     """What a turn does for adoption, without the rest of the agent's work."""
-    loop._books.follow()
-    loop._books.apply_outcomes()
-    loop._books.adopt()
+    loop._bookkeeper.follow()
+    loop._bookkeeper.apply_outcomes()
+    loop._bookkeeper.adopt()
 
 
 def main() -> None:

@@ -179,8 +179,8 @@ def with_a_leader_that_goes_on_from_what_it_knew_when_it_last_led(patch: Patch) 
 
 
 def with_a_region_on_its_way_out_that_takes_runs_over_without_the_last_word(patch: Patch) -> None:
-    def take_up(loop: AgentLoop, state: DRState) -> bool:
-        books = loop._books
+    def become_active(loop: AgentLoop, state: DRState) -> bool:
+        books = loop._bookkeeper
         assert books is not None
         books.follow()
         if loop._awaits_entries(books, state) or books.adopt():
@@ -191,7 +191,7 @@ def with_a_region_on_its_way_out_that_takes_runs_over_without_the_last_word(patc
         return not books.resume(epoch=state.epoch)
 
     patch.setattr(agent, "promoted_plan", lambda state: state.plan)
-    patch.setattr(AgentLoop, "_take_up", take_up)
+    patch.setattr(AgentLoop, "_become_active", become_active)
 
 
 def with_runs_that_were_to_be_stopped_and_ended_by_themselves_run_again(patch: Patch) -> None:

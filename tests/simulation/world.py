@@ -491,7 +491,7 @@ class Region:
         self._go_on(scheduler, turn.switch)
 
     def _note_told(self, agent: AgentLoop, now: float) -> None:
-        books = agent._books
+        books = agent._bookkeeper
         if books is not None and books.lag_s is not None:
             # A hair less: what ended in that very moment may not have been seen.
             self.told_at = max(self.told_at, now - books.lag_s / self.clock.rate - 0.001)

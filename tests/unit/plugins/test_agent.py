@@ -529,7 +529,7 @@ def test_a_view_never_goes_back(active: Region, caplog: pytest.LogCaptureFixture
         active.store._table.state = older
         active.turn()
         assert active.loop.view is seen
-    assert "does not act on it" in caplog.text
+    assert "does not use this answer" in caplog.text
 
 
 def test_a_view_ages_from_before_the_read(active: Region) -> None:

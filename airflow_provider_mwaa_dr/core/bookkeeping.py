@@ -202,6 +202,8 @@ class Bookkeeper:
         self._others: dict[str, RegionLedger] = {}
         self._published: dict[RunKey, str] = {}
         self._published_at: float | None = None
+        self._rows_read_at: datetime | None = None
+        """When the rows that are published were read, by this region's clock."""
         self._queued: set[RunKey] = set()
         self._to_adopt: set[str] = set()
         self._saved_number = 0
@@ -496,7 +498,7 @@ class Bookkeeper:
         *,
         read_state: Callable[[], DRState | None],
         read_stopped: Callable[[str], Collection[str]],
-    ) -> None:
+    ) -> bool:
         """
         Publish what has changed in the database since the last call.
 
@@ -508,15 +510,19 @@ class Bookkeeper:
         The run has ended by itself only if its row is a success, if the failover announces that the run had ended, or
         if the run was queued again since. This does not depend on the plan, which may be cancelled by then.
 
+        The call that stops a run may be late: the run may have ended, and a user may have cleared it. A run of the open
+        plan's announcements that fails while the plan drains the region counts as interrupted, too.
+
         :param state: the view that the gate acts on, from before the rows are read.
         :param read_state: reads the state again; called only when there is something to publish.
         :param read_stopped: returns the runs in a recorded set, ``DAG_ID RUN_ID`` each.
+        :return: whether all changes are published; False if the region does not have the role under this epoch.
         """
-        started = self._clock.monotonic()
+        started, rows_read_at = self._clock.monotonic(), self._clock.now()
         own = self._load()
         epoch = state.epoch
         if own.epoch != epoch:
-            return
+            return False
         plan = state.plan
         final_plan_id = plan.id if plan is not None and plan.drained and state.phase is Phase.DRAINING else None
         newest, states = self._db.read_states(above=max(own.first_id, own.newest_id - _OVERLAP))
@@ -534,9 +540,11 @@ class Bookkeeper:
         if keys or dag_ids or final_plan_id or _new_stops(own, state, epoch) or newest - own.newest_id >= _OVERLAP // 2:
             now = read_state()
             if now is None or now.active_region != self._region or now.epoch != epoch:
-                return
+                return False
             stops = _new_stops(own, now, epoch)
             stopped, had_ended = _read_stops(stops, read_stopped)
+            failed = {row.key for row in rows.values() if row.state == "failed" and _is_open(own.runs.get(row.key))}
+            stopped_late = failed & _stopped_by_plan(now, read_stopped) - had_ended if failed else set()
             # Their rows are as they were last published, or newer than what was read.
             late = (stopped | had_ended) - keys
             rows |= {row.key: row for row in self._db.runs(late)} if late else {}
@@ -545,7 +553,8 @@ class Bookkeeper:
             changed = []
             for key in sorted(keys | late):
                 row = rows.get(key)
-                if key in stopped and row is not None and (key in late or row.state != "success"):
+                is_stopped = key in stopped and (key in late or (row is not None and row.state != "success"))
+                if row is not None and (is_stopped or key in stopped_late):
                     run = self._stopped_run_to_publish(own, row, epoch=epoch, is_late=key in late)
                 else:
                     run = self._run_to_publish(own, key, row, epoch=epoch, had_ended=key in had_ended)
@@ -570,7 +579,8 @@ class Bookkeeper:
                 self._published = {
                     key: status for key, status in self._published.items() if key in states or key in own.runs
                 }
-        self._published_at = started
+        self._published_at, self._rows_read_at = started, rows_read_at
+        return True
 
     def _tasks(self, ended: Sequence[RunKey]) -> dict[RunKey, tuple[TaskState, ...]]:
         """Return the task instances of ended runs that the DAG's next run depends on."""
@@ -787,7 +797,7 @@ class Bookkeeper:
         refused = self._db.cannot_resume(batch) if batch else {}
         self._again -= {run.key for run in batch}
         self._note_stuck(refused)
-        taken_at = self._clock.now()
+        taken_at = self._rows_read_at or self._clock.now()
         taken = [
             replace(run, status=RunStatus.OPEN, epoch=epoch, taken_at=taken_at)
             for run in batch
@@ -1023,6 +1033,18 @@ def _read_stops(
         else:
             stopped |= keys
     return stopped, had_ended
+
+
+def _stopped_by_plan(state: DRState, read_stopped: Callable[[str], Collection[str]]) -> set[RunKey]:
+    """Return the runs that the open plan, which drains the region, has announced as stopped."""
+    if state.plan is None or state.phase is not Phase.DRAINING:
+        return set()
+    stops = [stop for stop in stops_of(state, state.epoch) if stop.set_id.startswith(f"{state.plan.id}-")]
+    return _read_stops(stops, read_stopped)[0]
+
+
+def _is_open(run: LedgerRun | None) -> bool:
+    return run is not None and run.status is RunStatus.OPEN
 
 
 def _was_queued(row: RunRow, run: LedgerRun) -> bool:

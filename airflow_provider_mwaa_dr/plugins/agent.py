@@ -35,6 +35,7 @@ from airflow_provider_mwaa_dr.core.ports import (
 )
 from airflow_provider_mwaa_dr.core.state import STATE_ID, DRState, Phase, Plan, may_be_region, promoted_plan, regions_of
 from airflow_provider_mwaa_dr.exceptions import (
+    StaleLedgerError,
     StateAccessError,
     StateError,
     StateUnreachableError,
@@ -614,7 +615,11 @@ class AgentLoop:
         if self._bookkeeper is None:
             return otherwise
         try:
-            answer = call(self._bookkeeper)
+            try:
+                answer = call(self._bookkeeper)
+            except StaleLedgerError:
+                # Another agent of the region has written. The bookkeeper reads its entries now.
+                answer = call(self._bookkeeper)
         except StateError as error:
             self._log_ledger_error(str(error))
             raise _LedgerError(str(error)) from error
@@ -753,7 +758,8 @@ class AgentLoop:
                 return False
             bookkeeper.begin(state.epoch)
             # An earlier agent may have begun the role. Publish what executed since, so that it is not resumed.
-            self._publish_changes(bookkeeper, state)
+            if not self._publish_changes(bookkeeper, state):
+                return False
             bookkeeper.forget_closed()
             bookkeeper.apply_outcomes()
             self._confirm_state(state)
@@ -806,12 +812,12 @@ class AgentLoop:
                 return
             if state.phase is not Phase.PROMOTING:
                 self._begin_role(bookkeeper, state)
-            self._publish_changes(bookkeeper, state)
+            has_published = self._publish_changes(bookkeeper, state)
             if unread is not None:
                 # Publishing does not need another region's ledger; the steps below do.
                 raise unread
             bookkeeper.apply_outcomes()
-            if state.phase in {Phase.STEADY, Phase.RESUMING}:
+            if has_published and state.phase in {Phase.STEADY, Phase.RESUMING}:
                 self._confirm_state(state)
                 bookkeeper.resume(epoch=state.epoch)
                 bookkeeper.make_room()
@@ -819,8 +825,8 @@ class AgentLoop:
         with contextlib.suppress(_LedgerError):
             self._with_ledger(keep, None)
 
-    def _publish_changes(self, bookkeeper: Bookkeeper, state: DRState) -> None:
-        bookkeeper.publish(
+    def _publish_changes(self, bookkeeper: Bookkeeper, state: DRState) -> bool:
+        return bookkeeper.publish(
             state,
             read_state=lambda: self._store.observe(self._region).state,
             read_stopped=self._read_stopped,

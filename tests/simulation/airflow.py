@@ -560,7 +560,7 @@ class SimulatedAirflow:
             found = self.rows.get(run.key)
             if found is None:
                 self._add_from(run, "queued", "resumed")
-            elif not found.is_open:
+            elif not found.is_open and not (found.queued_at is not None and found.queued_at >= run.taken_at):
                 self.clear(run.key)
                 found.take_turn()
                 found.note = "resumed"

@@ -107,6 +107,18 @@ def test_an_outcome_is_published_although_the_checkpoint_failed_after_the_entry_
     live_through(216165934)
 
 
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(1810214109, id="an entry of another agent of the region was reported as an error of the ledger"),
+        pytest.param(1810214320, id="a late stop reached a run that had ended and had been cleared"),
+        pytest.param(1810215215, id="the region executed an interval between publishing and resuming"),
+    ],
+)
+def test_what_happens_while_a_call_is_late_loses_no_run_and_repeats_none(seed: int) -> None:
+    live_through(seed)
+
+
 @pytest.mark.parametrize("seed", [7013373, 7026793, 7059800])
 def test_a_run_that_was_cleared_in_a_drain_executes_although_the_target_dies_when_it_takes_it_over(seed: int) -> None:
     """Its old result was adopted in the same turn, and the next leader took that row for the resumed run."""

@@ -237,3 +237,26 @@ def test_a_checkpoint_that_fails_after_an_entry_landed_hides_no_outcome(regions:
 
 def refuse(*_: object, **__: object) -> bool:
     raise StateUnreachableError("The ledger did not answer.")
+
+
+def test_a_row_that_was_queued_after_the_rows_were_published_is_not_resumed(regions: tuple[Region, Region]) -> None:
+    """
+    The region executes an interval while its agent waits for the ledger between publishing and resuming.
+
+    The other region's entry says that the interval was interrupted there (seed 1810215215).
+    """
+    here, there = regions
+    here.books.begin(0)
+    here.db.put("r1", "running")
+    here.publish()
+    hand_over(here, there)
+    there.publish(epoch=1)
+    there.clock.advance(5)
+    there.db.put("r1", "success", queued_at=there.clock.now())
+    there.clock.advance(10)
+    there.books.resume(epoch=1)
+    # The metadata database leaves a row that was queued at taken_at or later as it is.
+    assert [run.taken_at < there.db.rows[run.key].queued_at for run in there.db.resumed] == [True]
+    there.publish(epoch=1)
+    entries = there.store.log(there.region, after=0)
+    assert [run.status for entry in entries for run in entry.runs][-1] is RunStatus.SUCCESS

@@ -8,12 +8,16 @@ from datetime import timedelta
 import pytest
 
 from airflow_provider_mwaa_dr.core.ledger import RunStatus
-from airflow_provider_mwaa_dr.core.state import DRState, Phase, Stop, initial
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan, Stop, initial
 from airflow_provider_mwaa_dr.exceptions import StateUnreachableError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore
 from tests.unit.core.ledger_regions import AT, HERE, THERE, Region
 
 R1 = ("orders", "r1")
+
+
+def a_plan() -> Plan:
+    return Plan(id="p", source=HERE, target=THERE, mode=Mode.GRACEFUL, reason="r", by="b", owner="o", started_at=AT)
 
 
 class Source:
@@ -219,3 +223,27 @@ def test_a_stopped_run_that_the_ledger_never_knew_is_published_once_the_role_has
     of_r2 = [run.status.value for entry in entries for run in entry.runs if run.run_id == "r2"]
     assert of_r2 == expected
     assert len(source.published) - before == 1 + len(expected)
+
+
+@pytest.mark.parametrize(("ends", "published"), [(True, "failed"), (False, "interrupted")])
+def test_a_run_that_was_cleared_and_then_reached_by_a_late_stop_is_interrupted_while_the_plan_drains(
+    source: Source, ends: bool, published: str
+) -> None:
+    """
+    The engine announces that it stops the run, and is suspended. The run succeeds, and a user clears it.
+
+    Then the engine stops it. The run's first outcome was published after the announcement (seed 1810214320). After the
+    plan has ended, the engine's call can no longer be the reason.
+    """
+    source.state = replace(source.state, plan=replace(a_plan(), id="set"))
+    source.announce("r1")
+    source.put("success")
+    source.turn()
+    source.put("queued", queued_after_s=1)
+    source.turn()
+    assert source.published[-2:] == ["success", "open"]
+    source.put("failed", queued_after_s=1)
+    if ends:
+        source.end_plan()
+    source.turn()
+    assert source.published[-1] == published

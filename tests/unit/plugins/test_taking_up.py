@@ -285,6 +285,30 @@ def test_a_region_waits_some_seconds_for_an_entry_that_is_missing_before_later_o
         assert (pair.here.status.adopted_epoch, pair.here.states) == (1, {})
 
 
+def test_an_entry_that_another_agent_of_the_region_wrote_is_no_error_of_the_ledger(pair: Pair) -> None:
+    """
+    Two agents of a region write the ledger within one poll. The second one reads the entry and writes after it.
+
+    A heartbeat that reported the conflict made a failover refuse the region (seed 1810214109).
+    """
+    first = pair.there.loop
+    pair.there.restart()
+    pair.there.add(1)
+    pair.there.turn()
+    pair.there.loop = first
+    pair.there.add(2)
+    errors = []
+    put_agent = pair.store.put_agent
+
+    def note(status: AgentStatus) -> None:
+        errors.append(status.ledger_error)
+        put_agent(status)
+
+    pair.store.put_agent = note  # type: ignore[method-assign]
+    pair.there.turn(3)
+    assert (set(errors), pair.runs.log(THERE, after=0)[-1].runs[-1].run_id) == ({None}, "r2")
+
+
 def test_a_turn_that_stood_still_closes_nothing_of_a_role_that_has_come_back_meanwhile(pair: Pair) -> None:
     """
     A call takes half a minute, and the run that a user has triggered since was closed as one of the standby.

@@ -32,6 +32,6 @@ autoapi_ignore = [str(path) for path in PACKAGE.rglob("*.py") if path not in _pu
 autoapi_root = "reference/api"
 autoapi_add_toctree_entry = False
 autoapi_member_order = "bysource"
-autoapi_options = ["members", "undoc-members", "show-inheritance", "show-module-summary"]
+autoapi_options = ["members", "show-inheritance", "show-module-summary"]
 # Bases and types of internal modules are not part of the reference.
 suppress_warnings = ["autoapi.python_import_resolution"]

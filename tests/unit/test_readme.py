@@ -164,6 +164,15 @@ def assert_shown_is_printed(name: str, printed: str) -> None:
         real = real[place + 1 :]
 
 
+def test_the_steps_of_the_drill_are_those_of_the_runbook() -> None:
+    """The runbook's are compared with what the engine prints; only the figures differ."""
+    shown = blocks(page("tutorial/first-drill"), "text")[0]
+    drilled = re.findall(r"    ([a-z]+) done after [\d.]+ s: (.*)", shown)
+    (printed,) = blocks(page("runbooks/planned-failover"), "text")
+    expected = re.findall(r"  ok  ([a-z]+) +[\d.]+ s  (.*)", printed)
+    assert [(name, shape(detail)) for name, detail in drilled] == [(name, shape(detail)) for name, detail in expected]
+
+
 @pytest.fixture
 def pair() -> Shell:
     """The DR set of the documents' examples: two schedulers each, a ledger, the test DAG."""

@@ -28,10 +28,10 @@ from airflow_provider_mwaa_dr.core.ledger import (
     RunStatus,
     TaskState,
     created_up_to,
-    finished_elsewhere,
+    finished_by_others,
     history,
     is_complete,
-    no_longer_asked_for,
+    no_longer_needed,
     unfinished_runs,
 )
 from airflow_provider_mwaa_dr.core.ports import Clock, RunsStore
@@ -751,11 +751,11 @@ class Bookkeeper:
         """Give this region's runs the outcomes that other regions published, and drop the runs that no region needs."""
         own = self._load()
         others = list(self._others.values())
-        done = finished_elsewhere(own, others)
+        done = finished_by_others(own, others)
         if done:
             self._db.apply_outcomes(done, "the run went on, and ended, in another region")
         gone = [replace(own.runs[run.key], status=RunStatus.GONE) for run in done]
-        gone += [replace(run, status=RunStatus.GONE) for run in no_longer_asked_for(own, others)]
+        gone += [replace(run, status=RunStatus.GONE) for run in no_longer_needed(own, others)]
         if gone:
             self._append(own.epoch or 0, gone, first_id=own.first_id, newest_id=own.newest_id)
         # Without a checkpoint, the last entries before a long silence would expire.
@@ -822,7 +822,7 @@ class Bookkeeper:
     def _doubts(self, waiting: Mapping[RunKey, LedgerRun]) -> dict[RunKey, str]:
         """Return the runs that may have ended by now, in something that cannot be read, with the reason."""
         doubts = {
-            key: f"it may have ended by now: {why}"
+            key: f"it may have ended: {why}"
             for region, why in self._missing.items()
             for key, run in self._others[region].runs.items()
             if run.is_unfinished and key in waiting

@@ -4,7 +4,7 @@ The ledger: which region ran which interval, and how it ended.
 Each region keeps a *log* of the changes that its agent finds in the region's metadata database. Entries are numbered
 without gaps, and only one agent of the region writes them. From time to time the agent saves a *checkpoint*, the result
 of all entries so far, so that a reader does not have to start at the first entry. Readers keep a :class:`RegionLedger`
-for each region; :func:`unfinished_runs` decides between them.
+for each region; :func:`unfinished_runs` merges them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from airflow_provider_mwaa_dr.exceptions import UnreadableItem
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 LOG_DAYS = 14
-"""An entry of a log expires after so long; a checkpoint is saved within minutes, and does not expire."""
+"""The time after which an entry of a log expires. The agent saves a checkpoint within minutes; it does not expire."""
 
 RunKey = tuple[str, str]
 """DAG id and run id."""
@@ -28,16 +28,16 @@ TaskState = tuple[str, int, "str | None"]
 """Task id, map index and state of a task instance."""
 
 SCHEDULED = "scheduled"
-"""The run type of what the scheduler creates at its times; only these make up a DAG's history of intervals."""
+"""The type of runs that the scheduler creates on schedule. Only these form a DAG's history of intervals."""
 
 
 class RunStatus(str, Enum):
     """
     The status of a run, as its region publishes it.
 
-    OPEN: queued or running. INTERRUPTED: it was open when its region lost the role, or was stopped by a failover: to be
-    run elsewhere. SUCCESS, FAILED: it ended by itself under its region's own epoch. GONE: deleted, or ended elsewhere;
-    the region has nothing to publish of it any more.
+    OPEN: queued or running. INTERRUPTED: it was open when its region lost the role, or a failover stopped it; another
+    region must run it. SUCCESS, FAILED: it ended by itself under its region's own epoch. GONE: the run was deleted, or
+    another region finished it, so this region publishes nothing more about it.
     """
 
     OPEN = "open"
@@ -50,22 +50,22 @@ class RunStatus(str, Enum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerRun:
     """
-    One run as a region publishes it; times as its metadata database has them.
+    One run as a region publishes it. The times are those of its metadata database.
 
-    :param logical_date: None where Airflow 3 has none (asset-triggered, or triggered without one).
+    :param logical_date: None if Airflow 3 has none (an asset triggered the run, or a user without a logical date).
     :param run_after: None on Airflow 2, which has no such column.
     :param partition_key: of a run of a partitioned DAG; None before Airflow 3.2.
-    :param conf: JSON text of an object; None when the run has none.
-    :param conf_lost: why ``conf`` could not be kept; the run must not be started without it.
+    :param conf: JSON text of an object; None if the run has no conf.
+    :param conf_lost: why ``conf`` could not be stored; no region may start the run without it.
     :param epoch: of the region when it published this.
-    :param taken_at: when the region took the run over from another one; the run's ``queued_at`` is never earlier once
-        that has been carried out. None for a run that was born here.
-    :param retained_for_peers: it ended while another region, which may have begun the same run and not published it,
-        could not be reached: the ledger retains it until that region has published.
-    :param tasks: task id, map index and state of each task instance of a run that has ended, for DAGs whose next run
-        looks at them.
-    :param doubt: why it is not known whether it has ended: the ledger has said so, or not, in something that cannot be
-        read. Nobody may start it before the ledger says more.
+    :param taken_at: when the region took the run over from another one. After the region has carried that out, the
+        run's ``queued_at`` is never earlier. None for a run that was created in this region.
+    :param retained_for_peers: the run ended while another region could not be reached that may have started the same
+        run without publishing it. The ledger retains the run until that region has published.
+    :param tasks: task id, map index and state of each task instance of an ended run, for DAGs whose next run depends on
+        them.
+    :param doubt: why it is unknown whether the run has ended: a part of the ledger that may contain its end cannot be
+        read. No region may start the run until the ledger shows its status again.
     """
 
     dag_id: str
@@ -108,12 +108,13 @@ class LedgerRun:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
     """
-    How far a region has got with a DAG's intervals.
+    The newest intervals of a DAG in a region.
 
     :param created: logical date of the newest scheduled run that the region created; None: no scheduled run yet.
-    :param finished: the newest scheduled run that ended by itself, whole, as another region adopts it.
-    :param others: of each other type of run the newest that ended by itself, if the DAG's next run looks at it: without
-        catchup, a task that depends on its past looks at the run before, whatever started that.
+    :param finished: the newest scheduled run that ended by itself, with all values that another region needs to adopt
+        it.
+    :param others: for each other type of run, the newest one that ended by itself, if the DAG's next run depends on its
+        tasks. Without catchup, a task that depends on its past depends on the previous run of any type.
     """
 
     dag_id: str
@@ -142,7 +143,7 @@ class Head:
         return replace(self, others=(*(other for other in self.others if other is not known), run))
 
     def has(self, run: LedgerRun) -> bool:
-        """Whether the head's own word on *run* is as new as that."""
+        """Whether the head contains *run* from the same or a newer epoch."""
         ended = (self.finished, *self.others)
         return any(own is not None and own.key == run.key and own.epoch >= run.epoch for own in ended)
 
@@ -152,16 +153,17 @@ class LogEntry:
     """
     One step of a region's log.
 
-    :param number: 1 for the first; each is one more than the one before.
-    :param epoch: under which the region published the entry.
-    :param first_id, newest_id: ids of runs in the metadata database: above the first are those that were born under
-        this epoch; up to the newest all have been read.
-    :param dag_ids: DAGs seen for the first time, which may have no run yet.
-    :param final_plan_id: the plan for which this is the final ledger entry before the role moves: nothing is in flight
-        any more.
-    :param complete_before: the region has published everything that it began before this epoch.
-    :param life: of the ledger that the entry belongs to; None: the first version wrote it. See :class:`RegionLedger`.
-    :param unreadable: what is wrong with the item; nothing but the number is known then. Not stored.
+    :param number: 1 for the first entry; each later entry has the next number.
+    :param epoch: the epoch in which the region published the entry.
+    :param first_id, newest_id: ids of runs in the metadata database. Runs with an id above *first_id* were created
+        under this epoch; the agent has read all runs with an id up to *newest_id*.
+    :param dag_ids: DAGs that the agent found for the first time; they may have no run yet.
+    :param final_plan_id: the plan for which this is the final ledger entry before the role moves; no run is in progress
+        in the region.
+    :param complete_before: the region has published all runs that it started before this epoch.
+    :param life: the life of the ledger that the entry belongs to; None: the first version wrote the entry. See
+        :class:`RegionLedger`.
+    :param unreadable: the defect of an entry that cannot be read; only its number is known. Not stored.
     :param stops: the last announcement of stopped runs (:class:`.state.Stop`) that this entry takes into account.
     """
 
@@ -180,18 +182,18 @@ class LogEntry:
 
     @classmethod
     def unreadable_one(cls, number: int, fault: UnreadableItem) -> LogEntry:
-        """Return the entry *number*, of which nothing else can be read."""
+        """Return the entry with this number, whose other fields cannot be read."""
         return cls(number=number, at=_LONG_AGO, epoch=0, first_id=0, newest_id=0, unreadable=fault)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
     """
-    What of a log could not be read, and has been passed over.
+    The entries of a log that could not be read, from the first to the last of them.
 
-    :param number: of the last entry of it; a checkpoint with as many entries has what was in it.
-    :param why: what is wrong with the first of it, for people.
-    :param newest_id: of the ledger before it: all runs up to this id have been read.
+    :param number: of the last unreadable entry. A checkpoint with this or a later number contains their content.
+    :param why: the defect of the first unreadable entry; a text for users.
+    :param newest_id: ``newest_id`` of the ledger before the gap: the agent has read all runs up to this id.
     """
 
     number: int
@@ -201,7 +203,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointInfo:
-    """Which checkpoint of a region is stored: of which life, and up to which entry."""
+    """The life of a region's stored checkpoint, and the number of its last entry."""
 
     life: str | None
     number: int
@@ -209,7 +211,7 @@ class CheckpointInfo:
 
 @dataclass(slots=True, kw_only=True)
 class Changes:
-    """What has changed in a region's ledger: keys of runs, and DAGs whose head advanced."""
+    """Changes of a region's ledger: keys of runs, and DAGs whose head advanced."""
 
     runs: set[RunKey] = field(default_factory=set)
     heads: set[str] = field(default_factory=set)
@@ -221,18 +223,19 @@ class Changes:
 @dataclass(slots=True, kw_only=True)
 class RegionLedger:
     """
-    What a region's log comes to.
+    The result of all entries of a region's log.
 
-    :ivar number: of the last entry that was applied.
-    :ivar epoch: the last one that the region published as the active region; None before.
-    :ivar runs: the unfinished runs. Also the ended runs that the region took over from another one, or that another
-        one may have begun, until no other region lists them as unfinished.
+    :ivar number: of the last applied entry.
+    :ivar epoch: the last epoch in which the region published as the active region; None before the first.
+    :ivar runs: the unfinished runs. Also ended runs that the region took over from another region, or that another
+        region may have started, until no other region lists them as unfinished.
     :ivar final_plan_id: the plan of the newest final ledger entry.
-    :ivar complete_before: the region has published everything that it began before this epoch; None: not yet for any.
-    :ivar gap: what of the log after the checkpoint could not be read; None: nothing. A later checkpoint contains it.
-    :ivar stops: the last announcement of stopped runs that it has taken into account.
-    :ivar life: an id. Numbers of entries that are of different lives have nothing to do with each other: a region whose
-        entries have expired, or whose table is a new one, may have to use numbers again. A checkpoint begins each life.
+    :ivar complete_before: the region has published all runs that it started before this epoch; None: for no epoch yet.
+    :ivar gap: the entries after the checkpoint that could not be read; None: all could. A later checkpoint contains
+        their content.
+    :ivar stops: the last announcement of stopped runs that the region has taken into account.
+    :ivar life: an id. Entry numbers of different lives are unrelated: a region whose entries have expired, or that has
+        a new table, may have to use numbers again. Each life begins with a checkpoint.
     :ivar at: when the last entry was written, by the region's own clock.
     """
 
@@ -251,7 +254,7 @@ class RegionLedger:
 
     def apply(self, entries: Iterable[LogEntry], *, any_life: bool = False) -> Changes:
         """
-        Take what follows without a gap, and return what changed; entries that are known already are passed over.
+        Apply the entries that follow without a missing number, and return the changes. Skip entries applied before.
 
         :param any_life: also apply entries of another life; for a ledger whose checkpoint cannot be read.
         """
@@ -260,10 +263,10 @@ class RegionLedger:
             if entry.number <= self.number:
                 continue
             if entry.number != self.number + 1:
-                break  # a copy that is behind: the rest comes
+                break  # this copy of the table does not have the missing entries yet
             if entry.life is not None and entry.life != self.life:
                 if not any_life:
-                    break  # the checkpoint with which that life begins has more
+                    break  # only the checkpoint that begins that life has all of its content
                 self.life = entry.life
             if entry.unreadable is not None:
                 self.pass_over(entry.number, str(entry.unreadable))
@@ -283,16 +286,17 @@ class RegionLedger:
 
     def pass_over(self, number: int, why: str) -> None:
         """
-        Go on after entry *number*, which cannot be read.
+        Skip entry *number*, which cannot be read.
 
-        What was unfinished before it may have ended in it, which is in doubt until the region publishes more of it.
+        It may contain the end of runs that were unfinished before it. These runs are in doubt until the region
+        publishes them again.
         """
         self.number = number
         first = self.gap or Gap(number=number, why=why, newest_id=self.newest_id)
         self.gap = replace(first, number=number)
         for key, run in self.runs.items():
             if run.is_unfinished and run.doubt is None:
-                self.runs[key] = replace(run, doubt=f"it may have ended by now: {why}")
+                self.runs[key] = replace(run, doubt=f"it may have ended: {why}")
 
     def _take(self, run: LedgerRun, changes: Changes) -> None:
         if run.is_unfinished or (run.has_ended and (run.retained_for_peers or run.taken_at is not None)):
@@ -311,7 +315,7 @@ def unfinished_runs(ledgers: Collection[RegionLedger]) -> dict[RunKey, LedgerRun
     """
     Return the runs that no region has finished, by key. If regions differ about a run, the newest epoch counts.
 
-    Under one epoch only one region executes, so a run that ended there is over.
+    Only one region executes in an epoch. So within the newest epoch, a run that ended counts as finished.
     """
     newest: dict[RunKey, LedgerRun] = {}
     for ledger in ledgers:
@@ -322,8 +326,8 @@ def unfinished_runs(ledgers: Collection[RegionLedger]) -> dict[RunKey, LedgerRun
     return {key: run for key, run in newest.items() if run.is_unfinished}
 
 
-def finished_elsewhere(own: RegionLedger, others: Collection[RegionLedger]) -> list[LedgerRun]:
-    """Return the runs that are unfinished in *own* and that another region finished under a newer epoch."""
+def finished_by_others(own: RegionLedger, others: Collection[RegionLedger]) -> list[LedgerRun]:
+    """Return the runs that are unfinished in *own* but ended in another region under the same or a newer epoch."""
     return [
         theirs
         for key, run in own.runs.items()
@@ -334,14 +338,14 @@ def finished_elsewhere(own: RegionLedger, others: Collection[RegionLedger]) -> l
 
 
 def is_complete(other: RegionLedger, epoch: int) -> bool:
-    """Whether a region has published everything that it began before *epoch*; an empty ledger is complete."""
+    """Whether a region has published all runs that it started before *epoch*. An empty ledger is complete."""
     if other.gap is not None:
         return False
     return other.number == 0 or (other.complete_before is not None and other.complete_before >= epoch)
 
 
-def no_longer_asked_for(own: RegionLedger, others: Collection[RegionLedger]) -> list[LedgerRun]:
-    """Return the ended runs that *own* has kept for the others' sake, and that none of them can ask for any more."""
+def no_longer_needed(own: RegionLedger, others: Collection[RegionLedger]) -> list[LedgerRun]:
+    """Return the ended runs that *own* retains for other regions, and that no other region needs now."""
     return [
         run
         for key, run in own.runs.items()
@@ -355,10 +359,10 @@ def no_longer_asked_for(own: RegionLedger, others: Collection[RegionLedger]) -> 
 
 def history(others: Collection[RegionLedger], dag_ids: Iterable[str]) -> list[LedgerRun]:
     """
-    Return what a region has to have of each of *dag_ids*, of all that *others* know.
+    Return the runs in the ledgers of *others* that a region must adopt for *dag_ids*.
 
-    The newest finished interval; and newer runs of other types, where the next run looks at their tasks. Of what two
-    regions say of one run, the newer epoch counts.
+    These are, for each DAG, the newest finished interval, and newer runs of other types if the DAG's next run depends
+    on their tasks. If two regions differ about a run, the newer epoch counts.
     """
     needed: list[LedgerRun] = []
     for dag_id in dag_ids:
@@ -381,6 +385,6 @@ def _age(run: LedgerRun) -> tuple[float, int]:
 
 
 def created_up_to(ledgers: Iterable[RegionLedger], dag_id: str) -> datetime | None:
-    """Return the logical date of the newest scheduled run of the DAG that any of *ledgers* knows."""
+    """Return the logical date of the newest scheduled run of the DAG in *ledgers*; None if there is none."""
     found = [ledger.heads[dag_id].created for ledger in ledgers if dag_id in ledger.heads]
     return max((at for at in found if at is not None), default=None)

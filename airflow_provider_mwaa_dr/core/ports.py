@@ -1,8 +1,8 @@
 """
-What the core needs from the world, as protocols, and the values that cross those borders.
+The ports of the core: what it needs from AWS, Airflow and the clock, as protocols, with the values they exchange.
 
-Implemented by ``aws/`` against AWS and by ``testing.py`` in memory; one contract suite (tests/contract) runs against
-both. Every method may raise the errors of ``exceptions.py`` that its docstring names, and no others.
+``aws/`` implements them with AWS, and ``testing.py`` in memory; one contract suite (tests/contract) runs against both.
+A method raises those errors of ``exceptions.py`` that its docstring or its class names, and no others.
 """
 
 from __future__ import annotations
@@ -20,21 +20,20 @@ from airflow_provider_mwaa_dr.core.state import DRState, Mode, Plan
 from airflow_provider_mwaa_dr.exceptions import UnreadableItem
 
 PROTOCOL = 1
-"""What agents and engines say to each other through the table; those of different numbers must not meet."""
+"""Version of the items that agents and engines exchange through the table. Different versions must not meet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """
-    One read of what a region must know, both items in one request.
+    One read of the state item and of the region's own item, in one request.
 
-    :param state: None when the table answered and holds no state item.
-    :param reconciled_epoch: of the region that asked; None before its agent's first turn.
-    :param environment: the environment that ``mwaa-dr init`` registered for the region; None when none is registered.
+    :param state: None if the table answered but has no state item.
+    :param reconciled_epoch: of the region; None before its agent's first turn.
+    :param environment: the environment that ``mwaa-dr init`` registered for the region; None if none is registered.
     :param disputed: the environments that claim the region while no name is registered, as their agents found them.
-    :param registered: the registered regions, as the item of the region that asked lists them; None when it has no
-        list.
-    :param problems: values in that item that cannot be used, a sentence each.
+    :param registered: the registered regions, as the region's item lists them; None if the item has no list.
+    :param problems: values of the region's item that cannot be used, a sentence each.
     """
 
     state: DRState | None
@@ -51,39 +50,44 @@ class AgentStatus:
     The heartbeat of one scheduler's agent, item ``AGENT#region#job``.
 
     :param job: id of the scheduler's job in its metadata database.
-    :param beat: grows by one a turn. Alive = it changes, on the reader's own clock; ``at`` is for people.
-    :param version: of the state that every decision of this scheduler since then was made on ("acknowledged").
-    :param adopted_epoch: the epoch for which the region's own database has been prepared; None when never.
+    :param beat: grows by one in each turn. The agent is alive if the beat changes, on the reader's own clock; ``at`` is
+        only for display.
+    :param version: of the state; the scheduler bases all decisions after this heartbeat on this version or a later one
+        ("acknowledged").
+    :param adopted_epoch: the epoch for which the agent has prepared the region's own database; None if it never has.
     :param reconciled_epoch: the epoch that the region's open runs belong to.
-    :param eventual: what makes the region's view of a table with eventual consistency fresh (available or safe); None
-        where the table is taken for one with strong consistency.
+    :param eventual: [dr] eventual, available or safe: which copies of the table the agent must read for a fresh view.
+        None if the agent treats the table as one with strong consistency.
     :param schedulers: job ids of all schedulers that the metadata database lists as alive.
-    :param fence_file_s: [dr] fence_file_s of the environment, for which a worker lives on one read of the state; None
-        in heartbeats of versions before this one.
-    :param gone: the agent has ended, and its scheduler's gate had been closed for good before: nothing of this
-        scheduler starts any more, and no version is waited for.
+    :param fence_file_s: [dr] fence_file_s of the environment: how long a worker uses one read of the state. None in
+        heartbeats of versions before this one.
+    :param gone: the agent has ended, and it closed its scheduler's gate permanently before. This scheduler starts
+        nothing, and engines do not wait for it to acknowledge a version.
     :param fence_ok: True, False (a task ended without the fence) or None (nothing ran).
     :param unclosed_runs: how many open runs of an earlier epoch, or created in a standby, are not closed yet.
-    :param held, skipped, closed: runs since the scheduler started.
+    :param held, skipped, closed: numbers of runs since the scheduler started.
     :param problems: wrong settings, one sentence each.
-    :param ledger_lag_s: age of what the ledger knows of the region; None where there is no ledger.
-    :param has_ledger: whether a runs table is set, whatever the region has published so far.
+    :param ledger_lag_s: seconds since the last turn that published the region's changes; None before the first, and
+        without a ledger.
+    :param has_ledger: whether a runs table is set, even if the region has not published anything.
     :param ledger_error: why the ledger could not be read or written; None while it can.
     :param final_plan_id: the plan for which the region has published its final ledger entry.
-    :param waiting: interrupted runs that nobody can go on with, with the reason; the first of them.
-    :param held_because: why what the agent has read gives the region no role, and what to do; None while it has one.
-    :param standby_as_of: when this scheduler last read that another region has the role, by the region's own clock.
-        If no scheduler of a region that never reconciled its runs has read that: when this one first read that its own
-        region has the role. None once the region has taken the role up.
-    :param inventory_error: why the region's inventory could not be taken or written; None while it can.
-    :param environment: the agent's MWAA environment (``AIRFLOW_ENV_NAME``); empty where Airflow has no such name, None
-        from an agent that does not report it.
-    :param aws_region: ``AWS_REGION`` of the agent's process, likewise.
-    :param unread: what of the ledger cannot be read, one sentence for each region.
-    :param unreadable: what is wrong with the item; ``version`` and ``epoch`` are -1 then, and ``schedulers`` is empty,
-        so that it acknowledges nothing. Not stored.
-    :param ledger_wait_s: seconds until the region, which takes the role up, continues without its ledger; None while it
-        does not wait for it.
+    :param waiting: the first of the interrupted runs that the agent cannot resume, with the reason.
+    :param held_because: why the values that the agent read give the region no role, and what to do; None while the
+        region has a role.
+    :param standby_as_of: when this scheduler last read that another region is active, by the region's own clock. In a
+        region that never reconciled its runs, if no scheduler has read that: when this one first read that its own
+        region is active. None after the region has become active and reconciled its runs.
+    :param inventory_error: why the agent could not take or write the region's inventory; None while it can.
+    :param environment: the agent's MWAA environment (``AIRFLOW_ENV_NAME``); empty if Airflow has no such name, None if
+        the agent does not report it.
+    :param aws_region: ``AWS_REGION`` of the agent's process; empty if it is not set, None if the agent does not report
+        it.
+    :param unread: which part of the ledger the agent cannot read, one sentence for each region.
+    :param unreadable: the defect of an item that cannot be read. ``version`` and ``epoch`` are then -1, and
+        ``schedulers`` is empty, so that the item acknowledges nothing. Not stored.
+    :param ledger_wait_s: seconds until the region, which is becoming active, continues without its ledger; None while
+        it does not wait for the ledger.
     """
 
     region: str
@@ -127,16 +131,16 @@ class AgentStatus:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """
-    The heartbeat of an agent that holds everything because its environment is not the one of the region it claims.
+    The heartbeat of an agent that holds everything because its environment is not that of the region it claims.
 
-    Item ``AGENT#place#claim#environment@aws_region#job``, beside the heartbeats of the region's own agents and never
-    among them: no failover waits for it.
+    Item ``AGENT#place#claim#environment@aws_region#job``. It is separate from the heartbeats of the region's own
+    agents, and no failover waits for it.
 
-    :param region: the region of the DR set that the environment counts as.
-    :param environment: its name; empty where Airflow has none.
-    :param aws_region: ``AWS_REGION`` of the agent's process; empty where it is not set.
-    :param beat: grows by one with each heartbeat. Alive = it changes, on the reader's own clock.
-    :param problem: why it holds, and what to do; one sentence.
+    :param region: the region of the DR set that the environment claims to be.
+    :param environment: the name of the environment; empty if Airflow has none.
+    :param aws_region: ``AWS_REGION`` of the agent's process; empty if it is not set.
+    :param beat: grows by one with each heartbeat. The agent is alive if the beat changes, on the reader's own clock.
+    :param problem: why the agent holds everything, and what to do; one sentence.
     """
 
     region: str
@@ -160,17 +164,17 @@ class Claim:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unpublished:
     """
-    What a region could not take over, because its ledger refused for too long; item ``UNPUBLISHED#region``.
+    A region became active without its ledger, after waiting for it too long; item ``UNPUBLISHED#region``.
 
-    :param id: names the event; for ``mwaa-dr check --acknowledge ID``.
-    :param epoch: under which the region took the role up without the ledger.
+    :param id: identifies the event; for ``mwaa-dr check --acknowledge ID``.
+    :param epoch: the epoch in which the region became active without the ledger.
     :param begun_epoch: the epoch that the runs in *runs* belong to.
     :param why: the ledger's error.
-    :param first_id: the highest run id in the region's metadata database at that time; the region publishes what has
-        a higher one as soon as the ledger can be written again.
-    :param runs: ``DAG_ID RUN_ID`` of the region's own runs that it closed and had not published.
-    :param unread: a sentence for each other region: up to where its ledger had been read.
-    :param acknowledged_at: when a person took note; None until then.
+    :param first_id: the highest run id in the region's metadata database at that time. The region publishes runs with
+        higher ids as soon as it can write the ledger again.
+    :param runs: ``DAG_ID RUN_ID`` of the region's own runs that it closed without publishing them.
+    :param unread: a sentence for each other region: up to which entry the region had read its ledger.
+    :param acknowledged_at: when a user acknowledged the event; None until then.
     """
 
     id: str
@@ -188,9 +192,9 @@ class Unpublished:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DagSet:
     """
-    DAG ids recorded for good: the wanted set of a plan, or a region's snapshot.
+    A recorded list of DAG ids: the recorded set of a plan, or a region's snapshot.
 
-    :param dag_ids: sorted, each once.
+    :param dag_ids: sorted, without duplicates.
     """
 
     id: str
@@ -201,7 +205,7 @@ class DagSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
-    """What one step of a failover did. ``seconds`` is how long it took."""
+    """What one step of a failover did, and how many seconds it took."""
 
     name: str
     seconds: float
@@ -209,7 +213,7 @@ class StepRecord:
 
 
 OUTCOMES = ("open", "aborted", "completed")
-"""Of a failover, in the order in which one takes the place of another."""
+"""Outcomes of a failover, in the order in which one replaces another in the record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,11 +221,12 @@ class FailoverRecord:
     """
     What a failover did, item ``FAILOVER#id``.
 
-    :param mode: how it was carried out: graceful or forced; never auto once it is over.
+    :param mode: how the engine carried it out: graceful or forced; never auto after the failover has ended.
     :param outcome: completed, aborted or open.
-    :param not_unpaused: DAGs of the wanted set that could not be unpaused in the target; they stay in the set.
-    :param unreadable: what is wrong with the item; the other fields are what can be read of it, ``?`` for a text that
-        cannot. Not stored.
+    :param not_unpaused: DAGs of the recorded set that the engine could not unpause in the target. The next failover
+        includes them in its set.
+    :param unreadable: the defect of an item that cannot be read. The other fields then have the values that can be
+        read, and ``?`` for a text that cannot. Not stored.
     """
 
     id: str
@@ -240,15 +245,15 @@ class FailoverRecord:
 
     @property
     def progress(self) -> int:
-        """How far it has got: a record never gives way to one that has got less far."""
+        """The rank of the outcome. A stored record is never replaced by one with a lower rank."""
         if self.unreadable is not None:
             return -1
-        # A newer version may know more ways to end.
+        # A newer version of the provider may write more outcomes.
         return OUTCOMES.index(self.outcome) if self.outcome in OUTCOMES else len(OUTCOMES)
 
     @classmethod
     def of(cls, plan: Plan, *, epoch: int) -> FailoverRecord:
-        """Return the record with which *plan* begins."""
+        """Return the first record of *plan*."""
         return cls(
             id=plan.id,
             source=plan.source,
@@ -274,21 +279,24 @@ class StateStore(Protocol):
     """
     The state table.
 
-    Reads are consistent reads, nearest replica first, then the others. Unless said otherwise every method may raise
-    StateUnreachableError (no replica answered), StateAccessError or TableNotFoundError.
+    Reads are consistent reads: first from the nearest replica, then from the others. Each method may raise
+    StateUnreachableError (no replica answered), StateAccessError or TableNotFoundError, unless its docstring excludes
+    it.
 
-    An item without its required content is a problem of that item. What reads one item raises UnreadableItemError
-    (IncompleteItemError, which counts as unreachable, while a page is missing); what reads many returns the readable
-    ones, and those whose ``unreadable`` is set. Writing an item replaces one that cannot be read.
+    An item without its required content affects only itself. A method that reads one item raises UnreadableItemError;
+    while a page of the item is missing, IncompleteItemError, which counts as unreachable. A method that reads several
+    items returns all of them, and sets ``unreadable`` on those that it cannot read. A write replaces an unreadable
+    item.
     """
 
     def observe(self, region: str) -> Observation:
         """
-        Return state, and *region*'s reconciled epoch and list of regions, in one request.
+        Return the state, and *region*'s reconciled epoch and list of regions, in one request.
 
-        A missing state item is no error. Nor is a value that cannot be used: the answer carries it as a problem.
+        A missing state item is not an error. A value that cannot be used is not an error either: the observation
+        reports it as a problem.
 
-        :raises UnusableStateError: not even the version of the state item can be understood.
+        :raises UnusableStateError: even the version of the state item is invalid.
         """
 
     def read(self) -> DRState:
@@ -296,190 +304,192 @@ class StateStore(Protocol):
         Return the state.
 
         :raises StateNotFoundError: the table has no state item.
-        :raises UnusableStateError: not even its version can be understood.
+        :raises UnusableStateError: even its version is invalid.
         """
 
     def copies(self) -> Mapping[str, DRState | None]:
         """
-        Return the state that each copy of a table with eventual consistency holds, by region, if the copy answers.
+        Return the state in each copy of a table with eventual consistency, by region, for the copies that answer.
 
-        Empty for a table with strong consistency: there all copies are one.
+        Empty for a table with strong consistency, in which all copies are equal.
         """
 
     def write(self, state: DRState, *, expected_version: int | None) -> None:
         """
-        Write *state* on the condition that the stored version is *expected_version* (None: that no item is stored).
+        Write *state* if the stored version is *expected_version* (None: if no item is stored).
 
-        Atomic; all or nothing. Never repeated blindly: when the answer of a write is lost, the store reads again and
-        returns normally if it was this very write that landed.
+        Atomic, and not retried blindly: if the response of a write is lost, the store reads the item again, and returns
+        normally if this same write succeeded.
 
-        :raises StaleStateError: the condition failed; carries what was found.
+        :raises StaleStateError: the condition failed; the error contains the state that was found.
         """
 
     def overwrite(self, state: DRState) -> None:
         """
-        Write *state* whatever is stored: only for an item whose version cannot be understood.
+        Write *state* without a condition. Only for an item whose version is invalid.
 
-        Nothing guards it against another writer; a person has decided that nobody else writes.
+        Nothing protects the write against other writers: the operator must make sure that there are none.
         """
 
     def register(self, registration: Registration) -> None:
-        """Name an environment of the set; repeatable, keeps what agents wrote into the same item."""
+        """Register the name of an environment. Idempotent; keeps the agents' values in the same item."""
 
     def registrations(self, regions: Collection[str] = ()) -> Mapping[str, Registration]:
-        """Return the named environments by region: of *regions*, or of all when empty."""
+        """Return the registered environments by region: of *regions*, or of all regions if that is empty."""
 
     def regions(self, among: Collection[str] = ()) -> frozenset[str]:
         """
-        Return the registered regions: of *among*, or all when empty.
+        Return the registered regions: of *among*, or of all regions if that is empty.
 
-        A region is registered if it has an item of its own, named or not: ``mwaa-dr init`` or the region's own agent
-        has written it.
+        A region is registered if its item exists, with or without an environment's name. ``mwaa-dr init`` or the
+        region's own agent writes the item.
         """
 
     def put_regions(self, region: str, regions: Collection[str]) -> None:
         """
-        Replace the list of registered regions in *region*'s own item; repeatable, keeps everything else in it.
+        Replace the list of registered regions in *region*'s own item. Idempotent; keeps all other values of the item.
 
-        Registers *region*, which is always in the list.
+        This also registers *region*, which is always in the list.
         """
 
     def put_agent(self, status: AgentStatus) -> None:
-        """Write a heartbeat, and the region's reconciled epoch when the status carries one."""
+        """Write a heartbeat, and the region's reconciled epoch if the status has one."""
 
     def agents(self, region: str) -> Sequence[AgentStatus]:
-        """Return the last heartbeat of each scheduler that wrote one and was not forgotten, unreadable ones too."""
+        """Return the last heartbeat of each scheduler, except forgotten ones; also those that cannot be read."""
 
     def forget_agent(self, region: str, job: str) -> None:
-        """Drop the heartbeat of a scheduler that is gone for good; repeatable."""
+        """Delete the heartbeat of a scheduler that has ended. Idempotent."""
 
     def put_claim(self, claim: Claim) -> None:
-        """Write the heartbeat of an agent whose environment is not the one of the region that it claims."""
+        """Write the heartbeat of an agent whose environment is not that of the region that it claims."""
 
     def claims(self, place: str) -> Sequence[Claim]:
-        """Return the last heartbeats that :meth:`put_claim` stored under the region *place*, live and dead, sorted."""
+        """Return the last heartbeats that :meth:`put_claim` stored under the region *place*, alive or not, sorted."""
 
     def forget_claim(self, claim: Claim) -> None:
-        """Drop a claim's heartbeat; repeatable."""
+        """Delete the heartbeat of a claim. Idempotent."""
 
     def put_dispute(self, region: str, environments: Sequence[str]) -> None:
-        """Note which environments claim *region* while no name is registered; none of them ends the dispute."""
+        """Store which environments claim *region* while no name is registered; an empty list ends the dispute."""
 
     def put_fence(self, region: str, at: datetime) -> None:
-        """Note that a worker of *region* loaded the fence."""
+        """Store that a worker of *region* loaded the fence at that time."""
 
     def fence(self, region: str) -> datetime | None:
-        """Return when a worker of *region* last noted its fence."""
+        """Return the last time that a worker of *region* stored with :meth:`put_fence`."""
 
     def put_unpublished(self, unpublished: Unpublished) -> None:
-        """Replace what is stored of *unpublished.region*."""
+        """Replace the event that is stored for *unpublished.region*."""
 
     def unpublished(self, region: str) -> Unpublished | None:
-        """Return what *region* could not take over the last time its ledger refused for too long."""
+        """Return the last event in which *region* became active without its ledger; None if there is none."""
 
     def acknowledge_unpublished(self, region: str, unpublished_id: str, at: datetime) -> bool:
-        """Note that a person has seen it; False when another one, or none, is stored. Repeatable."""
+        """Store that a user acknowledged the event. Idempotent. Return False if another event, or none, is stored."""
 
     def put_set(self, dag_set: DagSet) -> DagSet:
-        """Record a wanted set once, pages first, manifest last; a set that is there is returned, not changed."""
+        """Record a set once: first its pages, then its manifest. If the set exists, return it unchanged."""
 
     def newest_wanted_set(self) -> DagSet | None:
         """
-        Return the wanted set that was recorded last, whatever became of its plan.
+        Return the set of unpaused DAGs that was recorded last, regardless of its plan's outcome.
 
-        None of runs that a plan stops, and none that cannot be read.
+        It ignores the sets of runs that a plan stops, and sets that cannot be read.
         """
 
     def get_set(self, set_id: str) -> DagSet | None:
-        """Return a complete recorded set; None when its manifest is not there."""
+        """Return a complete recorded set; None if its manifest does not exist."""
 
     def put_snapshot(self, dag_set: DagSet) -> None:
-        """Replace *dag_set.region*'s snapshot; readers see the old one or the new one, whole."""
+        """Replace *dag_set.region*'s snapshot. Readers get either the complete old one or the complete new one."""
 
     def get_snapshot(self, region: str) -> DagSet | None:
         """Return the region's last snapshot."""
 
     def put_paused(self, dag_set: DagSet) -> None:
-        """Replace the set of DAGs that ``mwaa-dr pause`` took in *dag_set.region*; beside the region's snapshot."""
+        """Replace the set of DAGs that ``mwaa-dr pause`` paused in *dag_set.region*; separate from its snapshot."""
 
     def get_paused(self, region: str) -> DagSet | None:
-        """Return the set that :meth:`put_paused` recorded last; None before the first."""
+        """Return the set that :meth:`put_paused` stored last; None if it never did."""
 
     def put_inventory(self, inventory: Inventory) -> None:
-        """Replace *inventory.region*'s inventory; readers see the old one or the new one, whole."""
+        """Replace *inventory.region*'s inventory. Readers get either the complete old one or the complete new one."""
 
     def get_inventory(self, region: str) -> Inventory | None:
         """Return the region's last inventory."""
 
     def inventory_key(self, region: str) -> str | None:
-        """Return the public key of the region's last inventory, without reading the rest of it."""
+        """Return the public key of the region's last inventory; reads only the manifest."""
 
     def put_record(self, record: FailoverRecord) -> None:
         """
-        Write, or overwrite, what a failover has done so far.
+        Write or replace the record of a failover.
 
-        An open record takes the place of no ended one, and an aborted one of no completed one: an engine that lost its
-        plan may have a write under way for long, and what a record lists as not unpaused is part of the wanted set.
+        An open record never replaces an ended one, and an aborted record never replaces a completed one. The reason: an
+        engine that lost its plan may have an old write in progress for a long time, and the DAGs that a record lists as
+        not unpaused are part of the next recorded set.
         """
 
     def get_record(self, record_id: str) -> FailoverRecord | None:
-        """Return one record."""
+        """Return one record; None if it does not exist."""
 
     def records(self) -> Sequence[FailoverRecord]:
         """Return all records, newest first."""
 
     def unreadable(self, regions: Collection[str]) -> Sequence[UnreadableItem]:
-        """Return the items that cannot be read, by key; of snapshots and inventories, the pages of *regions* only."""
+        """Return the unreadable items, by key; it reads the pages of snapshots and inventories of *regions* only."""
 
 
 class RunsStore(Protocol):
     """
-    The runs table, which holds the ledger; of a region's part in it, one agent of that region is the only writer.
+    The runs table, which contains the ledger. Only one agent of a region writes the region's part of it.
 
     Every method may raise StateUnreachableError (no replica answered), StateAccessError or TableNotFoundError.
 
-    An entry that cannot be read is returned with its number and ``unreadable`` set; the log goes on after it. A run in
-    an entry or a checkpoint whose status or another field cannot be read is returned with ``doubt`` set.
+    An entry that cannot be read is returned with its number and with ``unreadable`` set; the log continues after it. If
+    a field of a run in an entry or checkpoint cannot be read, such as its status, the run is returned with ``doubt``
+    set.
     """
 
     def append(self, region: str, entry: LogEntry) -> None:
         """
-        Write the next entry of *region*'s log; harmless to repeat with the same entry.
+        Write the next entry of *region*'s log. Idempotent for the same entry.
 
-        :raises StaleLedgerError: another entry has that number: somebody else writes for the region, too.
+        :raises StaleLedgerError: another entry has that number, so another agent also writes for the region.
         """
 
     def log(self, region: str, *, after: int) -> Sequence[LogEntry]:
-        """Return entries with a number above *after*, in order; not always all of them, but the first."""
+        """Return the entries with a number above *after*, in order: the first of them, not always all."""
 
     def save_checkpoint(
         self, region: str, checkpoint: RegionLedger, *, begins_after: RegionLedger | None = None
     ) -> bool:
         """
-        Replace *region*'s checkpoint; readers see either the whole old one or the whole new one.
+        Replace *region*'s checkpoint. Readers get either the complete old one or the complete new one.
 
-        :param begins_after: the ledger whose life ends; *checkpoint* begins another one.
-        :return: False, and nothing is changed, if a later checkpoint is stored, or one of another life: another agent
-            writes for the region. A checkpoint of the first version has no life; any later one replaces it.
+        :param begins_after: the ledger whose life ends; *checkpoint* begins the next life.
+        :return: False, without a change, if a later checkpoint or one of another life is stored: another agent writes
+            for the region. A checkpoint of the first version has no life; any later checkpoint replaces it.
         """
 
     def checkpoint_info(self, region: str) -> CheckpointInfo | None:
-        """Return which checkpoint of *region* is stored, without reading it; None: none, or one that cannot be read."""
+        """Return which checkpoint of *region* is stored, without reading it; None: none, or it cannot be read."""
 
     def checkpoint(self, region: str) -> RegionLedger:
         """
-        Return the last saved checkpoint of *region*; an empty one at first. The caller may change it.
+        Return the last saved checkpoint of *region*, or an empty ledger if there is none. The caller may change it.
 
-        :raises UnreadableCheckpointError: it is stored and cannot be read.
+        :raises UnreadableCheckpointError: the stored checkpoint cannot be read.
         """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableDescription:
     """
-    What DynamoDB says of a table.
+    DynamoDB's description of a table.
 
-    :param regions: of all copies that can be read, sorted.
+    :param regions: the regions of all copies that can be read, sorted.
     """
 
     name: str
@@ -489,20 +499,20 @@ class TableDescription:
 
 
 class Tables(Protocol):
-    """DynamoDB's control plane, as far as somebody who only looks needs it."""
+    """DynamoDB's control plane; only its read calls."""
 
     def describe(self, table: str) -> TableDescription:
         """
-        Return what DynamoDB says of *table* in the first region that answers.
+        Return the description of *table* from the first region that answers.
 
         :raises StateUnreachableError: no region answered.
-        :raises StateAccessError: the caller may not look.
-        :raises TableNotFoundError: it does not exist there.
+        :raises StateAccessError: the caller has no permission to describe the table.
+        :raises TableNotFoundError: the table does not exist in that region.
         """
 
 
 class EnvironmentStatus(str, Enum):
-    """Status of an MWAA environment, as the service names it; UNKNOWN when it names one that is not listed."""
+    """Status of an MWAA environment, in the words of the service; UNKNOWN for a status that is not listed here."""
 
     AVAILABLE = "AVAILABLE"
     CREATING = "CREATING"
@@ -520,17 +530,17 @@ class EnvironmentStatus(str, Enum):
 
     @property
     def is_usable(self) -> bool:
-        """Whether Airflow can be expected to run: UPDATE_FAILED is restored and usable."""
+        """Whether Airflow should be running. MWAA restores an environment after UPDATE_FAILED, so it is usable."""
         return self in {EnvironmentStatus.AVAILABLE, EnvironmentStatus.UPDATE_FAILED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentDescription:
     """
-    What the MWAA service says of an environment; None for what it does not say.
+    The MWAA service's description of an environment; None for values that it does not return.
 
     :param options: Airflow configuration options. Values may be secrets: compare them, never print or store them.
-    :param last_update: outcome of the last change of the environment, SUCCESS, PENDING or FAILED.
+    :param last_update: outcome of the last update of the environment: SUCCESS, PENDING or FAILED.
     """
 
     status: EnvironmentStatus
@@ -568,8 +578,8 @@ class Environment(Protocol):
     """
     One MWAA environment and the REST API of its Airflow.
 
-    Every method may raise MwaaUnreachableError, MwaaAccessError and MwaaRequestError; calls that change nothing, or the
-    same thing twice, are retried within their deadline (aws/session.py).
+    Every method may raise MwaaUnreachableError, MwaaAccessError and MwaaRequestError. Read-only and idempotent calls
+    are retried within their deadline (aws/session.py).
     """
 
     @property
@@ -581,29 +591,29 @@ class Environment(Protocol):
         """Name of the environment."""
 
     def status(self) -> EnvironmentStatus:
-        """Return what the MWAA service says; not a word about Airflow inside."""
+        """Return the status from the MWAA service, which does not cover the Airflow in the environment."""
 
     def describe(self) -> EnvironmentDescription:
-        """Return all of what the MWAA service says."""
+        """Return the full description from the MWAA service."""
 
     def try_change(self) -> None:
         """
-        Ask for a change that cannot be made, to find out whether the caller may change DAGs. Changes nothing.
+        Request an impossible change, to find out whether the caller may change DAGs. Changes nothing.
 
-        :raises MwaaAccessError: it may not.
+        :raises MwaaAccessError: the caller may not change DAGs.
         """
 
     def scheduler_is_healthy(self) -> bool:
-        """Return what Airflow's health body says of its schedulers. The HTTP status says nothing: it is 200 anyhow."""
+        """Return whether Airflow's health response lists its scheduler as healthy; its HTTP status is always 200."""
 
     def dags(
         self, *, paused: bool | None = None, on_progress: Callable[[int, int], None] | None = None
     ) -> Sequence[DagInfo]:
         """
-        Return every DAG that is not stale, each once, in the order of the environment's database.
+        Return all DAGs that are not stale, without duplicates, in the order of the environment's database.
 
-        :param paused: those only that are paused, or are not.
-        :param on_progress: called with (read, total) about once a second while pages are to come.
+        :param paused: True: only paused DAGs. False: only unpaused DAGs. None: all.
+        :param on_progress: called with (read, total) about once a second until the last page is read.
         """
 
     def set_paused(
@@ -615,46 +625,46 @@ class Environment(Protocol):
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Sequence[str]:
         """
-        Pause, or unpause, exactly *dag_ids* and no other DAG; bulk calls, then listed again until stable.
+        Pause or unpause exactly *dag_ids* and no other DAG: bulk calls, then new listings until nothing changes.
 
-        Repeatable. Ids that the environment does not have are left out.
+        Idempotent. Ids that the environment does not have are ignored.
 
-        :param listing: what :meth:`dags` has just returned of all DAGs, and nobody here has changed since; None: they
-            are listed first.
+        :param listing: a result of :meth:`dags` for all DAGs that the caller has just read, and has not changed since;
+            None: the method first lists the DAGs.
         :param on_progress: called with (done, total) before the first call and after the last, and about once a second
             in between.
         :return: the ids whose flag changed, sorted.
-        :raises IncompleteError: some did not change before the deadline; carries them.
+        :raises IncompleteError: some DAGs did not change before the deadline; the error lists them.
         """
 
     def running_runs(self) -> Sequence[RunInfo]:
         """Return the dag runs in state running, sorted."""
 
     def running_tasks(self) -> Sequence[RunInfo]:
-        """Return the runs that have a task instance executing (running, deferred not among them), sorted, each once."""
+        """Return the runs with a task instance in state running (not deferred), sorted, without duplicates."""
 
     def stop_run(self, run: RunInfo) -> bool:
         """
-        Mark a run failed; its executing tasks are ended at their next heartbeat, seconds later. Repeatable.
+        Mark a run as failed. Airflow ends its executing tasks at their next heartbeat, seconds later. Idempotent.
 
-        :return: whether it was queued or running; one that has ended already keeps its state.
+        :return: whether the run was queued or running; a run that has ended keeps its state.
         """
 
     def trigger(self, dag_id: str, *, run_id: str, note: str) -> None:
-        """Start a manual run under an id of the caller's; a run that is there already under it is no error."""
+        """Start a manual run with the caller's run id. A no-op if a run with this id exists."""
 
     def run_state(self, dag_id: str, run_id: str) -> str | None:
-        """Return the state of a run in Airflow's words; None when there is none."""
+        """Return the state of a run, as Airflow names it; None if the run does not exist."""
 
 
 class Clock(Protocol):
     """Time. ``tests`` use :class:`airflow_provider_mwaa_dr.testing.ManualClock`."""
 
     def monotonic(self) -> float:
-        """Return seconds that only grow, in suspend too; comparable within this machine's uptime only."""
+        """Return seconds that never decrease and continue during suspend; comparable until this machine restarts."""
 
     def now(self) -> datetime:
-        """Return the aware UTC wall-clock time, for people; nothing is decided on it."""
+        """Return the aware UTC wall-clock time, for records and display; it may jump."""
 
     def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for this time."""

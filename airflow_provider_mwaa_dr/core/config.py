@@ -253,8 +253,8 @@ OPTIONS: tuple[Option[Any], ...] = (
         parse=_consistency,
         example="eventual",
         description="How the replicas of the state table follow each other: strong for one created with "
-        "--multi-region-consistency STRONG or without replicas, eventual for any other global table. To be the same "
-        "everywhere.",
+        "--multi-region-consistency STRONG or without replicas, eventual for any other global table. Set the same "
+        "value everywhere.",
     ),
     Option(
         name="eventual",
@@ -263,9 +263,9 @@ OPTIONS: tuple[Option[Any], ...] = (
         allowed="available and safe",
         parse=_eventual,
         example="safe",
-        description="With table_consistency eventual: available lets a region live on its own replica, and one that "
-        "is cut off runs until the link is back; safe lets it run only while all replicas can be read, so that losing "
-        "one region holds every other until this says available there.",
+        description="With table_consistency eventual: available lets a region use its own replica, and a region that "
+        "is cut off runs until the link is back; safe lets it run only while all replicas can be read, so that the "
+        "loss of one region holds the others until they are set to available.",
     ),
     Option(
         name="environments",
@@ -283,7 +283,7 @@ OPTIONS: tuple[Option[Any], ...] = (
         allowed="names of DynamoDB tables",
         parse=str.strip,
         example="mwaa-dr-runs",
-        description="DynamoDB table for the ledger of runs. Unset: interrupted runs are not resumed elsewhere.",
+        description="DynamoDB table for the ledger of runs. Unset: no region resumes another region's runs.",
     ),
     Option(
         name="region",
@@ -301,7 +301,7 @@ OPTIONS: tuple[Option[Any], ...] = (
         allowed="ARNs of SNS topics",
         parse=_topic,
         example="arn:aws:sns:us-west-2:123456789012:mwaa-dr",
-        description="SNS topic that dr_monitor tells what it sees and does. Unset: it tells nobody.",
+        description="SNS topic to which dr_monitor publishes what it finds and does. Unset: it publishes nothing.",
     ),
     Option(
         name="refresh_s",
@@ -347,7 +347,7 @@ OPTIONS: tuple[Option[Any], ...] = (
         allowed="numbers from 10 to 86400",
         parse=_seconds(10, 86400),
         example="300",
-        description="Seconds that a region which takes the role up waits for a ledger that refuses or does not answer. "
+        description="Seconds that a region which becomes active waits for a ledger that refuses or does not answer. "
         "Then it continues without it, and mwaa-dr status lists what it could not take over.",
     ),
     Option(
@@ -403,7 +403,7 @@ OPTIONS: tuple[Option[Any], ...] = (
         allowed="CHECK or CHECK:NAME separated by commas",
         parse=_names,
         example="capacity,variables:bucket_*",
-        description="Differences between the regions that are meant, for mwaa-dr check. NAME may have wildcards.",
+        description="Intended differences between the regions, for mwaa-dr check. NAME may have wildcards.",
     ),
 )
 

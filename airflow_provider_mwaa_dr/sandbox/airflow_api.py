@@ -1,4 +1,4 @@
-"""A region's Airflow as a person with its address and password has it: straight to its REST API, past the provider."""
+"""Direct calls to the REST API of a region's Airflow, as a user with its address and password makes them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SandboxAirflowApi:
     The REST API of one region, of Airflow 2 or 3.
 
     :param described: the region's part of ``sandbox.json``.
-    :raises DRError: (every method) no answer, or not the one asked for.
+    :raises DRError: (every method) no answer, or an error.
     """
 
     def __init__(self, described: Mapping[str, Any]) -> None:
@@ -27,11 +27,11 @@ class SandboxAirflowApi:
         self._url = f"{described['airflow_url']}/api/{'v2' if self._is_v2 else 'v1'}"
 
     def unpaused(self) -> frozenset[str]:
-        """Return the ids of all DAGs that are not paused, those that the provider leaves alone aside."""
+        """Return the ids of all DAGs that are not paused and not exempt."""
         found: set[str] = set()
         offset = 0
         while True:
-            # Airflow 3 takes a missing pattern for the word "none"; in Airflow 2 a tilde is a tilde.
+            # Airflow 3 treats a missing pattern as the word "none". Airflow 2 would search for the tilde.
             parameters = {"limit": 100, "offset": offset, **({"dag_id_pattern": "~"} if self._is_v2 else {})}
             page = self._call("GET", "/dags", parameters=parameters)
             found |= {
@@ -44,7 +44,7 @@ class SandboxAirflowApi:
                 return frozenset(found)
 
     def unpause(self, dag_ids: Collection[str]) -> None:
-        """Unpause DAGs, one by one, as a person does."""
+        """Unpause DAGs, one by one."""
         for dag_id in dag_ids:
             self._call("PATCH", f"/dags/{dag_id}", body={"is_paused": False})
 
@@ -70,7 +70,7 @@ class SandboxAirflowApi:
 
 
 def loopback_session() -> requests.Session:
-    """Return an HTTP session that no proxy and no .netrc of this machine gets in the way of."""
+    """Return an HTTP session that ignores the proxies and the .netrc of this machine."""
     session = requests.Session()
     session.trust_env = False
     return session

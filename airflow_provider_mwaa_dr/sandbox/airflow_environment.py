@@ -1,10 +1,11 @@
 """
 The virtual environments in which the sandbox's Airflows run.
 
-Two layers. Below, per Airflow version, the third-party packages: a read-only folder in a cache that all homes of a user
-share, since it takes the network and most of a minute to fill. Above, per home and version, a thin virtual environment
-that sees the folder and holds the provider itself, copied from where this very process runs it, entry points included:
-from a wheel or from a checkout, without the network, and without a line of one home reaching another.
+There are two layers. The lower layer is a read-only folder with the third-party packages of one Airflow version. It is
+in a cache that all homes of a user share, because filling it needs the network and most of a minute. The upper layer is
+a small virtual environment for each home and version. It uses the folder, and contains a copy of the provider that this
+process runs (from a wheel or a checkout), with its entry points. This needs no network, and homes share no code of the
+provider.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError
 CONSTRAINTS = Path(__file__).parent / "constraints"
 DISTRIBUTION = "airflow-provider-mwaa-dr"
 DEFAULT_VERSION = "3.3.1"
-# MWAA's own Python first, then what the pinned packages have been seen to install on.
+# MWAA's Python first, then other versions on which the pinned packages can be installed.
 PYTHONS = {
     "2.10": ("3.11", "3.12", "3.10"),
     "2.11": ("3.12", "3.11", "3.10"),
@@ -47,7 +48,7 @@ class AirflowEnvironment:
     An environment that is ready to run.
 
     :param bin: folder with ``airflow`` and ``python``.
-    :param airflow_version: as its constraints name it.
+    :param airflow_version: as in the name of its constraints file.
     """
 
     bin: Path
@@ -65,7 +66,7 @@ def major(airflow_version: str) -> int:
 
 
 def versions() -> Sequence[str]:
-    """Return the Airflow versions that the sandbox can run: those whose constraints it ships, newest first."""
+    """Return the Airflow versions that the sandbox can run (those with a constraints file), newest first."""
     found = [path.stem.removeprefix("airflow-") for path in CONSTRAINTS.glob("airflow-*.txt")]
     return sorted(found, key=lambda version: [int(part) for part in version.split(".")], reverse=True)
 
@@ -74,20 +75,20 @@ def constraints(airflow_version: str) -> Path:
     """
     Return the file that pins every package of an Airflow version.
 
-    :raises ConfigError: the sandbox does not have this version.
+    :raises ConfigError: the sandbox does not support this version.
     """
     path = CONSTRAINTS / f"airflow-{airflow_version}.txt"
     if not path.is_file():
         raise ConfigError(
-            f"The sandbox has no Airflow {airflow_version}.",
+            f"The sandbox does not support Airflow {airflow_version}.",
             option="--airflow",
-            advice=f"It has {', '.join(versions())}.",
+            advice=f"Allowed are {', '.join(versions())}.",
         )
     return path
 
 
 def cache_folder() -> Path:
-    """Return the folder for what homes share: ``MWAA_DR_CACHE``, else the user's cache folder."""
+    """Return the folder that all homes share: ``MWAA_DR_CACHE``, else the user's cache folder."""
     own = os.environ.get("MWAA_DR_CACHE")
     if own:
         return Path(own).expanduser().resolve()
@@ -97,13 +98,14 @@ def cache_folder() -> Path:
 
 def provide(folder: Path, airflow_version: str, *, say: Callable[[str], object]) -> AirflowEnvironment:
     """
-    Return the environment of one Airflow version in *folder*, made where it is missing.
+    Return the environment of one Airflow version in *folder*, and create it if it is missing.
 
-    Repeatable; the provider in it is replaced by the running one each time, so call it only while nothing runs there.
+    Idempotent. Each call replaces the provider in the environment by the running one, so call it only while no process
+    runs in the environment.
 
-    :param say: is told what takes long, a line each.
-    :raises ConfigError: no such version, or no Python for it on this machine.
-    :raises DRError: the packages could not be installed; carries the installer's words.
+    :param say: called with a line before each slow step.
+    :raises ConfigError: the version is not supported, or this machine has no Python for it.
+    :raises DRError: the packages could not be installed; has the installer's output.
     """
     _copy_provider(_provide_airflow(folder, airflow_version, say=say))
     return AirflowEnvironment(bin=folder / "bin", airflow_version=airflow_version)
@@ -111,23 +113,23 @@ def provide(folder: Path, airflow_version: str, *, say: Callable[[str], object])
 
 def provide_image(folder: Path, airflow_version: str, *, say: Callable[[str], object]) -> AirflowEnvironment:
     """
-    Return the environment of one Airflow version in *folder* as an image of MWAA has it: without the provider.
+    Return a new environment of one Airflow version in *folder*, without the provider, like an image of MWAA.
 
-    Whatever was installed into it is gone. Raises like :func:`provide`.
+    All packages that were installed into *folder* before are removed. Raises like :func:`provide`.
     """
     shutil.rmtree(folder, ignore_errors=True)
     _provide_airflow(folder, airflow_version, say=say)
     return AirflowEnvironment(bin=folder / "bin", airflow_version=airflow_version)
 
 
-def install_requirements(its: AirflowEnvironment, requirements: Path, index: Path, *, log: Path) -> bool:
+def install_requirements(environment: AirflowEnvironment, requirements: Path, index: Path, *, log: Path) -> bool:
     """
-    Install what a requirements.txt asks for, as the start of an MWAA container does, and return whether it went well.
+    Install a requirements.txt, as an MWAA container does when it starts, and return whether that succeeded.
 
-    pip sees what the image has, and takes the rest from the folder *index*, or from where the file says; never from
-    the network.
+    pip uses the packages of the image. It takes other packages from the folder *index* or from the locations in the
+    file, but never from the network.
     """
-    words = [str(its.bin / "python"), "-m"]
+    python = str(environment.bin / "python")
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
     variables |= {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +139,12 @@ def install_requirements(its: AirflowEnvironment, requirements: Path, index: Pat
             ("pip", "install", "--no-index", "--find-links", str(index), "--requirement", str(requirements)),
         ):
             code = subprocess.run(
-                [*words, *module], env=variables, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
+                [python, "-m", *module],
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                check=False,
             ).returncode
             if code != 0:
                 return False
@@ -145,7 +152,7 @@ def install_requirements(its: AirflowEnvironment, requirements: Path, index: Pat
 
 
 def pack_provider(folder: Path) -> Path:
-    """Write the running provider as a wheel into *folder*, for pip to find, and return the wheel."""
+    """Write the running provider as a wheel into *folder*, and return the wheel's path."""
     folder.mkdir(parents=True, exist_ok=True)
     package = Path(airflow_provider_mwaa_dr.__file__).parent
     installed = metadata.distribution(DISTRIBUTION)
@@ -178,7 +185,7 @@ def pack_provider(folder: Path) -> Path:
 
 
 def _provide_airflow(folder: Path, airflow_version: str, *, say: Callable[[str], object]) -> Path:
-    """Make the environment of one Airflow version where it is missing, and return its own site-packages."""
+    """Create the environment of one Airflow version if it is missing, and return its site-packages folder."""
     packages, python = _shared_packages(airflow_version, say=say)
     if not (folder / "pyvenv.cfg").exists():
         _uv("venv", "--quiet", "--no-project", "--allow-existing", "--python", str(python), str(folder))
@@ -189,14 +196,14 @@ def _provide_airflow(folder: Path, airflow_version: str, *, say: Callable[[str],
 
 
 def shared_folder(airflow_version: str, python_version: str) -> Path:
-    """Return where the packages of an Airflow version are, or would be: complete, when the folder is there."""
+    """Return the folder for the packages of an Airflow version. If the folder exists, it is complete."""
     pins = constraints(airflow_version).read_text()
     mark = hashlib.sha256(f"{sysconfig.get_platform()}\n{pins}".encode()).hexdigest()[:12]
     return cache_folder() / f"airflow-{airflow_version}-py{python_version}-{mark}"
 
 
 def _shared_packages(airflow_version: str, *, say: Callable[[str], object]) -> tuple[Path, Path]:
-    """Return the folder with the packages of an Airflow version, and the Python that they were installed for."""
+    """Return the folder with the packages of an Airflow version, and the Python for which they were installed."""
     pins = constraints(airflow_version)
     python, python_version = find_python(airflow_version)
     folder = shared_folder(airflow_version, python_version)
@@ -207,14 +214,14 @@ def _shared_packages(airflow_version: str, *, say: Callable[[str], object]) -> t
         if folder.is_dir():
             return folder, python
         say(f"installing Airflow {airflow_version} for Python {python_version} into {folder}")
-        for leftover in folder.parent.glob(f"{folder.name}.part-*"):
-            shutil.rmtree(leftover)
+        for incomplete in folder.parent.glob(f"{folder.name}.part-*"):
+            shutil.rmtree(incomplete)
         part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
         _uv(
             "pip", "install", "--quiet", "--no-deps", "--compile-bytecode", "--no-config",
             "--python", str(python), "--target", str(part), "--requirement", str(pins),
         )  # fmt: skip
-        # The folder appears whole or not at all: an interrupted installation is never mistaken for a finished one.
+        # Renaming makes the folder appear only when it is complete, also after an interrupted installation.
         part.chmod(0o755)
         part.rename(folder)
     return folder, python
@@ -236,18 +243,18 @@ def find_python(airflow_version: str) -> tuple[Path, str]:
     """
     Return the best interpreter on this machine for an Airflow version, and its minor version.
 
-    :raises ConfigError: there is none.
+    :raises ConfigError: this machine has none.
     """
-    wanted = pythons_for(airflow_version)
-    for version in wanted:
+    usable = pythons_for(airflow_version)
+    for version in usable:
         for candidate in _candidates(version):
             found = _probe(candidate, version)
             if found is not None:
                 return found, version
     raise ConfigError(
-        f"No Python for Airflow {airflow_version} was found on this machine: it needs one of {', '.join(wanted)}.",
+        f"No Python for Airflow {airflow_version} was found on this machine. It needs one of {', '.join(usable)}.",
         option="--airflow",
-        advice=f"Put python{wanted[0]} on the PATH (MWAA runs that one), or name another version with --airflow.",
+        advice=f"Put python{usable[0]} on the PATH (MWAA uses this version), or name another --airflow version.",
     )
 
 
@@ -265,7 +272,7 @@ def _candidates(version: str) -> Iterator[Path]:
 
 
 def _probe(candidate: Path, version: str) -> Path | None:
-    """Return the interpreter behind *candidate*: a pyenv shim is there for versions that are not, too."""
+    """Return the interpreter that *candidate* runs. pyenv has shims also for versions that are not installed."""
     if not candidate.is_file():
         return None
     program = (
@@ -282,7 +289,7 @@ def _probe(candidate: Path, version: str) -> Path | None:
 
 
 def _uv(*arguments: str) -> str:
-    """Run uv and return its output. :raises DRError: it failed; carries its last words."""
+    """Run uv and return its output. :raises DRError: it failed; has the end of its output."""
     try:
         from uv import find_uv_bin  # noqa: PLC0415  (part of the sandbox extra; the other commands work without it)
 
@@ -291,8 +298,8 @@ def _uv(*arguments: str) -> str:
         program = shutil.which("uv") or ""
     if not program:
         raise ConfigError(
-            "uv is not installed, and the sandbox installs Airflow with it.",
-            advice=f"pip install '{DISTRIBUTION}[sandbox]'",
+            "uv is not installed. The sandbox needs it to install Airflow.",
+            advice=f"Run pip install '{DISTRIBUTION}[sandbox]'.",
         )
     environment = {
         name: value
@@ -306,13 +313,13 @@ def _uv(*arguments: str) -> str:
     if answer.returncode != 0:
         raise DRError(
             f"uv {' '.join(arguments[:2])} failed: {answer.stderr.strip()[-2000:]}",
-            advice="Check the network and the package index; what was installed before stays usable.",
+            advice="Check the network and the package index. Airflow versions that are already installed stay usable.",
         )
     return answer.stdout
 
 
 def _copy_provider(site: Path) -> None:
-    """Put the running provider, with the metadata by which Airflow finds its plugin, into *site*."""
+    """Copy the running provider into *site*, with the metadata that Airflow needs to find its plugin."""
     source = Path(airflow_provider_mwaa_dr.__file__).parent
     target = site / source.name
     for old in (target, *site.glob(f"{source.name}-*.dist-info")):
@@ -326,9 +333,9 @@ def _copy_provider(site: Path) -> None:
 
 
 def _write_airflow_script(folder: Path) -> None:
-    """Write ``airflow`` so that it runs under this environment's Python, however long or odd the folder's path is."""
+    """Write the script ``airflow``, which runs under this environment's Python for any path of the folder."""
     script = folder / "airflow"
-    # A #! line ends at 127 characters and at the first blank; the shell finds the interpreter, Python reads the rest.
+    # A #! line ends after 127 characters and at the first space, so sh starts Python, for which that line is a string.
     script.write_text(
         f"#!/bin/sh\n'''exec' {shlex.quote(os.fspath(folder / 'python'))} \"$0\" \"$@\"\n' '''\n"
         "import sys\n\nfrom airflow.__main__ import main\n\nif __name__ == '__main__':\n    sys.exit(main())\n"

@@ -1,4 +1,4 @@
-"""How the sandbox's Airflows are set up: their airflow.cfg, and the environment variables that MWAA would give them."""
+"""The settings of the sandbox's Airflows: their airflow.cfg, and the environment variables that MWAA would set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CELERY = "CeleryExecutor"
 EXECUTORS = ("LocalExecutor", CELERY)
 WORKER = "worker"
 
-# The defaults of the provider, shortened: a drill is watched by somebody.
+# Shorter than the provider's defaults, because a user watches the drill.
 DR_SETTINGS: Mapping[str, str] = {
     "state_table": STATE_TABLE,
     "runs_table": RUNS_TABLE,
@@ -29,13 +29,13 @@ DR_SETTINGS: Mapping[str, str] = {
     "fence_wait_s": "5",
 }
 NAMED = ("state_table", "runs_table", "state_table_region", "state_table_replicas")
-# What a process of the sandbox must not inherit: it belongs to somebody else's Airflow, AWS or Python.
+# A process of the sandbox must not inherit these: they belong to another Airflow, AWS or Python.
 FOREIGN = ("AIRFLOW", "AWS_", "DR_", "PYTHON", "VIRTUAL_ENV", "BOTO", "MWAA_", "PG")
 TEN_YEARS_S = 315_360_000
 
 
 def dr_settings(blueprint: Blueprint) -> Mapping[str, str]:
-    """Return the section ``[dr]`` as every part of a home sees it, ``enabled`` aside."""
+    """Return the section ``[dr]`` of all parts of a home, without ``enabled``."""
     environments = ",".join(f"{region.name}={region.environment}" for region in blueprint.regions.values())
     if blueprint.bare:
         # Only what a user exports before a deployment (docs/how-to/deploy.md): the environments run with the defaults.
@@ -45,21 +45,21 @@ def dr_settings(blueprint: Blueprint) -> Mapping[str, str]:
 
 
 def aws_variables(blueprint: Blueprint, *, caller: str, region: str) -> Mapping[str, str]:
-    """Return what lets unmodified boto3 talk to the emulated AWS, as *caller*."""
+    """Return the variables with which unmodified boto3 calls the emulated AWS, as *caller*."""
     return {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{blueprint.callers[caller]}",
         "AWS_ACCESS_KEY_ID": "sandbox",
         "AWS_SECRET_ACCESS_KEY": "sandbox",
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,
-        # MWAA's calls would go to api.127.0.0.1, env.127.0.0.1 and so on.
+        # Otherwise boto3 would send MWAA's calls to api.127.0.0.1, env.127.0.0.1 and so on.
         "AWS_DISABLE_HOST_PREFIX_INJECTION": "true",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
 
 
 def driver_variables(blueprint: Blueprint) -> Mapping[str, str]:
-    """Return the environment in which ``mwaa-dr`` itself acts on this home."""
+    """Return the environment variables with which ``mwaa-dr`` acts on this home."""
     dr = dr_settings(blueprint)
     return {
         **aws_variables(blueprint, caller=CONTROL, region=ACTIVE),
@@ -68,7 +68,7 @@ def driver_variables(blueprint: Blueprint) -> Mapping[str, str]:
 
 
 def airflow_variables(blueprint: Blueprint, folder: Path, *, region: Region | None) -> Mapping[str, str]:
-    """Return the environment of a region's Airflow, or (None) of the control environment's."""
+    """Return the environment variables of a region's Airflow; with *region* None, of the control environment."""
     if blueprint.bare and region is not None:
         options = region.options
     else:
@@ -87,15 +87,15 @@ def airflow_variables(blueprint: Blueprint, folder: Path, *, region: Region | No
 
 
 def process_variables(variables: Mapping[str, str], *, bin_folder: Path) -> Mapping[str, str]:
-    """Return a whole environment for a process: what this machine needs, nothing foreign, and *variables*."""
+    """Return all variables for a process: the machine's without the :data:`FOREIGN` ones, and *variables*."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     path = f"{bin_folder}{os.pathsep}{inherited.get('PATH', os.defpath)}"
     return {**inherited, "PATH": path, "PYTHONUNBUFFERED": "1", **variables}
 
 
 def components(region: Region) -> Mapping[str, tuple[str, ...]]:
-    """Return the arguments of ``airflow`` for each process of a region, by the name that it goes by."""
-    # Logs are files on this machine; the servers that would hand them to another one only cost memory.
+    """Return the arguments of ``airflow`` for each process of a region, by the process's name."""
+    # The logs are files on this machine. Servers that send them to other machines would only use memory.
     schedulers = {
         "scheduler" if number == 1 else f"scheduler-{number}": ("scheduler", "--skip-serve-logs")
         for number in range(1, region.schedulers + 1)
@@ -110,9 +110,9 @@ def components(region: Region) -> Mapping[str, tuple[str, ...]]:
 
 def write_configuration(folder: Path, *, database_url: str, async_url: str, region: Region, is_control: bool) -> None:
     """
-    Write the airflow.cfg of a region into *folder*, or that of the control environment, and make its folders.
+    Write the airflow.cfg of a region or of the control environment into *folder*, and create its folders.
 
-    :param region: for the control environment the region whose Airflow version and secrets it uses.
+    :param region: the region; for the control environment, the region whose Airflow version and secrets it uses.
     """
     (folder / "dags").mkdir(parents=True, exist_ok=True)
     (folder / "plugins").mkdir(exist_ok=True)
@@ -137,13 +137,13 @@ def write_configuration(folder: Path, *, database_url: str, async_url: str, regi
         "usage_data_collection": {"enabled": False},
     }
     if region.executor == CELERY:
-        # As MWAA has it: SQS in the region, results in the metadata database, and no events, which SQS cannot carry.
+        # Like MWAA: SQS in the region, results in the metadata database, and no events, because SQS cannot send them.
         sections["celery"] = {
             "broker_url": "sqs://",
             "result_backend": f"db+{database_url}",
             "worker_concurrency": 4,
             "worker_enable_remote_control": False,
-            # On a busy laptop a message takes longer than the second after which Airflow sends it anew.
+            # Airflow's default is one second. A busy laptop needs longer, and Airflow would send the message again.
             "operation_timeout": 10,
         }
     if major(region.airflow_version) < 3:
@@ -164,7 +164,7 @@ def write_configuration(folder: Path, *, database_url: str, async_url: str, regi
             "simple_auth_manager_passwords_file": folder / "passwords.json",
         }
         sections["database"]["sql_alchemy_conn_async"] = async_url
-        # A file that changed is parsed at the next look into the folder, however long this interval.
+        # Airflow parses a changed file at the next check of the folder; min_file_process_interval does not delay that.
         sections["dag_processor"] = {
             "refresh_interval": 2,
             "bundle_refresh_check_interval": 1,
@@ -178,7 +178,7 @@ def write_configuration(folder: Path, *, database_url: str, async_url: str, regi
             "workers": 1,
             "secret_key": region.secret,
         }
-        # On a busy laptop the first call takes longer than the 5 s after which Airflow fails the task.
+        # Airflow fails the task after 5 s by default. On a busy laptop the first call takes longer.
         sections["workers"] = {"execution_api_timeout": 60}
         sections["api_auth"] = {
             "jwt_secret": region.secret,
@@ -186,9 +186,9 @@ def write_configuration(folder: Path, *, database_url: str, async_url: str, regi
             "jwt_expiration_time": TEN_YEARS_S,
         }
     if is_control:
-        # Nothing listens there; a DAG that needs the API server of the control environment would be wrong.
+        # The control environment runs no API server, and no DAG in it should need one.
         sections["core"].pop("execution_api_server_url", None)
-    lines = ["# Written by mwaa-dr sandbox; environment variables go before it."]
+    lines = ["# Written by mwaa-dr sandbox. Environment variables override these values."]
     for section, options in sections.items():
         lines += ["", f"[{section}]", *(f"{name} = {escaped(value)}" for name, value in options.items())]
     (folder / "airflow.cfg").write_text("\n".join(lines) + "\n")
@@ -196,5 +196,5 @@ def write_configuration(folder: Path, *, database_url: str, async_url: str, regi
 
 
 def escaped(value: object) -> str:
-    """Return a value as airflow.cfg wants it: a percent sign starts an interpolation there."""
+    """Return a value for airflow.cfg, where a percent sign starts an interpolation."""
     return str(value).replace("%", "%%")

@@ -1,4 +1,4 @@
-"""What a bare home's environments are created with in the emulated AWS: a bucket and an execution role each."""
+"""The bucket and the execution role of each environment of a bare home, in the emulated AWS."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from airflow_provider_mwaa_dr.sandbox.tables import EndpointSession
 
 DAGS = "dags"
 REQUIREMENTS = "requirements.txt"
-SOMEBODYS_REQUIREMENTS = b"# What the pipelines need. Ask the data team before you change it.\nrequests\n"
-SOMEBODYS_OPTIONS = {"core.default_task_retries": "0", "core.max_active_tasks_per_dag": "16"}
-"""Airflow's own defaults: they are there, and change nothing."""
+USERS_REQUIREMENTS = b"# What the pipelines need. Ask the data team before you change it.\nrequests\n"
+USERS_OPTIONS = {"core.default_task_retries": "0", "core.max_active_tasks_per_dag": "16"}
+"""Airflow's own defaults, so that they have no effect."""
 
 
 class Buckets:
     """
-    The buckets as their owner sees them.
+    The buckets of the environments.
 
-    :param variables: the environment in which ``mwaa-dr`` acts on the sandbox; this process's own is not looked at.
+    :param variables: the variables with which ``mwaa-dr`` acts on the sandbox. Those of this process are ignored.
     """
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._session = EndpointSession(variables)
 
     def create(self, region: Region) -> Mapping[str, Any]:
-        """Make bucket and role of a new environment, and return what GetEnvironment says of it."""
+        """Create the bucket and the role of a new environment, and return its members for GetEnvironment."""
         s3 = self._s3(region)
-        # S3's own region is the one that may not be named.
-        place = {} if region.name == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region.name}}
-        s3.create_bucket(Bucket=region.bucket, **place)
+        # S3 rejects us-east-1 as a LocationConstraint.
+        location = {"CreateBucketConfiguration": {"LocationConstraint": region.name}}
+        s3.create_bucket(Bucket=region.bucket, **({} if region.name == "us-east-1" else location))
         s3.put_bucket_versioning(Bucket=region.bucket, VersioningConfiguration={"Status": "Enabled"})
         s3.put_object(Bucket=region.bucket, Key=f"{DAGS}/", Body=b"")
-        requirements = s3.put_object(Bucket=region.bucket, Key=REQUIREMENTS, Body=SOMEBODYS_REQUIREMENTS)
+        requirements = s3.put_object(Bucket=region.bucket, Key=REQUIREMENTS, Body=USERS_REQUIREMENTS)
         self._session.client("iam", region_name=region.name).create_role(
             RoleName=region.role, Path="/service-role/", AssumeRolePolicyDocument="{}"
         )
@@ -42,7 +42,7 @@ class Buckets:
             "DagS3Path": DAGS,
             "RequirementsS3Path": REQUIREMENTS,
             "RequirementsS3ObjectVersion": requirements["VersionId"],
-            "AirflowConfigurationOptions": dict(SOMEBODYS_OPTIONS),
+            "AirflowConfigurationOptions": dict(USERS_OPTIONS),
         }
 
     def read(self, region: Region, key: str, version: str) -> bytes:
@@ -61,7 +61,7 @@ class Buckets:
 
 
 def dag_files(folder: Path) -> list[str]:
-    """Return the paths of the files below a DAGs folder, relative to it, that were not made by Python."""
+    """Return the paths of all files in a DAGs folder, relative to it, without Python's caches."""
     return sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")

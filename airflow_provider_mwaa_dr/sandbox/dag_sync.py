@@ -1,4 +1,4 @@
-"""The DAGs folder of a bare environment follows its bucket's, as MWAA has it."""
+"""Copy the DAGs of a bare environment's bucket into its DAGs folder, as MWAA does."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from airflow_provider_mwaa_dr.sandbox.buckets import dag_files
 log = get_logger(__name__)
 
 QUIET_S = 1.0
-"""Files that are written one after the other come together: a DAG file must not be parsed without its modules."""
+"""Files that are uploaded one after the other are copied together, so that a DAG file has its modules when parsed."""
 
 
 class DagSync:
     """
-    Copies in a thread of its own whatever is new, and removes what is gone, after each :meth:`wake`.
+    After each :meth:`wake`, copies new files and removes deleted ones, in its own thread.
 
-    :param folders: by region, the folders to be kept.
-    :param bucket: returns what is in the DAGs folder of a region's bucket, by path in there.
-    :param quiet_s: for how long nothing must have been written before anything is copied.
+    :param folders: returns the DAGs folders to update, by region.
+    :param bucket: returns the files in the DAGs folder of a region's bucket, by path relative to that folder.
+    :param quiet_s: copying starts when no file was written for this long.
     """
 
     def __init__(
@@ -34,40 +34,40 @@ class DagSync:
         self._folders = folders
         self._bucket = bucket
         self._quiet_s = quiet_s
-        self._due = threading.Event()
-        self._over = False
-        self._thread = threading.Thread(target=self._go_on, name="dag-sync", daemon=True)
+        self._changed = threading.Event()
+        self._is_stopped = False
+        self._thread = threading.Thread(target=self._run, name="dag-sync", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def wake(self) -> None:
-        """Say that a bucket has changed; returns at once."""
-        self._due.set()
+        """Request a copy because a bucket has changed. Returns immediately."""
+        self._changed.set()
 
     def stop(self) -> None:
-        """End the thread."""
-        self._over = True
-        self._due.set()
+        """Stop the thread."""
+        self._is_stopped = True
+        self._changed.set()
         if self._thread.is_alive():
             self._thread.join()
 
-    def _go_on(self) -> None:
-        while self._due.wait() and not self._over:
-            while self._due.is_set() and not self._over:
-                self._due.clear()
-                self._due.wait(self._quiet_s)
+    def _run(self) -> None:
+        while self._changed.wait() and not self._is_stopped:
+            while self._changed.is_set() and not self._is_stopped:
+                self._changed.clear()
+                self._changed.wait(self._quiet_s)
             try:
                 for region, folder in self._folders().items():
-                    follow(folder, self._bucket(region))
+                    synchronize(folder, self._bucket(region))
             except OSError:
-                log.exception("A DAGs folder does not follow its bucket; it will with the next change")
+                log.exception("A DAGs folder could not be updated from its bucket; the next change tries again")
 
 
-def follow(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Make *folder* hold exactly *files*; a file changes at once, and one that is the same is not touched."""
-    # What a DAG file reads when it is parsed has to be there before it.
+def synchronize(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Make *folder* contain exactly *files*. A changed file is replaced atomically, other files are not written."""
+    # Other files first, because a DAG file may read them when it is parsed.
     for name, content in sorted(files.items(), key=lambda file: file[0].endswith(".py")):
         path = folder / name
         if path.is_file() and path.read_bytes() == content:

@@ -1,4 +1,4 @@
-"""A home in the words of other programs: ``sandbox.json``, and the configuration of the emulated AWS."""
+"""The description of a home for other programs: ``sandbox.json``, and the configuration of the emulated AWS."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_provider_mwaa_dr.sandbox.preparation import environment, region_env
 
 
 def sandbox_json(home: Home, blueprint: Blueprint, postgres: Postgres, *, active_region: str | None) -> dict[str, Any]:
-    """Return the content of ``sandbox.json``, whose keys are a contract. ``pids`` are those of living processes."""
+    """Return the content of ``sandbox.json``, whose keys are a contract. ``pids`` has running processes only."""
     sessions = home.sessions()
     variables = airflow_settings.driver_variables(blueprint)
     control = home.region_folder(CONTROL)
@@ -54,7 +54,7 @@ def sandbox_json(home: Home, blueprint: Blueprint, postgres: Postgres, *, active
 
 
 def aws_config(blueprint: Blueprint) -> dict[str, Any]:
-    """Return what the emulated AWS is told of callers, ports and environments."""
+    """Return the emulated AWS's configuration: callers, ports and environments."""
     return {
         "state_model": blueprint.state_model,
         "state_region": ACTIVE,
@@ -79,7 +79,7 @@ def _bare(region: Region) -> dict[str, Any]:
 
 
 def auth(blueprint: Blueprint, region: Region) -> Mapping[str, str]:
-    """Return how to log in to a region's REST API."""
+    """Return the credentials for a region's REST API."""
     if major(region.airflow_version) < 3:
         return {"username": USER, "password": blueprint.password}
     return {"header": f"Bearer {region.token}"}

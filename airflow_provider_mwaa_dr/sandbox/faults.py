@@ -1,8 +1,8 @@
 """
-The fault table of the emulated AWS: which requests go wrong, and how.
+The fault table of the emulated AWS: which requests fail, and how.
 
-The table is one file, ``HOME/aws/faults.json``, a JSON list. Who changes it (``mwaa-dr sandbox fault``, ``kill``,
-``revive``) and who obeys it (the server, at each request) are different processes and share nothing else.
+The table is one file, ``HOME/aws/faults.json``, a JSON list. The commands ``mwaa-dr sandbox fault``, ``kill`` and
+``revive`` change it, and the server reads it at each request. They are different processes and share no other data.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from airflow_provider_mwaa_dr.exceptions import ConfigError
 
 ALL_SERVICES = "all"
 NONE = "none"
-"""The word that lifts faults instead of adding one."""
+"""The value that removes faults instead of adding one."""
 
 
 class FaultKind(str, Enum):
-    """What becomes of a request. The order is the order of strength: of several that match, the first one counts."""
+    """What happens to a request. If several faults match, the order of this list decides: the first kind applies."""
 
     BLACKHOLE = "blackhole"
-    """The connection is accepted, the request is read, and no answer ever comes."""
+    """The server accepts the connection, reads the request, and never answers."""
     REFUSE = "refuse"
-    """The connection is reset before any answer."""
+    """The server resets the connection without an answer."""
     DENY = "deny"
-    """Access denied, as without the right in IAM or on the key."""
+    """Access denied, as without the permission in IAM or for the KMS key."""
     EXPIRED = "expired"
     """The caller's credentials have expired."""
     ERROR = "error"
@@ -39,19 +39,19 @@ class FaultKind(str, Enum):
     THROTTLE = "throttle"
     """The service's own throttling error."""
     DELAY = "delay"
-    """Carried out and answered, but ``seconds`` later: a client that gave up may find its write has landed."""
+    """The request is executed and answered ``seconds`` later. A write may succeed after its client's timeout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InjectedFault:
     """
-    One line of the table.
+    One entry of the table.
 
     :param service: as in the request's signature scope (``dynamodb``, ``sqs``, ...), ``mwaa`` for an environment's
         control plane and web server, or ``all``; ``dynamodb/TABLE`` for the requests to one table.
     :param seconds: how long a delay lasts; None for every other kind.
-    :param caller: whose requests; None means everybody's.
-    :param target: requests to which region; None means every region.
+    :param caller: the caller whose requests are affected; None for all callers.
+    :param target: the region whose requests are affected; None for all regions.
     """
 
     service: str
@@ -61,7 +61,7 @@ class InjectedFault:
     target: str | None = None
 
     def matches(self, *, service: str, caller: str, target: str | None, table: str | None = None) -> bool:
-        """Whether a request of *caller* to *service* in *target* meets this fault."""
+        """Return whether this fault applies to a request from *caller* to *service* in *target*."""
         services = {ALL_SERVICES, service, f"{service}/{table}"}
         return self.service in services and self.caller in {None, caller} and self.target in {None, target}
 
@@ -71,9 +71,9 @@ Table = tuple[InjectedFault, ...]
 
 def parse_fault(text: str) -> tuple[FaultKind, float | None] | None:
     """
-    Return kind and seconds of a fault as people write it: ``refuse``, ``delay:2.5``; None for ``none``.
+    Return kind and seconds of a fault from the command line: ``refuse``, ``delay:2.5``; None for ``none``.
 
-    :raises ConfigError: not one of the allowed words, or a delay without a usable number of seconds.
+    :raises ConfigError: the text is not an allowed value, or a delay has no valid number of seconds.
     """
     word, colon, number = text.strip().lower().partition(":")
     try:
@@ -100,7 +100,9 @@ def match(
     table: Table, *, service: str, caller: str, target: str | None, dynamodb_table: str | None = None
 ) -> InjectedFault | None:
     """
-    Return the strongest fault that a request meets (of equally strong ones the latest); None when it meets none.
+    Return the fault that applies to a request; None if there is none.
+
+    If several match, the kind that :class:`FaultKind` lists first wins, and within a kind the latest fault.
 
     :param dynamodb_table: the table that the request names.
     """
@@ -124,12 +126,12 @@ def add(
     to_target: str | None = None,
 ) -> Table:
     """
-    Return the table with a fault of *region*; one that was there for the same service and direction is replaced.
+    Return the table with a fault of *region*. It replaces a fault for the same service and direction.
 
-    Without a direction the region is cut off both ways: all that it calls and all that call it.
+    Without a direction it affects all requests that the region sends, and all requests to the region.
 
-    :param from_caller: only what this caller sends to *region*.
-    :param to_target: only what *region* sends to this one.
+    :param from_caller: affect only the requests from this caller to *region*.
+    :param to_target: affect only the requests from *region* to this region.
     """
     directions = _directions(region, from_caller, to_target)
     kept = [old for old in table if not (old.service == service and (old.caller, old.target) in directions)]
@@ -149,29 +151,29 @@ def remove(
     to_target: str | None = None,
 ) -> Table:
     """
-    Return the table without the faults named.
+    Return the table without the selected faults.
 
-    Without a direction every fault of *region* goes, also those that were added with one. ``all`` names every
-    service; a single service leaves a fault of ``all`` standing, so lifting one fault does not revive a killed region.
+    Without a direction this removes every fault of *region*, also faults with a direction. ``all`` selects every
+    service. A single service does not remove a fault of ``all``, so removing one fault does not revive a killed region.
     """
     directions = _directions(region, from_caller, to_target)
     one_way = from_caller is not None or to_target is not None
 
-    def named(fault: InjectedFault) -> bool:
+    def is_selected(fault: InjectedFault) -> bool:
         if service not in {ALL_SERVICES, fault.service}:
             return False
         if one_way:
             return (fault.caller, fault.target) in directions
         return region in {fault.caller, fault.target}
 
-    return tuple(fault for fault in table if not named(fault))
+    return tuple(fault for fault in table if not is_selected(fault))
 
 
 def load(path: Path) -> Table:
     """
     Return the table stored at *path*; empty when there is no such file.
 
-    :raises ConfigError: the file is not a fault table.
+    :raises ConfigError: the file is not a valid fault table.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -190,12 +192,12 @@ def load(path: Path) -> Table:
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
-            f"{path} is not a fault table: {error!r}.", advice="Delete the file; that lifts all faults."
+            f"{path} is not a valid fault table: {error!r}.", advice="Delete the file. That removes all faults."
         ) from error
 
 
 def save(path: Path, table: Table) -> None:
-    """Store the table. Atomic: a reader finds the old one or the new one, never a part."""
+    """Store the table. Atomic: a reader gets the old table or the new one, never a part of it."""
     part = path.with_name(f"{path.name}.{os.getpid()}")
     part.write_text(json.dumps([asdict(fault) for fault in table], indent=1) + "\n", encoding="utf-8")
     part.replace(path)
@@ -203,9 +205,9 @@ def save(path: Path, table: Table) -> None:
 
 def change(path: Path, step: Callable[[Table], Table]) -> Table:
     """
-    Replace the stored table by what *step* makes of it and return that; two processes at once both get their way.
+    Apply *step* to the stored table, store the result and return it. A lock keeps concurrent changes of two processes.
 
-    :raises ConfigError: the file is not a fault table.
+    :raises ConfigError: the file is not a valid fault table.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f"{path.name}.lock").open("w") as lock:
@@ -218,9 +220,9 @@ def change(path: Path, step: Callable[[Table], Table]) -> Table:
 def _directions(region: str, from_caller: str | None, to_target: str | None) -> Sequence[tuple[str | None, str | None]]:
     if from_caller is not None and to_target is not None:
         raise ConfigError(
-            f"A fault of {region} goes from {from_caller} or to {to_target}, not both.",
+            f"A fault of {region} can have --from {from_caller} or --to {to_target}, but not both.",
             option="fault",
-            advice="Name one of the two.",
+            advice="Use one of the two options.",
         )
     if from_caller is not None:
         return [(from_caller, region)]

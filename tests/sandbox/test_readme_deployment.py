@@ -24,7 +24,7 @@ from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.sandbox import airflow_settings
 from airflow_provider_mwaa_dr.sandbox.airflow_environment import DISTRIBUTION, pack_provider
 from airflow_provider_mwaa_dr.sandbox.aws_server import AwsServer
-from airflow_provider_mwaa_dr.sandbox.buckets import SOMEBODYS_OPTIONS, SOMEBODYS_REQUIREMENTS, Buckets
+from airflow_provider_mwaa_dr.sandbox.buckets import USERS_OPTIONS, USERS_REQUIREMENTS, Buckets
 from airflow_provider_mwaa_dr.sandbox.description import aws_config
 from airflow_provider_mwaa_dr.sandbox.drill import Drill
 from airflow_provider_mwaa_dr.sandbox.home import ACTIVE, BARE_NAMES, REGIONS, STANDBY, new_blueprint
@@ -152,9 +152,9 @@ def test_by_hand(tmp_path: Path) -> None:
         for region in (STANDBY, ACTIVE):
             look = f"aws mwaa get-environment --region {region} --name {BARE_NAMES[region]} --query Environment"
             found = json.loads(user(look))
-            assert found["AirflowConfigurationOptions"].items() >= {**SOMEBODYS_OPTIONS, "dr.enabled": "true"}.items()
+            assert found["AirflowConfigurationOptions"].items() >= {**USERS_OPTIONS, "dr.enabled": "true"}.items()
             text = user(f"aws s3 cp --region {region} s3://{BARE_NAMES[region]}-bucket/requirements.txt -")
-            assert text == SOMEBODYS_REQUIREMENTS.decode() + f"{DISTRIBUTION}=={__version__}\n"
+            assert text == USERS_REQUIREMENTS.decode() + f"{DISTRIBUTION}=={__version__}\n"
         assert "Nothing had to change." in user("mwaa-dr deploy --dags")
 
 

@@ -137,7 +137,9 @@ def test_constraints_are_plain_pins() -> None:
 
 def test_an_unknown_version_is_named_with_the_known_ones() -> None:
     """Newest first."""
-    with pytest.raises(ConfigError, match=r"no Airflow 1\.10\.15\. It has 3\.3\.1, 3\.2\.1, 3\.0\.6, 2\.11\.2, 2\."):
+    with pytest.raises(
+        ConfigError, match=r"support Airflow 1\.10\.15\. Allowed are 3\.3\.1, 3\.2\.1, 3\.0\.6, 2\.11\.2, 2\."
+    ):
         constraints("1.10.15")
     assert [major(version) for version in versions()] == [3, 3, 3, 2, 2, 2, 2]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_mwaa_dr.sandbox.dag_sync import DagSync, follow
+from airflow_provider_mwaa_dr.sandbox.dag_sync import DagSync, synchronize
 
 
 def test_new_files_come_changed_ones_change_and_the_others_go(tmp_path: Path) -> None:
@@ -18,7 +18,7 @@ def test_new_files_come_changed_ones_change_and_the_others_go(tmp_path: Path) ->
     (tmp_path / "gone.py").write_text("gone")
     (tmp_path / "changed.py").write_text("old")
 
-    follow(tmp_path, {"changed.py": b"new", "lib/added.py": b"added"})
+    synchronize(tmp_path, {"changed.py": b"new", "lib/added.py": b"added"})
 
     files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert files == {"changed.py", "lib/added.py", "lib/__pycache__/old.pyc"}
@@ -31,7 +31,7 @@ def test_a_file_that_is_the_same_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "same.py").write_text("same")
     before = (tmp_path / "same.py").stat()
 
-    follow(tmp_path, {"same.py": b"same"})
+    synchronize(tmp_path, {"same.py": b"same"})
 
     after = (tmp_path / "same.py").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
@@ -42,7 +42,7 @@ def test_what_a_dag_file_reads_is_there_before_it(tmp_path: Path) -> None:
     (tmp_path / "a.py").mkdir()
 
     with pytest.raises(OSError, match=r"a\.py"):
-        follow(tmp_path, {"a.py": b"", "b.txt": b"read by it"})
+        synchronize(tmp_path, {"a.py": b"", "b.txt": b"read by it"})
 
     assert (tmp_path / "b.txt").read_bytes() == b"read by it"
 

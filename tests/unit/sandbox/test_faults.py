@@ -60,7 +60,7 @@ def test_a_direction_limits_a_fault_to_one_pair() -> None:
     table = faults.add((), region=HERE, service="dynamodb", fault=FaultKind.REFUSE, to_target=THERE)
     assert kind_met(table, "dynamodb", HERE, THERE) is FaultKind.REFUSE
     assert kind_met(table, "dynamodb", HERE, HERE) is None
-    with pytest.raises(ConfigError, match="Name one of the two"):
+    with pytest.raises(ConfigError, match="Use one of the two options"):
         faults.add((), region=HERE, service="all", fault=FaultKind.REFUSE, from_caller=THERE, to_target=THERE)
 
 
@@ -114,7 +114,7 @@ def test_a_broken_table_is_named(tmp_path: Path, text: str) -> None:
     """The error tells which file is broken and how to go on."""
     path = tmp_path / "faults.json"
     path.write_text(text)
-    with pytest.raises(ConfigError, match="is not a fault table") as caught:
+    with pytest.raises(ConfigError, match="is not a valid fault table") as caught:
         faults.load(path)
     assert str(path) in str(caught.value)
 

@@ -1,12 +1,12 @@
 """
-Airflow's metadata database, as the gate and the agent need it: the only module that touches Airflow's models.
+What the gate and the agent read and change in Airflow's metadata database; no other module uses Airflow's models.
 
-Two kinds of callers. The gate's functions (:func:`skip_run`, :func:`hold_run`) work inside the scheduler's own open
-transaction: they never commit, never flush, and what they send goes through a savepoint, so an error of ours leaves
-that transaction usable. :class:`MetadataDb` is the agent's, with short transactions of its own in its own thread; it
-leaves alone rows that somebody else has locked and finds them on its next turn.
+The gate calls :func:`skip_run` and :func:`hold_run` inside the scheduler's open transaction. They never commit or
+flush, and they send their statements in a savepoint, so that an error leaves the transaction usable. The agent calls
+:class:`MetadataDb` in its own thread; each method is one or more short transactions. It leaves locked rows alone and
+finds them again in its next turn.
 
-No statement's cost grows with the number of statements per task instance: task instances are closed by one UPDATE.
+The number of statements does not grow with the number of task instances: one UPDATE closes all of a run.
 """
 
 from __future__ import annotations
@@ -62,42 +62,42 @@ from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunKey, TaskState
 
 _OPEN = ("queued", "running")
 _AT_WORK = tuple(state for state in State.unfinished if state is not None)
-"""States of a task instance that the scheduler has decided to execute, and that has not ended."""
+"""States of a task instance that the scheduler has accepted for execution, and that has not ended."""
 _ENDED = ("success", "failed")
 _HELD = f"{NOTE_TOKEN} held"
 _RESUMED = "resumed:"
-"""Begins the sentence on a run that goes on here; it outlives a hold."""
+"""Start of the sentence in the note of a resumed run; a later "held" note keeps this sentence."""
 _CLOSED = (f"{NOTE_TOKEN} skipped", f"{NOTE_TOKEN} closed")
 _NOTE_LIMIT = 1000
-"""Characters that ``dag_run_note.content`` takes."""
-_NEWEST = 1000
-"""Runs among which a task is looked for that has ended lately."""
-_STILL = timedelta(minutes=1)
-"""A run that has begun waits for an earlier one if nothing of it executes, and nothing has ended for so long."""
+"""The length of ``dag_run_note.content``, in characters."""
+_NEWEST_RUNS = 1000
+"""The search for the task that ended last covers this many of the newest runs."""
+_IDLE_FOR = timedelta(minutes=1)
+"""A begun run counts as waiting for an earlier one if no task of it executes, and none has ended for so long."""
 _BATCH = 200
-"""Runs closed in one transaction: short ones, the scheduler passes over what they lock."""
+"""Runs in one transaction. Transactions are short, because the scheduler skips the rows that they lock."""
 
-# Tables, not classes: a synonym (DagRun.state) or a session has no business in a bulk statement.
+# Tables and not classes: bulk statements must use neither a synonym (DagRun.state) nor a session.
 _runs = DagRun.__table__
 _tasks = TaskInstance.__table__
 _notes = DagRunNote.__table__
 _dags = DagModel.__table__
 _serialized = SerializedDagModel.__table__
 _versions = DagRun.metadata.tables.get("dag_version")
-"""Airflow 3 keeps every version of a DAG, Airflow 2 the last one."""
+"""Airflow 3 keeps every version of a DAG, Airflow 2 only the last one."""
 _DEPENDS_ON_PAST_TEXTS = ('"depends_on_past": true', '"depends_on_past":true')
-"""In the JSON of a DAG; ``wait_for_downstream`` brings it along."""
+"""How the JSON of a DAG shows ``depends_on_past``; Airflow also sets it for ``wait_for_downstream``."""
 
 
-# The gate's side: inside the scheduler's transaction.
+# For the gate, inside the scheduler's transaction.
 
 
 def skip_run(dag_run: Any, note: str) -> None:
     """
-    Close *dag_run*, which is about to start, without executing anything: success, every open task skipped, no callback.
+    Close *dag_run*, which is about to start: the run succeeds, all its open tasks are skipped, no callback is called.
 
-    The same number of statements for 10 task instances and for 10,000. Airflow's books are kept as if the run had
-    ended by itself, so that a DAG with ``max_active_runs`` gets its next run at once.
+    The same number of statements for 10 task instances and for 10,000. Also updates what Airflow updates when a run
+    ends by itself, so that a DAG with ``max_active_runs`` gets its next run immediately.
     """
     session = object_session(dag_run)
     now = _now()
@@ -120,17 +120,17 @@ def skip_run(dag_run: Any, note: str) -> None:
 
 def hold_run(dag_run: Any, note: str) -> bool:
     """
-    Put *dag_run* back into the queue; the scheduler tries it again by itself, in its turn.
+    Put *dag_run* back into the queue; the scheduler tries it again.
 
-    Its turn comes after runs that were never looked at, so that those of exempt DAGs get through however many are held;
-    among the held ones of a DAG it is that of the dates. With ``max_active_runs``, later ones would otherwise take all
-    the room there is and, with ``depends_on_past``, wait in it for ever for the earlier one that waits for room.
+    The scheduler first tries runs that it has never tried, so that runs of exempt DAGs start however many runs are
+    held. It tries the held runs of a DAG in the order of their dates. Otherwise, with ``max_active_runs``, later runs
+    could take all the room. With ``depends_on_past`` they would then wait forever for an earlier run that has no room.
 
-    :return: whether the note is a new one: a repeated hold writes nothing and deserves no log line.
+    :return: whether the note is new; a repeated hold writes nothing, and the caller logs nothing.
     """
     session = object_session(dag_run)
     dag_run.set_state("queued")
-    dag_run.last_scheduling_decision = _turn(dag_run)
+    dag_run.last_scheduling_decision = _queue_date(dag_run)
     with _savepoint(session) as connection:
         written = _put_note(connection, dag_run.id, note, keeps=_RESUMED)
     if written:
@@ -138,14 +138,14 @@ def hold_run(dag_run: Any, note: str) -> bool:
     return written
 
 
-def _turn(run: Any) -> datetime:
-    """Return what a queued run is sorted by that the scheduler has looked at; by the same as those it has not."""
-    turn: datetime | None = getattr(run, "run_after", None) or getattr(run, _logical_date.name)
-    return turn or _now()
+def _queue_date(run: Any) -> datetime:
+    """Return the date by which Airflow sorts a held run; Airflow sorts runs that it has not tried by the same date."""
+    date: datetime | None = getattr(run, "run_after", None) or getattr(run, _logical_date.name)
+    return date or _now()
 
 
 def dag_is_exempt(dag_run: Any, exempt_dags: Collection[str]) -> bool:
-    """Return whether the provider leaves this run's DAG alone. No query: the scheduler has just set ``dag_run.dag``."""
+    """Return whether the run's DAG is exempt. Makes no query: the scheduler has just set ``dag_run.dag``."""
     return is_exempt(dag_run.dag_id, getattr(dag_run.dag, "tags", None) or (), exempt_dags)
 
 
@@ -158,8 +158,8 @@ def _savepoint(session: Any) -> Iterator[Any]:
     """
     Yield the session's connection inside a savepoint.
 
-    Of the connection, not of the session: ``session.begin_nested`` fires before_commit, which Airflow's scheduler
-    answers with "UNEXPECTED COMMIT".
+    It is a savepoint of the connection and not of the session: ``session.begin_nested`` fires before_commit, and
+    Airflow's scheduler then raises "UNEXPECTED COMMIT".
     """
     connection = session.connection()
     with connection.begin_nested():
@@ -179,7 +179,7 @@ def _close_task_instances(of_runs: Any, now: datetime) -> Any:
 
 
 def _drop_deadlines(session: Any, dag_run: Any) -> None:
-    """Forget the run's deadlines (3.1 and later): a run that never was must not raise an alarm."""
+    """Delete the run's deadlines (3.1 and later): a run that executes nothing must not raise an alarm."""
     if not getattr(dag_run.dag, "deadline", None):
         return
     for deadline in list(dag_run.deadlines):
@@ -188,10 +188,11 @@ def _drop_deadlines(session: Any, dag_run: Any) -> None:
 
 def _update_run_limit(session: Any, dag_run: Any, others: int) -> None:
     """
-    Do what the scheduler does when a run of the DAG ends; without it, no further run is created until the next parse.
+    Update the DAG's limit of runs as the scheduler does when a run of the DAG ends.
 
-    3.2 and later keep a flag. Before, ``next_dagrun_create_after`` is empty while the DAG is at its limit, and the
-    scheduler fills it when a scheduled run ends.
+    Without it, the scheduler creates no further run until the next parse. Airflow 3.2 and later keep a flag. In earlier
+    versions ``next_dagrun_create_after`` is empty while the DAG is at its limit, and the scheduler fills it when a
+    scheduled run ends.
     """
     dag_model = session.get(DagModel, dag_run.dag_id)
     if dag_model is None:
@@ -209,14 +210,14 @@ def _update_run_limit(session: Any, dag_run: Any, others: int) -> None:
         dag_model.calculate_dagrun_date_fields(dag, dag.get_run_data_interval(dag_run))
 
 
-# Notes: the user's text, then one of ours.
+# Notes: the user's text, then the provider's.
 
 
 def _put_note(connection: Any, dag_run_id: int, note: str, *, keeps: str | None = None) -> bool:
     """
-    Put *note* behind what people wrote, in place of an earlier one of ours; return whether anything was written.
+    Write *note* after the user's text, and replace an earlier note of the provider; return whether the note changed.
 
-    :param keeps: how a sentence of ours begins that stays, behind the new one.
+    :param keeps: the start of a sentence of the earlier note that stays, after the new one.
     """
     row = connection.execute(select(_notes.c.content).where(_notes.c.dag_run_id == dag_run_id)).first()
     if row is None:
@@ -235,10 +236,10 @@ def _put_note(connection: Any, dag_run_id: int, note: str, *, keeps: str | None 
 
 def compose_note(existing: str | None, note: str) -> str:
     """
-    Return the note of a run: the user's text, kept whole where it fits, then *note* with the token in front.
+    Return the note of a run: the user's text, then *note* with the token in front.
 
-    An earlier note of the provider's is replaced; when the two are too long together, the user's text is cut, at its
-    end: the newest reason is what is looked for here.
+    *note* replaces an earlier note of the provider. If both texts together are too long, the end of the user's text is
+    cut, because readers of the note need the newest reason.
     """
     own = f"{NOTE_TOKEN} {note}"[:_NOTE_LIMIT]
     users = user_note(existing)
@@ -249,7 +250,7 @@ def compose_note(existing: str | None, note: str) -> str:
 
 
 def user_note(content: str | None) -> str:
-    """Return the part of a note that people wrote."""
+    """Return the part of a note that users wrote."""
     return (content or "").partition(NOTE_TOKEN)[0].rstrip()
 
 
@@ -259,20 +260,20 @@ def own_note(content: str | None) -> str:
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two notes differ in numbers at most: a hold repeated each second only counts its seconds up."""
+    """Whether two notes are equal except for numbers: a repeated hold only increases its seconds."""
     digits = str.maketrans("", "", "0123456789")
     return one.translate(digits) == other.translate(digits)
 
 
-# The agent's side: transactions of its own.
+# For the agent, in its own transactions.
 
 
 class MetadataDb:
     """
-    What the agent does in Airflow's metadata database; each method is one or more short transactions.
+    What the agent reads and changes in Airflow's metadata database; each method is one or more short transactions.
 
-    :param job: the scheduler's own job, as Airflow handed it to ``on_starting``.
-    :param exempt_dags: ids of DAGs never touched, like those tagged with the control tag.
+    :param job: the scheduler's own job, which Airflow passes to ``on_starting``.
+    :param exempt_dags: ids of DAGs that the agent never changes, like the DAGs with the control tag.
     """
 
     def __init__(self, job: Any, *, exempt_dags: Collection[str]) -> None:
@@ -288,20 +289,20 @@ class MetadataDb:
 
     @property
     def is_scheduler(self) -> bool:
-        """Whether the job is a scheduler's; Airflow sets its type after it has announced the job."""
+        """Whether the job is a scheduler's; Airflow sets the type after it has called ``on_starting``."""
         return bool(self._read("job_type") == "SchedulerJob")
 
     def pulse(self) -> object:
         """
-        Return a value that changes whenever the scheduler's thread passes its heartbeat, outside any transaction.
+        Return a value that changes whenever the scheduler's thread sends its heartbeat, outside any transaction.
 
-        Read from the job object, which only that thread writes. A change seen after a view was swapped in means: every
-        decision made on an older view is committed or rolled back.
+        The value is an attribute of the job object, which only that thread writes. If it changes after the agent has
+        set a new view, every decision with an older view is committed or rolled back.
         """
         return self._read("latest_heartbeat")
 
     def _read(self, attribute: str) -> Any:
-        """Return what the scheduler's thread last wrote, without SQLAlchemy, which might load it in this thread."""
+        """Return an attribute as the scheduler's thread last wrote it. SQLAlchemy might load it in this thread."""
         return self._job.__dict__.get(attribute)
 
     def alive_schedulers(self) -> tuple[str, ...]:
@@ -326,9 +327,9 @@ class MetadataDb:
 
     def open_runs(self, *, up_to: int, spared_since: datetime | None = None) -> int:
         """
-        Return how many runs of DAGs that are not exempt are queued or running, their id no higher than *up_to*.
+        Return how many runs of DAGs that are not exempt are queued or running, with an id of at most *up_to*.
 
-        :param spared_since: as in :meth:`close_runs`; what that leaves alone does not count.
+        :param spared_since: as in :meth:`close_runs`; runs that it leaves open do not count.
         """
         query = select(func.count()).where(
             _runs.c.state.in_(_OPEN), _runs.c.id <= up_to, _not_spared(spared_since), ~self._is_exempt(_runs.c.dag_id)
@@ -340,12 +341,12 @@ class MetadataDb:
         """
         End every open run of the DAGs that are not exempt: failed, open tasks skipped, no callback, *note* on each.
 
-        A task that executes is ended by Airflow at its next heartbeat, some seconds later. Repeatable; rows that
-        somebody else has locked are left for the next call.
+        Airflow ends a task that executes at the task's next heartbeat, some seconds later. Idempotent; locked rows are
+        left for the next call.
 
-        :param queued_for_s: leave alone queued runs of unpaused DAGs that are younger: the gate is about to skip them.
-        :param spared_since: leave alone queued runs that somebody asked for since then: not those of the schedule.
-        :return: how many were closed.
+        :param queued_for_s: younger queued runs of unpaused DAGs stay open, because the gate is about to skip them.
+        :param spared_since: queued runs that a user or an asset requested since then stay open; scheduled runs do not.
+        :return: how many runs were closed.
         """
         closed = 0
         while batch := self._close_batch(note, queued_for_s, spared_since):
@@ -400,7 +401,7 @@ class MetadataDb:
 
     @staticmethod
     def _update_run_limits(connection: Any, dag_ids: Collection[str]) -> None:
-        """As the gate's; before 3.2 the DAG processor does it at the next parse."""
+        """Update limits as :func:`_update_run_limit` does; before 3.2 the DAG processor does it at the next parse."""
         if not hasattr(DagModel, "exceeds_max_non_backfill"):
             return
         active = (
@@ -415,14 +416,15 @@ class MetadataDb:
             .values(exceeds_max_non_backfill=active >= _dags.c.max_active_runs)
         )
 
-    # The ledger's side.
+    # For the ledger.
 
     def read_states(self, *, above: int) -> tuple[int, dict[RunKey, str]]:
         """Return the highest run id, and the states of all open runs and of all runs with an id above *above*."""
         of_ours = ~self._is_exempt(_runs.c.dag_id)
         columns = (_runs.c.id, _runs.c.dag_id, _runs.c.run_id, _runs.c.state)
         with _transaction() as session:
-            # Two queries, each with an index of its own; the new ones first: what is committed in between is open.
+            # Two queries, because each needs another index. The new runs first: the second query also returns a run
+            # that is committed between the two, because it is open.
             new = session.execute(select(*columns).where(_runs.c.id > above, of_ours)).all()
             still_open = session.execute(select(*columns).where(_runs.c.state.in_(_OPEN), of_ours)).all()
             newest = session.execute(select(func.max(_runs.c.id))).scalar() or 0
@@ -430,7 +432,7 @@ class MetadataDb:
         return int(newest), states
 
     def runs(self, keys: Collection[RunKey]) -> list[RunRow]:
-        """Return those of the runs that exist."""
+        """Return the rows of those *keys* that exist."""
         found: list[RunRow] = []
         ordered = sorted(keys)
         for start in range(0, len(ordered), _BATCH):
@@ -440,7 +442,7 @@ class MetadataDb:
         return found
 
     def tasks(self, keys: Collection[RunKey]) -> dict[RunKey, list[TaskState]]:
-        """Return the task instances of those of the runs whose DAG has tasks that depend on the previous run."""
+        """Return the task instances of the runs whose DAG has tasks that depend on the previous run."""
         with _transaction() as session:
             connection = session.connection()
             depending = self._depending_on_past(connection, sorted({dag_id for dag_id, _ in keys}))
@@ -462,9 +464,9 @@ class MetadataDb:
 
     def _depending_on_past(self, connection: Any, dag_ids: Sequence[str]) -> set[str]:
         """
-        Return those of the DAGs that have a task with ``depends_on_past``, by the newest serialized version of each.
+        Return the DAGs that have a task with ``depends_on_past`` in their newest serialized version.
 
-        A DAG's JSON is searched once, in the database, until its hash changes.
+        The database searches a DAG's JSON once, and again when the DAG's hash has changed.
         """
         for start in range(0, len(dag_ids), _BATCH):
             newest = _newest_serialized(dag_ids[start : start + _BATCH])
@@ -475,15 +477,16 @@ class MetadataDb:
             if not unknown:
                 continue
             text = cast(_serialized.c.data, Text)
-            says_so = or_(*(text.contains(words, autoescape=True) for words in _DEPENDS_ON_PAST_TEXTS)).label("says_so")
-            for row in connection.execute(_newest_serialized(unknown)(says_so, _serialized.c.data_compressed)):
-                packed = zlib.decompress(row.data_compressed).decode() if row.data_compressed else ""
-                is_so = bool(row.says_so) or any(words in packed for words in _DEPENDS_ON_PAST_TEXTS)
-                self._depends_on_past[row.dag_id] = hashes[row.dag_id], is_so
+            found_in_text = or_(*(text.contains(words, autoescape=True) for words in _DEPENDS_ON_PAST_TEXTS))
+            columns = found_in_text.label("depends"), _serialized.c.data_compressed
+            for row in connection.execute(_newest_serialized(unknown)(*columns)):
+                unpacked = zlib.decompress(row.data_compressed).decode() if row.data_compressed else ""
+                depends = bool(row.depends) or any(words in unpacked for words in _DEPENDS_ON_PAST_TEXTS)
+                self._depends_on_past[row.dag_id] = hashes[row.dag_id], depends
         return {dag_id for dag_id in dag_ids if self._depends_on_past.get(dag_id, ("", False))[1]}
 
     def last_finished(self, dag_ids: Collection[str]) -> list[RunRow]:
-        """Return the newest ended scheduled run of each of the DAGs that has one; none that the provider skipped."""
+        """Return the newest ended scheduled run of each DAG that has one, without runs that the provider skipped."""
         found: list[RunRow] = []
         ordered = sorted(dag_ids)
         for start in range(0, len(ordered), _BATCH):
@@ -511,10 +514,11 @@ class MetadataDb:
 
     def adopt(self, runs: Sequence[LedgerRun], note: str) -> int:
         """
-        Write runs that ended elsewhere into the history, with *note* on each; return how many were new.
+        Write runs that ended in another region into the history, with *note* on each; return how many were new.
 
-        Passed over: a run that is there, one whose logical date another run has, and one that is older than the DAG's
-        newest scheduled one. A run that is there, has ended, and comes with tasks gets its result and theirs.
+        Ignores a run that exists, a run whose logical date another run has, and a run that is older than the DAG's
+        newest scheduled run. Exception: a run that exists, has ended, and comes with tasks gets the result and the task
+        states of the other region.
         """
         adopted = 0
         for start in range(0, len(runs), _BATCH):
@@ -534,13 +538,13 @@ class MetadataDb:
                 tasks = self._task_states_of(connection, [run.key for run in present]) if present else {}
                 for run in present:
                     if taken.runs[run.key] != run.status.value or set(tasks.get(run.key, ())) != set(run.tasks):
-                        self._give_result(connection, run, note)
+                        self._apply_result(connection, run, note)
                 adopted += len(new)
         return adopted
 
     @staticmethod
-    def _give_result(connection: Any, run: LedgerRun, note: str) -> None:
-        """Give a run that has ended here the result that it had elsewhere, and its tasks theirs; repeatable."""
+    def _apply_result(connection: Any, run: LedgerRun, note: str) -> None:
+        """Give an ended run the result, and its tasks the states, that another region published; idempotent."""
         row = connection.execute(
             select(_runs.c.id, _runs.c.state)
             .where(_runs.c.dag_id == run.dag_id, _runs.c.run_id == run.run_id, _runs.c.state.in_(_ENDED))
@@ -553,25 +557,25 @@ class MetadataDb:
         if not run.tasks:
             return
         of_run = and_(_tasks.c.dag_id == run.dag_id, _tasks.c.run_id == run.run_id)
-        here = {
+        own = {
             (task.task_id, task.map_index): task.state
             for task in connection.execute(select(_tasks.c.task_id, _tasks.c.map_index, _tasks.c.state).where(of_run))
         }
-        there = {(task_id, map_index): state for task_id, map_index, state in run.tasks}
+        published = {(task_id, map_index): state for task_id, map_index, state in run.tasks}
         by_state = defaultdict(list)
-        for key, state in there.items():
-            if key in here and here[key] != state:
+        for key, state in published.items():
+            if key in own and own[key] != state:
                 by_state[state].append(key)
         for state, keys in by_state.items():
             for some in _batches(keys):
                 connection.execute(update(_tasks).where(of_run, _task_in(some)).values(state=state))
-        for some in _batches([key for key in here if key not in there]):
+        for some in _batches([key for key in own if key not in published]):
             connection.execute(delete(_tasks).where(of_run, _task_in(some)))
-        missing = tuple(task for task in run.tasks if task[:2] not in here)
+        missing = tuple(task for task in run.tasks if task[:2] not in own)
         _insert_tasks(connection, [replace(run, tasks=missing)])
 
     def cannot_resume(self, runs: Sequence[LedgerRun]) -> dict[RunKey, str]:
-        """Return those of the runs that must not or cannot be queued here, with the reason."""
+        """Return the runs that this region must not or cannot queue, with the reason."""
         dag_ids = sorted({run.dag_id for run in runs})
         present: set[str] = set()
         opted_out: set[str] = set()
@@ -592,22 +596,22 @@ class MetadataDb:
         for run in runs:
             other = dates.get((run.dag_id, run.logical_date)) if run.logical_date is not None else None
             if run.dag_id not in present:
-                refused[run.key] = "its DAG is not here, or exempt"
+                refused[run.key] = "its DAG is not in this region, or exempt"
             elif run.dag_id in opted_out:
                 refused[run.key] = f"its DAG is tagged {NO_RERUN_TAG}"
             elif run.run_type == "backfill" and "backfill_id" not in _runs.c:
-                refused[run.key] = "before Airflow 3, only the command that began a backfill goes on with it"
+                refused[run.key] = "before Airflow 3, only the command that started a backfill can continue it"
             elif other is not None and other != run.run_id:
                 refused[run.key] = f"another run has its logical date: {other}"
         return refused
 
     def resume(self, runs: Sequence[LedgerRun], note: str) -> dict[RunKey, str]:
         """
-        Queue runs, under the ids and with everything else that they had, all tasks anew; repeatable.
+        Queue runs with their old ids and all their other values; all their tasks execute again. Idempotent.
 
-        A run that is open already stays as it is. ``queued_at`` becomes ``taken_at``, or later.
+        A run that is already open does not change. ``queued_at`` becomes ``taken_at``, or later.
 
-        :return: those that could not be queued, with the reason; the others are.
+        :return: the runs that could not be queued, with the reason; all others are queued.
         """
         failed: dict[RunKey, str] = {}
         for start in range(0, len(runs), _BATCH):
@@ -624,13 +628,13 @@ class MetadataDb:
                     continue
                 try:
                     self._queue_again(run, note)
-                except Exception as error:  # Airflow's own, of this run: the others must not wait for it
-                    failed[run.key] = f"it cannot be queued here: {type(error).__name__}: {error}"
+                except Exception as error:  # an error of Airflow for this run must not stop the other runs
+                    failed[run.key] = f"this region cannot queue it: {type(error).__name__}: {error}"
         return failed
 
     @staticmethod
     def _queue_again(run: LedgerRun, note: str) -> None:
-        """Clear a run that was closed here, as Airflow does it: attempts are kept, a new one is allowed."""
+        """Clear a run that this region closed, as Airflow does: it keeps the attempts and allows another one."""
         with _transaction() as session:
             found = session.execute(
                 select(DagRun).where(DagRun.dag_id == run.dag_id, DagRun.run_id == run.run_id)
@@ -639,7 +643,7 @@ class MetadataDb:
                 return
             taken_at = run.taken_at or _now()
             if found.queued_at is not None and found.queued_at >= taken_at:
-                return  # by another agent, meanwhile
+                return  # another agent has queued it
             tasks = session.execute(
                 select(TaskInstance).where(TaskInstance.dag_id == run.dag_id, TaskInstance.run_id == run.run_id)
             ).scalars()
@@ -651,10 +655,11 @@ class MetadataDb:
                 "start_date": None,
                 "end_date": None,
                 "queued_at": queued_at,
-                "last_scheduling_decision": _turn(found),
+                "last_scheduling_decision": _queue_date(found),
             }
             if to_conf(found.conf)[0] != run.conf:
-                # Asked for here too, while this was a standby, which accepted nothing.
+                # A user requested a run with the same id while this region was a standby. The provider closed that
+                # run, so the conf of the resumed run counts.
                 values["conf"] = json.loads(run.conf) if run.conf is not None else {}
             connection = session.connection()
             connection.execute(update(_runs).where(_runs.c.id == found.id).values(values))
@@ -663,16 +668,16 @@ class MetadataDb:
 
     def make_room(self, runs: Sequence[LedgerRun]) -> int:
         """
-        Let runs begin that wait in the queue, where all room is taken by later ones that wait for them.
+        Let queued runs start that have no room because later runs, which wait for them, take all of it.
 
-        A run whose tasks look at the run before takes one of ``max_active_runs`` while it waits, and so keeps that one
-        from starting if it was queued after it. For each such DAG that is at its limit, one run goes back into the
-        queue, with its tasks as they are: the last of those that have not begun, or else of those of which nothing
-        executes, and nothing has ended for a minute. The one that it waits for is the next to start. For every turn:
-        what is in between is seen by the next one.
+        A run with ``depends_on_past`` counts towards ``max_active_runs`` while it waits for the previous run. If its
+        DAG is at the limit and the previous run is still queued, neither of them executes. For each such DAG, one
+        running run goes back into the queue, and its tasks do not change. This is the latest run that has not begun. If
+        all have begun, it is the latest run that has no executing task, and none that ended in the last minute. The run
+        that it waits for starts next. The agent calls this in every turn, so a later call handles what one call misses.
 
-        :param runs: what waits in the queue; those of which Airflow would start none, room or not, are passed over.
-        :return: how many runs went back.
+        :param runs: the runs that wait in the queue; runs that Airflow would not start even with room are ignored.
+        :return: how many runs went back into the queue.
         """
         with _transaction() as session:
             connection = session.connection()
@@ -682,7 +687,7 @@ class MetadataDb:
             gives = {
                 run_id: first[dag_id].id
                 for dag_id in sorted(self._depending_on_past(connection, sorted(first)))
-                if (run_id := self._in_the_way(connection, dag_id, first[dag_id].at)) is not None
+                if (run_id := self._run_to_requeue(connection, dag_id, first[dag_id].at)) is not None
             }
             if not gives:
                 return 0
@@ -690,13 +695,13 @@ class MetadataDb:
             locked = {*connection.execute(both.with_for_update(skip_locked=True)).scalars()}
             pairs = {later: earlier for later, earlier in gives.items() if {later, earlier} <= locked}
             works = _task_exists(_tasks.c.state.in_(_AT_WORK))
-            # A second statement: it sees what the scheduler has decided before it let go of the rows.
+            # A second statement, so that it sees what the scheduler committed before it released the rows.
             result = connection.execute(
                 update(_runs)
                 .where(_runs.c.id.in_([*pairs]), _runs.c.state == "running", ~works)
-                .values(state="queued", queued_at=_now(), start_date=None, last_scheduling_decision=_turn_of_row)
+                .values(state="queued", queued_at=_now(), start_date=None, last_scheduling_decision=_queue_date_of_row)
             )
-            # Airflow sorts by more than the dates that tasks look back by; what it has never looked at comes first.
+            # Airflow starts runs without a scheduling decision first; the date alone does not decide the order.
             connection.execute(
                 update(_runs)
                 .where(_runs.c.id.in_([*pairs.values()]), _runs.c.state == "queued")
@@ -706,7 +711,7 @@ class MetadataDb:
 
     @staticmethod
     def _without_room(connection: Any, keys: Sequence[RunKey]) -> list[Any]:
-        """Return id, DAG and date (``at``) of those that Airflow would start if their DAG had room, earliest first."""
+        """Return id, DAG and date (``at``) of runs that Airflow would start if their DAG had room, earliest first."""
         others = _runs.alias()
         running = (
             select(func.count())
@@ -722,7 +727,7 @@ class MetadataDb:
                     _key_in(keys[start : start + _BATCH]),
                     _runs.c.state == "queued",
                     _logical_date.is_not(None),
-                    _turn_of_row <= _now(),
+                    _queue_date_of_row <= _now(),
                     _takes_room(_runs),
                     _dags.c.is_paused.is_(False),
                     _dags.c.max_active_runs > 0,
@@ -733,22 +738,22 @@ class MetadataDb:
         return sorted(found, key=lambda row: (row.dag_id, row.at))
 
     @staticmethod
-    def _in_the_way(connection: Any, dag_id: str, earliest: datetime) -> int | None:
-        """Return the id of the run that is to give its room to one of date *earliest*; None when none is idle."""
+    def _run_to_requeue(connection: Any, dag_id: str, earliest: datetime) -> int | None:
+        """Return the id of the run that gives its room to the run of date *earliest*; None if no run is idle."""
         has_begun = _task_exists(_tasks.c.state.is_not(None))
-        # Before Airflow 3, the command that began a backfill starts its runs, and no scheduler does.
-        would_go_on = true() if "backfill_id" in _runs.c else _runs.c.run_type != "backfill"
+        # Before Airflow 3, only the command that started a backfill starts its runs; the scheduler starts none.
+        can_restart = true() if "backfill_id" in _runs.c else _runs.c.run_type != "backfill"
         query = (
             select(_runs.c.id)
             .where(
                 _runs.c.dag_id == dag_id,
                 _runs.c.state == "running",
                 _takes_room(_runs),
-                would_go_on,
+                can_restart,
                 _logical_date > earliest,
                 ~_task_exists(_tasks.c.state.in_(_AT_WORK)),
                 or_(_task_exists(_tasks.c.state.is_(None)), ~_task_exists()),
-                ~_task_exists(_tasks.c.end_date > _now() - _STILL),
+                ~_task_exists(_tasks.c.end_date > _now() - _IDLE_FOR),
             )
             .order_by(has_begun, _logical_date.desc())
             .limit(1)
@@ -757,19 +762,20 @@ class MetadataDb:
         return found
 
     def apply_outcomes(self, runs: Sequence[LedgerRun], note: str) -> None:
-        """Give closed runs, and their tasks where these are known, the result that another region published."""
+        """Give closed runs, and their tasks if the ledger has them, the result that another region published."""
         for start in range(0, len(runs), _BATCH):
             batch = runs[start : start + _BATCH]
             with _transaction() as session:
                 connection = session.connection()
                 for run in batch:
-                    self._give_result(connection, run, note)
+                    self._apply_result(connection, run, note)
 
     def forget_closed(self, created: Mapping[str, datetime | None]) -> int:
         """
-        Drop scheduled runs that the provider closed in standby before anything of them executed; return how many.
+        Delete scheduled runs that the provider closed in a standby before a task executed; return how many.
 
-        :param created: DAG id to the logical date above which nobody has created a run; None: of any date.
+        :param created: for each DAG id, the logical date after which no region has created a run; None: no region has
+            created any.
         """
         query = select(_runs.c.id, _runs.c.dag_id, _runs.c.run_id, _logical_date.label("at")).where(
             _runs.c.run_type == "scheduled",
@@ -790,7 +796,7 @@ class MetadataDb:
                 connection.execute(delete(_tasks).where(tuple_(_tasks.c.dag_id, _tasks.c.run_id).in_(keys)))
                 connection.execute(delete(_notes).where(_notes.c.dag_run_id.in_(ids)))
                 connection.execute(delete(_runs).where(_runs.c.id.in_(ids)))
-            # The scheduler goes on after the newest run that is left.
+            # The scheduler continues after the newest run that remains.
             for dag_id in sorted({row.dag_id for row in rows}):
                 self._continue_after_newest(connection, dag_id)
             return len(rows)
@@ -804,7 +810,7 @@ class MetadataDb:
             .limit(1)
         ).first()
         if newest is None:
-            # Airflow computes it from nothing at the next parse of the file.
+            # Airflow computes these values at the next parse of the file.
             values: dict[str, Any] = dict.fromkeys(
                 ("next_dagrun", "next_dagrun_data_interval_start", "next_dagrun_data_interval_end",
                  "next_dagrun_create_after")
@@ -824,7 +830,7 @@ class MetadataDb:
 
     @staticmethod
     def _taken(connection: Any, runs: Sequence[LedgerRun]) -> _Taken:
-        """Return what is there of these runs: states by key, and run ids by DAG and logical date."""
+        """Return which of these keys and logical dates the database has: states by key, run ids by DAG and date."""
         columns = (_runs.c.dag_id, _runs.c.run_id, _runs.c.state, _logical_date.label("at"))
         dates = [(run.dag_id, run.logical_date) for run in runs if run.logical_date is not None]
         rows = list(connection.execute(select(*columns).where(_key_in([run.key for run in runs]))))
@@ -838,7 +844,7 @@ class MetadataDb:
     @staticmethod
     def _insert(connection: Any, runs: Sequence[LedgerRun], *, state: str | None, note: str) -> None:
         """
-        Insert runs with their own result, or queued; the DAG's next scheduled run comes after them.
+        Insert runs with *state*, or with their own result if it is None; the DAG's next scheduled run comes after them.
 
         The same number of statements for one run and for many.
         """
@@ -880,7 +886,7 @@ class MetadataDb:
             return int(result.rowcount)
 
     def unpaused_dags(self) -> tuple[str, ...]:
-        """Return the ids of the DAGs that people want running: not paused, not gone from the folder, not exempt."""
+        """Return the ids of the DAGs that are unpaused, in the folder and not exempt."""
         with _transaction() as session:
             ids = session.execute(
                 select(_dags.c.dag_id)
@@ -890,7 +896,7 @@ class MetadataDb:
             return tuple(ids)
 
     def set_paused(self, dag_ids: Collection[str], *, paused: bool) -> int:
-        """Pause or unpause those of *dag_ids* that are there and not exempt; return how many changed."""
+        """Pause or unpause those of *dag_ids* that exist and are not exempt; return how many changed."""
         changed, ids = 0, sorted(dag_ids)
         for start in range(0, len(ids), _BATCH):
             batch = _dags.c.dag_id.in_(ids[start : start + _BATCH])
@@ -904,7 +910,7 @@ class MetadataDb:
         return changed
 
     def drop_held_notes(self) -> int:
-        """Take the "held" note off runs that went on; return how many runs still carry one, rightly."""
+        """Remove the "held" note from runs that are no longer queued; return how many queued runs have one."""
         with _transaction() as session:
             connection = session.connection()
             rows = connection.execute(
@@ -928,11 +934,11 @@ class MetadataDb:
 
     def last_task_end(self, since: datetime) -> datetime | None:
         """
-        Return when a task that had a worker last ended, no earlier than *since*; None when there was none.
+        Return when the last task ended that had a worker, and that started no earlier than *since*; None if none did.
 
-        Of the newest runs only: no time of a task has an index, nor has any time of a run that would help.
+        Reads the newest runs only, because the times of tasks, and those times of runs that would help, have no index.
         """
-        newest = select(_runs.c.dag_id, _runs.c.run_id).order_by(_runs.c.id.desc()).limit(_NEWEST).subquery()
+        newest = select(_runs.c.dag_id, _runs.c.run_id).order_by(_runs.c.id.desc()).limit(_NEWEST_RUNS).subquery()
         with _transaction() as session:
             at: datetime | None = session.execute(
                 select(func.max(_tasks.c.end_date))
@@ -952,21 +958,21 @@ class MetadataDb:
 
 
 _logical_date = _runs.c.logical_date if "logical_date" in _runs.c else _runs.c.execution_date
-_turn_of_row = _runs.c["run_after" if "run_after" in _runs.c else _logical_date.name]
-"""As :func:`_turn`."""
+_queue_date_of_row = _runs.c["run_after" if "run_after" in _runs.c else _logical_date.name]
+"""As :func:`_queue_date`."""
 _IS_PICKLED = isinstance(_runs.c.conf.type, PickleType)
 
 
 def _task_exists(*conditions: Any) -> Any:
-    """Return the condition under which a run has a task instance of that kind."""
+    """Return the condition that a run has a task instance that meets *conditions*."""
     return exists().where(_tasks.c.dag_id == _runs.c.dag_id, _tasks.c.run_id == _runs.c.run_id, *conditions)
 
 
 def _is_skipped() -> Any:
     """
-    Return the condition under which the provider has closed a run before any of its tasks executed.
+    Return the condition that the provider has closed a run before any of its tasks executed.
 
-    Told by the provider's note and by no task instance ever having had a worker: either alone would not do.
+    It takes both to know this: the run has the provider's note, and no task instance ever had a worker.
     """
     noted = or_(*(_notes.c.content.contains(text, autoescape=True) for text in _CLOSED))
     return and_(
@@ -987,7 +993,7 @@ _ROW = (
     _runs.c.data_interval_start,
     _runs.c.data_interval_end,
     _runs.c.queued_at,
-    # Airflow 2 has it pickled: one that cannot be read here must not keep all others from being read.
+    # Airflow 2 stores it pickled. If one cannot be read, the query must still return all others.
     (type_coerce(_runs.c.conf, LargeBinary) if _IS_PICKLED else _runs.c.conf).label("conf"),
     *(
         (_runs.c[name] if name in _runs.c else null()).label(name)
@@ -1003,7 +1009,7 @@ class _Taken:
 
 
 def _insertable(runs: Iterable[LedgerRun], taken: _Taken) -> tuple[list[LedgerRun], dict[RunKey, str]]:
-    """Return those of the runs that are not there; and those whose logical date another run has, with the reason."""
+    """Return the runs that can be inserted, and those whose logical date another run has, with the reason."""
     dates, found, refused = dict(taken.dates), [], {}
     for run in runs:
         if run.key in taken.runs:
@@ -1023,7 +1029,7 @@ def _to_row(row: Any) -> RunRow:
     if _IS_PICKLED and values["conf"] is not None:
         try:
             values["conf"] = _runs.c.conf.type.pickler.loads(values["conf"])
-        except Exception as error:  # whatever the classes in it do when they are made
+        except Exception as error:  # the pickled classes may raise any error
             values |= {"conf": None, "conf_lost": f"it cannot be read ({type(error).__name__}: {error})"}
     return RunRow(**values)
 
@@ -1033,7 +1039,7 @@ def _key_in(keys: Sequence[RunKey]) -> Any:
 
 
 def _not_spared(since: datetime | None) -> Any:
-    """Return the condition under which a run is none that somebody has asked for since then and that waits."""
+    """Return the condition that a run is not a queued run that a user or an asset requested since *since*."""
     if since is None:
         return true()
     return or_(
@@ -1045,7 +1051,7 @@ def _not_spared(since: datetime | None) -> Any:
 
 
 def _takes_room(runs: Any) -> Any:
-    """Return the condition under which a running run counts towards its DAG's ``max_active_runs``."""
+    """Return the condition that a running run counts towards its DAG's ``max_active_runs``."""
     return runs.c.backfill_id.is_(None) if "backfill_id" in runs.c else true()
 
 
@@ -1075,7 +1081,7 @@ def _is_newest_version(dag_ids: Sequence[str]) -> Any:
 
 
 def _newest_serialized(dag_ids: Sequence[str]) -> Callable[..., Any]:
-    """Return what makes a query for columns of the newest serialized version of each of the DAGs."""
+    """Return a function that makes a query for columns of the newest serialized version of each DAG."""
 
     def columns(*wanted: Any) -> Any:
         query = select(_serialized.c.dag_id, *wanted)
@@ -1087,14 +1093,14 @@ def _newest_serialized(dag_ids: Sequence[str]) -> Callable[..., Any]:
 
 
 def _new_row(run: LedgerRun, state: str | None, now: datetime, version: Any) -> dict[str, Any]:
-    """Return the columns of a run that comes from another region, queued, or over and done with."""
+    """Return the columns of another region's run: queued if *state* is set, else ended."""
     values: dict[str, Any] = {
         "dag_id": run.dag_id,
         "run_id": run.run_id,
         "run_type": run.run_type,
         "state": state or run.status.value,
-        # A run that is only written into the history was never queued here. With a time, it would pass for one that a
-        # resume after that time has queued already (core/bookkeeping.py), and a cleared run would be lost.
+        # An adopted run was never queued in this region, so it has no time. With a time, a later resume would take the
+        # run for one that it has queued already (core/bookkeeping.py), and would not start a cleared run again.
         "queued_at": (run.taken_at or now) if state else None,
         "start_date": None if state else now,
         "end_date": None if state else now,
@@ -1119,7 +1125,7 @@ def _new_row(run: LedgerRun, state: str | None, now: datetime, version: Any) -> 
 
 
 def _insert_tasks(connection: Any, runs: Sequence[LedgerRun]) -> None:
-    """Insert the task instances that ended runs come with: states for the next run to look at, nothing executed."""
+    """Insert the task instances of ended runs: the tasks of the next run depend on their states; none executes."""
     if not any(run.tasks for run in runs):
         return
     now = _now()
@@ -1143,7 +1149,7 @@ def _insert_tasks(connection: Any, runs: Sequence[LedgerRun]) -> None:
             "queue": "default",
             "priority_weight": 1,
             "operator": "",
-            "executor_config": {},  # REST of Airflow 2 answers 500 for a whole list in which one has none
+            "executor_config": {},  # without it, the REST API of Airflow 2 answers 500 for the list of task instances
             "task_display_name": task_id,
             **({"dag_version_id": versions.get(run.dag_id)} if "dag_version_id" in _tasks.c else {}),
         }
@@ -1159,10 +1165,10 @@ def _present() -> Any:
 
 def _next_dagrun(run: LedgerRun | RunRow) -> dict[str, Any]:
     """
-    Return what makes the scheduler create the run that comes after *run*, which exists.
+    Return the values of a DAG's row that make the scheduler create the run after *run*, which exists.
 
-    The DAG's next run is said to be *run* itself. The scheduler finds that it is there, creates nothing, and computes
-    the one after it by the DAG's own timetable, catchup included; so does the next parse of the file.
+    They name *run* itself as the DAG's next run. The scheduler finds that it exists, creates nothing, and computes the
+    following run with the DAG's own timetable and catchup. The next parse of the file does the same.
     """
     return {
         "next_dagrun": run.logical_date,
@@ -1174,26 +1180,26 @@ def _next_dagrun(run: LedgerRun | RunRow) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _transaction() -> Iterator[Session]:
-    """Yield a session of the calling thread's own in one transaction: committed at the end, rolled back on an error."""
-    from airflow import settings  # noqa: PLC0415  (its engine is made after this module is imported)
+    """Yield a new session with one transaction: committed at the end, rolled back on an error."""
+    from airflow import settings  # noqa: PLC0415  (Airflow makes the engine after this module is imported)
 
     with Session(bind=settings.engine, autoflush=False, expire_on_commit=False) as session, session.begin():
         yield session
 
 
-# The inventory's side.
+# For the inventory.
 
 
 class MetadataInventoryDb:
-    """What the agent lists of its region's Airflow; each method is a short transaction that only reads."""
+    """Lists the DAGs and settings of the region's Airflow; each method is a short transaction that only reads."""
 
     def dag_versions(self) -> dict[str, str]:
-        """Return, of every DAG that is in the folder, a text that changes with its file and with its form."""
+        """Return, for each DAG in the folder, a text that changes when its file or its serialized form changes."""
         with _transaction() as session:
             return {row.dag_id: f"{row.dag_hash} {row.code_mark}" for row in session.execute(_latest_dags())}
 
     def dag_facts(self, dag_ids: Collection[str]) -> dict[str, DagFacts]:
-        """Return those of the DAGs that are there."""
+        """Return the facts of those DAGs that exist."""
         with _transaction() as session:
             rows = session.execute(_latest_dags().where(_dags.c.dag_id.in_(sorted(dag_ids)))).all()
             forms = session.execute(
@@ -1218,14 +1224,14 @@ class MetadataInventoryDb:
         }
 
     def import_errors(self) -> tuple[str, ...]:
-        """Return the files that could not be imported, sorted, without the folder in front."""
+        """Return the files that Airflow could not import, sorted, with paths relative to the DAG folder."""
         folder = conf.get("core", "dags_folder", fallback="").rstrip("/") + "/"
         with _transaction() as session:
             names = session.execute(select(ParseImportError.__table__.c.filename)).scalars()
             return tuple(sorted({(name or "?").removeprefix(folder) for name in names}))
 
     def values(self) -> dict[str, dict[str, str | None]]:
-        """Return name and value by kind; None for one that cannot be decrypted. For fingerprints, and nothing else."""
+        """Return names and values by kind; a value that cannot be decrypted is None. Only for fingerprints."""
         variables, connections, pools = Variable.__table__, Connection.__table__, Pool.__table__
         with _transaction() as session:
             variable_rows = session.execute(select(variables)).all()
@@ -1245,19 +1251,19 @@ _code_key = _codes.c.id if "id" in _codes.c else _codes.c.fileloc_hash
 
 
 def _latest_dags() -> Any:
-    """Return the query of the DAGs that are in the folder, with the keys of their newest form and code."""
+    """Return the query of the DAGs in the folder, with the keys of their newest serialized form and code."""
     columns = (
         _dags.c.dag_id,
         _serialized_key.label("serialized_key"),
         _forms.c.dag_hash,
         _code_key.label("code_key"),
-        # 3.x keeps a digest; before, the time of the last change has to do to see one.
+        # Airflow 3 keeps a digest. Airflow 2 does not, so the time of the last change has to show a change.
         (_codes.c.source_code_hash if "source_code_hash" in _codes.c else _codes.c.last_updated).label("code_mark"),
     )
     query = select(*columns).join(_forms, _forms.c.dag_id == _dags.c.dag_id).where(_present())
     if "created_at" not in _forms.c:
         return query.join(_codes, _codes.c.fileloc_hash == _forms.c.fileloc_hash)
-    # 3.x keeps a row for each version of a DAG, and one of code beside it.
+    # Airflow 3 keeps a row, and a row of code, for each version of a DAG.
     newest = select(_forms.c.dag_id, func.max(_forms.c.created_at).label("at")).group_by(_forms.c.dag_id).subquery()
     return query.join(newest, and_(newest.c.dag_id == _forms.c.dag_id, newest.c.at == _forms.c.created_at)).join(
         _codes, _codes.c.dag_version_id == _forms.c.dag_version_id
@@ -1290,9 +1296,9 @@ def _serialized_tasks_of(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _shape(data: Mapping[str, Any]) -> Any:
     """
-    Return what a DAG looks like, of its serialized form: names, types, order, schedule.
+    Return the structure of a serialized DAG: names, types, order, schedule.
 
-    No argument of a task is among it: those may hold values that the file read from a variable.
+    It contains no arguments of tasks, because they may contain values that the file read from a variable.
     """
     dag = data["dag"]
     return {
@@ -1308,13 +1314,13 @@ def _shape(data: Mapping[str, Any]) -> Any:
 
 
 def _sorted(value: Any) -> Any:
-    """Return *value*; a list of texts, whose order Airflow does not always keep, in order."""
+    """Return *value*; a list of texts is sorted, because Airflow does not always keep its order."""
     is_texts = isinstance(value, list) and all(isinstance(each, str) for each in value)
     return sorted(value) if is_texts else value
 
 
 def _traits(data: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return which history of its own region a DAG looks at."""
+    """Return which parts of its own region's history a DAG reads."""
     found = []
     # wait_for_downstream makes Airflow set depends_on_past, too.
     if any(
@@ -1328,7 +1334,7 @@ def _traits(data: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _plain(text: str | None, is_encrypted: bool | None) -> str | None:
-    """Return a stored value as it is meant; None when this environment's key does not open it."""
+    """Return a stored value in plain text; None if this environment's key cannot decrypt it."""
     if not text or not is_encrypted:
         return text or ""
     from airflow.models.crypto import get_fernet  # noqa: PLC0415

@@ -157,7 +157,7 @@ def test_a_backfill_goes_on_where_a_scheduler_executes_it(
         assert database.schedule("backfill__2") == {ONE: "scheduled", TWO: None}
         assert seen(pages, "backfill__2", airflow_3=airflow_3)[0]["run_type"] == "backfill"
     else:
-        why = "before Airflow 3, only the command that began a backfill goes on with it"
+        why = "before Airflow 3, only the command that started a backfill can continue it"
         assert refused == {backfill.key: why}
         with pytest.raises(AssertionError, match="was not started"):
             database.schedule("backfill__2")

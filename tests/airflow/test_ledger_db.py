@@ -118,9 +118,9 @@ def test_why_a_run_cannot_be_resumed(database: Database, db: Any) -> None:
         interval(6),
     ]
     assert db.cannot_resume(runs) == {
-        ("gone", "scheduled__1"): "its DAG is not here, or exempt",
+        ("gone", "scheduled__1"): "its DAG is not in this region, or exempt",
         ("no_rerun", "scheduled__1"): "its DAG is tagged dr:no-rerun",
-        ("by_id", "scheduled__1"): "its DAG is not here, or exempt",
+        ("by_id", "scheduled__1"): "its DAG is not in this region, or exempt",
         ("orders", "other id"): "another run has its logical date: scheduled__5",
     }
 

@@ -80,6 +80,6 @@ def test_a_run_that_airflow_cannot_clear_does_not_keep_the_others_from_going_on(
         for run_id, row in rows.items()
     ]
     assert db.resume(runs, "resumed") == {
-        ("orders", "m1"): "it cannot be queued here: ValueError: timetable not registered"
+        ("orders", "m1"): "this region cannot queue it: ValueError: timetable not registered"
     }
     assert database.runs() == {"m1": "failed", "m2": "queued"}

@@ -411,9 +411,9 @@ CASES = [
     ),
     Case(
         check="waiting",
-        spoil=heartbeat(A, waiting=("orders manual__1: its DAG is not here, or exempt",)),
+        spoil=heartbeat(A, waiting=("orders manual__1: its DAG is not in this region, or exempt",)),
         verdict=WARN,
-        why="orders manual__1: its DAG is not here",
+        why="orders manual__1: its DAG is not in this region",
         advice="Deploy the DAG there",
         mend=heartbeat(A, waiting=()),
     ),

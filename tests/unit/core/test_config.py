@@ -10,7 +10,7 @@ from airflow_provider_mwaa_dr.core.config import OPTIONS, DRConfig, Eventual, On
 
 
 def test_every_option_is_a_setting_and_the_other_way_round() -> None:
-    """Neither the table nor DRConfig may know one that the other does not."""
+    """The table and DRConfig have the same options."""
     assert {option.name for option in OPTIONS} == {field.name for field in fields(DRConfig)} - {
         "problems",
         "contradiction",
@@ -20,13 +20,13 @@ def test_every_option_is_a_setting_and_the_other_way_round() -> None:
 
 
 def test_nothing_set_is_disabled_and_without_complaint() -> None:
-    """An Airflow that was never told about DR has no problem."""
+    """An Airflow without any option of the provider has no problem."""
     config = parse_config({})
     assert not config.enabled
     assert config.problems == ()
 
 
-def test_the_seeds_four_options_are_enough() -> None:
+def test_the_four_options_of_the_aws_sample_are_enough() -> None:
     """The configuration in the AWS sample's document is complete."""
     config = parse_config(
         {"enabled": "true", "state_table": "t", "state_source": "dynamodb", "state_table_region": "us-east-2"}
@@ -55,19 +55,19 @@ def test_every_default_and_example_is_understood(option: object) -> None:
     ],
 )
 def test_a_wrong_value_is_named_with_its_allowed_values(name: str, text: str) -> None:
-    """Somebody reads one line and knows what to change."""
+    """A user reads one line and knows what to change."""
     (problem, *_) = parse_config({"state_table": "t", name: text}).problems
     assert f"[dr] {name} = {text!r}" in problem or "'us-east-2'" in problem
     assert "allowed are" in problem
 
 
 def test_a_misspelt_enabled_counts_as_enabled() -> None:
-    """A standby that runs everything is the worse mistake."""
+    """A standby that executes everything would be the worse mistake."""
     assert parse_config({"enabled": "ture"}).enabled
 
 
 def test_a_wrong_value_leaves_the_default() -> None:
-    """One wrong option does not take the others along."""
+    """One wrong option does not change the others."""
     config = parse_config({"lease_s": "x", "on_unreachable": "RUN"})
     assert config.lease_s == 60
     assert config.on_unreachable is OnUnreachable.RUN
@@ -82,12 +82,12 @@ def test_a_wrong_value_leaves_the_default() -> None:
     ],
 )
 def test_settings_that_contradict_each_other_are_named(raw: dict[str, str], words: str) -> None:
-    """Settings are checked against each other, not only each alone."""
+    """Each setting is checked alone, and against the others."""
     assert any(words in problem for problem in parse_config(raw).problems)
 
 
 def test_the_nearest_replica_comes_first() -> None:
-    """Own region first, then the others, each once."""
+    """The own region comes first, then each other region once."""
     config = parse_config(
         {"region": "us-east-1", "state_table_region": "us-east-2", "state_table_replicas": "us-east-2, us-east-1"}
     )
@@ -95,7 +95,7 @@ def test_the_nearest_replica_comes_first() -> None:
 
 
 def test_a_table_with_eventual_consistency_needs_a_copy_in_each_region_of_the_set() -> None:
-    """A copy that nobody reads would be one that nobody can ask."""
+    """A region without a copy of its own could not read the state."""
     raw = {"state_table": "t", "table_consistency": "eventual", "environments": "us-east-2=a,us-east-1=b"}
     found = parse_config({**raw, "state_table_replicas": "us-east-2,us-east-1"})
     assert (found.eventual_mode, found.problems) == (Eventual.AVAILABLE, ())
@@ -108,7 +108,7 @@ def test_a_table_with_eventual_consistency_needs_a_copy_in_each_region_of_the_se
 
 @pytest.mark.parametrize("text", ["us-east-2=one,us-east-2=two", "us-east-2=one, us-east-1=x , us-east-2 = two"])
 def test_two_environments_for_one_region_are_refused_and_both_named(text: str) -> None:
-    """Neither the first nor the last one may win, and no default stands in for them."""
+    """Neither the first nor the last environment wins, and no default replaces them."""
     config = parse_config({"state_table": "t", "environments": text})
     (problem,) = config.problems
     assert "names two environments for us-east-2: one and two" in problem
@@ -119,6 +119,6 @@ def test_two_environments_for_one_region_are_refused_and_both_named(text: str) -
 
 @pytest.mark.parametrize("text", ["us-east-2=one,us-east-1=one", "us-east-2=one,us-east-2 = one"])
 def test_one_name_in_two_regions_and_a_repeated_pair_are_no_contradiction(text: str) -> None:
-    """MWAA's names are unique within a region only; the same pair twice says the same thing."""
+    """MWAA names are unique only within a region. A repeated pair means the same."""
     config = parse_config({"state_table": "t", "environments": text})
     assert (config.problems, config.contradiction, config.environments["us-east-2"]) == ((), "", "one")

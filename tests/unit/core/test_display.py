@@ -1,4 +1,4 @@
-"""Control characters are shown, not sent: to a terminal, and into a log."""
+"""Control characters are displayed, and never sent to a terminal or into a log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN = r"\x1b[2J\x1b]0;title\x07\x9b31m\x7f\r\n\t\u202etxt.exe\u2028"
 
 @pytest.fixture
 def printed() -> Iterator[io.StringIO]:
-    """What a handler makes of the records of the logger ``tests.display``."""
+    """Return what a handler prints for the records of the logger ``tests.display``."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     logger = get_logger("tests.display")
@@ -31,7 +31,10 @@ def printed() -> Iterator[io.StringIO]:
 
 
 def test_control_characters_become_escapes() -> None:
-    """C0, DEL, C1, line separators, changes of direction and lone surrogates; letters, emoji and backslashes stay."""
+    """
+    C0, DEL, C1, line separators, direction changes and lone surrogates are escaped; letters, emoji and backslashes are
+    not.
+    """
     assert visible(ESCAPES) == SHOWN
     assert visible("a\udcff") == r"a\udcff"
     assert visible("🔥 naïve — 日本 a\\b 👩‍🚒") == "🔥 naïve — 日本 a\\b 👩‍🚒"
@@ -39,7 +42,7 @@ def test_control_characters_become_escapes() -> None:
 
 
 def test_no_character_that_controls_a_terminal_is_left() -> None:
-    """All of Unicode's controls, surrogates and separators of lines."""
+    """Every control character, surrogate and line separator of Unicode is escaped."""
     every = (chr(code) for code in range(sys.maxunicode + 1))
     controls = [character for character in every if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}]
     assert len(controls) > 2000
@@ -47,19 +50,19 @@ def test_no_character_that_controls_a_terminal_is_left() -> None:
 
 
 def test_a_document_is_shown_with_its_structure() -> None:
-    """Texts and keys, at any depth; numbers and None stay what they are."""
+    """Texts and keys are escaped at any depth. Numbers and None stay unchanged."""
     document = {"a\x1b": ["b\x1b", {"c": ("d\x1b", None, 1, True)}]}
     assert visible_document(document) == {r"a\x1b": [r"b\x1b", {"c": [r"d\x1b", None, 1, True]}]}
 
 
 def test_a_log_line_stays_one_line(printed: io.StringIO) -> None:
-    """What it is filled with may come from a table: texts, errors, anything with a text; %d still takes numbers."""
+    """The arguments may come from a table: texts, errors, any object with a text. %d still takes numbers."""
     get_logger("tests.display").info("%s, %s, %r, %d, %.1f", ESCAPES, ValueError(ESCAPES), ESCAPES, 7, 1.5)
     assert printed.getvalue() == f"{SHOWN}, {SHOWN}, {visible(repr(visible(ESCAPES)))}, 7, 1.5\n"
 
 
-def test_a_traceback_sends_nothing_either(printed: io.StringIO) -> None:
-    """It ends with the message of the error."""
+def test_a_traceback_sends_no_control_character(printed: io.StringIO) -> None:
+    """A traceback ends with the message of the error."""
     try:
         raise ValueError(ESCAPES)
     except ValueError:
@@ -69,8 +72,8 @@ def test_a_traceback_sends_nothing_either(printed: io.StringIO) -> None:
     assert printed.getvalue().replace("\n", "").isprintable()
 
 
-def test_every_module_has_its_logger_from_here() -> None:
-    """One that asks logging itself would send what it is filled with."""
+def test_every_module_gets_its_logger_from_display() -> None:
+    """A logger that comes directly from logging would send control characters of its arguments."""
     package = Path(airflow_provider_mwaa_dr.__file__).parent
     found = {path.name for path in package.rglob("*.py") if "logging.getLogger(" in path.read_text()}
     assert found == {"display.py"}

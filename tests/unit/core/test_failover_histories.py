@@ -1,7 +1,7 @@
 """
-Histories of the engine: faults, killed callers and people who change their minds, from a seed.
+Random histories of the engine: faults, killed callers, and users who pause and unpause DAGs. A seed decides each.
 
-``DR_HISTORIES=2000`` runs more of them; tests/histories.py is the world that they happen in.
+``DR_HISTORIES=2000`` runs more of them. tests/histories.py is the world in which they happen.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FIRST = int(os.environ.get("DR_FIRST_HISTORY", "0"))
 
 
 def disturb(world: World) -> None:
-    """Let something go wrong with a region, now or in a while, and usually right itself."""
+    """Schedule a fault of a region, now or within a minute. Most faults end by themselves."""
     rng, region = world.rng, world.regions[world.rng.choice([A, A, B, B, C])]
 
     def later(seconds: float, what: Callable[[], object]) -> None:
@@ -46,7 +46,7 @@ def disturb(world: World) -> None:
 
 
 def heal(world: World) -> None:
-    """Everything is reachable again, and has had the time to notice."""
+    """End all faults, and let the agents notice it."""
     for name, region in world.regions.items():
         if not region.is_up:
             region.revive()
@@ -59,14 +59,17 @@ def heal(world: World) -> None:
     world.clock.advance(5)
 
 
-def live_through(seed: int) -> World:
-    """One history: up to four callers at once, some of them killed, among faults; then one last call after healing."""
+def run_history(seed: int) -> World:
+    """
+    Run one history: up to four callers at the same time, some of them killed, during faults. Then heal, and call once
+    more.
+    """
     world = World(seed)
     rng = world.rng
     try:
         for _ in range(rng.randint(1, 3)):
             if world.state.phase is Phase.STEADY and rng.random() < 0.5:
-                someone_changes_their_mind(world)
+                user_changes_a_dag(world)
             for _ in range(rng.randint(0, 3)):
                 disturb(world)
             for _ in range(rng.randint(1, 4)):
@@ -83,7 +86,7 @@ def live_through(seed: int) -> World:
             for caller in world.scheduler.callers:
                 if not isinstance(caller.outcome, DRError | KilledError):
                     assert not isinstance(caller.outcome, BaseException), caller.outcome
-        # Late calls of regions' faults fall due now, before everything is mended.
+        # Faults that are still scheduled happen now, before heal() ends them.
         world.clock.advance(300)
         heal(world)
         for target in rng.sample([A, B], 2):
@@ -103,8 +106,8 @@ def live_through(seed: int) -> World:
     return world
 
 
-def someone_changes_their_mind(world: World) -> None:
-    """A person pauses or unpauses a DAG where it runs, and the region's agent has the time to see it."""
+def user_changes_a_dag(world: World) -> None:
+    """A user pauses or unpauses a DAG in the active region, and the region's agent has time to see it."""
     region = world.regions[world.state.active_region]
     dag_id = world.rng.choice(DAGS)
     is_paused = dag_id in world.wanted
@@ -115,12 +118,14 @@ def someone_changes_their_mind(world: World) -> None:
     snapshot = world.store.get_snapshot(region.name)
     if snapshot is not None and (dag_id in snapshot.dag_ids) is not is_paused:
         world.wanted ^= {dag_id}
-    else:  # out of the table's reach: a forced failover cannot know of it
+    else:  # the agent could not write a snapshot, so a forced failover cannot know of the change
         region.environment.flip(dag_id, is_paused=not is_paused)
 
 
-def test_an_owner_that_shows_signs_of_life_is_followed_not_replaced() -> None:
-    """A drain takes longer than a silence may; the second caller gets the first one's record and has done nothing."""
+def test_a_second_caller_follows_an_owner_whose_beat_changes() -> None:
+    """
+    The drain takes longer than the takeover time. The second caller takes no step, and gets the record of the first.
+    """
     world = World(0)
     world.load = 0
     world.regions[A].environment.add_run("dag_0", "long", seconds=TIMING.takeover_s + 2)
@@ -138,8 +143,8 @@ def test_an_owner_that_shows_signs_of_life_is_followed_not_replaced() -> None:
 
 @pytest.mark.parametrize("way_out", [A, B], ids=["given up", "finished"])
 @pytest.mark.parametrize("mode", [Mode.GRACEFUL, Mode.FORCED])
-def test_killed_at_any_call_to_table_or_environment_the_next_call_settles_it(mode: Mode, way_out: str) -> None:
-    """Not only between steps: before and after each single read, write and request."""
+def test_a_failover_killed_at_any_single_call_is_finished_by_the_next_caller(mode: Mode, way_out: str) -> None:
+    """The caller is killed before and after each read, write and request, and not only between steps."""
     kill_at, is_done = 0, False
     while not is_done:
         kill_at += 1
@@ -162,8 +167,10 @@ def test_killed_at_any_call_to_table_or_environment_the_next_call_settles_it(mod
 
 @pytest.mark.parametrize("agents_finish", [True, False])
 @pytest.mark.parametrize("mode", [Mode.GRACEFUL, Mode.FORCED])
-def test_killed_after_promote_it_ends_by_itself(mode: Mode, agents_finish: bool) -> None:
-    """With no caller at all, whatever call it was killed at; without the agent's part it stays open for good."""
+def test_an_agent_finishes_a_failover_that_was_killed_after_promote(mode: Mode, agents_finish: bool) -> None:
+    """
+    The caller is killed at every call, and no other caller comes. If agents do not finish plans, the plan stays open.
+    """
     kill_at, promoted, is_done = 0, 0, False
     while not is_done:
         kill_at += 1
@@ -188,8 +195,11 @@ def test_killed_after_promote_it_ends_by_itself(mode: Mode, agents_finish: bool)
     assert promoted > 20
 
 
-def test_a_dead_scheduler_does_not_keep_a_plan_that_was_left_behind_open() -> None:
-    """Its heartbeat is still there; the agent that finishes the plan waits until its view closes no run any more."""
+def test_a_dead_scheduler_does_not_keep_an_abandoned_plan_open() -> None:
+    """
+    Its heartbeat is still stored. The agent that finishes the plan waits until that scheduler's view cannot close a
+    run.
+    """
     kill_at, was_left = 0, False
     while not was_left:
         kill_at += 1
@@ -208,6 +218,6 @@ def test_a_dead_scheduler_does_not_keep_a_plan_that_was_left_behind_open() -> No
 
 
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + HISTORIES))
-def test_whatever_happens_one_call_after_healing_settles_everything(seed: int) -> None:
-    """One region is active and STEADY, exactly the wanted set runs there, and on the way no rule was broken."""
-    live_through(seed)
+def test_after_any_history_one_call_restores_the_set(seed: int) -> None:
+    """One region is active and STEADY, exactly the wanted set runs in it, and no rule was broken on the way."""
+    run_history(seed)

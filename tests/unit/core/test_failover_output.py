@@ -1,4 +1,4 @@
-"""A failover does not depend on its output: no callback and no history record stops it once it has claimed."""
+"""A failover does not depend on its output: after the claim, no callback and no history record can stop it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def assert_moved(world: World, *, to: str = B, epoch: int = 1, missing: frozense
 
 @pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), RuntimeError("a bug in a handler")], ids=repr)
 def test_a_callback_that_raises_stops_nothing(error: Exception) -> None:
-    """From any event on: a reader that is gone, a full disk under a log, a handler with a bug."""
+    """The callback raises from any event on: closed output, a full disk under a log, or a bug in a handler."""
     control = World.build()
     control.fail_over()
     for before in range(len(control.events)):
@@ -61,18 +61,18 @@ def test_a_callback_that_raises_stops_nothing(error: Exception) -> None:
 @pytest.mark.parametrize("error", ERRORS, ids=repr)
 @pytest.mark.parametrize("methods", [HISTORY, *((method,) for method in HISTORY)], ids="+".join)
 def test_a_history_that_cannot_be_kept_stops_nothing(world: World, error: Exception, methods: tuple[str, ...]) -> None:
-    """The failover completes and says that its record may be missing."""
+    """The failover completes, and states that its record may be missing."""
     record = world.engine(store=without_history(world, error, *methods)).run(request())
     assert record.outcome == "completed"
     assert_moved(world)
     if "put_record" in methods:
-        said = next(step.detail for step in record.steps if step.name == "complete")
-        assert "mwaa-dr history may lack this failover" in said
-        assert type(error).__name__ in said
+        detail = next(step.detail for step in record.steps if step.name == "complete")
+        assert "mwaa-dr history may lack this failover" in detail
+        assert type(error).__name__ in detail
 
 
 def test_what_could_not_be_unpaused_stays_wanted_without_any_record(world: World) -> None:
-    """The promise stands in the state item: neither writing nor reading a record is needed to keep it."""
+    """The state item names the set of these DAGs, so the engine needs neither to write nor to read a record."""
     error = StateAccessError("no right to write FAILOVER# items")
     world.environments[B].remove_dag("dag_02")
     record = world.engine(store=without_history(world, error)).run(request())
@@ -84,8 +84,8 @@ def test_what_could_not_be_unpaused_stays_wanted_without_any_record(world: World
     assert_moved(world, to=A, epoch=2)
 
 
-def test_a_plan_given_up_before_it_recorded_a_set_forgets_nothing(world: World) -> None:
-    """A cancelled failover leaves what the one before could not unpause as it was."""
+def test_a_plan_cancelled_before_it_recorded_a_set_keeps_what_was_not_unpaused(world: World) -> None:
+    """The cancelled plan keeps the DAGs that the failover before it could not unpause."""
     error = StateAccessError("no right to write FAILOVER# items")
     world.environments[B].remove_dag("dag_02")
     world.engine(store=without_history(world, error)).run(request())
@@ -103,8 +103,10 @@ def test_a_plan_given_up_before_it_recorded_a_set_forgets_nothing(world: World) 
     assert world.state.not_unpaused_set_id == left
 
 
-def test_a_state_of_an_older_version_has_it_in_its_records(world: World) -> None:
-    """Written by a version that knew no field for it: the record of the last failover to the region counts."""
+def test_a_state_of_an_older_version_gets_what_was_not_unpaused_from_the_record(world: World) -> None:
+    """
+    An older version wrote no such field to the state item, so the record of the last failover to the region counts.
+    """
     world.environments[B].remove_dag("dag_02")
     world.fail_over()
     state = world.state
@@ -120,12 +122,15 @@ def test_a_state_of_an_older_version_has_it_in_its_records(world: World) -> None
     assert_moved(world, to=A, epoch=2)
 
 
-def test_what_is_not_known_is_said(world: World) -> None:
-    """A state of an older version whose records cannot be read: the failover goes on, and its step names the loss."""
+def test_a_failover_reports_what_an_unreadable_record_hides(world: World) -> None:
+    """
+    A state of an older version, and its records cannot be read. The failover continues, and its step names what is
+    lost.
+    """
     record = world.engine(store=without_history(world, KeyError("from"))).run(request())
-    said = next(step.detail for step in record.steps if step.name == "record")
-    assert f"what the last failover to {A} could not unpause is not among them" in said
-    assert "KeyError" in said
+    detail = next(step.detail for step in record.steps if step.name == "record")
+    assert f"what the last failover to {A} could not unpause is not among them" in detail
+    assert "KeyError" in detail
 
 
 @pytest.mark.parametrize(
@@ -140,7 +145,7 @@ def test_what_is_not_known_is_said(world: World) -> None:
 )
 @pytest.mark.parametrize("method", ["trigger", "run_state"])
 def test_a_first_run_that_cannot_be_tried_stops_nothing(world: World, method: str, error: Exception) -> None:
-    """The role has moved and everything is unpaused; what is missing is only the proof."""
+    """The role has moved, and the set is unpaused. Only the proof by a first run is missing."""
 
     def fail(*_: object, **__: object) -> None:
         raise error
@@ -156,7 +161,7 @@ def test_a_first_run_that_cannot_be_tried_stops_nothing(world: World, method: st
 
 @pytest.mark.parametrize("error", ERRORS, ids=repr)
 def test_an_agent_finishes_a_plan_without_a_history(world: World, error: Exception) -> None:
-    """Its owner is gone after promote; what the agent cannot record it says in its log, and the plan ends."""
+    """The owner was killed after promote. The agent ends the plan, and logs what it cannot record."""
     world.environments[B].remove_dag("dag_02")
 
     def die(event: StepEvent) -> None:
@@ -183,7 +188,7 @@ def test_an_agent_finishes_a_plan_without_a_history(world: World, error: Excepti
 
 
 def test_another_caller_follows_a_plan_that_has_no_record(world: World) -> None:
-    """It sees in the state item that the role is where it should be, and says so."""
+    """It reads in the state item that the role is in the requested region, and raises AlreadyActiveError."""
     error, records = OSError(5, "Input/output error"), []
 
     def second_caller(event: StepEvent) -> None:

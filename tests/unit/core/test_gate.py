@@ -1,4 +1,4 @@
-"""The table of the design, row by row, for gate and fence, in the active region and in the standby."""
+"""The decision table, row by row, for gate and fence, in the active region and in the standby."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ RESUMING = transitions.resume(PROMOTING, at=AT)
 
 
 def seen(state: DRState | None, *, reconciled: int | None, **changes: object) -> View:
-    """Return what was read at 99 s; both regions are registered."""
+    """Return a view that was read at 99 s, with both regions registered."""
     view = View(state, read_at=99.0, reconciled_epoch=reconciled, registered=frozenset({A, B}))
     return replace(view, **changes)  # type: ignore[arg-type]
 
 
-def ask(state: DRState | None, region: str, point: DecisionPoint, **changes: object) -> Decision:
-    """Decide on a view that is one second old and reconciled, unless *changes* say otherwise."""
-    asked: dict[str, object] = {
+def decide_on(state: DRState | None, region: str, point: DecisionPoint, **changes: object) -> Decision:
+    """Decide on a view that is one second old and reconciled, unless *changes* replace a value."""
+    arguments: dict[str, object] = {
         "view": seen(state, reconciled=state.epoch if state else None),
         "region": region,
         "exempt": False,
@@ -41,7 +41,7 @@ def ask(state: DRState | None, region: str, point: DecisionPoint, **changes: obj
         "lease_s": 60.0,
         "point": point,
     }
-    return decide(**{**asked, **changes})  # type: ignore[arg-type]
+    return decide(**{**arguments, **changes})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -63,43 +63,48 @@ def ask(state: DRState | None, region: str, point: DecisionPoint, **changes: obj
     ],
 )
 def test_the_table(state: DRState | None, region: str, gate: Action, fence: Action) -> None:
-    """Each row of the design's table."""
-    assert ask(state, region, DecisionPoint.GATE).action is gate
-    assert ask(state, region, DecisionPoint.FENCE).action is fence
+    """Each row of the decision table."""
+    assert decide_on(state, region, DecisionPoint.GATE).action is gate
+    assert decide_on(state, region, DecisionPoint.FENCE).action is fence
 
 
 @pytest.mark.parametrize("point", DecisionPoint)
 @pytest.mark.parametrize("region", [A, B])
 @pytest.mark.parametrize("state", [STEADY, DRAINING, FORCED, PROMOTING, RESUMING])
-def test_runs_of_another_epoch_hold_until_they_are_settled(state: DRState, region: str, point: DecisionPoint) -> None:
-    """Also in the active region, also when that epoch was its own once (away and back), also before the first turn."""
+def test_runs_hold_until_the_region_has_reconciled_the_epoch(state: DRState, region: str, point: DecisionPoint) -> None:
+    """
+    Also in the active region, before the agent's first turn, and after the role went to another region and came back.
+    """
     for reconciled in (None, state.epoch - 1, state.epoch + 1):
         view = seen(state, reconciled=reconciled)
-        assert ask(state, region, point, view=view).action is HOLD
+        assert decide_on(state, region, point, view=view).action is HOLD
 
 
 @pytest.mark.parametrize(("lease_s", "age_s"), [(60.0, 20.0), (3600.0, 20.0), (12.0, 4.0)])
 def test_a_run_is_closed_on_a_young_view_only(lease_s: float, age_s: float) -> None:
-    """A scheduler that stood still is not listed any more, so no failover has waited for it: the role may be here."""
+    """
+    A failover does not wait for a frozen scheduler, because its database stops listing it: the region may be active
+    now.
+    """
     state = replace(STEADY, lease_s=lease_s)
-    assert ask(state, B, DecisionPoint.GATE, now=99.0 + age_s).action is SKIP
-    assert ask(state, B, DecisionPoint.GATE, now=99.1 + age_s).action is HOLD
-    assert ask(state, A, DecisionPoint.GATE, now=99.1 + age_s).action is RUN
+    assert decide_on(state, B, DecisionPoint.GATE, now=99.0 + age_s).action is SKIP
+    assert decide_on(state, B, DecisionPoint.GATE, now=99.1 + age_s).action is HOLD
+    assert decide_on(state, A, DecisionPoint.GATE, now=99.1 + age_s).action is RUN
 
 
 @pytest.mark.parametrize("point", DecisionPoint)
 @pytest.mark.parametrize("region", [A, B])
 @pytest.mark.parametrize("now", [159.1, 10_000.0, 98.0])
 def test_a_view_older_than_the_lease_holds(region: str, point: DecisionPoint, now: float) -> None:
-    """Unknown means hold, in both regions; a clock that went back is unknown too."""
-    assert ask(STEADY, region, point, now=now).action is HOLD
+    """Unknown means hold, in both regions. A clock that went back means unknown, too."""
+    assert decide_on(STEADY, region, point, now=now).action is HOLD
 
 
 @pytest.mark.parametrize("point", DecisionPoint)
 def test_the_lease_of_the_state_counts_not_the_setting(point: DecisionPoint) -> None:
-    """Regions and control machine may be configured differently; the row is the same for all."""
+    """The settings of the regions and of the caller may differ. The state item is the same for all of them."""
     long = replace(STEADY, lease_s=600)
-    assert ask(long, A, point, now=500.0, lease_s=1.0).action is RUN
+    assert decide_on(long, A, point, now=500.0, lease_s=1.0).action is RUN
 
 
 @pytest.mark.parametrize(
@@ -112,8 +117,8 @@ def test_the_lease_of_the_state_counts_not_the_setting(point: DecisionPoint) -> 
     ],
 )
 def test_on_unreachable_is_for_the_active_region_only(choice: OnUnreachable, region: str, action: Action) -> None:
-    """A standby that cannot read the state never executes, whatever was configured."""
-    assert ask(STEADY, region, DecisionPoint.GATE, now=200.0, on_unreachable=choice).action is action
+    """A standby that cannot read the state never executes, whatever `on_unreachable` is."""
+    assert decide_on(STEADY, region, DecisionPoint.GATE, now=200.0, on_unreachable=choice).action is action
 
 
 @pytest.mark.parametrize("choice", [OnUnreachable.RUN, OnUnreachable.SKIP])
@@ -121,30 +126,30 @@ def test_on_unreachable_is_for_the_active_region_only(choice: OnUnreachable, reg
 @pytest.mark.parametrize(
     ("state", "region", "reconciled"), [(DRAINING, A, 0), (FORCED, A, 0), (PROMOTING, B, 1), (STEADY, A, None)]
 )
-def test_on_unreachable_does_not_let_a_region_run_on_that_has_acknowledged_its_drain(
+def test_on_unreachable_does_not_let_a_region_run_that_has_acknowledged_its_drain(
     state: DRState, region: str, reconciled: int | None, point: DecisionPoint, choice: OnUnreachable
 ) -> None:
-    """Cut off after its acknowledgement, it would execute beside the region that is promoted on the strength of it."""
+    """The region is cut off after its acknowledgement. The engine relies on it, so both regions would execute."""
     view = seen(state, reconciled=reconciled)
-    assert ask(state, region, point, view=view, now=200.0, on_unreachable=choice).action is HOLD
+    assert decide_on(state, region, point, view=view, now=200.0, on_unreachable=choice).action is HOLD
 
 
 def test_on_unreachable_run_does_not_help_a_region_that_never_read() -> None:
-    """Never read is no role at all."""
-    decision = ask(STEADY, A, DecisionPoint.GATE, view=None, on_unreachable=OnUnreachable.RUN)
+    """A region that never read the state has no role."""
+    decision = decide_on(STEADY, A, DecisionPoint.GATE, view=None, on_unreachable=OnUnreachable.RUN)
     assert (decision.action, decision.role) == (HOLD, Role.UNKNOWN)
 
 
 @pytest.mark.parametrize("point", DecisionPoint)
 @pytest.mark.parametrize("view", [None, View(STEADY, 99.0, 0), View(STEADY, -1000.0, 0), View(None, 99.0)])
 def test_exempt_dags_run_whatever_is_known(view: View | None, point: DecisionPoint) -> None:
-    """The failover DAG must run in a standby, and with the table out of reach."""
-    assert ask(STEADY, B, point, view=view, exempt=True).action is RUN
+    """The failover DAG must run in a standby, and also when the table is unreachable."""
+    assert decide_on(STEADY, B, point, view=view, exempt=True).action is RUN
 
 
-def test_a_region_that_does_not_know_itself_holds_and_says_what_to_set() -> None:
-    """No region, no role."""
-    decision = ask(STEADY, "", DecisionPoint.GATE)
+def test_a_region_that_does_not_know_its_name_holds_with_advice() -> None:
+    """Without a region name, there is no role."""
+    decision = decide_on(STEADY, "", DecisionPoint.GATE)
     assert decision.action is HOLD
     assert "AWS_REGION" in decision.reason
 
@@ -152,36 +157,39 @@ def test_a_region_that_does_not_know_itself_holds_and_says_what_to_set() -> None
 @pytest.mark.parametrize(
     ("decision", "words"),
     [
-        (ask(STEADY, B, DecisionPoint.GATE), "us-east-1 is standby, us-east-2 is active (epoch 0)"),
-        (ask(None, A, DecisionPoint.GATE), "mwaa-dr init"),
-        (ask(DRAINING, A, DecisionPoint.GATE), "being drained for us-east-1"),
-        (ask(STEADY, A, DecisionPoint.GATE, now=200.0), "not reached the state table for 101 s"),
+        (decide_on(STEADY, B, DecisionPoint.GATE), "us-east-1 is standby, us-east-2 is active (epoch 0)"),
+        (decide_on(None, A, DecisionPoint.GATE), "mwaa-dr init"),
+        (decide_on(DRAINING, A, DecisionPoint.GATE), "being drained for us-east-1"),
+        (decide_on(STEADY, A, DecisionPoint.GATE, now=200.0), "not reached the state table for 101 s"),
     ],
 )
-def test_reasons_say_region_and_epoch(decision: Decision, words: str) -> None:
-    """The reason becomes the note on the run; a person must understand it."""
+def test_reasons_name_region_and_epoch(decision: Decision, words: str) -> None:
+    """The reason becomes the note on the run, so a user must understand it."""
     assert words in decision.reason
 
 
 def test_every_phase_is_in_the_table() -> None:
-    """A new phase must be decided on, not fall through."""
+    """A new phase needs its own row."""
     assert {state.phase for state in (STEADY, DRAINING, PROMOTING, RESUMING)} == set(Phase)
 
 
 @pytest.mark.parametrize(
     ("requested_age_s", "action"),
     [
-        pytest.param(0.5, HOLD, id="asked for after the read"),
+        pytest.param(0.5, HOLD, id="requested after the read"),
         pytest.param(-30.0, HOLD, id="by a clock that is ahead"),
-        pytest.param(1.5, SKIP, id="asked for before the read"),
-        pytest.param(None, SKIP, id="made by the scheduler"),
+        pytest.param(1.5, SKIP, id="requested before the read"),
+        pytest.param(None, SKIP, id="created by the scheduler"),
     ],
 )
 def test_a_run_is_closed_as_born_in_standby_only_on_a_later_read(requested_age_s: float | None, action: Action) -> None:
-    """Who knows that the role has just come may ask for a run before this scheduler knows; it would be lost."""
-    decision = ask(STEADY, B, DecisionPoint.GATE, requested_age_s=requested_age_s)
+    """
+    A user may learn that the region is active, and request a run, before this scheduler knows. A closed run would be
+    lost.
+    """
+    decision = decide_on(STEADY, B, DecisionPoint.GATE, requested_age_s=requested_age_s)
     assert decision.action is action
-    assert ask(STEADY, A, DecisionPoint.GATE, requested_age_s=requested_age_s).action is RUN
+    assert decide_on(STEADY, A, DecisionPoint.GATE, requested_age_s=requested_age_s).action is RUN
 
 
 @pytest.mark.parametrize("point", list(DecisionPoint))
@@ -190,14 +198,14 @@ def test_a_run_is_closed_as_born_in_standby_only_on_a_later_read(requested_age_s
 def test_an_airflow_that_is_not_the_region_holds(
     point: DecisionPoint, on_unreachable: OnUnreachable, age_s: float
 ) -> None:
-    """Neither the role nor on_unreachable of the region that it claims counts for it; exempt DAGs run."""
+    """Neither the role nor ``on_unreachable`` of the region that it claims applies to it. Exempt DAGs run."""
     view = View(STEADY, read_at=100.0 - age_s, reconciled_epoch=0, problem="two is not registered")
     for region in (A, B):
-        decision = ask(STEADY, region, point, view=view, on_unreachable=on_unreachable)
+        decision = decide_on(STEADY, region, point, view=view, on_unreachable=on_unreachable)
         assert decision.action is HOLD
         assert decision.role is Role.UNKNOWN
         assert "two is not registered" in decision.reason
-        assert ask(STEADY, region, point, view=view, exempt=True).action is RUN
+        assert decide_on(STEADY, region, point, view=view, exempt=True).action is RUN
 
 
 @pytest.mark.parametrize("point", DecisionPoint)
@@ -207,16 +215,16 @@ def test_an_airflow_that_is_not_the_region_holds(
 def test_an_active_region_that_is_not_registered_is_unknown_and_holds(
     active: str, now: float, choice: OnUnreachable, point: DecisionPoint
 ) -> None:
-    """Closed as runs of a standby, they were lost in every region at once."""
+    """Before the fix, every region closed these runs as born in standby, and all of them were lost."""
     state = replace(STEADY, active_region=active)
     for region in (A, B):
-        decision = ask(state, region, point, now=now, on_unreachable=choice)
+        decision = decide_on(state, region, point, now=now, on_unreachable=choice)
         assert (decision.action, decision.role) == (HOLD, Role.UNKNOWN)
 
 
 def test_the_reason_names_the_value_the_item_and_the_way_out() -> None:
-    """A leading space shows."""
-    reason = ask(replace(STEADY, active_region=" us-east-2"), A, DecisionPoint.GATE).reason
+    """The reason shows a leading space of the value."""
+    reason = decide_on(replace(STEADY, active_region=" us-east-2"), A, DecisionPoint.GATE).reason
     for words in (
         "active_region of the item ACTIVE_REGION is ' us-east-2'",
         "ENVIRONMENT#REGION",
@@ -230,7 +238,7 @@ def test_the_reason_names_the_value_the_item_and_the_way_out() -> None:
 
 @pytest.mark.parametrize("point", DecisionPoint)
 def test_a_region_without_a_list_of_regions_holds_and_says_who_writes_it(point: DecisionPoint) -> None:
-    """A set that the version before has written, until its agents have taken their first turn."""
-    decision = ask(STEADY, A, point, view=seen(STEADY, reconciled=0, registered=None))
+    """The previous version wrote this set. Its agents write the list in their first turn."""
+    decision = decide_on(STEADY, A, point, view=seen(STEADY, reconciled=0, registered=None))
     assert decision.action is HOLD
     assert "the agent of us-east-2 writes the list in its first turn" in decision.reason

@@ -1,4 +1,4 @@
-"""How the active region is: signals, quorum, strikes, and what is never taken for a failure."""
+"""The health of the active region: signals, quorum, strikes, and what never counts as a failure."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from tests.unit.core.dr_set import A, B, World
 
 NAMES = {A: "ohio", B: "virginia"}
 SILENCE_S = 5.0
-LOOK_S = 10.0
+POLL_S = 10.0
 
 
 class WithoutApi(FakeEnvironment):
-    """An environment whose web server answers 500 while the rest of it goes on."""
+    """An environment whose web server answers 500. Everything else in it works."""
 
     def scheduler_is_healthy(self) -> bool:
         raise MwaaUnreachableError("500 again and again.")
@@ -48,12 +48,12 @@ def watch(world: World, **changes: object) -> HealthWatch:
     return HealthWatch(world.store.peer(), NAMES, world.environments.__getitem__, world.clock, **arguments)  # type: ignore[arg-type]
 
 
-def looks(world: World, at: HealthWatch, count: int = 3) -> list[Diagnosis]:
-    """Return what so many looks find, a while between them."""
+def polls(world: World, at: HealthWatch, count: int = 3) -> list[Diagnosis]:
+    """Poll the health *count* times, ``POLL_S`` apart, and return the results."""
     found = []
     for _ in range(count):
         found.append(at.poll())
-        world.clock.advance(LOOK_S)
+        world.clock.advance(POLL_S)
     return found
 
 
@@ -68,8 +68,10 @@ def world() -> World:
 
 
 def test_a_healthy_region(world: World) -> None:
-    """From the second look on the agents are known to live; the other region is named for whoever asks."""
-    _, found = looks(world, watch(world), 2)
+    """
+    From the second poll on, the watch knows that the agents are alive. The result names the other region as a standby.
+    """
+    _, found = polls(world, watch(world), 2)
     assert (found.region, found.health, found.standbys) == (A, Health.HEALTHY, (B,))
     assert {reading.signal: reading.health for reading in found.readings} == dict.fromkeys(
         (Signal.ENVIRONMENT, Signal.AGENT, Signal.API, Signal.SCHEDULER), Health.HEALTHY
@@ -77,35 +79,39 @@ def test_a_healthy_region(world: World) -> None:
 
 
 def test_a_lost_region(world: World) -> None:
-    """The service and the agents are two; the API, which lies behind the same way, is not asked."""
+    """
+    The service and the agents are two signals. The API needs the same connection as the service, so it is not called.
+    """
     at = watch(world)
-    looks(world, at, 2)
+    polls(world, at, 2)
     lose(world)
-    *_, found = looks(world, at, 2)
+    *_, found = polls(world, at, 2)
     assert found.health is Health.FAILED
     assert [reading.signal for reading in found.readings] == [Signal.ENVIRONMENT, Signal.AGENT]
     assert "environment, agent" in found.why
     assert not [call for call in world.environments[A].calls if call[0] == "scheduler_is_healthy"][2:]
 
 
-def test_a_region_lost_before_the_first_look(world: World) -> None:
-    """Its last heartbeats lie in the table and do not move."""
+def test_a_region_lost_before_the_first_poll(world: World) -> None:
+    """Its last heartbeats are still in the table, but do not change."""
     lose(world)
-    first, second = looks(world, watch(world), 2)
+    first, second = polls(world, watch(world), 2)
     assert (first.health, second.health) == (Health.UNKNOWN, Health.FAILED)
 
 
 def test_schedulers_that_died(world: World) -> None:
-    """The service says AVAILABLE and the API answers 200: it takes the body and the heartbeats."""
+    """
+    MWAA returns AVAILABLE and the API answers 200. Only the body of the answer and the heartbeats show the failure.
+    """
     at = watch(world)
     world.environments[A].scheduler_healthy = False
     world.agents[A].alive = False
-    *_, found = looks(world, at, 3)
+    *_, found = polls(world, at, 3)
     assert (found.health, found.why) == (Health.FAILED, "2 of 4 signals say so (agent, scheduler), 2 are enough")
 
 
 def cut_off(world: World) -> None:
-    """Only the way from here to the region is broken."""
+    """Break only the connection from this machine to the region."""
     world.environments[A].unreachable = True
 
 
@@ -127,13 +133,13 @@ def without_rights(world: World) -> None:
 
 @pytest.mark.parametrize("happens", [cut_off, without_api, silent_agent, without_rights])
 def test_one_signal_is_not_enough(world: World, happens: Callable[[World], None]) -> None:
-    """Each of these alone; with a quorum of one the first three would be a failed region, the last one never."""
+    """With a quorum of one, each of the first three would be a failed region. Missing rights never are."""
     eager, at = watch(world, quorum=1), watch(world)
-    looks(world, at, 2)
+    polls(world, at, 2)
     happens(world)
-    looks(world, eager, 2)
-    looks(world, at, 1)  # the last heartbeat that it had not seen yet
-    assert {found.health for found in looks(world, at, 5)} == {Health.UNKNOWN}
+    polls(world, eager, 2)
+    polls(world, at, 1)  # reads the last heartbeat that it had not read yet
+    assert {found.health for found in polls(world, at, 5)} == {Health.UNKNOWN}
     last = eager.poll()
     assert last.health is (Health.UNKNOWN if happens is without_rights else Health.FAILED)
 
@@ -142,44 +148,47 @@ def test_one_signal_is_not_enough(world: World, happens: Callable[[World], None]
     "status", [status for status in EnvironmentStatus if not status.is_usable and status.value.isupper()]
 )
 def test_what_an_environment_status_means(world: World, status: EnvironmentStatus) -> None:
-    """With schedulers dead beside it: an update and maintenance are unknown, however long, and never failed."""
+    """
+    The schedulers are dead, too. During an update or maintenance, the health is unknown for as long as it takes, and
+    never failed.
+    """
     at = watch(world)
     world.environments[A].reported_status = status
     world.environments[A].scheduler_healthy = False
     world.agents[A].alive = False
-    healths = {found.health for found in looks(world, at, 200)[2:]}
+    healths = {found.health for found in polls(world, at, 200)[2:]}
     gone = {"CREATE_FAILED", "DELETED", "DELETING", "UNAVAILABLE"}
     assert healths == ({Health.FAILED} if status.value in gone else {Health.UNKNOWN})
 
 
 def test_an_agent_has_its_time_to_come_back_after_an_update(world: World) -> None:
-    """What was silent in half an hour of an update does not count once it is over."""
-    at = watch(world, silence_s=3 * LOOK_S)
+    """The silence of half an hour of update does not count after the update has ended."""
+    at = watch(world, silence_s=3 * POLL_S)
     world.environments[A].reported_status = EnvironmentStatus.UPDATING
     world.environments[A].scheduler_healthy = False
     world.agents[A].alive = False
-    looks(world, at, 180)
+    polls(world, at, 180)
     world.environments[A].reported_status = EnvironmentStatus.AVAILABLE
-    assert [found.health for found in looks(world, at, 3)] == [Health.UNKNOWN] * 3
+    assert [found.health for found in polls(world, at, 3)] == [Health.UNKNOWN] * 3
     assert at.poll().health is Health.FAILED
 
 
-def test_a_state_table_that_does_not_answer_says_nothing(world: World) -> None:
-    """Not of a lost region either; and the silence that nobody could hear does not count afterwards."""
+def test_a_state_table_that_does_not_answer_makes_the_health_unknown(world: World) -> None:
+    """Also if the region is lost. Agents' silence counts only while the watch could read their heartbeats."""
     store = world.store.peer()
     at = HealthWatch(store, NAMES, world.environments.__getitem__, world.clock, silence_s=SILENCE_S)
-    looks(world, at, 2)
+    polls(world, at, 2)
     lose(world)
     store.unreachable = True
-    found = looks(world, at, 5)[-1]
+    found = polls(world, at, 5)[-1]
     assert (found.region, found.health) == (None, Health.UNKNOWN)
     assert "not known" in found.why
     store.unreachable = False
-    assert [each.health for each in looks(world, at, 2)] == [Health.UNKNOWN, Health.FAILED]
+    assert [each.health for each in polls(world, at, 2)] == [Health.UNKNOWN, Health.FAILED]
 
 
-def test_what_is_in_vain_is_raised(world: World) -> None:
-    """Without the right to read, it would wait for ever and nobody knew."""
+def test_missing_rights_are_raised(world: World) -> None:
+    """Without the right to read the state, the watch would wait for ever, and no user would know."""
 
     class Forbidden:
         def read(self) -> None:
@@ -190,29 +199,29 @@ def test_what_is_in_vain_is_raised(world: World) -> None:
         at.poll()
 
 
-def test_a_failover_in_progress_is_watched_by_nobody(world: World) -> None:
-    """A lost region that is being left is not lost again."""
+def test_the_health_is_unknown_while_a_failover_is_in_progress(world: World) -> None:
+    """A lost region that a failover is leaving must not be reported as lost again."""
     plan = Plan(
         id="p", source=A, target=B, mode=Mode.FORCED, reason="r", by="b", started_at=world.clock.now(), owner="o"
     )
     world.store.write(transitions.claim(world.state, plan, at=world.clock.now()), expected_version=world.state.version)
     lose(world)
-    assert {found.health for found in looks(world, watch(world), 5)} == {Health.UNKNOWN}
+    assert {found.health for found in polls(world, watch(world), 5)} == {Health.UNKNOWN}
 
 
-def test_nobody_sees_itself_fail(world: World) -> None:
-    """An Airflow in the active region looks at nothing."""
+def test_an_airflow_does_not_watch_its_own_region(world: World) -> None:
+    """An Airflow in the active region reads no signal."""
     found = watch(world, stands_in=lambda region: region == A).poll()
     assert (found.region, found.health, found.readings) == (A, Health.UNKNOWN, ())
 
 
 def test_it_follows_the_role(world: World) -> None:
-    """The region that became active is looked at from the beginning."""
+    """The watch starts from the beginning with a region that became active."""
     at = watch(world)
-    looks(world, at, 2)
+    polls(world, at, 2)
     world.fail_over(B)
     lose(world, A)
-    first, second = looks(world, at, 2)
+    first, second = polls(world, at, 2)
     assert (first.region, second.region, second.health, second.standbys) == (B, B, Health.HEALTHY, (A,))
 
 
@@ -228,19 +237,19 @@ class TestProbe:
         return next((each.health, each.why) for each in found.readings if each.signal is Signal.PROBE)
 
     def test_one_that_succeeds(self, world: World, at: HealthWatch) -> None:
-        """One run in the interval, not one a look, and what it said holds until the next one has ended."""
-        found = looks(world, at, 50)
+        """One run for each interval, not one for each poll. Its result counts until the next run has ended."""
+        found = polls(world, at, 50)
         assert self.probe(found[0])[0] is Health.UNKNOWN
         assert {self.probe(each)[0] for each in found[1:]} == {Health.HEALTHY}
         started = [call for call in world.environments[A].calls if call[0] == "trigger"]
         assert len(started) == 1
-        looks(world, at, 20)
+        polls(world, at, 20)
         assert len([call for call in world.environments[A].calls if call[0] == "trigger"]) == 2
 
     def test_one_that_does_not_end(self, world: World, at: HealthWatch) -> None:
-        """A scheduler that writes heartbeats and starts nothing."""
+        """A scheduler that writes heartbeats, but starts no run."""
         world.environments[A].trigger_s = 10_000
-        found = looks(world, at, int(PROBE_S / LOOK_S) + 1)
+        found = polls(world, at, int(PROBE_S / POLL_S) + 1)
         assert [self.probe(each)[0] for each in found[:-1]] == [Health.UNKNOWN] * (len(found) - 1)
         assert self.probe(found[-1])[0] is Health.FAILED
 
@@ -252,16 +261,16 @@ class TestProbe:
         world.environments[A].end_run(TEST_DAG, run_id, "failed")
         assert self.probe(at.poll())[0] is Health.FAILED
 
-    def test_a_paused_dag_says_nothing(self, world: World, at: HealthWatch) -> None:
-        """Its run waits because somebody wants it so."""
+    def test_a_paused_dag_makes_the_probe_unknown(self, world: World, at: HealthWatch) -> None:
+        """The run waits because a user paused the DAG."""
         world.environments[A].flip(TEST_DAG, is_paused=True)
         world.environments[A].trigger_s = 10_000
-        found = looks(world, at, int(PROBE_S / LOOK_S) + 1)
+        found = polls(world, at, int(PROBE_S / POLL_S) + 1)
         assert self.probe(found[-1]) == (Health.UNKNOWN, f"{TEST_DAG} is paused")
 
-    def test_a_dag_that_is_not_deployed_says_nothing(self, world: World) -> None:
-        """The other signals go on."""
-        found = looks(world, watch(world, probe_every_s=600.0), 3)[-1]
+    def test_a_dag_that_is_not_deployed_makes_the_probe_unknown(self, world: World) -> None:
+        """The other signals still count."""
+        found = polls(world, watch(world, probe_every_s=600.0), 3)[-1]
         assert (found.health, self.probe(found)) == (Health.HEALTHY, (Health.UNKNOWN, f"{TEST_DAG} is not deployed"))
 
 
@@ -269,8 +278,8 @@ def seen(region: str | None, health: Health) -> Diagnosis:
     return Diagnosis(region=region, health=health, why="")
 
 
-def test_strikes_are_in_a_row() -> None:
-    """A good look, an unknown one and another region begin anew."""
+def test_only_consecutive_strikes_count() -> None:
+    """A healthy poll, an unknown one and another region start the count again."""
     failed, strikes = seen(A, Health.FAILED), Strikes(3)
     for between in (seen(A, Health.HEALTHY), seen(A, Health.UNKNOWN), seen(B, Health.FAILED)):
         assert [strikes.add(each) for each in (failed, failed, between, failed, failed)] == [False] * 5
@@ -280,7 +289,10 @@ def test_strikes_are_in_a_row() -> None:
 
 
 def test_limits(world: World) -> None:
-    """Cooldown from the end of the last failover, a number within 24 hours; without limits, never."""
+    """
+    A cooldown counts from the end of the last failover, and a number within 24 hours. Without limits nothing is
+    refused.
+    """
     now = world.clock.now()
     record = FailoverRecord(
         id="1", source=A, target=B, mode=Mode.FORCED, reason="r", by="b", started_at=now - timedelta(hours=3), epoch=1
@@ -295,9 +307,9 @@ def test_limits(world: World) -> None:
 
 
 def test_a_state_that_gives_no_region_a_role_is_a_problem(world: World) -> None:
-    """It is unknown which region is active, at the first look; what is wrong, and what to do, are in the problem."""
+    """From the first poll on, the active region is unknown. The problem states what is wrong and what to do."""
     at = watch(world)
-    looks(world, at, 2)
+    polls(world, at, 2)
     world.store.overwrite(replace(world.state, active_region="us-est-2"))
     found = at.poll()
     assert (found.region, found.health) == (None, Health.UNKNOWN)
@@ -306,23 +318,23 @@ def test_a_state_that_gives_no_region_a_role_is_a_problem(world: World) -> None:
     assert "mwaa-dr failover" in problem
     assert problem.rstrip(".") in str(found)
     world.store.overwrite(replace(world.state, active_region=A))
-    assert [each.problems for each in looks(world, at, 2)] == [(), ()]
+    assert [each.problems for each in polls(world, at, 2)] == [(), ()]
 
 
 def test_a_state_item_that_cannot_be_understood_is_a_problem(world: World) -> None:
-    """Not even its version: the watch continues, and reports it."""
+    """Not even its version can be read. The watch continues and reports the problem."""
     world.store.failing["read"] = UnusableStateError("version is 'x'.", advice="Correct it.")
     store = world.store
     found = HealthWatch(store, NAMES, world.environments.__getitem__, world.clock, silence_s=SILENCE_S).poll()
     assert (found.health, found.problems) == (Health.UNKNOWN, ("version is 'x'. Correct it.",))
 
 
-def test_items_that_cannot_be_read_are_problems_now_and_then(world: World) -> None:
-    """They take a scan. The first scan is made an interval after the watch began, and does not change the health."""
-    at = watch(world, items_every_s=6 * LOOK_S)
+def test_items_that_cannot_be_read_are_reported_once_per_interval(world: World) -> None:
+    """Finding them takes a scan. The first scan comes one interval after the start, and does not change the health."""
+    at = watch(world, items_every_s=6 * POLL_S)
     world.store.damage(f"SNAPSHOT#{B}", field="pages", found="'three'", allowed="a whole number")
     world.agents[A].changes["unread"] = ("Entry 7 of the ledger of us-east-1 cannot be read.",)
-    found = looks(world, at, 14)
+    found = polls(world, at, 14)
     reported = [number for number, each in enumerate(found) if each.problems]
     assert reported == [6, 12]
     first, second = found[6].problems
@@ -330,28 +342,28 @@ def test_items_that_cannot_be_read_are_problems_now_and_then(world: World) -> No
     assert "field pages: found 'three', allowed is a whole number" in first
     assert "Entry 7 of the ledger" in second
     assert found[6].health is Health.HEALTHY
-    assert [each.problems for each in looks(world, watch(world), 14)] == [()] * 14
+    assert [each.problems for each in polls(world, watch(world), 14)] == [()] * 14
 
 
-def test_items_that_cannot_be_listed_are_a_problem_unless_the_table_is_silent(world: World) -> None:
-    """A missing right is reported; a table that does not respond is tried again later."""
+def test_items_that_cannot_be_listed_are_a_problem_unless_the_table_does_not_answer(world: World) -> None:
+    """A missing right is reported. If the table does not answer, the watch tries again later."""
     store = world.store.peer()
-    every_s = LOOK_S / 2
+    every_s = POLL_S / 2
     at = HealthWatch(
         store, NAMES, world.environments.__getitem__, world.clock, silence_s=SILENCE_S, items_every_s=every_s
     )
-    looks(world, at, 1)
+    polls(world, at, 1)
     store.failing["unreadable"] = StateUnreachableError("Silent.")
     assert at.poll().problems == ()
-    world.clock.advance(LOOK_S)
+    world.clock.advance(POLL_S)
     store.failing["unreadable"] = StateAccessError("No right to scan.")
     assert at.poll().problems == ("Whether all items can be read is not known: No right to scan.",)
 
 
 def test_many_problems_are_counted(world: World) -> None:
-    """A message has its limits."""
+    """A message has a limited length."""
     at = watch(world, items_every_s=1.0)
-    looks(world, at, 1)
+    polls(world, at, 1)
     for number in range(30):
         world.store.damage(f"PAUSED#{number:02d}")
     problems = at.poll().problems
@@ -360,9 +372,11 @@ def test_many_problems_are_counted(world: World) -> None:
 
 
 def test_a_heartbeat_that_cannot_be_read_is_no_silence(world: World) -> None:
-    """It is unknown then whether the scheduler lives: nobody fails over because of a wrong edit."""
+    """
+    The watch then does not know whether the scheduler is alive. A wrong edit of an item must not cause a failover.
+    """
     world.agents[A].alive = False
     world.store.damage(f"AGENT#{A}#1", field="beat", found="'three'")
-    found = looks(world, watch(world))[-1]
+    found = polls(world, watch(world))[-1]
     (reading,) = [each for each in found.readings if each.signal is Signal.AGENT]
     assert (reading.health, found.health) == (Health.UNKNOWN, Health.HEALTHY)

@@ -1,4 +1,4 @@
-"""Whether an Airflow is the environment of the region that it counts as."""
+"""Whether an Airflow is the environment of the region that it claims."""
 
 from __future__ import annotations
 
@@ -61,8 +61,12 @@ def claim(clock: ManualClock, *, beat: int = 1) -> Claim:
         pytest.param(replace(MINE, contradiction="names two"), NAMED, ["names two"], id="contradiction"),
     ],
 )
-def test_who_may_be_the_region(identity: Identity, observation: Observation, named: list[str] | None) -> None:
-    """AWS_REGION and the registered name decide against [dr] region; the problem names what contradicts what."""
+def test_which_environment_may_be_the_region(
+    identity: Identity, observation: Observation, named: list[str] | None
+) -> None:
+    """
+    AWS_REGION and the registered name count more than ``[dr] region``. The problem names the values that contradict.
+    """
     problem = identity_problem(identity, observation)
     if named is None:
         assert problem is None
@@ -72,7 +76,7 @@ def test_who_may_be_the_region(identity: Identity, observation: Observation, nam
 
 
 def test_two_live_environments_dispute_a_region() -> None:
-    """A heartbeat of another environment that changes makes both of them party to a dispute."""
+    """If the heartbeat of another environment changes, both environments are named as parties of the dispute."""
     clock = ManualClock()
     witness = Witness(MINE, clock, silence_s=15)
     old = heartbeat(clock, "two", at=clock.now() - timedelta(hours=1))
@@ -95,7 +99,7 @@ def test_two_live_environments_dispute_a_region() -> None:
     ],
     ids=["an older provider", "my own", "one that runs in another AWS region", "another region's", "one that is gone"],
 )
-def test_whose_heartbeat_is_no_rival(changes: dict[str, object]) -> None:
+def test_which_heartbeats_do_not_dispute_a_region(changes: dict[str, object]) -> None:
     """Only a live agent of another environment in the same AWS region disputes a region."""
     clock = ManualClock()
     witness = Witness(MINE, clock, silence_s=15)
@@ -103,7 +107,7 @@ def test_whose_heartbeat_is_no_rival(changes: dict[str, object]) -> None:
 
 
 def test_a_heartbeat_that_appears_is_live_whatever_its_clock_says() -> None:
-    """The other machine's clock may be wrong; an item that was not there before was written since."""
+    """The clock of the other machine may be wrong. An item that did not exist before was written since."""
     clock = ManualClock()
     witness = Witness(MINE, clock, silence_s=15)
     assert witness.compare([]) == ()
@@ -113,8 +117,8 @@ def test_a_heartbeat_that_appears_is_live_whatever_its_clock_says() -> None:
     assert witness.has_compared
 
 
-def test_claims_of_dead_agents_are_told_apart() -> None:
-    """A claim counts while its beat changes, or while its own timestamp is young."""
+def test_claims_of_dead_agents_are_recognized() -> None:
+    """A claim counts while its beat changes, or while its own timestamp is recent."""
     clock = ManualClock()
     old = claim(clock)
     clock.advance(100)

@@ -1,4 +1,4 @@
-"""What ``mwaa-dr init`` begins with when the state item is gone and its agents remember it."""
+"""The state that ``mwaa-dr init`` writes when the state item is gone and agents remember the old one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def agent(region: str, *, version: int, epoch: int, adopted: int | None) -> Agen
 
 
 def begin(*agents: AgentStatus, active: str = HERE) -> DRState:
-    """Return the state after init on a table whose state item is gone."""
+    """Return the state after init on a table without a state item."""
     store = InMemoryStateStore()
     for status in agents:
         store.put_agent(status)
@@ -45,8 +45,8 @@ def begin(*agents: AgentStatus, active: str = HERE) -> DRState:
     return store.read()
 
 
-def test_a_new_set_begins_at_the_beginning() -> None:
-    """The control: no agent has ever seen a state."""
+def test_a_new_set_begins_with_epoch_0() -> None:
+    """Control case: no agent has ever read a state."""
     state = begin()
     assert (state.epoch, state.version, state.failover_count) == (0, 1, 0)
 
@@ -58,15 +58,17 @@ def test_agents_that_have_seen_no_state_remember_none() -> None:
 
 
 @pytest.mark.parametrize(("active", "epoch"), [(HERE, 5), (THERE, 6)])
-def test_a_state_that_is_gone_is_followed_by_its_successor(active: str, epoch: int) -> None:
-    """The region that was active goes on under its epoch; another one gets the next, and every agent reads it."""
+def test_a_lost_state_is_followed_by_a_newer_version(active: str, epoch: int) -> None:
+    """
+    The region that was active keeps its epoch; another region gets the next epoch. The version is above every agent's.
+    """
     agents = agent(HERE, version=40, epoch=5, adopted=5), agent(THERE, version=41, epoch=5, adopted=None)
     state = begin(*agents, active=active)
     assert (state.active_region, state.epoch, state.version, state.failover_count) == (active, epoch, 42, epoch)
 
 
 def test_init_lists_the_regions_for_each_of_them_and_then_finds_nothing_to_do() -> None:
-    """Gate and fence hold until they have the list."""
+    """Gate and fence hold until they have the list. A second init is a no-op."""
     store = InMemoryStateStore()
     store.put_agent(agent("eu-west-1", version=0, epoch=0, adopted=None))
     changes = []
@@ -82,7 +84,7 @@ def test_init_lists_the_regions_for_each_of_them_and_then_finds_nothing_to_do() 
 
 
 def above(store: InMemoryStateStore, runs: InMemoryRunsStore | None = None, *, active: str = HERE) -> DRState:
-    """Return the state after init above every epoch."""
+    """Return the state after ``init --above-every-epoch``."""
     plan = plan_above_every_epoch(
         store, runs, active_region=active, environments={HERE: "one", THERE: "two"}, lease_s=60, by="t",
         at=ManualClock().now(),
@@ -96,8 +98,8 @@ def entry(epoch: int) -> LogEntry:
 
 
 @pytest.mark.parametrize("newest", ["item", "agent", "adopted", "reconciled", "record", "ledger", "checkpoint"])
-def test_a_restored_state_is_followed_by_one_above_all_that_anything_shows(newest: str) -> None:
-    """Agents act on no older state than they have seen, so nobody could fail over any more."""
+def test_init_above_every_epoch_is_above_each_epoch_that_any_item_has(newest: str) -> None:
+    """Agents ignore a state that is older than the last one that they read, so no failover would be possible."""
     store, runs = InMemoryStateStore(), InMemoryRunsStore()
     store.write(initial(HERE, lease_s=60, by="t", at=ManualClock().now(), epoch=2, version=9), expected_version=None)
     status = agent(THERE, version=40, epoch=3, adopted=None)
@@ -136,7 +138,7 @@ def test_a_restored_state_is_followed_by_one_above_all_that_anything_shows(newes
 
 
 def test_init_above_every_epoch_replaces_an_item_that_cannot_be_understood() -> None:
-    """On no condition: of such an item no version is known."""
+    """The write has no condition, because the version of such an item is unknown."""
 
     class Unreadable(InMemoryStateStore):
         def read(self) -> DRState:
@@ -152,7 +154,7 @@ def test_init_above_every_epoch_replaces_an_item_that_cannot_be_understood() -> 
 
 
 def test_init_above_every_epoch_does_not_replace_what_was_written_meanwhile() -> None:
-    """The condition of each write."""
+    """Every other write is conditional on the version."""
     store = InMemoryStateStore(initial(HERE, lease_s=60, by="t", at=ManualClock().now()))
     plan = plan_above_every_epoch(
         store, None, active_region=HERE, environments={HERE: "one"}, lease_s=60, by="t", at=ManualClock().now()

@@ -39,18 +39,22 @@ def agent(job: str, version: int, *, listed: tuple[str, ...] = ("1", "2"), **cha
         pytest.param([agent("1", 5, listed=("1",)), agent("2", 4)], False, True, id="one that is not listed is behind"),
         pytest.param([agent("1", 5, listed=("1",)), agent("2", 0, gone=True)], True, True, id="one has ended"),
         pytest.param([agent("1", 5), agent("2", 0, gone=True)], True, True, id="one has ended, still listed"),
-        pytest.param([agent("1", 5, listed=()), agent("2", 5, listed=())], False, False, id="nobody is listed"),
+        pytest.param([agent("1", 5, listed=()), agent("2", 5, listed=())], False, False, id="no scheduler is listed"),
         pytest.param([agent("1", 5, gone=True), agent("2", 5, gone=True)], False, False, id="all have ended"),
     ],
 )
-def test_every_item_acknowledges(agents: list[AgentStatus], *, is_known: bool, is_known_to_the_live: bool) -> None:
-    """Whether or not its database lists the scheduler; and so does every listed scheduler."""
+def test_every_item_has_to_acknowledge(
+    agents: list[AgentStatus], *, is_known: bool, is_known_to_the_live: bool
+) -> None:
+    """
+    Every heartbeat item must acknowledge, also of an unlisted scheduler. Every listed scheduler must have an item.
+    """
     assert has_acknowledged(agents, 5) is is_known
     assert live_have_acknowledged(agents, 5) is is_known_to_the_live
 
 
 def test_the_role_moves_when_gate_and_fence_are_closed() -> None:
-    """The gate by acknowledgement or lease, the fence by the age of its file, each with a tenth."""
+    """The gate closes by acknowledgement or lease, the fence by the age of its file. Each wait is a tenth longer."""
     known, late = [agent("1", 5, listed=("1",))], [agent("1", 5, listed=("1",)), agent("2", 4)]
     assert CLOSING.gate_closed_at(known) == 100
     assert CLOSING.gate_closed_at(late) == pytest.approx(100 + 66 + 2)
@@ -61,7 +65,7 @@ def test_the_role_moves_when_gate_and_fence_are_closed() -> None:
 
 @pytest.mark.parametrize(("published", "used"), [(3.0, 3), (0.0, 0), (30.0, 30), (None, 30), (31.0, 30), (-1.0, 30)])
 def test_the_longest_fence_file_of_the_region_counts(published: float | None, used: float) -> None:
-    """And the option's largest value for an agent that does not publish one that it may have."""
+    """An agent that does not publish a valid value counts with the largest value that the option allows."""
     assert fence_file_s([agent("1", 5, fence_file_s=published)]) == used
     assert fence_file_s([agent("1", 5, fence_file_s=1.0), agent("2", 5, fence_file_s=2.0)]) == 2
     assert fence_file_s([agent("1", 5, fence_file_s=math.nan)]) == 30
@@ -69,7 +73,7 @@ def test_the_longest_fence_file_of_the_region_counts(published: float | None, us
 
 
 def test_a_silent_scheduler_of_the_target_is_waited_for_as_long_as_it_may_close_runs() -> None:
-    """20 s, a third of a shorter lease, and a tenth; never without those that live."""
+    """20 s, or a third of a shorter lease, and a tenth. The live schedulers must acknowledge in any case."""
     silent = [agent("1", 5, listed=("1",)), agent("2", 4)]
 
     def ready(agents: list[AgentStatus], now: float, lease_s: float = 60.0) -> bool:
@@ -81,6 +85,6 @@ def test_a_silent_scheduler_of_the_target_is_waited_for_as_long_as_it_may_close_
     assert not ready([agent("1", 5), agent("2", 4)], 1000.0)
 
 
-def test_who_is_waited_for_is_named() -> None:
-    """Items that are behind, and listed schedulers without one."""
+def test_the_schedulers_that_are_waited_for_are_named() -> None:
+    """Schedulers whose item is behind, and listed schedulers without an item."""
     assert awaited([agent("1", 5, listed=("1", "3")), agent("2", 4), agent("4", 0, gone=True)], 5) == ["2", "3"]

@@ -1,6 +1,6 @@
 """
-The readiness checks: each passes in a good set, says what is wrong in one that is not, and passes again once its advice
-was followed.
+The readiness checks: each passes in a good DR set, names what is wrong, and passes again after the user follows its
+advice.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Case:
     """
     One thing that is wrong.
 
-    :param advice: words of the advice that :attr:`mend` follows; None for what only time, or nothing, mends.
+    :param advice: words of the advice that :attr:`fix` follows; None if only time, or no action, fixes it.
     """
 
     check: str
@@ -47,14 +47,14 @@ class Case:
     verdict: Verdict
     why: str
     advice: str | None = None
-    mend: Change | None = None
+    fix: Change | None = None
 
     def __str__(self) -> str:
         return f"{self.check}: {self.why}"
 
 
 def dag(ready: ReadySet, region: str, dag_id: str, **facts: object) -> None:
-    """Change one DAG in what a region's agent has listed."""
+    """Change one DAG in a region's inventory."""
     found = ready.world.store.get_inventory(region)
     assert found is not None
     changed = replace(found.dags.get(dag_id, DagFacts(source="s", shape="x")), **facts)  # type: ignore[arg-type]
@@ -74,7 +74,7 @@ def claim(environment: str, problem: str) -> Change:
 
 
 def drop(ready: ReadySet, kind: str, region: str) -> None:
-    """Take all of one kind out of what a region's agent has listed."""
+    """Remove all names of one kind from a region's inventory."""
     found = ready.world.store.get_inventory(region)
     assert found is not None
     ready.change(region, names={**found.names, kind: ()})
@@ -90,7 +90,7 @@ def fingerprint(ready: ReadySet, region: str, kind: str, name: str, value: str, 
 
 
 def write_again(ready: ReadySet) -> None:
-    """What the agents do a minute later: list what is there."""
+    """Write both inventories again, as the agents do a minute later."""
     for region, other in ((A, B), (B, A)):
         ready.world.store.put_inventory(inventory(region, other, ready.world.clock.now()))
 
@@ -165,7 +165,7 @@ AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
 def unpublished(acknowledged_at: datetime | None) -> Callable[[ReadySet], object]:
-    """The target took a role up without its ledger, and a person has taken note, or has not."""
+    """The target became active without its ledger. *acknowledged_at*: when a user acknowledged it, or None."""
     found = Unpublished(
         id="u1", region=B, epoch=1, begun_epoch=0, at=AT, why="refused", first_id=1, acknowledged_at=acknowledged_at
     )  # fmt: skip
@@ -173,14 +173,14 @@ def unpublished(acknowledged_at: datetime | None) -> Callable[[ReadySet], object
 
 
 CASES = [
-    # What a failover is refused for.
+    # Reasons to refuse a failover.
     Case(
         check="environment",
         spoil=environment(B, reported_status=EnvironmentStatus.UPDATING),
         verdict=FAIL,
         why="is UPDATING",
         advice="an update takes 20 to 30 minutes",
-        mend=environment(B, reported_status=EnvironmentStatus.AVAILABLE),
+        fix=environment(B, reported_status=EnvironmentStatus.AVAILABLE),
     ),
     Case(check="environment", spoil=environment(B, unreachable=True), verdict=FAIL, why="did not answer"),
     Case(
@@ -189,7 +189,7 @@ CASES = [
         verdict=WARN,
         why="did not answer",
         advice="MWAA console of us-east-2",
-        mend=environment(A, unreachable=False),
+        fix=environment(A, unreachable=False),
     ),
     Case(check="environment", spoil=describe(B, last_update="FAILED"), verdict=WARN, why="last update"),
     Case(
@@ -198,7 +198,7 @@ CASES = [
         verdict=FAIL,
         why="scheduler is not healthy",
         advice="updating the environment restarts it",
-        mend=environment(B, scheduler_healthy=True),
+        fix=environment(B, scheduler_healthy=True),
     ),
     Case(check="scheduler", spoil=environment(A, scheduler_healthy=False), verdict=WARN, why="not healthy"),
     Case(
@@ -213,7 +213,7 @@ CASES = [
         verdict=FAIL,
         why="no agent is alive in us-east-1",
         advice="requirements_install",
-        mend=revive(B),
+        fix=revive(B),
     ),
     Case(check="agents", spoil=kill(A), verdict=WARN, why="no agent is alive in us-east-2"),
     Case(
@@ -221,7 +221,7 @@ CASES = [
         spoil=heartbeat(B, schedulers=("1", "9")),
         verdict=FAIL,
         why="schedulers without an agent in us-east-1: job 9",
-        mend=heartbeat(B, schedulers=("1",)),
+        fix=heartbeat(B, schedulers=("1",)),
         advice="dr.enabled = true",
     ),
     Case(
@@ -230,7 +230,7 @@ CASES = [
         verdict=FAIL,
         why="agents of us-east-1 speak protocol 2, this side speaks 1",
         advice="Install the same version",
-        mend=heartbeat(B, protocol=1),
+        fix=heartbeat(B, protocol=1),
     ),
     Case(
         check="ledger",
@@ -238,7 +238,7 @@ CASES = [
         verdict=FAIL,
         why="the ledger cannot be used in us-east-1: Table runs: refused",
         advice="on the runs table",
-        mend=heartbeat(B, ledger_error=None),
+        fix=heartbeat(B, ledger_error=None),
     ),
     Case(check="ledger", spoil=heartbeat(A, ledger_lag_s=300.0), verdict=WARN, why="us-east-2 is 300 s behind"),
     Case(
@@ -247,7 +247,7 @@ CASES = [
         verdict=FAIL,
         why="tasks ended in us-east-1 without the fence",
         advice="Run a task in mwaa-us-east-1",
-        mend=heartbeat(B, fence_ok=True),
+        fix=heartbeat(B, fence_ok=True),
     ),
     Case(check="fence", spoil=heartbeat(B, fence_ok=None), verdict=WARN, why="no task has shown yet"),
     Case(check="fence", spoil=heartbeat(A, fence_ok=False), verdict=WARN, why="us-east-2 without the fence"),
@@ -257,7 +257,7 @@ CASES = [
         verdict=WARN,
         why="switched off in us-east-1",
         advice="[dr] fence is not off",
-        mend=options(B, fence="True"),
+        fix=options(B, fence="True"),
     ),
     Case(
         check="leftovers",
@@ -265,7 +265,7 @@ CASES = [
         verdict=WARN,
         why="3 open runs in us-east-1",
         advice="Wait for the agent",
-        mend=heartbeat(B, unclosed_runs=0),
+        fix=heartbeat(B, unclosed_runs=0),
     ),
     # Rights and tables.
     Case(
@@ -274,7 +274,7 @@ CASES = [
         verdict=FAIL,
         why="may not write the state",
         advice="the role that is to fail over",
-        mend=lambda ready: setattr(ready.world.store, "read_only", False),
+        fix=lambda ready: setattr(ready.world.store, "read_only", False),
     ),
     Case(
         check="rights",
@@ -282,7 +282,7 @@ CASES = [
         verdict=FAIL,
         why="may not change DAGs in mwaa-us-east-1",
         advice="the role that is to fail over",
-        mend=environment(B, read_only=False),
+        fix=environment(B, read_only=False),
     ),
     Case(check="rights", spoil=environment(A, unreachable=True), verdict=WARN, why="not checked: change DAGs in"),
     Case(
@@ -291,7 +291,7 @@ CASES = [
         verdict=WARN,
         why="plan p is open (DRAINING): us-east-2 -> us-east-1, by ana",
         advice="mwaa-dr failover us-east-1 --reason TEXT",
-        mend=lambda ready: (ready.world.clock.advance(60), ready.world.fail_over(B)),
+        fix=lambda ready: (ready.world.clock.advance(60), ready.world.fail_over(B)),
     ),
     Case(
         check="table",
@@ -299,7 +299,7 @@ CASES = [
         verdict=WARN,
         why="in us-east-2 only, the active region: lost with it, nobody can fail over",
         advice="a copy in each region",
-        mend=table("state", A, B),
+        fix=table("state", A, B),
     ),
     Case(
         check="table",
@@ -313,7 +313,7 @@ CASES = [
         verdict=WARN,
         why="eventually consistent",
         advice="strong consistency",
-        mend=table("state", A, B),
+        fix=table("state", A, B),
     ),
     Case(
         check="table",
@@ -321,7 +321,7 @@ CASES = [
         verdict=WARN,
         why="this side reads us-east-2 only",
         advice="DR_STATE_TABLE_REPLICAS",
-        mend=lambda ready: ready.settings.update(state_table_replicas=f"{A},{B}"),
+        fix=lambda ready: ready.settings.update(state_table_replicas=f"{A},{B}"),
     ),
     Case(
         check="table",
@@ -329,7 +329,7 @@ CASES = [
         verdict=WARN,
         why="us-east-1 reads us-east-1 only",
         advice="state_table_replicas = us-east-1,us-east-2",
-        mend=options(B, state_table_replicas="us-east-1,us-east-2"),
+        fix=options(B, state_table_replicas="us-east-1,us-east-2"),
     ),
     Case(
         check="table",
@@ -337,7 +337,7 @@ CASES = [
         verdict=WARN,
         why="no copy in us-east-1",
         advice="Add a replica in us-east-1",
-        mend=table("state", A, B),
+        fix=table("state", A, B),
     ),
     Case(
         check="table",
@@ -345,7 +345,7 @@ CASES = [
         verdict=WARN,
         why="deletion protection is off",
         advice="--deletion-protection-enabled",
-        mend=table("state", A, B),
+        fix=table("state", A, B),
     ),
     Case(
         check="table",
@@ -353,7 +353,7 @@ CASES = [
         verdict=WARN,
         why="not checked: Table state must not be described",
         advice="dynamodb:DescribeTable",
-        mend=lambda ready: setattr(ready.tables, "forbidden", False),
+        fix=lambda ready: setattr(ready.tables, "forbidden", False),
     ),
     Case(
         check="runs_table",
@@ -365,7 +365,7 @@ CASES = [
         verdict=WARN,
         why="no runs table is known",
         advice="set [dr] runs_table in both regions",
-        mend=lambda ready: (options(A, runs_table="runs")(ready), options(B, runs_table="runs")(ready)),
+        fix=lambda ready: (options(A, runs_table="runs")(ready), options(B, runs_table="runs")(ready)),
     ),
     Case(
         check="runs_table",
@@ -373,7 +373,7 @@ CASES = [
         verdict=WARN,
         why="runs is in us-east-2 only",
         advice="Add a replica",
-        mend=table("runs", A, B, consistency=TableConsistency.EVENTUAL),
+        fix=table("runs", A, B, consistency=TableConsistency.EVENTUAL),
     ),
     Case(
         check="unreachable",
@@ -381,7 +381,7 @@ CASES = [
         verdict=WARN,
         why="a forced failover is refused",
         advice="on_unreachable = hold",
-        mend=heartbeat(A, on_unreachable="hold"),
+        fix=heartbeat(A, on_unreachable="hold"),
     ),
     # Versions and settings.
     Case(
@@ -390,7 +390,7 @@ CASES = [
         verdict=WARN,
         why="us-east-1 has 0.0.9",
         advice="Pin the same version",
-        mend=lambda ready: (ready.world.agents[B].changes.pop("provider_version"), ready.world.clock.advance(2)),
+        fix=lambda ready: (ready.world.agents[B].changes.pop("provider_version"), ready.world.clock.advance(2)),
     ),
     Case(
         check="airflow",
@@ -398,7 +398,7 @@ CASES = [
         verdict=WARN,
         why="3.0.6 in us-east-1, 3.3.1 in us-east-2",
         advice="Upgrade the older environment",
-        mend=describe(B, airflow_version="3.3.1"),
+        fix=describe(B, airflow_version="3.3.1"),
     ),
     Case(check="airflow", spoil=describe(B, airflow_version="2.10.3"), verdict=FAIL, why="2.10.3 in us-east-1"),
     Case(
@@ -407,7 +407,7 @@ CASES = [
         verdict=WARN,
         why="us-east-1 took the role up without its ledger at 2026-01-01T00:00:00Z (epoch 1): refused",
         advice="mwaa-dr check --acknowledge u1",
-        mend=unpublished(AT),
+        fix=unpublished(AT),
     ),
     Case(
         check="waiting",
@@ -415,7 +415,7 @@ CASES = [
         verdict=WARN,
         why="orders manual__1: its DAG is not in this region",
         advice="Deploy the DAG there",
-        mend=heartbeat(A, waiting=()),
+        fix=heartbeat(A, waiting=()),
     ),
     Case(
         check="items",
@@ -423,7 +423,7 @@ CASES = [
         verdict=WARN,
         why="1 cannot be read: Item SNAPSHOT#us-east-1 of table memory cannot be read: field pages: found 'two'",
         advice="Write it again",
-        mend=lambda ready: ready.world.store.put_snapshot(
+        fix=lambda ready: ready.world.store.put_snapshot(
             DagSet(id=B, region=B, recorded_at=ready.world.clock.now(), dag_ids=())
         ),
     ),
@@ -440,7 +440,7 @@ CASES = [
         verdict=WARN,
         why="us-east-1 counts as us-east-2",
         advice="until its name or its region is corrected",
-        mend=lambda ready: ready.world.clock.advance(60),
+        fix=lambda ready: ready.world.clock.advance(60),
     ),
     Case(
         check="settings",
@@ -448,14 +448,14 @@ CASES = [
         verdict=WARN,
         why="refresh_s: 60 in us-east-1 and unset in us-east-2",
         advice="Set the same options in section [dr]",
-        mend=options(A, refresh_s="60"),
+        fix=options(A, refresh_s="60"),
     ),
     Case(
         check="settings",
         spoil=heartbeat(B, problems=("[dr] lease_s = 'x' is not understood.",)),
         verdict=WARN,
         why="[dr] lease_s = 'x' is not understood",
-        mend=heartbeat(B, problems=()),
+        fix=heartbeat(B, problems=()),
         advice="[dr]",
     ),
     Case(
@@ -470,7 +470,7 @@ CASES = [
         verdict=WARN,
         why="only in mwaa-us-east-1: core.parallelism",
         advice="Set the same Airflow configuration options",
-        mend=describe(A, options={"dr.enabled": "true", "core.parallelism": "4"}),
+        fix=describe(A, options={"dr.enabled": "true", "core.parallelism": "4"}),
     ),
     Case(
         check="options",
@@ -478,7 +478,7 @@ CASES = [
         verdict=WARN,
         why="with different values: dr.enabled",
         advice="accepted_differences = options:NAME",
-        mend=accept("options:dr.enabled"),
+        fix=accept("options:dr.enabled"),
     ),
     Case(
         check="clocks",
@@ -486,16 +486,16 @@ CASES = [
         verdict=WARN,
         why="host in us-east-1 is 30",
         advice="Set the clocks right",
-        mend=lambda ready: (ready.world.agents[B].changes.pop("at"), ready.world.clock.advance(2)),
+        fix=lambda ready: (ready.world.agents[B].changes.pop("at"), ready.world.clock.advance(2)),
     ),
-    # What would run, and what it would find.
+    # Which DAGs would run, and which pools, variables and connections they would have.
     Case(
         check="dags",
         spoil=lambda ready: ready.world.environments[B].remove_dag("dag_00"),
         verdict=FAIL,
         why="wanted, and not in us-east-1: dag_00",
         advice="Copy the same DAG files",
-        mend=lambda ready: ready.world.environments[B].add_dag("dag_00", is_paused=True),
+        fix=lambda ready: ready.world.environments[B].add_dag("dag_00", is_paused=True),
     ),
     Case(
         check="dags",
@@ -503,7 +503,7 @@ CASES = [
         verdict=WARN,
         why="only in us-east-2: dag_03",
         advice="accepted_differences = dags:ID",
-        mend=accept("dags:dag_03"),
+        fix=accept("dags:dag_03"),
     ),
     Case(
         check="dags",
@@ -511,7 +511,7 @@ CASES = [
         verdict=WARN,
         why="only in us-east-1: local",
         advice="a DAG meant for one region only is declared",
-        mend=accept("dags:loc*"),
+        fix=accept("dags:loc*"),
     ),
     Case(
         check="dags",
@@ -519,14 +519,14 @@ CASES = [
         verdict=WARN,
         why="exempt in one region only: dr_failover",
         advice="with the same tags",
-        mend=lambda ready: ready.world.environments[B].add_dag("dr_failover", tags=["dr:control"]),
+        fix=lambda ready: ready.world.environments[B].add_dag("dr_failover", tags=["dr:control"]),
     ),
     Case(
         check="dags",
         spoil=lambda ready: (environment(A, unreachable=True)(ready), forget(ready, "inventories")),
         verdict=WARN,
         why="not compared with us-east-2",
-        mend=environment(A, unreachable=False),
+        fix=environment(A, unreachable=False),
         advice="Copy",
     ),
     Case(
@@ -535,7 +535,7 @@ CASES = [
         verdict=WARN,
         why="not paused in the standby us-east-1: dag_00",
         advice="mwaa-dr pause us-east-1",
-        mend=pause_the_standby,
+        fix=pause_the_standby,
     ),
     Case(
         check="paused",
@@ -543,7 +543,7 @@ CASES = [
         verdict=WARN,
         why="no snapshot of us-east-2 was ever taken",
         advice="the work of the active region's agent",
-        mend=revive(A),
+        fix=revive(A),
     ),
     Case(
         check="paused",
@@ -553,7 +553,7 @@ CASES = [
         ),
         verdict=WARN,
         why="changed since the snapshot of 2026-01-01T00:00:04Z: dag_03",
-        mend=revive(A),
+        fix=revive(A),
         advice="A snapshot is",
     ),
     Case(
@@ -562,7 +562,7 @@ CASES = [
         verdict=WARN,
         why="dr_test_dag is not in us-east-1",
         advice="Deploy dr_test_dag",
-        mend=lambda ready: ready.world.environments[B].add_dag(TEST_DAG, is_paused=True),
+        fix=lambda ready: ready.world.environments[B].add_dag(TEST_DAG, is_paused=True),
     ),
     Case(
         check="test_dag",
@@ -570,7 +570,7 @@ CASES = [
         verdict=WARN,
         why="dr_test_dag is paused in us-east-2",
         advice="unpause it in us-east-2",
-        mend=lambda ready: ready.world.environments[A].flip(TEST_DAG, is_paused=False),
+        fix=lambda ready: ready.world.environments[A].flip(TEST_DAG, is_paused=False),
     ),
     Case(
         check="inventory",
@@ -578,7 +578,7 @@ CASES = [
         verdict=WARN,
         why="none of us-east-1: not allowed; none of us-east-2: its agent has not written one",
         advice="INVENTORY#REGION*",
-        mend=write_again,
+        fix=write_again,
     ),
     Case(
         check="inventory",
@@ -586,7 +586,7 @@ CASES = [
         verdict=WARN,
         why="that of us-east-1 is 120 minutes old",
         advice="minutes after the scheduler's start",
-        mend=write_again,
+        fix=write_again,
     ),
     Case(
         check="imports",
@@ -594,7 +594,7 @@ CASES = [
         verdict=FAIL,
         why="cannot be imported in us-east-1 only: etl/orders.py",
         advice="Look at the import errors in that region's user interface",
-        mend=lambda ready: ready.change(B, import_errors=()),
+        fix=lambda ready: ready.change(B, import_errors=()),
     ),
     Case(
         check="imports",
@@ -608,7 +608,7 @@ CASES = [
         verdict=WARN,
         why="defined in files that differ: dag_00",
         advice="Copy the same files",
-        mend=lambda ready: dag(ready, A, "dag_00", source="other"),
+        fix=lambda ready: dag(ready, A, "dag_00", source="other"),
     ),
     Case(
         check="code",
@@ -616,7 +616,7 @@ CASES = [
         verdict=WARN,
         why="built differently from the same file: dag_00",
         advice="accepted_differences = code:ID",
-        mend=accept("code:dag_00"),
+        fix=accept("code:dag_00"),
     ),
     Case(
         check="past",
@@ -624,7 +624,7 @@ CASES = [
         verdict=WARN,
         why="depends_on_past or wait_for_downstream, after runs of before: dag_00",
         advice="accepted_differences = past:ID",
-        mend=accept("past:dag_00"),
+        fix=accept("past:dag_00"),
     ),
     Case(
         check="past",
@@ -642,7 +642,7 @@ CASES = [
                 verdict=FAIL,
                 why="missing in us-east-1: ",
                 advice="airflow " + ("pools" if kind == "pools" else kind),
-                mend=write_again,
+                fix=write_again,
             ),
             Case(
                 check=kind,
@@ -656,7 +656,7 @@ CASES = [
                 verdict=WARN,
                 why=f"with different values: {name}",
                 advice=f"accepted_differences = {kind}:NAME",
-                mend=accept(f"{kind}:{name}"),
+                fix=accept(f"{kind}:{name}"),
             ),
             Case(
                 check=kind,
@@ -665,7 +665,7 @@ CASES = [
                 ),
                 verdict=WARN,
                 why="have not agreed on a key, both have to be alive for it",
-                mend=write_again,
+                fix=write_again,
                 advice="",
             ),
         )
@@ -676,7 +676,7 @@ CASES = [
         verdict=WARN,
         why="missing in us-east-1: pandas; missing in us-east-2: numpy",
         advice="Use the same requirements.txt",
-        mend=write_again,
+        fix=write_again,
     ),
     Case(
         check="packages",
@@ -684,7 +684,7 @@ CASES = [
         verdict=WARN,
         why="in different versions: pandas",
         advice="with versions pinned",
-        mend=write_again,
+        fix=write_again,
     ),
     Case(
         check="capacity",
@@ -692,7 +692,7 @@ CASES = [
         verdict=WARN,
         why="class: mw1.micro in mwaa-us-east-1, mw1.small in mwaa-us-east-2; max_workers: 1 in",
         advice="Make the target as large as the source",
-        mend=describe(B, environment_class="mw1.large", max_workers=2),
+        fix=describe(B, environment_class="mw1.large", max_workers=2),
     ),
     Case(
         check="capacity",
@@ -700,7 +700,7 @@ CASES = [
         verdict=WARN,
         why="schedulers: 1 in",
         advice="accepted_differences = capacity:NAME",
-        mend=accept("capacity:schedulers"),
+        fix=accept("capacity:schedulers"),
     ),
     Case(
         check="drill",
@@ -708,7 +708,7 @@ CASES = [
         verdict=WARN,
         why="no failover to us-east-1 has ever been completed",
         advice="planned failover to us-east-1 and back",
-        mend=lambda ready: (ready.world.fail_over(B), ready.world.fail_over(A)),
+        fix=lambda ready: (ready.world.fail_over(B), ready.world.fail_over(A)),
     ),
     Case(
         check="drill",
@@ -716,7 +716,7 @@ CASES = [
         verdict=WARN,
         why="over 90 days ago",
         advice="--reason drill",
-        mend=lambda ready: (ready.world.fail_over(B), ready.world.fail_over(A)),
+        fix=lambda ready: (ready.world.fail_over(B), ready.world.fail_over(A)),
     ),
     Case(
         check="drill",
@@ -732,13 +732,13 @@ CASES = [
         verdict=WARN,
         why="accept nothing: agents, nonsense:x",
         advice="where CHECK is one of",
-        mend=accept("dags:y"),
+        fix=accept("dags:y"),
     ),
 ]
 
 
 def test_everything_passes_in_a_good_set(ready: ReadySet) -> None:
-    """Nothing to say means ok, for every check there is; and nothing was changed by looking."""
+    """Every check is OK, and the checks change nothing."""
     before = ready.world.state
     results = ready.results()
     assert {result.name: result.why for result in results.values() if result.verdict is not Verdict.OK} == {}
@@ -750,28 +750,31 @@ def test_everything_passes_in_a_good_set(ready: ReadySet) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_what_is_wrong_is_said_and_the_advice_mends_it(ready: ReadySet, case: Case) -> None:
-    """A verdict, why, what to do; done, the check passes, against whichever region is active then."""
+def test_a_check_names_what_is_wrong_and_its_advice_fixes_it(ready: ReadySet, case: Case) -> None:
+    """
+    The check returns a verdict, a reason and advice. After the advice is followed, it passes with the region that is
+    then active.
+    """
     case.spoil(ready)
     result = ready.results()[case.check]
     assert (result.verdict, case.why in result.why) == (case.verdict, True), result
     assert result.advice
-    if case.advice is not None and case.mend is not None:
+    if case.advice is not None and case.fix is not None:
         assert case.advice in result.advice, result
-        case.mend(ready)
+        case.fix(ready)
         assert ready.results()[case.check].verdict is Verdict.OK, ready.results()[case.check]
 
 
 def test_every_check_is_among_the_cases() -> None:
-    """One that is added without a case would not be seen to fail."""
+    """Without a case, no test would show that a new check can fail."""
     assert {case.check for case in CASES} == {*NAMES, "accepted"}
-    mended = {case.check for case in CASES if case.mend is not None}
-    assert mended == {*NAMES, "accepted"}
+    fixed = {case.check for case in CASES if case.fix is not None}
+    assert fixed == {*NAMES, "accepted"}
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_check_and_failover_do_not_contradict_each_other(ready: ReadySet, case: Case) -> None:
-    """What a failover is refused for, the checks show in the same words; without a failure there it is not refused."""
+    """The checks show each reason to refuse a failover, in the same words. Without such a reason it is not refused."""
     case.spoil(ready)
     results = ready.results()
     refused = ready.world.engine("preview").preview(request(B)).not_ready
@@ -781,7 +784,7 @@ def test_check_and_failover_do_not_contradict_each_other(ready: ReadySet, case: 
 
 
 def test_a_failover_refuses_agents_of_another_protocol(ready: ReadySet) -> None:
-    """They would not understand each other's rows half-way."""
+    """They would misread some items of each other."""
     ready.heartbeat(B, protocol=2)
     with pytest.raises(NotReadyError, match="speak protocol 2"):
         ready.world.fail_over(B)
@@ -789,8 +792,8 @@ def test_a_failover_refuses_agents_of_another_protocol(ready: ReadySet) -> None:
 
 @pytest.mark.parametrize("lost", [[A], [B], [A, B]], ids=["the active", "the standby", "both"])
 @pytest.mark.parametrize("has_inventories", [True, False])
-def test_it_works_when_a_side_is_down(ready: ReadySet, lost: list[str], has_inventories: bool) -> None:
-    """No check raises; what cannot be known is said, and a dead standby is a failure."""
+def test_the_checks_work_when_a_region_is_down(ready: ReadySet, lost: list[str], has_inventories: bool) -> None:
+    """No check raises. A check names what is unknown, and a dead standby is a failure."""
     for region in lost:
         ready.world.environments[region].unreachable = True
         ready.world.agents[region].alive = False
@@ -806,8 +809,8 @@ def test_it_works_when_a_side_is_down(ready: ReadySet, lost: list[str], has_inve
     assert (results["code"].verdict is Verdict.OK) is has_inventories
 
 
-def test_a_lost_region_is_compared_by_what_its_agent_last_listed(ready: ReadySet) -> None:
-    """On the day of the disaster it is all there is."""
+def test_a_lost_region_is_compared_by_its_last_inventory(ready: ReadySet) -> None:
+    """During a disaster, there is no other source."""
     ready.world.environments[A].unreachable = True
     ready.world.agents[A].alive = False
     ready.world.environments[B].remove_dag("dag_00")
@@ -817,8 +820,8 @@ def test_a_lost_region_is_compared_by_what_its_agent_last_listed(ready: ReadySet
     assert "dag_01" in results["code"].why
 
 
-def test_a_region_that_does_not_answer_is_asked_once(ready: ReadySet) -> None:
-    """Each question may take the ten seconds of its deadline."""
+def test_a_region_that_does_not_answer_is_called_once(ready: ReadySet) -> None:
+    """Each call may take its whole deadline of ten seconds."""
     ready.world.environments[A].unreachable = True
     ready.world.environments[A].calls.clear()
     ready.results()
@@ -826,7 +829,7 @@ def test_a_region_that_does_not_answer_is_asked_once(ready: ReadySet) -> None:
 
 
 def test_no_value_is_ever_shown(ready: ReadySet) -> None:
-    """Configuration options may be passwords: their names are told, their values only compared."""
+    """Configuration options may be passwords. The checks show their names, and only compare their values."""
     ready.describe(A, options={"secrets.backend_kwargs": "hunter2", "smtp.smtp_password": "a"})
     ready.describe(B, options={"secrets.backend_kwargs": "hunter3"})
     shown = str(ready.results())
@@ -835,7 +838,7 @@ def test_no_value_is_ever_shown(ready: ReadySet) -> None:
 
 
 def test_the_whole_of_a_check_can_be_accepted(ready: ReadySet) -> None:
-    """A smaller standby, say; but nothing that a failover is refused for."""
+    """For example, a smaller standby. But a reason to refuse a failover cannot be accepted."""
     ready.describe(B, max_workers=1, schedulers=1)
     ready.world.agents[B].alive = False
     ready.settings["accepted_differences"] = "capacity,agents"
@@ -846,7 +849,7 @@ def test_the_whole_of_a_check_can_be_accepted(ready: ReadySet) -> None:
 
 
 def test_a_long_list_is_cut(ready: ReadySet) -> None:
-    """The first ten, and how many more."""
+    """The first ten names, and the number of the others."""
     for number in range(15):
         ready.world.environments[B].add_dag(f"extra_{number:02}", is_paused=True)
     assert ready.results()["dags"].why.endswith("extra_09 and 5 more")
@@ -856,21 +859,21 @@ def test_a_long_list_is_cut(ready: ReadySet) -> None:
     ("target", "words"), [(A, "us-east-2 is the active region"), ("mars-1", "Unknown region 'mars-1'")]
 )
 def test_a_target_that_makes_no_sense_is_wrong_usage(ready: ReadySet, target: str, words: str) -> None:
-    """Nothing is looked at."""
+    """No check is run."""
     with pytest.raises(ConfigError, match=words):
         ready.results(target=target)
 
 
 def test_of_several_standbys_one_has_to_be_named(ready: ReadySet) -> None:
-    """Each has its own answer."""
+    """Each standby has its own result."""
     arguments = (ready.world.store, ready.tables, ready.world.environments, ready.world.clock, ready.config)
     with pytest.raises(ConfigError, match="us-east-1, us-west-2"):
         examine(*arguments)
     assert examine(*arguments, target="us-west-2").target == "us-west-2"
 
 
-def test_without_the_state_nothing_can_be_said(ready: ReadySet) -> None:
-    """A table that does not answer, or holds nothing, is no list of warnings."""
+def test_without_the_state_the_checks_raise(ready: ReadySet) -> None:
+    """A table that does not answer, or that has no state item, must not become a list of warnings."""
     ready.world.store.unreachable = True
     with pytest.raises(StateUnreachableError):
         ready.results()
@@ -881,7 +884,7 @@ def test_without_the_state_nothing_can_be_said(ready: ReadySet) -> None:
 
 @pytest.mark.parametrize("target", [A, B, None])
 def test_an_active_region_that_is_not_registered_fails_the_check(ready: ReadySet, target: str | None) -> None:
-    """And names the value, and the way out."""
+    """The check names the value, and the command that corrects it."""
     ready.world.store._table.state = replace(ready.world.state, active_region="us-est-2")
     result = ready.results(target=target)["state"]
     assert result.verdict is Verdict.FAIL
@@ -890,8 +893,8 @@ def test_an_active_region_that_is_not_registered_fails_the_check(ready: ReadySet
 
 
 @pytest.mark.parametrize("misspelled", ["us-est-2", "", "US-EAST-2"])
-def test_a_misspelled_region_is_corrected_and_not_looked_for(ready: ReadySet, misspelled: str) -> None:
-    """The check recommended the MWAA console of the misspelled region; what is to be corrected is the state item."""
+def test_the_advice_for_a_misspelled_region_is_to_correct_the_state_item(ready: ReadySet, misspelled: str) -> None:
+    """Before the fix, the check recommended the MWAA console of the misspelled region."""
     ready.world.store.overwrite(replace(ready.world.state, active_region=misspelled))
     results = ready.results()
     assert results["state"].advice == (
@@ -904,7 +907,7 @@ def test_a_misspelled_region_is_corrected_and_not_looked_for(ready: ReadySet, mi
 
 
 def test_the_region_that_was_active_last_counts_as_the_source_of_a_misspelled_one(ready: ReadySet) -> None:
-    """The one with the newest snapshot, and not the first by name."""
+    """The region with the newest snapshot counts, not the first by name."""
     ready.world.agents[A].alive = False
     ready.world.clock.advance(5)
     newer = DagSet(id=B, region=B, recorded_at=ready.world.clock.now(), dag_ids=("dag_00",))
@@ -918,10 +921,10 @@ def test_the_region_that_was_active_last_counts_as_the_source_of_a_misspelled_on
 @pytest.mark.parametrize(
     ("active", "advice"), [("us-est-2", "In the item ACTIVE_REGION of table state, set"), (A, "DR_ENVIRONMENTS")]
 )
-def test_of_a_region_without_an_environment_no_console_is_recommended(
+def test_no_console_is_recommended_for_a_region_without_an_environment(
     ready: ReadySet, active: str, advice: str
 ) -> None:
-    """Only the target is named here: correct the item, or name the active region's environment."""
+    """Only the target is named. The advice is to correct the item, or to name the environment of the active region."""
     ready.world.store.overwrite(replace(ready.world.state, active_region=active))
     environments = {B: ready.world.environments[B]}
     found = examine(ready.world.store, ready.tables, environments, ready.world.clock, ready.config, target=B)
@@ -941,16 +944,16 @@ def test_of_a_region_without_an_environment_no_console_is_recommended(
         ({"phase": Phase.PROMOTING}, f"Give a region the role: mwaa-dr failover {B} --reason TEXT."),
     ],
 )
-def test_what_cannot_be_used_in_the_state_is_named_with_what_is_allowed(
+def test_an_unusable_value_in_the_state_is_named_with_what_is_allowed(
     ready: ReadySet, changes: dict[str, Any], advice: str
 ) -> None:
-    """Field and allowed values; a phase without its plan has nothing to correct."""
+    """The advice names the field and the allowed values. A phase without its plan has no value to correct."""
     ready.world.store._table.state = replace(ready.world.state, **changes)
     assert ready.results()["state"].advice.startswith(advice)
 
 
-def test_what_an_agent_cannot_act_on_fails_the_check(ready: ReadySet) -> None:
-    """It is in the item of a region, which only that region reads."""
+def test_a_value_that_an_agent_cannot_act_on_fails_the_check(ready: ReadySet) -> None:
+    """The value is in an item of the region, which only that region reads."""
     ready.heartbeat(B, held_because="reconciled_epoch is 'abc'")
     result = ready.results()["state"]
     assert (result.verdict, result.why) == (Verdict.FAIL, f"{B} holds every run: reconciled_epoch is 'abc'")

@@ -1,4 +1,4 @@
-"""What a reason may be."""
+"""Which texts are allowed as a reason."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STATE = initial("us-east-2", lease_s=60, by="t", at=datetime(2026, 1, 1, tzinfo=
     ],
 )
 def test_a_bad_reason_is_refused_wherever_it_enters(reason: str, said: str) -> None:
-    """By the engine's request and by the bare flip alike, with what was found and what is allowed."""
+    """Both the engine's request and ``set_active_region`` refuse it. The error names the value and what is allowed."""
     with pytest.raises(ConfigError, match=said):
         checked_reason(reason)
     with pytest.raises(ConfigError, match=said):
@@ -36,6 +36,6 @@ def test_a_bad_reason_is_refused_wherever_it_enters(reason: str, said: str) -> N
 
 
 def test_white_space_around_a_reason_is_dropped() -> None:
-    """It counts neither for the length nor for the record."""
+    """White space does not count for the length, and is not recorded."""
     assert checked_reason(f"  {'x' * REASON_CHARS}\n") == "x" * REASON_CHARS
     assert FailoverRequest(target="us-east-1", reason=" drill ", by="t").reason == "drill"

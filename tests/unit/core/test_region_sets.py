@@ -1,4 +1,4 @@
-"""Which model of table a pair of regions allows."""
+"""Which consistency models of a table a pair of regions allows."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from airflow_provider_mwaa_dr.core.region_sets import REGION_SETS, table_model
         ("ap-southeast-1", "ap-southeast-2", ""),
     ],
 )
-def test_a_pair_has_a_witness_where_a_set_holds_both(first: str, second: str, witness: str) -> None:
-    """The order of the two does not matter; the reason names both."""
+def test_a_pair_has_a_witness_if_a_region_set_contains_both(first: str, second: str, witness: str) -> None:
+    """The order of the two regions does not matter. The reason names both."""
     for model in (table_model(first, second), table_model(second, first)):
         assert (model.witness, model.is_strong) == (witness, bool(witness))
         assert first in model.reason
@@ -28,5 +28,5 @@ def test_a_pair_has_a_witness_where_a_set_holds_both(first: str, second: str, wi
 
 
 def test_each_set_has_room_for_a_witness() -> None:
-    """Two replicas and a witness are three regions."""
+    """Two replicas and a witness take three regions."""
     assert all(len(region_set) >= 3 for region_set in REGION_SETS)

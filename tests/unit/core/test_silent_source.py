@@ -1,4 +1,4 @@
-"""How soon an AUTO failover goes on without its source: one attempt, where the schedulers are silent, too."""
+"""How soon an AUTO failover continues without its source: after one attempt, if its schedulers are silent, too."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from airflow_provider_mwaa_dr.testing import FakeEnvironment
 from tests.unit.core.dr_set import TIMING, A, B, World, request
 
 BLACK_HOLE_S = 12.0
-"""What an attempt takes whose packets get lost."""
+"""Duration of an attempt whose packets are lost."""
 
 
 class Source(FakeEnvironment):
-    """A source whose DAGs are asked for in vain, as long as *answers* says so."""
+    """A source whose API does not list its DAGs while *answers* returns false."""
 
     def __init__(self, world: World, *, attempt_s: float, answers: Callable[[], bool] = lambda: False) -> None:
         super().__init__(A, clock=world.clock)
@@ -47,8 +47,8 @@ def silence(world: World) -> None:
 
 
 @pytest.mark.parametrize("attempt_s", [BLACK_HOLE_S, 3.0])
-def test_a_dead_region_is_asked_once(world: World, attempt_s: float) -> None:
-    """No answer, and no heartbeat for as long as makes its schedulers count as gone: one signal confirms the other."""
+def test_the_api_of_a_dead_region_is_called_once(world: World, attempt_s: float) -> None:
+    """No answer, and no heartbeat for as long as a scheduler may be silent: the two signals confirm each other."""
     silence(world)
     source = Source(world, attempt_s=attempt_s)
     record = world.fail_over()
@@ -57,8 +57,8 @@ def test_a_dead_region_is_asked_once(world: World, attempt_s: float) -> None:
     assert (world.state.active_region, world.state.phase) == (B, Phase.STEADY)
 
 
-def test_a_live_region_whose_api_is_slow_is_asked_for_the_whole_time(world: World) -> None:
-    """Its schedulers' heartbeats arrive: one attempt without an answer says nothing of the region."""
+def test_a_slow_api_of_a_live_region_gets_the_whole_answer_time(world: World) -> None:
+    """Heartbeats of its schedulers arrive, so one attempt without an answer does not show that the region is lost."""
     source = Source(world, attempt_s=2.0)
     began = world.clock.monotonic()
     given_up: list[float] = []
@@ -72,27 +72,29 @@ def test_a_live_region_whose_api_is_slow_is_asked_for_the_whole_time(world: Worl
 
 
 def test_a_live_region_that_answers_in_time_is_drained(world: World) -> None:
-    """An API that answers at the third attempt is no dead region."""
+    """An API that answers at the third attempt does not belong to a dead region."""
     source = Source(world, attempt_s=3.0, answers=lambda: source.attempts >= 2)
     assert world.fail_over().mode is Mode.GRACEFUL
 
 
-def test_silent_schedulers_alone_force_nothing(world: World) -> None:
-    """The API answers: what runs there is waited for, however long no heartbeat has come."""
+def test_silent_schedulers_alone_do_not_turn_a_failover_forced(world: World) -> None:
+    """The API answers, so the engine waits for the running runs, however long no heartbeat has come."""
     silence(world)
     world.clock.advance(100)
     assert world.fail_over().mode is Mode.GRACEFUL
 
 
-def test_an_api_that_is_back_before_the_silence_is_long_enough_is_drained(world: World) -> None:
-    """Refused connections take no time: there is room for more attempts until the schedulers count as gone."""
+def test_a_source_whose_api_is_back_before_the_silence_is_long_enough_is_drained(world: World) -> None:
+    """Refused connections take no time, so there is time for more attempts until the schedulers count as gone."""
     silence(world)
     source = Source(world, attempt_s=0.0, answers=lambda: source.attempts >= 2)
     assert world.fail_over().mode is Mode.GRACEFUL
 
 
-def test_a_heartbeat_of_long_ago_is_no_silence_at_the_first_look(world: World) -> None:
-    """Only what this process has watched counts: clocks of other machines, and dead jobs' items, say nothing."""
+def test_an_old_heartbeat_is_no_silence_at_the_first_read(world: World) -> None:
+    """
+    Only the time that this process has watched counts. Other machines' clocks and items of ended jobs prove nothing.
+    """
     silence(world)
     world.clock.advance(1000)
     source = Source(world, attempt_s=0.0)
@@ -102,8 +104,8 @@ def test_a_heartbeat_of_long_ago_is_no_silence_at_the_first_look(world: World) -
     assert world.clock.monotonic() - began >= TIMING.agent_silence_s
 
 
-def test_a_plan_that_insists_on_grace_asks_for_the_whole_time(world: World) -> None:
-    """GRACEFUL turns into nothing else, so it loses nothing by asking."""
+def test_a_graceful_plan_calls_the_api_for_the_whole_answer_time(world: World) -> None:
+    """A GRACEFUL plan never turns forced, so it loses nothing by further attempts."""
     silence(world)
     source = Source(world, attempt_s=2.0)
     with pytest.raises(Exception, match="did not answer"):
@@ -112,7 +114,7 @@ def test_a_plan_that_insists_on_grace_asks_for_the_whole_time(world: World) -> N
 
 
 def test_silence_counts_from_the_last_change_seen(world: World) -> None:
-    """Zero at the first look, after each heartbeat, and where there are none."""
+    """The silence is zero at the first read, after each heartbeat, and without heartbeats."""
     found: list[AgentStatus] = []
     watched = Silence(lambda _: found, world.clock)
     assert watched.seconds(A) == 0

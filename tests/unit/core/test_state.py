@@ -37,7 +37,7 @@ def plan(target: str = B, **changes: object) -> Plan:
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-def test_a_failover_grows_version_with_every_write_and_epoch_once() -> None:
+def test_a_failover_increases_the_version_with_every_write_and_the_epoch_once() -> None:
     """Claim, record, promote, resume, complete: five writes, one epoch."""
     claimed = transitions.claim(steady(), plan(), at=AT)
     recorded = transitions.record_set(claimed, "p1", at=AT)
@@ -53,8 +53,8 @@ def test_a_failover_grows_version_with_every_write_and_epoch_once() -> None:
     assert done.failover_reason == "why"
 
 
-def test_an_announced_stop_outlives_its_plan_and_one_promotion() -> None:
-    """The plan may end, and the role move, before the ledger of the source reads what was stopped."""
+def test_an_announced_stop_stays_after_its_plan_and_one_promotion() -> None:
+    """The plan may end, and the role may move, before the ledger of the source reads which runs were stopped."""
     claimed = transitions.claim(steady(), plan(), at=AT)
     stopped = transitions.announce(claimed, "s1", had_ended=False, at=AT)
     assert transitions.announce(stopped, "s1", had_ended=False, at=AT) is stopped
@@ -75,21 +75,21 @@ def test_an_announced_stop_outlives_its_plan_and_one_promotion() -> None:
     assert transitions.set_active_region(moved, A, reason="why", by="me", at=AT).stops == ()
 
 
-def test_claiming_the_active_region_says_so() -> None:
-    """Already active is an answer, not a failure."""
+def test_claiming_the_active_region_raises_already_active() -> None:
+    """Callers treat AlreadyActiveError as success."""
     with pytest.raises(AlreadyActiveError, match="us-east-2 is active already"):
         transitions.claim(steady(), plan(A), at=AT)
 
 
 def test_claiming_over_an_open_plan_is_refused() -> None:
-    """A second plan is joined, cancelled or superseded, never claimed."""
+    """A second caller joins, cancels or supersedes the open plan, and never claims over it."""
     claimed = transitions.claim(steady(), plan(), at=AT)
     with pytest.raises(WrongPhaseError, match="p1 is open"):
         transitions.claim(claimed, plan(C), at=AT)
 
 
 def test_cancel_gives_the_role_back_under_a_new_plan_id() -> None:
-    """An engine still in the old plan must not take the way back for its own."""
+    """An engine that still executes the old plan must not take the cancellation for its own plan."""
     recorded = transitions.record_set(transitions.claim(steady(), plan(), at=AT), "p1", at=AT)
     back = transitions.cancel(recorded, plan_id="p2", by="you", owner="engine-2", reason="no", at=AT)
     assert (back.phase, back.active_region, back.epoch) == (Phase.RESUMING, A, 0)
@@ -99,14 +99,14 @@ def test_cancel_gives_the_role_back_under_a_new_plan_id() -> None:
 
 
 def test_cancel_after_promote_names_the_way_back() -> None:
-    """After promote the way back is a failover."""
+    """After promote, the way back is a failover."""
     promoted = transitions.promote(transitions.claim(steady(), plan(), at=AT), at=AT)
     with pytest.raises(WrongPhaseError, match="Fail over to us-east-2"):
         transitions.cancel(promoted, plan_id="p2", by="you", owner="e", reason="no", at=AT)
 
 
-def test_superseding_inherits_the_set_and_cancelling_it_goes_back_to_the_plan_before() -> None:
-    """A plan that replaced an unfinished one can be cancelled only into exactly that one."""
+def test_superseding_inherits_the_set_and_cancelling_it_restores_the_plan_before() -> None:
+    """After a plan that replaced an unfinished plan is cancelled, exactly that unfinished plan continues."""
     first = transitions.record_set(transitions.claim(steady(), plan(), at=AT), "p1", at=AT)
     promoted = transitions.promote(first, at=AT)
     second = transitions.supersede(promoted, plan(A, id="p2"), at=AT)
@@ -120,7 +120,9 @@ def test_superseding_inherits_the_set_and_cancelling_it_goes_back_to_the_plan_be
 
 
 def test_the_promoted_plan_is_known_under_a_plan_that_supersedes_it() -> None:
-    """The region that it made active still waits for its source's last word; one that ended, or only began, is none."""
+    """
+    The promoted region still waits for its source's final ledger entry. Ended and merely claimed plans do not count.
+    """
     claimed = transitions.claim(steady(), plan(), at=AT)
     promoted = transitions.promote(transitions.drained(claimed, at=AT), at=AT)
     superseded = transitions.supersede(promoted, plan(A, id="p2"), at=AT)
@@ -134,21 +136,21 @@ def test_the_promoted_plan_is_known_under_a_plan_that_supersedes_it() -> None:
     assert transitions.promoted_plan(steady()) is None
 
 
-def test_superseding_towards_the_region_still_active_is_a_cancel() -> None:
-    """Before promote the region still active cannot be the target of a new plan."""
+def test_superseding_to_the_active_region_is_refused_in_favour_of_cancel() -> None:
+    """Before promote, the active region cannot be the target of a new plan."""
     claimed = transitions.claim(steady(), plan(), at=AT)
     with pytest.raises(WrongPhaseError, match="Cancel that plan"):
         transitions.supersede(claimed, plan(A, id="p2"), at=AT)
 
 
 def test_a_recorded_set_is_never_replaced() -> None:
-    """A resumed engine that records again changes nothing."""
+    """If a resumed engine records again, that is a no-op."""
     recorded = transitions.record_set(transitions.claim(steady(), plan(), at=AT), "p1", at=AT)
     assert transitions.record_set(recorded, "other", at=AT) is recorded
 
 
 def test_a_forced_plan_cannot_turn_forced_again() -> None:
-    """The lease is counted from the write that forced it, so there is one such write."""
+    """The lease counts from the write that turned the plan forced, so there is only one such write."""
     forced = transitions.turn_forced(transitions.claim(steady(), plan(), at=AT), at=AT)
     assert forced.plan is not None
     assert forced.plan.is_forced
@@ -173,7 +175,9 @@ STEPS = {
 
 @given(st.lists(st.tuples(st.sampled_from(sorted(STEPS)), st.sampled_from([A, B, C])), max_size=40))
 def test_no_order_of_steps_breaks_the_invariants(steps: list[tuple[str, str]]) -> None:
-    """Whatever is tried: the version grows by one a write, the epoch with every change of region and only then."""
+    """
+    Every write increases the version by one. The epoch grows with every change of the active region, and only then.
+    """
     state = steady()
     for name, region in steps:
         try:
@@ -196,7 +200,7 @@ def cancelled(state: DRState) -> DRState:
 
 
 def test_cancelling_does_not_resume_a_plan_that_had_not_promoted_either() -> None:
-    """Who names the active region wants it active; the plan before the cancelled one leads somewhere else."""
+    """The caller names the active region and wants it to stay active. The plan before would lead to another region."""
     first = transitions.claim(steady(), plan(B), at=AT)
     second = transitions.record_set(transitions.supersede(first, plan(C, id="p2"), at=AT), "set", at=AT)
     back = cancelled(second)
@@ -206,7 +210,7 @@ def test_cancelling_does_not_resume_a_plan_that_had_not_promoted_either() -> Non
 
 
 def test_cancelling_goes_back_past_unpromoted_plans_to_the_promoted_one() -> None:
-    """The active region still has to be prepared and to get its set, however many callers changed their minds since."""
+    """The active region still has to be prepared and to get its set, however many plans followed."""
     promoted = transitions.promote(transitions.claim(steady(), plan(B), at=AT), at=AT)
     second = transitions.supersede(promoted, plan(A, id="p2"), at=AT)
     back = cancelled(transitions.supersede(second, plan(C, id="p3"), at=AT))
@@ -215,7 +219,7 @@ def test_cancelling_goes_back_past_unpromoted_plans_to_the_promoted_one() -> Non
 
 
 def test_a_cancelled_plans_set_goes_to_the_setless_plan_that_it_had_replaced() -> None:
-    """The earlier one had paused nothing and recorded nothing; the cancelled one may have paused everything."""
+    """The earlier plan had recorded no set and paused no DAG. The cancelled plan may have paused all of them."""
     first = cancelled(transitions.claim(steady(), plan(B), at=AT))
     second = transitions.record_set(transitions.supersede(first, plan(B, id="p2"), at=AT), "set", at=AT)
     back = cancelled(second)
@@ -232,7 +236,7 @@ def test_a_cancelled_plans_set_goes_to_the_setless_plan_that_it_had_replaced() -
     ],
 )
 def test_errors_pickle_with_their_data(error: DRError) -> None:
-    """Airflow pickles what a task raises; message, advice and data survive it."""
+    """Airflow pickles what a task raises. Message, advice and data stay the same."""
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)
     assert str(copy) == str(error)
@@ -244,7 +248,7 @@ def unknown(**changes: object) -> DRState:
 
 
 def test_taking_over_a_state_is_forced_and_remembers_that_the_source_is_not_known() -> None:
-    """Whatever mode the plan names; its source is the caller's best guess."""
+    """The plan is forced, whatever mode the caller requested. Its source is the caller's best guess."""
     taken = transitions.recover(unknown(), plan(source=A, mode=Mode.GRACEFUL), lease_s=60, at=AT)
     assert (taken.phase, taken.active_region, taken.epoch, taken.version) == (Phase.DRAINING, "us-est-2", 0, 2)
     assert taken.plan is not None
@@ -252,8 +256,8 @@ def test_taking_over_a_state_is_forced_and_remembers_that_the_source_is_not_know
     assert not transitions.recover(unknown(), plan(A, source=A), lease_s=60, at=AT).plan.is_cancellation  # type: ignore[union-attr]
 
 
-def test_a_plan_that_takes_over_is_superseded_by_one_that_does_and_cancelled_by_none() -> None:
-    """There is no region to go back to."""
+def test_a_plan_that_takes_over_can_be_superseded_but_not_cancelled() -> None:
+    """No region is known to be active, so there is no region to go back to."""
     taken = transitions.recover(replace(steady(), phase=Phase.DRAINING), plan(source=A), lease_s=60, at=AT)
     with pytest.raises(WrongPhaseError):
         transitions.cancel(taken, plan_id="c", by="me", owner="e", reason="r", at=AT)
@@ -261,7 +265,7 @@ def test_a_plan_that_takes_over_is_superseded_by_one_that_does_and_cancelled_by_
         turned = transitions.supersede(taken, plan(target, mode=Mode.GRACEFUL), at=AT)
         assert turned.plan is not None
         assert (turned.plan.takes_over, turned.plan.mode, turned.plan.source) == (True, Mode.FORCED, A)
-    # Once it has promoted, the region that executes is known.
+    # After its promotion, it is known which region executes.
     promoted = transitions.promote(taken, at=AT)
     back = transitions.supersede(promoted, plan(C), at=AT)
     assert back.plan is not None
@@ -269,7 +273,7 @@ def test_a_plan_that_takes_over_is_superseded_by_one_that_does_and_cancelled_by_
 
 
 def test_while_a_value_cannot_be_used_only_taking_over_changes_the_state() -> None:
-    """Else what stands in for the value would be written as if it were right."""
+    """Any other transition would write the replacement of the unusable value as if it were right."""
     problem = transitions.FieldProblem("lease_s", "'nan'", "a number")
     draining = replace(transitions.claim(steady(), plan(), at=AT), problems=(problem,))
     promoted = replace(transitions.promote(transitions.claim(steady(), plan(), at=AT), at=AT), problems=(problem,))
@@ -287,7 +291,10 @@ def test_while_a_value_cannot_be_used_only_taking_over_changes_the_state() -> No
 
 
 def test_plans_that_supersede_each_other_do_not_nest() -> None:
-    """Sixteen in a row reached DynamoDB's 32 levels: the claim fitted, the promotion did not."""
+    """
+    Before the fix, sixteen plans in a row reached the 32 levels that DynamoDB allows: the claim fit, the promotion did
+    not.
+    """
     state = transitions.promote(transitions.claim(steady(), plan(), at=AT), at=AT)
     for number in range(40):
         target = next(region for region in (*(A, B, C)[number % 3 :], A, B) if region != state.active_region)
@@ -301,8 +308,8 @@ def test_plans_that_supersede_each_other_do_not_nest() -> None:
         assert depth <= 2
 
 
-def test_only_this_module_makes_a_state_out_of_another() -> None:
-    """It says so: a field that is changed elsewhere skips every condition."""
+def test_only_core_state_changes_a_state() -> None:
+    """The module promises this: a field that other code changes skips every condition."""
     package = Path(transitions.__file__).parent.parent
     found = [
         f"{path.name}: {line.strip()}"
@@ -311,5 +318,5 @@ def test_only_this_module_makes_a_state_out_of_another() -> None:
         for line in path.read_text(encoding="utf-8").splitlines()
         if re.search(r"\breplace\((row|state|self\._table\.state)\b", line)
     ]
-    # What was read is given the problems that it was shared with.
+    # The fence reads a state from a shared file and adds the problems that the file has.
     assert found == ["fence.py: state = replace(state, problems=tuple(found))"]

@@ -1,4 +1,6 @@
-"""A failover where the state item names no active region, or cannot be acted on: someone has changed it by hand."""
+"""
+A failover when the state item names no usable active region, or has unusable values: a user has edited it by hand.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ LEASE = FieldProblem("lease_s", "'nan'", "a number")
 
 
 class KilledError(BaseException):
-    """Ends an engine where it stands, as SIGKILL does."""
+    """Ends an engine immediately, as SIGKILL does."""
 
 
 @pytest.fixture
@@ -26,12 +28,12 @@ def world() -> World:
 
 
 def change(world: World, **fields: object) -> None:
-    """Change the item as a person does, with no other version."""
+    """Change the item as a user does, without a new version."""
     world.store._table.state = replace(world.state, **fields)  # type: ignore[arg-type]
 
 
 def assert_active(world: World, region: str) -> None:
-    """The region is active and steady, and exactly the wanted set runs there."""
+    """The region is active and STEADY, and exactly the wanted set runs in it."""
     assert (world.state.active_region, world.state.phase, world.state.problems) == (region, Phase.STEADY, ())
     assert world.environments[region].unpaused - {"dr_failover"} == WANTED
 
@@ -49,7 +51,7 @@ def seconds(record: FailoverRecord, step: str) -> float:
 def test_a_failover_from_an_unknown_region_is_forced_whatever_was_requested(
     world: World, value: str, mode: Mode
 ) -> None:
-    """It stopped after its claim, and recommended the misspelled region."""
+    """Before the fix, it stopped after its claim, and recommended the misspelled region."""
     change(world, active_region=value)
     world.environments[A].calls.clear()
     record = world.fail_over(B, mode=mode)
@@ -57,14 +59,14 @@ def test_a_failover_from_an_unknown_region_is_forced_whatever_was_requested(
     assert (record.outcome, record.mode, record.source, record.target) == ("completed", Mode.FORCED, A, B)
     assert (world.state.epoch, world.state.previous_region) == (1, A)
     assert world.environments[A].calls == []
-    said = detail(record, "take over")
-    assert f"active_region of the item ACTIVE_REGION is {value!r}, which is not registered" in said
-    assert "it is forced, whatever mode was requested" in said
-    assert f"waits for every other registered region: {A}, {C}" in said
+    text = detail(record, "take over")
+    assert f"active_region of the item ACTIVE_REGION is {value!r}, which is not registered" in text
+    assert "it is forced, whatever mode was requested" in text
+    assert f"waits for every other registered region: {A}, {C}" in text
 
 
-def test_the_region_that_was_meant_can_be_named_too(world: World) -> None:
-    """Nobody knows that it is the one that executes, so the others are waited for."""
+def test_the_target_can_be_the_region_that_the_misspelled_value_meant(world: World) -> None:
+    """It is not known which region executes, so the engine waits for the others."""
     change(world, active_region=f" {A}")
     record = world.fail_over(A)
     assert_active(world, A)
@@ -74,14 +76,14 @@ def test_the_region_that_was_meant_can_be_named_too(world: World) -> None:
 
 @pytest.mark.parametrize("silent", [A, C])
 def test_every_other_region_counts_as_the_source(world: World, silent: str) -> None:
-    """Any of them may execute on an older view: each has acknowledged, or its lease has passed."""
+    """Each other region may execute on an older view. Each must acknowledge, or its lease must expire."""
     world.agents[silent].alive = False
     change(world, active_region=MISSPELLED)
     assert seconds(world.fail_over(B), "lease") >= 60
 
 
 def test_regions_that_have_all_acknowledged_cost_no_lease(world: World) -> None:
-    """The control."""
+    """Control case: no region is silent."""
     change(world, active_region=MISSPELLED)
     assert seconds(world.fail_over(B), "lease") < 60
 
@@ -92,7 +94,7 @@ def test_regions_that_have_all_acknowledged_cost_no_lease(world: World) -> None:
 def test_a_phase_without_its_plan_is_taken_over_to_any_region(
     world: World, phase: Phase, active: str, target: str
 ) -> None:
-    """To the active region it said "nothing to do", and nothing started in any region."""
+    """Before the fix, a failover to the active region reported "nothing to do", and no region started anything."""
     change(world, phase=phase, active_region=active)
     record = world.fail_over(target)
     assert_active(world, target)
@@ -101,8 +103,11 @@ def test_a_phase_without_its_plan_is_taken_over_to_any_region(
 
 
 @pytest.mark.parametrize("target", [A, B])
-def test_the_set_of_the_plan_that_is_gone_counts(world: World, target: str) -> None:
-    """Half paused, the source's own list is too short. Runs that the plan stops, and DAGs that it left, are no set."""
+def test_the_set_of_a_lost_plan_counts(world: World, target: str) -> None:
+    """
+    The source is half paused, so its own list is too short. Lists of stopped runs and of DAGs not unpaused are not the
+    set.
+    """
     lost = DagSet(id="lost", region=A, recorded_at=world.clock.now(), dag_ids=("dag_01", "dag_02"))
     world.store.put_set(lost)
     for suffix in ("stopped-3", "left-0a1b2c3d"):
@@ -115,7 +120,7 @@ def test_the_set_of_the_plan_that_is_gone_counts(world: World, target: str) -> N
 
 
 def test_the_set_of_a_failover_that_has_been_completed_does_not_count(world: World) -> None:
-    """Since then people have paused and unpaused; the snapshot knows."""
+    """Users have paused and unpaused DAGs since then. The snapshot has these changes."""
     world.fail_over(B)
     world.environments[B].flip("dag_01", is_paused=True)
     world.clock.advance(3)
@@ -125,16 +130,16 @@ def test_the_set_of_a_failover_that_has_been_completed_does_not_count(world: Wor
     assert world.environments[A].unpaused - {"dr_failover"} == WANTED - {"dag_01"}
 
 
-def test_without_any_record_the_newest_snapshot_tells_who_was_active(world: World) -> None:
-    """A set that has never failed over."""
+def test_without_any_record_the_newest_snapshot_shows_which_region_was_active(world: World) -> None:
+    """A DR set that has never failed over."""
     world.store.put_snapshot(DagSet(id=C, region=C, recorded_at=world.clock.now(), dag_ids=()))
     world.clock.advance(2)
     change(world, active_region=MISSPELLED)
     assert world.fail_over(B).source == A
 
 
-def test_a_lease_that_cannot_be_used_is_waited_for_as_the_longest(world: World) -> None:
-    """A region that is cut off may have any; from promote on the set has one again."""
+def test_an_unusable_lease_is_waited_for_as_the_longest_lease(world: World) -> None:
+    """A region that is cut off may use any lease. From the promotion on, the state has a valid lease again."""
     world.agents[A].alive = False
     change(world, lease_s=LONGEST_LEASE_S, problems=(LEASE,))
     record = world.fail_over(B, even_if_not_ready=True)
@@ -144,14 +149,14 @@ def test_a_lease_that_cannot_be_used_is_waited_for_as_the_longest(world: World) 
 
 
 def test_all_acknowledgements_end_the_wait_for_a_lease_that_cannot_be_used(world: World) -> None:
-    """Every region holds by then."""
+    """After all of them, every region holds."""
     change(world, lease_s=LONGEST_LEASE_S, problems=(LEASE,))
     assert seconds(world.fail_over(B), "lease") < 60
     assert world.state.lease_s == 60
 
 
 def test_an_epoch_that_cannot_be_used_refers_to_init(world: World) -> None:
-    """No next one is known to be above all before."""
+    """No other epoch is known to be above all earlier ones."""
     change(world, problems=(FieldProblem("epoch", "'x'", "a number"),))
     with pytest.raises(WrongPhaseError) as raised:
         world.fail_over(B)
@@ -161,8 +166,10 @@ def test_an_epoch_that_cannot_be_used_refers_to_init(world: World) -> None:
 
 @pytest.mark.parametrize("step", ["take over", "record", "lease", "promote", "adopt", "unpause"])
 @pytest.mark.parametrize("target", [A, B, C])
-def test_killed_at_any_step_it_is_finished_or_turned_by_the_next_caller(world: World, step: str, target: str) -> None:
-    """The plan says that nobody knows the source; whoever goes on waits for every region as well."""
+def test_a_takeover_killed_at_any_step_is_finished_or_turned_by_the_next_caller(
+    world: World, step: str, target: str
+) -> None:
+    """The plan records that the source is unknown, so the next engine waits for every region, too."""
 
     def kill(event: StepEvent) -> None:
         if (event.name, event.status) == (step, "done"):
@@ -182,7 +189,10 @@ def test_killed_at_any_step_it_is_finished_or_turned_by_the_next_caller(world: W
 def test_a_state_that_is_broken_under_a_plan_is_taken_over_by_the_same_command(
     world: World, step: str, broken: dict[str, object]
 ) -> None:
-    """The engine stops, or goes on where the plan says enough; the command that it names finishes."""
+    """
+    The engine stops, or continues if the plan has enough information. The command that its error names finishes the
+    plan.
+    """
 
     def destroy(event: StepEvent) -> None:
         if (event.name, event.status) == (step, "done"):
@@ -200,7 +210,7 @@ def test_a_state_that_is_broken_under_a_plan_is_taken_over_by_the_same_command(
 
 
 def test_no_message_recommends_the_misspelled_region(world: World) -> None:
-    """The two ways on are registered regions."""
+    """Both recommended commands name registered regions."""
     change(world, active_region=MISSPELLED)
     world.agents[B].changes = {"adopted_epoch": None}
     with pytest.raises(FailoverError) as raised:
@@ -218,10 +228,10 @@ def test_no_message_recommends_the_misspelled_region(world: World) -> None:
         ({"problems": (LEASE,)}, "lease_s is 'nan'"),
     ],
 )
-def test_a_preview_says_what_is_taken_over_and_changes_nothing(
+def test_a_preview_names_what_is_taken_over_and_changes_nothing(
     world: World, broken: dict[str, object], says: str
 ) -> None:
-    """Also that it will be forced."""
+    """It also shows that the failover will be forced."""
     change(world, **broken)
     before = world.state
     preview = world.engine().preview(request(B, mode=Mode.GRACEFUL))
@@ -231,7 +241,7 @@ def test_a_preview_says_what_is_taken_over_and_changes_nothing(
     assert world.state is before
 
 
-def test_a_state_that_can_be_acted_on_is_not_taken_over(world: World) -> None:
-    """The control."""
+def test_a_usable_state_is_not_taken_over(world: World) -> None:
+    """Control case."""
     assert world.engine().preview(request(A)).action == "nothing"
     assert world.engine().preview(request(B)).action == "claim"

@@ -1,4 +1,4 @@
-"""A failover with an item that cannot be read: it goes on, and only what depends on the item is unknown."""
+"""A failover with an unreadable item continues. Only what depends on the item is unknown."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ def detail(record: FailoverRecord, name: str) -> str:
 
 
 def lose(world: World, region: str) -> None:
-    """Cut *region* off: nothing of it answers or writes any more."""
+    """Cut *region* off: it answers no call and writes nothing."""
     world.environments[region].unreachable = True
     world.agents[region].alive = False
 
 
-def test_a_forced_failover_goes_on_without_a_snapshot_that_cannot_be_read(world: World) -> None:
-    """It had stopped after its claim, and both regions held; it names the item and unpauses nothing."""
+def test_a_forced_failover_continues_without_an_unreadable_snapshot(world: World) -> None:
+    """It names the item and unpauses nothing. Before the fix, it stopped after its claim, and both regions held."""
     lose(world, A)
     world.store.damage(f"SNAPSHOT#{A}", field="pages", found="'two'")
     record = world.fail_over(mode=Mode.FORCED)
     assert (record.outcome, world.state.active_region, world.state.phase) == ("completed", B, Phase.STEADY)
-    said = detail(record, "record")
-    assert f"Item SNAPSHOT#{A} of table memory cannot be read: field pages: found 'two'" in said
-    assert "nothing will be unpaused" in said
+    text = detail(record, "record")
+    assert f"Item SNAPSHOT#{A} of table memory cannot be read: field pages: found 'two'" in text
+    assert "nothing will be unpaused" in text
 
 
-def test_a_failover_goes_on_without_a_wanted_set_that_cannot_be_read(world: World) -> None:
-    """As with a set that is gone: it says what to unpause by hand."""
+def test_a_failover_continues_without_an_unreadable_wanted_set(world: World) -> None:
+    """It asks the user to unpause by hand, as it does if the set is gone."""
     plans: list[str] = []
 
     def on_step(event: object) -> None:
@@ -55,7 +55,7 @@ def test_a_failover_goes_on_without_a_wanted_set_that_cannot_be_read(world: Worl
 
 
 def test_a_record_that_cannot_be_read_stops_no_failover_and_stays_as_it_is(world: World) -> None:
-    """An old record of another version is none of this failover's business."""
+    """An old record of another version does not concern this failover."""
     world.store.damage("FAILOVER#20200101T000000Z-abcdef", field="mode", found="'swift'")
     record = world.fail_over()
     assert record.outcome == "completed"
@@ -65,7 +65,7 @@ def test_a_record_that_cannot_be_read_stops_no_failover_and_stays_as_it_is(world
 
 
 def test_what_could_not_be_unpaused_stays_wanted_although_its_record_cannot_be_read(world: World) -> None:
-    """The list of DAGs is readable, whatever else is not."""
+    """The record and its set are unreadable, but the list of these DAGs is readable."""
     world.environments[B].stubborn = {"dag_01"}
     record = world.fail_over()
     world.environments[B].stubborn = set()
@@ -78,7 +78,7 @@ def test_what_could_not_be_unpaused_stays_wanted_although_its_record_cannot_be_r
 
 
 def test_a_heartbeat_that_cannot_be_read_is_no_acknowledgement(world: World) -> None:
-    """Of a scheduler that its region lists, it is waited for as long as of a silent one: for the lease."""
+    """The region lists this scheduler, so the engine waits for the lease, as it does for a silent scheduler."""
     world.agents[A].alive = False
     world.store.damage(f"AGENT#{A}#1", field="version", found="'4'")
     began = world.clock.monotonic()
@@ -95,8 +95,8 @@ def test_a_region_whose_registration_cannot_be_read_does_not_stop_a_failover(wor
     assert world.fail_over().outcome == "completed"
 
 
-def test_an_unreadable_record_gives_way_to_its_own_plan(world: World) -> None:
-    """The engine whose plan it is writes it again."""
+def test_the_engine_replaces_an_unreadable_record_of_its_own_plan(world: World) -> None:
+    """The engine that owns the plan writes the record again."""
     record = world.fail_over()
     world.store.damage(f"FAILOVER#{record.id}", field="steps", found="5")
     world.store.put_record(replace(record, outcome="completed"))

@@ -223,7 +223,7 @@ def initial(active_region: str, *, lease_s: float, by: str, at: datetime, epoch:
 
 def claim(state: DRState, plan: Plan, *, at: datetime) -> DRState:
     """
-    Return the state in which *plan* is in progress: the source starts no more runs.
+    Return the state in which *plan* is in progress. The source starts no new runs.
 
     :raises AlreadyActiveError: the target is active, and no failover is in progress.
     :raises WrongPhaseError: another plan is open; join, cancel or supersede it.

@@ -509,7 +509,7 @@ class AgentLoop:
         now = self._clock.monotonic()
         has_led = self._led_at is not None and now - self._led_at <= 3 * self._config.refresh_s
         if self._bookkeeper is not None and not has_led:
-            self._bookkeeper.read_anew()
+            self._bookkeeper.forget_own_ledger()
         self._led_at = now
 
     def _reconcile(self, state: DRState, known: int | None) -> bool:

@@ -224,15 +224,15 @@ def test_a_conf_goes_over_exactly_or_is_listed(database: Database, db: Any, airf
     assert json.loads(runs["fits"].conf or "") == fits
     assert (runs["none"].conf, runs["none"].conf_lost) == (None, None)
     assert runs["too long"].conf is None
-    assert runs["too long"].conf_lost == f"it has {CONF_BYTES + 1} characters as JSON, {CONF_BYTES} are kept"
+    assert runs["too long"].conf_lost == f"it has {CONF_BYTES + 1} characters as JSON, and the limit is {CONF_BYTES}"
     if airflow_3:
         return  # its column is JSON
     gone = pickle.dumps({"a": SimpleNamespace()}).replace(b"SimpleNamespace", b"SimpleNamesgone")
     for run_id, conf, why in (
-        ("odd", pickle.dumps({"at": AT}), "it is no JSON (Object of type datetime is not JSON serializable)"),
+        ("odd", pickle.dumps({"at": AT}), "it is not JSON (Object of type datetime is not JSON serializable)"),
         ("fits", gone, "it cannot be read (AttributeError"),
         ("none", b"nothing of the kind", "it cannot be read (UnpicklingError"),
-        ("none", pickle.dumps({"n": float("nan")}), "it is no JSON (Out of range"),
+        ("none", pickle.dumps({"n": float("nan")}), "it is not JSON (Out of range"),
     ):
         with database.settings.engine.begin() as connection:
             from sqlalchemy import text as sql

@@ -175,7 +175,7 @@ def with_a_new_leader_that_closes_what_the_one_before_had_taken_over(patch: Patc
 
 
 def with_a_leader_that_goes_on_from_what_it_knew_when_it_last_led(patch: Patch) -> None:
-    patch.setattr(Bookkeeper, "read_anew", lambda _: None)
+    patch.setattr(Bookkeeper, "forget_own_ledger", lambda _: None)
 
 
 def with_a_region_on_its_way_out_that_takes_runs_over_without_the_last_word(patch: Patch) -> None:

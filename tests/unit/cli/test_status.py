@@ -386,7 +386,7 @@ UNPUBLISHED = Unpublished(
     why="Could not write the ledger of us-east-1: refused.",
     first_id=7,
     runs=tuple(f"orders manual__{number:02}" for number in range(25)),
-    unread=("us-east-2: read up to entry 17 (epoch 0); unfinished there then: no run",),
+    unread=("us-east-2: read up to entry 17 (epoch 0); unfinished up to this entry: no run",),
 )
 
 

@@ -80,8 +80,11 @@ def test_tasks_that_do_not_fit_are_left_out_with_a_warning(
 @pytest.mark.parametrize(
     ("values", "why"),
     [
-        ({"conf": {"x": "y" * CONF_BYTES}}, f"it has {CONF_BYTES + 9} characters as JSON, {CONF_BYTES} are kept"),
-        ({"conf": {"x": {1, 2}}}, "it is no JSON (Object of type set is not JSON serializable)"),
+        (
+            {"conf": {"x": "y" * CONF_BYTES}},
+            f"it has {CONF_BYTES + 9} characters as JSON, and the limit is {CONF_BYTES}",
+        ),
+        ({"conf": {"x": {1, 2}}}, "it is not JSON (Object of type set is not JSON serializable)"),
         ({"conf": None, "conf_lost": "it cannot be read"}, "it cannot be read"),
     ],
 )
@@ -133,7 +136,7 @@ def test_a_conf_is_kept_as_json_or_not_at_all() -> None:
     for conf in ({"n": float("nan")}, {("a",): 1}, nested):
         text, why = to_conf(conf)
         assert text is None
-        assert (why or "").startswith("it is no JSON (")
+        assert (why or "").startswith("it is not JSON (")
 
 
 def test_room_is_made_for_resumed_runs_that_are_still_queued(regions: tuple[Region, Region]) -> None:

@@ -219,7 +219,7 @@ def test_a_run_that_may_have_ended_in_a_missing_entry_waits_for_it(
     there.books.begin(1)
     there.books.resume(epoch=1)
     assert there.db.resumed == []
-    assert f"entry {removed.number} of the ledger of {HERE} is not there, and later ones are" in there.books.waiting[0]
+    assert f"entry {removed.number} of the ledger of {HERE} is missing, but later ones exist" in there.books.waiting[0]
     assert there.books.unread[0].startswith(f"The ledger of {HERE} has a gap.")
     store.append(HERE, removed)
     there.books.follow()

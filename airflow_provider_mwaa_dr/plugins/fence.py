@@ -1,9 +1,9 @@
 """
 The fence: decides in a worker's task process, right before a task executes.
 
-It reads fresh. The tasks of one machine share a read through a small file under AIRFLOW_HOME, for a few seconds, and of
-those that start together one reads; that saves the read and, more, the import of boto3. It never lives on a view as old
-as the lease.
+Its view of the state is at most ``fence_file_s`` old. The tasks of one machine share each read through a small file
+under AIRFLOW_HOME; of tasks that start together, only one reads. This saves reads of the table and, above all, imports
+of boto3. A view that is older than the lease counts as unknown.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ from airflow_provider_mwaa_dr.plugins import shared_file
 log = get_logger(__name__)
 
 _POLL_S = 1.0
-_TURN_S, _TURN_POLL_S = 1.0, 0.02
-"""How long a task waits for what another one is reading, before it reads itself."""
-_AGAIN_AFTER = timedelta(seconds=10)
-_NOTE_EVERY_S = 3600.0
+_LOCK_WAIT_S, _LOCK_POLL_S = 1.0, 0.02
+"""How long a task waits until another task has read the state, before it reads the state itself."""
+_RETRY_AFTER = timedelta(seconds=10)
+_PUBLISH_EVERY_S = 3600.0
 _HELD_START = "mwaa_dr_held_start"
-"""Stored by Airflow with a task that was held before it began; never to be renamed."""
+"""Airflow stores this name with a task that was held before it began, so it must never change."""
 _NO_FENCE = Decision(Action.RUN, "[dr] fence is off", Role.UNKNOWN)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def guard(task_instance: Any) -> None:
     """
-    Let the task execute, make it skip (standby), or make it go back to the scheduler (unknown).
+    Let the task execute, skip it (standby), or send it back to the scheduler (unknown).
 
-    Waits here, for at most ``[dr] fence_wait_s``, while the answer is not known.
+    While the decision is HOLD, this waits for at most ``[dr] fence_wait_s``.
     """
     try:
         config = conf.load()
         decision = _decide(task_instance, config) if config.fence else _NO_FENCE
         if decision.action is Action.RUN:
-            _let_go_on(task_instance)
+            _restore_start(task_instance)
     except Exception as error:
         log.exception("The fence failed; the task goes back to the scheduler.")
         decision = Decision(Action.HOLD, f"held: the fence failed ({type(error).__name__})", Role.UNKNOWN)
@@ -85,10 +85,10 @@ def _store_opener(config: DRConfig, clock: Clock) -> Callable[[], StateStore]:
 
 class Fence:
     """
-    What a task may do, decided on a view no older than ``fence_file_s``.
+    Decides what a task may do, with a view that is at most ``fence_file_s`` old.
 
-    :param home: folder of the file that the machine's tasks share.
-    :param open_store: imports boto3 and makes a client; called only when the file is too old.
+    :param home: the folder of the file that the tasks of this machine share.
+    :param open_store: imports boto3 and makes a client; called only if the file is too old.
     """
 
     def __init__(self, *, config: DRConfig, clock: Clock, home: Path, open_store: Callable[[], StateStore]) -> None:
@@ -99,10 +99,10 @@ class Fence:
         self._marker = home / f".mwaa_dr_fence_noted_{config.region}"
         self._open_store = open_store
         self._is_foreign = False
-        """Whether this is not the region's environment, whose fence this one must not vouch for."""
+        """Whether this Airflow is not the region's environment, and so must not publish that the region has a fence."""
 
     def decide(self, *, exempt: bool) -> Decision:
-        """Return RUN or SKIP, or HOLD when nothing else was known within ``fence_wait_s``."""
+        """Return RUN or SKIP; HOLD if the decision is still HOLD after ``fence_wait_s``."""
         config = self._config
         began = self._clock.monotonic()
         deadline = began + config.fence_wait_s
@@ -116,7 +116,7 @@ class Fence:
                 log.info("The task waits: %s", logged)
             self._clock.sleep(_POLL_S)
         if not self._is_foreign:
-            self._note()
+            self._publish()
         return decision
 
     def _decide(self, began: float, *, exempt: bool) -> Decision:
@@ -139,22 +139,22 @@ class Fence:
         self._is_foreign = view is not None and view.problem is not None
         decision = on(view)
         if decision.action is Action.SKIP and view is not None and view.read_at < began:
-            # The role may have come here since; a task that is skipped for an older view would be lost.
+            # The region may have become active since this view. Then no region would execute the skipped task.
             decision = on(self._view(since=began))
         return decision
 
     def _view(self, *, since: float | None = None) -> View | None:
         """
-        Return the machine's view when it is fresh, else a new read; None when the table cannot be read.
+        Return the machine's view if it is fresh, else a new read; None if the table cannot be read.
 
-        :param since: a view from before that is not fresh; None: ``fence_file_s`` decides.
+        :param since: only a view that was read since then is fresh; None: ``fence_file_s`` decides.
         """
         shared = self._shared()
         if self._is_fresh(shared, since):
             return shared
         if self._config.fence_file_s == 0:
             return self._read(shared)
-        with self._in_turn():
+        with self._one_reader():
             shared = self._shared()
             return shared if self._is_fresh(shared, since) else self._read(shared)
 
@@ -163,42 +163,42 @@ class Fence:
         return shared is not None and shared.read_at >= oldest
 
     @contextmanager
-    def _in_turn(self) -> Iterator[None]:
+    def _one_reader(self) -> Iterator[None]:
         """
-        Wait for the other tasks of this machine that are about to read, for a second at most.
+        Wait until no other task of this machine reads the state, for a second at most.
 
-        What they find out is in the file then. The lock ends with the process that holds it; without one, a task reads
-        for itself.
+        Afterwards the file has the other task's read. The lock ends with the process that holds it. Without a lock,
+        each task reads the state itself.
         """
         try:
             lock = shared_file.open_lock(self._lock)
         except OSError as error:
-            log.debug("%s cannot be used, every task reads for itself: %s", self._lock, error)
+            log.debug("%s cannot be used, so each task reads the state itself: %s", self._lock, error)
             yield
             return
         try:
-            deadline = self._clock.monotonic() + _TURN_S
-            while not _is_taken(lock) and self._clock.monotonic() < deadline:
-                self._clock.sleep(_TURN_POLL_S)
+            deadline = self._clock.monotonic() + _LOCK_WAIT_S
+            while not _try_lock(lock) and self._clock.monotonic() < deadline:
+                self._clock.sleep(_LOCK_POLL_S)
             yield
         finally:
             os.close(lock)
 
     def _read(self, shared: View | None) -> View | None:
-        """Read the table, and share the answer; None when it cannot be read. *shared*: what was read before."""
+        """Read the table and share the view; None if it cannot be read. *shared* is the earlier view of the machine."""
         read_at, wall = self._clock.monotonic(), time.time()
         try:
             observation = self._open_store().observe(self._config.region)
-        except Exception as error:  # whatever it is, nothing is known
+        except Exception as error:  # any error means: the state is unknown
             log.warning("The state table could not be read: %s", error)
-            # Older than the lease it is no view to act on, only what [dr] on_unreachable wants to know: the role last
-            # seen. Younger, it would be mistaken for a fresh one.
+            # A view that is older than the lease only shows [dr] on_unreachable the last known role. A younger view
+            # would count as fresh, so it is not returned.
             is_over = shared is not None and read_at - shared.read_at > self._lease_s(shared)
             return shared if is_over else None
         view = View.of(observation, read_at, problem=identity_problem(Identity.of(self._config), observation))
         known = shared.state if shared is not None and read_at - shared.read_at <= self._config.lease_s else None
         if known is not None and (view.state is None or known.is_newer_than(view.state)):
-            log.warning("The state table answered with less than this machine knew before; not counted.")
+            log.warning("The state table answered with an older state than before, or none; the fence does not use it.")
             return None
         self._share(view, wall)
         return view
@@ -207,16 +207,16 @@ class Fence:
         return view.state.lease_s if view.state is not None else self._config.lease_s
 
     def _shared(self) -> View | None:
-        """Return what a task of this machine last read; None when there is nothing usable."""
+        """Return the view that a task of this machine last read; None if there is no usable one."""
         try:
             stored = json.loads(shared_file.read(self._file))
             if stored["boot_id"] != _boot_id() or stored["table"] != self._config.state_table:
                 return None
             now = self._clock.monotonic()
-            # The clock since boot goes on in suspend; the wall clock covers a restored snapshot of the machine.
+            # The clock since boot also counts time in suspend. The wall clock shows a restored snapshot of the machine.
             ages_s = now - _typed(stored["read_at"], float, int), time.time() - _typed(stored["wall"], float, int)
             if not 0 <= min(ages_s) <= max(ages_s) < math.inf:
-                raise ValueError(f"a time is {-min(ages_s):g} s in the future, or none")
+                raise ValueError(f"a time is {-min(ages_s):g} s in the future, or not a finite number")
             item = _typed(stored["state"], dict, type(None))
             state = None if item is None else state_from_item(item, default_lease_s=self._config.lease_s)
             if state is not None:
@@ -233,8 +233,8 @@ class Fence:
             )
         except FileNotFoundError:
             return None
-        except Exception as error:  # another version's file, a torn disk, or something in its place: as good as none
-            log.debug("%s is not usable, the table is read: %s", self._file, error)
+        except Exception as error:  # a file of another version, a damaged disk, or something else in its place
+            log.debug("%s cannot be used, so the fence reads the table: %s", self._file, error)
             return None
 
     def _share(self, view: View, wall: float) -> None:
@@ -255,37 +255,37 @@ class Fence:
         try:
             shared_file.write(self._file, text)
         except OSError as error:
-            log.debug("%s cannot be written, every task reads for itself: %s", self._file, error)
+            log.debug("%s cannot be written, so each task reads the state itself: %s", self._file, error)
 
-    def _note(self) -> None:
-        """Tell the set, at most once an hour for each machine, that the fence is loaded here."""
+    def _publish(self) -> None:
+        """Write to the state table that this machine loads the fence, at most once an hour for each machine."""
         try:
-            noted_s = shared_file.age_s(self._marker, now=time.time())
-            if noted_s is not None and noted_s < _NOTE_EVERY_S:
+            published_s = shared_file.age_s(self._marker, now=time.time())
+            if published_s is not None and published_s < _PUBLISH_EVERY_S:
                 return
             if not (self._config.region and self._config.state_table):
                 return
             self._open_store().put_fence(self._config.region, datetime.now(tz=timezone.utc))
             shared_file.write(self._marker, "")
-        except Exception as error:  # evidence only
-            log.debug("The fence could not be noted: %s", error)
+        except Exception as error:  # only the readiness checks need it
+            log.debug("The fence could not be recorded in the state table: %s", error)
 
 
 def _typed(value: Any, *types: type) -> Any:
-    """Return *value* if its type is one of *types*. :raises TypeError: it is another one."""
+    """Return *value* if its type is one of *types*. :raises TypeError: it has another type."""
     if type(value) not in types:
         raise TypeError(f"{value!r} is a {type(value).__name__}")
     return value
 
 
-def _is_taken(lock: int) -> bool:
-    """Take the lock if nobody has it; return whether it is this process's now. Where there are no locks, it is."""
+def _try_lock(lock: int) -> bool:
+    """Take the lock if it is free; return whether this process has it. True also if the file system has no locks."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
-        log.debug("Nothing can be locked here, every task reads for itself: %s", error)
+        log.debug("The file system has no locks, so each task reads the state itself: %s", error)
     return True
 
 
@@ -300,8 +300,8 @@ def _disarm(task: Any, decision: Decision) -> None:
     """
     Replace what the task would execute with the decision.
 
-    On the operator instance of this process, which Airflow has copied for this one execution. Both ways in are closed:
-    ``execute``, and ``resume_execution`` after a deferral.
+    This changes only the operator instance of this process, which Airflow has copied for this one execution. It
+    replaces both methods that Airflow may call: ``execute``, and ``resume_execution`` after a deferral.
     """
     from airflow_provider_mwaa_dr._compat import AirflowSkipException  # noqa: PLC0415
 
@@ -314,7 +314,7 @@ def _disarm(task: Any, decision: Decision) -> None:
     else:
         task.execute, task.resume_execution = hold_start, hold_resumed
         log.info("The task goes back to the scheduler: %s", decision.reason)
-    # Airflow 2 counts it from the first start, and would fail a task that was held for longer instead of deferring it.
+    # Airflow 2 counts the timeout from the first start. It would fail a task that was held for longer.
     task.execution_timeout = None
     task._pre_execute_hook = None
     task.pre_execute = _do_nothing
@@ -328,21 +328,23 @@ def _do_nothing(*_: Any, **__: Any) -> None:
 
 def hold_start(*_: Any, **__: Any) -> NoReturn:
     """
-    Give a task back that was about to start; it uses up no try, also with retries=0.
+    Send a task back to the scheduler that was about to start; this uses no try, also with retries=0.
 
-    Not by AirflowRescheduleException: what is no sensor comes back from that at once, sometimes before the scheduler
-    has read that its first attempt ended, and is then taken for killed and failed (seen on 3.0.6).
+    It does not raise AirflowRescheduleException. A task that is not a sensor would start again immediately, sometimes
+    before the scheduler has read that its first attempt ended. The scheduler would then treat it as killed and fail it
+    (seen on 3.0.6).
     """
     _defer("execute", {_HELD_START: True}, None)
 
 
 def hold_resumed(next_method: str, next_kwargs: dict[str, Any] | None, *_: Any, **__: Any) -> NoReturn:
     """
-    Give a task back that has come out of a deferral, with the event it came with.
+    Send a task back to the scheduler that has come out of a deferral, together with its event.
 
-    A reschedule would make Airflow forget the event and start the task anew: what it waited for would be begun twice.
+    After a reschedule, Airflow would drop the event and start the task from the beginning. The task would then begin
+    again what it has waited for.
     """
-    # Airflow 2 adds a sentinel object of its own to resume in execute(); it adds it again next time.
+    # Airflow 2 adds a sentinel object for a task that resumes in execute(); it adds it again at the next resume.
     kwargs = {name: value for name, value in (next_kwargs or {}).items() if not name.endswith("__sentinel")}
     event = kwargs.pop("event", None)
     _defer(next_method, kwargs, event)
@@ -352,14 +354,14 @@ def _defer(next_method: str, kwargs: dict[str, Any], event: Any) -> NoReturn:
     from airflow_provider_mwaa_dr._compat import TaskDeferred  # noqa: PLC0415
     from airflow_provider_mwaa_dr.plugins.held_task import HeldTaskTrigger  # noqa: PLC0415
 
-    until = datetime.now(tz=timezone.utc) + _AGAIN_AFTER
+    until = datetime.now(tz=timezone.utc) + _RETRY_AFTER
     raise TaskDeferred(
         trigger=HeldTaskTrigger(until=until.isoformat(), event=event), method_name=next_method, kwargs=kwargs
     )
 
 
-def _let_go_on(task_instance: Any) -> None:
-    """Let a task that was held before its start, and comes back as from a deferral, start as if nothing had been."""
+def _restore_start(task_instance: Any) -> None:
+    """Let a task that was held before its start, and that Airflow now resumes, start like a task that was not held."""
     from airflow_provider_mwaa_dr._compat import next_method  # noqa: PLC0415
 
     if next_method(task_instance) != "execute":
@@ -367,15 +369,15 @@ def _let_go_on(task_instance: Any) -> None:
     task = task_instance.task
     resume = task.resume_execution
 
-    def go_on(next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
+    def start_or_resume(next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
         kwargs = dict(next_kwargs or {})
         if not kwargs.pop(_HELD_START, False):
             return resume(next_method=next_method, next_kwargs=next_kwargs, context=context)
         kwargs.pop("event", None)
-        # What Airflow 2 leaves in there is its sentinel, which execute() wants to see.
+        # On Airflow 2 the kwargs still contain the sentinel, which execute() needs.
         return task.execute(context, **kwargs)
 
-    task.resume_execution = go_on
-    # Airflow 2 counts the timeout of a deferred task from its first start; the hold was not the task's own.
+    task.resume_execution = start_or_resume
+    # Airflow 2 counts the timeout of a deferred task from its first start. The time of the hold must not count.
     if task.execution_timeout and _HELD_START in (getattr(task_instance, "next_kwargs", None) or {}):
         task.execution_timeout += datetime.now(tz=timezone.utc) - task_instance.start_date

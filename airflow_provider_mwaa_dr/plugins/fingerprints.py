@@ -1,14 +1,13 @@
 """
-Comparing secrets between two regions without anybody being able to guess them.
+Compares secrets of two regions so that a reader of the table cannot guess them.
 
-A digest of a password, and a keyed one whose key lies beside it, can be tried against a list of passwords by whoever
-may read the table. So the two agents agree on a key that is in no table (X25519): each publishes half of it, which is
-of no use without the other half of either, and that never leaves the memory of a scheduler. A scheduler that starts has
-a new half, and the fingerprints of both regions are made anew under the new key.
+A reader of the table could try a list of passwords against a digest, also against a keyed digest if the key is in the
+table. The two agents therefore agree on a key that is in no table (X25519). Each agent publishes its public key, and
+its private key never leaves the memory of the scheduler. A scheduler that starts has a new key pair, and both regions
+then compute their fingerprints again with the new shared key.
 
-What a reader of the table learns: that a value changed, when it did, and whether it is the same in both regions.
-Whoever may write the table in the place of an agent could learn more; the roles of the environments may do so, each for
-its own region.
+A reader of the table learns that a value changed, when it changed, and whether it is the same in both regions. A writer
+that replaces an agent's items could learn more. Only the environments' roles have this right, each for its own region.
 """
 
 from __future__ import annotations
@@ -26,32 +25,32 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedKey:
     """
-    A key that two regions have and nobody else.
+    A key that only two regions have.
 
-    :param id: the same on both sides; tells nothing of the key.
+    :param id: the same in both regions; it reveals nothing about the key.
     """
 
     id: str
     secret: bytes
 
     def fingerprint(self, kind: str, name: str, value: str) -> str:
-        """Return what is equal on both sides if the value is; two equal values of different names have two."""
+        """Return a text that is equal in both regions if the value is; equal values of different names differ in it."""
         text = json.dumps([kind, name, value]).encode()
         return hmac.new(self.secret, text, hashlib.sha256).hexdigest()[:16]
 
 
 class KeyPair:
-    """One region's half of the keys that it agrees on; new in every scheduler that starts."""
+    """One region's private and public key; each scheduler that starts makes new ones."""
 
     def __init__(self) -> None:
-        # Airflow's own dependency, for its Fernet keys. It costs something to import, and the plugin is everywhere.
+        # Airflow depends on cryptography for its Fernet keys. The import is slow, and every process loads the plugin.
         from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey  # noqa: PLC0415
 
         self._private: X25519PrivateKey = X25519PrivateKey.generate()
         self.public = self._private.public_key().public_bytes_raw().hex()
 
     def agree(self, other: str) -> SharedKey | None:
-        """Return the key shared with the region whose public half is *other*; None when that is no such half."""
+        """Return the key shared with the region whose public key is *other*; None if *other* is not a public key."""
         from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey  # noqa: PLC0415
 
         try:

@@ -1,7 +1,7 @@
 """
-Listing what a region's Airflow consists of, beside everything else that the agent does.
+The inventory: lists the DAGs, packages, options and values of a region's Airflow, for the checks that compare regions.
 
-A turn does a bounded piece of it: an agent that reads ten thousand DAGs in one go would let its view of the state age.
+Each turn does a limited part. An agent that read ten thousand DAGs in one turn would let its view of the state expire.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from airflow_provider_mwaa_dr.exceptions import UnreadableItemError
 from airflow_provider_mwaa_dr.plugins.fingerprints import KeyPair, SharedKey
 
 BATCH = 100
-"""DAGs that are read in one turn."""
+"""The number of DAGs that one turn reads."""
 RENEW_S = 900.0
-"""An inventory in which nothing changed is written again after this long, to show that it still holds."""
+"""An unchanged inventory is written again after so long, to show that it is still correct."""
 
 
 class InventoryDb(Protocol):
     """What an inventory needs from the metadata database; see :class:`plugins.metadata_db.MetadataInventoryDb`."""
 
     def dag_versions(self) -> Mapping[str, str]:
-        """Return, of every DAG that is in the folder, a text that changes with its file and with its form."""
+        """Return, for each DAG in the folder, a text that changes when its file or its serialized form changes."""
 
     def dag_facts(self, dag_ids: Collection[str]) -> Mapping[str, DagFacts]:
-        """Return those of the DAGs that are there."""
+        """Return the facts of those DAGs that exist."""
 
     def import_errors(self) -> tuple[str, ...]:
-        """Return the files that could not be imported, sorted, without the folder in front."""
+        """Return the files that Airflow could not import, sorted, with paths relative to the DAG folder."""
 
     def values(self) -> Mapping[str, Mapping[str, str | None]]:
-        """Return name and value by kind; None for one that cannot be decrypted. For fingerprints, and nothing else."""
+        """Return names and values by kind; a value that cannot be decrypted is None. Only for fingerprints."""
 
 
 class InventoryKeeper:
     """
-    Keeps one region's inventory. Not thread-safe; for the agent that leads its region.
+    Keeps one region's inventory. Not thread-safe; only the leading agent of the region uses it.
 
-    :param options: of the provider, as text.
+    :param options: the provider's options, as text.
     :param every_s: seconds between two inventories.
     """
 
@@ -96,7 +96,7 @@ class InventoryKeeper:
         return True
 
     def _read_dags(self) -> bool:
-        """Read some of the DAGs that changed; return whether none is left."""
+        """Read some of the changed DAGs; return whether all of them are read."""
         versions = self._db.dag_versions()
         self._dags = {dag_id: known for dag_id, known in self._dags.items() if dag_id in versions}
         changed = [
@@ -138,11 +138,11 @@ class InventoryKeeper:
         )
 
     def _key_with(self, peer: str, keys: KeyPair) -> SharedKey | None:
-        """Return the key shared with *peer*; None until its agent has published its half."""
+        """Return the key shared with *peer*; None until its agent has published its public key."""
         try:
             public = self._store.inventory_key(peer)
         except UnreadableItemError:
-            return None  # its agent writes it again
+            return None  # the agent of *peer* writes it again
         if public is None:
             return None
         if self._shared.get(peer, ("", None))[0] != public:
@@ -151,7 +151,7 @@ class InventoryKeeper:
 
 
 def installed_packages() -> Mapping[str, str]:
-    """Return version by name of every distribution that this process could import."""
+    """Return the versions, by name, of all distributions that this process can import."""
     found: dict[str, str] = {}
     for distribution in metadata.distributions():
         name = distribution.metadata["Name"]
@@ -161,7 +161,7 @@ def installed_packages() -> Mapping[str, str]:
 
 
 def option_texts(config: DRConfig) -> Mapping[str, str]:
-    """Return the settings as they count, as text that is the same wherever they are."""
+    """Return the options in effect, as texts that are equal in two regions if the options are."""
     return {option.name: _text(getattr(config, option.name)) for option in OPTIONS}
 
 

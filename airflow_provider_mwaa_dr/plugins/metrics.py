@@ -1,8 +1,8 @@
 """
-The agent's figures as metrics, published through Airflow's own: statsd, Datadog or OpenTelemetry, whatever is set up.
+Publishes the agent's figures through Airflow's metrics: statsd, Datadog or OpenTelemetry, as Airflow is configured.
 
-MWAA sets up statsd, to a sidecar of its own that sends on to CloudWatch, and applies ``metrics.metrics_allow_list`` and
-``metrics_block_list`` there (https://github.com/aws/amazon-mwaa-docker-images/pull/73,
+MWAA configures statsd with its own sidecar, which sends the metrics to CloudWatch. The sidecar applies
+``metrics.metrics_allow_list`` and ``metrics_block_list`` (https://github.com/aws/amazon-mwaa-docker-images/pull/73,
 https://docs.aws.amazon.com/mwaa/latest/userguide/access-metrics-cw.html).
 """
 
@@ -22,13 +22,13 @@ log = get_logger(__name__)
 PREFIX = "mwaa_dr."
 
 _SLOW_S = 1.0
-"""Sending a metric is one datagram. What takes longer than this keeps the agent from its work."""
+"""Sending a metric is one datagram. If sending takes longer than this, it delays the agent too much."""
 _REST_S = 300.0
-"""After an error, or a slow one, nothing is published for so long."""
+"""After an error, or after slow sending, the agent publishes nothing for so long."""
 
 
 class Stats(Protocol):
-    """What of Airflow's metrics is used."""
+    """The methods of Airflow's metrics that this module uses."""
 
     def gauge(self, stat: str, value: float) -> object: ...
     def incr(self, stat: str, count: int) -> object: ...
@@ -37,14 +37,17 @@ class Stats(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """
-    What an agent knows of itself and its region after a turn.
+    What an agent knows about itself and its region after a turn.
 
-    :param epoch: None while no state is known; the role is UNKNOWN then.
-    :param state_age_s: since the state was last asked for with success; before that, since the agent started.
-    :param ledger_lag_s: None from an agent that does not publish the ledger of an active region.
-    :param heartbeats: written to the state table. Like the counts below it only grows, until an agent begins anew.
-    :param held: how many times a run was put back into the queue.
-    :param skipped, closed: runs.
+    :param epoch: None while no state is known; the role is then UNKNOWN.
+    :param state_age_s: seconds since the last successful read of the state was sent; before the first one, since the
+        agent started.
+    :param ledger_lag_s: None if this agent does not publish the ledger of an active region.
+    :param heartbeats: number of heartbeats written to the state table. This count and those below only grow; a new
+        agent may start again at 0.
+    :param held: how many times the gate put a run back into the queue.
+    :param skipped: number of runs that the gate skipped.
+    :param closed: number of runs that the agent closed.
     """
 
     role: Role
@@ -59,13 +62,13 @@ class Figures:
 
 class Metrics:
     """
-    Publishes figures, and never raises: nothing waits for it, or fails with it.
+    Publishes figures and never raises, so an error here affects nothing else.
 
-    What only grows is published as a counter, by how much it has grown, so that one that stands still sends nothing: a
-    gauge of a dead agent may be repeated for ever by whoever collects it.
+    A value that only grows is published as a counter, by its increase, so that an agent that has stopped sends nothing.
+    A collector of metrics may repeat the last gauge of a stopped agent forever.
 
-    :param find_stats: returns Airflow's metrics; called with each publication, for Airflow may set them up after the
-        agent has started.
+    :param find_stats: returns Airflow's metrics; called at each publication, because Airflow may configure them after
+        the agent has started.
     """
 
     def __init__(self, find_stats: Callable[[], Stats], clock: Clock) -> None:
@@ -73,26 +76,26 @@ class Metrics:
         self._clock = clock
         self._counted: dict[str, int] = {}
         self._rests_until = 0.0
-        self._complaint: str | None = None
+        self._logged_problem: str | None = None
 
     def publish(self, figures: Figures) -> None:
-        """Send them all, unless sending went wrong a short while ago."""
+        """Send all figures, unless sending failed or was slow a short time ago."""
         began = self._clock.monotonic()
         if began < self._rests_until:
             return
-        complaint = None
+        problem = None
         try:
             for send in self._sends(self._find_stats(), figures):
                 send()
                 took_s = self._clock.monotonic() - began
                 if took_s > _SLOW_S:
-                    complaint = f"sending took {took_s:.1f} s"
+                    problem = f"sending took {took_s:.1f} s"
                     break
-        except Exception as error:  # Airflow's metrics may be anybody's class
-            complaint = f"{type(error).__name__}: {error}"
-        if complaint is not None:
+        except Exception as error:  # Airflow's metrics may be a custom class
+            problem = f"{type(error).__name__}: {error}"
+        if problem is not None:
             self._rests_until = self._clock.monotonic() + _REST_S
-        self._complain(complaint)
+        self._log_problem(problem)
 
     def _sends(self, stats: Stats, figures: Figures) -> Iterator[Callable[[], object]]:
         gauges: dict[str, float | None] = {
@@ -116,22 +119,22 @@ class Metrics:
 
     def _count(self, stats: Stats, name: str, count: int) -> None:
         before = self._counted.get(name, 0)
-        # A count that has shrunk is that of an agent that has just begun.
+        # A smaller count is the count of an agent that has just started.
         grown = count - before if count >= before else count
         if grown:
             stats.incr(PREFIX + name, grown)
         self._counted[name] = count
 
-    def _complain(self, complaint: str | None) -> None:
-        """Log what is wrong when it changes and when it is over."""
-        if complaint == self._complaint:
+    def _log_problem(self, problem: str | None) -> None:
+        """Log an error when it changes and when it ends."""
+        if problem == self._logged_problem:
             return
-        was, self._complaint = self._complaint, complaint
-        if complaint is None:
+        was, self._logged_problem = self._logged_problem, problem
+        if problem is None:
             log.info("Metrics are published again; before: %s", was)
         else:
             log.warning(
-                "Metrics could not be published (%s); the next attempt is in %.0f s. Nothing else depends on them.",
-                complaint,
+                "Metrics could not be published (%s); the agent retries in %.0f s. Nothing else depends on them.",
+                problem,
                 _REST_S,
             )

@@ -1,4 +1,4 @@
-"""What a region still lacks to be healthy: asked of its API, its health body and its metadata database."""
+"""Which components of a region are not healthy yet: read from its API, its health answer and its metadata database."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from airflow_provider_mwaa_dr.sandbox.home import USER, Region
 from airflow_provider_mwaa_dr.sandbox.postgres import Postgres
 
 TIMEOUT_S = 5.0
-PARSE_PATIENCE_S = 20.0
-"""How long nothing new may be parsed, once something was, before what is left is taken for modules without a DAG."""
-FIRST_PARSE_PATIENCE_S = 120.0
-"""The same before anything was parsed: a busy machine takes its time to start the DAG processor."""
+PARSE_TIMEOUT_S = 20.0
+"""If no file was parsed for this long, the remaining files count as modules without a DAG."""
+FIRST_PARSE_TIMEOUT_S = 120.0
+"""The same before the first file was parsed: a busy machine starts the DAG processor slowly."""
 
 
 def missing(region: Region, *, since: datetime) -> Sequence[str]:
     """
-    Return what of a region's Airflow is not up, in words; empty when all of it is.
+    Return the names of the components of a region's Airflow that are not up; empty when all are up.
 
-    :param since: heartbeats before this do not count: those of a killed scheduler look healthy for half a minute.
+    :param since: earlier heartbeats are ignored, because a killed scheduler still counts as healthy for half a minute.
     """
     path = "/health" if major(region.airflow_version) < 3 else "/api/v2/monitor/health"
     try:
@@ -47,7 +47,7 @@ def missing(region: Region, *, since: datetime) -> Sequence[str]:
 
 def token(region: Region, password: str) -> str:
     """
-    Return a bearer token for Airflow 3's REST API that outlives the sandbox.
+    Return a bearer token for Airflow 3's REST API that stays valid longer than any sandbox exists.
 
     :raises requests.RequestException: the API server does not answer, or refuses.
     """
@@ -59,7 +59,7 @@ def token(region: Region, password: str) -> str:
 
 
 def unparsed_files(postgres: Postgres, database: str, dags_folder: Path) -> Sequence[Path]:
-    """Return the files that look like DAG files and have neither given a DAG nor an import error yet, sorted."""
+    """Return the DAG files for which Airflow has stored neither a DAG nor an import error yet, sorted."""
     names = {
         row[0]
         for row in postgres.query(
@@ -68,7 +68,7 @@ def unparsed_files(postgres: Postgres, database: str, dags_folder: Path) -> Sequ
             database=database,
         )
     }
-    # An import error is stored with its path inside the DAGs folder in Airflow 3, and whole in 2.
+    # For an import error, Airflow 3 stores the path relative to the DAGs folder, and Airflow 2 the absolute path.
     return [
         path
         for path in dag_files(dags_folder)
@@ -77,7 +77,7 @@ def unparsed_files(postgres: Postgres, database: str, dags_folder: Path) -> Sequ
 
 
 class Parsing:
-    """Whether a region has parsed its DAG files; gives up on files that turn out to have no DAG."""
+    """The progress of a region in parsing its DAG files. Files without a DAG are ignored after a timeout."""
 
     def __init__(self, dags_folder: Path) -> None:
         self._folder = dags_folder
@@ -85,12 +85,12 @@ class Parsing:
         self._changed_at = 0.0
 
     def missing(self, postgres: Postgres, database: str, *, say: Callable[[str], object]) -> Sequence[str]:
-        """Return what is not parsed yet, in words; ask again and again."""
+        """Return a sentence about the files that are not parsed yet, or nothing. Call it repeatedly."""
         left = unparsed_files(postgres, database, self._folder)
         if left != self._left:
             self._left, self._changed_at = left, time.monotonic()
-        nothing_yet = left == dag_files(self._folder)
-        if left and time.monotonic() - self._changed_at > (FIRST_PARSE_PATIENCE_S if nothing_yet else PARSE_PATIENCE_S):
+        timeout_s = FIRST_PARSE_TIMEOUT_S if left == dag_files(self._folder) else PARSE_TIMEOUT_S
+        if left and time.monotonic() - self._changed_at > timeout_s:
             names = ", ".join(path.name for path in left[:3])
             say(f"{database}: no DAG in {names}{' ...' if len(left) > 3 else ''}")
             return []
@@ -98,7 +98,7 @@ class Parsing:
 
 
 def dag_files(folder: Path) -> Sequence[Path]:
-    """Return the files that Airflow would parse: those that mention it and a DAG, by its own rule of thumb."""
+    """Return the files that Airflow would parse. Airflow, too, searches for the words "dag" and "airflow"."""
     found = []
     for path in sorted(folder.rglob("*.py")):
         content = path.read_bytes().lower()

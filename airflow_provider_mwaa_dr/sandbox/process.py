@@ -1,9 +1,9 @@
 """
-Processes that outlive the command which started them, each in a session of its own.
+Processes that keep running after the command that started them, each in its own session.
 
-A SIGKILL of an Airflow scheduler alone leaves its LocalExecutor workers running, with command line and environment
-overwritten and process groups of their own. What they cannot leave is the session, so a session is what is ended here.
-A pid alone names nobody: it comes back. Every process is therefore remembered with its start time.
+A SIGKILL of an Airflow scheduler does not end its LocalExecutor workers. They overwrite their command line and their
+environment, and have their own process groups, but they cannot leave the session. So this module ends whole sessions.
+The kernel uses a pid again after its process has ended, so each process is stored with its start time.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ HAS_PROC = Path("/proc/self/stat").exists()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSession:
     """
-    A process that leads a session, and with it everything that it starts.
+    A process that leads a session, and all processes that it starts.
 
-    :param pid: of the leader; also the session's id, which the kernel gives to nobody else while a member lives.
-    :param started: when, in the operating system's own words; empty when it was gone before it could be asked.
+    :param pid: of the leader. It is also the session's id, which the kernel does not use again while a member runs.
+    :param started: the leader's start time in the format of the operating system; empty if it ended immediately.
     """
 
     pid: int
@@ -38,16 +38,16 @@ class ProcessSession:
 
 def start(arguments: Sequence[str | os.PathLike[str]], *, environment: Mapping[str, str], log: Path) -> ProcessSession:
     """
-    Start a process in a session of its own, output appended to *log*, input closed. It outlives the caller.
+    Start a process in its own session. It keeps running after the caller has ended. Its output is appended to *log*.
 
     :raises OSError: the program does not exist or may not be executed.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    words = [os.fspath(argument) for argument in arguments]
-    # Not subprocess: a Popen object warns when it is dropped while its process runs, which is the whole idea here.
+    command = [os.fspath(argument) for argument in arguments]
+    # Not subprocess: a Popen object warns if it is deleted while its process runs, which is intended here.
     pid = os.posix_spawn(
-        words[0],
-        words,
+        command[0],
+        command,
         dict(environment),
         setsid=True,
         file_actions=[
@@ -60,28 +60,28 @@ def start(arguments: Sequence[str | os.PathLike[str]], *, environment: Mapping[s
 
 
 def is_alive(session: ProcessSession) -> bool:
-    """Whether the leader itself runs. A zombie does not."""
+    """Return whether the leader runs. A zombie does not count."""
     _reap(session.pid)
     return bool(session.started) and _started(session.pid) == session.started
 
 
 def wait(session: ProcessSession) -> int:
-    """Return the exit code of a leader that this process started; negative for the signal that ended it."""
+    """Return the exit code of a leader that this process started; negative if a signal ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(session.pid, 0)[1])
 
 
-def last_words(log: Path) -> str:
-    """Return the end of a process's output, for an error message."""
+def log_tail(log: Path) -> str:
+    """Return the last lines of a log, for an error message."""
     text = log.read_text(errors="replace").strip() if log.exists() else ""
     return "\n".join(text.splitlines()[-15:]) or "(no output)"
 
 
 def members(session: ProcessSession) -> Sequence[int]:
     """
-    Return the processes of the session, also those whose leader is gone.
+    Return the running processes of the session, also if the leader has ended.
 
-    Empty when the leader's pid belongs to somebody else by now: then no member is left, or the kernel would not have
-    given it away.
+    Empty if another process has the leader's pid now: the kernel uses a pid again only when no member of the session is
+    left.
     """
     leader = _started(session.pid)
     if not session.started or (leader is not None and leader != session.started):
@@ -93,11 +93,11 @@ def members(session: ProcessSession) -> Sequence[int]:
 
 def end(sessions: Iterable[ProcessSession], *, grace_s: float, sleep: Callable[[float], None] = time.sleep) -> None:
     """
-    End *sessions* to the last process: SIGTERM to the leaders, after *grace_s* SIGKILL to all until none is left.
+    End all processes of *sessions*: SIGTERM to the leaders, and after *grace_s* SIGKILL to all until none is left.
 
-    Repeatable; sessions that are gone are nothing to do. With *grace_s* 0 there is only SIGKILL.
+    Idempotent: sessions that have ended are ignored. With *grace_s* 0 only SIGKILL is sent.
 
-    :raises DRError: something survived ten seconds of SIGKILL (uninterruptible, or not ours to kill).
+    :raises DRError: a process still runs after ten seconds of SIGKILL (uninterruptible, or of another user).
     """
     left = list(sessions)
     if grace_s > 0:
@@ -111,7 +111,7 @@ def end(sessions: Iterable[ProcessSession], *, grace_s: float, sleep: Callable[[
             sleep(0.1)
     deadline = time.monotonic() + 10
     while True:
-        # A member may be forking while the list is made, so one empty look is needed after the last kill.
+        # A member may fork while the list is made. So repeat until a list after the last kill is empty.
         living = [pid for session in left for pid in members(session)]
         if not living:
             return
@@ -122,22 +122,22 @@ def end(sessions: Iterable[ProcessSession], *, grace_s: float, sleep: Callable[[
         if time.monotonic() > deadline:
             raise DRError(
                 f"Processes {living} did not end within 10 s of SIGKILL.",
-                advice="Look at them with ps; they belong to another user or hang in the kernel.",
+                advice="Check them with ps: they belong to another user, or hang in the kernel.",
             )
         sleep(0.02)
 
 
 def end_followers(session: ProcessSession, *, grace_s: float) -> None:
-    """End every process of a session but its leader: SIGTERM, and after *grace_s* SIGKILL. Repeatable."""
+    """End every process of a session except its leader: SIGTERM, and after *grace_s* SIGKILL. Idempotent."""
     deadline = time.monotonic() + grace_s
     number = signal.SIGTERM
-    told: set[int] = set()
+    signalled: set[int] = set()
     while followers := [pid for pid in members(session) if pid != session.pid]:
         if time.monotonic() > deadline:
-            number, told = signal.SIGKILL, set()
-        for pid in set(followers) - told:
+            number, signalled = signal.SIGKILL, set()
+        for pid in set(followers) - signalled:
             _signal(pid, number)
-            told.add(pid)
+            signalled.add(pid)
         time.sleep(0.1)
 
 
@@ -159,7 +159,7 @@ def _reap(pid: int) -> None:
 
 
 def _boot() -> str:
-    """Return what tells this uptime of the machine from others; start times repeat after a reboot."""
+    """Return an id of this boot of the machine, because start times repeat after a reboot."""
     try:
         return BOOT_ID.read_text().strip()
     except OSError:
@@ -167,13 +167,13 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """Return the start time of a process; None when there is none, or only its zombie."""
+    """Return the start time of a process; None if it does not exist or is a zombie."""
     if HAS_PROC:
         try:
             stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
         except OSError:
             return None
-        # The command name is in brackets and may hold anything, brackets too.
+        # The command name is in brackets, and may contain brackets itself.
         fields = stat.rpartition(")")[2].split()
         return None if fields[0] in "ZX" else f"{_boot()} {fields[19]}"
     answer = subprocess.run(

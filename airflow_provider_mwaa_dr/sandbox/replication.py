@@ -1,9 +1,9 @@
 """
-The second state model of the emulated AWS: a table in each region, copied with a lag.
+The eventual state model of the emulated AWS: a table in each region, replicated with a lag.
 
-As a global table with eventual consistency does it: item by item, each on its own way and in no order, and of two
-writes to the same item the later one wins in every copy. What cannot be delivered, because a fault cuts one region's
-DynamoDB off from another's, arrives when the fault is lifted.
+It replicates like a global table with eventual consistency. Each item is copied independently, in no fixed order. If
+two regions write the same item, the later write wins in every copy. While a fault separates the DynamoDBs of two
+regions, copies wait; they are delivered when the fault is removed.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from airflow_provider_mwaa_dr.sandbox.faults import FaultKind, InjectedFault
 log = get_logger(__name__)
 
 WRITES = frozenset({"PutItem", "UpdateItem", "DeleteItem"})
-"""What is copied; the provider writes with nothing else."""
-AGAIN_S = 0.25
-"""Between two attempts to deliver what a fault holds up; nothing wakes up while nothing is under way."""
+"""The operations whose writes are copied; the provider uses no other ones."""
+RETRY_S = 0.25
+"""Time between two attempts to deliver a copy during a fault. Without a copy to deliver, no timer runs."""
 
 Stamp = tuple[float, int]
 Place = tuple[str, str]
-"""Table, and an item's key as JSON."""
+"""A table's name, and an item's key as JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parcel:
-    """One item on its way. ``item`` is None where it was deleted."""
+    """A copy of one item that is to be delivered to another region. ``item`` is None if the item was deleted."""
 
     source: str
     target: str
@@ -46,19 +46,20 @@ class Parcel:
 
     @property
     def place(self) -> Place:
-        """Which item of which table."""
+        """The table and the item's key."""
         return self.table, json.dumps(self.key, sort_keys=True)
 
 
 class Replication:
     """
-    Carries what is written to one region's tables to the others'.
+    Copies each write to one region's tables into the tables of the other regions.
 
-    :param call: makes a DynamoDB request in a region: operation and parameters; the answer, None when it was refused.
-    :param lock: held by whoever calls :meth:`written`, and for each delivery.
-    :param regions: called when something is written: where there may be copies.
-    :param lag_s: called for each item: how long it takes at most; the least is half of that.
-    :param fault: called for each delivery, with source and target: the fault between the two.
+    :param call: sends a DynamoDB request to a region, and returns the answer; None if DynamoDB refused the request. Its
+        arguments are region, operation and parameters.
+    :param lock: held by the caller of :meth:`written`, and during each delivery.
+    :param regions: returns the regions that may have copies; called for each write.
+    :param lag_s: returns the longest time that a copy takes; the shortest is half of it. Called for each item.
+    :param fault: returns the fault between a source and a target; called for each delivery.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Replication:
         self._thread: threading.Thread | None = None
 
     def written(self, region: str, operation: str, parameters: Mapping[str, Any]) -> None:
-        """Send what a successful write has left behind in *region* to every other copy."""
+        """Copy the item that a successful request wrote in *region* to every other region."""
         table = parameters["TableName"]
         if operation == "PutItem":
             key = {name: parameters["Item"][name] for name in self._key_of(region, table)}
@@ -118,15 +119,15 @@ class Replication:
                 parcel = heapq.heappop(self._under_way)[2]
             fault = self._fault(parcel.source, parcel.target)
             if fault is not None and fault.fault is not FaultKind.DELAY:
-                self._send(parcel, AGAIN_S)
+                self._send(parcel, RETRY_S)
                 continue
             try:
                 self._deliver(parcel)
             except Exception:
-                log.exception("%s from %s to %s was lost on the way", parcel.place, parcel.source, parcel.target)
+                log.exception("%s could not be copied from %s to %s", parcel.place, parcel.source, parcel.target)
 
     def _deliver(self, parcel: Parcel) -> None:
-        """Write the item, unless a later write is there already; where there is no such table, nothing is copied."""
+        """Write the item if the target has no later write. A target without the table ignores it."""
         with self._lock:
             if parcel.stamp <= self._written.get((parcel.target, parcel.place), (0.0, 0)):
                 return

@@ -590,7 +590,7 @@ class Sandbox:
                 where, _, component = dead[0].rpartition(" ")
                 log = self.home.log(where or owner, component)
                 raise DRError(
-                    f"{dead[0]} ended while starting: {process.last_words(log)}", advice=f"Its output is in {log}."
+                    f"{dead[0]} ended while starting: {process.log_tail(log)}", advice=f"Its output is in {log}."
                 )
             lacks = lacking()
             if not lacks:

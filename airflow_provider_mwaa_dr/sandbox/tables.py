@@ -1,4 +1,4 @@
-"""State table and runs table in the emulated AWS, which forgets everything when it stops."""
+"""State table and runs table in the emulated AWS, which loses all data when it stops."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from airflow_provider_mwaa_dr.exceptions import StateError
 from airflow_provider_mwaa_dr.sandbox.home import write_private_json
 
 KEYS = {"state_table": ("state_id",), "runs_table": ("pk", "sk")}
-"""Partition key, and sort key if there is one, by the setting that names the table."""
+"""Partition key and, if there is one, sort key, by the name of the setting for the table."""
 
 
 BOUNDED = Config(connect_timeout=5, read_timeout=20, retries={"total_max_attempts": 1, "mode": "standard"})
-"""A fault of the sandbox's own may swallow a request of the sandbox: with boto3's defaults that takes five minutes."""
+"""Short timeouts, because an injected fault may drop a request. With boto3's defaults it would take five minutes."""
 
 
 class SandboxTables:
     """
-    The tables as the control environment sees them.
+    The tables, as the control environment reads them.
 
-    :param variables: the environment in which ``mwaa-dr`` acts on the sandbox; this process's own is not looked at.
+    :param variables: the variables with which ``mwaa-dr`` acts on the sandbox. Those of this process are ignored.
     """
 
     def __init__(self, variables: Mapping[str, str]) -> None:
@@ -45,17 +45,17 @@ class SandboxTables:
 
     def ensure(self, *, active: str, saved: Path, say: Callable[[str], object]) -> None:
         """
-        Create what is missing, with what was *saved*, and initialise as ``mwaa-dr init --active`` does. Repeatable.
+        Create missing tables with the *saved* items, and initialise them like ``mwaa-dr init --active``. Idempotent.
 
-        :param active: the region that a new set begins with; an existing set keeps its own.
+        :param active: the active region of a new DR set; an existing one keeps its active region.
         :raises StateError: the emulated AWS does not answer.
         """
         items = json.loads(saved.read_text(), object_hook=_from_json) if saved.exists() else {}
         for region in self._copies():
             client = self._client(region)
-            there = client.list_tables()["TableNames"]
+            existing = client.list_tables()["TableNames"]
             for table, key in self._tables().items():
-                if table in there:
+                if table in existing:
                     continue
                 client.create_table(
                     TableName=table,
@@ -81,7 +81,7 @@ class SandboxTables:
             say(f"state table: {plan.state.active_region} is active, epoch {plan.state.epoch}")
 
     def save(self, path: Path) -> None:
-        """Write the tables' items to *path*, for the next start; of several copies those of the active region's."""
+        """Write the tables' items to *path*, for the next start. If each region has a copy, use the active region's."""
         region = self.active_region() if len(self._copies()) > 1 else None
         pages = self._client(region or self.config.state_table_region).get_paginator("scan")
         saved = {
@@ -91,22 +91,22 @@ class SandboxTables:
         write_private_json(path, saved, default=_to_json)
 
     def _tables(self) -> dict[str, tuple[str, ...]]:
-        """Return key attributes by table; a runs table is optional."""
+        """Return the key attributes by table. A runs table is optional."""
         return {name: key for setting, key in KEYS.items() if (name := getattr(self.config, setting))}
 
     def _copies(self) -> Sequence[str]:
-        """Return the regions that have tables of their own; with strong consistency one has all of them."""
+        """Return the regions that have their own copy of the tables; with strong consistency, one region."""
         return self.config.replicas if self.config.eventual_mode is not None else (self.config.state_table_region,)
 
     def active_region(self) -> str | None:
-        """Return the active region; None when there is no state, or no answer."""
+        """Return the active region; None if there is no state item, or no answer."""
         try:
             return self.store.read().active_region
         except StateError:
             return None
 
     def has_reconciled(self, region: str) -> bool:
-        """Return whether an agent of *region* knows the state and has settled its open runs for its epoch."""
+        """Return whether an agent of *region* has read the state and has reconciled its open runs with the epoch."""
         state = self.store.read()
         return any(
             agent.version >= state.version and agent.reconciled_epoch == state.epoch
@@ -114,7 +114,7 @@ class SandboxTables:
         )
 
     def _client(self, region: str) -> Any:
-        # Not the provider's own client: setting up a table on a busy machine may take longer than a second.
+        # Not the provider's client: creating a table on a busy machine may take longer than its timeout of one second.
         return self._session.client("dynamodb", region_name=region)
 
 
@@ -127,7 +127,7 @@ def _from_json(values: dict[str, Any]) -> Any:
 
 
 class EndpointSession(Session):
-    """A boto3 session whose clients talk to one endpoint, whatever AWS_ENDPOINT_URL says here."""
+    """A boto3 session whose clients use one endpoint and ignore this process's AWS_ENDPOINT_URL."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         super().__init__(
@@ -139,6 +139,6 @@ class EndpointSession(Session):
 
     def client(self, *arguments: Any, **options: Any) -> Any:
         """Return a client for the endpoint."""
-        create: Any = super().client  # the overloads of boto3's type stubs want literal service names
+        create: Any = super().client  # boto3's type stubs have overloads for literal service names only
         config = BOUNDED.merge(options.pop("config", None) or Config())
         return create(*arguments, **options, endpoint_url=self._endpoint_url, config=config)

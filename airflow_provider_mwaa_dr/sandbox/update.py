@@ -1,8 +1,8 @@
 """
-What MWAA does to carry out an update: one process per update, which the emulated AWS starts.
+An update of an emulated MWAA environment: the emulated AWS starts one process for each update.
 
-``python -m airflow_provider_mwaa_dr.sandbox.update --home HOME REGION`` reads from stdin what is to change, rebuilds
-the region's Airflow, and ends with 0; or with 1, having said on stdout why not.
+``python -m airflow_provider_mwaa_dr.sandbox.update --home HOME REGION`` reads the changes from stdin, rebuilds the
+region's Airflow, and ends with 0. If that fails, it writes the reason to stdout and ends with 1.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Carry out one update."""
-    parser = argparse.ArgumentParser(prog="update", description="An update of an environment of the sandbox.")
+    """Run one update."""
+    parser = argparse.ArgumentParser(prog="update", description="Update an environment of the sandbox.")
     parser.add_argument("--home", type=Path, required=True, help="the sandbox's home")
     parser.add_argument("region")
     arguments = parser.parse_args(argv)

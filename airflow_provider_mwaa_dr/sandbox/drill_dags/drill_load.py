@@ -1,7 +1,7 @@
 """
-The load of a drill: every task body writes one line into AIRFLOW_HOME/drill.jsonl when it really runs.
+The load of a drill: every task body that executes writes one line into AIRFLOW_HOME/drill.jsonl.
 
-What the report counts are these lines, never Airflow's states.
+The report counts these lines, not Airflow's states.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from airflow.timetables.trigger import CronTriggerTimetable
 
 
 def every_ten_seconds(*, offset: int = 0) -> CronTriggerTimetable:
-    """Return a schedule whose first run in a region with an empty history lies ahead (Airflow 3; 2 begins one back)."""
+    """Return a schedule. In a region without history its first run is in the future (in Airflow 2, one run earlier)."""
     cron = f"* * * * * {offset}-59/10"
     try:
         return CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta(0))
@@ -33,9 +33,9 @@ def every_ten_seconds(*, offset: int = 0) -> CronTriggerTimetable:
         return CronTriggerTimetable(cron, timezone="UTC")
 
 
-def say(*, is_end: bool) -> None:
-    """Say that this body ran: where, for which run, and under which epoch."""
-    from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook  # noqa: PLC0415  (parsed every ten seconds)
+def write(*, is_end: bool) -> None:
+    """Write the line of a task body: its region, its run and the epoch."""
+    from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook  # noqa: PLC0415  (this file is parsed often)
 
     at = datetime.now(timezone.utc)
     context = get_current_context()
@@ -57,27 +57,27 @@ def say(*, is_end: bool) -> None:
         "epoch": epoch,
         "at": at.isoformat(),
     }
-    # One write of less than a page, appended: tasks that run side by side do not mix their lines.
+    # Append with one write of less than a page, so that the lines of parallel tasks do not mix.
     with Path(os.environ["AIRFLOW_HOME"], "drill.jsonl").open("a") as lines:
         lines.write(json.dumps(line) + "\n")
 
 
 @task  # type: ignore[untyped-decorator]
 def work() -> None:
-    """Take some seconds, so that there is always something in flight."""
-    say(is_end=False)
+    """Take some seconds, so that a run is always in flight."""
+    write(is_end=False)
     time.sleep(2)
 
 
 @task  # type: ignore[untyped-decorator]
 def write_line() -> None:
-    """Say that the run has come to its end."""
-    say(is_end=True)
+    """Write the line of the run's last task body."""
+    write(is_end=True)
 
 
-# With catchup every interval counts; it begins with the drill, and not at the first parse in each region.
+# The start of the drill, not of the first parse in a region: with catchup Airflow runs every interval since then.
 START = datetime.fromisoformat((Path(__file__).parent / "drill_start.txt").read_text().strip())
-# Airflow 2 has no DAG with a schedule and no beginning.
+# Airflow 2 requires a start date for a DAG with a schedule.
 BEGINNING: dict[str, Any] = {"start_date": START} if AIRFLOW_VERSION.startswith("2.") else {}
 
 for dag_id, settings in {

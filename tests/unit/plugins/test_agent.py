@@ -1,4 +1,4 @@
-"""The agent's turns, on a fake store, a fake metadata database and a clock that moves when told."""
+"""The agent's turns with a fake store, a fake metadata database and a manual clock."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ HERE, THERE = "us-east-1", "us-east-2"
 @dataclass
 class FakeDb:
     """
-    A metadata database: runs are the epochs-agnostic ids of what is open; ``locked`` cannot be closed now.
+    A metadata database. ``runs`` are the open runs; those in ``locked`` cannot be closed now.
 
-    ``asked_at``: when people asked for a run that waits; the others are of the schedule.
+    ``requested_at``: when users requested a waiting run. All other runs were created by the schedule.
     """
 
     job_id: str | None = "7"
@@ -33,7 +33,7 @@ class FakeDb:
     beat: int = 0
     runs: list[str] = field(default_factory=list)
     locked: set[str] = field(default_factory=set)
-    asked_at: dict[str, datetime] = field(default_factory=dict)
+    requested_at: dict[str, datetime] = field(default_factory=dict)
     unpaused: tuple[str, ...] = ("billing", "orders")
     ended_at: datetime | None = None
     held_notes: int = 0
@@ -63,7 +63,7 @@ class FakeDb:
         return len(closed)
 
     def is_spared(self, run: str, since: datetime | None) -> bool:
-        return since is not None and run in self.asked_at and self.asked_at[run] >= since
+        return since is not None and run in self.requested_at and self.requested_at[run] >= since
 
     def pause_all(self) -> int:
         self.calls.append("pause")
@@ -82,7 +82,7 @@ class FakeDb:
 
 
 class Region:
-    """One region: an agent with its fakes, and what the table says of it."""
+    """A region: its agent with fakes, and its items in the table."""
 
     def __init__(self, state: DRState | None, *, clock: ManualClock | None = None, **config: object) -> None:
         self.clock = clock or ManualClock()
@@ -116,7 +116,7 @@ class Region:
         self.store.write(state, expected_version=self.store.state.version)
 
     def flip(self, region: str, phase: Phase = Phase.STEADY) -> None:
-        """Make *region* active in the table, as a failover by somebody else would."""
+        """Make *region* active in the table, as a failover by another caller does."""
         assert self.store.state is not None
         state = set_active_region(
             replace(self.store.state, phase=Phase.STEADY), region, reason="r", by="b", at=self.clock.now()
@@ -175,8 +175,8 @@ def standby() -> Region:
     return region
 
 
-def test_first_sight_of_the_active_region_closes_nothing_and_opens_the_gate() -> None:
-    """Installing the provider in a running region must not disturb what runs."""
+def test_the_first_turns_in_the_active_region_close_nothing_and_open_the_gate() -> None:
+    """Installing the provider in a running region must not disturb its runs."""
     region = Region(state(HERE))
     region.db.runs = ["orders 1"]
     region.turn()
@@ -185,8 +185,8 @@ def test_first_sight_of_the_active_region_closes_nothing_and_opens_the_gate() ->
     assert (region.may(), region.db.runs, region.status.reconciled_epoch) == (Action.RUN, ["orders 1"], 0)
 
 
-def test_first_sight_of_a_standby_closes_its_open_runs_and_leaves_its_dags_alone() -> None:
-    """What is open in a standby on the day of installation must not execute after the next failover."""
+def test_the_first_turns_in_a_standby_close_its_open_runs_and_pause_no_dag() -> None:
+    """Runs that are open in a standby at installation must not execute after the next failover."""
     region = Region(state(THERE))
     region.db.runs = ["orders 1"]
     region.turn(2)
@@ -196,7 +196,9 @@ def test_first_sight_of_a_standby_closes_its_open_runs_and_leaves_its_dags_alone
 
 
 def test_losing_the_role_pauses_the_dags_and_closes_the_runs(active: Region) -> None:
-    """A source that was lost and comes back finds another region active: it stops, says why, and is counted."""
+    """
+    A lost source comes back and reads that another region is active. It stops its runs, notes why, and counts them.
+    """
     active.db.runs = ["orders 1", "orders 2"]
     active.flip(THERE)
     active.turn()
@@ -205,8 +207,8 @@ def test_losing_the_role_pauses_the_dags_and_closes_the_runs(active: Region) -> 
     assert (active.status.reconciled_epoch, active.status.closed, active.status.unclosed_runs) == (1, 2, 0)
 
 
-def test_a_region_that_was_away_for_two_failovers_closes_what_began_before(active: Region) -> None:
-    """Epoch 1 was elsewhere and never seen here; active again, the old runs must not go on (ABA)."""
+def test_a_region_that_missed_two_failovers_closes_the_runs_from_before(active: Region) -> None:
+    """The region never read epoch 1 and is active again in epoch 2. Its old runs must not continue (ABA problem)."""
     active.db.runs = ["orders 1"]
     active.flip(THERE)
     active.flip(HERE)
@@ -219,8 +221,8 @@ def test_a_region_that_was_away_for_two_failovers_closes_what_began_before(activ
     assert active.db.unpaused == ("billing", "orders")
 
 
-def test_gate_and_fence_hold_until_the_runs_of_the_old_epoch_are_settled(active: Region) -> None:
-    """A run that is locked by the scheduler keeps the epoch unsettled; the next turn takes it."""
+def test_gate_and_fence_hold_until_the_runs_of_the_old_epoch_are_closed(active: Region) -> None:
+    """While the scheduler locks a run, the epoch is not reconciled. A later turn closes the run."""
     active.db.runs, active.db.locked = ["orders 1"], {"orders 1"}
     active.flip(THERE)
     active.turn(3)
@@ -231,16 +233,20 @@ def test_gate_and_fence_hold_until_the_runs_of_the_old_epoch_are_settled(active:
     assert (active.may(), active.status.unclosed_runs) == (Action.SKIP, 0)
 
 
-def test_a_standby_goes_on_closing_runs_that_are_born_there(standby: Region) -> None:
-    """A run triggered under a paused DAG never meets the gate; the gate gets a moment for the others."""
+def test_a_standby_closes_runs_that_are_created_in_it(standby: Region) -> None:
+    """
+    A run under a paused DAG never reaches the gate, so the agent closes it. Other runs get 10 s to reach the gate.
+    """
     standby.db.runs = ["orders 1"]
     standby.turn()
     assert standby.db.runs == []
     assert standby.db.calls[-1] == "close after 10 s"
 
 
-def test_promotion_pauses_everything_and_says_adopted(standby: Region) -> None:
-    """The engine restores the wanted set from all paused, and waits for this heartbeat before it opens the gate."""
+def test_a_promoted_region_pauses_all_dags_and_publishes_the_adopted_epoch(standby: Region) -> None:
+    """
+    The engine waits for this heartbeat. Then it unpauses the wanted set, starting from a region with all DAGs paused.
+    """
     standby.db.runs = ["orders 1"]
     standby.flip(HERE, Phase.PROMOTING)
     standby.turn()
@@ -250,10 +256,10 @@ def test_promotion_pauses_everything_and_says_adopted(standby: Region) -> None:
     assert standby.may() is Action.HOLD
 
 
-def test_a_run_asked_for_after_the_last_look_is_not_closed_as_born_in_standby(standby: Region) -> None:
-    """The role may have come meanwhile, and whoever asked have known it; the next look tells."""
+def test_a_run_requested_after_the_last_read_is_not_closed_as_born_in_standby(standby: Region) -> None:
+    """The region may be active since, and the user may know it. The next read of the state decides."""
     standby.db.runs = ["early", "late"]
-    standby.db.asked_at = {
+    standby.db.requested_at = {
         "early": standby.clock.now() - timedelta(seconds=1),
         "late": standby.clock.now() + timedelta(seconds=1),
     }
@@ -263,45 +269,50 @@ def test_a_run_asked_for_after_the_last_look_is_not_closed_as_born_in_standby(st
     assert standby.db.runs == []
 
 
-def test_a_run_asked_for_just_after_the_promotion_goes_on(standby: Region) -> None:
-    """Asked for after the last look at which this was a standby; neither closed nor in the way of the promotion."""
+def test_a_run_requested_just_after_the_promotion_continues(standby: Region) -> None:
+    """
+    The user requested it after the last read that showed a standby. It is not closed, and does not delay the promotion.
+    """
     standby.db.runs = ["early", "scheduled", "late"]
-    standby.db.asked_at = {"early": standby.clock.now() - timedelta(seconds=30), "late": standby.clock.now()}
+    standby.db.requested_at = {"early": standby.clock.now() - timedelta(seconds=30), "late": standby.clock.now()}
     standby.flip(HERE, Phase.PROMOTING)
     standby.turn()
     assert standby.db.runs == ["late"]
     assert (standby.status.adopted_epoch, standby.status.unclosed_runs) == (1, 0)
 
 
-def test_a_run_asked_for_between_the_turn_that_settled_a_standby_and_the_promotion_goes_on(active: Region) -> None:
-    """That turn is a look as good as any, and its heartbeat says so: the agent may be another one by then."""
+def test_a_run_requested_between_the_reconciling_turn_of_a_standby_and_the_promotion_continues(active: Region) -> None:
+    """
+    The reconciling turn also read that this is a standby. Its heartbeat publishes when, because a new agent may come
+    next.
+    """
     active.flip(THERE)
     active.turn()
     assert active.status.standby_as_of is not None
     active.clock.advance(1)
-    active.db.runs.append("asked for")
-    active.db.asked_at["asked for"] = active.clock.now()
+    active.db.runs.append("requested")
+    active.db.requested_at["requested"] = active.clock.now()
     active.flip(HERE, Phase.PROMOTING)
     active.turn()
-    assert active.db.runs == ["asked for"]
+    assert active.db.runs == ["requested"]
 
 
 @pytest.mark.parametrize("is_restarted", [False, True])
 @pytest.mark.parametrize("was_standby", [False, True])
-def test_a_run_asked_for_under_the_first_role_of_a_region_that_never_settled_goes_on(
+def test_a_run_requested_under_the_first_role_of_a_region_that_never_reconciled_continues(
     was_standby: bool, is_restarted: bool
 ) -> None:
-    """It was cut off until then, or its ledger refused. The first read tells which runs are of the new role."""
+    """The region was cut off, or its ledger refused. Its first read decides which runs belong to the new role."""
     region = Region(state(THERE))
     region.db.runs = region.db.locked = ["early"]
-    region.db.asked_at["early"] = region.clock.now() - timedelta(seconds=1)
+    region.db.requested_at["early"] = region.clock.now() - timedelta(seconds=1)
     if was_standby:
         region.turn()
     region.flip(HERE, Phase.PROMOTING)
     region.turn()
     assert region.status.reconciled_epoch is None, "the scheduler has locked a run"
     region.db.runs, region.db.locked = ["early", "late"], []
-    region.db.asked_at["late"] = region.clock.now()
+    region.db.requested_at["late"] = region.clock.now()
     if is_restarted:
         region.clock.advance(1)
         region.db.job_id, region.db.schedulers = "8", ("8",)
@@ -313,16 +324,18 @@ def test_a_run_asked_for_under_the_first_role_of_a_region_that_never_settled_goe
 
 @pytest.mark.parametrize("regions", [(THERE,), (THERE, HERE)])
 def test_a_region_that_lost_the_role_spares_no_run(active: Region, regions: tuple[str, ...]) -> None:
-    """What was asked for under an earlier role of its own is told, and goes on wherever the role is."""
-    active.db.runs, active.db.asked_at = ["orders 1"], {"orders 1": active.clock.now() + timedelta(seconds=60)}
+    """A run that a user requested under an earlier role is published, and the active region resumes it."""
+    active.db.runs, active.db.requested_at = ["orders 1"], {"orders 1": active.clock.now() + timedelta(seconds=60)}
     for region in regions:
         active.flip(region)
     active.turn()
     assert active.db.runs == []
 
 
-def test_a_failed_heartbeat_leaves_the_epoch_unsettled_and_is_repeated(standby: Region) -> None:
-    """What was settled counts once the table has it: a crash in between repeats the work."""
+def test_a_failed_heartbeat_does_not_reconcile_the_epoch_and_is_repeated(standby: Region) -> None:
+    """
+    The reconciled epoch counts only after the table has it. After a crash before that, the agent repeats the work.
+    """
     standby.flip(HERE, Phase.PROMOTING)
 
     def refuse(status: AgentStatus) -> None:
@@ -337,7 +350,7 @@ def test_a_failed_heartbeat_leaves_the_epoch_unsettled_and_is_repeated(standby: 
 
 
 def test_only_the_oldest_live_scheduler_works_on_the_runs(active: Region) -> None:
-    """Two schedulers, one leader; the other one reads, heartbeats and leaves the runs alone."""
+    """Of two schedulers, only one leads. The other reads the state, sends heartbeats and closes no run."""
     active.db.schedulers = ("3", "7")
     active.db.runs = ["orders 1"]
     active.flip(THERE)
@@ -348,8 +361,8 @@ def test_only_the_oldest_live_scheduler_works_on_the_runs(active: Region) -> Non
     assert active.db.runs == []
 
 
-def test_an_agent_that_leads_no_more_does_not_repeat_what_stood_in_its_way(active: Region) -> None:
-    """A ledger that failed it weeks ago would refuse a failover to its region for as long as it lives."""
+def test_an_agent_that_stops_leading_clears_its_ledger_error(active: Region) -> None:
+    """Otherwise an old error of the ledger would refuse failovers to this region for as long as the agent exists."""
     runs = InMemoryRunsStore()
     runs.unreachable = True
     active.start(runs=runs)
@@ -361,8 +374,11 @@ def test_an_agent_that_leads_no_more_does_not_repeat_what_stood_in_its_way(activ
     assert (active.status.ledger_error, active.status.has_ledger) == (None, True)
 
 
-def test_a_version_is_acknowledged_only_after_the_scheduler_has_passed(active: Region) -> None:
-    """A decision made just before the swap may sit in an uncommitted transaction; the scheduler's loop ends it."""
+def test_a_version_is_acknowledged_only_after_the_next_scheduler_loop(active: Region) -> None:
+    """
+    A decision with the previous view may be in a transaction that is not committed yet. The scheduler's loop commits
+    it.
+    """
     active.db.beat += 1
     active.turn(2)
     assert active.status.version == 1
@@ -375,8 +391,8 @@ def test_a_version_is_acknowledged_only_after_the_scheduler_has_passed(active: R
     assert active.status.version == 2
 
 
-def test_an_agent_that_ends_says_so_and_lets_nothing_start_any_more(active: Region) -> None:
-    """A failover does not wait for its lease; nothing that it does later can take that back."""
+def test_an_agent_that_ends_publishes_it_and_lets_nothing_start(active: Region) -> None:
+    """A failover then does not wait for its lease, so no later turn of the agent may open the gate again."""
     active.turn(2)
     assert (active.status.gone, active.may()) == (False, Action.RUN)
     beat = active.status.beat
@@ -389,7 +405,7 @@ def test_an_agent_that_ends_says_so_and_lets_nothing_start_any_more(active: Regi
 
 
 def test_an_agent_that_is_not_the_regions_own_ends_without_a_heartbeat_of_the_region(active: Region) -> None:
-    """Its job may have the number of one that lives: a failover would not wait for that."""
+    """A live agent of the region may have the same job number. A failover would then not wait for that agent."""
     active.turn(2)
     assert active.loop.view is not None
     active.loop.view = replace(active.loop.view, problem="it is another environment")
@@ -399,8 +415,8 @@ def test_an_agent_that_is_not_the_regions_own_ends_without_a_heartbeat_of_the_re
     assert not active.status.gone
 
 
-def test_an_agent_that_cannot_say_that_it_ends_holds_all_the_same(active: Region) -> None:
-    """A failover waits for its lease then."""
+def test_an_agent_that_cannot_publish_its_end_holds_nevertheless(active: Region) -> None:
+    """In this case a failover waits for its lease."""
     active.turn(2)
     active.store.unreachable = True
     active.loop.end()
@@ -410,7 +426,7 @@ def test_an_agent_that_cannot_say_that_it_ends_holds_all_the_same(active: Region
 
 
 def test_nothing_starts_before_the_metadata_database_knows_the_scheduler(active: Region) -> None:
-    """A failover waits for the schedulers that are listed there, and for none that has only just read the state."""
+    """A failover waits for the schedulers that the database lists, not for a new one that has only read the state."""
     active.start().warm_up()
     assert active.may() is Action.HOLD
     active.turn()
@@ -418,10 +434,10 @@ def test_nothing_starts_before_the_metadata_database_knows_the_scheduler(active:
 
 
 @pytest.mark.parametrize(("lease_s", "forgotten_after_s"), [(60, 600), (3600, 7200)])
-def test_a_heartbeat_is_dropped_when_its_scheduler_has_outlived_its_view(
+def test_the_heartbeat_item_of_a_dead_scheduler_is_deleted_after_its_lease(
     lease_s: float, forgotten_after_s: int
 ) -> None:
-    """A failover waits for every heartbeat that is there; one that still changes belongs to a scheduler that lives."""
+    """A failover waits for every heartbeat item. An item that still changes belongs to a live scheduler, and stays."""
     region = Region(state(HERE, lease_s=lease_s))
     region.turn(2)
     dead = replace(region.status, job="8", beat=1)
@@ -439,15 +455,15 @@ def test_a_heartbeat_is_dropped_when_its_scheduler_has_outlived_its_view(
     assert {agent.job for agent in region.store.agents(HERE)} == {"7", "9"}
 
 
-def test_heartbeats_say_for_how_long_a_worker_lives_on_one_read() -> None:
-    """A failover waits for the source's own value, not for the caller's."""
+def test_heartbeats_publish_fence_file_s() -> None:
+    """A failover waits for the source's own value, not for the caller's value."""
     region = Region(state(HERE), fence_file_s=17.0)
     region.turn(2)
     assert region.status.fence_file_s == 17.0
 
 
-def test_an_acknowledgement_is_sent_at_once() -> None:
-    """A failover waits for it: it does not wait for the next heartbeat."""
+def test_an_acknowledgement_is_sent_immediately() -> None:
+    """A failover waits for it, so it must not wait for the next heartbeat."""
     region = Region(state(HERE), refresh_s=1.0, heartbeat_s=60.0)
     region.turn(2)
     beat = region.status.beat
@@ -456,8 +472,8 @@ def test_an_acknowledgement_is_sent_at_once() -> None:
     assert (region.status.beat, region.status.version) == (beat + 1, 1)
 
 
-def test_between_two_turns_it_tells_what_the_scheduler_has_passed(active: Region) -> None:
-    """A failover waits for it; the table is not read for it, and one that does not answer is told the next time."""
+def test_an_agent_acknowledges_between_two_turns(active: Region) -> None:
+    """A failover waits for it. The agent does not read the table for this, and retries a write without a response."""
     active.flip(THERE)
     active.turn()
     assert active.loop.awaits_scheduler
@@ -474,8 +490,8 @@ def test_between_two_turns_it_tells_what_the_scheduler_has_passed(active: Region
     assert len([call for call in active.store.calls if call == "observe"]) == reads
 
 
-def test_what_is_told_between_two_turns_takes_back_no_epoch(active: Region) -> None:
-    """The turn before has settled one, which the agent's view does not show yet."""
+def test_an_acknowledgement_between_two_turns_keeps_the_reconciled_epoch(active: Region) -> None:
+    """The last turn reconciled an epoch that the agent's view does not have yet."""
     active.flip(THERE)
     active.turn()
     assert active.loop.view is not None
@@ -487,22 +503,22 @@ def test_what_is_told_between_two_turns_takes_back_no_epoch(active: Region) -> N
 
 
 @pytest.mark.parametrize("phase", list(Phase))
-def test_while_a_failover_is_under_way_its_looks_are_close_together(active: Region, phase: Phase) -> None:
-    """Each step waits for somebody's next look."""
+def test_the_agent_polls_twice_a_second_during_a_failover(active: Region, phase: Phase) -> None:
+    """Each step of the engine waits for the next read of some agent."""
     active.flip(THERE, phase)
     active.turn(3)
     assert active.loop.turn() == (5.0 if phase is Phase.STEADY else 0.5)
 
 
 def test_heartbeats_come_at_their_own_pace() -> None:
-    """Reads every refresh_s, heartbeats every heartbeat_s."""
+    """The agent reads every refresh_s and sends heartbeats every heartbeat_s."""
     region = Region(state(HERE), refresh_s=1.0, heartbeat_s=5.0)
     region.turn(40)
     assert 8 <= region.status.beat <= 10
 
 
-def test_a_heartbeat_as_often_as_a_look_comes_with_every_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However much longer one look takes than the next."""
+def test_with_equal_intervals_every_read_sends_a_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This must hold also when one read takes longer than the next one."""
     region = Region(state(HERE), refresh_s=5.0, heartbeat_s=5.0)
     region.turn(2)
     observe, took = region.store.observe, cycle([0.3, 0.2, 0.1])
@@ -518,7 +534,7 @@ def test_a_heartbeat_as_often_as_a_look_comes_with_every_look(monkeypatch: pytes
 
 
 def test_a_view_never_goes_back(active: Region, caplog: pytest.LogCaptureFixture) -> None:
-    """A replica that lags, or an empty copy, counts as not read: the view stays and ages."""
+    """A lagging replica or an empty copy counts as not read: the view stays, and its age grows."""
     active.flip(THERE)
     active.flip(HERE)
     active.turn(2)
@@ -533,26 +549,26 @@ def test_a_view_never_goes_back(active: Region, caplog: pytest.LogCaptureFixture
 
 
 def test_a_view_ages_from_before_the_read(active: Region) -> None:
-    """A slow answer is old when it arrives."""
+    """The answer of a slow read is already old when it arrives."""
     observe = active.store.observe
-    asked_at = 0.0
+    began_at = 0.0
 
     def slow(region: str) -> object:
-        nonlocal asked_at
-        asked_at = active.clock.monotonic()
+        nonlocal began_at
+        began_at = active.clock.monotonic()
         active.clock.advance(3)
         return observe(region)
 
     active.store.observe = slow  # type: ignore[assignment, method-assign]
     active.turn()
     assert active.loop.view is not None
-    assert active.loop.view.read_at == asked_at
+    assert active.loop.view.read_at == began_at
 
 
 def test_an_unreachable_table_holds_after_the_lease_and_is_logged_once(
     active: Region, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The loop lives on, complains once, and says when it is over."""
+    """The loop continues, logs the error once, and logs when the table works again."""
     active.store.unreachable = True
     active.turn(11)
     assert active.may() is Action.RUN
@@ -567,7 +583,7 @@ def test_an_unreachable_table_holds_after_the_lease_and_is_logged_once(
 
 
 def test_a_broken_database_does_not_stop_the_view(active: Region) -> None:
-    """The gate stays informed while the metadata database is away; no heartbeat claims otherwise."""
+    """The gate still gets new views while the metadata database is down. No heartbeat is sent meanwhile."""
     active.db.broken = True
     beat = active.status.beat
     active.flip(THERE)
@@ -577,8 +593,10 @@ def test_a_broken_database_does_not_stop_the_view(active: Region) -> None:
     assert active.status.beat == beat
 
 
-def test_no_state_item_holds_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
-    """The plugin enabled before mwaa-dr init: hold, name the command, go on by itself afterwards."""
+def test_without_a_state_item_the_region_holds_and_logs_it_once(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    The plugin is enabled before mwaa-dr init: the region holds, the log names the command, and it continues after init.
+    """
     region = Region(None)
     region.turn(3)
     assert region.may() is Action.HOLD
@@ -588,8 +606,8 @@ def test_no_state_item_holds_and_says_so_once(caplog: pytest.LogCaptureFixture) 
     assert region.may() is Action.RUN
 
 
-def test_the_role_is_said_in_the_seeds_words_once_per_change(caplog: pytest.LogCaptureFixture) -> None:
-    """The line that the original document tells its readers to look for."""
+def test_the_role_is_logged_in_the_words_of_the_aws_sample_once_per_change(caplog: pytest.LogCaptureFixture) -> None:
+    """The AWS sample's document asks its readers to search the log for this line."""
     with caplog.at_level(logging.INFO):
         region = Region(state(HERE))
         region.turn(4)
@@ -600,7 +618,7 @@ def test_the_role_is_said_in_the_seeds_words_once_per_change(caplog: pytest.LogC
 
 
 def test_the_active_region_keeps_a_snapshot_and_writes_it_on_change(active: Region) -> None:
-    """A forced failover takes the wanted set from it."""
+    """A forced failover takes the wanted set from the snapshot."""
     active.turn(5)
     assert active.store.calls.count("put_snapshot") == 1
     active.db.unpaused = ("orders",)
@@ -611,7 +629,7 @@ def test_the_active_region_keeps_a_snapshot_and_writes_it_on_change(active: Regi
 
 
 def test_no_snapshot_of_a_region_in_the_middle_of_a_failover(active: Region) -> None:
-    """Half paused is not what people wanted: only STEADY counts, before and after the list."""
+    """Half paused is not what users wanted. The state must be STEADY before and after the list is read."""
     before: DagSet | None = active.store.get_snapshot(HERE)
     assert active.store.state is not None
     active.write(replace(active.store.state, version=2, phase=Phase.DRAINING, plan=plan(THERE)))
@@ -621,7 +639,7 @@ def test_no_snapshot_of_a_region_in_the_middle_of_a_failover(active: Region) -> 
 
 
 def test_a_snapshot_is_dropped_when_the_state_moved_while_it_was_listed(active: Region) -> None:
-    """List, read again, keep only if the version is the same."""
+    """The agent lists the DAGs, reads the state again, and keeps the list only if the version is the same."""
     before = active.store.get_snapshot(HERE)
 
     def list_slowly() -> tuple[str, ...]:
@@ -634,8 +652,8 @@ def test_a_snapshot_is_dropped_when_the_state_moved_while_it_was_listed(active: 
     assert active.store.get_snapshot(HERE) == before
 
 
-def test_a_snapshot_that_a_failover_wrote_is_replaced_even_by_one_that_was_kept_before_it(active: Region) -> None:
-    """Unpaused again at once after the failback, the DAGs are those that the agent had noted before it left."""
+def test_a_snapshot_that_a_failover_wrote_is_replaced_by_an_equal_one_from_before_it(active: Region) -> None:
+    """After the failback the unpaused DAGs equal the last snapshot that the agent took before it lost the role."""
     active.turn(2)
     before = active.store.get_snapshot(HERE)
     assert before is not None
@@ -649,13 +667,13 @@ def test_a_snapshot_that_a_failover_wrote_is_replaced_even_by_one_that_was_kept_
 
 
 def test_a_standby_takes_no_snapshot(standby: Region) -> None:
-    """Its paused DAGs say nothing about what people want."""
+    """The paused DAGs of a standby do not show what users want."""
     standby.turn(5)
     assert standby.store.get_snapshot(HERE) is None
 
 
-def test_held_notes_are_looked_for_while_there_may_be_any(active: Region) -> None:
-    """Once at the start, then after each hold until none is left; not every turn of a quiet day."""
+def test_held_notes_are_removed_while_there_may_be_any(active: Region) -> None:
+    """The agent searches once at the start, and after each hold until no note is left, but not in every turn."""
     active.turn(5)
     assert active.db.calls.count("drop notes") == 1
     active.counts.held = 1
@@ -667,7 +685,7 @@ def test_held_notes_are_looked_for_while_there_may_be_any(active: Region) -> Non
 
 
 def test_an_item_of_the_fence_that_cannot_be_read_is_no_evidence_against_it(active: Region) -> None:
-    """A damaged item refused every failover to the region, as if its workers had no fence."""
+    """Before the fix, a damaged item refused every failover to the region, as if its workers had no fence."""
     active.db.ended_at = active.clock.now() + timedelta(hours=3)
     active.store.damage(f"FENCE#{HERE}")
     active.turn(20)
@@ -675,7 +693,7 @@ def test_an_item_of_the_fence_that_cannot_be_read_is_no_evidence_against_it(acti
 
 
 def test_the_fence_is_false_when_a_task_ended_without_it(active: Region) -> None:
-    """Evidence: the last task that had a worker ended, and no worker ever noted its fence."""
+    """The evidence: a task with a worker has ended, and no worker has recorded its fence."""
     active.turn(20)
     assert active.status.fence_ok is None
     active.db.ended_at = active.clock.now()
@@ -687,7 +705,7 @@ def test_the_fence_is_false_when_a_task_ended_without_it(active: Region) -> None
 
 
 def test_a_scheduler_gone_for_long_is_forgotten(active: Region) -> None:
-    """Rolling restarts would otherwise leave a row each; a short absence is no reason."""
+    """Otherwise each rolling restart would leave an item. A short absence does not delete it."""
     active.store.put_agent(replace(active.status, job="3"))
     active.turn(100)
     assert [agent.job for agent in active.store.agents(HERE)] == ["3", "7"]
@@ -696,7 +714,7 @@ def test_a_scheduler_gone_for_long_is_forgotten(active: Region) -> None:
 
 
 def test_a_restarted_agent_starts_from_the_view_of_the_one_before(active: Region) -> None:
-    """The thread died, not the scheduler: the gate does not fall back to knowing nothing."""
+    """Only the thread died, not the scheduler, so the gate keeps its view."""
     view = active.loop.view
     loop = AgentLoop(
         config=active.config,
@@ -716,7 +734,7 @@ def test_a_restarted_agent_starts_from_the_view_of_the_one_before(active: Region
 
 
 def test_the_view_is_a_plain_object(active: Region) -> None:
-    """The gate's thread reads it while this one replaces it: immutable, swapped in one assignment, no lock."""
+    """The gate's thread reads the view while the agent replaces it: an immutable object, one assignment, no lock."""
     assert type(active.loop.view) is View
     with pytest.raises(AttributeError):
         active.loop.view.read_at = 0.0  # type: ignore[misc, union-attr]
@@ -726,14 +744,14 @@ UNKNOWN = ["us-est-1", f" {HERE}", "US-EAST-1", ""]
 
 
 def misspell(region: Region, active: str) -> None:
-    """Change the item as a person does, with no other version."""
+    """Change the item as a user does, without a new version."""
     region.store._table.state = replace(region.state, active_region=active)
 
 
 @pytest.mark.parametrize("value", UNKNOWN)
 @pytest.mark.parametrize("of", [HERE, THERE])
-def test_under_an_active_region_that_is_not_registered_an_agent_touches_nothing(of: str, value: str) -> None:
-    """Each region took itself for a standby, and closed what it ran; nobody ran it again."""
+def test_an_agent_changes_nothing_under_an_active_region_that_is_not_registered(of: str, value: str) -> None:
+    """Before the fix, each region took itself for a standby and closed its runs, and no region executed them."""
     region = Region(state(of))
     region.turn(2)
     region.db.runs, region.db.calls, region.db.unpaused = ["orders 1"], [], ("orders",)
@@ -746,8 +764,8 @@ def test_under_an_active_region_that_is_not_registered_an_agent_touches_nothing(
     assert not {"put_snapshot", "put_inventory", "write"}.intersection(region.store.calls)
 
 
-def test_meanwhile_heartbeats_go_on_and_say_why(active: Region) -> None:
-    """Status and check show what the gate's note says."""
+def test_under_such_a_region_heartbeats_continue_and_name_the_reason(active: Region) -> None:
+    """`mwaa-dr status` and the check show the same reason as the note of a held run."""
     misspell(active, "us-est-1")
     active.turn(2)
     before = active.status.beat
@@ -758,8 +776,8 @@ def test_meanwhile_heartbeats_go_on_and_say_why(active: Region) -> None:
     assert active.status.reconciled_epoch == 0
 
 
-def test_once_the_value_is_corrected_the_region_goes_on_as_before(active: Region) -> None:
-    """What arrived meanwhile was held, and executes; nothing was settled anew."""
+def test_after_the_value_is_corrected_the_region_continues_as_before(active: Region) -> None:
+    """Runs that arrived meanwhile were held, and now execute. The region does not reconcile again."""
     misspell(active, "us-est-1")
     active.turn(5)
     active.db.runs = ["orders manual"]
@@ -771,7 +789,9 @@ def test_once_the_value_is_corrected_the_region_goes_on_as_before(active: Region
 
 
 def test_an_agent_lists_the_regions_where_the_version_before_has_not() -> None:
-    """After an upgrade, and for an item of the AWS sample, which has no item of any region: in the first turn."""
+    """
+    After an upgrade, and for an item of the AWS sample, no region has the list. The agent writes it in its first turn.
+    """
     region = Region(state(HERE))
     region.store._table.lists.clear()
     region.turn()
@@ -782,7 +802,7 @@ def test_an_agent_lists_the_regions_where_the_version_before_has_not() -> None:
 
 
 def test_a_region_that_has_just_been_registered_is_known_when_it_becomes_active(standby: Region) -> None:
-    """Also if the list is not due yet."""
+    """The agent reads the list then, also if the next regular read would come later."""
     standby.store.put_regions("eu-west-1", ["eu-west-1", HERE, THERE])
     standby.flip("eu-west-1")
     standby.turn(3)
@@ -791,7 +811,7 @@ def test_a_region_that_has_just_been_registered_is_known_when_it_becomes_active(
 
 
 def test_a_state_that_goes_back_is_reported_in_heartbeats(active: Region) -> None:
-    """A restored backup made all agents silent for good, and nobody could fail over any more."""
+    """Before the fix, a restored backup silenced all agents permanently, and no failover was possible."""
     active.flip(THERE)
     active.flip(HERE)
     active.turn(3)
@@ -807,7 +827,7 @@ def test_a_state_that_goes_back_is_reported_in_heartbeats(active: Region) -> Non
 def test_a_state_item_that_cannot_be_understood_is_reported_in_heartbeats(
     active: Region, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The region holds once its view is old, and everybody can see why."""
+    """The region holds after its view is too old, and every user can see the reason."""
 
     def observe(region: str) -> Observation:
         raise StateError("The item ACTIVE_REGION of table t cannot be understood: version is 'x'.")
@@ -820,10 +840,8 @@ def test_a_state_item_that_cannot_be_understood_is_reported_in_heartbeats(
     assert active.may() is Action.HOLD
 
 
-def test_an_epoch_of_the_regions_runs_that_cannot_be_used_closes_nothing(
-    active: Region, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Taken for another epoch than the state's, it made the active region close all that it ran."""
+def test_an_unusable_reconciled_epoch_closes_nothing(active: Region, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the fix, the active region took it for another epoch than the state's, and closed all its runs."""
     observe = active.store.observe
     broken = "reconciled_epoch of the item ENVIRONMENT#us-east-1 of table t is 'abc'"
     active.db.runs, active.db.calls = ["orders 1"], []
@@ -834,5 +852,5 @@ def test_an_epoch_of_the_regions_runs_that_cannot_be_used_closes_nothing(
     assert active.may() is Action.HOLD
     assert (active.db.runs, active.db.notes) == (["orders 1"], [])
     assert active.status.held_because == broken
-    # What the agent knew stays to be read: it is the value to put back.
+    # The heartbeat keeps the last known value: a user needs it to correct the item.
     assert active.status.reconciled_epoch == 0

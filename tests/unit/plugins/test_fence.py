@@ -1,4 +1,4 @@
-"""The fence's view of the state and its waiting, on a fake store and a clock that moves when told."""
+"""The fence: its view of the state and its wait, with a fake store and a manual clock."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HERE, THERE = "us-east-1", "us-east-2"
 
 
 class Worker:
-    """One machine: a home, a clock, a store that counts how often it is opened."""
+    """One machine: a home folder, a clock, and a store that counts how often it is opened."""
 
     def __init__(self, home: Path, active: str = HERE, *, reconciled: int | None = 0) -> None:
         self.home = home
@@ -40,7 +40,7 @@ class Worker:
         return self.store
 
     def task(self, *, exempt: bool = False, **config: object) -> Action:
-        """Return what the fence of a new task process decides."""
+        """Return what the fence decides in a new task process."""
         settings = DRConfig(
             **{"enabled": True, "region": HERE, "state_table": "t", "environments": {}, **config}  # type: ignore[arg-type]
         )
@@ -58,7 +58,7 @@ class Worker:
 
 @contextmanager
 def lock_of(worker: Worker) -> Iterator[int]:
-    """Read, as another task, for as long as this lasts."""
+    """Hold the lock that a task holds while it reads the state."""
     lock = os.open(worker.home / f".mwaa_dr_fence_{HERE}.lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_EX)
     yield lock
@@ -75,7 +75,7 @@ def worker(tmp_path: Path) -> Worker:
 
 
 def test_the_active_region_runs_and_a_standby_skips(tmp_path: Path) -> None:
-    """The table's two ordinary rows."""
+    """The two ordinary rows of the decision table."""
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     assert Worker(tmp_path / "a", HERE).task() is Action.RUN
@@ -83,7 +83,7 @@ def test_the_active_region_runs_and_a_standby_skips(tmp_path: Path) -> None:
 
 
 def test_tasks_of_one_machine_share_a_read_for_a_few_seconds(worker: Worker) -> None:
-    """The file saves the read, and boto3's import with it; it never lives longer than fence_file_s."""
+    """The file saves the read and the import of boto3. It is never used for longer than fence_file_s."""
     worker.task()
     opened = worker.opened
     worker.clock.advance(3)
@@ -95,7 +95,7 @@ def test_tasks_of_one_machine_share_a_read_for_a_few_seconds(worker: Worker) -> 
 
 
 def test_of_tasks_that_start_together_one_reads(worker: Worker) -> None:
-    """The second one waits for what the first one finds out; for a second, should that one be stuck."""
+    """The second task waits for the result of the first one, but for one second only, because the first may hang."""
     with lock_of(worker) as lock:
         worker.clock.after(0.3, lambda: (fcntl.flock(lock, fcntl.LOCK_UN), worker.task()))
         assert worker.task() is Action.RUN
@@ -108,15 +108,15 @@ def test_of_tasks_that_start_together_one_reads(worker: Worker) -> None:
     assert 1 <= worker.clock.monotonic() - began <= 1.1
 
 
-def test_tasks_that_share_nothing_wait_for_nobody(worker: Worker) -> None:
-    """With fence_file_s 0 each reads for itself, at once."""
+def test_tasks_that_share_no_file_do_not_wait(worker: Worker) -> None:
+    """With fence_file_s 0, each task reads for itself immediately."""
     with lock_of(worker):
         assert worker.task(fence_file_s=0.0) is Action.RUN
     assert (worker.reads, worker.clock.monotonic()) == (1, 0)
 
 
-def test_what_another_one_read_meanwhile_is_as_good_as_a_look_of_its_own(tmp_path: Path) -> None:
-    """A standby's task skips for it, though it skips for nothing that was read before it began."""
+def test_a_read_by_another_task_since_the_start_counts_as_an_own_read(tmp_path: Path) -> None:
+    """A task in a standby skips on such a read, but never on one from before the task started."""
     worker = Worker(tmp_path, active=THERE)
     worker.task()
     worker.clock.advance(10)
@@ -126,8 +126,8 @@ def test_what_another_one_read_meanwhile_is_as_good_as_a_look_of_its_own(tmp_pat
     assert worker.reads == 2
 
 
-def test_a_failover_reaches_the_next_read(worker: Worker) -> None:
-    """Within fence_file_s, never within a lease."""
+def test_the_fence_sees_a_failover_within_fence_file_s(worker: Worker) -> None:
+    """It does not take a whole lease."""
     worker.task()
     assert worker.store.state is not None
     flipped = set_active_region(worker.store.state, THERE, reason="r", by="b", at=worker.clock.now())
@@ -137,8 +137,8 @@ def test_a_failover_reaches_the_next_read(worker: Worker) -> None:
     assert worker.task() is Action.SKIP
 
 
-def test_no_task_is_skipped_for_what_another_one_read_before(tmp_path: Path) -> None:
-    """The role has come here within the seconds that a read is shared for; the skipped task would be lost."""
+def test_no_task_is_skipped_on_a_read_from_before_it_started(tmp_path: Path) -> None:
+    """The region became active during the seconds in which tasks share a read. A skipped task would never execute."""
     worker = Worker(tmp_path, active=THERE)
     assert worker.task() is Action.SKIP
     before = worker.store.read()
@@ -149,13 +149,13 @@ def test_no_task_is_skipped_for_what_another_one_read_before(tmp_path: Path) -> 
     assert worker.reads == 2
 
 
-def test_runs_that_are_not_settled_hold(tmp_path: Path) -> None:
-    """The region's agent has not yet closed what began under the epoch before."""
+def test_tasks_hold_until_the_region_has_reconciled_the_epoch(tmp_path: Path) -> None:
+    """The region's agent has not yet closed the runs of the epoch before."""
     assert Worker(tmp_path, reconciled=None).task() is Action.HOLD
 
 
-def test_a_held_task_waits_and_goes_on_by_itself(worker: Worker) -> None:
-    """The table is away for a moment: the task waits in its worker, and executes."""
+def test_a_held_task_waits_and_then_executes(worker: Worker) -> None:
+    """The table is unreachable for a moment. The task waits in its worker, and then executes."""
     worker.store.unreachable = True
     worker.clock.after(10, lambda: setattr(worker.store, "unreachable", False))
     assert worker.task() is Action.RUN
@@ -163,21 +163,21 @@ def test_a_held_task_waits_and_goes_on_by_itself(worker: Worker) -> None:
 
 
 def test_the_wait_is_bounded(worker: Worker) -> None:
-    """After fence_wait_s the task gives its slot back."""
+    """After fence_wait_s the task returns its slot."""
     worker.store.unreachable = True
     assert worker.task(fence_wait_s=30.0) is Action.HOLD
     assert 30 <= worker.clock.monotonic() <= 32
 
 
 def test_an_exempt_task_never_waits(worker: Worker) -> None:
-    """The failover DAG itself runs here, with the table away too."""
+    """The failover DAG itself runs in this region, also while the table is unreachable."""
     worker.store.unreachable = True
     assert worker.task(exempt=True) is Action.RUN
     assert worker.clock.monotonic() == 0
 
 
 def test_an_unknown_region_holds_without_a_read(worker: Worker) -> None:
-    """Nothing can be decided, and nothing needs to be asked."""
+    """Without a region name there is no decision, so a read would be useless."""
     assert worker.task(region="", fence_wait_s=0.0) is Action.HOLD
     assert worker.opened == 0
 
@@ -219,7 +219,7 @@ def test_an_unknown_region_holds_without_a_read(worker: Worker) -> None:
 def test_a_file_that_cannot_be_trusted_is_not_used(
     worker: Worker, spoil: Callable[[dict[str, float]], object], on_unreachable: OnUnreachable
 ) -> None:
-    """Another boot, table or version, a time in the future, a wrong type, too large: the table is read."""
+    """Another boot, table or version, a time in the future, a wrong type, or too large: the task reads the table."""
     worker.task()
     worker.file.write_text(json.dumps(spoil(json.loads(worker.file.read_text()))))
     assert worker.task(on_unreachable=on_unreachable) is Action.RUN
@@ -230,14 +230,14 @@ def test_a_file_that_cannot_be_trusted_is_not_used(
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "\x00", "NaN"])
 def test_a_file_that_is_no_document_is_not_used(worker: Worker, text: str) -> None:
-    """A torn file, or something that a parser chokes on."""
+    """A half-written file, or a text on which a parser fails."""
     worker.file.write_text(text)
     assert worker.task() is Action.RUN
 
 
 @pytest.mark.parametrize("on_unreachable", [OnUnreachable.HOLD, OnUnreachable.RUN])
 def test_a_time_in_the_future_lets_no_standby_run(tmp_path: Path, on_unreachable: OnUnreachable) -> None:
-    """The role of a view that is not usable counts for nothing, whatever [dr] on_unreachable says."""
+    """The role of an unusable view does not count, whatever ``[dr] on_unreachable`` is."""
     worker = Worker(tmp_path, active=HERE)
     worker.task()
     stored = json.loads(worker.file.read_text())
@@ -282,10 +282,10 @@ PLANTED = [
 
 @pytest.mark.parametrize("plant", PLANTED)
 @pytest.mark.parametrize("name", [f"_{HERE}.json", f"_{HERE}.lock", f"_noted_{HERE}", f"_{HERE}.json.PID"])
-def test_whatever_is_in_the_place_of_a_file_only_costs_reads(
+def test_whatever_is_at_the_path_of_a_file_only_costs_reads(
     worker: Worker, plant: Callable[[Path], object], name: str
 ) -> None:
-    """No task hangs before its body, follows a link or is held because of it."""
+    """No task hangs, follows a link or is held because of it."""
     place = worker.home / f".mwaa_dr_fence{name.replace('PID', str(os.getpid()))}"
     plant(place)
     is_marker = "noted" in name and shared_file.age_s(place, now=time.time()) is not None
@@ -297,8 +297,8 @@ def test_whatever_is_in_the_place_of_a_file_only_costs_reads(
     assert not elsewhere.exists() or elsewhere.read_text() == "untouched"
 
 
-def test_a_marker_from_the_future_does_not_silence_the_note(worker: Worker) -> None:
-    """The machine's clock was wrong for a moment; without the note, the fence would look missing for years."""
+def test_a_marker_from_the_future_does_not_stop_the_record_of_the_fence(worker: Worker) -> None:
+    """The machine's clock was wrong for a moment. Without the record, the fence would look missing for years."""
     marker = worker.home / f".mwaa_dr_fence_noted_{HERE}"
     marker.touch()
     ahead = time.time() + 1e8
@@ -317,7 +317,7 @@ def test_a_home_that_cannot_be_written_only_costs_reads(worker: Worker, tmp_path
 
 
 def test_a_view_does_not_go_back_within_the_lease(worker: Worker) -> None:
-    """A replica that lags behind what this machine knows counts as not read."""
+    """A replica that is older than what this machine has read counts as not read."""
     assert worker.store.state is not None
     newer = replace(worker.store.state, version=5, phase=Phase.STEADY)
     worker.store.write(newer, expected_version=1)
@@ -327,8 +327,8 @@ def test_a_view_does_not_go_back_within_the_lease(worker: Worker) -> None:
     assert worker.task(fence_wait_s=5.0) is Action.HOLD
 
 
-def test_the_fence_is_noted_once_an_hour_and_machine(worker: Worker) -> None:
-    """Evidence that a worker loaded it; no write for each task."""
+def test_the_fence_is_recorded_once_an_hour_and_machine(worker: Worker) -> None:
+    """The record is the evidence that a worker loaded the fence. It does not take a write for each task."""
     worker.task()
     worker.task()
     assert worker.store.calls.count("put_fence") == 1
@@ -347,8 +347,10 @@ def test_the_fence_is_noted_once_an_hour_and_machine(worker: Worker) -> None:
         (OnUnreachable.RUN, THERE, Action.HOLD),
     ],
 )
-def test_on_unreachable_reaches_the_fence(tmp_path: Path, choice: OnUnreachable, active: str, action: Action) -> None:
-    """A gate that runs on and a fence that holds would be no answer; within the lease the fence still holds."""
+def test_on_unreachable_applies_to_the_fence(
+    tmp_path: Path, choice: OnUnreachable, active: str, action: Action
+) -> None:
+    """A gate that runs and a fence that holds would contradict each other. Within the lease, the fence still holds."""
     worker = Worker(tmp_path, active)
     worker.task()
     worker.store.unreachable = True
@@ -358,8 +360,8 @@ def test_on_unreachable_reaches_the_fence(tmp_path: Path, choice: OnUnreachable,
     assert worker.task(on_unreachable=choice, fence_wait_s=2) is action
 
 
-def test_a_fence_that_could_not_be_noted_is_noted_by_the_next_task(worker: Worker) -> None:
-    """A table out of reach for a moment must not look like an hour without a fence."""
+def test_a_fence_that_could_not_be_recorded_is_recorded_by_the_next_task(worker: Worker) -> None:
+    """A table that is unreachable for a moment must not look like an hour without a fence."""
     worker.store.unreachable = True
     worker.task(fence_wait_s=0)
     worker.store.unreachable = False
@@ -373,14 +375,14 @@ def test_a_fence_that_could_not_be_noted_is_noted_by_the_next_task(worker: Worke
 def test_the_other_tasks_of_the_machine_learn_of_a_state_that_cannot_be_acted_on(
     worker: Worker, broken: dict[str, object]
 ) -> None:
-    """The file carries what is wrong: without it, the value that stands in for a wrong one would look right."""
+    """The file has the problems of the state. Without them, the replacement of an unusable value would look right."""
     worker.store._table.state = replace(state(HERE), **broken)  # type: ignore[arg-type]
     assert [worker.task(fence_wait_s=0) for _ in range(3)] == [Action.HOLD] * 3
     assert worker.reads == 1
 
 
 def test_a_file_of_the_version_before_lists_no_regions_and_is_not_used(worker: Worker) -> None:
-    """The table is read instead."""
+    """The task reads the table instead."""
     assert worker.task() is Action.RUN
     stored = json.loads(worker.file.read_text())
     del stored["registered"], stored["problems"], stored["state_problems"]

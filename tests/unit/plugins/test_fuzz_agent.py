@@ -1,4 +1,4 @@
-"""Two real agents beside a table in which items are damaged at any time: heartbeats go on, nothing runs twice."""
+"""Two real agents while items of the tables are damaged at random: heartbeats continue, and no run executes twice."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_mwaa_dr.exceptions import DRError
 from tests.simulation.airflow import SimulatedDag
-from tests.unit.plugins.test_taking_up import HERE, THERE, Pair, Region
+from tests.unit.plugins.test_becoming_active import HERE, THERE, Pair, Region
 
 STEPS, FLIP = 14, 8
 KEYS = [
@@ -24,7 +24,7 @@ EVENTS = st.lists(st.tuples(st.integers(0, STEPS - 1), st.one_of(ITEMS, ENTRIES,
 
 
 def happen(pair: Pair, event: str | tuple[str, str, int]) -> None:
-    """Damage an item, an entry of a log or a checkpoint; or let an agent's process start again, or time pass."""
+    """Damage an item, a log entry or a checkpoint, restart an agent, or let time pass."""
     if isinstance(event, str):
         pair.store.damage(event)
         return
@@ -46,7 +46,7 @@ def happen(pair: Pair, event: str | tuple[str, str, int]) -> None:
 def test_whatever_is_damaged_agents_live_and_no_run_is_executed_twice(
     events: list[tuple[int, str | tuple[str, str, int]]],
 ) -> None:
-    """Each step one run begins and the one before it ends, in the active region; the role moves in the middle."""
+    """At each step one run starts and the previous run ends, in the active region. A failover happens in the middle."""
     pair = Pair([SimulatedDag("orders", every_s=10)])
     pair.there.turn(2)
     pair.here.turn(2)
@@ -66,26 +66,26 @@ def test_whatever_is_damaged_agents_live_and_no_run_is_executed_twice(
         for region in (pair.here, pair.there):
             region.loop.turn()
             assert beat(region) != beats[region.name], (step, region.name)
-            complaint = region.loop._turn_error
-            assert complaint is None or complaint.split(":")[0] in OURS, complaint
+            error = region.loop._turn_error
+            assert error is None or error.split(":")[0] in OURS, error
     ended = {key for key, row in pair.there.db.rows.items() if row.state == "success"}
     again = {key for key, row in pair.here.db.rows.items() if row.state in {"queued", "running"}} & ended
     assert not again
-    # The run that was interrupted goes on, or users see why it does not.
+    # The interrupted run is resumed, or its agent publishes why it is not.
     status = next(agent for agent in pair.store.agents(HERE) if agent.job == "1")
-    goes_on = pair.here.db.rows.get(("orders", f"r{FLIP - 1}"))
-    assert (goes_on is not None and goes_on.is_open) or status.waiting or status.unread or status.ledger_error
+    resumed = pair.here.db.rows.get(("orders", f"r{FLIP - 1}"))
+    assert (resumed is not None and resumed.is_open) or status.waiting or status.unread or status.ledger_error
     if not events:
         assert pair.here.states == {"queued": 1, "success": FLIP - 1}
 
 
 def beat(region: Region) -> object:
-    """Return what changes with each heartbeat of the region's agent."""
+    """Return a value that changes with each heartbeat of the region's agent."""
     return next((agent.at for agent in region.pair.store.agents(region.name) if agent.job == "1"), None)
 
 
 def names(kind: type[DRError]) -> set[str]:
-    """Return the names of an error and of all kinds of it."""
+    """Return the names of an error class and of all its subclasses."""
     return {kind.__name__}.union(*map(names, kind.__subclasses__()))
 
 

@@ -1,4 +1,4 @@
-"""Two environments that count as one region: which of them goes on, and what the other one leaves alone."""
+"""Two environments that claim one region: which continues, and what the other must not change."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ QUIET_S = 20.0
 
 
 class DRTable:
-    """What all environments share: a clock, the state table and the runs table."""
+    """A clock, the state table and the runs table, which all environments share."""
 
     def __init__(self, active: str = THERE) -> None:
         self.clock = ManualClock()
@@ -39,14 +39,14 @@ class DRTable:
 
 
 class MwaaEnvironment:
-    """One MWAA environment with its own database: a scheduler's agent, and workers with a home."""
+    """One MWAA environment with its own database: the agent of a scheduler, and workers with a home folder."""
 
     def __init__(self, table: DRTable, name: str, home: Path, *, aws_region: str = THERE, region: str = THERE) -> None:
         self.table = table
         self.home = home / name / aws_region
         self.home.mkdir(parents=True)
         world: Any = SimpleNamespace(clock=table.clock, rng=random.Random(), is_traced=False)
-        world.rng.random = lambda: 1.0  # nothing is ever locked
+        world.rng.random = lambda: 1.0  # no run is ever locked
         self.db = SimulatedAirflow(region, DAGS, world, table.clock)
         self.db.job_id, self.db.alive_schedulers = "7", lambda: ("7",)  # type: ignore[attr-defined]
         self.db.pulse = table.clock.monotonic  # type: ignore[attr-defined]
@@ -94,11 +94,11 @@ class MwaaEnvironment:
 
     @property
     def may(self) -> tuple[Action, Action]:
-        """What gate and fence decide."""
+        """The decisions of gate and fence."""
         return self.gate(), self.fence()
 
     def wrote(self) -> set[str]:
-        """Return which methods of the tables that change something were called."""
+        """Return the names of the writing table methods that were called."""
         calls = {*self.store.calls, *(f"runs.{call}" for call in self.runs.calls)}
         return {
             call for call in calls if call.split(".")[-1].startswith(("put", "write", "forget", "app", "save", "reg"))
@@ -106,7 +106,7 @@ class MwaaEnvironment:
 
 
 def turns(*environments: MwaaEnvironment, seconds: float = 30.0) -> None:
-    """Let the environments' agents take turns for some time."""
+    """Let the agents of the environments take turns for this number of seconds."""
     clock = environments[0].table.clock
     deadline = clock.monotonic() + seconds
     while clock.monotonic() < deadline:
@@ -118,7 +118,7 @@ BOTH_RUN, BOTH_HOLD = (Action.RUN, Action.RUN), (Action.HOLD, Action.HOLD)
 
 @pytest.mark.parametrize("active", [HERE, THERE])
 def test_a_copied_region_makes_no_second_active_region(active: str, tmp_path: Path) -> None:
-    """[dr] region copied from the other environment: it holds alone, and writes nothing that is not its own."""
+    """``[dr] region`` was copied from the other environment. The copy holds, and writes only its claim."""
     table = DRTable(active)
     table.register(THERE, "one")
     table.register(HERE, "two")
@@ -138,7 +138,10 @@ def test_a_copied_region_makes_no_second_active_region(active: str, tmp_path: Pa
 
 
 def test_the_unregistered_one_of_two_environments_holds_alone(tmp_path: Path) -> None:
-    """Blue and green in one region with the same job number: the registered one goes on, heartbeats do not mix."""
+    """
+    Blue and green are in one region and have the same job number. The registered one continues, with heartbeats of its
+    own.
+    """
     table = DRTable()
     table.register(THERE, "blue")
     blue, green = MwaaEnvironment(table, "blue", tmp_path), MwaaEnvironment(table, "green", tmp_path)
@@ -153,7 +156,7 @@ def test_the_unregistered_one_of_two_environments_holds_alone(tmp_path: Path) ->
 
 
 def test_init_replaces_an_environment_that_still_sends_heartbeats(tmp_path: Path) -> None:
-    """The registered name changes from blue to green: green goes on, blue holds, whether it lives or not."""
+    """The registered name changes from blue to green. Green continues and blue holds, whether blue is alive or not."""
     table = DRTable()
     table.register(THERE, "blue")
     blue, green = MwaaEnvironment(table, "blue", tmp_path), MwaaEnvironment(table, "green", tmp_path)
@@ -170,7 +173,7 @@ def test_init_replaces_an_environment_that_still_sends_heartbeats(tmp_path: Path
 
 
 def test_two_environments_hold_while_no_name_is_registered(tmp_path: Path) -> None:
-    """Nothing is registered: neither starts a run, from their first turns on, until init names one."""
+    """Without a registered name, neither starts a run from its first turn on, until init names one."""
     table = DRTable()
     one, two = MwaaEnvironment(table, "one", tmp_path), MwaaEnvironment(table, "two", tmp_path)
     decided = set()
@@ -187,7 +190,7 @@ def test_two_environments_hold_while_no_name_is_registered(tmp_path: Path) -> No
 
 
 def test_an_environment_that_starts_beside_an_unregistered_one_stops_both(tmp_path: Path) -> None:
-    """The first one executes alone; once the second one's heartbeats arrive, no name can decide."""
+    """The first executes while it is alone. When the heartbeats of the second arrive, no registered name can decide."""
     table = DRTable()
     one = MwaaEnvironment(table, "one", tmp_path)
     turns(one)
@@ -203,8 +206,8 @@ def test_an_environment_that_starts_beside_an_unregistered_one_stops_both(tmp_pa
     assert one.may == BOTH_RUN
 
 
-def test_heartbeats_of_a_replaced_environment_hold_nobody(tmp_path: Path) -> None:
-    """A deleted environment's last heartbeats are still in the table, and no name is registered."""
+def test_heartbeats_of_a_replaced_environment_hold_no_run(tmp_path: Path) -> None:
+    """The last heartbeats of a deleted environment are still in the table, and no name is registered."""
     table = DRTable()
     turns(MwaaEnvironment(table, "old", tmp_path))
     table.clock.advance(QUIET_S)
@@ -213,8 +216,8 @@ def test_heartbeats_of_a_replaced_environment_hold_nobody(tmp_path: Path) -> Non
     assert new.may == BOTH_RUN
 
 
-def test_an_environment_that_is_named_again_takes_its_books_up_again(tmp_path: Path) -> None:
-    """A name registered by mistake and corrected: what the region wrote meanwhile is read, and the ledger goes on."""
+def test_an_environment_that_is_registered_again_continues_its_ledger(tmp_path: Path) -> None:
+    """A user registered the wrong name and corrects it. The environment reads what the region wrote meanwhile."""
     table = DRTable()
     table.register(THERE, "one")
     one, two = MwaaEnvironment(table, "one", tmp_path), MwaaEnvironment(table, "two", tmp_path)
@@ -229,7 +232,7 @@ def test_an_environment_that_is_named_again_takes_its_books_up_again(tmp_path: P
 
 
 def test_an_agent_of_an_earlier_provider_disputes_nothing(tmp_path: Path) -> None:
-    """Its heartbeat carries no name; two schedulers of one environment are updated one after the other."""
+    """Its heartbeat has no environment name. Two schedulers of one environment are updated one after the other."""
     table = DRTable()
     one = MwaaEnvironment(table, "one", tmp_path)
     turns(one)
@@ -240,8 +243,8 @@ def test_an_agent_of_an_earlier_provider_disputes_nothing(tmp_path: Path) -> Non
     assert one.may == BOTH_RUN
 
 
-def test_a_worker_of_the_wrong_environment_does_not_vouch_for_the_fence(tmp_path: Path) -> None:
-    """FENCE#region is evidence for the region's own workers."""
+def test_a_worker_of_the_wrong_environment_is_no_evidence_for_the_fence(tmp_path: Path) -> None:
+    """FENCE#region is evidence only for the region's own workers."""
     table = DRTable()
     table.register(THERE, "one")
     turns(MwaaEnvironment(table, "one", tmp_path))
@@ -251,7 +254,7 @@ def test_a_worker_of_the_wrong_environment_does_not_vouch_for_the_fence(tmp_path
 
 
 def test_a_task_is_held_from_the_shared_file_too(tmp_path: Path) -> None:
-    """The tasks of one machine share the problem with the read."""
+    """The tasks of one machine share the problem together with the read."""
     table = DRTable()
     table.register(THERE, "one")
     turns(MwaaEnvironment(table, "one", tmp_path))
@@ -262,7 +265,7 @@ def test_a_task_is_held_from_the_shared_file_too(tmp_path: Path) -> None:
 
 
 def test_two_environments_named_for_one_region_hold(tmp_path: Path) -> None:
-    """[dr] environments names two for one region, so which Airflow is which is unknown."""
+    """``[dr] environments`` names two environments for one region, so it is unknown which Airflow is which."""
     table = DRTable()
     table.register(THERE, "one")
     one = MwaaEnvironment(table, "one", tmp_path)
@@ -275,7 +278,7 @@ def test_two_environments_named_for_one_region_hold(tmp_path: Path) -> None:
 
 
 def test_a_copied_region_sends_no_heartbeat_while_the_state_cannot_be_read(tmp_path: Path) -> None:
-    """What MWAA says is enough to tell: the region's own heartbeat may have the same job number."""
+    """MWAA's own values are enough to decide. A heartbeat could have the same job number as one of the real region."""
     table = DRTable()
     table.register(THERE, "one")
     table.register(HERE, "two")

@@ -1,4 +1,4 @@
-"""The inventory that an agent keeps, and the fingerprints in it."""
+"""The inventory that an agent writes, and the fingerprints in it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PASSWORD = "tr0ub4dor"
 
 @dataclass
 class FakeAirflow:
-    """What an inventory reads; ``read`` are the ids of the DAGs that were read, call by call."""
+    """The source of an inventory. ``read`` has the ids of the DAGs that each call read."""
 
     versions: dict[str, str] = field(default_factory=lambda: {"orders": "1", "billing": "1"})
     variables: dict[str, str | None] = field(default_factory=lambda: {"password": PASSWORD, "same": PASSWORD})
@@ -52,7 +52,7 @@ class FakeAirflow:
 
 
 class Region:
-    """A region's keeper, its Airflow, and the way to the table that it shares with the other."""
+    """A region's inventory keeper, its Airflow, and a connection to the table that both regions share."""
 
     def __init__(self, region: str, store: InMemoryStateStore, clock: ManualClock) -> None:
         self.region, self.store, self.clock = region, store.peer(), clock
@@ -60,12 +60,12 @@ class Region:
         self.restart()
 
     def restart(self) -> None:
-        """Begin as after a restart of the scheduler: nothing is remembered."""
+        """Start again as after a restart of the scheduler, with nothing remembered."""
         self.keeper = InventoryKeeper(
             self.store, self.airflow, self.clock, region=self.region, options={"lease_s": "60"}, every_s=EVERY_S
         )
 
-    def look(self) -> None:
+    def write(self) -> None:
         while not self.keeper.turn(lambda: (HERE, THERE)):
             pass
 
@@ -88,10 +88,10 @@ def regions(clock: ManualClock) -> tuple[Region, Region]:
 
 
 def agree(regions: tuple[Region, Region], clock: ManualClock) -> None:
-    """Let both look often enough to have read each other's keys."""
+    """Let both regions write often enough to have read each other's keys."""
     for _ in range(2):
         for region in regions:
-            region.look()
+            region.write()
         clock.advance(EVERY_S)
 
 
@@ -100,10 +100,10 @@ def prints(region: Region) -> Mapping[str, Mapping[str, str]]:
     return found.values
 
 
-def test_it_lists_what_is_there(regions: tuple[Region, Region]) -> None:
-    """Names, versions, digests; in the first look of the first region, no fingerprint yet."""
+def test_it_lists_names_versions_and_digests(regions: tuple[Region, Region]) -> None:
+    """The first inventory of the first region has no fingerprint yet."""
     here, _ = regions
-    here.look()
+    here.write()
     listed = here.listed
     assert listed.dags == {"orders": DagFacts(source="1", shape="x"), "billing": DagFacts(source="1", shape="x")}
     assert listed.names == {"variables": ("password", "same"), "connections": ("db",), "pools": ("default_pool",)}
@@ -113,8 +113,10 @@ def test_it_lists_what_is_there(regions: tuple[Region, Region]) -> None:
     assert listed.fingerprints == {}
 
 
-def test_two_regions_compare_values_after_two_looks(regions: tuple[Region, Region], clock: ManualClock) -> None:
-    """Equal values have equal fingerprints in both, a value that differs has not."""
+def test_two_regions_can_compare_values_after_two_inventories_each(
+    regions: tuple[Region, Region], clock: ManualClock
+) -> None:
+    """Equal values have equal fingerprints in both regions. A different value has a different one."""
     here, there = regions
     there.airflow.variables["same"] = "other"
     agree(regions, clock)
@@ -124,13 +126,16 @@ def test_two_regions_compare_values_after_two_looks(regions: tuple[Region, Regio
     assert prints(here)["variables"]["same"] != prints(there)["variables"]["same"]
 
 
-def test_after_a_restart_they_agree_anew(regions: tuple[Region, Region], clock: ManualClock) -> None:
-    """Its half of the key is gone with the process; nothing of the old one is compared with the new one."""
+def test_after_a_restart_they_agree_on_a_new_key(regions: tuple[Region, Region], clock: ManualClock) -> None:
+    """
+    The restarted process lost its half of the key. Fingerprints of the old key are not compared with those of the new
+    one.
+    """
     here, there = regions
     agree(regions, clock)
     before = here.listed.fingerprints[THERE].key_id
     here.restart()
-    here.look()
+    here.write()
     assert here.listed.fingerprints[THERE].key_id != there.listed.fingerprints[HERE].key_id
     clock.advance(EVERY_S)
     agree(regions, clock)
@@ -139,7 +144,7 @@ def test_after_a_restart_they_agree_anew(regions: tuple[Region, Region], clock: 
 
 
 def test_no_value_and_no_way_to_guess_one_is_in_the_table(regions: tuple[Region, Region], clock: ManualClock) -> None:
-    """Who knows everything in the table, and guesses the password right, still cannot tell that it is right."""
+    """A reader of the whole table who guesses the right password cannot verify the guess."""
     agree(regions, clock)
     text = json.dumps([asdict(region.listed) for region in regions], default=str)
     assert PASSWORD not in text
@@ -172,7 +177,7 @@ def _bytes(piece: str) -> bytes:
 def test_equal_values_of_different_names_do_not_show_as_equal(
     regions: tuple[Region, Region], clock: ManualClock
 ) -> None:
-    """Nobody can see that two connections share a password."""
+    """A reader of the table cannot see that two connections share a password."""
     agree(regions, clock)
     found = prints(regions[0])
     assert len({found["variables"]["password"], found["variables"]["same"], found["connections"]["db"]}) == 3
@@ -181,7 +186,7 @@ def test_equal_values_of_different_names_do_not_show_as_equal(
 def test_a_value_that_cannot_be_decrypted_has_a_name_and_no_fingerprint(
     regions: tuple[Region, Region], clock: ManualClock
 ) -> None:
-    """It shows as different from one that can."""
+    """It counts as different from a value that can be decrypted."""
     here, _ = regions
     here.airflow.variables["password"] = None
     agree(regions, clock)
@@ -189,32 +194,32 @@ def test_a_value_that_cannot_be_decrypted_has_a_name_and_no_fingerprint(
     assert "password" not in prints(here)["variables"]
 
 
-def test_a_key_that_is_none_is_not_agreed_on() -> None:
-    """What somebody wrote into the table by hand, or an attacker's choice of a point without order."""
+def test_an_invalid_public_key_is_refused() -> None:
+    """A user may have edited the table, or an attacker may have chosen a point of small order."""
     for junk in ("", "zz", "00", "00" * 32):
         assert KeyPair().agree(junk) is None
 
 
-def test_what_did_not_change_is_written_again_now_and_then_only(
+def test_an_unchanged_inventory_is_written_again_only_now_and_then(
     regions: tuple[Region, Region], clock: ManualClock
 ) -> None:
-    """A write a minute for nothing would cost; one that never comes would look like a dead agent."""
+    """A useless write every minute would cost money. Without any write, the agent would look dead."""
     here, _ = regions
-    here.look()
+    here.write()
     at = here.listed.taken_at
     for _ in range(5):
         clock.advance(EVERY_S)
-        here.look()
+        here.write()
     assert here.listed.taken_at == at
     clock.advance(RENEW_S)
-    here.look()
+    here.write()
     assert here.listed.taken_at > at
 
 
 def test_only_dags_that_changed_are_read_and_a_few_at_a_time(
     regions: tuple[Region, Region], clock: ManualClock
 ) -> None:
-    """Thousands of them must not keep the agent from looking at the state."""
+    """Thousands of DAGs must not stop the agent from reading the state in time."""
     here, _ = regions
     here.airflow.versions = {f"dag_{number:04}": "1" for number in range(2 * BATCH + 50)}
     assert [here.keeper.turn(lambda: ()) for _ in range(3)] == [False, False, True]
@@ -222,32 +227,32 @@ def test_only_dags_that_changed_are_read_and_a_few_at_a_time(
     here.airflow.versions["dag_0007"] = "2"
     del here.airflow.versions["dag_0008"]
     clock.advance(EVERY_S)
-    here.look()
+    here.write()
     assert here.airflow.read[3:] == [["dag_0007"]]
     assert here.listed.dags["dag_0007"].source == "2"
     assert "dag_0008" not in here.listed.dags
 
 
 def test_packages_have_one_spelling() -> None:
-    """As requirements name them, whoever built the wheel."""
+    """The spelling is that of requirements files, whatever tool built the wheel."""
     packages = installed_packages()
     assert "airflow-provider-mwaa-dr" in packages
     assert all(name == name.lower() and "_" not in name for name in packages)
 
 
 def test_options_are_texts_that_can_be_compared() -> None:
-    """The same setting is the same text, whatever the order in which it was written."""
+    """The same setting has the same text, whatever the order in which the user wrote it."""
     texts = option_texts(parse_config({"lease_s": "60.0", "exempt_dags": "b,a", "environments": "r2=b,r1=a"}))
     assert set(texts) == {option.name for option in OPTIONS}
     assert (texts["lease_s"], texts["exempt_dags"], texts["environments"]) == ("60", "a,b", "r1=a,r2=b")
     assert option_texts(DRConfig(environments={}, on_unreachable=OnUnreachable.RUN))["on_unreachable"] == "run"
 
 
-# In the agent.
+# The inventory in the agent's loop.
 
 
 class Agent:
-    """An agent that keeps an inventory; its region is active."""
+    """An agent that writes an inventory. Its region is active."""
 
     def __init__(self) -> None:
         self.clock, self.store, self.airflow, self.db = (
@@ -272,8 +277,8 @@ class Agent:
             self.clock.advance(self.loop.turn())
 
 
-def test_the_agent_that_leads_keeps_it() -> None:
-    """One a region; another scheduler's agent leaves it alone."""
+def test_only_the_leading_agent_writes_the_inventory() -> None:
+    """Each region has one inventory. The agents of other schedulers do not write it."""
     agent = Agent()
     agent.turn()
     assert agent.store.get_inventory(HERE) is not None
@@ -283,8 +288,8 @@ def test_the_agent_that_leads_keeps_it() -> None:
     assert other.store.get_inventory(HERE) is None
 
 
-def test_nothing_else_fails_with_it(caplog: pytest.LogCaptureFixture) -> None:
-    """The heartbeat goes on and says why there is none; once mended, it says nothing."""
+def test_a_failing_inventory_stops_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    """Heartbeats continue and name the error. After the inventory works again, they name none."""
     agent = Agent()
     agent.airflow.broken = True
     with caplog.at_level(logging.WARNING):
@@ -299,8 +304,8 @@ def test_nothing_else_fails_with_it(caplog: pytest.LogCaptureFixture) -> None:
     assert status.inventory_error is None
 
 
-def test_a_table_that_refuses_it_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    """A role from before there were inventories: everything else works."""
+def test_a_table_that_refuses_the_inventory_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """The IAM role is older than inventories. Everything else works."""
 
     class OldRole(InMemoryStateStore):
         def put_inventory(self, inventory: Inventory) -> None:
@@ -316,8 +321,8 @@ def test_a_table_that_refuses_it_is_told(caplog: pytest.LogCaptureFixture) -> No
     assert status.reconciled_epoch == 0
 
 
-def test_it_waits_while_a_failover_is_open() -> None:
-    """The agent has better things to do, and what it would list is about to change."""
+def test_no_inventory_is_written_while_a_failover_is_open() -> None:
+    """The agent has more urgent work, and the failover is about to change what it would list."""
     agent = Agent()
     assert agent.store.state is not None
     agent.store.write(replace(agent.store.state, version=2, phase=Phase.RESUMING, plan=plan(HERE)), expected_version=1)

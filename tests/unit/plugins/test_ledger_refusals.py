@@ -1,4 +1,6 @@
-"""A ledger that refuses, for a moment or for good: the agent closes nothing unpublished; nothing is lost silently."""
+"""
+A ledger that refuses, for a moment or permanently: the agent closes no run before it is published, and none is lost.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from airflow_provider_mwaa_dr.exceptions import (
     StateUnreachableError,
     TableNotFoundError,
 )
-from tests.unit.plugins.test_taking_up import HERE, THERE, Pair, Region
+from tests.unit.plugins.test_becoming_active import HERE, THERE, Pair, Region
 
 REFUSALS = [
     StateAccessError("ExpiredTokenException"),
@@ -31,14 +33,14 @@ def pair() -> Pair:
 
 
 def turn_for(region: Region, seconds: float) -> None:
-    """Let the agent take its turns for so long."""
+    """Let the agent take its turns for this number of seconds."""
     until = region.pair.clock.monotonic() + seconds
     while region.pair.clock.monotonic() < until:
         region.turn()
 
 
 def may(region: Region) -> tuple[Action, str]:
-    """Return what the region's gate does with a run now, and the note."""
+    """Return the decision of the region's gate for a run now, and the note."""
     decision = decide(
         region.loop.view,
         region=region.name,
@@ -55,8 +57,8 @@ def ids(region: Region, state: str) -> list[str]:
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda error: type(error).__name__)
-def test_one_refusal_as_the_role_is_lost_closes_no_run(pair: Pair, refusal: StateError) -> None:
-    """The run stays open until the ledger has it; then the region closes it, and the other region resumes it."""
+def test_one_refusal_when_the_role_is_lost_closes_no_run(pair: Pair, refusal: StateError) -> None:
+    """The run stays open until the ledger has it. Then the region closes it, and the other region resumes it."""
     pair.there.turn()
     pair.there.add(1)
     pair.flip(HERE)
@@ -71,10 +73,8 @@ def test_one_refusal_as_the_role_is_lost_closes_no_run(pair: Pair, refusal: Stat
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda error: type(error).__name__)
-def test_a_region_without_the_role_waits_for_its_ledger_without_limit_and_says_so(
-    pair: Pair, refusal: StateError
-) -> None:
-    """Twenty times the limit of a target: the runs are open, the gate holds, the heartbeat and the note say why."""
+def test_a_standby_waits_for_its_ledger_without_limit_and_publishes_why(pair: Pair, refusal: StateError) -> None:
+    """After 20 times the limit of a target, the run is open and the gate holds. Heartbeat and note have the reason."""
     pair.there.add(1)
     pair.flip(HERE)
     pair.there.runs.refusal = refusal
@@ -92,8 +92,8 @@ def test_a_region_without_the_role_waits_for_its_ledger_without_limit_and_says_s
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda error: type(error).__name__)
-def test_one_refusal_as_the_role_is_taken_up_costs_no_history(pair: Pair, refusal: StateError) -> None:
-    """The target does not take the role up without what the other region finished or left unfinished."""
+def test_one_refusal_when_the_region_becomes_active_loses_no_history(pair: Pair, refusal: StateError) -> None:
+    """The target does not execute without the runs that the other region finished or left unfinished."""
     pair.there.add(1, "success")
     pair.there.add(2)
     pair.there.turn(2)
@@ -112,7 +112,7 @@ def test_one_refusal_as_the_role_is_taken_up_costs_no_history(pair: Pair, refusa
 
 
 def test_a_target_waits_for_its_ledger_for_a_limited_time_and_announces_it(pair: Pair) -> None:
-    """The heartbeat counts down, so that an engine and a person know for how long they have to wait."""
+    """The heartbeat counts down, so that the engine and the user know how long they have to wait."""
     pair.flip(HERE)
     pair.here.runs.refusal = StateAccessError("denied")
     pair.here.turn()
@@ -125,8 +125,11 @@ def test_a_target_waits_for_its_ledger_for_a_limited_time_and_announces_it(pair:
     assert may(pair.here)[0] is Action.HOLD
 
 
-def test_a_target_continues_without_its_ledger_and_lists_what_it_could_not_take_over(pair: Pair) -> None:
-    """After the limit it executes; the state table names its epoch, the error, and up to where it knew the other."""
+def test_a_target_continues_without_its_ledger_and_lists_what_it_could_not_resume(pair: Pair) -> None:
+    """
+    After the limit it executes. The state table has its epoch, the error, and the last entry that it knew of the other
+    region.
+    """
     pair.there.add(1)
     pair.there.turn(2)
     pair.here.turn()
@@ -144,8 +147,10 @@ def test_a_target_continues_without_its_ledger_and_lists_what_it_could_not_take_
 
 
 @pytest.mark.parametrize("restarts", [False, True])
-def test_what_was_unfinished_starts_when_the_ledger_works_again(pair: Pair, restarts: bool) -> None:
-    """Late, but not lost; and what the region executed meanwhile is published, so that nobody repeats it."""
+def test_unfinished_runs_start_when_the_ledger_works_again(pair: Pair, restarts: bool) -> None:
+    """
+    The run is late, but not lost. The region also publishes what it executed meanwhile, so that no region repeats it.
+    """
     pair.there.add(1)
     pair.there.turn(2)
     pair.flip(HERE)
@@ -168,9 +173,10 @@ def test_what_was_unfinished_starts_when_the_ledger_works_again(pair: Pair, rest
 @pytest.mark.parametrize("cleared", [False, True])
 def test_a_run_that_was_closed_while_the_ledger_refused_is_published_later(pair: Pair, cleared: bool) -> None:
     """
-    The role left, and came back, while the ledger refused: the run was the region's own, and no region knows it.
+    The role left the region and came back while the ledger refused. The run belongs to this region, and no other knows
+    it.
 
-    Unless a person has cleared it meanwhile: then it has been executed, and is not repeated.
+    If a user cleared the run meanwhile, it has executed, and must not be repeated.
     """
     pair.there.runs.refusal = StateAccessError("denied")
     pair.there.add(1)
@@ -193,7 +199,7 @@ def test_a_run_that_was_closed_while_the_ledger_refused_is_published_later(pair:
 
 
 def test_the_list_is_stored_before_a_run_is_closed(pair: Pair) -> None:
-    """While the state table does not accept the list, the region goes on waiting."""
+    """The region waits for as long as the state table refuses the list."""
     pair.there.runs.refusal = StateAccessError("denied")
     pair.there.add(1)
     pair.flip(HERE)

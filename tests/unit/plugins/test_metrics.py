@@ -1,4 +1,4 @@
-"""What the agent publishes through Airflow's metrics, and that nothing hangs on it."""
+"""The metrics that the agent publishes through Airflow. A failure of metrics must not affect the agent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
 from airflow_provider_mwaa_dr.plugins.metrics import Figures, Metrics
 from airflow_provider_mwaa_dr.testing import ManualClock
 from tests.documents import page
-from tests.unit.plugins.test_taking_up import HERE, THERE, Pair, Region
+from tests.unit.plugins.test_becoming_active import HERE, THERE, Pair, Region
 
 FIGURES = Figures(
     role=Role.ACTIVE, epoch=3, state_age_s=1.26, ledger_lag_s=2.0, heartbeats=1, held=0, skipped=0, closed=0
@@ -23,7 +23,7 @@ FIGURES = Figures(
 
 @dataclass
 class FakeStats:
-    """Airflow's metrics: what came since the last look, the sum of each counter."""
+    """Airflow's metrics: the newest value of each gauge, and the sum of each counter."""
 
     clock: ManualClock
     gauges: dict[str, float] = field(default_factory=dict)
@@ -64,12 +64,12 @@ def metrics(stats: FakeStats, pair: Pair) -> Metrics:
 
 @pytest.fixture
 def active(pair: Pair, metrics: Metrics) -> Region:
-    """The active region's agent, with metrics."""
+    """The agent of the active region, with metrics."""
     return start(pair.there, metrics)
 
 
 def start(region: Region, metrics: Metrics, counts: GateCounts | None = None) -> Region:
-    """Have a new agent that publishes."""
+    """Start a new agent that publishes metrics."""
     region.loop = AgentLoop(
         config=region.loop._config,
         store=region.pair.store,
@@ -83,11 +83,11 @@ def start(region: Region, metrics: Metrics, counts: GateCounts | None = None) ->
     return region
 
 
-# What is published.
+# Published values.
 
 
-def test_an_active_region_tells_role_epoch_age_and_lag(active: Region, stats: FakeStats) -> None:
-    """All of it from the turn that has just been done."""
+def test_an_active_region_publishes_role_epoch_age_and_lag(active: Region, stats: FakeStats) -> None:
+    """All values are from the turn that has just ended."""
     active.turn(4)
     assert stats.gauges == {
         "mwaa_dr.role": 1,
@@ -99,7 +99,7 @@ def test_an_active_region_tells_role_epoch_age_and_lag(active: Region, stats: Fa
 
 
 def test_a_standby_has_no_lag(pair: Pair, metrics: Metrics, stats: FakeStats) -> None:
-    """It has nothing to tell; how long ago it told something, when it was active, is no lag."""
+    """It has no run to publish. The time since its last entry, when it was active, is no lag."""
     here = start(pair.here, metrics)
     here.turn(4)
     assert stats.gauges == {"mwaa_dr.role": 0, "mwaa_dr.epoch": 0, "mwaa_dr.state_age": 0.0}
@@ -111,8 +111,8 @@ def test_a_standby_has_no_lag(pair: Pair, metrics: Metrics, stats: FakeStats) ->
     assert stats.gauges == {"mwaa_dr.role": 0, "mwaa_dr.epoch": 1, "mwaa_dr.state_age": 0.0}
 
 
-def test_only_the_agent_that_tells_the_ledger_has_a_lag(active: Region, stats: FakeStats) -> None:
-    """Of two schedulers the second has told nothing since the first one does."""
+def test_only_the_agent_that_writes_the_ledger_has_a_lag(active: Region, stats: FakeStats) -> None:
+    """The second of two schedulers writes no entry once the first one leads."""
     active.turn(4)
     stats.gauges.clear()
     active.db.alive_schedulers = lambda: ("0", "1")  # type: ignore[attr-defined]
@@ -120,8 +120,8 @@ def test_only_the_agent_that_tells_the_ledger_has_a_lag(active: Region, stats: F
     assert set(stats.gauges) == {"mwaa_dr.role", "mwaa_dr.epoch", "mwaa_dr.state_age"}
 
 
-def test_the_age_grows_and_heartbeats_stop_while_the_table_is_out_of_reach(active: Region, stats: FakeStats) -> None:
-    """That is what the two alarms look at: a failed turn is published, too."""
+def test_the_age_grows_and_heartbeats_stop_while_the_table_is_unreachable(active: Region, stats: FakeStats) -> None:
+    """The two alarms depend on this: the agent publishes metrics after a failed turn, too."""
     active.turn(4)
     beats = stats.counters["mwaa_dr.agent_heartbeat"]
     active.pair.store.unreachable = True
@@ -132,8 +132,8 @@ def test_the_age_grows_and_heartbeats_stop_while_the_table_is_out_of_reach(activ
     assert stats.counters["mwaa_dr.agent_heartbeat"] == beats
 
 
-def test_what_was_told_under_another_epoch_is_no_lag(active: Region, stats: FakeStats) -> None:
-    """A region that comes back to its role has a ledger again once it has settled its runs."""
+def test_an_entry_of_another_epoch_is_no_lag(active: Region, stats: FakeStats) -> None:
+    """A region that becomes active again has a lag again after it has reconciled the new epoch."""
     active.turn(4)
     active.pair.flip(HERE)
     active.turn(10)
@@ -147,16 +147,16 @@ def test_what_was_told_under_another_epoch_is_no_lag(active: Region, stats: Fake
     assert stats.gauges["mwaa_dr.ledger_lag"] == 0.0
 
 
-def test_an_agent_that_never_read_the_state_tells_how_long_it_has_tried(active: Region, stats: FakeStats) -> None:
-    """No role and no epoch, and an age that becomes an alarm."""
+def test_an_agent_that_never_read_the_state_publishes_how_long_it_has_tried(active: Region, stats: FakeStats) -> None:
+    """It publishes no role and no epoch, but an age that sets off the alarm."""
     active.pair.store.unreachable = True
     active.turn(4)
     assert stats.gauges == {"mwaa_dr.state_age": 15.0}
     assert stats.counters == {}
 
 
-def test_a_ledger_that_takes_nothing_falls_behind(active: Region, stats: FakeStats) -> None:
-    """Also one that has never taken anything, and without which the region has continued."""
+def test_a_ledger_that_refuses_entries_has_a_growing_lag(active: Region, stats: FakeStats) -> None:
+    """Also a ledger that never accepted an entry, and without which the region has continued."""
     active.pair.runs.unreachable = active.runs.unreachable = True
     active.turn()
     active.pair.clock.advance(400)
@@ -171,7 +171,7 @@ def test_a_ledger_that_takes_nothing_falls_behind(active: Region, stats: FakeSta
 
 
 def test_runs_are_counted_as_they_happen(pair: Pair, metrics: Metrics, stats: FakeStats) -> None:
-    """What stands still sends nothing; a new agent in the same scheduler begins no count anew."""
+    """A count that does not change is not sent. A new agent in the same scheduler continues the counts."""
     counts = GateCounts()
     here = start(pair.here, metrics, counts)
     here.add(1)
@@ -190,22 +190,22 @@ def test_runs_are_counted_as_they_happen(pair: Pair, metrics: Metrics, stats: Fa
 
 
 def test_documents_and_alarms_name_what_is_published(metrics: Metrics, stats: FakeStats) -> None:
-    """Every metric is in the documents' table, with its kind, and an alarm asks for none that does not exist."""
+    """Every metric is in the table of the documents, with its kind. The alarms use only metrics that exist."""
     metrics.publish(replace(FIGURES, held=1, skipped=1, closed=1))
     rows = re.findall(r"^\| `(mwaa_dr\.[a-z_]+)` \| (gauge|counter)", page("reference/metrics"), re.MULTILINE)
     assert rows == [*((name, "gauge") for name in stats.gauges), *((name, "counter") for name in stats.counters)]
-    asked = re.findall(r'"\$\{MetricPrefix\}([a-z_]+)"', alarms_template())
-    assert len(asked) == 4
-    assert {f"mwaa_dr.{name}" for name in asked} <= {name for name, _ in rows}
+    used = re.findall(r'"\$\{MetricPrefix\}([a-z_]+)"', alarms_template())
+    assert len(used) == 4
+    assert {f"mwaa_dr.{name}" for name in used} <= {name for name, _ in rows}
 
 
-# What goes wrong.
+# Failures.
 
 
-def test_nothing_hangs_on_metrics_that_raise(
+def test_the_agent_does_not_depend_on_metrics_that_raise(
     active: Region, stats: FakeStats, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The turn is done, the error is logged once, the next attempt comes minutes later, and no count is lost."""
+    """The turn completes, the error is logged once, the next attempt comes minutes later, and no count is lost."""
     stats.error = OSError("no such host")
     with caplog.at_level(logging.INFO):
         active.turn(30)
@@ -219,8 +219,10 @@ def test_nothing_hangs_on_metrics_that_raise(
     assert stats.counters == {"mwaa_dr.agent_heartbeat": active.status.beat}
 
 
-def test_metrics_that_cannot_be_found_are_metrics_that_raise(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever an Airflow of the future has moved."""
+def test_metrics_that_cannot_be_imported_count_as_metrics_that_raise(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A future Airflow may move the module."""
 
     def find() -> FakeStats:
         raise ImportError("moved")
@@ -232,7 +234,7 @@ def test_metrics_that_cannot_be_found_are_metrics_that_raise(pair: Pair, caplog:
 
 
 def test_slow_metrics_cost_one_call_in_minutes(active: Region, stats: FakeStats) -> None:
-    """The agent's own work has a lease; what one call took is not repeated for the others."""
+    """The agent's own work has a deadline, the lease. After one slow call, it skips the others for minutes."""
     stats.takes_s = 2.0
     active.turn(30)
     assert stats.calls == 1
@@ -240,7 +242,7 @@ def test_slow_metrics_cost_one_call_in_minutes(active: Region, stats: FakeStats)
 
 
 def test_a_slow_counter_is_not_counted_twice(metrics: Metrics, stats: FakeStats) -> None:
-    """It arrived, late, and was the one that took too long."""
+    """The count arrived, although the call took too long."""
     stats.takes_s = 0.22
     metrics.publish(replace(FIGURES, held=7))
     assert stats.calls == 5
@@ -252,7 +254,7 @@ def test_a_slow_counter_is_not_counted_twice(metrics: Metrics, stats: FakeStats)
 
 
 def test_without_metrics_nothing_is_published(pair: Pair, stats: FakeStats) -> None:
-    """An agent that is given none has its turns all the same."""
+    """An agent without metrics takes its turns in the same way."""
     pair.there.turn(4)
     assert pair.there.status.beat >= 3
     assert stats.calls == 0

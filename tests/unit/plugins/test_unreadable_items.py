@@ -1,4 +1,4 @@
-"""The agent beside items that cannot be read: it lives on, and holds only what depends on them."""
+"""An agent with unreadable items: it continues, and holds only what depends on them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow_provider_mwaa_dr.core.ports import DagSet, Registration
 from airflow_provider_mwaa_dr.core.state import Phase, initial
 from airflow_provider_mwaa_dr.testing import ManualClock
 from tests.unit.plugins.test_agent import HERE, THERE, Region
-from tests.unit.plugins.test_taking_up import Pair
+from tests.unit.plugins.test_becoming_active import Pair
 
 KEYS = [
     f"AGENT#{HERE}#6",
@@ -30,7 +30,7 @@ KEYS = [
 @pytest.mark.parametrize("is_active", [True, False])
 @pytest.mark.parametrize("key", KEYS)
 def test_no_item_that_cannot_be_read_silences_an_agent(key: str, is_active: bool) -> None:
-    """Its heartbeats go on, nothing is closed, and it does not complain once its own item is written again."""
+    """Heartbeats continue, and no run is closed. The agent reports no problem after its own item is written again."""
     clock = ManualClock()
     region = Region(initial(HERE if is_active else THERE, lease_s=60, by="t", at=clock.now()), clock=clock)
     region.db.ended_at = clock.now()
@@ -50,7 +50,7 @@ def test_no_item_that_cannot_be_read_silences_an_agent(key: str, is_active: bool
 
 
 def test_a_snapshot_that_cannot_be_read_is_taken_again_by_the_agent() -> None:
-    """Although nothing has changed since it wrote the last one."""
+    """Also if no DAG has changed since its last snapshot."""
     clock = ManualClock()
     region = Region(initial(HERE, lease_s=60, by="t", at=clock.now()), clock=clock)
     region.turn(3)
@@ -63,8 +63,8 @@ def test_a_snapshot_that_cannot_be_read_is_taken_again_by_the_agent() -> None:
     assert snapshot.dag_ids == ("billing", "orders")
 
 
-def test_the_heartbeat_of_a_dead_scheduler_that_cannot_be_read_is_forgotten() -> None:
-    """Ten minutes after its database last listed it, as any other."""
+def test_an_unreadable_heartbeat_of_a_dead_scheduler_is_deleted() -> None:
+    """Ten minutes after its database last listed the scheduler, as with any other heartbeat."""
     clock = ManualClock()
     region = Region(initial(HERE, lease_s=60, by="t", at=clock.now()), clock=clock)
     region.turn(2)
@@ -76,7 +76,7 @@ def test_the_heartbeat_of_a_dead_scheduler_that_cannot_be_read_is_forgotten() ->
 
 
 def test_a_heartbeat_is_sent_before_the_work_and_after_it_when_that_has_news() -> None:
-    """What the work of the turn runs into keeps no heartbeat back."""
+    """An error in the work of the turn must not delay the heartbeat."""
     clock = ManualClock()
     region = Region(initial(HERE, lease_s=60, by="t", at=clock.now()), clock=clock)
     region.turn(3)
@@ -98,7 +98,7 @@ def test_a_heartbeat_is_sent_before_the_work_and_after_it_when_that_has_news() -
 
 
 def test_a_region_whose_registration_cannot_be_read_is_still_followed() -> None:
-    """The state names it: a region that takes the role over without its ledger would lose its runs."""
+    """The state names the region. Without that region's ledger, the target would lose its runs."""
     pair = Pair()
     pair.there.turn(2)
     pair.store.damage(f"ENVIRONMENT#{THERE}", field="environment", found="[]")
@@ -111,8 +111,11 @@ def test_a_region_whose_registration_cannot_be_read_is_still_followed() -> None:
     assert pair.here.states == {"queued": 3}
 
 
-def test_a_gap_in_a_ledger_is_told_in_the_heartbeat_and_holds_only_what_may_have_ended_in_it() -> None:
-    """The region takes the role up with every other run; a lost region's gap stays in its heartbeat."""
+def test_a_gap_in_a_ledger_is_published_and_holds_only_runs_that_may_have_ended_in_it() -> None:
+    """
+    The region becomes active and resumes every other run. Its heartbeat still names the gap in the lost region's
+    ledger.
+    """
     pair = Pair()
     pair.there.add(1)
     pair.there.turn(3)
@@ -128,7 +131,7 @@ def test_a_gap_in_a_ledger_is_told_in_the_heartbeat_and_holds_only_what_may_have
 
 
 def test_a_region_ends_the_gap_in_its_own_ledger_when_its_next_leader_reads_it() -> None:
-    """It tells again what only the unreadable entry had said, and the other region goes on with all of it."""
+    """The leader publishes again what only the unreadable entry contained. The other region resumes all runs."""
     pair = Pair()
     pair.there.add(1)
     pair.there.turn(3)
@@ -144,7 +147,7 @@ def test_a_region_ends_the_gap_in_its_own_ledger_when_its_next_leader_reads_it()
 
 
 def test_a_registration_that_is_written_again_is_read_again() -> None:
-    """mwaa-dr init heals the item."""
+    """mwaa-dr init repairs the item."""
     clock = ManualClock()
     region = Region(initial(HERE, lease_s=60, by="t", at=clock.now()), clock=clock)
     region.store.damage(f"ENVIRONMENT#{HERE}")

@@ -1,4 +1,4 @@
-"""The agent takes up a role with a ledger: what it has queued stays queued, whatever is repeated."""
+"""A region with a ledger becomes active: runs that its agent has queued stay queued, whatever is repeated."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ DAGS = [SimulatedDag("orders", every_s=10), *map(SimulatedDag, MANY)]
 
 
 class Region:
-    """A region's Airflow in memory, and its one agent."""
+    """A region: an Airflow in memory, and its only agent."""
 
     def __init__(self, name: str, pair: Pair) -> None:
         world: Any = SimpleNamespace(clock=pair.clock, rng=random.Random(), is_traced=False)
-        world.rng.random = lambda: 1.0  # nothing is ever locked
+        world.rng.random = lambda: 1.0  # no run is ever locked
         self.name, self.pair, self.runs = name, pair, pair.runs.peer()
         self.db = SimulatedAirflow(name, pair.dags, world, pair.clock)
         self.db.job_id = "1"  # type: ignore[attr-defined]
@@ -59,7 +59,7 @@ class Region:
 
     @property
     def states(self) -> dict[str, int]:
-        """How many runs there are in each state."""
+        """The number of runs in each state."""
         found = [run.state for run in self.db.rows.values()]
         return {state: found.count(state) for state in set(found)}
 
@@ -70,7 +70,7 @@ class Region:
 
 
 class Pair:
-    """Two regions over the same tables; *THERE* is active."""
+    """Two regions with the same tables; *THERE* is active."""
 
     def __init__(self, dags: Sequence[SimulatedDag] = DAGS) -> None:
         self.dags = dags
@@ -97,8 +97,8 @@ def pair() -> Pair:
     return pair
 
 
-def test_more_interrupted_runs_than_one_turn_takes_are_all_queued(pair: Pair) -> None:
-    """What an earlier turn of the same promotion has queued is not closed by a later one."""
+def test_more_interrupted_runs_than_one_turn_resumes_are_all_queued(pair: Pair) -> None:
+    """A later turn of the same promotion must not close runs that an earlier turn queued."""
     for number in range(700):
         pair.there.add(number)
     pair.there.turn(2)
@@ -108,8 +108,8 @@ def test_more_interrupted_runs_than_one_turn_takes_are_all_queued(pair: Pair) ->
     assert pair.here.states == {"queued": 700}
 
 
-def test_a_standby_that_has_more_to_take_over_does_not_wait_for_its_next_look(pair: Pair) -> None:
-    """The history of many DAGs, which one turn takes only a part of, is there within seconds."""
+def test_a_standby_with_more_runs_to_adopt_does_not_wait_for_its_next_poll(pair: Pair) -> None:
+    """One turn adopts only part of the history of many DAGs. The rest follows within seconds."""
     for dag_id in MANY:
         pair.there.db.add((dag_id, "r1"), run_type="scheduled", at=1.0, end=1.0, state="success")
     pair.there.turn(2)
@@ -119,8 +119,8 @@ def test_a_standby_that_has_more_to_take_over_does_not_wait_for_its_next_look(pa
 
 
 @pytest.mark.parametrize("dies", [False, True])
-def test_a_heartbeat_that_fails_after_the_runs_were_queued_costs_none_of_them(pair: Pair, dies: bool) -> None:
-    """The region's open runs are its new role's by then, which the table does not know yet."""
+def test_a_heartbeat_that_fails_after_the_runs_were_queued_loses_no_run(pair: Pair, dies: bool) -> None:
+    """The open runs belong to the region's new role, but the table does not have its reconciled epoch yet."""
     for number in range(3):
         pair.there.add(number)
     pair.there.turn(2)
@@ -142,8 +142,8 @@ def test_a_heartbeat_that_fails_after_the_runs_were_queued_costs_none_of_them(pa
 
 
 @pytest.mark.parametrize("before_it_lands", [False, True])
-def test_a_ledger_that_fails_while_runs_are_taken_over_costs_none_of_them(pair: Pair, before_it_lands: bool) -> None:
-    """Those that were said to be taken are queued on the next turn: an entry may have landed, its checkpoint not."""
+def test_a_ledger_that_fails_while_runs_are_resumed_loses_no_run(pair: Pair, before_it_lands: bool) -> None:
+    """The entry that names them may have landed, and its checkpoint not. The next turn queues these runs."""
     for number in range(3):
         pair.there.add(number)
     pair.there.turn(2)
@@ -161,7 +161,7 @@ def test_a_ledger_that_fails_while_runs_are_taken_over_costs_none_of_them(pair: 
             refuse()
         append(region, entry)
         if entry.runs:
-            pair.clock.advance(301)  # a checkpoint is due
+            pair.clock.advance(301)  # time to save a checkpoint
             pair.here.runs.save_checkpoint = refuse  # type: ignore[method-assign]
 
     pair.here.runs.append = last  # type: ignore[method-assign]
@@ -171,8 +171,8 @@ def test_a_ledger_that_fails_while_runs_are_taken_over_costs_none_of_them(pair: 
     assert pair.here.states == {"queued": 3}
 
 
-def test_what_another_leader_has_begun_is_finished_by_one_that_had_found_runs_left_over(pair: Pair) -> None:
-    """They are closed by then, and what the other one has queued stays queued."""
+def test_a_leader_that_returns_finishes_the_promotion_that_another_leader_began(pair: Pair) -> None:
+    """It had found unclosed runs. The other leader has closed them since, and has queued runs, which stay queued."""
     pair.here.add(1)
     pair.there.add(2)
     pair.there.turn(2)
@@ -198,12 +198,12 @@ def test_what_another_leader_has_begun_is_finished_by_one_that_had_found_runs_le
     assert pair.here.states == {"failed": 1, "queued": 1}
 
 
-def test_a_cleared_run_is_queued_although_the_agent_dies_between_adopting_and_queuing_it(pair: Pair) -> None:
+def test_a_cleared_run_is_queued_although_the_agent_dies_between_adopting_and_resuming_it(pair: Pair) -> None:
     """
-    It ended, was published, and a user cleared it in the drain: the target adopts it and resumes it in one turn.
+    A run ended and was published, and a user cleared it during the drain. The target adopts and resumes it in one turn.
 
-    The next leader took the adopted row, which was as new as the entry, for one that had been queued, and published
-    its old result: the run was lost (seeds 7013373, 7026793 and 7059800).
+    Before the fix, the next leader took the adopted row for a queued run, because the row was as new as the entry. It
+    published the old outcome, and the run was lost (seeds 7013373, 7026793 and 7059800).
     """
     pair.here.db.next_at["orders"] = pair.there.db.next_at["orders"] = 1e9  # nothing is created
     pair.there.add(0)
@@ -227,12 +227,13 @@ def test_a_cleared_run_is_queued_although_the_agent_dies_between_adopting_and_qu
     assert pair.here.states == {"queued": 1}
 
 
-def test_what_has_executed_since_the_role_came_is_published_before_anything_is_resumed(pair: Pair) -> None:
+def test_a_new_leader_publishes_what_its_region_executed_before_it_resumes(pair: Pair) -> None:
     """
-    A leader takes the role up, and its heartbeats fail; an interval executes; the next leader takes the role up again.
+    The region becomes active, but its leader's heartbeats fail. The region executes an interval. Then a new leader
+    takes its first turn.
 
-    The source returns at that moment and publishes the same interval as interrupted. The new leader resumed it before
-    it published its own region's result.
+    At that moment the source returns and publishes the same interval as interrupted. Before the fix, the new leader
+    resumed the run before it published its own region's outcome.
     """
     pair.here.db.next_at["orders"] = pair.there.db.next_at["orders"] = 1e9  # nothing is created
     pair.flip(HERE)
@@ -244,8 +245,8 @@ def test_what_has_executed_since_the_role_came_is_published_before_anything_is_r
     pair.store.put_agent = refuse  # type: ignore[method-assign]
     pair.here.turn(2)
     pair.store.put_agent = put_agent  # type: ignore[method-assign]
-    pair.here.add(1, state="success")  # executed here
-    pair.there.add(1)  # and it was executing in the source when that was cut off
+    pair.here.add(1, state="success")  # the target executed it
+    pair.there.add(1)  # the source was executing it when it was cut off
     pair.there.turn(2)
     pair.here.restart()
     pair.here.turn(3)
@@ -253,12 +254,12 @@ def test_what_has_executed_since_the_role_came_is_published_before_anything_is_r
 
 
 @pytest.mark.parametrize("arrives", [True, False])
-def test_a_region_waits_some_seconds_for_an_entry_that_is_missing_before_later_ones(pair: Pair, arrives: bool) -> None:
+def test_a_region_waits_for_a_missing_entry_that_comes_before_others(pair: Pair, arrives: bool) -> None:
     """
-    A copy of the table may receive entries in any order. The missing one may say that an unfinished run has ended.
+    A copy of the table may receive entries in any order. The missing entry may contain the end of an unfinished run.
 
-    The region became active, held these runs, and executed later intervals before them (seed 522781871). An entry that
-    was deleted never arrives: the region continues after 20 seconds, and holds the runs.
+    Before the fix, the region became active, held such runs, and executed later intervals before them (seed 522781871).
+    A deleted entry never arrives: after 20 seconds the region continues, and holds the runs.
     """
     pair.here.db.next_at["orders"] = pair.there.db.next_at["orders"] = 1e9  # nothing is created
     pair.there.add(1)
@@ -287,9 +288,10 @@ def test_a_region_waits_some_seconds_for_an_entry_that_is_missing_before_later_o
 
 def test_an_entry_that_another_agent_of_the_region_wrote_is_no_error_of_the_ledger(pair: Pair) -> None:
     """
-    Two agents of a region write the ledger within one poll. The second one reads the entry and writes after it.
+    Two agents of a region write to the ledger within one poll interval. The second agent reads the entry and writes
+    after it.
 
-    A heartbeat that reported the conflict made a failover refuse the region (seed 1810214109).
+    Before the fix, a heartbeat reported the conflict, and a failover refused the region (seed 1810214109).
     """
     first = pair.there.loop
     pair.there.restart()
@@ -309,11 +311,12 @@ def test_an_entry_that_another_agent_of_the_region_wrote_is_no_error_of_the_ledg
     assert (set(errors), pair.runs.log(THERE, after=0)[-1].runs[-1].run_id) == ({None}, "r2")
 
 
-def test_a_turn_that_stood_still_closes_nothing_of_a_role_that_has_come_back_meanwhile(pair: Pair) -> None:
+def test_a_frozen_turn_closes_no_run_of_a_role_that_has_come_back_meanwhile(pair: Pair) -> None:
     """
-    A call takes half a minute, and the run that a user has triggered since was closed as one of the standby.
+    A call takes half a minute. Meanwhile the region becomes active again, and a user triggers a run.
 
-    Simulated history 20000774: what is closed must have been looked at, and the look must not be old.
+    Before the fix, the agent closed the run as born in standby (simulated history 20000774). It may close only runs
+    that it listed shortly before.
     """
     pair.flip(HERE)
     pair.there.turn(2)
@@ -336,9 +339,10 @@ def test_a_turn_that_stood_still_closes_nothing_of_a_role_that_has_come_back_mea
 
 def test_a_region_starts_nothing_before_its_ledger_has_accepted_its_first_role() -> None:
     """
-    It executed under a role that its ledger had never heard of, lost the role, and closed its runs without a record.
+    As with every later role, the region waits at most ``ledger_wait_s`` for its ledger.
 
-    Simulated history 50000471. As at each other role the region waits for ``ledger_wait_s`` at most.
+    Before the fix, it executed under a role that its ledger did not have, lost the role, and closed its runs without
+    publishing them (simulated history 50000471).
     """
     pair = Pair()
     pair.there.runs.unreachable = True
@@ -351,7 +355,7 @@ def test_a_region_starts_nothing_before_its_ledger_has_accepted_its_first_role()
 
 
 def test_a_region_whose_ledger_refuses_its_first_role_continues_without_it_after_the_limit() -> None:
-    """A runs table that can never be reached must not stop a region that has nothing to take over."""
+    """A runs table that is never reachable must not stop a region that has no run to resume."""
     pair = Pair()
     pair.there.runs.unreachable = True
     pair.there.turn(1)
@@ -362,9 +366,9 @@ def test_a_region_whose_ledger_refuses_its_first_role_continues_without_it_after
 
 def test_a_region_cut_off_between_its_ledger_and_its_first_heartbeat_publishes_what_it_closes() -> None:
     """
-    The ledger knew that the role had begun, the state table did not, and a run was closed without a record.
+    The ledger has the new role, but the state table does not.
 
-    Simulated history 50000605.
+    Before the fix, the region closed a run without publishing it (simulated history 50000605).
     """
     pair = Pair()
     append = pair.there.runs.append
@@ -382,12 +386,12 @@ def test_a_region_cut_off_between_its_ledger_and_its_first_heartbeat_publishes_w
     pair.flip(HERE)
     pair.there.turn(2)
     assert pair.there.states == {"failed": 1}
-    [told] = [run for entry in pair.runs.log(THERE, after=0) for run in entry.runs]
-    assert told.status is RunStatus.INTERRUPTED
+    [published] = [run for entry in pair.runs.log(THERE, after=0) for run in entry.runs]
+    assert published.status is RunStatus.INTERRUPTED
 
 
-def test_a_region_publishes_while_the_checkpoint_of_the_other_one_is_on_its_way() -> None:
-    """The heartbeat names the item that has not arrived; what happens here is published all the same."""
+def test_a_region_publishes_while_the_checkpoint_of_the_other_region_has_not_arrived() -> None:
+    """The heartbeat names the missing item. The region still publishes its own runs."""
     pair = Pair()
     pair.here.turn(3)
     pair.there.turn(3)
@@ -405,10 +409,8 @@ def test_a_region_publishes_while_the_checkpoint_of_the_other_one_is_on_its_way(
 
 
 @pytest.mark.parametrize("arrives", [False, True])
-def test_a_target_waits_for_a_checkpoint_that_is_on_its_way_and_continues_after_its_limit(
-    pair: Pair, arrives: bool
-) -> None:
-    """The wait is shown, and ends: with the checkpoint, or after ledger_wait_s without it."""
+def test_a_target_waits_for_a_checkpoint_that_has_not_arrived_up_to_its_limit(pair: Pair, arrives: bool) -> None:
+    """The heartbeat shows the wait. It ends with the checkpoint, or after ``ledger_wait_s`` without it."""
     pair.there.add(1)
     pair.there.turn(2)
     pair.here.restart()

@@ -1,4 +1,4 @@
-"""The trigger on which a held task waits. Its path is stored in Airflow's database."""
+"""The trigger of a held task. Airflow's database stores its class path, so the path must not change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 class HeldTaskTrigger(BaseTrigger):
     """
-    Fires once, at *until*, with the event that the task had already been given; None before its first start.
+    Fires once, at *until*, with the event that the task already had; None if the task has not started yet.
 
     :param until: aware time as ISO-8601 text.
     """
@@ -27,7 +27,7 @@ class HeldTaskTrigger(BaseTrigger):
         return f"{type(self).__module__}.{type(self).__qualname__}", {"until": self.until, "event": self.event}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, then hand the event on."""
+        """Wait until *until*, then yield the event."""
         rest = datetime.fromisoformat(self.until) - datetime.now(tz=timezone.utc)
         await asyncio.sleep(max(0.0, rest.total_seconds()))
         yield TriggerEvent(self.event)

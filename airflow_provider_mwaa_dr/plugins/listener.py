@@ -1,8 +1,8 @@
 """
 The hooks that Airflow calls: the gate in the scheduler, the fence in the workers.
 
-No exception leaves them: on Airflow 2 one would kill the scheduler, on Airflow 3 the run would execute. The gate's hook
-runs in the scheduler's only thread, inside its transaction: no lock, no socket, no AWS call of ours in there.
+No hook raises an exception: on Airflow 2 it would end the scheduler, on Airflow 3 the run would execute. The gate's
+hook runs in the scheduler's only thread, inside its transaction. It therefore takes no lock and makes no network call.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ log = get_logger(__name__)
 _JOB_WAIT_S = 60.0
 _FIRST_READ_WAIT_S = 10.0
 _THREAD_WAIT_S = 10.0
-"""How long the start of the scheduler waits for a thread that cannot be started now."""
+"""If the process cannot start the agent's thread, the start of the scheduler retries for so long."""
 _RESTART_FIRST_S, _RESTART_LONGEST_S = 1.0, 30.0
-"""Between the end of an agent and its restart; doubles while restarts fail."""
+"""Time between the end of an agent and its restart; it doubles while restarts fail."""
 _FORK_WAIT_S = 10.0
 _GONE_WAIT_S = 5.0
-"""How long the end of a scheduler waits for its agent's last heartbeat."""
+"""How long a scheduler that ends waits for its agent's last heartbeat."""
 _PULSE_S = 0.2
-"""Between two checks whether the scheduler's thread has passed the agent's last view."""
+"""Time between two checks whether the scheduler's thread still decides with an older view."""
 _PASS_S = 0.5
-"""A pass of the scheduler over what is queued is over by then."""
+"""The longest time that one pass of the scheduler over the queued runs takes."""
 
 
 @hookimpl
 def on_starting(component: Any) -> None:
     """Start the agent, if this process is a scheduler and not a child of one."""
-    global _gate  # noqa: PLW0603  (hooks are module functions; this is the process's one gate)
+    global _gate  # noqa: PLW0603  (hooks are module functions, and a process has one gate)
     try:
         if _gate is None and _is_scheduler(component):
             config = conf.load()
@@ -64,17 +64,19 @@ def on_starting(component: Any) -> None:
 
 @hookimpl
 def before_stopping(component: Any) -> None:
-    """Close the gate for good, and say so: a failover does not wait for the lease of a scheduler that has ended."""
+    """Close the gate permanently and publish it, so that a failover does not wait for this scheduler's lease."""
     try:
         if _gate is not None and hasattr(component, "latest_heartbeat"):
             _gate.stop()
     except Exception:
-        log.exception("The end of this scheduler could not be announced; a failover waits for its lease.")
+        log.exception(
+            "The agent could not publish the end of this scheduler; a failover waits for its lease to expire."
+        )
 
 
 @hookimpl
 def on_dag_run_running(dag_run: Any) -> None:
-    """Let the run start, close it or put it back, before any of its task instances is looked at."""
+    """Let the run start, close it or put it back into the queue, before Airflow schedules any of its tasks."""
     try:
         if _gate is not None:
             _gate.check(dag_run)
@@ -87,11 +89,11 @@ def on_dag_run_running(dag_run: Any) -> None:
 
 @hookimpl
 def on_task_instance_running(task_instance: Any) -> None:
-    """Let the task execute, or see to it that it does not."""
+    """Let the task execute, skip it, or send it back to the scheduler."""
     try:
         fence.guard(task_instance)
     except Exception:
-        # Airflow 3 would go on and execute the task. No call of ours that could fail too: plain assignments.
+        # Airflow 3 would ignore the error and execute the task. Only assignments here, because a call could fail, too.
         task = task_instance.task
         task.execute, task.resume_execution = fence.hold_start, fence.hold_resumed
         task.execution_timeout = None
@@ -100,15 +102,16 @@ def on_task_instance_running(task_instance: Any) -> None:
 
 class ForkGuard:
     """
-    Entered by the agent while it works: a fork of the scheduler waits for the end of that, ten seconds at most.
+    The agent enters this while it works; a fork of the scheduler waits until the work ends, ten seconds at most.
 
-    LocalExecutor and Celery fork the scheduler at any moment. A child inherits every lock of the agent's thread in the
-    state it is in, and nobody there to release it: of the database pool, of a connection, and above all of a module
-    that is being imported, after which each task of that worker hangs that imports it, too. The first turn imports all
-    of Airflow's models, and takes longer than half a second where four Airflows are starting on two cores; a limit of
-    half a second let a worker be forked in the middle of it, and its tasks hang before their bodies (seen on 3.3.1).
+    LocalExecutor and Celery fork the scheduler at any time. The child inherits each lock that the agent's thread holds,
+    and no thread of the child releases it. These are locks of the database pool, of a connection, and above all of a
+    module that is being imported: each task of that worker that imports the module hangs. The first turn imports all of
+    Airflow's models, which takes more than half a second when four Airflows start on two cores. With a limit of half a
+    second, the scheduler forked a worker during that import, and the worker's tasks hung before their bodies (seen on
+    3.3.1).
 
-    A turn that takes longer than the limit waits for a lock or a network. Forks have that wait once for each turn.
+    A turn that takes longer than the limit waits for a lock or for the network. Forks wait so long once in each turn.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -136,9 +139,9 @@ class ForkGuard:
             self._lock.release()
         else:
             log.warning(
-                "A process was forked while the agent had been at work for more than %.0f s: what that process begins "
-                "may hang. If a task stays running with nothing of its own in its log, clear it, or restart this "
-                "scheduler.",
+                "A process was forked while the agent had been at work for more than %.0f s: tasks of that process may "
+                "hang. If a task stays in the state running and writes nothing to its log, clear the task, or restart "
+                "this scheduler.",
                 _FORK_WAIT_S,
             )
 
@@ -150,11 +153,12 @@ class Gate:
     """
     The gate of one scheduler, and its agent's thread.
 
-    :param job: the scheduler's job, as Airflow announces it.
+    :param job: the scheduler's job, which Airflow passes to ``on_starting``.
     """
 
     def __init__(self, *, config: DRConfig, job: Any, clock: Clock) -> None:
-        # Airflow's models, which a task process of Airflow 3 must not import; and not for the first time in a hook.
+        # This imports Airflow's models. A task process of Airflow 3 must not import them, and a hook of the scheduler
+        # must not be the first to import them.
         from airflow_provider_mwaa_dr.plugins import metadata_db  # noqa: PLC0415
 
         self._metadata_db = metadata_db
@@ -173,22 +177,22 @@ class Gate:
 
     def start(self) -> None:
         """
-        Start the agent and wait until it has first read the state, some seconds at most.
+        Start the agent and wait until it has read the state once, some seconds at most.
 
-        Called before the scheduler forks anything: when it does, boto3 is imported, and no import is under way.
+        Called before the scheduler forks a process. At the first fork, boto3 is then imported, and no import runs.
         """
         self._start_thread()
         os.register_at_fork(after_in_parent=self._after_fork)
         if self._is_alive and not self._has_read_state.wait(_FIRST_READ_WAIT_S):
             log.warning(
-                "The agent of %s has not looked at the state yet; runs are held until it has.", self._config.region
+                "The agent of %s has not read the state yet; the gate holds runs until it has.", self._config.region
             )
 
     def stop(self) -> None:
         """
-        Hold everything from now on, then have the agent write its last heartbeat; some seconds at most.
+        Hold every run from now on, and let the agent write its last heartbeat; this takes some seconds at most.
 
-        Called in the scheduler's own thread when its loop has ended: no decision is under way, nor in a transaction.
+        Called in the scheduler's own thread after its loop has ended, so no decision is in progress or uncommitted.
         """
         if os.getpid() != self._pid or self._is_stopping:
             return
@@ -206,14 +210,14 @@ class Gate:
         thread.join(_GONE_WAIT_S)
         if thread.is_alive():
             log.warning(
-                "The last heartbeat of this scheduler of %s was not written within %.0f s; a failover waits for its "
-                "lease.",
+                "The agent of %s did not write the last heartbeat of this scheduler within %.0f s; a failover waits "
+                "for the scheduler's lease to expire.",
                 self._config.region,
                 _GONE_WAIT_S,
             )
 
     def check(self, dag_run: Any) -> None:
-        """Decide for a run that was just set running, and act on it inside the scheduler's transaction."""
+        """Decide what happens to a run that is about to start, and do it inside the scheduler's transaction."""
         if os.getpid() != self._pid:
             return
         self.ensure_agent()
@@ -231,11 +235,11 @@ class Gate:
         if decision.action is Action.HOLD:
             self._held_at[dag_run.dag_id] = now
         elif decision.action is Action.RUN:
-            # What was held earlier in the same pass, when it was still to be held, goes before what comes after it.
+            # The gate has held an earlier run of the DAG in this pass. That run must start before this one.
             if now >= self._held_at.get(dag_run.dag_id, -_PASS_S) + _PASS_S:
                 return
-            first = "held: a run of the same DAG was held just now, and goes first"
-            decision = replace(decision, action=Action.HOLD, reason=first)
+            why = "held: the gate has just held an earlier run of this DAG, which starts first"
+            decision = replace(decision, action=Action.HOLD, reason=why)
         if decision.action is Action.SKIP:
             self._metadata_db.skip_run(dag_run, decision.reason)
             self._counts.skipped += 1
@@ -275,7 +279,7 @@ class Gate:
             raise
 
     def _start_thread(self) -> None:
-        """Start the agent's thread; a process that cannot have one now gets some seconds, and more chances later."""
+        """Start the agent's thread. If the process cannot start one, retry for some seconds; later hooks retry, too."""
         deadline = self._clock.monotonic() + _THREAD_WAIT_S
         while True:
             try:
@@ -284,8 +288,9 @@ class Gate:
             except RuntimeError as error:
                 if self._clock.monotonic() >= deadline:
                     log.error(
-                        "The agent of %s has no thread (%s), so runs are held. Each run that is to start, and each "
-                        "process that the scheduler forks, tries again. If none helps, restart this scheduler.",
+                        "The agent of %s could not start its thread (%s), so the gate holds every run. The provider "
+                        "retries before each run that is about to start and after each process that the scheduler "
+                        "forks. If this message stays the last one of the agent, restart this scheduler.",
                         self._config.region,
                         error,
                     )
@@ -293,12 +298,12 @@ class Gate:
             self._clock.sleep(_PULSE_S)
 
     def _after_fork(self) -> None:
-        """Start the agent's thread if there is none: in a standby no run starts that would."""
+        """Start the agent's thread if there is none: in a standby without runs, :meth:`check` is not called."""
         with suppress(RuntimeError):
             self.ensure_agent()
 
     def _supervise(self) -> None:
-        """Run the agent, and start it again whenever it ends: in a standby nothing else would."""
+        """Run the agent, and restart it when it ends. In a standby with no runs, nothing else would restart it."""
         wait_s = _RESTART_FIRST_S
         try:
             while os.getpid() == self._pid and not self._is_stopping:
@@ -318,12 +323,10 @@ class Gate:
 
     def _log_stopped(self, error: Exception, wait_s: float) -> None:
         with self._guard, suppress(Exception):  # a handler of the log may raise, too
-            log.error(
-                "The agent of %s stopped; it starts again in %.0f s.", self._config.region, wait_s, exc_info=error
-            )
+            log.error("The agent of %s stopped; it restarts in %.0f s.", self._config.region, wait_s, exc_info=error)
 
     def _run_agent(self) -> None:
-        """Be the agent for as long as this process lives."""
+        """Run the agent's loop until this process ends."""
         with self._guard:
             loop = self._loop = self._make_loop()
             loop.warm_up()
@@ -341,7 +344,7 @@ class Gate:
                         loop.acknowledge()
 
     def _make_loop(self) -> AgentLoop:
-        """Return the agent, with the view of the one before it."""
+        """Return a new agent, with the view of the earlier agent."""
         from airflow import __version__ as airflow_version  # noqa: PLC0415
 
         store = conf.state_store(self._config, self._clock)
@@ -367,13 +370,14 @@ class Gate:
         )
 
     def _await_job(self) -> None:
-        """Wait until the job turns out to be a scheduler's: Airflow stores it after it has announced it."""
+        """Wait until the job is known to be a scheduler's: Airflow stores it after it has called ``on_starting``."""
         next_log_at = self._clock.monotonic() + _JOB_WAIT_S
         while os.getpid() == self._pid and (self._db.job_id is None or not self._db.is_scheduler):
             if self._clock.monotonic() >= next_log_at:
                 next_log_at += 10 * _JOB_WAIT_S
                 log.error(
-                    "Airflow has not stored its scheduler's job for %.0f s; until it does, %s has no agent.",
+                    "Airflow has not stored its scheduler's job for %.0f s. Until it does, the agent of %s waits, "
+                    "and the gate holds every run.",
                     _JOB_WAIT_S,
                     self._config.region,
                 )
@@ -384,7 +388,7 @@ _gate: Gate | None = None
 
 
 def _stats() -> Stats:
-    from airflow_provider_mwaa_dr._compat import stats  # noqa: PLC0415  (a task process needs none of it)
+    from airflow_provider_mwaa_dr._compat import stats  # noqa: PLC0415  (a task process does not need it)
 
     found: Stats = stats()
     return found
@@ -394,8 +398,8 @@ def _is_scheduler(component: Any) -> bool:
     """
     Whether *component* is the job of a scheduler that is starting in this process.
 
-    Airflow announces triggerer, dag-processor and every task the same way, and sets the job's type only afterwards. A
-    child that the scheduler forked has the scheduler's argv, and its gate.
+    Airflow also calls ``on_starting`` for the triggerer, the DAG processor and each task, and sets the job's type only
+    afterwards. A child that the scheduler forked has the scheduler's argv, and already has its gate.
     """
     return _is_scheduler_command() and hasattr(component, "latest_heartbeat")
 
@@ -405,13 +409,17 @@ def _is_scheduler_command() -> bool:
 
 
 def _hold_after_error(dag_run: Any, reason: str) -> None:
-    """Hold the run whatever it takes: what is not held executes."""
+    """Hold the run, without a note if that fails: a run that is not held executes."""
     try:
         from airflow_provider_mwaa_dr.plugins import metadata_db  # noqa: PLC0415
 
         metadata_db.hold_run(dag_run, f"held: {reason}")
     except Exception:
-        log.exception("Holding run %s of %s failed; it is put back without a note.", dag_run.run_id, dag_run.dag_id)
+        log.exception(
+            "The gate could not hold run %s of %s as usual; it goes back into the queue without a note.",
+            dag_run.run_id,
+            dag_run.dag_id,
+        )
         dag_run._state = "queued"
         dag_run.start_date = None
         dag_run.last_scheduling_decision = datetime.now(tz=timezone.utc)

@@ -1,4 +1,4 @@
-"""The plugin that Airflow loads. Importing it costs nothing while ``[dr] enabled`` is false."""
+"""The plugin that Airflow loads. While ``[dr] enabled`` is false, its import does almost nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _listeners() -> list[Any]:
 
 
 class MwaaDRPlugin(AirflowPlugin):
-    """Registers gate and fence where this Airflow is part of a DR set, and nothing elsewhere."""
+    """Registers gate and fence if this Airflow is part of a DR set (``[dr] enabled``); else registers nothing."""
 
     name = "mwaa_dr"
     listeners = _listeners()

@@ -1,8 +1,9 @@
 """
-Small files that the task processes of one machine share, read and written without trust in what is in their place.
+Small files that the task processes of one machine share. No other process can use them to harm a task.
 
-Any process of the machine may put something there: a link, a FIFO, a folder, a huge file, a file of another user. None
-of these may hang a task, redirect a write or be believed. Each is an OSError here, and callers do without the file.
+Any process of the machine may create something else with the same path: a link, a FIFO, a folder, a huge file, a file
+of another user. None of these may hang a task, redirect a write or be used as content. Each raises an OSError, and
+callers then continue without the file.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _LIMIT_BYTES = 1_000_000
-"""More than twice the 400 KB that an item of DynamoDB may have."""
+"""More than twice the size limit of a DynamoDB item, which is 400 KB."""
 _SAFE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -22,8 +23,8 @@ def read(path: Path) -> str:
     Return the text of a regular file of this user.
 
     :raises FileNotFoundError: there is none.
-    :raises OSError: there is something else in its place, or it is too large.
-    :raises UnicodeDecodeError: it is no text.
+    :raises OSError: *path* is not a regular file of this user, or the file is too large.
+    :raises UnicodeDecodeError: it is not a text.
     """
     descriptor = _open(path, os.O_RDONLY)
     with os.fdopen(descriptor, "rb") as file:
@@ -35,14 +36,14 @@ def read(path: Path) -> str:
 
 def write(path: Path, text: str) -> None:
     """
-    Put a file with *text* in the place of what is there; readers see the old one or the new one, whole.
+    Replace *path* by a file with *text*; readers get the complete old file or the complete new one.
 
-    Follows no link: a link, a FIFO or another user's file is replaced if the folder allows it.
+    Follows no link: it replaces a link, a FIFO or another user's file, if the folder allows it.
 
-    :raises OSError: it could not be written, for instance because there is a folder in its place.
+    :raises OSError: the file could not be written, for example because *path* is a folder.
     """
     own = path.with_name(f"{path.name}.{os.getpid()}")
-    # Left by a process of the same number that was killed, or put there: opened exclusively, it would be in the way.
+    # A killed process with the same id, or another user, may have created this file. Then O_EXCL would fail.
     with suppress(FileNotFoundError):
         own.unlink()
     descriptor = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, 0o600)
@@ -58,7 +59,7 @@ def write(path: Path, text: str) -> None:
 
 def age_s(path: Path, *, now: float) -> float | None:
     """
-    Return how long ago a file of this user was written, in seconds; None when there is none, or it is of the future.
+    Return the age of a file of this user, in seconds; None if there is none, or if its time is in the future.
 
     :param now: seconds since 1970.
     """
@@ -72,9 +73,9 @@ def age_s(path: Path, *, now: float) -> float | None:
 
 def open_lock(path: Path) -> int:
     """
-    Return the descriptor of a file that processes lock, made if there is none. The caller closes it.
+    Return the descriptor of a file that processes lock, and create the file if there is none. The caller closes it.
 
-    :raises OSError: there is something else in its place.
+    :raises OSError: *path* is not a regular file of this user.
     """
     return _open(path, os.O_RDWR | os.O_CREAT)
 

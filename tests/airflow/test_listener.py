@@ -324,7 +324,7 @@ def test_a_process_without_threads_gets_its_agent_later(
     monkeypatch.setattr(listener, "_THREAD_WAIT_S", 0.05)
     monkeypatch.setattr(threading.Thread, "start", no_thread)
     gate.start()
-    assert "has no thread (can't start new thread)" in caplog.text
+    assert "could not start its thread (can't start new thread)" in caplog.text
     gate._after_fork()
     monkeypatch.setattr(threading.Thread, "start", thread_start)
     gate._pid += 1
@@ -563,7 +563,7 @@ def test_a_run_does_not_overtake_one_that_was_held_in_the_same_pass(
     database_with_run.add_run("orders", "r2")
     start(database_with_run, listener, run_id="r2")
     assert database_with_run.runs() == {"r1": "queued", "r2": "queued"}
-    assert "goes first" in (database_with_run.note("r2") or "")
+    assert "starts first" in (database_with_run.note("r2") or "")
     gate._held_at["orders"] -= 60
     for run_id in ("r1", "r2"):
         start(database_with_run, listener, run_id=run_id)

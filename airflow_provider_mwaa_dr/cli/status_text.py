@@ -74,7 +74,7 @@ def _meaning(plan: Mapping[str, Any], phase: Phase) -> str:
     if phase is Phase.DRAINING and plan["mode"] == Mode.FORCED.value:
         return f"no new run starts; {target} becomes active when the lease of {source} expires"
     if phase is Phase.DRAINING:
-        return f"{source} starts no new run, and its runs in flight finish"
+        return f"{source} starts no new run, and its runs in progress finish"
     if phase is Phase.PROMOTING:
         return f"{target} is active and prepares its database; no new run starts"
     if source == target:

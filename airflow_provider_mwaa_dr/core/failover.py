@@ -1,12 +1,12 @@
 """
-The failover engine: the steps of a failover over the ports, repeatable and resumable by anyone.
+The failover engine: the steps of a failover over the ports. Any caller can repeat or resume them.
 
-The plan lies in the state item, so an engine holds nothing that another one could not read: it is started again, on
-another machine or by another kind of caller, and goes on where the last one stopped. Before each thing it does it
-reads the row and acts only if plan id, owner and phase are its own.
+The plan is in the state item, so an engine has no information that another engine cannot read. A new engine, on another
+machine or started by another kind of caller, continues where the last one stopped. Before each action, the engine reads
+the state item. It acts only if it still owns the plan and the phase has not changed.
 
-The agents transfer history and interrupted runs through the ledger. The engine waits for the source's final ledger
-entry before it promotes, and after that for the target's agent to take these over.
+The agents transfer history and interrupted runs through the ledger. Before the promotion, the engine waits for the
+source's final ledger entry. After the promotion, it waits until the target's agent has taken these over.
 """
 
 from __future__ import annotations
@@ -80,23 +80,23 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
     """
-    Seconds that the engine waits, and for what.
+    The engine's timeouts and intervals, in seconds.
 
-    :param drain_s: runs in flight may take this long to finish.
-    :param answer_s: an AUTO failover turns forced when the source has not answered for this long; or once, while its
-        schedulers show no heartbeats either.
-    :param heartbeat_s: between two heartbeats of an agent; a few of them without change, and it counts as gone.
-    :param gate_commit_s: one scheduler loop. After it, the database shows what a gate let through before it knew of
-        the claim.
-    :param beat_s: between two signs of life of this engine in the plan.
-    :param takeover_s: a plan whose beat stood still for this long, on this process's clock, may be taken over.
-    :param stop_s: executing tasks of a stopped run are gone after at most this long.
+    :param drain_s: how long running runs may take to finish.
+    :param answer_s: an AUTO failover turns forced when the source has not answered for this long. If the source's
+        schedulers do not send heartbeats either, one attempt without an answer is enough.
+    :param heartbeat_s: time between two heartbeats of an agent; see :attr:`agent_silence_s`.
+    :param gate_commit_s: one scheduler loop. After it, the database shows all runs that a gate let start before it knew
+        of the claim.
+    :param beat_s: time between two beats of this engine in the plan.
+    :param takeover_s: a caller may take over a plan whose beat has not changed for this long, on the caller's clock.
+    :param stop_s: the longest time until the executing tasks of a stopped run have ended.
     :param final_s: how long to wait for the source's final ledger entry; then the failover continues without it.
-    :param adopt_s: the target's agents have prepared their database after at most this long.
-    :param verify_s: the first run in the target has succeeded after at most this long.
-    :param state_s: a state table that does not answer is asked again for this long.
-    :param poll_s: between two looks at anything.
-    :param lease_s: of the set from promote on, where the lease in the state item cannot be used.
+    :param adopt_s: the longest time until the target's agents have prepared their database.
+    :param verify_s: the longest time until the first run in the target succeeds.
+    :param state_s: how long the engine retries when the state table does not answer.
+    :param poll_s: time between two polls.
+    :param lease_s: the lease from the promotion on, if the lease in the state item cannot be used.
     """
 
     drain_s: float = 60.0
@@ -115,8 +115,8 @@ class Timing:
 
     @classmethod
     def from_config(cls, config: DRConfig) -> Timing:
-        """Return the waits that belong to a DR set's settings."""
-        # A call to MWAA may take 10 s, and the owner of a plan shows no sign of life meanwhile.
+        """Return the timing for a DR set's settings."""
+        # A call to MWAA may take 10 s, and the owner of a plan writes no beat during the call.
         takeover_s = max(10.0, 6 * config.heartbeat_s)
         return cls(
             drain_s=config.drain_s,
@@ -136,13 +136,14 @@ class Timing:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailoverRequest:
     """
-    What a caller wants.
+    A caller's request for a failover.
 
-    :param target: region that is to be active. Naming the active one cancels a plan that has not promoted yet.
-    :param reason: kept for good, in the state and in the record; 1 to 1,000 characters.
-    :param by: who asks, for people.
-    :param stop_running: stop runs that outlast the drain; without it the failover is abandoned then.
-    :param even_if_not_ready: go on although a check of the target failed.
+    :param target: the region to activate. The active region as target cancels a plan that has not promoted yet.
+    :param reason: stored permanently in the state and in the record; 1 to 1,000 characters.
+    :param by: the caller, for records and display.
+    :param stop_running: stop runs that outlast the drain; without it, such runs end the failover, and the source stays
+        active.
+    :param even_if_not_ready: continue although a check failed.
     :raises ConfigError: the reason is empty or too long.
     """
 
@@ -160,7 +161,7 @@ class FailoverRequest:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepEvent:
     """
-    Progress, for people: a step started, moved on, or is done.
+    Progress for display: a step started, made progress, or is done.
 
     :param status: started, progress or done.
     :param seconds: since the step started.
@@ -175,14 +176,15 @@ class StepEvent:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailoverPreview:
     """
-    What a failover would do now; nothing was changed to find out.
+    What a failover would do now. The preview itself changes nothing.
 
-    :param action: nothing (already active), claim, join, cancel, supersede or take over.
-    :param taken_over: why the state names no active region; the failover takes it over then, forced whatever mode was
-        requested. None for any other action.
-    :param wanted: DAGs that would be paused in the source and unpaused in the target; None when it cannot be known.
-    :param running: runs in flight in the source; None when it cannot be known, or a forced failover would not ask.
-    :param not_ready: why the target would be refused, a line each.
+    :param action: nothing (already active), claim, join, cancel, supersede or take over (of the state).
+    :param taken_over: for the action *take over*: why the state names no active region. Such a failover is forced,
+        regardless of the requested mode. None for any other action.
+    :param wanted: number of DAGs to pause in the source and to unpause in the target; None if unknown.
+    :param running: running runs of the source; None if unknown, or for a forced failover, which does not call the
+        source.
+    :param not_ready: why the failover would be refused, a line each.
     """
 
     action: str
@@ -201,7 +203,7 @@ class FailoverPreview:
 
 
 class _TakenOverError(Exception):
-    """Another engine owns the plan now, or has ended it; this one follows."""
+    """Another engine owns the plan now, or has ended it. This engine follows the plan."""
 
     def __init__(self, plan_id: str) -> None:
         super().__init__(plan_id)
@@ -214,11 +216,11 @@ class FailoverEngine:
 
     :param store: the state table.
     :param environments: the DR set's environments by region.
-    :param owner: names this process; unique among all engines that could ever meet.
-    :param exempt_dags: ids that are left alone, besides DAGs tagged ``dr:control``.
-    :param eventual: whether the copies of the state table follow each other later.
-    :param on_step: called with each :class:`StepEvent`. What it raises is dropped: a failover does not depend on its
-        output. Only what is no ``Exception``, as KeyboardInterrupt, ends it.
+    :param owner: the name of this process; unique among all engines of the set.
+    :param exempt_dags: ids of exempt DAGs, in addition to DAGs tagged ``dr:control``.
+    :param eventual: whether the state table has eventual consistency.
+    :param on_step: called with each :class:`StepEvent`. The engine ignores any ``Exception`` that it raises: a failover
+        does not depend on its output. Other errors, such as KeyboardInterrupt, end the engine.
     """
 
     def __init__(
@@ -244,7 +246,7 @@ class FailoverEngine:
         self._exempt_dags = frozenset(exempt_dags)
         self._new_token = new_token
         self._last_write = clock.monotonic()
-        self._insists = False
+        self._even_if_not_ready = False
         self._record: FailoverRecord | None = None
         self._steps: list[StepRecord] = []
         self._step, self._step_started, self._last_detail = "check", self._last_write, ""
@@ -252,26 +254,26 @@ class FailoverEngine:
         self._silence = Silence(self._agents, clock)
         self._warnings: tuple[str, ...] = ()
 
-    # -- what callers call ---------------------------------------------------------------------------------------
+    # -- public methods ------------------------------------------------------------------------------------------
 
     def run(self, request: FailoverRequest) -> FailoverRecord:
         """
-        Move the active role to *request.target* and return what was done.
+        Move the active role to *request.target* and return the record of the failover.
 
-        Repeatable: called again, by anyone, it joins the open plan for the same target, and after completion it says
-        so. Killed at any point, nothing is lost; the next call goes on.
+        Idempotent: another call, by any caller, joins the open plan for the same target. After completion it raises
+        AlreadyActiveError. If the process dies at any point, nothing is lost, and the next call continues.
 
-        :raises AlreadyActiveError: the target is active and nothing is in progress; treat it as success.
+        :raises AlreadyActiveError: the target is active, and no failover is in progress; treat it as success.
         :raises NotReadyError: a check failed; nothing was changed.
-        :raises DrainTimeoutError: runs outlasted the drain; the plan was abandoned, the source goes on.
-        :raises PlanSupersededError: another caller named another region; this engine has stopped.
+        :raises DrainTimeoutError: runs outlasted the drain; the plan was abandoned, and the source stays active.
+        :raises PlanSupersededError: another caller's plan has another target; this engine has stopped.
         :raises FailoverError: a deadline passed in a later step; the plan is open and can be joined or cancelled.
-        :raises StateError: the state could not be read, or there is none.
+        :raises StateError: the state could not be read, or does not exist.
         """
         self._environment(request.target)
         if not request.reason.strip():
-            raise ConfigError("The reason is empty.", advice="Say why; it is kept in the state and in the record.")
-        self._insists = request.even_if_not_ready
+            raise ConfigError("The reason is empty.", advice="Give one; the state and the record store it.")
+        self._even_if_not_ready = request.even_if_not_ready
         entered = self._enter(request)
         while True:
             if isinstance(entered, FailoverRecord):
@@ -284,17 +286,17 @@ class FailoverEngine:
                 except DRError as error:
                     raise self._stopped(error) from error
             except _TakenOverError as taken:
-                # Record and steps are the new owner's from here on; written from here they would go back in time.
+                # Only the new owner writes the record and its steps now. This engine would overwrite newer steps.
                 self._record, self._steps = None, []
                 entered = self._follow(request.target, taken.plan_id, self._read())
 
     def preview(self, request: FailoverRequest) -> FailoverPreview:
-        """Return what :meth:`run` would do now. Changes nothing, calls no source that a forced failover would not."""
+        """Return what :meth:`run` would do now. Changes nothing; for a forced failover, does not call the source."""
         self._environment(request.target)
         state = self._read()
         action = self._action(state, request.target)
         plan = state.plan
-        # A caller who supersedes leaves the region that is active now, whichever the open plan leaves.
+        # A superseding plan leaves the region that is active now, even if the open plan leaves another region.
         source = plan.source if plan is not None and action == "join" else state.active_region
         mode, taken_over = request.mode, None
         if action == "take over":
@@ -306,7 +308,7 @@ class FailoverEngine:
         if action in {"claim", "supersede", "take over"}:
             not_ready = self._problems(state, replace(request, mode=mode))
             if mode is not Mode.FORCED:
-                with suppress(MwaaError):  # graceful: among the problems already; auto: it would go on without it
+                with suppress(MwaaError):  # graceful: the problems contain it; auto: the failover continues without it
                     dags = self._environment(source).dags()
                     exempt = len(self._exempt(dags))
                     wanted = len(self._unpaused(dags))
@@ -340,11 +342,11 @@ class FailoverEngine:
     # -- entering a plan -----------------------------------------------------------------------------------------
 
     def _action(self, state: DRState, target: str) -> str:
-        """Return what a caller who names *target* does, given the row."""
+        """Return the action of a caller whose target is *target*, given the state."""
         plan = state.plan
-        is_left = plan is not None and not state.problems and state.phase is Phase.DRAINING and plan.target == target
-        # The source of a plan that is joined is in the plan, whatever else the item says.
-        if not is_left and self._why_unknown(state, target) is not None:
+        can_join = plan is not None and not state.problems and state.phase is Phase.DRAINING and plan.target == target
+        # An open plan for this target names its source itself, so it can be joined even if the active region is wrong.
+        if not can_join and self._why_unknown(state, target) is not None:
             return "take over"
         if state.phase is Phase.STEADY or plan is None:
             return "nothing" if state.active_region == target else "claim"
@@ -355,18 +357,18 @@ class FailoverEngine:
         return "supersede"
 
     def _why_unknown(self, state: DRState, target: str) -> str | None:
-        """Return why *state* names no active region, or cannot be acted on; None where it does, and can."""
-        # A region that this caller was given needs no look into the table.
+        """Return why *state* names no active region or cannot be used; None if it can be used."""
+        # The table is read only if this caller's settings do not contain the region.
         is_given = state.active_region in self._environments
         regions = frozenset(self._environments) if is_given else self._regions()
         return transitions.why_unknown(state, regions, region=target)
 
     def _regions(self) -> frozenset[str]:
-        """Return the regions of the set: those that are registered, and those that this caller was given."""
+        """Return the regions of the set: the registered ones, and those in this caller's settings."""
         return self._table(self._store.regions).union(self._environments)
 
     def _last_active(self, state: DRState, target: str) -> str:
-        """Return the region that was active last, as far as anything tells; one of the set in any case."""
+        """Return the last active region, according to the state, the records or the snapshots; else any region."""
         regions = self._regions()
         is_known = state.phase in {Phase.STEADY, Phase.DRAINING} and "phase" not in {
             problem.field for problem in state.problems
@@ -387,16 +389,16 @@ class FailoverEngine:
         return max(taken, key=lambda snapshot: snapshot.recorded_at, default=None)
 
     def _sources(self, plan: Plan) -> Sequence[str]:
-        """Return the regions that may execute until the plan promotes: all but the target where nobody knows which."""
+        """Return the regions that may execute until the promotion: the source; all but the target if it is unknown."""
         if not plan.takes_over:
             return [plan.source]
         return sorted(self._regions() - {plan.target}) or [plan.source]
 
     def _enter(self, request: FailoverRequest) -> DRState | FailoverRecord:
         """
-        Claim, join, cancel or supersede, until one of them is written.
+        Claim, join, cancel, supersede or take over: retry until one of these writes succeeds.
 
-        :return: the row that this engine acts on; or the record, when the plan's owner finished it meanwhile.
+        :return: the state that this engine acts on; or the record, if the plan's owner has finished the plan.
         """
         checked = False
         while True:
@@ -411,12 +413,12 @@ class FailoverEngine:
             if action in {"claim", "supersede", "take over"} and not checked:
                 self._check(state, replace(request, mode=Mode.FORCED) if action == "take over" else request)
                 checked = True
-                continue  # the row may have moved while the checks took their time
-            if action == "cancel" and not self._insists and (why := self._why_target_copy_unreadable(state)):
+                continue  # the state may have changed during the checks
+            if action == "cancel" and not self._even_if_not_ready and (why := self._why_target_copy_unreadable(state)):
                 raise NotReadyError(
                     f"Plan {_plan(state).id} cannot be cancelled: {why}.",
                     why=[why],
-                    advice="Nothing was changed. Wait for that copy, or repeat with --even-if-not-ready.",
+                    advice="Nothing was changed. Wait until that copy can be read, or repeat with --even-if-not-ready.",
                 )
             at, note = self._clock.now(), ""
             plan = self._new_plan(state, request)
@@ -428,8 +430,8 @@ class FailoverEngine:
                 last = replace(plan, source=self._last_active(state, request.target))
                 new = transitions.recover(state, last, lease_s=self._timing.lease_s, at=at)
                 note = (
-                    f"; {self._why_unknown(state, request.target)}; it is forced, whatever mode was requested, and "
-                    f"waits for every other registered region: {', '.join(self._sources(_plan(new)))}"
+                    f"; {self._why_unknown(state, request.target)}; it is forced, regardless of the requested mode, "
+                    f"and waits for every other registered region: {', '.join(self._sources(_plan(new)))}"
                 )
             else:
                 new = transitions.cancel(
@@ -439,7 +441,7 @@ class FailoverEngine:
                 try:
                     self._put(new, state.version)
                 except StaleStateError:
-                    continue  # somebody was faster: read again, decide again
+                    continue  # another caller wrote first: read again, decide again
                 self._close_other_records(_plan(new))
                 self._open_record(new)
                 self._done(f"plan {_plan(new).id}: {_plan(new).source} -> {_plan(new).target}{note}")
@@ -460,7 +462,7 @@ class FailoverEngine:
         )
 
     def _join(self, state: DRState, request: FailoverRequest) -> DRState | FailoverRecord:
-        """Follow the plan's owner; take over when its beat stands still. A caller may harden the mode, never soften."""
+        """Follow the plan; take it over if its owner is silent. A caller may turn the plan forced, but not back."""
         plan = _plan(state)
         would_force = request.mode is Mode.FORCED and not plan.is_forced and state.phase is Phase.DRAINING
         if would_force and not request.even_if_not_ready and (why := self._why_lease_is_ignored(plan.source)):
@@ -486,9 +488,9 @@ class FailoverEngine:
 
     def _follow(self, target: str, plan_id: str, state: DRState) -> DRState | FailoverRecord:
         """
-        Watch somebody else's plan: return its record when it ends, or the row once this engine has taken over.
+        Follow another engine's plan: return its record when it ends, or the state after this engine has taken it over.
 
-        :raises PlanSupersededError: the role goes somewhere else than *target* now.
+        :raises PlanSupersededError: the open plan has another target than *target*, or another region is active.
         """
         with self._timed("join"):
             seen, since = state.version, self._clock.monotonic()
@@ -530,15 +532,15 @@ class FailoverEngine:
     # -- the steps -----------------------------------------------------------------------------------------------
 
     def _drive(self, state: DRState) -> FailoverRecord:
-        """Take the plan to its end from whatever phase it is in."""
+        """Execute the plan from its present phase to its end."""
         plan_id = _plan(state).id
-        # A lease is counted from the response of the write that ended what the source may start, or, for an engine
-        # that joins, from its own first read. Both are now.
+        # The lease is counted from the response of the write after which the source may start nothing. For an engine
+        # that joins, it is counted from its own first read. In both cases that time is now.
         since = self._clock.monotonic()
         self._open_record(state)
         abandoned: DrainTimeoutError | None = None
         while True:
-            state = self._mine(plan_id)
+            state = self._own_state(plan_id)
             plan = _plan(state)
             if state.phase is Phase.DRAINING:
                 try:
@@ -562,7 +564,7 @@ class FailoverEngine:
                 return record
 
     def _leave_source(self, state: DRState, since: float) -> None:
-        """Everything in DRAINING, up to and including promote."""
+        """Do all steps in DRAINING, including the promotion."""
         plan = _plan(state)
         if plan.mode is Mode.AUTO:
             self._silence.seconds(plan.source)
@@ -580,7 +582,7 @@ class FailoverEngine:
                 self._record_set(state, source)
             closing, listing = self._drain(state, source, since)
             self._pause_source(plan, source, listing)
-            closing = self._final_mark(plan, closing)
+            closing = self._await_final_entry(plan, closing)
             with self._timed("lease"):
                 self._wait_for_lease(plan, closing)
         with self._timed("promote"):
@@ -591,11 +593,11 @@ class FailoverEngine:
         plan = _plan(state)
         with self._timed("record"):
             dags = self._dags(plan, source)
-            # What the last failover could not unpause was never paused by anybody: it stays wanted.
+            # No user paused the DAGs that the last failover could not unpause, so they belong to the set.
             left, missing = self._dags_not_unpaused(state)
             wanted = sorted({*self._unpaused(dags), *left})
             self._record_as(plan, wanted)
-            self._done(f"{len(wanted)} DAGs wanted, {len(self._exempt(dags))} exempt{missing}")
+            self._done(f"{len(wanted)} unpaused DAGs recorded, {len(self._exempt(dags))} exempt{missing}")
 
     def _record_set_from_snapshot(self, state: DRState) -> None:
         plan = _plan(state)
@@ -603,7 +605,7 @@ class FailoverEngine:
             lost = self._set_of_lost_plan() if plan.takes_over else None
             if lost is not None:
                 self._record_as(plan, lost.dag_ids)
-                self._done(f"{len(lost.dag_ids)} DAGs wanted, by the recorded set {lost.id} of a plan that is gone")
+                self._done(f"{len(lost.dag_ids)} unpaused DAGs recorded, from the set {lost.id} of a lost plan")
                 return
             snapshot, why_not = self._set_if_readable(lambda: self._store.get_snapshot(plan.source))
             if snapshot is None and plan.takes_over:
@@ -611,49 +613,50 @@ class FailoverEngine:
             if snapshot is None:
                 self._record_as(plan, [])
                 self._done(
-                    f"{why_not or f'no snapshot of {plan.source} was ever taken'}: nothing will be unpaused; "
-                    f"unpause in {plan.target} what you want to run"
+                    f"{why_not or f'there is no snapshot of {plan.source}'}: the failover unpauses no DAG; "
+                    f"unpause the DAGs that you want to run in {plan.target}"
                 )
                 return
             left, missing = self._dags_not_unpaused(state)
             wanted = sorted({*snapshot.dag_ids, *left})
             self._record_as(plan, wanted)
             self._done(
-                f"{len(wanted)} DAGs wanted, by the snapshot of {snapshot.recorded_at:%Y-%m-%dT%H:%M:%SZ}{missing}"
+                f"{len(wanted)} unpaused DAGs recorded, from the snapshot of "
+                f"{snapshot.recorded_at:%Y-%m-%dT%H:%M:%SZ}{missing}"
             )
 
     def _set_of_lost_plan(self) -> DagSet | None:
-        """Return the newest wanted set, unless a failover has been completed since it was recorded."""
+        """Return the newest recorded set of DAGs, unless a failover has completed since it was recorded."""
         newest, _ = self._set_if_readable(self._store.newest_wanted_set)
         completed = [record for record in self._history(self._store.records) or () if record.outcome == "completed"]
         ended_at = max((record.finished_at or record.started_at for record in completed), default=None)
         return None if newest is None or (ended_at is not None and newest.recorded_at <= ended_at) else newest
 
     def _dags_not_unpaused(self, state: DRState) -> tuple[Collection[str], str]:
-        """Return what stays wanted although it is paused in the active region; and a text where that is not known."""
+        """Return the DAGs that the last failover could not unpause; and a text if they are unknown."""
         left = self._history(lambda: dags_not_unpaused(self._store, state))
         if left is not None:
             return left, ""
         return (), (
-            f"; what the last failover to {state.active_region} could not unpause is not among them, because its "
-            f"record could not be read ({self._unrecorded})"
+            f"; without the DAGs that the last failover to {state.active_region} could not unpause, because its record "
+            f"could not be read ({self._unrecorded})"
         )
 
     def _record_as(self, plan: Plan, wanted: Sequence[str]) -> None:
-        """Store the set, then name it in the plan: complete before the first pause, never overwritten."""
+        """Store the set, then name it in the plan. It is complete before the first pause, and never overwritten."""
         dag_set = DagSet(id=plan.id, region=plan.source, recorded_at=self._clock.now(), dag_ids=tuple(wanted))
         self._table(lambda: self._store.put_set(dag_set))
         self._write(plan.id, Phase.DRAINING, lambda row: transitions.record_set(row, dag_set.id, at=self._clock.now()))
 
     def _drain(self, state: DRState, source: Environment, since: float) -> tuple[Closing, Sequence[DagInfo]]:
         """
-        Wait until the source starts nothing any more and nothing of it is in flight.
+        Wait until the source can start no run and no run of it is in progress.
 
         The drain begins when the live schedulers have acknowledged. It does not end before the gate of every scheduler
-        is closed: one that its database does not list any more may still start a run.
+        is closed: a scheduler that its database no longer lists may still start a run.
 
-        :return: what closed the source's gate; and its DAGs, listed just now.
-        :raises DrainTimeoutError: runs outlasted the drain, and the plan does not say to stop them.
+        :return: the write that closed the source's gate; and the latest listing of its DAGs.
+        :raises DrainTimeoutError: runs outlasted the drain, and the plan does not stop them.
         """
         plan = _plan(state)
         with self._timed("drain"):
@@ -665,26 +668,27 @@ class FailoverEngine:
             stopped: list[RunInfo] = []
             while True:
                 agents = self._agents(plan.source)
-                # Decided before the runs are listed: what starts until then is in the list.
+                # Check the gates before the listing, so that the listing has every run that a gate let start.
                 is_closed = self._clock.monotonic() >= closing.gate_closed_at(agents)
-                left = self._busy(plan, source, exempt)
+                left = self._in_progress(plan, source, exempt)
                 if unlisted := {run.dag_id for run in left} - listed:
-                    # At first, or deployed since: it may be exempt.
+                    # The DAGs are not listed yet, or were deployed after the listing: they may be exempt.
                     dags = self._dags(plan, source)
                     exempt = self._exempt(dags)
                     listed |= unlisted | {dag.dag_id for dag in dags}
                     continue
                 if not left and is_closed:
-                    # A gate that decided just before it knew may still have been in its transaction, and what has just
-                    # ended may have events that start another run: look again. Meanwhile there is something to do.
+                    # List the runs again after the gates' commit time: a gate that decided just before it read the
+                    # claim may not have committed yet, and a run that just ended may start another one through an
+                    # asset. The engine lists the DAGs during this time.
                     read_again_at = self._clock.monotonic() + self._timing.gate_commit_s
                     listing = self._dags(plan, source)
                     self._wait(plan.id, read_again_at - self._clock.monotonic())
-                    left = self._busy(plan, source, exempt)
+                    left = self._in_progress(plan, source, exempt)
                     if not left:
                         break
                 if not left:
-                    # What starts from here on has the time of a whole drain.
+                    # A run that starts after this gets the full drain time.
                     deadline = self._clock.monotonic() + self._timing.drain_s
                 elif self._clock.monotonic() >= deadline:
                     if not plan.stop_running:
@@ -692,7 +696,7 @@ class FailoverEngine:
                             f"{len(left)} runs in {plan.source} outlasted the drain of {self._timing.drain_s:g} s: "
                             f"{_some(left)}.",
                             runs=[str(run) for run in left],
-                            advice="Nothing was moved; the source goes on. Wait for them, or repeat with "
+                            advice="The source stays active. Wait until these runs finish, or repeat with "
                             "--stop-running to stop them.",
                         )
                     self._stop(plan, source, left, exempt)
@@ -700,16 +704,16 @@ class FailoverEngine:
                     deadline = self._clock.monotonic() + self._timing.stop_s
                     continue
                 self._progress(
-                    f"{len(left)} runs in flight: {_some(left)}" if left else _waits_for(plan, closing, agents)
+                    f"{len(left)} runs in progress: {_some(left)}" if left else _waits_for(plan, closing, agents)
                 )
                 self._wait(plan.id, self._timing.poll_s)
             is_acknowledged = has_acknowledged(agents, closing.version)
-            how = "acknowledged by every scheduler" if is_acknowledged else "not acknowledged: lease waited"
-            self._done(how + (f"; stopped {_some(stopped)}" if stopped else "; nothing in flight"))
+            how = "acknowledged by every scheduler" if is_acknowledged else "not acknowledged: the lease has expired"
+            self._done(how + (f"; stopped {_some(stopped)}" if stopped else "; no run in progress"))
             return closing, listing
 
     def _closing(self, plan: Plan, state: DRState, since: float) -> Closing:
-        """Return what closes the source's gate: the write of *state* or one before it, known since *since*."""
+        """Return the write that closes the source's gate: that of *state* or an earlier one, known since *since*."""
         return Closing(
             version=state.version,
             gate_since=self._await_arrival(plan, state.version, state.lease_s, since),
@@ -728,18 +732,18 @@ class FailoverEngine:
             self._progress(_waits_for(plan, closing, agents))
             self._wait(plan.id, self._timing.poll_s)
 
-    def _busy(self, plan: Plan, source: Environment, exempt: Collection[str]) -> Sequence[RunInfo]:
+    def _in_progress(self, plan: Plan, source: Environment, exempt: Collection[str]) -> Sequence[RunInfo]:
         """
-        Return the runs in flight; when there are none, those that are marked as ended and still execute a task.
+        Return the running runs; if there are none, the runs that have ended but still execute a task.
 
-        Another engine may have stopped them and died before it had seen them end.
+        Another engine may have stopped these runs and died before their tasks ended.
         """
         runs = self._ask(plan, lambda: _not_of(exempt, source.running_runs()))
         return runs or self._ask(plan, lambda: _not_of(exempt, source.running_tasks()))
 
     def _stop(self, plan: Plan, source: Environment, runs: Sequence[RunInfo], exempt: Collection[str]) -> None:
-        """Stop *runs* and wait until no task instance of the source executes; a mark alone leaves it at work."""
-        # Announced before it is done: the ledger takes none of them for a run that ended by itself.
+        """Mark *runs* as failed, and wait until no task instance of the source executes."""
+        # Announce first, so that the ledger does not count a stopped run as one that ended by itself.
         before = self._announce(plan, runs)
         ended = [run for run in runs if self._stop_run(plan, source, run)]
         had_ended = [run for run in ended if before is not None and str(run) not in before]
@@ -750,13 +754,13 @@ class FailoverEngine:
             if self._clock.monotonic() >= deadline:
                 raise FailoverError(
                     f"Stopped runs of {plan.source} still execute after {self._timing.stop_s:g} s: {_some(left)}.",
-                    advice=f"Look at their workers in {source.name}.",
+                    advice=f"Check their workers in {source.name}.",
                 )
             self._progress(f"stopped {len(runs)} runs; {len(left)} still executing: {_some(left)}")
             self._wait(plan.id, self._timing.poll_s)
 
     def _stop_run(self, plan: Plan, source: Environment, run: RunInfo) -> bool:
-        """Stop *run*; return whether it is certain that it had ended by itself."""
+        """Stop *run*; return whether it had certainly ended by itself."""
         attempts = 0
 
         def stop() -> bool:
@@ -765,17 +769,17 @@ class FailoverEngine:
             return source.stop_run(run)
 
         was_open = self._ask(plan, stop)
-        # An attempt that got no answer may have stopped it.
+        # An earlier attempt without an answer may have stopped it.
         return not was_open and attempts == 1
 
     def _announce(self, plan: Plan, runs: Sequence[RunInfo], *, had_ended: bool = False) -> Collection[str] | None:
         """
-        Announce that *runs* are being stopped, or that these had ended.
+        Announce that the failover stops *runs*, or that they had ended by themselves.
 
-        :return: what was announced as stopped before; None if that cannot be read. The engine that announced a run may
-            have ended it, or may still have a call under way.
+        :return: the runs that were announced as stopped before; None if this cannot be read. The engine that announced
+            a run may have stopped it, or its call may still be in progress.
         """
-        state = self._mine(plan.id)
+        state = self._own_state(plan.id)
         before: set[str] = set()
         is_known = True
         for stop in transitions.stops_of(state, state.epoch):
@@ -784,7 +788,8 @@ class FailoverEngine:
                 is_known &= recorded is not None
                 before.update(recorded.dag_ids if recorded is not None else ())
         names = tuple(sorted(map(str, runs)))
-        # Named after its place and its content: a set is recorded once, and an engine that died may have recorded one.
+        # A set is never overwritten, and an engine that died may have recorded one. So the id contains the position of
+        # the announcement and a digest of the runs.
         digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
         set_id = f"{plan.id}-{'ended' if had_ended else 'stopped'}-{len(state.stops) + 1}-{digest}"
         dag_set = DagSet(id=set_id, region=plan.source, recorded_at=self._clock.now(), dag_ids=names)
@@ -807,80 +812,82 @@ class FailoverEngine:
                     raise FailoverError(
                         f"DAGs of {plan.source} are unpaused again as soon as they are paused: "
                         f"{', '.join(running[:20])}.",
-                        advice="Find out who does that.",
+                        advice="Find the user or the process that unpauses them.",
                     )
                 paused.update(self._set_paused(plan, source, running, paused=True, listing=listing))
-                running, listing = [], None  # both are out of date
+                running, listing = [], None  # the flags have changed
             self._done(f"{len(paused)} DAGs paused in {plan.source}")
 
-    def _final_mark(self, plan: Plan, closing: Closing) -> Closing:
+    def _await_final_entry(self, plan: Plan, closing: Closing) -> Closing:
         """
-        Close the source's fence and wait for its final ledger entry, so that the target repeats no run that ended.
+        Close the source's fence, and wait for its final ledger entry, so that the target repeats no ended run.
 
-        :return: *closing* with the write that closed the fence.
+        :return: *closing*, with the write that closed the fence.
         """
         with self._timed("ledger"):
             state = self._write(plan.id, Phase.DRAINING, lambda row: transitions.drained(row, at=self._clock.now()))
             arrived_at = self._await_arrival(plan, state.version, closing.lease_s, self._clock.monotonic())
             closing = replace(closing, fence_since=arrived_at)
-            # A scheduler that has just started has published nothing yet, and will.
+            # has_ledger: a scheduler that has just started has published nothing yet, but will.
             if not any(agent.has_ledger or agent.ledger_lag_s is not None for agent in self._agents(plan.source)):
-                self._done(f"{plan.source} keeps no ledger: runs are not taken over")
+                self._done(f"{plan.source} has no ledger: the target takes over no runs")
                 return closing
             deadline = self._clock.monotonic() + self._timing.final_s
             while all(agent.final_plan_id != plan.id for agent in self._agents(plan.source)):
                 if self._clock.monotonic() >= deadline:
                     self._done(
-                        f"the last word of {plan.source} has not come within {self._timing.final_s:g} s: "
-                        "what ended there in its last seconds may run again"
+                        f"{plan.source} did not publish its final ledger entry within {self._timing.final_s:g} s: "
+                        "runs that ended in its last seconds may run again"
                     )
                     return closing
-                self._progress(f"waiting for the last word of the ledger of {plan.source}")
+                self._progress(f"waiting for the final ledger entry of {plan.source}")
                 self._wait(plan.id, self._timing.poll_s)
-            self._done(f"everything that happened in {plan.source} is told")
+            self._done(f"the ledger of {plan.source} is complete")
             return closing
 
     def _wait_for_lease(self, plan: Plan, closing: Closing) -> None:
-        """Wait until no gate and no fence of the source lets anything start: acknowledged, or outlived."""
+        """Wait until no gate and no fence of the source lets work start: after acknowledgement, or after the lease."""
         while (rest := closing.role_may_move_at(agents := self._agents(plan.source)) - self._clock.monotonic()) > 0:
-            self._progress(f"{plan.source} may execute for {rest:.0f} s more")
+            self._progress(f"{plan.source} may still execute for {rest:.0f} s")
             self._wait(plan.id, min(self._timing.poll_s, rest))
         if has_acknowledged(agents, closing.version):
             self._done("acknowledged; no worker can hold an older view")
-        elif self._learns(plan.source, closing.version):
-            self._done(f"{plan.source} executes nothing any more: its view is older than {closing.lease_s:g} s")
+        elif self._must_read(plan.source, closing.version):
+            self._done(f"{plan.source} can execute nothing: its view is older than {closing.lease_s:g} s")
         else:
-            self._done(f"{plan.source} may not know: if it is not down, it executes until its link is back")
+            self._done(
+                f"{plan.source} may not know of the failover: if it is not down, it executes until the link is back"
+            )
 
     def _await_arrival(self, plan: Plan, version: int, lease_s: float, since: float) -> float:
         """
-        Return the moment from which no view that *plan.source* still gets is older than *version*.
+        Return the time from which every new read of *plan.source* returns *version* or a later one.
 
-        With eventual consistency a region that lives on its own copy has a fresh view of whatever that holds, and a
-        lease ends nothing until the claim has arrived there.
+        With eventual consistency, a region may read only its own copy. Its view is then fresh although the copy is old,
+        so its lease does not end before the claim has arrived in this copy.
 
-        :raises FailoverError: it did not within a lease, and the caller does not insist.
+        :raises FailoverError: the version did not arrive within a lease, and the request is not *even_if_not_ready*.
         """
-        if self._learns(plan.source, version):
+        if self._must_read(plan.source, version):
             return since
         deadline = since + lease_s * CLOCK_MARGIN + self._timing.gate_commit_s
-        while not self._learns(plan.source, version):
+        while not self._must_read(plan.source, version):
             if has_acknowledged(self._agents(plan.source), version):
                 return since
             if self._clock.monotonic() >= deadline:
-                if self._insists:
+                if self._even_if_not_ready:
                     return since
                 raise FailoverError(
-                    f"The claim has not been seen to arrive in the copy of the state table in {plan.source}: "
-                    f"{_why_copy_outlives_lease(plan.source)}.",
+                    f"The claim did not arrive in time in the copy of the state table in {plan.source}: "
+                    f"{_why_copy_ignores_lease(plan.source)}.",
                     advice="Make sure that it is down, then repeat with --mode forced --even-if-not-ready.",
                 )
             self._progress(f"waiting for version {version} to arrive in the copy of the state table in {plan.source}")
             self._wait(plan.id, self._timing.poll_s)
         return self._clock.monotonic()
 
-    def _learns(self, source: str, version: int) -> bool:
-        """Whether any view that *source* may still get shows *version*: the one table, all copies, or its own does."""
+    def _must_read(self, source: str, version: int) -> bool:
+        """Whether each new read of *source* returns *version* or a later one, as far as this caller can read."""
         if not self._eventual or self._reads_all_copies(source):
             return True
         held = self._table(self._store.copies).get(source)
@@ -899,10 +906,10 @@ class FailoverEngine:
                 ) from error
             state = self._write(plan.id, Phase.DRAINING, lambda row: transitions.turn_forced(row, at=self._clock.now()))
             self._update_record(mode=Mode.FORCED)
-            self._done(f"{_plan(state).source} does not answer ({error.message}); going on without it")
+            self._done(f"{_plan(state).source} does not answer ({error.message}); continuing without it")
 
     def _abandon(self, state: DRState, error: DrainTimeoutError) -> str:
-        """Give the plan up for its source; return the id of the plan that gives everything back."""
+        """Cancel the plan, so that its source stays active; return the id of the plan that unpauses the paused DAGs."""
         plan = _plan(state)
         with self._timed("abandon"):
             new = self._write(
@@ -917,7 +924,7 @@ class FailoverEngine:
                     at=self._clock.now(),
                 ),
             )
-            self._done(f"{new.active_region} goes on; runs left over: {', '.join(error.runs[:20])}")
+            self._done(f"{new.active_region} stays active; unfinished runs: {', '.join(error.runs[:20])}")
         error.record = self._update_record(outcome="aborted", finished_at=self._clock.now())
         self._record, self._steps = None, []
         self._open_record(new)
@@ -929,10 +936,10 @@ class FailoverEngine:
         with self._timed("adopt"):
             since = self._clock.monotonic()
             deadline = since + self._timing.adopt_s
-            heard: dict[str, int] = {}
+            last_beats: dict[str, int] = {}
             while True:
                 agents = self._agents(plan.target)
-                ledger_wait_s = _announced_ledger_wait_s(agents, heard)
+                ledger_wait_s = _announced_ledger_wait_s(agents, last_beats)
                 if ledger_wait_s is not None:
                     deadline = max(deadline, self._clock.monotonic() + ledger_wait_s + self._timing.adopt_s)
                 known = is_ready_to_resume(
@@ -946,13 +953,13 @@ class FailoverEngine:
                 awaited = [
                     *((f"its schedulers to know epoch {state.epoch}",) if not known else ()),
                     *(("its agent to prepare its database",) if not adopted else ()),
-                    *((f"its ledger, which refuses: {error}",) if (error := _ledger_error(agents)) else ()),
+                    *((f"its ledger, which cannot be used: {error}",) if (error := _ledger_error(agents)) else ()),
                 ]
                 if self._clock.monotonic() >= deadline:
                     raise FailoverError(
                         f"{plan.target} is promoted (epoch {state.epoch}), but not ready within "
-                        f"{self._timing.adopt_s:g} s; still to come: {' and '.join(awaited)}.",
-                        advice=f"Look at the scheduler logs of {plan.target}.",
+                        f"{self._timing.adopt_s:g} s; still waiting for {' and '.join(awaited)}.",
+                        advice=f"Read the scheduler logs of {plan.target}.",
                     )
                 self._progress(f"waiting in {plan.target} for {' and '.join(awaited)}")
                 self._wait(plan.id, self._timing.poll_s)
@@ -960,16 +967,16 @@ class FailoverEngine:
             self._done(f"all schedulers of {plan.target} know epoch {state.epoch}")
 
     def _unpause(self, plan: Plan) -> frozenset[str] | None:
-        """Restore exactly the wanted set in the target; return the set, None when there is none."""
+        """Unpause exactly the recorded set in the target; return the set, or None if there is none."""
         with self._timed("unpause"):
             if plan.set_id is None:
-                self._done("no set was recorded: nothing had been paused")
+                self._done("no set of DAGs was recorded: the failover had paused none")
                 return None
             set_id = plan.set_id
             dag_set, why_not = self._set_if_readable(lambda: self._store.get_set(set_id))
             if dag_set is None:
-                why = why_not or f"the wanted set {set_id} is gone from the table"
-                self._done(f"{why}: unpause in {plan.target} what should run")
+                why = why_not or f"the recorded set {set_id} is missing in the table"
+                self._done(f"{why}: unpause the DAGs that you want to run in {plan.target}")
                 return None
             wanted = frozenset(dag_set.dag_ids)
             self._done(self._restore(plan, wanted)[1])
@@ -977,18 +984,18 @@ class FailoverEngine:
 
     def _restore(self, plan: Plan, wanted: frozenset[str]) -> tuple[frozenset[str], str]:
         """
-        Make *wanted* exactly what runs in the target, as far as it lets itself be changed.
+        Make *wanted* exactly the unpaused DAGs of the target, except for DAGs that cannot be changed.
 
-        :return: what runs there, and what was done, for people.
+        :return: the unpaused DAGs of the target, and a text about the changes.
         """
         target = self._environment(plan.target)
         dags = self._dags(plan, target)
         running = frozenset(dag.dag_id for dag in dags if not dag.is_paused)
-        # Who cancels has left the region as it was: what people unpaused there meanwhile is theirs.
-        strays = frozenset() if plan.is_cancellation else frozenset(self._unpaused(dags)) - wanted
+        # Cancelling keeps the DAGs that users unpaused in the region since the claim.
+        unexpected = frozenset() if plan.is_cancellation else frozenset(self._unpaused(dags)) - wanted
         paused = frozenset(dag.dag_id for dag in dags if dag.is_paused)
         listing: Sequence[DagInfo] | None = dags
-        for dag_ids, is_pause in ((strays, True), (wanted & paused, False)):
+        for dag_ids, is_pause in ((unexpected, True), (wanted & paused, False)):
             if not dag_ids:
                 continue
             changed = dag_ids
@@ -997,27 +1004,28 @@ class FailoverEngine:
             except IncompleteError as error:
                 changed -= frozenset(error.left)
             running = running - changed if is_pause else running | changed
-            listing = None  # it is out of date
+            listing = None  # the flags have changed
         not_unpaused = sorted(wanted - running)
+        paused_again, not_paused = sorted(unexpected - running), sorted(unexpected & running)
         return running, (
-            f"{len(wanted) - len(not_unpaused)} of {len(wanted)} DAGs wanted run in {plan.target}"
-            + (f"; not there or not unpaused: {', '.join(not_unpaused[:20])}" if not_unpaused else "")
-            + (f"; paused again, not wanted: {', '.join(sorted(strays - running)[:20])}" if strays - running else "")
-            + (f"; cannot be paused, not wanted: {', '.join(sorted(strays & running))}" if strays & running else "")
+            f"{len(wanted) - len(not_unpaused)} of {len(wanted)} recorded DAGs are unpaused in {plan.target}"
+            + (f"; missing or not unpaused: {', '.join(not_unpaused[:20])}" if not_unpaused else "")
+            + (f"; paused, because not recorded: {', '.join(paused_again[:20])}" if paused_again else "")
+            + (f"; not recorded, but could not be paused: {', '.join(not_paused)}" if not_paused else "")
         )
 
     def _verify(self, plan: Plan, wanted: frozenset[str] | None) -> tuple[str, ...] | None:
         """
-        List once more, and see a first run succeed. Report what falls short; it stops nothing.
+        List the DAGs again, and wait for a first run to succeed. Problems are reported; they do not stop the failover.
 
-        :return: what of the wanted set does not run; None: no set was recorded, so that is as it was before.
+        :return: the recorded DAGs that are not unpaused; None if no set was recorded, so that there is no change.
         """
         with self._timed("verify"):
             details = []
             not_unpaused: tuple[str, ...] | None = None
             running: Collection[str] | None = None
             if wanted is not None:
-                # A call that another engine had under way when it lost the plan may have arrived since.
+                # A late call of an engine that lost the plan may have changed DAGs.
                 running, detail = self._restore(plan, wanted)
                 not_unpaused = tuple(sorted(wanted - running))
                 details.append(f"listed again: {detail}")
@@ -1031,11 +1039,11 @@ class FailoverEngine:
             return self._first_run(plan, running)
         except (_TakenOverError, PlanSupersededError):
             raise
-        except Exception as error:  # the role has moved and all is unpaused: whatever this finds changes neither
+        except Exception as error:  # the role has moved and the DAGs are unpaused: the failover is complete in any case
             return f"no first run: {_brief(error)}"
 
     def _first_run(self, plan: Plan, running: Collection[str] | None) -> str:
-        """See a first run succeed. *running*: what runs in the target; None: it is asked."""
+        """Wait for a first run to succeed. *running*: the unpaused DAGs of the target; None: list them."""
         target = self._environment(plan.target)
         if running is None:
             running = {dag.dag_id for dag in self._dags(plan, target, paused=False)}
@@ -1046,7 +1054,7 @@ class FailoverEngine:
         deadline = self._clock.monotonic() + self._timing.verify_s
         while (found := self._ask(plan, lambda: target.run_state(TEST_DAG, run_id))) not in {"success", "failed"}:
             if self._clock.monotonic() >= deadline:
-                return f"{TEST_DAG} {run_id} is {found} after {self._timing.verify_s:g} s: look at it"
+                return f"{TEST_DAG} {run_id} is {found} after {self._timing.verify_s:g} s: check it"
             self._progress(f"{TEST_DAG} {run_id} is {found}")
             self._wait(plan.id, self._timing.poll_s)
         return f"first run: {TEST_DAG} {found}"
@@ -1064,14 +1072,14 @@ class FailoverEngine:
             else:
                 not_unpaused = tuple(self._dags_not_unpaused(state)[0])
             if wanted is not None:
-                # Lost before its agent has taken a snapshot of its own, the region would be left with an older one.
+                # If the region is lost before its agent takes a snapshot, a forced failover must not use an older one.
                 snapshot = DagSet(
                     id=plan.target, region=plan.target, recorded_at=self._clock.now(), dag_ids=tuple(sorted(wanted))
                 )
                 self._table(lambda: self._store.put_snapshot(snapshot))
             self._close_other_records(plan)
-            # The record first: killed in between, the next engine completes again; the other way round it would stay
-            # open for good.
+            # Write the record before the state. If this engine dies between the two writes, the next engine completes
+            # again. In the reverse order, the record would stay open forever.
             record = self._update_record(
                 outcome="completed",
                 finished_at=self._clock.now(),
@@ -1085,21 +1093,21 @@ class FailoverEngine:
                 Phase.RESUMING,
                 lambda row: transitions.complete(row, not_unpaused_set_id=left_id, at=self._clock.now()),
             )
-            lacks = f"; mwaa-dr history may lack this failover: {self._unrecorded}" if self._unrecorded else ""
+            lacks = f"; mwaa-dr history may not contain this failover: {self._unrecorded}" if self._unrecorded else ""
             self._done(f"{plan.target} is active, epoch {state.epoch}{lacks}")
         return self._update_record()
 
     # -- checks --------------------------------------------------------------------------------------------------
 
     def _check(self, state: DRState, request: FailoverRequest) -> None:
-        """Refuse before anything is written. A forced failover never calls the source."""
+        """Refuse the failover, before any write, if a check failed. A forced failover never calls the source."""
         with self._timed("check"):
             why = self._problems(state, request)
             if why and not request.even_if_not_ready:
                 raise NotReadyError(
                     f"{request.target} is not ready: {'; '.join(why)}.",
                     why=why,
-                    advice="Nothing was changed. Mend it, or repeat with --even-if-not-ready.",
+                    advice="Nothing was changed. Correct this, or repeat with --even-if-not-ready.",
                 )
             self._done("; ".join((*(why or [f"{request.target} is ready"]), *self._warnings)))
 
@@ -1108,7 +1116,7 @@ class FailoverEngine:
         target = self._environment(request.target)
         if request.mode is Mode.AUTO:
             self._silence.seconds(state.active_region)
-        # A heartbeat that changes while the source is asked need not be waited for.
+        # Read the beats first: heartbeats that change during the calls to the source then need no extra wait.
         seen = beats(self._agents, [target.region])
         of_source = self._source_problems(state, request)
         return [*self._target_problems(target, seen), *of_source]
@@ -1127,15 +1135,15 @@ class FailoverEngine:
         return [*why, *self._unread_copies(target.region)]
 
     def _unread_copies(self, region: str) -> Sequence[str]:
-        """Return why *region* would hold everything once it is active; empty when it would not."""
+        """Return why *region* would hold everything after its promotion; empty if it would not."""
         if not self._eventual or not any(agent.eventual == Eventual.SAFE.value for agent in self._agents(region)):
             return ()
         unread = set(self._environments).difference(self._table(self._store.copies))
         if not unread:
             return ()
         why = (
-            f"{region} runs only while every copy of the state table can be read ([dr] eventual = safe), and that of "
-            f"{', '.join(sorted(unread))} cannot: set it to available there first"
+            f"{region} runs only while every copy of the state table can be read ([dr] eventual = safe), and the copy "
+            f"in {', '.join(sorted(unread))} cannot be read: first set [dr] eventual = available in {region}"
         )
         return (why,)
 
@@ -1155,23 +1163,21 @@ class FailoverEngine:
         return [each for each in why if each is not None]
 
     def _why_lease_is_ignored(self, source: str) -> str | None:
-        """Return why it is pointless to wait for the lease of *source*; None when its lease ends everything."""
+        """Return why the lease does not stop *source*; None if it does."""
         if ignores_lease(self._agents(source)):
             return why_lease_is_ignored(source)
         if not self._eventual or self._reads_all_copies(source) or source in self._table(self._store.copies):
             return None
-        return _why_copy_outlives_lease(source)
+        return _why_copy_ignores_lease(source)
 
     def _why_target_copy_unreadable(self, state: DRState) -> str | None:
-        """Return why an open plan must not be replaced: the target may be active, and its copy cannot be read."""
+        """Return why the open plan must not be replaced: its target's copy cannot be read, and may show a promotion."""
         plan = state.plan
         if not self._eventual or plan is None or state.phase is not Phase.DRAINING:
             return None
         if plan.target in self._table(self._store.copies):
             return None
-        return (
-            f"the copy of the state table in {plan.target} cannot be read, and {plan.target} may be active there by now"
-        )
+        return f"the copy of the state table in {plan.target} cannot be read, and may show that {plan.target} is active"
 
     def _live_agents(self, region: str, seen: Beats) -> Sequence[AgentStatus]:
         return live_agents(
@@ -1183,48 +1189,48 @@ class FailoverEngine:
             on_wait=lambda _: self._progress(f"waiting for a heartbeat from {region}"),
         )[region]
 
-    # -- reading and writing the row ----------------------------------------------------------------------------
+    # -- reading and writing the state --------------------------------------------------------------------------
 
     def _read(self) -> DRState:
-        """Return the row."""
+        """Return the state."""
         return self._table(self._store.read)
 
     def _agents(self, region: str) -> Sequence[AgentStatus]:
         return self._table(lambda: self._store.agents(region))
 
     def _table(self, call: Callable[[], T]) -> T:
-        """Return what a repeatable *call* to the table returns, asking again for a while when no replica answers."""
+        """Return the result of an idempotent *call* to the table; retry for ``state_s`` while no replica answers."""
         deadline = self._clock.monotonic() + self._timing.state_s
         while True:
             try:
                 return call()
             except (StateUnreachableError, StateAccessError) as error:
-                if not self._may_pass(error) or self._clock.monotonic() >= deadline:
+                if not self._may_be_temporary(error) or self._clock.monotonic() >= deadline:
                     raise
             self._clock.sleep(self._timing.poll_s)
 
-    def _may_pass(self, error: StateError) -> bool:
+    def _may_be_temporary(self, error: StateError) -> bool:
         """
-        Whether it is worth waiting: no answer came; or, with a plan open, access was refused.
+        Whether to retry: no replica answered, or access was denied while a plan is open.
 
-        Before the claim missing rights are reported at once. After it, credentials that expire are renewed within
-        seconds, and an engine that stops leaves both regions without a role.
+        Before the claim, missing rights are reported immediately. After it, the engine retries: expired credentials are
+        renewed within seconds, and an engine that stops may leave both regions without work.
         """
         return isinstance(error, StateUnreachableError) or self._record is not None
 
     def _set_if_readable(self, read: Callable[[], DagSet | None]) -> tuple[DagSet | None, str]:
-        """Return a set; None, and why, when it is stored and cannot be read: the failover goes on without it."""
+        """Return a set; or None and the reason if the stored set cannot be read. The failover continues without it."""
         try:
             return self._table(read), ""
         except UnreadableItemError as error:
             return None, error.message.rstrip(".")
 
-    def _mine(self, plan_id: str) -> DRState:
+    def _own_state(self, plan_id: str) -> DRState:
         """
-        Return the row if it is still this engine's to act on, having shown a sign of life in it when one is due.
+        Return the state if this engine still owns the open plan; write a beat if the last write is ``beat_s`` old.
 
         :raises PlanSupersededError: another plan is open.
-        :raises _TakenOverError: another engine owns the plan, or nothing is open any more.
+        :raises _TakenOverError: another engine owns the plan, or no plan is open.
         """
         while True:
             state = self._read()
@@ -1243,14 +1249,14 @@ class FailoverEngine:
             except StaleStateError:
                 continue
             except (StateUnreachableError, StateAccessError):
-                return state  # a lost sign of life is no reason to stop; the next one may get through
+                return state  # a missing beat does not stop the engine; the next beat may succeed
             return new
 
     def _write(self, plan_id: str, phase: Phase, step: Callable[[DRState], DRState]) -> DRState:
-        """Take *step* from *phase* under this plan; done already counts as done."""
+        """Write the transition *step* from *phase* under this plan. A no-op if the plan has left *phase*."""
         deadline = self._clock.monotonic() + self._timing.state_s
         while True:
-            state = self._mine(plan_id)
+            state = self._own_state(plan_id)
             if state.phase is not phase:
                 return state
             new = step(state)
@@ -1261,7 +1267,7 @@ class FailoverEngine:
             except StaleStateError:
                 continue
             except (StateUnreachableError, StateAccessError) as error:
-                if not self._may_pass(error) or self._clock.monotonic() >= deadline:
+                if not self._may_be_temporary(error) or self._clock.monotonic() >= deadline:
                     raise
                 self._clock.sleep(self._timing.poll_s)
                 continue
@@ -1269,10 +1275,10 @@ class FailoverEngine:
 
     def _put(self, state: DRState, expected_version: int) -> None:
         """
-        Write the row. If the response is lost, the engine reads the row, so that it does not repeat its own step.
+        Write the state. If the response is lost, read the state, so that the engine does not repeat its own step.
 
         :raises StaleStateError: another process has written, before this write or after it.
-        :raises StateUnreachableError: the row is unchanged so far.
+        :raises StateUnreachableError: the state has not changed so far.
         """
         try:
             self._store.write(state, expected_version=expected_version)
@@ -1285,21 +1291,21 @@ class FailoverEngine:
         self._last_write = self._clock.monotonic()
 
     def _wait(self, plan_id: str, seconds: float) -> None:
-        """Wait, showing signs of life in the plan, and stop waiting when the plan is no longer this engine's."""
+        """Wait and write beats. Stop waiting, with an error, if this engine no longer owns the plan."""
         end = self._clock.monotonic() + seconds
         while (rest := end - self._clock.monotonic()) > 0:
             self._clock.sleep(min(rest, self._timing.beat_s))
-            self._mine(plan_id)
+            self._own_state(plan_id)
 
     def _ask(self, plan: Plan, call: Callable[[], T]) -> T:
         """
-        Return what a repeatable *call* to an environment returns, asking again for ``answer_s`` while none comes.
+        Return the result of an idempotent *call* to an environment; retry for ``answer_s`` while it does not answer.
 
-        Called only while the plan is this engine's: the row is read before each attempt.
+        Before each attempt, the engine reads the state and makes sure that it still owns the plan.
         """
         deadline = self._clock.monotonic() + self._timing.answer_s
         while True:
-            state = self._mine(plan.id)
+            state = self._own_state(plan.id)
             began = self._clock.monotonic()
             try:
                 return call()
@@ -1315,10 +1321,10 @@ class FailoverEngine:
 
     def _is_silent(self, plan: Plan, *, attempt_s: float, deadline: float) -> bool:
         """
-        Return whether the source's schedulers have shown no heartbeat for so long that they count as gone.
+        Return whether the source's schedulers have sent no heartbeat for ``agent_silence_s``.
 
-        With that, one attempt without an answer is enough: each takes up to 12 s where packets get lost. What is
-        missing of the silence is waited for, unless there is time for another attempt meanwhile.
+        If so, one attempt without an answer is enough; each attempt takes up to 12 s if packets get lost. If a part of
+        this time is missing, wait for it, unless another attempt fits into it.
         """
         while (silent_s := self._silence.seconds(plan.source)) > 0:
             rest_s = self._timing.agent_silence_s - silent_s
@@ -1326,16 +1332,16 @@ class FailoverEngine:
                 return True
             if rest_s > attempt_s or self._clock.monotonic() >= deadline:
                 return False
-            self._progress(f"no answer from {plan.source}, whose schedulers are silent, too, for {silent_s:.0f} s")
+            self._progress(f"no answer from {plan.source}; its schedulers are also silent, for {silent_s:.0f} s")
             self._wait(plan.id, min(self._timing.poll_s, rest_s))
         return False
 
     def _dags(self, plan: Plan, environment: Environment, *, paused: bool | None = None) -> Sequence[DagInfo]:
-        """List DAGs; thousands take their time, so between the pages the row is read again."""
+        """List DAGs. Thousands take long, so the engine checks between the pages that it still owns the plan."""
 
         def on_progress(read: int, total: int) -> None:
             self._progress(f"{read} of {total} DAGs of {environment.region} listed")
-            self._mine(plan.id)
+            self._own_state(plan.id)
 
         return self._ask(plan, lambda: environment.dags(paused=paused, on_progress=on_progress))
 
@@ -1348,15 +1354,15 @@ class FailoverEngine:
         paused: bool,
         listing: Sequence[DagInfo] | None,
     ) -> set[str]:
-        """Change the flags; thousands take their time, so between the calls the row is read again."""
+        """Pause or unpause DAGs. Thousands take long, so the engine checks between the calls that it owns the plan."""
 
         def on_progress(done: int, total: int) -> None:
             self._progress(f"{done} of {total}")
-            self._mine(plan.id)
+            self._own_state(plan.id)
 
         def change() -> Sequence[str]:
             nonlocal listing
-            # An attempt that got no answer may have changed some of them.
+            # An attempt without an answer may have changed some DAGs, so the listing is used only once.
             known, listing = listing, None
             return environment.set_paused(sorted(dag_ids), paused=paused, listing=known, on_progress=on_progress)
 
@@ -1368,18 +1374,18 @@ class FailoverEngine:
         return self._environments[known_region(region, self._environments)]
 
     def _exempt(self, dags: Sequence[DagInfo]) -> frozenset[str]:
-        """Return the ids that are left alone."""
+        """Return the ids of the exempt DAGs."""
         return frozenset(dag.dag_id for dag in dags if is_exempt(dag.dag_id, dag.tags, self._exempt_dags))
 
     def _unpaused(self, dags: Sequence[DagInfo]) -> list[str]:
-        """Return the ids that run and are not exempt."""
+        """Return the ids of the DAGs that are unpaused and not exempt."""
         exempt = self._exempt(dags)
         return [dag.dag_id for dag in dags if not dag.is_paused and dag.dag_id not in exempt]
 
-    # -- the record, and what people see -------------------------------------------------------------------------
+    # -- the record, and progress --------------------------------------------------------------------------------
 
     def _open_record(self, state: DRState) -> None:
-        """Begin the plan's record, or go on with the one that another engine began."""
+        """Begin the plan's record, or continue the record that another engine began."""
         plan = _plan(state)
         if self._record is not None and self._record.id == plan.id:
             return
@@ -1390,7 +1396,7 @@ class FailoverEngine:
         self._update_record()
 
     def _update_record(self, **changes: Any) -> FailoverRecord:
-        """Write the record; one that cannot be written now is written with the next step."""
+        """Write the record. If that fails, the next step writes it again."""
         assert self._record is not None  # noqa: S101  (opened by _enter or _drive)
         self._record = replace(self._record, steps=tuple(self._steps), **changes)
         record = self._record
@@ -1407,9 +1413,9 @@ class FailoverEngine:
 
     def _history(self, call: Callable[[], T]) -> T | None:
         """
-        Return what a repeatable *call* for a history record returns; None when it fails, for whatever reason.
+        Return the result of an idempotent *call* for a history record; None if it fails for any reason.
 
-        A record tells people what was done. Nothing that decides is in it, so it can stop no failover.
+        A record is for users. No decision of a failover needs it, so its failure must not stop a failover.
         """
         try:
             return self._table(call)
@@ -1419,21 +1425,21 @@ class FailoverEngine:
 
     def _stopped(self, error: DRError) -> DRError:
         """
-        Return *error* as a caller should see it once a plan is open: what stands, and the two ways on.
+        Return *error* for a caller while a plan is open: with the record, and with the two commands that continue.
 
-        :raises PlanSupersededError: the plan is not open any more, which says more than *error*.
-        :raises _TakenOverError: another engine goes on with it, or has ended it.
+        :raises PlanSupersededError: the plan is no longer open; this is more precise than *error*.
+        :raises _TakenOverError: another engine owns the plan, or has ended it.
         """
         record = self._record
         if record is None:
             return error
         with suppress(StateError):
-            self._mine(record.id)
+            self._own_state(record.id)
             record = self._update_record()
         way_back = (
             ""
             if record.source == record.target
-            else f", or give it back: mwaa-dr failover {record.source} --reason TEXT"
+            else f", or return to {record.source}: mwaa-dr failover {record.source} --reason TEXT"
         )
         return FailoverError(
             f"Failover {record.id} ({record.source} -> {record.target}) stopped in step {self._step}: {error}",
@@ -1468,25 +1474,26 @@ class FailoverEngine:
 
 
 def abort_other_records(store: StateStore, plan_id: str, *, at: datetime) -> None:
-    """Close what was given up for plan *plan_id*, also by engines that were killed before they could say so."""
+    """Set the outcome *aborted* in the open records of other plans; an engine that died cannot write its own."""
     for record in store.records():
-        # One that cannot be read stays as it is: a newer version may know what it says.
+        # An unreadable record does not change: a newer version of the provider may be able to read it.
         if record.unreadable is None and record.outcome == "open" and record.id != plan_id:
             store.put_record(replace(record, outcome="aborted", finished_at=at))
 
 
 def put_dags_not_unpaused(store: StateStore, plan: Plan, dag_ids: Collection[str], *, at: datetime) -> str:
-    """Record what of the wanted set *plan* could not unpause; return what :func:`.state.complete` takes for it."""
+    """Record the DAGs that *plan* could not unpause; return the id of their set, for :func:`.state.complete`."""
     if not dag_ids:
         return ""
     ids = tuple(sorted(dag_ids))
-    # Named after its content: a set is recorded once, and an engine that completes after another may find other DAGs.
+    # A set is never overwritten, and an engine that completes after another may find other DAGs. So the id contains a
+    # digest of the DAGs.
     digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:8]
     return store.put_set(DagSet(id=f"{plan.id}-left-{digest}", region=plan.target, recorded_at=at, dag_ids=ids)).id
 
 
 def dags_not_unpaused(store: StateStore, state: DRState) -> tuple[str, ...]:
-    """Return what the last failover to the active region, or the last one given up for it, could not unpause there."""
+    """Return the DAGs that the last failover, or the last cancellation, could not unpause in the active region."""
     if state.not_unpaused_set_id == "":
         return ()
     found = None
@@ -1501,32 +1508,32 @@ def dags_not_unpaused(store: StateStore, state: DRState) -> tuple[str, ...]:
 
 
 def _brief(error: Exception) -> str:
-    """Return what failed in words that fit a step's line."""
+    """Return an error as a short text for the line of a step."""
     message = " ".join((error.message if isinstance(error, DRError) else str(error)).split())
     return f"{type(error).__name__}: {message[:300]}".rstrip(": .")
 
 
 def _ledger_error(agents: Sequence[AgentStatus]) -> str | None:
-    """Return the ledger's error of an agent that waits for it."""
+    """Return the ledger's error from an agent that waits for its ledger; None if there is none."""
     return next((agent.ledger_error for agent in agents if agent.ledger_wait_s is not None), None)
 
 
-def _announced_ledger_wait_s(agents: Sequence[AgentStatus], heard: dict[str, int]) -> float | None:
+def _announced_ledger_wait_s(agents: Sequence[AgentStatus], last_beats: dict[str, int]) -> float | None:
     """
-    Return for how long agents announce that they wait for their ledger; None if no new heartbeat announces it.
+    Return the longest wait for their ledger that agents announce; None if no new heartbeat announces one.
 
-    :param heard: the last beat by job; updated. A dead agent's announcement counts once.
+    :param last_beats: the last beat by job; updated. The announcement of a dead agent counts once.
     """
     announced = []
     for agent in agents:
-        if heard.get(agent.job) != agent.beat and agent.ledger_wait_s is not None:
+        if last_beats.get(agent.job) != agent.beat and agent.ledger_wait_s is not None:
             announced.append(agent.ledger_wait_s)
-        heard[agent.job] = agent.beat
+        last_beats[agent.job] = agent.beat
     return max(announced, default=None)
 
 
 def _refuse_unusable(state: DRState) -> None:
-    """:raises StateError: someone has changed the row to one that nobody can act on."""
+    """:raises StateError: the state was changed by hand to one that no engine can use."""
     plan = state.plan
     is_promoted = state.phase in {Phase.PROMOTING, Phase.RESUMING}
     known = () if plan is None else (plan.target,)
@@ -1536,23 +1543,23 @@ def _refuse_unusable(state: DRState) -> None:
         or (is_promoted and state.active_region not in known)
     ):
         why = transitions.why_unknown(state, known, region="REGION")
-        raise StateError(f"The plan cannot go on: {why}.", advice="The same command takes the state over.")
+        raise StateError(f"The plan cannot continue: {why}.", advice="Run the command again: it recovers the state.")
 
 
 def _plan(state: DRState) -> Plan:
-    assert state.plan is not None  # noqa: S101  (callers have looked at phase and plan id)
+    assert state.plan is not None  # noqa: S101  (callers have checked the phase)
     return state.plan
 
 
-def _why_copy_outlives_lease(source: str) -> str:
+def _why_copy_ignores_lease(source: str) -> str:
     return (
-        f"cut off, {source} runs on with its own copy of the state table ([dr] eventual = available), which cannot be "
-        "read from here: no lease ends it"
+        f"if {source} is cut off, it continues with its own copy of the state table ([dr] eventual = available), which "
+        "cannot be read from here, so no lease stops it"
     )
 
 
 def _identity(state: DRState) -> tuple[object, ...]:
-    """Return what tells a write from any other of the same version: nobody else writes as this plan's owner."""
+    """Return what identifies a write among others of the same version; only this engine writes as the plan's owner."""
     plan = state.plan
     return state.version, state.epoch, state.phase, plan and (plan.id, plan.owner)
 
@@ -1562,7 +1569,7 @@ def _waits_for(plan: Plan, closing: Closing, agents: Sequence[AgentStatus]) -> s
     return (
         f"waiting for schedulers of {plan.source} to acknowledge version {closing.version}"
         + (f": job {', '.join(jobs)}" if jobs else "")
-        + "; at most until the lease has passed"
+        + "; at most until the lease has expired"
     )
 
 
@@ -1577,12 +1584,12 @@ def _some(runs: Sequence[RunInfo]) -> str:
 
 def _superseded(plan_id: str, state: DRState) -> PlanSupersededError:
     if state.plan is None:
-        now = f"{state.active_region} is active and nothing is in progress"
+        now = f"{state.active_region} is active and no failover is in progress"
     else:
         now = f"{state.plan.by} moves the role from {state.plan.source} to {state.plan.target} (plan {state.plan.id})"
     return PlanSupersededError(
-        f"Plan {plan_id} is not open any more: {now} (epoch {state.epoch}).",
-        advice="This caller has stopped and touches nothing any more. See mwaa-dr status and mwaa-dr history.",
+        f"Plan {plan_id} is no longer open: {now} (epoch {state.epoch}).",
+        advice="This caller has stopped and changes nothing more. See mwaa-dr status and mwaa-dr history.",
     )
 
 

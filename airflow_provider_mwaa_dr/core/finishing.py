@@ -1,8 +1,8 @@
 """
-Finishing a promoted plan in the region that it promoted, when nobody is left who would.
+The target's agent finishes a promoted plan whose owner is silent.
 
-Between promote and the end of a plan nothing executes anywhere. Whoever began it may be gone for good, so the target's
-own agent goes on: it needs no REST API, no rights but those it has, and nobody awake.
+From the promotion until the target may execute, no region executes anything, and the plan's owner may never return. So
+the target's own agent finishes the plan. It needs no REST API, no additional rights, and no user.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ log = get_logger(__name__)
 
 
 class RegionDags(Protocol):
-    """The paused flags of one region's DAGs; exempt DAGs are never among them."""
+    """The paused flags of one region's DAGs, without exempt DAGs."""
 
     def unpaused_dags(self) -> Sequence[str]:
-        """Return the ids of the DAGs that are there and not paused."""
+        """Return the ids of the deployed DAGs that are not paused."""
 
     def set_paused(self, dag_ids: Collection[str], *, paused: bool) -> int:
-        """Pause or unpause *dag_ids*, as far as they are there; return how many changed. Repeatable."""
+        """Pause or unpause those of *dag_ids* that are deployed; return how many changed. Idempotent."""
 
 
 class PlanFinisher:
     """
-    Ends what a silent owner left behind after promote, a short step each turn.
+    Finishes a promoted plan whose owner is silent, with one short step in each turn.
 
-    Every step is conditional on the row that it was decided on, so an owner that turns out to live is followed by
-    nobody and follows itself: it finds another owner in the row and stops.
+    Each write succeeds only if the state has not changed since the finisher read it. If the owner is still alive, it
+    finds another owner in the state, and follows the plan.
 
-    :param owner: names this process; unique among all engines and agents that could ever meet.
-    :param takeover_s: the row stood still for this long, on this process's clock, before anything is done.
+    :param owner: the name of this process; unique among all engines and agents of the set.
+    :param takeover_s: the finisher takes over the plan if the state has not changed for this long, on its own clock.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class PlanFinisher:
 
     def turn(self, state: DRState) -> None:
         """
-        Go on with *state*'s plan, if it is left behind; called by the region's leading agent with what it just read.
+        Continue the plan in *state* if its owner is silent. The region's leading agent calls this with its last read.
 
         :raises StateError: the table could not be reached; the next turn tries again.
         """
@@ -76,7 +76,7 @@ class PlanFinisher:
                     new = transitions.take_over(state, owner=self._owner, at=self._clock.now())
                     self._store.write(new, expected_version=state.version)
                     log.warning(
-                        "Plan %s (%s -> %s, %s) was left behind: %s has been silent for %.0f s. %s finishes it.",
+                        "Plan %s (%s -> %s, %s) is stalled: its owner %s has been silent for %.0f s. %s finishes it.",
                         plan.id, plan.source, plan.target, state.phase.value, plan.owner, still_s, self._region,
                     )  # fmt: skip
             elif state.phase is Phase.PROMOTING:
@@ -84,10 +84,10 @@ class PlanFinisher:
             else:
                 self._complete(state, plan)
         except StaleStateError as error:
-            log.info("Plan %s went on meanwhile: %s", plan.id, error)
+            log.info("Another process continued plan %s: %s", plan.id, error)
 
     def _still_for(self, state: DRState) -> float:
-        """Return for how long the row has not changed, counting only while this process has read it."""
+        """Return for how long the state has not changed, counting only time in which this process read it."""
         now = self._clock.monotonic()
         if state.version != self._version or now - self._read_at > self._takeover_s / 2:
             self._version, self._since = state.version, now
@@ -102,15 +102,15 @@ class PlanFinisher:
 
     def _complete(self, state: DRState, plan: Plan) -> None:
         began, now = self._clock.monotonic(), self._clock.now()
-        why = "no wanted set is recorded"
+        why = "no set of DAGs is recorded"
         try:
             dag_set = self._store.get_set(plan.set_id) if plan.set_id is not None else None
         except UnreadableItemError as error:
             if isinstance(error, IncompleteItemError) and self._still_for(state) <= self._takeover_s:
-                raise  # it may be on its way to this copy of the table
+                raise  # its pages may not be replicated to this copy of the table yet
             dag_set, why = None, error.message.rstrip(".")
         if dag_set is None:
-            # Nothing was ever paused for it, or nobody knows any more what was.
+            # The plan paused no DAGs, or its set was lost.
             not_unpaused, detail = self._dags_not_unpaused(state), why
             left_id = state.not_unpaused_set_id
         else:
@@ -124,9 +124,9 @@ class PlanFinisher:
         step = StepRecord(
             name="finish",
             seconds=round(self._clock.monotonic() - began, 3),
-            detail=f"left behind, finished by the agent of {self._region}: {detail}; no first run was verified",
+            detail=f"stalled; finished by the agent of {self._region}: {detail}; no first run was verified",
         )
-        self._record_the_end(state, plan, step, not_unpaused)
+        self._complete_record(state, plan, step, not_unpaused)
         new = transitions.complete(state, not_unpaused_set_id=left_id, at=self._clock.now())
         self._store.write(new, expected_version=state.version)
         log.warning("Plan %s is finished: %s is active, epoch %d; %s", plan.id, self._region, state.epoch, detail)
@@ -137,11 +137,11 @@ class PlanFinisher:
         except StateUnreachableError:
             raise
         except Exception as error:
-            log.warning("What the last failover to %s could not unpause is not known: %s", self._region, error)
+            log.warning("It is unknown which DAGs the last failover to %s could not unpause: %s", self._region, error)
             return ()
 
-    def _record_the_end(self, state: DRState, plan: Plan, step: StepRecord, not_unpaused: tuple[str, ...]) -> None:
-        """Write the history's records. They tell people what was done, so a failure ends neither plan nor agent."""
+    def _complete_record(self, state: DRState, plan: Plan, step: StepRecord, not_unpaused: tuple[str, ...]) -> None:
+        """Write the records of the history. They are only for users, so a failure stops neither plan nor agent."""
         now = self._clock.now()
         try:
             record = self._record(state, plan)
@@ -160,27 +160,27 @@ class PlanFinisher:
         except StateUnreachableError:
             raise  # the next turn tries again
         except Exception as error:
-            log.warning("mwaa-dr history may lack the end of plan %s: %s", plan.id, error)
+            log.warning("mwaa-dr history may not contain the end of plan %s: %s", plan.id, error)
 
     def _record(self, state: DRState, plan: Plan) -> FailoverRecord:
-        """Return the plan's record as its owner left it, or a new one: it died before it could begin one."""
+        """Return the plan's record as its owner wrote it, or a new one if the owner died before it wrote one."""
         found = self._store.get_record(plan.id)
         if found is not None:
-            # Killed between the record and the last write of the row, an agent repeats its step.
+            # An agent that dies between the record and the last write of the state repeats its step.
             return replace(found, steps=tuple(step for step in found.steps if step.name != "finish"))
         return FailoverRecord.of(plan, epoch=state.epoch)
 
     def _restore(self, plan: Plan, wanted: frozenset[str]) -> tuple[tuple[str, ...], str]:
         running = frozenset(self._dags.unpaused_dags())
-        # Who cancels has left the region as it was: what people unpaused there meanwhile is theirs.
-        strays = frozenset() if plan.is_cancellation else running - wanted
-        if strays:
-            self._dags.set_paused(sorted(strays), paused=True)
+        # Cancelling keeps the DAGs that users unpaused in the region since the claim.
+        unexpected = frozenset() if plan.is_cancellation else running - wanted
+        if unexpected:
+            self._dags.set_paused(sorted(unexpected), paused=True)
         if wanted - running:
             self._dags.set_paused(sorted(wanted - running), paused=False)
         not_unpaused = tuple(sorted(wanted.difference(self._dags.unpaused_dags())))
         return not_unpaused, (
-            f"{len(wanted) - len(not_unpaused)} of {len(wanted)} DAGs wanted run in {self._region}"
-            + (f"; not there: {', '.join(not_unpaused[:20])}" if not_unpaused else "")
-            + (f"; paused again, not wanted: {', '.join(sorted(strays)[:20])}" if strays else "")
+            f"{len(wanted) - len(not_unpaused)} of {len(wanted)} recorded DAGs are unpaused in {self._region}"
+            + (f"; missing: {', '.join(not_unpaused[:20])}" if not_unpaused else "")
+            + (f"; paused, because not recorded: {', '.join(sorted(unexpected)[:20])}" if unexpected else "")
         )

@@ -152,7 +152,7 @@ def test_the_later_of_two_callers_with_different_targets_supersedes(world: World
     drains = threading.Event()
 
     def until_it_drains(event: StepEvent) -> None:
-        if event.name == "drain" and "in flight" in event.detail:
+        if event.name == "drain" and "in progress" in event.detail:
             drains.set()
 
     with agents(world), ThreadPoolExecutor(2, thread_name_prefix="caller") as pool:

@@ -74,7 +74,7 @@ def test_a_graceful_failover_drains_the_workers(pair: Pair) -> None:
     source, target = pair.active, pair.standby
     runs = [start(source, waits=True) for _ in range(3)]
     with mwaa_dr(pair, "failover", target.name, *REASON, drain_s=120) as failover:
-        failover.wait_until_it_says("3 runs in flight")
+        failover.wait_until_it_says("3 runs in progress")
         for run in runs:
             run.let_go()
         record = failover.document()

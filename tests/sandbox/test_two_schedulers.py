@@ -82,12 +82,12 @@ def test_the_drain_waits_for_what_both_schedulers_execute(pair: Pair, regions: t
     runs = start_in_both(pair, source)
     with mwaa_dr(pair, "failover", target.name, *REASON, drain_s=120) as failover:
         for left, run in ((2, runs[0]), (1, runs[1])):
-            failover.wait_until_it_says(f"{left} runs in flight")
+            failover.wait_until_it_says(f"{left} runs in progress")
             assert pair.state().active_region == source.name
             run.let_go()
         record = failover.document()
     drain = next(step for step in record["steps"] if step["name"] == "drain")
-    assert drain["detail"] == "acknowledged by every scheduler; nothing in flight"
+    assert drain["detail"] == "acknowledged by every scheduler; no run in progress"
     for run in runs:
         run.wait_until_it_executed()
         assert run.bodies(target) == []
@@ -125,7 +125,7 @@ def test_a_scheduler_that_knows_nothing_yet_holds_the_failover(
         frozen.close()
         record = failover.document()
     details = {found["name"]: found["detail"] for found in record["steps"]}
-    assert details["drain"] == "acknowledged by every scheduler; nothing in flight"
+    assert details["drain"] == "acknowledged by every scheduler; no run in progress"
     assert details["adopt"] == f"all schedulers of {target.name} know epoch {record['epoch']}"
     start(target).wait_until_it_executed()
 

@@ -73,7 +73,7 @@ def test_a_failover_waits_for_the_ledger_of_agents_that_published_nothing_yet(wo
     world.agents[A].changes = {"has_ledger": True, "ledger_lag_s": None}
     record = world.fail_over()
     details = next(step.detail for step in record.steps if step.name == "ledger")
-    assert details.startswith(f"the last word of {A} has not come")
+    assert details.startswith(f"{A} did not publish its final ledger entry")
 
 
 def test_a_failback_restores_the_same_set(world: World) -> None:
@@ -242,7 +242,7 @@ def test_the_drain_does_not_wait_for_an_exempt_dag_that_is_deployed_meanwhile(wo
     source.add_run("dag_01", "r1", seconds=3)
 
     def deploy(event: StepEvent) -> None:
-        if (event.name, event.status) == ("drain", "progress") and "runs in flight" in event.detail:
+        if (event.name, event.status) == ("drain", "progress") and "runs in progress" in event.detail:
             source.add_dag("late", tags=["dr:control"])
             source.add_run("late", "r2")
 
@@ -533,7 +533,9 @@ def test_an_unwanted_dag_that_cannot_be_paused_is_named_and_stops_no_failover(wo
     world.clock.after(2, lambda: world.environments[B].flip("dag_03", is_paused=False))
     world.agents[B].pauses = False
     record = world.fail_over(B)
-    assert "cannot be paused, not wanted: dag_03" in next(s.detail for s in record.steps if s.name == "unpause")
+    assert "not recorded, but could not be paused: dag_03" in next(
+        s.detail for s in record.steps if s.name == "unpause"
+    )
     assert world.environments[B].unpaused - {"dr_failover"} == WANTED | {"dag_03"}
 
 
@@ -945,7 +947,7 @@ def test_the_target_does_not_execute_before_all_its_schedulers_know_the_epoch(wo
         if (event.name, event.status) == ("promote", "done"):
             world.agents[B].changes.update(schedulers=("1", "9"))
 
-    with pytest.raises(FailoverError, match="still to come: its schedulers to know epoch 1\\."):
+    with pytest.raises(FailoverError, match="still waiting for its schedulers to know epoch 1\\."):
         world.engine(on_step=another_scheduler).run(request())
     assert world.state.phase is Phase.PROMOTING
 

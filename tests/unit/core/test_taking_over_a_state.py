@@ -61,7 +61,7 @@ def test_a_failover_from_an_unknown_region_is_forced_whatever_was_requested(
     assert world.environments[A].calls == []
     text = detail(record, "take over")
     assert f"active_region of the item ACTIVE_REGION is {value!r}, which is not registered" in text
-    assert "it is forced, whatever mode was requested" in text
+    assert "it is forced, regardless of the requested mode" in text
     assert f"waits for every other registered region: {A}, {C}" in text
 
 
@@ -116,7 +116,7 @@ def test_the_set_of_a_lost_plan_counts(world: World, target: str) -> None:
     change(world, phase=Phase.PROMOTING)
     record = world.fail_over(target)
     assert world.environments[target].unpaused - {"dr_failover"} == {"dag_01", "dag_02"}
-    assert "by the recorded set lost of a plan that is gone" in detail(record, "record")
+    assert "from the set lost of a lost plan" in detail(record, "record")
 
 
 def test_the_set_of_a_failover_that_has_been_completed_does_not_count(world: World) -> None:

@@ -35,7 +35,7 @@ def test_a_forced_failover_continues_without_an_unreadable_snapshot(world: World
     assert (record.outcome, world.state.active_region, world.state.phase) == ("completed", B, Phase.STEADY)
     text = detail(record, "record")
     assert f"Item SNAPSHOT#{A} of table memory cannot be read: field pages: found 'two'" in text
-    assert "nothing will be unpaused" in text
+    assert "the failover unpauses no DAG" in text
 
 
 def test_a_failover_continues_without_an_unreadable_wanted_set(world: World) -> None:
@@ -51,7 +51,7 @@ def test_a_failover_continues_without_an_unreadable_wanted_set(world: World) -> 
     record = world.engine("engine-1", on_step).run(request())
     assert (record.outcome, world.state.active_region) == ("completed", B)
     assert f"Item PAUSED#{plans[0]}" in detail(record, "unpause")
-    assert f"unpause in {B} what should run" in detail(record, "unpause")
+    assert f"unpause the DAGs that you want to run in {B}" in detail(record, "unpause")
 
 
 def test_a_record_that_cannot_be_read_stops_no_failover_and_stays_as_it_is(world: World) -> None:

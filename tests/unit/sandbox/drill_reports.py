@@ -163,15 +163,15 @@ def _graceful(source: str, target: str, *, claimed_s: float) -> FailoverRecord:
     steps = {
         "check": (0.7, f"{target} is ready"),
         "claim": (0.1, f"plan 20260301T120100Z-9a4ec7: {source} -> {target}"),
-        "record": (0.1, "5 DAGs wanted, 0 exempt"),
-        "drain": (4.6, "acknowledged by every scheduler; nothing in flight"),
+        "record": (0.1, "5 unpaused DAGs recorded, 0 exempt"),
+        "drain": (4.6, "acknowledged by every scheduler; no run in progress"),
         "pause": (0.2, f"5 DAGs paused in {source}"),
-        "ledger": (1.1, f"everything that happened in {source} is told"),
+        "ledger": (1.1, f"the ledger of {source} is complete"),
         "lease": (0.0, "acknowledged; no worker can hold an older view"),
         "promote": (0.1, f"{target} is active, epoch 1"),
         "adopt": (1.6, f"all schedulers of {target} know epoch 1"),
-        "unpause": (0.1, f"5 of 5 DAGs wanted run in {target}"),
-        "verify": (5.2, f"listed again: 5 of 5 DAGs wanted run in {target}; first run: dr_test_dag success"),
+        "unpause": (0.1, f"5 of 5 recorded DAGs are unpaused in {target}"),
+        "verify": (5.2, f"listed again: 5 of 5 recorded DAGs are unpaused in {target}; first run: dr_test_dag success"),
         "complete": (0.1, f"{target} is active, epoch 1"),
     }
     return record(source, target, mode=Mode.GRACEFUL, claimed_s=claimed_s, steps=steps)
@@ -202,12 +202,15 @@ def region_loss() -> Report:
     steps = {
         "check": (1.3, f"{VIRGINIA} is ready"),
         "claim": (0.1, f"plan 20260301T120102Z-9a4ec7: {OHIO} -> {VIRGINIA}"),
-        "record": (0.1, "5 DAGs wanted, by the snapshot of 2026-03-01T11:59:09Z"),
-        "lease": (14.1, f"{OHIO} executes nothing any more: its view is older than 10 s"),
+        "record": (0.1, "5 unpaused DAGs recorded, from the snapshot of 2026-03-01T11:59:09Z"),
+        "lease": (14.1, f"{OHIO} can execute nothing: its view is older than 10 s"),
         "promote": (0.1, f"{VIRGINIA} is active, epoch 1"),
         "adopt": (1.9, f"all schedulers of {VIRGINIA} know epoch 1"),
-        "unpause": (0.2, f"5 of 5 DAGs wanted run in {VIRGINIA}"),
-        "verify": (5.9, f"listed again: 5 of 5 DAGs wanted run in {VIRGINIA}; first run: dr_test_dag success"),
+        "unpause": (0.2, f"5 of 5 recorded DAGs are unpaused in {VIRGINIA}"),
+        "verify": (
+            5.9,
+            f"listed again: 5 of 5 recorded DAGs are unpaused in {VIRGINIA}; first run: dr_test_dag success",
+        ),
         "complete": (0.1, f"{VIRGINIA} is active, epoch 1"),
     }
     moved = record(OHIO, VIRGINIA, mode=Mode.FORCED, claimed_s=62, steps=steps)

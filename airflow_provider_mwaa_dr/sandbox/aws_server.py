@@ -1,14 +1,14 @@
 """
 The AWS of the sandbox: one process, on loopback only.
 
-``python -m airflow_provider_mwaa_dr.sandbox.aws_server --home HOME`` reads ``HOME/aws/config.json``, binds every port
-named there, prints ``ready`` and serves until SIGTERM. Who calls is known from the port (one per caller: each region
-and the control environment), whom the call is for from the signature's scope (service and region). That is what makes
-losing a region (target), a cut-off (caller) and both state models possible while everybody uses unmodified boto3 and a
-single ``AWS_ENDPOINT_URL``. Services come from moto, except MWAA (:mod:`.mwaa_endpoint`).
+``python -m airflow_provider_mwaa_dr.sandbox.aws_server --home HOME`` reads ``HOME/aws/config.json``, binds the ports in
+it, prints ``ready`` and serves until SIGTERM. The server knows the caller from the port: each region and the control
+environment has its own. It knows the service and the target region from the scope of the request's signature. So the
+server can emulate a lost region (target), a cut-off region (caller) and both state models, although all callers use
+unmodified boto3 and a single ``AWS_ENDPOINT_URL``. The services come from moto, except MWAA (:mod:`.mwaa_endpoint`).
 
-``HOME/aws/faults.json`` (:mod:`.faults`) is looked at with each request, ``HOME/aws/requests.jsonl`` gets a line with
-each request.
+For each request, the server checks ``HOME/aws/faults.json`` (:mod:`.faults`) and writes a line to
+``HOME/aws/requests.jsonl``.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _DYNAMODB_ERRORS = "com.amazonaws.dynamodb.v20120810#"
 _AWS_ERRORS = "com.amazon.coral.service#"
 
 _UNUSABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, DRError)
-"""What reading a file that people or other processes wrote may raise."""
+"""Errors of reading a file that users or other processes wrote."""
 
 T = TypeVar("T")
 
@@ -72,15 +72,15 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
     """
-    ``config.json``.
+    The content of ``config.json``.
 
-    :param state_model: ``strong``: DynamoDB in every region is one and the same, that of *state_region*.
-        ``eventual``: every region has its own, and what is written to one is copied to the others
-        (:mod:`.replication`). ``each its own``: every region has its own, and nothing is copied.
-    :param lag_s: how long a copy of an item takes at most.
+    :param state_model: ``strong``: all regions use the same DynamoDB, that of *state_region*. ``eventual``: each region
+        has its own DynamoDB, and writes are copied to the others (:mod:`.replication`). ``each its own``: each region
+        has its own DynamoDB, and nothing is copied.
+    :param lag_s: the longest time until a write is copied.
     :param callers: port by caller.
     :param web: port by caller and region, for the web servers of the environments.
-    :param environments: by region; may be filled in while the server runs.
+    :param environments: by region; may be added while the server runs.
     :param update_s: how long an update of an environment takes.
     """
 
@@ -94,7 +94,7 @@ class ServerConfig:
 
 
 def load_config(path: Path) -> ServerConfig:
-    """Return what *path* says. :raises OSError, ValueError, KeyError, TypeError, AttributeError: unusable."""
+    """Return the configuration in *path*. :raises OSError, ValueError, KeyError, TypeError, AttributeError: invalid."""
     row = json.loads(path.read_text(encoding="utf-8"))
     return ServerConfig(
         state_model=row["state_model"],
@@ -112,31 +112,31 @@ def load_config(path: Path) -> ServerConfig:
 
 class WatchedFile(Generic[T]):
     """
-    A file that is read again when it has changed; looking costs one stat.
+    A file that is read again after a change. A check for a change costs one stat.
 
-    A version of it that cannot be used is reported once, and the one before stays in force.
+    If the new content cannot be used, this is logged once, and the previous content stays valid.
     """
 
     def __init__(self, path: Path, load: Callable[[Path], T]) -> None:
         self._path = path
         self._load = load
         self._lock = threading.Lock()
-        self._seen = self._look()
+        self._version = self._read_version()
         self._value = load(path)
 
     def __call__(self) -> T:
         """Return the file's content."""
         with self._lock:
-            seen = self._look()
-            if seen != self._seen:
-                self._seen = seen
+            version = self._read_version()
+            if version != self._version:
+                self._version = version
                 try:
                     self._value = self._load(self._path)
                 except _UNUSABLE as error:
-                    log.error("%s cannot be used (%r); the version before stays in force", self._path, error)
+                    log.error("%s cannot be used (%r). The previous content stays valid.", self._path, error)
             return self._value
 
-    def _look(self) -> tuple[int, int, int] | None:
+    def _read_version(self) -> tuple[int, int, int] | None:
         try:
             found = self._path.stat()
         except FileNotFoundError:
@@ -145,7 +145,7 @@ class WatchedFile(Generic[T]):
 
 
 class RequestLog:
-    """``requests.jsonl``: one JSON object a line, whole lines only, appended."""
+    """``requests.jsonl``: one JSON object per line; only complete lines are appended."""
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
@@ -159,16 +159,14 @@ class RequestLog:
                 self._file.write(line)
 
     def close(self) -> None:
-        """Close the file; what comes later is not logged."""
+        """Close the file. Later requests are not logged."""
         with self._lock:
             self._file.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
-    """
-    Who listens where. ``region`` is that of a web server; None on a port for signed AWS requests.
-    """
+    """A port that the server listens on. ``region`` is that of a web server; None for signed AWS requests."""
 
     number: int
     caller: str
@@ -177,11 +175,11 @@ class Port:
 
 class AwsServer:
     """
-    Every port of one home, and what is behind them.
+    All ports of one home, and the services behind them.
 
-    :param home: the sandbox's home; ``aws/config.json`` must be in it.
-    :param clock: monotonic seconds, for what MWAA does in time.
-    :raises OSError: a port is taken, or the configuration cannot be read.
+    :param home: the sandbox's home, with ``aws/config.json``.
+    :param clock: monotonic seconds, for the times of the emulated MWAA.
+    :raises OSError: a port is in use, or the configuration cannot be read.
     """
 
     def __init__(self, home: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -201,8 +199,8 @@ class AwsServer:
         self._dags = DagSync(self._dags_folders, self._bucket_dags)
         self.stopping = threading.Event()
         self._moto = DomainDispatcherApplication(create_backend_app)
-        # moto's conditional writes are not atomic: without the lock, two of sixteen racing writers now and then win.
-        # Nor is its deletion of an SQS message, which may take one along that is just being sent.
+        # moto's conditional writes are not atomic: without this lock, sometimes two of sixteen concurrent writers win.
+        # Its deletion of an SQS message is not atomic either: it may delete a message that is just being sent.
         self._one_at_a_time = threading.Lock()
         self._replication = Replication(
             self._dynamodb,
@@ -215,11 +213,11 @@ class AwsServer:
         self._listeners = [(self._listen(port.number), port) for port in self._ports()]
 
     def warm_up(self) -> None:
-        """Have moto load its DynamoDB: on a busy machine that takes longer than the provider waits for an answer."""
+        """Load moto's DynamoDB: on a busy machine this takes longer than the provider's timeout for an answer."""
         self._dynamodb("us-east-1", "ListTables", {})
 
     def serve(self) -> None:
-        """Accept connections until :meth:`stop`; a thread each. No timer runs: idle, it costs nothing."""
+        """Accept connections until :meth:`stop`, with one thread each. It needs no CPU time while idle."""
         self._dags.start()
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake, selectors.EVENT_READ)
@@ -233,19 +231,19 @@ class AwsServer:
             listener.close()
 
     def stop(self) -> None:
-        """End :meth:`serve` and release what is held back; safe in a signal handler."""
+        """End :meth:`serve`, and close the connections in black holes. Safe in a signal handler."""
         self.stopping.set()
         self._waker.send(b"x")
 
     def close(self) -> None:
-        """Give back what :meth:`serve`, which has to have ended, does not."""
+        """Close the remaining resources. :meth:`serve` must have ended."""
         self._dags.stop()
         self._wake.close()
         self._waker.close()
         self.log.close()
 
     def answer(self, request: Request, service: str) -> Answer:
-        """Return the answer of a service to a signed request that no fault stands in the way of."""
+        """Return the answer of a service to a signed request that has no fault."""
         if service == "mwaa":
             return self.mwaa.answer(request)
         region = request.region
@@ -253,10 +251,10 @@ class AwsServer:
             region = self.config().state_region
         operation = _operation(request, service)["operation"]
         if service == "dynamodb" and (refused := why_request_is_refused(operation, json.loads(request.body))):
-            # moto accepts it.
+            # DynamoDB refuses this request, but moto would accept it.
             content_type = request.headers.get("content-type", "")
             return _target_json(400, "com.amazon.coral.validate#ValidationException", refused, content_type)
-        # A consumer waits for its message; the one that sends it must not have to wait for that.
+        # ReceiveMessage waits for a message, and must not hold the lock that SendMessage needs.
         if service not in {"dynamodb", "sqs", "cloudformation"} or operation == "ReceiveMessage":
             answer = self._call_moto(request, region)
             if service == "s3" and request.method not in {"GET", "HEAD"}:
@@ -264,10 +262,10 @@ class AwsServer:
             return answer
         with self._one_at_a_time:
             if service == "cloudformation":
-                # It brings along most of moto, which takes seconds that few sandboxes need.
+                # Imported here, because it imports most of moto, which takes seconds, and few sandboxes need it.
                 from airflow_provider_mwaa_dr.sandbox import global_table  # noqa: PLC0415
 
-                global_table.teach()
+                global_table.register()
             answer = self._call_moto(request, region)
             is_copied = self.config().state_model == "eventual"
             if is_copied and service == "dynamodb" and operation in WRITES and answer.status == 200 and region:
@@ -279,7 +277,7 @@ class AwsServer:
         return self._ask_s3(region, "HEAD", f"/{quote(bucket)}/{quote(key)}{named}").status == 200
 
     def _bucket_dags(self, region: str) -> Mapping[str, bytes]:
-        """Return what is in the DAGs folder of a region's bucket, by path in there."""
+        """Return the files in the DAGs folder of a region's bucket, by path relative to that folder."""
         environment = self.config().environments[region]
         bucket = f"/{quote(environment.bucket)}"
         prefix = environment.described.get("DagS3Path", "dags").strip("/") + "/"
@@ -288,7 +286,7 @@ class AwsServer:
         while more is not None:
             query = {"list-type": "2", "prefix": prefix, **({"continuation-token": more} if more else {})}
             page = self._ask_s3(region, "GET", f"{bucket}?{urlencode(query)}")
-            if page.status != 200:  # the bucket is still being made
+            if page.status != 200:  # the bucket is still being created
                 return {}
             listed = ElementTree.fromstring(page.body)
             for key in (element.text or "" for element in listed.iter(f"{_S3_NAMESPACE}Key")):
@@ -305,7 +303,7 @@ class AwsServer:
         }
 
     def _ask_s3(self, region: str, method: str, path: str) -> Answer:
-        """Ask S3 as the environment's service role does."""
+        """Send a request to S3, as the environment's service role does."""
         scope = f"Credential=sandbox/20260101/{region}/s3/aws4_request"
         request = Request(
             method=method,
@@ -319,9 +317,9 @@ class AwsServer:
 
     def _rebuild(self, environment: Environment, changes: Mapping[str, Any]) -> Rebuilding:
         """
-        Have a process of its own do it: it is a command of the sandbox like any other, and keeps the home's books.
+        Start a process that rebuilds the Airflow. Like a command of the sandbox, it uses the home's lock and files.
 
-        It belongs to this server's session, and so does not outlive it.
+        The process belongs to this server's session, and ends with it.
         """
         log_path = self._home.log(environment.region, "update")
         log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -339,10 +337,10 @@ class AwsServer:
             if process.poll() is None:
                 return None
             if not outcome and process.stdout is not None:
-                with process.stdout as words:
-                    outcome.append(words.read().strip())
-            failed = outcome[0] or f"The update ended with {process.returncode}; see {log_path}."
-            return "" if process.returncode == 0 else failed
+                with process.stdout as output:
+                    outcome.append(output.read().strip())
+            failure = outcome[0] or f"The update ended with {process.returncode}; see {log_path}."
+            return "" if process.returncode == 0 else failure
 
         return poll
 
@@ -366,7 +364,7 @@ class AwsServer:
     def _accept(self, listener: socket.socket, port: Port) -> None:
         try:
             connection, address = listener.accept()
-        except OSError:  # the client has gone away in between
+        except OSError:  # the client has closed the connection
             return
         connection.setblocking(True)
         threading.Thread(
@@ -382,7 +380,7 @@ class AwsServer:
             connection.close()
 
     def _dynamodb(self, region: str, operation: str, parameters: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Return the answer to a request of the server's own; None when it was refused."""
+        """Send a request of the server itself, and return the answer; None if DynamoDB refused it."""
         request = Request(
             method="POST",
             path="/",
@@ -400,7 +398,7 @@ class AwsServer:
         return found
 
     def _call_moto(self, request: Request, region: str | None) -> Answer:
-        # moto looks for the region in the user agent before it looks at the signature, so that one stays behind.
+        # Without the user agent: moto would read the region from it instead of from the signature.
         headers = {name: value for name, value in request.headers.items() if name != "user-agent"}
         if region and request.region:
             headers["authorization"] = headers["authorization"].replace(f"/{request.region}/", f"/{region}/", 1)
@@ -418,7 +416,7 @@ class AwsServer:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One connection, kept alive; the port tells the caller and, on a web port, the region."""
+    """One persistent connection. Its port identifies the caller and, on a web port, the region."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -426,14 +424,14 @@ class _Handler(BaseHTTPRequestHandler):
     def __init__(self, connection: socket.socket, address: tuple[str, int], server: AwsServer, port: Port) -> None:
         self.aws = server
         self.port = port
-        # The base class wants a socketserver only to keep it at hand.
+        # The base class only stores the socketserver.
         super().__init__(connection, address, None)  # type: ignore[arg-type]
 
     def _respond(self) -> None:
         started = time.monotonic()
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length)
-        if len(body) < length:  # the caller was killed while it wrote; half a request is none
+        if len(body) < length:  # the caller was killed while it sent the request, so ignore it
             self.close_connection = True
             return
         headers = {name.lower(): value for name, value in self.headers.items()}
@@ -448,7 +446,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self._fault(service, region, table)
         kind = fault.fault if fault else None
         if kind in {FaultKind.BLACKHOLE, FaultKind.REFUSE}:
-            # Logged before the wait: a black hole may last as long as the sandbox.
+            # Log it before the wait, because a black hole may last as long as the sandbox.
             self._log(row, started, None, kind)
             self._drop(service, region, table, hold=kind is FaultKind.BLACKHOLE)
             return
@@ -458,7 +456,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._log(row, started, answer, kind)
         self._send(answer)
 
-    # http.server finds these by name.
+    # http.server calls these methods by name.
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = _respond
 
     def _fault(self, service: str, region: str | None, table: str | None) -> InjectedFault | None:
@@ -481,7 +479,7 @@ class _Handler(BaseHTTPRequestHandler):
             while not self.aws.stopping.wait(_HOLD_CHECK_S) and self._is_black_hole(service, region, table):
                 if self._client_has_left():
                     return
-        # Closing with the linger time at 0 resets the connection.
+        # With a linger time of 0, closing resets the connection.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def _is_black_hole(self, service: str, region: str | None, table: str | None) -> bool:
@@ -496,7 +494,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _log(self, row: dict[str, Any], started: float, answer: Answer | None, kind: FaultKind | None) -> None:
         if row["service"] == "dynamodb" and answer and answer.status == 400:
-            # Also inside the reasons of a transaction.
+            # The text is also in the cancellation reasons of a transaction.
             row = {**row, "condition_failed": True} if b"ConditionalCheckFailed" in answer.body else row
         self.aws.log.write(
             {
@@ -519,18 +517,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(answer.body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Keep http.server's own lines out of stderr; what matters is in the request log."""
+        """Send http.server's messages to the debug log, because the request log has all requests."""
         log.debug(format, *args)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Error:
     """
-    One error in the words of each protocol, with its HTTP status: DynamoDB and S3 have codes of their own.
+    One error, as HTTP status and code for each protocol. DynamoDB and S3 have their own codes.
 
-    :param by_target: of a service that takes JSON and ``X-Amz-Target``.
-    :param query: of a service that takes forms.
-    :param rest: of a service with REST paths, as MWAA.
+    :param by_target: for services with JSON and ``X-Amz-Target``.
+    :param query: for services with form parameters.
+    :param rest: for services with REST paths, such as MWAA.
     """
 
     message: str
@@ -579,11 +577,11 @@ _ERRORS: Mapping[FaultKind | None, _Error] = {
 
 
 def protocol_error(request: Request, service: str, error: _Error = _INTERNAL) -> Answer:
-    """Return an error of a service, in the protocol the request was made in; botocore tells errors by the code."""
+    """Return an error of a service, in the protocol of the request. botocore identifies errors by their code."""
     content_type = request.headers.get("content-type", "")
     if service == "dynamodb":
         status, code = error.dynamodb
-        # What every AWS service may answer has no namespace of DynamoDB's.
+        # Errors that all AWS services have are not in DynamoDB's namespace.
         prefix = _AWS_ERRORS if code in {"AccessDeniedException", "ExpiredTokenException"} else _DYNAMODB_ERRORS
         return _target_json(status, f"{prefix}{code}", error.message, content_type)
     if service == "s3":
@@ -616,7 +614,7 @@ def _service(signing_name: str) -> str:
 
 
 def _table(request: Request) -> str | None:
-    """Return the one table that a request to DynamoDB names; None for none or several."""
+    """Return the table in a request to DynamoDB; None if it has no table or several."""
     try:
         body = json.loads(request.body)
         named = {body["TableName"]} if "TableName" in body else set(body.get("RequestItems", ()))
@@ -626,7 +624,7 @@ def _table(request: Request) -> str | None:
 
 
 def _operation(request: Request, service: str) -> dict[str, str]:
-    """Return what the log says of a request: ``operation``, and ``rest`` for what is inside an InvokeRestApi."""
+    """Return members for the request log: ``operation``, and ``rest`` for the call inside an InvokeRestApi."""
     target = request.headers.get("x-amz-target")
     if target:
         return {"operation": target.rpartition(".")[2]}
@@ -639,14 +637,14 @@ def _operation(request: Request, service: str) -> dict[str, str]:
         except (ValueError, TypeError, KeyError):
             return {"operation": operation}
     if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-        # Of a form nothing but the action: a login form is a secret.
+        # Log only the action of a form, because a login form has a secret.
         action = parse_qs(request.body.decode(errors="replace")).get("Action")
         return {"operation": action[0] if action else operation}
     return {"operation": operation}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Serve one home until SIGTERM or SIGINT. Returns 0, or 1 when it could not start (why is on stderr)."""
+    """Serve one home until SIGTERM or SIGINT. Returns 0, or 1 if it could not start (the reason is on stderr)."""
     parser = argparse.ArgumentParser(prog="aws_server", description="The AWS of the sandbox.")
     parser.add_argument("--home", type=Path, required=True, help="the sandbox's home")
     home = parser.parse_args(argv).home

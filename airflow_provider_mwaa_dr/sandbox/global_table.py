@@ -1,12 +1,12 @@
 """
-``AWS::DynamoDB::GlobalTable`` for moto, whose CloudFormation knows only tables of one region.
+``AWS::DynamoDB::GlobalTable`` for moto, whose CloudFormation supports only tables of one region.
 
-A table with strong consistency is one object that every replica's region finds, so a conditional write counts in all of
-them at once, as it does in AWS. One with eventual consistency is a table for each region; what is written to one is
-copied to the others where the sandbox's state model says so (:mod:`.replication`). DescribeTable tells replicas,
-witness and consistency, which moto's own tables do not.
+A table with strong consistency is one object that all replica regions share, so that a conditional write takes effect
+in all of them immediately, as in AWS. With eventual consistency each region has its own table. The sandbox copies
+writes between them if its state model requires that (:mod:`.replication`). DescribeTable returns replicas, witness and
+consistency, which moto's own tables do not have.
 
-:func:`teach` once is enough: moto looks for the subclasses of its model.
+Call :func:`register` once: moto finds the subclasses of its model.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from moto.core.common_models import CloudFormationModel
 from moto.dynamodb.models import dynamodb_backends
 from moto.dynamodb.models.table import Table
 
-_KEPT = {"Retain", "RetainExceptOnCreate"}
+_RETAIN = {"Retain", "RetainExceptOnCreate"}
 
 
-def teach() -> None:
-    """Have moto's CloudFormation know the type, also if it has listed what it knows before."""
+def register() -> None:
+    """Register the type in moto's CloudFormation, also if moto has already cached its list of types."""
     if GlobalTable.cloudformation_type() in parsing.get_model_map():
         return
-    for known in (parsing.get_model_list, parsing.get_model_map, parsing.get_name_type_map):
-        known.cache_clear()
+    for cached in (parsing.get_model_list, parsing.get_model_map, parsing.get_name_type_map):
+        cached.cache_clear()
 
 
 class GlobalTable(Table, CloudFormationModel):
     """A table with replicas, as its template describes it."""
 
     properties: dict[str, Any]
-    """Of the template, with everything that moto does not keep."""
-    delete = None  # type: ignore[assignment]  # moto then deletes by the class method below, which sees the policy
+    """The properties in the template, including those that moto ignores."""
+    delete = None  # type: ignore[assignment]  # so that moto calls the class method below, which gets the policy
 
     @staticmethod
     def cloudformation_type() -> str:
-        """Return the type in a template."""
+        """Return the name of the type in a template."""
         return "AWS::DynamoDB::GlobalTable"
 
     @classmethod
     def create_from_cloudformation_json(
         cls, resource_name: str, cloudformation_json: dict[str, Any], account_id: str, region_name: str, **_: Any
     ) -> GlobalTable:
-        """Create it in every region of its replicas. :raises ValueError: DynamoDB would refuse it."""
+        """Create the table in the regions of all replicas. :raises ValueError: DynamoDB would refuse it."""
         properties = cloudformation_json["Properties"]
         regions = [replica["Region"] for replica in properties["Replicas"]]
         _require_possible(properties, regions, region_name)
@@ -69,7 +69,7 @@ class GlobalTable(Table, CloudFormationModel):
         account_id: str,
         region_name: str,  # noqa: ARG003  (moto names its arguments)
     ) -> GlobalTable:
-        """Take over what can change in place: protection, and what is only described."""
+        """Update what can change in place: the deletion protection, and properties that are only described."""
         properties = cloudformation_json["Properties"]
         for replica in properties["Replicas"]:
             table = _stored(account_id, replica["Region"], new_resource_name)
@@ -81,8 +81,8 @@ class GlobalTable(Table, CloudFormationModel):
     def delete_from_cloudformation_json(
         cls, resource_name: str, cloudformation_json: dict[str, Any], account_id: str, region_name: str
     ) -> None:
-        """Delete every replica, unless the template says that the table outlives its stack. moto knows only Retain."""
-        if cloudformation_json.get("DeletionPolicy") in _KEPT:
+        """Delete every replica, unless the deletion policy retains the table. moto itself supports only Retain."""
+        if cloudformation_json.get("DeletionPolicy") in _RETAIN:
             return
         table = _stored(account_id, region_name, resource_name)
         if table.deletion_protection_enabled:
@@ -91,7 +91,7 @@ class GlobalTable(Table, CloudFormationModel):
             dynamodb_backends[account_id][replica["Region"]].tables.pop(resource_name, None)
 
     def describe(self, base_key: str = "TableDescription") -> dict[str, Any]:
-        """Return what DescribeTable says, with what is global about it."""
+        """Return the answer of DescribeTable, with the members of a global table."""
         described: dict[str, Any] = super().describe(base_key)
         table = described[base_key]
         table["MultiRegionConsistency"] = self.properties.get("MultiRegionConsistency", "EVENTUAL")
@@ -116,7 +116,7 @@ class GlobalTable(Table, CloudFormationModel):
             attr=properties["AttributeDefinitions"],
             billing_mode=properties.get("BillingMode", "PROVISIONED"),
             streams=dict(properties.get("StreamSpecification") or {}) or None,
-            # Here the template and DynamoDB call it by different names.
+            # The template and DynamoDB have different names for these members.
             sse_specification={"Enabled": True, "SSEType": "KMS"} if _is_true(sse.get("SSEEnabled")) else None,
             deletion_protection_enabled=_is_true(replica.get("DeletionProtectionEnabled")),
         )
@@ -132,12 +132,12 @@ class GlobalTable(Table, CloudFormationModel):
 def _stored(account_id: str, region: str, name: str) -> GlobalTable:
     table = dynamodb_backends[account_id][region].tables[name]
     if not isinstance(table, GlobalTable):
-        raise TypeError(f"The table {name} in {region} is not the stack's")
+        raise TypeError(f"The table {name} in {region} does not belong to a stack")
     return table
 
 
 def _require_possible(properties: dict[str, Any], regions: list[str], here: str) -> None:
-    """Refuse what DynamoDB refuses. :raises ValueError: says what."""
+    """Check the properties as DynamoDB does. :raises ValueError: DynamoDB would refuse them."""
     witnesses = properties.get("GlobalTableWitnesses") or []
     if here not in regions:
         raise ValueError(f"Replicas must include the stack's region {here}")

@@ -1,10 +1,9 @@
 """
-Amazon MWAA as far as a failover needs it, in front of the sandbox's Airflows: control plane, REST, web login.
+The parts of Amazon MWAA that a failover needs, in front of the sandbox's Airflows: control plane, REST, web login.
 
-moto has no ``mwaa``. Requests and answers follow botocore's service model (``botocore/data/mwaa``), limits and error
-codes the service's documentation: code that passes here must not fail there for a reason that could be emulated.
-What the service does when its own limits strike Airflow's answer is not documented; this module's choice is a
-``RestApiServerException``.
+moto has no ``mwaa``. Requests and answers follow botocore's service model (``botocore/data/mwaa``). Limits and error
+codes follow the service's documentation. Code that works in the sandbox should also work in AWS. AWS does not document
+what happens when Airflow's answer exceeds a limit of the service. This module returns a ``RestApiServerException``.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 ACCOUNT = "123456789012"
-"""moto's account; every environment is in it."""
+"""moto's account, which owns all environments."""
 MAX_PATH = 64
 MAX_CALLS = 10
 CALLS_WINDOW_S = 1.0
@@ -35,7 +34,7 @@ WEB_TIMEOUT_S = 60.0
 """Idle timeout of the load balancer in front of a web server."""
 
 Rebuilding = Callable[[], "str | None"]
-"""Returns None as long as an environment is being rebuilt, then why that failed; empty: it did not."""
+"""Returns None while an environment is being rebuilt, then the reason of the failure; empty after a success."""
 
 _METHODS = ("GET", "PUT", "POST", "PATCH", "DELETE")
 
@@ -46,11 +45,11 @@ class Environment:
     The real Airflow behind an emulated environment.
 
     :param authorization: value of the ``Authorization`` header that its API accepts.
-    :param status: what ``GetEnvironment`` says; tests and people may set it in ``config.json``.
-    :param role: name of the execution role; empty: the environment's own name.
-    :param bucket: of DAGs, requirements and plugins; empty: the environment's own name.
-    :param described: further members of what ``GetEnvironment`` says, as it was created: options, paths, versions.
-    :param is_bare: whether an update really rebuilds the Airflow, and its DAGs folder is that of the bucket.
+    :param status: the status in ``GetEnvironment``; tests and users may set it in ``config.json``.
+    :param role: name of the execution role; empty for the environment's own name.
+    :param bucket: for DAGs, requirements and plugins; empty for the environment's own name.
+    :param described: further members of ``GetEnvironment`` at its creation: options, paths, versions.
+    :param is_bare: whether an update rebuilds the Airflow, and the DAGs come from the bucket.
     """
 
     region: str
@@ -66,7 +65,7 @@ class Environment:
 
     @classmethod
     def from_json(cls, region: str, row: Mapping[str, Any]) -> Environment:
-        """Return the environment that ``config.json`` describes. :raises KeyError: something is missing."""
+        """Return the environment that ``config.json`` describes. :raises KeyError: a required member is missing."""
         auth = row["auth"]
         if "header" in auth:
             authorization = auth["header"]
@@ -88,13 +87,13 @@ class Environment:
 
     @property
     def is_airflow_2(self) -> bool:
-        """Whether it speaks ``/api/v1`` and logs in under ``/aws_mwaa/login``."""
+        """Whether its API is ``/api/v1`` and its login is ``/aws_mwaa/login``."""
         return self.airflow_version.startswith("2.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One HTTP request. ``path`` is as sent, with its query; header names are lower case."""
+    """One HTTP request. ``path`` includes the query; header names are in lower case."""
 
     caller: str
     region: str | None
@@ -122,20 +121,20 @@ def json_answer(status: int, document: object, **headers: str) -> Answer:
 
 
 def error_answer(status: int, code: str, message: str, **members: object) -> Answer:
-    """Return an error of the rest-json protocol; *members* are what its shape has beside the message."""
+    """Return an error of the rest-json protocol. *members* are the members of its shape other than the message."""
     return json_answer(status, {"message": message, **members}, x_amzn_ErrorType=code)
 
 
 @dataclass(slots=True, kw_only=True)
 class _Memory:
-    """What the service remembers of one environment. Guarded by the endpoint's lock."""
+    """The service's data of one environment. Guarded by the endpoint's lock."""
 
     calls: deque[float] = field(default_factory=deque)
     changes: dict[str, Any] = field(default_factory=dict)
-    coming: dict[str, Any] | None = None
-    coming_at: float = 0.0
+    pending: dict[str, Any] | None = None
+    pending_until: float = 0.0
     rebuilding: Rebuilding | None = None
-    fails: str = ""
+    failure: str = ""
     last_update: dict[str, Any] | None = None
     tokens: dict[str, float] = field(default_factory=dict)
     sessions: dict[str, float] = field(default_factory=dict)
@@ -143,17 +142,17 @@ class _Memory:
 
 class MwaaEndpoint:
     """
-    The service. Thread-safe; one call at a time never waits for another's Airflow.
+    The service. Thread-safe; a call never waits for the Airflow of another call.
 
-    :param environment: returns a region's environment, None when it has none (yet).
-    :param web_port: returns the port on which a caller finds a region's web server, None when there is none.
-    :param clock: monotonic seconds, for the limits, for the life of tokens, and for updates.
-    :param update_s: how long an update takes; 0: it is there at once. Until it ends the environment is UPDATING, takes
-        no other one, and GetEnvironment tells what was before.
-    :param has_object: whether a bucket has a version of an object; MWAA refuses an update that names one that is not
-        there. The version may be None: any.
-    :param rebuild: begins to make the Airflow behind a bare environment what an update says; such an update takes as
-        long as that does.
+    :param environment: returns a region's environment, None if it has none (yet).
+    :param web_port: returns the port of a region's web server for a caller, None if there is none.
+    :param clock: monotonic seconds, for the limits, for the lifetime of tokens, and for updates.
+    :param update_s: how long an update takes; 0 if it takes effect immediately. Until it ends, the environment is
+        UPDATING, refuses other updates, and GetEnvironment returns the old values.
+    :param has_object: whether a bucket has a version of an object (None for any version). MWAA refuses an update with a
+        missing object.
+    :param rebuild: starts to rebuild the Airflow of a bare environment with the changes of an update. The update ends
+        when the rebuilding ends.
     :ivar fail_updates: while not empty, an update ends as UPDATE_FAILED with this message, and changes nothing.
     """
 
@@ -181,7 +180,7 @@ class MwaaEndpoint:
         self._started = time.time()
 
     def answer(self, request: Request) -> Answer:
-        """Return what the service answers to a signed request; an unknown operation is a 404."""
+        """Return the service's answer to a signed request; 404 for an unknown operation."""
         parts = [unquote(part) for part in urlsplit(request.path).path.split("/") if part]
         region = request.region or ""
         environment = self._environment(region)
@@ -207,9 +206,9 @@ class MwaaEndpoint:
 
     def web_answer(self, request: Request) -> Answer:
         """
-        Return what a region's web server answers: the login, and Airflow's API for who has logged in.
+        Return the answer of a region's web server: the login, and Airflow's API for callers with a session.
 
-        The session is taken from the cookie, or as a bearer token, which is how Airflow 3's own clients send it.
+        The session comes from the cookie, or from a bearer token, which Airflow 3's own clients send.
         """
         environment = self._environment(request.region or "")
         if environment is None:
@@ -270,7 +269,7 @@ class MwaaEndpoint:
         }
 
     def _update(self, environment: Environment, body: bytes) -> Answer:
-        # The real service takes 20 to 30 minutes; how long this one does is up to whoever made it.
+        # MWAA needs 20 to 30 minutes. This service needs the time that its creator has set.
         try:
             changes = _json_object(body)
             self._require_objects(environment, changes)
@@ -283,35 +282,35 @@ class MwaaEndpoint:
                 return error_answer(
                     400, "ValidationException", f"Environment {environment.name} cannot be updated while it is {status}"
                 )
-            memory.coming, memory.coming_at = changes, self._clock() + self._update_s()
-            memory.fails = self.fail_updates
+            memory.pending, memory.pending_until = changes, self._clock() + self._update_s()
+            memory.failure = self.fail_updates
             memory.rebuilding = self._rebuild(environment, changes) if environment.is_bare else None
             memory.last_update = {"Status": "PENDING", "CreatedAt": time.time()}
         return json_answer(200, {"Arn": _arn(environment)})
 
     def _status(self, environment: Environment, memory: _Memory) -> str:
-        """Return the status of now, having ended an update whose time has come."""
-        if memory.coming is None:
-            return "UPDATE_FAILED" if memory.fails and environment.status == "AVAILABLE" else environment.status
-        if self._clock() < memory.coming_at:
+        """Return the current status, after ending an update whose time is over."""
+        if memory.pending is None:
+            return "UPDATE_FAILED" if memory.failure and environment.status == "AVAILABLE" else environment.status
+        if self._clock() < memory.pending_until:
             return "UPDATING"
         if memory.rebuilding is not None:
-            failed = memory.rebuilding()
-            if failed is None:
+            failure = memory.rebuilding()
+            if failure is None:
                 return "UPDATING"
-            memory.fails = failed
+            memory.failure = failure
         ended: dict[str, Any] = {"CreatedAt": (memory.last_update or {}).get("CreatedAt")}
-        if memory.fails:
-            error = {"ErrorCode": "INCORRECT_CONFIGURATION", "ErrorMessage": memory.fails}
+        if memory.failure:
+            error = {"ErrorCode": "INCORRECT_CONFIGURATION", "ErrorMessage": memory.failure}
             memory.last_update = {**ended, "Status": "FAILED", "Error": error}
         else:
-            memory.changes.update(memory.coming)
+            memory.changes.update(memory.pending)
             memory.last_update = {**ended, "Status": "SUCCESS"}
-        memory.coming = None
+        memory.pending = None
         return self._status(environment, memory)
 
     def _require_objects(self, environment: Environment, changes: Mapping[str, Any]) -> None:
-        """Raise unless what an update names is in the bucket. :raises ValueError: says what is not."""
+        """Check the values of an update. :raises ValueError: an option is empty, or an object is not in the bucket."""
         options = changes.get("AirflowConfigurationOptions") or {}
         if empty := sorted(name for name, text in options.items() if not text):
             raise ValueError(f"Values of configuration options cannot be empty: {', '.join(empty)}")
@@ -328,14 +327,14 @@ class MwaaEndpoint:
 
     def _invoke_rest_api(self, environment: Environment, body: bytes) -> Answer:
         try:
-            asked = _json_object(body)
-            path, method = _checked(asked)
-            query = _query(asked.get("QueryParameters"))
+            invocation = _json_object(body)
+            path, method = _checked(invocation)
+            query = _query(invocation.get("QueryParameters"))
         except ValueError as error:
             return error_answer(400, "ValidationException", str(error))
         if not self._may_call(environment):
             return error_answer(429, "ThrottlingException", "Rate exceeded")
-        sent = asked.get("Body")
+        sent = invocation.get("Body")
         version = "v1" if environment.is_airflow_2 else "v2"
         try:
             answer = _call_airflow(
@@ -400,7 +399,7 @@ class MwaaEndpoint:
             if memory.tokens.pop(token, now) <= now:
                 return json_answer(403, {"detail": "The login token is unknown, used or expired."})
             _keep(memory.sessions, session, now=now, life_s=SESSION_S)
-        # Airflow 2's web server keeps its session in "session"; "_token" is what both kinds of client here look for.
+        # Airflow 2's web server uses the cookie "session". The provider's clients read "_token" for both versions.
         names = ("_token", "session") if environment.is_airflow_2 else ("_token",)
         cookies = tuple(
             ("Set-Cookie", f"{name}={session}; Path=/; HttpOnly; Max-Age={SESSION_S:.0f}") for name in names
@@ -409,16 +408,16 @@ class MwaaEndpoint:
 
     def _has_session(self, environment: Environment, headers: Mapping[str, str]) -> bool:
         try:
-            shown = {morsel.value for morsel in SimpleCookie(headers.get("cookie", "")).values()}
+            sent = {morsel.value for morsel in SimpleCookie(headers.get("cookie", "")).values()}
         except CookieError:
-            shown = set()
+            sent = set()
         kind, _, token = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer":
-            shown.add(token.strip())
+            sent.add(token.strip())
         now = self._clock()
         with self._lock:
             sessions = self._of(environment).sessions
-            return any(sessions.get(session, now) > now for session in shown)
+            return any(sessions.get(session, now) > now for session in sent)
 
 
 def _arn(environment: Environment) -> str:
@@ -432,8 +431,8 @@ def _json_object(body: bytes) -> dict[str, Any]:
     return document
 
 
-def _checked(asked: Mapping[str, Any]) -> tuple[str, str]:
-    path, method = asked.get("Path"), asked.get("Method")
+def _checked(invocation: Mapping[str, Any]) -> tuple[str, str]:
+    path, method = invocation.get("Path"), invocation.get("Method")
     if not (isinstance(path, str) and 1 <= len(path) <= MAX_PATH):
         raise ValueError(
             f"1 validation error detected: Value '{path}' at 'path' failed to satisfy constraint: "
@@ -465,7 +464,7 @@ def _text(value: object) -> str:
 
 
 def _rest_error(status: int, document: object) -> Answer:
-    # Both kinds are HTTP 400, so botocore repeats neither.
+    # Both errors have HTTP status 400, so botocore retries neither.
     code = "RestApiServerException" if status >= 500 else "RestApiClientException"
     return error_answer(400, code, "", RestApiStatusCode=status, RestApiResponse=document)
 
@@ -479,12 +478,12 @@ def _keep(memory: dict[str, float], key: str, *, now: float, life_s: float) -> N
 def _call_airflow(
     environment: Environment, method: str, path: str, body: bytes, *, timeout_s: float, content_type: str | None
 ) -> Answer:
-    """Call the real Airflow. :raises OSError, HTTPException: it did not answer (in time)."""
+    """Call the real Airflow. :raises OSError, HTTPException: it did not answer in time."""
     at = urlsplit(environment.airflow_url)
     headers = {"Authorization": environment.authorization, "Accept": "application/json"}
     if content_type:
         headers["Content-Type"] = content_type
-    # A connection each: after a kill and a revive there is none left over from before.
+    # A new connection for each call, so that none is stale after a kill and a revive.
     connection = HTTPConnection(at.hostname or "127.0.0.1", at.port or 80, timeout=timeout_s)
     try:
         connection.request(method, f"{at.path}{path}", body=body or None, headers=headers)

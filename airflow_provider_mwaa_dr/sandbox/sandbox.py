@@ -57,9 +57,9 @@ DEFAULT_LAG_S = 1.0
 
 class Sandbox:
     """
-    The sandbox in the folder *home*. Everything it knows is in that folder: any process may take the next step.
+    The sandbox in the folder *home*. All its data is in that folder, so different processes can call its methods.
 
-    :param say: is told what happens, one line each, as it happens; by default nobody is.
+    :param say: called with each line of progress; ignored by default.
     """
 
     def __init__(self, home: Path | str, *, say: Callable[[str], object] = str) -> None:
@@ -69,7 +69,7 @@ class Sandbox:
 
     @property
     def faults_file(self) -> Path:
-        """Return the fault table that the emulated AWS obeys."""
+        """Return the file with the fault table of the emulated AWS."""
         return self.home.path / "aws" / "faults.json"
 
     def up(
@@ -85,60 +85,61 @@ class Sandbox:
         bare: bool | None = None,
     ) -> Mapping[str, Any]:
         """
-        Return the description of a sandbox in which both regions are healthy, starting what does not run.
+        Start the sandbox, wait until both regions are healthy, and return the description.
 
-        Repeatable: what runs is left alone, what is missing is started, a killed region is revived. When it ends early
-        (an error, Ctrl-C) it stops what it started itself.
+        Idempotent: processes that run are not changed, missing ones are started, and a killed region is revived. After
+        an error or Ctrl-C it stops the processes that it started itself.
 
-        :param airflow: Airflow version of all regions, or by region. Fixed for a home once it is made.
-        :param dags: copied into each region's own DAGs folder; None: the example DAGs, where that folder is empty.
-        :param executor: of all regions, one of :data:`.airflow_settings.EXECUTORS`; by default a LocalExecutor. Fixed
-            for a home once it is made, as is the number of schedulers in each region, by default one.
-        :param dr: settings in ``[dr]`` that differ from the sandbox's own. Fixed for a home once it is made.
-        :param state_model: one of :data:`.home.STATE_MODELS`; None: strong for a new home, else as it was. Another one
-            than before is taken while nothing runs.
-        :param lag_s: of the eventual one: how long what is written in one region takes to the others at most.
-        :param bare: whether the regions are MWAA environments as they are created, without the provider, for
-            ``mwaa-dr deploy`` to act on; None: as the home was made, a new one is not. Such a home forgets with its
-            AWS: whenever that is started, its environments are new and empty.
+        :param airflow: Airflow version of all regions, or by region. It cannot change once the home exists.
+        :param dags: copied into each region's own DAGs folder; None to copy the example DAGs into an empty folder.
+        :param executor: of all regions, one of :data:`.airflow_settings.EXECUTORS`; LocalExecutor by default. It cannot
+            change once the home exists.
+        :param schedulers: number of schedulers in each region, one by default. It cannot change once the home exists.
+        :param dr: settings in ``[dr]`` that differ from the sandbox's defaults. Fixed once the home exists.
+        :param state_model: one of :data:`.home.STATE_MODELS`; None for the home's model, which is strong in a new home.
+            It can change only while the sandbox is down.
+        :param lag_s: for the eventual model, the longest time until a write is in the other regions.
+        :param bare: whether the regions are new MWAA environments without the provider, for ``mwaa-dr deploy``. None
+            for the home's value, which is False in a new home. A bare home loses its data when its AWS stops: at the
+            next start its environments are new and empty.
         :return: the content of ``sandbox.json``.
-        :raises ConfigError: a version or executor that the sandbox does not have, or a folder that is no sandbox's.
-        :raises RefusedError: the home is made of something else than what is asked for, or another command is at work.
-        :raises DRError: something did not come up; says what, and where its log is.
+        :raises ConfigError: the sandbox does not support a value, or the folder is not a sandbox.
+        :raises RefusedError: the home has other values than the requested ones, or another command is running.
+        :raises DRError: a component did not start; names it and its log.
         """
         if dags is not None and not dags.is_dir():
             raise ConfigError(f"{dags} is not a folder.", option="--dags", advice="Name a folder with DAG files.")
         versions = _requested_versions(airflow)
         if executor not in {None, *airflow_settings.EXECUTORS}:
             raise ConfigError(
-                f"The sandbox has no {executor}.",
+                f"The sandbox does not support the executor {executor}.",
                 option="--executor",
-                advice=f"It has {', '.join(airflow_settings.EXECUTORS)}.",
+                advice=f"Allowed are {', '.join(airflow_settings.EXECUTORS)}.",
             )
         if schedulers is not None and schedulers < 1:
             raise ConfigError(
-                f"{schedulers} schedulers schedule nothing.", option="--schedulers", advice="Name 1 or more."
+                f"The number of schedulers is {schedulers}.", option="--schedulers", advice="Use 1 or more."
             )
         if state_model not in {None, *STATE_MODELS}:
             raise ConfigError(
-                f"There is no state model {state_model}.",
+                f"The state model {state_model} does not exist.",
                 option="--state-model",
-                advice=f"There is {', '.join(STATE_MODELS)}.",
+                advice=f"Allowed are {', '.join(STATE_MODELS)}.",
             )
         if not 0 <= lag_s <= 60:
-            raise ConfigError(f"A lag of {lag_s:g} s is no lag.", option="--lag", advice="Name 0 to 60 seconds.")
+            raise ConfigError(f"The lag is {lag_s:g} s.", option="--lag", advice="Use 0 to 60 seconds.")
         if bare and state_model not in {None, STRONG}:
             raise ConfigError(
-                f"Environments without the provider have no {state_model} state table, and no other.",
+                f"A bare sandbox has no state table, so it cannot have the state model {state_model}.",
                 option="--state-model",
-                advice="mwaa-dr deploy makes the tables; leave --state-model or --bare out.",
+                advice="mwaa-dr deploy creates the tables. Omit --state-model or --bare.",
             )
         with self.home.locked(), self._undone_on_failure():
             blueprint = self._blueprint(versions, executor=executor, schedulers=schedulers, dr=dr or {}, bare=bare)
             if state_model is not None:
                 blueprint = self._with_model(blueprint, None if state_model == STRONG else lag_s)
             if self.is_up():
-                self.say(f"both regions run already in {self.home}")
+                self.say(f"both regions already run in {self.home}")
             elif not self._living_sessions():
                 blueprint = self._with_usable_ports(blueprint)
             started_aws = self._start_aws(blueprint)
@@ -153,8 +154,8 @@ class Sandbox:
             self._await_aws()
             if started_aws:
                 self.say(f"AWS is up on port {blueprint.callers[CONTROL]} (control)")
-            # Before anything is read: a killed region's AWS is a black hole for this process, too.
-            self._lift_kills()
+            # Before the first read, because a killed region's AWS is a black hole for this process, too.
+            self._remove_faults_of_stopped_regions()
             if not blueprint.bare:
                 self._ensure_tables(blueprint)
             elif started_aws:
@@ -167,10 +168,10 @@ class Sandbox:
 
     def kill(self, region: str) -> Mapping[str, Any]:
         """
-        End all of a region's Airflow at once, without an orphan, and black-hole its AWS. Repeatable.
+        Kill all processes of a region's Airflow, also orphans, and make its AWS a black hole. Idempotent.
 
         :return: the content of ``sandbox.json``.
-        :raises ConfigError: no such region, or no sandbox here.
+        :raises ConfigError: the region or the sandbox does not exist.
         """
         self._region(self.home.blueprint(), region)
         with self.home.locked():
@@ -181,53 +182,53 @@ class Sandbox:
             )
             process.end(self.home.sessions().get(region, {}).values(), grace_s=0)
             self.home.forget(region)
-            self.say(f"{region}: killed, its AWS is a black hole")
+            self.say(f"{region}: killed; its AWS is a black hole")
             return self._describe(blueprint)
 
     def freeze(self, region: str) -> None:
         """
-        Stop all of a region's Airflow where it stands, and black-hole its AWS: the machine that was thought dead.
+        Stop all processes of a region's Airflow (SIGSTOP), and make its AWS a black hole.
 
-        :raises ConfigError: no such region, or no sandbox here.
+        :raises ConfigError: the region or the sandbox does not exist.
         """
         self._region(self.home.blueprint(), region)
         self.fault(region, ALL_SERVICES, FaultKind.BLACKHOLE.value)
         process.signal_all(self.home.sessions().get(region, {}).values(), signal.SIGSTOP)
-        self.say(f"{region}: frozen, its AWS is a black hole")
+        self.say(f"{region}: frozen; its AWS is a black hole")
 
     def thaw(self, region: str) -> None:
-        """Let a frozen region go on as if nothing had been."""
+        """Let the processes of a frozen region continue (SIGCONT), and restore its AWS."""
         process.signal_all(self.home.sessions().get(region, {}).values(), signal.SIGCONT)
         self.fault(region, ALL_SERVICES, faults.NONE)
-        self.say(f"{region}: goes on where it stood")
+        self.say(f"{region}: continues")
 
     def revive(self, region: str) -> Mapping[str, Any]:
         """
-        Bring a region back on its ports, with its AWS; returns when it is healthy. Repeatable.
+        Start a killed region on its old ports, and restore its AWS. Returns when it is healthy. Idempotent.
 
         :return: the content of ``sandbox.json``.
-        :raises ConfigError: no such region, or no sandbox here.
+        :raises ConfigError: the region or the sandbox does not exist.
         :raises RefusedError: the sandbox is down.
-        :raises DRError: the region did not come up.
+        :raises DRError: the region did not start.
         """
         self._region(self.home.blueprint(), region)
         with self.home.locked(), self._undone_on_failure():
             blueprint = self.home.blueprint()
             if not (self._aws_lives() and self.postgres.is_running()):
-                raise RefusedError(f"The sandbox in {self.home} is down.", advice="Start it: mwaa-dr sandbox up")
-            self._lift_kill(region)
+                raise RefusedError(f"The sandbox in {self.home} is down.", advice="Start it: mwaa-dr sandbox up.")
+            self._remove_faults(region)
             blueprint = self._start_regions(blueprint, [region])
             return self._describe(blueprint)
 
     def update(self, region: str, changes: Mapping[str, Any]) -> None:
         """
-        Make of a bare home's environment what ``UpdateEnvironment`` says: files, options, new processes.
+        Apply an ``UpdateEnvironment`` to a bare home's environment: new files, options and processes.
 
         Waits for other commands. Returns when the region is healthy.
 
         :param changes: members of the request.
-        :raises ConfigError: no such region, or no sandbox here.
-        :raises DRError: it did not come up, and was made what it had been before.
+        :raises ConfigError: the region or the sandbox does not exist.
+        :raises DRError: the changed environment did not start, and the old one was restored.
         """
         failed: Exception | None = None
         with self.home.locked(wait_s=LOCK_PATIENCE_S), self._undone_on_failure():
@@ -238,10 +239,10 @@ class Sandbox:
                 blueprint = self._rebuild(blueprint, replace(before, described={**before.described, **changes}))
             except (DRError, BotoCoreError, ClientError) as error:
                 failed = error
-                self.say(f"{region}: {error}; restoring what was before")
+                self.say(f"{region}: restoring the previous environment, because the update failed: {error}")
                 blueprint = self._rebuild(self.home.blueprint(), before)
             self._describe(blueprint)
-        # Only here: what was restored is not to be undone.
+        # Outside the block, because the restored environment must keep running.
         if failed is not None:
             raise DRError(str(failed), advice=f"The logs are in {self.home.path / 'logs' / region}.") from failed
 
@@ -249,18 +250,20 @@ class Sandbox:
         self, region: str, service: str, fault: str, *, from_caller: str | None = None, to_target: str | None = None
     ) -> Sequence[faults.InjectedFault]:
         """
-        Add a fault to a region's AWS, or lift it (``none``), and return the table of faults.
+        Add a fault to a region's AWS, or remove it (``none``), and return the table of faults.
 
         :param fault: as on the command line: ``refuse``, ``blackhole``, ``delay:S``, ``throttle``, ``error``, ``deny``,
             ``expired``, ``none``.
-        :raises ConfigError: no such region, caller or fault.
+        :raises ConfigError: the region, the caller or the fault does not exist.
         """
         blueprint = self.home.blueprint()
         self._region(blueprint, region)
         for name, value in (("--from", from_caller), ("--to", to_target)):
             if value is not None and value not in blueprint.callers:
                 raise ConfigError(
-                    f"{value} calls nobody here.", option=name, advice=f"Allowed are {', '.join(blueprint.callers)}."
+                    f"The caller {value} does not exist.",
+                    option=name,
+                    advice=f"Allowed are {', '.join(blueprint.callers)}.",
                 )
         kind = faults.parse_fault(fault)
         if kind is None:
@@ -285,11 +288,11 @@ class Sandbox:
 
     def down(self, *, purge: bool = False) -> bool:
         """
-        Stop what the sandbox started, only that. Repeatable.
+        Stop all processes that the sandbox started, and no others. Idempotent.
 
-        :param purge: remove the home as well.
-        :return: whether anything had to be stopped or removed.
-        :raises ConfigError: the folder is no sandbox's home; nothing was touched.
+        :param purge: remove the home, too.
+        :return: whether this call stopped or removed anything.
+        :raises ConfigError: the folder is not a sandbox; nothing was changed.
         """
         if not self.home.path.exists():
             return False
@@ -304,7 +307,7 @@ class Sandbox:
         return changed or purge
 
     def is_up(self) -> bool:
-        """Whether AWS, databases and every process of both regions run. Says nothing about their health."""
+        """Return whether AWS, databases and all processes of both regions run. Their health is not checked."""
         if not self.home.is_made:
             return False
         blueprint = self.home.blueprint()
@@ -318,7 +321,7 @@ class Sandbox:
         """
         Return the content of ``sandbox.json``.
 
-        :raises ConfigError: no sandbox was ever up here.
+        :raises ConfigError: the sandbox does not exist, or was never up.
         """
         self.home.blueprint()
         try:
@@ -330,7 +333,7 @@ class Sandbox:
         return content
 
     def requests(self, region: str, service: str, *, since: datetime) -> Sequence[Mapping[str, Any]]:
-        """Return what the log says of the requests that anybody has sent to a service in *region* since then."""
+        """Return the log entries of all requests to a service in *region* since *since*."""
         rows = map(json.loads, (self.home.path / "aws" / "requests.jsonl").read_text().splitlines())
         return [
             row
@@ -339,14 +342,14 @@ class Sandbox:
         ]
 
     def addresses(self) -> Sequence[str]:
-        """Return a line for each user interface: where it is, and how to log in."""
+        """Return a line for each region's web UI, with its address and credentials."""
         blueprint = self.home.blueprint()
         return [
             f"{region.name}  Airflow {region.airflow_version}  {region.airflow_url}  {USER} / {blueprint.password}"
             for region in blueprint.regions.values()
         ]
 
-    # Making.
+    # Creating a home.
 
     def _blueprint(
         self,
@@ -370,24 +373,24 @@ class Sandbox:
         blueprint = self.home.blueprint()
         if bare not in {None, blueprint.bare}:
             raise RefusedError(
-                f"The sandbox in {self.home} was made {'with' if blueprint.bare else 'without'} --bare.",
+                f"The sandbox in {self.home} was created {'with' if blueprint.bare else 'without'} --bare.",
                 advice="Remove it with mwaa-dr sandbox down --purge, or name another --home.",
             )
         for name, region in blueprint.regions.items():
-            for what, made, asked in (
+            for setting, current, requested in (
                 ("Airflow", region.airflow_version, versions.get(name)),
                 ("executor", region.executor, executor),
                 ("number of schedulers", region.schedulers, schedulers),
             ):
-                if asked not in {None, made}:
+                if requested not in {None, current}:
                     raise RefusedError(
-                        f"The sandbox in {self.home} has {what} {made} in {name}, not {asked}.",
+                        f"The sandbox in {self.home} has {setting} {current} in {name}, not {requested}.",
                         advice="Remove it with mwaa-dr sandbox down --purge, or name another --home.",
                     )
         return blueprint
 
     def _with_model(self, blueprint: Blueprint, lag_s: float | None) -> Blueprint:
-        """Return the blueprint with this state model; *lag_s* is None for the strong one."""
+        """Return the blueprint with another state model; *lag_s* is None for the strong model."""
         if blueprint.lag_s == lag_s:
             return blueprint
         changed = replace(blueprint, lag_s=lag_s)
@@ -400,7 +403,7 @@ class Sandbox:
         return changed
 
     def _forget_regions(self, blueprint: Blueprint, prepare: Preparation) -> None:
-        """Stop and empty a bare home's regions: the emulated AWS that knew of their buckets and updates is gone."""
+        """Stop and empty a bare home's regions: their buckets and updates were lost with the previous emulated AWS."""
         for region in blueprint.regions.values():
             process.end(self.home.sessions().get(region.name, {}).values(), grace_s=0)
             self.home.forget(region.name)
@@ -413,25 +416,25 @@ class Sandbox:
         regions = {
             name: replace(region, described=buckets.create(region)) for name, region in blueprint.regions.items()
         }
-        blueprint = self._made(replace(blueprint, regions=regions))
-        self.say(f"two empty environments: {', '.join(region.environment for region in regions.values())}")
+        blueprint = self._store(replace(blueprint, regions=regions))
+        self.say(f"created two empty environments: {', '.join(region.environment for region in regions.values())}")
         return blueprint
 
     def _put_dags(self, blueprint: Blueprint, dags: Path) -> None:
-        """Put DAG files into a bare home's buckets, and return when the regions have them."""
+        """Upload DAG files into a bare home's buckets, and return when the regions have copied them."""
         files = {path: (dags / path).read_bytes() for path in dag_files(dags)}
         for region in blueprint.regions.values():
             self._buckets(blueprint).put_dags(region, dags)
             folder = self.home.region_folder(region.name) / "dags"
 
-            def lacking(folder: Path = folder, region: Region = region) -> Sequence[str]:
-                there = {path for path in dag_files(folder) if (folder / path).read_bytes() == files.get(path)}
-                return [f"{path} in {region.name}" for path in sorted(files.keys() - there)]
+            def missing(folder: Path = folder, region: Region = region) -> Sequence[str]:
+                copied = {path for path in dag_files(folder) if (folder / path).read_bytes() == files.get(path)}
+                return [f"{path} in {region.name}" for path in sorted(files.keys() - copied)]
 
-            self._await(lacking, self.home.sessions()[AWS], owner=AWS)
+            self._await(missing, self.home.sessions()[AWS], owner=AWS)
 
     def _rebuild(self, blueprint: Blueprint, region: Region) -> Blueprint:
-        """Replace a bare home's region by one that is *region*, and return when it is healthy."""
+        """Rebuild a bare home's region with the settings in *region*, and return when it is healthy."""
         described = region.described
         buckets = self._buckets(blueprint)
         files = [
@@ -445,11 +448,11 @@ class Sandbox:
         prepare = Preparation(self.home, self.postgres, say=self.say)
         prepare.images(blueprint, [region])
         prepare.install(blueprint, region, requirements=files[0] or b"", plugins=files[1])
-        blueprint = self._made(replace(blueprint, regions={**blueprint.regions, region.name: region}))
+        blueprint = self._store(replace(blueprint, regions={**blueprint.regions, region.name: region}))
         return self._start_regions(blueprint, [region.name])
 
-    def _made(self, blueprint: Blueprint) -> Blueprint:
-        """Keep a blueprint, and tell the emulated AWS."""
+    def _store(self, blueprint: Blueprint) -> Blueprint:
+        """Store a blueprint, and write the emulated AWS's configuration."""
         self.home.make(blueprint)
         write_private_json(self.home.path / "aws" / "config.json", aws_config(blueprint))
         return blueprint
@@ -458,13 +461,13 @@ class Sandbox:
         return Buckets(airflow_settings.driver_variables(blueprint))
 
     def _end_updates(self) -> None:
-        """End updates that are under way: they hold the lock, and what they started they stop."""
+        """End running updates, because they hold the lock. An update stops the processes that it started."""
         session = self.home.sessions().get(AWS, {}).get(AWS_SERVER)
         if session is not None:
             process.end_followers(session, grace_s=UPDATE_GRACE_S)
 
     def _with_usable_ports(self, blueprint: Blueprint) -> Blueprint:
-        """Return the blueprint, with other ports if somebody took one of them while the sandbox was down."""
+        """Return the blueprint, with new ports if another program uses one of the ports now."""
         ports = [
             *(region.port for region in blueprint.regions.values()),
             *blueprint.callers.values(),
@@ -473,7 +476,7 @@ class Sandbox:
         taken = [port for port in ports if not is_free(port)]
         if not taken:
             return blueprint
-        self.say(f"port {taken[0]} is in use by somebody else; choosing new ports")
+        self.say(f"another program uses port {taken[0]}; choosing new ports")
         fresh = new_blueprint(versions=dict.fromkeys(REGIONS, ""), executor="", schedulers=1, dr={})
         regions = {name: replace(region, port=fresh.regions[name].port) for name, region in blueprint.regions.items()}
         blueprint = replace(blueprint, regions=regions, callers=fresh.callers, web=fresh.web)
@@ -483,7 +486,7 @@ class Sandbox:
     # Starting and stopping.
 
     def _start_aws(self, blueprint: Blueprint) -> bool:
-        """Start the emulated AWS unless it runs, and return whether it had to be started."""
+        """Start the emulated AWS if it does not run, and return whether this call started it."""
         write_private_json(self.home.path / "aws" / "config.json", aws_config(blueprint))
         if self._aws_lives():
             return False
@@ -509,51 +512,51 @@ class Sandbox:
         )
 
     def _start_regions(self, blueprint: Blueprint, names: Sequence[str]) -> Blueprint:
-        """Start what does not run of the named regions, side by side, and return when all of them are healthy."""
+        """Start the missing processes of several regions in parallel, and return when these regions are healthy."""
         since = {}
         started = {}
         for name in names:
             region = blueprint.regions[name]
             started[name] = self._start_region(blueprint, region)
-            # Heartbeats older than the processes are those of processes that were killed.
+            # Older heartbeats come from processes that were killed.
             since[name] = datetime.now(timezone.utc) - (timedelta() if started[name] else timedelta(seconds=30))
             if started[name]:
                 self.say(f"{name}: starting {', '.join(started[name])} (Airflow {region.airflow_version})")
         waiting = {name: f"{name}: healthy" for name in names}
         progress = {name: health.Parsing(self.home.region_folder(name) / "dags") for name in names}
 
-        def lacking() -> Sequence[str]:
-            lacks = []
+        def missing() -> Sequence[str]:
+            found = []
             for name in list(waiting):
-                what = health.missing(blueprint.regions[name], since=since[name])
-                if not what and airflow_settings.WORKER in started[name] and not self._works(name, since[name]):
-                    what = [airflow_settings.WORKER]
-                if not what:
-                    what = progress[name].missing(self.postgres, name, say=self.say)
-                if what:
-                    lacks.append(f"{name}: {', '.join(what)}")
+                parts = health.missing(blueprint.regions[name], since=since[name])
+                if not parts and airflow_settings.WORKER in started[name] and not self._polls(name, since[name]):
+                    parts = [airflow_settings.WORKER]
+                if not parts:
+                    parts = progress[name].missing(self.postgres, name, say=self.say)
+                if parts:
+                    found.append(f"{name}: {', '.join(parts)}")
                 else:
                     self.say(waiting.pop(name))
-            return lacks
+            return found
 
         sessions = {
             f"{name} {component}": session
             for name in names
             for component, session in self.home.sessions()[name].items()
         }
-        self._await(lacking, sessions, owner="")
+        self._await(missing, sessions, owner="")
         regions = dict(blueprint.regions)
         for name in names:
             if major(regions[name].airflow_version) >= 3 and not regions[name].token:
                 regions[name] = replace(regions[name], token=health.token(regions[name], blueprint.password))
-        return self._made(replace(blueprint, regions=regions))
+        return self._store(replace(blueprint, regions=regions))
 
-    def _works(self, region: str, since: datetime) -> bool:
-        """Whether the region's Celery worker has asked for its first message since it was started."""
+    def _polls(self, region: str, since: datetime) -> bool:
+        """Return whether the region's Celery worker has polled its queue since *since*."""
         return any(row["operation"] == "ReceiveMessage" for row in self.requests(region, "sqs", since=since))
 
     def _start_region(self, blueprint: Blueprint, region: Region) -> Sequence[str]:
-        """Start the components of a region that do not run, and return their names."""
+        """Start the missing components of a region, and return their names."""
         bin_folder = region_environment(self.home, blueprint, region).bin
         variables = airflow_settings.process_variables(
             airflow_settings.airflow_variables(blueprint, self.home.region_folder(region.name), region=region),
@@ -576,12 +579,13 @@ class Sandbox:
         return started
 
     def _await(
-        self, lacking: Callable[[], Sequence[str]], sessions: Mapping[str, ProcessSession], *, owner: str
+        self, missing: Callable[[], Sequence[str]], sessions: Mapping[str, ProcessSession], *, owner: str
     ) -> None:
         """
-        Wait until nothing is lacking.
+        Wait until no part is missing.
 
-        :raises DRError: a process ended meanwhile, or the deadline passed; says what was lacking and where logs are.
+        :param missing: returns the names of the missing parts.
+        :raises DRError: a process ended, or the deadline passed; names the missing parts and the logs.
         """
         deadline = time.monotonic() + START_DEADLINE_S
         while True:
@@ -592,29 +596,29 @@ class Sandbox:
                 raise DRError(
                     f"{dead[0]} ended while starting: {process.log_tail(log)}", advice=f"Its output is in {log}."
                 )
-            lacks = lacking()
-            if not lacks:
+            parts = missing()
+            if not parts:
                 return
             if time.monotonic() > deadline:
                 raise DRError(
-                    f"Not up after {START_DEADLINE_S:.0f} s: {'; '.join(lacks)}.",
-                    advice=f"Their output is in {self.home.path / 'logs'}.",
+                    f"Not up after {START_DEADLINE_S:.0f} s: {'; '.join(parts)}.",
+                    advice=f"The logs are in {self.home.path / 'logs'}.",
                 )
             time.sleep(0.3)
 
-    def _lift_kills(self) -> None:
-        """Lift what makes a region misbehave of which nothing runs."""
+    def _remove_faults_of_stopped_regions(self) -> None:
+        """Remove the faults of the regions in which no process runs."""
         for region in REGIONS:
             if not self._living_sessions(region):
-                self._lift_kill(region)
+                self._remove_faults(region)
 
-    def _lift_kill(self, region: str) -> None:
+    def _remove_faults(self, region: str) -> None:
         if faults.load(self.faults_file):
             faults.change(self.faults_file, lambda table: faults.remove(table, region=region))
 
     @contextmanager
     def _undone_on_failure(self) -> Iterator[None]:
-        """Stop what was started inside, and only that, when it does not end well."""
+        """After an exception, stop the processes that were started inside this context, and no others."""
         before = {session for sessions in self.home.sessions().values() for session in sessions.values()}
         postgres_ran = self.postgres.folder.exists() and self.postgres.is_running()
         try:
@@ -628,14 +632,14 @@ class Sandbox:
             ]
             started_postgres = not postgres_ran and self.postgres.folder.exists() and self.postgres.is_running()
             if started or started_postgres:
-                self.say("stopping what was started")
+                self.say("stopping the started processes")
             process.end(started, grace_s=0)
             if started_postgres:
                 self.postgres.stop()
             raise
 
     def _ensure_tables(self, blueprint: Blueprint) -> None:
-        """Make the tables that are missing. :raises DRError: the emulated AWS does not answer; names its faults."""
+        """Create missing tables. :raises DRError: the emulated AWS does not answer; names the region with a fault."""
         try:
             self._tables(blueprint).ensure(active=ACTIVE, saved=self._saved_tables, say=self.say)
         except (BotoCoreError, ClientError) as error:
@@ -643,8 +647,8 @@ class Sandbox:
                 {name for each in faults.load(self.faults_file) for name in (each.caller, each.target) if name}
             )
             raise DRError(
-                f"The emulated AWS did not answer for the tables: {error}.",
-                advice=f"A fault is in the way. Lift it: mwaa-dr sandbox fault {regions[0]} all none."
+                f"The tables could not be created, because the emulated AWS did not answer: {error}.",
+                advice=f"There is a fault. Remove it: mwaa-dr sandbox fault {regions[0]} all none."
                 if regions
                 else f"Its output is in {self.home.log(AWS, AWS_SERVER)}.",
             ) from error
@@ -661,17 +665,17 @@ class Sandbox:
         if living:
             self.say(f"stopping {len(living)} processes")
         owners = self.home.sessions()
-        # First those who use a database or the AWS, then these.
+        # First the processes that use the databases and the AWS.
         process.end(
             [session for owner, known in owners.items() if owner != AWS for session in known.values()], grace_s=2
         )
         if self._aws_lives() and not self.home.blueprint().bare:
-            # Nothing of any region runs: its faults have nobody to meet but this process.
-            self._lift_kills()
+            # No region runs, so the faults would affect only this process.
+            self._remove_faults_of_stopped_regions()
             try:
                 self._tables(self.home.blueprint()).save(self._saved_tables)
             except (BotoCoreError, ClientError) as error:  # never up, or no answer
-                self.say(f"the tables could not be saved ({error}): the next start begins with what was saved before")
+                self.say(f"the tables could not be saved ({error}); the next start uses the tables saved before")
         process.end(owners.get(AWS, {}).values(), grace_s=2)
         for owner in owners:
             self.home.forget(owner)
@@ -681,7 +685,7 @@ class Sandbox:
         return bool(living) or postgres_ran
 
     def _living_sessions(self, owner: str | None = None) -> Sequence[ProcessSession]:
-        """Return the sessions of which a process is left, of one owner or of all."""
+        """Return the sessions with a running process, of one owner or of all."""
         return [
             session
             for name, known in self.home.sessions().items()
@@ -706,11 +710,11 @@ class Sandbox:
             return blueprint.regions[name]
         except KeyError as error:
             raise ConfigError(
-                f"The sandbox has no region {name}.", option="region", advice=f"It has {', '.join(REGIONS)}."
+                f"The sandbox has no region {name}.", option="region", advice=f"Its regions are {', '.join(REGIONS)}."
             ) from error
 
     def _describe(self, blueprint: Blueprint) -> Mapping[str, Any]:
-        """Write ``sandbox.json``, the contract with other programs, and return its content."""
+        """Write ``sandbox.json``, which other programs read, and return its content."""
         active = self._tables(blueprint).active_region() if self._aws_lives() else None
         content = sandbox_json(self.home, blueprint, self.postgres, active_region=active)
         write_private_json(self.home.sandbox_json, content)
@@ -723,13 +727,13 @@ def _model(blueprint: Blueprint) -> str:
 
 
 def _requested_versions(airflow: Mapping[str, str] | str | None) -> Mapping[str, str]:
-    """Return the Airflow versions asked for, by region. :raises ConfigError: the sandbox lacks one, or a region."""
+    """Return the requested Airflow versions by region. :raises ConfigError: an unsupported version or region."""
     versions = dict.fromkeys(REGIONS, airflow) if isinstance(airflow, str) else dict(airflow or {})
     if unknown := set(versions) - set(REGIONS):
         raise ConfigError(
             f"The sandbox has no region {', '.join(sorted(unknown))}.",
             option="--airflow",
-            advice=f"It has {', '.join(REGIONS)}.",
+            advice=f"Its regions are {', '.join(REGIONS)}.",
         )
     for version in versions.values():
         constraints(version)

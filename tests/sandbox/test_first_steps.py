@@ -91,7 +91,7 @@ def test_up_again_leaves_what_runs_alone(pair: Pair) -> None:
         for name, airflow in pair.airflows.items()
     }
     document, words = said(pair, "sandbox", "up", "--home", home)
-    assert f"both regions run already in {home}" in words
+    assert f"both regions already run in {home}" in words
     assert document["regions"].keys() == before["regions"].keys()
     assert pids_of(document) == pids
 

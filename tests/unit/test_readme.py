@@ -20,6 +20,7 @@ from airflow_provider_mwaa_dr.core import failover, readiness
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.bookkeeping import NO_RERUN_TAG
 from airflow_provider_mwaa_dr.core.config import CONTROL_TAG, OPTIONS
+from airflow_provider_mwaa_dr.core.ports import EnvironmentStatus
 from airflow_provider_mwaa_dr.core.state import STATE_ID
 from airflow_provider_mwaa_dr.get_provider_info import get_provider_info
 from airflow_provider_mwaa_dr.sandbox import airflow_environment, drill, report
@@ -137,7 +138,8 @@ def test_every_symptom_is_in_the_words_of_the_code() -> None:
     rows = re.findall(r"^\| (.*?) \| ", page("reference/messages"), flags=re.MULTILINE)
     symptoms = [text for row in rows for text in re.findall(r"`([^`]+)`", row)]
     assert len(symptoms) > 50
-    filled_in = "|".join(map(re.escape, ("…", STATE_ID, NO_RERUN_TAG, "[mwaa-dr] ", "held: ")))
+    values = (STATE_ID, NO_RERUN_TAG, EnvironmentStatus.UPDATING.value)
+    filled_in = "|".join(map(re.escape, ("…", *values, "[mwaa-dr] ", "held: ")))
     for symptom in symptoms:
         for part in re.split(filled_in, symptom):
             words = part.strip(" :,.()")

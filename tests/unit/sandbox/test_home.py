@@ -220,8 +220,8 @@ def test_the_state_model_of_a_home_changes_while_nothing_runs(tmp_path: Path) ->
 def test_a_state_model_or_a_lag_that_is_none_is_refused(tmp_path: Path) -> None:
     """Before anything is made."""
     sandbox = Sandbox(tmp_path / "home")
-    with pytest.raises(ConfigError, match="no state model weak"):
+    with pytest.raises(ConfigError, match="The state model weak does not exist"):
         sandbox.up(state_model="weak")
-    with pytest.raises(ConfigError, match="A lag of -1 s"):
+    with pytest.raises(ConfigError, match="The lag is -1 s"):
         sandbox.up(state_model="eventual", lag_s=-1)
     assert not sandbox.home.path.exists()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections import Counter
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -26,12 +25,21 @@ from tests.sandbox.failovers import (
     REASON,
     ChainRun,
     fail_over,
-    make_steady,
     mwaa_dr,
     start,
     wait_for_snapshot,
 )
 from tests.sandbox.harness import Airflow, Pair, Shape, on
+from tests.sandbox.intervals import (
+    INTERVALS,
+    assert_none_executed_again,
+    bodies,
+    interval_of,
+    times_executed,
+    under_load,
+    wait_until_none_is_missing,
+    wait_until_nothing_is_missing,
+)
 from tests.waiting import DEADLINE_S, wait_until
 
 pytestmark = pytest.mark.sandbox
@@ -39,75 +47,12 @@ pytestmark = pytest.mark.sandbox
 NEWEST, BETWEEN, OLDEST = (
     Shape(version=version, name=f"ledger-{version}", ledger=True) for version in ("3.3.1", "3.0.6", "2.10.3")
 )
-EVERY = timedelta(seconds=5)
-INTERVALS = ("led_cron", "led_past")
-"""DAGs of which every interval is due."""
-SOURCE = '''
-"""Intervals that are due every five seconds from START on, and runs that people start."""
-
-from __future__ import annotations
-
-from datetime import datetime, timedelta, timezone
-
-from airflow import DAG
-from airflow.decorators import task
-from airflow.timetables.trigger import CronTriggerTimetable
-from fo_chain import first, second, third
-from witness import body
-
-START = datetime.fromisoformat("{start}")
-
-
-@task
-def record(**context):
-    body(**context)
-
-
-@task(retries=0)
-def fail(**context):
-    body(**context)
-    raise RuntimeError("this one always fails")
-
-
-EVERY_FIVE_SECONDS = CronTriggerTimetable("* * * * * */5", timezone="UTC")
-for dag_id, settings in {{
-    "led_cron": {{"schedule": EVERY_FIVE_SECONDS, "max_active_runs": 3}},
-    "led_past": {{"schedule": EVERY_FIVE_SECONDS, "max_active_runs": 2, "default_args": {{"depends_on_past": True}}}},
-    "led_one": {{"schedule": timedelta(seconds=7), "max_active_runs": 1, "catchup": False}},
-    "led_two_years": {{"schedule": EVERY_FIVE_SECONDS, "start_date": START - timedelta(days=730)}},
-}}.items():
-    with DAG(dag_id, **{{"start_date": START, "catchup": True, **settings}}):
-        record()
-
-with DAG("led_no_rerun", schedule=None, start_date=START, catchup=False, tags=["dr:no-rerun"]):
-    first() >> second() >> third()
-
-one_at_a_time = {{"catchup": False, "max_active_runs": 1, "default_args": {{"depends_on_past": True}}}}
-with DAG("led_waits", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), **one_at_a_time):
-    first() >> second() >> third()
-
-with DAG("led_fails", schedule=None, start_date=START, catchup=False):
-    fail()
-'''
 
 
 @pytest.fixture
 def regions(pair: Pair) -> tuple[Airflow, Airflow]:
-    """
-    The active region, in which everything is due, and the standby.
-
-    The DAGs go on after a test: one that is paused leaves its running run where it is, and so every drain waiting.
-    """
-    make_steady(pair, idle=False)
-    if "led_cron" not in pair.active.dags():
-        began = datetime.fromtimestamp(time.time() // 5 * 5, tz=timezone.utc)
-        for airflow in pair.airflows.values():
-            airflow.deploy("ledger.py", SOURCE.format(start=began.isoformat()))
-        for airflow in pair.airflows.values():
-            airflow.wait_for_dag("led_cron")
-    pair.active.unpause(*INTERVALS, "led_one", "led_no_rerun", "led_fails", "led_waits", "fo_chain")
-    wait_until(lambda: all(len(bodies(pair, dag_id)) >= 2 for dag_id in INTERVALS), "every interval executes")
-    return pair.active, pair.standby
+    """The active region, in which everything is due, and the standby."""
+    return under_load(pair)
 
 
 def runs_store(pair: Pair) -> RunsStore:
@@ -140,50 +85,6 @@ def wait_until_told(pair: Pair, *runs: ChainRun) -> None:
         )
 
 
-def bodies(pair: Pair, dag_id: str) -> Counter[str]:
-    """Return how often the body of each scheduled run of a DAG with one task executed, in both regions together."""
-    lines = [line for airflow in pair.airflows.values() for line in airflow.executed(dag_id)]
-    return Counter(line.run_id for line in lines if line.run_id.startswith("scheduled__"))
-
-
-def interval_of(run_id: str) -> datetime:
-    """Return the time in the id of a scheduled run."""
-    return datetime.fromisoformat(run_id.removeprefix("scheduled__").partition("+")[0]).replace(
-        microsecond=0, tzinfo=timezone.utc
-    )
-
-
-def missing(pair: Pair, dag_id: str) -> list[datetime]:
-    """Return the intervals between the first and the last one that executed, of which no body has."""
-    times = sorted(map(interval_of, bodies(pair, dag_id)))
-    steps = int((times[-1] - times[0]) / EVERY)
-    return [at for number in range(steps) if (at := times[0] + number * EVERY) not in times]
-
-
-def wait_until_none_is_missing(pair: Pair, dag_id: str) -> None:
-    """Return once no interval of a DAG is missing; otherwise the error says what became of those that are."""
-
-    def claim() -> str:
-        gone = missing(pair, dag_id)
-        known = [
-            (region.name, run_id, run["state"], region.task_states(dag_id, run_id), run["note"])
-            for region in pair.airflows.values()
-            for run in region.runs(dag_id)
-            if (run_id := run["dag_run_id"]).startswith("scheduled__") and interval_of(run_id) in gone
-        ]
-        return f"no interval of {dag_id} is missing: {', '.join(map(str, gone))}; what is known of them: {known}"
-
-    wait_until(lambda: not missing(pair, dag_id), claim)
-
-
-def wait_until_nothing_is_missing(pair: Pair, region: Airflow) -> None:
-    """Return once no interval is missing any more, after another one has executed in *region*."""
-    for dag_id in INTERVALS:
-        before = len(region.executed(dag_id))
-        wait_until(lambda: len(region.executed(dag_id)) > before, f"{dag_id} goes on in {region.name}")  # noqa: B023
-        wait_until_none_is_missing(pair, dag_id)
-
-
 def resumed(run: ChainRun, region: Airflow) -> ChainRun:
     """Return the same run in another region."""
     return ChainRun(airflow=region, dag_id=run.dag_id, run_id=run.run_id)
@@ -200,6 +101,7 @@ def test_a_graceful_failover_and_back_executes_every_interval_once(
 ) -> None:
     """There and back, with depends_on_past and max_active_runs, catchup or not: nothing lost, nothing twice."""
     source, target = regions
+    before = times_executed(pair)
     manual = start(source)
     manual.wait_until_it_executed()
     accepted: list[ChainRun] = []
@@ -225,8 +127,7 @@ def test_a_graceful_failover_and_back_executes_every_interval_once(
     wait_until(lambda: target.executed("led_one"), f"the DAG without catchup goes on in {target.name}")
     fail_over(pair, source.name)
     wait_until_nothing_is_missing(pair, source)
-    for dag_id in (*INTERVALS, "led_one"):
-        assert {run: times for run, times in bodies(pair, dag_id).items() if times > 1} == {}
+    assert_none_executed_again(pair, before)
     assert manual.bodies(target) == []
     assert manual.bodies() == CHAIN
 
@@ -447,6 +348,7 @@ def test_the_ledger_agrees_after_fifty_kills_of_the_scheduler(pair: Pair, region
 def test_ten_minutes_without_dynamodb_lose_nothing(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
     """Under load; held meanwhile, and afterwards the ledger catches up by itself within a minute."""
     source, target = regions
+    before, in_standby = times_executed(pair), len(target.executed())
     began = datetime.now(tz=timezone.utc)
     for region in pair.airflows:
         pair.sandbox.fault(region, "dynamodb", "refuse", from_caller=source.name)
@@ -473,10 +375,10 @@ def test_ten_minutes_without_dynamodb_lose_nothing(pair: Pair, regions: tuple[Ai
     for run in runs:
         wait_until(lambda run=run: run.bodies() == CHAIN, f"{run.run_id} executes", deadline_s=900)  # type: ignore[misc]
     wait_until_nothing_is_missing(pair, source)
-    assert all(times == 1 for dag_id in INTERVALS for times in bodies(pair, dag_id).values())
+    assert_none_executed_again(pair, before)
     source.pause(*INTERVALS, "led_one")
     wait_until(lambda: not disagreements(pair, source, since=began), "ledger and database agree")
-    assert target.executed() == []
+    assert len(target.executed()) == in_standby
 
 
 MISSPELLED_S = 30.0
@@ -487,7 +389,7 @@ MISSPELLED_S = 30.0
 def test_a_misspelled_active_region_loses_no_interval_and_no_run(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
     """A user edits the item under load: no region has a role, every run is held, and later each executes once."""
     source, target = regions
-    in_standby = len(target.executed())
+    before, in_standby = times_executed(pair), len(target.executed())
 
     def name(region: str) -> None:
         pair.dynamodb.update_item(
@@ -516,6 +418,5 @@ def test_a_misspelled_active_region_loses_no_interval_and_no_run(pair: Pair, reg
     for run in accepted:
         run.wait_until_it_executed()
     wait_until_nothing_is_missing(pair, source)
-    for dag_id in INTERVALS:
-        assert {run: times for run, times in bodies(pair, dag_id).items() if times > 1} == {}
+    assert_none_executed_again(pair, before)
     assert len(target.executed()) == in_standby

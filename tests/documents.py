@@ -1,4 +1,4 @@
-"""The documents for users, as the tests read them: README.md and the pages under docs."""
+"""The documents for users, as the tests read them: README.md and the pages in docs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ DOCS = ROOT / "docs"
 
 
 def page(name: str) -> str:
-    """Return the text of a page under docs, named without its suffix."""
+    """Return the text of a page in docs. *name* has no suffix."""
     return (DOCS / f"{name}.md").read_text(encoding="utf-8")
 
 
 def pages() -> list[Path]:
-    """Return the README, the other documents of the root and all pages, in a fixed order."""
+    """Return the README, the other documents of the root folder and all pages, in a fixed order."""
     root = [ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", ".github/SECURITY.md")]
     return [README, *root, *sorted(DOCS.rglob("*.md"))]
 
@@ -27,5 +27,5 @@ def everything() -> str:
 
 
 def blocks(text: str, language: str) -> list[str]:
-    """Return the blocks of code of one language, without their fences."""
+    """Return the code blocks of one language, without their fences."""
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)

@@ -1,10 +1,10 @@
 """
-Histories: several engines, schedulers that lag, regions that die and people who change their minds, from a seed.
+Random histories: several engines, lagging schedulers, failing regions, and users who pause DAGs. A seed decides all.
 
-Each engine is a greenlet, so only one of them ever moves: at every call to the table, to an environment and to the
-clock it may hand over, and the seed says which one continues, which is killed there, which answer is lost and how long
-the call takes. A history is therefore the same every time. Shared by the histories of the engine (tests/unit/core) and
-those of everything together (tests/simulation).
+Each engine is a greenlet, so only one moves at a time. At every call to the table, to an environment and to the clock
+an engine may switch to another one. The seed decides which engine continues, which one is killed, which response is
+lost and how long the call takes. A history is therefore the same every time. The histories of the engine
+(tests/unit/core) and of the whole system (tests/simulation) share this module.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ TIMING = Timing(
     poll_s=1,
 )
 PATIENCE_S = 1_500
-"""No history takes longer, on its own clock; one that does is stuck."""
+"""The longest history, on its own clock. A longer one is stuck."""
 
 
 class KilledError(BaseException):
-    """Ends an engine where it stands, as SIGKILL does."""
+    """Ends an engine immediately, as SIGKILL does."""
 
 
 @dataclass
 class Caller:
-    """One engine, and the faults that are meant for it."""
+    """One engine, and the faults that it gets."""
 
     name: str
     run: Callable[[], object]
@@ -69,16 +69,16 @@ class Caller:
     is_done: bool = False
     greenlet: greenlet | None = None
     seen: DRState | None = None
-    """The row as this engine last read it; None once it has acted on it."""
+    """The state item as this engine last read it; None after it has acted on that read."""
 
 
 class Scheduler:
-    """Lets exactly one caller move at a time, and the clock only when none of them can."""
+    """Lets exactly one caller move at a time, and moves the clock only when every caller sleeps."""
 
     def __init__(
-        self, rng: random.Random, clock: ManualClock, strikes: Callable[[str], object] = lambda _: None
+        self, rng: random.Random, clock: ManualClock, count_fault: Callable[[str], object] = lambda _: None
     ) -> None:
-        self.rng, self.clock, self._strikes = rng, clock, strikes
+        self.rng, self.clock, self._count_fault = rng, clock, count_fault
         self.callers: list[Caller] = []
         self._main = getcurrent()
         self._is_ending = False
@@ -94,22 +94,24 @@ class Scheduler:
         def body() -> None:
             try:
                 caller.outcome = caller.run()
-            except BaseException as error:  # also a bug in engine or test: whatever reads the outcome reports it
+            except (
+                BaseException
+            ) as error:  # a bug in the engine or the test, too: the test reads the outcome and reports it
                 caller.outcome = error
             finally:
                 caller.is_done = True
 
         self.callers.append(caller)
         caller.wake_at = max(caller.wake_at, self.clock.monotonic())
-        # One that ends returns to the main greenlet, whichever started it.
+        # A greenlet that ends returns to the main greenlet, whichever greenlet started it.
         caller.greenlet = greenlet(body, parent=self._main)
         return caller
 
     def hand_over(self, seconds: float = 0.0) -> None:
         """
-        Called by a caller: let others go first, for at least *seconds* of the clock.
+        Let other callers move first, for at least *seconds* of the clock. A caller calls this.
 
-        The caller moves the clock itself, and switches only where another caller is next.
+        The caller moves the clock itself, and switches only if another caller is next.
         """
         if self._is_ending:
             raise KilledError
@@ -118,23 +120,23 @@ class Scheduler:
         follower = self._next()
         if follower is caller:
             return
-        assert follower is not None  # the caller itself is still to go on
+        assert follower is not None  # the caller itself is not done
         assert follower.greenlet is not None
         follower.greenlet.switch()
         if self._is_ending:
             raise KilledError
 
     def call_point(self) -> None:
-        """Called by a caller around everything it does to the world."""
+        """A caller calls this before and after each of its calls to the world."""
         caller = self.current
         caller.calls += 1
         if caller.calls >= caller.kill_at:
-            self._strikes("engine killed")
+            self._count_fault("engine killed")
             raise KilledError
         chance = self.rng.random()
         if caller.faulty and chance < 0.004:
-            self._strikes("engine suspended")
-            self.hand_over(self.rng.choice([3, 20, 60]))  # suspended, as a laptop whose lid was closed
+            self._count_fault("engine suspended")
+            self.hand_over(self.rng.choice([3, 20, 60]))  # suspended, as a closed laptop is
         elif chance < 0.3:
             self.hand_over(0.0)
 
@@ -145,7 +147,9 @@ class Scheduler:
             caller.greenlet.switch()
 
     def _next(self) -> Caller | None:
-        """Return who moves next, having moved the clock as far as that takes; None when all are done."""
+        """
+        Return the caller that moves next, after moving the clock as far as needed; None when all callers are done.
+        """
         while waiting := [caller for caller in self.callers if not caller.is_done]:
             now = self.clock.monotonic()
             if now > self._until:
@@ -161,16 +165,16 @@ class Scheduler:
         self._is_ending = True
         for caller in self.callers:
             assert caller.greenlet is not None
-            if caller.greenlet:  # started, and not done
+            if caller.greenlet:  # started and not done
                 caller.greenlet.switch()
             caller.is_done = True
 
 
 class CallersClock:
     """
-    The clock as an engine has it: sleeping lets others move.
+    The clock of an engine: while the engine sleeps, other callers move.
 
-    :param rate: seconds that it counts in a second.
+    :param rate: seconds that this clock counts in one second.
     """
 
     def __init__(self, world: World, rate: float = 1.0) -> None:
@@ -185,7 +189,7 @@ class CallersClock:
 
 
 class CallersStore:
-    """The table as an engine reaches it."""
+    """The table as an engine reads and writes it."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -199,7 +203,7 @@ class CallersStore:
         now, rng = world.clock.monotonic(), world.scheduler.rng
         if caller.faulty and rng.random() < 0.004:
             caller.table_gone_until = now + rng.choice([1, 5, 20])
-            world.strikes("state table unreachable")
+            world.count_fault("state table unreachable")
         if now < caller.table_gone_until:
             raise StateUnreachableError("The table did not answer.")
         if name == "put_record":
@@ -218,20 +222,20 @@ class CallersStore:
         answer = world.at_point("state table", name, reach)
         if name == "write" and caller.faulty and rng.random() < 0.05:
             caller.table_gone_until = now + rng.choice([0, 0, 2])
-            world.strikes("state table response lost")
+            world.count_fault("state table response lost")
             raise StateUnreachableError("The answer of a write was lost.")
         world.scheduler.call_point()
         return answer
 
 
 class CallersEnvironment:
-    """An environment as an engine reaches it."""
+    """An environment as an engine calls it."""
 
     def __init__(self, world: World, environment: FakeEnvironment) -> None:
         self._world, self._environment = world, environment
         self.region, self.name = environment.region, environment.name
         self._arrived = 0
-        """How many calls have reached the environment."""
+        """The number of calls that have reached the environment."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         return lambda *args, **kwargs: self._call(name, *args, **kwargs)
@@ -244,7 +248,7 @@ class CallersEnvironment:
         listing: object = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Sequence[str]:
-        """Change one DAG after the other: a fault in the middle leaves half of them done."""
+        """Change one DAG after the other, so that a fault in the middle changes only some of them."""
         changed: list[str] = []
         left: list[str] = []
         caller = self._world.scheduler.current
@@ -257,8 +261,8 @@ class CallersEnvironment:
             except IncompleteError as error:
                 left += error.left
             finally:
-                # Also if the engine was suspended after it had looked at the row, or is killed before it has the
-                # answer: the call has arrived.
+                # The call has arrived, also if the engine was suspended after it read the state item, or was killed
+                # before it got the response.
                 now = self._world.state.plan
                 assert seen is not None
                 assert seen.plan is not None
@@ -285,7 +289,7 @@ class CallersEnvironment:
         scheduler.call_point()
         chance = scheduler.rng.random() if scheduler.current.faulty else 1.0
         if chance < 0.003:
-            self._world.strikes("environment unreachable")
+            self._world.count_fault("environment unreachable")
             raise MwaaUnreachableError("It did not answer.")
 
         def reach() -> Any:
@@ -295,14 +299,14 @@ class CallersEnvironment:
 
         answer = self._world.at_point("environment", name, reach)
         if chance < 0.006:
-            self._world.strikes("environment response lost")
+            self._world.count_fault("environment response lost")
             raise MwaaUnreachableError("Its answer was lost.")
         scheduler.call_point()
         return answer
 
 
 class RegionDags:
-    """The paused flags as a region's own agent changes them, in its database."""
+    """The paused flags that a region's own agent changes in its database."""
 
     def __init__(self, environment: FakeEnvironment) -> None:
         self._environment = environment
@@ -318,7 +322,7 @@ class RegionDags:
 
 
 class Region:
-    """What the schedulers of a region do, each with its own view, once a second."""
+    """The schedulers of a region, each with its own view. They take a turn once a second."""
 
     def __init__(self, world: World, name: str) -> None:
         self.world, self.name = world, name
@@ -347,14 +351,14 @@ class Region:
         self.environment.unreachable, self.environment.scheduler_healthy = True, False
 
     def revive(self) -> None:
-        self.in_flight()  # brings the runs up to now, before anything progresses again
+        self.in_flight()  # advances the runs up to now, before anything else continues
         self.is_up = True
         self.views = {"1": None, "2": None}
         self.finisher = self._new_finisher()
         self.environment.unreachable, self.environment.scheduler_healthy = False, True
 
     def in_flight(self) -> list[str]:
-        """Runs that execute or stand in state running, whatever faults are switched on."""
+        """Return runs that execute or have state running, also during a fault."""
         unreachable, self.environment.unreachable = self.environment.unreachable, False
         runs = {str(run) for run in (*self.environment.running_runs(), *self.environment.running_tasks())}
         self.environment.unreachable = unreachable
@@ -378,7 +382,7 @@ class Region:
                 self.world.store.put_agent(self._status(job, view.state, view.reconciled_epoch))
 
     def _lead(self, state: DRState | None, reconciled: int | None) -> None:
-        """The agent of job 1: reconcile, adopt, keep the snapshot."""
+        """Take the turn of the agent of job 1: reconcile, adopt, write the snapshot."""
         assert state is not None
         unpaused = self.environment.unpaused - {CONTROL}
         is_active = state.active_region == self.name
@@ -417,7 +421,7 @@ class Region:
         )
 
     def _schedule(self, job: str) -> None:
-        """Start runs that are due, as far as this scheduler's gate lets them."""
+        """Start scheduled runs, as far as this scheduler's gate allows."""
         for dag_id in sorted(self.environment.unpaused - {CONTROL}):
             if self.world.rng.random() > self.world.load:
                 continue
@@ -440,14 +444,14 @@ class Region:
 
 
 class World:
-    """Three regions, a table, and everything that is checked while a history goes on."""
+    """Three regions, a table, and the rules that are checked during a history."""
 
     timing = TIMING
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.clock = ManualClock()
-        self.scheduler = Scheduler(self.rng, self.clock, self.strikes)
+        self.scheduler = Scheduler(self.rng, self.clock, self.count_fault)
         self.store = self.make_table(transitions.initial(A, lease_s=LEASE_S, by="init", at=self.clock.now()))
         self.load, self.long_runs = self.rng.choice([0.05, 0.3]), self.rng.choice([0, 0, 0.02])
         self.regions: dict[str, Any] = {}
@@ -463,24 +467,24 @@ class World:
         self.clock.advance(3)
 
     def make_table(self, state: DRState) -> InMemoryStateStore:
-        """Return the state table: one that all see alike. The place for one with copies that lag behind."""
+        """Return the state table, with one copy for all. A subclass may return a table with lagging copies."""
         return InMemoryStateStore(state, regions=(A, B, C))
 
     def at_point(self, port: str, name: str, call: Callable[[], Any]) -> Any:
-        """Make a call of an engine on a port. The place for faults at exactly this call."""
+        """Make one call of an engine to a port. A subclass may inject a fault into exactly this call."""
         return call()
 
-    def strikes(self, fault: str, region: str | None = None) -> None:
-        """Count a fault that strikes now; of a region, or of the caller whose turn it is."""
+    def count_fault(self, fault: str, region: str | None = None) -> None:
+        """Count a fault that happens now, of a region or of the current caller."""
 
     def stepped(self, event: StepEvent) -> None:
         """An engine reports progress."""
 
     def changed_late(self, region: str, dag_id: str) -> None:
-        """A call has arrived after its plan had ended, as one may whose engine was suspended: nobody can tell."""
+        """A call has arrived after its plan had ended, because its engine was suspended. No engine can prevent this."""
 
     def stop_answered(self, caller: Caller, run: object) -> None:
-        """An engine knows whether it has stopped a run."""
+        """An engine has the response to its call that stops a run."""
 
     def make_regions(self) -> None:
         """Fill ``regions``."""
@@ -503,7 +507,7 @@ class World:
     def call(
         self, target: str, *, after_s: float = 0.0, faulty: bool = True, clock_rate: float = 1.0, **changes: Any
     ) -> Caller:
-        """Let somebody call a failover to *target*."""
+        """Let a caller request a failover to *target*."""
         self.engines += 1
         name = f"engine-{self.engines}"
         environments: Mapping[str, Environment] = {
@@ -525,18 +529,21 @@ class World:
     def _new_token(self) -> str:
         return f"{self.rng.getrandbits(24):06x}"
 
-    # -- what must hold at every moment ---------------------------------------------------------------------------
+    # -- rules that must hold at every moment ----------------------------------------------------------------------
 
     def check_start(self, region: str, epoch: int) -> None:
-        """No run starts under an epoch older than one under which a run has started already."""
+        """No run starts under an epoch that is older than the epoch of a run that has already started."""
         assert epoch >= self.newest_epoch_started, f"{region} starts a run under epoch {epoch}: a newer one executes"
         self.newest_epoch_started = epoch
 
     def check_act(self, region: str, what: str) -> None:
-        """An engine acts once for each look at the row, which showed its own plan, in the right phase and region."""
+        """
+        An engine acts once for each read of the state item, which must show its own plan, and the right phase and
+        region.
+        """
         caller = self.scheduler.current
         seen, caller.seen = caller.seen, None
-        assert seen is not None, f"{caller.name} does {what} in {region} without having looked at the row"
+        assert seen is not None, f"{caller.name} does {what} in {region} without having read the state item"
         plan = seen.plan
         assert plan is not None, f"{caller.name} does {what} in {region} with no plan open"
         assert plan.owner == caller.name, f"{caller.name} does {what} in {region} in the plan of {plan.owner}"
@@ -550,17 +557,19 @@ class World:
             assert not left, f"{region} is paused while {left} are in flight"
 
     def check_record(self, caller: Caller, record: FailoverRecord) -> None:
-        """Records are for people and written without a condition: one that was under way may land too late."""
+        """
+        Records are for users, and are written without a condition. A record whose write is delayed may arrive too late.
+        """
         plan = self.state.plan
         if record.outcome == "open" and (plan is None or plan.id != record.id or plan.owner != caller.name):
             self.written_late.add(record.id)
 
     def check_write(self, caller: Caller, before: DRState, new: DRState) -> None:
-        """The row changes as the design says, and a graceful promotion leaves nothing in flight."""
+        """The state item changes as designed, and a graceful promotion leaves no run in flight."""
         assert new.version == before.version + 1
         assert new.epoch - before.epoch in {0, 1}
         if before.plan is not None and new.plan is not None and before.plan.set_id is not None:
-            assert new.plan.set_id == before.plan.set_id, "another set took the place of the recorded one"
+            assert new.plan.set_id == before.plan.set_id, "another set replaced the recorded one"
         if before.plan is not None and new.plan is not None and before.plan.owner != new.plan.owner:
             assert new.plan.owner == caller.name
         if new.epoch == before.epoch:
@@ -577,8 +586,11 @@ class World:
             left = self.regions[before.active_region].in_flight()
             assert not left, f"promoted while {left} are in flight"
 
-    def assert_settled(self, region: str, *, but: Collection[str]) -> None:
-        """Exactly one region is active, STEADY, with exactly the wanted set, or what was said to be missing from it."""
+    def assert_steady(self, region: str, *, but: Collection[str]) -> None:
+        """
+        Exactly one region is active and STEADY. The wanted set without *but* is unpaused in it, and nothing in the
+        others.
+        """
         state = self.state
         assert (state.active_region, state.phase, state.plan) == (region, Phase.STEADY, None)
         assert state.epoch == self.promotions == state.failover_count
@@ -591,7 +603,7 @@ class World:
         assert set(records) <= self.written_late, f"records {records} are open"
 
     def dags_not_unpaused(self, region: str) -> tuple[str, ...]:
-        """What the last failover to *region* has listed as not unpaused; nobody has done it since."""
+        """Return the DAGs that the last failover to *region* could not unpause."""
         ended = (record for record in self.store.records() if (record.target, record.outcome) == (region, "completed"))
         return next((record.not_unpaused for record in ended), ())
 

@@ -1,10 +1,11 @@
 """
-Makes any function of the provider raise, one at a time, in the process that imports this.
+Make any function of the provider raise, one at a time, in the process that imports this module.
 
-A function's code is replaced where it is, so whoever has a reference to it meets the planted error: modules that
-imported it by name, hooks that are registered, classes. In a real Airflow this file lies in ``AIRFLOW_HOME/plugins``;
-the function to fail is named in ``AIRFLOW_HOME/planted``, and those that were called, or failed, are listed in
-``AIRFLOW_HOME/called`` and ``AIRFLOW_HOME/failed``.
+The code of a function is replaced in place, so every reference to the function meets the planted error: modules that
+imported it by name, registered hooks, classes.
+
+In a real Airflow this file is in ``AIRFLOW_HOME/plugins``. The file ``AIRFLOW_HOME/planted`` names the function that
+must fail. ``AIRFLOW_HOME/called`` and ``AIRFLOW_HOME/failed`` list the functions that were called and that failed.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ MODULES = (
     "plugins.held_task", "plugins.fence", "plugins.agent", "plugins.listener",
 )  # fmt: skip
 SCHEDULERS_MODULE = "plugins.metadata_db"
-"""Airflow's models: not to be imported in a task process of Airflow 3."""
+"""This module imports Airflow's models, which a task process of Airflow 3 must not import."""
 HOOKS = {
     "plugins.listener:on_starting",
     "plugins.listener:on_dag_run_running",
     "plugins.listener:on_task_instance_running",
 }
-"""What Airflow itself calls; a planted error stands for one in what they call."""
+"""The functions that Airflow itself calls. Errors are planted in the functions that these call."""
 
 
 _IN_AIRFLOW = __name__ == "plant"
-# Airflow loads its plugins anew in a task that was forked from the scheduler: the first load counts.
+# A task that was forked from the scheduler loads Airflow's plugins again. The first load counts.
 _NAME = "mwaa_dr_plant" if _IN_AIRFLOW else __name__
 
 
 class PlantedError(Exception):
-    """Raised where it was planted."""
+    """The error that a planted function raises."""
 
 
 _originals: dict[str, FunctionType] = {}
@@ -49,13 +50,13 @@ _entered: list[Callable[[str], None]] = []
 
 
 def call(key: str, args: Any, kwargs: Any) -> Any:
-    """Stand in for the function *key*. Called by the replaced code."""
+    """Replace the function *key*. The replaced code calls this function."""
     _entered[-1](key)
     return _originals[key](*args, **kwargs)
 
 
 def functions(module: ModuleType) -> Iterator[tuple[str, FunctionType]]:
-    """Yield name and function of everything that is defined in *module*, methods and properties too."""
+    """Yield name and function of everything that *module* defines, including methods and properties."""
     for name, value in list(vars(module).items()):
         if getattr(value, "__module__", None) != module.__name__:
             continue
@@ -71,7 +72,7 @@ def functions(module: ModuleType) -> Iterator[tuple[str, FunctionType]]:
 
 
 def prepare(modules: Sequence[str], enter: Callable[[str], None]) -> None:
-    """Let *enter* be called with ``module:name`` before each call of a function of *modules*; it may raise."""
+    """Let *enter* be called with ``module:name`` before each call of a function of *modules*. *enter* may raise."""
     _entered.append(enter)
     for short in modules:
         for name, function in functions(importlib.import_module(f"{PACKAGE}.{short}")):
@@ -87,7 +88,7 @@ def prepare(modules: Sequence[str], enter: Callable[[str], None]) -> None:
 
 
 def restore() -> None:
-    """Give every function its own code back."""
+    """Give every function its original code back."""
     for key, function in _replaced.items():
         function.__code__ = _originals[key].__code__
     _originals.clear()
@@ -101,30 +102,30 @@ def _stand_in(key: str) -> Any:
         f"    return sys.modules[{_NAME!r}].call({key!r}, args, kwargs)\n"
     )
     scope: dict[str, Any] = {}
-    exec(source, scope)  # the only way to have code that works with another module's globals
+    exec(source, scope)  # the only way to create code that works with the globals of another module
     return scope["stand_in"].__code__
 
 
 def _in_airflow() -> None:
-    """Obey ``AIRFLOW_HOME/planted``."""
+    """Plant the error that ``AIRFLOW_HOME/planted`` names."""
     home = Path(os.environ["AIRFLOW_HOME"])
-    told: set[str] = set()
+    recorded: set[str] = set()
 
-    def tell(file: str, line: str) -> None:
-        if f"{file} {line}" in told:
+    def record(file: str, line: str) -> None:
+        if f"{file} {line}" in recorded:
             return
-        told.add(f"{file} {line}")
+        recorded.add(f"{file} {line}")
         with (home / file).open("a") as lines:
             lines.write(f"{line}\n")
 
     def enter(key: str) -> None:
-        tell("called", key)
+        record("called", key)
         try:
             planted, _, serial = (home / "planted").read_text().strip().partition(" ")
         except OSError:
             return
         if planted == key:
-            tell("failed", f"{serial} {key}")
+            record("failed", f"{serial} {key}")
             raise PlantedError(f"planted in {key}")
 
     is_scheduler = "scheduler" in sys.argv[1:2]

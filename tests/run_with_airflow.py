@@ -1,8 +1,9 @@
 """
 Run the tests that import Airflow: ``python tests/run_with_airflow.py VERSION [PYTEST ...]``.
 
-The environment is the sandbox's own, below build/airflow, with the wheel that a user installs and what tests need on
-top. Before that, the wheel's requirements are resolved under the pins of the version: MWAA's image must have them all.
+The environment is the sandbox's own, in build/airflow, with the wheel that a user installs and the packages that the
+tests need. Before that, the requirements of the wheel are resolved with the pins of the version: MWAA's image must have
+all of them.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ NEED_AIRFLOW = [
     "tests/airflow",
     *(f"tests/unit/{part}" for part in ("hooks", "operators", "sensors", "triggers")),
 ]
-# statsd is in every MWAA image, in this version, and in no sandbox.
+# Every MWAA image has statsd in this version. The sandbox does not have it.
 TEST_PACKAGES = ["pytest", "statsd==4.0.1"]
 PACKAGE = "airflow_provider_mwaa_dr"
 ROOT = Path(__file__).parents[1]
 
 
 def build_wheel(folder: Path) -> Path:
-    """Return the wheel of this checkout, built into *folder*."""
+    """Build the wheel of this checkout in *folder*, and return its path."""
     subprocess.run([find_uv_bin(), "build", "--quiet", "--wheel", "--out-dir", str(folder), str(ROOT)], check=True)
     return next(folder.glob("*.whl"))
 
@@ -41,9 +42,9 @@ def pinned(text: str) -> dict[str, str]:
 
 def changes(wheel: Path, pins: Path, python: str) -> dict[str, str]:
     """
-    Return the packages that installing *wheel* would bring into an image that has *pins*, or change there.
+    Return the packages that installing *wheel* would add to an image with *pins*, or change in it.
 
-    :param python: the image's version of Python.
+    :param python: the Python version of the image.
     """
     answer = subprocess.run(
         [find_uv_bin(), "pip", "compile", "--quiet", "--no-annotate", "--no-header", "--python-version", python,
@@ -56,9 +57,9 @@ def changes(wheel: Path, pins: Path, python: str) -> dict[str, str]:
 
 def beside_the_package(folder: Path) -> Path:
     """
-    Return *folder* with links to all that this checkout has, but not to the package.
+    Return *folder* with links to everything in this checkout except the package.
 
-    Where Python finds the package beside the tests, it would not import the installed one.
+    If Python found the package next to the tests, it would not import the installed one.
     """
     folder.mkdir()
     for path in ROOT.iterdir():
@@ -68,7 +69,7 @@ def beside_the_package(folder: Path) -> Path:
 
 
 def main(version: str, *pytest: str) -> int:
-    """Return pytest's exit code; 1 when the wheel would change what MWAA's image has."""
+    """Return pytest's exit code, or 1 if the wheel would change packages of MWAA's image."""
     folder = ROOT / "build" / "airflow" / version
     environment = airflow_environment.provide_image(folder, version, say=print)
     python = str(environment.bin / "python")
@@ -89,9 +90,9 @@ def main(version: str, *pytest: str) -> int:
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
-        # 2.11 warns of its own default as soon as it is imported, and warnings are errors here.
+        # Airflow 2.11 warns about its own default when it is imported, and the tests treat warnings as errors.
         "AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY": "True",
-        # Plugins that Airflow's dependencies bring along warn, and warnings are errors here.
+        # Pytest plugins of Airflow's dependencies warn, and the tests treat warnings as errors.
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     }
     command = [python, "-m", "pytest", *NEED_AIRFLOW, "-q", "--durations", "5", *pytest]

@@ -1,4 +1,4 @@
-"""Awaiting a condition, with a deadline."""
+"""Wait for a condition, with a deadline."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import TypeVar
 T = TypeVar("T")
 
 DEADLINE_S = 180.0
-"""How long a thing is waited for that takes a few seconds when the machine is idle."""
+"""The longest wait for a condition that takes a few seconds on an idle machine."""
 
 
 def wait_until(condition: Callable[[], T], what: str | Callable[[], str], *, deadline_s: float = DEADLINE_S) -> T:
     """
-    Return what *condition* returns, once that is true; it is asked often at first, then four times a second.
+    Return the first true value that *condition* returns. The condition is called often at first, then four times a
+    second.
 
-    :param what: the claim that is waited for, for the message when it does not come true; or what returns it then.
+    :param what: the claim for the message if it does not come true in time, or a function that returns it.
     """
     deadline = time.monotonic() + deadline_s
     rest_s = 0.01

@@ -38,7 +38,7 @@ def wanted_in(region: Airflow) -> set[str]:
     return {dag_id for dag_id, is_paused in region.dags().items() if not is_paused}
 
 
-def assert_settled(pair: Pair, region: Airflow, wanted: set[str]) -> None:
+def assert_steady(pair: Pair, region: Airflow, wanted: set[str]) -> None:
     """Exactly one region is active, STEADY, with exactly the wanted set; what starts there executes, and only there."""
     state = pair.state()
     assert (state.active_region, state.phase, state.plan) == (region.name, Phase.STEADY, None)
@@ -74,7 +74,7 @@ def test_a_failover_whose_every_caller_is_killed_comes_to_its_end(
         assert last.wait() == 0, last.stdout + last.stderr
     newest = pair.history()[0]
     assert (newest["outcome"], newest["mode"], newest["epoch"]) == ("completed", mode, before.epoch + 1)
-    assert_settled(pair, target, wanted)
+    assert_steady(pair, target, wanted)
 
 
 @on("3.3.1")
@@ -91,7 +91,7 @@ def test_killed_after_promote_the_next_command_ends_it(
     target.unpause("fo_stray")
     killed_after(pair, step, target.name, "--mode", mode)
     assert fail_over(pair, target.name)["epoch"] == before.epoch + 1
-    assert_settled(pair, target, wanted)
+    assert_steady(pair, target, wanted)
 
 
 @on("3.3.1")
@@ -117,7 +117,7 @@ def test_killed_before_promote_naming_the_active_region_undoes_it(
     assert fail_over(pair, source.name)["to"] == source.name
     held.wait_until_it_executed()
     assert pair.state().epoch == before.epoch
-    assert_settled(pair, source, wanted)
+    assert_steady(pair, source, wanted)
 
 
 @on("3.3.1")
@@ -138,7 +138,7 @@ def test_killed_after_promote_it_ends_with_no_caller_at_all(
     newest = pair.history()[0]
     assert (newest["outcome"], newest["epoch"], newest["not_unpaused"]) == ("completed", before.epoch + 1, [])
     assert newest["steps"][-1]["name"] == "finish"
-    assert_settled(pair, target, wanted)
+    assert_steady(pair, target, wanted)
 
 
 @on("3.3.1")
@@ -159,7 +159,7 @@ def test_a_target_killed_before_promote_leaves_the_source_going(pair: Pair, regi
     assert (pair.state().epoch, wanted_in(source)) == (before.epoch, wanted)
     pair.sandbox.revive(target.name)
     pair.wait_until_reconciled()
-    assert_settled(pair, source, wanted)
+    assert_steady(pair, source, wanted)
 
 
 @on("3.3.1")
@@ -178,4 +178,4 @@ def test_a_target_killed_after_promote_for_good_gives_the_role_back(
     after.wait_until_it_executed()
     pair.sandbox.revive(target.name)
     pair.wait_until_reconciled()
-    assert_settled(pair, source, wanted)
+    assert_steady(pair, source, wanted)

@@ -279,7 +279,7 @@ class FaultPoints:
         fault = self._due(who, port)
         if fault is None:
             return call()
-        self.world.strikes(str(fault), None if who == ENGINE else who)
+        self.world.count_fault(str(fault), None if who == ENGINE else who)
         if self.world.is_traced:
             self.world.note(None, f"{who}: {fault} {name} ({fault.seconds} s)")
         return self._strike(fault, name, call, suspend)

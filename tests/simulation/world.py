@@ -192,7 +192,7 @@ class RunsCopy:
         if world.is_traced:
             world.note_entry(region, entry)
         if world.rng.random() < world.lost_answers:
-            world.strikes("ledger response lost", self._region.name)
+            world.count_fault("ledger response lost", self._region.name)
             raise StateUnreachableError("The answer of a write was lost.")
 
     def log(self, region: str, *, after: int) -> Sequence[LogEntry]:
@@ -312,7 +312,7 @@ class Region:
             self.calls_left -= 1
             if self.calls_left <= 0:
                 self.calls_left = None
-                self.world.strikes("agent killed", self.name)
+                self.world.count_fault("agent killed", self.name)
                 raise KilledError
 
     def _new_table(self) -> RegionsTable:
@@ -344,7 +344,7 @@ class Region:
 
     def restart(self, number: int, *, cleanly: bool = False) -> None:
         """A scheduler ends, is listed as alive for a while, and another one starts, knowing nothing."""
-        self.world.strikes("scheduler restarted", self.name)
+        self.world.count_fault("scheduler restarted", self.name)
         if cleanly:
             with suppress(KilledError):
                 self.schedulers[number].agent.end()
@@ -353,29 +353,29 @@ class Region:
 
     def die(self) -> None:
         self.world.note(None, f"{self.name} is lost")
-        self.world.strikes("lost", self.name)
+        self.world.count_fault("lost", self.name)
         self.died.append(self.world.clock.monotonic())
         self.airflow.die()
 
     def cut(self, seconds: float) -> None:
         """Its network is gone for so long."""
         self.world.note(None, f"{self.name} is cut off for {seconds} s")
-        self.world.strikes("cut off", self.name)
+        self.world.count_fault("cut off", self.name)
         self.cut_until = self.world.clock.monotonic() + seconds
 
     def stand_still(self, number: int, seconds: float) -> None:
         """A scheduler and its agent do nothing for so long."""
-        self.world.strikes("scheduler frozen", self.name)
+        self.world.count_fault("scheduler frozen", self.name)
         self.schedulers[number].frozen_until = self.world.clock.monotonic() + seconds
 
     def hang(self, number: int, seconds: float) -> None:
         """An agent does nothing for so long; its scheduler goes on."""
-        self.world.strikes("agent stuck", self.name)
+        self.world.count_fault("agent stuck", self.name)
         self.schedulers[number].stuck_until = self.world.clock.monotonic() + seconds
 
     def lose_the_ledger(self, seconds: float) -> None:
         """The runs table does not answer for so long."""
-        self.world.strikes("ledger unreachable", self.name)
+        self.world.count_fault("ledger unreachable", self.name)
         self.ledger_gone_until = self.world.clock.monotonic() + seconds
 
     def revive(self) -> None:
@@ -678,7 +678,7 @@ class Simulation(World):
             return call()
         return self.points.call(ENGINE, port, name, call, self.scheduler.hand_over)
 
-    def strikes(self, fault: str, region: str | None = None) -> None:
+    def count_fault(self, fault: str, region: str | None = None) -> None:
         if not self.is_mended:
             self.reached[FAULT, f"{fault}: {place(self.state, region)}"] += 1
 

@@ -1,4 +1,4 @@
-"""README.md and docs match the package: options, commands, what they print, and what that means."""
+"""README.md and docs match the package: options, commands, output, and meaning."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ A, B = "us-east-2", "us-east-1"
 
 
 def test_no_generated_part_is_stale() -> None:
-    """Options, arguments and fields of items are in the documents as they are in the code."""
+    """Options, arguments and fields of items are the same in the documents as in the code."""
     stale = [str(path) for path, old, new in generate.pages() if old != new]
     assert not stale, "run python -m docs.generate"
 
 
 def test_every_option_is_documented_as_it_is_in_the_code() -> None:
-    """One table of options; its copy in the documents cannot go stale."""
+    """The code has the one table of options. The copy in the documents must be equal."""
     rows = page("reference/options")
     for option in OPTIONS:
         default = f"`{option.default}`" if option.default else "-"
@@ -50,7 +50,7 @@ def test_every_option_is_documented_as_it_is_in_the_code() -> None:
 
 
 def test_every_documented_command_exists_and_every_command_is_documented() -> None:
-    """The table of commands is the help's."""
+    """The documents list exactly the commands of the help."""
 
     def commands(parser: argparse.ArgumentParser, prefix: str) -> set[str]:
         found = set()
@@ -65,7 +65,9 @@ def test_every_documented_command_exists_and_every_command_is_documented() -> No
 
 
 def test_every_option_of_a_command_is_in_its_section() -> None:
-    """And no other; the options of all commands have a table of their own."""
+    """
+    Each section lists exactly the options of its command. Options that all commands have are in a table of their own.
+    """
 
     def options(words: list[str]) -> set[str]:
         parser: argparse.ArgumentParser = build_parser(with_sandbox=True)
@@ -84,7 +86,7 @@ def test_every_option_of_a_command_is_in_its_section() -> None:
 
 
 def test_the_tutorial_shows_a_drill_as_it_is_printed() -> None:
-    """The figures are those of one run; what is counted, and in which order, is the code's."""
+    """The figures are those of one run. The lines and their order come from the code."""
     passed = report.text(drill_reports.planned())
     shown = page("tutorial/first-drill").split("Drill planned: PASS")[1].split("```")[0]
 
@@ -96,7 +98,7 @@ def test_the_tutorial_shows_a_drill_as_it_is_printed() -> None:
 
 
 def commands_shown() -> Iterator[list[str]]:
-    """Yield the words of each call of ``mwaa-dr`` in a block of shell, and of each whole one in a sentence."""
+    """Yield the words of each ``mwaa-dr`` call in a shell block, and of each complete call in a sentence."""
     for block in blocks(everything(), "bash"):
         for line in re.split(r"&&|\n", block.replace("\\\n", " ")):
             if "mwaa-dr " in line.split("#")[0] and not line.lstrip().startswith(("aws", "export", "pip")):
@@ -107,8 +109,8 @@ def commands_shown() -> Iterator[list[str]]:
             yield shlex.split(text)
 
 
-def test_every_command_that_is_shown_can_be_given() -> None:
-    """With the words and options that it is shown with."""
+def test_every_command_in_the_documents_is_accepted() -> None:
+    """The parser accepts the words and options of each command in the documents."""
     shown = list(commands_shown())
     assert len(shown) > 25
     for words in shown:
@@ -117,7 +119,7 @@ def test_every_command_that_is_shown_can_be_given() -> None:
 
 
 def test_every_variable_of_the_command_line_is_an_option() -> None:
-    """A ``DR_`` name that nobody reads would be ignored without a word."""
+    """The command line would ignore a ``DR_`` name that is no option, without an error."""
     known = {f"DR_{name.upper()}" for option in OPTIONS for name in (option.name, *option.aliases)}
     shown = set(re.findall(r"\bDR_[A-Z_]+[A-Z]\b", everything()))
     assert shown
@@ -125,7 +127,7 @@ def test_every_variable_of_the_command_line_is_an_option() -> None:
 
 
 def texts() -> Iterator[str]:
-    """Yield what the package may say: its texts, cut where something is filled in."""
+    """Yield the text constants of the package, cut where a value is filled in."""
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -133,8 +135,10 @@ def texts() -> Iterator[str]:
 
 
 def test_every_symptom_is_in_the_words_of_the_code() -> None:
-    """Users search the documents for what they see; ``…`` and what the code fills in by name may be anything."""
-    said = "\n".join(texts())
+    """
+    Users search the documents for a message that they see. ``…`` and values that the code fills in may be anything.
+    """
+    text_of_the_code = "\n".join(texts())
     rows = re.findall(r"^\| (.*?) \| ", page("reference/messages"), flags=re.MULTILINE)
     symptoms = [text for row in rows for text in re.findall(r"`([^`]+)`", row)]
     assert len(symptoms) > 50
@@ -143,17 +147,17 @@ def test_every_symptom_is_in_the_words_of_the_code() -> None:
     for symptom in symptoms:
         for part in re.split(filled_in, symptom):
             words = part.strip(" :,.()")
-            assert words in said, symptom
+            assert words in text_of_the_code, symptom
 
 
 def shape(line: str) -> str:
-    """Return a line without its numbers, the plan's name and its spacing."""
+    """Return a line without its numbers, its plan id and its extra spaces."""
     line = re.sub(r"\d{8}T\d{6}Z-[0-9a-f]{6}", "PLAN", line)
     return " ".join(re.sub(r"\d+(\.\d+)?", "#", line).split())
 
 
 def assert_shown_is_printed(name: str, printed: str) -> None:
-    """Each line of the output on the runbook's page has been printed, in this order; ``...`` may be anything."""
+    """Each line of the output on the runbook's page was printed, in this order. ``(...)`` may be anything."""
     lines = [
         shape(line) for block in blocks(page(f"runbooks/{name}"), "text") for line in block.splitlines() if line.strip()
     ]
@@ -167,7 +171,7 @@ def assert_shown_is_printed(name: str, printed: str) -> None:
 
 
 def test_the_steps_of_the_drill_are_those_of_the_runbook() -> None:
-    """The runbook's are compared with what the engine prints; only the figures differ."""
+    """Only the figures differ. Another test compares the runbook with the output of the engine."""
     shown = blocks(page("tutorial/first-drill"), "text")[0]
     drilled = re.findall(r"    ([a-z]+) done after [\d.]+ s: (.*)", shown)
     (printed,) = blocks(page("runbooks/planned-failover"), "text")
@@ -177,7 +181,7 @@ def test_the_steps_of_the_drill_are_those_of_the_runbook() -> None:
 
 @pytest.fixture
 def pair() -> Shell:
-    """The DR set of the documents' examples: two schedulers each, a ledger, the test DAG."""
+    """The DR set of the examples in the documents: two schedulers in each region, a ledger, and the test DAG."""
     shell = Shell()
     shell.environ = ENVIRON | {"DR_ENVIRONMENTS": f"{A}=etl-primary,{B}=etl-secondary"}
     for region in (A, B):
@@ -186,18 +190,18 @@ def pair() -> Shell:
         lag_s = 1.0 if region == A else None
         shell.set.agents[region].changes = {"fence_ok": True, "has_ledger": True, "ledger_lag_s": lag_s}
 
-    def say_the_last_word() -> None:
-        shell.set.clock.after(1, say_the_last_word)
+    def publish_the_final_entry() -> None:
+        shell.set.clock.after(1, publish_the_final_entry)
         plan = shell.set.state.plan
         shell.set.agents[A].changes["final_plan_id"] = plan.id if plan is not None and plan.drained else None
 
-    say_the_last_word()
+    publish_the_final_entry()
     shell.set.clock.advance(5)
     return shell
 
 
 def lose(pair: Shell) -> None:
-    """Take the active region away."""
+    """Let the active region fail completely."""
     pair.set.agents[A].alive = False
     pair.set.agents[A].changes = {"fence_ok": None, "has_ledger": True}
     pair.environment(A).unreachable = True
@@ -205,14 +209,14 @@ def lose(pair: Shell) -> None:
 
 
 def test_a_planned_failover_prints_what_the_runbook_shows(pair: Shell) -> None:
-    """Step by step, to the last line."""
+    """The output of each step, up to the last line."""
     pair.environment(A).add_run("dag_00", "manual__long", seconds=25)
     done = pair("failover", B, "--reason", "Maintenance in Ohio", "--yes")
     assert_shown_is_printed("planned-failover", done.err + done.out)
 
 
 def test_a_lost_region_looks_as_the_runbook_shows(pair: Shell) -> None:
-    """Before, and while it is left."""
+    """The status before the failover, and the output of the failover."""
     pair.set.agents[A].changes["fence_ok"] = None
     pair.set.clock.advance(2)
     lose(pair)
@@ -222,7 +226,7 @@ def test_a_lost_region_looks_as_the_runbook_shows(pair: Shell) -> None:
 
 
 def test_a_returning_region_looks_as_the_runbook_shows(pair: Shell) -> None:
-    """First it settles what it had begun, then it has closed it."""
+    """The status while the region still closes its runs, and after it has closed them."""
     assert pair("failover", B, "--reason", "Ohio is gone", "--yes").code == 0
     pair.set.agents[A].changes = {"reconciled_epoch": 0, "unclosed_runs": 14}
     pair.set.clock.advance(2)
@@ -233,7 +237,7 @@ def test_a_returning_region_looks_as_the_runbook_shows(pair: Shell) -> None:
 
 
 def test_a_half_done_failover_looks_as_the_runbook_shows(pair: Shell) -> None:
-    """Its owner is silent; either way out is named."""
+    """The owner of the plan is silent. The status names both commands that end the plan."""
     state, at = pair.set.state, pair.set.clock.now()
     plan = transitions.Plan(
         id="20260101T000001Z-abc123", source=A, target=B, mode=transitions.Mode.AUTO, reason="Ohio is gone",
@@ -250,7 +254,7 @@ def number(text: str) -> float:
 
 
 def test_the_arithmetic_of_the_costs_is_right() -> None:
-    """Every product, both sums, and what follows from them."""
+    """Every product, both sums, and the values that follow from them."""
     rows = re.findall(r"^\| (.*?) \|(.*?)\| ([\d,.]+) \|$", page("explanation/costs"), flags=re.MULTILINE)
     assert len(rows) > 10
     sums, total = [], 0.0
@@ -268,11 +272,11 @@ def test_the_arithmetic_of_the_costs_is_right() -> None:
     assert priced["writes, two replicas"].startswith(sums[1])
 
 
-# Form.
+# Form of the pages.
 
 
 def headings(path: Path) -> set[str]:
-    """Return the anchors of a page's headings, as GitHub and MyST make them."""
+    """Return the anchors of a page's headings, as GitHub and MyST create them."""
     text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     titles = re.findall(r"^#+ (.*)", text, flags=re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).strip().replace(" ", "-") for title in titles}
@@ -280,7 +284,7 @@ def headings(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", pages(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_leads_to_a_page_and_a_heading(path: Path) -> None:
-    """Relative links only; the reference of the API exists only once Sphinx has built it."""
+    """The test checks relative links only. The reference of the API exists only after Sphinx has built it."""
     for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
         if re.match(r"\w+:", target) or target.startswith("/reference/api/"):
             continue
@@ -294,8 +298,8 @@ RUNBOOKS = sorted(path for path in (DOCS / "runbooks").glob("*.md") if path.stem
 
 
 @pytest.mark.parametrize("path", RUNBOOKS, ids=lambda path: path.stem)
-def test_a_runbook_has_the_form_of_all_and_fits_a_sheet(path: Path) -> None:
-    """When, RTO and RPO, what to check, the command, when it is complete, how to reverse it."""
+def test_every_runbook_has_the_same_form_and_fits_on_one_sheet(path: Path) -> None:
+    """When, RTO and RPO, what to check, the command, when it is complete, and how to reverse it."""
     text = path.read_text(encoding="utf-8")
     assert re.findall(r"^## (.*)", text, flags=re.MULTILINE) == ["Check first", "Run", "Complete when", "Reverse"]
     for word in ("**When**", "**RTO**", "**RPO**"):
@@ -305,7 +309,7 @@ def test_a_runbook_has_the_form_of_all_and_fits_a_sheet(path: Path) -> None:
 
 
 def test_every_check_is_documented() -> None:
-    """By its name, in the tables of the reference."""
+    """The tables of the reference name exactly the checks of the code."""
     named = {
         name
         for row in re.findall(r"^\| (`.*?) \|", page("reference/checks"), flags=re.MULTILINE)
@@ -315,7 +319,7 @@ def test_every_check_is_documented() -> None:
 
 
 def test_every_exit_code_is_documented() -> None:
-    """In the order of their numbers."""
+    """The table lists the exit codes in the order of their numbers."""
     codes = [int(code) for code in re.findall(r"^\| (\d+) \|", page("reference/exit-codes"), flags=re.MULTILINE)]
     assert codes == [
         application.DONE, application.FAILED, application.WRONG_USAGE, application.REFUSED, application.INTERRUPTED,
@@ -323,18 +327,18 @@ def test_every_exit_code_is_documented() -> None:
 
 
 def test_every_tag_is_documented() -> None:
-    """With its effect."""
+    """The table lists both tags."""
     assert re.findall(r"^\| `(dr:.*?)` \|", page("reference/tags"), flags=re.MULTILINE) == [CONTROL_TAG, NO_RERUN_TAG]
 
 
 def test_every_scenario_of_the_drill_is_in_the_tutorial() -> None:
-    """In the order of the help."""
+    """The tutorial lists the scenarios in the order of the help."""
     rows = re.findall(r"^\| `([a-z-]+)` \|", page("tutorial/first-drill"), flags=re.MULTILINE)
     assert rows == list(drill.SCENARIOS)
 
 
 def test_every_kind_of_item_is_documented() -> None:
-    """With its writer; and each field of the state item."""
+    """The page lists every kind of item, and each field of the state item."""
     text = page("reference/table-items")
     keys = re.findall(r"^\| `([A-Z]+)#\w+(?:#job)?` \|", text, flags=re.MULTILINE)
     assert keys == list(contents.KINDS)
@@ -345,7 +349,7 @@ def test_every_kind_of_item_is_documented() -> None:
 
 
 def test_every_public_class_is_in_the_reference() -> None:
-    """Of the modules that the provider declares to Airflow, with its module."""
+    """The reference names each class of the modules that the provider declares to Airflow, with its module."""
     text = page("reference/operators")
     declared = [part for kind in ("hooks", "operators", "sensors") for part in get_provider_info()[kind]]
     for module in (each for part in declared for each in part["python-modules"]):
@@ -358,22 +362,22 @@ def test_every_public_class_is_in_the_reference() -> None:
 
 
 def test_every_rule_that_a_test_takes_out_guards_an_invariant() -> None:
-    """The page on the protocol names all of them, and no other."""
+    """The page on the protocol names exactly the rules that the simulation and the exploration disable."""
     rows = re.findall(r"^\| .*? \| (`with.*?) \|$", page("explanation/protocol"), flags=re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(with\w+)`", row)}
     assert named == {rule.__name__ for rule in (*RULES, *BREAKS)}
 
 
 def test_every_step_of_a_failover_is_in_the_protocol() -> None:
-    """In its order."""
+    """The page lists the steps in their order."""
     section = page("explanation/protocol").split("## Steps of a failover")[1].split("\n## ")[0]
     steps = re.findall(r"^\| ([a-z]+) \|", section, flags=re.MULTILINE)
     assert steps[0] == "step"
     assert tuple(steps[1:]) == failover._steps_of("claim", transitions.Mode.GRACEFUL)
 
 
-def test_the_readme_is_short_and_says_first_what_was_never_shown() -> None:
-    """150 lines; the first limit is that no AWS account has seen it."""
+def test_the_readme_is_short_and_begins_its_limits_with_the_most_important_one() -> None:
+    """It has at most 150 lines. The first limit is that the provider was never run in a real AWS account."""
     readme = README.read_text(encoding="utf-8")
     assert len(readme.splitlines()) <= 150
     limits = readme.split("## What it does not do")[1]
@@ -381,7 +385,7 @@ def test_the_readme_is_short_and_says_first_what_was_never_shown() -> None:
 
 
 def test_the_support_table_is_what_is_tested() -> None:
-    """Versions of Airflow as in the sandbox and in the Makefile's matrix, of Python as the package declares them."""
+    """Airflow versions are those of the sandbox and of the Makefile's matrix, Python versions those of the package."""
     readme = README.read_text(encoding="utf-8")
     (airflow,) = re.findall(r"^\| Airflow .*? \| ([\d., ]+);", readme, flags=re.MULTILINE)
     (python,) = re.findall(r"^\| Python \| ([\d., ]+) \|", readme, flags=re.MULTILINE)

@@ -100,7 +100,7 @@ def run_history(seed: int) -> World:
             missing = world.dags_not_unpaused(target) if record is None else record.not_unpaused
             if record is not None and record.source != record.target:
                 assert missing == ()
-            world.assert_settled(target, but=missing)
+            world.assert_steady(target, but=missing)
     finally:
         world.scheduler.end()
     return world
@@ -158,7 +158,7 @@ def test_a_failover_killed_at_any_single_call_is_finished_by_the_next_caller(mod
             world.call(way_out, faulty=False)
             world.scheduler.run_until_idle()
             world.clock.advance(3)
-            world.assert_settled(way_out, but=())
+            world.assert_steady(way_out, but=())
             is_done = isinstance(killed.outcome, FailoverRecord)
         finally:
             world.scheduler.end()
@@ -186,7 +186,7 @@ def test_an_agent_finishes_a_failover_that_was_killed_after_promote(mode: Mode, 
             world.clock.advance(3 * TIMING.takeover_s)
             promoted += was_left
             if was_left and agents_finish:
-                world.assert_settled(B, but=())
+                world.assert_steady(B, but=())
                 assert world.store.records()[0].steps[-1].name == "finish"
             else:
                 assert (world.state.phase in {Phase.PROMOTING, Phase.RESUMING}) == was_left
@@ -212,7 +212,7 @@ def test_a_dead_scheduler_does_not_keep_an_abandoned_plan_open() -> None:
             was_left = world.state.phase is Phase.PROMOTING
             if was_left:
                 world.clock.advance(3 * TIMING.takeover_s)
-                world.assert_settled(B, but=())
+                world.assert_steady(B, but=())
         finally:
             world.scheduler.end()
 

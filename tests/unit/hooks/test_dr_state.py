@@ -1,4 +1,4 @@
-"""DRStateHook: what DAG authors may rely on."""
+"""DRStateHook: the behaviour that DAG authors can rely on."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def store() -> InMemoryStateStore:
     return InMemoryStateStore(state, regions=(OHIO, VIRGINIA))
 
 
-def test_it_tells_who_is_active(store: InMemoryStateStore) -> None:
-    """State, region and role, of this region and of any other."""
+def test_the_hook_returns_state_region_and_role(store: InMemoryStateStore) -> None:
+    """It answers for its own region and for any other region."""
     hook = hook_on(store)
     assert hook.get_state() == store.state
     assert hook.active_region() == OHIO
@@ -65,23 +65,23 @@ def test_it_tells_who_is_active(store: InMemoryStateStore) -> None:
         (InMemoryStateStore(), {"region": ""}, ConfigError),
     ],
 )
-def test_unknown_is_never_an_answer(
+def test_is_active_raises_when_it_cannot_know(
     store: InMemoryStateStore, changes: Mapping[str, str], error: type[Exception]
 ) -> None:
-    """No state item, or no region of its own: is_active raises and does not guess."""
+    """Without a state item, or without an own region, is_active raises and does not guess."""
     with pytest.raises(error):
         hook_on(store, **changes).is_active()
 
 
 def test_an_unreachable_table_raises(store: InMemoryStateStore) -> None:
-    """Neither True nor False is known then."""
+    """Neither True nor False would be right."""
     store.unreachable = True
     with pytest.raises(StateUnreachableError):
         hook_on(store).is_active()
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"active_region": "us-est-2"}, "'us-est-2', which is not registered .* registered are us-east-1, us-east-2"),
         ({"active_region": ""}, "'', which is not registered"),
@@ -91,32 +91,32 @@ def test_an_unreachable_table_raises(store: InMemoryStateStore) -> None:
     ],
 )
 def test_a_state_that_gives_no_region_a_role_is_not_standby(
-    store: InMemoryStateStore, changes: Mapping[str, Any], said: str
+    store: InMemoryStateStore, changes: Mapping[str, Any], message: str
 ) -> None:
-    """While every region holds every run, no region is active, and none is standby."""
+    """While every region holds every run, no region is active, and none is a standby."""
     assert store.state is not None
     store.overwrite(replace(store.state, **changes))
     hook = hook_on(store)
-    for ask in (hook.is_active, lambda: hook.is_active(OHIO), hook.active_region, hook.active_state):
-        with pytest.raises(UnusableStateError, match=said):
-            ask()
+    for call in (hook.is_active, lambda: hook.is_active(OHIO), hook.active_region, hook.active_state):
+        with pytest.raises(UnusableStateError, match=message):
+            call()
     assert hook.get_state() == store.state
 
 
 def test_a_region_outside_of_the_set_is_not_active(store: InMemoryStateStore) -> None:
-    """A control environment in a third region has no item of its own, and knows that it is not active."""
+    """A control environment in a third region has no item of its own. Its is_active is False."""
     assert hook_on(store, region="us-west-2").is_active() is False
 
 
 def test_the_table_has_to_be_named() -> None:
-    """The option that is missing is in the error."""
+    """The error names the missing option."""
     with pytest.raises(ConfigError) as raised:
         DRStateHook(dr_config=parse_config({"region": OHIO})).get_state()
     assert raised.value.option == "state_table"
 
 
 def test_initialize_writes_once() -> None:
-    """The first call names its own region, later ones change nothing, another region is refused."""
+    """The first call names its own region. Later calls are no-ops, and a call that names another region is refused."""
     store = InMemoryStateStore()
     assert hook_on(store).initialize().active_region == VIRGINIA
     before = store.state
@@ -129,7 +129,7 @@ def test_initialize_writes_once() -> None:
 
 
 def test_set_active_region_moves_the_role_in_one_write(store: InMemoryStateStore) -> None:
-    """Epoch, version and count grow by one, and the audit trail says who and why."""
+    """Epoch, version and count grow by one. The state item has the reason and the previous region."""
     state = hook_on(store).set_active_region(VIRGINIA, reason="by hand", expected_version=1)
     assert state == store.state
     assert (state.active_region, state.epoch, state.version, state.failover_count) == (VIRGINIA, 1, 2, 1)
@@ -137,8 +137,8 @@ def test_set_active_region_moves_the_role_in_one_write(store: InMemoryStateStore
     assert hook_on(store).set_active_region(VIRGINIA, reason="again") == state
 
 
-def test_a_version_that_has_moved_changes_nothing(store: InMemoryStateStore) -> None:
-    """A decision made on an old state is handed the new one instead."""
+def test_a_stale_expected_version_changes_nothing(store: InMemoryStateStore) -> None:
+    """The caller decided on an old state, and gets the new state in the error."""
     with pytest.raises(StaleStateError) as raised:
         hook_on(store).set_active_region(VIRGINIA, reason="late", expected_version=7)
     assert raised.value.found == store.state
@@ -147,15 +147,15 @@ def test_a_version_that_has_moved_changes_nothing(store: InMemoryStateStore) -> 
 
 
 @pytest.mark.parametrize(("region", "reason"), [("mars", "x"), (VIRGINIA, " "), (VIRGINIA, "x" * 1001)])
-def test_a_region_nobody_knows_never_becomes_active(store: InMemoryStateStore, region: str, reason: str) -> None:
-    """A typo would leave the set without any active region."""
+def test_an_unknown_region_never_becomes_active(store: InMemoryStateStore, region: str, reason: str) -> None:
+    """A typing error would leave the set without an active region."""
     with pytest.raises(ConfigError):
         hook_on(store).set_active_region(region, reason=reason)
     assert store.calls.count("write") == 0
 
 
 def test_settings_and_credentials_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DAG authors write DRStateHook() and nothing else; no connection is looked up for it."""
+    """DAG authors write only DRStateHook(). The hook uses no Airflow connection."""
     for name, value in SETTINGS.items():
         monkeypatch.setenv(f"AIRFLOW__DR__{name.upper()}", value)
     hook = DRStateHook()
@@ -166,8 +166,8 @@ def test_settings_and_credentials_come_from_the_environment(monkeypatch: pytest.
     assert (table.table, table.replicas) == ("t", (OHIO,))
 
 
-def test_settings_that_contradict_what_mwaa_says_give_no_answer(store: InMemoryStateStore) -> None:
-    """A copied [dr] region is not this Airflow's own, and of two names for one region neither is used."""
+def test_settings_that_contradict_mwaa_raise(store: InMemoryStateStore) -> None:
+    """``[dr] region`` is a copy of another environment's. If a region has two names, the hook uses neither."""
     config = replace(parse_config(SETTINGS), aws_region=OHIO)
     with pytest.raises(ConfigError, match="AWS_REGION is us-east-2"):
         DRStateHook(dr_config=config, store=store, clock=ManualClock()).is_active()
@@ -178,7 +178,7 @@ def test_settings_that_contradict_what_mwaa_says_give_no_answer(store: InMemoryS
 
 
 def test_the_tests_that_the_documents_show_pass() -> None:
-    """The example of docs/how-to/test-your-dags.md, as a user would copy it."""
+    """The example in docs/how-to/test-your-dags.md passes as a user would copy it."""
     (example,) = blocks(page("how-to/test-your-dags"), "python")
     names: dict[str, Any] = {}
     exec(example, names)

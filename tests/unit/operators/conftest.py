@@ -1,4 +1,4 @@
-"""Operators on a DR set of fakes."""
+"""Operators with a DR set of fakes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def dr_set() -> World:
 
 
 def with_hook(operator: Any, dr_set: World, **settings: str) -> Any:
-    """Return *operator* with a hook whose store, environments and clock are the fakes of *dr_set*."""
+    """Return *operator* with a hook that uses the store, environments and clock of *dr_set*."""
     from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook
 
     operator.hook = DRStateHook(

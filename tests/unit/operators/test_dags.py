@@ -15,8 +15,8 @@ from airflow_provider_mwaa_dr.operators.dags import PauseAllDagsOperator, Unpaus
 pytestmark = [pytest.mark.airflow, pytest.mark.filterwarnings("default")]
 
 
-def test_what_was_paused_comes_back_and_nothing_else(dr_set: World) -> None:
-    """The two DAGs that people paused stay paused, the exempt one is never touched."""
+def test_exactly_the_paused_dags_are_unpaused(dr_set: World) -> None:
+    """The two DAGs that users paused stay paused, and the exempt DAG never changes."""
     ohio = dr_set.environments["us-east-2"]
     paused = with_hook(PauseAllDagsOperator(task_id="pause", region="us-east-2"), dr_set).execute({})
     assert paused == {"changed": True, "dags": sorted(WANTED)}
@@ -28,14 +28,14 @@ def test_what_was_paused_comes_back_and_nothing_else(dr_set: World) -> None:
 
 @pytest.mark.parametrize("operator", [PauseAllDagsOperator, UnpauseAllDagsOperator])
 @pytest.mark.parametrize("region", ["", "mars"])
-def test_a_region_nobody_knows_is_not_retried(dr_set: World, operator: type, region: str) -> None:
-    """The same words would be wrong again."""
+def test_an_unknown_region_is_not_retried(dr_set: World, operator: type, region: str) -> None:
+    """A retry would fail with the same error."""
     with pytest.raises(AirflowFailException):
         with_hook(operator(task_id="t", region=region), dr_set).execute({})
 
 
 def test_a_region_that_does_not_answer_is_retried(dr_set: World) -> None:
-    """It may answer the next time, and the set is not lost."""
+    """It may answer the next time, and the set is stored."""
     dr_set.environments["us-east-2"].unreachable = True
     with pytest.raises(AirflowException) as raised:
         with_hook(PauseAllDagsOperator(task_id="pause", region="us-east-2"), dr_set).execute({})
@@ -43,6 +43,6 @@ def test_a_region_that_does_not_answer_is_retried(dr_set: World) -> None:
 
 
 def test_the_region_is_a_template_field() -> None:
-    """It may come from params."""
+    """The value may come from params."""
     assert "region" in PauseAllDagsOperator.template_fields
     assert "region" in UnpauseAllDagsOperator.template_fields

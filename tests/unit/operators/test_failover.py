@@ -36,7 +36,7 @@ def operator(dr_set: World, settings: dict[str, str] | None = None, **changes: A
 
 
 def test_it_moves_the_role_and_returns_the_record(dr_set: World) -> None:
-    """The document of the command line, fit for XCom."""
+    """It returns the same document as the command line, in values that XCom accepts."""
     record = operator(dr_set).execute(CONTEXT)
     assert json.loads(json.dumps(record)) == record
     assert (record["from"], record["to"], record["outcome"], record["epoch"]) == (
@@ -47,18 +47,18 @@ def test_it_moves_the_role_and_returns_the_record(dr_set: World) -> None:
 
 
 class _BrokenLog:
-    """A log under which the disk is full."""
+    """A log whose disk is full."""
 
     def __getattr__(self, name: str) -> Any:
         def write(*_: object, **__: object) -> None:
-            if name != "warning":  # Airflow 2 warns itself, before the task begins
+            if name != "warning":  # Airflow 2 itself writes a warning before the task starts
                 raise OSError(28, "No space left on device")
 
         return write
 
 
 def test_a_log_that_cannot_be_written_stops_nothing(dr_set: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A handler that raises, at the first step or at the last word: the role moves, the task succeeds."""
+    """A log handler raises at the first or at the last message. The role still moves, and the task succeeds."""
     monkeypatch.setattr(FailoverOperator, "log", _BrokenLog())
     assert operator(dr_set).execute(CONTEXT)["outcome"] == "completed"
     assert operator(dr_set).execute(CONTEXT)["outcome"] == "completed"
@@ -74,7 +74,7 @@ def test_already_active_is_a_success(dr_set: World) -> None:
 
 
 def test_a_dry_run_changes_nothing(dr_set: World) -> None:
-    """Counts, and no write."""
+    """It returns counts and writes nothing."""
     before = dr_set.store.state
     preview = operator(dr_set, dry_run=True).execute(CONTEXT)
     assert (preview["action"], preview["dags_wanted"]) == ("claim", 8)
@@ -95,28 +95,28 @@ def test_a_dry_run_changes_nothing(dr_set: World) -> None:
     ],
 )
 def test_wrong_arguments_are_not_retried(dr_set: World, changes: dict[str, Any]) -> None:
-    """Checked in execute, after templates were rendered; nothing changed."""
+    """execute() checks the arguments after templates are rendered. Nothing has changed by then."""
     before = dr_set.store.state
     with pytest.raises(AirflowFailException):
         operator(dr_set, **changes).execute(CONTEXT)
     assert dr_set.store.state is before
 
 
-def test_templates_may_say_true_and_false(dr_set: World) -> None:
-    """A form's check box arrives as text."""
+def test_templates_may_render_to_true_and_false(dr_set: World) -> None:
+    """The value of a check box in a form is a text."""
     dr_set.environments["us-east-2"].add_run("dag_00", "manual__long")
     assert operator(dr_set, stop_running="True", even_if_not_ready="False").execute(CONTEXT)["outcome"] == "completed"
 
 
 def test_a_refusal_is_not_retried(dr_set: World) -> None:
-    """A run that outlasts the drain is a person's decision."""
+    """A run takes longer than the drain. A user has to decide what to do."""
     dr_set.environments["us-east-2"].add_run("dag_00", "manual__long")
     with pytest.raises(AirflowFailException, match="dag_00 manual__long"):
         operator(dr_set).execute(CONTEXT)
 
 
-def test_what_did_not_answer_is_retried_and_the_retry_goes_on(dr_set: World) -> None:
-    """The plan that the first try left open is joined by the second."""
+def test_a_failover_without_an_answer_is_retried_and_continues(dr_set: World) -> None:
+    """The second try joins the plan that the first try left open."""
     dr_set.agents["us-east-1"].listening = False
     with pytest.raises(AirflowException) as raised:
         operator(dr_set).execute(CONTEXT)
@@ -144,7 +144,7 @@ def test_it_refuses_to_run_in_the_region_being_left(
     name: str | None,
     is_refused: bool,
 ) -> None:
-    """The source may be gone any moment; a control environment that stands in the same region may do it."""
+    """The source may fail at any moment. A separate control environment in the same region is allowed."""
     if name is not None:
         monkeypatch.setenv("AIRFLOW_ENV_NAME", name)
     before = dr_set.store.state
@@ -156,8 +156,8 @@ def test_it_refuses_to_run_in_the_region_being_left(
         assert operator(dr_set, settings).execute(CONTEXT)["outcome"] == "completed"
 
 
-def test_killed_it_stops_stepping_and_leaves_the_plan(dr_set: World) -> None:
-    """on_kill ends the wait it is in; the next run goes on with the plan."""
+def test_a_killed_task_stops_the_engine_and_leaves_the_plan_open(dr_set: World) -> None:
+    """on_kill ends the current wait. The next run continues the plan."""
     dr_set.environments["us-east-2"].add_run("dag_00", "manual__1", seconds=20)
     task = operator(dr_set)
     dr_set.clock.after(8, task.on_kill)
@@ -168,7 +168,7 @@ def test_killed_it_stops_stepping_and_leaves_the_plan(dr_set: World) -> None:
 
 
 def test_it_is_keyword_only_and_templated() -> None:
-    """Templates are assigned unchanged, and positions mean nothing."""
+    """Template fields are assigned unchanged, and positional arguments are refused."""
     with pytest.raises(Exception, match=r"argument"):
         FailoverOperator("us-east-1", "why")  # type: ignore[misc]
     task = FailoverOperator(task_id="t", target_region="{{ params.r }}", reason="{{ params.why }}", mode="{{ x }}")
@@ -176,8 +176,8 @@ def test_it_is_keyword_only_and_templated() -> None:
     assert {"target_region", "reason", "mode"} <= set(task.template_fields)
 
 
-def test_a_failover_that_nobody_asked_for_has_its_limits(dr_set: World) -> None:
-    """A second one too soon is refused with the reason; a person's is not, and one that is open is gone on with."""
+def test_an_automatic_failover_has_limits(dr_set: World) -> None:
+    """A second one too soon is refused, with the reason. An open plan is continued."""
     operator(dr_set, cooldown=timedelta(hours=6)).execute(CONTEXT)
     back = {"target_region": "us-east-2", "cooldown": timedelta(hours=6)}
     with pytest.raises(
@@ -187,7 +187,7 @@ def test_a_failover_that_nobody_asked_for_has_its_limits(dr_set: World) -> None:
     with pytest.raises(AirflowFailException, match="1 failovers within 24 hours"):
         operator(dr_set, target_region="us-east-2", max_per_day=1).execute(CONTEXT)
     assert dr_set.state.active_region == "us-east-1"
-    # Asked for again, the same region is a success: whoever got there first has done it.
+    # A failover to the region that is already active succeeds.
     assert operator(dr_set, target_region="us-east-1", max_per_day=1).execute(CONTEXT)["outcome"] == "completed"
     plan = Plan(
         id="p", source="us-east-1", target="us-east-2", mode=Mode.AUTO, reason="r", by="b", owner="o",
@@ -199,8 +199,8 @@ def test_a_failover_that_nobody_asked_for_has_its_limits(dr_set: World) -> None:
     assert dr_set.state.active_region == "us-east-2"
 
 
-def test_it_supersedes_nobody_within_its_limits(dr_set: World) -> None:
-    """A person is moving the role somewhere else just now."""
+def test_an_automatic_failover_supersedes_no_plan(dr_set: World) -> None:
+    """A user is moving the role to another region at this moment."""
     plan = Plan(
         id="p", source="us-east-2", target="us-east-1", mode=Mode.AUTO, reason="r", by="b", owner="o",
         started_at=dr_set.clock.now(),

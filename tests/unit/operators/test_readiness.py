@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.airflow, pytest.mark.filterwarnings("default")]
 
 
 class Task:
-    """An operator on a DR set of fakes, and what it left in XCom."""
+    """An operator with a DR set of fakes, and the values that it pushed to XCom."""
 
     def __init__(self, dr_set: World, settings: dict[str, str] | None = None, **arguments: Any) -> None:
         self.pushed: dict[str, Any] = {}
@@ -45,14 +45,14 @@ class Task:
 
 
 def test_it_returns_what_the_command_line_prints(dr_set: World) -> None:
-    """A list, plain values, for XCom; warnings alone fail nothing."""
+    """A list of plain values that XCom accepts. Warnings alone do not fail the task."""
     found = Task(dr_set).execute()
     assert {"name", "verdict", "why", "advice"} == set(found[0])
     assert {entry["verdict"] for entry in found} == {"ok", "warn"}
 
 
 def test_a_failed_check_fails_the_task_and_leaves_the_list(dr_set: World) -> None:
-    """Not retried: it would find the same. The message says what and what to do, XCom has the rest."""
+    """A retry would find the same. The error names the failed check and its advice, and XCom has all results."""
     dr_set.agents["us-east-1"].alive = False
     task = Task(dr_set)
     with pytest.raises(AirflowFailException, match=r"agents: no agent is alive in us-east-1.*requirements_install"):
@@ -61,8 +61,8 @@ def test_a_failed_check_fails_the_task_and_leaves_the_list(dr_set: World) -> Non
     assert verdicts["agents"] == "fail"
 
 
-def test_warnings_fail_it_where_they_are_to(dr_set: World) -> None:
-    """``fail_on_warn``; a warning that was accepted is none."""
+def test_warnings_fail_the_task_with_fail_on_warn(dr_set: World) -> None:
+    """An accepted warning does not count."""
     with pytest.raises(AirflowFailException, match="drill: no failover to us-east-1"):
         Task(dr_set, fail_on_warn=True).execute()
     task = Task(dr_set, fail_on_warn=True, accept=["drill"])
@@ -72,7 +72,7 @@ def test_warnings_fail_it_where_they_are_to(dr_set: World) -> None:
 
 
 def test_a_table_that_does_not_answer_is_retried(dr_set: World) -> None:
-    """Nothing is known then; the next try may."""
+    """The result is unknown now, and the next try may get it."""
     dr_set.store.unreachable = True
     with pytest.raises(AirflowException) as raised:
         Task(dr_set).execute()
@@ -81,11 +81,11 @@ def test_a_table_that_does_not_answer_is_retried(dr_set: World) -> None:
 
 @pytest.mark.parametrize("arguments", [{"region": "mars"}, {"region": "us-east-2"}, {"accept": "drill"}])
 def test_wrong_arguments_are_not_retried(dr_set: World, arguments: dict[str, Any]) -> None:
-    """A region nobody knows, the active one, a text where a list belongs."""
+    """An unknown region, the active region, and a text instead of a list."""
     with pytest.raises(AirflowFailException):
         Task(dr_set, **arguments).execute()
 
 
 def test_region_and_accept_are_template_fields() -> None:
-    """They may come from params."""
+    """The values may come from params."""
     assert {"region", "accept"} <= set(ReadinessOperator.template_fields)

@@ -30,7 +30,7 @@ def sensor_on(store: InMemoryStateStore, *, own_region: str = "us-east-1", **arg
 
 
 def test_it_waits_until_the_region_has_the_role() -> None:
-    """Its own region unless another is named, and True only from the write that moves the role on."""
+    """It waits for its own region unless another one is named, and succeeds from the write that moves the role."""
     clock = ManualClock()
     store = InMemoryStateStore(
         transitions.initial("us-east-2", lease_s=60, by="init", at=clock.now()), regions=("us-east-1", "us-east-2")
@@ -44,15 +44,17 @@ def test_it_waits_until_the_region_has_the_role() -> None:
 
 
 def test_unknown_means_wait() -> None:
-    """A table that does not answer, or holds nothing yet, fails no sensor."""
+    """A table that does not answer, or that is empty, does not fail the sensor."""
     store = InMemoryStateStore()
     assert sensor_on(store).poke({}) is False
     store.unreachable = True
     assert sensor_on(store).poke({}) is False
 
 
-def test_a_state_that_gives_no_region_a_role_is_waited_for() -> None:
-    """Every region holds its runs then, the region that the item names, too; a person corrects the item."""
+def test_a_state_that_gives_no_region_a_role_does_not_end_the_wait() -> None:
+    """
+    Every region holds its runs, also the region that the item names. The wait ends after a user corrects the item.
+    """
     store = standby_store()
     assert store.state is not None
     good = store.state
@@ -67,15 +69,15 @@ def test_a_state_that_gives_no_region_a_role_is_waited_for() -> None:
     assert sensor_on(store, region="us-east-2").poke({}) is True
 
 
-def test_a_wrong_setting_fails_at_once() -> None:
-    """Waiting for an Airflow that does not know its region would never end."""
+def test_a_wrong_setting_fails_immediately() -> None:
+    """An Airflow that does not know its region would wait for ever."""
     with pytest.raises(AirflowFailException):
         sensor_on(InMemoryStateStore(), own_region="").poke({})
 
 
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])
-def test_both_modes_are_its_own(mode: str) -> None:
-    """The base sensor's modes work, and the region is a template field."""
+def test_the_sensor_works_in_both_modes(mode: str) -> None:
+    """The modes of the base sensor work, and the region is a template field."""
     sensor = ActiveRegionSensor(task_id="wait", mode=mode, region="{{ params.region }}")
     assert sensor.reschedule is (mode == "reschedule")
     assert "region" in sensor.template_fields
@@ -86,8 +88,10 @@ def standby_store() -> InMemoryStateStore:
     return InMemoryStateStore(state, regions=("us-east-1", "us-east-2"))
 
 
-def test_deferred_it_hands_plain_values_to_the_triggerer() -> None:
-    """Path and arguments go into Airflow's database; the region is settled where it is known, in the worker."""
+def test_a_deferred_sensor_gives_plain_values_to_the_triggerer() -> None:
+    """
+    Airflow's database stores path and arguments. The worker resolves the region, because the triggerer may not know it.
+    """
     sensor = sensor_on(standby_store(), deferrable=True, poke_interval=7, timeout=90)
     with pytest.raises(TaskDeferred) as deferred:
         sensor.execute({})
@@ -99,13 +103,15 @@ def test_deferred_it_hands_plain_values_to_the_triggerer() -> None:
     assert hasattr(sensor, deferred.value.method_name)
 
 
-def test_deferred_it_does_not_wait_for_what_is_so() -> None:
-    """No way through the triggerer when the first look is enough."""
+def test_a_deferrable_sensor_does_not_defer_when_the_first_read_succeeds() -> None:
+    """If the first read is enough, the task does not go through the triggerer."""
     assert sensor_on(standby_store(), region="us-east-2", deferrable=True).execute({}) is None
 
 
-def test_it_goes_on_with_the_triggers_event() -> None:
-    """Success ends it; a setting that is wrong fails it for good, what may pass leaves it its retries."""
+def test_the_sensor_continues_with_the_event_of_the_trigger() -> None:
+    """
+    A success event ends the task. A wrong setting fails it without a retry, and a temporary error keeps its retries.
+    """
     sensor = sensor_on(standby_store(), deferrable=True)
     sensor.execute_complete({}, {"status": "success", "active_region": "us-east-1", "epoch": 3})
     with pytest.raises(AirflowFailException, match="no table"):
@@ -115,15 +121,15 @@ def test_it_goes_on_with_the_triggers_event() -> None:
     assert not isinstance(raised.value, AirflowFailException)
 
 
-def test_deferred_a_wrong_setting_fails_at_once() -> None:
-    """Nothing is handed to a triggerer that could only fail there, later."""
+def test_a_deferrable_sensor_with_a_wrong_setting_fails_immediately() -> None:
+    """It does not defer, because the trigger could only fail later."""
     with pytest.raises(AirflowFailException):
         sensor_on(standby_store(), own_region="", deferrable=True).execute({})
 
 
 @pytest.mark.parametrize("default", ["True", "False"])
-def test_whether_it_defers_is_airflows_default(monkeypatch: pytest.MonkeyPatch, default: str) -> None:
-    """``[operators] default_deferrable``, unless the DAG says."""
+def test_deferring_follows_airflows_default(monkeypatch: pytest.MonkeyPatch, default: str) -> None:
+    """``[operators] default_deferrable`` decides unless the DAG sets it."""
     monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", default)
     assert ActiveRegionSensor(task_id="wait").deferrable is (default == "True")
     assert ActiveRegionSensor(task_id="wait", deferrable=False).deferrable is False

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.airflow, pytest.mark.filterwarnings("default")]
 
 OHIO = transitions.initial("us-east-2", lease_s=60, by="init", at=ManualClock().now())
 HANG_S = 20.0
-"""A test that has gone wrong ends after this long."""
+"""A test that hangs fails after this time."""
 
 
 def trigger_on(store: InMemoryStateStore, region: str = "us-east-1") -> ActiveRegionTrigger:
@@ -48,7 +48,7 @@ class Registered(InMemoryStateStore):
 
 
 class Scripted(Registered):
-    """A store whose reads return, or raise, one thing after the other; the last one for ever."""
+    """A store whose reads return or raise the given answers in order, and then repeat the last one."""
 
     def __init__(self, *answers: DRState | Exception) -> None:
         super().__init__()
@@ -61,15 +61,15 @@ class Scripted(Registered):
         return answer
 
 
-def test_it_fires_from_the_write_that_moves_the_role_on() -> None:
-    """Not before, and with what the sensor logs."""
+def test_the_trigger_fires_from_the_write_that_moves_the_role() -> None:
+    """It does not fire earlier. Its event has the values that the sensor logs."""
     moved = transitions.set_active_region(OHIO, "us-east-1", reason="r", by="b", at=OHIO.last_updated)
     event = asyncio.run(first_event(trigger_on(Scripted(OHIO, OHIO, OHIO, moved))))
     assert event == {"status": "success", "active_region": "us-east-1", "epoch": 1}
 
 
-def test_a_state_that_gives_no_region_a_role_is_waited_for() -> None:
-    """A misspelled region, and an item that cannot be understood, are no event; the corrected item is."""
+def test_a_state_that_gives_no_region_a_role_is_no_event() -> None:
+    """A misspelled region and an unusable item are no event. The corrected item is one."""
     misspelled = replace(OHIO, active_region="us-est-2")
     unusable = UnusableStateError("The item cannot be understood.")
     trigger = trigger_on(Scripted(misspelled, unusable, OHIO), "us-east-2")
@@ -78,7 +78,7 @@ def test_a_state_that_gives_no_region_a_role_is_waited_for() -> None:
 
 
 def test_unknown_means_wait() -> None:
-    """A table that does not answer, or holds nothing yet, is no answer."""
+    """A table that does not answer, or that is empty, is no event."""
     store = Registered()
     store.unreachable = True
     trigger = trigger_on(store, "us-east-2")
@@ -89,14 +89,17 @@ def test_unknown_means_wait() -> None:
     assert asyncio.run(first_event(trigger))["status"] == "success"
 
 
-def test_what_would_never_end_is_an_event() -> None:
-    """A refusal is told to the task, which fails; a trigger that raises would lose the reason on some versions."""
+def test_a_permanent_error_is_an_event() -> None:
+    """
+    The event gives the refusal to the task, which fails. If the trigger raised, some Airflow versions would lose the
+    reason.
+    """
     event = asyncio.run(first_event(trigger_on(Scripted(StateAccessError("Not allowed.")))))
     assert event == {"status": "error", "message": "StateAccessError: Not allowed.", "is_worth_a_retry": False}
 
 
 def test_a_table_that_hangs_stops_no_other_trigger() -> None:
-    """The read only returns once the event loop has run something else: a blocked loop would never get there."""
+    """The read returns only after the event loop has executed another coroutine. A blocked loop would never do that."""
     others_ran = threading.Event()
 
     class Hanging(Registered):
@@ -115,8 +118,8 @@ def test_a_table_that_hangs_stops_no_other_trigger() -> None:
     assert asyncio.run(both())["status"] == "success"
 
 
-def test_several_that_hang_do_not_wait_for_each_other() -> None:
-    """Not in the one thread that asgiref shares: each read waits for the others to have begun."""
+def test_triggers_that_hang_do_not_wait_for_each_other() -> None:
+    """Each read waits until all three have started, which is impossible in the single thread that asgiref shares."""
     together = threading.Barrier(3, timeout=HANG_S)
 
     class Meeting(Registered):
@@ -130,8 +133,8 @@ def test_several_that_hang_do_not_wait_for_each_other() -> None:
     assert [event["status"] for event in asyncio.run(all_three())] == ["success"] * 3
 
 
-def test_it_can_be_made_again_from_what_is_stored() -> None:
-    """As the triggerer does it, after any restart."""
+def test_the_trigger_can_be_created_from_its_stored_values() -> None:
+    """The triggerer does this after every restart."""
     trigger = ActiveRegionTrigger(
         region="us-east-1",
         poke_interval=5,

@@ -36,7 +36,7 @@ def sensor_on(dr_set: World, **arguments: Any) -> EnvironmentHealthSensor:
 
 
 def poke(sensor: EnvironmentHealthSensor, dr_set: World, times: int) -> list[bool]:
-    """Look so many times, half a minute apart, and return which one was the last that was needed."""
+    """Poke *times* times, half a minute apart, and return for each poke whether the sensor was done."""
     found = []
     for _ in range(times):
         found.append(sensor.poke({}).is_done)
@@ -49,12 +49,15 @@ def lose(dr_set: World) -> None:
     dr_set.agents["us-east-2"].alive = False
 
 
-def test_it_ends_with_what_it_saw(dr_set: World) -> None:
-    """After so many bad looks in a row, not before; fit for XCom, with the region to go to."""
+def test_the_sensor_ends_with_its_diagnosis(dr_set: World) -> None:
+    """
+    It ends after enough failed polls in a row, and not before. XCom gets the diagnosis, with the region to fail over
+    to.
+    """
     sensor = sensor_on(dr_set)
     assert poke(sensor, dr_set, 5) == [False] * 5
     lose(dr_set)
-    assert poke(sensor, dr_set, 2) == [False, False]  # the first of them still saw a new heartbeat
+    assert poke(sensor, dr_set, 2) == [False, False]  # the first poll still reads a new heartbeat
     done = sensor.poke({})
     assert done.is_done
     assert json.loads(json.dumps(done.xcom_value)) == done.xcom_value
@@ -64,18 +67,21 @@ def test_it_ends_with_what_it_saw(dr_set: World) -> None:
     assert {each["signal"] for each in done.xcom_value["signals"]} == {"environment", "agent"}
 
 
-def test_a_suspicion_that_does_not_come_true_skips(dr_set: World) -> None:
-    """So that what follows is skipped, too."""
+def test_a_healthy_region_skips_the_task(dr_set: World) -> None:
+    """The tasks that follow are then skipped, too."""
     with pytest.raises(AirflowSkipException, match="us-east-2 is healthy"):
         poke(sensor_on(dr_set, skip_if_healthy=True), dr_set, 5)
 
 
-def test_a_value_that_cannot_be_used_ends_it_if_it_has_an_interval(dr_set: World) -> None:
-    """A state that gives no region a role ends it at the first look, an item after the interval."""
-    asked, other = sensor_on(dr_set, problem_interval=120.0), sensor_on(dr_set, skip_if_healthy=True, strikes=100)
+def test_an_unusable_value_ends_the_sensor_if_problem_interval_is_set(dr_set: World) -> None:
+    """A state that gives no region a role ends it at the first poll, an unreadable item after the interval."""
+    with_interval, other = (
+        sensor_on(dr_set, problem_interval=120.0),
+        sensor_on(dr_set, skip_if_healthy=True, strikes=100),
+    )
     dr_set.store.damage("SNAPSHOT#us-east-1")
-    assert poke(asked, dr_set, 4) == [False] * 4
-    done = asked.poke({})
+    assert poke(with_interval, dr_set, 4) == [False] * 4
+    done = with_interval.poke({})
     assert (done.is_done, done.xcom_value["health"]) == (True, "healthy")
     assert "SNAPSHOT#us-east-1" in done.xcom_value["problems"][0]
     assert json.loads(json.dumps(done.xcom_value)) == done.xcom_value
@@ -87,14 +93,14 @@ def test_a_value_that_cannot_be_used_ends_it_if_it_has_an_interval(dr_set: World
 
 
 def test_an_event_of_an_earlier_version_has_no_problems(dr_set: World) -> None:
-    """A task that was deferred before an upgrade is resumed after it."""
+    """A task that deferred before an upgrade resumes after it."""
     earlier = {"region": "us-east-2", "health": "failed", "why": "", "text": "", "standbys": [], "signals": []}
     sensor = sensor_on(dr_set, problem_interval=120.0)
     assert sensor.execute_complete({}, {"status": "success", "diagnosis": earlier})["health"] == "failed"
 
 
-def test_it_waits_for_health(dr_set: World) -> None:
-    """The other way round, for what follows a failure."""
+def test_the_sensor_can_wait_until_the_region_is_healthy(dr_set: World) -> None:
+    """This is for tasks that follow a failure."""
     sensor = sensor_on(dr_set, until="healthy")
     lose(dr_set)
     assert poke(sensor, dr_set, 5) == [False] * 5
@@ -104,15 +110,15 @@ def test_it_waits_for_health(dr_set: World) -> None:
     assert poke(sensor, dr_set, 4)[-1] is True
 
 
-def test_a_state_table_out_of_reach_is_waited_for(dr_set: World) -> None:
-    """Also at the very first look, which needs the registry."""
+def test_an_unreachable_state_table_does_not_end_the_sensor(dr_set: World) -> None:
+    """This holds also for the first poll, which needs the registered environments."""
     sensor = sensor_on(dr_set)
     dr_set.store.unreachable = True
     assert poke(sensor, dr_set, 3) == [False] * 3
 
 
-def test_missing_rights_fail_it(dr_set: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody would be watching, and nobody would know."""
+def test_missing_rights_fail_the_sensor(dr_set: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the region would not be watched, and no user would know."""
     sensor = sensor_on(dr_set)
     monkeypatch.setattr(dr_set.store, "read", lambda: (_ for _ in ()).throw(StateAccessError("Not allowed.")))
     with pytest.raises(AirflowFailException, match="Not allowed"):
@@ -120,21 +126,21 @@ def test_missing_rights_fail_it(dr_set: World, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"until": "broken"}, "'failed' and 'healthy'"),
         ({"quorum": 0}, "1 or more"),
         ({"mode": "reschedule"}, "deferrable"),
     ],
 )
-def test_wrong_arguments_are_named_when_the_dag_is_parsed(arguments: dict[str, Any], said: str) -> None:
-    """Not at night, when it matters."""
-    with pytest.raises(ValueError, match=said):
+def test_wrong_arguments_are_named_when_the_dag_is_parsed(arguments: dict[str, Any], message: str) -> None:
+    """The user learns of it before an outage, not during one."""
+    with pytest.raises(ValueError, match=message):
         EnvironmentHealthSensor(task_id="watch", **arguments)
 
 
-def test_deferred_it_hands_plain_values_to_the_triggerer(dr_set: World) -> None:
-    """Path and arguments go into Airflow's database, and make the same trigger again after any restart."""
+def test_a_deferred_sensor_gives_plain_values_to_the_triggerer(dr_set: World) -> None:
+    """Airflow's database stores path and arguments. They create the same trigger again after any restart."""
     sensor = sensor_on(
         dr_set, deferrable=True, skip_if_healthy=True, probe_interval=900.0, problem_interval=60.0, timeout=90
     )
@@ -149,8 +155,8 @@ def test_deferred_it_hands_plain_values_to_the_triggerer(dr_set: World) -> None:
     assert (again.until, again.strikes, deferred.value.timeout.total_seconds()) == (["failed", "healthy"], 2, 90)
 
 
-def test_the_trigger_fires_once_it_is_certain(dr_set: World) -> None:
-    """And the sensor goes on with its event."""
+def test_the_trigger_fires_after_enough_strikes(dr_set: World) -> None:
+    """The sensor continues with its event."""
     sensor = sensor_on(dr_set, deferrable=True, poke_interval=0.0)
     trigger: EnvironmentHealthTrigger = sensor._watcher
     lose(dr_set)

@@ -703,8 +703,7 @@ class Bookkeeper:
         stops = _new_stops(own, state, epoch)
         stopped, _ = _read_stops(stops, read_stopped)
         rows = {row.key: row for row in self._db.runs(keys | stopped)} if keys or stopped else {}
-        # The bookkeeper has read no row above this id, and it has published all rows that it has read.
-        unread = {key for key, row in rows.items() if row.id > own.newest_id and row.state == "failed"}
+        unread = {key for key, row in rows.items() if row.state == "failed" and _is_newer_than(own, row)}
         changed = []
         for key in sorted(keys | (stopped & unread)):
             known, row = own.runs.get(key), rows.get(key)
@@ -1043,6 +1042,13 @@ def _read_stops(
         else:
             stopped |= keys
     return stopped, had_ended
+
+
+def _is_newer_than(own: RegionLedger, row: RunRow) -> bool:
+    """Whether the ledger has never published the present execution of the run: it is new, or was cleared since."""
+    if row.id > own.newest_id:
+        return True
+    return own.at is not None and row.queued_at is not None and row.queued_at > own.at
 
 
 def _stopped_by_plan(state: DRState, read_stopped: Callable[[str], Collection[str]]) -> set[RunKey]:

@@ -112,6 +112,7 @@ def test_an_outcome_is_published_although_the_checkpoint_failed_after_the_entry_
     [
         pytest.param(1810214109, id="an entry of another agent of the region was reported as an error of the ledger"),
         pytest.param(1810214320, id="a late stop reached a run that had ended and had been cleared"),
+        pytest.param(1810225288, id="a cleared run was stopped while the ledger did not answer"),
         pytest.param(1810215215, id="the region executed an interval between publishing and resuming"),
     ],
 )

@@ -247,3 +247,17 @@ def test_a_run_that_was_cleared_and_then_reached_by_a_late_stop_is_interrupted_w
         source.end_plan()
     source.turn()
     assert source.published[-1] == published
+
+
+def test_a_cleared_run_that_a_failover_stopped_during_an_outage_of_the_ledger_is_published_after_it(
+    source: Source,
+) -> None:
+    """The ledger knew the first outcome only: neither that a user cleared the run nor that the engine stopped it."""
+    source.put("success")
+    source.turn()
+    source.region.clock.advance(10)
+    source.put("failed", queued_after_s=0)  # cleared, started again, and stopped
+    source.announce("r1")
+    source.state = replace(source.state, active_region=THERE, epoch=1)
+    source.region.books.interrupt(source.state, epoch=0, read_stopped=source.sets.__getitem__)
+    assert source.published[-2:] == ["success", "interrupted"]

@@ -1,4 +1,4 @@
-"""Alarms on one environment's metrics: what there is, and what a stack of their own has to make."""
+"""Plan for the alarms on one environment's metrics: the existing stack with the alarms, and the changes to it."""
 
 from __future__ import annotations
 
@@ -10,47 +10,49 @@ from airflow_provider_mwaa_dr.aws.template import alarms_stack, alarms_template
 
 
 class AlarmPlan:
-    """The stack with the alarms, in the environment's own region; looked at when it is made, nothing is changed."""
+    """
+    The stack with the alarms, in the environment's own region. The constructor reads the stack and changes nothing.
+    """
 
     def __init__(self, aws: Aws, environment: DeployedEnvironment, spec: DeploySpec) -> None:
         self._environment = environment
         self._stack = Stack(aws, environment.region, alarms_stack(spec.stack))
-        self._sight = self._stack.describe()
+        self._existing = self._stack.describe()
 
     def bring_in(self, spec: DeploySpec, *, lease_s: float) -> DeploymentStep:
         """
-        Return the step that makes the alarms, or brings them up to date.
+        Return the step that creates or updates the alarms.
 
-        Thresholds that people have set in the stack stay, and so does its topic where no other is named.
+        The step keeps thresholds that users have set in the stack. It keeps the topic unless *spec* names another one.
 
-        :param lease_s: of the state item.
-        :raises RefusedError: the stack is there, and takes no update.
+        :param lease_s: lease in the state item.
+        :raises RefusedError: the stack exists, and CloudFormation accepts no update of it.
         """
-        name, sight, stack = f"alarms {self._environment.region}", self._sight, self._stack
-        if sight is not None:
-            stack.require_usable(sight)
+        name, existing, stack = f"alarms {self._environment.region}", self._existing, self._stack
+        if existing is not None:
+            stack.require_usable(existing)
         parameters = {"EnvironmentName": self._environment.name, "LeaseSeconds": f"{lease_s:g}"}
         if self._environment.region in spec.alarm_topics:
             parameters["AlarmTopicArn"] = spec.alarm_topics[self._environment.region]
-        before = {} if sight is None or sight.is_empty else sight.parameters
+        before = {} if existing is None or existing.is_empty else existing.parameters
         parameters = {**before, **parameters}
         body = alarms_template()
-        if sight is not None and not sight.is_busy and sight.body == body and before == parameters:
-            return DeploymentStep(name=name, detail=f"there: {stack}")
-        told = parameters.get("AlarmTopicArn") or "nobody: name an SNS topic with --alarm-topic"
+        if existing is not None and not existing.is_busy and existing.body == body and before == parameters:
+            return DeploymentStep(name=name, detail=f"exists: {stack}")
+        topic = parameters.get("AlarmTopicArn") or "no topic; name an SNS topic with --alarm-topic"
         if before:
             lines = [
                 f"{parameter}: {before.get(parameter, '(not set)')} -> {value}"
                 for parameter, value in sorted(parameters.items())
                 if before.get(parameter) != value
             ]
-            if sight is not None and sight.body != body:
-                lines.append("this version's template takes the place of the one that is there")
+            if existing is not None and existing.body != body:
+                lines.append("the template of this version replaces the existing template")
         else:
             lines = [
                 "+ alarms: agent silent, state old, ledger behind, runs held",
-                f"  they tell {told}",
-                "  the first one is on until the plugin runs and its metrics arrive",
+                f"  they notify {topic}",
+                "  the alarm agent silent stays on until the plugin runs and its metrics arrive",
             ]
 
         def act() -> str:
@@ -60,8 +62,8 @@ class AlarmPlan:
         return DeploymentStep(name=name, detail=f"{verb} the {stack}", lines=tuple(lines), act=act)
 
     def take_out(self) -> list[DeploymentStep]:
-        """Return the step that deletes the alarms, if there are any."""
-        if self._sight is None:
+        """Return the step that deletes the alarms; an empty list if the stack does not exist."""
+        if self._existing is None:
             return []
         stack = self._stack
 

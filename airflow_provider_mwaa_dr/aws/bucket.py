@@ -1,4 +1,4 @@
-"""The S3 bucket of an environment. MWAA wants it versioned, and names the versions that it uses."""
+"""The S3 bucket of an environment. MWAA requires versioning, and refers to each file by its version."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class ObjectVersion:
 
 class Bucket:
     """
-    Objects with versions.
+    An S3 bucket with versioning.
 
-    :param region: of the environment, which is that of its bucket.
+    :param region: region of the environment; its bucket is in the same region.
     """
 
     def __init__(self, aws: Aws, region: str, name: str) -> None:
@@ -32,18 +32,18 @@ class Bucket:
         return f"s3://{self.name}"
 
     def require_versions(self) -> None:
-        """Raise unless the bucket keeps versions. :raises RefusedError: it does not."""
+        """Raise unless versioning is enabled. :raises RefusedError: versioning is not enabled."""
         status = self._s3.call_idempotent("get_bucket_versioning", Bucket=self.name).get("Status")
         if status != "Enabled":
             raise RefusedError(
-                f"The bucket {self.name} ({self._region}) keeps no versions ({status or 'never did'}): MWAA "
-                "wants them, and without them a change of requirements.txt could not be taken back.",
+                f"The bucket {self.name} ({self._region}) keeps no versions (versioning: {status or 'never enabled'}). "
+                "MWAA requires versioning, and without it a change of requirements.txt cannot be undone.",
                 advice=f"aws s3api put-bucket-versioning --bucket {self.name} --region {self._region} "
                 "--versioning-configuration Status=Enabled",
             )
 
     def get(self, key: str, *, version: str | None = None) -> ObjectVersion | None:
-        """Return an object, the latest version of it without *version*; None when there is none."""
+        """Return an object in this *version*, or its latest version; None if it does not exist."""
         named = {"VersionId": version} if version else {}
         try:
             answer, content = self._s3.read_body("get_object", Bucket=self.name, Key=key, **named)
@@ -55,10 +55,10 @@ class Bucket:
         return ObjectVersion(version=answer.get("VersionId", ""), content=content)
 
     def put(self, key: str, content: bytes) -> str:
-        """Write an object and return its version. Said twice, it makes two versions of the same content."""
+        """Write an object and return its version. Not idempotent: each call creates a version."""
         answer = self._s3.call_once("put_object", Bucket=self.name, Key=key, Body=content)
         return str(answer.get("VersionId", ""))
 
     def delete(self, key: str) -> None:
-        """Hide an object behind a delete marker; its versions stay."""
+        """Put a delete marker on an object. S3 keeps its versions."""
         self._s3.call_idempotent("delete_object", Bucket=self.name, Key=key)

@@ -11,10 +11,10 @@ class SystemClock:
 
     def monotonic(self) -> float:
         """
-        Return seconds since boot, suspend included.
+        Return seconds since boot, including the time in suspend.
 
-        Python's ``time.monotonic`` stands still while a Linux machine is suspended, and a view of the state would look
-        fresh after a night in a suspended laptop (or a paused virtual machine).
+        On Linux, Python's ``time.monotonic`` stops while the machine is suspended. After a night in a suspended laptop
+        or a paused virtual machine, an old view of the state would then count as fresh.
         """
         if hasattr(time, "CLOCK_BOOTTIME"):
             return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,9 +1,9 @@
 """
-What the items of both tables must contain, kind by kind.
+The required content of each kind of item in both tables.
 
-A schema names each field that a reader uses, and what it may hold. Fields that no schema names are ignored: a newer
-version may write them. :func:`problem_of` looks at one item by itself and returns the first field that is wrong, so
-that one damaged item is a problem of that item only.
+A schema names each field that a reader uses, and the values that the field may hold. Other fields are ignored: a newer
+version may write them. :func:`problem_of` checks one item and returns its first wrong field. A damaged item is
+therefore a problem of that item only.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from airflow_provider_mwaa_dr.core.state import Mode
 from airflow_provider_mwaa_dr.exceptions import UnreadableItem
 
 _SHOWN = 80
-"""Characters of a value that a message shows."""
+"""Maximum length of a value in a message, in characters."""
 _LONGEST_NUMBER = 2**63
 MOST_BYTES = 8_000_000
-"""That one page may unpack to. What our writers put into one is at most a fifth of it."""
+"""Maximum size of an unpacked page. The provider writes at most a fifth of it."""
 MOST_INVENTORY_BYTES = 32_000_000
-"""That an inventory may unpack to, all its pages together."""
+"""Maximum size of an unpacked inventory, over all its pages."""
 MOST_PAGES = 10_000
-"""Pages of one item. A manifest that names more is damaged: no writer has so much."""
+"""Maximum pages of one item. A manifest that names more is damaged: the provider never writes so many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with a value: the path to the part of it, what that is, and what is allowed."""
+    """A wrong value: the path to the wrong part, the value found there, and the allowed values."""
 
     path: str
     found: str
@@ -43,7 +43,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """What one field may hold."""
+    """The values that one field may hold."""
 
     allowed: str
     find: Callable[[object], Problem | None]
@@ -62,7 +62,7 @@ def problem_of(values: object, schema: Schema) -> Problem | None:
     if not isinstance(values, Mapping):
         return Problem("", shown(values), "a map of fields")
     for name, rule in schema.items():
-        # To leave a field out and to store nothing in it are the same.
+        # A missing field and a field with NULL are the same.
         if values.get(name) is None:
             if rule.is_required:
                 return Problem(name, "nothing", rule.allowed)
@@ -74,20 +74,20 @@ def problem_of(values: object, schema: Schema) -> Problem | None:
 
 
 def valid(values: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
-    """Return those fields of *schema* that are there and keep their rule."""
+    """Return the fields of *schema* that *values* has and that meet their rule."""
     there = {name: values[name] for name in schema if values.get(name) is not None}
     return {name: value for name, value in there.items() if schema[name].is_met_by(value)}
 
 
 def unreadable(problem: Problem, *, table: str, key: str, advice: str) -> UnreadableItem:
-    """Return *problem* as one of the item *key*."""
+    """Return *problem* as the fault of the item *key*."""
     return UnreadableItem(
         table=table, key=key, field=problem.path, found=problem.found, allowed=problem.allowed, advice=advice
     )
 
 
 def shown(value: object) -> str:
-    """Return a value as a message shows it: short, and with everything escaped that a terminal would act on."""
+    """Return a value for a message: shortened, with control characters escaped."""
     if isinstance(value, (bytes, bytearray)):
         return f"{len(value)} bytes"
     if isinstance(value, str) and len(value) > _SHOWN:
@@ -100,11 +100,11 @@ def shown(value: object) -> str:
 
 def unpacked(packed: bytes, *, most: int = MOST_BYTES) -> bytes:
     """
-    Return what a gzip or zlib stream contains; memory for at most *most* bytes is used to find out.
+    Return the content of a gzip or zlib stream. Uses memory for at most *most* bytes of content.
 
-    :raises ValueError: it is damaged, cut off, followed by something else, or contains more.
+    :raises ValueError: the stream is damaged or truncated, has trailing data, or contains more than *most* bytes.
     """
-    # 32: gzip or zlib, by what the first bytes say.
+    # 32: detect gzip or zlib from the header.
     stream = zlib.decompressobj(wbits=32 + zlib.MAX_WBITS)
     try:
         data = stream.decompress(packed, most + 1)
@@ -113,7 +113,7 @@ def unpacked(packed: bytes, *, most: int = MOST_BYTES) -> bytes:
     if len(data) > most:
         raise ValueError(f"{len(packed)} bytes that unpack to more than {most}")
     if not stream.eof or stream.unused_data:
-        raise ValueError(f"{len(packed)} bytes that cannot be unpacked (the end is missing, or something follows it)")
+        raise ValueError(f"{len(packed)} bytes that cannot be unpacked (truncated, or followed by other data)")
     return data
 
 
@@ -128,12 +128,12 @@ def _rule(allowed: str, is_allowed: Callable[[Any], bool]) -> Rule:
 
 
 def optional(rule: Rule) -> Rule:
-    """Return the rule of a field that may be missing."""
+    """Return *rule* for a field that may be missing."""
     return replace(rule, is_required=False)
 
 
 def whole(*, least: int = 0, most: int = _LONGEST_NUMBER) -> Rule:
-    """Return the rule of a whole number."""
+    """Return the rule for a whole number."""
     upper = "" if most == _LONGEST_NUMBER else f" to {most}"
     return _rule(
         f"a whole number from {least}{upper}",
@@ -142,13 +142,13 @@ def whole(*, least: int = 0, most: int = _LONGEST_NUMBER) -> Rule:
 
 
 def one_of(kind: type[Enum]) -> Rule:
-    """Return the rule of one of the values of *kind*."""
+    """Return the rule for a value of the enum *kind*."""
     values = [str(member.value) for member in kind]
     return _rule(f"one of {', '.join(values)}", lambda value: isinstance(value, str) and value in values)
 
 
 def each(rule: Rule) -> Rule:
-    """Return the rule of a list whose elements keep *rule*."""
+    """Return the rule for a list whose elements meet *rule*."""
     allowed = f"a list, each element {rule.allowed}"
 
     def find(value: object) -> Problem | None:
@@ -164,7 +164,7 @@ def each(rule: Rule) -> Rule:
 
 
 def record(schema: Schema) -> Rule:
-    """Return the rule of a map that keeps *schema*."""
+    """Return the rule for a map that meets *schema*."""
 
     def find(value: object) -> Problem | None:
         problem = problem_of(value, schema)
@@ -174,7 +174,7 @@ def record(schema: Schema) -> Rule:
 
 
 def by_name(rule: Rule) -> Rule:
-    """Return the rule of a map from names to what keeps *rule*."""
+    """Return the rule for a map from names to values that meet *rule*."""
     allowed = f"a map from names, each value {rule.allowed}"
 
     def find(value: object) -> Problem | None:
@@ -190,7 +190,7 @@ def by_name(rule: Rule) -> Rule:
 
 
 def texts_by_name() -> Rule:
-    """Return the rule of a map from names to texts."""
+    """Return the rule for a map from names to texts."""
     return by_name(TEXT)
 
 
@@ -203,9 +203,9 @@ def _is_time(value: object) -> bool:
 
 
 def to_utc(text: str) -> datetime | None:
-    """Return an ISO-8601 text as an aware UTC time; without an offset it counts as UTC. None: it is none."""
+    """Return an ISO-8601 text as an aware UTC time; a text without an offset is UTC. None: the text is no time."""
     try:
-        # Python 3.10's fromisoformat does not know the Z.
+        # fromisoformat of Python 3.10 does not accept Z.
         at = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
         return at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at.astimezone(timezone.utc)
     except (ValueError, OverflowError):
@@ -250,7 +250,7 @@ JSON = _rule("JSON", _is_json)
 TASK = _rule("a list of task id, map index and state", _is_task)
 
 
-# The state table. Names of fields are those of the items.
+# The state table. The field names are the attribute names of the items.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,8 +258,8 @@ class Kind:
     """
     One kind of item.
 
-    :param schema: of the item; of its manifest, if it has pages.
-    :param advice: what to do about one that cannot be read.
+    :param schema: schema of the item, or of its manifest if it has pages.
+    :param advice: what to do if the item cannot be read.
     """
 
     schema: Schema
@@ -306,8 +306,8 @@ AGENT = Kind(
         "standby_as_of": optional(TIME),
         "ledger_wait_s": optional(NUMBER),
     },
-    advice="Its scheduler writes it again within seconds. If that scheduler is gone, the region's agent deletes it "
-    "after ten minutes, or you do.",
+    advice="Its scheduler writes it again within seconds. If that scheduler no longer runs, the region's agent deletes "
+    "it after ten minutes. You may delete it before.",
 )
 ENVIRONMENT = Kind(
     schema={
@@ -326,12 +326,12 @@ FENCE = Kind(
 )
 SNAPSHOT = Kind(
     schema=_SET,
-    advice="The agent of the region writes it again within a minute while that region is active. Of a region that is "
-    "lost, unpause in the other region what should run.",
+    advice="The agent of the region writes it again within a minute while that region is active. If that region is "
+    "lost, unpause the DAGs that should run in the other region.",
 )
 PAUSED = Kind(
     schema=_SET,
-    advice="Correct the item, or unpause in the active region what should run.",
+    advice="Correct the item, or unpause the DAGs that should run in the active region.",
 )
 INVENTORY = Kind(
     schema={"taken_at": TIME, "public_key": NAME, **_MANIFEST},
@@ -349,7 +349,7 @@ UNPUBLISHED = Kind(
         "unread": optional(TEXTS),
         "acknowledged_at": optional(TIME),
     },
-    advice="It lists what a region could not take over. Compare the runs of both regions, then delete it.",
+    advice="It lists runs that a region could not take over. Compare the runs of both regions, then delete it.",
 )
 FAILOVER = Kind(
     schema={
@@ -365,7 +365,7 @@ FAILOVER = Kind(
         "steps": optional(each(record(_STEP))),
         "not_unpaused": optional(TEXTS),
     },
-    advice="It is history only. Read it with the version of mwaa-dr that wrote it, or correct or delete the item.",
+    advice="Only mwaa-dr history uses it. Read it with the version of mwaa-dr that wrote it, or correct or delete it.",
 )
 CLAIM = Kind(
     schema={
@@ -393,7 +393,7 @@ KINDS = {
     "UNPUBLISHED": UNPUBLISHED,
     "FAILOVER": FAILOVER,
 }
-"""By what the key of an item begins with. The state item has no kind: :mod:`airflow_provider_mwaa_dr.aws.items`."""
+"""Kind by prefix of the item's key. The state item has no kind; see :mod:`airflow_provider_mwaa_dr.aws.items`."""
 
 SET_PAGE: Schema = {"dag_ids": TEXT}
 BINARY_PAGE: Schema = {"body": BINARY}

@@ -1,4 +1,4 @@
-"""An MWAA environment as a deployment sees it: what it is made of, and its update."""
+"""The control plane of an MWAA environment, for deployments: its description and its update."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from airflow_provider_mwaa_dr.exceptions import DeploymentError, NotReadyError
 
 POLL_S = 30.0
 ENDS_S = 90 * 60.0
-"""An update takes 20 to 30 minutes; a rollback after it as long again."""
+"""Timeout of an update. An update takes 20 to 30 minutes, and a rollback after it takes as long."""
 SAY_S = 5 * 60.0
-"""A person who waits is told so often."""
+"""Interval of the progress messages during a wait."""
 
 USABLE = frozenset({"AVAILABLE", "UPDATE_FAILED"})
-"""An environment whose update failed was restored to what it was before, and works."""
+"""After a failed update, MWAA restores the environment to its state before the update, and it works."""
 BUSY = frozenset({"UPDATING", "CREATING", "PENDING", "CREATING_SNAPSHOT", "ROLLING_BACK", "MAINTENANCE"})
-"""Ends by itself."""
+"""MWAA leaves these states without an action by the user."""
 OLDEST, BEFORE = (2, 10, 1), (4,)
-"""Versions of Airflow that this provider runs in."""
+"""Airflow versions that the provider supports: from the first, below the second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeployedEnvironment:
     """
-    An environment: what GetEnvironment says of it.
+    An environment as GetEnvironment describes it.
 
-    :param options: their values may be secrets; never shown.
-    :param failure: why its last update failed; empty when it did not.
+    :param options: values may be secrets, so messages never show them.
+    :param failure: why the last update failed; empty if it did not fail.
     """
 
     region: str
@@ -50,7 +50,7 @@ class DeployedEnvironment:
 
     @property
     def is_busy(self) -> bool:
-        """Whether an update, or the service's own work, is under way."""
+        """Whether an update, or other work of the service, is in progress."""
         return self.status in BUSY
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ class DeployedEnvironment:
 
 
 class ControlPlane:
-    """The environment *name* in *region*. Raises AwsError when MWAA refuses or cannot be reached."""
+    """The environment *name* in *region*. Methods raise AwsError if MWAA refuses a call or does not answer."""
 
     def __init__(self, aws: Aws, region: str, name: str) -> None:
         self.region = region
@@ -67,21 +67,21 @@ class ControlPlane:
         self._mwaa = aws("mwaa", region)
 
     def describe(self) -> DeployedEnvironment:
-        """Return what it is now."""
+        """Return the current description."""
         return _deployed_environment(
             self.region, self._mwaa.call_idempotent("get_environment", Name=self.name)["Environment"]
         )
 
     def update(self, changes: Mapping[str, Any]) -> None:
-        """Start an update. One at a time: MWAA refuses another while it goes on."""
+        """Start an update. MWAA refuses a second update while one is in progress."""
         self._mwaa.call_once("update_environment", Name=self.name, **changes)
 
     def wait_until_idle(self, say: Callable[[str], object]) -> DeployedEnvironment:
         """
-        Return what it is once nothing is going on any more.
+        Wait until MWAA has finished its work on the environment; return the description.
 
-        :param say: told every few minutes, and whenever the status changes.
-        :raises DeploymentError: that takes more than 90 minutes.
+        :param say: called with a progress message every five minutes and at each change of status.
+        :raises DeploymentError: the environment is still busy after 90 minutes.
         """
         began = said_at = self._clock.monotonic()
         said = ""
@@ -89,8 +89,8 @@ class ControlPlane:
             now = self._clock.monotonic()
             if now - began >= ENDS_S:
                 raise DeploymentError(
-                    f"{environment} is {environment.status} for more than {ENDS_S / 60:g} minutes.",
-                    advice="Look at it in the console; when it is AVAILABLE, say the same again.",
+                    f"{environment} has been {environment.status} for more than {ENDS_S / 60:g} minutes.",
+                    advice="Check it in the MWAA console. When it is AVAILABLE, run the same command again.",
                 )
             if environment.status != said or now - said_at >= SAY_S:
                 say(f"{environment}: {environment.status} for {(now - began) / 60:.0f} min; an update takes 20 to 30")
@@ -100,19 +100,23 @@ class ControlPlane:
 
 
 def require_usable(environment: DeployedEnvironment) -> None:
-    """Raise unless the provider can be put into it. :raises NotReadyError: says why not."""
+    """
+    Raise unless the provider can be deployed to *environment*.
+
+    :raises NotReadyError: the status or the Airflow version does not allow it.
+    """
     if environment.status not in USABLE | BUSY:
         raise NotReadyError(
             f"{environment} is {environment.status}. Nothing was changed.",
             why=[f"{environment} is {environment.status}"],
-            advice="It has to be AVAILABLE, or UPDATE_FAILED, which works as before.",
+            advice="Wait until it is AVAILABLE or UPDATE_FAILED, then run the same command again.",
         )
     parts = tuple(int(part) for part in environment.airflow_version.split(".") if part.isdigit())
     if not OLDEST <= parts < BEFORE:
         raise NotReadyError(
             f"{environment} runs Airflow {environment.airflow_version}. Nothing was changed.",
             why=[f"{environment} runs Airflow {environment.airflow_version}"],
-            advice="The provider runs in 2.10.1 and later, below 4. Upgrade the environment first.",
+            advice="The provider supports Airflow 2.10.1 and later, below 4. Upgrade the environment first.",
         )
 
 

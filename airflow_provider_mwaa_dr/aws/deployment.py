@@ -1,8 +1,8 @@
 """
-The provider put into two environments, and taken out again: what has to change, as steps.
+Deployment of the provider to two environments, and its removal, as a list of steps.
 
-A plan is made from what is there, and changes nothing; its steps are carried out in order. Interrupted anywhere, the
-next plan holds the rest: each step looks for its own result, and what was done is not done again.
+Planning reads the existing resources and changes nothing. The caller then carries out the steps in order. After an
+interruption, the next plan has only the remaining steps: each step checks whether its result exists already.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from airflow_provider_mwaa_dr.exceptions import ConfigError, RefusedError, State
 
 class Deployment:
     """
-    Two environments and what is to be put into them.
+    A deployment to two environments.
 
-    :param environments: name by region, exactly two.
-    :param make_store: opens the state table, given its name, its regions and whether they follow each other later; no
-        request is sent yet.
-    :param say: is told what takes long.
+    :param environments: environment name by region, exactly two.
+    :param make_store: opens the state table, given its name, its regions, and whether it is eventually consistent. It
+        sends no request.
+    :param say: called with a progress message during long waits.
     :raises ConfigError: there are not exactly two environments.
     """
 
@@ -46,9 +46,9 @@ class Deployment:
     ) -> None:
         if len(environments) != 2:
             raise ConfigError(
-                f"{len(environments)} environments are named; a deployment is for exactly two.",
+                f"{len(environments)} environments are named; a deployment needs exactly two.",
                 option="environments",
-                advice="Set DR_ENVIRONMENTS to two REGION=NAME pairs with a comma between them.",
+                advice="Set DR_ENVIRONMENTS to two REGION=NAME pairs, separated by a comma.",
             )
         self._aws = aws
         self._environments = dict(sorted(environments.items()))
@@ -58,9 +58,9 @@ class Deployment:
 
     def describe(self, *, wait: bool = False) -> dict[str, DeployedEnvironment]:
         """
-        Return both environments as they are.
+        Return the descriptions of both environments.
 
-        :param wait: for an update that is under way.
+        :param wait: wait for an update that is in progress.
         """
         return {
             region: plane.wait_until_idle(self._say) if wait else plane.describe()
@@ -69,11 +69,11 @@ class Deployment:
 
     def plan(self, spec: DeploySpec, environments: Mapping[str, DeployedEnvironment]) -> list[DeploymentStep]:
         """
-        Return what has to be done to put the provider in; nothing is changed.
+        Return the steps that deploy the provider. Changes nothing.
 
         :param environments: what :meth:`describe` returned.
-        :raises RefusedError: something is in the way that a person has to look at.
-        :raises ConfigError: which region is active is not known.
+        :raises RefusedError: an existing resource prevents the deployment, and a user has to decide.
+        :raises ConfigError: the active region is unknown.
         """
         _check(environments, spec)
         environment_plans = self._environment_plans(environments)
@@ -82,7 +82,7 @@ class Deployment:
         store = self._make_store(spec.state_table, tables.state_regions, tables.state_is_eventual)
         state = self._state_step(spec, store, environments, is_there=tables.has_state_table)
         active = spec.active or store.read().active_region
-        # The fence has to be up in the standby before anything depends on it.
+        # The standby's fence must work before the active region depends on it.
         order = sorted(environments, key=lambda region: region == active)
         options = {region: _options(spec, tables, environment) for region, environment in environments.items()}
         lease_s = _lease_s(spec, store if tables.has_state_table else None) if spec.with_alarms else 0.0
@@ -103,20 +103,20 @@ class Deployment:
         self, spec: DeploySpec, environments: Mapping[str, DeployedEnvironment], *, delete_data: bool
     ) -> list[DeploymentStep]:
         """
-        Return what has to be done to take the provider out; nothing is changed.
+        Return the steps that remove the provider. Changes nothing.
 
-        The stack goes last, once both environments are without our options: until then their plugins need the rights
-        that it gives, and without them hold everything.
+        The stack is deleted last, when neither environment has options of the provider. Until then the plugins need the
+        permissions that the stack grants; without them they hold every run.
 
-        :param delete_data: delete the tables that the stack made, too.
-        :raises RefusedError: something is in the way that a person has to look at.
+        :param delete_data: also delete the tables that the stack created.
+        :raises RefusedError: an existing resource prevents the removal, and a user has to decide.
         """
         environment_plans = self._environment_plans(environments)
         active = self._active_or_none(spec)
-        # The standby's fence goes last.
+        # The standby's fence is removed last.
         order = sorted(environments, key=lambda region: region != active)
         steps = _seen(environments)
-        # First, or they would report what is meant.
+        # Alarms first: they would report the removal as a failure.
         steps += [step for region in order for step in AlarmPlan(self._aws, environments[region], spec).take_out()]
         changes = [step for region in order for step in environment_plans[region].take_out(spec)]
         steps += changes
@@ -160,9 +160,9 @@ class Deployment:
         if not is_there:
             if spec.active is None:
                 raise ConfigError(
-                    "There is no state table yet, and no active region was named.",
+                    "The state table does not exist yet, and no active region was given.",
                     option="active_region",
-                    advice=f"Name the region that runs today: --active {' or --active '.join(self._environments)}.",
+                    advice=f"Give the region that is active now: --active {' or --active '.join(self._environments)}.",
                 )
             lines = [f"+ state item: {spec.active} is active, epoch 0, lease {spec.lease_s:g} s"]
             lines += [f"+ registry: {region} is {name}" for region, name in self._environments.items()]
@@ -170,47 +170,47 @@ class Deployment:
                 name="state", detail="write the first state and the registry", lines=tuple(lines), act=act
             )
         missing = plan()
-        told = f"{missing.state.active_region} is active, epoch {missing.state.epoch}"
+        active = f"{missing.state.active_region} is active, epoch {missing.state.epoch}"
         if not missing.changes_something:
-            return DeploymentStep(name="state", detail=f"there: {told}")
-        lines = [f"+ state item: {told}, lease {missing.state.lease_s:g} s"] if missing.is_new else []
+            return DeploymentStep(name="state", detail=f"exists: {active}")
+        lines = [f"+ state item: {active}, lease {missing.state.lease_s:g} s"] if missing.is_new else []
         lines += [f"+ registry: {found.region} is {found.environment}" for found in missing.registrations]
         what = "the first state" if missing.is_new else "the registry"
-        return DeploymentStep(name="state", detail=f"write {what}: {told}", lines=tuple(lines), act=act)
+        return DeploymentStep(name="state", detail=f"write {what}: {active}", lines=tuple(lines), act=act)
 
     def _active_or_none(self, spec: DeploySpec) -> str | None:
         try:
-            # The order of the regions hangs on it and nothing else, so any copy will do.
+            # Only the order of the regions depends on it, so any replica is good enough.
             return self._make_store(spec.state_table, tuple(self._environments), False).read().active_region
         except StateError:
             return spec.active
 
     def _stack_out(self, spec: DeploySpec, *, now: bool, delete_data: bool) -> DeploymentStep:
         stacks = [Stack(self._aws, region, spec.stack) for region in self._environments]
-        found = next(((stack, sight) for stack in stacks if (sight := stack.describe()) is not None), None)
+        found = next(((stack, existing) for stack in stacks if (existing := stack.describe()) is not None), None)
         if found is None:
-            return DeploymentStep(name="stack", detail=f"there is no stack {spec.stack}; tables that are there stay")
-        stack, sight = found
+            return DeploymentStep(name="stack", detail=f"no stack {spec.stack} exists; existing tables are kept")
+        stack, existing = found
         made = [
-            sight.parameters.get(name, "")
+            existing.parameters.get(name, "")
             for name, parameter in (("StateTable", "CreateStateTable"), ("RunsTable", "CreateRunsTable"))
-            if sight.parameters.get(parameter) == "true"
+            if existing.parameters.get(parameter) == "true"
         ]
-        stay = f"its tables stay: {', '.join(made)}" if made else "it has no tables"
+        stay = f"its tables are kept: {', '.join(made)}" if made else "it has no tables"
         if not now:
             return DeploymentStep(
                 name="stack",
-                detail=f"{stack} stays for now: the plugins need its rights until both environments are updated. Say "
-                "the same again then, or now with --wait",
+                detail=f"{stack} is kept for now: the plugins need its permissions until both environments are "
+                "updated. Run the same command again then, or now with --wait",
             )
 
         def act() -> str:
             if delete_data:
-                stack.ensure(template(keep_tables=False), {**sight.parameters, "DeletionProtection": "false"})
+                stack.ensure(template(keep_tables=False), {**existing.parameters, "DeletionProtection": "false"})
             stack.delete()
-            return f"deleted: {stack}; " + (f"and its tables: {', '.join(made)}" if delete_data and made else stay)
+            return f"deleted: {stack}; " + (f"deleted tables: {', '.join(made)}" if delete_data and made else stay)
 
-        lines = [f"- {stack}, with its policies"]
+        lines = [f"- {stack}, and its policies"]
         lines += [f"- table {name}, WITH ALL DATA" for name in made] if delete_data else [f"  {stay}"]
         return DeploymentStep(name="stack", detail=f"delete the {stack}", lines=tuple(lines), act=act)
 
@@ -226,7 +226,7 @@ def _seen(environments: Mapping[str, DeployedEnvironment]) -> list[DeploymentSte
         lines = [f"its last update failed: {environment.failure}"] if environment.failure else []
         if len(versions) > 1 and environment is list(environments.values())[-1]:
             lines.append(
-                "WARNING: the two run different versions of Airflow; a DAG may work in one and not in the other"
+                "WARNING: the environments run different versions of Airflow; a DAG may work in only one of them"
             )
         steps.append(
             DeploymentStep(
@@ -237,25 +237,30 @@ def _seen(environments: Mapping[str, DeployedEnvironment]) -> list[DeploymentSte
 
 
 def _check(environments: Mapping[str, DeployedEnvironment], spec: DeploySpec) -> None:
-    """:raises RefusedError: the two do not belong together, or one is in another DR set."""
+    """:raises RefusedError: the environments are in different accounts, or one is in another DR set."""
     accounts = {environment.account for environment in environments.values()}
     if len(accounts) != 1:
         raise RefusedError(
             f"The environments are in different accounts, {' and '.join(sorted(accounts))}. Nothing was changed.",
-            advice="One state table serves one account; put both into one.",
+            advice="A state table serves one account. Use two environments of the same account.",
         )
     for environment in environments.values():
         other = environment.options.get("dr.state_table")
         if other and other != spec.state_table:
             raise RefusedError(
-                f"{environment} is in the DR set of the state table {other}, not {spec.state_table}. "
+                f"{environment} is in the DR set of the state table {other}, not of {spec.state_table}. "
                 "Nothing was changed.",
-                advice=f"Name that table (--table {other}), or take the environment out first: mwaa-dr undeploy.",
+                advice=f"Give that table (--table {other}), or remove the provider from the environment first: "
+                "mwaa-dr undeploy.",
             )
 
 
 def _lease_s(spec: DeploySpec, store: StateStore | None) -> float:
-    """Return the lease that counts, or that is going to be written; None: there is no table yet."""
+    """
+    Return the lease of the state item, or of *spec* if there is no state item yet.
+
+    :param store: None: the state table does not exist yet.
+    """
     with contextlib.suppress(StateNotFoundError):
         if store is not None:
             return store.read().lease_s
@@ -264,7 +269,7 @@ def _lease_s(spec: DeploySpec, store: StateStore | None) -> float:
 
 def _options(spec: DeploySpec, tables: TablePlan, environment: DeployedEnvironment) -> dict[str, str]:
     regions = tables.state_regions
-    # Any copy will do as the first one, and the one that is set there already costs no update.
+    # Any replica can come first. The one that is set already needs no update of the environment.
     first = environment.options.get("dr.state_table_region", "")
     options = {
         "dr.enabled": "true",

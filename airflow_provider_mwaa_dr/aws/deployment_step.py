@@ -1,4 +1,4 @@
-"""What a deployment is asked to make, and the steps that make it."""
+"""The specification of a deployment, and its steps."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class DeploymentStep:
     """
     One step of a plan.
 
-    :param detail: what there is, or what is going to be done.
-    :param lines: each change of it, and each warning, for people.
-    :param act: does it and returns what was done; None when nothing has to change. May be called again.
-    :param waits: it only waits: *act* changes nothing.
+    :param detail: what exists, or what the step will do.
+    :param lines: each change and each warning, for the user.
+    :param act: carries the step out, and returns a text for the user; None if nothing has to change. Idempotent.
+    :param waits: whether *act* only waits, and changes nothing.
     """
 
     name: str
@@ -31,25 +31,25 @@ class DeploymentStep:
 
     @property
     def changes(self) -> bool:
-        """Whether it would change anything."""
+        """Whether the step changes anything."""
         return self.act is not None and not self.waits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploySpec:
     """
-    What a deployment is to make.
+    The wanted result of a deployment.
 
-    :param version: of the package.
-    :param active: the region that runs today; needed as long as there is no state item.
-    :param home: region for a new stack; empty: the standby's.
-    :param wheel: goes into plugins.zip; None: the package comes from the index.
-    :param with_dags: put ``dr_failover`` and ``dr_test_dag`` into the DAGs folders.
-    :param with_policies: have the stack make policies, and attach those of the execution roles.
+    :param version: version of the package.
+    :param active: the region that is active now; required until the state item exists.
+    :param home: region for a new stack; empty: the standby region.
+    :param wheel: wheel to add to plugins.zip; None: pip gets the package from the index.
+    :param with_dags: copy ``dr_failover`` and ``dr_test_dag`` into the DAGs folders.
+    :param with_policies: create policies in the stack, and attach the policies for the execution roles.
     :param agents_may_finish: let execution roles write the state item.
-    :param with_alarms: make a stack with alarms in each region.
-    :param alarm_topics: SNS topic by region, for alarms to tell; a region without one keeps what it has.
-    :param wait: until both environments are updated.
+    :param with_alarms: create a stack with alarms in each region.
+    :param alarm_topics: SNS topic that the alarms notify, by region; a region without one keeps its current topic.
+    :param wait: wait until both environments are updated.
     """
 
     state_table: str
@@ -71,7 +71,7 @@ class DeploySpec:
 
     @property
     def requirement(self) -> Requirement:
-        """What requirements.txt is to ask for."""
+        """The requirement for requirements.txt."""
         if self.wheel is not None:
             return Requirement(version=self.wheel.version, from_plugins=True)
         return Requirement(version=self.version)

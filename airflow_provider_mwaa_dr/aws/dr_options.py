@@ -1,4 +1,4 @@
-"""Our options among those of an environment, ``AirflowConfigurationOptions``: pure, and nobody else's are dropped."""
+"""The provider's options in an environment's ``AirflowConfigurationOptions``. Pure; options of others are kept."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ OURS = frozenset(f"{SECTION}.{name}" for option in OPTIONS for name in (option.n
 
 def merge(options: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
     """
-    Return *options* with *wanted* among them.
+    Return *options* with *wanted* added.
 
-    One that means the same already keeps its spelling: a change of any option rebuilds the environment, 20 to 30
-    minutes, and ``True`` for ``true`` is not worth that.
+    An option that already has an equal value keeps its spelling. MWAA rebuilds the environment for each change, which
+    takes 20 to 30 minutes; ``True`` instead of ``true`` is not worth that.
 
-    :param wanted: by full name, ``dr.enabled``.
+    :param wanted: values by full name, such as ``dr.enabled``.
     """
     return {**options, **{name: text for name, text in wanted.items() if not _means(name, options.get(name), text)}}
 
 
 def remove(options: Mapping[str, str]) -> dict[str, str]:
-    """Return *options* without ours."""
+    """Return *options* without the provider's options."""
     return {name: text for name, text in options.items() if name not in OURS}
 
 
 def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """Return a line for each option of ours that differs. Values of others' options are secrets, and never shown."""
+    """Return a line for each changed option of the provider. Other options may be secrets, and are never shown."""
     lines = []
     for name in sorted(OURS & (before.keys() | after.keys())):
         was, becomes = before.get(name), after.get(name)
@@ -50,5 +50,5 @@ def _means(name: str, there: str | None, text: str) -> bool:
 
 def _value(name: str, text: str) -> Any:
     value = _PARSE[name](text)
-    # Replicas are sorted by distance when they are read; their order in the option says nothing.
+    # The order of replicas in the option has no meaning: the reader sorts them by distance.
     return frozenset(value) if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""One environment: its files, its options, its update."""
+"""Plan for one environment: its files, its options, its update."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from airflow_provider_mwaa_dr.exceptions import DeploymentError, NotReadyError
 
 OWN_REQUIREMENTS = "mwaa-dr/requirements.txt"
 OWN_PLUGINS = "mwaa-dr/plugins.zip"
-"""Keys for an environment that has no such file; nobody else's can be there."""
+"""Keys of these files for an environment that has none of its own. Only the provider writes these keys."""
 NOTHING_REQUIRED = b"# mwaa-dr undeploy left this file, which requires nothing: MWAA wants it to be there.\n"
 
 
 class EnvironmentPlan:
     """
-    What has to change in one environment. Made from what is there; nothing is changed before a step acts.
+    The changes to one environment. Planning only reads; a step changes something only when it is carried out.
 
-    :raises RefusedError: its bucket keeps no versions.
+    :raises RefusedError: versioning of its bucket is not enabled.
     """
 
     def __init__(self, aws: Aws, environment: DeployedEnvironment, plane: ControlPlane, *, say: Say) -> None:
@@ -39,11 +39,11 @@ class EnvironmentPlan:
 
     @property
     def is_clean(self) -> bool:
-        """Whether no option of ours is set, which leaves a plugin that registers nothing."""
+        """Whether the environment has no option of the provider, and is not busy. Its plugin then registers nothing."""
         return not dr_options.OURS & self._environment.options.keys() and not self._environment.is_busy
 
     def bring_in(self, spec: DeploySpec, options: Mapping[str, str]) -> Iterator[DeploymentStep]:
-        """Yield the steps that put the provider into it."""
+        """Yield the steps that deploy the provider to the environment."""
         requirements = self._requirements(
             lambda text: requirements_file.merge(b"" if text == NOTHING_REQUIRED else text, spec.requirement), spec
         )
@@ -57,25 +57,25 @@ class EnvironmentPlan:
         yield from self._changes(plugins, requirements, dr_options.merge(self._environment.options, options))
 
     def take_out(self, spec: DeploySpec) -> Iterator[DeploymentStep]:
-        """Yield the steps that take the provider out of it."""
+        """Yield the steps that remove the provider from the environment."""
         requirements = self._requirements(_without_ours, spec) if self._environment.requirements else None
         plugins = self._plugins(plugins_archive.remove, spec) if _came_as_wheel(requirements) else None
         yield self._dags_out()
         yield from self._changes(plugins, requirements, dr_options.remove(self._environment.options))
 
     def wait(self) -> DeploymentStep:
-        """Return the step that waits until it is updated."""
+        """Return the step that waits until the environment is updated."""
 
         def act() -> str:
             if self._started:
-                # MWAA may take a moment before it says UPDATING.
+                # MWAA reports UPDATING only after a moment.
                 self._aws.clock.sleep(POLL_S)
             environment = self._plane.wait_until_idle(self._say)
             if self._started and (environment.failure or environment.status != "AVAILABLE"):
                 raise DeploymentError(
-                    f"The update of {environment} failed, and MWAA restored what was there before "
-                    f"({environment.status}): {environment.failure or 'no reason is given'}.",
-                    advice="Correct what it names, and say the same again.",
+                    f"The update of {environment} failed, and MWAA restored the previous version of the environment "
+                    f"({environment.status}): {environment.failure or 'MWAA gives no reason'}.",
+                    advice="Correct the cause, then run the same command again.",
                 )
             return f"{environment} is {environment.status}"
 
@@ -126,37 +126,36 @@ class EnvironmentPlan:
                     act=partial(_upload, change, versions, version),
                 )
             else:
-                yield DeploymentStep(name=f"{name} {region}", detail=f"there: {where}")
+                yield DeploymentStep(name=f"{name} {region}", detail=f"exists: {where}")
                 versions[version] = change.version or ""
             if not change.is_in_use:
                 changes[path] = change.key
                 changes[version] = None
-                lines.append(f"{path}: {where}, the version above")
+                lines.append(f"{path}: {where}, in the version above")
         if options != self._environment.options:
             changes["AirflowConfigurationOptions"] = dict(options)
             lines += dr_options.changes(self._environment.options, options)
             others = len(self._environment.options.keys() - dr_options.OURS)
-            lines += [f"  its other options stay as they are ({others})"] * (others > 0)
+            lines += [f"  {others} other options are kept unchanged"] * (others > 0)
         if not changes:
-            yield DeploymentStep(name=f"update {region}", detail=f"{self._environment} has all of it")
+            yield DeploymentStep(name=f"update {region}", detail=f"{self._environment} needs no update")
             return
         self._require_idle()
 
         def act() -> str:
             self._plane.update({name: versions[name] if value is None else value for name, value in changes.items()})
             self._started = True
-            return f"started: {self._environment}; it takes 20 to 30 minutes"
+            return f"started the update of {self._environment}; it takes 20 to 30 minutes"
 
         yield DeploymentStep(name=f"update {region}", detail=f"update {self._environment}", lines=tuple(lines), act=act)
 
     def _require_idle(self) -> None:
-        """:raises NotReadyError: MWAA would refuse an update now."""
+        """:raises NotReadyError: the environment is busy, and MWAA would refuse an update."""
         if self._environment.is_busy:
             raise NotReadyError(
-                f"{self._environment} is {self._environment.status}, and takes no other update meanwhile. "
-                "Nothing was changed.",
+                f"{self._environment} is {self._environment.status}, and accepts no update now. Nothing was changed.",
                 why=[f"{self._environment} is {self._environment.status}"],
-                advice="Say the same again when it is AVAILABLE, or now with --wait.",
+                advice="Run the same command again when it is AVAILABLE, or now with --wait.",
             )
 
     def _dags_in(self) -> DeploymentStep:
@@ -170,18 +169,18 @@ class EnvironmentPlan:
         where = f"{self._bucket}/{self._environment.dags}"
         step = f"dags {self._environment.region}"
         if not writes:
-            return DeploymentStep(name=step, detail=f"there: {', '.join(DEPLOYED)} in {where}")
+            return DeploymentStep(name=step, detail=f"exist: {', '.join(DEPLOYED)} in {where}")
 
         def act() -> str:
             for name, content, _ in writes:
                 self._bucket.put(f"{self._environment.dags}/{name}", content)
-            return f"written to {where}: {', '.join(name for name, _, _ in writes)}"
+            return f"wrote to {where}: {', '.join(name for name, _, _ in writes)}"
 
         return DeploymentStep(
             name=step,
             detail=f"write to {where}",
             lines=tuple(
-                f"+ {name}" + (", in place of another version, which the bucket keeps" if replaces else "")
+                f"+ {name}" + (" (replaces a different version, which the bucket keeps)" if replaces else "")
                 for name, _, replaces in writes
             ),
             act=act,
@@ -197,17 +196,19 @@ class EnvironmentPlan:
                 (ours if found.content == (folder / name).read_bytes() else changed).append(name)
         where = f"{self._bucket}/{self._environment.dags}"
         step = f"dags {self._environment.region}"
-        lines = [f"{name} stays: it is not as it came; without the package it cannot be imported" for name in changed]
+        lines = [
+            f"{name} is kept, because it was edited; Airflow cannot import it without the package" for name in changed
+        ]
         if not ours:
-            return DeploymentStep(name=step, detail=f"nothing of ours in {where}", lines=tuple(lines))
+            return DeploymentStep(name=step, detail=f"no unchanged example DAGs in {where}", lines=tuple(lines))
 
         def act() -> str:
             for name in ours:
                 self._bucket.delete(f"{self._environment.dags}/{name}")
-            return f"taken out of {where}: {', '.join(ours)}; the bucket keeps their versions"
+            return f"removed from {where}: {', '.join(ours)}; the bucket keeps their versions"
 
         return DeploymentStep(
-            name=step, detail=f"take out of {where}", lines=(*(f"- {name}" for name in ours), *lines), act=act
+            name=step, detail=f"remove from {where}", lines=(*(f"- {name}" for name in ours), *lines), act=act
         )
 
 
@@ -216,14 +217,16 @@ def _without_ours(text: bytes) -> bytes:
 
 
 def _came_as_wheel(requirements: FileChange | None) -> bool:
-    """Whether an earlier deployment put a wheel into plugins.zip; it may be large, and is not read otherwise."""
+    """
+    Whether an earlier deployment added a wheel to plugins.zip. Without one, the plan does not read that large file.
+    """
     lines = requirements_file.our_lines(requirements.before) if requirements else ()
     return any(line.startswith("--find-links") for line in lines)
 
 
 def _upload(change: FileChange, versions: dict[str, str], name: str) -> str:
     versions[name] = change.upload()
-    return f"written: {change.bucket}/{change.key}, version {versions[name]}"
+    return f"wrote {change.bucket}/{change.key}, version {versions[name]}"
 
 
 def _requirement_lines(change: FileChange) -> list[str]:
@@ -231,7 +234,7 @@ def _requirement_lines(change: FileChange) -> list[str]:
     return [
         *(f"- {line}" for line in before if line not in after),
         *(f"+ {line}" for line in after if line not in before),
-        "  every other byte stays as it is",
+        "  all other bytes are kept unchanged",
     ]
 
 
@@ -240,5 +243,5 @@ def _plugin_lines(change: FileChange) -> list[str]:
     return [
         *(f"- {name}" for name in before if name not in after),
         *(f"+ {name}" for name in after if name not in before),
-        "  every other file stays as it is",
+        "  all other files are kept unchanged",
     ]

@@ -1,4 +1,4 @@
-"""Tables that are there already: what they are, and whether they can be used as they are."""
+"""Existing tables: their description, and whether the provider can use them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ RUNS_KEY = ("pk", "sk")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TableSight:
+class ExistingTable:
     """
     A table as DynamoDB describes it.
 
-    :param key: attribute names, the partition key first; all are strings.
-    :param regions: of its copies; one for a table that has no other.
-    :param witness: the region that keeps a strongly consistent table's majority; empty where there is none.
+    :param key: names of the key attributes, the partition key first; all must be strings.
+    :param regions: regions of the replicas; one for a single-region table.
+    :param witness: region of the witness of a strongly consistent table; empty if there is none.
     """
 
     name: str
@@ -34,7 +34,7 @@ class TableSight:
 
     @property
     def model(self) -> str:
-        """How it is kept, in words."""
+        """Consistency and regions, in words."""
         where = " and ".join(self.regions)
         if self.consistency is TableConsistency.STRONG:
             return f"strongly consistent in {where}" + (f", witness {self.witness}" if self.witness else "")
@@ -43,52 +43,56 @@ class TableSight:
         return f"in {where} only"
 
 
-def look_at_table(aws: Aws, name: str, regions: Sequence[str]) -> TableSight | None:
+def find_table(aws: Aws, name: str, regions: Sequence[str]) -> ExistingTable | None:
     """
-    Return the table *name*, looked for in *regions*; None when there is none.
+    Return the table *name* if it exists in one of *regions*; else None.
 
-    :raises RefusedError: each region has one of its own.
+    :raises RefusedError: several regions have a table of this name, and the tables are not replicas of each other.
     """
-    looked = {region: _describe(aws, name, region) for region in regions}
-    found = {region: table for region, table in looked.items() if table is not None}
+    answers = {region: _describe(aws, name, region) for region in regions}
+    found = {region: table for region, table in answers.items() if table is not None}
     if not found:
         return None
-    sights = [_sight(name, table) for table in found.values()]
+    candidates = [_existing_table(name, table) for table in found.values()]
     apart = {table["TableArn"] for table in found.values() if not table.get("Replicas")}
     if len(apart) > 1:
         raise RefusedError(
-            f"{' and '.join(found)} each have a table {name} of their own; they are no copies of one another.",
-            advice="Two states are two active regions: name another table (--table, DR_RUNS_TABLE), or delete both.",
+            f"{' and '.join(found)} each have their own table {name}; the tables are not replicas of each other.",
+            advice="Two state tables lead to two active regions. Give another table (--table, DR_RUNS_TABLE), or "
+            "delete both tables.",
         )
-    return max(sights, key=lambda sight: len(sight.regions))
+    return max(candidates, key=lambda existing: len(existing.regions))
 
 
-def require_usable(sight: TableSight, key: Sequence[str], purpose: str) -> None:
-    """Raise unless the table can be what it is wanted for. :raises RefusedError: it cannot."""
-    if sight.key != tuple(key):
+def require_usable(existing: ExistingTable, key: Sequence[str], purpose: str) -> None:
+    """Raise unless the table can be used for *purpose*. :raises RefusedError: its key or its status is wrong."""
+    if existing.key != tuple(key):
         raise RefusedError(
-            f"The table {sight.name} has the key {', '.join(sight.key)}; a {purpose} has {', '.join(key)}, strings.",
-            advice="Name another table; this one is somebody else's.",
+            f"The table {existing.name} has the key {', '.join(existing.key)}; a {purpose} has the key "
+            f"{', '.join(key)}, all strings.",
+            advice="Give the name of another table; this one has another purpose.",
         )
-    if sight.status not in {"ACTIVE", "UPDATING"}:
-        raise RefusedError(f"The table {sight.name} is {sight.status}.", advice="Say the same again when it is ACTIVE.")
+    if existing.status not in {"ACTIVE", "UPDATING"}:
+        raise RefusedError(
+            f"The table {existing.name} is {existing.status}.", advice="Run the same command again when it is ACTIVE."
+        )
 
 
-def limits(sight: TableSight, regions: Sequence[str], purpose: str) -> list[str]:
-    """Return what a table that is not kept in both regions costs, and how to cure it; nothing for one that is."""
-    missing = sorted(set(regions) - set(sight.regions))
+def limits(existing: ExistingTable, regions: Sequence[str], purpose: str) -> list[str]:
+    """Return the risk of a table without a replica in both regions, and the command that adds one; else nothing."""
+    missing = sorted(set(regions) - set(existing.regions))
     if not missing:
         return []
-    home = sight.regions[0]
+    home = existing.regions[0]
     consequence = (
-        f"when {home} is lost nobody can read the state: the other region holds everything, and cannot be made active"
+        f"when {home} is lost, the state cannot be read: the other region holds every run, and cannot become active"
         if purpose == "state table"
-        else f"when {home} is lost, nobody knows what was running there"
+        else f"when {home} is lost, its ledger is lost with it: the other region does not know which runs it finished"
     )
-    replica = f"aws dynamodb update-table --region {home} --table-name {sight.name} --replica-updates"
+    replica = f"aws dynamodb update-table --region {home} --table-name {existing.name} --replica-updates"
     return [
-        f"WARNING: the {purpose} {sight.name} is {sight.model}: {consequence}.",
-        f'  Give it a copy: {replica} \'[{{"Create": {{"RegionName": "{missing[0]}"}}}}]\'',
+        f"WARNING: the {purpose} {existing.name} is {existing.model}: {consequence}.",
+        f'  Add a replica: {replica} \'[{{"Create": {{"RegionName": "{missing[0]}"}}}}]\'',
     ]
 
 
@@ -99,13 +103,13 @@ def _describe(aws: Aws, name: str, region: str) -> Any:
         return None
 
 
-def _sight(name: str, table: Any) -> TableSight:
+def _existing_table(name: str, table: Any) -> ExistingTable:
     types = {row["AttributeName"]: row["AttributeType"] for row in table.get("AttributeDefinitions", ())}
     schema = sorted(table["KeySchema"], key=lambda row: row["KeyType"] != "HASH")
     home = table["TableArn"].split(":")[3]
     described = to_description(table, asked_in=home)
     witnesses = [row["RegionName"] for row in table.get("GlobalTableWitnesses", ())]
-    return TableSight(
+    return ExistingTable(
         name=name,
         key=tuple(
             row["AttributeName"] if types.get(row["AttributeName"]) == "S" else f"{row['AttributeName']} (not a string)"

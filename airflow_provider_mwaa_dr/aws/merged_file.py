@@ -1,4 +1,4 @@
-"""A file that an environment uses, changed in its bucket: requirements.txt and plugins.zip."""
+"""Changes of the files that an environment uses, in its bucket: requirements.txt and plugins.zip."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_provider_mwaa_dr.exceptions import RefusedError
 
 
 class BuildOn(str, Enum):
-    """Which version of a file counts where the bucket has a newer one than the environment uses."""
+    """The version of a file to change, if the bucket has a newer version than the environment uses."""
 
     IN_USE = "in-use"
     LATEST = "latest"
@@ -20,11 +20,11 @@ class BuildOn(str, Enum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileChange:
     """
-    What an environment's file is to become.
+    The change of one file of an environment.
 
-    :param key: in the bucket.
-    :param before, after: its content; the same when nothing has to change.
-    :param version: the version that holds *after* already; None when it is still to be written.
+    :param key: key in the bucket.
+    :param before, after: content before and after the change; equal if nothing has to change.
+    :param version: the version that has the content *after* already; None if it has to be uploaded.
     :param is_in_use: whether the environment uses exactly that version.
     """
 
@@ -37,11 +37,11 @@ class FileChange:
 
     @property
     def needs_upload(self) -> bool:
-        """Whether the bucket lacks it."""
+        """Whether no version in the bucket has the new content."""
         return self.version is None
 
     def upload(self) -> str:
-        """Return the version that holds *after*, written now if it has to be."""
+        """Return the version with the content *after*; upload it first if necessary."""
         return self.version if self.version is not None else self.bucket.put(self.key, self.after)
 
 
@@ -55,20 +55,21 @@ def plan_file(
     build_on: BuildOn | None = None,
 ) -> FileChange | None:
     """
-    Return what the file is to become; None when there is none and *change* makes none.
+    Return the change of the file; None if the file does not exist and *change* creates none.
 
-    What the environment uses is what is changed. A newer version in the bucket is somebody's who has not updated the
-    environment yet: taking it would put it into force, passing it over would bury it. Unless it says what is wanted
-    anyway, as after an interruption, a person has to decide.
+    The change applies to the version that the environment uses. The bucket may have a newer version from a user who has
+    not updated the environment yet. To build on it would activate that user's change; to ignore it would hide that
+    change. Therefore the user has to decide, unless the newer version already has the wanted content, as after an
+    interruption.
 
     :param key: None: the environment has no such file, and *own_key* is used.
-    :param version: the version in use; None: the latest.
-    :param change: idempotent.
-    :raises RefusedError: the bucket has a newer version, and *build_on* does not say which one counts.
+    :param version: the version in use; None: the latest version.
+    :param change: returns the new content; idempotent.
+    :raises RefusedError: the bucket has a newer version, and *build_on* is None.
     """
     latest = bucket.get(key or own_key)
     if key is None:
-        # Nobody else writes there; whatever it holds is ours, from an earlier call.
+        # Only the provider writes this key, so an existing object is from an earlier deployment.
         after = change(b"")
         if not after:
             return None
@@ -91,8 +92,8 @@ def plan_file(
             raise RefusedError(
                 f"{bucket}/{key} has a newer version ({latest.version}) than the environment uses ({used.version}). "
                 "Nothing was changed.",
-                advice="Update the environment to it first, or say which of the two counts: --build-on latest or "
-                "--build-on in-use.",
+                advice="Update the environment to the newer version first, or choose the version to change: "
+                "--build-on latest or --build-on in-use.",
             )
         if build_on is BuildOn.LATEST:
             before, after = latest.content, change(latest.content)

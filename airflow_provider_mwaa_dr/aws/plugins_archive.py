@@ -1,4 +1,4 @@
-"""Our wheel in somebody else's ``plugins.zip``: bytes in, bytes out."""
+"""The provider's wheel in a user's ``plugins.zip``: bytes in, bytes out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 _OURS = re.compile(r"^airflow_provider_mwaa_dr-(?P<version>[^-/]+)(?:-[^/]+)?-[^-/]+-[^-/]+-[^-/]+\.whl$")
 _WRITTEN_AT = (1980, 1, 1, 0, 0, 0)
-"""The same wheel makes the same archive, so that a deployment that was interrupted recognises its own."""
+"""A fixed time: the same wheel makes the same archive, so a repeated deployment recognises it."""
 _LEFT = "mwaa-dr.txt"
 _WHY_LEFT = b"mwaa-dr undeploy left this file: an environment that has a plugins.zip cannot go back to having none.\n"
 
@@ -31,7 +31,7 @@ class Wheel:
 
     @classmethod
     def read(cls, path: Path) -> Wheel:
-        """Return the wheel in *path*. :raises ConfigError: there is none, or one of something else."""
+        """Return the wheel in *path*. :raises ConfigError: it cannot be read, or is a wheel of another distribution."""
         found = _OURS.match(path.name)
         if found is None:
             raise ConfigError(
@@ -45,11 +45,13 @@ class Wheel:
                 broken = archive.testzip()
         except (OSError, zipfile.BadZipFile) as error:
             raise ConfigError(
-                f"The wheel {path} cannot be read: {error}.", option="wheel", advice="Name a wheel that is there."
+                f"The wheel {path} cannot be read: {error}.",
+                option="wheel",
+                advice="Give the path of a readable wheel.",
             ) from error
         if broken is not None:
             raise ConfigError(
-                f"The wheel {path} is damaged: {broken} in it fails its checksum.",
+                f"The wheel {path} is damaged: the checksum of its file {broken} is wrong.",
                 option="wheel",
                 advice="Build or download it again.",
             )
@@ -58,11 +60,11 @@ class Wheel:
 
 def merge(archive: bytes, wheel: Wheel) -> bytes:
     """
-    Return *archive* with *wheel* in it and no other wheel of ours; *archive* itself when that is so.
+    Return *archive* with *wheel*, and with no other wheel of the provider; the same bytes if nothing has to change.
 
-    Where there was none of ours, the archive's bytes are kept and the wheel is appended.
+    If the archive has no wheel of the provider, its bytes are kept and the wheel is appended.
 
-    :param archive: empty: there was no plugins.zip.
+    :param archive: empty: the environment has no plugins.zip.
     """
     if archive and _names(archive) == [_LEFT]:
         archive = b""
@@ -78,12 +80,12 @@ def merge(archive: bytes, wheel: Wheel) -> bytes:
 
 
 def remove(archive: bytes) -> bytes:
-    """Return *archive* without any wheel of ours; *archive* itself when there is none. Never without any entry."""
+    """Return *archive* without wheels of the provider; the same bytes if it has none. The result is never empty."""
     return _without_ours(archive) if archive and _ours(archive) else archive
 
 
 def wheels_in(archive: bytes) -> list[str]:
-    """Return the names of our wheels in *archive*."""
+    """Return the names of the provider's wheels in *archive*."""
     return sorted(_ours(archive))
 
 

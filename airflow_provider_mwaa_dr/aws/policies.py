@@ -1,7 +1,7 @@
 """
-Least privilege, a policy for each purpose: what the template gives, to print for whoever gives rights in another way.
+IAM policies with least privilege, one for each purpose, for users who grant permissions without the template.
 
-``tests/contract/test_policies.py`` holds each list of actions against what the code really calls.
+``tests/contract/test_policies.py`` compares each list of actions with the calls that the code makes.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from airflow_provider_mwaa_dr.aws.template import alarms_stack
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
     """
-    What the rights are for.
+    The resources that the policies apply to.
 
     :param environments: environment name by region.
     :param buckets: bucket by region.
     :param roles: execution role by region.
-    :param airflow_role: Airflow role under which a failover drives an environment; Op is enough.
+    :param airflow_role: Airflow role with which a failover calls the REST API of an environment; Op is enough.
     """
 
     partition: str
@@ -37,7 +37,7 @@ class Scope:
     airflow_role: str = "Op"
 
     def table(self, name: str) -> str:
-        """Return the ARN of a table's copies, wherever they are."""
+        """Return the ARN of a table's replicas in all regions."""
         return f"arn:{self.partition}:dynamodb:*:{self.account}:table/{name}"
 
 
@@ -45,7 +45,7 @@ Document = dict[str, Any]
 
 
 def policies(scope: Scope) -> dict[str, Any]:
-    """Return all of them by purpose; ``execution`` has one for each region."""
+    """Return all policies by purpose; ``execution`` has one policy for each region."""
     return {
         "execution": {region: execution(scope, region) for region in sorted(scope.environments)},
         "finishing": finishing(scope),
@@ -56,7 +56,7 @@ def policies(scope: Scope) -> dict[str, Any]:
 
 
 def execution(scope: Scope, region: str) -> Document:
-    """Return what the execution role of a region's environment needs: it reads all, and writes what is its own."""
+    """Return the policy for the execution role of a region: it reads both tables, and writes the region's own items."""
     state, runs = scope.table(scope.state_table), scope.table(scope.runs_table)
     own_state = [
         f"AGENT#{region}#*",
@@ -78,22 +78,24 @@ def execution(scope: Scope, region: str) -> Document:
 
 
 def finishing(scope: Scope) -> Document:
-    """Return what an execution role needs, beside that, to finish a failover whose caller is gone."""
+    """
+    Return the additional policy for an execution role: its agents may then finish a failover whose caller stopped.
+    """
     state = scope.table(scope.state_table)
     changes = ["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:UpdateItem"]
     return _document(
         _allow("FinishFailover", ["dynamodb:PutItem"], state, ["ACTIVE_REGION", "FAILOVER#*"]),
-        # The set of DAGs that could not be unpaused, its pages, and what is announced of them.
+        # The set of DAGs that could not be unpaused, with its pages and their announcements.
         _allow("RecordLeftOver", changes, state, ["PAUSED#*"]),
     )
 
 
 def flipping(scope: Scope) -> Document:
-    """Return what moving the role, and checking, needs: the control environment, and whoever runs ``mwaa-dr``."""
+    """Return the policy for failovers and checks: for the control environment, and for users of ``mwaa-dr``."""
     actions = ["BatchGetItem", "DeleteItem", "GetItem", "PutItem", "Scan", "UpdateItem"]
     return _document(
         _allow("FlipState", [f"dynamodb:{action}" for action in actions], scope.table(scope.state_table)),
-        # mwaa-dr init --above-every-epoch reads the highest epoch of the ledger, too.
+        # mwaa-dr init --above-every-epoch also reads the highest epoch of the ledger.
         _allow("ReadLedger", ["dynamodb:GetItem", "dynamodb:Query"], scope.table(scope.runs_table)),
         _allow(
             "SeeTables", ["dynamodb:DescribeTable"], [scope.table(scope.state_table), scope.table(scope.runs_table)]
@@ -102,7 +104,7 @@ def flipping(scope: Scope) -> Document:
 
 
 def rest_api(scope: Scope) -> Document:
-    """Return what driving the environments' Airflows needs; goes with :func:`flipping`."""
+    """Return the policy for calls to the environments' REST APIs; needed together with :func:`flipping`."""
     environments, roles = [], []
     for region, name in _here_first(scope):
         prefix = f"arn:{scope.partition}:airflow:{region}:{scope.account}"
@@ -116,10 +118,10 @@ def rest_api(scope: Scope) -> Document:
 
 def deploying(scope: Scope) -> Document:
     """
-    Return what ``mwaa-dr deploy`` and ``undeploy`` call themselves.
+    Return the policy for the calls that ``mwaa-dr deploy`` and ``undeploy`` make themselves.
 
-    CloudFormation makes tables, policies and alarms with the caller's rights, unless it is given a service role; those
-    rights (dynamodb, iam and cloudwatch) come on top.
+    CloudFormation creates tables, policies and alarms with the caller's permissions, unless it has a service role. The
+    caller needs those permissions (dynamodb, iam and cloudwatch) in addition.
     """
     pairs = _here_first(scope)
     objects = [

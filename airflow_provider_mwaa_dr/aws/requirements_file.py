@@ -1,8 +1,9 @@
 """
-Our lines in somebody else's ``requirements.txt``.
+The provider's lines in a user's ``requirements.txt``.
 
-Bytes in, bytes out: what is not ours stays as it is, byte for byte, whatever its encoding and line ends. Ours are the
-requirement of this distribution, however it is spelled, and a ``--find-links`` line that carries :data:`MARK`.
+Bytes in, bytes out: all other lines are kept byte for byte, with any encoding and line ends. The provider's lines are
+the requirement of this distribution, in any spelling of its name, and a ``--find-links`` line that ends in
+:data:`MARK`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ DISTRIBUTION = "airflow-provider-mwaa-dr"
 PLUGINS_FOLDER = "/usr/local/airflow/plugins"
 """Where MWAA unpacks plugins.zip: https://docs.aws.amazon.com/mwaa/latest/userguide/best-practices-dependencies.html"""
 MARK = "# mwaa-dr"
-"""Ends a line of ours that could as well be somebody else's. pip takes it for a comment."""
+"""Marks a line of the provider that could also be the user's. For pip it is a comment."""
 
 _NAME = re.compile(rb"^\s*airflow[-_.]+provider[-_.]+mwaa[-_.]+dr(?![A-Za-z0-9]|[-_.]+[A-Za-z0-9])", re.IGNORECASE)
 _FIND_LINKS = re.compile(rb"^\s*(?:--find-links|-f)[\s=]+" + PLUGINS_FOLDER.encode() + rb"/?\s*(?P<mark>#.*)?$")
@@ -27,10 +28,10 @@ _HASHES = re.compile(rb"(?:^|\s)--(?:hash|require-hashes)\b")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirement:
     """
-    What ``requirements.txt`` is to ask for.
+    The requirement for ``requirements.txt``.
 
-    :param version: of this distribution, exactly.
-    :param from_plugins: whether the wheel is in plugins.zip; else it comes from the index.
+    :param version: exact version of this distribution.
+    :param from_plugins: whether the wheel is in plugins.zip; else pip gets it from the index.
     """
 
     version: str
@@ -38,18 +39,18 @@ class Requirement:
 
     @property
     def line(self) -> str:
-        """The line that pip reads."""
+        """The line for pip."""
         return f"{DISTRIBUTION}=={self.version}"
 
 
 def merge(text: bytes, requirement: Requirement) -> bytes:
     """
-    Return *text* with our lines as *requirement* wants them; *text* itself when they are.
+    Return *text* with the provider's lines for *requirement*; the same bytes if nothing has to change.
 
-    A line that is there is replaced where it is; otherwise ours are appended. ``remove(merge(text, ...)) == text`` for
-    every *text* that has no line of ours.
+    An existing line of the provider is replaced in its place; otherwise the lines are appended. ``remove(merge(text,
+    ...)) == text`` for every *text* without a line of the provider.
 
-    :raises RefusedError: the file cannot take our line without a person's help.
+    :raises RefusedError: the line cannot be added automatically; the user has to change the file.
     """
     if text.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise RefusedError(
@@ -65,10 +66,10 @@ def merge(text: bytes, requirement: Requirement) -> bytes:
         return text
     if _HASHES.search(text) and not is_found:
         raise RefusedError(
-            "requirements.txt pins hashes, and pip then wants one for every line; it was not changed.",
+            "requirements.txt has hashes, and pip then requires a hash in every line; it was not changed.",
             advice=f"Add {requirement.line} --hash=sha256:... yourself, upload the file, and deploy again.",
         )
-    # A lone \r at the end is the file's, and must not become half of our line end.
+    # A single \r at the end of the file must not become the first half of the new line's end.
     newline = b"\r\n" if b"\r\n" in text or text.endswith(b"\r") else b"\n"
     block = [f"--find-links {PLUGINS_FOLDER}  {MARK}".encode()] if needs_links else []
     block.append(ours[0].rstrip(b"\r\n") if is_found else requirement.line.encode())
@@ -87,23 +88,23 @@ def merge(text: bytes, requirement: Requirement) -> bytes:
     rest = b"".join(kept)
     if kept and _goes_on(kept[-1]):
         raise RefusedError(
-            "requirements.txt ends in a backslash, which would join our line to its last; it was not changed.",
-            advice="Take the backslash out, upload the file, and deploy again.",
+            "requirements.txt ends in a backslash, which would join the new line to the last one; it was not changed.",
+            advice="Remove the backslash, upload the file, and deploy again.",
         )
     if rest and not rest.endswith(b"\n"):
-        # The line end is ours, and so the file goes on having none.
+        # The line end before the new line belongs to the new line; the file still has none at its end.
         return rest + newline + newline.join(block)
     return rest + newline.join([*block, b""])
 
 
 def remove(text: bytes) -> bytes:
-    """Return *text* without any line of ours; *text* itself when there is none."""
+    """Return *text* without the provider's lines; the same bytes if it has none."""
     lines = list(_logical_lines(text))
     kept = [line for line in lines if not (_NAME.match(line) or _is_marked(line))]
     if len(kept) == len(lines):
         return text
     if kept and not text.endswith(b"\n"):
-        # Our last line had no end: the one before it is ours too.
+        # The removed last line had no line end: merge() added the line end before it, so remove that, too.
         last = kept[-1]
         if last is not lines[-1]:
             kept[-1] = last[: -2 if last.endswith(b"\r\n") else -1]
@@ -111,16 +112,16 @@ def remove(text: bytes) -> bytes:
 
 
 def our_lines(text: bytes) -> list[str]:
-    """Return the lines of ours, for people."""
+    """Return the provider's lines, for messages."""
     return [
         line.decode(errors="replace").strip() for line in _logical_lines(text) if _NAME.match(line) or _is_marked(line)
     ]
 
 
 def _logical_lines(text: bytes) -> Iterator[bytes]:
-    r"""Yield lines with their ends; what ``\`` joins to a line belongs to it, as pip has it."""
+    r"""Yield lines with their line ends. As in pip, lines that ``\`` joins are one line."""
     pending = b""
-    # Not splitlines: pip's lines end in a newline, and a form feed or \x85 in a comment is part of it.
+    # Not splitlines(): it also splits at a form feed or \x85, and for pip only a newline ends a line.
     for line in re.findall(rb"[^\n]*\n|[^\n]+$", text):
         pending += line
         if _goes_on(line):
@@ -136,7 +137,7 @@ def _goes_on(line: bytes) -> bool:
 
 
 def _is_version(line: bytes, version: str) -> bool:
-    """Whether a requirement line asks for exactly *version*; what follows (hashes, a comment) is its writer's."""
+    """Whether a requirement line requires exactly *version*. Hashes or a comment may follow."""
     name = _NAME.match(line)
     asked = rb"\s*==\s*" + re.escape(version.encode()) + rb"(?![0-9A-Za-z.+*!])"
     return name is not None and re.match(asked, line[name.end() :]) is not None

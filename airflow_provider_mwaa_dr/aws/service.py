@@ -1,4 +1,4 @@
-"""One AWS service in one region, as a deployment calls it."""
+"""Calls to one AWS service in one region, for deployments."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ANSWER_S = 60.0
-"""How long a call that changes nothing is repeated while there is no answer."""
+"""How long an idempotent call is repeated while there is no answer."""
 
 _PREFIX = {"mwaa": "airflow"}
 
 
 class AwsService:
     """
-    Calls of one service; the client is made at the first one. Not thread-safe.
+    Calls to one service. The client is created at the first call. Not thread-safe.
 
-    Both methods raise AwsAccessError, AwsMissingError, AwsUnreachableError and AwsError.
+    All methods raise AwsAccessError, AwsMissingError, AwsUnreachableError and AwsError.
 
-    :param service: as boto3 names it.
+    :param service: boto3's name of the service.
     """
 
     def __init__(
@@ -49,16 +49,16 @@ class AwsService:
         self._client: Any = None
 
     def call_idempotent(self, operation: str, **request: Any) -> Any:
-        """Return the answer to a call that changes nothing, or the same thing twice; repeated for a minute."""
+        """Return the answer to an idempotent call; it is repeated for up to a minute."""
         call = partial(self.call_once, operation, **request)
         return retry(call, on=AwsUnreachableError, clock=self._clock, deadline_s=ANSWER_S)
 
     def call_once(self, operation: str, **request: Any) -> Any:
-        """Return the answer to a call; one attempt."""
+        """Return the answer to a call. It is never repeated."""
         return self._translated(operation, lambda client: getattr(client, operation)(**request))
 
     def read_body(self, operation: str, **request: Any) -> tuple[Any, bytes]:
-        """Return the answer to a call and the whole of its ``Body``; repeated for a minute."""
+        """Return the answer to a call, and its complete ``Body``; the call is repeated for up to a minute."""
 
         def read(client: Any) -> tuple[Any, bytes]:
             answer = getattr(client, operation)(**request)
@@ -68,7 +68,7 @@ class AwsService:
         return retry(call, on=AwsUnreachableError, clock=self._clock, deadline_s=ANSWER_S)
 
     def pages(self, operation: str, member: str, **request: Any) -> list[Any]:
-        """Return what all pages of an answer have in *member*."""
+        """Return the elements of *member* from all pages of an answer."""
 
         def read(client: Any) -> list[Any]:
             pages = client.get_paginator(operation).paginate(**request)
@@ -96,20 +96,20 @@ class AwsService:
                 code=code,
                 advice=access_advice(
                     error,
-                    f"Check the credentials, and that they may {action}; mwaa-dr deploy --print-policies has all that "
-                    "a deployment needs.",
+                    f"Check the credentials and their permission {action}. mwaa-dr deploy --print-policies prints all "
+                    "permissions that a deployment needs.",
                 ),
             )
         if fault is AwsFault.MISSING:
             return AwsMissingError(message, code=code, advice="Check the name, the region and the account.")
         if fault in {AwsFault.UNSENT, AwsFault.LOST, AwsFault.THROTTLED}:
-            return AwsUnreachableError(message, code=code, advice="Check the network, then say the same again.")
-        return AwsError(message, code=code, advice="Correct what AWS did not like, and say the same again.")
+            return AwsUnreachableError(message, code=code, advice="Check the network, then run the same command again.")
+        return AwsError(message, code=code, advice="Correct the cause that AWS names, then run the same command again.")
 
 
 class Aws:
     """
-    Every service in every region, each made once.
+    All services in all regions. Each service object is created once.
 
     :param session: a boto3 session with credentials; None for boto3's own search.
     """
@@ -128,5 +128,5 @@ class Aws:
 
 
 def tags(pairs: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return tags as most services want them."""
+    """Return tags in the format of most AWS services."""
     return [{"Key": key, "Value": value} for key, value in pairs.items()]

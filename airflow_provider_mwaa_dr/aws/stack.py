@@ -1,4 +1,4 @@
-"""A CloudFormation stack: looked at, made what it should be, and deleted."""
+"""A CloudFormation stack: describe it, create or update it, delete it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_provider_mwaa_dr.exceptions import AwsError, DeploymentError, Refus
 
 POLL_S = 5.0
 ENDS_S = 30 * 60.0
-"""A global table takes minutes, its deletion more of them."""
+"""Timeout. The creation of a global table takes minutes, and its deletion takes longer."""
 
 _DONE = {
     "CREATE_COMPLETE",
@@ -21,12 +21,12 @@ _DONE = {
     "IMPORT_COMPLETE",
 }
 _NEVER_WAS = {"ROLLBACK_COMPLETE", "REVIEW_IN_PROGRESS"}
-"""Nothing is in such a stack; it has to be deleted before another of its name can be made."""
+"""Such a stack has no resources. It must be deleted before a stack of the same name can be created."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StackSight:
-    """What CloudFormation says of a stack."""
+class StackDescription:
+    """A stack as CloudFormation describes it."""
 
     status: str
     why: str
@@ -35,20 +35,20 @@ class StackSight:
 
     @property
     def is_busy(self) -> bool:
-        """Whether something is going on in it."""
+        """Whether CloudFormation is changing the stack."""
         return self.status.endswith("_IN_PROGRESS") and self.status not in _NEVER_WAS
 
     @property
     def is_empty(self) -> bool:
-        """Whether it was never made."""
+        """Whether the stack has no resources, because its creation failed or never began."""
         return self.status in _NEVER_WAS
 
 
 class Stack:
     """
-    The stack *name* in *region*. Everything may be said twice.
+    The stack *name* in *region*. All methods are idempotent.
 
-    :raises AwsError: from every method, when CloudFormation refuses or cannot be reached.
+    :raises AwsError: from every method, if CloudFormation refuses a call or does not answer.
     """
 
     def __init__(self, aws: Aws, region: str, name: str) -> None:
@@ -60,41 +60,42 @@ class Stack:
     def __str__(self) -> str:
         return f"stack {self.name} in {self.region}"
 
-    def describe(self) -> StackSight | None:
-        """Return what is there; None when there is no such stack."""
+    def describe(self) -> StackDescription | None:
+        """Return the stack; None if it does not exist."""
         found = self._describe()
         if found is None:
             return None
         body = self._cloudformation.call_idempotent("get_template", StackName=self.name).get("TemplateBody", "")
-        return StackSight(
+        return StackDescription(
             status=found["StackStatus"],
             why=found.get("StackStatusReason", ""),
             parameters={row["ParameterKey"]: row["ParameterValue"] for row in found.get("Parameters", ())},
             body=body if isinstance(body, str) else "",
         )
 
-    def wait_until_idle(self) -> StackSight | None:
-        """Return what is there once nothing is going on. :raises DeploymentError: something goes on for too long."""
+    def wait_until_idle(self) -> StackDescription | None:
+        """Wait until CloudFormation has finished, and return the stack. :raises DeploymentError: it timed out."""
         until = self._clock.monotonic() + ENDS_S
-        while (sight := self.describe()) is not None and sight.is_busy:
+        while (existing := self.describe()) is not None and existing.is_busy:
             if self._clock.monotonic() >= until:
                 raise DeploymentError(
-                    f"The {self} is {sight.status} for more than {ENDS_S / 60:g} minutes.",
-                    advice=f"Look at its events in the console of {self.region}; then say the same again.",
+                    f"The {self} has been {existing.status} for more than {ENDS_S / 60:g} minutes.",
+                    advice=f"Check its events in the CloudFormation console of {self.region}. Then run the same "
+                    "command again.",
                 )
             self._clock.sleep(POLL_S)
-        return sight
+        return existing
 
     def ensure(self, body: str, parameters: Mapping[str, str]) -> str:
         """
-        Make it what it should be, wait for it, and return a word for what was done.
+        Create or update the stack, wait, and return ``created``, ``updated`` or ``unchanged``.
 
-        :raises DeploymentError: it ended otherwise; says which resource failed, and why.
+        :raises DeploymentError: creation or update failed. The message names the failed resources and the reasons.
         """
-        sight = self.wait_until_idle()
-        if sight is not None and sight.is_empty:
+        existing = self.wait_until_idle()
+        if existing is not None and existing.is_empty:
             self._delete()
-            sight = self.wait_until_idle()
+            existing = self.wait_until_idle()
         request: dict[str, Any] = {
             "StackName": self.name,
             "TemplateBody": body,
@@ -102,12 +103,12 @@ class Stack:
             "Capabilities": ["CAPABILITY_IAM"],
             "Tags": tags({"application": "mwaa-dr"}),
         }
-        if sight is None:
+        if existing is None:
             self._cloudformation.call_once("create_stack", **request)
             self._require(self.wait_until_idle(), "CREATE_COMPLETE")
             return "created"
-        self.require_usable(sight)
-        if sight.body == body and sight.parameters == {**sight.parameters, **parameters}:
+        self.require_usable(existing)
+        if existing.body == body and existing.parameters == {**existing.parameters, **parameters}:
             return "unchanged"
         try:
             self._cloudformation.call_once("update_stack", **request)
@@ -119,19 +120,19 @@ class Stack:
         return "updated"
 
     def delete(self) -> None:
-        """Delete it, if it is there, and wait until it is gone. Tables that it retains stay."""
+        """Delete the stack if it exists, and wait until it is deleted. Tables that the template retains are kept."""
         if self.wait_until_idle() is None:
             return
         self._delete()
         self._require(self.wait_until_idle(), None)
 
-    def require_usable(self, sight: StackSight) -> None:
-        """Raise unless it can be updated. :raises RefusedError: a person has to look at it first."""
-        if sight.status not in _DONE and not sight.is_busy and not sight.is_empty:
+    def require_usable(self, existing: StackDescription) -> None:
+        """Raise unless the stack can be updated. :raises RefusedError: a user has to repair it first."""
+        if existing.status not in _DONE and not existing.is_busy and not existing.is_empty:
             raise RefusedError(
-                f"The {self} is {sight.status}: {sight.why or 'no reason is given'}.",
-                advice="CloudFormation takes no update in this state: look at the stack's events, repair or delete it "
-                "(its tables stay), and say the same again.",
+                f"The {self} is {existing.status}: {existing.why or 'CloudFormation gives no reason'}.",
+                advice="CloudFormation accepts no update in this status. Check the stack's events, repair or delete it "
+                "(its tables are kept), and run the same command again.",
             )
 
     def _describe(self) -> Any:
@@ -146,21 +147,22 @@ class Stack:
     def _delete(self) -> None:
         self._cloudformation.call_once("delete_stack", StackName=self.name)
 
-    def _require(self, sight: StackSight | None, status: str | None) -> None:
-        if (sight.status if sight else None) == status:
+    def _require(self, existing: StackDescription | None, status: str | None) -> None:
+        if (existing.status if existing else None) == status:
             return
         raise DeploymentError(
-            f"The {self} is {sight.status if sight else 'gone'} instead of {status or 'gone'}: {self._why(sight)}.",
-            advice="Correct what it names, and say the same again; what was done stays.",
+            f"The {self} is {existing.status if existing else 'deleted'} instead of {status or 'deleted'}: "
+            f"{self._why(existing)}.",
+            advice="Correct the cause, then run the same command again. Completed steps are kept.",
         )
 
-    def _why(self, sight: StackSight | None) -> str:
-        if sight is None:
-            return "somebody deleted it meanwhile"
+    def _why(self, existing: StackDescription | None) -> str:
+        if existing is None:
+            return "another caller deleted it"
         events = self._cloudformation.pages("describe_stack_events", "StackEvents", StackName=self.name)
         failed = [
             f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason', '')}"
             for event in reversed(events)
             if event.get("ResourceStatus", "").endswith("_FAILED")
         ]
-        return "; ".join(failed[:3]) or sight.why or "no reason is given"
+        return "; ".join(failed[:3]) or existing.why or "CloudFormation gives no reason"

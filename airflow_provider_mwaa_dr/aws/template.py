@@ -1,4 +1,4 @@
-"""The CloudFormation templates, as they are in the package, and their parameters."""
+"""The CloudFormation templates in the package, and their parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def template(*, keep_tables: bool = True) -> str:
     """
     Return the text of the template with tables and policies.
 
-    :param keep_tables: otherwise deleting the stack deletes its tables too.
+    :param keep_tables: whether CloudFormation keeps the tables when it deletes the stack.
     """
     text = _read("mwaa_dr.yaml")
     return text if keep_tables else text.replace("DeletionPolicy: RetainExceptOnCreate", "DeletionPolicy: Delete")
@@ -22,12 +22,12 @@ def alarms_template() -> str:
 
 
 def alarms_stack(stack: str) -> str:
-    """Return the name of the stacks with alarms, one in each region, beside the stack *stack*."""
+    """Return the name of the stacks with alarms, one in each region, for the deployment with the stack *stack*."""
     return f"{stack}-alarms"
 
 
 def as_parameters(values: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return parameters as CloudFormation wants them."""
+    """Return parameters in CloudFormation's format."""
     return [{"ParameterKey": name, "ParameterValue": value} for name, value in sorted(values.items())]
 
 

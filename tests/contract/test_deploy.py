@@ -219,7 +219,7 @@ def test_a_dry_run_shows_every_change_and_makes_none(cloud: Cloud, wheel: Path) 
     would = [step["name"] for step in dry.document["steps"] if step["would_change"]]
     assert not any(step["changed"] for step in dry.document["steps"])
     for shown in (
-        f"+ state table {cloud.state_table}: copies in {B} and {A}, strongly consistent, witness us-west-2",
+        f"+ state table {cloud.state_table}: replicas in {B} and {A}, strongly consistent, witness us-west-2",
         f"+ runs table {cloud.runs_table}",
         f"attached to role-{cloud.names[A]}",
         f"+ state item: {A} is active, epoch 0",
@@ -230,7 +230,7 @@ def test_a_dry_run_shows_every_change_and_makes_none(cloud: Cloud, wheel: Path) 
         "+ dr_failover.py",
         "+ dr.enabled=true",
         f"+ dr.state_table_replicas={B},{A}",
-        "its other options stay as they are (2)",
+        "2 other options are kept unchanged",
         f"{B} becomes standby",
     ):
         assert shown in dry.err
@@ -416,7 +416,7 @@ def test_two_tables_of_one_name_are_not_one_state(cloud: Cloud) -> None:
         )
     result = cloud.deploy("--active", A)
     assert result.code == 3
-    assert "a table" in result.document["error"]["message"]
+    assert "their own table" in result.document["error"]["message"]
 
 
 def test_waiting_says_how_it_goes_and_ends_with_the_update(cloud: Cloud) -> None:
@@ -581,7 +581,7 @@ def test_a_stack_that_is_still_being_made_is_waited_for(cloud: Cloud) -> None:
     started = cloud.clock.monotonic()
     result = cloud.deploy("--active", A)
     assert result.code == 0, result.out
-    assert "wait for, and if needed update, the stack" in result.err
+    assert "wait for, and if necessary update, the stack" in result.err
     assert cloud.clock.monotonic() - started >= 60
     stack.status = "CREATE_FAILED"
     refused = cloud.deploy("--active", A)
@@ -635,7 +635,7 @@ def test_alarms_are_made_in_each_region_when_asked_for(cloud: Cloud) -> None:
     assert not any("alarms" in step["name"] for step in plain.document["steps"])
     dry = cloud("deploy", "--alarms", "--alarm-topic", TOPIC, "--dry-run", "--json")
     assert [step["name"] for step in dry.document["steps"] if step["would_change"]] == [f"alarms {B}", f"alarms {A}"]
-    for shown in ("+ alarms: agent silent, state old, ledger behind, runs held", TOPIC, "tell nobody"):
+    for shown in ("+ alarms: agent silent, state old, ledger behind, runs held", TOPIC, "no topic"):
         assert shown in dry.err
     assert cloud.alarms(A) == {}
     result = cloud.deploy("--alarms", "--alarm-topic", TOPIC)
@@ -741,7 +741,7 @@ def test_undeploy_takes_out_exactly_what_deploy_put_in(cloud: Cloud, wheel: Path
         assert cloud.environment(region)["AirflowConfigurationOptions"] == OPTIONS
         assert cloud.keys(region) == {"etc/requirements.txt", "plugins.zip"}
     assert cloud.store().read().active_region == A
-    assert "its tables stay" in result.document["steps"][-1]["detail"]
+    assert "its tables are kept" in result.document["steps"][-1]["detail"]
     assert cloud.undeploy().changed == []
 
 
@@ -753,7 +753,7 @@ def test_undeploy_leaves_the_rights_until_nothing_needs_them(cloud: Cloud) -> No
     # The standby's fence goes last.
     updates = [name for name in first.changed if name.startswith("update ")]
     assert updates == [f"update {A}", f"update {B}"]
-    assert "stays for now" in first.document["steps"][-1]["detail"]
+    assert "is kept for now" in first.document["steps"][-1]["detail"]
     assert cloud.client("cloudformation", B).describe_stacks(StackName=cloud.stack)["Stacks"]
     cloud.updated()
     assert cloud.undeploy().changed == ["stack"]
@@ -767,7 +767,7 @@ def test_deployed_again_the_tables_are_adopted(cloud: Cloud) -> None:
     assert again.code == 0, again.out
     details = {step["name"]: step["detail"] for step in again.document["steps"]}
     assert details["state table"].startswith(f"adopted: {cloud.state_table}, strongly consistent")
-    assert details["state"].startswith("there:")
+    assert details["state"].startswith("exists:")
     assert cloud.in_use(A) == LINE + b"\n"
 
 
@@ -822,7 +822,7 @@ def test_a_dag_of_ours_that_was_edited_stays(cloud: Cloud) -> None:
     cloud.deploy("--active", A, "--dags", "--wait")
     cloud.put(A, "dags/dr_failover.py", b"# ours, edited\n")
     result = cloud.undeploy("--wait")
-    assert "dr_failover.py stays" in result.err
+    assert "dr_failover.py is kept" in result.err
     assert cloud.keys(A) == {"dags/dr_failover.py", "mwaa-dr/requirements.txt"}
     assert cloud.keys(B) == {"mwaa-dr/requirements.txt"}
     assert b"requires nothing" in cloud.in_use(B)

@@ -1,9 +1,9 @@
 """
-Fakes of everything the provider needs from the world, for our tests and for yours.
+Fakes of all external services that the provider uses, for its own tests and for yours.
 
-They keep the promises of :mod:`airflow_provider_mwaa_dr.core.ports`; the contract suite (tests/contract) runs the same
-tests against them and against the adapters for AWS. Nothing here sleeps, opens a socket or starts a thread: time is a
-:class:`ManualClock`, and what is to happen "meanwhile" is scheduled on it.
+They keep the promises of :mod:`airflow_provider_mwaa_dr.core.ports`: tests/contract runs the same tests with the fakes
+and with the adapters for AWS. The fakes never sleep, open a socket or start a thread. Time is a :class:`ManualClock`,
+and a test schedules later events on it.
 
 .. code-block:: python
 
@@ -82,10 +82,10 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 class ManualClock:
     """
-    A :class:`~airflow_provider_mwaa_dr.core.ports.Clock` that moves only when told to, or slept on.
+    A :class:`~airflow_provider_mwaa_dr.core.ports.Clock` that moves only in ``advance`` and ``sleep``.
 
-    ``monotonic``, ``now`` and ``sleep`` move together. Callbacks fire in the order of their times, each at exactly its
-    time, in the thread that moves the clock; one may schedule another.
+    ``monotonic`` and ``now`` move together. Callbacks run in the order of their times, each at exactly its time, in the
+    thread that moves the clock. A callback may schedule another one.
 
     :param start: aware UTC time at which the clock starts.
     :ivar elapsed_s: what ``monotonic`` returns; read only.
@@ -99,7 +99,7 @@ class ManualClock:
         self._lock = threading.RLock()
 
     def monotonic(self) -> float:
-        """Return the seconds since the clock was made."""
+        """Return the seconds since the clock was created."""
         return self.elapsed_s
 
     def now(self) -> datetime:
@@ -107,29 +107,29 @@ class ManualClock:
         return self._start + timedelta(seconds=self.elapsed_s)
 
     def sleep(self, seconds: float) -> None:
-        """Advance; returns at once."""
+        """Move the clock by *seconds*, without waiting."""
         self.advance(seconds)
 
     def advance(self, seconds: float) -> None:
-        """Move on by *seconds*, firing what falls due on the way."""
+        """Move the clock by *seconds*, and run the callbacks that are scheduled in that time."""
         with self._lock:
             until = self.elapsed_s + max(0.0, seconds)
             while self._due and self._due[0][0] <= until:
                 at, _, callback = heapq.heappop(self._due)
                 self.elapsed_s = max(self.elapsed_s, at)
                 callback()
-            # A callback may have slept itself.
+            # A callback may have moved the clock, too.
             self.elapsed_s = max(self.elapsed_s, until)
 
     def after(self, seconds: float, callback: Callable[[], object]) -> None:
-        """Call *callback* once the clock has moved on by *seconds*."""
+        """Call *callback* when the clock has moved by *seconds*."""
         with self._lock:
             heapq.heappush(self._due, (self.elapsed_s + seconds, next(self._order), callback))
 
 
 @dataclass(slots=True, kw_only=True)
 class _Table:
-    """What all peers of one store share."""
+    """The table that all peers of one store share."""
 
     lock: threading.RLock = field(default_factory=threading.RLock)
     state: DRState | None = None
@@ -152,18 +152,18 @@ class InMemoryStateStore:
     """
     A :class:`~airflow_provider_mwaa_dr.core.ports.StateStore` in memory; thread-safe, each call atomic.
 
-    :param state: what the table holds at first; None for an empty one.
-    :param regions: those that are registered at first, each with the list of them all.
+    :param state: the state at first; None: the table is empty.
+    :param regions: the regions that are registered at first, each with the list of all of them.
     :ivar unreachable: while True, every call raises StateUnreachableError and changes nothing.
     :ivar read_only: while True, ``write`` raises StateAccessError and changes nothing.
-    :ivar failing: what a method raises, by its name, before it changes anything.
-    :ivar lose_answers: the next so many ``write`` calls land and raise StateUnreachableError all the same, as when the
-        table is cut off between the write and its answer.
-    :ivar before_write: called with the state before each ``write`` looks at the condition; the place from which a test
-        lets somebody else write first.
-    :ivar calls: names of the methods called, in order.
-    :ivar has_limits: state, heartbeats and records are kept as the items of a table would have them, within DynamoDB's
-        limits. False: as they are, whatever their size.
+    :ivar failing: the error that a method raises before it changes anything, by the method's name.
+    :ivar lose_answers: number of the next ``write`` calls that succeed but raise StateUnreachableError, as if the
+        connection broke between the write and its answer.
+    :ivar before_write: called with the state before each ``write`` checks its condition. A test can let another caller
+        write first.
+    :ivar calls: names of the called methods, in order.
+    :ivar has_limits: if True, state, heartbeats and records are stored as items of a table, within DynamoDB's limits.
+        If False, they are stored unchanged, with any size.
     """
 
     has_limits: bool = True
@@ -180,21 +180,21 @@ class InMemoryStateStore:
         self.calls: list[str] = []
 
     def peer(self) -> InMemoryStateStore:
-        """Return another caller's way to the same table, with faults of its own."""
+        """Return a store of another caller for the same table. Its faults are separate."""
         other = InMemoryStateStore()
         other._table = self._table
         return other
 
     @property
     def state(self) -> DRState | None:
-        """The stored state, whatever faults are switched on."""
+        """The stored state. Ignores all faults."""
         return self._table.state
 
     def damage(self, key: str, *, field: str = "body", found: str = "'junk'", allowed: str = "something else") -> None:
         """
-        Make the item *key* one that cannot be read, as after a wrong edit; the next write of it replaces it.
+        Make the item *key* unreadable, as after a wrong edit. The next write replaces it.
 
-        :param key: as in DynamoDB: ``AGENT#region#job``, ``FAILOVER#id``, ``SNAPSHOT#region``,
+        :param key: key in DynamoDB: ``AGENT#region#job``, ``FAILOVER#id``, ``SNAPSHOT#region``,
             ``SNAPSHOT#region/paused``, ``PAUSED#id``, ``ENVIRONMENT#region``, ``FENCE#region`` or ``INVENTORY#region``.
         """
         fault = _fault(key, field=field, found=found, allowed=allowed)
@@ -221,13 +221,13 @@ class InMemoryStateStore:
     def _reach(self, method: str) -> AbstractContextManager[Any]:
         self.calls.append(method)
         if self.unreachable:
-            raise StateUnreachableError(f"The state table did not answer {method}: unreachable is switched on.")
+            raise StateUnreachableError(f"The state table did not answer {method}: unreachable is set.")
         if method in self.failing:
             raise self.failing[method]
         return self._table.lock
 
     def _stored(self, value: T, to_item: Callable[[T], items.Item], from_item: Callable[[items.Item], T]) -> T:
-        """Return *value* as a table has it. :raises StateError: DynamoDB would refuse the item."""
+        """Return *value* as read back from a table. :raises StateError: DynamoDB would refuse the item."""
         if not self.has_limits:
             return value
         item = to_item(value)
@@ -235,7 +235,7 @@ class InMemoryStateStore:
         return from_item(item)
 
     def observe(self, region: str) -> Observation:
-        """Return state, and *region*'s reconciled epoch and list of regions."""
+        """Return the state, and *region*'s reconciled epoch and list of regions."""
         with self._reach("observe"):
             self._observed[region] = self._table.reconciled.get(region)
             registration = self._table.registrations.get(region)
@@ -248,10 +248,10 @@ class InMemoryStateStore:
             )
 
     def read(self) -> DRState:
-        """Return the state. :raises StateNotFoundError: there is none."""
+        """Return the state. :raises StateNotFoundError: the store has no state item."""
         with self._reach("read"):
             if self._table.state is None:
-                raise StateNotFoundError("The store holds no state item.", advice="Run mwaa-dr init.")
+                raise StateNotFoundError("The store has no state item.", advice="Run mwaa-dr init.")
             return self._table.state
 
     def copies(self) -> Mapping[str, DRState | None]:
@@ -265,7 +265,7 @@ class InMemoryStateStore:
             self.before_write(state)
         with self._reach("write"):
             if self.read_only:
-                raise StateAccessError("The state must not be written: read_only is switched on.")
+                raise StateAccessError("Access denied for a write of the state: read_only is set.")
             found = self._table.state
             if (found.version if found is not None else None) != expected_version:
                 raise StaleStateError(expected_version, found)
@@ -276,21 +276,21 @@ class InMemoryStateStore:
             )
             if self.lose_answers > 0:
                 self.lose_answers -= 1
-                raise StateUnreachableError("The answer of a write was lost: lose_answers is switched on.")
+                raise StateUnreachableError("The answer to a write was lost: lose_answers is set.")
 
     def overwrite(self, state: DRState) -> None:
-        """Write *state* whatever is stored."""
+        """Write *state* without a condition."""
         with self._reach("write"):
             self._table.state = state
 
     def register(self, registration: Registration) -> None:
-        """Name an environment of the set."""
+        """Register an environment."""
         with self._reach("register"):
             self._table.registrations[registration.region] = registration
             self._table.damaged.pop(f"ENVIRONMENT#{registration.region}", None)
 
     def registrations(self, regions: Collection[str] = ()) -> Mapping[str, Registration]:
-        """Return the named environments by region."""
+        """Return the registered environments by region."""
         with self._reach("registrations"):
             found = {
                 region: one
@@ -300,7 +300,7 @@ class InMemoryStateStore:
             return {region: found[region] for region in sorted(found) if not regions or region in regions}
 
     def regions(self, among: Collection[str] = ()) -> frozenset[str]:
-        """Return the registered regions: of *among*, or all when empty."""
+        """Return the registered regions: those of *among*, or all if empty."""
         with self._reach("regions"):
             agents = {region for region, _ in self._table.agents}
             found = agents.union(self._table.registrations, self._table.lists, self._table.reconciled)
@@ -313,9 +313,9 @@ class InMemoryStateStore:
 
     def put_agent(self, status: AgentStatus) -> None:
         """
-        Write a heartbeat, and the reconciled epoch when the status carries one.
+        Write a heartbeat, and the reconciled epoch if the status has one.
 
-        An agent whose last ``observe`` is out of date does not undo the epoch that another agent has reconciled since.
+        An agent with a stale ``observe`` does not undo the epoch that another agent has reconciled since.
         """
         with self._reach("put_agent"):
             self._table.agents[status.region, status.job] = self._stored(
@@ -332,55 +332,55 @@ class InMemoryStateStore:
             return [status for key, status in sorted(self._table.agents.items()) if key[0] == region]
 
     def forget_agent(self, region: str, job: str) -> None:
-        """Drop the heartbeat of a scheduler that is gone for good."""
+        """Delete the heartbeat of a scheduler that will not run again."""
         with self._reach("forget_agent"):
             self._table.agents.pop((region, job), None)
 
     def put_claim(self, claim: Claim) -> None:
-        """Write the heartbeat of an agent whose environment is not the one of the region that it claims."""
+        """Write the heartbeat of an agent that claims a region of another environment."""
         with self._reach("put_claim"):
             self._table.claims[_claim_key(claim)] = claim
 
     def claims(self, place: str) -> Sequence[Claim]:
-        """Return the last heartbeats of those who claim a region that is not theirs, sorted."""
+        """Return the last heartbeats of the agents that claim a region of another environment, sorted."""
         with self._reach("claims"):
             return [claim for key, claim in sorted(self._table.claims.items()) if key[0] == place]
 
     def forget_claim(self, claim: Claim) -> None:
-        """Drop a claim's heartbeat."""
+        """Delete a claim's heartbeat."""
         with self._reach("forget_claim"):
             self._table.claims.pop(_claim_key(claim), None)
 
     def put_dispute(self, region: str, environments: Sequence[str]) -> None:
-        """Note which environments claim *region* while no name is registered."""
+        """Record the environments that claim *region* while none is registered. An empty list ends the dispute."""
         with self._reach("put_dispute"):
             self._table.disputes[region] = tuple(environments)
 
     def put_fence(self, region: str, at: datetime) -> None:
-        """Note that a worker of *region* loaded the fence."""
+        """Record that a worker of *region* loaded the fence."""
         with self._reach("put_fence"):
             self._table.fences[region] = at
             self._table.damaged.pop(f"FENCE#{region}", None)
 
     def fence(self, region: str) -> datetime | None:
-        """Return when a worker of *region* last noted its fence."""
+        """Return when a worker of *region* last recorded its fence."""
         with self._reach("fence"):
             self._intact(f"FENCE#{region}")
             return self._table.fences.get(region)
 
     def put_unpublished(self, unpublished: Unpublished) -> None:
-        """Replace what is stored of the region."""
+        """Replace the stored list of the region."""
         with self._reach("put_unpublished"):
             self._table.unpublished[unpublished.region] = unpublished
 
     def unpublished(self, region: str) -> Unpublished | None:
-        """Return what *region* could not take over."""
+        """Return the runs that *region* could not take over."""
         with self._reach("unpublished"):
             self._intact(f"UNPUBLISHED#{region}")
             return self._table.unpublished.get(region)
 
     def acknowledge_unpublished(self, region: str, unpublished_id: str, at: datetime) -> bool:
-        """Note that a person has seen it; False when another one, or none, is stored."""
+        """Record that a user has acknowledged the list; False if another list, or none, is stored."""
         with self._reach("acknowledge_unpublished"):
             stored = self._table.unpublished.get(region)
             if stored is None or stored.id != unpublished_id:
@@ -389,14 +389,14 @@ class InMemoryStateStore:
             return True
 
     def put_set(self, dag_set: DagSet) -> DagSet:
-        """Record a wanted set once; one that is there is returned, not changed."""
+        """Record a wanted set once. If it exists, return the existing set unchanged."""
         with self._reach("put_set"):
             if self._table.damaged.pop(f"PAUSED#{dag_set.id}", None) is not None:
                 self._table.sets.pop(dag_set.id, None)
             return self._table.sets.setdefault(dag_set.id, _sorted(dag_set))
 
     def newest_wanted_set(self) -> DagSet | None:
-        """Return the wanted set that was recorded last; none of runs that a plan stops, none that cannot be read."""
+        """Return the wanted set that was recorded last. Ignores sets of runs that a plan stops, and unreadable sets."""
         with self._reach("newest_wanted_set"):
             readable = [
                 dag_set
@@ -424,13 +424,13 @@ class InMemoryStateStore:
             return self._table.snapshots.get(region)
 
     def put_paused(self, dag_set: DagSet) -> None:
-        """Replace the set that pausing by hand took in a region."""
+        """Replace the set of DAGs that ``mwaa-dr pause`` paused in a region."""
         with self._reach("put_paused"):
             self._table.snapshots[f"{dag_set.region}/paused"] = _sorted(dag_set)
             self._table.damaged.pop(f"SNAPSHOT#{dag_set.region}/paused", None)
 
     def get_paused(self, region: str) -> DagSet | None:
-        """Return the set that pausing by hand took in a region."""
+        """Return the set of DAGs that ``mwaa-dr pause`` paused in a region."""
         with self._reach("get_paused"):
             self._intact(f"SNAPSHOT#{region}/paused")
             return self._table.snapshots.get(f"{region}/paused")
@@ -455,7 +455,7 @@ class InMemoryStateStore:
             return None if found is None else found.public_key
 
     def put_record(self, record: FailoverRecord) -> None:
-        """Write what a failover has done so far; one that has ended stays ended, whatever arrives late."""
+        """Write the record of a failover so far. A late write never replaces the record of a later stage."""
         with self._reach("put_record"):
             stored = self._table.records.get(record.id)
             if stored is None or record.progress >= stored.progress:
@@ -489,16 +489,15 @@ def _claim_key(claim: Claim) -> tuple[str, str, str, str]:
 
 class InMemoryGlobalTable:
     """
-    A state table with eventual consistency: a copy in each region; what is written to one reaches the others later.
+    A state table with eventual consistency: a replica in each region. A write to one replica reaches the others later.
 
-    :param registered: regions that are registered at first, each with the list of them all.
+    Replication works item by item, and the last writer wins. Each replica is an :class:`InMemoryStateStore`.
+    :class:`~airflow_provider_mwaa_dr.core.eventual.EventualStateStore` combines them to one store.
 
-    Item by item, and the last writer wins. A copy is an :class:`InMemoryStateStore`;
-    :class:`~airflow_provider_mwaa_dr.core.eventual.EventualStateStore` makes one store of them.
-
-    :ivar lag_s: called for each item on its way to another copy; how long it takes.
-    :ivar has_limits: of the copies, as of an :class:`InMemoryStateStore`.
-    :ivar cut: regions whose copies exchange nothing with the others; what was written meanwhile arrives afterwards.
+    :param registered: the regions that are registered at first, each with the list of all of them.
+    :ivar lag_s: returns the replication lag; called for each replicated item.
+    :ivar has_limits: as in :class:`InMemoryStateStore`, for all replicas.
+    :ivar cut: regions whose replicas exchange no items with the others. Their writes are replicated afterwards.
     """
 
     def __init__(
@@ -520,15 +519,15 @@ class InMemoryGlobalTable:
         self._order = itertools.count()
 
     def copies(self) -> dict[str, InMemoryStateStore]:
-        """Return a caller's way to each copy, with faults of its own."""
+        """Return a store for each replica. Their faults are separate."""
         return {region: _Copy(self, region, table) for region, table in self._tables.items()}
 
     def states(self) -> Mapping[str, DRState | None]:
-        """Return the state that each copy holds, whatever faults are switched on."""
+        """Return the state in each replica. Ignores all faults."""
         return {region: table.state for region, table in self._tables.items()}
 
     def _changed(self, region: str, before: Mapping[_Key, object]) -> None:
-        """Send what a write has changed in *region*'s copy on its way to the others."""
+        """Replicate the changes of a write to *region*'s replica."""
         after = _contents(self._tables[region])
         stamp = self._clock.monotonic(), next(self._order)
         for key in before.keys() | after.keys():
@@ -556,7 +555,7 @@ class InMemoryGlobalTable:
 
 
 _Key = tuple[str, Any]
-"""Which of a table's collections, and where in it."""
+"""A collection of the table, and the key in it."""
 
 
 def _contents(table: _Table) -> dict[_Key, object]:
@@ -581,7 +580,7 @@ def _put(table: _Table, key: _Key, value: object) -> None:
 
 
 class _Copy(InMemoryStateStore):
-    """One copy of a global table."""
+    """One replica of a global table."""
 
     def __init__(self, of: InMemoryGlobalTable, region: str, table: _Table) -> None:
         super().__init__()
@@ -604,7 +603,7 @@ class _Copy(InMemoryStateStore):
 
 class FakeTables:
     """
-    A :class:`~airflow_provider_mwaa_dr.core.ports.Tables`; knows the tables that a test describes.
+    A :class:`~airflow_provider_mwaa_dr.core.ports.Tables` with the tables that a test adds.
 
     :ivar tables: descriptions by name.
     :ivar forbidden: while True, ``describe`` raises StateAccessError.
@@ -621,17 +620,17 @@ class FakeTables:
         consistency: TableConsistency = TableConsistency.STRONG,
         is_protected: bool = True,
     ) -> None:
-        """Describe a table, or describe it anew."""
+        """Add or replace the description of a table."""
         self.tables[name] = TableDescription(
             name=name, regions=tuple(sorted(regions)), consistency=consistency, is_protected=is_protected
         )
 
     def describe(self, table: str) -> TableDescription:
-        """Return what a test said of *table*. :raises TableNotFoundError: nothing."""
+        """Return the description of *table*. :raises TableNotFoundError: the test has added none."""
         if self.forbidden:
-            raise StateAccessError(f"Table {table} must not be described: forbidden is switched on.")
+            raise StateAccessError(f"Access denied for the description of table {table}: forbidden is set.")
         if table not in self.tables:
-            raise TableNotFoundError(f"There is no table {table}.")
+            raise TableNotFoundError(f"Table {table} does not exist.")
         return self.tables[table]
 
 
@@ -640,13 +639,13 @@ class InMemoryRunsStore:
     A :class:`~airflow_provider_mwaa_dr.core.ports.RunsStore` in memory; thread-safe, each call atomic.
 
     :ivar unreachable: while True, every call raises StateUnreachableError and changes nothing.
-    :ivar refusal: while set, every call raises this error and changes nothing; as DynamoDB refuses expired credentials,
-        missing rights, or a table that does not exist.
-    :ivar on_their_way: regions whose checkpoint has not arrived whole in the copy that this caller reads.
-    :ivar lose_answers: the next so many ``append`` calls land and raise StateUnreachableError all the same.
-    :ivar calls: names of the methods called, in order.
-    :ivar has_limits: entries and checkpoints are stored as items of a table, within DynamoDB's limits.
-        False: as they are, whatever their size.
+    :ivar refusal: while set, every call raises this error and changes nothing, as for expired credentials, missing
+        permissions, or a table that does not exist.
+    :ivar on_their_way: regions whose checkpoint is not yet complete in the replica that this caller reads.
+    :ivar lose_answers: number of the next ``append`` calls that succeed but raise StateUnreachableError.
+    :ivar calls: names of the called methods, in order.
+    :ivar has_limits: if True, entries and checkpoints are stored as items of a table, within DynamoDB's limits. If
+        False, they are stored unchanged, with any size.
     """
 
     has_limits: bool = True
@@ -663,14 +662,14 @@ class InMemoryRunsStore:
         self.calls: list[str] = []
 
     def peer(self) -> InMemoryRunsStore:
-        """Return another caller's way to the same table, with faults of its own."""
+        """Return a store of another caller for the same table. Its faults are separate."""
         other = InMemoryRunsStore()
         other._lock, other._logs, other._checkpoints = self._lock, self._logs, self._checkpoints
         other._damaged = self._damaged
         return other
 
     def damage_entry(self, region: str, number: int) -> None:
-        """Make an entry of *region*'s log one that cannot be read."""
+        """Make an entry of *region*'s log unreadable."""
         fault = _fault(
             f"LOG#{region} {number:015}", field="body", found="7 bytes that cannot be unpacked", allowed="JSON"
         )
@@ -680,7 +679,7 @@ class InMemoryRunsStore:
             self._logs[region] = sorted(entries, key=lambda entry: entry.number)
 
     def damage_checkpoint(self, region: str) -> None:
-        """Make *region*'s checkpoint one that cannot be read; the next one that is saved replaces it."""
+        """Make *region*'s checkpoint unreadable. The next saved checkpoint replaces it."""
         with self._lock:
             self._damaged[region] = _fault(
                 f"PICTURE#{region} manifest", field="pages", found="'two'", allowed="a number"
@@ -689,7 +688,7 @@ class InMemoryRunsStore:
     def _reach(self, method: str) -> AbstractContextManager[bool]:
         self.calls.append(method)
         if self.unreachable:
-            raise StateUnreachableError(f"The runs table did not answer {method}: unreachable is switched on.")
+            raise StateUnreachableError(f"The runs table did not answer {method}: unreachable is set.")
         if self.refusal is not None:
             raise self.refusal
         return self._lock
@@ -701,13 +700,13 @@ class InMemoryRunsStore:
             log = self._logs.setdefault(region, [])
             stored = next((each for each in reversed(log) if each.number == entry.number), None)
             if stored is not None and stored != entry:
-                raise StaleLedgerError(f"Entry {entry.number} of {region} is there already.")
+                raise StaleLedgerError(f"Entry {entry.number} of {region} exists already.")
             if stored is None:
                 log.append(entry)
                 log.sort(key=lambda each: each.number)
             if self.lose_answers > 0:
                 self.lose_answers -= 1
-                raise StateUnreachableError("The answer of a write was lost: lose_answers is switched on.")
+                raise StateUnreachableError("The answer to a write was lost: lose_answers is set.")
 
     def _stored_entry(self, region: str, entry: LogEntry) -> LogEntry:
         if not self.has_limits:
@@ -725,27 +724,27 @@ class InMemoryRunsStore:
         return runs_store.checkpoint_from_items(manifest, pages, table=_TABLE)
 
     def log(self, region: str, *, after: int) -> Sequence[LogEntry]:
-        """Return entries above *after*, in order."""
+        """Return the entries above *after*, in order; at most 200."""
         with self._reach("log"):
             log = self._logs.get(region, [])
             start = next((index for index in range(len(log), 0, -1) if log[index - 1].number <= after), 0)
             return log[start : start + 200]
 
     def recreate(self) -> None:
-        """Delete the table and create it again, empty."""
+        """Replace the table by an empty one."""
         with self._lock:
             for everything in (self._logs, self._checkpoints, self._damaged):
                 everything.clear()
 
     def expire(self, region: str) -> None:
-        """Let every entry of *region*'s log expire; its checkpoint does not."""
+        """Let every entry of *region*'s log expire, but not its checkpoint."""
         with self._lock:
             self._logs.pop(region, None)
 
     def save_checkpoint(
         self, region: str, checkpoint: RegionLedger, *, begins_after: RegionLedger | None = None
     ) -> bool:
-        """Replace the region's checkpoint, unless a later one, or one of another life, is stored."""
+        """Replace the region's checkpoint, unless a later one, or one of another ledger life, is stored."""
         with self._reach("save_checkpoint"):
             there = self._checkpoints.get(region)
             lives = {None, checkpoint.life, begins_after.life if begins_after is not None else checkpoint.life}
@@ -757,7 +756,7 @@ class InMemoryRunsStore:
             return True
 
     def checkpoint_info(self, region: str) -> CheckpointInfo | None:
-        """Return which checkpoint of the region is stored; None: none, or one that cannot be read."""
+        """Return life and number of the region's checkpoint; None if there is none, or if it cannot be read."""
         with self._reach("checkpoint_info"):
             there = self._checkpoints.get(region)
             if there is None or region in self._damaged:
@@ -765,12 +764,12 @@ class InMemoryRunsStore:
             return CheckpointInfo(life=there.life, number=there.number)
 
     def checkpoint(self, region: str) -> RegionLedger:
-        """Return the last checkpoint; an empty one at first."""
+        """Return the last checkpoint; an empty ledger if there is none yet."""
         with self._reach("checkpoint"):
             checkpoint = self._checkpoints.get(region, RegionLedger())
             if region in self.on_their_way:
                 raise IncompleteItemError(
-                    _fault(f"PICTURE#{region} manifest", field="pages", found="0 that are there", allowed="1")
+                    _fault(f"PICTURE#{region} manifest", field="pages", found="0 existing pages", allowed="the 1 pages")
                 )
             if region in self._damaged:
                 raise UnreadableCheckpointError(self._damaged[region], number=checkpoint.number)
@@ -783,7 +782,7 @@ def _refuse(item: items.Item, *, key: tuple[str, ...]) -> None:
 
 
 def _copy(checkpoint: RegionLedger) -> RegionLedger:
-    # A checkpoint has what the region knows, so it has no gap.
+    # A checkpoint is the region's own view of its ledger, so it has no gap.
     return replace(checkpoint, runs=dict(checkpoint.runs), heads=dict(checkpoint.heads), gap=None)
 
 
@@ -814,10 +813,10 @@ def _sorted(dag_set: DagSet) -> DagSet:
 @dataclass(slots=True, kw_only=True)
 class _Run:
     """
-    A dag run: progresses only while its DAG is not paused, as in Airflow.
+    A DAG run. As in Airflow, it progresses only while its DAG is not paused.
 
-    :param left_s: seconds of work left at *since*; None when it never ends by itself.
-    :param busy_until: end of the task that a stop leaves executing; None while the run is not stopped.
+    :param left_s: remaining seconds of work at *since*; None: it never ends by itself.
+    :param busy_until: when the task of a stopped run ends; None while the run is not stopped.
     """
 
     dag_id: str
@@ -831,20 +830,20 @@ class _Run:
 
 class FakeEnvironment:
     """
-    An :class:`~airflow_provider_mwaa_dr.core.ports.Environment` in memory.
+    An :class:`~airflow_provider_mwaa_dr.core.ports.Environment` in memory. Not thread-safe.
 
-    What a failover has to cope with behaves as in Airflow: a running run of a paused DAG stands still, a stopped run's
-    task goes on executing for ``stop_lag_s``, a run triggered under a paused DAG stays queued. Not thread-safe.
+    It behaves like Airflow where a failover depends on it. A running run of a paused DAG makes no progress. A stopped
+    run's task executes for another ``stop_lag_s``. A run that is triggered under a paused DAG stays queued.
 
-    :param dags: ids of unpaused DAGs, or DagInfo for more.
-    :param clock: runs end on it.
+    :param dags: ids of unpaused DAGs, or DagInfo objects.
+    :param clock: the clock on which runs progress.
     :ivar unreachable: while True, every call raises MwaaUnreachableError and changes nothing.
     :ivar reported_status: what ``status`` returns.
-    :ivar description: what ``describe`` returns, with ``reported_status`` in it.
+    :ivar description: what ``describe`` returns, with ``reported_status`` as its status.
     :ivar read_only: while True, ``try_change`` and ``set_paused`` raise MwaaAccessError and change nothing.
-    :ivar scheduler_healthy: what ``scheduler_is_healthy`` returns; nothing progresses while it is False.
+    :ivar scheduler_healthy: what ``scheduler_is_healthy`` returns. While it is False, no run progresses.
     :ivar stubborn: ids of DAGs whose paused flag cannot be changed; ``set_paused`` raises IncompleteError for them.
-    :ivar stop_lag_s: how long a stopped run's task goes on executing.
+    :ivar stop_lag_s: how long a stopped run's task still executes.
     :ivar trigger_s: how long a triggered run executes before it succeeds.
     :ivar calls: a tuple of method name and arguments for each call, in order.
     """
@@ -892,25 +891,25 @@ class FakeEnvironment:
         """Name of the environment."""
         return self._name
 
-    # What a test arranges and looks at; none of it is recorded or unreachable.
+    # For tests to set up and to check. These calls are not recorded, and never unreachable.
 
     def add_dag(self, dag: str | DagInfo, *, is_paused: bool = False, tags: Iterable[str] = ()) -> None:
-        """Deploy a DAG, or replace one."""
+        """Add or replace a DAG."""
         if isinstance(dag, str):
             dag = DagInfo(dag_id=dag, is_paused=is_paused, tags=frozenset(tags))
         self._dags[dag.dag_id] = dag
 
     def remove_dag(self, dag_id: str) -> None:
-        """Take a DAG away, as when its file is deleted."""
+        """Remove a DAG, as after its file is deleted."""
         self._dags.pop(dag_id, None)
 
     def flip(self, dag_id: str, *, is_paused: bool) -> None:
-        """Pause or unpause a DAG the way a person does it in the user interface."""
+        """Pause or unpause a DAG, as a user does it in the user interface."""
         self._advance_runs()
         self._dags[dag_id] = replace(self._dags[dag_id], is_paused=is_paused)
 
     def add_run(self, dag_id: str, run_id: str, *, state: str = "running", seconds: float | None = None) -> None:
-        """Add a run with *seconds* of work left; None for one that never ends by itself."""
+        """Add a run with *seconds* of remaining work; None: it never ends by itself."""
         self._runs[dag_id, run_id] = _Run(
             dag_id=dag_id, run_id=run_id, state=state, left_s=seconds, since=self._clock.monotonic()
         )
@@ -936,7 +935,7 @@ class FakeEnvironment:
         return {key: run.note for key, run in self._runs.items() if run.note is not None}
 
     def _advance_runs(self) -> None:
-        """Bring every run up to the clock's time."""
+        """Update every run to the clock's time."""
         now = self._clock.monotonic()
         for run in self._runs.values():
             dag = self._dags.get(run.dag_id)
@@ -949,10 +948,10 @@ class FakeEnvironment:
 
     def _reach(self, *call: Any) -> None:
         self.calls.append(call)
-        # Up to now everything went on under the flags as they were.
+        # Until now, the runs progressed under the current flags.
         self._advance_runs()
         if self.unreachable:
-            raise MwaaUnreachableError(f"{self._name} ({self._region}) did not answer: unreachable is switched on.")
+            raise MwaaUnreachableError(f"{self._name} ({self._region}) did not answer: unreachable is set.")
 
     # The port.
 
@@ -962,18 +961,18 @@ class FakeEnvironment:
         return self.reported_status
 
     def describe(self) -> EnvironmentDescription:
-        """Return ``description``, as of now."""
+        """Return ``description`` with ``reported_status``."""
         self._reach("describe")
         return replace(self.description, status=self.reported_status)
 
     def try_change(self) -> None:
-        """Change nothing. :raises MwaaAccessError: ``read_only`` is switched on."""
+        """Change nothing. :raises MwaaAccessError: ``read_only`` is set."""
         self._reach("try_change")
         self._require_rights()
 
     def _require_rights(self) -> None:
         if self.read_only:
-            raise MwaaAccessError(f"{self._name} ({self._region}) must not be changed: read_only is switched on.")
+            raise MwaaAccessError(f"Access denied for a change of {self._name} ({self._region}): read_only is set.")
 
     def scheduler_is_healthy(self) -> bool:
         """Return ``scheduler_healthy``."""
@@ -986,7 +985,7 @@ class FakeEnvironment:
         paused: bool | None = None,
         on_progress: Callable[[int, int], None] | None = None,  # noqa: ARG002  (there is one page)
     ) -> Sequence[DagInfo]:
-        """Return every DAG, or those only that are paused, or are not; sorted by id."""
+        """Return all DAGs, or only the paused or unpaused ones, sorted by id."""
         self._reach("dags")
         dags = [self._dags[dag_id] for dag_id in sorted(self._dags)]
         return dags if paused is None else [dag for dag in dags if dag.is_paused is paused]
@@ -996,7 +995,7 @@ class FakeEnvironment:
         dag_ids: Collection[str],
         *,
         paused: bool,
-        listing: Sequence[DagInfo] | None = None,  # noqa: ARG002  (nothing is planned on it here)
+        listing: Sequence[DagInfo] | None = None,  # noqa: ARG002  (not needed for planning here)
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Sequence[str]:
         """Pause, or unpause, exactly *dag_ids*. :raises IncompleteError: some of them are in ``stubborn``."""
@@ -1011,7 +1010,9 @@ class FakeEnvironment:
         if on_progress is not None:
             on_progress(len(wanted) - len(left), len(wanted))
         if left:
-            raise IncompleteError(f"{len(left)} DAGs of {self._name} could not be changed: stubborn.", left=left)
+            raise IncompleteError(
+                f"{len(left)} DAGs of {self._name} could not be changed: they are stubborn.", left=left
+            )
         return changing
 
     def running_runs(self) -> Sequence[RunInfo]:
@@ -1020,7 +1021,10 @@ class FakeEnvironment:
         return sorted(self._info(run) for run in self._runs.values() if run.state == "running")
 
     def running_tasks(self) -> Sequence[RunInfo]:
-        """Return the runs with a task executing: running under an unpaused DAG, or stopped a moment ago; sorted."""
+        """
+        Return the runs with a task that executes, sorted: runs of unpaused DAGs, and runs stopped within
+        ``stop_lag_s``.
+        """
         self._reach("running_tasks")
         now = self._clock.monotonic()
         return sorted(
@@ -1031,7 +1035,7 @@ class FakeEnvironment:
         )
 
     def stop_run(self, run: RunInfo) -> bool:
-        """Mark a run failed; its task goes on executing for ``stop_lag_s``. Return whether it had not ended."""
+        """Mark a run as failed; its task still executes for ``stop_lag_s``. Return True if the run was still open."""
         self._reach("stop_run", run.dag_id, run.run_id)
         found = self._runs.get((run.dag_id, run.run_id))
         if found is None:
@@ -1044,7 +1048,7 @@ class FakeEnvironment:
         return True
 
     def trigger(self, dag_id: str, *, run_id: str, note: str) -> None:
-        """Start a run that succeeds after ``trigger_s``; it stays queued while its DAG is paused."""
+        """Start a run that succeeds after ``trigger_s``. While its DAG is paused, the run stays queued."""
         self._reach("trigger", dag_id, run_id)
         if dag_id not in self._dags:
             raise MwaaRequestError(f"{self._name} has no DAG {dag_id}.", status=404)
@@ -1053,7 +1057,7 @@ class FakeEnvironment:
             self._runs[dag_id, run_id].note = note
 
     def run_state(self, dag_id: str, run_id: str) -> str | None:
-        """Return the state of a run; None when there is none."""
+        """Return the state of a run; None if it does not exist."""
         self._reach("run_state", dag_id, run_id)
         run = self._runs.get((dag_id, run_id))
         return None if run is None else run.state

@@ -1,4 +1,4 @@
-"""The way to an environment's Airflow: InvokeRestApi where it can carry a call, the web-token session where not."""
+"""Calls to an environment's Airflow: with InvokeRestApi if it supports the call, else in a web-token session."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 MAX_PATH = 64
-"""InvokeRestApi's; botocore does not check it."""
+"""Longest path that InvokeRestApi accepts. botocore does not check it."""
 CALLS = 10
 CALLS_WINDOW_S = 1.05
-"""InvokeRestApi takes 10 calls a second, from everybody together; a little more than the second, for the way there."""
+"""InvokeRestApi accepts 10 calls a second from all callers together. The window is longer because of network delays."""
 
 
 class MwaaAirflowApi:
     """
     One environment's control plane and the REST API of its Airflow. Not thread-safe.
 
-    Every call made here changes nothing, or the same thing twice, and is repeated on a timeout, a refusal to connect,
-    throttling or a server's error until *deadline_s* has passed since its first attempt. An attempt that gets no answer
-    takes as long as the service's own limit, 12 s.
+    All calls are idempotent. After a timeout, a refused connection, throttling or a server error, a call is repeated
+    until *deadline_s* has passed since its first attempt. An attempt without an answer ends after 12 s, a little more
+    than the limit of the service.
 
     All methods raise MwaaAccessError, MwaaUnreachableError and MwaaRequestError.
     """
@@ -69,36 +69,38 @@ class MwaaAirflowApi:
         self._calls: deque[float] = deque(maxlen=CALLS)
 
     def describe(self) -> Mapping[str, Any]:
-        """Return what GetEnvironment says."""
+        """Return the answer of GetEnvironment."""
         return retry(self._describe, on=MwaaUnreachableError, clock=self._clock, deadline_s=self._deadline_s)
 
     @property
     def version(self) -> tuple[int, ...]:
-        """Airflow's version in the environment, asked once: (3, 3, 1)."""
+        """Airflow version of the environment, such as (3, 3, 1); read once."""
         if self._version is None:
             text = str(self.describe().get("AirflowVersion", ""))
             parts = text.split(".")
             if not (len(parts) >= 2 and all(part.isdigit() for part in parts)):
                 raise MwaaRequestError(
-                    f"{self._where} names its Airflow version {text!r}, which is not understood.", status=0
+                    f"The Airflow version of {self._where} is {text!r}, which is not a version number.", status=0
                 )
             self._version = tuple(int(part) for part in parts)
         return self._version
 
     def get(self, path: str, *, holds: Collection[str], **query: Any) -> Any:
         """
-        Return what Airflow answers to a GET of *path*, which has no ``/api/vN``.
+        Return Airflow's answer to a GET of *path*.
 
-        :param holds: members that the answer has; one without, from whoever it came, is no answer.
+        :param path: without ``/api/vN``.
+        :param holds: keys that the answer must have. An answer without them is not from Airflow, and counts as no
+            answer.
         """
         return self._request("GET", path, query, None, holds)
 
     def patch(self, path: str, body: Mapping[str, Any], *, holds: Collection[str] = (), **query: Any) -> Any:
-        """Return what Airflow answers to a PATCH; for changes that may be made twice."""
+        """Return Airflow's answer to a PATCH. For idempotent changes only."""
         return self._request("PATCH", path, query, body, holds)
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Return what Airflow answers to a POST; for what may be created twice, as under an id of the caller's."""
+        """Return Airflow's answer to a POST. For idempotent requests only, such as a run with an id from the caller."""
         return self._request("POST", path, {}, body, ())
 
     @property
@@ -115,7 +117,7 @@ class MwaaAirflowApi:
     ) -> Any:
         texts = {name: _text(value) for name, value in query.items()}
         fits = len(path) <= MAX_PATH and path == quote(path, safe="/~:+")
-        # Before botocore 1.35.47, which MWAA's 2.10 images have, there is no InvokeRestApi.
+        # botocore before 1.35.47, which MWAA's 2.10 images have, does not know InvokeRestApi.
         by_service = fits and hasattr(self._client, "invoke_rest_api")
         attempt = self._by_service if by_service else self._by_web_session
 
@@ -123,18 +125,18 @@ class MwaaAirflowApi:
             answer = attempt(method, path, texts, body)
             if holds and not (isinstance(answer, Mapping) and answer.keys() >= set(holds)):
                 raise MwaaUnreachableError(
-                    f"{method} {path} of {self._where}: an answer without {' and '.join(holds)}: {str(answer)[:90]!r}.",
+                    f"{method} {path} of {self._where}: the answer has no {' and '.join(holds)}: {str(answer)[:90]!r}.",
                     advice="Check the web server's log.",
                 )
             return answer
 
         return retry(ask, on=MwaaUnreachableError, clock=self._clock, deadline_s=self._deadline_s)
 
-    # By the service.
+    # Calls with InvokeRestApi.
 
     @property
     def _client(self) -> Any:
-        # A fork shares no connection.
+        # A forked process must not share a connection with its parent.
         if self._made is None or self._made[0] != os.getpid():
             self._made = os.getpid(), mwaa_client(self._region, session=self._boto3_session)
             self._web = None
@@ -166,7 +168,7 @@ class MwaaAirflowApi:
         self._calls.append(self._clock.monotonic())
 
     def _error_of(self, error: Exception, doing: str) -> MwaaError:
-        """Return what an error of the service means; Airflow's own answer is inside some of them."""
+        """Return the error to raise for an error of the service. Some contain Airflow's own answer."""
         response = getattr(error, "response", None) or {}
         if code_of(error) in {"RestApiClientException", "RestApiServerException"}:
             return self._error_of_status(
@@ -179,8 +181,9 @@ class MwaaAirflowApi:
                 message,
                 advice=access_advice(
                     error,
-                    "Check the credentials and their rights: airflow:GetEnvironment, airflow:CreateWebLoginToken and "
-                    "airflow:InvokeRestApi, the last on arn:aws:airflow:REGION:ACCOUNT:role/ENVIRONMENT/AIRFLOW_ROLE.",
+                    "Check the credentials and their permissions: airflow:GetEnvironment, airflow:CreateWebLoginToken "
+                    "and airflow:InvokeRestApi, the last two on "
+                    "arn:aws:airflow:REGION:ACCOUNT:role/ENVIRONMENT/AIRFLOW_ROLE.",
                 ),
             )
         if fault is AwsFault.MISSING:
@@ -191,23 +194,24 @@ class MwaaAirflowApi:
         return MwaaUnreachableError(message, advice="Check the network, and the environment's status.")
 
     def _error_of_status(self, status: int, answer: Any, doing: str) -> MwaaError:
-        """Return what an HTTP status of Airflow's means."""
+        """Return the error to raise for an HTTP status from Airflow."""
         detail = _detail(answer)
         message = f"{doing} of {self._where}: HTTP {status} {detail}".rstrip() + "."
         if status in {401, 403}:
             return MwaaAccessError(
-                message, advice="Check the Airflow role of the caller: it needs to edit DAGs and runs (Op or Admin)."
+                message,
+                advice="Check the Airflow role of the caller: it must be able to edit DAGs and runs (Op or Admin).",
             )
         if status == 429 or status >= 500 or status == 0:
             return MwaaUnreachableError(message, advice="Check the environment's status and its web server's log.")
         return MwaaRequestError(message, status=status, detail=detail)
 
-    # By a session of its own with the web server.
+    # Calls in a session with the web server.
 
     def _by_web_session(self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None) -> Any:
         status, answer = self._send(method, path, query, body)
         if status in {401, 403} or 300 <= status < 400:
-            # Sessions last 12 hours, unless the web server is replaced in between.
+            # Sessions last 12 hours, or until MWAA replaces the web server.
             self._web = None
             status, answer = self._send(method, path, query, body)
         if not 200 <= status < 300:
@@ -217,7 +221,7 @@ class MwaaAirflowApi:
     def _send(
         self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None
     ) -> tuple[int, Any]:
-        """Return status and content of Airflow's own answer; None for content that is not JSON."""
+        """Return status and content of Airflow's answer."""
         url, web = self._web_session()
         base = f"{url}/api/v1" if self.version < (3,) else f"{url}/api/v2"
         response = self._exchange(
@@ -228,7 +232,7 @@ class MwaaAirflowApi:
         except ValueError:
             if response.ok:
                 raise MwaaUnreachableError(
-                    f"{method} {path} of {self._where}: an answer that is not JSON: {response.text[:100]!r}."
+                    f"{method} {path} of {self._where}: the answer is not JSON: {response.text[:100]!r}."
                 ) from None
             return response.status_code, response.text
 
@@ -240,7 +244,7 @@ class MwaaAirflowApi:
                 token = self._client.create_web_login_token(Name=self._name)
             except errors() as error:
                 raise self._error_of(error, "CreateWebLoginToken") from error
-            # An emulated AWS (AWS_ENDPOINT_URL) may have web servers without a certificate; MWAA's all have one.
+            # Web servers of an emulated AWS (AWS_ENDPOINT_URL) may have no certificate; those of MWAA always have one.
             scheme = "http" if self._client.meta.endpoint_url.startswith("http://") else "https"
             url = f"{scheme}://{token['WebServerHostname']}"
             web = requests.Session()
@@ -248,10 +252,10 @@ class MwaaAirflowApi:
             response = self._exchange(web, "POST", url + login, "login", data={"token": token["WebToken"]})
             if response.status_code >= 400 or not response.cookies:
                 raise self._error_of_status(
-                    response.status_code if response.status_code >= 400 else 401, "no session was given", "web login"
+                    response.status_code if response.status_code >= 400 else 401, "no session cookie", "web login"
                 )
             if self.version >= (3,) and "_token" in response.cookies:
-                # Airflow 3.0 reads the token from the header only, later ones from either.
+                # Airflow 3.0 reads the token only from the header; later versions also from the cookie.
                 web.headers["Authorization"] = f"Bearer {response.cookies['_token']}"
             log.debug("Opened a web session with %s.", self._where)
             self._web = url, web
@@ -271,17 +275,17 @@ class MwaaAirflowApi:
         except requests.RequestException as error:
             raise MwaaUnreachableError(
                 f"{doing} of {self._where} through its web server: {brief(error)}.",
-                advice="Check the network; a private web server is reached from inside its VPC only.",
+                advice="Check the network. A private web server can be reached only from inside its VPC.",
             ) from error
 
 
 def _text(value: Any) -> str:
-    # Sent as text: a boolean of Python's would arrive as "True", which is not what every version reads.
+    # Query parameters are text. Not every version accepts "True", the text of a Python boolean.
     return json.dumps(value) if isinstance(value, bool) else str(value)
 
 
 def _detail(answer: Any) -> str:
-    """Return Airflow's own words out of an error's body, in one line."""
+    """Return Airflow's message from the body of an error, in one line."""
     if isinstance(answer, Mapping):
         answer = answer.get("detail") or answer.get("title") or answer.get("message") or answer
     text = answer if isinstance(answer, str) else json.dumps(answer, default=str)

@@ -1,4 +1,4 @@
-"""An MWAA environment: what a failover asks of it and does to it."""
+"""An MWAA environment: the reads and changes that a failover makes in it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 LISTED = 500
-"""DAGs asked for at once. Most servers give 100 (``[api] maximum_page_limit``), each page at the price of a look at all
-DAGs; where more is allowed, 500 of the longest entries stay below the 6 MB of InvokeRestApi."""
+"""DAGs in one page of a listing. Most servers return 100 (``[api] maximum_page_limit``), and for each page Airflow
+reads all DAGs. If a server allows more, 500 of the longest entries stay below the 6 MB limit of InvokeRestApi."""
 PASSES = 5
-"""Times that a listing is read while it changes underneath."""
+"""How often a listing is read again because it changes during the read."""
 STOP_S = 10.0
-"""How long a task of a stopped run may go on: to its next heartbeat (5 to 6 s as measured), and a while to end."""
+"""
+How long a task of a stopped run may continue: until its next heartbeat (5 to 6 s, measured), and some time to end.
+"""
 
 NO_SUCH_DAG = "mwaa_dr.no.such.dag"
-"""Nobody's id, to try rights with."""
+"""An id that no DAG has, for a test of permissions."""
 
 _ENDED = {"success", "failed"}
 
@@ -41,11 +43,11 @@ class MwaaEnvironment:
     """
     The :class:`~airflow_provider_mwaa_dr.core.ports.Environment` of one MWAA environment, Airflow 2.10 to 3.3.
 
-    boto3 is imported and the client made at the first call. Not thread-safe.
+    boto3 is imported, and the client is created, at the first call. Not thread-safe.
 
-    :param session: a boto3 session with credentials; None for boto3's own search.
+    :param session: a boto3 session with credentials; None: boto3 searches for credentials itself.
     :param deadline_s: how long a call is repeated while the environment does not answer.
-    :param pause_deadline_s: how long ``set_paused`` goes on while something is left over.
+    :param pause_deadline_s: how long ``set_paused`` continues while DAGs are not yet changed.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class MwaaEnvironment:
         return self._name
 
     def status(self) -> EnvironmentStatus:
-        """Return what the MWAA service says."""
+        """Return the status from the MWAA service."""
         return self._status_in(self._api.describe())
 
     def _status_in(self, found: Mapping[str, Any]) -> EnvironmentStatus:
@@ -84,11 +86,11 @@ class MwaaEnvironment:
         try:
             return EnvironmentStatus(text)
         except ValueError:
-            log.warning("%s (%s) has a status that is not known here: %s.", self._name, self._region, text)
+            log.warning("%s (%s) has an unknown status: %s.", self._name, self._region, text)
             return EnvironmentStatus.UNKNOWN
 
     def describe(self) -> EnvironmentDescription:
-        """Return all of what the MWAA service says: one GetEnvironment."""
+        """Return the description from the MWAA service, with one GetEnvironment."""
         found = self._api.describe()
         return EnvironmentDescription(
             status=self._status_in(found),
@@ -103,9 +105,10 @@ class MwaaEnvironment:
 
     def try_change(self) -> None:
         """
-        Unpause a DAG that does not exist: 403 for who may not, 404 for who may. Changes nothing.
+        Check the permission to change DAGs: unpause a DAG that does not exist. Changes nothing.
 
-        Airflow looks at the caller's rights before it looks for the DAG, on all versions.
+        Airflow answers 403 if the caller has no permission, else 404: all versions check permissions before they read
+        the DAG.
         """
         try:
             self._api.patch(f"/dags/{NO_SUCH_DAG}", {"is_paused": False})
@@ -114,15 +117,17 @@ class MwaaEnvironment:
                 raise
 
     def scheduler_is_healthy(self) -> bool:
-        """Return what Airflow's health body says of its schedulers."""
+        """Return whether Airflow's health endpoint reports its schedulers as healthy."""
         health = self._api.get("/health" if self._is_2 else "/monitor/health", holds=["scheduler"])
         return bool(health["scheduler"]["status"] == "healthy")
 
     def dags(
         self, *, paused: bool | None = None, on_progress: Callable[[int, int], None] | None = None
     ) -> Sequence[DagInfo]:
-        """Return every DAG that is not stale in the order of the server, which windows are counted in; each once."""
-        # No pattern here: unlike PATCH, 2.x's GET takes "~" for a tilde, and without one lists all.
+        """
+        Return every DAG that is not stale, each once, in the order of the server; bulk windows count in this order.
+        """
+        # Without a pattern, GET lists all DAGs. In 2.x its pattern "~" matches only a tilde, unlike that of PATCH.
         query: dict[str, Any] = {} if paused is None else {"paused": paused}
         if self._is_2:
             query["fields"] = "dag_id,is_paused,tags"
@@ -140,13 +145,14 @@ class MwaaEnvironment:
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Sequence[str]:
         """
-        Pause, or unpause, exactly *dag_ids* and no other DAG; bulk calls, then listed again until nothing is left.
+        Pause, or unpause, exactly *dag_ids* and no other DAG. Repeats bulk calls and listings until all are changed.
 
-        The calls are chosen so that none can touch another DAG as things were when they were listed
-        (:mod:`~airflow_provider_mwaa_dr.aws.pause_plan`). Should one do so all the same, because DAGs came or changed
-        in between, what its answer shows is put back at once and logged, and the rest is done one by one.
+        The calls are planned so that they change no other DAG of the listing
+        (:mod:`~airflow_provider_mwaa_dr.aws.pause_plan`). If DAGs appear or change after the listing, a call may change
+        another DAG. Its answer shows that: the DAG is changed back immediately, with a log line, and the remaining DAGs
+        are changed one by one.
 
-        :raises IncompleteError: some were left after ``pause_deadline_s``.
+        :raises IncompleteError: some DAGs were not changed within ``pause_deadline_s``.
         """
         wanted = frozenset(dag_ids)
         until = self._clock.monotonic() + self._pause_deadline_s
@@ -163,17 +169,17 @@ class MwaaEnvironment:
                     f"{len(left)} of {len(present)} DAGs of {self._name} ({self._region}) could not be "
                     f"{'paused' if paused else 'unpaused'} within {self._pause_deadline_s:g} s.",
                     left=sorted(left),
-                    advice="Try again; what is done is not done twice.",
+                    advice="Try again: DAGs that were changed already are not changed twice.",
                 )
             if left:
-                progress.tell()
+                progress.report()
                 self._change(listing, left, paused=paused, on_progress=progress.left)
-                # Not all of them again: few are in the other state by now.
+                # List only the DAGs in the other state: there are few of them now.
                 left = {dag.dag_id for dag in self.dags(paused=not paused, on_progress=progress.alive)} & wanted
                 listing = None
             if not left:
                 progress.done = progress.total
-                progress.tell()
+                progress.report()
                 return sorted(touched & present)
 
     def running_runs(self) -> Sequence[RunInfo]:
@@ -185,8 +191,9 @@ class MwaaEnvironment:
         """
         Return the runs that have a task instance executing, sorted, each once.
 
-        Airflow marks the tasks of a stopped run as failed at once and ends them at their next heartbeat, so the listing
-        does not show them. Runs that this object has stopped are therefore among those returned for some seconds.
+        Airflow immediately marks the tasks of a stopped run as failed, but ends them at their next heartbeat, so the
+        listing does not show them. Therefore the result includes runs that this object stopped less than ``STOP_S``
+        ago.
         """
         order: dict[str, Any] = {} if self._is_2 else {"order_by": "id"}
         found = self._listed(
@@ -204,10 +211,10 @@ class MwaaEnvironment:
 
     def stop_run(self, run: RunInfo) -> bool:
         """
-        Mark a run failed; one that has ended already keeps its state.
+        Mark a run as failed. A run that has ended keeps its state.
 
-        :return: whether it had not ended.
-        :raises MwaaRequestError: there is no such run (status 404).
+        :return: True if the run was still open.
+        :raises MwaaRequestError: the run does not exist (status 404).
         """
         state = self.run_state(run.dag_id, run.run_id)
         if state in _ENDED:
@@ -217,17 +224,17 @@ class MwaaEnvironment:
         return True
 
     def trigger(self, dag_id: str, *, run_id: str, note: str) -> None:
-        """Start a manual run with the present time as its logical date, under an id of the caller's."""
+        """Start a manual run with the given id, and with the current time as its logical date. Idempotent."""
         body = {"dag_run_id": run_id, "logical_date": self._clock.now().isoformat(), "note": note}
         try:
             self._api.post(f"/dags/{dag_id}/dagRuns", body)
         except MwaaRequestError as error:
-            # 409: the first attempt got through and its answer did not; or another run has this logical date.
+            # 409: an earlier attempt succeeded and its answer was lost, or another run has this logical date.
             if error.status != 409 or self.run_state(dag_id, run_id) is None:
                 raise
 
     def run_state(self, dag_id: str, run_id: str) -> str | None:
-        """Return the state of a run in Airflow's words; None when there is none."""
+        """Return the Airflow state of a run; None if the run does not exist."""
         try:
             state = self._api.get(f"/dags/{dag_id}/dagRuns/{run_id}", holds=["state"])["state"]
         except MwaaRequestError as error:
@@ -251,13 +258,15 @@ class MwaaEnvironment:
         **query: Any,
     ) -> list[Mapping[str, Any]]:
         """
-        Return every element of a listing, page by page, each once; the server may give less at once than *page_size*.
+        Return every element of a listing, each once. Reads page by page; a page may have fewer elements than
+        *page_size*.
 
-        Elements that come and go move the others between the pages, and one may slip through. So the listing is read
-        until its length stood still while it was read and so many different elements were seen; one that never stands
-        still is returned as all that was seen in any pass, which for "what is still running" errs on the safe side.
+        If elements appear or disappear during the read, others move between the pages, and one may be missed. Therefore
+        the listing is read again until its length was constant during a pass and the pass saw that many different
+        elements. After ``PASSES`` passes, the result is every element of any pass. For a list of running runs, that
+        errs on the safe side.
 
-        :raises MwaaUnreachableError: pages end before what the server itself counts.
+        :raises MwaaUnreachableError: the pages end before the number of elements that the server reports.
         """
         seen: dict[tuple[Any, ...], Mapping[str, Any]] = {}
         progress = _Progress(on_progress, self._clock)
@@ -281,7 +290,7 @@ class MwaaEnvironment:
         if offset < total:
             raise MwaaUnreachableError(
                 f"{path} of {self._name} ({self._region}) ends after {offset} of {total} {key}.",
-                advice="Check the web server's log; a listing that is cut short is not acted on.",
+                advice="Check the web server's log. An incomplete listing is not used.",
             )
         return list(seen.values())
 
@@ -289,9 +298,9 @@ class MwaaEnvironment:
         self, listing: Sequence[DagInfo], left: Collection[str], *, paused: bool, on_progress: Callable[[int], None]
     ) -> None:
         """
-        Make the planned calls; go over to one by one as soon as one did something unexpected.
+        Make the planned calls. After the first call that changed another DAG, change the remaining DAGs one by one.
 
-        :param on_progress: called after each call with the number of DAGs that are left.
+        :param on_progress: called after each call with the number of remaining DAGs.
         """
         before = {dag.dag_id: dag.is_paused for dag in listing}
         todo = set(left)
@@ -314,7 +323,7 @@ class MwaaEnvironment:
         try:
             self._api.patch(f"/dags/{dag_id}", {"is_paused": paused})
         except MwaaRequestError as error:
-            # Gone since it was listed; the next listing decides.
+            # The DAG was deleted after the listing; the next listing shows that.
             if error.status != 404:
                 raise
 
@@ -326,17 +335,17 @@ class MwaaEnvironment:
         paused: bool,
         on_changed: Callable[[Collection[str]], None],
     ) -> bool:
-        """Make a bulk call until it has changed all that it is for; False if it changed something else."""
+        """Repeat a bulk call until all its DAGs are changed; return False if it changed another DAG."""
         query: dict[str, Any] = {"dag_id_pattern": call.pattern, "limit": call.limit}
         if self._is_2:
             query["offset"] = call.offset
         else:
             query["paused"] = not paused
-        # What matches shrinks with every page changed, so it is always the first page.
+        # Each call changes the first page, and changed DAGs no longer match. So every call is for the first page.
         for _ in range(1 if self._is_2 else len(call.dag_ids) // PAGE + 2):
             answer = self._api.patch("/dags", {"is_paused": paused}, holds=["dags", "total_entries"], **query)
             changed = [str(dag["dag_id"]) for dag in answer["dags"]]
-            # 2.x answers with every match. 3.x only with those that were in the other state, whatever they were before.
+            # 2.x returns every match; 3.x returns only the DAGs that the call changed.
             strangers = [
                 dag_id
                 for dag_id in changed
@@ -354,18 +363,18 @@ class MwaaEnvironment:
     def _put_back(self, dag_id: str, *, paused: bool, was_known: bool) -> None:
         done = "paused" if paused else "unpaused"
         if self._is_2 and paused and not was_known:
-            # 2.x tells nothing about the flag before; a new DAG was most likely paused, and stays it.
-            log.warning("DAG %s of %s came while DAGs were %s, and is paused.", dag_id, self._name, done)
+            # 2.x does not return the previous flag. A new DAG was most likely paused, so it stays paused.
+            log.warning("DAG %s of %s appeared while DAGs were being %s. It stays paused.", dag_id, self._name, done)
             return
-        log.warning("DAG %s of %s was %s along with others, and is put back.", dag_id, self._name, done)
+        log.warning("DAG %s of %s was %s by a bulk call for other DAGs. It is changed back.", dag_id, self._name, done)
         self._change_one(dag_id, paused=not paused)
 
 
 class _Progress:
     """
-    How far a long piece of work has come, told about once a second: often enough for signs of life.
+    Progress of a long operation, reported once a second: often enough to show that its owner is alive.
 
-    :param on_progress: called with (done, total); None: nobody wants to know.
+    :param on_progress: called with (done, total); None: no reports.
     """
 
     def __init__(self, on_progress: Callable[[int, int], None] | None, clock: Clock, *, total: int = 0) -> None:
@@ -375,17 +384,17 @@ class _Progress:
         self.done, self.total = 0, total
 
     def left(self, count: int) -> None:
-        """Note that *count* are left."""
+        """Note that *count* elements remain."""
         self.done = self.total - count
         self.alive()
 
     def alive(self, *_: int) -> None:
-        """Tell how far it has come, if that is due; what goes on below it is nobody's."""
+        """Report the progress if the last report is a second old. Ignores the progress of a part of the operation."""
         if self._clock.monotonic() >= self._due_at:
-            self.tell()
+            self.report()
 
-    def tell(self) -> None:
-        """Tell how far it has come."""
+    def report(self) -> None:
+        """Report the progress now."""
         self._due_at = self._clock.monotonic() + 1.0
         if self._on_progress is not None:
             self._on_progress(self.done, self.total)

@@ -1,8 +1,8 @@
 """
-Items of the state table: the domain's values as DynamoDB stores them, and back.
+Conversion between the domain's values and the items of the state table.
 
-Pure; works without boto3. The state item keeps the fields, types and meaning that the example this project grew from
-gave them, so its scripts and AWS CLI queries work on ours and its rows are read by us.
+Pure; works without boto3. The state item has the fields of the AWS sample, with the same types and meaning. So the
+sample's scripts and AWS CLI queries can read and write it, and the provider can read the sample's items.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ T = TypeVar("T")
 
 KEY = "state_id"
 Item = Mapping[str, Any]
-"""An item as boto3's low-level client has it: attribute name to ``{"S": ...}`` and its like."""
+"""An item in the format of boto3's low-level client: attribute values such as ``{"S": ...}`` by name."""
 
 NO_VERSION = -1
-"""Version and epoch of what cannot be read: no state has them."""
+"""Version and epoch of an item that cannot be read. No state has them."""
 _LONGEST_LIST_BYTES = 250_000
-"""Of the 400 KB that an item may have; what a record lists beyond it is counted, not kept."""
+"""Maximum size of a list in a record, within the 400 KB of an item. The rest of the list is counted, not stored."""
 _STEPS_BYTES = 100_000
-"""Of a record's steps; of more than these the last are kept."""
+"""Maximum size of a record's steps. Only the last steps are stored if they are larger."""
 _TEXTS_BYTES = 50_000
-"""Of a list of texts for users, in a heartbeat."""
+"""Maximum size of a list of texts for users, in a heartbeat."""
 _TEXT_CHARS = 2_000
-"""Of a text for users; what limits an input is stricter."""
+"""Maximum length of a text for users. Limits for inputs are stricter."""
 
 
 # Attributes.
@@ -72,8 +72,8 @@ def to_attribute(value: Any) -> dict[str, Any]:
     """
     Return a plain value as a DynamoDB attribute.
 
-    :raises TypeError: its type has no counterpart.
-    :raises StateError: a number has none: nan, inf, or more than 38 digits.
+    :raises TypeError: DynamoDB has no such type.
+    :raises StateError: DynamoDB cannot store the number: nan, inf, or more than 38 digits.
     """
     if value is None:
         return {"NULL": True}
@@ -96,7 +96,7 @@ def to_attribute(value: Any) -> dict[str, Any]:
 
 
 def from_attribute(attribute: Mapping[str, Any]) -> Any:
-    """Return an attribute as a plain value; numbers as int where they are whole. Never raises for what is stored."""
+    """Return an attribute as a plain value; whole numbers as int. Never raises for a stored attribute."""
     ((kind, value),) = attribute.items()
     if kind == "NULL":
         return None
@@ -112,14 +112,14 @@ def from_attribute(attribute: Mapping[str, Any]) -> Any:
 
 
 def bounded(text: str | None) -> str | None:
-    """Return a text for users with its end cut off if it is so long that an item might not hold it."""
+    """Return a text for users, truncated if it is too long for an item."""
     if text is None or len(text) <= _TEXT_CHARS:
         return text
     return f"{text[:_TEXT_CHARS]} ... ({len(text)} characters)"
 
 
 def _bounded_texts(texts: Sequence[str]) -> list[str]:
-    """Return the first of some texts for users, each bounded, and how many more there are."""
+    """Return the first texts for users, each truncated, and the number of the others."""
     kept: list[str] = []
     size = 0
     for text in map(bounded, texts):
@@ -141,7 +141,7 @@ def _to_number(text: str) -> int | float | str:
 
 
 def to_item(key: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an item; values that are None are left out, as the scripts of the AWS sample expect."""
+    """Return an item without the values that are None, as the scripts of the AWS sample expect."""
     return {
         KEY: {"S": key},
         **{name: to_attribute(value) for name, value in values.items() if value is not None},
@@ -159,7 +159,7 @@ def to_timestamp(at: datetime) -> str:
 
 
 def from_timestamp(text: object) -> datetime | None:
-    """Return an ISO-8601 text as an aware UTC time; without an offset it counts as UTC, junk as None."""
+    """Return an ISO-8601 text as an aware UTC time; a text without an offset is UTC. None: it is no time."""
     return to_utc(text) if isinstance(text, str) else None
 
 
@@ -167,7 +167,7 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def to_time(text: object) -> datetime:
-    """Return an ISO-8601 text as an aware UTC time; none, or junk, as long ago."""
+    """Return an ISO-8601 text as an aware UTC time; 1970-01-01 if it is no time."""
     return from_timestamp(text) or _LONG_AGO
 
 
@@ -178,7 +178,7 @@ def state_to_item(state: DRState, *, write_token: str) -> dict[str, Any]:
     """
     Return the state item.
 
-    :param write_token: names this one write, so that a writer whose answer was lost recognises its own.
+    :param write_token: unique for each write, so that a writer recognises its own write after a lost answer.
     """
     return to_item(
         STATE_ID,
@@ -205,16 +205,16 @@ def state_to_item(state: DRState, *, write_token: str) -> dict[str, Any]:
 
 def state_from_item(item: Item, *, default_lease_s: float, table: str = "") -> DRState:
     """
-    Return the state in an item. Items that the AWS sample wrote are read, too.
+    Return the state in an item, including an item of the AWS sample.
 
-    Those know neither epoch nor phase: a row without them is STEADY at epoch ``failover_count``. A script that counts
-    a failover in a row of ours leaves its epoch behind, so the higher of the two counts. Their ``version`` may be a
-    string, or missing (0).
+    The sample's items have no epoch and no phase: such an item is STEADY, with ``failover_count`` as its epoch. A
+    script of the sample increments only ``failover_count`` in an item of the provider, so the epoch is the higher of
+    the two. In the sample's items ``version`` may be a string, or missing (0).
 
-    A value that cannot be used is a problem of the state, and no error: the region holds, and its agent can still send
-    heartbeats, and an engine can write over it.
+    A field that cannot be used is a problem of the state, and raises no error. The region then holds, its agent still
+    sends heartbeats, and an engine can overwrite the item.
 
-    :param table: for the message.
+    :param table: name of the table, for messages.
     :raises UnusableStateError: the version cannot be used, so no conditional write is possible.
     """
     values = from_item(item)
@@ -233,7 +233,7 @@ def state_from_item(item: Item, *, default_lease_s: float, table: str = "") -> D
     version = _whole_number(values["version"]) if values.get("version") is not None else 0
     if version is None:
         raise UnusableStateError(
-            f"The item {STATE_ID} of table {table or 'of the state'} cannot be understood: version is "
+            f"The item {STATE_ID} of table {table or 'of the state'} cannot be read: version is "
             f"{_shown(values['version'])}, allowed is {_WHOLE}.",
             advice="Correct it, or run mwaa-dr init --active REGION --above-every-epoch.",
         )
@@ -250,10 +250,10 @@ def state_from_item(item: Item, *, default_lease_s: float, table: str = "") -> D
     none: tuple[Stop, ...] = ()
     stops = checked("stops", _STOPS, _stops, none, none)
     if "stops" not in values and plan is not None and (set_id := _text(values["plan"].get("stopped"))):
-        # An engine of an older version wrote it: one set for the plan, which grows under a new name.
+        # An engine of an older version wrote the item: it has one set for the plan.
         stops = (Stop(set_id=set_id, epoch=max(epoch, failover_count)),)
     return DRState(
-        # Whatever it is: a region that is not registered says as little as none.
+        # Any value is accepted: a region that is not registered counts as no region.
         active_region="" if active_region is None else str(active_region),
         epoch=max(epoch, failover_count),
         version=version,
@@ -276,11 +276,11 @@ _WHOLE = "a whole number from 0"
 _LEASE = f"a number of seconds from {SHORTEST_LEASE_S:g} to {LONGEST_LEASE_S:g}"
 _STOPS = "a list of maps with set_id (text), epoch (a whole number from 0) and had_ended (true or false)"
 _HIGHEST = 10**15
-"""Nothing counts so far, and a float is exact below it."""
+"""Higher than any real count, and a float is exact up to it."""
 
 
 def _whole_number(value: Any) -> int | None:
-    """Return a whole number from 0, also one that a script has written as text; None for anything else."""
+    """Return a whole number from 0, or such a number that a script has stored as text; None for any other value."""
     if isinstance(value, str) and value.isascii() and value.isdecimal():
         value = int(value) if len(value) <= len(str(_HIGHEST)) else None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _HIGHEST:
@@ -293,7 +293,7 @@ def _lease_s(value: Any) -> float | None:
         lease_s = float(value) if not isinstance(value, bool) else None
     except (TypeError, ValueError):
         return None
-    # Not a number compares with nothing.
+    # The comparison is False for nan.
     return lease_s if lease_s is not None and SHORTEST_LEASE_S <= lease_s <= LONGEST_LEASE_S else None
 
 
@@ -320,7 +320,7 @@ def _text(value: Any) -> str | None:
 
 
 def _shown(value: Any) -> str:
-    """Return a value as a person can tell it from a similar one, also when it is long."""
+    """Return a value for a message, so that a user can distinguish it from similar values; truncated if it is long."""
     shown = repr(value)
     return shown if len(shown) <= 60 else f"{shown[:60]}..."
 
@@ -334,7 +334,7 @@ class _UnusableError(Exception):
 
 
 def _stopped(state: DRState) -> dict[str, Any]:
-    """Return what an agent of an older version reads: of the runs that are being stopped, those of the last set."""
+    """Return the attribute that an agent of an older version reads: the last set of runs that are being stopped."""
     return {"stopped": next((stop.set_id for stop in reversed(state.stops) if not stop.had_ended), None)}
 
 
@@ -360,7 +360,7 @@ def _plan_to_values(plan: Plan) -> dict[str, Any]:
 
 
 def _plan_from_values(values: Any, field: str = "plan") -> Plan:
-    """Return a plan. :raises _UnusableError: a field of it is missing, or cannot be used."""
+    """Return a plan. :raises _UnusableError: one of its fields is missing, or cannot be used."""
     if not isinstance(values, Mapping):
         raise _UnusableError(field, values, "a map")
 
@@ -411,21 +411,21 @@ def _truth(value: Any) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-# The other items. Each is looked at by itself: what is wrong with one is said of that one (aws/contents.py).
+# The other items. Each is checked separately: a fault is a fault of that item only (aws/contents.py).
 
 
 def kind_of(key: str) -> Kind | None:
-    """Return the kind of the item *key*; None of one that is not ours."""
+    """Return the kind of the item *key*; None if the provider has no such kind."""
     parts = key.split("#")
     if parts[-1] == "generations":
-        return None  # beside a manifest, which has pages; see state_store.py
+        return None  # the announcements of pages; see state_store.py
     if parts[0] == "AGENT" and len(parts) > 2 and parts[2] in {"claim", "claims"}:
         return CLAIM if parts[2] == "claim" else CLAIMS
     return KINDS.get(parts[0])
 
 
 def fault_of(item: Item, *, table: str) -> UnreadableItem | None:
-    """Return what is wrong with an item; None when it has its required content, or is of no kind of ours."""
+    """Return the fault of an item; None if it has its required content, or is of an unknown kind."""
     key = key_of(item)
     kind = kind_of(key)
     problem = problem_of(from_item(item), kind.schema) if kind is not None else None
@@ -446,10 +446,10 @@ def values_of(item: Item, *, table: str) -> dict[str, Any]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnItem:
     """
-    What a region's own item, ``ENVIRONMENT#region``, says to that region.
+    The content of a region's own item, ``ENVIRONMENT#region``, for that region.
 
-    :param reconciled: the attribute ``reconciled_epoch`` as it is stored, for the condition of the next write.
-    :param jobs: None where the list of agents is no set of texts.
+    :param reconciled: the stored attribute ``reconciled_epoch``, for the condition of the next write.
+    :param jobs: None if the list of agents is not a set of texts.
     """
 
     reconciled: Mapping[str, Any] | None
@@ -462,7 +462,7 @@ class OwnItem:
 
 
 def own_item(item: Item | None, *, region: str, table: str) -> OwnItem:
-    """Return what a region's own item says; a value that cannot be used is a problem, and counts as none."""
+    """Return the content of a region's own item. A field that cannot be used is a problem, and counts as missing."""
     values = from_item(item or {})
     agents = (item or {}).get("agents", {})
     problems = []
@@ -486,7 +486,7 @@ def own_item(item: Item | None, *, region: str, table: str) -> OwnItem:
         reconciled=(item or {}).get("reconciled_epoch"),
         reconciled_epoch=reconciled_epoch,
         registered=regions or None,
-        # DynamoDB adds to a set only.
+        # DynamoDB's ADD works only on a set.
         jobs=frozenset() if values.get("agents") is None else _texts(values["agents"]) if "SS" in agents else None,
         environment=_text(values.get("environment")),
         disputed=tuple(values["disputed"]) if _texts(values.get("disputed")) else (),
@@ -502,7 +502,9 @@ def _texts(value: Any) -> frozenset[str] | None:
 
 
 def registration_from_item(item: Item) -> Registration | None:
-    """Return what names an environment; None when it does not, or only agents have written into the item so far."""
+    """
+    Return the registration in an item; None if it has no valid one, for example because only agents wrote the item.
+    """
     values = valid(from_item(item), ENVIRONMENT.schema)
     if "environment" not in values:
         return None
@@ -511,7 +513,7 @@ def registration_from_item(item: Item) -> Registration | None:
 
 
 def agent_to_item(status: AgentStatus) -> dict[str, Any]:
-    """Return a heartbeat as an item of at most 400 KB: texts for users are cut where they are too long for it."""
+    """Return a heartbeat as an item of at most 400 KB. Texts for users are truncated if necessary."""
     values = {
         _STORED_AS.get(name, name): getattr(status, name)
         for name in AgentStatus.__dataclass_fields__
@@ -534,9 +536,10 @@ _PERMITTING = ("schedulers", "adopted_epoch", "reconciled_epoch", "final", "stan
 
 def agent_from_item(item: Item, *, table: str) -> AgentStatus:
     """
-    Return a heartbeat; attributes that this version does not know are ignored.
+    Return a heartbeat. Attributes that this version does not know are ignored.
 
-    Of an unreadable one, what would let a reader go on is left out: it acknowledges nothing and names no scheduler.
+    From an unreadable heartbeat, the attributes that let a reader continue are left out: it acknowledges nothing, and
+    lists no scheduler.
     """
     fault = fault_of(item, table=table)
     values = valid(from_item(item), AGENT.schema)
@@ -561,7 +564,7 @@ def claim_to_item(claim: Claim) -> dict[str, Any]:
 
 
 def claim_from_item(item: Item) -> Claim | None:
-    """Return a claim, attributes that this version does not know ignored; None of one that cannot be read."""
+    """Return a claim; None if it cannot be read. Attributes that this version does not know are ignored."""
     values = from_item(item)
     if problem_of(values, CLAIM.schema) is not None:
         return None
@@ -569,22 +572,25 @@ def claim_from_item(item: Item) -> Claim | None:
 
 
 def claim_id(claim: Claim) -> str:
-    """Return what names a claim among those of its place: two environments may have the same job number."""
+    """Return the id of a claim, unique within its place. Two environments may have the same job number."""
     return f"{claim.environment}@{claim.aws_region}#{claim.job}"
 
 
 def claim_key(place: str, claim_id: str) -> str:
-    """Return the key of a claim; an execution role may write what begins with ``AGENT#`` and its region."""
+    """Return the key of a claim. Execution roles may write keys that begin with ``AGENT#`` and their region."""
     return f"AGENT#{place}#claim#{claim_id}"
 
 
 def claims_key(place: str) -> str:
-    """Return the key of the list of claims; not in ``ENVIRONMENT#place``, which registers a region."""
+    """
+    Return the key of the list of claims. The list is not in ``ENVIRONMENT#place``, because that item registers a
+    region.
+    """
     return f"AGENT#{place}#claims"
 
 
 def unpublished_to_item(unpublished: Unpublished) -> dict[str, Any]:
-    """Return the item, with at most 250 KB of run ids: a list too long for it is cut, and its length kept."""
+    """Return the item, with at most 250 KB of run ids. The rest of a longer list is counted."""
     runs = paged(unpublished.runs, page_bytes=_LONGEST_LIST_BYTES)[0]
     left_out = len(unpublished.runs) - len(runs)
     return to_item(
@@ -604,7 +610,7 @@ def unpublished_to_item(unpublished: Unpublished) -> dict[str, Any]:
 
 
 def unpublished_from_item(item: Item, *, table: str) -> Unpublished:
-    """Return what a region could not take over. :raises UnreadableItemError: the item lacks its required content."""
+    """Return the runs that a region could not take over. :raises UnreadableItemError: the item cannot be read."""
     values = values_of(item, table=table)
     return Unpublished(
         id=values["id"],
@@ -621,12 +627,12 @@ def unpublished_from_item(item: Item, *, table: str) -> Unpublished:
 
 
 def unpublished_key(region: str) -> str:
-    """Return the key of what a region could not take over."""
+    """Return the key of the item with the runs that a region could not take over."""
     return f"UNPUBLISHED#{region}"
 
 
 def record_to_item(record: FailoverRecord) -> dict[str, Any]:
-    """Return a record as an item of at most 400 KB: a list too long for it is cut, and its length kept."""
+    """Return a record as an item of at most 400 KB. A list that is too long is truncated, and its length is stored."""
     return to_item(
         f"FAILOVER#{record.id}",
         {
@@ -659,7 +665,7 @@ def _steps_to_values(steps: Sequence[StepRecord]) -> list[dict[str, Any]]:
 
 
 def record_from_item(item: Item, *, table: str) -> FailoverRecord:
-    """Return a record; of an unreadable one, what can be read of it."""
+    """Return a record; from an unreadable item, the fields that can be read."""
     fault = fault_of(item, table=table)
     values = valid(from_item(item), FAILOVER.schema)
     return FailoverRecord(
@@ -693,11 +699,11 @@ def key_of(item: Item) -> str:
 
 
 def paged(dag_ids: tuple[str, ...], *, page_bytes: int) -> list[list[str]]:
-    """Return ids in pages of at most *page_bytes*, at least one page, which may be empty."""
+    """Return ids in pages of at most *page_bytes*. There is at least one page, which may be empty."""
     pages: list[list[str]] = [[]]
     size = 0
     for dag_id in dag_ids:
-        # An element of a list costs its bytes and a little.
+        # Size of a list element: its bytes and some overhead.
         cost = len(dag_id.encode()) + 4
         if pages[-1] and size + cost > page_bytes:
             pages.append([])

@@ -1,5 +1,5 @@
 """
-What DynamoDB refuses, in its own words: for fakes, and for emulations that accept more than AWS does.
+Limits of DynamoDB, with its error messages: for fakes, and for emulations that accept more than AWS does.
 
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
 """
@@ -12,11 +12,11 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 ITEM_BYTES = 400 * 1024
-"""Of an item's names and values."""
+"""Maximum size of an item: attribute names and values."""
 NESTED_LEVELS = 32
-"""Lists and maps inside each other."""
+"""Maximum depth of nested lists and maps."""
 DIGITS = 38
-"""Significant digits of a number."""
+"""Maximum significant digits of a number."""
 BATCH_READS = 100
 BATCH_WRITES = 25
 TRANSACTION_ITEMS = 100
@@ -38,9 +38,9 @@ _EMPTY_KEY = (
 
 def why_item_is_refused(item: Mapping[str, Any], *, key: tuple[str, ...] = ()) -> str | None:
     """
-    Return the message of the ValidationException with which DynamoDB refuses an item; None: it takes it.
+    Return the message of the ValidationException with which DynamoDB refuses an item; None: DynamoDB accepts it.
 
-    :param item: attribute name to ``{"S": ...}`` and its like; binary values as bytes, or as base64 text.
+    :param item: attribute values such as ``{"S": ...}`` by name; binary values as bytes, or as base64 text.
     :param key: the names of the table's key attributes.
     """
     for name in key:
@@ -54,7 +54,7 @@ def why_item_is_refused(item: Mapping[str, Any], *, key: tuple[str, ...] = ()) -
 
 
 def why_request_is_refused(operation: str, parameters: Mapping[str, Any]) -> str | None:
-    """Return the same for a request: its items, the values of its expressions, and how many there are in a batch."""
+    """Return the same for a request: checks its items, the values of its expressions, and the size of a batch."""
     if operation == "BatchGetItem":
         asked = sum(len(each["Keys"]) for each in parameters["RequestItems"].values())
         return _too_many("BatchGetItem") if asked > BATCH_READS else None
@@ -71,7 +71,7 @@ def why_request_is_refused(operation: str, parameters: Mapping[str, Any]) -> str
 
 
 def _items(parameters: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield every item, and every set of an expression's values, wherever in a request they are."""
+    """Yield every item, and every map of expression values, at any depth of a request."""
     if isinstance(parameters, list):
         for each in parameters:
             yield from _items(each)

@@ -1,17 +1,15 @@
 """
-Which calls pause, or unpause, exactly these DAGs and no other, not even for a moment. Pure.
+Plan the calls that pause, or unpause, exactly the given DAGs and never another DAG. Pure.
 
-Airflow's bulk ``PATCH /dags`` takes no list of ids. What it offers instead differs by version (read in the sources of
-2.10.3, 3.0.6, 3.2.1 and 3.3.1, api_connexion/endpoints/dag_endpoint.py and core_api/routes/public/dags.py):
+Airflow's bulk ``PATCH /dags`` accepts no list of ids. Its filters differ by version (source code of 2.10.3, 3.0.6,
+3.2.1 and 3.3.1, api_connexion/endpoints/dag_endpoint.py and core_api/routes/public/dags.py):
 
-=========  ==================================================  =======================================================
-version    which DAGs a call matches                           which of them it changes
-=========  ==================================================  =======================================================
-2.x        ILIKE %pattern%                                     limit and offset over the matches, sorted by id
-3.0, 3.1   ILIKE %pattern%, and a filter on the paused flag    limit and offset over the matches, in NO order
-3.2        the same, and ``a|b`` matches either                the same
-3.3        the same                                            every match, whatever limit and offset say
-=========  ==================================================  =======================================================
+========= ================================================== =======================================================
+version which DAGs a call matches which of them it changes ========= ==================================================
+======================================================= 2.x ILIKE %pattern% limit and offset over the matches, sorted by
+id 3.0, 3.1 ILIKE %pattern%, and a filter on the paused flag limit and offset over the matches, in NO order 3.2 the
+same, and ``a|b`` matches either the same 3.3 the same every match; limit and offset have no effect =========
+================================================== =======================================================
 """
 
 from __future__ import annotations
@@ -24,17 +22,17 @@ from enum import Enum
 from airflow_provider_mwaa_dr.core.ports import DagInfo
 
 PAGE = 100
-"""The most that every version gives and changes at once."""
+"""Number of DAGs that every version can return and change in one call."""
 ALL = "~"
-"""The pattern that matches every DAG; leaving the pattern out matches ids with "none" in them."""
+"""The pattern that matches every DAG. A call without a pattern matches ids that contain "none"."""
 MAX_PATTERN = 3_500
-"""Characters of a pattern as it is sent; the rest of a URL of 4,096 is for everything else."""
+"""Maximum length of a pattern in a URL of 4,096 characters; the rest is for the other parts."""
 MAX_SINGLE_ID = 58
-"""Longest id whose own path fits InvokeRestApi (64 characters with ``/dags/``)."""
+"""Longest id whose path InvokeRestApi accepts (64 characters with ``/dags/``)."""
 
 
 class Bulk(str, Enum):
-    """What a version's bulk call can be told."""
+    """How the bulk call of an Airflow version selects DAGs."""
 
     WINDOW = "window"
     PATTERN = "pattern"
@@ -42,7 +40,7 @@ class Bulk(str, Enum):
 
     @classmethod
     def of(cls, version: tuple[int, ...]) -> Bulk:
-        """Return what an Airflow version offers."""
+        """Return how the bulk call of *version* selects DAGs."""
         if version < (3,):
             return cls.WINDOW
         return cls.PATTERN if version < (3, 2) else cls.PATTERNS
@@ -53,10 +51,10 @@ class PauseCall:
     """
     One call.
 
-    :param dag_ids: those that it is made for; all are in the other state.
-    :param pattern: of a bulk call; None for a call to the one DAG's own path.
-    :param offset: into all DAGs sorted by the server; only with Bulk.WINDOW.
-    :param limit: likewise.
+    :param dag_ids: the DAGs that the call changes; all are in the other state before.
+    :param pattern: pattern of a bulk call; None: a call to the path of one DAG.
+    :param offset: position in the server's sorted list of all DAGs; only with Bulk.WINDOW.
+    :param limit: number of DAGs from there; only with Bulk.WINDOW.
     """
 
     dag_ids: frozenset[str]
@@ -67,11 +65,11 @@ class PauseCall:
 
 def plan_calls(listing: Sequence[DagInfo], wanted: Collection[str], *, paused: bool, bulk: Bulk) -> list[PauseCall]:
     """
-    Return the calls that bring those of *wanted* that are in the other state into the state *paused*.
+    Return the calls that set the paused flag of the *wanted* DAGs to *paused*.
 
-    No call touches a DAG that is in the other state and not wanted, as long as the listing is true: that DAG may be
-    hit by a pattern or lie in a window only if it is in the state *paused* already. Few calls where the ids allow it,
-    one for each DAG where they do not.
+    No call changes another DAG, as long as the listing is up to date: a pattern or a window may include another DAG
+    only if its flag is *paused* already. The calls are few if the ids have common prefixes; else there is one for each
+    DAG.
 
     :param listing: all DAGs, in the order of the server.
     """
@@ -93,7 +91,9 @@ def plan_calls(listing: Sequence[DagInfo], wanted: Collection[str], *, paused: b
 
 
 def _windows(listing: Sequence[DagInfo], changing: frozenset[str], untouchable: frozenset[str]) -> Iterator[PauseCall]:
-    """Return pages of the listing that begin and end with a DAG to change and hold none that must not be."""
+    """
+    Return windows of the listing that begin and end with a DAG to change, and contain no DAG that must not change.
+    """
     start = 0
     while start < len(listing):
         if listing[start].dag_id not in changing:
@@ -113,17 +113,17 @@ def _windows(listing: Sequence[DagInfo], changing: frozenset[str], untouchable: 
 
 class Hits:
     """
-    Whether a pattern hits any of some ids, as ILIKE %pattern% decides it.
+    Whether a pattern matches any of some ids, like ILIKE %pattern%.
 
-    Errs on the side of a hit: case is folded as Unicode has it, and ``_`` stands for any character.
+    Errs on the side of a match: it ignores case as in Unicode, and ``_`` matches any character.
     """
 
     def __init__(self, dag_ids: Collection[str]) -> None:
-        # DAG ids hold no line break, and neither "." of a regular expression nor a literal term matches one.
+        # DAG ids contain no line break, and neither "." in a regular expression nor a literal term matches one.
         self._joined = "\n".join(dag_ids).lower()
 
     def any_by(self, pattern: str) -> bool:
-        """Return whether *pattern* hits one of the ids."""
+        """Return whether *pattern* matches one of the ids."""
         pattern = pattern.lower()
         if pattern in self._joined:
             return True
@@ -132,11 +132,11 @@ class Hits:
 
 def _terms(changing: Sequence[str], untouchable: Hits) -> tuple[dict[str, frozenset[str]], list[str]]:
     """
-    Return patterns that hit nothing untouchable, with the ids each is for, and the ids for which there is none.
+    Return patterns that match no untouchable id, with the ids for each, and the ids for which no pattern exists.
 
-    The patterns are prefixes, the shortest that will do: what belongs together is mostly named together.
+    The patterns are the shortest sufficient prefixes: DAGs that belong together often have a common prefix.
 
-    :param changing: sorted.
+    :param changing: sorted ids.
     """
     terms: dict[str, frozenset[str]] = {}
     singles: list[str] = []
@@ -145,7 +145,7 @@ def _terms(changing: Sequence[str], untouchable: Hits) -> tuple[dict[str, frozen
         known, group = groups.pop()
         prefix = _common_prefix(group[0], group[-1])
         if _is_safe(prefix) and not untouchable.any_by(prefix):
-            # Every longer prefix is clean as well, so the shortest clean one can be found by halving.
+            # If a prefix matches no untouchable id, no longer prefix does. So a binary search finds the shortest one.
             low, high = known + 1, len(prefix)
             while low < high:
                 middle = (low + high) // 2
@@ -162,13 +162,13 @@ def _terms(changing: Sequence[str], untouchable: Hits) -> tuple[dict[str, frozen
 
 
 def _common_prefix(first: str, last: str) -> str:
-    """Return what all ids of a sorted group begin with, given its ends."""
+    """Return the common prefix of a sorted group, from its first and last id."""
     length = next((at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), None)
     return first[:length] if length is not None else min(first, last, key=len)
 
 
 def _is_safe(pattern: str) -> bool:
-    """Whether every database reads a pattern as we do: plain ASCII, no operator of ILIKE or of Airflow in it."""
+    """Whether a pattern has one meaning in every database: plain ASCII, without operators of ILIKE or of Airflow."""
     return bool(pattern) and pattern.isascii() and not set(pattern) & set("%|\\~ ")
 
 
@@ -180,7 +180,7 @@ def _call_for(dag_ids: frozenset[str], pattern: str) -> PauseCall:
 
 
 def _joined(terms: dict[str, frozenset[str]]) -> Iterator[PauseCall]:
-    """Return calls with as many patterns each as a URL takes; ``|`` is sent as three characters."""
+    """Return calls with as many patterns each as fit into a URL; ``|`` takes three characters there."""
     pattern = ""
     dag_ids: frozenset[str] = frozenset()
     for term, members in sorted(terms.items()):

@@ -1,4 +1,4 @@
-"""Requests to a DynamoDB table that has copies in several regions: the nearest first, then the others."""
+"""Requests to a DynamoDB table with replicas in several regions: to the nearest replica first, then to the others."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 AVOID_S = 15.0
-"""How long a replica that failed is tried after the others."""
+"""How long a replica that failed is tried last."""
 BACKOFF_S = (0.1, 0.3)
-"""Waits before another pass over the replicas, when all that was wrong with one of them was throttling."""
+"""Waits before another pass over the replicas, if a replica throttled the request or reported a write conflict."""
 
 _IS_ABOUT_THE_KEY = re.compile(r"\bkey element|\bMissing the key\b|\bmismatch for key\b|\bconditions on the keys\b")
-"""What DynamoDB says when a table has another key than the request."""
+"""Messages of DynamoDB if the table has another key than the request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why one replica did not do what it was asked."""
+    """Why a request to one replica failed."""
 
     fault: AwsFault
     error: Exception
@@ -50,18 +50,18 @@ class Failure:
 
 class Replicas:
     """
-    The copies of one table.
+    The replicas of one table. Thread-safe.
 
-    An attempt is bounded at about a second, and a replica that failed is tried last for a while. boto3 is imported and
-    clients are made at the first request, one for each process: a fork shares no connection, and no lock is held that
-    it could inherit. Safe to use from several threads.
+    One attempt takes at most about a second. A replica that failed is tried last for ``AVOID_S``. boto3 is imported,
+    and clients are created, at the first request, one client for each process and region. So a forked process shares no
+    connection, and there is no lock that it could inherit.
 
-    :param regions: of the copies, nearest first.
-    :param session: a boto3 session with credentials; None for boto3's own search.
-    :param timeout_s: bounds one attempt against one replica.
-    :param rights: DynamoDB actions that the caller needs, for an error's advice.
-    :param key: the table's key, for an error's advice.
-    :param setting: where the table's name is set, for an error's advice.
+    :param regions: regions of the replicas, nearest first.
+    :param session: a boto3 session with credentials; None: boto3 searches for credentials itself.
+    :param timeout_s: timeout of one attempt at one replica.
+    :param rights: DynamoDB actions that the caller needs, for the advice of errors.
+    :param key: the table's key, for the advice of errors.
+    :param setting: the setting with the table's name, for the advice of errors.
     """
 
     def __init__(
@@ -87,9 +87,9 @@ class Replicas:
 
     def ask(self, call: Callable[[Any], T], doing: str) -> T:
         """
-        Return what *call* returns from the first replica that answers. For calls that are harmless to repeat.
+        Return the result of *call* from the first replica that answers. For idempotent calls only.
 
-        :raises StateError: none did; says what was wrong with each.
+        :raises StateError: no replica answered. The message has the error of each replica.
         """
         for wait_s in (*BACKOFF_S, None):
             failures: dict[str, Failure] = {}
@@ -102,7 +102,7 @@ class Replicas:
         raise AssertionError("the last wait is None, and raises")
 
     def ask_on_condition(self, call: Callable[[Any], object], doing: str) -> bool:
-        """Make a conditional call; False when its condition failed."""
+        """Make a conditional call; return False if its condition failed."""
 
         def attempt(client: Any) -> bool:
             try:
@@ -119,10 +119,10 @@ class Replicas:
         self, call: Callable[[Any], object], doing: str, *, is_mine: Callable[[Mapping[str, Any]], bool]
     ) -> bool:
         """
-        Make a conditional put, which is repeated when its answer is lost; return whether the item is stored now.
+        Make a conditional put, and repeat it if its answer is lost; return whether the item is stored now.
 
-        :param call: asks for ``ReturnValuesOnConditionCheckFailure``.
-        :param is_mine: whether the item that was found instead is the one that *call* puts.
+        :param call: the put, with ``ReturnValuesOnConditionCheckFailure``.
+        :param is_mine: whether the stored item is the one that *call* puts, so an earlier attempt has written it.
         """
 
         def attempt(client: Any) -> bool:
@@ -138,7 +138,7 @@ class Replicas:
         return self.ask(attempt, doing)
 
     def attempt(self, region: str, call: Callable[[Any], T]) -> T | Failure:
-        """Make one request to one replica, and remember whether it is worth asking first the next time."""
+        """Make one request to one replica. If it fails, remember to try that replica last."""
         try:
             answer = call(self._client(region))
         except errors() as error:
@@ -150,7 +150,7 @@ class Replicas:
         return answer
 
     def _client(self, region: str) -> Any:
-        # Two threads may both make one at first; each works, one is kept.
+        # Two threads may both create a client at first. Both clients work, and one of them is kept.
         key = (os.getpid(), region)
         client = self._clients.get(key)
         if client is None:
@@ -158,19 +158,21 @@ class Replicas:
         return client
 
     def order(self) -> list[str]:
-        """Return the replicas, nearest first, those that failed lately last."""
+        """Return the regions of the replicas, nearest first; those that failed within ``AVOID_S`` come last."""
         now = self._clock.monotonic()
         return sorted(self._regions, key=lambda region: now < self._failed_at.get(region, -AVOID_S) + AVOID_S)
 
     def pause_or_raise(self, wait_s: float | None, failures: Mapping[str, Failure], doing: str) -> None:
-        """Wait if a replica only turned the call away, the one case in which a little patience helps; else raise."""
+        """
+        Wait if a replica throttled the call or reported a write conflict, because only then a retry helps; else raise.
+        """
         kinds = {failure.fault for failure in failures.values()}
         if wait_s is not None and kinds & {AwsFault.THROTTLED, AwsFault.CONFLICT}:
             self._clock.sleep(wait_s)
             return
         if not failures:
             raise StateUnreachableError(
-                f"Could not {doing}: no region of table {self._table} is known.",
+                f"Could not {doing}: the region of table {self._table} is not set.",
                 advice="Set [dr] state_table_region, or AWS_REGION.",
             )
         why = "; ".join(
@@ -187,7 +189,7 @@ class Replicas:
             raise StateAccessError(
                 message,
                 advice=access_advice(
-                    refused, f"Check the credentials, and that they may dynamodb:{self._rights} this table."
+                    refused, f"Check the credentials and their permissions on this table: dynamodb:{self._rights}."
                 ),
             ) from refused
         if AwsFault.MISSING in kinds:
@@ -197,15 +199,15 @@ class Replicas:
         raise StateError(message, advice=self._advice_on_refusal(cause)) from cause
 
     def _advice_on_refusal(self, error: Exception) -> str:
-        """Return what to do about a request that AWS did not accept, by its code and its own words."""
+        """Return the advice for a request that AWS did not accept, from the error's code and message."""
         code, words = code_of(error), str(error)
         if not code:
-            return "The request was not sent: check AWS_REGION, and the boto3 configuration of this machine."
+            return "The request was not sent. Check AWS_REGION, and the boto3 configuration of this machine."
         if code == "ValidationException" and _IS_ABOUT_THE_KEY.search(words):
             return f"Check that the key of table {self._table} is {self._key}."
         if code == "ValidationException":
-            return "The provider sent a request that DynamoDB does not allow; report it, with this message, as a bug."
+            return "The provider sent a request that DynamoDB does not allow. Report this message as a bug."
         return (
-            f"DynamoDB refused the request with {code}; look it up under 'Error handling with DynamoDB' in the AWS "
-            "documentation, and remove its cause."
+            f"DynamoDB refused the request with {code}. See 'Error handling with DynamoDB' in the AWS documentation, "
+            "and correct the cause."
         )

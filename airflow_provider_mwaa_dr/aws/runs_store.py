@@ -1,8 +1,8 @@
 """
 The runs table in DynamoDB: the ledger of every region.
 
-Key ``pk`` (S) and ``sk`` (S). ``LOG#region`` holds the entries by number, which expire; ``PICTURE#region`` holds
-the checkpoint, which does not expire: a manifest and the pages that it names.
+Its key is ``pk`` (S) and ``sk`` (S). ``LOG#region`` has the entries by number; they expire. ``PICTURE#region`` has the
+checkpoint, a manifest and the pages that it names; it does not expire.
 """
 
 from __future__ import annotations
@@ -60,37 +60,37 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 PAGE_BYTES = 300_000
-"""Of JSON in one item, before it is packed: of the 400 KB that an item may have."""
+"""Maximum size of the JSON of one page before compression; an item may have 400 KB."""
 BODY_BYTES = 350_000
-"""Of a packed page in one item: what is told of one DAG may be longer than that, and goes on in the next item."""
+"""Maximum size of a compressed page in one item. The data of one DAG may be larger; it continues in the next item."""
 _DIGITS = 15
 _WRITING = "writing#"
-"""Begins the sort key of an announcement of pages."""
+"""Prefix of the sort key of an announcement of pages."""
 _ATTEMPTS = 3
 _WRITER_S = 600.0
-"""A writer of pages has ended by then."""
+"""A writer of pages never runs longer than this."""
 _LINES = "packed lines of JSON"
 _LOG_ADVICE = (
-    "What it alone says is not known. The region's agent saves a new checkpoint (PICTURE#) within minutes while it "
-    "runs, and readers continue from there."
+    "Only the data of this entry is unknown. The region's agent saves a new checkpoint (PICTURE#) within minutes while "
+    "it runs, and readers continue from that checkpoint."
 )
 _CHECKPOINT_ADVICE = (
-    "The agent of the region saves a new one. If it does not, because none runs or it reports that it cannot, delete "
-    "the item: the region's ledger then begins at its log."
+    "The agent of the region saves a new checkpoint. If no agent runs, or if it reports that it cannot save one, "
+    "delete the item: the region's ledger then begins at its log."
 )
 LOG_PAGE = 200
-"""Entries that one call returns at most; the next call goes on."""
+"""Maximum number of entries in the answer to one query."""
 
 
 class DynamoDBRunsStore:
     """
     The :class:`~airflow_provider_mwaa_dr.core.ports.RunsStore` in a DynamoDB table with key ``pk``, ``sk``.
 
-    :param replicas: regions of the table's copies, nearest first.
-    :param own_region: this region's own part is written to and read from this region's copy, and no other; None where
-        one copy is as good as another.
-    :param session: a boto3 session with credentials; None for boto3's own search.
-    :param timeout_s: bounds one attempt against one replica.
+    :param replicas: regions of the table's replicas, nearest first.
+    :param own_region: the region whose part is written to, and read from, only the replica in that region; None: any
+        replica can be used for every part.
+    :param session: a boto3 session with credentials; None: boto3 searches for credentials itself.
+    :param timeout_s: timeout of one attempt at one replica.
     """
 
     def __init__(
@@ -133,23 +133,23 @@ class DynamoDBRunsStore:
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             ),
             f"write the ledger of {region}",
-            # The response to an earlier attempt may have been lost.
+            # The answer to an earlier attempt may have been lost.
             is_mine=lambda found: bool(found.get("body") == item["body"]),
         )
         if not is_there:
             raise StaleLedgerError(
-                f"Entry {entry.number} of the ledger of {region} is there already, and says something else.",
-                advice="Another agent of the region writes the ledger too; one of them will stop.",
+                f"Entry {entry.number} of the ledger of {region} exists already, with other content.",
+                advice="Another agent of the region also writes the ledger. One of the two will stop.",
             )
 
     def log(self, region: str, *, after: int) -> Sequence[LogEntry]:
-        """Return entries above *after*, in order, the first few hundred at most."""
+        """Return the entries above *after*, in order; at most the first few hundred."""
         above = _number(after)
         while True:
             query = partial(self._query, region=region, above=above)
             answer = self._copies(region).ask(query, f"read the ledger of {region}")
             found = answer.get("Items", ())
-            # What has another key than a number is no entry, and in nobody's way.
+            # An item whose key is not a number is not an entry, and is ignored.
             entries = [entry_from_item(item, table=self.table) for item in found if _is_number(item["sk"].get("S"))]
             if entries or not answer.get("LastEvaluatedKey"):
                 return entries
@@ -171,8 +171,8 @@ class DynamoDBRunsStore:
         """
         Replace the checkpoint: write the pages of a new generation, write the manifest, delete the pages of others.
 
-        As in the state table (state_store.py), each generation of pages is announced before the first of them is
-        written, and the manifest lands only on the one that its writer has read before.
+        As in the state table (state_store.py), each generation of pages is announced before its first page is written.
+        The manifest is written on the condition that the stored one is still the one that its writer read.
         """
         pk = f"PICTURE#{region}"
         for _ in range(_ATTEMPTS):
@@ -185,7 +185,7 @@ class DynamoDBRunsStore:
             announced = self._announced(pk, region)
             replaced = valid(items.from_item(before or {}), CHECKPOINT)
             if "generation" in replaced and replaced["generation"] not in {each.generation for each in announced}:
-                # The first version wrote it.
+                # The first version of the provider wrote the manifest without an announcement.
                 announced.append(self._announce(pk, replaced["generation"], replaced.get("pages", 0), region))
             for page in pages:
                 self._put(page, region)
@@ -193,18 +193,18 @@ class DynamoDBRunsStore:
                 others = [each for each in announced if each.generation != generation]
                 self._collect(pk, others, region, surely=replaced.get("generation"))
                 return True
-            # The other writer may have collected the announcement before the last page was written.
+            # The other writer may have deleted the announcement before the last page was written.
             mine = _Announced(generation=generation, pages=len(pages), at=self._clock.now().timestamp())
             self._collect(pk, [mine], region, surely=generation)
         return False
 
     def checkpoint_info(self, region: str) -> CheckpointInfo | None:
-        """Return which checkpoint is stored; None: none, or one that cannot be read."""
+        """Return life and number of the stored checkpoint; None if there is none, or if it cannot be read."""
         manifest = valid(items.from_item(self._manifest(f"PICTURE#{region}", region) or {}), CHECKPOINT)
         return CheckpointInfo(life=manifest.get("life"), number=manifest["number"]) if "number" in manifest else None
 
     def _put_after(self, before: items.Item | None, manifest: Mapping[str, Any], region: str) -> bool:
-        """Write a manifest if the stored one still is *before*; return whether it is stored now."""
+        """Write a manifest if the stored one is still *before*; return whether the new one is stored now."""
         condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(generation)"}
         if before is not None and "generation" in before:
             condition = {
@@ -220,7 +220,7 @@ class DynamoDBRunsStore:
         )
 
     def _announce(self, pk: str, generation: str, pages: int, region: str) -> _Announced:
-        """Note that pages may be there, whatever becomes of their writer."""
+        """Record that pages of this generation may exist, even if their writer stops."""
         one = _Announced(generation=generation, pages=pages, at=self._clock.now().timestamp())
         self._put(
             {
@@ -240,7 +240,7 @@ class DynamoDBRunsStore:
                 ExpressionAttributeValues={":pk": {"S": pk}, ":writing": {"S": _WRITING}},
                 ConsistentRead=True,
             ),
-            f"read which pages of {region} there are",
+            f"list the pages of {region}",
         )
         found = []
         for item in answer.get("Items", ()):
@@ -252,25 +252,26 @@ class DynamoDBRunsStore:
 
     def _collect(self, pk: str, gone: Sequence[_Announced], region: str, *, surely: str | None) -> None:
         """
-        Delete pages that no manifest will name any more; what cannot be deleted now is deleted later.
+        Delete pages that no manifest will name. Pages that cannot be deleted now are deleted after the next write.
 
-        :param surely: the generation that has no writer any more.
+        :param surely: a generation whose writer has certainly finished.
         """
         now = self._clock.now().timestamp()
         try:
             for each in gone:
                 for number in range(each.pages):
                     self._delete(pk, f"{each.generation}#{number:05}", region)
-                # Until its writer has ended or has noticed, there may be more of its pages.
+                # Until its writer has finished or has seen the other manifest, it may write more pages.
                 if each.generation == surely or now - each.at >= _WRITER_S:
                     self._delete(pk, _WRITING + each.generation, region)
         except StateError as error:
-            log.warning("Pages of %s in table %s are left over until its next write: %s", pk, self.table, error)
+            log.warning("Unused pages of %s in table %s stay until its next write: %s", pk, self.table, error)
 
     def checkpoint(self, region: str) -> RegionLedger:
-        """Return the last checkpoint; an empty one at first."""
+        """Return the last checkpoint; an empty ledger if there is none yet."""
         pk = f"PICTURE#{region}"
-        # It may be replaced between manifest and pages; the next one is whole.
+        # Another writer may replace it between the reads of manifest and pages. The next attempt then reads the new
+        # one.
         for _ in range(3):
             manifest = self._manifest(pk, region)
             if manifest is None:
@@ -290,15 +291,15 @@ class DynamoDBRunsStore:
                 return checkpoint_from_items(manifest, pages, table=self.table)
         raise IncompleteItemError(
             unreadable(
-                Problem("pages", f"{len(pages)} that are there", f"{values['pages']}, as many as it names"),
+                Problem("pages", f"{len(pages)} existing pages", f"the {values['pages']} pages that it names"),
                 table=self.table,
                 key=f"{pk} manifest",
-                advice="A copy that is behind catches up within seconds. If it does not: " + _CHECKPOINT_ADVICE,
+                advice="A stale replica receives them within seconds. If it does not: " + _CHECKPOINT_ADVICE,
             )
         )
 
     def _copies(self, region: str) -> Replicas:
-        """Return the copies in which *region*'s part is read and written."""
+        """Return the replicas that are used for *region*'s part."""
         return self._own.get(region, self._all)
 
     def _manifest(self, pk: str, region: str) -> items.Item | None:
@@ -336,7 +337,7 @@ def entry_to_item(region: str, entry: LogEntry) -> dict[str, Any]:
 
 
 def entry_from_item(item: items.Item, *, table: str) -> LogEntry:
-    """Return an entry; one that cannot be read with its number only."""
+    """Return an entry; if it cannot be read, an unreadable entry with its number."""
     number = int(item["sk"]["S"])
     lines = _lines(item.get("body", {}).get("B"))
     values = lines[0] if isinstance(lines, list) and len(lines) == 1 else None
@@ -353,7 +354,7 @@ def entry_from_item(item: items.Item, *, table: str) -> LogEntry:
 
 
 def checkpoint_to_items(region: str, checkpoint: RegionLedger) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return a checkpoint's pages, each with a key that no other write shares, and its manifest."""
+    """Return a checkpoint's pages, with keys that no other write uses, and its manifest."""
     pk, generation = f"PICTURE#{region}", uuid.uuid4().hex[:12]
     pages: list[dict[str, Any]] = []
     for body in _pages(checkpoint):
@@ -384,7 +385,9 @@ def checkpoint_to_items(region: str, checkpoint: RegionLedger) -> tuple[list[dic
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Announced:
-    """Pages that may be there: their generation, how many there are at most, and when they were announced."""
+    """
+    Announcement of pages that may exist: their generation, their maximum number, and the time of the announcement.
+    """
 
     generation: str
     pages: int
@@ -392,7 +395,7 @@ class _Announced:
 
 
 def _may_replace(manifest: items.Item | None, checkpoint: RegionLedger, begins_after: RegionLedger | None) -> bool:
-    """Whether a checkpoint may take the place of the one that *manifest* names; of one that cannot be read it may."""
+    """Whether *checkpoint* may replace the one of *manifest*. An unreadable one may always be replaced."""
     there = valid(items.from_item(manifest or {}), CHECKPOINT)
     lives = {None, checkpoint.life, begins_after.life if begins_after is not None else checkpoint.life}
     return "number" not in there or (there.get("life") in lives and there["number"] <= checkpoint.number)
@@ -415,7 +418,7 @@ def _is_number(sk: object) -> bool:
 
 
 def _page_keys(manifest: items.Item | None) -> list[str]:
-    """Return the keys of the pages that a manifest names; none of one that cannot be read."""
+    """Return the keys of the pages that a manifest names; an empty list if it cannot be read."""
     values = valid(items.from_item(manifest or {}), CHECKPOINT)
     if "generation" not in values or "pages" not in values:
         return []
@@ -423,7 +426,7 @@ def _page_keys(manifest: items.Item | None) -> list[str]:
 
 
 def _lines(body: object) -> list[Any] | Problem:
-    """Return the JSON values of an item's body, one a line, or what is wrong with it."""
+    """Return the JSON values of an item's body, one for each line, or the problem of the body."""
     if not isinstance(body, (bytes, bytearray)):
         return Problem("body", "nothing" if body is None else "no binary data", _LINES)
     try:
@@ -433,7 +436,7 @@ def _lines(body: object) -> list[Any] | Problem:
 
 
 def _pages(checkpoint: RegionLedger) -> Iterable[bytes]:
-    """Yield the checkpoint's runs and heads in packed pages that fit an item each."""
+    """Yield the checkpoint's runs and heads in compressed pages, each of which fits into one item."""
     lines = (
         *(json.dumps({"run": _run_to_json(run)}) for run in checkpoint.runs.values()),
         *(json.dumps({"head": _head_to_json(head)}) for head in checkpoint.heads.values()),
@@ -456,9 +459,9 @@ def _pack_text(lines: Sequence[str]) -> bytes:
 
 def checkpoint_from_items(manifest: items.Item, pages: Iterable[items.Item], *, table: str) -> RegionLedger:
     """
-    Return a checkpoint of a manifest and all of its pages, in order.
+    Return the checkpoint of a manifest and all its pages, which must be in order.
 
-    :raises UnreadableCheckpointError: a page does not have its required content.
+    :raises UnreadableCheckpointError: a page cannot be read.
     """
     values = items.from_item(manifest)
     checkpoint = RegionLedger(
@@ -496,7 +499,7 @@ def _unreadable_checkpoint(
 
 
 def _add_lines(checkpoint: RegionLedger, body: bytes) -> Problem | None:
-    """Add a page's runs and heads to *checkpoint*; return what is wrong with the page instead."""
+    """Add a page's runs and heads to *checkpoint*; return the page's problem if it has one."""
     lines = _lines(body)
     if isinstance(lines, Problem):
         return lines
@@ -504,7 +507,7 @@ def _add_lines(checkpoint: RegionLedger, body: bytes) -> Problem | None:
         problem = problem_of(line, _LINE)
         if problem is not None:
             return problem
-        # What a newer version puts in besides is ignored.
+        # Other lines, of a newer version, are ignored.
         if line.get("run") is not None:
             run = _run_from_json(line["run"])
             checkpoint.runs[run.key] = run
@@ -518,7 +521,7 @@ def _pack(values: Mapping[str, Any]) -> bytes:
     return _pack_text([json.dumps(values)])
 
 
-# JSON: what is absent is left out, times are ISO-8601 UTC.
+# JSON: missing values are left out; times are ISO-8601 in UTC.
 
 
 def _entry_to_json(entry: LogEntry) -> dict[str, Any]:
@@ -558,10 +561,10 @@ def _entry_from_json(values: Mapping[str, Any]) -> LogEntry:
 _TIMES = {"logical_date", "data_interval_start", "data_interval_end", "run_after", "partition_date", "taken_at"}
 _RUN_FIELDS = tuple(field.name for field in fields(LedgerRun))
 _STORED_AS = {"retained_for_peers": "kept"}
-"""Names of fields that are stored under another name."""
+"""Fields that are stored under another name."""
 _FIELD_OF = {stored: name for name, stored in _STORED_AS.items()}
 _NAMED: Schema = {"dag_id": NAME, "run_id": NAME}
-"""Of a run, what must be readable in any case: of which run something else is not."""
+"""The fields of a run that must be readable. If another field is not, these say which run it belongs to."""
 _ENTRY: Schema = {**ENTRY, "runs": optional(each(record(_NAMED)))}
 _LINE: Schema = {"run": optional(record(_NAMED)), "head": optional(record({"dag_id": NAME}))}
 
@@ -575,7 +578,7 @@ def _run_to_json(run: LedgerRun) -> dict[str, Any]:
 
 
 def _run_from_json(values: Mapping[str, Any]) -> LedgerRun:
-    # A field that a later version adds is passed over.
+    # Fields of a later version are ignored.
     problem = problem_of(values, RUN)
     known = valid(values, RUN) if problem is not None else {name: values[name] for name in RUN if name in values}
     known = {_FIELD_OF.get(name, name): value for name, value in known.items() if value is not None}
@@ -583,7 +586,7 @@ def _run_from_json(values: Mapping[str, Any]) -> LedgerRun:
     tasks = tuple((str(task), int(index), state) for task, index, state in known.get("tasks", ()))
     run = {**known, **times, "tasks": tasks, "status": RunStatus(known.get("status", RunStatus.OPEN))}
     if problem is not None:
-        # It has not ended, as far as is known, and nobody may go on with it.
+        # Treat it as not ended. No region may resume it.
         why = f"its field {problem.path} in the ledger is {problem.found}, allowed is {problem.allowed}"
         unknown = {"run_type": "?", "epoch": 0}
         run = {**unknown, **run, "status": RunStatus.OPEN, "doubt": why}
@@ -602,7 +605,7 @@ def _head_to_json(head: Head) -> dict[str, Any]:
 
 
 def _head_from_json(values: Mapping[str, Any]) -> Head:
-    """Return a head; what of it cannot be read is as if it had not been said."""
+    """Return a head. Fields that cannot be read count as missing."""
     others = values.get("others")
     found = [_ended_run(other) for other in others] if isinstance(others, list) else []
     return Head(
@@ -614,7 +617,7 @@ def _head_from_json(values: Mapping[str, Any]) -> Head:
 
 
 def _ended_run(values: object) -> LedgerRun | None:
-    """Return a run that has ended; None when that, or anything else of it, cannot be read."""
+    """Return a run that has ended; None if it has not, or if one of its fields cannot be read."""
     if not isinstance(values, Mapping) or problem_of(values, _NAMED) is not None:
         return None
     run = _run_from_json(values)

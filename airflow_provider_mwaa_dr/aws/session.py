@@ -1,8 +1,8 @@
 """
-Clients for AWS, and the only place that knows timeouts, retries and what botocore's errors mean.
+Clients for AWS. Only this module defines timeouts, retries and the meaning of botocore's errors.
 
-botocore's own retries are switched off everywhere: they repeat a POST whose answer was lost (a black-holed trigger was
-sent three times), and with the default timeouts of 60 s a read of a black-holed table took more than ten minutes.
+botocore's own retries are switched off. They repeat a POST whose answer was lost: a POST to a black-holed endpoint was
+sent three times. With the default timeouts of 60 s, a read from a black-holed table took more than ten minutes.
 """
 
 from __future__ import annotations
@@ -24,46 +24,46 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DYNAMODB_TIMEOUT_S = 1.0
-"""Default bound of one attempt against one replica, connecting and reading each."""
+"""Default timeout of one attempt at one replica, for connect and read each."""
 MWAA_READ_TIMEOUT_S = 12.0
-"""The service itself gives up on Airflow after 10 s; waiting a little longer gets its answer instead of none."""
+"""The service stops waiting for Airflow after 10 s. A slightly longer timeout receives the service's error message."""
 MWAA_CONNECT_TIMEOUT_S = 3.0
 DEPLOYMENT_TIMEOUT_S = 60.0
-"""Bounds an attempt where a person is watching and a plugins.zip may have a gigabyte."""
+"""Timeout of an attempt during a deployment: a user watches it, and a plugins.zip may have a gigabyte."""
 
 
 class AwsFault(str, Enum):
-    """What a failed call to AWS means for whoever made it."""
+    """The meaning of a failed AWS call for its caller."""
 
     UNSENT = "no connection"
-    """The request never left; it may be made elsewhere, writes too."""
+    """The request was not sent. It may be sent to another replica, even if it is a write."""
     THROTTLED = "throttled"
-    """Turned away before anything was done; it may be made again."""
+    """AWS refused the request before it did anything. It may be sent again."""
     LOST = "no answer"
-    """It may have been carried out, or may still be."""
+    """AWS may have carried out the request, or may still do so."""
     ACCESS = "refused"
-    """No credentials, or not the right to do this."""
+    """No credentials, or no permission for this call."""
     MISSING = "not found"
-    """The table, or the environment, does not exist there."""
+    """The table or the environment does not exist in that region."""
     CONDITION = "condition failed"
-    """A conditional write lost."""
+    """The condition of a conditional write was not met."""
     CONFLICT = "write conflict"
-    """Another region wrote the same item at the same moment; nothing was written here."""
+    """Another region wrote the same item at the same time. This request wrote nothing."""
     INVALID = "invalid"
-    """Anything else: the request itself is wrong, and will be wrong the next time."""
+    """Any other error: the request itself is wrong, so a retry does not help."""
 
 
 _BY_CODE = {
     "ConditionalCheckFailedException": AwsFault.CONDITION,
     "ReplicatedWriteConflictException": AwsFault.CONFLICT,
-    "404": AwsFault.MISSING,  # S3, where there is no body to say more
+    "404": AwsFault.MISSING,  # S3, if the answer has no body
     "NoSuchBucket": AwsFault.MISSING,
     "NoSuchEntity": AwsFault.MISSING,
     "NoSuchKey": AwsFault.MISSING,
     "NoSuchVersion": AwsFault.MISSING,
     "ResourceNotFoundException": AwsFault.MISSING,
     "TableNotFoundException": AwsFault.MISSING,
-    # Throttling, in the words of the two services.
+    # Throttling.
     "ProvisionedThroughputExceededException": AwsFault.THROTTLED,
     "RequestLimitExceeded": AwsFault.THROTTLED,
     "SlowDown": AwsFault.THROTTLED,
@@ -71,7 +71,7 @@ _BY_CODE = {
     "Throttling": AwsFault.THROTTLED,
     "ThrottlingException": AwsFault.THROTTLED,
     "TooManyRequestsException": AwsFault.THROTTLED,
-    # Credentials and rights.
+    # Credentials and permissions.
     "AccessDenied": AwsFault.ACCESS,
     "AccessDeniedException": AwsFault.ACCESS,
     "ExpiredToken": AwsFault.ACCESS,
@@ -103,7 +103,7 @@ _SIGNED_AT_ANOTHER_TIME = {
 
 
 def errors() -> tuple[type[Exception], ...]:
-    """Return what boto3 raises, for an ``except`` clause; evaluated, and botocore imported, only when one is raised."""
+    """Return the errors of boto3, for an ``except`` clause. botocore is imported only if an error is raised."""
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
     from botocore.parsers import ResponseParserError  # noqa: PLC0415
 
@@ -111,7 +111,7 @@ def errors() -> tuple[type[Exception], ...]:
 
 
 def fault_of(error: Exception) -> AwsFault:
-    """Return what one of :func:`errors` means."""
+    """Return the meaning of an error of :func:`errors`."""
     from botocore import exceptions as botocore  # noqa: PLC0415
     from botocore.parsers import ResponseParserError  # noqa: PLC0415
 
@@ -147,40 +147,40 @@ def fault_of(error: Exception) -> AwsFault:
 
 
 def access_advice(error: Exception, rights: str) -> str:
-    """Return what to do about an error of access: *rights*, unless AWS did not like the time of the request."""
+    """Return the advice for an access error: *rights*, or the clock if AWS refused the time of the signature."""
     if code_of(error) in _SIGNED_AT_ANOTHER_TIME:
         return (
-            f"Check this machine's clock: it says {datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}, and AWS refuses "
-            "requests signed more than five minutes off. If it is right, check the secret key."
+            f"Check this machine's clock, which shows {datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}. AWS refuses "
+            "requests that are signed more than five minutes off. If the clock is right, check the secret key."
         )
     return rights
 
 
 def throttled(message: str) -> Exception:
-    """Return the error that AWS would have sent had it turned the call away, for answers that say so in the body."""
+    """Return a throttling error of AWS, for answers that report throttling in their body."""
     from botocore.exceptions import ClientError  # noqa: PLC0415
 
     return ClientError({"Error": {"Code": "ThrottlingException", "Message": message}}, "unknown")
 
 
 def code_of(error: Exception) -> str:
-    """Return AWS's code of an error, empty when it has none."""
+    """Return AWS's code of an error; empty if it has none."""
     response = getattr(error, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))
 
 
 def brief(error: Exception) -> str:
-    """Return an error's own words in one line that fits a log, to be followed by a full stop."""
+    """Return an error's message in one line of at most 300 characters, without its full stop."""
     return " ".join(str(error).split())[:300].rstrip(".")
 
 
 def dynamodb_client(region: str, *, session: boto3.session.Session | None = None, timeout_s: float) -> Any:
-    """Return a DynamoDB client whose every call is one attempt, bounded by *timeout_s* for each way."""
+    """Return a DynamoDB client without retries. *timeout_s* applies to connect and read each."""
     return _client("dynamodb", region, session=session, connect_timeout_s=timeout_s, read_timeout_s=timeout_s)
 
 
 def mwaa_client(region: str, *, session: boto3.session.Session | None = None) -> Any:
-    """Return an MWAA client whose every call is one attempt, a little longer than the service's own limit."""
+    """Return an MWAA client without retries. Its timeout is a little longer than the limit of the service."""
     return _client(
         "mwaa",
         region,
@@ -191,7 +191,7 @@ def mwaa_client(region: str, *, session: boto3.session.Session | None = None) ->
 
 
 def deployment_client(service: str, region: str, *, session: boto3.session.Session | None = None) -> Any:
-    """Return a client of any *service* whose every call is one attempt, with time for what is large."""
+    """Return a client of any *service* without retries. Its timeout is long enough for large files."""
     return _client(
         service,
         region,
@@ -209,7 +209,7 @@ def _client(
     connect_timeout_s: float,
     read_timeout_s: float,
 ) -> Any:
-    import boto3  # noqa: PLC0415  (0.2 s and 20 MB that a scheduler's import of the plugin must not cost)
+    import boto3  # noqa: PLC0415  (costs 0.2 s and 20 MB, which the plugin's import must not)
     from botocore.config import Config  # noqa: PLC0415
 
     config = Config(
@@ -217,42 +217,42 @@ def _client(
         read_timeout=read_timeout_s,
         retries={"total_max_attempts": 1, "mode": "standard"},
     )
-    with _shared.lock:  # a session makes clients for one thread at a time
+    with _shared.lock:  # a boto3 session is not thread-safe
         if session is None:
             session = _shared.session = _shared.session or boto3.session.Session()
-        # The overloads of boto3's type stubs want literal service names.
+        # The overloads in boto3's type stubs accept only literal service names.
         create: Callable[..., Any] = session.client
         client = create(service, region_name=region, config=config)
         if not is_aws_endpoint(client.meta.endpoint_url):
-            # MWAA's calls go to env.HOST and api.HOST; an emulated AWS has one host, often an IP address.
+            # MWAA's calls go to env.HOST and api.HOST. An emulated AWS has one host, often an IP address.
             client = create(service, region_name=region, config=config.merge(Config(inject_host_prefix=False)))
     return client
 
 
 class _Shared:
     """
-    What the clients of one process share: a session, which costs 10 MiB and 0.1 s, as measured, and the way to it.
+    The boto3 session of one process, which all its clients share. A session costs 10 MiB and 0.1 s (measured).
 
-    Not boto3's default session, which anybody may be making clients from. A forked child has one of its own: the
-    parent may have held the lock, or been half-way through a session, at that moment.
+    It is not boto3's default session, because other code may create clients from that one in another thread. A forked
+    child gets a new session: its parent may have held the lock, or may have been creating a session, during the fork.
     """
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Drop session and lock."""
         self.lock = threading.Lock()
         self.session: boto3.session.Session | None = None
 
 
 _shared = _Shared()
-if hasattr(os, "register_at_fork"):  # not on Windows, where the command line runs all the same
+if hasattr(os, "register_at_fork"):  # not on Windows, where only the command line runs
     os.register_at_fork(after_in_child=_shared.forget)
 
 
 def is_aws_endpoint(url: str) -> bool:
-    """Whether an endpoint is AWS itself, and not one named with ``AWS_ENDPOINT_URL``."""
+    """Whether an endpoint belongs to AWS, and is not set with ``AWS_ENDPOINT_URL``."""
     host = url.partition("://")[2].partition("/")[0].partition(":")[0]
     return host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".api.amazonwebservices.com.cn"))
 
@@ -267,10 +267,10 @@ def retry(
     longest_wait_s: float = 3.0,
 ) -> T:
     """
-    Return what *call* returns, made again while it raises *on* and *deadline_s* has not passed.
+    Return the result of *call*; repeat it while it raises *on* and *deadline_s* has not passed.
 
-    For calls that change nothing, or the same thing twice; a conditional write is never among them. Waits double from
-    *first_wait_s* and are shortened at random, so that callers turned away together do not come back together.
+    For idempotent calls only, and never for a conditional write. Waits start at *first_wait_s* and double. They are
+    shortened at random, so that callers that were throttled together do not retry together.
 
     :raises DRError: the last error of *call*, unchanged.
     """

@@ -61,15 +61,15 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 PAGE_BYTES = 200_000
-"""Of DAG ids, or of an inventory, in one item: half of the 400 KB that an item may have, and quickly sent."""
+"""Maximum size of a page with DAG ids, or of an inventory: half of the 400 KB of an item, and fast to send."""
 BATCH = 100
-"""Keys that BatchGetItem takes."""
+"""Maximum number of keys in one BatchGetItem."""
 _ATTEMPTS = 3
-"""To replace what other writers replace at the same time."""
+"""Attempts to replace an item that other writers replace at the same time."""
 _WRITER_S = 600.0
-"""A writer has ended by then."""
+"""A writer of pages never runs longer than this."""
 _MOST_PAGES = 9_999
-"""Of one generation: more than any set or inventory has."""
+"""Maximum pages of one generation: more than any set or inventory has."""
 _ANNOUNCEMENT = re.compile(r"([0-9a-f]{1,40})/(\d{1,9})/(\d{1,12})")
 
 
@@ -77,21 +77,19 @@ class DynamoDBStateStore:
     """
     The :class:`~airflow_provider_mwaa_dr.core.ports.StateStore` in a DynamoDB table with key ``state_id``.
 
-    Every read is a consistent read. Each call goes to the first replica of *replicas* and, when that fails, to the
-    next; an attempt is bounded at about a second, and a replica that failed is tried last for a while. boto3 is
-    imported and clients are made at the first call, one for each process: a fork shares no connection, and no lock is
-    held that it could inherit. Safe to use from several threads.
+    Thread-safe. Every read is a consistent read. Each call goes to the first replica of *replicas* and, if that fails,
+    to the next one. :class:`~airflow_provider_mwaa_dr.aws.replicas.Replicas` has the timeouts and the rules for forks.
 
-    A single-region table and a global table with strong consistency (MRSC) keep every promise of the port. In one with
-    eventual consistency a condition holds only against the copy it was sent to: there each copy is a store of its own,
-    and :class:`~airflow_provider_mwaa_dr.core.eventual.EventualStateStore` is made of them.
+    A single-region table and a global table with strong consistency (MRSC) keep every promise of the port. In a table
+    with eventual consistency, a condition holds only in the replica that receives the request. There, each replica is
+    one store, and :class:`~airflow_provider_mwaa_dr.core.eventual.EventualStateStore` combines these stores.
 
-    :param replicas: regions of the table's copies, nearest first.
-    :param session: a boto3 session with credentials; None for boto3's own search.
-    :param timeout_s: bounds one attempt against one replica.
-    :param default_lease_s: the lease of an item without one, such as an item of the AWS sample.
-    :param spare_s: how long pages are spared that a writer has announced and no manifest names: 0 where a condition
-        holds for all copies.
+    :param replicas: regions of the table's replicas, nearest first.
+    :param session: a boto3 session with credentials; None: boto3 searches for credentials itself.
+    :param timeout_s: timeout of one attempt at one replica.
+    :param default_lease_s: lease for an item without one, such as an item of the AWS sample.
+    :param spare_s: how long announced pages are kept if no manifest names them; 0 if a condition holds for all
+        replicas.
     """
 
     def __init__(
@@ -120,13 +118,13 @@ class DynamoDBStateStore:
             key="state_id (S)",
             setting="[dr] state_table",
         )
-        # What observe() last saw of a region's own item, and what put_agent() has written into it since.
+        # A region's own item as observe() last read it, with the later changes of put_agent().
         self._observed: dict[str, items.OwnItem] = {}
 
     # The state.
 
     def observe(self, region: str) -> Observation:
-        """Return state, and *region*'s reconciled epoch and list of regions: one BatchGetItem."""
+        """Return the state, and *region*'s reconciled epoch and list of regions, with one BatchGetItem."""
         environment_key = f"ENVIRONMENT#{region}"
         found = self._replicas.ask(lambda client: self._batch(client, (STATE_ID, environment_key)), "read the state")
         own = items.own_item(found.get(environment_key), region=region, table=self.table)
@@ -150,22 +148,25 @@ class DynamoDBStateStore:
         return state
 
     def copies(self) -> Mapping[str, DRState | None]:
-        """Return nothing: the copies are one table. core/eventual.py is for those that are not."""
+        """Return nothing: all replicas count as one table. core/eventual.py is for eventual consistency."""
         return {}
 
     def write(self, state: DRState, *, expected_version: int | None) -> None:
         """
         Write *state* on the condition that the stored version is *expected_version*.
 
-        A replica that could not be connected to, or turned the write away, has not written: the next one is asked.
-        When an answer is lost the item is read again. It carries this write's token: done. It carries another version:
-        StaleStateError. It is unchanged: StateUnreachableError, and the write may still land later; whoever decides
-        again does so on a fresh read and the same condition, so of the two only one can ever count.
+        A replica that refuses the connection, or throttles the write, has written nothing: the next replica is tried.
+        If an answer is lost, the item is read again:
 
-        ``ReplicatedWriteConflictException`` (MRSC: another region wrote at the same moment) wrote nothing; the item is
-        read again, and the write repeated only if nothing changed: its condition decides.
+        - It has the token of this write: the write succeeded.
+        - It has another version: StaleStateError.
+        - It is unchanged: StateUnreachableError. The write may still take effect later. A caller that decides again
+          reads the state and uses the same condition, so only one of the two writes can succeed.
 
-        :raises StaleStateError: the condition failed; carries what was found.
+        After ``ReplicatedWriteConflictException`` (MRSC: another region wrote at the same time) nothing is written. The
+        item is read again, and the write is repeated only if the item is unchanged.
+
+        :raises StaleStateError: the condition failed; has the stored state.
         """
         token = uuid.uuid4().hex
         put = {
@@ -187,25 +188,26 @@ class DynamoDBStateStore:
                         return
                     raise StaleStateError(expected_version, self._to_state(found)) from failure.error
                 if failure.fault is AwsFault.LOST:
-                    self._settle_lost_write(token, expected_version, lost=region, error=failure.error)
+                    self._resolve_lost_write(token, expected_version, lost=region, error=failure.error)
                     return
                 if failure.fault is AwsFault.CONFLICT:
                     self._raise_if_moved(expected_version, self._get(STATE_ID))
             self._replicas.pause_or_raise(wait_s, failures, "write the state")
 
     def overwrite(self, state: DRState) -> None:
-        """Write *state* whatever is stored: only for an item whose version cannot be understood."""
+        """Write *state* without a condition. Only for an item whose version cannot be read."""
         self._put(items.state_to_item(state, write_token=uuid.uuid4().hex), "write the state")
 
-    def _settle_lost_write(self, token: str, expected_version: int | None, *, lost: str, error: Exception) -> None:
-        """Return if the write with *token* landed; else raise what its caller has to know."""
+    def _resolve_lost_write(self, token: str, expected_version: int | None, *, lost: str, error: Exception) -> None:
+        """Return if the write with *token* succeeded; else raise the error for its caller."""
         item = self._get(STATE_ID)
         if _token(item) == token:
-            log.warning("The answer of a write to %s in %s was lost; it has landed.", self.table, lost)
+            log.warning("The answer to a write to %s in %s was lost. The write succeeded.", self.table, lost)
             return
         self._raise_if_moved(expected_version, item)
         raise StateUnreachableError(
-            f"No answer to a write to table {self.table} in {lost}; it has not landed so far ({brief(error)}).",
+            f"No answer to a write to table {self.table} in {lost}. So far, the write has not taken effect "
+            f"({brief(error)}).",
             advice="Read the state again and decide again.",
         ) from error
 
@@ -223,7 +225,7 @@ class DynamoDBStateStore:
     # Environments and agents.
 
     def register(self, registration: Registration) -> None:
-        """Name an environment of the set; keeps what agents wrote into the same item."""
+        """Register an environment. Keeps the attributes that agents wrote into the same item."""
         values = {"environment": registration.environment, "account": registration.account}
         self._update(
             f"ENVIRONMENT#{registration.region}",
@@ -232,7 +234,7 @@ class DynamoDBStateStore:
         )
 
     def registrations(self, regions: Collection[str] = ()) -> Mapping[str, Registration]:
-        """Return the named environments by region: of *regions*, or of all when empty."""
+        """Return the registered environments by region: of *regions*, or of all regions if empty."""
         if regions:
             found = list(self._get_many([f"ENVIRONMENT#{region}" for region in regions]).values())
         else:
@@ -241,7 +243,7 @@ class DynamoDBStateStore:
         return {registration.region: registration for registration in sorted(named, key=lambda one: one.region)}
 
     def regions(self, among: Collection[str] = ()) -> frozenset[str]:
-        """Return the regions that have an item of their own: of *among*, or all when empty."""
+        """Return the regions that have their own item: those of *among*, or all if empty."""
         if among:
             keys = list(self._get_many([f"ENVIRONMENT#{region}" for region in among]))
         else:
@@ -249,34 +251,34 @@ class DynamoDBStateStore:
         return frozenset(key.partition("#")[2] for key in keys) - {""}
 
     def put_regions(self, region: str, regions: Collection[str]) -> None:
-        """Replace the list of registered regions in *region*'s own item, which keeps everything else."""
+        """Replace the list of registered regions in *region*'s own item. Keeps its other attributes."""
         listed = sorted({region, *regions})
         self._update(f"ENVIRONMENT#{region}", "SET regions = :regions", {":regions": {"SS": listed}})
 
     def put_agent(self, status: AgentStatus) -> None:
         """
-        Write a heartbeat, and the region's reconciled epoch when the status carries one.
+        Write a heartbeat, and the region's reconciled epoch if the status has one.
 
-        The epoch goes into ``ENVIRONMENT#region`` when it differs from the one that this store last observed there,
-        on the condition that it still is that one: an agent with an old view cannot take back what another one of its
-        region has settled since. It is compared with what was seen and not with "higher", so that it can go down when
-        a set is initialised anew and its epochs start again.
+        The epoch is written to ``ENVIRONMENT#region`` if it differs from the one that this store last read there, on
+        the condition that the stored one is still that one. So an agent with a stale view cannot undo what another
+        agent of its region has reconciled since. A lower epoch is allowed, because a DR set that is initialised again
+        starts at a low epoch.
         """
         self._put(items.agent_to_item(status), "write a heartbeat")
         own = self._observed.get(status.region)
         if own is None or own.jobs is None or status.job not in own.jobs:
-            # DynamoDB adds to a set only. The region's other agents join the new list.
+            # DynamoDB's ADD works only on a set. The region's other agents add themselves to the new list.
             action = "SET agents =" if own is not None and own.jobs is None else "ADD agents"
             self._update(f"ENVIRONMENT#{status.region}", f"{action} :job", {":job": {"SS": [status.job]}})
         if own is not None:
             own = replace(own, jobs=(own.jobs or frozenset()) | {status.job})
-        settled = status.reconciled_epoch
-        # A value that cannot be used stays for a person to correct: of what is open, nobody knows the epoch.
+        reconciled = status.reconciled_epoch
+        # A value that cannot be used stays, and the user corrects it: the epoch of the open runs is unknown.
         is_unusable = own is not None and own.reconciled is not None and own.reconciled_epoch is None
-        if settled is not None and not is_unusable and (own is None or settled != own.reconciled_epoch):
-            landed = self._put_reconciled(status.region, settled, own)
+        if reconciled is not None and not is_unusable and (own is None or reconciled != own.reconciled_epoch):
+            landed = self._put_reconciled(status.region, reconciled, own)
             if landed and own is not None:
-                own = replace(own, reconciled=items.to_attribute(settled), reconciled_epoch=settled)
+                own = replace(own, reconciled=items.to_attribute(reconciled), reconciled_epoch=reconciled)
         if own is not None:
             self._observed[status.region] = own
 
@@ -291,7 +293,12 @@ class DynamoDBStateStore:
         landed = self._update(f"ENVIRONMENT#{region}", "SET reconciled_epoch = :epoch", values, **condition)
         if not landed:
             was = seen.reconciled_epoch if seen is not None else None
-            log.info("Region %s: epoch %d not noted as settled, another agent moved on from %s.", region, epoch, was)
+            log.info(
+                "Region %s: epoch %d is not stored as reconciled: another agent has replaced epoch %s.",
+                region,
+                epoch,
+                was,
+            )
         return landed
 
     def agents(self, region: str) -> Sequence[AgentStatus]:
@@ -299,7 +306,7 @@ class DynamoDBStateStore:
         environment = items.from_item(self._get(f"ENVIRONMENT#{region}") or {})
         jobs = valid(environment, ENVIRONMENT.schema).get("agents")
         if jobs is None and environment.get("agents") is not None:
-            # The list cannot be read; what is in it can be found.
+            # The list cannot be read, so find its agents with a scan.
             scanned = self._scan(items.agent_key(region, ""))
             found = {key: item for item in scanned if items.kind_of(key := items.key_of(item)) is AGENT}
         else:
@@ -308,57 +315,58 @@ class DynamoDBStateStore:
         return sorted(statuses, key=lambda status: status.job)
 
     def forget_agent(self, region: str, job: str) -> None:
-        """Drop the heartbeat of a scheduler that is gone for good."""
+        """Delete the heartbeat of a scheduler that will not run again."""
         self._update(f"ENVIRONMENT#{region}", "DELETE agents :job", {":job": {"SS": [job]}})
         self._delete([items.agent_key(region, job)])
 
     def put_claim(self, claim: Claim) -> None:
-        """Write the heartbeat of an agent whose environment is not the one of the region that it claims."""
+        """Write the heartbeat of an agent that claims a region of another environment."""
         self._put(items.claim_to_item(claim), "write a heartbeat")
-        # Each time: the agent that leads the region forgets a claim that stood still, and this one may go on.
+        # Each time, because the region's leading agent deletes a claim that made no progress, and this one may
+        # continue.
         ids = {":claim": {"SS": [items.claim_id(claim)]}}
         self._update(items.claims_key(claim.place), "ADD claims :claim", ids)
 
     def claims(self, place: str) -> Sequence[Claim]:
-        """Return the last heartbeats of those who claim a region that is not theirs, sorted."""
+        """Return the last heartbeats of the agents that claim a region of another environment, sorted."""
         listed = self._get(items.claims_key(place))
         ids = valid(items.from_item(listed or {}), CLAIMS.schema).get("claims", ())
         found = map(items.claim_from_item, self._get_many([items.claim_key(place, each) for each in ids]).values())
         return sorted((claim for claim in found if claim is not None), key=items.claim_id)
 
     def forget_claim(self, claim: Claim) -> None:
-        """Drop a claim's heartbeat."""
+        """Delete a claim's heartbeat."""
         claim_id = items.claim_id(claim)
         self._update(items.claims_key(claim.place), "DELETE claims :claim", {":claim": {"SS": [claim_id]}})
         self._delete([items.claim_key(claim.place, claim_id)])
 
     def put_dispute(self, region: str, environments: Sequence[str]) -> None:
-        """Note which environments claim *region* while no name is registered; none of them ends the dispute."""
+        """Record the environments that claim *region* while none is registered. An empty list ends the dispute."""
         names = {":names": items.to_attribute(list(environments))}
         self._update(f"ENVIRONMENT#{region}", "SET disputed = :names", names)
 
     def put_fence(self, region: str, at: datetime) -> None:
-        """Note that a worker of *region* loaded the fence."""
+        """Record that a worker of *region* loaded the fence."""
         self._put(items.to_item(f"FENCE#{region}", {"at": at}), "note the fence")
 
     def fence(self, region: str) -> datetime | None:
-        """Return when a worker of *region* last noted its fence."""
+        """Return when a worker of *region* last recorded its fence."""
         item = self._get(f"FENCE#{region}")
         return None if item is None else items.to_time(items.values_of(item, table=self.table)["at"])
 
-    # What a region could not take over.
+    # Runs that a region could not take over.
 
     def put_unpublished(self, unpublished: Unpublished) -> None:
-        """Replace what is stored of the region."""
-        self._put(items.unpublished_to_item(unpublished), "list what could not be taken over")
+        """Replace the stored list of the region."""
+        self._put(items.unpublished_to_item(unpublished), "write the runs that could not be taken over")
 
     def unpublished(self, region: str) -> Unpublished | None:
-        """Return what *region* could not take over."""
+        """Return the runs that *region* could not take over."""
         item = self._get(items.unpublished_key(region))
         return None if item is None else items.unpublished_from_item(item, table=self.table)
 
     def acknowledge_unpublished(self, region: str, unpublished_id: str, at: datetime) -> bool:
-        """Note that a person has seen it; False when another one, or none, is stored."""
+        """Record that a user has acknowledged the list; False if another list, or none, is stored."""
         return self._update(
             items.unpublished_key(region),
             "SET acknowledged_at = :at",
@@ -370,10 +378,10 @@ class DynamoDBStateStore:
 
     def put_set(self, dag_set: DagSet) -> DagSet:
         """
-        Record a wanted set once: pages first, manifest last, on the condition that there is none.
+        Record a wanted set once: pages first, then the manifest, on the condition that there is none.
 
-        Pages carry a key of this very call, so that of two callers who record at once neither touches the other's; the
-        one whose manifest came second is handed the first one's set.
+        The keys of the pages are unique for each call, so two callers can record at the same time. The caller whose
+        manifest comes second gets the set of the first one.
         """
         key = f"PAUSED#{dag_set.id}"
         is_damaged, before = False, self._get(key)
@@ -393,7 +401,7 @@ class DynamoDBStateStore:
         for page in pages:
             self._put(page, "record a set of DAGs")
         with contextlib.suppress(StateUnreachableError):
-            # The answer may have been lost; what is stored now is the answer.
+            # The answer may have been lost. The set that is stored now is the result.
             self._put_after(before if is_damaged else None, manifest, "record a set of DAGs")
         recorded = self.get_set(dag_set.id)
         if recorded is None:
@@ -404,8 +412,8 @@ class DynamoDBStateStore:
         return recorded
 
     def newest_wanted_set(self) -> DagSet | None:
-        """Return the wanted set that was recorded last: one scan for the manifests, then the pages of one."""
-        # Pages, and what announces them, are left out; a damaged manifest is no candidate.
+        """Return the wanted set that was recorded last: scan the manifests, then read the pages of one."""
+        # The scan leaves out pages and announcements. A damaged manifest is ignored.
         manifests = self._scan_where(
             "begins_with(state_id, :prefix) AND attribute_exists(pages)",
             {":prefix": {"S": "PAUSED#"}},
@@ -417,11 +425,11 @@ class DynamoDBStateStore:
         return None if newest is None else self.get_set(newest["id"])
 
     def get_set(self, set_id: str) -> DagSet | None:
-        """Return a complete recorded set; None when its manifest is not there."""
+        """Return a recorded set, with all its pages; None if it does not exist."""
         return self._get_set(f"PAUSED#{set_id}")
 
     def put_snapshot(self, dag_set: DagSet) -> None:
-        """Replace the region's snapshot: pages of a new generation, the manifest, then the old pages go."""
+        """Replace the region's snapshot: write new pages and the manifest, then delete the old pages."""
         self._replace_set(f"SNAPSHOT#{dag_set.region}", dag_set)
 
     def get_snapshot(self, region: str) -> DagSet | None:
@@ -429,11 +437,11 @@ class DynamoDBStateStore:
         return self._get_set(f"SNAPSHOT#{region}")
 
     def put_paused(self, dag_set: DagSet) -> None:
-        """Replace the set that pausing by hand took in a region."""
+        """Replace the set of DAGs that ``mwaa-dr pause`` paused in a region."""
         self._replace_set(_paused_key(dag_set.region), dag_set)
 
     def get_paused(self, region: str) -> DagSet | None:
-        """Return the set that pausing by hand took in a region, and has not given back."""
+        """Return the set of DAGs that ``mwaa-dr pause`` paused in a region and ``mwaa-dr unpause`` has not unpaused."""
         return self._get_set(_paused_key(region))
 
     def _replace_set(self, key: str, dag_set: DagSet) -> None:
@@ -452,19 +460,20 @@ class DynamoDBStateStore:
 
     def _get_pages(self, key: str, schema: Schema) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
         """
-        Return the values of a manifest and of all its pages; None and nothing when it is not there.
+        Return the values of a manifest and of all its pages; None and an empty list if the manifest does not exist.
 
-        :raises UnreadableItemError: one of them does not have its required content.
+        :raises UnreadableItemError: one of these items cannot be read.
         :raises IncompleteItemError: a page is missing.
         """
-        # It may be replaced between manifest and pages; its next generation is whole.
+        # Another writer may replace it between the reads of manifest and pages. The next attempt then reads the new
+        # one.
         for _ in range(3):
             manifest = self._get(key)
             if manifest is None:
                 return None, []
             values = items.values_of(manifest, table=self.table)
             pages: list[dict[str, Any]] = []
-            # One by one: each is as much as an attempt's second should carry across regions.
+            # One by one: a page is as large as one attempt can read from another region within a second.
             for page_key in _page_keys(key, values):
                 page = self._get(page_key)
                 if page is None:
@@ -476,29 +485,32 @@ class DynamoDBStateStore:
             if len(pages) == values["pages"]:
                 return values, pages
         fault = self._unreadable(
-            key, Problem("pages", f"{len(pages)} that are there", f"{values['pages']}, as many as it names")
+            key, Problem("pages", f"{len(pages)} existing pages", f"the {values['pages']} pages that it names")
         ).item
         raise IncompleteItemError(fault)
 
     def _unreadable(self, key: str, problem: Problem) -> UnreadableItemError:
         kind = items.kind_of(key)
-        assert kind is not None  # noqa: S101  (called with our own keys)
+        assert kind is not None  # noqa: S101  (all callers pass keys of a known kind)
         return UnreadableItemError(unreadable(problem, table=self.table, key=key, advice=kind.advice))
 
-    # Pages. A writer that is cut off, or ends, leaves pages behind that no manifest names. So each generation of pages
-    # is announced, in an item beside the manifest, before the first of its pages is written. A manifest is written on
-    # the condition that it still is the one that the writer has read before that: once another one has landed, no
-    # writer that announced its pages earlier can land any more, however late it goes on, and its pages can go.
+    # Pages. A writer that stops, or loses its connection, leaves pages that no manifest names. Therefore each
+    # generation of pages is announced before its first page is written, in an item next to the manifest. A manifest is
+    # written on the condition that the stored manifest is still the one that the writer read before. After another
+    # writer's manifest is stored, a writer that announced its pages earlier can no longer store its own. So its pages
+    # can be deleted.
 
     def _replace(self, key: str, make: Callable[[], tuple[list[dict[str, Any]], dict[str, Any]]], doing: str) -> None:
-        """Replace manifest and pages: readers see the old ones or the new ones, whole; what is left over is deleted."""
+        """Replace manifest and pages: readers get all the old ones or all the new ones. Deletes unused pages."""
         for _ in range(_ATTEMPTS):
             pages, manifest = make()
             generation, before = _generation_of(manifest), self._get(key)
             replaced = None if before is None else _announced_of(before)
             announced = self._announce(key, generation, len(pages))
             if replaced is not None and replaced.generation not in {each.generation for each in announced}:
-                announced = self._announce(key, replaced.generation, replaced.pages)  # the version before wrote it
+                announced = self._announce(
+                    key, replaced.generation, replaced.pages
+                )  # an older version wrote it without an announcement
             for page in pages:
                 self._put(page, doing)
             if self._put_after(before, manifest, doing):
@@ -508,17 +520,17 @@ class DynamoDBStateStore:
                     surely=replaced.generation if replaced is not None else None,
                 )
                 return
-            log.info("%s in table %s has been replaced by another writer meanwhile.", key, self.table)
-            # That writer may have collected the announcement before the last page was written.
+            log.info("Another writer has replaced %s in table %s.", key, self.table)
+            # That writer may have deleted the announcement before the last page was written.
             mine = _Announced(generation=generation, pages=len(pages), at=self._clock.now().timestamp())
             self._collect(key, [mine], surely=generation)
         raise StateUnreachableError(
-            f"Could not {doing}: other writers replaced {key} in table {self.table} {_ATTEMPTS} times meanwhile.",
+            f"Could not {doing}: other writers replaced {key} in table {self.table} {_ATTEMPTS} times.",
             advice="Try again.",
         )
 
     def _put_after(self, before: items.Item | None, manifest: Mapping[str, Any], doing: str) -> bool:
-        """Write a manifest if the stored one still is *before*; return whether it is stored now."""
+        """Write a manifest if the stored one is still *before*; return whether the new one is stored now."""
         condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(generation)"}
         if before is not None and "generation" in before:
             condition = {
@@ -537,7 +549,7 @@ class DynamoDBStateStore:
         )
 
     def _announce(self, key: str, generation: str, pages: int) -> list[_Announced]:
-        """Note that pages may be there, whatever becomes of their writer; return all that are noted by now."""
+        """Record that pages of this generation may exist, even if their writer stops; return all announcements."""
         mine = _Announced(generation=generation, pages=pages, at=self._clock.now().timestamp())
         answer = self._replicas.ask(
             lambda client: client.update_item(
@@ -553,10 +565,12 @@ class DynamoDBStateStore:
 
     def _collect(self, key: str, announced: Sequence[_Announced], *, surely: str | None) -> None:
         """
-        Delete pages of generations that no manifest will name any more; what cannot be deleted now is deleted later.
+        Delete pages of generations that no manifest will name. Pages that cannot be deleted now are deleted after the
+        next write.
 
-        :param surely: the generation that has no writer any more, and of which that is known in a table with eventual
-            consistency, too: there, another generation than the one that is read here may remain.
+        :param surely: a generation whose writer has certainly finished, and that no replica will keep. Other
+            generations are kept for ``spare_s``: with eventual consistency, the generation that remains may be another
+            than the one that is read here.
         """
         now = self._clock.now().timestamp()
         gone = [each for each in announced if each.generation == surely or now - each.at >= self._spare_s]
@@ -565,23 +579,23 @@ class DynamoDBStateStore:
         try:
             for each in gone:
                 self._delete(each.page_keys(key))
-            # Until its writer has ended or has noticed, there may be more of its pages.
+            # Until its writer has finished or has seen the other manifest, it may write more pages.
             over = [each.text for each in gone if each.generation == surely or now - each.at >= _WRITER_S]
             if over:
                 self._update(_generations_key(key), "DELETE generations :over", {":over": {"SS": over}})
         except StateError as error:
-            log.warning("Pages of %s in table %s are left over until its next write: %s", key, self.table, error)
+            log.warning("Unused pages of %s in table %s stay until its next write: %s", key, self.table, error)
 
     def _collect_all(self, key: str, *, surely: str | None = None) -> None:
         """
-        Delete what is left over of a set that is recorded, and stays.
+        Delete the unused pages of a recorded set.
 
         :param surely: the caller's own generation, whether it is the recorded one or not.
         """
         try:
             manifest, found = self._get(key), self._get(_generations_key(key))
         except StateError as error:
-            log.warning("Pages of %s in table %s may be left over: %s", key, self.table, error)
+            log.warning("Unused pages of %s in table %s may stay: %s", key, self.table, error)
             return
         recorded = None if manifest is None else _announced_of(manifest)
         if recorded is not None:
@@ -591,7 +605,7 @@ class DynamoDBStateStore:
     # Inventories.
 
     def put_inventory(self, inventory: Inventory) -> None:
-        """Replace the region's inventory: pages of a new generation, the manifest, then the old pages go."""
+        """Replace the region's inventory: write new pages and the manifest, then delete the old pages."""
         key = f"INVENTORY#{inventory.region}"
         self._replace(key, lambda: _inventory_to_items(key, inventory), "write an inventory")
 
@@ -622,7 +636,7 @@ class DynamoDBStateStore:
     # Records.
 
     def put_record(self, record: FailoverRecord) -> None:
-        """Write what a failover has done so far; one that has ended stays ended, whatever arrives late."""
+        """Write the record of a failover so far. A late write never replaces the record of a later stage."""
         item = items.record_to_item(record)
         if record.outcome == "completed":
             self._put(item, "write a failover's record")
@@ -648,11 +662,13 @@ class DynamoDBStateStore:
         found = [items.record_from_item(item, table=self.table) for item in self._scan("FAILOVER#")]
         return sorted(found, key=lambda record: (record.started_at, record.id), reverse=True)
 
-    # What cannot be read.
+    # Unreadable items.
 
     def unreadable(self, regions: Collection[str]) -> Sequence[UnreadableItem]:
-        """Return the items that cannot be read, by key: one scan, and the pages of what *regions* have written last."""
-        # Pages have no kind of their own; their content is looked at with their manifest.
+        """
+        Return the items that cannot be read, sorted by key: from one scan, and from reads of the pages of *regions*.
+        """
+        # Pages have no own kind; the reads below check their content with their manifest.
         scanned = self._scan_where("attribute_not_exists(dag_ids) AND attribute_not_exists(body)", {}, "list all items")
         faults = [items.fault_of(item, table=self.table) for item in scanned if "#" in items.key_of(item)]
         faults += [_fault(partial(self.get_snapshot, region)) for region in regions]
@@ -678,7 +694,7 @@ class DynamoDBStateStore:
         return found
 
     def _batch(self, client: Any, keys: Sequence[str]) -> dict[str, items.Item]:
-        """Return those of at most 100 items that exist, by key; asks again for what DynamoDB left unprocessed."""
+        """Return the existing items of at most 100 keys, by key. Repeats the request for unprocessed keys."""
         found: dict[str, items.Item] = {}
         request: dict[str, Any] = {self.table: {"Keys": [_key(key) for key in keys], "ConsistentRead": True}}
         for wait_s in (*BACKOFF_S, None):
@@ -690,7 +706,7 @@ class DynamoDBStateStore:
                 return found
             if wait_s is not None:
                 self._clock.sleep(wait_s)
-        raise throttled("BatchGetItem went on leaving keys unprocessed")
+        raise throttled("BatchGetItem repeatedly left keys unprocessed")
 
     def _scan(self, prefix: str) -> list[items.Item]:
         return self._scan_where("begins_with(state_id, :prefix)", {":prefix": {"S": prefix}}, f"list {prefix} items")
@@ -710,7 +726,7 @@ class DynamoDBStateStore:
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
     def _put(self, item: Mapping[str, Any], doing: str) -> items.Item | None:
-        """Write an item whatever is stored, and return what was stored before; harmless to repeat."""
+        """Write an item without a condition, and return the previous item. Idempotent."""
         answer = self._replicas.ask(
             lambda client: client.put_item(TableName=self.table, Item=item, ReturnValues="ALL_OLD"), doing
         )
@@ -718,7 +734,7 @@ class DynamoDBStateStore:
         return old
 
     def _update(self, key: str, expression: str, values: Mapping[str, Any], **condition: Any) -> bool:
-        """Change an item; False when the condition failed. The changes used here are harmless to repeat."""
+        """Change an item; return False if the condition failed. All changes in this class are idempotent."""
         return self._replicas.ask_on_condition(
             lambda client: client.update_item(
                 TableName=self.table,
@@ -739,7 +755,7 @@ class DynamoDBStateStore:
 
 
 def _fault(read: Callable[[], object]) -> UnreadableItem | None:
-    """Return what is wrong with the item that *read* reads."""
+    """Return the fault of the item that *read* reads; None if it can be read."""
     try:
         read()
     except UnreadableItemError as error:
@@ -753,7 +769,9 @@ def _key(key: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Announced:
-    """Pages that may be there: their generation, how many there are at most, and when they were announced."""
+    """
+    Announcement of pages that may exist: their generation, their maximum number, and the time of the announcement.
+    """
 
     generation: str
     pages: int
@@ -761,7 +779,7 @@ class _Announced:
 
     @property
     def text(self) -> str:
-        """The announcement as an element of the set of them."""
+        """The announcement as an element of the stored set."""
         return f"{self.generation}/{self.pages}/{self.at:.0f}"
 
     def page_keys(self, key: str) -> list[str]:
@@ -778,7 +796,7 @@ def _generations_key(key: str) -> str:
 
 
 def _announced_of(manifest: items.Item) -> _Announced | None:
-    """Return the pages that a manifest names; None: it cannot be understood."""
+    """Return the pages that a manifest names; None if it cannot be read."""
     try:
         return _Announced(
             generation=str(manifest["generation"]["S"]), pages=min(int(manifest["pages"]["N"]), _MOST_PAGES), at=0.0
@@ -788,7 +806,7 @@ def _announced_of(manifest: items.Item) -> _Announced | None:
 
 
 def _announced(item: items.Item | None) -> list[_Announced]:
-    """Return what is announced; what cannot be understood is passed over."""
+    """Return the announcements. Those that cannot be read are ignored."""
     found = []
     for text in (item or {}).get("generations", {}).get("SS", ()):
         if (match := _ANNOUNCEMENT.fullmatch(text)) is not None:
@@ -798,7 +816,7 @@ def _announced(item: items.Item | None) -> list[_Announced]:
 
 
 def _paused_key(region: str) -> str:
-    # A snapshot under the name of no region, as the first version had it.
+    # Stored as a snapshot, with a name that no region has, as the first version stored it.
     return f"SNAPSHOT#{region}/paused"
 
 
@@ -808,7 +826,7 @@ def _token(item: items.Item | None) -> str | None:
 
 
 def _version_condition(expected_version: int | None) -> dict[str, Any]:
-    """Return the condition of a write. In an item of the AWS sample the version may be a string, or missing."""
+    """Return the condition of a write. In the AWS sample's items the version may be a string, or missing."""
     if expected_version is None:
         return {"ConditionExpression": "attribute_not_exists(state_id)"}
     condition = "(version = :number OR version = :text)"
@@ -821,7 +839,7 @@ def _version_condition(expected_version: int | None) -> dict[str, Any]:
 
 
 def _set_to_items(key: str, dag_set: DagSet) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return a set's pages, each with a key that no other write shares, and its manifest."""
+    """Return a set's pages, with keys that no other write uses, and its manifest."""
     generation = uuid.uuid4().hex[:12]
     dag_ids = tuple(sorted(set(dag_set.dag_ids)))
     pages = items.paged(dag_ids, page_bytes=PAGE_BYTES)
@@ -837,7 +855,7 @@ def _set_to_items(key: str, dag_set: DagSet) -> tuple[list[dict[str, Any]], dict
         },
     )
     page_items = [
-        # One text, an id a line: a list of thousands of attributes takes DynamoDB and boto3 many times as long.
+        # One text with one id in each line. DynamoDB and boto3 take much longer for a list of thousands of attributes.
         items.to_item(page_key, {"dag_ids": "\n".join(page)})
         for page_key, page in zip(_page_keys(key, items.from_item(manifest)), pages, strict=True)
     ]
@@ -845,11 +863,11 @@ def _set_to_items(key: str, dag_set: DagSet) -> tuple[list[dict[str, Any]], dict
 
 
 def _inventory_to_items(key: str, inventory: Inventory) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return an inventory's pages, compressed, each with a key that no other write shares, and its manifest."""
+    """Return an inventory's compressed pages, with keys that no other write uses, and its manifest."""
     contents = contents_to_text(inventory).encode()
     if len(contents) > MOST_INVENTORY_BYTES:
         raise StateError(
-            f"The inventory of {inventory.region} has {len(contents)} bytes, and readers take {MOST_INVENTORY_BYTES}.",
+            f"The inventory of {inventory.region} has {len(contents)} bytes; the limit is {MOST_INVENTORY_BYTES}.",
             advice="mwaa-dr check compares the regions without it.",
         )
     body = zlib.compress(contents, 9)

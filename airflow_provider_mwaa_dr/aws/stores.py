@@ -1,4 +1,4 @@
-"""The stores of a DR set, as its settings describe the tables. Importing this imports no boto3; a request does."""
+"""Open the stores of a DR set from its settings. Only the first request imports boto3."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from airflow_provider_mwaa_dr.core.ports import Clock, RunsStore, StateStore
 
 _SPARE_S = 600.0
-"""Of two writers that use different copies the last one wins, seconds later; its pages must be there then."""
+"""If two writers use different replicas, the last writer wins after some seconds. Its pages must still exist then."""
 
 
 def open_state_store(config: DRConfig, *, clock: Clock, session: boto3.session.Session | None = None) -> StateStore:
-    """Return the store of the set's state; no request is sent yet."""
+    """Return the store of the DR set's state. Sends no request."""
     mode = config.eventual_mode
     if mode is None:
         return DynamoDBStateStore(config.state_table, replicas=config.replicas, clock=clock, session=session)
@@ -35,9 +35,9 @@ def open_state_store(config: DRConfig, *, clock: Clock, session: boto3.session.S
 def open_runs_store(
     config: DRConfig, *, clock: Clock, session: boto3.session.Session | None = None
 ) -> RunsStore | None:
-    """Return the store of the ledger; None where no runs table is set."""
+    """Return the store of the ledger; None if no runs table is set."""
     if not config.runs_table:
         return None
-    # With two copies written, an entry would take the place of another one that has its number.
+    # If a region wrote to two replicas, an entry could replace another entry with the same number.
     own = config.region if config.eventual_mode is not None and config.region in config.replicas else None
     return DynamoDBRunsStore(config.runs_table, config.replicas, clock=clock, session=session, own_region=own)

@@ -1,4 +1,4 @@
-"""What DynamoDB says of a table: its copies, and what they promise each other."""
+"""The description of a table from DynamoDB: its replicas and their consistency."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class DynamoDBTables:
     """
     The :class:`~airflow_provider_mwaa_dr.core.ports.Tables` of an account.
 
-    :param regions: in which to ask, nearest first.
-    :param session: a boto3 session with credentials; None for boto3's own search.
+    :param regions: regions to query, nearest first.
+    :param session: a boto3 session with credentials; None: boto3 searches for credentials itself.
     """
 
     def __init__(self, regions: Sequence[str], *, clock: Clock, session: boto3.session.Session | None = None) -> None:
         self._regions, self._clock, self._session = regions, clock, session
 
     def describe(self, table: str) -> TableDescription:
-        """Return what the first region that answers says: one DescribeTable."""
+        """Return the description from the first region that answers, with one DescribeTable."""
         replicas = Replicas(
             table,
             self._regions,
@@ -39,15 +39,15 @@ class DynamoDBTables:
             lambda client: to_description(
                 client.describe_table(TableName=table)["Table"], asked_in=client.meta.region_name
             ),
-            "look at the table",
+            "describe the table",
         )
 
 
 def to_description(found: Mapping[str, Any], *, asked_in: str) -> TableDescription:
     """
-    Return what DescribeTable's answer means.
+    Return the description from an answer of DescribeTable.
 
-    The region that was asked has a copy, whether or not it is listed among its own replicas; a witness is none.
+    The region that answered has a replica, even if the answer does not list it. A witness is not a replica.
     """
     copies = {str(replica["RegionName"]) for replica in found.get("Replicas") or ()} | {asked_in}
     if len(copies) == 1:

@@ -351,7 +351,7 @@ def test_row_that_makes_no_sense_is_an_error_not_a_role(make: Make, table: str, 
         TableName=table,
         Item={"state_id": {"S": "ACTIVE_REGION"}, "active_region": {"S": "us-east-2"}, "version": {"S": "four"}},
     )
-    with pytest.raises(StateError, match=r"cannot be understood.*four"):
+    with pytest.raises(StateError, match=r"cannot be read: version is.*four"):
         make().observe("us-east-1")
 
 

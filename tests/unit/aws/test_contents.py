@@ -138,7 +138,7 @@ def test_a_run_with_a_status_of_a_newer_version_is_in_doubt_and_the_rest_of_its_
 def test_a_page_that_is_missing_is_told_apart_from_one_that_is_damaged() -> None:
     """The first may be on its way to this copy of the table; the second will not change by itself."""
     pages, manifest = state_store._inventory_to_items(f"INVENTORY#{X}", INVENTORY)
-    with pytest.raises(IncompleteItemError, match="found 0 that are there, allowed is 1, as many as it names"):
+    with pytest.raises(IncompleteItemError, match="found 0 existing pages, allowed is the 1 pages that it names"):
         state_store_of(DynamoDBReads(manifest)).get_inventory(X)
     with pytest.raises(UnreadableItemError) as raised:
         state_store_of(DynamoDBReads(manifest, {**pages[0], "body": {"S": "x"}})).get_inventory(X)

@@ -162,7 +162,7 @@ def test_what_makes_a_view_fresh(mode: Eventual) -> None:
     if mode is Eventual.AVAILABLE:
         assert region.observe(A).state == FIRST
     else:
-        with pytest.raises(StateUnreachableError, match=rf"Not every copy .* {B}: .* unreachable is switched on"):
+        with pytest.raises(StateUnreachableError, match=rf"Not every copy .* {B}: .* unreachable is set"):
             region.observe(A)
 
 

@@ -351,7 +351,7 @@ CASES = [
         check="table",
         spoil=lambda ready: setattr(ready.tables, "forbidden", True),
         verdict=WARN,
-        why="not checked: Table state must not be described",
+        why="not checked: Access denied for the description of table state",
         advice="dynamodb:DescribeTable",
         fix=lambda ready: setattr(ready.tables, "forbidden", False),
     ),

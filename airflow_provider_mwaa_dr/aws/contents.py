@@ -365,7 +365,7 @@ FAILOVER = Kind(
         "steps": optional(each(record(_STEP))),
         "not_unpaused": optional(TEXTS),
     },
-    advice="Only mwaa-dr history uses it. Read it with the version of mwaa-dr that wrote it, or correct or delete it.",
+    advice="It only records a failover. Read it with the version of mwaa-dr that wrote it, or correct or delete it.",
 )
 CLAIM = Kind(
     schema={

@@ -144,7 +144,7 @@ def test_write_that_never_arrived_is_left_to_the_caller(make: Make, aws: AwsServ
     store.write(FIRST, expected_version=None)
     aws.reset()
     aws.before = lambda region, operation: operation == "PutItem"
-    with pytest.raises(StateUnreachableError, match="has not landed so far"):
+    with pytest.raises(StateUnreachableError, match="has not taken effect"):
         store.write(SECOND, expected_version=1)
     assert aws.requests.count(("us-east-2", "PutItem")) + aws.requests.count(("us-east-1", "PutItem")) == 1
     assert store.read() == FIRST
@@ -239,7 +239,7 @@ def test_refused_caller_is_told_so(make: Make, aws: AwsServer, code: str) -> Non
     [
         ("ValidationException: The provided key element does not match the schema", "key of table .* is state_id"),
         ("ValidationException: One or more parameter values were invalid: Missing the key pk in the item", "key of "),
-        ("ValidationException: Item size has exceeded the maximum allowed size", "report it"),
+        ("ValidationException: Item size has exceeded the maximum allowed size", "Report this message"),
         ("ItemCollectionSizeLimitExceededException: Too large", "with ItemCollectionSizeLimitExceededException"),
         ("SomethingNewException: No.", "with SomethingNewException"),
     ],

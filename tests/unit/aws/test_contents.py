@@ -93,7 +93,7 @@ def test_a_message_names_table_key_field_what_was_found_what_is_allowed_and_what
         "allowed is one of auto, graceful, forced."
     )
     assert found.unreadable is not None
-    assert found.unreadable.advice.startswith("It is history only.")
+    assert found.unreadable.advice.startswith("It only records a failover.")
 
 
 def test_a_field_inside_a_list_is_named_with_its_place() -> None:

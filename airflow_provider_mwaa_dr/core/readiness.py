@@ -1,10 +1,10 @@
 """
-Whether a failover could be made now, and what would be missing afterwards: checks over what the ports returned.
+The readiness checks: whether a failover would succeed now, and what would be missing in the target afterwards.
 
-Every check is a pure function from :class:`Facts` to one :class:`CheckResult`. What could not be found out, because a
-side is down or the caller may not look, is a warning that says so. Of a failed check in :data:`REFUSALS` the failover
-engine makes a refusal, in the same words (:func:`refusals`): where ``mwaa-dr check`` sees no failure it refuses nothing
-but what depends on how it is called.
+Each check is a pure function from :class:`Facts` to one :class:`CheckResult`. If a fact could not be read, because a
+region is down or the caller has no permission, the result is a warning with the reason. If a check in :data:`REFUSALS`
+fails, the failover engine refuses, with the same text (:func:`refusals`). If no check of ``mwaa-dr check`` fails, the
+engine refuses only for reasons that depend on the request.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ from airflow_provider_mwaa_dr.exceptions import DRError, MwaaAccessError, StateA
 T = TypeVar("T")
 
 TEST_DAG = "dr_test_dag"
-"""When the target has this DAG, a run of it has to succeed before a failover counts as verified."""
+"""If the target has this DAG unpaused, a failover waits for a run of it to succeed."""
 LEDGER_LAG_S = 60.0
-"""A ledger that is further behind loses more than a forced failover should."""
+"""The greatest acceptable lag of a ledger: a forced failover may repeat or miss the runs of this time."""
 CLOCK_S = 30.0
-"""Clocks may differ by so much, and by what it takes to look at them, before it is worth a word."""
+"""The greatest acceptable difference of clocks, in addition to the time that the check takes."""
 INVENTORY_AGE = timedelta(minutes=45)
-"""An agent that lives renews its inventory every quarter of an hour."""
+"""The greatest acceptable age of an inventory; an agent writes one every 15 minutes."""
 DRILL_AGE = timedelta(days=90)
 _DISTRIBUTION = "airflow-provider-mwaa-dr"
 _SHOWN = 10
-"""Of a long list."""
+"""The most elements of a list in a message."""
 _CLASSES = ("mw1.micro", "mw1.small", "mw1.medium", "mw1.large", "mw1.xlarge", "mw1.2xlarge")
 _OWN_OPTIONS = frozenset({"region", "state_table_region", "accepted_differences"})
-"""Settings that each region has for itself."""
+"""Settings that may differ between the regions."""
 
 
 class Verdict(str, Enum):
-    """What a check says."""
+    """The verdict of a check."""
 
     OK = "ok"
     WARN = "warn"
@@ -64,11 +64,11 @@ class Verdict(str, Enum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
     """
-    What one check found.
+    The result of one check.
 
-    :param name: of the check; stable.
-    :param why: what was found, also when all is well.
-    :param advice: what to do; empty when there is nothing to do.
+    :param name: of the check; never changes between versions.
+    :param why: what the check found, also if there is no problem.
+    :param advice: what to do; empty if no action is necessary.
     """
 
     name: str
@@ -80,9 +80,10 @@ class CheckResult:
 @dataclass(frozen=True, slots=True)
 class Unknown:
     """
-    What could not be found out.
+    A fact that could not be read.
 
-    :param is_refused: the caller may not do this; it is no question of asking again.
+    :param why: the reason.
+    :param is_refused: the caller has no permission, so a retry does not help.
     """
 
     why: str
@@ -90,7 +91,7 @@ class Unknown:
 
 
 def try_read(call: Callable[[], T]) -> T | Unknown:
-    """Return what *call* returns, or why it could not be read."""
+    """Return the result of *call*, or why it failed."""
     try:
         return call()
     except DRError as error:
@@ -100,16 +101,16 @@ def try_read(call: Callable[[], T]) -> T | Unknown:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegionFacts:
     """
-    What is known of one region.
+    The facts about one region.
 
-    :param environment: its name.
-    :param is_healthy: what Airflow says of its scheduler; None when it was not asked, for its status says enough.
-    :param agents: whose heartbeat changed while one looked.
-    :param heartbeats: the last ones of all agents, of dead ones too.
-    :param may_change: whether the caller may pause and unpause there; None when it was not tried.
-    :param claims: of live agents in the region's AWS region whose environment is not the one that it claims to be.
-    :param advice: what to do first where nothing can be found out about the region; it takes the place of what a check
-        advises.
+    :param environment: the environment's name.
+    :param is_healthy: whether Airflow reports its scheduler as healthy; None if Airflow was not called, because the
+        environment is not usable.
+    :param agents: the live agents: their heartbeats changed while the facts were read.
+    :param heartbeats: the last heartbeats of all agents, dead ones included.
+    :param may_change: whether the caller may pause and unpause DAGs of the region; None if this was not tried.
+    :param claims: of live agents in this AWS region whose environment is not that of the region it claims.
+    :param advice: what to do first if no fact about the region could be read; replaces the advice of the checks.
     """
 
     region: str
@@ -129,7 +130,7 @@ class RegionFacts:
 
     @property
     def dag_ids(self) -> frozenset[str] | Unknown:
-        """Ids of the DAGs that are there, by REST or else by the last inventory."""
+        """Ids of the region's DAGs, from the REST API or else from the last inventory."""
         if not isinstance(self.dags, Unknown):
             return frozenset(dag.dag_id for dag in self.dags)
         if not isinstance(self.inventory, Unknown):
@@ -140,18 +141,19 @@ class RegionFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """
-    What is known of a DR set.
+    The facts about a DR set.
 
-    :param at: when it was looked at, by the clock of whoever looked.
+    :param at: when they were read, by the caller's clock.
     :param source: the active region.
-    :param target: the region that is to be able to take over.
-    :param settings: of whoever looks.
-    :param silence_s: how long a heartbeat was waited for.
+    :param target: the region that the checks examine as the target of a failover.
+    :param settings: the caller's settings.
+    :param silence_s: the longest wait for a heartbeat.
     :param may_flip: whether the caller may write the state.
-    :param runs_table: None when nobody is known to have set one.
-    :param registered: the registered regions; None when they were not asked for.
+    :param runs_table: None if no runs table is known.
+    :param registered: the registered regions; None if they were not read.
     :param unreadable: items of the state table without their required content.
-    :param dags_not_unpaused: DAGs that the last failover to the source could not unpause; they are still wanted.
+    :param dags_not_unpaused: DAGs that the last failover to the source could not unpause; the next failover includes
+        them.
     """
 
     state: DRState
@@ -175,7 +177,7 @@ class Facts:
 
     @property
     def wanted(self) -> frozenset[str] | Unknown:
-        """The DAGs that a failover would unpause: what runs in the source, or ran at its agent's last snapshot."""
+        """The DAGs that a failover would unpause: those unpaused in the source, now or in its last snapshot."""
         dags, snapshot = self.source.dags, self.source.snapshot
         if not isinstance(dags, Unknown):
             running = {dag.dag_id for dag in dags if not dag.is_paused and not self.exempts(dag)}
@@ -185,25 +187,25 @@ class Facts:
         return dags
 
     def exempts(self, dag: DagInfo) -> bool:
-        """Whether the provider leaves *dag* alone."""
+        """Whether *dag* is exempt."""
         return is_exempt(dag.dag_id, dag.tags, self.settings.exempt_dags)
 
 
 Check: TypeAlias = Callable[[Facts], CheckResult]
 
 
-# What a failover is refused for, in the target.
+# Checks that refuse a failover.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
     """
-    A check of one region whose problems in the target make a failover refused.
+    A check of one region. Its problems in the target refuse a failover.
 
     :param problems: in the target a failure, in the source a warning; a line each.
-    :param doubts: warnings in both.
-    :param fine: what to say of a region without either.
-    :param advice: what to do; ``{region}`` and ``{environment}`` are those of the first region with something to say.
+    :param doubts: warnings in both regions.
+    :param fine: the text for a region without problems and doubts.
+    :param advice: what to do; ``{region}`` and ``{environment}`` are those of the first region with problems or doubts.
     """
 
     name: str
@@ -254,12 +256,12 @@ def _scheduler_problems(region: RegionFacts) -> Iterable[str]:
     if isinstance(region.is_healthy, Unknown):
         yield region.is_healthy.why
     elif region.is_healthy is False:
-        yield f"Airflow in {region.environment} says that its scheduler is not healthy"
+        yield f"Airflow in {region.environment} reports that its scheduler is not healthy"
 
 
 def _scheduler_doubts(region: RegionFacts) -> Iterable[str]:
     if region.is_healthy is None:
-        yield f"Airflow in {region.environment} was not asked: the environment is not usable"
+        yield f"Airflow in {region.environment} was not called: the environment is not usable"
 
 
 def _agents_problems(region: RegionFacts) -> Iterable[str]:
@@ -275,7 +277,7 @@ def _agents_problems(region: RegionFacts) -> Iterable[str]:
 def _protocol_problems(region: RegionFacts) -> Iterable[str]:
     others = sorted({agent.protocol for agent in region.agents} - {PROTOCOL})
     if others:
-        yield f"agents of {region.region} speak protocol {', '.join(map(str, others))}, this side speaks {PROTOCOL}"
+        yield f"agents of {region.region} use protocol {', '.join(map(str, others))}, this machine uses {PROTOCOL}"
 
 
 def _ledger_problems(region: RegionFacts) -> Iterable[str]:
@@ -293,7 +295,9 @@ def _ledger_doubts(region: RegionFacts) -> Iterable[str]:
 
 def _ledger_is_fine(region: RegionFacts) -> str:
     lags = [agent.ledger_lag_s for agent in region.agents if agent.ledger_lag_s is not None]
-    return f"{region.region} is {max(lags):.0f} s behind" if lags else f"{region.region} has none, or nothing to tell"
+    if not lags:
+        return f"{region.region} has no ledger, or has published nothing"
+    return f"{region.region} is {max(lags):.0f} s behind"
 
 
 def _fence_problems(region: RegionFacts) -> Iterable[str]:
@@ -306,7 +310,7 @@ def _fence_doubts(region: RegionFacts) -> Iterable[str]:
     if not isinstance(region.inventory, Unknown) and region.inventory.options.get("fence") == "False":
         yield f"the fence is switched off in {region.region}"
     elif region.agents and all(agent.fence_ok is None for agent in region.agents):
-        yield f"no task has shown yet that the fence is loaded in the workers of {region.region}"
+        yield f"no task has run yet that shows whether the fence is loaded in the workers of {region.region}"
 
 
 def _unclosed_doubts(region: RegionFacts) -> Iterable[str]:
@@ -318,20 +322,20 @@ def unclosed_runs(agents: Sequence[AgentStatus]) -> Iterable[str]:
     """
     Yield a sentence about open runs that do not belong to a standby.
 
-    No reason to refuse: a DAG that is unpaused in a standby has one at almost any moment. A region that is promoted
-    closes them before it starts anything.
+    They are no reason to refuse: a DAG that is unpaused in a standby has such a run almost all the time. A promoted
+    region closes these runs before it starts anything.
     """
     count = max((agent.unclosed_runs for agent in agents), default=0)
     if count:
         yield (
-            f"{count} open runs in {agents[0].region} are not settled yet; its agent closes them, at the latest "
+            f"{count} open runs in {agents[0].region} are not closed yet; its agent closes them, at the latest "
             "when the region is promoted"
         )
 
 
 def _unseen(region: RegionFacts) -> Iterable[str]:
     if not region.agents:
-        yield f"cannot be seen in {region.region}: no agent is alive"
+        yield f"unknown in {region.region}: no agent is alive"
 
 
 def _nothing(_: RegionFacts) -> Iterable[str]:
@@ -344,36 +348,36 @@ REFUSALS: tuple[Refusal, ...] = (
         problems=_environment_problems,
         doubts=_environment_doubts,
         fine=_environment_is_fine,
-        advice="Look at environment {environment} in the MWAA console of {region}; an update takes 20 to 30 minutes.",
+        advice="Check environment {environment} in the MWAA console of {region}; an update takes 20 to 30 minutes.",
     ),
     Refusal(
         name="scheduler",
         problems=_scheduler_problems,
         doubts=_scheduler_doubts,
         fine=lambda region: f"{region.environment} is healthy",
-        advice="Look at the scheduler's log of {environment} in CloudWatch; updating the environment restarts it.",
+        advice="Read the scheduler's log of {environment} in CloudWatch. An update of the environment restarts it.",
     ),
     Refusal(
         name="agents",
         problems=_agents_problems,
         doubts=_nothing,
         fine=lambda region: f"{region.region}: {len(region.agents)} alive",
-        advice="In {environment}, look for errors of the installation in the scheduler's requirements_install log, "
-        "and for dr.enabled = true in the configuration options; MWAA starts Airflow without a package that failed.",
+        advice="In {environment}, check the scheduler's requirements_install log for installation errors, and the "
+        "configuration options for dr.enabled = true; MWAA starts Airflow without a package that failed to install.",
     ),
     Refusal(
         name="protocol",
         problems=_protocol_problems,
         doubts=_unseen,
-        fine=lambda region: f"{region.region} speaks {PROTOCOL}",
-        advice="Install the same version of airflow-provider-mwaa-dr in {environment} and here.",
+        fine=lambda region: f"{region.region} uses {PROTOCOL}",
+        advice="Install the same version of airflow-provider-mwaa-dr in {environment} and on this machine.",
     ),
     Refusal(
         name="ledger",
         problems=_ledger_problems,
         doubts=_ledger_doubts,
         fine=_ledger_is_fine,
-        advice="Look at the scheduler's log of {environment}; its role needs dynamodb:GetItem, PutItem, DeleteItem and "
+        advice="Read the scheduler's log of {environment}; its role needs dynamodb:GetItem, PutItem, DeleteItem and "
         "Query on the runs table.",
     ),
     Refusal(
@@ -381,46 +385,46 @@ REFUSALS: tuple[Refusal, ...] = (
         problems=_fence_problems,
         doubts=_fence_doubts,
         fine=lambda region: f"loaded in the workers of {region.region}",
-        advice="Run a task in {environment}, for instance of dr_readiness, whose tag lets it run in a standby; look "
-        "again a minute later. If it stays so, the plugin is not loaded in its workers: look at the worker's "
-        "requirements_install log, and that [dr] fence is not off.",
+        advice="Run a task in {environment}, for example of dr_readiness, whose tag lets it run in a standby, and "
+        "repeat the check a minute later. If the result is the same, the plugin is not loaded in the workers: check "
+        "the worker's requirements_install log, and that [dr] fence is not off.",
     ),
     Refusal(
         name="leftovers",
         problems=_nothing,
         doubts=_unclosed_doubts,
         fine=lambda region: f"no open run of an earlier epoch in {region.region}",
-        advice="Wait for the agent of {environment} to close them, some seconds. If they stay, or come again, pause "
-        "the DAGs that are unpaused in {region}, and look at the log of its agent.",
+        advice="Wait some seconds until the agent of {environment} has closed them. If they stay, or if new ones "
+        "appear, pause the DAGs that are unpaused in {region}, and read the log of its agent.",
     ),
 )
-"""In the order in which a refusal names them."""
+"""The checks that refuse a failover, in the order of their reasons in the message."""
 
 
 def refusals(target: RegionFacts) -> Sequence[str]:
-    """Return what a failover to *target* is refused for, a line each."""
+    """Return the reasons to refuse a failover to *target*, a line each."""
     return [why for refusal in REFUSALS for why in refusal.problems(target)]
 
 
 def ignores_lease(heartbeats: Sequence[AgentStatus]) -> bool:
-    """Whether a scheduler continues without the state table, so that its lease ends nothing."""
+    """Whether a scheduler runs work even if it cannot read the state table, so that its lease does not stop it."""
     return any(agent.on_unreachable == "run" and not agent.gone for agent in heartbeats)
 
 
 def why_lease_is_ignored(region: str) -> str:
-    """Return why it is pointless to wait for the lease of a region whose heartbeats :func:`ignores_lease` finds."""
-    return f"{region} runs on when it cannot read the state ([dr] on_unreachable = run): no lease ends it"
+    """Return why the lease does not stop a region for which :func:`ignores_lease` is true."""
+    return f"{region} continues when it cannot read the state ([dr] on_unreachable = run), so no lease stops it"
 
 
-# What a check says when it compares.
+# Comparisons.
 
 
 @dataclass(frozen=True, slots=True)
 class _Difference:
     """
-    Things that differ in one way.
+    Things that differ in the same way.
 
-    :param phrase: followed by the names; or, of a single thing with *value_of*, what follows its name.
+    :param phrase: the text before the names; with *value_of*, the text after them.
     """
 
     verdict: Verdict
@@ -433,9 +437,9 @@ def _compared(
     name: str, facts: Facts, differences: Iterable[_Difference], *, fine: str, advice: str, doubts: Iterable[str] = ()
 ) -> CheckResult:
     """
-    Return a result from differences, without those that were declared to be meant.
+    Return a result from differences, without those that the settings accept.
 
-    :param doubts: what could not be compared.
+    :param doubts: comparisons that were not possible, a sentence each.
     """
     verdict, sentences, accepted = Verdict.OK, [], set()
     for difference in differences:
@@ -461,13 +465,13 @@ def _accepts(facts: Facts, check: str, name: str) -> bool:
 
 
 def some(names: Sequence[str]) -> str:
-    """Return the first of *names*, and how many more there are."""
+    """Return the first of *names*, and the number of the others."""
     shown = ", ".join(names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 
 def _inventories(facts: Facts) -> tuple[Inventory, Inventory] | Unknown:
-    """Return the inventories of target and source, or why there are not both."""
+    """Return the inventories of target and source, or why one of them is missing."""
     target, source = facts.target.inventory, facts.source.inventory
     if isinstance(target, Unknown):
         return Unknown(f"no inventory of {facts.target.region}: {target.why}")
@@ -480,7 +484,7 @@ def _not_made(name: str, why: str, advice: str) -> CheckResult:
     return CheckResult(name=name, verdict=Verdict.WARN, why=f"not checked: {why}", advice=advice)
 
 
-_INVENTORY_ADVICE = "Its agent writes it within minutes of the scheduler's start; see the check inventory."
+_INVENTORY_ADVICE = "The region's agent writes it within minutes after the scheduler starts; see the check inventory."
 
 
 # The checks of the set.
@@ -490,7 +494,7 @@ def check_state(facts: Facts) -> CheckResult:
     """Whether the state names an active region, and whether a failover is in progress."""
     state, plan, registered = facts.state, facts.state.plan, facts.registered
     if isinstance(registered, Unknown):
-        return _not_made("state", registered.why, "Repeat it when the state table answers.")
+        return _not_made("state", registered.why, "Repeat the check when the state table answers.")
     if registered is not None and (why := why_unknown(state, registered, region=facts.target.region)):
         return CheckResult(
             name="state",
@@ -505,7 +509,7 @@ def check_state(facts: Facts) -> CheckResult:
         if agent.held_because is not None
     ]
     if held:
-        return CheckResult(name="state", verdict=Verdict.FAIL, why="; ".join(held), advice="Correct what it names.")
+        return CheckResult(name="state", verdict=Verdict.FAIL, why="; ".join(held), advice="Correct the named values.")
     if state.phase is Phase.STEADY or plan is None:
         return CheckResult(
             name="state", verdict=Verdict.OK, why=f"{state.active_region} is active, epoch {state.epoch}, steady"
@@ -514,12 +518,12 @@ def check_state(facts: Facts) -> CheckResult:
         name="state",
         verdict=Verdict.WARN,
         why=f"plan {plan.id} is open ({state.phase.value}): {plan.source} -> {plan.target}, by {plan.by}",
-        advice=f"Go on with it, if nobody does: mwaa-dr failover {plan.target} --reason TEXT.",
+        advice=f"Continue it, unless its owner does: mwaa-dr failover {plan.target} --reason TEXT.",
     )
 
 
 def state_advice(state: DRState, registered: Collection[str], *, table: str, target: str) -> str:
-    """Return how to correct a state that gives no region a role: item, field and what is allowed."""
+    """Return how to correct a state that gives no region a role: the item, the fields and their allowed values."""
     corrections = [f"{problem.field} to {problem.allowed}" for problem in state.problems]
     if registered and state.active_region not in registered:
         *others, last = sorted(registered)
@@ -532,7 +536,7 @@ def state_advice(state: DRState, registered: Collection[str], *, table: str, tar
 
 
 def check_table(facts: Facts) -> CheckResult:
-    """Whether the state survives the loss of a region, and is read from everywhere."""
+    """Whether the state table survives the loss of a region, and all regions read all its copies."""
     table = facts.table
     if isinstance(table, Unknown):
         return _not_made("table", table.why, "Give the caller dynamodb:DescribeTable on the state table.")
@@ -540,34 +544,35 @@ def check_table(facts: Facts) -> CheckResult:
     here = table.regions[0]
     if table.consistency is TableConsistency.SINGLE:
         if here == facts.source.region:
-            sentences.append(f"{table.name} is in {here} only, the active region: lost with it, nobody can fail over")
+            sentences.append(f"{table.name} is only in {here}, the active region: without it, no failover is possible")
         else:
             sentences.append(
-                f"{table.name} is in {here} only: when that is lost, {facts.source.region} holds all its work after "
-                f"{facts.state.lease_s:g} s"
+                f"{table.name} is only in {here}: if this region is lost, {facts.source.region} holds all its work "
+                f"after {facts.state.lease_s:g} s"
             )
-        advice.append("Use a global table with a copy in each region of the set, from an empty table with strong ")
-        advice[-1] += "consistency where the pair of regions allows it."
+        advice.append("Use a global table with a copy in each region of the set. Create it from an empty table, with ")
+        advice[-1] += "strong consistency if AWS offers it for these regions."
     elif table.consistency is TableConsistency.EVENTUAL:
         sentences.append(
-            f"{table.name} is eventually consistent: a region that is cut off reads its own copy, and may believe for "
-            "as long as that lasts to be active"
+            f"{table.name} is eventually consistent: a region that is cut off reads its own copy, and may consider "
+            "itself active until it is connected again"
         )
-        advice.append("Use strong consistency where the pair of regions allows it; else force a failover only when ")
-        advice[-1] += "the active region is known to be down."
+        advice.append("Use strong consistency if AWS offers it for these regions. Otherwise, force a failover only ")
+        advice[-1] += "if the active region is certainly down."
     if table.consistency is not TableConsistency.SINGLE:
         bare = [region.region for region in facts.regions if region.region not in table.regions]
         if bare:
             sentences.append(f"no copy in {', '.join(bare)}")
             advice.append(f"Add a replica in {bare[0]}.")
         unread = [
-            f"{who} reads {', '.join(sorted(read))} only"
+            f"{who} reads only {', '.join(sorted(read))}"
             for who, read in _readers(facts)
             if read and not read >= set(table.regions)
         ]
         if unread:
             sentences += unread
-            advice.append(f"Set [dr] state_table_replicas = {','.join(table.regions)} (DR_STATE_TABLE_REPLICAS here).")
+            replicas = ",".join(table.regions)
+            advice.append(f"Set [dr] state_table_replicas = {replicas} (on this machine DR_STATE_TABLE_REPLICAS).")
     if not table.is_protected:
         sentences.append("deletion protection is off")
         advice.append(
@@ -581,8 +586,8 @@ def check_table(facts: Facts) -> CheckResult:
 
 
 def _readers(facts: Facts) -> Iterable[tuple[str, set[str]]]:
-    """Return who reads the state table in which regions, as far as it is known."""
-    yield "this side", set(facts.settings.replicas)
+    """Yield this machine and each known region, with the regions in which it reads the state table."""
+    yield "this machine", set(facts.settings.replicas)
     for region in facts.regions:
         if not isinstance(region.inventory, Unknown):
             options = region.inventory.options
@@ -597,9 +602,10 @@ def check_runs_table(facts: Facts) -> CheckResult:
         return CheckResult(
             name="runs_table",
             verdict=Verdict.WARN,
-            why="no runs table is known: after a failover, interrupted runs do not go on, and DAGs with catchup start "
-            "with the new region's own history",
-            advice="Make a table with the keys pk and sk; set [dr] runs_table in both regions, and DR_RUNS_TABLE here.",
+            why="no runs table is known: after a failover, interrupted runs are not resumed, and DAGs with catchup "
+            "continue from the new region's own history",
+            advice="Create a table with the keys pk and sk; set [dr] runs_table in both regions, and DR_RUNS_TABLE on "
+            "this machine.",
         )
     if isinstance(table, Unknown):
         return _not_made("runs_table", table.why, "Give the caller dynamodb:DescribeTable on the runs table.")
@@ -607,14 +613,14 @@ def check_runs_table(facts: Facts) -> CheckResult:
         return CheckResult(
             name="runs_table",
             verdict=Verdict.WARN,
-            why=f"{table.name} is in {table.regions[0]} only: when that is lost, so is what is known of its runs",
-            advice=f"Add a replica to {table.name} in each other region of the set; eventual consistency will do.",
+            why=f"{table.name} is only in {table.regions[0]}: if this region is lost, the ledger is lost",
+            advice=f"Add a replica of {table.name} in each other region of the set; eventual consistency is enough.",
         )
     return CheckResult(name="runs_table", verdict=Verdict.OK, why=f"{table.name} has copies in {some(table.regions)}")
 
 
 def check_rights(facts: Facts) -> CheckResult:
-    """Whether whoever looks may write the state, and change DAGs in both environments."""
+    """Whether the caller may write the state, and change DAGs in both environments."""
     tried = [
         ("write the state", facts.may_flip),
         *((f"change DAGs in {region.environment} ({region.region})", region.may_change) for region in facts.regions),
@@ -625,19 +631,19 @@ def check_rights(facts: Facts) -> CheckResult:
             name="rights",
             verdict=Verdict.FAIL,
             why="; ".join(f"may not {what}: {may.why}" for what, may in denied),
-            advice="Check with the role that is to fail over. docs/reference/rights.md lists what it needs.",
+            advice="Repeat the check with the role that makes failovers. docs/reference/rights.md lists its rights.",
         )
     open_questions = [f"{what}: {may.why}" for what, may in tried if isinstance(may, Unknown)]
     open_questions += [what for what, may in tried if may is None]
     if open_questions:
         return _not_made(
-            "rights", "; ".join(open_questions), "Repeat it when the side that did not answer is back; nothing else."
+            "rights", "; ".join(open_questions), "Repeat the check when the region that did not answer is back."
         )
     return CheckResult(name="rights", verdict=Verdict.OK, why="may " + ", ".join(what for what, _ in tried))
 
 
 def check_unreachable(facts: Facts) -> CheckResult:
-    """Whether a lease ends what the source does when it is cut off."""
+    """Whether the lease stops the source if it is cut off."""
     if ignores_lease(facts.source.heartbeats):
         return CheckResult(
             name="unreachable",
@@ -646,7 +652,7 @@ def check_unreachable(facts: Facts) -> CheckResult:
             advice=f"Set [dr] on_unreachable = hold in {facts.source.environment}.",
         )
     if not facts.source.heartbeats:
-        return _not_made("unreachable", f"no agent of {facts.source.region} was ever seen", "See the check agents.")
+        return _not_made("unreachable", f"{facts.source.region} has no heartbeat of an agent", "See the check agents.")
     return CheckResult(
         name="unreachable",
         verdict=Verdict.OK,
@@ -655,8 +661,8 @@ def check_unreachable(facts: Facts) -> CheckResult:
 
 
 def check_provider(facts: Facts) -> CheckResult:
-    """Whether all sides have the same version of this provider."""
-    found = {"this side": {__version__}}
+    """Whether both regions and this machine have the same version of this provider."""
+    found = {"this machine": {__version__}}
     doubts = []
     for region in facts.regions:
         versions = {agent.provider_version for agent in region.agents}
@@ -665,21 +671,22 @@ def check_provider(facts: Facts) -> CheckResult:
         if versions:
             found[region.region] = versions
         else:
-            doubts.append(f"the version of {region.region} is not known")
+            doubts.append(f"the version of {region.region} is unknown")
     differ = len({version for versions in found.values() for version in versions}) > 1
     shown = ", ".join(f"{who} has {' and '.join(sorted(versions))}" for who, versions in found.items())
     return _compared(
         "provider",
         facts,
         [_Difference(Verdict.WARN, shown, ["version"], value_of=True)] if differ else [],
-        fine=f"{__version__} on all sides",
-        advice="Pin the same version of airflow-provider-mwaa-dr in both requirements.txt and here, the standby first.",
+        fine=f"{__version__} in both regions and on this machine",
+        advice="Pin the same version of airflow-provider-mwaa-dr in both requirements.txt files, the standby first, "
+        "and on this machine.",
         doubts=doubts,
     )
 
 
 def check_airflow(facts: Facts) -> CheckResult:
-    """Whether both environments run the same Airflow."""
+    """Whether both environments have the same version of Airflow."""
     found, doubts = {}, []
     for region in facts.regions:
         version = None if isinstance(region.description, Unknown) else region.description.airflow_version
@@ -687,7 +694,7 @@ def check_airflow(facts: Facts) -> CheckResult:
         if version:
             found[region.region] = version
         else:
-            doubts.append(f"the version of {region.region} is not known")
+            doubts.append(f"the version of {region.region} is unknown")
     versions = set(found.values())
     majors = {version.split(".")[0] for version in versions}
     shown = ", ".join(f"{version} in {region}" for region, version in found.items())
@@ -703,14 +710,14 @@ def check_airflow(facts: Facts) -> CheckResult:
 
 
 def check_waiting(facts: Facts) -> CheckResult:
-    """Whether interrupted runs wait that nobody can go on with."""
+    """Whether there are interrupted runs that no region can resume."""
     waiting = sorted({each for region in facts.regions for agent in region.agents for each in agent.waiting})
     if waiting:
         return CheckResult(
             name="waiting",
             verdict=Verdict.WARN,
-            why=f"interrupted runs that cannot go on: {some(waiting)}",
-            advice="Deploy the DAG there, or settle each by hand: a run under its logical date ends the wait.",
+            why=f"interrupted runs that cannot be resumed: {some(waiting)}",
+            advice="Deploy the DAG in that region, or trigger it by hand: a run with its logical date ends the wait.",
         )
     doubts = [why for region in facts.regions for why in _unseen(region)]
     if doubts:
@@ -730,26 +737,26 @@ def check_items(facts: Facts) -> CheckResult:
             why=f"{len(facts.unreadable) + len(gaps)} cannot be read: "
             + " ".join([*map(str, facts.unreadable), *gaps]).rstrip("."),
             advice=" ".join(dict.fromkeys(item.advice for item in facts.unreadable))
-            or "The agent of that region saves a checkpoint of its ledger within minutes; it contains what is missing.",
+            or "The agent of that region saves a checkpoint of its ledger within minutes, with the missing content.",
         )
     return CheckResult(name="items", verdict=Verdict.OK, why="every item of the state table can be read")
 
 
 def check_identity(facts: Facts) -> CheckResult:
-    """Whether each environment is the one of the region that it counts as."""
+    """Whether each environment is that of the region that it claims."""
     problems = sorted({claim.problem for region in facts.regions for claim in region.claims})
     if problems:
         return CheckResult(
             name="identity",
             verdict=Verdict.WARN,
             why="; ".join(problems),
-            advice="The environment holds every run until its name or its region is corrected.",
+            advice="Correct the name or the region of the environment. Until then it holds every run.",
         )
-    return CheckResult(name="identity", verdict=Verdict.OK, why="no environment counts as another one's region")
+    return CheckResult(name="identity", verdict=Verdict.OK, why="no environment claims the region of another one")
 
 
 def check_unpublished(facts: Facts) -> CheckResult:
-    """Whether a region took a role up without its ledger, and no person has taken note."""
+    """Whether a region became active without its ledger, and no user has acknowledged that."""
     found = [
         each.unpublished
         for each in facts.regions
@@ -763,24 +770,24 @@ def check_unpublished(facts: Facts) -> CheckResult:
             advice="Compare these runs in both regions. Then: "
             + " ".join(f"mwaa-dr check --acknowledge {each.id}" for each in found),
         )
-    return CheckResult(name="unpublished", verdict=Verdict.OK, why="each role was taken up with the ledger")
+    return CheckResult(name="unpublished", verdict=Verdict.OK, why="each region became active with its ledger")
 
 
 def unpublished_text(unpublished: Unpublished) -> str:
-    """Return one sentence about what a region could not take over."""
+    """Return one sentence about a region that became active without its ledger."""
     runs = (
-        f"; it closed {len(unpublished.runs)} runs that the ledger had not accepted: {some(unpublished.runs)}"
+        f"; it closed {len(unpublished.runs)} runs without publishing them: {some(unpublished.runs)}"
         if unpublished.runs
         else ""
     )
     return (
-        f"{unpublished.region} took the role up without its ledger at {unpublished.at:%Y-%m-%dT%H:%M:%SZ} (epoch "
+        f"{unpublished.region} became active without its ledger at {unpublished.at:%Y-%m-%dT%H:%M:%SZ} (epoch "
         f"{unpublished.epoch}): {unpublished.why.rstrip('.')}{runs}; {'; '.join(unpublished.unread)}"
     )
 
 
 def check_settings(facts: Facts) -> CheckResult:
-    """Whether the section [dr] is right, and the same in both regions."""
+    """Whether the section [dr] is valid, and the same in both regions."""
     problems = sorted({each for region in facts.regions for agent in region.agents for each in agent.problems})
     both = _inventories(facts)
     differences, doubts = [], []
@@ -797,26 +804,26 @@ def check_settings(facts: Facts) -> CheckResult:
             lease = each.options.get("lease_s")
             if lease is not None and float(lease) != facts.state.lease_s:
                 doubts.append(
-                    f"lease_s = {lease} in {each.region} does not count, the state says {facts.state.lease_s:g}"
+                    f"lease_s = {lease} in {each.region} has no effect: the state has {facts.state.lease_s:g}"
                 )
     return _compared(
         "settings",
         facts,
         differences,
         fine="[dr] is the same in both regions",
-        advice="Set the same options in section [dr] of both environments; each change restarts an environment, the "
-        "standby first.",
+        advice="Set the same options in section [dr] of both environments, the standby first; each change restarts an "
+        "environment.",
         doubts=[*problems, *doubts],
     )
 
 
 def check_options(facts: Facts) -> CheckResult:
-    """Whether the environments have the same Airflow configuration options; values are compared, and never shown."""
+    """Whether the environments have the same Airflow configuration options. Values are compared, but never shown."""
     target, source = facts.target.description, facts.source.description
     unknown = [region for region in facts.regions if isinstance(region.description, Unknown)]
     if isinstance(target, Unknown) or isinstance(source, Unknown):
         why = "; ".join(f"{region.region}: {region.description.why}" for region in unknown)  # type: ignore[union-attr]
-        return _not_made("options", why, "Repeat it when both environments answer GetEnvironment.")
+        return _not_made("options", why, "Repeat the check when both environments answer GetEnvironment.")
     own = {f"dr.{name}" for name in _OWN_OPTIONS}
     names = (target.options.keys() | source.options.keys()) - own
     return _compared(
@@ -845,14 +852,14 @@ def check_options(facts: Facts) -> CheckResult:
                 ],
             ),
         ],
-        fine=f"the same in both environments, {len(names)} set",
+        fine=f"{len(names)} options, the same in both environments",
         advice="Set the same Airflow configuration options in both environments, or declare the difference: "
         "accepted_differences = options:NAME.",
     )
 
 
 def check_clocks(facts: Facts) -> CheckResult:
-    """Whether the clocks agree. Nothing depends on them, but what people read does."""
+    """Whether the clocks agree. No decision depends on them, but the times in records do."""
     live = [agent for region in facts.regions for agent in region.agents]
     if not live:
         return _not_made("clocks", "no agent is alive", "See the check agents.")
@@ -872,21 +879,21 @@ def check_clocks(facts: Facts) -> CheckResult:
         name="clocks",
         verdict=Verdict.WARN,
         why=some(shown),
-        advice="Set the clocks right, this machine's first: no decision depends on them, but times in records do.",
+        advice="Correct the clocks, this machine's first: no decision depends on them, but the times in records do.",
     )
 
 
-# What would run in the target, and what it would find there.
+# The DAGs, and the resources that they need in the target.
 
 
 def check_dags(facts: Facts) -> CheckResult:
-    """Whether the target has every DAG that a failover would unpause, and the regions have the same ones."""
+    """Whether the target has every DAG that a failover would unpause, and both regions have the same DAGs."""
     wanted = facts.wanted
     target, source = facts.target.dag_ids, facts.source.dag_ids
     if isinstance(target, Unknown):
-        return _not_made("dags", target.why, "Repeat it when the REST API of the target answers.")
+        return _not_made("dags", target.why, "Repeat the check when the REST API of the target answers.")
     missing = frozenset() if isinstance(wanted, Unknown) else wanted - target
-    differences = [_Difference(Verdict.FAIL, f"wanted, and not in {facts.target.region}", missing)]
+    differences = [_Difference(Verdict.FAIL, f"to be unpaused, but missing in {facts.target.region}", missing)]
     doubts = []
     if isinstance(source, Unknown):
         doubts.append(f"not compared with {facts.source.region}: {source.why}")
@@ -896,32 +903,32 @@ def check_dags(facts: Facts) -> CheckResult:
             _Difference(Verdict.WARN, f"only in {facts.target.region}", target - source),
         ]
     if not isinstance(facts.target.dags, Unknown) and not isinstance(facts.source.dags, Unknown):
-        exempt_there = {dag.dag_id for dag in facts.target.dags if facts.exempts(dag)}
-        exempt_here = {dag.dag_id for dag in facts.source.dags if facts.exempts(dag)}
+        in_target = {dag.dag_id for dag in facts.target.dags if facts.exempts(dag)}
+        in_source = {dag.dag_id for dag in facts.source.dags if facts.exempts(dag)}
         both = target if isinstance(source, Unknown) else target & source
-        differences.append(_Difference(Verdict.WARN, "exempt in one region only", (exempt_there ^ exempt_here) & both))
+        differences.append(_Difference(Verdict.WARN, "exempt in one region only", (in_target ^ in_source) & both))
     return _compared(
         "dags",
         facts,
         differences,
-        fine=f"{len(target)} DAGs in {facts.target.region}, every wanted one among them",
-        advice="Copy the same DAG files, with the same tags, to both buckets; a DAG meant for one region only is "
-        "declared: accepted_differences = dags:ID.",
+        fine=f"{len(target)} DAGs in {facts.target.region}, including all that a failover unpauses",
+        advice="Copy the same DAG files, with the same tags, to both buckets. For a DAG of one region only, declare "
+        "the difference: accepted_differences = dags:ID.",
         doubts=doubts,
     )
 
 
 def check_paused(facts: Facts) -> CheckResult:
-    """What a failover would unpause, and whether the standby has its third layer: everything in it is paused."""
+    """Whether all DAGs are paused in the standby, and which DAGs a failover would unpause."""
     wanted, snapshot = facts.wanted, facts.source.snapshot
     differences, doubts = [], []
     if not isinstance(facts.target.dags, Unknown):
-        strays = {dag.dag_id for dag in facts.target.dags if not dag.is_paused and not facts.exempts(dag)}
-        differences.append(_Difference(Verdict.WARN, f"not paused in the standby {facts.target.region}", strays))
+        unpaused = {dag.dag_id for dag in facts.target.dags if not dag.is_paused and not facts.exempts(dag)}
+        differences.append(_Difference(Verdict.WARN, f"not paused in the standby {facts.target.region}", unpaused))
     else:
-        doubts.append(f"the standby was not looked at: {facts.target.dags.why}")
+        doubts.append(f"the standby was not checked: {facts.target.dags.why}")
     if snapshot is None:
-        doubts.append(f"no snapshot of {facts.source.region} was ever taken: a forced failover would unpause nothing")
+        doubts.append(f"there is no snapshot of {facts.source.region}: a forced failover would unpause nothing")
     elif not isinstance(facts.source.dags, Unknown) and not isinstance(wanted, Unknown):
         changed = wanted ^ (set(snapshot.dag_ids) | set(facts.dags_not_unpaused))
         differences.append(
@@ -930,7 +937,7 @@ def check_paused(facts: Facts) -> CheckResult:
             )
         )
     if isinstance(wanted, Unknown):
-        fine = f"what a failover would unpause is not known: {wanted.why}"
+        fine = f"it is unknown which DAGs a failover would unpause: {wanted.why}"
     else:
         fine = f"a failover would unpause {len(wanted)} DAGs in {facts.target.region}: {some(sorted(wanted)) or '-'}"
     return _compared(
@@ -938,26 +945,26 @@ def check_paused(facts: Facts) -> CheckResult:
         facts,
         differences,
         fine=fine,
-        advice=f"Pause the standby: mwaa-dr pause {facts.target.region}. A snapshot is the work of the active region's "
-        "agent, in seconds, while no failover is open.",
+        advice=f"Pause the standby: mwaa-dr pause {facts.target.region}. The active region's agent takes a snapshot "
+        "within seconds while no failover is in progress.",
         doubts=doubts,
     )
 
 
 def check_test_dag(facts: Facts) -> CheckResult:
-    """Whether a failover can show that the target really executes."""
+    """Whether a failover can verify that the target executes."""
     target, wanted = facts.target.dag_ids, facts.wanted
     if isinstance(target, Unknown) or isinstance(wanted, Unknown):
         why = target.why if isinstance(target, Unknown) else wanted.why if isinstance(wanted, Unknown) else ""
-        return _not_made("test_dag", why, "Repeat it when the REST APIs answer.")
+        return _not_made("test_dag", why, "Repeat the check when the REST APIs answer.")
     if TEST_DAG in target and TEST_DAG in wanted:
         why = f"{TEST_DAG} would be the first run in {facts.target.region}"
         return CheckResult(name="test_dag", verdict=Verdict.OK, why=why)
-    where = f"paused in {facts.source.region}, or not there" if TEST_DAG in target else f"not in {facts.target.region}"
+    where = f"paused or missing in {facts.source.region}" if TEST_DAG in target else f"missing in {facts.target.region}"
     return CheckResult(
         name="test_dag",
         verdict=Verdict.WARN,
-        why=f"{TEST_DAG} is {where}: a failover ends without having seen a run succeed",
+        why=f"{TEST_DAG} is {where}: a failover cannot verify that the target executes runs",
         advice=f"Deploy {TEST_DAG} from the example DAGs in both regions, and unpause it in {facts.source.region}.",
     )
 
@@ -968,20 +975,20 @@ def check_inventory(facts: Facts) -> CheckResult:
     for region in facts.regions:
         errors = sorted({agent.inventory_error for agent in region.agents if agent.inventory_error})
         if isinstance(region.inventory, Unknown):
-            sentences.append(f"none of {region.region}: {'; '.join(errors) or region.inventory.why}")
+            sentences.append(f"no inventory of {region.region}: {'; '.join(errors) or region.inventory.why}")
             continue
         age = facts.at - region.inventory.taken_at
         if age > INVENTORY_AGE:
             reason = f" ({'; '.join(errors)})" if errors else ""
-            sentences.append(f"that of {region.region} is {age.total_seconds() / 60:.0f} minutes old{reason}")
+            sentences.append(f"the inventory of {region.region} is {age.total_seconds() / 60:.0f} minutes old{reason}")
         fine.append(f"{region.region}: {len(region.inventory.dags)} DAGs, {len(region.inventory.packages)} packages")
     if sentences:
         return CheckResult(
             name="inventory",
             verdict=Verdict.WARN,
             why="; ".join(sentences),
-            advice="Its agent writes it minutes after the scheduler's start. Its role may have to be given "
-            "dynamodb:PutItem and DeleteItem on the keys INVENTORY#REGION*; the scheduler's log says what is wrong.",
+            advice="The region's agent writes it within minutes after the scheduler starts. The agent's role may need "
+            "dynamodb:PutItem and DeleteItem on the keys INVENTORY#REGION*; the scheduler's log has the error.",
         )
     return CheckResult(name="inventory", verdict=Verdict.OK, why="; ".join(fine))
 
@@ -1000,21 +1007,21 @@ def check_imports(facts: Facts) -> CheckResult:
             _Difference(Verdict.WARN, "cannot be imported in either region", target & source),
             _Difference(Verdict.WARN, f"cannot be imported in {facts.source.region} only", source - target),
         ],
-        fine="every DAG file is imported in both regions",
-        advice="Look at the import errors in that region's user interface: most often a package, a variable or a "
-        "connection is missing there.",
+        fine="every DAG file can be imported in both regions",
+        advice="Read the import errors in that region's user interface. The most frequent cause is a missing package, "
+        "variable or connection.",
     )
 
 
 def check_code(facts: Facts) -> CheckResult:
-    """Whether both regions have the same code, by digest."""
+    """Whether the digests of the DAGs' code are the same in both regions."""
     both = _inventories(facts)
     if isinstance(both, Unknown):
         return _not_made("code", both.why, _INVENTORY_ADVICE)
     target, source = both
     common = target.dags.keys() & source.dags.keys()
     other_file = {dag_id for dag_id in common if target.dags[dag_id].source != source.dags[dag_id].source}
-    # Another Airflow writes another form of the same DAG.
+    # Another version of Airflow serializes the same DAG differently.
     same_airflow = target.packages.get("apache-airflow") == source.packages.get("apache-airflow")
     other_shape = {dag_id for dag_id in common - other_file if target.dags[dag_id].shape != source.dags[dag_id].shape}
     return _compared(
@@ -1031,7 +1038,7 @@ def check_code(facts: Facts) -> CheckResult:
 
 
 def check_past(facts: Facts) -> CheckResult:
-    """Which DAGs look at history of their own region, which a failover leaves behind."""
+    """Which DAGs depend on the history of their region, of which a failover transfers only a part."""
     found: dict[str, set[str]] = {DEPENDS_ON_PAST: set(), EXTERNAL_SENSOR: set()}
     inventories = [each.inventory for each in facts.regions if not isinstance(each.inventory, Unknown)]
     if not inventories:
@@ -1046,75 +1053,75 @@ def check_past(facts: Facts) -> CheckResult:
         [
             _Difference(
                 Verdict.WARN,
-                "with depends_on_past or wait_for_downstream, after runs of before",
+                "with depends_on_past or wait_for_downstream, which depend on earlier runs",
                 found[DEPENDS_ON_PAST],
             ),
             _Difference(
-                Verdict.WARN, "with a sensor of another DAG's run, which may be from before", found[EXTERNAL_SENSOR]
+                Verdict.WARN, "with a sensor of another DAG's run, which may be an earlier one", found[EXTERNAL_SENSOR]
             ),
         ],
-        fine="no DAG waits for a task of an earlier run or of another DAG",
-        advice="Of history from elsewhere a region has the last finished runs, with a runs table, and not all of their "
-        "tasks. See in a drill that they go on, then declare it: accepted_differences = past:ID.",
+        fine="no DAG depends on a task of an earlier run or of another DAG",
+        advice="With a runs table, a region has the last finished runs of the other region, but not all of their tasks."
+        " Check in a drill that these DAGs continue, then declare them: accepted_differences = past:ID.",
     )
 
 
 def _check_keyed(kind: str, facts: Facts, *, advice: str) -> CheckResult:
-    """Compare what is stored in the metadata databases under the same names, by keyed fingerprint."""
+    """Compare the objects of one kind in both metadata databases, by name and by keyed fingerprint."""
     both = _inventories(facts)
     if isinstance(both, Unknown):
         return _not_made(kind, both.why, _INVENTORY_ADVICE)
     target, source = both
-    there, here = frozenset(target.names.get(kind, ())), frozenset(source.names.get(kind, ()))
+    in_target, in_source = frozenset(target.names.get(kind, ())), frozenset(source.names.get(kind, ()))
     differences = [
-        _Difference(Verdict.FAIL, f"missing in {facts.target.region}", here - there),
-        _Difference(Verdict.WARN, f"missing in {facts.source.region}", there - here),
+        _Difference(Verdict.FAIL, f"missing in {facts.target.region}", in_source - in_target),
+        _Difference(Verdict.WARN, f"missing in {facts.source.region}", in_target - in_source),
     ]
     doubts = []
-    theirs, ours = target.fingerprints.get(source.region), source.fingerprints.get(target.region)
-    if theirs is not None and ours is not None and theirs.key_id == ours.key_id:
-        prints, other = theirs.values.get(kind, {}), ours.values.get(kind, {})
-        differ = {name for name in there & here if prints.get(name) != other.get(name)}
+    of_target, of_source = target.fingerprints.get(source.region), source.fingerprints.get(target.region)
+    if of_target is not None and of_source is not None and of_target.key_id == of_source.key_id:
+        prints, other = of_target.values.get(kind, {}), of_source.values.get(kind, {})
+        differ = {name for name in in_target & in_source if prints.get(name) != other.get(name)}
         differences.append(_Difference(Verdict.WARN, "with different values", differ))
-    elif there & here:
-        doubts.append("values not compared: the two agents have not agreed on a key, both have to be alive for it")
+    elif in_target & in_source:
+        doubts.append("values not compared: the two agents have not agreed on a key; both must be alive to do so")
     return _compared(
         kind,
         facts,
         differences,
-        fine=f"the same in both regions: {some(sorted(there))}" if there else f"no {kind} in the metadata databases",
+        fine=f"the same in both regions: {some(sorted(in_target))}" if in_target else f"no {kind} in the databases",
         advice=advice,
         doubts=doubts,
     )
 
 
 def check_pools(facts: Facts) -> CheckResult:
-    """Whether the target has the pools that tasks ask for."""
+    """Whether the target has the pools that tasks use."""
     return _check_keyed(
         "pools",
         facts,
-        advice="Make the pool there, as large as here (airflow pools export, import), or declare the difference: "
-        "accepted_differences = pools:NAME.",
+        advice="Create the pool with the same size in both regions (airflow pools export, import), or declare the "
+        "difference: accepted_differences = pools:NAME.",
     )
 
 
 def check_variables(facts: Facts) -> CheckResult:
-    """Whether the variables of the metadata databases are the same; those of a secrets backend are not seen."""
+    """Whether the variables in the metadata databases are the same; a secrets backend is not read."""
     return _check_keyed(
         "variables",
         facts,
-        advice="Copy it (airflow variables set), or keep it in a secrets backend that is replicated. One that names "
-        "something of its own region is declared: accepted_differences = variables:NAME.",
+        advice="Copy the variable (airflow variables set), or store it in a replicated secrets backend. If its value "
+        "must differ between the regions, declare the difference: accepted_differences = variables:NAME.",
     )
 
 
 def check_connections(facts: Facts) -> CheckResult:
-    """Whether the connections of the metadata databases are the same; those of a secrets backend are not seen."""
+    """Whether the connections in the metadata databases are the same; a secrets backend is not read."""
     return _check_keyed(
         "connections",
         facts,
-        advice="Copy it (airflow connections add), or keep it in a secrets backend that is replicated. One that names "
-        "something of its own region is declared: accepted_differences = connections:NAME.",
+        advice="Copy the connection (airflow connections add), or store it in a replicated secrets backend. If it must "
+        "differ between the regions, declare the difference: accepted_differences = connections:NAME.",
     )
 
 
@@ -1124,33 +1131,33 @@ def check_packages(facts: Facts) -> CheckResult:
     if isinstance(both, Unknown):
         return _not_made("packages", both.why, _INVENTORY_ADVICE)
     target, source = both
-    ignored = {_DISTRIBUTION}  # the check provider's affair
-    there, here = target.packages.keys() - ignored, source.packages.keys() - ignored
+    ignored = {_DISTRIBUTION}  # the check "provider" compares it
+    in_target, in_source = target.packages.keys() - ignored, source.packages.keys() - ignored
     return _compared(
         "packages",
         facts,
         [
-            _Difference(Verdict.WARN, f"missing in {facts.target.region}", here - there),
-            _Difference(Verdict.WARN, f"missing in {facts.source.region}", there - here),
+            _Difference(Verdict.WARN, f"missing in {facts.target.region}", in_source - in_target),
+            _Difference(Verdict.WARN, f"missing in {facts.source.region}", in_target - in_source),
             _Difference(
                 Verdict.WARN,
                 "in different versions",
-                {name for name in there & here if target.packages[name] != source.packages[name]},
+                {name for name in in_target & in_source if target.packages[name] != source.packages[name]},
             ),
         ],
-        fine=f"{len(there)} packages, the same in both schedulers",
-        advice="Use the same requirements.txt, with versions pinned, in both environments; a failed installation is in "
-        "the scheduler's requirements_install log.",
+        fine=f"{len(in_target)} packages, the same in both schedulers",
+        advice="Use the same requirements.txt, with pinned versions, in both environments; the scheduler's "
+        "requirements_install log shows failed installations.",
     )
 
 
 def check_capacity(facts: Facts) -> CheckResult:
-    """Whether the target can carry the source's load."""
+    """Whether the target is at least as large as the source."""
     target, source = facts.target.description, facts.source.description
     if isinstance(target, Unknown):
-        return _not_made("capacity", target.why, "Repeat it when the target answers GetEnvironment.")
+        return _not_made("capacity", target.why, "Repeat the check when the target answers GetEnvironment.")
     if isinstance(source, Unknown):
-        return _not_made("capacity", source.why, "Repeat it when the source answers GetEnvironment.")
+        return _not_made("capacity", source.why, "Repeat the check when the source answers GetEnvironment.")
     smaller = {
         "class": _is_smaller(target.environment_class, source.environment_class),
         "max_workers": (target.max_workers or 0) < (source.max_workers or 0),
@@ -1169,17 +1176,17 @@ def check_capacity(facts: Facts) -> CheckResult:
         [
             _Difference(
                 Verdict.WARN,
-                f"{there} in {facts.target.environment}, {here} in {facts.source.environment}",
+                f"{of_target} in {facts.target.environment}, {of_source} in {facts.source.environment}",
                 [name],
                 value_of=True,
             )
-            for name, (there, here) in sizes.items()
+            for name, (of_target, of_source) in sizes.items()
             if smaller[name]
         ],
-        fine=f"{facts.target.environment} is no smaller than {facts.source.environment}: {target.environment_class}, "
+        fine=f"{facts.target.environment} is not smaller than {facts.source.environment}: {target.environment_class}, "
         f"up to {target.max_workers} workers",
-        advice="Make the target as large as the source now: an update takes 20 to 30 minutes, which nobody has in a "
-        "disaster. A smaller one that is meant is declared: accepted_differences = capacity:NAME.",
+        advice="Make the target as large as the source now: an update takes 20 to 30 minutes, too long in an outage. "
+        "If the target is smaller on purpose, declare the difference: accepted_differences = capacity:NAME.",
     )
 
 
@@ -1190,18 +1197,18 @@ def _is_smaller(one: str | None, other: str | None) -> bool:
 
 
 def check_drill(facts: Facts) -> CheckResult:
-    """When a failover to the target was last made."""
+    """When the last failover to the target was completed."""
     if isinstance(facts.records, Unknown):
         return _not_made("drill", facts.records.why, "Give the caller dynamodb:Scan on the state table.")
     region = facts.target.region
     done = next((each for each in facts.records if each.target == region and each.outcome == "completed"), None)
     advice = (
         f"Make a planned failover to {region} and back, in a quiet hour: mwaa-dr failover {region} --reason drill. "
-        "What was never tried does not work."
+        "Only a tested failover is reliable."
     )
     if done is None or done.finished_at is None:
         return CheckResult(
-            name="drill", verdict=Verdict.WARN, why=f"no failover to {region} has ever been completed", advice=advice
+            name="drill", verdict=Verdict.WARN, why=f"no failover to {region} was ever completed", advice=advice
         )
     took_s = (done.finished_at - done.started_at).total_seconds()
     why = f"last failover to {region}: {done.started_at:%Y-%m-%d}, {done.mode.value}, {took_s:.0f} s"
@@ -1213,8 +1220,8 @@ def check_drill(facts: Facts) -> CheckResult:
         return CheckResult(
             name="drill",
             verdict=Verdict.WARN,
-            why=f"{why}; not unpaused then: {some(done.not_unpaused)}",
-            advice=f"See that {region} has these DAGs, and repeat the drill.",
+            why=f"{why}; DAGs not unpaused: {some(done.not_unpaused)}",
+            advice=f"Deploy these DAGs in {region}, and repeat the drill.",
         )
     return CheckResult(name="drill", verdict=Verdict.OK, why=why)
 
@@ -1248,28 +1255,28 @@ ADVISORY_CHECKS: Mapping[str, Check] = {
     "drill": check_drill,
     "items": check_items,
 }
-"""Checks whose outcome may be declared to be meant, by name."""
+"""Checks whose result [dr] accepted_differences may accept, by name."""
 
 NAMES = (*(refusal.name for refusal in REFUSALS), *ADVISORY_CHECKS)
-"""Of all checks, but the one that looks at the declarations."""
+"""The names of all checks except ``accepted``, which checks the declarations themselves."""
 
 
 def check_accepted(facts: Facts) -> CheckResult:
-    """Whether the declared differences name checks that there are."""
+    """Whether the declared differences name existing checks."""
     declared = facts.settings.accepted_differences
     wrong = [each for each in declared if each.partition(":")[0] not in ADVISORY_CHECKS]
     if wrong:
         return CheckResult(
             name="accepted",
             verdict=Verdict.WARN,
-            why=f"accept nothing: {', '.join(wrong)}",
+            why=f"have no effect: {', '.join(wrong)}",
             advice=f"Write CHECK or CHECK:NAME, where CHECK is one of {', '.join(ADVISORY_CHECKS)}.",
         )
     return CheckResult(name="accepted", verdict=Verdict.OK, why=", ".join(declared) or "no difference is declared")
 
 
 def check_all(facts: Facts) -> Sequence[CheckResult]:
-    """Return the results of all checks, those that a failover is refused for first."""
+    """Return the results of all checks; first those that refuse a failover."""
     results = [refusal(facts) for refusal in REFUSALS]
     for name, check in ADVISORY_CHECKS.items():
         result = check(facts)

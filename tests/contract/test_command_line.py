@@ -189,7 +189,7 @@ def test_a_check_says_what_it_can_and_changes_nothing(
     assert done.returncode == 3, done.stdout + done.stderr
     found = {entry["name"]: entry for entry in json.loads(done.stdout)}
     assert {name for name, entry in found.items() if entry["verdict"] == "fail"} == {"environment", "agents"}
-    assert f"{initialised} is in {HOME} only, the active region" in found["table"]["why"]
+    assert f"{initialised} is only in {HOME}, the active region" in found["table"]["why"]
     assert found["rights"]["why"].startswith("not checked: change DAGs in")
     assert aws.conditions_failed == 1
     assert rows(session, initialised) == before

@@ -363,7 +363,7 @@ def test_open_runs_in_a_standby_do_not_refuse_a_failover(world: World, mode: Mod
     """
     world.agents[B].changes.update(unclosed_runs=5)
     record = world.fail_over(mode=mode)
-    assert f"5 open runs in {B} are not settled yet" in record.steps[0].detail
+    assert f"5 open runs in {B} are not closed yet" in record.steps[0].detail
     assert (record.outcome, world.state.active_region, world.state.phase) == ("completed", B, Phase.STEADY)
 
 
@@ -727,7 +727,7 @@ def test_an_auto_failover_does_not_turn_forced_when_the_source_runs_without_the_
     world.clock.advance(2)
     world.environments[A].unreachable = True
     world.agents[A].alive = False
-    with pytest.raises(FailoverError, match="runs on when it cannot read the state"):
+    with pytest.raises(FailoverError, match="continues when it cannot read the state"):
         world.fail_over()
     with pytest.raises(NotReadyError, match="cannot turn forced"):
         world.fail_over(mode=Mode.FORCED)

@@ -197,7 +197,7 @@ CASES = [
         spoil=environment(B, scheduler_healthy=False),
         verdict=FAIL,
         why="scheduler is not healthy",
-        advice="updating the environment restarts it",
+        advice="An update of the environment restarts it",
         fix=environment(B, scheduler_healthy=True),
     ),
     Case(check="scheduler", spoil=environment(A, scheduler_healthy=False), verdict=WARN, why="not healthy"),
@@ -205,7 +205,7 @@ CASES = [
         check="scheduler",
         spoil=environment(B, reported_status=EnvironmentStatus.UPDATING),
         verdict=WARN,
-        why="was not asked",
+        why="was not called",
     ),
     Case(
         check="agents",
@@ -228,7 +228,7 @@ CASES = [
         check="protocol",
         spoil=heartbeat(B, protocol=2),
         verdict=FAIL,
-        why="agents of us-east-1 speak protocol 2, this side speaks 1",
+        why="agents of us-east-1 use protocol 2, this machine uses 1",
         advice="Install the same version",
         fix=heartbeat(B, protocol=1),
     ),
@@ -249,7 +249,7 @@ CASES = [
         advice="Run a task in mwaa-us-east-1",
         fix=heartbeat(B, fence_ok=True),
     ),
-    Case(check="fence", spoil=heartbeat(B, fence_ok=None), verdict=WARN, why="no task has shown yet"),
+    Case(check="fence", spoil=heartbeat(B, fence_ok=None), verdict=WARN, why="no task has run yet that shows"),
     Case(check="fence", spoil=heartbeat(A, fence_ok=False), verdict=WARN, why="us-east-2 without the fence"),
     Case(
         check="fence",
@@ -264,7 +264,7 @@ CASES = [
         spoil=heartbeat(B, unclosed_runs=3),
         verdict=WARN,
         why="3 open runs in us-east-1",
-        advice="Wait for the agent",
+        advice="until the agent of",
         fix=heartbeat(B, unclosed_runs=0),
     ),
     # Rights and tables.
@@ -273,7 +273,7 @@ CASES = [
         spoil=lambda ready: setattr(ready.world.store, "read_only", True),
         verdict=FAIL,
         why="may not write the state",
-        advice="the role that is to fail over",
+        advice="the role that makes failovers",
         fix=lambda ready: setattr(ready.world.store, "read_only", False),
     ),
     Case(
@@ -281,7 +281,7 @@ CASES = [
         spoil=environment(B, read_only=True),
         verdict=FAIL,
         why="may not change DAGs in mwaa-us-east-1",
-        advice="the role that is to fail over",
+        advice="the role that makes failovers",
         fix=environment(B, read_only=False),
     ),
     Case(check="rights", spoil=environment(A, unreachable=True), verdict=WARN, why="not checked: change DAGs in"),
@@ -297,7 +297,7 @@ CASES = [
         check="table",
         spoil=table("state", A, consistency=TableConsistency.SINGLE),
         verdict=WARN,
-        why="in us-east-2 only, the active region: lost with it, nobody can fail over",
+        why="only in us-east-2, the active region: without it, no failover is possible",
         advice="a copy in each region",
         fix=table("state", A, B),
     ),
@@ -305,7 +305,7 @@ CASES = [
         check="table",
         spoil=table("state", B, consistency=TableConsistency.SINGLE),
         verdict=WARN,
-        why="when that is lost, us-east-2 holds all its work after 60 s",
+        why="if this region is lost, us-east-2 holds all its work after 60 s",
     ),
     Case(
         check="table",
@@ -319,7 +319,7 @@ CASES = [
         check="table",
         spoil=lambda ready: ready.settings.update(state_table_replicas=""),
         verdict=WARN,
-        why="this side reads us-east-2 only",
+        why="this machine reads only us-east-2",
         advice="DR_STATE_TABLE_REPLICAS",
         fix=lambda ready: ready.settings.update(state_table_replicas=f"{A},{B}"),
     ),
@@ -327,7 +327,7 @@ CASES = [
         check="table",
         spoil=options(B, state_table_replicas=""),
         verdict=WARN,
-        why="us-east-1 reads us-east-1 only",
+        why="us-east-1 reads only us-east-1",
         advice="state_table_replicas = us-east-1,us-east-2",
         fix=options(B, state_table_replicas="us-east-1,us-east-2"),
     ),
@@ -371,7 +371,7 @@ CASES = [
         check="runs_table",
         spoil=table("runs", A, consistency=TableConsistency.SINGLE),
         verdict=WARN,
-        why="runs is in us-east-2 only",
+        why="runs is only in us-east-2",
         advice="Add a replica",
         fix=table("runs", A, B, consistency=TableConsistency.EVENTUAL),
     ),
@@ -405,7 +405,7 @@ CASES = [
         check="unpublished",
         spoil=unpublished(None),
         verdict=WARN,
-        why="us-east-1 took the role up without its ledger at 2026-01-01T00:00:00Z (epoch 1): refused",
+        why="us-east-1 became active without its ledger at 2026-01-01T00:00:00Z (epoch 1): refused",
         advice="mwaa-dr check --acknowledge u1",
         fix=unpublished(AT),
     ),
@@ -414,7 +414,7 @@ CASES = [
         spoil=heartbeat(A, waiting=("orders manual__1: its DAG is not in this region, or exempt",)),
         verdict=WARN,
         why="orders manual__1: its DAG is not in this region",
-        advice="Deploy the DAG there",
+        advice="Deploy the DAG in that region",
         fix=heartbeat(A, waiting=()),
     ),
     Case(
@@ -439,7 +439,7 @@ CASES = [
         spoil=claim("ohio", "us-east-1 counts as us-east-2"),
         verdict=WARN,
         why="us-east-1 counts as us-east-2",
-        advice="until its name or its region is corrected",
+        advice="Correct the name or the region",
         fix=lambda ready: ready.world.clock.advance(60),
     ),
     Case(
@@ -462,7 +462,7 @@ CASES = [
         check="settings",
         spoil=lambda ready: (options(A, lease_s="30")(ready), options(B, lease_s="30")(ready)),
         verdict=WARN,
-        why="lease_s = 30 in us-east-1 does not count, the state says 60",
+        why="lease_s = 30 in us-east-1 has no effect: the state has 60",
     ),
     Case(
         check="options",
@@ -485,7 +485,7 @@ CASES = [
         spoil=lambda ready: ready.heartbeat(B, at=ready.world.clock.now() - timedelta(minutes=5)),
         verdict=WARN,
         why="host in us-east-1 is 30",
-        advice="Set the clocks right",
+        advice="Correct the clocks",
         fix=lambda ready: (ready.world.agents[B].changes.pop("at"), ready.world.clock.advance(2)),
     ),
     # Which DAGs would run, and which pools, variables and connections they would have.
@@ -493,7 +493,7 @@ CASES = [
         check="dags",
         spoil=lambda ready: ready.world.environments[B].remove_dag("dag_00"),
         verdict=FAIL,
-        why="wanted, and not in us-east-1: dag_00",
+        why="to be unpaused, but missing in us-east-1: dag_00",
         advice="Copy the same DAG files",
         fix=lambda ready: ready.world.environments[B].add_dag("dag_00", is_paused=True),
     ),
@@ -510,7 +510,7 @@ CASES = [
         spoil=lambda ready: ready.world.environments[B].add_dag("local", is_paused=True),
         verdict=WARN,
         why="only in us-east-1: local",
-        advice="a DAG meant for one region only is declared",
+        advice="For a DAG of one region only, declare the difference",
         fix=accept("dags:loc*"),
     ),
     Case(
@@ -541,8 +541,8 @@ CASES = [
         check="paused",
         spoil=lose_the_snapshot,
         verdict=WARN,
-        why="no snapshot of us-east-2 was ever taken",
-        advice="the work of the active region's agent",
+        why="there is no snapshot of us-east-2",
+        advice="The active region's agent takes a snapshot",
         fix=revive(A),
     ),
     Case(
@@ -554,13 +554,13 @@ CASES = [
         verdict=WARN,
         why="changed since the snapshot of 2026-01-01T00:00:04Z: dag_03",
         fix=revive(A),
-        advice="A snapshot is",
+        advice="takes a snapshot",
     ),
     Case(
         check="test_dag",
         spoil=lambda ready: ready.world.environments[B].remove_dag(TEST_DAG),
         verdict=WARN,
-        why="dr_test_dag is not in us-east-1",
+        why="dr_test_dag is missing in us-east-1",
         advice="Deploy dr_test_dag",
         fix=lambda ready: ready.world.environments[B].add_dag(TEST_DAG, is_paused=True),
     ),
@@ -568,7 +568,7 @@ CASES = [
         check="test_dag",
         spoil=lambda ready: ready.world.environments[A].flip(TEST_DAG, is_paused=True),
         verdict=WARN,
-        why="dr_test_dag is paused in us-east-2",
+        why="dr_test_dag is paused or missing in us-east-2",
         advice="unpause it in us-east-2",
         fix=lambda ready: ready.world.environments[A].flip(TEST_DAG, is_paused=False),
     ),
@@ -576,7 +576,7 @@ CASES = [
         check="inventory",
         spoil=lambda ready: (forget(ready, "inventories"), ready.heartbeat(B, inventory_error="not allowed")),
         verdict=WARN,
-        why="none of us-east-1: not allowed; none of us-east-2: its agent has not written one",
+        why="no inventory of us-east-1: not allowed; no inventory of us-east-2: its agent has not written one",
         advice="INVENTORY#REGION*",
         fix=write_again,
     ),
@@ -584,8 +584,8 @@ CASES = [
         check="inventory",
         spoil=lambda ready: ready.change(B, taken_at=ready.world.clock.now() - timedelta(hours=2)),
         verdict=WARN,
-        why="that of us-east-1 is 120 minutes old",
-        advice="minutes after the scheduler's start",
+        why="the inventory of us-east-1 is 120 minutes old",
+        advice="minutes after the scheduler starts",
         fix=write_again,
     ),
     Case(
@@ -593,7 +593,7 @@ CASES = [
         spoil=lambda ready: ready.change(B, import_errors=("etl/orders.py",)),
         verdict=FAIL,
         why="cannot be imported in us-east-1 only: etl/orders.py",
-        advice="Look at the import errors in that region's user interface",
+        advice="Read the import errors in that region's user interface",
         fix=lambda ready: ready.change(B, import_errors=()),
     ),
     Case(
@@ -622,7 +622,7 @@ CASES = [
         check="past",
         spoil=lambda ready: dag(ready, A, "dag_00", traits=(DEPENDS_ON_PAST,)),
         verdict=WARN,
-        why="depends_on_past or wait_for_downstream, after runs of before: dag_00",
+        why="depends_on_past or wait_for_downstream, which depend on earlier runs: dag_00",
         advice="accepted_differences = past:ID",
         fix=accept("past:dag_00"),
     ),
@@ -630,7 +630,7 @@ CASES = [
         check="past",
         spoil=lambda ready: dag(ready, A, "dag_01", traits=(EXTERNAL_SENSOR,)),
         verdict=WARN,
-        why="sensor of another DAG's run, which may be from before: dag_01",
+        why="sensor of another DAG's run, which may be an earlier one: dag_01",
     ),
     *(
         case
@@ -664,7 +664,7 @@ CASES = [
                     ready, B, kind, name, "9", key_id="other"
                 ),
                 verdict=WARN,
-                why="have not agreed on a key, both have to be alive for it",
+                why="have not agreed on a key; both must be alive to do so",
                 fix=write_again,
                 advice="",
             ),
@@ -683,7 +683,7 @@ CASES = [
         spoil=lambda ready: ready.change(B, packages={"apache-airflow": "3.3.1", "pandas": "2.2.0"}),
         verdict=WARN,
         why="in different versions: pandas",
-        advice="with versions pinned",
+        advice="with pinned versions",
         fix=write_again,
     ),
     Case(
@@ -706,7 +706,7 @@ CASES = [
         check="drill",
         spoil=lambda ready: forget(ready, "records"),
         verdict=WARN,
-        why="no failover to us-east-1 has ever been completed",
+        why="no failover to us-east-1 was ever completed",
         advice="planned failover to us-east-1 and back",
         fix=lambda ready: (ready.world.fail_over(B), ready.world.fail_over(A)),
     ),
@@ -724,13 +724,13 @@ CASES = [
             replace(drill(ready.world.clock.now()), not_unpaused=("dag_05",))
         ),
         verdict=WARN,
-        why="not unpaused then: dag_05",
+        why="DAGs not unpaused: dag_05",
     ),
     Case(
         check="accepted",
         spoil=accept("agents,nonsense:x,dags:y"),
         verdict=WARN,
-        why="accept nothing: agents, nonsense:x",
+        why="have no effect: agents, nonsense:x",
         advice="where CHECK is one of",
         fix=accept("dags:y"),
     ),
@@ -786,7 +786,7 @@ def test_check_and_failover_do_not_contradict_each_other(ready: ReadySet, case: 
 def test_a_failover_refuses_agents_of_another_protocol(ready: ReadySet) -> None:
     """They would misread some items of each other."""
     ready.heartbeat(B, protocol=2)
-    with pytest.raises(NotReadyError, match="speak protocol 2"):
+    with pytest.raises(NotReadyError, match="use protocol 2"):
         ready.world.fail_over(B)
 
 
@@ -816,7 +816,7 @@ def test_a_lost_region_is_compared_by_its_last_inventory(ready: ReadySet) -> Non
     ready.world.environments[B].remove_dag("dag_00")
     dag(ready, B, "dag_01", source="older")
     results = ready.results()
-    assert "wanted, and not in us-east-1: dag_00" in results["dags"].why
+    assert "to be unpaused, but missing in us-east-1: dag_00" in results["dags"].why
     assert "dag_01" in results["code"].why
 
 

@@ -77,7 +77,7 @@ def test_down_after_kill_saves_the_tables(sandbox: Sandbox, region: str) -> None
 def test_tables_are_read_after_a_kill_is_lifted(sandbox: Sandbox) -> None:
     """As `up` does after `kill`: nothing of the region runs, so nothing is cut off."""
     in_time(lambda: sandbox.kill(ACTIVE))
-    sandbox._lift_kills()
+    sandbox._remove_faults_of_stopped_regions()
     in_time(lambda: sandbox._ensure_tables(sandbox.home.blueprint()))
 
 

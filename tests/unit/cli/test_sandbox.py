@@ -61,15 +61,15 @@ def test_purge_leaves_other_peoples_folders_alone(tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["up", "--airflow", "1.10.15"], "It has 3.3.1"),
+        (["up", "--airflow", "1.10.15"], "Allowed are 3.3.1"),
         (["up", "--airflow", "us-west-2=3.3.1"], "no region us-west-2"),
         (["up", "--airflow", "us-east-1=3.3.1,3.0.6"], "not REGION=VERSION"),
         (["up", "--dags", "/does/not/exist"], "not a folder"),
-        (["up", "--bare", "--state-model", "eventual"], "no eventual state table"),
+        (["up", "--bare", "--state-model", "eventual"], "cannot have the state model eventual"),
         (["kill", "us-west-2"], "no region us-west-2"),
         (["fault", "us-east-1", "dynamodb", "hiccup"], "not a fault"),
-        (["fault", "us-east-1", "dynamodb", "refuse", "--from", "mars"], "mars calls nobody"),
-        (["drill", "--scenario", "earthquake"], "no scenario earthquake"),
+        (["fault", "us-east-1", "dynamodb", "refuse", "--from", "mars"], "The caller mars does not exist"),
+        (["drill", "--scenario", "earthquake"], "The scenario earthquake does not exist"),
         (["logs", "us-west-2"], "No such log exists"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Looking at a DR set: what the ports return, as :class:`~airflow_provider_mwaa_dr.core.readiness.Facts`."""
+"""Reads the facts about a DR set from the ports, and runs the readiness checks on them."""
 
 from __future__ import annotations
 
@@ -37,19 +37,21 @@ from airflow_provider_mwaa_dr.exceptions import ConfigError, StaleStateError, Un
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
-    """What all checks said of a failover from *source* to *target*."""
+    """The results of all checks for a failover from *source* to *target*."""
 
     source: str
     target: str
     results: Sequence[CheckResult]
 
     def count(self, verdict: Verdict) -> int:
-        """Return how many checks came to *verdict*."""
+        """Return how many checks have *verdict*."""
         return sum(result.verdict is verdict for result in self.results)
 
 
 NO_VERSION = -1
-"""No state has it: a write on this condition is refused, and shows that it was let through to the condition."""
+"""
+No state has this version. DynamoDB refuses a write on this condition, but only after IAM has allowed the write.
+"""
 
 
 def examine(
@@ -63,14 +65,14 @@ def examine(
     on_wait: Callable[[str], object] = lambda _: None,
 ) -> Examination:
     """
-    Return what all checks say of a failover to *target*. Changes nothing.
+    Return the results of all checks for a failover to *target*. Changes nothing.
 
-    Never raises for a region that is down: what it would have said is unknown then, and it is not asked again.
+    Never raises for a region that is down: its facts are then unknown, and it is not called again.
 
-    :param target: region that is to be able to take over; None for the only other one than the active one.
-    :param on_wait: called with each region whose heartbeat is waited for.
-    :raises StateError: the state could not be read, or there is none: nothing can be said at all.
-    :raises ConfigError: *target* is active, not in the set, or not named where there is more than one.
+    :param target: the region to fail over to; None if the set has only one region besides the active one.
+    :param on_wait: called with each region for whose heartbeat this waits.
+    :raises StateError: the state could not be read, or there is none: no check is possible.
+    :raises ConfigError: *target* is active, not in the set, or not given although there are several.
     """
     state = store.read()
     registered = try_read(store.regions)
@@ -129,9 +131,9 @@ def examine(
 
 def _last_active(store: StateStore, environments: Mapping[str, Environment], *, besides: str | None) -> str | None:
     """
-    Return the region that was active last: only an active region takes a snapshot. None where there is no region.
+    Return the region that was active last, which is the one with the newest snapshot. None if there is no region.
 
-    :param besides: the region that is to take over, if one was named.
+    :param besides: the region to fail over to, if one was given.
     """
     regions = sorted(set(environments) - {besides})
     taken = [(snapshot.recorded_at, region) for region in regions if (snapshot := _snapshot(store, region)) is not None]
@@ -141,26 +143,26 @@ def _last_active(store: StateStore, environments: Mapping[str, Environment], *, 
 def _target(active: str, target: str | None, environments: Mapping[str, Environment], *, is_unknown: bool) -> str:
     others = [region for region in environments if region != active]
     if is_unknown and others and target is None:
-        # Any of them may be the one; what there is to say first is the same for each.
+        # Any region may be the target: the first failure and its advice are the same for each.
         return min(others)
     if target is None:
         if len(others) != 1:
             raise ConfigError(
-                f"Which region is to be able to take over from {active}? There are {', '.join(others) or 'no others'}.",
+                f"Besides the active region {active}, the set has {' and '.join(others) or 'no region to check'}.",
                 option="environments",
-                advice="Name one with --region." if others else "Add one to DR_ENVIRONMENTS.",
+                advice="Name the region to check with --region." if others else "Add one to DR_ENVIRONMENTS.",
             )
         return others[0]
     if known_region(target, environments) == active:
         raise ConfigError(
-            f"{target} is the active region; a check looks at one that could take over.",
-            advice=f"Name one of {', '.join(others)}." if others else "Add one to DR_ENVIRONMENTS.",
+            f"{target} is the active region; the region to check is the one to fail over to.",
+            advice=f"Name one of these: {', '.join(others)}." if others else "Add one to DR_ENVIRONMENTS.",
         )
     return target
 
 
 def _ask(environment: Environment) -> RegionFacts:
-    """Return what the environment itself says. No call changes anything; after one without an answer comes no other."""
+    """Return the facts from the environment itself. Changes nothing; after a call without an answer, makes no other."""
     description = try_read(environment.describe)
     status = description if isinstance(description, Unknown) else description.status
     silent: Unknown | None = None
@@ -190,7 +192,7 @@ def _ask(environment: Environment) -> RegionFacts:
 
 
 def _nameless(region: str, advice: str) -> RegionFacts:
-    """Return what can be said of a region whose environment is not known."""
+    """Return the facts about a region whose environment is not known."""
     unknown = Unknown(f"the environment of {region} is not named")
     return RegionFacts(
         region=region,
@@ -206,7 +208,7 @@ def _nameless(region: str, advice: str) -> RegionFacts:
 
 
 def _snapshot(store: StateStore, region: str) -> DagSet | None:
-    """Return the region's snapshot; None also of one that cannot be read, which a failover takes for none."""
+    """Return the region's snapshot; None also if it cannot be read: a failover then treats it as missing."""
     with suppress(UnreadableItemError):
         return store.get_snapshot(region)
     return None
@@ -218,7 +220,7 @@ def _inventory(store: StateStore, region: str) -> Inventory | Unknown:
 
 
 def unpublished_of(store: StateStore, region: str) -> Unpublished | None:
-    """Return what *region* could not take over; None for an item that cannot be read, which is listed with those."""
+    """Return what *region* could not take over; None also if the item cannot be read (the check ``items`` lists it)."""
     try:
         return store.unpublished(region)
     except UnreadableItemError:
@@ -228,7 +230,7 @@ def unpublished_of(store: StateStore, region: str) -> Unpublished | None:
 def _runs_table(
     tables: Tables, settings: DRConfig, regions: Sequence[RegionFacts]
 ) -> TableDescription | Unknown | None:
-    """Return what DynamoDB says of the runs table that this side or a region has set."""
+    """Return DynamoDB's description of the runs table that the caller or a region has set; None if none is set."""
     names = [settings.runs_table]
     names += [
         each.inventory.options.get("runs_table", "") for each in regions if not isinstance(each.inventory, Unknown)
@@ -238,7 +240,7 @@ def _runs_table(
 
 
 def _try_write(store: StateStore, state: DRState) -> bool:
-    """Find out whether the state may be written: IAM looks first, then the condition, which nothing meets."""
+    """Return True if the caller may write the state. The write never succeeds: no state meets its condition."""
     try:
         store.write(state, expected_version=NO_VERSION)
     except StaleStateError:

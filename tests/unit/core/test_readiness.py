@@ -867,7 +867,7 @@ def test_a_target_that_makes_no_sense_is_wrong_usage(ready: ReadySet, target: st
 def test_of_several_standbys_one_has_to_be_named(ready: ReadySet) -> None:
     """Each standby has its own result."""
     arguments = (ready.world.store, ready.tables, ready.world.environments, ready.world.clock, ready.config)
-    with pytest.raises(ConfigError, match="us-east-1, us-west-2"):
+    with pytest.raises(ConfigError, match="us-east-1 and us-west-2"):
         examine(*arguments)
     assert examine(*arguments, target="us-west-2").target == "us-west-2"
 

@@ -11,7 +11,7 @@ immediately, because there is no region to poll then. It reports items that cann
 
 After a loss the Variable ``dr_monitor_mode``, read at that moment, decides:
 
-- ``notify`` (default): send a message, and wait until a user acts;
+- ``notify`` (default): send a message, and wait until the region is healthy or a user has failed over;
 - ``approve``: send a message, and fail over when a user marks the task ``approval`` as success, within an hour;
 - ``automatic``: send a message, and fail over.
 

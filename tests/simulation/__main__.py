@@ -4,5 +4,5 @@ import sys
 
 from tests.simulation.many import main
 
-if __name__ == "__main__":  # each of its processes imports this, too
+if __name__ == "__main__":  # each worker process imports this module, too
     sys.exit(main())

@@ -1,12 +1,12 @@
 """
-An Airflow in memory: its metadata database, what its schedulers and workers do with it, and its REST API.
+A simulated Airflow: its metadata database, its schedulers and workers, and its REST API.
 
-Only what the provider meets: intervals with and without catchup, runs that wait for the one before (depends_on_past),
-runs that an asset starts, manual runs with a conf, tasks that wait in the triggerer, runs that fail, cleared runs,
-tasks that are killed seconds after their run was closed. What the provider does comes in as it does in the real one:
-the gate before a run starts, the fence before a task does, the agent beside each scheduler.
+It has what the provider meets: intervals with and without catchup, depends_on_past, runs that an asset starts, manual
+runs with a conf, tasks that wait in the triggerer, failing runs, cleared runs, and tasks that are killed seconds after
+their run was closed. The provider is called as in the real Airflow: the gate before a run starts, the fence before a
+task starts, and an agent beside each scheduler.
 
-Everything that happens each second looks only at what is open: a history has thousands of these seconds.
+The code that runs every second visits only open runs: a history has thousands of seconds.
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ from airflow_provider_mwaa_dr.exceptions import MwaaUnreachableError
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 KILL_AFTER_S = 4
-"""A task whose run was closed works on until its next heartbeat."""
+"""A task of a closed run continues until its next heartbeat."""
 STILL_S = 60
-"""A run that has begun waits for an earlier one if nothing of it has ended for so long."""
+"""A run that has started waits for an earlier run if none of its tasks has ended for this time."""
 LATE_STOP_S = 5
-"""A run whose last task has less left than this ends by itself before an engine has come to stop it."""
+"""A run whose last task ends within this time ends before an engine can stop it."""
 TASKS = 2
 ASSET_TRIGGERED = "asset_triggered"
 
 Gate = Callable[["Run"], Action]
 Fence = Callable[[bool], tuple[Action, int]]
-"""What a task may do, and under which epoch; asked also for one that comes back from the triggerer (True)."""
+"""Decides whether a task may start, and under which epoch. True for a task that comes back from the triggerer."""
 
 
 @cache
 def to_date(at: float) -> datetime:
-    """Return the moment so many seconds after the beginning, as the metadata database stores it."""
+    """Return the moment *at* seconds after START, as the metadata database stores it."""
     return START + timedelta(seconds=at)
 
 
 def to_seconds(at: datetime) -> float:
-    """Return how many seconds after the beginning a moment is."""
+    """Return the seconds from START to a moment."""
     return round((at - START).total_seconds(), 6)
 
 
 @dataclass(frozen=True)
 class SimulatedDag:
     """
-    A DAG as both regions have it.
+    A DAG, which both regions have.
 
-    :param every_s: between two intervals; None for one without a schedule of time.
-    :param max_active: runs that are running at once; one that waits for the past takes its place, too.
-    :param waits_for_past: its tasks start only when the run before has succeeded (depends_on_past).
-    :param asset_of: the DAG whose runs, when they succeed, start one of this.
+    :param every_s: seconds between two intervals; None for a DAG without a time schedule.
+    :param max_active: the most running runs. A run that waits for an earlier one counts, too.
+    :param waits_for_past: its tasks start only after the run before has succeeded (depends_on_past).
+    :param asset_of: the DAG whose successful runs start runs of this DAG.
     :param defers: its first task waits in the triggerer for a while.
     :param fails: some of its runs fail.
     """
@@ -75,7 +75,7 @@ class SimulatedDag:
 
 
 class Task:
-    """A task instance. ``state`` as Airflow's; ``until`` is when its body, or its wait in the triggerer, ends."""
+    """A task instance. ``state`` is Airflow's. ``until`` is the end of its body, or of its wait in the triggerer."""
 
     __slots__ = ("defer_s", "kill_at", "state", "until")
 
@@ -90,7 +90,7 @@ class Run:
     """
     A row of dag_run, with its task instances.
 
-    :ivar turn: ``last_scheduling_decision`` of a queued run: after those that have none, in the order of this.
+    :ivar turn: ``last_scheduling_decision`` of a queued run. Runs without it come first, the others in its order.
     """
 
     __slots__ = (
@@ -121,12 +121,12 @@ class Run:
 
     @property
     def is_skipped(self) -> bool:
-        """Whether the provider has closed it before any task of it executed."""
+        """Whether the provider closed it before any of its tasks executed."""
         is_closed = self.note in {"skipped", "closed"} and not self.is_open
         return is_closed and not any(task.until for task in self.tasks)
 
     def take_turn(self) -> None:
-        """Sort it as the provider does: by its dates."""
+        """Give it the provider's position in the queue: by its dates."""
         self.turn = self.end
 
     @property
@@ -135,7 +135,7 @@ class Run:
 
     @property
     def waits(self) -> bool:
-        """Whether nothing of it executes, or will by itself; nor has anything failed."""
+        """Whether none of its tasks executes, will execute by itself, or has failed."""
         return all(task.state in {None, "success", "skipped"} for task in self.tasks)
 
     @property
@@ -163,7 +163,9 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """The first task body of a run has begun, or its last one has come to its end: what task bodies would write."""
+    """
+    The first task body of a run has started, or its last one has ended. In a real DAG the task bodies would write this.
+    """
 
     region: str
     key: RunKey
@@ -174,13 +176,13 @@ class Execution:
 
 
 class SimulatedAirflow:
-    """One region's Airflow; implements the agent's RegionDb and the engine's Environment."""
+    """The Airflow of one region. It implements the agent's RegionDb and the engine's Environment."""
 
     def __init__(self, region: str, dags: Sequence[SimulatedDag], world: Any, clock: Any) -> None:
         self.region, self.name = region, f"env-{region}"
         self.world, self.clock, self.rng = world, world.clock, world.rng
         self.local = clock
-        """Its hosts' clock, whose wall time is off."""
+        """The clock of its hosts, with a wrong wall time."""
         self.dags_by_id = {dag.dag_id: dag for dag in dags}
         self.controls = {dag.dag_id for dag in dags if "dr:control" in dag.tags}
         self.paused = set(self.dags_by_id)
@@ -188,20 +190,20 @@ class SimulatedAirflow:
         self.by_id: list[Run] = []
         self.open: dict[str, dict[RunKey, Run]] = {dag_id: {} for dag_id in self.dags_by_id}
         self.active: dict[RunKey, Run] = {}
-        """Runs that are running, or of which a task still is."""
+        """Runs that are running, or with a task that still executes."""
         self.intervals: dict[str, dict[float, Run]] = {dag_id: {} for dag_id in self.dags_by_id}
         self.next_at: dict[str, float] = {}
         self.fired: dict[str, int] = {}
-        """DAGs of which an asset wants a run, and how often that has been so."""
+        """DAGs for which an asset event requests a run, with the number of that run."""
         self.is_up, self.is_reachable = True, True
         self.before_change: Callable[[], object] = lambda: None
-        """Called before the agent changes anything: where it may be killed."""
+        """Called before the agent changes anything. The agent may be killed here."""
 
     @property
     def unpaused(self) -> set[str]:
         return set(self.dags_by_id) - self.paused
 
-    def _tell(self, key: RunKey, text: str) -> None:
+    def _note(self, key: RunKey, text: str) -> None:
         if self.world.is_traced:
             self.world.note(key, f"{self.region} {text}")
 
@@ -213,7 +215,7 @@ class SimulatedAirflow:
             self.intervals[run.dag_id][at] = run
         if run.is_open:
             self.open[run.dag_id][key] = run
-        self._tell(key, f"new row, {run.state}")
+        self._note(key, f"new row, {run.state}")
         return run
 
     def set_state(self, run: Run, state: str) -> None:
@@ -225,19 +227,19 @@ class SimulatedAirflow:
         else:
             self.open[run.dag_id].pop(run.key, None)
 
-    # -- people -----------------------------------------------------------------------------------------------------
+    # -- users ------------------------------------------------------------------------------------------------------
 
     def trigger_by_hand(self, dag_id: str, number: int) -> RunKey:
-        """A person triggers a run, with a conf."""
+        """A user triggers a run with a conf."""
         key = (dag_id, f"manual__{number}")
         at = round(self.clock.monotonic(), 3)
         self.add(key, run_type="manual", at=at, end=at, conf={"n": number})
         return key
 
     def clear(self, key: RunKey) -> None:
-        """A run that has ended is queued again, with all its tasks."""
+        """Queue an ended run again, with all its tasks."""
         run = self.rows[key]
-        self._tell(key, f"queued again, was {run.state}")
+        self._note(key, f"queued again, was {run.state}")
         run.queued_at, run.turn = self.local.now(), None
         run.tasks = [Task() for _ in range(TASKS)]
         run.fails = False
@@ -245,15 +247,15 @@ class SimulatedAirflow:
         self.set_state(run, "queued")
 
     def send_back(self, run: Run) -> None:
-        """A run that waits goes back into the queue, with its tasks as they are."""
-        self._tell(run.key, "gives its room to an earlier one")
+        """Put a waiting run back into the queue, with its tasks unchanged."""
+        self._note(run.key, "gives its room to an earlier one")
         self.active.pop(run.key, None)
         self.set_state(run, "queued")
 
-    # -- what schedulers do -------------------------------------------------------------------------------------------
+    # -- schedulers ---------------------------------------------------------------------------------------------------
 
     def schedule(self, gate: Gate) -> None:
-        """One loop of one scheduler: create what is due, start what is queued."""
+        """One loop of one scheduler: create scheduled runs, and start queued runs."""
         now = self.local.wall_s()
         paused = self.paused
         if len(paused) + len(self.controls) == len(self.dags_by_id) and not paused & self.controls:
@@ -294,7 +296,9 @@ class SimulatedAirflow:
         self.next_at[dag.dag_id] = at + dag.every_s
 
     def _next(self, dag: SimulatedDag, now: float) -> float:
-        """Return where the next interval begins; as Airflow computes it from the newest scheduled run, or from none."""
+        """
+        Return the start of the next interval, as Airflow computes it from the newest scheduled run, or without one.
+        """
         assert dag.every_s is not None
         at = self.next_at.get(dag.dag_id)
         if at is None:
@@ -306,7 +310,7 @@ class SimulatedAirflow:
         return at
 
     def _waits(self, dag: SimulatedDag, run: Run) -> bool:
-        """Whether the run before has not succeeded; the first one of all waits for nothing."""
+        """Whether the run before has not succeeded. The first run of all waits for none."""
         if run.at is None or dag.every_s is None:
             return False
         dates = self.intervals[dag.dag_id]
@@ -317,7 +321,7 @@ class SimulatedAirflow:
         return before is not None and before.state != "success"
 
     def _start(self, run: Run, action: Action) -> bool:
-        self._tell(run.key, f"gate: {action.value}")
+        self._note(run.key, f"gate: {action.value}")
         if action is Action.RUN:
             self.set_state(run, "running")
             return True
@@ -330,7 +334,7 @@ class SimulatedAirflow:
         return False
 
     def _close(self, run: Run, state: str) -> None:
-        self._tell(run.key, f"closed as {state}, was {run.state}")
+        self._note(run.key, f"closed as {state}, was {run.state}")
         self.set_state(run, state)
         for task in run.tasks:
             if task.state == "running":
@@ -338,10 +342,12 @@ class SimulatedAirflow:
             elif task.state not in {"success", "failed"}:
                 task.state = "skipped"
 
-    # -- what workers and the triggerer do ----------------------------------------------------------------------------
+    # -- workers and the triggerer ------------------------------------------------------------------------------------
 
     def work(self, fence: Fence) -> None:
-        """End bodies, kill what was closed, start the next task of each running run, past the fence."""
+        """
+        End task bodies, kill tasks of closed runs, and start the next task of each running run that the fence allows.
+        """
         if not self.active:
             return
         now = self.clock.monotonic()
@@ -389,12 +395,12 @@ class SimulatedAirflow:
                 self._fire(run)
 
     def _fire(self, run: Run) -> None:
-        """A producer has succeeded: whoever waits for its asset, and is not paused, gets a run."""
+        """A producer has succeeded: each unpaused consumer of its asset gets a run."""
         for dag_id, dag in self.dags_by_id.items():
             if dag.asset_of == run.dag_id:
-                is_heard = dag_id not in self.paused
-                self.world.fired(self.region, dag_id, is_heard=is_heard)
-                if is_heard:
+                has_consumer = dag_id not in self.paused
+                self.world.fired(self.region, dag_id, has_consumer=has_consumer)
+                if has_consumer:
                     self.fired[dag_id] = self.world.new_number()
 
     def _next_task(self, run: Run, fence: Fence, now: float) -> None:
@@ -406,7 +412,7 @@ class SimulatedAirflow:
             return
         action, epoch = fence(task.state == "scheduled")
         if action is Action.SKIP:
-            self._tell(run.key, "fence: skip")
+            self._note(run.key, "fence: skip")
             task.state = "skipped"
         elif action is Action.RUN:
             self.world.check_start(self.region, epoch)
@@ -419,7 +425,7 @@ class SimulatedAirflow:
             task.state, task.until = "running", now + self.world.body_s(self.region)
 
     def _check_unchanged(self, run: Run) -> None:
-        """A run keeps what it was made with, whichever region executes it."""
+        """A run keeps the values with which it was created, whichever region executes it."""
         every_s = self.dags_by_id[run.dag_id].every_s
         kind, _, rest = run.key[1].partition("__")
         if kind == "scheduled":
@@ -431,7 +437,7 @@ class SimulatedAirflow:
             assert (run.run_type, run.at) == (ASSET_TRIGGERED, None), run.key
 
     def die(self) -> None:
-        """Every process is gone in an instant; the database stays."""
+        """End every process immediately. The database stays."""
         self.is_up = self.is_reachable = False
         for run in list(self.active.values()):
             for task in run.tasks:
@@ -470,7 +476,7 @@ class SimulatedAirflow:
                     and run.dag_id not in self.paused
                     and (now - run.queued_at).total_seconds() < queued_for_s
                 )
-                # Now and then the scheduler has a row locked.
+                # Sometimes the scheduler has locked the row.
                 if not is_young and not self._is_spared(run, spared_since) and self.rng.random() > 0.05:
                     run.note = "closed"
                     self._close(run, "failed")
@@ -506,7 +512,7 @@ class SimulatedAirflow:
         return [self.rows[key].to_row() for key in sorted(keys) if key in self.rows]
 
     def tasks(self, keys: Collection[RunKey]) -> Mapping[RunKey, Sequence[TaskState]]:
-        return {}  # no DAG here has tasks that look at the run before
+        return {}  # no task here depends on the run before
 
     def last_finished(self, dag_ids: Collection[str]) -> list[RunRow]:
         found = []
@@ -586,7 +592,7 @@ class SimulatedAirflow:
         return moved
 
     def _is_still(self, run: Run) -> bool:
-        """Whether it has not begun, or nothing of it executes, and nothing has ended for a minute."""
+        """Whether it has not started, or none of its tasks executes, and none has ended for a minute."""
         return (
             run.waits
             and any(task.state is None for task in run.tasks)
@@ -598,7 +604,7 @@ class SimulatedAirflow:
         for run in runs:
             found = self.rows.get(run.key)
             if found is not None and not found.is_open:
-                self._tell(run.key, f"settled as {run.status.value}, was {found.state}")
+                self._note(run.key, f"settled as {run.status.value}, was {found.state}")
                 self.set_state(found, run.status.value)
 
     def forget_closed(self, created: Mapping[str, datetime | None]) -> int:
@@ -609,7 +615,7 @@ class SimulatedAirflow:
             limit = -1.0 if after is None else to_seconds(after)
             gone += [run for at, run in self.intervals[dag_id].items() if run.is_skipped and at > limit]
         for run in gone:
-            self._tell(run.key, "forgotten: to be created again")
+            self._note(run.key, "forgotten: to be created again")
             del self.rows[run.key], self.intervals[run.dag_id][run.at or 0.0]
             self.next_at.pop(run.dag_id, None)
         return len(gone)
@@ -672,7 +678,7 @@ class SimulatedAirflow:
         return True
 
     def _end_before_it_is_stopped(self, run: Run) -> None:
-        """A run that has seconds left ends by itself, before the call that is to stop it has come to it."""
+        """End a run that has only seconds left, before the engine's call can stop it."""
         now = self.clock.monotonic()
         last = run.tasks[-1]
         if run.state == "running" and last.state == "running" and not last.defer_s and last.until < now + LATE_STOP_S:

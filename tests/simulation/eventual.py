@@ -1,8 +1,8 @@
 """
-Two copies of the state table that follow each other later, under engines, agents, cuts and losses, from a seed.
+A state table with two lagging copies, with engines, agents, network cuts and lost regions. A seed decides what happens.
 
-The provider's own engine, gate, finisher and store of copies run on a table in memory with a lag; what is watched is
-which region's gate lets runs start, under which epoch. The ledger and the runs are in tests/simulation/world.py.
+The provider's own engine, gate, finisher and eventual store run on a table in memory with a lag. The test checks which
+region's gate lets runs start, and under which epoch. tests/simulation/world.py simulates ledger and runs.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ CONTROL = "control"
 DAGS = ("dag_0", "dag_1", "dag_2")
 WANTED = frozenset(DAGS) - {"dag_2"}
 RESEND_S = 1.0
-"""What a cut held up is tried again within this time (InMemoryGlobalTable)."""
+"""A write that a cut delayed is tried again within this time (InMemoryGlobalTable)."""
 
 
-class Way:
-    """The table as somebody in *place* reaches it."""
+class Connection:
+    """The table as a process in *place* reaches it."""
 
     def __init__(self, world: EventualWorld, place: str) -> None:
         self._world, self._place = world, place
@@ -56,8 +56,8 @@ class Way:
         return getattr(self._store, name)(*args, **kwargs)
 
 
-class CallersWay(Way):
-    """The same for an engine: anything may happen before and after each call."""
+class CallersConnection(Connection):
+    """The same for an engine, with a possible fault before and after each call."""
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         world = self._world
@@ -89,7 +89,7 @@ class CallersEnvironment:
 
 
 class CallersClock:
-    """The clock as an engine has it: sleeping lets others move."""
+    """The clock of an engine: while the engine sleeps, other callers move."""
 
     def __init__(self, world: EventualWorld) -> None:
         self._world = world
@@ -100,7 +100,7 @@ class CallersClock:
 
 
 class Region:
-    """What two schedulers of a region do, each with its own view, once a second."""
+    """Two schedulers of a region, each with its own view. They take a turn once a second."""
 
     def __init__(self, world: EventualWorld, name: str) -> None:
         self.world, self.name = world, name
@@ -112,13 +112,13 @@ class Region:
         self.restart()
 
     def restart(self) -> None:
-        """The schedulers start anew, knowing nothing."""
+        """Start the schedulers again, with nothing remembered."""
         self.is_up = True
-        self.way = Way(self.world, self.name)
+        self.connection = Connection(self.world, self.name)
         self.views: dict[str, View | None] = {"1": None, "2": None}
         self.adopted: int | None = None
         self.finisher = PlanFinisher(
-            self.way,  # type: ignore[arg-type]
+            self.connection,  # type: ignore[arg-type]
             RegionDags(self.environment),
             self.world.clock,
             region=self.name,
@@ -131,8 +131,8 @@ class Region:
             return
         self.beat += 1
         for job in self.views:
-            with suppress(StateError):  # the view grows old
-                self._look(job)
+            with suppress(StateError):  # the view gets older
+                self._read(job)
             view = self.views[job]
             decision = decide(
                 view,
@@ -147,9 +147,9 @@ class Region:
                 assert view.state is not None
                 self.world.starts(self.name, view.state.epoch)
 
-    def _look(self, job: str) -> None:
+    def _read(self, job: str) -> None:
         now = self.world.clock.monotonic()
-        observed = self.way.observe(self.name)
+        observed = self.connection.observe(self.name)
         state: DRState | None = observed.state
         seen = self.views[job].state if self.views[job] is not None else None  # type: ignore[union-attr]
         if state is None or (seen is not None and seen.is_newer_than(state)):
@@ -158,10 +158,10 @@ class Region:
         if job == "1":
             reconciled = self._lead(state, reconciled)
         self.views[job] = replace(View.of(observed, now), reconciled_epoch=reconciled)
-        self.way.put_agent(self._status(job, state, reconciled))
+        self.connection.put_agent(self._status(job, state, reconciled))
 
     def _lead(self, state: DRState, reconciled: int | None) -> int:
-        """The agent of job 1: settle, adopt, keep the snapshot, finish what was left behind."""
+        """Take the turn of the agent of job 1: reconcile, adopt, write the snapshot, and finish an abandoned plan."""
         is_active = state.active_region == self.name
         unpaused = self.environment.unpaused
         if reconciled != state.epoch:
@@ -169,7 +169,7 @@ class Region:
                 for dag_id in unpaused:
                     self.environment.flip(dag_id, is_paused=True)
         elif is_active and state.phase is Phase.STEADY:
-            self.way.put_snapshot(
+            self.connection.put_snapshot(
                 DagSet(id=self.name, region=self.name, recorded_at=self.world.clock.now(), dag_ids=tuple(unpaused))
             )
         elif self.world.agents_finish:
@@ -197,7 +197,7 @@ class Region:
 
 
 class EventualWorld:
-    """Two regions, a copy of the table in each, and people who call from either of them or from elsewhere."""
+    """Two regions with a copy of the table each. Callers call from either region, or from a third place."""
 
     def __init__(self, seed: int, mode: Eventual) -> None:
         self.rng = random.Random(seed)
@@ -208,19 +208,19 @@ class EventualWorld:
         self.table = InMemoryGlobalTable(
             (A, B), self.clock, lambda: self.rng.uniform(0, self.max_lag_s), registered=(A, B)
         )
-        self.table.has_limits = False  # a heartbeat as an item takes as long as all the rest of a turn
+        self.table.has_limits = False  # to convert each heartbeat to an item would double the time of a turn
         self.cut: set[str] = set()
         self.lost: set[str] = set()
         self.agents_finish = self.rng.random() < 0.5
         self.newest_epoch_started = 0
         self.regions_of_epoch: dict[int, str] = {}
-        self.insisting: set[str] = set()
+        self.callers_not_waiting: set[str] = set()
         self.places: dict[str, str] = {}
         self.excused: dict[str, float] = {}
         self.alone = 0
         self.trace: list[str] = []
         self.engines = 0
-        Way(self, CONTROL).write(
+        Connection(self, CONTROL).write(
             transitions.initial(A, lease_s=LEASE_S, by="init", at=self.clock.now()), expected_version=None
         )
         self.clock.advance(self.max_lag_s)
@@ -236,10 +236,10 @@ class EventualWorld:
     def note(self, text: str) -> None:
         self.trace.append(f"{self.clock.monotonic():8.1f}  {text}")
 
-    # -- who reaches what ----------------------------------------------------------------------------------------------
+    # -- network -------------------------------------------------------------------------------------------------------
 
     def reaches(self, place: str, region: str) -> bool:
-        """Whether somebody in *place* reaches what is in *region*; whoever is there always does, unless it is lost."""
+        """Whether a process in *place* reaches *region*. A process reaches its own region unless it is lost."""
         return region not in self.lost and (place == region or not self.cut & {place, region})
 
     def cut_off(self, region: str) -> None:
@@ -264,17 +264,17 @@ class EventualWorld:
         self._links_changed()
 
     def _links_changed(self) -> None:
-        """What a cut holds up arrives once all are back; a region that has not heard of it by then is excused."""
+        """Writes that a cut delayed arrive after all regions are back. Until then, a region without them is excused."""
         now = self.clock.monotonic()
         self.table.cut = self.cut | self.lost
-        # The region's next look shows it; where it holds a view that is no longer counted, that ages for a lease.
+        # The region's next read shows it. A view without the write may still be used for a lease.
         until = float("inf") if self.table.cut else now + RESEND_S + self.max_lag_s + 3.0 + LEASE_S
         self.excused |= {name: until for name, end in self.excused.items() if end >= now}
 
     def call(
         self, target: str, *, place: str = CONTROL, faulty: bool = True, after_s: float = 0.0, **how: Any
     ) -> Caller:
-        """Let somebody in *place* call a failover to *target*."""
+        """Let a caller in *place* request a failover to *target*."""
         self.engines += 1
         name = f"engine-{self.engines}"
         environments: Mapping[str, Environment] = {
@@ -283,9 +283,9 @@ class EventualWorld:
         }
         request = replace(FailoverRequest(target=target, reason="test", by=name), **how)
         if request.even_if_not_ready:
-            self.insisting.add(name)
+            self.callers_not_waiting.add(name)
         engine = FailoverEngine(
-            CallersWay(self, place),  # type: ignore[arg-type]
+            CallersConnection(self, place),  # type: ignore[arg-type]
             environments,
             CallersClock(self),
             TIMING,
@@ -296,26 +296,31 @@ class EventualWorld:
         self.places[name] = place
         return self.scheduler.start(caller)
 
-    # -- what must hold at every moment --------------------------------------------------------------------------------
+    # -- rules that must hold at every moment --------------------------------------------------------------------------
 
     def written(self, caller: Caller, new: DRState) -> None:
-        """Somebody who insists acts without having seen what a region that is out of reach does: that is excused."""
+        """
+        Excuse the regions that a caller with ``even_if_not_ready`` could not reach: it acts without knowing their
+        state.
+        """
         plan = new.plan
         self.note(
             f"{caller.name}: {new.active_region} {new.phase.value}, epoch {new.epoch}, version {new.version}"
             + (f", {plan.source} -> {plan.target} {plan.mode.value}" if plan is not None else "")
         )
-        if caller.name not in self.insisting:
+        if caller.name not in self.callers_not_waiting:
             return
         unseen = [region for region in (A, B) if not self.reaches(self.places[caller.name], region)]
         if unseen and plan is not None and plan.is_cancellation:
-            unseen = [A, B]  # it may have been promoted where nobody looked
+            unseen = [A, B]  # it may have been promoted in a copy that this caller cannot read
         elif self.mode is Eventual.SAFE:
-            unseen = []  # out of reach, a region holds by itself
+            unseen = []  # a region that is out of reach holds
         self.excused |= dict.fromkeys(unseen, float("inf"))
 
     def starts(self, region: str, epoch: int) -> None:
-        """A run starts: never under an epoch older than one under which one has started, but where that is excused."""
+        """
+        A run starts: never under an epoch older than that of a run that already started, unless the region is excused.
+        """
         holder = self.regions_of_epoch.setdefault(epoch, region)
         assert holder == region, self.story(f"{holder} and {region} both start runs under epoch {epoch}")
         if epoch < self.newest_epoch_started:
@@ -326,12 +331,14 @@ class EventualWorld:
         self.newest_epoch_started = max(epoch, self.newest_epoch_started)
 
     def story(self, what: str) -> str:
-        """Return what happened, a line each."""
+        """Return the last events, one line each."""
         return "\n".join((f"{self.clock.monotonic():.1f} s: {what} ({self.mode.value})", *self.trace[-60:]))
 
 
-def live_through(seed: int, mode: Eventual) -> EventualWorld:
-    """One history: failovers from all sides among cuts and losses; then all is mended, and the role moves twice."""
+def run_history(seed: int, mode: Eventual) -> EventualWorld:
+    """
+    Run one history: failovers from all places during cuts and losses. Then heal everything, and move the role twice.
+    """
     world = EventualWorld(seed, mode)
     rng, clock = world.rng, world.clock
     try:
@@ -342,7 +349,7 @@ def live_through(seed: int, mode: Eventual) -> EventualWorld:
                 clock.after(at, lambda happen=happen, region=region: happen(region))  # type: ignore[misc]
                 clock.after(at + rng.choice([5, 40, 90]), lambda region=region: world.heal(region))  # type: ignore[misc]
             if rng.random() < 0.4:
-                leave_what_is_cut_off(world)
+                leave_a_region_that_is_cut_off(world)
             for _ in range(rng.choice([1, 1, 2])):
                 caller = world.call(
                     rng.choice([A, B, B]),
@@ -358,7 +365,7 @@ def live_through(seed: int, mode: Eventual) -> EventualWorld:
                 if isinstance(caller.outcome, BaseException) and not isinstance(caller.outcome, (DRError, KilledError)):
                     raise caller.outcome
         clock.advance(100)
-        mend(world)
+        heal_all(world)
         for target in rng.sample([A, B], 2):
             last = world.call(target, faulty=False, even_if_not_ready=True, stop_running=True)
             world.scheduler.run_until_idle()
@@ -376,8 +383,8 @@ def live_through(seed: int, mode: Eventual) -> EventualWorld:
     return world
 
 
-def leave_what_is_cut_off(world: EventualWorld) -> None:
-    """The active region is alone with its own copy, or its copies' link is; somebody elsewhere goes on without it."""
+def leave_a_region_that_is_cut_off(world: EventualWorld) -> None:
+    """Cut the active region off, and let a caller in another place fail over without it."""
     rng = world.rng
     active = next(state.active_region for state in world.table.states().values() if state is not None)
     other = B if active == A else A
@@ -392,8 +399,8 @@ def leave_what_is_cut_off(world: EventualWorld) -> None:
     )
 
 
-def mend(world: EventualWorld) -> None:
-    """Everything is reachable again; who has seen a branch of the state that did not stay is started anew."""
+def heal_all(world: EventualWorld) -> None:
+    """Heal everything. Restart the regions, because one may have read a version of the state that did not win."""
     for name in (A, B):
         world.heal(name)
     world.clock.advance(60)

@@ -1,10 +1,10 @@
 """
-Cheaper data classes, for processes that live through many histories.
+Faster data classes, for processes that run many histories.
 
-A frozen data class assigns each field through ``object.__setattr__``, and ``replace`` goes through all fields by name:
-a fifth of a history's time. Here the same classes get an ``__init__`` that assigns, and a ``replace`` that copies the
-slots. They are not frozen any more; the test suite, which does not call this, lives through histories with frozen ones.
-A history is the same with both (test_simulation.py compares digests).
+A frozen data class assigns each field with ``object.__setattr__``, and ``replace`` reads all fields by name. This takes
+a fifth of the time of a history. Here the same classes get an ``__init__`` that assigns, and a ``replace`` that copies
+the slots. They are then no longer frozen. The test suite does not call this module and uses frozen classes. A history
+is the same with both (test_simulation.py compares digests).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _Replace = Callable[..., Any]
 
 
 def thaw() -> None:
-    """Make the data classes of the core cheap to construct and to copy, in this process, for good."""
+    """Make the data classes of the core cheap to construct and to copy, in this process, permanently."""
     copiers: dict[type, _Replace] = {}
     for module in _THAWED:
         for cls in vars(module).values():
@@ -43,7 +43,7 @@ def thaw() -> None:
 
 
 def _thaw(cls: Any) -> _Replace | None:
-    """Give a frozen data class a plain ``__init__``; return what copies an instance with changes."""
+    """Give a frozen data class a plain ``__init__``, and return a function that copies an instance with changes."""
     fields = dataclasses.fields(cls)
     if hasattr(cls, "__post_init__") or not cls.__dataclass_params__.frozen or not all(each.init for each in fields):
         return None

@@ -1,13 +1,13 @@
 """
-Fault points inside the functions of agent and engine: what may happen at any call of theirs on a port.
+Fault points: faults at any call of an agent or an engine to a port.
 
-A seed switches them on for about half of the histories, and chooses how many, where, and when they are armed: after
-some seconds, or when the state enters a phase. An armed fault strikes at the n-th call that fits it. A third of the
-faults aim at pairs of fault and phase that histories seldom reach (reached.json). The choices come from a random
-generator of their own, so a history without them stays what it was.
+A seed enables them for about half of the histories. It decides how many faults there are, where they are, and when they
+are armed: after some seconds, or when the state enters a phase. An armed fault happens at the n-th call that fits it. A
+third of the faults aim at pairs of fault and phase that histories seldom reach (reached.json). These choices use a
+separate random generator, so a history without fault points stays unchanged.
 
-An agent whose call takes long is suspended in the middle of its turn: the world goes on, and so does its scheduler's
-gate.
+An agent with a slow call is suspended in the middle of its turn. The rest of the world continues, and so does the gate
+of its scheduler.
 """
 
 from __future__ import annotations
@@ -57,23 +57,23 @@ CALLER_FAULTS = (
 PHASES = tuple(phase.value for phase in Phase if phase is not Phase.STEADY)
 MOMENTS = ("runs are being stopped", "drained", "the set is recorded", "auto turns forced")
 REACHED = Path(__file__).with_name("reached.json")
-"""How often many histories have reached each pair of fault and phase; ``--reached`` writes it."""
+"""The number of histories that have reached each pair of fault and phase; ``--reached`` writes it."""
 STALE_S = 8.0
-"""A copy of the ledger may be so far behind."""
+"""The largest lag of a copy of the ledger."""
 
 
 class DatabaseError(Exception):
-    """The metadata database has gone away, as SQLAlchemy says it."""
+    """The metadata database has failed. SQLAlchemy would raise such an error."""
 
 
 @dataclass
 class Fault:
     """
-    Something that happens once.
+    A fault that happens once.
 
-    :param who: a region, whose agents it is meant for; or ENGINE.
-    :param calls: at which call on the port from now on.
-    :param seconds: how long it lasts, where it lasts.
+    :param who: the region whose agents get it, or ENGINE.
+    :param calls: the number of the call to the port at which it happens.
+    :param seconds: its duration, if it has one.
     """
 
     who: str
@@ -88,14 +88,14 @@ class Fault:
 
 @cache
 def _each() -> tuple[Fault, ...]:
-    """Return one fault of each kind, on each port."""
+    """Return one fault of each kind for each port."""
     ports = [(ENGINE, port) for port in ENGINE_PORTS] + [(A, port) for port in AGENT_PORTS]
     faults = [Fault(who, port, kind, 1, 0.0) for who, port in ports for kind in KINDS]
     return tuple(fault for fault in faults if _is_possible(fault))
 
 
 def places() -> list[str]:
-    """Return each fault with each place where it may strike, as it is counted."""
+    """Return each fault with each place where it may happen, under the names that are counted."""
     phases = [phase.value for phase in Phase]
     of_regions = [*REGION_FAULTS, *(str(fault) for fault in _each() if fault.who != ENGINE)]
     of_callers = [*CALLER_FAULTS, *(str(fault) for fault in _each() if fault.who == ENGINE)]
@@ -111,7 +111,7 @@ def places() -> list[str]:
 
 @cache
 def _rare() -> tuple[list[str], list[float]]:
-    """Return the pairs of fault and phase that can be aimed at, and their weights."""
+    """Return the pairs of fault and phase that a history can aim at, with their weights."""
     counts = json.loads(REACHED.read_text(encoding="utf-8"))
     left_out = {*CALLER_FAULTS, "ledger response lost"}
     pairs = [pair for pair in places() if pair.partition(": ")[0] not in left_out]
@@ -119,20 +119,20 @@ def _rare() -> tuple[list[str], list[float]]:
 
 
 def _is_possible(fault: Fault) -> bool:
-    # All other reads are consistent: those of the state table, and a region's of its own database.
+    # All other reads are consistent: those of the state table, and those of a region's own database.
     return fault.kind != STALE or fault.port == LEDGER
 
 
 @dataclass
 class _Waiting:
-    """What is to happen when the state is written in a certain way."""
+    """An action that runs when the state is written in a certain way."""
 
     on: str
     what: Callable[[], object]
 
 
 class FaultPoints:
-    """What a history has besides: armed faults, and callers who come at a bad moment."""
+    """The additional events of a history: armed faults, and callers that come at a critical moment."""
 
     def __init__(self, world: Simulation, seed: int) -> None:
         self.world = world
@@ -144,7 +144,7 @@ class FaultPoints:
         self.is_on = self.rng.random() < 0.5
 
     def plan(self) -> None:
-        """Choose what happens, and when."""
+        """Choose the faults and their moments."""
         if not self.is_on:
             return
         rng = self.rng
@@ -177,7 +177,7 @@ class FaultPoints:
         return lambda: self.arm(fault)
 
     def _plan_rare(self) -> None:
-        """Choose a pair of fault and phase, the less often histories have reached it the more likely."""
+        """Choose a pair of fault and phase. The fewer histories have reached it, the more likely it is chosen."""
         pairs, weights = _rare()
         name, _, place = self.rng.choices(pairs, weights)[0].partition(": ")
         role, _, phase = place.rpartition(", ")
@@ -185,7 +185,7 @@ class FaultPoints:
         if name in REGION_FAULTS:
             after_s, seconds, number = self.rng.uniform(0, 2), self.rng.choice([5, 12, 30]), self.rng.choice([0, 1])
             happen = lambda: self.world.clock.after(  # noqa: E731
-                after_s, lambda: self._strike_region(name, role, number, seconds)
+                after_s, lambda: self._apply_to_region(name, role, number, seconds)
             )
         else:
             found = next(each for each in _each() if str(each) == name)
@@ -203,7 +203,7 @@ class FaultPoints:
         self.arm(fault)
 
     def _region(self, role: str) -> str:
-        """Return the region that has a role at this moment."""
+        """Return the region that has a role now."""
         state = self.world.state
         if state.plan is not None and role in {"source", "target"}:
             is_first = role == "target"
@@ -213,19 +213,19 @@ class FaultPoints:
             first = state.active_region
         return first if is_first else B if first == A else A
 
-    def _strike_region(self, name: str, role: str, number: int, seconds: float) -> None:
-        if self.world.is_mended:
+    def _apply_to_region(self, name: str, role: str, number: int, seconds: float) -> None:
+        if self.world.is_healed:
             return
         region = self.world.regions[self._region(role)]
         if name == "lost":
             region.die()
-            self.world.clock.after(seconds, lambda: None if self.world.is_mended else region.revive())
+            self.world.clock.after(seconds, lambda: None if self.world.is_healed else region.revive())
         elif name == "cut off":
             region.cut(seconds)
         elif name == "agent stuck":
             region.hang(number, seconds)
         elif name == "scheduler frozen":
-            region.stand_still(number, seconds)
+            region.freeze(number, seconds)
         elif name == "scheduler restarted":
             region.restart(number)
         elif name == "ledger unreachable":
@@ -234,12 +234,12 @@ class FaultPoints:
             region.calls_left = number + 1
 
     def _plan_call(self) -> None:
-        """Choose a caller who comes just when a plan has got somewhere: to join, cancel, supersede or harden it."""
+        """Choose a caller that comes at a certain moment of a plan, and joins, cancels, supersedes or hardens it."""
         role, mode = self.rng.choice(["source", "source", "target"]), self.rng.choice(list(Mode))
         after_s, stop_running = self.rng.choice([0.0, 0.5, 3.0]), self.rng.random() < 0.5
 
         def call() -> None:
-            if not self.world.is_mended:
+            if not self.world.is_healed:
                 self.world.call(
                     self._region(role), after_s=after_s, mode=mode, stop_running=stop_running, even_if_not_ready=True
                 )
@@ -250,41 +250,41 @@ class FaultPoints:
         self._waiting.append(_Waiting(on, what))
 
     def arm(self, fault: Fault) -> None:
-        if not self.world.is_mended:
+        if not self.world.is_healed:
             self.armed.append(fault)
 
     def happens(self, what: str) -> None:
-        """The state has entered a phase, or an action has been written: the first one that waits for it goes on."""
+        """The state has entered a phase, or an action was written: run the first action that waits for it."""
         for each in self._waiting:
             if each.on == what:
                 self._waiting.remove(each)
                 each.what()
                 return
 
-    def mend(self) -> None:
+    def heal(self) -> None:
         self.armed.clear()
         self._waiting.clear()
         self.refused_until.clear()
         self._stale_until.clear()
 
     def is_stale(self, region: str) -> bool:
-        """Whether what *region* reads of the other one's ledger is some seconds old."""
+        """Whether *region* reads an old copy of the other region's ledger now."""
         return self.world.clock.elapsed_s < self._stale_until.get(region, -1.0)
 
     def call(self, who: str, port: str, name: str, call: Callable[[], Any], suspend: Callable[[float], object]) -> Any:
-        """Make a call, with what strikes at it."""
+        """Make a call with the fault that is armed for it."""
         now = self.world.clock.elapsed_s
         if now < self.refused_until.get((who, port), -1.0):
             raise _refusal(port, name)
-        fault = self._due(who, port)
+        fault = self._fault_for(who, port)
         if fault is None:
             return call()
         self.world.count_fault(str(fault), None if who == ENGINE else who)
         if self.world.is_traced:
             self.world.note(None, f"{who}: {fault} {name} ({fault.seconds} s)")
-        return self._strike(fault, name, call, suspend)
+        return self._apply(fault, name, call, suspend)
 
-    def _due(self, who: str, port: str) -> Fault | None:
+    def _fault_for(self, who: str, port: str) -> Fault | None:
         for fault in self.armed:
             if fault.who == who and fault.port == port:
                 fault.calls -= 1
@@ -293,7 +293,7 @@ class FaultPoints:
                     return fault
         return None
 
-    def _strike(self, fault: Fault, name: str, call: Callable[[], Any], suspend: Callable[[float], object]) -> Any:
+    def _apply(self, fault: Fault, name: str, call: Callable[[], Any], suspend: Callable[[float], object]) -> Any:
         kind = fault.kind
         now = self.world.clock.elapsed_s
         if kind == KILLED_BEFORE:

@@ -1,8 +1,8 @@
 """
-Live through many histories, in processes, and count what came out; ``make simulate``.
+Run many histories in several processes, and count the results; ``make simulate``.
 
-The histories are those of the seeds from ``--first`` on, the same each time. One that goes wrong prints its trace, and
-how to live through it alone. Interrupted, it says from which seed on it has to be taken up again. ``--report`` writes
+The histories have the seeds from ``--first`` on, and are the same each time. A wrong history prints its trace, and the
+command that runs it alone. After an interrupt, the program prints the seed from which to continue. ``--report`` writes
 the counts of a part to a file, and ``--sum`` adds up the files of a folder.
 """
 
@@ -32,46 +32,46 @@ from tests.simulation.open_seeds import LISTING, MOST_TRIED, OpenSeed, add, comm
 from tests.simulation.reach import BRANCH, FAULT, SAMPLE, all_branches, known, with_branches
 from tests.simulation.report import Tally, sum_parts
 from tests.simulation.rules import RULES
-from tests.simulation.world import WrongHistoryError, digest, live_through
+from tests.simulation.world import WrongHistoryError, digest, run_history
 
 CHUNK = 25
-"""Histories that a process lives through before it reports."""
+"""The number of histories that a process runs before it reports."""
 SHOWN = 3
-"""Traces that are printed whole; of the other histories that go wrong, the first line is."""
+"""The number of traces that are printed completely. Of other wrong histories, only the first line is printed."""
 EVERY_S = 10.0
-"""Between two lines of progress where there is no terminal."""
+"""Seconds between two progress lines if the output is no terminal."""
 
 
 @dataclass
 class Chunk:
-    """What came out of some histories, with the traces of those that went wrong."""
+    """The results of some histories, with the traces of the wrong ones."""
 
     first: int
     tally: Tally
     traces: list[str] = field(default_factory=list)
 
 
-def live_through_chunk(first: int, count: int, without: str | None = None) -> Chunk:
-    """Live through the histories of *count* seeds; in a process of their own if a rule is taken out."""
+def run_chunk(first: int, count: int, without: str | None = None) -> Chunk:
+    """Run the histories of *count* seeds. If a rule is disabled, run them in a process of their own."""
     if without is not None:
         next(rule for rule in RULES if rule.__name__ == without)(pytest.MonkeyPatch())
-    gc.disable()  # a history's garbage goes at once, between two of them
+    gc.disable()  # collect garbage once, after all histories
     started = time.process_time()
     chunk = Chunk(first, Tally(histories=count, ranges=[(first, count)]))
     for seed in range(first, first + count):
-        _live_through_one(seed, chunk)
+        _run_one(seed, chunk)
     gc.collect()
     chunk.tally.cpu_s = time.process_time() - started
     return chunk
 
 
-def _live_through_one(seed: int, chunk: Chunk) -> None:
+def _run_one(seed: int, chunk: Chunk) -> None:
     tally = chunk.tally
     try:
         if seed % SAMPLE:
-            world, verdict = live_through(seed)
+            world, verdict = run_history(seed)
         else:
-            (world, verdict), branches = with_branches(lambda: live_through(seed))
+            (world, verdict), branches = with_branches(lambda: run_history(seed))
             tally.sampled += 1
             tally.reached.setdefault(BRANCH, Counter()).update(branches)
     except WrongHistoryError as error:
@@ -92,12 +92,12 @@ def chunks(first: int, histories: int) -> Iterator[tuple[int, int]]:
 
 
 class Progress:
-    """One line that says how far it is; on a terminal it stays where it is."""
+    """A line that shows the progress; on a terminal, it is updated in place."""
 
     def __init__(self, first: int, histories: int) -> None:
         self.first, self.histories = first, histories
         self.done = 0
-        self.started, self.said_at = time.monotonic(), time.monotonic()
+        self.started, self.printed_at = time.monotonic(), time.monotonic()
         self._is_terminal = sys.stderr.isatty()
 
     @property
@@ -106,9 +106,9 @@ class Progress:
 
     def say(self, wrong: int) -> None:
         now = time.monotonic()
-        if now - self.said_at < (0.5 if self._is_terminal else EVERY_S) and self.done < self.histories:
+        if now - self.printed_at < (0.5 if self._is_terminal else EVERY_S) and self.done < self.histories:
             return
-        self.said_at = now
+        self.printed_at = now
         left_s = (self.histories - self.done) / max(0.001, self.rate)
         text = (
             f"{self.done:,} of {self.histories:,} histories, {self.rate:.1f} a second, "
@@ -119,7 +119,7 @@ class Progress:
 
 
 def simulate(first: int, histories: int, workers: int, without: str | None = None) -> tuple[Tally, bool]:
-    """Live through the histories; return what came out of those that are done, without a gap, and whether all are."""
+    """Run the histories. Return the results of the completed ones, without a gap, and whether all are complete."""
     progress = Progress(first, histories)
     total, later = Tally(reached=known()), dict[int, Tally]()
     wrong = 0
@@ -127,13 +127,13 @@ def simulate(first: int, histories: int, workers: int, without: str | None = Non
     is_whole = True
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare) as pool:
         running: set[Future[Chunk]] = {
-            pool.submit(live_through_chunk, *each, without) for each in itertools.islice(left, 2 * workers)
+            pool.submit(run_chunk, *each, without) for each in itertools.islice(left, 2 * workers)
         }
         try:
             while running:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 more = itertools.islice(left, len(done))
-                running |= {pool.submit(live_through_chunk, *each, without) for each in more}
+                running |= {pool.submit(run_chunk, *each, without) for each in more}
                 for chunk in sorted((future.result() for future in done), key=lambda each: each.first):
                     later[chunk.first] = chunk.tally
                     progress.done += chunk.tally.histories
@@ -161,7 +161,7 @@ def simulate(first: int, histories: int, workers: int, without: str | None = Non
 
 
 def check_open(listed: Sequence[OpenSeed]) -> list[int]:
-    """Live through the listed seeds, and return those that come out right."""
+    """Run the listed seeds, and return those whose history is right now."""
     right = []
     for each in listed:
         if (verdict := _verdict(each.seed)) is not None:
@@ -176,9 +176,9 @@ def check_open(listed: Sequence[OpenSeed]) -> list[int]:
 
 
 def _verdict(seed: int) -> str | None:
-    """Return the first line of the trace of a wrong history, None of a right one."""
+    """Return the first line of the trace of a wrong history; None for a right one."""
     try:
-        live_through(seed)
+        run_history(seed)
     except WrongHistoryError as error:
         return str(error).splitlines()[0]
     return None
@@ -186,9 +186,9 @@ def _verdict(seed: int) -> str | None:
 
 def excuse(wrong: Mapping[int, str], root: Path, listing: Path = LISTING) -> dict[int, str]:
     """
-    Return the wrong histories that the change at hand is to blame for.
+    Return the wrong histories that the current change has caused.
 
-    The others went wrong with the commit before, too: they are added to the list of open seeds.
+    Histories that also go wrong with the commit before are added to the list of open seeds.
     """
     new = {seed: verdict for seed, verdict in wrong.items() if seed not in {each.seed for each in read(listing)}}
     if not new:
@@ -211,7 +211,7 @@ def excuse(wrong: Mapping[int, str], root: Path, listing: Path = LISTING) -> dic
 
 
 def judge(tally: Tally, root: Path) -> int:
-    """Return the exit code of a run on fresh seeds: 1 when the change is to blame, or an open seed is fixed."""
+    """Return the exit code of a run on fresh seeds: 1 if the change caused a wrong history."""
     blamed = excuse(tally.wrong, root)
     for seed in sorted(blamed):
         print(
@@ -221,13 +221,13 @@ def judge(tally: Tally, root: Path) -> int:
 
 
 def write_reached(tally: Tally) -> None:
-    """Write how often each pair of fault and phase was reached: later seeds aim at the least reached."""
+    """Write how often each pair of fault and phase was reached. Later seeds aim at the least reached pairs."""
     counts = dict(sorted(tally.reached[FAULT].items()))
     REACHED.write_text(json.dumps(counts, indent=0) + "\n", encoding="utf-8")
 
 
 def print_digests(first: int, histories: int, workers: int) -> int:
-    """Print the digest of each history, a line each; compare those of two versions with ``diff``."""
+    """Print the digest of each history, one line each. Compare the output of two versions with ``diff``."""
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare) as pool:
         seeds = range(first, first + histories)
         for seed, found in zip(seeds, pool.map(digest, seeds, chunksize=CHUNK), strict=True):
@@ -236,7 +236,7 @@ def print_digests(first: int, histories: int, workers: int) -> int:
 
 
 def _prepare() -> None:
-    """Prepare a process of its own for many histories."""
+    """Prepare a process for many histories."""
     logging.disable(logging.CRITICAL)
     thaw()
 

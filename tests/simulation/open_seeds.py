@@ -1,8 +1,8 @@
 """
-Seeds that go wrong and are not fixed: a list in the repository.
+Seeds of wrong histories whose cause is not fixed yet: a list in the repository.
 
-A fresh seed that goes wrong is lived through again with the commit before. If it goes wrong there, too, the change at
-hand is not to blame: the seed is added to the list, and the build does not fail.
+If a fresh seed goes wrong, its history runs again with the commit before. If it goes wrong there, too, the current
+change is not the cause: the seed is added to the list, and the build does not fail.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 LISTING = Path(__file__).with_name("open_seeds.txt")
 MOST_TRIED = 20
-"""More wrong histories than these are not compared with the commit before: the change broke something common."""
+"""If more histories are wrong, they are not compared with the commit before: the change broke something common."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class OpenSeed:
 
 
 def read(listing: Path = LISTING) -> list[OpenSeed]:
-    """Return what is listed."""
+    """Return the listed seeds."""
     lines = listing.read_text(encoding="utf-8").splitlines()
     rows = [line.split("\t", 3) for line in lines if line.strip() and not line.startswith("#")]
     return [OpenSeed(int(seed), since, commit, verdict) for seed, since, commit, verdict in rows]
 
 
 def add(seeds: Mapping[int, str], commit: str, listing: Path = LISTING) -> None:
-    """Append seeds with their verdicts; one that is listed stays as it is."""
+    """Append seeds with their verdicts. A seed that is already listed stays unchanged."""
     listed = {each.seed for each in read(listing)}
     today = f"{datetime.now(timezone.utc):%Y-%m-%d}"
     with listing.open("a", encoding="utf-8") as file:
@@ -51,7 +51,7 @@ def add(seeds: Mapping[int, str], commit: str, listing: Path = LISTING) -> None:
 
 
 def _git(*arguments: str, root: Path) -> str | None:
-    """Return what git prints; None when it fails, or is not there."""
+    """Return the output of git; None if git fails or is missing."""
     try:
         done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
     except OSError:
@@ -60,7 +60,9 @@ def _git(*arguments: str, root: Path) -> str | None:
 
 
 def commit_before(root: Path) -> str | None:
-    """Return the commit before the change: the last one if something is not committed, else the one before it."""
+    """
+    Return the commit before the change: HEAD if the tree has uncommitted changes, otherwise the commit before HEAD.
+    """
     changed = _git("status", "--porcelain", "--untracked-files=no", root=root)
     if changed is None:
         return None
@@ -70,24 +72,24 @@ def commit_before(root: Path) -> str | None:
 
 def wrong_before(seeds: Collection[int], commit: str, root: Path) -> set[int] | None:
     """
-    Return those of the seeds that go wrong with *commit*'s tree, which a temporary worktree holds.
+    Return those of the seeds that also go wrong with the tree of *commit*, in a temporary worktree.
 
-    :return: None when that cannot be found out.
+    :return: None if that cannot be found out.
     """
     with tempfile.TemporaryDirectory(prefix="mwaa-dr-before-") as folder:
         tree = Path(folder) / "tree"
         if _git("worktree", "add", "--detach", str(tree), commit, root=root) is None:
             return None
         try:
-            codes = {seed: _live_through(seed, tree) for seed in seeds}
+            codes = {seed: _run_history(seed, tree) for seed in seeds}
         finally:
             _git("worktree", "remove", "--force", str(tree), root=root)
     return None if set(codes.values()) - {0, 1} else {seed for seed, code in codes.items() if code == 1}
 
 
-def _live_through(seed: int, tree: Path) -> int:
-    """Live through one history with another tree's code: the folder a module is run in comes first in its path."""
+def _run_history(seed: int, tree: Path) -> int:
+    """Run one history with the code of another tree. The working directory comes first in Python's path."""
     command = [sys.executable, "-m", "tests.simulation", "--histories", "1", "--first", str(seed)]
     done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
-    # Python ends with 1, too, if it cannot import something.
+    # Python also exits with 1 if an import fails.
     return done.returncode if done.returncode != 1 or "1 went wrong" in done.stdout else 2

@@ -1,8 +1,8 @@
 """
-What histories reach: actions, faults in each phase, exits of engines; and, of a sample, branches of the core.
+What histories reach: actions, faults in each phase, and exits of engines; of a sample, also branches of the core.
 
-A case that no history can reach is not tested. The counts of actions and faults are always on. Branches cost more:
-one history of ``SAMPLE`` runs under coverage.py.
+A case that no history reaches is not tested. Actions and faults are always counted. Branches cost more: one history in
+``SAMPLE`` runs with coverage.py.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ACTION, EXIT, FAULT, BRANCH = "action", "exit", "fault", "branch"
 
 ACTIONS = (
     *(f"claim, {mode.value}" for mode in Mode),
-    # With two regions, a plan that drains can only be joined or cancelled.
+    # With two regions, a caller can only join or cancel a plan in DRAINING.
     *(f"supersede in {phase.value}, {mode.value}" for phase in (Phase.PROMOTING, Phase.RESUMING) for mode in Mode),
     "cancel", "cancel after the drain", "cancel a forced plan", "cancel while runs are being stopped",
     "cancel goes back to a replaced plan",
@@ -50,12 +50,12 @@ ACTIONS = (
 
 
 def known() -> dict[str, Counter[str]]:
-    """Return each known case with a count of zero, so that those that are never reached are printed, too."""
+    """Return each known case with a count of zero, so that cases that are never reached are printed, too."""
     return {ACTION: Counter(dict.fromkeys(ACTIONS, 0)), FAULT: Counter(dict.fromkeys(places(), 0))}
 
 
 def place(state: DRState, region: str | None) -> str:
-    """Return where a fault strikes: the phase, and what a region is in it."""
+    """Return the place of a fault: the phase, and the role of the region in it."""
     if region is None:
         return state.phase.value
     plan = state.plan
@@ -67,7 +67,7 @@ def place(state: DRState, region: str | None) -> str:
 
 
 def actions(before: DRState, new: DRState, who: str) -> Iterable[str]:
-    """Yield what a write of the state is: the names of ACTIONS."""
+    """Yield what a write of the state does, with the names in ACTIONS."""
     old, plan = before.plan, new.plan
     if new.epoch != before.epoch:
         assert old is not None
@@ -96,7 +96,7 @@ def actions(before: DRState, new: DRState, who: str) -> Iterable[str]:
 
 
 def _steps(before: DRState, new: DRState, who: str) -> Iterable[str]:
-    """Yield what a write is that stays within one plan."""
+    """Yield what a write within one plan does."""
     old, plan = before.plan, new.plan
     assert old is not None
     assert plan is not None
@@ -132,7 +132,7 @@ def _parser(path: Path) -> PythonParser:
 
 @cache
 def _branches(path: Path) -> frozenset[tuple[int, int]]:
-    """Return each way out of a line that has several; not those of the stubs of protocols, which never run."""
+    """Return each exit of a line with several exits. Stubs of protocols never run, and do not count."""
     exits, lines = _parser(path).exit_counts(), _lines(path)
     arcs = _parser(path).arcs()
     return frozenset(
@@ -157,7 +157,7 @@ def all_branches() -> Counter[str]:
 
 
 def with_branches(call: Callable[[], T]) -> tuple[T, Counter[str]]:
-    """Return what *call* returns, and the branches of the core that it took, each once."""
+    """Return the result of *call*, and the branches of the core that it took, each once."""
     coverage = Coverage(
         data_file=None, branch=True, config_file=False, include=[str(path) for path in FILES], concurrency="greenlet"
     )

@@ -1,4 +1,4 @@
-"""What came out of many histories: sums that can be added up over processes, and over parts in files."""
+"""The results of many histories: counts that can be added up over processes and over report files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 LEAST = 12
-"""So many of the least reached cases of each kind are printed."""
+"""The number of least reached cases of each kind that are printed."""
 
 MOST = 60
-"""So many of those that were never reached are."""
+"""The number of never reached cases that are printed."""
 
 
 class OverlappingPartsError(Exception):
-    """Two parts contain the same seeds: their sum would count these twice."""
+    """Two parts contain the same seeds, so their sum would count these twice."""
 
 
 @dataclass
@@ -25,11 +25,11 @@ class Tally:
     """
     Counts of histories.
 
-    :ivar ranges: first seed and number of seeds, of each part.
+    :ivar ranges: the first seed and the number of seeds of each part.
     :ivar wrong: the first line of the trace, by seed.
     :ivar again: runs that executed again, by the reason that allows it.
-    :ivar reached: for each kind of case (action, fault and phase, branch): how often each one was reached.
-    :ivar sampled: histories of which the branches were recorded.
+    :ivar reached: for each kind of case (action, fault and phase, branch), how often each case was reached.
+    :ivar sampled: the number of histories whose branches were recorded.
     """
 
     histories: int = 0
@@ -52,7 +52,7 @@ class Tally:
         self.wrong |= other.wrong
         self.again += other.again
         for kind, counts in other.reached.items():
-            # Not +=, which drops what was counted zero times.
+            # Not +=, which drops counts of zero.
             self.reached.setdefault(kind, Counter()).update(counts)
 
     def to_json(self) -> str:
@@ -71,7 +71,7 @@ class Tally:
         return cls(**values)
 
     def lines(self) -> Iterable[str]:
-        """Yield the summary, for people."""
+        """Yield the summary as lines of text."""
         seeds = ", ".join(f"{first} to {first + count - 1}" for first, count in _merged(self.ranges))
         yield (
             f"{self.histories:,} histories (seeds {seeds}) in {self.seconds:.0f} s, "
@@ -102,7 +102,7 @@ class Tally:
 
 
 def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return adjacent ranges as one."""
+    """Return the ranges with adjacent ones merged."""
     merged: list[tuple[int, int]] = []
     for first, count in sorted(ranges):
         if merged and merged[-1][0] + merged[-1][1] == first:
@@ -116,7 +116,7 @@ def sum_parts(folder: Path) -> Tally:
     """
     Return the sum of the reports in *folder*.
 
-    :raises OverlappingPartsError: two of them contain the same seed.
+    :raises OverlappingPartsError: two reports contain the same seed.
     """
     total = Tally()
     for path in sorted(folder.glob("*.json")):

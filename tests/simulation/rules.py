@@ -1,7 +1,7 @@
 """
-Rules of the core, each with a way to take it out, and the seed of a history that goes wrong then.
+Rules of the core. For each rule: a function that disables it, and the seed of a history that then goes wrong.
 
-``python -m tests.simulation --without NAME`` lives through histories without one.
+``python -m tests.simulation --without NAME`` runs histories without one rule.
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ from tests.simulation.world import Region
 Patch = pytest.MonkeyPatch
 Weaken = Callable[[Patch], None]
 
-# The design's rules.
+# Rules of the protocol.
 
 
 def with_tasks_that_only_the_gate_holds(patch: Patch) -> None:
-    """No rule taken out, but a world in which the lease is all there is: a fence that reads the state hides it."""
+    """
+    No rule is disabled, but only the lease protects this world: a fence that reads the state would hide a missing
+    lease.
+    """
 
     def as_the_gate(region: Region, _: bool) -> tuple[Action, int]:
         view = region.schedulers[0].agent.view
@@ -48,14 +51,14 @@ def without_the_lease_wait(patch: Patch) -> None:
     patch.setattr(FailoverEngine, "_wait_for_lease", lambda *_: None)
 
 
-def without_the_final_mark(patch: Patch) -> None:
+def without_the_final_ledger_entry(patch: Patch) -> None:
     def final_mark(engine: FailoverEngine, _: Plan, closing: lease.Closing) -> lease.Closing:
         return replace(closing, fence_since=engine._clock.monotonic())
 
     patch.setattr(FailoverEngine, "_final_mark", final_mark)
 
 
-def with_a_wanted_set_recorded_anew_by_each_plan(patch: Patch) -> None:
+def with_a_wanted_set_that_each_plan_records_again(patch: Patch) -> None:
     supersede = transitions.supersede
 
     def forgetful(state: DRState, plan: Any, **at: Any) -> DRState:
@@ -66,12 +69,12 @@ def with_a_wanted_set_recorded_anew_by_each_plan(patch: Patch) -> None:
     patch.setattr(transitions, "supersede", forgetful)
 
 
-def with_what_the_provider_ended_told_as_ended(patch: Patch) -> None:
+def with_interrupted_runs_published_as_failed(patch: Patch) -> None:
     append = Bookkeeper._append
 
-    def as_failed(books: Bookkeeper, epoch: int, runs: Any = (), **rest: Any) -> None:
+    def as_failed(bookkeeper: Bookkeeper, epoch: int, runs: Any = (), **rest: Any) -> None:
         runs = [replace(run, status=RunStatus.FAILED) if run.status is RunStatus.INTERRUPTED else run for run in runs]
-        append(books, epoch, runs, **rest)
+        append(bookkeeper, epoch, runs, **rest)
 
     patch.setattr(Bookkeeper, "_append", as_failed)
 
@@ -79,10 +82,10 @@ def with_what_the_provider_ended_told_as_ended(patch: Patch) -> None:
 def without_reconciling_before_anything_runs(patch: Patch) -> None:
     by = Region._decide
 
-    def trusting(region: Region, view: View | None, *point: Any, **asked: Any) -> Any:
+    def trusting(region: Region, view: View | None, *point: Any, **requested: Any) -> Any:
         if view is not None and view.state is not None:
             view = replace(view, reconciled_epoch=view.state.epoch)
-        return by(region, view, *point, **asked)
+        return by(region, view, *point, **requested)
 
     patch.setattr(Region, "_decide", trusting)
 
@@ -95,7 +98,7 @@ def without_draining_before_the_pause(patch: Patch) -> None:
     patch.setattr(FailoverEngine, "_drain", drain)
 
 
-def with_a_cancel_that_gives_nothing_back(patch: Patch) -> None:
+def with_a_cancel_that_unpauses_nothing(patch: Patch) -> None:
     restore = FailoverEngine._restore
 
     def careless(engine: FailoverEngine, plan: Plan, wanted: Any) -> Any:
@@ -104,18 +107,18 @@ def with_a_cancel_that_gives_nothing_back(patch: Patch) -> None:
     patch.setattr(FailoverEngine, "_restore", careless)
 
 
-# What the simulation has been widened by, each with a rule that it takes.
+# Extensions of the simulation, each with a rule that depends on it.
 
 
-def with_cleared_runs_taken_for_ended(patch: Patch) -> None:
+def with_cleared_runs_that_stay_published_as_ended(patch: Patch) -> None:
     append = Bookkeeper._append
     ended: dict[Any, set[Any]] = {}
 
-    def deaf(books: Bookkeeper, epoch: int, runs: Any = (), **rest: Any) -> None:
-        known = ended.setdefault(books._runs, set())
+    def deaf(bookkeeper: Bookkeeper, epoch: int, runs: Any = (), **rest: Any) -> None:
+        known = ended.setdefault(bookkeeper._runs, set())
         runs = [run for run in runs if not (run.is_unfinished and run.key in known)]
         known |= {run.key for run in runs if run.has_ended}
-        append(books, epoch, runs, **rest)
+        append(bookkeeper, epoch, runs, **rest)
 
     patch.setattr(Bookkeeper, "_append", deaf)
 
@@ -123,14 +126,14 @@ def with_cleared_runs_taken_for_ended(patch: Patch) -> None:
 def with_failed_runs_started_again(patch: Patch) -> None:
     append = Bookkeeper._append
 
-    def as_interrupted(books: Bookkeeper, epoch: int, runs: Any = (), **rest: Any) -> None:
+    def as_interrupted(bookkeeper: Bookkeeper, epoch: int, runs: Any = (), **rest: Any) -> None:
         runs = [replace(run, status=RunStatus.INTERRUPTED) if run.status is RunStatus.FAILED else run for run in runs]
-        append(books, epoch, runs, **rest)
+        append(bookkeeper, epoch, runs, **rest)
 
     patch.setattr(Bookkeeper, "_append", as_interrupted)
 
 
-def without_a_fence_for_what_comes_back_from_the_triggerer(patch: Patch) -> None:
+def without_a_fence_for_tasks_from_the_triggerer(patch: Patch) -> None:
     fence = Region._fence
 
     def open_door(region: Region, is_back: bool) -> tuple[Action, int]:
@@ -167,67 +170,67 @@ def with_a_log_read_across_its_gaps(patch: Patch) -> None:
     patch.setattr(RegionLedger, "apply", hasty)
 
 
-def with_a_new_leader_that_closes_what_the_one_before_had_taken_over(patch: Patch) -> None:
+def with_a_new_leader_that_closes_runs_that_the_old_leader_resumed(patch: Patch) -> None:
     patch.setattr(Bookkeeper, "has_begun", lambda *_: False)
-    # What the provider closed before any task of it executed, the region would begin after all.
+    # Without this, the region would execute runs that the provider closed before any of their tasks.
     to_row = Run.to_row
     patch.setattr(Run, "to_row", lambda run: replace(to_row(run), is_skipped=False))
 
 
-def with_a_leader_that_goes_on_from_what_it_knew_when_it_last_led(patch: Patch) -> None:
+def with_a_returning_leader_that_does_not_read_its_ledger_again(patch: Patch) -> None:
     patch.setattr(Bookkeeper, "forget_own_ledger", lambda _: None)
 
 
-def with_a_region_on_its_way_out_that_takes_runs_over_without_the_last_word(patch: Patch) -> None:
+def with_a_region_that_is_being_left_and_resumes_runs_without_the_final_ledger_entry(patch: Patch) -> None:
     def become_active(loop: AgentLoop, state: DRState) -> bool:
-        books = loop._bookkeeper
-        assert books is not None
-        books.follow()
-        if loop._awaits_entries(books, state) or books.adopt():
+        bookkeeper = loop._bookkeeper
+        assert bookkeeper is not None
+        bookkeeper.follow()
+        if loop._awaits_entries(bookkeeper, state) or bookkeeper.adopt():
             return False
-        books.begin(state.epoch)
-        books.forget_closed()
-        books.apply_outcomes()
-        return not books.resume(epoch=state.epoch)
+        bookkeeper.begin(state.epoch)
+        bookkeeper.forget_closed()
+        bookkeeper.apply_outcomes()
+        return not bookkeeper.resume(epoch=state.epoch)
 
     patch.setattr(agent, "promoted_plan", lambda state: state.plan)
     patch.setattr(AgentLoop, "_become_active", become_active)
 
 
-def with_runs_that_were_to_be_stopped_and_ended_by_themselves_run_again(patch: Patch) -> None:
+def with_announced_runs_that_ended_by_themselves_published_as_interrupted(patch: Patch) -> None:
     publish, run_to_publish = Bookkeeper.publish, Bookkeeper._run_to_publish
     stopped: dict[Any, set[str]] = {}
 
-    def attentive(books: Bookkeeper, state: DRState, *, read_stopped: Any, **rest: Any) -> None:
+    def attentive(bookkeeper: Bookkeeper, state: DRState, *, read_stopped: Any, **rest: Any) -> None:
         def read(set_id: str) -> Any:
             runs = read_stopped(set_id)
-            stopped.setdefault(books._runs, set()).update(runs)
+            stopped.setdefault(bookkeeper._runs, set()).update(runs)
             return runs
 
-        publish(books, state, read_stopped=read, **rest)
+        publish(bookkeeper, state, read_stopped=read, **rest)
 
-    def literal(books: Bookkeeper, *args: Any, **rest: Any) -> Any:
-        run = run_to_publish(books, *args, **rest)
-        is_stopped = run is not None and run.has_ended and str(run) in stopped.get(books._runs, ())
+    def literal(bookkeeper: Bookkeeper, *args: Any, **rest: Any) -> Any:
+        run = run_to_publish(bookkeeper, *args, **rest)
+        is_stopped = run is not None and run.has_ended and str(run) in stopped.get(bookkeeper._runs, ())
         return replace(run, status=RunStatus.INTERRUPTED) if is_stopped else run
 
     patch.setattr(Bookkeeper, "publish", attentive)
     patch.setattr(Bookkeeper, "_run_to_publish", literal)
 
 
-def without_a_word_of_runs_that_had_ended_before_they_could_be_stopped(patch: Patch) -> None:
+def without_announcing_which_runs_ended_before_they_could_be_stopped(patch: Patch) -> None:
     patch.setattr(FailoverEngine, "_stop_run", lambda _, plan, source, run: source.stop_run(run) and False)
 
 
 def with_held_runs_at_the_end_of_the_queue_and_no_room_made(patch: Patch) -> None:
-    """Either of the two is enough in these histories; tests/airflow has one for each."""
-    patch.setattr(Bookkeeper, "make_room", lambda books: None)
+    """In these histories, either of the two measures is enough. tests/airflow has a test for each."""
+    patch.setattr(Bookkeeper, "make_room", lambda bookkeeper: None)
     behind = itertools.count(10**6)
     patch.setattr(Run, "take_turn", lambda run: setattr(run, "turn", next(behind)))
 
 
-def with_a_ledger_that_is_left_out_as_soon_as_it_refuses(patch: Patch) -> None:
-    """Not when it does not answer; as it was."""
+def with_a_ledger_that_is_skipped_as_soon_as_it_refuses(patch: Patch) -> None:
+    """As the code was before the fix. A ledger that does not answer is still waited for."""
     with_ledger = AgentLoop._with_ledger
 
     def careless(loop: AgentLoop, call: Any, otherwise: Any) -> Any:
@@ -253,23 +256,23 @@ RULES: dict[Weaken, int] = {
     with_the_callers_own_fence_file_s: 104,
     with_a_fence_that_lets_tasks_start_until_the_promotion: 8,
     without_the_lease_wait: 6,
-    without_the_final_mark: 17,
-    with_a_wanted_set_recorded_anew_by_each_plan: 3,
-    with_what_the_provider_ended_told_as_ended: 1,
+    without_the_final_ledger_entry: 17,
+    with_a_wanted_set_that_each_plan_records_again: 3,
+    with_interrupted_runs_published_as_failed: 1,
     without_reconciling_before_anything_runs: 13,
     without_draining_before_the_pause: 1,
-    with_a_cancel_that_gives_nothing_back: 18,
-    with_cleared_runs_taken_for_ended: 1,
+    with_a_cancel_that_unpauses_nothing: 18,
+    with_cleared_runs_that_stay_published_as_ended: 1,
     with_failed_runs_started_again: 0,
-    without_a_fence_for_what_comes_back_from_the_triggerer: 14,
+    without_a_fence_for_tasks_from_the_triggerer: 14,
     without_runs_that_have_no_logical_date: 1,
     without_adoption: 1,
     with_a_log_read_across_its_gaps: 11,
-    with_a_new_leader_that_closes_what_the_one_before_had_taken_over: 132,
-    with_a_leader_that_goes_on_from_what_it_knew_when_it_last_led: 31767,
-    with_runs_that_were_to_be_stopped_and_ended_by_themselves_run_again: 32,
-    without_a_word_of_runs_that_had_ended_before_they_could_be_stopped: 68,
+    with_a_new_leader_that_closes_runs_that_the_old_leader_resumed: 132,
+    with_a_returning_leader_that_does_not_read_its_ledger_again: 31767,
+    with_announced_runs_that_ended_by_themselves_published_as_interrupted: 32,
+    without_announcing_which_runs_ended_before_they_could_be_stopped: 68,
     with_held_runs_at_the_end_of_the_queue_and_no_room_made: 22,
-    with_a_ledger_that_is_left_out_as_soon_as_it_refuses: 64,
+    with_a_ledger_that_is_skipped_as_soon_as_it_refuses: 64,
 }
-"""What is taken out, and the seed of a history that goes wrong without it."""
+"""The function that disables each rule, and the seed of a history that then goes wrong."""

@@ -1,5 +1,5 @@
 """
-Two eventual modes: when two regions execute at once, and that the simulation would see it.
+Tables with eventual consistency: when two regions execute at the same time, and that the simulation detects it.
 
 Each run simulates the same seeds, and as many fresh ones. ``DR_FIRST_SIMULATION=SEED`` repeats the fresh ones of an
 earlier run, and ``DR_SIMULATIONS=3000`` simulates more of both.
@@ -16,7 +16,7 @@ from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine
 from airflow_provider_mwaa_dr.core.ports import Observation
-from tests.simulation.eventual import live_through
+from tests.simulation.eventual import run_history
 from tests.simulation.first_seed import first_seed
 
 SIMULATIONS = int(os.environ.get("DR_SIMULATIONS", "300")) // 3
@@ -25,23 +25,26 @@ FRESH = first_seed(os.environ.get("DR_FIRST_SIMULATION"))
 
 @pytest.mark.parametrize("mode", Eventual)
 @pytest.mark.parametrize("seed", range(SIMULATIONS))
-def test_two_regions_execute_at_once_only_where_somebody_insisted(seed: int, mode: Eventual) -> None:
-    """Only with a region that was out of reach, and until it is back; in the end there is one state, and one region."""
-    live_through(seed, mode)
+def test_two_regions_execute_at_the_same_time_only_after_even_if_not_ready(seed: int, mode: Eventual) -> None:
+    """
+    It happens only with a region that is out of reach, and only until it is back. In the end both copies have one
+    state.
+    """
+    run_history(seed, mode)
 
 
 @pytest.mark.parametrize("mode", Eventual)
 def test_fresh_seeds_come_out_right_too(mode: Eventual, capsys: pytest.CaptureFixture[str]) -> None:
-    """The first seed is printed, also by a run that passes; a wrong history says how to repeat it alone."""
+    """The test prints the first seed also if it passes. A wrong history names the command that repeats it."""
     with capsys.disabled():
         print(f"\nThe first fresh seed ({mode.value}) is {FRESH}. To repeat: DR_FIRST_SIMULATION={FRESH}", flush=True)
     for seed in range(FRESH, FRESH + SIMULATIONS):
-        live_through_fresh(seed, mode)
+        run_fresh_history(seed, mode)
 
 
-def live_through_fresh(seed: int, mode: Eventual) -> None:
+def run_fresh_history(seed: int, mode: Eventual) -> None:
     try:
-        live_through(seed, mode)
+        run_history(seed, mode)
     except BaseException as error:
         error.add_note(f"To repeat this history: DR_SIMULATIONS=3 DR_FIRST_SIMULATION={seed}")
         raise
@@ -66,10 +69,10 @@ def without_bringing_the_newer_epoch_back(patch: Patch) -> None:
     patch.setattr(EventualStateStore, "_bring_back", lambda *_: None)
 
 
-def live_through_some(mode: Eventual, first: int) -> None:
-    """Live through the history that is known to go wrong, and through others should it have changed."""
+def run_some_histories(mode: Eventual, first: int) -> None:
+    """Run the history that is known to go wrong, and then others, in case that history has changed."""
     for seed in (first, *range(600)):
-        live_through(seed, mode)
+        run_history(seed, mode)
 
 
 @pytest.mark.parametrize(
@@ -80,10 +83,10 @@ def live_through_some(mode: Eventual, first: int) -> None:
         (without_bringing_the_newer_epoch_back, Eventual.AVAILABLE, 127),
     ],
 )
-def test_a_rule_that_is_taken_out_is_missed(
+def test_a_history_goes_wrong_without_the_rule(
     weaken: Callable[[Patch], None], mode: Eventual, first: int, monkeypatch: Patch
 ) -> None:
-    """Some history goes wrong without it."""
+    """The seed names a history that is known to go wrong."""
     weaken(monkeypatch)
     with pytest.raises(AssertionError, match="starts a run under epoch"):
-        live_through_some(mode, first)
+        run_some_histories(mode, first)

@@ -1,4 +1,4 @@
-"""What ``make simulation`` and ``make simulate`` do with what came out: fresh seeds, open ones, parts."""
+"""What ``make simulation`` and ``make simulate`` do with their results: fresh seeds, open seeds, parts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def git(root: Path, *arguments: str) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A repository in which seed 1 goes wrong, and since its last commit seed 2, too."""
+    """A repository in which seed 1 is wrong, and since its last commit also seed 2."""
     root = tmp_path / "repository"
     package = root / "tests" / "simulation"
     package.mkdir(parents=True)
@@ -51,7 +51,7 @@ def listing(root: Path) -> Path:
 
 
 def test_a_run_begins_at_a_fresh_seed_or_at_one_that_is_repeated() -> None:
-    """Not at a seed that is always tried; 0 is a seed like any other."""
+    """It does not start at the same seed each time. Seed 0 can be repeated like any other."""
     fresh = {first_seed() for _ in range(10)} | {first_seed("") for _ in range(10)}
     assert len(fresh) > 10
     assert min(fresh) >= 10_000_000
@@ -59,7 +59,7 @@ def test_a_run_begins_at_a_fresh_seed_or_at_one_that_is_repeated() -> None:
 
 
 def test_a_fresh_seed_that_went_wrong_before_the_change_is_listed_and_does_not_fail_the_build(root: Path) -> None:
-    """Only the seed that the change made wrong is its fault."""
+    """Only the other seed fails the build, because the change made it wrong."""
     wrong = {1: "History 1: {'is lost': 1}", 2: "History 2: {'is lost': 2}"}
     assert many.excuse(wrong, root, listing(root)) == {2: wrong[2]}
     [listed] = open_seeds.read(listing(root))
@@ -71,21 +71,21 @@ def test_a_fresh_seed_that_went_wrong_before_the_change_is_listed_and_does_not_f
 
 
 def test_a_listed_seed_that_is_met_again_is_not_compared_again(root: Path, tmp_path: Path) -> None:
-    """It is known; the list keeps when it was first seen."""
+    """The list keeps the date on which it was first seen."""
     listing(root).write_text("1\t2026-01-01\tabc\t{'is lost': 1}\n", encoding="utf-8")
     assert many.excuse({1: "History 1: {'is lost': 1}"}, tmp_path, listing(root)) == {}
     assert [each.since for each in open_seeds.read(listing(root))] == ["2026-01-01"]
 
 
-def test_the_change_is_what_is_not_committed_or_else_the_last_commit(root: Path) -> None:
-    """A developer's tree is compared with its last commit, CI's with the one before."""
+def test_the_change_is_the_uncommitted_tree_or_the_last_commit(root: Path) -> None:
+    """A tree with uncommitted changes is compared with its last commit. CI compares with the commit before that."""
     assert many.excuse({2: "History 2: x"}, root, listing(root)) == {2: "History 2: x"}
     (root / "wrong_seeds").write_text("1 2 3\n", encoding="utf-8")
     assert many.excuse({2: "History 2: x", 3: "History 3: x"}, root, listing(root)) == {3: "History 3: x"}
 
 
 def test_without_a_commit_before_the_build_fails(root: Path, tmp_path: Path) -> None:
-    """A copy without git, and a clone of one commit, cannot tell."""
+    """A copy without git, and a clone with one commit, have nothing to compare with."""
     wrong = {1: "History 1: x"}
     assert many.excuse(wrong, tmp_path, listing(root)) == wrong
     clone = tmp_path / "clone"
@@ -95,7 +95,7 @@ def test_without_a_commit_before_the_build_fails(root: Path, tmp_path: Path) -> 
 
 
 def test_a_commit_before_that_cannot_run_a_history_excuses_nothing(root: Path) -> None:
-    """An error of Python's is no wrong history."""
+    """An error of Python is not a wrong history."""
     (root / "tests" / "simulation" / "__main__.py").write_text("import no_such_module\n", encoding="utf-8")
     git(root, "commit", "--quiet", "--all", "--message", "broken")
     git(root, "commit", "--quiet", "--allow-empty", "--message", "the change")
@@ -103,26 +103,26 @@ def test_a_commit_before_that_cannot_run_a_history_excuses_nothing(root: Path) -
 
 
 def test_many_wrong_histories_are_not_compared_one_by_one(root: Path) -> None:
-    """A change that breaks something common fails at once."""
+    """A change that breaks something common fails immediately."""
     wrong = {seed: f"History {seed}: x" for seed in range(open_seeds.MOST_TRIED + 1)}
     assert many.excuse(wrong, root, listing(root)) == wrong
 
 
 def test_an_open_seed_that_is_right_by_now_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
-    """It would stay on the list for good; the advice is to make it a named test."""
+    """Otherwise it would stay in the list. The advice is to make it a named test."""
     fixed = many.check_open([OpenSeed(0, "2026-01-01", "abc", "{'is lost': 1}")])
     assert fixed == [0]
     assert "Make it a named test" in capsys.readouterr().out
 
 
 def test_the_list_in_the_repository_can_be_read() -> None:
-    """Each line has its four columns, and no seed is there twice."""
+    """Each line has four columns, and no seed is listed twice."""
     listed = [each.seed for each in open_seeds.read()]
     assert len(listed) == len(set(listed))
 
 
 def test_parts_add_up(tmp_path: Path) -> None:
-    """A million histories are lived through in parts, each of which writes a file."""
+    """A million histories run in parts, and each part writes a file."""
     for first, reached in ((0, 3), (100, 0), (200, 4)):
         part = Tally(histories=100, ranges=[(first, 100)], due=7, wrong={first: f"History {first}: x"})
         part.reached = {"action": Counter({"join": reached, "cancel": 0})}
@@ -136,7 +136,7 @@ def test_parts_add_up(tmp_path: Path) -> None:
 
 
 def test_parts_that_overlap_are_not_added_up(tmp_path: Path) -> None:
-    """The same histories would count twice."""
+    """The sum would count the same histories twice."""
     for name, first in (("a", 0), ("b", 50)):
         (tmp_path / f"{name}.json").write_text(Tally(histories=100, ranges=[(first, 100)]).to_json(), encoding="utf-8")
     with pytest.raises(OverlappingPartsError, match="seed 50"):

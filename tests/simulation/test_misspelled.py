@@ -1,4 +1,4 @@
-"""A person misspells the active region for some seconds, under load: nothing is lost, and nothing executes twice."""
+"""A user misspells the active region for some seconds, under load: no run is lost, and no run executes twice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOAD_S = 120
 
 @pytest.fixture(autouse=True)
 def _without_logs() -> Iterator[None]:
-    """Thousands of agents say something each second of a history; nobody reads it."""
+    """Switch off the logs: the agents of a history write thousands of lines that no test reads."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
@@ -27,12 +27,12 @@ def _without_logs() -> Iterator[None]:
 
 @pytest.fixture
 def first() -> int:
-    """A fresh seed; printed where a history goes wrong."""
+    """A fresh seed, which is printed if a history goes wrong."""
     return random.SystemRandom().randrange(10**9)
 
 
 class Misspelled(Simulation):
-    """A history whose oracle knows which region was meant."""
+    """A history whose oracle knows which region the misspelled value means."""
 
     meant: str | None = None
 
@@ -46,7 +46,7 @@ class Misspelled(Simulation):
         return self.meaning(super().state)
 
     def misspell(self) -> None:
-        """Change the item as a person does, with no other version."""
+        """Change the item as a user does, without a new version."""
         state = super().state
         if state.phase is Phase.STEADY and state.active_region in {A, B}:
             self.meant = state.active_region
@@ -64,16 +64,16 @@ class Misspelled(Simulation):
 def begin(seed: int) -> Misspelled:
     """Return a history under load."""
     world = Misspelled(seed)
-    world.is_mended, world.long_runs = True, 0  # nothing else goes wrong
+    world.is_healed, world.long_runs = True, 0  # no other fault happens
     for second in range(0, LOAD_S, 4):
         world.clock.after(second + world.rng.random() * 4, world.trigger_by_hand)
-    world.mend_what_failed()
+    world.clear_failed_runs()
     world.clock.advance(10)
     return world
 
 
 def assert_nothing_is_lost(world: Misspelled, seed: int) -> None:
-    verdict = world.judge_in_time()
+    verdict = world.judge_after_waiting_runs()
     assert verdict.problems == {}, f"seed {seed}: {verdict.problems}"
     assert verdict.due >= 10
     for name, region in world.regions.items():
@@ -82,7 +82,7 @@ def assert_nothing_is_lost(world: Misspelled, seed: int) -> None:
 
 
 def test_a_misspelled_active_region_that_is_corrected_loses_nothing(first: int) -> None:
-    """Each region took itself for a standby for that time, and no region executed what they closed."""
+    """Before the fix, each region took itself for a standby, and no region executed the runs that they closed."""
     for seed in range(first, first + HISTORIES):
         world = begin(seed)
         for _ in range(3):
@@ -92,7 +92,7 @@ def test_a_misspelled_active_region_that_is_corrected_loses_nothing(first: int) 
             world.clock.advance(world.rng.uniform(5, 20))
         assert_nothing_is_lost(world, seed)
         assert not world.judge(world.clock.monotonic()).again, f"seed {seed}"
-        # The next failover adopts nothing that was skipped.
+        # The next failover adopts no skipped run.
         world.call(B, faulty=False, stop_running=True)
         world.scheduler.run_until_idle()
         world.clock.advance(15)
@@ -102,7 +102,7 @@ def test_a_misspelled_active_region_that_is_corrected_loses_nothing(first: int) 
 
 
 def test_a_failover_from_a_misspelled_active_region_loses_nothing(first: int) -> None:
-    """It is forced: what the unknown region executed may execute again, and nothing is lost."""
+    """The failover is forced: runs that the unknown region executed may execute again, but none is lost."""
     for seed in range(first, first + HISTORIES):
         world = begin(seed)
         world.misspell()

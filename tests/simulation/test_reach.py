@@ -1,4 +1,4 @@
-"""What histories reach is counted, and what no history reaches is known."""
+"""Histories count the cases that they reach, so it is known which case no history reaches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.simulation.reach import ACTION, ACTIONS, FAULT, all_branches, known, with_branches
-from tests.simulation.world import live_through
+from tests.simulation.world import run_history
 
 
 @pytest.fixture(autouse=True)
@@ -20,10 +20,10 @@ def _without_logs() -> Iterator[None]:
 
 
 def test_each_action_and_each_fault_that_is_counted_is_known() -> None:
-    """Else its name is misspelt in one of the two places, and the known one is listed as never reached."""
+    """Otherwise a misspelled name would make the known case look like one that no history reaches."""
     reached: Counter[tuple[str, str]] = Counter()
     for seed in range(25):
-        reached.update(live_through(seed)[0].reached)
+        reached.update(run_history(seed)[0].reached)
     names = {kind: {name for found, name in reached if found == kind} for kind in (ACTION, FAULT)}
     assert names[ACTION] <= set(ACTIONS)
     assert names[FAULT] <= known()[FAULT].keys()
@@ -31,9 +31,11 @@ def test_each_action_and_each_fault_that_is_counted_is_known() -> None:
 
 
 def test_the_branches_that_a_history_takes_are_found() -> None:
-    """The names are those of the whole list, the history is the same as without, and it takes some and not all."""
-    (world, verdict), taken = with_branches(lambda: live_through(1))
-    again, verdict_again = live_through(1)
+    """
+    They are in the complete list, the history is the same as without coverage, and it takes some branches but not all.
+    """
+    (world, verdict), taken = with_branches(lambda: run_history(1))
+    again, verdict_again = run_history(1)
     assert (world.executions, verdict) == (again.executions, verdict_again)
     every = all_branches()
     assert taken.keys() < every.keys()

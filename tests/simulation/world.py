@@ -1,11 +1,11 @@
 """
-Everything together: two regions with real agents, ledger, gate and engine, on an Airflow in memory, from a seed.
+Two regions with real agents, ledger, gate and engine, on a simulated Airflow. A seed decides what happens.
 
-What is simulated is the world (tests/simulation/airflow.py, tests/histories.py); all of the provider's core runs as it
-is. At the end every region is back, and the *oracle* asks what one Airflow would have executed.
+Only the world is simulated (tests/simulation/airflow.py, tests/histories.py). The provider's core runs unchanged. At
+the end all faults are ended, and the *oracle* compares the executions with those of a single Airflow.
 
-A history is lived through without a trace. One that goes wrong is lived through again with one: it is the same, to the
-last event, for the same seed.
+A history runs without a trace. If it goes wrong, it runs again with a trace: the same seed gives the same history, up
+to the last event.
 """
 
 from __future__ import annotations
@@ -57,22 +57,22 @@ DAGS = (
 BY_ID = {dag.dag_id: dag for dag in DAGS}
 WANTED = set(BY_ID) - {"paused_by_hand", CONTROL}
 LOAD_S = 130
-"""People trigger and clear runs for so long."""
+"""Users trigger and clear runs for this time."""
 PATIENCE_S = 600
-"""What has piled up is worked off after so long, or never will be."""
-MENDED_S = 20.0
-"""A lease, and the time that a scheduler which is gone is listed, are over after so long."""
+"""Time to execute the runs that are waiting. A run that has not executed by its end never will."""
+HEALED_S = 20.0
+"""By the end of this time, a lease has expired, and a scheduler that is gone is not listed any longer."""
 MOST_SKEW_S = 20.0
 LISTED_S = 6.0
-"""A scheduler that is gone is listed as alive for so long."""
+"""A scheduler that is gone is listed as alive for this time."""
 REFRESH_S = 2.0
 
 
 class RegionClock:
     """
-    A region's clock: its wall time is off, and it goes at a rate of its own; nothing may depend on either.
+    The clock of a region: its wall time is wrong, and it runs at its own rate. The provider must not depend on either.
 
-    :param rate: seconds that it counts in a second. A lease is outwaited with 10 % on top (design.md section 5).
+    :param rate: seconds that it counts in one second. The provider waits a tenth longer than a lease because of it.
     """
 
     def __init__(self, clock: ManualClock, *, skew_s: float, rate: float) -> None:
@@ -84,7 +84,7 @@ class RegionClock:
         return self._clock.elapsed_s * self.rate
 
     def wall_s(self) -> float:
-        """Return the wall time, in seconds after the beginning of all."""
+        """Return the wall time, in seconds after START."""
         return self._clock.elapsed_s * self.rate + self._skew_s
 
     def now(self) -> datetime:
@@ -95,7 +95,7 @@ class RegionClock:
 
 
 class Database:
-    """One scheduler's way to the metadata database."""
+    """The metadata database as one scheduler uses it."""
 
     def __init__(self, region: Region, job: str) -> None:
         self._region, self.job_id = region, job
@@ -115,10 +115,10 @@ class Database:
 
 
 class RegionsTable(InMemoryStateStore):
-    """The state table as a region reaches it; its agent may be killed at any call."""
+    """The state table as a region uses it. Its agent may be killed at any call."""
 
     has_limits = False
-    """A heartbeat as an item takes as long as all the rest of a turn."""
+    """Without limits: to convert each heartbeat to an item would double the time of a turn."""
     spend: Callable[[], object]
     acted: Callable[[DRState, DRState], object]
 
@@ -137,35 +137,35 @@ class RegionsTable(InMemoryStateStore):
 
 @dataclass
 class _Written:
-    """An entry of a log, and when the other region's copy of the table has it."""
+    """An entry of a log, and the time at which it arrives in the other region's copy of the table."""
 
     entry: LogEntry
     there_at: float
-    told_at: float
-    """Up to when the region had told before."""
+    published_at: float
+    """The time up to which the region had published before this entry."""
 
 
 class ReplicatedRuns:
-    """The runs table: one copy in each region; what one wrote arrives in the other later, in any order."""
+    """The runs table: one copy in each region. A write arrives in the other copy later, and in any order."""
 
     def __init__(self, world: Simulation) -> None:
         self.world = world
         self.logs: dict[str, list[_Written]] = defaultdict(list)
         self.checkpoints: dict[str, list[tuple[float, RegionLedger]]] = defaultdict(list)
 
-    def told_at(self, region: str, told_at: float) -> float:
-        """Return up to when *region* has told, as the other one can read by now."""
+    def published_at(self, region: str, published_at: float) -> float:
+        """Return the time up to which *region* has published, as far as the other region can read it now."""
         now = self.world.clock.monotonic()
         if self.world.points.is_stale(B if region == A else A):
             now -= STALE_S
-        return next((each.told_at for each in self.logs[region] if each.there_at > now), told_at)
+        return next((each.published_at for each in self.logs[region] if each.there_at > now), published_at)
 
     def has_final(self, region: str, plan_id: str) -> bool:
         return any(each.entry.final_plan_id == plan_id for each in self.logs[region])
 
 
 class RunsCopy:
-    """The runs table as one region reaches it: its own copy."""
+    """The copy of the runs table that one region uses."""
 
     def __init__(self, table: ReplicatedRuns, region: Region) -> None:
         self._table, self._region = table, region
@@ -176,7 +176,7 @@ class RunsCopy:
         if self.unreachable:
             raise StateUnreachableError(f"The runs table did not answer {method}.")
         world = self._table.world
-        if world.refusals and not world.is_mended and world.refusing.random() < world.refusals:
+        if world.refusals and not world.is_healed and world.refusing.random() < world.refusals:
             raise StateAccessError(f"The runs table refused {method}: expired token.")
 
     def append(self, region: str, entry: LogEntry) -> None:
@@ -188,7 +188,7 @@ class RunsCopy:
             return
         assert entry.number == len(log) + 1, "a log has no gaps"
         there_at = world.clock.monotonic() + world.rng.random() * world.lag_s
-        log.append(_Written(entry, there_at, self._region.told_at))
+        log.append(_Written(entry, there_at, self._region.published_at))
         if world.is_traced:
             world.note_entry(region, entry)
         if world.rng.random() < world.lost_answers:
@@ -204,7 +204,7 @@ class RunsCopy:
         return [each.entry for each in log if each.there_at <= now]
 
     def _now(self) -> float:
-        """Return up to when what the other region wrote has arrived."""
+        """Return the time up to which the other region's writes have arrived."""
         world = self._table.world
         return world.clock.monotonic() - (STALE_S if world.points.is_stale(self._region.name) else 0.0)
 
@@ -248,21 +248,21 @@ def _copy(checkpoint: RegionLedger) -> RegionLedger:
 
 @dataclass
 class Scheduler:
-    """One scheduler of a region, and the agent beside it."""
+    """One scheduler of a region, and its agent."""
 
     database: Database
     agent: AgentLoop
     table: RegionsTable
     stuck_until: float = -1.0
-    """Its agent's thread does nothing until then; the scheduler goes on."""
+    """The thread of its agent does nothing until then. The scheduler continues."""
     frozen_until: float = -1.0
-    """Nor does the scheduler; its database stops listing it."""
+    """Scheduler and agent do nothing until then, and the database stops listing the scheduler."""
     suspended: greenlet | None = None
-    """Its agent's turn, suspended in a call that takes long."""
+    """The turn of its agent, which is suspended in a slow call."""
 
 
 class Region:
-    """One region: Airflow, and an agent beside each of two schedulers, which take their turns in alternate seconds."""
+    """A region: an Airflow, and two schedulers with an agent each, which take turns in alternate seconds."""
 
     def __init__(self, world: Simulation, name: str) -> None:
         self.world, self.name = world, name
@@ -277,12 +277,12 @@ class Region:
         self.cut_until = -1.0
         self.ledger_gone_until = -1.0
         self.calls_left: int | None = None
-        """The next agent that makes so many calls is killed at the last of them."""
+        """The next agent that makes this number of calls is killed at the last one."""
         self._turning: Scheduler | None = None
-        """Whose agent takes its turn at this moment, and may be suspended."""
+        """The scheduler whose agent takes its turn now, and may be suspended."""
         self.gone: dict[str, float] = {}
-        """Schedulers that are gone, by job, and until when they are listed all the same."""
-        self.told_at = -1.0
+        """Schedulers that are gone, by job, and the time until which they are still listed."""
+        self.published_at = -1.0
         self.died: list[float] = []
         self.fence_view: View | None = None
         self.starts_by_hand = world.own_rng.random() < 0.5
@@ -307,7 +307,7 @@ class Region:
         return tuple(sorted(alive, key=int))
 
     def spend(self) -> None:
-        """An agent makes a call; it may be its last."""
+        """Count a call of an agent, which may be killed at it."""
         if self.calls_left is not None:
             self.calls_left -= 1
             if self.calls_left <= 0:
@@ -316,7 +316,7 @@ class Region:
                 raise KilledError
 
     def _new_table(self) -> RegionsTable:
-        """Return the state table as one process reaches it: what it has read last is its own."""
+        """Return the state table for one process, which remembers only its own reads."""
         table = self.world.table_of(self.name)
         table.spend = self.spend
         table.acted = lambda before, new: self.world.acts(before, new, "an agent")
@@ -343,7 +343,7 @@ class Region:
         return Scheduler(database, agent, table)
 
     def restart(self, number: int, *, cleanly: bool = False) -> None:
-        """A scheduler ends, is listed as alive for a while, and another one starts, knowing nothing."""
+        """End a scheduler, which stays listed as alive for a while, and start a new one, which remembers nothing."""
         self.world.count_fault("scheduler restarted", self.name)
         if cleanly:
             with suppress(KilledError):
@@ -358,23 +358,23 @@ class Region:
         self.airflow.die()
 
     def cut(self, seconds: float) -> None:
-        """Its network is gone for so long."""
+        """Cut the region off from the network for this time."""
         self.world.note(None, f"{self.name} is cut off for {seconds} s")
         self.world.count_fault("cut off", self.name)
         self.cut_until = self.world.clock.monotonic() + seconds
 
-    def stand_still(self, number: int, seconds: float) -> None:
-        """A scheduler and its agent do nothing for so long."""
+    def freeze(self, number: int, seconds: float) -> None:
+        """Freeze a scheduler and its agent for this time."""
         self.world.count_fault("scheduler frozen", self.name)
         self.schedulers[number].frozen_until = self.world.clock.monotonic() + seconds
 
     def hang(self, number: int, seconds: float) -> None:
-        """An agent does nothing for so long; its scheduler goes on."""
+        """Let an agent do nothing for this time. Its scheduler continues."""
         self.world.count_fault("agent stuck", self.name)
         self.schedulers[number].stuck_until = self.world.clock.monotonic() + seconds
 
     def lose_the_ledger(self, seconds: float) -> None:
-        """The runs table does not answer for so long."""
+        """Let the runs table not answer this region for this time."""
         self.world.count_fault("ledger unreachable", self.name)
         self.ledger_gone_until = self.world.clock.monotonic() + seconds
 
@@ -416,14 +416,14 @@ class Region:
             self._start_by_hand(scheduler.agent.view if now >= scheduler.frozen_until else None)
 
     def _gate(self, view: View | None, run: Run) -> Action:
-        """Decide as a scheduler does; a run of tasks without bodies (EmptyOperator) would be over at once."""
+        """Decide as the gate of a scheduler. A run of tasks without bodies (EmptyOperator) would end immediately."""
         action = self._decide(view, DecisionPoint.GATE, requested_age_s=self._requested_age_s(run))
         if action is Action.RUN and view is not None and view.state is not None:
             self.world.check_start(self.name, view.state.epoch)
         return action
 
     def _start_by_hand(self, view: View | None) -> None:
-        """See what a run, and a task that no scheduler starts (``airflow tasks run``), could do at this moment."""
+        """Check what a run, and a task that no scheduler starts (``airflow tasks run``), could do now."""
         action, epoch = self._fence(False)
         if action is Action.RUN:
             self.world.check_start(self.name, epoch)
@@ -431,7 +431,7 @@ class Region:
             self.world.check_start(self.name, view.state.epoch)
 
     def _cut_or_heal(self) -> None:
-        """Set what can be reached at this moment."""
+        """Set what is reachable now."""
         now = self.world.clock.monotonic()
         is_cut = now < self.cut_until
         for table in (self.store, *(scheduler.table for scheduler in self.schedulers)):
@@ -440,14 +440,16 @@ class Region:
         self.airflow.is_reachable = not is_cut
 
     def _take_turn(self, scheduler: Scheduler) -> bool:
-        """Let an agent take its turn; return whether it is still alive."""
+        """Let an agent take its turn. Return whether the agent is still alive."""
         if not self.world.points.armed:
-            return self._go_on(scheduler, scheduler.agent.turn)
+            return self._continue_turn(scheduler, scheduler.agent.turn)
         turn = scheduler.suspended = greenlet(scheduler.agent.turn)
-        return self._go_on(scheduler, turn.switch)
+        return self._continue_turn(scheduler, turn.switch)
 
-    def _go_on(self, scheduler: Scheduler, call: Callable[[], object]) -> bool:
-        """Let an agent take its turn up to the end, or to a call that takes long; return whether it is still alive."""
+    def _continue_turn(self, scheduler: Scheduler, call: Callable[[], object]) -> bool:
+        """
+        Let an agent continue its turn up to the end, or up to a slow call. Return whether the agent is still alive.
+        """
         self._turning = scheduler
         try:
             call()
@@ -459,7 +461,7 @@ class Region:
         if scheduler.suspended is not None and scheduler.suspended.dead:
             scheduler.suspended = None
         if scheduler.suspended is None:
-            self._note_told(scheduler.agent, self.world.clock.monotonic())
+            self._note_published(scheduler.agent, self.world.clock.monotonic())
         return True
 
     def _killed(self, scheduler: Scheduler) -> None:
@@ -468,16 +470,16 @@ class Region:
             self.restart(self.schedulers.index(scheduler))
 
     def suspend(self, seconds: float) -> None:
-        """A call of an agent takes so long: its turn stands still, and everything else goes on."""
+        """Suspend the turn of an agent in a call that takes this time. Everything else continues."""
         scheduler = self._turning
         if scheduler is None or scheduler.suspended is None:
             return
         turn = scheduler.suspended
-        self.world.clock.after(seconds, lambda: self._resume(scheduler, turn))
+        self.world.clock.after(seconds, lambda: self._resume_turn(scheduler, turn))
         turn.parent.switch()
 
-    def _resume(self, scheduler: Scheduler, turn: greenlet) -> None:
-        """The call comes back; not to a process that is gone, and not to one that is frozen."""
+    def _resume_turn(self, scheduler: Scheduler, turn: greenlet) -> None:
+        """Let the suspended call return, but not to a process that is gone, and to a frozen one only later."""
         turn.parent = getcurrent()
         if scheduler not in self.schedulers or not self.is_up:
             with suppress(KilledError):
@@ -485,19 +487,19 @@ class Region:
             return
         left_s = scheduler.frozen_until - self.world.clock.monotonic()
         if left_s > 0:
-            self.world.clock.after(left_s, lambda: self._resume(scheduler, turn))
+            self.world.clock.after(left_s, lambda: self._resume_turn(scheduler, turn))
             return
         self._cut_or_heal()
-        self._go_on(scheduler, turn.switch)
+        self._continue_turn(scheduler, turn.switch)
 
-    def _note_told(self, agent: AgentLoop, now: float) -> None:
-        books = agent._bookkeeper
-        if books is not None and books.lag_s is not None:
-            # A hair less: what ended in that very moment may not have been seen.
-            self.told_at = max(self.told_at, now - books.lag_s / self.clock.rate - 0.001)
+    def _note_published(self, agent: AgentLoop, now: float) -> None:
+        bookkeeper = agent._bookkeeper
+        if bookkeeper is not None and bookkeeper.lag_s is not None:
+            # Slightly less: the agent may not have seen a run that ended at this moment.
+            self.published_at = max(self.published_at, now - bookkeeper.lag_s / self.clock.rate - 0.001)
 
     def _fence(self, is_back: bool) -> tuple[Action, int]:
-        """Decide as a worker does: on a look at the state that is a second old at most, or not at all."""
+        """Decide as a worker does, with a read of the state that is at most ``fence_file_s`` old, or without one."""
         calls_left, self.calls_left = self.calls_left, None
         read_at = self.clock.monotonic()
         if self.fence_view is None or read_at - self.fence_view.read_at > self.config.fence_file_s:
@@ -527,10 +529,10 @@ class Region:
 @dataclass
 class Verdict:
     """
-    What the oracle found.
+    The result of the oracle.
 
-    :ivar again: each run that executed more than once, with the reason it may have; empty when there is none.
-    :ivar wrong: what else went wrong, a sentence each, by run.
+    :ivar again: each run that executed more than once, with the reason that allows it; empty if no reason does.
+    :ivar wrong: other problems, one sentence for each run.
     """
 
     lost: list[str] = field(default_factory=list)
@@ -540,12 +542,12 @@ class Verdict:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether time may mend what is wrong."""
+        """Whether the problems may disappear with time."""
         return bool(self.lost or self.wrong)
 
     @property
     def problems(self) -> dict[str, str]:
-        """What must not be, by run."""
+        """Everything that must not happen, by run."""
         return {
             **{run: "was executed again without a reason" for run, why in self.again.items() if not why},
             **dict.fromkeys(self.lost, "is lost"),
@@ -555,16 +557,16 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Left:
-    """A region was left behind before it could tell everything."""
+    """A region that lost the role before it could publish everything."""
 
     at: float
     region: str
-    told_at: float
+    published_at: float
 
 
 @dataclass
 class _Announced:
-    """A run that an engine is stopping, as long as it has not said whether the run had ended by itself."""
+    """A run that an engine is stopping, until the engine has recorded whether the run had ended by itself."""
 
     at: float
     run: str
@@ -575,9 +577,9 @@ class _Announced:
 @dataclass(frozen=True)
 class _Fired:
     """
-    A producer has succeeded.
+    An asset event: a producer has succeeded.
 
-    :ivar is_lost: its consumer was paused, in the middle of a failover that had begun to unpause, or to pause.
+    :ivar is_lost: its consumer was paused, because a failover had begun to pause or unpause DAGs.
     """
 
     at: float
@@ -589,7 +591,7 @@ class _Fired:
 class Simulation(World):
     """Two regions and a ledger."""
 
-    # A loop of a scheduler takes a second here, and one of two may be gone.
+    # A scheduler loop takes a second here, and one of the two schedulers may be gone.
     timing = replace(TIMING, gate_commit_s=2.5)
 
     def __init__(self, seed: int, *, is_traced: bool = False) -> None:
@@ -603,19 +605,19 @@ class Simulation(World):
     def make_regions(self) -> None:
         rng = self.rng
         self.lag_s = rng.choice([0.0, 1.0, 4.0, 8.0])
-        """The longest that an entry of the ledger takes to the other region."""
+        """The longest time that an entry of the ledger takes to the other region."""
         self.lost_answers = rng.choice([0.0, 0.0, 0.02])
-        # A generator of its own: what is drawn from it moves no other event of the seed.
+        # A separate generator, so that its numbers change no other event of the seed.
         self.refusing = random.Random(f"refusals of {self.seed}")
         self.refusals = self.refusing.choice([0.0, 0.0, 0.0, 0.05])
-        """The share of the ledger's calls that DynamoDB refuses."""
+        """The share of ledger calls that DynamoDB refuses."""
         self.runs = ReplicatedRuns(self)
         self.executions: dict[RunKey, list[Execution]] = defaultdict(list)
         self.numbers = itertools.count()
         self.owed: dict[RunKey, float] = {}
-        self.asked: dict[RunKey, tuple[str, int]] = {}
-        """In which region, and under which epoch, somebody has asked for a run, or a scheduler for one that is new."""
-        """What came to be in the active region, or was cleared there, and when first."""
+        """Runs that must execute: the time at which each was first created or cleared in the active region."""
+        self.requested: dict[RunKey, tuple[str, int]] = {}
+        """The region and the epoch in which a user requested a run, or a scheduler created it."""
         self.cleared: dict[RunKey, list[float]] = defaultdict(list)
         self.stops: dict[RunKey, list[float]] = defaultdict(list)
         self.announced: list[_Announced] = []
@@ -624,9 +626,9 @@ class Simulation(World):
         self.created_at: dict[tuple[str, str], list[float]] = defaultdict(list)
         self.late: list[tuple[str, str]] = []
         self.executes: dict[int, str] = {}
-        """Which region has executed under which epoch."""
+        """The region that has executed under each epoch."""
         self.wanted = set(WANTED)
-        self.is_mended = False
+        self.is_healed = False
         for name in (A, B):
             self.store.register(Registration(region=name, environment=name))
             region = self.regions[name] = Region(self, name)
@@ -634,7 +636,7 @@ class Simulation(World):
                 region.airflow.paused -= WANTED
 
     def table_of(self, region: str) -> RegionsTable:
-        """Return the state table as *region* reaches it. The place for a copy of its own that lags behind."""
+        """Return the state table for *region*. A subclass may return a lagging copy."""
         peer = RegionsTable()
         peer._table = self.store._table
         return peer
@@ -648,10 +650,10 @@ class Simulation(World):
         views = [each.agent.view for each in self.regions[region].schedulers]
         return max((view.state.epoch for view in views if view is not None and view.state is not None), default=0)
 
-    # -- what is written down ------------------------------------------------------------------------------------------
+    # -- the trace -----------------------------------------------------------------------------------------------------
 
     def note(self, key: RunKey | None, text: str) -> None:
-        """Remember what happened; for one run, or for all of them."""
+        """Record an event of one run, or of all runs."""
         if self.is_traced:
             self.trace.append((self.clock.monotonic(), key, text))
 
@@ -663,7 +665,7 @@ class Simulation(World):
             self.note(None, f"{region} publishes: final {entry.final_plan_id}, complete before {entry.complete_before}")
 
     def story(self, run: str) -> str:
-        """Return what happened to a run, and around it, a line each; what repeats itself is told once."""
+        """Return the events of a run and the general events, one line each. Repeated events appear once."""
         lines: list[str] = []
         last: dict[bool, str] = {}
         for at, key, text in self.trace:
@@ -679,11 +681,11 @@ class Simulation(World):
         return self.points.call(ENGINE, port, name, call, self.scheduler.hand_over)
 
     def count_fault(self, fault: str, region: str | None = None) -> None:
-        if not self.is_mended:
+        if not self.is_healed:
             self.reached[FAULT, f"{fault}: {place(self.state, region)}"] += 1
 
     def acts(self, before: DRState, new: DRState, who: str) -> None:
-        """Count what a write of the state was."""
+        """Count what a write of the state did."""
         for action in actions(before, new, who):
             self.reached[ACTION, action] += 1
             self.points.happens(action)
@@ -691,10 +693,10 @@ class Simulation(World):
             self.points.happens(new.phase.value)
 
     def reads_stale(self, region: str) -> None:
-        """*region* reads the other one's ledger as it was some seconds ago, which counts as the ledger's lag."""
+        """Let *region* read the other region's ledger as it was ``STALE_S`` ago. This counts as lag of the ledger."""
         now = self.clock.monotonic()
         self.left = [
-            replace(each, told_at=min(each.told_at, self.runs.told_at(each.region, each.told_at)))
+            replace(each, published_at=min(each.published_at, self.runs.published_at(each.region, each.published_at)))
             if each.region != region and now - each.at <= STALE_S
             else each
             for each in self.left
@@ -708,15 +710,15 @@ class Simulation(World):
         return next(self.numbers)
 
     def body_s(self, region: str) -> float:
-        """How long a task body takes."""
+        """Return the duration of a task body."""
         return 60.0 if self.rng.random() < self.long_runs / 4 else self.rng.choice([0.5, 1.5, 3.0])
 
     def fails(self) -> bool:
-        """Whether a run fails."""
-        return not self.is_mended and self.rng.random() < 0.08
+        """Return whether a run fails."""
+        return not self.is_healed and self.rng.random() < 0.08
 
     def executed(self, execution: Execution) -> None:
-        """A task body has written a line."""
+        """Record that a task body started or ended."""
         if self.is_traced:
             self.note(execution.key, f"{execution.region} executes: {execution.kind}, epoch {execution.epoch}")
         lines = self.executions[execution.key]
@@ -725,7 +727,7 @@ class Simulation(World):
         lines.append(execution)
 
     def _check_order(self, execution: Execution) -> None:
-        """A run that waits for the one before begins when that one has succeeded, wherever it was executed."""
+        """A run with depends_on_past starts only after the run before it has succeeded, in whichever region."""
         dag_id, run_id = execution.key
         dag = BY_ID[dag_id]
         if not dag.waits_for_past or dag.every_s is None:
@@ -734,36 +736,41 @@ class Simulation(World):
         if at == 0:
             return
         before = self.executions.get((dag_id, f"scheduled__{at - dag.every_s:g}"), ())
-        # What a region that was lost could not tell of is not waited for.
-        is_untold = any(each.region == line.region and line.at >= each.told_at for each in self.left for line in before)
-        assert is_untold or any(line.kind == "end" and line.ok for line in before), (
+        # The other region cannot wait for a run that a lost region could not publish.
+        is_unpublished = any(
+            each.region == line.region and line.at >= each.published_at for each in self.left for line in before
+        )
+        assert is_unpublished or any(line.kind == "end" and line.ok for line in before), (
             f"{dag_id} {run_id} begins in {execution.region} before the run before it has succeeded"
         )
 
     def created(self, region: str, key: RunKey) -> None:
-        """A scheduler has made a run."""
+        """Record that a scheduler created a run."""
         self.created_at[region, key[0]].append(self.clock.monotonic())
         if region != self.state.active_region:
             return
         if not BY_ID[key[0]].catchup:
             if self.store._table.reconciled.get(region) != self.state.epoch:
-                # The region is about to take its role up. It closes the run, and the scheduler creates it again only
+                # The region is about to become active. It closes the run, and the scheduler creates it again only
                 # while it is the newest interval. Airflow skips the others, as it does for a DAG that was paused.
                 return
-            self.asked.setdefault(key, (region, self.state.epoch))
+            self.requested.setdefault(key, (region, self.state.epoch))
         self.owed.setdefault(key, self.clock.monotonic())
 
-    def fired(self, region: str, dag_id: str, *, is_heard: bool) -> None:
-        is_lost = not is_heard and self.state.plan is not None
+    def fired(self, region: str, dag_id: str, *, has_consumer: bool) -> None:
+        is_lost = not has_consumer and self.state.plan is not None
         self.fires.append(_Fired(self.clock.monotonic(), region, dag_id, is_lost))
 
     def changed_late(self, region: str, dag_id: str) -> None:
         self.note(None, f"{region}: {dag_id} is paused, or unpaused, by a call whose plan has ended meanwhile")
         self.late.append((region, dag_id))
-        self.mend_what_was_changed_late()
+        self.undo_late_changes()
 
-    def mend_what_was_changed_late(self) -> None:
-        """Somebody sees it once no plan is open, and puts it right: no program can tell it from what people do."""
+    def undo_late_changes(self) -> None:
+        """
+        A user sees the wrong flag once no plan is open, and corrects it. No program can distinguish it from a user's
+        change.
+        """
         for region, dag_id in self.late:
             if self.state.plan is None and self.regions[region].airflow.is_reachable:
                 is_active = region == self.state.active_region
@@ -775,7 +782,7 @@ class Simulation(World):
         assert first == region, f"{region} starts a task under epoch {epoch}, under which {first} executes"
 
     def stopped(self, region: str, key: RunKey) -> None:
-        """An engine stops a run that has outlasted the drain."""
+        """Record that an engine stops a run that takes longer than the drain."""
         self.stops[key].append(self.clock.monotonic())
 
     def stop_answered(self, caller: Caller, run: object) -> None:
@@ -783,15 +790,15 @@ class Simulation(World):
             each.is_answered |= (each.by, each.run) == (caller.name, str(run))
 
     def _note_stops(self, caller: Caller, before: DRState, new: DRState) -> None:
-        """Remember which runs are announced as stopped, until their engine has had its say about each of them."""
+        """Remember the announced runs, until their engine has recorded the outcome of each."""
         if new.epoch != before.epoch:
             self.announced = [each for each in self.announced if each.by != caller.name or not each.is_answered]
         for stop in new.stops[len(before.stops) :]:
             found = self.store.get_set(stop.set_id)
             assert found is not None
             if stop.had_ended:
-                said = {(caller.name, run) for run in found.dag_ids}
-                self.announced = [each for each in self.announced if (each.by, each.run) not in said]
+                lines_said = {(caller.name, run) for run in found.dag_ids}
+                self.announced = [each for each in self.announced if (each.by, each.run) not in lines_said]
             else:
                 now = self.clock.monotonic()
                 self.announced += [_Announced(now, run, caller.name) for run in found.dag_ids]
@@ -801,7 +808,7 @@ class Simulation(World):
         plan = new.plan
         if new.stops != before.stops:
             self._note_stops(caller, before, new)
-        self.mend_what_was_changed_late()
+        self.undo_late_changes()
         if self.is_traced:
             self.note(
                 None,
@@ -812,51 +819,51 @@ class Simulation(World):
         if new.epoch != before.epoch:
             assert before.plan is not None
             left = before.active_region
-            # Asked for its last word, a region that cannot say it is left without (design.md section 5, final mark).
-            is_mute = before.plan.drained and not self.runs.has_final(left, before.plan.id)
-            if before.plan.is_forced or is_mute:
-                told_at = self.runs.told_at(left, self.regions[left].told_at)
-                self.left.append(_Left(self.clock.monotonic(), left, told_at))
-            if not self.is_mended:
+            # The engine requested the final ledger entry, and promoted without it because the region could not publish.
+            is_silent = before.plan.drained and not self.runs.has_final(left, before.plan.id)
+            if before.plan.is_forced or is_silent:
+                published_at = self.runs.published_at(left, self.regions[left].published_at)
+                self.left.append(_Left(self.clock.monotonic(), left, published_at))
+            if not self.is_healed:
                 self._disturb_promotion(left, new.active_region)
 
     def _disturb_promotion(self, left: str, target: str) -> None:
-        """What goes wrong in the very moment in which the role moves is worth more than what does at any other."""
+        """Inject a fault at the moment of a promotion. Faults at this moment find more problems than others."""
         chance = self.rng.random()
         if chance < 0.12:
             self.regions[target].calls_left = self.rng.randint(1, 30)
         elif chance < 0.22:
             region = self.regions[self.rng.choice([left, target])]
-            region.stand_still(self.rng.choice([0, 1]), self.rng.choice([8, 20]))
+            region.freeze(self.rng.choice([0, 1]), self.rng.choice([8, 20]))
         elif chance < 0.28:
-            # Somebody wants it back before it has arrived.
+            # A user fails back before the failover is complete.
             self.call(left, after_s=self.rng.choice([0, 1, 5]), mode=Mode.FORCED, even_if_not_ready=True)
 
-    # -- what people do -----------------------------------------------------------------------------------------------
+    # -- users --------------------------------------------------------------------------------------------------------
 
     def trigger_by_hand(self) -> None:
-        """Somebody triggers a run where the role is, if that can be reached; also in the moment in which it moves."""
+        """A user triggers a run in the active region if it is reachable, also at the moment when the role moves."""
         region = self.active
         if region.airflow.is_reachable and region.is_up:
             key = region.airflow.trigger_by_hand("by_hand", self.new_number())
             self.owed[key] = self.clock.monotonic()
-            self.asked[key] = region.name, self.state.epoch
+            self.requested[key] = region.name, self.state.epoch
 
     def clear_something(self) -> None:
-        """Somebody clears a run that has ended, where the role is, whether or not a failover is under way."""
+        """A user clears an ended run in the active region, also during a failover."""
         region = self.active
-        if not self._is_at_work(region):
+        if not self._has_become_active(region):
             return
         ended = [key for key in self.executions if (run := region.airflow.rows.get(key)) and not run.is_open]
         if ended:
             self._clear(region, self.rng.choice(sorted(ended)))
 
-    def mend_what_failed(self) -> None:
-        """Somebody sees that a DAG stands still, because a run of it has failed, and clears that run."""
-        self.clock.after(11, self.mend_what_failed)
-        self.mend_what_was_changed_late()
+    def clear_failed_runs(self) -> None:
+        """A user sees that a failed run blocks its DAG, and clears that run."""
+        self.clock.after(11, self.clear_failed_runs)
+        self.undo_late_changes()
         region = self.active
-        if not self._is_at_work(region):
+        if not self._has_become_active(region):
             return
         for dag in DAGS:
             if dag.waits_for_past and dag.dag_id not in region.airflow.paused:
@@ -864,13 +871,18 @@ class Simulation(World):
                     if run.state == "failed":
                         self._clear(region, run.key)
 
-    def _is_at_work(self, region: Region) -> bool:
-        """Whether it is reachable and has become active; it closes what a user clears before that (see the limits)."""
-        has_taken_up = self.store._table.reconciled.get(region.name) == self.state.epoch
-        return region.is_up and region.airflow.is_reachable and has_taken_up and self.state.phase is not Phase.PROMOTING
+    def _has_become_active(self, region: Region) -> bool:
+        """Whether the region is reachable and has become active. Before that, it closes runs that a user clears."""
+        has_become_active = self.store._table.reconciled.get(region.name) == self.state.epoch
+        return (
+            region.is_up
+            and region.airflow.is_reachable
+            and has_become_active
+            and self.state.phase is not Phase.PROMOTING
+        )
 
     def _clear(self, region: Region, key: RunKey) -> None:
-        """With it what waits for it: Airflow itself would leave it without room."""
+        """Clear a run, and the runs that wait for it: otherwise Airflow would have no room for it."""
         self._clear_one(region, key)
         if BY_ID[key[0]].waits_for_past:
             for run in list(region.airflow.open[key[0]].values()):
@@ -885,17 +897,21 @@ class Simulation(World):
         self.cleared[key].append(self.clock.monotonic())
         self.owed.setdefault(key, self.clock.monotonic())
 
-    def _was_taken_up(self, key: RunKey) -> bool:
-        """Whether the region was active in the role in which a user requested the run; else it closes the run."""
-        if key not in self.asked:
+    def _had_become_active(self, key: RunKey) -> bool:
+        """
+        Whether the region became active in the epoch in which a user requested the run. If not, it closes the run.
+        """
+        if key not in self.requested:
             return True
-        region, epoch = self.asked[key]
+        region, epoch = self.requested[key]
         return epoch == self.state.epoch or any(one.entry.epoch == epoch for one in self.runs.logs[region])
 
     # -- the oracle ----------------------------------------------------------------------------------------------------
 
-    def judge_in_time(self) -> Verdict:
-        """Return the verdict on everything up to now, once what has piled up is worked off, or never will be."""
+    def judge_after_waiting_runs(self) -> Verdict:
+        """
+        Return the verdict on everything up to now, after the waiting runs have executed, or PATIENCE_S has passed.
+        """
         now = self.clock.monotonic()
         deadline = now + PATIENCE_S
         while (verdict := self.judge(now)).is_waiting and self.clock.monotonic() < deadline:
@@ -903,9 +919,12 @@ class Simulation(World):
         return verdict
 
     def judge(self, now: float) -> Verdict:
-        """Return what one Airflow would have executed up to *now* and nobody did, and what somebody did twice."""
+        """
+        Return the runs that a single Airflow would have executed up to *now* and no region did, and those executed
+        twice.
+        """
         verdict = Verdict()
-        expected = {key for key, at in self.owed.items() if at <= now and self._was_taken_up(key)}
+        expected = {key for key, at in self.owed.items() if at <= now and self._had_become_active(key)}
         for dag in DAGS:
             if dag.dag_id in WANTED and dag.every_s is not None and dag.catchup:
                 count = int((now - 30 - MOST_SKEW_S) // dag.every_s)
@@ -922,18 +941,18 @@ class Simulation(World):
             if len(begun) > 1 and (why := self._why_again(key, lines, begun)) is not None:
                 verdict.again[" ".join(key)] = why
         for fire in self.fires:
-            if fire.at < now - 10 and not self._has_been_heard(fire):
+            if fire.at < now - 10 and not self._has_consumer(fire):
                 verdict.wrong[f"{fire.dag_id} -"] = f"has no run for the asset of {fire.at:.1f} in {fire.region}"
         return verdict
 
     def _why_again(self, key: RunKey, lines: list[Execution], begun: list[Execution]) -> str | None:
-        """Return why a run was allowed to execute again; empty when nothing allows it, None when people wanted it."""
+        """Return the reason that allows a run to execute again: empty if none does, None if a user cleared the run."""
         why = None
         for first, second in itertools.pairwise(begun):
             if any(first.at <= at <= second.at for at in self.cleared.get(key, ())):
                 continue
             left = [each for each in self.left if each.region == first.region and first.at <= each.at <= second.at]
-            # In the same region: a body that an earlier region had begun may end there while this one executes.
+            # Only ends in this region: a body that another region started may end there while this region executes.
             ends = [
                 line.at
                 for line in lines
@@ -945,7 +964,7 @@ class Simulation(World):
                 if not left and not any(first.at <= at <= second.at for at in self.regions[first.region].died):
                     return ""
                 why = "it was executing when its region was lost"
-            elif any(max(ends) >= each.told_at for each in left):
+            elif any(max(ends) >= each.published_at for each in left):
                 why = "it ended, or started, within the ledger's lag or a lease"
             elif any(each.run == " ".join(key) and first.at <= each.at <= second.at for each in self.announced):
                 why = "it failed while an engine was stopping it that could not say so any more"
@@ -953,19 +972,19 @@ class Simulation(World):
                 return ""
         return why
 
-    def _has_been_heard(self, fire: _Fired) -> bool:
-        """Whether the consumer of an asset got its run, or lost it as assets are lost: they are not carried over."""
+    def _has_consumer(self, fire: _Fired) -> bool:
+        """Whether the consumer of an asset got its run, or lost it in a failover, which does not move asset events."""
         if fire.is_lost or any(at >= fire.at for at in self.created_at[fire.region, fire.dag_id]):
             return True
         return any(each.region == fire.region and each.at >= fire.at - LEASE_S for each in self.left)
 
 
 def disturb(world: Simulation) -> None:
-    """Let something go wrong with a region, and right itself in a while, or not before the end."""
+    """Schedule a fault of a region. It ends by itself after a while, or at the end of the history."""
     rng, region = world.rng, world.regions[world.rng.choice([A, B])]
 
     def later(seconds: float, what: Callable[[], object]) -> None:
-        world.clock.after(seconds, lambda: None if world.is_mended else what())
+        world.clock.after(seconds, lambda: None if world.is_healed else what())
 
     at, kind = rng.uniform(0, 40), rng.choice(["die", "cut", "stuck", "frozen", "ledger", "restart", "killed"])
     scheduler = rng.choice([0, 1])
@@ -981,7 +1000,7 @@ def disturb(world: Simulation) -> None:
         later(at, lambda: region.hang(scheduler, seconds))
     elif kind == "frozen":
         seconds = rng.choice([5, 12, 30])
-        later(at, lambda: region.stand_still(scheduler, seconds))
+        later(at, lambda: region.freeze(scheduler, seconds))
     elif kind == "ledger":
         seconds = rng.choice([5, 20])
         later(at, lambda: region.lose_the_ledger(seconds))
@@ -993,13 +1012,13 @@ def disturb(world: Simulation) -> None:
         later(at, lambda: setattr(region, "calls_left", calls))
 
 
-def stand_still(world: Simulation) -> None:
-    """A scheduler stands still until its database does not list it any more, and goes on with its old view."""
+def freeze_until_unlisted(world: Simulation) -> None:
+    """Freeze a scheduler until its database does not list it any longer. Then it continues with its old view."""
     rng, region = world.own_rng, world.regions[world.own_rng.choice([A, B])]
     number, seconds = rng.choice([0, 1]), rng.choice([LISTED_S + 1, LISTED_S + 3])
 
     def stop() -> None:
-        if not world.is_mended:
+        if not world.is_healed:
             scheduler, now = region.schedulers[number], world.clock.monotonic()
             world.note(None, f"{region.name}: scheduler {scheduler.database.job_id} stands still for {seconds} s")
             scheduler.frozen_until, scheduler.stuck_until = now + seconds, now + 30
@@ -1008,7 +1027,9 @@ def stand_still(world: Simulation) -> None:
 
 
 def lose_the_network(world: Simulation) -> None:
-    """The active region is cut off, goes on by itself, and somebody who sees it go does not wait."""
+    """
+    Cut the active region off. It continues to execute, and a caller who knows that forces a failover without waiting.
+    """
     region = world.active
     region.cut(40)
     other = B if region.name == A else A
@@ -1016,7 +1037,9 @@ def lose_the_network(world: Simulation) -> None:
 
 
 def play(world: Simulation) -> Verdict:
-    """One history: failovers by several callers, some killed, among faults; then everything is mended, and judged."""
+    """
+    Run one history: failovers by several callers, some of them killed, during faults. Then heal everything and judge.
+    """
     rng = world.rng
     world.points.plan()
     try:
@@ -1024,12 +1047,12 @@ def play(world: Simulation) -> Verdict:
             world.clock.after(second + rng.random() * 8, world.trigger_by_hand)
             if rng.random() < 0.3:
                 world.clock.after(second + rng.random() * 8, world.clear_something)
-        world.mend_what_failed()
+        world.clear_failed_runs()
         for _ in range(rng.choice([1, 1, 2, 2, 3])):
             for _ in range(rng.randint(0, 3)):
                 disturb(world)
             if world.own_rng.random() < 0.2:
-                stand_still(world)
+                freeze_until_unlisted(world)
             world.clock.advance(rng.choice([0, 15]))
             if rng.random() < 0.2:
                 lose_the_network(world)
@@ -1049,16 +1072,16 @@ def play(world: Simulation) -> Verdict:
                 if isinstance(caller.outcome, BaseException) and not isinstance(caller.outcome, (DRError, KilledError)):
                     raise caller.outcome
         world.clock.advance(rng.choice([0, 10, 30]))
-        mend(world)
+        heal(world)
         for target in rng.sample([A, B], rng.choice([1, 2])):
-            world.mend_what_was_changed_late()
+            world.undo_late_changes()
             last = world.call(target, faulty=False, stop_running=True)
             world.scheduler.run_until_idle()
             if not isinstance(last.outcome, (FailoverRecord, AlreadyActiveError)):
                 raise AssertionError(f"the last failover to {target} ended with {last.outcome!r}")
             world.clock.advance(8)
-        world.mend_what_was_changed_late()
-        verdict = world.judge_in_time()
+        world.undo_late_changes()
+        verdict = world.judge_after_waiting_runs()
     finally:
         world.scheduler.end()
     for caller in world.scheduler.callers:
@@ -1068,51 +1091,51 @@ def play(world: Simulation) -> Verdict:
         world.reached[EXIT, outcome] += 1
     for name, region in world.regions.items():
         if name != world.state.active_region and not world.runs.logs[name]:
-            continue  # its first role never began: its DAGs stay as people have them, and the gate skips their runs
+            continue  # it never became active: its DAGs stay as users set them, and the gate skips their runs
         running = set(region.airflow.unpaused_dags())
         if running != (WANTED if name == world.state.active_region else set()):
             raise AssertionError(f"{sorted(running)} are unpaused in {name}")
     return verdict
 
 
-def mend(world: Simulation) -> None:
-    """Everything is reachable again, and has had the time to notice."""
-    world.is_mended = True
-    world.points.mend()
+def heal(world: Simulation) -> None:
+    """End all faults, and let the agents notice it."""
+    world.is_healed = True
+    world.points.heal()
     for region in world.regions.values():
         region.revive()
         region.cut_until = region.ledger_gone_until = -1.0
         region.calls_left = None
         for scheduler in region.schedulers:
             scheduler.stuck_until = scheduler.frozen_until = -1.0
-    world.mend_what_was_changed_late()
+    world.undo_late_changes()
     world.long_runs = 0
     world.lost_answers = 0.0
-    world.clock.advance(MENDED_S)
+    world.clock.advance(HEALED_S)
 
 
 class WrongHistoryError(AssertionError):
-    """A history that must not be; its text is the trace."""
+    """A history that breaks a rule. Its text is the trace."""
 
 
-def live_through(seed: int) -> tuple[Simulation, Verdict]:
+def run_history(seed: int) -> tuple[Simulation, Verdict]:
     """
-    Live through one history.
+    Run one history.
 
-    :raises WrongHistoryError: something was lost, executed again without a reason, or otherwise wrong.
+    :raises WrongHistoryError: a run was lost, executed again without a reason, or another rule was broken.
     """
     world = Simulation(seed)
     try:
         verdict = play(world)
         if not verdict.problems:
             return world, verdict
-    except Exception:  # whatever it is, it comes again
+    except Exception:  # the second run, with a trace, raises it again
         pass
     raise WrongHistoryError(explain(seed))
 
 
 def explain(seed: int) -> str:
-    """Return the trace of a history that goes wrong, for people."""
+    """Return the trace of a history that goes wrong, for a developer."""
     world = Simulation(seed, is_traced=True)
     how = f"Only this one: .venv/bin/python -m tests.simulation --first {seed} --histories 1"
     try:
@@ -1126,20 +1149,20 @@ def explain(seed: int) -> str:
             f"History {seed} went wrong, and came out right when it was lived through again: it is not the same.\n{how}"
         )
     kinds = Counter(problems.values())
-    said = "\n".join(f"  {run} {what}" for run, what in list(problems.items())[:20])
-    return f"History {seed}: {dict(kinds)}\n{said}\n{world.story(next(iter(problems)))}\n{how}"
+    found = "\n".join(f"  {run} {what}" for run, what in list(problems.items())[:20])
+    return f"History {seed}: {dict(kinds)}\n{found}\n{world.story(next(iter(problems)))}\n{how}"
 
 
 def _nameless(entry: LogEntry) -> LogEntry:
-    """Return an entry without the random name of its log's lifetime."""
+    """Return an entry without the random name of its life."""
     return replace(entry, life="") if entry.life else entry
 
 
 def digest(seed: int) -> str:
     """
-    Return a hash of everything that happens in a history: two versions of this code that agree live through the same.
+    Return a hash of everything that happens in a history. Equal hashes of two versions mean equal histories.
 
-    It covers the trace (writes of the state, gate, fence, rows), executions, ledger, heartbeats, records and the
+    The hash covers the trace (writes of the state, gate, fence, rows), executions, ledger, heartbeats, records and the
     verdict.
     """
     world = Simulation(seed, is_traced=True)
@@ -1153,7 +1176,9 @@ def digest(seed: int) -> str:
     for executions in world.executions.values():
         found.update(f"{executions}\n".encode())
     for region, log in sorted(world.runs.logs.items()):
-        found.update(f"{region} {[(_nameless(each.entry), each.there_at, each.told_at) for each in log]}\n".encode())
+        found.update(
+            f"{region} {[(_nameless(each.entry), each.there_at, each.published_at) for each in log]}\n".encode()
+        )
     table = world.store._table
     for part in (table.state, table.agents, table.reconciled, table.sets, table.snapshots, table.records):
         found.update(f"{part}\n".encode())

@@ -1,8 +1,8 @@
 """
-The settings: one table, from which everything else is made.
+The settings, defined in one table.
 
-``OPTIONS`` feeds Airflow's catalogue (``get_provider_info``), the environment fallbacks, the command line and the
-documents.
+Airflow's list of configuration options (``get_provider_info``), the environment variables, the command line and the
+documentation all use ``OPTIONS``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CONTROL_TAG = "dr:control"
 
 
 class OnUnreachable(str, Enum):
-    """What the active region does once its view of the state is older than the lease."""
+    """What the active region does when its view of the state is older than the lease."""
 
     HOLD = "hold"
     RUN = "run"
@@ -33,37 +33,38 @@ class TableConsistency(str, Enum):
     EVENTUAL = "eventual"
     """Each region has a copy. DynamoDB replicates writes later, and the last writer wins."""
     SINGLE = "single region"
-    """Not a global table: one region has it. A description of DynamoDB, not a setting."""
+    """Not a global table: it is in one region only. Only in descriptions of tables, not a setting."""
 
 
 class Eventual(str, Enum):
-    """What makes a region's view of a table with eventual consistency a fresh one."""
+    """Which copies of a table with eventual consistency a region must read for a fresh view."""
 
     AVAILABLE = "available"
-    """One copy was read, the region's own: cut off, the region goes on until the link is back."""
+    """One copy, the region's own. A region that is cut off continues until the link is back."""
     SAFE = "safe"
-    """All copies were read: losing any region holds every other one once the lease is over."""
+    """All copies. If one region is lost, all other regions hold after the lease."""
 
     @property
     def price(self) -> str:
-        """What it costs, for people."""
+        """The disadvantage, as a text for messages."""
         if self is Eventual.AVAILABLE:
-            return "a region that is cut off runs on with its own copy until the link is back"
-        return "a region whose copy cannot be read holds every other one"
+            return "a region that is cut off continues with its own copy until the link is back"
+        return "if the copy of one region cannot be read, all other regions hold"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DRConfig:
     """
-    The settings of one process, parsed. Field names are the option names; units are in them.
+    The parsed settings of one process. The fields have the names of the options, with units.
 
-    :param region: the region this process belongs to; empty means "not known", which holds everything.
-    :param replicas: regions of the state table's copies, in no order; readers go to their own first.
+    :param region: the region of this process. If empty, the region is unknown, and everything is held.
+    :param state_table_replicas: regions of the state table's copies, in any order; each reader starts with its own.
     :param environments: MWAA environment name by region.
-    :param problems: one sentence for each value that was wrong and whose default is used instead.
-    :param contradiction: why the settings do not say which environment is which; everything is held then. Else empty.
-    :param environment: name of the MWAA environment of this process, as MWAA says (``AIRFLOW_ENV_NAME``); else empty.
-    :param aws_region: AWS region of this process, as MWAA says (``AWS_REGION``); else empty.
+    :param problems: one sentence for each wrong value; the default is used instead.
+    :param contradiction: why the settings contradict each other about the environments, so that everything is held;
+        empty if they do not.
+    :param environment: name of this process's MWAA environment, from MWAA (``AIRFLOW_ENV_NAME``); empty outside MWAA.
+    :param aws_region: AWS region of this process, from MWAA (``AWS_REGION``); empty if it is not set.
     """
 
     enabled: bool = False
@@ -95,14 +96,14 @@ class DRConfig:
 
     @property
     def replicas(self) -> tuple[str, ...]:
-        """Regions in which the state table can be read, this process's own first, each once."""
+        """Regions in which the state table can be read, without duplicates, this process's own first."""
         known = dict.fromkeys((self.state_table_region, *self.state_table_replicas))
         ordered = sorted((region for region in known if region), key=lambda region: region != self.region)
         return tuple(ordered) or ((self.region,) if self.region else ())
 
     @property
     def eventual_mode(self) -> Eventual | None:
-        """What makes a view fresh; None for a table with strong consistency, where any copy does."""
+        """Which copies a fresh view needs; None for a table with strong consistency, where any copy is enough."""
         return self.eventual if self.table_consistency is TableConsistency.EVENTUAL else None
 
 
@@ -114,11 +115,11 @@ class Option(Generic[T]):
     """
     One setting in ``[dr]``.
 
-    :param name: as in airflow.cfg; ``AIRFLOW__DR__<NAME>`` and, as fallback, ``DR_<NAME>`` in the environment.
-    :param default: as text, the way Airflow's catalogue and MWAA want it; empty means unset.
-    :param allowed: what a value may be, in words that finish the sentence "allowed are ...".
-    :param parse: turns text into the value; raises ValueError.
-    :param aliases: other names of the same setting, among them those of the AWS sample.
+    :param name: in airflow.cfg. The environment variable is ``AIRFLOW__DR__<NAME>``, or ``DR_<NAME>`` as fallback.
+    :param default: a text, as Airflow and MWAA require it; empty means unset.
+    :param allowed: the allowed values, as the end of the sentence "allowed are ...".
+    :param parse: turns a text into the value; raises ValueError.
+    :param aliases: other names of the same setting, including those of the AWS sample.
     """
 
     name: str
@@ -167,7 +168,7 @@ def _environments(text: str) -> dict[str, str]:
 
 
 class _ContradictionError(ValueError):
-    """A value that says two things at once, so that no default may stand in for it."""
+    """A value that contradicts itself, so that the default must not replace it."""
 
 
 def _source(text: str) -> str:
@@ -189,7 +190,7 @@ def _on_unreachable(text: str) -> OnUnreachable:
 
 def _consistency(text: str) -> TableConsistency:
     found = TableConsistency(text.strip().lower())
-    if found is TableConsistency.SINGLE:  # what DynamoDB says of a table, and no value of the option
+    if found is TableConsistency.SINGLE:  # describes a table; not a value of the option
         raise ValueError(text)
     return found
 
@@ -206,7 +207,7 @@ OPTIONS: tuple[Option[Any], ...] = (
         allowed="true and false",
         parse=_boolean,
         example="True",
-        description="Whether this Airflow is part of a DR set. Off, the plugin registers nothing and costs nothing.",
+        description="Whether this Airflow is part of a DR set. If off, the plugin registers nothing and has no cost.",
     ),
     Option(
         name="state_table",
@@ -215,7 +216,7 @@ OPTIONS: tuple[Option[Any], ...] = (
         allowed="names of DynamoDB tables",
         parse=str.strip,
         example="mwaa-dr-state",
-        description="DynamoDB table that holds the state item. Needed when enabled.",
+        description="DynamoDB table with the state item. Required if enabled.",
     ),
     Option(
         name="state_source",
@@ -224,7 +225,7 @@ OPTIONS: tuple[Option[Any], ...] = (
         allowed="dynamodb",
         parse=_source,
         example="dynamodb",
-        description="Where the state lives.",
+        description="Where the state is stored.",
     ),
     Option(
         name="state_table_region",
@@ -243,7 +244,7 @@ OPTIONS: tuple[Option[Any], ...] = (
         allowed="AWS region names separated by commas",
         parse=_names,
         example="us-east-2,us-east-1",
-        description="Regions of the replicas of the state table. The nearest is read first, then the others.",
+        description="Regions of the replicas of the state table. The agent reads the nearest first, then the others.",
     ),
     Option(
         name="table_consistency",
@@ -252,9 +253,8 @@ OPTIONS: tuple[Option[Any], ...] = (
         allowed="strong and eventual",
         parse=_consistency,
         example="eventual",
-        description="How the replicas of the state table follow each other: strong for one created with "
-        "--multi-region-consistency STRONG or without replicas, eventual for any other global table. Set the same "
-        "value everywhere.",
+        description="Consistency of the state table: strong for a table created with --multi-region-consistency STRONG "
+        "or without replicas, eventual for any other global table. Set the same value in all regions.",
     ),
     Option(
         name="eventual",
@@ -264,8 +264,8 @@ OPTIONS: tuple[Option[Any], ...] = (
         parse=_eventual,
         example="safe",
         description="With table_consistency eventual: available lets a region use its own replica, and a region that "
-        "is cut off runs until the link is back; safe lets it run only while all replicas can be read, so that the "
-        "loss of one region holds the others until they are set to available.",
+        "is cut off continues until the link is back; safe lets it run only while all replicas can be read, so that "
+        "the loss of one region holds the others until you set them to available.",
     ),
     Option(
         name="environments",
@@ -301,7 +301,7 @@ OPTIONS: tuple[Option[Any], ...] = (
         allowed="ARNs of SNS topics",
         parse=_topic,
         example="arn:aws:sns:us-west-2:123456789012:mwaa-dr",
-        description="SNS topic to which dr_monitor publishes what it finds and does. Unset: it publishes nothing.",
+        description="SNS topic to which dr_monitor publishes its findings and actions. Unset: it publishes nothing.",
     ),
     Option(
         name="refresh_s",
@@ -329,7 +329,7 @@ OPTIONS: tuple[Option[Any], ...] = (
         parse=_seconds(2, 3600),
         example="60",
         description="How old, in seconds, a view of the state may be while the region still executes. "
-        "mwaa-dr init writes it into the state item, whose value counts from then on.",
+        "mwaa-dr init writes it into the state item. From then on the value in the state item applies.",
     ),
     Option(
         name="drain_s",
@@ -338,7 +338,7 @@ OPTIONS: tuple[Option[Any], ...] = (
         allowed="numbers from 1 to 86400",
         parse=_seconds(1, 86400),
         example="60",
-        description="Seconds that a graceful failover waits for runs in flight.",
+        description="Seconds that a graceful failover waits for running runs to finish.",
     ),
     Option(
         name="ledger_wait_s",
@@ -347,8 +347,8 @@ OPTIONS: tuple[Option[Any], ...] = (
         allowed="numbers from 10 to 86400",
         parse=_seconds(10, 86400),
         example="300",
-        description="Seconds that a region which becomes active waits for a ledger that refuses or does not answer. "
-        "Then it continues without it, and mwaa-dr status lists what it could not take over.",
+        description="Seconds that a region which becomes active waits for a ledger that cannot be used. "
+        "Then it continues without the ledger, and mwaa-dr status lists what it could not take over.",
     ),
     Option(
         name="fence",
@@ -357,7 +357,7 @@ OPTIONS: tuple[Option[Any], ...] = (
         allowed="true and false",
         parse=_boolean,
         example="True",
-        description="Whether workers check the state before each task. Off, only the scheduler's gate protects.",
+        description="Whether workers check the state before each task. If off, only the scheduler's gate protects.",
     ),
     Option(
         name="fence_file_s",
@@ -384,8 +384,8 @@ OPTIONS: tuple[Option[Any], ...] = (
         allowed="hold, run and skip",
         parse=_on_unreachable,
         example="hold",
-        description="What the active region does when its view is older than the lease. run risks running twice, "
-        "skip loses intervals.",
+        description="What the active region does when its view is older than the lease. run may run an interval in "
+        "both regions, skip loses intervals.",
     ),
     Option(
         name="exempt_dags",
@@ -394,7 +394,7 @@ OPTIONS: tuple[Option[Any], ...] = (
         allowed="DAG ids separated by commas",
         parse=lambda text: frozenset(_names(text)),
         example="dr_failover,dr_monitor",
-        description=f"DAGs that the provider leaves alone, like those tagged {CONTROL_TAG}.",
+        description=f"DAGs that are exempt from the provider, like those with the tag {CONTROL_TAG}.",
     ),
     Option(
         name="accepted_differences",
@@ -410,11 +410,11 @@ OPTIONS: tuple[Option[Any], ...] = (
 
 def parse_config(raw: Mapping[str, str | None]) -> DRConfig:
     """
-    Turn texts by option name into settings. Never raises: a wrong value is named in ``problems``, its default used.
+    Parse the texts of options by name. Never raises: ``problems`` lists each wrong value, and its default is used.
 
-    Two exceptions to "its default". An ``enabled`` that is neither true nor false counts as true: a standby that runs
-    everything is the worse mistake. An ``environments`` that names two for one region leaves ``contradiction``, which
-    holds everything.
+    There are two exceptions to the default. An ``enabled`` that is neither true nor false counts as true: the opposite
+    mistake, a standby that runs everything, is worse. An ``environments`` with two names for one region sets
+    ``contradiction``, which holds everything.
 
     :param raw: None and blank text mean unset; unknown names are ignored.
     """
@@ -443,12 +443,12 @@ def parse_config(raw: Mapping[str, str | None]) -> DRConfig:
 
 
 def _contradictions(values: Mapping[str, Any]) -> Sequence[str]:
-    """Return a sentence for each pair of settings that cannot both be meant."""
+    """Return a sentence for each pair of settings that contradict each other."""
     found = []
     if values["enabled"] and not values["state_table"]:
         found.append(
-            f"[{SECTION}] state_table is not set: this Airflow cannot learn its role and holds every run. "
-            "Set it to the table that mwaa-dr init was given."
+            f"[{SECTION}] state_table is not set: this Airflow cannot read its role and holds every run. "
+            "Set it to the table of mwaa-dr init."
         )
     if values["refresh_s"] * 2 > values["lease_s"]:
         found.append(
@@ -464,20 +464,20 @@ def _contradictions(values: Mapping[str, Any]) -> Sequence[str]:
     ):
         found.append(
             f"[{SECTION}] table_consistency is eventual, and state_table_replicas names no copy "
-            f"{f'in {without[0]}' if without else 'but one'}: each region of the set needs one, and everybody "
-            "has to know all of them. Name the regions of all replicas."
+            f"{f'in {without[0]}' if without else 'but one'}: each region of the set needs a copy, and each agent and "
+            "caller must know all copies. Name the regions of all replicas."
         )
     if values["fence_file_s"] >= values["lease_s"]:
         found.append(
             f"[{SECTION}] fence_file_s = {values['fence_file_s']:g} is not shorter than lease_s = "
-            f"{values['lease_s']:g}: tasks would live on a view that the lease has ended. Lower fence_file_s."
+            f"{values['lease_s']:g}: tasks would use a view that is older than the lease. Lower fence_file_s."
         )
     return found
 
 
 def is_exempt(dag_id: str, tags: Collection[str], exempt_dags: Collection[str]) -> bool:
     """
-    Return whether the provider leaves a DAG alone.
+    Return whether a DAG is exempt.
 
     :param exempt_dags: ``[dr] exempt_dags``.
     """
@@ -486,7 +486,7 @@ def is_exempt(dag_id: str, tags: Collection[str], exempt_dags: Collection[str]) 
 
 def environment_texts(environ: Mapping[str, str]) -> dict[str, str | None]:
     """
-    Return the texts of all options as the variables ``DR_<NAME>`` have them, for :func:`parse_config`.
+    Return the texts of all options from the variables ``DR_<NAME>``, for :func:`parse_config`.
 
     The region falls back to ``AWS_REGION``, which MWAA sets, then to ``AWS_DEFAULT_REGION``.
     """

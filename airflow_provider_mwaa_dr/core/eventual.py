@@ -1,9 +1,9 @@
 """
-One state store made of several: a table whose copies follow each other later, and where the last writer wins.
+One state store over several copies: for a table with eventual consistency, in which the last writer wins.
 
-A condition holds only against the copy that it was sent to. So each kind of item is written in one place: the state,
-sets and records in the copy of the region that a plan activates, after every copy that answers has been read; what
-belongs to a region, in that region's own.
+The condition of a write is checked only in the copy that receives it. So each kind of item is written to one copy only.
+The state, sets and records are written to the copy of the region that a plan activates, after a read of every copy that
+answers. An item that belongs to a region is written to that region's own copy.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 AVOID_S = 5.0
-"""How long a copy that failed is left out, where it is not asked for by name."""
+"""How long reads that can use any copy avoid a copy that failed."""
 
 
 class EventualStateStore:
     """
     The :class:`~airflow_provider_mwaa_dr.core.ports.StateStore` over the copies of one table.
 
-    Whoever decides for the whole set (``read``) is given the newest state of all copies that answer. A region's view
-    (``observe``) is that of its own copy (:attr:`Eventual.AVAILABLE`), or the newest of all of them, every one of which
-    has to answer (:attr:`Eventual.SAFE`). Two copies that hold different states of the same version count as no answer:
-    replication settles that within seconds, and until then nobody can know which one stays.
+    ``read``, for decisions about the whole set, returns the newest state of all copies that answer. ``observe``, for a
+    region's view, returns the state of the region's own copy (:attr:`Eventual.AVAILABLE`), or the newest of all copies,
+    each of which must answer (:attr:`Eventual.SAFE`). If two copies have different states of the same version, this
+    counts as no answer: replication chooses one of them within seconds, and until then it is unknown which one.
 
     :param copies: a store for each copy, by its region, nearest first.
     """
@@ -63,7 +63,7 @@ class EventualStateStore:
         self._mode = mode
         self._clock = clock
         self._failures: dict[str, tuple[float, StateError]] = {}
-        # Where the plan that was read or written last belongs; of each region, its reconciled epoch and newest state.
+        # The copy for the plan that was read or written last; and, by region, the reconciled epoch and newest state.
         self._home = next(iter(self._copies))
         self._reconciled: dict[str, int | None] = {}
         self._seen: dict[str, DRState] = {}
@@ -72,10 +72,10 @@ class EventualStateStore:
 
     def observe(self, region: str) -> Observation:
         """
-        Return state and *region*'s reconciled epoch, by its own copy or by all; see the class.
+        Return the state and *region*'s reconciled epoch, from its own copy or from all copies; see the class.
 
-        Where no copy holds any more what made *region* active, it is written back: somebody who could not see it wrote
-        an older epoch later, and the last writer has won.
+        If the state that made *region* active has disappeared from all copies, write it again. It disappears if another
+        caller, which could not read it, later wrote an older epoch: the last writer wins.
         """
         observed = self._observe(region)
         seen, state = self._seen.get(region), observed.state
@@ -88,15 +88,15 @@ class EventualStateStore:
     def _bring_back(self, region: str, seen: DRState) -> None:
         if seen.active_region != region or seen.problems or region not in self._copies:
             return
-        with suppress(StateError):  # the next look tries again
+        with suppress(StateError):  # the next call tries again
             found = self._states(avoid=False)
             held, newest = found.get(region), _newest(found)
             if len(found) < len(self._copies) or held is None or newest is None or not seen.is_newer_than(newest):
                 return
             self._copies[region].write(seen, expected_version=held.version)
             log.warning(
-                "%s is active, epoch %d: written back over epoch %d, version %d, which was written by somebody who did "
-                "not know.", region, seen.epoch, newest.epoch, newest.version,
+                "%s is active, epoch %d. Its agent wrote this state again over epoch %d, version %d, from a caller "
+                "that had not read it.", region, seen.epoch, newest.epoch, newest.version,
             )  # fmt: skip
 
     def _observe(self, region: str) -> Observation:
@@ -106,7 +106,7 @@ class EventualStateStore:
             if why := self._unread(found):
                 raise StateUnreachableError(
                     f"Not every copy of the state table was read: {why}.",
-                    advice="With [dr] eventual = safe a region runs only while all copies can be read.",
+                    advice="With [dr] eventual = safe, a region runs only while all copies can be read.",
                 )
             state = _newest({name: each.state for name, each in found.items()})
             return replace(found[own], state=state)
@@ -114,12 +114,13 @@ class EventualStateStore:
         if name == own:
             self._reconciled[region] = observed.reconciled_epoch
             return observed
-        # What this region has settled may not have got there yet; settled again, its runs would be closed.
+        # This copy may not have the region's last reconciled epoch yet. If the agent reconciled again, it would close
+        # the region's own runs.
         epochs = [epoch for epoch in (self._reconciled.get(region), observed.reconciled_epoch) if epoch is not None]
         return replace(observed, reconciled_epoch=max(epochs, default=None))
 
     def read(self) -> DRState:
-        """Return the newest state of all copies that answer. :raises StateNotFoundError: they all do, and none has."""
+        """Return the newest state of all copies that answer. :raises StateNotFoundError: all answer without one."""
         found = self._states(avoid=True)
         state = _newest(found)
         if state is None:
@@ -131,21 +132,22 @@ class EventualStateStore:
         return state
 
     def copies(self) -> Mapping[str, DRState | None]:
-        """Return the state that each copy holds, of those that answer."""
+        """Return the state of each copy that answers, by region."""
         return self._states(avoid=False)
 
     def write(self, state: DRState, *, expected_version: int | None) -> None:
         """
-        Write *state* into the copy of the region that it activates, if no copy that answers holds a newer one.
+        Write *state* to the copy of the region that it activates, if no copy that answers has a newer state.
 
-        The first state of all is written only once every copy was seen to hold none.
+        The very first state is written only if every copy answers and none has a state.
 
         :raises StaleStateError: the newest version is not *expected_version*.
-        :raises StateUnreachableError: the copy did not answer; nothing was written to any other.
+        :raises StateUnreachableError: the copy did not answer; no copy was written.
         """
         found = self._states(avoid=False)
         newest = _newest(found)
-        is_newer = newest is not None and newest.epoch > state.epoch  # two branches, written while copies were apart
+        # Two callers may have written different states while the copies were disconnected.
+        is_newer = newest is not None and newest.epoch > state.epoch
         if is_newer or (None if newest is None else newest.version) != expected_version:
             raise StaleStateError(expected_version, newest)
         if newest is None:
@@ -153,8 +155,8 @@ class EventualStateStore:
         home = self._home_of(state)
         if home not in found:
             raise StateUnreachableError(
-                "Nothing was written: the state goes only to the copy of the region being activated, and that cannot "
-                f"be read: {self._unread(set(self._copies) - {home})}.",
+                "Nothing was written: the state may be written only to the copy of the region that becomes active, and "
+                f"this copy cannot be read: {self._unread(set(self._copies) - {home})}.",
                 advice=f"Check the table's status in {home}, then try again.",
             )
         held = found[home]
@@ -168,43 +170,43 @@ class EventualStateStore:
         return self._from_all(_state_of, avoid=avoid)
 
     def _home_of(self, state: DRState) -> str:
-        """Return the copy that *state* belongs into; a region without one uses the nearest that others use, too."""
+        """Return the copy for *state*; a region without a copy uses the first copy by name, as all callers do."""
         return self._own(state.plan.target if state.plan is not None else state.active_region)
 
     def _own(self, region: str) -> str:
         return region if region in self._copies else min(self._copies)
 
     def _unread(self, found: Collection[str]) -> str:
-        """Return the copies that are not among *found*, each with the reason; empty when there are none."""
+        """Return the copies that are not in *found*, each with the reason; empty if all are."""
         missing = (name for name in self._copies if name not in found)
         return "; ".join(f"{name}: {self._why(name).message.rstrip('.')}" for name in missing)
 
     def _refuse_unread(self, found: Collection[str]) -> None:
         if why := self._unread(found):
             raise StateUnreachableError(
-                f"Whether the state table has a state item is not known: {why}.",
-                advice="Try again once every copy of the table can be read.",
+                f"It is unknown whether the state table has a state item: {why}.",
+                advice="Try again when every copy of the table can be read.",
             )
 
     # What belongs to a region.
 
     def overwrite(self, state: DRState) -> None:
-        """Write *state*, whatever is stored, into the copy of the region that it activates."""
+        """Write *state* without a condition to the copy of the region that it activates."""
         self._ask(self._home_of(state), lambda copy: copy.overwrite(state))
 
     def register(self, registration: Registration) -> None:
-        """Name an environment of the set, in its region's copy."""
+        """Register the name of an environment in its region's copy."""
         self._from_first(lambda copy: copy.register(registration), first=registration.region)
 
     def registrations(self, regions: Collection[str] = ()) -> Mapping[str, Registration]:
-        """Return the named environments by region, each as its own region's copy has it, if that answers."""
+        """Return the registered environments by region, each from its own region's copy if that answers."""
         found = self._from_all(lambda copy: copy.registrations(regions), avoid=True)
         merged = {region: one for each in found.values() for region, one in each.items()}
         own = {region: found[region][region] for region in merged if region in found.get(region, {})}
         return dict(sorted({**merged, **own}.items()))
 
     def regions(self, among: Collection[str] = ()) -> frozenset[str]:
-        """Return the registered regions, by all copies that answer: of *among*, or all when empty."""
+        """Return the registered regions in all copies that answer: of *among*, or all regions if that is empty."""
         found = self._from_all(lambda copy: copy.regions(among), avoid=True)
         return frozenset().union(*found.values())
 
@@ -213,7 +215,7 @@ class EventualStateStore:
         self._from_first(lambda copy: copy.put_regions(region, regions), first=region)
 
     def put_agent(self, status: AgentStatus) -> None:
-        """Write a heartbeat into the region's copy."""
+        """Write a heartbeat to the region's copy."""
         self._from_first(lambda copy: copy.put_agent(status), first=status.region)
         if status.reconciled_epoch is not None:
             self._reconciled[status.region] = status.reconciled_epoch
@@ -223,58 +225,58 @@ class EventualStateStore:
         return self._from_first(lambda copy: copy.agents(region), first=region)[1]
 
     def forget_agent(self, region: str, job: str) -> None:
-        """Drop the heartbeat of a scheduler that is gone for good."""
+        """Delete the heartbeat of a scheduler that has ended."""
         self._from_first(lambda copy: copy.forget_agent(region, job), first=region)
 
     def put_claim(self, claim: Claim) -> None:
-        """Write the heartbeat of an agent that claims a region which is not its own, where its environment runs."""
+        """Write the heartbeat of an agent whose environment is not that of the region it claims."""
         self._from_first(lambda copy: copy.put_claim(claim), first=claim.place)
 
     def claims(self, place: str) -> Sequence[Claim]:
-        """Return the last heartbeats of such agents, from the copy of *place* if it answers."""
+        """Return the last heartbeats of such agents, from the copy of *place* if that answers."""
         return self._from_first(lambda copy: copy.claims(place), first=place)[1]
 
     def forget_claim(self, claim: Claim) -> None:
-        """Drop a claim's heartbeat."""
+        """Delete the heartbeat of a claim."""
         self._from_first(lambda copy: copy.forget_claim(claim), first=claim.place)
 
     def put_dispute(self, region: str, environments: Sequence[str]) -> None:
-        """Note which environments claim *region*, in its own copy."""
+        """Store in *region*'s own copy which environments claim it."""
         self._from_first(lambda copy: copy.put_dispute(region, environments), first=region)
 
     def put_fence(self, region: str, at: datetime) -> None:
-        """Note that a worker of *region* loaded the fence."""
+        """Store that a worker of *region* loaded the fence."""
         self._from_first(lambda copy: copy.put_fence(region, at), first=region)
 
     def fence(self, region: str) -> datetime | None:
-        """Return when a worker of *region* last noted its fence."""
+        """Return the last time that a worker of *region* stored with :meth:`put_fence`."""
         return self._from_first(lambda copy: copy.fence(region), first=region)[1]
 
     def put_unpublished(self, unpublished: Unpublished) -> None:
-        """Replace what is stored of a region, in its own copy."""
+        """Replace the event of a region in its own copy."""
         self._from_first(lambda copy: copy.put_unpublished(unpublished), first=unpublished.region)
 
     def unpublished(self, region: str) -> Unpublished | None:
-        """Return what a region could not take over, from its own copy if that has it and answers."""
+        """Return the last event in which a region became active without its ledger, from its own copy if possible."""
         return self._first_that_has(lambda copy: copy.unpublished(region), first=region)
 
     def acknowledge_unpublished(self, region: str, unpublished_id: str, at: datetime) -> bool:
-        """Note that a person has seen it, in the region's own copy."""
+        """Store in the region's own copy that a user acknowledged the event."""
         return self._from_first(lambda copy: copy.acknowledge_unpublished(region, unpublished_id, at), first=region)[1]
 
     def put_snapshot(self, dag_set: DagSet) -> None:
-        """Replace a region's snapshot, in its own copy."""
+        """Replace a region's snapshot in its own copy."""
         self._from_first(lambda copy: copy.put_snapshot(dag_set), first=dag_set.region)
 
     def get_snapshot(self, region: str) -> DagSet | None:
-        """Return a region's last snapshot, from its own copy if that has one and answers."""
+        """Return a region's last snapshot, from its own copy if possible."""
         return self._first_that_has(lambda copy: copy.get_snapshot(region), first=region)
 
     def put_paused(self, dag_set: DagSet) -> None:
         """
-        Replace the set that pausing by hand took in a region: in the region's own copy, and in no other.
+        Replace the set that ``mwaa-dr pause`` recorded for a region, only in the region's own copy.
 
-        :raises StateError: that copy did not take it.
+        :raises StateError: that copy could not be written.
         """
         own = self._own(dag_set.region)
         try:
@@ -284,11 +286,11 @@ class EventualStateStore:
 
     def get_paused(self, region: str) -> DagSet | None:
         """
-        Return the set that pausing by hand took in a region.
+        Return the set that ``mwaa-dr pause`` recorded for a region.
 
-        The newest of all copies counts: the first version wrote it into whichever copy was nearest to the caller.
+        The newest set of all copies counts: the first version wrote it to the copy that was nearest to the caller.
 
-        :raises StateError: the region's own copy did not answer, so whether there is a set is not known.
+        :raises StateError: the region's own copy did not answer, so it is unknown whether there is a set.
         """
         own = self._own(region)
         try:
@@ -305,49 +307,49 @@ class EventualStateStore:
         return max((each for each in found if each is not None), key=lambda each: each.recorded_at, default=None)
 
     def put_inventory(self, inventory: Inventory) -> None:
-        """Replace a region's inventory, in its own copy."""
+        """Replace a region's inventory in its own copy."""
         self._from_first(lambda copy: copy.put_inventory(inventory), first=inventory.region)
 
     def get_inventory(self, region: str) -> Inventory | None:
-        """Return a region's last inventory, from its own copy if that has one and answers."""
+        """Return a region's last inventory, from its own copy if possible."""
         return self._first_that_has(lambda copy: copy.get_inventory(region), first=region)
 
     def inventory_key(self, region: str) -> str | None:
-        """Return the public key of a region's last inventory, from its own copy if that has one and answers."""
+        """Return the public key of a region's last inventory, from its own copy if possible."""
         return self._first_that_has(lambda copy: copy.inventory_key(region), first=region)
 
     # What belongs to a plan.
 
     def put_set(self, dag_set: DagSet) -> DagSet:
-        """Record a set where the plan is; one that any copy has is returned."""
+        """Record a set in the plan's copy. If any copy has the set, return that."""
         known = self.get_set(dag_set.id)
         if known is not None:
             return known
         return self._from_first(lambda copy: copy.put_set(dag_set), first=self._home)[1]
 
     def newest_wanted_set(self) -> DagSet | None:
-        """Return the wanted set that was recorded last, of all copies that answer."""
+        """Return the set of unpaused DAGs that was recorded last, in all copies that answer."""
         found = self._from_all(lambda copy: copy.newest_wanted_set(), avoid=True)
         sets = [dag_set for dag_set in found.values() if dag_set is not None]
         return max(sets, key=lambda dag_set: (dag_set.recorded_at, dag_set.id), default=None)
 
     def get_set(self, set_id: str) -> DagSet | None:
-        """Return a recorded set, from whichever copy has it."""
+        """Return a recorded set, from any copy that has it."""
         return self._first_that_has(lambda copy: copy.get_set(set_id), first=self._home)
 
     def put_record(self, record: FailoverRecord) -> None:
-        """Write what a failover has done so far, unless a copy knows that it has gone further."""
+        """Write the record of a failover, unless a copy has one with more progress."""
         known = self.get_record(record.id)
         if known is None or record.progress >= known.progress:
             self._from_first(lambda copy: copy.put_record(record), first=self._home)
 
     def get_record(self, record_id: str) -> FailoverRecord | None:
-        """Return one record, as the copy has it that knows most."""
+        """Return one record, from the copy with the most progress."""
         found = self._from_all(lambda copy: copy.get_record(record_id), avoid=True)
         return max((record for record in found.values() if record is not None), key=_progress, default=None)
 
     def records(self) -> Sequence[FailoverRecord]:
-        """Return all records, newest first, each as the copy has it that knows most."""
+        """Return all records, newest first, each from the copy with the most progress."""
         merged: dict[str, FailoverRecord] = {}
         for records in self._from_all(lambda copy: copy.records(), avoid=True).values():
             for record in records:
@@ -355,7 +357,7 @@ class EventualStateStore:
         return sorted(merged.values(), key=lambda record: (record.started_at, record.id), reverse=True)
 
     def unreadable(self, regions: Collection[str]) -> Sequence[UnreadableItem]:
-        """Return the items that cannot be read in one copy or another, each as the first copy has it."""
+        """Return the items that cannot be read in at least one copy, each from the first such copy."""
         merged: dict[str, UnreadableItem] = {}
         for found in self._from_all(lambda copy: copy.unreadable(regions), avoid=True).values():
             merged = {**{item.key: item for item in found}, **merged}
@@ -365,14 +367,14 @@ class EventualStateStore:
 
     def _from_all(self, call: Callable[[StateStore], T], *, avoid: bool = False) -> dict[str, T]:
         """
-        Return what *call* returns from each copy that answers, nearest first.
+        Return the result of *call* from each copy that answers, nearest first.
 
-        :param avoid: leave those out that failed a moment ago, if others answer.
-        :raises StateError: none answers.
+        :param avoid: do not call copies that failed recently, if others answer.
+        :raises StateError: no copy answers.
         """
         answers: dict[str, T] = {}
         names = list(self._copies)
-        usual = [name for name in names if not (avoid and self._failed_lately(name))]
+        usual = [name for name in names if not (avoid and self._failed_recently(name))]
         for batch in (usual, [name for name in names if name not in usual]):
             if answers:
                 break
@@ -384,14 +386,14 @@ class EventualStateStore:
         return answers
 
     def _from_first(self, call: Callable[[StateStore], T], *, first: str) -> tuple[str, T]:
-        """Return what *call* returns, and from where: *first*, else the nearest; those that failed lately come last."""
-        order = sorted(self._copies, key=lambda name: (self._failed_lately(name), name != first))
+        """Return a copy's name and result: of *first*, or else the nearest; copies that failed recently come last."""
+        order = sorted(self._copies, key=lambda name: (self._failed_recently(name), name != first))
         unreadable: UnreadableItemError | None = None
         for name in order:
             try:
                 return name, self._ask(name, call)
             except UnreadableItemError as error:  # noqa: PERF203  (there are two or three)
-                # Another copy may have the item as it was, or whole.
+                # Another copy may have an older, readable item, or all its pages.
                 unreadable = unreadable or error
             except StateError:
                 continue
@@ -415,16 +417,16 @@ class EventualStateStore:
         self._failures.pop(name, None)
         return answer
 
-    def _failed_lately(self, name: str) -> bool:
+    def _failed_recently(self, name: str) -> bool:
         return name in self._failures and self._clock.monotonic() < self._failures[name][0] + AVOID_S
 
     def _why(self, name: str) -> StateError:
-        # Another thread may have reached the copy in between.
+        # Another thread may have called the copy successfully in the meantime.
         failed = self._failures.get(name)
         return failed[1] if failed is not None else StateUnreachableError("It did not answer.", advice="Try again.")
 
     def _failure(self) -> StateError:
-        """Return why no copy answers; that one of them may do so later weighs most."""
+        """Return why no copy answers; first an error that a retry may resolve."""
         errors = [self._why(name) for name in self._copies]
         return next((error for error in errors if isinstance(error, StateUnreachableError)), errors[0])
 
@@ -438,9 +440,9 @@ def _state_of(copy: StateStore) -> DRState | None:
 
 def _no_paused_set(region: str, copy: str, done: str, error: StateError) -> StateError:
     return type(error)(
-        f"The set of DAGs that were paused in {region} belongs into the copy of the state table in {copy}, and cannot "
-        f"be {done} there: {error.message.rstrip('.')}.",
-        advice=f"Repeat the command once the copy in {copy} can be used. {error.advice}".rstrip(),
+        f"The set of DAGs that were paused in {region} cannot be {done} in the copy of the state table in {copy}, the "
+        f"only copy for it: {error.message.rstrip('.')}.",
+        advice=f"Repeat the command when the copy in {copy} can be used. {error.advice}".rstrip(),
     )
 
 
@@ -455,7 +457,7 @@ def _newest(states: Mapping[str, DRState | None]) -> DRState | None:
         elif state != newest and not newest.is_newer_than(state):
             raise StateUnreachableError(
                 f"The copies of the state table contradict each other (epoch {state.epoch}, version {state.version}).",
-                advice="Two callers wrote at once; replication settles it within seconds. Try again.",
+                advice="Two callers wrote at the same time; replication chooses one state within seconds. Try again.",
             )
     return newest
 

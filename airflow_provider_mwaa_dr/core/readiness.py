@@ -1038,7 +1038,7 @@ def check_code(facts: Facts) -> CheckResult:
 
 
 def check_past(facts: Facts) -> CheckResult:
-    """Which DAGs depend on the history of their region, of which a failover transfers only a part."""
+    """Which DAGs depend on the history of their region; a failover transfers only a part of it."""
     found: dict[str, set[str]] = {DEPENDS_ON_PAST: set(), EXTERNAL_SENSOR: set()}
     inventories = [each.inventory for each in facts.regions if not isinstance(each.inventory, Unknown)]
     if not inventories:

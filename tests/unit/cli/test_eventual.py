@@ -13,7 +13,7 @@ def test_status_says_what_the_choice_costs_and_what_each_copy_has(mwaa_dr: Shell
     document = mwaa_dr("status", "--json").document
     assert document["eventual"] == {"mode": "available", "copies": {"us-east-2": None, "us-east-1": None}}
     text = mwaa_dr("status").out
-    assert "Eventual consistency, available: a region that is cut off runs on with its own copy" in text
+    assert "Eventual consistency, available: a region that is cut off continues with its own copy" in text
     assert "us-east-1 does not answer" in text
     assert "WARNING: an agent of us-east-1 treats the state table as one with strong consistency" in text
 
@@ -21,7 +21,7 @@ def test_status_says_what_the_choice_costs_and_what_each_copy_has(mwaa_dr: Shell
 def test_init_says_what_the_table_is_taken_for(fresh: Shell) -> None:
     """Whoever has another one reads it before anything is written."""
     fresh.environ = {**EVENTUAL, "DR_EVENTUAL": "safe"}
-    assert "eventual consistency, safe: a region whose copy cannot be read holds every other one" in (
+    assert "eventual consistency, safe: if the copy of one region cannot be read, all other regions hold" in (
         fresh("init", "--active", "us-east-2", "--dry-run").err
     )
     fresh.environ = {**ENVIRON, "DR_STATE_TABLE_REPLICAS": "us-east-2,us-east-1"}

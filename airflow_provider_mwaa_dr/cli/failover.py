@@ -16,7 +16,15 @@ from airflow_provider_mwaa_dr.core.state import Mode
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError
 
 ENTERING = {"claim", "join", "cancel", "supersede"}
-"""The steps with which an engine takes part in a plan."""
+"""The steps with which an engine starts or joins a plan."""
+_ACTIONS = {
+    "claim": "starts a new plan",
+    "join": "joins the open plan",
+    "cancel": "cancels the open plan",
+    "supersede": "replaces the open plan",
+    "take over": "starts a forced plan, because no active region is known",
+}
+"""What the command does, by :attr:`~airflow_provider_mwaa_dr.core.failover.FailoverPreview.action`."""
 
 
 def add_command(commands: CommandParsers) -> None:
@@ -49,7 +57,7 @@ def add_command(commands: CommandParsers) -> None:
 
 
 def run(session: CliSession) -> None:
-    """Move the active role, or say what that would do."""
+    """Make a region active, or print what that would do."""
     args, console = session.args, session.console
     reason = checked_reason(args.reason)
     session.begin_change()
@@ -83,7 +91,7 @@ def run(session: CliSession) -> None:
         "step promote, a failover to the region that is still active cancels it."
     )
     try:
-        with console.steps() as on_step.show, on_step.outliving_the_terminal():
+        with console.steps() as on_step.show, on_step.ignoring_hangup():
             record = engine.run(request)
     except AlreadyActiveError as answer:
         state = session.store.read()
@@ -98,9 +106,9 @@ def run(session: CliSession) -> None:
 
 class _Steps:
     """
-    What the engine calls with its steps.
+    The function that the engine calls with each step.
 
-    :ivar show: shows one to the user.
+    :ivar show: shows a step to the user.
     """
 
     def __init__(self) -> None:
@@ -113,10 +121,10 @@ class _Steps:
         self.show(event)
 
     @contextmanager
-    def outliving_the_terminal(self) -> Iterator[None]:
+    def ignoring_hangup(self) -> Iterator[None]:
         """Ignore SIGHUP from the claim on: a closed terminal must not leave both regions blocked."""
         if not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
-            yield  # there is no such signal on Windows, and only the main thread may handle any
+            yield  # Windows has no SIGHUP, and only the main thread may handle signals
             return
         before = signal.getsignal(signal.SIGHUP) or signal.SIG_DFL
         self._ignores_hangup = True
@@ -130,20 +138,20 @@ def _preview_text(preview: FailoverPreview) -> Iterator[str]:
     if preview.action == "nothing":
         yield f"{preview.target} is active already, epoch {preview.epoch}: nothing to do."
         return
-    plan = f" plan {preview.plan_id}" if preview.plan_id else ""
+    plan = f" {preview.plan_id}" if preview.plan_id and preview.action in {"join", "cancel", "supersede"} else ""
     yield (
         f"Failover {preview.source} -> {preview.target} ({preview.mode.value}), epoch {preview.epoch}: "
-        f"{preview.action}{plan}."
+        f"{_ACTIONS.get(preview.action, preview.action)}{plan}."
     )
     if preview.taken_over is not None:
         yield f"No active region is known: {preview.taken_over}."
         yield "The failover is forced, whatever mode was requested; every other registered region counts as the source."
     yield f"Steps: {', '.join(preview.steps)}."
     if preview.wanted is not None:
-        exempt = f", {preview.exempt} exempt" if preview.exempt is not None else ""
+        exempt = f" (exempt DAGs, which do not change: {preview.exempt})" if preview.exempt is not None else ""
         yield f"DAGs to pause in {preview.source} and to unpause in {preview.target}: {preview.wanted}{exempt}."
     if preview.running:
-        yield f"In flight in {preview.source}: {len(preview.running)}"
+        yield f"Runs in progress in {preview.source}: {len(preview.running)}"
         yield from (f"  {run}" for run in preview.running)
     for why in preview.not_ready:
         yield f"Not ready: {why}"

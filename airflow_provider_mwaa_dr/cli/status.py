@@ -22,18 +22,18 @@ from airflow_provider_mwaa_dr.core.ports import AgentStatus, Claim, Clock, State
 from airflow_provider_mwaa_dr.core.state import DRState, why_unknown
 from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError, UnreadableItem
 
-LOOK_S = 1.5
-"""How long a heartbeat that looks wrong is watched. A person waits for the answer."""
-GLANCE_S = 0.25
+WATCH_S = 1.5
+"""How long a heartbeat with a doubtful time is polled. It is short, because a user waits for the answer."""
+POLL_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class AgentSight:
     """
-    One scheduler's agent, as seen from here.
+    One scheduler's agent, with the age of its last heartbeat.
 
-    :param age_s: seconds since its heartbeat changed. Seen changing: on this machine's clock. Otherwise the age of
-        the timestamp that the agent itself wrote, which is as good as the two clocks agree.
+    :param age_s: seconds since the heartbeat changed. If this process saw the change, its own clock counts. Otherwise
+        this is the age of the agent's own timestamp, which is as exact as the two clocks agree.
     """
 
     agent: AgentStatus
@@ -46,7 +46,7 @@ def add_command(commands: CommandParsers) -> None:
 
 
 def run(session: CliSession) -> None:
-    """Print the state, and for each region its role, its agents and what MWAA says of it."""
+    """Print the state, and for each region its role, its agents and the status of its environment."""
     state = session.store.read()
     registered = session.store.regions()
     why = why_unknown(state, registered, region="REGION")
@@ -91,15 +91,15 @@ def run(session: CliSession) -> None:
     if session.config.eventual_mode is not None:
         document["eventual"], lines = _copies(session, session.config.eventual_mode)
     lines += _other_tables(sights, session.config.eventual_mode)
-    said = [*map(visible, lines)]
+    more = [*map(visible, lines)]
     if unreadable:
-        said += ["", f"{len(unreadable)} item{'' if len(unreadable) == 1 else 's'} cannot be read:"]
+        more += ["", f"{len(unreadable)} item{'' if len(unreadable) == 1 else 's'} cannot be read:"]
         for item in unreadable:
-            said += [session.console.alarm(f"! {visible(str(item))}"), f"    {visible(item.advice)}"]
-    # A line break in a reason must not pass for a line of this command.
+            more += [session.console.alarm(f"! {visible(str(item))}"), f"    {visible(item.advice)}"]
+    # A line break in a reason must not look like a line of this command.
     shown, shown_names = visible_document(document), visible_document(names)
-    told = status_text(shown, shown_names, Timing.from_config(session.config), session.console)
-    session.console.result(document, "\n".join([told, *said]))
+    text = status_text(shown, shown_names, Timing.from_config(session.config), session.console)
+    session.console.result(document, "\n".join([text, *more]))
 
 
 def _unreadable(session: CliSession, names: Mapping[str, str]) -> Sequence[UnreadableItem] | None:
@@ -107,7 +107,7 @@ def _unreadable(session: CliSession, names: Mapping[str, str]) -> Sequence[Unrea
     try:
         return session.store.unreadable(names)
     except DRError as error:
-        session.console.say(f"Whether all items can be read is not known: {error.message}")
+        session.console.say(f"It is unknown whether all items can be read: {error.message}")
         return None
 
 
@@ -118,7 +118,7 @@ def watch_agents(
     Return each region's agents with the age of their last heartbeat.
 
     One read is enough for agents whose own timestamp is at most *believable_s* old. The others (silent, or with a
-    wrong clock) are polled for up to :data:`LOOK_S`. An agent whose heartbeat changes is alive, whatever its time.
+    wrong clock) are polled for up to :data:`WATCH_S`. An agent whose heartbeat changes is alive, whatever its time.
     """
     seen = {(agent.region, agent.job): agent for region in regions for agent in store.agents(region)}
     changed_at: dict[tuple[str, str], float] = {}
@@ -127,8 +127,8 @@ def watch_agents(
     def is_certain(key: tuple[str, str]) -> bool:
         return key in changed_at or 0 <= (clock.now() - seen[key].at).total_seconds() <= believable_s
 
-    while clock.monotonic() - began < LOOK_S and (doubtful := {key[0] for key in seen if not is_certain(key)}):
-        clock.sleep(GLANCE_S)
+    while clock.monotonic() - began < WATCH_S and (doubtful := {key[0] for key in seen if not is_certain(key)}):
+        clock.sleep(POLL_S)
         for agent in (agent for region in sorted(doubtful) for agent in store.agents(region)):
             key = (agent.region, agent.job)
             if key in seen and agent.beat != seen[key].beat:
@@ -145,7 +145,7 @@ def watch_agents(
 
 
 def _copies(session: CliSession, mode: Eventual) -> tuple[dict[str, Any], list[str]]:
-    """Return what each copy of the table holds, and the mode with its price, as a document and as text."""
+    """Return the state in each replica of the table, and the mode with its price, as a document and as text."""
     held = session.store.copies()
     copies = {
         region: {"epoch": state.epoch, "version": state.version} if (state := held.get(region)) is not None else None
@@ -155,15 +155,16 @@ def _copies(session: CliSession, mode: Eventual) -> tuple[dict[str, Any], list[s
         f"{region} has epoch {copy['epoch']}, version {copy['version']}" if copy else f"{region} does not answer"
         for region, copy in copies.items()
     )
-    return {"mode": mode.value, "copies": copies}, ["", f"Eventual consistency, {mode.value}: {mode.price}.", shown]
+    lines = ["", f"Eventual consistency, {mode.value}: {mode.price}.", f"Replicas of the state table: {shown}."]
+    return {"mode": mode.value, "copies": copies}, lines
 
 
 def _other_tables(sights: Mapping[str, Sequence[AgentSight]], mode: Eventual | None) -> list[str]:
-    """Return a line for each region whose agents are set up for another kind of table than this caller."""
+    """Return a line for each region whose agents are configured for another kind of table than this command."""
     mine = mode.value if mode is not None else None
     return [
-        f"WARNING: an agent of {region} treats the state table as {_kind(sight.agent.eventual)}, this command as "
-        f"{_kind(mine)}. Set [dr] table_consistency and eventual to the same values."
+        f"WARNING: an agent of {region} treats the state table as a table with {_kind(sight.agent.eventual)}, this "
+        f"command as a table with {_kind(mine)}. Set [dr] table_consistency and eventual to the same values."
         for region, found in sights.items()
         for sight in found[:1]
         if (sight.agent.eventual is None) != (mine is None)
@@ -171,16 +172,16 @@ def _other_tables(sights: Mapping[str, Sequence[AgentSight]], mode: Eventual | N
 
 
 def _kind(mode: str | None) -> str:
-    return "one with strong consistency" if mode is None else f"one with eventual consistency ({mode})"
+    return "strong consistency" if mode is None else f"eventual consistency ({mode})"
 
 
 def _names(session: CliSession, state: DRState, registered: Collection[str]) -> Mapping[str, str]:
-    """Return environment name by region; status answers also where no environment is known."""
+    """Return the environment names by region; status also works if no environment is known."""
     try:
         names = dict(session.names)
     except ConfigError:
         names = {}
-    # Before any agent or init has registered a region, the state is all there is to know of one.
+    # Before an agent or init has registered a region, only the state names one.
     active = {state.active_region: ""} if not registered or state.active_region in registered else {}
     return dict(sorted({**active, **names}.items()))
 

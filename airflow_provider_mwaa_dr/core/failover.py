@@ -851,7 +851,7 @@ class FailoverEngine:
             self._progress(f"{plan.source} may still execute for {rest:.0f} s")
             self._wait(plan.id, min(self._timing.poll_s, rest))
         if has_acknowledged(agents, closing.version):
-            self._done("acknowledged; no worker can hold an older view")
+            self._done("acknowledged; no worker can have an older view")
         elif self._must_read(plan.source, closing.version):
             self._done(f"{plan.source} can execute nothing: its view is older than {closing.lease_s:g} s")
         else:

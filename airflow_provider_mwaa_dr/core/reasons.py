@@ -17,7 +17,7 @@ def checked_reason(reason: object) -> str:
 
     :raises ConfigError: it is empty, no text, or longer than :data:`REASON_CHARS` characters.
     """
-    advice = "Say why in a sentence or two; it is kept in the state and in the record."
+    advice = "Give the reason in a sentence or two; the state item and the failover record store it."
     if reason is not None and not isinstance(reason, str):
         raise ConfigError(f"The reason is of type {type(reason).__name__}, not a text.", option="reason", advice=advice)
     text = (reason or "").strip()

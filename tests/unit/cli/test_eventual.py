@@ -15,7 +15,7 @@ def test_status_says_what_the_choice_costs_and_what_each_copy_has(mwaa_dr: Shell
     text = mwaa_dr("status").out
     assert "Eventual consistency, available: a region that is cut off continues with its own copy" in text
     assert "us-east-1 does not answer" in text
-    assert "WARNING: an agent of us-east-1 treats the state table as one with strong consistency" in text
+    assert "WARNING: an agent of us-east-1 treats the state table as a table with strong consistency" in text
 
 
 def test_init_says_what_the_table_is_taken_for(fresh: Shell) -> None:

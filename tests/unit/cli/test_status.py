@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from airflow_provider_mwaa_dr.cli.status import LOOK_S, watch_agents
+from airflow_provider_mwaa_dr.cli.status import WATCH_S, watch_agents
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.ports import Claim, Unpublished
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore
@@ -181,7 +181,7 @@ def test_a_silent_scheduler_is_watched_for_a_bounded_time() -> None:
     began = shell.set.clock.monotonic()
     sights = watch_agents(store, ["us-east-2"], shell.set.clock, believable_s=2)
     assert sights["us-east-2"][0].age_s > 3600
-    assert shell.set.clock.monotonic() - began <= LOOK_S + 0.25
+    assert shell.set.clock.monotonic() - began <= WATCH_S + 0.25
 
 
 def test_one_scheduler_without_fence_shows(mwaa_dr: Shell) -> None:

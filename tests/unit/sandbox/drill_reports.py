@@ -167,7 +167,7 @@ def _graceful(source: str, target: str, *, claimed_s: float) -> FailoverRecord:
         "drain": (4.6, "acknowledged by every scheduler; no run in progress"),
         "pause": (0.2, f"5 DAGs paused in {source}"),
         "ledger": (1.1, f"the ledger of {source} is complete"),
-        "lease": (0.0, "acknowledged; no worker can hold an older view"),
+        "lease": (0.0, "acknowledged; no worker can have an older view"),
         "promote": (0.1, f"{target} is active, epoch 1"),
         "adopt": (1.6, f"all schedulers of {target} know epoch 1"),
         "unpause": (0.1, f"5 of 5 recorded DAGs are unpaused in {target}"),

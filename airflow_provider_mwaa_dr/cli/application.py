@@ -1,4 +1,4 @@
-"""The parser, and the way from an outcome to exit code and error document."""
+"""The parser, and the exit code and error document of each outcome."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ def main(argv: Sequence[str] | None = None, *, runtime: Runtime | None = None) -
     """
     Run one command and return its exit code.
 
-    Nothing leaves it but ``SystemExit`` of ``--help`` and ``--version``. The exit code is the command's own, also when
-    stdout or stderr is closed, full or has lost its reader.
+    Raises only the ``SystemExit`` of ``--help`` and ``--version``. The exit code does not depend on the output: stdout
+    or stderr may be closed, full or without a reader.
 
     :param runtime: streams and connections; tests pass their own.
     """

@@ -15,7 +15,7 @@ from airflow_provider_mwaa_dr.core.readiness import NAMES, Verdict
 from airflow_provider_mwaa_dr.exceptions import ConfigError
 
 NOT_READY = 3
-"""Exit code when a check failed; that of a failover which is refused."""
+"""Exit code if a check failed; the same as for a refused failover."""
 _MARKS = {Verdict.OK: "ok", Verdict.WARN: "WARN", Verdict.FAIL: "FAIL"}
 _NAME_WIDTH = max(map(len, NAMES))
 
@@ -43,15 +43,15 @@ def add_command(commands: CommandParsers) -> None:
 
 
 def run(session: CliSession) -> int:
-    """Print what each check found."""
+    """Print the result of each check."""
     if session.args.acknowledge is not None:
         _acknowledge(session, session.args.acknowledge)
         return 0
-    config, told = session.config, set[str]()
+    config, announced = session.config, set[str]()
 
     def on_wait(region: str) -> None:
-        if region not in told:
-            told.add(region)
+        if region not in announced:
+            announced.add(region)
             session.console.say(f"{region}: waiting for a heartbeat")
 
     examination = examine(
@@ -70,9 +70,9 @@ def run(session: CliSession) -> int:
 
 def _acknowledge(session: CliSession, unpublished_id: str) -> None:
     """
-    Note that a person has read the list with this id. Naming it is the consent; repeatable.
+    Record that a user has acknowledged the report with this id. Idempotent; asks for no confirmation.
 
-    :raises ConfigError: no region has stored a list with this id.
+    :raises ConfigError: no region has stored a report with this id.
     """
     stored = [found for region in session.names if (found := session.store.unpublished(region)) is not None]
     found = next((each for each in stored if each.id == unpublished_id), None)
@@ -86,8 +86,8 @@ def _acknowledge(session: CliSession, unpublished_id: str) -> None:
             option="acknowledge",
             advice="mwaa-dr status shows the id.",
         )
-    said = f"{unpublished_id} is acknowledged." if changes else f"{unpublished_id} was acknowledged already."
-    session.console.result({"acknowledged": unpublished_id, "changed": changes}, said)
+    text = f"{unpublished_id} is acknowledged." if changes else f"{unpublished_id} was acknowledged already."
+    session.console.result({"acknowledged": unpublished_id, "changed": changes}, text)
 
 
 def _text(examination: Examination, columns: int) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Output: results on stdout, all other lines on stderr, and the question before a change."""
+"""Output: results on stdout, all other lines on stderr; and the confirmation before a change."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class Outlet:
 
     All output of a command passes this class. It escapes control characters.
 
-    The work and the exit code of a command never depend on its output. Has the part of ``TextIO`` that ``print`` needs.
+    The work and the exit code of a command never depend on its output. The class has the methods of ``TextIO`` that
+    ``print`` needs.
 
     :ivar error: the last error of a write; None if all writes succeeded.
     """
@@ -48,7 +49,7 @@ class Outlet:
         return self._try(lambda: self._stream.write(_shown(text))) or 0
 
     def flush(self) -> None:
-        """Flush, if that is possible. Python keeps what a full disk does not accept for a later flush."""
+        """Flush, if that is possible. If a disk is full, Python keeps the text for a later flush."""
         self._try(self._stream.flush)
 
     def isatty(self) -> bool:
@@ -57,7 +58,7 @@ class Outlet:
 
     def close_safely(self) -> None:
         """
-        Flush the rest, or drop it. Called last: a flush that fails at the end of Python changes the exit code to 120.
+        Flush the rest, or discard it. Called last: if a flush fails while Python exits, the exit code changes to 120.
         """
         try:
             self._stream.flush()
@@ -104,8 +105,8 @@ class Console:
         """
         Yield a function that prints the progress or the end of a failover's step, with wall-clock time and duration.
 
-        A thread writes the lines: a pager, or a terminal that Ctrl-S stopped, blocks its writer, and a failover must
-        not wait for that. All lines are written when the context ends.
+        A thread writes the lines. A pager, or a terminal that Ctrl-S stopped, blocks the writing thread, and a failover
+        must not wait for it. All lines are written when the context ends.
         """
         lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
@@ -174,7 +175,7 @@ class Console:
 
 
 def json_text(document: Any, *, indent: int | None = None) -> str:
-    """Return a document as JSON in ASCII, without a control character in its texts; json leaves DEL as it is."""
+    """Return a document as JSON in ASCII, with escaped control characters. The json module does not escape DEL."""
     return json.dumps(document, indent=indent).replace("\x7f", "\\u007f")
 
 

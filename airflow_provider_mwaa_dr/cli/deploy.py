@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_mwaa_dr.aws.deployment_step import DeploymentStep, DeploySpec
 
 STATE_TABLE, RUNS_TABLE, STACK = "mwaa-dr-state", "mwaa-dr-runs", "mwaa-dr"
-"""Names, where neither the settings nor the environments themselves have others."""
+"""Default names, if neither the settings nor the environments have others."""
 
 
 def add_commands(commands: CommandParsers) -> None:
@@ -180,7 +180,7 @@ def _deployment(session: CliSession) -> Deployment:
 
 
 def _any_config(session: CliSession) -> DRConfig:
-    """Return the settings as far as they are there: the tables may get their names only later."""
+    """Return the settings that exist already. The names of the tables may still be the defaults."""
     return read_config(
         session.runtime.environ,
         table=session.args.table or session.runtime.environ.get("DR_STATE_TABLE") or STATE_TABLE,
@@ -235,7 +235,7 @@ def _spec(session: CliSession, config: DRConfig) -> DeploySpec:
 
 
 def _topics(args: argparse.Namespace, config: DRConfig) -> dict[str, str]:
-    """Return the named topics by region. :raises ConfigError: one is of no use."""
+    """Return the given topics by region. :raises ConfigError: one of them cannot be used."""
     topics: dict[str, str] = {}
     for arn in getattr(args, "alarm_topic", ()):
         _, _, service, region, *_ = [*str(arn).split(":"), "", "", ""]

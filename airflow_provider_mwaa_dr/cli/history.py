@@ -35,6 +35,6 @@ def run(session: CliSession) -> None:
     text = table(visible_document(rows)) if records else "No failover has been recorded."
     unreadable = [record.unreadable for record in records if record.unreadable is not None]
     if unreadable:
-        said = [session.console.alarm(f"! {visible(str(item))}") for item in unreadable]
-        text = "\n".join([text, "", *said, f"    {visible(unreadable[0].advice)}"])
+        lines = [session.console.alarm(f"! {visible(str(item))}") for item in unreadable]
+        text = "\n".join([text, "", *lines, f"    {visible(unreadable[0].advice)}"])
     session.console.result([record_document(record) for record in records], text)

@@ -10,14 +10,14 @@ from airflow_provider_mwaa_dr.core.ports import Clock
 from airflow_provider_mwaa_dr.exceptions import DRError, MwaaUnreachableError
 
 ANSWER_S = 3.0
-"""A region that is down must not delay a command that only shows its answer."""
+"""Timeout. A region that is down must not delay a command that only shows its answer."""
 
 T = TypeVar("T")
 
 
 class ParallelQueries(Generic[T]):
     """
-    Queries in progress, one thread each. A query must change nothing: late answers are dropped.
+    Queries in progress, with one thread for each. A query must change nothing, because late answers are ignored.
 
     :param queries: functions to call, by region.
     """
@@ -26,7 +26,7 @@ class ParallelQueries(Generic[T]):
         self._clock = clock
         self._until = clock.monotonic() + ANSWER_S
         self._found: dict[str, T | DRError] = {}
-        # Daemon threads: one that waits for a region that is down must not keep the process.
+        # Daemon threads: the process must be able to exit while a thread still waits for a region that is down.
         self._threads = {
             region: threading.Thread(target=self._run, args=(region, query), daemon=True)
             for region, query in queries.items()
@@ -41,7 +41,7 @@ class ParallelQueries(Generic[T]):
             self._found[region] = error
 
     def collect(self) -> Mapping[str, T | DRError]:
-        """Return an answer for each region, or the error in its place; one that is late counts as unreachable."""
+        """Return the answer or the error of each region. A region with a late answer counts as unreachable."""
         for thread in self._threads.values():
             thread.join(max(0.0, self._until - self._clock.monotonic()))
         late = MwaaUnreachableError(f"no answer within {ANSWER_S:g} s")

@@ -31,14 +31,14 @@ def pause(session: CliSession) -> None:
             environment,
             at=session.clock.now(),
             exempt_dags=exempt,
-            preview=_still(found, session),
+            preview=_current(found, session),
             on_progress=lambda done, total: session.console.say(f"... {done} of {total}"),
         )
     _report(session, found, "paused")
 
 
 def unpause(session: CliSession) -> None:
-    """Give back what pausing took."""
+    """Unpause the DAGs that ``pause`` recorded."""
     session.begin_change()
     environment = session.environment(session.args.region)
     found = pausing.preview_unpause(session.store, environment)
@@ -52,14 +52,14 @@ def unpause(session: CliSession) -> None:
             session.store,
             environment,
             at=session.clock.now(),
-            preview=_still(found, session),
+            preview=_current(found, session),
             on_progress=lambda done, total: session.console.say(f"... {done} of {total}"),
         )
     _report(session, found, "unpaused")
 
 
-def _still(found: Pausing, session: CliSession) -> Pausing | None:
-    """Return what was found if it is what there is now, None if a person has taken time to answer."""
+def _current(found: Pausing, session: CliSession) -> Pausing | None:
+    """Return the preview; None if the user was asked, because it may be stale after the user's answer."""
     return found if session.args.yes else None
 
 
@@ -72,9 +72,9 @@ def _report(session: CliSession, found: Pausing, done: str) -> None:
     document = {"changed": bool(found.changed) and not dry_run, "dags": list(found.dag_ids)}
     if dry_run:
         document |= {"dry_run": True, "would_change": bool(found.changed)}
-    said = f"{len(found.changed)} DAGs {'would be ' if dry_run else ''}{done} in {region}."
+    text = f"{len(found.changed)} DAGs {'would be ' if dry_run else ''}{done} in {region}."
     if not found.changed:
-        said = f"Nothing had to change in {region}."
+        text = f"Nothing had to change in {region}."
     if found.absent:
-        said += f" Missing in the environment now, kept in the set: {', '.join(found.absent)}."
-    session.console.result(document, visible(said))
+        text += f" Missing in the environment now, kept in the set: {', '.join(found.absent)}."
+    session.console.result(document, visible(text))

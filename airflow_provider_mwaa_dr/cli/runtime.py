@@ -1,4 +1,4 @@
-"""All that the command line uses outside its process. Tests pass a runtime of their own."""
+"""Everything outside the process that the command line uses. Tests pass their own runtime."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def _dynamodb_runs(config: DRConfig) -> RunsStore | None:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
     """
-    Streams, environment variables, clock, and functions that open connections to AWS.
+    Streams, environment variables, clock, and functions that open connections to AWS. These functions send no request.
 
     :param who: user and machine, for the audit trail.
-    :param make_store: opens the state table of a configuration; no request is sent yet.
-    :param make_environment: the same for an MWAA environment, given region and name.
-    :param make_runs: the same for the ledger; None where no runs table is set.
-    :param make_tables: the same for what DynamoDB says of a configuration's tables.
-    :param boto3_session: for everything else in AWS; None for boto3's own search.
+    :param make_store: opens the state table of a configuration.
+    :param make_environment: opens an MWAA environment, given its region and name.
+    :param make_runs: opens the ledger of a configuration; returns None if no runs table is set.
+    :param make_tables: opens the descriptions of a configuration's tables.
+    :param boto3_session: boto3 session for all other AWS services; None: boto3 searches for credentials itself.
     """
 
     environ: Mapping[str, str]
@@ -60,9 +60,9 @@ class Runtime:
 
 def _open_closed_streams() -> None:
     """
-    Open those of stdin, stdout and stderr that the caller closed (``>&-``), to nowhere.
+    Open the null device for each of stdin, stdout and stderr that the caller closed (``>&-``).
 
-    Python has None in their place, and the next file or socket would get their descriptor.
+    Python sets such a stream to None, and the next file or socket would get its descriptor.
     """
     while True:
         descriptor = os.open(os.devnull, os.O_RDWR)
@@ -72,7 +72,7 @@ def _open_closed_streams() -> None:
         os.set_inheritable(descriptor, True)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  (for as long as the process lives)
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  (stays open until the process exits)
 
 
 def system_runtime() -> Runtime:
@@ -80,7 +80,7 @@ def system_runtime() -> Runtime:
     _open_closed_streams()
     clock = SystemClock()
 
-    # boto3 takes longer to import than `mwaa-dr --help` may take to answer.
+    # The import of boto3 takes too long for `mwaa-dr --help`.
     def make_store(config: DRConfig) -> StateStore:
         from airflow_provider_mwaa_dr.aws.stores import open_state_store  # noqa: PLC0415
 
@@ -109,8 +109,8 @@ def read_config(environ: Mapping[str, str], *, table: str | None = None, table_r
 
     :param table: overrides ``DR_STATE_TABLE``.
     :param table_region: overrides ``DR_STATE_TABLE_REGION``.
-    :raises ConfigError: a value is wrong, or the state table is not named. The command line uses no
-        default here: the user can correct the call.
+    :raises ConfigError: a value is wrong, or the state table is not named. Unlike the agent, the command line uses no
+        default then: the user can correct the call.
     """
     raw = environment_texts(environ)
     raw["state_table"] = table or raw["state_table"]

@@ -1,4 +1,7 @@
-"""``mwaa-dr sandbox``: run two Airflow environments and an emulated AWS on this machine. Its commands never ask."""
+"""
+``mwaa-dr sandbox``: run two Airflow environments and an emulated AWS on this machine. Its commands never ask for
+confirmation.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts that commands on a DR set share: settings, state table and environments, each opened when needed."""
+"""The common parts of all commands: settings, state table and environments, each opened when it is needed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class CliSession:
-    """One call of the command line on a DR set."""
+    """One call of a command."""
 
     def __init__(self, args: argparse.Namespace, runtime: Runtime) -> None:
         self.args = args
@@ -40,7 +40,7 @@ class CliSession:
 
     @property
     def owner(self) -> str:
-        """A name for this process. No other process that could read its plan has the same name."""
+        """A unique name for this process, as owner of a plan."""
         return f"mwaa-dr@{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
 
     @cached_property
@@ -77,7 +77,7 @@ class CliSession:
 
 
 Handler = Callable[[CliSession], "int | None"]
-"""Carries a command out; returns its exit code, None for 0."""
+"""Runs a command; returns its exit code, None for 0."""
 
 
 class CommandParsers:

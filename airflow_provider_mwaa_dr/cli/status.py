@@ -28,7 +28,7 @@ POLL_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class AgentSight:
+class WatchedAgent:
     """
     One scheduler's agent, with the age of its last heartbeat.
 
@@ -57,7 +57,7 @@ def run(session: CliSession) -> None:
     )
     silence_s = Timing.from_config(session.config).agent_silence_s
     watch = ClaimWatch(_claims(session.store, names))
-    sights = watch_agents(session.store, list(names), session.clock, believable_s=2 * session.config.heartbeat_s)
+    watched = watch_agents(session.store, list(names), session.clock, believable_s=2 * session.config.heartbeat_s)
     claims = watch.live(_claims(session.store, names), session.clock, silence_s=silence_s)
     answers: dict[str, str] = {}
     for region, answer in asked.collect().items():
@@ -67,7 +67,7 @@ def run(session: CliSession) -> None:
             answers[region] = answer
     regions = {
         region: {
-            **_region_document(_role(state, region, why), sights[region], answers.get(region), silence_s),
+            **_region_document(_role(state, region, why), watched[region], answers.get(region), silence_s),
             "claims": [_claim_document(claim) for claim in claims if claim.place == region],
         }
         for region in names
@@ -90,7 +90,7 @@ def run(session: CliSession) -> None:
     lines: list[str] = []
     if session.config.eventual_mode is not None:
         document["eventual"], lines = _copies(session, session.config.eventual_mode)
-    lines += _other_tables(sights, session.config.eventual_mode)
+    lines += _other_tables(watched, session.config.eventual_mode)
     more = [*map(visible, lines)]
     if unreadable:
         more += ["", f"{len(unreadable)} item{'' if len(unreadable) == 1 else 's'} cannot be read:"]
@@ -113,7 +113,7 @@ def _unreadable(session: CliSession, names: Mapping[str, str]) -> Sequence[Unrea
 
 def watch_agents(
     store: StateStore, regions: Sequence[str], clock: Clock, *, believable_s: float
-) -> Mapping[str, Sequence[AgentSight]]:
+) -> Mapping[str, Sequence[WatchedAgent]]:
     """
     Return each region's agents with the age of their last heartbeat.
 
@@ -134,14 +134,14 @@ def watch_agents(
             if key in seen and agent.beat != seen[key].beat:
                 changed_at[key] = clock.monotonic()
             seen[key] = agent
-    sights: dict[str, list[AgentSight]] = {region: [] for region in regions}
+    watched: dict[str, list[WatchedAgent]] = {region: [] for region in regions}
     for key, agent in sorted(seen.items()):
         if key in changed_at:
             age_s = clock.monotonic() - changed_at[key]
         else:
             age_s = max((clock.now() - agent.at).total_seconds(), 0.0)
-        sights[key[0]].append(AgentSight(agent, age_s))
-    return sights
+        watched[key[0]].append(WatchedAgent(agent, age_s))
+    return watched
 
 
 def _copies(session: CliSession, mode: Eventual) -> tuple[dict[str, Any], list[str]]:
@@ -159,15 +159,15 @@ def _copies(session: CliSession, mode: Eventual) -> tuple[dict[str, Any], list[s
     return {"mode": mode.value, "copies": copies}, lines
 
 
-def _other_tables(sights: Mapping[str, Sequence[AgentSight]], mode: Eventual | None) -> list[str]:
+def _other_tables(watched: Mapping[str, Sequence[WatchedAgent]], mode: Eventual | None) -> list[str]:
     """Return a line for each region whose agents are configured for another kind of table than this command."""
     mine = mode.value if mode is not None else None
     return [
-        f"WARNING: an agent of {region} treats the state table as a table with {_kind(sight.agent.eventual)}, this "
+        f"WARNING: an agent of {region} treats the state table as a table with {_kind(each.agent.eventual)}, this "
         f"command as a table with {_kind(mine)}. Set [dr] table_consistency and eventual to the same values."
-        for region, found in sights.items()
-        for sight in found[:1]
-        if (sight.agent.eventual is None) != (mine is None)
+        for region, found in watched.items()
+        for each in found[:1]
+        if (each.agent.eventual is None) != (mine is None)
     ]
 
 
@@ -197,14 +197,14 @@ def _environment_status(runtime: Runtime, region: str, name: str) -> str:
 
 
 def _region_document(
-    role: Role, sights: Sequence[AgentSight], environment_status: str | None, silence_s: float
+    role: Role, watched: Sequence[WatchedAgent], environment_status: str | None, silence_s: float
 ) -> dict[str, Any]:
-    alive = [sight for sight in sights if sight.age_s <= silence_s and not sight.agent.gone]
-    fences = {sight.agent.fence_ok for sight in alive}
+    alive = [each for each in watched if each.age_s <= silence_s and not each.agent.gone]
+    fences = {each.agent.fence_ok for each in alive}
     is_active = role is Role.ACTIVE
-    leader = _leader([sight.agent for sight in alive])
-    # No agent is alive: the age of the last heartbeat, so that an alarm on this number sees it grow.
-    ages = [max(sight.age_s for sight in alive)] if alive else sorted(sight.age_s for sight in sights)[:1]
+    leader = _leader([each.agent for each in alive])
+    # If no agent is alive, this is the age of the last heartbeat. It grows, so that an alarm can use it.
+    ages = [max(each.age_s for each in alive)] if alive else sorted(each.age_s for each in watched)[:1]
     return {
         "role": role.value,
         "agent_age_s": round(ages[0], 1) if ages else None,
@@ -215,14 +215,14 @@ def _region_document(
         "environment_status": environment_status,
         "ledger_error": leader.ledger_error if leader is not None else None,
         "final": leader.final_plan_id if leader is not None else None,
-        "held_because": next((why for sight in alive if (why := sight.agent.held_because) is not None), None),
+        "held_because": next((why for each in alive if (why := each.agent.held_because) is not None), None),
         "waiting": list(leader.waiting) if leader is not None else [],
         "unread": list(leader.unread) if leader is not None else [],
         "leftovers": leader.unclosed_runs if leader is not None else None,
         "reconciled_epoch": leader.reconciled_epoch if leader is not None else None,
-        "closed": sum(sight.agent.closed for sight in alive),
+        "closed": sum(each.agent.closed for each in alive),
         "ledger_wait_s": leader.ledger_wait_s if leader is not None else None,
-        "problems": sorted({problem for sight in alive for problem in sight.agent.problems}),
+        "problems": sorted({problem for each in alive for problem in each.agent.problems}),
     }
 
 
@@ -240,6 +240,6 @@ def _claim_document(claim: Claim) -> dict[str, Any]:
 
 
 def _leader(alive: Sequence[AgentStatus]) -> AgentStatus | None:
-    """Return the agent that keeps the region's ledger, of its oldest scheduler. A former leader has stale values."""
+    """Return the agent of the oldest scheduler, which keeps the region's ledger. A former leader has stale values."""
     leaders = [agent for agent in alive if agent.schedulers[:1] == (agent.job,)]
     return next(iter([*leaders, *alive]), None)

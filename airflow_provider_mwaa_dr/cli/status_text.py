@@ -11,14 +11,14 @@ from airflow_provider_mwaa_dr.core.gate import Role
 from airflow_provider_mwaa_dr.core.state import Mode, Phase
 
 SHOWN_RUNS = 20
-"""Of a list of runs that may be long."""
+"""Maximum number of runs shown from a list."""
 
 
 def status_text(document: Mapping[str, Any], names: Mapping[str, str], timing: Timing, console: Console) -> str:
     """
     Return the document as text. A line that needs attention begins with ``!``.
 
-    :param names: of the environments, by region; empty where none is known.
+    :param names: name of the environment by region; empty if unknown.
     """
     regions = document["regions"]
     state = f"epoch {document['epoch']}, version {document['version']}, {document['phase']}"
@@ -47,7 +47,7 @@ def _unknown(document: Mapping[str, Any], console: Console) -> Iterator[str]:
 
 
 def _plan(document: Mapping[str, Any], timing: Timing, console: Console) -> Iterator[str]:
-    """Yield the open plan, where it stands, and how to go on with it or give it up."""
+    """Yield the open plan and its phase, and the commands that resume or cancel it."""
     plan, phase = document["plan"], Phase(document["phase"])
     source, target = plan["from"], plan["to"]
     yield f"PLAN OPEN: {plan['id']}, {source} -> {target} ({plan['mode']}), by {plan['by']}: {plan['reason']}"
@@ -102,7 +102,7 @@ def _table(regions: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -
 
 
 def _notes(document: Mapping[str, Any], region: str, timing: Timing, console: Console) -> Iterator[str]:
-    """Yield what there is to say of a region beside its row: what is wrong first."""
+    """Yield the notes below the table for one region: problems first."""
     found: Mapping[str, Any] = document["regions"][region]
     is_active = found["role"] == Role.ACTIVE.value
     for claim in found["claims"]:

@@ -252,7 +252,7 @@ class HealthWatch:
         except StateUnreachableError:
             return ()
         except StateError as error:
-            return (f"Whether all items can be read is not known: {error}",)
+            return (f"The check for unreadable items failed: {error}",)
         found += self._unread
         more = len(found) - _SHOWN
         return (*found[:_SHOWN], *([f"{more} more cannot be read; mwaa-dr status lists them."] if more > 0 else []))

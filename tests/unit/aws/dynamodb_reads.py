@@ -1,4 +1,4 @@
-"""A DynamoDB client in memory that only reads: for tests that need thousands of damaged tables a minute."""
+"""A read-only DynamoDB client in memory, for tests that need thousands of damaged tables a minute."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Item = Mapping[str, Any]
 
 class DynamoDBReads:
     """
-    The read calls that both stores make, over items by their whole key.
+    The read calls that both stores make, on items by their complete key.
 
-    :ivar meta: as of a client of AWS itself.
+    :ivar meta: the same as for a client of AWS.
     """
 
     meta = SimpleNamespace(endpoint_url="https://dynamodb.us-east-1.amazonaws.com")
@@ -31,7 +31,7 @@ class DynamoDBReads:
         return {"Responses": {table: found}}
 
     def scan(self, *, ExpressionAttributeValues: Mapping[str, Any] | None = None, **_: Any) -> dict[str, Any]:
-        if ExpressionAttributeValues is None:  # everything but pages
+        if ExpressionAttributeValues is None:  # all items except pages
             return {"Items": [item for item in self.items.values() if not item.keys() & {"dag_ids", "body"}]}
         prefix = ExpressionAttributeValues[":prefix"]["S"]
         return {"Items": [item for (key, _), item in self.items.items() if key.startswith(prefix)]}
@@ -44,13 +44,13 @@ class DynamoDBReads:
 
     @property
     def session(self) -> Any:
-        """A boto3 session whose every client is this one."""
+        """A boto3 session that returns this client for every service."""
         make: Callable[..., DynamoDBReads] = lambda *_, **__: self  # noqa: E731
         return SimpleNamespace(client=make)
 
 
 def key_of(item: Item) -> tuple[str, str]:
-    """Return the whole key of an item of either table."""
+    """Return the complete key of an item of either table."""
     if "state_id" in item:
         return item["state_id"]["S"], ""
     return item["pk"]["S"], item["sk"]["S"]

@@ -1,4 +1,4 @@
-"""What items must contain: messages, limits and values of a newer version."""
+"""The required content of items: messages, limits, and values of a newer version."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BOMB_BYTES = 300_000_000
 
 @pytest.fixture(scope="module")
 def bomb() -> Callable[[int], bytes]:
-    """Return a maker of 300 KB that unpack to 300 MB: gzip or zlib."""
+    """Return a function that makes 300 KB of gzip or zlib data that unpack to 300 MB."""
     packed: dict[int, bytes] = {}
 
     def make(wbits: int) -> bytes:
@@ -47,14 +47,14 @@ def bomb() -> Callable[[int], bytes]:
 
 
 def with_body(table: list[dict[str, Any]], kind: str, body: bytes) -> DynamoDBReads:
-    """Return *table* with another body in the first item whose key begins with *kind* and that has one."""
+    """Return *table* with another body in the first item that has a body and whose key begins with *kind*."""
     changed = next(item for item in table if key_of(item)[0].startswith(kind) and "body" in item)
     return DynamoDBReads(*({**item, "body": {"B": body}} if item is changed else item for item in table))
 
 
 @pytest.mark.parametrize("kind", ["LOG#", "PICTURE#", "INVENTORY#"])
 def test_no_reader_unpacks_more_than_a_writer_packs(kind: str, bomb: Callable[[int], bytes]) -> None:
-    """A body of 300 KB that unpacks to 858 MB was unpacked in full by the other region's scheduler."""
+    """Regression test: the other region's scheduler unpacked a body of 300 KB to 858 MB."""
     body = bomb(zlib.MAX_WBITS if kind == "INVENTORY#" else 16 + zlib.MAX_WBITS)
     assert len(body) < 400_000
     tracemalloc.start()
@@ -76,15 +76,15 @@ def test_no_reader_unpacks_more_than_a_writer_packs(kind: str, bomb: Callable[[i
 @pytest.mark.parametrize(
     "body", [b"", b"junk", gzip.compress(b"{}")[:-4], gzip.compress(b"{}") + b"more", zlib.compress(b"{}")[:5]]
 )
-def test_what_is_cut_off_or_goes_on_after_its_end_is_refused(body: bytes) -> None:
-    """Half a page must not pass for a page."""
+def test_a_truncated_body_or_trailing_data_is_refused(body: bytes) -> None:
+    """An incomplete page must not count as a page."""
     with pytest.raises(ValueError, match="bytes that cannot be unpacked"):
         unpacked(body)
     assert unpacked(gzip.compress(b"{}")) == unpacked(zlib.compress(b"{}")) == b"{}"
 
 
-def test_a_message_names_table_key_field_what_was_found_what_is_allowed_and_what_to_do() -> None:
-    """It was: 'swift' is not a valid Mode."""
+def test_a_message_has_table_key_field_found_value_allowed_values_and_advice() -> None:
+    """Regression test: the message was only "'swift' is not a valid Mode"."""
     record = next(item for item in STATE_ITEMS if key_of(item)[0] == "FAILOVER#plan-1")
     store = state_store_of(DynamoDBReads({**record, "mode": {"S": "swift\x1b[2J"}}))
     (found,) = store.records()
@@ -97,7 +97,7 @@ def test_a_message_names_table_key_field_what_was_found_what_is_allowed_and_what
 
 
 def test_a_field_inside_a_list_is_named_with_its_place() -> None:
-    """Of five steps, the one that is wrong."""
+    """The message names the wrong step of five."""
     record = next(item for item in STATE_ITEMS if key_of(item)[0] == "FAILOVER#plan-1")
     steps = {"L": [*record["steps"]["L"], {"M": {"name": {"S": "drain"}, "detail": {"S": ""}, "seconds": {"S": "x"}}}]}
     (found,) = state_store_of(DynamoDBReads({**record, "steps": steps})).records()
@@ -114,14 +114,14 @@ def test_a_field_inside_a_list_is_named_with_its_place() -> None:
         ("\u202eevil", "'\\u202eevil'"),
     ],
 )
-def test_a_value_is_shown_short_and_without_anything_that_a_terminal_acts_on(value: object, text: str) -> None:
-    """A message is one line, whatever stands in the item."""
+def test_a_value_is_shown_shortened_and_without_control_characters(value: object, text: str) -> None:
+    """A message is one line, with any value in the item."""
     assert shown(value) == text
     assert len(shown(["y" * 100] * 1000)) < 100
 
 
 def test_a_run_with_a_status_of_a_newer_version_is_in_doubt_and_the_rest_of_its_entry_is_read() -> None:
-    """It is neither adopted nor resumed; the next run of the same entry is."""
+    """The run is neither adopted nor resumed, but the next run of the same entry is."""
     item = runs_store.entry_to_item(X, entry(2))
     values = json.loads(gzip.decompress(item["body"]["B"]))
     values["runs"][0]["status"] = "parked"
@@ -135,8 +135,8 @@ def test_a_run_with_a_status_of_a_newer_version_is_in_doubt_and_the_rest_of_its_
     assert known == entry(2).runs[1]
 
 
-def test_a_page_that_is_missing_is_told_apart_from_one_that_is_damaged() -> None:
-    """The first may be on its way to this copy of the table; the second will not change by itself."""
+def test_a_missing_page_is_distinguished_from_a_damaged_page() -> None:
+    """A missing page may still arrive in this replica of the table. A damaged page will not change by itself."""
     pages, manifest = state_store._inventory_to_items(f"INVENTORY#{X}", INVENTORY)
     with pytest.raises(IncompleteItemError, match="found 0 existing pages, allowed is the 1 pages that it names"):
         state_store_of(DynamoDBReads(manifest)).get_inventory(X)
@@ -146,7 +146,7 @@ def test_a_page_that_is_missing_is_told_apart_from_one_that_is_damaged() -> None
 
 
 def test_a_manifest_that_names_millions_of_pages_costs_nothing() -> None:
-    """Their keys are never made."""
+    """The reader never builds their keys."""
     _, manifest = state_store._inventory_to_items(f"INVENTORY#{X}", INVENTORY)
     with pytest.raises(UnreadableItemError, match="field pages: found 1000000000, allowed is a whole number from 0 to"):
         state_store_of(DynamoDBReads({**manifest, "pages": {"N": "1000000000"}})).get_inventory(X)

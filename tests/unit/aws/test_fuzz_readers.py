@@ -1,8 +1,8 @@
 """
-Every reader of both tables on items that are arbitrary, or valid but for one field.
+Every reader of both tables, with items that are arbitrary, or valid except for one field.
 
-Whatever stands in one item: no error but ours, every other item is read as before, and what cannot be read lets nobody
-go on. Seeds are fresh; a failure prints how to repeat it.
+For any content of one item: only the provider's errors are raised, all other items are read as before, and no reader
+continues on the unreadable item. Each run uses new seeds; a failure prints how to repeat it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ INVENTORY = Inventory(
 
 
 def state_items() -> list[dict[str, Any]]:
-    """Return a state table with one item of each kind, as this version writes them."""
+    """Return a state table with one item of each kind, in the format of this version."""
     found = [
         items.state_to_item(STATE, write_token="t"),
         items.to_item(f"ENVIRONMENT#{X}", {"environment": "virginia", "account": "1", "reconciled_epoch": 0}),
@@ -94,7 +94,7 @@ NUMBERS = range(1, 7)
 
 
 def entry(number: int) -> LogEntry:
-    """Return the entry in which run r<number> begins and the one before it ends."""
+    """Return the entry in which run r<number> begins and the previous run ends."""
     runs = [run(f"r{number}", RunStatus.OPEN)]
     if number > 1:
         runs.append(run(f"r{number - 1}", RunStatus.SUCCESS, tasks=(("one", -1, "success"), ("two", 0, None))))
@@ -111,7 +111,7 @@ def entry(number: int) -> LogEntry:
 
 
 def runs_items() -> list[dict[str, Any]]:
-    """Return a runs table with a log of X and a checkpoint of its first half."""
+    """Return a runs table with the log of region X and a checkpoint of its first half."""
     checkpoint = RegionLedger()
     checkpoint.apply([entry(number) for number in NUMBERS[:3]])
     checkpoint.heads["billing"] = Head(dag_id="billing", created=AT, others=(run("m1", RunStatus.FAILED),))
@@ -151,7 +151,7 @@ JSON = st.recursive(
 
 @st.composite
 def damaged_values(draw: st.DrawFn, values: Any) -> Any:
-    """Return a JSON value that is like *values* but for one place in it."""
+    """Return a JSON value that differs from *values* in one place."""
     if isinstance(values, dict) and values and draw(st.booleans()):
         name = draw(st.sampled_from(sorted(values)))
         if draw(st.booleans()):
@@ -165,7 +165,9 @@ def damaged_values(draw: st.DrawFn, values: Any) -> Any:
 
 @st.composite
 def damaged_bodies(draw: st.DrawFn, body: bytes) -> bytes:
-    """Return a packed body that is cut off, arbitrary, too long unpacked, or has one wrong place in its JSON."""
+    """
+    Return a compressed body that is truncated, arbitrary, too long when unpacked, or wrong in one place of its JSON.
+    """
     kind = draw(st.sampled_from(["cut", "junk", "bomb", "tail", "lines", "values"]))
     if kind == "cut":
         return body[: draw(st.integers(0, len(body) - 1))]
@@ -186,7 +188,7 @@ BOMB = gzip.compress(b" " * 40_000_000)
 
 @st.composite
 def damaged(draw: st.DrawFn, table: list[dict[str, Any]]) -> tuple[tuple[str, str], dict[str, Any] | None]:
-    """Return the key of one item of *table*, and what stands there instead; None: nothing."""
+    """Return the key of one item of *table*, and the item that replaces it; None: it is deleted."""
     item = draw(st.sampled_from(table))
     key = key_of(item)
     keys = {name: value for name, value in item.items() if name in {"state_id", "pk", "sk"}}
@@ -236,7 +238,7 @@ READS: Mapping[str, Callable[[DynamoDBStateStore], Any]] = {
 
 
 def outcome(read: Callable[[DynamoDBStateStore], Any], store: DynamoDBStateStore) -> Any:
-    """Return what a read returns, or its error if that is one of ours."""
+    """Return the result of a read, or its error if it is one of the provider's errors."""
     try:
         return read(store)
     except DRError as raised:
@@ -250,7 +252,7 @@ AS_WRITTEN = {key: outcome(read, state_store_of(DynamoDBReads(*STATE_ITEMS))) fo
 
 
 def test_every_kind_of_item_is_readable_as_it_is_written() -> None:
-    """What the next tests damage is whole."""
+    """The next tests damage valid items."""
     assert not [value for value in AS_WRITTEN.values() if value is None or isinstance(value, str)]
     store = state_store_of(DynamoDBReads(*STATE_ITEMS))
     assert store.unreadable([X, Y]) == []
@@ -264,12 +266,12 @@ def test_every_kind_of_item_is_readable_as_it_is_written() -> None:
 def test_an_item_of_the_state_table_is_a_problem_of_itself_only(
     damage: tuple[tuple[str, str], dict[str, Any] | None],
 ) -> None:
-    """No error but ours, and every other item is read as before."""
+    """Only the provider's errors are raised, and every other item is read as before."""
     (key, _), item = damage
     store = state_store_of(with_damage(STATE_ITEMS, damage[0], item))
     for name, read in READS.items():
         found = outcome(read, store)
-        # A list of agents that names other ones, or none, hides those that it had named.
+        # A list of agents with other names, or without names, hides the agents that it named before.
         is_listed = not (key == f"ENVIRONMENT#{X}" and name.startswith("AGENT#"))
         if not key.startswith(name) and is_listed:
             assert found == AS_WRITTEN[name], name
@@ -288,10 +290,13 @@ STEADY = items.state_to_item(initial(X, lease_s=60, by="t", at=AT), write_token=
 
 @EXAMPLES
 @given(damaged([STEADY, STATE_ITEMS[1]]), st.sampled_from([X, Y]))
-def test_gate_and_fence_run_and_skip_only_on_what_is_written_for_it(
+def test_gate_and_fence_run_or_skip_only_with_readable_items(
     damage: tuple[tuple[str, str], dict[str, Any] | None], region: str
 ) -> None:
-    """A run needs an item that names this region, and a settled epoch; a close, one that names the other region."""
+    """
+    A run needs an item that names this region, and a reconciled epoch. A close needs an item that names the other
+    region.
+    """
     own = {**STATE_ITEMS[1], "state_id": {"S": f"ENVIRONMENT#{region}"}}
     (key, _), item = damage
     if key.startswith("ENVIRONMENT#") and item is not None:
@@ -300,7 +305,7 @@ def test_gate_and_fence_run_and_skip_only_on_what_is_written_for_it(
     try:
         observation = state_store_of(client).observe(region)
     except DRError:
-        return  # the view ages, and everything is held
+        return  # the view becomes stale, and every run is held
     for point in DecisionPoint:
         view = View.of(observation, 0.0)
         action = decide(view, region=region, exempt=False, now=0.1, lease_s=60, point=point).action
@@ -318,8 +323,8 @@ def test_gate_and_fence_run_and_skip_only_on_what_is_written_for_it(
 
 
 def test_every_field_of_a_heartbeat_has_a_rule() -> None:
-    """A field without one would not be read."""
-    # Some are stored under another name.
+    """The reader would ignore a field without a rule."""
+    # Some fields are stored under another name.
     of_agent = set(AgentStatus.__dataclass_fields__) - {"region", "job", "unreadable"}
     assert set(contents.AGENT.schema) == of_agent - {"final_plan_id", "unclosed_runs"} | {"final", "leftovers"}
     assert set(contents.RUN) == set(LedgerRun.__dataclass_fields__) - {"retained_for_peers"} | {"kept"}
@@ -327,10 +332,10 @@ def test_every_field_of_a_heartbeat_has_a_rule() -> None:
 
 @EXAMPLES
 @given(damaged([item for item in STATE_ITEMS if key_of(item)[0].startswith("AGENT#")]))
-def test_a_heartbeat_that_cannot_be_read_lets_nobody_go_on(
+def test_an_unreadable_heartbeat_lets_no_reader_continue(
     damage: tuple[tuple[str, str], dict[str, Any] | None],
 ) -> None:
-    """It acknowledges no version and no epoch, names no scheduler, and has adopted and settled nothing."""
+    """It acknowledges no version and no epoch, lists no scheduler, and has adopted and reconciled nothing."""
     agents = state_store_of(with_damage(STATE_ITEMS, *damage)).agents(X)
     for agent in agents:
         if agent.unreadable is None:
@@ -347,10 +352,10 @@ def test_a_heartbeat_that_cannot_be_read_lets_nobody_go_on(
 
 @EXAMPLES
 @given(st.lists(damaged(RUNS_ITEMS), min_size=1, max_size=2))
-def test_what_may_have_ended_in_something_that_cannot_be_read_is_not_started_again(
+def test_a_run_that_may_have_ended_in_an_unreadable_item_is_not_started_again(
     damages: list[tuple[tuple[str, str], dict[str, Any] | None]],
 ) -> None:
-    """The other region starts no run whose end the ledger told in an entry that is not readable now."""
+    """The other region starts no run whose end was published in an entry that is unreadable now."""
     table = RUNS_ITEMS
     for key, item in damages:
         table = [*with_damage(table, key, item).items.values()]
@@ -359,7 +364,7 @@ def test_what_may_have_ended_in_something_that_cannot_be_read_is_not_started_aga
     unreadable = {each.number for each in log if each.unreadable is not None}
 
     class Tables(InMemoryRunsStore):
-        """X's part is the damaged one; the region's own is whole."""
+        """Region X's part is damaged; the reading region's own part is not."""
 
         def log(self, region: str, *, after: int) -> Any:
             return store.log(region, after=after) if region == X else super().log(region, after=after)
@@ -372,7 +377,7 @@ def test_what_may_have_ended_in_something_that_cannot_be_read_is_not_started_aga
     try:
         books.follow()
     except DRError:
-        return  # held: nothing of the other region is known
+        return  # held: the other region's ledger is unknown
     books.begin(2)
     books.adopt()
     books.apply_outcomes()

@@ -1,4 +1,4 @@
-"""The state item as people and scripts leave it: what cannot be used is a problem of the state, and no crash."""
+"""State items changed by users and scripts: an unusable value is a problem of the state, and raises no error."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ ATTRIBUTES: st.SearchStrategy[dict[str, Any]] = st.recursive(
 
 
 def read(state: DRState, **attributes: Any) -> DRState:
-    """Return the state in the item of *state* in which somebody has put other attributes; None takes one away."""
+    """Return the state from the item of *state* with other attributes; None removes an attribute."""
     item = state_to_item(state, write_token="t") | attributes
     return state_from_item(
         {name: value for name, value in item.items() if value is not None}, default_lease_s=60, table="mwaa-dr-state"
@@ -58,7 +58,7 @@ def read(state: DRState, **attributes: Any) -> DRState:
 
 
 def actions(state: DRState, registered: frozenset[str] | None = frozenset({A, B})) -> set[Action]:
-    """Return what gate and fence of both regions do with runs that are not exempt, whatever is configured."""
+    """Return the decisions of gate and fence in both regions for a run that is not exempt, for every configuration."""
     return {
         decide(
             View(state, read_at=99.0, reconciled_epoch=state.epoch, registered=registered),
@@ -78,7 +78,7 @@ def actions(state: DRState, registered: frozenset[str] | None = frozenset({A, B}
 
 @pytest.mark.parametrize("lease", [{"S": "nan"}, {"S": "inf"}, {"N": "1e30"}, {"N": "-5"}, {"S": "soon"}, {"L": []}])
 def test_a_lease_that_cannot_be_used_holds_every_region_and_counts_as_the_longest(lease: dict[str, Any]) -> None:
-    """Nobody may execute under it, and an engine waits for as long as anybody could."""
+    """No region may execute under it, and an engine waits for the longest possible lease."""
     state = read(STEADY, lease_s=lease)
     assert state.lease_s == 3600
     assert str(state.problems[0]).startswith("lease_s is ")
@@ -87,7 +87,7 @@ def test_a_lease_that_cannot_be_used_holds_every_region_and_counts_as_the_longes
 
 
 def test_a_row_without_a_lease_has_the_default() -> None:
-    """The items of the AWS sample."""
+    """As in items of the AWS sample."""
     state = read(STEADY, lease_s=None)
     assert (state.lease_s, state.problems) == (60, ())
 
@@ -107,13 +107,13 @@ def test_a_row_without_a_lease_has_the_default() -> None:
     ],
 )
 def test_an_active_region_that_is_not_registered_holds_every_region(active: dict[str, Any] | None) -> None:
-    """No region can take itself for a standby of it and close its runs."""
+    """Otherwise each region would be its standby, and close its own runs."""
     assert actions(read(STEADY, active_region=active)) == {Action.HOLD}
 
 
 @pytest.mark.parametrize("state", [STEADY, PROMOTING])
 def test_without_a_list_of_regions_every_region_holds(state: DRState) -> None:
-    """Until the agents of a set that an older version has written have listed them."""
+    """In a DR set of an older version, until its agents have written the lists."""
     assert actions(state, registered=None) == {Action.HOLD}
     assert actions(state) != {Action.HOLD}
 
@@ -130,14 +130,14 @@ def test_without_a_list_of_regions_every_region_holds(state: DRState) -> None:
     ],
 )
 def test_a_field_that_cannot_be_used_is_named_and_holds(field: str, value: dict[str, Any], says: str) -> None:
-    """What was found, and what is allowed."""
+    """The problem has the found value and the allowed values."""
     state = read(PROMOTING, **{field: value})
     assert [str(problem) for problem in state.problems] == [says]
     assert actions(state) == {Action.HOLD}
 
 
 def test_a_mode_of_a_newer_version_is_a_problem_of_the_plan() -> None:
-    """No crash; and nobody acts on half a plan."""
+    """It raises no error, and no engine acts on an incomplete plan."""
     item = state_to_item(PROMOTING, write_token="t")
     item["plan"]["M"]["mode"] = {"S": "swift"}
     state = state_from_item(item, default_lease_s=60)
@@ -147,13 +147,13 @@ def test_a_mode_of_a_newer_version_is_a_problem_of_the_plan() -> None:
 
 @pytest.mark.parametrize("phase", [Phase.DRAINING, Phase.PROMOTING, Phase.RESUMING])
 def test_a_phase_without_its_plan_holds(phase: Phase) -> None:
-    """Nobody knows which region executes."""
+    """The executing region is unknown."""
     assert actions(read(replace(PROMOTING, phase=phase), plan=None)) == {Action.HOLD}
 
 
 @pytest.mark.parametrize("version", [{"S": "two"}, {"N": "0.5"}, {"N": "-1"}, {"BOOL": True}, {"L": []}])
-def test_a_version_that_cannot_be_used_is_an_error_that_names_everything(version: dict[str, Any]) -> None:
-    """Nobody could write on condition of it."""
+def test_a_version_that_cannot_be_used_is_an_error_with_all_details(version: dict[str, Any]) -> None:
+    """A conditional write needs it."""
     with pytest.raises(StateError) as raised:
         read(STEADY, version=version)
     assert "ACTIVE_REGION of table mwaa-dr-state" in raised.value.message
@@ -163,8 +163,8 @@ def test_a_version_that_cannot_be_used_is_an_error_that_names_everything(version
 
 
 @given(field=st.sampled_from(sorted(state_to_item(PROMOTING, write_token="t").keys() - {"version"})), value=ATTRIBUTES)
-def test_whatever_is_put_into_a_field_is_read(field: str, value: dict[str, Any]) -> None:
-    """It is what it was meant to be, or everything holds; there is no third."""
+def test_any_value_of_a_field_is_read(field: str, value: dict[str, Any]) -> None:
+    """Either the value is used as intended, or every region holds."""
     for before in (STEADY, PROMOTING):
         state = read(before, **{field: value})
         assert math.isfinite(state.lease_s)
@@ -173,7 +173,7 @@ def test_whatever_is_put_into_a_field_is_read(field: str, value: dict[str, Any])
             assert actions(state) == {Action.HOLD}
         if state.active_region not in {A, B}:
             assert actions(state) == {Action.HOLD}
-        # An engine can still write over it: what it writes is read back without a problem.
+        # An engine can still overwrite it: its state is read back without a problem.
         if "epoch" not in {problem.field for problem in state.problems}:
             new = transitions.recover(state, PLAN, lease_s=60, at=AT)
             again = read(new)
@@ -181,8 +181,8 @@ def test_whatever_is_put_into_a_field_is_read(field: str, value: dict[str, Any])
 
 
 @given(value=ATTRIBUTES, field=st.sampled_from(["reconciled_epoch", "regions", "agents"]))
-def test_whatever_is_put_into_the_item_of_a_region_is_read(value: dict[str, Any], field: str) -> None:
-    """A list of regions, or none; an epoch, or a problem that says where."""
+def test_any_value_in_the_item_of_a_region_is_read(value: dict[str, Any], field: str) -> None:
+    """The result is a list of regions or none, and an epoch or a problem that names the field."""
     own = own_item({"state_id": {"S": f"ENVIRONMENT#{A}"}, field: value}, region=A, table="t")
     assert own.registered is None or own.registered
     if field == "reconciled_epoch" and own.reconciled_epoch is None and value != {"NULL": True}:
@@ -191,8 +191,8 @@ def test_whatever_is_put_into_the_item_of_a_region_is_read(value: dict[str, Any]
 
 
 @pytest.mark.parametrize("value", [{"S": "abc"}, {"N": "-1"}, {"N": "0.5"}, {"L": [{"N": "0"}]}])
-def test_a_reconciled_epoch_that_cannot_be_used_holds_and_says_what_to_set(value: dict[str, Any]) -> None:
-    """Taken for no epoch at all, it made the active region close all that it ran."""
+def test_a_reconciled_epoch_that_cannot_be_used_holds_and_has_advice(value: dict[str, Any]) -> None:
+    """Regression test: it counted as no epoch, and the active region closed all its runs."""
     own = own_item({"state_id": {"S": f"ENVIRONMENT#{A}"}, "reconciled_epoch": value}, region=A, table="t")
     view = View(STEADY, 99.0, own.reconciled_epoch, registered=frozenset({A, B}), problems=own.problems)
     decision = decide(view, region=A, exempt=False, now=100.0, lease_s=60, point=DecisionPoint.GATE)
@@ -201,7 +201,7 @@ def test_a_reconciled_epoch_that_cannot_be_used_holds_and_says_what_to_set(value
 
 
 def test_a_plan_with_the_longest_reason_fits_however_often_it_was_superseded() -> None:
-    """400 KB and 32 levels, for every write up to the end."""
+    """Every write of the failover stays below 400 KB and 32 levels."""
     longest = replace(PLAN, reason="x" * 1000, by="y" * 1000, owner="z" * 1000)
     state = transitions.promote(transitions.claim(STEADY, longest, at=AT), at=AT)
     for number in range(20):
@@ -213,7 +213,7 @@ def test_a_plan_with_the_longest_reason_fits_however_often_it_was_superseded() -
 
 
 def depth(attribute: Any) -> int:
-    """Return how many levels an attribute has."""
+    """Return the number of nested levels of an attribute."""
     ((kind, value),) = attribute.items()
     inner = value.values() if kind == "M" else value if kind == "L" else ()
     return 1 + max(map(depth, inner), default=0)
@@ -221,5 +221,5 @@ def depth(attribute: Any) -> int:
 
 @pytest.mark.parametrize("value", [{"L": [{"S": "7"}]}, {"S": "7"}, {"NS": ["7"]}], ids=str)
 def test_a_list_of_agents_that_is_no_set_is_written_again(value: dict[str, object]) -> None:
-    """DynamoDB adds to a set only: each heartbeat of a new scheduler failed."""
+    """Regression test: DynamoDB's ADD works only on a set, so each heartbeat of a new scheduler failed."""
     assert own_item({"state_id": {"S": f"ENVIRONMENT#{A}"}, "agents": value}, region=A, table="t").jobs is None

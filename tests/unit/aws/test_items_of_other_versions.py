@@ -1,4 +1,4 @@
-"""Items of the state table, as other versions of the provider write and read them."""
+"""Items of the state table that other versions of the provider write or read."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ CLAIMED = claim(initial("us-east-2", lease_s=10.0, by="test", at=AT), PLAN, at=A
 
 
 def test_an_agent_of_an_older_version_reads_the_last_set_of_stopped_runs_in_the_plan() -> None:
-    """It knows no other place."""
+    """It reads the set only from the plan."""
     state = announce(announce(CLAIMED, "s-1", had_ended=False, at=AT), "s-2", had_ended=True, at=AT)
     assert from_item(state_to_item(state, write_token="t"))["plan"]["stopped"] == "s-1"
 
 
 def test_a_set_of_stopped_runs_that_an_engine_of_an_older_version_announces_counts() -> None:
-    """In its plan, and without an epoch; what it does not know is not in the item."""
+    """That version stores the set in the plan, and without an epoch."""
     values = from_item(state_to_item(replace(CLAIMED, epoch=3), write_token="t"))
     del values["state_id"]
     values["plan"]["stopped"] = "s-1"
@@ -30,8 +30,8 @@ def test_a_set_of_stopped_runs_that_an_engine_of_an_older_version_announces_coun
     assert state.stops == (Stop(set_id="s-1", epoch=3),)
 
 
-def test_an_announcement_that_cannot_be_understood_is_a_problem_of_the_state() -> None:
-    """The region holds, as for every value that it cannot use: it cannot know which runs were stopped."""
+def test_an_announcement_that_cannot_be_read_is_a_problem_of_the_state() -> None:
+    """The region holds, as for every unusable value: it cannot know which runs were stopped."""
     values = from_item(state_to_item(CLAIMED, write_token="t"))
     del values["state_id"]
     for broken in ("s-1", [{"set_id": "s-1"}], [{"set_id": "s-1", "epoch": 0, "had_ended": "no"}], [None]):

@@ -1,4 +1,4 @@
-"""What DynamoDB refuses is refused by what stands in for it."""
+"""The provider's copy of DynamoDB's limits."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def nested(levels: int) -> dict[str, Any]:
     ],
 )
 def test_an_item_is_refused_for_what_dynamodb_refuses_it_for(value: dict[str, Any], why: str | None) -> None:
-    """Its size in bytes, levels, digits and sets; and nothing else is refused."""
+    """Size in bytes, levels, digits and empty sets. Other items are accepted."""
     refused = why_item_is_refused({"x": value})
     assert refused is None if why is None else why in str(refused)
 
 
 def test_a_key_is_never_empty() -> None:
-    """Where an empty text is a value like any other, a key is not."""
+    """An empty text is a valid value, but not a valid key."""
     item = {"pk": {"S": "a"}, "sk": {"S": ""}}
     assert why_item_is_refused(item) is None
     assert "Key: sk" in str(why_item_is_refused(item, key=("pk", "sk")))
@@ -86,6 +86,6 @@ def _puts(number: int) -> list[dict[str, Any]]:
     ],
 )
 def test_a_request_is_refused_for_what_is_in_it(operation: str, parameters: dict[str, Any], why: str | None) -> None:
-    """Whichever operation carries the item, and however many it carries."""
+    """For every operation with items, and for any number of items."""
     refused = why_request_is_refused(operation, parameters)
     assert refused is None if why is None else why in str(refused)

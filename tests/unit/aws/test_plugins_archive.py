@@ -1,4 +1,4 @@
-"""Our wheel in somebody else's plugins.zip."""
+"""The provider's wheel in a user's plugins.zip."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OLD = Wheel(name=NAME.replace("1.2.0", "1.1.0"), version="1.1.0", content=b"the 
 
 
 def theirs() -> bytes:
-    """Return an archive with a folder, a mode, a comment, compressed and stored entries."""
+    """Return an archive with a folder, a file mode, a comment, and compressed and stored entries."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.comment = b"theirs"
@@ -29,7 +29,7 @@ def theirs() -> bytes:
 
 
 def entries(archive: bytes) -> list[tuple[object, ...]]:
-    """Return everything about the entries that somebody could notice."""
+    """Return all visible properties of the entries."""
     with zipfile.ZipFile(io.BytesIO(archive)) as source:
         return [
             (one.filename, one.date_time, one.external_attr, one.compress_type, source.read(one))
@@ -38,7 +38,7 @@ def entries(archive: bytes) -> list[tuple[object, ...]]:
 
 
 def test_the_wheel_is_added_and_the_rest_stays() -> None:
-    """Entries keep content, mode, time and place; twice is once."""
+    """Entries keep content, mode, time and order. A second merge is a no-op."""
     before = theirs()
     merged = merge(before, WHEEL)
     assert entries(merged)[:-1] == entries(before)
@@ -47,15 +47,15 @@ def test_the_wheel_is_added_and_the_rest_stays() -> None:
     assert merge(before, WHEEL) == merged
 
 
-def test_another_version_takes_the_place_of_the_old_one() -> None:
-    """Two wheels of one package would let pip choose."""
+def test_another_version_replaces_the_old_one() -> None:
+    """With two wheels of one package, pip would choose."""
     merged = merge(merge(theirs(), OLD), WHEEL)
     assert wheels_in(merged) == [NAME]
     assert entries(remove(merged)) == entries(theirs())
 
 
-def test_where_there_was_none_there_is_one() -> None:
-    """And what is left of it is never an archive without any file, until the wheel comes back."""
+def test_a_first_archive_is_created() -> None:
+    """After a removal, the archive still has one file, until a wheel is added again."""
     alone = merge(b"", WHEEL)
     assert [entry[0] for entry in entries(alone)] == [NAME]
     left = remove(alone)
@@ -65,7 +65,7 @@ def test_where_there_was_none_there_is_one() -> None:
     assert remove(b"") == b""
 
 
-def test_what_is_no_archive_is_refused() -> None:
+def test_a_file_that_is_no_archive_is_refused() -> None:
     """The AWS sample tells users to put a .py file into plugins.zip."""
     with pytest.raises(RefusedError, match="not a ZIP"):
         merge(b"print()", WHEEL)

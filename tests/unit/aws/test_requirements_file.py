@@ -1,4 +1,4 @@
-"""Our lines in somebody else's requirements.txt."""
+"""The provider's lines in a user's requirements.txt."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LINKS = b"--find-links /usr/local/airflow/plugins  # mwaa-dr"
         (b"airflow-provider-mwaa-dr @ file:///x.whl", LINE),
         (b"airflow-provider-mwaa-dr==1.2.0\na\nairflow-provider-mwaa-dr==1.2.0\n", LINE + b"\na\n"),
         (LINKS + b"\n" + LINE + b"\na\n", LINE + b"\na\n"),
-        # Others' packages only begin like ours.
+        # Other packages with the same prefix.
         (b"airflow-provider-mwaa-dr-extra==1\n", b"airflow-provider-mwaa-dr-extra==1\n" + LINE + b"\n"),
         (b"airflow-provider-mwaa-dry==1\n", b"airflow-provider-mwaa-dry==1\n" + LINE + b"\n"),
         (b"# airflow-provider-mwaa-dr==0.9\n", b"# airflow-provider-mwaa-dr==0.9\n" + LINE + b"\n"),
@@ -34,7 +34,7 @@ LINKS = b"--find-links /usr/local/airflow/plugins  # mwaa-dr"
     ],
 )
 def test_the_line_is_merged(before: bytes, after: bytes) -> None:
-    """Replaced where it is, else appended in the file's own line ends; the rest stays."""
+    """The line is replaced in its place, or appended with the file's own line ends. The rest is unchanged."""
     assert merge(before, INDEX) == after
     assert merge(after, INDEX) is after
 
@@ -48,13 +48,13 @@ def test_the_line_is_merged(before: bytes, after: bytes) -> None:
         b"airflow-provider-mwaa-dr==1.2.0; python_version >= '3.11'\n",
     ],
 )
-def test_a_line_that_asks_for_the_version_is_left_alone(text: bytes) -> None:
-    """Whoever wrote it by hand, with hashes or a comment, knows why."""
+def test_a_line_that_requires_the_version_is_kept(text: bytes) -> None:
+    """A user may have written it with hashes or a comment."""
     assert merge(text, INDEX) is text
 
 
-def test_a_wheel_in_plugins_needs_a_place_to_look() -> None:
-    """The find-links line is ours, and marked; one of theirs is enough and stays theirs."""
+def test_a_wheel_in_plugins_needs_find_links() -> None:
+    """The provider adds a marked --find-links line, unless the user's file has one."""
     assert merge(b"a\n", WHEEL) == b"a\n" + LINKS + b"\n" + LINE + b"\n"
     theirs = b"--find-links /usr/local/airflow/plugins\na\n"
     merged = merge(theirs, WHEEL)
@@ -68,8 +68,8 @@ def test_a_wheel_in_plugins_needs_a_place_to_look() -> None:
     "text",
     [b"pandas==1 --hash=sha256:00\n", b"--require-hashes\n", b"pandas \\\n", b"pandas \\", "pandas\n".encode("utf-16")],
 )
-def test_what_cannot_take_a_line_is_refused(text: bytes) -> None:
-    """Adding it would break the installation, and MWAA then starts without the package."""
+def test_a_file_to_which_no_line_can_be_added_is_refused(text: bytes) -> None:
+    """The added line would break the installation, and MWAA would start without the package."""
     with pytest.raises(RefusedError) as refused:
         merge(text, INDEX)
     assert refused.value.advice
@@ -88,10 +88,10 @@ TEXTS = st.lists(
 
 
 @given(TEXTS, st.sampled_from([b"\n", b"\r\n"]), st.booleans(), st.sampled_from([INDEX, WHEEL]))
-def test_what_is_taken_out_leaves_what_was_there(
+def test_remove_restores_the_original_file(
     lines: list[bytes], newline: bytes, ends: bool, requirement: Requirement
 ) -> None:
-    """Byte for byte, whatever it is; and merging twice is merging once."""
+    """The bytes are the same as before, for any file. A second merge is a no-op."""
     text = newline.join(lines) + (newline if ends and lines else b"")
     if text.startswith((b"\xff\xfe", b"\xfe\xff")):
         return

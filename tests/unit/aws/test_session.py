@@ -1,4 +1,4 @@
-"""Retries have a deadline, and importing the adapters costs nothing."""
+"""Retries have a deadline, and the adapters import no boto3."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from airflow_provider_mwaa_dr.testing import ManualClock
 
 
 def test_retry_ends_with_the_first_answer() -> None:
-    """A call that fails for a while is made again until it succeeds, with growing waits."""
+    """A call is repeated until it succeeds, with growing waits."""
     clock = ManualClock()
     made: list[float] = []
 
@@ -33,7 +33,7 @@ def test_retry_ends_with_the_first_answer() -> None:
 
 
 def test_retry_gives_up_at_its_deadline() -> None:
-    """The last error comes out unchanged, and no wait goes beyond the deadline."""
+    """The last error is raised unchanged, and no wait exceeds the deadline."""
     clock = ManualClock()
 
     def call() -> str:
@@ -45,7 +45,7 @@ def test_retry_gives_up_at_its_deadline() -> None:
 
 
 def test_other_errors_are_not_retried() -> None:
-    """What another attempt cannot cure is raised at once."""
+    """An error that a retry cannot fix is raised immediately."""
     clock = ManualClock()
 
     def call() -> str:
@@ -67,12 +67,12 @@ def test_other_errors_are_not_retried() -> None:
     ],
 )
 def test_endpoint_of_an_emulated_aws_is_recognised(url: str, is_aws: bool) -> None:
-    """Only AWS's own hosts get the prefixes that botocore puts before them."""
+    """Only AWS's own hosts have the prefixes that botocore adds."""
     assert is_aws_endpoint(url) is is_aws
 
 
 def test_making_the_adapters_imports_no_boto3() -> None:
-    """A scheduler that loads the plugin pays for boto3 and requests only when something is asked."""
+    """A scheduler that loads the plugin imports boto3 and requests only at the first request."""
     code = (
         "import sys\n"
         "from airflow_provider_mwaa_dr.aws.environment import MwaaEnvironment\n"
@@ -87,7 +87,7 @@ def test_making_the_adapters_imports_no_boto3() -> None:
 
 @pytest.fixture
 def sessions(monkeypatch: pytest.MonkeyPatch) -> list[boto3.session.Session]:
-    """Every session that is made in a process that has made no client yet."""
+    """The list of all boto3 sessions that a test creates. No session exists at first."""
     made: list[boto3.session.Session] = []
 
     class Counted(boto3.session.Session):
@@ -101,7 +101,7 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[boto3.session.Session]:
 
 
 def test_clients_of_a_process_share_a_session(sessions: list[boto3.session.Session]) -> None:
-    """Made at once by several threads, or one after the other; each is of its own region."""
+    """Several threads create clients at the same time, and later one more. Each client has its own region."""
     with ThreadPoolExecutor(4) as pool:
         clients = list(pool.map(lambda at: session.dynamodb_client(f"us-east-{1 + at % 2}", timeout_s=1), range(8)))
     assert [client.meta.region_name for client in clients] == ["us-east-1", "us-east-2"] * 4
@@ -110,12 +110,12 @@ def test_clients_of_a_process_share_a_session(sessions: list[boto3.session.Sessi
 
 
 def test_a_forked_child_waits_for_no_thread_of_its_parent(sessions: list[boto3.session.Session]) -> None:
-    """A scheduler forks its tasks while its agent may be making a client; the child makes one with a new session."""
+    """A scheduler forks while its agent may be creating a client. The child creates a client with a new session."""
     session.mwaa_client("us-east-1")
     with session._shared.lock:
         pid = os.fork()
         if pid == 0:
-            signal.alarm(30)  # ends a child that waits for ever
+            signal.alarm(30)  # ends a child that hangs
             session.mwaa_client("us-east-1")
             os._exit(0 if len(sessions) == 2 else 1)
         _, status = os.waitpid(pid, 0)

@@ -1,4 +1,4 @@
-"""The command line in a world of fakes."""
+"""The command line with fakes in place of AWS and Airflow."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ENVIRON = {
 
 @dataclass(frozen=True)
 class Result:
-    """What a call left behind."""
+    """Exit code and output of a call."""
 
     code: int
     out: str
@@ -33,19 +33,21 @@ class Result:
 
     @property
     def document(self) -> Any:
-        """Stdout as the one JSON document that it has to be."""
+        """Stdout, which must be exactly one JSON document."""
         return json.loads(self.out)
 
 
 class Terminal(io.StringIO):
-    """A stdin, or stdout, at which somebody sits."""
+    """A stdin or stdout that is a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 class Shell:
-    """Calls ``mwaa-dr`` in-process on a DR set of fakes: two regions with ten DAGs, agents alive, us-east-2 active."""
+    """
+    Calls ``mwaa-dr`` in this process, on a DR set of fakes: two regions with ten DAGs, live agents, us-east-2 active.
+    """
 
     def __init__(self) -> None:
         self.set = DRSet.build()
@@ -82,7 +84,7 @@ def mwaa_dr() -> Shell:
 
 @pytest.fixture
 def fresh() -> Shell:
-    """A table that holds nothing yet."""
+    """A shell with an empty state table."""
     shell = Shell()
     shell.store = InMemoryStateStore()
     return shell

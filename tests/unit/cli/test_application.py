@@ -1,4 +1,4 @@
-"""Exit codes, and stdout as one document, whatever goes wrong."""
+"""Exit codes, and stdout as one document, for every kind of failure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.unit.cli.conftest import ENVIRON, Shell
 
 
 class FailingStore(InMemoryStateStore):
-    """A table whose reads end in one and the same error."""
+    """A store whose reads always raise *error*."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class FailingStore(InMemoryStateStore):
     ],
 )
 def test_wrong_usage_ends_with_2_and_changes_nothing(mwaa_dr: Shell, argv: list[str]) -> None:
-    """Whatever is wrong with the words, the exit code is 2, the document an error, and the state untouched."""
+    """For each kind of wrong argument: exit code 2, an error document, and an unchanged state."""
     before = mwaa_dr.store.state
     result = mwaa_dr(*argv, "--json")
     assert result.code == 2
@@ -69,8 +69,8 @@ def test_wrong_usage_ends_with_2_and_changes_nothing(mwaa_dr: Shell, argv: list[
     assert plain.err.count("\n") == 1
 
 
-def test_an_unknown_region_is_told_the_known_ones(mwaa_dr: Shell) -> None:
-    """Whoever mistypes a region sees what could have been meant."""
+def test_the_error_for_an_unknown_region_lists_the_known_regions(mwaa_dr: Shell) -> None:
+    """For a mistyped region, the message lists the known regions."""
     result = mwaa_dr("failover", "us-esat-1", "--reason", "x", "--yes", "--json")
     assert "known are us-east-1, us-east-2" in result.document["error"]["message"]
 
@@ -89,7 +89,7 @@ def test_an_unknown_region_is_told_the_known_ones(mwaa_dr: Shell) -> None:
     ],
 )
 def test_each_error_has_its_exit_code_and_one_document(mwaa_dr: Shell, error: BaseException, code: int) -> None:
-    """Scripts tell failures apart by the code, and read one JSON document also when something broke."""
+    """Scripts distinguish failures by the exit code, and get one JSON document even after a bug."""
     mwaa_dr.store = FailingStore(error)
     result = mwaa_dr("status", "--json")
     assert result.code == code
@@ -103,7 +103,7 @@ def test_each_error_has_its_exit_code_and_one_document(mwaa_dr: Shell, error: Ba
 
 
 def test_debug_shows_where_it_broke(mwaa_dr: Shell) -> None:
-    """The traceback is there for whoever asks for it, and only on stderr."""
+    """With --debug, the traceback is on stderr only."""
     mwaa_dr.store = FailingStore(RuntimeError("a bug"))
     result = mwaa_dr("status", "--json", "--debug")
     assert "Traceback" in result.err
@@ -122,8 +122,8 @@ def test_debug_shows_where_it_broke(mwaa_dr: Shell) -> None:
         ["unpause", "us-east-2"],
     ],
 )
-def test_what_changes_something_wants_consent(mwaa_dr: Shell, argv: list[str]) -> None:
-    """Without a terminal and without --yes a change ends with 2 before anything is even asked of AWS."""
+def test_a_command_that_changes_something_needs_confirmation(mwaa_dr: Shell, argv: list[str]) -> None:
+    """Without a terminal and without --yes, a command that changes something ends with 2 before its first AWS call."""
     result = mwaa_dr(*argv, "--json")
     assert result.code == 2
     assert "--yes" in result.document["error"]["advice"]
@@ -132,7 +132,7 @@ def test_what_changes_something_wants_consent(mwaa_dr: Shell, argv: list[str]) -
 
 @pytest.mark.parametrize("argv", [["failover", "us-east-1", "--reason", "x"], ["pause", "us-east-2"]])
 def test_an_answer_that_is_not_yes_changes_nothing(mwaa_dr: Shell, argv: list[str]) -> None:
-    """Enter alone is a no."""
+    """An empty answer counts as no."""
     before, unpaused = mwaa_dr.store.state, mwaa_dr.environment("us-east-2").unpaused
     result = mwaa_dr(*argv, answer="\n")
     assert result.code == 3
@@ -149,7 +149,7 @@ def test_an_answer_that_is_not_yes_changes_nothing(mwaa_dr: Shell, argv: list[st
     ],
 )
 def test_a_wrong_setting_is_named(mwaa_dr: Shell, changes: dict[str, str], named: str) -> None:
-    """A missing or mistyped DR_* variable ends with 2 and says which one."""
+    """A missing or wrong DR_* variable ends with 2, and the message names it."""
     mwaa_dr.environ = {**ENVIRON, **changes}
     result = mwaa_dr("status", "--json")
     assert result.code == 2
@@ -157,26 +157,26 @@ def test_a_wrong_setting_is_named(mwaa_dr: Shell, changes: dict[str, str], named
 
 
 def test_the_region_of_the_machine_is_enough_for_the_table(mwaa_dr: Shell) -> None:
-    """boto3's own AWS_REGION stands in for the table's region."""
+    """AWS_REGION is used if the table's region is not set."""
     mwaa_dr.environ = {"DR_STATE_TABLE": "t", "AWS_REGION": "us-east-2"}
     assert mwaa_dr("status", "--json").code == 0
 
 
-def test_flags_name_the_table_as_well(mwaa_dr: Shell) -> None:
-    """--table and --table-region stand in for their variables."""
+def test_flags_replace_the_variables(mwaa_dr: Shell) -> None:
+    """--table and --table-region replace their variables."""
     mwaa_dr.environ = {}
     assert mwaa_dr("status", "--table", "t", "--table-region", "us-east-2", "--json").code == 0
 
 
 def test_environments_come_from_the_registry_when_none_are_named(mwaa_dr: Shell) -> None:
-    """What init registered is enough for every later command."""
+    """After init, the commands need no DR_ENVIRONMENTS."""
     assert mwaa_dr("init", "--yes").code == 0
     mwaa_dr.environ = {"DR_STATE_TABLE": "t", "DR_STATE_TABLE_REGION": "us-east-2"}
     assert sorted(mwaa_dr("status", "--json").document["regions"]) == ["us-east-1", "us-east-2"]
 
 
-def test_help_names_what_exists_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
-    """The list of commands is a promise."""
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """Users rely on these commands."""
     with pytest.raises(SystemExit) as end:
         Shell()("--help")
     assert end.value.code == 0
@@ -190,7 +190,7 @@ def test_help_names_what_exists_and_nothing_else(capsys: pytest.CaptureFixture[s
 
 
 def test_the_command_line_starts_without_airflow_and_without_boto3() -> None:
-    """Both Airflows may be down, and --help may not take a second."""
+    """It works when both Airflows are down, and --help is fast."""
     script = (
         "import json, sys; from airflow_provider_mwaa_dr.cli.application import build_parser; "
         "build_parser(with_sandbox=False); "
@@ -201,7 +201,7 @@ def test_the_command_line_starts_without_airflow_and_without_boto3() -> None:
 
 
 def test_the_installed_command_speaks_json_on_wrong_usage() -> None:
-    """The module behind the installed command keeps the contract in a process of its own."""
+    """The contract also holds in a separate process, as for the installed command."""
     found = subprocess.run(
         [sys.executable, "-m", "airflow_provider_mwaa_dr.cli", "failover", "--json"],
         capture_output=True,
@@ -214,14 +214,14 @@ def test_the_installed_command_speaks_json_on_wrong_usage() -> None:
 
 
 def test_a_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    """Bug reports begin with it."""
+    """Bug reports need it."""
     with pytest.raises(SystemExit):
         Shell()("--version")
     assert capsys.readouterr().out.startswith("mwaa-dr ")
 
 
-def test_a_plan_that_is_open_refuses_a_pause(mwaa_dr: Shell) -> None:
-    """While a failover is in progress its own set is what counts."""
+def test_pause_and_unpause_are_refused_while_a_plan_is_open(mwaa_dr: Shell) -> None:
+    """While a failover is in progress, only its own recorded set is valid."""
     state = mwaa_dr.set.state
     plan = transitions.Plan(
         id="p1", source="us-east-2", target="us-east-1", mode=transitions.Mode.AUTO, reason="r", by="b", owner="o",

@@ -9,12 +9,12 @@ from tests.unit.cli.conftest import Shell
 
 @pytest.fixture(autouse=True)
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As wide wherever the tests run."""
+    """Set a fixed width, independent of the machine."""
     monkeypatch.setenv("COLUMNS", "100")
 
 
 def test_the_document_is_the_list_of_the_contract(mwaa_dr: Shell) -> None:
-    """Key for key what scripts outside the project read; warnings alone are no failure."""
+    """It has exactly the keys that external scripts read. Warnings alone are not a failure."""
     result = mwaa_dr("check", "--json")
     assert result.code == 0
     assert isinstance(result.document, list)
@@ -26,7 +26,7 @@ def test_the_document_is_the_list_of_the_contract(mwaa_dr: Shell) -> None:
 
 
 def test_a_failed_check_is_exit_code_3(mwaa_dr: Shell) -> None:
-    """The document is complete all the same."""
+    """The document still has all checks."""
     mwaa_dr.set.agents["us-east-1"].alive = False
     result = mwaa_dr("check", "--json")
     assert result.code == 3
@@ -34,8 +34,8 @@ def test_a_failed_check_is_exit_code_3(mwaa_dr: Shell) -> None:
     assert len(result.document) == len(mwaa_dr("check", "--json").document)
 
 
-def test_what_cannot_be_carried_out_is_exit_code_1(mwaa_dr: Shell) -> None:
-    """Without the state nothing is known; the error is the document."""
+def test_an_unreachable_state_is_exit_code_1(mwaa_dr: Shell) -> None:
+    """If the state cannot be read, the document is the error."""
     mwaa_dr.store.unreachable = True
     result = mwaa_dr("check", "--json")
     assert result.code == 1
@@ -43,13 +43,13 @@ def test_what_cannot_be_carried_out_is_exit_code_1(mwaa_dr: Shell) -> None:
 
 
 @pytest.mark.parametrize("region", ["us-east-2", "mars-1"])
-def test_a_region_that_makes_no_sense_is_wrong_usage(mwaa_dr: Shell, region: str) -> None:
-    """The active one, and one that nobody knows."""
+def test_a_wrong_region_is_wrong_usage(mwaa_dr: Shell, region: str) -> None:
+    """The active region, and an unknown region."""
     assert mwaa_dr("check", "--region", region).code == 2
 
 
-def test_a_region_that_is_down_is_no_reason_not_to_look(mwaa_dr: Shell) -> None:
-    """On the day of the disaster the command still says whether the other side is ready."""
+def test_check_works_while_the_active_region_is_down(mwaa_dr: Shell) -> None:
+    """If the active region is down, the command still reports whether the standby is ready."""
     mwaa_dr.environment("us-east-2").unreachable = True
     mwaa_dr.set.agents["us-east-2"].alive = False
     result = mwaa_dr("check")
@@ -57,8 +57,8 @@ def test_a_region_that_is_down_is_no_reason_not_to_look(mwaa_dr: Shell) -> None:
     assert "us-east-1 can take over from us-east-2" in result.out.splitlines()[-1]
 
 
-def test_people_get_a_table_with_advice_below_each_warning(mwaa_dr: Shell) -> None:
-    """One row a check, wrapped to the terminal, and a last line that says what it comes to."""
+def test_the_text_is_a_table_with_advice_below_each_warning(mwaa_dr: Shell) -> None:
+    """One row for each check, wrapped to the terminal's width, and a last line with the result."""
     mwaa_dr.set.agents["us-east-1"].changes.update(fence_ok=False)
     mwaa_dr.set.clock.advance(2)
     result = mwaa_dr("check")
@@ -72,8 +72,8 @@ def test_people_get_a_table_with_advice_below_each_warning(mwaa_dr: Shell) -> No
     assert lines[-1].startswith("us-east-1 is not ready to take over from us-east-2 (")
 
 
-def test_a_meant_difference_can_be_accepted_for_once(mwaa_dr: Shell) -> None:
-    """Beside those of DR_ACCEPTED_DIFFERENCES."""
+def test_an_intended_difference_can_be_accepted_for_one_check(mwaa_dr: Shell) -> None:
+    """In addition to DR_ACCEPTED_DIFFERENCES."""
     mwaa_dr.environment("us-east-1").remove_dag("dag_00")
     mwaa_dr.environment("us-east-1").remove_dag("dag_01")
     assert mwaa_dr("check").code == 3
@@ -86,8 +86,8 @@ def test_a_meant_difference_can_be_accepted_for_once(mwaa_dr: Shell) -> None:
     assert entry["why"].endswith("accepted: dag_00, dag_01")
 
 
-def test_waiting_for_a_heartbeat_is_said_once_a_region(mwaa_dr: Shell) -> None:
-    """It may take a quarter of a minute, and goes to stderr."""
+def test_a_wait_for_a_heartbeat_is_printed_once_for_each_region(mwaa_dr: Shell) -> None:
+    """The wait may take 15 seconds. The message is on stderr."""
     mwaa_dr.set.agents["us-east-1"].alive = False
     result = mwaa_dr("check", "--json")
     assert result.err.splitlines().count("us-east-1: waiting for a heartbeat") == 1

@@ -1,4 +1,4 @@
-"""Terminal escapes in what others wrote into the table: every command shows them, and sends none."""
+"""Terminal escapes in texts that others wrote into the table: every command shows them escaped, and sends none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHOWN = r"\x1b[2J\x1b]0;pwned\x07\x9b2J\x7f\r\n! it is forged\u202e"
 
 @pytest.fixture
 def evil(mwaa_dr: Shell) -> Shell:
-    """A DR set in which every text that others write has escapes in it."""
+    """A DR set in which every text from others contains escapes."""
     clock, store = mwaa_dr.set.clock, mwaa_dr.store
     plan = Plan(
         id=f"p{EVIL}",
@@ -77,14 +77,14 @@ def assert_harmless(result: Result) -> None:
     ],
 )
 def test_a_command_sends_no_escapes(evil: Shell, words: tuple[str, ...], shown: list[str]) -> None:
-    """What it prints of the table and of its own arguments is visible, on stdout and stderr."""
+    """Texts from the table and from the arguments are printed escaped, on stdout and stderr."""
     result = evil(*words)
     assert_harmless(result)
     assert [text for text in shown if not any(part in result.out for part in (f"{text}{SHOWN}", f"{text}\\x1b["))] == []
 
 
 def test_a_failover_sends_no_escapes(evil: Shell) -> None:
-    """Progress, result and record of one that takes a plan over."""
+    """Progress, result and record of a failover that takes over a plan."""
     result = evil("failover", "us-east-1", "--reason", f"mine{EVIL}", "--yes")
     assert result.code == 0
     assert_harmless(result)
@@ -92,8 +92,8 @@ def test_a_failover_sends_no_escapes(evil: Shell) -> None:
 
 
 @pytest.mark.parametrize("words", [("status",), ("history",)])
-def test_json_carries_every_character_and_sends_none(evil: Shell, words: tuple[str, ...]) -> None:
-    """Scripts read the text as it is; DEL, which json leaves alone, is escaped, too."""
+def test_json_has_every_character_escaped(evil: Shell, words: tuple[str, ...]) -> None:
+    """Scripts get the original text. DEL, which the json module does not escape, is escaped, too."""
     result = evil(*words, "--json")
     assert result.out.rstrip("\n").isprintable()
     assert result.out.isascii()
@@ -107,7 +107,7 @@ def _texts(document: object) -> str:
 
 
 def test_an_alarm_is_red_on_a_terminal_and_nothing_else_is(evil: Shell) -> None:
-    """The colours are the command's own."""
+    """Only the command itself sends colours."""
     evil.is_terminal = True
     out = evil("status").out
     assert "\x1b[31m" in out
@@ -116,7 +116,7 @@ def test_an_alarm_is_red_on_a_terminal_and_nothing_else_is(evil: Shell) -> None:
 
 
 def test_an_environment_name_is_shown(mwaa_dr: Shell) -> None:
-    """From DR_ENVIRONMENTS, in a heading of a table and in a question."""
+    """From DR_ENVIRONMENTS, in a table and in a question."""
     mwaa_dr.environ = {**ENVIRON, "DR_ENVIRONMENTS": "us-east-2=ohio\x1b[2J,us-east-1=virginia"}
     assert_harmless(mwaa_dr("status"))
     assert_harmless(mwaa_dr("init", "--yes"))

@@ -1,4 +1,4 @@
-"""What the command line says of a table with eventual consistency."""
+"""Output of the command line for a table with eventual consistency."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from tests.unit.cli.conftest import ENVIRON, Shell
 EVENTUAL = {**ENVIRON, "DR_STATE_TABLE_REPLICAS": "us-east-2,us-east-1", "DR_TABLE_CONSISTENCY": "eventual"}
 
 
-def test_status_says_what_the_choice_costs_and_what_each_copy_has(mwaa_dr: Shell) -> None:
-    """Also that the regions' own settings say something else."""
+def test_status_shows_the_price_of_the_mode_and_each_replica(mwaa_dr: Shell) -> None:
+    """It also warns if the regions' settings differ."""
     mwaa_dr.environ = EVENTUAL
     document = mwaa_dr("status", "--json").document
     assert document["eventual"] == {"mode": "available", "copies": {"us-east-2": None, "us-east-1": None}}
@@ -18,8 +18,8 @@ def test_status_says_what_the_choice_costs_and_what_each_copy_has(mwaa_dr: Shell
     assert "WARNING: an agent of us-east-1 treats the state table as a table with strong consistency" in text
 
 
-def test_init_says_what_the_table_is_taken_for(fresh: Shell) -> None:
-    """Whoever has another one reads it before anything is written."""
+def test_init_prints_the_expected_consistency_of_the_table(fresh: Shell) -> None:
+    """A user with another kind of table reads this before anything is written."""
     fresh.environ = {**EVENTUAL, "DR_EVENTUAL": "safe"}
     assert "eventual consistency, safe: if the copy of one region cannot be read, all other regions hold" in (
         fresh("init", "--active", "us-east-2", "--dry-run").err
@@ -30,8 +30,8 @@ def test_init_says_what_the_table_is_taken_for(fresh: Shell) -> None:
     )
 
 
-def test_a_copy_that_nobody_named_is_missed(mwaa_dr: Shell) -> None:
-    """With eventual consistency everybody has to know every copy."""
+def test_a_replica_that_is_not_named_is_an_error(mwaa_dr: Shell) -> None:
+    """With eventual consistency, the settings must name every replica."""
     mwaa_dr.environ = {**ENVIRON, "DR_TABLE_CONSISTENCY": "eventual"}
     result = mwaa_dr("status")
     assert result.code == 2

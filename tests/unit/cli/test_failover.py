@@ -18,7 +18,7 @@ RECORD_KEYS = [
 
 
 def test_a_failover_moves_the_role_and_prints_its_record(mwaa_dr: Shell) -> None:
-    """One command, one document, the role moved."""
+    """One command moves the role and prints one document."""
     result = mwaa_dr("failover", "us-east-1", "--reason", "flood in Ohio", "--yes", "--json")
     assert result.code == 0
     record = result.document
@@ -36,7 +36,7 @@ def test_a_failover_moves_the_role_and_prints_its_record(mwaa_dr: Shell) -> None
 
 
 def test_progress_is_a_line_a_step_on_stderr(mwaa_dr: Shell) -> None:
-    """Each step with its time, and nothing but the document on stdout."""
+    """Each step has its time. Stdout has only the document."""
     result = mwaa_dr("failover", "us-east-1", "--reason", "x", "--yes", "--json")
     done = re.findall(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ  ok  (\w+) +[\d.]+ s", result.err, flags=re.MULTILINE)
     assert done == [step["name"] for step in result.document["steps"]]
@@ -45,7 +45,7 @@ def test_progress_is_a_line_a_step_on_stderr(mwaa_dr: Shell) -> None:
 
 
 def test_already_active_is_a_success(mwaa_dr: Shell) -> None:
-    """The same keys as a record, with nothing in them."""
+    """The document has the keys of a record, without steps."""
     result = mwaa_dr("failover", "us-east-2", "--reason", "x", "--yes", "--json")
     assert result.code == 0
     assert list(result.document) == RECORD_KEYS
@@ -54,7 +54,7 @@ def test_already_active_is_a_success(mwaa_dr: Shell) -> None:
 
 
 def test_a_target_that_is_not_ready_is_refused(mwaa_dr: Shell) -> None:
-    """Exit 3, nothing changed, and --even-if-not-ready goes on."""
+    """Exit 3, and nothing is changed. With --even-if-not-ready the failover continues."""
     mwaa_dr.set.agents["us-east-1"].changes = {"fence_ok": False}
     mwaa_dr.set.clock.advance(2)
     result = mwaa_dr("failover", "us-east-1", "--reason", "x", "--yes", "--json")
@@ -64,7 +64,7 @@ def test_a_target_that_is_not_ready_is_refused(mwaa_dr: Shell) -> None:
 
 
 def test_a_run_that_outlasts_the_drain_is_named_with_exit_3(mwaa_dr: Shell) -> None:
-    """The failover is given up, everything goes on in the source."""
+    """The failover is cancelled, and the source continues."""
     mwaa_dr.environment("us-east-2").add_run("dag_00", "manual__long")
     result = mwaa_dr("failover", "us-east-1", "--reason", "x", "--yes", "--json")
     assert (result.code, result.document["error"]["type"]) == (3, "DrainTimeoutError")
@@ -74,20 +74,20 @@ def test_a_run_that_outlasts_the_drain_is_named_with_exit_3(mwaa_dr: Shell) -> N
 
 
 def test_stop_running_stops_it_instead(mwaa_dr: Shell) -> None:
-    """With --stop-running the same failover goes through."""
+    """With --stop-running, the same failover succeeds."""
     mwaa_dr.environment("us-east-2").add_run("dag_00", "manual__long")
     assert mwaa_dr("failover", "us-east-1", "--reason", "x", "--yes", "--stop-running").code == 0
 
 
-def test_a_forced_failover_says_so(mwaa_dr: Shell) -> None:
-    """The record names how it was carried out."""
+def test_the_record_of_a_forced_failover_has_its_mode(mwaa_dr: Shell) -> None:
+    """The record has the mode."""
     mwaa_dr.environment("us-east-2").unreachable = True
     result = mwaa_dr("failover", "us-east-1", "--reason", "x", "--mode", "forced", "--yes", "--json")
     assert (result.code, result.document["mode"]) == (0, "forced")
 
 
 def test_a_dry_run_counts_and_changes_nothing(mwaa_dr: Shell) -> None:
-    """What would happen, without consent and without a trace."""
+    """It needs no confirmation, prints the preview, and writes nothing."""
     before = mwaa_dr.store.state
     mwaa_dr.environment("us-east-2").add_run("dag_00", "manual__1", seconds=30)
     result = mwaa_dr("failover", "us-east-1", "--reason", "x", "--dry-run", "--json")
@@ -101,7 +101,7 @@ def test_a_dry_run_counts_and_changes_nothing(mwaa_dr: Shell) -> None:
     assert mwaa_dr("failover", "us-east-1", "--reason", "x", "--dry-run").out.startswith("Failover us-east-2")
 
 
-def test_who_is_asked_sees_what_will_happen(mwaa_dr: Shell) -> None:
+def test_the_preview_comes_before_the_question(mwaa_dr: Shell) -> None:
     """The preview comes before the question."""
     result = mwaa_dr("failover", "us-east-1", "--reason", "x", answer="yes\n")
     assert result.code == 0
@@ -109,8 +109,8 @@ def test_who_is_asked_sees_what_will_happen(mwaa_dr: Shell) -> None:
 
 
 @pytest.mark.parametrize("reason", ['it\'s "down"', "line\nbreak", "🔥 Ohio", "a\\b;$(c)", "naïve — 日本"])
-def test_any_reason_survives(mwaa_dr: Shell, reason: str) -> None:
-    """What a person types at four in the morning is kept letter by letter, and history is one document."""
+def test_any_reason_is_stored_unchanged(mwaa_dr: Shell, reason: str) -> None:
+    """The reason is stored unchanged, and history prints one document."""
     assert mwaa_dr("failover", "us-east-1", "--reason", reason, "--yes", "--json").document["reason"] == reason
     history = mwaa_dr("history", "--json")
     assert [list(record) for record in history.document] == [RECORD_KEYS]
@@ -119,7 +119,7 @@ def test_any_reason_survives(mwaa_dr: Shell, reason: str) -> None:
 
 
 def test_history_is_newest_first(mwaa_dr: Shell) -> None:
-    """There and back again, the way back on top."""
+    """Failover and failback; the failback comes first."""
     assert mwaa_dr("history", "--json").document == []
     mwaa_dr("failover", "us-east-1", "--reason", "there", "--yes")
     mwaa_dr("failover", "us-east-2", "--reason", "back", "--yes")
@@ -127,7 +127,7 @@ def test_history_is_newest_first(mwaa_dr: Shell) -> None:
 
 
 class Interrupting(InMemoryStateStore):
-    """Somebody presses Ctrl-C while the third write is on its way."""
+    """The user presses Ctrl-C during the third write."""
 
     writes = 0
 
@@ -141,8 +141,8 @@ class Interrupting(InMemoryStateStore):
         super().write(state, expected_version=expected_version)
 
 
-def test_an_interrupted_failover_can_be_gone_on_with(mwaa_dr: Shell) -> None:
-    """130, the way on in the advice, the plan open, and the same command finishes it."""
+def test_an_interrupted_failover_can_be_resumed(mwaa_dr: Shell) -> None:
+    """Exit 130 with advice and an open plan; the same command then completes the failover."""
     whole = mwaa_dr.store
     cut = Interrupting()
     cut._table = whole._table
@@ -157,22 +157,22 @@ def test_an_interrupted_failover_can_be_gone_on_with(mwaa_dr: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "said"),
+    ("reason", "message"),
     [(" ", "The reason is empty."), ("x" * 300_000, "The reason has 300,000 characters; at most 1,000 are allowed.")],
 )
 @pytest.mark.parametrize("flag", ["--yes", "--dry-run"])
-def test_a_reason_that_the_state_item_could_not_keep_is_refused_first(
-    mwaa_dr: Shell, reason: str, said: str, flag: str
+def test_a_reason_that_does_not_fit_into_the_state_item_is_refused_first(
+    mwaa_dr: Shell, reason: str, message: str, flag: str
 ) -> None:
-    """The claim would fit into the item and the promotion would not: refused before anything is read or written."""
+    """The claim would fit into the item, but not the promotion. So it is refused before anything is read or written."""
     before = mwaa_dr.store.state
     result = mwaa_dr("failover", "us-east-1", "--reason", reason, flag, "--json")
-    assert (result.code, result.document["error"]["message"]) == (2, said)
+    assert (result.code, result.document["error"]["message"]) == (2, message)
     assert mwaa_dr.store.state is before
     assert len(result.out) < 400
 
 
 def test_the_longest_reason_is_carried_through_a_failover(mwaa_dr: Shell) -> None:
-    """1,000 characters, of four bytes each."""
+    """1,000 characters of four bytes each."""
     reason = "\U0001f525" * 1000
     assert mwaa_dr("failover", "us-east-1", "--reason", reason, "--yes", "--json").document["reason"] == reason

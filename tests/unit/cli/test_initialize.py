@@ -19,7 +19,7 @@ class NoTable(InMemoryStateStore):
 
 
 def test_the_first_init_writes_state_and_registry(fresh: Shell) -> None:
-    """One command is what a new DR set needs."""
+    """A new DR set needs only this command."""
     result = fresh("init", "--active", "us-east-2", "--yes", "--json")
     assert result.code == 0
     assert result.document == {
@@ -38,15 +38,15 @@ def test_the_first_init_writes_state_and_registry(fresh: Shell) -> None:
 
 
 def test_a_second_init_changes_nothing(fresh: Shell) -> None:
-    """Repeating it is safe, with and without naming the region again."""
+    """It is idempotent, with and without --active."""
     fresh("init", "--active", "us-east-2", "--yes")
     for argv in (["init", "--active", "us-east-2"], ["init"]):
         result = fresh(*argv, "--yes", "--json")
         assert (result.code, result.document["changed"], result.document["version"]) == (0, False, 1)
 
 
-def test_the_first_init_wants_to_know_the_active_region(fresh: Shell) -> None:
-    """Guessing which region runs today would be the worst start."""
+def test_the_first_init_requires_the_active_region(fresh: Shell) -> None:
+    """The command never guesses the active region."""
     result = fresh("init", "--yes", "--json")
     assert result.code == 2
     assert "--active" in result.document["error"]["advice"]
@@ -63,22 +63,22 @@ def test_another_active_region_is_refused(fresh: Shell) -> None:
     assert fresh.store.state is before
 
 
-def test_a_missing_table_comes_with_the_command_that_makes_it(mwaa_dr: Shell) -> None:
-    """The advice can be pasted."""
+def test_the_error_for_a_missing_table_has_the_command_that_creates_it(mwaa_dr: Shell) -> None:
+    """The advice is a complete command."""
     mwaa_dr.store = NoTable()
     result = mwaa_dr("init", "--active", "us-east-2", "--yes", "--json")
     assert (result.code, result.document["error"]["type"]) == (1, "TableNotFoundError")
     assert "aws dynamodb create-table --table-name mwaa-dr-state" in result.document["error"]["advice"]
 
 
-def test_environments_have_to_be_named(fresh: Shell) -> None:
-    """The registry is written from DR_ENVIRONMENTS, so it cannot be left out."""
+def test_environments_are_required(fresh: Shell) -> None:
+    """The registry is written from DR_ENVIRONMENTS, so it is required."""
     fresh.environ = {name: text for name, text in ENVIRON.items() if name != "DR_ENVIRONMENTS"}
     assert fresh("init", "--active", "us-east-2", "--yes").code == 2
 
 
 def test_a_dry_run_writes_nothing(fresh: Shell) -> None:
-    """It says what would be written, and needs no consent."""
+    """It prints what would be written, and needs no confirmation."""
     result = fresh("init", "--active", "us-east-2", "--dry-run", "--json")
     assert result.code == 0
     assert (result.document["changed"], result.document["would_change"]) == (False, True)
@@ -87,7 +87,7 @@ def test_a_dry_run_writes_nothing(fresh: Shell) -> None:
 
 
 def test_it_lists_the_open_runs_of_the_standby_and_asks(fresh: Shell) -> None:
-    """What the standby's agent will close is shown before it happens."""
+    """The command shows the runs that the standby's agent will close before it writes anything."""
     fresh.environment("us-east-1").add_run("orders", "manual__1")
     result = fresh("init", "--active", "us-east-2", answer="y\n")
     assert result.code == 0
@@ -96,15 +96,15 @@ def test_it_lists_the_open_runs_of_the_standby_and_asks(fresh: Shell) -> None:
     assert fresh.store.state is not None
 
 
-def test_a_standby_that_does_not_answer_stops_no_init(fresh: Shell) -> None:
-    """The list is a courtesy; a region that is down must not be in the way."""
+def test_init_works_while_the_standby_does_not_answer(fresh: Shell) -> None:
+    """The list is optional: a region that is down must not prevent init."""
     fresh.environment("us-east-1").unreachable = True
     result = fresh("init", "--active", "us-east-2", "--yes")
     assert result.code == 0
     assert "could not be read" in result.err
 
 
-def test_a_renamed_environment_is_registered_anew(fresh: Shell) -> None:
+def test_a_renamed_environment_is_registered_again(fresh: Shell) -> None:
     """The registry follows DR_ENVIRONMENTS."""
     fresh("init", "--active", "us-east-2", "--yes")
     fresh.environ = {**ENVIRON, "DR_ENVIRONMENTS": "us-east-2=ohio-2,us-east-1=virginia"}
@@ -116,7 +116,7 @@ def test_a_renamed_environment_is_registered_anew(fresh: Shell) -> None:
 
 
 def test_two_environments_for_one_region_are_refused(fresh: Shell) -> None:
-    """Neither wins: both are named, and nothing is written."""
+    """The message names both, and nothing is written."""
     fresh.environ = {**ENVIRON, "DR_ENVIRONMENTS": "us-east-2=one,us-east-2=two"}
     result = fresh("init", "--active", "us-east-2", "--yes")
     assert result.code == 2
@@ -124,8 +124,8 @@ def test_two_environments_for_one_region_are_refused(fresh: Shell) -> None:
     assert not fresh.store.registrations()
 
 
-def test_init_above_every_epoch_says_what_it_replaces_and_asks_first(mwaa_dr: Shell) -> None:
-    """A dry run changes nothing; the next one is above that."""
+def test_init_above_every_epoch_prints_what_it_replaces_and_asks_first(mwaa_dr: Shell) -> None:
+    """A dry run changes nothing. The next call writes the same epoch."""
     argv = ("init", "--active", "us-east-2", "--above-every-epoch")
     before = mwaa_dr.store.state
     result = mwaa_dr(*argv, "--dry-run", "--json")
@@ -134,7 +134,7 @@ def test_init_above_every_epoch_says_what_it_replaces_and_asks_first(mwaa_dr: Sh
     assert "The command does not wait for a lease." in result.err
     assert mwaa_dr.store.state is before
 
-    assert mwaa_dr(*argv).code == 2  # nobody can be asked
+    assert mwaa_dr(*argv).code == 2  # no terminal to ask for confirmation
     assert mwaa_dr.store.state is before
 
     result = mwaa_dr(*argv, "--yes", "--json")
@@ -143,6 +143,6 @@ def test_init_above_every_epoch_says_what_it_replaces_and_asks_first(mwaa_dr: Sh
     assert mwaa_dr.store.state.version == 2
 
 
-def test_init_above_every_epoch_wants_to_know_the_region(mwaa_dr: Shell) -> None:
-    """It gives the role to one."""
+def test_init_above_every_epoch_requires_the_region(mwaa_dr: Shell) -> None:
+    """--active is required, because the command makes a region active."""
     assert mwaa_dr("init", "--above-every-epoch", "--yes").code == 2

@@ -1,4 +1,4 @@
-"""What a command does does not depend on who reads its output."""
+"""The work of a command does not depend on its output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FAILOVER = ("failover", "us-east-1", "--reason", "x", "--yes")
 
 
 class Broken(io.StringIO):
-    """A stream that takes so many writes and then none."""
+    """A stream that accepts *after* writes, and then fails."""
 
     def __init__(self, error: Exception, *, after: int = 0) -> None:
         super().__init__()
@@ -65,8 +65,8 @@ def call(shell: Shell, *argv: str, stdout: io.StringIO, stderr: io.StringIO, ans
     ],
     ids=repr,
 )
-def test_a_failover_whose_output_breaks_comes_to_its_end(error: Exception, as_json: bool) -> None:
-    """After any number of writes: `| head -3`, `| grep -m1 claim`, a full disk, a closed terminal."""
+def test_a_failover_whose_output_breaks_completes(error: Exception, as_json: bool) -> None:
+    """The output may break after any write: `| head -3`, `| grep -m1 claim`, a full disk, a closed terminal."""
     words = (*FAILOVER, *(("--json",) if as_json else ()))
     control = Shell()
     lines = control(*words).err.count("\n")
@@ -79,7 +79,7 @@ def test_a_failover_whose_output_breaks_comes_to_its_end(error: Exception, as_js
 
 
 def test_a_refused_failover_keeps_its_code_without_output() -> None:
-    """Exit 3, as with output."""
+    """Exit 3, the same as with output."""
     shell = Shell()
     shell.set.agents["us-east-1"].changes = {"fence_ok": False}
     shell.set.clock.advance(2)
@@ -88,16 +88,16 @@ def test_a_refused_failover_keeps_its_code_without_output() -> None:
     assert shell.set.state.phase is Phase.STEADY
 
 
-def test_a_question_that_cannot_be_read_is_not_taken_for_answered() -> None:
-    """The answer yes to an unseen question changes nothing."""
+def test_the_answer_to_a_question_that_was_not_printed_does_not_count() -> None:
+    """If the question could not be printed, the answer yes changes nothing."""
     shell = Shell()
     out, err = io.StringIO(), Broken(OSError(28, "No space left on device"))
     assert call(shell, *FAILOVER[:-1], stdout=out, stderr=err, answer="y\n") == 3
     assert shell.set.state.phase is Phase.STEADY
 
 
-def test_a_full_disk_under_the_result_is_said_on_stderr() -> None:
-    """The code is the command's own; a broken pipe is no news, a full disk is."""
+def test_a_full_disk_under_the_result_is_reported_on_stderr() -> None:
+    """The exit code is 0. A full disk is reported on stderr, but a broken pipe is not."""
     err = io.StringIO()
     assert call(Shell(), "status", stdout=Broken(OSError(28, "No space left on device")), stderr=err) == 0
     assert "could not be written to stdout: [Errno 28] No space left on device" in err.getvalue()
@@ -106,8 +106,8 @@ def test_a_full_disk_under_the_result_is_said_on_stderr() -> None:
     assert err.getvalue() == ""
 
 
-def test_a_disk_that_was_full_for_a_moment_gets_what_comes_later() -> None:
-    """Each write is tried, whatever became of the ones before."""
+def test_a_write_after_a_full_disk_is_tried_again() -> None:
+    """Each write is tried, even after earlier writes failed."""
     stream = Broken(OSError(28, "No space left on device"))
     outlet = Outlet(stream)
     outlet.write("lost\n")
@@ -118,13 +118,13 @@ def test_a_disk_that_was_full_for_a_moment_gets_what_comes_later() -> None:
     assert outlet.error is not None
 
 
-def test_a_terminal_that_stands_still_holds_up_no_failover() -> None:
-    """Ctrl-S, or a pager that nobody scrolls, blocks the writer: the failover completes, and then it is written."""
-    goes_on = threading.Event()
+def test_a_blocked_terminal_does_not_block_a_failover() -> None:
+    """Ctrl-S or a pager blocks the writer. The failover completes, and its lines are written afterwards."""
+    resumed = threading.Event()
 
     class Stopped(io.StringIO):
         def write(self, text: str) -> int:
-            goes_on.wait(60)
+            resumed.wait(60)
             return super().write(text)
 
     shell, err, codes = Shell(), Stopped(), []
@@ -132,14 +132,14 @@ def test_a_terminal_that_stands_still_holds_up_no_failover() -> None:
     caller.start()
     wait_until(lambda: shell.set.state.active_region == "us-east-1" and shell.set.state.phase is Phase.STEADY, "moved")
     assert err.getvalue() == ""
-    goes_on.set()
+    resumed.set()
     caller.join(60)
     assert codes == [0]
     assert " ok  complete " in err.getvalue()
 
 
 def test_a_process_without_threads_shows_its_steps_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It fails over all the same."""
+    """The failover still succeeds."""
 
     def no_thread(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -152,17 +152,20 @@ def test_a_process_without_threads_shows_its_steps_at_the_end(monkeypatch: pytes
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no such signal")
 def test_a_hangup_is_ignored_from_the_claim_on_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before the claim a closed terminal ends the command; after it both regions would stay blocked."""
+    """
+    Before the claim, a closed terminal ends the command. After the claim, an ended command would leave both regions
+    blocked.
+    """
     from airflow_provider_mwaa_dr.cli import failover
 
     seen: list[tuple[str, object]] = []
     original = failover._Steps.__call__
 
-    def look(self: failover._Steps, event: StepEvent) -> None:
+    def record(self: failover._Steps, event: StepEvent) -> None:
         original(self, event)
         seen.append((event.name, signal.getsignal(signal.SIGHUP)))
 
-    monkeypatch.setattr(failover._Steps, "__call__", look)
+    monkeypatch.setattr(failover._Steps, "__call__", record)
     before = signal.getsignal(signal.SIGHUP)
     assert Shell()(*FAILOVER).code == 0
     assert {handler for name, handler in seen if name == "check"} == {before}

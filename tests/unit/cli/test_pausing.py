@@ -6,8 +6,8 @@ from tests.unit.cli.conftest import ENVIRON, Shell
 from tests.unit.core.dr_set import WANTED
 
 
-def test_pause_and_unpause_give_back_exactly_what_was_taken(mwaa_dr: Shell) -> None:
-    """People's own pauses and exempt DAGs are as before on both ways, and each way is a no-op the second time."""
+def test_unpause_unpauses_exactly_what_pause_paused(mwaa_dr: Shell) -> None:
+    """Neither command changes exempt DAGs or DAGs that users paused. A second call of each is a no-op."""
     ohio = mwaa_dr.environment("us-east-2")
     for changed in (True, False):
         result = mwaa_dr("pause", "us-east-2", "--yes", "--json")
@@ -21,14 +21,14 @@ def test_pause_and_unpause_give_back_exactly_what_was_taken(mwaa_dr: Shell) -> N
 
 
 def test_exempt_ids_are_left_alone(mwaa_dr: Shell) -> None:
-    """DR_EXEMPT_DAGS counts like the tag."""
+    """DR_EXEMPT_DAGS has the effect of the tag."""
     mwaa_dr.environ = {**ENVIRON, "DR_EXEMPT_DAGS": "dag_00"}
     mwaa_dr("pause", "us-east-2", "--yes")
     assert mwaa_dr.environment("us-east-2").unpaused == {"dr_failover", "dag_00"}
 
 
 def test_a_pause_that_stops_half_way_loses_nothing(mwaa_dr: Shell) -> None:
-    """The set was recorded before the first DAG, so a second pause does not forget what the first one took."""
+    """The set is recorded before the first DAG is paused, so a second pause keeps all its DAGs."""
     ohio = mwaa_dr.environment("us-east-2")
     ohio.stubborn = {"dag_01"}
     assert mwaa_dr("pause", "us-east-2", "--yes").code == 1
@@ -39,7 +39,7 @@ def test_a_pause_that_stops_half_way_loses_nothing(mwaa_dr: Shell) -> None:
 
 
 def test_what_could_not_be_unpaused_stays_recorded(mwaa_dr: Shell) -> None:
-    """The next unpause brings back the rest."""
+    """The next unpause unpauses the rest."""
     ohio = mwaa_dr.environment("us-east-2")
     mwaa_dr("pause", "us-east-2", "--yes")
     ohio.stubborn = {"dag_01"}
@@ -48,8 +48,8 @@ def test_what_could_not_be_unpaused_stays_recorded(mwaa_dr: Shell) -> None:
     assert mwaa_dr("unpause", "us-east-2", "--yes", "--json").document == {"changed": True, "dags": ["dag_01"]}
 
 
-def test_a_dag_that_is_not_there_at_present_stays_recorded(mwaa_dr: Shell) -> None:
-    """Its file may be broken today and back tomorrow."""
+def test_a_missing_dag_stays_recorded(mwaa_dr: Shell) -> None:
+    """Its file may be broken now and repaired later."""
     ohio = mwaa_dr.environment("us-east-2")
     mwaa_dr("pause", "us-east-2", "--yes")
     ohio.remove_dag("dag_01")
@@ -59,7 +59,7 @@ def test_a_dag_that_is_not_there_at_present_stays_recorded(mwaa_dr: Shell) -> No
 
 
 def test_a_pause_touches_neither_snapshot_nor_set_of_a_failover(mwaa_dr: Shell) -> None:
-    """A failover after a pause and its end still knows what people want."""
+    """A failover after pause and unpause still knows which DAGs users want unpaused."""
     before = mwaa_dr.store.get_snapshot("us-east-2")
     mwaa_dr("pause", "us-east-2", "--yes")
     mwaa_dr("unpause", "us-east-2", "--yes")
@@ -69,15 +69,15 @@ def test_a_pause_touches_neither_snapshot_nor_set_of_a_failover(mwaa_dr: Shell) 
 
 
 def test_a_dry_run_lists_and_changes_nothing(mwaa_dr: Shell) -> None:
-    """What would be paused, without consent."""
+    """It lists the DAGs that would be paused, and needs no confirmation."""
     before = mwaa_dr.environment("us-east-2").unpaused
     document = mwaa_dr("pause", "us-east-2", "--dry-run", "--json").document
     assert document == {"changed": False, "dags": sorted(WANTED), "dry_run": True, "would_change": True}
     assert mwaa_dr.environment("us-east-2").unpaused == before
 
 
-def test_unpausing_a_standby_says_what_that_comes_to(mwaa_dr: Shell) -> None:
-    """It is done, for the set is the caller's, but nobody should wonder why nothing executes."""
+def test_unpausing_a_standby_prints_a_warning(mwaa_dr: Shell) -> None:
+    """The command unpauses the DAGs, and warns that their runs are skipped."""
     mwaa_dr.environment("us-east-1").flip("dag_00", is_paused=False)
     assert mwaa_dr("pause", "us-east-1", "--yes", "--json").document["dags"] == ["dag_00"]
     result = mwaa_dr("unpause", "us-east-1", "--yes")

@@ -1,4 +1,4 @@
-"""The sandbox's commands where nothing has to be started for them."""
+"""The sandbox's commands that need no running process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def stopped(tmp_path: Path) -> Path:
 
 
 def test_env_prints_exactly_the_variables_of_sandbox_json(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One export line each, in single quotes, ready for eval."""
+    """One export line for each variable, in single quotes, for eval."""
     assert main(["sandbox", "env", "--home", str(stopped)]) == 0
 
     env = json.loads((stopped / "sandbox.json").read_text())["env"]
@@ -30,18 +30,18 @@ def test_env_prints_exactly_the_variables_of_sandbox_json(stopped: Path, capsys:
 
 
 @pytest.mark.parametrize("command", [["env"], ["kill", "us-east-2"], ["revive", "us-east-2"], ["logs"]])
-def test_without_a_sandbox_the_way_to_one_is_named(
+def test_without_a_sandbox_the_error_names_sandbox_up(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit code 2, and no folder appears."""
+    """Exit code 2, and no folder is created."""
     assert main(["sandbox", *command, "--home", str(tmp_path / "nothing")]) == 2
 
     assert "mwaa-dr sandbox up" in capsys.readouterr().err
     assert not (tmp_path / "nothing").exists()
 
 
-def test_down_is_done_when_nothing_runs(stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Twice, without a home, and with --purge, which removes it."""
+def test_down_succeeds_when_nothing_runs(stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is idempotent, works without a home, and removes the home with --purge."""
     for home, changed in ((stopped, False), (stopped, False), (tmp_path / "nothing", False)):
         assert main(["sandbox", "down", "--json", "--home", str(home)]) == 0
         assert json.loads(capsys.readouterr().out) == {"changed": changed}
@@ -49,8 +49,8 @@ def test_down_is_done_when_nothing_runs(stopped: Path, tmp_path: Path, capsys: p
     assert not stopped.exists()
 
 
-def test_purge_leaves_other_peoples_folders_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 2; nothing was touched."""
+def test_purge_deletes_no_other_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2, and nothing is deleted."""
     (tmp_path / "thesis.tex").write_text("42")
 
     assert main(["sandbox", "down", "--purge", "--home", str(tmp_path)]) == 2
@@ -76,19 +76,21 @@ def test_purge_leaves_other_peoples_folders_alone(tmp_path: Path, capsys: pytest
 def test_wrong_usage_is_named(
     arguments: list[str], words: str, stopped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit code 2, before anything is started."""
+    """Exit code 2, before any process starts."""
     assert main(["sandbox", *arguments, "--home", str(stopped)]) == 2
     assert words in capsys.readouterr().err
 
 
 def test_another_airflow_version_in_the_same_home_is_refused(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 3; the way out is named."""
+    """Exit code 3; the advice names the command that helps."""
     assert main(["sandbox", "up", "--airflow", "3.0.6", "--json", "--home", str(stopped)]) == 3
     assert "down --purge" in json.loads(capsys.readouterr().out)["error"]["advice"]
 
 
-def test_a_home_is_bare_from_the_first_or_not_at_all(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 3 for the command, and for the drill that needs the other kind; the way out is named."""
+def test_a_home_cannot_change_between_bare_and_normal(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    Exit code 3 for the command, and for the drill that needs the other kind; the advice names the command that helps.
+    """
     for words in (["up", "--bare"], ["drill", "--scenario", "deployed"]):
         assert main(["sandbox", *words, "--json", "--home", str(stopped)]) == 3
         error = json.loads(capsys.readouterr().out)["error"]
@@ -99,13 +101,13 @@ def test_a_home_is_bare_from_the_first_or_not_at_all(stopped: Path, capsys: pyte
 def test_a_region_of_a_sandbox_that_is_down_cannot_be_revived(
     stopped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit code 3; up is what brings it back."""
+    """Exit code 3; the message names sandbox up."""
     assert main(["sandbox", "revive", "us-east-1", "--home", str(stopped)]) == 3
     assert "mwaa-dr sandbox up" in capsys.readouterr().err
 
 
 def test_faults_are_listed_until_they_are_lifted(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A fault without a direction goes both ways."""
+    """A fault without a direction applies to both directions."""
     assert main(["sandbox", "fault", "us-east-1", "all", "blackhole", "--json", "--home", str(stopped)]) == 0
     assert json.loads(capsys.readouterr().out)["faults"] == [
         {"service": "all", "fault": "blackhole", "seconds": None, "from": "us-east-1", "to": None},
@@ -116,7 +118,7 @@ def test_faults_are_listed_until_they_are_lifted(stopped: Path, capsys: pytest.C
 
 
 def test_logs_are_shown_by_region_and_component(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every line says whose it is."""
+    """Every line begins with its region and component."""
     for region in REGIONS:
         log = Home(stopped).log(region, "scheduler")
         log.parent.mkdir(parents=True)

@@ -15,7 +15,7 @@ from tests.unit.cli.conftest import Shell
 
 
 def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
-    """Key for key what scripts outside the project read."""
+    """It has exactly the keys that external scripts read."""
     document = mwaa_dr("status", "--json").document
     assert document == {
         "active_region": "us-east-2",
@@ -89,15 +89,15 @@ def _write(mwaa_dr: Shell, new: transitions.DRState) -> None:
     mwaa_dr.store.write(new, expected_version=mwaa_dr.set.state.version)
 
 
-def _says(mwaa_dr: Shell, region: str, *, after_s: float = 2, **heartbeat: object) -> str:
-    """Return what status says once an agent of *region* has sent such a heartbeat."""
+def _status_after(mwaa_dr: Shell, region: str, *, after_s: float = 2, **heartbeat: object) -> str:
+    """Return the output of status after an agent of *region* has sent this heartbeat."""
     mwaa_dr.set.agents[region].changes = heartbeat
     mwaa_dr.set.clock.advance(after_s)
     return mwaa_dr("status").out
 
 
 def test_an_open_plan_is_shown(mwaa_dr: Shell) -> None:
-    """Whoever looks sees that something is in progress, and how to go on with it."""
+    """Status shows the open plan, and the command that resumes it."""
     state, now = mwaa_dr.set.state, mwaa_dr.set.clock.now()
     _write(mwaa_dr, transitions.claim(state, _plan(mwaa_dr, mode=transitions.Mode.AUTO), at=now))
     document = mwaa_dr("status", "--json").document
@@ -116,8 +116,8 @@ def test_an_open_plan_is_shown(mwaa_dr: Shell) -> None:
     assert "PLAN OPEN: p1" in mwaa_dr("status").out
 
 
-def test_the_silence_of_a_dead_region_goes_on_growing(mwaa_dr: Shell) -> None:
-    """A number to alarm on: the age of the last heartbeat, and no scheduler counted."""
+def test_the_silence_of_a_dead_region_grows(mwaa_dr: Shell) -> None:
+    """An alarm can use the age of the last heartbeat. The dead scheduler is not counted."""
     mwaa_dr.set.agents["us-east-1"].alive = False
     mwaa_dr.set.clock.advance(100)
     found = mwaa_dr("status", "--json").document["regions"]
@@ -128,7 +128,10 @@ def test_the_silence_of_a_dead_region_goes_on_growing(mwaa_dr: Shell) -> None:
 
 
 def test_status_names_an_environment_that_claims_the_wrong_region(mwaa_dr: Shell) -> None:
-    """Which environment, which region it claims, what contradicts it, and what to do; a dead agent's is not shown."""
+    """
+    The message has the environment, the claimed region, the contradiction and the advice. A dead agent's claim is not
+    shown.
+    """
     claim = Claim(
         region="us-east-2",
         environment="virginia",
@@ -152,7 +155,7 @@ def test_status_names_an_environment_that_claims_the_wrong_region(mwaa_dr: Shell
 
 
 def test_a_region_that_does_not_answer_has_no_status(mwaa_dr: Shell) -> None:
-    """null, the reason on stderr, and everything else as usual."""
+    """Its status is null and the reason is on stderr. The rest is complete."""
     mwaa_dr.environment("us-east-1").unreachable = True
     result = mwaa_dr("status", "--json")
     assert result.code == 0
@@ -161,39 +164,39 @@ def test_a_region_that_does_not_answer_has_no_status(mwaa_dr: Shell) -> None:
 
 
 def test_a_scheduler_whose_clock_is_wrong_is_alive_if_its_heartbeat_changes() -> None:
-    """Clocks of other machines are not trusted over what is seen."""
+    """A change that status sees counts more than the time of another machine's clock."""
     shell = Shell()
     agent = shell.store.agents("us-east-2")[0]
     late = replace(agent, at=agent.at - timedelta(hours=1))
     store = InMemoryStateStore()
     store.put_agent(late)
     shell.set.clock.after(0.6, lambda: store.put_agent(replace(late, beat=late.beat + 1)))
-    sights = watch_agents(store, ["us-east-2"], shell.set.clock, believable_s=2)
-    assert sights["us-east-2"][0].age_s == 0.0
+    watched = watch_agents(store, ["us-east-2"], shell.set.clock, believable_s=2)
+    assert watched["us-east-2"][0].age_s == 0.0
 
 
 def test_a_silent_scheduler_is_watched_for_a_bounded_time() -> None:
-    """Status answers soon, whatever has died."""
+    """Status answers within a fixed time, even if every agent is dead."""
     shell = Shell()
     agent = shell.store.agents("us-east-2")[0]
     store = InMemoryStateStore()
     store.put_agent(replace(agent, at=agent.at - timedelta(hours=1)))
     began = shell.set.clock.monotonic()
-    sights = watch_agents(store, ["us-east-2"], shell.set.clock, believable_s=2)
-    assert sights["us-east-2"][0].age_s > 3600
+    watched = watch_agents(store, ["us-east-2"], shell.set.clock, believable_s=2)
+    assert watched["us-east-2"][0].age_s > 3600
     assert shell.set.clock.monotonic() - began <= WATCH_S + 0.25
 
 
-def test_one_scheduler_without_fence_shows(mwaa_dr: Shell) -> None:
-    """False wins over true and unknown."""
+def test_one_scheduler_without_fence_is_shown(mwaa_dr: Shell) -> None:
+    """False takes precedence over true and unknown."""
     mwaa_dr.set.agents["us-east-1"].changes = {"fence_ok": False}
     mwaa_dr.set.clock.advance(2)
     assert mwaa_dr("status", "--json").document["regions"]["us-east-1"]["fence_ok"] is False
     assert "MISSING" in mwaa_dr("status").out
 
 
-def test_a_plan_that_nobody_carries_on_shows_with_what_to_do(mwaa_dr: Shell) -> None:
-    """Until its owner has been silent for as long as whoever takes over would wait, it is only shown."""
+def test_a_stalled_plan_is_shown_with_advice(mwaa_dr: Shell) -> None:
+    """It is an alarm only after the owner has been silent for the time after which another caller may take over."""
     _write(mwaa_dr, transitions.claim(mwaa_dr.set.state, _plan(mwaa_dr), at=mwaa_dr.set.clock.now()))
     mwaa_dr.set.clock.advance(5)
     calm = mwaa_dr("status").out
@@ -213,8 +216,8 @@ def test_a_plan_that_nobody_carries_on_shows_with_what_to_do(mwaa_dr: Shell) -> 
     assert mwaa_dr("status", "--json").document["plan"]["silent_s"] == 65.0
 
 
-def test_after_promote_an_agent_of_the_target_carries_on(mwaa_dr: Shell) -> None:
-    """Only when it is silent, too, does somebody have to act."""
+def test_after_promote_an_agent_of_the_target_finishes_the_plan(mwaa_dr: Shell) -> None:
+    """A user has to act only if that agent is silent, too."""
     now = mwaa_dr.set.clock.now()
     claimed = transitions.claim(mwaa_dr.set.state, _plan(mwaa_dr), at=now)
     _write(mwaa_dr, claimed)
@@ -232,8 +235,8 @@ def test_after_promote_an_agent_of_the_target_carries_on(mwaa_dr: Shell) -> None
     assert "Fail back instead: mwaa-dr failover us-east-2" in left
 
 
-def test_a_plan_that_was_given_up_has_no_way_back(mwaa_dr: Shell) -> None:
-    """Its target is its source: there is but one way."""
+def test_a_cancelled_plan_shows_only_the_command_that_resumes_it(mwaa_dr: Shell) -> None:
+    """Its target is its source, so only one command is shown."""
     now = mwaa_dr.set.clock.now()
     claimed = transitions.claim(mwaa_dr.set.state, _plan(mwaa_dr), at=now)
     _write(mwaa_dr, claimed)
@@ -244,30 +247,30 @@ def test_a_plan_that_was_given_up_has_no_way_back(mwaa_dr: Shell) -> None:
     assert out.count("mwaa-dr failover") == 1
 
 
-def test_a_ledger_that_cannot_be_used_says_why_and_what_that_costs(mwaa_dr: Shell) -> None:
-    """In the row, too."""
+def test_a_ledger_that_cannot_be_used_is_shown_with_reason_and_effect(mwaa_dr: Shell) -> None:
+    """The table also shows it."""
     error = "The runs table does not exist."
-    out = _says(mwaa_dr, "us-east-2", ledger_error=error)
+    out = _status_after(mwaa_dr, "us-east-2", ledger_error=error)
 
     assert f"! its ledger cannot be used: {error}" in out
     assert "runs that end in this region may run again after a failover" in out
     assert "UNUSABLE" in out
     assert mwaa_dr("status", "--json").document["regions"]["us-east-2"]["ledger_error"] == error
     standby = "this region does not learn which runs other regions finish"
-    assert standby in _says(mwaa_dr, "us-east-1", ledger_error=error)
+    assert standby in _status_after(mwaa_dr, "us-east-1", ledger_error=error)
 
 
-def test_a_ledger_that_is_behind_shows_in_the_active_region(mwaa_dr: Shell) -> None:
-    """A standby tells nothing, so that the age of what it told says nothing either."""
-    assert "! its ledger" not in _says(mwaa_dr, "us-east-2", ledger_lag_s=2.0)
-    assert "! its ledger is 90 s behind" in _says(mwaa_dr, "us-east-2", ledger_lag_s=90.0)
-    assert "90 s" not in _says(mwaa_dr, "us-east-1", ledger_lag_s=90.0).partition("us-east-2")[0]
+def test_the_lag_of_a_ledger_is_shown_in_the_active_region(mwaa_dr: Shell) -> None:
+    """A standby publishes nothing, so its lag has no meaning."""
+    assert "! its ledger" not in _status_after(mwaa_dr, "us-east-2", ledger_lag_s=2.0)
+    assert "! its ledger is 90 s behind" in _status_after(mwaa_dr, "us-east-2", ledger_lag_s=90.0)
+    assert "90 s" not in _status_after(mwaa_dr, "us-east-1", ledger_lag_s=90.0).partition("us-east-2")[0]
     regions = mwaa_dr("status", "--json").document["regions"]
     assert (regions["us-east-1"]["ledger_lag_s"], regions["us-east-2"]["ledger_lag_s"]) == (None, 90.0)
 
 
 def test_only_the_leading_agent_knows_the_ledger(mwaa_dr: Shell) -> None:
-    """One that led before remembers what it told then; its age grows for ever."""
+    """A former leader has stale values, and its lag only grows."""
     leader = replace(mwaa_dr.store.agents("us-east-2")[0], schedulers=("1", "0"), ledger_lag_s=1.0, closed=1)
     mwaa_dr.set.agents["us-east-2"].changes = {"schedulers": ("1", "0"), "ledger_lag_s": 1.0, "closed": 1}
     mwaa_dr.store.put_agent(
@@ -281,28 +284,28 @@ def test_only_the_leading_agent_knows_the_ledger(mwaa_dr: Shell) -> None:
 
 
 def test_runs_that_wait_are_listed_with_the_reason(mwaa_dr: Shell) -> None:
-    """Nobody goes on with them until somebody looks."""
-    out = _says(mwaa_dr, "us-east-2", waiting=("orders r1: its DAG is not here", "and 3 more"))
+    """No region resumes them without a user."""
+    out = _status_after(mwaa_dr, "us-east-2", waiting=("orders r1: its DAG is not here", "and 3 more"))
 
     assert "! interrupted runs that wait" in out
     assert "    orders r1: its DAG is not here\n    and 3 more\n" in out
 
 
-def test_what_was_closed_and_what_is_not_yet_is_shown(mwaa_dr: Shell) -> None:
-    """In a region that was left, or has come back."""
-    out = _says(mwaa_dr, "us-east-1", closed=7, unclosed_runs=2)
+def test_closed_and_unclosed_runs_are_shown(mwaa_dr: Shell) -> None:
+    """For a region that has lost the role, or that runs again."""
+    out = _status_after(mwaa_dr, "us-east-1", closed=7, unclosed_runs=2)
     assert "! 2 open runs that do not belong to this region are not closed yet" in out
     assert "7 runs were closed since" in out
     assert (
         "! it has not reconciled its open runs of epoch 3 yet: it starts no run, and 2 of them are still open"
-        in _says(mwaa_dr, "us-east-1", reconciled_epoch=3, unclosed_runs=2)
+        in _status_after(mwaa_dr, "us-east-1", reconciled_epoch=3, unclosed_runs=2)
     )
 
 
-def test_while_a_plan_is_open_unsettled_runs_are_no_alarm(mwaa_dr: Shell) -> None:
-    """They are what the failover does next; and the source's last word is shown."""
+def test_while_a_plan_is_open_unreconciled_runs_are_no_alarm(mwaa_dr: Shell) -> None:
+    """The failover is about to reconcile them. The output also shows that the source's ledger is complete."""
     _write(mwaa_dr, transitions.claim(mwaa_dr.set.state, _plan(mwaa_dr), at=mwaa_dr.set.clock.now()))
-    out = _says(mwaa_dr, "us-east-2", reconciled_epoch=3, final_plan_id="p1")
+    out = _status_after(mwaa_dr, "us-east-2", reconciled_epoch=3, final_plan_id="p1")
 
     assert "  it has not reconciled its open runs of epoch 3 yet" in out
     assert "its ledger is complete for this plan" in out
@@ -310,8 +313,8 @@ def test_while_a_plan_is_open_unsettled_runs_are_no_alarm(mwaa_dr: Shell) -> Non
     assert mwaa_dr("status", "--json").document["regions"]["us-east-2"]["final"] == "p1"
 
 
-def test_a_lost_active_region_comes_with_the_way_out(mwaa_dr: Shell) -> None:
-    """One that is only silent in standby does not."""
+def test_a_lost_active_region_is_shown_with_the_failover_command(mwaa_dr: Shell) -> None:
+    """A silent standby region gets no such advice."""
     mwaa_dr.set.agents["us-east-2"].alive = False
     mwaa_dr.set.clock.advance(60)
     out = mwaa_dr("status").out
@@ -320,36 +323,34 @@ def test_a_lost_active_region_comes_with_the_way_out(mwaa_dr: Shell) -> None:
     assert "If the region is lost: mwaa-dr failover us-east-1 --reason TEXT" in out
 
 
-def test_wrong_settings_and_a_missing_fence_are_told(mwaa_dr: Shell) -> None:
-    """They are in the log of a scheduler that nobody reads."""
-    out = _says(mwaa_dr, "us-east-1", problems=("[dr] lease_s = 'x' is not understood",), fence_ok=False)
+def test_wrong_settings_and_a_missing_fence_are_shown(mwaa_dr: Shell) -> None:
+    """Otherwise they would be only in the scheduler's log."""
+    out = _status_after(mwaa_dr, "us-east-1", problems=("[dr] lease_s = 'x' is not understood",), fence_ok=False)
 
     assert "! a setting is wrong: [dr] lease_s = 'x' is not understood" in out
     assert "! a task ended without the fence" in out
 
 
-def test_nothing_wrong_is_nothing_to_read(mwaa_dr: Shell) -> None:
-    """A state, a table, and no more."""
+def test_without_problems_the_output_is_short(mwaa_dr: Shell) -> None:
+    """The output is only the state and the table."""
     assert mwaa_dr("status").out.count("\n") == 6
 
 
 @pytest.mark.parametrize(
     ("is_terminal", "environ", "is_red"), [(True, {}, True), (True, {"NO_COLOR": "1"}, False), (False, {}, False)]
 )
-def test_what_must_not_be_overlooked_is_red_on_a_terminal(
-    mwaa_dr: Shell, is_terminal: bool, environ: dict[str, str], is_red: bool
-) -> None:
-    """Never in a file or a pipe, and not where somebody does not want it."""
+def test_alarms_are_red_on_a_terminal(mwaa_dr: Shell, is_terminal: bool, environ: dict[str, str], is_red: bool) -> None:
+    """Never in a file or a pipe, and not with NO_COLOR."""
     mwaa_dr.is_terminal = is_terminal
     mwaa_dr.environ = {**mwaa_dr.environ, **environ}
-    out = _says(mwaa_dr, "us-east-2", ledger_error="no table")
+    out = _status_after(mwaa_dr, "us-east-2", ledger_error="no table")
 
     assert ("\033[31m! its ledger cannot be used: no table\033[0m" in out) == is_red
     assert ("\033" in out) == is_red
 
 
-def test_an_active_region_that_is_not_registered_shows_with_the_way_out(mwaa_dr: Shell) -> None:
-    """Status showed nothing but the misspelled region as the active one."""
+def test_an_active_region_that_is_not_registered_is_shown_with_advice(mwaa_dr: Shell) -> None:
+    """Regression test: status showed only the misspelled region, as the active one."""
     _write(mwaa_dr, replace(mwaa_dr.set.state, version=2, active_region=" us-east-2"))
     out = mwaa_dr("status").out
     assert out.startswith("! No region has a role, and every region holds every run:")
@@ -363,17 +364,20 @@ def test_an_active_region_that_is_not_registered_shows_with_the_way_out(mwaa_dr:
     assert len(document["problems"]) == 1
 
 
-def test_a_phase_without_its_plan_shows_with_the_command_that_takes_it_over(mwaa_dr: Shell) -> None:
-    """It looked like a failover in progress, and nobody could say what to do."""
+def test_a_phase_without_its_plan_is_shown_with_advice(mwaa_dr: Shell) -> None:
+    """Regression test: it looked like a failover in progress, without advice."""
     _write(mwaa_dr, replace(mwaa_dr.set.state, version=2, phase=transitions.Phase.PROMOTING))
     out = mwaa_dr("status").out
     assert "the item ACTIVE_REGION is PROMOTING and has no plan" in out
     assert "mwaa-dr failover us-east-1 --reason TEXT" in out
 
 
-def test_why_a_region_holds_is_told(mwaa_dr: Shell) -> None:
-    """Its own item cannot be used, or the state has gone back: the table alone does not show it."""
-    out = _says(mwaa_dr, "us-east-1", held_because="the state went back")
+def test_the_reason_why_a_region_holds_is_shown(mwaa_dr: Shell) -> None:
+    """
+    The agent reports the reason: for example, its own item cannot be used, or the state has a lower version than
+    before.
+    """
+    out = _status_after(mwaa_dr, "us-east-1", held_because="the state went back")
     assert "! it holds every run, and closes none: the state went back" in out
 
 
@@ -390,8 +394,10 @@ UNPUBLISHED = Unpublished(
 )
 
 
-def test_what_a_region_could_not_take_over_is_shown_until_a_person_has_taken_note(mwaa_dr: Shell) -> None:
-    """The list names the error, the runs, up to where the other ledger was read, and the command that ends it."""
+def test_what_a_region_could_not_take_over_is_shown_until_a_user_acknowledges_it(mwaa_dr: Shell) -> None:
+    """
+    The report has the error, the runs, the last entry read from the other ledger, and the command that acknowledges it.
+    """
     mwaa_dr.store.put_unpublished(UNPUBLISHED)
     out = mwaa_dr("status").out
     for part in (UNPUBLISHED.why, *UNPUBLISHED.unread, "orders manual__19", "and 5 more", "check --acknowledge us-"):
@@ -410,7 +416,7 @@ def test_what_a_region_could_not_take_over_is_shown_until_a_person_has_taken_not
 
 
 def test_an_id_that_is_not_stored_cannot_be_acknowledged(mwaa_dr: Shell) -> None:
-    """The error names the ids that are."""
+    """The error lists the stored ids."""
     mwaa_dr.store.put_unpublished(UNPUBLISHED)
     result = mwaa_dr("check", "--acknowledge", "us-east-1-epoch-9")
     assert result.code == 2
@@ -418,16 +424,16 @@ def test_an_id_that_is_not_stored_cannot_be_acknowledged(mwaa_dr: Shell) -> None
     assert mwaa_dr.store.unpublished("us-east-1") == UNPUBLISHED
 
 
-def test_a_region_that_waits_for_its_ledger_says_for_how_long(mwaa_dr: Shell) -> None:
-    """And one that lost the role says that it waits without a time limit."""
-    text = _says(mwaa_dr, "us-east-1", ledger_error="denied", ledger_wait_s=120.0, reconciled_epoch=7)
+def test_the_wait_for_a_ledger_is_shown_with_its_limit(mwaa_dr: Shell) -> None:
+    """A region that lost the role reports that it waits without a time limit."""
+    text = _status_after(mwaa_dr, "us-east-1", ledger_error="denied", ledger_wait_s=120.0, reconciled_epoch=7)
     assert "becomes active without its ledger in 120 s" in text
-    text = _says(mwaa_dr, "us-east-1", ledger_error="denied", reconciled_epoch=7)
+    text = _status_after(mwaa_dr, "us-east-1", ledger_error="denied", reconciled_epoch=7)
     assert "holds its runs without a time limit" in text
 
 
 def test_items_that_cannot_be_read_are_counted_and_named_with_what_to_do(mwaa_dr: Shell) -> None:
-    """One of each kind fails no command: the rest of the answer stands."""
+    """One unreadable item of each kind: the command still succeeds, with the rest of the output."""
     for key in ("AGENT#us-east-1#9", "FAILOVER#old", "SNAPSHOT#us-east-1", "ENVIRONMENT#us-east-1", "FENCE#us-east-2"):
         mwaa_dr.store.damage(key, field="at", found="'yesterday'", allowed="a time")
     result = mwaa_dr("status", "--json")
@@ -446,7 +452,7 @@ def test_items_that_cannot_be_read_are_counted_and_named_with_what_to_do(mwaa_dr
 
 
 def test_a_record_that_cannot_be_read_is_listed_in_the_history(mwaa_dr: Shell) -> None:
-    """With its id and what is wrong; the readable records have the keys of the contract and no other."""
+    """The list has its id and its fault. Readable records have exactly the keys of the contract."""
     mwaa_dr("failover", "us-east-1", "--reason", "there", "--yes")
     mwaa_dr.store.damage("FAILOVER#old", field="mode", found="'swift'", allowed="one of auto, graceful, forced")
     result = mwaa_dr("history", "--json")

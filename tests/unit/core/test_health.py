@@ -357,7 +357,7 @@ def test_items_that_cannot_be_listed_are_a_problem_unless_the_table_does_not_ans
     assert at.poll().problems == ()
     world.clock.advance(POLL_S)
     store.failing["unreadable"] = StateAccessError("No right to scan.")
-    assert at.poll().problems == ("Whether all items can be read is not known: No right to scan.",)
+    assert at.poll().problems == ("The check for unreadable items failed: No right to scan.",)
 
 
 def test_many_problems_are_counted(world: World) -> None:

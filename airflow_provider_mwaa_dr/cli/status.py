@@ -107,7 +107,7 @@ def _unreadable(session: CliSession, names: Mapping[str, str]) -> Sequence[Unrea
     try:
         return session.store.unreadable(names)
     except DRError as error:
-        session.console.say(f"It is unknown whether all items can be read: {error.message}")
+        session.console.say(f"The check for unreadable items failed: {error.message}")
         return None
 
 

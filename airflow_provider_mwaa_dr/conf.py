@@ -34,14 +34,14 @@ def load() -> DRConfig:
 
 def state_store(config: DRConfig, clock: Clock) -> StateStore:
     """Return the store of the DR set's state. Importing boto3 is slow: call this only when you need a read."""
-    from airflow_provider_mwaa_dr.aws.stores import open_state_store  # noqa: PLC0415
+    from airflow_provider_mwaa_dr.aws.dynamodb.stores import open_state_store  # noqa: PLC0415
 
     return open_state_store(config, clock=clock)
 
 
 def runs_store(config: DRConfig, clock: Clock) -> RunsStore | None:
     """Return the store of the ledger; None if no runs table is set."""
-    from airflow_provider_mwaa_dr.aws.stores import open_runs_store  # noqa: PLC0415
+    from airflow_provider_mwaa_dr.aws.dynamodb.stores import open_runs_store  # noqa: PLC0415
 
     return open_runs_store(config, clock=clock)
 

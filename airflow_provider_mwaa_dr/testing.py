@@ -26,8 +26,8 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any, TypeVar
 
-from airflow_provider_mwaa_dr.aws import items, runs_store
-from airflow_provider_mwaa_dr.aws.limits import why_item_is_refused
+from airflow_provider_mwaa_dr.aws.dynamodb import items, runs_store
+from airflow_provider_mwaa_dr.aws.dynamodb.limits import why_item_is_refused
 from airflow_provider_mwaa_dr.core.config import TableConsistency
 from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ledger import CheckpointInfo, LogEntry, RegionLedger

@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from airflow_provider_mwaa_dr.aws import contents
+from airflow_provider_mwaa_dr.aws.dynamodb import contents
 from airflow_provider_mwaa_dr.cli.application import build_parser
 from airflow_provider_mwaa_dr.core import state
 from airflow_provider_mwaa_dr.core.config import OPTIONS

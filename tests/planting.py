@@ -22,8 +22,9 @@ from typing import Any
 PACKAGE = "airflow_provider_mwaa_dr"
 MODULES = (
     "conf", "_compat", "core.config", "core.gate", "core.state", "core.finishing", "core.failover", "core.ledger",
-    "core.bookkeeping", "aws.clock", "aws.session", "aws.items", "aws.replicas", "aws.state_store", "aws.runs_store",
-    "plugins.held_task", "plugins.fence", "plugins.agent", "plugins.listener",
+    "core.bookkeeping", "aws.clock", "aws.session", "aws.dynamodb.items", "aws.dynamodb.replicas",
+    "aws.dynamodb.state_store", "aws.dynamodb.runs_store", "plugins.held_task", "plugins.fence", "plugins.agent",
+    "plugins.listener",
 )  # fmt: skip
 SCHEDULERS_MODULE = "plugins.metadata_db"
 """This module imports Airflow's models, which a task process of Airflow 3 must not import."""

@@ -20,9 +20,9 @@ from airflow_provider_mwaa_dr.exceptions import ConfigError, RefusedError
 if TYPE_CHECKING:
     import argparse
 
-    from airflow_provider_mwaa_dr.aws.control_plane import DeployedEnvironment
-    from airflow_provider_mwaa_dr.aws.deployment import Deployment
-    from airflow_provider_mwaa_dr.aws.deployment_step import DeploymentStep, DeploySpec
+    from airflow_provider_mwaa_dr.aws.deploy.deployment import Deployment
+    from airflow_provider_mwaa_dr.aws.deploy.deployment_step import DeploymentStep, DeploySpec
+    from airflow_provider_mwaa_dr.aws.mwaa.control_plane import DeployedEnvironment
 
 STATE_TABLE, RUNS_TABLE, STACK = "mwaa-dr-state", "mwaa-dr-runs", "mwaa-dr"
 """Default names, if neither the settings nor the environments have others."""
@@ -105,7 +105,7 @@ def deploy(session: CliSession) -> None:
     """Plan, show, ask, and carry out."""
     args = session.args
     if args.print_template:
-        from airflow_provider_mwaa_dr.aws.template import alarms_template, template  # noqa: PLC0415
+        from airflow_provider_mwaa_dr.aws.deploy.template import alarms_template, template  # noqa: PLC0415
 
         text = alarms_template() if args.alarms else template()
         session.console.result({"template": text}, text.rstrip("\n"))
@@ -151,7 +151,7 @@ def undeploy(session: CliSession) -> None:
 
 
 def _deployment(session: CliSession) -> Deployment:
-    from airflow_provider_mwaa_dr.aws.deployment import Deployment  # noqa: PLC0415
+    from airflow_provider_mwaa_dr.aws.deploy.deployment import Deployment  # noqa: PLC0415
     from airflow_provider_mwaa_dr.aws.service import Aws  # noqa: PLC0415
 
     runtime = session.runtime
@@ -208,9 +208,9 @@ def _found(environments: Mapping[str, DeployedEnvironment], option: str) -> str:
 
 
 def _spec(session: CliSession, config: DRConfig) -> DeploySpec:
-    from airflow_provider_mwaa_dr.aws.deployment_step import DeploySpec  # noqa: PLC0415
-    from airflow_provider_mwaa_dr.aws.merged_file import BuildOn  # noqa: PLC0415
-    from airflow_provider_mwaa_dr.aws.plugins_archive import Wheel  # noqa: PLC0415
+    from airflow_provider_mwaa_dr.aws.deploy.deployment_step import DeploySpec  # noqa: PLC0415
+    from airflow_provider_mwaa_dr.aws.deploy.merged_file import BuildOn  # noqa: PLC0415
+    from airflow_provider_mwaa_dr.aws.deploy.plugins_archive import Wheel  # noqa: PLC0415
 
     args = session.args
     wheel = getattr(args, "wheel", None)
@@ -308,7 +308,7 @@ def _act(session: CliSession, step: DeploymentStep) -> dict[str, Any]:
 
 
 def _print_policies(session: CliSession, environments: Mapping[str, DeployedEnvironment], spec: DeploySpec) -> None:
-    from airflow_provider_mwaa_dr.aws.policies import Scope, policies  # noqa: PLC0415
+    from airflow_provider_mwaa_dr.aws.deploy.policies import Scope, policies  # noqa: PLC0415
 
     one = next(iter(environments.values()))
     documents = policies(

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 def _dynamodb_tables(config: DRConfig) -> Tables:
-    from airflow_provider_mwaa_dr.aws.tables import DynamoDBTables  # noqa: PLC0415
+    from airflow_provider_mwaa_dr.aws.dynamodb.tables import DynamoDBTables  # noqa: PLC0415
 
     return DynamoDBTables(config.replicas, clock=SystemClock())
 
 
 def _dynamodb_runs(config: DRConfig) -> RunsStore | None:
-    from airflow_provider_mwaa_dr.aws.stores import open_runs_store  # noqa: PLC0415
+    from airflow_provider_mwaa_dr.aws.dynamodb.stores import open_runs_store  # noqa: PLC0415
 
     return open_runs_store(config, clock=SystemClock())
 
@@ -82,12 +82,12 @@ def system_runtime() -> Runtime:
 
     # The import of boto3 takes too long for `mwaa-dr --help`.
     def make_store(config: DRConfig) -> StateStore:
-        from airflow_provider_mwaa_dr.aws.stores import open_state_store  # noqa: PLC0415
+        from airflow_provider_mwaa_dr.aws.dynamodb.stores import open_state_store  # noqa: PLC0415
 
         return open_state_store(config, clock=clock)
 
     def make_environment(region: str, name: str) -> Environment:
-        from airflow_provider_mwaa_dr.aws.environment import MwaaEnvironment  # noqa: PLC0415
+        from airflow_provider_mwaa_dr.aws.mwaa.environment import MwaaEnvironment  # noqa: PLC0415
 
         return MwaaEnvironment(region, name, clock=clock)
 

@@ -194,7 +194,7 @@ class DRStateHook(AwsBaseHook):
             return self._given_store
         if not self.settings.state_table:
             raise ConfigError("The state table is not named.", option="state_table", advice="Set [dr] state_table.")
-        from airflow_provider_mwaa_dr.aws.stores import open_state_store  # noqa: PLC0415
+        from airflow_provider_mwaa_dr.aws.dynamodb.stores import open_state_store  # noqa: PLC0415
 
         return open_state_store(self.settings, clock=self.clock, session=self._credentials())
 
@@ -207,7 +207,7 @@ class DRStateHook(AwsBaseHook):
         """DynamoDB's descriptions of the state table and of the other tables of the DR set."""
         if self._given_tables is not None:
             return self._given_tables
-        from airflow_provider_mwaa_dr.aws.tables import DynamoDBTables  # noqa: PLC0415
+        from airflow_provider_mwaa_dr.aws.dynamodb.tables import DynamoDBTables  # noqa: PLC0415
 
         return DynamoDBTables(self.settings.replicas, clock=self.clock, session=self._credentials())
 
@@ -227,7 +227,7 @@ class DRStateHook(AwsBaseHook):
         name = names[known_region(region, names)]
         if self._make_environment is not None:
             return self._make_environment(region, name)
-        from airflow_provider_mwaa_dr.aws.environment import MwaaEnvironment  # noqa: PLC0415
+        from airflow_provider_mwaa_dr.aws.mwaa.environment import MwaaEnvironment  # noqa: PLC0415
 
         return MwaaEnvironment(region, name, clock=self.clock, session=self._credentials())
 

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from airflow_provider_mwaa_dr import conf
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
-from airflow_provider_mwaa_dr.aws.items import state_from_item, state_to_item
+from airflow_provider_mwaa_dr.aws.dynamodb.items import state_from_item, state_to_item
 from airflow_provider_mwaa_dr.core.config import DRConfig, is_exempt
 from airflow_provider_mwaa_dr.core.display import get_logger, visible
 from airflow_provider_mwaa_dr.core.gate import Action, Decision, DecisionPoint, Role, View, decide

@@ -28,7 +28,7 @@ from importlib import metadata
 from pathlib import Path
 
 import airflow_provider_mwaa_dr
-from airflow_provider_mwaa_dr.aws.example_dags import EXAMPLE_DAGS, example_dags
+from airflow_provider_mwaa_dr.aws.deploy.example_dags import EXAMPLE_DAGS, example_dags
 from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError
 
 CONSTRAINTS = Path(__file__).parent / "constraints"

@@ -38,7 +38,7 @@ from xml.etree import ElementTree
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from airflow_provider_mwaa_dr.aws.limits import why_request_is_refused
+from airflow_provider_mwaa_dr.aws.dynamodb.limits import why_request_is_refused
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.exceptions import DRError
 from airflow_provider_mwaa_dr.sandbox import faults

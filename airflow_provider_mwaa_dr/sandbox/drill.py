@@ -28,7 +28,7 @@ from typing import Any
 
 import airflow_provider_mwaa_dr
 from airflow_provider_mwaa_dr import __version__
-from airflow_provider_mwaa_dr.aws.example_dags import example_dags
+from airflow_provider_mwaa_dr.aws.deploy.example_dags import example_dags
 from airflow_provider_mwaa_dr.core.ledger import LogEntry
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord
 from airflow_provider_mwaa_dr.core.readiness import TEST_DAG

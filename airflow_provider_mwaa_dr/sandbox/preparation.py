@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from airflow_provider_mwaa_dr.aws.example_dags import example_dags
+from airflow_provider_mwaa_dr.aws.deploy.example_dags import example_dags
 from airflow_provider_mwaa_dr.exceptions import DRError
 from airflow_provider_mwaa_dr.sandbox import airflow_settings, process
 from airflow_provider_mwaa_dr.sandbox.airflow_environment import (

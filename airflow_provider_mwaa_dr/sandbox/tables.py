@@ -13,8 +13,8 @@ from boto3.session import Session
 from botocore.config import Config
 
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
-from airflow_provider_mwaa_dr.aws.runs_store import DynamoDBRunsStore
-from airflow_provider_mwaa_dr.aws.stores import open_state_store
+from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import DynamoDBRunsStore
+from airflow_provider_mwaa_dr.aws.dynamodb.stores import open_state_store
 from airflow_provider_mwaa_dr.core.config import DRConfig, environment_texts, parse_config
 from airflow_provider_mwaa_dr.core.initialization import initialize, plan_initialization
 from airflow_provider_mwaa_dr.exceptions import StateError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_mwaa_dr.aws import runs_store
+from airflow_provider_mwaa_dr.aws.dynamodb import runs_store
 from airflow_provider_mwaa_dr.core import bookkeeping
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunStatus
 

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 
 import boto3
 
-from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
+from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core.ports import Registration
 from airflow_provider_mwaa_dr.core.state import initial
 from tests.contract.aws_server import HOME, AwsServer

@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 import boto3
 from botocore.config import Config
 
-from airflow_provider_mwaa_dr.aws.environment import LISTED
+from airflow_provider_mwaa_dr.aws.mwaa.environment import LISTED
 from tests.benchmarks.report import Report, seconds
 from tests.sandbox.harness import Airflow, Pair, Shape, opened
 

@@ -13,7 +13,7 @@ from typing import Any
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
-from airflow_provider_mwaa_dr.aws.limits import why_request_is_refused
+from airflow_provider_mwaa_dr.aws.dynamodb.limits import why_request_is_refused
 
 HOME = "us-east-2"
 """Every region's requests reach the table of this one, as replicas of a strongly consistent global table would."""

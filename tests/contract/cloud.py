@@ -16,9 +16,9 @@ import boto3
 from moto.cloudwatch.models import cloudwatch_backends
 from moto.core.common_models import CloudFormationModel
 
-from airflow_provider_mwaa_dr.aws.runs_store import DynamoDBRunsStore
-from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
-from airflow_provider_mwaa_dr.aws.tables import DynamoDBTables
+from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import DynamoDBRunsStore
+from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
+from airflow_provider_mwaa_dr.aws.dynamodb.tables import DynamoDBTables
 from airflow_provider_mwaa_dr.cli import main
 from airflow_provider_mwaa_dr.cli.runtime import Runtime, system_runtime
 from airflow_provider_mwaa_dr.core.config import DRConfig

@@ -9,8 +9,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-from airflow_provider_mwaa_dr.aws.runs_store import DynamoDBRunsStore
-from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
+from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import DynamoDBRunsStore
+from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
 from airflow_provider_mwaa_dr.core.ports import RunsStore, StateStore

@@ -13,7 +13,7 @@ from functools import partial
 import boto3
 import pytest
 
-from airflow_provider_mwaa_dr.aws.environment import MwaaEnvironment
+from airflow_provider_mwaa_dr.aws.mwaa.environment import MwaaEnvironment
 from airflow_provider_mwaa_dr.exceptions import IncompleteError, MwaaError
 from airflow_provider_mwaa_dr.testing import FakeEnvironment, ManualClock
 from tests.contract.airflow_server import AirflowServer

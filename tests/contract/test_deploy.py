@@ -15,7 +15,7 @@ from moto.cloudformation.models import cloudformation_backends
 from moto.dynamodb.models import dynamodb_backends
 
 from airflow_provider_mwaa_dr import __version__
-from airflow_provider_mwaa_dr.aws.template import alarms_template
+from airflow_provider_mwaa_dr.aws.deploy.template import alarms_template
 from airflow_provider_mwaa_dr.exceptions import StateNotFoundError
 from airflow_provider_mwaa_dr.sandbox.aws_server import _operation
 from airflow_provider_mwaa_dr.sandbox.mwaa_endpoint import Answer, Request

@@ -11,7 +11,7 @@ from typing import Any
 import boto3
 import pytest
 
-from airflow_provider_mwaa_dr.aws.runs_store import DynamoDBRunsStore
+from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import DynamoDBRunsStore
 from airflow_provider_mwaa_dr.core.ledger import Head, LogEntry, RegionLedger
 from airflow_provider_mwaa_dr.exceptions import StateError, StateUnreachableError
 from airflow_provider_mwaa_dr.testing import ManualClock

@@ -14,8 +14,8 @@ from typing import Any
 import boto3
 import pytest
 
-from airflow_provider_mwaa_dr.aws.replicas import AVOID_S
-from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
+from airflow_provider_mwaa_dr.aws.dynamodb.replicas import AVOID_S
+from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core.inventory import DagFacts, Inventory
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet
 from airflow_provider_mwaa_dr.core.state import Mode, Phase, Plan, claim, initial, recover, set_active_region

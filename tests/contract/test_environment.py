@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import boto3
 import pytest
 
-from airflow_provider_mwaa_dr.aws.environment import MwaaEnvironment
+from airflow_provider_mwaa_dr.aws.mwaa.environment import MwaaEnvironment
 from airflow_provider_mwaa_dr.core.ports import DagInfo, Environment, EnvironmentStatus, RunInfo
 from airflow_provider_mwaa_dr.exceptions import MwaaAccessError, MwaaRequestError, MwaaUnreachableError
 from airflow_provider_mwaa_dr.testing import FakeEnvironment, ManualClock

@@ -15,7 +15,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from airflow_provider_mwaa_dr.aws.limits import ITEM_BYTES
+from airflow_provider_mwaa_dr.aws.dynamodb.limits import ITEM_BYTES
 from airflow_provider_mwaa_dr.core.bookkeeping import CONF_BYTES, TASKS_BYTES, Bookkeeper
 from airflow_provider_mwaa_dr.core.ledger import Head, LedgerRun, LogEntry, RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, FailoverRecord, StateStore, StepRecord

@@ -18,11 +18,11 @@ import boto3
 import pytest
 
 import airflow_provider_mwaa_dr
-from airflow_provider_mwaa_dr.aws.environment import MwaaEnvironment
-from airflow_provider_mwaa_dr.aws.policies import Scope, execution, finishing, flipping, rest_api
-from airflow_provider_mwaa_dr.aws.runs_store import DynamoDBRunsStore
-from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
-from airflow_provider_mwaa_dr.aws.tables import DynamoDBTables
+from airflow_provider_mwaa_dr.aws.deploy.policies import Scope, execution, finishing, flipping, rest_api
+from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import DynamoDBRunsStore
+from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
+from airflow_provider_mwaa_dr.aws.dynamodb.tables import DynamoDBTables
+from airflow_provider_mwaa_dr.aws.mwaa.environment import MwaaEnvironment
 from airflow_provider_mwaa_dr.cli.application import build_parser
 from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
@@ -313,7 +313,7 @@ class Stores:
 
 
 def stores(cloud: Cloud, model: str = "strong", *, region: str = A) -> Stores:
-    """Return what *region* opens, the way :mod:`airflow_provider_mwaa_dr.aws.stores` does it for either model."""
+    """Return the stores of *region*, opened as :mod:`airflow_provider_mwaa_dr.aws.dynamodb.stores` opens them."""
     assert cloud.deploy("--active", A).code == 0
     runs = DynamoDBRunsStore(
         cloud.runs_table, cloud.regions, clock=cloud.clock, session=cloud.session, timeout_s=20,

@@ -12,9 +12,9 @@ from typing import Any
 import boto3
 import pytest
 
-from airflow_provider_mwaa_dr.aws import state_store
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
-from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
+from airflow_provider_mwaa_dr.aws.dynamodb import state_store
+from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, StepEvent, Timing
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, FailoverRecord

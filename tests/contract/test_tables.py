@@ -7,7 +7,7 @@ from typing import Any
 import boto3
 import pytest
 
-from airflow_provider_mwaa_dr.aws.tables import DynamoDBTables, to_description
+from airflow_provider_mwaa_dr.aws.dynamodb.tables import DynamoDBTables, to_description
 from airflow_provider_mwaa_dr.core.config import TableConsistency
 from airflow_provider_mwaa_dr.exceptions import StateAccessError, StateUnreachableError, TableNotFoundError
 from airflow_provider_mwaa_dr.testing import ManualClock

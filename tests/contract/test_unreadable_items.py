@@ -9,8 +9,8 @@ from datetime import datetime, timezone
 import boto3
 import pytest
 
-from airflow_provider_mwaa_dr.aws.runs_store import DynamoDBRunsStore
-from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore
+from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import DynamoDBRunsStore
+from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, FailoverRecord, Registration, RunsStore, StateStore

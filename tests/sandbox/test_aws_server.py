@@ -22,7 +22,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
 
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
-from airflow_provider_mwaa_dr.aws.stores import open_state_store
+from airflow_provider_mwaa_dr.aws.dynamodb.stores import open_state_store
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.config import DRConfig, TableConsistency
 from airflow_provider_mwaa_dr.sandbox import faults

@@ -21,7 +21,7 @@ from typing import Any
 import boto3
 import pytest
 
-from airflow_provider_mwaa_dr.aws.example_dags import example_dags
+from airflow_provider_mwaa_dr.aws.deploy.example_dags import example_dags
 from airflow_provider_mwaa_dr.core.readiness import TEST_DAG
 from airflow_provider_mwaa_dr.core.state import Phase
 from airflow_provider_mwaa_dr.sandbox import faults

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import airflow_provider_mwaa_dr
-from airflow_provider_mwaa_dr.aws import contents, items
+from airflow_provider_mwaa_dr.aws.dynamodb import contents, items
 from airflow_provider_mwaa_dr.cli import application
 from airflow_provider_mwaa_dr.cli.application import build_parser
 from airflow_provider_mwaa_dr.core import failover, readiness

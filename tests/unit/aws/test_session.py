@@ -75,8 +75,8 @@ def test_making_the_adapters_imports_no_boto3() -> None:
     """A scheduler that loads the plugin imports boto3 and requests only at the first request."""
     code = (
         "import sys\n"
-        "from airflow_provider_mwaa_dr.aws.environment import MwaaEnvironment\n"
-        "from airflow_provider_mwaa_dr.aws.state_store import DynamoDBStateStore\n"
+        "from airflow_provider_mwaa_dr.aws.mwaa.environment import MwaaEnvironment\n"
+        "from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore\n"
         "MwaaEnvironment('us-east-2', 'etl')\n"
         "DynamoDBStateStore('t', ['us-east-2'])\n"
         "sys.exit(','.join({'boto3', 'botocore', 'requests', 'airflow'} & set(sys.modules)) or 0)\n"

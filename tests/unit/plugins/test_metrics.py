@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from airflow_provider_mwaa_dr.aws.template import alarms_template
+from airflow_provider_mwaa_dr.aws.deploy.template import alarms_template
 from airflow_provider_mwaa_dr.core.gate import Role
 from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
 from airflow_provider_mwaa_dr.plugins.metrics import Figures, Metrics

@@ -1,0 +1,1 @@
+"""Deployment of the provider to MWAA environments: tables, policies, files and options."""

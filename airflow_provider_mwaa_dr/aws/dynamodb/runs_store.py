@@ -1,0 +1,632 @@
+"""
+The runs table in DynamoDB: the ledger of every region.
+
+Its key is ``pk`` (S) and ``sk`` (S). ``LOG#region`` has the entries by number; they expire. ``PICTURE#region`` has the
+checkpoint, a manifest and the pages that it names; it does not expire.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_mwaa_dr.aws.clock import SystemClock
+from airflow_provider_mwaa_dr.aws.dynamodb import items
+from airflow_provider_mwaa_dr.aws.dynamodb.contents import (
+    CHECKPOINT,
+    ENTRY,
+    MOST_PAGES,
+    NAME,
+    RUN,
+    Problem,
+    Schema,
+    each,
+    optional,
+    problem_of,
+    record,
+    unpacked,
+    unreadable,
+    valid,
+)
+from airflow_provider_mwaa_dr.aws.dynamodb.replicas import Replicas
+from airflow_provider_mwaa_dr.aws.session import DYNAMODB_TIMEOUT_S, brief
+from airflow_provider_mwaa_dr.core.display import get_logger
+from airflow_provider_mwaa_dr.core.ledger import (
+    LOG_DAYS,
+    CheckpointInfo,
+    Head,
+    LedgerRun,
+    LogEntry,
+    RegionLedger,
+    RunStatus,
+)
+from airflow_provider_mwaa_dr.core.ports import Clock
+from airflow_provider_mwaa_dr.exceptions import (
+    IncompleteItemError,
+    StaleLedgerError,
+    StateError,
+    UnreadableCheckpointError,
+)
+
+if TYPE_CHECKING:
+    import boto3
+
+log = get_logger(__name__)
+
+PAGE_BYTES = 300_000
+"""Maximum size of the JSON of one page before compression; an item may have 400 KB."""
+BODY_BYTES = 350_000
+"""Maximum size of a compressed page in one item. The data of one DAG may be larger; it continues in the next item."""
+_DIGITS = 15
+_WRITING = "writing#"
+"""Prefix of the sort key of an announcement of pages."""
+_ATTEMPTS = 3
+_WRITER_S = 600.0
+"""A writer of pages never runs longer than this."""
+_LINES = "packed lines of JSON"
+_LOG_ADVICE = (
+    "Only the data of this entry is unknown. The region's agent saves a new checkpoint (PICTURE#) within minutes while "
+    "it runs, and readers continue from that checkpoint."
+)
+_CHECKPOINT_ADVICE = (
+    "The agent of the region saves a new checkpoint. If no agent runs, or if it reports that it cannot save one, "
+    "delete the item: the region's ledger then begins at its log."
+)
+LOG_PAGE = 200
+"""Maximum number of entries in the answer to one query."""
+
+
+class DynamoDBRunsStore:
+    """
+    The :class:`~airflow_provider_mwaa_dr.core.ports.RunsStore` in a DynamoDB table with key ``pk``, ``sk``.
+
+    :param replicas: regions of the table's replicas, nearest first.
+    :param own_region: the region whose part is written to, and read from, only the replica in that region; None: any
+        replica can be used for every part.
+    :param session: a boto3 session with credentials; None: boto3 searches for credentials itself.
+    :param timeout_s: timeout of one attempt at one replica.
+    """
+
+    def __init__(
+        self,
+        table: str,
+        replicas: Sequence[str],
+        *,
+        clock: Clock | None = None,
+        session: boto3.session.Session | None = None,
+        timeout_s: float = DYNAMODB_TIMEOUT_S,
+        own_region: str | None = None,
+    ) -> None:
+        self.table = table
+        self._clock = clock or SystemClock()
+
+        def copies(regions: Sequence[str]) -> Replicas:
+            return Replicas(
+                table,
+                regions,
+                clock=self._clock,
+                session=session,
+                timeout_s=timeout_s,
+                rights="GetItem, PutItem, DeleteItem and Query",
+                key="pk (S), sk (S)",
+                setting="[dr] runs_table",
+            )
+
+        self._all = copies(replicas)
+        self._own = {own_region: copies((own_region,))} if own_region is not None else {}
+
+    def append(self, region: str, entry: LogEntry) -> None:
+        """Write the next entry. :raises StaleLedgerError: another entry has that number."""
+        item = entry_to_item(region, entry)
+
+        is_there = self._copies(region).put_if(
+            lambda client: client.put_item(
+                TableName=self.table,
+                Item=item,
+                ConditionExpression="attribute_not_exists(pk)",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            ),
+            f"write the ledger of {region}",
+            # The answer to an earlier attempt may have been lost.
+            is_mine=lambda found: bool(found.get("body") == item["body"]),
+        )
+        if not is_there:
+            raise StaleLedgerError(
+                f"Entry {entry.number} of the ledger of {region} exists already, with other content.",
+                advice="Another agent of the region also writes the ledger. One of the two will stop.",
+            )
+
+    def log(self, region: str, *, after: int) -> Sequence[LogEntry]:
+        """Return the entries above *after*, in order; at most the first few hundred."""
+        above = _number(after)
+        while True:
+            query = partial(self._query, region=region, above=above)
+            answer = self._copies(region).ask(query, f"read the ledger of {region}")
+            found = answer.get("Items", ())
+            # An item whose key is not a number is not an entry, and is ignored.
+            entries = [entry_from_item(item, table=self.table) for item in found if _is_number(item["sk"].get("S"))]
+            if entries or not answer.get("LastEvaluatedKey"):
+                return entries
+            above = str(found[-1]["sk"]["S"]) if found else str(answer["LastEvaluatedKey"]["sk"]["S"])
+
+    def _query(self, client: Any, *, region: str, above: str) -> dict[str, Any]:
+        answer: dict[str, Any] = client.query(
+            TableName=self.table,
+            KeyConditionExpression="pk = :pk AND sk > :after",
+            ExpressionAttributeValues={":pk": {"S": f"LOG#{region}"}, ":after": {"S": above}},
+            ConsistentRead=True,
+            Limit=LOG_PAGE,
+        )
+        return answer
+
+    def save_checkpoint(
+        self, region: str, checkpoint: RegionLedger, *, begins_after: RegionLedger | None = None
+    ) -> bool:
+        """
+        Replace the checkpoint: write the pages of a new generation, write the manifest, delete the pages of others.
+
+        As in the state table (state_store.py), each generation of pages is announced before its first page is written.
+        The manifest is written on the condition that the stored one is still the one that its writer read.
+        """
+        pk = f"PICTURE#{region}"
+        for _ in range(_ATTEMPTS):
+            before = self._manifest(pk, region)
+            if not _may_replace(before, checkpoint, begins_after):
+                return False
+            pages, manifest = checkpoint_to_items(region, checkpoint)
+            generation = manifest["generation"]["S"]
+            self._announce(pk, generation, len(pages), region)
+            announced = self._announced(pk, region)
+            replaced = valid(items.from_item(before or {}), CHECKPOINT)
+            if "generation" in replaced and replaced["generation"] not in {each.generation for each in announced}:
+                # The first version of the provider wrote the manifest without an announcement.
+                announced.append(self._announce(pk, replaced["generation"], replaced.get("pages", 0), region))
+            for page in pages:
+                self._put(page, region)
+            if self._put_after(before, manifest, region):
+                others = [each for each in announced if each.generation != generation]
+                self._collect(pk, others, region, surely=replaced.get("generation"))
+                return True
+            # The other writer may have deleted the announcement before the last page was written.
+            mine = _Announced(generation=generation, pages=len(pages), at=self._clock.now().timestamp())
+            self._collect(pk, [mine], region, surely=generation)
+        return False
+
+    def checkpoint_info(self, region: str) -> CheckpointInfo | None:
+        """Return life and number of the stored checkpoint; None if there is none, or if it cannot be read."""
+        manifest = valid(items.from_item(self._manifest(f"PICTURE#{region}", region) or {}), CHECKPOINT)
+        return CheckpointInfo(life=manifest.get("life"), number=manifest["number"]) if "number" in manifest else None
+
+    def _put_after(self, before: items.Item | None, manifest: Mapping[str, Any], region: str) -> bool:
+        """Write a manifest if the stored one is still *before*; return whether the new one is stored now."""
+        condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(generation)"}
+        if before is not None and "generation" in before:
+            condition = {
+                "ConditionExpression": "generation = :before",
+                "ExpressionAttributeValues": {":before": before["generation"]},
+            }
+        return self._copies(region).put_if(
+            lambda client: client.put_item(
+                TableName=self.table, Item=manifest, ReturnValuesOnConditionCheckFailure="ALL_OLD", **condition
+            ),
+            f"save the checkpoint of {region}",
+            is_mine=lambda found: found.get("generation") == manifest["generation"],
+        )
+
+    def _announce(self, pk: str, generation: str, pages: int, region: str) -> _Announced:
+        """Record that pages of this generation may exist, even if their writer stops."""
+        one = _Announced(generation=generation, pages=pages, at=self._clock.now().timestamp())
+        self._put(
+            {
+                **_key(pk, _WRITING + generation),
+                "pages": {"N": str(pages)},
+                "at": {"N": f"{one.at:.0f}"},
+            },
+            region,
+        )
+        return one
+
+    def _announced(self, pk: str, region: str) -> list[_Announced]:
+        answer = self._copies(region).ask(
+            lambda client: client.query(
+                TableName=self.table,
+                KeyConditionExpression="pk = :pk AND begins_with(sk, :writing)",
+                ExpressionAttributeValues={":pk": {"S": pk}, ":writing": {"S": _WRITING}},
+                ConsistentRead=True,
+            ),
+            f"list the pages of {region}",
+        )
+        found = []
+        for item in answer.get("Items", ()):
+            values = items.from_item(item)
+            pages, at = values.get("pages"), values.get("at")
+            if isinstance(pages, int) and isinstance(at, (int, float)) and 0 <= pages <= MOST_PAGES:
+                found.append(_Announced(generation=values["sk"].removeprefix(_WRITING), pages=pages, at=at))
+        return found
+
+    def _collect(self, pk: str, gone: Sequence[_Announced], region: str, *, surely: str | None) -> None:
+        """
+        Delete pages that no manifest will name. Pages that cannot be deleted now are deleted after the next write.
+
+        :param surely: a generation whose writer has certainly finished.
+        """
+        now = self._clock.now().timestamp()
+        try:
+            for each in gone:
+                for number in range(each.pages):
+                    self._delete(pk, f"{each.generation}#{number:05}", region)
+                # Until its writer has finished or has seen the other manifest, it may write more pages.
+                if each.generation == surely or now - each.at >= _WRITER_S:
+                    self._delete(pk, _WRITING + each.generation, region)
+        except StateError as error:
+            log.warning("Unused pages of %s in table %s stay until its next write: %s", pk, self.table, error)
+
+    def checkpoint(self, region: str) -> RegionLedger:
+        """Return the last checkpoint; an empty ledger if there is none yet."""
+        pk = f"PICTURE#{region}"
+        # Another writer may replace it between the reads of manifest and pages. The next attempt then reads the new
+        # one.
+        for _ in range(3):
+            manifest = self._manifest(pk, region)
+            if manifest is None:
+                return RegionLedger()
+            values = items.from_item(manifest)
+            problem = problem_of(values, CHECKPOINT)
+            if problem is not None:
+                number = valid(values, CHECKPOINT).get("number")
+                raise _unreadable_checkpoint(manifest, problem, table=self.table, number=number)
+            pages: list[items.Item] = []
+            for sk in _page_keys(manifest):
+                page = self._get(pk, sk, region)
+                if page is None:
+                    break
+                pages.append(page)
+            if len(pages) == values["pages"]:
+                return checkpoint_from_items(manifest, pages, table=self.table)
+        raise IncompleteItemError(
+            unreadable(
+                Problem("pages", f"{len(pages)} existing pages", f"the {values['pages']} pages that it names"),
+                table=self.table,
+                key=f"{pk} manifest",
+                advice="A stale replica receives them within seconds. If it does not: " + _CHECKPOINT_ADVICE,
+            )
+        )
+
+    def _copies(self, region: str) -> Replicas:
+        """Return the replicas that are used for *region*'s part."""
+        return self._own.get(region, self._all)
+
+    def _manifest(self, pk: str, region: str) -> items.Item | None:
+        return self._get(pk, "manifest", region)
+
+    def _get(self, pk: str, sk: str, region: str) -> items.Item | None:
+        answer = self._copies(region).ask(
+            lambda client: client.get_item(TableName=self.table, Key=_key(pk, sk), ConsistentRead=True),
+            f"read the checkpoint of {region}",
+        )
+        item: items.Item | None = answer.get("Item")
+        return item
+
+    def _put(self, item: Mapping[str, Any], region: str) -> None:
+        self._copies(region).ask(
+            lambda client: client.put_item(TableName=self.table, Item=item), f"save the checkpoint of {region}"
+        )
+
+    def _delete(self, pk: str, sk: str, region: str) -> None:
+        self._copies(region).ask(
+            lambda client: client.delete_item(TableName=self.table, Key=_key(pk, sk)),
+            f"delete a checkpoint of {region}",
+        )
+
+
+def entry_to_item(region: str, entry: LogEntry) -> dict[str, Any]:
+    """Return an entry of *region*'s log as an item."""
+    return {
+        **_key(f"LOG#{region}", _number(entry.number)),
+        "epoch": {"N": str(entry.epoch)},
+        "at": {"S": items.to_timestamp(entry.at)},
+        "body": {"B": _pack(_entry_to_json(entry))},
+        "expires_at": {"N": str(int(entry.at.timestamp()) + LOG_DAYS * 86_400)},
+    }
+
+
+def entry_from_item(item: items.Item, *, table: str) -> LogEntry:
+    """Return an entry; if it cannot be read, an unreadable entry with its number."""
+    number = int(item["sk"]["S"])
+    lines = _lines(item.get("body", {}).get("B"))
+    values = lines[0] if isinstance(lines, list) and len(lines) == 1 else None
+    if isinstance(lines, Problem):
+        problem: Problem | None = lines
+    elif values is None:
+        problem = Problem("body", f"{len(lines)} lines", "one line of JSON")
+    elif (problem := problem_of(values, _ENTRY)) is None and values["number"] != number:
+        problem = Problem("number", str(values["number"]), f"{number}, as in its key")
+    if problem is None and values is not None:
+        return _entry_from_json(values)
+    assert problem is not None  # noqa: S101  (one of the branches above)
+    return LogEntry.unreadable_one(number, unreadable(problem, table=table, key=_name(item), advice=_LOG_ADVICE))
+
+
+def checkpoint_to_items(region: str, checkpoint: RegionLedger) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return a checkpoint's pages, with keys that no other write uses, and its manifest."""
+    pk, generation = f"PICTURE#{region}", uuid.uuid4().hex[:12]
+    pages: list[dict[str, Any]] = []
+    for body in _pages(checkpoint):
+        for start in range(0, len(body), BODY_BYTES):
+            page: dict[str, Any] = {
+                **_key(pk, f"{generation}#{len(pages):05}"),
+                "body": {"B": body[start : start + BODY_BYTES]},
+            }
+            if start:
+                page["continues"] = {"BOOL": True}
+            pages.append(page)
+    manifest = {
+        **_key(pk, "manifest"),
+        "generation": {"S": generation},
+        "pages": {"N": str(len(pages))},
+        "number": {"N": str(checkpoint.number)},
+        "first_id": {"N": str(checkpoint.first_id)},
+        "newest_id": {"N": str(checkpoint.newest_id)},
+        **({"epoch": {"N": str(checkpoint.epoch)}} if checkpoint.epoch is not None else {}),
+        **({"final": {"S": checkpoint.final_plan_id}} if checkpoint.final_plan_id is not None else {}),
+        **({"settled": {"N": str(checkpoint.complete_before)}} if checkpoint.complete_before is not None else {}),
+        **({"stops": {"S": checkpoint.stops}} if checkpoint.stops is not None else {}),
+        **({"life": {"S": checkpoint.life}} if checkpoint.life is not None else {}),
+        **({"at": {"S": items.to_timestamp(checkpoint.at)}} if checkpoint.at is not None else {}),
+    }
+    return pages, manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Announced:
+    """
+    Announcement of pages that may exist: their generation, their maximum number, and the time of the announcement.
+    """
+
+    generation: str
+    pages: int
+    at: float
+
+
+def _may_replace(manifest: items.Item | None, checkpoint: RegionLedger, begins_after: RegionLedger | None) -> bool:
+    """Whether *checkpoint* may replace the one of *manifest*. An unreadable one may always be replaced."""
+    there = valid(items.from_item(manifest or {}), CHECKPOINT)
+    lives = {None, checkpoint.life, begins_after.life if begins_after is not None else checkpoint.life}
+    return "number" not in there or (there.get("life") in lives and there["number"] <= checkpoint.number)
+
+
+def _key(pk: str, sk: str) -> dict[str, Any]:
+    return {"pk": {"S": pk}, "sk": {"S": sk}}
+
+
+def _name(item: items.Item) -> str:
+    return f"{item['pk']['S']} {item['sk']['S']}"
+
+
+def _number(number: int) -> str:
+    return f"{number:0{_DIGITS}}"
+
+
+def _is_number(sk: object) -> bool:
+    return isinstance(sk, str) and len(sk) == _DIGITS and sk.isascii() and sk.isdigit()
+
+
+def _page_keys(manifest: items.Item | None) -> list[str]:
+    """Return the keys of the pages that a manifest names; an empty list if it cannot be read."""
+    values = valid(items.from_item(manifest or {}), CHECKPOINT)
+    if "generation" not in values or "pages" not in values:
+        return []
+    return [f"{values['generation']}#{number:05}" for number in range(values["pages"])]
+
+
+def _lines(body: object) -> list[Any] | Problem:
+    """Return the JSON values of an item's body, one for each line, or the problem of the body."""
+    if not isinstance(body, (bytes, bytearray)):
+        return Problem("body", "nothing" if body is None else "no binary data", _LINES)
+    try:
+        return [json.loads(line) for line in unpacked(bytes(body)).decode().splitlines()]
+    except (ValueError, RecursionError) as error:
+        return Problem("body", brief(error), _LINES)
+
+
+def _pages(checkpoint: RegionLedger) -> Iterable[bytes]:
+    """Yield the checkpoint's runs and heads in compressed pages, each of which fits into one item."""
+    lines = (
+        *(json.dumps({"run": _run_to_json(run)}) for run in checkpoint.runs.values()),
+        *(json.dumps({"head": _head_to_json(head)}) for head in checkpoint.heads.values()),
+    )
+    page: list[str] = []
+    size = 0
+    for line in lines:
+        if page and size + len(line) > PAGE_BYTES:
+            yield _pack_text(page)
+            page, size = [], 0
+        page.append(line)
+        size += len(line) + 1
+    if page:
+        yield _pack_text(page)
+
+
+def _pack_text(lines: Sequence[str]) -> bytes:
+    return gzip.compress("\n".join(lines).encode(), mtime=0, compresslevel=4)
+
+
+def checkpoint_from_items(manifest: items.Item, pages: Iterable[items.Item], *, table: str) -> RegionLedger:
+    """
+    Return the checkpoint of a manifest and all its pages, which must be in order.
+
+    :raises UnreadableCheckpointError: a page cannot be read.
+    """
+    values = items.from_item(manifest)
+    checkpoint = RegionLedger(
+        number=values["number"],
+        first_id=values["first_id"],
+        newest_id=values["newest_id"],
+        epoch=values.get("epoch"),
+        final_plan_id=values.get("final"),
+        complete_before=values.get("settled"),
+        stops=values.get("stops"),
+        life=values.get("life"),
+        at=items.from_timestamp(values.get("at")),
+    )
+    bodies: list[tuple[items.Item, bytearray]] = []
+    for page in pages:
+        body = page.get("body", {}).get("B")
+        if not isinstance(body, (bytes, bytearray)):
+            problem = Problem("body", "nothing" if "body" not in page else "no binary data", _LINES)
+            raise _unreadable_checkpoint(page, problem, table=table, number=checkpoint.number)
+        if bodies and "continues" in page:
+            bodies[-1][1].extend(body)
+        else:
+            bodies.append((page, bytearray(body)))
+    for page, body in bodies:
+        if (found := _add_lines(checkpoint, bytes(body))) is not None:
+            raise _unreadable_checkpoint(page, found, table=table, number=checkpoint.number)
+    return checkpoint
+
+
+def _unreadable_checkpoint(
+    item: items.Item, problem: Problem, *, table: str, number: int | None
+) -> UnreadableCheckpointError:
+    fault = unreadable(problem, table=table, key=_name(item), advice=_CHECKPOINT_ADVICE)
+    return UnreadableCheckpointError(fault, number=number)
+
+
+def _add_lines(checkpoint: RegionLedger, body: bytes) -> Problem | None:
+    """Add a page's runs and heads to *checkpoint*; return the page's problem if it has one."""
+    lines = _lines(body)
+    if isinstance(lines, Problem):
+        return lines
+    for line in lines:
+        problem = problem_of(line, _LINE)
+        if problem is not None:
+            return problem
+        # Other lines, of a newer version, are ignored.
+        if line.get("run") is not None:
+            run = _run_from_json(line["run"])
+            checkpoint.runs[run.key] = run
+        if line.get("head") is not None:
+            head = _head_from_json(line["head"])
+            checkpoint.heads[head.dag_id] = head
+    return None
+
+
+def _pack(values: Mapping[str, Any]) -> bytes:
+    return _pack_text([json.dumps(values)])
+
+
+# JSON: missing values are left out; times are ISO-8601 in UTC.
+
+
+def _entry_to_json(entry: LogEntry) -> dict[str, Any]:
+    return _without_nothing(
+        {
+            "number": entry.number,
+            "at": items.to_timestamp(entry.at),
+            "epoch": entry.epoch,
+            "first_id": entry.first_id,
+            "newest_id": entry.newest_id,
+            "runs": [_run_to_json(run) for run in entry.runs],
+            "dag_ids": list(entry.dag_ids),
+            "final": entry.final_plan_id,
+            "settled": entry.complete_before,
+            "stops": entry.stops,
+            "life": entry.life,
+        }
+    )
+
+
+def _entry_from_json(values: Mapping[str, Any]) -> LogEntry:
+    return LogEntry(
+        number=values["number"],
+        at=items.to_time(values["at"]),
+        epoch=values["epoch"],
+        first_id=values["first_id"],
+        newest_id=values["newest_id"],
+        runs=tuple(map(_run_from_json, values.get("runs", ()))),
+        dag_ids=tuple(values.get("dag_ids", ())),
+        final_plan_id=values.get("final"),
+        complete_before=values.get("settled"),
+        stops=values.get("stops"),
+        life=values.get("life"),
+    )
+
+
+_TIMES = {"logical_date", "data_interval_start", "data_interval_end", "run_after", "partition_date", "taken_at"}
+_RUN_FIELDS = tuple(field.name for field in fields(LedgerRun))
+_STORED_AS = {"retained_for_peers": "kept"}
+"""Fields that are stored under another name."""
+_FIELD_OF = {stored: name for name, stored in _STORED_AS.items()}
+_NAMED: Schema = {"dag_id": NAME, "run_id": NAME}
+"""The fields of a run that must be readable. If another field is not, these say which run it belongs to."""
+_ENTRY: Schema = {**ENTRY, "runs": optional(each(record(_NAMED)))}
+_LINE: Schema = {"run": optional(record(_NAMED)), "head": optional(record({"dag_id": NAME}))}
+
+
+def _run_to_json(run: LedgerRun) -> dict[str, Any]:
+    values = {_STORED_AS.get(name, name): getattr(run, name) for name in _RUN_FIELDS}
+    for name in _TIMES:
+        if values[name] is not None:
+            values[name] = items.to_timestamp(values[name])
+    return _without_nothing({**values, "status": run.status.value, "tasks": [list(task) for task in run.tasks]})
+
+
+def _run_from_json(values: Mapping[str, Any]) -> LedgerRun:
+    # Fields of a later version are ignored.
+    problem = problem_of(values, RUN)
+    known = valid(values, RUN) if problem is not None else {name: values[name] for name in RUN if name in values}
+    known = {_FIELD_OF.get(name, name): value for name, value in known.items() if value is not None}
+    times = {name: items.to_time(text) for name, text in known.items() if name in _TIMES}
+    tasks = tuple((str(task), int(index), state) for task, index, state in known.get("tasks", ()))
+    run = {**known, **times, "tasks": tasks, "status": RunStatus(known.get("status", RunStatus.OPEN))}
+    if problem is not None:
+        # Treat it as not ended. No region may resume it.
+        why = f"its field {problem.path} in the ledger is {problem.found}, allowed is {problem.allowed}"
+        unknown = {"run_type": "?", "epoch": 0}
+        run = {**unknown, **run, "status": RunStatus.OPEN, "doubt": why}
+    return LedgerRun(**run)
+
+
+def _head_to_json(head: Head) -> dict[str, Any]:
+    return _without_nothing(
+        {
+            "dag_id": head.dag_id,
+            "created": _optional(head.created),
+            "finished": _run_to_json(head.finished) if head.finished is not None else None,
+            "others": [_run_to_json(run) for run in head.others],
+        }
+    )
+
+
+def _head_from_json(values: Mapping[str, Any]) -> Head:
+    """Return a head. Fields that cannot be read count as missing."""
+    others = values.get("others")
+    found = [_ended_run(other) for other in others] if isinstance(others, list) else []
+    return Head(
+        dag_id=values["dag_id"],
+        created=items.from_timestamp(values.get("created")),
+        finished=_ended_run(values.get("finished")),
+        others=tuple(run for run in found if run is not None),
+    )
+
+
+def _ended_run(values: object) -> LedgerRun | None:
+    """Return a run that has ended; None if it has not, or if one of its fields cannot be read."""
+    if not isinstance(values, Mapping) or problem_of(values, _NAMED) is not None:
+        return None
+    run = _run_from_json(values)
+    return run if run.doubt is None and run.has_ended else None
+
+
+def _optional(at: datetime | None) -> str | None:
+    return None if at is None else items.to_timestamp(at)
+
+
+def _without_nothing(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None and value != [] and value is not False}

@@ -1,0 +1,891 @@
+"""The state table in DynamoDB."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import uuid
+import zlib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_mwaa_dr.aws.clock import SystemClock
+from airflow_provider_mwaa_dr.aws.dynamodb import items
+from airflow_provider_mwaa_dr.aws.dynamodb.contents import (
+    AGENT,
+    BINARY_PAGE,
+    CLAIMS,
+    ENVIRONMENT,
+    INVENTORY_CONTENTS,
+    MOST_INVENTORY_BYTES,
+    SET_PAGE,
+    Problem,
+    Schema,
+    problem_of,
+    unpacked,
+    unreadable,
+    valid,
+)
+from airflow_provider_mwaa_dr.aws.dynamodb.replicas import BACKOFF_S, Failure, Replicas
+from airflow_provider_mwaa_dr.aws.session import DYNAMODB_TIMEOUT_S, AwsFault, brief, throttled
+from airflow_provider_mwaa_dr.core.display import get_logger
+from airflow_provider_mwaa_dr.core.inventory import Inventory, contents_from_values, contents_to_text
+from airflow_provider_mwaa_dr.core.ports import (
+    AgentStatus,
+    Claim,
+    Clock,
+    DagSet,
+    FailoverRecord,
+    Observation,
+    Registration,
+    Unpublished,
+)
+from airflow_provider_mwaa_dr.core.state import STATE_ID, DRState, is_wanted_set
+from airflow_provider_mwaa_dr.exceptions import (
+    IncompleteItemError,
+    StaleStateError,
+    StateError,
+    StateNotFoundError,
+    StateUnreachableError,
+    UnreadableItem,
+    UnreadableItemError,
+)
+
+if TYPE_CHECKING:
+    import boto3
+
+log = get_logger(__name__)
+
+PAGE_BYTES = 200_000
+"""Maximum size of a page with DAG ids, or of an inventory: half of the 400 KB of an item, and fast to send."""
+BATCH = 100
+"""Maximum number of keys in one BatchGetItem."""
+_ATTEMPTS = 3
+"""Attempts to replace an item that other writers replace at the same time."""
+_WRITER_S = 600.0
+"""A writer of pages never runs longer than this."""
+_MOST_PAGES = 9_999
+"""Maximum pages of one generation: more than any set or inventory has."""
+_ANNOUNCEMENT = re.compile(r"([0-9a-f]{1,40})/(\d{1,9})/(\d{1,12})")
+
+
+class DynamoDBStateStore:
+    """
+    The :class:`~airflow_provider_mwaa_dr.core.ports.StateStore` in a DynamoDB table with key ``state_id``.
+
+    Thread-safe. Every read is a consistent read. Each call goes to the first replica of *replicas* and, if that fails,
+    to the next one. :class:`~airflow_provider_mwaa_dr.aws.dynamodb.replicas.Replicas` has the timeouts and the rules
+    for forks.
+
+    A single-region table and a global table with strong consistency (MRSC) keep every promise of the port. In a table
+    with eventual consistency, a condition holds only in the replica that receives the request. There, each replica is
+    one store, and :class:`~airflow_provider_mwaa_dr.core.eventual.EventualStateStore` combines these stores.
+
+    :param replicas: regions of the table's replicas, nearest first.
+    :param session: a boto3 session with credentials; None: boto3 searches for credentials itself.
+    :param timeout_s: timeout of one attempt at one replica.
+    :param default_lease_s: lease for an item without one, such as an item of the AWS sample.
+    :param spare_s: how long announced pages are kept if no manifest names them; 0 if a condition holds for all
+        replicas.
+    """
+
+    def __init__(
+        self,
+        table: str,
+        replicas: Sequence[str],
+        *,
+        clock: Clock | None = None,
+        session: boto3.session.Session | None = None,
+        timeout_s: float = DYNAMODB_TIMEOUT_S,
+        default_lease_s: float = 60.0,
+        spare_s: float = 0.0,
+    ) -> None:
+        self.table = table
+        self._spare_s = spare_s
+        self.replicas = tuple(replicas)
+        self._clock = clock or SystemClock()
+        self._default_lease_s = default_lease_s
+        self._replicas = Replicas(
+            table,
+            self.replicas,
+            clock=self._clock,
+            session=session,
+            timeout_s=timeout_s,
+            rights="GetItem, BatchGetItem, PutItem, UpdateItem, DeleteItem and Scan",
+            key="state_id (S)",
+            setting="[dr] state_table",
+        )
+        # A region's own item as observe() last read it, with the later changes of put_agent().
+        self._observed: dict[str, items.OwnItem] = {}
+
+    # The state.
+
+    def observe(self, region: str) -> Observation:
+        """Return the state, and *region*'s reconciled epoch and list of regions, with one BatchGetItem."""
+        environment_key = f"ENVIRONMENT#{region}"
+        found = self._replicas.ask(lambda client: self._batch(client, (STATE_ID, environment_key)), "read the state")
+        own = items.own_item(found.get(environment_key), region=region, table=self.table)
+        self._observed[region] = own
+        return Observation(
+            state=self._to_state(found.get(STATE_ID)),
+            reconciled_epoch=own.reconciled_epoch,
+            environment=own.environment,
+            disputed=own.disputed,
+            registered=own.registered,
+            problems=own.problems,
+        )
+
+    def read(self) -> DRState:
+        """Return the state. :raises StateNotFoundError: the table has no state item."""
+        state = self._to_state(self._get(STATE_ID))
+        if state is None:
+            raise StateNotFoundError(
+                f"Table {self.table} has no item {STATE_ID}.", advice="Run mwaa-dr init --active REGION."
+            )
+        return state
+
+    def copies(self) -> Mapping[str, DRState | None]:
+        """Return nothing: all replicas count as one table. core/eventual.py is for eventual consistency."""
+        return {}
+
+    def write(self, state: DRState, *, expected_version: int | None) -> None:
+        """
+        Write *state* on the condition that the stored version is *expected_version*.
+
+        A replica that refuses the connection, or throttles the write, has written nothing: the next replica is tried.
+        If an answer is lost, the item is read again:
+
+        - It has the token of this write: the write succeeded.
+        - It has another version: StaleStateError.
+        - It is unchanged: StateUnreachableError. The write may still take effect later. A caller that decides again
+          reads the state and uses the same condition, so only one of the two writes can succeed.
+
+        After ``ReplicatedWriteConflictException`` (MRSC: another region wrote at the same time) nothing is written. The
+        item is read again, and the write is repeated only if the item is unchanged.
+
+        :raises StaleStateError: the condition failed; has the stored state.
+        """
+        token = uuid.uuid4().hex
+        put = {
+            "TableName": self.table,
+            "Item": items.state_to_item(state, write_token=token),
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            **_version_condition(expected_version),
+        }
+        for wait_s in (*BACKOFF_S, None):
+            failures: dict[str, Failure] = {}
+            for region in self._replicas.order():
+                failure = self._replicas.attempt(region, lambda client: client.put_item(**put))
+                if not isinstance(failure, Failure):
+                    return
+                failures[region] = failure
+                if failure.fault is AwsFault.CONDITION:
+                    found = getattr(failure.error, "response", {}).get("Item")
+                    if _token(found) == token:
+                        return
+                    raise StaleStateError(expected_version, self._to_state(found)) from failure.error
+                if failure.fault is AwsFault.LOST:
+                    self._resolve_lost_write(token, expected_version, lost=region, error=failure.error)
+                    return
+                if failure.fault is AwsFault.CONFLICT:
+                    self._raise_if_moved(expected_version, self._get(STATE_ID))
+            self._replicas.pause_or_raise(wait_s, failures, "write the state")
+
+    def overwrite(self, state: DRState) -> None:
+        """Write *state* without a condition. Only for an item whose version cannot be read."""
+        self._put(items.state_to_item(state, write_token=uuid.uuid4().hex), "write the state")
+
+    def _resolve_lost_write(self, token: str, expected_version: int | None, *, lost: str, error: Exception) -> None:
+        """Return if the write with *token* succeeded; else raise the error for its caller."""
+        item = self._get(STATE_ID)
+        if _token(item) == token:
+            log.warning("The answer to a write to %s in %s was lost. The write succeeded.", self.table, lost)
+            return
+        self._raise_if_moved(expected_version, item)
+        raise StateUnreachableError(
+            f"No answer to a write to table {self.table} in {lost}. So far, the write has not taken effect "
+            f"({brief(error)}).",
+            advice="Read the state again and decide again.",
+        ) from error
+
+    def _raise_if_moved(self, expected_version: int | None, item: items.Item | None) -> None:
+        """Raise StaleStateError if the version in *item* is not *expected_version*."""
+        found = self._to_state(item)
+        if (None if found is None else found.version) != expected_version:
+            raise StaleStateError(expected_version, found)
+
+    def _to_state(self, item: items.Item | None) -> DRState | None:
+        if item is None:
+            return None
+        return items.state_from_item(item, default_lease_s=self._default_lease_s, table=self.table)
+
+    # Environments and agents.
+
+    def register(self, registration: Registration) -> None:
+        """Register an environment. Keeps the attributes that agents wrote into the same item."""
+        values = {"environment": registration.environment, "account": registration.account}
+        self._update(
+            f"ENVIRONMENT#{registration.region}",
+            "SET environment = :environment, account = :account",
+            {f":{name}": items.to_attribute(value) for name, value in values.items()},
+        )
+
+    def registrations(self, regions: Collection[str] = ()) -> Mapping[str, Registration]:
+        """Return the registered environments by region: of *regions*, or of all regions if empty."""
+        if regions:
+            found = list(self._get_many([f"ENVIRONMENT#{region}" for region in regions]).values())
+        else:
+            found = self._scan("ENVIRONMENT#")
+        named = [registration for registration in map(items.registration_from_item, found) if registration is not None]
+        return {registration.region: registration for registration in sorted(named, key=lambda one: one.region)}
+
+    def regions(self, among: Collection[str] = ()) -> frozenset[str]:
+        """Return the regions that have their own item: those of *among*, or all if empty."""
+        if among:
+            keys = list(self._get_many([f"ENVIRONMENT#{region}" for region in among]))
+        else:
+            keys = list(map(items.key_of, self._scan("ENVIRONMENT#")))
+        return frozenset(key.partition("#")[2] for key in keys) - {""}
+
+    def put_regions(self, region: str, regions: Collection[str]) -> None:
+        """Replace the list of registered regions in *region*'s own item. Keeps its other attributes."""
+        listed = sorted({region, *regions})
+        self._update(f"ENVIRONMENT#{region}", "SET regions = :regions", {":regions": {"SS": listed}})
+
+    def put_agent(self, status: AgentStatus) -> None:
+        """
+        Write a heartbeat, and the region's reconciled epoch if the status has one.
+
+        The epoch is written to ``ENVIRONMENT#region`` if it differs from the one that this store last read there, on
+        the condition that the stored one is still that one. So an agent with a stale view cannot undo what another
+        agent of its region has reconciled since. A lower epoch is allowed, because a DR set that is initialised again
+        starts at a low epoch.
+        """
+        self._put(items.agent_to_item(status), "write a heartbeat")
+        own = self._observed.get(status.region)
+        if own is None or own.jobs is None or status.job not in own.jobs:
+            # DynamoDB's ADD works only on a set. The region's other agents add themselves to the new list.
+            action = "SET agents =" if own is not None and own.jobs is None else "ADD agents"
+            self._update(f"ENVIRONMENT#{status.region}", f"{action} :job", {":job": {"SS": [status.job]}})
+        if own is not None:
+            own = replace(own, jobs=(own.jobs or frozenset()) | {status.job})
+        reconciled = status.reconciled_epoch
+        # A value that cannot be used stays, and the user corrects it: the epoch of the open runs is unknown.
+        is_unusable = own is not None and own.reconciled is not None and own.reconciled_epoch is None
+        if reconciled is not None and not is_unusable and (own is None or reconciled != own.reconciled_epoch):
+            landed = self._put_reconciled(status.region, reconciled, own)
+            if landed and own is not None:
+                own = replace(own, reconciled=items.to_attribute(reconciled), reconciled_epoch=reconciled)
+        if own is not None:
+            self._observed[status.region] = own
+
+    def _put_reconciled(self, region: str, epoch: int, seen: items.OwnItem | None) -> bool:
+        condition: dict[str, Any] = {}
+        values = {":epoch": items.to_attribute(epoch)}
+        if seen is not None and seen.reconciled is not None:
+            condition = {"ConditionExpression": "reconciled_epoch = :seen"}
+            values[":seen"] = dict(seen.reconciled)
+        elif seen is not None:
+            condition = {"ConditionExpression": "attribute_not_exists(reconciled_epoch)"}
+        landed = self._update(f"ENVIRONMENT#{region}", "SET reconciled_epoch = :epoch", values, **condition)
+        if not landed:
+            was = seen.reconciled_epoch if seen is not None else None
+            log.info(
+                "Region %s: epoch %d is not stored as reconciled: another agent has replaced epoch %s.",
+                region,
+                epoch,
+                was,
+            )
+        return landed
+
+    def agents(self, region: str) -> Sequence[AgentStatus]:
+        """Return the last heartbeat of each scheduler in the region's list, sorted by job."""
+        environment = items.from_item(self._get(f"ENVIRONMENT#{region}") or {})
+        jobs = valid(environment, ENVIRONMENT.schema).get("agents")
+        if jobs is None and environment.get("agents") is not None:
+            # The list cannot be read, so find its agents with a scan.
+            scanned = self._scan(items.agent_key(region, ""))
+            found = {key: item for item in scanned if items.kind_of(key := items.key_of(item)) is AGENT}
+        else:
+            found = self._get_many([items.agent_key(region, job) for job in jobs or ()])
+        statuses = [items.agent_from_item(item, table=self.table) for item in found.values()]
+        return sorted(statuses, key=lambda status: status.job)
+
+    def forget_agent(self, region: str, job: str) -> None:
+        """Delete the heartbeat of a scheduler that will not run again."""
+        self._update(f"ENVIRONMENT#{region}", "DELETE agents :job", {":job": {"SS": [job]}})
+        self._delete([items.agent_key(region, job)])
+
+    def put_claim(self, claim: Claim) -> None:
+        """Write the heartbeat of an agent that claims a region of another environment."""
+        self._put(items.claim_to_item(claim), "write a heartbeat")
+        # Each time, because the region's leading agent deletes a claim that made no progress, and this one may
+        # continue.
+        ids = {":claim": {"SS": [items.claim_id(claim)]}}
+        self._update(items.claims_key(claim.place), "ADD claims :claim", ids)
+
+    def claims(self, place: str) -> Sequence[Claim]:
+        """Return the last heartbeats of the agents that claim a region of another environment, sorted."""
+        listed = self._get(items.claims_key(place))
+        ids = valid(items.from_item(listed or {}), CLAIMS.schema).get("claims", ())
+        found = map(items.claim_from_item, self._get_many([items.claim_key(place, each) for each in ids]).values())
+        return sorted((claim for claim in found if claim is not None), key=items.claim_id)
+
+    def forget_claim(self, claim: Claim) -> None:
+        """Delete a claim's heartbeat."""
+        claim_id = items.claim_id(claim)
+        self._update(items.claims_key(claim.place), "DELETE claims :claim", {":claim": {"SS": [claim_id]}})
+        self._delete([items.claim_key(claim.place, claim_id)])
+
+    def put_dispute(self, region: str, environments: Sequence[str]) -> None:
+        """Record the environments that claim *region* while none is registered. An empty list ends the dispute."""
+        names = {":names": items.to_attribute(list(environments))}
+        self._update(f"ENVIRONMENT#{region}", "SET disputed = :names", names)
+
+    def put_fence(self, region: str, at: datetime) -> None:
+        """Record that a worker of *region* loaded the fence."""
+        self._put(items.to_item(f"FENCE#{region}", {"at": at}), "note the fence")
+
+    def fence(self, region: str) -> datetime | None:
+        """Return when a worker of *region* last recorded its fence."""
+        item = self._get(f"FENCE#{region}")
+        return None if item is None else items.to_time(items.values_of(item, table=self.table)["at"])
+
+    # Runs that a region could not take over.
+
+    def put_unpublished(self, unpublished: Unpublished) -> None:
+        """Replace the stored list of the region."""
+        self._put(items.unpublished_to_item(unpublished), "write the runs that could not be taken over")
+
+    def unpublished(self, region: str) -> Unpublished | None:
+        """Return the runs that *region* could not take over."""
+        item = self._get(items.unpublished_key(region))
+        return None if item is None else items.unpublished_from_item(item, table=self.table)
+
+    def acknowledge_unpublished(self, region: str, unpublished_id: str, at: datetime) -> bool:
+        """Record that a user has acknowledged the list; False if another list, or none, is stored."""
+        return self._update(
+            items.unpublished_key(region),
+            "SET acknowledged_at = :at",
+            {":at": items.to_attribute(at), ":id": items.to_attribute(unpublished_id)},
+            ConditionExpression="id = :id",
+        )
+
+    # Sets of DAGs.
+
+    def put_set(self, dag_set: DagSet) -> DagSet:
+        """
+        Record a wanted set once: pages first, then the manifest, on the condition that there is none.
+
+        The keys of the pages are unique for each call, so two callers can record at the same time. The caller whose
+        manifest comes second gets the set of the first one.
+        """
+        key = f"PAUSED#{dag_set.id}"
+        is_damaged, before = False, self._get(key)
+        try:
+            there = self.get_set(dag_set.id)
+        except IncompleteItemError:
+            raise
+        except UnreadableItemError as error:
+            log.warning("%s Region %s records the set again.", error.message, dag_set.region)
+            there, is_damaged = None, True
+        if there is not None:
+            self._collect_all(key)
+            return there
+        pages, manifest = _set_to_items(key, dag_set)
+        generation = _generation_of(manifest)
+        self._announce(key, generation, len(pages))
+        for page in pages:
+            self._put(page, "record a set of DAGs")
+        with contextlib.suppress(StateUnreachableError):
+            # The answer may have been lost. The set that is stored now is the result.
+            self._put_after(before if is_damaged else None, manifest, "record a set of DAGs")
+        recorded = self.get_set(dag_set.id)
+        if recorded is None:
+            raise StateUnreachableError(
+                f"The set {dag_set.id} could not be recorded in table {self.table}.", advice="Record it again."
+            )
+        self._collect_all(key, surely=generation)
+        return recorded
+
+    def newest_wanted_set(self) -> DagSet | None:
+        """Return the wanted set that was recorded last: scan the manifests, then read the pages of one."""
+        # The scan leaves out pages and announcements. A damaged manifest is ignored.
+        manifests = self._scan_where(
+            "begins_with(state_id, :prefix) AND attribute_exists(pages)",
+            {":prefix": {"S": "PAUSED#"}},
+            "list the recorded sets",
+        )
+        readable = [items.from_item(item) for item in manifests if items.fault_of(item, table=self.table) is None]
+        wanted = [values for values in readable if is_wanted_set(values["id"])]
+        newest = max(wanted, key=lambda values: (items.to_time(values["recorded_at"]), values["id"]), default=None)
+        return None if newest is None else self.get_set(newest["id"])
+
+    def get_set(self, set_id: str) -> DagSet | None:
+        """Return a recorded set, with all its pages; None if it does not exist."""
+        return self._get_set(f"PAUSED#{set_id}")
+
+    def put_snapshot(self, dag_set: DagSet) -> None:
+        """Replace the region's snapshot: write new pages and the manifest, then delete the old pages."""
+        self._replace_set(f"SNAPSHOT#{dag_set.region}", dag_set)
+
+    def get_snapshot(self, region: str) -> DagSet | None:
+        """Return the region's last snapshot."""
+        return self._get_set(f"SNAPSHOT#{region}")
+
+    def put_paused(self, dag_set: DagSet) -> None:
+        """Replace the set of DAGs that ``mwaa-dr pause`` paused in a region."""
+        self._replace_set(_paused_key(dag_set.region), dag_set)
+
+    def get_paused(self, region: str) -> DagSet | None:
+        """Return the set of DAGs that ``mwaa-dr pause`` paused in a region and ``mwaa-dr unpause`` has not unpaused."""
+        return self._get_set(_paused_key(region))
+
+    def _replace_set(self, key: str, dag_set: DagSet) -> None:
+        self._replace(key, lambda: _set_to_items(key, dag_set), "write a snapshot")
+
+    def _get_set(self, key: str) -> DagSet | None:
+        values, pages = self._get_pages(key, SET_PAGE)
+        if values is None:
+            return None
+        return DagSet(
+            id=values["id"],
+            region=values["region"],
+            recorded_at=items.to_time(values["recorded_at"]),
+            dag_ids=tuple(dag_id for page in pages for dag_id in page["dag_ids"].split("\n") if dag_id),
+        )
+
+    def _get_pages(self, key: str, schema: Schema) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+        """
+        Return the values of a manifest and of all its pages; None and an empty list if the manifest does not exist.
+
+        :raises UnreadableItemError: one of these items cannot be read.
+        :raises IncompleteItemError: a page is missing.
+        """
+        # Another writer may replace it between the reads of manifest and pages. The next attempt then reads the new
+        # one.
+        for _ in range(3):
+            manifest = self._get(key)
+            if manifest is None:
+                return None, []
+            values = items.values_of(manifest, table=self.table)
+            pages: list[dict[str, Any]] = []
+            # One by one: a page is as large as one attempt can read from another region within a second.
+            for page_key in _page_keys(key, values):
+                page = self._get(page_key)
+                if page is None:
+                    break
+                pages.append(items.from_item(page))
+                problem = problem_of(pages[-1], schema)
+                if problem is not None:
+                    raise self._unreadable(page_key, problem)
+            if len(pages) == values["pages"]:
+                return values, pages
+        fault = self._unreadable(
+            key, Problem("pages", f"{len(pages)} existing pages", f"the {values['pages']} pages that it names")
+        ).item
+        raise IncompleteItemError(fault)
+
+    def _unreadable(self, key: str, problem: Problem) -> UnreadableItemError:
+        kind = items.kind_of(key)
+        assert kind is not None  # noqa: S101  (all callers pass keys of a known kind)
+        return UnreadableItemError(unreadable(problem, table=self.table, key=key, advice=kind.advice))
+
+    # Pages. A writer that stops, or loses its connection, leaves pages that no manifest names. Therefore each
+    # generation of pages is announced before its first page is written, in an item next to the manifest. A manifest is
+    # written on the condition that the stored manifest is still the one that the writer read before. After another
+    # writer's manifest is stored, a writer that announced its pages earlier can no longer store its own. So its pages
+    # can be deleted.
+
+    def _replace(self, key: str, make: Callable[[], tuple[list[dict[str, Any]], dict[str, Any]]], doing: str) -> None:
+        """Replace manifest and pages: readers get all the old ones or all the new ones. Deletes unused pages."""
+        for _ in range(_ATTEMPTS):
+            pages, manifest = make()
+            generation, before = _generation_of(manifest), self._get(key)
+            replaced = None if before is None else _announced_of(before)
+            announced = self._announce(key, generation, len(pages))
+            if replaced is not None and replaced.generation not in {each.generation for each in announced}:
+                announced = self._announce(
+                    key, replaced.generation, replaced.pages
+                )  # an older version wrote it without an announcement
+            for page in pages:
+                self._put(page, doing)
+            if self._put_after(before, manifest, doing):
+                self._collect(
+                    key,
+                    [each for each in announced if each.generation != generation],
+                    surely=replaced.generation if replaced is not None else None,
+                )
+                return
+            log.info("Another writer has replaced %s in table %s.", key, self.table)
+            # That writer may have deleted the announcement before the last page was written.
+            mine = _Announced(generation=generation, pages=len(pages), at=self._clock.now().timestamp())
+            self._collect(key, [mine], surely=generation)
+        raise StateUnreachableError(
+            f"Could not {doing}: other writers replaced {key} in table {self.table} {_ATTEMPTS} times.",
+            advice="Try again.",
+        )
+
+    def _put_after(self, before: items.Item | None, manifest: Mapping[str, Any], doing: str) -> bool:
+        """Write a manifest if the stored one is still *before*; return whether the new one is stored now."""
+        condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(generation)"}
+        if before is not None and "generation" in before:
+            condition = {
+                "ConditionExpression": "generation = :before",
+                "ExpressionAttributeValues": {":before": before["generation"]},
+            }
+        return self._replicas.put_if(
+            lambda client: client.put_item(
+                TableName=self.table,
+                Item=manifest,
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                **condition,
+            ),
+            doing,
+            is_mine=lambda found: found.get("generation") == manifest["generation"],
+        )
+
+    def _announce(self, key: str, generation: str, pages: int) -> list[_Announced]:
+        """Record that pages of this generation may exist, even if their writer stops; return all announcements."""
+        mine = _Announced(generation=generation, pages=pages, at=self._clock.now().timestamp())
+        answer = self._replicas.ask(
+            lambda client: client.update_item(
+                TableName=self.table,
+                Key=_key(_generations_key(key)),
+                UpdateExpression="ADD generations :one",
+                ExpressionAttributeValues={":one": {"SS": [mine.text]}},
+                ReturnValues="ALL_NEW",
+            ),
+            f"announce pages of {key}",
+        )
+        return _announced(answer.get("Attributes"))
+
+    def _collect(self, key: str, announced: Sequence[_Announced], *, surely: str | None) -> None:
+        """
+        Delete pages of generations that no manifest will name. Pages that cannot be deleted now are deleted after the
+        next write.
+
+        :param surely: a generation whose writer has certainly finished, and that no replica will keep. Other
+            generations are kept for ``spare_s``: with eventual consistency, the generation that remains may be another
+            than the one that is read here.
+        """
+        now = self._clock.now().timestamp()
+        gone = [each for each in announced if each.generation == surely or now - each.at >= self._spare_s]
+        if not gone:
+            return
+        try:
+            for each in gone:
+                self._delete(each.page_keys(key))
+            # Until its writer has finished or has seen the other manifest, it may write more pages.
+            over = [each.text for each in gone if each.generation == surely or now - each.at >= _WRITER_S]
+            if over:
+                self._update(_generations_key(key), "DELETE generations :over", {":over": {"SS": over}})
+        except StateError as error:
+            log.warning("Unused pages of %s in table %s stay until its next write: %s", key, self.table, error)
+
+    def _collect_all(self, key: str, *, surely: str | None = None) -> None:
+        """
+        Delete the unused pages of a recorded set.
+
+        :param surely: the caller's own generation, whether it is the recorded one or not.
+        """
+        try:
+            manifest, found = self._get(key), self._get(_generations_key(key))
+        except StateError as error:
+            log.warning("Unused pages of %s in table %s may stay: %s", key, self.table, error)
+            return
+        recorded = None if manifest is None else _announced_of(manifest)
+        if recorded is not None:
+            others = [each for each in _announced(found) if each.generation != recorded.generation]
+            self._collect(key, others, surely=surely)
+
+    # Inventories.
+
+    def put_inventory(self, inventory: Inventory) -> None:
+        """Replace the region's inventory: write new pages and the manifest, then delete the old pages."""
+        key = f"INVENTORY#{inventory.region}"
+        self._replace(key, lambda: _inventory_to_items(key, inventory), "write an inventory")
+
+    def get_inventory(self, region: str) -> Inventory | None:
+        """Return the region's last inventory."""
+        key = f"INVENTORY#{region}"
+        values, pages = self._get_pages(key, BINARY_PAGE)
+        if values is None:
+            return None
+        try:
+            contents = json.loads(
+                unpacked(b"".join(page["body"] for page in pages), most=MOST_INVENTORY_BYTES).decode()
+            )
+        except (ValueError, RecursionError) as error:
+            raise self._unreadable(key, Problem("body", brief(error), "packed JSON")) from error
+        problem = problem_of(contents, INVENTORY_CONTENTS)
+        if problem is not None:
+            raise self._unreadable(key, problem)
+        return contents_from_values(
+            contents, region=region, taken_at=items.to_time(values["taken_at"]), public_key=values["public_key"]
+        )
+
+    def inventory_key(self, region: str) -> str | None:
+        """Return the public key of the region's last inventory."""
+        manifest = self._get(f"INVENTORY#{region}")
+        return None if manifest is None else str(items.values_of(manifest, table=self.table)["public_key"])
+
+    # Records.
+
+    def put_record(self, record: FailoverRecord) -> None:
+        """Write the record of a failover so far. A late write never replaces the record of a later stage."""
+        item = items.record_to_item(record)
+        if record.outcome == "completed":
+            self._put(item, "write a failover's record")
+            return
+        replaceable, value = ("= :it", "open") if record.outcome == "open" else ("<> :it", "completed")
+        self._replicas.ask_on_condition(
+            lambda client: client.put_item(
+                TableName=self.table,
+                Item=item,
+                ConditionExpression=f"attribute_not_exists(outcome) OR outcome {replaceable}",
+                ExpressionAttributeValues={":it": {"S": value}},
+            ),
+            "write a failover's record",
+        )
+
+    def get_record(self, record_id: str) -> FailoverRecord | None:
+        """Return one record."""
+        item = self._get(f"FAILOVER#{record_id}")
+        return None if item is None else items.record_from_item(item, table=self.table)
+
+    def records(self) -> Sequence[FailoverRecord]:
+        """Return all records, newest first."""
+        found = [items.record_from_item(item, table=self.table) for item in self._scan("FAILOVER#")]
+        return sorted(found, key=lambda record: (record.started_at, record.id), reverse=True)
+
+    # Unreadable items.
+
+    def unreadable(self, regions: Collection[str]) -> Sequence[UnreadableItem]:
+        """
+        Return the items that cannot be read, sorted by key: from one scan, and from reads of the pages of *regions*.
+        """
+        # Pages have no own kind; the reads below check their content with their manifest.
+        scanned = self._scan_where("attribute_not_exists(dag_ids) AND attribute_not_exists(body)", {}, "list all items")
+        faults = [items.fault_of(item, table=self.table) for item in scanned if "#" in items.key_of(item)]
+        faults += [_fault(partial(self.get_snapshot, region)) for region in regions]
+        faults += [_fault(partial(self.get_paused, region)) for region in regions]
+        faults += [_fault(partial(self.get_inventory, region)) for region in regions]
+        found = {fault.key: fault for fault in faults if fault is not None}
+        return [found[key] for key in sorted(found)]
+
+    # Requests.
+
+    def _get(self, key: str) -> items.Item | None:
+        answer = self._replicas.ask(
+            lambda client: client.get_item(TableName=self.table, Key=_key(key), ConsistentRead=True), f"read {key}"
+        )
+        item: items.Item | None = answer.get("Item")
+        return item
+
+    def _get_many(self, keys: Sequence[str]) -> dict[str, items.Item]:
+        found: dict[str, items.Item] = {}
+        for start in range(0, len(keys), BATCH):
+            batch = keys[start : start + BATCH]
+            found |= self._replicas.ask(partial(self._batch, keys=batch), f"read {batch[0]}")
+        return found
+
+    def _batch(self, client: Any, keys: Sequence[str]) -> dict[str, items.Item]:
+        """Return the existing items of at most 100 keys, by key. Repeats the request for unprocessed keys."""
+        found: dict[str, items.Item] = {}
+        request: dict[str, Any] = {self.table: {"Keys": [_key(key) for key in keys], "ConsistentRead": True}}
+        for wait_s in (*BACKOFF_S, None):
+            answer = client.batch_get_item(RequestItems=request)
+            for item in answer.get("Responses", {}).get(self.table, ()):
+                found[items.key_of(item)] = item
+            request = answer.get("UnprocessedKeys") or {}
+            if not request:
+                return found
+            if wait_s is not None:
+                self._clock.sleep(wait_s)
+        raise throttled("BatchGetItem repeatedly left keys unprocessed")
+
+    def _scan(self, prefix: str) -> list[items.Item]:
+        return self._scan_where("begins_with(state_id, :prefix)", {":prefix": {"S": prefix}}, f"list {prefix} items")
+
+    def _scan_where(self, condition: str, values: Mapping[str, Any], doing: str) -> list[items.Item]:
+        return self._replicas.ask(lambda client: list(self._scan_pages(client, condition, values)), doing)
+
+    def _scan_pages(self, client: Any, condition: str, values: Mapping[str, Any]) -> Iterable[items.Item]:
+        request: dict[str, Any] = {"TableName": self.table, "ConsistentRead": True, "FilterExpression": condition}
+        if values:
+            request["ExpressionAttributeValues"] = values
+        while True:
+            answer = client.scan(**request)
+            yield from answer.get("Items", ())
+            if not answer.get("LastEvaluatedKey"):
+                return
+            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+    def _put(self, item: Mapping[str, Any], doing: str) -> items.Item | None:
+        """Write an item without a condition, and return the previous item. Idempotent."""
+        answer = self._replicas.ask(
+            lambda client: client.put_item(TableName=self.table, Item=item, ReturnValues="ALL_OLD"), doing
+        )
+        old: items.Item | None = answer.get("Attributes")
+        return old
+
+    def _update(self, key: str, expression: str, values: Mapping[str, Any], **condition: Any) -> bool:
+        """Change an item; return False if the condition failed. All changes in this class are idempotent."""
+        return self._replicas.ask_on_condition(
+            lambda client: client.update_item(
+                TableName=self.table,
+                Key=_key(key),
+                UpdateExpression=expression,
+                ExpressionAttributeValues=values,
+                **condition,
+            ),
+            f"update {key}",
+        )
+
+    def _delete(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._replicas.ask(partial(self._delete_one, key=key), f"delete {key}")
+
+    def _delete_one(self, client: Any, key: str) -> None:
+        client.delete_item(TableName=self.table, Key=_key(key))
+
+
+def _fault(read: Callable[[], object]) -> UnreadableItem | None:
+    """Return the fault of the item that *read* reads; None if it can be read."""
+    try:
+        read()
+    except UnreadableItemError as error:
+        return error.item
+    return None
+
+
+def _key(key: str) -> dict[str, Any]:
+    return {items.KEY: {"S": key}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Announced:
+    """
+    Announcement of pages that may exist: their generation, their maximum number, and the time of the announcement.
+    """
+
+    generation: str
+    pages: int
+    at: float
+
+    @property
+    def text(self) -> str:
+        """The announcement as an element of the stored set."""
+        return f"{self.generation}/{self.pages}/{self.at:.0f}"
+
+    def page_keys(self, key: str) -> list[str]:
+        """Return the keys of the pages."""
+        return [f"{key}#{self.generation}#{number:04}" for number in range(self.pages)]
+
+
+def _generation_of(manifest: items.Item) -> str:
+    return str(manifest["generation"]["S"])
+
+
+def _generations_key(key: str) -> str:
+    return f"{key}#generations"
+
+
+def _announced_of(manifest: items.Item) -> _Announced | None:
+    """Return the pages that a manifest names; None if it cannot be read."""
+    try:
+        return _Announced(
+            generation=str(manifest["generation"]["S"]), pages=min(int(manifest["pages"]["N"]), _MOST_PAGES), at=0.0
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _announced(item: items.Item | None) -> list[_Announced]:
+    """Return the announcements. Those that cannot be read are ignored."""
+    found = []
+    for text in (item or {}).get("generations", {}).get("SS", ()):
+        if (match := _ANNOUNCEMENT.fullmatch(text)) is not None:
+            generation, pages, at = match.groups()
+            found.append(_Announced(generation=generation, pages=min(int(pages), _MOST_PAGES), at=float(at)))
+    return found
+
+
+def _paused_key(region: str) -> str:
+    # Stored as a snapshot, with a name that no region has, as the first version stored it.
+    return f"SNAPSHOT#{region}/paused"
+
+
+def _token(item: items.Item | None) -> str | None:
+    token = (item or {}).get("write_token", {}).get("S")
+    return None if token is None else str(token)
+
+
+def _version_condition(expected_version: int | None) -> dict[str, Any]:
+    """Return the condition of a write. In the AWS sample's items the version may be a string, or missing."""
+    if expected_version is None:
+        return {"ConditionExpression": "attribute_not_exists(state_id)"}
+    condition = "(version = :number OR version = :text)"
+    if expected_version == 0:
+        condition = f"attribute_exists(state_id) AND (attribute_not_exists(version) OR {condition})"
+    return {
+        "ConditionExpression": condition,
+        "ExpressionAttributeValues": {":number": {"N": str(expected_version)}, ":text": {"S": str(expected_version)}},
+    }
+
+
+def _set_to_items(key: str, dag_set: DagSet) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return a set's pages, with keys that no other write uses, and its manifest."""
+    generation = uuid.uuid4().hex[:12]
+    dag_ids = tuple(sorted(set(dag_set.dag_ids)))
+    pages = items.paged(dag_ids, page_bytes=PAGE_BYTES)
+    manifest = items.to_item(
+        key,
+        {
+            "id": dag_set.id,
+            "region": dag_set.region,
+            "recorded_at": dag_set.recorded_at,
+            "generation": generation,
+            "pages": len(pages),
+            "dags": len(dag_ids),
+        },
+    )
+    page_items = [
+        # One text with one id in each line. DynamoDB and boto3 take much longer for a list of thousands of attributes.
+        items.to_item(page_key, {"dag_ids": "\n".join(page)})
+        for page_key, page in zip(_page_keys(key, items.from_item(manifest)), pages, strict=True)
+    ]
+    return page_items, manifest
+
+
+def _inventory_to_items(key: str, inventory: Inventory) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return an inventory's compressed pages, with keys that no other write uses, and its manifest."""
+    contents = contents_to_text(inventory).encode()
+    if len(contents) > MOST_INVENTORY_BYTES:
+        raise StateError(
+            f"The inventory of {inventory.region} has {len(contents)} bytes; the limit is {MOST_INVENTORY_BYTES}.",
+            advice="mwaa-dr check compares the regions without it.",
+        )
+    body = zlib.compress(contents, 9)
+    parts = [body[start : start + PAGE_BYTES] for start in range(0, len(body), PAGE_BYTES)]
+    manifest = items.to_item(
+        key,
+        {
+            "taken_at": inventory.taken_at,
+            "public_key": inventory.public_key,
+            "generation": uuid.uuid4().hex[:12],
+            "pages": len(parts),
+        },
+    )
+    keys = _page_keys(key, items.from_item(manifest))
+    return [{**_key(page_key), "body": {"B": part}} for page_key, part in zip(keys, parts, strict=True)], manifest
+
+
+def _page_keys(key: str, manifest: Mapping[str, Any]) -> list[str]:
+    """Return the keys of the pages that the values of a manifest name."""
+    return [f"{key}#{manifest['generation']}#{number:04}" for number in range(manifest["pages"])]

@@ -1,0 +1,1 @@
+"""An MWAA environment: its REST API, its description, and the calls that pause DAGs."""

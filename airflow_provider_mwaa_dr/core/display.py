@@ -1,8 +1,8 @@
 """
-Texts on their way to a person: control characters are shown, not sent.
+Texts for terminals and logs, with visible control characters.
 
-A reason, a name or a note comes from a table that others write. Sent to a terminal as it is, it clears the screen, sets
-the title or forges a line; in a log it forges an entry.
+A reason, a name or a note comes from a table that others write. Its control characters could clear a terminal's screen,
+set its title or forge a line; in a log they could forge an entry.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ T = TypeVar("T")
 _CONTROL = re.compile(
     "["
     "\x00-\x1f\x7f-\x9f"  # C0, DEL and C1, which has a one-byte form of ESC [
-    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # separators of lines, and what changes the direction of writing
-    "\ud800-\udfff"  # no characters
+    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # line separators, and characters that change the writing direction
+    "\ud800-\udfff"  # surrogates, which are not characters
     "]"
 )
 
 
 def visible(text: object, *, keep: str = "") -> str:
     r"""
-    Return *text* with each control character as its escape: ESC becomes ``\x1b``.
+    Return *text* with each control character replaced by its escape: ESC becomes ``\x1b``.
 
-    :param keep: control characters that stay as they are.
+    :param keep: control characters that are not replaced.
     """
 
     def escaped(found: re.Match[str]) -> str:
@@ -39,7 +39,7 @@ def visible(text: object, *, keep: str = "") -> str:
 
 
 def visible_document(document: T) -> T:
-    """Return a document, as json has it, in which all texts are :func:`visible`; keys too."""
+    """Return a JSON-like document in which all texts, including keys, are :func:`visible`."""
     found: Any = document
     if isinstance(found, str):
         found = visible(found)
@@ -51,7 +51,7 @@ def visible_document(document: T) -> T:
 
 
 def get_logger(name: str) -> logging.Logger:
-    """Return the logger of a module; what its records are filled with, and their tracebacks, are :func:`visible`."""
+    """Return the logger of a module. The arguments and tracebacks of its records are :func:`visible`."""
     logger = logging.getLogger(name)
     logger.addFilter(_show)
     return logger
@@ -66,7 +66,7 @@ def _show(record: logging.LogRecord) -> bool:
 
 
 def _shown(value: object) -> object:
-    """Return what a record is filled with: itself, unless a control character shows in its text."""
+    """Return an argument of a record: unchanged, or its visible text if it contains a control character."""
     if isinstance(value, (int, float)):
         return value
     text = str(value)

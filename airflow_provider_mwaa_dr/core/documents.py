@@ -19,12 +19,12 @@ from airflow_provider_mwaa_dr.exceptions import UnreadableItem
 
 
 def iso(at: datetime) -> str:
-    """Return a time the way every document has it: ISO-8601, UTC, whole seconds, ``Z``."""
+    """Return a time in the format of all documents: ISO-8601, UTC, whole seconds, ``Z``."""
     return at.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def state_document(state: DRState) -> dict[str, Any]:
-    """Return the state item without the regions."""
+    """Return the document of the state item, without the regions."""
     return {
         "active_region": state.active_region,
         "epoch": state.epoch,
@@ -50,7 +50,7 @@ def _plan_document(plan: Plan) -> dict[str, Any]:
 
 
 def record_document(record: FailoverRecord) -> dict[str, Any]:
-    """Return what a failover did; ``unreadable`` is there only where a part of it could not be read."""
+    """Return the document of a record; it has ``unreadable`` only if a part of the record could not be read."""
     return {
         "id": record.id,
         "from": record.source,
@@ -71,7 +71,7 @@ def record_document(record: FailoverRecord) -> dict[str, Any]:
 
 
 def unreadable_document(item: UnreadableItem) -> dict[str, str]:
-    """Return what is wrong with an item that cannot be read."""
+    """Return the document of an item that cannot be read."""
     return {
         "table": item.table,
         "key": item.key,
@@ -83,7 +83,7 @@ def unreadable_document(item: UnreadableItem) -> dict[str, str]:
 
 
 def nothing_done_document(state: DRState, *, reason: str, by: str) -> dict[str, Any]:
-    """Return the record of a failover to the region that is active already: the same keys, nothing in them."""
+    """Return the document of a failover to the active region, which is a no-op: the same keys as a record."""
     return {
         "id": None,
         "from": state.active_region,
@@ -101,7 +101,7 @@ def nothing_done_document(state: DRState, *, reason: str, by: str) -> dict[str, 
 
 
 def preview_document(preview: FailoverPreview) -> dict[str, Any]:
-    """Return what a failover would do."""
+    """Return the document of a preview."""
     return {
         "dry_run": True,
         "action": preview.action,
@@ -121,7 +121,7 @@ def preview_document(preview: FailoverPreview) -> dict[str, Any]:
 
 
 def unpublished_document(unpublished: Unpublished) -> dict[str, Any]:
-    """Return what a region could not take over."""
+    """Return the document of a region that became active without its ledger."""
     return {
         "id": unpublished.id,
         "epoch": unpublished.epoch,
@@ -133,7 +133,7 @@ def unpublished_document(unpublished: Unpublished) -> dict[str, Any]:
 
 
 def check_documents(results: Iterable[CheckResult]) -> list[dict[str, str]]:
-    """Return what the readiness checks found."""
+    """Return the documents of the results of readiness checks."""
     return [
         {"name": result.name, "verdict": result.verdict.value, "why": result.why, "advice": result.advice}
         for result in results
@@ -141,7 +141,7 @@ def check_documents(results: Iterable[CheckResult]) -> list[dict[str, str]]:
 
 
 def diagnosis_document(diagnosis: Diagnosis) -> dict[str, Any]:
-    """Return what a look at the active region found."""
+    """Return the document of a diagnosis of the active region."""
     return {
         "region": diagnosis.region,
         "health": diagnosis.health.value,

@@ -1,4 +1,4 @@
-"""Which environments belong to the DR set, and which region of them is active."""
+"""The environments of the DR set, and its active region."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from airflow_provider_mwaa_dr.exceptions import ConfigError, UnusableStateError
 
 def environment_names(store: StateStore, configured: Mapping[str, str]) -> Mapping[str, str]:
     """
-    Return environment name by region: as configured, else as registered in the state table.
+    Return environment name by region: from the settings, or else from the registry in the state table.
 
-    :raises ConfigError: neither names one.
+    :raises ConfigError: both are empty.
     """
     names = configured or {region: found.environment for region, found in store.registrations().items()}
     if not names:
         raise ConfigError(
-            "The environments of the DR set are not known: none are configured and the registry is empty.",
+            "The environments of the DR set are unknown: none are configured, and the registry is empty.",
             option="environments",
             advice="Set DR_ENVIRONMENTS to REGION=NAME pairs separated by commas, and run mwaa-dr init.",
         )
@@ -26,7 +26,7 @@ def environment_names(store: StateStore, configured: Mapping[str, str]) -> Mappi
 
 
 def known_region(region: str, names: Collection[str]) -> str:
-    """Return *region* if it belongs to the DR set. :raises ConfigError: it does not; the known ones are named."""
+    """Return *region* if it belongs to the DR set. :raises ConfigError: it does not; the error lists those that do."""
     if region not in names:
         raise ConfigError(
             f"Unknown region {region!r}; known are {', '.join(sorted(names)) or 'none'}.",
@@ -38,12 +38,11 @@ def known_region(region: str, names: Collection[str]) -> str:
 
 def active_state(store: StateStore) -> DRState:
     """
-    Return the state, if it says which region is active.
+    Return the state, if it names the active region.
 
-    Reads two items: the state, and the one of the region that it names. The list of all regions is read for the error
-    only.
+    This reads two items: the state, and the item of the active region. It reads all regions only for the error.
 
-    :raises UnusableStateError: a value cannot be used, or the region that it names is not registered.
+    :raises UnusableStateError: a value cannot be used, or the active region is not registered.
     :raises StateNotFoundError: there is no state.
     """
     state = store.read()
@@ -53,5 +52,5 @@ def active_state(store: StateStore) -> DRState:
         return state
     why = why_unknown(state, store.regions(), region=named)
     if why is None:
-        return state  # registered in between
+        return state  # the region was registered between the two reads
     raise UnusableStateError(f"No region has a role, and every region holds every run: {why}.")

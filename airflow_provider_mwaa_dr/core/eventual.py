@@ -51,8 +51,8 @@ class EventualStateStore:
     The :class:`~airflow_provider_mwaa_dr.core.ports.StateStore` over the copies of one table.
 
     ``read``, for decisions about the whole set, returns the newest state of all copies that answer. ``observe``, for a
-    region's view, returns the state of the region's own copy (:attr:`Eventual.AVAILABLE`), or the newest of all copies,
-    each of which must answer (:attr:`Eventual.SAFE`). If two copies have different states of the same version, this
+    region's view, returns the state of the region's own copy (:attr:`Eventual.AVAILABLE`), or the newest of all
+    copies, which must all answer (:attr:`Eventual.SAFE`). If two copies have different states of the same version, this
     counts as no answer: replication chooses one of them within seconds, and until then it is unknown which one.
 
     :param copies: a store for each copy, by its region, nearest first.

@@ -99,7 +99,7 @@ def examine(
 
     def region_facts(region: str) -> RegionFacts:
         return replace(
-            _ask(environments[region]) if region in environments else _nameless(region, advice),
+            _ask(environments[region]) if region in environments else _without_environment(region, advice),
             agents=live[region],
             heartbeats=store.agents(region),
             claims=watch.live(store.claims(region), clock, silence_s=timing.agent_silence_s),
@@ -108,7 +108,7 @@ def examine(
             inventory=_inventory(store, region),
         )
 
-    source, taker = region_facts(active), region_facts(target)
+    source_facts, target_facts = region_facts(active), region_facts(target)
     records = try_read(store.records)
     left = try_read(lambda: dags_not_unpaused(store, state))
     facts = Facts(
@@ -116,11 +116,11 @@ def examine(
         at=at,
         settings=settings,
         silence_s=timing.agent_silence_s,
-        source=source,
-        target=taker,
+        source=source_facts,
+        target=target_facts,
         may_flip=try_read(lambda: _try_write(store, state)),
         table=try_read(lambda: tables.describe(settings.state_table)),
-        runs_table=_runs_table(tables, settings, (source, taker)),
+        runs_table=_runs_table(tables, settings, (source_facts, target_facts)),
         records=records,
         registered=registered,
         unreadable=try_read(lambda: store.unreadable(regions)),
@@ -191,7 +191,7 @@ def _ask(environment: Environment) -> RegionFacts:
     )
 
 
-def _nameless(region: str, advice: str) -> RegionFacts:
+def _without_environment(region: str, advice: str) -> RegionFacts:
     """Return the facts about a region whose environment is not known."""
     unknown = Unknown(f"the environment of {region} is not named")
     return RegionFacts(

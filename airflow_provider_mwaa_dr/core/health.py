@@ -1,8 +1,8 @@
 """
-Whether the active region has failed: independent signals, a quorum among them, and how often in a row.
+Whether the active region has failed: a quorum of independent signals, in several polls in a row.
 
-Unknown is not failed: an environment that is being updated, a state table that does not answer and an API that is not
-to be asked say nothing, and nothing is concluded from them.
+Unknown does not mean failed. If an environment is being updated, the state table does not answer or an API must not be
+called, the signal is unknown, and it neither confirms nor excludes a failure.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from airflow_provider_mwaa_dr.exceptions import (
 )
 
 PROBE_S = 180.0
-"""A probe run has succeeded after at most this long: one task of seconds, behind whatever the scheduler is at."""
+"""The longest time until a probe run succeeds: one task of seconds, which may wait for other work of the scheduler."""
 
 DAY = timedelta(hours=24)
 
 _SHOWN = 10
-"""Of the items that cannot be read."""
+"""The most unreadable items in a diagnosis."""
 
 _GONE = {
     EnvironmentStatus.CREATE_FAILED,
@@ -43,7 +43,7 @@ _GONE = {
 
 
 class Health(str, Enum):
-    """What one signal says, or all of them together."""
+    """The health according to one signal, or to all together."""
 
     HEALTHY = "healthy"
     FAILED = "failed"
@@ -51,23 +51,23 @@ class Health(str, Enum):
 
 
 class Signal(str, Enum):
-    """Where an answer comes from."""
+    """The source of a reading."""
 
     ENVIRONMENT = "environment"
-    """The MWAA service in the region, and the status it gives."""
+    """The MWAA service in the region: whether it answers, and the environment's status."""
     API = "api"
     """Airflow's web server or API server."""
     SCHEDULER = "scheduler"
-    """The body of Airflow's health answer: when a scheduler last wrote into the metadata database."""
+    """Airflow's health response, which depends on the last heartbeat of a scheduler in the metadata database."""
     AGENT = "agent"
-    """Heartbeats in the state table, written from inside the schedulers; no call to the region."""
+    """The heartbeats of the schedulers' agents in the state table; no call to the region."""
     PROBE = "probe"
-    """A run of ``dr_test_dag``, from the API through scheduler and worker."""
+    """A run of ``dr_test_dag``, which needs API, scheduler and worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What one signal says, and why."""
+    """The health according to one signal, and the reason."""
 
     signal: Signal
     health: Health
@@ -80,13 +80,13 @@ class Reading:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
     """
-    What one poll found.
+    The result of one poll.
 
-    :param region: the region that was polled; None when it is not known which one is active.
+    :param region: the active region, which was polled; None if it is unknown.
     :param standbys: the other regions of the set, sorted.
-    :param readings: of the signals that were asked.
-    :param problems: values and items of the tables that cannot be used, a sentence or two each. All items are read in
-        an interval only.
+    :param readings: the readings of the polled signals.
+    :param problems: values and items of the tables that cannot be used, a sentence or two each. Unreadable items are
+        only searched for at an interval.
     """
 
     region: str | None
@@ -97,17 +97,17 @@ class Diagnosis:
     problems: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        said = "; ".join(map(str, self.readings))
-        is_so = "has failed" if self.health is Health.FAILED else f"is {self.health.value}"
-        return f"{self.region or 'the active region'} {is_so}: {self.why}" + (f" [{said}]" if said else "")
+        readings = "; ".join(map(str, self.readings))
+        verdict = "has failed" if self.health is Health.FAILED else f"is {self.health.value}"
+        return f"{self.region or 'the active region'} {verdict}: {self.why}" + (f" [{readings}]" if readings else "")
 
 
 def diagnose(region: str, readings: Sequence[Reading], *, quorum: int, standbys: Sequence[str] = ()) -> Diagnosis:
     """
-    Return what the signals say together.
+    Return the diagnosis from all signals.
 
-    Failed with *quorum* failed signals, healthy with none, unknown in between; and unknown whenever the environment's
-    own status is: in an update of 20 to 30 minutes everything else fails too.
+    The region is failed with at least *quorum* failed signals, healthy with none, and unknown in between. It is also
+    unknown whenever the environment's own status is: during an update of 20 to 30 minutes the other signals fail, too.
     """
     environment = next((reading for reading in readings if reading.signal is Signal.ENVIRONMENT), None)
     failed = [reading for reading in readings if reading.health is Health.FAILED]
@@ -115,21 +115,21 @@ def diagnose(region: str, readings: Sequence[Reading], *, quorum: int, standbys:
     if environment is not None and environment.health is Health.UNKNOWN:
         health, why = Health.UNKNOWN, environment.why
     elif len(failed) >= quorum:
-        health, why = Health.FAILED, f"{len(failed)} of {len(readings)} signals say so ({names}), {quorum} are enough"
+        health, why = Health.FAILED, f"{len(failed)} of {len(readings)} signals failed ({names}), {quorum} are enough"
     elif failed:
-        health, why = Health.UNKNOWN, f"only {names} failed, and it takes {quorum} signals"
+        health, why = Health.UNKNOWN, f"only {names} failed, and {quorum} signals are necessary"
     elif any(reading.health is Health.HEALTHY for reading in readings):
-        health, why = Health.HEALTHY, "no signal says otherwise"
+        health, why = Health.HEALTHY, "no signal failed"
     else:
-        health, why = Health.UNKNOWN, "no signal says anything"
+        health, why = Health.UNKNOWN, "all signals are unknown"
     return Diagnosis(region=region, standbys=tuple(standbys), health=health, why=why, readings=tuple(readings))
 
 
 class Strikes:
     """
-    How often in a row the same region was seen in the same health; an unknown one begins anew.
+    Counts how many polls in a row found the same region with the same health.
 
-    :param needed: polls in a row that make it certain.
+    :param needed: the number of equal polls in a row that make the health certain. Unknown is never certain.
     """
 
     def __init__(self, needed: int) -> None:
@@ -138,7 +138,7 @@ class Strikes:
         self.count = 0
 
     def add(self, diagnosis: Diagnosis) -> bool:
-        """Count a poll, and return whether its health, failed or healthy, is certain now."""
+        """Count a poll, and return whether its health is certain: failed or healthy in enough polls in a row."""
         seen = diagnosis.region, diagnosis.health
         self.count = self.count + 1 if seen == self._last else 1
         self._last = seen
@@ -147,18 +147,18 @@ class Strikes:
 
 class HealthWatch:
     """
-    Looks at the active region again and again, from outside of it.
+    Polls the health of the active region from outside of it.
 
-    A poll takes as long as the environment's deadlines when a region does not answer at all, some 20 s.
+    If the region does not answer, a poll takes about 20 s, the deadline of the calls to the environment.
 
     :param names: environment name by region of the DR set.
     :param open_environment: opens the environment of a region; called once for each region that is polled.
-    :param stands_in: whether the Airflow that watches is the environment of the region it is asked about.
-    :param quorum: failed signals that make a region failed.
-    :param silence_s: seconds without a new heartbeat after which an agent counts as gone.
+    :param stands_in: whether this Airflow itself is the environment of a region.
+    :param quorum: number of failed signals that make a region failed.
+    :param silence_s: seconds without a new heartbeat after which agents count as silent.
     :param probe_every_s: seconds between two probe runs; None for none.
-    :param items_every_s: seconds between two scans of the state table for items that cannot be read, and until the
-        first scan; None for no scan.
+    :param items_every_s: seconds until the first scan of the state table for unreadable items, and between two scans;
+        None for no scan.
     """
 
     def __init__(
@@ -190,9 +190,9 @@ class HealthWatch:
 
     def poll(self) -> Diagnosis:
         """
-        Return how the active region is.
+        Return the health of the active region.
 
-        :raises DRError: polling is pointless, for example without the right to read the state table.
+        :raises DRError: another poll would also fail, for example without the right to read the state table.
         """
         diagnosis = self._poll()
         return replace(diagnosis, problems=(*diagnosis.problems, *self._unreadable()))
@@ -203,12 +203,12 @@ class HealthWatch:
         except UnusableStateError as error:
             return self._unknown(None, error.message.rstrip("."), problems=(str(error),))
         except (StateUnreachableError, StateNotFoundError) as error:
-            return self._unknown(None, f"the active region is not known: {error.message}")
+            return self._unknown(None, f"the active region is unknown: {error.message}")
         region = state.active_region
         if state.phase is not Phase.STEADY:
             return self._unknown(region, f"a failover is in progress ({state.phase.value})")
         if self._stands_in(region):
-            return self._unknown(region, "the Airflow that looks is its environment; nobody sees itself fail")
+            return self._unknown(region, "the monitor runs in this environment, so it cannot detect its failure")
         if region not in self._names:
             return self._unknown(region, "its environment is not configured or registered")
         if region != self._region:
@@ -216,11 +216,11 @@ class HealthWatch:
         environment = self._environment = self._environment or self._open_environment(region)
         service = self._ask_service(environment)
         if service.health is Health.UNKNOWN:
-            # What is silent in an update is no sign of anything, nor just after it.
+            # Silent agents during an update, or shortly after it, do not indicate a failure.
             self._beats = None
             return diagnose(region, [service], quorum=self._quorum, standbys=self._standbys(region))
         readings = [service, self._ask_agents(region)]
-        # One way leads to the service and to Airflow behind it: the same broken way is not to count twice.
+        # The MWAA service and Airflow behind it are reached over the same network. Its failure must count only once.
         if service.health is Health.HEALTHY:
             readings += self._ask_airflow(environment)
         return diagnose(region, readings, quorum=self._quorum, standbys=self._standbys(region))
@@ -229,12 +229,12 @@ class HealthWatch:
         self._region = region
         self._environment = None
         self._beats = None
-        self._heard_at = 0.0
-        self._has_heard = False
+        self._beats_changed_at = 0.0
+        self._have_beats_changed = False
         self._unread: list[str] = []
         self._probe_run: str | None = None
         self._probe_at: float | None = None
-        self._probe_reading = Reading(signal=Signal.PROBE, health=Health.UNKNOWN, why="none has ended yet")
+        self._probe_reading = Reading(signal=Signal.PROBE, health=Health.UNKNOWN, why="no probe run has ended yet")
 
     def _unknown(self, region: str | None, why: str, *, problems: tuple[str, ...] = ()) -> Diagnosis:
         self._begin(None)
@@ -242,7 +242,7 @@ class HealthWatch:
         return Diagnosis(region=region, standbys=standbys, health=Health.UNKNOWN, why=why, problems=problems)
 
     def _unreadable(self) -> tuple[str, ...]:
-        """Return which items of state table and ledger cannot be read; nothing until the next scan is due."""
+        """Return the items of state table and ledger that cannot be read; only once in ``items_every_s``."""
         now = self._clock.monotonic()
         if self._items_every_s is None or now - self._items_at < self._items_every_s:
             return ()
@@ -271,31 +271,31 @@ class HealthWatch:
         return Reading(signal=Signal.ENVIRONMENT, health=health, why=f"{environment.name} is {status.value}")
 
     def _ask_agents(self, region: str) -> Reading:
-        """Alive = a heartbeat changes, on this clock. A watch that has just begun does not know yet."""
+        """Return whether a heartbeat changes, on this process's clock; unknown for the first polls."""
         now = self._clock.monotonic()
         try:
-            # A heartbeat that cannot be read is no silence.
+            # An unreadable heartbeat does not mean that the agent is silent.
             agents = [agent for agent in self._store.agents(region) if agent.unreadable is None]
             beats = {agent.job: agent.beat for agent in agents}
         except StateUnreachableError as error:
-            # Not seen is not silent: what was missed meanwhile must not count.
+            # Without the table, it is unknown whether the agents are silent. This time must not count.
             self._beats = None
             return Reading(signal=Signal.AGENT, health=Health.UNKNOWN, why=error.message)
         if self._beats is None or not beats:
-            self._beats, self._heard_at, self._has_heard = beats, now, False
+            self._beats, self._beats_changed_at, self._have_beats_changed = beats, now, False
         elif any(self._beats.get(job) != beat for job, beat in beats.items()):
-            self._beats, self._heard_at, self._has_heard = beats, now, True
-        # What a dead agent could not read may have been corrected since.
-        self._unread = sorted({gap for agent in agents for gap in agent.unread}) if self._has_heard else []
-        silent_s = now - self._heard_at
+            self._beats, self._beats_changed_at, self._have_beats_changed = beats, now, True
+        # The heartbeat of a dead agent may list items that were corrected later.
+        self._unread = sorted({gap for agent in agents for gap in agent.unread}) if self._have_beats_changed else []
+        silent_s = now - self._beats_changed_at
         if not beats:
-            health, why = Health.UNKNOWN, "no scheduler of it has ever written a heartbeat"
+            health, why = Health.UNKNOWN, "no scheduler of the region has written a heartbeat"
         elif silent_s >= self._silence_s:
             health, why = Health.FAILED, f"no new heartbeat for {silent_s:.0f} s"
-        elif self._has_heard:
-            health, why = Health.HEALTHY, "heartbeats come"
+        elif self._have_beats_changed:
+            health, why = Health.HEALTHY, "the heartbeats change"
         else:
-            health, why = Health.UNKNOWN, "not looked at for long enough"
+            health, why = Health.UNKNOWN, "not polled for long enough"
         return Reading(signal=Signal.AGENT, health=health, why=why)
 
     def _ask_airflow(self, environment: Environment) -> list[Reading]:
@@ -305,22 +305,22 @@ class HealthWatch:
             health = Health.FAILED if isinstance(error, MwaaUnreachableError) else Health.UNKNOWN
             return [Reading(signal=Signal.API, health=health, why=error.message)]
         health = Health.HEALTHY if is_healthy else Health.FAILED
-        said = f"Airflow says that {'a' if is_healthy else 'no'} scheduler is healthy"
+        reported = f"Airflow reports that {'a' if is_healthy else 'no'} scheduler is healthy"
         readings = [
             Reading(signal=Signal.API, health=Health.HEALTHY, why="it answers"),
-            Reading(signal=Signal.SCHEDULER, health=health, why=said),
+            Reading(signal=Signal.SCHEDULER, health=health, why=reported),
         ]
         if self._probe_every_s is not None:
             readings.append(self._probe(environment, self._probe_every_s))
         return readings
 
     def _probe(self, environment: Environment, every_s: float) -> Reading:
-        """Start a probe run now and then, and return how the last one that has ended, or should have, came out."""
+        """Start a probe run at the interval, and return the outcome of the last run that ended or exceeded its time."""
         now = self._clock.monotonic()
         try:
             if self._probe_at is None or now - self._probe_at >= max(every_s, PROBE_S):
                 self._probe_run = f"dr_probe__{self._clock.now().isoformat()}"
-                environment.trigger(TEST_DAG, run_id=self._probe_run, note="A probe: is a task executed?")
+                environment.trigger(TEST_DAG, run_id=self._probe_run, note="A probe: does this region execute tasks?")
                 self._probe_at = now
             elif self._probe_run is not None:
                 self._judge_probe(environment, self._probe_run, now - self._probe_at)
@@ -349,23 +349,23 @@ class HealthWatch:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """
-    What keeps a failover that nobody asked for from following another one too soon.
+    Limits for automatic failovers.
 
-    :param cooldown: time after the last failover, whoever made it and however it ended.
-    :param per_day: failovers within 24 hours, whoever made them.
+    :param cooldown: minimum time since the last failover, regardless of its caller and its outcome.
+    :param per_day: maximum number of failovers within 24 hours, regardless of their callers.
     """
 
     cooldown: timedelta | None = None
     per_day: int | None = None
 
     def refusal(self, records: Sequence[FailoverRecord], now: datetime) -> str | None:
-        """Return why none may begin now; None when one may. Times are those of the machines that wrote them."""
+        """Return why no failover may begin now; None if one may. The times in *records* are from other clocks."""
         last = max((record.finished_at or record.started_at for record in records), default=None)
         if self.cooldown is not None and last is not None and now - last < self.cooldown:
-            return f"the last failover was {_minutes(now - last)} ago, and {_minutes(self.cooldown)} are to pass"
+            return f"the last failover was {_minutes(now - last)} ago, and the cooldown is {_minutes(self.cooldown)}"
         today = [record for record in records if now - record.started_at < DAY]
         if self.per_day is not None and len(today) >= self.per_day:
-            return f"there were {len(today)} failovers within 24 hours, and {self.per_day} are allowed"
+            return f"there were {len(today)} failovers within 24 hours, and the limit is {self.per_day}"
         return None
 
 

@@ -1,4 +1,4 @@
-"""Which agents are alive: those whose heartbeat changes while one looks. Other machines' clocks are not asked."""
+"""Which agents are alive: those whose heartbeat changes between two reads. The agents' clocks are not used."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def live_agents(
     on_wait: Callable[[str], object] = lambda _: None,
 ) -> Mapping[str, Sequence[AgentStatus]]:
     """
-    Return the live agents of each region of *seen*, watching all regions at once.
+    Return the live agents of each region in *seen*; it reads all regions in parallel.
 
-    Ends as soon as every region has shown a heartbeat of each scheduler that its own database lists, and after
-    *silence_s* at the latest. A region without any heartbeat at all is not waited for.
+    It returns as soon as, in every region, each scheduler that the region's own database lists has sent a heartbeat,
+    and after *silence_s* at the latest. It does not wait for a region that has no heartbeats at all.
 
     :param read: returns a region's last heartbeats.
-    :param seen: what :func:`beats` returned some time ago: an agent lives if its beat is another one by now.
-    :param on_wait: called with each region that is still waited for.
+    :param seen: an earlier result of :func:`beats`: an agent is alive if its beat has changed since then.
+    :param on_wait: called with each region while the function waits for its heartbeats.
     """
     live: dict[str, Sequence[AgentStatus]] = dict.fromkeys(seen, ())
     waiting = list(seen)
@@ -52,7 +52,7 @@ def live_agents(
 
 
 class Silence:
-    """How long the agents of a region have shown no new heartbeat, on this process's own clock."""
+    """How long the agents of a region have sent no new heartbeat, on this process's own clock."""
 
     def __init__(self, read: Callable[[str], Sequence[AgentStatus]], clock: Clock) -> None:
         self._read = read
@@ -60,7 +60,7 @@ class Silence:
         self._seen: dict[str, tuple[Mapping[str, int], float]] = {}
 
     def seconds(self, region: str) -> float:
-        """Return seconds since a heartbeat changed; 0 at the first look, and for a region without any heartbeat."""
+        """Return seconds since a heartbeat changed; 0 in the first call, and for a region without heartbeats."""
         found = beats(self._read, [region])[region]
         seen = self._seen.get(region)
         if not found or seen is None or seen[0] != found:

@@ -1,9 +1,9 @@
 """
-Whether this Airflow is the environment of the region that it counts as.
+Whether this Airflow is the environment of the region that it claims.
 
-``[dr] region`` is a setting, and a copied setting is wrong. MWAA itself sets ``AWS_REGION`` and ``AIRFLOW_ENV_NAME``;
-``mwaa-dr init`` registers the name of each region's environment. Where these contradict the setting, the environment
-holds everything, and writes nothing that belongs to the region.
+``[dr] region`` is a setting, which is wrong if it was copied from another environment. MWAA itself sets ``AWS_REGION``
+and ``AIRFLOW_ENV_NAME``, and ``mwaa-dr init`` registers the name of each region's environment. If these contradict the
+setting, the environment holds everything, and does not write the region's items.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from airflow_provider_mwaa_dr.core.ports import AgentStatus, Claim, Clock, Obser
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
     """
-    What an Airflow claims to be, and what MWAA says that it is.
+    The region that an Airflow claims, and the facts from MWAA.
 
-    :param region: the region of the DR set that it counts as: ``[dr] region``.
+    :param region: the claimed region of the DR set: ``[dr] region``.
     :param environment: ``AIRFLOW_ENV_NAME``; empty outside MWAA.
-    :param aws_region: ``AWS_REGION``; empty where it is not set.
-    :param contradiction: settings that name two environments for one region; empty when none do.
+    :param aws_region: ``AWS_REGION``; empty if it is not set.
+    :param contradiction: why the settings name two environments for one region; empty if they do not.
     """
 
     region: str
@@ -33,7 +33,7 @@ class Identity:
 
     @classmethod
     def of(cls, config: DRConfig) -> Identity:
-        """Return the identity of the process that has *config*."""
+        """Return the identity of the process with these settings."""
         return cls(
             region=config.region,
             environment=config.environment,
@@ -43,17 +43,17 @@ class Identity:
 
     @property
     def label(self) -> str:
-        """The environment, for people."""
+        """The environment, for messages."""
         return label(self.environment, self.aws_region or self.region)
 
 
 def label(environment: str, aws_region: str) -> str:
-    """Return what to call an environment in a message."""
+    """Return the name of an environment in messages."""
     return f"{environment or 'an environment without a name'} ({aws_region})"
 
 
 def aws_region_of(region: str) -> str:
-    """Return the AWS region that *region*, an id of the DR set, stands for."""
+    """Return the AWS region of *region*, which is an id in the DR set."""
     return region
 
 
@@ -61,19 +61,19 @@ def needs_witness(identity: Identity, observation: Observation) -> bool:
     """
     Whether only heartbeats can show that another environment claims the same region.
 
-    A registered name decides without them. An Airflow without a name, which MWAA does not have, cannot be compared.
+    With a registered name, heartbeats are not necessary. An Airflow without a name (never on MWAA) cannot be compared.
     """
     return bool(identity.environment) and observation.environment is None
 
 
 def identity_problem(identity: Identity, observation: Observation) -> str | None:
     """
-    Return why this Airflow cannot be the environment of the region that it claims; None when nothing contradicts it.
+    Return why this Airflow cannot be the environment of the region that it claims; None if there is no contradiction.
 
-    Gate and fence call this with the same read, so they come to the same answer.
+    Gate and fence call this with the same kind of observation, so they get the same result.
 
-    :param observation: the read of the claimed region.
-    :return: one sentence without a full stop: what contradicts what, and what to do.
+    :param observation: the observation of the claimed region.
+    :return: one sentence without a full stop: the contradiction, and what to do.
     """
     region, name, registered = identity.region, identity.environment, observation.environment
     if identity.contradiction:
@@ -103,8 +103,9 @@ class Witness:
     """
     Finds other environments whose live agents claim the same region.
 
-    A heartbeat counts as live for *silence_s* after it last changed, on this clock. One that was stored before the
-    first comparison counts by its own timestamp until it changes, so that an environment that is gone holds no other.
+    A heartbeat is live for *silence_s* after its last change, on this process's clock. For a heartbeat that existed
+    before the first comparison, its own timestamp decides until it changes. So the heartbeats of a deleted environment
+    do not make another environment hold.
 
     :param silence_s: how long a live agent may be silent.
     """
@@ -116,13 +117,13 @@ class Witness:
         self._seen: dict[tuple[str, str, str], tuple[int, float]] = {}
         self._began: float | None = None
         self.has_compared = False
-        """Whether it has compared twice: agents that started at the same time have sent a heartbeat by then."""
+        """Whether it has compared twice. Agents that started together have sent a heartbeat before the second time."""
 
     def compare(self, heartbeats: Iterable[AgentStatus | Claim]) -> Sequence[str]:
         """
-        Return the labels of the environments that dispute the region, this one among them; empty when it is alone.
+        Return the labels of the environments that claim the region, including this one; empty if no other one does.
 
-        :param heartbeats: the last ones of the region's agents, and of those that claim it.
+        :param heartbeats: the last heartbeats of the region's agents, and of agents that claim the region.
         """
         now, wall = self._clock.monotonic(), self._clock.now()
         live: set[str] = set()
@@ -145,31 +146,31 @@ class Witness:
 
     @property
     def is_sure(self) -> bool:
-        """Whether it has compared for long enough to decide that this environment is alone."""
+        """Whether it has compared for long enough to be sure that no other environment claims the region."""
         return self._began is not None and self._clock.monotonic() - self._began > self._silence_s
 
     def _is_rival(self, heartbeat: AgentStatus | Claim) -> bool:
-        """Whether another environment wrote *heartbeat*, and in the AWS region that the claimed region stands for."""
+        """Whether another environment in the AWS region of the claimed region wrote *heartbeat*."""
         name, aws_region = heartbeat.environment, heartbeat.aws_region
         if name is None or aws_region is None or heartbeat.region != self._identity.region:
             return False
         if aws_region and aws_region != aws_region_of(heartbeat.region):
-            return False  # That environment knows by itself that it is the wrong one.
+            return False  # That environment holds by itself: its AWS_REGION contradicts its setting.
         return (name, aws_region) != (self._identity.environment, self._identity.aws_region)
 
 
 class ClaimWatch:
     """
-    Tells the claims of live agents from those of dead ones.
+    Selects the claims of live agents.
 
-    :param before: the claims of a first look; one whose beat is another by the second look is live.
+    :param before: the claims of a first read; a claim whose beat differs in the second read is live.
     """
 
     def __init__(self, before: Iterable[Claim]) -> None:
         self._before = {_key(claim): claim.beat for claim in before}
 
     def live(self, after: Iterable[Claim], clock: Clock, *, silence_s: float) -> Sequence[Claim]:
-        """Return those that changed since the first look, or are young by their own timestamp."""
+        """Return the claims that changed since the first read, or whose own timestamp is recent."""
         wall = clock.now()
         return [
             claim

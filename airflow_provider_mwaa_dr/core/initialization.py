@@ -1,4 +1,4 @@
-"""The first state item and the registry of environments; what ``mwaa-dr init`` and the hook write."""
+"""The first state item and the registry of environments, which ``mwaa-dr init`` and the hook write."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from airflow_provider_mwaa_dr.exceptions import (
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Initialization:
     """
-    What is missing from the state table.
+    The items that an initialization must write.
 
-    :param state: the state item: stored already, or the one to write.
-    :param is_new: whether *state* is still to be written.
-    :param found: the state item that *state* replaces; None when there is none, or it cannot be understood.
-    :param why_unreadable: why the stored state item cannot be understood; None when it can, or there is none.
-    :param registrations: environments that the registry lacks, or has under another name.
-    :param replaced: the names that the registry has now of those, by region.
-    :param regions: the registered regions, once this is written.
+    :param state: the stored state item, or the new one.
+    :param is_new: whether *state* must be written.
+    :param found: the state item that *state* replaces; None if there is none, or if it cannot be read.
+    :param why_unreadable: why the stored state item cannot be read; None if it can, or if there is none.
+    :param registrations: environments that are not in the registry, or have another name in it.
+    :param replaced: the present names in the registry that *registrations* replace, by region.
+    :param regions: the registered regions after the initialization.
     :param listing: regions whose own item does not list all of *regions* yet.
     """
 
@@ -48,7 +48,7 @@ class Initialization:
 
     @property
     def changes_something(self) -> bool:
-        """Whether writing it would change the table."""
+        """Whether the initialization changes the table."""
         return self.is_new or bool(self.registrations or self.listing)
 
 
@@ -63,12 +63,12 @@ def plan_initialization(
     at: datetime,
 ) -> Initialization:
     """
-    Return what would have to be written; changes nothing.
+    Return the items that must be written. Changes nothing.
 
-    :param active_region: needed as long as there is no state item; later it may only repeat what is stored.
-    :param environments: environment name by region, every region of the DR set.
-    :param accounts: account by region, as far as they are known; otherwise what the registry says stays.
-    :raises ConfigError: *active_region* is missing, or none of *environments*.
+    :param active_region: required if there is no state item; otherwise it must be the stored active region, or None.
+    :param environments: environment name by region, for every region of the DR set.
+    :param accounts: known accounts by region; for other regions, the registry's account does not change.
+    :raises ConfigError: *active_region* is missing, or is not in *environments*.
     :raises RefusedError: another region is active: only a failover changes that.
     """
     if active_region is not None:
@@ -117,15 +117,15 @@ def plan_above_every_epoch(
     at: datetime,
 ) -> Initialization:
     """
-    Return a state that every agent takes for newer than all that it knows, whatever is stored; changes nothing.
+    Return a state that is newer than every state that an agent has read. Changes nothing.
 
-    For a state item that was restored from a backup or changed by hand: agents act on no older state than they have
-    seen. Epoch and version are above those of the item, of every heartbeat, of every failover's record and of every
-    region's part of the ledger. A plan that is open is dropped.
+    This is for a state item that was restored from a backup or changed by hand: agents ignore a state that is older
+    than their last one. Epoch and version are above those in the state item, in all heartbeats, in all records of
+    failovers and in all regions' ledgers. An open plan is dropped.
 
-    :param runs: the ledger; None where there is none.
-    :raises ConfigError: *active_region* is none of *environments*.
-    :raises StateError: something that may know a higher epoch could not be read.
+    :param runs: the runs table; None if there is none.
+    :raises ConfigError: *active_region* is not in *environments*.
+    :raises StateError: an item that may contain a higher epoch could not be read.
     """
     known_region(active_region, environments)
     found, why_unreadable = None, None
@@ -161,7 +161,7 @@ def plan_above_every_epoch(
 
 
 def _ledger_epochs(runs: RunsStore, region: str) -> Sequence[int | None]:
-    """Return the highest epochs that a region's part of the ledger names."""
+    """Return the highest epochs in a region's ledger."""
     ledger = runs.checkpoint(region)
     while entries := runs.log(region, after=ledger.number):
         before = ledger.number
@@ -174,7 +174,7 @@ def _ledger_epochs(runs: RunsStore, region: str) -> Sequence[int | None]:
 def _registry(
     store: StateStore, environments: Mapping[str, str], accounts: Mapping[str, str] | None
 ) -> Mapping[str, Any]:
-    """Return what the registry lacks, as fields of an :class:`Initialization`."""
+    """Return the missing parts of the registry, as fields of an :class:`Initialization`."""
     known = store.registrations()
     accounts = {region: found.account for region, found in known.items() if found.account} | dict(accounts or {})
     return {
@@ -195,7 +195,7 @@ def _registry(
 
 
 def _differs(wanted: Registration, known: Registration | None) -> bool:
-    """Whether *wanted* has to be written. An account that nobody knew is no reason: nothing depends on it."""
+    """Whether *wanted* must be written. A missing account alone is no reason: nothing depends on it."""
     if known is None or known.environment != wanted.environment:
         return True
     return known.account is not None and known.account != wanted.account
@@ -203,10 +203,11 @@ def _differs(wanted: Registration, known: Registration | None) -> bool:
 
 def _after_all(active_region: str, agents: Sequence[AgentStatus]) -> tuple[int, int]:
     """
-    Return epoch and version of the first state; where agents remember one that is gone, of its successor.
+    Return epoch and version of the first state. If heartbeats name a lost state, return those of its successor.
 
-    A view never goes back, so one that began anew would be read by nobody who knew the other. The region that was
-    active keeps its epoch, and its runs go on; another one gets the next, which fences the former.
+    A view never returns to an older state, so agents that read the lost state would ignore a state with a lower
+    version. The region that was active keeps its epoch, and its runs continue. Another region gets the next epoch,
+    which fences the former one.
     """
     epoch = max((agent.epoch for agent in agents), default=0)
     if any(agent.adopted_epoch == epoch and agent.region != active_region for agent in agents):
@@ -217,9 +218,10 @@ def _after_all(active_region: str, agents: Sequence[AgentStatus]) -> tuple[int, 
 
 def initialize(store: StateStore, initialization: Initialization) -> None:
     """
-    Write what is missing. Repeatable: interrupted after any write, the next plan holds the rest.
+    Write the items. Idempotent: after an interruption, the next plan has the remaining items.
 
-    :raises StaleStateError: another active region was written first; or, above every epoch, any other state.
+    :raises StaleStateError: another caller first wrote a state with another active region, or, for a state above every
+        epoch, any other state.
     """
     if initialization.why_unreadable is not None:
         store.overwrite(initialization.state)

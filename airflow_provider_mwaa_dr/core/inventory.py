@@ -1,9 +1,9 @@
 """
-What a region's Airflow consists of, as its agent lists it, for comparing regions.
+The contents of a region's Airflow, which its agent lists so that checks can compare the regions.
 
-Item ``INVENTORY#region``. It holds names, versions and digests; never the value of a variable, a connection or a pool,
-nor anything from which one could be guessed: those are compared by fingerprints whose key is in no table
-(:mod:`airflow_provider_mwaa_dr.plugins.fingerprints`).
+The item ``INVENTORY#region`` contains names, versions and digests. It never contains the value of a variable, a
+connection or a pool, or anything from which a value could be guessed. Such values are compared by fingerprints, and
+their key is in no table (:mod:`airflow_provider_mwaa_dr.plugins.fingerprints`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 KEYED = ("pools", "variables", "connections")
-"""Kinds whose names are listed and whose values are compared by fingerprint only."""
+"""Kinds of objects whose names are listed, and whose values are compared only by fingerprint."""
 DEPENDS_ON_PAST = "depends_on_past"
 EXTERNAL_SENSOR = "external_sensor"
 
@@ -25,9 +25,9 @@ class DagFacts:
     """
     One DAG.
 
-    :param source: digest of its file; modules that the file imports are not in it.
-    :param shape: digest of what the file made of it, paths left out: the same file may build different DAGs.
-    :param traits: :data:`DEPENDS_ON_PAST`, :data:`EXTERNAL_SENSOR`: what looks at history of its own region.
+    :param source: digest of its file, without the modules that the file imports.
+    :param shape: digest of the serialized DAG, without paths: the same file may build different DAGs.
+    :param traits: :data:`DEPENDS_ON_PAST`, :data:`EXTERNAL_SENSOR`: why the DAG depends on the history of its region.
     """
 
     source: str
@@ -38,9 +38,9 @@ class DagFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprints:
     """
-    Values of one region, made comparable with those of one other region and of nobody else.
+    Fingerprints of one region's values, for the comparison with one other region only.
 
-    :param key_id: names the key that the two have agreed on; fingerprints under different keys say nothing.
+    :param key_id: identifies the key that both regions agreed on; fingerprints with different keys cannot be compared.
     :param values: fingerprint by kind and name.
     """
 
@@ -53,13 +53,13 @@ class Inventory:
     """
     One region's Airflow.
 
-    :param public_key: the region's half of the keys that it agrees on with the others.
+    :param public_key: the region's public key, from which it agrees on a key with each other region.
     :param options: settings of the provider by name, as text.
     :param packages: version by installed distribution, in the scheduler.
-    :param dags: those that are in the folder, exempt ones too.
-    :param import_errors: files that could not be imported, without the folder in front.
-    :param names: what there is of each of :data:`KEYED`, in the metadata database.
-    :param fingerprints: by the other region.
+    :param dags: the DAGs in the DAG folder, exempt ones included.
+    :param import_errors: files that could not be imported, relative to the DAG folder.
+    :param names: the names of each kind of :data:`KEYED` in the metadata database.
+    :param fingerprints: fingerprints by the other region.
     """
 
     region: str
@@ -74,7 +74,7 @@ class Inventory:
 
 
 def contents_to_text(inventory: Inventory) -> str:
-    """Return everything but region, time and public key, which a store keeps beside it, as JSON."""
+    """Return the inventory as JSON, without region, time and public key, which a store stores separately."""
     return json.dumps(
         {
             "options": dict(inventory.options),
@@ -92,7 +92,7 @@ def contents_to_text(inventory: Inventory) -> str:
 
 
 def contents_from_values(found: Mapping[str, Any], *, region: str, taken_at: datetime, public_key: str) -> Inventory:
-    """Return the inventory of a JSON object; what another version put in besides is ignored, what it lacks is empty."""
+    """Return the inventory from a JSON object; ignores unknown keys of other versions, and missing keys are empty."""
     return Inventory(
         region=region,
         taken_at=taken_at,

@@ -1,9 +1,9 @@
 """
-Pausing a whole region by hand, and giving back exactly what was taken.
+Pause all DAGs of a region by hand, and later unpause exactly these.
 
-The set has an item of its own in the state table: a failover's set and the agent's snapshot of the region are other
-items, so neither can overwrite the other. The set is recorded before the first DAG is paused, and is emptied when the
-last one is back, so a command that was interrupted can be repeated.
+The set of paused DAGs is a separate item in the state table, apart from a failover's set and the agent's snapshot, so
+that none of them can overwrite another. The set is recorded before the first DAG is paused, and emptied after the last
+one is unpaused, so a command that was interrupted can be repeated.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from airflow_provider_mwaa_dr.exceptions import IncompleteError, RefusedError
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pausing:
     """
-    What pausing, or unpausing, a region comes to.
+    The result of pausing or unpausing a region, or of its preview.
 
-    :param dag_ids: the recorded set: what was paused, or was given back. Sorted.
+    :param dag_ids: the recorded set, sorted.
     :param changed: ids whose flag changed, or would change.
     :param absent: ids of the set that the environment does not have at present.
-    :param listing: all DAGs of the environment, as they were.
+    :param listing: all DAGs of the environment before the change.
     """
 
     dag_ids: tuple[str, ...]
@@ -36,7 +36,7 @@ class Pausing:
 
 
 def recorded_set(store: StateStore, region: str) -> tuple[str, ...]:
-    """Return the ids that pausing *region* took and nothing has given back yet."""
+    """Return the ids that :func:`pause` recorded for *region* and :func:`unpause` has not unpaused yet."""
     stored = store.get_paused(region)
     return stored.dag_ids if stored is not None else ()
 
@@ -48,7 +48,7 @@ def preview_pause(store: StateStore, environment: Environment, *, exempt_dags: C
     running = sorted(
         dag.dag_id for dag in listing if not dag.is_paused and not is_exempt(dag.dag_id, dag.tags, exempt_dags)
     )
-    # A set that nobody gave back yet stays in it: somebody else's half-done pause must not lose DAGs.
+    # DAGs that are recorded but not unpaused yet stay in the set, so that an incomplete earlier pause loses none.
     return Pausing(
         dag_ids=tuple(sorted({*recorded_set(store, environment.region), *running})),
         changed=tuple(running),
@@ -66,11 +66,11 @@ def pause(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Pausing:
     """
-    Pause every DAG of a region but the exempt ones, having recorded which ran. Repeatable.
+    Record the unpaused DAGs of a region, and pause them, except exempt DAGs. Idempotent.
 
-    :param preview: what :func:`preview_pause` has just returned; None: the region is looked at anew.
-    :raises RefusedError: a failover is in progress; its own set is what counts then.
-    :raises IncompleteError: some DAGs would not be paused; the set is recorded, call it again.
+    :param preview: the latest result of :func:`preview_pause`; None: call it now.
+    :raises RefusedError: a failover is in progress; its own set applies then.
+    :raises IncompleteError: some DAGs could not be paused; the set is recorded. Call it again.
     """
     pausing = preview or preview_pause(store, environment, exempt_dags=exempt_dags)
     if pausing.changed:
@@ -102,13 +102,13 @@ def unpause(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Pausing:
     """
-    Unpause exactly the DAGs that :func:`pause` recorded, and forget the set. Repeatable.
+    Unpause exactly the DAGs that :func:`pause` recorded, and empty the set. Idempotent.
 
-    What the environment does not have at present stays recorded: its file may be broken today and back tomorrow.
+    DAGs that the environment does not have at present stay in the set: their file may be broken only temporarily.
 
-    :param preview: what :func:`preview_unpause` has just returned; None: the region is looked at anew.
+    :param preview: the latest result of :func:`preview_unpause`; None: call it now.
     :raises RefusedError: a failover is in progress.
-    :raises IncompleteError: some DAGs would not be unpaused; they stay recorded, call it again.
+    :raises IncompleteError: some DAGs could not be unpaused; they stay in the set. Call it again.
     """
     pausing = preview or preview_unpause(store, environment)
     if not pausing.dag_ids:

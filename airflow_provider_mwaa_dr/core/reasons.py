@@ -1,21 +1,21 @@
-"""The reason of a change of role: what a caller may give."""
+"""The reason for a change of role: its allowed values."""
 
 from __future__ import annotations
 
 from airflow_provider_mwaa_dr.exceptions import ConfigError
 
 REASON_CHARS = 1000
-"""The state item keeps a reason in up to two places, and an item of DynamoDB has 400 KB for all that it holds."""
+"""The state item contains a reason up to twice, and an item in DynamoDB may have at most 400 KB."""
 
 
 def checked_reason(reason: object) -> str:
     """
-    Return a reason as it is stored: without the white space around it.
+    Return a reason as it is stored: without leading and trailing white space.
 
-    Every way in calls this before anything is written: with a long reason a claim would fit into the state item, and
-    the promotion that follows would not.
+    Each caller checks the reason before any write. With a longer reason, the claim could fit into the state item, but
+    not the promotion.
 
-    :raises ConfigError: it is empty, no text, or longer than :data:`REASON_CHARS` characters.
+    :raises ConfigError: the reason is empty, is not a text, or has more than :data:`REASON_CHARS` characters.
     """
     advice = "Give the reason in a sentence or two; the state item and the failover record store it."
     if reason is not None and not isinstance(reason, str):

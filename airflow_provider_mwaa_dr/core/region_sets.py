@@ -1,4 +1,4 @@
-"""Which model of DynamoDB table a pair of regions allows."""
+"""Which consistency a DynamoDB table can have in a pair of regions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ REGION_SETS = (
     frozenset({"ap-northeast-1", "ap-northeast-2", "ap-northeast-3"}),
 )
 """
-A global table with strong consistency keeps its three regions within one of these.
+The three regions of a global table with strong consistency must be in one of these sets.
 
 https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-properties-dynamodb-globaltable-globaltablewitness.html
 """
@@ -19,11 +19,10 @@ https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-properties-dy
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableModel:
     """
-    How the state table of two regions is kept.
+    The model of the state table for two regions.
 
-    :param witness: the third region of a strongly consistent table; empty where there is none, and consistency is
-        eventual.
-    :param reason: why, in a sentence without a full stop.
+    :param witness: the third region of a table with strong consistency; empty for eventual consistency.
+    :param reason: the reason, a sentence without a full stop.
     """
 
     witness: str
@@ -31,15 +30,15 @@ class TableModel:
 
     @property
     def is_strong(self) -> bool:
-        """Whether a conditional write is a compare-and-set in all regions at once."""
+        """Whether a conditional write is a compare-and-set across all regions."""
         return bool(self.witness)
 
 
 def table_model(first: str, second: str) -> TableModel:
-    """Return the strongest model that two regions allow."""
+    """Return the model with the strongest consistency for two regions."""
     for region_set in REGION_SETS:
         if {first, second} <= region_set:
-            # The nearest name: us-west-2 for the two in us-east, a neighbour in Europe.
+            # The first name in order, for example us-west-2 for the two regions in us-east.
             witness = min(region_set - {first, second})
             return TableModel(witness=witness, reason=f"{first}, {second} and the witness {witness} are one region set")
     return TableModel(

@@ -107,7 +107,7 @@ def test_schedulers_that_died(world: World) -> None:
     world.environments[A].scheduler_healthy = False
     world.agents[A].alive = False
     *_, found = polls(world, at, 3)
-    assert (found.health, found.why) == (Health.FAILED, "2 of 4 signals say so (agent, scheduler), 2 are enough")
+    assert (found.health, found.why) == (Health.FAILED, "2 of 4 signals failed (agent, scheduler), 2 are enough")
 
 
 def cut_off(world: World) -> None:
@@ -182,7 +182,7 @@ def test_a_state_table_that_does_not_answer_makes_the_health_unknown(world: Worl
     store.unreachable = True
     found = polls(world, at, 5)[-1]
     assert (found.region, found.health) == (None, Health.UNKNOWN)
-    assert "not known" in found.why
+    assert "unknown" in found.why
     store.unreachable = False
     assert [each.health for each in polls(world, at, 2)] == [Health.UNKNOWN, Health.FAILED]
 
@@ -300,9 +300,11 @@ def test_limits(world: World) -> None:
     ended = replace(record, finished_at=now - timedelta(hours=1))
     assert Limits().refusal([ended] * 9, now) is None
     assert Limits(cooldown=timedelta(hours=2), per_day=1).refusal([], now) is None
-    assert "60 min ago, and 120 min" in str(Limits(cooldown=timedelta(hours=2)).refusal([ended, record], now))
+    assert "60 min ago, and the cooldown is 120 min" in str(
+        Limits(cooldown=timedelta(hours=2)).refusal([ended, record], now)
+    )
     assert Limits(cooldown=timedelta(hours=2)).refusal([record], now) is None
-    assert "1 failovers within 24 hours, and 1" in str(Limits(per_day=1).refusal([ended], now))
+    assert "1 failovers within 24 hours, and the limit is 1" in str(Limits(per_day=1).refusal([ended], now))
     assert Limits(per_day=1).refusal([ended], now + timedelta(hours=22)) is None
 
 

@@ -52,10 +52,10 @@ def without_the_lease_wait(patch: Patch) -> None:
 
 
 def without_the_final_ledger_entry(patch: Patch) -> None:
-    def final_mark(engine: FailoverEngine, _: Plan, closing: lease.Closing) -> lease.Closing:
+    def await_final_entry(engine: FailoverEngine, _: Plan, closing: lease.Closing) -> lease.Closing:
         return replace(closing, fence_since=engine._clock.monotonic())
 
-    patch.setattr(FailoverEngine, "_final_mark", final_mark)
+    patch.setattr(FailoverEngine, "_await_final_entry", await_final_entry)
 
 
 def with_a_wanted_set_that_each_plan_records_again(patch: Patch) -> None:

@@ -1,4 +1,7 @@
-"""What may be broken in the protocol, each with a way to break it; the exploration finds every one."""
+"""
+Rules of the protocol. For each rule: a function that breaks it, and the smallest world in which the exploration finds
+it.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ def with_a_write_that_counts_from_before_its_response(patch: Patch) -> None:
 
 
 def with_an_engine_that_takes_over_and_counts_from_the_claim(patch: Patch) -> None:
-    """By the table's wall time, say, or by what the engine before had written down."""
+    """For example by the wall time in the table, or by the notes of the engine before."""
     patch.setattr(Model, "age_of_join", OLD)
 
 
@@ -45,7 +48,7 @@ def with_the_acknowledgement_of_the_listed_schedulers_only(patch: Patch) -> None
     patch.setattr(lease, "has_acknowledged", lease.live_have_acknowledged)
 
 
-def with_an_agent_that_says_that_it_has_ended_and_goes_on(patch: Patch) -> None:
+def with_an_agent_that_publishes_its_end_and_continues(patch: Patch) -> None:
     patch.setattr(Model, "is_closed_before_it_is_gone", False)
 
 
@@ -66,7 +69,7 @@ def without_the_wait_for_the_fence(patch: Patch) -> None:
 
 
 def with_the_wait_for_the_fence_counted_from_the_acknowledgement(patch: Patch) -> None:
-    """As it was: from the moment at which the schedulers had acknowledged the claim."""
+    """As the code was before the fix: it counted from the moment at which the schedulers acknowledged the claim."""
     closed_at = Closing.fence_closed_at
 
     def from_the_gate(closing: Closing, agents: Any) -> float:
@@ -90,7 +93,7 @@ def with_writes_that_have_no_condition(patch: Patch) -> None:
 
 
 def with_a_claim_over_an_open_plan(patch: Patch) -> None:
-    """What was recorded of the wanted set is forgotten, and so is the plan that had promoted."""
+    """The new plan has neither the recorded set nor the plan that had promoted."""
     action = FailoverEngine._action
 
     def careless(engine: FailoverEngine, state: DRState, target: str) -> str:
@@ -117,7 +120,7 @@ def with_a_superseding_plan_that_forgets_what_it_replaced(patch: Patch) -> None:
     patch.setattr(transitions, "supersede", forgetful)
 
 
-def with_a_superseding_plan_that_records_the_wanted_set_anew(patch: Patch) -> None:
+def with_a_superseding_plan_that_records_the_wanted_set_again(patch: Patch) -> None:
     supersede = transitions.supersede
 
     def forgetful(state: DRState, plan: Plan, **at: Any) -> DRState:
@@ -128,17 +131,17 @@ def with_a_superseding_plan_that_records_the_wanted_set_anew(patch: Patch) -> No
     patch.setattr(transitions, "supersede", forgetful)
 
 
-def with_a_cancel_that_ends_the_plan_at_once(patch: Patch) -> None:
+def with_a_cancel_that_ends_the_plan_immediately(patch: Patch) -> None:
     cancel = transitions.cancel
 
-    def at_once(state: DRState, **values: Any) -> DRState:
+    def immediately(state: DRState, **values: Any) -> DRState:
         return replace(cancel(state, **values), phase=Phase.STEADY, plan=None)
 
-    patch.setattr(transitions, "cancel", at_once)
+    patch.setattr(transitions, "cancel", immediately)
 
 
-def with_a_cancel_under_the_same_plan_id_and_engines_that_look_at_nothing_else(patch: Patch) -> None:
-    """Either of the two is enough: a plan has a new id, and an owner."""
+def with_a_cancel_under_the_same_plan_id_and_engines_that_compare_only_ids(patch: Patch) -> None:
+    """Either of the two checks is enough: a plan has a new id, and an owner."""
     cancel = transitions.cancel
 
     def same_id(state: DRState, *, plan_id: str, **values: Any) -> DRState:
@@ -161,8 +164,8 @@ def with_already_active_as_the_answer_while_a_plan_is_open(patch: Patch) -> None
     patch.setattr(FailoverEngine, "_action", hasty)
 
 
-def with_the_old_plan_handed_to_who_names_another_region(patch: Patch) -> None:
-    """A plan whose target is gone for good can never be left then."""
+def with_a_caller_that_names_another_region_and_gets_the_open_plan(patch: Patch) -> None:
+    """A caller could then never leave a plan whose target is lost permanently."""
     action = FailoverEngine._action
 
     def handed(engine: FailoverEngine, state: DRState, target: str) -> str:
@@ -204,11 +207,11 @@ def with_a_gate_that_lets_runs_start_while_the_source_is_drained(patch: Patch) -
 @dataclass(frozen=True)
 class Where:
     """
-    In which world the exploration finds a break.
+    The world in which the exploration finds a break.
 
-    :param schedulers: of the source and the target.
-    :param depth: the number of steps of the shortest history that shows it; one more where it is the way out that is
-        broken, and it is looked for from the state before.
+    :param schedulers: number in the source and in the target.
+    :param depth: the number of steps of the shortest history that shows it. For a broken way out, which the search
+        checks from the state before, it is one step more.
     """
 
     schedulers: tuple[int, int] = (1, 1)
@@ -224,7 +227,7 @@ BREAKS: dict[Break, Where] = {
     with_a_write_that_counts_from_before_its_response: Where(faults=1, depth=7),
     with_an_engine_that_takes_over_and_counts_from_the_claim: Where(callers=2, depth=5),
     with_the_acknowledgement_of_the_listed_schedulers_only: Where(schedulers=(2, 1), faults=1, depth=6),
-    with_an_agent_that_says_that_it_has_ended_and_goes_on: Where(schedulers=(2, 1), faults=1, depth=6),
+    with_an_agent_that_publishes_its_end_and_continues: Where(schedulers=(2, 1), faults=1, depth=6),
     with_a_fence_that_lets_tasks_start_when_the_source_is_drained: Where(depth=6),
     with_a_fence_that_lets_tasks_start_under_a_forced_plan: Where(depth=5),
     with_a_gate_that_lets_runs_start_while_the_source_is_drained: Where(depth=5),
@@ -235,11 +238,11 @@ BREAKS: dict[Break, Where] = {
     with_writes_that_have_no_condition: Where(callers=2, faults=1, depth=7),
     with_a_claim_over_an_open_plan: Where(depth=4),
     with_a_superseding_plan_that_forgets_what_it_replaced: Where(callers=2, depth=6),
-    with_a_superseding_plan_that_records_the_wanted_set_anew: Where(depth=4),
-    with_a_cancel_that_ends_the_plan_at_once: Where(depth=3),
-    with_a_cancel_under_the_same_plan_id_and_engines_that_look_at_nothing_else: Where(callers=2, depth=3),
+    with_a_superseding_plan_that_records_the_wanted_set_again: Where(depth=4),
+    with_a_cancel_that_ends_the_plan_immediately: Where(depth=3),
+    with_a_cancel_under_the_same_plan_id_and_engines_that_compare_only_ids: Where(callers=2, depth=3),
     with_already_active_as_the_answer_while_a_plan_is_open: Where(depth=1),
-    with_the_old_plan_handed_to_who_names_another_region: Where(callers=2, depth=2),
+    with_a_caller_that_names_another_region_and_gets_the_open_plan: Where(callers=2, depth=2),
     with_a_promotion_that_keeps_the_epoch: Where(depth=1),
 }
-"""What is broken, and where the shortest history is that shows it."""
+"""The function that breaks each rule, and the world with the shortest history that shows it."""

@@ -1,19 +1,19 @@
 """
-The protocol as a set of states and steps, small enough to search all of it to some depth.
+The protocol as a set of states and steps, small enough to search completely up to some depth.
 
-What decides is the project's own: :func:`.gate.decide`, the transitions of core/state.py, core/lease.py, and the
-engine's choice between claim, join, cancel and supersede. What is abstract is the world around it: a clock that ticks,
-schedulers that acknowledge, stand still or end, a worker in each region, and two callers whose writes arrive at once,
-late, or not at all. Reads are consistent.
+The decisions come from the project's own code: :func:`.gate.decide`, the transitions of core/state.py, core/lease.py,
+and the engine's choice between claim, join, cancel and supersede. The world around it is abstract: a clock that ticks,
+schedulers that acknowledge, freeze or end, a worker in each region, and two callers whose writes arrive immediately,
+late, or never. Reads are consistent.
 
-What a scheduler or a worker reads is no step: it may hold any row that was current since its scheduler's last
-acknowledgement, and the youngest view of a replaced row is as old as its replacement. So the world remembers the rows
-that were replaced, each with its age, and every view that there can be is checked in every state.
+Reads of schedulers and workers are no steps. A scheduler may have read any state that was current since its last
+acknowledgement, and its youngest view of a replaced state is as old as the replacement. So the world remembers the
+replaced states with their ages, and every possible view is checked in every state of the world.
 
-A caller is an engine reduced to its writes. It may act at any moment, also when another one owns the plan and lives:
-a real one takes over only after a silence, so this world has more histories than the real one. What it leaves out:
-clocks of different rates (a tick is longer than the margin of a tenth), tables with eventual consistency, changes of
-the lease, environments that do not answer, and the ledger.
+A caller is an engine reduced to its writes. It may act at any moment, also while another engine owns the plan and is
+alive. A real engine takes over only after a silence, so this world has more histories than the real one. The model
+leaves out clocks of different rates (a tick is longer than the margin of a tenth), tables with eventual consistency,
+changes of the lease, environments that do not answer, and the ledger.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TICK_S = 10.0
 LEASE_S = 2 * TICK_S
 FENCE_FILE_S = 1 * TICK_S
 OLD = 3
-"""Ticks after which nothing is waited for any more; ages do not grow beyond."""
+"""After this number of ticks, every wait has ended; ages do not grow further."""
 NEVER = -1
 AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
 GOOD, BAD = "the wanted set", "what was left of the wanted set"
@@ -46,16 +46,16 @@ class Status:
     """What a scheduler does."""
 
     LIVE, STILL, ENDED = range(3)
-    """STILL: its database does not list it, it writes nothing, and may go on at any moment with a view that it has."""
+    """STILL: its database does not list it, and it writes nothing. It may continue at any moment with an old view."""
 
 
 class Scheduler(NamedTuple):
     """
-    A scheduler's heartbeat item.
+    The heartbeat item of a scheduler.
 
-    :param version: what it has acknowledged.
+    :param version: the version that it has acknowledged.
     :param listed: jobs that its database listed when the item was written.
-    :param is_gone: the item says that it has ended.
+    :param is_gone: whether the item publishes that the scheduler has ended.
     """
 
     version: int
@@ -66,9 +66,9 @@ class Scheduler(NamedTuple):
 
 class Write(NamedTuple):
     """
-    A conditional write under way.
+    A conditional write that is under way.
 
-    :param landed: None: not applied yet; else whether its condition held.
+    :param landed: None before it is applied; then whether its condition held.
     """
 
     op: str
@@ -82,7 +82,7 @@ class Caller(NamedTuple):
     """
     An engine.
 
-    :param plan: id of the plan that it acts in; empty before it has entered one.
+    :param plan: id of the plan that it executes; empty before it has one.
     :param version, gate_age, fence_age: its :class:`.lease.Closing`; NEVER: the fence is open.
     """
 
@@ -99,15 +99,15 @@ class Caller(NamedTuple):
 
 class World(NamedTuple):
     """
-    One state of everything.
+    One state of the whole world.
 
-    :param row: what the table holds.
-    :param replaced: rows that it held, with the ticks since they were replaced, as long as a view of them lets anything
-        start, or close.
+    :param row: the state in the table.
+    :param replaced: earlier states in the table, with the ticks since they were replaced, while a view of them lets a
+        run start or close.
     :param late: writes that their caller has given up, and that may still arrive.
     :param resumed: the newest epoch whose region was prepared before it executed.
-    :param is_paused: whether the wanted DAGs do not all run in the active region.
-    :param faults: how many more there may be.
+    :param is_paused: whether some wanted DAGs do not run in the active region.
+    :param faults: how many more faults may happen.
     """
 
     row: int
@@ -127,7 +127,7 @@ class BrokenError(AssertionError):
     """
     An invariant does not hold.
 
-    :ivar step: the step that broke it, if it has not been named yet.
+    :ivar step: the step that broke it, if the message does not name it.
     """
 
     def __init__(self, message: str, *, step: str = "") -> None:
@@ -139,14 +139,15 @@ class Model:
     """
     The steps of the protocol.
 
-    :param schedulers: how many each region has.
-    :param faults: schedulers that stand still or end, callers that are killed, writes that are late or lost; in sum.
+    :param schedulers: number in each region.
+    :param faults: the most faults: schedulers that freeze or end, callers that are killed, writes that are late or
+        lost.
     """
 
     is_closed_before_it_is_gone = True
     counts_from_response = True
     age_of_join = 0
-    """For how long a caller takes the gate for closed that has just taken a plan over."""
+    """How many ticks a caller that has just taken a plan over counts the gate as closed."""
 
     def __init__(self, schedulers: Sequence[int] = (2, 1), *, callers: int = 2, faults: int = 2) -> None:
         self.places = [
@@ -162,10 +163,10 @@ class Model:
         self._moves: dict[tuple[object, ...], bool] = {}
         self._new: dict[tuple[object, ...], int] = {}
         self._live: dict[tuple[int, int], bool] = {}
-        self._settled: set[tuple[int, bool, int]] = set()
+        self._finished: set[tuple[int, bool, int]] = set()
 
     def start(self) -> World:
-        """Return the world in which A is active, and all have just read so."""
+        """Return the world in which A is active, and every scheduler has just read that."""
         row = self._id(transitions.initial(A, lease_s=LEASE_S, by="init", at=AT))
         jobs = {region: tuple(job for each, job in self.places if each == region) for region in REGIONS}
         version = self.rows[row].version
@@ -187,10 +188,10 @@ class Model:
             self.rows.append(state)
         return found
 
-    # -- what anything may do ------------------------------------------------------------------------------------------
+    # -- decisions -----------------------------------------------------------------------------------------------------
 
     def may(self, row: int, age: int, region: str, point: DecisionPoint) -> Action:
-        """Return what *region* does on a view of *row* that is *age* ticks old."""
+        """Return what *region* does with a view of *row* that is *age* ticks old."""
         key = (row, age, region, point)
         action = self._may.get(key)
         if action is None:
@@ -207,9 +208,9 @@ class Model:
 
     def check(self, world: World) -> None:
         """
-        Check what must hold at each moment.
+        Check the invariants that must hold at each moment.
 
-        :raises BrokenError: it does not.
+        :raises BrokenError: an invariant does not hold.
         """
         now = self.rows[world.row]
         executes = now.active_region if now.phase in {Phase.RESUMING, Phase.STEADY} else None
@@ -217,22 +218,22 @@ class Model:
             state = self.rows[row]
             if state.epoch == now.epoch:
                 continue
-            said = f"under epoch {state.epoch}, while {now.active_region} has epoch {now.epoch}"
+            epochs = f"under epoch {state.epoch}, while {now.active_region} has epoch {now.epoch}"
             for (region, job), each in zip(self.places, world.schedulers, strict=True):
                 if state.version < each.version or (each.is_gone and self.is_closed_before_it_is_gone):
                     continue
                 action = self.may(row, age, region, DecisionPoint.GATE)
                 if action is Action.RUN:
-                    raise BrokenError(f"scheduler {job} of {region} may start a run {said}")
+                    raise BrokenError(f"scheduler {job} of {region} may start a run {epochs}")
                 if action is Action.SKIP and region == executes:
-                    raise BrokenError(f"scheduler {job} of {region} may close a run as a standby, {said}")
+                    raise BrokenError(f"scheduler {job} of {region} may close a run as a standby, {epochs}")
             for region in REGIONS:
                 if age * TICK_S <= FENCE_FILE_S and self.may(row, age, region, DecisionPoint.FENCE) is Action.RUN:
-                    raise BrokenError(f"a worker of {region} may start a task {said}")
+                    raise BrokenError(f"a worker of {region} may start a task {epochs}")
         self._check_ways_out(world)
 
     def _is_live(self, row: int, age: int) -> bool:
-        """Return whether a view of *row* that is *age* ticks old lets anything start, or close."""
+        """Return whether a view of *row* that is *age* ticks old lets a run start or close."""
         key = (row, age)
         found = self._live.get(key)
         if found is None:
@@ -243,19 +244,19 @@ class Model:
 
     def _check_ways_out(self, world: World) -> None:
         """
-        See that a new caller can finish the open plan and can cancel it, in any mode.
+        Check that a new caller can finish the open plan and can cancel it, in any mode.
 
-        Once everything is well again; by force also while the other region never answers.
+        All faults have ended by this time. A forced failover must work also while the other region never answers.
         """
         key = (world.row, world.is_paused, world.resumed)
-        if key in self._settled:
+        if key in self._finished:
             return
-        self._settled.add(key)
+        self._finished.add(key)
         for target in REGIONS:
             for is_forced in (True, False):
-                self._settle(world, target, is_forced=is_forced)
+                self._check_way_out(world, target, is_forced=is_forced)
 
-    def _settle(self, world: World, target: str, *, is_forced: bool) -> None:
+    def _check_way_out(self, world: World, target: str, *, is_forced: bool) -> None:
         try:
             self._fail_over(world, target, is_forced=is_forced)
         except BrokenError as error:
@@ -280,7 +281,7 @@ class Model:
             raise BrokenError(f"it ends with {state.active_region} {state.phase.value}")
 
     def _as_after_a_while(self, world: World, regions: Collection[str]) -> World:
-        """Return *world* when the schedulers of *regions* have acknowledged, and nothing is waited for any more."""
+        """Return *world* after the schedulers of *regions* have acknowledged, and all waits have ended."""
         version = self.rows[world.row].version
         jobs = {region: tuple(job for each, job in self.places if each == region) for region in REGIONS}
         return world._replace(
@@ -302,7 +303,7 @@ class Model:
         for number, caller in enumerate(world.callers):
             yield from self._callers_steps(world, number, caller)
             if not caller.target:
-                break  # callers are alike: the next one begins after this one
+                break  # callers are equal: the next one starts only after this one
         for write in world.late:
             rest = tuple(each for each in world.late if each is not write)
             yield f"a late {write.op} arrives", self._apply(world._replace(late=rest), write)[0]
@@ -342,9 +343,9 @@ class Model:
             yield f"{name} acknowledges", self._with(world, place, each._replace(version=version, listed=listed))
             if world.faults:
                 fewer = world._replace(faults=world.faults - 1)
-                yield f"{name} stands still", self._with(fewer, place, each._replace(status=Status.STILL))
+                yield f"{name} freezes", self._with(fewer, place, each._replace(status=Status.STILL))
                 ended = each._replace(is_gone=True, status=Status.ENDED)
-                yield f"{name} says that it has ended", self._with(fewer, place, ended)
+                yield f"{name} publishes that it has ended", self._with(fewer, place, ended)
 
     @staticmethod
     def _with(world: World, place: int, scheduler: Scheduler) -> World:
@@ -363,17 +364,17 @@ class Model:
         if not caller.target:
             begun = [Caller(target=target, is_forced=forced) for target in REGIONS for forced in (True, False)]
         for each in begun:
-            said = "" if caller.target else f" to {each.target}{', forced' if each.is_forced else ''}"
-            for choice in ("", "give up", "go on without the source"):
+            request = "" if caller.target else f" to {each.target}{', forced' if each.is_forced else ''}"
+            for choice in ("", "give up", "continue without the source"):
                 found = self._decide(world, each, f"of-{number + 1}", choice)
                 if found is None:
                     continue
                 op, row = found
                 with_it = self._set(world, number, each)
-                yield f"{name}: {op}{said}", self._act(with_it, number, op, row)
+                yield f"{name}: {op}{request}", self._act(with_it, number, op, row)
                 if world.faults and row != world.row:
                     fewer = with_it._replace(faults=world.faults - 1)
-                    yield f"{name}: sends {op}{said}", self._send(fewer, number, op, row)
+                    yield f"{name}: sends {op}{request}", self._send(fewer, number, op, row)
         if caller.target and world.faults:
             fewer = world._replace(faults=world.faults - 1)
             yield f"{name} is killed", self._set(fewer, number, caller._replace(is_done=True))
@@ -390,7 +391,7 @@ class Model:
             yield f"the {write.op} of {name} is lost", self._set(world, number, without)
             if not world.late:
                 late = self._set(world, number, without)
-                yield f"{name} gives its {write.op} up", late._replace(late=(write,))
+                yield f"{name} gives up its {write.op}", late._replace(late=(write,))
             yield f"{name} is killed", self._set(world._replace(late=(write,)), number, without._replace(is_done=True))
         elif write.landed:
             yield (
@@ -409,7 +410,7 @@ class Model:
     # -- an engine -----------------------------------------------------------------------------------------------------
 
     def _act(self, world: World, number: int, op: str, row: int) -> World:
-        """Write at once, with the response in the same moment."""
+        """Write, and get the response at the same moment."""
         sent = self._send(world, number, op, row)
         write = sent.callers[number].write
         assert write is not None
@@ -420,11 +421,11 @@ class Model:
     def _send(self, world: World, number: int, op: str, row: int) -> World:
         write = Write(op, row, self.rows[world.row].version)
         sent = self._set(world, number, world.callers[number]._replace(write=write))
-        # Before it says that the source is drained, an engine pauses what is wanted there.
+        # Before an engine writes that the source is drained, it pauses the wanted DAGs of the source.
         return sent._replace(is_paused=True) if op == "drained" else sent
 
     def _apply(self, world: World, write: Write) -> tuple[World, bool]:
-        """Write the row if its version is the expected one, and check what the change must keep."""
+        """Write the row if its version is the expected one, and check the invariants of the change."""
         before, new = self.rows[world.row], self.rows[write.row]
         if write.row == world.row:
             return world, True
@@ -441,12 +442,12 @@ class Model:
             resumed = new.epoch
         if new.phase in {Phase.RESUMING, Phase.STEADY} and resumed != new.epoch:
             raise BrokenError(
-                f"{new.active_region} executes under epoch {new.epoch} and was never prepared for it", step=write.op
+                f"{new.active_region} executes under epoch {new.epoch} without preparation", step=write.op
             )
         is_paused = world.is_paused or new.epoch != before.epoch
         if new.phase is Phase.STEADY and is_paused:
             if before.plan is None or before.phase is not Phase.RESUMING or before.plan.set_id != GOOD:
-                raise BrokenError("the wanted DAGs stay paused for good", step=write.op)
+                raise BrokenError("the wanted DAGs stay paused permanently", step=write.op)
             is_paused = False
         replaced = world.replaced
         if self._is_live(world.row, 0):
@@ -455,16 +456,18 @@ class Model:
 
     @staticmethod
     def has_landed(before: DRState, expected: int) -> bool:
-        """Return whether a write's condition holds."""
+        """Return whether the condition of a write holds."""
         return before.version == expected
 
     def _responded(self, caller: Caller, op: str, row: int, age: int) -> Caller:
-        """Return what the caller knows once it has the response to a write that was sent *age* ticks ago."""
+        """Return the caller after it has the response to a write that it sent *age* ticks ago."""
         state = self.rows[row]
         since = 0 if self.counts_from_response else age
         if op == "complete":
             if state.active_region != caller.target and not caller.has_given_up:
-                raise BrokenError(f"who named {caller.target} has completed a plan for {state.active_region}", step=op)
+                raise BrokenError(
+                    f"a caller that named {caller.target} completed a plan for {state.active_region}", step=op
+                )
             return caller._replace(is_done=True)
         plan = state.plan
         if op == "nothing" or plan is None:
@@ -481,14 +484,14 @@ class Model:
 
     @staticmethod
     def is_own(plan: Plan, caller: Caller, owner: str) -> bool:
-        """Return whether the open plan is the caller's to act in."""
+        """Return whether the caller owns the open plan."""
         return (plan.id, plan.owner) == (caller.plan, owner)
 
     def _decide(self, world: World, caller: Caller, owner: str, choice: str = "") -> tuple[str, int] | None:
         """
-        Return what the caller writes, having read the row: the name of the step, and the new row.
+        Return the caller's next write after a read of the row: the name of the step, and the new row.
 
-        :param choice: what it may do instead of the next step; empty for that.
+        :param choice: an alternative to the next step; empty for the next step.
         """
         state = self.rows[world.row]
         if not caller.plan:
@@ -509,9 +512,9 @@ class Model:
         if state.phase is Phase.RESUMING:
             return "complete", self._next(transitions.complete, world.row, not_unpaused_set_id="")
         if state.phase is Phase.PROMOTING and caller.version != state.version:
-            return "looks at its promotion", world.row  # the response of which it has never had
+            return "reads its promotion", world.row  # it never had the response to that write
         if plan.is_forced and state.phase is Phase.DRAINING and caller.fence_age == NEVER:
-            return "looks at its turn to forced", world.row
+            return "reads its turn to forced", world.row
         if state.phase is Phase.PROMOTING:
             return ("resume", self._next(transitions.resume, world.row)) if self._is_ready(world, caller) else None
         if is_graceful and caller.fence_age == NEVER:
@@ -543,7 +546,7 @@ class Model:
             started_at=AT,
         )
         make = transitions.claim if op == "claim" else transitions.supersede
-        # Recorded with the claim: listed in the source now, or from the last snapshot, which is always whole.
+        # The set is recorded with the claim: the source's DAGs now, or its last snapshot, which is always complete.
         set_id = BAD if world.is_paused and not caller.is_forced else GOOD
         return op, self._next(_claim_and_record, world.row, make=make, plan=plan, set_id=set_id)
 

@@ -1,7 +1,7 @@
 """
-Search all states of the protocol to a depth, breadth first; ``make explore DEPTH=9``.
+Search all states of the protocol up to a depth, breadth first; ``make explore DEPTH=9``.
 
-The first violation that it meets is one of the shortest: it is printed with the steps that lead to it.
+The first violation is one of the shortest. It is printed with the steps that lead to it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Scope:
     """
     A world to search.
 
-    :param schedulers: of the region that is active at first, and of the other one.
-    :param depth: steps that ``make test`` searches; None: all of it.
+    :param schedulers: number in the region that is active at first, and in the other region.
+    :param depth: the number of steps that ``make test`` searches; None: all.
     """
 
     schedulers: tuple[int, int]
@@ -33,7 +33,7 @@ class Scope:
         return f"{source} + {target} schedulers, {self.callers} callers, {self.faults} faults"
 
     def model(self) -> Model:
-        """Return the model of it."""
+        """Return the model of this world."""
         return Model(self.schedulers, callers=self.callers, faults=self.faults)
 
 
@@ -49,11 +49,11 @@ SCOPES = (
 @dataclass(frozen=True)
 class Found:
     """
-    What a search has found.
+    The result of a search.
 
-    :param broken: the invariant that does not hold; empty when all do.
-    :param trace: the steps that lead to it.
-    :param is_complete: whether no state was left that had further steps.
+    :param broken: the invariant that does not hold; empty if all hold.
+    :param trace: the steps that lead to the violation.
+    :param is_complete: whether no state with further steps is left.
     """
 
     states: int
@@ -64,17 +64,17 @@ class Found:
     is_complete: bool = False
 
     def __str__(self) -> str:
-        said = f"{self.states:,} states, depth {self.depth}, {self.seconds:.1f} s"
+        summary = f"{self.states:,} states, depth {self.depth}, {self.seconds:.1f} s"
         if self.is_complete:
-            said += ", complete"
+            summary += ", complete"
         if not self.broken:
-            return f"{said}: every invariant holds"
+            return f"{summary}: every invariant holds"
         lines = (f"  {number:2}. {step}" for number, step in enumerate(self.trace, start=1))
-        return "\n".join((f"{said}: {self.broken}", *lines))
+        return "\n".join((f"{summary}: {self.broken}", *lines))
 
 
 def search(model: Model, depth: int | None) -> Found:
-    """Search to *depth* steps, or everything; stop at the first violation."""
+    """Search up to *depth* steps, or everything. Stop at the first violation."""
     began = time.perf_counter()
     start = model.start()
     came_from: dict[World, tuple[World, str] | None] = {start: None}
@@ -86,18 +86,18 @@ def search(model: Model, depth: int | None) -> Found:
             steps = model.steps(world)
             while True:
                 try:
-                    said, new = next(steps)
+                    name, new = next(steps)
                 except StopIteration:
                     break
                 except BrokenError as error:
                     return _broken(came_from, world, error.step, error, reached, began)
                 if new in came_from:
                     continue
-                came_from[new] = (world, said)
+                came_from[new] = (world, name)
                 try:
                     model.check(new)
                 except BrokenError as error:
-                    return _broken(came_from, world, said, error, reached, began)
+                    return _broken(came_from, world, name, error, reached, began)
                 following.append(new)
         level = following
     return Found(states=len(came_from), depth=reached, seconds=time.perf_counter() - began, is_complete=not level)
@@ -106,12 +106,12 @@ def search(model: Model, depth: int | None) -> Found:
 def _broken(
     came_from: dict[World, tuple[World, str] | None],
     world: World,
-    said: str,
+    name: str,
     error: BrokenError,
     depth: int,
     began: float,
 ) -> Found:
-    trace = [said] if said else []
+    trace = [name] if name else []
     while (step := came_from[world]) is not None:
         world, before = step
         trace.append(before)

@@ -1,5 +1,5 @@
 """
-All states of the protocol to some depth, and what the search is worth: each planted break is found.
+All states of the protocol up to some depth, and a proof that the search finds each planted break.
 
 ``make explore DEPTH=9`` searches deeper.
 """
@@ -15,7 +15,9 @@ from tests.exploration.search import SCOPES, Found, Scope, search
 
 @pytest.mark.parametrize("scope", SCOPES, ids=str)
 def test_every_invariant_holds_in_every_state(scope: Scope, capsys: pytest.CaptureFixture[str]) -> None:
-    """No region starts anything under an old epoch, each plan can be finished and cancelled, the wanted set is kept."""
+    """
+    No region starts a run under an old epoch, each plan can be finished and cancelled, and the wanted set is kept.
+    """
     found = search(scope.model(), scope.depth)
     with capsys.disabled():
         print(f"\n{scope}: {found}")
@@ -25,13 +27,13 @@ def test_every_invariant_holds_in_every_state(scope: Scope, capsys: pytest.Captu
 
 @pytest.mark.parametrize(("plant", "where"), BREAKS.items(), ids=[each.__name__ for each in BREAKS])
 def test_a_break_is_found(plant: Break, where: Where, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the shortest history that shows it is as long as it was."""
+    """The shortest history that shows the break has the expected length."""
 
-    def look() -> Found:
+    def find() -> Found:
         return search(Model(where.schedulers, callers=where.callers, faults=where.faults), where.depth + 1)
 
-    assert not look().broken
+    assert not find().broken
     plant(monkeypatch)
-    found = look()
+    found = find()
     print(found)
     assert (bool(found.broken), len(found.trace)) == (True, where.depth)

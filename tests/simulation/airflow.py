@@ -248,7 +248,7 @@ class SimulatedAirflow:
 
     def send_back(self, run: Run) -> None:
         """Put a waiting run back into the queue, with its tasks unchanged."""
-        self._note(run.key, "gives its room to an earlier one")
+        self._note(run.key, "gives its room to an earlier run")
         self.active.pop(run.key, None)
         self.set_state(run, "queued")
 
@@ -488,7 +488,7 @@ class SimulatedAirflow:
         before = len(self.paused)
         self.paused |= set(self.dags_by_id) - self.controls
         if len(self.paused) > before and self.world.is_traced:
-            self.world.note(None, f"{self.region}: its agent pauses everything")
+            self.world.note(None, f"{self.region}: the agent pauses all DAGs")
         return len(self.paused) - before
 
     def unpaused_dags(self) -> tuple[str, ...]:
@@ -604,7 +604,7 @@ class SimulatedAirflow:
         for run in runs:
             found = self.rows.get(run.key)
             if found is not None and not found.is_open:
-                self._note(run.key, f"settled as {run.status.value}, was {found.state}")
+                self._note(run.key, f"gets the outcome {run.status.value}, was {found.state}")
                 self.set_state(found, run.status.value)
 
     def forget_closed(self, created: Mapping[str, datetime | None]) -> int:
@@ -615,7 +615,7 @@ class SimulatedAirflow:
             limit = -1.0 if after is None else to_seconds(after)
             gone += [run for at, run in self.intervals[dag_id].items() if run.is_skipped and at > limit]
         for run in gone:
-            self._note(run.key, "forgotten: to be created again")
+            self._note(run.key, "deleted, so that the scheduler creates it again")
             del self.rows[run.key], self.intervals[run.dag_id][run.at or 0.0]
             self.next_at.pop(run.dag_id, None)
         return len(gone)

@@ -111,7 +111,7 @@ class Progress:
         self.printed_at = now
         left_s = (self.histories - self.done) / max(0.001, self.rate)
         text = (
-            f"{self.done:,} of {self.histories:,} histories, {self.rate:.1f} a second, "
+            f"{self.done:,} of {self.histories:,} histories, {self.rate:.1f} per second, "
             f"{wrong} wrong, about {left_s / 60:.0f} min left"
         )
         print(f"\r{text:<78}" if self._is_terminal else text, end="" if self._is_terminal else "\n", file=sys.stderr)
@@ -148,7 +148,7 @@ def simulate(first: int, histories: int, workers: int, without: str | None = Non
             is_whole = False
             on = first + total.histories
             print(
-                f"\nStopped; all below {on} are done. Go on: "
+                f"\nStopped. The histories below seed {on} are complete. To continue: "
                 f"make simulate FIRST={on} HISTORIES={first + histories - on}",
                 file=sys.stderr,
             )
@@ -165,11 +165,11 @@ def check_open(listed: Sequence[OpenSeed]) -> list[int]:
     right = []
     for each in listed:
         if (verdict := _verdict(each.seed)) is not None:
-            print(f"Open since {each.since}, and still wrong: {verdict}")
+            print(f"Wrong since {each.since}, and still wrong: {verdict}")
             continue
         right.append(each.seed)
         print(
-            f"Open since {each.since}, and right by now: history {each.seed} ({each.verdict}). Make it a named test "
+            f"Wrong since {each.since}, and now right: history {each.seed} ({each.verdict}). Make it a named test "
             f"(tests/simulation/test_simulation.py), and remove its line from {LISTING.name}."
         )
     return right
@@ -194,18 +194,18 @@ def excuse(wrong: Mapping[int, str], root: Path, listing: Path = LISTING) -> dic
     if not new:
         return {}
     if len(new) > MOST_TRIED:
-        print(f"{len(new)} histories went wrong: too many to compare with the commit before.")
+        print(f"{len(new)} histories went wrong: too many to compare with the commit before the change.")
         return new
     commit = commit_before(root)
     before = wrong_before(new, commit, root) if commit is not None else None
     if commit is None or before is None:
-        print("Whether they went wrong before the change cannot be found out: there is no commit before it to try.")
+        print("There is no commit before the change that can run these histories, so they fail the build.")
         return new
     add({seed: new[seed].partition(": ")[2] for seed in before}, commit, listing)
     for seed in sorted(before):
         print(
-            f"History {seed} went wrong before the change, too (commit {commit}): it does not fail the build. It is "
-            f"listed in {listing.name} from now on; commit that."
+            f"History {seed} was wrong before the change, too (commit {commit}): it does not fail the build. It was "
+            f"added to {listing.name}; commit that file."
         )
     return {seed: verdict for seed, verdict in new.items() if seed not in before}
 
@@ -246,19 +246,19 @@ def main() -> int:
     parser.add_argument("--histories", type=int, default=1000, help="how many (default 1000)")
     parser.add_argument("--first", type=int, help="the first seed (default 0, or with --ci a fresh one)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 2, help="processes (default: one a core)")
-    parser.add_argument("--without", choices=[rule.__name__ for rule in RULES], help="take a rule out of the core")
-    parser.add_argument("--digest", action="store_true", help="print a hash of everything that happens, for each seed")
+    parser.add_argument("--without", choices=[rule.__name__ for rule in RULES], help="disable this rule of the core")
+    parser.add_argument("--digest", action="store_true", help="print a hash of each history")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the counts to a JSON file, to be summed")
     parser.add_argument("--sum", type=Path, metavar="FOLDER", help="print the sum of the reports in a folder")
     parser.add_argument(
         "--reached",
         action="store_true",
-        help=f"write how often faults were reached to {REACHED.name}, which the next seeds aim by",
+        help=f"write how often each fault was reached to {REACHED.name}; later seeds aim at the rare ones",
     )
     parser.add_argument(
         "--ci",
         action="store_true",
-        help="use a fresh first seed, live through the open seeds, too, and excuse what went wrong before the change",
+        help="use a fresh first seed, run the open seeds, too, and accept histories that were wrong before the change",
     )
     options = parser.parse_args()
     if options.sum is not None:

@@ -75,10 +75,10 @@ class Tally:
         seeds = ", ".join(f"{first} to {first + count - 1}" for first, count in _merged(self.ranges))
         yield (
             f"{self.histories:,} histories (seeds {seeds}) in {self.seconds:.0f} s, "
-            f"{self.histories / max(0.001, self.seconds):.1f} a second, "
-            f"{self.histories / max(0.001, self.cpu_s):.1f} a second of CPU: {len(self.wrong)} went wrong."
+            f"{self.histories / max(0.001, self.seconds):.1f} per second, "
+            f"{self.histories / max(0.001, self.cpu_s):.1f} per second of CPU: {len(self.wrong)} went wrong."
         )
-        yield f"{self.due:,} runs were due. Executed again, for a reason that is allowed: {sum(self.again.values()):,}."
+        yield f"{self.due:,} runs were expected. Executed again for an allowed reason: {sum(self.again.values()):,}."
         for why, count in self.again.most_common():
             yield f"  {count:>9,}  {why}"
         for kind, counts in sorted(self.reached.items()):
@@ -87,18 +87,18 @@ class Tally:
             yield verdict if str(seed) in verdict else f"History {seed}: {verdict}"
         if self.wrong:
             yield "Wrong: " + " ".join(map(str, sorted(self.wrong)))
-            yield "One of them alone: .venv/bin/python -m tests.simulation --histories 1 --first SEED"
+            yield "To run one of them: .venv/bin/python -m tests.simulation --histories 1 --first SEED"
 
     def _least(self, kind: str, counts: Counter[str]) -> Iterable[str]:
         never = sorted(name for name, count in counts.items() if not count)
         of = f" of {self.sampled:,} histories" if kind == "branch" else ""
-        yield f"{kind.capitalize()}: {len(counts) - len(never):,} reached, {len(never):,} never{of}. The least:"
+        yield f"{kind.capitalize()}: {len(counts) - len(never):,} reached, {len(never):,} never{of}. The least reached:"
         for name, count in sorted(counts.items(), key=lambda item: (item[1], item[0]))[len(never) :][:LEAST]:
             yield f"  {count:>9,}  {name}"
         for name in never[:MOST]:
             yield f"      never  {name}"
         if len(never) > MOST:
-            yield f"      never  {len(never) - MOST:,} more; a report (--report) has them all"
+            yield f"      never  {len(never) - MOST:,} more; a report (--report) lists all of them"
 
 
 def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

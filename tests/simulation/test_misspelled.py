@@ -52,7 +52,7 @@ class Misspelled(Simulation):
             self.meant = state.active_region
             value = self.rng.choice(["us-est-2", f" {self.meant}", self.meant.upper(), ""])
             self.store._table.state = replace(state, active_region=value)
-            self.note(None, f"a person writes {value!r} for {self.meant}")
+            self.note(None, f"a user writes {value!r} for {self.meant}")
 
     def correct(self) -> None:
         self.store._table.state = self.state

@@ -184,7 +184,7 @@ class RunsCopy:
         log, world = self._table.logs[region], self._table.world
         if entry.number <= len(log):
             if log[entry.number - 1].entry != entry:
-                raise StaleLedgerError(f"Entry {entry.number} of {region} is there already.")
+                raise StaleLedgerError(f"Entry {entry.number} of {region} exists already.")
             return
         assert entry.number == len(log) + 1, "a log has no gaps"
         there_at = world.clock.monotonic() + world.rng.random() * world.lag_s
@@ -465,7 +465,7 @@ class Region:
         return True
 
     def _killed(self, scheduler: Scheduler) -> None:
-        self.world.note(None, f"{self.name}: scheduler {scheduler.database.job_id} is killed in mid-turn")
+        self.world.note(None, f"{self.name}: scheduler {scheduler.database.job_id} is killed during its turn")
         if scheduler in self.schedulers:
             self.restart(self.schedulers.index(scheduler))
 
@@ -549,7 +549,7 @@ class Verdict:
     def problems(self) -> dict[str, str]:
         """Everything that must not happen, by run."""
         return {
-            **{run: "was executed again without a reason" for run, why in self.again.items() if not why},
+            **{run: "was executed again without an allowed reason" for run, why in self.again.items() if not why},
             **dict.fromkeys(self.lost, "is lost"),
             **self.wrong,
         }
@@ -659,8 +659,8 @@ class Simulation(World):
 
     def note_entry(self, region: str, entry: LogEntry) -> None:
         for run in entry.runs:
-            taken = ", taken over" if run.taken_at is not None else ""
-            self.note(run.key, f"{region} tells: {run.status.value}, epoch {run.epoch}{taken}")
+            resumed = ", resumed" if run.taken_at is not None else ""
+            self.note(run.key, f"{region} publishes: {run.status.value}, epoch {run.epoch}{resumed}")
         if entry.final_plan_id is not None or entry.complete_before is not None:
             self.note(None, f"{region} publishes: final {entry.final_plan_id}, complete before {entry.complete_before}")
 
@@ -741,7 +741,7 @@ class Simulation(World):
             each.region == line.region and line.at >= each.published_at for each in self.left for line in before
         )
         assert is_unpublished or any(line.kind == "end" and line.ok for line in before), (
-            f"{dag_id} {run_id} begins in {execution.region} before the run before it has succeeded"
+            f"{dag_id} {run_id} starts in {execution.region} before the previous run has succeeded"
         )
 
     def created(self, region: str, key: RunKey) -> None:
@@ -762,7 +762,7 @@ class Simulation(World):
         self.fires.append(_Fired(self.clock.monotonic(), region, dag_id, is_lost))
 
     def changed_late(self, region: str, dag_id: str) -> None:
-        self.note(None, f"{region}: {dag_id} is paused, or unpaused, by a call whose plan has ended meanwhile")
+        self.note(None, f"{region}: a late call changes whether {dag_id} is paused: its plan has ended")
         self.late.append((region, dag_id))
         self.undo_late_changes()
 
@@ -892,7 +892,7 @@ class Simulation(World):
                     self._clear_one(region, run.key)
 
     def _clear_one(self, region: Region, key: RunKey) -> None:
-        self.note(key, f"somebody clears it in {region.name}")
+        self.note(key, f"a user clears it in {region.name}")
         region.airflow.clear(key)
         self.cleared[key].append(self.clock.monotonic())
         self.owed.setdefault(key, self.clock.monotonic())
@@ -942,7 +942,7 @@ class Simulation(World):
                 verdict.again[" ".join(key)] = why
         for fire in self.fires:
             if fire.at < now - 10 and not self._has_consumer(fire):
-                verdict.wrong[f"{fire.dag_id} -"] = f"has no run for the asset of {fire.at:.1f} in {fire.region}"
+                verdict.wrong[f"{fire.dag_id} -"] = f"has no run for the asset event at {fire.at:.1f} in {fire.region}"
         return verdict
 
     def _why_again(self, key: RunKey, lines: list[Execution], begun: list[Execution]) -> str | None:
@@ -959,15 +959,15 @@ class Simulation(World):
                 if (line.kind, line.region) == ("end", first.region) and first.at <= line.at <= second.at
             ]
             if any(first.at <= at <= second.at for at in self.stops.get(key, ())):
-                why = "it outlasted the drain and was stopped"
+                why = "it ran longer than the drain, and an engine stopped it"
             elif not ends:
                 if not left and not any(first.at <= at <= second.at for at in self.regions[first.region].died):
                     return ""
                 why = "it was executing when its region was lost"
             elif any(max(ends) >= each.published_at for each in left):
-                why = "it ended, or started, within the ledger's lag or a lease"
+                why = "it started or ended within the ledger's lag or a lease"
             elif any(each.run == " ".join(key) and first.at <= each.at <= second.at for each in self.announced):
-                why = "it failed while an engine was stopping it that could not say so any more"
+                why = "it failed while an engine was stopping it, and that engine could not record it"
             else:
                 return ""
         return why
@@ -1020,7 +1020,7 @@ def freeze_until_unlisted(world: Simulation) -> None:
     def stop() -> None:
         if not world.is_healed:
             scheduler, now = region.schedulers[number], world.clock.monotonic()
-            world.note(None, f"{region.name}: scheduler {scheduler.database.job_id} stands still for {seconds} s")
+            world.note(None, f"{region.name}: scheduler {scheduler.database.job_id} is frozen for {seconds} s")
             scheduler.frozen_until, scheduler.stuck_until = now + seconds, now + 30
 
     world.clock.after(rng.uniform(0, 40), stop)
@@ -1137,17 +1137,15 @@ def run_history(seed: int) -> tuple[Simulation, Verdict]:
 def explain(seed: int) -> str:
     """Return the trace of a history that goes wrong, for a developer."""
     world = Simulation(seed, is_traced=True)
-    how = f"Only this one: .venv/bin/python -m tests.simulation --first {seed} --histories 1"
+    how = f"To run only this history: .venv/bin/python -m tests.simulation --first {seed} --histories 1"
     try:
         problems = play(world).problems
     except Exception as error:
         last = [f"{at:8.1f}  {' '.join(key) if key else 'all'}: {text}" for at, key, text in world.trace[-30:]]
-        around = "\n".join([*world.story("").splitlines()[1:], "And last:", *last])
+        around = "\n".join([*world.story("").splitlines()[1:], "The last events:", *last])
         return f"History {seed}: {type(error).__name__}: {error}\n{around}\n{how}"
     if not problems:
-        return (
-            f"History {seed} went wrong, and came out right when it was lived through again: it is not the same.\n{how}"
-        )
+        return f"History {seed} went wrong, and came out right with a trace: it is not the same each time.\n{how}"
     kinds = Counter(problems.values())
     found = "\n".join(f"  {run} {what}" for run, what in list(problems.items())[:20])
     return f"History {seed}: {dict(kinds)}\n{found}\n{world.story(next(iter(problems)))}\n{how}"

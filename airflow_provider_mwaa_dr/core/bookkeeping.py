@@ -63,7 +63,7 @@ _DAGS_EVERY_S = 30.0
 _STUCK_EVERY_S = 30.0
 """Time between two attempts to start runs that could not be started."""
 _LIVES_EVERY_S = 60.0
-"""Time between two reads that show whether a ledger began another life, or whether the own one is still stored."""
+"""Time between two checks whether a ledger began another life, and whether this region's is still stored."""
 _GAP_EVERY_S = 30.0
 """Time between two reads of the checkpoint of a region whose log has an entry that cannot be read."""
 _REPLAY_PAGES = 10
@@ -160,7 +160,7 @@ class LedgerDb(Protocol):
 
     def make_room(self, runs: Sequence[LedgerRun]) -> int:
         """
-        Let queued runs start whose DAG is at its limit only with later runs that wait for them.
+        Let queued runs start that later runs of the same DAG wait for, if the later runs take all of its run slots.
 
         :return: how many later runs went back to the queue.
         """
@@ -502,15 +502,15 @@ class Bookkeeper:
         read_stopped: Callable[[str], Collection[str]],
     ) -> bool:
         """
-        Publish what has changed in the database since the last call.
+        Publish the changes in the database since the last call.
 
         The bookkeeper reads the rows first and the state second. It publishes the outcome of an ended run only if,
         according to this state, the region still is active under the same epoch.
 
         A failover announces in the state which runs it stops, before it stops the first one. So an agent that reads
         that such a run has failed also reads the announcement. From then on, each announced run counts as interrupted.
-        It has ended by itself only if its row is a success, if the failover announces that the run had ended, or if the
-        run was queued again later. This does not depend on the plan, which may already be cancelled.
+        It has ended by itself only in three cases: its row is a success, the failover announces that the run had ended,
+        or the run was queued again later. This does not depend on the plan, which may already be cancelled.
 
         The call that stops a run may be late: the run may have ended, and a user may have cleared it. So a run that the
         open plan has announced counts as interrupted if it fails while the plan drains the region.

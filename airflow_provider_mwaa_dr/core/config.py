@@ -264,7 +264,7 @@ OPTIONS: tuple[Option[Any], ...] = (
         parse=_eventual,
         example="safe",
         description="With table_consistency eventual: available lets a region use its own replica, and a region that "
-        "is cut off continues until the link is back; safe lets it run only while all replicas can be read, so that "
+        "is cut off continues until the link is back; safe lets it run only while all replicas can be read. Then "
         "the loss of one region holds the others until you set them to available.",
     ),
     Option(
@@ -292,7 +292,7 @@ OPTIONS: tuple[Option[Any], ...] = (
         allowed="AWS region names",
         parse=str.strip,
         example="us-east-1",
-        description="The region this Airflow counts as. Unset: AWS_REGION, which MWAA sets.",
+        description="The region of this Airflow. Unset: AWS_REGION, which MWAA sets.",
     ),
     Option(
         name="notification_topic",

@@ -308,7 +308,7 @@ class FailoverEngine:
         if action in {"claim", "supersede", "take over"}:
             not_ready = self._problems(state, replace(request, mode=mode))
             if mode is not Mode.FORCED:
-                with suppress(MwaaError):  # graceful: the problems contain it; auto: the failover continues without it
+                with suppress(MwaaError):  # graceful: a problem, too; auto: the failover continues without the source
                     dags = self._environment(source).dags()
                     exempt = len(self._exempt(dags))
                     wanted = len(self._unpaused(dags))

@@ -1,8 +1,8 @@
 """
 Whether the active region has failed: a quorum of independent signals, in several polls in a row.
 
-Unknown does not mean failed. If an environment is being updated, the state table does not answer or an API must not be
-called, the signal is unknown, and it neither confirms nor excludes a failure.
+Unknown does not mean failed. A signal is unknown if, for example, the environment is being updated, the state table
+does not answer, or the caller has no permission. Such a signal neither confirms nor excludes a failure.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def plan_initialization(
                 advice=f"Name the region that runs today: --active {' or --active '.join(sorted(environments))}.",
             ) from error
         agents = [agent for region in sorted(environments) for agent in store.agents(region)]
-        epoch, version = _after_all(active_region, agents)
+        epoch, version = _after_heartbeats(active_region, agents)
         state = initial(active_region, lease_s=lease_s, by=by, at=at, epoch=epoch, version=version)
         is_new = True
     if active_region is not None and state.active_region != active_region:
@@ -201,7 +201,7 @@ def _differs(wanted: Registration, known: Registration | None) -> bool:
     return known.account is not None and known.account != wanted.account
 
 
-def _after_all(active_region: str, agents: Sequence[AgentStatus]) -> tuple[int, int]:
+def _after_heartbeats(active_region: str, agents: Sequence[AgentStatus]) -> tuple[int, int]:
     """
     Return epoch and version of the first state. If heartbeats name a lost state, return those of its successor.
 

@@ -2,9 +2,9 @@
 The ledger: which region ran which interval, and how it ended.
 
 Each region keeps a *log* of the changes that its agent finds in the region's metadata database. Entries are numbered
-without gaps, and only one agent of the region writes them. From time to time the agent saves a *checkpoint*, the result
-of all entries so far, so that a reader does not have to start at the first entry. Readers keep a :class:`RegionLedger`
-for each region; :func:`unfinished_runs` merges them.
+without gaps, and only one agent of the region writes them. At intervals the agent saves a *checkpoint*, the result of
+all entries so far. So a reader does not have to start at the first entry. Readers keep a :class:`RegionLedger` for each
+region; :func:`unfinished_runs` merges them.
 """
 
 from __future__ import annotations

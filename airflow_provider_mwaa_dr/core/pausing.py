@@ -1,9 +1,9 @@
 """
 Pause all DAGs of a region by hand, and later unpause exactly these.
 
-The set of paused DAGs is a separate item in the state table, apart from a failover's set and the agent's snapshot, so
-that none of them can overwrite another. The set is recorded before the first DAG is paused, and emptied after the last
-one is unpaused, so a command that was interrupted can be repeated.
+The set of paused DAGs is an item of its own in the state table, so it cannot overwrite a failover's set or the agent's
+snapshot. The command records the set before it pauses the first DAG, and empties it after it has unpaused the last. So
+an interrupted command can be repeated.
 """
 
 from __future__ import annotations

@@ -426,9 +426,9 @@ class StateStore(Protocol):
         """
         Write or replace the record of a failover.
 
-        An open record never replaces an ended one, and an aborted record never replaces a completed one. The reason: an
-        engine that lost its plan may have an old write in progress for a long time, and the DAGs that a record lists as
-        not unpaused are part of the next recorded set.
+        An open record never replaces an ended one, and an aborted record never replaces a completed one. An
+        engine that lost its plan may have an old write in progress for a long time. It must not replace the DAGs that a
+        record lists as not unpaused, because they are part of the next recorded set.
         """
 
     def get_record(self, record_id: str) -> FailoverRecord | None:

@@ -1,4 +1,4 @@
-"""Tests that need an installed Airflow: a database of their own, made once a session."""
+"""Fixtures for tests that need an installed Airflow: a database of their own, created once a session."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from airflow_provider_mwaa_dr.core.state import initial
 if importlib.util.find_spec("airflow") is None:
     collect_ignore_glob = ["test_*.py"]
 else:
-    # Airflow reads these when it is imported, once a process.
+    # Airflow reads these variables once a process, when it is imported.
     _HOME = tempfile.mkdtemp(prefix="mwaa-dr-airflow-")
     atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
     os.environ.update(
@@ -41,7 +41,7 @@ NOW = datetime(2026, 11, 20, tzinfo=timezone.utc)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything here is marked, and Airflow's own warnings are Airflow's affair."""
+    """Mark every test of this folder. Warnings that Airflow itself causes are no errors in them."""
     here = os.path.dirname(__file__)  # noqa: PTH120
     for item in items:
         if str(item.path).startswith(here):
@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Database:
-    """Rows as a scheduler would find them; written by table, for the models' constructors differ by version."""
+    """Rows as a scheduler finds them. They are written by table, because the models' constructors differ by version."""
 
     def __init__(self) -> None:
         from airflow import settings
@@ -106,7 +106,7 @@ class Database:
                 connection.execute(self.tables.tags.insert().values(dag_id=dag_id, name=tag))
 
     def serialize(self, dag: Any) -> None:
-        """Store a DAG as the DAG processor does, a new version of it where that counts."""
+        """Store a DAG as the DAG processor does, and a new version of it where Airflow has versions."""
         from airflow.models.serialized_dag import SerializedDagModel
 
         values: dict[str, Any] = {}
@@ -137,9 +137,9 @@ class Database:
 
     def schedule(self, run_id: str) -> dict[tuple[str, int], str | None]:
         """
-        Let the scheduler start what is queued, and decide on the tasks of a run.
+        Let the scheduler start queued runs, and decide on the tasks of a run.
 
-        :return: states of its task instances: "scheduled" is what may go to a worker.
+        :return: the states of its task instances. A task in "scheduled" may go to a worker.
         """
         from sqlalchemy import select
 
@@ -157,14 +157,14 @@ class Database:
         return self.task_states(run_id)
 
     def task_states(self, run_id: str) -> dict[tuple[str, int], str | None]:
-        """Return task id and map index to state."""
+        """Return the state of each task instance, by task id and map index."""
         with self.settings.engine.connect() as connection:
             tasks = self.tables.tasks
             rows = connection.execute(tasks.select().where(tasks.c.run_id == run_id)).all()
         return {(row.task_id, row.map_index): row.state for row in rows}
 
     def end(self, run_id: str, state: str, **tasks: str) -> None:
-        """Let a run and its tasks end: the state of the run, and of each task."""
+        """End a run and its tasks, with the given states."""
         table, runs = self.tables.tasks, self.tables.runs
         with self.settings.engine.begin() as connection:
             for task_id, task_state in tasks.items():
@@ -173,7 +173,7 @@ class Database:
             connection.execute(runs.update().where(runs.c.run_id == run_id).values(state=state))
 
     def forget_history(self) -> None:
-        """Be another region: the same DAGs, no runs."""
+        """Become another region: the same DAGs, and no runs."""
         with self.settings.engine.begin() as connection:
             for table in (self.tables.notes, self.tables.tasks, self.tables.runs):
                 connection.execute(table.delete())
@@ -240,9 +240,9 @@ class Database:
 
     def start(self, run_id: str, act: Callable[[Any], object], *, dag: Any = None) -> list[str]:
         """
-        Do what the scheduler does when it starts a run: set it running, call the hook, commit.
+        Do what the scheduler does when it starts a run: set it to running, call the hook, commit.
 
-        :return: the statements that were sent from the hook on.
+        :return: the statements that were sent from the call of the hook on.
         """
         from airflow.utils.sqlalchemy import prohibit_commit
         from sqlalchemy import event, select
@@ -285,7 +285,7 @@ def _migrated() -> None:
 
 @pytest.fixture
 def database(_migrated: None) -> Iterator[Database]:
-    """A migrated metadata database with nothing in it."""
+    """A migrated and empty metadata database."""
     database = Database()
     database.clear()
     yield database
@@ -301,7 +301,7 @@ def listener() -> ModuleType:
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Return what puts a gate with a given active region into a listener, as if its agent had read it."""
+    """Return a function that gives a listener a gate, as if its agent had read that a certain region is active."""
 
     def put(listener: ModuleType, active: str | None, **config: Any) -> Any:
         settings = DRConfig(**{"enabled": True, "region": HERE, "state_table": "t", "environments": {}, **config})

@@ -1,4 +1,4 @@
-"""A statsd client that somebody wrote for their Airflow, with a mistake in it."""
+"""A statsd client with a bug, as a user could configure it for Airflow."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """
-A scheduler of the installed Airflow that sets itself up as always, then has the DR gate's agent take some turns.
+A scheduler of the installed Airflow that starts as usual. Then the agent of the gate takes some turns in it.
 
-Run as ``python -m tests.airflow.metrics_in_scheduler``: Airflow reads once a process whether metrics are on.
+It runs as ``python -m tests.airflow.metrics_in_scheduler``, because Airflow reads only once a process whether metrics
+are on.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ HERE = "us-east-1"
 
 
 def main() -> None:
-    """Set up what a scheduler sets up, and let the agent take the place of its loop."""
+    """Start what a scheduler starts, and let the agent take its turns instead of the scheduler's loop."""
     now = datetime.now(tz=timezone.utc)
     store = InMemoryStateStore(initial(HERE, lease_s=60, by="t", at=now), regions=(HERE,))
     conf.state_store = lambda config, clock: store  # type: ignore[assignment]
@@ -31,9 +32,9 @@ def main() -> None:
     job = SimpleNamespace(id=1, job_type="SchedulerJob", latest_heartbeat=now)
     gate = listener.Gate(config=config, job=job, clock=SystemClock())
     agent = gate._make_loop()
-    # The agent is there first: from 3.2 on Airflow has no metrics yet, and what is sent now goes nowhere.
+    # The agent starts first: from 3.2 on, Airflow has no metrics at this point, and drops what is sent now.
     agent.turn()
-    # Without executors, which would fork processes only to end them.
+    # No executors: they would fork processes only to end them.
     its_job = Job()
     its_job.__dict__["executors"] = []
     scheduler = SchedulerJobRunner(its_job)

@@ -1,4 +1,4 @@
-"""An agent in the installed Airflow's database, and another region that only the ledger knows."""
+"""An agent in the database of the installed Airflow, and another region that exists only in the ledger."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def interval(day: int, status: RunStatus = RunStatus.SUCCESS, dag_id: str = "ord
 
 
 class Region:
-    """The region ``HERE``: its agent, and the table that it shares with ``THERE``."""
+    """The region ``HERE``: its agent, and the tables that it shares with ``THERE``."""
 
     def __init__(self, database: Database) -> None:
         from airflow.jobs.job import Job
@@ -61,7 +61,7 @@ class Region:
         self.start_agent()
 
     def start_agent(self, **config: Any) -> None:
-        """Let a new agent take over, in an environment of which MWAA says what *config* has."""
+        """Start a new agent, in an environment for which MWAA sets the values of *config*."""
         self.loop = AgentLoop(
             config=DRConfig(enabled=True, region=HERE, state_table="t", runs_table="r", environments={}, **config),
             store=self.store,
@@ -73,19 +73,19 @@ class Region:
         )
 
     def publish(self, *runs: LedgerRun, dag_ids: tuple[str, ...] = ()) -> None:
-        """Let the other region say something."""
+        """Let the other region publish runs."""
         self.number += 1
         entry = LogEntry(number=self.number, at=AT, epoch=0, first_id=0, newest_id=0, runs=runs, dag_ids=dag_ids)
         self.runs.append(THERE, replace(entry, complete_before=0))
 
     def turns(self, times: int = 2) -> None:
-        """Let the agent have some turns, as far apart as they are by default."""
+        """Let the agent take some turns, with the default time between them."""
         for _ in range(times):
             self.clock.sleep(5)
             self.loop.turn()
 
     def promote(self) -> None:
-        """A failover makes this region the active one, and waits for it."""
+        """Let a failover make this region active and wait for it."""
         state = self.store.state
         assert state is not None
         plan = Plan(
@@ -97,14 +97,14 @@ class Region:
         )
 
     def complete(self) -> None:
-        """The failover goes on once the region has adopted, and not before."""
+        """Let the failover complete, but only after the region has adopted."""
         state = self.store.state
         assert state is not None
         if self.store._table.reconciled.get(HERE) == state.epoch:
             self.store._table.state = replace(state, version=state.version + 1, phase=Phase.STEADY, plan=None)
 
     def open_in_ledger(self) -> set[str]:
-        """Return the ids of the runs that are anybody's to finish, as a reader of the table sees it."""
+        """Return the ids of the unfinished runs in the ledger, as a reader of the table gets them."""
         ledgers = []
         for region in (HERE, THERE):
             ledger = self.runs.checkpoint(region)

@@ -1,4 +1,4 @@
-"""ActiveRegionSensor, deferred and resumed by the installed Airflow, against a table over a socket."""
+"""ActiveRegionSensor, deferred and resumed by the installed Airflow, with a table behind a socket."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ with DAG("waiting", schedule=None, start_date=datetime(2024, 1, 1, tzinfo=timezo
 """
 TABLE = "mwaa-dr-state"
 MOVES_AFTER = 3
-"""Reads that still see the other region: the task's own, and two of the trigger's."""
+"""Reads that return the other region: one by the task, and two by the trigger."""
 
 
 class _Table(BaseHTTPRequestHandler):
-    """A DynamoDB whose state item names us-east-1 from some read on; both regions are registered."""
+    """A DynamoDB whose state item names us-east-1 from a certain read on. Both regions are registered."""
 
     reads = 0
 
@@ -52,7 +52,7 @@ class _Table(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Keep quiet."""
+        """Print nothing."""
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def table() -> Iterator[str]:
     server.server_close()
 
 
-def test_the_task_is_deferred_and_goes_on_when_the_role_moves(table: str, tmp_path: Path) -> None:
+def test_the_task_is_deferred_and_resumes_when_the_role_moves(table: str, tmp_path: Path) -> None:
     """``airflow dags test`` stores the trigger, runs it, and resumes the task with its event."""
     dags = tmp_path / "dags"
     dags.mkdir()

@@ -1,4 +1,6 @@
-"""Runs of every kind go over whole: the installed Airflow schedules them, and its REST API and pages show them."""
+"""
+Runs of every type are resumed completely: the installed Airflow schedules them, and its REST API and pages show them.
+"""
 
 from __future__ import annotations
 
@@ -37,13 +39,15 @@ def db(database: Database) -> Any:
 
 @pytest.fixture
 def airflow_3(database: Database) -> bool:
-    """Whether the installed Airflow has what came with 3: logical dates may be missing, backfills are rows."""
+    """
+    Whether the installed Airflow has the changes of version 3: runs without a logical date, and backfills as rows.
+    """
     return "run_after" in database.tables.runs.c
 
 
 @pytest.fixture(scope="module")
 def pages(_migrated: None) -> Iterator[Callable[[str], Any]]:
-    """Return what gets a path of the installed Airflow's REST API or pages, as an administrator."""
+    """Return a function that gets a path of the installed Airflow's REST API or pages, as an administrator."""
     patch = pytest.MonkeyPatch()
     patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS", "True")
     patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "s" * 32)
@@ -82,7 +86,7 @@ def _checked(response: Any) -> Any:
 
 
 def seen(pages: Callable[[str], Any], run_id: str, *, airflow_3: bool) -> tuple[dict[str, Any], dict[str, str | None]]:
-    """Return a run and the states of its tasks as REST has them, having looked at every page that shows them."""
+    """Return a run and the states of its tasks from the REST API, after opening every page that shows them."""
     name = quote(run_id, safe="")
     root = f"/api/{'v2' if airflow_3 else 'v1'}/dags/orders/dagRuns"
     if airflow_3:
@@ -92,7 +96,7 @@ def seen(pages: Callable[[str], Any], run_id: str, *, airflow_3: bool) -> tuple[
         pages("/object/grid_data?dag_id=orders")
     listed = {run["dag_run_id"]: run for run in pages(root)["dag_runs"]}
     assert run_id in listed
-    if "/" in run_id:  # Airflow's own paths take none
+    if "/" in run_id:  # Airflow's own paths accept no slash
         return listed[run_id], {}
     assert pages(f"{root}/{name}")["dag_run_id"] == run_id
     tasks = pages(f"{root}/{name}/taskInstances")["task_instances"]
@@ -101,10 +105,10 @@ def seen(pages: Callable[[str], Any], run_id: str, *, airflow_3: bool) -> tuple[
     return listed[run_id], {task["task_id"]: task["state"] for task in tasks}
 
 
-def test_rest_and_pages_show_what_was_adopted_and_what_goes_on(
+def test_rest_and_pages_show_adopted_and_resumed_runs(
     database: Database, db: Any, pages: Callable[[str], Any], airflow_3: bool
 ) -> None:
-    """With and without task instances; and the scheduler gives a resumed run all it needs for a worker."""
+    """Adopted runs with and without task instances. The scheduler gives a resumed run all that a worker needs."""
     database.serialize(chain(depends_on_past=True))
     executed(database, db, interval(2), "success", "success")
     run = ledger_of(db, "scheduled__2")
@@ -126,7 +130,7 @@ def test_rest_and_pages_show_what_was_adopted_and_what_goes_on(
 
 
 def test_an_adopted_run_can_be_cleared(database: Database, db: Any) -> None:
-    """As people clear it: its tasks run anew."""
+    """A user clears it in the usual way, and its tasks run again."""
     from airflow.models.taskinstance import clear_task_instances
     from sqlalchemy import select
 
@@ -144,10 +148,13 @@ def test_an_adopted_run_can_be_cleared(database: Database, db: Any) -> None:
     assert database.schedule("scheduled__2") == {ONE: "scheduled", TWO: None}
 
 
-def test_a_backfill_goes_on_where_a_scheduler_executes_it(
+def test_a_backfill_is_resumed_where_a_scheduler_executes_it(
     database: Database, db: Any, pages: Callable[[str], Any], airflow_3: bool
 ) -> None:
-    """On Airflow 3 as a run of its type that belongs to no backfill; before, it is listed for the one who began it."""
+    """
+    On Airflow 3, it becomes a run of type backfill without a backfill. On Airflow 2, it is listed for the user who
+    started it.
+    """
     database.serialize(chain())
     backfill = interval(2, run_type="backfill", run_id="backfill__2")
     refused = db.cannot_resume([backfill])
@@ -163,10 +170,10 @@ def test_a_backfill_goes_on_where_a_scheduler_executes_it(
             database.schedule("backfill__2")
 
 
-def test_a_run_that_assets_triggered_goes_on(
+def test_a_run_that_assets_triggered_is_resumed(
     database: Database, db: Any, pages: Callable[[str], Any], airflow_3: bool
 ) -> None:
-    """Without a logical date on Airflow 3, with that of the event before."""
+    """On Airflow 3 it has no logical date. On Airflow 2 it has the date of the event."""
     database.serialize(chain(schedule=None))
     run_type = "asset_triggered" if airflow_3 else "dataset_triggered"
     run = interval(2, run_type=run_type, run_id="by asset", run_after=AT)
@@ -180,8 +187,10 @@ def test_a_run_that_assets_triggered_goes_on(
     assert (again.run_type, again.logical_date) == (run_type, run.logical_date)
 
 
-def test_a_partition_goes_over(database: Database, db: Any, pages: Callable[[str], Any], airflow_3: bool) -> None:
-    """Key and date, in the versions that have them."""
+def test_a_resumed_run_keeps_its_partition(
+    database: Database, db: Any, pages: Callable[[str], Any], airflow_3: bool
+) -> None:
+    """Partition key and date, in the versions that have them."""
     database.serialize(chain())
     run = interval(2, run_type="manual", run_id="m", partition_key="eu/2026 ä", partition_date=AT - DAY)
     db.resume([run], "resumed")
@@ -194,10 +203,10 @@ def test_a_partition_goes_over(database: Database, db: Any, pages: Callable[[str
 
 
 @pytest.mark.parametrize("run_id", [ODD, LONG, "a/b", "x" * 250])
-def test_run_ids_that_airflow_takes_go_over(
+def test_every_run_id_that_airflow_accepts_is_adopted_and_resumed(
     database: Database, db: Any, pages: Callable[[str], Any], airflow_3: bool, run_id: str
 ) -> None:
-    """Long ones and odd ones, adopted and resumed."""
+    """Long run ids, and run ids with special characters."""
     database.serialize(chain(depends_on_past=True))
     executed(database, db, interval(2, run_id=run_id), "success", "success")
     run = ledger_of(db, run_id)
@@ -210,8 +219,8 @@ def test_run_ids_that_airflow_takes_go_over(
     assert ledger_of(db, run_id, status=RunStatus.OPEN).key == run.key
 
 
-def test_a_conf_goes_over_exactly_or_is_listed(database: Database, db: Any, airflow_3: bool) -> None:
-    """Up to the limit byte for byte; what is longer, or cannot be read, says why, and takes nothing else along."""
+def test_a_conf_is_resumed_exactly_or_listed(database: Database, db: Any, airflow_3: bool) -> None:
+    """Up to the limit it is equal byte for byte. A longer or unreadable conf has a reason, and affects no other run."""
     database.serialize(chain())
     text = json.dumps({"long": 'ä\U0001f600\n\\"' * 6000, "n": [1.5, None, True, {"k": -1}]})
     fits = {"x": "y" * (CONF_BYTES - len('{"x": ""}'))}
@@ -226,7 +235,7 @@ def test_a_conf_goes_over_exactly_or_is_listed(database: Database, db: Any, airf
     assert runs["too long"].conf is None
     assert runs["too long"].conf_lost == f"it has {CONF_BYTES + 1} characters as JSON, and the limit is {CONF_BYTES}"
     if airflow_3:
-        return  # its column is JSON
+        return  # the column is JSON on Airflow 3
     gone = pickle.dumps({"a": SimpleNamespace()}).replace(b"SimpleNamespace", b"SimpleNamesgone")
     for run_id, conf, why in (
         ("odd", pickle.dumps({"at": AT}), "it is not JSON (Object of type datetime is not JSON serializable)"),
@@ -244,8 +253,8 @@ def test_a_conf_goes_over_exactly_or_is_listed(database: Database, db: Any, airf
     assert len(db.runs([run.key for run in runs.values()])) == 4
 
 
-def test_what_people_wrote_on_a_run_stays(database: Database, db: Any) -> None:
-    """Whatever the provider does with the run: queued again, given its result, adopted over."""
+def test_a_note_of_a_user_on_a_run_stays(database: Database, db: Any) -> None:
+    """It stays when the provider adopts the run, gives it an outcome, or queues it again."""
     users = "see ticket 42\nand 43"
     database.serialize(chain(depends_on_past=True))
     executed(database, db, interval(2), "success", "success")

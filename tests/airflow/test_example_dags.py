@@ -1,4 +1,4 @@
-"""The example DAGs are shown to users: they parse without a warning, and dr_failover runs without a scheduler."""
+"""Users read the example DAGs: they parse without a warning, and dr_failover runs without a scheduler."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.airflow
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "example_dags"
-# As the script of the AWS sample wrote it.
+# An item as the script of the AWS sample writes it.
 STATE = {
     "state_id": {"S": "ACTIVE_REGION"},
     "active_region": {"S": "us-east-2"},
@@ -36,7 +36,9 @@ STATE = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _imported() -> None:
-    """Import what the examples use before warnings count: those of Airflow's own modules are not ours."""
+    """
+    Import the modules that the examples use before warnings count: warnings of Airflow's own modules do not matter.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for path in sorted(EXAMPLES.glob("*.py")):
@@ -44,7 +46,7 @@ def _imported() -> None:
 
 
 def dag_in(file: str) -> Any:
-    """Return the DAG of a file, every warning that the file itself causes being an error."""
+    """Return the DAG of a file. Every warning that the file itself causes is an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = run_path(str(EXAMPLES / file))
@@ -52,7 +54,7 @@ def dag_in(file: str) -> Any:
 
 
 def rendered(template: str, **diagnosis: Any) -> str:
-    """Return what is sent, as Jinja makes it of what a task returned."""
+    """Return a message as Jinja renders it from the return value of a task."""
     returned = {"region": "us-east-2", "health": "failed", "why": "w", "text": "t", "standbys": ["us-east-1"],
                 "problems": [], "to": "us-east-1", "epoch": 1, "mode": "forced", "id": "p", "not_unpaused": [],
                 **diagnosis}  # fmt: skip
@@ -72,7 +74,7 @@ def test_each_file_defines_the_dag_of_its_name(path: Path) -> None:
 
 
 def test_the_failover_dag_is_exempt_and_has_a_form() -> None:
-    """Its tag keeps the provider's hands off it, and it can be started without unpausing it first."""
+    """Its tag exempts it from the provider, and a user can start it without unpausing it first."""
     dag = dag_in("dr_failover.py")
     assert "dr:control" in dag.tags
     assert dag.is_paused_upon_creation is False
@@ -82,10 +84,10 @@ def test_the_failover_dag_is_exempt_and_has_a_form() -> None:
 
 
 @pytest.mark.parametrize(("enabled", "accepted"), [("True", ["rights"]), ("False", [])])
-def test_the_readiness_dag_is_exempt_and_expects_no_right_to_flip_in_a_region(
+def test_the_readiness_dag_is_exempt_and_accepts_missing_failover_rights_in_a_region(
     monkeypatch: pytest.MonkeyPatch, enabled: str, accepted: list[str]
 ) -> None:
-    """It has to run in a standby, whose role may not fail over; a control environment's may."""
+    """It must run in a standby, whose IAM role may not fail over. The role of a control environment may."""
     monkeypatch.setenv("AIRFLOW__DR__ENABLED", enabled)
     dag = dag_in("dr_readiness.py")
     assert "dr:control" in dag.tags
@@ -94,8 +96,10 @@ def test_the_readiness_dag_is_exempt_and_expects_no_right_to_flip_in_a_region(
     assert list(task.accept) == accepted
 
 
-def test_the_monitor_does_nothing_until_it_is_unpaused_and_told_to() -> None:
-    """Each mode has its way, nothing begins without the two looks, and without a topic nobody is told."""
+def test_the_monitor_does_nothing_until_it_is_unpaused_and_configured() -> None:
+    """
+    Each mode has its own branch, and only two diagnoses in sequence lead to it. Without a topic, it sends no message.
+    """
     dag = dag_in("dr_monitor.py")
     assert "dr:control" in dag.tags
     assert dag.is_paused_upon_creation is True
@@ -115,57 +119,57 @@ def test_the_monitor_does_nothing_until_it_is_unpaused_and_told_to() -> None:
     assert not any(task.on_success_callback or task.on_failure_callback for task in dag.tasks)
 
 
-def test_the_monitor_tells_the_topic_that_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the topic's own region, of suspicion, loss, and how the failover ended."""
+def test_the_monitor_sends_to_the_configured_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sends in the topic's own region: the suspicion, the loss, and how the failover ended."""
     topic = "arn:aws:sns:us-west-2:123456789012:mwaa-dr"
     monkeypatch.setenv("AIRFLOW__DR__NOTIFICATION_TOPIC", topic)
     dag = dag_in("dr_monitor.py")
-    told = {
+    notifiers = {
         (task.task_id, word): callback
         for task in dag.tasks
         for word in ("success", "failure")
         for callback in getattr(task, f"on_{word}_callback") or ()
     }
-    assert {*told} == {
+    assert {*notifiers} == {
         ("suspicion", "success"), ("loss", "success"), ("decision", "failure"),
         ("fail_over", "success"), ("fail_over", "failure"),
     }  # fmt: skip
-    assert {(notifier.target_arn, notifier.region_name) for notifier in told.values()} == {(topic, "us-west-2")}
-    assert all(len(rendered(notifier.subject)) <= 100 for notifier in told.values())
-    suspected = told["suspicion", "success"]
+    assert {(notifier.target_arn, notifier.region_name) for notifier in notifiers.values()} == {(topic, "us-west-2")}
+    assert all(len(rendered(notifier.subject)) <= 100 for notifier in notifiers.values())
+    suspected = notifiers["suspicion", "success"]
     assert rendered(suspected.subject) == "MWAA DR: the active region may be failing"
     assert "4 more times" in rendered(suspected.message)
 
 
-def test_the_monitor_tells_what_cannot_be_understood(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A state item without a usable role, and items that cannot be read: what is found, and what to do."""
+def test_the_monitor_reports_unusable_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state item without a usable role, and unreadable items: the message has what was found and what to do."""
     monkeypatch.setenv("AIRFLOW__DR__NOTIFICATION_TOPIC", "arn:aws:sns:us-west-2:123456789012:mwaa-dr")
     suspicion = dag_in("dr_monitor.py").get_task("suspicion")
     assert suspicion.problem_interval == 3600
-    (told,) = suspicion.on_success_callback
+    (notifier,) = suspicion.on_success_callback
     found = {"health": "healthy", "problems": ["Item A: found 1.", "Item B: found 2."]}
-    assert rendered(told.subject, **found) == "MWAA DR: stored values cannot be used"
-    assert rendered(told.message, **found) == "Item A: found 1. Item B: found 2."
+    assert rendered(notifier.subject, **found) == "MWAA DR: stored values cannot be used"
+    assert rendered(notifier.message, **found) == "Item A: found 1. Item B: found 2."
     both = {"health": "failed", "problems": ["Item A: found 1."]}
-    assert rendered(told.subject, **both) == "MWAA DR: the active region may be failing"
-    assert "Item A: found 1." in rendered(told.message, **both)
+    assert rendered(notifier.subject, **both) == "MWAA DR: the active region may be failing"
+    assert "Item A: found 1." in rendered(notifier.message, **both)
 
 
 def test_the_form_offers_the_regions_that_are_configured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With [dr] environments set nobody has to type a region."""
+    """With ``[dr] environments`` set, a user does not have to type a region."""
     monkeypatch.setenv("AIRFLOW__DR__ENVIRONMENTS", "us-east-2=ohio,us-east-1=virginia")
     schema = dag_in("dr_failover.py").params.get_param("target_region").schema
     assert schema["enum"] == ["us-east-1", "us-east-2"]
 
 
 def test_the_test_dag_runs_every_ten_minutes() -> None:
-    """As in the document that the project grew from."""
+    """As in the AWS sample's document."""
     dag = dag_in("dr_test_dag.py")
     assert "*/10 * * * *" in str(getattr(dag.timetable, "summary", dag.timetable))
 
 
 class _Table(BaseHTTPRequestHandler):
-    """A DynamoDB that holds a state item and takes no writes."""
+    """A DynamoDB that has a state item and accepts no writes."""
 
     def do_POST(self) -> None:
         operation = self.headers["X-Amz-Target"].rpartition(".")[2]
@@ -179,12 +183,12 @@ class _Table(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Keep quiet."""
+        """Print nothing."""
 
 
 @pytest.fixture(scope="module")
 def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
-    """The environment of a plain Airflow home in which the example DAGs lie; no API server, no scheduler."""
+    """The environment of a plain Airflow home with the example DAGs, without API server and scheduler."""
     home = tmp_path_factory.mktemp("control")
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Table)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -220,7 +224,7 @@ def airflow(control: Mapping[str, str], *argv: str) -> subprocess.CompletedProce
 
 
 def test_the_failover_dag_runs_without_a_scheduler(control: Mapping[str, str]) -> None:
-    """``airflow dags test`` reaches the operator, which finds the region active; a region nobody knows fails it."""
+    """``airflow dags test`` reaches the operator, which finds the region active. An unknown region fails the task."""
     assert airflow(control, "db", "migrate").returncode == 0
     reason = 'it\'s a "drill" 🔥'
     done = airflow(

@@ -1,4 +1,4 @@
-"""What a region takes over from another one is enough for the installed Airflow to go on as if it had been one."""
+"""The history that a region adopts is enough for the installed Airflow to continue as a single Airflow would."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def bash(task_id: str, **values: Any) -> Any:
 
 
 def chain(*, catchup: bool = True, schedule: Any = "@daily", max_active_runs: int = 16, **first: Any) -> Any:
-    """A DAG of two tasks, one after the other; *first* goes to the first task."""
+    """A DAG of two tasks in sequence; *first* are the arguments of the first task."""
     from airflow import DAG
 
     limits = {"catchup": catchup, "max_active_runs": max_active_runs}
@@ -71,7 +71,7 @@ def interval(day: float, status: RunStatus = RunStatus.OPEN, **values: Any) -> L
 
 
 def ledger_of(db: Any, run_id: str, *, status: RunStatus | None = None) -> LedgerRun:
-    """Return what another region reads of a run of this one, through the ledger and back."""
+    """Return a run of this region as another region reads it from the ledger."""
     (row,) = db.runs([("orders", run_id)])
     run = bookkeeping._to_run(row, status or RunStatus(row.state), epoch=1)
     if run.has_ended:
@@ -88,18 +88,18 @@ def executed(database: Database, db: Any, run: LedgerRun, one: str, two: str) ->
 
 
 def next_one_starts(database: Database, db: Any, day: float = 3) -> bool:
-    """Queue the interval after and let the scheduler look at it: does its first task go to a worker?"""
+    """Queue the next interval, let the scheduler decide, and return whether its first task goes to a worker."""
     db.resume([interval(day)], "resumed")
     states = database.schedule(f"scheduled__{day}")
     assert set(states) == {ONE, TWO}, "the scheduler has created its task instances"
     return states[ONE] == "scheduled"
 
 
-LOOKS = [{"depends_on_past": True}, {"wait_for_downstream": True}]
+DEPENDS = [{"depends_on_past": True}, {"wait_for_downstream": True}]
 
 
 @pytest.mark.parametrize("has_older_history", [False, True])
-@pytest.mark.parametrize("looks", LOOKS)
+@pytest.mark.parametrize("depends", DEPENDS)
 @pytest.mark.parametrize(
     ("one", "two", "starts"),
     [
@@ -112,16 +112,16 @@ LOOKS = [{"depends_on_past": True}, {"wait_for_downstream": True}]
 def test_the_next_run_waits_exactly_where_it_would_have_waited_in_the_other_region(
     database: Database,
     db: Any,
-    looks: dict[str, Any],
+    depends: dict[str, Any],
     one: str,
     two: str,
     starts: tuple[bool, bool],
     has_older_history: bool,
 ) -> None:
-    """For what the last run came to, with and without an older history of the region that adopts it."""
-    database.serialize(chain(**looks))
+    """This holds for every outcome of the last run, and with and without older history in the region that adopts it."""
+    database.serialize(chain(**depends))
     executed(database, db, interval(2), one, two)
-    expected = starts[LOOKS.index(looks)]
+    expected = starts[DEPENDS.index(depends)]
     assert next_one_starts(database, db) is expected, "in one Airflow"
     run = ledger_of(db, "scheduled__2")
     database.forget_history()
@@ -133,7 +133,7 @@ def test_the_next_run_waits_exactly_where_it_would_have_waited_in_the_other_regi
 
 
 def test_without_the_tasks_the_next_run_would_hang_or_run_wrongly(database: Database, db: Any) -> None:
-    """The control: this is what an adopted run without task instances does."""
+    """Control case: the effect of an adopted run without task instances."""
     database.serialize(chain(depends_on_past=True))
     executed(database, db, interval(0), "success", "success")
     assert db.adopt([interval(2, RunStatus.SUCCESS)], "adopted") == 1
@@ -145,8 +145,8 @@ def test_without_the_tasks_the_next_run_would_hang_or_run_wrongly(database: Data
 
 
 @pytest.mark.parametrize("state", ["success", "failed"])
-def test_without_catchup_the_next_run_looks_at_a_manual_one_too(database: Database, db: Any, state: str) -> None:
-    """Adopted as what it is, behind the interval before it."""
+def test_without_catchup_the_next_run_depends_on_a_manual_run_too(database: Database, db: Any, state: str) -> None:
+    """The manual run is adopted as a manual run, after the interval before it."""
     database.serialize(chain(catchup=False, depends_on_past=True))
     manual = interval(2.5, run_type="manual", run_id="by hand")
     executed(database, db, interval(2), "success", "success")
@@ -157,8 +157,8 @@ def test_without_catchup_the_next_run_looks_at_a_manual_one_too(database: Databa
     assert next_one_starts(database, db) is (state == "success")
 
 
-def test_what_was_skipped_here_in_standby_gets_the_result_that_it_had(database: Database, db: Any) -> None:
-    """The standby's own scheduler had created the run too, and the gate had skipped it."""
+def test_a_run_that_a_standby_skipped_gets_the_outcome_of_the_active_region(database: Database, db: Any) -> None:
+    """The standby's own scheduler had created the run, too, and the gate had skipped it."""
     database.serialize(chain(depends_on_past=True))
     executed(database, db, interval(2), "failed", "upstream_failed")
     run = ledger_of(db, "scheduled__2")
@@ -171,8 +171,10 @@ def test_what_was_skipped_here_in_standby_gets_the_result_that_it_had(database: 
     assert next_one_starts(database, db) is False
 
 
-def test_a_run_that_went_on_elsewhere_leaves_no_failed_task_behind(database: Database, db: Any) -> None:
-    """Interrupted here with a task that failed on being stopped, ended elsewhere; then the region is active again."""
+def test_a_run_that_another_region_finished_keeps_no_failed_task(database: Database, db: Any) -> None:
+    """
+    A task of the run failed when this region stopped it. The other region finished the run. Then the role comes back.
+    """
     database.serialize(chain(depends_on_past=True))
     executed(database, db, interval(2), "success", "success")
     run = ledger_of(db, "scheduled__2")
@@ -186,7 +188,7 @@ def test_a_run_that_went_on_elsewhere_leaves_no_failed_task_behind(database: Dat
 
 
 def test_of_two_resumed_runs_the_second_waits_for_the_first(database: Database, db: Any) -> None:
-    """The one that was finished before them is adopted, with its tasks; both have all their tasks anew."""
+    """The interval before them is adopted with its tasks. Both resumed runs execute all their tasks again."""
     database.serialize(chain(depends_on_past=True))
     executed(database, db, interval(0), "success", "success")
     executed(database, db, interval(2), "success", "success")
@@ -202,11 +204,12 @@ def test_of_two_resumed_runs_the_second_waits_for_the_first(database: Database, 
 
 
 @pytest.mark.parametrize("is_new", [True, False], ids=["new here", "closed here before"])
-def test_resumed_runs_begin_in_their_order_whichever_was_held(database: Database, db: Any, is_new: bool) -> None:
+def test_resumed_runs_start_in_their_order_whichever_was_held(database: Database, db: Any, is_new: bool) -> None:
     """
-    With room for one run only, the later one would take it, and wait in it for ever for the earlier one.
+    There is room for only one run. If the later run took it, it would wait for ever for the earlier run.
 
-    The scheduler of 3.2 and later is told that the DAG is full: it would create one more run, which comes before both.
+    The DAG counts as full for the scheduler of 3.2 and later. Otherwise it would create one more run, which would start
+    before both.
     """
     from airflow_provider_mwaa_dr.plugins import metadata_db
 
@@ -230,8 +233,8 @@ def test_resumed_runs_begin_in_their_order_whichever_was_held(database: Database
     assert database.runs() == {"scheduled__0": "running", "scheduled__1": "queued"}
 
 
-def look_back(database: Database, db: Any, *, max_active_runs: int, **settings: Any) -> None:
-    """Have a DAG with that limit whose first task looks at the run before, and the first run of it executed."""
+def depend_on_past(database: Database, db: Any, *, max_active_runs: int, **settings: Any) -> None:
+    """Store a DAG with this limit whose first task depends on the previous run, and execute its first run."""
     database.serialize(chain(depends_on_past=True, max_active_runs=max_active_runs, **settings))
     database.update(database.tables.dags, max_active_runs=max_active_runs)
     executed(database, db, interval(1), "success", "success")
@@ -239,8 +242,8 @@ def look_back(database: Database, db: Any, *, max_active_runs: int, **settings: 
 
 @pytest.fixture
 def full(database: Database, db: Any) -> list[LedgerRun]:
-    """A DAG at its limit of two, whose runs look at the one before, and a run that is told of last."""
-    look_back(database, db, max_active_runs=2)
+    """A DAG at its limit of two runs, with depends_on_past, and an earlier run that the ledger published last."""
+    depend_on_past(database, db, max_active_runs=2)
     db.resume([interval(3), interval(4)], "resumed")
     for run_id in ("scheduled__3", "scheduled__4"):
         database.schedule(run_id)
@@ -256,11 +259,11 @@ def end_task(database: Database, run_id: str, task_id: str, state: str, *, minut
         connection.execute(of_task.values(state=state, hostname="worker", end_date=at))
 
 
-def test_later_runs_that_wait_give_an_earlier_one_their_room(
+def test_a_waiting_later_run_gives_its_room_to_an_earlier_one(
     database: Database, db: Any, full: list[LedgerRun]
 ) -> None:
-    """The last of those that have not begun."""
-    assert database.task_states("scheduled__3")[ONE] == "scheduled", "nobody had told it of the one before"
+    """The last of the runs that have not started gives up its room."""
+    assert database.task_states("scheduled__3")[ONE] == "scheduled", "it did not know of the run before it"
     assert database.task_states("scheduled__4") == {ONE: None, TWO: None}
     with pytest.raises(AssertionError, match="was not started"):
         database.schedule("scheduled__2")
@@ -272,10 +275,10 @@ def test_later_runs_that_wait_give_an_earlier_one_their_room(
     assert getattr(database.dag("orders"), "exceeds_max_non_backfill", True) is True
 
 
-def test_one_that_has_begun_gives_its_room_when_it_has_stood_still(
+def test_a_started_run_gives_up_its_room_after_a_minute_without_progress(
     database: Database, db: Any, full: list[LedgerRun]
 ) -> None:
-    """Its second task waits for that of the run before; what it has done is not done again."""
+    """Its second task waits for the task of the previous run. Its finished task is not executed again."""
     database.serialize(chain(depends_on_past=True, max_active_runs=1))
     database.update(database.tables.dags, max_active_runs=1)
     database.end("scheduled__4", "success", one="success", two="success")
@@ -291,18 +294,18 @@ def test_one_that_has_begun_gives_its_room_when_it_has_stood_still(
 
 
 @pytest.mark.parametrize("state", ["running", "up_for_retry", "up_for_reschedule", "deferred", "queued"])
-def test_what_works_keeps_its_room(database: Database, db: Any, full: list[LedgerRun], state: str) -> None:
-    """Nor does one give way of which all has ended, and the scheduler has not looked at it yet."""
+def test_a_run_that_executes_keeps_its_room(database: Database, db: Any, full: list[LedgerRun], state: str) -> None:
+    """So does a run whose tasks have all ended, and which the scheduler has not yet processed."""
     end_task(database, "scheduled__3", "one", "success", minutes_ago=2)
     end_task(database, "scheduled__3", "two", "success", minutes_ago=2)
     end_task(database, "scheduled__4", "one", state, minutes_ago=2)
     assert db.make_room(full) == 0
 
 
-def test_where_there_is_room_none_is_made(database: Database, db: Any, full: list[LedgerRun]) -> None:
-    """Nor in a DAG whose tasks do not look back, nor by a run of an earlier date."""
+def test_no_room_is_made_where_it_is_not_needed(database: Database, db: Any, full: list[LedgerRun]) -> None:
+    """None is made in a DAG without depends_on_past either, nor by a run with an earlier date."""
     assert db.make_room([interval(5)]) == 0
-    for limit in (3, 0):  # of 0 Airflow starts none, whatever gives its room
+    for limit in (3, 0):  # with the limit 0, Airflow starts no run, so no run has to give up its room
         database.update(database.tables.dags, max_active_runs=limit)
         assert db.make_room(full) == 0
     database.update(database.tables.dags, max_active_runs=2)
@@ -328,8 +331,12 @@ def add_backfill(database: Database) -> int:
     return backfill_id
 
 
-def test_for_what_airflow_would_not_start_no_room_is_made(database: Database, db: Any, full: list[LedgerRun]) -> None:
-    """Whoever gives its room for it gets it back at once, again and again: its start would be a new one each time."""
+def test_no_room_is_made_for_a_run_that_airflow_would_not_start(
+    database: Database, db: Any, full: list[LedgerRun]
+) -> None:
+    """
+    Otherwise a run would give up its room and get it back immediately, again and again, with a new start each time.
+    """
     database.update(database.tables.dags, is_paused=True)
     assert db.make_room(full) == 0
     database.update(database.tables.dags, is_paused=False)
@@ -342,9 +349,9 @@ def test_for_what_airflow_would_not_start_no_room_is_made(database: Database, db
     assert db.make_room(full) == 1
 
 
-def test_the_run_that_gets_room_is_next_wherever_it_stood_in_the_queue(database: Database, db: Any) -> None:
-    """Airflow 3 sorts by when a run is due: a manual one of today before the interval of today, which is over later."""
-    look_back(database, db, max_active_runs=1, catchup=False)
+def test_the_run_that_gets_room_is_next_wherever_it_was_in_the_queue(database: Database, db: Any) -> None:
+    """Airflow 3 sorts by run_after: a manual run of today comes before today's interval, which ends later."""
+    depend_on_past(database, db, max_active_runs=1, catchup=False)
     db.resume([interval(3, run_id="manual__3", run_type="manual", run_after=AT + 3 * DAY)], "resumed")
     database.schedule("manual__3")
     late = interval(2, run_after=AT + 9 * DAY)
@@ -356,8 +363,10 @@ def test_the_run_that_gets_room_is_next_wherever_it_stood_in_the_queue(database:
 
 
 def test_runs_of_backfills_take_room_as_airflow_counts_them(database: Database, db: Any) -> None:
-    """Airflow 2: all of them. Airflow 3: those that go on here, since their backfill is in the other region."""
-    look_back(database, db, max_active_runs=2)
+    """
+    On Airflow 2, all of them count. On Airflow 3, only resumed ones do, because their backfill is in the other region.
+    """
+    depend_on_past(database, db, max_active_runs=2)
     is_2 = "backfill_id" not in database.tables.runs.c
     if is_2:
         database.add_run("orders", "backfill__4", state="running", run_type="backfill")
@@ -375,8 +384,8 @@ def test_runs_of_backfills_take_room_as_airflow_counts_them(database: Database, 
     assert database.runs()["scheduled__3" if is_2 else "backfill__4"] == "queued"
 
 
-def test_a_mapped_task_looks_at_every_one_of_the_run_before(database: Database, db: Any) -> None:
-    """Map indexes are carried over; one that failed holds the next run."""
+def test_a_mapped_task_depends_on_every_mapped_task_of_the_previous_run(database: Database, db: Any) -> None:
+    """The map indexes are adopted. One failed index holds the next run."""
     from airflow import DAG
 
     with DAG("orders", schedule="@daily", start_date=AT - 100 * DAY, catchup=True) as dag:
@@ -401,8 +410,8 @@ def test_a_mapped_task_looks_at_every_one_of_the_run_before(database: Database, 
         assert database.schedule("scheduled__3")["mapped", 0] == goes
 
 
-def test_only_dags_that_look_at_their_past_bring_their_tasks(database: Database, db: Any) -> None:
-    """By the newest version of the serialized DAG, packed or not; asked once a version."""
+def test_only_dags_that_depend_on_their_past_publish_their_tasks(database: Database, db: Any) -> None:
+    """The newest serialized DAG decides, compressed or not. It is read once for each version."""
     database.serialize(chain())
     executed(database, db, interval(2), "success", "success")
     key = ("orders", "scheduled__2")

@@ -1,4 +1,6 @@
-"""An environment that is not the one of its region, with the installed Airflow's scheduler hook and database."""
+"""
+An environment that is not the one of its region, with the scheduler hook and the database of the installed Airflow.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def region(database: Database) -> Region:
-    """The agent of HERE, which is active, in a database with an open run, a waiting one and an unpaused DAG."""
+    """The agent of HERE, which is active, and a database with an open run, a waiting run and an unpaused DAG."""
     database.add_dag("orders", is_paused=False)
     database.add_run("orders", "open", state="running")
     database.add_run("orders", "waiting")
@@ -31,7 +33,7 @@ def region(database: Database) -> Region:
 
 
 def start(region: Region, listener: ModuleType, database: Database, run_id: str = "waiting") -> str:
-    """Let the scheduler start a run, and return the state that the gate leaves it in."""
+    """Let the scheduler start a run. Return the state in which the gate leaves the run."""
     gate = listener.Gate(config=region.loop._config, job=SimpleNamespace(), clock=region.clock)
     gate._loop, gate._is_alive = region.loop, True
     database.start(run_id, gate.check)
@@ -39,7 +41,7 @@ def start(region: Region, listener: ModuleType, database: Database, run_id: str 
 
 
 def written(region: Region) -> set[str]:
-    """Return what was written into the tables since the agent started."""
+    """Return what was written to the tables since the agent started."""
     calls = [*region.store.calls, *region.runs.calls]
     return {call for call in calls if call.startswith(("put", "write", "append", "save", "forget", "register"))}
 
@@ -54,7 +56,7 @@ def written(region: Region) -> set[str]:
 def test_the_wrong_environment_starts_and_closes_nothing(
     region: Region, listener: ModuleType, database: Database, environment: str, aws_region: str, said: str
 ) -> None:
-    """A failover to it and away from it: its runs, its DAGs and the ledger of the region stay as they are."""
+    """A failover to the region and back: its runs, its DAGs and the ledger of the region do not change."""
     before = database.runs(), database.dag("orders").next_dagrun, database.dag("orders").is_paused
     region.start_agent(environment=environment, aws_region=aws_region)
     region.store.calls.clear()
@@ -72,10 +74,10 @@ def test_the_wrong_environment_starts_and_closes_nothing(
     assert said in claim.problem
 
 
-def test_the_environment_that_init_names_goes_on_without_a_restart(
+def test_the_environment_that_init_names_continues_without_a_restart(
     region: Region, listener: ModuleType, database: Database
 ) -> None:
-    """Green replaces blue: the same scheduler holds until then, and starts the run that it held."""
+    """Green replaces blue. The same scheduler holds until then, and then starts the run that it held."""
     region.start_agent(environment="green", aws_region=HERE)
     region.turns(2)
     assert start(region, listener, database) == "queued"

@@ -1,4 +1,4 @@
-"""What the inventory reads in the installed Airflow's own metadata database, of DAGs that Airflow itself parsed."""
+"""The inventory, read from the metadata database of the installed Airflow, with DAGs that Airflow itself parsed."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ Both: TypeAlias = tuple[dict[str, Any], dict[str, Any]]
 
 
 class Region:
-    """An Airflow home with its own database, its own key and its own folder, as two regions have them."""
+    """An Airflow home with its own database, key and DAG folder, as each region has."""
 
     def __init__(self, home: Path, fernet_key: str) -> None:
         self.home = home
@@ -116,7 +116,7 @@ class Region:
         return done.stdout
 
     def parse(self, **values: str) -> None:
-        """Have Airflow read the folder."""
+        """Let Airflow parse the folder."""
         (self.dags / "dags.py").write_text(DAGS.format(**values))
         self.run("-m", "airflow", "dags", "reserialize")
 
@@ -128,13 +128,13 @@ class Region:
 
 @pytest.fixture(scope="module")
 def both(regions: tuple[Region, Region]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is read in the two before anything is changed."""
+    """What is read from both homes before a test changes anything."""
     return regions[0].read(), regions[1].read()
 
 
 @pytest.fixture(scope="module")
 def regions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Region, Region]:
-    """Two homes with the same DAGs and the same values, under different keys."""
+    """Two homes with the same DAGs and values, and with different keys."""
     from cryptography.fernet import Fernet
 
     one, other = (
@@ -149,7 +149,7 @@ def regions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Region, Region]:
 
 
 def test_what_two_regions_have_in_common_reads_the_same(regions: tuple[Region, Region], both: Both) -> None:
-    """Whatever folder, database and key they have; the exempt DAG is among it."""
+    """Folder, database and key may differ. The exempt DAG is included."""
     one, other = both
     assert set(one["facts"]) == {"plain", "past", "downstream", "mapped", "waits", "control"}
     assert one["facts"] == other["facts"]
@@ -159,7 +159,7 @@ def test_what_two_regions_have_in_common_reads_the_same(regions: tuple[Region, R
 
 
 def test_the_inventory_has_names_and_no_values(both: Both) -> None:
-    """All of it, as the agent would write it."""
+    """The test reads the whole inventory, as the agent would write it."""
     text = both[0]["inventory"]
     listed = json.loads(text)
     assert "apache-airflow" in listed["packages"]
@@ -170,7 +170,7 @@ def test_the_inventory_has_names_and_no_values(both: Both) -> None:
 
 
 def test_values_are_read_as_they_are_meant(both: Both) -> None:
-    """Decrypted, and the extra of a connection in one spelling: they are about to be fingerprinted."""
+    """Values are decrypted, and the extra of a connection has one spelling, because fingerprints are made of them."""
     values = both[0]["values"]
     assert values["variables"] == {"password": "tr0ub4dor", "empty": ""}
     assert values["connections"]["db"] == values["connections"]["same"]
@@ -178,8 +178,8 @@ def test_values_are_read_as_they_are_meant(both: Both) -> None:
     assert values["pools"]["etl"] == "7 True"
 
 
-def test_traits_of_dags_that_look_at_history(both: Both) -> None:
-    """depends_on_past by default or by task, mapped too; wait_for_downstream implies it; a sensor of another DAG."""
+def test_traits_of_dags_that_depend_on_history(both: Both) -> None:
+    """depends_on_past by default or by task, also mapped; wait_for_downstream implies it; a sensor of another DAG."""
     facts = both[0]["facts"]
     traits = {dag_id: each[2:] for dag_id, each in facts.items()}
     assert traits == {
@@ -193,14 +193,14 @@ def test_traits_of_dags_that_look_at_history(both: Both) -> None:
 
 
 def test_a_value_under_another_key_is_none(regions: tuple[Region, Region]) -> None:
-    """As after a restore into an environment with a key of its own: no error, and no value."""
+    """As after a restore into an environment with its own key: no error, and no value."""
     values = regions[0].read(AIRFLOW__CORE__FERNET_KEY=regions[1].environ["AIRFLOW__CORE__FERNET_KEY"])["values"]
     assert values["variables"]["password"] is None
     assert values["connections"]["db"] is None
 
 
 def test_a_change_of_the_file_shows_and_the_shape_holds_no_value(regions: tuple[Region, Region], both: Both) -> None:
-    """The argument of a task may have come out of a variable: it changes the file's digest here, never the shape."""
+    """An argument of a task may come from a variable. It changes the digest of the file, and never the shape."""
     before = both[1]
     regions[1].parse(text="changed")
     after = regions[1].read()
@@ -212,7 +212,7 @@ def test_a_change_of_the_file_shows_and_the_shape_holds_no_value(regions: tuple[
 
 
 def test_files_that_cannot_be_imported_are_listed(regions: tuple[Region, Region]) -> None:
-    """Without the folder in front, which differs between the regions of a sandbox."""
+    """They are listed without their folder, which differs between the regions of a sandbox."""
     region = regions[1]
     fill = (
         "from airflow import settings\nfrom airflow.models.errors import ParseImportError as E\n"

@@ -1,4 +1,4 @@
-"""What the bookkeeper does in a real metadata database of the installed Airflow."""
+"""The bookkeeper with a real metadata database of the installed Airflow."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def next_dagrun(database: Database, dag_id: str = "orders") -> datetime | None:
     return at
 
 
-def test_a_look_sees_what_is_open_and_what_is_new(database: Database, db: Any) -> None:
-    """Open ones whatever their id, ended ones from an id on, exempt ones never."""
+def test_read_states_returns_open_and_new_runs(database: Database, db: Any) -> None:
+    """Open runs whatever their id, ended runs above an id, and exempt runs never."""
     database.add_dag("by_id")
     for run_id, state in (("old-open", "running"), ("old-ended", "success"), ("new-ended", "failed")):
         database.add_run("orders", run_id, state=state)
@@ -60,8 +60,8 @@ def test_a_look_sees_what_is_open_and_what_is_new(database: Database, db: Any) -
     assert states == {("orders", "old-open"): "running", ("orders", "new-ended"): "failed"}
 
 
-def test_a_run_goes_over_whole(database: Database, db: Any) -> None:
-    """What another region inserts is what this one reads: type, dates, interval, conf."""
+def test_a_run_is_transferred_completely(database: Database, db: Any) -> None:
+    """This region reads what another region inserts: type, dates, interval and conf."""
     run = interval(3, RunStatus.OPEN, run_type="manual", run_id="m 1", conf='{"a": [1, {"b": null}], "c": "\\u00e4"}')
     db.resume([run], "resumed")
     (row,) = db.runs([run.key, ("orders", "no such run")])
@@ -74,7 +74,10 @@ def test_a_run_goes_over_whole(database: Database, db: Any) -> None:
 
 
 def test_adopting_writes_the_interval_and_moves_the_schedule_on(database: Database, db: Any) -> None:
-    """Repeatable; what is older than the newest, or there already, is passed over; failed ones stay failed."""
+    """
+    Adopting again is a no-op. Runs that exist or are older than the newest one are passed over. Failed runs stay
+    failed.
+    """
     assert db.adopt([interval(5)], "adopted") == 1
     assert db.adopt([interval(5)], "adopted") == 0
     assert db.adopt([interval(4)], "adopted") == 0
@@ -86,15 +89,15 @@ def test_adopting_writes_the_interval_and_moves_the_schedule_on(database: Databa
     assert database.dag("orders").next_dagrun_create_after == AT + 8 * DAY
 
 
-def test_a_dag_that_is_not_here_yet_is_adopted_all_the_same(database: Database, db: Any) -> None:
-    """Its row waits for the file; a run that happens to have the logical date is left alone."""
+def test_a_run_of_a_dag_that_is_not_deployed_yet_is_adopted(database: Database, db: Any) -> None:
+    """Its row waits for the file. Another run that has the same logical date stays unchanged."""
     assert db.adopt([interval(5, dag_id="later")], "adopted") == 1
     assert db.adopt([interval(5, dag_id="later", run_id="other id")], "adopted") == 0
     assert database.runs() == {"scheduled__5": "success"}
 
 
 def test_the_newest_ended_interval_of_each_dag(database: Database, db: Any) -> None:
-    """Manual ones and open ones do not count."""
+    """Manual runs and open runs do not count."""
     database.add_dag("billing")
     db.adopt([interval(1), interval(1, dag_id="billing", run_id="b1")], "adopted")
     db.adopt([interval(2, RunStatus.FAILED)], "adopted")
@@ -105,7 +108,7 @@ def test_the_newest_ended_interval_of_each_dag(database: Database, db: Any) -> N
 
 
 def test_why_a_run_cannot_be_resumed(database: Database, db: Any) -> None:
-    """No such DAG, opted out, exempt, or its logical date is taken."""
+    """The DAG does not exist, is tagged dr:no-rerun, or is exempt, or another run has its logical date."""
     database.add_dag("no_rerun", tags=("dr:no-rerun",))
     database.add_dag("by_id")
     db.adopt([interval(5)], "adopted")
@@ -125,8 +128,8 @@ def test_why_a_run_cannot_be_resumed(database: Database, db: Any) -> None:
     }
 
 
-def test_a_run_that_was_closed_here_is_queued_again_with_all_its_tasks(database: Database, db: Any) -> None:
-    """As clearing it does; once, however often it is asked for; an open one is left alone."""
+def test_a_closed_run_is_queued_again_with_all_its_tasks(database: Database, db: Any) -> None:
+    """As after clearing it. Repeated calls queue it once. An open run stays unchanged."""
     database.add_run("orders", "r1", state="running", tasks=2)
     database.update(database.tables.tasks, state="success", try_number=1, hostname="worker")
     database.add_run("orders", "r2", state="running", tasks=1)
@@ -143,8 +146,8 @@ def test_a_run_that_was_closed_here_is_queued_again_with_all_its_tasks(database:
     assert row.queued_at >= runs[0].taken_at
 
 
-def test_a_result_from_elsewhere_is_written_on_what_was_closed(database: Database, db: Any) -> None:
-    """An open run is never touched by it."""
+def test_a_closed_run_gets_the_outcome_of_another_region(database: Database, db: Any) -> None:
+    """An open run never changes."""
     database.add_run("orders", "r1", state="failed", note="[mwaa-dr] closed: us-east-1 is standby")
     database.add_run("orders", "r2", state="queued")
     db.apply_outcomes(
@@ -154,8 +157,10 @@ def test_a_result_from_elsewhere_is_written_on_what_was_closed(database: Databas
     assert database.note("r1") == "[mwaa-dr] it ended elsewhere"
 
 
-def test_what_was_skipped_in_standby_and_nobody_created_is_made_room_for(database: Database, db: Any) -> None:
-    """Only unexecuted scheduled runs above what any region has created; the schedule goes back to before them."""
+def test_skipped_intervals_that_no_region_created_are_deleted(database: Database, db: Any) -> None:
+    """
+    Only scheduled runs that did not execute, and that are newer than any region has created. The schedule goes back.
+    """
     db.adopt([interval(5)], "adopted")
     database.add_dag("billing")
     for day in (6, 7, 8):

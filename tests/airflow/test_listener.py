@@ -1,4 +1,4 @@
-"""The hooks, called the way the scheduler and a worker call them, inside the installed Airflow."""
+"""The hooks in the installed Airflow, called as the scheduler and a worker call them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def start(database: Database, listener: ModuleType, *, run_id: str = "r1", **kwa
 def test_a_run_in_the_active_region_costs_nothing(
     database_with_run: Database, listener: ModuleType, install: Callable[..., Any]
 ) -> None:
-    """The control of every test below: it starts, and no statement but the scheduler's own is sent."""
+    """Control case for the tests below: the run starts, and only the scheduler's own statement is sent."""
     install(listener, HERE)
     statements = start(database_with_run, listener)
     assert database_with_run.runs() == {"r1": "running"}
@@ -47,7 +47,7 @@ def test_a_run_in_the_active_region_costs_nothing(
 def test_a_run_in_a_standby_is_skipped(
     database_with_run: Database, listener: ModuleType, install: Callable[..., Any]
 ) -> None:
-    """Closed before any of its task instances is looked at, and the note says why."""
+    """It is closed before the scheduler reads its task instances, and the note has the reason."""
     install(listener, THERE)
     start(database_with_run, listener)
     assert database_with_run.runs() == {"r1": "success"}
@@ -58,7 +58,7 @@ def test_a_run_in_a_standby_is_skipped(
 def test_a_run_of_an_unknown_role_is_held(
     database_with_run: Database, listener: ModuleType, install: Callable[..., Any]
 ) -> None:
-    """Unknown means hold: queued again, nothing lost."""
+    """Unknown means hold: the run is queued again, and nothing is lost."""
     install(listener, None)
     start(database_with_run, listener)
     assert database_with_run.runs() == {"r1": "queued"}
@@ -69,7 +69,7 @@ def test_a_run_of_an_unknown_role_is_held(
 def test_an_exempt_dag_runs_in_a_standby(
     database_with_run: Database, listener: ModuleType, install: Callable[..., Any], how: str
 ) -> None:
-    """By its tag, as the scheduler's copy of the DAG has it, or by its id."""
+    """It is exempt by its tag in the scheduler's copy of the DAG, or by its id."""
     install(listener, THERE, exempt_dags=frozenset({"orders"} if how == "id" else ()))
     dag = SimpleNamespace(tags={"dr:control"} if how == "tag" else set())
     start(database_with_run, listener, dag=dag)
@@ -82,7 +82,7 @@ def test_a_run_is_held_when_the_gate_fails(
     install: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An exception would kill the scheduler of Airflow 2, and let the run execute on Airflow 3."""
+    """An exception would end the scheduler of Airflow 2, and would let the run execute on Airflow 3."""
     gate = install(listener, THERE)
     monkeypatch.setattr(gate._metadata_db, "skip_run", broken)
     start(database_with_run, listener)
@@ -96,7 +96,7 @@ def test_a_run_is_held_when_holding_fails_too(
     install: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Then without a note, by nothing but the run's own attributes."""
+    """The gate then changes only attributes of the run, and writes no note."""
     gate = install(listener, THERE)
     monkeypatch.setattr(gate._metadata_db, "skip_run", broken)
     monkeypatch.setattr(gate._metadata_db, "hold_run", broken)
@@ -107,7 +107,7 @@ def test_a_run_is_held_when_holding_fails_too(
 def test_a_scheduler_without_a_gate_holds(
     database_with_run: Database, listener: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its preparation failed at the start: fail closed."""
+    """The preparation of the gate failed at the start. The provider fails closed."""
     monkeypatch.setattr(listener, "_gate", None)
     monkeypatch.setattr(sys, "argv", ["airflow", "scheduler"])
     start(database_with_run, listener)
@@ -117,7 +117,7 @@ def test_a_scheduler_without_a_gate_holds(
 def test_other_processes_leave_the_decision_to_the_fence(
     database_with_run: Database, listener: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`airflow dags backfill` of Airflow 2 calls the hook where no agent runs; holding would make it spin."""
+    """`airflow dags backfill` of Airflow 2 calls the hook in a process without an agent. A hold would make it loop."""
     monkeypatch.setattr(listener, "_gate", None)
     monkeypatch.setattr(sys, "argv", ["airflow", "dags", "backfill", "orders"])
     start(database_with_run, listener)
@@ -137,7 +137,7 @@ def test_other_processes_leave_the_decision_to_the_fence(
 def test_only_a_schedulers_job_starts_the_agent(
     listener: ModuleType, monkeypatch: pytest.MonkeyPatch, argv: list[str], component: Any, starts: bool
 ) -> None:
-    """Airflow announces every component, and each task, with the same hook."""
+    """Airflow calls the same hook for every component, and for each task."""
     started: list[Any] = []
     monkeypatch.setattr(listener, "_gate", None)
     monkeypatch.setattr(sys, "argv", argv)
@@ -149,10 +149,10 @@ def test_only_a_schedulers_job_starts_the_agent(
 JOB = SimpleNamespace(latest_heartbeat=None)
 
 
-def test_a_scheduler_that_ends_holds_and_says_so(
+def test_a_scheduler_that_ends_holds_and_publishes_it(
     database_with_run: Database, listener: ModuleType, install: Callable[..., Any]
 ) -> None:
-    """The gate is closed before the agent's last heartbeat, and once for all."""
+    """The gate closes before the agent's last heartbeat, and stays closed."""
     gate = install(listener, HERE)
     held_first: list[bool] = []
     gate._loop.end = lambda: held_first.append(gate._is_stopping)
@@ -166,7 +166,7 @@ def test_a_scheduler_that_ends_holds_and_says_so(
 def test_only_the_schedulers_own_job_ends_its_agent(
     database_with_run: Database, listener: ModuleType, install: Callable[..., Any], component: Any
 ) -> None:
-    """A task process that the scheduler forked inherits its gate, and ends with the same hook."""
+    """A task process that the scheduler forked inherits its gate. Its end calls the same hook."""
     gate = install(listener, HERE)
     gate._loop.end = lambda: pytest.fail("ended")
     if component is JOB:
@@ -178,7 +178,7 @@ def test_only_the_schedulers_own_job_ends_its_agent(
 def test_a_table_that_does_not_answer_does_not_keep_a_scheduler_from_ending(
     database_with_run: Database, listener: ModuleType, install: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is waited for for some seconds, and the lease is outwaited then."""
+    """The scheduler waits some seconds for the table. If it does not answer, a failover waits for the lease."""
     gate = install(listener, HERE)
     answer = threading.Event()
     gate._loop.end = answer.wait
@@ -192,17 +192,17 @@ def test_a_table_that_does_not_answer_does_not_keep_a_scheduler_from_ending(
 def test_a_forked_child_of_the_scheduler_decides_nothing(
     database_with_run: Database, listener: ModuleType, install: Callable[..., Any]
 ) -> None:
-    """It has the scheduler's argv and its gate, but no agent: the view only ages."""
+    """It has the arguments and the gate of the scheduler, but no agent, so its view never gets newer."""
     gate = install(listener, THERE)
     gate._pid += 1
     start(database_with_run, listener)
     assert database_with_run.runs() == {"r1": "running"}
 
 
-def test_forks_wait_for_a_turn_and_once_only_for_one_that_does_not_end(
+def test_forks_wait_for_a_turn_but_only_once_for_a_turn_that_hangs(
     listener: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A scheduler with 32 workers to fork must not stand still 32 times as long. Real forks: tests/sandbox."""
+    """A scheduler that forks 32 workers must not wait 32 times. tests/sandbox tests real forks."""
     monkeypatch.setattr(os, "register_at_fork", lambda **_: None)
     monkeypatch.setattr(listener, "_FORK_WAIT_S", 0.05)
     guard = listener.ForkGuard(SystemClock())
@@ -233,7 +233,7 @@ def test_forks_wait_for_a_turn_and_once_only_for_one_that_does_not_end(
 
 
 class _Quick(SystemClock):
-    """A clock whose sleepers do not have to wait."""
+    """A clock whose sleeps end immediately."""
 
     def __init__(self) -> None:
         self.slept: list[float] = []
@@ -247,7 +247,7 @@ class _Quick(SystemClock):
 def supervised(
     database: Database, listener: ModuleType, install: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Any, Any]]:
-    """A gate of a standby in which no run starts, with no agent yet, and the state table that its agents will find."""
+    """A gate of a standby without runs and without an agent yet, and the state table of its future agents."""
     from airflow_provider_mwaa_dr import conf
     from airflow_provider_mwaa_dr.core.state import initial
     from airflow_provider_mwaa_dr.testing import InMemoryStateStore
@@ -264,10 +264,10 @@ def supervised(
     wait_until(lambda: not gate._is_alive, "the agent ends")
 
 
-def test_an_agent_that_cannot_be_made_is_made_again_in_a_standby(
+def test_an_agent_that_cannot_be_created_is_created_again_in_a_standby(
     supervised: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One OSError while it is made, and then some more; the gate's hook, which could start it, is never called."""
+    """An OSError and two other errors prevent it. The gate's hook, which could start it, is never called."""
     from airflow_provider_mwaa_dr import conf
 
     gate, store = supervised
@@ -286,7 +286,7 @@ def test_an_agent_that_cannot_be_made_is_made_again_in_a_standby(
 
 
 def test_an_agent_that_ends_is_started_again_in_a_standby(supervised: tuple[Any, Any]) -> None:
-    """Whatever it was that left its turn."""
+    """This holds for every error that ends its turn."""
     gate, store = supervised
     gate.start()
     wait_until(lambda: store.agents(HERE) != [], "a heartbeat")
@@ -300,7 +300,7 @@ def test_an_agent_that_ends_is_started_again_in_a_standby(supervised: tuple[Any,
 def test_an_agent_waits_for_its_job_for_as_long_as_it_takes(
     supervised: tuple[Any, Any], listener: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A database that is slow at the start costs time, not the agent."""
+    """A slow database delays the start of the agent, but does not prevent it."""
     monkeypatch.setattr(listener, "_JOB_WAIT_S", 0.05)
     gate, store = supervised
     gate._db._job.job_type = None
@@ -314,7 +314,9 @@ def test_an_agent_waits_for_its_job_for_as_long_as_it_takes(
 def test_a_process_without_threads_gets_its_agent_later(
     supervised: tuple[Any, Any], listener: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The scheduler starts all the same; a fork starts the agent when a thread can be had, in the parent alone."""
+    """
+    The scheduler starts without an agent. After a later fork, the parent starts the agent, if it can get a thread.
+    """
     gate, store = supervised
     thread_start = threading.Thread.start
 
@@ -336,7 +338,7 @@ def test_a_process_without_threads_gets_its_agent_later(
 
 
 class _Watch:
-    """Sees which locks that our code made are taken, and whether anything opens a socket."""
+    """Records which locks of the provider are taken, and whether a socket is opened."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen: list[str] = []
@@ -382,7 +384,7 @@ class _Watch:
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ModuleType, _Watch]]:
-    """A listener imported anew while every lock that our modules make is watched."""
+    """A listener that is imported again, while every lock of the provider's modules is watched."""
     watch = _Watch(monkeypatch)
     for name in [name for name in sys.modules if name.startswith("airflow_provider_mwaa_dr.plugins.")]:
         monkeypatch.delitem(sys.modules, name)
@@ -396,10 +398,10 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ModuleType, _Watc
 
 
 @pytest.mark.parametrize("active", [HERE, THERE, None])
-def test_no_lock_socket_or_aws_call_of_ours_in_the_schedulers_thread(
+def test_the_gate_uses_no_lock_and_no_socket_in_the_schedulers_thread(
     database_with_run: Database, watched: tuple[ModuleType, _Watch], install: Callable[..., Any], active: str | None
 ) -> None:
-    """A fork could inherit the lock, and a slow answer would stop the scheduler while it holds row locks."""
+    """A fork could inherit the lock, and a slow response would stop the scheduler while it holds row locks."""
     listener, watch = watched
     install(listener, active)
     watch.seen.clear()
@@ -410,7 +412,7 @@ def test_no_lock_socket_or_aws_call_of_ours_in_the_schedulers_thread(
 def test_the_watch_sees_a_lock_and_a_socket(
     database_with_run: Database, watched: tuple[ModuleType, _Watch], install: Callable[..., Any]
 ) -> None:
-    """The control: a gate that takes its agent's lock, or asks the network, is found out."""
+    """Control case: the watch detects a gate that takes its agent's lock or opens a socket."""
     listener, watch = watched
     gate = install(listener, THERE)
     check = gate.check
@@ -430,7 +432,7 @@ def broken(*_: Any) -> None:
     raise ZeroDivisionError
 
 
-# The fence's hands.
+# How the fence stops a task.
 
 
 def _operator(**kwargs: Any) -> Any:
@@ -458,7 +460,7 @@ def _callback(context: Any) -> None:
 
 
 def _guarded(monkeypatch: pytest.MonkeyPatch, decision: Decision | Exception) -> Any:
-    """Return an operator after the fence decided *decision* for it."""
+    """Return an operator for which the fence decided *decision*."""
     from airflow_provider_mwaa_dr.plugins import fence
 
     def decide(self: Any, *, exempt: bool) -> Decision:
@@ -474,14 +476,14 @@ def _guarded(monkeypatch: pytest.MonkeyPatch, decision: Decision | Exception) ->
 
 
 def test_the_fence_leaves_a_running_task_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control of the tests below."""
+    """Control case for the tests below."""
     task = _guarded(monkeypatch, Decision(Action.RUN, "active", Role.ACTIVE))
     assert "execute" not in vars(task)
     assert task.on_execute_callback
 
 
-def test_a_fenced_task_skips_both_ways_and_calls_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """First start and resume; pre_execute and callbacks are silent."""
+def test_a_fenced_task_skips_and_calls_no_user_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the first start and after a deferral. It calls neither pre_execute nor callbacks."""
     from airflow_provider_mwaa_dr._compat import AirflowSkipException
 
     task = _guarded(monkeypatch, Decision(Action.SKIP, "skipped: standby", Role.STANDBY))
@@ -496,7 +498,7 @@ def test_a_fenced_task_skips_both_ways_and_calls_nobody(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("decision", [Decision(Action.HOLD, "held", Role.UNKNOWN), OSError("disk")])
 def test_a_held_task_uses_no_try(monkeypatch: pytest.MonkeyPatch, decision: Decision | Exception) -> None:
-    """Deferred, also when the fence itself fails; a resumed one waits again with the event it came with."""
+    """It is deferred, also if the fence itself fails. A resumed task is deferred again with its event."""
     from airflow_provider_mwaa_dr._compat import TaskDeferred
 
     task = _guarded(monkeypatch, decision)
@@ -514,8 +516,8 @@ def test_a_held_task_uses_no_try(monkeypatch: pytest.MonkeyPatch, decision: Deci
     assert arguments["event"] == {"n": 1}
 
 
-def test_a_task_held_before_its_start_starts_as_if_nothing_had_been(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Airflow resumes with, and that alone, is turned back into a start; its timeout counts from now on."""
+def test_a_task_held_before_its_start_starts_normally(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the arguments of Airflow's resume are removed. The timeout of the task counts from now."""
     from airflow_provider_mwaa_dr.plugins import fence
 
     monkeypatch.setattr(fence.Fence, "decide", lambda self, *, exempt: Decision(Action.RUN, "active", Role.ACTIVE))
@@ -535,10 +537,10 @@ def test_a_task_held_before_its_start_starts_as_if_nothing_had_been(monkeypatch:
     assert task.execution_timeout > timedelta(minutes=65)
 
 
-def test_the_agent_that_a_gate_makes_keeps_an_inventory(
+def test_the_agent_of_a_gate_writes_an_inventory(
     database: Database, listener: ModuleType, install: Callable[..., Any]
 ) -> None:
-    """Of this Airflow's own database, and with the settings as they count; made without a request to AWS."""
+    """It describes this Airflow's database, and the effective settings. It needs no request to AWS."""
     from airflow_provider_mwaa_dr.testing import InMemoryStateStore
 
     database.add_dag("orders")
@@ -555,7 +557,10 @@ def test_the_agent_that_a_gate_makes_keeps_an_inventory(
 def test_a_run_does_not_overtake_one_that_was_held_in_the_same_pass(
     database_with_run: Database, listener: ModuleType, install: Callable[..., Any]
 ) -> None:
-    """The role comes in the middle of a pass: the run looked at before that goes first, in the next one."""
+    """
+    The region becomes active in the middle of a scheduler pass. A run that was held before that starts first in the
+    next pass.
+    """
     gate = install(listener, None)
     start(database_with_run, listener)
     gate._loop = install(listener, HERE)._loop

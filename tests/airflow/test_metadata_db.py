@@ -26,8 +26,8 @@ def agent_db(metadata_db: Any) -> Any:
     return metadata_db.MetadataDb(SimpleNamespace(), exempt_dags=["by_id"])
 
 
-def test_a_skipped_run_is_over_with_every_task_skipped_and_a_note(database: Database, metadata_db: Any) -> None:
-    """Inside the scheduler's transaction, whose guard refuses any commit but the scheduler's own."""
+def test_a_skipped_run_has_ended_with_every_task_skipped_and_a_note(database: Database, metadata_db: Any) -> None:
+    """This happens in the scheduler's transaction, which refuses every commit except the scheduler's own."""
     database.add_dag("orders")
     database.add_run("orders", "r1", tasks=3)
     database.start("r1", lambda run: metadata_db.skip_run(run, REASON))
@@ -36,8 +36,8 @@ def test_a_skipped_run_is_over_with_every_task_skipped_and_a_note(database: Data
     assert database.note("r1") == f"[mwaa-dr] {REASON}"
 
 
-def test_what_ended_before_stays_as_it_ended(database: Database, metadata_db: Any) -> None:
-    """A cleared run keeps the tasks that were not cleared."""
+def test_tasks_that_ended_before_keep_their_state(database: Database, metadata_db: Any) -> None:
+    """A cleared run keeps the tasks that the user did not clear."""
     database.add_dag("orders")
     database.add_run("orders", "r1", tasks=1)
     database.update(database.tables.tasks, state="failed")
@@ -47,7 +47,7 @@ def test_what_ended_before_stays_as_it_ended(database: Database, metadata_db: An
 
 @pytest.mark.parametrize("action", ["skip_run", "hold_run"])
 def test_the_cost_does_not_depend_on_the_number_of_tasks(database: Database, metadata_db: Any, action: str) -> None:
-    """10 task instances and 1,000: the same statements."""
+    """10 task instances and 1,000 task instances take the same statements."""
     act = getattr(metadata_db, action)
     counts = []
     for number in (10, 1000):
@@ -59,16 +59,16 @@ def test_the_cost_does_not_depend_on_the_number_of_tasks(database: Database, met
 
 
 def test_a_users_note_stays_in_front(database: Database, metadata_db: Any) -> None:
-    """The provider's sentence is appended, and replaced by its next one; the user's is never lost."""
+    """The provider appends its sentence, and later replaces only that. The user's note is never lost."""
     database.add_dag("orders")
-    database.add_run("orders", "r1", note="asked for by Ann")
+    database.add_run("orders", "r1", note="requested by Ann")
     database.start("r1", lambda run: metadata_db.hold_run(run, "held: a"))
     database.start("r1", lambda run: metadata_db.hold_run(run, "held: b"))
-    assert database.note("r1") == "asked for by Ann\n[mwaa-dr] held: b"
+    assert database.note("r1") == "requested by Ann\n[mwaa-dr] held: b"
 
 
 def test_a_hold_does_not_hide_that_the_run_was_resumed(database: Database, metadata_db: Any) -> None:
-    """The sentence stays behind the reason, and alone once the run has gone on."""
+    """The sentence stays after the reason of the hold, and stays alone after the run has started."""
     database.add_dag("orders")
     database.add_run("orders", "r1", note="[mwaa-dr] resumed: it was interrupted")
     for reason in ("held: a", "held: b"):
@@ -77,28 +77,30 @@ def test_a_hold_does_not_hide_that_the_run_was_resumed(database: Database, metad
 
 
 def test_a_long_note_is_cut_to_what_fits(metadata_db: Any) -> None:
-    """Airflow's column takes 1,000 characters; a longer one would break the scheduler's transaction."""
+    """Airflow's column has 1,000 characters. A longer note would break the scheduler's transaction."""
     assert len(metadata_db.compose_note("x" * 1000, REASON)) == 1000
     assert metadata_db.compose_note("x" * 1000, REASON).endswith(f"[mwaa-dr] {REASON}")
     assert len(metadata_db.compose_note(None, "y" * 2000)) == 1000
 
 
 def test_a_repeated_hold_writes_its_note_once(database: Database, metadata_db: Any) -> None:
-    """The scheduler tries a held run again each second; only the seconds in the reason change."""
+    """The scheduler tries a held run again each second. Only the seconds in the reason change."""
     database.add_dag("orders")
     database.add_run("orders", "r1")
-    said = []
+    written = []
     for age in (61, 62):
-        database.start("r1", lambda run, age=age: said.append(metadata_db.hold_run(run, f"held: no read for {age} s")))
-    assert said == [True, False]
+        database.start(
+            "r1", lambda run, age=age: written.append(metadata_db.hold_run(run, f"held: no read for {age} s"))
+        )
+    assert written == [True, False]
     assert database.runs() == {"r1": "queued"}
     assert database.note("r1") == "[mwaa-dr] held: no read for 61 s"
 
 
-def test_an_error_of_ours_leaves_the_schedulers_transaction_usable(
+def test_an_error_of_the_provider_leaves_the_schedulers_transaction_usable(
     database: Database, metadata_db: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever fails is undone to the savepoint; the scheduler commits the rest of its work."""
+    """A failure is rolled back to the savepoint. The scheduler commits the rest of its work."""
     from sqlalchemy import text
 
     database.add_dag("orders")
@@ -121,7 +123,7 @@ def test_an_error_of_ours_leaves_the_schedulers_transaction_usable(
 
 
 def test_a_dag_at_its_limit_gets_its_next_run(database: Database, metadata_db: Any) -> None:
-    """max_active_runs=1: Airflow's books say "full" until the run ends by itself, which a skipped one never does."""
+    """With max_active_runs=1, Airflow marks the DAG as full until the run ends by itself. A skipped run never does."""
     try:
         from airflow.sdk import DAG
     except ImportError:
@@ -152,7 +154,7 @@ def test_a_dag_at_its_limit_gets_its_next_run(database: Database, metadata_db: A
 
 
 def test_the_agent_closes_open_runs_but_not_the_exempt(database: Database, agent_db: Any) -> None:
-    """Failed, tasks skipped, note; tag and id exempt, and what has ended is left alone."""
+    """A closed run is failed, its tasks are skipped, and it has a note. Exempt DAGs and ended runs do not change."""
     for dag_id, tags in (("orders", ()), ("by_id", ()), ("by_tag", ("dr:control",))):
         database.add_dag(dag_id, tags=tags)
         database.add_run(dag_id, f"{dag_id}_running", state="running", tasks=2)
@@ -175,7 +177,7 @@ def test_the_agent_closes_open_runs_but_not_the_exempt(database: Database, agent
 
 
 def test_a_young_queued_run_is_left_to_the_gate_unless_its_dag_is_paused(database: Database, agent_db: Any) -> None:
-    """The gate skips what is about to start; a run under a paused DAG never meets it."""
+    """The gate skips a run that is about to start. A run under a paused DAG never reaches the gate."""
     database.add_dag("orders")
     database.add_dag("paused", is_paused=True)
     database.add_run("orders", "young")
@@ -185,8 +187,8 @@ def test_a_young_queued_run_is_left_to_the_gate_unless_its_dag_is_paused(databas
     assert database.runs() == {"young": "queued", "old": "failed", "never_starts": "failed"}
 
 
-def test_what_people_asked_for_since_the_last_look_is_spared(database: Database, agent_db: Any) -> None:
-    """Only that waits: what runs, what is older, and what the scheduler made by itself is closed; nor does it count."""
+def test_a_run_that_a_user_requested_since_the_last_read_is_spared(database: Database, agent_db: Any) -> None:
+    """Only such a queued run is spared, and does not count. Running, older and scheduled runs are closed."""
     database.add_dag("orders")
     now = datetime.now(tz=timezone.utc)
     database.add_run("orders", "late", queued_at=now)
@@ -201,7 +203,7 @@ def test_what_people_asked_for_since_the_last_look_is_spared(database: Database,
 
 
 def test_many_runs_are_closed_in_batches(database: Database, agent_db: Any) -> None:
-    """Short transactions: the scheduler passes over locked runs meanwhile."""
+    """The transactions are short, because the scheduler passes over locked runs."""
     database.add_dag("orders")
     for number in range(450):
         database.add_run("orders", f"r{number}")
@@ -209,7 +211,7 @@ def test_many_runs_are_closed_in_batches(database: Database, agent_db: Any) -> N
 
 
 def test_pausing_and_listing_leave_the_exempt_alone(database: Database, agent_db: Any) -> None:
-    """The snapshot and the pause of an adopting region cover the same DAGs."""
+    """The snapshot, and the pause of a region that adopts, cover the same DAGs."""
     for dag_id, tags in (("orders", ()), ("billing", ()), ("by_id", ()), ("by_tag", ("dr:control",))):
         database.add_dag(dag_id, tags=tags)
     database.add_dag("asleep", is_paused=True)
@@ -220,8 +222,8 @@ def test_pausing_and_listing_leave_the_exempt_alone(database: Database, agent_db
     assert not database.dag("by_tag").is_paused
 
 
-def test_a_held_note_goes_when_the_run_goes_on(database: Database, agent_db: Any) -> None:
-    """Nothing decides on a note, but people read them: one that is over must not stay."""
+def test_the_note_of_a_hold_is_removed_when_the_run_starts(database: Database, agent_db: Any) -> None:
+    """No code depends on a note, but users read it, so an outdated note must not stay."""
     database.add_dag("orders")
     database.add_run("orders", "waits", note="[mwaa-dr] held: why")
     database.add_run("orders", "runs", state="running", note="Ann\n[mwaa-dr] held: why")
@@ -237,7 +239,7 @@ def test_a_held_note_goes_when_the_run_goes_on(database: Database, agent_db: Any
 
 
 def test_live_schedulers_are_listed_oldest_first(database: Database, metadata_db: Any) -> None:
-    """The first one leads; the dead and other components do not count."""
+    """The first one leads. Dead schedulers and other components do not count."""
     from airflow.jobs.job import Job
 
     jobs = Job.__table__
@@ -260,7 +262,7 @@ def test_live_schedulers_are_listed_oldest_first(database: Database, metadata_db
 
 
 def test_the_last_task_with_a_worker_is_found(database: Database, agent_db: Any) -> None:
-    """A task that the scheduler closed by itself never had a worker, and proves nothing about the fence."""
+    """A task that the scheduler closed by itself had no worker, and proves nothing about the fence."""
     since = datetime.now(tz=timezone.utc) - timedelta(minutes=5)
     database.add_dag("orders")
     database.add_run("orders", "r1", state="success", tasks=1, last_scheduling_decision=datetime.now(tz=timezone.utc))
@@ -273,7 +275,7 @@ def test_the_last_task_with_a_worker_is_found(database: Database, agent_db: Any)
 
 
 def queue_order(database: Database) -> list[str]:
-    """Return the ids of the queued runs in the order in which the scheduler looks at them."""
+    """Return the ids of the queued runs in the order in which the scheduler starts them."""
     session = database.settings.Session()
     try:
         if hasattr(database.DagRun, "get_queued_dag_runs_to_set_running"):
@@ -286,7 +288,7 @@ def queue_order(database: Database) -> list[str]:
 
 
 def test_held_runs_of_a_dag_keep_their_order(database: Database, metadata_db: Any) -> None:
-    """The oldest first, whichever was held last; and a run that nobody has looked at is not behind them."""
+    """The oldest run comes first, whichever was held last. A run that was never held does not come after them."""
     database.add_dag("orders", max_active_runs=2)
     for run_id in ("r1", "r2", "r3"):
         database.add_run("orders", run_id)

@@ -1,4 +1,4 @@
-"""Metrics as the installed Airflow sends them, by its own statsd client, to a socket on this machine."""
+"""Metrics as the installed Airflow sends them, with its own statsd client, to a socket on this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def statsd() -> Iterator[socket.socket]:
-    """What listens where MWAA's sidecar would."""
+    """A socket that listens where MWAA's sidecar would."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
         found.bind(("127.0.0.1", 0))
         found.setblocking(False)
@@ -27,7 +27,7 @@ def statsd() -> Iterator[socket.socket]:
 
 
 def run_scheduler(statsd: socket.socket, **metrics: str) -> subprocess.CompletedProcess[str]:
-    """Let a scheduler set itself up with these options in [metrics], and the agent take its turns in it."""
+    """Start a scheduler with these options in [metrics], and let the agent take its turns in it."""
     options = {
         "statsd_host": "127.0.0.1",
         "statsd_port": str(statsd.getsockname()[1]),
@@ -44,7 +44,7 @@ def run_scheduler(statsd: socket.socket, **metrics: str) -> subprocess.Completed
 
 
 def ours(statsd: socket.socket) -> list[str]:
-    """Return the datagrams with our metrics that have come."""
+    """Return the received datagrams that have metrics of the provider."""
     found = []
     with suppress(BlockingIOError):
         while True:
@@ -52,8 +52,8 @@ def ours(statsd: socket.socket) -> list[str]:
     return [text for text in found if "mwaa_dr" in text]
 
 
-def test_airflows_own_client_sends_what_the_agent_knows(database: Database, statsd: socket.socket) -> None:
-    """Names, kinds and values on the wire, from a scheduler that has set its metrics up as always."""
+def test_airflows_own_client_sends_the_agents_metrics(database: Database, statsd: socket.socket) -> None:
+    """Names, kinds and values of the datagrams, from a scheduler that starts its metrics as usual."""
     run_scheduler(statsd, statsd_on="True", metrics_allow_list="scheduler,mwaa_dr")
     sent = ours(statsd)
     assert {"airflow.mwaa_dr.role:1|g", "airflow.mwaa_dr.epoch:0|g"} <= set(sent)
@@ -64,20 +64,20 @@ def test_airflows_own_client_sends_what_the_agent_knows(database: Database, stat
 
 
 def test_an_allow_list_without_them_keeps_them_back(database: Database, statsd: socket.socket) -> None:
-    """Whoever has one adds our prefix to it."""
+    """A user with an allow list has to add the provider's prefix."""
     run_scheduler(statsd, statsd_on="True", metrics_allow_list="scheduler")
     assert ours(statsd) == []
 
 
-def test_metrics_that_are_off_are_nothing_to_the_agent(database: Database, statsd: socket.socket) -> None:
-    """Airflow's default: no datagram, no complaint."""
+def test_metrics_that_are_off_do_not_affect_the_agent(database: Database, statsd: socket.socket) -> None:
+    """This is Airflow's default: no datagram, and no error."""
     done = run_scheduler(statsd, statsd_on="False")
     assert ours(statsd) == []
     assert "Metrics could not be published" not in done.stdout + done.stderr
 
 
-def test_metrics_that_raise_are_nothing_to_the_agent(database: Database, statsd: socket.socket) -> None:
-    """It has its turns, and says what is wrong."""
+def test_metrics_that_raise_do_not_affect_the_agent(database: Database, statsd: socket.socket) -> None:
+    """It takes its turns, and logs the error."""
     client = "tests.airflow.failing_statsd.FailingClient"
     done = run_scheduler(statsd, statsd_on="True", statsd_custom_client_path=client)
     assert ours(statsd) == []

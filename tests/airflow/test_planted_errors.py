@@ -1,4 +1,4 @@
-"""Each function that gate and fence call fails, one at a time: nothing executes in a standby, and no hook raises."""
+"""Each function that gate and fence call fails, one at a time: a standby executes nothing, and no hook raises."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Planted:
-    """Which function fails now, and which were called."""
+    """The function that fails now, and the functions that were called."""
 
     def __init__(self) -> None:
         self.key = ""
@@ -40,7 +40,7 @@ class Planted:
 
 @pytest.fixture(scope="module")
 def planted() -> Iterator[Planted]:
-    """Every function of the provider, ready to fail."""
+    """Every function of the provider, prepared to fail."""
     planted = Planted()
     planting.prepare((*planting.MODULES, planting.SCHEDULERS_MODULE), planted.enter)
     yield planted
@@ -48,7 +48,10 @@ def planted() -> Iterator[Planted]:
 
 
 def each_called(planted: Planted, act: Callable[[], None], *, only: tuple[str, ...] = ("",)) -> Iterator[str]:
-    """Yield the name of each function that *act* calls, with an error planted in it; act once without before."""
+    """
+    Yield the name of each function that *act* calls, with an error planted in it. *act* runs once without an error
+    first.
+    """
     planted.key, planted.called = "", []
     act()
     called = [key for key in planted.called if key.startswith(only)]
@@ -61,14 +64,14 @@ def each_called(planted: Planted, act: Callable[[], None], *, only: tuple[str, .
 
 
 @pytest.mark.parametrize("active", [HERE, THERE, None])
-def test_an_error_in_whatever_the_gate_calls(
+def test_an_error_in_any_function_that_the_gate_calls(
     database: Database,
     listener: ModuleType,
     install: Callable[..., Any],
     planted: Planted,
     active: str | None,
 ) -> None:
-    """The hook raises nothing, the scheduler's transaction commits, and no run starts but in the active region."""
+    """The hook raises nothing, the scheduler's transaction commits, and a run starts only in the active region."""
     states: dict[str, str] = {}
 
     def act() -> None:
@@ -88,13 +91,13 @@ def test_an_error_in_whatever_the_gate_calls(
     assert {key: state for key, state in states.items() if state not in allowed} == {}
 
 
-def test_an_error_in_whatever_the_fence_calls(
+def test_an_error_in_any_function_that_the_fence_calls(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Any,
     planted: Planted,
     listener: ModuleType,
 ) -> None:
-    """The hook raises nothing, and the body is never entered, neither at the start nor after a deferral."""
+    """The hook raises nothing, and the task body never starts, neither at the start nor after a deferral."""
     from airflow_provider_mwaa_dr import conf
 
     for name, value in {"ENABLED": "True", "REGION": HERE, "STATE_TABLE": "t", "FENCE_WAIT_S": "0"}.items():
@@ -121,7 +124,7 @@ def test_an_error_in_whatever_the_fence_calls(
             lambda: task.resume_execution(next_method="done", next_kwargs={}, context={}),
         )
         for way in ways:
-            with pytest.raises(BaseException):  # noqa: B017, PT011  (whatever it is, it is not the body)
+            with pytest.raises(BaseException):  # noqa: B017, PT011  (any error, but not the body)
                 way()
 
     for _ in each_called(planted, act):
@@ -129,11 +132,11 @@ def test_an_error_in_whatever_the_fence_calls(
     assert executed == []
 
 
-def test_an_error_in_whatever_the_agent_calls_for_the_ledger(database: Database, planted: Planted) -> None:
+def test_an_error_in_any_function_that_the_agent_calls_for_the_ledger(database: Database, planted: Planted) -> None:
     """
-    Its turn raises nothing; once the error is gone, history and interrupted runs are here as if it had never been.
+    The turn raises nothing. After the error has ended, adopted and resumed runs are the same as without it.
 
-    The story: standby, adoption, failover, a run that was interrupted goes on and ends, another one is new.
+    The history: standby, adoption, failover, an interrupted run is resumed and ends, and a new run starts.
     """
     tasks = (("one", -1, "failed"), ("two", -1, "upstream_failed"))
     broken: dict[str, object] = {}
@@ -145,7 +148,7 @@ def test_an_error_in_whatever_the_agent_calls_for_the_ledger(database: Database,
                 region.turns(1)
             except planting.PlantedError:  # noqa: PERF203
                 raised.add(planted.key)
-                region.start_agent()  # as the gate does
+                region.start_agent()  # as in the gate
 
     def end(run_id: str) -> None:
         runs = database.tables.runs

@@ -1,4 +1,4 @@
-"""The package as the installed Airflow sees it: plugin, settings, catalogue."""
+"""The package in the installed Airflow: plugin, settings, catalogue."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ print("LOADED", json.dumps([sorted(set(sys.modules) - before), len(MwaaDRPlugin.
 
 
 def _import_plugin(enabled: str | None) -> tuple[set[str], int]:
-    """Return what importing the plugin loads in a process of its own, and how many listeners it registers."""
+    """Return what the import of the plugin loads in a new process, and how many listeners it registers."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("DR_", "AIRFLOW__DR"))}
     if enabled is not None:
         env["AIRFLOW__DR__ENABLED"] = enabled
@@ -37,7 +37,7 @@ def _import_plugin(enabled: str | None) -> tuple[set[str], int]:
 
 @pytest.mark.parametrize("enabled", [None, "False"])
 def test_a_disabled_plugin_costs_nothing(enabled: str | None) -> None:
-    """Every Airflow process imports it: no listener, no boto3, no models."""
+    """Every Airflow process imports it: without a listener, boto3 or models."""
     loaded, listeners = _import_plugin(enabled)
     assert listeners == 0
     heavy = {name for name in loaded if name.split(".")[0] in {"boto3", "botocore", "sqlalchemy", "requests"}}
@@ -46,7 +46,7 @@ def test_a_disabled_plugin_costs_nothing(enabled: str | None) -> None:
 
 
 def test_an_enabled_plugin_registers_its_listener_and_leaves_boto3_for_later() -> None:
-    """A task process must not pay for what only the scheduler needs."""
+    """A task process must not load what only the scheduler needs."""
     loaded, listeners = _import_plugin("True")
     assert listeners == 1
     assert "boto3" not in loaded
@@ -54,7 +54,7 @@ def test_an_enabled_plugin_registers_its_listener_and_leaves_boto3_for_later() -
 
 
 def test_the_catalogue_entry_is_valid() -> None:
-    """Against the schema that this Airflow ships; an invalid one makes it refuse the provider."""
+    """The test uses the schema of this Airflow, which refuses a provider with an invalid entry."""
     import airflow
     import jsonschema
 
@@ -63,7 +63,7 @@ def test_the_catalogue_entry_is_valid() -> None:
 
 
 def test_every_option_is_in_the_catalogue() -> None:
-    """One table of options."""
+    """The package has one table of options."""
     options: dict[str, Any] = get_provider_info()["config"]["dr"]["options"]
     assert list(options) == [option.name for option in OPTIONS]
     names = {"description", "version_added", "type", "example", "default"}
@@ -71,7 +71,7 @@ def test_every_option_is_in_the_catalogue() -> None:
 
 
 def test_airflows_configuration_wins_over_the_environments_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also when it says what is the default anyhow: somebody wrote it."""
+    """Also if the configured value equals the default, because a user wrote it."""
     monkeypatch.setenv("DR_ENABLED", "true")
     monkeypatch.setenv("DR_STATE_TABLE", "from-environment")
     assert conf.load().enabled
@@ -82,8 +82,8 @@ def test_airflows_configuration_wins_over_the_environments_fallback(monkeypatch:
     assert conf.load().state_table == "from-airflow"
 
 
-def test_the_seeds_other_name_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
-    """table_region, as an alias; the region itself falls back to what MWAA sets."""
+def test_the_other_name_in_the_aws_sample_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """table_region is an alias. The region itself falls back to the value that MWAA sets."""
     monkeypatch.setenv("AIRFLOW__DR__TABLE_REGION", "eu-west-1")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     assert conf.load().state_table_region == "eu-west-1"
@@ -92,8 +92,8 @@ def test_the_seeds_other_name_is_understood(monkeypatch: pytest.MonkeyPatch) -> 
     assert conf.load().region == "us-east-2"
 
 
-def test_what_mwaa_says_is_kept_beside_what_the_settings_claim(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A [dr] region that was copied from another environment is compared with both."""
+def test_the_values_of_mwaa_are_kept_beside_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ``[dr] region`` that was copied from another environment is compared with both values."""
     monkeypatch.setenv("AIRFLOW__DR__REGION", "us-east-2")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AIRFLOW_ENV_NAME", "virginia")

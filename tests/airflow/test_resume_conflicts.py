@@ -1,4 +1,4 @@
-"""Runs that cannot be queued as they are: each is refused by itself, the others go on."""
+"""Runs that cannot be queued unchanged: each is refused alone, and the others are resumed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["db"]
 
 
-def test_a_run_whose_logical_date_was_taken_meanwhile_does_not_keep_the_others_from_going_on(
-    database: Database, db: Any
-) -> None:
-    """By a run that is there, or by another one of the same call; tried again, nothing changes."""
+def test_a_run_whose_logical_date_is_taken_does_not_stop_the_others(database: Database, db: Any) -> None:
+    """Another run in this region, or in the same call, has the logical date. A retry is a no-op."""
     db.adopt([interval(1, run_id="by hand")], "adopted")
     runs = [
         interval(1, RunStatus.OPEN),
@@ -37,7 +35,7 @@ def test_a_run_whose_logical_date_was_taken_meanwhile_does_not_keep_the_others_f
 
 
 def test_a_run_of_the_same_id_gets_the_conf_that_it_was_accepted_with(database: Database, db: Any) -> None:
-    """Somebody had asked for it in the standby, too, where it was closed."""
+    """A user had also requested it in the standby, where it was closed."""
     database.add_run("orders", "m1", state="success", conf={"b": 2})
     (row,) = db.runs([("orders", "m1")])
     run = interval(0, RunStatus.OPEN, run_type="manual", run_id="m1", logical_date=row.logical_date, conf='{"a": 1}')
@@ -47,21 +45,23 @@ def test_a_run_of_the_same_id_gets_the_conf_that_it_was_accepted_with(database: 
 
 
 def test_a_run_that_another_agent_has_queued_meanwhile_is_not_queued_again(database: Database, db: Any) -> None:
-    """Nor once it has ended: two agents may carry out the same for a moment."""
+    """Not even after it has ended: for a moment, two agents may resume the same runs."""
     database.add_run("orders", "m1", state="failed")
     (row,) = db.runs([("orders", "m1")])
     run = interval(0, RunStatus.OPEN, run_type="manual", run_id="m1", logical_date=row.logical_date)
-    run = replace(run, taken_at=run.taken_at and run.taken_at + timedelta(seconds=30))  # of a host whose clock is ahead
+    run = replace(
+        run, taken_at=run.taken_at and run.taken_at + timedelta(seconds=30)
+    )  # the clock of that host is ahead
     db.resume([run], "resumed")
     database.update(database.tables.runs, state="success")
     db.resume([run], "resumed")
     assert database.runs() == {"m1": "success"}
 
 
-def test_a_run_that_airflow_cannot_clear_does_not_keep_the_others_from_going_on(
+def test_a_run_that_airflow_cannot_clear_does_not_stop_the_others(
     database: Database, db: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Say because its DAG needs a timetable that is not installed here."""
+    """For example, its DAG needs a timetable that is not installed in this region."""
     from airflow_provider_mwaa_dr.plugins import metadata_db
 
     for run_id in ("m1", "m2"):

@@ -1,4 +1,4 @@
-"""What a turn of the agent costs does not depend on how many DAGs and runs there are; times: tests/benchmarks."""
+"""The cost of an agent's turn does not depend on the number of DAGs and runs. For the times, see tests/benchmarks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def region(database: Database) -> Region:
 
 
 def cost(database: Database, region: Region, act: Callable[[], object]) -> tuple[int, list[str]]:
-    """Return the number of statements, and the calls of the runs table."""
+    """Return the number of statements, and the calls to the runs table."""
     from sqlalchemy import event
 
     statements: list[str] = []
@@ -45,7 +45,7 @@ def cost(database: Database, region: Region, act: Callable[[], object]) -> tuple
 def test_adoption_with_nothing_new_is_one_query_of_the_ledger_and_none_of_the_database(
     database: Database, region: Region
 ) -> None:
-    """The whole turn of a standby's agent has a few short statements, and as many next time."""
+    """The whole turn of a standby's agent takes a few short statements, and the next turn takes the same."""
     region.turns(3)
     assert len(database.runs()) == 1, "one run id, in each DAG"
     assert cost(database, region, lambda: region.turns(1)) == (STANDBY, ["log"])
@@ -61,7 +61,7 @@ def test_adoption_with_nothing_new_is_one_query_of_the_ledger_and_none_of_the_da
 
 
 def test_heads_that_are_new_are_adopted_together(database: Database, region: Region) -> None:
-    """As many statements for one DAG as for thirty."""
+    """Thirty DAGs take as many statements as one DAG."""
     region.turns(3)
     quiet, _ = cost(database, region, lambda: region.turns(1))
     region.publish(interval(4, dag_id="dag_1"))
@@ -73,8 +73,8 @@ def test_heads_that_are_new_are_adopted_together(database: Database, region: Reg
     assert calls == ["log", "log"]
 
 
-def test_an_active_region_with_nothing_new_asks_for_what_is_open(database: Database, region: Region) -> None:
-    """However many have ended; the ledger is read once, and not written."""
+def test_an_active_region_with_nothing_new_reads_only_open_runs(database: Database, region: Region) -> None:
+    """This holds however many runs have ended. The ledger is read once, and not written."""
     region.turns(3)
     region.promote()
     region.turns(3)
@@ -84,4 +84,4 @@ def test_an_active_region_with_nothing_new_asks_for_what_is_open(database: Datab
 
 
 STANDBY, ACTIVE = 4, 5
-"""Short statements; one or two more now and then, for what is looked at less often."""
+"""Short statements. Some turns take one or two more, for values that are read less often."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
-from airflow_provider_mwaa_dr.sandbox import airflow_environment
+from airflow_provider_mwaa_dr.sandbox.runtime import airflow_environment
 
 NEED_AIRFLOW = [
     "tests/airflow",

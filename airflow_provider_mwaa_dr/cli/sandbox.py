@@ -15,11 +15,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_mwaa_dr.cli.console import Console, UsageError
-from airflow_provider_mwaa_dr.sandbox import report
-from airflow_provider_mwaa_dr.sandbox.airflow_environment import DEFAULT_VERSION, versions
-from airflow_provider_mwaa_dr.sandbox.airflow_settings import EXECUTORS
-from airflow_provider_mwaa_dr.sandbox.drill import ALL, DEPLOYED, SCENARIOS, Drill, run_all
-from airflow_provider_mwaa_dr.sandbox.home import ACTIVE, STATE_MODELS
+from airflow_provider_mwaa_dr.sandbox.drill import report
+from airflow_provider_mwaa_dr.sandbox.drill.drill import ALL, DEPLOYED, SCENARIOS, Drill, run_all
+from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import DEFAULT_VERSION, versions
+from airflow_provider_mwaa_dr.sandbox.runtime.airflow_settings import EXECUTORS
+from airflow_provider_mwaa_dr.sandbox.runtime.home import ACTIVE, STATE_MODELS
 from airflow_provider_mwaa_dr.sandbox.sandbox import DEFAULT_LAG_S, Sandbox
 
 if TYPE_CHECKING:

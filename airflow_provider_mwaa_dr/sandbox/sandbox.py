@@ -17,18 +17,20 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 import airflow_provider_mwaa_dr
 from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError, RefusedError
-from airflow_provider_mwaa_dr.sandbox import airflow_settings, faults, health, process
-from airflow_provider_mwaa_dr.sandbox.airflow_environment import (
+from airflow_provider_mwaa_dr.sandbox.cloud import faults
+from airflow_provider_mwaa_dr.sandbox.cloud.buckets import Buckets, dag_files
+from airflow_provider_mwaa_dr.sandbox.cloud.faults import ALL_SERVICES, FaultKind
+from airflow_provider_mwaa_dr.sandbox.cloud.tables import SandboxTables
+from airflow_provider_mwaa_dr.sandbox.runtime import airflow_settings, health, process
+from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import (
     DEFAULT_VERSION,
     cache_folder,
     constraints,
     major,
     pack_provider,
 )
-from airflow_provider_mwaa_dr.sandbox.buckets import Buckets, dag_files
-from airflow_provider_mwaa_dr.sandbox.description import aws_config, sandbox_json
-from airflow_provider_mwaa_dr.sandbox.faults import ALL_SERVICES, FaultKind
-from airflow_provider_mwaa_dr.sandbox.home import (
+from airflow_provider_mwaa_dr.sandbox.runtime.description import aws_config, sandbox_json
+from airflow_provider_mwaa_dr.sandbox.runtime.home import (
     ACTIVE,
     CONTROL,
     REGIONS,
@@ -42,10 +44,9 @@ from airflow_provider_mwaa_dr.sandbox.home import (
     new_blueprint,
     write_private_json,
 )
-from airflow_provider_mwaa_dr.sandbox.postgres import Postgres
-from airflow_provider_mwaa_dr.sandbox.preparation import Preparation, region_environment
-from airflow_provider_mwaa_dr.sandbox.process import ProcessSession
-from airflow_provider_mwaa_dr.sandbox.tables import SandboxTables
+from airflow_provider_mwaa_dr.sandbox.runtime.postgres import Postgres
+from airflow_provider_mwaa_dr.sandbox.runtime.preparation import Preparation, region_environment
+from airflow_provider_mwaa_dr.sandbox.runtime.process import ProcessSession
 
 AWS = "aws"
 AWS_SERVER = "aws-server"
@@ -495,7 +496,7 @@ class Sandbox:
         variables = airflow_settings.process_variables({}, bin_folder=Path(sys.executable).parent)
         package_parent = str(Path(airflow_provider_mwaa_dr.__file__).parent.parent)
         session = process.start(
-            [sys.executable, "-m", "airflow_provider_mwaa_dr.sandbox.aws_server", "--home", str(self.home)],
+            [sys.executable, "-m", "airflow_provider_mwaa_dr.sandbox.cloud.aws_server", "--home", str(self.home)],
             environment={**variables, "PYTHONPATH": package_parent, "MWAA_DR_CACHE": str(cache_folder())},
             log=log,
         )

@@ -19,8 +19,8 @@ def measure_inside(module: str, version: str, **variables: str) -> Any:
     :param variables: for its environment, on top of this one's.
     :raises RuntimeError: it failed; what it said is on stderr.
     """
-    from airflow_provider_mwaa_dr.sandbox import airflow_environment
-    from airflow_provider_mwaa_dr.sandbox.postgres import Postgres
+    from airflow_provider_mwaa_dr.sandbox.runtime import airflow_environment
+    from airflow_provider_mwaa_dr.sandbox.runtime.postgres import Postgres
 
     name = module.rpartition(".")[2]
     postgres = Postgres(BUILD / "postgres")

@@ -25,8 +25,8 @@ from pathlib import Path
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.ledger import RunKey
-from airflow_provider_mwaa_dr.sandbox.airflow_settings import CELERY, DR_SETTINGS
-from airflow_provider_mwaa_dr.sandbox.tables import SandboxTables
+from airflow_provider_mwaa_dr.sandbox.cloud.tables import SandboxTables
+from airflow_provider_mwaa_dr.sandbox.runtime.airflow_settings import CELERY, DR_SETTINGS
 from tests.benchmarks.report import Report
 from tests.sandbox.harness import Pair, Shape, opened
 from tests.waiting import wait_until

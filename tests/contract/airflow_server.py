@@ -20,7 +20,7 @@ from werkzeug.serving import make_server
 
 from airflow_provider_mwaa_dr.core.ports import DagInfo, RunInfo
 from airflow_provider_mwaa_dr.exceptions import MwaaRequestError
-from airflow_provider_mwaa_dr.sandbox.mwaa_endpoint import Environment, MwaaEndpoint, Request
+from airflow_provider_mwaa_dr.sandbox.cloud.mwaa_endpoint import Environment, MwaaEndpoint, Request
 from airflow_provider_mwaa_dr.testing import FakeEnvironment
 
 V1_PARAMETERS = {

@@ -24,7 +24,7 @@ from airflow_provider_mwaa_dr.cli.runtime import Runtime, system_runtime
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
 from airflow_provider_mwaa_dr.core.ports import StateStore
-from airflow_provider_mwaa_dr.sandbox.aws_server import AwsServer
+from airflow_provider_mwaa_dr.sandbox.cloud.aws_server import AwsServer
 from airflow_provider_mwaa_dr.testing import FakeEnvironment, ManualClock
 
 A, B = "us-east-2", "us-east-1"

@@ -17,8 +17,8 @@ from moto.dynamodb.models import dynamodb_backends
 from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.aws.deploy.template import alarms_template
 from airflow_provider_mwaa_dr.exceptions import StateNotFoundError
-from airflow_provider_mwaa_dr.sandbox.aws_server import _operation
-from airflow_provider_mwaa_dr.sandbox.mwaa_endpoint import Answer, Request
+from airflow_provider_mwaa_dr.sandbox.cloud.aws_server import _operation
+from airflow_provider_mwaa_dr.sandbox.cloud.mwaa_endpoint import Answer, Request
 from tests.contract.cloud import UPDATE_S, A, B, Cloud, Result
 from tests.contract.conftest import MakeCloud
 

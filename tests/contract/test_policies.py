@@ -41,8 +41,8 @@ from airflow_provider_mwaa_dr.core.ports import (
     Unpublished,
 )
 from airflow_provider_mwaa_dr.core.state import Mode, Plan, set_active_region
-from airflow_provider_mwaa_dr.sandbox.aws_server import _operation
-from airflow_provider_mwaa_dr.sandbox.mwaa_endpoint import Answer, Request
+from airflow_provider_mwaa_dr.sandbox.cloud.aws_server import _operation
+from airflow_provider_mwaa_dr.sandbox.cloud.mwaa_endpoint import Answer, Request
 from airflow_provider_mwaa_dr.testing import FakeEnvironment, ManualClock
 from tests.contract.airflow_server import AirflowServer
 from tests.contract.cloud import A, B, Cloud

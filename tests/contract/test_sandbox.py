@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_mwaa_dr.exceptions import DRError
-from airflow_provider_mwaa_dr.sandbox import faults, process, tables
-from airflow_provider_mwaa_dr.sandbox.home import ACTIVE, REGIONS, new_blueprint
+from airflow_provider_mwaa_dr.sandbox.cloud import faults, tables
+from airflow_provider_mwaa_dr.sandbox.runtime import process
+from airflow_provider_mwaa_dr.sandbox.runtime.home import ACTIVE, REGIONS, new_blueprint
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
 from tests.waiting import DEADLINE_S, wait_until
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from airflow_provider_mwaa_dr.core.state import DRState, Phase
 from airflow_provider_mwaa_dr.exceptions import UnreadableItemError
-from airflow_provider_mwaa_dr.sandbox import airflow_settings
+from airflow_provider_mwaa_dr.sandbox.runtime import airflow_settings
 from tests.sandbox.harness import Airflow, Pair
 from tests.waiting import wait_until
 

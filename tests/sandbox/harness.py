@@ -58,10 +58,10 @@ import requests
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.ports import StateStore
 from airflow_provider_mwaa_dr.core.state import DRState
-from airflow_provider_mwaa_dr.sandbox import airflow_settings, process
-from airflow_provider_mwaa_dr.sandbox.home import REGIONS
+from airflow_provider_mwaa_dr.sandbox.cloud.tables import SandboxTables
+from airflow_provider_mwaa_dr.sandbox.runtime import airflow_settings, process
+from airflow_provider_mwaa_dr.sandbox.runtime.home import REGIONS
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
-from airflow_provider_mwaa_dr.sandbox.tables import SandboxTables
 from tests.waiting import wait_until
 
 T = TypeVar("T")

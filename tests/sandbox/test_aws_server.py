@@ -25,8 +25,8 @@ from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.aws.dynamodb.stores import open_state_store
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.config import DRConfig, TableConsistency
-from airflow_provider_mwaa_dr.sandbox import faults
-from airflow_provider_mwaa_dr.sandbox.mwaa_endpoint import Environment, MwaaEndpoint, Request
+from airflow_provider_mwaa_dr.sandbox.cloud import faults
+from airflow_provider_mwaa_dr.sandbox.cloud.mwaa_endpoint import Environment, MwaaEndpoint, Request
 from tests import waiting
 
 A, B, CONTROL = "us-east-2", "us-east-1", "control"
@@ -37,7 +37,7 @@ BIG = 6 * 1024 * 1024 + 1
 
 EAGER_THREADS = """
 import sys
-from airflow_provider_mwaa_dr.sandbox.aws_server import main
+from airflow_provider_mwaa_dr.sandbox.cloud.aws_server import main
 sys.setswitchinterval(1e-6)
 sys.exit(main())
 """
@@ -578,7 +578,7 @@ def test_the_web_token_session(aws: Aws) -> None:
 def test_a_second_server_on_the_same_ports_says_why_it_cannot_start(aws: Aws) -> None:
     """No ready, exit 1, and the reason on stderr."""
     second = subprocess.run(
-        [sys.executable, "-m", "airflow_provider_mwaa_dr.sandbox.aws_server", "--home", str(aws.home)],
+        [sys.executable, "-m", "airflow_provider_mwaa_dr.sandbox.cloud.aws_server", "--home", str(aws.home)],
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_mwaa_dr.sandbox.home import write_private_json
+from airflow_provider_mwaa_dr.sandbox.runtime.home import write_private_json
 from tests.sandbox.failovers import make_steady, start
 from tests.sandbox.harness import Pair, on
 from tests.waiting import wait_until

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from airflow_provider_mwaa_dr.sandbox import process
+from airflow_provider_mwaa_dr.sandbox.runtime import process
 from tests.sandbox.failovers import REASON, ChainRun, fail_over, make_steady, mwaa_dr, start
 from tests.sandbox.harness import CELERY, CELERY_OF_AIRFLOW_2, Airflow, Pair, on
 from tests.waiting import wait_until

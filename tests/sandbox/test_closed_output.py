@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_mwaa_dr.core.state import DRState, Phase
-from airflow_provider_mwaa_dr.sandbox import airflow_settings
+from airflow_provider_mwaa_dr.sandbox.runtime import airflow_settings
 from tests.sandbox.failovers import CHAIN, ChainRun, start
 from tests.sandbox.harness import Airflow, Pair, Shape, on
 from tests.sandbox.intervals import (

@@ -18,8 +18,9 @@ from airflow_provider_mwaa_dr.core.gate import NOTE_TOKEN
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.core.ports import RunsStore
 from airflow_provider_mwaa_dr.core.state import STATE_ID
-from airflow_provider_mwaa_dr.sandbox import airflow_settings, history
-from airflow_provider_mwaa_dr.sandbox.tables import SandboxTables
+from airflow_provider_mwaa_dr.sandbox.cloud.tables import SandboxTables
+from airflow_provider_mwaa_dr.sandbox.drill import history
+from airflow_provider_mwaa_dr.sandbox.runtime import airflow_settings
 from tests.sandbox.failovers import (
     CHAIN,
     REASON,
@@ -269,7 +270,13 @@ def test_two_years_of_history_are_adopted_and_not_executed_again(pair: Pair, reg
 
 def create_history(region: Airflow, dag_id: str, last: datetime) -> None:
     """Have the region's database say that the DAG has finished some runs, of which *last* is the last."""
-    words = ("-m", "airflow_provider_mwaa_dr.sandbox.history", (last + history.EVERY).isoformat(), "100", f"{dag_id}=0")
+    words = (
+        "-m",
+        "airflow_provider_mwaa_dr.sandbox.drill.history",
+        (last + history.EVERY).isoformat(),
+        "100",
+        f"{dag_id}=0",
+    )
     answer = subprocess.run(
         [region.bin / "python", *words],
         env=airflow_settings.process_variables(region.variables, bin_folder=region.bin),

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_mwaa_dr.sandbox import process
-from airflow_provider_mwaa_dr.sandbox.home import ACTIVE, REGIONS, STANDBY
-from airflow_provider_mwaa_dr.sandbox.process import ProcessSession
+from airflow_provider_mwaa_dr.sandbox.runtime import process
+from airflow_provider_mwaa_dr.sandbox.runtime.home import ACTIVE, REGIONS, STANDBY
+from airflow_provider_mwaa_dr.sandbox.runtime.process import ProcessSession
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
 from tests.sandbox.harness import has_memory
 

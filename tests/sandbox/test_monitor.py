@@ -24,8 +24,8 @@ import pytest
 from airflow_provider_mwaa_dr.aws.deploy.example_dags import example_dags
 from airflow_provider_mwaa_dr.core.readiness import TEST_DAG
 from airflow_provider_mwaa_dr.core.state import Phase
-from airflow_provider_mwaa_dr.sandbox import faults
-from airflow_provider_mwaa_dr.sandbox.faults import FaultKind
+from airflow_provider_mwaa_dr.sandbox.cloud import faults
+from airflow_provider_mwaa_dr.sandbox.cloud.faults import FaultKind
 from tests.sandbox.failovers import Command, airflow, fail_over, make_steady, start, wait_for_snapshot
 from tests.sandbox.harness import Airflow, Pair, on
 from tests.waiting import wait_until

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_mwaa_dr.sandbox import process
+from airflow_provider_mwaa_dr.sandbox.runtime import process
 from tests import planting
 from tests.sandbox.failovers import ChainRun, start
 from tests.sandbox.harness import Airflow, Pair, Shape, on

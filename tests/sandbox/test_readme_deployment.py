@@ -21,13 +21,13 @@ from typing import Any
 import pytest
 
 from airflow_provider_mwaa_dr import __version__
-from airflow_provider_mwaa_dr.sandbox import airflow_settings
-from airflow_provider_mwaa_dr.sandbox.airflow_environment import DISTRIBUTION, pack_provider
-from airflow_provider_mwaa_dr.sandbox.aws_server import AwsServer
-from airflow_provider_mwaa_dr.sandbox.buckets import USERS_OPTIONS, USERS_REQUIREMENTS, Buckets
-from airflow_provider_mwaa_dr.sandbox.description import aws_config
-from airflow_provider_mwaa_dr.sandbox.drill import Drill
-from airflow_provider_mwaa_dr.sandbox.home import ACTIVE, BARE_NAMES, REGIONS, STANDBY, new_blueprint
+from airflow_provider_mwaa_dr.sandbox.cloud.aws_server import AwsServer
+from airflow_provider_mwaa_dr.sandbox.cloud.buckets import USERS_OPTIONS, USERS_REQUIREMENTS, Buckets
+from airflow_provider_mwaa_dr.sandbox.drill.drill import Drill
+from airflow_provider_mwaa_dr.sandbox.runtime import airflow_settings
+from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import DISTRIBUTION, pack_provider
+from airflow_provider_mwaa_dr.sandbox.runtime.description import aws_config
+from airflow_provider_mwaa_dr.sandbox.runtime.home import ACTIVE, BARE_NAMES, REGIONS, STANDBY, new_blueprint
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
 from tests.documents import ROOT, blocks, page
 

@@ -23,13 +23,14 @@ from airflow_provider_mwaa_dr.core.config import CONTROL_TAG, OPTIONS
 from airflow_provider_mwaa_dr.core.ports import EnvironmentStatus
 from airflow_provider_mwaa_dr.core.state import STATE_ID
 from airflow_provider_mwaa_dr.get_provider_info import get_provider_info
-from airflow_provider_mwaa_dr.sandbox import airflow_environment, drill, report
+from airflow_provider_mwaa_dr.sandbox.drill import drill, report
+from airflow_provider_mwaa_dr.sandbox.runtime import airflow_environment
 from docs import generate
 from tests.documents import DOCS, README, ROOT, blocks, everything, page, pages
 from tests.exploration.breaks import BREAKS
 from tests.simulation.rules import RULES
 from tests.unit.cli.conftest import ENVIRON, Shell
-from tests.unit.sandbox import drill_reports
+from tests.unit.sandbox.drill import drill_reports
 
 PACKAGE = Path(airflow_provider_mwaa_dr.__file__).parent
 A, B = "us-east-2", "us-east-1"

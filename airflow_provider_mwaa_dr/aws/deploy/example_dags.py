@@ -8,7 +8,7 @@ import airflow_provider_mwaa_dr
 
 DEPLOYED = ("dr_failover.py", "dr_test_dag.py")
 """The example DAGs that ``mwaa-dr deploy --dags`` copies."""
-EXAMPLE_DAGS = "sandbox/example_dags"
+EXAMPLE_DAGS = "example_dags"
 """Their folder in an installed package."""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_mwaa_dr.cli import main
-from airflow_provider_mwaa_dr.sandbox.home import REGIONS, Home, new_blueprint
+from airflow_provider_mwaa_dr.sandbox.runtime.home import REGIONS, Home, new_blueprint
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
 
 

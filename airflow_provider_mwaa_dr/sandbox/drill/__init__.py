@@ -1,0 +1,1 @@
+"""The drill: its load, its steps, its oracle and its report."""

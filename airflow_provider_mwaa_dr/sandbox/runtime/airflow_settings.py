@@ -1,0 +1,200 @@
+"""The settings of the sandbox's Airflows: their airflow.cfg, and the environment variables that MWAA would set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import major
+from airflow_provider_mwaa_dr.sandbox.runtime.home import ACTIVE, CONTROL, REGIONS, STRONG, USER, Blueprint, Region
+
+STATE_TABLE = "mwaa-dr-state"
+RUNS_TABLE = "mwaa-dr-runs"
+CELERY = "CeleryExecutor"
+EXECUTORS = ("LocalExecutor", CELERY)
+WORKER = "worker"
+
+# Shorter than the provider's defaults, because a user watches the drill.
+DR_SETTINGS: Mapping[str, str] = {
+    "state_table": STATE_TABLE,
+    "runs_table": RUNS_TABLE,
+    "state_table_region": ACTIVE,
+    "state_table_replicas": ",".join(REGIONS),
+    "refresh_s": "1",
+    "heartbeat_s": "1",
+    "lease_s": "10",
+    "fence_file_s": "1",
+    "drain_s": "20",
+    "fence_wait_s": "5",
+}
+NAMED = ("state_table", "runs_table", "state_table_region", "state_table_replicas")
+# A process of the sandbox must not inherit these: they belong to another Airflow, AWS or Python.
+FOREIGN = ("AIRFLOW", "AWS_", "DR_", "PYTHON", "VIRTUAL_ENV", "BOTO", "MWAA_", "PG")
+TEN_YEARS_S = 315_360_000
+
+
+def dr_settings(blueprint: Blueprint) -> Mapping[str, str]:
+    """Return the section ``[dr]`` of all parts of a home, without ``enabled``."""
+    environments = ",".join(f"{region.name}={region.environment}" for region in blueprint.regions.values())
+    if blueprint.bare:
+        # Only what a user exports before a deployment (docs/how-to/deploy.md): the environments run with the defaults.
+        return {**{name: DR_SETTINGS[name] for name in NAMED}, "environments": environments, **blueprint.dr}
+    model = {} if blueprint.state_model == STRONG else {"table_consistency": blueprint.state_model}
+    return {**DR_SETTINGS, "environments": environments, **model, **blueprint.dr}
+
+
+def aws_variables(blueprint: Blueprint, *, caller: str, region: str) -> Mapping[str, str]:
+    """Return the variables with which unmodified boto3 calls the emulated AWS, as *caller*."""
+    return {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{blueprint.callers[caller]}",
+        "AWS_ACCESS_KEY_ID": "sandbox",
+        "AWS_SECRET_ACCESS_KEY": "sandbox",
+        "AWS_REGION": region,
+        "AWS_DEFAULT_REGION": region,
+        # Otherwise boto3 would send MWAA's calls to api.127.0.0.1, env.127.0.0.1 and so on.
+        "AWS_DISABLE_HOST_PREFIX_INJECTION": "true",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def driver_variables(blueprint: Blueprint) -> Mapping[str, str]:
+    """Return the environment variables with which ``mwaa-dr`` acts on this home."""
+    dr = dr_settings(blueprint)
+    return {
+        **aws_variables(blueprint, caller=CONTROL, region=ACTIVE),
+        **{f"DR_{name.upper()}": value for name, value in dr.items()},
+    }
+
+
+def airflow_variables(blueprint: Blueprint, folder: Path, *, region: Region | None) -> Mapping[str, str]:
+    """Return the environment variables of a region's Airflow; with *region* None, of the control environment."""
+    if blueprint.bare and region is not None:
+        options = region.options
+    else:
+        dr = {"enabled": str(region is not None), **dr_settings(blueprint)}
+        options = {f"dr.{option}": value for option, value in dr.items()}
+    name = region.name if region else ACTIVE
+    return {
+        "AIRFLOW_HOME": str(folder),
+        "AIRFLOW_CONFIG": str(folder / "airflow.cfg"),
+        "AIRFLOW_ENV_NAME": region.environment if region else "sandbox-control",
+        **aws_variables(blueprint, caller=region.name if region else CONTROL, region=name),
+        **{f"AIRFLOW__{option.replace('.', '__', 1).upper()}": value for option, value in options.items()},
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
+    }
+
+
+def process_variables(variables: Mapping[str, str], *, bin_folder: Path) -> Mapping[str, str]:
+    """Return all variables for a process: the machine's without the :data:`FOREIGN` ones, and *variables*."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    path = f"{bin_folder}{os.pathsep}{inherited.get('PATH', os.defpath)}"
+    return {**inherited, "PATH": path, "PYTHONUNBUFFERED": "1", **variables}
+
+
+def components(region: Region) -> Mapping[str, tuple[str, ...]]:
+    """Return the arguments of ``airflow`` for each process of a region, by the process's name."""
+    # The logs are files on this machine. Servers that send them to other machines would only use memory.
+    schedulers = {
+        "scheduler" if number == 1 else f"scheduler-{number}": ("scheduler", "--skip-serve-logs")
+        for number in range(1, region.schedulers + 1)
+    }
+    others: dict[str, tuple[str, ...]] = {"triggerer": ("triggerer", "--skip-serve-logs")}
+    if region.executor == CELERY:
+        others[WORKER] = ("celery", "worker", "--skip-serve-logs")
+    if major(region.airflow_version) < 3:
+        return {"webserver": ("webserver",), **schedulers, **others}
+    return {"api-server": ("api-server",), **schedulers, "dag-processor": ("dag-processor",), **others}
+
+
+def write_configuration(folder: Path, *, database_url: str, async_url: str, region: Region, is_control: bool) -> None:
+    """
+    Write the airflow.cfg of a region or of the control environment into *folder*, and create its folders.
+
+    :param region: the region; for the control environment, the region whose Airflow version and secrets it uses.
+    """
+    (folder / "dags").mkdir(parents=True, exist_ok=True)
+    (folder / "plugins").mkdir(exist_ok=True)
+    sections: dict[str, dict[str, object]] = {
+        "core": {
+            "executor": region.executor,
+            "dags_folder": folder / "dags",
+            "plugins_folder": folder / "plugins",
+            "load_examples": False,
+            "dags_are_paused_at_creation": True,
+            "parallelism": 4,
+            "fernet_key": region.fernet_key,
+        },
+        "database": {"sql_alchemy_conn": database_url},
+        "logging": {"base_log_folder": folder / "logs"},
+        "scheduler": {
+            "scheduler_heartbeat_sec": 1,
+            "scheduler_idle_sleep_time": 0.3,
+            "job_heartbeat_sec": 2,
+        },
+        "triggerer": {"job_heartbeat_sec": 2},
+        "usage_data_collection": {"enabled": False},
+    }
+    if region.executor == CELERY:
+        # Like MWAA: SQS in the region, results in the metadata database, and no events, because SQS cannot send them.
+        sections["celery"] = {
+            "broker_url": "sqs://",
+            "result_backend": f"db+{database_url}",
+            "worker_concurrency": 4,
+            "worker_enable_remote_control": False,
+            # Airflow's default is one second. A busy laptop needs longer, and Airflow would send the message again.
+            "operation_timeout": 10,
+        }
+    if major(region.airflow_version) < 3:
+        sections["scheduler"] |= {"dag_dir_list_interval": 2, "min_file_process_interval": 10, "parsing_processes": 1}
+        sections["api"] = {"auth_backends": "airflow.api.auth.backend.basic_auth,airflow.api.auth.backend.session"}
+        sections["webserver"] = {
+            "web_server_host": "127.0.0.1",
+            "web_server_port": region.port,
+            "base_url": region.airflow_url,
+            "workers": 1,
+            "secret_key": region.secret,
+            "expose_config": "non-sensitive-only",
+        }
+    else:
+        sections["core"] |= {
+            "execution_api_server_url": f"{region.airflow_url}/execution/",
+            "simple_auth_manager_users": f"{USER}:admin",
+            "simple_auth_manager_passwords_file": folder / "passwords.json",
+        }
+        sections["database"]["sql_alchemy_conn_async"] = async_url
+        # Airflow parses a changed file at the next check of the folder; min_file_process_interval does not delay that.
+        sections["dag_processor"] = {
+            "refresh_interval": 2,
+            "bundle_refresh_check_interval": 1,
+            "min_file_process_interval": 10,
+            "parsing_processes": 1,
+        }
+        sections["api"] = {
+            "host": "127.0.0.1",
+            "port": region.port,
+            "base_url": region.airflow_url,
+            "workers": 1,
+            "secret_key": region.secret,
+        }
+        # Airflow fails the task after 5 s by default. On a busy laptop the first call takes longer.
+        sections["workers"] = {"execution_api_timeout": 60}
+        sections["api_auth"] = {
+            "jwt_secret": region.secret,
+            "jwt_issuer": region.environment,
+            "jwt_expiration_time": TEN_YEARS_S,
+        }
+    if is_control:
+        # The control environment runs no API server, and no DAG in it should need one.
+        sections["core"].pop("execution_api_server_url", None)
+    lines = ["# Written by mwaa-dr sandbox. Environment variables override these values."]
+    for section, options in sections.items():
+        lines += ["", f"[{section}]", *(f"{name} = {escaped(value)}" for name, value in options.items())]
+    (folder / "airflow.cfg").write_text("\n".join(lines) + "\n")
+    (folder / "airflow.cfg").chmod(0o600)
+
+
+def escaped(value: object) -> str:
+    """Return a value for airflow.cfg, where a percent sign starts an interpolation."""
+    return str(value).replace("%", "%%")

@@ -1,0 +1,182 @@
+"""The thin environment over shared packages, with a stand-in for Airflow in place of the real one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_mwaa_dr import __version__
+from airflow_provider_mwaa_dr.exceptions import ConfigError
+from airflow_provider_mwaa_dr.sandbox.runtime import airflow_environment
+from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import (
+    AirflowEnvironment,
+    constraints,
+    find_python,
+    install_requirements,
+    major,
+    pack_provider,
+    provide,
+    provide_image,
+    pythons_for,
+    shared_folder,
+    versions,
+)
+
+METADATA = "Metadata-Version: 2.1\nName: {}\nVersion: {}\n"
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowEnvironment]:
+    """An environment in a folder with a blank in its name, over a cache that holds a stand-in."""
+    tmp_path = tmp_path_factory.mktemp("environment")
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("MWAA_DR_CACHE", str(tmp_path / "the cache"))
+    _, python_version = find_python("3.3.1")
+    package = shared_folder("3.3.1", python_version) / "airflow"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    for name, version in (("apache-airflow", "3.3.1"), ("boto3", "1.43.0"), ("requests", "2.32.0")):
+        info = package.parent / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(METADATA.format(name, version))
+    info = package.parent / "apache_airflow_providers_amazon-9.34.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(METADATA.format("apache-airflow-providers-amazon", "9.34.0"))
+    (package / "__main__.py").write_text("def main():\n    import sys\n    print(sys.argv[0], sys.argv[1:])\n")
+    yield provide(tmp_path / "my home" / "airflow-3.3.1", "3.3.1", say=pytest.fail)
+    monkeypatch.undo()
+
+
+def _run(*words: object) -> str:
+    # Python puts the current folder first on its path, and that may be the checkout; so may PYTHONPATH be.
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    answer = subprocess.run(
+        [str(word) for word in words], capture_output=True, text=True, check=True, cwd="/", env=variables
+    )
+    return answer.stdout.strip()
+
+
+def test_airflow_runs_under_the_environment(environment: AirflowEnvironment) -> None:
+    """The command is found, gets its arguments, and goes by its own name, whatever blanks the path has."""
+    assert _run(environment.bin / "airflow", "dags", "a b") == f"{environment.bin}/airflow ['dags', 'a b']"
+
+
+def test_the_provider_is_a_copy_with_its_entry_points(environment: AirflowEnvironment) -> None:
+    """Airflow finds plugin and provider, and no file of this process's own copy is used."""
+    program = (
+        "import airflow_provider_mwaa_dr as provider; from importlib.metadata import entry_points, version; "
+        "print(provider.__file__); print(version('airflow-provider-mwaa-dr') == provider.__version__); "
+        "print([e.name for group in ('airflow.plugins', 'apache_airflow_provider') for e in entry_points(group=group)])"
+    )
+
+    where, is_same_version, names = _run(environment.bin / "python", "-c", program).splitlines()
+
+    assert Path(where).is_relative_to(environment.bin.parent)
+    assert is_same_version == "True"
+    assert names == "['mwaa_dr', 'provider_info']"
+
+
+def test_providing_again_replaces_the_provider(environment: AirflowEnvironment) -> None:
+    """What an older copy had and the running provider has not is gone."""
+    copy = next(environment.bin.parent.glob("lib/python*/site-packages/airflow_provider_mwaa_dr"))
+    (copy / "gone.py").write_text("")
+
+    provide(environment.bin.parent, "3.3.1", say=pytest.fail)
+
+    assert not (copy / "gone.py").exists()
+    assert (copy / "plugins" / "mwaa_dr.py").exists()
+
+
+PROGRAM = (
+    "from importlib.metadata import distributions, entry_points; "
+    "print([d.version for d in distributions() if d.name == 'airflow-provider-mwaa-dr'], "
+    "[e.name for group in ('airflow.plugins', 'apache_airflow_provider') for e in entry_points(group=group)])"
+)
+
+
+def test_an_image_gets_the_provider_from_requirements_only(environment: AirflowEnvironment, tmp_path: Path) -> None:
+    """Absent, then installed from the index beside what is there already, then, in a new image, absent again."""
+    index, log, file = tmp_path / "the index", tmp_path / "install.log", tmp_path / "requirements.txt"
+    wheel = pack_provider(index)
+    assert wheel.name == f"airflow_provider_mwaa_dr-{__version__}-py3-none-any.whl"
+    image = provide_image(tmp_path / "an image", "3.3.1", say=pytest.fail)
+    assert _run(image.bin / "python", "-c", PROGRAM) == "[] []"
+
+    file.write_text(f"# theirs\nrequests\nairflow-provider-mwaa-dr=={__version__}\n")
+    assert install_requirements(image, file, index, log=log), log.read_text()
+    assert _run(image.bin / "python", "-c", PROGRAM) == f"['{__version__}'] ['mwaa_dr', 'provider_info']"
+    assert "Requirement already satisfied: requests" in log.read_text()
+    assert _run(image.bin / "airflow", "version") == f"{image.bin}/airflow ['version']"
+
+    provide_image(tmp_path / "an image", "3.3.1", say=pytest.fail)
+    assert _run(image.bin / "python", "-c", PROGRAM) == "[] []"
+
+
+def test_what_cannot_be_installed_is_told_by_the_installer(environment: AirflowEnvironment, tmp_path: Path) -> None:
+    """Nothing comes from the network; the log says what is missing."""
+    image = provide_image(tmp_path / "image", "3.3.1", say=pytest.fail)
+    file = tmp_path / "requirements.txt"
+    file.write_text(f"airflow-provider-mwaa-dr=={__version__}\n")
+
+    assert not install_requirements(image, file, tmp_path, log=tmp_path / "install.log")
+    assert "No matching distribution found for airflow-provider-mwaa-dr" in (tmp_path / "install.log").read_text()
+
+
+def test_constraints_are_plain_pins() -> None:
+    """Every line names one package and one version, and Airflow itself is the version that the file is called by."""
+    for version in versions():
+        lines = constraints(version).read_text().splitlines()
+        assert all(line.count("==") == 1 and line.split("==")[1] for line in lines)
+        assert f"apache-airflow=={version}" in lines
+
+
+def test_an_unknown_version_is_named_with_the_known_ones() -> None:
+    """Newest first."""
+    with pytest.raises(
+        ConfigError, match=r"support Airflow 1\.10\.15\. Allowed are 3\.3\.1, 3\.2\.1, 3\.0\.6, 2\.11\.2, 2\."
+    ):
+        constraints("1.10.15")
+    assert [major(version) for version in versions()] == [3, 3, 3, 2, 2, 2, 2]
+
+
+def test_the_python_of_mwaa_comes_first() -> None:
+    """3.11 for 2.10, 3.12 from 2.11 on; every version that is shipped has its row."""
+    first = {version: pythons_for(version)[0] for version in versions()}
+    assert first == {
+        "3.3.1": "3.12",
+        "3.2.1": "3.12",
+        "3.0.6": "3.12",
+        "2.11.2": "3.12",
+        "2.11.0": "3.12",
+        "2.10.3": "3.11",
+        "2.10.1": "3.11",
+    }
+
+
+def test_a_missing_python_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The error says which one to install."""
+    monkeypatch.setitem(airflow_environment.PYTHONS, "3", ("3.99",))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+
+    with pytest.raises(ConfigError, match=r"needs one of 3\.99.*python3\.99"):
+        find_python("3.3.1")
+
+
+def test_a_shim_without_its_python_is_passed_by(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Version managers put a name on the PATH for Pythons that are not selected; it ends with an error."""
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    shim = tmp_path / f"python{version}"
+    shim.write_text("#!/bin/sh\nexit 127\n")
+    shim.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(airflow_environment.PYTHONS, "3", (version,))
+
+    found, _ = find_python("3.3.1")
+
+    assert found != shim

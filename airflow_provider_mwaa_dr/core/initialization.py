@@ -68,7 +68,7 @@ def plan_initialization(
     :param active_region: required if there is no state item; otherwise it must be the stored active region, or None.
     :param environments: environment name by region, for every region of the DR set.
     :param accounts: known accounts by region; for other regions, the registry's account does not change.
-    :raises ConfigError: *active_region* is missing, or is not in *environments*.
+    :raises ConfigError: *active_region* is missing, or *environments* does not contain it.
     :raises RefusedError: another region is active: only a failover changes that.
     """
     if active_region is not None:

@@ -98,7 +98,7 @@ class GateCounts:
 
 @dataclass(frozen=True, slots=True)
 class _Unacknowledged:
-    """A view that the scheduler's thread may not use yet: *pulse* is the thread's pulse after the view was set."""
+    """A view that the scheduler's thread possibly does not use yet; *pulse* was read after the view was set."""
 
     version: int
     epoch: int

@@ -8,6 +8,7 @@ from functools import partial
 from airflow_provider_mwaa_dr.cli.parallel_queries import ParallelQueries
 from airflow_provider_mwaa_dr.cli.runtime import Runtime
 from airflow_provider_mwaa_dr.cli.session import CliSession, CommandParsers
+from airflow_provider_mwaa_dr.core.display import counted
 from airflow_provider_mwaa_dr.core.initialization import (
     Initialization,
     initialize,
@@ -161,7 +162,7 @@ def what_closes(runtime: Runtime, environments: Mapping[str, str], active_region
         if isinstance(runs, DRError):
             yield f"  The open runs could not be read: {runs.message}"
         else:
-            yield f"  {len(runs)} runs are open now" + (":" if runs else ".")
+            yield f"  Open now: {counted(len(runs), 'run')}" + (":" if runs else ".")
             yield from (f"  {run}" for run in runs)
 
 

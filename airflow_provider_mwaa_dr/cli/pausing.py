@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow_provider_mwaa_dr.cli.session import CliSession, CommandParsers
 from airflow_provider_mwaa_dr.core import pausing
-from airflow_provider_mwaa_dr.core.display import visible
+from airflow_provider_mwaa_dr.core.display import counted, visible
 from airflow_provider_mwaa_dr.core.pausing import Pausing
 
 
@@ -64,7 +64,10 @@ def _current(found: Pausing, session: CliSession) -> Pausing | None:
 
 
 def _question(verb: str, found: Pausing, session: CliSession) -> list[str]:
-    return [f"{verb} {len(found.changed)} DAGs in {session.args.region}:", *(f"  {dag_id}" for dag_id in found.changed)]
+    return [
+        f"{verb} {counted(len(found.changed), 'DAG')} in {session.args.region}:",
+        *(f"  {dag_id}" for dag_id in found.changed),
+    ]
 
 
 def _report(session: CliSession, found: Pausing, done: str) -> None:
@@ -72,7 +75,7 @@ def _report(session: CliSession, found: Pausing, done: str) -> None:
     document = {"changed": bool(found.changed) and not dry_run, "dags": list(found.dag_ids)}
     if dry_run:
         document |= {"dry_run": True, "would_change": bool(found.changed)}
-    text = f"{len(found.changed)} DAGs {'would be ' if dry_run else ''}{done} in {region}."
+    text = f"{counted(len(found.changed), 'DAG')} {'would be ' if dry_run else ''}{done} in {region}."
     if not found.changed:
         text = f"Nothing had to change in {region}."
     if found.absent:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from airflow_provider_mwaa_dr.cli.console import Console, table
+from airflow_provider_mwaa_dr.core.display import counted
 from airflow_provider_mwaa_dr.core.failover import Timing
 from airflow_provider_mwaa_dr.core.gate import Role
 from airflow_provider_mwaa_dr.core.state import Mode, Phase
@@ -22,8 +23,7 @@ def status_text(document: Mapping[str, Any], names: Mapping[str, str], timing: T
     """
     regions = document["regions"]
     state = f"epoch {document['epoch']}, version {document['version']}, {document['phase']}"
-    moves = document["failover_count"]
-    so_far = f"{moves} failover{'' if moves == 1 else 's'} so far."
+    so_far = f"{counted(document['failover_count'], 'failover')} so far."
     if document["problems"]:
         blocks = ["\n".join((*_unknown(document, console), f"State item: {state}. {so_far}"))]
     else:
@@ -139,7 +139,7 @@ def _notes(document: Mapping[str, Any], region: str, timing: Timing, console: Co
         # During a failover this is expected.
         yield f"  {unreconciled}" if document["plan"] is not None else console.alarm(f"! {unreconciled}")
     elif found["leftovers"]:
-        yield console.alarm(f"! {found['leftovers']} open runs that do not belong to this region are not closed yet")
+        yield console.alarm(f"! open runs that do not belong to this region, not closed yet: {found['leftovers']}")
     for gap in found["unread"]:
         yield console.alarm(f"! {gap}")
         yield (
@@ -152,8 +152,8 @@ def _notes(document: Mapping[str, Any], region: str, timing: Timing, console: Co
     if found["final"] is not None and document["plan"] is not None and found["final"] == document["plan"]["id"]:
         yield "  its ledger is complete for this plan"
     if found["closed"]:
-        why = "they began in standby or under another epoch"
-        yield f"  {found['closed']} runs were closed since its schedulers started: {why}"
+        why = "they began in a standby or in another epoch"
+        yield f"  runs that its agents closed since its schedulers started: {found['closed']} ({why})"
 
 
 def _ledger_cost(document: Mapping[str, Any], found: Mapping[str, Any], *, is_active: bool) -> str:

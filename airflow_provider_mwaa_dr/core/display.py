@@ -38,6 +38,11 @@ def visible(text: object, *, keep: str = "") -> str:
     return _CONTROL.sub(escaped, str(text))
 
 
+def counted(count: int, noun: str) -> str:
+    """Return *count* with *noun*, which is a singular: ``1 run``, ``2 runs``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def visible_document(document: T) -> T:
     """Return a JSON-like document in which all texts, including keys, are :func:`visible`."""
     found: Any = document

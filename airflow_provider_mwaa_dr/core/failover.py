@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.config import DRConfig, Eventual, is_exempt
+from airflow_provider_mwaa_dr.core.display import counted
 from airflow_provider_mwaa_dr.core.environments import known_region
 from airflow_provider_mwaa_dr.core.heartbeats import Beats, Silence, beats, live_agents
 from airflow_provider_mwaa_dr.core.lease import (
@@ -704,7 +705,9 @@ class FailoverEngine:
                     deadline = self._clock.monotonic() + self._timing.stop_s
                     continue
                 self._progress(
-                    f"{len(left)} runs in progress: {_some(left)}" if left else _waits_for(plan, closing, agents)
+                    f"{counted(len(left), 'run')} in progress: {_some(left)}"
+                    if left
+                    else _waits_for(plan, closing, agents)
                 )
                 self._wait(plan.id, self._timing.poll_s)
             is_acknowledged = has_acknowledged(agents, closing.version)
@@ -756,7 +759,7 @@ class FailoverEngine:
                     f"Stopped runs of {plan.source} still execute after {self._timing.stop_s:g} s: {_some(left)}.",
                     advice=f"Check their workers in {source.name}.",
                 )
-            self._progress(f"stopped {len(runs)} runs; {len(left)} still executing: {_some(left)}")
+            self._progress(f"stopped {counted(len(runs), 'run')}; {len(left)} still executing: {_some(left)}")
             self._wait(plan.id, self._timing.poll_s)
 
     def _stop_run(self, plan: Plan, source: Environment, run: RunInfo) -> bool:
@@ -816,7 +819,7 @@ class FailoverEngine:
                     )
                 paused.update(self._set_paused(plan, source, running, paused=True, listing=listing))
                 running, listing = [], None  # the flags have changed
-            self._done(f"{len(paused)} DAGs paused in {plan.source}")
+            self._done(f"{counted(len(paused), 'DAG')} paused in {plan.source}")
 
     def _await_final_entry(self, plan: Plan, closing: Closing) -> Closing:
         """

@@ -18,6 +18,7 @@ from typing import TypeAlias, TypeVar
 
 from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.core.config import DRConfig, TableConsistency, is_exempt
+from airflow_provider_mwaa_dr.core.display import counted
 from airflow_provider_mwaa_dr.core.inventory import DEPENDS_ON_PAST, EXTERNAL_SENSOR, Inventory
 from airflow_provider_mwaa_dr.core.ports import (
     PROTOCOL,
@@ -277,7 +278,8 @@ def _agents_problems(region: RegionFacts) -> Iterable[str]:
 def _protocol_problems(region: RegionFacts) -> Iterable[str]:
     others = sorted({agent.protocol for agent in region.agents} - {PROTOCOL})
     if others:
-        yield f"agents of {region.region} use protocol {', '.join(map(str, others))}, this machine uses {PROTOCOL}"
+        versions = ", ".join(map(str, others))
+        yield f"agents of {region.region} use protocol version {versions}, this machine uses {PROTOCOL}"
 
 
 def _ledger_problems(region: RegionFacts) -> Iterable[str]:
@@ -369,7 +371,7 @@ REFUSALS: tuple[Refusal, ...] = (
         name="protocol",
         problems=_protocol_problems,
         doubts=_unseen,
-        fine=lambda region: f"{region.region} uses {PROTOCOL}",
+        fine=lambda region: f"{region.region} uses version {PROTOCOL}",
         advice="Install the same version of airflow-provider-mwaa-dr in {environment} and on this machine.",
     ),
     Refusal(
@@ -639,7 +641,7 @@ def check_rights(facts: Facts) -> CheckResult:
         return _not_made(
             "rights", "; ".join(open_questions), "Repeat the check when the region that did not answer is back."
         )
-    return CheckResult(name="rights", verdict=Verdict.OK, why="may " + ", ".join(what for what, _ in tried))
+    return CheckResult(name="rights", verdict=Verdict.OK, why="the caller may " + ", ".join(what for what, _ in tried))
 
 
 def check_unreachable(facts: Facts) -> CheckResult:
@@ -852,7 +854,7 @@ def check_options(facts: Facts) -> CheckResult:
                 ],
             ),
         ],
-        fine=f"{len(names)} options, the same in both environments",
+        fine=f"{counted(len(names), 'option')}, the same in both environments",
         advice="Set the same Airflow configuration options in both environments, or declare the difference: "
         "accepted_differences = options:NAME.",
     )
@@ -870,7 +872,7 @@ def check_clocks(facts: Facts) -> CheckResult:
         if not -CLOCK_S <= (seconds := (facts.at - agent.at).total_seconds()) <= allowed_s
     }
     if not off:
-        return CheckResult(name="clocks", verdict=Verdict.OK, why=f"within {CLOCK_S:g} s of this machine's")
+        return CheckResult(name="clocks", verdict=Verdict.OK, why=f"within {CLOCK_S:g} s of this machine's clock")
     shown = [
         f"{agent.host} in {agent.region} is {abs(seconds):.0f} s {'behind' if seconds > 0 else 'ahead of'} this machine"
         for agent, seconds in off.items()

@@ -49,7 +49,7 @@ def test_a_run_in_flight_finishes_in_the_region_being_left(pair: Pair, regions: 
     before = pair.status()
     run = start(source, waits=True)
     with mwaa_dr(pair, "failover", target.name, *REASON, drain_s=LONG_S) as failover:
-        failover.wait_until_it_says(f"runs in progress: fo_chain {run.run_id}")
+        failover.wait_until_it_says(f"run in progress: fo_chain {run.run_id}")
         assert pair.state().phase is Phase.DRAINING
         run.let_go()
         record = failover.document()
@@ -102,7 +102,7 @@ def test_a_run_that_outlasts_the_drain_makes_the_failover_give_up(pair: Pair, re
     before = pair.status()
     run = start(source, waits=True)
     with mwaa_dr(pair, "failover", target.name, *REASON, drain_s=3) as failover:
-        failover.wait_until_it_says("runs in progress")
+        failover.wait_until_it_says("in progress: ")
         queued = start(source)
         error = failover.document(code=3)["error"]
         last = failover.stderr.splitlines()[-1]
@@ -158,7 +158,7 @@ def test_a_run_held_in_the_drain_goes_on_by_itself_after_a_cancel(pair: Pair, re
     before = pair.status()
     in_flight = start(source, waits=True)
     with mwaa_dr(pair, "failover", target.name, *REASON, drain_s=LONG_S) as failover:
-        failover.wait_until_it_says("runs in progress")
+        failover.wait_until_it_says("in progress: ")
         held, noted = start(source), start(source)
         for run in (held, noted):
             wait_until_held(run, target)
@@ -192,7 +192,7 @@ def test_the_operator_goes_on_with_the_plan_of_a_killed_command(pair: Pair, regi
     conf = {"target_region": target.name, "reason": "test"}
     run = start(source, waits=True)
     with mwaa_dr(pair, "failover", target.name, *REASON, drain_s=LONG_S) as failover:
-        failover.wait_until_it_says("runs in progress")
+        failover.wait_until_it_says("in progress: ")
         failover.process.kill()
         failover.wait()
     plan = pair.status()["plan"]

@@ -148,7 +148,7 @@ def test_a_target_killed_before_promote_leaves_the_source_going(pair: Pair, regi
     before, wanted = pair.state(), wanted_in(source)
     in_flight = start(source, waits=True)
     with mwaa_dr(pair, "failover", target.name, *REASON, "--stop-running", drain_s=120) as failover:
-        failover.wait_until_it_says("runs in progress")
+        failover.wait_until_it_says("in progress: ")
         held = start(source)
         pair.sandbox.kill(target.name)
         fail_over(pair, source.name)

@@ -81,8 +81,8 @@ def test_the_drain_waits_for_what_both_schedulers_execute(pair: Pair, regions: t
     source, target = regions
     runs = start_in_both(pair, source)
     with mwaa_dr(pair, "failover", target.name, *REASON, drain_s=120) as failover:
-        for left, run in ((2, runs[0]), (1, runs[1])):
-            failover.wait_until_it_says(f"{left} runs in progress")
+        for left, run in (("2 runs", runs[0]), ("1 run", runs[1])):
+            failover.wait_until_it_says(f"{left} in progress")
             assert pair.state().active_region == source.name
             run.let_go()
         record = failover.document()

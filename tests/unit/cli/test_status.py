@@ -294,8 +294,8 @@ def test_runs_that_wait_are_listed_with_the_reason(mwaa_dr: Shell) -> None:
 def test_closed_and_unclosed_runs_are_shown(mwaa_dr: Shell) -> None:
     """For a region that has lost the role, or that runs again."""
     out = _status_after(mwaa_dr, "us-east-1", closed=7, unclosed_runs=2)
-    assert "! 2 open runs that do not belong to this region are not closed yet" in out
-    assert "7 runs were closed since" in out
+    assert "! open runs that do not belong to this region, not closed yet: 2" in out
+    assert "runs that its agents closed since its schedulers started: 7" in out
     assert (
         "! it has not reconciled its open runs of epoch 3 yet: it starts no run, and 2 of them are still open"
         in _status_after(mwaa_dr, "us-east-1", reconciled_epoch=3, unclosed_runs=2)

@@ -242,7 +242,7 @@ def test_the_drain_does_not_wait_for_an_exempt_dag_that_is_deployed_meanwhile(wo
     source.add_run("dag_01", "r1", seconds=3)
 
     def deploy(event: StepEvent) -> None:
-        if (event.name, event.status) == ("drain", "progress") and "runs in progress" in event.detail:
+        if (event.name, event.status) == ("drain", "progress") and "in progress: " in event.detail:
             source.add_dag("late", tags=["dr:control"])
             source.add_run("late", "r2")
 

@@ -228,7 +228,7 @@ CASES = [
         check="protocol",
         spoil=heartbeat(B, protocol=2),
         verdict=FAIL,
-        why="agents of us-east-1 use protocol 2, this machine uses 1",
+        why="agents of us-east-1 use protocol version 2, this machine uses 1",
         advice="Install the same version",
         fix=heartbeat(B, protocol=1),
     ),
@@ -786,7 +786,7 @@ def test_check_and_failover_do_not_contradict_each_other(ready: ReadySet, case: 
 def test_a_failover_refuses_agents_of_another_protocol(ready: ReadySet) -> None:
     """They would misread some items of each other."""
     ready.heartbeat(B, protocol=2)
-    with pytest.raises(NotReadyError, match="use protocol 2"):
+    with pytest.raises(NotReadyError, match="use protocol version 2"):
         ready.world.fail_over(B)
 
 

@@ -70,7 +70,7 @@ def run(session: CliSession) -> int:
 
 def _acknowledge(session: CliSession, unpublished_id: str) -> None:
     """
-    Record that a user has acknowledged the report with this id. Idempotent; asks for no confirmation.
+    Record that a user has acknowledged the report with this id. Idempotent; needs no confirmation.
 
     :raises ConfigError: no region has stored a report with this id.
     """

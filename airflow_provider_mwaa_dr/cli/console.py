@@ -78,7 +78,7 @@ class Outlet:
 
 class Console:
     """
-    Writes results and messages, and asks for confirmation.
+    Writes results and messages, and prompts for a confirmation.
 
     :param as_json: stdout gets exactly one JSON document.
     """
@@ -156,7 +156,7 @@ class Console:
 
     def ask(self, lines: Iterable[str], *, yes: bool) -> None:
         """
-        Print *lines*, and ask for confirmation.
+        Print *lines*, and prompt for a confirmation.
 
         :raises RefusedError: the answer was not yes, or the question could not be printed; nothing was changed.
         """

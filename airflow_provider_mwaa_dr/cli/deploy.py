@@ -189,7 +189,7 @@ def _any_config(session: CliSession) -> DRConfig:
 
 
 def _config(session: CliSession, environments: Mapping[str, DeployedEnvironment]) -> DRConfig:
-    """Return the settings. What is not set comes from the environments' options, such as those of the AWS sample."""
+    """Return the settings. Missing settings come from the environments' options, such as those of the AWS sample."""
     config = _any_config(session)
     environ = session.runtime.environ
     named = session.args.table or environ.get("DR_STATE_TABLE")

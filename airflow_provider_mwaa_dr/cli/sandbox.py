@@ -1,5 +1,5 @@
 """
-``mwaa-dr sandbox``: run two Airflow environments and an emulated AWS on this machine. Its commands never ask for
+``mwaa-dr sandbox``: run two Airflow environments and an emulated AWS on this machine. Its commands need no
 confirmation.
 """
 

@@ -51,7 +51,7 @@ PHRASES = (
     # Words of the first designs.
     r"pictures?", r"the seed's", r"due runs?", r"is due", r"are due", r"leftovers?", r"left over",
 )  # fmt: skip
-_ODD = re.compile(r"(?<![\w./`-])(?:" + "|".join(PHRASES) + r")(?![\w/`-])", re.IGNORECASE)
+_ODD = re.compile(r"(?<![\w./`-])(?:" + "|".join(PHRASES) + r")(?![\w/`#-])", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z][A-Za-z'-]*")
 _CODE = re.compile(r"```.*?```|``[^`]*``|`[^`\n]*`|:\w+:`[^`]*`|https?://\S+", re.DOTALL)
 

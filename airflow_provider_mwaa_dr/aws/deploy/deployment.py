@@ -269,7 +269,7 @@ def _lease_s(spec: DeploySpec, store: StateStore | None) -> float:
 
 def _options(spec: DeploySpec, tables: TablePlan, environment: DeployedEnvironment) -> dict[str, str]:
     regions = tables.state_regions
-    # Any replica can come first. The one that is set already needs no update of the environment.
+    # Any replica can come first. To keep the current one saves an update of the environment.
     first = environment.options.get("dr.state_table_region", "")
     options = {
         "dr.enabled": "true",

@@ -92,7 +92,7 @@ def merge(text: bytes, requirement: Requirement) -> bytes:
             advice="Remove the backslash, upload the file, and deploy again.",
         )
     if rest and not rest.endswith(b"\n"):
-        # The line end before the new line belongs to the new line; the file still has none at its end.
+        # The file still ends without a line end; remove() also removes the one before the new line.
         return rest + newline + newline.join(block)
     return rest + newline.join([*block, b""])
 

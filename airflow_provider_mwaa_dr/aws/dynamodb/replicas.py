@@ -122,7 +122,7 @@ class Replicas:
         Make a conditional put, and repeat it if its answer is lost; return whether the item is stored now.
 
         :param call: the put, with ``ReturnValuesOnConditionCheckFailure``.
-        :param is_mine: whether the stored item is the one that *call* puts, so an earlier attempt has written it.
+        :param is_mine: whether the stored item equals the item of *call*, so an earlier attempt has written it.
         """
 
         def attempt(client: Any) -> bool:

@@ -172,7 +172,7 @@ class DynamoDBRunsStore:
         Replace the checkpoint: write the pages of a new generation, write the manifest, delete the pages of others.
 
         As in the state table (state_store.py), each generation of pages is announced before its first page is written.
-        The manifest is written on the condition that the stored one is still the one that its writer read.
+        The manifest is written on the condition that the stored manifest has not changed since its writer read it.
         """
         pk = f"PICTURE#{region}"
         for _ in range(_ATTEMPTS):

@@ -260,10 +260,10 @@ class DynamoDBStateStore:
         """
         Write a heartbeat, and the region's reconciled epoch if the status has one.
 
-        The epoch is written to ``ENVIRONMENT#region`` if it differs from the one that this store last read there, on
-        the condition that the stored one is still that one. So an agent with a stale view cannot undo what another
-        agent of its region has reconciled since. A lower epoch is allowed, because a DR set that is initialised again
-        starts at a low epoch.
+        The epoch is written to ``ENVIRONMENT#region`` if it differs from the epoch that this store last read there, on
+        the condition that the stored epoch has not changed since. So an agent with a stale view cannot undo what
+        another agent of its region has reconciled since. A lower epoch is allowed, because a DR set that is initialised
+        again starts at a low epoch.
         """
         self._put(items.agent_to_item(status), "write a heartbeat")
         own = self._observed.get(status.region)
@@ -497,9 +497,9 @@ class DynamoDBStateStore:
 
     # Pages. A writer that stops, or loses its connection, leaves pages that no manifest names. Therefore each
     # generation of pages is announced before its first page is written, in an item next to the manifest. A manifest is
-    # written on the condition that the stored manifest is still the one that the writer read before. After another
-    # writer's manifest is stored, a writer that announced its pages earlier can no longer store its own. So its pages
-    # can be deleted.
+    # written on the condition that the stored manifest has not changed since the writer read it. After another writer's
+    # manifest is stored, a writer that announced its pages earlier can no longer store its own. So its pages can be
+    # deleted.
 
     def _replace(self, key: str, make: Callable[[], tuple[list[dict[str, Any]], dict[str, Any]]], doing: str) -> None:
         """Replace manifest and pages: readers get all the old ones or all the new ones. Deletes unused pages."""
@@ -570,8 +570,8 @@ class DynamoDBStateStore:
         next write.
 
         :param surely: a generation whose writer has certainly finished, and that no replica will keep. Other
-            generations are kept for ``spare_s``: with eventual consistency, the generation that remains may be another
-            than the one that is read here.
+            generations are kept for ``spare_s``: with eventual consistency, another generation may remain than this
+            replica has.
         """
         now = self._clock.now().timestamp()
         gone = [each for each in announced if each.generation == surely or now - each.at >= self._spare_s]

@@ -134,7 +134,7 @@ def test_init_above_every_epoch_prints_what_it_replaces_and_asks_first(mwaa_dr: 
     assert "The command does not wait for a lease." in result.err
     assert mwaa_dr.store.state is before
 
-    assert mwaa_dr(*argv).code == 2  # no terminal to ask for confirmation
+    assert mwaa_dr(*argv).code == 2  # no terminal for a confirmation
     assert mwaa_dr.store.state is before
 
     result = mwaa_dr(*argv, "--yes", "--json")

@@ -1,8 +1,8 @@
 """
-Airflow's REST API in the dialects of its versions, with a FakeEnvironment for a database, behind an emulated MWAA.
+Airflow's REST API in its different versions, with a FakeEnvironment as its database, behind an emulated MWAA.
 
-What is emulated is what a client can stumble over: page limits, filters, orders, unknown parameters, and what a bulk
-PATCH changes. Read in the sources of 2.10.3, 3.0.6 and 3.3.1.
+It emulates what differs between versions: page limits, filters, order, unknown parameters, and which DAGs a bulk PATCH
+changes. Modelled on the source code of 2.10.3, 3.0.6 and 3.3.1.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class AirflowServer:
     An emulated AWS with one MWAA environment, whose Airflow answers from *world*.
 
     :ivar before: called with (method, path) before Airflow carries out a request; True: answer 503 instead.
-    :ivar after: called with (method, path, status, body) once a request was carried out; returns what is answered, or
-        None: the connection is cut instead.
+    :ivar after: called with (method, path, status, body) after Airflow carried out a request; returns status and body
+        of the answer; None: cut the connection.
     :ivar requests: (method, path without /api/vN, query) of every request that reached Airflow.
     """
 
@@ -66,7 +66,7 @@ class AirflowServer:
             clock=clock,
         )
         self._threads = [
-            # Stopping waits for the next poll.
+            # stop() waits for the next poll.
             threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
             for server in (self._airflow, self._aws)
         ]

@@ -1,4 +1,4 @@
-"""A DynamoDB to test against: moto behind a real socket, one request at a time, with faults to switch on."""
+"""A DynamoDB for tests: moto behind a real socket, one request at a time, with optional faults."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from werkzeug.serving import make_server
 from airflow_provider_mwaa_dr.aws.dynamodb.limits import why_request_is_refused
 
 HOME = "us-east-2"
-"""Every region's requests reach the table of this one, as replicas of a strongly consistent global table would."""
+"""All regions use the table in this region, like the replicas of a strongly consistent global table."""
 
 
 class AwsServer:
     """
     moto as an AWS with one strongly consistent table for all regions.
 
-    moto's conditional writes are not atomic under concurrency; serialised, they are. moto accepts
-    some of what DynamoDB refuses; the server refuses it.
+    moto's conditional writes are not atomic for parallel requests, so the server handles one request at a time. moto
+    accepts some requests that DynamoDB refuses; the server refuses them.
 
     :ivar before: called with (region, operation) before a request is carried out; True: cut the connection instead.
-    :ivar after: the same after it was carried out: the answer is lost.
-    :ivar refuse: called likewise; the code of the error that is answered instead, with ``: MESSAGE`` behind it if the
-        message matters; or empty.
-    :ivar environments: what answers requests about an MWAA environment, by its name; moto hardly knows any.
+    :ivar after: called with (region, operation) after a request was carried out; True: the answer is lost.
+    :ivar refuse: called with (region, operation); returns the code of the error to answer, optionally with ``:
+        MESSAGE``; empty: no error.
+    :ivar environments: handlers of requests about an MWAA environment, by its name; moto supports few of them.
     :ivar requests: (region, operation) of every request, in order.
-    :ivar conditions_failed: how many writes were refused by their condition.
+    :ivar conditions_failed: number of writes whose condition failed.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class AwsServer:
         self.reset()
 
     def reset(self) -> None:
-        """Switch all faults off and forget what was asked."""
+        """Remove all faults, and clear the list of requests."""
         self.before: Callable[[str, str], bool] = lambda region, operation: False
         self.after: Callable[[str, str], bool] = lambda region, operation: False
         self.refuse: Callable[[str, str], str] = lambda region, operation: ""
@@ -97,10 +97,10 @@ class AwsServer:
 
 class CutOff:
     """
-    A network that fails at the request with a number, and afterwards if the caller has ended.
+    A network that fails at the request with the number *at*, and at all later ones if the caller has ended.
 
-    :param refuses: the code of an error that is answered instead.
-    :ivar asked: how many requests there were.
+    :param refuses: code of an error to answer instead.
+    :ivar asked: number of requests.
     """
 
     def __init__(self, aws: AwsServer, at: int, *, has_landed: bool = False, ends: bool, refuses: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Two MWAA environments in the sandbox's AWS, with real sockets, versioned buckets and roles, to deploy into."""
+"""Two MWAA environments in the sandbox's AWS, with real sockets, versioned buckets and roles, for deployments."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UPDATE_S = 25 * 60.0
 
 
 class Alarm(CloudFormationModel):
-    """An alarm out of a template, which moto's CloudFormation does not make: what CloudWatch would be told."""
+    """An alarm from a template. moto's CloudFormation creates no alarms, so this class keeps their properties."""
 
     @staticmethod
     def cloudformation_name_type() -> str:
@@ -70,7 +70,7 @@ class Alarm(CloudFormationModel):
 
 @dataclass(frozen=True)
 class Result:
-    """What a call left behind."""
+    """Exit code and output of a call."""
 
     code: int
     out: str
@@ -78,7 +78,7 @@ class Result:
 
     @property
     def document(self) -> Any:
-        """Stdout as the one JSON document that it has to be."""
+        """Stdout, which must be exactly one JSON document."""
         return json.loads(self.out)
 
     @property
@@ -88,7 +88,7 @@ class Result:
 
 
 class Terminal(io.StringIO):
-    """A stdin on which somebody sits."""
+    """A stdin that is a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -97,9 +97,9 @@ class Terminal(io.StringIO):
 @dataclass(kw_only=True)
 class Cloud:
     """
-    An AWS with an environment in each of *regions*, and a command line that acts on it.
+    An AWS with an environment in each of *regions*, and a command line that uses it.
 
-    :ivar versions: Airflow version by region; *statuses* likewise.
+    :ivar versions: Airflow version by region; *statuses*: status by region.
     """
 
     home: Path
@@ -132,7 +132,7 @@ class Cloud:
         self.set_variables({})
 
     def set_variables(self, changes: Mapping[str, str]) -> None:
-        """Replace what the command line has in its environment; empty texts unset."""
+        """Replace environment variables of the command line; an empty text unsets one."""
         variables = {
             "DR_STATE_TABLE": self.state_table,
             "DR_RUNS_TABLE": self.runs_table,
@@ -142,7 +142,7 @@ class Cloud:
         self.variables = {name: text for name, text in variables.items() if text}
 
     def start(self) -> None:
-        """Serve in a thread, and make what an environment is created with."""
+        """Serve in a thread, and create the resources that an environment needs."""
         (self.home / "aws").mkdir(parents=True, exist_ok=True)
         self.configure()
         self.server = AwsServer(self.home, clock=self.clock.monotonic)
@@ -166,7 +166,7 @@ class Cloud:
             client.close()
 
     def configure(self, **changes: Any) -> None:
-        """Write the server's configuration; it is read again with the next request."""
+        """Write the server's configuration. The server reads it again at the next request."""
         config = {
             "state_model": "each its own",
             "state_region": self.first,
@@ -180,20 +180,20 @@ class Cloud:
         path.with_suffix(".new").replace(path)
 
     def describe(self, region: str, **members: Any) -> None:
-        """Have the environment of *region* been created with these members of GetEnvironment."""
+        """Set members of GetEnvironment for the environment of *region*, as from its creation."""
         described = self.environments[region].setdefault("described", {})
         described.update(members)
         self.configure()
 
     def client(self, service: str, region: str) -> Any:
-        """Return a boto3 client of the test's own."""
+        """Return a boto3 client for the test itself."""
         create: Any = self.session.client
         if (service, region) not in self._clients:
             self._clients[service, region] = create(service, region_name=region, endpoint_url=self.url)
         return self._clients[service, region]
 
     def environment(self, region: str) -> dict[str, Any]:
-        """Return what GetEnvironment says."""
+        """Return the answer of GetEnvironment."""
         answer = self.server.mwaa._describe(self.server.config().environments[region], "control")
         return dict(answer)
 
@@ -219,11 +219,11 @@ class Cloud:
         return {row["Key"] for row in answer.get("Contents", ())}
 
     def versions(self, region: str) -> int:
-        """Return how many versions of objects the bucket has."""
+        """Return the number of object versions in the bucket."""
         return len(self.client("s3", region).list_object_versions(Bucket=self.buckets[region]).get("Versions", ()))
 
     def alarms(self, region: str) -> dict[str, dict[str, Any]]:
-        """Return the alarms of our stack: what they were made of, by what follows the stack's name."""
+        """Return the properties of the stack's alarms, by their name without the stack's name."""
         found = cloudwatch_backends["123456789012"][region].alarms
         prefix = f"{self.stack}-alarms-"
         return {name.removeprefix(prefix): vars(found[name])["properties"] for name in found if prefix in name}
@@ -233,19 +233,19 @@ class Cloud:
         return self.open(self.state_table, self.regions)
 
     def copy(self, region: str) -> DynamoDBStateStore:
-        """Return one copy of the state table."""
+        """Return one replica of the state table."""
         return self.open(self.state_table, (region,))
 
     def open(self, table: str, regions: Sequence[str]) -> DynamoDBStateStore:
-        """Return a store with time enough for a busy machine."""
+        """Return a store with a timeout that is long enough for a busy machine."""
         return DynamoDBStateStore(table, regions, clock=self.clock, session=self.session, timeout_s=20)
 
     def updated(self) -> None:
-        """Let the updates that are under way end."""
+        """Wait until the running updates have ended."""
         self.clock.advance(UPDATE_S)
 
     def __call__(self, *argv: str, answer: str | None = None) -> Result:
-        """Run a command of ``mwaa-dr`` that acts on the stack."""
+        """Run a command of ``mwaa-dr`` with the stack's name."""
         return self.run(*argv, "--stack", self.stack, answer=answer)
 
     def run(self, *argv: str, answer: str | None = None) -> Result:

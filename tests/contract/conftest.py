@@ -1,4 +1,4 @@
-"""What the contract suites run against."""
+"""Fixtures: the implementations that the contract suites test."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def aws_server() -> Iterator[AwsServer]:
 
 @pytest.fixture(scope="session")
 def session() -> boto3.session.Session:
-    """A boto3 session for all tests: reading botocore's service models takes longer than the tests do."""
+    """A boto3 session for all tests, because reading botocore's service models takes longer than the tests."""
     return boto3.session.Session(aws_access_key_id="testing", aws_secret_access_key="testing")
 
 
 @pytest.fixture
 def aws(aws_server: AwsServer, monkeypatch: pytest.MonkeyPatch) -> AwsServer:
-    """The emulated AWS, without faults, and an environment in which boto3 finds only it."""
+    """The emulated AWS without faults. The environment variables let boto3 find only this AWS."""
     for name in (
         "AWS_PROFILE",
         "AWS_ACCESS_KEY_ID",
@@ -75,17 +75,17 @@ def table(aws: AwsServer, session: boto3.session.Session) -> str:
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """A clock that nobody waits for."""
+    """A manual clock, so that no test waits."""
     return ManualClock()
 
 
 @pytest.fixture(params=["memory", "dynamodb", "memory, available", "memory, safe", "dynamodb, available"])
 def peer(request: pytest.FixtureRequest, clock: ManualClock, session: boto3.session.Session) -> Peer:
     """
-    Return a maker of stores that share one table, each as another process would have it.
+    Return a function that makes stores for one table, each like the store of another process.
 
-    Where the table has copies, nothing is under way between them: what eventual consistency leaves of the contract is
-    that of copies which have caught up, and no more (tests/unit/core/test_eventual.py has the others).
+    If the table has replicas, each write reaches all of them immediately. With eventual consistency, the contract holds
+    only for replicas that are up to date; tests/unit/core/test_eventual.py tests replicas that are not.
     """
     backend, _, mode = str(request.param).partition(", ")
     if backend == "memory" and mode:
@@ -108,7 +108,7 @@ def peer(request: pytest.FixtureRequest, clock: ManualClock, session: boto3.sess
 
 @pytest.fixture
 def store(peer: Peer) -> StateStore:
-    """A store on an empty table."""
+    """A store with an empty table."""
     return peer()
 
 
@@ -133,7 +133,7 @@ def runs_table(aws: AwsServer, session: boto3.session.Session) -> str:
 
 @pytest.fixture(params=["memory", "dynamodb", "dynamodb, own copy"])
 def runs_peer(request: pytest.FixtureRequest, clock: ManualClock, session: boto3.session.Session) -> RunsPeer:
-    """Return a maker of runs stores that share one table, each as another process would have it."""
+    """Return a function that makes runs stores for one table, each like the store of another process."""
     if request.param == "memory":
         return InMemoryRunsStore().peer
     name = request.getfixturevalue("runs_table")
@@ -147,7 +147,7 @@ def runs_peer(request: pytest.FixtureRequest, clock: ManualClock, session: boto3
 def make_cloud(
     tmp_path: Path, session: boto3.session.Session, aws: AwsServer, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[MakeCloud]:
-    """Return a maker of clouds, the last of which is the one that boto3 finds."""
+    """Return a function that makes clouds. boto3 finds the last one."""
     made: list[Cloud] = []
 
     def make(*regions: str) -> Cloud:
@@ -164,5 +164,5 @@ def make_cloud(
 
 @pytest.fixture
 def cloud(make_cloud: MakeCloud) -> Cloud:
-    """The pair of regions of the AWS sample, both environments as they were created."""
+    """The two regions of the AWS sample, with new environments."""
     return make_cloud()

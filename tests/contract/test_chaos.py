@@ -1,4 +1,4 @@
-"""Pausing and unpausing through a REST API that fails in every way, from a seed; judged by what is really there."""
+"""Pausing and unpausing through a REST API with random faults. The tests compare the result with the real flags."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ KINDS = ("lost", "throttled", "error", "bad gateway", "page", "truncated", "shor
 
 class Chaos:
     """
-    What becomes of requests.
+    Random faults of requests.
 
-    :param odds: of a fault, for each request.
+    :param odds: probability of a fault, for each request.
     """
 
     def __init__(self, seed: int, odds: float) -> None:
@@ -40,14 +40,14 @@ class Chaos:
         self.faults: list[str] = []
 
     def before(self, method: str, path: str) -> bool:
-        """Whether the request is turned away with 503, nothing done."""
+        """Whether the request is answered with 503, and not carried out."""
         if not self._strikes():
             return False
         self.faults.append("unavailable")
         return True
 
     def after(self, method: str, path: str, status: int, body: bytes) -> tuple[int, bytes] | None:
-        """Return an answer that says less than, or something other than what was done; None: the answer is lost."""
+        """Return an answer that is incomplete or wrong; None: the answer is lost."""
         self.undo()
         if not self._strikes():
             return status, body
@@ -82,17 +82,17 @@ class Chaos:
 
 
 def dag_ids(rng: random.Random) -> list[str]:
-    """Return ids that resemble each other, among them some that no call to InvokeRestApi can carry."""
+    """Return similar ids. Some are too long for InvokeRestApi."""
     ids = [f"team_{rng.randrange(6)}.load-{number:03}" for number in range(rng.choice([8, 60, 130]))]
     return sorted({*ids, *(f"{LONG}{number}" for number in range(4)), "load", "load_é"})
 
 
 def judge(seed: int, server: AirflowServer, adapter: MwaaEnvironment) -> str:
     """
-    Change the flags of some DAGs through the chaos, and return how it ended.
+    Change the flags of some DAGs with random faults, and return how it ended.
 
-    :raises AssertionError: a success that is none, a DAG that is not named although it was left over, or one touched
-        that nobody asked for.
+    :raises AssertionError: a false success, an unchanged DAG that the error does not name, or a changed DAG that was
+        not wanted.
     """
     rng, there = random.Random(seed), server.world
     everything = dag_ids(rng)
@@ -105,7 +105,7 @@ def judge(seed: int, server: AirflowServer, adapter: MwaaEnvironment) -> str:
     server.before, server.after = chaos.before, chaos.after
     todo = sorted(dag_id for dag_id in wanted if before[dag_id] is not paused)
     if todo and rng.random() < 0.2:
-        # Somebody, or something, changes this one back whenever it is changed.
+        # Another caller changes this DAG back after each change.
         chaos.undo = partial(there.flip, rng.choice(todo), is_paused=not paused)
     left: Collection[str] | None = ()
     try:
@@ -114,17 +114,17 @@ def judge(seed: int, server: AirflowServer, adapter: MwaaEnvironment) -> str:
     except IncompleteError as error:
         left = error.left
     except MwaaError:
-        left = None  # told as a failure, and nothing is claimed
+        left = None  # the error reports no DAGs
     now = {dag_id: dag_id in there.paused for dag_id in everything}
     not_done = {dag_id for dag_id in wanted if now[dag_id] is not paused}
     if left is not None:
         assert not_done == set(left), chaos.faults
     assert {dag_id for dag_id in everything if dag_id not in wanted and now[dag_id] is not before[dag_id]} == set()
-    return "done" if left == () else "left over" if left else "failed"
+    return "done" if left == () else "incomplete" if left else "failed"
 
 
 def judge_all(server: AirflowServer, adapter: MwaaEnvironment) -> Counter[str]:
-    """Go through all seeds and return how often each end came about."""
+    """Run all seeds, and return how often each ending occurred."""
     ends: Counter[str] = Counter()
     for seed in range(SEEDS):
         for dag_id in (*server.world.paused, *server.world.unpaused):
@@ -138,26 +138,28 @@ def judge_all(server: AirflowServer, adapter: MwaaEnvironment) -> Counter[str]:
 
 @pytest.fixture
 def adapter(server: AirflowServer, clock: ManualClock, session: boto3.session.Session) -> MwaaEnvironment:
-    """The adapter, with *server* in front of it, and a clock that nobody waits for."""
+    """The adapter for *server*, with a manual clock."""
     return MwaaEnvironment("us-east-2", "etl", clock=clock, session=session, pause_deadline_s=10)
 
 
 @pytest.mark.parametrize("server", VERSIONS, indirect=True)
-def test_never_a_success_that_is_none(server: AirflowServer, adapter: MwaaEnvironment) -> None:
-    """Done as asked, or an error that names what was left over, or an error; and no other DAG is touched."""
+def test_there_is_no_false_success(server: AirflowServer, adapter: MwaaEnvironment) -> None:
+    """
+    Each call succeeds, or raises an error; an IncompleteError has exactly the unchanged DAGs. No other DAG is changed.
+    """
     ends = judge_all(server, adapter)
     print(f"{SEEDS} seeds: {dict(ends)}")
-    assert ends.keys() == {"done", "left over", "failed"}
+    assert ends.keys() == {"done", "incomplete", "failed"}
 
 
 @pytest.mark.parametrize("server", ["3.3.1"], indirect=True)
-def test_an_adapter_that_does_not_look_again_is_found_out(
+def test_an_adapter_that_does_not_verify_is_found(
     server: AirflowServer,
     clock: ManualClock,
     session: boto3.session.Session,
     world: FakeEnvironment,
 ) -> None:
-    """The control: one that makes its calls and hopes."""
+    """Control: an adapter that does not verify its changes."""
 
     class Credulous(MwaaEnvironment):
         def set_paused(self, dag_ids: Collection[str], *, paused: bool, **_: object) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""The emulated AWS as a deployment meets it, over real sockets: MWAA's updates, and the services that moto answers."""
+"""The emulated AWS for deployments, over real sockets: MWAA's updates, and the services that moto provides."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.waiting import wait_until
 
 @pytest.fixture
 def mwaa(cloud: Cloud) -> Any:
-    """A client of the service in one region."""
+    """An MWAA client for one region."""
     create: Any = cloud.session.client
     client = create("mwaa", region_name=A, endpoint_url=cloud.url, config=Config(inject_host_prefix=False))
     cloud._clients["mwaa", A] = client
@@ -27,7 +27,7 @@ def status(mwaa: Any, cloud: Cloud) -> str:
 
 
 def test_an_update_takes_its_time(mwaa: Any, cloud: Cloud) -> None:
-    """UPDATING, with what was before and no second update meanwhile, then AVAILABLE with what was asked for."""
+    """UPDATING with the old configuration, and without a second update; then AVAILABLE with the new configuration."""
     name = cloud.names[A]
     version = cloud.put(A, "requirements.txt", b"pandas\n")
     asked = {
@@ -52,8 +52,8 @@ def test_an_update_takes_its_time(mwaa: Any, cloud: Cloud) -> None:
     assert after["DagS3Path"] == "dags"
 
 
-def test_an_update_that_fails_restores_what_was_before(mwaa: Any, cloud: Cloud) -> None:
-    """UPDATE_FAILED says why, works as before, and takes another update."""
+def test_an_update_that_fails_restores_the_old_configuration(mwaa: Any, cloud: Cloud) -> None:
+    """UPDATE_FAILED has a reason, the old configuration, and accepts another update."""
     cloud.server.mwaa.fail_updates = "the package index is out of reach"
     mwaa.update_environment(Name=cloud.names[A], AirflowConfigurationOptions={"core.parallelism": "64"})
     cloud.updated()
@@ -75,10 +75,8 @@ def test_an_update_that_fails_restores_what_was_before(mwaa: Any, cloud: Cloud) 
         ({"PluginsS3Path": "plugins.zip", "PluginsS3ObjectVersion": "1"}, "plugins.zip"),
     ],
 )
-def test_an_update_that_names_what_is_not_there_is_refused(
-    mwaa: Any, cloud: Cloud, changes: dict[str, str], says: str
-) -> None:
-    """As the service does, before anything is UPDATING."""
+def test_an_update_to_missing_files_is_refused(mwaa: Any, cloud: Cloud, changes: dict[str, str], says: str) -> None:
+    """As in the real service, the status does not become UPDATING."""
     cloud.put(A, "requirements.txt", b"pandas\n")
     with pytest.raises(ClientError, match=says):
         mwaa.update_environment(Name=cloud.names[A], **changes)
@@ -86,7 +84,7 @@ def test_an_update_that_names_what_is_not_there_is_refused(
 
 
 def test_the_dags_folder_of_a_bare_environment_follows_its_bucket(cloud: Cloud) -> None:
-    """What is written appears, what is deleted goes, and the other environment, which is not bare, has no folder."""
+    """Written files appear, deleted files disappear, and the other environment, which is not bare, has no folder."""
     cloud.environments[A]["is_bare"] = True
     cloud.configure()
     folder = cloud.home / "regions" / A / "dags"
@@ -107,7 +105,7 @@ def test_the_dags_folder_of_a_bare_environment_follows_its_bucket(cloud: Cloud) 
 
 
 def test_an_update_of_a_bare_environment_ends_as_its_process_does(mwaa: Any, cloud: Cloud) -> None:
-    """There is no Airflow here to be rebuilt: the process says so, and UPDATE_FAILED hands it on."""
+    """There is no Airflow to rebuild here: the process fails with this reason, and UPDATE_FAILED has it."""
     cloud.environments[A]["is_bare"] = True
     cloud.configure(update_s=0)
     mwaa.update_environment(Name=cloud.names[A], AirflowConfigurationOptions={"core.parallelism": "64"})
@@ -118,7 +116,7 @@ def test_an_update_of_a_bare_environment_ends_as_its_process_does(mwaa: Any, clo
 
 
 def test_notifications_and_roles_are_answered(cloud: Cloud) -> None:
-    """SNS and IAM come from moto, through the same port, with the region out of the signature."""
+    """moto provides SNS and IAM on the same port. The region comes from the signature."""
     sns = cloud.client("sns", B)
     topic = sns.create_topic(Name=f"dr-{cloud.id}")["TopicArn"]
     assert topic.split(":")[3] == B
@@ -128,7 +126,7 @@ def test_notifications_and_roles_are_answered(cloud: Cloud) -> None:
 
 
 def test_a_global_table_that_dynamodb_would_refuse_is_refused(cloud: Cloud) -> None:
-    """Two replicas without a witness are no majority; the emulation says no where DynamoDB does."""
+    """Two replicas without a witness have no majority. DynamoDB refuses such a table, and so does the emulation."""
     stacks = cloud.client("cloudformation", A)
     body = cloud("deploy", "--print-template").out.replace("GlobalTableWitnesses:", "# GlobalTableWitnesses:")
     with pytest.raises(ClientError):

@@ -1,4 +1,4 @@
-"""The real ``mwaa-dr`` against a DynamoDB over a real socket: what it says on a bad day, with which code."""
+"""The real ``mwaa-dr`` with a DynamoDB over a real socket: its messages and exit codes for failures."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ REASON = 'flood: "the river\'s up" 🌊\nsecond line'
 
 
 @dataclass(frozen=True, kw_only=True)
-class Day:
+class FailureCase:
     """
-    One way in which a day is bad.
+    One kind of failure.
 
-    :param refuse: AWS's code, answered to every request.
+    :param refuse: AWS error code that answers every request.
     :param changes: environment variables; an empty text unsets one.
-    :param says: what the message has to name.
+    :param says: texts that the message must contain.
     """
 
     name: str
@@ -46,44 +46,44 @@ class Day:
         return self.name
 
 
-DAYS = (
-    Day(
+FAILURES = (
+    FailureCase(
         name="unknown region", code=2, error="ConfigError", says=("us-esat-1", "us-east-1", "us-east-2"), advice="",
         words=("failover", "us-esat-1", "--reason", "test", "--yes"),
     ),
-    Day(
+    FailureCase(
         name="table missing", code=1, error="TableNotFoundError", says=("no-such-table", HOME), advice="state_table",
         changes={"DR_STATE_TABLE": "no-such-table"},
     ),
-    Day(
+    FailureCase(
         name="not initialised", code=1, error="StateNotFoundError", says=("EMPTY",), advice="mwaa-dr init",
         changes={"DR_STATE_TABLE": "EMPTY"},
     ),
-    Day(
+    FailureCase(
         name="no credentials", code=1, error="StateAccessError", says=("credentials",), advice="credentials",
         changes={"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
     ),
-    Day(
+    FailureCase(
         name="not enough rights", code=1, error="StateAccessError", says=("AccessDeniedException",),
         advice="dynamodb:GetItem", refuse="AccessDeniedException",
     ),
-    Day(
+    FailureCase(
         name="credentials expired", code=1, error="StateAccessError", says=("ExpiredTokenException",),
         advice="credentials", refuse="ExpiredTokenException",
     ),
-    Day(
+    FailureCase(
         name="clock ten minutes off", code=1, error="StateAccessError", says=("InvalidSignatureException",),
         advice="clock", refuse="InvalidSignatureException",
     ),
-    Day(
+    FailureCase(
         name="table unreachable", code=1, error="StateUnreachableError", says=("TABLE", HOME), advice="network",
         changes={"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, words=("status",),
     ),
-    Day(
+    FailureCase(
         name="malformed environments", code=2, error="ConfigError", says=("us-east-2:one", "REGION=NAME"),
         advice="DR_", changes={"DR_ENVIRONMENTS": "us-east-2:one"}, words=("status",),
     ),
-    Day(
+    FailureCase(
         name="no table named", code=2, error="ConfigError", says=("state table",), advice="DR_STATE_TABLE",
         changes={"DR_STATE_TABLE": ""}, words=("status",),
     ),
@@ -92,7 +92,7 @@ DAYS = (
 
 @pytest.fixture
 def initialised(table: str, aws: AwsServer, session: boto3.session.Session) -> str:
-    """A table with a state."""
+    """A table with a state item."""
     store = DynamoDBStateStore(table, (HOME,), clock=SystemClock(), session=session, timeout_s=20)
     store.write(transitions.initial(HOME, lease_s=60, by="test", at=SystemClock().now()), expected_version=None)
     store.put_regions(HOME, {HOME})
@@ -101,7 +101,7 @@ def initialised(table: str, aws: AwsServer, session: boto3.session.Session) -> s
 
 @pytest.fixture
 def empty(session: boto3.session.Session, table: str) -> str:
-    """Another table, with nothing in it."""
+    """Another, empty table."""
     name = f"{table}-empty"
     client = session.client("dynamodb", region_name=HOME)
     client.create_table(
@@ -118,7 +118,7 @@ def rows(session: boto3.session.Session, table: str) -> Any:
 
 
 def run(table: str, aws: AwsServer, *words: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    """Run the command as a person would, with an environment made for it alone."""
+    """Run the command as a user does, with its own environment variables."""
     return subprocess.run(
         [PROGRAM, *words], env=variables(table, aws, **changes), stdin=subprocess.DEVNULL, capture_output=True,
         text=True, check=False, timeout=120,
@@ -126,7 +126,7 @@ def run(table: str, aws: AwsServer, *words: str, **changes: str) -> subprocess.C
 
 
 def variables(table: str, aws: AwsServer, **changes: str) -> Mapping[str, str]:
-    """Return all that the command finds in its environment."""
+    """Return the environment variables of the command."""
     found = {
         "PATH": os.environ["PATH"],
         "AWS_ENDPOINT_URL": aws.url,
@@ -143,34 +143,34 @@ def variables(table: str, aws: AwsServer, **changes: str) -> Mapping[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-@pytest.mark.parametrize("day", DAYS, ids=str)
-def test_a_bad_day_is_told_as_it_is(
-    day: Day, initialised: str, empty: str, aws: AwsServer, session: boto3.session.Session
+@pytest.mark.parametrize("failure", FAILURES, ids=str)
+def test_a_failure_is_reported_with_message_advice_and_exit_code(
+    failure: FailureCase, initialised: str, empty: str, aws: AwsServer, session: boto3.session.Session
 ) -> None:
-    """Message, advice and exit code, as a document and as text; and nothing has changed."""
+    """Message, advice and exit code are in the document and in the text, and nothing is changed."""
     names = {"EMPTY": empty, "TABLE": initialised}
-    changes = {name: names.get(value, value) for name, value in day.changes.items()}
+    changes = {name: names.get(value, value) for name, value in failure.changes.items()}
     before = rows(session, initialised), rows(session, empty)
-    aws.refuse = lambda region, operation: day.refuse
-    as_document = run(initialised, aws, *day.words, "--json", **changes)
-    as_text = run(initialised, aws, *day.words, **changes)
+    aws.refuse = lambda region, operation: failure.refuse
+    as_document = run(initialised, aws, *failure.words, "--json", **changes)
+    as_text = run(initialised, aws, *failure.words, **changes)
     aws.refuse = lambda region, operation: ""
 
-    assert as_document.returncode == as_text.returncode == day.code, as_document.stdout
+    assert as_document.returncode == as_text.returncode == failure.code, as_document.stdout
     error = json.loads(as_document.stdout)["error"]
-    assert error["type"] == day.error
-    for words in day.says:
+    assert error["type"] == failure.error
+    for words in failure.says:
         assert names.get(words, words) in error["message"] + (error["advice"] or "")
-    assert day.advice in (error["advice"] or "")
+    assert failure.advice in (error["advice"] or "")
     assert as_text.stdout == ""
     assert error["message"].splitlines()[0] in as_text.stderr
     assert "Traceback" not in as_text.stderr
     assert (rows(session, initialised), rows(session, empty)) == before
-    print(f"\n{day.name}: exit {day.code}\n{as_text.stderr}", end="")
+    print(f"\n{failure.name}: exit {failure.code}\n{as_text.stderr}", end="")
 
 
-def test_a_good_day(initialised: str, aws: AwsServer) -> None:
-    """The control: the same command, with nothing in its way; a reason may hold anything."""
+def test_without_a_failure_the_command_succeeds(initialised: str, aws: AwsServer) -> None:
+    """Control: the same command without a failure. A reason may contain any character."""
     status = run(initialised, aws, "status", "--json")
     assert status.returncode == 0, status.stdout
     already = run(initialised, aws, "failover", HOME, "--reason", REASON, "--yes", "--json")
@@ -179,10 +179,10 @@ def test_a_good_day(initialised: str, aws: AwsServer) -> None:
     assert json.loads(already.stdout)["reason"] == REASON
 
 
-def test_a_check_says_what_it_can_and_changes_nothing(
+def test_a_check_without_mwaa_reports_every_check_and_changes_nothing(
     initialised: str, aws: AwsServer, session: boto3.session.Session
 ) -> None:
-    """With no MWAA to be reached: every check answers, and the write that tries the rights has left no trace."""
+    """MWAA is unreachable: every check still has a result, and the write that tests the permissions leaves no trace."""
     before = rows(session, initialised)
     aws.conditions_failed = 0
     done = run(initialised, aws, "check", "--json", DR_HEARTBEAT_S="0.2")
@@ -195,8 +195,8 @@ def test_a_check_says_what_it_can_and_changes_nothing(
     assert rows(session, initialised) == before
 
 
-def test_a_caller_who_may_not_write_is_told_by_a_check(initialised: str, aws: AwsServer) -> None:
-    """The right is tried, and its lack is a failure of its own; everything that may be read still is."""
+def test_a_check_fails_for_a_caller_without_the_write_permission(initialised: str, aws: AwsServer) -> None:
+    """A missing permission is a failed check of its own. The other checks still read."""
     aws.refuse = lambda region, operation: "AccessDeniedException" if operation == "PutItem" else ""
     done = run(initialised, aws, "check", "--json", DR_HEARTBEAT_S="0.2")
     (rights,) = [entry for entry in json.loads(done.stdout) if entry["name"] == "rights"]

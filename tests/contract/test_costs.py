@@ -1,4 +1,4 @@
-"""What the agents ask of DynamoDB is what the documents' page on costs multiplies and prices."""
+"""The page on costs in the docs has the number of DynamoDB units that the agents really use."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ HOUR_S, MINUTE_S = 3600, 60
 
 
 def documented(what: str) -> int:
-    """Return what the page says that something takes in an hour."""
+    """Return the units of *what* in an hour, according to the page."""
     (row,) = re.findall(rf"^\| {re.escape(what)}[^|]*\|[^|]*\| ([\d,]+) \|", COSTS, flags=re.MULTILINE)
     return int(row.replace(",", ""))
 
 
 def test_a_minute_of_two_regions_costs_what_the_page_says(table: str, runs_table: str, aws: AwsServer) -> None:
-    """Looks, heartbeats, entries and queries; what an agent does now and then, ``make bench ONLY=costs`` counts."""
+    """Reads, heartbeats, entries and queries. ``make bench ONLY=costs`` also counts what an agent does rarely."""
     dr_set = DRSet(table, runs_table, run_s=75)
     dr_set.live(2 * MINUTE_S)
     dr_set.meter.reset()
@@ -45,7 +45,7 @@ def test_a_minute_of_two_regions_costs_what_the_page_says(table: str, runs_table
 def test_a_worker_reads_two_units_however_many_of_its_tasks_begin(
     table: str, runs_table: str, aws: AwsServer, tmp_path: Path
 ) -> None:
-    """State and environment, once in ``fence_file_s``; and once an hour it notes that the fence is there."""
+    """It reads state and environment once in ``fence_file_s``, and once an hour it records its fence."""
     dr_set = DRSet(table, runs_table)
     dr_set.live(MINUTE_S)
     dr_set.meter.reset()
@@ -60,7 +60,7 @@ def test_a_worker_reads_two_units_however_many_of_its_tasks_begin(
 
 
 def test_units_are_counted_as_dynamodb_bills_them() -> None:
-    """Sizes by the rules of DynamoDB's developer guide, rounded up to whole units."""
+    """By the rules of DynamoDB's developer guide: sizes are rounded up to whole units."""
     item = {"id": {"S": "é"}, "n": {"N": "1234"}, "b": {"B": b"123"}, "l": {"L": [{"S": "ab"}]}, "t": {"BOOL": True}}
     assert item_bytes(item) == (2 + 2) + (1 + 3) + (1 + 3) + (1 + 3 + 1 + 2) + (1 + 1)
     assert [units(size, 1024) for size in (0, 1, 1024, 1025)] == [1, 1, 1, 2]

@@ -1,4 +1,4 @@
-"""``mwaa-dr deploy`` and ``undeploy`` against an AWS over real sockets: S3, CloudFormation, IAM, DynamoDB and MWAA."""
+"""``mwaa-dr deploy`` and ``undeploy`` with an AWS over real sockets: S3, CloudFormation, IAM, DynamoDB and MWAA."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FILE = f"airflow_provider_mwaa_dr-{__version__}-py3-none-any.whl"
 
 @pytest.fixture
 def wheel(tmp_path: Path) -> Path:
-    """A wheel, as far as anybody here looks into it."""
+    """A minimal wheel."""
     path = tmp_path / FILE
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("airflow_provider_mwaa_dr/__init__.py", "")
@@ -39,7 +39,7 @@ def wheel(tmp_path: Path) -> Path:
 
 
 def used(cloud: Cloud) -> Cloud:
-    """Give both environments requirements, plugins and options of their owners'."""
+    """Give both environments requirements, plugins and options of their users."""
     for region in cloud.regions:
         requirements = cloud.put(region, "etc/requirements.txt", THEIRS)
         plugins = cloud.put(region, "plugins.zip", archive(("hooks/theirs.py", b"theirs"), ("data.bin", bytes(5000))))
@@ -65,13 +65,13 @@ def archive(*files: tuple[str, bytes]) -> bytes:
 
 
 def files(content: bytes) -> dict[str, bytes]:
-    """Return what is in a ZIP archive."""
+    """Return the files in a ZIP archive."""
     with zipfile.ZipFile(io.BytesIO(content)) as source:
         return {name: source.read(name) for name in source.namelist()}
 
 
 def changes(cloud: Cloud) -> list[str]:
-    """Return every request so far that changes something, as the server logged it."""
+    """Return every logged request so far that changes something."""
     rows = [json.loads(line) for line in (cloud.home / "aws" / "requests.jsonl").read_text().splitlines()]
     return [f"{row['service']} {row['operation']}" for row in rows if is_change(row["service"], row["operation"])]
 
@@ -83,8 +83,8 @@ def is_change(service: str, operation: str) -> bool:
     )
 
 
-def picture(cloud: Cloud) -> dict[str, Any]:
-    """Return what a deployment leaves behind, without what differs from one cloud to the next."""
+def result_of(cloud: Cloud) -> dict[str, Any]:
+    """Return the result of a deployment, without values that differ between clouds."""
     state = cloud.store().read()
     found: dict[str, Any] = {"active": state.active_region, "epoch": state.epoch, "version": state.version}
     found["registry"] = {region: found.account for region, found in cloud.store().registrations().items()}
@@ -109,7 +109,7 @@ def picture(cloud: Cloud) -> dict[str, Any]:
 
 
 class Interruption:
-    """Ends the caller's life at its *n*-th change: before it is carried out, or before the answer comes back."""
+    """Stops the caller at its *n*-th change: before the change is carried out, or before the answer arrives."""
 
     def __init__(self, cloud: Cloud, n: int, *, after: bool) -> None:
         self.struck = ""
@@ -119,7 +119,7 @@ class Interruption:
         cloud.server.answer = self._serve  # type: ignore[method-assign]
 
     def lift(self) -> None:
-        """Let everything through again."""
+        """Let all requests pass again."""
         self._cloud.server.answer = self._answer  # type: ignore[method-assign]
 
     def _serve(self, request: Request, service: str) -> Answer:
@@ -131,18 +131,18 @@ class Interruption:
                     self._answer(request, service)
             self._left -= 1
         if self.struck:
-            raise ConnectionError("the caller is gone")
+            raise ConnectionError("the caller was stopped")
         return self._answer(request, service)
 
 
-# In.
+# Deploy.
 
 
-def test_a_first_deployment_makes_everything(cloud: Cloud) -> None:
-    """From two plain environments to a DR set, in one call."""
+def test_a_first_deployment_creates_everything(cloud: Cloud) -> None:
+    """One call makes a DR set of two plain environments."""
     result = cloud.deploy("--active", A)
     assert result.code == 0, result.out
-    # The fence is up in the standby first.
+    # The standby gets its fence first.
     assert result.changed == [
         "stack", "state", f"requirements {B}", f"update {B}", f"requirements {A}", f"update {A}",
     ]  # fmt: skip
@@ -171,8 +171,8 @@ def test_a_first_deployment_makes_everything(cloud: Cloud) -> None:
         assert cloud.keys(region) == {"mwaa-dr/requirements.txt"}
 
 
-def test_the_tables_survive_what_they_have_to(cloud: Cloud) -> None:
-    """Both have a copy in each region, encrypted, protected and recoverable; the state is strongly consistent."""
+def test_the_tables_are_replicated_protected_and_recoverable(cloud: Cloud) -> None:
+    """Both have an encrypted, protected and recoverable replica in each region. The state is strongly consistent."""
     cloud.deploy("--active", A)
     client = cloud.client("dynamodb", B)
     state = client.describe_table(TableName=cloud.state_table)["Table"]
@@ -192,17 +192,17 @@ def test_the_tables_survive_what_they_have_to(cloud: Cloud) -> None:
         assert backups["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"] == "ENABLED"
 
 
-def test_twice_changes_nothing_the_second_time(cloud: Cloud, wheel: Path) -> None:
-    """Not a version of a file, not a restart of an environment, not a write of the table."""
+def test_a_second_deployment_changes_nothing(cloud: Cloud, wheel: Path) -> None:
+    """No new version of a file, no restart of an environment, no write to a table."""
     used(cloud)
     words = ("--active", A, "--dags", "--wheel", str(wheel))
     assert cloud.deploy(*words).code == 0
     cloud.updated()
-    before, made = picture(cloud), changes(cloud)
+    before, made = result_of(cloud), changes(cloud)
     again = cloud.deploy(*words)
     assert (again.code, again.changed) == (0, [])
     assert changes(cloud) == made
-    assert picture(cloud) == before
+    assert result_of(cloud) == before
     plain = cloud("deploy", "--dags", "--wheel", str(wheel), "--yes")
     assert (plain.code, plain.out) == (0, "Nothing had to change.\n")
     dry = cloud("deploy", *words, "--dry-run", "--json").document
@@ -210,7 +210,7 @@ def test_twice_changes_nothing_the_second_time(cloud: Cloud, wheel: Path) -> Non
 
 
 def test_a_dry_run_shows_every_change_and_makes_none(cloud: Cloud, wheel: Path) -> None:
-    """What it names is what a deployment then does."""
+    """It lists exactly what a deployment then does."""
     used(cloud)
     made = changes(cloud)
     dry = cloud("deploy", "--active", A, "--dags", "--wheel", str(wheel), "--dry-run", "--json")
@@ -238,13 +238,15 @@ def test_a_dry_run_shows_every_change_and_makes_none(cloud: Cloud, wheel: Path) 
     assert cloud.deploy("--active", A, "--dags", "--wheel", str(wheel)).changed == would
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before it is carried out", "before the answer comes back"])
-def test_interrupted_at_any_change_and_said_again_it_ends_well(make_cloud: MakeCloud, wheel: Path, after: bool) -> None:
-    """Whatever call was the last one of a caller's life, the same words bring about what one undisturbed call does."""
+@pytest.mark.parametrize("after", [False, True], ids=["before it is carried out", "before the answer arrives"])
+def test_a_deployment_interrupted_at_any_change_can_be_repeated(
+    make_cloud: MakeCloud, wheel: Path, after: bool
+) -> None:
+    """After an interruption at any call, the same command gives the result of an undisturbed call."""
     words = ("--active", A, "--dags", "--wheel", str(wheel))
     undisturbed = used(make_cloud())
     assert undisturbed.deploy(*words, "--wait").code == 0
-    expected = picture(undisturbed)
+    expected = result_of(undisturbed)
     interrupted = []
     for n in range(100):
         cloud = used(make_cloud())
@@ -259,7 +261,7 @@ def test_interrupted_at_any_change_and_said_again_it_ends_well(make_cloud: MakeC
         interrupted.append(interruption.struck)
         second = cloud.deploy(*words, "--wait")
         assert second.code == 0, f"{interruption.struck}: {second.out}"
-        assert picture(cloud) == expected, interruption.struck
+        assert result_of(cloud) == expected, interruption.struck
         third = cloud.deploy(*words)
         assert (third.code, third.changed) == (0, []), interruption.struck
     kinds = {change.split("/")[0].strip() for change in interrupted}
@@ -267,8 +269,8 @@ def test_interrupted_at_any_change_and_said_again_it_ends_well(make_cloud: MakeC
     assert len(interrupted) == 16, interrupted
 
 
-def test_what_was_there_before_is_still_there(cloud: Cloud, wheel: Path) -> None:
-    """Requirements byte for byte outside our lines, plugins file for file, options one for one."""
+def test_existing_files_and_options_are_kept(cloud: Cloud, wheel: Path) -> None:
+    """All other bytes of the requirements, all other plugin files and all other options are unchanged."""
     used(cloud)
     cloud.deploy("--active", A, "--wheel", str(wheel), "--wait")
     for region in cloud.regions:
@@ -280,8 +282,8 @@ def test_what_was_there_before_is_still_there(cloud: Cloud, wheel: Path) -> None
         assert options["dr.enabled"] == "true"
 
 
-def test_from_wheel_to_index_the_wheel_goes(cloud: Cloud, wheel: Path) -> None:
-    """Whoever deploys from the index after having deployed a wheel has it out of plugins.zip again."""
+def test_a_deployment_from_the_index_removes_the_wheel(cloud: Cloud, wheel: Path) -> None:
+    """A deployment from the index removes the wheel of an earlier deployment from plugins.zip."""
     used(cloud)
     cloud.deploy("--active", A, "--wheel", str(wheel), "--wait")
     assert cloud.deploy("--wait").code == 0
@@ -290,7 +292,7 @@ def test_from_wheel_to_index_the_wheel_goes(cloud: Cloud, wheel: Path) -> None:
 
 
 def test_options_that_mean_the_same_cost_no_update(cloud: Cloud) -> None:
-    """An environment that was set up by hand, in its own spelling, is left alone."""
+    """An environment with manual options in another spelling is not updated."""
     cloud.deploy("--active", A, "--wait")
     for region in cloud.regions:
         cloud.server.mwaa._memory[region].changes["AirflowConfigurationOptions"] |= {
@@ -303,8 +305,8 @@ def test_options_that_mean_the_same_cost_no_update(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize("build_on", ["latest", "in-use"])
-def test_a_newer_file_that_nobody_uses_yet_is_a_question(cloud: Cloud, build_on: str) -> None:
-    """Taking it would put somebody's change into force, passing it over would bury it: a person decides."""
+def test_a_newer_file_that_is_not_in_use_is_refused_until_the_user_decides(cloud: Cloud, build_on: str) -> None:
+    """To use it would activate another user's change, to ignore it would hide that change: the user decides."""
     used(cloud)
     newer = b"polars==1.0\n"
     cloud.put(A, "etc/requirements.txt", newer)
@@ -319,8 +321,8 @@ def test_a_newer_file_that_nobody_uses_yet_is_a_question(cloud: Cloud, build_on:
     assert cloud.deploy().changed == []
 
 
-def test_regions_of_no_common_set_get_an_eventual_table_and_the_reason(make_cloud: MakeCloud) -> None:
-    """Strong consistency is not to be had between Frankfurt and Sydney; nobody has to find that out later."""
+def test_regions_without_a_common_region_set_get_an_eventual_table_with_the_reason(make_cloud: MakeCloud) -> None:
+    """Strong consistency is impossible between Frankfurt and Sydney. The output explains that before the deployment."""
     cloud = make_cloud("eu-central-1", "ap-southeast-2")
     result = cloud.deploy("--active", "eu-central-1")
     assert result.code == 0, result.out
@@ -332,7 +334,7 @@ def test_regions_of_no_common_set_get_an_eventual_table_and_the_reason(make_clou
         assert {row["RegionName"] for row in table["Replicas"]} == set(cloud.regions)
         assert table["GlobalTableWitnesses"] == []
     assert "DR_TABLE_CONSISTENCY=eventual" in result.err
-    # The first state goes into the copy of the region that is active, and the agents know what kind of table it is.
+    # The first state is in the replica of the active region, and the agents' options have the kind of table.
     assert cloud.copy("eu-central-1").read().active_region == "eu-central-1"
     with pytest.raises(StateNotFoundError):
         cloud.copy("ap-southeast-2").read()
@@ -342,15 +344,15 @@ def test_regions_of_no_common_set_get_an_eventual_table_and_the_reason(make_clou
     assert cloud.deploy().changed == []
 
 
-def test_a_table_with_strong_consistency_is_nothing_to_tell_the_agents(cloud: Cloud) -> None:
-    """Where conditions hold everywhere, the option keeps its default."""
+def test_a_table_with_strong_consistency_needs_no_option(cloud: Cloud) -> None:
+    """With strong consistency, the option keeps its default."""
     assert cloud.deploy("--active", A, "--wait").code == 0
     for region in cloud.regions:
         assert "dr.table_consistency" not in cloud.environment(region)["AirflowConfigurationOptions"]
 
 
-def seed_table(cloud: Cloud) -> str:
-    """Create what the AWS sample's scripts create, with a row of theirs; return the table's name."""
+def sample_table(cloud: Cloud) -> str:
+    """Create the table and the item of the AWS sample's scripts; return the table's name."""
     name = f"mwaa-openlineage-dr-state-{cloud.id}"
     client = cloud.client("dynamodb", A)
     client.create_table(
@@ -372,9 +374,11 @@ def seed_table(cloud: Cloud) -> str:
     return name
 
 
-def test_the_seeds_table_is_adopted_under_the_name_that_the_environments_have(cloud: Cloud) -> None:
-    """Its row goes on counting; that it is in one region only is said, with the command that cures it."""
-    name = seed_table(cloud)
+def test_the_table_of_the_aws_sample_is_adopted(cloud: Cloud) -> None:
+    """
+    Its item continues to be used. The output warns that it is in one region only, with the command that adds a replica.
+    """
+    name = sample_table(cloud)
     for region in cloud.regions:
         cloud.describe(
             region,
@@ -405,8 +409,8 @@ def test_the_seeds_table_is_adopted_under_the_name_that_the_environments_have(cl
     assert cloud.deploy().changed == []
 
 
-def test_two_tables_of_one_name_are_not_one_state(cloud: Cloud) -> None:
-    """A table of its own in each region would make both active."""
+def test_two_separate_tables_of_one_name_are_refused(cloud: Cloud) -> None:
+    """With a separate table in each region, both regions would be active."""
     for region in cloud.regions:
         cloud.client("dynamodb", region).create_table(
             TableName=cloud.state_table,
@@ -419,8 +423,8 @@ def test_two_tables_of_one_name_are_not_one_state(cloud: Cloud) -> None:
     assert "their own table" in result.document["error"]["message"]
 
 
-def test_waiting_says_how_it_goes_and_ends_with_the_update(cloud: Cloud) -> None:
-    """A person who waits hears of it every few minutes; nobody waits here."""
+def test_a_wait_prints_progress_and_ends_with_the_update(cloud: Cloud) -> None:
+    """The user gets a message every few minutes. The test's clock does not wait."""
     result = cloud.deploy("--active", A, "--wait")
     assert result.code == 0
     assert [step["name"] for step in result.document["steps"]][-2:] == [f"wait {B}", f"wait {A}"]
@@ -430,8 +434,8 @@ def test_waiting_says_how_it_goes_and_ends_with_the_update(cloud: Cloud) -> None
     assert cloud.clock.monotonic() < UPDATE_S + 120
 
 
-def test_a_failed_update_is_told_and_can_be_tried_again(cloud: Cloud) -> None:
-    """MWAA restores what was before; the next deployment finds nothing of ours and does it again."""
+def test_a_failed_update_is_reported_and_can_be_repeated(cloud: Cloud) -> None:
+    """MWAA restores the previous version. The next deployment finds no options of the provider, and updates again."""
     cloud.server.mwaa.fail_updates = "the role may not read the bucket"
     failed = cloud.deploy("--active", A, "--wait")
     assert (failed.code, failed.document["error"]["type"]) == (1, "DeploymentError")
@@ -445,16 +449,16 @@ def test_a_failed_update_is_told_and_can_be_tried_again(cloud: Cloud) -> None:
 
 
 def test_an_update_that_does_not_end_has_a_deadline(cloud: Cloud) -> None:
-    """Waiting ends, with what to do."""
+    """The wait times out, with advice."""
     cloud.configure(update_s=24 * 3600.0)
     result = cloud.deploy("--active", A, "--wait")
     assert (result.code, result.document["error"]["type"]) == (1, "DeploymentError")
     assert "90 minutes" in result.document["error"]["message"]
 
 
-def test_an_environment_that_is_busy_takes_no_update(cloud: Cloud) -> None:
-    """Refused before anything is done; with --wait it is waited for."""
-    cloud.client("mwaa", A)  # botocore's model of it, read before the clock matters
+def test_an_environment_that_is_busy_accepts_no_update(cloud: Cloud) -> None:
+    """The deployment is refused before any change. With --wait it waits."""
+    cloud.client("mwaa", A)  # reads botocore's model of MWAA before the time matters
     used(cloud)
     cloud.deploy("--active", A)
     made = changes(cloud)
@@ -467,14 +471,14 @@ def test_an_environment_that_is_busy_takes_no_update(cloud: Cloud) -> None:
 
 
 def no_versions(cloud: Cloud) -> None:
-    """Have a bucket without versions."""
+    """Make a bucket without versioning."""
     cloud.client("s3", A).put_bucket_versioning(
         Bucket=cloud.buckets[A], VersioningConfiguration={"Status": "Suspended"}
     )
 
 
 def other_key(cloud: Cloud) -> None:
-    """Have a table of that name that is somebody else's."""
+    """Make a table of that name with another purpose."""
     cloud.client("dynamodb", A).create_table(
         TableName=cloud.runs_table,
         KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
@@ -484,13 +488,13 @@ def other_key(cloud: Cloud) -> None:
 
 
 def hashes(cloud: Cloud) -> None:
-    """Have requirements with hashes, which want one for every line."""
+    """Make requirements with hashes; pip then requires a hash in every line."""
     version = cloud.put(A, "requirements.txt", b"pandas==2.2.3 --hash=sha256:00\n")
     cloud.describe(A, RequirementsS3Path="requirements.txt", RequirementsS3ObjectVersion=version)
 
 
 def gone_version(cloud: Cloud) -> None:
-    """Have requirements of which the version in use is gone."""
+    """Make requirements whose version in use does not exist."""
     cloud.put(A, "requirements.txt", b"pandas\n")
     cloud.describe(A, RequirementsS3Path="requirements.txt", RequirementsS3ObjectVersion="0" * 32)
 
@@ -511,10 +515,10 @@ def gone_version(cloud: Cloud) -> None:
         (gone_version, 1, "NoSuchVersion"),
     ],
 )  # fmt: skip
-def test_what_is_in_the_way_is_named_and_nothing_is_changed(
+def test_an_obstacle_is_named_and_nothing_is_changed(
     cloud: Cloud, prepare: Callable[[Cloud], object], code: int, says: str
 ) -> None:
-    """Each trap is seen before the first change, with its exit code, the value, and what to do."""
+    """Each obstacle is found before the first change. The error has the exit code, the value and the advice."""
     prepare(cloud)
     cloud.configure()
     made = changes(cloud)
@@ -536,7 +540,7 @@ def test_what_is_in_the_way_is_named_and_nothing_is_changed(
     ],
 )
 def test_wrong_usage_ends_with_2(cloud: Cloud, argv: list[str], says: str) -> None:
-    """What only the caller can put right, before anything is done."""
+    """Errors that only the user can correct are found before any change."""
     made = changes(cloud)
     result = cloud.deploy(*argv)
     assert result.code == 2, result.out
@@ -545,7 +549,9 @@ def test_wrong_usage_ends_with_2(cloud: Cloud, argv: list[str], says: str) -> No
 
 
 def roll_back(cloud: Cloud) -> None:
-    """Do what CloudFormation does after a failed creation, and moto does not: its tables go, ROLLBACK_COMPLETE."""
+    """
+    Do what CloudFormation does after a failed creation, but moto does not: delete the tables, set ROLLBACK_COMPLETE.
+    """
     account = "123456789012"
     for stack in cloudformation_backends[account][B].stacks.values():
         if stack.name == cloud.stack:
@@ -555,8 +561,8 @@ def roll_back(cloud: Cloud) -> None:
             dynamodb_backends[account][region].tables.pop(name, None)
 
 
-def test_a_stack_that_fails_says_why_and_can_be_repaired(cloud: Cloud) -> None:
-    """A role that is not there makes CloudFormation roll back; once it is there the same words end well."""
+def test_a_failed_stack_is_reported_and_can_be_repaired(cloud: Cloud) -> None:
+    """CloudFormation rolls back because a role is missing. When the role exists, the same command succeeds."""
     iam = cloud.client("iam", A)
     role = f"role-{cloud.names[B]}"
     iam.delete_role(RoleName=role)
@@ -572,8 +578,8 @@ def test_a_stack_that_fails_says_why_and_can_be_repaired(cloud: Cloud) -> None:
     assert cloud.deploy().changed == []
 
 
-def test_a_stack_that_is_still_being_made_is_waited_for(cloud: Cloud) -> None:
-    """A caller that died while CloudFormation worked finds it at work."""
+def test_a_stack_that_is_still_being_created_is_waited_for(cloud: Cloud) -> None:
+    """A caller stopped while CloudFormation was working; the next caller waits for it."""
     cloud.deploy("--active", A, "--wait")
     (stack,) = (one for one in cloudformation_backends["123456789012"][B].stacks.values() if one.name == cloud.stack)
     stack.status = "CREATE_IN_PROGRESS"
@@ -588,8 +594,8 @@ def test_a_stack_that_is_still_being_made_is_waited_for(cloud: Cloud) -> None:
     assert (refused.code, refused.document["error"]["type"]) == (3, "RefusedError")
 
 
-def test_two_versions_of_airflow_are_pointed_out(cloud: Cloud) -> None:
-    """It may be meant, for a while; it is not passed over."""
+def test_two_versions_of_airflow_are_a_warning(cloud: Cloud) -> None:
+    """It may be intended for some time, so it is only a warning."""
     cloud.environments[B]["airflow_version"] = "2.10.3"
     cloud.configure()
     result = cloud("deploy", "--active", A, "--dry-run")
@@ -597,8 +603,8 @@ def test_two_versions_of_airflow_are_pointed_out(cloud: Cloud) -> None:
     assert "different versions of Airflow" in result.err
 
 
-def test_consent_is_asked_for(cloud: Cloud) -> None:
-    """Without a terminal it ends with 2; a no ends with 3; neither changes anything, or asks AWS for a change."""
+def test_a_deployment_needs_a_confirmation(cloud: Cloud) -> None:
+    """Without a terminal the exit code is 2, after the answer no it is 3. Neither makes a changing AWS call."""
     made = changes(cloud)
     assert cloud("deploy", "--active", A).code == 2
     refused = cloud("deploy", "--active", A, answer="\n")
@@ -608,8 +614,8 @@ def test_consent_is_asked_for(cloud: Cloud) -> None:
     assert cloud("deploy", "--active", A, answer="y\n").code == 0
 
 
-def test_without_policies_none_are_made(cloud: Cloud) -> None:
-    """Where rights are given in another way, it says that they have to be."""
+def test_with_no_policies_none_are_created(cloud: Cloud) -> None:
+    """The output warns that the permissions must be granted in another way."""
     result = cloud.deploy("--active", A, "--no-policies")
     assert result.code == 0
     assert "no policies" in result.err
@@ -629,8 +635,8 @@ def alarm_stack(cloud: Cloud, region: str) -> dict[str, str]:
     return {row["ParameterKey"]: row["ParameterValue"] for row in found["Parameters"]}
 
 
-def test_alarms_are_made_in_each_region_when_asked_for(cloud: Cloud) -> None:
-    """CloudWatch is regional: each environment's alarms ask for its own name, and tell the topic of their region."""
+def test_alarms_are_created_in_each_region_on_request(cloud: Cloud) -> None:
+    """CloudWatch is regional: the alarms of each environment select its name, and notify the topic of their region."""
     plain = cloud.deploy("--active", A, "--wait")
     assert not any("alarms" in step["name"] for step in plain.document["steps"])
     dry = cloud("deploy", "--alarms", "--alarm-topic", TOPIC, "--dry-run", "--json")
@@ -657,8 +663,8 @@ def test_alarms_are_made_in_each_region_when_asked_for(cloud: Cloud) -> None:
     assert changes(cloud) == made
 
 
-def test_what_people_have_set_in_the_alarms_stays(cloud: Cloud) -> None:
-    """Thresholds and a topic; the lease is that of the state item."""
+def test_settings_of_users_in_the_alarms_are_kept(cloud: Cloud) -> None:
+    """Thresholds and topic are kept; the lease is updated from the state item."""
     cloud.deploy("--active", A, "--alarms", "--alarm-topic", TOPIC, "--wait")
     client = cloud.client("cloudformation", A)
     parameters = alarm_stack(cloud, A) | {"HeldMinutes": "30"}
@@ -676,8 +682,8 @@ def test_what_people_have_set_in_the_alarms_stays(cloud: Cloud) -> None:
     assert str(cloud.alarms(A)["state-old"]["Threshold"]) == "90"
 
 
-def test_alarms_interrupted_at_any_change_are_made_with_the_same_words(make_cloud: MakeCloud) -> None:
-    """One of them, or none, was there; then both are."""
+def test_alarms_interrupted_at_any_change_are_created_by_the_same_command(make_cloud: MakeCloud) -> None:
+    """After the interruption one or no stack exists; then both do."""
     words = ("--active", A, "--alarms", "--alarm-topic", TOPIC)
     for n in (0, 1):
         cloud = make_cloud()
@@ -691,8 +697,8 @@ def test_alarms_interrupted_at_any_change_are_made_with_the_same_words(make_clou
         assert cloud.deploy(*words).changed == []
 
 
-def test_undeploy_takes_the_alarms_out_first(cloud: Cloud) -> None:
-    """What they would report is meant; they are no data. Also a stack that takes no update is deleted."""
+def test_undeploy_removes_the_alarms_first(cloud: Cloud) -> None:
+    """Alarms would report the removal as a failure, and are no data. A stack that accepts no update is deleted, too."""
     cloud.deploy("--active", A, "--alarms", "--wait")
     name = f"{cloud.stack}-alarms"
     (stack,) = (one for one in cloudformation_backends["123456789012"][A].stacks.values() if one.name == name)
@@ -716,8 +722,8 @@ def test_undeploy_takes_the_alarms_out_first(cloud: Cloud) -> None:
         ["--alarm-topic", TOPIC],
     ],
 )
-def test_a_topic_that_no_alarm_could_tell_is_wrong_usage(cloud: Cloud, argv: list[str]) -> None:
-    """Before anything is changed, with the rule."""
+def test_a_topic_that_no_alarm_can_notify_is_wrong_usage(cloud: Cloud, argv: list[str]) -> None:
+    """The error has the rule, and nothing is changed."""
     made = changes(cloud)
     result = cloud.deploy("--active", A, *argv)
     assert (result.code, result.document["error"]["type"]) == (2, "ConfigError")
@@ -725,11 +731,14 @@ def test_a_topic_that_no_alarm_could_tell_is_wrong_usage(cloud: Cloud, argv: lis
     assert changes(cloud) == made
 
 
-# Out.
+# Undeploy.
 
 
-def test_undeploy_takes_out_exactly_what_deploy_put_in(cloud: Cloud, wheel: Path) -> None:
-    """Files and options are what they were; the tables and what is in them stay; said again, nothing changes."""
+def test_undeploy_removes_exactly_what_deploy_added(cloud: Cloud, wheel: Path) -> None:
+    """
+    Files and options are the same as before the deployment. The tables and their data are kept. A second undeploy is a
+    no-op.
+    """
     used(cloud)
     cloud.deploy("--active", A, "--dags", "--wheel", str(wheel), "--wait")
     assert {f"pipelines/dags/{name}" for name in ("dr_failover.py", "dr_test_dag.py")} <= cloud.keys(A)
@@ -745,12 +754,14 @@ def test_undeploy_takes_out_exactly_what_deploy_put_in(cloud: Cloud, wheel: Path
     assert cloud.undeploy().changed == []
 
 
-def test_undeploy_leaves_the_rights_until_nothing_needs_them(cloud: Cloud) -> None:
-    """A plugin without rights holds everything, so the stack goes only once both environments are without it."""
+def test_undeploy_keeps_the_permissions_until_no_plugin_needs_them(cloud: Cloud) -> None:
+    """
+    A plugin without permissions holds every run. So the stack is deleted only after both environments have no plugin.
+    """
     cloud.deploy("--active", A, "--wait")
     first = cloud.undeploy()
     assert first.code == 0, first.out
-    # The standby's fence goes last.
+    # The standby's fence is removed last.
     updates = [name for name in first.changed if name.startswith("update ")]
     assert updates == [f"update {A}", f"update {B}"]
     assert "is kept for now" in first.document["steps"][-1]["detail"]
@@ -759,8 +770,8 @@ def test_undeploy_leaves_the_rights_until_nothing_needs_them(cloud: Cloud) -> No
     assert cloud.undeploy().changed == ["stack"]
 
 
-def test_deployed_again_the_tables_are_adopted(cloud: Cloud) -> None:
-    """Their data was kept for this."""
+def test_a_deployment_after_undeploy_adopts_the_tables(cloud: Cloud) -> None:
+    """The kept tables are used again, with their data."""
     cloud.deploy("--active", A, "--wait")
     cloud.undeploy("--wait")
     again = cloud.deploy("--wait")
@@ -772,14 +783,14 @@ def test_deployed_again_the_tables_are_adopted(cloud: Cloud) -> None:
 
 
 def tables(cloud: Cloud) -> list[str]:
-    """Return which of the two tables are there."""
+    """Return the names of the existing tables."""
     pages = cloud.client("dynamodb", B).get_paginator("list_tables").paginate()
     there = {name for page in pages for name in page["TableNames"]}
     return [name for name in (cloud.state_table, cloud.runs_table) if name in there]
 
 
-def test_data_is_deleted_only_when_asked_for_twice(cloud: Cloud) -> None:
-    """The second question names the tables; a no leaves everything as it is."""
+def test_data_is_deleted_only_after_two_confirmations(cloud: Cloud) -> None:
+    """The second question names the tables. After the answer no, nothing is changed."""
     cloud.deploy("--active", A, "--wait")
     made = changes(cloud)
     refused = cloud("undeploy", "--delete-data", "--wait", answer="y\nn\n")
@@ -792,8 +803,8 @@ def test_data_is_deleted_only_when_asked_for_twice(cloud: Cloud) -> None:
     assert tables(cloud) == []
 
 
-def test_undeploy_interrupted_at_any_change_ends_well(make_cloud: MakeCloud, wheel: Path) -> None:
-    """The same words again, and the environments are as they were."""
+def test_undeploy_interrupted_at_any_change_can_be_repeated(make_cloud: MakeCloud, wheel: Path) -> None:
+    """After an interruption at any call, the same command restores the environments."""
     words = ("--delete-data",)
     struck = []
     for n in range(100):
@@ -817,8 +828,8 @@ def test_undeploy_interrupted_at_any_change_ends_well(make_cloud: MakeCloud, whe
     assert len(struck) == 12, struck
 
 
-def test_a_dag_of_ours_that_was_edited_stays(cloud: Cloud) -> None:
-    """What people changed is theirs; it is said that it will not work any more."""
+def test_an_edited_example_dag_is_kept(cloud: Cloud) -> None:
+    """A file that a user edited is kept, with a warning that it will not work without the package."""
     cloud.deploy("--active", A, "--dags", "--wait")
     cloud.put(A, "dags/dr_failover.py", b"# ours, edited\n")
     result = cloud.undeploy("--wait")
@@ -828,11 +839,11 @@ def test_a_dag_of_ours_that_was_edited_stays(cloud: Cloud) -> None:
     assert b"requires nothing" in cloud.in_use(B)
 
 
-# Printed.
+# Print.
 
 
-def test_the_template_is_printed_for_the_manual_way(cloud: Cloud) -> None:
-    """`mwaa-dr deploy --print-template` asks nobody anything."""
+def test_the_template_is_printed_for_manual_deployments(cloud: Cloud) -> None:
+    """`mwaa-dr deploy --print-template` needs no confirmation."""
     result: Result = cloud("deploy", "--print-template")
     assert result.code == 0
     assert result.out.startswith('AWSTemplateFormatVersion: "2010-09-09"')

@@ -1,4 +1,4 @@
-"""What the ledger's store in DynamoDB does about lost answers and writers that end."""
+"""The ledger's store in DynamoDB: lost answers, and writers that end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Make = Callable[[], DynamoDBRunsStore]
 
 @pytest.fixture
 def make(runs_table: str, clock: ManualClock, session: boto3.session.Session) -> Make:
-    """Return a maker of stores on one new table."""
+    """Return a function that makes stores for one new table."""
     return lambda: DynamoDBRunsStore(runs_table, ("us-east-2", "us-east-1"), clock=clock, session=session, timeout_s=20)
 
 
@@ -41,7 +41,7 @@ def checkpoint(number: int, life: str = "l1") -> RegionLedger:
 
 
 def pages_of(client: Any, table: str) -> tuple[int, int]:
-    """Return how many pages the table holds, and how many of them the manifest names."""
+    """Return the number of pages in the table, and the number of pages that the manifest names."""
     found = client.get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
     rows = {row["sk"]["S"]: row for page in found for row in page["Items"]}
     manifest = rows.get("manifest")
@@ -53,12 +53,12 @@ def pages_of(client: Any, table: str) -> tuple[int, int]:
     return len(pages), len(named)
 
 
-@pytest.mark.parametrize("ends", [False, True], ids=["one answer", "for good"])
+@pytest.mark.parametrize("ends", [False, True], ids=["one answer", "permanently"])
 @pytest.mark.parametrize("has_landed", [False, True], ids=["request lost", "answer lost"])
-def test_a_writer_that_is_cut_off_at_any_call_leaves_no_page_that_the_next_one_does_not_remove(
+def test_the_next_writer_removes_the_pages_of_a_writer_that_was_cut_off_at_any_call(
     make: Make, aws: AwsServer, runs_table: str, client: Any, clock: ManualClock, ends: bool, has_landed: bool
 ) -> None:
-    """Readers have the checkpoint before or the one after, whole; also when the first one of all is cut off."""
+    """Readers get the complete previous checkpoint or the complete new one, even if the very first write is cut off."""
     numbers = itertools.count(1)
     for at in itertools.count(1):
         before = make().checkpoint(REGION).number
@@ -80,10 +80,10 @@ def test_a_writer_that_is_cut_off_at_any_call_leaves_no_page_that_the_next_one_d
 
 
 @pytest.mark.parametrize("code", ["AccessDeniedException", "SomethingNewException"])
-def test_a_writer_that_is_refused_from_any_call_on_succeeds_when_it_tries_again(
+def test_a_writer_that_is_refused_from_any_call_on_succeeds_at_its_next_attempt(
     make: Make, aws: AwsServer, runs_table: str, client: Any, clock: ManualClock, code: str
 ) -> None:
-    """Old or new stays, whole; the next try of the same store leaves no page that no manifest names."""
+    """The old or the new checkpoint stays complete. The next attempt of the same store leaves no unnamed page."""
     writer, numbers = make(), itertools.count(1)
     for at in itertools.count(1):
         before = make().checkpoint(REGION).number
@@ -103,10 +103,10 @@ def test_a_writer_that_is_refused_from_any_call_on_succeeds_when_it_tries_again(
             break
 
 
-def test_a_reader_between_whose_calls_the_checkpoint_is_replaced_has_one_of_both_whole(
+def test_a_reader_gets_one_complete_checkpoint_although_it_is_replaced_during_the_read(
     make: Make, aws: AwsServer
 ) -> None:
-    """Pages of two writes are never mixed, although the pages of the first are deleted meanwhile."""
+    """Pages of two writes are never mixed, although the pages of the first write are deleted during the read."""
     numbers = itertools.count(1)
     make().save_checkpoint(REGION, checkpoint(next(numbers)))
     for at in itertools.count(1):
@@ -130,15 +130,15 @@ def test_a_reader_between_whose_calls_the_checkpoint_is_replaced_has_one_of_both
             break
 
 
-@pytest.mark.parametrize("ends", [False, True], ids=["one answer", "for good"])
+@pytest.mark.parametrize("ends", [False, True], ids=["one answer", "permanently"])
 @pytest.mark.parametrize(
     ("has_landed", "refuses"), [(False, ""), (True, ""), (False, "ExpiredTokenException")],
     ids=["request lost", "answer lost", "refused"],
 )  # fmt: skip
-def test_entries_that_are_cut_off_at_any_call_are_there_once_when_they_are_written_again(
+def test_entries_that_are_cut_off_at_any_call_are_stored_once_after_a_retry(
     make: Make, aws: AwsServer, clock: ManualClock, ends: bool, has_landed: bool, refuses: str
 ) -> None:
-    """Three entries in a row; readers have the first of them, in order, and never a part of one."""
+    """Of three entries, readers get the first ones in order, and never a part of an entry."""
     entries = [
         LogEntry(number=number, at=clock.now(), epoch=0, first_id=0, newest_id=number, dag_ids=("orders",) * number)
         for number in range(1, 4)
@@ -160,10 +160,10 @@ def test_entries_that_are_cut_off_at_any_call_are_there_once_when_they_are_writt
             break
 
 
-def test_a_writer_keeps_what_another_one_has_just_written_and_not_yet_named(
+def test_a_writer_keeps_the_pages_of_another_writer_without_a_manifest_yet(
     make: Make, aws: AwsServer, runs_table: str, client: Any, clock: ManualClock
 ) -> None:
-    """Two agents at once, the second in the middle of the first, at any call: the later checkpoint stays, whole."""
+    """A second agent writes between any two calls of the first: the later checkpoint stays complete."""
     numbers = itertools.count(1)
     for at in itertools.count(1):
         first, second = next(numbers), next(numbers)
@@ -192,7 +192,7 @@ def test_a_writer_keeps_what_another_one_has_just_written_and_not_yet_named(
 def test_pages_that_the_first_version_wrote_are_removed_with_their_manifest(
     make: Make, runs_table: str, client: Any
 ) -> None:
-    """Without an announcement."""
+    """The first version wrote no announcement."""
     make().save_checkpoint(REGION, checkpoint(1))
     for row in client.scan(TableName=runs_table, ConsistentRead=True)["Items"]:
         if row["sk"]["S"].startswith("writing#"):

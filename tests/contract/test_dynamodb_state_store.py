@@ -1,4 +1,4 @@
-"""What the DynamoDB store does about lost answers, dead replicas and rows that others wrote."""
+"""The DynamoDB store: lost answers, dead replicas, and items that others wrote."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ Make = Callable[..., DynamoDBStateStore]
 
 @pytest.fixture
 def make(table: str, clock: ManualClock, session: boto3.session.Session) -> Make:
-    """Return a maker of stores on one new table, seen from its two replicas."""
+    """Return a function that makes stores for one new table with two replicas."""
     return lambda *replicas: DynamoDBStateStore(
         table, replicas or ("us-east-2", "us-east-1"), clock=clock, session=session, timeout_s=20
     )
@@ -67,19 +67,19 @@ def make(table: str, clock: ManualClock, session: boto3.session.Session) -> Make
 
 @pytest.fixture
 def client(aws: AwsServer, session: boto3.session.Session) -> Any:
-    """A client as the scripts of the AWS sample use it."""
+    """A client like the one of the AWS sample's scripts."""
     client = session.client("dynamodb", region_name=HOME)
     yield client
     client.close()
 
 
 def down(*regions: str) -> Callable[[str, str], bool]:
-    """Return a fault that cuts every connection to *regions* before anything is done."""
+    """Return a fault that cuts every connection to *regions* before the request is carried out."""
     return lambda region, operation: region in regions
 
 
 def test_observe_is_one_request(make: Make, aws: AwsServer) -> None:
-    """The look that every agent takes every few seconds costs one request to the nearest replica."""
+    """The read that every agent makes every few seconds is one request to the nearest replica."""
     store = make()
     store.write(FIRST, expected_version=None)
     aws.reset()
@@ -88,7 +88,7 @@ def test_observe_is_one_request(make: Make, aws: AwsServer) -> None:
 
 
 def test_heartbeat_is_one_request_once_the_agent_is_listed(make: Make, aws: AwsServer) -> None:
-    """A heartbeat with nothing new about its region writes one item."""
+    """A heartbeat without news of its region writes one item."""
     store = make()
     status = replace(AGENT, reconciled_epoch=0)
     store.put_agent(status)
@@ -98,8 +98,8 @@ def test_heartbeat_is_one_request_once_the_agent_is_listed(make: Make, aws: AwsS
     assert aws.requests == [("us-east-2", "PutItem")]
 
 
-def test_dead_replica_is_asked_last_for_a_while(make: Make, aws: AwsServer, clock: ManualClock) -> None:
-    """A replica that failed costs one attempt, then none until the store gives it another chance."""
+def test_dead_replica_is_tried_last_for_some_time(make: Make, aws: AwsServer, clock: ManualClock) -> None:
+    """A replica that failed costs one attempt. Then the store does not try it first for ``AVOID_S``."""
     store = make()
     store.write(FIRST, expected_version=None)
     aws.before = down("us-east-2")
@@ -114,7 +114,7 @@ def test_dead_replica_is_asked_last_for_a_while(make: Make, aws: AwsServer, cloc
 
 
 def test_no_replica_answers(make: Make, aws: AwsServer) -> None:
-    """When all replicas are gone the error names each of them."""
+    """If no replica answers, the error names each of them."""
     store = make()
     aws.before = down("us-east-2", "us-east-1")
     with pytest.raises(StateUnreachableError, match=r"us-east-2: .*us-east-1: "):
@@ -122,14 +122,14 @@ def test_no_replica_answers(make: Make, aws: AwsServer) -> None:
 
 
 def test_refused_port_is_unreachable(make: Make, aws: AwsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing listening is a fault of its own: no connection, so a write is known not to have happened."""
+    """A refused connection is a separate kind of fault: the write has certainly not happened."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(StateUnreachableError, match="no connection"):
         make().write(FIRST, expected_version=None)
 
 
-def test_write_whose_answer_was_lost_has_landed(make: Make, aws: AwsServer) -> None:
-    """A write that landed is a success even if its answer never came."""
+def test_write_with_a_lost_answer_succeeds(make: Make, aws: AwsServer) -> None:
+    """A write that took effect is a success, even if its answer was lost."""
     store = make()
     aws.after = lambda region, operation: operation == "PutItem"
     store.write(FIRST, expected_version=None)
@@ -138,8 +138,8 @@ def test_write_whose_answer_was_lost_has_landed(make: Make, aws: AwsServer) -> N
     assert store.read() == SECOND
 
 
-def test_write_that_never_arrived_is_left_to_the_caller(make: Make, aws: AwsServer) -> None:
-    """A write without an answer that is not there is not repeated: it could still arrive."""
+def test_write_without_effect_is_not_repeated(make: Make, aws: AwsServer) -> None:
+    """A write without an answer and without effect is not repeated, because it could still arrive."""
     store = make()
     store.write(FIRST, expected_version=None)
     aws.reset()
@@ -150,8 +150,8 @@ def test_write_that_never_arrived_is_left_to_the_caller(make: Make, aws: AwsServ
     assert store.read() == FIRST
 
 
-def test_lost_answer_of_a_write_that_lost(make: Make, aws: AwsServer) -> None:
-    """Where somebody else's write is found instead of an answer, the error carries that one."""
+def test_lost_answer_of_a_failed_write_is_stale(make: Make, aws: AwsServer) -> None:
+    """If another caller's write is found after a lost answer, the error has that state."""
     store, other = make(), make("us-east-1")
     store.write(FIRST, expected_version=None)
 
@@ -167,8 +167,8 @@ def test_lost_answer_of_a_write_that_lost(make: Make, aws: AwsServer) -> None:
     assert caught.value.found == SECOND
 
 
-def test_identical_write_of_another_is_not_mistaken_for_ours(make: Make, aws: AwsServer) -> None:
-    """Two callers write equal states: the one that lost its answer learns that it was not its own that landed."""
+def test_identical_write_of_another_caller_is_not_mistaken_for_the_own_write(make: Make, aws: AwsServer) -> None:
+    """Two callers write equal states. The caller with the lost answer gets an error, because its own write failed."""
     store, other = make(), make("us-east-1")
     store.write(FIRST, expected_version=None)
 
@@ -183,23 +183,23 @@ def test_identical_write_of_another_is_not_mistaken_for_ours(make: Make, aws: Aw
         store.write(SECOND, expected_version=1)
 
 
-def test_throttled_write_is_made_again(make: Make, aws: AwsServer) -> None:
-    """A write that was turned away was not made, so it may be made again: elsewhere, and after a wait."""
+def test_throttled_write_is_retried(make: Make, aws: AwsServer) -> None:
+    """A throttled write was not carried out, so it is sent again: to the next replica, and after a wait."""
     answers = iter(["ThrottlingException"] * 3)
     aws.refuse = lambda region, operation: next(answers, "")
     make().write(FIRST, expected_version=None)
     assert [region for region, operation in aws.requests] == ["us-east-2", "us-east-1", "us-east-2", "us-east-1"]
 
 
-def test_throttling_without_end_is_unreachable(make: Make, aws: AwsServer) -> None:
-    """Patience with a table that turns everything away is short: the caller has a lease to keep."""
+def test_permanent_throttling_is_unreachable(make: Make, aws: AwsServer) -> None:
+    """If the table throttles every request, the store gives up soon, because the caller has to keep its lease."""
     aws.refuse = lambda region, operation: "ProvisionedThroughputExceededException"
     with pytest.raises(StateUnreachableError, match="throttled"):
         make().observe("us-east-1")
 
 
 def test_conflict_with_another_region_that_won_is_stale(make: Make, aws: AwsServer) -> None:
-    """MRSC refuses the later of two writes in flight; what is stored decides, and here it is the other's."""
+    """MRSC refuses one of two concurrent writes. The stored state decides; here it is the other caller's."""
     store, other = make(), make("us-east-1")
     store.write(FIRST, expected_version=None)
 
@@ -215,8 +215,8 @@ def test_conflict_with_another_region_that_won_is_stale(make: Make, aws: AwsServ
     assert caught.value.found == SECOND
 
 
-def test_conflict_with_a_write_that_did_not_count_is_made_again(make: Make, aws: AwsServer) -> None:
-    """A conflict after which nothing has changed leaves the condition to decide, once more."""
+def test_write_after_a_conflict_without_a_change_is_retried(make: Make, aws: AwsServer) -> None:
+    """If nothing has changed after a conflict, the write is sent again with its condition."""
     store = make()
     store.write(FIRST, expected_version=None)
     answers = iter(["ReplicatedWriteConflictException"])
@@ -226,8 +226,8 @@ def test_conflict_with_a_write_that_did_not_count_is_made_again(make: Make, aws:
 
 
 @pytest.mark.parametrize("code", ["AccessDeniedException", "ExpiredTokenException", "UnrecognizedClientException"])
-def test_refused_caller_is_told_so(make: Make, aws: AwsServer, code: str) -> None:
-    """Missing rights are not an outage: nothing is asked again, and the advice names the rights."""
+def test_missing_permission_is_an_access_error(make: Make, aws: AwsServer, code: str) -> None:
+    """Missing permissions are not an outage: there is no retry, and the advice names the permissions."""
     aws.refuse = lambda region, operation: code
     with pytest.raises(StateAccessError, match=r"dynamodb:GetItem"):
         make().observe("us-east-1")
@@ -244,10 +244,10 @@ def test_refused_caller_is_told_so(make: Make, aws: AwsServer, code: str) -> Non
         ("SomethingNewException: No.", "with SomethingNewException"),
     ],
 )
-def test_a_refusal_that_is_not_about_the_key_does_not_send_anybody_to_the_key(
+def test_the_advice_names_the_key_only_if_the_key_is_wrong(
     make: Make, aws: AwsServer, refused: str, advice: str
 ) -> None:
-    """The error has AWS's code and message, and advice that fits them."""
+    """The error has AWS's code and message, and suitable advice."""
     aws.refuse = lambda region, operation: refused
     with pytest.raises(StateError) as caught:
         make().read()
@@ -259,7 +259,7 @@ def test_a_refusal_that_is_not_about_the_key_does_not_send_anybody_to_the_key(
 
 
 def test_set_whose_manifest_got_no_answer_is_recorded(make: Make, aws: AwsServer) -> None:
-    """Recording a set survives lost answers: it is there, whole, under its id."""
+    """After lost answers, the complete set is still recorded under its id."""
     wanted = DagSet(id="s-1", region="us-east-2", recorded_at=AT, dag_ids=("a", "b"))
     aws.after = lambda region, operation: operation == "PutItem" and region == "us-east-2"
     assert make().put_set(wanted) == wanted
@@ -268,19 +268,19 @@ def test_set_whose_manifest_got_no_answer_is_recorded(make: Make, aws: AwsServer
 
 
 def test_table_that_does_not_exist(aws: AwsServer, session: boto3.session.Session) -> None:
-    """A wrong name or region of the table is told apart from an empty one."""
+    """A table that does not exist is distinguished from an empty one."""
     with pytest.raises(TableNotFoundError, match=r"no-such-table"):
         DynamoDBStateStore("no-such-table", ("us-east-2",), session=session).observe("us-east-1")
 
 
 def test_no_credentials(table: str) -> None:
-    """Missing credentials are an error of access, with advice, not an outage."""
+    """Missing credentials are an access error with advice, not an outage."""
     with pytest.raises(StateAccessError, match=r"credentials"):
         DynamoDBStateStore(table, ("us-east-2",)).read()
 
 
-def test_seed_row_is_read_and_flipped(make: Make, table: str, client: Any) -> None:
-    """An item of the AWS sample's init script is a steady state, and a write on it is conditional like any other."""
+def test_item_of_the_aws_sample_is_read_and_replaced(make: Make, table: str, client: Any) -> None:
+    """An item of the AWS sample's init script is a STEADY state, and a conditional write can replace it."""
     client.put_item(
         TableName=table,
         Item={
@@ -305,10 +305,10 @@ def test_seed_row_is_read_and_flipped(make: Make, table: str, client: Any) -> No
     [({"version": {"S": "4"}}, 4), ({}, 0), ({"version": {"N": "0"}}, 0)],
     ids=["string", "missing", "zero"],
 )
-def test_seed_row_with_an_odd_version_can_be_written_once(
+def test_item_of_the_aws_sample_with_an_odd_version_can_be_written_once(
     make: Make, table: str, client: Any, version: dict[str, Any], read_as: int
 ) -> None:
-    """The scripts of the AWS sample were not strict about the version; the optimistic lock still holds."""
+    """The version in the AWS sample's items may be missing or a string. The optimistic lock still works."""
     client.put_item(
         TableName=table, Item={"state_id": {"S": "ACTIVE_REGION"}, "active_region": {"S": "us-east-2"}, **version}
     )
@@ -321,8 +321,8 @@ def test_seed_row_with_an_odd_version_can_be_written_once(
         store.write(following, expected_version=read_as)
 
 
-def test_seed_script_that_flips_our_row_moves_the_epoch(make: Make, table: str, client: Any) -> None:
-    """A script that counts a failover but knows no epoch fences the old region nevertheless."""
+def test_script_of_the_aws_sample_that_fails_over_increases_the_epoch(make: Make, table: str, client: Any) -> None:
+    """A sample script that only increments failover_count still fences the old region."""
     store = make()
     store.write(FIRST, expected_version=None)
     client.update_item(
@@ -335,8 +335,10 @@ def test_seed_script_that_flips_our_row_moves_the_epoch(make: Make, table: str, 
     assert (state.active_region, state.epoch, state.version) == ("us-east-1", 1, 2)
 
 
-def test_query_of_the_seeds_first_test_works_on_our_row(make: Make, table: str, client: Any) -> None:
-    """``aws dynamodb get-item --query 'Item.active_region.S'``, and the types of the AWS sample's other fields."""
+def test_query_of_the_aws_samples_first_test_works(make: Make, table: str, client: Any) -> None:
+    """
+    ``aws dynamodb get-item --query 'Item.active_region.S'`` works, and the sample's other fields have their types.
+    """
     make().write(set_active_region(FIRST, "us-east-1", reason="drill", by="ann", at=AT), expected_version=None)
     item = client.get_item(TableName=table, Key={"state_id": {"S": "ACTIVE_REGION"}})["Item"]
     assert item["active_region"]["S"] == "us-east-1"
@@ -345,8 +347,8 @@ def test_query_of_the_seeds_first_test_works_on_our_row(make: Make, table: str, 
     assert item["version"] == {"N": "2"}
 
 
-def test_row_that_makes_no_sense_is_an_error_not_a_role(make: Make, table: str, client: Any) -> None:
-    """A row without a region, or with a word for a number, names what is wrong with it."""
+def test_invalid_item_is_an_error_not_a_role(make: Make, table: str, client: Any) -> None:
+    """The error for an item without a region, or with a word as a number, names the wrong field."""
     client.put_item(
         TableName=table,
         Item={"state_id": {"S": "ACTIVE_REGION"}, "active_region": {"S": "us-east-2"}, "version": {"S": "four"}},
@@ -381,7 +383,7 @@ WRITES: dict[str, Write] = {"snapshot": _snapshot, "pause": _paused, "inventory"
 
 
 def read(store: DynamoDBStateStore, write: Write) -> str | None:
-    """Return the name under which *write* wrote last what is there, whole."""
+    """Return the name of the last complete write of *write*."""
     if write is _inventory:
         inventory = store.get_inventory("us-east-2")
         return None if inventory is None else inventory.public_key
@@ -393,7 +395,7 @@ def read(store: DynamoDBStateStore, write: Write) -> str | None:
 
 
 def pages_of(client: Any, table: str) -> tuple[int, int]:
-    """Return how many pages a table holds, and how many of them a manifest names."""
+    """Return the number of pages in the table, and the number of pages that a manifest names."""
     found = client.get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
     rows = [row for page in found for row in page["Items"]]
     keys = {row["state_id"]["S"] for row in rows}
@@ -409,12 +411,12 @@ def pages_of(client: Any, table: str) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
-@pytest.mark.parametrize("ends", [False, True], ids=["one answer", "for good"])
+@pytest.mark.parametrize("ends", [False, True], ids=["one answer", "permanently"])
 @pytest.mark.parametrize("has_landed", [False, True], ids=["request lost", "answer lost"])
-def test_a_writer_that_is_cut_off_at_any_call_leaves_nothing_that_the_next_one_does_not_remove(
+def test_the_next_writer_removes_the_pages_of_one_that_was_cut_off_at_any_call(
     make: Make, aws: AwsServer, table: str, client: Any, clock: ManualClock, write: Write, ends: bool, has_landed: bool
 ) -> None:
-    """Whether a single answer is lost or the writer is gone; and readers have one set or the other, whole."""
+    """A single answer is lost, or the writer ends. Readers get one complete set or the other."""
     if write is not _set:
         write(make(), "first")
     for at in itertools.count(1):
@@ -450,10 +452,10 @@ def test_a_writer_that_is_cut_off_at_any_call_leaves_nothing_that_the_next_one_d
     ],
     ids=["snapshot", "inventory", "wanted set"],
 )
-def test_a_writer_that_is_refused_from_any_call_on_succeeds_when_it_tries_again(
+def test_a_writer_that_is_refused_from_any_call_on_succeeds_at_its_next_attempt(
     make: Make, aws: AwsServer, table: str, client: Any, clock: ManualClock, write: Write, code: str
 ) -> None:
-    """Old or new stays, whole; the next try of the same store leaves no page that no manifest names."""
+    """The old or the new content stays complete. The next attempt of the same store leaves no unnamed page."""
     writer = make()
     if write is not _set:
         write(writer, "first")
@@ -478,10 +480,10 @@ def test_a_writer_that_is_refused_from_any_call_on_succeeds_when_it_tries_again(
 
 
 @pytest.mark.parametrize("write", [_snapshot, _inventory], ids=["snapshot", "inventory"])
-def test_a_reader_between_whose_calls_it_is_replaced_has_one_of_both_whole(
+def test_a_reader_gets_one_complete_version_although_it_is_replaced_during_the_read(
     make: Make, aws: AwsServer, write: Write
 ) -> None:
-    """Pages of two writes are never mixed, although the pages of the first are deleted meanwhile."""
+    """Pages of two writes are never mixed, although the pages of the first write are deleted during the read."""
     write(make(), "before")
     for at in itertools.count(1):
         before, after = read(make(), write), f"after {at}"
@@ -504,8 +506,8 @@ def test_a_reader_between_whose_calls_it_is_replaced_has_one_of_both_whole(
             break
 
 
-def test_a_reader_that_is_cut_off_at_any_call_has_all_or_an_error(make: Make, aws: AwsServer) -> None:
-    """And all with its next try."""
+def test_a_reader_that_is_cut_off_at_any_call_gets_everything_or_an_error(make: Make, aws: AwsServer) -> None:
+    """The next attempt reads everything."""
     _snapshot(make(), "it")
     reader = make()
     for at in itertools.count(1):
@@ -522,12 +524,14 @@ def test_a_reader_that_is_cut_off_at_any_call_has_all_or_an_error(make: Make, aw
             break
 
 
-@pytest.mark.parametrize("ends", [False, True], ids=["one answer", "for good"])
+@pytest.mark.parametrize("ends", [False, True], ids=["one answer", "permanently"])
 @pytest.mark.parametrize("has_landed", [False, True], ids=["request lost", "answer lost"])
-def test_a_heartbeat_that_is_cut_off_at_any_call_is_whole_with_the_next(
+def test_a_heartbeat_that_is_cut_off_at_any_call_is_complete_after_the_next(
     make: Make, aws: AwsServer, client: Any, table: str, ends: bool, has_landed: bool
 ) -> None:
-    """The heartbeat, the region's list of agents and its epoch are three items; forgetting the agent is two calls."""
+    """
+    A heartbeat, the region's list of agents and its epoch are separate writes. Forgetting the agent takes two calls.
+    """
     for at in itertools.count(1):
         agent = make()
         agent.observe("us-east-1")
@@ -538,7 +542,7 @@ def test_a_heartbeat_that_is_cut_off_at_any_call_is_whole_with_the_next(
         is_over = network.asked < at
         aws.reset()
         assert [each.beat for each in make().agents("us-east-1")] in ([], [AGENT.beat])
-        agent.observe("us-east-1")  # as in each turn
+        agent.observe("us-east-1")  # as in each turn of an agent
         status = replace(AGENT, beat=2, reconciled_epoch=at)
         agent.put_agent(status)
         assert make().agents("us-east-1") == [status]
@@ -551,10 +555,10 @@ def test_a_heartbeat_that_is_cut_off_at_any_call_is_whole_with_the_next(
             break
 
 
-def test_writers_that_end_again_and_again_leave_nothing_once_one_comes_through(
+def test_a_complete_write_removes_the_pages_of_all_interrupted_writers(
     make: Make, aws: AwsServer, table: str, client: Any
 ) -> None:
-    """Five writers in a row that end before their manifest."""
+    """Five writers end before they write their manifest; the next one deletes all their pages."""
     _snapshot(make(), "first")
     for _ in range(5):
         CutOff(aws, 4, has_landed=True, ends=True)
@@ -567,10 +571,10 @@ def test_writers_that_end_again_and_again_leave_nothing_once_one_comes_through(
 
 
 @pytest.mark.parametrize("write", [_snapshot, _inventory], ids=["snapshot", "inventory"])
-def test_a_writer_keeps_what_another_one_has_just_written_and_not_yet_named(
+def test_a_writer_keeps_the_pages_of_another_writer_without_a_manifest_yet(
     make: Make, aws: AwsServer, table: str, client: Any, clock: ManualClock, write: Write
 ) -> None:
-    """Two writers of one key at once, the second in the middle of the first, at any call: both come through."""
+    """A second writer of the same key writes between any two calls of the first: both succeed."""
     write(make(), "before")
     for at in itertools.count(1):
         asked = 0
@@ -595,10 +599,10 @@ def test_a_writer_keeps_what_another_one_has_just_written_and_not_yet_named(
             break
 
 
-def test_a_writer_that_was_frozen_for_long_does_not_name_pages_that_are_gone(
+def test_a_writer_that_was_frozen_does_not_name_deleted_pages(
     make: Make, aws: AwsServer, table: str, client: Any, clock: ManualClock
 ) -> None:
-    """It goes on hours later, with its manifest; the pages were collected, so it writes all of them again."""
+    """It continues hours later with its manifest. Its pages were deleted, so it writes all of them again."""
     _snapshot(make(), "before")
     asked = 0
 
@@ -619,20 +623,18 @@ def test_a_writer_that_was_frozen_for_long_does_not_name_pages_that_are_gone(
     assert pages_of(client, table) == (3, 3)
 
 
-def test_pages_that_the_version_before_wrote_are_removed_with_their_manifest(
-    make: Make, table: str, client: Any
-) -> None:
-    """Without an announcement, as that version wrote them."""
+def test_pages_of_an_older_version_are_removed_with_their_manifest(make: Make, table: str, client: Any) -> None:
+    """That version wrote no announcement."""
     _snapshot(make(), "first")
     client.delete_item(TableName=table, Key={"state_id": {"S": "SNAPSHOT#us-east-2#generations"}})
     _snapshot(make(), "second")
     assert pages_of(client, table) == (3, 3)
 
 
-def test_where_the_last_writer_wins_pages_of_another_writer_are_spared_for_some_minutes(
+def test_with_eventual_consistency_pages_of_another_writer_are_kept_for_some_minutes(
     table: str, clock: ManualClock, session: boto3.session.Session, aws: AwsServer, client: Any
 ) -> None:
-    """Its manifest may be on its way from another copy, and may stay."""
+    """Its manifest may still arrive from another replica, and may win."""
     store = DynamoDBStateStore(table, ("us-east-2",), clock=clock, session=session, timeout_s=20, spare_s=600)
     _snapshot(store, "first")
     CutOff(aws, 6, has_landed=False, ends=True)
@@ -647,10 +649,10 @@ def test_where_the_last_writer_wins_pages_of_another_writer_are_spared_for_some_
 
 
 @pytest.mark.parametrize("value", [{"S": "abc"}, {"N": "-1"}, {"N": "0.5"}, {"L": []}])
-def test_a_reconciled_epoch_that_cannot_be_used_stays_for_a_person_to_correct(
+def test_a_reconciled_epoch_that_cannot_be_used_stays_until_a_user_corrects_it(
     make: Make, client: Any, value: dict[str, Any]
 ) -> None:
-    """It is named, it is no epoch, and no heartbeat writes over it."""
+    """It is reported as a problem, counts as no epoch, and no heartbeat overwrites it."""
     store = make()
     store.put_agent(replace(AGENT, reconciled_epoch=0))
     key = {"state_id": {"S": "ENVIRONMENT#us-east-1"}}
@@ -668,10 +670,10 @@ def test_a_reconciled_epoch_that_cannot_be_used_stays_for_a_person_to_correct(
 
 
 @pytest.mark.parametrize("lease", [{"S": "nan"}, {"N": "1e30"}])
-def test_a_state_with_a_value_that_cannot_be_used_can_still_be_written_over(
+def test_a_state_with_a_value_that_cannot_be_used_can_still_be_overwritten(
     make: Make, client: Any, lease: dict[str, Any]
 ) -> None:
-    """On condition of its version, like any other."""
+    """The write is conditional on its version, like any other."""
     store = make()
     store.write(FIRST, expected_version=None)
     client.update_item(

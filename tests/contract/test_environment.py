@@ -1,4 +1,4 @@
-"""What every Environment promises: the fake, and MWAA in front of three Airflow versions over sockets."""
+"""The contract of every Environment: the fake, and MWAA with three Airflow versions over sockets."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ LONG = "a_dag_with_a_name_that_is_far_too_long_for_the_path_of_a_call_to_invoke_
 
 @pytest.fixture
 def world(clock: ManualClock) -> FakeEnvironment:
-    """What is really there, for tests to arrange and look at."""
+    """The real DAGs and runs, for tests to set up and to check."""
     return FakeEnvironment("us-east-2", "etl", clock=clock)
 
 
 @pytest.fixture
 def aws_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Process variables under which boto3 asks nobody but the server of a test."""
+    """Environment variables with which boto3 uses only the test's server."""
     monkeypatch.delenv("AWS_PROFILE", raising=False)
     monkeypatch.delenv("AWS_ENDPOINT_URL_MWAA", raising=False)
     return monkeypatch
@@ -38,7 +38,7 @@ def server(
     clock: ManualClock,
     aws_environment: pytest.MonkeyPatch,
 ) -> Iterator[AirflowServer]:
-    """An MWAA and an Airflow of the version asked for."""
+    """An MWAA, and an Airflow of the requested version."""
     server = AirflowServer(world, request.param, clock=clock.monotonic)
     aws_environment.setenv("AWS_ENDPOINT_URL", server.url)
     server.start()
@@ -54,7 +54,7 @@ def environment(
     aws_environment: pytest.MonkeyPatch,
     session: boto3.session.Session,
 ) -> Iterator[Environment]:
-    """The environment under test, in which *world* is what is there."""
+    """The environment under test, with the DAGs and runs of *world*."""
     if request.param == "fake":
         yield world
         return
@@ -66,17 +66,17 @@ def environment(
 
 
 def test_environment_names_itself(environment: Environment) -> None:
-    """Region and name are those it was made with."""
+    """It has the region and the name of its constructor."""
     assert (environment.region, environment.name) == ("us-east-2", "etl")
 
 
 def test_status_is_the_services(environment: Environment) -> None:
-    """The service's word is returned as a member."""
+    """The status of the service is returned as an enum member."""
     assert environment.status() is EnvironmentStatus.AVAILABLE
 
 
 def test_description_is_the_services(environment: Environment) -> None:
-    """What a comparison of two environments needs, and the status with it."""
+    """It has all fields for a comparison of two environments, and the status."""
     found = environment.describe()
     assert found.status is EnvironmentStatus.AVAILABLE
     assert found.environment_class == "mw1.small"
@@ -84,8 +84,8 @@ def test_description_is_the_services(environment: Environment) -> None:
     assert found.schedulers == 2
 
 
-def test_rights_are_tried_without_effect(environment: Environment, world: FakeEnvironment) -> None:
-    """Who may change DAGs gets no error, who may not is told, and no flag has moved."""
+def test_permissions_are_checked_without_effect(environment: Environment, world: FakeEnvironment) -> None:
+    """A caller with the permission gets no error, a caller without it gets one, and no flag is changed."""
     world.add_dag("orders", is_paused=True)
     environment.try_change()
     world.read_only = True
@@ -96,13 +96,13 @@ def test_rights_are_tried_without_effect(environment: Environment, world: FakeEn
 
 @pytest.mark.parametrize("healthy", [True, False])
 def test_health_is_read_from_the_body(environment: Environment, world: FakeEnvironment, healthy: bool) -> None:
-    """A dead scheduler is seen, although the health call itself succeeds."""
+    """A dead scheduler is reported, although the health call itself succeeds."""
     world.scheduler_healthy = healthy
     assert environment.scheduler_is_healthy() is healthy
 
 
 def test_every_dag_is_listed(environment: Environment, world: FakeEnvironment) -> None:
-    """More DAGs than fit a page come back once each, sorted, with flag and tags."""
+    """More DAGs than fit into a page: each is returned once, sorted, with flag and tags."""
     for number in range(250):
         world.add_dag(f"load_{number:03}", is_paused=number % 3 == 0, tags={"dr:control"} if number == 7 else ())
     dags = environment.dags()
@@ -113,8 +113,8 @@ def test_every_dag_is_listed(environment: Environment, world: FakeEnvironment) -
     assert {dag.dag_id for dag in environment.dags(paused=False)} == world.unpaused
 
 
-def test_pausing_changes_exactly_what_was_asked(environment: Environment, world: FakeEnvironment) -> None:
-    """Paused and unpaused again, the exempt DAG and those that people paused are as they were."""
+def test_pausing_changes_exactly_the_wanted_dags(environment: Environment, world: FakeEnvironment) -> None:
+    """After pausing and unpausing, the exempt DAG and the DAGs that users paused are unchanged."""
     for number in range(230):
         world.add_dag(f"load_{number:03}", is_paused=number in {5, 77})
     world.add_dag("dr_failover")
@@ -136,20 +136,20 @@ def test_pausing_changes_exactly_what_was_asked(environment: Environment, world:
 
 
 def test_pausing_again_changes_nothing(environment: Environment, world: FakeEnvironment) -> None:
-    """The call is repeatable and says what it changed, which the second time is nothing."""
+    """The call is idempotent, and returns what it changed: the second time nothing."""
     world.add_dag("a")
     assert list(environment.set_paused(["a"], paused=True)) == ["a"]
     assert list(environment.set_paused(["a"], paused=True)) == []
 
 
 def test_unknown_ids_are_left_out(environment: Environment, world: FakeEnvironment) -> None:
-    """A DAG of the set that this environment does not have is no error, and not among the changed."""
+    """A DAG that this environment does not have causes no error, and is not among the changed ones."""
     world.add_dag("a", is_paused=True)
     assert list(environment.set_paused(["a", "gone"], paused=False)) == ["a"]
 
 
 def test_ids_that_resemble_each_other_are_kept_apart(environment: Environment, world: FakeEnvironment) -> None:
-    """Case, underscores and containment do not spread a change."""
+    """Ids that differ only in case or at an underscore, or that contain each other, are not confused."""
     ids = ["etl", "ETL_2", "etlx2", "my_etl", LONG, LONG + "_2", "é"]
     for dag_id in ids:
         world.add_dag(dag_id, is_paused=True)
@@ -161,7 +161,7 @@ def test_ids_that_resemble_each_other_are_kept_apart(environment: Environment, w
 
 
 def test_running_runs_are_listed(environment: Environment, world: FakeEnvironment) -> None:
-    """Every running run, more than a page of them, and no run in another state."""
+    """Every running run is returned, more than one page, and no run in another state."""
     world.add_dag("a")
     for number in range(130):
         world.add_run("a", f"r{number:03}")
@@ -174,7 +174,7 @@ def test_running_runs_are_listed(environment: Environment, world: FakeEnvironmen
 def test_stopped_run_is_executing_for_a_while(
     environment: Environment, world: FakeEnvironment, clock: ManualClock
 ) -> None:
-    """A run that is stopped is no longer running at once; its task counts as executing until it can have ended."""
+    """A stopped run is not running any longer, but its task counts as executing until it must have ended."""
     world.add_dag("a")
     world.add_run("a", "scheduled__2026-01-01T00:00:00+00:00")
     (run,) = environment.running_runs()
@@ -188,7 +188,7 @@ def test_stopped_run_is_executing_for_a_while(
 
 
 def test_run_that_ended_by_itself_keeps_its_state(environment: Environment, world: FakeEnvironment) -> None:
-    """Stopping a run that succeeded a moment ago does not turn it into a failure."""
+    """A stop does not change a run that has just succeeded into a failed one."""
     world.add_dag("a")
     world.add_run("a", "r1")
     (run,) = environment.running_runs()
@@ -197,7 +197,7 @@ def test_run_that_ended_by_itself_keeps_its_state(environment: Environment, worl
     assert environment.run_state("a", "r1") == "success"
 
 
-def test_stopping_a_run_that_is_not_there(environment: Environment) -> None:
+def test_stopping_a_run_that_does_not_exist(environment: Environment) -> None:
     """A run that does not exist is an error, not a success."""
     with pytest.raises(MwaaRequestError) as caught:
         environment.stop_run(RunInfo(dag_id="a", run_id="r1", state="running"))
@@ -206,7 +206,9 @@ def test_stopping_a_run_that_is_not_there(environment: Environment) -> None:
 
 @pytest.mark.parametrize("dag_id", ["dr_test_dag", LONG], ids=["short", "long"])
 def test_triggered_run_is_found_under_its_id(environment: Environment, world: FakeEnvironment, dag_id: str) -> None:
-    """A run is started once, however often it is triggered under one id; long ids go another way."""
+    """
+    A run is started once, even if it is triggered twice with one id; also with a long id, which uses the web session.
+    """
     world.add_dag(dag_id)
     assert environment.run_state(dag_id, "dr__f-1") is None
     for _ in range(2):
@@ -215,25 +217,25 @@ def test_triggered_run_is_found_under_its_id(environment: Environment, world: Fa
     assert world.notes == {(dag_id, "dr__f-1"): "[mwaa-dr] verify"}
 
 
-def test_triggering_a_dag_that_is_not_there(environment: Environment) -> None:
-    """Airflow's refusal carries its status."""
+def test_triggering_a_dag_that_does_not_exist(environment: Environment) -> None:
+    """The error has the status of Airflow's answer."""
     with pytest.raises(MwaaRequestError) as caught:
         environment.trigger("gone", run_id="r1", note="")
     assert caught.value.status == 404
 
 
-# What only the adapter can get wrong.
+# For the adapter only.
 
 
 @pytest.fixture
 def adapter(server: AirflowServer, clock: ManualClock, session: boto3.session.Session) -> MwaaEnvironment:
-    """The adapter, with *server* in front of it."""
+    """The adapter for *server*."""
     return MwaaEnvironment("us-east-2", "etl", clock=clock, session=session)
 
 
 @pytest.mark.parametrize("server", VERSIONS, indirect=True)
-def test_dag_deployed_between_listing_and_call_is_put_back(adapter: MwaaEnvironment, server: AirflowServer) -> None:
-    """A DAG that a bulk call caught although it was never listed ends as it began, and the wanted are done."""
+def test_dag_deployed_between_listing_and_call_is_changed_back(adapter: MwaaEnvironment, server: AirflowServer) -> None:
+    """A bulk call changes a DAG that was not listed. That DAG is changed back, and the wanted DAGs are changed."""
     world = server.world
     for number in range(40):
         world.add_dag(f"load_{number:03}", is_paused=True)
@@ -253,7 +255,7 @@ def test_dag_deployed_between_listing_and_call_is_put_back(adapter: MwaaEnvironm
 def test_dag_unpaused_by_hand_between_listing_and_call_stays_unpaused(
     adapter: MwaaEnvironment, server: AirflowServer
 ) -> None:
-    """It was paused when it was listed, and is none of those to be paused; Airflow 2 does not tell what it changed."""
+    """It was listed as paused and is not wanted. Airflow 2 does not return which DAGs it changed."""
     world = server.world
     for number in range(40):
         world.add_dag(f"load_{number:03}")
@@ -273,7 +275,7 @@ def test_dag_unpaused_by_hand_between_listing_and_call_stays_unpaused(
 
 @pytest.mark.parametrize("server", VERSIONS, indirect=True)
 def test_pausing_many_takes_few_calls(adapter: MwaaEnvironment, server: AirflowServer) -> None:
-    """Ten a second is all that MWAA takes: a page is listed once, and afterwards only what is still in the way."""
+    """MWAA accepts ten calls a second. All pages are listed once, and then only the DAGs that are not changed yet."""
     for number in range(1000):
         server.world.add_dag(f"load_{number:04}")
     server.world.add_dag("dr_failover", tags=["dr:control"])
@@ -282,7 +284,7 @@ def test_pausing_many_takes_few_calls(adapter: MwaaEnvironment, server: AirflowS
     server.requests.clear()
     adapter.set_paused([dag.dag_id for dag in listing if not dag.tags], paused=True, listing=listing)
     assert server.world.unpaused == {"dr_failover"}
-    # On 3.3 one call changes them all, though its answer does not say so; before that a hundred each.
+    # On 3.3 one call changes all DAGs, although its answer has only a page; before, each call changes a hundred.
     changes = 2 if server.version >= (3, 3) else 10
     assert [method for method, _, _ in server.requests] == ["PATCH"] * changes + ["GET"]
 
@@ -291,7 +293,7 @@ def test_pausing_many_takes_few_calls(adapter: MwaaEnvironment, server: AirflowS
 def test_airflow_that_answers_later_is_waited_for(
     adapter: MwaaEnvironment, server: AirflowServer, clock: ManualClock
 ) -> None:
-    """A web server that is just being replaced costs a repeated call, not an error."""
+    """While a web server is being replaced, the call is repeated, and raises no error."""
     clock.after(2, lambda: setattr(server, "before", lambda method, path: False))
     server.before = lambda method, path: True
     server.world.add_dag("a")
@@ -300,17 +302,17 @@ def test_airflow_that_answers_later_is_waited_for(
 
 @pytest.mark.parametrize("server", VERSIONS, indirect=True)
 def test_airflow_that_never_answers_is_unreachable(adapter: MwaaEnvironment, server: AirflowServer) -> None:
-    """After the deadline the error is one of reach, for which another attempt later makes sense."""
+    """After the deadline, the call raises MwaaUnreachableError, for which a later attempt makes sense."""
     server.before = lambda method, path: True
     with pytest.raises(MwaaUnreachableError, match="503"):
         adapter.dags()
 
 
 @pytest.mark.parametrize(("server", "pages"), [("2.10.3", 12), ("3.0.6", 3), ("3.3.1", 12)], indirect=["server"])
-def test_long_work_tells_how_far_it_has_come(
+def test_long_operations_report_their_progress(
     adapter: MwaaEnvironment, server: AirflowServer, clock: ManualClock, pages: int
 ) -> None:
-    """Between any two slow calls; a listing takes as large pages as the server gives."""
+    """Progress is reported after each slow call. A listing uses the largest pages that the server returns."""
     for number in range(1_200):
         server.world.add_dag(f"load_{number:04}")
     server.world.add_dag("dr_failover", is_paused=True)
@@ -340,15 +342,15 @@ def test_long_work_tells_how_far_it_has_come(
 
 
 @pytest.mark.parametrize("server", ["3.3.1"], indirect=True)
-def test_environment_that_is_not_there(server: AirflowServer, session: boto3.session.Session) -> None:
-    """A wrong name, or another account's, is an error of access with advice."""
+def test_environment_that_does_not_exist(server: AirflowServer, session: boto3.session.Session) -> None:
+    """A wrong name, or an environment of another account, is an access error with advice."""
     with pytest.raises(MwaaAccessError, match="name and region"):
         MwaaEnvironment("us-east-2", "other", session=session).status()
 
 
 @pytest.mark.parametrize("server", VERSIONS, indirect=True)
-def test_listing_that_is_cut_short_is_an_error(adapter: MwaaEnvironment, server: AirflowServer) -> None:
-    """Pages that end before the server's own count are not taken for the whole."""
+def test_incomplete_listing_is_an_error(adapter: MwaaEnvironment, server: AirflowServer) -> None:
+    """A listing that ends before the server's own count is an error."""
     server._page = lambda key, elements, query: {key: [], "total_entries": 3}  # type: ignore[method-assign]
     with pytest.raises(MwaaUnreachableError, match="0 of 3"):
         adapter.dags()
@@ -358,7 +360,7 @@ def test_listing_that_is_cut_short_is_an_error(adapter: MwaaEnvironment, server:
 def test_limit_of_ten_calls_a_second_is_kept(
     server: AirflowServer, clock: ManualClock, session: boto3.session.Session
 ) -> None:
-    """However many calls a change needs, the service never has to turn one away."""
+    """For any number of calls, the service never throttles one."""
     for number in range(30):
         server.world.add_dag(f"{'x' * number}é", is_paused=True)
     environment = MwaaEnvironment("us-east-2", "etl", clock=clock, session=session, deadline_s=0)

@@ -1,4 +1,4 @@
-"""What stands in for DynamoDB refuses what DynamoDB refuses, with its code; and everything that we write fits."""
+"""The emulations refuse what DynamoDB refuses, with its error code; and all items of the provider fit."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ def _assert_refused(client: Any, table: str, item: dict[str, Any], key: dict[str
 def test_the_emulated_dynamodb_refuses_what_dynamodb_refuses(
     table: str, session: boto3.session.Session, value: dict[str, Any]
 ) -> None:
-    """With a ValidationException, and nothing is written."""
+    """The emulation raises a ValidationException, and writes nothing."""
     with contextlib.closing(session.client("dynamodb", region_name=A)) as client:
         _assert_refused(client, table, {"x": value}, {"state_id": {"S": "k"}})
 
 
 def test_the_sandboxs_aws_refuses_what_dynamodb_refuses(cloud: Cloud) -> None:
-    """The same in the sandbox; batches, too."""
+    """The same for the sandbox, and for batches."""
     assert cloud.deploy("--active", A).code == 0
     with contextlib.closing(cloud.session.client("dynamodb", region_name=A)) as client:
         for value in REFUSED.values():
@@ -95,7 +95,7 @@ def test_the_sandboxs_aws_refuses_what_dynamodb_refuses(cloud: Cloud) -> None:
 
 
 def test_a_heartbeat_with_texts_of_any_length_fits(store: StateStore) -> None:
-    """A user reads the first of them, and how many more there are; what decides is there in full."""
+    """Users see the first texts and the number of the others. The fields that decide are complete."""
     many = tuple(f"{number}: {ANY_LENGTH}" for number in range(300))
     status = replace(
         STATUS, host=ANY_LENGTH, problems=many, waiting=many, ledger_error=ANY_LENGTH, inventory_error=ANY_LENGTH,
@@ -112,7 +112,7 @@ def test_a_heartbeat_with_texts_of_any_length_fits(store: StateStore) -> None:
 
 
 def test_a_state_with_a_reason_of_any_length_fits(store: StateStore) -> None:
-    """The claim fits, and so does the promotion, which has the reason twice."""
+    """The claim fits, and so does the promotion, which contains the reason twice."""
     first = initial("us-east-2", lease_s=10.0, by="test", at=AT)
     store.write(first, expected_version=None)
     claimed = claim(first, PLAN, at=AT)
@@ -127,7 +127,7 @@ def test_a_state_with_a_reason_of_any_length_fits(store: StateStore) -> None:
 
 
 def test_a_record_of_any_length_fits(store: StateStore) -> None:
-    """Thousands of steps with long details, a long reason, and thousands of DAGs that stayed paused."""
+    """It has thousands of long steps, a long reason, and thousands of DAGs that stayed paused."""
     letters = random.Random(0)
     record = replace(
         FailoverRecord.of(PLAN, epoch=1),
@@ -143,7 +143,7 @@ def test_a_record_of_any_length_fits(store: StateStore) -> None:
 
 
 def _large_run(random_text: Callable[[int], str], run_type: str = "scheduled") -> LedgerRun:
-    """Return a run with as much conf, and as many task instances, as the ledger takes; it can hardly be packed."""
+    """Return a run with the largest conf and the most task instances of the ledger; it is hardly compressible."""
     tasks = tuple((random_text(250), number, "success") for number in range(TASKS_BYTES // 281))
     return LedgerRun(
         dag_id="orders", run_id=f"{run_type}__1", run_type=run_type, status=RunStatus.SUCCESS, epoch=1, logical_date=AT,
@@ -157,7 +157,7 @@ def _random_text(characters: str) -> Callable[[int], str]:
 
 
 def test_an_entry_with_the_largest_run_fits(runs_peer: RunsPeer) -> None:
-    """Conf and task instances of random characters, of which packing makes little less."""
+    """Conf and task instances have random characters, which are hardly compressible."""
     store = runs_peer()
     run = _large_run(_random_text(string.ascii_letters + string.digits + "_.-"))
     entry = LogEntry(number=1, at=AT, epoch=1, first_id=1, newest_id=1, runs=(run,))
@@ -166,7 +166,7 @@ def test_an_entry_with_the_largest_run_fits(runs_peer: RunsPeer) -> None:
 
 
 def test_a_checkpoint_of_a_dag_with_the_largest_runs_of_every_type_fits(runs_peer: RunsPeer) -> None:
-    """What is told of one DAG is longer than an item, and comes back whole."""
+    """The data of one DAG is larger than an item, and is read back completely."""
     store, random_text = runs_peer(), _random_text(string.ascii_letters + string.digits + "_.-")
     finished, *others = (_large_run(random_text, kind) for kind in ("scheduled", "manual", "asset_triggered"))
     small = Head(dag_id="small")
@@ -178,7 +178,7 @@ def test_a_checkpoint_of_a_dag_with_the_largest_runs_of_every_type_fits(runs_pee
 
 
 def test_entries_with_ids_of_any_letters_fit(clock: ManualClock) -> None:
-    """DAG ids are counted as they are stored, not by their letters."""
+    """The size of DAG ids is counted in stored bytes, not in characters."""
     store, random_text = InMemoryRunsStore(), _random_text("".join(map(chr, range(0x4E00, 0x9FFF))))
     books = Bookkeeper(store, None, clock, region=A, peers=lambda: ())  # type: ignore[arg-type]
     dag_ids = [random_text(250) for _ in range(1000)]

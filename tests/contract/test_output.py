@@ -1,4 +1,6 @@
-"""The real ``mwaa-dr`` with stdout and stderr closed, full, or without a reader: it does its work and says the code."""
+"""
+The real ``mwaa-dr`` with stdout and stderr closed, full, or without a reader: it works, with its normal exit code.
+"""
 
 from __future__ import annotations
 
@@ -54,14 +56,14 @@ WORDS: Mapping[str, Sequence[str]] = {
     "undeploy": ("--dry-run",),
     "unpause": (HOME, "--yes"),
 }
-"""A call of each command that ends soon; what it returns with all its output is the control."""
+"""A fast call of each command. Its exit code with normal output is the control."""
 CLOSED, FULL = "closed", "full"
 LOST = "lost"
-"""A pipe whose reader is gone."""
+"""A pipe without a reader."""
 
 
 def commands(parser: argparse.ArgumentParser, prefix: str = "") -> Iterator[str]:
-    """Yield each command of the parser, with its words."""
+    """Yield the words of each command of the parser."""
     groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     if not groups:
         yield prefix
@@ -75,7 +77,7 @@ COMMANDS = sorted(commands(build_parser(with_sandbox=True)))
 def start(
     words: Sequence[str], environment: Mapping[str, str], *, stdout: str = "", stderr: str = ""
 ) -> subprocess.Popen[str]:
-    """Start the command with what is wrong with its streams; what is not wrong is captured."""
+    """Start the command with broken streams; the other streams are captured."""
     redirections = "".join(
         {CLOSED: f" {number}>&-", FULL: f" {number}>/dev/full"}.get(wrong, "")
         for number, wrong in ((1, stdout), (2, stderr))
@@ -97,7 +99,7 @@ def start(
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -118,22 +120,24 @@ def initialise(table: str, session: boto3.session.Session) -> DynamoDBStateStore
 
 
 def no_such_environment(_: dict[str, Any], start_response: Any) -> Sequence[bytes]:
-    """MWAA without an environment: a caller of it has an answer at once."""
+    """MWAA without an environment: it answers each call immediately."""
     headers = [("Content-Type", "application/json"), ("x-amzn-ErrorType", "ResourceNotFoundException")]
     start_response("404 .", headers)
     return [b'{"message": "There is none."}']
 
 
 def test_each_command_is_tried() -> None:
-    """A new command needs words here."""
+    """A new command must be added here."""
     assert sorted(WORDS) == COMMANDS
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "--help", "--version", "nonsense"])
-def test_a_command_ends_with_its_code_whatever_becomes_of_its_output(
+def test_a_command_ends_with_its_exit_code_for_any_broken_output(
     command: str, table: str, aws: AwsServer, session: boto3.session.Session, tmp_path: Path
 ) -> None:
-    """Closed, full or without a reader: the code is the control's, and no traceback is shown."""
+    """
+    With a closed or full stream, or without a reader: the exit code is that of the control, and no traceback is shown.
+    """
     initialise(table, session)
     aws.environments |= {"one": no_such_environment, "two": no_such_environment}
     words = [*command.split(), *WORDS.get(command, ())]
@@ -157,7 +161,7 @@ def test_a_command_ends_with_its_code_whatever_becomes_of_its_output(
 
 
 def test_status_into_head_shows_no_traceback(table: str, aws: AwsServer, session: boto3.session.Session) -> None:
-    """The reader goes after some characters; the code is that of the command."""
+    """The reader stops after some characters. The exit code does not change."""
     initialise(table, session)
     aws.environments |= {"one": no_such_environment, "two": no_such_environment}
     process = start(["status", "--json"], variables(table, aws))
@@ -200,7 +204,7 @@ class Site:
         self._beat = 0
 
     def beat(self) -> None:
-        """Let the agents of both regions see the state."""
+        """Let the agents of both regions read the state."""
         state = self.store.read()
         self._beat += 1
         for region in REGIONS:
@@ -213,21 +217,21 @@ class Site:
             )  # fmt: skip
 
     def assert_moved(self) -> None:
-        """The failover is complete."""
+        """Assert that the failover is complete."""
         state = self.store.read()
         assert (state.active_region, state.phase, state.epoch) == (AWAY, Phase.STEADY, 1)
         assert self.airflows[AWAY].world.unpaused == set(DAGS)
         assert self.airflows[HOME].world.unpaused == set()
 
     def stop(self) -> None:
-        """Stop what it started."""
+        """Stop its threads."""
         for server in self.airflows.values():
             server.stop()
 
 
 @pytest.fixture
 def make_site(aws: AwsServer, session: boto3.session.Session) -> Iterator[Callable[[], Site]]:
-    """Return a maker of DR sets whose agents live."""
+    """Return a function that makes DR sets with live agents."""
     sites: list[Site] = []
     lock, over = threading.Lock(), threading.Event()
 
@@ -257,7 +261,7 @@ FAILOVER = ("failover", AWAY, "--reason", "test", "--mode", "graceful", "--yes")
 
 
 def read_until(process: subprocess.Popen[str], step: str) -> None:
-    """Read stderr as ``grep -m1 STEP`` does, and go."""
+    """Read stderr like ``grep -m1 STEP``, then stop."""
     assert process.stderr is not None
     for line in process.stderr:
         if f" {step} " in line and " ok " in line:
@@ -268,14 +272,14 @@ def read_until(process: subprocess.Popen[str], step: str) -> None:
 
 
 def ended_after(site: Site, step: str) -> Ended:
-    """Fail over with a reader of stderr that goes after a step, and a stdout that it takes along."""
+    """Fail over with a reader that stops reading stderr and stdout after a step."""
     process = start(FAILOVER, site.environment, stdout=LOST)
     read_until(process, step)
     return Ended(process.wait(120), "", "")
 
 
-def test_a_failover_goes_on_when_its_reader_goes_after_any_step(make_site: Callable[[], Site]) -> None:
-    """`mwaa-dr failover ... |& grep -m1 STEP`: complete, with the code 0, for each step."""
+def test_a_failover_continues_when_its_reader_stops_after_any_step(make_site: Callable[[], Site]) -> None:
+    """`mwaa-dr failover ... |& grep -m1 STEP` completes with exit code 0, for each step."""
     sites = {step: make_site() for step in STEPS}
     with ThreadPoolExecutor(4) as pool:
         ended = list(pool.map(lambda step: ended_after(sites[step], step), STEPS))
@@ -289,14 +293,14 @@ def test_a_failover_goes_on_when_its_reader_goes_after_any_step(make_site: Calla
 def test_a_failover_without_any_output_completes(
     make_site: Callable[[], Site], wrong: str, form: tuple[str, ...]
 ) -> None:
-    """Nobody sees a word of it, and the code is 0."""
+    """Without any output, the exit code is 0."""
     site = make_site()
     assert run((*FAILOVER, *form), site.environment, stdout=wrong, stderr=wrong).code == 0
     site.assert_moved()
 
 
 def test_a_closed_terminal_does_not_end_a_failover_that_has_claimed(make_site: Callable[[], Site]) -> None:
-    """SIGHUP after the claim is ignored; before it, it ends the command as ever."""
+    """SIGHUP after the claim is ignored; SIGHUP before the claim ends the command."""
     site = make_site()
     process = start(FAILOVER, site.environment)
     assert process.stderr is not None

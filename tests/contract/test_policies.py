@@ -1,4 +1,4 @@
-"""Least privilege: what the code really calls, recorded over real sockets, is exactly what the policies allow."""
+"""Least privilege: the policies allow exactly the calls that the code makes, recorded over real sockets."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ ENGINE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One request as IAM looks at it."""
+    """One request as IAM evaluates it."""
 
     action: str
     resource: str
@@ -67,7 +67,9 @@ class Call:
 
 
 def allowing(document: Mapping[str, Any], call: Call) -> set[tuple[str, str]]:
-    """Return (Sid, action) of each statement that allows a call; evaluates what our policies are made of."""
+    """
+    Return (Sid, action) of each statement that allows a call. Supports the elements that the provider's policies use.
+    """
     found = set()
     for statement in document["Statement"]:
         assert statement["Effect"] == "Allow"
@@ -94,7 +96,7 @@ def grants(*documents: Mapping[str, Any]) -> set[tuple[str, str]]:
 
 
 def assert_exactly(calls: Sequence[Call], *documents: Mapping[str, Any], besides: Sequence[str] = ()) -> None:
-    """Each call is allowed, and nothing is allowed that was not called, but *besides*."""
+    """Assert that each call is allowed, and that every allowed action was called, except *besides*."""
     assert calls
     used = set()
     for call in calls:
@@ -105,7 +107,7 @@ def assert_exactly(calls: Sequence[Call], *documents: Mapping[str, Any], besides
 
 
 def dynamodb_calls(region: str, operation: str, body: Mapping[str, Any]) -> Iterator[Call]:
-    """Return a DynamoDB request as IAM looks at it."""
+    """Return a DynamoDB request as IAM evaluates it."""
     tables = body.get("RequestItems") or {body["TableName"]: {}}
     for table, asked in tables.items():
         resource = f"arn:aws:dynamodb:{region}:{ACCOUNT}:table/{table}"
@@ -123,7 +125,7 @@ S3_ACTIONS = {"PUT": "PutObject", "DELETE": "DeleteObject", "GET": "GetObject"}
 
 
 def calls_of(request: Request, service: str) -> list[Call]:
-    """Return what IAM is asked for a request to the emulated AWS."""
+    """Return the calls that IAM evaluates for a request to the emulated AWS."""
     region, path = request.region or "", urlsplit(request.path)
     operation = _operation(request, service)["operation"]
     if service == "dynamodb":
@@ -150,7 +152,7 @@ def calls_of(request: Request, service: str) -> list[Call]:
 
 
 class Recorder:
-    """Keeps what a cloud is asked, while it is there."""
+    """Records all requests to a cloud."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.calls: list[Call] = []
@@ -158,7 +160,7 @@ class Recorder:
         cloud.server.answer = self._serve  # type: ignore[method-assign]
 
     def _serve(self, request: Request, service: str) -> Answer:
-        # The service's own look at the bucket is not the caller's.
+        # The service's own reads of the bucket are not calls of the caller.
         if request.caller != "mwaa":
             self.calls += calls_of(request, service)
         return self._answer(request, service)
@@ -166,7 +168,7 @@ class Recorder:
 
 @pytest.fixture
 def scope(cloud: Cloud) -> Scope:
-    """What the printed policies are for."""
+    """The scope of the printed policies."""
     return Scope(
         partition="aws", account=ACCOUNT, state_table=cloud.state_table, runs_table=cloud.runs_table,
         stack=cloud.stack, environments=dict(sorted(cloud.names.items())), buckets=cloud.buckets,
@@ -176,7 +178,7 @@ def scope(cloud: Cloud) -> Scope:
 
 
 def methods_in(files: Sequence[str], port: type) -> set[str]:
-    """Return which methods of a port the code in *files* calls."""
+    """Return the methods of a port that the code in *files* calls."""
     names = {name for name, _ in inspect.getmembers(port, inspect.isfunction) if not name.startswith("_")}
     found = set()
     for file in files:
@@ -192,9 +194,10 @@ def uses_of_state(
     store: StateStore, copy: DynamoDBStateStore, region: str, clock: ManualClock
 ) -> dict[str, Callable[[], object]]:
     """
-    Return a call of each method of the state's port, as *region* makes it, in an order that works.
+    Return a call of each method of the state's port, as *region* makes it, in a suitable order.
 
-    :param copy: what *store* writes a plan's items to; *store* itself for a table with strong consistency.
+    :param copy: the store of the replica to which *store* writes a plan's items; *store* itself with strong
+        consistency.
     """
     now = clock.now()
     inventory = Inventory(region=region, taken_at=now, public_key="k")
@@ -209,7 +212,7 @@ def uses_of_state(
     )  # fmt: skip
 
     unpublished = Unpublished(id="u", region=region, epoch=1, begun_epoch=0, at=now, why="refused", first_id=1)
-    # An environment with a copied [dr] region may write only where it really runs.
+    # An environment with a copied [dr] region may write only items of its real region.
     claim = Claim(
         region=B if region == A else A, environment="e", aws_region=region, job="1", at=now, beat=1, problem="p"
     )  # fmt: skip
@@ -223,7 +226,7 @@ def uses_of_state(
         store.overwrite(replace(state, version=state.version + 1))
 
     def race() -> None:
-        # The second caller of two that record at once takes its pages away again.
+        # Of two callers that record at the same time, the second one deletes its own pages.
         mine = replace(dags, id="raced")
         rival = DynamoDBStateStore(copy.table, copy.replicas, clock=clock, session=copy._replicas._session)
         put_after = copy._put_after
@@ -241,7 +244,7 @@ def uses_of_state(
         store.put_snapshot(dags)
 
     def inventories() -> None:
-        # The second takes the place of the first, and its pages away.
+        # The second one replaces the first, and deletes its pages.
         store.put_inventory(inventory)
         store.put_inventory(inventory)
 
@@ -285,7 +288,7 @@ def uses_of_state(
 
 
 def uses_of_ledger(runs: DynamoDBRunsStore, region: str, clock: ManualClock) -> dict[str, Callable[[], object]]:
-    """Return a call of each method of the ledger's port; only the own region's part is written."""
+    """Return a call of each method of the ledger's port. Only the own region's part is written."""
     entry = LogEntry(number=1, at=clock.now(), epoch=0, first_id=0, newest_id=0)
     other = B if region == A else A
 
@@ -305,7 +308,7 @@ def uses_of_ledger(runs: DynamoDBRunsStore, region: str, clock: ManualClock) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class Stores:
-    """State and ledger of a deployed cloud; *copy* is where a plan's items are written."""
+    """State and ledger of a deployed cloud; *copy* is the replica to which a plan's items are written."""
 
     state: StateStore
     copy: DynamoDBStateStore
@@ -313,7 +316,10 @@ class Stores:
 
 
 def stores(cloud: Cloud, model: str = "strong", *, region: str = A) -> Stores:
-    """Return the stores of *region*, opened as :mod:`airflow_provider_mwaa_dr.aws.dynamodb.stores` opens them."""
+    """
+    Return the stores of *region*, opened as :mod:`airflow_provider_mwaa_dr.aws.dynamodb.stores` opens them for the
+    model.
+    """
     assert cloud.deploy("--active", A).code == 0
     runs = DynamoDBRunsStore(
         cloud.runs_table, cloud.regions, clock=cloud.clock, session=cloud.session, timeout_s=20,
@@ -324,22 +330,22 @@ def stores(cloud: Cloud, model: str = "strong", *, region: str = A) -> Stores:
         return Stores(state=store, copy=store, runs=runs)
     copies = {each: cloud.copy(each) for each in cloud.regions}
     state = EventualStateStore(copies, mode=Eventual(model), clock=cloud.clock)
-    state.read()  # the plan's place is the active region's
+    state.read()  # a plan is written to the active region's replica
     return Stores(state=state, copy=copies[A], runs=runs)
 
 
 MODELS = ("strong", "available")
-"""How the stores are opened. IAM sees of a table's model only which calls they make; the table here is a strong one."""
+"""How the stores are opened. For IAM, only their calls differ; the table here always has strong consistency."""
 
 
 FINISHES = {"write", "put_record"}
-"""What an agent does only to finish somebody's failover."""
+"""The calls that an agent makes only to finish another caller's failover."""
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("region", [A, B])
 def test_execution_roles_may_do_what_agents_and_fences_do(cloud: Cloud, scope: Scope, region: str, model: str) -> None:
-    """Reading all, writing what is their own region's, and nothing else."""
+    """They read everything, write their own region's items, and nothing else."""
     opened = stores(cloud, model, region=region)
     recorder = Recorder(cloud)
     state_methods, ledger_methods = methods_in(AGENT, StateStore), methods_in(AGENT, RunsStore)
@@ -356,13 +362,13 @@ def test_execution_roles_may_do_what_agents_and_fences_do(cloud: Cloud, scope: S
 
 @pytest.mark.parametrize("model", MODELS)
 def test_execution_roles_may_not_flip_unless_they_may_finish(cloud: Cloud, scope: Scope, model: str) -> None:
-    """Writing the state item takes a policy of its own, which has nothing else in it."""
+    """Only a separate policy allows to write the state item, and it allows nothing else."""
     opened = stores(cloud, model)
     recorder = Recorder(cloud)
     uses = uses_of_state(opened.state, opened.copy, A, cloud.clock)
     for name in FINISHES:
         uses[name]()
-    uses["put_set"]()  # what could not be unpaused
+    uses["put_set"]()  # the DAGs that could not be unpaused
     writes = [call for call in recorder.calls if re.search("Put|Update|Delete", call.action)]
     assert {key.partition("#")[0] for call in writes for key in call.keys} == {"ACTIVE_REGION", "FAILOVER", "PAUSED"}
     assert not any(allowing(execution(scope, A), call) for call in writes)
@@ -370,7 +376,9 @@ def test_execution_roles_may_not_flip_unless_they_may_finish(cloud: Cloud, scope
 
 
 def test_writing_the_newer_epoch_back_takes_the_right_to_finish(cloud: Cloud, scope: Scope) -> None:
-    """A region whose epoch was overwritten in every copy, by somebody who could not see it, writes the state item."""
+    """
+    If another caller that could not read a region's epoch overwrote it in every replica, the region writes it back.
+    """
     opened = stores(cloud, "available", region=B)
     older = opened.copy.read()
     newer = set_active_region(older, B, reason="r", by="b", at=cloud.clock.now())
@@ -388,7 +396,7 @@ def test_writing_the_newer_epoch_back_takes_the_right_to_finish(cloud: Cloud, sc
 
 
 def test_one_region_may_not_write_for_another(cloud: Cloud, scope: Scope) -> None:
-    """A heartbeat, a snapshot, an inventory or a ledger in another region's name is refused."""
+    """A role may not write a heartbeat, a snapshot, an inventory or a ledger of another region."""
     opened = stores(cloud)
     recorder = Recorder(cloud)
     for use in uses_of_state(opened.state, opened.copy, B, cloud.clock).values():
@@ -402,7 +410,7 @@ def test_one_region_may_not_write_for_another(cloud: Cloud, scope: Scope) -> Non
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_control_environment_may_do_what_a_failover_does(cloud: Cloud, scope: Scope, model: str) -> None:
-    """Engine, operators and command line, checks too, on both tables; of the ledger they only read."""
+    """Engine, operators, command line and checks use both tables, and only read the ledger."""
     opened = stores(cloud, model)
     uses = uses_of_state(opened.state, opened.copy, A, cloud.clock)
     for name in ("put_agent", "put_inventory"):
@@ -435,14 +443,14 @@ COMMANDS: Sequence[Sequence[str]] = (
     ("history",),
     ("init", "--active", A, "--above-every-epoch", "--yes"),
 )
-"""In an order that works."""
+"""In a suitable order."""
 OTHER_COMMANDS = {"deploy", "undeploy", "sandbox"}
-"""Those have a policy of their own, or need none."""
+"""These have their own policy, or need none."""
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_each_command_makes_the_calls_that_its_policy_allows(cloud: Cloud, scope: Scope, model: str) -> None:
-    """Each command of ``mwaa-dr`` is run, and each of its calls is held against the policy *flipping*."""
+    """The policy *flipping* allows every call of each command of ``mwaa-dr``."""
     (commands,) = [
         each for each in build_parser(with_sandbox=True)._actions if hasattr(each, "choices") and each.choices
     ]
@@ -460,7 +468,7 @@ def test_each_command_makes_the_calls_that_its_policy_allows(cloud: Cloud, scope
     recorder = Recorder(cloud)
 
     def beat(number: int) -> None:
-        """What the agents of both regions do that a failover waits for; their calls are not the command's."""
+        """Do what a failover expects of the agents of both regions. These calls do not count for the command."""
         calls, recorder.calls = recorder.calls, []
         state = opened.state.read()
         for region in (A, B):
@@ -488,7 +496,7 @@ def test_each_command_makes_the_calls_that_its_policy_allows(cloud: Cloud, scope
 def test_driving_airflow_takes_three_actions(
     version: str, scope: Scope, session: boto3.session.Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the service where it can carry a call, by a web login where a path is too long for it."""
+    """InvokeRestApi for short paths, and a web login for paths that are too long."""
     clock = ManualClock()
     world = FakeEnvironment(A, "etl", clock=clock)
     world.add_dag("orders")
@@ -519,15 +527,15 @@ def test_driving_airflow_takes_three_actions(
     assert_exactly(calls, rest_api(replace(scope, environments={A: "etl", B: "etl"})))
 
 
-def test_deploying_takes_what_it_takes(cloud: Cloud, scope: Scope, tmp_path: Path) -> None:
-    """A wheel, DAGs, alarms, a second time, a newer template's update, out again with all data."""
+def test_a_deployment_needs_exactly_its_policy(cloud: Cloud, scope: Scope, tmp_path: Path) -> None:
+    """Deploy a wheel, DAGs and alarms, deploy again, update to a newer template, and undeploy with all data."""
     wheel = tmp_path / "airflow_provider_mwaa_dr-9.9-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("airflow_provider_mwaa_dr/__init__.py", "")
     recorder = Recorder(cloud)
     assert cloud.deploy("--active", A, "--dags", "--wheel", str(wheel), "--alarms", "--wait").code == 0
     ours = len(recorder.calls)
-    # A version in use that is not the latest is read as a version; heartbeats are where a state item is gone.
+    # A version in use that is not the latest is read by its version. Heartbeats are read if the state item is missing.
     cloud.put(A, cloud.environment(A)["RequirementsS3Path"], b"pandas\n")
     uses_of_state(cloud.store(), cloud.store(), A, cloud.clock)["put_agent"]()
     cloud.client("dynamodb", A).delete_item(TableName=cloud.state_table, Key={"state_id": {"S": "ACTIVE_REGION"}})
@@ -538,14 +546,14 @@ def test_deploying_takes_what_it_takes(cloud: Cloud, scope: Scope, tmp_path: Pat
     assert_exactly(
         recorder.calls,
         printed,
-        # Not calls of ours: MWAA is handed the role; without the right to list, S3 answers 403 for what is missing;
-        # events are read when a stack fails.
+        # Not recorded: MWAA gets the role; without the permission to list, S3 answers 403 for a missing object; events
+        # are read only if a stack fails.
         besides=("iam:PassRole", "s3:ListBucket", "cloudformation:DescribeStackEvents"),
     )
 
 
-def test_what_is_printed_is_what_the_template_makes(cloud: Cloud) -> None:
-    """Statement for statement, as the emulated CloudFormation resolved it."""
+def test_the_printed_policies_are_those_of_the_template(cloud: Cloud) -> None:
+    """All statements are equal to those that the emulated CloudFormation created."""
     assert cloud.deploy("--active", A).code == 0
     printed = cloud("deploy", "--print-policies", "--json").document
     iam = cloud.client("iam", A)
@@ -573,8 +581,8 @@ def test_what_is_printed_is_what_the_template_makes(cloud: Cloud) -> None:
     assert attached == {A: {"ExecutionThere", "Finishing"}, B: {"ExecutionHere", "Finishing"}}
 
 
-def test_no_policy_allows_all_of_anything(cloud: Cloud) -> None:
-    """No action has a star, and nothing is allowed on everything."""
+def test_no_policy_has_a_wildcard(cloud: Cloud) -> None:
+    """No action has a wildcard, and no statement applies to all resources."""
     printed = cloud("deploy", "--print-policies", "--json").document
     documents = [*printed["execution"].values(), *(printed[name] for name in printed if name != "execution")]
     assert len(documents) == 6

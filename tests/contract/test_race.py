@@ -1,4 +1,4 @@
-"""Several failovers at once, each an engine with a connection of its own to one DynamoDB over a real socket."""
+"""Parallel failovers: each engine has its own connection to one DynamoDB over a real socket."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from tests.contract.aws_server import AwsServer
 A, B, C = "us-east-2", "us-east-1", "us-west-2"
 CALLERS = 16
 DAGS = ("billing", "orders")
-# Agents are late where sixteen callers keep a core and the table busy, and nobody here loses one.
+# Agents are late, because sixteen callers keep a core and the table busy. No agent stops in this test.
 TIMING = Timing(drain_s=60, heartbeat_s=20, gate_commit_s=0.2, poll_s=0.2, beat_s=20, takeover_s=120)
 
 
 class Acting(FakeEnvironment):
-    """An environment that remembers who changed something in it."""
+    """An environment that records the threads that changed it."""
 
     def __init__(self, region: str) -> None:
         super().__init__(region, clock=SystemClock())
@@ -51,11 +51,11 @@ class World:
     environments: dict[str, Acting] = field(default_factory=lambda: {name: Acting(name) for name in (A, B, C)})
 
     def store(self) -> DynamoDBStateStore:
-        """Return a store of one's own, as another process has it."""
+        """Return a new store, like the store of another process."""
         return DynamoDBStateStore(self.table, (A,), clock=SystemClock(), session=self.session, timeout_s=20)
 
     def fail_over(self, target: str, on_step: Callable[[StepEvent], None] = lambda _: None) -> FailoverRecord:
-        """Call a failover as this thread."""
+        """Fail over, with this thread as the owner."""
         name = threading.current_thread().name
         engine = FailoverEngine(self.store(), self.environments, SystemClock(), TIMING, name, on_step)
         return engine.run(FailoverRequest(target=target, reason="race", by=name, stop_running=True))
@@ -63,7 +63,7 @@ class World:
 
 @contextmanager
 def agents(world: World) -> Iterator[None]:
-    """Let an agent in each region acknowledge and adopt whatever the state says, until the end."""
+    """Run an agent in each region that acknowledges and adopts each state."""
     over, began = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -104,7 +104,7 @@ def world(table: str, session: boto3.session.Session) -> World:
 
 
 def race(world: World) -> Sequence[Future[FailoverRecord]]:
-    """Let sixteen callers claim at the same moment, and return them when they have ended."""
+    """Let sixteen callers claim at the same time, and return them when they have ended."""
     barrier = threading.Barrier(CALLERS)
 
     def wait_for_all(event: StepEvent) -> None:
@@ -118,7 +118,7 @@ def race(world: World) -> Sequence[Future[FailoverRecord]]:
 
 
 def assert_one_failover(world: World, aws: AwsServer, callers: Sequence[Future[FailoverRecord]]) -> None:
-    """One epoch, one record, one that acts; the others were refused by the condition and follow it to its end."""
+    """One epoch, one record, one caller that acts. The condition refused the others, and they follow the failover."""
     assert [caller.exception() for caller in callers] == [None] * CALLERS
     store = world.store()
     state, records = store.read(), store.records()
@@ -131,14 +131,16 @@ def assert_one_failover(world: World, aws: AwsServer, callers: Sequence[Future[F
 
 
 def test_sixteen_callers_make_one_failover(world: World, aws: AwsServer) -> None:
-    """And exactly the set that was unpaused before is unpaused afterwards, in the new region."""
+    """In the new region, exactly the DAGs are unpaused that were unpaused before in the old one."""
     assert_one_failover(world, aws, race(world))
     assert world.environments[B].unpaused == set(DAGS)
     assert world.environments[A].unpaused == set()
 
 
-def test_without_the_condition_they_do_not_agree(world: World, aws: AwsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control: with the condition taken out of the store, what the test above asserts does not hold."""
+def test_without_the_condition_the_assertions_fail(
+    world: World, aws: AwsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control: without the condition in the store, the assertions of the test above fail."""
     monkeypatch.setattr(state_store, "_version_condition", lambda expected: {})
     callers = race(world)
     assert len(world.store().records()) > 1
@@ -147,7 +149,7 @@ def test_without_the_condition_they_do_not_agree(world: World, aws: AwsServer, m
 
 
 def test_the_later_of_two_callers_with_different_targets_supersedes(world: World, aws: AwsServer) -> None:
-    """The first one is in the drain; it ends with an error that says so, and has changed nothing since."""
+    """The first caller is draining. It ends with an error, and changes nothing after the second claim."""
     world.environments[A].add_run("orders", "long")
     drains = threading.Event()
 

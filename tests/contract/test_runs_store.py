@@ -1,4 +1,4 @@
-"""The runs table keeps what it promises, in memory and in DynamoDB."""
+"""The contract of the runs table, in memory and in DynamoDB."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def entry(number: int, *runs: LedgerRun, final_plan_id: str | None = None) -> Lo
     )
 
 
-def test_the_log_comes_back_as_it_was_written(runs_peer: RunsPeer) -> None:
-    """In order, from where the reader left off, each region's own."""
+def test_the_log_is_read_back_as_written(runs_peer: RunsPeer) -> None:
+    """In order, after the reader's last entry, and only the entries of the given region."""
     writer, reader = runs_peer(), runs_peer()
     assert list(reader.log(REGION, after=0)) == []
     bare = LedgerRun(dag_id="d", run_id="r", run_type="manual", status=RunStatus.SUCCESS, epoch=0, conf_lost="too long")
@@ -62,7 +62,7 @@ def test_the_log_comes_back_as_it_was_written(runs_peer: RunsPeer) -> None:
 
 
 def test_a_long_log_is_read_in_steps(runs_peer: RunsPeer) -> None:
-    """A call may stop short; the next one goes on where it stopped."""
+    """A call may return only a part; the next call continues after it."""
     store = runs_peer()
     for number in range(1, 451):
         store.append(REGION, entry(number))
@@ -74,8 +74,10 @@ def test_a_long_log_is_read_in_steps(runs_peer: RunsPeer) -> None:
     assert (ledger.number, calls) == (450, 3)
 
 
-def test_a_number_is_taken_once(runs_peer: RunsPeer) -> None:
-    """The same entry may be repeated, say after a lost answer; a different one is refused, and changes nothing."""
+def test_each_number_is_used_once(runs_peer: RunsPeer) -> None:
+    """
+    The same entry may be written again, as after a lost answer. A different entry is refused, and changes nothing.
+    """
     first, second = runs_peer(), runs_peer()
     first.append(REGION, entry(1, RUN))
     first.append(REGION, entry(1, RUN))
@@ -84,8 +86,8 @@ def test_a_number_is_taken_once(runs_peer: RunsPeer) -> None:
     assert list(second.log(REGION, after=0)) == [entry(1, RUN)]
 
 
-def test_the_checkpoint_is_replaced_whole_and_never_goes_back(runs_peer: RunsPeer) -> None:
-    """Pages and all; one that is older than the stored one is dropped."""
+def test_the_checkpoint_is_replaced_completely_and_never_by_an_older_one(runs_peer: RunsPeer) -> None:
+    """All its pages are replaced. A checkpoint that is older than the stored one is ignored."""
     first, second = runs_peer(), runs_peer()
     assert first.checkpoint(REGION) == RegionLedger()
     checkpoint = RegionLedger()
@@ -104,8 +106,8 @@ def test_the_checkpoint_is_replaced_whole_and_never_goes_back(runs_peer: RunsPee
     assert first.checkpoint("us-east-1") == RegionLedger()
 
 
-def test_lives_come_back_as_they_were_written(runs_peer: RunsPeer) -> None:
-    """Of entries, of checkpoints, and of what is stored; those of the first version have none."""
+def test_lives_are_read_back_as_written(runs_peer: RunsPeer) -> None:
+    """For entries, checkpoints and checkpoint infos. Those of the first version have no life."""
     store = runs_peer()
     assert store.checkpoint_info(REGION) is None
     entries = [entry(1, RUN), replace(entry(2), life="l1")]
@@ -120,8 +122,8 @@ def test_lives_come_back_as_they_were_written(runs_peer: RunsPeer) -> None:
     assert store.checkpoint_info("us-east-1") is None
 
 
-def test_a_life_begins_only_after_the_one_that_is_kept(runs_peer: RunsPeer) -> None:
-    """Its checkpoint may have a lower number than what others remember, but takes the place of no other life's."""
+def test_a_life_begins_only_after_the_stored_one(runs_peer: RunsPeer) -> None:
+    """Its checkpoint may have a lower number, but may replace only the life after which it begins."""
     store, stale = runs_peer(), runs_peer()
     first = RegionLedger(number=5, life="l1")
     assert store.save_checkpoint(REGION, first, begins_after=RegionLedger())
@@ -135,7 +137,7 @@ def test_a_life_begins_only_after_the_one_that_is_kept(runs_peer: RunsPeer) -> N
 
 
 def test_a_checkpoint_of_any_size_fits(runs_peer: RunsPeer) -> None:
-    """3,000 DAGs with ids of 250 characters, and runs whose conf is as long as one may be."""
+    """3,000 DAGs with ids of 250 characters, and runs with the longest allowed conf."""
     store = runs_peer()
     checkpoint = RegionLedger()
     runs = [replace(RUN, dag_id=f"{number:03}{'x' * 247}", conf=f'"{"y" * 190_000}"') for number in range(5)]

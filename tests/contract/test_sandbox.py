@@ -1,4 +1,4 @@
-"""The sandbox's own requests, with the emulated AWS as it really is and no Airflow: faults meet them, too."""
+"""The sandbox's own requests to its emulated AWS, without Airflow. Faults apply to them, too."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STANDBY = next(region for region in REGIONS if region != ACTIVE)
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    """A home whose AWS runs, with its tables, and nothing else."""
+    """A home with a running AWS and its tables, and no Airflow."""
     sandbox = Sandbox(tmp_path_factory.mktemp("sandbox") / "home")
     blueprint = new_blueprint(versions=dict.fromkeys(REGIONS, "3.3.1"), executor="LocalExecutor", schedulers=1, dr={})
     sandbox.home.make(blueprint)
@@ -31,7 +31,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def sandbox(started: Sandbox) -> Sandbox:
-    """It runs, without faults."""
+    """The running sandbox, without faults."""
     faults.change(started.faults_file, lambda _: ())
     blueprint = started.home.blueprint()
     started._start_aws(blueprint)
@@ -41,7 +41,7 @@ def sandbox(started: Sandbox) -> Sandbox:
 
 
 def in_time(step: object) -> None:
-    """Call *step*; one that hangs fails."""
+    """Call *step*; fail if it hangs."""
     assert callable(step)
     ended: list[BaseException | None] = []
 
@@ -67,7 +67,7 @@ def saved_state(home: Path) -> str:
 
 @pytest.mark.parametrize("region", REGIONS)
 def test_down_after_kill_saves_the_tables(sandbox: Sandbox, region: str) -> None:
-    """The killed region's AWS is a black hole; what reads the tables on the way down must not fall into it."""
+    """The killed region's AWS is a black hole. The reads of the tables during `down` must not wait for it."""
     (sandbox.home.path / "aws" / "state-table.json").unlink(missing_ok=True)
     in_time(lambda: sandbox.kill(region))
     in_time(sandbox.down)
@@ -76,16 +76,16 @@ def test_down_after_kill_saves_the_tables(sandbox: Sandbox, region: str) -> None
 
 
 def test_tables_are_read_after_a_kill_is_lifted(sandbox: Sandbox) -> None:
-    """As `up` does after `kill`: nothing of the region runs, so nothing is cut off."""
+    """As in `up` after `kill`: no process of the region runs, so its faults are removed."""
     in_time(lambda: sandbox.kill(ACTIVE))
     sandbox._remove_faults_of_stopped_regions()
     in_time(lambda: sandbox._ensure_tables(sandbox.home.blueprint()))
 
 
-def test_a_fault_that_swallows_the_sandboxs_own_request_is_named(
+def test_the_error_of_the_sandboxs_own_request_names_the_fault(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It ends soon, and says which command lifts the fault."""
+    """The request times out, and the error names the command that removes the fault."""
     monkeypatch.setattr(tables, "BOUNDED", tables.BOUNDED.merge(tables.Config(read_timeout=1)))
     sandbox.fault(ACTIVE, "dynamodb", "blackhole")
     with pytest.raises(DRError, match=f"mwaa-dr sandbox fault {ACTIVE} all none"):
@@ -93,8 +93,8 @@ def test_a_fault_that_swallows_the_sandboxs_own_request_is_named(
 
 
 @pytest.mark.parametrize("kind", ["blackhole", "error", "delay:60"])
-def test_every_other_command_ends_whatever_the_fault(sandbox: Sandbox, kind: str) -> None:
-    """Faults are changed, regions killed and descriptions read without an answer from AWS."""
+def test_every_other_command_ends_with_any_fault(sandbox: Sandbox, kind: str) -> None:
+    """These commands need no answer from AWS."""
     sandbox.fault(STANDBY, "all", kind)
     sandbox.fault(ACTIVE, "all", kind)
     in_time(lambda: sandbox.kill(STANDBY))

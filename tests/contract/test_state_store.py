@@ -1,4 +1,4 @@
-"""What every StateStore promises; each test runs against the fake and against DynamoDB over a socket."""
+"""The contract of every StateStore. Each test runs with the fake and with DynamoDB over a socket."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ Peer = Callable[[], StateStore]
 
 
 def test_empty_table_has_no_state(store: StateStore) -> None:
-    """A table that answers without a state item is told apart from one that does not answer."""
+    """A table without a state item is distinguished from a table that does not answer."""
     assert store.observe("us-east-1").state is None
     with pytest.raises(StateNotFoundError):
         store.read()
@@ -84,8 +84,8 @@ def test_empty_table_has_no_state(store: StateStore) -> None:
     ids=[
         "initial",
         "fractional lease",
-        "nothing left over",
-        "left over",
+        "no DAGs not unpaused",
+        "DAGs not unpaused",
         "claimed",
         "promoted",
         "superseded",
@@ -93,14 +93,14 @@ def test_empty_table_has_no_state(store: StateStore) -> None:
     ],
 )
 def test_written_state_is_read_back_equal(store: StateStore, state: DRState) -> None:
-    """Whatever the transitions produce survives the table unchanged, plans inside plans too."""
+    """Every state that the transitions produce is stored and read back unchanged, including plans in plans."""
     store.write(state, expected_version=None)
     assert store.read() == state
     assert store.observe("us-east-1").state == state
 
 
-def test_write_on_the_wrong_version_carries_what_was_found(store: StateStore) -> None:
-    """A writer that lost is handed the stored state, and has changed nothing."""
+def test_write_on_the_wrong_version_fails_with_the_stored_state(store: StateStore) -> None:
+    """The error has the stored state, and nothing is changed."""
     store.write(FIRST, expected_version=None)
     second = claim(FIRST, PLAN, at=AT)
     store.write(second, expected_version=1)
@@ -112,7 +112,7 @@ def test_write_on_the_wrong_version_carries_what_was_found(store: StateStore) ->
 
 
 def test_write_that_expects_a_version_of_no_item_is_stale(store: StateStore) -> None:
-    """A state that was deleted under a writer is not brought back by it."""
+    """A writer does not restore a state item that was deleted after its read."""
     with pytest.raises(StaleStateError) as caught:
         store.write(FIRST, expected_version=1)
     assert caught.value.found is None
@@ -120,7 +120,7 @@ def test_write_that_expects_a_version_of_no_item_is_stale(store: StateStore) -> 
 
 
 def test_sixteen_writers_race_and_exactly_one_wins(peer: Peer) -> None:
-    """Of concurrent writes on the same version one lands; all others are handed the winner's plan."""
+    """Of concurrent writes on the same version one succeeds; all others get an error with the winner's plan."""
     peer().write(FIRST, expected_version=None)
     outcomes: dict[str, str] = {}
     start = threading.Barrier(16)
@@ -146,7 +146,7 @@ def test_sixteen_writers_race_and_exactly_one_wins(peer: Peer) -> None:
 
 
 def test_registered_environments_are_found(store: StateStore) -> None:
-    """The registry names every environment, or those asked for; naming one again replaces it."""
+    """The registry returns all environments, or the requested ones. A second registration replaces the first."""
     store.register(Registration(region="us-east-2", environment="etl-old"))
     store.register(Registration(region="us-east-2", environment="etl", account="123456789012"))
     store.register(Registration(region="us-east-1", environment="etl-dr"))
@@ -157,7 +157,7 @@ def test_registered_environments_are_found(store: StateStore) -> None:
 
 
 def test_agents_are_listed_by_region(store: StateStore) -> None:
-    """Each scheduler's last heartbeat is found under its own region, every field of it."""
+    """Each scheduler's last heartbeat is returned for its region, with all fields."""
     full = replace(
         STATUS,
         beat=4,
@@ -190,7 +190,7 @@ def test_agents_are_listed_by_region(store: StateStore) -> None:
 
 
 def test_what_a_region_could_not_take_over_is_stored_until_it_is_acknowledged(store: StateStore) -> None:
-    """Every field comes back; an acknowledgement needs the id that is stored, and is repeatable."""
+    """All fields are read back. An acknowledgement needs the stored id, and is idempotent."""
     found = Unpublished(
         id="us-east-1-epoch-3", region="us-east-1", epoch=3, begun_epoch=1, at=AT, why="refused", first_id=41,
         runs=("orders manual__1", "orders manual__2"), unread=("us-east-2: read up to entry 17",),
@@ -208,7 +208,7 @@ def test_what_a_region_could_not_take_over_is_stored_until_it_is_acknowledged(st
 
 
 def test_forgotten_agent_is_gone_and_may_come_back(store: StateStore) -> None:
-    """Forgetting is repeatable, and a heartbeat after it is listed again."""
+    """Forgetting is idempotent, and a later heartbeat is listed again."""
     store.put_agent(STATUS)
     for _ in range(2):
         store.forget_agent("us-east-1", "7")
@@ -219,7 +219,7 @@ def test_forgotten_agent_is_gone_and_may_come_back(store: StateStore) -> None:
 
 
 def test_reconciled_epoch_is_observed_beside_the_state(store: StateStore) -> None:
-    """What an agent settled is what the region's next look sees; other regions and the registry are not touched."""
+    """The region's next observation has the reconciled epoch. Other regions and the registry are unchanged."""
     store.register(Registration(region="us-east-1", environment="etl-dr"))
     assert store.observe("us-east-1").reconciled_epoch is None
     store.put_agent(STATUS)
@@ -232,8 +232,8 @@ def test_reconciled_epoch_is_observed_beside_the_state(store: StateStore) -> Non
     assert store.observe("us-east-1").reconciled_epoch == 2
 
 
-def test_agent_with_an_old_view_does_not_take_back_a_settled_epoch(peer: Peer) -> None:
-    """Of two schedulers of a region, the one that looked earlier cannot undo what the other has settled since."""
+def test_agent_with_a_stale_view_does_not_undo_a_reconciled_epoch(peer: Peer) -> None:
+    """Of two schedulers of a region, the one with the older observation cannot undo the other's reconciled epoch."""
     leader, follower = peer(), peer()
     leader.put_agent(replace(STATUS, reconciled_epoch=1))
     leader.observe("us-east-1")
@@ -243,16 +243,16 @@ def test_agent_with_an_old_view_does_not_take_back_a_settled_epoch(peer: Peer) -
     assert leader.observe("us-east-1").reconciled_epoch == 2
 
 
-def test_settled_epoch_goes_down_when_a_set_begins_anew(store: StateStore) -> None:
-    """After a new init epochs start again at 0; an agent that has seen that may settle the lower one."""
+def test_reconciled_epoch_may_decrease_after_a_new_init(store: StateStore) -> None:
+    """After a new init, epochs start again at 0. An agent that has read that may store the lower epoch."""
     store.put_agent(replace(STATUS, reconciled_epoch=5))
     store.observe("us-east-1")
     store.put_agent(replace(STATUS, reconciled_epoch=0))
     assert store.observe("us-east-1").reconciled_epoch == 0
 
 
-def test_fence_is_noted_by_region(store: StateStore) -> None:
-    """A region in which no worker has loaded the fence has none."""
+def test_fence_is_recorded_by_region(store: StateStore) -> None:
+    """A region whose workers never loaded the fence has no record."""
     assert store.fence("us-east-1") is None
     store.put_fence("us-east-1", AT)
     store.put_fence("us-east-1", AT + timedelta(hours=1))
@@ -261,7 +261,7 @@ def test_fence_is_noted_by_region(store: StateStore) -> None:
 
 
 def test_recorded_set_is_never_changed(peer: Peer) -> None:
-    """The second recorder of a set is handed the first one's, whatever it brought."""
+    """The second caller that records a set gets the first caller's set."""
     first = DagSet(id="s-1", region="us-east-2", recorded_at=AT, dag_ids=("a", "b"))
     assert peer().get_set("s-1") is None
     assert peer().put_set(first) == first
@@ -270,14 +270,14 @@ def test_recorded_set_is_never_changed(peer: Peer) -> None:
 
 
 def test_set_is_stored_sorted_and_each_id_once(store: StateStore) -> None:
-    """However ids are handed in, a set comes back as the port describes it."""
+    """For any order of ids, the stored set is sorted, with each id once."""
     given = DagSet(id="s-1", region="us-east-2", recorded_at=AT, dag_ids=("b", "a", "b"))
     assert store.put_set(given).dag_ids == ("a", "b")
     assert store.get_set("s-1") == replace(given, dag_ids=("a", "b"))
 
 
 def test_largest_set_fits(store: StateStore) -> None:
-    """10,000 ids of 250 characters, far more than one item holds, come back whole."""
+    """10,000 ids of 250 characters, far more than fit into one item, are read back completely."""
     dag_ids = tuple(f"{number:05}{'x' * 245}" for number in range(10_000))
     largest = DagSet(id="s-1", region="us-east-2", recorded_at=AT, dag_ids=dag_ids)
     assert store.put_set(largest) == largest
@@ -285,14 +285,14 @@ def test_largest_set_fits(store: StateStore) -> None:
 
 
 def test_empty_set_is_a_set(store: StateStore) -> None:
-    """Nothing to restore is an answer, and not the same as nothing recorded."""
+    """An empty recorded set is different from no recorded set."""
     empty = DagSet(id="s-1", region="us-east-2", recorded_at=AT, dag_ids=())
     store.put_set(empty)
     assert store.get_set("s-1") == empty
 
 
-def test_snapshot_is_replaced_whole(store: StateStore) -> None:
-    """Only the last snapshot of a region is there, and no page of an older one."""
+def test_snapshot_is_replaced_completely(store: StateStore) -> None:
+    """Only the last snapshot of a region is stored, without a page of an older one."""
     assert store.get_snapshot("us-east-2") is None
     big = DagSet(id="n-1", region="us-east-2", recorded_at=AT, dag_ids=tuple(f"{n:04}{'x' * 240}" for n in range(2000)))
     small = DagSet(id="n-2", region="us-east-2", recorded_at=AT, dag_ids=("a",))
@@ -302,8 +302,8 @@ def test_snapshot_is_replaced_whole(store: StateStore) -> None:
     assert store.get_snapshot("us-east-1") is None
 
 
-def test_what_pausing_took_is_kept_beside_snapshot_and_plan(store: StateStore) -> None:
-    """Each region's own, the last one counts, and an empty set is a set."""
+def test_the_paused_set_is_separate_from_snapshot_and_plan(store: StateStore) -> None:
+    """Each region has its own set, the last one is valid, and an empty set is a set."""
     assert store.get_paused("us-east-2") is None
     snapshot = DagSet(id="n-1", region="us-east-2", recorded_at=AT, dag_ids=("a", "b", "c"))
     store.put_snapshot(snapshot)
@@ -316,7 +316,7 @@ def test_what_pausing_took_is_kept_beside_snapshot_and_plan(store: StateStore) -
 
 
 def test_a_set_that_the_first_version_paused_is_found(store: StateStore) -> None:
-    """It wrote the set as the snapshot of a region by the name of REGION/paused."""
+    """That version wrote the set as the snapshot of a region with the name REGION/paused."""
     legacy = DagSet(id="us-east-2/paused", region="us-east-2/paused", recorded_at=AT, dag_ids=("a", "b"))
     store.put_snapshot(legacy)
     found = store.get_paused("us-east-2")
@@ -327,8 +327,8 @@ def test_a_set_that_the_first_version_paused_is_found(store: StateStore) -> None
     assert store.get_paused("us-east-2") == later
 
 
-def test_inventory_is_replaced_whole(store: StateStore) -> None:
-    """Ten thousand DAGs fit; only the last inventory is there, and its key can be had without it."""
+def test_inventory_is_replaced_completely(store: StateStore) -> None:
+    """10,000 DAGs fit. Only the last inventory is stored, and its public key can be read without it."""
     assert store.get_inventory("us-east-2") is None
     assert store.inventory_key("us-east-2") is None
     small = Inventory(
@@ -352,7 +352,7 @@ def test_inventory_is_replaced_whole(store: StateStore) -> None:
 
 
 def test_records_are_listed_newest_first(store: StateStore) -> None:
-    """Each record comes back as it was last written, the newest first."""
+    """Each record is returned as last written, the newest first."""
     record = FailoverRecord(
         id="f-1",
         source="us-east-2",
@@ -379,8 +379,8 @@ def test_records_are_listed_newest_first(store: StateStore) -> None:
     assert store.get_record("f-1") == done
 
 
-def test_phase_survives_as_what_it_is(store: StateStore) -> None:
-    """A phase read from the table is the member, so that comparisons by identity hold."""
+def test_phase_is_read_back_as_the_enum_member(store: StateStore) -> None:
+    """A phase from the table is the enum member, so comparisons by identity work."""
     store.write(claim(FIRST, PLAN, at=AT), expected_version=None)
     assert store.read().phase is Phase.DRAINING
 
@@ -397,8 +397,10 @@ def test_phase_survives_as_what_it_is(store: StateStore) -> None:
         ("completed", "completed", "late"),
     ],
 )
-def test_a_record_that_has_ended_stays_ended(store: StateStore, stored: str, late: str, stays: str) -> None:
-    """An engine that was suspended in the middle of a write cannot open again what another one has completed."""
+def test_a_late_write_does_not_replace_the_record_of_a_later_stage(
+    store: StateStore, stored: str, late: str, stays: str
+) -> None:
+    """An engine that was suspended during a write cannot reopen a record that another engine has completed."""
     record = FailoverRecord.of(PLAN, epoch=1)
     store.put_record(replace(record, outcome=stored, not_unpaused=("a",)))
     store.put_record(replace(record, outcome=late))
@@ -419,7 +421,7 @@ CLAIM = Claim(
 
 
 def test_an_observation_names_the_registered_environment(store: StateStore) -> None:
-    """Gate and fence compare it with AIRFLOW_ENV_NAME, without a read of its own."""
+    """Gate and fence compare it with AIRFLOW_ENV_NAME, without a separate read."""
     assert store.observe("us-east-1").environment is None
     store.put_agent(STATUS)
     assert store.observe("us-east-1").environment is None
@@ -430,7 +432,7 @@ def test_an_observation_names_the_registered_environment(store: StateStore) -> N
 
 
 def test_a_heartbeat_names_environment_and_aws_region(store: StateStore) -> None:
-    """None comes back as none, as from a provider that reports neither; an empty name as an empty name."""
+    """None is read back as None, as from a provider that reports neither; an empty name as an empty name."""
     for values in ({}, {"environment": "", "aws_region": ""}, {"environment": "etl", "aws_region": "us-east-1"}):
         status = replace(STATUS, **values)
         store.put_agent(status)
@@ -438,7 +440,7 @@ def test_a_heartbeat_names_environment_and_aws_region(store: StateStore) -> None
 
 
 def test_claims_are_kept_apart_from_heartbeats(store: StateStore, peer: Peer) -> None:
-    """A claim with the job number of a region's own agent replaces nothing, and no failover sees it."""
+    """A claim with the job number of a region's own agent replaces no heartbeat, and failovers ignore it."""
     store.register(Registration(region="us-east-1", environment="etl-2"))
     store.put_agent(replace(STATUS, reconciled_epoch=2))
     other = peer()
@@ -464,14 +466,14 @@ def test_claims_are_kept_apart_from_heartbeats(store: StateStore, peer: Peer) ->
 
 
 def test_a_claim_without_an_aws_region_is_stored_under_the_claimed_one(store: StateStore) -> None:
-    """Nothing else says where it runs."""
+    """Without it, only the claimed region is known."""
     claim = replace(CLAIM, aws_region="", environment="")
     store.put_claim(claim)
     assert store.claims("us-east-2") == [claim]
 
 
 def test_a_dispute_is_seen_with_the_state_until_it_ends(store: StateStore, peer: Peer) -> None:
-    """The fence reads it without a read of its own."""
+    """The fence needs no separate read for it."""
     assert store.observe("us-east-2").disputed == ()
     peer().put_dispute("us-east-2", ["one", "two"])
     store.put_agent(replace(STATUS, region="us-east-2"))
@@ -482,7 +484,9 @@ def test_a_dispute_is_seen_with_the_state_until_it_ends(store: StateStore, peer:
 
 
 def test_a_region_is_registered_by_its_own_item_and_observes_the_list_of_all(store: StateStore) -> None:
-    """Whether init, the region's agent or a heartbeat has written it first; a list keeps what else is there."""
+    """
+    Init, the region's agent or a heartbeat may write the item first. A write of the list keeps the other attributes.
+    """
     assert store.regions() == frozenset()
     assert store.observe("us-east-1").registered is None
     store.register(Registration(region="us-east-2", environment="one"))
@@ -502,8 +506,8 @@ def test_a_region_is_registered_by_its_own_item_and_observes_the_list_of_all(sto
     assert store.registrations()["us-east-2"].environment == "one"
 
 
-def test_a_state_is_overwritten_on_no_condition(store: StateStore) -> None:
-    """For an item of which nobody can tell the version."""
+def test_a_state_is_overwritten_without_a_condition(store: StateStore) -> None:
+    """For an item whose version cannot be read."""
     store.overwrite(FIRST)
     assert store.read() == FIRST
     newer = replace(FIRST, version=9, epoch=7)
@@ -511,8 +515,8 @@ def test_a_state_is_overwritten_on_no_condition(store: StateStore) -> None:
     assert store.read() == newer
 
 
-def test_the_newest_wanted_set_is_none_of_stopped_runs_or_left_over_dags(store: StateStore) -> None:
-    """It may be all that is left of a plan."""
+def test_the_newest_wanted_set_ignores_sets_of_stopped_runs_and_of_dags_not_unpaused(store: StateStore) -> None:
+    """It may be the only remaining set of a plan."""
     assert store.newest_wanted_set() is None
     older = DagSet(id="p-1", region="us-east-2", recorded_at=AT, dag_ids=("a",))
     newest = DagSet(id="p-2", region="us-east-2", recorded_at=AT + timedelta(hours=1), dag_ids=("a", "b"))

@@ -1,4 +1,4 @@
-"""What DynamoDB says of tables."""
+"""Descriptions of tables from DynamoDB."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def tables(clock: ManualClock, session: boto3.session.Session) -> DynamoDBTables
 
 
 def test_a_table_in_one_region(tables: DynamoDBTables, table: str) -> None:
-    """Asked over a socket, as DynamoDB describes it."""
+    """The description comes over a socket."""
     found = tables.describe(table)
     assert (found.name, found.regions, found.consistency) == (table, (OHIO,), TableConsistency.SINGLE)
     assert found.is_protected is False
 
 
-def test_what_goes_wrong_has_its_name(tables: DynamoDBTables, table: str, aws: AwsServer) -> None:
-    """Missing, forbidden, out of reach; the advice names the right that is needed."""
+def test_each_failure_has_its_error(tables: DynamoDBTables, table: str, aws: AwsServer) -> None:
+    """The table is missing, forbidden or unreachable. The advice names the needed permission."""
     with pytest.raises(TableNotFoundError):
         tables.describe("no-such-table")
     aws.refuse = lambda region, operation: "AccessDeniedException"
@@ -42,7 +42,7 @@ def test_what_goes_wrong_has_its_name(tables: DynamoDBTables, table: str, aws: A
 
 
 def test_the_other_region_is_asked_when_the_nearest_is_down(tables: DynamoDBTables, table: str, aws: AwsServer) -> None:
-    """A table whose home is lost is described by its copy."""
+    """If the table's first region is lost, its replica describes the table."""
     aws.before = lambda region, operation: region == OHIO
     assert tables.describe(table).regions == (VIRGINIA,)
 
@@ -71,9 +71,9 @@ def test_the_other_region_is_asked_when_the_nearest_is_down(tables: DynamoDBTabl
     ],
     ids=["without itself", "eventual", "strong with a witness", "single"],
 )
-def test_copies_are_told_apart_from_witnesses(
+def test_replicas_are_distinguished_from_witnesses(
     answer: dict[str, Any], asked_in: str, regions: tuple[str, ...], consistency: TableConsistency
 ) -> None:
-    """The shapes of answer that DynamoDB documents; moto takes replicas and forgets them."""
+    """The answers are those of the DynamoDB documentation, because moto does not store replicas."""
     found = to_description({"TableName": "t", "DeletionProtectionEnabled": True, **answer}, asked_in=asked_in)
     assert (found.regions, found.consistency, found.is_protected) == (regions, consistency, True)

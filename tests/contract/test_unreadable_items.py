@@ -1,4 +1,4 @@
-"""What every store makes of an item that cannot be read; on the fakes and on DynamoDB over a socket."""
+"""Unreadable items in every store: in the fakes and in DynamoDB over a socket."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ WRONG = {
     f"FENCE#{X}": ("at", {"S": "yesterday"}),
     f"INVENTORY#{X}": ("public_key", {"N": "1"}),
 }
-"""A field of each kind of item, and what it cannot hold."""
+"""A field of each kind of item, with an invalid value."""
 
 
 @dataclass
 class Table:
-    """A state table with one item of each kind, and a way to damage one."""
+    """A state table with one item of each kind, and a function that damages one."""
 
     store: StateStore
     damage: Callable[[str], object]
@@ -54,7 +54,7 @@ class Table:
 
 @pytest.fixture(params=["memory", "dynamodb"])
 def damaged(request: pytest.FixtureRequest, clock: ManualClock, session: boto3.session.Session) -> Table:
-    """A table in which every kind of item can be read."""
+    """A table with one readable item of each kind."""
     if request.param == "memory":
         memory = InMemoryStateStore()
         store: StateStore = memory
@@ -105,7 +105,7 @@ READS: dict[str, Callable[[StateStore], object]] = {
 
 @pytest.mark.parametrize("key", WRONG)
 def test_an_unreadable_item_is_named_and_every_other_item_stays_readable(damaged: Table, key: str) -> None:
-    """Table, key, field, what was found, what is allowed and what to do; the reads of all other items go on."""
+    """The fault has table, key, field, found value, allowed values and advice. All other items are still read."""
     assert damaged.store.unreadable([X]) == []
     damaged.damage(key)
     (fault,) = damaged.store.unreadable([X])
@@ -126,14 +126,14 @@ def test_an_unreadable_item_is_named_and_every_other_item_stays_readable(damaged
 
 @pytest.mark.parametrize("key", WRONG)
 def test_writing_an_unreadable_item_replaces_it(damaged: Table, key: str) -> None:
-    """Who owns the item heals it with its next write, whatever stands in it."""
+    """The next write by the item's owner replaces any damaged content."""
     damaged.damage(key)
     write_all(damaged.store)
     assert damaged.store.unreadable([X]) == []
 
 
 def test_an_unreadable_heartbeat_acknowledges_nothing_and_can_be_forgotten(damaged: Table) -> None:
-    """It counts as a scheduler that knows no state, and a dead scheduler's is dropped like any other one's."""
+    """It counts as a scheduler that has read no state. A dead scheduler's heartbeat can still be deleted."""
     damaged.damage(f"AGENT#{X}#7")
     (agent,) = damaged.store.agents(X)
     assert (agent.version, agent.epoch, agent.schedulers, agent.adopted_epoch) == (-1, -1, (), None)
@@ -143,8 +143,8 @@ def test_an_unreadable_heartbeat_acknowledges_nothing_and_can_be_forgotten(damag
     assert damaged.store.unreadable([X]) == []
 
 
-def test_what_an_unreadable_record_says_of_the_wanted_set_is_kept(damaged: Table) -> None:
-    """A mode that this version does not know says nothing against the list of DAGs that are still wanted."""
+def test_the_wanted_dags_of_an_unreadable_record_are_kept(damaged: Table) -> None:
+    """Even if the mode is unknown to this version, the list of wanted DAGs in the record is still used."""
     damaged.damage("FAILOVER#plan-1")
     (record,) = damaged.store.records()
     assert record.unreadable is not None
@@ -153,7 +153,7 @@ def test_what_an_unreadable_record_says_of_the_wanted_set_is_kept(damaged: Table
 
 
 def test_an_outcome_of_a_newer_version_is_readable_and_stays(damaged: Table) -> None:
-    """Another engine's late record takes its place as little as that of a completed one."""
+    """As for a completed record, a late write of another engine does not replace it."""
     newer = replace(RECORD, outcome="rolled back")
     damaged.store.put_record(replace(newer, outcome="completed"))
     damaged.store.put_record(newer)
@@ -162,7 +162,7 @@ def test_an_outcome_of_a_newer_version_is_readable_and_stays(damaged: Table) -> 
 
 @dataclass
 class Runs:
-    """A runs table, and ways to damage an entry or the checkpoint of X."""
+    """A runs table, and functions that damage an entry or the checkpoint of region X."""
 
     store: RunsStore
     damage_entry: Callable[[int], object]
@@ -171,7 +171,7 @@ class Runs:
 
 @pytest.fixture(params=["memory", "dynamodb"])
 def runs(request: pytest.FixtureRequest, clock: ManualClock, session: boto3.session.Session) -> Runs:
-    """A ledger of three entries; its checkpoint has the first two."""
+    """A ledger of three entries, and a checkpoint of the first two."""
     if request.param == "memory":
         memory = InMemoryRunsStore()
         found = Runs(memory, lambda number: memory.damage_entry(X, number), lambda: memory.damage_checkpoint(X))
@@ -207,8 +207,8 @@ def entry(number: int) -> LogEntry:
     return LogEntry(number=number, at=AT, epoch=1, first_id=0, newest_id=number, runs=(run,))
 
 
-def test_an_unreadable_entry_has_its_number_and_the_log_goes_on(runs: Runs) -> None:
-    """What it alone says is unknown; the entries before and after it are not."""
+def test_an_unreadable_entry_has_its_number_and_the_log_continues(runs: Runs) -> None:
+    """Only the data of this entry is unknown; the entries before and after it are read."""
     runs.damage_entry(2)
     log = runs.store.log(X, after=0)
     assert [(each.number, each.unreadable is None) for each in log] == [(1, True), (2, False), (3, True)]
@@ -221,7 +221,7 @@ def test_an_unreadable_entry_has_its_number_and_the_log_goes_on(runs: Runs) -> N
 
 
 def test_an_unreadable_checkpoint_is_named_and_replaced_by_the_next_one(runs: Runs) -> None:
-    """The error has the number of its last entry where that can be read."""
+    """The error has the number of its last entry, if that can be read."""
     runs.damage_checkpoint()
     with pytest.raises(UnreadableCheckpointError) as raised:
         runs.store.checkpoint(X)

@@ -1,8 +1,8 @@
 """
-All benchmarks, or those that are named: ``python -m tests.benchmarks [NAME ...]``, or ``make bench``.
+Run all benchmarks, or the given ones: ``python -m tests.benchmarks [NAME ...]``, or ``make bench``.
 
-Each in a process of its own; what they wrote to build/bench is put together in build/bench.json, and for people as a
-table in build/bench.md and as plots, build/bench-growth.png and build/bench-ratios.png.
+Each benchmark runs in its own process and writes its figures to build/bench. This program collects them in
+build/bench.json, in a table in build/bench.md, and in the plots build/bench-growth.png and build/bench-ratios.png.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from tests.benchmarks.plots import draw_growth, draw_ratios, factor, growth
 from tests.benchmarks.report import BUILD, row
 
 NAMES = ("scheduler", "command_line", "adoption", "backup", "costs", "running", "failover")
-HEAD = "| what | measured | goal | | beside it | note |\n|---|---|---|---|---|---|"
+HEAD = "| what | measured | goal | | compared with | note |\n|---|---|---|---|---|---|"
 
 
 def main(names: list[str]) -> int:
-    """Return 1 when a benchmark failed, or is not known; a goal that is missed is no failure."""
+    """Return 1 if a benchmark failed or does not exist. A missed goal is not a failure."""
     unknown = {*names} - {*NAMES}
     if unknown:
-        print(f"There is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}.", file=sys.stderr)
+        print(f"Unknown benchmark: {', '.join(sorted(unknown))}. Known are {', '.join(NAMES)}.", file=sys.stderr)
         return 1
     failed = []
     for name in names or NAMES:
@@ -35,7 +35,11 @@ def main(names: list[str]) -> int:
     lines = [HEAD, *map(row, measured)]
     if series := growth(measured):
         draw_growth(series, BUILD.parent / "bench-growth.png")
-        lines += ["", "| by the number of DAGs | the largest | costs | the one before, times |", "|---|---|---|---|"]
+        lines += [
+            "",
+            "| by the number of DAGs | largest size | cost, compared with the size before | DAGs |",
+            "|---|---|---|---|",
+        ]
         for name, found in series.items():
             cost, size = factor(found)
             lines.append(

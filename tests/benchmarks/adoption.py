@@ -1,9 +1,9 @@
 """
-What a turn of the agent costs with 10,000 DAGs: ``python -m tests.benchmarks.adoption``.
+Cost of a turn of the agent with 10,000 DAGs: ``python -m tests.benchmarks.adoption``.
 
-In tables of a real Airflow 3.3.1 on an embedded PostgreSQL, with 20 ended runs of each DAG; the runs table is in
-memory, and its calls are counted. Time is the database's: from the sending of a statement to its answer. Figures in
-build/bench/adoption.json.
+It uses the tables of a real Airflow 3.3.1 in an embedded PostgreSQL, with 20 ended runs of each DAG. The runs table is
+in memory, and its calls are counted. Database time is the time between each statement and its answer. The figures are
+in build/bench/adoption.json.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VERSION = "3.3.1"
 SIZES = (10, 100, 1000, 10_000)
 DAGS, RUNS = int(os.environ.get("BENCH_DAGS", SIZES[-1])), 20
 LOOKING_BACK = 0.05
-"""Part of the DAGs that have depends_on_past."""
+"""Proportion of the DAGs with depends_on_past."""
 GOAL_MS = 100
 ADOPTION_GOAL_S = 60
 TURNS = 9
@@ -72,13 +72,13 @@ analyze;
 
 @dataclass(slots=True)
 class Cost:
-    """What one turn has cost."""
+    """The cost of one turn."""
 
     statements: list[tuple[float, str]] = field(default_factory=list)
     ledger: list[str] = field(default_factory=list)
     turn_s: float = 0.0
     rest_s: float = 0.0
-    """Until the next turn."""
+    """Time until the next turn."""
 
     @property
     def database_ms(self) -> float:
@@ -92,7 +92,7 @@ class Cost:
 
 
 class Bench:
-    """One region with its database, and the ledger of another one."""
+    """One region with its database, and the ledger of another region."""
 
     def __init__(self, engine: Any) -> None:
         from airflow_provider_mwaa_dr.core.state import initial
@@ -106,7 +106,7 @@ class Bench:
         self.initial = initial
 
     def loop(self, active: str) -> Any:
-        """Return a new agent whose region has settled for the state's epoch."""
+        """Return a new agent whose region has reconciled the state's epoch."""
         from airflow import __version__ as airflow_version
 
         from airflow_provider_mwaa_dr.core.config import DRConfig
@@ -153,7 +153,7 @@ class Bench:
             event.remove(self.engine, "after_cursor_execute", after)
 
     def turns(self, what: str, turn: Callable[[], object], *, times: int = TURNS) -> list[Cost]:
-        """Measure some turns, a refresh apart; print the median one and its dearest statements."""
+        """Measure some turns, one for each refresh; print the median turn, and the most expensive statements."""
         costs = []
         for _ in range(times):
             self.clock.sleep(5)
@@ -161,13 +161,13 @@ class Bench:
                 turn()
             costs.append(cost)
         ordered = sorted(costs, key=lambda cost: cost.database_ms)
-        print(f"{what}:\n  median   {ordered[len(costs) // 2]}\n  dearest  {ordered[-1]}", file=sys.stderr)
+        print(f"{what}:\n  median   {ordered[len(costs) // 2]}\n  maximum  {ordered[-1]}", file=sys.stderr)
         for seconds, statement in sorted(ordered[-1].statements, reverse=True)[:3]:
             print(f"    {1000 * seconds:6.1f} ms  {' '.join(statement.split())[:150]}", file=sys.stderr)
         return costs
 
     def adopt_all(self, standby: Any) -> list[Cost]:
-        """Let a standby take the history of all DAGs, and return what its turns cost."""
+        """Let a standby adopt the history of all DAGs; return the cost of its turns."""
         costs: list[Cost] = []
         while not costs or standby._bookkeeper._to_adopt or not standby._bookkeeper._others:
             with self.measured() as cost:
@@ -176,13 +176,13 @@ class Bench:
             costs.append(cost)
         return costs
 
-    def tell_history(self, day: int) -> None:
-        """Let the other region tell that the interval of a day has ended, for every DAG."""
+    def publish_history(self, day: int) -> None:
+        """Let the other region publish that the interval of a day has ended, for every DAG."""
         from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
         from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RunStatus
 
-        books = Bookkeeper(self.runs, self.db, self.clock, region=THERE, peers=lambda: ())
-        number = books._load().number
+        bookkeeper = Bookkeeper(self.runs, self.db, self.clock, region=THERE, peers=lambda: ())
+        number = bookkeeper._load().number
         at = AT + timedelta(days=day)
         for start in range(0, DAGS, 200):
             number += 1
@@ -206,7 +206,7 @@ class Bench:
 
 
 def inside() -> None:
-    """In Airflow's environment: fill the tables, measure, print the figures as JSON."""
+    """Fill the tables, measure, and print the figures as JSON. Runs in Airflow's environment."""
     from airflow import settings
 
     bench = Bench(settings.engine)
@@ -228,12 +228,12 @@ def inside() -> None:
             "turn_ms": [round(1000 * cost.turn_s, 1) for cost in costs],
         }
 
-    bench.tell_history(RUNS - 1)
+    bench.publish_history(RUNS - 1)
     standby = bench.loop(active=THERE)
     bench.adopt_all(standby)
     keep("adoption, nothing new", bench.turns("adoption alone, nothing new", lambda: adoption(standby)))
     keep("standby, nothing new", bench.turns("standby, the agent's whole turn, nothing new", standby.turn, times=25))
-    bench.tell_history(RUNS)
+    bench.publish_history(RUNS)
     first = bench.adopt_all(standby)
     keep("standby, 500 heads new", first)
     figures["adoption_s"] = sum(cost.turn_s + cost.rest_s for cost in first)
@@ -250,7 +250,7 @@ def inside() -> None:
 
     number = count()
 
-    def ended_and_told() -> None:
+    def ended_and_published() -> None:
         with bench.engine.begin() as connection:
             connection.exec_driver_sql(
                 "insert into dag_run (dag_id, run_id, run_type, state, logical_date, run_after, conf, clear_number) "
@@ -260,13 +260,13 @@ def inside() -> None:
 
     keep(
         "active, 50 runs ended",
-        bench.turns("active, 50 runs of 50 DAGs have ended (their insertion included)", ended_and_told),
+        bench.turns("active, 50 runs of 50 DAGs have ended (their insertion included)", ended_and_published),
     )
     print(json.dumps(figures))
 
 
 def adoption(loop: Any) -> None:
-    """What a turn does for adoption, without the rest of the agent's work."""
+    """Do the adoption of a turn, without the agent's other work."""
     loop._bookkeeper.follow()
     loop._bookkeeper.apply_outcomes()
     loop._bookkeeper.adopt()
@@ -295,10 +295,10 @@ def main() -> None:
             note=f"at most {max(found['statements'])} statements, "
             f"{max(found['ledger_calls'])} calls of the runs table, {max(found['turn_ms']):.0f} ms altogether",
         )
-    # The dearest turn has to stay below these, not the middle one.
+    # These goals apply to the most expensive turn, not to the median.
     idle = figures["adoption, nothing new"]
     report.keep(
-        what=f"{size:,} DAGs: adoption, nothing new, dearest turn",
+        what=f"{size:,} DAGs: adoption, nothing new, most expensive turn",
         unit="ms",
         values=[max(idle["database_ms"])],
         goal=GOAL_MS,
@@ -314,7 +314,7 @@ def main() -> None:
         unit="s",
         values=[adoption_s],
         goal=ADOPTION_GOAL_S,
-        note="with the agent's rests between its turns",
+        note="with the agent's waits between its turns",
     )
 
 

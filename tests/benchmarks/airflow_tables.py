@@ -1,4 +1,4 @@
-"""The tables of a real Airflow on an embedded PostgreSQL, and a program that runs in Airflow's environment on them."""
+"""The tables of a real Airflow in an embedded PostgreSQL, and a program that uses them in Airflow's environment."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.benchmarks.report import BUILD, ROOT
 
 def measure_inside(module: str, version: str, **variables: str) -> Any:
     """
-    Return what ``python -m MODULE inside`` prints as its last line, as JSON; it finds migrated, empty tables.
+    Run ``python -m MODULE inside`` with migrated, empty tables; return the JSON in its last line of output.
 
-    :param variables: for its environment, on top of this one's.
-    :raises RuntimeError: it failed; what it said is on stderr.
+    :param variables: additional environment variables.
+    :raises RuntimeError: it failed; its output is on stderr.
     """
     from airflow_provider_mwaa_dr.sandbox.runtime import airflow_environment
     from airflow_provider_mwaa_dr.sandbox.runtime.postgres import Postgres
@@ -32,7 +32,7 @@ def measure_inside(module: str, version: str, **variables: str) -> Any:
         postgres.create_database(name)
         env = {
             **os.environ,
-            # Airflow leaves an airflow.cfg there, which another version does not understand.
+            # Airflow writes an airflow.cfg there, which another version cannot read.
             "AIRFLOW_HOME": str(BUILD / f"home-{version}"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.url(name),

@@ -1,11 +1,12 @@
 """
-History in a fresh standby, by its agent and by a restore of mwaa-dr: ``python -m tests.benchmarks.backup``.
+History in a new standby, from its agent and from a restore of the package mwaa-dr: ``python -m
+tests.benchmarks.backup``.
 
-Of the public alternatives it is the one that does the same job; it ends with Airflow 2, so this is measured on 2.11.2:
-the tables of a real Airflow on an embedded PostgreSQL, 10,000 DAGs with 20 ended runs each. Its functions are called
-one after the other, without the DAGs that call them and with files on this machine in place of S3. It copies all
-there is, from what its last backup has left; our agent takes over the newest interval of each DAG, told as runs end.
-Figures in build/bench/backup.json.
+Only this public alternative does the same work. It supports Airflow 2 only, so the benchmark uses 2.11.2: the tables of
+a real Airflow in an embedded PostgreSQL, and 10,000 DAGs with 20 ended runs each. Its functions are called in sequence,
+without the DAGs that usually call them, and with local files instead of S3. It restores all rows of its last backup.
+The provider's agent adopts the newest interval of each DAG, which was published when the run ended. The figures are in
+build/bench/backup.json.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ insert into job (id, state, job_type, start_date, latest_heartbeat, hostname) va
   (1, 'running', 'SchedulerJob', now(), now() + interval '1 day', 'here');
 analyze;
 """
-# Their conf is an empty dict, pickled.
+# The conf is a pickled empty dict.
 HISTORY = f"""
 insert into dag_run (dag_id, run_id, run_type, state, execution_date, data_interval_start, data_interval_end,
                      start_date, end_date, queued_at, last_scheduling_decision, conf, clear_number, updated_at)
@@ -63,7 +64,7 @@ FRESH = "truncate dag_run, task_instance cascade"
 
 
 def inside() -> None:
-    """In Airflow's environment: fill the tables, measure, print the figures as JSON."""
+    """Fill the tables, measure, and print the figures as JSON. Runs in Airflow's environment."""
     from airflow import settings
     from mwaa_dr.v_2_11.dr_factory import DRFactory_2_11
 
@@ -96,7 +97,7 @@ def inside() -> None:
 
         execute(FRESH)
         bench = Bench(settings.engine)
-        bench.tell_history(RUNS - 1)
+        bench.publish_history(RUNS - 1)
         costs = bench.adopt_all(bench.loop(active=THERE))
         found["adoption"].append(sum(cost.turn_s + cost.rest_s for cost in costs))
         assert count("dag_run") == DAGS, count("dag_run")
@@ -106,7 +107,7 @@ def inside() -> None:
 
 
 def main() -> None:
-    """Measure, write, and print a row."""
+    """Measure, and write and print a row."""
     from uv import find_uv_bin
 
     site = BUILD / "mwaa-dr"
@@ -119,8 +120,8 @@ def main() -> None:
         unit="s",
         values=found["adoption"],
         peers={"restore of mwaa-dr": found["restore"]},
-        note=f"its backup before takes {statistics.median(found['backup']):.0f} s more, each time; it holds "
-        f"{DAGS * RUNS:,} runs, ours is told of {DAGS:,} as they end and goes on with what was interrupted",
+        note=f"each backup before takes {statistics.median(found['backup']):.0f} s more; it has {DAGS * RUNS:,} runs. "
+        f"The agent adopts {DAGS:,} runs, which were published when they ended, and also resumes interrupted runs",
     )
 
 

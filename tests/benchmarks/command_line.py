@@ -1,9 +1,9 @@
 """
-How soon ``mwaa-dr status`` says something: ``python -m tests.benchmarks.command_line``.
+Time until the first output of ``mwaa-dr status``: ``python -m tests.benchmarks.command_line``.
 
-From the start of the process to the first line on stdout, against an emulated DynamoDB and MWAA that answer at once,
-without any distance. Beside it, a script that makes a DynamoDB client with boto3 and reads the item: what no command in
-Python that asks AWS gets below. Figures in build/bench/command_line.json.
+It is measured from the start of the process to the first line on stdout. The emulated DynamoDB and MWAA answer
+immediately, without network latency. For comparison, a script creates a DynamoDB client with boto3 and reads the item:
+no Python command that calls AWS is faster. The figures are in build/bench/command_line.json.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ print(client.get_item(TableName=sys.argv[1], Key=key, ConsistentRead=True)["Item
 
 
 class Mwaa(BaseHTTPRequestHandler):
-    """GetEnvironment, of any name."""
+    """Answers GetEnvironment for any name."""
 
     def do_GET(self) -> None:
-        """Answer."""
+        """Send the answer."""
         body = json.dumps({"Environment": {"Name": self.path.rpartition("/")[2], "Status": "AVAILABLE"}}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -42,7 +42,7 @@ class Mwaa(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def first_line_s(*words: str) -> float:
@@ -50,15 +50,15 @@ def first_line_s(*words: str) -> float:
     began = time.perf_counter()
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
-        said = process.stdout.readline()
+        line = process.stdout.readline()
         took_s = time.perf_counter() - began
         process.stdout.read()
-    assert said.strip(), f"{words} said nothing and ended with {process.returncode}"
+    assert line.strip(), f"{words} printed nothing and ended with {process.returncode}"
     return took_s
 
 
 def main() -> None:
-    """Measure, write, and print the row."""
+    """Measure, and write and print the row."""
     command = str(Path(sys.executable).parent / "mwaa-dr")
     with emulated_tables() as (state_table, runs_table), ThreadingHTTPServer(("127.0.0.1", 0), Mwaa) as mwaa:
         threading.Thread(target=mwaa.serve_forever, daemon=True).start()

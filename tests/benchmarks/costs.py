@@ -1,10 +1,10 @@
 """
-What a DR set asks of DynamoDB: ``python -m tests.benchmarks.costs``.
+DynamoDB requests of a DR set: ``python -m tests.benchmarks.costs``.
 
-Two regions of two schedulers with their real agents, over a real socket to an emulated DynamoDB, on a clock of their
-own: a quarter of an hour of them, after one in which everything is new. Each request is counted, and how many units
-DynamoDB would bill for it by the sizes of its items. Nothing fails over, and no task runs: what workers read is
-added in docs/explanation/costs.md. Figures in build/bench/costs.json.
+Two regions with two schedulers each and their real agents use an emulated DynamoDB over a real socket, on a simulated
+clock. After a first quarter of an hour, in which everything is new, the benchmark measures a second one. It counts each
+request, and the units that DynamoDB would bill for it from the sizes of its items. There is no failover and no task;
+docs/explanation/costs.md adds the reads of workers. The figures are in build/bench/costs.json.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from tests.simulation.airflow import SimulatedAirflow, SimulatedDag
 
 ACTIVE, STANDBY = "us-east-2", "us-east-1"
 DAGS = 500
-"""Hourly ones."""
+"""Number of hourly DAGs."""
 RUN_S = 300.0
 QUARTER_S = 900.0
-"""Everything that an agent does now and then, it does at least once in this time."""
+"""Within this time, an agent does all its periodic work at least once."""
 TURN_S = 5.0
 
 
@@ -71,7 +71,7 @@ class Meter:
 
     :ivar units: by table and kind: 1 for each started 4 KB of a consistent read, 1 for each started 1 KB of a write.
     :ivar requests: by table and operation.
-    :ivar sizes: of the items that are there, by table and key.
+    :ivar sizes: sizes of the existing items, by table and key.
     """
 
     session: boto3.session.Session
@@ -84,7 +84,7 @@ class Meter:
         self.session.events.register("after-call.dynamodb", self._answered)
 
     def reset(self) -> None:
-        """Begin to count."""
+        """Start to count from zero."""
         self.units.clear()
         self.requests.clear()
 
@@ -102,7 +102,7 @@ class Meter:
             found = parsed["Responses"][name]
             missing = len(asked["RequestItems"][name]["Keys"]) - len(found)
             self.units[f"{table} read"] += missing + sum(units(item_bytes(item), 4096) for item in found)
-        elif operation == "Scan":  # what its filter drops was read, too
+        elif operation == "Scan":  # DynamoDB also bills the items that its filter drops
             self.units[f"{table} read"] += units(sum(self.sizes[table].values()), 4096)
         else:
             found = parsed["Items"] if operation == "Query" else [parsed.get("Item", {})]
@@ -110,7 +110,7 @@ class Meter:
 
     def _change(self, table: str, operation: str, asked: Mapping[str, Any]) -> int:
         """Return the larger of an item's sizes before and after."""
-        # An update is taken for as long as its key: what is updated here is far below 1 KB.
+        # The size of a new item from an update counts as that of its key; all updated items are far below 1 KB.
         item = asked.get("Item") or asked["Key"]
         key = item["state_id"]["S"] if "state_id" in item else f"{item['pk']['S']} {item['sk']['S']}"
         before = self.sizes[table].pop(key, 0)
@@ -120,12 +120,12 @@ class Meter:
 
 
 def units(size: int, of: int) -> int:
-    """Return how many units of *of* bytes a request of *size* bytes takes; one at least."""
+    """Return the number of units of *of* bytes for a request of *size* bytes; at least one."""
     return max(1, -(-size // of))
 
 
 class Scheduler:
-    """One of a region's schedulers, as its agent sees the database that they share."""
+    """One of a region's schedulers, with the database that they share."""
 
     def __init__(self, db: SimulatedAirflow, job_id: str) -> None:
         self._db, self.job_id = db, job_id
@@ -141,7 +141,7 @@ class Scheduler:
 
 
 class Folder:
-    """What an inventory lists of a region with :data:`DAGS` DAGs; digests, as they do not compress."""
+    """The contents of an inventory of :data:`DAGS` DAGs. It has digests, because they cannot be compressed."""
 
     def dag_versions(self) -> Mapping[str, str]:
         return {f"dag_{number:03}": "1" for number in range(DAGS)}
@@ -163,9 +163,10 @@ class Folder:
 
 class DRSet:
     """
-    Two regions with two schedulers each; hourly runs that begin evenly over the hour.
+    Two regions with two schedulers each, and hourly runs whose starts are evenly distributed over the hour.
 
-    That is the dearest: each turn has something to tell. All at the full hour, they would be told in a few entries.
+    This is the most expensive case: each turn has runs to publish. If all runs started at the full hour, a few entries
+    would publish all of them.
     """
 
     def __init__(self, state_table: str, runs_table: str, *, run_s: float = RUN_S) -> None:
@@ -211,7 +212,7 @@ class DRSet:
         )
 
     def live(self, seconds: float) -> None:
-        """Let time pass, in turns of the agents."""
+        """Advance the clock, with turns of the agents."""
         end = self.clock.monotonic() + seconds
         db = self.db[ACTIVE]
         while self.clock.monotonic() < end:
@@ -231,7 +232,7 @@ class DRSet:
 
 
 def figures(state_table: str, runs_table: str) -> dict[str, Any]:
-    """Return what a quarter of an hour costs, and how large what is left is."""
+    """Return the requests and units of a quarter of an hour, and the sizes of the stored items."""
     dr_set = DRSet(state_table, runs_table)
     dr_set.live(QUARTER_S)
     dr_set.meter.reset()
@@ -256,7 +257,7 @@ def figures(state_table: str, runs_table: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, write, and print a row for each figure."""
+    """Measure, and write and print a row for each figure."""
     with emulated_tables() as (state_table, runs_table):
         found = figures(state_table, runs_table)
     report = Report("costs", {"airflow": "3.3.1"})

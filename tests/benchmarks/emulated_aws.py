@@ -1,4 +1,4 @@
-"""The tables of a DR set in an emulated DynamoDB, behind a socket."""
+"""The tables of a DR set in an emulated DynamoDB, over a socket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.contract.aws_server import HOME, AwsServer
 
 @contextmanager
 def emulated_tables() -> Iterator[tuple[str, str]]:
-    """Yield the names of the state table and the runs table; this process and its children find them."""
+    """Yield the names of the state table and the runs table. This process and its children can access them."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = AwsServer()
     server.start()

@@ -1,11 +1,12 @@
 """
-What a failover takes, and pausing, by the number of DAGs: ``python -m tests.benchmarks.failover [VERSION ...]``.
+Duration of failovers and of pausing, by the number of DAGs: ``python -m tests.benchmarks.failover [VERSION ...]``.
 
-Two real Airflows of a sandbox, whose MWAA answers ten calls a second as AWS's does. On the newest version whole
-failovers, there and back, graceful and with nothing in flight, and forced ones from a region that is dead; on each
-version ``mwaa-dr pause`` and ``unpause``. Beside those two, the ways that people script: a call of the REST API for
-each DAG, at most ten a second, and ``airflow dags pause`` for each DAG in the environment itself. Both of them take so
-long that some DAGs must do; what they take for all is worked out from that. Figures in build/bench/failover.json.
+The sandbox runs two real Airflows, and its MWAA accepts ten calls a second, like AWS. On the newest version, the
+benchmark measures complete failovers and failbacks: graceful ones without runs in flight, and forced ones from a dead
+region. On each version, it measures ``mwaa-dr pause`` and ``unpause``. For comparison, it measures two common scripts:
+one REST API call for each DAG, at most ten a second, and ``airflow dags pause`` for each DAG in the environment itself.
+Both are slow, so they pause only some DAGs, and their time is extrapolated. The figures are in
+build/bench/failover.json.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ except ImportError:
 with DAG("{TEMPLATE}", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), tags=["team"]):
     EmptyOperator(task_id="nothing")
 """
-# Parsing thousands of DAGs takes two cores half an hour, and neither pausing nor a failover looks at what is in them.
-# They are never looked for in their file again.
+# Parsing thousands of DAGs takes two cores half an hour, and neither pausing nor a failover reads their contents. So
+# the DAGs are copied in the database, with a last_parsed_time in the future, so that Airflow does not parse them again.
 CLONES = """
 create temp table clone as select * from dag where dag_id = '{template}';
 update clone set last_parsed_time = now() + interval '10 days', is_paused = {paused};
@@ -65,7 +66,7 @@ end $$
 
 
 def deploy(pair: Pair, size: int) -> None:
-    """Give both regions *size* DAGs, which are unpaused in the active one."""
+    """Give both regions *size* DAGs, which are unpaused only in the active region."""
     for airflow in pair.airflows.values():
         airflow.deploy(f"{TEMPLATE}.py", SOURCE)
         airflow.wait_for_dag(TEMPLATE)
@@ -75,7 +76,7 @@ def deploy(pair: Pair, size: int) -> None:
 
 
 def unpaused(airflow: Airflow) -> int:
-    """Return how many DAGs are not paused."""
+    """Return the number of unpaused DAGs."""
     return sum(not is_paused for is_paused in airflow.dags().values())
 
 
@@ -83,7 +84,7 @@ Steps = dict[str, list[float]]
 
 
 def fail_over(pair: Pair, mode: str, steps: Steps) -> float:
-    """Return the seconds of a failover, from the command's start to its end; add those of its steps to *steps*."""
+    """Return the duration of a failover command in seconds; add the durations of its steps to *steps*."""
     target = pair.standby.name
     began = time.perf_counter()
     answer = pair.mwaa_dr("failover", target, "--reason", "bench", "--mode", mode, "--yes", "--json", timeout_s=900)
@@ -97,7 +98,7 @@ def fail_over(pair: Pair, mode: str, steps: Steps) -> float:
 
 
 def failovers(pair: Pair) -> tuple[list[float], Steps]:
-    """Return the seconds of graceful failovers there and back, and of their steps."""
+    """Return the durations of graceful failovers and failbacks, and of their steps."""
     took, steps = [], {}
     for _ in range(2 * TURNS):
         took.append(fail_over(pair, "graceful", steps))
@@ -105,8 +106,8 @@ def failovers(pair: Pair) -> tuple[list[float], Steps]:
     return took, steps
 
 
-def from_the_dead(pair: Pair) -> tuple[list[float], Steps]:
-    """Return the seconds of failovers from a region that has just died, there and back, and of their steps."""
+def failovers_from_a_dead_region(pair: Pair) -> tuple[list[float], Steps]:
+    """Return the durations of failovers and failbacks from a region that has just been killed, and of their steps."""
     took, steps = [], {}
     for _ in range(2):
         lost = pair.active.name
@@ -117,13 +118,13 @@ def from_the_dead(pair: Pair) -> tuple[list[float], Steps]:
     return took, steps
 
 
-def told(steps: Steps) -> str:
-    """Return the middle of what each step took."""
+def medians(steps: Steps) -> str:
+    """Return the median duration of each step."""
     return ", ".join(f"{name} {statistics.median(found):.1f}" for name, found in steps.items())
 
 
 class ByRest:
-    """One call of InvokeRestApi for each DAG, no more than ten a second."""
+    """One call of InvokeRestApi for each DAG, at most ten a second."""
 
     def __init__(self, pair: Pair) -> None:
         variables = pair.variables
@@ -138,7 +139,7 @@ class ByRest:
         )
 
     def pause(self, is_paused: bool) -> None:
-        """Pause or unpause some."""
+        """Pause or unpause some DAGs."""
         due = time.perf_counter()
         for number in range(SOME_BY_REST):
             self._client.invoke_rest_api(
@@ -149,7 +150,7 @@ class ByRest:
 
 
 def pausing(pair: Pair) -> dict[str, list[float]]:
-    """Return the seconds, a turn each, that pausing and unpausing 1,000 DAGs takes, in three ways."""
+    """Return the durations of pausing and unpausing 1,000 DAGs in three ways, for each repetition."""
     found: dict[str, list[float]] = {"pause": [], "unpause": [], "rest": [], "command": []}
     region, by_rest = pair.active, ByRest(pair)
 
@@ -175,11 +176,11 @@ def pausing(pair: Pair) -> dict[str, list[float]]:
 
 
 def measure_failovers(pair: Pair, report: Report, size: int) -> None:
-    """Graceful failovers as installed and, of many DAGs, with APIs that list as many at once as they are asked for."""
+    """Graceful failovers with the default API settings and, for many DAGs, also with the largest pages of the API."""
 
     def keep(what: str, series: str, goal: float | None) -> None:
         took, steps = failovers(pair)
-        report.keep(what=what, unit="s", values=took, goal=goal, note=told(steps), series=series, size=size)
+        report.keep(what=what, unit="s", values=took, goal=goal, note=medians(steps), series=series, size=size)
 
     keep(f"failover of {size:,} DAGs", "a graceful failover", GOALS.get(size))
     if size in LARGE:
@@ -191,22 +192,22 @@ def measure_failovers(pair: Pair, report: Report, size: int) -> None:
 
 
 def measure_lost(report: Report, version: str) -> None:
-    """A region that is dead, with the lease that users get."""
+    """Forced failovers from a dead region, with the default lease."""
     shape = Shape(version=version, name="bench-lost", ledger=True, dr=(("lease_s", str(LEASE_S)),))
     with opened(shape) as pair:
         deploy(pair, LOST_DAGS)
-        took, steps = from_the_dead(pair)
+        took, steps = failovers_from_a_dead_region(pair)
     report.keep(
         what=f"failover of {LOST_DAGS} DAGs from a dead region, lease {LEASE_S} s",
         unit="s",
         values=took,
         goal=LEASE_S + 15,
-        note=told(steps),
+        note=medians(steps),
     )
 
 
 def main(versions: Sequence[str] = VERSIONS) -> None:
-    """Measure, write, and print a row for each figure as soon as it is there."""
+    """Measure, and write and print a row for each figure as soon as it exists."""
     report = Report("failover", {"airflow": ", ".join(versions)})
     for version in versions:
         print(f"{datetime.now(tz=timezone.utc):%H:%M:%S} Airflow {version}", file=sys.stderr, flush=True)
@@ -217,7 +218,10 @@ def main(versions: Sequence[str] = VERSIONS) -> None:
                     measure_failovers(pair, report, size)
                 if size == PAUSED:
                     found = pausing(pair)
-                    peers = {"one REST call a DAG": found["rest"], "one airflow dags pause a DAG": found["command"]}
+                    peers = {
+                        "one REST call for each DAG": found["rest"],
+                        "one airflow dags pause for each DAG": found["command"],
+                    }
                     for word in ("pause", "unpause"):
                         what = f"{word} of {PAUSED:,} DAGs, Airflow {version}"
                         report.keep(what=what, unit="s", values=found[word], goal=5.0, peers=peers)

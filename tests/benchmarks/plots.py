@@ -1,4 +1,4 @@
-"""Plots for people of what the benchmarks found: growth with the number of DAGs, and how we compare."""
+"""Plots of the figures: growth with the number of DAGs, and comparison with alternatives."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Row = Mapping[str, Any]
 
 
 def growth(rows: Iterable[Row]) -> Mapping[str, Sequence[Row]]:
-    """Return the rows of each series that has more than one size, the smallest size first."""
+    """Return the rows of each series with more than one size, sorted by size."""
     series: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         if row["size"] is not None:
@@ -29,21 +29,21 @@ def growth(rows: Iterable[Row]) -> Mapping[str, Sequence[Row]]:
 
 
 def factor(found: Sequence[Row]) -> tuple[float, float]:
-    """Return how many times as much the largest size costs as the one before it, and how many times as large it is."""
+    """Return the ratios of cost and size between the largest size and the size before it."""
     before, last = found[-2], found[-1]
     return last["median"] / before["median"], last["size"] / before["size"]
 
 
 def draw_growth(series: Mapping[str, Sequence[Row]], path: Path) -> None:
-    """Draw each series by the number of DAGs, both axes logarithmic, with the line of what grows as they do."""
+    """Draw each series by the number of DAGs, with logarithmic axes and a line of proportional growth."""
     figure, every = plt.subplots(1, len(series), figsize=(5 * len(series), 4), squeeze=False, layout="constrained")
     for axes, (name, found) in zip(every[0], series.items(), strict=True):
         sizes, middles = [row["size"] for row in found], [row["median"] for row in found]
         below = [row["median"] - min(row["values"]) for row in found]
         above = [max(row["values"]) - row["median"] for row in found]
-        axes.errorbar(sizes, middles, yerr=[below, above], marker="o", capsize=3, label="median, least to most")
+        axes.errorbar(sizes, middles, yerr=[below, above], marker="o", capsize=3, label="median, minimum to maximum")
         linear = [middles[-1] * size / sizes[-1] for size in sizes]
-        axes.plot(sizes, linear, linestyle=":", color="grey", label="as much more as there are more DAGs")
+        axes.plot(sizes, linear, linestyle=":", color="grey", label="proportional to the DAGs")
         goals = [(row["size"], row["goal"]) for row in found if row["goal"] is not None]
         if goals:
             axes.plot(*zip(*goals, strict=True), linestyle="", marker="v", color="tab:red", label="goal")
@@ -55,7 +55,7 @@ def draw_growth(series: Mapping[str, Sequence[Row]], path: Path) -> None:
 
 
 def draw_ratios(rows: Iterable[Row], path: Path) -> None:
-    """Draw how many times as much other ways take, on a logarithmic axis."""
+    """Draw the ratios of the alternatives to the provider, on a logarithmic axis."""
     bars = [
         (f"{row['what']}\n{peer} ({shown(statistics.median(row['peers'][peer]))} {row['unit']})", ratio)
         for row in rows
@@ -72,7 +72,7 @@ def draw_ratios(rows: Iterable[Row], path: Path) -> None:
     drawn = axes.barh([name for name, _ in bars], middles, xerr=spread, capsize=3)
     axes.bar_label(drawn, labels=[f"{shown(middle)} times" for middle in middles], padding=6)
     axes.axvline(1, color="black")
-    axes.set(xscale="log", xlabel="times as much as ours", xlim=(min(0.5, *middles) / 2, max(middles) * 20))
+    axes.set(xscale="log", xlabel="times the provider's figure", xlim=(min(0.5, *middles) / 2, max(middles) * 20))
     axes.invert_yaxis()
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -1,4 +1,4 @@
-"""What a benchmark measured, against its goal and beside what people would use instead."""
+"""The figures of a benchmark, with goals and comparisons with alternatives."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ BUILD = ROOT / "build" / "bench"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """
-    One thing that was measured, some times.
+    One figure, measured several times.
 
-    :param what: a phrase; unique in a report.
-    :param values: one a turn, in *unit*.
-    :param goal: what the middle one is to stay below; None: a figure without a goal.
-    :param peers: the same work done in another way, by its name: a value a turn, taken in turn with ours.
-    :param note: what a reader must know of it.
-    :param series: what is measured again for other numbers of DAGs, with *size*, this number.
+    :param what: description; unique in a report.
+    :param values: one value for each repetition, in *unit*.
+    :param goal: maximum for the median; None: no goal.
+    :param peers: values of alternatives that do the same work, by name; one for each repetition, alternating with ours.
+    :param note: remarks for the reader.
+    :param series: name of the figure without *size*, the number of DAGs, for figures that are measured for several
+        sizes.
     """
 
     what: str
@@ -44,15 +45,15 @@ class Measured:
 
     @property
     def is_met(self) -> bool | None:
-        """Whether the goal is met; None without one."""
+        """Whether the goal is met; None without a goal."""
         return None if self.goal is None else self.middle <= self.goal
 
     def ratios(self, peer: str) -> Sequence[float]:
-        """How many times as much as ours the peer takes, turn by turn, ascending."""
+        """Return the ratios of the peer's values to ours for each repetition, sorted."""
         return sorted(theirs / ours for ours, theirs in zip(self.values, self.peers[peer], strict=True))
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it, with the middle and the ratios."""
+        """Return all fields, with the median and the ratios."""
         ratios = {peer: self.ratios(peer) for peer in self.peers}
         return {
             **asdict(self),
@@ -66,7 +67,7 @@ class Measured:
 
 
 def seconds(act: Callable[[], object]) -> float:
-    """Return how long it takes."""
+    """Return the duration of *act*."""
     began = time.perf_counter()
     act()
     return time.perf_counter() - began
@@ -74,14 +75,14 @@ def seconds(act: Callable[[], object]) -> float:
 
 @dataclass
 class Report:
-    """What one benchmark has found so far: a file of the machine, the versions, and a row for each figure."""
+    """The figures of one benchmark so far: a file with the machine, the versions, and a row for each figure."""
 
     benchmark: str
     versions: Mapping[str, str] = field(default_factory=dict)
     measured: list[Measured] = field(default_factory=list)
 
     def keep(self, **values: Any) -> None:
-        """Take what was measured (see :class:`Measured`), print it, and write all that there is."""
+        """Add a figure (see :class:`Measured`), print it, and write the file."""
         self.measured.append(Measured(**values))
         BUILD.mkdir(parents=True, exist_ok=True)
         content = {
@@ -95,12 +96,12 @@ class Report:
 
 
 def shown(value: float) -> str:
-    """Return a number as people read it: three digits, or all before the point."""
+    """Return a number for readers: three digits, or all digits before the decimal point."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def row(found: Mapping[str, Any]) -> str:
-    """Return a row of a table for people, from what :meth:`Measured.as_json` returned."""
+    """Return a row of a Markdown table, from the result of :meth:`Measured.as_json`."""
     verdict = {True: "met", False: "**missed**", None: ""}[found["met"]]
     goal = "" if found["goal"] is None else f"at most {shown(found['goal'])} {found['unit']}"
     beside = []

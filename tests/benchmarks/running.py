@@ -1,11 +1,11 @@
 """
-What a running Airflow pays for the plugin: ``python -m tests.benchmarks.running``.
+Cost of the plugin for a running Airflow: ``python -m tests.benchmarks.running``.
 
-Two real Airflows 3.3.1 of a sandbox with the provider's own defaults (a look every 5 s), CeleryExecutor on an emulated
-SQS as MWAA has it, and 1,000 DAGs in each region. Measured in the active one, in turn with the plugin and without
-(``[dr] enabled = False``: no listener, no agent): how fast its scheduler gets through runs, and what its process uses
-while nothing is due. Then, with the plugin: what the fence adds to a task in a worker, and how long after the end of a
-run the other region can know of it. Figures in build/bench/running.json.
+The sandbox runs two real Airflows 3.3.1 with the provider's defaults (a read every 5 s), CeleryExecutor with an
+emulated SQS as in MWAA, and 1,000 DAGs in each region. The benchmark measures the active region, alternately with and
+without the plugin (``[dr] enabled = False``: no listener, no agent): the throughput of the scheduler, and the resources
+of its idle process. Then, with the plugin, it measures the time that the fence adds to a task in a worker, and the time
+from the end of a run to its entry in the ledger. The figures are in build/bench/running.json.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ AS_INSTALLED = tuple(
     for field in fields(DRConfig)
     if field.name in DR_SETTINGS and isinstance(field.default, float)
 )
-"""The intervals that users get; the sandbox's own are shorter."""
+"""The default intervals; those of the sandbox are shorter."""
 DAGS = 500
 TURNS = 2
 IDLE_TURNS = 1
@@ -71,7 +71,7 @@ with DAG("one_task", schedule=None, start_date=START):
 with DAG("tasks", schedule=None, start_date=START, max_active_tasks={TASKS}):
     nothing.expand(number=list(range({TASKS})))
 """
-# Around the hook of everybody else; whether the fence has read the table shows in its file.
+# Wraps the hooks of all other plugins. A change of the fence's file shows that the fence has read the table.
 TIMER = """
 import json, os, time
 from pathlib import Path
@@ -105,7 +105,7 @@ class Timing(AirflowPlugin):
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What a scheduler's process used while nothing was due."""
+    """Resources that an idle scheduler's process used."""
 
     main_s: float
     others_s: float
@@ -125,7 +125,7 @@ class Bench:
         return [list(row) for row in self.postgres.query(statement, database=self.airflow.name)]
 
     def deploy(self) -> None:
-        """Give the region its DAGs; nothing is parsed any more afterwards."""
+        """Give the region its DAGs. Afterwards no DAG is parsed again."""
 
         def count() -> int:
             found = self.airflow.rest("GET", "/dags", dag_id_pattern="short_|minutely_", limit=1)
@@ -134,12 +134,12 @@ class Bench:
         (self.airflow.home / "plugins" / "bench_timer.py").write_text(TIMER)
         self.airflow.deploy(FILE, SOURCE)
         self.airflow.wait_for_dag("tasks")
-        wait_until(lambda: count() == 2 * DAGS, "all DAGs are there", deadline_s=600)
+        wait_until(lambda: count() == 2 * DAGS, "all DAGs exist", deadline_s=600)
         for region in self.pair.airflows.values():
             region.stop("dag-processor")
 
     def switch(self, is_on: bool) -> None:
-        """Start the scheduler anew, with the plugin or without, and wait until nothing that a start costs is left."""
+        """Restart the scheduler with or without the plugin, and wait until the work of its start is done."""
         began = datetime.now(tz=timezone.utc)
         self.airflow.stop("scheduler")
         self.airflow.start_scheduler(enabled=str(is_on))
@@ -150,14 +150,14 @@ class Bench:
                 found = self.pair.table.get_inventory(self.airflow.name)
                 return found is not None and found.taken_at > began
 
-            wait_until(has_listed, "the agent has listed what there is", deadline_s=300)
+            wait_until(has_listed, "the agent has written its inventory", deadline_s=300)
 
     def pause(self, pattern: str, *, paused: bool) -> None:
-        """Set the flag of DAGs at one moment."""
+        """Pause or unpause DAGs with one statement."""
         self.sql(f"update dag set is_paused = {paused} where dag_id like '{pattern}'")
 
     def runs_s(self) -> float:
-        """Return how long a run of each short DAG takes the scheduler, from the first one's start to the last's end."""
+        """Trigger a run of each short DAG; return the seconds from the first start to the last end."""
         run_id = f"bench_{next(self.numbers)}"
         for number in range(DAGS):
             self.airflow.trigger(f"short_{number:03}", run_id)
@@ -174,9 +174,9 @@ class Bench:
 
     def idle(self) -> Used:
         """
-        Return what the scheduler's own process uses in a minute without work.
+        Return the resources that the scheduler's process uses in a minute without work.
 
-        Its executor has sent a task before, for which it needs boto3: on MWAA there is no scheduler without it.
+        Its executor has sent a task before, so it has imported boto3, as every scheduler on MWAA has.
         """
         self.execute("one_task")
         time.sleep(WARM_S)
@@ -188,13 +188,13 @@ class Bench:
         return Used(used.pop(pid), sum(used.values()), memory_mib(pid))
 
     def execute(self, dag_id: str) -> None:
-        """Have a run of a DAG executed by the worker."""
+        """Trigger a run of a DAG, and wait until the worker has executed it."""
         self.airflow.unpause(dag_id)
         run_id = self.airflow.trigger(dag_id)
         wait_until(lambda: self.airflow.run(dag_id, run_id)["state"] == "success", f"{dag_id} ends", deadline_s=600)
 
-    def asked(self, since: datetime) -> dict[str, list[datetime]]:
-        """Return when the region has asked DynamoDB since then, by operation, oldest first."""
+    def requests(self, since: datetime) -> dict[str, list[datetime]]:
+        """Return the times of the region's DynamoDB requests since then, by operation, oldest first."""
         found: dict[str, list[datetime]] = {}
         for region in self.pair.airflows:
             for row in self.pair.sandbox.requests(region, "dynamodb", since=since):
@@ -203,7 +203,9 @@ class Bench:
         return {operation: sorted(times) for operation, times in found.items()}
 
     def fences(self) -> dict[str, list[float]]:
-        """Return the ms that the fence took in each of many tasks, those that read the table apart from the others."""
+        """
+        Return the milliseconds of the fence in many tasks: separately for tasks that read the table and for the others.
+        """
         self.execute("tasks")
         found: dict[str, list[float]] = {"shared": [], "read": []}
         for line in map(json.loads, (self.airflow.home / "fence.jsonl").read_text().splitlines()):
@@ -211,7 +213,9 @@ class Bench:
         return found
 
     def lags(self) -> tuple[list[list[float]], float]:
-        """Return the seconds from each run's end to its entry in the ledger, a list a minute; and runs a minute."""
+        """
+        Return the seconds from each run's end to its ledger entry, in one list for each minute; and the runs a minute.
+        """
         self.pause("minutely_%", paused=False)
         time.sleep(60)
         began = datetime.now(tz=timezone.utc)
@@ -219,17 +223,17 @@ class Bench:
         until = datetime.now(tz=timezone.utc)
         self.pause("minutely_%", paused=True)
         ended = {(row[0], row[1]): datetime.fromisoformat(row[2]) for row in self.sql(ENDED)}
-        told = self.told()
+        published = self.published()
         minutes: list[list[float]] = [[] for _ in range(MINUTES)]
         for key, at in ended.items():
             if began <= at < until - timedelta(seconds=1):
                 minutes[min(MINUTES - 1, int((at - began).total_seconds() // 60))].append(
-                    (told[key] - at).total_seconds()
+                    (published[key] - at).total_seconds()
                 )
         return minutes, sum(map(len, minutes)) / MINUTES
 
-    def told(self) -> Mapping[RunKey, datetime]:
-        """Return when the ledger was told that a run had ended; once all have been."""
+    def published(self) -> Mapping[RunKey, datetime]:
+        """Wait until the end of every run is published; return the times of the entries."""
         runs = SandboxTables(self.pair.variables).runs
 
         def entries() -> Iterator[tuple[RunKey, datetime]]:
@@ -239,11 +243,11 @@ class Bench:
                 for entry in found:
                     yield from ((run.key, entry.at) for run in entry.runs if run.has_ended)
 
-        def all_told() -> Mapping[RunKey, datetime] | None:
+        def all_published() -> Mapping[RunKey, datetime] | None:
             found = dict(reversed(list(entries())))
             return found if all((row[0], row[1]) in found for row in self.sql(ENDED)) else None
 
-        return wait_until(all_told, "the ledger has been told of all runs", deadline_s=60)
+        return wait_until(all_published, "all runs are published", deadline_s=60)
 
 
 ENDED = (
@@ -253,7 +257,7 @@ ENDED = (
 
 
 def thread_seconds(pid: int) -> dict[int, float]:
-    """Return the seconds of CPU that each thread of a process has used."""
+    """Return the CPU seconds of each thread of a process."""
     found = {}
     for folder in Path(f"/proc/{pid}/task").iterdir():
         ticks = (folder / "stat").read_text().rpartition(")")[2].split()[11:13]
@@ -262,7 +266,7 @@ def thread_seconds(pid: int) -> dict[int, float]:
 
 
 def memory_mib(pid: int) -> float:
-    """Return the memory of a process that it shares with no other one, and its part of what it shares."""
+    """Return the proportional set size of a process: its own memory, and its part of the shared memory."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1024
 
@@ -278,7 +282,7 @@ def bench() -> Iterator[Bench]:
 
 
 def measure_throughput(bench: Bench, report: Report) -> None:
-    """How fast the scheduler gets through short runs."""
+    """Measure the throughput of the scheduler with short runs."""
     took: dict[bool, list[float]] = {True: [], False: []}
     for turn in range(TURNS):
         for is_on in (True, False) if turn % 2 else (False, True):
@@ -295,22 +299,22 @@ def measure_throughput(bench: Bench, report: Report) -> None:
 
 
 def measure_idle(bench: Bench, report: Report) -> None:
-    """What the scheduler's process uses while nothing is due."""
+    """Measure the resources of the idle scheduler's process."""
     used: dict[bool, list[Used]] = {True: [], False: []}
     reads: list[float] = []
-    asked: dict[str, list[datetime]] = {}
+    requests: dict[str, list[datetime]] = {}
     for turn in range(IDLE_TURNS):
         for is_on in (True, False) if turn % 2 else (False, True):
             bench.switch(is_on)
             used[is_on].append(bench.idle())
             if is_on:
-                asked = bench.asked(datetime.now(tz=timezone.utc) - timedelta(seconds=IDLE_S))
-                # Once a minute the heartbeats are read by the same operation: one gap of many is cut in two.
-                gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(asked["BatchGetItem"])]
+                requests = bench.requests(datetime.now(tz=timezone.utc) - timedelta(seconds=IDLE_S))
+                # Once a minute the same operation also reads the heartbeats, so one of many gaps is shorter.
+                gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(requests["BatchGetItem"])]
                 reads.append(float(dict(AS_INSTALLED)["refresh_s"]) / statistics.median(gaps))
     without = used[False]
     report.keep(
-        what="agent, nothing due: of a core",
+        what="agent, idle: part of a core",
         unit="%",
         values=[100 * (on.others_s - off.others_s) / IDLE_S for on, off in zip(used[True], without, strict=True)],
         goal=1.0,
@@ -319,25 +323,25 @@ def measure_idle(bench: Bench, report: Report) -> None:
         f"{100 * statistics.median(each.main_s for each in without) / IDLE_S:.1f} % without",
     )
     report.keep(
-        what="agent: memory of the scheduler's process, more than without the plugin",
+        what="agent: additional memory of the scheduler's process",
         unit="MiB",
         values=[on.memory_mib - off.memory_mib for on, off in zip(used[True], without, strict=True)],
         goal=10.0,
         note=f"without it {statistics.median(each.memory_mib for each in without):.0f} MiB",
     )
     report.keep(
-        what="agent: reads of the state a refresh",
+        what="agent: reads of the state for each refresh",
         unit="",
         values=reads,
-        goal=1.01,  # the log's times have their own grain
-        note=", ".join(f"{operation} {len(times)}" for operation, times in sorted(asked.items())) + f" in {IDLE_S} s",
+        goal=1.01,  # the times in the log are rounded
+        note=", ".join(f"{name} {len(times)}" for name, times in sorted(requests.items())) + f" in {IDLE_S} s",
     )
 
 
 def measure_fence(bench: Bench, report: Report) -> None:
-    """What the fence adds to a task."""
+    """Measure the time that the fence adds to a task."""
     found = bench.fences()
-    for name, what, goal in (("shared", "a read is shared", 5.0), ("read", "it reads itself", 60.0)):
+    for name, what, goal in (("shared", "it shares a read", 5.0), ("read", "it reads the table", 60.0)):
         report.keep(
             what=f"fence, a task in a worker, {what}",
             unit="ms",
@@ -348,19 +352,19 @@ def measure_fence(bench: Bench, report: Report) -> None:
 
 
 def measure_lag(bench: Bench, report: Report) -> None:
-    """How long after its end a run is in the ledger."""
+    """Measure the time from a run's end to its ledger entry."""
     minutes, rate = bench.lags()
     report.keep(
         what="ledger, from a run's end to its entry, 95th percentile",
         unit="s",
         values=[statistics.quantiles(lags, n=20)[18] for lags in minutes],
         goal=5.0,
-        note=f"{rate:.0f} runs a minute; median {statistics.median(itertools.chain(*minutes)):.1f} s; a look every 5 s",
+        note=f"{rate:.0f} runs a minute; median {statistics.median(itertools.chain(*minutes)):.1f} s; a read every 5 s",
     )
 
 
 def main() -> None:
-    """Measure, write, and print a row for each figure as soon as it is there."""
+    """Measure, and write and print a row for each figure as soon as it exists."""
     report = Report("running", {"airflow": VERSION})
     with bench() as found:
         measure_idle(found, report)

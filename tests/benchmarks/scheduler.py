@@ -1,10 +1,10 @@
 """
-What the gate costs the scheduler: ``python -m tests.benchmarks.scheduler``; figures in build/bench/scheduler.json.
+Cost of the gate for the scheduler: ``python -m tests.benchmarks.scheduler``; figures in build/bench/scheduler.json.
 
-The hooks that Airflow 3.3.1 calls, on its tables in PostgreSQL, with the real agent beside them that reads an emulated
-DynamoDB over a socket. Two things are measured: a run that may start, and a run that a standby closes. Beside the
-first, what a gate costs that asks DynamoDB for each run, here without any distance to it; beside the second, closing
-the task instances one by one, as Airflow's own models do it.
+It calls the hooks of Airflow 3.3.1 with its tables in PostgreSQL, and with the real agent, which reads an emulated
+DynamoDB over a socket. It measures two cases: a run that may start, and a run that a standby closes. The first is
+compared with a gate that reads DynamoDB for each run, here without network latency. The second is compared with closing
+the task instances one by one, as Airflow's own models do.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ VERSION = "3.3.1"
 HERE, THERE = "us-east-1", "us-east-2"
 TURNS = 15
 STARTS, READS = 1000, 20
-"""Runs that are let through in a turn, and reads of the state that are taken for comparison."""
+"""Allowed runs in each repetition, and reads of the state for comparison."""
 SIZES = (10, 1000)
-"""Task instances of a run that is closed."""
+"""Numbers of task instances of a closed run."""
 START = "2026-01-01 00:00:00+00"
 FILL = """
 insert into dag_bundle (name, active) values ('dags-folder', true) on conflict do nothing;
@@ -85,11 +85,11 @@ class Bench:
             if self.seen is not None and name.startswith("socket.") and threading.get_ident() == me:
                 self.seen.append(name)
 
-        sys.addaudithook(audit)  # once: nobody can take it away again
+        sys.addaudithook(audit)  # only once, because Python cannot remove an audit hook
 
     @contextmanager
     def watched(self) -> Iterator[list[str]]:
-        """Yield a list of all statements and connections of this thread."""
+        """Yield a list of the statements and network calls of this thread."""
         from sqlalchemy import event
 
         me = threading.get_ident()
@@ -108,7 +108,7 @@ class Bench:
 
     @contextmanager
     def queued_run(self, tasks: int = 0) -> Iterator[tuple[Any, Any]]:
-        """Yield a session as the scheduler's, with a run that it has just set running; nothing of it is committed."""
+        """Yield a session like the scheduler's, with a run that was just set to running. Nothing is committed."""
         run_id = f"r{next(self.numbers)}"
         session = self.settings.Session()
         try:
@@ -124,7 +124,7 @@ class Bench:
             self.settings.Session.remove()
 
     def is_active(self, region: str) -> None:
-        """Make *region* active and wait until the agent has settled for it."""
+        """Make *region* active, and wait until the agent has reconciled."""
         from airflow_provider_mwaa_dr.core.state import set_active_region
 
         state = self.store.read()
@@ -137,16 +137,16 @@ class Bench:
             view = self.gate._loop.view
             return bool(view.state.active_region == region and view.reconciled_epoch == view.state.epoch)
 
-        wait_until(has_reconciled, f"the agent has settled for {region}")
+        wait_until(has_reconciled, f"the agent has reconciled for {region}")
 
     def starts(self) -> dict[str, list[float]]:
-        """Return, a turn each, µs: of a run that is let through, and of a read of the state."""
+        """Return the microseconds of an allowed run, and of a read of the state, for each repetition."""
         found: dict[str, list[float]] = {"p50": [], "p99": [], "read p50": []}
         with self.queued_run() as (_, run):
             for _ in range(TURNS):
                 with self.watched() as seen:
                     ours = [1e6 * seconds(lambda: self.listener.on_dag_run_running(run)) for _ in range(STARTS)]
-                assert run.state == "running", "it was let through"
+                assert run.state == "running", "the run was not allowed"
                 assert not seen, seen[:3]
                 found["p50"].append(statistics.median(ours))
                 found["p99"].append(statistics.quantiles(ours, n=100)[98])
@@ -154,7 +154,10 @@ class Bench:
         return found
 
     def closing(self, tasks: int) -> dict[str, list[float]]:
-        """Return, a turn each, ms: of a run that a standby closes, and of closing it one task instance at a time."""
+        """
+        Return the milliseconds to close a run in a standby, and to close its task instances one by one, for each
+        repetition.
+        """
         found: dict[str, list[float]] = {"ours": [], "statements": [], "one by one": []}
         for _ in range(TURNS):
             with self.queued_run(tasks) as (session, run), self.watched() as seen:
@@ -164,7 +167,7 @@ class Bench:
                     session.flush()
 
                 found["ours"].append(1000 * seconds(ours))
-                assert run.state == "success", "a standby closes it"
+                assert run.state == "success", "the standby did not close the run"
                 found["statements"].append(len(seen))
             with self.queued_run(tasks) as (session, run):
 
@@ -179,7 +182,7 @@ class Bench:
 
 
 def inside() -> None:
-    """In Airflow's environment: measure, print the figures as JSON."""
+    """Measure, and print the figures as JSON. Runs in Airflow's environment."""
     bench = Bench()
     bench.is_active(HERE)
     starts = bench.starts()
@@ -188,7 +191,7 @@ def inside() -> None:
 
 
 def main() -> None:
-    """Measure, write, and print a row for each figure."""
+    """Measure, and write and print a row for each figure."""
     from tests.benchmarks.airflow_tables import measure_inside
     from tests.benchmarks.emulated_aws import begin, emulated_tables
 
@@ -203,9 +206,9 @@ def main() -> None:
             AIRFLOW__DR__REGION=HERE,
         )
     starts = figures["starts"]
-    asked = {"a read of the state for each run, without distance": starts["read p50"]}
+    peers = {"a read of the state for each run, without latency": starts["read p50"]}
     report = Report("scheduler", {"airflow": VERSION})
-    report.keep(what="gate, run allowed, median", unit="µs", values=starts["p50"], goal=20, peers=asked)
+    report.keep(what="gate, run allowed, median", unit="µs", values=starts["p50"], goal=20, peers=peers)
     report.keep(what="gate, run allowed, 99th percentile", unit="µs", values=starts["p99"], goal=200)
     for size, goal in zip(SIZES, (10, 40), strict=True):
         found = figures["closing"][str(size)]

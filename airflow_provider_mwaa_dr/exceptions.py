@@ -1,8 +1,8 @@
 """
-Errors of the provider: one tree, data as attributes, picklable.
+Errors of the provider: one class tree, with their data as attributes. All of them can be pickled.
 
-Each message says what failed, with which values, and what to do next. ``advice`` is the last of the three on its own,
-for the command line's JSON.
+Each message says what failed, with which values, and what to do next. ``advice`` is the last part alone, for the JSON
+of the command line.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class DRError(Exception):
         return f"{self.message} {self.advice}".rstrip()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions with keyword-only arguments do not pickle by themselves; Airflow pickles what a task raises.
+        # Exceptions with keyword-only arguments cannot be pickled by default, and Airflow pickles the exceptions of a
+        # task.
         return _rebuild, (type(self), self.message, self.__dict__)
 
 
@@ -41,7 +42,7 @@ def _rebuild(cls: type[DRError], message: str, attributes: dict[str, Any]) -> DR
 
 
 class ConfigError(DRError):
-    """A setting has a wrong value, or one that is needed is missing. ``option`` names it."""
+    """A setting has a wrong value, or a required setting is missing. ``option`` names it."""
 
     def __init__(self, message: str, *, option: str = "", advice: str = "") -> None:
         super().__init__(message, advice=advice)
@@ -49,11 +50,11 @@ class ConfigError(DRError):
 
 
 class StateError(DRError):
-    """Something about the state item."""
+    """An error of a table of the DR set, or of one of its items."""
 
 
 class StateNotFoundError(StateError):
-    """The table exists, and the state item does not: run ``mwaa-dr init``."""
+    """The table exists, but not the state item: run ``mwaa-dr init``."""
 
 
 class TableNotFoundError(StateError):
@@ -65,7 +66,7 @@ class StateUnreachableError(StateError):
 
 
 class UnusableStateError(StateError):
-    """The state item was read, and it does not say which region is active. Every region holds its runs."""
+    """The state item was read, but does not name an active region. Every region holds its runs."""
 
 
 class StateAccessError(StateError):
@@ -78,8 +79,8 @@ class UnreadableItem:
     An item of a table that does not have its required content.
 
     :param table: name of the table.
-    :param key: of the item; in the runs table both parts of it.
-    :param field: the first field that is wrong; empty when it is the item as a whole.
+    :param key: key of the item; in the runs table both parts of the key.
+    :param field: the first wrong field; empty if the whole item is wrong.
     :param found: what the field holds, shortened, control characters escaped.
     :param allowed: what the field may hold.
     :param advice: what to do; one sentence.
@@ -102,9 +103,9 @@ class UnreadableItem:
 
 class UnreadableItemError(StateError):
     """
-    An item is stored and does not have its required content. Reading it again does not help; ``item`` says what to do.
+    An item is stored, but does not have its required content. A retry does not help; ``item`` has the advice.
 
-    Only what depends on this one item is unknown.
+    Only the data of this item is unknown.
     """
 
     def __init__(self, item: UnreadableItem) -> None:
@@ -114,9 +115,9 @@ class UnreadableItemError(StateError):
 
 class UnreadableCheckpointError(UnreadableItemError):
     """
-    A region's checkpoint of its ledger cannot be read; its log may have what is in it.
+    A region's checkpoint cannot be read. The region's log may still have its entries.
 
-    :param number: of the last entry that is in the checkpoint; None when that cannot be read either.
+    :param number: number of the last entry in the checkpoint; None if that cannot be read either.
     """
 
     def __init__(self, item: UnreadableItem, *, number: int | None = None) -> None:
@@ -134,16 +135,16 @@ class StaleLedgerError(StateError):
 
 class StaleStateError(StateError):
     """
-    A conditional write lost: the state moved since it was read.
+    A conditional write failed, because another caller changed the state after it was read.
 
-    :param expected: the version that the writer had read; None when it expected no item.
-    :param found: the state that is stored, as the condition check returned it; None when it is gone.
+    :param expected: the version that the writer had read; None if it expected no item.
+    :param found: the stored state, as the condition check returned it; None if there is none.
     """
 
     def __init__(self, expected: int | None, found: Any) -> None:
         found_version = getattr(found, "version", None)
         super().__init__(
-            f"The state changed under the writer: expected version {expected}, found {found_version}.",
+            f"Another caller changed the state: expected version {expected}, found {found_version}.",
             advice="Read the state again and decide again.",
         )
         self.expected = expected
@@ -159,11 +160,11 @@ class WrongPhaseError(StateError):
 
 
 class MwaaError(DRError):
-    """Something about an MWAA environment or its Airflow."""
+    """An error of an MWAA environment or its Airflow."""
 
 
 class MwaaAccessError(MwaaError):
-    """The caller has no permission for this environment, or it does not exist in this account."""
+    """The caller has no permission for this environment, or the environment does not exist in this account."""
 
 
 class MwaaUnreachableError(MwaaError):
@@ -180,7 +181,7 @@ class MwaaRequestError(MwaaError):
 
 
 class IncompleteError(MwaaError):
-    """A bulk change did not reach all DAGs. ``left`` has the ids of the others."""
+    """A bulk change did not change all DAGs. ``left`` has the ids of the unchanged DAGs."""
 
     def __init__(self, message: str, *, left: Sequence[str], advice: str = "") -> None:
         super().__init__(message, advice=advice)
@@ -191,7 +192,7 @@ class AwsError(DRError):
     """
     A call to AWS failed during deploy or undeploy.
 
-    :param code: AWS's own code; empty when there was no answer.
+    :param code: error code of AWS; empty if there was no answer.
     """
 
     def __init__(self, message: str, *, code: str = "", advice: str = "") -> None:
@@ -204,7 +205,7 @@ class AwsAccessError(AwsError):
 
 
 class AwsMissingError(AwsError):
-    """The resource does not exist, or not in this account."""
+    """The resource does not exist in this region and account."""
 
 
 class AwsUnreachableError(AwsError):
@@ -224,7 +225,7 @@ class FailoverError(DRError):
 
 
 class RefusedError(FailoverError):
-    """The command refused, because of the current state, and changed nothing (exit code 3)."""
+    """The provider refused because of the current state, and changed nothing (exit code 3)."""
 
 
 class NotReadyError(RefusedError):

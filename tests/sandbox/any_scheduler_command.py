@@ -1,4 +1,6 @@
-"""``mwaa-dr`` as it would be if one scheduler of a region could speak for all: the control of test_two_schedulers."""
+"""
+``mwaa-dr`` with an error: the acknowledgement of one scheduler counts for its region. Control of test_two_schedulers.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from airflow_provider_mwaa_dr.core.ports import AgentStatus
 
 
 def main() -> int:
-    """Return the command's exit code."""
+    """Return the exit code of the command."""
 
     def has_acknowledged(agents: Sequence[AgentStatus], version: int) -> bool:
         return any(agent.version >= version for agent in agents)

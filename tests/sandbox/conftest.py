@@ -1,4 +1,4 @@
-"""The sandboxes that the tests of this folder share; see harness.py for what one offers."""
+"""The sandboxes that the tests of this folder share. harness.py describes what a sandbox offers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from tests.sandbox.harness import Pair, Shape, opened
 @pytest.fixture(scope="session")
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     """
-    Two real Airflows, brought up on first use and taken down after the last test that asks for the same shape.
+    Two real Airflows. They start at first use, and stop after the last test that needs the same shape.
 
-    Ask with ``@on(shape)`` from the harness: pytest then runs the tests of one shape together, across files.
+    A test requests them with ``@on(shape)`` from the harness. Pytest then runs the tests of one shape together, across
+    files.
     """
     shape: Shape = request.param
     with opened(shape) as pair:
@@ -24,11 +25,11 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
-    Put the tests of one shape together, the standby's last.
+    Put the tests of one shape together, with those of the standby last.
 
-    Pytest's own order would bring each sandbox up again and again, and fail over between an attempt and its judgement.
-    What the standby's tests do to a region (stop its scheduler, disable its plugin) a failover rightly refuses as not
-    ready for a while.
+    Pytest's own order would start each sandbox several times, and would fail over between an attempt and its check.
+    After the standby's tests (a stopped scheduler, a disabled plugin), a failover refuses the region as not ready for a
+    while.
     """
 
     def place(item: pytest.Item) -> tuple[str, bool]:
@@ -43,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Say what a failed test left behind: what did not come true is seldom to be seen from its message."""
+    """Add a description of the pair to a failed test: the message alone rarely shows the cause."""
     report = yield
     pair: Any = getattr(item, "funcargs", {}).get("pair")
     if report.failed and isinstance(pair, Pair):

@@ -1,4 +1,6 @@
-"""What the tests of failovers share: commands that can be watched while they run, and runs that wait for the test."""
+"""
+Helpers for the tests of failovers: commands that a test can watch while they run, and runs that wait for the test.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ REASON = ("--reason", "test", "--yes", "--json")
 
 
 class Command:
-    """A started process; its output goes to files, so that it can be read while it runs."""
+    """A started process. Its output goes to files, so that a test can read it while the process runs."""
 
     def __init__(self, program: Path, words: tuple[str, ...], variables: Mapping[str, str], folder: Path) -> None:
         self.words = words
@@ -42,16 +44,16 @@ class Command:
 
     @property
     def stdout(self) -> str:
-        """What it printed so far."""
+        """Its stdout until now."""
         return self._stdout.read_text()
 
     @property
     def stderr(self) -> str:
-        """What it said so far."""
+        """Its stderr until now."""
         return self._stderr.read_text()
 
     def wait(self, *, timeout_s: float = 240.0) -> int:
-        """Return its exit code once it has ended."""
+        """Wait until it ends, and return its exit code."""
         return self.process.wait(timeout_s)
 
     def document(self, *, code: int = 0) -> Any:
@@ -59,8 +61,8 @@ class Command:
         assert self.wait() == code, f"{self.words} ended with {self.process.returncode}, not {code}: {self.stderr}"
         return json.loads(self.stdout)
 
-    def wait_until_it_says(self, text: str) -> None:
-        """Return once *text* is on its stderr. :raises AssertionError: it ended, or the deadline passed."""
+    def wait_until_it_prints(self, text: str) -> None:
+        """Wait until *text* is on its stderr. :raises AssertionError: it ended, or the deadline passed."""
 
         def is_said() -> bool:
             ended = self.process.poll() is not None
@@ -72,7 +74,7 @@ class Command:
 
 @contextmanager
 def command(program: Path, words: tuple[str, ...], variables: Mapping[str, str]) -> Iterator[Command]:
-    """Yield a started program, ended at the end."""
+    """Yield a started program, and end it after the test."""
     with TemporaryDirectory() as folder:
         started = Command(program, words, variables, Path(folder))
         try:
@@ -85,7 +87,9 @@ def command(program: Path, words: tuple[str, ...], variables: Mapping[str, str])
 
 @contextmanager
 def mwaa_dr(pair: Pair, *words: str, **dr: object) -> Iterator[Command]:
-    """Yield a started ``mwaa-dr``, ended at the end. *dr*: settings for it alone, ``drain_s=5`` as ``DR_DRAIN_S``."""
+    """
+    Yield a started ``mwaa-dr``, and end it after the test. *dr*: settings only for it, ``drain_s=5`` as ``DR_DRAIN_S``.
+    """
     variables = {**pair.variables, **{f"DR_{name.upper()}": str(value) for name, value in dr.items()}}
     with command(Path(sys.executable).parent / "mwaa-dr", words, variables) as started:
         yield started
@@ -93,13 +97,13 @@ def mwaa_dr(pair: Pair, *words: str, **dr: object) -> Iterator[Command]:
 
 @contextmanager
 def airflow(described: Mapping[str, Any], *words: str, **variables: str) -> Iterator[Command]:
-    """Yield a started ``airflow`` of the control environment (``pair.control``), or of a region as described."""
+    """Yield a started ``airflow`` of the control environment (``pair.control``), or of a region by its description."""
     with command(Path(described["bin"]) / "airflow", words, {**described["env"], **variables}) as started:
         yield started
 
 
 def killed_after(pair: Pair, step: str, region: str, *words: str) -> None:
-    """Run the real ``mwaa-dr failover`` up to the end of *step*, where SIGKILL ends it."""
+    """Run the real ``mwaa-dr failover`` until the end of *step*, and kill it there with SIGKILL."""
     program = (str(Path(__file__).with_name("killed_command.py")), step, "failover", region, *REASON, *words)
     with command(Path(sys.executable), program, pair.variables) as started:
         code = started.wait()
@@ -107,12 +111,12 @@ def killed_after(pair: Pair, step: str, region: str, *words: str) -> None:
 
 
 def operator_words(conf: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the words with which ``airflow`` runs the example DAG of a failover."""
+    """Return the ``airflow`` arguments that run the example DAG of a failover."""
     return ("dags", "test", "dr_failover", "-c", json.dumps(dict(conf)))
 
 
 def fail_over(pair: Pair, region: str, *words: str, drain_s: float = 120, **dr: object) -> dict[str, Any]:
-    """Make *region* active by the real command and return the record; what runs may take its time, as tests may."""
+    """Make *region* active with the real command and return the record. The drain lasts as long as tests may take."""
     with mwaa_dr(pair, "failover", region, *REASON, *words, drain_s=drain_s, **dr) as failover:
         record: dict[str, Any] = failover.document()
     assert (record["outcome"], record["not_unpaused"]) == ("completed", []), record
@@ -121,43 +125,43 @@ def fail_over(pair: Pair, region: str, *words: str, drain_s: float = 120, **dr: 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainRun:
-    """A run of a DAG of three tasks."""
+    """A run of a DAG with three tasks."""
 
     airflow: Airflow
     dag_id: str
     run_id: str
 
     def bodies(self, airflow: Airflow | None = None) -> list[str]:
-        """Return the tasks whose bodies executed in the region that it was started in, or in *airflow*, in order."""
+        """Return the tasks whose bodies executed in the run's region, or in *airflow*, in order."""
         return [line.task_id for line in (airflow or self.airflow).executed(self.dag_id, self.run_id)]
 
     @property
     def state(self) -> str:
-        """What Airflow says of it."""
+        """Its state in Airflow."""
         return str(self.airflow.run(self.dag_id, self.run_id)["state"])
 
     @property
     def note(self) -> str:
-        """Its note; empty when it has none."""
+        """Its note; empty if it has none."""
         return self.airflow.note(self.dag_id, self.run_id)
 
     def let_go(self) -> None:
-        """Let its first task go on."""
+        """Let its first task continue."""
         gates = self.airflow.home / "gates"
         gates.mkdir(exist_ok=True)
         (gates / self.run_id).touch()
 
     def wait_until_it_executed(self) -> None:
-        """Return once the bodies of its three tasks executed, each once and in order."""
+        """Wait until the bodies of its three tasks have executed, each once and in order."""
         wait_until(lambda: self.bodies() == CHAIN, f"{self.dag_id} {self.run_id} executes in {self.airflow.name}")
 
     def wait_until_it_is(self, state: str) -> None:
-        """Return once Airflow says so."""
+        """Wait until Airflow shows this state."""
         wait_until(lambda: self.state == state, f"{self.dag_id} {self.run_id} is {state} in {self.airflow.name}")
 
 
 def start(airflow: Airflow, *, dag_id: str = "fo_chain", waits: bool = False) -> ChainRun:
-    """Start a run; one that *waits* is returned once its first task executes."""
+    """Start a run. If it *waits*, return only after its first task executes."""
     run = ChainRun(airflow=airflow, dag_id=dag_id, run_id=airflow.trigger(dag_id, conf={"wait": waits}))
     if waits:
         wait_until(run.bodies, f"the first task of {run.run_id} executes in {airflow.name}")
@@ -166,16 +170,16 @@ def start(airflow: Airflow, *, dag_id: str = "fo_chain", waits: bool = False) ->
 
 def wait_for_snapshot(pair: Pair, region: Airflow, *dag_ids: str, without: str = "") -> None:
     """
-    Return once a failover that cannot ask *region* any more would unpause these DAGs elsewhere, and that one not.
+    Wait until a forced failover from *region* would unpause these DAGs in the target, but not the DAG *without*.
 
-    Half a minute after its scheduler was killed: for as long Airflow counts it as alive, and no other agent leads.
+    It takes half a minute after the region's scheduler was killed: Airflow counts it as alive, so no other agent leads.
     """
 
     def is_recorded() -> bool:
         try:
             snapshot = pair.table.get_snapshot(region.name)
         except UnreadableItemError:
-            return False  # damaged by a test before; its agent writes it again
+            return False  # an earlier test damaged it; the agent writes it again
         return snapshot is not None and {*dag_ids} <= {*snapshot.dag_ids} and without not in snapshot.dag_ids
 
     wait_until(is_recorded, f"the snapshot of {region.name} has {', '.join(dag_ids)}")
@@ -183,9 +187,9 @@ def wait_for_snapshot(pair: Pair, region: Airflow, *dag_ids: str, without: str =
 
 def make_steady(pair: Pair, *, idle: bool = True) -> DRState:
     """
-    Bring the pair to where a failover can begin, whatever a test before left, and return the state.
+    Make a failover possible again, whatever an earlier test left, and return the state.
 
-    :param idle: whether to wait until nothing runs; something always does where DAGs go on by themselves.
+    :param idle: whether to wait until nothing runs. With DAGs that run by themselves, something always does.
     """
     for region in pair.airflows:
         pair.sandbox.fault(region, "all", "none")
@@ -198,7 +202,7 @@ def make_steady(pair: Pair, *, idle: bool = True) -> DRState:
                 ChainRun(airflow=region, dag_id=run["dag_id"], run_id=run["dag_run_id"]).let_go()
     pair.active.unpause("fo_chain")
     pair.active.pause("fo_stray")
-    # No failover pauses it.
+    # Failovers do not pause this exempt DAG.
     for region in pair.airflows.values():
         region.pause("outage_exempt")
     if idle:
@@ -210,7 +214,9 @@ def make_steady(pair: Pair, *, idle: bool = True) -> DRState:
 
 
 def has_only_live_schedulers(pair: Pair, region: str) -> bool:
-    """Whether Airflow lists no scheduler of *region* that a test before has killed; it does for half a minute."""
+    """
+    Whether Airflow no longer lists schedulers of *region* that an earlier test killed. It lists them for half a minute.
+    """
     agents = pair.table.agents(region)
     newest = max(agents, key=lambda agent: agent.at)
     live = {agent.job for agent in agents if newest.at - agent.at < timedelta(seconds=10)}

@@ -1,34 +1,34 @@
 """
-Two real Airflows for a test, and what task bodies wrote there.
+Two real Airflows for a test, and the lines that task bodies write in them.
 
 ::
 
     @on("3.3.1")                                  # or several: @on("2.10.3", "3.0.6"), or on(Shape(...))
     def test_...(pair: Pair) -> None:
-        pair.reset()                              # all DAGs paused, no open run, us-east-2 active and settled
+        pair.reset()                              # all DAGs paused, no open run, us-east-2 active and reconciled
         here, there = pair.active, pair.standby   # an Airflow each; pair[region] by name
         here.unpause("dag"); run_id = here.trigger("dag")
         wait_until(lambda: here.executed("dag", run_id), "the run executes")
 
 Counting
     ``Airflow.executed(dag_id, run_id, task_id)`` and ``called(...)`` (callbacks) read the lines that
-    ``dags/witness.py`` appends to ``AIRFLOW_HOME/witness.jsonl``: never a state of Airflow's. To assert that nothing
-    executed, wait for something positive first, then ask.
+    ``dags/witness.py`` appends to ``AIRFLOW_HOME/witness.jsonl``, never a state of Airflow. To assert that nothing
+    executed, first wait for something that did.
 An Airflow (one region)
     REST: ``rest``, ``trigger``, ``run``, ``runs``, ``note``, ``unpause``, ``pause``, ``task_states``, ``dag_ids``.
     CLI: ``airflow`` (waits), ``start_airflow`` (does not). Files: ``deploy``, ``remove``, ``wait_for_dag``.
     Processes: ``stop(component)``, ``frozen(component)``, ``start_worker()``, ``start_scheduler(**dr)`` (with other
     settings in ``[dr]``, or as before).
 The pair
-    ``mwaa_dr(*words)`` (the real command), ``status()``, ``history()``, ``state()``, ``flip(region)`` (the bare flip),
+    ``mwaa_dr(*words)`` (the real command), ``status()``, ``history()``, ``state()``, ``flip(region)`` (no failover),
     ``sandbox`` (kill, revive, fault), ``table`` (the state store), ``delete_items``, ``reset()``, ``wait_in_each``,
     ``airflow_in_each``.
 Where
     ``build/sandbox-tests/NAME``, NAME being the Airflow version or the shape's own; all files of ``dags/`` are
-    deployed in both regions. ``MWAA_DR_TEST_SANDBOXES=DIR`` moves that folder. One session at a time: four Airflows on
-    two cores starve each other, so a second session on this machine waits.
-    ``MWAA_DR_TEST_KEEP=1`` leaves a sandbox running at the end and uses the one that runs at the start: seconds
-    instead of half a minute, but with the provider, the DAG files and the history of back then.
+    deployed in both regions. ``MWAA_DR_TEST_SANDBOXES=DIR`` moves that folder. One session runs at a time: four
+    Airflows on two cores are too slow, so a second session on this machine waits.
+    ``MWAA_DR_TEST_KEEP=1`` leaves a sandbox running at the end, and uses a sandbox that runs at the start: seconds
+    instead of half a minute, but with the provider, the DAG files and the history of that time.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ DAGS = Path(__file__).parent / "dags"
 HOMES = Path(os.environ.get("MWAA_DR_TEST_SANDBOXES") or Path(__file__).parents[2] / "build" / "sandbox-tests")
 KEEP = bool(os.environ.get("MWAA_DR_TEST_KEEP"))
 FIRST, SECOND = REGIONS
-"""The region that a new sandbox begins with as the active one, and the other."""
+"""The region that is active in a new sandbox, and the other region."""
 REST_TIMEOUT_S = 60.0
 _numbers = count(1)
 
@@ -78,12 +78,13 @@ _numbers = count(1)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """
-    What a sandbox is made of.
+    The parts of a sandbox.
 
-    :param name: of its folder; another name is another sandbox. Short: a socket's path must fit below it.
+    :param name: name of its folder; another name is another sandbox. It is short, because the path of a socket must fit
+        below it.
     :param dr: settings in ``[dr]`` that differ from the sandbox's own, as pairs.
-    :param ledger: whether it has a runs table. Without one nothing that happened in a region shows up in another, so
-        a task body that executes there has been let through, and not begun anew.
+    :param ledger: whether it has a runs table. Without one, no event of a region shows in another region. A task body
+        that executes in the other region then was let through, and not resumed.
     """
 
     version: str
@@ -102,7 +103,9 @@ CELERY_OF_AIRFLOW_2 = Shape(version="2.10.3", name="celery-2.10.3", executor="Ce
 
 
 def on(*shapes: Shape | str, soak: tuple[Shape | str, ...] = ()) -> pytest.MarkDecorator:
-    """Return the marker that runs a test on each of *shapes*, and on *soak* in ``make soak``; a text is a version."""
+    """
+    Return the marker that runs a test with each of *shapes*, and with *soak* in ``make soak``. A text is a version.
+    """
 
     def known(shape: Shape | str) -> Shape:
         return Shape(version=shape) if isinstance(shape, str) else shape
@@ -113,7 +116,7 @@ def on(*shapes: Shape | str, soak: tuple[Shape | str, ...] = ()) -> pytest.MarkD
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """What a task body (kind ``executed``) or a callback (kind: its event) wrote."""
+    """A line of a task body (kind ``executed``) or of a callback (kind: its event)."""
 
     kind: str
     region: str
@@ -127,7 +130,7 @@ class Line:
 
 class Airflow:
     """
-    One region's Airflow.
+    The Airflow of one region.
 
     :param described: the region's part of sandbox.json.
     """
@@ -156,10 +159,10 @@ class Airflow:
     def __repr__(self) -> str:
         return f"<Airflow {self.version} in {self.name}>"
 
-    # What task bodies and callbacks wrote.
+    # Lines of task bodies and callbacks.
 
     def lines(self, dag_id: str | None = None, run_id: str | None = None, task_id: str | None = None) -> list[Line]:
-        """Return what was written in this region, oldest first."""
+        """Return the lines of this region, oldest first."""
         try:
             text = (self.home / "witness.jsonl").read_text()
         except FileNotFoundError:
@@ -184,9 +187,9 @@ class Airflow:
 
     def rest(self, method: str, path: str, *, json: Any = None, **params: Any) -> Any:
         """
-        Return the answer's JSON; *path* as ``/dags/ID``, without ``/api/vN``.
+        Return the JSON of the response. *path* is like ``/dags/ID``, without ``/api/vN``.
 
-        :raises requests.HTTPError: its message carries Airflow's words.
+        :raises requests.HTTPError: its message has Airflow's error text.
         """
         url = f"{self._api}{path}"
         answer = self._http.request(method, url, json=json, params=params, timeout=REST_TIMEOUT_S)
@@ -211,7 +214,9 @@ class Airflow:
         return run_id
 
     def runs(self, dag_id: str = "~", **params: Any) -> list[dict[str, Any]]:
-        """Return the newest 100 runs of a DAG, or of all; keys as in REST (``dag_run_id``, ``state``, ``note`` ...)."""
+        """
+        Return the newest 100 runs of a DAG, or of all DAGs; keys as in REST (``dag_run_id``, ``state``, ``note`` ...).
+        """
         found = self.rest("GET", f"/dags/{dag_id}/dagRuns", **{"limit": 100, "order_by": "-id", **params})
         return list(found["dag_runs"])
 
@@ -221,7 +226,9 @@ class Airflow:
             self.rest("PATCH", f"/dags/{run['dag_id']}/dagRuns/{run['dag_run_id']}", json={"state": "failed"})
 
     def is_idle(self) -> bool:
-        """Whether no run is running; those of DAGs that are paused or gone would be for ever, and are failed first."""
+        """
+        Whether no run is running. Runs of paused or removed DAGs would never end, so they are marked as failed first.
+        """
         running = self.runs(state="running")
         if running:
             dags = self.dags()
@@ -234,7 +241,7 @@ class Airflow:
         return found
 
     def note(self, dag_id: str, run_id: str) -> str:
-        """Return a run's note; empty when it has none."""
+        """Return the note of a run; empty if it has none."""
         return self.run(dag_id, run_id)["note"] or ""
 
     def task_states(self, dag_id: str, run_id: str) -> dict[str, str | None]:
@@ -243,7 +250,7 @@ class Airflow:
         return {ti["task_id"] + (f"[{ti['map_index']}]" if ti["map_index"] >= 0 else ""): ti["state"] for ti in found}
 
     def dags(self) -> dict[str, bool]:
-        """Return whether it is paused, by DAG id; all DAGs that the region has."""
+        """Return by DAG id whether it is paused, for all DAGs of the region."""
         found: dict[str, bool] = {}
         while True:
             page = self.rest("GET", "/dags", limit=100, offset=len(found), order_by="dag_id")["dags"]
@@ -254,7 +261,7 @@ class Airflow:
     # Files.
 
     def deploy(self, name: str, source: str) -> Path:
-        """Put a DAG file into this region's folder, or change one: whole from the first moment."""
+        """Write a DAG file to this region's folder, atomically."""
         path = self.dags_folder / name
         part = path.with_suffix(".part")
         part.write_text(source)
@@ -262,11 +269,11 @@ class Airflow:
         return path
 
     def remove(self, name: str) -> None:
-        """Take a DAG file out of this region's folder."""
+        """Delete a DAG file from this region's folder."""
         (self.dags_folder / name).unlink()
 
     def wait_for_dag(self, dag_id: str) -> None:
-        """Return once the region knows a DAG."""
+        """Wait until the region has a DAG."""
 
         def is_known() -> bool:
             return self._http.get(f"{self._api}/dags/{dag_id}", timeout=REST_TIMEOUT_S).ok
@@ -276,8 +283,8 @@ class Airflow:
     # The command line and the processes.
 
     def start_airflow(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-        """Start ``airflow ARGUMENTS`` in this region; the caller waits for it (:func:`finished`)."""
-        # 3.0.6 does not look for a DAG file's own modules in the DAGs folder in `dags test`.
+        """Start ``airflow ARGUMENTS`` in this region. The caller waits for it (:func:`finished`)."""
+        # In `dags test`, 3.0.6 does not search the DAGs folder for modules that a DAG file imports.
         variables = {**self.variables, "PYTHONPATH": str(self.dags_folder), **variables}
         return subprocess.Popen(
             [self.bin / "airflow", *arguments],
@@ -290,23 +297,23 @@ class Airflow:
 
     def airflow(self, *arguments: str, check: bool = True) -> str:
         """
-        Run ``airflow ARGUMENTS`` in this region to its end and return its output.
+        Run ``airflow ARGUMENTS`` in this region until it ends, and return its output.
 
         :raises AssertionError: it failed (unless *check* is false), or did not end.
         """
         return finished(self.start_airflow(*arguments), check=check)
 
     def stop(self, component: str) -> None:
-        """Kill a component (``scheduler``, ``worker``) with all that it started."""
+        """Kill a component (``scheduler``, ``worker``) and all processes that it started."""
         process.end([self.session(component)], grace_s=0)
 
     def session(self, component: str) -> process.ProcessSession:
-        """Return the process that a component is, or was."""
+        """Return the process of a component, also after it ended."""
         return self._sandbox.home.sessions()[self.name][component]
 
     @contextmanager
     def frozen(self, component: str) -> Iterator[None]:
-        """Stop a component from doing anything at all (SIGSTOP), and let it go on as if nothing had been."""
+        """Freeze a component completely (SIGSTOP), and let it continue afterwards."""
         pids = process.members(self.session(component))
         try:
             for pid in pids:
@@ -317,7 +324,7 @@ class Airflow:
                 os.kill(pid, signal.SIGCONT)
 
     def start_scheduler(self, **dr: str) -> None:
-        """Start the scheduler, return when it beats. *dr*: other settings in ``[dr]``, for it and its tasks."""
+        """Start the scheduler and wait for its heartbeat. *dr*: other settings in ``[dr]`` for it and its tasks."""
         began = self._start("scheduler", **{f"AIRFLOW__DR__{name.upper()}": value for name, value in dr.items()})
         path = f"{self.url}/health" if self.major < 3 else f"{self.url}/api/v2/monitor/health"
 
@@ -328,12 +335,12 @@ class Airflow:
         wait_until(beats, f"the scheduler of {self.name} beats again")
 
     def start_worker(self) -> None:
-        """Start the Celery worker, return when it asks for its first message."""
+        """Start the Celery worker, and wait until it requests its first message."""
         began = self._start("worker")
         wait_until(lambda: self.messages("ReceiveMessage", since=began), f"the worker of {self.name} works")
 
     def restart_api_server(self, **options: object) -> None:
-        """Start the API server of an Airflow 3 anew with *options* in ``[api]``; return when it answers."""
+        """Restart the API server of an Airflow 3 with *options* in ``[api]``, and wait until it answers."""
         self.stop("api-server")
         self._start("api-server", **{f"AIRFLOW__API__{name.upper()}": str(value) for name, value in options.items()})
 
@@ -351,7 +358,7 @@ class Airflow:
         return sum(row["operation"] == operation for row in rows)
 
     def _start(self, component: str, **variables: str) -> datetime:
-        """Start a component, with *variables* beside those of its region, and return since when."""
+        """Start a component with *variables* in addition to those of its region, and return the time of the start."""
         home = self._sandbox.home
         arguments = airflow_settings.components(home.blueprint().regions[self.name])[component]
         began = datetime.now(tz=timezone.utc)
@@ -384,12 +391,12 @@ class Pair:
 
     @property
     def active(self) -> Airflow:
-        """The region that the state names now."""
+        """The region that is active now."""
         return self[self.state().active_region]
 
     @property
     def standby(self) -> Airflow:
-        """The other one."""
+        """The region that is a standby now."""
         return self[self.other(self.state().active_region)]
 
     @staticmethod
@@ -399,15 +406,15 @@ class Pair:
 
     @cached_property
     def table(self) -> StateStore:
-        """The state table, as the control environment sees it."""
+        """The state table as the control environment uses it."""
         return SandboxTables(self.variables).store
 
     def state(self) -> DRState:
-        """Return the state, read now."""
+        """Read the state and return it."""
         return self.table.read()
 
     def describe(self) -> str:
-        """Return what the table and the databases say now, for a person; whatever cannot be had is named."""
+        """Return the current contents of the table and the databases, for a developer. It names what cannot be read."""
         queries = {
             "unpaused": "select dag_id from dag where not is_paused",
             "open runs": "select r.dag_id, r.run_id, r.state, r.queued_at, n.content from dag_run r "
@@ -436,7 +443,7 @@ class Pair:
 
     @cached_property
     def dynamodb(self) -> Any:
-        """A client with which a test changes items behind everybody's back."""
+        """A client with which a test changes items without the provider."""
         return boto3.client(
             "dynamodb",
             region_name=self.variables["AWS_DEFAULT_REGION"],
@@ -446,14 +453,14 @@ class Pair:
         )
 
     def delete_items(self, *prefixes: str) -> None:
-        """Delete the items of the state table whose key begins so."""
+        """Delete the items of the state table whose key starts with this text."""
         table = self.variables["DR_STATE_TABLE"]
         for item in self.dynamodb.scan(TableName=table)["Items"]:
             if item["state_id"]["S"].startswith(prefixes):
                 self.dynamodb.delete_item(TableName=table, Key={"state_id": item["state_id"]})
 
     def start_mwaa_dr(self, *words: str, **variables: str) -> subprocess.Popen[str]:
-        """Start the real ``mwaa-dr``; stdout and stderr are pipes of their own, the caller waits for it."""
+        """Start the real ``mwaa-dr``, with separate pipes for stdout and stderr. The caller waits for it."""
         program = Path(sys.executable).parent / "mwaa-dr"
         return subprocess.Popen(
             [program, *words],
@@ -465,7 +472,7 @@ class Pair:
         )
 
     def mwaa_dr(self, *words: str, timeout_s: float = 240.0, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run the real ``mwaa-dr`` to its end; the exit code is the caller's to judge. *variables*: for it alone."""
+        """Run the real ``mwaa-dr`` until it ends. The caller checks the exit code. *variables*: only for it."""
         with self.start_mwaa_dr(*words, **variables) as running:
             try:
                 stdout, stderr = running.communicate(timeout=timeout_s)
@@ -490,7 +497,10 @@ class Pair:
         return json.loads(answer.stdout)
 
     def flip(self, region: str) -> DRState:
-        """Make *region* active at once, as ``DRStateHook.set_active_region`` does; returns when both have settled."""
+        """
+        Make *region* active without a failover, as ``DRStateHook.set_active_region`` does, and wait until both have
+        reconciled.
+        """
         state = self.state()
         now = datetime.now(tz=timezone.utc)
         after = transitions.set_active_region(state, region, reason="test", by="test", at=now)
@@ -499,7 +509,7 @@ class Pair:
         return after
 
     def wait_until_reconciled(self) -> None:
-        """Return once every scheduler has acknowledged the state and its region's open runs belong to its epoch."""
+        """Wait until every scheduler has acknowledged the state, and each region has reconciled its epoch."""
 
         table = SandboxTables(self.variables)
         wait_until(
@@ -507,20 +517,20 @@ class Pair:
         )
 
     def airflow_in_each(self, *arguments: str, check: bool = True) -> dict[str, str]:
-        """Run ``airflow ARGUMENTS`` in both regions at once and return the outputs by region."""
+        """Run ``airflow ARGUMENTS`` in both regions at the same time, and return the outputs by region."""
         with ThreadPoolExecutor() as pool:
             outputs = pool.map(lambda airflow: airflow.airflow(*arguments, check=check), self.airflows.values())
             return dict(zip(self.airflows, outputs, strict=True))
 
     def wait_in_each(self, condition: Callable[[Airflow], T], what: str) -> dict[str, T]:
-        """Return by region what *condition* returns for it, once that is true."""
+        """Wait in each region until *condition* is true, and return its values by region."""
         return {
             name: wait_until(lambda airflow=airflow: condition(airflow), f"{what} in {name}")  # type: ignore[misc]
             for name, airflow in self.airflows.items()
         }
 
     def reset(self) -> None:
-        """Bring the pair to where it began: no fault, the first region active, every DAG paused, no open run."""
+        """Return the pair to its start: no fault, the first region active, every DAG paused, no open run."""
         for region in self.airflows:
             self.sandbox.fault(region, "all", "none")
         for airflow in self.airflows.values():
@@ -534,7 +544,7 @@ class Pair:
 
 
 def finished(running: subprocess.Popen[str], *, check: bool = True, timeout_s: float = 180.0) -> str:
-    """Return a started command's output once it has ended. :raises AssertionError: it failed."""
+    """Wait until a started command ends, and return its output. :raises AssertionError: it failed."""
     with running:
         try:
             output, _ = running.communicate(timeout=timeout_s)
@@ -547,7 +557,7 @@ def finished(running: subprocess.Popen[str], *, check: bool = True, timeout_s: f
 
 @contextmanager
 def opened(shape: Shape) -> Iterator[Pair]:
-    """Yield a running sandbox of *shape*; a new one, unless one was kept."""
+    """Yield a running sandbox of *shape*: a new one, unless one was kept."""
     HOMES.mkdir(parents=True, exist_ok=True)
     with (Path(tempfile.gettempdir()) / f"mwaa-dr-sandbox-tests-{os.getuid()}.lock").open("w") as lock:
         try:
@@ -578,7 +588,7 @@ def _say(shape: Shape, began: float, line: str) -> None:
 
 
 def has_memory(pid: int) -> bool:
-    """Whether a process lives: a zombie that nobody has collected yet has no memory any more."""
+    """Whether a process is alive. A zombie has no memory."""
     try:
         return os.getsid(pid) > 0 and "VmSize" in Path(f"/proc/{pid}/status").read_text()
     except OSError:

@@ -1,7 +1,7 @@
 """
-Load for a pair of Airflows: DAGs of which every interval is due, and an account of the intervals that executed.
+Load for a pair of Airflows: DAGs that must execute every interval, and a check of the intervals that executed.
 
-The account reads what task bodies wrote (``dags/witness.py``), never a state of Airflow.
+The check reads the lines of task bodies (``dags/witness.py``), never a state of Airflow.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.waiting import wait_until
 
 EVERY = timedelta(seconds=5)
 INTERVALS = ("led_cron", "led_past")
-"""DAGs of which every interval is due."""
+"""DAGs that must execute every interval."""
 SOURCE = '''
 """Intervals that are due every five seconds from START on, and runs that people start."""
 
@@ -68,9 +68,9 @@ with DAG("led_fails", schedule=None, start_date=START, catchup=False):
 
 def under_load(pair: Pair) -> tuple[Airflow, Airflow]:
     """
-    Return the active region, in which every interval is due, and the standby, where a failover can begin.
+    Return the active region, which must execute every interval, and the standby. A failover is possible.
 
-    The DAGs go on after a test: one that is paused leaves its running run where it is, and so every drain waiting.
+    The DAGs continue after a test: a paused DAG would keep a running run, and every drain would wait for it.
     """
     make_steady(pair, idle=False)
     if "led_cron" not in pair.active.dags():
@@ -98,14 +98,14 @@ def interval_of(run_id: str) -> datetime:
 
 
 def missing(pair: Pair, dag_id: str) -> list[datetime]:
-    """Return the intervals between the first and the last one that executed, of which no body has."""
+    """Return the intervals between the first and the last executed one that did not execute."""
     times = sorted(map(interval_of, bodies(pair, dag_id)))
     steps = int((times[-1] - times[0]) / EVERY)
     return [at for number in range(steps) if (at := times[0] + number * EVERY) not in times]
 
 
 def wait_until_none_is_missing(pair: Pair, dag_id: str) -> None:
-    """Return once no interval of a DAG is missing; otherwise the error says what became of those that are."""
+    """Wait until no interval of a DAG is missing. Otherwise the error describes the runs of the missing intervals."""
 
     def claim() -> str:
         gone = missing(pair, dag_id)
@@ -121,10 +121,10 @@ def wait_until_none_is_missing(pair: Pair, dag_id: str) -> None:
 
 
 def wait_until_nothing_is_missing(pair: Pair, region: Airflow) -> None:
-    """Return once no interval is missing any more, after another one has executed in *region*."""
+    """Wait until another interval has executed in *region*, and no interval is missing."""
     for dag_id in INTERVALS:
         before = len(region.executed(dag_id))
-        wait_until(lambda: len(region.executed(dag_id)) > before, f"{dag_id} goes on in {region.name}")  # noqa: B023
+        wait_until(lambda: len(region.executed(dag_id)) > before, f"{dag_id} continues in {region.name}")  # noqa: B023
         wait_until_none_is_missing(pair, dag_id)
 
 
@@ -136,7 +136,7 @@ def times_executed(pair: Pair) -> Counter[tuple[str, str]]:
 
 def assert_none_executed_again(pair: Pair, before: Counter[tuple[str, str]]) -> None:
     """
-    Assert that no scheduled run executed twice, unless it had done so earlier.
+    Assert that no scheduled run executed twice, unless it had done so before the test.
 
     :param before: :func:`times_executed` at the start of the test. A forced failover of an earlier test may have
         executed a run twice.

@@ -1,7 +1,7 @@
 """
-``mwaa-dr``, killed by SIGKILL in the moment it says that a step is done: ``python killed_command.py STEP COMMAND ...``.
+``mwaa-dr``, killed by SIGKILL when it reports that a step is done: ``python killed_command.py STEP COMMAND ...``.
 
-The command itself, so that only the moment differs from what happens to people.
+It runs the command itself, so only the moment of the kill differs from a kill by a user.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from airflow_provider_mwaa_dr.core.failover import StepEvent
 
 
 def main() -> int:
-    """Return the exit code of a command that never came to the step."""
+    """Return the exit code of a command that never reached the step."""
     last, words = sys.argv[1], sys.argv[2:]
     steps = Console.steps
 

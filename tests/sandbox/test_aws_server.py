@@ -1,4 +1,4 @@
-"""The emulated AWS as its users meet it: the real process, real sockets, unmodified boto3, a tiny Airflow behind it."""
+"""The emulated AWS as its users call it: the real process, real sockets, unmodified boto3, and a small fake Airflow."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ from airflow_provider_mwaa_dr.sandbox.cloud.aws_server import main
 sys.setswitchinterval(1e-6)
 sys.exit(main())
 """
-# `python -m ...aws_server`, with threads that take turns far more often: a lock that is missing shows at once.
+# `python -m ...aws_server`, with threads that switch much more often, so that a missing lock shows immediately.
 
 
 class FakeAirflow(BaseHTTPRequestHandler):
-    """Says what it was asked; a few paths misbehave on demand."""
+    """Returns the request that it received. Some paths return errors."""
 
     protocol_version = "HTTP/1.1"
 
@@ -68,7 +68,7 @@ class FakeAirflow(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = answer
 
     def send(self, status: int, body: bytes) -> None:
-        """Send one answer."""
+        """Send one response."""
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -76,11 +76,11 @@ class FakeAirflow(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing."""
+        """Print nothing."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that were free a moment ago, each once."""
+    """Return ports that were free a moment ago, all different."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
@@ -93,7 +93,7 @@ wait_until = partial(waiting.wait_until, deadline_s=DEADLINE_S)
 
 @dataclass(slots=True, kw_only=True)
 class Aws:
-    """A running server and how to reach it."""
+    """A running server, with the addresses to reach it."""
 
     home: Path
     ports: dict[str, int]
@@ -131,7 +131,7 @@ class Aws:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
-    """One server for the module, its Airflow beside it; ended by SIGTERM, which it must survive without complaint."""
+    """One server for the module, with its Airflow. SIGTERM ends it at the end, and it must exit without an error."""
     home = tmp_path_factory.mktemp("home")
     (home / "aws").mkdir()
     airflow = ThreadingHTTPServer(("127.0.0.1", 0), FakeAirflow)
@@ -158,7 +158,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
         )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n", (home / "stderr").read_text()
-    # The environments become known only now, as when the sandbox starts its regions.
+    # The environments are added only now, as when the sandbox starts its regions.
     url = f"http://127.0.0.1:{airflow.server_address[1]}"
     config["environments"] = {
         A: {"name": "env-a", "airflow_url": url, "airflow_version": "3.3.1", "auth": {"header": SECRET}},
@@ -177,7 +177,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
 
 @pytest.fixture
 def aws(server: Aws) -> Iterator[Aws]:
-    """The server without faults, before and after."""
+    """The server, without faults before and after the test."""
     server.change_faults(lambda _: ())
     yield server
     server.change_faults(lambda _: ())
@@ -201,12 +201,12 @@ def table(server: Aws) -> str:
 
 
 def read(client: Any, table: str) -> Any:
-    """Return the item that is always there."""
+    """Return the item that always exists."""
     return client.get_item(TableName=table, Key={"state_id": {"S": "there"}}, ConsistentRead=True)["Item"]
 
 
 def fault_of(region: str, service: str, text: str, **direction: str) -> Callable[[faults.Table], faults.Table]:
-    """Return the change that `mwaa-dr sandbox fault` makes."""
+    """Return the change of `mwaa-dr sandbox fault`."""
     parsed = faults.parse_fault(text)
     assert parsed is not None
     kind, seconds = parsed
@@ -214,7 +214,7 @@ def fault_of(region: str, service: str, text: str, **direction: str) -> Callable
 
 
 def test_of_sixteen_racing_writers_exactly_one_wins(aws: Aws, table: str) -> None:
-    """Compare-and-set holds: with the same version in hand, from both regions, one write lands and 15 are refused."""
+    """Compare-and-set holds: with the same version, from both regions, one write succeeds and 15 are refused."""
     clients = [aws.client("dynamodb", caller=caller, region=region) for caller in CALLERS for region in (A, B)]
 
     def write(writer: int, round_: int) -> str:
@@ -240,7 +240,7 @@ def test_of_sixteen_racing_writers_exactly_one_wins(aws: Aws, table: str) -> Non
 
 
 def test_a_strong_table_is_the_same_in_every_region(aws: Aws, table: str) -> None:
-    """What one region writes the other reads at once; other services stay regional."""
+    """After one region writes, the other region reads it immediately. Other services stay regional."""
     here = aws.client("dynamodb", caller=A, region=A)
     there = aws.client("dynamodb", caller=B, region=B)
     here.put_item(TableName=table, Item={"state_id": {"S": "shared"}, "word": {"S": "hello"}})
@@ -252,7 +252,7 @@ def test_a_strong_table_is_the_same_in_every_region(aws: Aws, table: str) -> Non
 
 
 def test_without_the_strong_model_every_region_has_its_own_tables(aws: Aws, table: str) -> None:
-    """The table is a strong one because the configuration says so, not because the emulation has only one."""
+    """A table is strong because the configuration sets it, not because the emulation has only one table."""
     path = aws.home / "aws" / "config.json"
     strong = path.read_text()
     path.write_text(json.dumps({**json.loads(strong), "state_model": "eventual"}))
@@ -265,7 +265,7 @@ def test_without_the_strong_model_every_region_has_its_own_tables(aws: Aws, tabl
 
 
 class Copies:
-    """A table with a copy in each of two regions, which follow each other later."""
+    """A table with a copy in each of two regions. The copies lag behind each other."""
 
     def __init__(self, aws: Aws, name: str, config: Path) -> None:
         self.name = name
@@ -281,7 +281,7 @@ class Copies:
             )
 
     def take(self, lag_s: float) -> None:
-        """Let whatever is written from now on take so long."""
+        """Set how long each write takes from now on."""
         config = json.loads(self._config.read_text())
         self._config.write_text(json.dumps({**config, "state_model": "eventual", "lag_s": lag_s}))
 
@@ -290,12 +290,12 @@ class Copies:
         client.put_item(TableName=self.name, Item={"state_id": {"S": key}, "word": {"S": word}}, **condition)
 
     def word(self, client: Any, key: str) -> str | None:
-        """Return what one copy holds."""
+        """Return the value in one copy."""
         item = client.get_item(TableName=self.name, Key={"state_id": {"S": key}}, ConsistentRead=True).get("Item")
         return None if item is None else str(item["word"]["S"])
 
     def words(self, key: str) -> tuple[str | None, str | None]:
-        """Return what both copies hold."""
+        """Return the values in both copies."""
         return self.word(self.here, key), self.word(self.there, key)
 
 
@@ -308,8 +308,8 @@ def copies(aws: Aws, request: pytest.FixtureRequest) -> Iterator[Copies]:
     path.write_text(strong)
 
 
-def test_what_one_region_writes_reaches_the_others_copy_later(copies: Copies) -> None:
-    """Not before its lag is over, item by item; a change and a deletion as well as a new item."""
+def test_a_write_reaches_the_other_copy_after_its_lag(copies: Copies) -> None:
+    """Not earlier, and item by item. This holds for changes and deletions as well as for new items."""
     copies.take(60)
     copies.put(copies.here, "slow", "hello")
     assert copies.words("slow") == ("hello", None)
@@ -329,7 +329,7 @@ def test_what_one_region_writes_reaches_the_others_copy_later(copies: Copies) ->
 
 
 def test_a_condition_holds_in_one_copy_and_the_last_writer_wins_in_both(aws: Aws, copies: Copies) -> None:
-    """A fault between two regions holds their copies apart; lifted, the later of two writes is left, on either side."""
+    """A fault between two regions stops replication. After the fault, both copies have the later of the two writes."""
     condition = {"ConditionExpression": "attribute_not_exists(state_id)"}
     for first, last, key in ((copies.here, copies.there, "one"), (copies.there, copies.here, "other")):
         aws.change_faults(fault_of(A, "dynamodb", "refuse", to_target=B))
@@ -342,7 +342,10 @@ def test_a_condition_holds_in_one_copy_and_the_last_writer_wins_in_both(aws: Aws
 
 
 def test_the_provider_keeps_its_state_in_two_copies(aws: Aws, copies: Copies, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its store over unmodified boto3: begun once, claimed in the target's copy, read the newest from anywhere."""
+    """
+    Its store uses unmodified boto3: it writes the first state once, claims in the target's copy, and reads the newest
+    copy.
+    """
     for name, value in (
         ("AWS_ENDPOINT_URL", f"http://127.0.0.1:{aws.ports[CONTROL]}"),
         ("AWS_ACCESS_KEY_ID", "sandbox"),
@@ -373,7 +376,7 @@ def test_the_provider_keeps_its_state_in_two_copies(aws: Aws, copies: Copies, mo
 
 
 def test_a_region_under_a_fault_loses_its_replica_and_not_the_table(aws: Aws, table: str) -> None:
-    """The same table goes on through the other region: what fails is the way to one replica."""
+    """The table is still available through the other region. Only the connection to one replica fails."""
     aws.change_faults(fault_of(A, "all", "refuse"))
     with pytest.raises(ConnectionClosedError):
         read(aws.client("dynamodb", caller=CONTROL, region=A), table)
@@ -385,7 +388,9 @@ def test_a_region_under_a_fault_loses_its_replica_and_not_the_table(aws: Aws, ta
 
 
 def test_a_direction_cuts_one_pair_only(aws: Aws, table: str) -> None:
-    """A region can lose the way to one replica while everybody else, and it towards the others, keep theirs."""
+    """
+    A region loses the connection to one replica. All other connections, and its connections to other replicas, work.
+    """
     aws.change_faults(fault_of(A, "dynamodb", "refuse", to_target=B))
     with pytest.raises(ConnectionClosedError):
         read(aws.client("dynamodb", caller=A, region=B), table)
@@ -398,8 +403,10 @@ def test_a_direction_cuts_one_pair_only(aws: Aws, table: str) -> None:
     assert read(aws.client("dynamodb", caller=CONTROL, region=A), table)
 
 
-def test_a_black_hole_never_answers_and_holds_up_nobody_else(aws: Aws, table: str) -> None:
-    """The client runs into its own timeout; others are served meanwhile; lifting the fault drops who still waits."""
+def test_a_black_hole_never_answers_and_delays_no_other_client(aws: Aws, table: str) -> None:
+    """
+    The client reaches its own timeout, and other clients are served. Lifting the fault closes waiting connections.
+    """
     aws.change_faults(fault_of(A, "dynamodb", "blackhole"))
     with pytest.raises(ReadTimeoutError):
         read(aws.client("dynamodb", caller=CONTROL, region=A, read_timeout=0.5), table)
@@ -415,7 +422,7 @@ def test_a_black_hole_never_answers_and_holds_up_nobody_else(aws: Aws, table: st
 
 
 def test_a_delayed_write_lands_although_its_client_gave_up(aws: Aws, table: str) -> None:
-    """A delay is not a refusal: the client's timeout says nothing about whether the write was done."""
+    """A delay is no refusal: the client's timeout does not show whether the write was done."""
     aws.change_faults(fault_of(A, "dynamodb", "delay:1"))
     with pytest.raises(ReadTimeoutError):
         aws.client("dynamodb", caller=CONTROL, region=A, read_timeout=0.2).put_item(
@@ -445,8 +452,10 @@ def test_a_delayed_write_lands_although_its_client_gave_up(aws: Aws, table: str)
         ("deny", "s3", "AccessDenied", 403),
     ],
 )
-def test_each_service_fails_in_its_own_words(aws: Aws, fault: str, service: str, code: str, status: int) -> None:
-    """Throttling and internal errors come in the protocol and with the code that botocore knows from the service."""
+def test_each_service_fails_with_its_own_error_codes(
+    aws: Aws, fault: str, service: str, code: str, status: int
+) -> None:
+    """Throttling and internal errors use the protocol and the code of the service, which botocore knows."""
     aws.change_faults(fault_of(A, "all", fault))
     client = aws.client(service, caller=CONTROL, region=A)
     calls = {
@@ -464,8 +473,8 @@ def test_each_service_fails_in_its_own_words(aws: Aws, fault: str, service: str,
     assert aws.log()[-1]["status"] == status
 
 
-def test_the_log_tells_who_asked_whom_for_what(aws: Aws, table: str) -> None:
-    """One line a request: caller, target, service, operation, what is inside an InvokeRestApi, and how it ended."""
+def test_the_log_has_caller_target_service_and_operation_of_each_request(aws: Aws, table: str) -> None:
+    """One line for each request. It also has the request inside an InvokeRestApi, and the status."""
     read(aws.client("dynamodb", caller=B, region=A), table)
     aws.client("mwaa", caller=CONTROL, region=A).invoke_rest_api(
         Name="env-a", Path="/dags", Method="PATCH", Body={"is_paused": True}
@@ -482,7 +491,7 @@ def test_the_log_tells_who_asked_whom_for_what(aws: Aws, table: str) -> None:
 
 
 def test_an_environment_is_described_and_updated(aws: Aws) -> None:
-    """The control plane lists, shows and changes environments; one it does not have is not found."""
+    """The control plane lists, describes and updates environments. An unknown environment is not found."""
     client = aws.client("mwaa", caller=CONTROL, region=A)
     assert client.list_environments()["Environments"] == ["env-a"]
     environment = client.get_environment(Name="env-a")["Environment"]
@@ -501,7 +510,7 @@ def test_an_environment_is_described_and_updated(aws: Aws) -> None:
 
 @pytest.mark.parametrize(("region", "name", "version"), [(A, "env-a", "v2"), (B, "env-b", "v1")])
 def test_rest_calls_reach_the_real_airflow(aws: Aws, region: str, name: str, version: str) -> None:
-    """Method, path under the version's API, query and body arrive, with the environment's own credentials."""
+    """Method, path, query and body arrive at the API of the version, with the environment's own credentials."""
     client = aws.client("mwaa", caller=CONTROL, region=region)
     answer = client.invoke_rest_api(
         Name=name,
@@ -520,8 +529,8 @@ def test_rest_calls_reach_the_real_airflow(aws: Aws, region: str, name: str, ver
     assert (gone["RestApiStatusCode"], gone["RestApiResponse"]) == (204, {})
 
 
-def test_airflow_errors_come_as_the_service_wraps_them(aws: Aws) -> None:
-    """HTTP 400 either way: the client's fault and the server's, with Airflow's status and words inside."""
+def test_airflow_errors_are_wrapped_as_by_the_service(aws: Aws) -> None:
+    """HTTP 400 for client errors and for server errors, with Airflow's status and text inside."""
     client = aws.client("mwaa", caller=CONTROL, region=A)
     with pytest.raises(client.exceptions.RestApiClientException) as refused:
         client.invoke_rest_api(Name="env-a", Path="/missing", Method="GET")
@@ -534,7 +543,7 @@ def test_airflow_errors_come_as_the_service_wraps_them(aws: Aws) -> None:
 
 
 def test_the_limits_of_invoke_rest_api_hold(aws: Aws) -> None:
-    """64 characters of path pass, 65 do not; an answer over 6 MB does not come through."""
+    """A path of 64 characters passes, 65 do not. An answer of more than 6 MB does not pass."""
     client = aws.client("mwaa", caller=CONTROL, region=B)
     path = "/dags/" + "x" * 58
     assert client.invoke_rest_api(Name="env-b", Path=path, Method="GET")["RestApiStatusCode"] == 200
@@ -546,7 +555,10 @@ def test_the_limits_of_invoke_rest_api_hold(aws: Aws) -> None:
 
 
 def test_the_web_token_session(aws: Aws) -> None:
-    """Token, login, cookie: then any path of the API is open, long ones too; without it, or with a used token, none."""
+    """
+    Token, login, cookie: then any path of the API is open, also a long one. Without a token, or with a used one, none
+    is.
+    """
     for region, name, login, api in [
         (A, "env-a", "/pluginsv2/aws_mwaa/login", "/api/v2"),
         (B, "env-b", "/aws_mwaa/login", "/api/v1"),
@@ -575,8 +587,8 @@ def test_the_web_token_session(aws: Aws) -> None:
         aws.change_faults(lambda _: ())
 
 
-def test_a_second_server_on_the_same_ports_says_why_it_cannot_start(aws: Aws) -> None:
-    """No ready, exit 1, and the reason on stderr."""
+def test_a_second_server_on_the_same_ports_prints_why_it_cannot_start(aws: Aws) -> None:
+    """It does not print ready, exits with 1, and prints the reason to stderr."""
     second = subprocess.run(
         [sys.executable, "-m", "airflow_provider_mwaa_dr.sandbox.cloud.aws_server", "--home", str(aws.home)],
         capture_output=True,
@@ -589,7 +601,7 @@ def test_a_second_server_on_the_same_ports_says_why_it_cannot_start(aws: Aws) ->
 
 
 def test_a_broken_fault_table_changes_nothing(aws: Aws, table: str) -> None:
-    """The table in force stays in force until somebody writes a readable one."""
+    """The current table stays in force until a user writes a readable one."""
     aws.change_faults(fault_of(A, "dynamodb", "throttle"))
     client = aws.client("dynamodb", caller=CONTROL, region=A)
     with pytest.raises(client.exceptions.ProvisionedThroughputExceededException):
@@ -603,7 +615,7 @@ def test_a_broken_fault_table_changes_nothing(aws: Aws, table: str) -> None:
 
 
 class ManualTime:
-    """A clock that only the test moves."""
+    """A clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -615,13 +627,13 @@ class ManualTime:
 
 @pytest.fixture
 def clock() -> ManualTime:
-    """The endpoint's time."""
+    """The clock of the endpoint."""
     return ManualTime()
 
 
 @pytest.fixture
 def silent_airflow() -> Iterator[int]:
-    """A port that accepts connections and says nothing."""
+    """A port that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
@@ -645,7 +657,7 @@ def endpoint(clock: ManualTime, port: int) -> Callable[..., Any]:
 
 
 def test_the_eleventh_call_within_a_second_is_throttled(clock: ManualTime, silent_airflow: int) -> None:
-    """Ten calls a second pass, whatever becomes of them; the window moves on; other operations do not count."""
+    """Ten calls in a second pass, whether they succeed or not. The window moves on. Other operations do not count."""
     send = endpoint(clock, silent_airflow)
     call = json.dumps({"Path": "/dags", "Method": "GET"}).encode()
     assert {send("POST", "/restapi/env", call).status for _ in range(10)} == {400}
@@ -657,8 +669,11 @@ def test_the_eleventh_call_within_a_second_is_throttled(clock: ManualTime, silen
     assert send("POST", "/restapi/env", call).status == 400
 
 
-def test_an_airflow_that_says_nothing_is_given_up_in_time(clock: ManualTime, silent_airflow: int) -> None:
-    """The service waits its ten seconds (less here) and blames the server; a refused connection is told apart."""
+def test_an_airflow_that_does_not_answer_times_out(clock: ManualTime, silent_airflow: int) -> None:
+    """
+    The service waits ten seconds (less in this test), and returns a server error. A refused connection is another
+    error.
+    """
     call = json.dumps({"Path": "/dags", "Method": "GET"}).encode()
     slow = endpoint(clock, silent_airflow)("POST", "/restapi/env", call)
     assert json.loads(slow.body)["RestApiStatusCode"] == 504
@@ -667,8 +682,8 @@ def test_an_airflow_that_says_nothing_is_given_up_in_time(clock: ManualTime, sil
     assert ("x-amzn-ErrorType", "RestApiServerException") in dead.headers
 
 
-def test_tokens_live_a_minute_and_sessions_half_a_day(clock: ManualTime) -> None:
-    """A token used too late opens nothing; a session ends twelve hours after its login."""
+def test_tokens_expire_after_a_minute_and_sessions_after_twelve_hours(clock: ManualTime) -> None:
+    """A token that is used too late is refused. A session ends twelve hours after its login."""
     send = endpoint(clock, free_ports(1)[0])
 
     def log_in(after_s: float) -> Any:
@@ -681,6 +696,6 @@ def test_tokens_live_a_minute_and_sessions_half_a_day(clock: ManualTime) -> None
     assert answer.status == 200
     cookie = "a=b; " + dict(answer.headers)["Set-Cookie"].partition(";")[0]
     clock.now += 12 * 3600 - 1
-    assert send("GET", "/api/v2/dags", web=True, cookie=cookie).status == 502, "let in, and nobody there"
+    assert send("GET", "/api/v2/dags", web=True, cookie=cookie).status == 502, "accepted, but no Airflow answers"
     clock.now += 1
     assert send("GET", "/api/v2/dags", web=True, cookie=cookie).status == 401

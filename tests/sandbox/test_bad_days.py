@@ -1,4 +1,4 @@
-"""What ``mwaa-dr failover`` says of a target that is not as it should be; of the table: tests/contract."""
+"""``mwaa-dr failover`` with a target that is not ready. For problems with the table, see tests/contract."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REASON = 'flood: "the river\'s up" 🌊\nsecond line'
 
 @contextmanager
 def status(pair: Pair, region: str, says: str) -> Iterator[None]:
-    """Let the MWAA service report another status of an environment."""
+    """Let the MWAA service return another status of an environment."""
     path = pair.home / "aws" / "config.json"
     config = json.loads(path.read_text())
     try:
@@ -35,7 +35,7 @@ def status(pair: Pair, region: str, says: str) -> Iterator[None]:
 
 @contextmanager
 def unreachable(pair: Pair, region: str) -> Iterator[None]:
-    """Let no call to an environment be answered."""
+    """Let no call to an environment get a response."""
     pair.sandbox.fault(region, "mwaa", "refuse", from_caller="control")
     try:
         yield
@@ -53,7 +53,7 @@ def without_scheduler(pair: Pair, region: str) -> Iterator[None]:
     finally:
         pair[region].start_scheduler()
 
-        # The killed one's job counts as alive for a while, and every failover is refused meanwhile.
+        # The job of the killed scheduler counts as alive for a while, and every failover is refused meanwhile.
         def is_forgotten() -> bool:
             return any(
                 agent.schedulers == (agent.job,) for agent in pair.table.agents(region) if agent.job not in killed
@@ -74,8 +74,8 @@ DAYS: dict[str, tuple[Trouble, int, str, str]] = {
 
 @on("3.3.1")
 @pytest.mark.parametrize("name", DAYS)
-def test_a_target_that_is_not_as_it_should_be_is_refused(pair: Pair, name: str) -> None:
-    """Told what is wrong and what to do, with exit code 3, as a document and as text; and nothing has changed."""
+def test_a_target_that_is_not_ready_is_refused(pair: Pair, name: str) -> None:
+    """Exit code 3, with the reason and the advice, as a document and as text. Nothing changes."""
     make_steady(pair)
     trouble, code, error_type, says = DAYS[name]
     target = pair.standby.name
@@ -102,8 +102,8 @@ def test_a_target_that_is_not_as_it_should_be_is_refused(pair: Pair, name: str) 
 
 @pytest.mark.soak
 @on("3.3.1")
-def test_a_reason_may_hold_anything(pair: Pair) -> None:
-    """The control: nothing in its way, the same command moves the role; the reason is kept as it was given."""
+def test_a_reason_may_contain_any_text(pair: Pair) -> None:
+    """Control case: with a ready target, the same command moves the role. The reason is stored unchanged."""
     make_steady(pair)
     answer = pair.mwaa_dr("failover", pair.standby.name, "--reason", REASON, "--yes", "--json")
     assert answer.returncode == 0, answer.stderr

@@ -1,4 +1,4 @@
-"""CeleryExecutor over SQS, as MWAA runs it: what is under way in the broker when the role moves."""
+"""CeleryExecutor with SQS, as in MWAA: tasks that wait in the broker when the role moves."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.sandbox
 
-LONGEST_QUESTION_S = 20
-"""SQS: the most that ReceiveMessage waits for."""
+LONGEST_RECEIVE_S = 20
+"""The longest wait of ReceiveMessage in SQS."""
 
 
 def in_the_broker(airflow: Airflow) -> ChainRun:
-    """Start a run whose first task waits in the queue, since neither worker nor scheduler are there any more."""
+    """Start a run whose first task waits in the queue, because worker and scheduler were stopped."""
     airflow.stop("worker")
     began = datetime.now(tz=timezone.utc)
-    # The dead one's last question, if it had one, stays with the queue for a while, and would take the message along.
-    over_at = time.monotonic() + LONGEST_QUESTION_S
+    # The last ReceiveMessage of the stopped worker stays open for a while, and would take the message.
+    over_at = time.monotonic() + LONGEST_RECEIVE_S
     wait_until(
         lambda: airflow.messages("ReceiveMessage", since=began) or time.monotonic() > over_at,
-        f"no worker of {airflow.name} asks any more",
+        f"no worker of {airflow.name} requests messages any longer",
     )
     run = start(airflow)
     wait_until(lambda: airflow.messages("SendMessage", since=began), f"{run.run_id} is in the broker")
@@ -36,21 +36,23 @@ def in_the_broker(airflow: Airflow) -> ChainRun:
 
 
 def deliver(airflow: Airflow) -> None:
-    """Start the worker, and return once it has dealt with the message that waits."""
+    """Start the worker, and wait until it has processed the waiting message."""
     began = datetime.now(tz=timezone.utc)
     airflow.start_worker()
     wait_until(lambda: airflow.messages("DeleteMessage", since=began), f"the worker of {airflow.name} is done")
 
 
 def ends(run: ChainRun) -> int:
-    """Return how often the first task's body came to its end."""
+    """Return how often the first task's body has ended."""
     return sum(line.kind == "end_of_body" for line in run.airflow.called(run.dag_id, run.run_id))
 
 
 @on(CELERY, CELERY_OF_AIRFLOW_2)
 @pytest.mark.parametrize("moves", [False, True])
 def test_a_task_in_the_broker_does_not_execute_after_the_role_moved(pair: Pair, moves: bool) -> None:
-    """The gate let it through, its scheduler is gone, so the fence alone is left; if nothing moves, it executes."""
+    """
+    The gate let it start and its scheduler is gone, so only the fence is left. If the role does not move, it executes.
+    """
     make_steady(pair)
     old, new = pair.active, pair.standby
     new.unpause("fo_chain")
@@ -69,12 +71,12 @@ def test_a_task_in_the_broker_does_not_execute_after_the_role_moved(pair: Pair, 
 
 @on(CELERY, CELERY_OF_AIRFLOW_2)
 def test_a_graceful_failover_drains_the_workers(pair: Pair) -> None:
-    """It waits for a task body in a worker; whatever was begun ends in its region, once, and the other goes on."""
+    """It waits for a task body in a worker. Started runs end once in their region, and the other region continues."""
     make_steady(pair)
     source, target = pair.active, pair.standby
     runs = [start(source, waits=True) for _ in range(3)]
     with mwaa_dr(pair, "failover", target.name, *REASON, drain_s=120) as failover:
-        failover.wait_until_it_says("3 runs in progress")
+        failover.wait_until_it_prints("3 runs in progress")
         for run in runs:
             run.let_go()
         record = failover.document()
@@ -91,7 +93,9 @@ def test_a_graceful_failover_drains_the_workers(pair: Pair) -> None:
 
 @on(CELERY)
 def test_a_killed_region_leaves_no_worker_behind(pair: Pair) -> None:
-    """Killed while a task body executes, it writes nothing more; revived, its worker works, as a standby's."""
+    """
+    A task body that executes when the region is killed writes nothing further. Revived, its worker is a standby's.
+    """
     make_steady(pair)
     lost, other = pair.active, pair.standby
     run = start(lost, waits=True)

@@ -38,12 +38,15 @@ Output = Callable[..., AbstractContextManager[subprocess.Popen[bytes]]]
 
 @pytest.fixture
 def regions(pair: Pair) -> tuple[Airflow, Airflow]:
-    """The active region, in which every interval is due, and the standby; which is which differs from test to test."""
+    """
+    The active region, which must execute every interval, and the standby. Each test finds the roles as the last one
+    left them.
+    """
     return under_load(pair)
 
 
 def words(target: Airflow) -> tuple[str, ...]:
-    """Return the command that makes *target* active and asks before it does."""
+    """Return the command that makes *target* active after a confirmation."""
     return (str(PROGRAM), "failover", target.name, "--reason", "test", "--mode", "graceful")
 
 
@@ -51,7 +54,7 @@ def words(target: Airflow) -> tuple[str, ...]:
 def started(
     pair: Pair, *program: str, stdout: int, stdin: int = subprocess.DEVNULL, drain_s: float = 120
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Yield a started program, ended at the end. It is the leader of a session, and both its outputs are *stdout*."""
+    """Yield a started program, and end it after the test. It leads a session, and both its outputs are *stdout*."""
     variables = {**pair.variables, "DR_DRAIN_S": str(drain_s)}
     process = subprocess.Popen(
         program,
@@ -82,7 +85,7 @@ def read_up_to(pair: Pair, step: str, target: Airflow, *, drain_s: float = 120) 
         try:
             yield process
         finally:
-            process.kill()  # has ended, unless the test fails; the reader waits for it
+            process.kill()  # it has ended unless the test fails, and the reader waits for it
             found, _ = reader.communicate()
         assert step in found, f"{step} was never done"
 
@@ -91,9 +94,9 @@ def read_up_to(pair: Pair, step: str, target: Airflow, *, drain_s: float = 120) 
 def closed_terminal(
     pair: Pair, step: str, target: Airflow, *, drain_s: float = 120
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Yield the command, started and confirmed on a terminal that was closed when the step was done."""
+    """Yield the command. It was started and confirmed on a terminal that was closed when the step was done."""
     ours, theirs = pty.openpty()
-    # A leader of a session that opens a terminal gets its signals, among them SIGHUP when it is closed.
+    # A session leader that opens a terminal gets the signals of the terminal, including SIGHUP when it is closed.
     shell = ("sh", "-c", 'exec "$@" <"$0"', os.ttyname(theirs), *words(target))
     try:
         with started(pair, *shell, stdin=theirs, stdout=theirs, drain_s=drain_s) as process:
@@ -117,7 +120,7 @@ def controlling_terminal(process: subprocess.Popen[bytes]) -> int:
 
 
 def accepted_until_the_end(pair: Pair, process: subprocess.Popen[bytes]) -> list[ChainRun]:
-    """Trigger a run a second in the active region until the command has ended, and return the runs."""
+    """Trigger a run every second in the active region until the command has ended, and return the runs."""
     accepted: list[ChainRun] = []
     triggered_at = 0.0
 
@@ -133,7 +136,7 @@ def accepted_until_the_end(pair: Pair, process: subprocess.Popen[bytes]) -> list
 
 
 def assert_complete(pair: Pair, active: Airflow, epoch: int, accepted: list[ChainRun]) -> None:
-    """Assert that *active* has the role, that no plan is open, that nothing waits, and that each run executed once."""
+    """Assert that *active* is active, that no plan is open, that no run waits, and that each run executed once."""
     state: DRState = pair.state()
     assert (state.active_region, state.phase, state.plan, state.epoch) == (active.name, Phase.STEADY, None, epoch)
     other = pair[pair.other(active.name)]
@@ -152,7 +155,7 @@ def assert_complete(pair: Pair, active: Airflow, epoch: int, accepted: list[Chai
 def test_a_failover_whose_reader_ends_after_a_step_completes(
     pair: Pair, regions: tuple[Airflow, Airflow], step: str
 ) -> None:
-    """Each step in turn, there and back: exit code 0, the role has moved, and each run executes once."""
+    """After each step, in both directions: exit code 0, the role has moved, and each run executes once."""
     _, target = regions
     before, epoch = times_executed(pair), pair.state().epoch
     with read_up_to(pair, step, target) as process:
@@ -170,7 +173,7 @@ def test_a_failover_whose_reader_ends_after_a_step_completes(
 def test_a_failover_whose_terminal_is_closed_after_a_step_completes(
     pair: Pair, regions: tuple[Airflow, Airflow], step: str
 ) -> None:
-    """From the claim on it ignores SIGHUP, and cannot write any more: exit code 0, and the role has moved."""
+    """From the claim on, the command ignores SIGHUP, and cannot write. Exit code 0, and the role has moved."""
     _, target = regions
     before, epoch = times_executed(pair), pair.state().epoch
     with closed_terminal(pair, step, target) as process:
@@ -185,7 +188,7 @@ def test_a_failover_whose_terminal_is_closed_after_a_step_completes(
 def test_a_terminal_closed_at_the_claim_moves_the_role_or_leaves_it(
     pair: Pair, regions: tuple[Airflow, Airflow]
 ) -> None:
-    """SIGHUP comes between the checks and the claim: it ends the command before a change, or is ignored."""
+    """SIGHUP comes between the checks and the claim. It ends the command before a change, or the command ignores it."""
     source, target = regions
     before, epoch = times_executed(pair), pair.state().epoch
     with closed_terminal(pair, "check", target) as process:
@@ -199,7 +202,7 @@ def test_a_terminal_closed_at_the_claim_moves_the_role_or_leaves_it(
 
 @on(*LEDGERS)
 def test_a_failover_whose_output_is_full_completes(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
-    """Both outputs are /dev/full: no word can be written, the exit code is 0, and the role has moved."""
+    """Both outputs are /dev/full, so no text can be written. Exit code 0, and the role has moved."""
     _, target = regions
     before, epoch = times_executed(pair), pair.state().epoch
     with Path("/dev/full").open("wb") as full, started(pair, *words(target), "--yes", stdout=full.fileno()) as process:
@@ -215,7 +218,7 @@ def test_a_failover_whose_output_is_full_completes(pair: Pair, regions: tuple[Ai
 def test_a_failover_that_gives_up_without_output_gives_the_role_back(
     pair: Pair, regions: tuple[Airflow, Airflow], output: Output
 ) -> None:
-    """A run outlasts the drain: exit code 3, the source goes on with that run and with those that it held."""
+    """A run takes longer than the drain: exit code 3, and the source continues with that run and with held runs."""
     source, target = regions
     before, epoch = times_executed(pair), pair.state().epoch
     in_flight = start(source, waits=True)

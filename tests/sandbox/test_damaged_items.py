@@ -1,4 +1,4 @@
-"""Items that cannot be read, in both tables of two real Airflows: they stop no failover, and no run is lost."""
+"""Unreadable items in both tables of two real Airflows stop no failover, and no run is lost."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ TRUNCATED = gzip.compress(b'{"number": 1}' * 100)[:20]
 
 def damage(pair: Pair, *, ledger: str) -> list[str]:
     """
-    Leave one item of each kind that nobody can read, for each region; return the keys in the state table.
+    Write one unreadable item of each kind, for each region, and return the keys in the state table.
 
-    :param ledger: the kind of item in the runs table, PICTURE or LOG. Where both are gone, the region that takes the
-        role up waits for ``ledger_wait_s``.
+    :param ledger: the kind of item in the runs table, PICTURE or LOG. If both are unreadable, the region that becomes
+        active waits for ``ledger_wait_s``.
     """
     state_table, runs_table = pair.variables["DR_STATE_TABLE"], pair.sandbox.description()["runs_table"]
     number, text = {"N": "7"}, {"S": "garbage"}
@@ -55,7 +55,7 @@ def damage(pair: Pair, *, ledger: str) -> list[str]:
             ],
             "LOG": [{**entry, "body": {"B": TRUNCATED}} for entry in newest],
         }
-        # A region that has no log yet has no checkpoint either, and would have to wait for one.
+        # A region without a log has no checkpoint either. Its peer would have to wait for one.
         for item in damaged[ledger] if newest else ():
             pair.dynamodb.put_item(TableName=runs_table, Item=item)
     for key, values in items.items():
@@ -65,7 +65,9 @@ def damage(pair: Pair, *, ledger: str) -> list[str]:
 
 @on(soak=tuple(LEDGERS))
 def test_a_damaged_item_of_each_kind_stops_no_failover_and_no_failback(pair: Pair) -> None:
-    """Heartbeats come, the items are named, the role moves there and back, and each run executes once."""
+    """
+    Heartbeats continue, the items are named, the role moves to the other region and back, and each run executes once.
+    """
     make_steady(pair)
     try:
         fail_over_and_back(pair)
@@ -88,16 +90,16 @@ def fail_over_and_back(pair: Pair) -> None:
     keys = damage(pair, ledger="PICTURE")
     beats = {(region, agent.job): agent.beat for region in pair.airflows for agent in pair.table.agents(region)}
 
-    def all_go_on() -> bool:
+    def all_continue() -> bool:
         return all(
             any(agent.beat > beats.get((region, agent.job), agent.beat) for agent in pair.table.agents(region))
             for region in pair.airflows
         )
 
-    wait_until(all_go_on, "heartbeats of both regions")
-    said = pair.mwaa_dr("status").stdout
-    # What an agent has written again by now is no longer damaged.
-    assert any(key in said for key in keys), said
+    wait_until(all_continue, "heartbeats of both regions")
+    output = pair.mwaa_dr("status").stdout
+    # Agents have already written some items again, so these are no longer damaged.
+    assert any(key in output for key in keys), output
     for here, there in ((source, target), (target, source)):
         pair.wait_until_reconciled()
         fail_over(pair, there.name, "--even-if-not-ready")

@@ -1,4 +1,4 @@
-"""Failovers between two real Airflows, counted from what task bodies wrote there and never from states alone."""
+"""Failovers between two real Airflows. The tests read the lines of task bodies, and never only states."""
 
 from __future__ import annotations
 
@@ -31,25 +31,31 @@ RECORD_KEYS = {
     "not_unpaused",
 }  # fmt: skip
 LONG_S = 120
-"""A drain that ends because the test lets the runs go, on a slow machine too."""
+"""A drain that ends because the test lets the runs continue, also on a slow machine."""
 LONG_ID = "fo_" + "a_dag_id_that_is_far_too_long_for_a_path_of_" * 2 + "invoke_rest_api"
 
 
 @pytest.fixture
 def regions(pair: Pair) -> tuple[Airflow, Airflow]:
-    """The active region and the standby, nothing in progress; which is which differs from test to test."""
+    """
+    The active region and the standby, without a failover in progress. Each test finds the roles as the last one left
+    them.
+    """
     make_steady(pair)
     return pair.active, pair.standby
 
 
 @on("3.3.1")
 def test_a_run_in_flight_finishes_in_the_region_being_left(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
-    """A run of three tasks, the first executing at the claim, ends where it began; the next runs in the new region."""
+    """
+    A run of three tasks executes its first task at the claim. It ends where it started; the next run is in the new
+    region.
+    """
     source, target = regions
     before = pair.status()
     run = start(source, waits=True)
     with mwaa_dr(pair, "failover", target.name, *REASON, drain_s=LONG_S) as failover:
-        failover.wait_until_it_says(f"run in progress: fo_chain {run.run_id}")
+        failover.wait_until_it_prints(f"run in progress: fo_chain {run.run_id}")
         assert pair.state().phase is Phase.DRAINING
         run.let_go()
         record = failover.document()
@@ -73,7 +79,10 @@ def test_a_run_in_flight_finishes_in_the_region_being_left(pair: Pair, regions: 
 def test_runs_forced_in_the_old_region_after_a_failover_execute_nothing(
     pair: Pair, regions: tuple[Airflow, Airflow]
 ) -> None:
-    """By REST, command line, or under a paused DAG: closed with a note; in the new region they run."""
+    """
+    Users start them by REST, by command line, or under a paused DAG. They are closed with a note. The new region
+    executes.
+    """
     if pair.state().epoch == 0:
         fail_over(pair, regions[1].name)
     new, old = pair.active, pair.standby
@@ -97,12 +106,14 @@ def test_runs_forced_in_the_old_region_after_a_failover_execute_nothing(
 
 @on("3.3.1")
 def test_a_run_that_outlasts_the_drain_makes_the_failover_give_up(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
-    """Exit 3, the run named on stderr and in the error document; it finishes where it is, and so does a later one."""
+    """
+    Exit code 3, and stderr and the error document name the run. It finishes in its region, and so does a later one.
+    """
     source, target = regions
     before = pair.status()
     run = start(source, waits=True)
     with mwaa_dr(pair, "failover", target.name, *REASON, drain_s=3) as failover:
-        failover.wait_until_it_says("in progress: ")
+        failover.wait_until_it_prints("in progress: ")
         queued = start(source)
         error = failover.document(code=3)["error"]
         last = failover.stderr.splitlines()[-1]
@@ -126,8 +137,10 @@ def test_a_run_that_outlasts_the_drain_makes_the_failover_give_up(pair: Pair, re
 
 
 @on("3.3.1")
-def test_a_stopped_run_never_goes_on(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
-    """With --stop-running it ends in its first body; nothing of it starts afterwards, not even after a failback."""
+def test_a_stopped_run_never_continues(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
+    """
+    With --stop-running it ends in its first body. No other task of it starts afterwards, not even after a failback.
+    """
     source, target = regions
     run = start(source, waits=True)
     record = fail_over(pair, target.name, "--stop-running", drain_s=2)
@@ -145,20 +158,22 @@ def test_a_stopped_run_never_goes_on(pair: Pair, regions: tuple[Airflow, Airflow
 
 
 def wait_until_held(run: ChainRun, target: Airflow) -> None:
-    """Return once the run is held for the drain, and says so."""
+    """Wait until the run is held for the drain, and its note has the reason."""
     held = f"{NOTE_TOKEN} held: {run.airflow.name} is being drained for {target.name}"
     wait_until(lambda: held in run.note, f"{run.run_id} is held")
     assert (run.state, run.bodies()) == ("queued", [])
 
 
 @on("3.3.1")
-def test_a_run_held_in_the_drain_goes_on_by_itself_after_a_cancel(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
-    """Naming the region that is still active cancels the plan; the held run executes once and loses its held note."""
+def test_a_run_held_in_the_drain_starts_after_a_cancel(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
+    """
+    A user names the active region, which cancels the plan. The held run executes once, and its held note is removed.
+    """
     source, target = regions
     before = pair.status()
     in_flight = start(source, waits=True)
     with mwaa_dr(pair, "failover", target.name, *REASON, drain_s=LONG_S) as failover:
-        failover.wait_until_it_says("in progress: ")
+        failover.wait_until_it_prints("in progress: ")
         held, noted = start(source), start(source)
         for run in (held, noted):
             wait_until_held(run, target)
@@ -186,20 +201,22 @@ def test_a_run_held_in_the_drain_goes_on_by_itself_after_a_cancel(pair: Pair, re
 
 @pytest.mark.soak
 @on("3.3.1")
-def test_the_operator_goes_on_with_the_plan_of_a_killed_command(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
-    """dr_failover in the control environment takes over what SIGKILL left; a second one has nothing to do."""
+def test_the_operator_continues_the_plan_of_a_killed_command(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
+    """
+    dr_failover in the control environment takes over the plan of the killed command. A second run has nothing to do.
+    """
     source, target = regions
     conf = {"target_region": target.name, "reason": "test"}
     run = start(source, waits=True)
     with mwaa_dr(pair, "failover", target.name, *REASON, drain_s=LONG_S) as failover:
-        failover.wait_until_it_says("in progress: ")
+        failover.wait_until_it_prints("in progress: ")
         failover.process.kill()
         failover.wait()
     plan = pair.status()["plan"]
     assert plan is not None
     run.let_go()
 
-    # `airflow dags test` executes the tasks itself; of a DAG that is not paused the region's scheduler would take them.
+    # `airflow dags test` executes the tasks itself. If the DAG is not paused, the region's scheduler takes them.
     source.deploy("dr_failover.py", Path(pair.control["dags_folder"], "dr_failover.py").read_text())
     source.wait_for_dag("dr_failover")
     source.pause("dr_failover")
@@ -231,7 +248,7 @@ def test_the_operator_goes_on_with_the_plan_of_a_killed_command(pair: Pair, regi
 
 @on("3.3.1")
 def test_status_history_pause_and_unpause_keep_their_contract(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
-    """Keys and exit codes as the design promises them to scripts, against the real thing."""
+    """The real commands have the keys and exit codes that the documents promise to scripts."""
     source, target = regions
 
     def said(*words: str, code: int = 0) -> Any:
@@ -279,13 +296,13 @@ def test_status_history_pause_and_unpause_keep_their_contract(pair: Pair, region
 def test_a_graceful_failover_with_a_dag_id_too_long_for_invoke_rest_api(
     pair: Pair, regions: tuple[Airflow, Airflow]
 ) -> None:
-    """Such a DAG is stopped, paused and unpaused like the others, through the web-token session."""
+    """Such a DAG is stopped, paused and unpaused like the others, with the web-token session."""
     source, target = regions
     source.unpause(LONG_ID)
     stopped = start(source, dag_id=LONG_ID, waits=True)
     finishing = start(source, waits=True)
     with mwaa_dr(pair, "failover", target.name, *REASON, "--stop-running", drain_s=30) as failover:
-        failover.wait_until_it_says("2 runs in progress")
+        failover.wait_until_it_prints("2 runs in progress")
         finishing.let_go()
         record = failover.document()
     assert (record["mode"], record["outcome"], record["not_unpaused"]) == ("graceful", "completed", [])
@@ -298,7 +315,7 @@ def test_a_graceful_failover_with_a_dag_id_too_long_for_invoke_rest_api(
     after = [start(target, dag_id=dag_id) for dag_id in (LONG_ID, "fo_chain")]
     for run in after:
         run.wait_until_it_executed()
-    # Its state is no witness: on 2.10 the ending task writes "running" over "failed", and the run ends as a success.
+    # Its state proves nothing: on 2.10 the ending task replaces "failed" with "running", and the run ends as success.
     assert stopped.bodies() == ["first"]
     assert finishing.bodies() == CHAIN
     assert stopped.bodies(target) == finishing.bodies(target) == []

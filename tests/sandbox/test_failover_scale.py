@@ -1,4 +1,4 @@
-"""Five hundred DAGs there and back: what people paused stays paused, and the others run in one region only."""
+"""Five hundred DAGs to the other region and back: paused DAGs stay paused, and the others run in one region only."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def second(**context):
 
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
-# Those that people paused have a schedule: once unpaused, even for a moment, they run.
+# The DAGs that users paused have a schedule: once unpaused, even for a moment, they run.
 for dag_id, schedule, tags in (
     *((dag_id, None, []) for dag_id in {sorted(MANY)}),
     *((dag_id, "@daily", []) for dag_id in {sorted(BY_HAND)}),
@@ -48,12 +48,12 @@ EXEMPT = {"fo_exempt_on": False, "fo_exempt_off": True}
 
 
 def flags(airflow: Airflow) -> dict[str, bool]:
-    """Return whether it is paused, by DAG id, of the DAGs of this file."""
+    """Return by DAG id whether it is paused, for the DAGs of this file."""
     return {dag_id: paused for dag_id, paused in airflow.dags().items() if dag_id in {*MANY, *BY_HAND, *EXEMPT}}
 
 
 def is_parsed(airflow: Airflow) -> bool:
-    """Whether the region has all DAGs of this file; two cheap questions, since it is asked again and again."""
+    """Whether the region has all DAGs of this file. It makes only two cheap calls, because it is called often."""
     return all(
         airflow.rest("GET", "/dags", dag_id_pattern=pattern, limit=1)["total_entries"] == number
         for pattern, number in (("fo_many_", len(MANY)), ("fo_hand_", len(BY_HAND)))
@@ -62,37 +62,39 @@ def is_parsed(airflow: Airflow) -> bool:
 
 @on("3.3.1")
 def test_five_hundred_dags_fail_over_and_back(pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of 500 DAGs 20 were paused by hand, one exempt one runs, one is paused: all are as they were, in both regions."""
+    """
+    A user paused 20 of 500 DAGs; one exempt DAG runs, and another is paused. All stay as they were, in both regions.
+    """
     make_steady(pair)
     source, target = pair.active, pair.standby
     for airflow in (source, target):
         airflow.deploy(FILE, SOURCE)
     wait_until(lambda: is_parsed(source) and is_parsed(target), f"both regions know all DAGs of {FILE}")
-    # One call changes every match on 3.3; it is set up like this, not through what is tested here.
+    # One call changes all matches on 3.3. The setup uses it, and not the code that this test tests.
     source.rest("PATCH", "/dags", dag_id_pattern="fo_many_", limit=100, json={"is_paused": False})
     for airflow in (source, target):
         airflow.unpause("fo_exempt_on")
-    # Somebody's mistake in the standby, harmless there, must not come to life with the failover.
+    # A user unpaused it in the standby by mistake. It must not start to run with the failover.
     target.unpause(min(BY_HAND))
     by_hand = dict.fromkeys(BY_HAND, True)
     as_before = {**dict.fromkeys(MANY, False), **by_hand, **EXEMPT}
     all_paused = {**dict.fromkeys(MANY, True), **by_hand, **EXEMPT}
     assert flags(source) == as_before
 
-    told = []
+    lines_printed = []
     for active, standby in ((target, source), (source, target)):
         began = time.monotonic()
         record = fail_over(pair, active.name)
         steps = ", ".join(f"{step['name']} {step['seconds']:.1f}" for step in record["steps"])
-        told.append(f"500 DAGs to {active.name}: {time.monotonic() - began:.1f} s ({steps})")
+        lines_printed.append(f"500 DAGs to {active.name}: {time.monotonic() - began:.1f} s ({steps})")
         assert record["not_unpaused"] == []
         assert flags(active) == as_before
         assert flags(standby) == all_paused
     with capsys.disabled():
-        print("", *told, sep="\n")
+        print("", *lines_printed, sep="\n")
 
     run = start(source, dag_id=max(MANY))
-    # A DAG that is paused a moment too early leaves its run running for ever.
+    # If a DAG is paused a moment too early, its run stays in state running for ever.
     run.wait_until_it_is("success")
     assert run.bodies() == ["first", "second"]
     for airflow in (source, target):

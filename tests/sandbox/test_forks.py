@@ -1,4 +1,4 @@
-"""A scheduler forks its workers while the agent in it is at work, and no task of theirs hangs for that."""
+"""A scheduler forks its workers while its agent works, and no task of a worker hangs because of that."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.sandbox.harness import Airflow, Pair, on
 
 pytestmark = pytest.mark.sandbox
 
-# It takes as long as a first turn on a machine that is starting four Airflows, all of it in an import: who forks the
-# scheduler meanwhile has a child in which that module is being imported for ever.
+# The import takes as long as a first turn on a machine that starts four Airflows. In a child that is forked meanwhile,
+# that import never ends.
 SLOW = """
 import threading
 import time
@@ -45,7 +45,7 @@ AgentLoop.turn, fence.guard = turn, guard
 
 @pytest.fixture
 def slow_agent(pair: Pair) -> Iterator[Airflow]:
-    """The active region; an agent that starts there has a first turn of three seconds, and tasks import what it did."""
+    """The active region. The first turn of a new agent takes three seconds, in an import that tasks need, too."""
     make_steady(pair)
     airflow = pair.active
     planted = [airflow.home / "config" / "slow_to_import.py", airflow.home / "plugins" / "slow_agent.py"]
@@ -62,7 +62,7 @@ def slow_agent(pair: Pair) -> Iterator[Airflow]:
 
 @on("3.3.1")
 def test_a_worker_forked_during_an_agents_turn_executes_its_tasks(slow_agent: Airflow) -> None:
-    """More tasks at once than workers: each worker has some."""
+    """There are more tasks than workers, so each worker gets some."""
     slow_agent.stop("scheduler")
     slow_agent.start_scheduler()
     runs = [start(slow_agent) for _ in range(8)]

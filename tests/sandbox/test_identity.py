@@ -1,4 +1,4 @@
-"""Two real Airflows that count as one region: the registered one executes, the other one holds and is named."""
+"""Two real Airflows that claim one region: the registered one executes, the other holds and is named."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ pytestmark = pytest.mark.sandbox
 
 @on("3.3.1", "2.10.3")
 def test_a_copied_region_executes_nothing_twice(pair: Pair) -> None:
-    """The standby's [dr] region is copied from the active region; it was a second active region, and executed."""
+    """
+    The standby has a copy of the active region's [dr] region. Before the fix, it was a second active region and
+    executed.
+    """
     make_steady(pair)
     here, other = pair.active, pair.standby
     run_id = "manual__both"

@@ -1,4 +1,6 @@
-"""Failovers killed between real Airflows: whoever comes next finishes them or gives them back, or nobody has to."""
+"""
+Killed failovers between real Airflows: the next caller finishes or cancels them, or the target's agent finishes them.
+"""
 
 from __future__ import annotations
 
@@ -28,18 +30,21 @@ OF_THE_SOURCE = {"drain", "pause", "ledger"}
 
 @pytest.fixture
 def regions(pair: Pair) -> tuple[Airflow, Airflow]:
-    """The active region and the standby; which is which differs from test to test."""
+    """The active region and the standby. Each test finds the roles as the last one left them."""
     make_steady(pair)
     return pair.active, pair.standby
 
 
 def wanted_in(region: Airflow) -> set[str]:
-    """Return the DAGs that are not paused there."""
+    """Return the DAGs that are not paused in the region."""
     return {dag_id for dag_id, is_paused in region.dags().items() if not is_paused}
 
 
 def assert_steady(pair: Pair, region: Airflow, wanted: set[str]) -> None:
-    """Exactly one region is active, STEADY, with exactly the wanted set; what starts there executes, and only there."""
+    """
+    Exactly one region is active, STEADY, with exactly the wanted set. A run that starts executes, and only in that
+    region.
+    """
     state = pair.state()
     assert (state.active_region, state.phase, state.plan) == (region.name, Phase.STEADY, None)
     other = pair[pair.other(region.name)]
@@ -58,7 +63,7 @@ def assert_steady(pair: Pair, region: Airflow, wanted: set[str]) -> None:
 def test_a_failover_whose_every_caller_is_killed_comes_to_its_end(
     pair: Pair, regions: tuple[Airflow, Airflow], mode: str
 ) -> None:
-    """Killed after each step up to promote: each next command goes one step further, and the operator ends it."""
+    """Each command is killed after its next step, up to promote. Then the operator completes the failover."""
     source, target = regions
     before, wanted = pair.state(), wanted_in(source)
     target.unpause("fo_stray")
@@ -82,10 +87,10 @@ def test_a_failover_whose_every_caller_is_killed_comes_to_its_end(
 @pytest.mark.parametrize(
     "step", ["unpause", *(pytest.param(s, marks=pytest.mark.soak) for s in ("promote", "adopt", "verify"))]
 )
-def test_killed_after_promote_the_next_command_ends_it(
+def test_after_a_kill_after_promote_the_next_command_completes(
     pair: Pair, regions: tuple[Airflow, Airflow], mode: str, step: str
 ) -> None:
-    """By itself, or by finding that the target's agent was faster: both are success."""
+    """It completes the failover itself, or finds that the target's agent was faster. Both count as success."""
     source, target = regions
     before, wanted = pair.state(), wanted_in(source)
     target.unpause("fo_stray")
@@ -106,10 +111,10 @@ def test_killed_after_promote_the_next_command_ends_it(
         and not (mode == "forced" and step in OF_THE_SOURCE)
     ],
 )
-def test_killed_before_promote_naming_the_active_region_undoes_it(
+def test_after_a_kill_before_promote_naming_the_active_region_cancels(
     pair: Pair, regions: tuple[Airflow, Airflow], mode: str, step: str
 ) -> None:
-    """The epoch stays, what was paused is unpaused, and a run that was held meanwhile executes."""
+    """The epoch stays, the paused DAGs are unpaused, and a run that was held meanwhile executes."""
     source, target = regions
     before, wanted = pair.state(), wanted_in(source)
     killed_after(pair, step, target.name, "--mode", mode)
@@ -126,10 +131,12 @@ def test_killed_before_promote_naming_the_active_region_undoes_it(
     [("graceful", "promote"), ("forced", "adopt")]
     + [pytest.param(mode, step, marks=pytest.mark.soak) for mode in ("graceful", "forced") for step in AFTER_PROMOTE],
 )
-def test_killed_after_promote_it_ends_with_no_caller_at_all(
+def test_after_a_kill_after_promote_the_agent_completes(
     pair: Pair, regions: tuple[Airflow, Airflow], mode: str, step: str
 ) -> None:
-    """The target's agent ends it: exactly the wanted set runs, a stray is paused again, the record says so."""
+    """
+    The target's agent completes it: exactly the wanted set runs, other DAGs are paused again, and the record has it.
+    """
     source, target = regions
     before, wanted = pair.state(), wanted_in(source)
     target.unpause("fo_stray")
@@ -142,13 +149,18 @@ def test_killed_after_promote_it_ends_with_no_caller_at_all(
 
 
 @on("3.3.1")
-def test_a_target_killed_before_promote_leaves_the_source_going(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
-    """Between claim and promote: given back, the source goes on with what was in flight and what was held."""
+def test_after_a_target_is_killed_before_promote_the_source_continues(
+    pair: Pair, regions: tuple[Airflow, Airflow]
+) -> None:
+    """
+    It is killed between claim and promote. After a cancel, the source continues with its runs in flight and its held
+    runs.
+    """
     source, target = regions
     before, wanted = pair.state(), wanted_in(source)
     in_flight = start(source, waits=True)
     with mwaa_dr(pair, "failover", target.name, *REASON, "--stop-running", drain_s=120) as failover:
-        failover.wait_until_it_says("in progress: ")
+        failover.wait_until_it_prints("in progress: ")
         held = start(source)
         pair.sandbox.kill(target.name)
         fail_over(pair, source.name)
@@ -163,10 +175,10 @@ def test_a_target_killed_before_promote_leaves_the_source_going(pair: Pair, regi
 
 
 @on("3.3.1")
-def test_a_target_killed_after_promote_for_good_gives_the_role_back(
+def test_after_a_target_is_lost_after_promote_a_failback_restores_the_role(
     pair: Pair, regions: tuple[Airflow, Airflow]
 ) -> None:
-    """Nothing finishes the plan; a failover back to the source does, without the dead region."""
+    """Nothing can finish the plan. A failover back to the source succeeds without the lost region."""
     source, target = regions
     before, wanted = pair.state(), wanted_in(source)
     killed_after(pair, "promote", target.name)

@@ -1,7 +1,9 @@
 """
-What a failover carries over, with real schedulers; counted from what task bodies wrote.
+The runs that a new region adopts and resumes after a failover, with real schedulers. The tests read the lines of task
+bodies.
 
-Every DAG with catchup begins with the sandbox, so each of its intervals has to execute, once, wherever it was due.
+The first interval of every DAG with catchup is the start of the sandbox. So each interval since must execute once, in
+one of the regions.
 """
 
 from __future__ import annotations
@@ -52,17 +54,17 @@ NEWEST, BETWEEN, OLDEST = (
 
 @pytest.fixture
 def regions(pair: Pair) -> tuple[Airflow, Airflow]:
-    """The active region, in which everything is due, and the standby."""
+    """The active region, which must execute every interval, and the standby."""
     return under_load(pair)
 
 
 def runs_store(pair: Pair) -> RunsStore:
-    """Return the ledger, as the control environment sees it."""
+    """Return the ledger as the control environment uses it."""
     return SandboxTables(pair.variables).runs
 
 
 def ledger(pair: Pair, region: Airflow) -> RegionLedger:
-    """Return what the ledger says of a region."""
+    """Return the ledger of a region."""
     store = runs_store(pair)
     found = store.checkpoint(region.name)
     while entries := store.log(region.name, after=found.number):
@@ -72,16 +74,16 @@ def ledger(pair: Pair, region: Airflow) -> RegionLedger:
     return found
 
 
-def told(pair: Pair, run: ChainRun) -> LedgerRun | None:
-    """Return what the region of a run has told of it, while it is due."""
+def published(pair: Pair, run: ChainRun) -> LedgerRun | None:
+    """Return the ledger's entry of an unfinished run, from the region of the run."""
     return ledger(pair, run.airflow).runs.get((run.dag_id, run.run_id))
 
 
-def wait_until_told(pair: Pair, *runs: ChainRun) -> None:
-    """Return once the ledger knows that these runs are open: now the region may be lost."""
+def wait_until_published(pair: Pair, *runs: ChainRun) -> None:
+    """Wait until the ledger lists these runs as open. From then on, the region may be lost."""
     for run in runs:
         wait_until(
-            lambda run=run: (found := told(pair, run)) and found.status is RunStatus.OPEN,  # type: ignore[misc]
+            lambda run=run: (found := published(pair, run)) and found.status is RunStatus.OPEN,  # type: ignore[misc]
             f"the ledger knows of {run.run_id}",
         )
 
@@ -92,7 +94,7 @@ def resumed(run: ChainRun, region: Airflow) -> ChainRun:
 
 
 def interval(run: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what must be the same in every region."""
+    """Return the fields that must be equal in every region."""
     return tuple(run.get(name) for name in ("logical_date", "data_interval_start", "data_interval_end", "run_type"))
 
 
@@ -100,21 +102,23 @@ def interval(run: dict[str, Any]) -> tuple[Any, ...]:
 def test_a_graceful_failover_and_back_executes_every_interval_once(
     pair: Pair, regions: tuple[Airflow, Airflow]
 ) -> None:
-    """There and back, with depends_on_past and max_active_runs, catchup or not: nothing lost, nothing twice."""
+    """
+    With depends_on_past and max_active_runs, with and without catchup: no interval is lost, and none executes twice.
+    """
     source, target = regions
     before = times_executed(pair)
     manual = start(source)
     manual.wait_until_it_executed()
     accepted: list[ChainRun] = []
-    asked_at = 0.0
+    requested_at = 0.0
     with mwaa_dr(pair, "failover", target.name, *REASON, drain_s=120) as failover:
 
         def has_ended() -> bool:
-            # Whoever reads where the role is and asks there for a run gets one, also in the moment in which it moves.
-            nonlocal asked_at
-            if time.monotonic() - asked_at > 1:
+            # A run that a user requests in the active region is accepted, also at the moment when the role moves.
+            nonlocal requested_at
+            if time.monotonic() - requested_at > 1:
                 accepted.append(start(pair.active))
-                asked_at = time.monotonic()
+                requested_at = time.monotonic()
             return failover.process.poll() is not None
 
         wait_until(has_ended, "the failover ends")
@@ -125,7 +129,7 @@ def test_a_graceful_failover_and_back_executes_every_interval_once(
             f"{run.run_id} executes, once",
         )
     wait_until_nothing_is_missing(pair, target)
-    wait_until(lambda: target.executed("led_one"), f"the DAG without catchup goes on in {target.name}")
+    wait_until(lambda: target.executed("led_one"), f"the DAG without catchup continues in {target.name}")
     fail_over(pair, source.name)
     wait_until_nothing_is_missing(pair, source)
     assert_none_executed_again(pair, before)
@@ -134,8 +138,11 @@ def test_a_graceful_failover_and_back_executes_every_interval_once(
 
 
 @on(NEWEST, soak=(BETWEEN, OLDEST))
-def test_what_a_lost_region_executed_goes_on_in_the_other_one(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
-    """Same run id, interval and conf; failed runs stay failed, opted-out ones are listed; back again, it yields."""
+def test_runs_of_a_lost_region_are_resumed_in_the_other_one(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
+    """
+    Same run id, interval and conf. Failed runs stay failed, and runs with dr:no-rerun are listed. Then the lost region
+    returns.
+    """
     source, target = regions
     failed = start(source, dag_id="led_fails")
     failed.wait_until_it_is("failed")
@@ -143,15 +150,15 @@ def test_what_a_lost_region_executed_goes_on_in_the_other_one(pair: Pair, region
     opted_out = start(source, dag_id="led_no_rerun", waits=True)
     source.pause("fo_stray")
     queued = start(source, dag_id="fo_stray")
-    wait_until_told(pair, in_flight, opted_out, queued)
+    wait_until_published(pair, in_flight, opted_out, queued)
     wait_for_snapshot(pair, source, *INTERVALS, "fo_chain")
-    wait_until(lambda: failed.run_id not in {key[1] for key in ledger(pair, source).runs}, "its end is told")
+    wait_until(lambda: failed.run_id not in {key[1] for key in ledger(pair, source).runs}, "its end is published")
     before = source.run(in_flight.dag_id, in_flight.run_id)
     pair.sandbox.kill(source.name)
     fail_over(pair, target.name, "--mode", "forced")
 
     there = resumed(in_flight, target)
-    wait_until(there.bodies, f"{there.run_id} goes on in {target.name}")
+    wait_until(there.bodies, f"{there.run_id} continues in {target.name}")
     there.let_go()
     there.wait_until_it_executed()
     there.wait_until_it_is("success")
@@ -168,7 +175,7 @@ def test_what_a_lost_region_executed_goes_on_in_the_other_one(pair: Pair, region
     pair.sandbox.revive(source.name)
     pair.wait_until_reconciled()
     for run in (in_flight, queued):
-        run.wait_until_it_is("success")  # as it ended elsewhere
+        run.wait_until_it_is("success")  # as it ended in the other region
         assert NOTE_TOKEN in run.note
     opted_out.wait_until_it_is("failed")
     assert in_flight.bodies() == opted_out.bodies() == ["first"]
@@ -187,14 +194,14 @@ def test_what_a_lost_region_executed_goes_on_in_the_other_one(pair: Pair, region
     assert in_flight.bodies() == ["first"]
     for dag_id in INTERVALS:
         twice = [run for run, times in bodies(pair, dag_id).items() if times > 1]
-        # Executing, or ended within the ledger's lag, when its region was killed.
+        # They executed, or ended within the ledger's lag, when their region was killed.
         assert len(twice) <= 3, twice
 
 
 @pytest.mark.soak
 @on(NEWEST, BETWEEN, OLDEST)
-def test_a_run_that_is_told_of_last_is_given_room(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
-    """A later one of the same DAG has begun, and waits for it in all the room that there is; nothing executes twice."""
+def test_a_run_that_is_published_late_gets_room(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
+    """A later run of the same DAG has started, takes the only room, and waits for it. No run executes twice."""
     source, target = regions
     fail_over(pair, target.name)
     source.stop("scheduler")
@@ -222,7 +229,7 @@ def is_there(run: ChainRun) -> bool:
 
 
 def interrupted(pair: Pair, day: int, *, wait: bool) -> LedgerRun:
-    """Return a run of a DAG with max_active_runs=1 and depends_on_past, as the region that was left tells of it."""
+    """Return a run of a DAG with max_active_runs=1 and depends_on_past, as the old region publishes it."""
     at = datetime(2026, 2, day, tzinfo=timezone.utc)
     return LedgerRun(
         dag_id="led_waits",
@@ -233,21 +240,21 @@ def interrupted(pair: Pair, day: int, *, wait: bool) -> LedgerRun:
         logical_date=at,
         data_interval_start=at,
         data_interval_end=at,
-        # Airflow 3 sorts by this, and would start the later one first, and again.
+        # Airflow 3 sorts by this value, and would start the later run first, again and again.
         run_after=datetime(2026, 3, 9 - day, tzinfo=timezone.utc),
         conf=json.dumps({"wait": wait}),
     )
 
 
 def publish(pair: Pair, region: Airflow, run: LedgerRun) -> None:
-    """Tell of a run in the name of a region whose agent is gone."""
-    said = ledger(pair, region)
+    """Publish a run for a region whose agent is gone."""
+    before = ledger(pair, region)
     entry = LogEntry(
-        number=said.number + 1,
+        number=before.number + 1,
         at=datetime.now(tz=timezone.utc),
         epoch=run.epoch,
-        first_id=said.first_id,
-        newest_id=said.newest_id,
+        first_id=before.first_id,
+        newest_id=before.newest_id,
         runs=(run,),
     )
     runs_store(pair).append(region.name, entry)
@@ -255,21 +262,21 @@ def publish(pair: Pair, region: Airflow, run: LedgerRun) -> None:
 
 @on(NEWEST, soak=(BETWEEN, OLDEST))
 def test_two_years_of_history_are_adopted_and_not_executed_again(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
-    """Only what the source had not finished executes in the new region, although that knows no run of the DAG."""
+    """The new region has no run of the DAG. It executes only intervals that the source had not finished."""
     source, target = regions
     finished = datetime.fromtimestamp(time.time() // 5 * 5 - 60, tz=timezone.utc)
     create_history(source, "led_two_years", finished)
     source.unpause("led_two_years")
-    wait_until(lambda: len(source.executed("led_two_years")) >= 5, f"the DAG goes on in {source.name}")
+    wait_until(lambda: len(source.executed("led_two_years")) >= 5, f"the DAG continues in {source.name}")
     fail_over(pair, target.name)
-    wait_until(lambda: len(target.executed("led_two_years")) >= 3, f"the DAG goes on in {target.name}")
+    wait_until(lambda: len(target.executed("led_two_years")) >= 3, f"the DAG continues in {target.name}")
     assert min(map(interval_of, bodies(pair, "led_two_years"))) > finished - timedelta(seconds=1)
     wait_until_none_is_missing(pair, "led_two_years")
     assert set(bodies(pair, "led_two_years").values()) == {1}
 
 
 def create_history(region: Airflow, dag_id: str, last: datetime) -> None:
-    """Have the region's database say that the DAG has finished some runs, of which *last* is the last."""
+    """Write finished runs of the DAG to the region's database, up to the run *last*."""
     words = (
         "-m",
         "airflow_provider_mwaa_dr.sandbox.drill.history",
@@ -286,7 +293,10 @@ def create_history(region: Airflow, dag_id: str, last: datetime) -> None:
 
 
 def disagreements(pair: Pair, region: Airflow, *, since: datetime) -> list[str]:
-    """Return in what the ledger and a region's database differ, of runs that were queued since then; a line each."""
+    """
+    Return the differences between the ledger and a region's database for runs that were queued since then, one line
+    each.
+    """
     entries: dict[tuple[str, str], str] = {}
     number = 0
     store = runs_store(pair)
@@ -321,7 +331,7 @@ def disagreements(pair: Pair, region: Airflow, *, since: datetime) -> list[str]:
 @pytest.mark.soak
 @on(NEWEST)
 def test_the_ledger_agrees_after_fifty_kills_of_the_scheduler(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
-    """Each in the middle of something: nothing that the database has is missing in the ledger, or told otherwise."""
+    """Each kill interrupts some work. The ledger has every run of the database, with the same status."""
     source, _ = regions
     began = datetime.now(tz=timezone.utc)
     source.unpause("outage_run")
@@ -346,14 +356,14 @@ def test_the_ledger_agrees_after_fifty_kills_of_the_scheduler(pair: Pair, region
         wait_until(agree, "ledger and database agree")
     finally:
         print("\n".join(last))
-    # The control: there was something to agree on.
+    # Control case: there were runs to compare.
     assert len(source.executed("outage_run")) >= 50
 
 
 @pytest.mark.soak
 @on(NEWEST)
 def test_ten_minutes_without_dynamodb_lose_nothing(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
-    """Under load; held meanwhile, and afterwards the ledger catches up by itself within a minute."""
+    """Under load, runs are held meanwhile. Afterwards the ledger is complete again within a minute."""
     source, target = regions
     before, in_standby = times_executed(pair), len(target.executed())
     began = datetime.now(tz=timezone.utc)
@@ -394,7 +404,7 @@ MISSPELLED_S = 30.0
 
 @on(soak=(NEWEST, OLDEST))
 def test_a_misspelled_active_region_loses_no_interval_and_no_run(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
-    """A user edits the item under load: no region has a role, every run is held, and later each executes once."""
+    """A user edits the item under load. No region has a role, every run is held, and later each run executes once."""
     source, target = regions
     before, in_standby = times_executed(pair), len(target.executed())
 
@@ -406,20 +416,20 @@ def test_a_misspelled_active_region_loses_no_interval_and_no_run(pair: Pair, reg
             ExpressionAttributeValues={":region": {"S": region}},
         )
 
-    began = asked_at = time.monotonic()
+    began = requested_at = time.monotonic()
     accepted: list[ChainRun] = []
     name("us-est-2")
 
     def is_over() -> bool:
-        nonlocal asked_at
-        if time.monotonic() - asked_at > 3:
+        nonlocal requested_at
+        if time.monotonic() - requested_at > 3:
             accepted.append(start(source))
-            asked_at = time.monotonic()
+            requested_at = time.monotonic()
         return time.monotonic() - began > MISSPELLED_S
 
-    wait_until(is_over, "people trigger runs while no region has a role")
-    said = pair.mwaa_dr("status").stdout
-    assert "'us-est-2', which is not registered" in said
+    wait_until(is_over, "users trigger runs while no region is active")
+    text = pair.mwaa_dr("status").stdout
+    assert "'us-est-2', which is not registered" in text
     assert [run.state for run in accepted[-3:]] == ["queued"] * 3
     name(source.name)
     for run in accepted:

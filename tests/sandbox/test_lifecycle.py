@@ -1,4 +1,4 @@
-"""A sandbox from nothing and back: up, up again, kill, revive, down, down again."""
+"""A sandbox from an empty folder on: up, up again, kill, revive, down, down again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.sandbox
 
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    """A home in which nothing is yet; removed in the end."""
+    """An empty home folder, which is removed after the test."""
     sandbox = Sandbox(tmp_path_factory.mktemp("sandbox") / "home", say=print)
     yield sandbox
     sandbox.down(purge=True)
@@ -52,7 +52,10 @@ def _is_served(region: Mapping[str, Any]) -> bool:
 
 
 def test_up_kill_revive_and_down(sandbox: Sandbox) -> None:
-    """Each command does what it says, twice is fine, ports and state stay, and no process is left in the end."""
+    """
+    Each command does what it reports. A second call is a no-op, ports and state stay, and at the end no process is
+    left.
+    """
     described = _mwaa_dr(sandbox, "up")
     assert described == json.loads((sandbox.home.path / "sandbox.json").read_text())
     assert described["active_region"] == ACTIVE

@@ -1,9 +1,9 @@
 """
-Automatic failover by the example DAG dr_monitor: a region that is killed is left, and nothing else is taken for that.
+Automatic failover by the example DAG dr_monitor: only a killed region causes a failover.
 
-The control environment runs the file as it is deployed, with shorter times: a look a second instead of two a minute, so
-that sixty looks are the half hour of an environment's update. Nothing here waits for seconds, but for looks that were
-made.
+The control environment runs the deployed file with shorter times: a poll every second instead of two a minute, so that
+sixty polls stand for the half hour of an environment's update. The tests do not wait for seconds, but for a number of
+polls.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ from tests.waiting import wait_until
 pytestmark = [pytest.mark.sandbox, pytest.mark.soak]
 
 KILLS = int(os.environ.get("MWAA_DR_TEST_KILLS", "20"))
-LOOKS = 60
-"""As many as dr_monitor makes in half an hour."""
+POLLS = 60
+"""The number of polls that dr_monitor makes in half an hour."""
 SHORTER = {
     "POLL_EVERY_S = 30.0": "POLL_EVERY_S = 1.0",
     "MAX_PER_DAY = 2": "MAX_PER_DAY = 1000",
 }
 WITHOUT_COOLDOWN = {"COOLDOWN = timedelta(hours=6)": "COOLDOWN = timedelta(0)"}
-ELSEWHERE = "us-west-2"
-"""Where the topic is: not in a region that may be lost."""
+TOPIC_REGION = "us-west-2"
+"""The region of the topic, which is not a region that a test may lose."""
 SUSPECTED, FAILED = "MWAA DR: the active region may be failing", "MWAA DR: the active region has failed"
 DONE, NOT_DONE = "MWAA DR: failover done", "MWAA DR: failover not done"
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """An SNS topic with a queue behind it, which holds what was told."""
+    """An SNS topic with a queue that receives its messages."""
 
     arn: str
     queue: str
     sqs: Any
 
     def subjects(self) -> list[str]:
-        """Return what was told since the last time, in any order."""
+        """Return the subjects of the messages since the last call, in any order."""
         found = []
         while messages := self.sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10).get("Messages"):
             for message in messages:
@@ -66,10 +66,10 @@ class Topic:
 
 @pytest.fixture
 def topic(pair: Pair) -> Topic:
-    """A topic that answers."""
-    sns, sqs = client(pair, "sns", ELSEWHERE), client(pair, "sqs", ELSEWHERE)
-    queue = sqs.create_queue(QueueName="told")["QueueUrl"]
-    arn = sns.create_topic(Name="told")["TopicArn"]
+    """A topic that works."""
+    sns, sqs = client(pair, "sns", TOPIC_REGION), client(pair, "sqs", TOPIC_REGION)
+    queue = sqs.create_queue(QueueName="messages")["QueueUrl"]
+    arn = sns.create_topic(Name="messages")["TopicArn"]
     queue_arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     sns.subscribe(TopicArn=arn, Protocol="sqs", Endpoint=queue_arn)
     found = Topic(arn, queue, sqs)
@@ -78,7 +78,7 @@ def topic(pair: Pair) -> Topic:
 
 
 def client(pair: Pair, service: str, region: str) -> Any:
-    """Return a boto3 client of the control environment's."""
+    """Return a boto3 client of the control environment."""
     return boto3.client(
         service,  # type: ignore[call-overload]
         region_name=region,
@@ -89,23 +89,23 @@ def client(pair: Pair, service: str, region: str) -> Any:
 
 
 class Monitor:
-    """dr_monitor, looking at a region."""
+    """dr_monitor, which polls a region."""
 
     def __init__(self, pair: Pair, region: Airflow, command: Command) -> None:
         self._pair, self._region, self.command = pair, region, command
 
-    def wait_until_it_looked(self, times: int) -> None:
-        """Return after so many more looks at the region's environment."""
+    def wait_until_it_polled(self, times: int) -> None:
+        """Wait for this number of further polls of the region's environment."""
         began = datetime.now(tz=timezone.utc)
 
         def enough() -> bool:
             assert self.command.process.poll() is None, f"it ended: {self.command.stdout} {self.command.stderr}"
-            return len(self._looks(began)) >= times
+            return len(self._polls(began)) >= times
 
-        wait_until(enough, f"it looks {times} times", deadline_s=60 + 30 * times)
+        wait_until(enough, f"it polls {times} times", deadline_s=60 + 30 * times)
 
     def wait_until_it_read(self, times: int) -> None:
-        """Return after so many more attempts to read the state, answered or not."""
+        """Wait for this number of further attempts to read the state, with or without a response."""
         began = datetime.now(tz=timezone.utc)
         wait_until(
             lambda: (
@@ -120,7 +120,7 @@ class Monitor:
             deadline_s=60 + 30 * times,
         )
 
-    def _looks(self, since: datetime) -> Sequence[Any]:
+    def _polls(self, since: datetime) -> Sequence[Any]:
         rows = self._pair.sandbox.requests(self._region.name, "mwaa", since=since)
         return [row for row in rows if row["caller"] == "control" and row["operation"].startswith("GET /environments/")]
 
@@ -138,25 +138,25 @@ def shortened(changes: Mapping[str, str]) -> str:
 def monitor(
     pair: Pair, topic: str, *, mode: str = "automatic", changes: Mapping[str, str] = WITHOUT_COOLDOWN
 ) -> Iterator[Monitor]:
-    """Yield the DAG, running in the control environment on a steady pair."""
+    """Yield the DAG, which runs in the control environment with a steady pair."""
     text = shortened(changes)
     (Path(pair.control["env"]["AIRFLOW_HOME"]) / "dags" / "dr_monitor.py").write_text(text)
     variables = {"AIRFLOW_VAR_DR_MONITOR_MODE": mode, "AIRFLOW__DR__NOTIFICATION_TOPIC": topic}
     region = pair.active
     with airflow(pair.control, "dags", "test", "dr_monitor", **variables) as command:
         watching = Monitor(pair, region, command)
-        watching.wait_until_it_looked(2)
+        watching.wait_until_it_polled(2)
         yield watching
 
 
 def failovers(pair: Pair) -> list[str]:
-    """Return the ids of all failovers there were."""
+    """Return the ids of all failovers until now."""
     return [record.id for record in pair.table.records()]
 
 
 @on("3.3.1")
-def test_a_region_that_is_killed_is_left_without_anybody(pair: Pair, topic: Topic) -> None:
-    """Seen, told, failed over, told; again and again, there and back."""
+def test_a_killed_region_is_left_automatically(pair: Pair, topic: Topic) -> None:
+    """The DAG detects it, notifies, fails over, and notifies again; several times, in both directions."""
     for number in range(KILLS):
         make_steady(pair)
         source, target = pair.active, pair.standby
@@ -181,43 +181,43 @@ def test_a_region_that_is_killed_is_left_without_anybody(pair: Pair, topic: Topi
 
 
 @on("3.3.1")
-def test_what_is_no_failure_is_not_taken_for_one(pair: Pair, topic: Topic) -> None:
+def test_other_problems_do_not_count_as_a_failed_region(pair: Pair, topic: Topic) -> None:
     """
-    An update, an API that answers 500 or not at all, a state table out of reach, a topic that is dead.
+    An update, an API that answers 500 or not at all, an unreachable state table, and a topic that does not work.
 
-    The same monitor sees all of it, one after the other, and in the end the kill that it is there for.
+    The same monitor meets all of them in sequence. At the end it detects a killed region, which is its purpose.
     """
     make_steady(pair)
     source, target = pair.active, pair.standby
     before = failovers(pair)
     sandbox = pair.sandbox
     with monitor(pair, topic.arn) as watching:
-        # An update: no scheduler lives while it lasts.
+        # An update: no scheduler is alive during it.
         with updating(pair, source):
             source.stop("scheduler")
-            watching.wait_until_it_looked(LOOKS)
+            watching.wait_until_it_polled(POLLS)
             source.start_scheduler()
             pair.wait_until_reconciled()
-        watching.wait_until_it_looked(5)
+        watching.wait_until_it_polled(5)
 
         sandbox.fault(source.name, "mwaa", "error", from_caller="control")
-        watching.wait_until_it_looked(5)
+        watching.wait_until_it_polled(5)
         sandbox.fault(source.name, "mwaa", "none", from_caller="control")
         with source.frozen("api-server"):
-            watching.wait_until_it_looked(5)
+            watching.wait_until_it_polled(5)
 
         for name in pair.airflows:
             sandbox.fault(name, "dynamodb", "refuse", from_caller="control")
-        watching.wait_until_it_read(LOOKS)
+        watching.wait_until_it_read(POLLS)
         for name in pair.airflows:
             sandbox.fault(name, "dynamodb", "none", from_caller="control")
-        watching.wait_until_it_looked(5)
+        watching.wait_until_it_polled(5)
         assert failovers(pair) == before
         assert pair.state().phase is Phase.STEADY
         assert topic.subjects() == []
 
         with dead_topic(pair):
-            watching.wait_until_it_looked(5)
+            watching.wait_until_it_polled(5)
             assert failovers(pair) == before
             sandbox.kill(source.name)
             assert watching.command.wait(timeout_s=600) == 0, watching.command.stdout + watching.command.stderr
@@ -231,7 +231,7 @@ def test_what_is_no_failure_is_not_taken_for_one(pair: Pair, topic: Topic) -> No
 
 @on("3.3.1")
 def test_the_mode_and_the_limits_keep_it_from_acting(pair: Pair, topic: Topic) -> None:
-    """Told to notify, it tells; too soon after another failover, it is refused with the reason, and tells that."""
+    """In mode notify, it only sends messages. Too soon after another failover, it is refused, and sends the reason."""
     make_steady(pair)
     source = pair[fail_over(pair, pair.standby.name)["to"]]
     source.deploy(f"{TEST_DAG}.py", (example_dags() / f"{TEST_DAG}.py").read_text())
@@ -248,14 +248,16 @@ def test_the_mode_and_the_limits_keep_it_from_acting(pair: Pair, topic: Topic) -
         source.pause(TEST_DAG)
         wait_for_snapshot(pair, source, "fo_chain")
         pair.sandbox.kill(source.name)
-        told: list[str] = []
-        wait_until(lambda: told.extend(topic.subjects()) or FAILED in told, "it tells that the region has failed")
-        watching.wait_until_it_looked(5)
-    assert told == [SUSPECTED, FAILED]
+        subjects: list[str] = []
+        wait_until(
+            lambda: subjects.extend(topic.subjects()) or FAILED in subjects, "it sends that the region has failed"
+        )
+        watching.wait_until_it_polled(5)
+    assert subjects == [SUSPECTED, FAILED]
     with monitor(pair, topic.arn, changes={}) as watching:
-        wait_until(lambda: told.extend(topic.subjects()) or NOT_DONE in told, "it tells that it was refused")
+        wait_until(lambda: subjects.extend(topic.subjects()) or NOT_DONE in subjects, "it sends that it was refused")
         assert "the last failover was" in watching.command.stdout + watching.command.stderr
-        watching.wait_until_it_looked(5)
+        watching.wait_until_it_polled(5)
     assert failovers(pair) == before
     assert (pair.state().phase, pair.state().active_region) == (Phase.STEADY, source.name)
     pair.sandbox.revive(source.name)
@@ -263,8 +265,8 @@ def test_the_mode_and_the_limits_keep_it_from_acting(pair: Pair, topic: Topic) -
 
 
 @on("3.3.1")
-def test_somebody_in_the_standby_approves(pair: Pair, topic: Topic) -> None:
-    """The DAG under a real scheduler and triggerer, in the region that is left over; nothing moves until it may."""
+def test_a_user_in_the_standby_approves(pair: Pair, topic: Topic) -> None:
+    """The DAG runs with a real scheduler and triggerer in the surviving region. Nothing moves before the approval."""
     make_steady(pair)
     source, target = pair.active, pair.standby
     before = failovers(pair)
@@ -294,7 +296,7 @@ def test_somebody_in_the_standby_approves(pair: Pair, topic: Topic) -> None:
     wait_until(lambda: state("fail_over") == "success", "it fails over", deadline_s=600)
     record = pair.table.records()[0]
     assert (record.target, record.outcome, len(failovers(pair))) == (target.name, "completed", len(before) + 1)
-    wait_until(lambda: DONE in topic.subjects(), "it tells that it has failed over")
+    wait_until(lambda: DONE in topic.subjects(), "it sends that it has failed over")
     start(target).wait_until_it_executed()
 
     target.pause("dr_monitor")
@@ -308,8 +310,8 @@ def test_somebody_in_the_standby_approves(pair: Pair, topic: Topic) -> None:
 
 @contextmanager
 def dead_topic(pair: Pair) -> Iterator[None]:
-    """Let nothing be told."""
-    one_way = {"region": ELSEWHERE, "service": "sns", "from_caller": "control"}
+    """Let the topic refuse every message."""
+    one_way = {"region": TOPIC_REGION, "service": "sns", "from_caller": "control"}
     change = partial(faults.change, pair.sandbox.faults_file)
     change(lambda table: faults.add(table, fault=FaultKind.REFUSE, **one_way))
     try:
@@ -320,7 +322,7 @@ def dead_topic(pair: Pair) -> Iterator[None]:
 
 @contextmanager
 def updating(pair: Pair, region: Airflow) -> Iterator[None]:
-    """Make the environment's status UPDATING, as long as it takes."""
+    """Keep the status of the environment at UPDATING until the test ends it."""
     path = pair.home / "aws" / "config.json"
     config = json.loads(path.read_text())
     changed = {**config, "environments": {**config["environments"]}}

@@ -1,4 +1,6 @@
-"""The state table, or a whole region's network, is gone for a while; counted from what task bodies wrote."""
+"""
+The state table, or the network of a whole region, is unavailable for a while. The tests read the lines of task bodies.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.sandbox
 
 TASKS = {"operator": 1, "function": 1, "record_item": 2, "deferring": 2, "sensor": 2, "short": 1}
-"""How often the body of each task of outage_tasks is entered."""
+"""How often the body of each task of outage_tasks starts."""
 UNREACHABLE = f"{NOTE_TOKEN} held: %s has not reached the state table"
 
 
@@ -24,23 +26,23 @@ def run_of(airflow: Airflow, dag_id: str) -> ChainRun:
 
 
 def is_held(run: ChainRun) -> bool:
-    """Whether the run waits because the table cannot be reached; then the lease is over."""
+    """Whether the run waits because the table is unreachable. In that case the lease has expired."""
     return run.note.startswith(UNREACHABLE % run.airflow.name) and run.state == "queued" and not run.bodies()
 
 
 def wait_until_held(run: ChainRun) -> None:
-    """Return once the run is held because the table cannot be reached."""
+    """Wait until the run is held because the table is unreachable."""
     wait_until(lambda: is_held(run), f"{run.run_id} is held")
 
 
 def start_until_held(airflow: Airflow) -> list[ChainRun]:
-    """Start run after run until one is held, and return all: those before it were let through within the lease."""
+    """Start one run after another until one is held, and return all. The earlier runs started within the lease."""
     runs: list[ChainRun] = []
 
     def is_over() -> bool:
         run = run_of(airflow, "outage_run")
         runs.append(run)
-        # Let through by the gate, its task may wait for its fence, which reads for itself.
+        # The gate let it start. Its task may wait in the fence, which reads the state for itself.
         wait_until(lambda: run.note or run.state != "queued", f"{run.run_id} starts, is closed or is held")
         return is_held(run)
 
@@ -49,21 +51,23 @@ def start_until_held(airflow: Airflow) -> list[ChainRun]:
 
 
 def cut_off(pair: Pair, airflow: Airflow, fault: str) -> None:
-    """Let no request of a region reach any replica of the table; *fault* ``none``: let them reach it again."""
+    """Block all requests of a region to every replica of the table; *fault* ``none``: allow them again."""
     for region in pair.airflows:
         pair.sandbox.fault(region, "dynamodb", fault, from_caller=airflow.name)
 
 
 def holds(run: ChainRun) -> int:
-    """Return how often a task of the run was given back to the scheduler, counted from the logs of its tasks."""
+    """Return how often a task of the run was returned to the scheduler, from the logs of its tasks."""
     logs = run.airflow.log_folder.glob(f"**/*{run.run_id}*/**/*.log")
     return sum(log.read_text(errors="replace").count("The task goes back to the scheduler") for log in logs)
 
 
 @on("2.10.3", soak=("3.0.6", "3.3.1"))
 @pytest.mark.parametrize("fault", ["refuse", pytest.param("blackhole", marks=pytest.mark.soak)])
-def test_a_table_that_cannot_be_reached_only_holds(pair: Pair, fault: str) -> None:
-    """At the standby, then at the active region too: nothing starts or fails, and afterwards all goes on, once."""
+def test_an_unreachable_table_only_holds(pair: Pair, fault: str) -> None:
+    """
+    First in the standby, then in the active region, too: nothing starts or fails. Afterwards every run executes once.
+    """
     make_steady(pair)
     active, standby = pair.active, pair.standby
     for airflow in (active, standby):
@@ -104,8 +108,8 @@ def test_a_table_that_cannot_be_reached_only_holds(pair: Pair, fault: str) -> No
 
 
 @on("3.3.1")
-def test_a_region_cut_off_from_everything_stops_before_the_other_one_begins(pair: Pair) -> None:
-    """Its Airflow is alive all the while, as an exempt DAG shows; back in the network, it goes on with nothing."""
+def test_a_region_cut_off_from_everything_stops_before_the_other_one_starts(pair: Pair) -> None:
+    """Its Airflow stays alive, as an exempt DAG shows. When it is back in the network, it continues no run."""
     make_steady(pair)
     cut, other = pair.active, pair.standby
     cut.unpause("outage_tick", "outage_run", "outage_tasks", "outage_exempt")

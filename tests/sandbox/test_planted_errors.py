@@ -1,8 +1,8 @@
 """
 Each function that gate, fence and agent call fails, one at a time, in running schedulers and their tasks.
 
-Which functions these are is not written down: a first cycle without an error lists what was called. Takes a quarter of
-an hour for a version; tests/airflow/test_planted_errors.py does the same to the hooks alone, in seconds.
+A first cycle without an error lists these functions. The test takes a quarter of an hour for each version.
+tests/airflow/test_planted_errors.py does the same with only the hooks, in seconds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.sandbox, pytest.mark.soak]
 
 SHAPES = [Shape(version=version, name=f"planted-{version}", dr=(("lease_s", "4"),)) for version in ("2.10.3", "3.3.1")]
 ONLY = os.environ.get("DR_PLANTED", "")
-"""Plant in functions only whose name contains this."""
+"""Plant errors only in functions whose name contains this."""
 _serials = count(1)
 
 
@@ -35,7 +35,7 @@ def lines(airflow: Airflow, file: str) -> list[str]:
 
 
 def plant(pair: Pair, key: str) -> str:
-    """Let the function fail in both regions, from now on; return what says that it did."""
+    """Let the function fail in both regions from now on. Return the line that records a failure."""
     serial = str(next(_serials))
     for airflow in pair.airflows.values():
         part = airflow.home / "planted.part"
@@ -45,7 +45,7 @@ def plant(pair: Pair, key: str) -> str:
 
 
 def lift(pair: Pair) -> None:
-    """Let everything work again."""
+    """Let every function work again."""
     for airflow in pair.airflows.values():
         (airflow.home / "planted").unlink(missing_ok=True)
 
@@ -55,8 +55,8 @@ def both(pair: Pair) -> tuple[ChainRun, ChainRun]:
     return start(pair.active, dag_id="outage_run"), start(pair.standby, dag_id="outage_run")
 
 
-def settle(pair: Pair, here: ChainRun, there: ChainRun) -> None:
-    """Wait for the end of both runs, and see a later one succeed; nothing executed in the standby, nothing twice."""
+def assert_harmless(pair: Pair, here: ChainRun, there: ChainRun) -> None:
+    """Wait until both runs end and a later one succeeds. The standby executed nothing, and nothing executed twice."""
     wait_until(lambda: there.state in {"success", "failed"}, f"{there.run_id} ends in {there.airflow.name}")
     wait_until(lambda: here.state in {"success", "failed"}, f"{here.run_id} ends in {here.airflow.name}")
     later = start(here.airflow, dag_id="outage_run")
@@ -75,7 +75,9 @@ def called_by(pair: Pair) -> Sequence[str]:
 
 @on(*SHAPES)
 def test_whatever_fails_the_scheduler_lives_and_the_standby_executes_nothing(pair: Pair) -> None:
-    """A run started meanwhile in the active region executes at most once, and one started afterwards succeeds."""
+    """
+    A run that starts meanwhile in the active region executes at most once, and a run that starts afterwards succeeds.
+    """
     for airflow in pair.airflows.values():
         (airflow.home / "plugins").mkdir(exist_ok=True)
         shutil.copy(Path(planting.__file__), airflow.home / "plugins" / "plant.py")
@@ -83,7 +85,7 @@ def test_whatever_fails_the_scheduler_lives_and_the_standby_executes_nothing(pai
         airflow.start_scheduler()
         airflow.unpause("outage_run")
     pair.wait_until_reconciled()
-    settle(pair, *both(pair))
+    assert_harmless(pair, *both(pair))
     schedulers = [airflow.session("scheduler") for airflow in pair.airflows.values()]
     keys = called_by(pair)
     print(f"{len(keys)} functions are called", flush=True)
@@ -103,7 +105,7 @@ def test_whatever_fails_the_scheduler_lives_and_the_standby_executes_nothing(pai
             not_again.append(key)
         lift(pair)
         try:
-            settle(pair, here, there)
+            assert_harmless(pair, here, there)
             assert all(map(process.is_alive, schedulers)), "a scheduler is dead"
         except AssertionError as error:
             broken.append(f"{key}: {error}")
@@ -114,8 +116,8 @@ def test_whatever_fails_the_scheduler_lives_and_the_standby_executes_nothing(pai
 
 
 @on(*SHAPES)
-def test_a_standby_that_executes_is_found_out(pair: Pair) -> None:
-    """The control: with the plugin disabled there, what the test above asserts after each error does not hold."""
+def test_the_test_detects_a_standby_that_executes(pair: Pair) -> None:
+    """Control case: with the plugin disabled in the standby, the assertions of the test above fail."""
     standby = pair.standby
     for airflow in pair.airflows.values():
         airflow.unpause("outage_run")
@@ -124,4 +126,4 @@ def test_a_standby_that_executes_is_found_out(pair: Pair) -> None:
     here, there = both(pair)
     there.wait_until_it_is("success")
     with pytest.raises(AssertionError, match="record"):
-        settle(pair, here, there)
+        assert_harmless(pair, here, there)

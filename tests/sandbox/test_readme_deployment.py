@@ -1,8 +1,8 @@
 """
-The pages on deployment, as a new user would follow them: their commands, word by word, in an empty folder.
+The pages on deployment, as a new user would follow them: their commands, unchanged, in an empty folder.
 
-The user has a new virtual environment. Its first command finds the package in the index of a bare sandbox, everything
-else in the ordinary one.
+The user has a new virtual environment. Its first command finds the package in the index of a bare sandbox, and all
+other packages in the ordinary index.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DEADLINE_S = 900.0
 
 
 class User:
-    """Somebody at a terminal in an empty folder, with nothing installed, who says yes when asked."""
+    """A user at a terminal in an empty folder, with nothing installed, who confirms every question."""
 
     def __init__(self, folder: Path, index: Path, variables: Mapping[str, str]) -> None:
         self.folder = folder / "fresh"
@@ -51,7 +51,7 @@ class User:
         }
 
     def __call__(self, script: str) -> str:
-        """Return what a script prints, each of whose commands has to succeed."""
+        """Return the output of a script. Each of its commands must succeed."""
         keyboard, terminal = pty.openpty()
         os.write(keyboard, b"y\n")
         try:
@@ -69,7 +69,7 @@ class User:
 
 
 def test_with_mwaa_dr_deploy(tmp_path: Path) -> None:
-    """Two empty environments, the page's commands, and both regions have the provider and know their role."""
+    """With the page's commands, two empty environments get the provider and their role."""
     (words,) = blocks(page("how-to/deploy"), "bash")
     sandbox = Sandbox(tmp_path / "s", say=print)
     try:
@@ -93,7 +93,7 @@ def test_with_mwaa_dr_deploy(tmp_path: Path) -> None:
 
 
 def airflow(region: Mapping[str, Any], *words: str) -> str:
-    """Return what a command of a region's own Airflow prints."""
+    """Return the output of a command of a region's own Airflow."""
     folder = Path(region["bin"])
     return subprocess.run(
         [folder / "airflow", *words, "--output", "plain"],
@@ -104,7 +104,7 @@ def airflow(region: Mapping[str, Any], *words: str) -> str:
 
 @contextmanager
 def environments(home: Path) -> Iterator[Mapping[str, str]]:
-    """Yield what to export for an AWS with the two environments of the documents, behind which there is no Airflow."""
+    """Yield the variables for an AWS with the two environments of the documents, which have no Airflow."""
     blueprint = new_blueprint(
         versions=dict.fromkeys(REGIONS, "3.3.1"), executor="LocalExecutor", schedulers=1, dr={}, bare=True
     )
@@ -136,7 +136,7 @@ def environments(home: Path) -> Iterator[Mapping[str, str]]:
 
 
 def test_by_hand(tmp_path: Path) -> None:
-    """Command by command with the AWS command line, and `mwaa-dr deploy` afterwards finds nothing to do."""
+    """Command by command with the AWS command line. Afterwards `mwaa-dr deploy` is a no-op."""
     stack, state, requirements, options, dags = blocks(page("how-to/deploy-by-hand"), "bash")
     placeholder = f"REGION={STANDBY} NAME={BARE_NAMES[STANDBY]}\n"
     assert requirements.startswith(placeholder)
@@ -158,8 +158,11 @@ def test_by_hand(tmp_path: Path) -> None:
         assert "Nothing had to change." in user("mwaa-dr deploy --dags")
 
 
-def test_the_planned_drill_passes_on_what_a_built_wheel_made(tmp_path: Path) -> None:
-    """Two empty environments, `mwaa-dr deploy --wheel`, a failover under load in which nothing is lost or run twice."""
+def test_the_planned_drill_passes_with_a_built_wheel(tmp_path: Path) -> None:
+    """
+    Two empty environments, `mwaa-dr deploy --wheel`, and a failover under load that loses no run and executes none
+    twice.
+    """
     uv = Path(sys.executable).parent / "uv"
     subprocess.run([uv, "build", "--quiet", "--wheel", "--out-dir", tmp_path, ROOT], check=True)
     (wheel,) = tmp_path.glob("*.whl")

@@ -1,4 +1,4 @@
-"""A ledger that refuses, between real Airflows: nothing is lost, and nothing executes twice."""
+"""A ledger that refuses, between real Airflows: no run is lost, and none executes twice."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ RUNS = 3
 @on(LEDGERS[0], soak=(LEDGERS[1],))
 def test_runs_of_a_cut_off_region_survive_credentials_that_have_expired(pair: Pair) -> None:
     """
-    The region closes none of them while the ledger refuses; then the other region executes each, once.
+    The region closes no run while the ledger refuses. Then the other region executes each run once.
 
-    They are accepted by the web server of a region that has lost the role and cannot know it.
+    The web server accepts these runs in a region that has lost the role, and cannot know it.
     """
     make_steady(pair)
     source, target = pair.active, pair.standby

@@ -1,7 +1,7 @@
 """
-A region is killed, the other one takes over without it, and it comes back.
+A region is killed, the other region becomes active without it, and the killed region comes back.
 
-The same by the example DAG alone, with its times, is ``make drill SCENARIO=region-loss``.
+``make drill SCENARIO=region-loss`` does the same with only the example DAG, and with its own times.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.sandbox
 
 @pytest.fixture
 def regions(pair: Pair) -> tuple[Airflow, Airflow]:
-    """The active region, about to be lost, and the standby."""
+    """The active region, which will be lost, and the standby."""
     make_steady(pair)
     return pair.active, pair.standby
 
@@ -41,7 +41,7 @@ def newest_record(pair: Pair) -> dict[str, object]:
 
 
 def lose(pair: Pair, region: Airflow) -> ChainRun:
-    """Kill a region while a run of three tasks executes its first one, and return that run."""
+    """Kill a region while a run of three tasks executes its first task, and return that run."""
     run = start(region, waits=True)
     wait_for_snapshot(pair, region, "fo_chain")
     pair.sandbox.kill(region.name)
@@ -49,7 +49,7 @@ def lose(pair: Pair, region: Airflow) -> ChainRun:
 
 
 def come_back(pair: Pair, region: Airflow, run: ChainRun) -> None:
-    """Bring a lost region back; what executed in it when it was lost goes no further, and nothing else starts."""
+    """Bring a lost region back. The run that executed when it was lost does not continue, and no other run starts."""
     run.let_go()
     pair.sandbox.revive(region.name)
     pair.wait_until_reconciled()
@@ -63,8 +63,10 @@ def come_back(pair: Pair, region: Airflow, run: ChainRun) -> None:
 
 
 @on("3.3.1")
-def test_begun_by_a_command_and_finished_by_the_operator(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
-    """Not one call to the lost region after the claim; back again it is a standby, and a failback is graceful."""
+def test_a_command_starts_the_failover_and_the_operator_finishes_it(
+    pair: Pair, regions: tuple[Airflow, Airflow]
+) -> None:
+    """After the claim, no call goes to the lost region. It comes back as a standby, and a failback is graceful."""
     source, target = regions
     run = lose(pair, source)
     killed_after(pair, "record", target.name, "--mode", "forced")
@@ -76,7 +78,7 @@ def test_begun_by_a_command_and_finished_by_the_operator(pair: Pair, regions: tu
     record = newest_record(pair)
     assert (record["id"], record["mode"], record["outcome"]) == (claimed.plan.id, "forced", "completed")
     assert len(pair.sandbox.requests(source.name, "mwaa", since=claimed.plan.started_at)) == 0
-    # The control of that count: the same log knows of the calls to the region that took over.
+    # Control case for that count: the same log has the calls to the region that became active.
     assert len(pair.sandbox.requests(target.name, "mwaa", since=claimed.plan.started_at)) > 0
     after = start(target)
     after.wait_until_it_executed()
@@ -92,8 +94,10 @@ def test_begun_by_a_command_and_finished_by_the_operator(pair: Pair, regions: tu
 
 @pytest.mark.soak
 @on("3.3.1")
-def test_begun_by_the_operator_and_finished_by_a_command(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
-    """In mode auto: it finds out by itself that the region is lost, and says so in the state."""
+def test_the_operator_starts_the_failover_and_a_command_finishes_it(
+    pair: Pair, regions: tuple[Airflow, Airflow]
+) -> None:
+    """In mode auto, it detects that the region is lost, and writes that to the state."""
     source, target = regions
     run = lose(pair, source)
     with airflow(pair.control, *operator_words({"target_region": target.name, "reason": "test"})) as operator:
@@ -102,7 +106,7 @@ def test_begun_by_the_operator_and_finished_by_a_command(pair: Pair, regions: tu
             plan = pair.state().plan
             return plan is not None and plan.is_forced
 
-        wait_until(is_forced, "the operator goes on without the lost region")
+        wait_until(is_forced, "the operator continues without the lost region")
         operator.process.kill()
         operator.wait()
     state = pair.state()
@@ -118,7 +122,7 @@ def test_begun_by_the_operator_and_finished_by_a_command(pair: Pair, regions: tu
 
 @on("3.3.1")
 def test_a_region_that_is_active_again_two_epochs_later(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
-    """It has missed the epoch in which it was standby; what it began before is over all the same."""
+    """It has missed the epoch in which it was a standby. Its runs from before have ended nevertheless."""
     source, other = regions
     run = lose(pair, source)
     before = pair.state()

@@ -1,4 +1,4 @@
-"""An environment whose API fails while a failover pauses or unpauses its DAGs; what it says is counted nowhere."""
+"""The API of an environment fails while a failover pauses or unpauses its DAGs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ pytestmark = pytest.mark.sandbox
 
 @pytest.fixture
 def regions(pair: Pair) -> tuple[Airflow, Airflow]:
-    """The active region and the standby, in which a DAG that nobody wants runs as well."""
+    """The active region and the standby, in which an unwanted DAG is also unpaused."""
     make_steady(pair)
     pair.standby.unpause("fo_stray")
     return pair.active, pair.standby
 
 
 def unpaused(region: Airflow) -> set[str]:
-    """Return the DAGs that are not paused in a region."""
+    """Return the unpaused DAGs of a region."""
     return {dag_id for dag_id, is_paused in region.dags().items() if not is_paused}
 
 
@@ -31,7 +31,7 @@ def fail(pair: Pair, region: Airflow, fault: str) -> None:
 
 
 def assert_open(pair: Pair, target: Airflow, answer: Command) -> None:
-    """The command said that it did not come to the end, and how to go on; nobody calls the plan done."""
+    """The command reported that it did not complete, and how to continue. The plan is still open."""
     error = answer.document(code=1)["error"]
     assert error["type"] == "FailoverError"
     assert f"mwaa-dr failover {target.name}" in error["advice"]
@@ -45,7 +45,9 @@ def assert_open(pair: Pair, target: Airflow, answer: Command) -> None:
     "fault", ["blackhole", *(pytest.param(f, marks=pytest.mark.soak) for f in ("throttle", "error"))]
 )
 def test_an_api_that_fails_to_pause(pair: Pair, regions: tuple[Airflow, Airflow], fault: str) -> None:
-    """Asked again until it answers; when it never does, the plan stays open and the next command ends it."""
+    """
+    The engine calls it until it answers. If it never does, the plan stays open, and the next command completes it.
+    """
     source, target = regions
     wanted = unpaused(source)
     killed_after(pair, "drain", target.name, "--mode", "graceful")
@@ -54,7 +56,7 @@ def test_an_api_that_fails_to_pause(pair: Pair, regions: tuple[Airflow, Airflow]
         with mwaa_dr(pair, "failover", target.name, *REASON, "--mode", "graceful") as given_up:
             assert_open(pair, target, given_up)
     with mwaa_dr(pair, "failover", target.name, *REASON, "--mode", "graceful") as failover:
-        failover.wait_until_it_says("no answer yet")
+        failover.wait_until_it_prints("no answer yet")
         assert unpaused(source) == wanted
         fail(pair, source, "none")
         record = failover.document()
@@ -67,13 +69,15 @@ def test_an_api_that_fails_to_pause(pair: Pair, regions: tuple[Airflow, Airflow]
     "fault", ["error", *(pytest.param(f, marks=pytest.mark.soak) for f in ("throttle", "blackhole"))]
 )
 def test_an_api_that_fails_to_unpause(pair: Pair, regions: tuple[Airflow, Airflow], fault: str) -> None:
-    """Asked again until it answers; when it never does, the target's own agent ends the plan, in its own database."""
+    """
+    The engine calls it until it answers. If it never does, the target's agent completes the plan in its own database.
+    """
     source, target = regions
     wanted = unpaused(source)
     with mwaa_dr(pair, "failover", target.name, *REASON) as failover:
-        failover.wait_until_it_says(f"{target.name} is active, epoch")
+        failover.wait_until_it_prints(f"{target.name} is active, epoch")
         fail(pair, target, fault)
-        failover.wait_until_it_says("no answer yet")
+        failover.wait_until_it_prints("no answer yet")
         if fault == "error":
             assert_open(pair, target, failover)
             wait_until(lambda: pair.state().phase is Phase.STEADY, "the agent ends the plan")

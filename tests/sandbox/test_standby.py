@@ -1,8 +1,8 @@
 """
-A standby executes nothing, whatever is tried there.
+A standby executes nothing, whatever a user tries in it.
 
-Every attempt is made in both regions at once; that it executes in the active one is the control. What executed is
-counted from what task bodies wrote.
+Every attempt is made in both regions at the same time. The active region, in which it executes, is the control case.
+The tests read the lines of task bodies.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.sandbox
 TOKEN = "[mwaa-dr]"
 VERSIONS = ("3.3.1", "2.10.3", "3.0.6")
 
-# Nothing from attempts.py: importing it here would define its DAGs a second time, in this file.
+# Imports nothing from attempts.py: that would define its DAGs a second time, in this file.
 DAG_FILE = """
 from datetime import datetime, timezone
 
@@ -49,11 +49,11 @@ with DAG(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
     """
-    A way in which a task could come to execute.
+    A way in which a task could execute.
 
-    :param bodies: how many lines task bodies write where they execute.
-    :param callbacks: what is called there.
-    :param runs: how many runs there are.
+    :param bodies: the number of lines that task bodies write if they execute.
+    :param callbacks: the callbacks that are called then.
+    :param runs: the number of runs.
     """
 
     dag_id: str
@@ -72,10 +72,10 @@ EVERYWHERE = {
     "deferrable": Way(dag_id="deferring", bodies=2, callbacks=SUCCEEDS),
     "always": Way(dag_id="always", bodies=3, callbacks=SUCCEEDS | {"task_failure"}),
     "failing": Way(dag_id="failing", bodies=1, callbacks=FAILS),
-    # One run at a time; several: it goes on being scheduled.
+    # One run at a time, several in total: the DAG is scheduled all the time.
     "unpaused_by_hand": Way(dag_id="ticking", bodies=2, callbacks=SUCCEEDS, runs=4),
 }
-# Two intervals, and the one that the scheduler itself begins when the DAG is unpaused.
+# Two intervals, and one more that the scheduler itself creates when the DAG is unpaused.
 BACKFILL = {"backfill": Way(dag_id="backfilled", bodies=3, callbacks=SUCCEEDS, runs=3)}
 OTHERS = {
     "setup_and_teardown": Way(dag_id="setup_teardown", bodies=3, callbacks=SUCCEEDS),
@@ -90,7 +90,7 @@ WAYS = {
 
 @pytest.fixture(scope="session")
 def attempts(pair: Pair) -> Pair:
-    """The pair, with every way begun in both regions at once."""
+    """The pair, after each way was started in both regions at the same time."""
     pair.reset()
     regions = tuple(pair.airflows.values())
     ways = WAYS[pair.version] if pair.shape.executor == "LocalExecutor" else EVERYWHERE
@@ -123,32 +123,37 @@ def each(ways: Mapping[str, Way]) -> pytest.MarkDecorator:
 @on(*VERSIONS, CELERY, soak=(CELERY_OF_AIRFLOW_2,))
 @each(EVERYWHERE)
 def test_nothing_executes_in_the_standby(attempts: Pair, way: Way) -> None:
-    """A run ends in the standby without a task body or callback, and says why; in the active region it executes."""
-    judge(attempts, way)
+    """
+    A run ends in the standby without a task body or callback, with the reason in its note. In the active region it
+    executes.
+    """
+    assert_fenced(attempts, way)
 
 
 @on("3.3.1", "3.0.6")
 @each(BACKFILL)
 def test_a_backfill_executes_nothing_in_the_standby(attempts: Pair, way: Way) -> None:
-    """Nor do the runs of `airflow backfill create`; in the active region they execute."""
-    judge(attempts, way)
+    """The runs of `airflow backfill create` execute only in the active region."""
+    assert_fenced(attempts, way)
 
 
 @on("3.3.1")
 @each(OTHERS)
 def test_nothing_else_executes_in_the_standby(attempts: Pair, way: Way) -> None:
-    """Nor what only the newest Airflow is asked about."""
-    judge(attempts, way)
+    """The ways that only the newest Airflow has."""
+    assert_fenced(attempts, way)
 
 
 @on(*VERSIONS)
 def test_a_run_under_a_paused_dag_is_closed_in_the_standby(pair: Pair) -> None:
-    """It never meets the gate; the agent closes it. In the active region it waits, and executes when unpaused."""
+    """
+    It never reaches the gate, so the agent closes it. In the active region it waits, and executes after an unpause.
+    """
     active, standby = pair.active, pair.standby
     waiting, closed = active.trigger("paused"), standby.trigger("paused")
 
     wait_until(lambda: standby.run("paused", closed)["state"] == "failed", f"{closed} is closed in {standby}")
-    assert_says_why(standby.note("paused", closed), pair)
+    assert_note_has_reason(standby.note("paused", closed), pair)
     assert active.run("paused", waiting)["state"] == "queued"
     assert active.note("paused", waiting) == ""
 
@@ -161,7 +166,9 @@ def test_a_run_under_a_paused_dag_is_closed_in_the_standby(pair: Pair) -> None:
 
 @on(*VERSIONS)
 def test_the_fence_alone_stops_a_task(pair: Pair) -> None:
-    """Without a scheduler, so without gate and agent, the fence skips what `airflow dags test` begins in a standby."""
+    """
+    Without a scheduler there is no gate and no agent. The fence skips the tasks of `airflow dags test` in a standby.
+    """
     active, standby = pair.active, pair.standby
     standby.stop("scheduler")
     outputs = pair.airflow_in_each("dags", "test", "tested", "2026-03-01", check=False)
@@ -174,20 +181,22 @@ def test_the_fence_alone_stops_a_task(pair: Pair) -> None:
 
 @on("2.10.3")
 def test_a_backfill_of_airflow_2_executes_in_the_active_region_only(pair: Pair) -> None:
-    """`airflow dags backfill` runs tasks by itself, without the scheduler: the fence stops them in the standby."""
+    """`airflow dags backfill` runs tasks by itself, without the scheduler. The fence stops them in the standby."""
     dates = ("--start-date", "2026-02-01", "--end-date", "2026-02-02")
     active, standby = pair.active, pair.standby
     outputs = pair.airflow_in_each("dags", "backfill", *dates, "backfilled", check=False)
 
     assert len({line.run_id for line in active.executed("backfilled")}) == 2, outputs[active.name]
     assert len(active.executed("backfilled")) == 2
-    # Callbacks of such a run do fire: it ends through fenced tasks, and no gate has seen it.
+    # Callbacks of such a run are called, because it ends through fenced tasks and not through the gate.
     assert standby.executed("backfilled") == [], outputs[standby.name]
 
 
 @on("3.3.1")
 def test_a_deferred_task_does_not_resume_in_a_region_that_lost_its_role(pair: Pair) -> None:
-    """What began before the role moved does not go on after it; in the new active region such a run goes through."""
+    """
+    A task that was deferred before the role moved does not continue. In the new active region, such a run completes.
+    """
     pair.reset()
     old, new = pair.active, pair.standby
     for airflow in (old, new):
@@ -202,13 +211,16 @@ def test_a_deferred_task_does_not_resume_in_a_region_that_lost_its_role(pair: Pa
 
     assert len(old.executed("deferring", left)) == 1
     assert old.run("deferring", left)["state"] == "failed"
-    assert_says_why(old.note("deferring", left), pair)
+    assert_note_has_reason(old.note("deferring", left), pair)
     assert {line.kind for line in old.called("deferring", left)} == {"task_execute"}
 
 
 @on("3.3.1")
-def test_a_run_held_while_the_table_is_unreachable_goes_on_with_the_dag_of_today(pair: Pair) -> None:
-    """A DAG changed while its run was held: executed once and whole in the active region, not at all in the standby."""
+def test_a_run_held_while_the_table_is_unreachable_starts_with_the_current_dag(pair: Pair) -> None:
+    """
+    The DAG changed while its run was held. It executes once and completely in the active region, and not in the
+    standby.
+    """
     pair.reset()
     active, standby = pair.active, pair.standby
     for airflow in (active, standby):
@@ -216,7 +228,7 @@ def test_a_run_held_while_the_table_is_unreachable_goes_on_with_the_dag_of_today
         airflow.wait_for_dag("changing")
         airflow.unpause("changing", "probing")
         pair.sandbox.fault(airflow.name, "dynamodb", "refuse")
-    # A run comes every few seconds: the first to be held says that the lease is over.
+    # A run comes every few seconds. The first held run shows that the lease has expired.
     pair.wait_in_each(lambda airflow: any(map(is_held, airflow.runs("probing"))), "runs are held")
     for airflow in (active, standby):
         airflow.pause("probing")
@@ -232,7 +244,7 @@ def test_a_run_held_while_the_table_is_unreachable_goes_on_with_the_dag_of_today
 
     wait_until(
         lambda: active.run("changing", run_ids[active.name])["state"] == "success",
-        f"the held run goes on in {active}",
+        f"the held run continues in {active}",
     )
     wait_until(
         lambda: standby.run("changing", run_ids[standby.name])["state"] != "queued",
@@ -242,13 +254,13 @@ def test_a_run_held_while_the_table_is_unreachable_goes_on_with_the_dag_of_today
     wait_until(lambda: active.note("changing", run_ids[active.name]) == "", "the note of the hold is gone")
     assert standby.executed("changing") == []
     assert standby.called("changing") == []
-    assert_says_why(standby.note("changing", run_ids[standby.name]), pair)
+    assert_note_has_reason(standby.note("changing", run_ids[standby.name]), pair)
 
 
 @pytest.mark.soak
 @on("3.3.1")
 def test_a_disabled_plugin_stops_nothing(pair: Pair) -> None:
-    """With `[dr] enabled` false a region executes whatever the state says; enabled again, it is a standby again."""
+    """With `[dr] enabled` false, a region executes whatever the state is. Enabled again, it is a standby again."""
     pair.reset()
     standby = pair.standby
     standby.unpause("disabled")
@@ -262,17 +274,20 @@ def test_a_disabled_plugin_stops_nothing(pair: Pair) -> None:
     standby.stop("scheduler")
     standby.start_scheduler()
     stopped = standby.trigger("disabled")
-    # It may be held at first, until the new agent has asked for the state once more.
+    # It may be held at first, until the new agent has read the state again.
     wait_until(
         lambda: standby.run("disabled", stopped)["state"] in {"success", "failed"}, f"{stopped} is closed in {standby}"
     )
-    assert_says_why(standby.note("disabled", stopped), pair)
+    assert_note_has_reason(standby.note("disabled", stopped), pair)
     assert standby.executed("disabled", stopped) == []
 
 
 @on("3.3.1")
 def test_before_init_everything_is_held(pair: Pair) -> None:
-    """The plugin enabled before `mwaa-dr init`: runs wait and say so; init lets the active region's go on, once."""
+    """
+    The plugin is enabled before `mwaa-dr init`: runs wait, with a note. After init, the active region executes each
+    once.
+    """
     pair.reset()
     for airflow in pair.airflows.values():
         airflow.unpause("held")
@@ -293,7 +308,7 @@ def test_before_init_everything_is_held(pair: Pair) -> None:
 
     active, standby = pair.active, pair.standby
     wait_until(
-        lambda: active.run("held", run_ids[active.name])["state"] == "success", f"the held run goes on in {active}"
+        lambda: active.run("held", run_ids[active.name])["state"] == "success", f"the held run continues in {active}"
     )
     wait_until(
         lambda: standby.run("held", run_ids[standby.name])["state"] != "queued", f"the held run is closed in {standby}"
@@ -301,11 +316,11 @@ def test_before_init_everything_is_held(pair: Pair) -> None:
     assert sorted(line.task_id for line in active.executed("held")) == ["first", "second"]
     wait_until(lambda: active.note("held", run_ids[active.name]) == "", "the note of the hold is gone")
     assert standby.executed("held") == []
-    assert_says_why(standby.note("held", run_ids[standby.name]), pair)
+    assert_note_has_reason(standby.note("held", run_ids[standby.name]), pair)
 
 
-def judge(pair: Pair, way: Way) -> None:
-    """Assert that the way's runs executed in the active region, with callbacks, and ended in the standby without."""
+def assert_fenced(pair: Pair, way: Way) -> None:
+    """Assert that the way's runs executed in the active region with callbacks, and ended in the standby without."""
     active, standby = pair.active, pair.standby
 
     wait_until(lambda: len(active.executed(way.dag_id)) >= way.bodies, f"{way.dag_id} executes in {active}")
@@ -313,7 +328,7 @@ def judge(pair: Pair, way: Way) -> None:
     closed = wait_until(lambda: ended(standby, way), f"the runs of {way.dag_id} end in {standby}")
 
     for run in closed:
-        assert_says_why(run["note"], pair)
+        assert_note_has_reason(run["note"], pair)
     assert standby.executed(way.dag_id) == []
     assert standby.called(way.dag_id) == []
     for airflow in (active, standby):
@@ -326,17 +341,17 @@ def kinds(airflow: Airflow, dag_id: str) -> set[str]:
 
 
 def ended(airflow: Airflow, way: Way) -> list[dict[str, object]]:
-    """Return the runs that have ended, once there are enough of them."""
+    """Wait until enough runs have ended, and return them."""
     runs = [run for run in airflow.runs(way.dag_id) if run["state"] in {"success", "failed"}]
     return runs if len(runs) >= way.runs else []
 
 
 def is_held(run: dict[str, object]) -> bool:
-    """Whether a run's note says so."""
+    """Whether a run's note has the reason of a hold."""
     return str(run["note"]).startswith(f"{TOKEN} held")
 
 
-def assert_says_why(note: object, pair: Pair) -> None:
-    """Assert that a note begins with the token and names both regions."""
+def assert_note_has_reason(note: object, pair: Pair) -> None:
+    """Assert that a note starts with the token and names both regions."""
     assert str(note).startswith(TOKEN)
     assert all(region in str(note) for region in pair.airflows), note

@@ -1,4 +1,4 @@
-"""Two schedulers in each region, as MWAA has them: a failover needs the word of both."""
+"""Two schedulers in each region, as MWAA has: a failover needs the acknowledgement of both."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.sandbox
 
-# The lease is not what ends the wait here.
+# In these tests, the wait does not end because of the lease.
 TWO = Shape(version="3.3.1", name="two-3.3.1", schedulers=2, dr=(("lease_s", "120"),))
 SECOND = "scheduler-2"
 WAITS = {"drain": "to acknowledge version", "adopt": "its schedulers to know epoch"}
@@ -24,7 +24,7 @@ WAITS = {"drain": "to acknowledge version", "adopt": "its schedulers to know epo
 
 @pytest.fixture
 def regions(pair: Pair) -> tuple[Airflow, Airflow]:
-    """The active region and the standby, in which every scheduler has its agent."""
+    """The active region and the standby. Every scheduler has its agent."""
     make_steady(pair)
     wait_until(
         lambda: all(region["schedulers"] == 2 for region in pair.status()["regions"].values()),
@@ -34,16 +34,16 @@ def regions(pair: Pair) -> tuple[Airflow, Airflow]:
 
 
 def knowing(pair: Pair, region: Airflow, version: int) -> int:
-    """Return how many schedulers of a region have seen *version* of the state, or a later one."""
+    """Return how many schedulers of a region have read *version* of the state, or a later one."""
     return sum(agent.version >= version for agent in pair.table.agents(region.name))
 
 
 def start_in_both(pair: Pair, region: Airflow) -> list[ChainRun]:
     """
-    Return two runs that stay in their first tasks, which different schedulers execute; nothing else is under way.
+    Return two runs that stay in their first tasks, which different schedulers execute. No other run is in progress.
 
-    Run after run is started until both are at work. A number that fills one scheduler up would not do: it takes more
-    tasks than it has room for (Airflow 3.3 does not count those that have begun), and they wait for its own workers.
+    One run after another is started until both schedulers execute. It is not enough to fill one scheduler: it takes
+    more tasks than it has room for (Airflow 3.3 does not count running ones), and these wait for its own workers.
     """
     runs: list[ChainRun] = []
 
@@ -69,7 +69,7 @@ def start_in_both(pair: Pair, region: Airflow) -> list[ChainRun]:
 
 @contextmanager
 def any_scheduler(pair: Pair, *words: str) -> Iterator[Command]:
-    """Yield a started ``mwaa-dr`` that takes one scheduler's word for all."""
+    """Yield a started ``mwaa-dr`` for which the acknowledgement of one scheduler is enough."""
     program = str(Path(__file__).with_name("any_scheduler_command.py"))
     with command(Path(sys.executable), (program, *words), pair.variables) as started:
         yield started
@@ -77,12 +77,12 @@ def any_scheduler(pair: Pair, *words: str) -> Iterator[Command]:
 
 @on(TWO)
 def test_the_drain_waits_for_what_both_schedulers_execute(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
-    """A task of each scheduler is under way: the last one, wherever it is, holds the failover."""
+    """A task of each scheduler executes. The last one delays the failover, whichever scheduler executes it."""
     source, target = regions
     runs = start_in_both(pair, source)
     with mwaa_dr(pair, "failover", target.name, *REASON, drain_s=120) as failover:
         for left, run in (("2 runs", runs[0]), ("1 run", runs[1])):
-            failover.wait_until_it_says(f"{left} in progress")
+            failover.wait_until_it_prints(f"{left} in progress")
             assert pair.state().active_region == source.name
             run.let_go()
         record = failover.document()
@@ -102,20 +102,23 @@ def test_the_drain_waits_for_what_both_schedulers_execute(pair: Pair, regions: t
 
 @on(TWO)
 @pytest.mark.parametrize("step", ["drain", "adopt"])
-def test_a_scheduler_that_knows_nothing_yet_holds_the_failover(
+def test_a_scheduler_that_has_not_read_the_state_delays_the_failover(
     pair: Pair, regions: tuple[Airflow, Airflow], step: str
 ) -> None:
-    """One of the source's, or of the target's, is frozen: the other one's word is not enough; thawed, all goes on."""
+    """
+    One scheduler of the source or of the target is frozen. The other's acknowledgement is not enough. Thawed, both
+    continue.
+    """
     source, target = regions
     region = source if step == "drain" else target
     with ExitStack() as frozen, ExitStack() as started:
         if step == "drain":
             frozen.enter_context(region.frozen(SECOND))
         failover = started.enter_context(mwaa_dr(pair, "failover", target.name, *REASON))
-        if step == "adopt":  # a target with a scheduler that does not beat is not ready
-            failover.wait_until_it_says("is ready")
+        if step == "adopt":  # a target with a scheduler that sends no heartbeat is not ready
+            failover.wait_until_it_prints("is ready")
             frozen.enter_context(region.frozen(SECOND))
-        failover.wait_until_it_says(WAITS[step])
+        failover.wait_until_it_prints(WAITS[step])
         version = pair.state().version
         wait_until(lambda: knowing(pair, region, version) == 1, f"one scheduler of {region.name} knows the state")
         seen = pair.state().version
@@ -131,8 +134,10 @@ def test_a_scheduler_that_knows_nothing_yet_holds_the_failover(
 
 
 @on(TWO)
-def test_a_failover_that_takes_one_word_for_all_is_found_out(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
-    """The control: a copy that does is at its end while a scheduler of the source has not heard of the failover."""
+def test_the_test_detects_a_failover_that_needs_only_one_acknowledgement(
+    pair: Pair, regions: tuple[Airflow, Airflow]
+) -> None:
+    """Control case: such a command completes before a scheduler of the source has read the claim."""
     source, target = regions
     before = pair.state()
     with source.frozen(SECOND), any_scheduler(pair, "failover", target.name, *REASON) as failover:

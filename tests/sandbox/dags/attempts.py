@@ -1,7 +1,7 @@
 """
-What is tried in the active region and in the standby: one DAG for each way in which a task could come to execute.
+One DAG for each way in which a task could execute. Tests try all of them in the active region and in the standby.
 
-Parses unchanged on Airflow 2.10.3, 3.0.6 and 3.3.1.
+The file parses unchanged on Airflow 2.10.3, 3.0.6 and 3.3.1.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ASSET = Asset("file:///attempts/asset")
 
 
 def attempt(dag_id: str, **options: Any) -> DAG:
-    """Return a DAG that says which callbacks of its own and of its tasks are called."""
+    """Return a DAG that records which callbacks of the DAG and of its tasks are called."""
     return DAG(
         dag_id,
         start_date=START,
@@ -57,10 +57,10 @@ def record_item(item: int, **context: Any) -> None:
 
 class Deferring(BaseOperator):
     """
-    Writes a line, waits on a trigger for ``conf["seconds"]``, and writes another one.
+    Writes a line, waits on a trigger for ``conf["seconds"]``, and writes another line.
 
-    Not short by default: where the scheduler is slower than the trigger, Airflow itself fails the task ("finished with
-    state success, but the task instance's state attribute is queued").
+    The default wait is not short: if the scheduler is slower than the trigger, Airflow itself fails the task ("finished
+    with state success, but the task instance's state attribute is queued").
     """
 
     def execute(self, context: Any) -> None:

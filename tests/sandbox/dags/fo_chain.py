@@ -1,8 +1,8 @@
 """
-Chains of three tasks that a test can keep in their first one for as long as it likes.
+Chains of three tasks. A test can keep a run in its first task for as long as it needs.
 
-A run with ``{"wait": true}`` as its conf stays in ``first`` until there is a file ``AIRFLOW_HOME/gates/RUN_ID``.
-Parses unchanged on Airflow 2.10.3, 3.0.6 and 3.3.1.
+A run with the conf ``{"wait": true}`` stays in ``first`` until the file ``AIRFLOW_HOME/gates/RUN_ID`` exists. The file
+parses unchanged on Airflow 2.10.3, 3.0.6 and 3.3.1.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from airflow.decorators import task
 from witness import body, callback
 
 PATIENCE_S = 300.0
-# Longer than what fits into a path of InvokeRestApi: everything about it goes through the web-token session.
+# Longer than a path of InvokeRestApi allows: all calls for this DAG use the web-token session.
 LONG_ID = "fo_" + "a_dag_id_that_is_far_too_long_for_a_path_of_" * 2 + "invoke_rest_api"
 
 
-# A task that may be tried again: what was stopped must not come back that way either.
+# The task has a retry: a stopped run must not execute again through a retry either.
 @task(retries=1, retry_delay=timedelta(seconds=1))
 def first(**context: Any) -> None:
-    """Write a line, wait for the test, and write another one."""
+    """Write a line, wait for the test, and write another line."""
     body(**context)
     run = context["dag_run"]
     gate = Path(os.environ["AIRFLOW_HOME"]) / "gates" / run.run_id

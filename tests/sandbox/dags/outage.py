@@ -1,9 +1,9 @@
 """
-What is under way, or comes, while the state table cannot be reached. No task may be tried again.
+Runs that are in progress, or arrive, while the state table cannot be reached. Their tasks have no retries.
 
-``outage_tasks`` stays in its first task until there is a file ``AIRFLOW_HOME/gates/RUN_ID``; then one task of each kind
-is due. ``outage_tick`` ticks, and ``outage_exempt`` whatever the state says: it shows that a region's Airflow is alive.
-Parses unchanged on Airflow 2.10.3, 3.0.6 and 3.3.1.
+``outage_tasks`` stays in its first task until the file ``AIRFLOW_HOME/gates/RUN_ID`` exists. Then one task of each kind
+starts. ``outage_tick`` ticks. ``outage_exempt`` ticks whatever the state is, which shows that the region's Airflow is
+alive. The file parses unchanged on Airflow 2.10.3, 3.0.6 and 3.3.1.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Recording(BaseOperator):
 
 
 class Second(BaseSensorOperator):
-    """Writes a line and is satisfied when it looks for the second time."""
+    """Writes a line, and succeeds at its second poke."""
 
     def poke(self, context: Any) -> bool:
         """Write the line."""
@@ -52,7 +52,7 @@ class Second(BaseSensorOperator):
 
 @task(execution_timeout=timedelta(seconds=20))
 def short(**context: Any) -> None:
-    """Write a line; may take less time than it is held."""
+    """Write a line. Its timeout may be shorter than the time for which it is held."""
     body(**context)
 
 
@@ -66,7 +66,7 @@ with DAG("outage_tasks", schedule=None, start_date=START, catchup=False, default
         short(),
     ]
 
-# Runs that the gate let through within the lease wait for their fence: they must not fill the DAG up to its limit.
+# Runs that passed the gate within the lease wait for their fence. They must not bring the DAG to its limit.
 with DAG(
     "outage_run", schedule=None, start_date=START, catchup=False, default_args={"retries": 0}, max_active_runs=1000
 ):

@@ -1,7 +1,7 @@
 """
-What task bodies and callbacks append to one file per region, of which scheduler and database know nothing.
+Task bodies and callbacks append lines to one file per region. Scheduler and database do not know the file.
 
-Not itself parsed: the file never names the product that would parse it.
+This module is not parsed for DAGs, because it does not contain the name of the product that parses them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LINES = Path(__file__).resolve().parent.parent / "witness.jsonl"
 
 
 def body(**context: Any) -> None:
-    """Say that a task body executes; called as its first statement."""
+    """Record that a task body executes. A body calls it as its first statement."""
     ti = context["ti"]
     _append(
         "executed",
@@ -29,7 +29,7 @@ def body(**context: Any) -> None:
 
 
 def callback(event: str) -> Any:
-    """Return a callback that says that *event* happened."""
+    """Return a callback that records that *event* happened."""
 
     def called(context: Any) -> None:
         ti = context.get("ti") or context.get("task_instance")
@@ -59,7 +59,7 @@ def _append(kind: str, **fields: Any) -> None:
         "at": datetime.now(tz=timezone.utc).isoformat(),
         **fields,
     }
-    # One write to a file opened for appending: lines of processes that write at once do not mix.
+    # One write to a file that is open for appending: lines of parallel processes do not mix.
     descriptor = os.open(LINES, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         os.write(descriptor, (json.dumps(line) + "\n").encode())

@@ -86,7 +86,7 @@ def test_a_standby_waits_for_its_ledger_without_limit_and_publishes_why(pair: Pa
     assert str(refusal) in note
     status = pair.there.status
     assert status.ledger_error is not None
-    assert (pair.clock.now() - status.at).total_seconds() < 10, "heartbeats go on"
+    assert (pair.clock.now() - status.at).total_seconds() < 10, "heartbeats continue"
     assert status.ledger_wait_s is None, "it has no limit"
     assert pair.store.unpublished(THERE) is None
 

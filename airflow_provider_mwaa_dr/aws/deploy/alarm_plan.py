@@ -19,7 +19,7 @@ class AlarmPlan:
         self._stack = Stack(aws, environment.region, alarms_stack(spec.stack))
         self._existing = self._stack.describe()
 
-    def bring_in(self, spec: DeploySpec, *, lease_s: float) -> DeploymentStep:
+    def deploy_step(self, spec: DeploySpec, *, lease_s: float) -> DeploymentStep:
         """
         Return the step that creates or updates the alarms.
 
@@ -61,7 +61,7 @@ class AlarmPlan:
         verb = "update" if before else "create"
         return DeploymentStep(name=name, detail=f"{verb} the {stack}", lines=tuple(lines), act=act)
 
-    def take_out(self) -> list[DeploymentStep]:
+    def removal_steps(self) -> list[DeploymentStep]:
         """Return the step that deletes the alarms; an empty list if the stack does not exist."""
         if self._existing is None:
             return []

@@ -87,13 +87,13 @@ class Deployment:
         options = {region: _options(spec, tables, environment) for region, environment in environments.items()}
         lease_s = _lease_s(spec, store if tables.has_state_table else None) if spec.with_alarms else 0.0
         return [
-            *_seen(environments),
+            *_environment_steps(environments),
             *tables.steps(environments),
             state,
-            *(step for region in order for step in environment_plans[region].bring_in(spec, options[region])),
+            *(step for region in order for step in environment_plans[region].deploy_steps(spec, options[region])),
             *(environment_plans[region].wait() for region in order if spec.wait),
             *(
-                AlarmPlan(self._aws, environments[region], spec).bring_in(spec, lease_s=lease_s)
+                AlarmPlan(self._aws, environments[region], spec).deploy_step(spec, lease_s=lease_s)
                 for region in order
                 if spec.with_alarms
             ),
@@ -115,10 +115,10 @@ class Deployment:
         active = self._active_or_none(spec)
         # The standby's fence is removed last.
         order = sorted(environments, key=lambda region: region != active)
-        steps = _seen(environments)
+        steps = _environment_steps(environments)
         # Alarms first: they would report the removal as a failure.
-        steps += [step for region in order for step in AlarmPlan(self._aws, environments[region], spec).take_out()]
-        changes = [step for region in order for step in environment_plans[region].take_out(spec)]
+        steps += [step for region in order for step in AlarmPlan(self._aws, environments[region], spec).removal_steps()]
+        changes = [step for region in order for step in environment_plans[region].removal_steps(spec)]
         steps += changes
         if spec.wait:
             steps += [environment_plans[region].wait() for region in order]
@@ -215,7 +215,7 @@ class Deployment:
         return DeploymentStep(name="stack", detail=f"delete the {stack}", lines=tuple(lines), act=act)
 
 
-def _seen(environments: Mapping[str, DeployedEnvironment]) -> list[DeploymentStep]:
+def _environment_steps(environments: Mapping[str, DeployedEnvironment]) -> list[DeploymentStep]:
     versions = {environment.airflow_version for environment in environments.values()}
     steps = []
     for environment in environments.values():

@@ -42,7 +42,7 @@ class EnvironmentPlan:
         """Whether the environment has no option of the provider, and is not busy. Its plugin then registers nothing."""
         return not dr_options.OURS & self._environment.options.keys() and not self._environment.is_busy
 
-    def bring_in(self, spec: DeploySpec, options: Mapping[str, str]) -> Iterator[DeploymentStep]:
+    def deploy_steps(self, spec: DeploySpec, options: Mapping[str, str]) -> Iterator[DeploymentStep]:
         """Yield the steps that deploy the provider to the environment."""
         requirements = self._requirements(
             lambda text: requirements_file.merge(b"" if text == NOTHING_REQUIRED else text, spec.requirement), spec
@@ -56,7 +56,7 @@ class EnvironmentPlan:
             yield self._dags_in()
         yield from self._changes(plugins, requirements, dr_options.merge(self._environment.options, options))
 
-    def take_out(self, spec: DeploySpec) -> Iterator[DeploymentStep]:
+    def removal_steps(self, spec: DeploySpec) -> Iterator[DeploymentStep]:
         """Yield the steps that remove the provider from the environment."""
         requirements = self._requirements(_without_ours, spec) if self._environment.requirements else None
         plugins = self._plugins(plugins_archive.remove, spec) if _came_as_wheel(requirements) else None

@@ -86,13 +86,13 @@ def merge(text: bytes, requirement: Requirement) -> bytes:
     if written:
         return b"".join(kept)
     rest = b"".join(kept)
-    if kept and _goes_on(kept[-1]):
+    if kept and _continues(kept[-1]):
         raise RefusedError(
             "requirements.txt ends in a backslash, which would join the new line to the last one; it was not changed.",
             advice="Remove the backslash, upload the file, and deploy again.",
         )
     if rest and not rest.endswith(b"\n"):
-        # The file still ends without a line end; remove() also removes the one before the new line.
+        # The file still ends without a line end. remove() also removes the line end that is added here.
         return rest + newline + newline.join(block)
     return rest + newline.join([*block, b""])
 
@@ -124,7 +124,7 @@ def _logical_lines(text: bytes) -> Iterator[bytes]:
     # Not splitlines(): it also splits at a form feed or \x85, and for pip only a newline ends a line.
     for line in re.findall(rb"[^\n]*\n|[^\n]+$", text):
         pending += line
-        if _goes_on(line):
+        if _continues(line):
             continue
         yield pending
         pending = b""
@@ -132,7 +132,7 @@ def _logical_lines(text: bytes) -> Iterator[bytes]:
         yield pending
 
 
-def _goes_on(line: bytes) -> bool:
+def _continues(line: bytes) -> bool:
     return line.rstrip(b"\r\n").endswith(b"\\") and not line.lstrip().startswith(b"#")
 
 

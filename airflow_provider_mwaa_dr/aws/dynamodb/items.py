@@ -280,7 +280,7 @@ _HIGHEST = 10**15
 
 
 def _whole_number(value: Any) -> int | None:
-    """Return a whole number from 0, or such a number that a script has stored as text; None for any other value."""
+    """Return a whole number from 0, also if a script has stored it as text; None for any other value."""
     if isinstance(value, str) and value.isascii() and value.isdecimal():
         value = int(value) if len(value) <= len(str(_HIGHEST)) else None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _HIGHEST:

@@ -436,7 +436,7 @@ def _lines(body: object) -> list[Any] | Problem:
 
 
 def _pages(checkpoint: RegionLedger) -> Iterable[bytes]:
-    """Yield the checkpoint's runs and heads in compressed pages, each of which fits into one item."""
+    """Yield the checkpoint's runs and heads in compressed pages that fit into one item each."""
     lines = (
         *(json.dumps({"run": _run_to_json(run)}) for run in checkpoint.runs.values()),
         *(json.dumps({"head": _head_to_json(head)}) for head in checkpoint.heads.values()),

@@ -49,13 +49,13 @@ def test_adoption_with_nothing_new_is_one_query_of_the_ledger_and_none_of_the_da
     region.turns(3)
     assert len(database.runs()) == 1, "one run id, in each DAG"
     assert cost(database, region, lambda: region.turns(1)) == (STANDBY, ["log"])
-    books = region.loop._bookkeeper
-    assert books is not None
+    bookkeeper = region.loop._bookkeeper
+    assert bookkeeper is not None
 
     def adoption() -> None:
-        books.follow()
-        books.apply_outcomes()
-        books.adopt()
+        bookkeeper.follow()
+        bookkeeper.apply_outcomes()
+        bookkeeper.adopt()
 
     assert cost(database, region, adoption) == (0, ["log"])
 

@@ -7,13 +7,14 @@ schedulers that acknowledge, freeze or end, a worker in each region, and two cal
 late, or never. Reads are consistent.
 
 Reads of schedulers and workers are no steps. A scheduler may have read any state that was current since its last
-acknowledgement, and its youngest view of a replaced state is as old as the replacement. So the world remembers the
-replaced states with their ages, and every possible view is checked in every state of the world.
+acknowledgement. Its youngest view of a replaced state is as old as the replacement. So the world remembers the replaced
+states with their ages, and every possible view is checked in every state of the world.
 
 A caller is an engine reduced to its writes. It may act at any moment, also while another engine owns the plan and is
-alive. A real engine takes over only after a silence, so this world has more histories than the real one. The model
-leaves out clocks of different rates (a tick is longer than the margin of a tenth), tables with eventual consistency,
-changes of the lease, environments that do not answer, and the ledger.
+alive. A real engine takes over only after a silence, so this world has more histories than the real one.
+
+The model leaves out clocks of different rates (a tick is longer than the margin of a tenth) and tables with eventual
+consistency. It also leaves out changes of the lease, environments that do not answer, and the ledger.
 """
 
 from __future__ import annotations

@@ -1,10 +1,14 @@
 """
 A simulated Airflow: its metadata database, its schedulers and workers, and its REST API.
 
-It has what the provider meets: intervals with and without catchup, depends_on_past, runs that an asset starts, manual
-runs with a conf, tasks that wait in the triggerer, failing runs, cleared runs, and tasks that are killed seconds after
-their run was closed. The provider is called as in the real Airflow: the gate before a run starts, the fence before a
-task starts, and an agent beside each scheduler.
+It has what the provider meets:
+
+- intervals with and without catchup, and depends_on_past;
+- runs that an asset starts, manual runs with a conf, failing runs, and cleared runs;
+- tasks that wait in the triggerer, and tasks that are killed seconds after their run was closed.
+
+The provider is called as in the real Airflow: the gate before a run starts, the fence before a task starts, and an
+agent beside each scheduler.
 
 The code that runs every second visits only open runs: a history has thousands of seconds.
 """

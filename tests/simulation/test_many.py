@@ -108,7 +108,7 @@ def test_many_wrong_histories_are_not_compared_one_by_one(root: Path) -> None:
     assert many.excuse(wrong, root, listing(root)) == wrong
 
 
-def test_an_open_seed_that_is_right_by_now_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_open_seed_that_is_right_now_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     """Otherwise it would stay in the list. The advice is to make it a named test."""
     fixed = many.check_open([OpenSeed(0, "2026-01-01", "abc", "{'is lost': 1}")])
     assert fixed == [0]

@@ -95,7 +95,7 @@ class Region:
 
     def __init__(self, region: str, store: InMemoryRunsStore) -> None:
         self.region, self.store, self.db, self.clock = region, store, Rows(), ManualClock()
-        self.books = self.successor()
+        self.bookkeeper = self.successor()
 
     def successor(self) -> Bookkeeper:
         """Return the bookkeeper of the region's next leading agent. It knows only what is stored in the table."""
@@ -103,11 +103,11 @@ class Region:
 
     def restart(self) -> None:
         """Replace the region's agent: the new bookkeeper remembers nothing."""
-        self.books = self.successor()
+        self.bookkeeper = self.successor()
 
     def publish(self, epoch: int = 0) -> None:
         state: DRState = replace(initial(self.region, lease_s=60, by="t", at=AT), epoch=epoch)
-        self.books.publish(state, read_state=lambda: state, read_stopped=lambda set_id: ())
+        self.bookkeeper.publish(state, read_state=lambda: state, read_stopped=lambda set_id: ())
 
 
 def at_epoch(epoch: int) -> DRState:
@@ -116,15 +116,15 @@ def at_epoch(epoch: int) -> DRState:
 
 def hand_over(here: Region, there: Region) -> None:
     """Interrupt the runs of *here* under epoch 0. Then let *there* begin epoch 1, so that it can resume them."""
-    here.books.interrupt(at_epoch(1), epoch=0)
-    there.books.follow()
-    there.books.begin(1)
+    here.bookkeeper.interrupt(at_epoch(1), epoch=0)
+    there.bookkeeper.follow()
+    there.bookkeeper.begin(1)
 
 
 def take_over(here: Region, there: Region) -> None:
     """Run r1 starts in *here* under epoch 0, and *there* resumes it under epoch 1."""
-    here.books.begin(0)
+    here.bookkeeper.begin(0)
     here.db.put("r1", "running")
     here.publish()
     hand_over(here, there)
-    there.books.resume(epoch=1)
+    there.bookkeeper.resume(epoch=1)

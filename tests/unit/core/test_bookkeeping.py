@@ -18,7 +18,7 @@ TASKS = [("one", -1, "success"), ("two", 3, None)]
 def test_an_ended_run_is_published_and_adopted_with_its_tasks(regions: tuple[Region, Region]) -> None:
     """Task instances are read and published once, and only for runs that have ended."""
     here, there = regions
-    here.books.begin(0)
+    here.bookkeeper.begin(0)
     here.db.put("r1", "running")
     here.publish()
     assert here.db.tasks_requested_for == []
@@ -28,8 +28,8 @@ def test_an_ended_run_is_published_and_adopted_with_its_tasks(regions: tuple[Reg
     for _ in range(3):
         here.publish()
     assert here.db.tasks_requested_for == [[("orders", "m1"), ("orders", "r1")]]
-    there.books.follow()
-    assert not there.books.adopt()
+    there.bookkeeper.follow()
+    assert not there.bookkeeper.adopt()
     assert [(run.run_id, run.status, run.tasks) for run in there.db.adopted] == [
         ("r1", RunStatus.FAILED, tuple(TASKS)),
         ("m1", RunStatus.SUCCESS, tuple(TASKS[:1])),
@@ -41,21 +41,21 @@ def test_a_region_does_not_adopt_over_what_it_published_under_a_newer_epoch(regi
     The older outcome of the same run does not replace the newer one, not even when a new reader starts with all heads.
     """
     here, there = regions
-    here.books.begin(0)
+    here.bookkeeper.begin(0)
     here.db.put("r1", "running")
     here.publish()
     here.db.put("r1", "failed")
     here.publish()
-    there.books.begin(1)
+    there.bookkeeper.begin(1)
     there.db.put("r1", "running")
     there.publish(epoch=1)
     there.db.put("r1", "success")
     there.publish(epoch=1)
-    there.books.follow()
-    there.books.adopt()
+    there.bookkeeper.follow()
+    there.bookkeeper.adopt()
     assert there.db.adopted == []
-    here.books.follow()
-    here.books.adopt()
+    here.bookkeeper.follow()
+    here.bookkeeper.adopt()
     assert [run.status for run in here.db.adopted] == [RunStatus.SUCCESS]
 
 
@@ -64,7 +64,7 @@ def test_tasks_that_do_not_fit_are_left_out_with_a_warning(
 ) -> None:
     """The run itself is published, without its task instances."""
     here, there = regions
-    here.books.begin(0)
+    here.bookkeeper.begin(0)
     here.db.put("r1", "success")
     size = len("orders") + 30
     many = [("orders", index, "success") for index in range(TASKS_BYTES // size + 1)]
@@ -72,8 +72,8 @@ def test_tasks_that_do_not_fit_are_left_out_with_a_warning(
     with caplog.at_level(logging.WARNING):
         here.publish()
     assert f"orders r1: its {len(many)} task instances do not fit" in caplog.text
-    there.books.follow()
-    there.books.adopt()
+    there.bookkeeper.follow()
+    there.bookkeeper.adopt()
     assert [(run.run_id, run.tasks) for run in there.db.adopted] == [("r1", ())]
 
 
@@ -93,14 +93,14 @@ def test_a_run_whose_conf_is_not_in_the_ledger_is_listed_and_not_started(
 ) -> None:
     """Without its conf the run would execute with wrong input. The other interrupted run is resumed."""
     here, there = regions
-    here.books.begin(0)
+    here.bookkeeper.begin(0)
     here.db.put("r1", "running", run_type="manual", **values)
     here.db.put("r2", "queued", run_type="manual", day=1, partition_key="eu", partition_date=AT)
     here.publish()
     hand_over(here, there)
-    assert not there.books.resume(epoch=1)
+    assert not there.bookkeeper.resume(epoch=1)
     assert [(run.run_id, run.partition_key, run.partition_date) for run in there.db.resumed] == [("r2", "eu", AT)]
-    assert there.books.waiting == (f"orders r1: its conf is not in the ledger: {why}",)
+    assert there.bookkeeper.waiting == (f"orders r1: its conf is not in the ledger: {why}",)
 
 
 def test_a_run_that_cannot_be_started_stays_listed_and_is_retried(
@@ -108,23 +108,23 @@ def test_a_run_that_cannot_be_started_stays_listed_and_is_retried(
 ) -> None:
     """Every turn lists the run for `mwaa-dr status`. The log gets one line for each reason."""
     here, there = regions
-    here.books.begin(0)
+    here.bookkeeper.begin(0)
     here.db.put("r1", "running")
     here.publish()
     hand_over(here, there)
     there.db.refusing = {"r1": "its DAG is not here"}
     for _ in range(20):
-        assert not there.books.resume(epoch=1)
-        assert there.books.waiting == ("orders r1: its DAG is not here",)
+        assert not there.bookkeeper.resume(epoch=1)
+        assert there.bookkeeper.waiting == ("orders r1: its DAG is not here",)
         there.clock.advance(5)
     assert 3 <= len(there.db.checked) <= 4
     assert caplog.text.count("its DAG is not here") == 1
 
     there.db.refusing = {}
     there.clock.advance(30)
-    assert not there.books.resume(epoch=1)
+    assert not there.bookkeeper.resume(epoch=1)
     assert [run.run_id for run in there.db.resumed] == ["r1"]
-    assert there.books.waiting == ()
+    assert there.bookkeeper.waiting == ()
 
 
 def test_a_conf_is_kept_as_json_or_not_at_all() -> None:
@@ -148,7 +148,7 @@ def test_room_is_made_for_resumed_runs_that_are_still_queued(regions: tuple[Regi
         there.db.put("r1", state)
         there.db.put("r2", "queued", day=1)
         there.publish(1)
-        there.books.make_room()
+        there.bookkeeper.make_room()
         assert there.db.waiting == waiting, state
 
 
@@ -158,7 +158,7 @@ def test_a_skipped_interval_is_never_published_as_executed(regions: tuple[Region
     Before the fix, a skipped run was published as success and adopted by the next region, so no region executed it.
     """
     here, there = regions
-    here.books.begin(0)
+    here.bookkeeper.begin(0)
     here.db.put("r1", "success")
     here.publish()
     here.db.put("r2", "running" if known else "success", day=1, is_skipped=not known)
@@ -166,11 +166,11 @@ def test_a_skipped_interval_is_never_published_as_executed(regions: tuple[Region
     if known:
         here.db.rows["orders", "r2"] = replace(here.db.rows["orders", "r2"], state="success", is_skipped=True)
         here.publish()
-    there.books.follow()
-    there.books.adopt()
+    there.bookkeeper.follow()
+    there.bookkeeper.adopt()
     assert [run.run_id for run in there.db.adopted] == ["r1"]
     # The region skipped the run while it was active, so it has to execute the run itself.
-    here.books.resume(epoch=0)
+    here.bookkeeper.resume(epoch=0)
     assert [run.run_id for run in here.db.resumed] == ["r2"]
 
 
@@ -178,7 +178,7 @@ def test_a_region_that_becomes_active_does_not_run_what_it_skipped_as_a_standby(
     """Control case: those intervals belonged to the region that was active then."""
     here, _ = regions
     here.db.put("r1", "success", is_skipped=True)
-    here.books.begin(0)
+    here.bookkeeper.begin(0)
     here.publish()
-    here.books.resume(epoch=0)
+    here.bookkeeper.resume(epoch=0)
     assert here.db.resumed == []

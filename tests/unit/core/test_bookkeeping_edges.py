@@ -23,55 +23,55 @@ def test_a_resumed_run_that_a_user_deletes_stays_deleted(regions: tuple[Region, 
     there.db.rows.clear()
     there.publish(epoch=1)
     there.db.resumed.clear()
-    there.books.resume(epoch=1)
+    there.bookkeeper.resume(epoch=1)
     there.restart()
-    there.books.follow()
+    there.bookkeeper.follow()
     there.publish(epoch=1)
-    there.books.resume(epoch=1)
+    there.bookkeeper.resume(epoch=1)
     assert there.db.resumed == []
-    there.books.interrupt(at_epoch(2), epoch=1)
-    here.books.follow()
-    here.books.begin(2)
-    here.books.apply_outcomes()
-    here.books.resume(epoch=2)
+    there.bookkeeper.interrupt(at_epoch(2), epoch=1)
+    here.bookkeeper.follow()
+    here.bookkeeper.begin(2)
+    here.bookkeeper.apply_outcomes()
+    here.bookkeeper.resume(epoch=2)
     assert here.db.resumed == []
 
 
 def test_a_checkpoint_is_saved_although_no_new_entry_is_published(regions: tuple[Region, Region]) -> None:
     """Entries of the log expire. The checkpoint must have what the region published last, and is saved only once."""
     here, _ = regions
-    store, clock = here.books._runs, here.books._clock
+    store, clock = here.bookkeeper._runs, here.bookkeeper._clock
     assert isinstance(store, InMemoryRunsStore)
     assert isinstance(clock, ManualClock)
-    here.books.begin(0)
+    here.bookkeeper.begin(0)
     here.db.put("r1", "running")
     here.publish()
-    here.books.interrupt(at_epoch(1), epoch=0)
-    here.books.publish_complete(1)
+    here.bookkeeper.interrupt(at_epoch(1), epoch=0)
+    here.bookkeeper.publish_complete(1)
     clock.advance(301)
-    here.books.apply_outcomes()
+    here.bookkeeper.apply_outcomes()
     checkpoint = store.checkpoint(HERE)
-    assert (checkpoint.number, checkpoint.complete_before) == (here.books._load().number, 1)
+    assert (checkpoint.number, checkpoint.complete_before) == (here.bookkeeper._load().number, 1)
     saved = store.calls.count("save_checkpoint")
     clock.advance(301)
-    here.books.apply_outcomes()
+    here.bookkeeper.apply_outcomes()
     assert store.calls.count("save_checkpoint") == saved
 
 
 def test_a_new_leader_saves_the_checkpoint_that_the_old_leader_did_not_save(regions: tuple[Region, Region]) -> None:
     """The new leader has read the entries after the checkpoint. They may expire before a later reader comes."""
     here, _ = regions
-    store = here.books._runs
+    store = here.bookkeeper._runs
     assert isinstance(store, InMemoryRunsStore)
-    here.books.begin(0)
+    here.bookkeeper.begin(0)
     here.db.put("r1", "running")
     here.publish()
-    assert store.checkpoint(HERE).number < here.books._load().number
+    assert store.checkpoint(HERE).number < here.bookkeeper._load().number
     new = here.successor()
     new.apply_outcomes()
     new._clock.advance(301)  # type: ignore[attr-defined]
     new.apply_outcomes()
-    assert store.checkpoint(HERE).number == here.books._load().number
+    assert store.checkpoint(HERE).number == here.bookkeeper._load().number
 
 
 def test_a_ledger_with_higher_epochs_does_not_restart_a_run_that_ended_under_this_epoch(
@@ -79,18 +79,18 @@ def test_a_ledger_with_higher_epochs_does_not_restart_a_run_that_ended_under_thi
 ) -> None:
     """A new state table begins with epoch 0; the other region's ledger has epoch 5. Only this region executes now."""
     here, there = regions
-    there.books.begin(5)
+    there.bookkeeper.begin(5)
     there.db.put("r1", "running", run_type="manual")
     there.publish(epoch=5)
-    here.books.follow()
-    here.books.begin(0)
-    here.books.resume(epoch=0)
+    here.bookkeeper.follow()
+    here.bookkeeper.begin(0)
+    here.bookkeeper.resume(epoch=0)
     assert [run.run_id for run in here.db.resumed] == ["r1"]
-    here.db.put("r1", "success", run_type="manual", queued_at=here.books._clock.now() + timedelta(seconds=1))
+    here.db.put("r1", "success", run_type="manual", queued_at=here.bookkeeper._clock.now() + timedelta(seconds=1))
     here.publish()
     here.db.resumed.clear()
-    here.books.apply_outcomes()
-    here.books.resume(epoch=0)
+    here.bookkeeper.apply_outcomes()
+    here.bookkeeper.resume(epoch=0)
     assert here.db.resumed == []
 
 
@@ -99,40 +99,40 @@ def test_a_run_of_an_epoch_that_no_heartbeat_reported_is_published(
 ) -> None:
     """The region became active, accepted a run, and lost the role before a heartbeat reported its new epoch."""
     here, there = regions
-    here.books.begin(2)
+    here.bookkeeper.begin(2)
     here.db.put("m1", "queued", run_type="manual")
-    here.books.interrupt(at_epoch(3), epoch=1)
-    there.books.follow()
-    there.books.begin(3)
-    there.books.resume(epoch=3)
+    here.bookkeeper.interrupt(at_epoch(3), epoch=1)
+    there.bookkeeper.follow()
+    there.bookkeeper.begin(3)
+    there.bookkeeper.resume(epoch=3)
     assert [run.run_id for run in there.db.resumed] == ["m1"]
 
 
 def test_a_run_that_cannot_be_queued_is_listed_and_tried_again(regions: tuple[Region, Region]) -> None:
     """The run was published as resumed, but Airflow refuses it. The other run is resumed without it."""
     here, there = regions
-    here.books.begin(0)
+    here.bookkeeper.begin(0)
     here.db.put("r1", "running")
     here.db.put("r2", "running", day=1)
     here.publish()
     hand_over(here, there)
     there.db.failing = {"r1": "its timetable is missing"}
     for _ in range(2):
-        assert not there.books.resume(epoch=1)
+        assert not there.bookkeeper.resume(epoch=1)
         assert [run.run_id for run in there.db.resumed] == ["r2"]
-        assert there.books.waiting == ("orders r1: its timetable is missing",)
+        assert there.bookkeeper.waiting == ("orders r1: its timetable is missing",)
         there.publish(epoch=1)
     there.db.failing = {}
-    there.books.resume(epoch=1)
+    there.bookkeeper.resume(epoch=1)
     assert [run.run_id for run in there.db.resumed] == ["r2", "r1"]
-    assert there.books.waiting == ()
+    assert there.bookkeeper.waiting == ()
 
 
 def test_runs_with_long_task_ids_are_published_in_entries_that_fit_an_item(regions: tuple[Region, Region]) -> None:
     """The task ids are as long as a database allows, and compress badly."""
     here, _ = regions
-    store = here.books._runs
-    here.books.begin(0)
+    store = here.bookkeeper._runs
+    here.bookkeeper.begin(0)
     for number in range(30):
         here.db.put(f"r{number}", "success", day=number)
         tasks = [(f"{number}_{task}".ljust(250, "x"), -1, "success") for task in range(100)]
@@ -147,7 +147,7 @@ def test_runs_with_long_task_ids_are_published_in_entries_that_fit_an_item(regio
 
 def lose_the_next_response(region: Region) -> None:
     """Let the next entry of the region's log be written, but lose the response to that write."""
-    store = region.books._runs
+    store = region.bookkeeper._runs
     append: Callable[[str, LogEntry], None] = store.append
 
     def once(name: str, entry: LogEntry) -> None:
@@ -170,19 +170,19 @@ def test_a_role_that_was_begun_by_a_write_without_a_response_is_known_to_the_nex
     here, there = regions
     lose_the_next_response(here)
     with pytest.raises(StateUnreachableError):
-        here.books.begin(1)
+        here.bookkeeper.begin(1)
     here.db.put("m1", "queued", run_type="manual")
-    here.books.interrupt(at_epoch(2), epoch=0)
-    there.books.follow()
-    there.books.begin(2)
-    there.books.resume(epoch=2)
+    here.bookkeeper.interrupt(at_epoch(2), epoch=0)
+    there.bookkeeper.follow()
+    there.bookkeeper.begin(2)
+    there.bookkeeper.resume(epoch=2)
     assert [run.run_id for run in there.db.resumed] == ["m1"]
 
 
 def test_an_entry_whose_write_got_no_response_is_not_written_twice(regions: tuple[Region, Region]) -> None:
     """The next turn reads the log first, finds the entry, and continues after it."""
     here, _ = regions
-    here.books.begin(0)
+    here.bookkeeper.begin(0)
     here.db.put("r1", "running")
     lose_the_next_response(here)
     with pytest.raises(StateUnreachableError):
@@ -190,7 +190,7 @@ def test_an_entry_whose_write_got_no_response_is_not_written_twice(regions: tupl
     here.publish()
     here.db.put("r1", "success")
     here.publish()
-    entries = here.books._runs.log(HERE, after=0)
+    entries = here.bookkeeper._runs.log(HERE, after=0)
     assert [run.status.value for entry in entries for run in entry.runs] == ["open", "success"]
 
 
@@ -201,13 +201,13 @@ def test_a_run_that_was_open_when_the_role_began_is_published_although_it_ends_b
     """The ledger refused writes meanwhile. The run's id is not above the first id of the role (seed 1266557953)."""
     here, there = regions
     here.db.put("r1", "running")
-    here.books.begin(0)
+    here.bookkeeper.begin(0)
     here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="success")
     if is_restarted:
         here.restart()
     here.publish()
-    there.books.follow()
-    there.books.adopt()
+    there.bookkeeper.follow()
+    there.bookkeeper.adopt()
     assert [(run.run_id, run.status) for run in there.db.adopted] == [("r1", RunStatus.SUCCESS)]
 
 
@@ -220,19 +220,19 @@ def test_a_checkpoint_that_fails_after_an_entry_landed_hides_no_outcome(regions:
     outcome (seed 216165934).
     """
     here, there = regions
-    here.books.begin(0)
+    here.bookkeeper.begin(0)
     here.db.put("r1", "success")
     here.publish()
     here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="running")
     here.clock.advance(301)
-    save, here.books._runs.save_checkpoint = here.books._runs.save_checkpoint, refuse  # type: ignore[method-assign]
+    save, here.bookkeeper._runs.save_checkpoint = here.bookkeeper._runs.save_checkpoint, refuse  # type: ignore[method-assign]
     with pytest.raises(StateUnreachableError):
         here.publish()
-    here.books._runs.save_checkpoint = save  # type: ignore[method-assign]
+    here.bookkeeper._runs.save_checkpoint = save  # type: ignore[method-assign]
     here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="success")
     here.publish()
-    there.books.follow()
-    assert not any(run.is_unfinished for run in there.books._others[HERE].runs.values())
+    there.bookkeeper.follow()
+    assert not any(run.is_unfinished for run in there.bookkeeper._others[HERE].runs.values())
 
 
 def refuse(*_: object, **__: object) -> bool:
@@ -246,7 +246,7 @@ def test_a_row_that_was_queued_after_the_rows_were_published_is_not_resumed(regi
     The other region's entry says that the interval was interrupted there (seed 1810215215).
     """
     here, there = regions
-    here.books.begin(0)
+    here.bookkeeper.begin(0)
     here.db.put("r1", "running")
     here.publish()
     hand_over(here, there)
@@ -254,7 +254,7 @@ def test_a_row_that_was_queued_after_the_rows_were_published_is_not_resumed(regi
     there.clock.advance(5)
     there.db.put("r1", "success", queued_at=there.clock.now())
     there.clock.advance(10)
-    there.books.resume(epoch=1)
+    there.bookkeeper.resume(epoch=1)
     # The metadata database leaves a row that was queued at taken_at or later as it is.
     assert [run.taken_at < there.db.rows[run.key].queued_at for run in there.db.resumed] == [True]
     there.publish(epoch=1)

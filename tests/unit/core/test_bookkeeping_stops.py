@@ -27,7 +27,7 @@ class Source:
         self.region = Region(HERE, InMemoryRunsStore())
         self.sets: dict[str, tuple[str, ...]] = {}
         self.state: DRState = initial(HERE, lease_s=60, by="t", at=AT)
-        self.region.books.begin(0)
+        self.region.bookkeeper.begin(0)
         self.region.db.put("r1", "running", run_type="manual")
         self.turn()
 
@@ -45,20 +45,20 @@ class Source:
     def put(self, state: str, *, queued_after_s: float | None = None) -> None:
         queued_at = None
         if queued_after_s is not None:
-            queued_at = self.region.books._clock.now() + timedelta(seconds=queued_after_s)
+            queued_at = self.region.bookkeeper._clock.now() + timedelta(seconds=queued_after_s)
         row = self.region.db.rows[R1]
         self.region.db.rows[R1] = replace(row, state=state, queued_at=queued_at)
 
     def turn(self) -> None:
         """Take one turn of the region's leading agent: publish, and resume if the phase is STEADY."""
-        books = self.region.books
-        books.publish(self.state, read_state=lambda: self.state, read_stopped=self.sets.__getitem__)
+        bookkeeper = self.region.bookkeeper
+        bookkeeper.publish(self.state, read_state=lambda: self.state, read_stopped=self.sets.__getitem__)
         if self.state.phase is Phase.STEADY:
-            books.resume(epoch=self.state.epoch)
+            bookkeeper.resume(epoch=self.state.epoch)
 
     @property
     def published(self) -> list[str]:
-        entries = self.region.books._runs.log(HERE, after=0)
+        entries = self.region.bookkeeper._runs.log(HERE, after=0)
         return [run.status.value for entry in entries for run in entry.runs]
 
     @property
@@ -196,11 +196,11 @@ def test_nothing_is_published_before_the_announced_set_can_be_read(source: Sourc
     source.announce("r1")
     source.put("failed")
     with pytest.raises(StateUnreachableError):
-        source.region.books.publish(source.state, read_state=lambda: source.state, read_stopped=missing)
+        source.region.bookkeeper.publish(source.state, read_state=lambda: source.state, read_stopped=missing)
     assert source.published == ["open"]
     source.turn()
     assert source.published == ["open", "interrupted"]
-    assert source.region.books._load().runs[R1].status is RunStatus.INTERRUPTED
+    assert source.region.bookkeeper._load().runs[R1].status is RunStatus.INTERRUPTED
 
 
 @pytest.mark.parametrize(("had_ended", "expected"), [(False, ["interrupted"]), (True, [])])
@@ -218,8 +218,8 @@ def test_a_stopped_run_that_the_ledger_never_knew_is_published_once_the_role_has
     before = len(source.published)
     source.state = replace(source.state, active_region=THERE, epoch=1)
     for _ in range(2):
-        source.region.books.interrupt(source.state, epoch=0, read_stopped=source.sets.__getitem__)
-    entries = source.region.books._runs.log(HERE, after=0)
+        source.region.bookkeeper.interrupt(source.state, epoch=0, read_stopped=source.sets.__getitem__)
+    entries = source.region.bookkeeper._runs.log(HERE, after=0)
     of_r2 = [run.status.value for entry in entries for run in entry.runs if run.run_id == "r2"]
     assert of_r2 == expected
     assert len(source.published) - before == 1 + len(expected)
@@ -259,5 +259,5 @@ def test_a_cleared_run_that_a_failover_stopped_during_an_outage_of_the_ledger_is
     source.put("failed", queued_after_s=0)  # cleared, started again, and stopped
     source.announce("r1")
     source.state = replace(source.state, active_region=THERE, epoch=1)
-    source.region.books.interrupt(source.state, epoch=0, read_stopped=source.sets.__getitem__)
+    source.region.bookkeeper.interrupt(source.state, epoch=0, read_stopped=source.sets.__getitem__)
     assert source.published[-2:] == ["success", "interrupted"]

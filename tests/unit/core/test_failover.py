@@ -649,7 +649,7 @@ def test_a_table_that_is_unreachable_for_20_s_only_delays_the_failover(world: Wo
     assert_active(world, B, epoch=1)
 
 
-def test_preview_says_what_would_happen_and_changes_nothing(world: World) -> None:
+def test_a_preview_shows_the_failover_and_changes_nothing(world: World) -> None:
     """The preview returns counts, steps and reasons. It writes nothing and pauses nothing."""
     world.environments[A].add_run("dag_01", "r1", seconds=20)
     before = world.state

@@ -237,7 +237,7 @@ def test_the_reason_names_the_value_the_item_and_the_way_out() -> None:
 
 
 @pytest.mark.parametrize("point", DecisionPoint)
-def test_a_region_without_a_list_of_regions_holds_and_says_who_writes_it(point: DecisionPoint) -> None:
+def test_a_region_without_a_list_of_regions_holds_and_names_its_writer(point: DecisionPoint) -> None:
     """The previous version wrote this set. Its agents write the list in their first turn."""
     decision = decide_on(STEADY, A, point, view=seen(STEADY, reconciled=0, registered=None))
     assert decision.action is HOLD

@@ -20,13 +20,13 @@ class Pair:
     def __init__(self) -> None:
         self.table = InMemoryRunsStore()
         self.here, self.there = Region(HERE, self.table.peer()), Region(THERE, self.table.peer())
-        self.here.books.begin(0)
+        self.here.bookkeeper.begin(0)
         for number in range(20):
             self.here.db.put(f"old{number}", "running")
             self.here.publish()
             self.here.db.put(f"old{number}", "success")
             self.here.publish()
-        self.there.books.follow()
+        self.there.bookkeeper.follow()
 
     def advance(self, seconds: float) -> None:
         for region in (self.here, self.there):
@@ -34,20 +34,20 @@ class Pair:
 
     def unfinished(self) -> set[str]:
         """Return the runs of *here* that *there* would resume."""
-        self.there.books.follow(is_thorough=True)
-        return {run.run_id for run in self.there.books._others[HERE].runs.values() if run.is_unfinished}
+        self.there.bookkeeper.follow(is_thorough=True)
+        return {run.run_id for run in self.there.bookkeeper._others[HERE].runs.values() if run.is_unfinished}
 
 
 def test_a_region_that_begins_at_number_1_again_is_read() -> None:
     """The table was deleted and created again, and the agents of the region restarted. The reader did not restart."""
     pair = Pair()
-    read = pair.there.books._others[HERE].number
+    read = pair.there.bookkeeper._others[HERE].number
     pair.table.recreate()
     pair.here.restart()
-    pair.here.books.begin(1)
+    pair.here.bookkeeper.begin(1)
     pair.here.db.put("new", "running")
     pair.here.publish(epoch=1)
-    assert pair.here.books._load().number < read
+    assert pair.here.bookkeeper._load().number < read
     assert pair.unfinished() == {"new"}
     pair.here.db.put("newer", "running")
     pair.here.publish(epoch=1)
@@ -59,12 +59,12 @@ def test_a_reader_notices_a_new_ledger_within_a_minute() -> None:
     pair = Pair()
     pair.table.recreate()
     pair.here.restart()
-    pair.here.books.begin(1)
+    pair.here.bookkeeper.begin(1)
     pair.here.db.put("new", "running")
     pair.here.publish(epoch=1)
     pair.advance(MINUTE_S)
-    pair.there.books.follow()
-    assert ("orders", "new") in pair.there.books._others[HERE].runs
+    pair.there.bookkeeper.follow()
+    assert ("orders", "new") in pair.there.bookkeeper._others[HERE].runs
 
 
 def test_a_reader_that_restarts_reads_the_new_ledger() -> None:
@@ -73,7 +73,7 @@ def test_a_reader_that_restarts_reads_the_new_ledger() -> None:
     pair.table.recreate()
     for region in (pair.here, pair.there):
         region.restart()
-    pair.here.books.begin(1)
+    pair.here.bookkeeper.begin(1)
     pair.here.db.put("new", "running")
     pair.here.publish(epoch=1)
     assert pair.unfinished() == {"new"}
@@ -88,7 +88,7 @@ def test_an_agent_that_did_not_restart_saves_its_checkpoint_in_the_new_table() -
     pair.here.publish()
     pair.table.recreate()
     pair.advance(MINUTE_S)
-    pair.here.books.apply_outcomes()
+    pair.here.bookkeeper.apply_outcomes()
     pair.there.restart()
     assert pair.unfinished() == {"before"}
     pair.here.db.put("after", "running")
@@ -106,7 +106,7 @@ def test_a_region_that_published_a_run_in_the_new_table_before_it_restarted_is_r
     pair.here.db.put("after", "running")
     pair.here.publish()
     pair.here.restart()
-    pair.here.books.begin(1)
+    pair.here.bookkeeper.begin(1)
     pair.here.db.put("later", "running")
     pair.here.publish(epoch=1)
     for is_restarted in (False, True):
@@ -127,8 +127,8 @@ def test_numbers_whose_entries_have_expired_are_used_again_and_read() -> None:
     for number in range(5):
         pair.here.db.put(f"unkept{number}", "running")
         pair.here.publish()
-    pair.there.books.follow()
-    read = pair.there.books._others[HERE].number
+    pair.there.bookkeeper.follow()
+    read = pair.there.bookkeeper._others[HERE].number
     assert saved is not None
     assert saved.number < read
     pair.table.expire(HERE)
@@ -136,10 +136,10 @@ def test_numbers_whose_entries_have_expired_are_used_again_and_read() -> None:
     pair.here.restart()
     pair.here.db.put("new", "running")
     pair.here.publish()
-    assert pair.here.books._load().number <= read
+    assert pair.here.bookkeeper._load().number <= read
     assert {"open", "new"} <= pair.unfinished()
     entries = list(pair.table.log(HERE, after=0))
-    assert {entry.life for entry in entries} == {pair.here.books._load().life}
+    assert {entry.life for entry in entries} == {pair.here.bookkeeper._load().life}
     assert entries[0].life != saved.life
 
 
@@ -157,13 +157,13 @@ def test_a_ledger_of_the_first_version_stays_readable_and_continues_in_a_life() 
     assert table.save_checkpoint(HERE, checkpoint)
     third = LogEntry(number=3, at=AT, epoch=0, first_id=0, newest_id=0)
     table.append(HERE, third)
-    there.books.follow()
-    assert there.books._others[HERE].number == 3
+    there.bookkeeper.follow()
+    assert there.bookkeeper._others[HERE].number == 3
     here.db.put("new", "running")
     here.publish()
-    there.books.follow()
-    assert there.books._others[HERE].life == here.books._load().life is not None
-    assert ("orders", "new") in there.books._others[HERE].runs
+    there.bookkeeper.follow()
+    assert there.bookkeeper._others[HERE].life == here.bookkeeper._load().life is not None
+    assert ("orders", "new") in there.bookkeeper._others[HERE].runs
 
 
 def test_of_two_agents_that_begin_a_life_at_the_same_time_the_second_joins_the_first() -> None:
@@ -171,12 +171,12 @@ def test_of_two_agents_that_begin_a_life_at_the_same_time_the_second_joins_the_f
     table = InMemoryRunsStore()
     first, second = Region(HERE, table.peer()), Region(HERE, table.peer())
     for region in (first, second):
-        region.books._load()
-    first.books.begin(1)
+        region.bookkeeper._load()
+    first.bookkeeper.begin(1)
     with pytest.raises(StaleLedgerError):
-        second.books.begin(1)
-    second.books.begin(2)
-    assert second.books._load().life == first.books._load().life
+        second.bookkeeper.begin(1)
+    second.bookkeeper.begin(2)
+    assert second.bookkeeper._load().life == first.bookkeeper._load().life
     assert [entry.number for entry in table.log(HERE, after=0)] == [1, 2]
 
 
@@ -185,13 +185,13 @@ def test_an_agent_of_a_life_that_has_ended_reads_the_new_one_before_it_writes_it
     pair = Pair()
     pair.table.recreate()
     other = Region(HERE, pair.table.peer())
-    other.books.begin(1)
-    life = other.books._load().life
+    other.bookkeeper.begin(1)
+    life = other.bookkeeper._load().life
     pair.advance(301)
     with pytest.raises(StaleLedgerError):
-        pair.here.books.apply_outcomes()
-    pair.here.books.apply_outcomes()
-    assert pair.here.books._load().life == life
+        pair.here.bookkeeper.apply_outcomes()
+    pair.here.bookkeeper.apply_outcomes()
+    assert pair.here.bookkeeper._load().life == life
     assert pair.table.checkpoint_info(HERE) == CheckpointInfo(life=life, number=1)
 
 
@@ -201,19 +201,19 @@ def test_a_region_publishes_while_the_checkpoint_of_another_region_has_not_arriv
     pair.here.db.put("open", "running")
     pair.here.publish()
     pair.advance(301)
-    pair.here.books.apply_outcomes()
+    pair.here.bookkeeper.apply_outcomes()
     pair.there.restart()
-    store = pair.there.books._runs
+    store = pair.there.bookkeeper._runs
     assert isinstance(store, InMemoryRunsStore)
     store.on_their_way = {HERE}
     with pytest.raises(IncompleteItemError, match=f"PICTURE#{HERE} manifest"):
-        pair.there.books.follow()
-    pair.there.books.begin(1)
+        pair.there.bookkeeper.follow()
+    pair.there.bookkeeper.begin(1)
     pair.there.db.put("open", "running")
     pair.there.publish(epoch=1)
     pair.there.db.put("open", "success")
     pair.there.publish(epoch=1)
-    (run,) = pair.there.books._load().runs.values()
+    (run,) = pair.there.bookkeeper._load().runs.values()
     assert run.retained_for_peers, "the other region may have started the run, too"
     store.on_their_way = set()
     assert pair.unfinished() == {"open"}

@@ -21,7 +21,7 @@ def store() -> InMemoryRunsStore:
 def here(store: InMemoryRunsStore) -> Region:
     """The active region. It has started and published one run under epoch 0."""
     region = Region(HERE, store.peer())
-    region.books.begin(0)
+    region.bookkeeper.begin(0)
     region.db.put("r1", "running")
     region.publish()
     return region
@@ -42,19 +42,19 @@ def test_a_run_that_may_have_ended_in_an_unreadable_entry_is_not_started_again(
     """
     A run that was published after the entry is resumed. The run from before it waits, and the agent lists the reason.
     """
-    there.books.follow()
+    there.bookkeeper.follow()
     here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="success")
     here.publish()
     store.damage_entry(HERE, last_number(store))
     here.db.put("r2", "running", day=1)
     here.publish()
-    there.books.follow()
-    there.books.begin(1)
-    there.books.resume(epoch=1)
+    there.bookkeeper.follow()
+    there.bookkeeper.begin(1)
+    there.bookkeeper.resume(epoch=1)
     assert [run.run_id for run in there.db.resumed] == ["r2"]
-    (waiting,) = there.books.waiting
+    (waiting,) = there.bookkeeper.waiting
     assert "orders r1: it may have ended: Item LOG#us-east-2" in waiting
-    (unread,) = there.books.unread
+    (unread,) = there.bookkeeper.unread
     assert unread.startswith(f"The ledger of {HERE} has a gap. Item LOG#{HERE}")
 
 
@@ -63,19 +63,19 @@ def test_a_later_checkpoint_ends_the_doubt(store: InMemoryRunsStore, here: Regio
     here.db.put("r2", "running", day=1)
     here.publish()
     store.damage_entry(HERE, last_number(store))
-    there.books.follow()
-    there.books.begin(1)
-    there.books.resume(epoch=1)
+    there.bookkeeper.follow()
+    there.bookkeeper.begin(1)
+    there.bookkeeper.resume(epoch=1)
     assert there.db.resumed == []
-    here.books.interrupt(at_epoch(1), epoch=0)
+    here.bookkeeper.interrupt(at_epoch(1), epoch=0)
     here.clock.advance(400)
-    here.books.apply_outcomes()
+    here.bookkeeper.apply_outcomes()
     assert store.checkpoint(HERE).number == last_number(store)
     there.clock.advance(60)
-    there.books.follow()
-    there.books.resume(epoch=1)
+    there.bookkeeper.follow()
+    there.bookkeeper.resume(epoch=1)
     assert sorted(run.run_id for run in there.db.resumed) == ["r1", "r2"]
-    assert there.books.unread == ()
+    assert there.bookkeeper.unread == ()
 
 
 def test_a_run_with_a_status_of_a_newer_version_is_neither_adopted_nor_started_but_listed(
@@ -88,13 +88,13 @@ def test_a_run_with_a_status_of_a_newer_version_is_neither_adopted_nor_started_b
     known = LedgerRun(dag_id="orders", run_id="r8", run_type="manual", status=RunStatus.INTERRUPTED, epoch=0)
     number = last_number(store) + 1
     store.append(HERE, LogEntry(number=number, at=AT, epoch=0, first_id=0, newest_id=1, runs=(unknown, known)))
-    there.books.follow()
-    there.books.begin(1)
-    there.books.adopt()
-    there.books.resume(epoch=1)
+    there.bookkeeper.follow()
+    there.bookkeeper.begin(1)
+    there.bookkeeper.adopt()
+    there.bookkeeper.resume(epoch=1)
     assert sorted(run.run_id for run in there.db.resumed) == ["r1", "r8"]
     assert there.db.adopted == []
-    assert there.books.waiting == ("orders r9: its status is 'parked'",)
+    assert there.bookkeeper.waiting == ("orders r9: its status is 'parked'",)
 
 
 def test_a_region_publishes_again_what_only_its_own_unreadable_entry_contained(
@@ -111,17 +111,17 @@ def test_a_region_publishes_again_what_only_its_own_unreadable_entry_contained(
     store.damage_entry(HERE, last_number(store))
     store.damage_entry(HERE, last_number(store) - 1)
     here.restart()
-    here.books.begin(0)
+    here.bookkeeper.begin(0)
     here.publish()
-    here.books.apply_outcomes()
-    assert here.books.unread == ()
+    here.bookkeeper.apply_outcomes()
+    assert here.bookkeeper.unread == ()
     checkpoint = store.checkpoint(HERE)
     assert checkpoint.number == last_number(store)
     assert {run.run_id: (run.status, run.doubt) for run in checkpoint.runs.values()} == {"r2": (RunStatus.OPEN, None)}
-    there.books.follow()
-    there.books.begin(1)
-    there.books.adopt()
-    there.books.resume(epoch=1)
+    there.bookkeeper.follow()
+    there.bookkeeper.begin(1)
+    there.bookkeeper.adopt()
+    there.bookkeeper.resume(epoch=1)
     assert [run.run_id for run in there.db.resumed] == ["r2"]
     assert [(run.run_id, run.status) for run in there.db.adopted] == [("r1", RunStatus.SUCCESS)]
 
@@ -134,13 +134,13 @@ def test_a_standby_stays_uncertain_about_a_run_that_ended_in_its_own_unreadable_
     here.publish()
     store.damage_entry(HERE, last_number(store))
     here.restart()
-    here.books.interrupt(at_epoch(1), epoch=0)
-    here.books.apply_outcomes()
-    there.books.follow()
-    there.books.begin(1)
-    there.books.resume(epoch=1)
+    here.bookkeeper.interrupt(at_epoch(1), epoch=0)
+    here.bookkeeper.apply_outcomes()
+    there.bookkeeper.follow()
+    there.bookkeeper.begin(1)
+    there.bookkeeper.resume(epoch=1)
     assert there.db.resumed == []
-    assert "orders r1: it may have ended" in there.books.waiting[0]
+    assert "orders r1: it may have ended" in there.bookkeeper.waiting[0]
 
 
 @pytest.mark.parametrize("is_whole", [True, False], ids=["whole log", "log without its beginning"])
@@ -156,11 +156,11 @@ def test_the_whole_log_replaces_a_checkpoint_that_cannot_be_read(
     if not is_whole:
         store._logs[HERE] = store._logs[HERE][1:]
         with pytest.raises(UnreadableCheckpointError):
-            there.books.follow()
+            there.bookkeeper.follow()
         return
-    there.books.follow()
-    there.books.begin(1)
-    there.books.resume(epoch=1)
+    there.bookkeeper.follow()
+    there.bookkeeper.begin(1)
+    there.bookkeeper.resume(epoch=1)
     assert sorted(run.run_id for run in there.db.resumed) == ["r1", "r2"]
 
 
@@ -175,13 +175,13 @@ def test_a_region_replaces_its_own_checkpoint_that_cannot_be_read(
     store._logs[HERE] = []
     store.damage_checkpoint(HERE)
     here.restart()
-    here.books.begin(0)
+    here.bookkeeper.begin(0)
     here.publish()
-    here.books.apply_outcomes()
+    here.bookkeeper.apply_outcomes()
     assert store.checkpoint(HERE).number > number
-    there.books.follow()
-    there.books.begin(1)
-    there.books.resume(epoch=1)
+    there.bookkeeper.follow()
+    there.bookkeeper.begin(1)
+    there.bookkeeper.resume(epoch=1)
     assert [run.run_id for run in there.db.resumed] == ["r1"]
 
 
@@ -209,23 +209,26 @@ def test_a_run_that_may_have_ended_in_a_missing_entry_waits_for_it(
     """
     The run is listed, and waits. Before the fix, it was started again, although the late entry contained its outcome.
     """
-    there.books.follow()
+    there.bookkeeper.follow()
     here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="success")
     here.publish()
     removed = remove_entry(store, last_number(store))
     here.db.put("r2", "running", day=1)
     here.publish()
-    there.books.follow()
-    there.books.begin(1)
-    there.books.resume(epoch=1)
+    there.bookkeeper.follow()
+    there.bookkeeper.begin(1)
+    there.bookkeeper.resume(epoch=1)
     assert there.db.resumed == []
-    assert f"entry {removed.number} of the ledger of {HERE} is missing, but later ones exist" in there.books.waiting[0]
-    assert there.books.unread[0].startswith(f"The ledger of {HERE} has a gap.")
+    assert (
+        f"entry {removed.number} of the ledger of {HERE} is missing, but later ones exist"
+        in there.bookkeeper.waiting[0]
+    )
+    assert there.bookkeeper.unread[0].startswith(f"The ledger of {HERE} has a gap.")
     store.append(HERE, removed)
-    there.books.follow()
-    there.books.resume(epoch=1)
+    there.bookkeeper.follow()
+    there.bookkeeper.resume(epoch=1)
     assert [run.run_id for run in there.db.resumed] == ["r2"]
-    assert (there.books.waiting, there.books.unread) == ((), ())
+    assert (there.bookkeeper.waiting, there.bookkeeper.unread) == ((), ())
 
 
 def test_a_region_continues_after_one_of_its_own_entries_was_deleted(
@@ -238,10 +241,10 @@ def test_a_region_continues_after_one_of_its_own_entries_was_deleted(
     here.publish()
     remove_entry(store, last_number(store) - 1)
     here.restart()
-    here.books.begin(0)
+    here.bookkeeper.begin(0)
     here.publish()
-    here.books.apply_outcomes()
-    there.books.follow()
-    there.books.begin(1)
-    there.books.resume(epoch=1)
+    here.bookkeeper.apply_outcomes()
+    there.bookkeeper.follow()
+    there.bookkeeper.begin(1)
+    there.bookkeeper.resume(epoch=1)
     assert sorted(run.run_id for run in there.db.resumed) == ["r1", "r2", "r3"]

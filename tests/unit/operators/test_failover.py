@@ -95,7 +95,7 @@ def test_a_dry_run_changes_nothing(dr_set: World) -> None:
     ],
 )
 def test_wrong_arguments_are_not_retried(dr_set: World, changes: dict[str, Any]) -> None:
-    """execute() checks the arguments after templates are rendered. Nothing has changed by then."""
+    """execute() checks the arguments after templates are rendered, and before any change."""
     before = dr_set.store.state
     with pytest.raises(AirflowFailException):
         operator(dr_set, **changes).execute(CONTEXT)

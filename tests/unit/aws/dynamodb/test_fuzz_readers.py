@@ -373,22 +373,22 @@ def test_a_run_that_may_have_ended_in_an_unreadable_item_is_not_started_again(
             return store.checkpoint(region) if region == X else super().checkpoint(region)
 
     db = Rows()
-    books = Bookkeeper(Tables(), db, ManualClock(), region=Y, peers=lambda: [X, Y])
+    bookkeeper = Bookkeeper(Tables(), db, ManualClock(), region=Y, peers=lambda: [X, Y])
     try:
-        books.follow()
+        bookkeeper.follow()
     except DRError:
         return  # held: the other region's ledger is unknown
-    books.begin(2)
-    books.adopt()
-    books.apply_outcomes()
-    books.resume(epoch=2)
+    bookkeeper.begin(2)
+    bookkeeper.adopt()
+    bookkeeper.apply_outcomes()
+    bookkeeper.resume(epoch=2)
     is_whole = {each.number for each in log} == set(NUMBERS) and not any(key[1] == "manifest" for key, _ in damages)
     if is_whole and all(key[0].startswith("LOG#") for key, _ in damages):
         # Run r<n> begins in entry n and ends in entry n + 1.
         started = {each.run_id for each in db.resumed}
         assert started.isdisjoint(f"r{number - 1}" for number in unreadable if number > 3)
-        assert bool(books.unread) == any(number > 3 for number in unreadable)
-    assert all(isinstance(each, str) and each for each in books.waiting)
+        assert bool(bookkeeper.unread) == any(number > 3 for number in unreadable)
+    assert all(isinstance(each, str) and each for each in bookkeeper.waiting)
 
 
 @EXAMPLES

@@ -21,9 +21,9 @@ from typing import Any
 
 PACKAGE = "airflow_provider_mwaa_dr"
 MODULES = (
-    "conf", "_compat", "core.config", "core.gate", "core.state", "core.finishing", "core.failover", "core.ledger",
+    "conf", "_compat", "core.config", "core.gate", "core.state", "agent.plan_finisher", "core.failover", "core.ledger",
     "core.bookkeeping", "aws.clock", "aws.session", "aws.dynamodb.items", "aws.dynamodb.replicas",
-    "aws.dynamodb.state_store", "aws.dynamodb.runs_store", "plugins.held_task", "plugins.fence", "plugins.agent",
+    "aws.dynamodb.state_store", "aws.dynamodb.runs_store", "plugins.held_task", "plugins.fence", "agent.loop",
     "plugins.listener",
 )  # fmt: skip
 SCHEDULERS_MODULE = "plugins.metadata_db"

@@ -3,7 +3,7 @@ The contents of a region's Airflow, which its agent lists so that checks can com
 
 The item ``INVENTORY#region`` contains names, versions and digests. It never contains the value of a variable, a
 connection or a pool, or anything from which a value could be guessed. Such values are compared by fingerprints, and
-their key is in no table (:mod:`airflow_provider_mwaa_dr.plugins.fingerprints`).
+their key is in no table (:mod:`airflow_provider_mwaa_dr.agent.fingerprints`).
 """
 
 from __future__ import annotations

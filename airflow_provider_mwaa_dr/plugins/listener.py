@@ -19,6 +19,9 @@ from typing import Any
 from airflow.listeners import hookimpl
 
 from airflow_provider_mwaa_dr import conf
+from airflow_provider_mwaa_dr.agent.inventory import InventoryKeeper, option_texts
+from airflow_provider_mwaa_dr.agent.loop import AgentLoop, GateCounts
+from airflow_provider_mwaa_dr.agent.metrics import Metrics, Stats
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.display import get_logger
@@ -26,9 +29,6 @@ from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, decide
 from airflow_provider_mwaa_dr.core.ledger import SCHEDULED
 from airflow_provider_mwaa_dr.core.ports import Clock
 from airflow_provider_mwaa_dr.plugins import fence
-from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
-from airflow_provider_mwaa_dr.plugins.inventory import InventoryKeeper, option_texts
-from airflow_provider_mwaa_dr.plugins.metrics import Metrics, Stats
 
 log = get_logger(__name__)
 

@@ -191,12 +191,12 @@ def test_an_error_in_any_function_that_the_agent_calls_for_the_ledger(database: 
             broken[key] = outcome
         planted.key, planted.called = key, called
 
-    ours = ("core.ledger:", "core.bookkeeping:", "plugins.agent:", "plugins.metadata_db:")
+    ours = ("core.ledger:", "core.bookkeeping:", "agent.loop:", "plugins.metadata_db:")
     seen: list[str] = []
     for key in each_called(planted, act, only=ours):
         seen.append(key)
         act()
     assert broken == {}
-    assert raised <= {"plugins.agent:AgentLoop.turn", "plugins.agent:AgentLoop._log_turn_error"}
+    assert raised <= {"agent.loop:AgentLoop.turn", "agent.loop:AgentLoop._log_turn_error"}
     assert {"core.bookkeeping:Bookkeeper.resume", "plugins.metadata_db:_insert_tasks"} <= set(seen)
     assert len(seen) >= 60

@@ -109,9 +109,9 @@ class Bench:
         """Return a new agent whose region has reconciled the state's epoch."""
         from airflow import __version__ as airflow_version
 
+        from airflow_provider_mwaa_dr.agent.loop import AgentLoop, GateCounts
         from airflow_provider_mwaa_dr.core.config import DRConfig
         from airflow_provider_mwaa_dr.core.ports import Registration
-        from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
         from airflow_provider_mwaa_dr.testing import InMemoryStateStore
 
         store = InMemoryStateStore(self.initial(active, lease_s=60, by="bench", at=AT), regions=(HERE, THERE))

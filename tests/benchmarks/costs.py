@@ -19,14 +19,14 @@ from typing import Any
 
 import boto3
 
+from airflow_provider_mwaa_dr.agent.inventory import InventoryKeeper, option_texts
+from airflow_provider_mwaa_dr.agent.loop import AgentLoop, GateCounts
 from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import DynamoDBRunsStore
 from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.inventory import DagFacts
 from airflow_provider_mwaa_dr.core.ports import Registration
 from airflow_provider_mwaa_dr.core.state import initial
-from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
-from airflow_provider_mwaa_dr.plugins.inventory import InventoryKeeper, option_texts
 from airflow_provider_mwaa_dr.testing import ManualClock
 from tests.benchmarks.emulated_aws import emulated_tables
 from tests.benchmarks.report import Report

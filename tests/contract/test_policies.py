@@ -49,7 +49,7 @@ from tests.contract.cloud import A, B, Cloud
 
 ACCOUNT = "123456789012"
 PACKAGE = Path(airflow_provider_mwaa_dr.__file__).parent
-AGENT = ("plugins/agent.py", "plugins/fence.py", "plugins/inventory.py", "core/bookkeeping.py", "core/finishing.py")
+AGENT = ("agent/loop.py", "plugins/fence.py", "agent/inventory.py", "core/bookkeeping.py", "agent/plan_finisher.py")
 ENGINE = (
     "core/failover.py", "core/pausing.py", "core/initialization.py", "core/environments.py", "hooks/dr_state.py",
     "core/examination.py", "operators/failover.py", "operators/dags.py", "operators/readiness.py", "cli/status.py",

@@ -22,7 +22,7 @@ if threading.current_thread().name == "mwaa-dr-agent":
 """
 PLUGIN = """
 from airflow_provider_mwaa_dr.plugins import fence
-from airflow_provider_mwaa_dr.plugins.agent import AgentLoop
+from airflow_provider_mwaa_dr.agent.loop import AgentLoop
 
 _turn, _guard = AgentLoop.turn, fence.guard
 

@@ -27,8 +27,8 @@ PACKAGE = Path(airflow_provider_mwaa_dr.__file__).parent
 FILES = tuple(
     PACKAGE / name
     for name in (
-        "core/bookkeeping.py", "core/failover.py", "core/finishing.py", "core/gate.py", "core/ledger.py",
-        "core/state.py", "plugins/agent.py",
+        "core/bookkeeping.py", "core/failover.py", "agent/plan_finisher.py", "core/gate.py", "core/ledger.py",
+        "core/state.py", "agent/loop.py",
     )
 )  # fmt: skip
 ACTION, EXIT, FAULT, BRANCH = "action", "exit", "fault", "branch"

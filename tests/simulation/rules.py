@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_mwaa_dr.agent import loop as agent
+from airflow_provider_mwaa_dr.agent.loop import AgentLoop
 from airflow_provider_mwaa_dr.core import lease
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
@@ -21,8 +23,6 @@ from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View
 from airflow_provider_mwaa_dr.core.ledger import RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.core.state import DRState, Plan
 from airflow_provider_mwaa_dr.exceptions import StateAccessError
-from airflow_provider_mwaa_dr.plugins import agent
-from airflow_provider_mwaa_dr.plugins.agent import AgentLoop
 from tests.simulation.airflow import Run, SimulatedAirflow
 from tests.simulation.world import Region
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 
+from airflow_provider_mwaa_dr.agent.loop import AgentLoop, GateCounts
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.failover import StepEvent
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
@@ -36,7 +37,6 @@ from airflow_provider_mwaa_dr.exceptions import (
     StateError,
     StateUnreachableError,
 )
-from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore, ManualClock
 from tests.histories import CONTROL, LEASE_S, TIMING, A, B, Caller, KilledError, World
 from tests.simulation.airflow import START, Execution, Run, SimulatedAirflow, SimulatedDag

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_mwaa_dr.agent.plan_finisher import PlanFinisher
 from airflow_provider_mwaa_dr.core.failover import StepEvent
-from airflow_provider_mwaa_dr.core.finishing import PlanFinisher
 from airflow_provider_mwaa_dr.core.state import Phase
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, MwaaAccessError, MwaaRequestError, StateAccessError
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore

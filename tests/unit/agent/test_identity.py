@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_mwaa_dr.agent.loop import AgentLoop, GateCounts
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, decide
 from airflow_provider_mwaa_dr.core.ports import Observation, Registration
 from airflow_provider_mwaa_dr.exceptions import StateError
-from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
 from airflow_provider_mwaa_dr.plugins.fence import Fence
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
 from tests.simulation.airflow import SimulatedAirflow, SimulatedDag
-from tests.unit.plugins.test_agent import HERE, THERE, state
+from tests.unit.agent.test_loop import HERE, THERE, state
 
 DAGS = [SimulatedDag("orders", every_s=10)]
 QUIET_S = 20.0

@@ -11,15 +11,15 @@ from dataclasses import asdict, dataclass, field, replace
 
 import pytest
 
+from airflow_provider_mwaa_dr.agent.fingerprints import KeyPair
+from airflow_provider_mwaa_dr.agent.inventory import BATCH, RENEW_S, InventoryKeeper, installed_packages, option_texts
+from airflow_provider_mwaa_dr.agent.loop import AgentLoop, GateCounts
 from airflow_provider_mwaa_dr.core.config import OPTIONS, DRConfig, OnUnreachable, parse_config
 from airflow_provider_mwaa_dr.core.inventory import DagFacts, Inventory
 from airflow_provider_mwaa_dr.core.state import Phase
 from airflow_provider_mwaa_dr.exceptions import StateAccessError
-from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
-from airflow_provider_mwaa_dr.plugins.fingerprints import KeyPair
-from airflow_provider_mwaa_dr.plugins.inventory import BATCH, RENEW_S, InventoryKeeper, installed_packages, option_texts
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore, ManualClock
-from tests.unit.plugins.test_agent import FakeDb, plan, state
+from tests.unit.agent.test_loop import FakeDb, plan, state
 
 HERE, THERE = "us-east-1", "us-east-2"
 EVERY_S = 60.0

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_mwaa_dr.exceptions import DRError
 from tests.simulation.airflow import SimulatedDag
-from tests.unit.plugins.test_becoming_active import HERE, THERE, Pair, Region
+from tests.unit.agent.test_becoming_active import HERE, THERE, Pair, Region
 
 STEPS, FLIP = 14, 8
 KEYS = [

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from airflow_provider_mwaa_dr.agent.loop import AgentLoop, GateCounts
+from airflow_provider_mwaa_dr.agent.metrics import Figures, Metrics
 from airflow_provider_mwaa_dr.aws.deploy.template import alarms_template
 from airflow_provider_mwaa_dr.core.gate import Role
-from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
-from airflow_provider_mwaa_dr.plugins.metrics import Figures, Metrics
 from airflow_provider_mwaa_dr.testing import ManualClock
 from tests.documents import page
-from tests.unit.plugins.test_becoming_active import HERE, THERE, Pair, Region
+from tests.unit.agent.test_becoming_active import HERE, THERE, Pair, Region
 
 FIGURES = Figures(
     role=Role.ACTIVE, epoch=3, state_age_s=1.26, ledger_lag_s=2.0, heartbeats=1, held=0, skipped=0, closed=0

@@ -13,11 +13,11 @@ from enum import Enum
 from importlib import metadata
 from typing import Protocol
 
+from airflow_provider_mwaa_dr.agent.fingerprints import KeyPair, SharedKey
 from airflow_provider_mwaa_dr.core.config import OPTIONS, DRConfig
 from airflow_provider_mwaa_dr.core.inventory import KEYED, DagFacts, Fingerprints, Inventory
 from airflow_provider_mwaa_dr.core.ports import Clock, StateStore
 from airflow_provider_mwaa_dr.exceptions import UnreadableItemError
-from airflow_provider_mwaa_dr.plugins.fingerprints import KeyPair, SharedKey
 
 BATCH = 100
 """The number of DAGs that one turn reads."""

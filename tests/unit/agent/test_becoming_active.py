@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_mwaa_dr.agent.loop import AgentLoop, GateCounts
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.ledger import LogEntry, RunStatus
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, Registration
 from airflow_provider_mwaa_dr.core.state import initial, set_active_region
-from airflow_provider_mwaa_dr.plugins.agent import AgentLoop, GateCounts
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
 from tests.simulation.airflow import SimulatedAirflow, SimulatedDag
 

@@ -9,8 +9,8 @@ import pytest
 from airflow_provider_mwaa_dr.core.ports import DagSet, Registration
 from airflow_provider_mwaa_dr.core.state import Phase, initial
 from airflow_provider_mwaa_dr.testing import ManualClock
-from tests.unit.plugins.test_agent import HERE, THERE, Region
-from tests.unit.plugins.test_becoming_active import Pair
+from tests.unit.agent.test_becoming_active import Pair
+from tests.unit.agent.test_loop import HERE, THERE, Region
 
 KEYS = [
     f"AGENT#{HERE}#6",

@@ -13,7 +13,7 @@ from airflow_provider_mwaa_dr.exceptions import (
     StateUnreachableError,
     TableNotFoundError,
 )
-from tests.unit.plugins.test_becoming_active import HERE, THERE, Pair, Region
+from tests.unit.agent.test_becoming_active import HERE, THERE, Pair, Region
 
 REFUSALS = [
     StateAccessError("ExpiredTokenException"),

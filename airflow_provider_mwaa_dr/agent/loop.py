@@ -15,11 +15,13 @@ from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
 from airflow_provider_mwaa_dr import __version__
+from airflow_provider_mwaa_dr.agent.inventory import InventoryKeeper
+from airflow_provider_mwaa_dr.agent.metrics import Figures, Metrics
+from airflow_provider_mwaa_dr.agent.plan_finisher import PlanFinisher
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper, LedgerDb
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.failover import Timing
-from airflow_provider_mwaa_dr.core.finishing import PlanFinisher
 from airflow_provider_mwaa_dr.core.gate import Role, View, may_close, role_of, why_role_unknown
 from airflow_provider_mwaa_dr.core.identity import Identity, Witness, identity_problem, needs_witness
 from airflow_provider_mwaa_dr.core.ledger import RunKey
@@ -42,8 +44,6 @@ from airflow_provider_mwaa_dr.exceptions import (
     TableNotFoundError,
     UnreadableItemError,
 )
-from airflow_provider_mwaa_dr.plugins.inventory import InventoryKeeper
-from airflow_provider_mwaa_dr.plugins.metrics import Figures, Metrics
 
 log = get_logger(__name__)
 

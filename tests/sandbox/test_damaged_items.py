@@ -1,78 +1,142 @@
-"""Unreadable items in both tables of two real Airflows stop no failover, and no run is lost."""
+"""Items that cannot be read, in both tables of two real Airflows under load: they stop no failover and lose no run."""
 
 from __future__ import annotations
 
 import gzip
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from tests.sandbox.failovers import CHAIN, fail_over, make_steady, start
+from tests.sandbox.failovers import CHAIN, fail_over, start
 from tests.sandbox.harness import Pair, Shape, on
+from tests.sandbox.intervals import (
+    assert_none_executed_again,
+    times_executed,
+    under_load,
+    wait_until_nothing_is_missing,
+)
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.sandbox
 
 LEDGERS = [Shape(version=version, name=f"ledger-{version}", ledger=True) for version in ("3.3.1", "2.10.3")]
-TRUNCATED = gzip.compress(b'{"number": 1}' * 100)[:20]
+IN_THE_LEDGER = ("checkpoint", "log: truncated", "checkpoint: page", "log: no body", "log: status", "checkpoint")
+"""
+What is damaged in the runs table for each failover, there and back in turn.
+
+Where an entry of the log and the checkpoint are damaged at once, the region that takes over waits for ledger_wait_s.
+"""
+DEAD_JOB = "9999"
+Item = Mapping[str, Any]
+NUMBER, TEXT = {"N": "7"}, {"S": "garbage"}
+AT = {"S": "2026-01-01T00:00:00.000000Z"}
 
 
-def damage(pair: Pair, *, ledger: str) -> list[str]:
-    """
-    Write one unreadable item of each kind, for each region, and return the keys in the state table.
-
-    :param ledger: the kind of item in the runs table, PICTURE or LOG. If both are unreadable, the region that becomes
-        active waits for ``ledger_wait_s``.
-    """
-    state_table, runs_table = pair.variables["DR_STATE_TABLE"], pair.sandbox.description()["runs_table"]
-    number, text = {"N": "7"}, {"S": "garbage"}
-    items: dict[str, dict[str, Any]] = {
-        "FAILOVER#20260101T000000Z-broken": {"mode": {"S": "swift"}, "from": number, "outcome": {"S": "open"}}
-    }
-    for region in pair.airflows:
-        items |= {
-            f"AGENT#{region}#9999": {"beat": text, "version": {"L": []}},
-            f"FENCE#{region}": {"at": number},
-            f"SNAPSHOT#{region}": {"pages": text, "generation": number},
-            f"INVENTORY#{region}": {"taken_at": number, "pages": {"N": "3"}, "generation": text},
+def items_of_state_table(regions: list[str]) -> dict[str, Item]:
+    """Return an item of each kind that cannot be read, by key; of some kinds one, of others one for each region."""
+    first, second = regions
+    found: dict[str, Item] = {
+        "FAILOVER#20260101T000000Z-broken": {"mode": {"S": "swift"}, "from": NUMBER, "outcome": {"S": "open"}},
+        "PAUSED#20260101T000000Z-broken": {"region": NUMBER, "pages": TEXT},
+        # The manifest of a snapshot whose page was never written, and one that is no manifest.
+        f"SNAPSHOT#{first}": {
+            "id": {"S": first}, "region": {"S": first}, "recorded_at": AT,
+            "pages": {"N": "1"}, "generation": {"S": "gone"},
+        },
+        f"SNAPSHOT#{second}": {"pages": TEXT, "generation": NUMBER},
+    }  # fmt: skip
+    for region in regions:
+        found |= {
+            f"AGENT#{region}#{DEAD_JOB}": {"beat": TEXT, "version": {"L": []}},
+            f"FENCE#{region}": {"at": NUMBER},
+            f"INVENTORY#{region}": {"taken_at": NUMBER, "pages": {"N": "3"}, "generation": TEXT},
+            f"UNPUBLISHED#{region}": {"id": NUMBER, "runs": TEXT},
         }
+    return found
+
+
+def damaged_log(kind: str, newest: Item) -> Item:
+    """Return the newest entry of a log, damaged."""
+    packed = newest["body"]["B"]
+    if kind == "log: no body":
+        return {name: value for name, value in newest.items() if name != "body"}
+    if kind == "log: truncated":
+        return {**newest, "body": {"B": packed[:20]}}
+    entry = json.loads(gzip.decompress(packed))
+    entry["runs"] = [{"dag_id": "fo_chain", "run_id": "new", "run_type": "manual", "status": "frozen", "epoch": 0}]
+    return {**newest, "body": {"B": gzip.compress(json.dumps(entry).encode())}}
+
+
+def damage_ledger(pair: Pair, kind: str, region: str) -> None:
+    """Damage the newest entry of a region's log, or its checkpoint."""
+    runs_table = pair.sandbox.description()["runs_table"]
+
+    def newest(pk: str, below: str) -> Item | None:
+        items = pair.dynamodb.query(
+            TableName=runs_table,
+            KeyConditionExpression="pk = :pk AND sk <= :below",
+            ExpressionAttributeValues={":pk": {"S": pk}, ":below": {"S": below}},
+            ScanIndexForward=False,
+            Limit=1,
+        )["Items"]
+        return items[0] if items else None
+
+    if (entry := newest(f"LOG#{region}", "~")) is None:
+        return  # a region that has no log has no checkpoint either, and readers would wait for one
+    manifest = newest(f"PICTURE#{region}", "manifest")
+    if kind == "checkpoint: page" and manifest is not None and "pages" in manifest:
+        item: Item = {**manifest, "pages": {"N": str(int(manifest["pages"]["N"]) + 1)}}
+    elif kind.startswith("checkpoint"):
+        item = {"pk": {"S": f"PICTURE#{region}"}, "sk": {"S": "manifest"}, "pages": {"N": "2"}, "number": TEXT}
+    else:
+        item = damaged_log(kind, entry)
+    pair.dynamodb.put_item(TableName=runs_table, Item=item)
+
+
+def damage(pair: Pair, kind: str) -> list[str]:
+    """
+    Damage an item of each kind, for each region; return the keys of those in the state table.
+
+    :param kind: which item of the runs table, and how.
+    """
+    state_table = pair.variables["DR_STATE_TABLE"]
+    items = items_of_state_table(list(pair.airflows))
+    for region in pair.airflows:
         pair.dynamodb.update_item(
             TableName=state_table,
             Key={"state_id": {"S": f"ENVIRONMENT#{region}"}},
             UpdateExpression="ADD agents :job SET account = :account",
-            ExpressionAttributeValues={":job": {"SS": ["9999"]}, ":account": {"L": [number]}},
+            ExpressionAttributeValues={":job": {"SS": [DEAD_JOB]}, ":account": {"L": [NUMBER]}},
         )
-        newest = pair.dynamodb.query(
-            TableName=runs_table,
-            KeyConditionExpression="pk = :log",
-            ExpressionAttributeValues={":log": {"S": f"LOG#{region}"}},
-            ScanIndexForward=False,
-            Limit=1,
-        )["Items"]
-        damaged = {
-            "PICTURE": [
-                {"pk": {"S": f"PICTURE#{region}"}, "sk": {"S": "manifest"}, "pages": {"N": "2"}, "number": text}
-            ],
-            "LOG": [{**entry, "body": {"B": TRUNCATED}} for entry in newest],
-        }
-        # A region without a log has no checkpoint either. Its peer would have to wait for one.
-        for item in damaged[ledger] if newest else ():
-            pair.dynamodb.put_item(TableName=runs_table, Item=item)
+        damage_ledger(pair, kind, region)
     for key, values in items.items():
         pair.dynamodb.put_item(TableName=state_table, Item={"state_id": {"S": key}, **values})
     return sorted(items)
 
 
+def wait_for_heartbeats(pair: Pair) -> None:
+    """Return once the agents of both regions have sent a heartbeat from now on."""
+    beats = {(region, agent.job): agent.beat for region in pair.airflows for agent in pair.table.agents(region)}
+
+    def all_go_on() -> bool:
+        return all(
+            any(agent.beat > beats.get((region, agent.job), agent.beat) for agent in pair.table.agents(region))
+            for region in pair.airflows
+        )
+
+    wait_until(all_go_on, "heartbeats of both regions")
+
+
 @on(soak=tuple(LEDGERS))
 def test_a_damaged_item_of_each_kind_stops_no_failover_and_no_failback(pair: Pair) -> None:
-    """
-    Heartbeats continue, the items are named, the role moves to the other region and back, and each run executes once.
-    """
-    make_steady(pair)
+    """Heartbeats come, the items are named, the role moves there and back, and each run executes once."""
+    under_load(pair)
     try:
         fail_over_and_back(pair)
     finally:
-        pair.delete_items("AGENT#", "FAILOVER#2026", "FENCE#", "INVENTORY#")
+        pair.delete_items("AGENT#", "FAILOVER#2026", "PAUSED#2026", "FENCE#", "INVENTORY#", "UNPUBLISHED#")
         for region in pair.airflows:
             pair.dynamodb.update_item(
                 TableName=pair.variables["DR_STATE_TABLE"],
@@ -82,30 +146,22 @@ def test_a_damaged_item_of_each_kind_stops_no_failover_and_no_failback(pair: Pai
 
 
 def fail_over_and_back(pair: Pair) -> None:
-    """Damage the items, and move the role to the other region and back."""
-    source, target = pair.active, pair.standby
-    before = start(source)
-    before.wait_until_it_executed()
-    before.wait_until_it_is("success")
-    keys = damage(pair, ledger="PICTURE")
-    beats = {(region, agent.job): agent.beat for region in pair.airflows for agent in pair.table.agents(region)}
-
-    def all_continue() -> bool:
-        return all(
-            any(agent.beat > beats.get((region, agent.job), agent.beat) for agent in pair.table.agents(region))
-            for region in pair.airflows
-        )
-
-    wait_until(all_continue, "heartbeats of both regions")
-    output = pair.mwaa_dr("status").stdout
-    # Agents have already written some items again, so these are no longer damaged.
-    assert any(key in output for key in keys), output
-    for here, there in ((source, target), (target, source)):
+    """Damage the items, and move the role to the other region, for each kind of damage in the ledger."""
+    executed = times_executed(pair)
+    for kind in IN_THE_LEDGER:
+        source, target = pair.active, pair.standby
         pair.wait_until_reconciled()
-        fail_over(pair, there.name, "--even-if-not-ready")
-        run = start(there)
-        run.wait_until_it_executed()
-        assert run.bodies(here) == []
-        damage(pair, ledger="LOG")
-    assert before.bodies() == CHAIN
-    assert before.bodies(target) == []
+        before = start(source)
+        before.wait_until_it_executed()
+        keys = damage(pair, kind)
+        wait_for_heartbeats(pair)
+        said = pair.mwaa_dr("status").stdout
+        # What an agent has written again by now is no longer damaged.
+        assert any(key in said for key in keys), said
+        fail_over(pair, target.name, "--even-if-not-ready")
+        after = start(target)
+        after.wait_until_it_executed()
+        assert after.bodies(source) == before.bodies(target) == []
+        assert before.bodies() == CHAIN
+        wait_until_nothing_is_missing(pair, target)
+    assert_none_executed_again(pair, executed)

@@ -481,6 +481,7 @@ class RunsStore(Protocol):
         Return the last saved checkpoint of *region*, or an empty ledger if there is none. The caller may change it.
 
         :raises UnreadableCheckpointError: the stored checkpoint cannot be read.
+        :raises IncompleteItemError: a page of it has not arrived in this replica yet.
         """
 
 

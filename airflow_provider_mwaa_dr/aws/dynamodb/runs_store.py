@@ -89,6 +89,7 @@ class DynamoDBRunsStore:
     :param replicas: regions of the table's replicas, nearest first.
     :param own_region: the region whose part is written to, and read from, only the replica in that region; None: any
         replica can be used for every part.
+    :param is_eventual: whether a replica may lack what was written to another one.
     :param session: a boto3 session with credentials; None: boto3 searches for credentials itself.
     :param timeout_s: timeout of one attempt at one replica.
     """
@@ -102,8 +103,10 @@ class DynamoDBRunsStore:
         session: boto3.session.Session | None = None,
         timeout_s: float = DYNAMODB_TIMEOUT_S,
         own_region: str | None = None,
+        is_eventual: bool = False,
     ) -> None:
         self.table = table
+        self._is_eventual = is_eventual
         self._clock = clock or SystemClock()
 
         def copies(regions: Sequence[str]) -> Replicas:
@@ -289,14 +292,12 @@ class DynamoDBRunsStore:
                 pages.append(page)
             if len(pages) == values["pages"]:
                 return checkpoint_from_items(manifest, pages, table=self.table)
-        raise IncompleteItemError(
-            unreadable(
-                Problem("pages", f"{len(pages)} existing pages", f"the {values['pages']} pages that it names"),
-                table=self.table,
-                key=f"{pk} manifest",
-                advice="A stale replica receives them within seconds. If it does not: " + _CHECKPOINT_ADVICE,
-            )
-        )
+        problem = Problem("pages", f"{len(pages)} existing pages", f"the {values['pages']} pages that it names")
+        item = _key(pk, "manifest")
+        if not self._is_eventual or region in self._own:
+            raise _unreadable_checkpoint(item, problem, table=self.table, number=values["number"])
+        advice = "A stale replica receives them within seconds. If it does not: " + _CHECKPOINT_ADVICE
+        raise IncompleteItemError(unreadable(problem, table=self.table, key=_name(item), advice=advice))
 
     def _copies(self, region: str) -> Replicas:
         """Return the replicas that are used for *region*'s part."""

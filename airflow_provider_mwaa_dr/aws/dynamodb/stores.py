@@ -38,6 +38,9 @@ def open_runs_store(
     """Return the store of the ledger; None if no runs table is set."""
     if not config.runs_table:
         return None
+    is_eventual = config.eventual_mode is not None
     # If a region wrote to two replicas, an entry could replace another entry with the same number.
-    own = config.region if config.eventual_mode is not None and config.region in config.replicas else None
-    return DynamoDBRunsStore(config.runs_table, config.replicas, clock=clock, session=session, own_region=own)
+    own = config.region if is_eventual and config.region in config.replicas else None
+    return DynamoDBRunsStore(
+        config.runs_table, config.replicas, clock=clock, session=session, own_region=own, is_eventual=is_eventual
+    )

@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.aws.dynamodb import runs_store, state_store
 from airflow_provider_mwaa_dr.aws.dynamodb.contents import MOST_BYTES, shown, unpacked
-from airflow_provider_mwaa_dr.core.ledger import RunStatus
+from airflow_provider_mwaa_dr.core.ledger import RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.exceptions import IncompleteItemError, UnreadableCheckpointError, UnreadableItemError
 from tests.unit.aws.dynamodb.dynamodb_reads import DynamoDBReads, key_of
 from tests.unit.aws.dynamodb.test_fuzz_readers import (
@@ -143,6 +143,28 @@ def test_a_missing_page_is_distinguished_from_a_damaged_page() -> None:
     with pytest.raises(UnreadableItemError) as raised:
         state_store_of(DynamoDBReads(manifest, {**pages[0], "body": {"S": "x"}})).get_inventory(X)
     assert not isinstance(raised.value, IncompleteItemError)
+
+
+@pytest.mark.parametrize(
+    ("own_region", "is_eventual", "may_arrive"),
+    [(None, False, False), (X, True, False), ("us-west-2", True, True), (None, True, True)],
+    ids=["consistent", "eventual, own region", "eventual, another region", "eventual, no region"],
+)
+def test_a_checkpoint_whose_missing_page_cannot_arrive_is_damaged(
+    own_region: str | None, is_eventual: bool, may_arrive: bool
+) -> None:
+    """
+    Its region waited for the page without end: it could not read its own ledger, and so published nothing.
+
+    The page may be on its way only in a copy that is behind the copy that the region itself writes.
+    """
+    _, manifest = runs_store.checkpoint_to_items(X, RegionLedger(number=7))
+    reads = DynamoDBReads({**manifest, "pages": {"N": "1"}})
+    store = runs_store_of(reads, own_region=own_region, is_eventual=is_eventual)
+    with pytest.raises(UnreadableItemError, match="field pages: found 0 existing pages") as raised:
+        store.checkpoint(X)
+    assert isinstance(raised.value, IncompleteItemError) == may_arrive
+    assert getattr(raised.value, "number", None) == (None if may_arrive else 7)
 
 
 def test_a_manifest_that_names_millions_of_pages_costs_nothing() -> None:

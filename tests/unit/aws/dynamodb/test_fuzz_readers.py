@@ -218,8 +218,12 @@ def state_store_of(client: DynamoDBReads) -> DynamoDBStateStore:
     return DynamoDBStateStore("state", (X,), clock=ManualClock(), session=client.session)
 
 
-def runs_store_of(client: DynamoDBReads) -> DynamoDBRunsStore:
-    return DynamoDBRunsStore("runs", (X,), clock=ManualClock(), session=client.session)
+def runs_store_of(
+    client: DynamoDBReads, *, own_region: str | None = None, is_eventual: bool = False
+) -> DynamoDBRunsStore:
+    return DynamoDBRunsStore(
+        "runs", (X,), clock=ManualClock(), session=client.session, own_region=own_region, is_eventual=is_eventual
+    )
 
 
 READS: Mapping[str, Callable[[DynamoDBStateStore], Any]] = {

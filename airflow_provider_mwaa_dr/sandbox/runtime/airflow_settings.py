@@ -154,6 +154,8 @@ def write_configuration(folder: Path, *, database_url: str, async_url: str, regi
             "web_server_port": region.port,
             "base_url": region.airflow_url,
             "workers": 1,
+            # No timeout. On a busy machine, Airflow's monitor may miscount the workers; it then ends the web server.
+            "web_server_master_timeout": 0,
             "secret_key": region.secret,
             "expose_config": "non-sensitive-only",
         }

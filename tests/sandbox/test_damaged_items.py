@@ -1,4 +1,4 @@
-"""Items that cannot be read, in both tables of two real Airflows under load: they stop no failover and lose no run."""
+"""Unreadable items in both tables of two real Airflows under load stop no failover, and no run is lost."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ AT = {"S": "2026-01-01T00:00:00.000000Z"}
 
 
 def items_of_state_table(regions: list[str]) -> dict[str, Item]:
-    """Return an item of each kind that cannot be read, by key; of some kinds one, of others one for each region."""
+    """Return unreadable items by key: one of each kind, for most kinds in each region."""
     first, second = regions
     found: dict[str, Item] = {
         "FAILOVER#20260101T000000Z-broken": {"mode": {"S": "swift"}, "from": NUMBER, "outcome": {"S": "open"}},
         "PAUSED#20260101T000000Z-broken": {"region": NUMBER, "pages": TEXT},
-        # The manifest of a snapshot whose page was never written, and one that is no manifest.
+        # The page of the first snapshot does not exist. The second snapshot is no manifest.
         f"SNAPSHOT#{first}": {
             "id": {"S": first}, "region": {"S": first}, "recorded_at": AT,
             "pages": {"N": "1"}, "generation": {"S": "gone"},
@@ -85,7 +85,7 @@ def damage_ledger(pair: Pair, kind: str, region: str) -> None:
         return items[0] if items else None
 
     if (entry := newest(f"LOG#{region}", "~")) is None:
-        return  # a region that has no log has no checkpoint either, and readers would wait for one
+        return  # a region without a log has no checkpoint either
     manifest = newest(f"PICTURE#{region}", "manifest")
     if kind == "checkpoint: page" and manifest is not None and "pages" in manifest:
         item: Item = {**manifest, "pages": {"N": str(int(manifest["pages"]["N"]) + 1)}}

@@ -11,7 +11,6 @@ source's final ledger entry. After the promotion, it waits until the target's ag
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -791,10 +790,7 @@ class FailoverEngine:
                 is_known &= recorded is not None
                 before.update(recorded.dag_ids if recorded is not None else ())
         names = tuple(sorted(map(str, runs)))
-        # A set is never overwritten, and an engine that died may have recorded one. So the id contains the position of
-        # the announcement and a digest of the runs.
-        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
-        set_id = f"{plan.id}-{'ended' if had_ended else 'stopped'}-{len(state.stops) + 1}-{digest}"
+        set_id = transitions.announced_set_id(plan.id, len(state.stops) + 1, names, had_ended=had_ended)
         dag_set = DagSet(id=set_id, region=plan.source, recorded_at=self._clock.now(), dag_ids=names)
         self._table(lambda: self._store.put_set(dag_set))
         self._write(
@@ -1489,10 +1485,8 @@ def put_dags_not_unpaused(store: StateStore, plan: Plan, dag_ids: Collection[str
     if not dag_ids:
         return ""
     ids = tuple(sorted(dag_ids))
-    # A set is never overwritten, and an engine that completes after another may find other DAGs. So the id contains a
-    # digest of the DAGs.
-    digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:8]
-    return store.put_set(DagSet(id=f"{plan.id}-left-{digest}", region=plan.target, recorded_at=at, dag_ids=ids)).id
+    set_id = transitions.not_unpaused_set_id(plan.id, ids)
+    return store.put_set(DagSet(id=set_id, region=plan.target, recorded_at=at, dag_ids=ids)).id
 
 
 def dags_not_unpaused(store: StateStore, state: DRState) -> tuple[str, ...]:

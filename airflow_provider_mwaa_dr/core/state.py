@@ -8,8 +8,9 @@ the version that the function was given. So of two callers that start from the s
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
@@ -518,12 +519,30 @@ def _promoted(state: DRState) -> tuple[Phase, Plan] | None:
     return None if found is None else (found[0], replace(found[1], replaced=None))
 
 
+# The ids of recorded sets. The set of the DAGs that a plan found unpaused has the plan's own id. A set is never
+# overwritten, and an engine that died may have recorded one, so the other ids contain a digest of the content.
+
+
+def announced_set_id(plan_id: str, number: int, runs: Sequence[str], *, had_ended: bool) -> str:
+    """Return the id of the set of runs of a plan's announcement; *number* is its position in the state item."""
+    return f"{plan_id}-{'ended' if had_ended else 'stopped'}-{number}-{_digest(runs)}"
+
+
+def not_unpaused_set_id(plan_id: str, dag_ids: Sequence[str]) -> str:
+    """Return the id of the set of DAGs that a plan could not unpause."""
+    return f"{plan_id}-left-{_digest(dag_ids)}"
+
+
 def is_wanted_set(set_id: str) -> bool:
     """Whether a set lists the DAGs that a plan found unpaused; other sets list stopped runs or DAGs not unpaused."""
     return _OTHER_SETS.search(set_id) is None
 
 
-_OTHER_SETS = re.compile(r"-(stopped-[0-9]+|left-[0-9a-f]+)$")
+_OTHER_SETS = re.compile(r"-((stopped|ended)-[0-9]+(-[0-9a-f]{8})?|left-[0-9a-f]{8})$")
+
+
+def _digest(names: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
 
 
 def regions_of(state: DRState) -> frozenset[str]:

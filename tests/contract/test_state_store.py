@@ -27,8 +27,10 @@ from airflow_provider_mwaa_dr.core.state import (
     Phase,
     Plan,
     announce,
+    announced_set_id,
     claim,
     initial,
+    not_unpaused_set_id,
     promote,
     record_set,
     supersede,
@@ -522,6 +524,7 @@ def test_the_newest_wanted_set_ignores_sets_of_stopped_runs_and_of_dags_not_unpa
     newest = DagSet(id="p-2", region="us-east-2", recorded_at=AT + timedelta(hours=1), dag_ids=("a", "b"))
     store.put_set(newest)
     store.put_set(older)
-    for suffix in ("stopped-12", "left-0a1b2c3d"):
-        store.put_set(replace(newest, id=f"p-3-{suffix}", recorded_at=AT + timedelta(hours=2)))
+    others = [announced_set_id("p-3", 12, ("a r1",), had_ended=had_ended) for had_ended in (False, True)]
+    for set_id in (*others, not_unpaused_set_id("p-3", ("a",)), "p-3-stopped-12"):
+        store.put_set(replace(newest, id=set_id, recorded_at=AT + timedelta(hours=2)))
     assert store.newest_wanted_set() == newest

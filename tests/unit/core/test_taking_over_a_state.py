@@ -10,7 +10,14 @@ import pytest
 
 from airflow_provider_mwaa_dr.core.failover import StepEvent
 from airflow_provider_mwaa_dr.core.ports import DagSet, FailoverRecord
-from airflow_provider_mwaa_dr.core.state import LONGEST_LEASE_S, FieldProblem, Mode, Phase
+from airflow_provider_mwaa_dr.core.state import (
+    LONGEST_LEASE_S,
+    FieldProblem,
+    Mode,
+    Phase,
+    announced_set_id,
+    not_unpaused_set_id,
+)
 from airflow_provider_mwaa_dr.exceptions import FailoverError, WrongPhaseError
 from tests.unit.core.dr_set import WANTED, A, B, C, World, request
 
@@ -110,9 +117,10 @@ def test_the_set_of_a_lost_plan_counts(world: World, target: str) -> None:
     """
     lost = DagSet(id="lost", region=A, recorded_at=world.clock.now(), dag_ids=("dag_01", "dag_02"))
     world.store.put_set(lost)
-    for suffix in ("stopped-3", "left-0a1b2c3d"):
+    others = [announced_set_id("lost", 3, ("dag_09 r1",), had_ended=had_ended) for had_ended in (False, True)]
+    for set_id in (*others, not_unpaused_set_id("lost", ("dag_09",))):
         world.clock.advance(1)
-        world.store.put_set(replace(lost, id=f"lost-{suffix}", recorded_at=world.clock.now(), dag_ids=("dag_09 r1",)))
+        world.store.put_set(replace(lost, id=set_id, recorded_at=world.clock.now(), dag_ids=("dag_09 r1",)))
     change(world, phase=Phase.PROMOTING)
     record = world.fail_over(target)
     assert world.environments[target].unpaused - {"dr_failover"} == {"dag_01", "dag_02"}

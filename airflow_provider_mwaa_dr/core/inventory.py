@@ -97,16 +97,16 @@ def contents_from_values(found: Mapping[str, Any], *, region: str, taken_at: dat
         region=region,
         taken_at=taken_at,
         public_key=public_key,
-        options=found.get("options", {}),
-        packages=found.get("packages", {}),
+        options=found.get("options") or {},
+        packages=found.get("packages") or {},
         dags={
             dag_id: DagFacts(source=source, shape=shape, traits=tuple(traits))
-            for dag_id, (source, shape, *traits) in found.get("dags", {}).items()
+            for dag_id, (source, shape, *traits) in (found.get("dags") or {}).items()
         },
-        import_errors=tuple(found.get("import_errors", ())),
-        names={kind: tuple(names) for kind, names in found.get("names", {}).items()},
+        import_errors=tuple(found.get("import_errors") or ()),
+        names={kind: tuple(names) for kind, names in (found.get("names") or {}).items()},
         fingerprints={
             peer: Fingerprints(key_id=prints["key_id"], values=prints["values"])
-            for peer, prints in found.get("fingerprints", {}).items()
+            for peer, prints in (found.get("fingerprints") or {}).items()
         },
     )

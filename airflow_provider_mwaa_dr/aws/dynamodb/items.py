@@ -681,9 +681,9 @@ def record_from_item(item: Item, *, table: str) -> FailoverRecord:
         epoch=values.get("epoch", NO_VERSION),
         steps=tuple(
             StepRecord(name=step["name"], seconds=float(step["seconds"]), detail=step["detail"])
-            for step in values.get("steps", ())
+            for step in values.get("steps") or ()
         ),
-        not_unpaused=tuple(values.get("not_unpaused", ())),
+        not_unpaused=tuple(values.get("not_unpaused") or ()),
         unreadable=fault,
     )
 

@@ -550,8 +550,8 @@ def _entry_from_json(values: Mapping[str, Any]) -> LogEntry:
         epoch=values["epoch"],
         first_id=values["first_id"],
         newest_id=values["newest_id"],
-        runs=tuple(map(_run_from_json, values.get("runs", ()))),
-        dag_ids=tuple(values.get("dag_ids", ())),
+        runs=tuple(map(_run_from_json, values.get("runs") or ())),
+        dag_ids=tuple(values.get("dag_ids") or ()),
         final_plan_id=values.get("final"),
         complete_before=values.get("settled"),
         stops=values.get("stops"),
@@ -584,7 +584,7 @@ def _run_from_json(values: Mapping[str, Any]) -> LedgerRun:
     known = valid(values, RUN) if problem is not None else {name: values[name] for name in RUN if name in values}
     known = {_FIELD_OF.get(name, name): value for name, value in known.items() if value is not None}
     times = {name: items.to_time(text) for name, text in known.items() if name in _TIMES}
-    tasks = tuple((str(task), int(index), state) for task, index, state in known.get("tasks", ()))
+    tasks = tuple((str(task), int(index), state) for task, index, state in known.get("tasks") or ())
     run = {**known, **times, "tasks": tasks, "status": RunStatus(known.get("status", RunStatus.OPEN))}
     if problem is not None:
         # Treat it as not ended. No region may resume it.

@@ -7,12 +7,14 @@ import json
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 
 from airflow_provider_mwaa_dr.aws.dynamodb import runs_store, state_store
 from airflow_provider_mwaa_dr.aws.dynamodb.contents import MOST_BYTES, shown, unpacked
+from airflow_provider_mwaa_dr.core.inventory import Inventory, contents_from_values, contents_to_text
 from airflow_provider_mwaa_dr.core.ledger import RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.exceptions import IncompleteItemError, UnreadableCheckpointError, UnreadableItemError
 from tests.unit.aws.dynamodb.dynamodb_reads import DynamoDBReads, key_of
@@ -172,3 +174,25 @@ def test_a_manifest_that_names_millions_of_pages_costs_nothing() -> None:
     _, manifest = state_store._inventory_to_items(f"INVENTORY#{X}", INVENTORY)
     with pytest.raises(UnreadableItemError, match="field pages: found 1000000000, allowed is a whole number from 0 to"):
         state_store_of(DynamoDBReads({**manifest, "pages": {"N": "1000000000"}})).get_inventory(X)
+
+
+OPTIONAL_OF_ENTRY = sorted(name for name, rule in runs_store._ENTRY.items() if not rule.is_required)
+
+
+@pytest.mark.parametrize("name", OPTIONAL_OF_ENTRY)
+def test_a_field_of_an_entry_that_is_null_is_the_same_as_one_that_is_missing(name: str) -> None:
+    """The fuzz test found ``"dag_ids": null``: it ended the reader with a TypeError."""
+    values = {"number": 1, "at": "2026-02-26T10:30:00Z", "epoch": 1, "first_id": 0, "newest_id": 1}
+    table, key = "runs", {"pk": {"S": "LOG#us-east-1"}, "sk": {"S": "000000000000001"}}
+    missing, null = (
+        runs_store.entry_from_item({**key, "body": {"B": runs_store._pack(body)}}, table=table)
+        for body in (values, {**values, name: None})
+    )
+    assert missing == null
+    assert null.unreadable is None
+
+
+def test_a_field_of_an_inventory_that_is_null_is_empty() -> None:
+    empty = Inventory(region="r", taken_at=datetime(2026, 1, 1, tzinfo=timezone.utc), public_key="")
+    null = dict.fromkeys(json.loads(contents_to_text(empty)))
+    assert contents_from_values(null, region="r", taken_at=empty.taken_at, public_key="") == empty

@@ -66,7 +66,9 @@ def damaged_log(kind: str, newest: Item) -> Item:
     if kind == "log: truncated":
         return {**newest, "body": {"B": packed[:20]}}
     entry = json.loads(gzip.decompress(packed))
-    entry["runs"] = [{"dag_id": "fo_chain", "run_id": "new", "run_type": "manual", "status": "frozen", "epoch": 0}]
+    # Another run: with a changed status, a run that the test counts would wait.
+    unknown = {"dag_id": "fo_chain", "run_id": "unknown", "run_type": "manual", "status": "frozen", "epoch": 0}
+    entry["runs"] = [*entry.get("runs", []), unknown]
     return {**newest, "body": {"B": gzip.compress(json.dumps(entry).encode())}}
 
 

@@ -444,16 +444,17 @@ class Bookkeeper:
         """
         own = self._load()
         if own.epoch != epoch:
-            newest = self._db.newest_run() if first_id is None else first_id
+            newest = self._db.newest_run()
             # Publish the open runs now: they may end before the next entry, and rows up to the newest id are not read
             # then.
-            _, states = self._db.read_states(above=self._db.newest_run())
+            _, states = self._db.read_states(above=newest)
             rows = self._db.runs(states) if states else ()
             found = [
                 self._run_to_publish(own, row.key, row, epoch=epoch, had_ended=False) for row in rows if row.is_open
             ]
             runs = sorted((run for run in found if run is not None), key=lambda run: run.key)
-            self._append(epoch, runs, first_id=newest, newest_id=newest, complete_before=epoch)
+            first_id = newest if first_id is None else first_id
+            self._append(epoch, runs, first_id=first_id, newest_id=first_id, complete_before=epoch)
 
     def publish_closed(self, keys: Collection[RunKey], *, epoch: int, closed_at: datetime) -> None:
         """

@@ -321,6 +321,10 @@ class EventualWorld:
         """
         A run starts: never under an epoch older than that of a run that already started, unless the region is excused.
         """
+        if epoch < self.newest_epoch_started and self._is_forgotten(above=epoch):
+            self.note(f"No copy and no agent knows epoch {self.newest_epoch_started} any more: {region} is alone")
+            self.newest_epoch_started = epoch
+            self.regions_of_epoch = {each: name for each, name in self.regions_of_epoch.items() if each <= epoch}
         holder = self.regions_of_epoch.setdefault(epoch, region)
         assert holder == region, self.story(f"{holder} and {region} both start runs under epoch {epoch}")
         if epoch < self.newest_epoch_started:
@@ -329,6 +333,19 @@ class EventualWorld:
                 f"{region} starts a run under epoch {epoch}, and one has started under {self.newest_epoch_started}"
             )
         self.newest_epoch_started = max(epoch, self.newest_epoch_started)
+
+    def _is_forgotten(self, *, above: int) -> bool:
+        """
+        Return whether nothing has an epoch above this one: no copy, and no scheduler, so no other region runs.
+
+        The last writer wins. If a caller with ``even_if_not_ready`` could not read the copy that has the newer epoch,
+        it may write a state that replaces it. The region's agent then writes the newer state again, unless the
+        schedulers of the region were lost, too. The user has chosen, and one region is active.
+        """
+        states = [state for state in self.table.states().values() if state is not None]
+        views = [view for region in self.regions.values() if region.is_up for view in region.views.values()]
+        states += [view.state for view in views if view is not None and view.state is not None]
+        return bool(self.callers_not_waiting) and all(state.epoch <= above for state in states)
 
     def story(self, what: str) -> str:
         """Return the last events, one line each."""

@@ -25,15 +25,28 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_mwaa_dr.core.config import Eventual
+from tests.simulation import eventual
 from tests.simulation.fast import thaw
 from tests.simulation.faults import REACHED
 from tests.simulation.first_seed import first_seed
-from tests.simulation.open_seeds import LISTING, MOST_TRIED, OpenSeed, add, commit_before, read, wrong_before
+from tests.simulation.open_seeds import (
+    LISTING,
+    MOST_TRIED,
+    OpenSeed,
+    add,
+    commit_before,
+    listed_seeds,
+    read,
+    wrong_before,
+)  # fmt: skip
 from tests.simulation.reach import BRANCH, FAULT, SAMPLE, all_branches, known, with_branches
 from tests.simulation.report import Tally, sum_parts
 from tests.simulation.rules import RULES
 from tests.simulation.world import WrongHistoryError, digest, run_history
 
+WORLDS = ("ledger", *(mode.value for mode in Eventual))
+"""What is simulated: one table with a ledger and runs (world.py), or two lagging copies of a table (eventual.py)."""
 CHUNK = 25
 """The number of histories that a process runs before it reports."""
 SHOWN = 3
@@ -51,7 +64,7 @@ class Chunk:
     traces: list[str] = field(default_factory=list)
 
 
-def run_chunk(first: int, count: int, without: str | None = None) -> Chunk:
+def run_chunk(first: int, count: int, without: str | None = None, world: str = WORLDS[0]) -> Chunk:
     """Run the histories of *count* seeds. If a rule is disabled, run them in a process of their own."""
     if without is not None:
         next(rule for rule in RULES if rule.__name__ == without)(pytest.MonkeyPatch())
@@ -59,7 +72,11 @@ def run_chunk(first: int, count: int, without: str | None = None) -> Chunk:
     started = time.process_time()
     chunk = Chunk(first, Tally(histories=count, ranges=[(first, count)]))
     for seed in range(first, first + count):
-        _run_one(seed, chunk)
+        if world == WORLDS[0]:
+            _run_one(seed, chunk)
+        elif (trace := _trace_of(world, seed)) is not None:
+            chunk.tally.wrong[seed] = trace.splitlines()[0]
+            chunk.traces.append(trace)
     gc.collect()
     chunk.tally.cpu_s = time.process_time() - started
     return chunk
@@ -118,22 +135,24 @@ class Progress:
         sys.stderr.flush()
 
 
-def simulate(first: int, histories: int, workers: int, without: str | None = None) -> tuple[Tally, bool]:
+def simulate(
+    first: int, histories: int, workers: int, without: str | None = None, world: str = WORLDS[0]
+) -> tuple[Tally, bool]:
     """Run the histories. Return the results of the completed ones, without a gap, and whether all are complete."""
     progress = Progress(first, histories)
-    total, later = Tally(reached=known()), dict[int, Tally]()
+    total, later = Tally(reached=known() if world == WORLDS[0] else {}), dict[int, Tally]()
     wrong = 0
     left = chunks(first, histories)
     is_whole = True
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare) as pool:
         running: set[Future[Chunk]] = {
-            pool.submit(run_chunk, *each, without) for each in itertools.islice(left, 2 * workers)
+            pool.submit(run_chunk, *each, without, world) for each in itertools.islice(left, 2 * workers)
         }
         try:
             while running:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 more = itertools.islice(left, len(done))
-                running |= {pool.submit(run_chunk, *each, without) for each in more}
+                running |= {pool.submit(run_chunk, *each, without, world) for each in more}
                 for chunk in sorted((future.result() for future in done), key=lambda each: each.first):
                     later[chunk.first] = chunk.tally
                     progress.done += chunk.tally.histories
@@ -164,44 +183,55 @@ def check_open(listed: Sequence[OpenSeed]) -> list[int]:
     """Run the listed seeds, and return those whose history is right now."""
     right = []
     for each in listed:
-        if (verdict := _verdict(each.seed)) is not None:
-            print(f"Wrong since {each.since}, and still wrong: {verdict}")
+        if (trace := _trace_of(each.world, each.seed)) is not None:
+            print(f"Wrong since {each.since}, and still wrong: {trace.splitlines()[0]}")
             continue
         right.append(each.seed)
         print(
             f"Wrong since {each.since}, and now right: history {each.seed} ({each.verdict}). Make it a named test "
-            f"(tests/simulation/test_simulation.py), and remove its line from {LISTING.name}."
+            f"({_test_of(each.world)}), and remove its line from {LISTING.name}."
         )
     return right
 
 
-def _verdict(seed: int) -> str | None:
-    """Return the first line of the trace of a wrong history; None for a right one."""
+def _trace_of(world: str, seed: int) -> str | None:
+    """Return the trace of a wrong history; None for a right one."""
     try:
-        run_history(seed)
+        if world == WORLDS[0]:
+            run_history(seed)
+        else:
+            eventual.run_history(seed, Eventual(world))
     except WrongHistoryError as error:
-        return str(error).splitlines()[0]
+        return str(error)
+    except Exception as error:
+        how = f"To run only this history: .venv/bin/python -m tests.simulation --world {world} --first {seed}"
+        return f"History {seed}: {type(error).__name__}: {error}\n{how} --histories 1"
     return None
 
 
-def excuse(wrong: Mapping[int, str], root: Path, listing: Path = LISTING) -> dict[int, str]:
+def _test_of(world: str) -> str:
+    """Return the file with the named tests of a world."""
+    return f"tests/simulation/test_{'simulation' if world == WORLDS[0] else 'eventual'}.py"
+
+
+def excuse(world: str, wrong: Mapping[int, str], root: Path, listing: Path = LISTING) -> dict[int, str]:
     """
     Return the wrong histories that the current change has caused.
 
     Histories that also go wrong with the commit before are added to the list of open seeds.
     """
-    new = {seed: verdict for seed, verdict in wrong.items() if seed not in {each.seed for each in read(listing)}}
+    new = {seed: verdict for seed, verdict in wrong.items() if seed not in listed_seeds(world, listing)}
     if not new:
         return {}
     if len(new) > MOST_TRIED:
         print(f"{len(new)} histories went wrong: too many to compare with the commit before the change.")
         return new
     commit = commit_before(root)
-    before = wrong_before(new, commit, root) if commit is not None else None
+    before = wrong_before(world, new, commit, root) if commit is not None else None
     if commit is None or before is None:
         print("There is no commit before the change that can run these histories, so they fail the build.")
         return new
-    add({seed: new[seed].partition(": ")[2] for seed in before}, commit, listing)
+    add(world, {seed: new[seed].partition(": ")[2] for seed in before}, commit, listing)
     for seed in sorted(before):
         print(
             f"History {seed} was wrong before the change, too (commit {commit}): it does not fail the build. It was "
@@ -210,13 +240,11 @@ def excuse(wrong: Mapping[int, str], root: Path, listing: Path = LISTING) -> dic
     return {seed: verdict for seed, verdict in new.items() if seed not in before}
 
 
-def judge(tally: Tally, root: Path) -> int:
+def judge(world: str, tally: Tally, root: Path) -> int:
     """Return the exit code of a run on fresh seeds: 1 if the change caused a wrong history."""
-    blamed = excuse(tally.wrong, root)
+    blamed = excuse(world, tally.wrong, root)
     for seed in sorted(blamed):
-        print(
-            f"History {seed} is wrong. Fix the cause, and make it a named test (tests/simulation/test_simulation.py)."
-        )
+        print(f"History {seed} is wrong. Fix the cause, and make it a named test ({_test_of(world)}).")
     return 1 if blamed else 0
 
 
@@ -245,6 +273,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=(__doc__ or "").strip())
     parser.add_argument("--histories", type=int, default=1000, help="how many (default 1000)")
     parser.add_argument("--first", type=int, help="the first seed (default 0, or with --ci a fresh one)")
+    parser.add_argument("--world", choices=WORLDS, default=WORLDS[0], help=f"what to simulate (default {WORLDS[0]})")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 2, help="processes (default: one a core)")
     parser.add_argument("--without", choices=[rule.__name__ for rule in RULES], help="disable this rule of the core")
     parser.add_argument("--digest", action="store_true", help="print a hash of each history")
@@ -261,6 +290,8 @@ def main() -> int:
         help="use a fresh first seed, run the open seeds, too, and accept histories that were wrong before the change",
     )
     options = parser.parse_args()
+    if options.world != WORLDS[0] and (options.without or options.digest or options.report or options.reached):
+        parser.error(f"--world {options.world} has no rules, digests, reports or counts of cases")
     if options.sum is not None:
         total = sum_parts(options.sum)
         if options.reached:
@@ -273,7 +304,7 @@ def main() -> int:
         return print_digests(first, options.histories, workers)
     if options.ci:
         print(f"The first seed is {first}. To repeat: make simulation FIRST={first}", flush=True)
-    tally, is_whole = simulate(first, options.histories, workers, options.without)
+    tally, is_whole = simulate(first, options.histories, workers, options.without, options.world)
     if options.report is not None:
         options.report.parent.mkdir(parents=True, exist_ok=True)
         options.report.write_text(tally.to_json(), encoding="utf-8")
@@ -285,5 +316,5 @@ def main() -> int:
     if not options.ci:
         return 1 if tally.wrong else 0
     logging.disable(logging.CRITICAL)
-    fixed = check_open(read())
-    return max(judge(tally, Path(__file__).parents[2]), 1 if fixed else 0)
+    fixed = check_open([each for each in read() if each.world == options.world])
+    return max(judge(options.world, tally, Path(__file__).parents[2]), 1 if fixed else 0)

@@ -78,7 +78,9 @@ class Tally:
             f"{self.histories / max(0.001, self.seconds):.1f} per second, "
             f"{self.histories / max(0.001, self.cpu_s):.1f} per second of CPU: {len(self.wrong)} went wrong."
         )
-        yield f"{self.due:,} runs were expected. Executed again for an allowed reason: {sum(self.again.values()):,}."
+        if self.due:
+            again = sum(self.again.values())
+            yield f"{self.due:,} runs were expected. Executed again for an allowed reason: {again:,}."
         for why, count in self.again.most_common():
             yield f"  {count:>9,}  {why}"
         for kind, counts in sorted(self.reached.items()):

@@ -24,7 +24,7 @@ myst_fence_as_directive = ["mermaid"]
 
 # What DAG authors import. Modules are parsed, not imported: the environment of the docs has no Airflow.
 PACKAGE = Path(__file__).parents[1] / "airflow_provider_mwaa_dr"
-PUBLIC = ("hooks/dr_state.py", "operators/*.py", "sensors/*.py", "testing.py", "exceptions.py")
+PUBLIC = ("hooks/dr_state.py", "operators/*.py", "sensors/*.py", "testing/*.py", "exceptions.py")
 _public = {path for pattern in PUBLIC for path in PACKAGE.glob(pattern)}
 _public |= {path.parent / "__init__.py" for path in _public} | {PACKAGE / "__init__.py"}
 autoapi_dirs = [str(PACKAGE)]

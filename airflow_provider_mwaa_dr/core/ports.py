@@ -1,7 +1,7 @@
 """
 The ports of the core: what it needs from AWS, Airflow and the clock, as protocols, with the values they exchange.
 
-``aws/`` implements them with AWS, and ``testing.py`` in memory; one contract suite (tests/contract) runs against both.
+``aws/`` implements them with AWS, and ``testing`` in memory; one contract suite (tests/contract) runs against both.
 A method raises those errors of ``exceptions.py`` that its docstring or its class names, and no others.
 """
 

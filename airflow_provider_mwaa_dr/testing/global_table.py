@@ -1,0 +1,128 @@
+"""A state table with eventual consistency in memory."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from airflow_provider_mwaa_dr.core.state import DRState
+from airflow_provider_mwaa_dr.testing._state_table import StateTable
+from airflow_provider_mwaa_dr.testing.clock import ManualClock
+from airflow_provider_mwaa_dr.testing.state_store import InMemoryStateStore
+
+
+class InMemoryGlobalTable:
+    """
+    A state table with eventual consistency: a replica in each region. A write to one replica reaches the others later.
+
+    Replication works item by item, and the last writer wins. Each replica is an :class:`InMemoryStateStore`.
+    :class:`~airflow_provider_mwaa_dr.core.eventual.EventualStateStore` combines them to one store.
+
+    :param registered: the regions that are registered at first, each with the list of all of them.
+    :ivar lag_s: returns the replication lag; called for each replicated item.
+    :ivar has_limits: as in :class:`InMemoryStateStore`, for all replicas.
+    :ivar cut: regions whose replicas exchange no items with the others. Their writes are replicated afterwards.
+    """
+
+    def __init__(
+        self,
+        regions: Iterable[str],
+        clock: ManualClock,
+        lag_s: Callable[[], float] = lambda: 0.0,
+        *,
+        registered: Iterable[str] = (),
+    ) -> None:
+        self.lag_s = lag_s
+        self.has_limits = True
+        self.cut: set[str] = set()
+        self._clock = clock
+        self._lock = threading.RLock()
+        listed = frozenset(registered)
+        self._tables = {region: StateTable(lock=self._lock, lists=dict.fromkeys(listed, listed)) for region in regions}
+        self._written: dict[tuple[str, _Key], tuple[float, int]] = {}
+        self._order = itertools.count()
+
+    def copies(self) -> dict[str, InMemoryStateStore]:
+        """Return a store for each replica. Their faults are separate."""
+        return {region: _Copy(self, region, table) for region, table in self._tables.items()}
+
+    def states(self) -> Mapping[str, DRState | None]:
+        """Return the state in each replica. Ignores all faults."""
+        return {region: table.state for region, table in self._tables.items()}
+
+    def _changed(self, region: str, before: Mapping[_Key, object]) -> None:
+        """Replicate the changes of a write to *region*'s replica."""
+        after = _contents(self._tables[region])
+        stamp = self._clock.monotonic(), next(self._order)
+        for key in before.keys() | after.keys():
+            if before.get(key) == after.get(key):
+                continue
+            self._written[region, key] = stamp
+            for other in self._tables:
+                if other != region:
+                    self._send(region, other, key, after.get(key), stamp, self.lag_s())
+
+    def _send(
+        self, source: str, target: str, key: _Key, value: object, stamp: tuple[float, int], after_s: float
+    ) -> None:
+        def arrive() -> None:
+            if self.cut & {source, target}:
+                self._clock.after(1.0, arrive)
+            elif stamp > self._written.get((target, key), (-1.0, -1)):
+                self._written[target, key] = stamp
+                _put(self._tables[target], key, value)
+
+        if after_s > 0 or self.cut:
+            self._clock.after(after_s, arrive)
+        else:
+            arrive()
+
+
+_Key = tuple[str, Any]
+"""A collection of the table, and the key in it."""
+
+
+def _contents(table: StateTable) -> dict[_Key, object]:
+    found: dict[_Key, object] = {("state", None): table.state}
+    names = (
+        "reconciled", "registrations", "lists", "agents", "claims", "disputes", "fences", "sets", "snapshots",
+        "records", "damaged", "unpublished",
+    )  # fmt: skip
+    for name in names:
+        found |= {(name, key): value for key, value in getattr(table, name).items()}
+    return found
+
+
+def _put(table: StateTable, key: _Key, value: object) -> None:
+    name, place = key
+    if place is None:
+        setattr(table, name, value)
+    elif value is None:
+        getattr(table, name).pop(place, None)
+    else:
+        getattr(table, name)[place] = value
+
+
+class _Copy(InMemoryStateStore):
+    """One replica of a global table."""
+
+    def __init__(self, of: InMemoryGlobalTable, region: str, table: StateTable) -> None:
+        super().__init__()
+        self._of, self._region, self._table = of, region, table
+        self.has_limits = of.has_limits
+
+    def _reach(self, method: str) -> AbstractContextManager[Any]:
+        reached = super()._reach(method)
+        return self._writing() if method.startswith(("write", "put_", "register", "forget", "acknowledge")) else reached
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._table.lock:
+            before = _contents(self._table)
+            try:
+                yield
+            finally:
+                self._of._changed(self._region, before)

@@ -8,18 +8,22 @@ check that no part is stale.
 from __future__ import annotations
 
 import argparse
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 from airflow_provider_mwaa_dr.aws.dynamodb import contents
 from airflow_provider_mwaa_dr.cli.application import build_parser
 from airflow_provider_mwaa_dr.core import state
 from airflow_provider_mwaa_dr.core.config import OPTIONS
+from airflow_provider_mwaa_dr.core.readiness.checks import ADVISORY_CHECKS, check_accepted
+from airflow_provider_mwaa_dr.core.readiness.refusals import REFUSALS
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, WrongPhaseError
 
@@ -99,6 +103,24 @@ def _spelled(action: argparse.Action) -> Iterator[str]:
 
 def _filled(action: argparse.Action) -> Mapping[str, object]:
     return {"default": action.default, "prog": "mwaa-dr"}
+
+
+# Checks.
+
+
+def refusals() -> str:
+    """Return the table of the checks that refuse a failover."""
+    return table(("check", "fails or warns when"), ((code(each.name), cell(each.fails_when)) for each in REFUSALS))
+
+
+def checks(module: str) -> str:
+    """Return the table of the other checks that are defined in a module of core/readiness: their docstrings."""
+    rows = (
+        (code(name), cell(inspect.getdoc(check) or "").replace("``", "`"))
+        for name, check in (*ADVISORY_CHECKS.items(), ("accepted", check_accepted))
+        if check.__module__.endswith(f".{module}")
+    )
+    return table(("check", "examines"), rows)
 
 
 # Items of the tables.
@@ -274,6 +296,11 @@ def diagram() -> str:
 PARTS: Mapping[str, Callable[[], str]] = {
     "options": options,
     "commands": commands,
+    "refusals": refusals,
+    "checks of tables": partial(checks, "tables"),
+    "checks of environments": partial(checks, "environments"),
+    "checks of dags": partial(checks, "dags"),
+    "check of differences": partial(checks, "checks"),
     "items": items,
     "runs": runs,
     "transitions": transitions,

@@ -10,8 +10,9 @@ from dataclasses import replace
 from airflow_provider_mwaa_dr.cli.session import CliSession, CommandParsers
 from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import check_documents
-from airflow_provider_mwaa_dr.core.examination import Examination, examine
-from airflow_provider_mwaa_dr.core.readiness import NAMES, Verdict
+from airflow_provider_mwaa_dr.core.readiness.checks import NAMES
+from airflow_provider_mwaa_dr.core.readiness.examination import Examination, examine
+from airflow_provider_mwaa_dr.core.readiness.model import Verdict
 from airflow_provider_mwaa_dr.exceptions import ConfigError
 
 NOT_READY = 3

@@ -13,7 +13,7 @@ from typing import Any
 from airflow_provider_mwaa_dr.core.failover import FailoverPreview
 from airflow_provider_mwaa_dr.core.health import Diagnosis
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord, Unpublished
-from airflow_provider_mwaa_dr.core.readiness import CheckResult
+from airflow_provider_mwaa_dr.core.readiness.model import CheckResult
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Plan
 from airflow_provider_mwaa_dr.exceptions import UnreadableItem
 

@@ -43,13 +43,10 @@ from airflow_provider_mwaa_dr.core.ports import (
     StateStore,
     StepRecord,
 )
-from airflow_provider_mwaa_dr.core.readiness import (
-    TEST_DAG,
-    RegionFacts,
-    Unknown,
+from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG, RegionFacts, Unknown, try_read
+from airflow_provider_mwaa_dr.core.readiness.refusals import (
     ignores_lease,
     refusals,
-    try_read,
     unclosed_runs,
     why_lease_is_ignored,
 )

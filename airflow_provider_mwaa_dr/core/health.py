@@ -14,7 +14,7 @@ from enum import Enum
 
 from airflow_provider_mwaa_dr.core.environments import active_state
 from airflow_provider_mwaa_dr.core.ports import Clock, Environment, EnvironmentStatus, FailoverRecord, StateStore
-from airflow_provider_mwaa_dr.core.readiness import TEST_DAG
+from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG
 from airflow_provider_mwaa_dr.core.state import Phase
 from airflow_provider_mwaa_dr.exceptions import (
     MwaaError,

@@ -12,8 +12,8 @@ from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 from airflow_provider_mwaa_dr._compat import AirflowFailException
 from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import check_documents
-from airflow_provider_mwaa_dr.core.examination import Examination, examine
-from airflow_provider_mwaa_dr.core.readiness import Verdict
+from airflow_provider_mwaa_dr.core.readiness.examination import Examination, examine
+from airflow_provider_mwaa_dr.core.readiness.model import Verdict
 from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError
 from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook
 from airflow_provider_mwaa_dr.hooks.errors import airflow_error

@@ -52,8 +52,8 @@ PACKAGE = Path(airflow_provider_mwaa_dr.__file__).parent
 AGENT = ("agent/loop.py", "plugins/fence.py", "agent/inventory.py", "core/bookkeeping.py", "agent/plan_finisher.py")
 ENGINE = (
     "core/failover.py", "core/pausing.py", "core/initialization.py", "core/environments.py", "hooks/dr_state.py",
-    "core/examination.py", "operators/failover.py", "operators/dags.py", "operators/readiness.py", "cli/status.py",
-    "cli/failover.py", "cli/history.py", "cli/pausing.py", "cli/initialize.py", "cli/check.py",
+    "core/readiness/collect.py", "operators/failover.py", "operators/dags.py", "operators/readiness.py",
+    "cli/status.py", "cli/failover.py", "cli/history.py", "cli/pausing.py", "cli/initialize.py", "cli/check.py",
 )  # fmt: skip
 
 

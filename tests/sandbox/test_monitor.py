@@ -22,7 +22,7 @@ import boto3
 import pytest
 
 from airflow_provider_mwaa_dr.aws.deploy.example_dags import example_dags
-from airflow_provider_mwaa_dr.core.readiness import TEST_DAG
+from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG
 from airflow_provider_mwaa_dr.core.state import Phase
 from airflow_provider_mwaa_dr.sandbox.cloud import faults
 from airflow_provider_mwaa_dr.sandbox.cloud.faults import FaultKind

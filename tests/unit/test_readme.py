@@ -16,11 +16,12 @@ import airflow_provider_mwaa_dr
 from airflow_provider_mwaa_dr.aws.dynamodb import contents, items
 from airflow_provider_mwaa_dr.cli import application
 from airflow_provider_mwaa_dr.cli.application import build_parser
-from airflow_provider_mwaa_dr.core import failover, readiness
+from airflow_provider_mwaa_dr.core import failover
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.bookkeeping import NO_RERUN_TAG
 from airflow_provider_mwaa_dr.core.config import CONTROL_TAG, OPTIONS
 from airflow_provider_mwaa_dr.core.ports import EnvironmentStatus
+from airflow_provider_mwaa_dr.core.readiness.checks import NAMES
 from airflow_provider_mwaa_dr.core.state import STATE_ID
 from airflow_provider_mwaa_dr.get_provider_info import get_provider_info
 from airflow_provider_mwaa_dr.sandbox.drill import drill, report
@@ -316,7 +317,7 @@ def test_every_check_is_documented() -> None:
         for row in re.findall(r"^\| (`.*?) \|", page("reference/checks"), flags=re.MULTILINE)
         for name in re.findall(r"`(\w+)`", row)
     }
-    assert named == {*readiness.NAMES, "accepted"}
+    assert named == {*NAMES, "accepted"}
 
 
 def test_every_exit_code_is_documented() -> None:

@@ -31,7 +31,7 @@ from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.aws.deploy.example_dags import example_dags
 from airflow_provider_mwaa_dr.core.ledger import LogEntry
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord
-from airflow_provider_mwaa_dr.core.readiness import TEST_DAG
+from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError, RefusedError
 from airflow_provider_mwaa_dr.sandbox.cloud.faults import ALL_SERVICES, NONE, FaultKind

@@ -19,7 +19,7 @@ from airflow_provider_mwaa_dr.core.health import (
     Strikes,
 )
 from airflow_provider_mwaa_dr.core.ports import EnvironmentStatus, FailoverRecord
-from airflow_provider_mwaa_dr.core.readiness import TEST_DAG
+from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG
 from airflow_provider_mwaa_dr.core.state import Mode, Plan
 from airflow_provider_mwaa_dr.exceptions import (
     MwaaAccessError,

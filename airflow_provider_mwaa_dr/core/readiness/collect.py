@@ -1,10 +1,10 @@
-"""Reads the facts about a DR set from the ports, and runs the readiness checks on them."""
+"""Reads the facts about a DR set from the ports."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.environments import known_region
@@ -21,32 +21,10 @@ from airflow_provider_mwaa_dr.core.ports import (
     Tables,
     Unpublished,
 )
-from airflow_provider_mwaa_dr.core.readiness import (
-    CheckResult,
-    Facts,
-    RegionFacts,
-    Unknown,
-    Verdict,
-    check_all,
-    state_advice,
-    try_read,
-)
+from airflow_provider_mwaa_dr.core.readiness.model import Facts, RegionFacts, Unknown, try_read
+from airflow_provider_mwaa_dr.core.readiness.tables import state_advice
 from airflow_provider_mwaa_dr.core.state import DRState, why_unknown
 from airflow_provider_mwaa_dr.exceptions import ConfigError, StaleStateError, UnreadableItemError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Examination:
-    """The results of all checks for a failover from *source* to *target*."""
-
-    source: str
-    target: str
-    results: Sequence[CheckResult]
-
-    def count(self, verdict: Verdict) -> int:
-        """Return how many checks have *verdict*."""
-        return sum(result.verdict is verdict for result in self.results)
-
 
 NO_VERSION = -1
 """
@@ -54,25 +32,20 @@ No state has this version. DynamoDB refuses a write on this condition, but only 
 """
 
 
-def examine(
+def collect_facts(
     store: StateStore,
     tables: Tables,
     environments: Mapping[str, Environment],
     clock: Clock,
     settings: DRConfig,
     *,
-    target: str | None = None,
-    on_wait: Callable[[str], object] = lambda _: None,
-) -> Examination:
+    target: str | None,
+    on_wait: Callable[[str], object],
+) -> Facts:
     """
-    Return the results of all checks for a failover to *target*. Changes nothing.
+    Return the facts for a failover to *target*. Changes nothing.
 
-    Never raises for a region that is down: its facts are then unknown, and it is not called again.
-
-    :param target: the region to fail over to; None if the set has only one region besides the active one.
-    :param on_wait: called with each region for whose heartbeat this waits.
-    :raises StateError: the state could not be read, or there is none: no check is possible.
-    :raises ConfigError: *target* is active, not in the set, or not given although there are several.
+    Parameters and errors are those of :func:`~airflow_provider_mwaa_dr.core.readiness.examination.examine`.
     """
     state = store.read()
     registered = try_read(store.regions)
@@ -111,7 +84,7 @@ def examine(
     source_facts, target_facts = region_facts(active), region_facts(target)
     records = try_read(store.records)
     left = try_read(lambda: dags_not_unpaused(store, state))
-    facts = Facts(
+    return Facts(
         state=state,
         at=at,
         settings=settings,
@@ -126,7 +99,6 @@ def examine(
         unreadable=try_read(lambda: store.unreadable(regions)),
         dags_not_unpaused=() if isinstance(left, Unknown) else left,
     )
-    return Examination(source=active, target=target, results=check_all(facts))
 
 
 def _last_active(store: StateStore, environments: Mapping[str, Environment], *, besides: str | None) -> str | None:

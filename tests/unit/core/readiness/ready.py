@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 
 from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.core.config import DRConfig, parse_config
-from airflow_provider_mwaa_dr.core.examination import examine
 from airflow_provider_mwaa_dr.core.inventory import DagFacts, Fingerprints, Inventory
 from airflow_provider_mwaa_dr.core.ports import Environment, FailoverRecord
-from airflow_provider_mwaa_dr.core.readiness import TEST_DAG, CheckResult
+from airflow_provider_mwaa_dr.core.readiness.examination import examine
+from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG, CheckResult
 from airflow_provider_mwaa_dr.core.state import Mode
 from airflow_provider_mwaa_dr.testing import FakeTables
 from tests.unit.core.dr_set import DAGS, A, B, World

@@ -1,0 +1,79 @@
+"""Comparisons of two regions: differences, without those that the settings accept."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from airflow_provider_mwaa_dr.core.inventory import Inventory
+from airflow_provider_mwaa_dr.core.readiness.model import CheckResult, Facts, Unknown, Verdict
+
+_SHOWN = 10
+"""The most elements of a list in a message."""
+INVENTORY_ADVICE = "The region's agent writes it within minutes after the scheduler starts; see the check inventory."
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """
+    Things that differ in the same way.
+
+    :param phrase: the text before the names; with *value_of*, the text after them.
+    """
+
+    verdict: Verdict
+    phrase: str
+    names: Collection[str]
+    value_of: bool = False
+
+
+def compare(
+    name: str, facts: Facts, differences: Iterable[Difference], *, fine: str, advice: str, doubts: Iterable[str] = ()
+) -> CheckResult:
+    """
+    Return a result from differences, without those that the settings accept.
+
+    :param doubts: comparisons that were not possible, a sentence each.
+    """
+    verdict, sentences, accepted = Verdict.OK, [], set()
+    for difference in differences:
+        names = [each for each in sorted(difference.names) if not _accepts(facts, name, each)]
+        accepted |= set(difference.names) - set(names)
+        if names:
+            words = (some(names), difference.phrase) if difference.value_of else (difference.phrase, some(names))
+            sentences.append(": ".join(words))
+            if verdict is not Verdict.FAIL:
+                verdict = difference.verdict
+    for doubt in doubts:
+        sentences.append(doubt)
+        verdict = Verdict.WARN if verdict is Verdict.OK else verdict
+    if accepted:
+        sentences.append(f"accepted: {some(sorted(accepted))}")
+    if verdict is Verdict.OK:
+        return CheckResult(name=name, verdict=verdict, why="; ".join([fine, *sentences]) if accepted else fine)
+    return CheckResult(name=name, verdict=verdict, why="; ".join(sentences), advice=advice)
+
+
+def _accepts(facts: Facts, check: str, name: str) -> bool:
+    return any(fnmatchcase(f"{check}:{name}", pattern) for pattern in facts.settings.accepted_differences)
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first of *names*, and the number of the others."""
+    shown = ", ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+
+
+def both_inventories(facts: Facts) -> tuple[Inventory, Inventory] | Unknown:
+    """Return the inventories of target and source, or why one of them is missing."""
+    target, source = facts.target.inventory, facts.source.inventory
+    if isinstance(target, Unknown):
+        return Unknown(f"no inventory of {facts.target.region}: {target.why}")
+    if isinstance(source, Unknown):
+        return Unknown(f"no inventory of {facts.source.region}: {source.why}")
+    return target, source
+
+
+def not_checked(name: str, why: str, advice: str) -> CheckResult:
+    return CheckResult(name=name, verdict=Verdict.WARN, why=f"not checked: {why}", advice=advice)

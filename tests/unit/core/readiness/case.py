@@ -1,0 +1,159 @@
+"""A case of a readiness check: one thing that is wrong, what the check says, and the fix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import TypeAlias
+
+from airflow_provider_mwaa_dr.core import pausing
+from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.inventory import DagFacts
+from airflow_provider_mwaa_dr.core.ports import Claim, Unpublished
+from airflow_provider_mwaa_dr.core.readiness.model import Verdict
+from airflow_provider_mwaa_dr.core.state import Mode, Plan
+from tests.unit.core.dr_set import A, B
+from tests.unit.core.readiness.ready import ReadySet, inventory
+
+Change: TypeAlias = Callable[[ReadySet], object]
+
+WARN, FAIL = Verdict.WARN, Verdict.FAIL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """
+    One thing that is wrong.
+
+    :param advice: words of the advice that :attr:`fix` follows; None if only time, or no action, fixes it.
+    """
+
+    check: str
+    spoil: Change
+    verdict: Verdict
+    why: str
+    advice: str | None = None
+    fix: Change | None = None
+
+    def __str__(self) -> str:
+        return f"{self.check}: {self.why}"
+
+
+def dag(ready: ReadySet, region: str, dag_id: str, **facts: object) -> None:
+    """Change one DAG in a region's inventory."""
+    found = ready.world.store.get_inventory(region)
+    assert found is not None
+    changed = replace(found.dags.get(dag_id, DagFacts(source="s", shape="x")), **facts)  # type: ignore[arg-type]
+    ready.change(region, dags={**found.dags, dag_id: changed})
+
+
+def claim(environment: str, problem: str) -> Change:
+    """Let an agent in region B claim region A, once."""
+
+    def change(ready: ReadySet) -> None:
+        at = ready.world.clock.now()
+        ready.world.store.put_claim(
+            Claim(region=A, environment=environment, aws_region=B, job="9", at=at, beat=1, problem=problem)
+        )
+
+    return change
+
+
+def drop(ready: ReadySet, kind: str, region: str) -> None:
+    """Remove all names of one kind from a region's inventory."""
+    found = ready.world.store.get_inventory(region)
+    assert found is not None
+    ready.change(region, names={**found.names, kind: ()})
+
+
+def fingerprint(ready: ReadySet, region: str, kind: str, name: str, value: str, *, key_id: str = "k") -> None:
+    """Change the fingerprint of one value."""
+    found = ready.world.store.get_inventory(region)
+    assert found is not None
+    ((peer, prints),) = found.fingerprints.items()
+    values = {**prints.values, kind: {**prints.values[kind], name: value}}
+    ready.change(region, fingerprints={peer: replace(prints, values=values, key_id=key_id)})
+
+
+def write_again(ready: ReadySet) -> None:
+    """Write both inventories again, as the agents do a minute later."""
+    for region, other in ((A, B), (B, A)):
+        ready.world.store.put_inventory(inventory(region, other, ready.world.clock.now()))
+
+
+def accept(what: str) -> Change:
+    return lambda ready: ready.settings.update(accepted_differences=what)
+
+
+def heartbeat(region: str, **changes: object) -> Change:
+    return lambda ready: ready.heartbeat(region, **changes)
+
+
+def describe(region: str, **changes: object) -> Change:
+    return lambda ready: ready.describe(region, **changes)
+
+
+def environment(region: str, **changes: object) -> Change:
+    def change(ready: ReadySet) -> None:
+        for name, value in changes.items():
+            setattr(ready.world.environments[region], name, value)
+
+    return change
+
+
+def options(region: str, **changes: str) -> Change:
+    def change(ready: ReadySet) -> None:
+        found = ready.world.store.get_inventory(region)
+        assert found is not None
+        ready.change(region, options={**found.options, **changes})
+
+    return change
+
+
+def forget(ready: ReadySet, what: str) -> None:
+    getattr(ready.world.store._table, what).clear()
+
+
+def open_plan(ready: ReadySet) -> None:
+    state, at = ready.world.state, ready.world.clock.now()
+    plan = Plan(id="p", source=A, target=B, mode=Mode.AUTO, reason="r", by="ana", owner="o", started_at=at)
+    ready.world.store.write(transitions.claim(state, plan, at=at), expected_version=state.version)
+
+
+def pause_the_standby(ready: ReadySet) -> None:
+    """``mwaa-dr pause us-east-1``."""
+    world = ready.world
+    pausing.pause(world.store, world.environments[B], at=world.clock.now(), exempt_dags=())
+
+
+def lose_the_snapshot(ready: ReadySet) -> None:
+    ready.world.agents[A].alive = False
+    forget(ready, "snapshots")
+
+
+def revive(region: str) -> Change:
+    def change(ready: ReadySet) -> None:
+        ready.world.agents[region].alive = True
+        ready.world.clock.advance(2)
+
+    return change
+
+
+def kill(region: str) -> Change:
+    return lambda ready: setattr(ready.world.agents[region], "alive", False)
+
+
+def table(name: str, *regions: str, **arguments: object) -> Change:
+    return lambda ready: ready.tables.add(name, *regions, **arguments)  # type: ignore[arg-type]
+
+
+AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+def unpublished(acknowledged_at: datetime | None) -> Callable[[ReadySet], object]:
+    """The target became active without its ledger. *acknowledged_at*: when a user acknowledged it, or None."""
+    found = Unpublished(
+        id="u1", region=B, epoch=1, begun_epoch=0, at=AT, why="refused", first_id=1, acknowledged_at=acknowledged_at
+    )  # fmt: skip
+    return lambda ready: ready.world.store.put_unpublished(found)

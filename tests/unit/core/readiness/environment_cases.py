@@ -1,0 +1,189 @@
+"""Cases of the checks of the environments."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from tests.unit.core.dr_set import A, B
+from tests.unit.core.readiness.case import (
+    FAIL,
+    WARN,
+    Case,
+    accept,
+    claim,
+    describe,
+    drop,
+    fingerprint,
+    forget,
+    heartbeat,
+    options,
+    write_again,
+)
+
+CASES = [
+    Case(
+        check="unreachable",
+        spoil=heartbeat(A, on_unreachable="run"),
+        verdict=WARN,
+        why="a forced failover is refused",
+        advice="on_unreachable = hold",
+        fix=heartbeat(A, on_unreachable="hold"),
+    ),
+    Case(
+        check="provider",
+        spoil=heartbeat(B, provider_version="0.0.9"),
+        verdict=WARN,
+        why="us-east-1 has 0.0.9",
+        advice="Pin the same version",
+        fix=lambda ready: (ready.world.agents[B].changes.pop("provider_version"), ready.world.clock.advance(2)),
+    ),
+    Case(
+        check="airflow",
+        spoil=describe(B, airflow_version="3.0.6"),
+        verdict=WARN,
+        why="3.0.6 in us-east-1, 3.3.1 in us-east-2",
+        advice="Upgrade the older environment",
+        fix=describe(B, airflow_version="3.3.1"),
+    ),
+    Case(check="airflow", spoil=describe(B, airflow_version="2.10.3"), verdict=FAIL, why="2.10.3 in us-east-1"),
+    Case(
+        check="identity",
+        spoil=claim("ohio", "us-east-1 counts as us-east-2"),
+        verdict=WARN,
+        why="us-east-1 counts as us-east-2",
+        advice="Correct the name or the region",
+        fix=lambda ready: ready.world.clock.advance(60),
+    ),
+    Case(
+        check="settings",
+        spoil=options(B, refresh_s="60"),
+        verdict=WARN,
+        why="refresh_s: 60 in us-east-1 and unset in us-east-2",
+        advice="Set the same options in section [dr]",
+        fix=options(A, refresh_s="60"),
+    ),
+    Case(
+        check="settings",
+        spoil=heartbeat(B, problems=("[dr] lease_s = 'x' is not understood.",)),
+        verdict=WARN,
+        why="[dr] lease_s = 'x' is not understood",
+        fix=heartbeat(B, problems=()),
+        advice="[dr]",
+    ),
+    Case(
+        check="settings",
+        spoil=lambda ready: (options(A, lease_s="30")(ready), options(B, lease_s="30")(ready)),
+        verdict=WARN,
+        why="lease_s = 30 in us-east-1 has no effect: the state has 60",
+    ),
+    Case(
+        check="options",
+        spoil=describe(B, options={"dr.enabled": "true", "core.parallelism": "4"}),
+        verdict=WARN,
+        why="only in mwaa-us-east-1: core.parallelism",
+        advice="Set the same Airflow configuration options",
+        fix=describe(A, options={"dr.enabled": "true", "core.parallelism": "4"}),
+    ),
+    Case(
+        check="options",
+        spoil=describe(B, options={"dr.enabled": "false"}),
+        verdict=WARN,
+        why="with different values: dr.enabled",
+        advice="accepted_differences = options:NAME",
+        fix=accept("options:dr.enabled"),
+    ),
+    Case(
+        check="clocks",
+        spoil=lambda ready: ready.heartbeat(B, at=ready.world.clock.now() - timedelta(minutes=5)),
+        verdict=WARN,
+        why="host in us-east-1 is 30",
+        advice="Correct the clocks",
+        fix=lambda ready: (ready.world.agents[B].changes.pop("at"), ready.world.clock.advance(2)),
+    ),
+    Case(
+        check="inventory",
+        spoil=lambda ready: (forget(ready, "inventories"), ready.heartbeat(B, inventory_error="not allowed")),
+        verdict=WARN,
+        why="no inventory of us-east-1: not allowed; no inventory of us-east-2: its agent has not written one",
+        advice="INVENTORY#REGION*",
+        fix=write_again,
+    ),
+    Case(
+        check="inventory",
+        spoil=lambda ready: ready.change(B, taken_at=ready.world.clock.now() - timedelta(hours=2)),
+        verdict=WARN,
+        why="the inventory of us-east-1 is 120 minutes old",
+        advice="minutes after the scheduler starts",
+        fix=write_again,
+    ),
+    *(
+        case
+        for kind, name in (("pools", "etl"), ("variables", "bucket"), ("connections", "warehouse"))
+        for case in (
+            Case(
+                check=kind,
+                spoil=lambda ready, kind=kind: drop(ready, kind, B),  # type: ignore[misc]
+                verdict=FAIL,
+                why="missing in us-east-1: ",
+                advice="airflow " + ("pools" if kind == "pools" else kind),
+                fix=write_again,
+            ),
+            Case(
+                check=kind,
+                spoil=lambda ready, kind=kind: drop(ready, kind, A),  # type: ignore[misc]
+                verdict=WARN,
+                why="missing in us-east-2: ",
+            ),
+            Case(
+                check=kind,
+                spoil=lambda ready, kind=kind, name=name: fingerprint(ready, B, kind, name, "9"),  # type: ignore[misc]
+                verdict=WARN,
+                why=f"with different values: {name}",
+                advice=f"accepted_differences = {kind}:NAME",
+                fix=accept(f"{kind}:{name}"),
+            ),
+            Case(
+                check=kind,
+                spoil=lambda ready, kind=kind, name=name: fingerprint(  # type: ignore[misc]
+                    ready, B, kind, name, "9", key_id="other"
+                ),
+                verdict=WARN,
+                why="have not agreed on a key; both must be alive to do so",
+                fix=write_again,
+                advice="",
+            ),
+        )
+    ),
+    Case(
+        check="packages",
+        spoil=lambda ready: ready.change(B, packages={"apache-airflow": "3.3.1", "numpy": "1"}),
+        verdict=WARN,
+        why="missing in us-east-1: pandas; missing in us-east-2: numpy",
+        advice="Use the same requirements.txt",
+        fix=write_again,
+    ),
+    Case(
+        check="packages",
+        spoil=lambda ready: ready.change(B, packages={"apache-airflow": "3.3.1", "pandas": "2.2.0"}),
+        verdict=WARN,
+        why="in different versions: pandas",
+        advice="with pinned versions",
+        fix=write_again,
+    ),
+    Case(
+        check="capacity",
+        spoil=describe(B, environment_class="mw1.micro", max_workers=1),
+        verdict=WARN,
+        why="class: mw1.micro in mwaa-us-east-1, mw1.small in mwaa-us-east-2; max_workers: 1 in",
+        advice="Make the target as large as the source",
+        fix=describe(B, environment_class="mw1.large", max_workers=2),
+    ),
+    Case(
+        check="capacity",
+        spoil=describe(B, schedulers=1),
+        verdict=WARN,
+        why="schedulers: 1 in",
+        advice="accepted_differences = capacity:NAME",
+        fix=accept("capacity:schedulers"),
+    ),
+]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import boto3
 import pytest
+import requests
 
 from airflow_provider_mwaa_dr.aws.mwaa.environment import MwaaEnvironment
 from airflow_provider_mwaa_dr.core.ports import DagInfo, Environment, EnvironmentStatus, RunInfo
 from airflow_provider_mwaa_dr.exceptions import MwaaAccessError, MwaaRequestError, MwaaUnreachableError
+from airflow_provider_mwaa_dr.sandbox.cloud.mwaa_endpoint import Answer, Request
 from airflow_provider_mwaa_dr.testing import FakeEnvironment, ManualClock
 from tests.contract.airflow_server import AirflowServer
 
@@ -231,6 +235,46 @@ def test_triggering_a_dag_that_does_not_exist(environment: Environment) -> None:
 def adapter(server: AirflowServer, clock: ManualClock, session: boto3.session.Session) -> MwaaEnvironment:
     """The adapter for *server*."""
     return MwaaEnvironment("us-east-2", "etl", clock=clock, session=session)
+
+
+@pytest.mark.parametrize("server", VERSIONS, indirect=True)
+def test_web_session_sends_its_token_and_no_password_of_netrc(
+    adapter: MwaaEnvironment, server: AirflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``~/.netrc`` has a password for the web server: the login and the calls do not send it."""
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login ana password planted\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert requests.Session().prepare_request(requests.Request("GET", server.url)).headers["Authorization"]
+    arrived: list[Request] = []
+    answer = server.endpoint.web_answer
+
+    def record(request: Request) -> Answer:
+        arrived.append(request)
+        return answer(request)
+
+    server.endpoint.web_answer = record  # type: ignore[method-assign]
+    server.world.add_dag(LONG)
+    adapter.trigger(LONG, run_id="dr__f-1", note="")
+    login, call = arrived
+    assert "authorization" not in login.headers
+    session_token = call.headers["cookie"].removeprefix("_token=")
+    assert call.headers.get("authorization") == (f"Bearer {session_token}" if server.version >= (3,) else None)
+
+
+@pytest.mark.parametrize("server", ["3.3.1"], indirect=True)
+def test_web_session_uses_no_proxy_of_the_environment(
+    adapter: MwaaEnvironment, server: AirflowServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy variables name a port that refuses: the web session does not connect to it."""
+    adapter.status()  # boto3 reads the variables only when it creates its client
+    with socket.create_server(("127.0.0.1", 0)) as server_socket:
+        port = server_socket.getsockname()[1]
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, f"http://ana:planted@127.0.0.1:{port}")
+    monkeypatch.setenv("no_proxy", "")
+    server.world.add_dag(LONG)
+    adapter.trigger(LONG, run_id="dr__f-1", note="")
+    assert adapter.run_state(LONG, "dr__f-1") is not None
 
 
 @pytest.mark.parametrize("server", VERSIONS, indirect=True)

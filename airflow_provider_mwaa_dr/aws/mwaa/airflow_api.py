@@ -248,6 +248,11 @@ class MwaaAirflowApi:
             scheme = "http" if self._client.meta.endpoint_url.startswith("http://") else "https"
             url = f"{scheme}://{token['WebServerHostname']}"
             web = requests.Session()
+            # A password for this host in ~/.netrc replaces the Authorization header, so the token would not be sent.
+            # https://requests.readthedocs.io/en/latest/user/authentication/#netrc-authentication
+            # The environment's proxies (HTTP_PROXY, ALL_PROXY) are not used either: they may carry credentials, and
+            # over http they would see the token.
+            web.trust_env = False
             login = "/aws_mwaa/login" if self.version < (3,) else "/pluginsv2/aws_mwaa/login"
             response = self._exchange(web, "POST", url + login, "login", data={"token": token["WebToken"]})
             if response.status_code >= 400 or not response.cookies:
@@ -275,7 +280,8 @@ class MwaaAirflowApi:
         except requests.RequestException as error:
             raise MwaaUnreachableError(
                 f"{doing} of {self._where} through its web server: {brief(error)}.",
-                advice="Check the network. A private web server can be reached only from inside its VPC.",
+                advice="Check the network. A private web server can be reached only from inside its VPC. This call "
+                "ignores HTTPS_PROXY and the other proxy variables.",
             ) from error
 
 

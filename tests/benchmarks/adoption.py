@@ -178,14 +178,13 @@ class Bench:
 
     def publish_history(self, day: int) -> None:
         """Let the other region publish that the interval of a day has ended, for every DAG."""
+        from airflow_provider_mwaa_dr.core.batches import batched
         from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
         from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RunStatus
 
         bookkeeper = Bookkeeper(self.runs, self.db, self.clock, region=THERE, peers=lambda: ())
-        number = bookkeeper._load().number
         at = AT + timedelta(days=day)
-        for start in range(0, DAGS, 200):
-            number += 1
+        for number, dags in enumerate(batched(range(DAGS), 200), start=bookkeeper._load().number + 1):
             runs = tuple(
                 LedgerRun(
                     dag_id=f"dag_{dag:05}",
@@ -199,7 +198,7 @@ class Bench:
                     run_after=at + timedelta(days=1),
                     tasks=tuple((f"task_{t}", -1, "success") for t in range(20)) if dag < DAGS * LOOKING_BACK else (),
                 )
-                for dag in range(start, min(start + 200, DAGS))
+                for dag in dags
             )
             entry = LogEntry(number=number, at=self.clock.now(), epoch=0, first_id=0, newest_id=0, runs=runs)
             self.runs.append(THERE, replace(entry, complete_before=0))

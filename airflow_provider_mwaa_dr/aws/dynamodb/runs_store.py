@@ -36,6 +36,7 @@ from airflow_provider_mwaa_dr.aws.dynamodb.contents import (
 )
 from airflow_provider_mwaa_dr.aws.dynamodb.replicas import Replicas
 from airflow_provider_mwaa_dr.aws.session import DYNAMODB_TIMEOUT_S, brief
+from airflow_provider_mwaa_dr.core.batches import batched
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.ledger import (
     LOG_DAYS,
@@ -359,12 +360,9 @@ def checkpoint_to_items(region: str, checkpoint: RegionLedger) -> tuple[list[dic
     pk, generation = f"PICTURE#{region}", uuid.uuid4().hex[:12]
     pages: list[dict[str, Any]] = []
     for body in _pages(checkpoint):
-        for start in range(0, len(body), BODY_BYTES):
-            page: dict[str, Any] = {
-                **_key(pk, f"{generation}#{len(pages):05}"),
-                "body": {"B": body[start : start + BODY_BYTES]},
-            }
-            if start:
+        for number, part in enumerate(batched(body, BODY_BYTES)):
+            page: dict[str, Any] = {**_key(pk, f"{generation}#{len(pages):05}"), "body": {"B": part}}
+            if number:
                 page["continues"] = {"BOOL": True}
             pages.append(page)
     manifest = {

@@ -32,6 +32,7 @@ from airflow_provider_mwaa_dr.aws.dynamodb.contents import (
 )
 from airflow_provider_mwaa_dr.aws.dynamodb.replicas import BACKOFF_S, Failure, Replicas
 from airflow_provider_mwaa_dr.aws.session import DYNAMODB_TIMEOUT_S, AwsFault, brief, throttled
+from airflow_provider_mwaa_dr.core.batches import batched
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.inventory import Inventory, contents_from_values, contents_to_text
 from airflow_provider_mwaa_dr.core.ports import (
@@ -689,8 +690,7 @@ class DynamoDBStateStore:
 
     def _get_many(self, keys: Sequence[str]) -> dict[str, items.Item]:
         found: dict[str, items.Item] = {}
-        for start in range(0, len(keys), BATCH):
-            batch = keys[start : start + BATCH]
+        for batch in batched(keys, BATCH):
             found |= self._replicas.ask(partial(self._batch, keys=batch), f"read {batch[0]}")
         return found
 
@@ -872,7 +872,7 @@ def _inventory_to_items(key: str, inventory: Inventory) -> tuple[list[dict[str, 
             advice="mwaa-dr check compares the regions without it.",
         )
     body = zlib.compress(contents, 9)
-    parts = [body[start : start + PAGE_BYTES] for start in range(0, len(body), PAGE_BYTES)]
+    parts = list(batched(body, PAGE_BYTES))
     manifest = items.to_item(
         key,
         {

@@ -162,7 +162,7 @@ def installed_packages() -> Mapping[str, str]:
 
 def option_texts(config: DRConfig) -> Mapping[str, str]:
     """Return the options in effect, as texts that are equal in two regions if the options are."""
-    return {option.name: _text(getattr(config, option.name)) for option in OPTIONS}
+    return {option.name: _text(getattr(config, option.name)) for option in OPTIONS if option.is_setting}
 
 
 def _text(value: object) -> str:

@@ -70,7 +70,6 @@ class DRConfig:
     enabled: bool = False
     region: str = ""
     state_table: str = ""
-    state_source: str = "dynamodb"
     state_table_region: str = ""
     state_table_replicas: tuple[str, ...] = ()
     environments: Mapping[str, str]
@@ -120,6 +119,7 @@ class Option(Generic[T]):
     :param allowed: the allowed values, as the end of the sentence "allowed are ...".
     :param parse: turns a text into the value; raises ValueError.
     :param aliases: other names of the same setting, including those of the AWS sample.
+    :param is_setting: whether DRConfig has a field of this name. False: the value is only checked; no code uses it.
     """
 
     name: str
@@ -131,6 +131,7 @@ class Option(Generic[T]):
     parse: Callable[[str], T]
     version_added: str = "0.1.0"
     aliases: tuple[str, ...] = ()
+    is_setting: bool = True
 
 
 def _boolean(text: str) -> bool:
@@ -225,7 +226,8 @@ OPTIONS: tuple[Option[Any], ...] = (
         allowed="dynamodb",
         parse=_source,
         example="dynamodb",
-        description="Where the state is stored.",
+        description="Has no effect. It is accepted because the AWS sample has it.",
+        is_setting=False,
     ),
     Option(
         name="state_table_region",
@@ -439,7 +441,8 @@ def parse_config(raw: Mapping[str, str | None]) -> DRConfig:
                 + (f"{used} is used instead." if used else "It counts as unset.")
             )
     problems += _contradictions(values)
-    return DRConfig(**values, problems=tuple(problems), contradiction=contradiction)
+    settings = {option.name: values[option.name] for option in OPTIONS if option.is_setting}
+    return DRConfig(**settings, problems=tuple(problems), contradiction=contradiction)
 
 
 def _contradictions(values: Mapping[str, Any]) -> Sequence[str]:

@@ -10,26 +10,24 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, replace
+from dataclasses import fields, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, NoReturn
 
 from airflow_provider_mwaa_dr import conf
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
-from airflow_provider_mwaa_dr.aws.dynamodb.items import state_from_item, state_to_item
 from airflow_provider_mwaa_dr.core.config import DRConfig, is_exempt
 from airflow_provider_mwaa_dr.core.display import get_logger, visible
 from airflow_provider_mwaa_dr.core.gate import Action, Decision, DecisionPoint, Role, View, decide
 from airflow_provider_mwaa_dr.core.identity import Identity, identity_problem
 from airflow_provider_mwaa_dr.core.ports import Clock, StateStore
-from airflow_provider_mwaa_dr.core.state import FieldProblem
 from airflow_provider_mwaa_dr.plugins import shared_file
+from airflow_provider_mwaa_dr.plugins.dataclass_json import from_json, to_json
 
 log = get_logger(__name__)
 
@@ -41,6 +39,8 @@ _PUBLISH_EVERY_S = 3600.0
 _HELD_START = "mwaa_dr_held_start"
 """Airflow stores this name with a task that was held before it began, so it must never change."""
 _NO_FENCE = Decision(Action.RUN, "[dr] fence is off", Role.UNKNOWN)
+_FILE_VERSION = 1
+"""Version of the shared file. A file of another version, or without one, is not used."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -210,27 +210,17 @@ class Fence:
         """Return the view that a task of this machine last read; None if there is no usable one."""
         try:
             stored = json.loads(shared_file.read(self._file))
+            if stored["version"] != _FILE_VERSION:
+                return None
             if stored["boot_id"] != _boot_id() or stored["table"] != self._config.state_table:
                 return None
+            view = from_json(View, {field.name: stored[field.name] for field in fields(View)})
             now = self._clock.monotonic()
             # The clock since boot also counts time in suspend. The wall clock shows a restored snapshot of the machine.
-            ages_s = now - _typed(stored["read_at"], float, int), time.time() - _typed(stored["wall"], float, int)
-            if not 0 <= min(ages_s) <= max(ages_s) < math.inf:
-                raise ValueError(f"a time is {-min(ages_s):g} s in the future, or not a finite number")
-            item = _typed(stored["state"], dict, type(None))
-            state = None if item is None else state_from_item(item, default_lease_s=self._config.lease_s)
-            if state is not None:
-                found = (FieldProblem(*(_typed(each, str) for each in problem)) for problem in stored["state_problems"])
-                state = replace(state, problems=tuple(found))
-            registered = _typed(stored["registered"], list, type(None))
-            return View(
-                state=state,
-                read_at=now - max(ages_s),
-                reconciled_epoch=_typed(stored["reconciled_epoch"], int, type(None)),
-                problem=_typed(stored["problem"], str, type(None)),
-                registered=None if registered is None else frozenset(_typed(each, str) for each in registered),
-                problems=tuple(_typed(each, str) for each in _typed(stored["problems"], list)),
-            )
+            ages_s = now - view.read_at, time.time() - from_json(float, stored["wall"])
+            if min(ages_s) < 0:
+                raise ValueError(f"a time is {-min(ages_s):g} s in the future")
+            return replace(view, read_at=now - max(ages_s))
         except FileNotFoundError:
             return None
         except Exception as error:  # a file of another version, a damaged disk, or something else in its place
@@ -238,20 +228,13 @@ class Fence:
             return None
 
     def _share(self, view: View, wall: float) -> None:
-        text = json.dumps(
-            {
-                "boot_id": _boot_id(),
-                "table": self._config.state_table,
-                "read_at": view.read_at,
-                "wall": wall,
-                "reconciled_epoch": view.reconciled_epoch,
-                "problem": view.problem,
-                "registered": None if view.registered is None else sorted(view.registered),
-                "problems": view.problems,
-                "state": None if view.state is None else state_to_item(view.state, write_token=""),
-                "state_problems": [] if view.state is None else [astuple(each) for each in view.state.problems],
-            }
-        )
+        origin = {
+            "version": _FILE_VERSION,
+            "boot_id": _boot_id(),
+            "table": self._config.state_table,
+            "wall": wall,
+        }
+        text = json.dumps({**origin, **to_json(view)})
         try:
             shared_file.write(self._file, text)
         except OSError as error:
@@ -269,13 +252,6 @@ class Fence:
             shared_file.write(self._marker, "")
         except Exception as error:  # only the readiness checks need it
             log.debug("The fence could not be recorded in the state table: %s", error)
-
-
-def _typed(value: Any, *types: type) -> Any:
-    """Return *value* if its type is one of *types*. :raises TypeError: it has another type."""
-    if type(value) not in types:
-        raise TypeError(f"{value!r} is a {type(value).__name__}")
-    return value
 
 
 def _try_lock(lock: int) -> bool:

@@ -162,7 +162,6 @@ def test_a_first_deployment_creates_everything(cloud: Cloud) -> None:
         assert environment["AirflowConfigurationOptions"] == {
             "dr.enabled": "true",
             "dr.state_table": cloud.state_table,
-            "dr.state_source": "dynamodb",
             "dr.state_table_region": B,
             "dr.state_table_replicas": f"{B},{A}",
             "dr.runs_table": cloud.runs_table,

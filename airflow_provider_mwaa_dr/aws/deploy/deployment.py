@@ -274,7 +274,6 @@ def _options(spec: DeploySpec, tables: TablePlan, environment: DeployedEnvironme
     options = {
         "dr.enabled": "true",
         "dr.state_table": spec.state_table,
-        "dr.state_source": "dynamodb",
         "dr.state_table_region": first if first in regions else regions[0],
         "dr.runs_table": spec.runs_table,
     }

@@ -10,8 +10,8 @@ from airflow_provider_mwaa_dr.core.config import OPTIONS, DRConfig, Eventual, On
 
 
 def test_every_option_is_a_setting_and_the_other_way_round() -> None:
-    """The table and DRConfig have the same options."""
-    assert {option.name for option in OPTIONS} == {field.name for field in fields(DRConfig)} - {
+    """The table and DRConfig have the same options, except for one that has no effect."""
+    assert {option.name for option in OPTIONS} - {"state_source"} == {field.name for field in fields(DRConfig)} - {
         "problems",
         "contradiction",
         "environment",

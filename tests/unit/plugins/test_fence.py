@@ -205,11 +205,15 @@ def test_an_unknown_region_holds_without_a_read(worker: Worker) -> None:
         lambda stored: {**stored, "problems": "text"},
         lambda stored: {**stored, "registered": [1]},
         lambda stored: {**stored, "registered": "us-east-1"},
-        lambda stored: {**stored, "state_problems": [["lease_s", 1]]},
-        lambda stored: {**stored, "state_problems": 1},
         lambda stored: {**stored, "state": []},
         lambda stored: {**stored, "state": {"state_id": {"S": "ACTIVE_REGION"}}},
-        lambda stored: {**stored, "state": {"phase": 1}},
+        lambda stored: {**stored, "state": {**stored["state"], "phase": 1}},
+        lambda stored: {**stored, "state": {**stored["state"], "phase": "UNKNOWN"}},
+        lambda stored: {**stored, "state": {**stored["state"], "problems": 1}},
+        lambda stored: {**stored, "state": {**stored["state"], "problems": [{"field": "lease_s"}]}},
+        lambda stored: {**stored, "state": {**stored["state"], "lease_s": math.nan}},
+        lambda stored: {**stored, "state": {**stored["state"], "last_updated": "yesterday"}},
+        lambda stored: {**stored, "state": {**stored["state"], "new_field": 1}},
         lambda stored: {**stored, "padding": "x" * 1_000_000},
         lambda stored: [stored],
         lambda stored: None,
@@ -381,11 +385,25 @@ def test_the_other_tasks_of_the_machine_learn_of_a_state_that_cannot_be_acted_on
     assert worker.reads == 1
 
 
-def test_a_file_of_the_version_before_lists_no_regions_and_is_not_used(worker: Worker) -> None:
+def without_version(stored: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in stored.items() if name != "version"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        without_version,
+        lambda stored: {**stored, "version": 0},
+        lambda stored: {**stored, "version": 2},
+        lambda stored: {**without_version(stored), "state": {"state_id": {"S": "ACTIVE_REGION"}}, "state_problems": []},
+    ],
+    ids=["none", "lower", "higher", "DynamoDB's format"],
+)
+def test_a_file_of_another_version_is_not_used(
+    worker: Worker, change: Callable[[dict[str, object]], dict[str, object]]
+) -> None:
     """The task reads the table instead."""
     assert worker.task() is Action.RUN
-    stored = json.loads(worker.file.read_text())
-    del stored["registered"], stored["problems"], stored["state_problems"]
-    worker.file.write_text(json.dumps(stored))
+    worker.file.write_text(json.dumps(change(json.loads(worker.file.read_text()))))
     assert worker.task() is Action.RUN
     assert worker.reads == 2

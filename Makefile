@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 CONSTRAINTS := airflow_provider_mwaa_dr/sandbox/constraints
 export UV_PYTHON_DOWNLOADS := never
+# Many tests start the command line. Without bytecode files, each start would compile boto3 again, which takes seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup check test matrix simulate explore soak drill drills bench clean
 help: ## list the targets
@@ -18,11 +20,12 @@ setup: .venv/ready ## make the driver environment in .venv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
-check: setup docs ## lint, types, layers, docs, unit and contract tests
+check: setup docs ## lint, types, layers, plain words, docs, unit and contract tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.tools.plain_words --at-most 1
 	$(BIN)/python -m pytest tests/unit tests/contract -q --durations 5
 
 SPHINX := $(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --doctree-dir build/docs/doctrees

@@ -317,8 +317,8 @@ def hold_resumed(next_method: str, next_kwargs: dict[str, Any] | None, *_: Any, 
     """
     Send a task back to the scheduler that has come out of a deferral, together with its event.
 
-    After a reschedule, Airflow would drop the event and start the task from the beginning. The task would then begin
-    again what it has waited for.
+    After a reschedule, Airflow would drop the event and start the task from the beginning. The task would then repeat
+    a wait that is over.
     """
     # Airflow 2 adds a sentinel object for a task that resumes in execute(); it adds it again at the next resume.
     kwargs = {name: value for name, value in (next_kwargs or {}).items() if not name.endswith("__sentinel")}

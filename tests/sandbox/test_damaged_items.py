@@ -160,7 +160,7 @@ def fail_over_and_back(pair: Pair) -> None:
         keys = damage(pair, kind)
         wait_for_heartbeats(pair)
         said = pair.mwaa_dr("status").stdout
-        # What an agent has written again by now is no longer damaged.
+        # An agent may have written some of the items again, so not all of them are still damaged.
         assert any(key in said for key in keys), said
         fail_over(pair, target.name, "--even-if-not-ready")
         after = start(target)

@@ -153,20 +153,34 @@ def main() -> int:
     words: Counter[str] = Counter()
     odd: Counter[str] = Counter()
     phrases: Counter[str] = Counter()
+    places: list[Text] = []
     for text in texts(options.paths):
         words[text.kind] += text.words
         odd[text.kind] += len(text.odd)
         phrases.update(text.odd)
-        if options.list and text.odd:
-            print(f"{text.path}:{text.line}: {text.kind}: {', '.join(text.odd)}")
-    too_many = False
+        if text.odd:
+            places.append(text)
+            if options.list:
+                print(f"{text.path}:{text.line}: {text.kind}: {', '.join(text.odd)}")
+    too_odd = set()
     for kind, count in sorted(words.items()):
         rate = 1000 * odd[kind] / max(1, count)
-        too_many |= options.at_most is not None and rate > options.at_most
+        if options.at_most is not None and rate > options.at_most:
+            too_odd.add(kind)
         print(f"{kind:20} {count:8,} words {odd[kind]:6,} odd {rate:6.1f} per 1,000")
     for phrase, count in phrases.most_common(options.most):
         print(f"{count:6} {phrase}")
-    return 1 if too_many else 0
+    if not too_odd:
+        return 0
+    print(f"\nThese phrases are hard to read for many readers (more than {options.at_most:g} per 1,000 words):")
+    for place in places:
+        if place.kind in too_odd:
+            print(f"{place.path}:{place.line}: {', '.join(place.odd)}")
+    print(
+        "Write plain English: subject, verb, object; name the actor; use the terms of docs/glossary.md. If a phrase is "
+        "the best one in its context, remove it from PHRASES in tests/tools/plain_words.py."
+    )
+    return 1
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def test_a_first_archive_is_created() -> None:
 
 
 def test_a_file_that_is_no_archive_is_refused() -> None:
-    """The AWS sample tells users to put a .py file into plugins.zip."""
+    """The AWS sample instructs users to put a .py file into plugins.zip."""
     with pytest.raises(RefusedError, match="not a ZIP"):
         merge(b"print()", WHEEL)
 

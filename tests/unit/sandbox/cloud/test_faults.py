@@ -1,4 +1,4 @@
-"""The fault table: what people write, which requests it meets, and how it is stored."""
+"""The fault table: its syntax, the requests that it applies to, and how it is stored."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_the_table_survives_its_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "3", "[3]", '[{"service": "all"}]', '[{"service": "all", "fault": "x"}]'])
 def test_a_broken_table_is_named(tmp_path: Path, text: str) -> None:
-    """The error tells which file is broken and how to go on."""
+    """The error names the broken file and the next step."""
     path = tmp_path / "faults.json"
     path.write_text(text)
     with pytest.raises(ConfigError, match="is not a valid fault table") as caught:

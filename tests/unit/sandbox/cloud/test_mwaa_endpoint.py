@@ -15,7 +15,7 @@ CHANGES = {"AirflowConfigurationOptions": {"dr.enabled": "true"}}
 
 
 class Service:
-    """The endpoint of one environment, and what it has had rebuilt."""
+    """The endpoint of one environment, and the rebuilds that it requested."""
 
     def __init__(self, *, is_bare: bool = True) -> None:
         self.environment = Environment(

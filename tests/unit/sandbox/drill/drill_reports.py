@@ -1,5 +1,5 @@
 """
-Reports of drills that never took place, to look at the page without a sandbox.
+Reports of drills that never took place. They show the page without a sandbox.
 
 ``python -m tests.unit.sandbox.drill.drill_reports FOLDER`` writes a page for each.
 """
@@ -42,7 +42,7 @@ class Scene:
         self.went_on: set[tuple[str, str, str]] = set()
 
     def _region(self, when_s: float) -> tuple[str, float, int]:
-        """Return where something executes that is due then, when, and under which epoch."""
+        """Return the region, the start and the epoch of a run that becomes due at a time."""
         since_s, region = [role for role in self._roles if role[0] <= when_s][-1]
         if not region:
             since_s, region = next(role for role in self._roles if role[0] > when_s and role[1])
@@ -51,7 +51,7 @@ class Scene:
         return region, when_s, epoch
 
     def run(self, dag_id: str, run_id: str, due_s: float, *, is_scheduled: bool = True, takes_s: float = 0) -> None:
-        """Let a run execute as soon as it may, anew when the role leaves in between."""
+        """Let a run execute as early as possible, and again if the role moves before it ends."""
         region, begun_s, epoch = self._region(due_s)
         late_s = 0.7 + (due_s * 7 % 5) / 10 + (1.5 if begun_s > due_s else 0)
         begun_s += late_s
@@ -78,7 +78,7 @@ class Scene:
             line(begun_s + takes_s, is_end=True)
 
     def load(self) -> None:
-        """Let everything execute that is due every ten seconds, and what somebody triggers every three."""
+        """Let the scheduled runs execute every ten seconds, and the triggered runs every three."""
         for dag_id, offset_s in _SCHEDULED.items():
             for due_s in range(10 + offset_s, int(self._until_s) - 3, _EVERY_S):
                 self.run(
@@ -196,7 +196,7 @@ def planned() -> Report:
 
 
 def region_loss() -> Report:
-    """The region is killed with runs in flight, and comes back; two runs had ended when nobody could know."""
+    """The region is killed with runs in flight, and comes back; two runs ended too late for the ledger."""
     scene = Scene([(0, OHIO), (56.4, ""), (78.6, VIRGINIA)], until_s=150)
     scene.load()
     steps = {
@@ -265,7 +265,7 @@ def failback() -> Report:
 
 
 def storm() -> Report:
-    """A DAG with two years of history goes on where it was."""
+    """A DAG with two years of history continues with its next interval."""
     scene = Scene([(0, OHIO), (60, ""), (67.8, VIRGINIA)], until_s=110)
     scene.load()
     for number in range(1, 11):
@@ -288,7 +288,7 @@ def storm() -> Report:
 
 
 def flood() -> Report:
-    """The same, had nothing been adopted: thousands of runs of the history are made anew."""
+    """The same without adoption: the scheduler creates thousands of runs of the history again."""
     found = storm()
     again = [
         Line(

@@ -35,7 +35,7 @@ def _line(number: int, *, region: str = "us-east-2", dag_id: str = "drill_orders
 
 
 def counted(lines: list[Line], **rest: Any) -> Count:
-    """Count the runs of two DAGs that are due every ten seconds."""
+    """Count the runs of two DAGs with an interval of ten seconds."""
     every = dict.fromkeys(("drill_orders", "drill_billing"), timedelta(seconds=10))
     return count(lines, **{"every": every, **rest})
 
@@ -85,7 +85,7 @@ def test_gaps_are_lost_and_repeats_are_duplicates() -> None:
 
 
 def test_a_run_that_was_only_begun_has_not_executed() -> None:
-    """What counts is the last body of a run; one that was interrupted and went on elsewhere executed once."""
+    """The last body of a run counts. A run that was interrupted and continued in another region executed once."""
     begun = replace(_line(1), is_end=False)
 
     assert counted([_line(0), begun, _line(2)]).figures["lost"] == 1
@@ -103,7 +103,7 @@ def test_a_manual_run_counts_once_airflow_has_accepted_it() -> None:
 
 
 def test_without_catchup_what_was_created_is_due() -> None:
-    """Intervals that nobody created were skipped by one Airflow, too; the ledger knows what was."""
+    """One Airflow also skips intervals without a run. The ledger lists the runs that were created."""
     run = LedgerRun(dag_id="latest", run_id="r", run_type="scheduled", status=RunStatus.OPEN, epoch=0)
     told = {"us-east-2": [LogEntry(number=1, at=START, epoch=0, first_id=0, newest_id=1, runs=(run,))]}
 
@@ -210,7 +210,7 @@ def test_the_screen_lists_what_was_lost(passed: Report) -> None:
 
 
 def test_what_a_region_did_on_its_own_may_have_run_elsewhere() -> None:
-    """Cut off with its own copy of the table it goes on, and nobody can know; before and after that, there is none."""
+    """A region that is cut off with its own copy of the table continues. Only in that time may a run repeat."""
     lines = [_line(number) for number in range(6)] + [_line(4, region="us-east-1", late_s=3)]
     alone = ("us-east-1", START + timedelta(seconds=40), START + timedelta(seconds=60))
     assert "cut off with its own copy" in counted(lines, alone=[alone]).repeated[f"drill_orders {_line(4).run_id}"]
@@ -220,7 +220,7 @@ def test_what_a_region_did_on_its_own_may_have_run_elsewhere() -> None:
 
 @pytest.mark.parametrize(("cut_after_s", "is_allowed"), [(4, True), (30, False)])
 def test_what_a_copy_was_told_just_before_it_was_alone_may_not_have_got_out(cut_after_s: int, is_allowed: bool) -> None:
-    """The tables are copied with a lag; what was told long before, everybody knew."""
+    """The tables are copied with a lag. Earlier entries have reached both copies."""
     run = LedgerRun(
         dag_id="drill_orders", run_id=_line(0).run_id, run_type="scheduled", status=RunStatus.SUCCESS, epoch=0
     )

@@ -83,7 +83,7 @@ def test_what_it_quotes_is_escaped() -> None:
 
 
 def test_the_verdict_comes_first_and_what_was_not_kept_next() -> None:
-    """Nobody has to look for the bad news."""
+    """A reader sees the failures first."""
     page = report_page.page(drill_reports.broken())
     words = [">failed<", "2 were lost", "were not kept", "no task executed in a standby", "<h2>Runs in each region"]
 
@@ -92,7 +92,7 @@ def test_the_verdict_comes_first_and_what_was_not_kept_next() -> None:
 
 
 def test_the_legend_explains_what_is_there_and_nothing_else() -> None:
-    """A page without losses does not speak of them."""
+    """A page without losses does not mention them."""
     calm, bad = report_page.page(drill_reports.planned()), report_page.page(drill_reports.broken())
 
     for words in (

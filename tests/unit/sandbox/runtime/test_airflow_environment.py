@@ -100,7 +100,7 @@ PROGRAM = (
 
 
 def test_an_image_gets_the_provider_from_requirements_only(environment: AirflowEnvironment, tmp_path: Path) -> None:
-    """Absent, then installed from the index beside what is there already, then, in a new image, absent again."""
+    """The provider is absent, then installed from the index, and absent in a new image. Other packages stay."""
     index, log, file = tmp_path / "the index", tmp_path / "install.log", tmp_path / "requirements.txt"
     wheel = pack_provider(index)
     assert wheel.name == f"airflow_provider_mwaa_dr-{__version__}-py3-none-any.whl"
@@ -118,7 +118,7 @@ def test_an_image_gets_the_provider_from_requirements_only(environment: AirflowE
 
 
 def test_what_cannot_be_installed_is_told_by_the_installer(environment: AirflowEnvironment, tmp_path: Path) -> None:
-    """Nothing comes from the network; the log says what is missing."""
+    """Nothing comes from the network. The log names the missing package."""
     image = provide_image(tmp_path / "image", "3.3.1", say=pytest.fail)
     file = tmp_path / "requirements.txt"
     file.write_text(f"airflow-provider-mwaa-dr=={__version__}\n")

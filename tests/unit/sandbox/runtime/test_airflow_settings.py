@@ -1,4 +1,4 @@
-"""What the sandbox's Airflows are told: their airflow.cfg and their environment variables."""
+"""The settings of the sandbox's Airflows: their airflow.cfg and their environment variables."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_mwaas_own_variables_prove_each_region(blueprint: Blueprint, tmp_path: P
 
 
 def test_every_caller_has_a_port_of_its_own(blueprint: Blueprint, tmp_path: Path) -> None:
-    """The emulated AWS tells callers apart by it."""
+    """The emulated AWS identifies callers by their port."""
     endpoints = {
         airflow_variables(blueprint, tmp_path, region=region)["AWS_ENDPOINT_URL"]
         for region in (*blueprint.regions.values(), None)
@@ -94,7 +94,7 @@ def test_a_process_inherits_nothing_foreign(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_processes_differ_by_version_and_schedulers_can_be_many(blueprint: Blueprint) -> None:
-    """Airflow 3 has an API server and a DAG processor, 2 a webserver; both get as many schedulers as asked for."""
+    """Airflow 3 has an API server and a DAG processor, 2 a webserver. Both get the requested number of schedulers."""
     assert list(components(blueprint.regions[ACTIVE])) == [
         "api-server",
         "scheduler",

@@ -27,7 +27,7 @@ def test_new_files_come_changed_ones_change_and_the_others_go(tmp_path: Path) ->
 
 
 def test_a_file_that_is_the_same_is_not_touched(tmp_path: Path) -> None:
-    """Airflow parses a file anew when it has been written."""
+    """Airflow parses each written file again."""
     (tmp_path / "same.py").write_text("same")
     before = (tmp_path / "same.py").stat()
 

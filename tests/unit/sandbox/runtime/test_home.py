@@ -85,7 +85,7 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_may_become_a_home(tmp_path: Path) -> None:
-    """It holds no sandbox yet, and says so."""
+    """It has no sandbox yet, and the error says this."""
     with Home(tmp_path).locked():
         pass
     with pytest.raises(ConfigError, match="There is no sandbox"):
@@ -120,7 +120,7 @@ def test_only_one_command_works_on_a_home(tmp_path: Path) -> None:
 
 
 def test_a_command_may_wait_for_another_one(tmp_path: Path) -> None:
-    """It goes on when the other has ended, and not before."""
+    """It continues after the other command has ended, and not earlier."""
     home = Home(tmp_path / "home")
     done: list[str] = []
 

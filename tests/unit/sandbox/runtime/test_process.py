@@ -51,7 +51,7 @@ def test_a_session_is_ended_to_the_last_process(tree: ProcessSession) -> None:
 
 
 def test_followers_end_and_their_leader_goes_on(tree: ProcessSession) -> None:
-    """Children, grandchildren; said again there is nothing to do."""
+    """Children and grandchildren end. Re-running it is a no-op."""
     process.end_followers(tree, grace_s=5)
     process.end_followers(tree, grace_s=5)
 
@@ -103,7 +103,7 @@ def test_a_process_that_started_at_another_time_is_somebody_elses(tree: ProcessS
 
 
 def test_output_is_appended_and_the_exit_code_known(tmp_path: Path) -> None:
-    """What a process prints goes to its log, standard error too, after what was there."""
+    """Both outputs of a process are appended to its log."""
     log = tmp_path / "folder" / "log"
     for _ in range(2):
         session = process.start(["/bin/sh", "-c", "echo out; echo err >&2; exit 3"], environment={}, log=log)
@@ -113,7 +113,7 @@ def test_output_is_appended_and_the_exit_code_known(tmp_path: Path) -> None:
 
 
 def test_a_process_inherits_nothing_but_the_environment_given(tmp_path: Path) -> None:
-    """The environment of whoever starts it stays behind."""
+    """It does not get the environment of the process that starts it."""
     session = process.start(["/usr/bin/env"], environment={"ONLY": "this"}, log=tmp_path / "log")
     process.wait(session)
 

@@ -21,10 +21,10 @@ from typing import Any
 
 PACKAGE = "airflow_provider_mwaa_dr"
 MODULES = (
-    "conf", "_compat", "core.config", "core.gate", "core.state", "agent.plan_finisher", "core.failover", "core.ledger",
-    "core.bookkeeping", "aws.clock", "aws.session", "aws.dynamodb.items", "aws.dynamodb.replicas",
-    "aws.dynamodb.state_store", "aws.dynamodb.runs_store", "plugins.held_task", "plugins.fence", "agent.loop",
-    "plugins.listener",
+    "conf", "_compat", "core.config", "core.gate", "core.state", "core.timing", "agent.plan_finisher",
+    "core.failover.records", "core.failover.recorded_sets", "core.ledger", "core.bookkeeping", "aws.clock",
+    "aws.session", "aws.dynamodb.items", "aws.dynamodb.replicas", "aws.dynamodb.state_store",
+    "aws.dynamodb.runs_store", "plugins.held_task", "plugins.fence", "agent.loop", "plugins.listener",
 )  # fmt: skip
 SCHEDULERS_MODULE = "plugins.metadata_db"
 """This module imports Airflow's models, which a task process of Airflow 3 must not import."""

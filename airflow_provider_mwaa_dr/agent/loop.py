@@ -21,7 +21,6 @@ from airflow_provider_mwaa_dr.agent.plan_finisher import PlanFinisher
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper, LedgerDb
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.display import get_logger
-from airflow_provider_mwaa_dr.core.failover import Timing
 from airflow_provider_mwaa_dr.core.gate import Role, View, may_close, role_of, why_role_unknown
 from airflow_provider_mwaa_dr.core.identity import Identity, Witness, identity_problem, needs_witness
 from airflow_provider_mwaa_dr.core.ledger import RunKey
@@ -36,6 +35,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     Unpublished,
 )
 from airflow_provider_mwaa_dr.core.state import STATE_ID, DRState, Phase, Plan, may_be_region, promoted_plan, regions_of
+from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.exceptions import (
     StaleLedgerError,
     StateAccessError,

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from airflow_provider_mwaa_dr.cli.session import CliSession, CommandParsers
 from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import nothing_done_document, preview_document, record_document
-from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverPreview, FailoverRequest, StepEvent, Timing
+from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverPreview, FailoverRequest, StepEvent
 from airflow_provider_mwaa_dr.core.reasons import checked_reason
 from airflow_provider_mwaa_dr.core.state import Mode
+from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError
 
 ENTERING = {"claim", "join", "cancel", "supersede"}

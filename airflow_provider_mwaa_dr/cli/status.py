@@ -14,12 +14,12 @@ from airflow_provider_mwaa_dr.cli.status_text import status_text
 from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.display import visible, visible_document
 from airflow_provider_mwaa_dr.core.documents import state_document, unpublished_document, unreadable_document
-from airflow_provider_mwaa_dr.core.failover import Timing
 from airflow_provider_mwaa_dr.core.gate import Role
 from airflow_provider_mwaa_dr.core.identity import ClaimWatch
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, Claim, Clock, StateStore
 from airflow_provider_mwaa_dr.core.readiness.collect import unpublished_of
 from airflow_provider_mwaa_dr.core.state import DRState, why_unknown
+from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError, UnreadableItem
 
 WATCH_S = 1.5

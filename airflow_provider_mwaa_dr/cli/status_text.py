@@ -7,9 +7,9 @@ from typing import Any
 
 from airflow_provider_mwaa_dr.cli.console import Console, table
 from airflow_provider_mwaa_dr.core.display import counted
-from airflow_provider_mwaa_dr.core.failover import Timing
 from airflow_provider_mwaa_dr.core.gate import Role
 from airflow_provider_mwaa_dr.core.state import Mode, Phase
+from airflow_provider_mwaa_dr.core.timing import Timing
 
 SHOWN_RUNS = 20
 """Maximum number of runs shown from a list."""

@@ -17,11 +17,12 @@ from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 from airflow_provider_mwaa_dr._compat import AirflowException
 from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import nothing_done_document, preview_document, record_document
-from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, StepEvent, Timing
+from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, StepEvent
 from airflow_provider_mwaa_dr.core.health import Limits
 from airflow_provider_mwaa_dr.core.ports import Clock
 from airflow_provider_mwaa_dr.core.reasons import checked_reason
 from airflow_provider_mwaa_dr.core.state import DRState, Mode
+from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, ConfigError, DRError, RefusedError
 from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook
 from airflow_provider_mwaa_dr.hooks.errors import airflow_error

@@ -7,8 +7,8 @@ from typing import Any
 
 from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import diagnosis_document
-from airflow_provider_mwaa_dr.core.failover import Timing
 from airflow_provider_mwaa_dr.core.health import Diagnosis, Health, HealthWatch, Strikes
+from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.exceptions import DRError
 from airflow_provider_mwaa_dr.hooks.errors import is_worth_a_retry
 from airflow_provider_mwaa_dr.triggers.polling import PollingTrigger

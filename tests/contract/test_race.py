@@ -16,9 +16,10 @@ from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.aws.dynamodb import state_store
 from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, StepEvent, Timing
+from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, StepEvent
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, FailoverRecord
 from airflow_provider_mwaa_dr.core.state import Phase
+from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.exceptions import PlanSupersededError
 from airflow_provider_mwaa_dr.testing import FakeEnvironment
 from tests.contract.aws_server import AwsServer

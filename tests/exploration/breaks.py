@@ -13,7 +13,8 @@ import pytest
 
 from airflow_provider_mwaa_dr.core import gate, lease
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.failover import FailoverEngine
+from airflow_provider_mwaa_dr.core.failover import actions
+from airflow_provider_mwaa_dr.core.failover.context import EngineContext
 from airflow_provider_mwaa_dr.core.gate import Decision, DecisionPoint, View
 from airflow_provider_mwaa_dr.core.lease import Closing
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
@@ -94,10 +95,10 @@ def with_writes_that_have_no_condition(patch: Patch) -> None:
 
 def with_a_claim_over_an_open_plan(patch: Patch) -> None:
     """The new plan has neither the recorded set nor the plan that had promoted."""
-    action = FailoverEngine._action
+    action = actions.action
 
-    def careless(engine: FailoverEngine, state: DRState, target: str) -> str:
-        found = action(engine, state, target)
+    def careless(context: EngineContext, state: DRState, target: str) -> str:
+        found = action(context, state, target)
         return "claim" if found == "supersede" else found
 
     claim = transitions.claim
@@ -105,7 +106,7 @@ def with_a_claim_over_an_open_plan(patch: Patch) -> None:
     def anywhere(state: DRState, plan: Plan, **at: Any) -> DRState:
         return claim(replace(state, phase=Phase.STEADY, plan=None), plan, **at)
 
-    patch.setattr(FailoverEngine, "_action", careless)
+    patch.setattr(actions, "action", careless)
     patch.setattr(transitions, "claim", anywhere)
 
 
@@ -156,23 +157,23 @@ def with_a_cancel_under_the_same_plan_id_and_engines_that_compare_only_ids(patch
 
 
 def with_already_active_as_the_answer_while_a_plan_is_open(patch: Patch) -> None:
-    action = FailoverEngine._action
+    action = actions.action
 
-    def hasty(engine: FailoverEngine, state: DRState, target: str) -> str:
-        return "nothing" if state.active_region == target else action(engine, state, target)
+    def hasty(context: EngineContext, state: DRState, target: str) -> str:
+        return "nothing" if state.active_region == target else action(context, state, target)
 
-    patch.setattr(FailoverEngine, "_action", hasty)
+    patch.setattr(actions, "action", hasty)
 
 
 def with_a_caller_that_names_another_region_and_gets_the_open_plan(patch: Patch) -> None:
     """A caller could then never leave a plan whose target is lost permanently."""
-    action = FailoverEngine._action
+    action = actions.action
 
-    def handed(engine: FailoverEngine, state: DRState, target: str) -> str:
-        found = action(engine, state, target)
+    def handed(context: EngineContext, state: DRState, target: str) -> str:
+        found = action(context, state, target)
         return "join" if found == "supersede" else found
 
-    patch.setattr(FailoverEngine, "_action", handed)
+    patch.setattr(actions, "action", handed)
 
 
 def with_a_promotion_that_keeps_the_epoch(patch: Patch) -> None:

@@ -25,10 +25,11 @@ from typing import NamedTuple
 
 from airflow_provider_mwaa_dr.core import gate, lease
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.failover import FailoverEngine, Timing
+from airflow_provider_mwaa_dr.core.failover import FailoverEngine, actions
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View
 from airflow_provider_mwaa_dr.core.ports import AgentStatus
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
+from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.testing import FakeEnvironment, InMemoryStateStore, ManualClock
 
 A, B = "A", "B"
@@ -157,7 +158,7 @@ class Model:
         self.callers, self.faults = callers, faults
         clock = ManualClock()
         environments = {region: FakeEnvironment(region, clock=clock) for region in REGIONS}
-        self._engine = FailoverEngine(InMemoryStateStore(), environments, clock, Timing(), "any")
+        self._context = FailoverEngine(InMemoryStateStore(), environments, clock, Timing(), "any").context
         self.rows: list[DRState] = []
         self._ids: dict[DRState, int] = {}
         self._may: dict[tuple[int, int, str, DecisionPoint], Action] = {}
@@ -528,7 +529,7 @@ class Model:
 
     def _enter(self, world: World, caller: Caller, owner: str) -> tuple[str, int]:
         state = self.rows[world.row]
-        op = self._engine._action(state, caller.target)
+        op = actions.action(self._context, state, caller.target)
         if op == "nothing":
             return op, world.row
         if op == "join":

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from airflow_provider_mwaa_dr.cli import application
-from airflow_provider_mwaa_dr.core import failover
+from airflow_provider_mwaa_dr.core.failover import drain, lease_wait
 from airflow_provider_mwaa_dr.core.ports import AgentStatus
 
 
@@ -18,7 +18,8 @@ def main() -> int:
     def has_acknowledged(agents: Sequence[AgentStatus], version: int) -> bool:
         return any(agent.version >= version for agent in agents)
 
-    failover.has_acknowledged = has_acknowledged
+    drain.has_acknowledged = has_acknowledged
+    lease_wait.has_acknowledged = has_acknowledged
     return application.main(sys.argv[1:])
 
 

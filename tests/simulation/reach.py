@@ -24,11 +24,12 @@ T = TypeVar("T")
 
 SAMPLE = 400
 PACKAGE = Path(airflow_provider_mwaa_dr.__file__).parent
+ENGINE = sorted(str(path.relative_to(PACKAGE)) for path in (PACKAGE / "core" / "failover").glob("*.py"))
 FILES = tuple(
     PACKAGE / name
     for name in (
-        "core/bookkeeping.py", "core/failover.py", "agent/plan_finisher.py", "core/gate.py", "core/ledger.py",
-        "core/state.py", "agent/loop.py",
+        "core/bookkeeping.py", *ENGINE, "agent/plan_finisher.py", "core/gate.py", "core/ledger.py", "core/state.py",
+        "agent/loop.py",
     )
 )  # fmt: skip
 ACTION, EXIT, FAULT, BRANCH = "action", "exit", "fault", "branch"

@@ -18,7 +18,8 @@ from airflow_provider_mwaa_dr.agent.loop import AgentLoop
 from airflow_provider_mwaa_dr.core import lease
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
-from airflow_provider_mwaa_dr.core.failover import FailoverEngine
+from airflow_provider_mwaa_dr.core.failover import drain, lease_wait, promote, restore
+from airflow_provider_mwaa_dr.core.failover.ownership import OwnedPlan
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View
 from airflow_provider_mwaa_dr.core.ledger import RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.core.state import DRState, Plan
@@ -48,14 +49,14 @@ def with_tasks_that_only_the_gate_holds(patch: Patch) -> None:
 
 def without_the_lease_wait(patch: Patch) -> None:
     with_tasks_that_only_the_gate_holds(patch)
-    patch.setattr(FailoverEngine, "_wait_for_lease", lambda *_: None)
+    patch.setattr(lease_wait, "wait_for_lease", lambda *_: None)
 
 
 def without_the_final_ledger_entry(patch: Patch) -> None:
-    def await_final_entry(engine: FailoverEngine, _: Plan, closing: lease.Closing) -> lease.Closing:
-        return replace(closing, fence_since=engine._clock.monotonic())
+    def await_final_entry(own: OwnedPlan, _: Plan, closing: lease.Closing) -> lease.Closing:
+        return replace(closing, fence_since=own.clock.monotonic())
 
-    patch.setattr(FailoverEngine, "_await_final_entry", await_final_entry)
+    patch.setattr(promote, "await_final_entry", await_final_entry)
 
 
 def with_a_wanted_set_that_each_plan_records_again(patch: Patch) -> None:
@@ -91,20 +92,20 @@ def without_reconciling_before_anything_runs(patch: Patch) -> None:
 
 
 def without_draining_before_the_pause(patch: Patch) -> None:
-    def drain(engine: FailoverEngine, state: DRState, _: object, since: float) -> Any:
+    def hasty(own: OwnedPlan, state: DRState, _: object, since: float) -> Any:
         assert state.plan is not None
-        return engine._closing(state.plan, state, since), ()
+        return lease_wait.closing(own, state.plan, state, since), ()
 
-    patch.setattr(FailoverEngine, "_drain", drain)
+    patch.setattr(drain, "drain", hasty)
 
 
 def with_a_cancel_that_unpauses_nothing(patch: Patch) -> None:
-    restore = FailoverEngine._restore
+    restore_set = restore.restore_set
 
-    def careless(engine: FailoverEngine, plan: Plan, wanted: Any) -> Any:
-        return (wanted, "") if plan.is_cancellation else restore(engine, plan, wanted)
+    def careless(own: OwnedPlan, plan: Plan, wanted: Any) -> Any:
+        return (wanted, "") if plan.is_cancellation else restore_set(own, plan, wanted)
 
-    patch.setattr(FailoverEngine, "_restore", careless)
+    patch.setattr(restore, "restore_set", careless)
 
 
 # Extensions of the simulation, each with a rule that depends on it.
@@ -219,7 +220,7 @@ def with_announced_runs_that_ended_by_themselves_published_as_interrupted(patch:
 
 
 def without_announcing_which_runs_ended_before_they_could_be_stopped(patch: Patch) -> None:
-    patch.setattr(FailoverEngine, "_stop_run", lambda _, plan, source, run: source.stop_run(run) and False)
+    patch.setattr(drain, "stop_run", lambda _, source, run: source.stop_run(run) and False)
 
 
 def with_held_runs_at_the_end_of_the_queue_and_no_room_made(patch: Patch) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
-from airflow_provider_mwaa_dr.core.failover import FailoverEngine
+from airflow_provider_mwaa_dr.core.failover import copies, lease_wait
 from airflow_provider_mwaa_dr.core.ports import Observation
 from tests.simulation.eventual import run_history
 
@@ -42,8 +42,8 @@ Patch = pytest.MonkeyPatch
 
 
 def without_refusing_a_source_that_cannot_be_seen(patch: Patch) -> None:
-    patch.setattr(FailoverEngine, "_why_lease_is_ignored", lambda *_: None)
-    patch.setattr(FailoverEngine, "_await_arrival", lambda _engine, _plan, _version, _lease_s, since: since)
+    patch.setattr(copies, "why_lease_is_ignored", lambda *_: None)
+    patch.setattr(lease_wait, "await_arrival", lambda _own, _plan, _version, _lease_s, since: since)
 
 
 def with_a_safe_region_that_lives_on_its_own_copy(patch: Patch) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.environments import known_region
-from airflow_provider_mwaa_dr.core.failover import Timing, dags_not_unpaused
+from airflow_provider_mwaa_dr.core.failover import dags_not_unpaused
 from airflow_provider_mwaa_dr.core.heartbeats import beats, live_agents
 from airflow_provider_mwaa_dr.core.identity import ClaimWatch
 from airflow_provider_mwaa_dr.core.inventory import Inventory
@@ -24,6 +24,7 @@ from airflow_provider_mwaa_dr.core.ports import (
 from airflow_provider_mwaa_dr.core.readiness.model import Facts, RegionFacts, Unknown, try_read
 from airflow_provider_mwaa_dr.core.readiness.tables import state_advice
 from airflow_provider_mwaa_dr.core.state import DRState, why_unknown
+from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.exceptions import ConfigError, StaleStateError, UnreadableItemError
 
 NO_VERSION = -1

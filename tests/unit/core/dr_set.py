@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, StepEvent, Timing
+from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, StepEvent
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, FailoverRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Phase
+from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.testing import FakeEnvironment, InMemoryStateStore, ManualClock
 
 A, B, C = "us-east-2", "us-east-1", "us-west-2"

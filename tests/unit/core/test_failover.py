@@ -626,14 +626,13 @@ def test_the_first_run_in_the_target_is_awaited(world: World) -> None:
 def test_lost_responses_of_writes_do_not_repeat_a_step(world: World) -> None:
     """The engine finds a write that landed without a response by reading, and does not write again."""
     engine_store = world.store.peer()
-    engine = FailoverEngine(engine_store, world.environments, world.clock, TIMING, "engine-1", world.events.append)
 
     def lose_one_response(event: StepEvent) -> None:
         world.events.append(event)
         if event.status == "started" and event.name in {"record", "promote", "complete"}:
             engine_store.lose_answers = 1
 
-    engine._on_step = lose_one_response
+    engine = FailoverEngine(engine_store, world.environments, world.clock, TIMING, "engine-1", lose_one_response)
     engine.run(request())
     assert_active(world, B, epoch=1)
 

@@ -26,9 +26,9 @@ from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import DynamoDBRunsStore
 from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
-from airflow_provider_mwaa_dr.core.failover import has_acknowledged
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
 from airflow_provider_mwaa_dr.core.inventory import DagFacts, Fingerprints, Inventory
+from airflow_provider_mwaa_dr.core.lease import has_acknowledged
 from airflow_provider_mwaa_dr.core.ledger import Head, LedgerRun, LogEntry, RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, FailoverRecord, StepRecord
 from airflow_provider_mwaa_dr.core.state import Mode, Plan, initial

@@ -1,0 +1,63 @@
+"""What a request for a region means in a given state: start a plan, join, cancel or replace one, or take over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.failover import recorded_sets
+from airflow_provider_mwaa_dr.core.failover.context import EngineContext
+from airflow_provider_mwaa_dr.core.state import DRState, Phase, Plan
+
+
+def action(context: EngineContext, state: DRState, target: str) -> str:
+    """
+    Return the action of a caller whose target is *target*, given the state.
+
+    :return: nothing (already active), claim, join, cancel, supersede or take over (of the state).
+    """
+    plan = state.plan
+    can_join = plan is not None and not state.problems and state.phase is Phase.DRAINING and plan.target == target
+    # An open plan for this target names its source itself, so it can be joined even if the active region is wrong.
+    if not can_join and why_unknown(context, state, target) is not None:
+        return "take over"
+    if state.phase is Phase.STEADY or plan is None:
+        return "nothing" if state.active_region == target else "claim"
+    if plan.target == target:
+        return "join"
+    if state.phase is Phase.DRAINING and state.active_region == target and not plan.takes_over:
+        return "cancel"
+    return "supersede"
+
+
+def why_unknown(context: EngineContext, state: DRState, target: str) -> str | None:
+    """Return why *state* names no active region or cannot be used; None if it can be used."""
+    # The table is read only if this caller's settings do not contain the region.
+    is_given = state.active_region in context.environments
+    regions = frozenset(context.environments) if is_given else context.regions()
+    return transitions.why_unknown(state, regions, region=target)
+
+
+def last_active(context: EngineContext, state: DRState, target: str) -> str:
+    """Return the last active region, according to the state, the records or the snapshots; else any region."""
+    regions = context.regions()
+    is_known = state.phase in {Phase.STEADY, Phase.DRAINING} and "phase" not in {
+        problem.field for problem in state.problems
+    }
+    if is_known and state.active_region in regions:
+        return state.active_region
+    records = context.progress.history(context.table.store.records) or ()
+    completed = [record for record in records if record.outcome == "completed"]
+    if completed and completed[0].target in regions:
+        return completed[0].target
+    newest = recorded_sets.newest_snapshot(context, regions)
+    if newest is not None:
+        return newest.region
+    return min(regions - {target}, default=target)
+
+
+def sources(context: EngineContext, plan: Plan) -> Sequence[str]:
+    """Return the regions that may execute until the promotion: the source; all but the target if it is unknown."""
+    if not plan.takes_over:
+        return [plan.source]
+    return sorted(context.regions() - {plan.target}) or [plan.source]

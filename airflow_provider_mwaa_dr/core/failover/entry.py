@@ -1,0 +1,160 @@
+"""The entry into a plan: claim, join, cancel, supersede or take over."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+
+from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.failover import actions, copies, preconditions
+from airflow_provider_mwaa_dr.core.failover.context import EngineContext
+from airflow_provider_mwaa_dr.core.failover.ownership import OwnedPlan, TakenOverError, refuse_unusable, superseded
+from airflow_provider_mwaa_dr.core.failover.request import FailoverRequest
+from airflow_provider_mwaa_dr.core.failover.table import plan_of
+from airflow_provider_mwaa_dr.core.ports import FailoverRecord
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
+from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, NotReadyError, StaleStateError
+
+
+def enter(context: EngineContext, request: FailoverRequest) -> DRState | FailoverRecord:
+    """
+    Claim, join, cancel, supersede or take over: retry until one of these writes succeeds.
+
+    :return: the state that this engine acts on; or the record, if the plan's owner has finished the plan.
+    """
+    checked = False
+    while True:
+        state = context.table.read()
+        action = actions.action(context, state, request.target)
+        if action == "nothing":
+            raise AlreadyActiveError(f"{request.target} is active already (epoch {state.epoch}), nothing to do.")
+        if action == "join":
+            with suppress(TakenOverError):
+                return _join(context, state, request)
+            continue
+        if action in {"claim", "supersede", "take over"} and not checked:
+            checked_request = replace(request, mode=Mode.FORCED) if action == "take over" else request
+            preconditions.check(context, state, checked_request)
+            checked = True
+            continue  # the state may have changed during the checks
+        is_safe = action != "cancel" or request.even_if_not_ready
+        if not is_safe and (why := copies.why_target_copy_unreadable(context, state)):
+            raise NotReadyError(
+                f"Plan {plan_of(state).id} cannot be cancelled: {why}.",
+                why=[why],
+                advice="Nothing was changed. Wait until that copy can be read, or repeat with --even-if-not-ready.",
+            )
+        at, note = context.clock.now(), ""
+        plan = _new_plan(context, state, request)
+        if action == "claim":
+            new = transitions.claim(state, plan, at=at)
+        elif action == "supersede":
+            new = transitions.supersede(state, plan, at=at)
+        elif action == "take over":
+            last = replace(plan, source=actions.last_active(context, state, request.target))
+            new = transitions.recover(state, last, lease_s=context.timing.lease_s, at=at)
+            why = actions.why_unknown(context, state, request.target)
+            note = (
+                f"; {why}; it is forced, regardless of the requested mode, and waits for every other registered "
+                f"region: {', '.join(actions.sources(context, plan_of(new)))}"
+            )
+        else:
+            new = transitions.cancel(
+                state, plan_id=plan.id, by=request.by, owner=context.owner, reason=request.reason, at=at
+            )
+        context.progress.begin(action)
+        try:
+            context.table.put(new, state.version)
+        except StaleStateError:
+            continue  # another caller wrote first: read again, decide again
+        context.progress.close_other_records(plan_of(new))
+        context.progress.open(new)
+        context.progress.done(f"plan {plan_of(new).id}: {plan_of(new).source} -> {plan_of(new).target}{note}")
+        return new
+
+
+def _new_plan(context: EngineContext, state: DRState, request: FailoverRequest) -> Plan:
+    at = context.clock.now()
+    return Plan(
+        id=f"{at:%Y%m%dT%H%M%SZ}-{context.new_token()}",
+        source=state.active_region,
+        target=request.target,
+        mode=request.mode,
+        reason=request.reason,
+        by=request.by,
+        owner=context.owner,
+        started_at=at,
+        stop_running=request.stop_running,
+    )
+
+
+def _join(context: EngineContext, state: DRState, request: FailoverRequest) -> DRState | FailoverRecord:
+    """Follow the plan; take it over if its owner is silent. A caller may turn the plan forced, but not back."""
+    plan = plan_of(state)
+    would_force = request.mode is Mode.FORCED and not plan.is_forced and state.phase is Phase.DRAINING
+    if would_force and not request.even_if_not_ready and (why := copies.why_lease_is_ignored(context, plan.source)):
+        raise NotReadyError(
+            f"Plan {plan.id} cannot turn forced: {why}.",
+            why=[why],
+            advice="Make sure that it is down, then repeat with --even-if-not-ready.",
+        )
+    followed = follow(context, request.target, plan.id, state)
+    if isinstance(followed, FailoverRecord):
+        return followed
+    plan = plan_of(followed)
+    forces = request.mode is Mode.FORCED and not plan.is_forced and followed.phase is Phase.DRAINING
+    stops = request.stop_running and not plan.stop_running
+    if not (forces or stops):
+        return followed
+
+    own = OwnedPlan(context, plan.id, even_if_not_ready=request.even_if_not_ready)
+    return own.write(
+        followed.phase,
+        lambda row: transitions.harden(row, stops=stops, forces=forces, at=context.clock.now()),
+    )
+
+
+def follow(context: EngineContext, target: str, plan_id: str, state: DRState) -> DRState | FailoverRecord:
+    """
+    Follow another engine's plan: return its record when it ends, or the state after this engine has taken it over.
+
+    :raises PlanSupersededError: the open plan has another target than *target*, or another region is active.
+    """
+    context.progress.begin("join")
+    seen, since = state.version, context.clock.monotonic()
+    while True:
+        refuse_unusable(state)
+        if state.plan is None or state.phase is Phase.STEADY:
+            if state.active_region != target:
+                raise superseded(plan_id, state)
+            record = context.progress.history(partial(context.table.store.get_record, plan_id))
+            if record is None or record.outcome != "completed":
+                raise AlreadyActiveError(
+                    f"{target} is active (epoch {state.epoch}); plan {plan_id} ended while this caller followed it."
+                )
+            context.progress.done(f"plan {plan_id} was finished by its owner")
+            return record
+        if state.plan.target != target:
+            raise superseded(plan_id, state)
+        plan_id = state.plan.id
+        owner = state.plan.owner
+        if owner == context.owner:
+            return state
+        if state.version != seen:
+            seen, since = state.version, context.clock.monotonic()
+        still_s = context.clock.monotonic() - since
+        if still_s > context.timing.takeover_s:
+            new = transitions.take_over(state, owner=context.owner, at=context.clock.now())
+            try:
+                context.table.put(new, state.version)
+            except StaleStateError:
+                state = context.table.read()
+                continue
+            context.progress.done(f"took over plan {plan_id}: {owner} was silent for {still_s:.0f} s")
+            return new
+        context.progress.report(
+            f"following plan {plan_id} of {owner} ({state.phase.value}); silent for {still_s:.0f} s"
+        )
+        context.clock.sleep(context.timing.poll_s)
+        state = context.table.read()

@@ -1,0 +1,114 @@
+"""The sets of DAGs that a failover records: those to unpause in the target, and those that it could not unpause."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+
+from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.failover.context import EngineContext
+from airflow_provider_mwaa_dr.core.failover.ownership import OwnedPlan
+from airflow_provider_mwaa_dr.core.failover.table import plan_of
+from airflow_provider_mwaa_dr.core.ports import DagSet, Environment, StateStore
+from airflow_provider_mwaa_dr.core.state import DRState, Phase, Plan
+from airflow_provider_mwaa_dr.exceptions import UnreadableItemError
+
+
+def record(own: OwnedPlan, state: DRState, source: Environment) -> None:
+    """The step *record*: store which DAGs of *source* are unpaused now."""
+    plan = plan_of(state)
+    own.progress.begin("record")
+    dags = own.dags(source)
+    # No user paused the DAGs that the last failover could not unpause, so they belong to the set.
+    left, missing = readable_dags_not_unpaused(own.context, state)
+    wanted = sorted({*own.context.unpaused(dags), *left})
+    _record_as(own, plan, wanted)
+    own.progress.done(f"{len(wanted)} unpaused DAGs recorded, {len(own.context.exempt(dags))} exempt{missing}")
+
+
+def record_from_snapshot(own: OwnedPlan, state: DRState) -> None:
+    """The step *record* of a forced plan: use the set of a lost plan, or the source's last snapshot."""
+    plan = plan_of(state)
+    own.progress.begin("record")
+    lost = set_of_lost_plan(own.context) if plan.takes_over else None
+    if lost is not None:
+        _record_as(own, plan, lost.dag_ids)
+        own.progress.done(f"{len(lost.dag_ids)} unpaused DAGs recorded, from the set {lost.id} of a lost plan")
+        return
+    snapshot, why_not = own.table.set_if_readable(lambda: own.table.store.get_snapshot(plan.source))
+    if snapshot is None and plan.takes_over:
+        snapshot = newest_snapshot(own.context, own.context.regions())
+    if snapshot is None:
+        _record_as(own, plan, [])
+        own.progress.done(
+            f"{why_not or f'there is no snapshot of {plan.source}'}: the failover unpauses no DAG; "
+            f"unpause the DAGs that you want to run in {plan.target}"
+        )
+        return
+    left, missing = readable_dags_not_unpaused(own.context, state)
+    wanted = sorted({*snapshot.dag_ids, *left})
+    _record_as(own, plan, wanted)
+    own.progress.done(
+        f"{len(wanted)} unpaused DAGs recorded, from the snapshot of {snapshot.recorded_at:%Y-%m-%dT%H:%M:%SZ}{missing}"
+    )
+
+
+def _record_as(own: OwnedPlan, plan: Plan, wanted: Sequence[str]) -> None:
+    """Store the set, then name it in the plan. It is complete before the first pause, and never overwritten."""
+    dag_set = DagSet(id=plan.id, region=plan.source, recorded_at=own.clock.now(), dag_ids=tuple(wanted))
+    own.table.retry(lambda: own.table.store.put_set(dag_set))
+    own.write(Phase.DRAINING, lambda row: transitions.record_set(row, dag_set.id, at=own.clock.now()))
+
+
+def set_of_lost_plan(context: EngineContext) -> DagSet | None:
+    """Return the newest recorded set of DAGs, unless a failover has completed since it was recorded."""
+    newest, _ = context.table.set_if_readable(context.table.store.newest_wanted_set)
+    records = context.progress.history(context.table.store.records) or ()
+    completed = [record for record in records if record.outcome == "completed"]
+    ended_at = max((record.finished_at or record.started_at for record in completed), default=None)
+    return None if newest is None or (ended_at is not None and newest.recorded_at <= ended_at) else newest
+
+
+def newest_snapshot(context: EngineContext, regions: Collection[str]) -> DagSet | None:
+    """Return the newest snapshot of *regions*; None if none can be read."""
+    table = context.table
+    read = [table.set_if_readable(partial(table.store.get_snapshot, region))[0] for region in sorted(regions)]
+    taken = [snapshot for snapshot in read if snapshot is not None]
+    return max(taken, key=lambda snapshot: snapshot.recorded_at, default=None)
+
+
+def readable_dags_not_unpaused(context: EngineContext, state: DRState) -> tuple[Collection[str], str]:
+    """Return the DAGs that the last failover could not unpause; and a text if they are unknown."""
+    left = context.progress.history(lambda: dags_not_unpaused(context.table.store, state))
+    if left is not None:
+        return left, ""
+    return (), (
+        f"; without the DAGs that the last failover to {state.active_region} could not unpause, because its record "
+        f"could not be read ({context.progress.unrecorded})"
+    )
+
+
+def put_dags_not_unpaused(store: StateStore, plan: Plan, dag_ids: Collection[str], *, at: datetime) -> str:
+    """Record the DAGs that *plan* could not unpause; return the id of their set, for :func:`.state.complete`."""
+    if not dag_ids:
+        return ""
+    ids = tuple(sorted(dag_ids))
+    set_id = transitions.not_unpaused_set_id(plan.id, ids)
+    return store.put_set(DagSet(id=set_id, region=plan.target, recorded_at=at, dag_ids=ids)).id
+
+
+def dags_not_unpaused(store: StateStore, state: DRState) -> tuple[str, ...]:
+    """Return the DAGs that the last failover, or the last cancellation, could not unpause in the active region."""
+    if state.not_unpaused_set_id == "":
+        return ()
+    found = None
+    with suppress(UnreadableItemError):  # the record has the same list
+        found = store.get_set(state.not_unpaused_set_id) if state.not_unpaused_set_id is not None else None
+    if found is not None and found.region == state.active_region:
+        return found.dag_ids
+    for record in store.records():
+        if record.target == state.active_region and record.outcome == "completed":
+            return record.not_unpaused
+    return ()

@@ -1,0 +1,154 @@
+"""RESUMING: unpause the recorded set in the target, verify it, and complete the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import partial
+
+from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.failover import recorded_sets
+from airflow_provider_mwaa_dr.core.failover.ownership import OwnedPlan, TakenOverError
+from airflow_provider_mwaa_dr.core.failover.records import brief
+from airflow_provider_mwaa_dr.core.failover.table import plan_of
+from airflow_provider_mwaa_dr.core.ports import DagInfo, DagSet, FailoverRecord
+from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
+from airflow_provider_mwaa_dr.exceptions import IncompleteError, PlanSupersededError
+
+
+def unpause(own: OwnedPlan, plan: Plan) -> frozenset[str] | None:
+    """Unpause exactly the recorded set in the target; return the set, or None if there is none."""
+    own.progress.begin("unpause")
+    if plan.set_id is None:
+        own.progress.done("no set of DAGs was recorded: the failover had paused none")
+        return None
+    set_id = plan.set_id
+    dag_set, why_not = own.table.set_if_readable(lambda: own.table.store.get_set(set_id))
+    if dag_set is None:
+        why = why_not or f"the recorded set {set_id} is missing in the table"
+        own.progress.done(f"{why}: unpause the DAGs that you want to run in {plan.target}")
+        return None
+    wanted = frozenset(dag_set.dag_ids)
+    own.progress.done(restore_set(own, plan, wanted)[1])
+    return wanted
+
+
+def restore_set(own: OwnedPlan, plan: Plan, wanted: frozenset[str]) -> tuple[frozenset[str], str]:
+    """
+    Make *wanted* exactly the unpaused DAGs of the target, except for DAGs that cannot be changed.
+
+    :return: the unpaused DAGs of the target, and a text about the changes.
+    """
+    target = own.context.environment(plan.target)
+    dags = own.dags(target)
+    running = frozenset(dag.dag_id for dag in dags if not dag.is_paused)
+    # Cancelling keeps the DAGs that users unpaused in the region since the claim.
+    unexpected = frozenset() if plan.is_cancellation else frozenset(own.context.unpaused(dags)) - wanted
+    paused = frozenset(dag.dag_id for dag in dags if dag.is_paused)
+    listing: Sequence[DagInfo] | None = dags
+    for dag_ids, is_pause in ((unexpected, True), (wanted & paused, False)):
+        if not dag_ids:
+            continue
+        changed = dag_ids
+        try:
+            own.set_paused(target, dag_ids, paused=is_pause, listing=listing)
+        except IncompleteError as error:
+            changed -= frozenset(error.left)
+        running = running - changed if is_pause else running | changed
+        listing = None  # the flags have changed
+    not_unpaused = sorted(wanted - running)
+    paused_again, not_paused = sorted(unexpected - running), sorted(unexpected & running)
+    return running, (
+        f"{len(wanted) - len(not_unpaused)} of {len(wanted)} recorded DAGs are unpaused in {plan.target}"
+        + (f"; missing or not unpaused: {', '.join(not_unpaused[:20])}" if not_unpaused else "")
+        + (f"; paused, because not recorded: {', '.join(paused_again[:20])}" if paused_again else "")
+        + (f"; not recorded, but could not be paused: {', '.join(not_paused)}" if not_paused else "")
+    )
+
+
+def verify(own: OwnedPlan, plan: Plan, wanted: frozenset[str] | None) -> tuple[str, ...] | None:
+    """
+    List the DAGs again, and wait for a first run to succeed. Problems are reported; they do not stop the failover.
+
+    :return: the recorded DAGs that are not unpaused; None if no set was recorded, so that there is no change.
+    """
+    own.progress.begin("verify")
+    details = []
+    not_unpaused: tuple[str, ...] | None = None
+    running: Collection[str] | None = None
+    if wanted is not None:
+        # A late call of an engine that lost the plan may have changed DAGs.
+        running, detail = restore_set(own, plan, wanted)
+        not_unpaused = tuple(sorted(wanted - running))
+        details.append(f"listed again: {detail}")
+    if not plan.is_cancellation:
+        details.append(_try_first_run(own, plan, running))
+    own.progress.done("; ".join(details) or "nothing had changed")
+    return not_unpaused
+
+
+def _try_first_run(own: OwnedPlan, plan: Plan, running: Collection[str] | None) -> str:
+    try:
+        return _first_run(own, plan, running)
+    except (TakenOverError, PlanSupersededError):
+        raise
+    except Exception as error:  # the role has moved and the DAGs are unpaused: the failover is complete in any case
+        return f"no first run: {brief(error)}"
+
+
+def _first_run(own: OwnedPlan, plan: Plan, running: Collection[str] | None) -> str:
+    """Wait for a first run to succeed. *running*: the unpaused DAGs of the target; None: list them."""
+    target = own.context.environment(plan.target)
+    if running is None:
+        running = {dag.dag_id for dag in own.dags(target, paused=False)}
+    if TEST_DAG not in running:
+        return f"no first run: {TEST_DAG} is not deployed, or paused"
+    run_id = f"dr_verify__{plan.id}"
+    own.ask(lambda: target.trigger(TEST_DAG, run_id=run_id, note=f"first run after failover {plan.id}"))
+    deadline = own.clock.monotonic() + own.timing.verify_s
+    while (found := own.ask(lambda: target.run_state(TEST_DAG, run_id))) not in {"success", "failed"}:
+        if own.clock.monotonic() >= deadline:
+            return f"{TEST_DAG} {run_id} is {found} after {own.timing.verify_s:g} s: check it"
+        own.progress.report(f"{TEST_DAG} {run_id} is {found}")
+        own.wait(own.timing.poll_s)
+    return f"first run: {TEST_DAG} {found}"
+
+
+def complete(
+    own: OwnedPlan, state: DRState, wanted: frozenset[str] | None, not_unpaused: tuple[str, ...] | None
+) -> FailoverRecord:
+    """The step *complete*: write the record and the STEADY state, and return the record."""
+    plan = plan_of(state)
+    own.progress.begin("complete")
+    left_id = state.not_unpaused_set_id
+    if not_unpaused is not None:
+        left_id = own.table.retry(
+            partial(recorded_sets.put_dags_not_unpaused, own.table.store, plan, not_unpaused, at=own.clock.now())
+        )
+    else:
+        not_unpaused = tuple(recorded_sets.readable_dags_not_unpaused(own.context, state)[0])
+    if wanted is not None:
+        # If the region is lost before its agent takes a snapshot, a forced failover must not use an older one.
+        snapshot = DagSet(
+            id=plan.target, region=plan.target, recorded_at=own.clock.now(), dag_ids=tuple(sorted(wanted))
+        )
+        own.table.retry(lambda: own.table.store.put_snapshot(snapshot))
+    own.progress.close_other_records(plan)
+    # Write the record before the state. If this engine dies between the two writes, the next engine completes
+    # again. In the reverse order, the record would stay open forever.
+    record = own.progress.update_record(
+        outcome="completed",
+        finished_at=own.clock.now(),
+        epoch=state.epoch,
+        not_unpaused=not_unpaused,
+        mode=Mode.FORCED if plan.is_forced else Mode.GRACEFUL,
+    )
+    own.progress.history(lambda: own.table.store.put_record(record))
+    own.write(
+        Phase.RESUMING,
+        lambda row: transitions.complete(row, not_unpaused_set_id=left_id, at=own.clock.now()),
+    )
+    unrecorded = own.progress.unrecorded
+    lacks = f"; mwaa-dr history may not contain this failover: {unrecorded}" if unrecorded else ""
+    own.progress.done(f"{plan.target} is active, epoch {state.epoch}{lacks}")
+    return own.progress.update_record()

@@ -37,7 +37,8 @@ docs-links: setup ## check the links of the documentation to other sites
 	@$(SPHINX) --builder linkcheck docs build/docs/links
 
 AIRFLOWS := 3.3.1 3.0.6 2.10.3
-MATRIX := 3.3.1 3.2.1 3.0.6 2.11.2 2.11.0 2.10.3 2.10.1
+# All that MWAA offers: those with constraints.
+MATRIX := $(patsubst $(CONSTRAINTS)/airflow-%.txt,%,$(wildcard $(CONSTRAINTS)/airflow-*.txt))
 
 .PHONY: $(MATRIX:%=airflow-%)
 $(MATRIX:%=airflow-%): airflow-%: setup

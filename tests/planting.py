@@ -24,10 +24,17 @@ MODULES = (
     "conf", "_compat", "core.config", "core.gate", "core.state", "core.timing", "agent.plan_finisher",
     "core.failover.records", "core.failover.recorded_sets", "core.ledger", "core.bookkeeping", "aws.clock",
     "aws.session", "aws.dynamodb.items", "aws.dynamodb.replicas", "aws.dynamodb.state_store",
-    "aws.dynamodb.runs_store", "plugins.held_task", "plugins.fence", "agent.loop", "plugins.listener",
+    "aws.dynamodb.runs_store", "agent.loop", "plugins.held_task", "plugins.execution", "plugins.fence",
+    "plugins.fork_guard", "plugins.gate", "plugins.listener",
 )  # fmt: skip
-SCHEDULERS_MODULE = "plugins.metadata_db"
-"""This module imports Airflow's models, which a task process of Airflow 3 must not import."""
+SCHEDULERS_MODULES = tuple(
+    f"plugins.metadata.{name}"
+    for name in (
+        "closing", "dags", "database", "exemption", "history", "insertion", "inventory", "notes", "resume", "room",
+        "runs", "schedulers", "schema", "starting_run", "tasks", "transactions",
+    )
+)  # fmt: skip
+"""These modules import Airflow's models, which a task process of Airflow 3 must not import."""
 HOOKS = {
     "plugins.listener:on_starting",
     "plugins.listener:on_dag_run_running",
@@ -130,7 +137,7 @@ def _in_airflow() -> None:
             raise PlantedError(f"planted in {key}")
 
     is_scheduler = "scheduler" in sys.argv[1:2]
-    prepare((*MODULES, SCHEDULERS_MODULE) if is_scheduler else MODULES, enter)
+    prepare((*MODULES, *SCHEDULERS_MODULES) if is_scheduler else MODULES, enter)
 
 
 if _IN_AIRFLOW and _NAME not in sys.modules:

@@ -26,7 +26,7 @@ RENEW_S = 900.0
 
 
 class InventoryDb(Protocol):
-    """What an inventory needs from the metadata database; see :class:`plugins.metadata_db.MetadataInventoryDb`."""
+    """What an inventory needs from the database; see :class:`plugins.metadata.inventory.MetadataInventoryDb`."""
 
     def dag_versions(self) -> Mapping[str, str]:
         """Return, for each DAG in the folder, a text that changes when its file or its serialized form changes."""

@@ -73,7 +73,7 @@ _CHECKS_EVERY_S = 60.0
 
 
 class RegionDb(LedgerDb, Protocol):
-    """What the agent needs from the metadata database; see :class:`plugins.metadata_db.MetadataDb`."""
+    """What the agent needs from the metadata database; see :class:`plugins.metadata.database.MetadataDb`."""
 
     @property
     def job_id(self) -> str | None: ...

@@ -117,7 +117,7 @@ class RunRow:
 
 
 class LedgerDb(Protocol):
-    """What the bookkeeper needs from the metadata database; see :class:`plugins.metadata_db.MetadataDb`."""
+    """What the bookkeeper needs from the metadata database; see :class:`plugins.metadata.database.MetadataDb`."""
 
     def newest_run(self) -> int:
         """Return the highest id of a run; 0 if there is none."""

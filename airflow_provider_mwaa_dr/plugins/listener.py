@@ -1,50 +1,26 @@
 """
 The hooks that Airflow calls: the gate in the scheduler, the fence in the workers.
 
-No hook raises an exception: on Airflow 2 it would end the scheduler, on Airflow 3 the run would execute. The gate's
-hook runs in the scheduler's only thread, inside its transaction. It therefore takes no lock and makes no network call.
+No hook raises an exception: on Airflow 2 it would end the scheduler, on Airflow 3 the run would execute.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
-import threading
-from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.listeners import hookimpl
 
 from airflow_provider_mwaa_dr import conf
-from airflow_provider_mwaa_dr.agent.inventory import InventoryKeeper, option_texts
-from airflow_provider_mwaa_dr.agent.loop import AgentLoop, GateCounts
-from airflow_provider_mwaa_dr.agent.metrics import Metrics, Stats
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
-from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.display import get_logger
-from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, decide
-from airflow_provider_mwaa_dr.core.ledger import SCHEDULED
-from airflow_provider_mwaa_dr.core.ports import Clock
-from airflow_provider_mwaa_dr.plugins import fence
+from airflow_provider_mwaa_dr.plugins import execution, fence
+
+if TYPE_CHECKING:
+    from airflow_provider_mwaa_dr.plugins.gate import Gate
 
 log = get_logger(__name__)
-
-_JOB_WAIT_S = 60.0
-_FIRST_READ_WAIT_S = 10.0
-_THREAD_WAIT_S = 10.0
-"""If the process cannot start the agent's thread, the start of the scheduler retries for so long."""
-_RESTART_FIRST_S, _RESTART_LONGEST_S = 1.0, 30.0
-"""Time between the end of an agent and its restart; it doubles while restarts fail."""
-_FORK_WAIT_S = 10.0
-_GONE_WAIT_S = 5.0
-"""How long a scheduler that ends waits for its agent's last heartbeat."""
-_PULSE_S = 0.2
-"""Time between two checks whether the scheduler's thread still decides with an older view."""
-_PASS_S = 0.5
-"""The longest time that one pass of the scheduler over the queued runs takes."""
 
 
 @hookimpl
@@ -53,6 +29,8 @@ def on_starting(component: Any) -> None:
     global _gate  # noqa: PLW0603  (hooks are module functions, and a process has one gate)
     try:
         if _gate is None and _is_scheduler(component):
+            from airflow_provider_mwaa_dr.plugins.gate import Gate  # noqa: PLC0415  (a task process does not need it)
+
             config = conf.load()
             for problem in config.problems:
                 log.error("%s", problem)
@@ -95,303 +73,12 @@ def on_task_instance_running(task_instance: Any) -> None:
     except Exception:
         # Airflow 3 would ignore the error and execute the task. Only assignments here, because a call could fail, too.
         task = task_instance.task
-        task.execute, task.resume_execution = fence.hold_start, fence.hold_resumed
+        task.execute, task.resume_execution = execution.hold_start, execution.hold_resumed
         task.execution_timeout = None
         log.exception("The fence failed for task %s of %s; it is held.", task_instance.task_id, task_instance.dag_id)
 
 
-class ForkGuard:
-    """
-    The agent enters this while it works; a fork of the scheduler waits until the work ends, ten seconds at most.
-
-    LocalExecutor and Celery fork the scheduler at any time. The child inherits each lock that the agent's thread holds,
-    and no thread of the child releases it. These are locks of the database pool, of a connection, and above all of a
-    module that is being imported: each task of that worker that imports the module hangs. The first turn imports all of
-    Airflow's models, which takes more than half a second when four Airflows start on two cores. With a limit of half a
-    second, the scheduler forked a worker during that import, and the worker's tasks hung before their bodies (seen on
-    3.3.1).
-
-    A turn that takes longer than the limit waits for a lock or for the network. Forks wait so long once in each turn.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._lock = threading.RLock()
-        self._is_held_by_fork = False
-        self._left_s = _FORK_WAIT_S
-        os.register_at_fork(before=self._before, after_in_parent=self._in_parent, after_in_child=self._in_child)
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        self._left_s = _FORK_WAIT_S
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-    def _before(self) -> None:
-        began = self._clock.monotonic()
-        self._is_held_by_fork = self._lock.acquire(timeout=self._left_s)
-        self._left_s = max(0.0, self._left_s - (self._clock.monotonic() - began))
-
-    def _in_parent(self) -> None:
-        if self._is_held_by_fork:
-            self._is_held_by_fork = False
-            self._lock.release()
-        else:
-            log.warning(
-                "A process was forked while the agent had been at work for more than %.0f s: tasks of that process may "
-                "hang. If a task stays in the state running and writes nothing to its log, clear the task, or restart "
-                "this scheduler.",
-                _FORK_WAIT_S,
-            )
-
-    def _in_child(self) -> None:
-        self._lock = threading.RLock()
-
-
-class Gate:
-    """
-    The gate of one scheduler, and its agent's thread.
-
-    :param job: the scheduler's job, which Airflow passes to ``on_starting``.
-    """
-
-    def __init__(self, *, config: DRConfig, job: Any, clock: Clock) -> None:
-        # This imports Airflow's models. A task process of Airflow 3 must not import them, and a hook of the scheduler
-        # must not be the first to import them.
-        from airflow_provider_mwaa_dr.plugins import metadata_db  # noqa: PLC0415
-
-        self._metadata_db = metadata_db
-        self._db = metadata_db.MetadataDb(job, exempt_dags=config.exempt_dags)
-        self._config = config
-        self._clock = clock
-        self._pid = os.getpid()
-        self._counts = GateCounts()
-        self._held_at: dict[str, float] = {}
-        self._metrics = Metrics(_stats, clock)
-        self._loop: AgentLoop | None = None
-        self._is_alive = False
-        self._is_stopping = False
-        self._guard = ForkGuard(clock)
-        self._has_read_state = threading.Event()
-
-    def start(self) -> None:
-        """
-        Start the agent and wait until it has read the state once, some seconds at most.
-
-        Called before the scheduler forks a process. At the first fork, boto3 is then imported, and no import runs.
-        """
-        self._start_thread()
-        os.register_at_fork(after_in_parent=self._after_fork)
-        if self._is_alive and not self._has_read_state.wait(_FIRST_READ_WAIT_S):
-            log.warning(
-                "The agent of %s has not read the state yet; the gate holds runs until it has.", self._config.region
-            )
-
-    def stop(self) -> None:
-        """
-        Hold every run from now on, and let the agent write its last heartbeat; this takes some seconds at most.
-
-        Called in the scheduler's own thread after its loop has ended, so no decision is in progress or uncommitted.
-        """
-        if os.getpid() != self._pid or self._is_stopping:
-            return
-        self._is_stopping = True
-        if self._loop is None:
-            return
-
-        def end() -> None:
-            with self._guard:
-                if self._loop is not None:
-                    self._loop.end()
-
-        thread = threading.Thread(target=end, name="mwaa-dr-agent-end", daemon=True)
-        thread.start()
-        thread.join(_GONE_WAIT_S)
-        if thread.is_alive():
-            log.warning(
-                "The agent of %s did not write the last heartbeat of this scheduler within %.0f s; a failover waits "
-                "for the scheduler's lease to expire.",
-                self._config.region,
-                _GONE_WAIT_S,
-            )
-
-    def check(self, dag_run: Any) -> None:
-        """Decide what happens to a run that is about to start, and do it inside the scheduler's transaction."""
-        if os.getpid() != self._pid:
-            return
-        self.ensure_agent()
-        now = self._clock.monotonic()
-        decision = decide(
-            self._loop.view if self._loop is not None and not self._is_stopping else None,
-            region=self._config.region,
-            exempt=self._metadata_db.dag_is_exempt(dag_run, self._config.exempt_dags),
-            now=now,
-            lease_s=self._config.lease_s,
-            point=DecisionPoint.GATE,
-            on_unreachable=self._config.on_unreachable,
-            requested_age_s=self._requested_age_s(dag_run),
-        )
-        if decision.action is Action.HOLD:
-            self._held_at[dag_run.dag_id] = now
-        elif decision.action is Action.RUN:
-            # The gate has held an earlier run of the DAG in this pass. That run must start before this one.
-            if now >= self._held_at.get(dag_run.dag_id, -_PASS_S) + _PASS_S:
-                return
-            why = "held: the gate has just held an earlier run of this DAG, which starts first"
-            decision = replace(decision, action=Action.HOLD, reason=why)
-        if decision.action is Action.SKIP:
-            self._metadata_db.skip_run(dag_run, decision.reason)
-            self._counts.skipped += 1
-            log.info("Skipping run %s of %s: %s", dag_run.run_id, dag_run.dag_id, decision.reason)
-        else:
-            is_new = self._metadata_db.hold_run(dag_run, decision.reason)
-            self._counts.held += 1
-            log.log(
-                logging.INFO if is_new else logging.DEBUG,
-                "Holding run %s of %s: %s",
-                dag_run.run_id,
-                dag_run.dag_id,
-                decision.reason,
-            )
-
-    def _requested_age_s(self, dag_run: Any) -> float | None:
-        """Return how long ago a user or an asset requested the run; None if the scheduler created it by itself."""
-        if dag_run.run_type == SCHEDULED or dag_run.queued_at is None:
-            return None
-        return float((self._clock.now() - dag_run.queued_at).total_seconds())
-
-    def ensure_agent(self) -> None:
-        """
-        Start the agent's thread, unless it runs.
-
-        :raises RuntimeError: the process cannot start a thread now.
-        """
-        if self._is_alive or self._is_stopping or os.getpid() != self._pid:
-            return
-        if not (self._config.region and self._config.state_table):
-            return
-        self._is_alive = True
-        try:
-            threading.Thread(target=self._supervise, name="mwaa-dr-agent", daemon=True).start()
-        except RuntimeError:
-            self._is_alive = False
-            raise
-
-    def _start_thread(self) -> None:
-        """Start the agent's thread. If the process cannot start one, retry for some seconds; later hooks retry, too."""
-        deadline = self._clock.monotonic() + _THREAD_WAIT_S
-        while True:
-            try:
-                self.ensure_agent()
-                break
-            except RuntimeError as error:
-                if self._clock.monotonic() >= deadline:
-                    log.error(
-                        "The agent of %s could not start its thread (%s), so the gate holds every run. The provider "
-                        "retries before each run that is about to start and after each process that the scheduler "
-                        "forks. If this message stays the last one of the agent, restart this scheduler.",
-                        self._config.region,
-                        error,
-                    )
-                    break
-            self._clock.sleep(_PULSE_S)
-
-    def _after_fork(self) -> None:
-        """Start the agent's thread if there is none: in a standby without runs, :meth:`check` is not called."""
-        with suppress(RuntimeError):
-            self.ensure_agent()
-
-    def _supervise(self) -> None:
-        """Run the agent, and restart it when it ends. In a standby with no runs, nothing else would restart it."""
-        wait_s = _RESTART_FIRST_S
-        try:
-            while os.getpid() == self._pid and not self._is_stopping:
-                began = self._clock.monotonic()
-                try:
-                    self._run_agent()
-                except Exception as error:
-                    if self._clock.monotonic() - began > _RESTART_LONGEST_S:
-                        wait_s = _RESTART_FIRST_S
-                    self._log_stopped(error, wait_s)
-                    self._has_read_state.set()
-                    self._clock.sleep(wait_s)
-                    wait_s = min(2 * wait_s, _RESTART_LONGEST_S)
-        finally:
-            self._has_read_state.set()
-            self._is_alive = False
-
-    def _log_stopped(self, error: Exception, wait_s: float) -> None:
-        with self._guard, suppress(Exception):  # a handler of the log may raise, too
-            log.error("The agent of %s stopped; it restarts in %.0f s.", self._config.region, wait_s, exc_info=error)
-
-    def _run_agent(self) -> None:
-        """Run the agent's loop until this process ends."""
-        with self._guard:
-            loop = self._loop = self._make_loop()
-            loop.warm_up()
-        self._has_read_state.set()
-        self._await_job()
-        while os.getpid() == self._pid:
-            with self._guard:
-                if self._is_stopping:
-                    return
-                next_turn_at = loop.turn() + self._clock.monotonic()
-            while (rest_s := next_turn_at - self._clock.monotonic()) > 0:
-                self._clock.sleep(min(rest_s, _PULSE_S) if loop.awaits_scheduler else rest_s)
-                if loop.awaits_scheduler:
-                    with self._guard:
-                        loop.acknowledge()
-
-    def _make_loop(self) -> AgentLoop:
-        """Return a new agent, with the view of the earlier agent."""
-        from airflow import __version__ as airflow_version  # noqa: PLC0415
-
-        store = conf.state_store(self._config, self._clock)
-        inventory = InventoryKeeper(
-            store,
-            self._metadata_db.MetadataInventoryDb(),
-            self._clock,
-            region=self._config.region,
-            options=option_texts(self._config),
-            every_s=min(60.0, 12 * self._config.heartbeat_s),
-        )
-        return AgentLoop(
-            config=self._config,
-            store=store,
-            runs=conf.runs_store(self._config, self._clock),
-            db=self._db,
-            clock=self._clock,
-            counts=self._counts,
-            airflow_version=airflow_version,
-            view=self._loop.view if self._loop is not None else None,
-            inventory=inventory,
-            metrics=self._metrics,
-        )
-
-    def _await_job(self) -> None:
-        """Wait until the job is known to be a scheduler's: Airflow stores it after it has called ``on_starting``."""
-        next_log_at = self._clock.monotonic() + _JOB_WAIT_S
-        while os.getpid() == self._pid and (self._db.job_id is None or not self._db.is_scheduler):
-            if self._clock.monotonic() >= next_log_at:
-                next_log_at += 10 * _JOB_WAIT_S
-                log.error(
-                    "Airflow has not stored its scheduler's job for %.0f s. Until it does, the agent of %s waits, "
-                    "and the gate holds every run.",
-                    _JOB_WAIT_S,
-                    self._config.region,
-                )
-            self._clock.sleep(0.1)
-
-
 _gate: Gate | None = None
-
-
-def _stats() -> Stats:
-    from airflow_provider_mwaa_dr._compat import stats  # noqa: PLC0415  (a task process does not need it)
-
-    found: Stats = stats()
-    return found
 
 
 def _is_scheduler(component: Any) -> bool:
@@ -411,9 +98,9 @@ def _is_scheduler_command() -> bool:
 def _hold_after_error(dag_run: Any, reason: str) -> None:
     """Hold the run, without a note if that fails: a run that is not held executes."""
     try:
-        from airflow_provider_mwaa_dr.plugins import metadata_db  # noqa: PLC0415
+        from airflow_provider_mwaa_dr.plugins.metadata import starting_run  # noqa: PLC0415
 
-        metadata_db.hold_run(dag_run, f"held: {reason}")
+        starting_run.hold_run(dag_run, f"held: {reason}")
     except Exception:
         log.exception(
             "The gate could not hold run %s of %s as usual; it goes back into the queue without a note.",

@@ -17,7 +17,7 @@ from airflow_provider_mwaa_dr import conf
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.state import initial
-from airflow_provider_mwaa_dr.plugins import listener
+from airflow_provider_mwaa_dr.plugins.gate import Gate
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore
 
 HERE = "us-east-1"
@@ -30,7 +30,7 @@ def main() -> None:
     conf.state_store = lambda config, clock: store  # type: ignore[assignment]
     config = DRConfig(enabled=True, region=HERE, state_table="t", environments={})
     job = SimpleNamespace(id=1, job_type="SchedulerJob", latest_heartbeat=now)
-    gate = listener.Gate(config=config, job=job, clock=SystemClock())
+    gate = Gate(config=config, job=job, clock=SystemClock())
     agent = gate._make_loop()
     # The agent starts first: from 3.2 on, Airflow has no metrics at this point, and drops what is sent now.
     agent.turn()

@@ -45,7 +45,7 @@ class Region:
     def __init__(self, database: Database) -> None:
         from airflow.jobs.job import Job
 
-        from airflow_provider_mwaa_dr.plugins.metadata_db import MetadataDb
+        from airflow_provider_mwaa_dr.plugins.metadata.database import MetadataDb
 
         jobs, now = Job.__table__, datetime.now(tz=timezone.utc)
         with database.settings.engine.begin() as connection:

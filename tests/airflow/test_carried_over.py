@@ -31,7 +31,7 @@ LONG = ODD + "x" * (250 - len(ODD))
 
 @pytest.fixture
 def db(database: Database) -> Any:
-    from airflow_provider_mwaa_dr.plugins.metadata_db import MetadataDb
+    from airflow_provider_mwaa_dr.plugins.metadata.database import MetadataDb
 
     database.add_dag("orders", max_active_runs=16)
     return MetadataDb(SimpleNamespace(), exempt_dags=[])

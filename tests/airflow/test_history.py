@@ -25,7 +25,7 @@ ONE, TWO = ("one", -1), ("two", -1)
 
 @pytest.fixture
 def db(database: Database) -> Any:
-    from airflow_provider_mwaa_dr.plugins.metadata_db import MetadataDb
+    from airflow_provider_mwaa_dr.plugins.metadata.database import MetadataDb
 
     database.add_dag("orders", max_active_runs=16)
     return MetadataDb(SimpleNamespace(), exempt_dags=[])
@@ -211,7 +211,7 @@ def test_resumed_runs_start_in_their_order_whichever_was_held(database: Database
     The DAG counts as full for the scheduler of 3.2 and later. Otherwise it would create one more run, which would start
     before both.
     """
-    from airflow_provider_mwaa_dr.plugins import metadata_db
+    from airflow_provider_mwaa_dr.plugins.metadata.starting_run import hold_run
 
     database.serialize(chain(depends_on_past=True, max_active_runs=1))
     with database.settings.engine.begin() as connection:
@@ -225,7 +225,7 @@ def test_resumed_runs_start_in_their_order_whichever_was_held(database: Database
     db.resume(runs, "resumed")
     session = database.settings.Session()
     held = session.query(database.DagRun).filter_by(run_id="scheduled__0").one()
-    metadata_db.hold_run(held, "held: a")
+    hold_run(held, "held: a")
     session.commit()
     database.settings.Session.remove()
     assert getattr(database.dag("orders"), "exceeds_max_non_backfill", True) is True

@@ -34,7 +34,9 @@ def region(database: Database) -> Region:
 
 def start(region: Region, listener: ModuleType, database: Database, run_id: str = "waiting") -> str:
     """Let the scheduler start a run. Return the state in which the gate leaves the run."""
-    gate = listener.Gate(config=region.loop._config, job=SimpleNamespace(), clock=region.clock)
+    from airflow_provider_mwaa_dr.plugins.gate import Gate
+
+    gate = Gate(config=region.loop._config, job=SimpleNamespace(), clock=region.clock)
     gate._loop, gate._is_alive = region.loop, True
     database.start(run_id, gate.check)
     return database.runs()[run_id]

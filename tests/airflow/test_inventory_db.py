@@ -57,7 +57,7 @@ import json
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.core.inventory import contents_to_text
 from airflow_provider_mwaa_dr.agent.inventory import InventoryKeeper
-from airflow_provider_mwaa_dr.plugins.metadata_db import MetadataInventoryDb
+from airflow_provider_mwaa_dr.plugins.metadata.inventory import MetadataInventoryDb
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore
 db, store = MetadataInventoryDb(), InMemoryStateStore()
 InventoryKeeper(store, db, SystemClock(), region="here", options={}, every_s=60).turn(lambda: ["here"])

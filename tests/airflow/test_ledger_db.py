@@ -38,7 +38,7 @@ def interval(day: int, status: RunStatus = RunStatus.SUCCESS, dag_id: str = "ord
 
 @pytest.fixture
 def db(database: Database) -> Any:
-    from airflow_provider_mwaa_dr.plugins.metadata_db import MetadataDb
+    from airflow_provider_mwaa_dr.plugins.metadata.database import MetadataDb
 
     database.add_dag("orders")
     return MetadataDb(SimpleNamespace(), exempt_dags=["by_id"])

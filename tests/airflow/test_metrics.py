@@ -39,7 +39,8 @@ def run_scheduler(statsd: socket.socket, **metrics: str) -> subprocess.Completed
     command = [sys.executable, "-m", "tests.airflow.metrics_in_scheduler"]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "HEARTBEATS 2" in done.stdout, done.stdout + done.stderr
+    # A turn that takes longer than heartbeat_s, on a busy machine, sends one more.
+    assert re.search(r"^HEARTBEATS [2-9]$", done.stdout, re.MULTILINE), done.stdout + done.stderr
     return done
 
 

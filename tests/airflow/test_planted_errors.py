@@ -14,9 +14,9 @@ from airflow_provider_mwaa_dr.core.ledger import RunStatus
 from airflow_provider_mwaa_dr.core.state import initial
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore
 from tests import planting
-from tests.airflow.conftest import HERE, THERE
+from tests.airflow.conftest import HERE, THERE, start
+from tests.airflow.plugins.test_execution import operator
 from tests.airflow.region import Region, interval
-from tests.airflow.test_listener import _operator, start
 
 if TYPE_CHECKING:
     from tests.airflow.conftest import Database
@@ -42,7 +42,7 @@ class Planted:
 def planted() -> Iterator[Planted]:
     """Every function of the provider, prepared to fail."""
     planted = Planted()
-    planting.prepare((*planting.MODULES, planting.SCHEDULERS_MODULE), planted.enter)
+    planting.prepare((*planting.MODULES, *planting.SCHEDULERS_MODULES), planted.enter)
     yield planted
     planting.restore()
 
@@ -113,7 +113,7 @@ def test_an_error_in_any_function_that_the_fence_calls(
     def act() -> None:
         for file in tmp_path.iterdir():
             file.unlink()
-        task = _operator()
+        task = operator()
         body = type(task).execute
         type(task).execute = lambda self, context: executed.append(planted.key) or body(self, context)
         type(task).done = type(task).execute
@@ -191,12 +191,12 @@ def test_an_error_in_any_function_that_the_agent_calls_for_the_ledger(database: 
             broken[key] = outcome
         planted.key, planted.called = key, called
 
-    ours = ("core.ledger:", "core.bookkeeping:", "agent.loop:", "plugins.metadata_db:")
+    ours = ("core.ledger:", "core.bookkeeping:", "agent.loop:", "plugins.metadata.")
     seen: list[str] = []
     for key in each_called(planted, act, only=ours):
         seen.append(key)
         act()
     assert broken == {}
     assert raised <= {"agent.loop:AgentLoop.turn", "agent.loop:AgentLoop._log_turn_error"}
-    assert {"core.bookkeeping:Bookkeeper.resume", "plugins.metadata_db:_insert_tasks"} <= set(seen)
+    assert {"core.bookkeeping:Bookkeeper.resume", "plugins.metadata.insertion:insert_tasks"} <= set(seen)
     assert len(seen) >= 60

@@ -50,7 +50,8 @@ def test_an_enabled_plugin_registers_its_listener_and_leaves_boto3_for_later() -
     loaded, listeners = _import_plugin("True")
     assert listeners == 1
     assert "boto3" not in loaded
-    assert "airflow_provider_mwaa_dr.plugins.metadata_db" not in loaded
+    assert "airflow_provider_mwaa_dr.plugins.gate" not in loaded
+    assert not any(name.startswith("airflow_provider_mwaa_dr.plugins.metadata") for name in loaded)
 
 
 def test_the_catalogue_entry_is_valid() -> None:

@@ -62,18 +62,18 @@ def test_a_run_that_airflow_cannot_clear_does_not_stop_the_others(
     database: Database, db: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For example, its DAG needs a timetable that is not installed in this region."""
-    from airflow_provider_mwaa_dr.plugins import metadata_db
+    from airflow_provider_mwaa_dr.plugins.metadata import schema
 
     for run_id in ("m1", "m2"):
         database.add_run("orders", run_id, state="failed", tasks=1)
-    clear = metadata_db.clear_task_instances
+    clear = schema.clear_task_instances
 
     def fail(tasks: list[Any], *args: Any, **values: Any) -> None:
         if tasks[0].run_id == "m1":
             raise ValueError("timetable not registered")
         clear(tasks, *args, **values)
 
-    monkeypatch.setattr(metadata_db, "clear_task_instances", fail)
+    monkeypatch.setattr(schema, "clear_task_instances", fail)
     rows = {row.run_id: row for row in db.runs([("orders", "m1"), ("orders", "m2")])}
     runs = [
         interval(0, RunStatus.OPEN, run_type="manual", run_id=run_id, logical_date=row.logical_date)

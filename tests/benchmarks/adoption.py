@@ -96,7 +96,7 @@ class Bench:
 
     def __init__(self, engine: Any) -> None:
         from airflow_provider_mwaa_dr.core.state import initial
-        from airflow_provider_mwaa_dr.plugins.metadata_db import MetadataDb
+        from airflow_provider_mwaa_dr.plugins.metadata.database import MetadataDb
         from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
 
         self.engine, self.clock, self.runs = engine, ManualClock(), InMemoryRunsStore()

@@ -65,7 +65,7 @@ class Bench:
 
         from airflow_provider_mwaa_dr import conf
         from airflow_provider_mwaa_dr.aws.clock import SystemClock
-        from airflow_provider_mwaa_dr.plugins import listener
+        from airflow_provider_mwaa_dr.plugins import gate, listener
 
         self.settings, self.DagRun, self.listener = settings, DagRun, listener
         with settings.engine.begin() as connection:
@@ -73,7 +73,7 @@ class Bench:
         self.job = SimpleNamespace(id=1, job_type="SchedulerJob", latest_heartbeat=0)
         config = conf.load()
         self.clock = SystemClock()
-        self.gate = listener.Gate(config=config, job=self.job, clock=self.clock)
+        self.gate = gate.Gate(config=config, job=self.job, clock=self.clock)
         listener._gate = self.gate
         self.gate.start()
         self.store = conf.state_store(config, self.clock)

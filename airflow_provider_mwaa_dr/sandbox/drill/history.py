@@ -37,7 +37,7 @@ def history(dag_id: str, *, start: datetime, runs: int, offset_s: int) -> list[L
 
 def main(start: str, runs: str, *dags: str) -> None:
     """Write the histories into this Airflow's metadata database."""
-    from airflow_provider_mwaa_dr.plugins.metadata_db import MetadataDb  # noqa: PLC0415
+    from airflow_provider_mwaa_dr.plugins.metadata.database import MetadataDb  # noqa: PLC0415
 
     database = MetadataDb(SimpleNamespace(), exempt_dags=())
     for dag_id, offset in (dag.split("=") for dag in dags):

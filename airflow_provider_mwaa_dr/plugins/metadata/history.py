@@ -1,0 +1,161 @@
+"""Brings the region's history up to what other regions published, and removes runs that no region needs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import and_, delete, func, select, tuple_, update
+
+from airflow_provider_mwaa_dr.core.batches import batched
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun
+from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
+from airflow_provider_mwaa_dr.plugins.metadata.insertion import (
+    find_taken,
+    insert_runs,
+    insert_tasks,
+    insertable,
+    next_dagrun,
+)
+from airflow_provider_mwaa_dr.plugins.metadata.notes import put_note
+from airflow_provider_mwaa_dr.plugins.metadata.runs import ROW, is_skipped, to_row
+from airflow_provider_mwaa_dr.plugins.metadata.schema import DAGS, ENDED, LOGICAL_DATE, NOTES, RUNS, TASKS
+from airflow_provider_mwaa_dr.plugins.metadata.tasks import task_states
+from airflow_provider_mwaa_dr.plugins.metadata.transactions import BATCH, transaction
+
+
+def adopt(runs: Sequence[LedgerRun], note: str) -> int:
+    """
+    Write runs that ended in another region into the history, with *note* on each; return how many were new.
+
+    Ignores a run that exists, a run whose logical date another run has, and a run that is older than the DAG's
+    newest scheduled run. Exception: a run that exists, has ended, and comes with tasks gets the result and the task
+    states of the other region.
+    """
+    adopted = 0
+    for batch in batched(runs, BATCH):
+        with transaction() as session:
+            connection = session.connection()
+            newest = _newest_scheduled(connection, [run.dag_id for run in batch])
+            taken = find_taken(connection, batch)
+            current = [
+                run
+                for run in batch
+                if run.logical_date is None or newest.get(run.dag_id, run.logical_date) <= run.logical_date
+            ]
+            new, _ = insertable(current, taken)
+            insert_runs(connection, new, state=None, note=note)
+            present = [run for run in current if run.tasks and run.key in taken.runs]
+            tasks = task_states(connection, [run.key for run in present]) if present else {}
+            for run in present:
+                if taken.runs[run.key] != run.status.value or set(tasks.get(run.key, ())) != set(run.tasks):
+                    _apply_result(connection, run, note)
+            adopted += len(new)
+    return adopted
+
+
+def _newest_scheduled(connection: Any, dag_ids: Collection[str]) -> dict[str, datetime]:
+    """Return the logical date of the newest scheduled run of each DAG that has one."""
+    query = (
+        select(RUNS.c.dag_id, func.max(LOGICAL_DATE).label("at"))
+        .where(RUNS.c.dag_id.in_(sorted(set(dag_ids))), RUNS.c.run_type == "scheduled")
+        .group_by(RUNS.c.dag_id)
+    )
+    return {row.dag_id: row.at for row in connection.execute(query) if row.at is not None}
+
+
+def apply_outcomes(runs: Sequence[LedgerRun], note: str) -> None:
+    """Give closed runs, and their tasks if the ledger has them, the result that another region published."""
+    for batch in batched(runs, BATCH):
+        with transaction() as session:
+            connection = session.connection()
+            for run in batch:
+                _apply_result(connection, run, note)
+
+
+def _apply_result(connection: Any, run: LedgerRun, note: str) -> None:
+    """Give an ended run the result, and its tasks the states, that another region published; idempotent."""
+    row = connection.execute(
+        select(RUNS.c.id, RUNS.c.state)
+        .where(RUNS.c.dag_id == run.dag_id, RUNS.c.run_id == run.run_id, RUNS.c.state.in_(ENDED))
+        .with_for_update()
+    ).first()
+    if row is None:
+        return
+    connection.execute(update(RUNS).where(RUNS.c.id == row.id).values(state=run.status.value))
+    put_note(connection, row.id, note)
+    if not run.tasks:
+        return
+    of_run = and_(TASKS.c.dag_id == run.dag_id, TASKS.c.run_id == run.run_id)
+    own = {
+        (task.task_id, task.map_index): task.state
+        for task in connection.execute(select(TASKS.c.task_id, TASKS.c.map_index, TASKS.c.state).where(of_run))
+    }
+    published = {(task_id, map_index): state for task_id, map_index, state in run.tasks}
+    by_state = defaultdict(list)
+    for key, state in published.items():
+        if key in own and own[key] != state:
+            by_state[state].append(key)
+    for state, keys in by_state.items():
+        for some in batched(keys, BATCH):
+            connection.execute(update(TASKS).where(of_run, _task_in(some)).values(state=state))
+    for some in batched([key for key in own if key not in published], BATCH):
+        connection.execute(delete(TASKS).where(of_run, _task_in(some)))
+    missing = tuple(task for task in run.tasks if task[:2] not in own)
+    insert_tasks(connection, [replace(run, tasks=missing)])
+
+
+def _task_in(keys: Sequence[tuple[str, int]]) -> Any:
+    return tuple_(TASKS.c.task_id, TASKS.c.map_index).in_(keys)
+
+
+def forget_closed(exempt: Exemption, created: Mapping[str, datetime | None]) -> int:
+    """
+    Delete scheduled runs that the provider closed in a standby before a task executed; return how many.
+
+    :param created: for each DAG id, the logical date after which no region has created a run; None: no region has
+        created any.
+    """
+    query = select(RUNS.c.id, RUNS.c.dag_id, RUNS.c.run_id, LOGICAL_DATE.label("at")).where(
+        RUNS.c.run_type == "scheduled",
+        is_skipped(),
+        ~exempt.covers(RUNS.c.dag_id),
+    )
+    with transaction() as session:
+        connection = session.connection()
+        rows = [
+            row
+            for row in connection.execute(query)
+            if row.dag_id in created and (created[row.dag_id] is None or row.at > created[row.dag_id])
+        ]
+        for batch in batched(rows, BATCH):
+            keys = [(row.dag_id, row.run_id) for row in batch]
+            ids = [row.id for row in batch]
+            connection.execute(delete(TASKS).where(tuple_(TASKS.c.dag_id, TASKS.c.run_id).in_(keys)))
+            connection.execute(delete(NOTES).where(NOTES.c.dag_run_id.in_(ids)))
+            connection.execute(delete(RUNS).where(RUNS.c.id.in_(ids)))
+        # The scheduler continues after the newest run that remains.
+        for dag_id in sorted({row.dag_id for row in rows}):
+            _continue_after_newest(connection, dag_id)
+        return len(rows)
+
+
+def _continue_after_newest(connection: Any, dag_id: str) -> None:
+    newest = connection.execute(
+        select(*ROW)
+        .where(RUNS.c.dag_id == dag_id, RUNS.c.run_type == "scheduled")
+        .order_by(LOGICAL_DATE.desc())
+        .limit(1)
+    ).first()
+    if newest is None:
+        # Airflow computes these values at the next parse of the file.
+        values: dict[str, Any] = dict.fromkeys(
+            ("next_dagrun", "next_dagrun_data_interval_start", "next_dagrun_data_interval_end",
+             "next_dagrun_create_after")
+        )  # fmt: skip
+    else:
+        values = next_dagrun(to_row(newest))
+    connection.execute(update(DAGS).where(DAGS.c.dag_id == dag_id).values(values))

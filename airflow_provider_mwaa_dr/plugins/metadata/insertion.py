@@ -1,0 +1,178 @@
+"""Inserts runs of other regions, and task instances of ended runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import bindparam, insert, or_, select, tuple_, update
+
+from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunKey
+from airflow_provider_mwaa_dr.plugins.metadata.notes import compose_note
+from airflow_provider_mwaa_dr.plugins.metadata.runs import key_in
+from airflow_provider_mwaa_dr.plugins.metadata.schema import (
+    DAGS,
+    LOGICAL_DATE,
+    NOTES,
+    QUEUE_DATE,
+    RUNS,
+    TASKS,
+    existing_columns,
+    newest_versions,
+)
+from airflow_provider_mwaa_dr.plugins.metadata.transactions import utc_now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What the database has of some runs: states by key, run ids by DAG and logical date."""
+
+    runs: dict[RunKey, str]
+    dates: dict[tuple[str, datetime], str]
+
+
+def find_taken(connection: Any, runs: Sequence[LedgerRun]) -> Taken:
+    """Return which of these keys and logical dates the database has: states by key, run ids by DAG and date."""
+    columns = (RUNS.c.dag_id, RUNS.c.run_id, RUNS.c.state, LOGICAL_DATE.label("at"))
+    dates = [(run.dag_id, run.logical_date) for run in runs if run.logical_date is not None]
+    rows = list(connection.execute(select(*columns).where(key_in([run.key for run in runs]))))
+    if dates:
+        rows += connection.execute(select(*columns).where(tuple_(RUNS.c.dag_id, LOGICAL_DATE).in_(dates)))
+    return Taken(
+        runs={(row.dag_id, row.run_id): str(row.state) for row in rows},
+        dates={(row.dag_id, row.at): row.run_id for row in rows if row.at is not None},
+    )
+
+
+def insertable(runs: Iterable[LedgerRun], taken: Taken) -> tuple[list[LedgerRun], dict[RunKey, str]]:
+    """Return the runs that can be inserted, and those whose logical date another run has, with the reason."""
+    dates, found, refused = dict(taken.dates), [], {}
+    for run in runs:
+        if run.key in taken.runs:
+            continue
+        if run.logical_date is not None:
+            other = dates.setdefault((run.dag_id, run.logical_date), run.run_id)
+            if other != run.run_id:
+                refused[run.key] = f"another run has its logical date: {other}"
+                continue
+        found.append(run)
+    return found, refused
+
+
+def insert_runs(connection: Any, runs: Sequence[LedgerRun], *, state: str | None, note: str) -> None:
+    """
+    Insert runs with *state*, or with their own result if it is None; the DAG's next scheduled run comes after them.
+
+    The same number of statements for one run and for many.
+    """
+    if not runs:
+        return
+    now = utc_now()
+    versions = newest_versions(connection, {run.dag_id for run in runs})
+    connection.execute(insert(RUNS), [_new_row(run, state, now, versions.get(run.dag_id)) for run in runs])
+    ids = connection.execute(select(RUNS.c.id).where(key_in([run.key for run in runs]))).scalars().all()
+    content = compose_note(None, note)
+    connection.execute(insert(NOTES), [{"dag_run_id": run_id, "content": content} for run_id in ids])
+    scheduled = [run for run in runs if run.run_type == "scheduled" and run.logical_date is not None]
+    if scheduled:
+        is_behind = or_(DAGS.c.next_dagrun.is_(None), DAGS.c.next_dagrun <= bindparam("of_date"))
+        names = next_dagrun(scheduled[0])
+        connection.execute(
+            update(DAGS)
+            .where(DAGS.c.dag_id == bindparam("of_dag"), is_behind)
+            .values({name: bindparam(f"new_{name}") for name in names}),
+            [
+                {
+                    "of_dag": run.dag_id,
+                    "of_date": run.logical_date,
+                    **{f"new_{name}": value for name, value in next_dagrun(run).items()},
+                }
+                for run in scheduled
+            ],
+        )
+    insert_tasks(connection, runs if state is None else [])
+
+
+def _new_row(run: LedgerRun, state: str | None, now: datetime, version: Any) -> dict[str, Any]:
+    """Return the columns of another region's run: queued if *state* is set, else ended."""
+    values: dict[str, Any] = {
+        "dag_id": run.dag_id,
+        "run_id": run.run_id,
+        "run_type": run.run_type,
+        "state": state or run.status.value,
+        # An adopted run was never queued in this region, so it has no time. With a time, a later resume would take the
+        # run for one that it has queued already (core/bookkeeping.py), and would not start a cleared run again.
+        "queued_at": (run.taken_at or now) if state else None,
+        "start_date": None if state else now,
+        "end_date": None if state else now,
+        "data_interval_start": run.data_interval_start,
+        "data_interval_end": run.data_interval_end,
+        "conf": json.loads(run.conf) if run.conf is not None else {},
+        LOGICAL_DATE.name: run.logical_date,
+        "run_after": run.run_after or run.data_interval_end or run.logical_date or now,
+        "external_trigger": run.run_type == "manual",
+        "created_dag_version_id": version,
+        "partition_key": run.partition_key,
+        "partition_date": run.partition_date,
+    }
+    if state is not None:
+        values["last_scheduling_decision"] = values[QUEUE_DATE.name]
+    return existing_columns(RUNS, values)
+
+
+def insert_tasks(connection: Any, runs: Sequence[LedgerRun]) -> None:
+    """Insert the task instances of ended runs: the tasks of the next run depend on their states; none executes."""
+    if not any(run.tasks for run in runs):
+        return
+    now = utc_now()
+    versions = newest_versions(connection, {run.dag_id for run in runs})
+    rows = [
+        existing_columns(
+            TASKS,
+            {
+                "dag_id": run.dag_id,
+                "run_id": run.run_id,
+                "task_id": task_id,
+                "map_index": map_index,
+                "state": state,
+                "start_date": now,
+                "end_date": now,
+                "duration": 0.0,
+                "try_number": 0,
+                "max_tries": 0,
+                "hostname": "",
+                "unixname": "",
+                "pool": "default_pool",
+                "pool_slots": 1,
+                "queue": "default",
+                "priority_weight": 1,
+                "operator": "",
+                # Without it, the REST API of Airflow 2 answers 500 for the list of task instances.
+                "executor_config": {},
+                "task_display_name": task_id,
+                "dag_version_id": versions.get(run.dag_id),
+            },
+        )
+        for run in runs
+        for task_id, map_index, state in run.tasks
+    ]
+    connection.execute(insert(TASKS), rows)
+
+
+def next_dagrun(run: LedgerRun | RunRow) -> dict[str, Any]:
+    """
+    Return the values of a DAG's row that make the scheduler create the run after *run*, which exists.
+
+    They name *run* itself as the DAG's next run. The scheduler finds that it exists, creates nothing, and computes the
+    following run with the DAG's own timetable and catchup. The next parse of the file does the same.
+    """
+    return {
+        "next_dagrun": run.logical_date,
+        "next_dagrun_data_interval_start": run.data_interval_start,
+        "next_dagrun_data_interval_end": run.data_interval_end,
+        "next_dagrun_create_after": run.run_after or run.data_interval_end or run.logical_date,
+    }

@@ -1,0 +1,153 @@
+"""What the region's inventory contains of the metadata database: DAGs, variables, connections, pools."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from airflow.configuration import conf
+from sqlalchemy import select
+
+from airflow_provider_mwaa_dr.core.inventory import DEPENDS_ON_PAST, EXTERNAL_SENSOR, DagFacts
+from airflow_provider_mwaa_dr.plugins.metadata.schema import (
+    CODE_KEY,
+    CODES,
+    CONNECTIONS,
+    DAGS,
+    IMPORT_ERRORS,
+    POOLS,
+    VARIABLES,
+    latest_dags,
+    serialized_data,
+    serialized_tasks,
+)
+from airflow_provider_mwaa_dr.plugins.metadata.transactions import transaction
+
+_DAG_SHAPE = ("timetable", "catchup", "max_active_runs", "max_active_tasks", "tags", "is_paused_upon_creation")
+_TASK_SHAPE = (
+    "task_id",
+    "task_type",
+    "_task_type",
+    "downstream_task_ids",
+    "pool",
+    "queue",
+    "trigger_rule",
+    "retries",
+    "depends_on_past",
+    "wait_for_downstream",
+    "_is_mapped",
+)
+
+
+class MetadataInventoryDb:
+    """Lists the DAGs and settings of the region's Airflow; each method is a short transaction that only reads."""
+
+    def dag_versions(self) -> dict[str, str]:
+        """Return, for each DAG in the folder, a text that changes when its file or its serialized form changes."""
+        with transaction() as session:
+            return {row.dag_id: f"{row.dag_hash} {row.code_mark}" for row in session.execute(latest_dags())}
+
+    def dag_facts(self, dag_ids: Collection[str]) -> dict[str, DagFacts]:
+        """Return the facts of those DAGs that exist."""
+        with transaction() as session:
+            rows = session.execute(latest_dags().where(DAGS.c.dag_id.in_(sorted(dag_ids)))).all()
+            data_of = serialized_data(session, [row.serialized_key for row in rows])
+            sources = dict(
+                session.execute(
+                    select(CODE_KEY, CODES.c.source_code).where(CODE_KEY.in_([row.code_key for row in rows]))
+                ).all()
+            )
+        return {
+            row.dag_id: DagFacts(
+                source=_digest(sources.get(row.code_key) or ""),
+                shape=_digest(json.dumps(_shape(data_of[row.dag_id]), sort_keys=True, default=str)),
+                traits=_traits(data_of[row.dag_id]),
+            )
+            for row in rows
+            if row.dag_id in data_of
+        }
+
+    def import_errors(self) -> tuple[str, ...]:
+        """Return the files that Airflow could not import, sorted, with paths relative to the DAG folder."""
+        folder = conf.get("core", "dags_folder", fallback="").rstrip("/") + "/"
+        with transaction() as session:
+            names = session.execute(select(IMPORT_ERRORS.c.filename)).scalars()
+            return tuple(sorted({(name or "?").removeprefix(folder) for name in names}))
+
+    def values(self) -> dict[str, dict[str, str | None]]:
+        """Return names and values by kind; a value that cannot be decrypted is None. Only for fingerprints."""
+        with transaction() as session:
+            variable_rows = session.execute(select(VARIABLES)).all()
+            connection_rows = session.execute(select(CONNECTIONS)).all()
+            pool_rows = session.execute(select(POOLS)).all()
+        return {
+            "variables": {row.key: _plain(row.val, row.is_encrypted) for row in variable_rows},
+            "connections": {row.conn_id: _connection_text(row) for row in connection_rows},
+            "pools": {row.pool: f"{row.slots} {row.include_deferred}" for row in pool_rows},
+        }
+
+
+def _digest(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()[:16]
+
+
+def _shape(data: Mapping[str, Any]) -> Any:
+    """
+    Return the structure of a serialized DAG: names, types, order, schedule.
+
+    It contains no arguments of tasks, because they may contain values that the file read from a variable.
+    """
+    dag = data["dag"]
+    return {
+        "dag": {name: _sorted(dag[name]) for name in _DAG_SHAPE if name in dag},
+        "tasks": sorted(
+            ({name: _sorted(task[name]) for name in _TASK_SHAPE if name in task} for task in serialized_tasks(data)),
+            key=lambda task: str(task.get("task_id")),
+        ),
+    }
+
+
+def _sorted(value: Any) -> Any:
+    """Return *value*; a list of texts is sorted, because Airflow does not always keep its order."""
+    is_texts = isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return sorted(value) if is_texts else value
+
+
+def _traits(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return which parts of its own region's history a DAG reads."""
+    found = []
+    # wait_for_downstream makes Airflow set depends_on_past, too.
+    if any(
+        task.get("depends_on_past") or task.get("partial_kwargs", {}).get("depends_on_past")
+        for task in serialized_tasks(data)
+    ):
+        found.append(DEPENDS_ON_PAST)
+    if any(each.get("dependency_type") == "sensor" for each in data["dag"].get("dag_dependencies", ())):
+        found.append(EXTERNAL_SENSOR)
+    return tuple(found)
+
+
+def _plain(text: str | None, is_encrypted: bool | None) -> str | None:
+    """Return a stored value in plain text; None if this environment's key cannot decrypt it."""
+    if not text or not is_encrypted:
+        return text or ""
+    from airflow.models.crypto import get_fernet  # noqa: PLC0415
+    from cryptography.fernet import InvalidToken  # noqa: PLC0415
+
+    try:
+        return str(get_fernet().decrypt(text.encode()).decode())
+    except (InvalidToken, ValueError):
+        return None
+
+
+def _connection_text(row: Any) -> str | None:
+    password = _plain(row.password, row.is_encrypted)
+    extra = _plain(row.extra, row.is_extra_encrypted)
+    if password is None or extra is None:
+        return None
+    with contextlib.suppress(ValueError):
+        extra = json.dumps(json.loads(extra), sort_keys=True)
+    return json.dumps([row.conn_type, row.host, row.schema, row.login, row.port, password, extra])

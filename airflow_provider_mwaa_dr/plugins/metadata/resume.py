@@ -1,0 +1,115 @@
+"""Queues the interrupted and unstarted runs of another region in this region."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select, update
+
+from airflow_provider_mwaa_dr.core.batches import batched
+from airflow_provider_mwaa_dr.core.bookkeeping import NO_RERUN_TAG, to_conf
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunKey
+from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
+from airflow_provider_mwaa_dr.plugins.metadata.insertion import find_taken, insert_runs, insertable
+from airflow_provider_mwaa_dr.plugins.metadata.notes import put_note
+from airflow_provider_mwaa_dr.plugins.metadata.schema import (
+    DAGS,
+    OPEN,
+    RUNS,
+    SCHEDULER_STARTS_BACKFILLS,
+    TAGS,
+    clear_tasks,
+    find_run,
+    is_present,
+    queue_date,
+    update_run_limits,
+)
+from airflow_provider_mwaa_dr.plugins.metadata.transactions import BATCH, transaction, utc_now
+
+
+def cannot_resume(exempt: Exemption, runs: Sequence[LedgerRun]) -> dict[RunKey, str]:
+    """Return the runs that this region must not or cannot queue, with the reason."""
+    dag_ids = sorted({run.dag_id for run in runs})
+    present: set[str] = set()
+    opted_out: set[str] = set()
+    dates: dict[tuple[str, datetime], str] = {}
+    with transaction() as session:
+        connection = session.connection()
+        for batch in batched(dag_ids, BATCH):
+            ours = select(DAGS.c.dag_id).where(DAGS.c.dag_id.in_(batch), is_present(), ~exempt.covers(DAGS.c.dag_id))
+            present |= set(connection.execute(ours).scalars())
+            tagged = select(TAGS.c.dag_id).where(TAGS.c.dag_id.in_(batch), TAGS.c.name == NO_RERUN_TAG)
+            opted_out |= set(connection.execute(tagged).scalars())
+        for some in batched(runs, BATCH):
+            dates |= find_taken(connection, some).dates
+    refused = {}
+    for run in runs:
+        other = dates.get((run.dag_id, run.logical_date)) if run.logical_date is not None else None
+        if run.dag_id not in present:
+            refused[run.key] = "its DAG is not in this region, or exempt"
+        elif run.dag_id in opted_out:
+            refused[run.key] = f"its DAG is tagged {NO_RERUN_TAG}"
+        elif run.run_type == "backfill" and not SCHEDULER_STARTS_BACKFILLS:
+            refused[run.key] = "before Airflow 3, only the command that started a backfill can continue it"
+        elif other is not None and other != run.run_id:
+            refused[run.key] = f"another run has its logical date: {other}"
+    return refused
+
+
+def resume(runs: Sequence[LedgerRun], note: str) -> dict[RunKey, str]:
+    """
+    Queue runs with their old ids and all their other values; all their tasks execute again. Idempotent.
+
+    A run that is already open does not change. ``queued_at`` becomes ``taken_at``, or later.
+
+    :return: the runs that could not be queued, with the reason; all others are queued.
+    """
+    failed: dict[RunKey, str] = {}
+    for batch in batched(runs, BATCH):
+        with transaction() as session:
+            connection = session.connection()
+            taken = find_taken(connection, batch)
+            new, refused = insertable(batch, taken)
+            insert_runs(connection, new, state="queued", note=note)
+            update_run_limits(connection, {run.dag_id for run in new})
+        failed |= refused
+        for run in batch:
+            if run.key not in taken.runs or taken.runs[run.key] in OPEN:
+                continue
+            try:
+                _queue_again(run, note)
+            except Exception as error:  # an error of Airflow for this run must not stop the other runs
+                failed[run.key] = f"this region cannot queue it: {type(error).__name__}: {error}"
+    return failed
+
+
+def _queue_again(run: LedgerRun, note: str) -> None:
+    """Clear a run that this region closed, as Airflow does: it keeps the attempts and allows another one."""
+    with transaction() as session:
+        found = find_run(session, run.key)
+        if found is None or found.state in OPEN:
+            return
+        taken_at = run.taken_at or utc_now()
+        if found.queued_at is not None and found.queued_at >= taken_at:
+            return  # another agent has queued it
+        clear_tasks(session, run.key)
+        session.flush()
+        queued_at = max(utc_now(), taken_at)
+        values: dict[str, Any] = {
+            "state": "queued",
+            "start_date": None,
+            "end_date": None,
+            "queued_at": queued_at,
+            "last_scheduling_decision": queue_date(found),
+        }
+        if to_conf(found.conf)[0] != run.conf:
+            # A user requested a run with the same id while this region was a standby. The provider closed that
+            # run, so the conf of the resumed run counts.
+            values["conf"] = json.loads(run.conf) if run.conf is not None else {}
+        connection = session.connection()
+        connection.execute(update(RUNS).where(RUNS.c.id == found.id).values(values))
+        update_run_limits(connection, [run.dag_id])
+        put_note(connection, found.id, note)

@@ -1,0 +1,112 @@
+"""Reads the rows of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import and_, exists, func, or_, select, tuple_
+
+from airflow_provider_mwaa_dr.core.batches import batched
+from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
+from airflow_provider_mwaa_dr.core.ledger import RunKey
+from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
+from airflow_provider_mwaa_dr.plugins.metadata.notes import CLOSED
+from airflow_provider_mwaa_dr.plugins.metadata.schema import (
+    ENDED,
+    LOGICAL_DATE,
+    NOTES,
+    OPEN,
+    RUN_COLUMNS,
+    RUNS,
+    TASKS,
+    read_conf,
+)
+from airflow_provider_mwaa_dr.plugins.metadata.transactions import BATCH, transaction
+
+
+def newest_run() -> int:
+    """Return the highest id of a run; 0 if there is none."""
+    with transaction() as session:
+        return int(session.execute(select(func.max(RUNS.c.id))).scalar() or 0)
+
+
+def read_states(exempt: Exemption, *, above: int) -> tuple[int, dict[RunKey, str]]:
+    """Return the highest run id, and the states of all open runs and of all runs with an id above *above*."""
+    of_ours = ~exempt.covers(RUNS.c.dag_id)
+    columns = (RUNS.c.id, RUNS.c.dag_id, RUNS.c.run_id, RUNS.c.state)
+    with transaction() as session:
+        # Two queries, because each needs another index. The new runs first: the second query also returns a run
+        # that is committed between the two, because it is open.
+        new = session.execute(select(*columns).where(RUNS.c.id > above, of_ours)).all()
+        still_open = session.execute(select(*columns).where(RUNS.c.state.in_(OPEN), of_ours)).all()
+        newest = session.execute(select(func.max(RUNS.c.id))).scalar() or 0
+    states = {(row.dag_id, row.run_id): str(row.state) for row in (*new, *still_open)}
+    return int(newest), states
+
+
+def rows(keys: Collection[RunKey]) -> list[RunRow]:
+    """Return the rows of those *keys* that exist."""
+    found: list[RunRow] = []
+    for batch in batched(sorted(keys), BATCH):
+        with transaction() as session:
+            query = select(*ROW).where(key_in(batch))
+            found += [to_row(row) for row in session.execute(query).all()]
+    return found
+
+
+def last_finished(dag_ids: Collection[str]) -> list[RunRow]:
+    """Return the newest ended scheduled run of each DAG that has one, without runs that the provider skipped."""
+    found: list[RunRow] = []
+    for batch in batched(sorted(dag_ids), BATCH):
+        newest = (
+            select(RUNS.c.dag_id, func.max(LOGICAL_DATE).label("at"))
+            .where(
+                RUNS.c.dag_id.in_(batch),
+                RUNS.c.run_type == "scheduled",
+                RUNS.c.state.in_(ENDED),
+                ~is_skipped(),
+            )
+            .group_by(RUNS.c.dag_id)
+            .subquery()
+        )
+        query = select(*ROW).join(newest, and_(RUNS.c.dag_id == newest.c.dag_id, LOGICAL_DATE == newest.c.at))
+        with transaction() as session:
+            found += [to_row(row) for row in session.execute(query).all()]
+    return found
+
+
+def task_exists(*conditions: Any) -> Any:
+    """Return the condition that a run has a task instance that meets *conditions*."""
+    return exists().where(TASKS.c.dag_id == RUNS.c.dag_id, TASKS.c.run_id == RUNS.c.run_id, *conditions)
+
+
+def is_skipped() -> Any:
+    """
+    Return the condition that the provider has closed a run before any of its tasks executed.
+
+    It takes both to know this: the run has the provider's note, and no task instance ever had a worker.
+    """
+    noted = or_(*(NOTES.c.content.contains(text, autoescape=True) for text in CLOSED))
+    return and_(
+        RUNS.c.state.in_(ENDED),
+        exists().where(NOTES.c.dag_run_id == RUNS.c.id, noted),
+        ~task_exists(TASKS.c.hostname != ""),
+    )
+
+
+def key_in(keys: Sequence[RunKey]) -> Any:
+    """Return the condition that a run has one of *keys*."""
+    return tuple_(RUNS.c.dag_id, RUNS.c.run_id).in_(keys)
+
+
+ROW = (is_skipped().label("is_skipped"), *RUN_COLUMNS)
+"""The columns for :func:`to_row`."""
+
+
+def to_row(row: Any) -> RunRow:
+    """Return a row of :data:`ROW`."""
+    values = dict(row._mapping)
+    values["is_skipped"] = bool(values["is_skipped"])
+    values["conf"], values["conf_lost"] = read_conf(values["conf"])
+    return RunRow(**values)

@@ -1,0 +1,261 @@
+"""
+Airflow's tables, and every difference between Airflow 2.10 and 3.3 in its metadata database.
+
+Only this module imports Airflow's models, and only this module knows which version has which column. The other modules
+of the package use the names below. A new version of Airflow that changes its database changes this module and no other.
+
+The differences:
+
+- A run's date is ``execution_date`` before 3.0, then ``logical_date``, which may be empty. 3.0 adds ``run_after``.
+- A run's conf is pickled before 3.0, then JSON.
+- The scheduler starts the runs of backfills from 3.0 on; before, the command that creates a backfill starts them.
+- 3.0 keeps every version of a DAG, with its serialized form and its code; before, it kept only the last one.
+- 3.1 adds deadlines of runs.
+- 3.2 adds partitions of runs, and a flag on DAGs that are at their limit of runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from airflow.jobs.job import Job
+from airflow.models.connection import Connection
+from airflow.models.dag import DagModel, DagTag
+from airflow.models.dagcode import DagCode
+from airflow.models.dagrun import DagRun, DagRunNote
+from airflow.models.errors import ParseImportError
+from airflow.models.pool import Pool
+from airflow.models.serialized_dag import SerializedDagModel
+from airflow.models.taskinstance import TaskInstance, clear_task_instances
+from airflow.models.variable import Variable
+from airflow.utils.state import State
+from sqlalchemy import LargeBinary, PickleType, and_, func, null, select, true, tuple_, type_coerce, update
+
+from airflow_provider_mwaa_dr.core.ledger import RunKey
+from airflow_provider_mwaa_dr.plugins.metadata.transactions import utc_now
+
+# Tables and not classes: bulk statements must use neither a synonym (DagRun.state) nor a session.
+RUNS = DagRun.__table__
+TASKS = TaskInstance.__table__
+NOTES = DagRunNote.__table__
+DAGS = DagModel.__table__
+TAGS = DagTag.__table__
+SERIALIZED = SerializedDagModel.__table__
+CODES = DagCode.__table__
+JOBS = Job.__table__
+IMPORT_ERRORS = ParseImportError.__table__
+VARIABLES, CONNECTIONS, POOLS = Variable.__table__, Connection.__table__, Pool.__table__
+_VERSIONS = DagRun.metadata.tables.get("dag_version")
+"""Airflow 3 keeps every version of a DAG, Airflow 2 only the last one."""
+
+OPEN = ("queued", "running")
+"""States of a run that has not ended."""
+ENDED = ("success", "failed")
+AT_WORK = tuple(state for state in State.unfinished if state is not None)
+"""States of a task instance that the scheduler has accepted for execution, and that has not ended."""
+
+
+def existing_columns(table: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those *values* whose columns this version of Airflow has."""
+    return {name: value for name, value in values.items() if name in table.c}
+
+
+# Runs.
+
+LOGICAL_DATE = RUNS.c.logical_date if "logical_date" in RUNS.c else RUNS.c.execution_date
+QUEUE_DATE = RUNS.c["run_after" if "run_after" in RUNS.c else LOGICAL_DATE.name]
+"""The column by which Airflow sorts runs that it has not tried; see :func:`queue_date`."""
+_CONF_IS_PICKLED = isinstance(RUNS.c.conf.type, PickleType)
+RUN_COLUMNS = (
+    RUNS.c.id,
+    RUNS.c.dag_id,
+    RUNS.c.run_id,
+    RUNS.c.run_type,
+    RUNS.c.state,
+    LOGICAL_DATE.label("logical_date"),
+    RUNS.c.data_interval_start,
+    RUNS.c.data_interval_end,
+    RUNS.c.queued_at,
+    # Airflow 2 stores it pickled. If one cannot be read, the query must still return all others.
+    (type_coerce(RUNS.c.conf, LargeBinary) if _CONF_IS_PICKLED else RUNS.c.conf).label("conf"),
+    *(
+        (RUNS.c[name] if name in RUNS.c else null()).label(name)
+        for name in ("run_after", "partition_key", "partition_date")
+    ),
+)
+"""The columns of a run under the same names in every version; :func:`read_conf` reads ``conf``."""
+SCHEDULER_STARTS_BACKFILLS = "backfill_id" in RUNS.c
+"""Before Airflow 3, only the command that started a backfill starts its runs; the scheduler starts none."""
+
+
+def read_conf(stored: Any) -> tuple[Any, str | None]:
+    """Return the conf of a row with :data:`RUN_COLUMNS`, and why it cannot be read; None if it can."""
+    if not _CONF_IS_PICKLED or stored is None:
+        return stored, None
+    try:
+        return RUNS.c.conf.type.pickler.loads(stored), None
+    except Exception as error:  # the pickled classes may raise any error
+        return None, f"it cannot be read ({type(error).__name__}: {error})"
+
+
+def queue_date(run: Any) -> datetime:
+    """Return the date by which Airflow sorts a held run; Airflow sorts runs that it has not tried by the same date."""
+    date: datetime | None = getattr(run, "run_after", None) or getattr(run, LOGICAL_DATE.name)
+    return date or utc_now()
+
+
+def takes_room(runs: Any) -> Any:
+    """Return the condition that a running run counts towards its DAG's ``max_active_runs``."""
+    return runs.c.backfill_id.is_(None) if "backfill_id" in runs.c else true()
+
+
+def find_run(session: Any, key: RunKey) -> Any:
+    """Return Airflow's object of a run; None if the run does not exist."""
+    query = select(DagRun).where(DagRun.dag_id == key[0], DagRun.run_id == key[1])
+    return session.execute(query).scalar_one_or_none()
+
+
+def clear_tasks(session: Any, key: RunKey) -> None:
+    """Clear all tasks of a run as Airflow does, and queue the run; *session* is not flushed."""
+    query = select(TaskInstance).where(TaskInstance.dag_id == key[0], TaskInstance.run_id == key[1])
+    clear_task_instances(list(session.execute(query).scalars()), session, dag_run_state="queued")
+
+
+# The limit of runs of a DAG.
+
+
+def update_run_limit(session: Any, dag_run: Any, others: int) -> None:
+    """
+    Update the DAG's limit of runs as the scheduler does when a run of the DAG ends.
+
+    Without it, the scheduler creates no further run until the next parse. Airflow 3.2 and later keep a flag. In earlier
+    versions ``next_dagrun_create_after`` is empty while the DAG is at its limit, and the scheduler fills it when a
+    scheduled run ends.
+    """
+    dag_model = session.get(DagModel, dag_run.dag_id)
+    if dag_model is None:
+        return
+    if hasattr(DagModel, "exceeds_max_non_backfill"):
+        dag_model.exceeds_max_non_backfill = others >= (dag_model.max_active_runs or 0)
+        return
+    dag = dag_run.dag
+    if (
+        dag_run.run_type == "scheduled"
+        and dag_model.next_dagrun_create_after is None
+        and others < dag.max_active_runs
+        and dag.timetable.can_be_scheduled
+    ):
+        dag_model.calculate_dagrun_date_fields(dag, dag.get_run_data_interval(dag_run))
+
+
+def update_run_limits(connection: Any, dag_ids: Collection[str]) -> None:
+    """Update limits as :func:`update_run_limit` does; before 3.2 the DAG processor does it at the next parse."""
+    if not hasattr(DagModel, "exceeds_max_non_backfill"):
+        return
+    active = (
+        select(func.count())
+        .where(RUNS.c.dag_id == DAGS.c.dag_id, RUNS.c.run_type != "backfill", RUNS.c.state.in_(OPEN))
+        .correlate(DAGS)
+        .scalar_subquery()
+    )
+    connection.execute(
+        update(DAGS).where(DAGS.c.dag_id.in_(dag_ids)).values(exceeds_max_non_backfill=active >= DAGS.c.max_active_runs)
+    )
+
+
+# Deadlines.
+
+
+def delete_deadlines_of(session: Any, dag_run: Any) -> None:
+    """Delete the run's deadlines (3.1 and later): a run that executes nothing must not raise an alarm."""
+    if not getattr(dag_run.dag, "deadline", None):
+        return
+    for deadline in list(dag_run.deadlines):
+        session.delete(deadline)
+
+
+def delete_deadlines(session: Any, run_ids: Sequence[int]) -> None:
+    """Delete the deadlines of runs by the ids of their rows; see :func:`delete_deadlines_of`."""
+    if not hasattr(DagRun, "deadlines"):
+        return
+    from airflow.models.deadline import Deadline  # noqa: PLC0415  (3.1 and later)
+
+    for deadline in session.execute(select(Deadline).where(Deadline.dagrun_id.in_(run_ids))).scalars():
+        session.delete(deadline)
+
+
+# DAGs, their versions, serialized forms and code.
+
+_SERIALIZED_KEY = SERIALIZED.c.id if "id" in SERIALIZED.c else SERIALIZED.c.dag_id
+CODE_KEY = CODES.c.id if "id" in CODES.c else CODES.c.fileloc_hash
+
+
+def is_present() -> Any:
+    """Return the condition that a DAG is in the folder."""
+    return DAGS.c.is_stale.is_(False) if "is_stale" in DAGS.c else DAGS.c.is_active.is_(True)
+
+
+def newest_versions(connection: Any, dag_ids: Iterable[str]) -> dict[str, Any]:
+    """Return the ids of the newest versions of the DAGs; Airflow 2 has none."""
+    if _VERSIONS is None:
+        return {}
+    query = select(_VERSIONS.c.dag_id, _VERSIONS.c.id).where(_is_newest_version(sorted(dag_ids)))
+    return {row.dag_id: row.id for row in connection.execute(query)}
+
+
+def _is_newest_version(dag_ids: Sequence[str]) -> Any:
+    newest = (
+        select(_VERSIONS.c.dag_id, func.max(_VERSIONS.c.version_number))
+        .where(_VERSIONS.c.dag_id.in_(dag_ids))
+        .group_by(_VERSIONS.c.dag_id)
+    )
+    return tuple_(_VERSIONS.c.dag_id, _VERSIONS.c.version_number).in_(newest)
+
+
+def newest_serialized(dag_ids: Sequence[str]) -> Callable[..., Any]:
+    """Return a function that makes a query for columns of the newest serialized version of each DAG."""
+
+    def columns(*wanted: Any) -> Any:
+        query = select(SERIALIZED.c.dag_id, *wanted)
+        if _VERSIONS is None:
+            return query.where(SERIALIZED.c.dag_id.in_(dag_ids))
+        return query.join(_VERSIONS, _VERSIONS.c.id == SERIALIZED.c.dag_version_id).where(_is_newest_version(dag_ids))
+
+    return columns
+
+
+def latest_dags() -> Any:
+    """Return the query of the DAGs in the folder, with the keys of their newest serialized form and code."""
+    columns = (
+        DAGS.c.dag_id,
+        _SERIALIZED_KEY.label("serialized_key"),
+        SERIALIZED.c.dag_hash,
+        CODE_KEY.label("code_key"),
+        # Airflow 3 keeps a digest. Airflow 2 does not, so the time of the last change has to show a change.
+        (CODES.c.source_code_hash if "source_code_hash" in CODES.c else CODES.c.last_updated).label("code_mark"),
+    )
+    query = select(*columns).join(SERIALIZED, SERIALIZED.c.dag_id == DAGS.c.dag_id).where(is_present())
+    if "created_at" not in SERIALIZED.c:
+        return query.join(CODES, CODES.c.fileloc_hash == SERIALIZED.c.fileloc_hash)
+    # Airflow 3 keeps a row, and a row of code, for each version of a DAG.
+    newest = (
+        select(SERIALIZED.c.dag_id, func.max(SERIALIZED.c.created_at).label("at"))
+        .group_by(SERIALIZED.c.dag_id)
+        .subquery()
+    )
+    return query.join(
+        newest, and_(newest.c.dag_id == SERIALIZED.c.dag_id, newest.c.at == SERIALIZED.c.created_at)
+    ).join(CODES, CODES.c.dag_version_id == SERIALIZED.c.dag_version_id)
+
+
+def serialized_data(session: Any, keys: Collection[Any]) -> dict[str, Mapping[str, Any]]:
+    """Return serialized forms by DAG id, as Airflow unpacks them. *keys* are those of :func:`latest_dags`."""
+    forms = session.execute(select(SerializedDagModel).where(_SERIALIZED_KEY.in_(keys))).scalars()
+    return {form.dag_id: form.data for form in forms}
+
+
+def serialized_tasks(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the tasks in the serialized form of a DAG."""
+    return [task.get("__var", task) for task in data["dag"].get("tasks", ())]

@@ -7,16 +7,20 @@ the target's own agent finishes the plan. It needs no REST API, no additional ri
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.display import get_logger
-from airflow_provider_mwaa_dr.core.failover import abort_other_records, dags_not_unpaused, put_dags_not_unpaused
+from airflow_provider_mwaa_dr.core.failover.recorded_sets import (
+    dags_not_unpaused,
+    put_dags_not_unpaused,
+    snapshot_of_target,
+)
+from airflow_provider_mwaa_dr.core.failover.records import abort_other_records, completed
+from airflow_provider_mwaa_dr.core.failover.restore import RegionDags, restore_set
 from airflow_provider_mwaa_dr.core.lease import is_ready_to_resume
-from airflow_provider_mwaa_dr.core.ports import Clock, DagSet, FailoverRecord, StateStore, StepRecord
-from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
+from airflow_provider_mwaa_dr.core.ports import Clock, FailoverRecord, StateStore, StepRecord
+from airflow_provider_mwaa_dr.core.state import DRState, Phase, Plan
 from airflow_provider_mwaa_dr.exceptions import (
     IncompleteItemError,
     StaleStateError,
@@ -25,16 +29,6 @@ from airflow_provider_mwaa_dr.exceptions import (
 )
 
 log = get_logger(__name__)
-
-
-class RegionDags(Protocol):
-    """The paused flags of one region's DAGs, without exempt DAGs."""
-
-    def unpaused_dags(self) -> Sequence[str]:
-        """Return the ids of the deployed DAGs that are not paused."""
-
-    def set_paused(self, dag_ids: Collection[str], *, paused: bool) -> int:
-        """Pause or unpause those of *dag_ids* that are deployed; return how many changed. Idempotent."""
 
 
 class PlanFinisher:
@@ -114,12 +108,9 @@ class PlanFinisher:
             not_unpaused, detail = self._dags_not_unpaused(state), why
             left_id = state.not_unpaused_set_id
         else:
-            not_unpaused, detail = self._restore(plan, frozenset(dag_set.dag_ids))
-            self._store.put_snapshot(
-                DagSet(
-                    id=self._region, region=self._region, recorded_at=self._clock.now(), dag_ids=tuple(dag_set.dag_ids)
-                )
-            )
+            restored = restore_set(self._dags, plan, frozenset(dag_set.dag_ids))
+            not_unpaused, detail = restored.not_unpaused, restored.detail
+            self._store.put_snapshot(snapshot_of_target(plan, dag_set.dag_ids, at=self._clock.now()))
             left_id = put_dags_not_unpaused(self._store, plan, not_unpaused, at=now)
         step = StepRecord(
             name="finish",
@@ -145,17 +136,8 @@ class PlanFinisher:
         now = self._clock.now()
         try:
             record = self._record(state, plan)
-            self._store.put_record(
-                replace(
-                    record,
-                    steps=(*record.steps, step),
-                    outcome="completed",
-                    finished_at=now,
-                    epoch=state.epoch,
-                    mode=Mode.FORCED if plan.is_forced else Mode.GRACEFUL,
-                    not_unpaused=not_unpaused,
-                )
-            )
+            record = replace(record, steps=(*record.steps, step))
+            self._store.put_record(completed(record, state, not_unpaused=not_unpaused, at=now))
             abort_other_records(self._store, plan.id, at=now)
         except StateUnreachableError:
             raise  # the next turn tries again
@@ -169,18 +151,3 @@ class PlanFinisher:
             # An agent that dies between the record and the last write of the state repeats its step.
             return replace(found, steps=tuple(step for step in found.steps if step.name != "finish"))
         return FailoverRecord.of(plan, epoch=state.epoch)
-
-    def _restore(self, plan: Plan, wanted: frozenset[str]) -> tuple[tuple[str, ...], str]:
-        running = frozenset(self._dags.unpaused_dags())
-        # Cancelling keeps the DAGs that users unpaused in the region since the claim.
-        unexpected = frozenset() if plan.is_cancellation else running - wanted
-        if unexpected:
-            self._dags.set_paused(sorted(unexpected), paused=True)
-        if wanted - running:
-            self._dags.set_paused(sorted(wanted - running), paused=False)
-        not_unpaused = tuple(sorted(wanted.difference(self._dags.unpaused_dags())))
-        return not_unpaused, (
-            f"{len(wanted) - len(not_unpaused)} of {len(wanted)} recorded DAGs are unpaused in {self._region}"
-            + (f"; missing: {', '.join(not_unpaused[:20])}" if not_unpaused else "")
-            + (f"; paused, because not recorded: {', '.join(sorted(unexpected)[:20])}" if unexpected else "")
-        )

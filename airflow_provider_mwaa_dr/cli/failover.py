@@ -13,7 +13,6 @@ from airflow_provider_mwaa_dr.core.documents import nothing_done_document, previ
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverPreview, FailoverRequest, StepEvent
 from airflow_provider_mwaa_dr.core.reasons import checked_reason
 from airflow_provider_mwaa_dr.core.state import Mode
-from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError
 
 ENTERING = {"claim", "join", "cancel", "supersede"}
@@ -71,15 +70,8 @@ def run(session: CliSession) -> None:
         even_if_not_ready=args.even_if_not_ready,
     )
     on_step = _Steps()
-    engine = FailoverEngine(
-        session.store,
-        session.environments(),
-        session.clock,
-        Timing.from_config(session.config),
-        session.owner,
-        on_step,
-        exempt_dags=session.config.exempt_dags,
-        eventual=session.config.eventual_mode is not None,
+    engine = FailoverEngine.from_config(
+        session.config, session.store, session.environments(), session.clock, owner=session.owner, on_step=on_step
     )
     if args.dry_run:
         preview = engine.preview(request)

@@ -22,7 +22,6 @@ from airflow_provider_mwaa_dr.core.health import Limits
 from airflow_provider_mwaa_dr.core.ports import Clock
 from airflow_provider_mwaa_dr.core.reasons import checked_reason
 from airflow_provider_mwaa_dr.core.state import DRState, Mode
-from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, ConfigError, DRError, RefusedError
 from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook
 from airflow_provider_mwaa_dr.hooks.errors import airflow_error
@@ -115,15 +114,13 @@ class FailoverOperator(AwsBaseOperator):
         self._refuse_in_source(state, request.target)
         self._refuse_too_soon(state, request.target)
         self._waiting = _StoppableClock(hook.clock)
-        engine = FailoverEngine(
+        engine = FailoverEngine.from_config(
+            hook.settings,
             hook.store,
             environments,
             self._waiting,
-            Timing.from_config(hook.settings),
-            f"{self.dag_id}.{self.task_id}@{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}",
-            self._log_step,
-            exempt_dags=hook.settings.exempt_dags,
-            eventual=hook.settings.eventual_mode is not None,
+            owner=f"{self.dag_id}.{self.task_id}@{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}",
+            on_step=self._log_step,
         )
         if self.preview_only:
             return preview_document(engine.preview(request))

@@ -100,12 +100,13 @@ def without_draining_before_the_pause(patch: Patch) -> None:
 
 
 def with_a_cancel_that_unpauses_nothing(patch: Patch) -> None:
-    restore_set = restore.restore_set
+    restore_in_target = restore.restore_in_target
 
     def careless(own: OwnedPlan, plan: Plan, wanted: Any) -> Any:
-        return (wanted, "") if plan.is_cancellation else restore_set(own, plan, wanted)
+        nothing = restore.Restored(not_unpaused=(), detail="")
+        return (nothing, wanted) if plan.is_cancellation else restore_in_target(own, plan, wanted)
 
-    patch.setattr(restore, "restore_set", careless)
+    patch.setattr(restore, "restore_in_target", careless)
 
 
 # Extensions of the simulation, each with a rule that depends on it.

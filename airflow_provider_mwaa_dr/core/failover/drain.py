@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import partial
 
 from airflow_provider_mwaa_dr.core import state as transitions
@@ -188,7 +189,8 @@ def abandon(own: OwnedPlan, state: DRState, error: DrainTimeoutError) -> OwnedPl
         ),
     )
     own.progress.done(f"{new.active_region} stays active; unfinished runs: {', '.join(error.runs[:20])}")
-    error.record = own.progress.update_record(outcome="aborted", finished_at=own.clock.now())
+    at = own.clock.now()
+    error.record = own.progress.update_record(lambda record: replace(record, outcome="aborted", finished_at=at))
     own.progress.close()
     own.progress.open(new)
     return OwnedPlan(own.context, plan_of(new).id, even_if_not_ready=own.even_if_not_ready)

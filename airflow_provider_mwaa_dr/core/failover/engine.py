@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
+from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.failover import (
     actions,
     drain,
@@ -84,6 +85,29 @@ class FailoverEngine:
             exempt_dags=frozenset(exempt_dags),
             eventual=eventual,
             new_token=new_token,
+        )
+
+    @classmethod
+    def from_config(
+        cls,
+        config: DRConfig,
+        store: StateStore,
+        environments: Mapping[str, Environment],
+        clock: Clock,
+        *,
+        owner: str,
+        on_step: Callable[[StepEvent], None],
+    ) -> FailoverEngine:
+        """Return an engine for the settings of a DR set."""
+        return cls(
+            store,
+            environments,
+            clock,
+            Timing.from_config(config),
+            owner,
+            on_step,
+            exempt_dags=config.exempt_dags,
+            eventual=config.eventual_mode is not None,
         )
 
     def run(self, request: FailoverRequest) -> FailoverRecord:

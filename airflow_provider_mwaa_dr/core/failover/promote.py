@@ -51,7 +51,7 @@ def turn_forced(own: OwnedPlan, plan: Plan, error: DRError) -> None:
             advice="Make sure that it is down, then repeat with --mode forced --even-if-not-ready.",
         ) from error
     state = own.write(Phase.DRAINING, lambda row: transitions.turn_forced(row, at=own.clock.now()))
-    own.progress.update_record(mode=Mode.FORCED)
+    own.progress.update_record(lambda record: replace(record, mode=Mode.FORCED))
     own.progress.done(f"{plan_of(state).source} does not answer ({error.message}); continuing without it")
 
 

@@ -99,6 +99,15 @@ def put_dags_not_unpaused(store: StateStore, plan: Plan, dag_ids: Collection[str
     return store.put_set(DagSet(id=set_id, region=plan.target, recorded_at=at, dag_ids=ids)).id
 
 
+def snapshot_of_target(plan: Plan, dag_ids: Collection[str], *, at: datetime) -> DagSet:
+    """
+    Return the snapshot of the target at the end of *plan*, whose recorded set is *dag_ids*.
+
+    If the region is lost before its agent takes a snapshot, a forced failover must not use an older one.
+    """
+    return DagSet(id=plan.target, region=plan.target, recorded_at=at, dag_ids=tuple(sorted(dag_ids)))
+
+
 def dags_not_unpaused(store: StateStore, state: DRState) -> tuple[str, ...]:
     """Return the DAGs that the last failover, or the last cancellation, could not unpause in the active region."""
     if state.not_unpaused_set_id == "":

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from airflow_provider_mwaa_dr.core.failover.table import StateTable, plan_of
 from airflow_provider_mwaa_dr.core.ports import Clock, FailoverRecord, StateStore, StepRecord
-from airflow_provider_mwaa_dr.core.state import DRState, Plan
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, Plan
 from airflow_provider_mwaa_dr.exceptions import DRError
 
 T = TypeVar("T")
@@ -67,10 +67,12 @@ class Progress:
         self.record, self._steps = None, []
         self._table.is_plan_open = False
 
-    def update_record(self, **changes: Any) -> FailoverRecord:
-        """Write the record. If that fails, the next step writes it again."""
+    def update_record(
+        self, change: Callable[[FailoverRecord], FailoverRecord] = lambda record: record
+    ) -> FailoverRecord:
+        """Change the record and write it. If the write fails, the next step writes it again."""
         assert self.record is not None  # noqa: S101  (the engine opens it when it enters a plan)
-        self.record = replace(self.record, steps=tuple(self._steps), **changes)
+        self.record = replace(change(self.record), steps=tuple(self._steps))
         record = self.record
         try:
             self._table.store.put_record(record)
@@ -121,6 +123,18 @@ class Progress:
 
     def _elapsed(self) -> float:
         return self._clock.monotonic() - self._step_started
+
+
+def completed(record: FailoverRecord, state: DRState, *, not_unpaused: tuple[str, ...], at: datetime) -> FailoverRecord:
+    """Return the record of the plan in *state* as it is after the plan's end."""
+    return replace(
+        record,
+        outcome="completed",
+        finished_at=at,
+        epoch=state.epoch,
+        not_unpaused=not_unpaused,
+        mode=Mode.FORCED if plan_of(state).is_forced else Mode.GRACEFUL,
+    )
 
 
 def abort_other_records(store: StateStore, plan_id: str, *, at: datetime) -> None:

@@ -3,17 +3,102 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.failover import recorded_sets
 from airflow_provider_mwaa_dr.core.failover.ownership import OwnedPlan, TakenOverError
-from airflow_provider_mwaa_dr.core.failover.records import brief
+from airflow_provider_mwaa_dr.core.failover.records import brief, completed
 from airflow_provider_mwaa_dr.core.failover.table import plan_of
-from airflow_provider_mwaa_dr.core.ports import DagInfo, DagSet, FailoverRecord
+from airflow_provider_mwaa_dr.core.ports import DagInfo, FailoverRecord
 from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG
-from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
+from airflow_provider_mwaa_dr.core.state import DRState, Phase, Plan
 from airflow_provider_mwaa_dr.exceptions import IncompleteError, PlanSupersededError
+
+
+class RegionDags(Protocol):
+    """The paused flags of one region's DAGs, without exempt DAGs."""
+
+    def unpaused_dags(self) -> Collection[str]:
+        """Return the ids of the deployed DAGs that are not paused."""
+
+    def set_paused(self, dag_ids: Collection[str], *, paused: bool) -> object:
+        """Pause or unpause those of *dag_ids* that are deployed. Idempotent. A DAG that cannot be changed stays."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """
+    The result of restoring a recorded set.
+
+    :param not_unpaused: the DAGs of the set that are missing or could not be unpaused, sorted.
+    :param detail: a text about the changes.
+    """
+
+    not_unpaused: tuple[str, ...]
+    detail: str
+
+
+def restore_set(dags: RegionDags, plan: Plan, wanted: frozenset[str]) -> Restored:
+    """Make *wanted* exactly the unpaused DAGs of the plan's target, except for DAGs that cannot be changed."""
+    unpaused = frozenset(dags.unpaused_dags())
+    # Cancelling keeps the DAGs that users unpaused in the region since the claim.
+    unexpected = frozenset() if plan.is_cancellation else unpaused - wanted
+    for dag_ids, is_pause in ((unexpected, True), (wanted - unpaused, False)):
+        if dag_ids:
+            dags.set_paused(sorted(dag_ids), paused=is_pause)
+    unpaused = frozenset(dags.unpaused_dags())
+    not_unpaused = sorted(wanted - unpaused)
+    paused_again, not_paused = sorted(unexpected - unpaused), sorted(unexpected & unpaused)
+    return Restored(
+        not_unpaused=tuple(not_unpaused),
+        detail=f"{len(wanted) - len(not_unpaused)} of {len(wanted)} recorded DAGs are unpaused in {plan.target}"
+        + (f"; missing or not unpaused: {', '.join(not_unpaused[:20])}" if not_unpaused else "")
+        + (f"; paused, because not recorded: {', '.join(paused_again[:20])}" if paused_again else "")
+        + (f"; not recorded, but could not be paused: {', '.join(not_paused)}" if not_paused else ""),
+    )
+
+
+class _TargetDags:
+    """
+    The DAGs of the target during one restore, through its REST API. Listed once; later reads return what has changed.
+
+    An exempt DAG counts only if it is in the recorded set.
+
+    :ivar running: the ids of all unpaused DAGs, exempt or not.
+    """
+
+    def __init__(self, own: OwnedPlan, plan: Plan, wanted: frozenset[str]) -> None:
+        self._own = own
+        self._target = own.context.environment(plan.target)
+        dags = own.dags(self._target)
+        self._listing: Sequence[DagInfo] | None = dags
+        self._counted = wanted.union(own.context.unpaused(dags))
+        self._deployed = frozenset(dag.dag_id for dag in dags)
+        self.running = frozenset(dag.dag_id for dag in dags if not dag.is_paused)
+
+    def unpaused_dags(self) -> frozenset[str]:
+        return self.running & self._counted
+
+    def set_paused(self, dag_ids: Collection[str], *, paused: bool) -> None:
+        changed = self._deployed.intersection(dag_ids)
+        changed = changed & self.running if paused else changed - self.running
+        if not changed:
+            return
+        try:
+            self._own.set_paused(self._target, changed, paused=paused, listing=self._listing)
+        except IncompleteError as error:
+            changed -= frozenset(error.left)
+        self.running = self.running - changed if paused else self.running | changed
+        self._listing = None  # the flags have changed
+
+
+def restore_in_target(own: OwnedPlan, plan: Plan, wanted: frozenset[str]) -> tuple[Restored, frozenset[str]]:
+    """Restore *wanted* in the target; return also all unpaused DAGs of the target."""
+    dags = _TargetDags(own, plan, wanted)
+    return restore_set(dags, plan, wanted), dags.running
 
 
 def unpause(own: OwnedPlan, plan: Plan) -> frozenset[str] | None:
@@ -29,41 +114,9 @@ def unpause(own: OwnedPlan, plan: Plan) -> frozenset[str] | None:
         own.progress.done(f"{why}: unpause the DAGs that you want to run in {plan.target}")
         return None
     wanted = frozenset(dag_set.dag_ids)
-    own.progress.done(restore_set(own, plan, wanted)[1])
+    restored, _ = restore_in_target(own, plan, wanted)
+    own.progress.done(restored.detail)
     return wanted
-
-
-def restore_set(own: OwnedPlan, plan: Plan, wanted: frozenset[str]) -> tuple[frozenset[str], str]:
-    """
-    Make *wanted* exactly the unpaused DAGs of the target, except for DAGs that cannot be changed.
-
-    :return: the unpaused DAGs of the target, and a text about the changes.
-    """
-    target = own.context.environment(plan.target)
-    dags = own.dags(target)
-    running = frozenset(dag.dag_id for dag in dags if not dag.is_paused)
-    # Cancelling keeps the DAGs that users unpaused in the region since the claim.
-    unexpected = frozenset() if plan.is_cancellation else frozenset(own.context.unpaused(dags)) - wanted
-    paused = frozenset(dag.dag_id for dag in dags if dag.is_paused)
-    listing: Sequence[DagInfo] | None = dags
-    for dag_ids, is_pause in ((unexpected, True), (wanted & paused, False)):
-        if not dag_ids:
-            continue
-        changed = dag_ids
-        try:
-            own.set_paused(target, dag_ids, paused=is_pause, listing=listing)
-        except IncompleteError as error:
-            changed -= frozenset(error.left)
-        running = running - changed if is_pause else running | changed
-        listing = None  # the flags have changed
-    not_unpaused = sorted(wanted - running)
-    paused_again, not_paused = sorted(unexpected - running), sorted(unexpected & running)
-    return running, (
-        f"{len(wanted) - len(not_unpaused)} of {len(wanted)} recorded DAGs are unpaused in {plan.target}"
-        + (f"; missing or not unpaused: {', '.join(not_unpaused[:20])}" if not_unpaused else "")
-        + (f"; paused, because not recorded: {', '.join(paused_again[:20])}" if paused_again else "")
-        + (f"; not recorded, but could not be paused: {', '.join(not_paused)}" if not_paused else "")
-    )
 
 
 def verify(own: OwnedPlan, plan: Plan, wanted: frozenset[str] | None) -> tuple[str, ...] | None:
@@ -78,9 +131,9 @@ def verify(own: OwnedPlan, plan: Plan, wanted: frozenset[str] | None) -> tuple[s
     running: Collection[str] | None = None
     if wanted is not None:
         # A late call of an engine that lost the plan may have changed DAGs.
-        running, detail = restore_set(own, plan, wanted)
-        not_unpaused = tuple(sorted(wanted - running))
-        details.append(f"listed again: {detail}")
+        restored, running = restore_in_target(own, plan, wanted)
+        not_unpaused = restored.not_unpaused
+        details.append(f"listed again: {restored.detail}")
     if not plan.is_cancellation:
         details.append(_try_first_run(own, plan, running))
     own.progress.done("; ".join(details) or "nothing had changed")
@@ -128,21 +181,13 @@ def complete(
     else:
         not_unpaused = tuple(recorded_sets.readable_dags_not_unpaused(own.context, state)[0])
     if wanted is not None:
-        # If the region is lost before its agent takes a snapshot, a forced failover must not use an older one.
-        snapshot = DagSet(
-            id=plan.target, region=plan.target, recorded_at=own.clock.now(), dag_ids=tuple(sorted(wanted))
-        )
+        snapshot = recorded_sets.snapshot_of_target(plan, wanted, at=own.clock.now())
         own.table.retry(lambda: own.table.store.put_snapshot(snapshot))
     own.progress.close_other_records(plan)
     # Write the record before the state. If this engine dies between the two writes, the next engine completes
     # again. In the reverse order, the record would stay open forever.
-    record = own.progress.update_record(
-        outcome="completed",
-        finished_at=own.clock.now(),
-        epoch=state.epoch,
-        not_unpaused=not_unpaused,
-        mode=Mode.FORCED if plan.is_forced else Mode.GRACEFUL,
-    )
+    left, at = not_unpaused, own.clock.now()
+    record = own.progress.update_record(lambda record: completed(record, state, not_unpaused=left, at=at))
     own.progress.history(lambda: own.table.store.put_record(record))
     own.write(
         Phase.RESUMING,

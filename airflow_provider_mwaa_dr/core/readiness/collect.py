@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.environments import known_region
-from airflow_provider_mwaa_dr.core.failover import dags_not_unpaused
+from airflow_provider_mwaa_dr.core.failover.recorded_sets import dags_not_unpaused
 from airflow_provider_mwaa_dr.core.heartbeats import beats, live_agents
 from airflow_provider_mwaa_dr.core.identity import ClaimWatch
 from airflow_provider_mwaa_dr.core.inventory import Inventory

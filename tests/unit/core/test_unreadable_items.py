@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.failover import abort_other_records, dags_not_unpaused
+from airflow_provider_mwaa_dr.core.failover.recorded_sets import dags_not_unpaused
+from airflow_provider_mwaa_dr.core.failover.records import abort_other_records
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord
 from airflow_provider_mwaa_dr.core.state import Mode, Phase
 from tests.unit.core.dr_set import WANTED, A, B, C, World, request

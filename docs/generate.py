@@ -230,7 +230,7 @@ TRANSITIONS: Mapping[str, tuple[Callable[[DRState], DRState], str, str]] = {
     "recover": (
         lambda row: state.recover(row, plan_to(B), lease_s=60, at=AT),
         "the engine of a caller, if the state gives no region a role",
-        "takes such a state over, as a forced plan",
+        "recovers such a state, with a forced plan",
     ),
     "take_over": (
         lambda row: state.take_over(row, owner="o2", at=AT),
@@ -285,7 +285,7 @@ def diagram() -> str:
     labels: dict[tuple[Phase, Phase], list[str]] = {}
     for name, each in moves().items():
         for move in each:
-            # What takes over a broken state, or keeps the phase, would hide the way of a failover.
+            # A transition that recovers a broken state, or keeps the phase, would hide the way of a failover.
             if move[0] is not move[1] and name != "recover":
                 labels.setdefault(move, []).append(name)
     lines = ["[*] --> STEADY: init"]

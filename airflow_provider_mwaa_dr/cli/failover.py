@@ -10,21 +10,29 @@ from contextlib import contextmanager
 from airflow_provider_mwaa_dr.cli.session import CliSession, CommandParsers
 from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import nothing_done_document, preview_document, record_document
-from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverPreview, FailoverRequest, StepEvent
+from airflow_provider_mwaa_dr.core.failover import (
+    FailoverAction,
+    FailoverEngine,
+    FailoverPreview,
+    FailoverRequest,
+    StepEvent,
+)
 from airflow_provider_mwaa_dr.core.reasons import checked_reason
 from airflow_provider_mwaa_dr.core.state import Mode
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError
 
-ENTERING = {"claim", "join", "cancel", "supersede"}
+ENTERING = frozenset(action.value for action in FailoverAction if action is not FailoverAction.NOTHING)
 """The steps with which an engine starts or joins a plan."""
 _ACTIONS = {
-    "claim": "starts a new plan",
-    "join": "joins the open plan",
-    "cancel": "cancels the open plan",
-    "supersede": "replaces the open plan",
-    "take over": "starts a forced plan, because no active region is known",
+    FailoverAction.CLAIM: "starts a new plan",
+    FailoverAction.JOIN: "joins the open plan",
+    FailoverAction.CANCEL: "cancels the open plan",
+    FailoverAction.SUPERSEDE: "replaces the open plan",
+    FailoverAction.RECOVER: "starts a forced plan, because no active region is known",
 }
 """What the command does, by :attr:`~airflow_provider_mwaa_dr.core.failover.FailoverPreview.action`."""
+_OF_OPEN_PLAN = frozenset({FailoverAction.JOIN, FailoverAction.CANCEL, FailoverAction.SUPERSEDE})
+"""Actions that change the open plan."""
 
 
 def add_command(commands: CommandParsers) -> None:
@@ -128,16 +136,16 @@ class _Steps:
 
 
 def _preview_text(preview: FailoverPreview) -> Iterator[str]:
-    if preview.action == "nothing":
+    if preview.action is FailoverAction.NOTHING:
         yield f"{preview.target} is active already, epoch {preview.epoch}: nothing to do."
         return
-    plan = f" {preview.plan_id}" if preview.plan_id and preview.action in {"join", "cancel", "supersede"} else ""
+    plan = f" {preview.plan_id}" if preview.plan_id and preview.action in _OF_OPEN_PLAN else ""
     yield (
         f"Failover {preview.source} -> {preview.target} ({preview.mode.value}), epoch {preview.epoch}: "
-        f"{_ACTIONS.get(preview.action, preview.action)}{plan}."
+        f"{_ACTIONS[preview.action]}{plan}."
     )
-    if preview.taken_over is not None:
-        yield f"No active region is known: {preview.taken_over}."
+    if preview.why_recovery is not None:
+        yield f"No active region is known: {preview.why_recovery}."
         yield "The failover is forced, whatever mode was requested; every other registered region counts as the source."
     yield f"Steps: {', '.join(preview.steps)}."
     if preview.wanted is not None:

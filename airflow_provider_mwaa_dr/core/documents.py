@@ -104,7 +104,7 @@ def preview_document(preview: FailoverPreview) -> dict[str, Any]:
     """Return the document of a preview."""
     return {
         "dry_run": True,
-        "action": preview.action,
+        "action": preview.action.value,
         "from": preview.source,
         "to": preview.target,
         "mode": preview.mode.value,
@@ -115,7 +115,7 @@ def preview_document(preview: FailoverPreview) -> dict[str, Any]:
         "dags_exempt": preview.exempt,
         "running": list(preview.running) if preview.running is not None else None,
         "not_ready": list(preview.not_ready),
-        "taken_over": preview.taken_over,
+        "taken_over": preview.why_recovery,
         "steps": list(preview.steps),
     }
 

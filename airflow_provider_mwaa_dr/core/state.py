@@ -97,7 +97,7 @@ class Plan:
         entry.
     :param replaced: the promoted, unfinished plan that this plan superseded, with its phase. A cancellation returns to
         it.
-    :param takes_over: it is unknown which region executes, so every registered region except the target counts as the
+    :param is_recovery: it is unknown which region executes, so every registered region except the target counts as the
         source; *source* is the last known active region.
     :param lease_s: the lease from the promotion on, if the stored lease cannot be used; None: the lease stays.
     """
@@ -115,7 +115,7 @@ class Plan:
     stop_running: bool = False
     drained: bool = False
     replaced: tuple[Phase, Plan] | None = None
-    takes_over: bool = False
+    is_recovery: bool = False
     lease_s: float | None = None
 
     @property
@@ -126,7 +126,7 @@ class Plan:
     @property
     def is_cancellation(self) -> bool:
         """Whether this plan cancels another: the active region keeps the role."""
-        return self.source == self.target and not self.takes_over
+        return self.source == self.target and not self.is_recovery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,8 +250,8 @@ def supersede(state: DRState, plan: Plan, *, at: datetime) -> DRState:
     the new plan, like the open one, is forced and counts every region except its target as the source.
     """
     open_plan = _open_plan(state)
-    takes_over = open_plan.takes_over and state.phase is Phase.DRAINING
-    if plan.target == state.active_region and state.phase is Phase.DRAINING and not takes_over:
+    is_recovery = open_plan.is_recovery and state.phase is Phase.DRAINING
+    if plan.target == state.active_region and state.phase is Phase.DRAINING and not is_recovery:
         raise WrongPhaseError(
             f"{plan.target} is still the active region of plan {open_plan.id}.", advice="Cancel that plan instead."
         )
@@ -260,11 +260,11 @@ def supersede(state: DRState, plan: Plan, *, at: datetime) -> DRState:
         phase=Phase.DRAINING,
         plan=replace(
             plan,
-            source=open_plan.source if takes_over else state.active_region,
-            mode=Mode.FORCED if takes_over else plan.mode,
+            source=open_plan.source if is_recovery else state.active_region,
+            mode=Mode.FORCED if is_recovery else plan.mode,
             set_id=open_plan.set_id,
             replaced=_promoted(state),
-            takes_over=takes_over,
+            is_recovery=is_recovery,
             lease_s=open_plan.lease_s if state.phase is Phase.DRAINING else None,
         ),
         by=plan.by,
@@ -286,7 +286,7 @@ def cancel(state: DRState, *, plan_id: str, by: str, owner: str, reason: str, at
     :raises WrongPhaseError: the plan is promoted already, or no plan is open, or it is unknown which region executes.
     """
     open_plan = _open_plan(state)
-    if open_plan.takes_over and state.phase is Phase.DRAINING:
+    if open_plan.is_recovery and state.phase is Phase.DRAINING:
         raise WrongPhaseError(
             f"Plan {open_plan.id} replaced a state that names no active region, so it has no region to return to.",
             advice="Fail over to the region that you want active.",
@@ -345,7 +345,7 @@ def recover(state: DRState, plan: Plan, *, lease_s: float, at: datetime) -> DRSt
             plan,
             mode=Mode.FORCED,
             set_id=lost.set_id if lost is not None else None,
-            takes_over=True,
+            is_recovery=True,
             lease_s=lease_s if "lease_s" in broken else kept,
         ),
         by=plan.by,
@@ -427,7 +427,7 @@ def promote(state: DRState, *, at: datetime) -> DRState:
         epoch=state.epoch + 1,
         failover_count=state.failover_count + 1,
         lease_s=state.lease_s if plan.lease_s is None else plan.lease_s,
-        previous_region=plan.source if plan.takes_over else state.active_region,
+        previous_region=plan.source if plan.is_recovery else state.active_region,
         failover_reason=plan.reason,
         last_failover_time=at,
         # The source may not have published these runs yet. No agent needs the stops of earlier epochs.

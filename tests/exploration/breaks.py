@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.core import gate, lease
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.failover import actions
+from airflow_provider_mwaa_dr.core.failover import FailoverAction, actions
 from airflow_provider_mwaa_dr.core.failover.context import EngineContext
 from airflow_provider_mwaa_dr.core.gate import Decision, DecisionPoint, View
 from airflow_provider_mwaa_dr.core.lease import Closing
@@ -97,9 +97,9 @@ def with_a_claim_over_an_open_plan(patch: Patch) -> None:
     """The new plan has neither the recorded set nor the plan that had promoted."""
     action = actions.action
 
-    def careless(context: EngineContext, state: DRState, target: str) -> str:
+    def careless(context: EngineContext, state: DRState, target: str) -> FailoverAction:
         found = action(context, state, target)
-        return "claim" if found == "supersede" else found
+        return FailoverAction.CLAIM if found is FailoverAction.SUPERSEDE else found
 
     claim = transitions.claim
 
@@ -159,8 +159,8 @@ def with_a_cancel_under_the_same_plan_id_and_engines_that_compare_only_ids(patch
 def with_already_active_as_the_answer_while_a_plan_is_open(patch: Patch) -> None:
     action = actions.action
 
-    def hasty(context: EngineContext, state: DRState, target: str) -> str:
-        return "nothing" if state.active_region == target else action(context, state, target)
+    def hasty(context: EngineContext, state: DRState, target: str) -> FailoverAction:
+        return FailoverAction.NOTHING if state.active_region == target else action(context, state, target)
 
     patch.setattr(actions, "action", hasty)
 
@@ -169,9 +169,9 @@ def with_a_caller_that_names_another_region_and_gets_the_open_plan(patch: Patch)
     """A caller could then never leave a plan whose target is lost permanently."""
     action = actions.action
 
-    def handed(context: EngineContext, state: DRState, target: str) -> str:
+    def handed(context: EngineContext, state: DRState, target: str) -> FailoverAction:
         found = action(context, state, target)
-        return "join" if found == "supersede" else found
+        return FailoverAction.JOIN if found is FailoverAction.SUPERSEDE else found
 
     patch.setattr(actions, "action", handed)
 

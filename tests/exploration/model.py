@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from airflow_provider_mwaa_dr.core import gate, lease
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.failover import FailoverEngine, actions
+from airflow_provider_mwaa_dr.core.failover import FailoverAction, FailoverEngine, actions
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View
 from airflow_provider_mwaa_dr.core.ports import AgentStatus
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
@@ -529,14 +529,14 @@ class Model:
 
     def _enter(self, world: World, caller: Caller, owner: str) -> tuple[str, int]:
         state = self.rows[world.row]
-        op = actions.action(self._context, state, caller.target)
-        if op == "nothing":
-            return op, world.row
-        if op == "join":
-            return op, self._next(transitions.take_over, world.row, owner=owner)
-        if op == "cancel":
+        action = actions.action(self._context, state, caller.target)
+        if action is FailoverAction.NOTHING:
+            return action.value, world.row
+        if action is FailoverAction.JOIN:
+            return action.value, self._next(transitions.take_over, world.row, owner=owner)
+        if action is FailoverAction.CANCEL:
             new = self._next(transitions.cancel, world.row, plan_id=f"back {owner}", by="x", owner=owner, reason="r")
-            return op, new
+            return action.value, new
         plan = Plan(
             id=f"plan {owner}",
             source=state.active_region,
@@ -547,10 +547,10 @@ class Model:
             owner=owner,
             started_at=AT,
         )
-        make = transitions.claim if op == "claim" else transitions.supersede
+        make = transitions.claim if action is FailoverAction.CLAIM else transitions.supersede
         # The set is recorded with the claim: the source's DAGs now, or its last snapshot, which is always complete.
         set_id = BAD if world.is_paused and not caller.is_forced else GOOD
-        return op, self._next(_claim_and_record, world.row, make=make, plan=plan, set_id=set_id)
+        return action.value, self._next(_claim_and_record, world.row, make=make, plan=plan, set_id=set_id)
 
     def _next(self, change: Callable[..., DRState], row: int, **values: object) -> int:
         key = (change, row, *values.values())

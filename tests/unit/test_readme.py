@@ -19,6 +19,7 @@ from airflow_provider_mwaa_dr.cli.application import build_parser
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.bookkeeping import NO_RERUN_TAG
 from airflow_provider_mwaa_dr.core.config import CONTROL_TAG, OPTIONS
+from airflow_provider_mwaa_dr.core.failover import FailoverAction
 from airflow_provider_mwaa_dr.core.failover.preview import steps_of
 from airflow_provider_mwaa_dr.core.ports import EnvironmentStatus
 from airflow_provider_mwaa_dr.core.readiness.checks import NAMES
@@ -375,7 +376,7 @@ def test_every_step_of_a_failover_is_in_the_protocol() -> None:
     section = page("explanation/protocol").split("## Steps of a failover")[1].split("\n## ")[0]
     steps = re.findall(r"^\| ([a-z]+) \|", section, flags=re.MULTILINE)
     assert steps[0] == "step"
-    assert tuple(steps[1:]) == steps_of("claim", transitions.Mode.GRACEFUL)
+    assert tuple(steps[1:]) == steps_of(FailoverAction.CLAIM, transitions.Mode.GRACEFUL)
 
 
 def test_the_readme_is_short_and_begins_its_limits_with_the_most_important_one() -> None:

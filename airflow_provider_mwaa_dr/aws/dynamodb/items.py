@@ -353,7 +353,7 @@ def _plan_to_values(plan: Plan) -> dict[str, Any]:
         "set_id": plan.set_id,
         "stop_running": plan.stop_running,
         "drained": plan.drained,
-        "takes_over": plan.takes_over or None,
+        "takes_over": plan.is_recovery or None,
         "lease_s": plan.lease_s,
         "replaced": {"phase": replaced[0], "plan": _plan_to_values(replaced[1])} if replaced is not None else None,
     }
@@ -391,7 +391,7 @@ def _plan_from_values(values: Any, field: str = "plan") -> Plan:
         stop_running=optional("stop_running", "true or false", _truth) or False,
         drained=optional("drained", "true or false", _truth) or False,
         replaced=_replaced_from_values(replaced, f"{field}.replaced") if replaced is not None else None,
-        takes_over=optional("takes_over", "true or false", _truth) or False,
+        is_recovery=optional("takes_over", "true or false", _truth) or False,
         lease_s=optional("lease_s", _LEASE, _lease_s),
     )
 

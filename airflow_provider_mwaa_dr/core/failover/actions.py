@@ -1,8 +1,9 @@
-"""What a request for a region means in a given state: start a plan, join, cancel or replace one, or take over."""
+"""What a request for a region means in a given state: start, join, cancel or replace a plan, or recover the state."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.failover import recorded_sets
@@ -10,24 +11,37 @@ from airflow_provider_mwaa_dr.core.failover.context import EngineContext
 from airflow_provider_mwaa_dr.core.state import DRState, Phase, Plan
 
 
-def action(context: EngineContext, state: DRState, target: str) -> str:
-    """
-    Return the action of a caller whose target is *target*, given the state.
+class FailoverAction(str, Enum):
+    """The first write of a failover; its value is the name of the step."""
 
-    :return: nothing (already active), claim, join, cancel, supersede or take over (of the state).
-    """
+    NOTHING = "nothing"
+    """The target is active already."""
+    CLAIM = "claim"
+    JOIN = "join"
+    CANCEL = "cancel"
+    SUPERSEDE = "supersede"
+    RECOVER = "take over"
+    """The state names no active region, or cannot be used: a new, forced plan replaces it."""
+
+
+CHECKED = frozenset({FailoverAction.CLAIM, FailoverAction.SUPERSEDE, FailoverAction.RECOVER})
+"""The actions that start a plan for another region, and therefore check first whether it is ready."""
+
+
+def action(context: EngineContext, state: DRState, target: str) -> FailoverAction:
+    """Return the action of a caller whose target is *target*, given the state."""
     plan = state.plan
     can_join = plan is not None and not state.problems and state.phase is Phase.DRAINING and plan.target == target
     # An open plan for this target names its source itself, so it can be joined even if the active region is wrong.
     if not can_join and why_unknown(context, state, target) is not None:
-        return "take over"
+        return FailoverAction.RECOVER
     if state.phase is Phase.STEADY or plan is None:
-        return "nothing" if state.active_region == target else "claim"
+        return FailoverAction.NOTHING if state.active_region == target else FailoverAction.CLAIM
     if plan.target == target:
-        return "join"
-    if state.phase is Phase.DRAINING and state.active_region == target and not plan.takes_over:
-        return "cancel"
-    return "supersede"
+        return FailoverAction.JOIN
+    if state.phase is Phase.DRAINING and state.active_region == target and not plan.is_recovery:
+        return FailoverAction.CANCEL
+    return FailoverAction.SUPERSEDE
 
 
 def why_unknown(context: EngineContext, state: DRState, target: str) -> str | None:
@@ -58,6 +72,6 @@ def last_active(context: EngineContext, state: DRState, target: str) -> str:
 
 def sources(context: EngineContext, plan: Plan) -> Sequence[str]:
     """Return the regions that may execute until the promotion: the source; all but the target if it is unknown."""
-    if not plan.takes_over:
+    if not plan.is_recovery:
         return [plan.source]
     return sorted(context.regions() - {plan.target}) or [plan.source]

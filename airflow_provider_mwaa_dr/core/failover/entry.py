@@ -1,4 +1,4 @@
-"""The entry into a plan: claim, join, cancel, supersede or take over."""
+"""The entry into a plan: claim, join, cancel, supersede or recover."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import partial
 
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.failover import actions, copies, preconditions
+from airflow_provider_mwaa_dr.core.failover.actions import CHECKED, FailoverAction
 from airflow_provider_mwaa_dr.core.failover.context import EngineContext
 from airflow_provider_mwaa_dr.core.failover.ownership import OwnedPlan, TakenOverError, refuse_unusable, superseded
 from airflow_provider_mwaa_dr.core.failover.request import FailoverRequest
@@ -19,7 +20,7 @@ from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, NotReadyErro
 
 def enter(context: EngineContext, request: FailoverRequest) -> DRState | FailoverRecord:
     """
-    Claim, join, cancel, supersede or take over: retry until one of these writes succeeds.
+    Claim, join, cancel, supersede or recover: retry until one of these writes succeeds.
 
     :return: the state that this engine acts on; or the record, if the plan's owner has finished the plan.
     """
@@ -27,18 +28,18 @@ def enter(context: EngineContext, request: FailoverRequest) -> DRState | Failove
     while True:
         state = context.table.read()
         action = actions.action(context, state, request.target)
-        if action == "nothing":
+        if action is FailoverAction.NOTHING:
             raise AlreadyActiveError(f"{request.target} is active already (epoch {state.epoch}), nothing to do.")
-        if action == "join":
+        if action is FailoverAction.JOIN:
             with suppress(TakenOverError):
                 return _join(context, state, request)
             continue
-        if action in {"claim", "supersede", "take over"} and not checked:
-            checked_request = replace(request, mode=Mode.FORCED) if action == "take over" else request
+        if action in CHECKED and not checked:
+            checked_request = replace(request, mode=Mode.FORCED) if action is FailoverAction.RECOVER else request
             preconditions.check(context, state, checked_request)
             checked = True
             continue  # the state may have changed during the checks
-        is_safe = action != "cancel" or request.even_if_not_ready
+        is_safe = action is not FailoverAction.CANCEL or request.even_if_not_ready
         if not is_safe and (why := copies.why_target_copy_unreadable(context, state)):
             raise NotReadyError(
                 f"Plan {plan_of(state).id} cannot be cancelled: {why}.",
@@ -47,11 +48,11 @@ def enter(context: EngineContext, request: FailoverRequest) -> DRState | Failove
             )
         at, note = context.clock.now(), ""
         plan = _new_plan(context, state, request)
-        if action == "claim":
+        if action is FailoverAction.CLAIM:
             new = transitions.claim(state, plan, at=at)
-        elif action == "supersede":
+        elif action is FailoverAction.SUPERSEDE:
             new = transitions.supersede(state, plan, at=at)
-        elif action == "take over":
+        elif action is FailoverAction.RECOVER:
             last = replace(plan, source=actions.last_active(context, state, request.target))
             new = transitions.recover(state, last, lease_s=context.timing.lease_s, at=at)
             why = actions.why_unknown(context, state, request.target)
@@ -63,7 +64,7 @@ def enter(context: EngineContext, request: FailoverRequest) -> DRState | Failove
             new = transitions.cancel(
                 state, plan_id=plan.id, by=request.by, owner=context.owner, reason=request.reason, at=at
             )
-        context.progress.begin(action)
+        context.progress.begin(action.value)
         try:
             context.table.put(new, state.version)
         except StaleStateError:
@@ -121,7 +122,7 @@ def follow(context: EngineContext, target: str, plan_id: str, state: DRState) ->
 
     :raises PlanSupersededError: the open plan has another target than *target*, or another region is active.
     """
-    context.progress.begin("join")
+    context.progress.begin(FailoverAction.JOIN.value)
     seen, since = state.version, context.clock.monotonic()
     while True:
         refuse_unusable(state)

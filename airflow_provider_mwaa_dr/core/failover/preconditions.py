@@ -54,7 +54,7 @@ def _target_problems(context: EngineContext, target: Environment, seen: Beats) -
 def _source_problems(context: EngineContext, state: DRState, request: FailoverRequest) -> Sequence[str]:
     source = state.active_region
     why = [copies.why_target_copy_unreadable(context, state)]
-    if actions.action(context, state, request.target) == "take over":
+    if actions.action(context, state, request.target) is actions.FailoverAction.RECOVER:
         others = sorted(context.regions() - {request.target})
         return [
             each

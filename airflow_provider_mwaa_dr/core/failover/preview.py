@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from airflow_provider_mwaa_dr.core.failover import actions, preconditions, recorded_sets
+from airflow_provider_mwaa_dr.core.failover.actions import CHECKED, FailoverAction
 from airflow_provider_mwaa_dr.core.failover.context import EngineContext
 from airflow_provider_mwaa_dr.core.failover.drain import not_of
 from airflow_provider_mwaa_dr.core.failover.request import FailoverRequest
@@ -19,16 +20,15 @@ class FailoverPreview:
     """
     What a failover would do now. The preview itself changes nothing.
 
-    :param action: nothing (already active), claim, join, cancel, supersede or take over (of the state).
-    :param taken_over: for the action *take over*: why the state names no active region. Such a failover is forced,
-        regardless of the requested mode. None for any other action.
+    :param why_recovery: for :attr:`FailoverAction.RECOVER`: why the state names no active region. Such a failover is
+        forced, regardless of the requested mode. None for any other action.
     :param wanted: number of DAGs to pause in the source and to unpause in the target; None if unknown.
     :param running: running runs of the source; None if unknown, or for a forced failover, which does not call the
         source.
     :param not_ready: why the failover would be refused, a line each.
     """
 
-    action: str
+    action: FailoverAction
     source: str
     target: str
     mode: Mode
@@ -40,7 +40,7 @@ class FailoverPreview:
     running: tuple[str, ...] | None
     not_ready: tuple[str, ...]
     steps: tuple[str, ...]
-    taken_over: str | None = None
+    why_recovery: str | None = None
 
 
 def preview(context: EngineContext, request: FailoverRequest) -> FailoverPreview:
@@ -50,15 +50,15 @@ def preview(context: EngineContext, request: FailoverRequest) -> FailoverPreview
     action = actions.action(context, state, request.target)
     plan = state.plan
     # A superseding plan leaves the region that is active now, even if the open plan leaves another region.
-    source = plan.source if plan is not None and action == "join" else state.active_region
-    mode, taken_over = request.mode, None
-    if action == "take over":
+    source = plan.source if plan is not None and action is FailoverAction.JOIN else state.active_region
+    mode, why_recovery = request.mode, None
+    if action is FailoverAction.RECOVER:
         source, mode = actions.last_active(context, state, request.target), Mode.FORCED
-        taken_over = actions.why_unknown(context, state, request.target)
+        why_recovery = actions.why_unknown(context, state, request.target)
     not_ready: Sequence[str] = ()
     wanted = exempt = None
     running: tuple[str, ...] | None = None
-    if action in {"claim", "supersede", "take over"}:
+    if action in CHECKED:
         not_ready, _ = preconditions.problems(context, state, replace(request, mode=mode))
         if mode is not Mode.FORCED:
             with suppress(MwaaError):  # graceful: a problem, too; auto: the failover continues without the source
@@ -71,7 +71,7 @@ def preview(context: EngineContext, request: FailoverRequest) -> FailoverPreview
     if set_id is not None:
         recorded, _ = context.table.set_if_readable(lambda: context.table.store.get_set(set_id))
         wanted = len(recorded.dag_ids) if recorded is not None else None
-    elif action == "take over" and (lost := recorded_sets.set_of_lost_plan(context)) is not None:
+    elif action is FailoverAction.RECOVER and (lost := recorded_sets.set_of_lost_plan(context)) is not None:
         wanted = len(lost.dag_ids)
     elif wanted is None:
         snapshot, _ = context.table.set_if_readable(lambda: context.table.store.get_snapshot(source))
@@ -89,19 +89,19 @@ def preview(context: EngineContext, request: FailoverRequest) -> FailoverPreview
         running=running,
         not_ready=tuple(not_ready),
         steps=steps_of(action, mode),
-        taken_over=taken_over,
+        why_recovery=why_recovery,
     )
 
 
-def steps_of(action: str, mode: Mode) -> tuple[str, ...]:
+def steps_of(action: FailoverAction, mode: Mode) -> tuple[str, ...]:
     """Return the steps of a failover that begins with *action*, in order."""
     end = ("unpause", "verify", "complete")
-    if action == "nothing":
+    if action is FailoverAction.NOTHING:
         return ()
-    if action == "cancel":
-        return ("cancel", *end)
+    if action is FailoverAction.CANCEL:
+        return (action.value, *end)
     if mode is Mode.FORCED:
         middle: tuple[str, ...] = ("record", "lease", "promote", "adopt")
     else:
         middle = ("record", "drain", "pause", "ledger", "lease", "promote", "adopt")
-    return (*(("check", action) if action != "join" else (action,)), *middle, *end)
+    return (*(("check",) if action in CHECKED else ()), action.value, *middle, *end)

@@ -32,13 +32,13 @@ def record_from_snapshot(own: OwnedPlan, state: DRState) -> None:
     """The step *record* of a forced plan: use the set of a lost plan, or the source's last snapshot."""
     plan = plan_of(state)
     own.progress.begin("record")
-    lost = set_of_lost_plan(own.context) if plan.takes_over else None
+    lost = set_of_lost_plan(own.context) if plan.is_recovery else None
     if lost is not None:
         _record_as(own, plan, lost.dag_ids)
         own.progress.done(f"{len(lost.dag_ids)} unpaused DAGs recorded, from the set {lost.id} of a lost plan")
         return
     snapshot, why_not = own.table.set_if_readable(lambda: own.table.store.get_snapshot(plan.source))
-    if snapshot is None and plan.takes_over:
+    if snapshot is None and plan.is_recovery:
         snapshot = newest_snapshot(own.context, own.context.regions())
     if snapshot is None:
         _record_as(own, plan, [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import signal
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -151,10 +152,11 @@ def test_a_process_without_threads_shows_its_steps_at_the_end(monkeypatch: pytes
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no such signal")
-def test_a_hangup_is_ignored_from_the_claim_on_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("active", ["us-east-2", "us-est-2"])
+def test_a_hangup_is_ignored_from_the_claim_on_and_only_then(monkeypatch: pytest.MonkeyPatch, active: str) -> None:
     """
     Before the claim, a closed terminal ends the command. After the claim, an ended command would leave both regions
-    blocked.
+    blocked. The same holds for the plan that recovers a state with a misspelled region.
     """
     from airflow_provider_mwaa_dr.cli import failover
 
@@ -167,7 +169,9 @@ def test_a_hangup_is_ignored_from_the_claim_on_and_only_then(monkeypatch: pytest
 
     monkeypatch.setattr(failover._Steps, "__call__", record)
     before = signal.getsignal(signal.SIGHUP)
-    assert Shell()(*FAILOVER).code == 0
+    shell = Shell()
+    shell.store.overwrite(replace(shell.set.state, active_region=active))
+    assert shell(*FAILOVER).code == 0
     assert {handler for name, handler in seen if name == "check"} == {before}
     assert {handler for name, handler in seen if name != "check"} == {signal.SIG_IGN}
     assert signal.getsignal(signal.SIGHUP) == before

@@ -247,16 +247,16 @@ def unknown(**changes: object) -> DRState:
     return replace(steady(), active_region="us-est-2", **changes)  # type: ignore[arg-type]
 
 
-def test_taking_over_a_state_is_forced_and_remembers_that_the_source_is_not_known() -> None:
+def test_recovering_a_state_is_forced_and_remembers_that_the_source_is_not_known() -> None:
     """The plan is forced, whatever mode the caller requested. Its source is the caller's best guess."""
     taken = transitions.recover(unknown(), plan(source=A, mode=Mode.GRACEFUL), lease_s=60, at=AT)
     assert (taken.phase, taken.active_region, taken.epoch, taken.version) == (Phase.DRAINING, "us-est-2", 0, 2)
     assert taken.plan is not None
-    assert (taken.plan.mode, taken.plan.source, taken.plan.takes_over) == (Mode.FORCED, A, True)
+    assert (taken.plan.mode, taken.plan.source, taken.plan.is_recovery) == (Mode.FORCED, A, True)
     assert not transitions.recover(unknown(), plan(A, source=A), lease_s=60, at=AT).plan.is_cancellation  # type: ignore[union-attr]
 
 
-def test_a_plan_that_takes_over_can_be_superseded_but_not_cancelled() -> None:
+def test_a_recovery_can_be_superseded_but_not_cancelled() -> None:
     """No region is known to be active, so there is no region to go back to."""
     taken = transitions.recover(replace(steady(), phase=Phase.DRAINING), plan(source=A), lease_s=60, at=AT)
     with pytest.raises(WrongPhaseError):
@@ -264,12 +264,12 @@ def test_a_plan_that_takes_over_can_be_superseded_but_not_cancelled() -> None:
     for target in (A, C):
         turned = transitions.supersede(taken, plan(target, mode=Mode.GRACEFUL), at=AT)
         assert turned.plan is not None
-        assert (turned.plan.takes_over, turned.plan.mode, turned.plan.source) == (True, Mode.FORCED, A)
+        assert (turned.plan.is_recovery, turned.plan.mode, turned.plan.source) == (True, Mode.FORCED, A)
     # After its promotion, it is known which region executes.
     promoted = transitions.promote(taken, at=AT)
     back = transitions.supersede(promoted, plan(C), at=AT)
     assert back.plan is not None
-    assert (back.plan.takes_over, back.plan.mode, back.plan.source) == (False, Mode.AUTO, B)
+    assert (back.plan.is_recovery, back.plan.mode, back.plan.source) == (False, Mode.AUTO, B)
 
 
 def test_while_a_value_cannot_be_used_only_taking_over_changes_the_state() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.failover import StepEvent
+from airflow_provider_mwaa_dr.core.failover import FailoverAction, StepEvent
 from airflow_provider_mwaa_dr.core.ports import DagSet, FailoverRecord
 from airflow_provider_mwaa_dr.core.state import (
     LONGEST_LEASE_S,
@@ -98,7 +98,7 @@ def test_regions_that_have_all_acknowledged_cost_no_lease(world: World) -> None:
 @pytest.mark.parametrize("target", [A, B, C])
 @pytest.mark.parametrize("active", [A, B])
 @pytest.mark.parametrize("phase", [Phase.DRAINING, Phase.PROMOTING, Phase.RESUMING])
-def test_a_phase_without_its_plan_is_taken_over_to_any_region(
+def test_a_phase_without_its_plan_is_recovered_to_any_region(
     world: World, phase: Phase, active: str, target: str
 ) -> None:
     """Before the fix, a failover to the active region reported "nothing to do", and no region started anything."""
@@ -194,7 +194,7 @@ def test_a_takeover_killed_at_any_step_is_finished_or_turned_by_the_next_caller(
 
 @pytest.mark.parametrize("broken", [{"problems": (LEASE,)}, {"plan": None}, {"active_region": MISSPELLED}])
 @pytest.mark.parametrize("step", ["claim", "promote"])
-def test_a_state_that_is_broken_under_a_plan_is_taken_over_by_the_same_command(
+def test_a_state_that_is_broken_under_a_plan_is_recovered_by_the_same_command(
     world: World, step: str, broken: dict[str, object]
 ) -> None:
     """
@@ -236,20 +236,20 @@ def test_no_message_recommends_the_misspelled_region(world: World) -> None:
         ({"problems": (LEASE,)}, "lease_s is 'nan'"),
     ],
 )
-def test_a_preview_names_what_is_taken_over_and_changes_nothing(
+def test_a_preview_names_what_is_recovered_and_changes_nothing(
     world: World, broken: dict[str, object], says: str
 ) -> None:
     """It also shows that the failover will be forced."""
     change(world, **broken)
     before = world.state
     preview = world.engine().preview(request(B, mode=Mode.GRACEFUL))
-    assert (preview.action, preview.source, preview.mode) == ("take over", A, Mode.FORCED)
-    assert says in (preview.taken_over or "")
+    assert (preview.action, preview.source, preview.mode) == (FailoverAction.RECOVER, A, Mode.FORCED)
+    assert says in (preview.why_recovery or "")
     assert preview.wanted == len(WANTED)
     assert world.state is before
 
 
-def test_a_usable_state_is_not_taken_over(world: World) -> None:
+def test_a_usable_state_is_not_recovered(world: World) -> None:
     """Control case."""
     assert world.engine().preview(request(A)).action == "nothing"
     assert world.engine().preview(request(B)).action == "claim"

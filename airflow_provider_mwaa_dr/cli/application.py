@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from airflow_provider_mwaa_dr.cli.session import Subparsers
 
 DONE, FAILED, WRONG_USAGE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
+CLI_PACKAGES = frozenset({"boto3", "botocore", "requests"})
+"""The packages of the extra ``cli``."""
 SANDBOX_SUMMARY = "run two Airflow environments and an emulated AWS on this machine"
 
 
@@ -134,10 +136,19 @@ def _run(argv: Sequence[str], runtime: Runtime) -> int:
     except Exception as error:
         if "--debug" in argv:
             traceback.print_exc(file=runtime.stderr)
-        repeat = "Run it again with --debug to see the traceback. If it fails again, report it."
-        advice = " ".join((getattr(args, "interrupt_advice", ""), repeat)).strip()
-        return _fail(argv, runtime, DRError(str(error), advice=advice), FAILED, kind=type(error).__name__)
+        return _fail(argv, runtime, _as_dr_error(error, args), FAILED, kind=type(error).__name__)
     return code
+
+
+def _as_dr_error(error: Exception, args: argparse.Namespace) -> DRError:
+    """Return an unexpected error as a message with advice."""
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in CLI_PACKAGES:
+        return DRError(
+            f"The command line needs the package {error.name}, which is not installed.",
+            advice="Install it: pip install 'airflow-provider-mwaa-dr[cli]'.",
+        )
+    repeat = "Run it again with --debug to see the traceback. If it fails again, report it."
+    return DRError(str(error), advice=" ".join((getattr(args, "interrupt_advice", ""), repeat)).strip())
 
 
 def _exit_code(error: DRError) -> int:

@@ -143,7 +143,7 @@ def test_by_hand(tmp_path: Path) -> None:
     pack_provider(tmp_path / "index")
     with environments(tmp_path / "home") as variables:
         user = User(tmp_path, tmp_path / "index", variables)
-        user(f"pip install --quiet --no-deps {DISTRIBUTION} && pip install --quiet boto3 requests awscli")
+        user(f"pip install --quiet '{DISTRIBUTION}[cli]' awscli")
         user(stack)
         user(state)
         for region in (STANDBY, ACTIVE):

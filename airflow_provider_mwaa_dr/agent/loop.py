@@ -383,7 +383,7 @@ class AgentLoop:
             epoch = "unknown" if state is None else state.epoch
             log.warning("%s holds every run, and closes none (epoch %s): %s", self._region, epoch, why)
             return
-        log.info("DR State Plugin: Current region %s is %s", self._region, role.value.upper())
+        log.warning("DR State Plugin: Current region %s is %s", self._region, role.value.upper())
         log.info(
             "%s is %s: active %s, epoch %d, version %d, phase %s",
             self._region,

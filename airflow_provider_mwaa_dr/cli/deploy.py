@@ -49,6 +49,12 @@ def add_commands(commands: CommandParsers) -> None:
         "--dags", action="store_true", help="also copy dr_failover and dr_test_dag into the DAGs folders"
     )
     parser.add_argument(
+        "--both-at-once",
+        action="store_true",
+        help="update both environments now; default: first the standby, and the active environment after an agent and "
+        "a worker of the standby have shown that the package works there",
+    )
+    parser.add_argument(
         "--no-policies",
         action="store_true",
         help="create no IAM policies; for execution roles that have the permissions already",
@@ -92,7 +98,15 @@ def add_commands(commands: CommandParsers) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--wait", action="store_true", help="wait until the environments are updated, 20 to 30 minutes")
+    parser.add_argument(
+        "--wait", action="store_true", help="wait until all environments are updated, 20 to 30 minutes each"
+    )
+    parser.add_argument(
+        "--worker-replacement",
+        choices=("forced", "graceful"),
+        help="forced: the update stops running tasks; graceful: it waits for them, up to 12 hours; default: none is "
+        "requested, and MWAA decides",
+    )
     parser.add_argument("--stack", metavar="NAME", default=STACK, help=f"CloudFormation stack; default: {STACK}")
     parser.add_argument(
         "--build-on",
@@ -127,7 +141,14 @@ def deploy(session: CliSession) -> None:
         )
     if any(step.name.startswith("update ") and step.act for step in steps):
         notes.append("MWAA rebuilds an environment to update it: 20 to 30 minutes. Its tasks may be interrupted.")
-    _carry_out(session, steps, notes)
+    _carry_out(session, steps, notes, next_step=_next_step(steps, waits=args.wait))
+
+
+def _next_step(steps: Sequence[DeploymentStep], *, waits: bool) -> str:
+    """Return what the user does after a deployment."""
+    if not waits and any(step.name.startswith("update ") and step.act for step in steps):
+        return "When both environments are AVAILABLE, run mwaa-dr status, and then mwaa-dr check."
+    return "Run mwaa-dr check: it tells whether a failover would succeed."
 
 
 def undeploy(session: CliSession) -> None:
@@ -176,7 +197,13 @@ def _deployment(session: CliSession) -> Deployment:
             option="environments",
             advice="Set DR_ENVIRONMENTS, for example us-east-2=NAME,us-east-1=NAME.",
         )
-    return Deployment(Aws(session.clock, runtime.boto3_session), environments, make_store=make_store, say=say)
+    return Deployment(
+        Aws(session.clock, runtime.boto3_session),
+        environments,
+        make_store=make_store,
+        make_environment=runtime.make_environment,
+        say=say,
+    )
 
 
 def _any_config(session: CliSession) -> DRConfig:
@@ -231,6 +258,8 @@ def _spec(session: CliSession, config: DRConfig) -> DeploySpec:
         with_alarms=getattr(args, "alarms", False),
         alarm_topics=_topics(args, config),
         wait=args.wait,
+        both_at_once=getattr(args, "both_at_once", False),
+        worker_replacement=(args.worker_replacement or "").upper(),
     )
 
 
@@ -251,7 +280,12 @@ def _topics(args: argparse.Namespace, config: DRConfig) -> dict[str, str]:
 
 
 def _carry_out(
-    session: CliSession, steps: Sequence[DeploymentStep], notes: Iterable[str], *, last_question: Sequence[str] = ()
+    session: CliSession,
+    steps: Sequence[DeploymentStep],
+    notes: Iterable[str],
+    *,
+    last_question: Sequence[str] = (),
+    next_step: str = "",
 ) -> None:
     args, console = session.args, session.console
     would_change = any(step.changes for step in steps)
@@ -279,7 +313,7 @@ def _carry_out(
     done = [_act(session, step) for step in steps]
     count = sum(row["changed"] for row in done)
     text = f"{count} of {len(done)} steps changed something." if count else "Nothing had to change."
-    console.result({"steps": done}, text)
+    console.result({"steps": done, "next": next_step or None}, f"{text} {next_step}".rstrip())
 
 
 def _ask_for_data(session: CliSession, lines: Sequence[str]) -> None:

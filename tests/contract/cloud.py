@@ -9,6 +9,7 @@ import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import boto3
 from moto.cloudwatch.models import cloudwatch_backends
 from moto.core.common_models import CloudFormationModel
 
+from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import DynamoDBRunsStore
 from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.aws.dynamodb.tables import DynamoDBTables
@@ -23,7 +25,7 @@ from airflow_provider_mwaa_dr.cli import main
 from airflow_provider_mwaa_dr.cli.runtime import Runtime, system_runtime
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
-from airflow_provider_mwaa_dr.core.ports import StateStore
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, StateStore
 from airflow_provider_mwaa_dr.sandbox.cloud.aws_server import AwsServer
 from airflow_provider_mwaa_dr.testing import FakeEnvironment, ManualClock
 
@@ -100,6 +102,7 @@ class Cloud:
     An AWS with an environment in each of *regions*, and a command line that uses it.
 
     :ivar versions: Airflow version by region; *statuses*: status by region.
+    :ivar airflows: Airflow of each region: its API.
     """
 
     home: Path
@@ -111,6 +114,7 @@ class Cloud:
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._beat = 0
         self._clients: dict[tuple[str, str], Any] = {}
         self.first, self.second = self.regions
         self.names = {self.first: f"etl-primary-{self.id}", self.second: f"etl-secondary-{self.id}"}
@@ -129,6 +133,7 @@ class Cloud:
                 "bucket": self.buckets[region],
                 "role": f"role-{name}",
             }
+        self.airflows = {region: FakeEnvironment(region, name, clock=self.clock) for region, name in self.names.items()}
         self.set_variables({})
 
     def set_variables(self, changes: Mapping[str, str]) -> None:
@@ -228,6 +233,29 @@ class Cloud:
         prefix = f"{self.stack}-alarms-"
         return {name.removeprefix(prefix): vars(found[name])["properties"] for name in found if prefix in name}
 
+    def come_alive(self, region: str, *, version: str = __version__, loads_fence: bool = True) -> None:
+        """From now on, an updated environment has an agent, the DAG dr_readiness, and a worker with the fence."""
+
+        def turn() -> None:
+            self.clock.after(10, turn)
+            found = self.environment(region)
+            if found["Status"] != "AVAILABLE" or "dr.enabled" not in found["AirflowConfigurationOptions"]:
+                return
+            self._beat += 1
+            self.store().put_agent(
+                AgentStatus(
+                    region=region, job="1", host="h", at=self.clock.now(), beat=self._beat, version=1, epoch=0,
+                    provider_version=version, airflow_version="3.3.1",
+                )
+            )  # fmt: skip
+            airflow = self.airflows[region]
+            if "dr_readiness" not in airflow.paused | airflow.unpaused:
+                airflow.add_dag("dr_readiness", is_paused=True)
+            elif loads_fence and airflow.notes:
+                self.store().put_fence(region, datetime.now(timezone.utc))
+
+        self.clock.after(10, turn)
+
     def store(self) -> DynamoDBStateStore:
         """Return the state table."""
         return self.open(self.state_table, self.regions)
@@ -267,7 +295,7 @@ class Cloud:
             clock=self.clock,
             who="ana@laptop",
             make_store=make_store,
-            make_environment=lambda region, name: FakeEnvironment(region, name, clock=self.clock),
+            make_environment=lambda region, name: self.airflows[region],
             make_tables=lambda config: DynamoDBTables(config.replicas, clock=self.clock, session=self.session),
             make_runs=lambda config: DynamoDBRunsStore(
                 config.runs_table, config.replicas, clock=self.clock, session=self.session, timeout_s=20
@@ -278,8 +306,8 @@ class Cloud:
         return Result(code, out.getvalue(), err.getvalue())
 
     def deploy(self, *argv: str) -> Result:
-        """Run ``mwaa-dr deploy --yes --json``."""
-        return self("deploy", *argv, "--yes", "--json")
+        """Run ``mwaa-dr deploy --both-at-once --yes --json``: no Airflow runs here that could prove anything."""
+        return self("deploy", "--both-at-once", *argv, "--yes", "--json")
 
     def undeploy(self, *argv: str) -> Result:
         """Run ``mwaa-dr undeploy --yes --json``."""

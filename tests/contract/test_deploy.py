@@ -144,7 +144,8 @@ def test_a_first_deployment_creates_everything(cloud: Cloud) -> None:
     assert result.code == 0, result.out
     # The standby gets its fence first.
     assert result.changed == [
-        "stack", "state", f"requirements {B}", f"update {B}", f"requirements {A}", f"update {A}",
+        "stack", "state",
+        f"dags {B}", f"requirements {B}", f"update {B}", f"dags {A}", f"requirements {A}", f"update {A}",
     ]  # fmt: skip
     state = cloud.store().read()
     assert (state.active_region, state.epoch, state.version) == (A, 0, 1)
@@ -165,9 +166,92 @@ def test_a_first_deployment_creates_everything(cloud: Cloud) -> None:
             "dr.state_table_region": B,
             "dr.state_table_replicas": f"{B},{A}",
             "dr.runs_table": cloud.runs_table,
+            "dr.environments": f"{B}={cloud.names[B]},{A}={cloud.names[A]}",
         }
         assert cloud.in_use(region) == LINE + b"\n"
-        assert cloud.keys(region) == {"mwaa-dr/requirements.txt"}
+        assert cloud.keys(region) == {"mwaa-dr/requirements.txt", "dags/dr_readiness.py"}
+
+
+def in_order(cloud: Cloud, *argv: str) -> Result:
+    """Deploy as by default: first the standby."""
+    return cloud("deploy", *argv, "--yes", "--json")
+
+
+def test_the_active_environment_is_updated_after_the_standby_has_shown_that_it_works(cloud: Cloud) -> None:
+    """A second deployment changes nothing, and starts no run."""
+    cloud.come_alive(B)
+    result = in_order(cloud, "--active", A, "--wait")
+    assert result.code == 0, result.out
+    assert [step["name"] for step in result.document["steps"]][-9:] == [
+        f"dags {B}", f"requirements {B}", f"update {B}", f"wait {B}", f"proof {B}",
+        f"dags {A}", f"requirements {A}", f"update {A}", f"wait {A}",
+    ]  # fmt: skip
+    proof = next(step for step in result.document["steps"] if step["name"] == f"proof {B}")
+    assert proof["detail"].startswith(f"{cloud.names[B]}: 1 live agent(s) of version {__version__}, and a task of")
+    assert result.document["next"].startswith("Run mwaa-dr check")
+    for region in cloud.regions:
+        assert cloud.environment(region)["AirflowConfigurationOptions"]["dr.enabled"] == "true"
+    runs = dict(cloud.airflows[B].notes)
+    assert len(runs) == 1
+    again = in_order(cloud)
+    assert (again.code, again.changed) == (0, [])
+    assert not any(step["name"].startswith("proof") for step in again.document["steps"])
+    assert cloud.airflows[B].notes == runs
+
+
+@pytest.mark.parametrize("fault", ["the update fails", "no plugin", "another version", "no fence"])
+def test_a_standby_that_does_not_work_leaves_the_active_environment_as_it_is(cloud: Cloud, fault: str) -> None:
+    """The message says so. When the cause is corrected, the same command does the rest."""
+    used(cloud)
+    before = cloud.environment(A), cloud.versions(A)
+    if fault == "the update fails":
+        cloud.server.mwaa.fail_updates = "pip found no matching distribution"
+    elif fault != "no plugin":
+        cloud.come_alive(B, version="0.0.1" if fault == "another version" else __version__, loads_fence=False)
+    result = in_order(cloud, "--active", A)
+    assert result.code == 1
+    error = result.document["error"]
+    assert (error["type"], "run the same command again" in error["advice"]) == ("DeploymentError", True)
+    assert (cloud.environment(A), cloud.versions(A)) == before
+    assert changes(cloud)[-1].startswith(("mwaa PATCH", "dynamodb"))
+    cloud.server.mwaa.fail_updates = ""
+    cloud.come_alive(B)
+    again = in_order(cloud, "--active", A)
+    assert again.code == 0, again.out
+    assert [name for name in again.changed if A in name] == [f"dags {A}", f"requirements {A}", f"update {A}"]
+    assert again.document["next"].startswith("When both environments are AVAILABLE")
+
+
+def test_the_replacement_of_workers_is_requested_only_if_the_user_says_so(cloud: Cloud) -> None:
+    """MWAA has a default of its own."""
+    assert cloud.deploy("--active", A, "--worker-replacement", "graceful").code == 0
+    cloud.updated()
+    assert cloud.environment(A)["WorkerReplacementStrategy"] == "GRACEFUL"
+
+
+def test_a_log_that_will_not_show_the_plugin_is_named(cloud: Cloud) -> None:
+    """Users look for the line of the plugin's start. It has the level WARNING."""
+    cloud.describe(A, LoggingConfiguration={"SchedulerLogs": {"Enabled": True, "LogLevel": "ERROR"}})
+    cloud.describe(B, LoggingConfiguration={"SchedulerLogs": {"Enabled": True, "LogLevel": "WARNING"}})
+    dry = cloud("deploy", "--active", A, "--dry-run", "--json")
+    assert dry.err.count("its scheduler log is") == 1
+    assert "its scheduler log is at the level ERROR" in dry.err
+    cloud.describe(B, LoggingConfiguration={"SchedulerLogs": {"Enabled": False, "LogLevel": "INFO"}})
+    assert "its scheduler log is off" in cloud("deploy", "--active", A, "--dry-run", "--json").err
+
+
+@pytest.mark.parametrize(
+    ("tags", "named"),
+    [
+        ({"aws:cloudformation:stack-name": "etl"}, "the CloudFormation stack etl"),
+        ({"ManagedBy": "Terraform"}, "Terraform (tag ManagedBy=Terraform)"),
+    ],
+)
+def test_a_tool_that_manages_the_options_is_named(cloud: Cloud, tags: dict[str, str], named: str) -> None:
+    """Its next update removes options that it does not know."""
+    cloud.describe(A, Tags=tags)
+    dry = cloud("deploy", "--active", A, "--dry-run", "--json")
+    assert dry.err.count(f"WARNING: {named} manages this environment") == 1
 
 
 def test_the_tables_are_replicated_protected_and_recoverable(cloud: Cloud) -> None:
@@ -203,7 +287,7 @@ def test_a_second_deployment_changes_nothing(cloud: Cloud, wheel: Path) -> None:
     assert changes(cloud) == made
     assert result_of(cloud) == before
     plain = cloud("deploy", "--dags", "--wheel", str(wheel), "--yes")
-    assert (plain.code, plain.out) == (0, "Nothing had to change.\n")
+    assert (plain.code, plain.out.split(". ")[0]) == (0, "Nothing had to change")
     dry = cloud("deploy", *words, "--dry-run", "--json").document
     assert (dry["dry_run"], dry["would_change"]) == (True, False)
 
@@ -265,7 +349,7 @@ def test_a_deployment_interrupted_at_any_change_can_be_repeated(
         assert (third.code, third.changed) == (0, []), interruption.struck
     kinds = {change.split("/")[0].strip() for change in interrupted}
     assert kinds == {"cloudformation CreateStack", "dynamodb PutItem", "dynamodb UpdateItem", "s3 PUT", "mwaa PATCH"}
-    assert len(interrupted) == 16, interrupted
+    assert len(interrupted) == 18, interrupted
 
 
 def test_existing_files_and_options_are_kept(cloud: Cloud, wheel: Path) -> None:
@@ -610,7 +694,7 @@ def test_a_deployment_needs_a_confirmation(cloud: Cloud) -> None:
     assert refused.code == 3
     assert "Continue? [y/N]" in refused.err
     assert changes(cloud) == made
-    assert cloud("deploy", "--active", A, answer="y\n").code == 0
+    assert cloud("deploy", "--active", A, "--both-at-once", answer="y\n").code == 0
 
 
 def test_with_no_policies_none_are_created(cloud: Cloud) -> None:
@@ -824,7 +908,7 @@ def test_undeploy_interrupted_at_any_change_can_be_repeated(make_cloud: MakeClou
             assert cloud.keys(region) == {"etc/requirements.txt", "plugins.zip"}
         assert tables(cloud) == [], interruption.struck
         assert cloud.undeploy(*words).changed == []
-    assert len(struck) == 12, struck
+    assert len(struck) == 14, struck
 
 
 def test_an_edited_example_dag_is_kept(cloud: Cloud) -> None:

@@ -14,6 +14,7 @@ from airflow_provider_mwaa_dr.aws.deploy.alarm_plan import AlarmPlan
 from airflow_provider_mwaa_dr.aws.deploy.deployment_step import DeploymentStep, DeploySpec, Say
 from airflow_provider_mwaa_dr.aws.deploy.environment_plan import EnvironmentPlan
 from airflow_provider_mwaa_dr.aws.deploy.stack import Stack
+from airflow_provider_mwaa_dr.aws.deploy.standby_proof import StandbyProof
 from airflow_provider_mwaa_dr.aws.deploy.table_plan import TablePlan
 from airflow_provider_mwaa_dr.aws.deploy.template import template
 from airflow_provider_mwaa_dr.aws.mwaa.control_plane import ControlPlane, DeployedEnvironment, require_usable
@@ -21,7 +22,7 @@ from airflow_provider_mwaa_dr.aws.service import Aws
 from airflow_provider_mwaa_dr.core.config import TableConsistency
 from airflow_provider_mwaa_dr.core.environments import known_region
 from airflow_provider_mwaa_dr.core.initialization import Initialization, initialize, plan_initialization
-from airflow_provider_mwaa_dr.core.ports import StateStore
+from airflow_provider_mwaa_dr.core.ports import Environment, StateStore
 from airflow_provider_mwaa_dr.exceptions import ConfigError, RefusedError, StateError, StateNotFoundError
 
 
@@ -32,6 +33,7 @@ class Deployment:
     :param environments: environment name by region, exactly two.
     :param make_store: opens the state table, given its name, its regions, and whether it is eventually consistent. It
         sends no request.
+    :param make_environment: opens Airflow of an environment, given its region and name. It sends no request.
     :param say: called with a progress message during long waits.
     :raises ConfigError: there are not exactly two environments.
     """
@@ -42,6 +44,7 @@ class Deployment:
         environments: Mapping[str, str],
         *,
         make_store: Callable[[str, Sequence[str], bool], StateStore],
+        make_environment: Callable[[str, str], Environment],
         say: Say,
     ) -> None:
         if len(environments) != 2:
@@ -53,6 +56,7 @@ class Deployment:
         self._aws = aws
         self._environments = dict(sorted(environments.items()))
         self._make_store = make_store
+        self._make_environment = make_environment
         self._say = say
         self._planes = {region: ControlPlane(aws, region, name) for region, name in self._environments.items()}
 
@@ -82,16 +86,32 @@ class Deployment:
         store = self._make_store(spec.state_table, tables.state_regions, tables.state_is_eventual)
         state = self._state_step(spec, store, environments, is_there=tables.has_state_table)
         active = spec.active or store.read().active_region
-        # The standby's fence must work before the active region depends on it.
         order = sorted(environments, key=lambda region: region == active)
-        options = {region: _options(spec, tables, environment) for region, environment in environments.items()}
+        options = {
+            region: _options(spec, tables, environment, self._environments)
+            for region, environment in environments.items()
+        }
         lease_s = _lease_s(spec, store if tables.has_state_table else None) if spec.with_alarms else 0.0
+        changes = {region: list(environment_plans[region].deploy_steps(spec, options[region])) for region in order}
+        steps = [*_environment_steps(environments), *tables.steps(environments), state]
+        for region in order:
+            steps += changes[region]
+            # The active environment changes only after the standby has shown that the same change works.
+            is_first = region != active and not spec.both_at_once and any(step.changes for step in changes[active])
+            if is_first:
+                proof = StandbyProof(
+                    store,
+                    self._make_environment(region, self._environments[region]),
+                    self._planes[region],
+                    self._aws.clock,
+                    version=spec.requirement.version,
+                    say=self._say,
+                )
+                steps += [environment_plans[region].wait(), proof.step()]
+        waits = order if spec.both_at_once else [active]
         return [
-            *_environment_steps(environments),
-            *tables.steps(environments),
-            state,
-            *(step for region in order for step in environment_plans[region].deploy_steps(spec, options[region])),
-            *(environment_plans[region].wait() for region in order if spec.wait),
+            *steps,
+            *(environment_plans[region].wait() for region in waits if spec.wait),
             *(
                 AlarmPlan(self._aws, environments[region], spec).deploy_step(spec, lease_s=lease_s)
                 for region in order
@@ -224,6 +244,7 @@ def _environment_steps(environments: Mapping[str, DeployedEnvironment]) -> list[
             f"bucket {environment.bucket}"
         )
         lines = [f"its last update failed: {environment.failure}"] if environment.failure else []
+        lines += _log_lines(environment)
         if len(versions) > 1 and environment is list(environments.values())[-1]:
             lines.append(
                 "WARNING: the environments run different versions of Airflow; a DAG may work in only one of them"
@@ -234,6 +255,16 @@ def _environment_steps(environments: Mapping[str, DeployedEnvironment]) -> list[
             )
         )
     return steps
+
+
+def _log_lines(environment: DeployedEnvironment) -> list[str]:
+    """Return what the logs of an environment will not show. The line of the plugin's start has the level WARNING."""
+    level = environment.logs.get("SchedulerLogs")
+    if level in {"INFO", "DEBUG", "WARNING"}:
+        return []
+    what = "off" if level is None else f"at the level {level}"
+    line = "DR State Plugin: Current region"
+    return [f"its scheduler log is {what}, and will not have the line '{line} ...': use mwaa-dr status instead"]
 
 
 def _check(environments: Mapping[str, DeployedEnvironment], spec: DeploySpec) -> None:
@@ -267,7 +298,9 @@ def _lease_s(spec: DeploySpec, store: StateStore | None) -> float:
     return spec.lease_s
 
 
-def _options(spec: DeploySpec, tables: TablePlan, environment: DeployedEnvironment) -> dict[str, str]:
+def _options(
+    spec: DeploySpec, tables: TablePlan, environment: DeployedEnvironment, environments: Mapping[str, str]
+) -> dict[str, str]:
     regions = tables.state_regions
     # Any replica can come first. To keep the current one saves an update of the environment.
     first = environment.options.get("dr.state_table_region", "")
@@ -276,6 +309,7 @@ def _options(spec: DeploySpec, tables: TablePlan, environment: DeployedEnvironme
         "dr.state_table": spec.state_table,
         "dr.state_table_region": first if first in regions else regions[0],
         "dr.runs_table": spec.runs_table,
+        "dr.environments": ",".join(f"{region}={name}" for region, name in environments.items()),
     }
     if len(regions) > 1:
         options["dr.state_table_replicas"] = ",".join(regions)

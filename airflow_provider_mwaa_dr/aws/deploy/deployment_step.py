@@ -44,12 +44,14 @@ class DeploySpec:
     :param active: the region that is active now; required until the state item exists.
     :param home: region for a new stack; empty: the standby region.
     :param wheel: wheel to add to plugins.zip; None: pip gets the package from the index.
-    :param with_dags: copy ``dr_failover`` and ``dr_test_dag`` into the DAGs folders.
+    :param with_dags: copy ``dr_failover`` and ``dr_test_dag`` into the DAGs folders, too; ``dr_readiness`` always.
     :param with_policies: create policies in the stack, and attach the policies for the execution roles.
     :param agents_may_finish: let execution roles write the state item.
     :param with_alarms: create a stack with alarms in each region.
     :param alarm_topics: SNS topic that the alarms notify, by region; a region without one keeps its current topic.
     :param wait: wait until both environments are updated.
+    :param both_at_once: update the active environment without waiting for a proof that the standby works.
+    :param worker_replacement: ``FORCED`` or ``GRACEFUL``, for updates; empty: MWAA decides.
     """
 
     state_table: str
@@ -68,10 +70,12 @@ class DeploySpec:
     with_alarms: bool = False
     alarm_topics: Mapping[str, str] = field(default_factory=dict)
     wait: bool = False
+    both_at_once: bool = False
+    worker_replacement: str = ""
 
     @property
     def requirement(self) -> Requirement:
         """The requirement for requirements.txt."""
         if self.wheel is not None:
-            return Requirement(version=self.wheel.version, from_plugins=True)
+            return Requirement(version=self.wheel.version, from_plugins=True, sha256=self.wheel.sha256)
         return Requirement(version=self.version)

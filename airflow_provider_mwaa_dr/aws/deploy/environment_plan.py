@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from airflow_provider_mwaa_dr.aws.deploy import dr_options, plugins_archive, requirements_file
 from airflow_provider_mwaa_dr.aws.deploy.bucket import Bucket
 from airflow_provider_mwaa_dr.aws.deploy.deployment_step import DeploymentStep, DeploySpec, Say
-from airflow_provider_mwaa_dr.aws.deploy.example_dags import DEPLOYED, example_dags
+from airflow_provider_mwaa_dr.aws.deploy.example_dags import ALWAYS_DEPLOYED, DEPLOYED, example_dags
 from airflow_provider_mwaa_dr.aws.deploy.merged_file import FileChange, plan_file
 from airflow_provider_mwaa_dr.aws.mwaa.control_plane import POLL_S, ControlPlane, DeployedEnvironment
 from airflow_provider_mwaa_dr.aws.service import Aws
@@ -52,16 +52,15 @@ class EnvironmentPlan:
             plugins = self._plugins(lambda archive: plugins_archive.merge(archive, wheel), spec)
         elif _came_as_wheel(requirements):
             plugins = self._plugins(plugins_archive.remove, spec)
-        if spec.with_dags:
-            yield self._dags_in()
-        yield from self._changes(plugins, requirements, dr_options.merge(self._environment.options, options))
+        yield self._dags_in(DEPLOYED if spec.with_dags else ALWAYS_DEPLOYED)
+        yield from self._changes(plugins, requirements, dr_options.merge(self._environment.options, options), spec)
 
     def removal_steps(self, spec: DeploySpec) -> Iterator[DeploymentStep]:
         """Yield the steps that remove the provider from the environment."""
         requirements = self._requirements(_without_ours, spec) if self._environment.requirements else None
         plugins = self._plugins(plugins_archive.remove, spec) if _came_as_wheel(requirements) else None
         yield self._dags_out()
-        yield from self._changes(plugins, requirements, dr_options.remove(self._environment.options))
+        yield from self._changes(plugins, requirements, dr_options.remove(self._environment.options), spec)
 
     def wait(self) -> DeploymentStep:
         """Return the step that waits until the environment is updated."""
@@ -104,7 +103,7 @@ class EnvironmentPlan:
         )
 
     def _changes(
-        self, plugins: FileChange | None, requirements: FileChange | None, options: Mapping[str, str]
+        self, plugins: FileChange | None, requirements: FileChange | None, options: Mapping[str, str], spec: DeploySpec
     ) -> Iterator[DeploymentStep]:
         region = self._environment.region
         versions: dict[str, str] = {}
@@ -135,11 +134,18 @@ class EnvironmentPlan:
         if options != self._environment.options:
             changes["AirflowConfigurationOptions"] = dict(options)
             lines += dr_options.changes(self._environment.options, options)
+            if self._environment.managed_by:
+                lines.append(
+                    f"WARNING: {self._environment.managed_by} manages this environment: make the same changes of the "
+                    "options there, or its next update undoes them"
+                )
             others = len(self._environment.options.keys() - dr_options.OURS)
             lines += [f"  {others} other options are kept unchanged"] * (others > 0)
         if not changes:
             yield DeploymentStep(name=f"update {region}", detail=f"{self._environment} needs no update")
             return
+        if spec.worker_replacement:
+            changes["WorkerReplacementStrategy"] = spec.worker_replacement
         self._require_idle()
 
         def act() -> str:
@@ -158,10 +164,10 @@ class EnvironmentPlan:
                 advice="Run the same command again when it is AVAILABLE, or now with --wait.",
             )
 
-    def _dags_in(self) -> DeploymentStep:
+    def _dags_in(self, names: Sequence[str]) -> DeploymentStep:
         folder = example_dags()
         writes = []
-        for name in DEPLOYED:
+        for name in names:
             content = (folder / name).read_bytes()
             found = self._bucket.get(f"{self._environment.dags}/{name}")
             if found is None or found.content != content:
@@ -169,7 +175,7 @@ class EnvironmentPlan:
         where = f"{self._bucket}/{self._environment.dags}"
         step = f"dags {self._environment.region}"
         if not writes:
-            return DeploymentStep(name=step, detail=f"exist: {', '.join(DEPLOYED)} in {where}")
+            return DeploymentStep(name=step, detail=f"exist: {', '.join(names)} in {where}")
 
         def act() -> str:
             for name, content, _ in writes:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import airflow_provider_mwaa_dr
 
-DEPLOYED = ("dr_failover.py", "dr_test_dag.py")
-"""The example DAGs that ``mwaa-dr deploy --dags`` copies."""
+ALWAYS_DEPLOYED = ("dr_readiness.py",)
+"""What ``mwaa-dr deploy`` copies: a run of it in a standby shows that the fence is loaded."""
+DEPLOYED = (*ALWAYS_DEPLOYED, "dr_failover.py", "dr_test_dag.py")
+"""What ``mwaa-dr deploy --dags`` copies."""
 EXAMPLE_DAGS = "example_dags"
 """Their folder in an installed package."""
 

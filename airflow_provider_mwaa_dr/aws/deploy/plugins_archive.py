@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import zipfile
@@ -28,6 +29,11 @@ class Wheel:
     name: str
     version: str
     content: bytes
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the file, for a requirements.txt with hashes."""
+        return hashlib.sha256(self.content).hexdigest()
 
     @classmethod
     def read(cls, path: Path) -> Wheel:

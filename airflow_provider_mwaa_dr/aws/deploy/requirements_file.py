@@ -9,7 +9,7 @@ the requirement of this distribution, in any spelling of its name, and a ``--fin
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from airflow_provider_mwaa_dr.exceptions import RefusedError
@@ -22,6 +22,8 @@ MARK = "# mwaa-dr"
 
 _NAME = re.compile(rb"^\s*airflow[-_.]+provider[-_.]+mwaa[-_.]+dr(?![A-Za-z0-9]|[-_.]+[A-Za-z0-9])", re.IGNORECASE)
 _FIND_LINKS = re.compile(rb"^\s*(?:--find-links|-f)[\s=]+" + PLUGINS_FOLDER.encode() + rb"/?\s*(?P<mark>#.*)?$")
+_INDEX = re.compile(rb"^\s*(?:--no-index\b|--index-url\b|--pypi-url\b|-i\b)")
+_PASSWORD = re.compile(rb"(://)[^/@\s]+@")
 _HASHES = re.compile(rb"(?:^|\s)--(?:hash|require-hashes)\b")
 
 
@@ -32,10 +34,12 @@ class Requirement:
 
     :param version: exact version of this distribution.
     :param from_plugins: whether the wheel is in plugins.zip; else pip gets it from the index.
+    :param sha256: hash of the wheel, for a file with hashes; empty: unknown.
     """
 
     version: str
     from_plugins: bool = False
+    sha256: str = ""
 
     @property
     def line(self) -> str:
@@ -60,19 +64,29 @@ def merge(text: bytes, requirement: Requirement) -> bytes:
     ours = [line for line in lines if _NAME.match(line)]
     links = [line for line in lines if _is_find_links(line)]
     marked = [line for line in links if _is_marked(line)]
-    is_found = len(ours) == 1 and _is_version(ours[0], requirement.version)
+    is_found = len(ours) == 1 and _is_version(ours[0], requirement.version) and _has_hash(ours[0], requirement.sha256)
     needs_links = requirement.from_plugins and len(links) == len(marked)
     if is_found and len(marked) == int(needs_links):
         return text
+    new = requirement.line
     if _HASHES.search(text) and not is_found:
+        if not requirement.sha256:
+            raise RefusedError(
+                "requirements.txt has hashes, and pip then requires a hash in every line; it was not changed.",
+                advice=f"Give the wheel (--wheel FILE), or add {new} --hash=sha256:... yourself, upload the file, and "
+                "deploy again.",
+            )
+        new += f" --hash=sha256:{requirement.sha256}"
+    if not ours and not requirement.from_plugins and (index := _foreign_index(lines)):
         raise RefusedError(
-            "requirements.txt has hashes, and pip then requires a hash in every line; it was not changed.",
-            advice=f"Add {requirement.line} --hash=sha256:... yourself, upload the file, and deploy again.",
+            f"requirements.txt has the line {index!r}: pip may not find {DISTRIBUTION} there, and would then install "
+            "nothing of the file; it was not changed.",
+            advice="Give the wheel (--wheel FILE): pip then finds it in plugins.zip, without an index.",
         )
     # A single \r at the end of the file must not become the first half of the new line's end.
     newline = b"\r\n" if b"\r\n" in text or text.endswith(b"\r") else b"\n"
     block = [f"--find-links {PLUGINS_FOLDER}  {MARK}".encode()] if needs_links else []
-    block.append(ours[0].rstrip(b"\r\n") if is_found else requirement.line.encode())
+    block.append(ours[0].rstrip(b"\r\n") if is_found else new.encode())
     kept: list[bytes] = []
     written = False
     for line in lines:
@@ -95,6 +109,12 @@ def merge(text: bytes, requirement: Requirement) -> bytes:
         # The file still ends without a line end. remove() also removes the line end that is added here.
         return rest + newline + newline.join(block)
     return rest + newline.join([*block, b""])
+
+
+def _foreign_index(lines: Sequence[bytes]) -> str:
+    """Return the line that makes pip use another index than its own, or none; empty if there is no such line."""
+    found = next((line for line in lines if _INDEX.match(line)), b"")
+    return _PASSWORD.sub(rb"\1***@", found).decode(errors="replace").strip()
 
 
 def remove(text: bytes) -> bytes:
@@ -141,6 +161,11 @@ def _is_version(line: bytes, version: str) -> bool:
     name = _NAME.match(line)
     asked = rb"\s*==\s*" + re.escape(version.encode()) + rb"(?![0-9A-Za-z.+*!])"
     return name is not None and re.match(asked, line[name.end() :]) is not None
+
+
+def _has_hash(line: bytes, sha256: str) -> bool:
+    """Whether a line has no hashes, or whose hashes include *sha256* if that is known."""
+    return b"--hash" not in line or not sha256 or sha256.encode() in line
 
 
 def _is_find_links(line: bytes) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from airflow_provider_mwaa_dr.aws.service import Aws
@@ -30,6 +31,9 @@ class DeployedEnvironment:
 
     :param options: values may be secrets, so messages never show them.
     :param failure: why the last update failed; empty if it did not fail.
+    :param updated_at: when the last update began; None: there was none.
+    :param logs: level of each log of Airflow that is on, by name such as ``SchedulerLogs``.
+    :param managed_by: what else sets the options of the environment, as far as its tags tell; empty: unknown.
     """
 
     region: str
@@ -47,6 +51,9 @@ class DeployedEnvironment:
     plugins_version: str | None
     options: Mapping[str, str]
     failure: str
+    updated_at: datetime | None = None
+    logs: Mapping[str, str] = field(default_factory=dict)
+    managed_by: str = ""
 
     @property
     def is_busy(self) -> bool:
@@ -140,4 +147,22 @@ def _deployed_environment(region: str, found: Mapping[str, Any]) -> DeployedEnvi
         plugins_version=found.get("PluginsS3ObjectVersion") or None,
         options=dict(found.get("AirflowConfigurationOptions") or {}),
         failure=why if last.get("Status") == "FAILED" else "",
+        updated_at=last.get("CreatedAt"),
+        logs={
+            name: log.get("LogLevel", "INFO")
+            for name, log in (found.get("LoggingConfiguration") or {}).items()
+            if log.get("Enabled")
+        },
+        managed_by=_manager(found.get("Tags") or {}),
     )
+
+
+def _manager(tags: Mapping[str, str]) -> str:
+    """Return what manages an environment with *tags*. CloudFormation sets its tag itself; other tools only by habit."""
+    if stack := tags.get("aws:cloudformation:stack-name"):
+        return f"the CloudFormation stack {stack}"
+    for name, value in sorted(tags.items()):
+        for tool in ("terraform", "pulumi", "opentofu"):
+            if tool in f"{name} {value}".lower():
+                return f"{tool.capitalize()} (tag {name}={value})"
+    return ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from airflow_provider_mwaa_dr.aws.deploy.requirements_file import Requirement, m
 from airflow_provider_mwaa_dr.exceptions import RefusedError
 
 INDEX, WHEEL = Requirement(version="1.2.0"), Requirement(version="1.2.0", from_plugins=True)
+HASHED = Requirement(version="1.2.0", from_plugins=True, sha256="ab" * 32)
 LINE = b"airflow-provider-mwaa-dr==1.2.0"
 LINKS = b"--find-links /usr/local/airflow/plugins  # mwaa-dr"
 
@@ -87,7 +90,7 @@ TEXTS = st.lists(
 )  # fmt: skip
 
 
-@given(TEXTS, st.sampled_from([b"\n", b"\r\n"]), st.booleans(), st.sampled_from([INDEX, WHEEL]))
+@given(TEXTS, st.sampled_from([b"\n", b"\r\n"]), st.booleans(), st.sampled_from([INDEX, WHEEL, HASHED]))
 def test_remove_restores_the_original_file(
     lines: list[bytes], newline: bytes, ends: bool, requirement: Requirement
 ) -> None:
@@ -95,8 +98,44 @@ def test_remove_restores_the_original_file(
     text = newline.join(lines) + (newline if ends and lines else b"")
     if text.startswith((b"\xff\xfe", b"\xfe\xff")):
         return
-    merged = merge(text, requirement)
+    try:
+        merged = merge(text, requirement)
+    except RefusedError:  # the user has to change it
+        return
     assert LINE in merged
     assert merge(merged, requirement) is merged
     assert remove(merged) == text
     assert remove(text) is text
+
+
+def test_a_wheel_brings_its_hash_into_a_file_with_hashes() -> None:
+    """Pip requires a hash in every line if one line has one. The hash of a rebuilt wheel replaces the one of before."""
+    text = b"pandas==1 --hash=sha256:00\n"
+    merged = merge(text, HASHED)
+    assert merged == text + LINKS + b"\n" + LINE + b" --hash=sha256:" + b"ab" * 32 + b"\n"
+    assert merge(merged, HASHED) is merged
+    rebuilt = merge(merged, replace(HASHED, sha256="cd" * 32))
+    assert rebuilt == merged.replace(b"ab" * 32, b"cd" * 32)
+    assert remove(rebuilt) == text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"--no-index", b"--index-url https://mirror.example/simple", b"-i https://ana:secret@mirror.example/simple"],
+)
+def test_another_index_needs_the_wheel(line: bytes) -> None:
+    """If pip does not find one line of the file, it installs nothing of it. A password is not shown."""
+    text = line + b"\npandas==2.2\n"
+    with pytest.raises(RefusedError, match="install nothing of the file") as caught:
+        merge(text, INDEX)
+    assert "--wheel FILE" in caught.value.advice
+    assert "secret" not in str(caught.value)
+    assert merge(text, WHEEL) == text + LINKS + b"\n" + LINE + b"\n"
+    older = text + b"airflow-provider-mwaa-dr==1.1.0\n"
+    assert merge(older, INDEX) == text + LINE + b"\n", "the index has had the package before"
+
+
+def test_an_additional_index_is_no_other_index() -> None:
+    """Pip still asks its own index, too."""
+    text = b"--extra-index-url https://mirror.example/simple\n"
+    assert merge(text, INDEX) == text + LINE + b"\n"

@@ -102,6 +102,15 @@ def test_each_error_has_its_exit_code_and_one_document(mwaa_dr: Shell, error: Ba
         assert found["advice"] == (error.advice or None)
 
 
+@pytest.mark.parametrize("package", ["boto3", "botocore.session", "requests"])
+def test_a_missing_package_names_the_extra(mwaa_dr: Shell, package: str) -> None:
+    """The wheel requires no package, because MWAA has them all. Elsewhere the extra brings them."""
+    mwaa_dr.store = FailingStore(ModuleNotFoundError(f"No module named {package!r}", name=package))
+    error = mwaa_dr("status", "--json").document["error"]
+    assert package in error["message"]
+    assert error["advice"] == "Install it: pip install 'airflow-provider-mwaa-dr[cli]'."
+
+
 def test_debug_shows_where_it_broke(mwaa_dr: Shell) -> None:
     """With --debug, the traceback is on stderr only."""
     mwaa_dr.store = FailingStore(RuntimeError("a bug"))

@@ -142,10 +142,12 @@ def _to_number(text: str) -> int | float | str:
 
 def to_item(key: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return an item without the values that are None, as the scripts of the AWS sample expect."""
-    return {
-        KEY: {"S": key},
-        **{name: to_attribute(value) for name, value in values.items() if value is not None},
-    }
+    return {KEY: {"S": key}, **to_attributes(values)}
+
+
+def to_attributes(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return attributes by name, without the values that are None."""
+    return {name: to_attribute(value) for name, value in values.items() if value is not None}
 
 
 def from_item(item: Item) -> dict[str, Any]:

@@ -101,6 +101,20 @@ class Replicas:
             self.pause_or_raise(wait_s, failures, doing)
         raise AssertionError("the last wait is None, and raises")
 
+    def get(self, key: Mapping[str, Any], doing: str) -> Mapping[str, Any] | None:
+        """Return an item, with a consistent read; None if it does not exist."""
+        answer = self.ask(lambda client: client.get_item(TableName=self._table, Key=key, ConsistentRead=True), doing)
+        item: Mapping[str, Any] | None = answer.get("Item")
+        return item
+
+    def put(self, item: Mapping[str, Any], doing: str) -> None:
+        """Write an item without a condition."""
+        self.ask(lambda client: client.put_item(TableName=self._table, Item=item), doing)
+
+    def delete(self, key: Mapping[str, Any], doing: str) -> None:
+        """Delete an item, if it exists."""
+        self.ask(lambda client: client.delete_item(TableName=self._table, Key=key), doing)
+
     def ask_on_condition(self, call: Callable[[Any], object], doing: str) -> bool:
         """Make a conditional call; return False if its condition failed."""
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import gzip
 import json
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,6 @@ from airflow_provider_mwaa_dr.aws.dynamodb import items
 from airflow_provider_mwaa_dr.aws.dynamodb.contents import (
     CHECKPOINT,
     ENTRY,
-    MOST_PAGES,
     NAME,
     RUN,
     Problem,
@@ -34,9 +32,9 @@ from airflow_provider_mwaa_dr.aws.dynamodb.contents import (
     unreadable,
     valid,
 )
+from airflow_provider_mwaa_dr.aws.dynamodb.paged_item import AnnouncementItems, PagedContent, PagedItem, checkpoint_keys
 from airflow_provider_mwaa_dr.aws.dynamodb.replicas import Replicas
 from airflow_provider_mwaa_dr.aws.session import DYNAMODB_TIMEOUT_S, brief
-from airflow_provider_mwaa_dr.core.batches import batched
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.ledger import (
     LOG_DAYS,
@@ -51,7 +49,6 @@ from airflow_provider_mwaa_dr.core.ports import Clock
 from airflow_provider_mwaa_dr.exceptions import (
     IncompleteItemError,
     StaleLedgerError,
-    StateError,
     UnreadableCheckpointError,
 )
 
@@ -65,11 +62,6 @@ PAGE_BYTES = 300_000
 BODY_BYTES = 350_000
 """Maximum size of a compressed page in one item. The data of one DAG may be larger; it continues in the next item."""
 _DIGITS = 15
-_WRITING = "writing#"
-"""Prefix of the sort key of an announcement of pages."""
-_ATTEMPTS = 3
-_WRITER_S = 600.0
-"""A writer of pages never runs longer than this."""
 _LINES = "packed lines of JSON"
 _LOG_ADVICE = (
     "Only the data of this entry is unknown. The region's agent saves a new checkpoint (PICTURE#) within minutes while "
@@ -173,158 +165,55 @@ class DynamoDBRunsStore:
         self, region: str, checkpoint: RegionLedger, *, begins_after: RegionLedger | None = None
     ) -> bool:
         """
-        Replace the checkpoint: write the pages of a new generation, write the manifest, delete the pages of others.
+        Replace the checkpoint with a new generation of pages and a new manifest.
 
-        As in the state table (state_store.py), each generation of pages is announced before its first page is written.
-        The manifest is written on the condition that the stored manifest has not changed since its writer read it.
+        Writes nothing if the stored checkpoint is later, or if other agents replace it during each attempt.
         """
-        pk = f"PICTURE#{region}"
-        for _ in range(_ATTEMPTS):
-            before = self._manifest(pk, region)
-            if not _may_replace(before, checkpoint, begins_after):
-                return False
-            pages, manifest = checkpoint_to_items(region, checkpoint)
-            generation = manifest["generation"]["S"]
-            self._announce(pk, generation, len(pages), region)
-            announced = self._announced(pk, region)
-            replaced = valid(items.from_item(before or {}), CHECKPOINT)
-            if "generation" in replaced and replaced["generation"] not in {each.generation for each in announced}:
-                # The first version of the provider wrote the manifest without an announcement.
-                announced.append(self._announce(pk, replaced["generation"], replaced.get("pages", 0), region))
-            for page in pages:
-                self._put(page, region)
-            if self._put_after(before, manifest, region):
-                others = [each for each in announced if each.generation != generation]
-                self._collect(pk, others, region, surely=replaced.get("generation"))
-                return True
-            # The other writer may have deleted the announcement before the last page was written.
-            mine = _Announced(generation=generation, pages=len(pages), at=self._clock.now().timestamp())
-            self._collect(pk, [mine], region, surely=generation)
-        return False
+
+        def make(before: items.Item | None) -> PagedContent | None:
+            return _checkpoint_content(checkpoint) if _may_replace(before, checkpoint, begins_after) else None
+
+        return self._paged(region).replace(make, f"save the checkpoint of {region}")
 
     def checkpoint_info(self, region: str) -> CheckpointInfo | None:
         """Return life and number of the stored checkpoint; None if there is none, or if it cannot be read."""
-        manifest = valid(items.from_item(self._manifest(f"PICTURE#{region}", region) or {}), CHECKPOINT)
+        manifest = valid(items.from_item(self._paged(region).manifest() or {}), CHECKPOINT)
         return CheckpointInfo(life=manifest.get("life"), number=manifest["number"]) if "number" in manifest else None
-
-    def _put_after(self, before: items.Item | None, manifest: Mapping[str, Any], region: str) -> bool:
-        """Write a manifest if the stored one is still *before*; return whether the new one is stored now."""
-        condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(generation)"}
-        if before is not None and "generation" in before:
-            condition = {
-                "ConditionExpression": "generation = :before",
-                "ExpressionAttributeValues": {":before": before["generation"]},
-            }
-        return self._copies(region).put_if(
-            lambda client: client.put_item(
-                TableName=self.table, Item=manifest, ReturnValuesOnConditionCheckFailure="ALL_OLD", **condition
-            ),
-            f"save the checkpoint of {region}",
-            is_mine=lambda found: found.get("generation") == manifest["generation"],
-        )
-
-    def _announce(self, pk: str, generation: str, pages: int, region: str) -> _Announced:
-        """Record that pages of this generation may exist, even if their writer stops."""
-        one = _Announced(generation=generation, pages=pages, at=self._clock.now().timestamp())
-        self._put(
-            {
-                **_key(pk, _WRITING + generation),
-                "pages": {"N": str(pages)},
-                "at": {"N": f"{one.at:.0f}"},
-            },
-            region,
-        )
-        return one
-
-    def _announced(self, pk: str, region: str) -> list[_Announced]:
-        answer = self._copies(region).ask(
-            lambda client: client.query(
-                TableName=self.table,
-                KeyConditionExpression="pk = :pk AND begins_with(sk, :writing)",
-                ExpressionAttributeValues={":pk": {"S": pk}, ":writing": {"S": _WRITING}},
-                ConsistentRead=True,
-            ),
-            f"list the pages of {region}",
-        )
-        found = []
-        for item in answer.get("Items", ()):
-            values = items.from_item(item)
-            pages, at = values.get("pages"), values.get("at")
-            if isinstance(pages, int) and isinstance(at, (int, float)) and 0 <= pages <= MOST_PAGES:
-                found.append(_Announced(generation=values["sk"].removeprefix(_WRITING), pages=pages, at=at))
-        return found
-
-    def _collect(self, pk: str, gone: Sequence[_Announced], region: str, *, surely: str | None) -> None:
-        """
-        Delete pages that no manifest will name. Pages that cannot be deleted now are deleted after the next write.
-
-        :param surely: a generation whose writer has certainly finished.
-        """
-        now = self._clock.now().timestamp()
-        try:
-            for each in gone:
-                for number in range(each.pages):
-                    self._delete(pk, f"{each.generation}#{number:05}", region)
-                # Until its writer has finished or has seen the other manifest, it may write more pages.
-                if each.generation == surely or now - each.at >= _WRITER_S:
-                    self._delete(pk, _WRITING + each.generation, region)
-        except StateError as error:
-            log.warning("Unused pages of %s in table %s stay until its next write: %s", pk, self.table, error)
 
     def checkpoint(self, region: str) -> RegionLedger:
         """Return the last checkpoint; an empty ledger if there is none yet."""
-        pk = f"PICTURE#{region}"
-        # Another writer may replace it between the reads of manifest and pages. The next attempt then reads the new
-        # one.
-        for _ in range(3):
-            manifest = self._manifest(pk, region)
-            if manifest is None:
-                return RegionLedger()
-            values = items.from_item(manifest)
-            problem = problem_of(values, CHECKPOINT)
-            if problem is not None:
-                number = valid(values, CHECKPOINT).get("number")
-                raise _unreadable_checkpoint(manifest, problem, table=self.table, number=number)
-            pages: list[items.Item] = []
-            for sk in _page_keys(manifest):
-                page = self._get(pk, sk, region)
-                if page is None:
-                    break
-                pages.append(page)
-            if len(pages) == values["pages"]:
-                return checkpoint_from_items(manifest, pages, table=self.table)
-        problem = Problem("pages", f"{len(pages)} existing pages", f"the {values['pages']} pages that it names")
-        item = _key(pk, "manifest")
+        found = self._paged(region).read(self._checkpoint_values)
+        if found is None:
+            return RegionLedger()
+        if found.problem is None:
+            return checkpoint_from_items(found.manifest, found.pages, table=self.table)
         if not self._is_eventual or region in self._own:
-            raise _unreadable_checkpoint(item, problem, table=self.table, number=values["number"])
+            raise _unreadable_checkpoint(found.manifest, found.problem, table=self.table, number=found.values["number"])
         advice = "A stale replica receives them within seconds. If it does not: " + _CHECKPOINT_ADVICE
-        raise IncompleteItemError(unreadable(problem, table=self.table, key=_name(item), advice=advice))
+        raise IncompleteItemError(unreadable(found.problem, table=self.table, key=_name(found.manifest), advice=advice))
+
+    def _checkpoint_values(self, manifest: items.Item) -> dict[str, Any]:
+        values = items.from_item(manifest)
+        problem = problem_of(values, CHECKPOINT)
+        if problem is not None:
+            number = valid(values, CHECKPOINT).get("number")
+            raise _unreadable_checkpoint(manifest, problem, table=self.table, number=number)
+        return values
+
+    def _paged(self, region: str) -> PagedItem:
+        pk, name, replicas = _checkpoint_pk(region), f"the checkpoint of {region}", self._copies(region)
+        return PagedItem(
+            name,
+            table=self.table,
+            replicas=replicas,
+            keys=checkpoint_keys(pk),
+            announcements=AnnouncementItems(pk, table=self.table, replicas=replicas, name=name),
+            clock=self._clock,
+        )
 
     def _copies(self, region: str) -> Replicas:
         """Return the replicas that are used for *region*'s part."""
         return self._own.get(region, self._all)
-
-    def _manifest(self, pk: str, region: str) -> items.Item | None:
-        return self._get(pk, "manifest", region)
-
-    def _get(self, pk: str, sk: str, region: str) -> items.Item | None:
-        answer = self._copies(region).ask(
-            lambda client: client.get_item(TableName=self.table, Key=_key(pk, sk), ConsistentRead=True),
-            f"read the checkpoint of {region}",
-        )
-        item: items.Item | None = answer.get("Item")
-        return item
-
-    def _put(self, item: Mapping[str, Any], region: str) -> None:
-        self._copies(region).ask(
-            lambda client: client.put_item(TableName=self.table, Item=item), f"save the checkpoint of {region}"
-        )
-
-    def _delete(self, pk: str, sk: str, region: str) -> None:
-        self._copies(region).ask(
-            lambda client: client.delete_item(TableName=self.table, Key=_key(pk, sk)),
-            f"delete a checkpoint of {region}",
-        )
 
 
 def entry_to_item(region: str, entry: LogEntry) -> dict[str, Any]:
@@ -357,40 +246,31 @@ def entry_from_item(item: items.Item, *, table: str) -> LogEntry:
 
 def checkpoint_to_items(region: str, checkpoint: RegionLedger) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return a checkpoint's pages, with keys that no other write uses, and its manifest."""
-    pk, generation = f"PICTURE#{region}", uuid.uuid4().hex[:12]
+    return checkpoint_keys(_checkpoint_pk(region)).to_items(_checkpoint_content(checkpoint))
+
+
+def _checkpoint_pk(region: str) -> str:
+    return f"PICTURE#{region}"
+
+
+def _checkpoint_content(checkpoint: RegionLedger) -> PagedContent:
     pages: list[dict[str, Any]] = []
     for body in _pages(checkpoint):
-        for number, part in enumerate(batched(body, BODY_BYTES)):
-            page: dict[str, Any] = {**_key(pk, f"{generation}#{len(pages):05}"), "body": {"B": part}}
-            if number:
-                page["continues"] = {"BOOL": True}
-            pages.append(page)
-    manifest = {
-        **_key(pk, "manifest"),
-        "generation": {"S": generation},
-        "pages": {"N": str(len(pages))},
-        "number": {"N": str(checkpoint.number)},
-        "first_id": {"N": str(checkpoint.first_id)},
-        "newest_id": {"N": str(checkpoint.newest_id)},
-        **({"epoch": {"N": str(checkpoint.epoch)}} if checkpoint.epoch is not None else {}),
-        **({"final": {"S": checkpoint.final_plan_id}} if checkpoint.final_plan_id is not None else {}),
-        **({"settled": {"N": str(checkpoint.complete_before)}} if checkpoint.complete_before is not None else {}),
-        **({"stops": {"S": checkpoint.stops}} if checkpoint.stops is not None else {}),
-        **({"life": {"S": checkpoint.life}} if checkpoint.life is not None else {}),
-        **({"at": {"S": items.to_timestamp(checkpoint.at)}} if checkpoint.at is not None else {}),
+        for start in range(0, len(body), BODY_BYTES):
+            continues = {"continues": {"BOOL": True}} if start else {}
+            pages.append({"body": {"B": body[start : start + BODY_BYTES]}, **continues})
+    values = {
+        "number": checkpoint.number,
+        "first_id": checkpoint.first_id,
+        "newest_id": checkpoint.newest_id,
+        "epoch": checkpoint.epoch,
+        "final": checkpoint.final_plan_id,
+        "settled": checkpoint.complete_before,
+        "stops": checkpoint.stops,
+        "life": checkpoint.life,
+        "at": checkpoint.at,
     }
-    return pages, manifest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Announced:
-    """
-    Announcement of pages that may exist: their generation, their maximum number, and the time of the announcement.
-    """
-
-    generation: str
-    pages: int
-    at: float
+    return PagedContent(manifest=items.to_attributes(values), pages=pages)
 
 
 def _may_replace(manifest: items.Item | None, checkpoint: RegionLedger, begins_after: RegionLedger | None) -> bool:
@@ -414,14 +294,6 @@ def _number(number: int) -> str:
 
 def _is_number(sk: object) -> bool:
     return isinstance(sk, str) and len(sk) == _DIGITS and sk.isascii() and sk.isdigit()
-
-
-def _page_keys(manifest: items.Item | None) -> list[str]:
-    """Return the keys of the pages that a manifest names; an empty list if it cannot be read."""
-    values = valid(items.from_item(manifest or {}), CHECKPOINT)
-    if "generation" not in values or "pages" not in values:
-        return []
-    return [f"{values['generation']}#{number:05}" for number in range(values["pages"])]
 
 
 def _lines(body: object) -> list[Any] | Problem:

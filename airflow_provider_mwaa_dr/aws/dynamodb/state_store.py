@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import re
 import uuid
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,6 +28,7 @@ from airflow_provider_mwaa_dr.aws.dynamodb.contents import (
     unreadable,
     valid,
 )
+from airflow_provider_mwaa_dr.aws.dynamodb.paged_item import AnnouncementSet, PagedContent, PagedItem, state_keys
 from airflow_provider_mwaa_dr.aws.dynamodb.replicas import BACKOFF_S, Failure, Replicas
 from airflow_provider_mwaa_dr.aws.session import DYNAMODB_TIMEOUT_S, AwsFault, brief, throttled
 from airflow_provider_mwaa_dr.core.batches import batched
@@ -65,13 +64,6 @@ PAGE_BYTES = 200_000
 """Maximum size of a page with DAG ids, or of an inventory: half of the 400 KB of an item, and fast to send."""
 BATCH = 100
 """Maximum number of keys in one BatchGetItem."""
-_ATTEMPTS = 3
-"""Attempts to replace an item that other writers replace at the same time."""
-_WRITER_S = 600.0
-"""A writer of pages never runs longer than this."""
-_MOST_PAGES = 9_999
-"""Maximum pages of one generation: more than any set or inventory has."""
-_ANNOUNCEMENT = re.compile(r"([0-9a-f]{1,40})/(\d{1,9})/(\d{1,12})")
 
 
 class DynamoDBStateStore:
@@ -198,7 +190,7 @@ class DynamoDBStateStore:
 
     def overwrite(self, state: DRState) -> None:
         """Write *state* without a condition. Only for an item whose version cannot be read."""
-        self._put(items.state_to_item(state, write_token=uuid.uuid4().hex), "write the state")
+        self._replicas.put(items.state_to_item(state, write_token=uuid.uuid4().hex), "write the state")
 
     def _resolve_lost_write(self, token: str, expected_version: int | None, *, lost: str, error: Exception) -> None:
         """Return if the write with *token* succeeded; else raise the error for its caller."""
@@ -266,7 +258,7 @@ class DynamoDBStateStore:
         another agent of its region has reconciled since. A lower epoch is allowed, because a DR set that is initialised
         again starts at a low epoch.
         """
-        self._put(items.agent_to_item(status), "write a heartbeat")
+        self._replicas.put(items.agent_to_item(status), "write a heartbeat")
         own = self._observed.get(status.region)
         if own is None or own.jobs is None or status.job not in own.jobs:
             # DynamoDB's ADD works only on a set. The region's other agents add themselves to the new list.
@@ -319,11 +311,11 @@ class DynamoDBStateStore:
     def forget_agent(self, region: str, job: str) -> None:
         """Delete the heartbeat of a scheduler that will not run again."""
         self._update(f"ENVIRONMENT#{region}", "DELETE agents :job", {":job": {"SS": [job]}})
-        self._delete([items.agent_key(region, job)])
+        self._delete(items.agent_key(region, job))
 
     def put_claim(self, claim: Claim) -> None:
         """Write the heartbeat of an agent that claims a region of another environment."""
-        self._put(items.claim_to_item(claim), "write a heartbeat")
+        self._replicas.put(items.claim_to_item(claim), "write a heartbeat")
         # Each time, because the region's leading agent deletes a claim that made no progress, and this one may
         # continue.
         ids = {":claim": {"SS": [items.claim_id(claim)]}}
@@ -340,7 +332,7 @@ class DynamoDBStateStore:
         """Delete a claim's heartbeat."""
         claim_id = items.claim_id(claim)
         self._update(items.claims_key(claim.place), "DELETE claims :claim", {":claim": {"SS": [claim_id]}})
-        self._delete([items.claim_key(claim.place, claim_id)])
+        self._delete(items.claim_key(claim.place, claim_id))
 
     def put_dispute(self, region: str, environments: Sequence[str]) -> None:
         """Record the environments that claim *region* while none is registered. An empty list ends the dispute."""
@@ -349,7 +341,7 @@ class DynamoDBStateStore:
 
     def put_fence(self, region: str, at: datetime) -> None:
         """Record that a worker of *region* loaded the fence."""
-        self._put(items.to_item(f"FENCE#{region}", {"at": at}), "note the fence")
+        self._replicas.put(items.to_item(f"FENCE#{region}", {"at": at}), "note the fence")
 
     def fence(self, region: str) -> datetime | None:
         """Return when a worker of *region* last recorded its fence."""
@@ -360,7 +352,7 @@ class DynamoDBStateStore:
 
     def put_unpublished(self, unpublished: Unpublished) -> None:
         """Replace the stored list of the region."""
-        self._put(items.unpublished_to_item(unpublished), "write the runs that could not be taken over")
+        self._replicas.put(items.unpublished_to_item(unpublished), "write the runs that could not be taken over")
 
     def unpublished(self, region: str) -> Unpublished | None:
         """Return the runs that *region* could not take over."""
@@ -385,32 +377,25 @@ class DynamoDBStateStore:
         The keys of the pages are unique for each call, so two callers can record at the same time. The caller whose
         manifest comes second gets the set of the first one.
         """
-        key = f"PAUSED#{dag_set.id}"
-        is_damaged, before = False, self._get(key)
+        paged = self._paged(f"PAUSED#{dag_set.id}")
+        instead_of, before = None, paged.manifest()
         try:
             there = self.get_set(dag_set.id)
         except IncompleteItemError:
             raise
         except UnreadableItemError as error:
             log.warning("%s Region %s records the set again.", error.message, dag_set.region)
-            there, is_damaged = None, True
+            there, instead_of = None, before
         if there is not None:
-            self._collect_all(key)
+            paged.delete_unused_pages()
             return there
-        pages, manifest = _set_to_items(key, dag_set)
-        generation = _generation_of(manifest)
-        self._announce(key, generation, len(pages))
-        for page in pages:
-            self._put(page, "record a set of DAGs")
-        with contextlib.suppress(StateUnreachableError):
-            # The answer may have been lost. The set that is stored now is the result.
-            self._put_after(before if is_damaged else None, manifest, "record a set of DAGs")
+        generation = paged.write_once(_set_content(dag_set), "record a set of DAGs", instead_of=instead_of)
         recorded = self.get_set(dag_set.id)
         if recorded is None:
             raise StateUnreachableError(
                 f"The set {dag_set.id} could not be recorded in table {self.table}.", advice="Record it again."
             )
-        self._collect_all(key, surely=generation)
+        paged.delete_unused_pages(surely=generation)
         return recorded
 
     def newest_wanted_set(self) -> DagSet | None:
@@ -447,7 +432,7 @@ class DynamoDBStateStore:
         return self._get_set(_paused_key(region))
 
     def _replace_set(self, key: str, dag_set: DagSet) -> None:
-        self._replace(key, lambda: _set_to_items(key, dag_set), "write a snapshot")
+        self._replace(key, _set_content(dag_set), "write a snapshot")
 
     def _get_set(self, key: str) -> DagSet | None:
         values, pages = self._get_pages(key, SET_PAGE)
@@ -467,149 +452,46 @@ class DynamoDBStateStore:
         :raises UnreadableItemError: one of these items cannot be read.
         :raises IncompleteItemError: a page is missing.
         """
-        # Another writer may replace it between the reads of manifest and pages. The next attempt then reads the new
-        # one.
-        for _ in range(3):
-            manifest = self._get(key)
-            if manifest is None:
-                return None, []
-            values = items.values_of(manifest, table=self.table)
-            pages: list[dict[str, Any]] = []
-            # One by one: a page is as large as one attempt can read from another region within a second.
-            for page_key in _page_keys(key, values):
-                page = self._get(page_key)
-                if page is None:
-                    break
-                pages.append(items.from_item(page))
-                problem = problem_of(pages[-1], schema)
-                if problem is not None:
-                    raise self._unreadable(page_key, problem)
-            if len(pages) == values["pages"]:
-                return values, pages
-        fault = self._unreadable(
-            key, Problem("pages", f"{len(pages)} existing pages", f"the {values['pages']} pages that it names")
-        ).item
-        raise IncompleteItemError(fault)
+        found = self._paged(key).read(partial(items.values_of, table=self.table))
+        if found is None:
+            return None, []
+        pages = list(map(items.from_item, found.pages))
+        for page in pages:
+            if (problem := problem_of(page, schema)) is not None:
+                raise self._unreadable(page[items.KEY], problem)
+        if found.problem is not None:
+            raise IncompleteItemError(self._unreadable(key, found.problem).item)
+        return dict(found.values), pages
 
     def _unreadable(self, key: str, problem: Problem) -> UnreadableItemError:
         kind = items.kind_of(key)
         assert kind is not None  # noqa: S101  (all callers pass keys of a known kind)
         return UnreadableItemError(unreadable(problem, table=self.table, key=key, advice=kind.advice))
 
-    # Pages. A writer that stops, or loses its connection, leaves pages that no manifest names. Therefore each
-    # generation of pages is announced before its first page is written, in an item next to the manifest. A manifest is
-    # written on the condition that the stored manifest has not changed since the writer read it. After another writer's
-    # manifest is stored, a writer that announced its pages earlier can no longer store its own. So its pages can be
-    # deleted.
+    def _replace(self, key: str, content: PagedContent, doing: str) -> None:
+        if not self._paged(key).replace(lambda _: content, doing):
+            raise StateUnreachableError(
+                f"Could not {doing}: other writers replaced {key} in table {self.table} again and again.",
+                advice="Try again.",
+            )
 
-    def _replace(self, key: str, make: Callable[[], tuple[list[dict[str, Any]], dict[str, Any]]], doing: str) -> None:
-        """Replace manifest and pages: readers get all the old ones or all the new ones. Deletes unused pages."""
-        for _ in range(_ATTEMPTS):
-            pages, manifest = make()
-            generation, before = _generation_of(manifest), self._get(key)
-            replaced = None if before is None else _announced_of(before)
-            announced = self._announce(key, generation, len(pages))
-            if replaced is not None and replaced.generation not in {each.generation for each in announced}:
-                announced = self._announce(
-                    key, replaced.generation, replaced.pages
-                )  # an older version wrote it without an announcement
-            for page in pages:
-                self._put(page, doing)
-            if self._put_after(before, manifest, doing):
-                self._collect(
-                    key,
-                    [each for each in announced if each.generation != generation],
-                    surely=replaced.generation if replaced is not None else None,
-                )
-                return
-            log.info("Another writer has replaced %s in table %s.", key, self.table)
-            # That writer may have deleted the announcement before the last page was written.
-            mine = _Announced(generation=generation, pages=len(pages), at=self._clock.now().timestamp())
-            self._collect(key, [mine], surely=generation)
-        raise StateUnreachableError(
-            f"Could not {doing}: other writers replaced {key} in table {self.table} {_ATTEMPTS} times.",
-            advice="Try again.",
+    def _paged(self, key: str) -> PagedItem:
+        announcements = AnnouncementSet(_key(f"{key}#generations"), table=self.table, replicas=self._replicas, name=key)
+        return PagedItem(
+            key,
+            table=self.table,
+            replicas=self._replicas,
+            keys=state_keys(key),
+            announcements=announcements,
+            clock=self._clock,
+            spare_s=self._spare_s,
         )
-
-    def _put_after(self, before: items.Item | None, manifest: Mapping[str, Any], doing: str) -> bool:
-        """Write a manifest if the stored one is still *before*; return whether the new one is stored now."""
-        condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(generation)"}
-        if before is not None and "generation" in before:
-            condition = {
-                "ConditionExpression": "generation = :before",
-                "ExpressionAttributeValues": {":before": before["generation"]},
-            }
-        return self._replicas.put_if(
-            lambda client: client.put_item(
-                TableName=self.table,
-                Item=manifest,
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
-                **condition,
-            ),
-            doing,
-            is_mine=lambda found: found.get("generation") == manifest["generation"],
-        )
-
-    def _announce(self, key: str, generation: str, pages: int) -> list[_Announced]:
-        """Record that pages of this generation may exist, even if their writer stops; return all announcements."""
-        mine = _Announced(generation=generation, pages=pages, at=self._clock.now().timestamp())
-        answer = self._replicas.ask(
-            lambda client: client.update_item(
-                TableName=self.table,
-                Key=_key(_generations_key(key)),
-                UpdateExpression="ADD generations :one",
-                ExpressionAttributeValues={":one": {"SS": [mine.text]}},
-                ReturnValues="ALL_NEW",
-            ),
-            f"announce pages of {key}",
-        )
-        return _announced(answer.get("Attributes"))
-
-    def _collect(self, key: str, announced: Sequence[_Announced], *, surely: str | None) -> None:
-        """
-        Delete pages of generations that no manifest will name. Pages that cannot be deleted now are deleted after the
-        next write.
-
-        :param surely: a generation whose writer has certainly finished, and that no replica will keep. Other
-            generations are kept for ``spare_s``: with eventual consistency, another generation may remain than this
-            replica has.
-        """
-        now = self._clock.now().timestamp()
-        gone = [each for each in announced if each.generation == surely or now - each.at >= self._spare_s]
-        if not gone:
-            return
-        try:
-            for each in gone:
-                self._delete(each.page_keys(key))
-            # Until its writer has finished or has seen the other manifest, it may write more pages.
-            over = [each.text for each in gone if each.generation == surely or now - each.at >= _WRITER_S]
-            if over:
-                self._update(_generations_key(key), "DELETE generations :over", {":over": {"SS": over}})
-        except StateError as error:
-            log.warning("Unused pages of %s in table %s stay until its next write: %s", key, self.table, error)
-
-    def _collect_all(self, key: str, *, surely: str | None = None) -> None:
-        """
-        Delete the unused pages of a recorded set.
-
-        :param surely: the caller's own generation, whether it is the recorded one or not.
-        """
-        try:
-            manifest, found = self._get(key), self._get(_generations_key(key))
-        except StateError as error:
-            log.warning("Unused pages of %s in table %s may stay: %s", key, self.table, error)
-            return
-        recorded = None if manifest is None else _announced_of(manifest)
-        if recorded is not None:
-            others = [each for each in _announced(found) if each.generation != recorded.generation]
-            self._collect(key, others, surely=surely)
 
     # Inventories.
 
     def put_inventory(self, inventory: Inventory) -> None:
         """Replace the region's inventory: write new pages and the manifest, then delete the old pages."""
-        key = f"INVENTORY#{inventory.region}"
-        self._replace(key, lambda: _inventory_to_items(key, inventory), "write an inventory")
+        self._replace(f"INVENTORY#{inventory.region}", _inventory_content(inventory), "write an inventory")
 
     def get_inventory(self, region: str) -> Inventory | None:
         """Return the region's last inventory."""
@@ -641,7 +523,7 @@ class DynamoDBStateStore:
         """Write the record of a failover so far. A late write never replaces the record of a later stage."""
         item = items.record_to_item(record)
         if record.outcome == "completed":
-            self._put(item, "write a failover's record")
+            self._replicas.put(item, "write a failover's record")
             return
         replaceable, value = ("= :it", "open") if record.outcome == "open" else ("<> :it", "completed")
         self._replicas.ask_on_condition(
@@ -682,11 +564,7 @@ class DynamoDBStateStore:
     # Requests.
 
     def _get(self, key: str) -> items.Item | None:
-        answer = self._replicas.ask(
-            lambda client: client.get_item(TableName=self.table, Key=_key(key), ConsistentRead=True), f"read {key}"
-        )
-        item: items.Item | None = answer.get("Item")
-        return item
+        return self._replicas.get(_key(key), f"read {key}")
 
     def _get_many(self, keys: Sequence[str]) -> dict[str, items.Item]:
         found: dict[str, items.Item] = {}
@@ -726,13 +604,8 @@ class DynamoDBStateStore:
                 return
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
-    def _put(self, item: Mapping[str, Any], doing: str) -> items.Item | None:
-        """Write an item without a condition, and return the previous item. Idempotent."""
-        answer = self._replicas.ask(
-            lambda client: client.put_item(TableName=self.table, Item=item, ReturnValues="ALL_OLD"), doing
-        )
-        old: items.Item | None = answer.get("Attributes")
-        return old
+    def _delete(self, key: str) -> None:
+        self._replicas.delete(_key(key), f"delete {key}")
 
     def _update(self, key: str, expression: str, values: Mapping[str, Any], **condition: Any) -> bool:
         """Change an item; return False if the condition failed. All changes in this class are idempotent."""
@@ -747,13 +620,6 @@ class DynamoDBStateStore:
             f"update {key}",
         )
 
-    def _delete(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            self._replicas.ask(partial(self._delete_one, key=key), f"delete {key}")
-
-    def _delete_one(self, client: Any, key: str) -> None:
-        client.delete_item(TableName=self.table, Key=_key(key))
-
 
 def _fault(read: Callable[[], object]) -> UnreadableItem | None:
     """Return the fault of the item that *read* reads; None if it can be read."""
@@ -766,54 +632,6 @@ def _fault(read: Callable[[], object]) -> UnreadableItem | None:
 
 def _key(key: str) -> dict[str, Any]:
     return {items.KEY: {"S": key}}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Announced:
-    """
-    Announcement of pages that may exist: their generation, their maximum number, and the time of the announcement.
-    """
-
-    generation: str
-    pages: int
-    at: float
-
-    @property
-    def text(self) -> str:
-        """The announcement as an element of the stored set."""
-        return f"{self.generation}/{self.pages}/{self.at:.0f}"
-
-    def page_keys(self, key: str) -> list[str]:
-        """Return the keys of the pages."""
-        return [f"{key}#{self.generation}#{number:04}" for number in range(self.pages)]
-
-
-def _generation_of(manifest: items.Item) -> str:
-    return str(manifest["generation"]["S"])
-
-
-def _generations_key(key: str) -> str:
-    return f"{key}#generations"
-
-
-def _announced_of(manifest: items.Item) -> _Announced | None:
-    """Return the pages that a manifest names; None if it cannot be read."""
-    try:
-        return _Announced(
-            generation=str(manifest["generation"]["S"]), pages=min(int(manifest["pages"]["N"]), _MOST_PAGES), at=0.0
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _announced(item: items.Item | None) -> list[_Announced]:
-    """Return the announcements. Those that cannot be read are ignored."""
-    found = []
-    for text in (item or {}).get("generations", {}).get("SS", ()):
-        if (match := _ANNOUNCEMENT.fullmatch(text)) is not None:
-            generation, pages, at = match.groups()
-            found.append(_Announced(generation=generation, pages=min(int(pages), _MOST_PAGES), at=float(at)))
-    return found
 
 
 def _paused_key(region: str) -> str:
@@ -839,32 +657,19 @@ def _version_condition(expected_version: int | None) -> dict[str, Any]:
     }
 
 
-def _set_to_items(key: str, dag_set: DagSet) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return a set's pages, with keys that no other write uses, and its manifest."""
-    generation = uuid.uuid4().hex[:12]
+def _set_content(dag_set: DagSet) -> PagedContent:
     dag_ids = tuple(sorted(set(dag_set.dag_ids)))
-    pages = items.paged(dag_ids, page_bytes=PAGE_BYTES)
-    manifest = items.to_item(
-        key,
-        {
-            "id": dag_set.id,
-            "region": dag_set.region,
-            "recorded_at": dag_set.recorded_at,
-            "generation": generation,
-            "pages": len(pages),
-            "dags": len(dag_ids),
-        },
-    )
-    page_items = [
+    values = {"id": dag_set.id, "region": dag_set.region, "recorded_at": dag_set.recorded_at, "dags": len(dag_ids)}
+    return PagedContent(
+        manifest=items.to_attributes(values),
         # One text with one id in each line. DynamoDB and boto3 take much longer for a list of thousands of attributes.
-        items.to_item(page_key, {"dag_ids": "\n".join(page)})
-        for page_key, page in zip(_page_keys(key, items.from_item(manifest)), pages, strict=True)
-    ]
-    return page_items, manifest
+        pages=[
+            items.to_attributes({"dag_ids": "\n".join(page)}) for page in items.paged(dag_ids, page_bytes=PAGE_BYTES)
+        ],
+    )
 
 
-def _inventory_to_items(key: str, inventory: Inventory) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return an inventory's compressed pages, with keys that no other write uses, and its manifest."""
+def _inventory_content(inventory: Inventory) -> PagedContent:
     contents = contents_to_text(inventory).encode()
     if len(contents) > MOST_INVENTORY_BYTES:
         raise StateError(
@@ -872,20 +677,7 @@ def _inventory_to_items(key: str, inventory: Inventory) -> tuple[list[dict[str, 
             advice="mwaa-dr check compares the regions without it.",
         )
     body = zlib.compress(contents, 9)
-    parts = list(batched(body, PAGE_BYTES))
-    manifest = items.to_item(
-        key,
-        {
-            "taken_at": inventory.taken_at,
-            "public_key": inventory.public_key,
-            "generation": uuid.uuid4().hex[:12],
-            "pages": len(parts),
-        },
+    return PagedContent(
+        manifest=items.to_attributes({"taken_at": inventory.taken_at, "public_key": inventory.public_key}),
+        pages=[{"body": {"B": body[start : start + PAGE_BYTES]}} for start in range(0, len(body), PAGE_BYTES)],
     )
-    keys = _page_keys(key, items.from_item(manifest))
-    return [{**_key(page_key), "body": {"B": part}} for page_key, part in zip(keys, parts, strict=True)], manifest
-
-
-def _page_keys(key: str, manifest: Mapping[str, Any]) -> list[str]:
-    """Return the keys of the pages that the values of a manifest name."""
-    return [f"{key}#{manifest['generation']}#{number:04}" for number in range(manifest["pages"])]

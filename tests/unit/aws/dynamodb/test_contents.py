@@ -14,6 +14,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.aws.dynamodb import runs_store, state_store
 from airflow_provider_mwaa_dr.aws.dynamodb.contents import MOST_BYTES, shown, unpacked
+from airflow_provider_mwaa_dr.aws.dynamodb.paged_item import state_keys
 from airflow_provider_mwaa_dr.core.inventory import Inventory, contents_from_values, contents_to_text
 from airflow_provider_mwaa_dr.core.ledger import RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.exceptions import IncompleteItemError, UnreadableCheckpointError, UnreadableItemError
@@ -139,7 +140,7 @@ def test_a_run_with_a_status_of_a_newer_version_is_in_doubt_and_the_rest_of_its_
 
 def test_a_missing_page_is_distinguished_from_a_damaged_page() -> None:
     """A missing page may still arrive in this replica of the table. A damaged page will not change by itself."""
-    pages, manifest = state_store._inventory_to_items(f"INVENTORY#{X}", INVENTORY)
+    pages, manifest = state_keys(f"INVENTORY#{X}").to_items(state_store._inventory_content(INVENTORY))
     with pytest.raises(IncompleteItemError, match="found 0 existing pages, allowed is the 1 pages that it names"):
         state_store_of(DynamoDBReads(manifest)).get_inventory(X)
     with pytest.raises(UnreadableItemError) as raised:
@@ -171,7 +172,7 @@ def test_a_checkpoint_whose_missing_page_cannot_arrive_is_damaged(
 
 def test_a_manifest_that_names_millions_of_pages_costs_nothing() -> None:
     """The reader never builds their keys."""
-    _, manifest = state_store._inventory_to_items(f"INVENTORY#{X}", INVENTORY)
+    _, manifest = state_keys(f"INVENTORY#{X}").to_items(state_store._inventory_content(INVENTORY))
     with pytest.raises(UnreadableItemError, match="field pages: found 1000000000, allowed is a whole number from 0 to"):
         state_store_of(DynamoDBReads({**manifest, "pages": {"N": "1000000000"}})).get_inventory(X)
 

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_mwaa_dr.aws.dynamodb import contents, items, runs_store, state_store
 from airflow_provider_mwaa_dr.aws.dynamodb.contents import unpacked
+from airflow_provider_mwaa_dr.aws.dynamodb.paged_item import state_keys
 from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import DynamoDBRunsStore
 from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core import state as transitions
@@ -77,9 +78,9 @@ def state_items() -> list[dict[str, Any]]:
     ]
     found[1] |= {"agents": {"SS": ["7", "8"]}, "regions": {"SS": [X, Y]}}
     for key in (f"SNAPSHOT#{X}", "PAUSED#plan-1"):
-        pages, manifest = state_store._set_to_items(key, SET)
+        pages, manifest = state_keys(key).to_items(state_store._set_content(SET))
         found += [*pages, manifest]
-    pages, manifest = state_store._inventory_to_items(f"INVENTORY#{X}", INVENTORY)
+    pages, manifest = state_keys(f"INVENTORY#{X}").to_items(state_store._inventory_content(INVENTORY))
     return [*found, *pages, manifest]
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.airflow.conftest import Database
 
 
 @pytest.fixture
@@ -18,6 +21,14 @@ def gates() -> ModuleType:
 
 @pytest.fixture
 def agent_db() -> Any:
+    """The database as an agent sees it."""
     from airflow_provider_mwaa_dr.plugins.metadata.database import MetadataDb
 
     return MetadataDb(SimpleNamespace(), exempt_dags=["by_id"])
+
+
+@pytest.fixture
+def db(database: Database, agent_db: Any) -> Any:
+    """The same with the DAG ``orders``."""
+    database.add_dag("orders", max_active_runs=16)
+    return agent_db

@@ -1,5 +1,5 @@
 """
-Runs of every type are resumed completely: the installed Airflow schedules them, and its REST API and pages show them.
+Runs of every type are inserted completely: the installed Airflow schedules them, and its REST API and pages show them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import pytest
 
 from airflow_provider_mwaa_dr.core.bookkeeping import CONF_BYTES
 from airflow_provider_mwaa_dr.core.ledger import RunStatus
-from tests.airflow.test_history import AT, DAY, ONE, TWO, chain, executed, interval, ledger_of
+from tests.airflow.plugins.metadata.chains import ONE, TWO, chain, executed, ledger_of
+from tests.airflow.plugins.metadata.other_region import AT, DAY, interval, open_interval
 
 if TYPE_CHECKING:
     from tests.airflow.conftest import Database
@@ -29,12 +30,17 @@ ODD = "manual__2026-10-01T00:00:00+00:00 ä/\\'\"%_;--#?&\U0001f600 "
 LONG = ODD + "x" * (250 - len(ODD))
 
 
-@pytest.fixture
-def db(database: Database) -> Any:
-    from airflow_provider_mwaa_dr.plugins.metadata.database import MetadataDb
-
-    database.add_dag("orders", max_active_runs=16)
-    return MetadataDb(SimpleNamespace(), exempt_dags=[])
+def test_a_run_is_transferred_completely(database: Database, db: Any) -> None:
+    """This region reads what another region inserts: type, dates, interval and conf."""
+    run = open_interval(3, run_type="manual", run_id="m 1", conf='{"a": [1, {"b": null}], "c": "\\u00e4"}')
+    db.resume([run], "resumed")
+    (row,) = db.runs([run.key, ("orders", "no such run")])
+    assert (row.run_type, row.state, row.logical_date) == ("manual", "queued", run.logical_date)
+    assert (row.data_interval_start, row.data_interval_end) == (run.data_interval_start, run.data_interval_end)
+    assert row.run_after in {None, run.run_after}
+    assert row.conf == {"a": [1, {"b": None}], "c": "ä"}
+    assert row.queued_at >= run.taken_at
+    assert database.note("m 1") == "[mwaa-dr] resumed"
 
 
 @pytest.fixture
@@ -110,12 +116,12 @@ def test_rest_and_pages_show_adopted_and_resumed_runs(
 ) -> None:
     """Adopted runs with and without task instances. The scheduler gives a resumed run all that a worker needs."""
     database.serialize(chain(depends_on_past=True))
-    executed(database, db, interval(2), "success", "success")
+    executed(database, db, open_interval(2), "success", "success")
     run = ledger_of(db, "scheduled__2")
     database.forget_history()
     db.adopt([interval(1, RunStatus.FAILED)], "adopted")
     db.adopt([run], "adopted")
-    db.resume([interval(3, conf='{"a": 1}')], "resumed")
+    db.resume([open_interval(3, conf='{"a": 1}')], "resumed")
     database.schedule("scheduled__3")
     assert seen(pages, "scheduled__1", airflow_3=airflow_3)[1] == {}
     shown, tasks = seen(pages, "scheduled__2", airflow_3=airflow_3)
@@ -135,7 +141,7 @@ def test_an_adopted_run_can_be_cleared(database: Database, db: Any) -> None:
     from sqlalchemy import select
 
     database.serialize(chain(depends_on_past=True))
-    executed(database, db, interval(2), "success", "failed")
+    executed(database, db, open_interval(2), "success", "failed")
     run = ledger_of(db, "scheduled__2")
     database.forget_history()
     db.adopt([run], "adopted")
@@ -156,7 +162,7 @@ def test_a_backfill_is_resumed_where_a_scheduler_executes_it(
     started it.
     """
     database.serialize(chain())
-    backfill = interval(2, run_type="backfill", run_id="backfill__2")
+    backfill = open_interval(2, run_type="backfill", run_id="backfill__2")
     refused = db.cannot_resume([backfill])
     db.resume([backfill], "resumed")
     if airflow_3:
@@ -176,7 +182,7 @@ def test_a_run_that_assets_triggered_is_resumed(
     """On Airflow 3 it has no logical date. On Airflow 2 it has the date of the event."""
     database.serialize(chain(schedule=None))
     run_type = "asset_triggered" if airflow_3 else "dataset_triggered"
-    run = interval(2, run_type=run_type, run_id="by asset", run_after=AT)
+    run = open_interval(2, run_type=run_type, run_id="by asset", run_after=AT)
     if airflow_3:
         run = replace(run, logical_date=None, data_interval_start=None, data_interval_end=None)
     assert db.cannot_resume([run]) == {}
@@ -192,7 +198,7 @@ def test_a_resumed_run_keeps_its_partition(
 ) -> None:
     """Partition key and date, in the versions that have them."""
     database.serialize(chain())
-    run = interval(2, run_type="manual", run_id="m", partition_key="eu/2026 ä", partition_date=AT - DAY)
+    run = open_interval(2, run_type="manual", run_id="m", partition_key="eu/2026 ä", partition_date=AT - DAY)
     db.resume([run], "resumed")
     again = ledger_of(db, "m", status=RunStatus.OPEN)
     columns = database.tables.runs.c
@@ -208,7 +214,7 @@ def test_every_run_id_that_airflow_accepts_is_adopted_and_resumed(
 ) -> None:
     """Long run ids, and run ids with special characters."""
     database.serialize(chain(depends_on_past=True))
-    executed(database, db, interval(2, run_id=run_id), "success", "success")
+    executed(database, db, open_interval(2, run_id=run_id), "success", "success")
     run = ledger_of(db, run_id)
     database.forget_history()
     assert db.adopt([run], "adopted") == 1
@@ -227,7 +233,7 @@ def test_a_conf_is_resumed_exactly_or_listed(database: Database, db: Any, airflo
     too_long = {"x": "y" * (CONF_BYTES - len('{"x": ""}') + 1)}
     for run_id, conf in (("odd", json.loads(text)), ("fits", fits), ("too long", too_long), ("none", {})):
         day = {"odd": 1, "fits": 2, "too long": 3, "none": 4}[run_id]
-        db.resume([interval(day, run_type="manual", run_id=run_id, conf=json.dumps(conf))], "resumed")
+        db.resume([open_interval(day, run_type="manual", run_id=run_id, conf=json.dumps(conf))], "resumed")
     runs = {run_id: ledger_of(db, run_id, status=RunStatus.OPEN) for run_id in ("odd", "fits", "too long", "none")}
     assert json.loads(runs["odd"].conf or "") == json.loads(text)
     assert json.loads(runs["fits"].conf or "") == fits
@@ -257,7 +263,7 @@ def test_a_note_of_a_user_on_a_run_stays(database: Database, db: Any) -> None:
     """It stays when the provider adopts the run, gives it an outcome, or queues it again."""
     users = "see ticket 42\nand 43"
     database.serialize(chain(depends_on_past=True))
-    executed(database, db, interval(2), "success", "success")
+    executed(database, db, open_interval(2), "success", "success")
     run = ledger_of(db, "scheduled__2")
     with database.settings.engine.begin() as connection:
         connection.execute(database.tables.notes.update().values(content=users))
@@ -265,6 +271,6 @@ def test_a_note_of_a_user_on_a_run_stays(database: Database, db: Any) -> None:
     assert database.note("scheduled__2") == f"{users}\n[mwaa-dr] adopted"
     db.apply_outcomes([run], "it ended elsewhere")
     assert database.note("scheduled__2") == f"{users}\n[mwaa-dr] it ended elsewhere"
-    db.resume([interval(2, taken_at=datetime.now(tz=timezone.utc))], "resumed")
+    db.resume([open_interval(2, taken_at=datetime.now(tz=timezone.utc))], "resumed")
     assert database.note("scheduled__2") == f"{users}\n[mwaa-dr] resumed"
     assert database.runs() == {"scheduled__2": "queued"}

@@ -1,0 +1,200 @@
+"""The history that a region adopts is enough for the installed Airflow to continue as a single Airflow would."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_mwaa_dr.core.ledger import RunStatus
+from tests.airflow.plugins.metadata.chains import ONE, TWO, bash, chain, executed, ledger_of, next_one_starts, operator
+from tests.airflow.plugins.metadata.other_region import AT, DAY, interval, next_dagrun, open_interval
+
+if TYPE_CHECKING:
+    from tests.airflow.conftest import Database
+
+
+DEPENDS = [{"depends_on_past": True}, {"wait_for_downstream": True}]
+
+
+@pytest.mark.parametrize("has_older_history", [False, True])
+@pytest.mark.parametrize("depends", DEPENDS)
+@pytest.mark.parametrize(
+    ("one", "two", "starts"),
+    [
+        ("success", "success", (True, True)),
+        ("skipped", "skipped", (True, True)),
+        ("failed", "upstream_failed", (False, False)),
+        ("success", "failed", (True, False)),
+    ],
+)
+def test_the_next_run_waits_exactly_where_it_would_have_waited_in_the_other_region(
+    database: Database,
+    db: Any,
+    depends: dict[str, Any],
+    one: str,
+    two: str,
+    starts: tuple[bool, bool],
+    has_older_history: bool,
+) -> None:
+    """This holds for every outcome of the last run, and with and without older history in the region that adopts it."""
+    database.serialize(chain(**depends))
+    executed(database, db, open_interval(2), one, two)
+    expected = starts[DEPENDS.index(depends)]
+    assert next_one_starts(database, db) is expected, "in one Airflow"
+    run = ledger_of(db, "scheduled__2")
+    database.forget_history()
+    if has_older_history:
+        executed(database, db, open_interval(0), "success", "success")
+    assert db.adopt([run], "adopted") == 1
+    assert database.task_states("scheduled__2") == {ONE: one, TWO: two}
+    assert next_one_starts(database, db) is expected, "in another one"
+
+
+def test_without_the_tasks_the_next_run_would_hang_or_run_wrongly(database: Database, db: Any) -> None:
+    """Control case: the effect of an adopted run without task instances."""
+    database.serialize(chain(depends_on_past=True))
+    executed(database, db, open_interval(0), "success", "success")
+    assert db.adopt([interval(2, RunStatus.SUCCESS)], "adopted") == 1
+    assert next_one_starts(database, db) is False
+    database.forget_history()
+    database.serialize(chain(depends_on_past=True, ignore_first_depends_on_past=True))
+    assert db.adopt([interval(2, RunStatus.FAILED)], "adopted") == 1
+    assert next_one_starts(database, db) is True
+
+
+@pytest.mark.parametrize("state", ["success", "failed"])
+def test_without_catchup_the_next_run_depends_on_a_manual_run_too(database: Database, db: Any, state: str) -> None:
+    """The manual run is adopted as a manual run, after the interval before it."""
+    database.serialize(chain(catchup=False, depends_on_past=True))
+    manual = open_interval(2.5, run_type="manual", run_id="by hand")
+    executed(database, db, open_interval(2), "success", "success")
+    executed(database, db, manual, state, state)
+    runs = [ledger_of(db, run_id) for run_id in ("scheduled__2", "by hand")]
+    database.forget_history()
+    assert db.adopt(runs, "adopted") == 2
+    assert next_one_starts(database, db) is (state == "success")
+
+
+def test_a_run_that_a_standby_skipped_gets_the_outcome_of_the_active_region(database: Database, db: Any) -> None:
+    """The standby's own scheduler had created the run, too, and the gate had skipped it."""
+    database.serialize(chain(depends_on_past=True))
+    executed(database, db, open_interval(2), "failed", "upstream_failed")
+    run = ledger_of(db, "scheduled__2")
+    database.forget_history()
+    executed(database, db, open_interval(2), "skipped", "skipped")
+    for _ in range(2):
+        assert db.adopt([run], "adopted") == 0
+    assert database.runs() == {"scheduled__2": "failed"}
+    assert database.note("scheduled__2") == "[mwaa-dr] adopted"
+    assert next_one_starts(database, db) is False
+
+
+def test_a_run_that_another_region_finished_keeps_no_failed_task(database: Database, db: Any) -> None:
+    """
+    A task of the run failed when this region stopped it. The other region finished the run. Then the role comes back.
+    """
+    database.serialize(chain(depends_on_past=True))
+    executed(database, db, open_interval(2), "success", "success")
+    run = ledger_of(db, "scheduled__2")
+    database.forget_history()
+    executed(database, db, open_interval(2), "failed", "skipped")
+    db.apply_outcomes([replace(run, tasks=())], "it ended elsewhere")
+    assert next_one_starts(database, db) is False, "the control: the run's result alone is not enough"
+    database.end("scheduled__3", "failed")
+    db.apply_outcomes([run], "it ended elsewhere")
+    assert next_one_starts(database, db) is True
+
+
+def test_a_mapped_task_depends_on_every_mapped_task_of_the_previous_run(database: Database, db: Any) -> None:
+    """The map indexes are adopted. One failed index holds the next run."""
+    from airflow import DAG
+
+    with DAG("orders", schedule="@daily", start_date=AT - 100 * DAY, catchup=True) as dag:
+        one = operator().partial(task_id="mapped", depends_on_past=True).expand(bash_command=["a", "b", "c"])
+        one >> bash("two")
+    database.serialize(dag)
+    for state, goes in (("success", "scheduled"), ("failed", None)):
+        database.forget_history()
+        db.resume([open_interval(2)], "resumed")
+        assert database.schedule("scheduled__2")["mapped", 2] == "scheduled"
+        database.end("scheduled__2", "failed", one="success", two="success", mapped="success")
+        with database.settings.engine.begin() as connection:
+            tasks = database.tables.tasks
+            of_one = tasks.update().where(tasks.c.task_id == "mapped", tasks.c.map_index == 1)
+            connection.execute(of_one.values(state=state))
+        before = database.task_states("scheduled__2")
+        run = ledger_of(db, "scheduled__2")
+        database.forget_history()
+        db.adopt([run], "adopted")
+        assert database.task_states("scheduled__2") == before
+        db.resume([open_interval(3)], "resumed")
+        assert database.schedule("scheduled__3")["mapped", 0] == goes
+
+
+def test_adopting_writes_the_interval_and_moves_the_schedule_on(database: Database, db: Any) -> None:
+    """
+    Adopting again is a no-op. Runs that exist or are older than the newest one are passed over. Failed runs stay
+    failed.
+    """
+    assert db.adopt([interval(5)], "adopted") == 1
+    assert db.adopt([interval(5)], "adopted") == 0
+    assert db.adopt([interval(4)], "adopted") == 0
+    assert db.adopt([interval(7, RunStatus.FAILED)], "adopted") == 1
+    assert database.runs() == {"scheduled__5": "success", "scheduled__7": "failed"}
+    assert database.note("scheduled__5") == "[mwaa-dr] adopted"
+    assert [row.queued_at for row in db.runs([interval(5).key, interval(7).key])] == [None, None], "nothing queued them"
+    assert next_dagrun(database) == AT + 7 * DAY
+    assert database.dag("orders").next_dagrun_create_after == AT + 8 * DAY
+
+
+def test_a_run_of_a_dag_that_is_not_deployed_yet_is_adopted(database: Database, db: Any) -> None:
+    """Its row waits for the file. Another run that has the same logical date stays unchanged."""
+    assert db.adopt([interval(5, dag_id="later")], "adopted") == 1
+    assert db.adopt([interval(5, dag_id="later", run_id="other id")], "adopted") == 0
+    assert database.runs() == {"scheduled__5": "success"}
+
+
+def test_a_closed_run_gets_the_outcome_of_another_region(database: Database, db: Any) -> None:
+    """An open run never changes."""
+    database.add_run("orders", "r1", state="failed", note="[mwaa-dr] closed: us-east-1 is standby")
+    database.add_run("orders", "r2", state="queued")
+    db.apply_outcomes(
+        [interval(0, run_id="r1"), interval(0, run_id="r2"), interval(0, run_id="none")], "it ended elsewhere"
+    )
+    assert database.runs() == {"r1": "success", "r2": "queued"}
+    assert database.note("r1") == "[mwaa-dr] it ended elsewhere"
+
+
+def test_skipped_intervals_that_no_region_created_are_deleted(database: Database, db: Any) -> None:
+    """
+    Only scheduled runs that did not execute, and that are newer than any region has created. The schedule goes back.
+    """
+    db.adopt([interval(5)], "adopted")
+    database.add_dag("billing")
+    for day in (6, 7, 8):
+        db.adopt([interval(day)], "skipped: us-east-1 is standby")
+    db.adopt([interval(3, dag_id="billing", run_id="b3")], "closed: us-east-1 is standby")
+    database.add_run("orders", "manual", state="success", note="[mwaa-dr] skipped: standby")
+    assert db.forget_closed({"orders": AT + 6 * DAY}) == 2
+    assert set(database.runs()) == {"scheduled__5", "scheduled__6", "b3", "manual"}
+    assert next_dagrun(database) == AT + 6 * DAY
+    assert db.forget_closed({"billing": None}) == 1
+    assert next_dagrun(database, "billing") is None
+    db.adopt([interval(9)], "skipped: us-east-1 is standby")
+    with database.settings.engine.begin() as connection:
+        tasks = database.tables.tasks
+        connection.execute(
+            tasks.insert().values(
+                dag_id="orders",
+                run_id="scheduled__9",
+                task_id="t",
+                map_index=-1,
+                pool="p",
+                pool_slots=1,
+                max_tries=0,
+                hostname="worker",
+            )
+        )
+    assert db.forget_closed({"orders": AT + 6 * DAY}) == 0

@@ -1,0 +1,33 @@
+"""The rows of runs in a real metadata database of the installed Airflow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_mwaa_dr.core.ledger import RunStatus
+from tests.airflow.plugins.metadata.other_region import interval, open_interval
+
+if TYPE_CHECKING:
+    from tests.airflow.conftest import Database
+
+
+def test_read_states_returns_open_and_new_runs(database: Database, db: Any) -> None:
+    """Open runs whatever their id, ended runs above an id, and exempt runs never."""
+    database.add_dag("by_id")
+    for run_id, state in (("old-open", "running"), ("old-ended", "success"), ("new-ended", "failed")):
+        database.add_run("orders", run_id, state=state)
+    database.add_run("by_id", "exempt")
+    newest, states = db.read_states(above=db.newest_run() - 2)
+    assert newest == db.newest_run()
+    assert states == {("orders", "old-open"): "running", ("orders", "new-ended"): "failed"}
+
+
+def test_the_newest_ended_interval_of_each_dag(database: Database, db: Any) -> None:
+    """Manual runs and open runs do not count."""
+    database.add_dag("billing")
+    db.adopt([interval(1), interval(1, dag_id="billing", run_id="b1")], "adopted")
+    db.adopt([interval(2, RunStatus.FAILED)], "adopted")
+    db.resume([open_interval(3)], "resumed")
+    database.add_run("orders", "manual", state="success")
+    found = {row.dag_id: (row.run_id, row.state) for row in db.last_finished(["orders", "billing", "none"])}
+    assert found == {"orders": ("scheduled__2", "failed"), "billing": ("b1", "success")}

@@ -22,13 +22,13 @@ from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper, LedgerDb
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.gate import Role, View, may_close, role_of, why_role_unknown
-from airflow_provider_mwaa_dr.core.identity import Identity, Witness, identity_problem, needs_witness
+from airflow_provider_mwaa_dr.core.identity import Identity, RivalWatch, identity_problem, needs_rival_watch
 from airflow_provider_mwaa_dr.core.ledger import RunKey
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
-    Claim,
     Clock,
     DagSet,
+    IdentityClaim,
     Observation,
     RunsStore,
     StateStore,
@@ -150,12 +150,12 @@ class AgentLoop:
         self._began = clock.monotonic()
         self._host = socket.gethostname()
         self._identity = Identity.of(config)
-        self._witness = Witness(self._identity, clock, silence_s=Timing.from_config(config).agent_silence_s)
+        self._rival_watch = RivalWatch(self._identity, clock, silence_s=Timing.from_config(config).agent_silence_s)
         self._disputed: tuple[str, ...] = ()
-        self._next_witness = 0.0
-        self._claim: Claim | None = None
+        self._next_comparison = 0.0
+        self._identity_claim: IdentityClaim | None = None
         self._logged_problem: str | None = None
-        self._claims_seen: dict[Claim, float] = {}
+        self._identity_claims_seen: dict[IdentityClaim, float] = {}
         self._logged_role: tuple[Role, str | None] | None = None
         self._unacknowledged: list[_Unacknowledged] = []
         self._swapped: tuple[int, int] | None = None
@@ -304,9 +304,9 @@ class AgentLoop:
             self._unreadable = str(error) if is_answer else None
             raise
         self._unreadable = None
-        witnessed = self._witnessed(observation)
-        problem = identity_problem(self._identity, witnessed)
-        if problem is None and needs_witness(self._identity, observation) and not self._witness.has_compared:
+        compared = self._with_rivals(observation)
+        problem = identity_problem(self._identity, compared)
+        if problem is None and needs_rival_watch(self._identity, observation) and not self._rival_watch.has_compared:
             problem = (
                 f"no environment is registered for {self._region}, and the agent waits for the next heartbeats, which "
                 f"show whether another environment also counts as {self._region}; mwaa-dr init registers it"
@@ -326,24 +326,24 @@ class AgentLoop:
             self._swapped = (state.version, state.epoch)
             self._unacknowledged.append(_Unacknowledged(state.version, state.epoch, self._db.pulse()))
         self._log_role(view)
-        if witnessed.disputed != observation.disputed:
+        if compared.disputed != observation.disputed:
             # The workers' fences read it with the state.
-            self._store.put_dispute(self._region, witnessed.disputed)
+            self._store.put_dispute(self._region, compared.disputed)
 
-    def _witnessed(self, observation: Observation) -> Observation:
+    def _with_rivals(self, observation: Observation) -> Observation:
         """
         Return *observation* with the environments that dispute the region, according to the heartbeats.
 
         Reads the heartbeats only if no registered name decides.
         """
-        if not needs_witness(self._identity, observation):
+        if not needs_rival_watch(self._identity, observation):
             return observation
-        if self._clock.monotonic() >= self._next_witness:
-            heartbeats: list[AgentStatus | Claim] = [*self._store.agents(self._region)]
-            heartbeats += self._store.claims(self._region)
-            self._disputed = tuple(self._witness.compare(heartbeats))
-            self._next_witness = self._clock.monotonic() + self._config.heartbeat_s
-        disputed = self._disputed or (() if self._witness.is_sure else observation.disputed)
+        if self._clock.monotonic() >= self._next_comparison:
+            heartbeats: list[AgentStatus | IdentityClaim] = [*self._store.agents(self._region)]
+            heartbeats += self._store.identity_claims(self._region)
+            self._disputed = tuple(self._rival_watch.compare(heartbeats))
+            self._next_comparison = self._clock.monotonic() + self._config.heartbeat_s
+        disputed = self._disputed or (() if self._rival_watch.is_sure else observation.disputed)
         return replace(observation, disputed=disputed)
 
     def _log_problem(self, problem: str | None) -> None:
@@ -491,13 +491,13 @@ class AgentLoop:
         return True
 
     def _stand_aside(self, state: DRState | None, schedulers: tuple[str, ...]) -> None:
-        """Write only the claim, because this Airflow is not the region's environment; change nothing of the region."""
+        """Write only the identity claim: this Airflow is not the region's environment. Change nothing of the region."""
         # Another environment writes the region's items. If this one becomes the region's, it reads all of them again.
         self._reconciled = self._led_at = self._standby_as_of = self._snapshot = self._ledger_failing = None
         self._has_more = False
         self._unclosed_runs, self._ledger_error = 0, None
         self._acknowledge()
-        if self._clock.monotonic() >= self._next_beat or self._claim is None:
+        if self._clock.monotonic() >= self._next_beat or self._identity_claim is None:
             self._heartbeat(state, schedulers)
 
     def _leads(self, schedulers: tuple[str, ...]) -> bool:
@@ -1015,7 +1015,7 @@ class AgentLoop:
         unread = Observation(state=None, reconciled_epoch=None)
         problem = self.view.problem if self.view is not None else identity_problem(self._identity, unread)
         if problem is not None:
-            self._put_claim(job_id, problem)
+            self._put_identity_claim(job_id, problem)
             return
         version, epoch = self._acknowledged
         reconciled, standby_as_of = self._reconciled, self._last_read_as_standby()
@@ -1059,16 +1059,16 @@ class AgentLoop:
                 held_because=self._held_because(),
             )
         )
-        if self._claim is not None:
-            self._store.forget_claim(self._claim)
-            self._claim = None
+        if self._identity_claim is not None:
+            self._store.forget_identity_claim(self._identity_claim)
+            self._identity_claim = None
         self._published_acknowledged, self._published_values = self._acknowledged, self._awaited_values()
         self._beats_written += 1
         # If refresh_s equals heartbeat_s, each turn sends one; 0.95, because the next turn may come here a bit sooner.
         self._next_beat = self._turned_at + 0.95 * self._config.heartbeat_s
 
-    def _put_claim(self, job_id: str, problem: str) -> None:
-        claim = Claim(
+    def _put_identity_claim(self, job_id: str, problem: str) -> None:
+        claim = IdentityClaim(
             region=self._region,
             environment=self._identity.environment,
             aws_region=self._identity.aws_region,
@@ -1077,8 +1077,8 @@ class AgentLoop:
             beat=self._beat,
             problem=problem,
         )
-        self._store.put_claim(claim)
-        self._claim = claim
+        self._store.put_identity_claim(claim)
+        self._identity_claim = claim
         self._published_acknowledged = self._acknowledged
         self._beats_written += 1
         self._next_beat = self._turned_at + 0.95 * self._config.heartbeat_s
@@ -1132,11 +1132,11 @@ class AgentLoop:
                     "Dropped the heartbeat of scheduler job %s of %s: the database does not list the job, and its "
                     "agent has been silent for %.0f s.", job, self._region, now - since,
                 )  # fmt: skip
-        claims = self._store.claims(self._region)
-        self._claims_seen = {claim: self._claims_seen.get(claim, now) for claim in claims}
-        for claim, since in self._claims_seen.items():
+        claims = self._store.identity_claims(self._region)
+        self._identity_claims_seen = {claim: self._identity_claims_seen.get(claim, now) for claim in claims}
+        for claim, since in self._identity_claims_seen.items():
             if now - since >= _FORGET_AFTER_S:
-                self._store.forget_claim(claim)
+                self._store.forget_identity_claim(claim)
 
     # Errors.
 

@@ -230,15 +230,15 @@ def uses_of_state(
         # Of two callers that record at the same time, the second one deletes its own pages.
         mine = replace(dags, id="raced")
         rival = DynamoDBStateStore(copy.table, copy.replicas, clock=clock, session=copy._replicas._session)
-        put_after = copy._put_after
+        replicas, put_if = copy._replicas, copy._replicas.put_if
 
-        def late(before: Any, manifest: Any, doing: str) -> bool:
+        def late(*args: Any, **kwargs: Any) -> bool:
             rival.put_set(replace(mine, dag_ids=("c",)))
-            return put_after(before, manifest, doing)
+            return put_if(*args, **kwargs)
 
-        copy._put_after = late  # type: ignore[method-assign]
+        replicas.put_if = late  # type: ignore[method-assign]
         store.put_set(mine)
-        copy._put_after = put_after  # type: ignore[method-assign]
+        replicas.put_if = put_if  # type: ignore[method-assign]
 
     def snapshots() -> None:
         store.put_snapshot(dags)
@@ -295,8 +295,9 @@ def uses_of_ledger(runs: DynamoDBRunsStore, region: str, clock: ManualClock) -> 
 
     def save_checkpoint() -> None:
         runs.save_checkpoint(region, RegionLedger(number=1))
-        runs._put({"pk": {"S": f"PICTURE#{region}"}, "sk": {"S": "x"}}, region)
-        runs._delete(f"PICTURE#{region}", "x", region)
+        # The second one replaces the first, and deletes its page.
+        runs.save_checkpoint(region, RegionLedger(number=2, heads={"orders": Head(dag_id="orders")}))
+        runs.save_checkpoint(region, RegionLedger(number=3))
 
     return {
         "append": lambda: runs.append(region, entry),

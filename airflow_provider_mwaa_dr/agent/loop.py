@@ -24,6 +24,7 @@ from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.gate import Role, View, may_close, role_of, why_role_unknown
 from airflow_provider_mwaa_dr.core.identity import Identity, RivalWatch, identity_problem, needs_rival_watch
 from airflow_provider_mwaa_dr.core.ledger import RunKey
+from airflow_provider_mwaa_dr.core.log_on_change import LogOnChange
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
     Clock,
@@ -154,9 +155,9 @@ class AgentLoop:
         self._disputed: tuple[str, ...] = ()
         self._next_comparison = 0.0
         self._identity_claim: IdentityClaim | None = None
-        self._logged_problem: str | None = None
+        self._problem: LogOnChange[str | None] = LogOnChange(None)
         self._identity_claims_seen: dict[IdentityClaim, float] = {}
-        self._logged_role: tuple[Role, str | None] | None = None
+        self._logged_role: LogOnChange[tuple[Role, str | None] | None] = LogOnChange(None)
         self._unacknowledged: list[_Unacknowledged] = []
         self._swapped: tuple[int, int] | None = None
         self._acknowledged = self._published_acknowledged = (0, 0)
@@ -187,7 +188,7 @@ class AgentLoop:
         self._bookkeeper = (
             Bookkeeper(runs, db, clock, region=config.region, peers=self._peers) if runs is not None else None
         )
-        self._ledger_error: str | None = None
+        self._ledger_error: LogOnChange[str | None] = LogOnChange(None)
         self._ledger_failing: tuple[int, float] | None = None
         """The epoch for which the region waits for its ledger, and the start of the wait."""
         self._without_ledger: Unpublished | None = None
@@ -196,11 +197,11 @@ class AgentLoop:
         self._has_more = False
         self._next_regions_at = 0.0
         self._entries_awaited_until: tuple[int, float] | None = None
-        self._turn_error: str | None = None
+        self._turn_error: LogOnChange[str | None] = LogOnChange(None)
         self._unreadable: str | None = None
         """Why the agent cannot use the last answer of the state table; None if it can."""
         self._inventory = inventory
-        self._inventory_error: str | None = None
+        self._inventory_error: LogOnChange[str | None] = LogOnChange(None)
 
     def turn(self) -> float:
         """
@@ -347,9 +348,8 @@ class AgentLoop:
         return replace(observation, disputed=disputed)
 
     def _log_problem(self, problem: str | None) -> None:
-        if problem == self._logged_problem:
+        if not self._problem.changes_to(problem):
             return
-        self._logged_problem = problem
         if problem is not None:
             log.error("This Airflow holds every run: %s.", problem)
         else:
@@ -376,9 +376,8 @@ class AgentLoop:
     def _log_role(self, view: View) -> None:
         state, role = view.state, role_of(view, self._region)
         why = why_role_unknown(view, self._region) if role is Role.UNKNOWN else None
-        if (role, why) == self._logged_role:
+        if not self._logged_role.changes_to((role, why)):
             return
-        self._logged_role = role, why
         if state is None or why is not None:
             epoch = "unknown" if state is None else state.epoch
             log.warning("%s holds every run, and closes none (epoch %s): %s", self._region, epoch, why)
@@ -456,7 +455,8 @@ class AgentLoop:
             self._forget(schedulers, state.lease_s)
         else:
             # Another agent leads now: this agent no longer reports open runs or errors of the ledger.
-            self._unclosed_runs, self._ledger_error, self._led_at, self._ledger_failing = 0, None, None, None
+            self._unclosed_runs, self._led_at, self._ledger_failing = 0, None, None
+            self._ledger_error.forget(None)
         self._check(state)
         if view is None or not view.problems:
             self._reconciled = reconciled
@@ -495,7 +495,8 @@ class AgentLoop:
         # Another environment writes the region's items. If this one becomes the region's, it reads all of them again.
         self._reconciled = self._led_at = self._standby_as_of = self._snapshot = self._ledger_failing = None
         self._has_more = False
-        self._unclosed_runs, self._ledger_error = 0, None
+        self._unclosed_runs = 0
+        self._ledger_error.forget(None)
         self._acknowledge()
         if self._clock.monotonic() >= self._next_beat or self._identity_claim is None:
             self._heartbeat(state, schedulers)
@@ -636,20 +637,19 @@ class AgentLoop:
                 self._region,
                 self._config.ledger_wait_s,
                 state.epoch,
-                self._ledger_error,
+                self._ledger_error.value,
             )
         return now - self._ledger_failing[1] >= self._config.ledger_wait_s
 
     def _waits_for(self, state: DRState | None) -> str:
         """Return why the open runs are not reconciled, for the notes of held runs; empty if the ledger works."""
-        if self._ledger_error is None or state is None:
+        error = self._ledger_error.value
+        if error is None or state is None:
             return ""
         if state.active_region != self._region:
-            return (
-                f"the region closes no run that its ledger has not accepted; its ledger refuses: {self._ledger_error}"
-            )
+            return f"the region closes no run that its ledger has not accepted; its ledger refuses: {error}"
         limit_s = self._config.ledger_wait_s
-        return f"it waits at most {limit_s:g} s for its ledger, which refuses: {self._ledger_error}"
+        return f"it waits at most {limit_s:g} s for its ledger, which refuses: {error}"
 
     def _ledger_wait_left_s(self) -> float | None:
         """Return the seconds until the region continues without its ledger; None while it does not wait."""
@@ -676,7 +676,7 @@ class AgentLoop:
                 epoch=state.epoch,
                 begun_epoch=known if known is not None else 0,
                 at=self._clock.now(),
-                why=self._ledger_error or "",
+                why=self._ledger_error.value or "",
                 first_id=newest,
                 runs=self._open_runs(),
                 unread=tuple(self._bookkeeper.last_read()) if self._bookkeeper is not None else (),
@@ -726,11 +726,10 @@ class AgentLoop:
         bookkeeper.begin(state.epoch, first_id=gap.first_id)
 
     def _log_ledger_error(self, error: str | None) -> None:
-        if error == self._ledger_error:
+        if not self._ledger_error.changes_to(error):
             return
-        was, self._ledger_error = self._ledger_error, error
         if error is None:
-            log.info("The ledger of %s works again; before: %s", self._region, was)
+            log.info("The ledger of %s works again; before: %s", self._region, self._ledger_error.before)
         else:
             log.warning("The ledger of %s cannot be used: %s", self._region, error)
 
@@ -973,16 +972,14 @@ class AgentLoop:
         """List a part of the region's inventory; an error here affects no other step."""
         if self._inventory is None:
             return
-        error = self._inventory_error
+        error = self._inventory_error.value
         try:
             if self._inventory.turn(self._peers):
                 error = None
         except Exception as raised:  # only the readiness checks use the inventory
             error = f"{type(raised).__name__}: {raised}".splitlines()[0][:_ERROR_CHARS]
-        if error != self._inventory_error:
-            self._inventory_error = error
-            if error is not None:
-                log.warning("The inventory of %s cannot be taken: %s", self._region, error)
+        if self._inventory_error.changes_to(error) and error is not None:
+            log.warning("The inventory of %s cannot be taken: %s", self._region, error)
 
     # The heartbeat.
 
@@ -995,8 +992,8 @@ class AgentLoop:
             self._last_read_as_standby() is not None,
             self._reconciled,
             self._unclosed_runs,
-            self._ledger_error,
-            self._inventory_error,
+            self._ledger_error.value,
+            self._inventory_error.value,
             self._held_because(),
             (bookkeeper.final_plan_id, bookkeeper.waiting, bookkeeper.unread) if bookkeeper is not None else None,
         )
@@ -1046,13 +1043,13 @@ class AgentLoop:
                 closed=self._closed,
                 problems=self._config.problems,
                 ledger_lag_s=self._bookkeeper.lag_s if self._bookkeeper is not None else None,
-                ledger_error=self._ledger_error,
+                ledger_error=self._ledger_error.value,
                 has_ledger=self._bookkeeper is not None,
                 standby_as_of=standby_as_of,
                 final_plan_id=self._bookkeeper.final_plan_id if self._bookkeeper is not None else None,
                 waiting=self._bookkeeper.waiting if self._bookkeeper is not None else (),
                 unread=self._bookkeeper.unread if self._bookkeeper is not None else (),
-                inventory_error=self._inventory_error,
+                inventory_error=self._inventory_error.value,
                 ledger_wait_s=self._ledger_wait_left_s(),
                 environment=self._identity.environment,
                 aws_region=self._identity.aws_region,
@@ -1143,12 +1140,11 @@ class AgentLoop:
     def _log_turn_error(self, error: Exception | None) -> None:
         """Log an error when it changes and when it ends, and not in each turn."""
         found = None if error is None else f"{type(error).__name__}: {error}"
-        if found == self._turn_error:
+        if not self._turn_error.changes_to(found):
             return
-        was, self._turn_error = self._turn_error, found
         epoch = self.view.state.epoch if self.view is not None and self.view.state is not None else "unknown"
         if found is None:
-            log.info("The agent of %s works again (epoch %s); before: %s", self._region, epoch, was)
+            log.info("The agent of %s works again (epoch %s); before: %s", self._region, epoch, self._turn_error.before)
         else:
             log.warning(
                 "The agent of %s could not finish its turn (epoch %s): %s. If this lasts longer than the lease, the "

@@ -354,7 +354,7 @@ def _print_policies(session: CliSession, environments: Mapping[str, DeployedEnvi
             stack=spec.stack,
             environments={region: environment.name for region, environment in environments.items()},
             buckets={region: environment.bucket for region, environment in environments.items()},
-            roles={region: environment.role for region, environment in environments.items()},
+            roles={region: environment.role_arn for region, environment in environments.items()},
             dag_folders={region: environment.dags for region, environment in environments.items()},
         )
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_provider_mwaa_dr.core.display import visible
-from airflow_provider_mwaa_dr.core.log_on_change import LogOnChange
 from airflow_provider_mwaa_dr.exceptions import DRError, StateNotFoundError, StateUnreachableError, UnusableStateError
 from airflow_provider_mwaa_dr.triggers.polling import PollingTrigger
 
@@ -24,7 +23,7 @@ class ActiveRegionTrigger(PollingTrigger):
     def __init__(self, *, region: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.region = region
-        self._logged: LogOnChange[str | None] = LogOnChange(None)
+        self._logged: str | None = None
 
     def own_arguments(self) -> dict[str, Any]:
         """Return the region."""
@@ -46,5 +45,6 @@ class ActiveRegionTrigger(PollingTrigger):
 
     def _log_once(self, message: str) -> None:
         """Log *message* only if it differs from the last one, because a wait may last for months."""
-        if self._logged.changes_to(message):
+        if message != self._logged:
+            self._logged = message
             self.log.info("%s", visible(message))

@@ -56,7 +56,7 @@ class AirflowServer:
         environment = Environment(
             region=world.region,
             name=world.name,
-            airflow_url=f"http://127.0.0.1:{self._airflow.port}",
+            airflow_url=self.airflow_url,
             airflow_version=version,
             authorization="Bearer inside",
         )
@@ -70,6 +70,11 @@ class AirflowServer:
             threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
             for server in (self._airflow, self._aws)
         ]
+
+    @property
+    def airflow_url(self) -> str:
+        """The address of the Airflow itself, without an AWS in front of it."""
+        return f"http://127.0.0.1:{self._airflow.port}"
 
     def start(self) -> None:
         """Serve in two threads."""

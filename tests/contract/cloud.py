@@ -7,7 +7,8 @@ import json
 import socket
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,7 +26,7 @@ from airflow_provider_mwaa_dr.cli import main
 from airflow_provider_mwaa_dr.cli.runtime import Runtime, system_runtime
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, StateStore
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, Environment, StateStore
 from airflow_provider_mwaa_dr.sandbox.cloud.aws_server import AwsServer
 from airflow_provider_mwaa_dr.testing import FakeEnvironment, ManualClock
 
@@ -103,6 +104,7 @@ class Cloud:
 
     :ivar versions: Airflow version by region; *statuses*: status by region.
     :ivar airflows: Airflow of each region: its API.
+    :ivar make_environment: opens an environment for a command, given its region and name; None: one of *airflows*.
     """
 
     home: Path
@@ -112,6 +114,7 @@ class Cloud:
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     variables: dict[str, str] = field(default_factory=dict)
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)
+    make_environment: Callable[[str, str], Environment] | None = None
 
     def __post_init__(self) -> None:
         self._beat = 0
@@ -233,11 +236,26 @@ class Cloud:
         prefix = f"{self.stack}-alarms-"
         return {name.removeprefix(prefix): vars(found[name])["properties"] for name in found if prefix in name}
 
-    def come_alive(self, region: str, *, version: str = __version__, loads_fence: bool = True) -> None:
-        """From now on, an updated environment has an agent, the DAG dr_readiness, and a worker with the fence."""
+    def come_alive(
+        self,
+        region: str,
+        *,
+        version: str = __version__,
+        loads_fence: bool = True,
+        around: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """
+        From now on, an updated environment has an agent, the DAG dr_readiness, and a worker with the fence.
+
+        :param around: a context for what the environment does.
+        """
 
         def turn() -> None:
             self.clock.after(10, turn)
+            with around():
+                act()
+
+        def act() -> None:
             found = self.environment(region)
             if found["Status"] != "AVAILABLE" or "dr.enabled" not in found["AirflowConfigurationOptions"]:
                 return
@@ -295,7 +313,7 @@ class Cloud:
             clock=self.clock,
             who="ana@laptop",
             make_store=make_store,
-            make_environment=lambda region, name: self.airflows[region],
+            make_environment=self.make_environment or (lambda region, name: self.airflows[region]),
             make_tables=lambda config: DynamoDBTables(config.replicas, clock=self.clock, session=self.session),
             make_runs=lambda config: DynamoDBRunsStore(
                 config.runs_table, config.replicas, clock=self.clock, session=self.session, timeout_s=20

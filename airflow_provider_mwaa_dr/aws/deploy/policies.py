@@ -1,7 +1,8 @@
 """
 IAM policies with least privilege, one for each purpose, for users who grant permissions without the template.
 
-``tests/contract/test_policies.py`` compares each list of actions with the calls that the code makes.
+``tests/contract/test_policies.py`` compares each permission with the calls that the code makes. It also writes the
+tables in ``docs/reference/rights.md``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Scope:
 
     :param environments: environment name by region.
     :param buckets: bucket by region.
-    :param roles: execution role by region.
+    :param roles: ARN of the execution role by region.
     :param airflow_role: Airflow role with which a failover calls the REST API of an environment; Op is enough.
     """
 
@@ -43,6 +44,8 @@ class Scope:
 
 Document = dict[str, Any]
 
+_CHANGES = ("dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:UpdateItem")
+
 
 def policies(scope: Scope) -> dict[str, Any]:
     """Return all policies by purpose; ``execution`` has one policy for each region."""
@@ -50,6 +53,7 @@ def policies(scope: Scope) -> dict[str, Any]:
         "execution": {region: execution(scope, region) for region in sorted(scope.environments)},
         "finishing": finishing(scope),
         "flipping": flipping(scope),
+        "reading": reading(scope),
         "rest_api": rest_api(scope),
         "deploying": deploying(scope),
     }
@@ -71,9 +75,14 @@ def execution(scope: Scope, region: str) -> Document:
     own_runs = [f"LOG#{region}", f"PICTURE#{region}"]
     return _document(
         _allow("ReadState", ["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Scan"], state),
-        _allow("WriteOwnState", ["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:UpdateItem"], state, own_state),
+        _allow(
+            "WriteOwnState",
+            ["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:UpdateItem"],
+            state,
+            _keys(*own_state),
+        ),
         _allow("ReadLedger", ["dynamodb:GetItem", "dynamodb:Query"], runs),
-        _allow("WriteOwnLedger", ["dynamodb:DeleteItem", "dynamodb:PutItem"], runs, own_runs),
+        _allow("WriteOwnLedger", ["dynamodb:DeleteItem", "dynamodb:PutItem"], runs, _keys(*own_runs)),
     )
 
 
@@ -82,11 +91,10 @@ def finishing(scope: Scope) -> Document:
     Return the additional policy for an execution role: its agents may then finish a failover whose caller stopped.
     """
     state = scope.table(scope.state_table)
-    changes = ["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:UpdateItem"]
     return _document(
-        _allow("FinishFailover", ["dynamodb:PutItem"], state, ["ACTIVE_REGION", "FAILOVER#*"]),
+        _allow("FinishFailover", ["dynamodb:PutItem"], state, _keys("ACTIVE_REGION", "FAILOVER#*")),
         # The set of DAGs that could not be unpaused, with its pages and their announcements.
-        _allow("RecordLeftOver", changes, state, ["PAUSED#*"]),
+        _allow("RecordLeftOver", _CHANGES, state, _keys("PAUSED#*")),
     )
 
 
@@ -103,16 +111,21 @@ def flipping(scope: Scope) -> Document:
     )
 
 
+def reading(scope: Scope) -> Document:
+    """Return the policy for ``mwaa-dr status`` and ``mwaa-dr history``, which change nothing."""
+    actions = ["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Scan"]
+    return _document(
+        _allow("ReadState", actions, scope.table(scope.state_table)),
+        _allow("SeeEnvironments", ["airflow:GetEnvironment"], _environments(scope)),
+    )
+
+
 def rest_api(scope: Scope) -> Document:
     """Return the policy for calls to the environments' REST APIs; needed together with :func:`flipping`."""
-    environments, roles = [], []
-    for region, name in _here_first(scope):
-        prefix = f"arn:{scope.partition}:airflow:{region}:{scope.account}"
-        environments.append(f"{prefix}:environment/{name}")
-        roles.append(f"{prefix}:role/{name}/{scope.airflow_role}")
+    actions = ["airflow:CreateWebLoginToken", "airflow:InvokeRestApi"]
     return _document(
-        _allow("SeeEnvironments", ["airflow:GetEnvironment"], environments),
-        _allow("DriveAirflow", ["airflow:CreateWebLoginToken", "airflow:InvokeRestApi"], roles),
+        _allow("SeeEnvironments", ["airflow:GetEnvironment"], _environments(scope)),
+        _allow("DriveAirflow", actions, _airflow_roles(scope)),
     )
 
 
@@ -133,13 +146,17 @@ def deploying(scope: Scope) -> Document:
         _allow(
             "UpdateEnvironments",
             ["airflow:GetEnvironment", "airflow:UpdateEnvironment"],
-            [f"arn:{scope.partition}:airflow:{region}:{scope.account}:environment/{name}" for region, name in pairs],
+            _environments(scope),
         ),
-        # https://docs.aws.amazon.com/mwaa/latest/userguide/access-policies.html
+        # A run of dr_readiness in the standby shows that the fence works there.
+        _allow("RunReadiness", ["airflow:InvokeRestApi"], _airflow_roles(scope)),
+        # https://docs.aws.amazon.com/mwaa/latest/userguide/access-policies.html names only this service. Roles also
+        # trust airflow-env.amazonaws.com, but the caller passes them to airflow.amazonaws.com.
         _allow(
             "PassExecutionRoles",
             ["iam:PassRole"],
-            sorted({f"arn:{scope.partition}:iam::{scope.account}:role/*{scope.roles[region]}" for region, _ in pairs}),
+            sorted({scope.roles[region] for region, _ in pairs}),
+            {"StringEquals": {"iam:PassedToService": "airflow.amazonaws.com"}},
         ),
         _allow(
             "SeeBuckets",
@@ -186,8 +203,22 @@ def _here_first(scope: Scope) -> list[tuple[str, str]]:
     return list(scope.environments.items())
 
 
+def _environments(scope: Scope) -> list[str]:
+    return [
+        f"arn:{scope.partition}:airflow:{region}:{scope.account}:environment/{name}"
+        for region, name in _here_first(scope)
+    ]
+
+
+def _airflow_roles(scope: Scope) -> list[str]:
+    return [
+        f"arn:{scope.partition}:airflow:{region}:{scope.account}:role/{name}/{scope.airflow_role}"
+        for region, name in _here_first(scope)
+    ]
+
+
 def _allow(
-    sid: str, actions: Sequence[str], resource: str | Sequence[str], leading_keys: Sequence[str] = ()
+    sid: str, actions: Sequence[str], resource: str | Sequence[str], condition: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     statement: dict[str, Any] = {
         "Sid": sid,
@@ -195,9 +226,14 @@ def _allow(
         "Action": list(actions),
         "Resource": resource if isinstance(resource, str) else list(resource),
     }
-    if leading_keys:
-        statement["Condition"] = {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": list(leading_keys)}}
+    if condition is not None:
+        statement["Condition"] = condition
     return statement
+
+
+def _keys(*patterns: str) -> Mapping[str, Any]:
+    """Return the condition that a request is about items with these keys only."""
+    return {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": list(patterns)}}
 
 
 def _document(*statements: dict[str, Any]) -> Document:

@@ -29,6 +29,7 @@ class DeployedEnvironment:
     """
     An environment as GetEnvironment describes it.
 
+    :param role: name of the execution role; *role_arn* also has its path.
     :param options: values may be secrets, so messages never show them.
     :param failure: why the last update failed; empty if it did not fail.
     :param updated_at: when the last update began; None: there was none.
@@ -43,6 +44,7 @@ class DeployedEnvironment:
     partition: str
     account: str
     role: str
+    role_arn: str
     bucket: str
     dags: str
     requirements: str | None
@@ -139,6 +141,7 @@ def _deployed_environment(region: str, found: Mapping[str, Any]) -> DeployedEnvi
         partition=arn[1],
         account=arn[4],
         role=found.get("ExecutionRoleArn", "").rpartition("/")[2],
+        role_arn=found.get("ExecutionRoleArn", ""),
         bucket=found["SourceBucketArn"].rpartition(":")[2],
         dags=found.get("DagS3Path", "dags").strip("/"),
         requirements=found.get("RequirementsS3Path") or None,

@@ -18,6 +18,7 @@ from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.agent.inventory import InventoryKeeper
 from airflow_provider_mwaa_dr.agent.metrics import Figures, Metrics
 from airflow_provider_mwaa_dr.agent.plan_finisher import PlanFinisher
+from airflow_provider_mwaa_dr.core.announced_runs import get_announced_runs
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper, LedgerDb
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.display import get_logger
@@ -833,22 +834,22 @@ class AgentLoop:
         )
 
     def _read_stopped(self, set_id: str) -> tuple[str, ...]:
-        recorded = self._store.get_set(set_id)
-        if recorded is None:
+        announced = get_announced_runs(self._store, set_id)
+        if announced is None:
             raise StateUnreachableError(
                 f"The set {set_id} of stopped runs has not arrived.",
                 advice="The agent reads it again in its next turn.",
             )
-        return recorded.dag_ids
+        return announced
 
     def _stopped_if_readable(self, set_id: str) -> tuple[str, ...]:
         """Return the runs of a set of stopped runs; empty if the set has expired, or cannot be read."""
         try:
-            recorded = self._store.get_set(set_id)
+            announced = get_announced_runs(self._store, set_id)
         except UnreadableItemError as error:
             log.warning("%s Runs of this set that the ledger does not list are not published.", error.message)
             return ()
-        return recorded.dag_ids if recorded is not None else ()
+        return announced or ()
 
     def _pause_all(self, state: DRState) -> None:
         self._confirm_state(state)

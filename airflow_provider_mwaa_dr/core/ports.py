@@ -194,6 +194,9 @@ class DagSet:
     """
     A recorded list of DAG ids: the recorded set of a plan, or a region's snapshot.
 
+    The runs that a failover announces are stored in the same kind of item
+    (:mod:`~airflow_provider_mwaa_dr.core.announced_runs`).
+
     :param dag_ids: sorted, without duplicates.
     """
 

@@ -34,7 +34,7 @@ PACKAGE = Path(airflow_provider_mwaa_dr.__file__).parent
 AGENT = ("agent/loop.py", "plugins/fence.py", "agent/inventory.py", "core/bookkeeping.py", "agent/plan_finisher.py")
 ENGINE = (
     *sorted(f"core/failover/{path.name}" for path in (PACKAGE / "core" / "failover").glob("*.py")),
-    "core/pausing.py", "core/initialization.py", "core/environments.py", "hooks/dr_state.py",
+    "core/announced_runs.py", "core/pausing.py", "core/initialization.py", "core/environments.py", "hooks/dr_state.py",
     "core/readiness/collect.py", "operators/failover.py", "operators/dags.py", "operators/readiness.py",
     "cli/status.py", "cli/failover.py", "cli/history.py", "cli/pausing.py", "cli/initialize.py", "cli/check.py",
 )  # fmt: skip

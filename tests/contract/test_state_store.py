@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from airflow_provider_mwaa_dr.core.announced_runs import put_announced_runs
 from airflow_provider_mwaa_dr.core.inventory import DagFacts, Fingerprints, Inventory
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
@@ -525,6 +526,8 @@ def test_the_newest_wanted_set_ignores_sets_of_stopped_runs_and_of_dags_not_unpa
     store.put_set(newest)
     store.put_set(older)
     others = [announced_set_id("p-3", 12, ("a r1",), had_ended=had_ended) for had_ended in (False, True)]
-    for set_id in (*others, not_unpaused_set_id("p-3", ("a",)), "p-3-stopped-12"):
-        store.put_set(replace(newest, id=set_id, recorded_at=AT + timedelta(hours=2)))
+    later = AT + timedelta(hours=2)
+    for set_id in (*others, "p-3-stopped-12"):
+        put_announced_runs(store, set_id, ["a r1"], region="us-east-2", at=later)
+    store.put_set(replace(newest, id=not_unpaused_set_id("p-3", ("a",)), recorded_at=later))
     assert store.newest_wanted_set() == newest

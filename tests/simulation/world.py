@@ -23,6 +23,7 @@ from typing import Any
 from greenlet import getcurrent, greenlet
 
 from airflow_provider_mwaa_dr.agent.loop import AgentLoop, GateCounts
+from airflow_provider_mwaa_dr.core.announced_runs import get_announced_runs
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.failover import StepEvent
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
@@ -794,14 +795,14 @@ class Simulation(World):
         if new.epoch != before.epoch:
             self.announced = [each for each in self.announced if each.by != caller.name or not each.is_answered]
         for stop in new.stops[len(before.stops) :]:
-            found = self.store.get_set(stop.set_id)
+            found = get_announced_runs(self.store, stop.set_id)
             assert found is not None
             if stop.had_ended:
-                lines_said = {(caller.name, run) for run in found.dag_ids}
+                lines_said = {(caller.name, run) for run in found}
                 self.announced = [each for each in self.announced if (each.by, each.run) not in lines_said]
             else:
                 now = self.clock.monotonic()
-                self.announced += [_Announced(now, run, caller.name) for run in found.dag_ids]
+                self.announced += [_Announced(now, run, caller.name) for run in found]
 
     def check_write(self, caller: Caller, before: DRState, new: DRState) -> None:
         self.acts(before, new, "an engine")

@@ -7,12 +7,13 @@ from dataclasses import replace
 from functools import partial
 
 from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.announced_runs import get_announced_runs, put_announced_runs
 from airflow_provider_mwaa_dr.core.display import counted
 from airflow_provider_mwaa_dr.core.failover import lease_wait
 from airflow_provider_mwaa_dr.core.failover.ownership import OwnedPlan
 from airflow_provider_mwaa_dr.core.failover.table import plan_of
 from airflow_provider_mwaa_dr.core.lease import Closing, has_acknowledged
-from airflow_provider_mwaa_dr.core.ports import DagInfo, DagSet, Environment, RunInfo
+from airflow_provider_mwaa_dr.core.ports import DagInfo, Environment, RunInfo
 from airflow_provider_mwaa_dr.core.state import DRState, Phase, Plan
 from airflow_provider_mwaa_dr.exceptions import DrainTimeoutError, FailoverError
 
@@ -141,13 +142,13 @@ def _announce(
     is_known = True
     for stop in transitions.stops_of(state, state.epoch):
         if not stop.had_ended:
-            recorded, _ = own.table.set_if_readable(partial(own.table.store.get_set, stop.set_id))
-            is_known &= recorded is not None
-            before.update(recorded.dag_ids if recorded is not None else ())
+            announced, _ = own.table.set_if_readable(partial(get_announced_runs, own.table.store, stop.set_id))
+            is_known &= announced is not None
+            before.update(announced or ())
     names = tuple(sorted(map(str, runs)))
     set_id = transitions.announced_set_id(plan.id, len(state.stops) + 1, names, had_ended=had_ended)
-    dag_set = DagSet(id=set_id, region=plan.source, recorded_at=own.clock.now(), dag_ids=names)
-    own.table.retry(lambda: own.table.store.put_set(dag_set))
+    put = partial(put_announced_runs, own.table.store, set_id, names, region=plan.source, at=own.clock.now())
+    own.table.retry(put)
     own.write(
         Phase.DRAINING,
         lambda row: transitions.announce(row, set_id, had_ended=had_ended, at=own.clock.now()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, DagSet, StateStore
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, StateStore
 from airflow_provider_mwaa_dr.core.state import DRState, Plan
 from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.exceptions import (
@@ -62,7 +62,7 @@ class StateTable:
         """
         return isinstance(error, StateUnreachableError) or self.is_plan_open
 
-    def set_if_readable(self, read: Callable[[], DagSet | None]) -> tuple[DagSet | None, str]:
+    def set_if_readable(self, read: Callable[[], T | None]) -> tuple[T | None, str]:
         """Return a set; or None and the reason if the stored set cannot be read. The failover continues without it."""
         try:
             return self.retry(read), ""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.announced_runs import get_announced_runs
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, StepEvent
 from airflow_provider_mwaa_dr.core.ports import DagInfo, DagSet, EnvironmentStatus, FailoverRecord, RunInfo
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
@@ -154,9 +155,9 @@ def announcements(world: World) -> list[tuple[tuple[str, ...], bool]]:
     """Return the announced runs, in order, and for each announcement whether the runs had ended before the stop."""
     found = []
     for stop in world.state.stops:
-        recorded = world.store.get_set(stop.set_id)
-        assert recorded is not None
-        found.append((recorded.dag_ids, stop.had_ended))
+        runs = get_announced_runs(world.store, stop.set_id)
+        assert runs is not None
+        found.append((runs, stop.had_ended))
     return found
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from airflow_provider_mwaa_dr.core.announced_runs import put_announced_runs
 from airflow_provider_mwaa_dr.core.failover import FailoverAction, StepEvent
 from airflow_provider_mwaa_dr.core.ports import DagSet, FailoverRecord
 from airflow_provider_mwaa_dr.core.state import (
@@ -118,9 +119,12 @@ def test_the_set_of_a_lost_plan_counts(world: World, target: str) -> None:
     lost = DagSet(id="lost", region=A, recorded_at=world.clock.now(), dag_ids=("dag_01", "dag_02"))
     world.store.put_set(lost)
     others = [announced_set_id("lost", 3, ("dag_09 r1",), had_ended=had_ended) for had_ended in (False, True)]
-    for set_id in (*others, not_unpaused_set_id("lost", ("dag_09",))):
+    for set_id in others:
         world.clock.advance(1)
-        world.store.put_set(replace(lost, id=set_id, recorded_at=world.clock.now(), dag_ids=("dag_09 r1",)))
+        put_announced_runs(world.store, set_id, ["dag_09 r1"], region=A, at=world.clock.now())
+    world.clock.advance(1)
+    left = not_unpaused_set_id("lost", ("dag_09",))
+    world.store.put_set(replace(lost, id=left, recorded_at=world.clock.now(), dag_ids=("dag_09",)))
     change(world, phase=Phase.PROMOTING)
     record = world.fail_over(target)
     assert world.environments[target].unpaused - {"dr_failover"} == {"dag_01", "dag_02"}

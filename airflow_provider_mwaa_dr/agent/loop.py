@@ -23,13 +23,14 @@ from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper, LedgerDb
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.gate import Role, View, may_close, role_of, why_role_unknown
-from airflow_provider_mwaa_dr.core.identity import Identity, Witness, identity_problem, needs_witness
+from airflow_provider_mwaa_dr.core.identity import Identity, RivalWatch, identity_problem, needs_rival_watch
 from airflow_provider_mwaa_dr.core.ledger import RunKey
+from airflow_provider_mwaa_dr.core.log_on_change import LogOnChange
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
-    Claim,
     Clock,
     DagSet,
+    IdentityClaim,
     Observation,
     RunsStore,
     StateStore,
@@ -151,13 +152,13 @@ class AgentLoop:
         self._began = clock.monotonic()
         self._host = socket.gethostname()
         self._identity = Identity.of(config)
-        self._witness = Witness(self._identity, clock, silence_s=Timing.from_config(config).agent_silence_s)
+        self._rival_watch = RivalWatch(self._identity, clock, silence_s=Timing.from_config(config).agent_silence_s)
         self._disputed: tuple[str, ...] = ()
-        self._next_witness = 0.0
-        self._claim: Claim | None = None
-        self._logged_problem: str | None = None
-        self._claims_seen: dict[Claim, float] = {}
-        self._logged_role: tuple[Role, str | None] | None = None
+        self._next_comparison = 0.0
+        self._identity_claim: IdentityClaim | None = None
+        self._problem: LogOnChange[str | None] = LogOnChange(None)
+        self._identity_claims_seen: dict[IdentityClaim, float] = {}
+        self._logged_role: LogOnChange[tuple[Role, str | None] | None] = LogOnChange(None)
         self._unacknowledged: list[_Unacknowledged] = []
         self._swapped: tuple[int, int] | None = None
         self._acknowledged = self._published_acknowledged = (0, 0)
@@ -188,7 +189,7 @@ class AgentLoop:
         self._bookkeeper = (
             Bookkeeper(runs, db, clock, region=config.region, peers=self._peers) if runs is not None else None
         )
-        self._ledger_error: str | None = None
+        self._ledger_error: LogOnChange[str | None] = LogOnChange(None)
         self._ledger_failing: tuple[int, float] | None = None
         """The epoch for which the region waits for its ledger, and the start of the wait."""
         self._without_ledger: Unpublished | None = None
@@ -197,11 +198,11 @@ class AgentLoop:
         self._has_more = False
         self._next_regions_at = 0.0
         self._entries_awaited_until: tuple[int, float] | None = None
-        self._turn_error: str | None = None
+        self._turn_error: LogOnChange[str | None] = LogOnChange(None)
         self._unreadable: str | None = None
         """Why the agent cannot use the last answer of the state table; None if it can."""
         self._inventory = inventory
-        self._inventory_error: str | None = None
+        self._inventory_error: LogOnChange[str | None] = LogOnChange(None)
 
     def turn(self) -> float:
         """
@@ -305,9 +306,9 @@ class AgentLoop:
             self._unreadable = str(error) if is_answer else None
             raise
         self._unreadable = None
-        witnessed = self._witnessed(observation)
-        problem = identity_problem(self._identity, witnessed)
-        if problem is None and needs_witness(self._identity, observation) and not self._witness.has_compared:
+        compared = self._with_rivals(observation)
+        problem = identity_problem(self._identity, compared)
+        if problem is None and needs_rival_watch(self._identity, observation) and not self._rival_watch.has_compared:
             problem = (
                 f"no environment is registered for {self._region}, and the agent waits for the next heartbeats, which "
                 f"show whether another environment also counts as {self._region}; mwaa-dr init registers it"
@@ -327,30 +328,29 @@ class AgentLoop:
             self._swapped = (state.version, state.epoch)
             self._unacknowledged.append(_Unacknowledged(state.version, state.epoch, self._db.pulse()))
         self._log_role(view)
-        if witnessed.disputed != observation.disputed:
+        if compared.disputed != observation.disputed:
             # The workers' fences read it with the state.
-            self._store.put_dispute(self._region, witnessed.disputed)
+            self._store.put_dispute(self._region, compared.disputed)
 
-    def _witnessed(self, observation: Observation) -> Observation:
+    def _with_rivals(self, observation: Observation) -> Observation:
         """
         Return *observation* with the environments that dispute the region, according to the heartbeats.
 
         Reads the heartbeats only if no registered name decides.
         """
-        if not needs_witness(self._identity, observation):
+        if not needs_rival_watch(self._identity, observation):
             return observation
-        if self._clock.monotonic() >= self._next_witness:
-            heartbeats: list[AgentStatus | Claim] = [*self._store.agents(self._region)]
-            heartbeats += self._store.claims(self._region)
-            self._disputed = tuple(self._witness.compare(heartbeats))
-            self._next_witness = self._clock.monotonic() + self._config.heartbeat_s
-        disputed = self._disputed or (() if self._witness.is_sure else observation.disputed)
+        if self._clock.monotonic() >= self._next_comparison:
+            heartbeats: list[AgentStatus | IdentityClaim] = [*self._store.agents(self._region)]
+            heartbeats += self._store.identity_claims(self._region)
+            self._disputed = tuple(self._rival_watch.compare(heartbeats))
+            self._next_comparison = self._clock.monotonic() + self._config.heartbeat_s
+        disputed = self._disputed or (() if self._rival_watch.is_sure else observation.disputed)
         return replace(observation, disputed=disputed)
 
     def _log_problem(self, problem: str | None) -> None:
-        if problem == self._logged_problem:
+        if not self._problem.changes_to(problem):
             return
-        self._logged_problem = problem
         if problem is not None:
             log.error("This Airflow holds every run: %s.", problem)
         else:
@@ -377,9 +377,8 @@ class AgentLoop:
     def _log_role(self, view: View) -> None:
         state, role = view.state, role_of(view, self._region)
         why = why_role_unknown(view, self._region) if role is Role.UNKNOWN else None
-        if (role, why) == self._logged_role:
+        if not self._logged_role.changes_to((role, why)):
             return
-        self._logged_role = role, why
         if state is None or why is not None:
             epoch = "unknown" if state is None else state.epoch
             log.warning("%s holds every run, and closes none (epoch %s): %s", self._region, epoch, why)
@@ -457,7 +456,8 @@ class AgentLoop:
             self._forget(schedulers, state.lease_s)
         else:
             # Another agent leads now: this agent no longer reports open runs or errors of the ledger.
-            self._unclosed_runs, self._ledger_error, self._led_at, self._ledger_failing = 0, None, None, None
+            self._unclosed_runs, self._led_at, self._ledger_failing = 0, None, None
+            self._ledger_error.forget(None)
         self._check(state)
         if view is None or not view.problems:
             self._reconciled = reconciled
@@ -492,13 +492,14 @@ class AgentLoop:
         return True
 
     def _stand_aside(self, state: DRState | None, schedulers: tuple[str, ...]) -> None:
-        """Write only the claim, because this Airflow is not the region's environment; change nothing of the region."""
+        """Write only the identity claim: this Airflow is not the region's environment. Change nothing of the region."""
         # Another environment writes the region's items. If this one becomes the region's, it reads all of them again.
         self._reconciled = self._led_at = self._standby_as_of = self._snapshot = self._ledger_failing = None
         self._has_more = False
-        self._unclosed_runs, self._ledger_error = 0, None
+        self._unclosed_runs = 0
+        self._ledger_error.forget(None)
         self._acknowledge()
-        if self._clock.monotonic() >= self._next_beat or self._claim is None:
+        if self._clock.monotonic() >= self._next_beat or self._identity_claim is None:
             self._heartbeat(state, schedulers)
 
     def _leads(self, schedulers: tuple[str, ...]) -> bool:
@@ -637,20 +638,19 @@ class AgentLoop:
                 self._region,
                 self._config.ledger_wait_s,
                 state.epoch,
-                self._ledger_error,
+                self._ledger_error.value,
             )
         return now - self._ledger_failing[1] >= self._config.ledger_wait_s
 
     def _waits_for(self, state: DRState | None) -> str:
         """Return why the open runs are not reconciled, for the notes of held runs; empty if the ledger works."""
-        if self._ledger_error is None or state is None:
+        error = self._ledger_error.value
+        if error is None or state is None:
             return ""
         if state.active_region != self._region:
-            return (
-                f"the region closes no run that its ledger has not accepted; its ledger refuses: {self._ledger_error}"
-            )
+            return f"the region closes no run that its ledger has not accepted; its ledger refuses: {error}"
         limit_s = self._config.ledger_wait_s
-        return f"it waits at most {limit_s:g} s for its ledger, which refuses: {self._ledger_error}"
+        return f"it waits at most {limit_s:g} s for its ledger, which refuses: {error}"
 
     def _ledger_wait_left_s(self) -> float | None:
         """Return the seconds until the region continues without its ledger; None while it does not wait."""
@@ -677,7 +677,7 @@ class AgentLoop:
                 epoch=state.epoch,
                 begun_epoch=known if known is not None else 0,
                 at=self._clock.now(),
-                why=self._ledger_error or "",
+                why=self._ledger_error.value or "",
                 first_id=newest,
                 runs=self._open_runs(),
                 unread=tuple(self._bookkeeper.last_read()) if self._bookkeeper is not None else (),
@@ -727,11 +727,10 @@ class AgentLoop:
         bookkeeper.begin(state.epoch, first_id=gap.first_id)
 
     def _log_ledger_error(self, error: str | None) -> None:
-        if error == self._ledger_error:
+        if not self._ledger_error.changes_to(error):
             return
-        was, self._ledger_error = self._ledger_error, error
         if error is None:
-            log.info("The ledger of %s works again; before: %s", self._region, was)
+            log.info("The ledger of %s works again; before: %s", self._region, self._ledger_error.before)
         else:
             log.warning("The ledger of %s cannot be used: %s", self._region, error)
 
@@ -974,16 +973,14 @@ class AgentLoop:
         """List a part of the region's inventory; an error here affects no other step."""
         if self._inventory is None:
             return
-        error = self._inventory_error
+        error = self._inventory_error.value
         try:
             if self._inventory.turn(self._peers):
                 error = None
         except Exception as raised:  # only the readiness checks use the inventory
             error = f"{type(raised).__name__}: {raised}".splitlines()[0][:_ERROR_CHARS]
-        if error != self._inventory_error:
-            self._inventory_error = error
-            if error is not None:
-                log.warning("The inventory of %s cannot be taken: %s", self._region, error)
+        if self._inventory_error.changes_to(error) and error is not None:
+            log.warning("The inventory of %s cannot be taken: %s", self._region, error)
 
     # The heartbeat.
 
@@ -996,8 +993,8 @@ class AgentLoop:
             self._last_read_as_standby() is not None,
             self._reconciled,
             self._unclosed_runs,
-            self._ledger_error,
-            self._inventory_error,
+            self._ledger_error.value,
+            self._inventory_error.value,
             self._held_because(),
             (bookkeeper.final_plan_id, bookkeeper.waiting, bookkeeper.unread) if bookkeeper is not None else None,
         )
@@ -1016,7 +1013,7 @@ class AgentLoop:
         unread = Observation(state=None, reconciled_epoch=None)
         problem = self.view.problem if self.view is not None else identity_problem(self._identity, unread)
         if problem is not None:
-            self._put_claim(job_id, problem)
+            self._put_identity_claim(job_id, problem)
             return
         version, epoch = self._acknowledged
         reconciled, standby_as_of = self._reconciled, self._last_read_as_standby()
@@ -1047,29 +1044,29 @@ class AgentLoop:
                 closed=self._closed,
                 problems=self._config.problems,
                 ledger_lag_s=self._bookkeeper.lag_s if self._bookkeeper is not None else None,
-                ledger_error=self._ledger_error,
+                ledger_error=self._ledger_error.value,
                 has_ledger=self._bookkeeper is not None,
                 standby_as_of=standby_as_of,
                 final_plan_id=self._bookkeeper.final_plan_id if self._bookkeeper is not None else None,
                 waiting=self._bookkeeper.waiting if self._bookkeeper is not None else (),
                 unread=self._bookkeeper.unread if self._bookkeeper is not None else (),
-                inventory_error=self._inventory_error,
+                inventory_error=self._inventory_error.value,
                 ledger_wait_s=self._ledger_wait_left_s(),
                 environment=self._identity.environment,
                 aws_region=self._identity.aws_region,
                 held_because=self._held_because(),
             )
         )
-        if self._claim is not None:
-            self._store.forget_claim(self._claim)
-            self._claim = None
+        if self._identity_claim is not None:
+            self._store.forget_identity_claim(self._identity_claim)
+            self._identity_claim = None
         self._published_acknowledged, self._published_values = self._acknowledged, self._awaited_values()
         self._beats_written += 1
         # If refresh_s equals heartbeat_s, each turn sends one; 0.95, because the next turn may come here a bit sooner.
         self._next_beat = self._turned_at + 0.95 * self._config.heartbeat_s
 
-    def _put_claim(self, job_id: str, problem: str) -> None:
-        claim = Claim(
+    def _put_identity_claim(self, job_id: str, problem: str) -> None:
+        claim = IdentityClaim(
             region=self._region,
             environment=self._identity.environment,
             aws_region=self._identity.aws_region,
@@ -1078,8 +1075,8 @@ class AgentLoop:
             beat=self._beat,
             problem=problem,
         )
-        self._store.put_claim(claim)
-        self._claim = claim
+        self._store.put_identity_claim(claim)
+        self._identity_claim = claim
         self._published_acknowledged = self._acknowledged
         self._beats_written += 1
         self._next_beat = self._turned_at + 0.95 * self._config.heartbeat_s
@@ -1133,23 +1130,22 @@ class AgentLoop:
                     "Dropped the heartbeat of scheduler job %s of %s: the database does not list the job, and its "
                     "agent has been silent for %.0f s.", job, self._region, now - since,
                 )  # fmt: skip
-        claims = self._store.claims(self._region)
-        self._claims_seen = {claim: self._claims_seen.get(claim, now) for claim in claims}
-        for claim, since in self._claims_seen.items():
+        claims = self._store.identity_claims(self._region)
+        self._identity_claims_seen = {claim: self._identity_claims_seen.get(claim, now) for claim in claims}
+        for claim, since in self._identity_claims_seen.items():
             if now - since >= _FORGET_AFTER_S:
-                self._store.forget_claim(claim)
+                self._store.forget_identity_claim(claim)
 
     # Errors.
 
     def _log_turn_error(self, error: Exception | None) -> None:
         """Log an error when it changes and when it ends, and not in each turn."""
         found = None if error is None else f"{type(error).__name__}: {error}"
-        if found == self._turn_error:
+        if not self._turn_error.changes_to(found):
             return
-        was, self._turn_error = self._turn_error, found
         epoch = self.view.state.epoch if self.view is not None and self.view.state is not None else "unknown"
         if found is None:
-            log.info("The agent of %s works again (epoch %s); before: %s", self._region, epoch, was)
+            log.info("The agent of %s works again (epoch %s); before: %s", self._region, epoch, self._turn_error.before)
         else:
             log.warning(
                 "The agent of %s could not finish its turn (epoch %s): %s. If this lasts longer than the lease, the "

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.gate import Role
+from airflow_provider_mwaa_dr.core.log_on_change import LogOnChange
 from airflow_provider_mwaa_dr.core.ports import Clock
 
 log = get_logger(__name__)
@@ -76,7 +77,7 @@ class Metrics:
         self._clock = clock
         self._counted: dict[str, int] = {}
         self._rests_until = 0.0
-        self._logged_problem: str | None = None
+        self._problem: LogOnChange[str | None] = LogOnChange(None)
 
     def publish(self, figures: Figures) -> None:
         """Send all figures, unless sending failed or was slow a short time ago."""
@@ -127,11 +128,10 @@ class Metrics:
 
     def _log_problem(self, problem: str | None) -> None:
         """Log an error when it changes and when it ends."""
-        if problem == self._logged_problem:
+        if not self._problem.changes_to(problem):
             return
-        was, self._logged_problem = self._logged_problem, problem
         if problem is None:
-            log.info("Metrics are published again; before: %s", was)
+            log.info("Metrics are published again; before: %s", self._problem.before)
         else:
             log.warning(
                 "Metrics could not be published (%s); the agent retries in %.0f s. Nothing else depends on them.",

@@ -15,8 +15,8 @@ from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.display import visible, visible_document
 from airflow_provider_mwaa_dr.core.documents import state_document, unpublished_document, unreadable_document
 from airflow_provider_mwaa_dr.core.gate import Role
-from airflow_provider_mwaa_dr.core.identity import ClaimWatch
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, Claim, Clock, StateStore
+from airflow_provider_mwaa_dr.core.identity import IdentityClaimWatch
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, IdentityClaim, StateStore
 from airflow_provider_mwaa_dr.core.readiness.collect import unpublished_of
 from airflow_provider_mwaa_dr.core.state import DRState, why_unknown
 from airflow_provider_mwaa_dr.core.timing import Timing
@@ -56,9 +56,9 @@ def run(session: CliSession) -> None:
         session.clock,
     )
     silence_s = Timing.from_config(session.config).agent_silence_s
-    watch = ClaimWatch(_claims(session.store, names))
+    watch = IdentityClaimWatch(_identity_claims(session.store, names))
     watched = watch_agents(session.store, list(names), session.clock, believable_s=2 * session.config.heartbeat_s)
-    claims = watch.live(_claims(session.store, names), session.clock, silence_s=silence_s)
+    claims = watch.live(_identity_claims(session.store, names), session.clock, silence_s=silence_s)
     answers: dict[str, str] = {}
     for region, answer in asked.collect().items():
         if isinstance(answer, DRError):
@@ -68,7 +68,7 @@ def run(session: CliSession) -> None:
     regions = {
         region: {
             **_region_document(_role(state, region, why), watched[region], answers.get(region), silence_s),
-            "claims": [_claim_document(claim) for claim in claims if claim.place == region],
+            "claims": [_identity_claim_document(claim) for claim in claims if claim.place == region],
         }
         for region in names
     }
@@ -226,11 +226,11 @@ def _region_document(
     }
 
 
-def _claims(store: StateStore, regions: Iterable[str]) -> Sequence[Claim]:
-    return [claim for region in regions for claim in store.claims(region)]
+def _identity_claims(store: StateStore, regions: Iterable[str]) -> Sequence[IdentityClaim]:
+    return [claim for region in regions for claim in store.identity_claims(region)]
 
 
-def _claim_document(claim: Claim) -> dict[str, Any]:
+def _identity_claim_document(claim: IdentityClaim) -> dict[str, Any]:
     return {
         "region": claim.region,
         "environment": claim.environment,

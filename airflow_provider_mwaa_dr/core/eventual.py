@@ -19,10 +19,10 @@ from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
-    Claim,
     Clock,
     DagSet,
     FailoverRecord,
+    IdentityClaim,
     Observation,
     Registration,
     StateStore,
@@ -228,17 +228,17 @@ class EventualStateStore:
         """Delete the heartbeat of a scheduler that has ended."""
         self._from_first(lambda copy: copy.forget_agent(region, job), first=region)
 
-    def put_claim(self, claim: Claim) -> None:
+    def put_identity_claim(self, claim: IdentityClaim) -> None:
         """Write the heartbeat of an agent whose environment is not that of the region it claims."""
-        self._from_first(lambda copy: copy.put_claim(claim), first=claim.place)
+        self._from_first(lambda copy: copy.put_identity_claim(claim), first=claim.place)
 
-    def claims(self, place: str) -> Sequence[Claim]:
+    def identity_claims(self, place: str) -> Sequence[IdentityClaim]:
         """Return the last heartbeats of such agents, from the copy of *place* if that answers."""
-        return self._from_first(lambda copy: copy.claims(place), first=place)[1]
+        return self._from_first(lambda copy: copy.identity_claims(place), first=place)[1]
 
-    def forget_claim(self, claim: Claim) -> None:
+    def forget_identity_claim(self, claim: IdentityClaim) -> None:
         """Delete the heartbeat of a claim."""
-        self._from_first(lambda copy: copy.forget_claim(claim), first=claim.place)
+        self._from_first(lambda copy: copy.forget_identity_claim(claim), first=claim.place)
 
     def put_dispute(self, region: str, environments: Sequence[str]) -> None:
         """Store in *region*'s own copy which environments claim it."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, Claim, Clock, Observation
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, IdentityClaim, Observation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ def aws_region_of(region: str) -> str:
     return region
 
 
-def needs_witness(identity: Identity, observation: Observation) -> bool:
+def needs_rival_watch(identity: Identity, observation: Observation) -> bool:
     """
     Whether only heartbeats can show that another environment claims the same region.
 
@@ -99,9 +99,9 @@ def identity_problem(identity: Identity, observation: Observation) -> str | None
     return None
 
 
-class Witness:
+class RivalWatch:
     """
-    Finds other environments whose live agents claim the same region.
+    Watches for other environments whose live agents claim the same region.
 
     A heartbeat is live for *silence_s* after its last change, on this process's clock. For a heartbeat that existed
     before the first comparison, its own timestamp decides until it changes. So the heartbeats of a deleted environment
@@ -119,7 +119,7 @@ class Witness:
         self.has_compared = False
         """Whether it has compared twice. Agents that started together have sent a heartbeat before the second time."""
 
-    def compare(self, heartbeats: Iterable[AgentStatus | Claim]) -> Sequence[str]:
+    def compare(self, heartbeats: Iterable[AgentStatus | IdentityClaim]) -> Sequence[str]:
         """
         Return the labels of the environments that claim the region, including this one; empty if no other one does.
 
@@ -149,7 +149,7 @@ class Witness:
         """Whether it has compared for long enough to be sure that no other environment claims the region."""
         return self._began is not None and self._clock.monotonic() - self._began > self._silence_s
 
-    def _is_rival(self, heartbeat: AgentStatus | Claim) -> bool:
+    def _is_rival(self, heartbeat: AgentStatus | IdentityClaim) -> bool:
         """Whether another environment in the AWS region of the claimed region wrote *heartbeat*."""
         name, aws_region = heartbeat.environment, heartbeat.aws_region
         if name is None or aws_region is None or heartbeat.region != self._identity.region:
@@ -159,17 +159,17 @@ class Witness:
         return (name, aws_region) != (self._identity.environment, self._identity.aws_region)
 
 
-class ClaimWatch:
+class IdentityClaimWatch:
     """
-    Selects the claims of live agents.
+    Selects the identity claims of live agents.
 
     :param before: the claims of a first read; a claim whose beat differs in the second read is live.
     """
 
-    def __init__(self, before: Iterable[Claim]) -> None:
+    def __init__(self, before: Iterable[IdentityClaim]) -> None:
         self._before = {_key(claim): claim.beat for claim in before}
 
-    def live(self, after: Iterable[Claim], clock: Clock, *, silence_s: float) -> Sequence[Claim]:
+    def live(self, after: Iterable[IdentityClaim], clock: Clock, *, silence_s: float) -> Sequence[IdentityClaim]:
         """Return the claims that changed since the first read, or whose own timestamp is recent."""
         wall = clock.now()
         return [
@@ -180,5 +180,5 @@ class ClaimWatch:
         ]
 
 
-def _key(claim: Claim) -> tuple[str, str, str, str]:
+def _key(claim: IdentityClaim) -> tuple[str, str, str, str]:
     return claim.place, claim.environment, claim.aws_region, claim.job

@@ -129,7 +129,7 @@ class AgentStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class IdentityClaim:
     """
     The heartbeat of an agent that holds everything because its environment is not that of the region it claims.
 
@@ -364,13 +364,13 @@ class StateStore(Protocol):
     def forget_agent(self, region: str, job: str) -> None:
         """Delete the heartbeat of a scheduler that has ended. Idempotent."""
 
-    def put_claim(self, claim: Claim) -> None:
+    def put_identity_claim(self, claim: IdentityClaim) -> None:
         """Write the heartbeat of an agent whose environment is not that of the region that it claims."""
 
-    def claims(self, place: str) -> Sequence[Claim]:
-        """Return the last heartbeats that :meth:`put_claim` stored under the region *place*, alive or not, sorted."""
+    def identity_claims(self, place: str) -> Sequence[IdentityClaim]:
+        """Return the last heartbeats that :meth:`put_identity_claim` stored under *place*, alive or not, sorted."""
 
-    def forget_claim(self, claim: Claim) -> None:
+    def forget_identity_claim(self, claim: IdentityClaim) -> None:
         """Delete the heartbeat of a claim. Idempotent."""
 
     def put_dispute(self, region: str, environments: Sequence[str]) -> None:

@@ -9,9 +9,9 @@ from datetime import datetime
 from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
-    Claim,
     DagSet,
     FailoverRecord,
+    IdentityClaim,
     Registration,
     Unpublished,
 )
@@ -31,7 +31,7 @@ class StateTable:
     registrations: dict[str, Registration] = field(default_factory=dict)
     lists: dict[str, frozenset[str]] = field(default_factory=dict)
     agents: dict[tuple[str, str], AgentStatus] = field(default_factory=dict)
-    claims: dict[tuple[str, str, str, str], Claim] = field(default_factory=dict)
+    identity_claims: dict[tuple[str, str, str, str], IdentityClaim] = field(default_factory=dict)
     disputes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     fences: dict[str, datetime] = field(default_factory=dict)
     sets: dict[str, DagSet] = field(default_factory=dict)

@@ -88,7 +88,7 @@ _Key = tuple[str, Any]
 def _contents(table: StateTable) -> dict[_Key, object]:
     found: dict[_Key, object] = {("state", None): table.state}
     names = (
-        "reconciled", "registrations", "lists", "agents", "claims", "disputes", "fences", "sets", "snapshots",
+        "reconciled", "registrations", "lists", "agents", "identity_claims", "disputes", "fences", "sets", "snapshots",
         "records", "damaged", "unpublished",
     )  # fmt: skip
     for name in names:

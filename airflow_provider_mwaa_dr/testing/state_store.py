@@ -13,9 +13,9 @@ from airflow_provider_mwaa_dr.aws.dynamodb import items
 from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
-    Claim,
     DagSet,
     FailoverRecord,
+    IdentityClaim,
     Observation,
     Registration,
     Unpublished,
@@ -224,20 +224,20 @@ class InMemoryStateStore:
         with self._reach("forget_agent"):
             self._table.agents.pop((region, job), None)
 
-    def put_claim(self, claim: Claim) -> None:
+    def put_identity_claim(self, claim: IdentityClaim) -> None:
         """Write the heartbeat of an agent that claims a region of another environment."""
-        with self._reach("put_claim"):
-            self._table.claims[_claim_key(claim)] = claim
+        with self._reach("put_identity_claim"):
+            self._table.identity_claims[_identity_claim_key(claim)] = claim
 
-    def claims(self, place: str) -> Sequence[Claim]:
+    def identity_claims(self, place: str) -> Sequence[IdentityClaim]:
         """Return the last heartbeats of the agents that claim a region of another environment, sorted."""
-        with self._reach("claims"):
-            return [claim for key, claim in sorted(self._table.claims.items()) if key[0] == place]
+        with self._reach("identity_claims"):
+            return [claim for key, claim in sorted(self._table.identity_claims.items()) if key[0] == place]
 
-    def forget_claim(self, claim: Claim) -> None:
+    def forget_identity_claim(self, claim: IdentityClaim) -> None:
         """Delete a claim's heartbeat."""
-        with self._reach("forget_claim"):
-            self._table.claims.pop(_claim_key(claim), None)
+        with self._reach("forget_identity_claim"):
+            self._table.identity_claims.pop(_identity_claim_key(claim), None)
 
     def put_dispute(self, region: str, environments: Sequence[str]) -> None:
         """Record the environments that claim *region* while none is registered. An empty list ends the dispute."""
@@ -371,7 +371,7 @@ class InMemoryStateStore:
             return [found[key] for key in sorted(found)]
 
 
-def _claim_key(claim: Claim) -> tuple[str, str, str, str]:
+def _identity_claim_key(claim: IdentityClaim) -> tuple[str, str, str, str]:
     return claim.place, claim.environment, claim.aws_region, claim.job
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_provider_mwaa_dr.core.display import visible
+from airflow_provider_mwaa_dr.core.log_on_change import LogOnChange
 from airflow_provider_mwaa_dr.exceptions import DRError, StateNotFoundError, StateUnreachableError, UnusableStateError
 from airflow_provider_mwaa_dr.triggers.polling import PollingTrigger
 
@@ -23,7 +24,7 @@ class ActiveRegionTrigger(PollingTrigger):
     def __init__(self, *, region: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.region = region
-        self._logged: str | None = None
+        self._logged: LogOnChange[str | None] = LogOnChange(None)
 
     def own_arguments(self) -> dict[str, Any]:
         """Return the region."""
@@ -45,6 +46,5 @@ class ActiveRegionTrigger(PollingTrigger):
 
     def _log_once(self, message: str) -> None:
         """Log *message* only if it differs from the last one, because a wait may last for months."""
-        if message != self._logged:
-            self._logged = message
+        if self._logged.changes_to(message):
             self.log.info("%s", visible(message))

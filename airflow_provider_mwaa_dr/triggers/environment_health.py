@@ -8,6 +8,7 @@ from typing import Any
 from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import diagnosis_document
 from airflow_provider_mwaa_dr.core.health import Diagnosis, Health, HealthWatch, Strikes
+from airflow_provider_mwaa_dr.core.log_on_change import LogOnChange
 from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.exceptions import DRError
 from airflow_provider_mwaa_dr.hooks.errors import is_worth_a_retry
@@ -49,7 +50,7 @@ class EnvironmentHealthTrigger(PollingTrigger):
         self.probe_interval = probe_interval
         self.problem_interval = problem_interval
         self._strikes = Strikes(strikes)
-        self._logged: tuple[Any, ...] | None = None
+        self._logged: LogOnChange[tuple[Any, ...] | None] = LogOnChange(None)
 
     def own_arguments(self) -> dict[str, Any]:
         """Return the healths to wait for, and the settings of a poll."""
@@ -97,7 +98,6 @@ class EnvironmentHealthTrigger(PollingTrigger):
         signals = [(reading.signal, reading.health) for reading in diagnosis.readings]
         strike = min(self._strikes.count, self.strikes) if diagnosis.health is Health.FAILED else 0
         compared = diagnosis.region, diagnosis.health, signals, diagnosis.problems, strike
-        if compared != self._logged:
-            self._logged = compared
+        if self._logged.changes_to(compared):
             count = f" ({strike} of {self.strikes} polls in a row)" if strike else ""
             self.log.info("%s%s", visible(diagnosis), count)

@@ -19,9 +19,9 @@ from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ledger import Head, LogEntry, RegionLedger
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
-    Claim,
     DagSet,
     FailoverRecord,
+    IdentityClaim,
     Registration,
     StateStore,
     Unpublished,
@@ -76,7 +76,7 @@ def uses_of_state(
 
     unpublished = Unpublished(id="u", region=region, epoch=1, begun_epoch=0, at=now, why="refused", first_id=1)
     # An environment with a copied [dr] region may write only items of its real region.
-    claim = Claim(
+    claim = IdentityClaim(
         region=B if region == A else A, environment="e", aws_region=region, job="1", at=now, beat=1, problem="p"
     )  # fmt: skip
 
@@ -124,9 +124,9 @@ def uses_of_state(
         "put_agent": lambda: store.put_agent(agent),
         "agents": lambda: store.agents(region),
         "forget_agent": lambda: store.forget_agent(region, "1"),
-        "put_claim": lambda: store.put_claim(claim),
-        "claims": lambda: store.claims(region),
-        "forget_claim": lambda: store.forget_claim(claim),
+        "put_identity_claim": lambda: store.put_identity_claim(claim),
+        "identity_claims": lambda: store.identity_claims(region),
+        "forget_identity_claim": lambda: store.forget_identity_claim(claim),
         "put_dispute": lambda: store.put_dispute(region, ["e", "f"]),
         "put_fence": lambda: store.put_fence(region, now),
         "fence": lambda: store.fence(region),
@@ -215,9 +215,9 @@ DOING: Mapping[str, str] = {
     "put_agent": "send a heartbeat",
     "agents": "read heartbeats",
     "forget_agent": "remove the heartbeat of a scheduler that ended",
-    "put_claim": "report a wrong region or name",
-    "claims": "read reports of a wrong region or name",
-    "forget_claim": "withdraw a report of a wrong region or name",
+    "put_identity_claim": "report a wrong region or name",
+    "identity_claims": "read reports of a wrong region or name",
+    "forget_identity_claim": "withdraw a report of a wrong region or name",
     "put_dispute": "report that two environments claim one region",
     "put_fence": "report that the fence works",
     "fence": "read whether the fence works",

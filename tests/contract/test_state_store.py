@@ -14,9 +14,9 @@ from airflow_provider_mwaa_dr.core.announced_runs import put_announced_runs
 from airflow_provider_mwaa_dr.core.inventory import DagFacts, Fingerprints, Inventory
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
-    Claim,
     DagSet,
     FailoverRecord,
+    IdentityClaim,
     Registration,
     StateStore,
     StepRecord,
@@ -412,7 +412,7 @@ def test_a_late_write_does_not_replace_the_record_of_a_later_stage(
     assert (found.outcome, found.not_unpaused) == ((stored, ("a",)) if stays == "stored" else (late, ()))
 
 
-CLAIM = Claim(
+CLAIM = IdentityClaim(
     region="us-east-2",
     environment="etl",
     aws_region="us-east-1",
@@ -450,29 +450,29 @@ def test_claims_are_kept_apart_from_heartbeats(store: StateStore, peer: Peer) ->
     other.observe("us-east-1")
     claims = [CLAIM, replace(CLAIM, environment="other"), replace(CLAIM, environment="other", job="8")]
     for each in claims:
-        other.put_claim(each)
-    other.put_claim(replace(CLAIM, beat=2))
+        other.put_identity_claim(each)
+    other.put_identity_claim(replace(CLAIM, beat=2))
     claims[0] = replace(CLAIM, beat=2)
 
-    assert store.claims("us-east-1") == claims
-    assert store.claims("us-east-2") == []
+    assert store.identity_claims("us-east-1") == claims
+    assert store.identity_claims("us-east-2") == []
     assert store.agents("us-east-1") == [replace(STATUS, reconciled_epoch=2)]
     assert store.agents("us-east-2") == []
     assert store.observe("us-east-1").reconciled_epoch == 2
     assert list(store.registrations()) == ["us-east-1"]
 
     for each in (*claims[1:], claims[1]):
-        store.forget_claim(each)
-    assert store.claims("us-east-1") == claims[:1]
-    other.put_claim(claims[1])
-    assert store.claims("us-east-1") == claims[:2]
+        store.forget_identity_claim(each)
+    assert store.identity_claims("us-east-1") == claims[:1]
+    other.put_identity_claim(claims[1])
+    assert store.identity_claims("us-east-1") == claims[:2]
 
 
 def test_a_claim_without_an_aws_region_is_stored_under_the_claimed_one(store: StateStore) -> None:
     """Without it, only the claimed region is known."""
     claim = replace(CLAIM, aws_region="", environment="")
-    store.put_claim(claim)
-    assert store.claims("us-east-2") == [claim]
+    store.put_identity_claim(claim)
+    assert store.identity_claims("us-east-2") == [claim]
 
 
 def test_a_dispute_is_seen_with_the_state_until_it_ends(store: StateStore, peer: Peer) -> None:

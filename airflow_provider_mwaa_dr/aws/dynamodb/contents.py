@@ -367,7 +367,7 @@ FAILOVER = Kind(
     },
     advice="It only records a failover. Read it with the version of mwaa-dr that wrote it, or correct or delete it.",
 )
-CLAIM = Kind(
+IDENTITY_CLAIM = Kind(
     schema={
         "region": NAME,
         "environment": TEXT,
@@ -379,7 +379,7 @@ CLAIM = Kind(
     },
     advice="The agent of the environment that claims the region writes it again within seconds. You may delete it.",
 )
-CLAIMS = Kind(
+IDENTITY_CLAIMS = Kind(
     schema={"claims": optional(NAMES)},
     advice="Delete it: agents of environments that claim the region write it again within seconds.",
 )

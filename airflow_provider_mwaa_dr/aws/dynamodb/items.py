@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 from airflow_provider_mwaa_dr.aws.dynamodb.contents import (
     AGENT,
-    CLAIM,
-    CLAIMS,
     ENVIRONMENT,
     FAILOVER,
+    IDENTITY_CLAIM,
+    IDENTITY_CLAIMS,
     KINDS,
     Kind,
     problem_of,
@@ -28,8 +28,8 @@ from airflow_provider_mwaa_dr.aws.dynamodb.contents import (
 )
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
-    Claim,
     FailoverRecord,
+    IdentityClaim,
     Registration,
     StepRecord,
     Unpublished,
@@ -422,7 +422,7 @@ def kind_of(key: str) -> Kind | None:
     if parts[-1] == "generations":
         return None  # the announcements of pages; see state_store.py
     if parts[0] == "AGENT" and len(parts) > 2 and parts[2] in {"claim", "claims"}:
-        return CLAIM if parts[2] == "claim" else CLAIMS
+        return IDENTITY_CLAIM if parts[2] == "claim" else IDENTITY_CLAIMS
     return KINDS.get(parts[0])
 
 
@@ -558,32 +558,33 @@ def agent_from_item(item: Item, *, table: str) -> AgentStatus:
     return AgentStatus(region=region, job=job, unreadable=fault, **fields)
 
 
-def claim_to_item(claim: Claim) -> dict[str, Any]:
+def identity_claim_to_item(claim: IdentityClaim) -> dict[str, Any]:
     """Return the heartbeat of an agent that claims a region which is not its own."""
     return to_item(
-        claim_key(claim.place, claim_id(claim)), {name: getattr(claim, name) for name in Claim.__dataclass_fields__}
+        identity_claim_key(claim.place, identity_claim_id(claim)),
+        {name: getattr(claim, name) for name in IdentityClaim.__dataclass_fields__},
     )
 
 
-def claim_from_item(item: Item) -> Claim | None:
+def identity_claim_from_item(item: Item) -> IdentityClaim | None:
     """Return a claim; None if it cannot be read. Attributes that this version does not know are ignored."""
     values = from_item(item)
-    if problem_of(values, CLAIM.schema) is not None:
+    if problem_of(values, IDENTITY_CLAIM.schema) is not None:
         return None
-    return Claim(**{**valid(values, CLAIM.schema), "at": to_time(values["at"])})
+    return IdentityClaim(**{**valid(values, IDENTITY_CLAIM.schema), "at": to_time(values["at"])})
 
 
-def claim_id(claim: Claim) -> str:
+def identity_claim_id(claim: IdentityClaim) -> str:
     """Return the id of a claim, unique within its place. Two environments may have the same job number."""
     return f"{claim.environment}@{claim.aws_region}#{claim.job}"
 
 
-def claim_key(place: str, claim_id: str) -> str:
+def identity_claim_key(place: str, claim_id: str) -> str:
     """Return the key of a claim. Execution roles may write keys that begin with ``AGENT#`` and their region."""
     return f"AGENT#{place}#claim#{claim_id}"
 
 
-def claims_key(place: str) -> str:
+def identity_claims_key(place: str) -> str:
     """
     Return the key of the list of claims. The list is not in ``ENVIRONMENT#place``, because that item registers a
     region.

@@ -16,8 +16,8 @@ from airflow_provider_mwaa_dr.aws.dynamodb import items
 from airflow_provider_mwaa_dr.aws.dynamodb.contents import (
     AGENT,
     BINARY_PAGE,
-    CLAIMS,
     ENVIRONMENT,
+    IDENTITY_CLAIMS,
     INVENTORY_CONTENTS,
     MOST_INVENTORY_BYTES,
     SET_PAGE,
@@ -36,10 +36,10 @@ from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.inventory import Inventory, contents_from_values, contents_to_text
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
-    Claim,
     Clock,
     DagSet,
     FailoverRecord,
+    IdentityClaim,
     Observation,
     Registration,
     Unpublished,
@@ -313,26 +313,29 @@ class DynamoDBStateStore:
         self._update(f"ENVIRONMENT#{region}", "DELETE agents :job", {":job": {"SS": [job]}})
         self._delete(items.agent_key(region, job))
 
-    def put_claim(self, claim: Claim) -> None:
+    def put_identity_claim(self, claim: IdentityClaim) -> None:
         """Write the heartbeat of an agent that claims a region of another environment."""
-        self._replicas.put(items.claim_to_item(claim), "write a heartbeat")
+        self._replicas.put(items.identity_claim_to_item(claim), "write a heartbeat")
         # Each time, because the region's leading agent deletes a claim that made no progress, and this one may
         # continue.
-        ids = {":claim": {"SS": [items.claim_id(claim)]}}
-        self._update(items.claims_key(claim.place), "ADD claims :claim", ids)
+        ids = {":claim": {"SS": [items.identity_claim_id(claim)]}}
+        self._update(items.identity_claims_key(claim.place), "ADD claims :claim", ids)
 
-    def claims(self, place: str) -> Sequence[Claim]:
+    def identity_claims(self, place: str) -> Sequence[IdentityClaim]:
         """Return the last heartbeats of the agents that claim a region of another environment, sorted."""
-        listed = self._get(items.claims_key(place))
-        ids = valid(items.from_item(listed or {}), CLAIMS.schema).get("claims", ())
-        found = map(items.claim_from_item, self._get_many([items.claim_key(place, each) for each in ids]).values())
-        return sorted((claim for claim in found if claim is not None), key=items.claim_id)
+        listed = self._get(items.identity_claims_key(place))
+        ids = valid(items.from_item(listed or {}), IDENTITY_CLAIMS.schema).get("claims", ())
+        found = map(
+            items.identity_claim_from_item,
+            self._get_many([items.identity_claim_key(place, each) for each in ids]).values(),
+        )
+        return sorted((claim for claim in found if claim is not None), key=items.identity_claim_id)
 
-    def forget_claim(self, claim: Claim) -> None:
+    def forget_identity_claim(self, claim: IdentityClaim) -> None:
         """Delete a claim's heartbeat."""
-        claim_id = items.claim_id(claim)
-        self._update(items.claims_key(claim.place), "DELETE claims :claim", {":claim": {"SS": [claim_id]}})
-        self._delete(items.claim_key(claim.place, claim_id))
+        claim_id = items.identity_claim_id(claim)
+        self._update(items.identity_claims_key(claim.place), "DELETE claims :claim", {":claim": {"SS": [claim_id]}})
+        self._delete(items.identity_claim_key(claim.place, claim_id))
 
     def put_dispute(self, region: str, environments: Sequence[str]) -> None:
         """Record the environments that claim *region* while none is registered. An empty list ends the dispute."""

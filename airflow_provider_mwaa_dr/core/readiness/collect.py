@@ -10,7 +10,7 @@ from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.environments import known_region
 from airflow_provider_mwaa_dr.core.failover.recorded_sets import dags_not_unpaused
 from airflow_provider_mwaa_dr.core.heartbeats import beats, live_agents
-from airflow_provider_mwaa_dr.core.identity import ClaimWatch
+from airflow_provider_mwaa_dr.core.identity import IdentityClaimWatch
 from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ports import (
     Clock,
@@ -57,7 +57,7 @@ def collect_facts(
     target = _target(active, target, environments, is_unknown=is_unknown)
     timing = Timing.from_config(settings)
     regions = (target, active)
-    watch = ClaimWatch(claim for region in regions for claim in store.claims(region))
+    watch = IdentityClaimWatch(claim for region in regions for claim in store.identity_claims(region))
     live = live_agents(
         store.agents,
         beats(store.agents, regions),
@@ -76,7 +76,7 @@ def collect_facts(
             _ask(environments[region]) if region in environments else _without_environment(region, advice),
             agents=live[region],
             heartbeats=store.agents(region),
-            claims=watch.live(store.claims(region), clock, silence_s=timing.agent_silence_s),
+            identity_claims=watch.live(store.identity_claims(region), clock, silence_s=timing.agent_silence_s),
             snapshot=_snapshot(store, region),
             unpublished=unpublished_of(store, region),
             inventory=_inventory(store, region),

@@ -98,7 +98,7 @@ def check_airflow(facts: Facts) -> CheckResult:
 
 def check_identity(facts: Facts) -> CheckResult:
     """Whether an environment claims a region whose environment it is not."""
-    problems = sorted({claim.problem for region in facts.regions for claim in region.claims})
+    problems = sorted({claim.problem for region in facts.regions for claim in region.identity_claims})
     if problems:
         return CheckResult(
             name="identity",

@@ -12,12 +12,12 @@ from airflow_provider_mwaa_dr.core.config import DRConfig, is_exempt
 from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
-    Claim,
     DagInfo,
     DagSet,
     EnvironmentDescription,
     EnvironmentStatus,
     FailoverRecord,
+    IdentityClaim,
     TableDescription,
     Unpublished,
 )
@@ -85,7 +85,7 @@ class RegionFacts:
     :param agents: the live agents: their heartbeats changed while the facts were read.
     :param heartbeats: the last heartbeats of all agents, dead ones included.
     :param may_change: whether the caller may pause and unpause DAGs of the region; None if this was not tried.
-    :param claims: of live agents in this AWS region whose environment is not that of the region it claims.
+    :param identity_claims: of live agents in this AWS region whose environment is not that of the region it claims.
     :param advice: what to do first if no fact about the region could be read; replaces the advice of the checks.
     """
 
@@ -95,7 +95,7 @@ class RegionFacts:
     is_healthy: bool | Unknown | None
     agents: Sequence[AgentStatus]
     heartbeats: Sequence[AgentStatus] = ()
-    claims: Sequence[Claim] = ()
+    identity_claims: Sequence[IdentityClaim] = ()
     description: EnvironmentDescription | Unknown = Unknown("not asked")
     may_change: bool | Unknown | None = None
     dags: Sequence[DagInfo] | Unknown = Unknown("not asked")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.ports import Claim, FailoverRecord, Registration
+from airflow_provider_mwaa_dr.core.ports import FailoverRecord, IdentityClaim, Registration
 from airflow_provider_mwaa_dr.core.state import Mode, Plan
 from tests.unit.cli.conftest import ENVIRON, Result, Shell
 
@@ -33,8 +33,8 @@ def evil(mwaa_dr: Shell) -> Shell:
     store.write(transitions.claim(store.state, plan, at=clock.now()), expected_version=store.state.version)
     store.put_record(FailoverRecord.of(plan, epoch=0))
     store.register(Registration(region="us-east-1", environment=f"environment{EVIL}"))
-    store.put_claim(
-        Claim(
+    store.put_identity_claim(
+        IdentityClaim(
             region="us-east-2",
             environment=f"claim{EVIL}",
             aws_region="us-east-1",

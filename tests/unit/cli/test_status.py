@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.cli.status import WATCH_S, watch_agents
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.ports import Claim, Unpublished
+from airflow_provider_mwaa_dr.core.ports import IdentityClaim, Unpublished
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore
 from tests.unit.cli.conftest import Shell
 
@@ -132,7 +132,7 @@ def test_status_names_an_environment_that_claims_the_wrong_region(mwaa_dr: Shell
     The message has the environment, the claimed region, the contradiction and the advice. A dead agent's claim is not
     shown.
     """
-    claim = Claim(
+    claim = IdentityClaim(
         region="us-east-2",
         environment="virginia",
         aws_region="us-east-1",
@@ -141,7 +141,7 @@ def test_status_names_an_environment_that_claims_the_wrong_region(mwaa_dr: Shell
         beat=1,
         problem="virginia (us-east-1) counts as us-east-2 by [dr] region, but AWS_REGION is us-east-1; unset it",
     )
-    mwaa_dr.store.put_claim(claim)
+    mwaa_dr.store.put_identity_claim(claim)
     assert f"us-east-1\n! an environment holds every run: {claim.problem}" in mwaa_dr("status").out
     (found,) = mwaa_dr("status", "--json").document["regions"]["us-east-1"]["claims"]
     assert found == {

@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.identity import ClaimWatch, Identity, Witness, identity_problem
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, Claim, Observation
+from airflow_provider_mwaa_dr.core.identity import Identity, IdentityClaimWatch, RivalWatch, identity_problem
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, IdentityClaim, Observation
 from airflow_provider_mwaa_dr.testing import ManualClock
 
 HERE, THERE = "us-east-1", "us-east-2"
@@ -34,8 +34,8 @@ def heartbeat(clock: ManualClock, environment: str | None, *, beat: int = 1, **c
     return replace(status, **changes)  # type: ignore[arg-type]
 
 
-def claim(clock: ManualClock, *, beat: int = 1) -> Claim:
-    return Claim(
+def claim(clock: ManualClock, *, beat: int = 1) -> IdentityClaim:
+    return IdentityClaim(
         region=THERE, environment="two", aws_region=HERE, job="1", at=clock.now(), beat=beat, problem="not registered"
     )
 
@@ -78,14 +78,14 @@ def test_which_environment_may_be_the_region(
 def test_two_live_environments_dispute_a_region() -> None:
     """If the heartbeat of another environment changes, both environments are named as parties of the dispute."""
     clock = ManualClock()
-    witness = Witness(MINE, clock, silence_s=15)
+    rivals = RivalWatch(MINE, clock, silence_s=15)
     old = heartbeat(clock, "two", at=clock.now() - timedelta(hours=1))
-    assert witness.compare([old, heartbeat(clock, "one", job="2")]) == ()
+    assert rivals.compare([old, heartbeat(clock, "one", job="2")]) == ()
     clock.advance(5)
-    assert witness.compare([replace(old, beat=2)]) == [f"one ({THERE})", f"two ({THERE})"]
+    assert rivals.compare([replace(old, beat=2)]) == [f"one ({THERE})", f"two ({THERE})"]
     clock.advance(16)
-    assert witness.compare([replace(old, beat=2)]) == ()
-    assert witness.is_sure
+    assert rivals.compare([replace(old, beat=2)]) == ()
+    assert rivals.is_sure
 
 
 @pytest.mark.parametrize(
@@ -102,19 +102,19 @@ def test_two_live_environments_dispute_a_region() -> None:
 def test_which_heartbeats_do_not_dispute_a_region(changes: dict[str, object]) -> None:
     """Only a live agent of another environment in the same AWS region disputes a region."""
     clock = ManualClock()
-    witness = Witness(MINE, clock, silence_s=15)
-    assert witness.compare([replace(heartbeat(clock, "one"), **changes)]) == ()  # type: ignore[arg-type]
+    rivals = RivalWatch(MINE, clock, silence_s=15)
+    assert rivals.compare([replace(heartbeat(clock, "one"), **changes)]) == ()  # type: ignore[arg-type]
 
 
 def test_a_heartbeat_that_appears_is_live_whatever_its_clock_says() -> None:
     """The clock of the other machine may be wrong. An item that did not exist before was written since."""
     clock = ManualClock()
-    witness = Witness(MINE, clock, silence_s=15)
-    assert witness.compare([]) == ()
-    assert not witness.has_compared
+    rivals = RivalWatch(MINE, clock, silence_s=15)
+    assert rivals.compare([]) == ()
+    assert not rivals.has_compared
     clock.advance(5)
-    assert witness.compare([heartbeat(clock, "two", at=clock.now() - timedelta(days=1))])
-    assert witness.has_compared
+    assert rivals.compare([heartbeat(clock, "two", at=clock.now() - timedelta(days=1))])
+    assert rivals.has_compared
 
 
 def test_claims_of_dead_agents_are_recognized() -> None:
@@ -122,6 +122,6 @@ def test_claims_of_dead_agents_are_recognized() -> None:
     clock = ManualClock()
     old = claim(clock)
     clock.advance(100)
-    assert ClaimWatch([old]).live([old], clock, silence_s=15) == []
-    assert ClaimWatch([old]).live([replace(old, beat=2)], clock, silence_s=15) == [replace(old, beat=2)]
-    assert ClaimWatch([]).live([claim(clock)], clock, silence_s=15) == [claim(clock)]
+    assert IdentityClaimWatch([old]).live([old], clock, silence_s=15) == []
+    assert IdentityClaimWatch([old]).live([replace(old, beat=2)], clock, silence_s=15) == [replace(old, beat=2)]
+    assert IdentityClaimWatch([]).live([claim(clock)], clock, silence_s=15) == [claim(clock)]

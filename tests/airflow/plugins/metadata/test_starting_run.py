@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -80,37 +79,6 @@ def test_an_error_of_the_provider_leaves_the_schedulers_transaction_usable(
     database.start("r1", act)
     assert database.runs() == {"r1": "queued"}
     assert database.tasks("r1") == {None}
-
-
-def test_a_dag_at_its_limit_gets_its_next_run(database: Database, gates: Any) -> None:
-    """With max_active_runs=1, Airflow marks the DAG as full until the run ends by itself. A skipped run never does."""
-    try:
-        from airflow.sdk import DAG
-    except ImportError:
-        from airflow import DAG
-    if not hasattr(database.DagModel, "exceeds_max_non_backfill"):
-        from airflow.models.dag import DAG  # type: ignore[no-redef]
-
-    start = datetime(2026, 11, 1, tzinfo=timezone.utc)
-    dag = DAG("orders", schedule="@daily", start_date=start, max_active_runs=1, catchup=True)
-    full = {"next_dagrun_create_after": None}
-    if hasattr(database.DagModel, "exceeds_max_non_backfill"):
-        full = {"exceeds_max_non_backfill": True}
-    database.add_dag("orders", **full)
-    database.add_run(
-        "orders",
-        "r1",
-        tasks=1,
-        run_type="scheduled",
-        data_interval_start=start,
-        data_interval_end=start + timedelta(days=1),
-    )
-    database.start("r1", lambda run: gates.skip_run(run, REASON), dag=dag)
-    row = database.dag("orders")
-    if "exceeds_max_non_backfill" in full:
-        assert row.exceeds_max_non_backfill is False
-    else:
-        assert row.next_dagrun_create_after == start + timedelta(days=2)
 
 
 def queue_order(database: Database) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from airflow_provider_mwaa_dr.core import pausing
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.inventory import DagFacts
-from airflow_provider_mwaa_dr.core.ports import Claim, Unpublished
+from airflow_provider_mwaa_dr.core.ports import IdentityClaim, Unpublished
 from airflow_provider_mwaa_dr.core.readiness.model import Verdict
 from airflow_provider_mwaa_dr.core.state import Mode, Plan
 from tests.unit.core.dr_set import A, B
@@ -53,8 +53,8 @@ def claim(environment: str, problem: str) -> Change:
 
     def change(ready: ReadySet) -> None:
         at = ready.world.clock.now()
-        ready.world.store.put_claim(
-            Claim(region=A, environment=environment, aws_region=B, job="9", at=at, beat=1, problem=problem)
+        ready.world.store.put_identity_claim(
+            IdentityClaim(region=A, environment=environment, aws_region=B, job="9", at=at, beat=1, problem=problem)
         )
 
     return change

@@ -35,6 +35,7 @@ from airflow_provider_mwaa_dr.aws.dynamodb.contents import (
 from airflow_provider_mwaa_dr.aws.dynamodb.paged_item import AnnouncementItems, PagedContent, PagedItem, checkpoint_keys
 from airflow_provider_mwaa_dr.aws.dynamodb.replicas import Replicas
 from airflow_provider_mwaa_dr.aws.session import DYNAMODB_TIMEOUT_S, brief
+from airflow_provider_mwaa_dr.core.batches import batched
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.ledger import (
     LOG_DAYS,
@@ -256,9 +257,9 @@ def _checkpoint_pk(region: str) -> str:
 def _checkpoint_content(checkpoint: RegionLedger) -> PagedContent:
     pages: list[dict[str, Any]] = []
     for body in _pages(checkpoint):
-        for start in range(0, len(body), BODY_BYTES):
-            continues = {"continues": {"BOOL": True}} if start else {}
-            pages.append({"body": {"B": body[start : start + BODY_BYTES]}, **continues})
+        for position, part in enumerate(batched(body, BODY_BYTES)):
+            continues = {"continues": {"BOOL": True}} if position else {}
+            pages.append({"body": {"B": part}, **continues})
     values = {
         "number": checkpoint.number,
         "first_id": checkpoint.first_id,

@@ -682,5 +682,5 @@ def _inventory_content(inventory: Inventory) -> PagedContent:
     body = zlib.compress(contents, 9)
     return PagedContent(
         manifest=items.to_attributes({"taken_at": inventory.taken_at, "public_key": inventory.public_key}),
-        pages=[{"body": {"B": body[start : start + PAGE_BYTES]}} for start in range(0, len(body), PAGE_BYTES)],
+        pages=[{"body": {"B": part}} for part in batched(body, PAGE_BYTES)],
     )

@@ -15,7 +15,7 @@ from typing import Any, TextIO, TypeVar
 from airflow_provider_mwaa_dr.cli.runtime import Runtime
 from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import iso
-from airflow_provider_mwaa_dr.core.failover import StepEvent
+from airflow_provider_mwaa_dr.core.failover import StepEvent, StepStatus
 from airflow_provider_mwaa_dr.exceptions import DRError, RefusedError
 
 T = TypeVar("T")
@@ -115,8 +115,8 @@ class Console:
                 self.say(line)
 
         def step(event: StepEvent) -> None:
-            if event.status != "started":
-                mark = "..." if event.status == "progress" else "ok "
+            if event.status is not StepStatus.STARTED:
+                mark = "..." if event.status is StepStatus.PROGRESS else "ok "
                 at = iso(self._runtime.clock.now())
                 lines.put(f"{at}  {mark} {event.name:<12} {event.seconds:6.1f} s  {event.detail}".rstrip())
 

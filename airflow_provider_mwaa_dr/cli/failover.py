@@ -99,7 +99,7 @@ def run(session: CliSession) -> None:
         console.result(nothing_done_document(state, reason=reason, by=session.who), visible(answer))
         return
     lines = [
-        f"{record.target} is active, epoch {record.epoch} ({record.outcome}, plan {record.id}).",
+        f"{record.target} is active, epoch {record.epoch} ({record.outcome.value}, plan {record.id}).",
         *(f"Not unpaused: {dag_id}" for dag_id in record.not_unpaused),
     ]
     console.result(record_document(record), "\n".join(map(visible, lines)))

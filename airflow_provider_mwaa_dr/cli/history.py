@@ -25,7 +25,7 @@ def run(session: CliSession) -> None:
                 record.source,
                 record.target,
                 record.mode.value if record.unreadable is None else "?",
-                record.outcome,
+                record.outcome.value,
                 str(record.epoch),
                 f"{took:.0f}" if took is not None else "-",
                 record.by,

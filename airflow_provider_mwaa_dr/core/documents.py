@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow_provider_mwaa_dr.core.failover import FailoverPreview
 from airflow_provider_mwaa_dr.core.health import Diagnosis
-from airflow_provider_mwaa_dr.core.ports import FailoverRecord, Unpublished
+from airflow_provider_mwaa_dr.core.ports import FailoverOutcome, FailoverRecord, Unpublished
 from airflow_provider_mwaa_dr.core.readiness.model import CheckResult
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Plan
 from airflow_provider_mwaa_dr.exceptions import UnreadableItem
@@ -60,7 +60,7 @@ def record_document(record: FailoverRecord) -> dict[str, Any]:
         "by": record.by,
         "started_at": iso(record.started_at),
         "finished_at": iso(record.finished_at) if record.finished_at is not None else None,
-        "outcome": record.outcome,
+        "outcome": record.outcome.value,
         "epoch": record.epoch,
         "steps": [
             {"name": step.name, "seconds": round(step.seconds, 3), "detail": step.detail} for step in record.steps
@@ -93,7 +93,7 @@ def nothing_done_document(state: DRState, *, reason: str, by: str) -> dict[str, 
         "by": by,
         "started_at": None,
         "finished_at": None,
-        "outcome": "completed",
+        "outcome": FailoverOutcome.COMPLETED.value,
         "epoch": state.epoch,
         "steps": [],
         "not_unpaused": [],

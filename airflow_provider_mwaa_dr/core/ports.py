@@ -215,8 +215,25 @@ class StepRecord:
     detail: str
 
 
-OUTCOMES = ("open", "aborted", "completed")
-"""Outcomes of a failover, in the order in which one replaces another in the record."""
+class FailoverOutcome(str, Enum):
+    """
+    The outcome of a failover, in the order in which one replaces another in the record.
+
+    A newer version of the provider may write more outcomes. Each of them is a value without a member: records with it
+    can be read, and the text is kept.
+    """
+
+    OPEN = "open"
+    ABORTED = "aborted"
+    COMPLETED = "completed"
+
+    @classmethod
+    def _missing_(cls, value: object) -> FailoverOutcome | None:
+        if not isinstance(value, str):
+            return None
+        unknown = str.__new__(cls, value)
+        unknown._name_ = unknown._value_ = value
+        return unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +242,6 @@ class FailoverRecord:
     What a failover did, item ``FAILOVER#id``.
 
     :param mode: how the engine carried it out: graceful or forced; never auto after the failover has ended.
-    :param outcome: completed, aborted or open.
     :param not_unpaused: DAGs of the recorded set that the engine could not unpause in the target. The next failover
         includes them in its set.
     :param unreadable: the defect of an item that cannot be read. The other fields then have the values that can be
@@ -240,7 +256,7 @@ class FailoverRecord:
     by: str
     started_at: datetime
     finished_at: datetime | None = None
-    outcome: str = "open"
+    outcome: FailoverOutcome = FailoverOutcome.OPEN
     epoch: int
     steps: tuple[StepRecord, ...] = ()
     not_unpaused: tuple[str, ...] = ()
@@ -251,8 +267,8 @@ class FailoverRecord:
         """The rank of the outcome. A stored record is never replaced by one with a lower rank."""
         if self.unreadable is not None:
             return -1
-        # A newer version of the provider may write more outcomes.
-        return OUTCOMES.index(self.outcome) if self.outcome in OUTCOMES else len(OUTCOMES)
+        known = list(FailoverOutcome)
+        return known.index(self.outcome) if self.outcome in known else len(known)
 
     @classmethod
     def of(cls, plan: Plan, *, epoch: int) -> FailoverRecord:

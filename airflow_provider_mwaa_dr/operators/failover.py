@@ -17,7 +17,7 @@ from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 from airflow_provider_mwaa_dr._compat import AirflowException
 from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import nothing_done_document, preview_document, record_document
-from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, StepEvent
+from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, StepEvent, StepStatus
 from airflow_provider_mwaa_dr.core.health import Limits
 from airflow_provider_mwaa_dr.core.ports import Clock
 from airflow_provider_mwaa_dr.core.reasons import checked_reason
@@ -135,7 +135,7 @@ class FailoverOperator(AwsBaseOperator):
             record.target,
             record.epoch,
             record.id,
-            record.outcome,
+            record.outcome.value,
         )
         if record.not_unpaused:
             self._log_safely(logging.ERROR, "Not unpaused in %s: %s", record.target, ", ".join(record.not_unpaused))
@@ -197,10 +197,11 @@ class FailoverOperator(AwsBaseOperator):
             self.log.log(level, "%s", visible(message % values))
 
     def _log_step(self, event: StepEvent) -> None:
-        if event.status == "started":
+        if event.status is StepStatus.STARTED:
             self.log.info("%s ...", event.name)
         else:
-            self.log.info("%s %s after %.1f s: %s", event.name, event.status, event.seconds, visible(event.detail))
+            status, detail = event.status.value, visible(event.detail)
+            self.log.info("%s %s after %.1f s: %s", event.name, status, event.seconds, detail)
 
 
 class _Stopped(BaseException):  # not an Exception, so that no caller in between catches it

@@ -14,6 +14,7 @@ from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
     DagSet,
+    FailoverOutcome,
     FailoverRecord,
     IdentityClaim,
     Observation,
@@ -384,8 +385,8 @@ def _unknown_agent(region: str, job: str) -> AgentStatus:
 
 def _unknown_record(record_id: str) -> FailoverRecord:
     return FailoverRecord(
-        id=record_id, source="?", target="?", mode=Mode.AUTO, reason="?", by="?", started_at=_LONG_AGO, outcome="?",
-        epoch=-1,
+        id=record_id, source="?", target="?", mode=Mode.AUTO, reason="?", by="?", started_at=_LONG_AGO,
+        outcome=FailoverOutcome("?"), epoch=-1,
     )  # fmt: skip
 
 

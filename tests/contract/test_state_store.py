@@ -15,6 +15,7 @@ from airflow_provider_mwaa_dr.core.inventory import DagFacts, Fingerprints, Inve
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
     DagSet,
+    FailoverOutcome,
     FailoverRecord,
     IdentityClaim,
     Registration,
@@ -369,11 +370,13 @@ def test_records_are_listed_newest_first(store: StateStore) -> None:
     done = replace(
         record,
         finished_at=AT + timedelta(seconds=31),
-        outcome="completed",
+        outcome=FailoverOutcome.COMPLETED,
         steps=(StepRecord(name="check", seconds=0.4, detail="ready"), StepRecord(name="claim", seconds=1.0, detail="")),
         not_unpaused=("a", "b"),
     )
-    newer = replace(record, id="f-2", started_at=AT + timedelta(days=1), mode=Mode.FORCED, outcome="aborted")
+    newer = replace(
+        record, id="f-2", started_at=AT + timedelta(days=1), mode=Mode.FORCED, outcome=FailoverOutcome.ABORTED
+    )
     assert list(store.records()) == []
     assert store.get_record("f-1") is None
     for each in (record, newer, done):
@@ -405,8 +408,8 @@ def test_a_late_write_does_not_replace_the_record_of_a_later_stage(
 ) -> None:
     """An engine that was suspended during a write cannot reopen a record that another engine has completed."""
     record = FailoverRecord.of(PLAN, epoch=1)
-    store.put_record(replace(record, outcome=stored, not_unpaused=("a",)))
-    store.put_record(replace(record, outcome=late))
+    store.put_record(replace(record, outcome=FailoverOutcome(stored), not_unpaused=("a",)))
+    store.put_record(replace(record, outcome=FailoverOutcome(late)))
     found = store.get_record(record.id)
     assert found is not None
     assert (found.outcome, found.not_unpaused) == ((stored, ("a",)) if stays == "stored" else (late, ()))

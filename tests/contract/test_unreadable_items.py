@@ -13,7 +13,15 @@ from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import DynamoDBRunsStore
 from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RegionLedger, RunStatus
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, FailoverRecord, Registration, RunsStore, StateStore
+from airflow_provider_mwaa_dr.core.ports import (
+    AgentStatus,
+    DagSet,
+    FailoverOutcome,
+    FailoverRecord,
+    Registration,
+    RunsStore,
+    StateStore,
+)
 from airflow_provider_mwaa_dr.core.state import Mode, initial
 from airflow_provider_mwaa_dr.exceptions import StaleLedgerError, UnreadableCheckpointError, UnreadableItemError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
@@ -27,8 +35,8 @@ STATUS = AgentStatus(
 )  # fmt: skip
 SET = DagSet(id="plan-1", region=X, recorded_at=AT, dag_ids=("billing", "orders"))
 RECORD = FailoverRecord(
-    id="plan-1", source=Y, target=X, mode=Mode.FORCED, reason="r", by="b", started_at=AT, outcome="completed", epoch=2,
-    not_unpaused=("billing",),
+    id="plan-1", source=Y, target=X, mode=Mode.FORCED, reason="r", by="b", started_at=AT,
+    outcome=FailoverOutcome.COMPLETED, epoch=2, not_unpaused=("billing",),
 )  # fmt: skip
 INVENTORY = Inventory(region=X, taken_at=AT, public_key="ab" * 32)
 WRONG = {
@@ -154,10 +162,14 @@ def test_the_wanted_dags_of_an_unreadable_record_are_kept(damaged: Table) -> Non
 
 def test_an_outcome_of_a_newer_version_is_readable_and_stays(damaged: Table) -> None:
     """As for a completed record, a late write of another engine does not replace it."""
-    newer = replace(RECORD, outcome="rolled back")
-    damaged.store.put_record(replace(newer, outcome="completed"))
+    newer = replace(RECORD, outcome=FailoverOutcome("rolled back"))
+    damaged.store.put_record(replace(newer, outcome=FailoverOutcome.COMPLETED))
     damaged.store.put_record(newer)
     assert damaged.store.unreadable([X]) == []
+    damaged.store.put_record(replace(newer, outcome=FailoverOutcome.ABORTED))
+    (found,) = damaged.store.records()
+    assert (found.outcome, found.outcome.value) == ("rolled back", "rolled back")
+    assert found == newer
 
 
 @dataclass

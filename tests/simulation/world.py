@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -25,7 +26,7 @@ from greenlet import getcurrent, greenlet
 from airflow_provider_mwaa_dr.agent.loop import AgentLoop, GateCounts
 from airflow_provider_mwaa_dr.core.announced_runs import get_announced_runs
 from airflow_provider_mwaa_dr.core.config import DRConfig
-from airflow_provider_mwaa_dr.core.failover import StepEvent
+from airflow_provider_mwaa_dr.core.failover import StepEvent, StepStatus
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
 from airflow_provider_mwaa_dr.core.ledger import SCHEDULED, CheckpointInfo, LogEntry, RegionLedger, RunKey
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord, Registration
@@ -704,7 +705,7 @@ class Simulation(World):
         ]
 
     def stepped(self, event: StepEvent) -> None:
-        if event.name == "join" and event.status == "started":
+        if event.name == "join" and event.status is StepStatus.STARTED:
             self.reached[ACTION, "join"] += 1
 
     def new_number(self) -> int:
@@ -1086,9 +1087,8 @@ def play(world: Simulation) -> Verdict:
     finally:
         world.scheduler.end()
     for caller in world.scheduler.callers:
-        outcome = (
-            caller.outcome.outcome if isinstance(caller.outcome, FailoverRecord) else type(caller.outcome).__name__
-        )
+        ended = caller.outcome
+        outcome = ended.outcome.value if isinstance(ended, FailoverRecord) else type(ended).__name__
         world.reached[EXIT, outcome] += 1
     for name, region in world.regions.items():
         if name != world.state.active_region and not world.runs.logs[name]:
@@ -1180,6 +1180,7 @@ def digest(seed: int) -> str:
         )
     table = world.store._table
     for part in (table.state, table.agents, table.reconciled, table.sets, table.snapshots, table.records):
-        found.update(f"{part}\n".encode())
+        # Outcomes as they are stored, so that a digest can be compared with those of earlier versions.
+        found.update(re.sub(r"<FailoverOutcome\.\w+: ('\w+')>", r"\1", f"{part}\n").encode())
     found.update(f"{world.clock.monotonic()!r} {outcome}".encode())
     return found.hexdigest()[:16]

@@ -28,6 +28,7 @@ from airflow_provider_mwaa_dr.aws.dynamodb.contents import (
 )
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
+    FailoverOutcome,
     FailoverRecord,
     IdentityClaim,
     Registration,
@@ -680,7 +681,7 @@ def record_from_item(item: Item, *, table: str) -> FailoverRecord:
         by=values.get("by", "?"),
         started_at=to_time(values.get("started_at")),
         finished_at=from_timestamp(values.get("finished_at")),
-        outcome=values.get("outcome", "?"),
+        outcome=FailoverOutcome(values.get("outcome", "?")),
         epoch=values.get("epoch", NO_VERSION),
         steps=tuple(
             StepRecord(name=step["name"], seconds=float(step["seconds"]), detail=step["detail"])

@@ -38,6 +38,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
     Clock,
     DagSet,
+    FailoverOutcome,
     FailoverRecord,
     IdentityClaim,
     Observation,
@@ -525,16 +526,20 @@ class DynamoDBStateStore:
     def put_record(self, record: FailoverRecord) -> None:
         """Write the record of a failover so far. A late write never replaces the record of a later stage."""
         item = items.record_to_item(record)
-        if record.outcome == "completed":
+        known = list(FailoverOutcome)
+        if record.outcome not in known:
             self._replicas.put(item, "write a failover's record")
             return
-        replaceable, value = ("= :it", "open") if record.outcome == "open" else ("<> :it", "completed")
+        earlier = known[: known.index(record.outcome) + 1]
+        replaceable = {f":outcome{rank}": {"S": outcome.value} for rank, outcome in enumerate(earlier)}
         self._replicas.ask_on_condition(
             lambda client: client.put_item(
                 TableName=self.table,
                 Item=item,
-                ConditionExpression=f"attribute_not_exists(outcome) OR outcome {replaceable}",
-                ExpressionAttributeValues={":it": {"S": value}},
+                # A value that is no text was changed by hand.
+                ConditionExpression=f"attribute_not_exists(outcome) OR outcome IN ({', '.join(replaceable)}) "
+                "OR NOT attribute_type(outcome, :text)",
+                ExpressionAttributeValues={":text": {"S": "S"}, **replaceable},
             ),
             "write a failover's record",
         )

@@ -8,7 +8,7 @@ Callers of the engine import from here. The agent, which finishes a plan whose o
 from airflow_provider_mwaa_dr.core.failover.actions import FailoverAction
 from airflow_provider_mwaa_dr.core.failover.engine import FailoverEngine
 from airflow_provider_mwaa_dr.core.failover.preview import FailoverPreview
-from airflow_provider_mwaa_dr.core.failover.records import StepEvent
+from airflow_provider_mwaa_dr.core.failover.records import StepEvent, StepStatus
 from airflow_provider_mwaa_dr.core.failover.request import FailoverRequest
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "FailoverPreview",
     "FailoverRequest",
     "StepEvent",
+    "StepStatus",
 ]

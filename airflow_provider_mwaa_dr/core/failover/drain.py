@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from functools import partial
 
 from airflow_provider_mwaa_dr.core import state as transitions
@@ -11,6 +10,7 @@ from airflow_provider_mwaa_dr.core.announced_runs import get_announced_runs, put
 from airflow_provider_mwaa_dr.core.display import counted
 from airflow_provider_mwaa_dr.core.failover import lease_wait
 from airflow_provider_mwaa_dr.core.failover.ownership import OwnedPlan
+from airflow_provider_mwaa_dr.core.failover.records import aborted
 from airflow_provider_mwaa_dr.core.failover.table import plan_of
 from airflow_provider_mwaa_dr.core.lease import Closing, has_acknowledged
 from airflow_provider_mwaa_dr.core.ports import DagInfo, Environment, RunInfo
@@ -191,7 +191,7 @@ def abandon(own: OwnedPlan, state: DRState, error: DrainTimeoutError) -> OwnedPl
     )
     own.progress.done(f"{new.active_region} stays active; unfinished runs: {', '.join(error.runs[:20])}")
     at = own.clock.now()
-    error.record = own.progress.update_record(lambda record: replace(record, outcome="aborted", finished_at=at))
+    error.record = own.progress.update_record(lambda record: aborted(record, at=at))
     own.progress.close()
     own.progress.open(new)
     return OwnedPlan(own.context, plan_of(new).id, even_if_not_ready=own.even_if_not_ready)

@@ -11,7 +11,7 @@ from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.failover.context import EngineContext
 from airflow_provider_mwaa_dr.core.failover.ownership import OwnedPlan
 from airflow_provider_mwaa_dr.core.failover.table import plan_of
-from airflow_provider_mwaa_dr.core.ports import DagSet, Environment, StateStore
+from airflow_provider_mwaa_dr.core.ports import DagSet, Environment, FailoverOutcome, StateStore
 from airflow_provider_mwaa_dr.core.state import DRState, Phase, Plan
 from airflow_provider_mwaa_dr.exceptions import UnreadableItemError
 
@@ -66,7 +66,7 @@ def set_of_lost_plan(context: EngineContext) -> DagSet | None:
     """Return the newest recorded set of DAGs, unless a failover has completed since it was recorded."""
     newest, _ = context.table.set_if_readable(context.table.store.newest_wanted_set)
     records = context.progress.history(context.table.store.records) or ()
-    completed = [record for record in records if record.outcome == "completed"]
+    completed = [record for record in records if record.outcome is FailoverOutcome.COMPLETED]
     ended_at = max((record.finished_at or record.started_at for record in completed), default=None)
     return None if newest is None or (ended_at is not None and newest.recorded_at <= ended_at) else newest
 
@@ -118,6 +118,6 @@ def dags_not_unpaused(store: StateStore, state: DRState) -> tuple[str, ...]:
     if found is not None and found.region == state.active_region:
         return found.dag_ids
     for record in store.records():
-        if record.target == state.active_region and record.outcome == "completed":
+        if record.target == state.active_region and record.outcome is FailoverOutcome.COMPLETED:
             return record.not_unpaused
     return ()

@@ -6,14 +6,23 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import Enum
 from typing import TypeVar
 
 from airflow_provider_mwaa_dr.core.failover.table import StateTable, plan_of
-from airflow_provider_mwaa_dr.core.ports import Clock, FailoverRecord, StateStore, StepRecord
+from airflow_provider_mwaa_dr.core.ports import Clock, FailoverOutcome, FailoverRecord, StateStore, StepRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Plan
 from airflow_provider_mwaa_dr.exceptions import DRError
 
 T = TypeVar("T")
+
+
+class StepStatus(str, Enum):
+    """How far a step is."""
+
+    STARTED = "started"
+    PROGRESS = "progress"
+    DONE = "done"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,12 +30,11 @@ class StepEvent:
     """
     Progress for display: a step started, made progress, or is done.
 
-    :param status: started, progress or done.
     :param seconds: since the step started.
     """
 
     name: str
-    status: str
+    status: StepStatus
     seconds: float
     detail: str = ""
 
@@ -101,21 +109,24 @@ class Progress:
     def begin(self, name: str) -> None:
         """Report that the step *name* starts."""
         self.step_name, self._step_started, self._last_detail = name, self._clock.monotonic(), ""
-        self._emit(StepEvent(name=name, status="started", seconds=0.0))
+        self._emit(self._event(StepStatus.STARTED, 0.0))
 
     def report(self, detail: str) -> None:
         """Report progress of the current step, unless the last report was the same."""
         if detail != self._last_detail:
             self._last_detail = detail
-            self._emit(StepEvent(name=self.step_name, status="progress", seconds=self._elapsed(), detail=detail))
+            self._emit(self._event(StepStatus.PROGRESS, self._elapsed(), detail))
 
     def done(self, detail: str) -> None:
         """Report that the current step is done, and add it to the record."""
         seconds = self._elapsed()
         self._steps.append(StepRecord(name=self.step_name, seconds=round(seconds, 3), detail=detail))
-        self._emit(StepEvent(name=self.step_name, status="done", seconds=seconds, detail=detail))
+        self._emit(self._event(StepStatus.DONE, seconds, detail))
         if self.record is not None:
             self.update_record()
+
+    def _event(self, status: StepStatus, seconds: float, detail: str = "") -> StepEvent:
+        return StepEvent(name=self.step_name, status=status, seconds=seconds, detail=detail)
 
     def _emit(self, event: StepEvent) -> None:
         with suppress(Exception):  # a full disk under the log, a closed pipe, a handler with a bug
@@ -125,11 +136,16 @@ class Progress:
         return self._clock.monotonic() - self._step_started
 
 
+def aborted(record: FailoverRecord, *, at: datetime) -> FailoverRecord:
+    """Return the record of a plan that ended before its promotion, or that another plan replaced."""
+    return replace(record, outcome=FailoverOutcome.ABORTED, finished_at=at)
+
+
 def completed(record: FailoverRecord, state: DRState, *, not_unpaused: tuple[str, ...], at: datetime) -> FailoverRecord:
     """Return the record of the plan in *state* as it is after the plan's end."""
     return replace(
         record,
-        outcome="completed",
+        outcome=FailoverOutcome.COMPLETED,
         finished_at=at,
         epoch=state.epoch,
         not_unpaused=not_unpaused,
@@ -141,8 +157,8 @@ def abort_other_records(store: StateStore, plan_id: str, *, at: datetime) -> Non
     """Set the outcome *aborted* in the open records of other plans; an engine that died cannot write its own."""
     for record in store.records():
         # An unreadable record does not change: a newer version of the provider may be able to read it.
-        if record.unreadable is None and record.outcome == "open" and record.id != plan_id:
-            store.put_record(replace(record, outcome="aborted", finished_at=at))
+        if record.unreadable is None and record.outcome is FailoverOutcome.OPEN and record.id != plan_id:
+            store.put_record(aborted(record, at=at))
 
 
 def brief(error: Exception) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from datetime import timedelta
 
 from airflow_provider_mwaa_dr.core.config import TableConsistency
-from airflow_provider_mwaa_dr.core.ports import Unpublished
+from airflow_provider_mwaa_dr.core.ports import FailoverOutcome, Unpublished
 from airflow_provider_mwaa_dr.core.readiness.comparison import not_checked, some
 from airflow_provider_mwaa_dr.core.readiness.model import CheckResult, Facts, Unknown, Verdict
 from airflow_provider_mwaa_dr.core.state import STATE_ID, DRState, Phase, why_unknown
@@ -206,7 +206,8 @@ def check_drill(facts: Facts) -> CheckResult:
     if isinstance(facts.records, Unknown):
         return not_checked("drill", facts.records.why, "Give the caller dynamodb:Scan on the state table.")
     region = facts.target.region
-    done = next((each for each in facts.records if each.target == region and each.outcome == "completed"), None)
+    completed = (each for each in facts.records if each.outcome is FailoverOutcome.COMPLETED)
+    done = next((each for each in completed if each.target == region), None)
     advice = (
         f"Make a planned failover to {region} and back, in a quiet hour: mwaa-dr failover {region} --reason drill. "
         "Only a tested failover is reliable."

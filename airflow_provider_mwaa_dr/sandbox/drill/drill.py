@@ -30,7 +30,7 @@ import airflow_provider_mwaa_dr
 from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.aws.deploy.example_dags import example_dags
 from airflow_provider_mwaa_dr.core.ledger import LogEntry
-from airflow_provider_mwaa_dr.core.ports import FailoverRecord
+from airflow_provider_mwaa_dr.core.ports import FailoverOutcome, FailoverRecord
 from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError, RefusedError
@@ -663,7 +663,7 @@ class Drill:
             and (is_forced or not counted.repeated),
             f"{moves[-1][1]} is active, and the epoch grew by {moved}": after.active_region == moves[-1][1]
             and after.epoch == before.epoch + moved,
-            "the state is STEADY again": after.phase is Phase.STEADY and record.outcome == "completed",
+            "the state is STEADY again": after.phase is Phase.STEADY and record.outcome is FailoverOutcome.COMPLETED,
             "exactly the wanted DAGs are unpaused, in the new region only": wanted_by_region["restored"] == wanted
             and not wanted_by_region["left"]
             and not record.not_unpaused,

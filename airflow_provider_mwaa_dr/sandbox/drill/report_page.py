@@ -196,7 +196,7 @@ def _failover(record: FailoverRecord, name: str) -> str:
     return (
         f"<h2>The {name}, step by step</h2>"
         f'<p class="soft">{escape(record.source)} to {escape(record.target)}, {record.mode.value}, {_times(record)}. '
-        f"Plan {escape(record.id)}, {escape(record.outcome)}.</p>"
+        f"Plan {escape(record.id)}, {escape(record.outcome.value)}.</p>"
         f'<table class="steps">{"".join(rows)}</table>'
     )
 

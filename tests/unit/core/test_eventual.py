@@ -14,7 +14,7 @@ from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, FailoverRecord, Registration
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, FailoverOutcome, FailoverRecord, Registration
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
 from airflow_provider_mwaa_dr.exceptions import (
     FailoverError,
@@ -230,12 +230,12 @@ def test_a_record_that_is_completed_in_one_copy_is_not_aborted_by_a_reader_of_an
     dr_set.store.write(CLAIMED, expected_version=1)
     dr_set.store.put_record(record)
     dr_set.clock.advance(LAG_S)
-    dr_set.store.put_record(replace(record, outcome="completed"))
+    dr_set.store.put_record(replace(record, outcome=FailoverOutcome.COMPLETED))
     _, other = dr_set.caller()
-    other.put_record(replace(record, outcome="aborted"))
+    other.put_record(replace(record, outcome=FailoverOutcome.ABORTED))
     dr_set.clock.advance(LAG_S)
     assert [each.outcome for each in other.records()] == ["completed"]
-    assert other.get_record("p-1") == replace(record, outcome="completed")
+    assert other.get_record("p-1") == replace(record, outcome=FailoverOutcome.COMPLETED)
 
 
 # The engine, in a set whose agents read their own copies.

@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.announced_runs import get_announced_runs
-from airflow_provider_mwaa_dr.core.failover import FailoverEngine, StepEvent
+from airflow_provider_mwaa_dr.core.failover import FailoverEngine, StepEvent, StepStatus
 from airflow_provider_mwaa_dr.core.ports import DagInfo, DagSet, EnvironmentStatus, FailoverRecord, RunInfo
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import (
@@ -630,7 +630,7 @@ def test_lost_responses_of_writes_do_not_repeat_a_step(world: World) -> None:
 
     def lose_one_response(event: StepEvent) -> None:
         world.events.append(event)
-        if event.status == "started" and event.name in {"record", "promote", "complete"}:
+        if event.status is StepStatus.STARTED and event.name in {"record", "promote", "complete"}:
             engine_store.lose_answers = 1
 
     engine = FailoverEngine(engine_store, world.environments, world.clock, TIMING, "engine-1", lose_one_response)
@@ -672,10 +672,8 @@ def test_every_step_is_reported_when_it_starts_and_when_it_is_done(world: World)
     """The caller sees the progress while it happens."""
     world.fail_over()
     for name in ALL_STEPS:
-        assert [event.status for event in world.events if event.name == name and event.status != "progress"] == [
-            "started",
-            "done",
-        ]
+        statuses = [event.status for event in world.events if event.name == name]
+        assert [status for status in statuses if status is not StepStatus.PROGRESS] == ["started", "done"]
 
 
 @pytest.mark.parametrize("step", ["force", "abandon"])
@@ -1001,7 +999,7 @@ def test_credentials_that_expire_after_the_claim_stop_no_failover(world: World, 
 
     def on_step(event: StepEvent) -> None:
         nonlocal refused
-        if not refused and event.name == step and event.status == "started":
+        if not refused and event.name == step and event.status is StepStatus.STARTED:
             refused = True
             for method in ("read", "write", "agents", "get_set", "put_set", "records", "put_record", "get_record"):
                 store.failing[method] = StateAccessError("ExpiredTokenException")

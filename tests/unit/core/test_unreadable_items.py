@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.core.failover.recorded_sets import dags_not_unpaused
 from airflow_provider_mwaa_dr.core.failover.records import abort_other_records
-from airflow_provider_mwaa_dr.core.ports import FailoverRecord
+from airflow_provider_mwaa_dr.core.ports import FailoverOutcome, FailoverRecord
 from airflow_provider_mwaa_dr.core.state import Mode, Phase
 from tests.unit.core.dr_set import WANTED, A, B, C, World, request
 
@@ -100,5 +100,5 @@ def test_the_engine_replaces_an_unreadable_record_of_its_own_plan(world: World) 
     """The engine that owns the plan writes the record again."""
     record = world.fail_over()
     world.store.damage(f"FAILOVER#{record.id}", field="steps", found="5")
-    world.store.put_record(replace(record, outcome="completed"))
+    world.store.put_record(replace(record, outcome=FailoverOutcome.COMPLETED))
     assert world.store.get_record(record.id) == record

@@ -31,7 +31,7 @@ from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, deci
 from airflow_provider_mwaa_dr.core.inventory import DagFacts, Fingerprints, Inventory
 from airflow_provider_mwaa_dr.core.lease import has_acknowledged
 from airflow_provider_mwaa_dr.core.ledger import Head, LedgerRun, LogEntry, RegionLedger, RunStatus
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, FailoverRecord, StepRecord
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, FailoverOutcome, FailoverRecord, StepRecord
 from airflow_provider_mwaa_dr.core.state import Mode, Plan, initial
 from airflow_provider_mwaa_dr.exceptions import DRError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
@@ -55,7 +55,8 @@ BEHIND = replace(STATUS, job="8", version=STATE.version - 1)
 SET = DagSet(id="plan-1", region=X, recorded_at=AT, dag_ids=("billing", "orders"))
 RECORD = FailoverRecord(
     id="plan-1", source=Y, target=X, mode=Mode.FORCED, reason="r", by="b", started_at=AT, finished_at=AT,
-    outcome="completed", epoch=2, steps=(StepRecord(name="claim", seconds=0.5, detail="d"),), not_unpaused=("billing",),
+    outcome=FailoverOutcome.COMPLETED, epoch=2, steps=(StepRecord(name="claim", seconds=0.5, detail="d"),),
+    not_unpaused=("billing",),
 )  # fmt: skip
 INVENTORY = Inventory(
     region=X, taken_at=AT, public_key="ab" * 32, options={"lease_s": "60"}, packages={"boto3": "1"},

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.core.config import DRConfig, parse_config
 from airflow_provider_mwaa_dr.core.inventory import DagFacts, Fingerprints, Inventory
-from airflow_provider_mwaa_dr.core.ports import Environment, FailoverRecord
+from airflow_provider_mwaa_dr.core.ports import Environment, FailoverOutcome, FailoverRecord
 from airflow_provider_mwaa_dr.core.readiness.examination import examine
 from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG, CheckResult
 from airflow_provider_mwaa_dr.core.state import Mode
@@ -114,6 +114,6 @@ def drill(at: datetime, *, target: str = B, days_ago: float = 7.0) -> FailoverRe
         by="ana",
         started_at=started_at,
         finished_at=started_at + timedelta(seconds=40),
-        outcome="completed",
+        outcome=FailoverOutcome.COMPLETED,
         epoch=1,
     )

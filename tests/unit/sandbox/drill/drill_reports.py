@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from airflow_provider_mwaa_dr.core.ports import FailoverRecord, StepRecord
+from airflow_provider_mwaa_dr.core.ports import FailoverOutcome, FailoverRecord, StepRecord
 from airflow_provider_mwaa_dr.core.state import Mode
 from airflow_provider_mwaa_dr.sandbox.drill import report_page
 from airflow_provider_mwaa_dr.sandbox.drill.report import Attempt, DrillStep, Line, Outage, Report
@@ -153,7 +153,7 @@ def record(
         by="airflow@control",
         started_at=at(claimed_s),
         finished_at=at(claimed_s + seconds),
-        outcome="completed",
+        outcome=FailoverOutcome.COMPLETED,
         epoch=1,
         steps=tuple(StepRecord(name=name, seconds=took, detail=detail) for name, (took, detail) in steps.items()),
     )

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RunStatus
-from airflow_provider_mwaa_dr.core.ports import FailoverRecord, StepRecord
+from airflow_provider_mwaa_dr.core.ports import FailoverOutcome, FailoverRecord, StepRecord
 from airflow_provider_mwaa_dr.core.state import Mode
 from airflow_provider_mwaa_dr.sandbox.drill import report, report_page
 from airflow_provider_mwaa_dr.sandbox.drill.drill import operator_message
@@ -67,7 +67,7 @@ def passed() -> Report:
             by="test",
             started_at=START + timedelta(seconds=24),
             finished_at=START + timedelta(seconds=45),
-            outcome="completed",
+            outcome=FailoverOutcome.COMPLETED,
             epoch=1,
             steps=(StepRecord(name="claim", seconds=0.1, detail="<plan>"),),
         ),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_mwaa_dr.core.ports import FailoverOutcome
 from airflow_provider_mwaa_dr.sandbox.drill import report_page
 from airflow_provider_mwaa_dr.sandbox.drill.report import Report
 from tests.unit.sandbox.drill import drill_reports
@@ -124,7 +125,7 @@ def test_a_drill_that_was_cut_short_has_a_page_too() -> None:
         passed=False,
         attempts=(),
         lines=[line for line in found.lines if line.region == OHIO],
-        record=replace(found.record, finished_at=None, outcome="open", steps=()),
+        record=replace(found.record, finished_at=None, outcome=FailoverOutcome.OPEN, steps=()),
         outages=[replace(found.outages[0], until=None)],
         marks=[(at(63), "failover killed")],
     )

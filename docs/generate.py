@@ -12,20 +12,15 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
 from airflow_provider_mwaa_dr.aws.dynamodb import contents
 from airflow_provider_mwaa_dr.cli.application import build_parser
-from airflow_provider_mwaa_dr.core import state
 from airflow_provider_mwaa_dr.core.config import OPTIONS
 from airflow_provider_mwaa_dr.core.readiness.checks import ADVISORY_CHECKS, check_accepted
 from airflow_provider_mwaa_dr.core.readiness.refusals import REFUSALS
-from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
-from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, WrongPhaseError
+from airflow_provider_mwaa_dr.core.state import TRANSITIONS, Phase, Transition
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs"
@@ -154,137 +149,31 @@ def _fields(schema: contents.Schema) -> str:
 
 # The protocol.
 
-A, B = "A", "B"
-AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
-
-def plan_to(target: str) -> Plan:
-    """Return a new plan; claim and supersede fill in its source."""
-    return Plan(id="p", source="", target=target, mode=Mode.AUTO, reason="r", by="b", owner="o", started_at=AT)
-
-
-def reachable() -> Iterator[DRState]:
-    """Yield a state of each phase, with each kind of plan that makes a difference."""
-    steady = state.initial(A, lease_s=60, by="b", at=AT)
-    draining = state.claim(steady, plan_to(B), at=AT)
-    promoting = state.promote(draining, at=AT)
-    resuming = state.resume(promoting, at=AT)
-    yield from (steady, draining, promoting, resuming)
-    yield state.turn_forced(draining, at=AT)
-    yield state.supersede(promoting, plan_to(A), at=AT)
-    yield state.supersede(resuming, plan_to(A), at=AT)
-    yield state.recover(replace(steady, active_region="misspelled"), plan_to(B), lease_s=60, at=AT)
-
-
-TRANSITIONS: Mapping[str, tuple[Callable[[DRState], DRState], str, str]] = {
-    "claim": (
-        lambda row: state.claim(row, plan_to(B), at=AT),
-        "the engine of a caller",
-        "writes the plan of a failover",
-    ),
-    "record_set": (
-        lambda row: state.record_set(row, "set", at=AT),
-        "the engine that owns the plan",
-        "names the recorded set of DAGs in the plan",
-    ),
-    "turn_forced": (
-        lambda row: state.turn_forced(row, at=AT),
-        "the engine that owns the plan",
-        "continues without a source that does not answer",
-    ),
-    "announce": (
-        lambda row: state.announce(row, "stopped", had_ended=False, at=AT),
-        "the engine that owns the plan",
-        "names the runs that it is going to stop",
-    ),
-    "drained": (
-        lambda row: state.drained(row, at=AT),
-        "the engine that owns the plan",
-        "states that no run is in flight in the source; the fence holds from then on",
-    ),
-    "promote": (
-        lambda row: state.promote(row, at=AT),
-        "the engine that owns the plan",
-        "makes the target the active region; the epoch grows by 1",
-    ),
-    "resume": (
-        lambda row: state.resume(row, at=AT),
-        "the engine that owns the plan, or the target's agent",
-        "lets the target execute: all its schedulers know the epoch",
-    ),
-    "complete": (
-        lambda row: state.complete(row, not_unpaused_set_id=None, at=AT),
-        "the engine that owns the plan, or the target's agent",
-        "ends the plan",
-    ),
-    "cancel": (
-        lambda row: state.cancel(row, plan_id="c", by="b", owner="o", reason="r", at=AT),
-        "the engine of a caller that names the active region, or the owner after a drain that is too long",
-        "gives the plan up before its promotion; goes back to the promoted plan that it had superseded",
-    ),
-    "supersede": (
-        lambda row: state.supersede(row, plan_to(A if row.active_region == B else B), at=AT),
-        "the engine of a caller that names another region",
-        "replaces the open plan, and keeps its recorded set",
-    ),
-    "recover": (
-        lambda row: state.recover(row, plan_to(B), lease_s=60, at=AT),
-        "the engine of a caller, if the state gives no region a role",
-        "recovers such a state, with a forced plan",
-    ),
-    "take_over": (
-        lambda row: state.take_over(row, owner="o2", at=AT),
-        "an engine that follows, or the target's agent after the promotion",
-        "becomes the owner of a plan whose owner is silent",
-    ),
-    "beat": (
-        lambda row: state.beat(row, at=AT),
-        "the engine that owns the plan",
-        "shows that the owner is alive",
-    ),
-    "harden": (
-        lambda row: state.harden(row, stops=True, forces=False, at=AT),
-        "the engine of a caller that joins",
-        "adds `--stop-running` or `--mode forced` to the open plan",
-    ),
-    "set_active_region": (
-        lambda row: state.set_active_region(row, B, reason="r", by="b", at=AT),
-        "`DRStateHook.set_active_region`",
-        "moves the role without drain, lease or recorded set; for recovery by hand",
-    ),
-}
-"""Each function of core/state.py that returns the next state: how to call it, who does, and what it does."""
-
-
-def moves() -> Mapping[str, Sequence[tuple[Phase, Phase]]]:
-    """Return from which phase to which each transition leads: what the functions do, and not what a text says."""
-    found: dict[str, list[tuple[Phase, Phase]]] = {name: [] for name in TRANSITIONS}
-    for name, (change, _, _) in TRANSITIONS.items():
-        for row in reachable():
-            with suppress(AlreadyActiveError, WrongPhaseError):
-                found[name].append((row.phase, change(row).phase))
-    order = list(Phase)
-    return {name: sorted(set(each), key=lambda move: tuple(map(order.index, move))) for name, each in found.items()}
+def _moves(transition: Transition) -> Iterator[tuple[Phase, Phase]]:
+    for old, targets in transition.moves.items():
+        for new in targets:
+            yield old, new
 
 
 def transitions() -> str:
     """Return the table of transitions."""
     rows = []
-    for name, each in moves().items():
-        _, actor, meaning = TRANSITIONS[name]
-        stays = [old.value for old, new in each if old is new]
-        leads = [f"{old.value} → {new.value}" for old, new in each if old is not new]
+    for name, each in TRANSITIONS.items():
+        moves = list(_moves(each))
+        stays = [old.value for old, new in moves if old is new]
+        leads = [f"{old.value} → {new.value}" for old, new in moves if old is not new]
         if stays:
             leads.append(f"stays in {', '.join(stays)}")
-        rows.append((code(name), "; ".join(leads), actor, meaning))
+        rows.append((code(name), "; ".join(leads), each.by, each.meaning))
     return table(("transition", "phases", "written by", "what it does"), rows)
 
 
 def diagram() -> str:
     """Return the phases as a Mermaid diagram; transitions that change no phase are only in the table."""
     labels: dict[tuple[Phase, Phase], list[str]] = {}
-    for name, each in moves().items():
-        for move in each:
+    for name, each in TRANSITIONS.items():
+        for move in _moves(each):
             # A transition that recovers a broken state, or keeps the phase, would hide the way of a failover.
             if move[0] is not move[1] and name != "recover":
                 labels.setdefault(move, []).append(name)

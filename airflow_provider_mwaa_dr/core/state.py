@@ -1,5 +1,5 @@
 """
-The state of a DR set, and its transitions.
+The state of a DR set, and its transitions. :data:`TRANSITIONS` lists all ways in which the state may change.
 
 All functions are pure: each takes a state and returns the next one, without input, output or a clock. A store
 (:class:`airflow_provider_mwaa_dr.core.ports.StateStore`) writes the next state only if the stored ``version`` is still
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
@@ -204,6 +204,89 @@ _REGION_CHARS = 100
 """The longest name of a region."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """
+    One way in which the state may change.
+
+    :param by: who writes it.
+    :param meaning: what it does.
+    :param moves: by phase, the phases to which it may lead. It is refused in every other phase.
+    """
+
+    by: str
+    meaning: str
+    moves: Mapping[Phase, tuple[Phase, ...]]
+
+
+_OWNER = "the engine that owns the plan"
+_OWNER_OR_AGENT = "the engine that owns the plan, or the target's agent"
+_KEPT_WHILE_OPEN = {phase: (phase,) for phase in (Phase.DRAINING, Phase.PROMOTING, Phase.RESUMING)}
+
+TRANSITIONS: Mapping[str, Transition] = {
+    "claim": Transition(
+        by="the engine of a caller", meaning="writes the plan of a failover", moves={Phase.STEADY: (Phase.DRAINING,)}
+    ),
+    "record_set": Transition(
+        by=_OWNER, meaning="names the recorded set of DAGs in the plan", moves={Phase.DRAINING: (Phase.DRAINING,)}
+    ),
+    "turn_forced": Transition(
+        by=_OWNER, meaning="continues without a source that does not answer", moves={Phase.DRAINING: (Phase.DRAINING,)}
+    ),
+    "announce": Transition(
+        by=_OWNER, meaning="names the runs that it is going to stop", moves={Phase.DRAINING: (Phase.DRAINING,)}
+    ),
+    "drained": Transition(
+        by=_OWNER,
+        meaning="states that no run is in progress in the source; the fence holds from then on",
+        moves={Phase.DRAINING: (Phase.DRAINING,)},
+    ),
+    "promote": Transition(
+        by=_OWNER,
+        meaning="makes the target the active region; the epoch grows by 1",
+        moves={Phase.DRAINING: (Phase.PROMOTING,)},
+    ),
+    "resume": Transition(
+        by=_OWNER_OR_AGENT,
+        meaning="lets the target execute: all its schedulers know the epoch",
+        moves={Phase.PROMOTING: (Phase.RESUMING,)},
+    ),
+    "complete": Transition(by=_OWNER_OR_AGENT, meaning="ends the plan", moves={Phase.RESUMING: (Phase.STEADY,)}),
+    "cancel": Transition(
+        by="the engine of a caller that names the active region, or the owner after a drain that is too long",
+        meaning="gives the plan up before its promotion; goes back to the promoted plan that it had superseded",
+        moves={Phase.DRAINING: (Phase.PROMOTING, Phase.RESUMING)},
+    ),
+    "supersede": Transition(
+        by="the engine of a caller that names another region",
+        meaning="replaces the open plan, and keeps its recorded set",
+        moves=dict.fromkeys((Phase.DRAINING, Phase.PROMOTING, Phase.RESUMING), (Phase.DRAINING,)),
+    ),
+    "recover": Transition(
+        by="the engine of a caller, if the state gives no region a role",
+        meaning="recovers such a state, with a forced plan",
+        moves=dict.fromkeys(Phase, (Phase.DRAINING,)),
+    ),
+    "take_over": Transition(
+        by="an engine that follows, or the target's agent after the promotion",
+        meaning="becomes the owner of a plan whose owner is silent",
+        moves=_KEPT_WHILE_OPEN,
+    ),
+    "beat": Transition(by=_OWNER, meaning="shows that the owner is alive", moves=_KEPT_WHILE_OPEN),
+    "harden": Transition(
+        by="the engine of a caller that joins",
+        meaning="adds `--stop-running` or `--mode forced` to the open plan",
+        moves=_KEPT_WHILE_OPEN,
+    ),
+    "set_active_region": Transition(
+        by="`DRStateHook.set_active_region`",
+        meaning="moves the role without drain, lease or recorded set; for recovery by hand",
+        moves={Phase.STEADY: (Phase.STEADY,)},
+    ),
+}
+"""The transitions, by the name of the function in this module that makes them."""
+
+
 def initial(active_region: str, *, lease_s: float, by: str, at: datetime, epoch: int = 0, version: int = 1) -> DRState:
     """
     Return the first state of a DR set.
@@ -237,7 +320,7 @@ def claim(state: DRState, plan: Plan, *, at: datetime) -> DRState:
         )
     if plan.target == state.active_region:
         raise AlreadyActiveError(f"{plan.target} is active already (epoch {state.epoch}).")
-    return _next(state, phase=Phase.DRAINING, plan=replace(plan, source=state.active_region), by=plan.by, at=at)
+    return _next(state, "claim", plan=replace(plan, source=state.active_region), by=plan.by, at=at)
 
 
 def supersede(state: DRState, plan: Plan, *, at: datetime) -> DRState:
@@ -249,7 +332,7 @@ def supersede(state: DRState, plan: Plan, *, at: datetime) -> DRState:
     is one: the DAGs that users want unpaused do not depend on the direction. While it is unknown which region executes,
     the new plan, like the open one, is forced and counts every region except its target as the source.
     """
-    open_plan = _open_plan(state)
+    open_plan = _plan_in_phase(state, "supersede")
     is_recovery = open_plan.is_recovery and state.phase is Phase.DRAINING
     if plan.target == state.active_region and state.phase is Phase.DRAINING and not is_recovery:
         raise WrongPhaseError(
@@ -257,7 +340,7 @@ def supersede(state: DRState, plan: Plan, *, at: datetime) -> DRState:
         )
     return _next(
         state,
-        phase=Phase.DRAINING,
+        "supersede",
         plan=replace(
             plan,
             source=open_plan.source if is_recovery else state.active_region,
@@ -302,7 +385,7 @@ def cancel(state: DRState, *, plan_id: str, by: str, owner: str, reason: str, at
         # An earlier plan without a recorded set has paused nothing. The cancelled plan may have paused its set.
         set_id = earlier.set_id or open_plan.set_id
         back = replace(earlier, owner=owner, beat=earlier.beat + 1, set_id=set_id)
-        return _next(state, phase=phase, plan=back, by=by, at=at)
+        return _next(state, "cancel", phase=phase, plan=back, by=by, at=at)
     back = replace(
         open_plan,
         id=plan_id,
@@ -315,7 +398,7 @@ def cancel(state: DRState, *, plan_id: str, by: str, owner: str, reason: str, at
         drained=False,
         replaced=None,
     )
-    return _next(state, phase=Phase.RESUMING, plan=back, by=by, at=at)
+    return _next(state, "cancel", phase=Phase.RESUMING, plan=back, by=by, at=at)
 
 
 def recover(state: DRState, plan: Plan, *, lease_s: float, at: datetime) -> DRState:
@@ -340,7 +423,7 @@ def recover(state: DRState, plan: Plan, *, lease_s: float, at: datetime) -> DRSt
     kept = lost.lease_s if lost is not None and state.phase is Phase.DRAINING else None
     return _next(
         replace(state, problems=()),
-        phase=Phase.DRAINING,
+        "recover",
         plan=replace(
             plan,
             mode=Mode.FORCED,
@@ -355,15 +438,15 @@ def recover(state: DRState, plan: Plan, *, lease_s: float, at: datetime) -> DRSt
 
 def record_set(state: DRState, set_id: str, *, at: datetime) -> DRState:
     """Return the state whose plan names its recorded set of DAGs. A plan that already names a set keeps it."""
-    plan = _open_plan(state)
+    plan = _plan_in_phase(state, "record_set")
     if plan.set_id is not None:
         return state
-    return _next(state, phase=state.phase, plan=replace(plan, set_id=set_id), by=plan.by, at=at)
+    return _next(state, "record_set", plan=replace(plan, set_id=set_id), by=plan.by, at=at)
 
 
 def harden(state: DRState, *, stops: bool, forces: bool, at: datetime) -> DRState:
     """Return the state whose plan, at a caller's request, stops runs that outlast the drain, or is forced."""
-    plan = _open_plan(state)
+    plan = _plan_in_phase(state, "harden")
     if stops and not plan.stop_running:
         state = replace(state, plan=replace(plan, stop_running=True))
     return turn_forced(state, at=at) if forces else beat(state, at=at)
@@ -375,11 +458,11 @@ def announce(state: DRState, set_id: str, *, had_ended: bool, at: datetime) -> D
 
     :param set_id, had_ended: see :class:`Stop`.
     """
-    plan = _open_plan(state)
+    plan = _plan_in_phase(state, "announce")
     if any(each.set_id == set_id for each in state.stops):
         return state
     stop = Stop(set_id=set_id, epoch=state.epoch, had_ended=had_ended)
-    return replace(_next(state, phase=state.phase, plan=plan, by=plan.by, at=at), stops=(*state.stops, stop))
+    return replace(_next(state, "announce", plan=plan, by=plan.by, at=at), stops=(*state.stops, stop))
 
 
 def stops_of(state: DRState, epoch: int) -> tuple[Stop, ...]:
@@ -389,10 +472,10 @@ def stops_of(state: DRState, epoch: int) -> tuple[Stop, ...]:
 
 def drained(state: DRState, *, at: datetime) -> DRState:
     """Return the state that marks the source as drained: no run is in progress, and none can start."""
-    plan = _open_plan(state)
+    plan = _plan_in_phase(state, "drained")
     if plan.drained:
         return state
-    return _next(state, phase=state.phase, plan=replace(plan, drained=True), by=plan.by, at=at)
+    return _next(state, "drained", plan=replace(plan, drained=True), by=plan.by, at=at)
 
 
 def turn_forced(state: DRState, *, at: datetime) -> DRState:
@@ -402,10 +485,13 @@ def turn_forced(state: DRState, *, at: datetime) -> DRState:
     The engine turns an AUTO plan forced by itself, and any plan at a caller's request. This is a state write because
     the lease is counted from it: before it, the source may finish its running runs.
     """
-    plan = _open_plan(state)
-    if state.phase is not Phase.DRAINING or plan.is_forced:
-        raise WrongPhaseError(f"Plan {plan.id} is {plan.mode.value} in {state.phase.value} and cannot turn forced.")
-    return _next(state, phase=Phase.DRAINING, plan=replace(plan, mode=Mode.FORCED), by=plan.by, at=at)
+    plan = _plan_in_phase(state, "turn_forced")
+    if plan.is_forced:
+        raise WrongPhaseError(
+            f"Plan {plan.id} is forced already (version {state.version}).",
+            advice="It continues without its source. Follow it with the command that started it.",
+        )
+    return _next(state, "turn_forced", plan=replace(plan, mode=Mode.FORCED), by=plan.by, at=at)
 
 
 def promote(state: DRState, *, at: datetime) -> DRState:
@@ -417,12 +503,10 @@ def promote(state: DRState, *, at: datetime) -> DRState:
     :param at: aware UTC time of the decision, stored for the audit trail.
     :raises WrongPhaseError: the state is not DRAINING.
     """
-    plan = _open_plan(state)
-    if state.phase is not Phase.DRAINING:
-        raise WrongPhaseError(f"Plan {plan.id} is {state.phase.value}; only a DRAINING plan can be promoted.")
+    plan = _plan_in_phase(state, "promote")
     promoted = replace(plan, replaced=None)  # a promoted plan cannot be cancelled
     return replace(
-        _next(state, phase=Phase.PROMOTING, plan=promoted, by=plan.by, at=at),
+        _next(state, "promote", plan=promoted, by=plan.by, at=at),
         active_region=plan.target,
         epoch=state.epoch + 1,
         failover_count=state.failover_count + 1,
@@ -437,10 +521,8 @@ def promote(state: DRState, *, at: datetime) -> DRState:
 
 def resume(state: DRState, *, at: datetime) -> DRState:
     """Return the state in which the target may execute. First all its schedulers must acknowledge the epoch."""
-    plan = _open_plan(state)
-    if state.phase is not Phase.PROMOTING:
-        raise WrongPhaseError(f"Plan {plan.id} is {state.phase.value}; only a PROMOTING plan can be resumed.")
-    return _next(state, phase=Phase.RESUMING, plan=plan, by=plan.by, at=at)
+    plan = _plan_in_phase(state, "resume")
+    return _next(state, "resume", plan=plan, by=plan.by, at=at)
 
 
 def complete(state: DRState, *, not_unpaused_set_id: str | None, at: datetime) -> DRState:
@@ -450,26 +532,20 @@ def complete(state: DRState, *, not_unpaused_set_id: str | None, at: datetime) -
     :param not_unpaused_set_id: see :class:`DRState`. Users rely on it, so it is part of this write and does not depend
         on the plan's record, which may fail to be written.
     """
-    plan = _open_plan(state)
-    if state.phase is not Phase.RESUMING:
-        raise WrongPhaseError(f"Plan {plan.id} is {state.phase.value}; only a RESUMING plan can be completed.")
-    return replace(
-        _next(state, phase=Phase.STEADY, plan=None, by=plan.by, at=at), not_unpaused_set_id=not_unpaused_set_id
-    )
+    plan = _plan_in_phase(state, "complete")
+    return replace(_next(state, "complete", plan=None, by=plan.by, at=at), not_unpaused_set_id=not_unpaused_set_id)
 
 
 def beat(state: DRState, *, at: datetime) -> DRState:
     """Return the state with a higher beat, which shows that the plan's owner is alive."""
-    plan = _open_plan(state)
-    return _next(state, phase=state.phase, plan=replace(plan, beat=plan.beat + 1), by=state.changed_by, at=at)
+    plan = _plan_in_phase(state, "beat")
+    return _next(state, "beat", plan=replace(plan, beat=plan.beat + 1), by=state.changed_by, at=at)
 
 
 def take_over(state: DRState, *, owner: str, at: datetime) -> DRState:
     """Return the state in which *owner* owns the open plan, for a plan whose owner's beat no longer changes."""
-    plan = _open_plan(state)
-    return _next(
-        state, phase=state.phase, plan=replace(plan, owner=owner, beat=plan.beat + 1), by=state.changed_by, at=at
-    )
+    plan = _plan_in_phase(state, "take_over")
+    return _next(state, "take_over", plan=replace(plan, owner=owner, beat=plan.beat + 1), by=state.changed_by, at=at)
 
 
 def set_active_region(state: DRState, region: str, *, reason: str, by: str, at: datetime) -> DRState:
@@ -493,7 +569,7 @@ def set_active_region(state: DRState, region: str, *, reason: str, by: str, at: 
     if region == state.active_region:
         raise AlreadyActiveError(f"{region} is active already (epoch {state.epoch}).")
     return replace(
-        _next(state, phase=Phase.STEADY, plan=None, by=by, at=at),
+        _next(state, "set_active_region", plan=None, by=by, at=at),
         active_region=region,
         epoch=state.epoch + 1,
         failover_count=state.failover_count + 1,
@@ -551,10 +627,30 @@ def regions_of(state: DRState) -> frozenset[str]:
     return frozenset(region for region in (state.active_region, state.previous_region, *plan) if region)
 
 
+def _plan_in_phase(state: DRState, transition: str) -> Plan:
+    """
+    Return the open plan.
+
+    :raises WrongPhaseError: the table does not allow *transition* in the phase of *state*.
+    """
+    plan = _open_plan(state)
+    allowed = TRANSITIONS[transition].moves
+    if state.phase not in allowed:
+        raise WrongPhaseError(
+            f"Plan {plan.id} is {state.phase.value} at version {state.version}: {transition} is allowed only in "
+            f"{', '.join(phase.value for phase in allowed)}.",
+            advice="Another process continued the plan. Read the state again; mwaa-dr status shows it.",
+        )
+    return plan
+
+
 def _open_plan(state: DRState) -> Plan:
     _refuse_problems(state)
     if state.plan is None or state.phase is Phase.STEADY:
-        raise WrongPhaseError(f"No plan is open: the state is {state.phase.value} at version {state.version}.")
+        raise WrongPhaseError(
+            f"No plan is open: the state is {state.phase.value} at version {state.version}.",
+            advice="Read the state again; mwaa-dr status shows it, and mwaa-dr history how the last plan ended.",
+        )
     return state.plan
 
 
@@ -571,5 +667,9 @@ def _shown(value: str) -> str:
     return repr(value if len(value) <= 60 else value[:60] + "...")
 
 
-def _next(state: DRState, *, phase: Phase, plan: Plan | None, by: str | None, at: datetime) -> DRState:
-    return replace(state, phase=phase, plan=plan, version=state.version + 1, last_updated=at, changed_by=by)
+def _next(
+    state: DRState, transition: str, *, plan: Plan | None, by: str | None, at: datetime, phase: Phase | None = None
+) -> DRState:
+    """Return the next state. *phase* is needed only if the table gives several phases."""
+    (to,) = TRANSITIONS[transition].moves[state.phase] if phase is None else (phase,)
+    return replace(state, phase=to, plan=plan, version=state.version + 1, last_updated=at, changed_by=by)

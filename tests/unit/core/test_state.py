@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import pickle
 import re
 from dataclasses import replace
@@ -162,18 +164,85 @@ STEPS = {
     "claim": lambda s, t: transitions.claim(s, plan(t), at=AT),
     "supersede": lambda s, t: transitions.supersede(s, plan(t, id=f"p{s.version}"), at=AT),
     "cancel": lambda s, t: transitions.cancel(s, plan_id=f"c{s.version}", by="x", owner="x", reason="x", at=AT),
-    "record": lambda s, t: transitions.record_set(s, f"s{s.version}", at=AT),
-    "force": lambda s, t: transitions.turn_forced(s, at=AT),
+    "record_set": lambda s, t: transitions.record_set(s, f"s{s.version}", at=AT),
+    "turn_forced": lambda s, t: transitions.turn_forced(s, at=AT),
     "promote": lambda s, t: transitions.promote(s, at=AT),
     "resume": lambda s, t: transitions.resume(s, at=AT),
     "complete": lambda s, t: transitions.complete(s, not_unpaused_set_id="", at=AT),
     "beat": lambda s, t: transitions.beat(s, at=AT),
     "take_over": lambda s, t: transitions.take_over(s, owner=t, at=AT),
-    "set": lambda s, t: transitions.set_active_region(s, t, reason="r", by="b", at=AT),
+    "set_active_region": lambda s, t: transitions.set_active_region(s, t, reason="r", by="b", at=AT),
+    "announce": lambda s, t: transitions.announce(s, f"a{s.version}", had_ended=False, at=AT),
+    "drained": lambda s, t: transitions.drained(s, at=AT),
+    "recover": lambda s, t: transitions.recover(s, plan(t), lease_s=60, at=AT),
+    "harden": lambda s, t: transitions.harden(s, stops=True, forces=False, at=AT),
 }
 
 
-@given(st.lists(st.tuples(st.sampled_from(sorted(STEPS)), st.sampled_from([A, B, C])), max_size=40))
+def reachable() -> list[DRState]:
+    """Return states of each phase, with each kind of plan that makes a difference."""
+    draining = transitions.claim(steady(), plan(), at=AT)
+    promoting = transitions.promote(draining, at=AT)
+    resuming = transitions.resume(promoting, at=AT)
+    return [
+        steady(), draining, promoting, resuming,
+        transitions.turn_forced(draining, at=AT),
+        transitions.supersede(promoting, plan(A), at=AT),
+        transitions.supersede(resuming, plan(A), at=AT),
+        transitions.recover(unknown(), plan(), lease_s=60, at=AT),
+    ]  # fmt: skip
+
+
+def changed(name: str, state: DRState, region: str) -> DRState | WrongPhaseError | None:
+    """Return the next state, or why the transition is refused; None if *region* is active already."""
+    try:
+        return STEPS[name](state, region)
+    except AlreadyActiveError:
+        return None
+    except WrongPhaseError as error:
+        return error
+
+
+@pytest.mark.parametrize("name", sorted(transitions.TRANSITIONS))
+def test_a_transition_leads_from_and_to_exactly_the_phases_of_the_table(name: str) -> None:
+    """The documents show the table. A function that refuses says what to do."""
+    moves, refused = set(), []
+    for state, region in itertools.product(reachable(), (A, B, C)):
+        new = changed(name, state, region)
+        if isinstance(new, DRState):
+            moves.add((state.phase, new.phase))
+        elif new is not None:
+            refused.append(new)
+    table = transitions.TRANSITIONS[name].moves
+    assert moves == {(old, new) for old, targets in table.items() for new in targets}
+    assert all(error.advice for error in refused)
+
+
+def test_every_function_that_changes_the_state_is_in_the_table() -> None:
+    """The table lists all ways in which the state may change."""
+    changes = {
+        name
+        for name, function in inspect.getmembers(transitions, inspect.isfunction)
+        if function.__module__ == transitions.__name__ and list(inspect.signature(function).parameters)[:1] == ["state"]
+        if inspect.signature(function).return_annotation == "DRState" and not name.startswith("_")
+    }
+    assert changes == set(transitions.TRANSITIONS) == set(STEPS)
+
+
+@pytest.mark.parametrize("name", ["record_set", "announce", "drained"])
+@pytest.mark.parametrize("phase", [Phase.PROMOTING, Phase.RESUMING])
+def test_what_belongs_to_the_drain_is_refused_after_the_promotion(name: str, phase: Phase) -> None:
+    """An engine that wrote it later would change a plan that already executes elsewhere."""
+    state = next(each for each in reachable() if each.phase is phase)
+    with pytest.raises(
+        WrongPhaseError, match=f"Plan p1 is {phase.value} at version .*: {name} is allowed only in DRAINING"
+    ):
+        STEPS[name](state, B)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(sorted(STEPS.keys() - {"recover"})), st.sampled_from([A, B, C])), max_size=40)
+)
 def test_no_order_of_steps_breaks_the_invariants(steps: list[tuple[str, str]]) -> None:
     """
     Every write increases the version by one. The epoch grows with every change of the active region, and only then.
@@ -187,7 +256,7 @@ def test_no_order_of_steps_breaks_the_invariants(steps: list[tuple[str, str]]) -
         if new is state:
             continue
         assert new.version == state.version + 1
-        assert (new.epoch == state.epoch + 1) == (name in {"promote", "set"})
+        assert (new.epoch == state.epoch + 1) == (name in {"promote", "set_active_region"})
         assert new.epoch == state.epoch or new.previous_region == state.active_region
         assert new.epoch != state.epoch or new.active_region == state.active_region
         assert (new.plan is None) == (new.phase is Phase.STEADY)

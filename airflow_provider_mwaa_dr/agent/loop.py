@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 
 from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.agent.inventory import InventoryKeeper
-from airflow_provider_mwaa_dr.agent.metrics import Figures, Metrics
+from airflow_provider_mwaa_dr.agent.metrics import Figures, Publisher
 from airflow_provider_mwaa_dr.agent.plan_finisher import PlanFinisher
 from airflow_provider_mwaa_dr.core.announced_runs import get_announced_runs
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper, LedgerDb
@@ -122,7 +122,7 @@ class AgentLoop:
     :param runs: the ledger; None if no runs table is set.
     :param counts: the gate's counts, for the heartbeat.
     :param inventory: lists the DAGs and settings of the region's Airflow; None: this agent lists none.
-    :param metrics: publishes to Airflow's own metrics; None: this agent publishes none.
+    :param metrics: where the agent publishes its figures; None: this agent publishes none.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class AgentLoop:
         airflow_version: str,
         view: View | None = None,
         inventory: InventoryKeeper | None = None,
-        metrics: Metrics | None = None,
+        metrics: Publisher | None = None,
     ) -> None:
         self._config = config
         self._region = config.region

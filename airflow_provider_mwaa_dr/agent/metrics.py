@@ -61,6 +61,24 @@ class Figures:
     closed: int
 
 
+class Publisher(Protocol):
+    """Where an agent publishes its figures."""
+
+    def publish(self, figures: Figures) -> None: ...
+
+
+class Publishers:
+    """Several publishers; an error of one does not affect the others."""
+
+    def __init__(self, *publishers: Publisher) -> None:
+        self._publishers = publishers
+
+    def publish(self, figures: Figures) -> None:
+        """Publish to each."""
+        for publisher in self._publishers:
+            publisher.publish(figures)
+
+
 class Metrics:
     """
     Publishes figures and never raises, so an error here affects nothing else.

@@ -201,6 +201,11 @@ def deployment_client(service: str, region: str, *, session: boto3.session.Sessi
     )
 
 
+def metrics_client(region: str) -> Any:
+    """Return a CloudWatch client without retries: a metric is not worth a wait."""
+    return _client("cloudwatch", region, session=None, connect_timeout_s=1.0, read_timeout_s=1.0)
+
+
 def _client(
     service: str,
     region: str,

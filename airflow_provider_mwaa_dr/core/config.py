@@ -75,6 +75,7 @@ class DRConfig:
     environments: Mapping[str, str]
     runs_table: str = ""
     notification_topic: str = ""
+    cloudwatch_metrics: bool = False
     refresh_s: float = 5.0
     heartbeat_s: float = 5.0
     lease_s: float = 60.0
@@ -304,6 +305,16 @@ OPTIONS: tuple[Option[Any], ...] = (
         parse=_topic,
         example="arn:aws:sns:us-west-2:123456789012:mwaa-dr",
         description="SNS topic to which dr_monitor publishes its findings and actions. Unset: it publishes nothing.",
+    ),
+    Option(
+        name="cloudwatch_metrics",
+        type="boolean",
+        default="False",
+        allowed="true and false",
+        parse=_boolean,
+        example="True",
+        description="Whether each agent sends its metrics to CloudWatch twice a minute, in the namespace MWAA-DR. The "
+        "execution role needs cloudwatch:PutMetricData. mwaa-dr deploy --alarms sets it.",
     ),
     Option(
         name="refresh_s",

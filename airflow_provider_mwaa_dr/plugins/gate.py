@@ -18,7 +18,7 @@ from typing import Any
 from airflow_provider_mwaa_dr import conf
 from airflow_provider_mwaa_dr.agent.inventory import InventoryKeeper, option_texts
 from airflow_provider_mwaa_dr.agent.loop import AgentLoop, GateCounts
-from airflow_provider_mwaa_dr.agent.metrics import Metrics, Stats
+from airflow_provider_mwaa_dr.agent.metrics import Metrics, Publishers, Stats
 from airflow_provider_mwaa_dr.core.config import DRConfig, is_exempt
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, decide
@@ -62,7 +62,7 @@ class Gate:
         self._pid = os.getpid()
         self._counts = GateCounts()
         self._held_at: dict[str, float] = {}
-        self._metrics = Metrics(_stats, clock)
+        self._metrics = _publishers(config, clock)
         self._loop: AgentLoop | None = None
         self._is_alive = False
         self._is_stopping = False
@@ -281,6 +281,17 @@ class Gate:
 def _dag_is_exempt(dag_run: Any, exempt_dags: Collection[str]) -> bool:
     """Return whether the run's DAG is exempt. Makes no query: the scheduler has just set ``dag_run.dag``."""
     return is_exempt(dag_run.dag_id, getattr(dag_run.dag, "tags", None) or (), exempt_dags)
+
+
+def _publishers(config: DRConfig, clock: Clock) -> Publishers:
+    """Return where the agent publishes its figures."""
+    own = [Metrics(_stats, clock)]
+    if config.cloudwatch_metrics:
+        from airflow_provider_mwaa_dr.aws.cloudwatch import CloudWatchStats  # noqa: PLC0415
+
+        cloudwatch = CloudWatchStats(config.region, config.environment or config.region, clock)
+        own.append(Metrics(lambda: cloudwatch, clock))
+    return Publishers(*own)
 
 
 def _stats() -> Stats:

@@ -7,6 +7,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,14 @@ from moto.cloudformation.models import cloudformation_backends
 from moto.dynamodb.models import dynamodb_backends
 
 from airflow_provider_mwaa_dr import __version__
+from airflow_provider_mwaa_dr.agent.metrics import Figures, Metrics
+from airflow_provider_mwaa_dr.aws.cloudwatch import CloudWatchStats
 from airflow_provider_mwaa_dr.aws.deploy.template import alarms_template
+from airflow_provider_mwaa_dr.core.gate import Role
 from airflow_provider_mwaa_dr.exceptions import StateNotFoundError
 from airflow_provider_mwaa_dr.sandbox.cloud.aws_server import _operation
 from airflow_provider_mwaa_dr.sandbox.cloud.mwaa_endpoint import Answer, Request
+from airflow_provider_mwaa_dr.testing import ManualClock
 from tests.contract.cloud import UPDATE_S, A, B, Cloud, Result
 from tests.contract.conftest import MakeCloud
 
@@ -723,18 +728,25 @@ def test_alarms_are_created_in_each_region_on_request(cloud: Cloud) -> None:
     plain = cloud.deploy("--active", A, "--wait")
     assert not any("alarms" in step["name"] for step in plain.document["steps"])
     dry = cloud("deploy", "--alarms", "--alarm-topic", TOPIC, "--dry-run", "--json")
-    assert [step["name"] for step in dry.document["steps"] if step["would_change"]] == [f"alarms {B}", f"alarms {A}"]
-    for shown in ("+ alarms: agent silent, state old, ledger behind, runs held", TOPIC, "no topic"):
+    assert [step["name"] for step in dry.document["steps"] if step["would_change"]] == [
+        f"update {B}", f"update {A}", f"alarms {B}", f"alarms {A}"
+    ]  # fmt: skip
+    for shown in (
+        "+ dr.cloudwatch_metrics=true",
+        "+ alarms: agent silent, state old, ledger behind, runs held",
+        TOPIC,
+        "no topic",
+    ):
         assert shown in dry.err
     assert cloud.alarms(A) == {}
-    result = cloud.deploy("--alarms", "--alarm-topic", TOPIC)
-    assert (result.code, result.changed) == (0, [f"alarms {B}", f"alarms {A}"])
+    result = cloud.deploy("--alarms", "--alarm-topic", TOPIC, "--wait")
+    assert (result.code, result.changed) == (0, [f"update {B}", f"update {A}", f"alarms {B}", f"alarms {A}"])
     for region in cloud.regions:
         alarms = cloud.alarms(region)
         assert set(alarms) == {"agent-silent", "state-old", "ledger-behind", "runs-held"}
         for alarm in alarms.values():
-            (query,) = alarm["Metrics"]
-            assert f"WHERE Environment = '{cloud.names[region]}'" in query["Expression"]
+            assert alarm["Namespace"] == "MWAA-DR"
+            assert alarm["Dimensions"] == [{"Name": "Environment", "Value": cloud.names[region]}]
             assert alarm.get("AlarmActions") == alarm.get("OKActions") == ([TOPIC] if region == A else None)
         missing = {name: alarm["TreatMissingData"] for name, alarm in alarms.items()}
         assert missing.pop("agent-silent") == "breaching"
@@ -765,17 +777,103 @@ def test_settings_of_users_in_the_alarms_are_kept(cloud: Cloud) -> None:
     assert str(cloud.alarms(A)["state-old"]["Threshold"]) == "90"
 
 
+def test_alarms_of_an_earlier_version_are_replaced(cloud: Cloud) -> None:
+    """Their template had two more parameters, which CloudFormation would refuse."""
+    cloud.deploy("--active", A, "--alarms", "--wait")
+    more = "  MetricPrefix:\n    Type: String\n    Default: mwaa_dr.\n"
+    cloud.client("cloudformation", A).update_stack(
+        StackName=f"{cloud.stack}-alarms",
+        TemplateBody=alarms_template().replace("Parameters:\n", f"Parameters:\n{more}"),
+        Parameters=[
+            {"ParameterKey": "EnvironmentName", "ParameterValue": cloud.names[A]},
+            {"ParameterKey": "MetricPrefix", "ParameterValue": "other."},
+        ],
+    )
+    sent: list[bytes] = []
+    answer = cloud.server.answer
+
+    def serve(request: Request, service: str) -> Answer:
+        if b"Action=UpdateStack" in request.body:
+            sent.append(request.body)
+        return answer(request, service)
+
+    cloud.server.answer = serve  # type: ignore[method-assign]
+    assert cloud.deploy("--alarms").changed == [f"alarms {A}"]
+    (body,) = sent
+    assert b"EnvironmentName" in body
+    assert b"MetricPrefix" not in body
+
+
+def test_a_silent_agent_raises_an_alarm_that_ends_when_it_is_back(cloud: Cloud) -> None:
+    """The agent's own requests are the only data, and a small evaluator stands in for CloudWatch."""
+    cloud.deploy("--active", A, "--alarms", "--wait")
+    began = datetime.now(timezone.utc).replace(second=0, microsecond=0) - timedelta(hours=1)
+    clock = ManualClock(began)
+    stats = CloudWatchStats(A, cloud.names[A], clock, client=cloud.client("cloudwatch", A))
+    agent = Metrics(lambda: stats, clock)
+
+    def minutes(count: int, *, alive: bool, held: int = 0, state_age_s: float = 1.0) -> set[str]:
+        for _ in range(count * 12):
+            clock.advance(5)
+            if alive:
+                figures.append(figures[-1] + 1)
+                holds.append(holds[-1] + held)
+                agent.publish(
+                    Figures(
+                        role=Role.ACTIVE, epoch=3, state_age_s=state_age_s, ledger_lag_s=2.0,
+                        heartbeats=figures[-1], held=holds[-1], skipped=0, closed=0,
+                    )
+                )  # fmt: skip
+        return on(cloud, A, at=clock.now())
+
+    figures, holds = [0], [0]
+    assert minutes(20, alive=True) == set()
+    assert minutes(3, alive=False) == set()
+    assert minutes(3, alive=False) == {"agent-silent"}
+    assert minutes(2, alive=True) == set()
+    assert minutes(2, alive=True, state_age_s=75.0) == {"state-old"}
+    assert minutes(16, alive=True, held=1) == {"runs-held"}
+    assert minutes(2, alive=True) == set()
+
+
+def on(cloud: Cloud, region: str, *, at: datetime) -> set[str]:
+    """
+    Return the alarms that are on at a time.
+
+    An evaluator of our own: periods end at full minutes, and an alarm is on if all of its last periods breach it. AWS
+    also looks at a few periods more, so that late data does not start or end an alarm.
+    """
+    found = set()
+    for name, alarm in cloud.alarms(region).items():
+        periods, length = int(alarm["EvaluationPeriods"]), int(alarm["Period"])
+        end = at.replace(second=0, microsecond=0)
+        points = cloud.client("cloudwatch", region).get_metric_statistics(
+            Namespace=alarm["Namespace"], MetricName=alarm["MetricName"], Dimensions=alarm["Dimensions"],
+            StartTime=end - timedelta(seconds=periods * length), EndTime=end, Period=length,
+            Statistics=[alarm["Statistic"]],
+        )["Datapoints"]  # fmt: skip
+        values = [float(point[alarm["Statistic"]]) for point in points]
+        threshold = float(alarm["Threshold"])
+        is_less = alarm["ComparisonOperator"] == "LessThanThreshold"
+        breaching = sum(value < threshold if is_less else value >= threshold for value in values)
+        if alarm["TreatMissingData"] == "breaching":
+            breaching += periods - len(values)
+        if breaching >= periods:
+            found.add(name)
+    return found
+
+
 def test_alarms_interrupted_at_any_change_are_created_by_the_same_command(make_cloud: MakeCloud) -> None:
     """After the interruption one or no stack exists; then both do."""
     words = ("--active", A, "--alarms", "--alarm-topic", TOPIC)
-    for n in (0, 1):
+    for n in (2, 3):  # after the updates that set the option
         cloud = make_cloud()
         cloud.deploy("--active", A, "--wait")
         interruption = Interruption(cloud, n, after=True)
         assert cloud.deploy(*words).code == 1
         interruption.lift()
         assert interruption.struck == "cloudformation CreateStack"
-        assert cloud.deploy(*words).code == 0
+        assert cloud.deploy(*words, "--wait").code == 0
         assert all(len(cloud.alarms(region)) == 4 for region in cloud.regions)
         assert cloud.deploy(*words).changed == []
 

@@ -8,6 +8,9 @@ from airflow_provider_mwaa_dr.aws.deploy.template import alarms_stack, alarms_te
 from airflow_provider_mwaa_dr.aws.mwaa.control_plane import DeployedEnvironment
 from airflow_provider_mwaa_dr.aws.service import Aws
 
+OLD_PARAMETERS = frozenset({"MetricPrefix", "Namespace"})
+"""Parameters of earlier templates. CloudFormation refuses parameters that a template does not have."""
+
 
 class AlarmPlan:
     """
@@ -35,6 +38,7 @@ class AlarmPlan:
         if self._environment.region in spec.alarm_topics:
             parameters["AlarmTopicArn"] = spec.alarm_topics[self._environment.region]
         before = {} if existing is None or existing.is_empty else existing.parameters
+        before = {name: value for name, value in before.items() if name not in OLD_PARAMETERS}
         parameters = {**before, **parameters}
         body = alarms_template()
         if existing is not None and not existing.is_busy and existing.body == body and before == parameters:

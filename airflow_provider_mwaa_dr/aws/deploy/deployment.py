@@ -311,6 +311,8 @@ def _options(
         "dr.runs_table": spec.runs_table,
         "dr.environments": ",".join(f"{region}={name}" for region, name in environments.items()),
     }
+    if spec.with_alarms:
+        options["dr.cloudwatch_metrics"] = "true"
     if len(regions) > 1:
         options["dr.state_table_replicas"] = ",".join(regions)
     if tables.state_is_eventual:

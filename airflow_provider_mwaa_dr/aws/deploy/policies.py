@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_mwaa_dr.aws.cloudwatch import NAMESPACE
 from airflow_provider_mwaa_dr.aws.deploy.example_dags import DEPLOYED
 from airflow_provider_mwaa_dr.aws.deploy.template import alarms_stack
 
@@ -83,6 +84,12 @@ def execution(scope: Scope, region: str) -> Document:
         ),
         _allow("ReadLedger", ["dynamodb:GetItem", "dynamodb:Query"], runs),
         _allow("WriteOwnLedger", ["dynamodb:DeleteItem", "dynamodb:PutItem"], runs, _keys(*own_runs)),
+        _allow(
+            "PutMetrics",
+            ["cloudwatch:PutMetricData"],
+            "*",
+            {"StringEquals": {"cloudwatch:namespace": NAMESPACE}},
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import airflow_provider_mwaa_dr
+from airflow_provider_mwaa_dr.aws.cloudwatch import SEND_EVERY_S, CloudWatchStats
 from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import DynamoDBRunsStore
 from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core.config import Eventual
@@ -170,6 +171,17 @@ def uses_of_ledger(runs: DynamoDBRunsStore, region: str, clock: ManualClock) -> 
     }
 
 
+def uses_of_metrics(client: Any, clock: ManualClock) -> dict[str, Callable[[], object]]:
+    """Return the call that sends an agent's metrics."""
+    stats = CloudWatchStats(A, "e", clock, client=client)
+
+    def send() -> None:
+        clock.advance(SEND_EVERY_S)
+        stats.gauge("mwaa_dr.role", 1)
+
+    return {"put_metrics": send}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stores:
     """State and ledger of a deployed cloud; *copy* is the replica to which a plan's items are written."""
@@ -237,6 +249,7 @@ DOING: Mapping[str, str] = {
     "put_record": "write the record of a failover",
     "get_record": "read the record of a failover",
     "records": "read the records of failovers",
+    "put_metrics": "send metrics for alarms",
     "append": "write the ledger",
     "log": "read the ledger",
     "save_checkpoint": "write a checkpoint of the ledger",

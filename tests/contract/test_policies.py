@@ -35,6 +35,7 @@ from tests.contract.role_calls import (
     methods_in,
     stores,
     uses_of_ledger,
+    uses_of_metrics,
     uses_of_state,
 )
 from tests.tools.iam import Call, Document, Permission, is_allowed, permissions, without
@@ -174,6 +175,9 @@ def test_execution_roles_may_do_what_agents_and_fences_do(
             opened = stores(deployed, model, region=region)
         do(recorder, uses_of_state(opened.state, opened.copy, region, deployed.clock), state_methods - FINISHES)
         do(recorder, uses_of_ledger(opened.runs, region, deployed.clock), ledger_methods)
+    with recorder.paused():
+        client = deployed.client("cloudwatch", region)
+    do(recorder, uses_of_metrics(client, deployed.clock), {"put_metrics"})
     needed = assert_exactly(recorder.calls, execution(scope, region))
     assert_page_shows("execution", needed, names_in_page(scope))
 
@@ -463,7 +467,7 @@ def test_the_printed_policies_are_those_of_the_template(cloud: Cloud) -> None:
 
 
 def test_no_policy_has_a_wildcard(cloud: Cloud) -> None:
-    """No action has a wildcard, and no statement applies to all resources."""
+    """No action has a wildcard. A statement for all resources has a condition, and an action without resources."""
     printed = cloud("deploy", "--print-policies", "--json").document
     documents = [*printed["execution"].values(), *(printed[name] for name in printed if name != "execution")]
     assert len(documents) == 7

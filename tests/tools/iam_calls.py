@@ -154,8 +154,14 @@ def _kms(region: str, operation: str, params: Mapping[str, Any]) -> Iterator[See
     yield f"kms:{operation}", key if key.startswith("arn:") else f"arn:aws:kms:{region}:{ACCOUNT}:key/{key}", {}
 
 
+def _cloudwatch(region: str, operation: str, params: Mapping[str, Any]) -> Iterator[Seen]:
+    del region  # PutMetricData has no resource; its namespace is a condition key
+    yield f"cloudwatch:{operation}", "*", {"cloudwatch:namespace": (params["Namespace"],)}
+
+
 _SERVICES: Mapping[str, Callable[[str, str, Mapping[str, Any]], Iterator[Seen]]] = {
     "cloudformation": _cloudformation,
+    "cloudwatch": _cloudwatch,
     "dynamodb": _dynamodb,
     "kms": _kms,
     "mwaa": _mwaa,

@@ -194,7 +194,7 @@ def test_documents_and_alarms_name_what_is_published(metrics: Metrics, stats: Fa
     metrics.publish(replace(FIGURES, held=1, skipped=1, closed=1))
     rows = re.findall(r"^\| `(mwaa_dr\.[a-z_]+)` \| (gauge|counter)", page("reference/metrics"), re.MULTILINE)
     assert rows == [*((name, "gauge") for name in stats.gauges), *((name, "counter") for name in stats.counters)]
-    used = re.findall(r'"\$\{MetricPrefix\}([a-z_]+)"', alarms_template())
+    used = re.findall(r"MetricName: ([a-z_]+)", alarms_template())
     assert len(used) == 4
     assert {f"mwaa_dr.{name}" for name in used} <= {name for name, _ in rows}
 

@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
+from typing import Literal
 
 from airflow_provider_mwaa_dr.core.reasons import checked_reason
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, WrongPhaseError
@@ -45,6 +46,10 @@ class Mode(str, Enum):
     """Starts graceful; a state write turns it forced when the source does not answer within its deadline."""
     GRACEFUL = "graceful"
     FORCED = "forced"
+
+
+ModeName = Literal["auto", "graceful", "forced"]
+"""The values of :class:`Mode`, for editors and type checkers."""
 
 
 @dataclass(frozen=True, slots=True)

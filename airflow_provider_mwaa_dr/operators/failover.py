@@ -21,7 +21,7 @@ from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverReque
 from airflow_provider_mwaa_dr.core.health import Limits
 from airflow_provider_mwaa_dr.core.ports import Clock
 from airflow_provider_mwaa_dr.core.reasons import checked_reason
-from airflow_provider_mwaa_dr.core.state import DRState, Mode
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, ModeName
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, ConfigError, DRError, RefusedError
 from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook
 from airflow_provider_mwaa_dr.hooks.errors import airflow_error
@@ -68,7 +68,7 @@ class FailoverOperator(AwsBaseOperator):
         *,
         target_region: str,
         reason: str,
-        mode: str = Mode.AUTO.value,
+        mode: ModeName | str = "auto",  # str: a template
         stop_running: bool | str = False,
         even_if_not_ready: bool | str = False,
         cooldown: timedelta | None = None,

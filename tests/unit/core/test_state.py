@@ -9,6 +9,7 @@ import re
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -216,6 +217,11 @@ def test_a_transition_leads_from_and_to_exactly_the_phases_of_the_table(name: st
     table = transitions.TRANSITIONS[name].moves
     assert moves == {(old, new) for old, targets in table.items() for new in targets}
     assert all(error.advice for error in refused)
+
+
+def test_editors_offer_every_mode() -> None:
+    """The literal type of the public interface has the values of the enum."""
+    assert list(get_args(transitions.ModeName)) == [mode.value for mode in Mode]
 
 
 def test_every_function_that_changes_the_state_is_in_the_table() -> None:

@@ -342,20 +342,11 @@ def _act(session: CliSession, step: DeploymentStep) -> dict[str, Any]:
 
 
 def _print_policies(session: CliSession, environments: Mapping[str, DeployedEnvironment], spec: DeploySpec) -> None:
-    from airflow_provider_mwaa_dr.aws.deploy.policies import Scope, policies  # noqa: PLC0415
+    from airflow_provider_mwaa_dr.aws.deploy.policies import policies, scope_of  # noqa: PLC0415
+    from airflow_provider_mwaa_dr.aws.service import Aws  # noqa: PLC0415
 
-    one = next(iter(environments.values()))
-    documents = policies(
-        Scope(
-            partition=one.partition,
-            account=one.account,
-            state_table=spec.state_table,
-            runs_table=spec.runs_table,
-            stack=spec.stack,
-            environments={region: environment.name for region, environment in environments.items()},
-            buckets={region: environment.bucket for region, environment in environments.items()},
-            roles={region: environment.role_arn for region, environment in environments.items()},
-            dag_folders={region: environment.dags for region, environment in environments.items()},
-        )
-    )
+    scope, unknown = scope_of(Aws(session.clock, session.runtime.boto3_session), environments, spec)
+    for text in unknown:
+        session.console.say(f"WARNING: {text}.")
+    documents = policies(scope)
     session.console.result(documents, json_text(documents, indent=2))

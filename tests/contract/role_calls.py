@@ -209,6 +209,20 @@ def stores(cloud: Cloud, model: str = "strong", *, region: str = A) -> Stores:
     return Stores(state=state, copy=copies[A], runs=runs)
 
 
+def key_in(cloud: Cloud, region: str) -> str:
+    """Create a key; return its ARN."""
+    return str(cloud.client("kms", region).create_key()["KeyMetadata"]["Arn"])
+
+
+def encrypt_bucket(cloud: Cloud, region: str, key: str | None) -> None:
+    """Encrypt new objects with a KMS key; None: with the one of S3, which AWS manages."""
+    default = {"SSEAlgorithm": "aws:kms", **({"KMSMasterKeyID": key} if key else {})}
+    rule = {"ApplyServerSideEncryptionByDefault": default}
+    cloud.client("s3", region).put_bucket_encryption(
+        Bucket=cloud.buckets[region], ServerSideEncryptionConfiguration={"Rules": [rule]}
+    )
+
+
 MODELS = ("strong", "available")
 """How the stores are opened. For IAM, only their calls differ; the table here always has strong consistency."""
 

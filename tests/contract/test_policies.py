@@ -10,13 +10,22 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import boto3
 import pytest
 from moto.cloudformation.models import cloudformation_backends
 
-from airflow_provider_mwaa_dr.aws.deploy.policies import Scope, execution, finishing, flipping, reading, rest_api
+from airflow_provider_mwaa_dr.aws.deploy.policies import (
+    Scope,
+    execution,
+    finishing,
+    flipping,
+    reading,
+    rest_api,
+    using_table_keys,
+)
 from airflow_provider_mwaa_dr.aws.dynamodb.tables import DynamoDBTables
 from airflow_provider_mwaa_dr.aws.mwaa.environment import MwaaEnvironment
 from airflow_provider_mwaa_dr.cli.application import build_parser
@@ -32,6 +41,8 @@ from tests.contract.role_calls import (
     DOING,
     ENGINE,
     MODELS,
+    encrypt_bucket,
+    key_in,
     methods_in,
     stores,
     uses_of_ledger,
@@ -94,7 +105,7 @@ def names_in_page(scope: Scope) -> Mapping[str, str]:
     return {
         scope.environments[A]: "ENVIRONMENT", scope.environments[B]: "ENVIRONMENT", scope.buckets[A]: "BUCKET",
         scope.buckets[B]: "BUCKET", scope.state_table: "STATE_TABLE", scope.runs_table: "RUNS_TABLE",
-        scope.stack: "STACK", A: "REGION", B: "REGION", ACCOUNT: "ACCOUNT",
+        scope.stack: "STACK", **dict.fromkeys(scope.bucket_keys, "KEY"), A: "REGION", B: "REGION", ACCOUNT: "ACCOUNT",
     }  # fmt: skip
 
 
@@ -363,8 +374,10 @@ def implied(calls: Sequence[Call], scope: Scope) -> Iterator[Call]:
     """
     Yield calls that boto3 does not make, because AWS checks them as part of others. From AWS's documentation.
 
-    MWAA gets the execution role. S3 answers 403 instead of 404 for a missing object without the right to list.
+    MWAA gets the execution role. S3 answers 403 instead of 404 for a missing object without the right to list. S3 uses
+    the bucket's KMS key.
     """
+    through_s3 = {"kms:ViaService": (f"s3.{A}.amazonaws.com",)}
     for call in calls:
         if call.action == "airflow:UpdateEnvironment":
             region = call.resource.split(":")[3]
@@ -374,6 +387,27 @@ def implied(calls: Sequence[Call], scope: Scope) -> Iterator[Call]:
         elif call.action == "s3:GetObject":
             bucket = call.resource.partition("/")[0]
             yield Call(action="s3:ListBucket", resource=bucket, doing=f"{call.doing}: see that a file is missing")
+        if call.action in {"s3:GetObject", "s3:PutObject"}:
+            action = "kms:Decrypt" if call.action == "s3:GetObject" else "kms:GenerateDataKey"
+            for key in scope.bucket_keys:
+                doing = f"{call.doing}, if the bucket has a customer-managed key"
+                yield Call(action=action, resource=key, context=through_s3, doing=doing)
+
+
+def test_users_of_tables_with_customer_managed_keys_may_use_them(scope: Scope) -> None:
+    """DynamoDB uses the key for its caller, so there is nothing to record: the list is that of AWS's own key policy."""
+    key = f"arn:aws:kms:{A}:{ACCOUNT}:key/k"
+    calls = [
+        Call(
+            action=f"kms:{action}",
+            resource=key,
+            context={"kms:ViaService": (f"dynamodb.{A}.amazonaws.com",)},
+            doing="use a table with this key",
+        )
+        for action in ("Decrypt", "DescribeKey", "Encrypt", "GenerateDataKey", "ReEncryptFrom", "ReEncryptTo")
+    ]
+    needed = assert_exactly(calls, using_table_keys(replace(scope, table_keys=[key])))
+    assert_page_shows("using_table_keys", needed, {**names_in_page(scope), key: "KEY"})
 
 
 def fail_to_delete_the_stack(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -404,6 +438,11 @@ def test_a_deployment_needs_exactly_its_policy(
     wheel = tmp_path / "airflow_provider_mwaa_dr-9.9-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("airflow_provider_mwaa_dr/__init__.py", "")
+    with recorder.paused():
+        keys = {region: key_in(cloud, region) for region in cloud.regions}
+        for region, key in keys.items():
+            encrypt_bucket(cloud, region, key)
+    scope = replace(scope, bucket_keys=sorted(keys.values()))
     recorder.doing = "`mwaa-dr deploy`"
     cloud.come_alive(B, version="9.9", around=recorder.paused)
     arguments = ("--active", A, "--dags", "--wheel", str(wheel))
@@ -426,9 +465,9 @@ def test_a_deployment_needs_exactly_its_policy(
         newer = wheel.rename(tmp_path / "airflow_provider_mwaa_dr-9.10-py3-none-any.whl")
     done = cloud("deploy", "--dags", "--wheel", str(newer), "--build-on", "in-use", "--yes", "--json")
     assert done.code == 0, done.out
-    with recorder.paused():
-        cloud.updated()
-        printed = cloud("deploy", "--print-policies", "--json").document["deploying"]
+    cloud.updated()
+    recorder.doing = "`mwaa-dr deploy --print-policies`"
+    printed = cloud("deploy", "--print-policies", "--json").document["deploying"]
     recorder.doing = "`mwaa-dr undeploy`"
     fail_to_delete_the_stack(cloud, monkeypatch)
     assert cloud.undeploy("--delete-data", "--wait", "--build-on", "in-use").code == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow_provider_mwaa_dr.aws.dynamodb.tables import to_description
@@ -23,6 +23,7 @@ class ExistingTable:
     :param key: names of the key attributes, the partition key first; all must be strings.
     :param regions: regions of the replicas; one for a single-region table.
     :param witness: region of the witness of a strongly consistent table; empty if there is none.
+    :param keys: ARNs of the KMS keys of its replicas; no key that AWS owns.
     """
 
     name: str
@@ -31,6 +32,7 @@ class ExistingTable:
     regions: tuple[str, ...]
     consistency: TableConsistency
     witness: str
+    keys: tuple[str, ...] = ()
 
     @property
     def model(self) -> str:
@@ -61,7 +63,14 @@ def find_table(aws: Aws, name: str, regions: Sequence[str]) -> ExistingTable | N
             advice="Two state tables lead to two active regions. Give another table (--table, DR_RUNS_TABLE), or "
             "delete both tables.",
         )
-    return max(candidates, key=lambda existing: len(existing.regions))
+    existing = max(candidates, key=lambda existing: len(existing.regions))
+    others = {region: _describe(aws, name, region) for region in existing.regions if region not in answers}
+    keys = {
+        table["SSEDescription"]["KMSMasterKeyArn"]
+        for table in (*found.values(), *others.values())
+        if table is not None and "KMSMasterKeyArn" in table.get("SSEDescription", {})
+    }
+    return replace(existing, keys=tuple(sorted(keys)))
 
 
 def require_usable(existing: ExistingTable, key: Sequence[str], purpose: str) -> None:

@@ -12,8 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_mwaa_dr.aws.cloudwatch import NAMESPACE
+from airflow_provider_mwaa_dr.aws.deploy.customer_keys import keys_of_buckets, keys_of_table
+from airflow_provider_mwaa_dr.aws.deploy.deployment_step import DeploySpec
 from airflow_provider_mwaa_dr.aws.deploy.example_dags import DEPLOYED
 from airflow_provider_mwaa_dr.aws.deploy.template import alarms_stack
+from airflow_provider_mwaa_dr.aws.mwaa.control_plane import DeployedEnvironment
+from airflow_provider_mwaa_dr.aws.service import Aws
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +28,8 @@ class Scope:
     :param environments: environment name by region.
     :param buckets: bucket by region.
     :param roles: ARN of the execution role by region.
+    :param table_keys: ARNs of the customer-managed KMS keys of the tables.
+    :param bucket_keys: ARNs of the customer-managed KMS keys of the buckets.
     :param airflow_role: Airflow role with which a failover calls the REST API of an environment; Op is enough.
     """
 
@@ -36,6 +42,8 @@ class Scope:
     buckets: Mapping[str, str]
     roles: Mapping[str, str]
     dag_folders: Mapping[str, str]
+    table_keys: Sequence[str] = ()
+    bucket_keys: Sequence[str] = ()
     airflow_role: str = "Op"
 
     def table(self, name: str) -> str:
@@ -48,9 +56,39 @@ Document = dict[str, Any]
 _CHANGES = ("dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:UpdateItem")
 
 
+def scope_of(aws: Aws, environments: Mapping[str, DeployedEnvironment], spec: DeploySpec) -> tuple[Scope, list[str]]:
+    """
+    Return the scope of a deployment, and what is unknown about it. Reads the keys of tables and buckets.
+
+    :param environments: by region.
+    """
+    one = next(iter(environments.values()))
+    tables = [keys_of_table(aws, name, list(environments)) for name in (spec.state_table, spec.runs_table)]
+    buckets = {region: environment.bucket for region, environment in environments.items()}
+    bucket_keys = keys_of_buckets(aws, buckets)
+    scope = Scope(
+        partition=one.partition,
+        account=one.account,
+        state_table=spec.state_table,
+        runs_table=spec.runs_table,
+        stack=spec.stack,
+        environments={region: environment.name for region, environment in environments.items()},
+        buckets=buckets,
+        roles={region: environment.role_arn for region, environment in environments.items()},
+        dag_folders={region: environment.dags for region, environment in environments.items()},
+        table_keys=sorted({arn for table in tables for arn in table.arns}),
+        bucket_keys=bucket_keys.arns,
+    )
+    return scope, [text for keys in (*tables, bucket_keys) for text in keys.unknown]
+
+
 def policies(scope: Scope) -> dict[str, Any]:
-    """Return all policies by purpose; ``execution`` has one policy for each region."""
-    return {
+    """
+    Return all policies by purpose; ``execution`` has one policy for each region.
+
+    ``using_table_keys`` is missing if no table has a customer-managed KMS key.
+    """
+    documents = {
         "execution": {region: execution(scope, region) for region in sorted(scope.environments)},
         "finishing": finishing(scope),
         "flipping": flipping(scope),
@@ -58,6 +96,7 @@ def policies(scope: Scope) -> dict[str, Any]:
         "rest_api": rest_api(scope),
         "deploying": deploying(scope),
     }
+    return {**documents, "using_table_keys": using_table_keys(scope)} if scope.table_keys else documents
 
 
 def execution(scope: Scope, region: str) -> Document:
@@ -103,6 +142,17 @@ def finishing(scope: Scope) -> Document:
         # The set of DAGs that could not be unpaused, with its pages and their announcements.
         _allow("RecordLeftOver", _CHANGES, state, _keys("PAUSED#*")),
     )
+
+
+def using_table_keys(scope: Scope) -> Document:
+    """
+    Return the policy for all users of tables with customer-managed KMS keys: the roles of all other policies.
+
+    It allows what AWS's own key policy for tables allows their users, except for kms:CreateGrant, which the owner of a
+    table needs. https://docs.aws.amazon.com/kms/latest/developerguide/services-dynamodb.html
+    """
+    actions = ("Decrypt", "DescribeKey", "Encrypt", "GenerateDataKey", "ReEncryptFrom", "ReEncryptTo")
+    return _document(_use_keys("UseTableKeys", actions, scope.table_keys, "dynamodb"))
 
 
 def flipping(scope: Scope) -> Document:
@@ -167,7 +217,7 @@ def deploying(scope: Scope) -> Document:
         ),
         _allow(
             "SeeBuckets",
-            ["s3:GetBucketVersioning", "s3:ListBucket"],
+            ["s3:GetBucketVersioning", "s3:GetEncryptionConfiguration", "s3:ListBucket"],
             sorted({f"arn:{scope.partition}:s3:::{scope.buckets[region]}" for region, _ in pairs}),
         ),
         _allow("ChangeFiles", ["s3:DeleteObject", "s3:GetObject", "s3:GetObjectVersion", "s3:PutObject"], objects),
@@ -203,7 +253,23 @@ def deploying(scope: Scope) -> Document:
             ],
             scope.table(scope.state_table),
         ),
+        _allow(
+            "SeeKeys",
+            ["kms:DescribeKey"],
+            [f"arn:{scope.partition}:kms:{region}:{scope.account}:key/*" for region, _ in pairs],
+        ),
+        *(
+            [_use_keys("UseBucketKeys", ["Decrypt", "GenerateDataKey"], scope.bucket_keys, "s3")]
+            if scope.bucket_keys
+            else []
+        ),
     )
+
+
+def _use_keys(sid: str, actions: Sequence[str], keys: Sequence[str], service: str) -> dict[str, Any]:
+    """Return the statement that allows to use KMS keys, but only through a service."""
+    condition = {"StringLike": {"kms:ViaService": f"{service}.*.amazonaws.com"}}
+    return _allow(sid, [f"kms:{action}" for action in actions], keys, condition)
 
 
 def _here_first(scope: Scope) -> list[tuple[str, str]]:

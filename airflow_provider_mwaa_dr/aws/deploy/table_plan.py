@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from airflow_provider_mwaa_dr.aws.deploy.customer_keys import CustomerKeys, customer_keys
 from airflow_provider_mwaa_dr.aws.deploy.deployment_step import DeploymentStep, DeploySpec
 from airflow_provider_mwaa_dr.aws.deploy.existing_tables import (
     RUNS_KEY,
@@ -44,6 +45,9 @@ class TablePlan:
         self._is_busy = self._existing is not None and self._existing.is_busy
         self.state = self._describe(aws, spec.state_table, STATE_KEY, "state table", "CreateStateTable")
         self.runs = self._describe(aws, spec.runs_table, RUNS_KEY, "runs table", "CreateRunsTable")
+        self._keys = {
+            table.name: customer_keys(aws, table.keys) for table in (self.state, self.runs) if table is not None
+        }
 
     @property
     def state_regions(self) -> tuple[str, ...]:
@@ -73,10 +77,15 @@ class TablePlan:
                 creates.append((name, purpose))
                 continue
             verb = "exists" if self._owns(parameter) else "adopted"
+            keys = self._keys.get(name, CustomerKeys())
+            account = environments[self._regions[0]].account
             yield DeploymentStep(
                 name=purpose,
                 detail=f"{verb}: {name}, {found.model}",
-                lines=tuple(limits(found, self._regions, purpose)),
+                lines=(
+                    *limits(found, self._regions, purpose),
+                    *keys.lines(account=account, with_policies=self._spec.with_policies),
+                ),
             )
         if not (creates or self._spec.with_policies or self._existing):
             return
@@ -162,6 +171,7 @@ class TablePlan:
             "AgentsMayFinish": _text(self._spec.agents_may_finish),
             "RoleHere": environments[here].role,
             "RoleThere": environments[there].role,
+            "TableKeys": ",".join(sorted({arn for keys in self._keys.values() for arn in keys.arns})),
         }
 
     def _new_tables(self, creates: Sequence[tuple[str, str]], witness: str) -> Iterator[str]:
@@ -188,6 +198,8 @@ class TablePlan:
             yield f"+ policy, attached to {role}: read state and ledger, write the items of {region}"
         if self._spec.agents_may_finish:
             yield "+ policy, attached to both roles: write the state item, to finish a failover whose caller stopped"
+        if any(keys.arns for keys in self._keys.values()):
+            yield "+ policy, attached to both roles: use the KMS keys of the tables; attach it to all other users, too"
         yield "+ policies, not attached, for the control environment: move the active role; call the REST API"
 
 

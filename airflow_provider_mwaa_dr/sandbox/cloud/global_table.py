@@ -17,6 +17,7 @@ from moto.cloudformation import parsing
 from moto.core.common_models import CloudFormationModel
 from moto.dynamodb.models import dynamodb_backends
 from moto.dynamodb.models.table import Table
+from moto.kms.models import kms_backends
 
 _RETAIN = {"Retain", "RetainExceptOnCreate"}
 
@@ -121,6 +122,9 @@ class GlobalTable(Table, CloudFormationModel):
             deletion_protection_enabled=_is_true(replica.get("DeletionProtectionEnabled")),
         )
         table.properties = properties
+        if _is_true(sse.get("SSEEnabled")):
+            # AWS manages this key. moto says that a customer does.
+            kms_backends[account_id][region].describe_key("alias/aws/dynamodb").key_manager = "AWS"
         expiry = properties.get("TimeToLiveSpecification")
         if expiry and _is_true(expiry.get("Enabled")):
             table.ttl = {"TimeToLiveStatus": "ENABLED", "AttributeName": expiry["AttributeName"]}

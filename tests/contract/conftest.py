@@ -17,6 +17,7 @@ from airflow_provider_mwaa_dr.core.ports import RunsStore, StateStore
 from airflow_provider_mwaa_dr.testing import InMemoryGlobalTable, InMemoryRunsStore, InMemoryStateStore, ManualClock
 from tests.contract.aws_server import HOME, AwsServer
 from tests.contract.cloud import A, B, Cloud
+from tests.contract.shared_clients import SharedClients
 
 Peer = Callable[[], StateStore]
 RunsPeer = Callable[[], RunsStore]
@@ -33,9 +34,9 @@ def aws_server() -> Iterator[AwsServer]:
 
 
 @pytest.fixture(scope="session")
-def session() -> boto3.session.Session:
+def session() -> SharedClients:
     """A boto3 session for all tests, because reading botocore's service models takes longer than the tests."""
-    return boto3.session.Session(aws_access_key_id="testing", aws_secret_access_key="testing")
+    return SharedClients()
 
 
 @pytest.fixture

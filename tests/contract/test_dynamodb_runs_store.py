@@ -34,10 +34,13 @@ def client(aws: AwsServer, session: boto3.session.Session) -> Any:
     client.close()
 
 
+HEADS = {name: Head(dag_id=name) for name in (f"{index:04}{'x' * 240}" for index in range(2000))}
+"""The heads of a checkpoint of two pages."""
+
+
 def checkpoint(number: int, life: str = "l1") -> RegionLedger:
     """Return a checkpoint of two pages."""
-    heads = {name: Head(dag_id=name) for name in (f"{index:04}{'x' * 240}" for index in range(2000))}
-    return RegionLedger(number=number, life=life, heads=heads)
+    return RegionLedger(number=number, life=life, heads=dict(HEADS))
 
 
 def pages_of(client: Any, table: str) -> tuple[int, int]:

@@ -359,6 +359,8 @@ def test_invalid_item_is_an_error_not_a_role(make: Make, table: str, client: Any
 
 WIDE = tuple(f"{number:04}{'x' * 240}" for number in range(1700))
 """A set of three pages."""
+FACTS = tuple(DagFacts(source=uuid.uuid4().hex, shape=uuid.uuid4().hex) for _ in range(6_000))
+"""Facts that cannot be compressed, for an inventory of two pages."""
 
 
 def _snapshot(store: DynamoDBStateStore, name: str) -> None:
@@ -370,7 +372,7 @@ def _paused(store: DynamoDBStateStore, name: str) -> None:
 
 
 def _inventory(store: DynamoDBStateStore, name: str) -> None:
-    dags = {f"{name}{number}": DagFacts(source=uuid.uuid4().hex, shape=uuid.uuid4().hex) for number in range(6_000)}
+    dags = {f"{name}{number}": facts for number, facts in enumerate(FACTS)}
     store.put_inventory(Inventory(region="us-east-2", taken_at=AT, public_key=name, dags=dags))
 
 
@@ -391,7 +393,7 @@ def read(store: DynamoDBStateStore, write: Write) -> str | None:
         found = store.get_set("s-1")
     else:
         found = store.get_paused("us-east-2") if write is _paused else store.get_snapshot("us-east-2")
-    return None if found is None else next(dag_id for dag_id in found.dag_ids if dag_id not in WIDE)
+    return None if found is None else next(iter({*found.dag_ids} - {*WIDE}))
 
 
 def pages_of(client: Any, table: str) -> tuple[int, int]:
@@ -410,9 +412,15 @@ def pages_of(client: Any, table: str) -> tuple[int, int]:
     return len(pages), len(named)
 
 
-@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
-@pytest.mark.parametrize("ends", [False, True], ids=["one answer", "permanently"])
-@pytest.mark.parametrize("has_landed", [False, True], ids=["request lost", "answer lost"])
+@pytest.mark.parametrize(
+    ("write", "ends", "has_landed"),
+    # Each pair of values, for one mechanism with four kinds of content. For the runs table, see its own file.
+    [
+        pytest.param(write, ends, ends == (number % 2 == 0), id=f"{name}, {'permanently' if ends else 'one answer'}")
+        for number, (name, write) in enumerate(WRITES.items())
+        for ends in (False, True)
+    ],
+)
 def test_the_next_writer_removes_the_pages_of_one_that_was_cut_off_at_any_call(
     make: Make, aws: AwsServer, table: str, client: Any, clock: ManualClock, write: Write, ends: bool, has_landed: bool
 ) -> None:

@@ -213,6 +213,7 @@ class Site:
                     region=region, job="1", host="host", at=SystemClock().now(), beat=self._beat,
                     version=state.version, epoch=state.epoch, provider_version="0.1.0", airflow_version="3.3.1",
                     adopted_epoch=state.epoch, reconciled_epoch=state.epoch, schedulers=("1",),
+                    fence_file_s=0.5,  # without it, the failover would wait for the longest value, half a minute
                 )
             )  # fmt: skip
 

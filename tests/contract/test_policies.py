@@ -49,6 +49,7 @@ from tests.contract.role_calls import (
     uses_of_metrics,
     uses_of_state,
 )
+from tests.contract.shared_clients import SharedClients
 from tests.tools.iam import Call, Document, Permission, is_allowed, permissions, without
 from tests.tools.iam_calls import ACCOUNT, Recorder
 
@@ -57,11 +58,13 @@ WRITES = re.compile("Put|Update|Delete")
 
 
 @pytest.fixture
-def recorder(session: boto3.session.Session) -> Iterator[Recorder]:
+def recorder(session: SharedClients) -> Iterator[Recorder]:
     """Records every call of the test's clients."""
     recorder = Recorder()
+    session.forget()  # a client has the handlers that its session had when it was created
     with recorder.listening(session):
         yield recorder
+    session.forget()
 
 
 @pytest.fixture

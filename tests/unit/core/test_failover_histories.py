@@ -21,6 +21,18 @@ HISTORIES = int(os.environ.get("DR_HISTORIES", "40"))
 FIRST = int(os.environ.get("DR_FIRST_HISTORY", "0"))
 
 
+def calm_world() -> World:
+    """
+    Return a world without random faults, for tests that kill a caller at each of its calls.
+
+    Its table does not convert each heartbeat to an item, which would take most of the time.
+    """
+    world = World(7)
+    world.long_runs = 0
+    world.store.has_limits = False
+    return world
+
+
 def disturb(world: World) -> None:
     """Schedule a fault of a region, now or within a minute. Most faults end by themselves."""
     rng, region = world.rng, world.regions[world.rng.choice([A, A, B, B, C])]
@@ -148,8 +160,7 @@ def test_a_failover_killed_at_any_single_call_is_finished_by_the_next_caller(mod
     kill_at, is_done = 0, False
     while not is_done:
         kill_at += 1
-        world = World(7)
-        world.long_runs = 0
+        world = calm_world()
         try:
             killed = world.call(B, faulty=False, mode=mode)
             killed.kill_at = kill_at
@@ -174,8 +185,8 @@ def test_an_agent_finishes_a_failover_that_was_killed_after_promote(mode: Mode, 
     kill_at, promoted, is_done = 0, 0, False
     while not is_done:
         kill_at += 1
-        world = World(7)
-        world.long_runs, world.agents_finish = 0, agents_finish
+        world = calm_world()
+        world.agents_finish = agents_finish
         try:
             killed = world.call(B, faulty=False, mode=mode)
             killed.kill_at = kill_at

@@ -20,11 +20,19 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 PACKAGE = "airflow_provider_mwaa_dr"
+AGENT_MODULES = tuple(
+    f"agent.{name}"
+    for name in (
+        "acknowledgements", "closing", "heartbeat", "housekeeping", "identity_check", "leader", "ledger_keeper",
+        "ledger_wait", "loop", "plan_finisher", "process", "reconcile", "region_list", "report", "role_history",
+        "silent_heartbeats", "snapshots", "state_reader", "unpublished",
+    )
+)  # fmt: skip
 MODULES = (
-    "conf", "_compat", "core.config", "core.gate", "core.state", "core.timing", "agent.plan_finisher",
+    "conf", "_compat", "core.config", "core.gate", "core.state", "core.timing", "core.timer", "core.log_on_change",
     "core.failover.records", "core.failover.recorded_sets", "core.ledger", "core.bookkeeping", "aws.clock",
     "aws.session", "aws.dynamodb.items", "aws.dynamodb.replicas", "aws.dynamodb.state_store",
-    "aws.dynamodb.runs_store", "agent.loop", "plugins.held_task", "plugins.execution", "plugins.fence",
+    "aws.dynamodb.runs_store", *AGENT_MODULES, "plugins.held_task", "plugins.execution", "plugins.fence",
     "plugins.fork_guard", "plugins.gate", "plugins.listener",
 )  # fmt: skip
 SCHEDULERS_MODULES = tuple(

@@ -15,14 +15,20 @@ from typing import Protocol
 
 from airflow_provider_mwaa_dr.agent.fingerprints import KeyPair, SharedKey
 from airflow_provider_mwaa_dr.core.config import OPTIONS, DRConfig
+from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.inventory import KEYED, DagFacts, Fingerprints, Inventory
+from airflow_provider_mwaa_dr.core.log_on_change import LogOnChange
 from airflow_provider_mwaa_dr.core.ports import Clock, StateStore
 from airflow_provider_mwaa_dr.exceptions import UnreadableItemError
+
+log = get_logger(__name__)
 
 BATCH = 100
 """The number of DAGs that one turn reads."""
 RENEW_S = 900.0
 """An unchanged inventory is written again after so long, to show that it is still correct."""
+_ERROR_CHARS = 300
+"""A heartbeat contains so many characters of an error's text."""
 
 
 class InventoryDb(Protocol):
@@ -71,6 +77,23 @@ class InventoryKeeper:
         self._packages: Mapping[str, str] = {}
         self._dags: dict[str, tuple[str, DagFacts | None]] = {}
         self._written: tuple[Inventory, float] | None = None
+        self._error: LogOnChange[str | None] = LogOnChange(None)
+
+    @property
+    def error(self) -> str | None:
+        """Why the last inventory could not be taken; None if it could."""
+        return self._error.value
+
+    def try_turn(self, peers: Callable[[], Collection[str]]) -> None:
+        """Take part of the next inventory, as :meth:`turn` does; never raises, but stores and logs an error."""
+        error = self._error.value
+        try:
+            if self.turn(peers):
+                error = None
+        except Exception as raised:  # only the readiness checks use the inventory
+            error = f"{type(raised).__name__}: {raised}".splitlines()[0][:_ERROR_CHARS]
+        if self._error.changes_to(error) and error is not None:
+            log.warning("The inventory of %s cannot be taken: %s", self._region, error)
 
     def turn(self, peers: Callable[[], Collection[str]]) -> bool:
         """

@@ -17,8 +17,9 @@ from typing import Any
 
 from airflow_provider_mwaa_dr import conf
 from airflow_provider_mwaa_dr.agent.inventory import InventoryKeeper, option_texts
-from airflow_provider_mwaa_dr.agent.loop import AgentLoop, GateCounts
+from airflow_provider_mwaa_dr.agent.loop import AgentLoop
 from airflow_provider_mwaa_dr.agent.metrics import Metrics, Publishers, Stats
+from airflow_provider_mwaa_dr.agent.ports import GateCounts
 from airflow_provider_mwaa_dr.core.config import DRConfig, is_exempt
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, decide

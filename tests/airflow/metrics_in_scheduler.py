@@ -42,12 +42,12 @@ def main() -> None:
 
     def loop() -> None:
         gate._counts.held = 3
-        agent._next_beat = 0.0
+        agent._heartbeat._next_at = 0.0
         agent.turn()
 
     scheduler._run_scheduler_loop = loop
     scheduler._execute()
-    print(f"HEARTBEATS {agent._beats_written}")
+    print(f"HEARTBEATS {agent._heartbeat.written}")
 
 
 if __name__ == "__main__":

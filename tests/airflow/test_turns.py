@@ -49,7 +49,7 @@ def test_adoption_with_nothing_new_is_one_query_of_the_ledger_and_none_of_the_da
     region.turns(3)
     assert len(database.runs()) == 1, "one run id, in each DAG"
     assert cost(database, region, lambda: region.turns(1)) == (STANDBY, ["log"])
-    bookkeeper = region.loop._bookkeeper
+    bookkeeper = region.loop._leader.ledger.bookkeeper
     assert bookkeeper is not None
 
     def adoption() -> None:

@@ -109,7 +109,8 @@ class Bench:
         """Return a new agent whose region has reconciled the state's epoch."""
         from airflow import __version__ as airflow_version
 
-        from airflow_provider_mwaa_dr.agent.loop import AgentLoop, GateCounts
+        from airflow_provider_mwaa_dr.agent.loop import AgentLoop
+        from airflow_provider_mwaa_dr.agent.ports import GateCounts
         from airflow_provider_mwaa_dr.core.config import DRConfig
         from airflow_provider_mwaa_dr.core.ports import Registration
         from airflow_provider_mwaa_dr.testing import InMemoryStateStore
@@ -169,7 +170,7 @@ class Bench:
     def adopt_all(self, standby: Any) -> list[Cost]:
         """Let a standby adopt the history of all DAGs; return the cost of its turns."""
         costs: list[Cost] = []
-        while not costs or standby._bookkeeper._to_adopt or not standby._bookkeeper._others:
+        while not costs or standby._leader.ledger.bookkeeper._to_adopt or not standby._leader.ledger.bookkeeper._others:
             with self.measured() as cost:
                 cost.rest_s = standby.turn()
             self.clock.sleep(cost.rest_s)
@@ -266,9 +267,9 @@ def inside() -> None:
 
 def adoption(loop: Any) -> None:
     """Do the adoption of a turn, without the agent's other work."""
-    loop._bookkeeper.follow()
-    loop._bookkeeper.apply_outcomes()
-    loop._bookkeeper.adopt()
+    loop._leader.ledger.bookkeeper.follow()
+    loop._leader.ledger.bookkeeper.apply_outcomes()
+    loop._leader.ledger.bookkeeper.adopt()
 
 
 def main() -> None:

@@ -32,7 +32,10 @@ from airflow_provider_mwaa_dr.testing import ManualClock
 from tests.contract.cloud import A, B, Cloud
 
 PACKAGE = Path(airflow_provider_mwaa_dr.__file__).parent
-AGENT = ("agent/loop.py", "plugins/fence.py", "agent/inventory.py", "core/bookkeeping.py", "agent/plan_finisher.py")
+AGENT = (
+    *sorted(f"agent/{path.name}" for path in (PACKAGE / "agent").glob("*.py")),
+    "plugins/fence.py", "core/announced_runs.py", "core/bookkeeping.py",
+)  # fmt: skip
 ENGINE = (
     *sorted(f"core/failover/{path.name}" for path in (PACKAGE / "core" / "failover").glob("*.py")),
     "core/announced_runs.py", "core/pausing.py", "core/initialization.py", "core/environments.py", "hooks/dr_state.py",

@@ -25,11 +25,15 @@ T = TypeVar("T")
 SAMPLE = 400
 PACKAGE = Path(airflow_provider_mwaa_dr.__file__).parent
 ENGINE = sorted(str(path.relative_to(PACKAGE)) for path in (PACKAGE / "core" / "failover").glob("*.py"))
+OTHER_AGENT = {"fingerprints.py", "inventory.py", "metrics.py", "__init__.py"}
+"""Parts of the agent that histories do not have."""
+AGENT = sorted(
+    str(path.relative_to(PACKAGE)) for path in (PACKAGE / "agent").glob("*.py") if path.name not in OTHER_AGENT
+)
 FILES = tuple(
     PACKAGE / name
     for name in (
-        "core/bookkeeping.py", *ENGINE, "agent/plan_finisher.py", "core/gate.py", "core/ledger.py", "core/state.py",
-        "agent/loop.py",
+        "core/bookkeeping.py", *ENGINE, *AGENT, "core/gate.py", "core/ledger.py", "core/state.py",
     )
 )  # fmt: skip
 ACTION, EXIT, FAULT, BRANCH = "action", "exit", "fault", "branch"

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_mwaa_dr.agent import loop as agent
-from airflow_provider_mwaa_dr.agent.loop import AgentLoop
+from airflow_provider_mwaa_dr.agent import ledger_keeper
+from airflow_provider_mwaa_dr.agent.ledger_keeper import LedgerError, LedgerKeeper
 from airflow_provider_mwaa_dr.core import lease
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
@@ -184,19 +184,19 @@ def with_a_returning_leader_that_does_not_read_its_ledger_again(patch: Patch) ->
 
 
 def with_a_region_that_is_being_left_and_resumes_runs_without_the_final_ledger_entry(patch: Patch) -> None:
-    def become_active(loop: AgentLoop, state: DRState) -> bool:
-        bookkeeper = loop._bookkeeper
+    def become_active(ledger: LedgerKeeper, state: DRState) -> bool:
+        bookkeeper = ledger.bookkeeper
         assert bookkeeper is not None
         bookkeeper.follow()
-        if loop._awaits_entries(bookkeeper, state) or bookkeeper.adopt():
+        if ledger._awaits_entries(bookkeeper, state) or bookkeeper.adopt():
             return False
         bookkeeper.begin(state.epoch)
         bookkeeper.forget_closed()
         bookkeeper.apply_outcomes()
         return not bookkeeper.resume(epoch=state.epoch)
 
-    patch.setattr(agent, "promoted_plan", lambda state: state.plan)
-    patch.setattr(AgentLoop, "_become_active", become_active)
+    patch.setattr(ledger_keeper, "promoted_plan", lambda state: state.plan)
+    patch.setattr(LedgerKeeper, "become_active", become_active)
 
 
 def with_announced_runs_that_ended_by_themselves_published_as_interrupted(patch: Patch) -> None:
@@ -233,17 +233,17 @@ def with_held_runs_at_the_end_of_the_queue_and_no_room_made(patch: Patch) -> Non
 
 def with_a_ledger_that_is_skipped_as_soon_as_it_refuses(patch: Patch) -> None:
     """As the code was before the fix. A ledger that does not answer is still waited for."""
-    with_ledger = AgentLoop._with_ledger
+    call_ledger = LedgerKeeper.call
 
-    def careless(loop: AgentLoop, call: Any, otherwise: Any) -> Any:
+    def careless(ledger: LedgerKeeper, call: Any, otherwise: Any) -> Any:
         try:
-            return with_ledger(loop, call, otherwise)
-        except agent._LedgerError as error:
+            return call_ledger(ledger, call, otherwise)
+        except LedgerError as error:
             if isinstance(error.__cause__, StateAccessError):
                 return otherwise
             raise
 
-    patch.setattr(AgentLoop, "_with_ledger", careless)
+    patch.setattr(LedgerKeeper, "call", careless)
 
 
 def with_a_fence_that_lets_tasks_start_until_the_promotion(patch: Patch) -> None:

@@ -23,7 +23,8 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 
-from airflow_provider_mwaa_dr.agent.loop import AgentLoop, GateCounts
+from airflow_provider_mwaa_dr.agent.loop import AgentLoop
+from airflow_provider_mwaa_dr.agent.ports import GateCounts
 from airflow_provider_mwaa_dr.core.announced_runs import get_announced_runs
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.failover import StepEvent, StepStatus
@@ -495,7 +496,7 @@ class Region:
         self._continue_turn(scheduler, turn.switch)
 
     def _note_published(self, agent: AgentLoop, now: float) -> None:
-        bookkeeper = agent._bookkeeper
+        bookkeeper = agent._leader.ledger.bookkeeper
         if bookkeeper is not None and bookkeeper.lag_s is not None:
             # Slightly less: the agent may not have seen a run that ended at this moment.
             self.published_at = max(self.published_at, now - bookkeeper.lag_s / self.clock.rate - 0.001)

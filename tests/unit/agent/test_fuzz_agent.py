@@ -66,7 +66,7 @@ def test_whatever_is_damaged_agents_live_and_no_run_is_executed_twice(
         for region in (pair.here, pair.there):
             region.loop.turn()
             assert beat(region) != beats[region.name], (step, region.name)
-            error = region.loop._turn_error.value
+            error = region.loop._error.value
             assert error is None or error.split(":")[0] in OURS, error
     ended = {key for key, row in pair.there.db.rows.items() if row.state == "success"}
     again = {key for key, row in pair.here.db.rows.items() if row.state in {"queued", "running"}} & ended

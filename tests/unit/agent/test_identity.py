@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_mwaa_dr.agent.loop import AgentLoop, GateCounts
+from airflow_provider_mwaa_dr.agent.loop import AgentLoop
+from airflow_provider_mwaa_dr.agent.ports import GateCounts
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, decide
 from airflow_provider_mwaa_dr.core.ports import Observation, Registration

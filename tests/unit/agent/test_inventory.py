@@ -13,7 +13,8 @@ import pytest
 
 from airflow_provider_mwaa_dr.agent.fingerprints import KeyPair
 from airflow_provider_mwaa_dr.agent.inventory import BATCH, RENEW_S, InventoryKeeper, installed_packages, option_texts
-from airflow_provider_mwaa_dr.agent.loop import AgentLoop, GateCounts
+from airflow_provider_mwaa_dr.agent.loop import AgentLoop
+from airflow_provider_mwaa_dr.agent.ports import GateCounts
 from airflow_provider_mwaa_dr.core.config import OPTIONS, DRConfig, OnUnreachable, parse_config
 from airflow_provider_mwaa_dr.core.inventory import DagFacts, Inventory
 from airflow_provider_mwaa_dr.core.state import Phase
@@ -254,7 +255,7 @@ def test_options_are_texts_that_can_be_compared() -> None:
 class Agent:
     """An agent that writes an inventory. Its region is active."""
 
-    def __init__(self) -> None:
+    def __init__(self, inventories: InMemoryStateStore | None = None) -> None:
         self.clock, self.store, self.airflow, self.db = (
             ManualClock(),
             InMemoryStateStore(state(HERE), regions=(HERE, THERE)),
@@ -268,7 +269,9 @@ class Agent:
             clock=self.clock,
             counts=GateCounts(),
             airflow_version="3",
-            inventory=InventoryKeeper(self.store, self.airflow, self.clock, region=HERE, options={}, every_s=EVERY_S),
+            inventory=InventoryKeeper(
+                inventories or self.store, self.airflow, self.clock, region=HERE, options={}, every_s=EVERY_S
+            ),
         )
 
     def turn(self, seconds: float = 20.0) -> None:
@@ -311,10 +314,7 @@ def test_a_table_that_refuses_the_inventory_is_reported(caplog: pytest.LogCaptur
         def put_inventory(self, inventory: Inventory) -> None:
             raise StateAccessError("Could not write an inventory: refused.", advice="Allow it.")
 
-    agent = Agent()
-    agent.loop._inventory = InventoryKeeper(
-        OldRole(), agent.airflow, agent.clock, region=HERE, options={}, every_s=EVERY_S
-    )
+    agent = Agent(OldRole())
     agent.turn(100)
     (status,) = agent.store.agents(HERE)
     assert "Could not write an inventory" in (status.inventory_error or "")

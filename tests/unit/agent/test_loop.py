@@ -9,7 +9,8 @@ from itertools import cycle
 
 import pytest
 
-from airflow_provider_mwaa_dr.agent.loop import AgentLoop, GateCounts
+from airflow_provider_mwaa_dr.agent.loop import AgentLoop
+from airflow_provider_mwaa_dr.agent.ports import GateCounts
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, Observation
@@ -408,7 +409,7 @@ def test_an_agent_that_is_not_the_regions_own_ends_without_a_heartbeat_of_the_re
     """A live agent of the region may have the same job number. A failover would then not wait for that agent."""
     active.turn(2)
     assert active.loop.view is not None
-    active.loop.view = replace(active.loop.view, problem="it is another environment")
+    active.loop._reader.view = replace(active.loop.view, problem="it is another environment")
     active.loop.end()
     assert not active.status.gone
     active.start().end()

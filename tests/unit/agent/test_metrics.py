@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from airflow_provider_mwaa_dr.agent.loop import AgentLoop, GateCounts
+from airflow_provider_mwaa_dr.agent.loop import AgentLoop
 from airflow_provider_mwaa_dr.agent.metrics import Figures, Metrics
+from airflow_provider_mwaa_dr.agent.ports import GateCounts
 from airflow_provider_mwaa_dr.aws.deploy.template import alarms_template
 from airflow_provider_mwaa_dr.core.gate import Role
 from airflow_provider_mwaa_dr.testing import ManualClock

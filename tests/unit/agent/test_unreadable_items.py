@@ -44,7 +44,7 @@ def test_no_item_that_cannot_be_read_silences_an_agent(key: str, is_active: bool
     agents = {agent.job: agent for agent in region.store.agents(HERE)}
     assert agents["7"].beat > beat + 10
     assert agents["7"].unreadable is None
-    assert region.loop._turn_error.value is None
+    assert region.loop._error.value is None
     assert [call for call in region.db.calls[len(calls) :] if call == "pause"] == []
     assert region.db.runs == (["1"] if is_active else [])
 

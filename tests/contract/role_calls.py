@@ -34,7 +34,7 @@ from tests.contract.cloud import A, B, Cloud
 PACKAGE = Path(airflow_provider_mwaa_dr.__file__).parent
 AGENT = (
     *sorted(f"agent/{path.name}" for path in (PACKAGE / "agent").glob("*.py")),
-    "plugins/fence.py", "core/announced_runs.py", "core/bookkeeping.py",
+    "plugins/fence.py", "core/bookkeeping.py",
 )  # fmt: skip
 ENGINE = (
     *sorted(f"core/failover/{path.name}" for path in (PACKAGE / "core" / "failover").glob("*.py")),

@@ -561,6 +561,8 @@ class EnvironmentDescription:
 
     :param options: Airflow configuration options. Values may be secrets: compare them, never print or store them.
     :param last_update: outcome of the last update of the environment: SUCCESS, PENDING or FAILED.
+    :param logs: level of each log of Airflow that is on, by name such as ``SchedulerLogs``. A log that is off is
+        missing.
     """
 
     status: EnvironmentStatus
@@ -571,6 +573,7 @@ class EnvironmentDescription:
     schedulers: int | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     last_update: str | None = None
+    logs: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,6 +82,7 @@ class FakeEnvironment:
             max_workers=2,
             schedulers=2,
             options={"dr.enabled": "true"},
+            logs={"SchedulerLogs": "INFO", "TaskLogs": "INFO"},
         )
         self.read_only = False
         self.scheduler_healthy = True

@@ -86,6 +86,8 @@ def test_description_is_the_services(environment: Environment) -> None:
     assert found.environment_class == "mw1.small"
     assert found.airflow_version is not None
     assert found.schedulers == 2
+    assert found.logs is not None
+    assert (found.logs["SchedulerLogs"], found.logs["TaskLogs"]) == ("INFO", "INFO")
 
 
 def test_permissions_are_checked_without_effect(environment: Environment, world: FakeEnvironment) -> None:

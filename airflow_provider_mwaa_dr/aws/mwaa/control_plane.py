@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from airflow_provider_mwaa_dr.aws.mwaa.environment import levels_of_logs
 from airflow_provider_mwaa_dr.aws.service import Aws
 from airflow_provider_mwaa_dr.exceptions import DeploymentError, NotReadyError
 
@@ -151,11 +152,7 @@ def _deployed_environment(region: str, found: Mapping[str, Any]) -> DeployedEnvi
         options=dict(found.get("AirflowConfigurationOptions") or {}),
         failure=why if last.get("Status") == "FAILED" else "",
         updated_at=last.get("CreatedAt"),
-        logs={
-            name: log.get("LogLevel", "INFO")
-            for name, log in (found.get("LoggingConfiguration") or {}).items()
-            if log.get("Enabled")
-        },
+        logs=levels_of_logs(found),
         managed_by=_manager(found.get("Tags") or {}),
     )
 

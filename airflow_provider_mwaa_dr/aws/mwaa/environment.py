@@ -101,6 +101,7 @@ class MwaaEnvironment:
             schedulers=found.get("Schedulers"),
             options=dict(found.get("AirflowConfigurationOptions") or {}),
             last_update=(found.get("LastUpdate") or {}).get("Status"),
+            logs=levels_of_logs(found) if "LoggingConfiguration" in found else None,
         )
 
     def try_change(self) -> None:
@@ -410,3 +411,12 @@ def _dag_info(dag: Mapping[str, Any]) -> DagInfo:
 
 def _run_info(run: Mapping[str, Any]) -> RunInfo:
     return RunInfo(dag_id=str(run["dag_id"]), run_id=str(run["dag_run_id"]), state=str(run["state"]))
+
+
+def levels_of_logs(found: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the level of each log that is on, by name such as ``SchedulerLogs``, from GetEnvironment's description."""
+    return {
+        name: log.get("LogLevel", "INFO")
+        for name, log in (found.get("LoggingConfiguration") or {}).items()
+        if log.get("Enabled")
+    }

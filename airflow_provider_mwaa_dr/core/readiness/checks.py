@@ -22,6 +22,7 @@ ADVISORY_CHECKS: Mapping[str, Check] = {
     "unpublished": tables.check_unpublished,
     "settings": environments.check_settings,
     "options": environments.check_options,
+    "logs": environments.check_logs,
     "clocks": environments.check_clocks,
     "dags": dags.check_dags,
     "paused": dags.check_paused,

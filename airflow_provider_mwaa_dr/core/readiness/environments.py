@@ -25,6 +25,15 @@ _DISTRIBUTION = "airflow-provider-mwaa-dr"
 _CLASSES = ("mw1.micro", "mw1.small", "mw1.medium", "mw1.large", "mw1.xlarge", "mw1.2xlarge")
 _OWN_OPTIONS = frozenset({"region", "state_table_region", "accepted_differences", "state_source"})
 """Settings that may differ between the regions. ``state_source`` has no effect; older agents list it."""
+_LOGS = {
+    "SchedulerLogs": (
+        "scheduler",
+        "has no line on the region's role, on held runs or on errors of the agent",
+    ),
+    "TaskLogs": ("task", "has no line on tasks that the fence holds or skips"),
+}
+"""The logs that the provider writes to, by their name in GetEnvironment, and the effect of a log without warnings."""
+_LEVELS_WITH_WARNINGS = frozenset({"DEBUG", "INFO", "WARNING"})
 
 
 def check_unreachable(facts: Facts) -> CheckResult:
@@ -178,6 +187,34 @@ def check_options(facts: Facts) -> CheckResult:
         fine=f"{counted(len(names), 'option')}, the same in both environments",
         advice="Set the same Airflow configuration options in both environments, or declare the difference: "
         "accepted_differences = options:NAME.",
+    )
+
+
+def check_logs(facts: Facts) -> CheckResult:
+    """Whether the scheduler's and the task's log of each environment show warnings."""
+    sentences, fine = [], []
+    for region in facts.regions:
+        if isinstance(region.description, Unknown):
+            sentences.append(f"not checked: {region.description.why}")
+            continue
+        logs = region.description.logs
+        if logs is None:
+            fine.append(f"{region.environment}: GetEnvironment returns no log settings")
+            continue
+        for key, (name, effect) in _LOGS.items():
+            level = logs.get(key)
+            if level not in _LEVELS_WITH_WARNINGS:
+                how = "off" if level is None else f"at the level {level}"
+                sentences.append(f"the {name} log of {region.environment} is {how}, and {effect}")
+        fine.append(f"{region.environment}: the logs show warnings")
+    if not sentences:
+        return CheckResult(name="logs", verdict=Verdict.OK, why="; ".join(fine))
+    return CheckResult(
+        name="logs",
+        verdict=Verdict.WARN,
+        why="; ".join(sentences),
+        advice="Use mwaa-dr status instead of these logs, or enable the logs with the level WARNING or INFO. The "
+        "change restarts the environment.",
     )
 
 

@@ -37,6 +37,7 @@ Rebuilding = Callable[[], "str | None"]
 """Returns None while an environment is being rebuilt, then the reason of the failure; empty after a success."""
 
 _METHODS = ("GET", "PUT", "POST", "PATCH", "DELETE")
+_LOGS = ("DagProcessingLogs", "SchedulerLogs", "TaskLogs", "WebserverLogs", "WorkerLogs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,6 +264,7 @@ class MwaaEndpoint:
             "MaxWorkers": 1,
             "Schedulers": 2,
             "Tags": {},
+            "LoggingConfiguration": {name: {"Enabled": True, "LogLevel": "INFO"} for name in _LOGS},
             **environment.described,
             **updated,
             **changes,

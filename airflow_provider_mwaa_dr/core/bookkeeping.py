@@ -28,6 +28,7 @@ from airflow_provider_mwaa_dr.core.ledger import (
     RunStatus,
     TaskState,
     created_up_to,
+    dates_held,
     finished_by_others,
     history,
     is_complete,
@@ -87,6 +88,7 @@ class RunRow:
     :param conf_lost: why that value cannot be read.
     :param is_skipped: the provider closed the run before any of its tasks executed. Regardless of its state, no region
         has done its work.
+    :param holds_date: see :class:`.ledger.LedgerRun`.
     """
 
     id: int
@@ -104,6 +106,7 @@ class RunRow:
     partition_key: str | None = None
     partition_date: datetime | None = None
     is_skipped: bool = False
+    holds_date: bool = False
 
     @property
     def key(self) -> RunKey:
@@ -132,7 +135,9 @@ class LedgerDb(Protocol):
         """Return the task instances of those runs whose DAG has tasks that depend on the previous run."""
 
     def last_finished(self, dag_ids: Collection[str]) -> Sequence[RunRow]:
-        """Return, for each DAG that has one, the newest ended scheduled run that the provider did not skip."""
+        """
+        Return, for each DAG, the newest ended interval that the provider did not skip, and newer runs that hold a date.
+        """
 
     def dag_ids(self) -> Sequence[str]:
         """Return the ids of all DAGs that are not exempt."""
@@ -141,7 +146,7 @@ class LedgerDb(Protocol):
         """
         Write runs that ended in other regions into the history, with *note* on each; return how many were new.
 
-        It does not insert a run that exists, or that is older than the DAG's newest scheduled run. If a run exists and
+        It does not insert a run that exists, or that is older than the DAG's newest interval. If a run exists and
         has ended, and *runs* has its tasks, the run and its tasks get the published result. A new row has no
         ``queued_at``: the region has not queued it, and :meth:`resume` still may.
         """
@@ -168,12 +173,13 @@ class LedgerDb(Protocol):
     def apply_outcomes(self, runs: Sequence[LedgerRun], note: str) -> None:
         """Give closed runs, and their tasks if these were published, the result that another region published."""
 
-    def forget_closed(self, created: Mapping[str, datetime | None]) -> int:
+    def forget_closed(self, created: Mapping[str, datetime | None], held: Mapping[str, Collection[datetime]]) -> int:
         """
-        Delete scheduled runs that a standby closed before any of their tasks executed; return how many.
+        Delete intervals that a standby closed before any of their tasks executed; return how many.
 
         It deletes only runs of the DAGs in *created*, above the DAG's logical date there (None: all of them). No other
         region has created these intervals, so the scheduler must create them again, according to the DAG's catchup.
+        It keeps the dates in *held*: a run of another type has them in another region.
         """
 
 
@@ -745,7 +751,10 @@ class Bookkeeper:
         """Delete runs that this region skipped as a standby if no other region created their intervals."""
         ledgers = [self._load(), *self._others.values()]
         dag_ids = {dag_id for ledger in ledgers for dag_id in ledger.heads}
-        dropped = self._db.forget_closed({dag_id: created_up_to(ledgers, dag_id) for dag_id in dag_ids})
+        dropped = self._db.forget_closed(
+            {dag_id: created_up_to(ledgers, dag_id) for dag_id in dag_ids},
+            {dag_id: held for dag_id in dag_ids if (held := dates_held(ledgers, dag_id))},
+        )
         if dropped:
             log.info(
                 "Deleted %d runs that %s skipped as a standby; its scheduler creates them again", dropped, self._region
@@ -1013,6 +1022,7 @@ def _to_run(row: RunRow, status: RunStatus, *, epoch: int) -> LedgerRun:
         partition_date=row.partition_date,
         conf=conf,
         conf_lost=conf_lost[:_REASON_CHARS] if conf_lost is not None else None,
+        holds_date=row.holds_date,
     )
 
 

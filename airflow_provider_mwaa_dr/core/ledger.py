@@ -28,7 +28,15 @@ TaskState = tuple[str, int, "str | None"]
 """Task id, map index and state of a task instance."""
 
 SCHEDULED = "scheduled"
-"""The type of runs that the scheduler creates on schedule. Only these form a DAG's history of intervals."""
+"""The type of runs that the scheduler creates on schedule."""
+
+AUTOMATED = ("backfill", SCHEDULED)
+"""The types of runs after the newest of which the scheduler continues. Only these form a DAG's history of intervals."""
+
+_MOST_DATED = 100
+"""The most runs of a DAG in :attr:`Head.dated`. The scheduler of another region may repeat the dates of older ones."""
+_DATED_CONF_CHARS = 5_000
+"""A run in :attr:`Head.dated` with a longer conf is adopted without it."""
 
 
 class RunStatus(str, Enum):
@@ -64,6 +72,8 @@ class LedgerRun:
         run without publishing it. The ledger retains the run until that region has published.
     :param tasks: task id, map index and state of each task instance of an ended run, for DAGs whose next run depends on
         them.
+    :param holds_date: the run is of none of the types :data:`AUTOMATED`, and has a logical date for which the scheduler
+        may have to create a run. The scheduler creates none for a date that a run of any type has.
     :param doubt: why it is unknown whether the run has ended: a part of the ledger that may contain its end cannot be
         read. No region may start the run until the ledger shows its status again.
     """
@@ -84,6 +94,7 @@ class LedgerRun:
     taken_at: datetime | None = None
     retained_for_peers: bool = False
     tasks: tuple[TaskState, ...] = ()
+    holds_date: bool = False
     doubt: str | None = None
 
     @property
@@ -108,32 +119,35 @@ class LedgerRun:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
     """
-    The newest intervals of a DAG in a region.
+    The newest intervals of a DAG in a region. As in Airflow, its scheduled runs and runs of backfills count.
 
-    :param created: logical date of the newest scheduled run that the region created; None: no scheduled run yet.
-    :param finished: the newest scheduled run that ended by itself, with all values that another region needs to adopt
-        it.
+    :param created: logical date of the newest interval that the region created; None: no interval yet.
+    :param finished: the newest interval that ended by itself, with all values that another region needs to adopt it.
     :param others: for each other type of run, the newest one that ended by itself, if the DAG's next run depends on its
         tasks. Without catchup, a task that depends on its past depends on the previous run of any type.
+    :param dated: the runs of other types that ended by themselves and hold a logical date after *finished*, by date.
     """
 
     dag_id: str
     created: datetime | None = None
     finished: LedgerRun | None = None
     others: tuple[LedgerRun, ...] = ()
+    dated: tuple[LedgerRun, ...] = ()
 
     def advanced(self, run: LedgerRun) -> Head:
         """Return the head after *run*."""
         at = run.logical_date
         if at is None or run.status is RunStatus.GONE:
             return self
-        if run.run_type != SCHEDULED:
-            return self._with_other(run, at) if run.has_ended and run.tasks else self
+        if run.run_type not in AUTOMATED:
+            head = self._with_other(run, at) if run.has_ended and run.tasks else self
+            return head._with_dated(run, at) if run.has_ended and run.holds_date else head
         head = self
         if head.created is None or at > head.created:
             head = replace(head, created=at)
         if run.has_ended and not (head.finished is not None and (head.finished.logical_date or at) > at):
-            head = replace(head, finished=run)
+            dated = tuple(other for other in head.dated if other.logical_date is None or other.logical_date > at)
+            head = replace(head, finished=run, dated=dated)
         return head
 
     def _with_other(self, run: LedgerRun, at: datetime) -> Head:
@@ -142,9 +156,16 @@ class Head:
             return self
         return replace(self, others=(*(other for other in self.others if other is not known), run))
 
+    def _with_dated(self, run: LedgerRun, at: datetime) -> Head:
+        if self.finished is not None and (self.finished.logical_date or at) >= at:
+            return self
+        conf = run.conf if len(run.conf or "") <= _DATED_CONF_CHARS else None
+        dated = (*(other for other in self.dated if other.key != run.key), replace(run, conf=conf, tasks=()))
+        return replace(self, dated=tuple(sorted(dated, key=_age)[-_MOST_DATED:]))
+
     def has(self, run: LedgerRun) -> bool:
         """Whether the head contains *run* from the same or a newer epoch."""
-        ended = (self.finished, *self.others)
+        ended = (self.finished, *self.others, *self.dated)
         return any(own is not None and own.key == run.key and own.epoch >= run.epoch for own in ended)
 
 
@@ -362,7 +383,8 @@ def history(others: Collection[RegionLedger], dag_ids: Iterable[str]) -> list[Le
     Return the runs in the ledgers of *others* that a region must adopt for *dag_ids*.
 
     These are, for each DAG, the newest finished interval, and newer runs of other types if the DAG's next run depends
-    on their tasks. If two regions differ about a run, the newer epoch counts.
+    on their tasks, or if the scheduler must not create a run for their logical date. If two regions differ about a run,
+    the newer epoch counts.
     """
     needed: list[LedgerRun] = []
     for dag_id in dag_ids:
@@ -371,7 +393,8 @@ def history(others: Collection[RegionLedger], dag_ids: Iterable[str]) -> list[Le
         if newest is not None:
             needed.append(newest)
         known: dict[RunKey, LedgerRun] = {}
-        for run in (run for head in heads for run in head.others):
+        others_of = [run for head in heads for run in head.others]
+        for run in (*others_of, *(run for head in heads for run in head.dated)):
             if (newest is None or _age(run)[0] > _age(newest)[0]) and (
                 run.key not in known or known[run.key].epoch < run.epoch
             ):
@@ -385,6 +408,12 @@ def _age(run: LedgerRun) -> tuple[float, int]:
 
 
 def created_up_to(ledgers: Iterable[RegionLedger], dag_id: str) -> datetime | None:
-    """Return the logical date of the newest scheduled run of the DAG in *ledgers*; None if there is none."""
+    """Return the logical date of the newest interval of the DAG in *ledgers*; None if there is none."""
     found = [ledger.heads[dag_id].created for ledger in ledgers if dag_id in ledger.heads]
     return max((at for at in found if at is not None), default=None)
+
+
+def dates_held(ledgers: Iterable[RegionLedger], dag_id: str) -> frozenset[datetime]:
+    """Return the logical dates after the newest finished interval that runs of other types hold."""
+    heads = [ledger.heads[dag_id] for ledger in ledgers if dag_id in ledger.heads]
+    return frozenset(run.logical_date for head in heads for run in head.dated if run.logical_date is not None)

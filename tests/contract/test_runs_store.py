@@ -29,6 +29,7 @@ RUN = LedgerRun(
     taken_at=AT,
     retained_for_peers=True,
     tasks=(("extract", -1, "success"), ("load", 3, None)),
+    holds_date=True,
 )
 
 
@@ -92,9 +93,11 @@ def test_the_checkpoint_is_replaced_completely_and_never_by_an_older_one(runs_pe
     assert first.checkpoint(REGION) == RegionLedger()
     checkpoint = RegionLedger()
     done = replace(RUN, run_id="done", status=RunStatus.SUCCESS)
-    manual = replace(done, run_id="by hand", run_type="manual")
-    checkpoint.apply([entry(1, RUN, final_plan_id="plan-1"), entry(2, done, manual)])
+    manual = replace(done, run_id="by hand", run_type="manual", holds_date=False)
+    dated = replace(done, run_id="dated", run_type="manual", logical_date=AT + timedelta(hours=1), tasks=())
+    checkpoint.apply([entry(1, RUN, final_plan_id="plan-1"), entry(2, done, manual, dated)])
     assert checkpoint.heads["orders"].others == (manual,)
+    assert checkpoint.heads["orders"].dated == (dated,)
     first.save_checkpoint(REGION, checkpoint)
     assert second.checkpoint(REGION) == checkpoint
     later = second.checkpoint(REGION)

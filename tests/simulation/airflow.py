@@ -611,7 +611,7 @@ class SimulatedAirflow:
                 self._note(run.key, f"gets the outcome {run.status.value}, was {found.state}")
                 self.set_state(found, run.status.value)
 
-    def forget_closed(self, created: Mapping[str, datetime | None]) -> int:
+    def forget_closed(self, created: Mapping[str, datetime | None], held: Mapping[str, Collection[datetime]]) -> int:
         self.before_change()
         gone = []
         for dag_id in sorted(created):

@@ -429,6 +429,7 @@ RUN: Schema = {
     "taken_at": optional(TIME),
     "kept": optional(FLAG),
     "tasks": optional(each(TASK)),
+    "holds_date": optional(FLAG),
     "doubt": optional(TEXT),
 }
 ENTRY: Schema = {

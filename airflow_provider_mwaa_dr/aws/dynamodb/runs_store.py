@@ -472,20 +472,25 @@ def _head_to_json(head: Head) -> dict[str, Any]:
             "created": _optional(head.created),
             "finished": _run_to_json(head.finished) if head.finished is not None else None,
             "others": [_run_to_json(run) for run in head.others],
+            "dated": [_run_to_json(run) for run in head.dated],
         }
     )
 
 
 def _head_from_json(values: Mapping[str, Any]) -> Head:
     """Return a head. Fields that cannot be read count as missing."""
-    others = values.get("others")
-    found = [_ended_run(other) for other in others] if isinstance(others, list) else []
     return Head(
         dag_id=values["dag_id"],
         created=items.from_timestamp(values.get("created")),
         finished=_ended_run(values.get("finished")),
-        others=tuple(run for run in found if run is not None),
+        others=_ended_runs(values.get("others")),
+        dated=_ended_runs(values.get("dated")),
     )
+
+
+def _ended_runs(values: object) -> tuple[LedgerRun, ...]:
+    found = [_ended_run(each) for each in values] if isinstance(values, list) else []
+    return tuple(run for run in found if run is not None)
 
 
 def _ended_run(values: object) -> LedgerRun | None:

@@ -104,8 +104,8 @@ class MetadataDb:
     def apply_outcomes(self, runs: Sequence[LedgerRun], note: str) -> None:
         history.apply_outcomes(runs, note)
 
-    def forget_closed(self, created: Mapping[str, datetime | None]) -> int:
-        return history.forget_closed(self._exempt, created)
+    def forget_closed(self, created: Mapping[str, datetime | None], held: Mapping[str, Collection[datetime]]) -> int:
+        return history.forget_closed(self._exempt, created, held)
 
     def cannot_resume(self, runs: Sequence[LedgerRun]) -> dict[RunKey, str]:
         return resume.cannot_resume(self._exempt, runs)

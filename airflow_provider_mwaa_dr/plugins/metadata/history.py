@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import and_, delete, func, select, tuple_, update
 
 from airflow_provider_mwaa_dr.core.batches import batched
-from airflow_provider_mwaa_dr.core.ledger import LedgerRun
+from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, LedgerRun
 from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
 from airflow_provider_mwaa_dr.plugins.metadata.insertion import (
     find_taken,
@@ -32,14 +32,14 @@ def adopt(runs: Sequence[LedgerRun], note: str) -> int:
     Write runs that ended in another region into the history, with *note* on each; return how many were new.
 
     Ignores a run that exists, a run whose logical date another run has, and a run that is older than the DAG's
-    newest scheduled run. Exception: a run that exists, has ended, and comes with tasks gets the result and the task
+    newest interval. Exception: a run that exists, has ended, and comes with tasks gets the result and the task
     states of the other region.
     """
     adopted = 0
     for batch in batched(runs, BATCH):
         with transaction() as session:
             connection = session.connection()
-            newest = _newest_scheduled(connection, [run.dag_id for run in batch])
+            newest = _newest_intervals(connection, [run.dag_id for run in batch])
             taken = find_taken(connection, batch)
             current = [
                 run
@@ -57,11 +57,11 @@ def adopt(runs: Sequence[LedgerRun], note: str) -> int:
     return adopted
 
 
-def _newest_scheduled(connection: Any, dag_ids: Collection[str]) -> dict[str, datetime]:
-    """Return the logical date of the newest scheduled run of each DAG that has one."""
+def _newest_intervals(connection: Any, dag_ids: Collection[str]) -> dict[str, datetime]:
+    """Return the logical date of the newest scheduled run or run of a backfill of each DAG that has one."""
     query = (
         select(RUNS.c.dag_id, func.max(LOGICAL_DATE).label("at"))
-        .where(RUNS.c.dag_id.in_(sorted(set(dag_ids))), RUNS.c.run_type == "scheduled")
+        .where(RUNS.c.dag_id.in_(sorted(set(dag_ids))), RUNS.c.run_type.in_(AUTOMATED))
         .group_by(RUNS.c.dag_id)
     )
     return {row.dag_id: row.at for row in connection.execute(query) if row.at is not None}
@@ -112,15 +112,18 @@ def _task_in(keys: Sequence[tuple[str, int]]) -> Any:
     return tuple_(TASKS.c.task_id, TASKS.c.map_index).in_(keys)
 
 
-def forget_closed(exempt: Exemption, created: Mapping[str, datetime | None]) -> int:
+def forget_closed(
+    exempt: Exemption, created: Mapping[str, datetime | None], held: Mapping[str, Collection[datetime]]
+) -> int:
     """
-    Delete scheduled runs that the provider closed in a standby before a task executed; return how many.
+    Delete intervals that the provider closed in a standby before a task executed; return how many.
 
     :param created: for each DAG id, the logical date after which no region has created a run; None: no region has
         created any.
+    :param held: for DAG ids, the logical dates that a run of another type has in another region.
     """
     query = select(RUNS.c.id, RUNS.c.dag_id, RUNS.c.run_id, LOGICAL_DATE.label("at")).where(
-        RUNS.c.run_type == "scheduled",
+        RUNS.c.run_type.in_(AUTOMATED),
         is_skipped(),
         ~exempt.covers(RUNS.c.dag_id),
     )
@@ -129,7 +132,9 @@ def forget_closed(exempt: Exemption, created: Mapping[str, datetime | None]) -> 
         rows = [
             row
             for row in connection.execute(query)
-            if row.dag_id in created and (created[row.dag_id] is None or row.at > created[row.dag_id])
+            if row.dag_id in created
+            and (created[row.dag_id] is None or row.at > created[row.dag_id])
+            and row.at not in held.get(row.dag_id, ())
         ]
         for batch in batched(rows, BATCH):
             keys = [(row.dag_id, row.run_id) for row in batch]
@@ -146,7 +151,7 @@ def forget_closed(exempt: Exemption, created: Mapping[str, datetime | None]) -> 
 def _continue_after_newest(connection: Any, dag_id: str) -> None:
     newest = connection.execute(
         select(*ROW)
-        .where(RUNS.c.dag_id == dag_id, RUNS.c.run_type == "scheduled")
+        .where(RUNS.c.dag_id == dag_id, RUNS.c.run_type.in_(AUTOMATED))
         .order_by(LOGICAL_DATE.desc())
         .limit(1)
     ).first()

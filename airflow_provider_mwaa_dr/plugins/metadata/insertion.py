@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import bindparam, insert, or_, select, tuple_, update
 
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
-from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunKey
+from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, LedgerRun, RunKey
 from airflow_provider_mwaa_dr.plugins.metadata.notes import compose_note
 from airflow_provider_mwaa_dr.plugins.metadata.runs import key_in
 from airflow_provider_mwaa_dr.plugins.metadata.schema import (
@@ -65,7 +65,7 @@ def insertable(runs: Iterable[LedgerRun], taken: Taken) -> tuple[list[LedgerRun]
 
 def insert_runs(connection: Any, runs: Sequence[LedgerRun], *, state: str | None, note: str) -> None:
     """
-    Insert runs with *state*, or with their own result if it is None; the DAG's next scheduled run comes after them.
+    Insert runs with *state*, or with their own result if it is None; the scheduler continues after them.
 
     The same number of statements for one run and for many.
     """
@@ -77,10 +77,10 @@ def insert_runs(connection: Any, runs: Sequence[LedgerRun], *, state: str | None
     ids = connection.execute(select(RUNS.c.id).where(key_in([run.key for run in runs]))).scalars().all()
     content = compose_note(None, note)
     connection.execute(insert(NOTES), [{"dag_run_id": run_id, "content": content} for run_id in ids])
-    scheduled = [run for run in runs if run.run_type == "scheduled" and run.logical_date is not None]
-    if scheduled:
+    intervals = [run for run in runs if run.run_type in AUTOMATED and run.logical_date is not None]
+    if intervals:
         is_behind = or_(DAGS.c.next_dagrun.is_(None), DAGS.c.next_dagrun <= bindparam("of_date"))
-        names = next_dagrun(scheduled[0])
+        names = next_dagrun(intervals[0])
         connection.execute(
             update(DAGS)
             .where(DAGS.c.dag_id == bindparam("of_dag"), is_behind)
@@ -91,7 +91,7 @@ def insert_runs(connection: Any, runs: Sequence[LedgerRun], *, state: str | None
                     "of_date": run.logical_date,
                     **{f"new_{name}": value for name, value in next_dagrun(run).items()},
                 }
-                for run in scheduled
+                for run in intervals
             ],
         )
     insert_tasks(connection, runs if state is None else [])

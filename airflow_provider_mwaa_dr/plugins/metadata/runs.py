@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import and_, exists, func, or_, select, tuple_
 
 from airflow_provider_mwaa_dr.core.batches import batched
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
-from airflow_provider_mwaa_dr.core.ledger import RunKey
+from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, RunKey
 from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
 from airflow_provider_mwaa_dr.plugins.metadata.notes import CLOSED
 from airflow_provider_mwaa_dr.plugins.metadata.schema import (
+    DAGS,
     ENDED,
     LOGICAL_DATE,
     NOTES,
@@ -23,6 +25,9 @@ from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     read_conf,
 )
 from airflow_provider_mwaa_dr.plugins.metadata.transactions import BATCH, transaction
+
+_SAME_TIME = timedelta(minutes=1)
+"""A run whose logical date is less than this away from its creation may have the time of the request as its date."""
 
 
 def newest_run() -> int:
@@ -56,14 +61,18 @@ def rows(keys: Collection[RunKey]) -> list[RunRow]:
 
 
 def last_finished(dag_ids: Collection[str]) -> list[RunRow]:
-    """Return the newest ended scheduled run of each DAG that has one, without runs that the provider skipped."""
+    """
+    Return the newest ended interval of each DAG that has one, and newer ended runs that hold a date.
+
+    Runs that the provider skipped do not count.
+    """
     found: list[RunRow] = []
     for batch in batched(sorted(dag_ids), BATCH):
         newest = (
             select(RUNS.c.dag_id, func.max(LOGICAL_DATE).label("at"))
             .where(
                 RUNS.c.dag_id.in_(batch),
-                RUNS.c.run_type == "scheduled",
+                RUNS.c.run_type.in_(AUTOMATED),
                 RUNS.c.state.in_(ENDED),
                 ~is_skipped(),
             )
@@ -71,9 +80,27 @@ def last_finished(dag_ids: Collection[str]) -> list[RunRow]:
             .subquery()
         )
         query = select(*ROW).join(newest, and_(RUNS.c.dag_id == newest.c.dag_id, LOGICAL_DATE == newest.c.at))
+        newer = (
+            select(*ROW)
+            .outerjoin(newest, RUNS.c.dag_id == newest.c.dag_id)
+            .where(
+                RUNS.c.dag_id.in_(batch),
+                RUNS.c.run_type.not_in(AUTOMATED),
+                RUNS.c.state.in_(ENDED),
+                ~is_skipped(),
+                has_next_run(),
+                or_(newest.c.at.is_(None), LOGICAL_DATE > newest.c.at),
+            )
+        )
         with transaction() as session:
             found += [to_row(row) for row in session.execute(query).all()]
+            found += [row for row in map(to_row, session.execute(newer).all()) if row.holds_date]
     return found
+
+
+def has_next_run() -> Any:
+    """Return the condition that the run's DAG has a schedule that creates further runs."""
+    return exists().where(DAGS.c.dag_id == RUNS.c.dag_id, DAGS.c.next_dagrun.is_not(None))
 
 
 def task_exists(*conditions: Any) -> Any:
@@ -100,7 +127,7 @@ def key_in(keys: Sequence[RunKey]) -> Any:
     return tuple_(RUNS.c.dag_id, RUNS.c.run_id).in_(keys)
 
 
-ROW = (is_skipped().label("is_skipped"), *RUN_COLUMNS)
+ROW = (is_skipped().label("is_skipped"), has_next_run().label("has_next_run"), *RUN_COLUMNS)
 """The columns for :func:`to_row`."""
 
 
@@ -109,4 +136,17 @@ def to_row(row: Any) -> RunRow:
     values = dict(row._mapping)
     values["is_skipped"] = bool(values["is_skipped"])
     values["conf"], values["conf_lost"] = read_conf(values["conf"])
+    values["holds_date"] = values.pop("has_next_run") and _holds_date(row)
     return RunRow(**values)
+
+
+def _holds_date(row: Any) -> bool:
+    """
+    Whether a run's logical date may be the date of an interval, and the run is no interval itself.
+
+    A run that a user requests without a date gets the time of the request on Airflow 2, with microseconds.
+    """
+    at = row.logical_date
+    if at is None or row.run_type in AUTOMATED:
+        return False
+    return not (at.microsecond and row.queued_at is not None and abs(at - row.queued_at) < _SAME_TIME)

@@ -86,7 +86,7 @@ class Rows:
     def apply_outcomes(self, runs: Sequence[LedgerRun], note: str) -> None:
         self.applied += runs
 
-    def forget_closed(self, created: Mapping[str, datetime | None]) -> int:
+    def forget_closed(self, created: Mapping[str, datetime | None], held: Mapping[str, Collection[datetime]]) -> int:
         return 0
 
 

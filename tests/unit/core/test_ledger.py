@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
-from airflow_provider_mwaa_dr.core.ledger import Head, LedgerRun, LogEntry, RegionLedger, RunStatus, history
+from airflow_provider_mwaa_dr.core.ledger import (
+    Head,
+    LedgerRun,
+    LogEntry,
+    RegionLedger,
+    RunStatus,
+    dates_held,
+    history,
+)
 
 AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
 TASKS = (("one", -1, "success"),)
@@ -41,13 +49,13 @@ def test_a_head_keeps_the_newest_of_each_kind_that_the_next_run_depends_on() -> 
         run(6, RunStatus.OPEN, "manual", tasks=TASKS),
         run(7, RunStatus.GONE, "manual", tasks=TASKS),
         run(8, run_type="asset_triggered", tasks=TASKS, logical_date=None),
-        run(9, RunStatus.FAILED, "backfill", tasks=TASKS),
+        run(9, RunStatus.FAILED, "operator_triggered", tasks=TASKS),
     ):
         head = head.advanced(each)
     assert head.finished == run(2)
     assert head.others == (
         run(4, run_type="manual", tasks=TASKS),
-        run(9, RunStatus.FAILED, "backfill", tasks=TASKS),
+        run(9, RunStatus.FAILED, "operator_triggered", tasks=TASKS),
     )
     later = run(4, RunStatus.FAILED, "manual", tasks=TASKS, epoch=2)
     assert later in head.advanced(later).others
@@ -66,12 +74,73 @@ def test_a_head_knows_whether_a_run_is_newer_than_what_it_has() -> None:
 def test_the_history_takes_the_newer_epoch_of_a_run_and_other_types_only_if_newer_than_the_interval() -> None:
     """The result does not depend on the order of the regions."""
     first = ledger(
-        run(2, RunStatus.FAILED), run(1, run_type="manual", tasks=TASKS), run(3, run_type="backfill", tasks=TASKS)
+        run(2, RunStatus.FAILED),
+        run(1, run_type="manual", tasks=TASKS),
+        run(3, run_type="operator_triggered", tasks=TASKS),
     )
-    second = ledger(run(2, epoch=2), run(3, run_type="backfill", tasks=TASKS, epoch=2))
-    expected = [run(2, epoch=2), run(3, run_type="backfill", tasks=TASKS, epoch=2)]
+    second = ledger(run(2, epoch=2), run(3, run_type="operator_triggered", tasks=TASKS, epoch=2))
+    expected = [run(2, epoch=2), run(3, run_type="operator_triggered", tasks=TASKS, epoch=2)]
     for regions in ([first, second], [second, first]):
         assert history(regions, ["orders", "unknown"]) == expected
     assert history([ledger(run(5, run_type="manual", tasks=TASKS))], ["orders"]) == [
         run(5, run_type="manual", tasks=TASKS)
     ]
+
+
+def test_the_newest_interval_is_a_scheduled_run_or_a_run_of_a_backfill() -> None:
+    """This is Airflow's rule for the next run of a DAG."""
+    head = Head(dag_id="orders")
+    for each in (
+        run(3),
+        run(5, run_type="backfill"),
+        run(4),
+        run(6, RunStatus.OPEN, "backfill"),
+        run(9, run_type="manual"),
+    ):
+        head = head.advanced(each)
+    assert head.finished == run(5, run_type="backfill")
+    assert head.created == AT + timedelta(days=6)
+
+
+def holder(day: int, **values: object) -> LedgerRun:
+    """A manual run with the date of an interval."""
+    return run(day, run_type="manual", holds_date=True, **values)
+
+
+def test_a_head_keeps_the_runs_of_other_types_that_hold_a_date_after_the_newest_interval() -> None:
+    """The scheduler passes over each of them. Unfinished runs are in the ledger already."""
+    head = Head(dag_id="orders")
+    for each in (
+        holder(4),
+        run(2),
+        holder(1),
+        holder(3, tasks=TASKS),
+        holder(5, status=RunStatus.OPEN),
+        run(7, run_type="manual"),
+    ):
+        head = head.advanced(each)
+    assert head.dated == (holder(3), holder(4))
+    assert head.others == (holder(3, tasks=TASKS),)
+    assert head.has(holder(4))
+    again = holder(4, status=RunStatus.FAILED, epoch=2, conf="{}")
+    assert head.advanced(again).dated == (holder(3), again)
+    assert head.advanced(run(3)).dated == (holder(4),)
+    assert head.advanced(run(8)).dated == ()
+
+
+def test_a_head_keeps_a_limited_number_of_dates_and_no_long_conf() -> None:
+    """The newest dates stay."""
+    head = Head(dag_id="orders")
+    for day in range(150):
+        head = head.advanced(holder(day, conf='"' + 100 * day * "x" + '"'))
+    assert [each.run_id for each in head.dated] == [f"manual__{day}" for day in range(50, 150)]
+    assert head.dated[-1].conf is None
+
+
+def test_the_history_has_the_dates_after_the_newest_interval_of_all_regions() -> None:
+    """A run that is also needed for its tasks is adopted once, with its tasks."""
+    first, second = ledger(holder(2), holder(6), holder(7, tasks=TASKS)), ledger(run(5))
+    for regions in ([first, second], [second, first]):
+        assert history(regions, ["orders"]) == [run(5), holder(7, tasks=TASKS), holder(6)]
+    assert dates_held([first, second], "orders") == {AT + timedelta(days=day) for day in (2, 6, 7)}
+    assert dates_held([first, second], "unknown") == frozenset()

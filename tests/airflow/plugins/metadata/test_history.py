@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.ledger import RunStatus
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunStatus
 from tests.airflow.plugins.metadata.chains import ONE, TWO, bash, chain, executed, ledger_of, next_one_starts, operator
 from tests.airflow.plugins.metadata.other_region import AT, DAY, interval, next_dagrun, open_interval
+from tests.airflow.plugins.metadata.scheduling import adopt, dates_created_next, ended, parse, published
 
 if TYPE_CHECKING:
     from tests.airflow.conftest import Database
@@ -167,6 +169,63 @@ def test_a_closed_run_gets_the_outcome_of_another_region(database: Database, db:
     assert database.note("r1") == "[mwaa-dr] it ended elsewhere"
 
 
+def triggered(day: float, run_type: str = "scheduled", **values: Any) -> LedgerRun:
+    """A run with the date and interval of ``CronTriggerTimetable``."""
+    at = AT + day * DAY
+    dates = {"data_interval_start": at, "data_interval_end": at, "run_after": at}
+    return interval(day, run_type=run_type, run_id=f"{run_type}__{day}", **dates, **values)
+
+
+def daily(**values: Any) -> Any:
+    from airflow.timetables.trigger import CronTriggerTimetable
+
+    return chain(schedule=CronTriggerTimetable("0 0 * * *", timezone="UTC"), **values)
+
+
+KINDS = {
+    "a backfill of all": [triggered(day, "backfill") for day in range(5)],
+    "a backfill after the schedule": [triggered(0), triggered(1), *(triggered(day, "backfill") for day in (3, 4))],
+    "a backfill of old intervals": [triggered(2), triggered(3), triggered(1, "backfill")],
+    "a manual run with the date of the next interval": [triggered(2), triggered(3), triggered(4, "manual")],
+    "manual runs with the dates of later intervals": [triggered(2), triggered(5, "manual"), triggered(4, "manual")],
+    "a manual run with an older date": [triggered(1), triggered(3), triggered(2, "manual")],
+    "a manual run with a date between intervals": [triggered(2), triggered(2.5, "manual"), triggered(3, "manual")],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_new_to_the_ledger", [False, True])
+def test_the_scheduler_creates_the_runs_that_it_would_have_created_in_the_other_region(
+    database: Database, db: Any, kind: str, is_new_to_the_ledger: bool
+) -> None:
+    """
+    Airflow continues after the newest scheduled run or run of a backfill, and passes over dates that any run has.
+    """
+    dag = daily()
+    parse(database, dag)
+    ended(*KINDS[kind])
+    run_ids = [run.run_id for run in KINDS[kind]]
+    if is_new_to_the_ledger:
+        run_ids = [row.run_id for row in db.last_finished(["orders"])]
+    ledger = published(db, *run_ids)
+    expected = dates_created_next(database, dag)
+    database.forget_history()
+    adopt(db, ledger)
+    assert dates_created_next(database, dag) == expected
+
+
+def test_a_manual_run_whose_date_is_the_time_of_its_request_holds_no_interval(database: Database, db: Any) -> None:
+    """Airflow 2 gives it this date. With a DAG that has no schedule, no date holds an interval."""
+    parse(database, daily())
+    now = datetime.now(tz=timezone.utc).replace(microsecond=7)
+    for run_id, at in (("now", now), ("second", now.replace(microsecond=0)), ("date", AT)):
+        db.resume([replace(triggered(0, "manual"), run_id=run_id, logical_date=at)], "resumed")
+    held = {row.run_id: row.holds_date for row in db.runs([("orders", name) for name in ("now", "second", "date")])}
+    assert held == {"now": False, "second": True, "date": True}
+    parse(database, chain(schedule=None))
+    assert not any(row.holds_date for row in db.runs([("orders", name) for name in held]))
+
+
 def test_skipped_intervals_that_no_region_created_are_deleted(database: Database, db: Any) -> None:
     """
     Only scheduled runs that did not execute, and that are newer than any region has created. The schedule goes back.
@@ -177,12 +236,14 @@ def test_skipped_intervals_that_no_region_created_are_deleted(database: Database
         db.adopt([interval(day)], "skipped: us-east-1 is standby")
     db.adopt([interval(3, dag_id="billing", run_id="b3")], "closed: us-east-1 is standby")
     database.add_run("orders", "manual", state="success", note="[mwaa-dr] skipped: standby")
-    assert db.forget_closed({"orders": AT + 6 * DAY}) == 2
+    assert db.forget_closed({"orders": AT + 6 * DAY}, {}) == 2
     assert set(database.runs()) == {"scheduled__5", "scheduled__6", "b3", "manual"}
     assert next_dagrun(database) == AT + 6 * DAY
-    assert db.forget_closed({"billing": None}) == 1
+    assert db.forget_closed({"billing": None}, {}) == 1
     assert next_dagrun(database, "billing") is None
-    db.adopt([interval(9)], "skipped: us-east-1 is standby")
+    db.adopt([interval(7), interval(9)], "skipped: us-east-1 is standby")
+    assert db.forget_closed({"orders": AT + 6 * DAY}, {"orders": [AT + 7 * DAY, AT + 9 * DAY]}) == 0
+    assert db.forget_closed({"orders": AT + 6 * DAY}, {"orders": [AT + 9 * DAY]}) == 1
     with database.settings.engine.begin() as connection:
         tasks = database.tables.tasks
         connection.execute(
@@ -197,4 +258,4 @@ def test_skipped_intervals_that_no_region_created_are_deleted(database: Database
                 hostname="worker",
             )
         )
-    assert db.forget_closed({"orders": AT + 6 * DAY}) == 0
+    assert db.forget_closed({"orders": AT + 6 * DAY}, {}) == 0

@@ -23,11 +23,11 @@ def test_read_states_returns_open_and_new_runs(database: Database, db: Any) -> N
 
 
 def test_the_newest_ended_interval_of_each_dag(database: Database, db: Any) -> None:
-    """Manual runs and open runs do not count."""
+    """Open runs do not count. Newer manual runs count if their date may be the date of an interval."""
     database.add_dag("billing")
     db.adopt([interval(1), interval(1, dag_id="billing", run_id="b1")], "adopted")
     db.adopt([interval(2, RunStatus.FAILED)], "adopted")
     db.resume([open_interval(3)], "resumed")
     database.add_run("orders", "manual", state="success")
-    found = {row.dag_id: (row.run_id, row.state) for row in db.last_finished(["orders", "billing", "none"])}
-    assert found == {"orders": ("scheduled__2", "failed"), "billing": ("b1", "success")}
+    found = {(row.run_id, row.state, row.holds_date) for row in db.last_finished(["orders", "billing", "none"])}
+    assert found == {("scheduled__2", "failed", False), ("b1", "success", False), ("manual", "success", True)}

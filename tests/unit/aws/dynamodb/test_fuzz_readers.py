@@ -116,7 +116,8 @@ def runs_items() -> list[dict[str, Any]]:
     """Return a runs table with the log of region X and a checkpoint of its first half."""
     checkpoint = RegionLedger()
     checkpoint.apply([entry(number) for number in NUMBERS[:3]])
-    checkpoint.heads["billing"] = Head(dag_id="billing", created=AT, others=(run("m1", RunStatus.FAILED),))
+    failed = (run("m1", RunStatus.FAILED),)
+    checkpoint.heads["billing"] = Head(dag_id="billing", created=AT, others=failed, dated=failed)
     pages, manifest = runs_store.checkpoint_to_items(X, checkpoint)
     return [*(runs_store.entry_to_item(X, entry(number)) for number in NUMBERS), *pages, manifest]
 

@@ -7,6 +7,8 @@ numbers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 try:
@@ -35,8 +37,11 @@ __all__ = [
     "AirflowSkipException",
     "PokeReturnValue",
     "TaskDeferred",
+    "next_kwargs",
     "next_method",
+    "run_began_at",
     "stats",
+    "trigger_at",
 ]
 
 
@@ -45,6 +50,41 @@ def next_method(task_instance: Any) -> str | None:
     context = getattr(task_instance, "_ti_context_from_server", None) or task_instance
     method: str | None = context.next_method
     return method
+
+
+def next_kwargs(task_instance: Any) -> Mapping[str, Any]:
+    """
+    Return the arguments with which a deferred task resumes, as Airflow has stored them; empty for a task that starts.
+
+    Numbers and texts are values of the mapping. Other values may be encoded.
+    """
+    context = getattr(task_instance, "_ti_context_from_server", None) or task_instance
+    stored = getattr(context, "next_kwargs", None)
+    # Airflow 3.0 stores {"__type": "dict", "__var": {...}}; later versions store a plain map.
+    found = stored.get("__var", stored) if isinstance(stored, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def run_began_at(task_instance: Any) -> datetime | None:
+    """Return when the task's run began; None if that is unknown."""
+    context = getattr(task_instance, "_ti_context_from_server", None) or task_instance
+    began_at = getattr(getattr(context, "dag_run", None), "start_date", None)
+    return began_at if isinstance(began_at, datetime) and began_at.tzinfo is not None else None
+
+
+def trigger_at(moment: datetime) -> Any:
+    """
+    Return a trigger of Airflow itself that fires at *moment*, an aware time.
+
+    The triggerer can run it without this provider.
+    """
+    try:
+        from airflow.providers.standard.triggers.temporal import DateTimeTrigger  # noqa: PLC0415
+    except ImportError:
+        from airflow.triggers.temporal import (  # type: ignore[no-redef,unused-ignore]  # noqa: PLC0415
+            DateTimeTrigger,
+        )
+    return DateTimeTrigger(moment=moment)
 
 
 def stats() -> Any:

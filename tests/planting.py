@@ -29,9 +29,9 @@ AGENT_MODULES = tuple(
     )
 )  # fmt: skip
 MODULES = (
-    "conf", "_compat", "core.config", "core.gate", "core.state", "core.timing", "core.timer", "core.log_on_change",
-    "core.failover.records", "core.failover.recorded_sets", "core.ledger", "core.bookkeeping", "aws.clock",
-    "aws.session", "aws.dynamodb.items", "aws.dynamodb.replicas", "aws.dynamodb.state_store",
+    "conf", "_compat", "core.config", "core.gate", "core.hold", "core.state", "core.timing", "core.timer",
+    "core.log_on_change", "core.failover.records", "core.failover.recorded_sets", "core.ledger", "core.bookkeeping",
+    "aws.clock", "aws.session", "aws.dynamodb.items", "aws.dynamodb.replicas", "aws.dynamodb.state_store",
     "aws.dynamodb.runs_store", *AGENT_MODULES, "plugins.held_task", "plugins.execution", "plugins.fence",
     "plugins.fork_guard", "plugins.gate", "plugins.listener",
 )  # fmt: skip

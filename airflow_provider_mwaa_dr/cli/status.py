@@ -13,11 +13,16 @@ from airflow_provider_mwaa_dr.cli.session import CliSession, CommandParsers
 from airflow_provider_mwaa_dr.cli.status_text import status_text
 from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.display import visible, visible_document
-from airflow_provider_mwaa_dr.core.documents import state_document, unpublished_document, unreadable_document
+from airflow_provider_mwaa_dr.core.documents import (
+    held_tasks_document,
+    state_document,
+    unpublished_document,
+    unreadable_document,
+)
 from airflow_provider_mwaa_dr.core.gate import Role
 from airflow_provider_mwaa_dr.core.identity import IdentityClaimWatch
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, IdentityClaim, StateStore
-from airflow_provider_mwaa_dr.core.readiness.collect import unpublished_of
+from airflow_provider_mwaa_dr.core.readiness.collect import held_tasks_of, unpublished_of
 from airflow_provider_mwaa_dr.core.state import DRState, why_unknown
 from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError, UnreadableItem
@@ -76,6 +81,8 @@ def run(session: CliSession) -> None:
         unpublished = unpublished_of(session.store, region)
         is_open = unpublished is not None and unpublished.acknowledged_at is None
         found["unpublished"] = unpublished_document(unpublished) if unpublished is not None and is_open else None
+        held = held_tasks_of(session.store, region, session.clock.now())
+        found["held_tasks"] = held_tasks_document(held) if held is not None else None
     unreadable = _unreadable(session, names)
     document = {
         **state_document(state),

@@ -109,6 +109,9 @@ def _notes(document: Mapping[str, Any], region: str, timing: Timing, console: Co
         yield console.alarm(f"! an environment holds every run: {claim['problem']}")
     if found["unpublished"] is not None:
         yield from _unpublished(found["unpublished"], console)
+    if found["held_tasks"] is not None:
+        held = found["held_tasks"]
+        yield console.alarm(f"! its fence has held tasks since {held['since']}: {held['why']}")
     if not found["schedulers"]:
         if found["agent_age_s"] is not None:
             yield console.alarm(f"! its schedulers have sent no heartbeat for {found['agent_age_s']:.0f} s")

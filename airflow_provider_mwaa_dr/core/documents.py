@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow_provider_mwaa_dr.core.failover import FailoverPreview
 from airflow_provider_mwaa_dr.core.health import Diagnosis
-from airflow_provider_mwaa_dr.core.ports import FailoverOutcome, FailoverRecord, Unpublished
+from airflow_provider_mwaa_dr.core.ports import FailoverOutcome, FailoverRecord, HeldTasks, Unpublished
 from airflow_provider_mwaa_dr.core.readiness.model import CheckResult
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Plan
 from airflow_provider_mwaa_dr.exceptions import UnreadableItem
@@ -118,6 +118,11 @@ def preview_document(preview: FailoverPreview) -> dict[str, Any]:
         "taken_over": preview.why_recovery,
         "steps": list(preview.steps),
     }
+
+
+def held_tasks_document(held: HeldTasks) -> dict[str, Any]:
+    """Return the tasks that the fence of a region holds, as ``mwaa-dr status --json`` prints them."""
+    return {"since": iso(held.since), "why": held.why}
 
 
 def unpublished_document(unpublished: Unpublished) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     Clock,
     DagSet,
     FailoverRecord,
+    HeldTasks,
     IdentityClaim,
     Observation,
     Registration,
@@ -244,13 +245,17 @@ class EventualStateStore:
         """Store in *region*'s own copy which environments claim it."""
         self._from_first(lambda copy: copy.put_dispute(region, environments), first=region)
 
-    def put_fence(self, region: str, at: datetime) -> None:
-        """Store that a worker of *region* loaded the fence."""
-        self._from_first(lambda copy: copy.put_fence(region, at), first=region)
+    def put_fence(self, region: str, at: datetime, held: HeldTasks | None = None) -> None:
+        """Store that a worker of *region* loaded the fence, and the tasks that it holds."""
+        self._from_first(lambda copy: copy.put_fence(region, at, held), first=region)
 
     def fence(self, region: str) -> datetime | None:
         """Return the last time that a worker of *region* stored with :meth:`put_fence`."""
         return self._from_first(lambda copy: copy.fence(region), first=region)[1]
+
+    def held_tasks(self, region: str) -> HeldTasks | None:
+        """Return the last report of tasks that the fence of *region* holds."""
+        return self._from_first(lambda copy: copy.held_tasks(region), first=region)[1]
 
     def put_unpublished(self, unpublished: Unpublished) -> None:
         """Replace the event of a region in its own copy."""

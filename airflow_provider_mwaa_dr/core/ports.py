@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from enum import Enum
 from typing import Protocol
 
@@ -286,6 +286,33 @@ class FailoverRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeldTasks:
+    """
+    The fence of a region holds tasks for longer than usual; in the item ``FENCE#region``.
+
+    :param since: when the fence began to hold the first of these tasks.
+    :param at: when a worker last reported it.
+    :param why: why they are held, and what to do.
+    """
+
+    since: datetime
+    at: datetime
+    why: str
+
+    def is_current(self, now: datetime) -> bool:
+        """Whether tasks are still held: each reports it again every few minutes (core/hold.py)."""
+        return now - self.at < HELD_REPORT_AGE
+
+    def __str__(self) -> str:
+        """Return since when tasks are held, and why; the end of a sentence about the fence."""
+        return f"has held tasks since {self.since.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%SZ}: {self.why}"
+
+
+HELD_REPORT_AGE = timedelta(minutes=15)
+"""The greatest age of a current report of held tasks; display only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
     """An environment of the DR set, item ``ENVIRONMENT#region``."""
 
@@ -392,11 +419,18 @@ class StateStore(Protocol):
     def put_dispute(self, region: str, environments: Sequence[str]) -> None:
         """Store which environments claim *region* while no name is registered; an empty list ends the dispute."""
 
-    def put_fence(self, region: str, at: datetime) -> None:
-        """Store that a worker of *region* loaded the fence at that time."""
+    def put_fence(self, region: str, at: datetime, held: HeldTasks | None = None) -> None:
+        """
+        Store that a worker of *region* loaded the fence at that time.
+
+        :param held: the tasks that the fence holds for longer than usual; None removes the last report.
+        """
 
     def fence(self, region: str) -> datetime | None:
         """Return the last time that a worker of *region* stored with :meth:`put_fence`."""
+
+    def held_tasks(self, region: str) -> HeldTasks | None:
+        """Return the last report of tasks that the fence of *region* holds; None if there is none."""
 
     def put_unpublished(self, unpublished: Unpublished) -> None:
         """Replace the event that is stored for *unpublished.region*."""

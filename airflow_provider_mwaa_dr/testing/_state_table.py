@@ -11,6 +11,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
     DagSet,
     FailoverRecord,
+    HeldTasks,
     IdentityClaim,
     Registration,
     Unpublished,
@@ -34,6 +35,7 @@ class StateTable:
     identity_claims: dict[tuple[str, str, str, str], IdentityClaim] = field(default_factory=dict)
     disputes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     fences: dict[str, datetime] = field(default_factory=dict)
+    held_tasks: dict[str, HeldTasks | None] = field(default_factory=dict)
     sets: dict[str, DagSet] = field(default_factory=dict)
     snapshots: dict[str, DagSet] = field(default_factory=dict)
     records: dict[str, FailoverRecord] = field(default_factory=dict)

@@ -88,8 +88,8 @@ _Key = tuple[str, Any]
 def _contents(table: StateTable) -> dict[_Key, object]:
     found: dict[_Key, object] = {("state", None): table.state}
     names = (
-        "reconciled", "registrations", "lists", "agents", "identity_claims", "disputes", "fences", "sets", "snapshots",
-        "records", "damaged", "unpublished",
+        "reconciled", "registrations", "lists", "agents", "identity_claims", "disputes", "fences", "held_tasks", "sets",
+        "snapshots", "records", "damaged", "unpublished",
     )  # fmt: skip
     for name in names:
         found |= {(name, key): value for key, value in getattr(table, name).items()}

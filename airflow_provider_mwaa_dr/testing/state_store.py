@@ -16,6 +16,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     DagSet,
     FailoverOutcome,
     FailoverRecord,
+    HeldTasks,
     IdentityClaim,
     Observation,
     Registration,
@@ -245,10 +246,11 @@ class InMemoryStateStore:
         with self._reach("put_dispute"):
             self._table.disputes[region] = tuple(environments)
 
-    def put_fence(self, region: str, at: datetime) -> None:
-        """Record that a worker of *region* loaded the fence."""
+    def put_fence(self, region: str, at: datetime, held: HeldTasks | None = None) -> None:
+        """Record that a worker of *region* loaded the fence, and the tasks that it holds."""
         with self._reach("put_fence"):
             self._table.fences[region] = at
+            self._table.held_tasks[region] = held
             self._table.damaged.pop(f"FENCE#{region}", None)
 
     def fence(self, region: str) -> datetime | None:
@@ -256,6 +258,12 @@ class InMemoryStateStore:
         with self._reach("fence"):
             self._intact(f"FENCE#{region}")
             return self._table.fences.get(region)
+
+    def held_tasks(self, region: str) -> HeldTasks | None:
+        """Return the last report of tasks that the fence of *region* holds."""
+        with self._reach("held_tasks"):
+            self._intact(f"FENCE#{region}")
+            return self._table.held_tasks.get(region)
 
     def put_unpublished(self, unpublished: Unpublished) -> None:
         """Replace the stored list of the region."""

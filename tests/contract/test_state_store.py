@@ -17,6 +17,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     DagSet,
     FailoverOutcome,
     FailoverRecord,
+    HeldTasks,
     IdentityClaim,
     Registration,
     StateStore,
@@ -262,6 +263,17 @@ def test_fence_is_recorded_by_region(store: StateStore) -> None:
     store.put_fence("us-east-1", AT + timedelta(hours=1))
     assert store.fence("us-east-1") == AT + timedelta(hours=1)
     assert store.fence("us-east-2") is None
+
+
+def test_tasks_that_the_fence_holds_are_reported_until_one_passes(store: StateStore) -> None:
+    """The report is in the item of the fence; the next write without one removes it."""
+    assert store.held_tasks("us-east-1") is None
+    held = HeldTasks(since=AT, at=AT + timedelta(minutes=7), why="no heartbeats")
+    store.put_fence("us-east-1", held.at, held)
+    assert (store.held_tasks("us-east-1"), store.fence("us-east-1")) == (held, held.at)
+    assert store.held_tasks("us-east-2") is None
+    store.put_fence("us-east-1", AT + timedelta(minutes=8))
+    assert store.held_tasks("us-east-1") is None
 
 
 def test_recorded_set_is_never_changed(peer: Peer) -> None:

@@ -322,7 +322,8 @@ ENVIRONMENT = Kind(
     "the rest.",
 )
 FENCE = Kind(
-    schema={"at": TIME}, advice="A worker of the region writes it again within an hour. You may delete it before."
+    schema={"at": TIME, "held_since": optional(TIME), "held_at": optional(TIME), "held_why": optional(TEXT)},
+    advice="A worker of the region writes it again within an hour. You may delete it before.",
 )
 SNAPSHOT = Kind(
     schema=_SET,

@@ -30,6 +30,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
     FailoverOutcome,
     FailoverRecord,
+    HeldTasks,
     IdentityClaim,
     Registration,
     StepRecord,
@@ -591,6 +592,30 @@ def identity_claims_key(place: str) -> str:
     region.
     """
     return f"AGENT#{place}#claims"
+
+
+def fence_to_item(region: str, at: datetime, held: HeldTasks | None) -> dict[str, Any]:
+    """Return the item that shows that the workers of *region* load the fence, with the tasks that it holds."""
+    report = {} if held is None else {"held_since": held.since, "held_at": held.at, "held_why": bounded(held.why)}
+    return to_item(fence_key(region), {"at": at, **report})
+
+
+def held_tasks_from_item(item: Item, *, table: str) -> HeldTasks | None:
+    """
+    Return the tasks that the fence of a region holds; None if there is no report, or only a part of it.
+
+    :raises UnreadableItemError: the item cannot be read.
+    """
+    values = values_of(item, table=table)
+    since, at, why = (values.get(name) for name in ("held_since", "held_at", "held_why"))
+    if since is None or at is None or why is None:
+        return None
+    return HeldTasks(since=to_time(since), at=to_time(at), why=why)
+
+
+def fence_key(region: str) -> str:
+    """Return the key of the item of a region's fence."""
+    return f"FENCE#{region}"
 
 
 def unpublished_to_item(unpublished: Unpublished) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     DagSet,
     FailoverOutcome,
     FailoverRecord,
+    HeldTasks,
     IdentityClaim,
     Observation,
     Registration,
@@ -343,14 +344,19 @@ class DynamoDBStateStore:
         names = {":names": items.to_attribute(list(environments))}
         self._update(f"ENVIRONMENT#{region}", "SET disputed = :names", names)
 
-    def put_fence(self, region: str, at: datetime) -> None:
-        """Record that a worker of *region* loaded the fence."""
-        self._replicas.put(items.to_item(f"FENCE#{region}", {"at": at}), "note the fence")
+    def put_fence(self, region: str, at: datetime, held: HeldTasks | None = None) -> None:
+        """Record that a worker of *region* loaded the fence, and the tasks that it holds."""
+        self._replicas.put(items.fence_to_item(region, at, held), "note the fence")
 
     def fence(self, region: str) -> datetime | None:
         """Return when a worker of *region* last recorded its fence."""
-        item = self._get(f"FENCE#{region}")
+        item = self._get(items.fence_key(region))
         return None if item is None else items.to_time(items.values_of(item, table=self.table)["at"])
+
+    def held_tasks(self, region: str) -> HeldTasks | None:
+        """Return the last report of tasks that the fence of *region* holds."""
+        item = self._get(items.fence_key(region))
+        return None if item is None else items.held_tasks_from_item(item, table=self.table)
 
     # Runs that a region could not take over.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.environments import known_region
@@ -16,6 +17,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     Clock,
     DagSet,
     Environment,
+    HeldTasks,
     StateStore,
     TableDescription,
     Tables,
@@ -80,6 +82,7 @@ def collect_facts(
             snapshot=_snapshot(store, region),
             unpublished=unpublished_of(store, region),
             inventory=_inventory(store, region),
+            held_tasks=held_tasks_of(store, region, at),
         )
 
     source_facts, target_facts = region_facts(active), region_facts(target)
@@ -198,6 +201,15 @@ def unpublished_of(store: StateStore, region: str) -> Unpublished | None:
         return store.unpublished(region)
     except UnreadableItemError:
         return None
+
+
+def held_tasks_of(store: StateStore, region: str, now: datetime) -> HeldTasks | None:
+    """Return the current report of tasks that the fence of *region* holds; None also if the item cannot be read."""
+    try:
+        held = store.held_tasks(region)
+    except UnreadableItemError:
+        return None
+    return held if held is not None and held.is_current(now) else None
 
 
 def _runs_table(

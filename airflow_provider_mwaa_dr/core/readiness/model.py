@@ -17,6 +17,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     EnvironmentDescription,
     EnvironmentStatus,
     FailoverRecord,
+    HeldTasks,
     IdentityClaim,
     TableDescription,
     Unpublished,
@@ -86,6 +87,7 @@ class RegionFacts:
     :param heartbeats: the last heartbeats of all agents, dead ones included.
     :param may_change: whether the caller may pause and unpause DAGs of the region; None if this was not tried.
     :param identity_claims: of live agents in this AWS region whose environment is not that of the region it claims.
+    :param held_tasks: the current report of tasks that the region's fence holds for longer than usual.
     :param advice: what to do first if no fact about the region could be read; replaces the advice of the checks.
     """
 
@@ -101,6 +103,7 @@ class RegionFacts:
     dags: Sequence[DagInfo] | Unknown = Unknown("not asked")
     snapshot: DagSet | None = None
     unpublished: Unpublished | None = None
+    held_tasks: HeldTasks | None = None
     inventory: Inventory | Unknown = Unknown("not asked")
     advice: str = ""
 

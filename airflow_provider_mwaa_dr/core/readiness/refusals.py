@@ -128,6 +128,8 @@ def _fence_problems(region: RegionFacts) -> Iterable[str]:
 
 
 def _fence_doubts(region: RegionFacts) -> Iterable[str]:
+    if region.held_tasks is not None:
+        yield f"the fence of {region.region} {str(region.held_tasks).rstrip('.')}"
     yield from no_agent(region)
     if not isinstance(region.inventory, Unknown) and region.inventory.options.get("fence") == "False":
         yield f"the fence is switched off in {region.region}"
@@ -204,13 +206,15 @@ REFUSALS: tuple[Refusal, ...] = (
     ),
     Refusal(
         name="fence",
-        fails_when="a task ended in the target without the fence; a warning if no task has shown the fence yet",
+        fails_when="a task ended in the target without the fence; a warning if no task has shown the fence yet, or if "
+        "the fence has held tasks for long",
         problems=_fence_problems,
         doubts=_fence_doubts,
         fine=lambda region: f"loaded in the workers of {region.region}",
-        advice="Run a task in {environment}, for example of dr_readiness, whose tag lets it run in a standby, and "
-        "repeat the check a minute later. If the result is the same, the plugin is not loaded in the workers: check "
-        "the worker's requirements_install log, and that [dr] fence is not off.",
+        advice="If tasks are held, do first what the result says. Run a task in {environment}, for example of "
+        "dr_readiness, whose tag lets it run in a standby, and repeat the check a minute later. If the result is the "
+        "same, the plugin is not loaded in the workers: check the worker's requirements_install log, and that "
+        "[dr] fence is not off.",
     ),
     Refusal(
         name="leftovers",

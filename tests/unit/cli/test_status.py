@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.cli.status import WATCH_S, watch_agents
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.ports import IdentityClaim, Unpublished
+from airflow_provider_mwaa_dr.core.ports import HeldTasks, IdentityClaim, Unpublished
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore
 from tests.unit.cli.conftest import Shell
 
@@ -46,6 +46,7 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "claims": [],
                 "ledger_wait_s": None,
                 "unpublished": None,
+                "held_tasks": None,
             },
             "us-east-2": {
                 "role": "active",
@@ -66,6 +67,7 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "claims": [],
                 "ledger_wait_s": None,
                 "unpublished": None,
+                "held_tasks": None,
             },
         },
         "unreadable": [],
@@ -413,6 +415,20 @@ def test_what_a_region_could_not_take_over_is_shown_until_a_user_acknowledges_it
     }
     assert UNPUBLISHED.why not in mwaa_dr("status").out
     assert "was acknowledged already" in mwaa_dr("check", "--acknowledge", UNPUBLISHED.id).out
+
+
+def test_tasks_that_the_fence_holds_are_shown(mwaa_dr: Shell) -> None:
+    """Also if no agent of the region is alive. A report that no worker repeats is not shown."""
+    now = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    mwaa_dr.set.agents["us-east-1"].alive = False
+    held = HeldTasks(since=now - timedelta(minutes=20), at=now, why="Its scheduler sends no heartbeats.")
+    mwaa_dr.store.put_fence("us-east-1", now, held)
+    since = "2025-12-31T23:40:00Z"
+    assert f"! its fence has held tasks since {since}: Its scheduler sends no heartbeats." in mwaa_dr("status").out
+    document = mwaa_dr("status", "--json").document["regions"]["us-east-1"]["held_tasks"]
+    assert document == {"since": since, "why": held.why}
+    mwaa_dr.set.clock.advance(1000)
+    assert "its fence has held tasks" not in mwaa_dr("status").out
 
 
 def test_an_id_that_is_not_stored_cannot_be_acknowledged(mwaa_dr: Shell) -> None:

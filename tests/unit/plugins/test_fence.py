@@ -10,12 +10,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from airflow_provider_mwaa_dr.core.config import DRConfig, OnUnreachable
-from airflow_provider_mwaa_dr.core.gate import Action
+from airflow_provider_mwaa_dr.core.gate import Action, Decision, Role
+from airflow_provider_mwaa_dr.core.hold import LATER_RETRY_S, SILENT_ROUNDS, WORKER_ROUNDS, Hold
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, HeldTasks
 from airflow_provider_mwaa_dr.core.state import DRState, FieldProblem, Phase, initial, set_active_region
 from airflow_provider_mwaa_dr.plugins import shared_file
 from airflow_provider_mwaa_dr.plugins.fence import Fence
@@ -407,3 +410,212 @@ def test_a_file_of_another_version_is_not_used(
     worker.file.write_text(json.dumps(change(json.loads(worker.file.read_text()))))
     assert worker.task() is Action.RUN
     assert worker.reads == 2
+
+
+class HeldRun(Worker):
+    """A task of one run that the fence holds: :meth:`round` is one round of it in a new process."""
+
+    def __init__(self, home: Path, active: str = THERE, *, reconciled: int | None = None) -> None:
+        super().__init__(home, active, reconciled=reconciled)
+        self.hold = Hold(since=self.clock.now())
+        self.began_at: datetime | None = self.clock.now()
+        self.last = Decision(Action.HOLD, "", Role.UNKNOWN)
+        self.ends = False
+
+    def round(self) -> Hold:
+        """Decide once, and wait for the end of the deferral. Real time passes as little as in any test."""
+        settings = DRConfig(enabled=True, region=HERE, state_table="t", environments={}, fence_wait_s=30.0)
+        fence = Fence(config=settings, clock=self.clock, home=self.home, open_store=self.open)
+        self.last = fence.decide(exempt=False, hold=self.hold)
+        if self.last.action is Action.HOLD:
+            held = fence.hold(self.hold, self.last, run_began_at=self.began_at)
+            self.hold, self.ends = held.hold, held.ends
+            self.clock.advance(self.hold.retry_s)
+        return self.hold
+
+    def rounds(self, count: int) -> None:
+        for _ in range(count):
+            self.round()
+
+    def heartbeat(self, beat: int) -> None:
+        self.store.put_agent(
+            AgentStatus(
+                region=HERE,
+                job="7",
+                host="h",
+                at=self.clock.now(),
+                beat=beat,
+                version=1,
+                epoch=0,
+                provider_version="1",
+                airflow_version="3",
+            )
+        )
+
+    def report(self) -> HeldTasks | None:
+        return self.store.held_tasks(HERE)
+
+    def may_report_again(self) -> None:
+        """A minute of the machine's clock passes, so that it reports again."""
+        marker = self.home / f".mwaa_dr_fence_held_{HERE}"
+        if marker.exists():
+            a_minute_ago = time.time() - 61
+            os.utime(marker, (a_minute_ago, a_minute_ago))
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> HeldRun:
+    return HeldRun(tmp_path)
+
+
+def test_a_task_that_is_held_for_long_occupies_no_worker(held: HeldRun) -> None:
+    """For ten rounds it waits 30 s in its worker. Then it does not wait, and is deferred for two minutes."""
+    held.rounds(WORKER_ROUNDS)
+    assert held.report() is not None
+    before = held.clock.monotonic()
+    held.round()
+    assert held.clock.monotonic() - before == LATER_RETRY_S
+
+
+def test_short_holds_are_not_reported(held: HeldRun, caplog: pytest.LogCaptureFixture) -> None:
+    """An ordinary failover holds tasks for seconds."""
+    held.rounds(WORKER_ROUNDS - 1)
+    assert held.report() is None
+    assert "held since" not in caplog.text
+
+
+def test_the_log_and_the_table_say_that_the_scheduler_sends_no_heartbeats(
+    held: HeldRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They say since when, why, and what to do."""
+    held.heartbeat(1)
+    held.rounds(WORKER_ROUNDS + 1)
+    report = held.report()
+    assert report is not None
+    assert report.since == datetime(2026, 1, 1, tzinfo=timezone.utc)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert "held since 2026-01-01T00:00:00+00:00, in 11 rounds" in said[-1]
+    assert f"The scheduler of {HERE} sends no heartbeats (the last one at 2026-01-01T00:00:00" in said[-1]
+    assert "requirements_install log" in said[-1]
+    held.may_report_again()
+    held.round()
+    report = held.report()
+    assert report is not None
+    assert "sends no heartbeats" in report.why
+
+
+def test_a_region_that_never_sent_a_heartbeat_is_named(held: HeldRun) -> None:
+    """There is nothing to compare with."""
+    held.rounds(WORKER_ROUNDS)
+    report = held.report()
+    assert report is not None
+    assert f"The scheduler of {HERE} has sent no heartbeat" in report.why
+
+
+def test_nothing_is_claimed_about_a_scheduler_that_sends_heartbeats(
+    held: HeldRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its agent may be waiting for the ledger. The task never ends."""
+    for beat in range(WORKER_ROUNDS + SILENT_ROUNDS + 5):
+        held.heartbeat(beat)
+        held.round()
+        assert not held.ends
+    assert "plugin is not loaded" not in caplog.text
+    assert "has not yet reconciled" in caplog.text
+
+
+def test_a_table_that_cannot_be_read_is_another_message(held: HeldRun, caplog: pytest.LogCaptureFixture) -> None:
+    """The heartbeats are unknown then, and the task never ends."""
+    held.store.unreachable = True
+    held.rounds(WORKER_ROUNDS + SILENT_ROUNDS + 5)
+    assert "cannot read the state table t" in caplog.text
+    assert "heartbeat" not in caplog.text
+    assert not held.ends
+
+
+def test_a_task_of_a_standby_without_an_agent_ends_after_an_hour(held: HeldRun) -> None:
+    """Nothing can execute there."""
+    began = held.clock.monotonic()
+    held.rounds(WORKER_ROUNDS + SILENT_ROUNDS - 1)
+    assert not held.ends
+    held.round()
+    assert held.ends
+    assert held.clock.monotonic() - began > 3600
+
+
+def test_a_heartbeat_or_a_lost_table_begins_the_hour_again(held: HeldRun) -> None:
+    """No live agent was there for the whole time only if each round read that."""
+    held.rounds(WORKER_ROUNDS + SILENT_ROUNDS - 1)
+    held.store.unreachable = True
+    held.round()
+    held.store.unreachable = False
+    held.rounds(SILENT_ROUNDS)
+    assert not held.ends
+    held.heartbeat(1)
+    held.rounds(SILENT_ROUNDS)
+    assert not held.ends
+    held.round()
+    assert held.ends
+
+
+def test_a_task_of_an_active_region_is_held_without_end(tmp_path: Path) -> None:
+    """Its run must not be lost. It starts at the first round after the agent is back."""
+    held = HeldRun(tmp_path, HERE)
+    held.rounds(WORKER_ROUNDS + 3 * SILENT_ROUNDS)
+    assert (held.last.action, held.ends) == (Action.HOLD, False)
+    assert held.report() is not None
+    held.store._table.reconciled[HERE] = 0
+    held.round()
+    assert held.last.action is Action.RUN
+    assert held.report() is None
+
+
+def test_a_run_that_began_while_the_region_was_active_is_held_without_end(tmp_path: Path) -> None:
+    """Another region may have to resume it, which the region's agent must publish first."""
+    held = HeldRun(tmp_path, HERE, reconciled=0)
+    before = held.store.read()
+    held.store.write(
+        set_active_region(before, THERE, reason="r", by="b", at=held.clock.now()), expected_version=before.version
+    )
+    held.rounds(WORKER_ROUNDS + 2 * SILENT_ROUNDS)
+    assert (held.last.action, held.ends) == (Action.HOLD, False)
+
+
+def test_the_report_is_kept_until_a_task_passes(held: HeldRun) -> None:
+    """An exempt task, and another task that is held, prove nothing. A task of a new machine removes it, too."""
+    held.rounds(WORKER_ROUNDS)
+    marker = held.home / f".mwaa_dr_fence_noted_{HERE}"
+    for task in ({"exempt": True}, {"fence_wait_s": 0.0}):
+        marker.unlink()
+        held.task(**task)  # type: ignore[arg-type]
+        assert held.report() is not None
+        assert marker.exists()
+    held.store._table.reconciled[HERE] = 0
+    assert held.task() is Action.SKIP
+    assert held.report() is None
+
+
+def test_a_machine_reports_at_most_once_a_minute(held: HeldRun) -> None:
+    """Hundreds of held tasks must not make hundreds of writes."""
+    held.rounds(WORKER_ROUNDS + 3)
+    writes = held.store.calls.count("put_fence")
+    held.rounds(3)
+    assert held.store.calls.count("put_fence") == writes
+    held.may_report_again()
+    held.round()
+    assert held.store.calls.count("put_fence") == writes + 1
+
+
+def test_the_report_names_the_task_that_was_held_first(tmp_path: Path) -> None:
+    """Two tasks report in turn."""
+    held = HeldRun(tmp_path)
+    held.rounds(WORKER_ROUNDS)
+    first = held.report()
+    held.hold = replace(held.hold, since=held.clock.now())
+    held.may_report_again()
+    held.round()
+    second = held.report()
+    assert first is not None
+    assert second is not None
+    assert second.since == first.since
+    assert second.at > first.at

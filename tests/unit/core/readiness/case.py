@@ -10,7 +10,7 @@ from typing import TypeAlias
 from airflow_provider_mwaa_dr.core import pausing
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.inventory import DagFacts
-from airflow_provider_mwaa_dr.core.ports import IdentityClaim, Unpublished
+from airflow_provider_mwaa_dr.core.ports import HeldTasks, IdentityClaim, Unpublished
 from airflow_provider_mwaa_dr.core.readiness.model import Verdict
 from airflow_provider_mwaa_dr.core.state import Mode, Plan
 from tests.unit.core.dr_set import A, B
@@ -88,6 +88,17 @@ def accept(what: str) -> Change:
 
 def heartbeat(region: str, **changes: object) -> Change:
     return lambda ready: ready.heartbeat(region, **changes)
+
+
+def hold_tasks(region: str) -> Change:
+    """The fence of *region* reports that it holds tasks."""
+
+    def change(ready: ReadySet) -> None:
+        now = ready.world.clock.now()
+        held = HeldTasks(since=now.replace(minute=0, second=0), at=now, why="no heartbeats")
+        ready.world.store.put_fence(region, now, held)
+
+    return change
 
 
 def describe(region: str, **changes: object) -> Change:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from airflow_provider_mwaa_dr.core.ports import EnvironmentStatus
 from tests.unit.core.dr_set import A, B
-from tests.unit.core.readiness.case import FAIL, WARN, Case, describe, environment, heartbeat, kill, options, revive
+from tests.unit.core.readiness.case import (
+    FAIL,
+    WARN,
+    Case,
+    describe,
+    environment,
+    heartbeat,
+    hold_tasks,
+    kill,
+    options,
+    revive,
+)
 
 CASES = [
     Case(
@@ -91,6 +102,21 @@ CASES = [
         why="switched off in us-east-1",
         advice="[dr] fence is not off",
         fix=options(B, fence="True"),
+    ),
+    Case(
+        check="fence",
+        spoil=hold_tasks(B),
+        verdict=WARN,
+        why="the fence of us-east-1 has held tasks since 2026-01-01T00:00:00Z: no heartbeats",
+        advice="do first what the result says",
+        fix=lambda ready: ready.world.store.put_fence(B, ready.world.clock.now()),
+    ),
+    Case(
+        check="fence",
+        spoil=hold_tasks(A),
+        verdict=WARN,
+        why="the fence of us-east-2 has held tasks",
+        fix=lambda ready: ready.world.clock.advance(16 * 60),
     ),
     Case(
         check="leftovers",

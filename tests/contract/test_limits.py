@@ -18,7 +18,14 @@ from botocore.exceptions import ClientError
 from airflow_provider_mwaa_dr.aws.dynamodb.limits import ITEM_BYTES
 from airflow_provider_mwaa_dr.core.bookkeeping import CONF_BYTES, TASKS_BYTES, Bookkeeper
 from airflow_provider_mwaa_dr.core.ledger import Head, LedgerRun, LogEntry, RegionLedger, RunStatus
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, FailoverOutcome, FailoverRecord, StateStore, StepRecord
+from airflow_provider_mwaa_dr.core.ports import (
+    RECORDS,
+    AgentStatus,
+    FailoverOutcome,
+    FailoverRecord,
+    StateStore,
+    StepRecord,
+)
 from airflow_provider_mwaa_dr.core.state import Mode, Phase, Plan, claim, initial, promote
 from airflow_provider_mwaa_dr.exceptions import StateError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
@@ -135,8 +142,8 @@ def test_a_record_of_any_length_fits(store: StateStore) -> None:
         steps=tuple(StepRecord(name=f"step {n}", seconds=0.1, detail=ANY_LENGTH) for n in range(1000)),
         not_unpaused=tuple("".join(letters.choices(string.ascii_letters, k=250)) for _ in range(3000)),
     )
-    store.put_record(record)
-    found = store.get_record("f-1")
+    store.put(RECORDS, record)
+    found = store.get(RECORDS, "f-1")
     assert found is not None
     assert found.steps[-1].name == "step 999"
     assert record.not_unpaused[:900] == found.not_unpaused[:900]

@@ -344,7 +344,7 @@ def test_every_kind_of_item_is_documented() -> None:
     """The page lists every kind of item, and each field of the state item."""
     text = page("reference/table-items")
     keys = re.findall(r"^\| `([A-Z]+)#\w+(?:#job)?` \|", text, flags=re.MULTILINE)
-    assert keys == list(contents.KINDS)
+    assert keys == list(contents.ITEM_SCHEMAS)
     state = transitions.initial(A, lease_s=60, by="test", at=datetime.now(timezone.utc))
     fields = items.from_item(items.state_to_item(state, write_token="t"))
     rows = "".join(re.findall(r"^\| (`.*?) \|", text.split("### Other items")[0], flags=re.MULTILINE))

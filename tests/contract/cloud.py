@@ -318,6 +318,7 @@ class Cloud:
             make_runs=lambda config: DynamoDBRunsStore(
                 config.runs_table, config.replicas, clock=self.clock, session=self.session, timeout_s=20
             ),
+            try_requirements=lambda _environ, version, *_: f"not tried with Airflow {version}",
             boto3_session=self.session,
         )
         code = main(argv, runtime=runtime)

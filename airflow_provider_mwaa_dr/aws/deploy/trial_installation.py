@@ -33,7 +33,7 @@ _PYTHONS = {"2.10": "3.11", "2.11": "3.12", "3": "3.12"}
 _OWN_CONSTRAINTS = re.compile(rb"^\s*(?:-c\b|--constraint\b)", re.MULTILINE)
 _IN_IMAGE = re.compile(rb"/usr/local/airflow/(?!plugins\b)[^\s'\"]*")
 _NO_NETWORK = re.compile(
-    r"connection broken|NewConnectionError|Temporary failure|Name or service not known|ConnectTimeout|ProxyError|SSLError"
+    r"connection broken|NewConnectionError|Temporary failure|Name or service not known|ConnectTimeout|Proxy|SSLError"
 )
 
 
@@ -114,9 +114,10 @@ class TrialInstallation:
             return f"pip {'resolves' if requirements.strip() else 'accepts'} it with Python {self._python_version}"
         if _NO_NETWORK.search(done.stderr):
             return "not tried: pip could not reach the package index; " + _last_lines(done.stderr, 1)
+        why = _conflict(done.stdout) or _last_lines(done.stderr, 4)
         raise RefusedError(
-            f"pip cannot install the merged requirements.txt in MWAA's image of Airflow {self._airflow_version}: "
-            f"{_conflict(done.stdout) or _last_lines(done.stderr, 4)}. MWAA would install nothing of it. Nothing was changed.",
+            f"pip cannot install the merged requirements.txt in MWAA's image of Airflow {self._airflow_version}: {why}. "
+            "MWAA would install nothing of it. Nothing was changed.",
             advice="Correct the file, upload it, and deploy again. If pip does not find this package, give its wheel "
             f"(--wheel FILE). {OPTIONS_VARIABLE} gives pip more options, such as your mirror.",
         )

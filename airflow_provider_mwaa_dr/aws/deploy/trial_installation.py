@@ -116,8 +116,8 @@ class TrialInstallation:
             return "not tried: pip could not reach the package index; " + _last_lines(done.stderr, 1)
         why = _conflict(done.stdout) or _last_lines(done.stderr, 4)
         raise RefusedError(
-            f"pip cannot install the merged requirements.txt in MWAA's image of Airflow {self._airflow_version}: {why}. "
-            "MWAA would install nothing of it. Nothing was changed.",
+            f"pip cannot install the merged requirements.txt in MWAA's image of Airflow {self._airflow_version}: "
+            f"{why}. MWAA would install nothing of it. Nothing was changed.",
             advice="Correct the file, upload it, and deploy again. If pip does not find this package, give its wheel "
             f"(--wheel FILE). {OPTIONS_VARIABLE} gives pip more options, such as your mirror.",
         )

@@ -72,7 +72,9 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trial(python: str, index: Path, monkeypatch: pytest.MonkeyPatch) -> TrialInstallation:
     """Whatever Python runs the tests stands in for MWAA's."""
     monkeypatch.setattr(trial_installation, "_PYTHONS", {"2": HERE, "3": HERE})
-    return TrialInstallation("3.3.1", {"DR_PIP_PYTHON": python, "DR_PIP_OPTIONS": f"--no-index --find-links '{index}'"})
+    return TrialInstallation(
+        "3.3.1", {"MWAA_DR_PIP_PYTHON": python, "MWAA_DR_PIP_OPTIONS": f"--no-index --find-links '{index}'"}
+    )
 
 
 @pytest.fixture
@@ -123,7 +125,7 @@ def test_a_file_that_pip_cannot_install_is_refused(trial: TrialInstallation, whe
     """MWAA would install nothing of it, and would say so only in a log. Some users' files are broken already."""
     with pytest.raises(RefusedError, match=r"no-such-package.*MWAA would install nothing of it") as caught:
         trial.run(*with_wheel(b"no-such-package\n", wheel))
-    assert "DR_PIP_OPTIONS" in caught.value.advice
+    assert "MWAA_DR_PIP_OPTIONS" in caught.value.advice
 
 
 def test_a_package_that_conflicts_with_the_image_is_refused(trial: TrialInstallation, wheel: Wheel) -> None:
@@ -143,8 +145,8 @@ def test_without_our_package_in_the_index_the_advice_is_the_wheel(trial: TrialIn
     ("text", "environ", "why"),
     [
         (b"-r /usr/local/airflow/dags/more.txt\n", {}, "refers to /usr/local/airflow/dags/more.txt"),
-        (b"", {"DR_PIP_PYTHON": "off"}, "DR_PIP_PYTHON is off"),
-        (b"", {"DR_PIP_PYTHON": "no-such-python"}, "this machine has no Python"),
+        (b"", {"MWAA_DR_PIP_PYTHON": "off"}, "MWAA_DR_PIP_PYTHON is off"),
+        (b"", {"MWAA_DR_PIP_PYTHON": "no-such-python"}, "this machine has no Python"),
     ],
 )
 def test_what_could_not_be_tried_is_said(text: bytes, environ: dict[str, str], why: str) -> None:
@@ -160,7 +162,7 @@ def test_an_index_without_an_answer_is_no_reason_to_refuse(
     """The machine of the user may have no way to the index that MWAA uses."""
     monkeypatch.setattr(trial_installation, "_PYTHONS", {"3": HERE})
     options = "--index-url http://127.0.0.1:9/simple"
-    environ = {"DR_PIP_PYTHON": python, "DR_PIP_OPTIONS": options}
+    environ = {"MWAA_DR_PIP_PYTHON": python, "MWAA_DR_PIP_OPTIONS": options}
     told = TrialInstallation("3.3.1", environ).run(*with_wheel(b"users-package\n", wheel))
     assert told.startswith("not tried: pip could not reach the package index")
 

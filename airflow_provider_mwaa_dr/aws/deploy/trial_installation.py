@@ -24,9 +24,9 @@ from airflow_provider_mwaa_dr.exceptions import RefusedError
 IMAGE = Path(__file__).with_name("image")
 LIMIT_S = 540.0
 """MWAA ends an installation after nine minutes."""
-OPTIONS_VARIABLE = "DR_PIP_OPTIONS"
+OPTIONS_VARIABLE = "MWAA_DR_PIP_OPTIONS"
 """Environment variable with more options for pip, such as the address of a mirror."""
-PYTHON_VARIABLE = "DR_PIP_PYTHON"
+PYTHON_VARIABLE = "MWAA_DR_PIP_PYTHON"
 """Environment variable with the Python that runs pip; ``off``: nothing is tried."""
 
 _PYTHONS = {"2.10": "3.11", "2.11": "3.12", "3": "3.12"}

@@ -85,7 +85,7 @@ class RunRow:
     A run in the metadata database.
 
     :param conf: the value that Airflow stored.
-    :param conf_lost: why that value cannot be read.
+    :param conf_lost: why that value cannot be read, or must not be stored.
     :param is_skipped: the provider closed the run before any of its tasks executed. Regardless of its state, no region
         has done its work.
     :param holds_date: see :class:`.ledger.LedgerRun`.

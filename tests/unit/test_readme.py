@@ -18,7 +18,7 @@ from airflow_provider_mwaa_dr.cli import application
 from airflow_provider_mwaa_dr.cli.application import build_parser
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.bookkeeping import NO_RERUN_TAG
-from airflow_provider_mwaa_dr.core.config import CONTROL_TAG, OPTIONS
+from airflow_provider_mwaa_dr.core.config import CONTROL_TAG, NO_CONF_TAG, OPTIONS
 from airflow_provider_mwaa_dr.core.failover import FailoverAction
 from airflow_provider_mwaa_dr.core.failover.preview import steps_of
 from airflow_provider_mwaa_dr.core.ports import EnvironmentStatus
@@ -330,8 +330,9 @@ def test_every_exit_code_is_documented() -> None:
 
 
 def test_every_tag_is_documented() -> None:
-    """The table lists both tags."""
-    assert re.findall(r"^\| `(dr:.*?)` \|", page("reference/tags"), flags=re.MULTILINE) == [CONTROL_TAG, NO_RERUN_TAG]
+    """The table lists all tags."""
+    tags = re.findall(r"^\| `(dr:.*?)` \|", page("reference/tags"), flags=re.MULTILINE)
+    assert tags == [CONTROL_TAG, NO_RERUN_TAG, NO_CONF_TAG]
 
 
 def test_every_scenario_of_the_drill_is_in_the_tutorial() -> None:

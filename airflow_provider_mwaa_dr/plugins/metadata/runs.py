@@ -10,6 +10,7 @@ from sqlalchemy import and_, exists, func, or_, select, tuple_
 
 from airflow_provider_mwaa_dr.core.batches import batched
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
+from airflow_provider_mwaa_dr.core.config import NO_CONF_TAG
 from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, RunKey
 from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
 from airflow_provider_mwaa_dr.plugins.metadata.notes import CLOSED
@@ -21,6 +22,7 @@ from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     OPEN,
     RUN_COLUMNS,
     RUNS,
+    TAGS,
     TASKS,
     read_conf,
 )
@@ -127,7 +129,17 @@ def key_in(keys: Sequence[RunKey]) -> Any:
     return tuple_(RUNS.c.dag_id, RUNS.c.run_id).in_(keys)
 
 
-ROW = (is_skipped().label("is_skipped"), has_next_run().label("has_next_run"), *RUN_COLUMNS)
+def _keeps_conf() -> Any:
+    """Return the condition that the conf of a run may be in no table of the provider: its DAG has the tag for it."""
+    return exists().where(TAGS.c.dag_id == RUNS.c.dag_id, TAGS.c.name == NO_CONF_TAG)
+
+
+ROW = (
+    is_skipped().label("is_skipped"),
+    has_next_run().label("has_next_run"),
+    _keeps_conf().label("keeps_conf"),
+    *RUN_COLUMNS,
+)
 """The columns for :func:`to_row`."""
 
 
@@ -136,6 +148,8 @@ def to_row(row: Any) -> RunRow:
     values = dict(row._mapping)
     values["is_skipped"] = bool(values["is_skipped"])
     values["conf"], values["conf_lost"] = read_conf(values["conf"])
+    if values.pop("keeps_conf") and (values["conf"] or values["conf_lost"] is not None):
+        values["conf"], values["conf_lost"] = None, f"its DAG is tagged {NO_CONF_TAG}"
     values["holds_date"] = values.pop("has_next_run") and _holds_date(row)
     return RunRow(**values)
 

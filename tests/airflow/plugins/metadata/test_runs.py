@@ -32,9 +32,6 @@ def test_the_newest_ended_interval_of_each_dag(database: Database, db: Any) -> N
     found = {(row.run_id, row.state, row.holds_date) for row in db.last_finished(["orders", "billing", "none"])}
     assert found == {("scheduled__2", "failed", False), ("b1", "success", False), ("manual", "success", True)}
 
-    found = {row.dag_id: (row.run_id, row.state) for row in db.last_finished(["orders", "billing", "none"])}
-    assert found == {"orders": ("scheduled__2", "failed"), "billing": ("b1", "success")}
-
 
 def test_the_conf_of_a_dag_with_the_tag_for_it_is_not_read(database: Database, db: Any) -> None:
     """The row says that the run has a conf, and not which one. A run without a conf is like any other."""

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.ledger import (
     LOG_DAYS,
+    CreatedIntervals,
     Gap,
     LedgerRun,
     LogEntry,
@@ -27,8 +28,7 @@ from airflow_provider_mwaa_dr.core.ledger import (
     RunKey,
     RunStatus,
     TaskState,
-    created_up_to,
-    dates_held,
+    created_intervals,
     finished_by_others,
     history,
     is_complete,
@@ -173,13 +173,13 @@ class LedgerDb(Protocol):
     def apply_outcomes(self, runs: Sequence[LedgerRun], note: str) -> None:
         """Give closed runs, and their tasks if these were published, the result that another region published."""
 
-    def forget_closed(self, created: Mapping[str, datetime | None], held: Mapping[str, Collection[datetime]]) -> int:
+    def forget_closed(self, created: Mapping[str, CreatedIntervals]) -> int:
         """
         Delete intervals that a standby closed before any of their tasks executed; return how many.
 
-        It deletes only runs of the DAGs in *created*, above the DAG's logical date there (None: all of them). No other
+        It deletes only runs of the DAGs in *created*, after the newest interval there (None: all of them). No other
         region has created these intervals, so the scheduler must create them again, according to the DAG's catchup.
-        It keeps the dates in *held*: a run of another type has them in another region.
+        It keeps the dates that a run of another type holds in another region.
         """
 
 
@@ -751,10 +751,7 @@ class Bookkeeper:
         """Delete runs that this region skipped as a standby if no other region created their intervals."""
         ledgers = [self._load(), *self._others.values()]
         dag_ids = {dag_id for ledger in ledgers for dag_id in ledger.heads}
-        dropped = self._db.forget_closed(
-            {dag_id: created_up_to(ledgers, dag_id) for dag_id in dag_ids},
-            {dag_id: held for dag_id in dag_ids if (held := dates_held(ledgers, dag_id))},
-        )
+        dropped = self._db.forget_closed({dag_id: created_intervals(ledgers, dag_id) for dag_id in dag_ids})
         if dropped:
             log.info(
                 "Deleted %d runs that %s skipped as a standby; its scheduler creates them again", dropped, self._region

@@ -20,6 +20,8 @@ from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     LOGICAL_DATE,
     NOTES,
     OPEN,
+    PARTITION_DATE,
+    PARTITION_KEY,
     RUN_COLUMNS,
     RUNS,
     TAGS,
@@ -81,6 +83,20 @@ def last_finished(dag_ids: Collection[str]) -> list[RunRow]:
             .group_by(RUNS.c.dag_id)
             .subquery()
         )
+        partition = (
+            select(RUNS.c.dag_id, func.max(PARTITION_DATE).label("at"))
+            .where(
+                RUNS.c.dag_id.in_(batch),
+                RUNS.c.run_type.in_(AUTOMATED),
+                RUNS.c.state.in_(ENDED),
+                ~is_skipped(),
+                PARTITION_KEY.is_not(None),
+            )
+            .group_by(RUNS.c.dag_id)
+            .subquery()
+            if PARTITION_KEY is not None
+            else None
+        )
         query = select(*ROW).join(newest, and_(RUNS.c.dag_id == newest.c.dag_id, LOGICAL_DATE == newest.c.at))
         newer = (
             select(*ROW)
@@ -97,6 +113,10 @@ def last_finished(dag_ids: Collection[str]) -> list[RunRow]:
         with transaction() as session:
             found += [to_row(row) for row in session.execute(query).all()]
             found += [row for row in map(to_row, session.execute(newer).all()) if row.holds_date]
+            if partition is not None:
+                of_date = and_(RUNS.c.dag_id == partition.c.dag_id, PARTITION_DATE == partition.c.at)
+                newest_partition = select(*ROW).join(partition, of_date).where(RUNS.c.state.in_(ENDED), ~is_skipped())
+                found += [to_row(row) for row in session.execute(newest_partition).all()]
     return found
 
 

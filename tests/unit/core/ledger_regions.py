@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper, RunRow
-from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunKey, TaskState
+from airflow_provider_mwaa_dr.core.ledger import CreatedIntervals, LedgerRun, RunKey, TaskState
 from airflow_provider_mwaa_dr.core.state import DRState, initial
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
 
@@ -86,7 +86,7 @@ class Rows:
     def apply_outcomes(self, runs: Sequence[LedgerRun], note: str) -> None:
         self.applied += runs
 
-    def forget_closed(self, created: Mapping[str, datetime | None], held: Mapping[str, Collection[datetime]]) -> int:
+    def forget_closed(self, created: Mapping[str, CreatedIntervals]) -> int:
         return 0
 
 

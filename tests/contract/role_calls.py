@@ -45,7 +45,8 @@ from tests.contract.cloud import A, B, Cloud
 PACKAGE = Path(airflow_provider_mwaa_dr.__file__).parent
 AGENT = (
     *sorted(f"agent/{path.name}" for path in (PACKAGE / "agent").glob("*.py")),
-    "plugins/fence.py", "core/bookkeeping.py",
+    *sorted(f"core/bookkeeping/{path.name}" for path in (PACKAGE / "core" / "bookkeeping").glob("*.py")),
+    "plugins/fence.py",
 )  # fmt: skip
 ENGINE = (
     *sorted(f"core/failover/{path.name}" for path in (PACKAGE / "core" / "failover").glob("*.py")),

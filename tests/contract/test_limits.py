@@ -189,7 +189,7 @@ def test_entries_with_ids_of_any_letters_fit(clock: ManualClock) -> None:
     store, random_text = InMemoryRunsStore(), _random_text("".join(map(chr, range(0x4E00, 0x9FFF))))
     bookkeeper = Bookkeeper(store, None, clock, region=A, peers=lambda: ())  # type: ignore[arg-type]
     dag_ids = [random_text(250) for _ in range(1000)]
-    bookkeeper._append(1, first_id=0, newest_id=0, dag_ids=dag_ids)
+    bookkeeper._own.append(1, first_id=0, newest_id=0, dag_ids=dag_ids)
     assert [dag_id for entry in store.log(A, after=0) for dag_id in entry.dag_ids] == dag_ids
 
 

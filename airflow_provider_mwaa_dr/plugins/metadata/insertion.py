@@ -175,7 +175,7 @@ def _new_row(run: LedgerRun, state: str | None, now: datetime, version: Any) -> 
         "run_type": run.run_type,
         "state": state or run.status.value,
         # An adopted run was never queued in this region, so it has no time. With a time, a later resume would take the
-        # run for one that it has queued already (core/bookkeeping.py), and would not start a cleared run again.
+        # run for one that it has queued already (core/bookkeeping/resuming.py), and would not start it after a clear.
         "queued_at": (run.taken_at or now) if state else None,
         "start_date": None if state else now,
         "end_date": None if state else now,

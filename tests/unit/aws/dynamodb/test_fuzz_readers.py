@@ -49,7 +49,7 @@ from airflow_provider_mwaa_dr.core.state import Mode, Plan, initial
 from airflow_provider_mwaa_dr.exceptions import DRError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
 from tests.unit.aws.dynamodb.dynamodb_reads import DynamoDBReads, key_of
-from tests.unit.core.ledger_regions import Rows
+from tests.unit.core.bookkeeping.ledger_regions import Rows
 
 T = TypeVar("T")
 AT = datetime(2026, 2, 26, 10, 30, tzinfo=timezone.utc)

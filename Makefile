@@ -45,7 +45,7 @@ $(MATRIX:%=airflow-%): airflow-%: setup
 	$(BIN)/python tests/run_with_airflow.py $*
 
 FIRST :=
-.PHONY: simulation schedulers
+.PHONY: simulation schedulers beside
 # It waits for nothing, so it takes what the others leave. Its seeds are fresh; FIRST=SEED repeats those of an earlier run.
 simulation: setup
 	nice -n 19 $(BIN)/python -m pytest tests/simulation tests/exploration -q
@@ -56,10 +56,13 @@ simulation: setup
 schedulers: setup
 	$(BIN)/python -m pytest tests/sandbox -q -m "not soak" --durations 15
 
-# Real schedulers are late where much else runs beside them; each of the rest keeps one core.
+# All others, one after another while the schedulers run, and on both cores afterwards.
+beside: setup
+	nice -n 10 $(MAKE) --output-sync=target check $(AIRFLOWS:%=airflow-%) simulation
+
+# Real schedulers are late where much else runs beside them: they start first and keep one core.
 test: setup ## all tests: check, each Airflow, simulation on fresh seeds (FIRST=SEED repeats), real schedulers
-	$(MAKE) --jobs 2 --output-sync=target check $(AIRFLOWS:%=airflow-%)
-	$(MAKE) --jobs 2 schedulers simulation
+	$(MAKE) --jobs 2 schedulers beside
 
 matrix: check $(MATRIX:%=airflow-%) ## check, and the tests that import Airflow on every version that MWAA offers
 

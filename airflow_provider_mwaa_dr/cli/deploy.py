@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,7 +202,6 @@ def _deployment(session: CliSession) -> Deployment:
         environments,
         make_store=make_store,
         make_environment=runtime.make_environment,
-        try_requirements=partial(runtime.try_requirements, runtime.environ),
         say=say,
     )
 

@@ -116,3 +116,10 @@ class CutOff:
         aws.before = count
         aws.refuse = lambda region, operation: refuses if fails() else ""
         aws.after = lambda region, operation: self.asked == at and has_landed
+
+
+def no_such_environment(_: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """MWAA without an environment: it answers each call immediately. Use it as one of ``AwsServer.environments``."""
+    headers = [("Content-Type", "application/json"), ("x-amzn-ErrorType", "ResourceNotFoundException")]
+    start_response("404 .", headers)
+    return [b'{"message": "There is none."}']

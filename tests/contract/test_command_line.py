@@ -17,7 +17,7 @@ import pytest
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core import state as transitions
-from tests.contract.aws_server import HOME, AwsServer
+from tests.contract.aws_server import HOME, AwsServer, no_such_environment
 
 PROGRAM = Path(sys.executable).parent / "mwaa-dr"
 REASON = 'flood: "the river\'s up" 🌊\nsecond line'
@@ -198,6 +198,7 @@ def test_a_check_without_mwaa_reports_every_check_and_changes_nothing(
 def test_a_check_fails_for_a_caller_without_the_write_permission(initialised: str, aws: AwsServer) -> None:
     """A missing permission is a failed check of its own. The other checks still read."""
     aws.refuse = lambda region, operation: "AccessDeniedException" if operation == "PutItem" else ""
+    aws.environments |= {"one": no_such_environment, "two": no_such_environment}
     done = run(initialised, aws, "check", "--json", DR_HEARTBEAT_S="0.2")
     (rights,) = [entry for entry in json.loads(done.stdout) if entry["name"] == "rights"]
     assert rights["verdict"] == "fail"

@@ -326,17 +326,23 @@ def test_a_dry_run_shows_every_change_and_makes_none(cloud: Cloud, wheel: Path) 
     assert cloud.deploy("--active", A, "--dags", "--wheel", str(wheel)).changed == would
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before it is carried out", "before the answer arrives"])
+@pytest.mark.parametrize(
+    ("after", "every"), [(False, 3), (True, 1)], ids=["before it is carried out", "before the answer arrives"]
+)
 def test_a_deployment_interrupted_at_any_change_can_be_repeated(
-    make_cloud: MakeCloud, wheel: Path, after: bool
+    make_cloud: MakeCloud, wheel: Path, after: bool, every: int
 ) -> None:
-    """After an interruption at any call, the same command gives the result of an undisturbed call."""
+    """
+    After an interruption at any call, the same command gives the result of an undisturbed call.
+
+    A change that is not carried out leaves what the change before it has left, so a third of these is enough.
+    """
     words = ("--active", A, "--dags", "--wheel", str(wheel))
     undisturbed = used(make_cloud())
     assert undisturbed.deploy(*words, "--wait").code == 0
     expected = result_of(undisturbed)
     interrupted = []
-    for n in range(100):
+    for n in range(0, 100, every):
         cloud = used(make_cloud())
         interruption = Interruption(cloud, n, after=after)
         first = cloud.deploy(*words)
@@ -352,9 +358,10 @@ def test_a_deployment_interrupted_at_any_change_can_be_repeated(
         assert result_of(cloud) == expected, interruption.struck
         third = cloud.deploy(*words)
         assert (third.code, third.changed) == (0, []), interruption.struck
+    assert len(interrupted) == 18 / every, interrupted
     kinds = {change.split("/")[0].strip() for change in interrupted}
-    assert kinds == {"cloudformation CreateStack", "dynamodb PutItem", "dynamodb UpdateItem", "s3 PUT", "mwaa PATCH"}
-    assert len(interrupted) == 18, interrupted
+    every_kind = {"cloudformation CreateStack", "dynamodb PutItem", "dynamodb UpdateItem", "s3 PUT", "mwaa PATCH"}
+    assert kinds <= every_kind if every > 1 else kinds == every_kind
 
 
 def test_existing_files_and_options_are_kept(cloud: Cloud, wheel: Path) -> None:

@@ -28,7 +28,7 @@ from airflow_provider_mwaa_dr.core.ports import AgentStatus
 from airflow_provider_mwaa_dr.core.state import Phase
 from airflow_provider_mwaa_dr.testing import FakeEnvironment
 from tests.contract.airflow_server import AirflowServer
-from tests.contract.aws_server import HOME, AwsServer
+from tests.contract.aws_server import HOME, AwsServer, no_such_environment
 from tests.contract.test_command_line import PROGRAM, variables
 
 AWAY = "us-east-1"
@@ -119,21 +119,34 @@ def initialise(table: str, session: boto3.session.Session) -> DynamoDBStateStore
     return store
 
 
-def no_such_environment(_: dict[str, Any], start_response: Any) -> Sequence[bytes]:
-    """MWAA without an environment: it answers each call immediately."""
-    headers = [("Content-Type", "application/json"), ("x-amzn-ErrorType", "ResourceNotFoundException")]
-    start_response("404 .", headers)
-    return [b'{"message": "There is none."}']
-
-
 def test_each_command_is_tried() -> None:
     """A new command must be added here."""
     assert sorted(WORDS) == COMMANDS
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "--help", "--version", "nonsense"])
+BROKEN: Sequence[Mapping[str, str]] = (
+    {"stdout": LOST},
+    {"stderr": CLOSED},
+    {"stdout": FULL, "stderr": FULL},
+    {"stdout": CLOSED, "stderr": CLOSED},
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "tries"),
+    # All commands write with the same console, so half of the streams are enough for each. Neighbours, which are often
+    # alike, get the other half.
+    [(command, BROKEN[number % 2 :: 2]) for number, command in enumerate(COMMANDS)]
+    + [(words, BROKEN) for words in ("--help", "--version", "nonsense")],
+    ids=[*COMMANDS, "--help", "--version", "nonsense"],
+)
 def test_a_command_ends_with_its_exit_code_for_any_broken_output(
-    command: str, table: str, aws: AwsServer, session: boto3.session.Session, tmp_path: Path
+    command: str,
+    tries: Sequence[Mapping[str, str]],
+    table: str,
+    aws: AwsServer,
+    session: boto3.session.Session,
+    tmp_path: Path,
 ) -> None:
     """
     With a closed or full stream, or without a reader: the exit code is that of the control, and no traceback is shown.
@@ -144,12 +157,6 @@ def test_a_command_ends_with_its_exit_code_for_any_broken_output(
     words = [str(tmp_path / "home") if word == "HOME" else word for word in words]
     environment = variables(table, aws, DR_HEARTBEAT_S="0.2")
     control = run(words, environment)
-    tries: list[dict[str, str]] = [
-        {"stdout": LOST},
-        {"stderr": CLOSED},
-        {"stdout": FULL, "stderr": FULL},
-        {"stdout": CLOSED, "stderr": CLOSED},
-    ]
     with ThreadPoolExecutor(2) as pool:
         ended = list(pool.map(lambda wrong: run(words, environment, **wrong), tries))
     for wrong, found in zip(tries, ended, strict=True):

@@ -16,14 +16,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from airflow_provider_mwaa_dr.core.ports import SNAPSHOTS
 from airflow_provider_mwaa_dr.core.state import DRState, Phase
 from airflow_provider_mwaa_dr.exceptions import UnreadableItemError
 from airflow_provider_mwaa_dr.sandbox.runtime import airflow_settings
 from tests.sandbox.harness import Airflow, Pair
 from tests.waiting import wait_until
 
-CHAIN = ["first", "second", "third"]
+CHAIN = ["first", "second"]
 """The tasks of each DAG in fo_chain.py."""
 REASON = ("--reason", "test", "--yes", "--json")
 
@@ -126,7 +125,7 @@ def fail_over(pair: Pair, region: str, *words: str, drain_s: float = 120, **dr: 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainRun:
-    """A run of a DAG with three tasks."""
+    """A run of a DAG with two tasks."""
 
     airflow: Airflow
     dag_id: str
@@ -153,7 +152,7 @@ class ChainRun:
         (gates / self.run_id).touch()
 
     def wait_until_it_executed(self) -> None:
-        """Wait until the bodies of its three tasks have executed, each once and in order."""
+        """Wait until the bodies of its two tasks have executed, each once and in order."""
         wait_until(lambda: self.bodies() == CHAIN, f"{self.dag_id} {self.run_id} executes in {self.airflow.name}")
 
     def wait_until_it_is(self, state: str) -> None:
@@ -178,7 +177,7 @@ def wait_for_snapshot(pair: Pair, region: Airflow, *dag_ids: str, without: str =
 
     def is_recorded() -> bool:
         try:
-            snapshot = pair.table.get(SNAPSHOTS, region.name)
+            snapshot = pair.table.get_snapshot(region.name)
         except UnreadableItemError:
             return False  # an earlier test damaged it; the agent writes it again
         return snapshot is not None and {*dag_ids} <= {*snapshot.dag_ids} and without not in snapshot.dag_ids
@@ -194,6 +193,7 @@ def make_steady(pair: Pair, *, idle: bool = True) -> DRState:
     """
     for region in pair.airflows:
         pair.sandbox.fault(region, "all", "none")
+    pair.forget_killed_schedulers()
     state = pair.state()
     if state.phase is not Phase.STEADY:
         fail_over(pair, state.active_region)
@@ -210,14 +210,17 @@ def make_steady(pair: Pair, *, idle: bool = True) -> DRState:
         pair.wait_in_each(Airflow.is_idle, "nothing runs")
     pair.wait_until_reconciled()
     wait_for_snapshot(pair, pair.active, "fo_chain", without="fo_stray")
-    wait_until(lambda: all(has_only_live_schedulers(pair, region) for region in pair.airflows), "no killed scheduler")
+
+    def no_killed_scheduler() -> bool:
+        pair.forget_killed_schedulers()
+        return all(has_only_live_schedulers(pair, region) for region in pair.airflows)
+
+    wait_until(no_killed_scheduler, "Airflow lists no killed scheduler")
     return pair.state()
 
 
 def has_only_live_schedulers(pair: Pair, region: str) -> bool:
-    """
-    Whether Airflow no longer lists schedulers of *region* that an earlier test killed. It lists them for half a minute.
-    """
+    """Whether Airflow no longer lists schedulers of *region* that an earlier test killed."""
     agents = pair.table.agents(region)
     newest = max(agents, key=lambda agent: agent.at)
     live = {agent.job for agent in agents if newest.at - agent.at < timedelta(seconds=10)}

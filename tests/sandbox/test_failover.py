@@ -48,7 +48,7 @@ def regions(pair: Pair) -> tuple[Airflow, Airflow]:
 @on("3.3.1")
 def test_a_run_in_flight_finishes_in_the_region_being_left(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
     """
-    A run of three tasks executes its first task at the claim. It ends where it started; the next run is in the new
+    A run of two tasks executes its first task at the claim. It ends where it started; the next run is in the new
     region.
     """
     source, target = regions
@@ -292,7 +292,7 @@ def test_status_history_pause_and_unpause_keep_their_contract(pair: Pair, region
     assert said("unpause", source.name, "--yes") == {"changed": False, "dags": []}
 
 
-@on("2.10.3", "3.0.6")
+@on("2.10.3", "3.3.1", soak=("3.0.6",))
 def test_a_graceful_failover_with_a_dag_id_too_long_for_invoke_rest_api(
     pair: Pair, regions: tuple[Airflow, Airflow]
 ) -> None:

@@ -43,6 +43,7 @@ def test_a_copied_region_executes_nothing_twice(pair: Pair) -> None:
     finally:
         other.stop("scheduler")
         other.start_scheduler()
+        pair.forget_killed_schedulers()
     wait_until(lambda: other.run("fo_chain", run_id)["state"] != "queued", "the standby closes its run")
     assert other.executed("fo_chain", run_id) == []
     assert len(here.executed("fo_chain", run_id, "first")) == 1

@@ -399,7 +399,7 @@ def test_ten_minutes_without_dynamodb_lose_nothing(pair: Pair, regions: tuple[Ai
 
 
 MISSPELLED_S = 30.0
-"""How long the state item names a region that does not exist: three leases of the sandbox."""
+"""How long the state item names a region that does not exist: several leases."""
 
 
 @on(soak=(NEWEST, OLDEST))

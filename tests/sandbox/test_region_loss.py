@@ -41,7 +41,7 @@ def newest_record(pair: Pair) -> dict[str, object]:
 
 
 def lose(pair: Pair, region: Airflow) -> ChainRun:
-    """Kill a region while a run of three tasks executes its first task, and return that run."""
+    """Kill a region while a run of two tasks executes its first task, and return that run."""
     run = start(region, waits=True)
     wait_for_snapshot(pair, region, "fo_chain")
     pair.sandbox.kill(region.name)

@@ -92,7 +92,7 @@ def test_the_drain_waits_for_what_both_schedulers_execute(pair: Pair, regions: t
         run.wait_until_it_executed()
         assert run.bodies(target) == []
 
-    after, closed = [start(target) for _ in range(5)], [start(source) for _ in range(5)]
+    after, closed = [start(target) for _ in range(2)], [start(source) for _ in range(5)]
     for run in after:
         run.wait_until_it_executed()
     for run in closed:

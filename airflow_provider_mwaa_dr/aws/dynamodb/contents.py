@@ -41,22 +41,13 @@ class Problem:
     allowed: str
 
 
-def _unchanged(value: Any) -> Any:
-    return value
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """
-    The values that one field may hold.
-
-    :param decode: returns the value of the dataclass's field, from a stored value that meets the rule.
-    """
+    """The values that one field may hold."""
 
     allowed: str
     find: Callable[[object], Problem | None]
     is_required: bool = True
-    decode: Callable[[Any], Any] = _unchanged
 
     def is_met_by(self, value: object) -> bool:
         """Whether the field may hold *value*."""
@@ -86,11 +77,6 @@ def valid(values: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
     """Return the fields of *schema* that *values* has and that meet their rule."""
     there = {name: values[name] for name in schema if values.get(name) is not None}
     return {name: value for name, value in there.items() if schema[name].is_met_by(value)}
-
-
-def decoded(values: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
-    """Return the same, with times, enums and tuples in place of the stored texts and lists."""
-    return {name: schema[name].decode(value) for name, value in valid(values, schema).items()}
 
 
 def unreadable(problem: Problem, *, table: str, key: str, advice: str) -> UnreadableItem:
@@ -134,11 +120,11 @@ def unpacked(packed: bytes, *, most: int = MOST_BYTES) -> bytes:
 # Rules.
 
 
-def _rule(allowed: str, is_allowed: Callable[[Any], bool], decode: Callable[[Any], Any] = _unchanged) -> Rule:
+def _rule(allowed: str, is_allowed: Callable[[Any], bool]) -> Rule:
     def find(value: object) -> Problem | None:
         return None if is_allowed(value) else Problem("", shown(value), allowed)
 
-    return Rule(allowed=allowed, find=find, decode=decode)
+    return Rule(allowed=allowed, find=find)
 
 
 def optional(rule: Rule) -> Rule:
@@ -158,7 +144,7 @@ def whole(*, least: int = 0, most: int = _LONGEST_NUMBER) -> Rule:
 def one_of(kind: type[Enum]) -> Rule:
     """Return the rule for a value of the enum *kind*."""
     values = [str(member.value) for member in kind]
-    return _rule(f"one of {', '.join(values)}", lambda value: isinstance(value, str) and value in values, kind)
+    return _rule(f"one of {', '.join(values)}", lambda value: isinstance(value, str) and value in values)
 
 
 def each(rule: Rule) -> Rule:
@@ -174,7 +160,7 @@ def each(rule: Rule) -> Rule:
                 return replace(problem, path=f"[{position}]{problem.path}")
         return None
 
-    return Rule(allowed=allowed, find=find, decode=lambda elements: tuple(map(rule.decode, elements)))
+    return Rule(allowed=allowed, find=find)
 
 
 def record(schema: Schema) -> Rule:
@@ -184,7 +170,7 @@ def record(schema: Schema) -> Rule:
         problem = problem_of(value, schema)
         return problem and replace(problem, path=f".{problem.path}" if problem.path else "")
 
-    return Rule(allowed=f"a map with {', '.join(schema)}", find=find, decode=lambda values: decoded(values, schema))
+    return Rule(allowed=f"a map with {', '.join(schema)}", find=find)
 
 
 def by_name(rule: Rule) -> Rule:
@@ -257,7 +243,7 @@ TEXTS = each(TEXT)
 COUNT = whole()
 NUMBER = _rule("a finite number", _is_number)
 FLAG = _rule("true or false", lambda value: isinstance(value, bool))
-TIME = _rule("a time such as 2026-02-26T10:30:00Z", _is_time, to_utc)
+TIME = _rule("a time such as 2026-02-26T10:30:00Z", _is_time)
 BINARY = _rule("binary data", lambda value: isinstance(value, (bytes, bytearray)))
 PAGES = whole(most=MOST_PAGES)
 JSON = _rule("JSON", _is_json)
@@ -268,11 +254,11 @@ TASK = _rule("a list of task id, map index and state", _is_task)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ItemSchema:
+class Kind:
     """
-    The schema of one kind of item.
+    One kind of item.
 
-    :param schema: of the item, or of its manifest if it has pages.
+    :param schema: schema of the item, or of its manifest if it has pages.
     :param advice: what to do if the item cannot be read.
     """
 
@@ -284,7 +270,7 @@ _MANIFEST: Schema = {"generation": NAME, "pages": PAGES}
 _SET: Schema = {"id": NAME, "region": NAME, "recorded_at": TIME, "dags": optional(COUNT), **_MANIFEST}
 _STEP: Schema = {"name": TEXT, "seconds": NUMBER, "detail": TEXT}
 
-AGENT = ItemSchema(
+AGENT = Kind(
     schema={
         "host": TEXT,
         "at": TIME,
@@ -323,7 +309,7 @@ AGENT = ItemSchema(
     advice="Its scheduler writes it again within seconds. If that scheduler no longer runs, the region's agent deletes "
     "it after ten minutes. You may delete it before.",
 )
-ENVIRONMENT = ItemSchema(
+ENVIRONMENT = Kind(
     schema={
         "environment": optional(NAME),
         "account": optional(TEXT),
@@ -335,24 +321,24 @@ ENVIRONMENT = ItemSchema(
     advice="Correct the field, or run mwaa-dr init, which writes environment and account; the region's agents write "
     "the rest.",
 )
-FENCE = ItemSchema(
+FENCE = Kind(
     schema={"at": TIME, "held_since": optional(TIME), "held_at": optional(TIME), "held_why": optional(TEXT)},
     advice="A worker of the region writes it again within an hour. You may delete it before.",
 )
-SNAPSHOT = ItemSchema(
+SNAPSHOT = Kind(
     schema=_SET,
     advice="The agent of the region writes it again within a minute while that region is active. If that region is "
     "lost, unpause the DAGs that should run in the other region.",
 )
-PAUSED = ItemSchema(
+PAUSED = Kind(
     schema=_SET,
     advice="Correct the item, or unpause the DAGs that should run in the active region.",
 )
-INVENTORY = ItemSchema(
+INVENTORY = Kind(
     schema={"taken_at": TIME, "public_key": NAME, **_MANIFEST},
     advice="The agent of the region writes it again. You may delete it.",
 )
-UNPUBLISHED = ItemSchema(
+UNPUBLISHED = Kind(
     schema={
         "id": NAME,
         "epoch": COUNT,
@@ -366,7 +352,7 @@ UNPUBLISHED = ItemSchema(
     },
     advice="It lists runs that a region could not take over. Compare the runs of both regions, then delete it.",
 )
-FAILOVER = ItemSchema(
+FAILOVER = Kind(
     schema={
         "from": NAME,
         "to": NAME,
@@ -382,7 +368,7 @@ FAILOVER = ItemSchema(
     },
     advice="It only records a failover. Read it with the version of mwaa-dr that wrote it, or correct or delete it.",
 )
-IDENTITY_CLAIM = ItemSchema(
+IDENTITY_CLAIM = Kind(
     schema={
         "region": NAME,
         "environment": TEXT,
@@ -394,11 +380,11 @@ IDENTITY_CLAIM = ItemSchema(
     },
     advice="The agent of the environment that claims the region writes it again within seconds. You may delete it.",
 )
-IDENTITY_CLAIMS = ItemSchema(
+IDENTITY_CLAIMS = Kind(
     schema={"claims": optional(NAMES)},
     advice="Delete it: agents of environments that claim the region write it again within seconds.",
 )
-ITEM_SCHEMAS = {
+KINDS = {
     "AGENT": AGENT,
     "ENVIRONMENT": ENVIRONMENT,
     "FENCE": FENCE,
@@ -409,7 +395,7 @@ ITEM_SCHEMAS = {
     "FAILOVER": FAILOVER,
 }
 """
-Schema by prefix of the item's key. The state item has none; see
+Kind by prefix of the item's key. The state item has no kind; see
 :mod:`~airflow_provider_mwaa_dr.aws.dynamodb.items`.
 """
 

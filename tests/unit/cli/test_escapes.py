@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.ports import IDENTITY_CLAIMS, RECORDS, FailoverRecord, IdentityClaim, Registration
+from airflow_provider_mwaa_dr.core.ports import FailoverRecord, IdentityClaim, Registration
 from airflow_provider_mwaa_dr.core.state import Mode, Plan
 from tests.unit.cli.conftest import ENVIRON, Result, Shell
 
@@ -31,10 +31,9 @@ def evil(mwaa_dr: Shell) -> Shell:
     )
     assert store.state is not None
     store.write(transitions.claim(store.state, plan, at=clock.now()), expected_version=store.state.version)
-    store.put(RECORDS, FailoverRecord.of(plan, epoch=0))
+    store.put_record(FailoverRecord.of(plan, epoch=0))
     store.register(Registration(region="us-east-1", environment=f"environment{EVIL}"))
-    store.put(
-        IDENTITY_CLAIMS,
+    store.put_identity_claim(
         IdentityClaim(
             region="us-east-2",
             environment=f"claim{EVIL}",
@@ -43,7 +42,7 @@ def evil(mwaa_dr: Shell) -> Shell:
             at=clock.now(),
             beat=1,
             problem=f"problem{EVIL}",
-        ),
+        )
     )
     for agent in mwaa_dr.set.agents.values():
         agent.changes.update(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from airflow_provider_mwaa_dr.core.inventory import DEPENDS_ON_PAST, EXTERNAL_SENSOR
-from airflow_provider_mwaa_dr.core.ports import INVENTORIES
 from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG
 from tests.unit.core.dr_set import A, B
 from tests.unit.core.readiness.case import (
@@ -63,7 +62,7 @@ CASES = [
     ),
     Case(
         check="dags",
-        spoil=lambda ready: (environment(A, unreachable=True)(ready), forget(ready, INVENTORIES)),
+        spoil=lambda ready: (environment(A, unreachable=True)(ready), forget(ready, "inventories")),
         verdict=WARN,
         why="not compared with us-east-2",
         fix=environment(A, unreachable=False),

@@ -124,8 +124,8 @@ def checks(module: str) -> str:
 def items() -> str:
     """Return a table of fields for each kind of item of the state table; the state item has a table of its own."""
     parts = []
-    for name, kind in contents.KINDS.items():
-        parts += [f"### `{name}#…`", _fields(kind.schema), f"If it cannot be read: {cell(kind.advice)}"]
+    for name, item in contents.ITEM_SCHEMAS.items():
+        parts += [f"### `{name}#…`", _fields(item.schema), f"If it cannot be read: {cell(item.advice)}"]
     return "\n\n".join(parts)
 
 

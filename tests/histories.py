@@ -20,7 +20,8 @@ from airflow_provider_mwaa_dr.agent.plan_finisher import PlanFinisher
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, StepEvent
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, Environment, FailoverRecord
+from airflow_provider_mwaa_dr.core.item_kind import ItemKind
+from airflow_provider_mwaa_dr.core.ports import RECORDS, SNAPSHOTS, AgentStatus, DagSet, Environment, FailoverRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Phase
 from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.exceptions import (
@@ -189,6 +190,11 @@ class CallersClock:
         self._world.scheduler.hand_over(seconds / self._rate)
 
 
+def call_name(method: str, args: Sequence[Any]) -> str:
+    """Return the name of a call, with the kind of item that it is for: ``write``, ``put snapshot``."""
+    return f"{method} {args[0].name}" if args and isinstance(args[0], ItemKind) else method
+
+
 class CallersStore:
     """The table as an engine reads and writes it."""
 
@@ -207,8 +213,8 @@ class CallersStore:
             world.count_fault("state table unreachable")
         if now < caller.table_gone_until:
             raise StateUnreachableError("The table did not answer.")
-        if name == "put_record":
-            world.check_record(caller, args[0])
+        if name == "put" and args[0] is RECORDS:
+            world.check_record(caller, args[1])
 
         def reach() -> Any:
             before = world.store.state
@@ -220,7 +226,7 @@ class CallersStore:
                 world.check_write(caller, before, args[0])
             return answer
 
-        answer = world.at_point("state table", name, reach)
+        answer = world.at_point("state table", call_name(name, args), reach)
         if name == "write" and caller.faulty and rng.random() < 0.05:
             caller.table_gone_until = now + rng.choice([0, 0, 2])
             world.count_fault("state table response lost")
@@ -396,8 +402,9 @@ class Region:
                     self.environment.flip(dag_id, is_paused=True)
             reconciled = state.epoch
         elif is_active and state.phase is Phase.STEADY:
-            self.world.store.put_snapshot(
-                DagSet(id=self.name, region=self.name, recorded_at=self.world.clock.now(), dag_ids=tuple(unpaused))
+            self.world.store.put(
+                SNAPSHOTS,
+                DagSet(id=self.name, region=self.name, recorded_at=self.world.clock.now(), dag_ids=tuple(unpaused)),
             )
         elif self.world.agents_finish:
             self.finisher.turn(state)
@@ -600,12 +607,16 @@ class World:
             assert CONTROL in unpaused
             wanted = self.wanted - set(but) if name == region else set()
             assert unpaused - {CONTROL} == wanted, f"{name} ({'active' if name == region else 'standby'})"
-        records = [record.id for record in self.store.records() if record.outcome == "open"]
+        records = [record.id for record in self.store.find_all(RECORDS) if record.outcome == "open"]
         assert set(records) <= self.written_late, f"records {records} are open"
 
     def dags_not_unpaused(self, region: str) -> tuple[str, ...]:
         """Return the DAGs that the last failover to *region* could not unpause."""
-        ended = (record for record in self.store.records() if (record.target, record.outcome) == (region, "completed"))
+        ended = (
+            record
+            for record in self.store.find_all(RECORDS)
+            if (record.target, record.outcome) == (region, "completed")
+        )
         return next((record.not_unpaused for record in ended), ())
 
     def absent(self, region: str) -> set[str]:

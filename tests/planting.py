@@ -28,9 +28,16 @@ AGENT_MODULES = tuple(
         "silent_heartbeats", "snapshots", "state_reader", "unpublished",
     )
 )  # fmt: skip
+LEDGER_MODULES = tuple(
+    f"core.bookkeeping.{name}"
+    for name in (
+        "adoption", "bookkeeper", "conversion", "database", "entries", "outcomes", "own_ledger", "peer_ledgers",
+        "publishing", "replay", "resuming", "role_changes", "stops",
+    )
+)  # fmt: skip
 MODULES = (
     "conf", "_compat", "core.config", "core.gate", "core.hold", "core.state", "core.timing", "core.timer",
-    "core.log_on_change", "core.failover.records", "core.failover.recorded_sets", "core.ledger", "core.bookkeeping",
+    "core.log_on_change", "core.failover.records", "core.failover.recorded_sets", "core.ledger", *LEDGER_MODULES,
     "aws.clock", "aws.session", "aws.dynamodb.items", "aws.dynamodb.replicas", "aws.dynamodb.state_store",
     "aws.dynamodb.runs_store", *AGENT_MODULES, "plugins.held_task", "plugins.execution", "plugins.fence",
     "plugins.fork_guard", "plugins.gate", "plugins.listener",

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from airflow_provider_mwaa_dr.agent.ports import RegionDb
 from airflow_provider_mwaa_dr.agent.state_reader import StateReader
+from airflow_provider_mwaa_dr.core.bookkeeping import open_runs
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.state import DRState
 
@@ -66,5 +67,5 @@ class RunCloser:
 
     def open_runs(self) -> tuple[str, ...]:
         """Return all queued and running runs, sorted, each as ``DAG_ID RUN_ID``."""
-        _, states = self._db.read_states(above=self._db.newest_run())
-        return tuple(sorted(" ".join(key) for key, status in states.items() if status in {"queued", "running"}))
+        _, keys = open_runs(self._db)
+        return tuple(sorted(" ".join(key) for key in keys))

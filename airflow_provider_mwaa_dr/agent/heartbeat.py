@@ -6,7 +6,7 @@ from airflow_provider_mwaa_dr.agent.acknowledgements import Acknowledgements
 from airflow_provider_mwaa_dr.agent.ports import RegionDb
 from airflow_provider_mwaa_dr.agent.report import Reporter
 from airflow_provider_mwaa_dr.agent.state_reader import StateReader
-from airflow_provider_mwaa_dr.core.ports import IdentityClaim, StateStore
+from airflow_provider_mwaa_dr.core.ports import IDENTITY_CLAIMS, IdentityClaim, StateStore
 from airflow_provider_mwaa_dr.core.state import DRState
 
 
@@ -84,12 +84,12 @@ class Heartbeat:
         problem = self._reader.problem
         if problem is not None:
             claim = self._reporter.identity_claim(job_id, beat=self._beat, problem=problem)
-            self._store.put_identity_claim(claim)
+            self._store.put(IDENTITY_CLAIMS, claim)
             self._claim = claim
         else:
             self._store.put_agent(self._reporter.status(job_id, state, schedulers, beat=self._beat, is_last=is_last))
             if self._claim is not None:
-                self._store.forget_identity_claim(self._claim)
+                self._store.delete(IDENTITY_CLAIMS, self._claim)
                 self._claim = None
             self._awaited = self._reporter.awaited()
         self._acknowledged = self._acknowledgements.newest

@@ -7,7 +7,7 @@ from datetime import timedelta
 from airflow_provider_mwaa_dr.agent.ports import GateCounts, RegionDb
 from airflow_provider_mwaa_dr.agent.process import Process
 from airflow_provider_mwaa_dr.agent.silent_heartbeats import SilentHeartbeats
-from airflow_provider_mwaa_dr.core.ports import Clock, StateStore
+from airflow_provider_mwaa_dr.core.ports import FENCE_LOADS, Clock, StateStore
 from airflow_provider_mwaa_dr.core.state import DRState
 from airflow_provider_mwaa_dr.core.timer import Timer
 from airflow_provider_mwaa_dr.exceptions import UnreadableItemError
@@ -57,7 +57,7 @@ class Housekeeping:
         if ended_at is None:
             return None
         try:
-            noted_at = self._store.fence(self._region)
+            load = self._store.get(FENCE_LOADS, self._region)
         except UnreadableItemError:
             return None  # unknown; status names the item, and a worker writes it again
-        return noted_at is not None and noted_at >= ended_at - timedelta(seconds=1.5 * _FENCE_NOTE_S)
+        return load is not None and load.at >= ended_at - timedelta(seconds=1.5 * _FENCE_NOTE_S)

@@ -7,7 +7,12 @@ from dataclasses import replace
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.identity import Identity, RivalWatch, identity_problem, needs_rival_watch
 from airflow_provider_mwaa_dr.core.log_on_change import LogOnChange
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, IdentityClaim, Observation, StateStore
+from airflow_provider_mwaa_dr.core.ports import (
+    IDENTITY_CLAIMS,
+    Clock,
+    Observation,
+    StateStore,
+)
 from airflow_provider_mwaa_dr.core.timer import Timer
 from airflow_provider_mwaa_dr.core.timing import Timing
 
@@ -39,9 +44,8 @@ class IdentityCheck:
             return observation
         if self._comparison.is_due:
             region = self._identity.region
-            heartbeats: list[AgentStatus | IdentityClaim] = [*self._store.agents(region)]
-            heartbeats += self._store.identity_claims(region)
-            self._disputed = tuple(self._watch.compare(heartbeats))
+            claims = self._store.find_all(IDENTITY_CLAIMS, region)
+            self._disputed = tuple(self._watch.compare([*self._store.agents(region), *claims]))
             self._comparison.restart()
         disputed = self._disputed or (() if self._watch.is_sure else observation.disputed)
         return replace(observation, disputed=disputed)

@@ -18,7 +18,7 @@ from airflow_provider_mwaa_dr.core.config import OPTIONS, DRConfig
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.inventory import KEYED, DagFacts, Fingerprints, Inventory
 from airflow_provider_mwaa_dr.core.log_on_change import LogOnChange
-from airflow_provider_mwaa_dr.core.ports import Clock, StateStore
+from airflow_provider_mwaa_dr.core.ports import INVENTORIES, Clock, StateStore
 from airflow_provider_mwaa_dr.exceptions import UnreadableItemError
 
 log = get_logger(__name__)
@@ -114,7 +114,7 @@ class InventoryKeeper:
             before, at = self._written
             if replace(found, taken_at=before.taken_at) == before and now - at < RENEW_S:
                 return True
-        self._store.put_inventory(found)
+        self._store.put(INVENTORIES, found)
         self._written = found, now
         return True
 

@@ -19,7 +19,15 @@ from airflow_provider_mwaa_dr.core.failover.recorded_sets import (
 from airflow_provider_mwaa_dr.core.failover.records import abort_other_records, completed
 from airflow_provider_mwaa_dr.core.failover.restore import RegionDags, restore_set
 from airflow_provider_mwaa_dr.core.lease import is_ready_to_resume
-from airflow_provider_mwaa_dr.core.ports import Clock, FailoverRecord, StateStore, StepRecord
+from airflow_provider_mwaa_dr.core.ports import (
+    DAG_SETS,
+    RECORDS,
+    SNAPSHOTS,
+    Clock,
+    FailoverRecord,
+    StateStore,
+    StepRecord,
+)
 from airflow_provider_mwaa_dr.core.state import DRState, Phase, Plan
 from airflow_provider_mwaa_dr.exceptions import (
     IncompleteItemError,
@@ -98,7 +106,7 @@ class PlanFinisher:
         began, now = self._clock.monotonic(), self._clock.now()
         why = "no set of DAGs is recorded"
         try:
-            dag_set = self._store.get_set(plan.set_id) if plan.set_id is not None else None
+            dag_set = self._store.get(DAG_SETS, plan.set_id) if plan.set_id is not None else None
         except UnreadableItemError as error:
             if isinstance(error, IncompleteItemError) and self._still_for(state) <= self._takeover_s:
                 raise  # its pages may not be replicated to this copy of the table yet
@@ -110,7 +118,7 @@ class PlanFinisher:
         else:
             restored = restore_set(self._dags, plan, frozenset(dag_set.dag_ids))
             not_unpaused, detail = restored.not_unpaused, restored.detail
-            self._store.put_snapshot(snapshot_of_target(plan, dag_set.dag_ids, at=self._clock.now()))
+            self._store.put(SNAPSHOTS, snapshot_of_target(plan, dag_set.dag_ids, at=self._clock.now()))
             left_id = put_dags_not_unpaused(self._store, plan, not_unpaused, at=now)
         step = StepRecord(
             name="finish",
@@ -137,7 +145,7 @@ class PlanFinisher:
         try:
             record = self._record(state, plan)
             record = replace(record, steps=(*record.steps, step))
-            self._store.put_record(completed(record, state, not_unpaused=not_unpaused, at=now))
+            self._store.put(RECORDS, completed(record, state, not_unpaused=not_unpaused, at=now))
             abort_other_records(self._store, plan.id, at=now)
         except StateUnreachableError:
             raise  # the next turn tries again
@@ -146,7 +154,7 @@ class PlanFinisher:
 
     def _record(self, state: DRState, plan: Plan) -> FailoverRecord:
         """Return the plan's record as its owner wrote it, or a new one if the owner died before it wrote one."""
-        found = self._store.get_record(plan.id)
+        found = self._store.get(RECORDS, plan.id)
         if found is not None:
             # An agent that dies between the record and the last write of the state repeats its step.
             return replace(found, steps=tuple(step for step in found.steps if step.name != "finish"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from airflow_provider_mwaa_dr.core.display import get_logger
-from airflow_provider_mwaa_dr.core.ports import Clock, IdentityClaim, StateStore
+from airflow_provider_mwaa_dr.core.ports import IDENTITY_CLAIMS, Clock, IdentityClaim, StateStore
 
 log = get_logger(__name__)
 
@@ -47,7 +47,9 @@ class SilentHeartbeats:
                     "Dropped the heartbeat of scheduler job %s of %s: the database does not list the job, and its "
                     "agent has been silent for %.0f s.", job, self._region, now - since,
                 )  # fmt: skip
-        self._claims = {claim: self._claims.get(claim, now) for claim in self._store.identity_claims(self._region)}
+        self._claims = {
+            claim: self._claims.get(claim, now) for claim in self._store.find_all(IDENTITY_CLAIMS, self._region)
+        }
         for claim, since in self._claims.items():
             if now - since >= _FORGET_AFTER_S:
-                self._store.forget_identity_claim(claim)
+                self._store.delete(IDENTITY_CLAIMS, claim)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow_provider_mwaa_dr.agent.ports import RegionDb
 from airflow_provider_mwaa_dr.core.display import get_logger
-from airflow_provider_mwaa_dr.core.ports import Clock, DagSet, StateStore
+from airflow_provider_mwaa_dr.core.ports import SNAPSHOTS, Clock, DagSet, StateStore
 from airflow_provider_mwaa_dr.core.state import DRState
 from airflow_provider_mwaa_dr.core.timer import Timer
 from airflow_provider_mwaa_dr.exceptions import UnreadableItemError
@@ -36,8 +36,8 @@ class SnapshotKeeper:
         if self._store.observe(self._region).state != state:
             return
         now = self._clock.now()
-        self._store.put_snapshot(
-            DagSet(id=f"SNAPSHOT#{self._region}", region=self._region, recorded_at=now, dag_ids=dag_ids)
+        self._store.put(
+            SNAPSHOTS, DagSet(id=f"SNAPSHOT#{self._region}", region=self._region, recorded_at=now, dag_ids=dag_ids)
         )
         self._written = state.version, dag_ids
 
@@ -51,7 +51,7 @@ class SnapshotKeeper:
             return True
         self._read.restart()
         try:
-            self._store.get_snapshot(self._region)
+            self._store.get(SNAPSHOTS, self._region)
         except UnreadableItemError as error:
             log.warning("%s The agent of %s writes it again.", error.message, self._region)
             return False

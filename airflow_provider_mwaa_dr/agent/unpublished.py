@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from airflow_provider_mwaa_dr.core.display import get_logger
-from airflow_provider_mwaa_dr.core.ports import StateStore, Unpublished
+from airflow_provider_mwaa_dr.core.ports import UNPUBLISHED_EVENTS, StateStore, Unpublished
 from airflow_provider_mwaa_dr.core.state import DRState
 from airflow_provider_mwaa_dr.exceptions import UnreadableItemError
 
@@ -31,7 +31,7 @@ class UnpublishedRuns:
     def stored(self, state: DRState) -> Unpublished | None:
         """Return the stored list of the present epoch; None if there is none, or unreadable."""
         try:
-            found = self._store.unpublished(self._region)
+            found = self._store.get(UNPUBLISHED_EVENTS, self._region)
         except UnreadableItemError as error:
             log.warning("%s", error.message)
             return None
@@ -43,7 +43,7 @@ class UnpublishedRuns:
 
         :raises StateError: it could not be stored.
         """
-        self._store.put_unpublished(runs)
+        self._store.put(UNPUBLISHED_EVENTS, runs)
 
     def complete(self, runs: Unpublished) -> None:
         """
@@ -51,5 +51,5 @@ class UnpublishedRuns:
 
         :raises StateError: it could not be stored.
         """
-        self._store.put_unpublished(runs)
+        self._store.put(UNPUBLISHED_EVENTS, runs)
         self._completed = runs

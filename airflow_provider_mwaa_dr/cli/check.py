@@ -10,6 +10,7 @@ from dataclasses import replace
 from airflow_provider_mwaa_dr.cli.session import CliSession, CommandParsers
 from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import check_documents
+from airflow_provider_mwaa_dr.core.ports import UNPUBLISHED_EVENTS
 from airflow_provider_mwaa_dr.core.readiness.checks import NAMES
 from airflow_provider_mwaa_dr.core.readiness.examination import Examination, examine
 from airflow_provider_mwaa_dr.core.readiness.model import Verdict
@@ -75,7 +76,7 @@ def _acknowledge(session: CliSession, unpublished_id: str) -> None:
 
     :raises ConfigError: no region has stored a report with this id.
     """
-    stored = [found for region in session.names if (found := session.store.unpublished(region)) is not None]
+    stored = [found for region in session.names if (found := session.store.get(UNPUBLISHED_EVENTS, region)) is not None]
     found = next((each for each in stored if each.id == unpublished_id), None)
     changes = found is not None and found.acknowledged_at is None
     if found is None or (

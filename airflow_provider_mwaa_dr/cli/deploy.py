@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -202,6 +203,7 @@ def _deployment(session: CliSession) -> Deployment:
         environments,
         make_store=make_store,
         make_environment=runtime.make_environment,
+        try_requirements=partial(runtime.try_requirements, runtime.environ),
         say=say,
     )
 

@@ -6,6 +6,7 @@ from airflow_provider_mwaa_dr.cli.console import table
 from airflow_provider_mwaa_dr.cli.session import CliSession, CommandParsers
 from airflow_provider_mwaa_dr.core.display import visible, visible_document
 from airflow_provider_mwaa_dr.core.documents import iso, record_document
+from airflow_provider_mwaa_dr.core.ports import RECORDS
 
 
 def add_command(commands: CommandParsers) -> None:
@@ -15,7 +16,7 @@ def add_command(commands: CommandParsers) -> None:
 
 def run(session: CliSession) -> None:
     """Print the records."""
-    records = session.store.records()
+    records = session.store.find_all(RECORDS)
     rows = [("STARTED", "FROM", "TO", "MODE", "OUTCOME", "EPOCH", "SECONDS", "BY", "REASON")]
     for record in records:
         took = (record.finished_at - record.started_at).total_seconds() if record.finished_at else None

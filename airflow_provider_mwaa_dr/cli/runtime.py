@@ -32,6 +32,14 @@ def _dynamodb_runs(config: DRConfig) -> RunsStore | None:
     return open_runs_store(config, clock=SystemClock())
 
 
+def _try_requirements(
+    environ: Mapping[str, str], airflow_version: str, requirements: bytes, plugins: bytes | None
+) -> str:
+    from airflow_provider_mwaa_dr.aws.deploy.trial_installation import TrialInstallation  # noqa: PLC0415
+
+    return TrialInstallation(airflow_version, environ).run(requirements, plugins)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
     """
@@ -42,6 +50,7 @@ class Runtime:
     :param make_environment: opens an MWAA environment, given its region and name.
     :param make_runs: opens the ledger of a configuration; returns None if no runs table is set.
     :param make_tables: opens the descriptions of a configuration's tables.
+    :param try_requirements: tries a requirements.txt with pip, given *environ*, an Airflow version and plugins.zip.
     :param boto3_session: boto3 session for all other AWS services; None: boto3 searches for credentials itself.
     """
 
@@ -55,6 +64,7 @@ class Runtime:
     make_environment: Callable[[str, str], Environment]
     make_tables: Callable[[DRConfig], Tables] = _dynamodb_tables
     make_runs: Callable[[DRConfig], RunsStore | None] = _dynamodb_runs
+    try_requirements: Callable[[Mapping[str, str], str, bytes, bytes | None], str] = _try_requirements
     boto3_session: boto3.session.Session | None = None
 
 

@@ -21,7 +21,7 @@ from airflow_provider_mwaa_dr.core.documents import (
 )
 from airflow_provider_mwaa_dr.core.gate import Role
 from airflow_provider_mwaa_dr.core.identity import IdentityClaimWatch
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, IdentityClaim, StateStore
+from airflow_provider_mwaa_dr.core.ports import IDENTITY_CLAIMS, AgentStatus, Clock, IdentityClaim, StateStore
 from airflow_provider_mwaa_dr.core.readiness.collect import held_tasks_of, unpublished_of
 from airflow_provider_mwaa_dr.core.state import DRState, why_unknown
 from airflow_provider_mwaa_dr.core.timing import Timing
@@ -234,7 +234,7 @@ def _region_document(
 
 
 def _identity_claims(store: StateStore, regions: Iterable[str]) -> Sequence[IdentityClaim]:
-    return [claim for region in regions for claim in store.identity_claims(region)]
+    return [claim for region in regions for claim in store.find_all(IDENTITY_CLAIMS, region)]
 
 
 def _identity_claim_document(claim: IdentityClaim) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
-from airflow_provider_mwaa_dr.core.ports import DagSet, StateStore
+from airflow_provider_mwaa_dr.core.ports import DAG_SETS, DagSet, StateStore
 
 
 def put_announced_runs(store: StateStore, set_id: str, runs: Collection[str], *, region: str, at: datetime) -> None:
@@ -21,7 +21,7 @@ def put_announced_runs(store: StateStore, set_id: str, runs: Collection[str], *,
     :param runs: ``DAG_ID RUN_ID`` each.
     :param region: the source of the failover.
     """
-    store.put_set(DagSet(id=set_id, region=region, recorded_at=at, dag_ids=tuple(sorted(set(runs)))))
+    store.put(DAG_SETS, DagSet(id=set_id, region=region, recorded_at=at, dag_ids=tuple(runs)))
 
 
 def get_announced_runs(store: StateStore, set_id: str) -> tuple[str, ...] | None:
@@ -30,5 +30,5 @@ def get_announced_runs(store: StateStore, set_id: str) -> tuple[str, ...] | None
 
     :raises UnreadableItemError: the set cannot be read.
     """
-    recorded = store.get_set(set_id)
+    recorded = store.get(DAG_SETS, set_id)
     return None if recorded is None else recorded.dag_ids

@@ -15,6 +15,8 @@ from typing import Any, Generic, TypeVar
 SECTION = "dr"
 CONTROL_TAG = "dr:control"
 """DAGs with this tag are exempt: never held, skipped, paused or unpaused by the provider."""
+NO_CONF_TAG = "dr:no-conf"
+"""The ledger stores no conf of runs of DAGs with this tag. No other region starts a run without its conf."""
 
 
 class OnUnreachable(str, Enum):

@@ -12,22 +12,18 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.display import get_logger
-from airflow_provider_mwaa_dr.core.inventory import Inventory
+from airflow_provider_mwaa_dr.core.item_kind import Home, ItemKind
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
     Clock,
     DagSet,
-    FailoverRecord,
-    HeldTasks,
-    IdentityClaim,
     Observation,
     Registration,
     StateStore,
-    Unpublished,
 )
 from airflow_provider_mwaa_dr.core.state import DRState
 from airflow_provider_mwaa_dr.exceptions import (
@@ -229,108 +225,17 @@ class EventualStateStore:
         """Delete the heartbeat of a scheduler that has ended."""
         self._from_first(lambda copy: copy.forget_agent(region, job), first=region)
 
-    def put_identity_claim(self, claim: IdentityClaim) -> None:
-        """Write the heartbeat of an agent whose environment is not that of the region it claims."""
-        self._from_first(lambda copy: copy.put_identity_claim(claim), first=claim.place)
-
-    def identity_claims(self, place: str) -> Sequence[IdentityClaim]:
-        """Return the last heartbeats of such agents, from the copy of *place* if that answers."""
-        return self._from_first(lambda copy: copy.identity_claims(place), first=place)[1]
-
-    def forget_identity_claim(self, claim: IdentityClaim) -> None:
-        """Delete the heartbeat of a claim."""
-        self._from_first(lambda copy: copy.forget_identity_claim(claim), first=claim.place)
-
     def put_dispute(self, region: str, environments: Sequence[str]) -> None:
         """Store in *region*'s own copy which environments claim it."""
         self._from_first(lambda copy: copy.put_dispute(region, environments), first=region)
-
-    def put_fence(self, region: str, at: datetime, held: HeldTasks | None = None) -> None:
-        """Store that a worker of *region* loaded the fence, and the tasks that it holds."""
-        self._from_first(lambda copy: copy.put_fence(region, at, held), first=region)
-
-    def fence(self, region: str) -> datetime | None:
-        """Return the last time that a worker of *region* stored with :meth:`put_fence`."""
-        return self._from_first(lambda copy: copy.fence(region), first=region)[1]
-
-    def held_tasks(self, region: str) -> HeldTasks | None:
-        """Return the last report of tasks that the fence of *region* holds."""
-        return self._from_first(lambda copy: copy.held_tasks(region), first=region)[1]
-
-    def put_unpublished(self, unpublished: Unpublished) -> None:
-        """Replace the event of a region in its own copy."""
-        self._from_first(lambda copy: copy.put_unpublished(unpublished), first=unpublished.region)
-
-    def unpublished(self, region: str) -> Unpublished | None:
-        """Return the last event in which a region became active without its ledger, from its own copy if possible."""
-        return self._first_that_has(lambda copy: copy.unpublished(region), first=region)
 
     def acknowledge_unpublished(self, region: str, unpublished_id: str, at: datetime) -> bool:
         """Store in the region's own copy that a user acknowledged the event."""
         return self._from_first(lambda copy: copy.acknowledge_unpublished(region, unpublished_id, at), first=region)[1]
 
-    def put_snapshot(self, dag_set: DagSet) -> None:
-        """Replace a region's snapshot in its own copy."""
-        self._from_first(lambda copy: copy.put_snapshot(dag_set), first=dag_set.region)
-
-    def get_snapshot(self, region: str) -> DagSet | None:
-        """Return a region's last snapshot, from its own copy if possible."""
-        return self._first_that_has(lambda copy: copy.get_snapshot(region), first=region)
-
-    def put_paused(self, dag_set: DagSet) -> None:
-        """
-        Replace the set that ``mwaa-dr pause`` recorded for a region, only in the region's own copy.
-
-        :raises StateError: that copy could not be written.
-        """
-        own = self._own(dag_set.region)
-        try:
-            self._ask(own, lambda copy: copy.put_paused(dag_set))
-        except StateError as error:
-            raise _no_paused_set(dag_set.region, own, "written", error) from error
-
-    def get_paused(self, region: str) -> DagSet | None:
-        """
-        Return the set that ``mwaa-dr pause`` recorded for a region.
-
-        The newest set of all copies counts: the first version wrote it to the copy that was nearest to the caller.
-
-        :raises StateError: the region's own copy did not answer, so it is unknown whether there is a set.
-        """
-        own = self._own(region)
-        try:
-            held = self._ask(own, lambda copy: copy.get_paused(region))
-        except UnreadableItemError:
-            raise
-        except StateError as error:
-            raise _no_paused_set(region, own, "read", error) from error
-        found = [held]
-        for name in self._copies:
-            if name != own:
-                with suppress(StateError):
-                    found.append(self._ask(name, lambda copy: copy.get_paused(region)))
-        return max((each for each in found if each is not None), key=lambda each: each.recorded_at, default=None)
-
-    def put_inventory(self, inventory: Inventory) -> None:
-        """Replace a region's inventory in its own copy."""
-        self._from_first(lambda copy: copy.put_inventory(inventory), first=inventory.region)
-
-    def get_inventory(self, region: str) -> Inventory | None:
-        """Return a region's last inventory, from its own copy if possible."""
-        return self._first_that_has(lambda copy: copy.get_inventory(region), first=region)
-
     def inventory_key(self, region: str) -> str | None:
         """Return the public key of a region's last inventory, from its own copy if possible."""
         return self._first_that_has(lambda copy: copy.inventory_key(region), first=region)
-
-    # What belongs to a plan.
-
-    def put_set(self, dag_set: DagSet) -> DagSet:
-        """Record a set in the plan's copy. If any copy has the set, return that."""
-        known = self.get_set(dag_set.id)
-        if known is not None:
-            return known
-        return self._from_first(lambda copy: copy.put_set(dag_set), first=self._home)[1]
 
     def newest_wanted_set(self) -> DagSet | None:
         """Return the set of unpaused DAGs that was recorded last, in all copies that answer."""
@@ -338,28 +243,75 @@ class EventualStateStore:
         sets = [dag_set for dag_set in found.values() if dag_set is not None]
         return max(sets, key=lambda dag_set: (dag_set.recorded_at, dag_set.id), default=None)
 
-    def get_set(self, set_id: str) -> DagSet | None:
-        """Return a recorded set, from any copy that has it."""
-        return self._first_that_has(lambda copy: copy.get_set(set_id), first=self._home)
+    # Items of all kinds.
 
-    def put_record(self, record: FailoverRecord) -> None:
-        """Write the record of a failover, unless a copy has one with more progress."""
-        known = self.get_record(record.id)
-        if known is None or record.progress >= known.progress:
-            self._from_first(lambda copy: copy.put_record(record), first=self._home)
+    def put(self, kind: ItemKind[T], item: T) -> None:
+        """
+        Write an item to its home.
 
-    def get_record(self, record_id: str) -> FailoverRecord | None:
-        """Return one record, from the copy with the most progress."""
-        found = self._from_all(lambda copy: copy.get_record(record_id), avoid=True)
-        return max((record for record in found.values() if record is not None), key=_progress, default=None)
+        An item of a plan is written only if no copy that answers has an item that its kind keeps.
 
-    def records(self) -> Sequence[FailoverRecord]:
-        """Return all records, newest first, each from the copy with the most progress."""
-        merged: dict[str, FailoverRecord] = {}
-        for records in self._from_all(lambda copy: copy.records(), avoid=True).values():
-            for record in records:
-                merged[record.id] = max(merged.get(record.id, record), record, key=_progress)
-        return sorted(merged.values(), key=lambda record: (record.started_at, record.id), reverse=True)
+        :raises StateError: the home is the only copy for items of this kind, and could not be written.
+        """
+        if kind.home is Home.REGION_ONLY:
+            own = self._own(kind.region(item))
+            try:
+                self._ask(own, lambda copy: copy.put(kind, item))
+            except StateError as error:
+                raise _only_copy(kind, kind.region(item), own, "written", error) from error
+            return
+        if kind.home is Home.PLAN:
+            known = self.get(kind, kind.id_of(item))
+            if known is not None and kind.keeps(known, item):
+                return
+        self._from_first(lambda copy: copy.put(kind, item), first=self._home_of_kind(kind, kind.region(item)))
+
+    def get(self, kind: ItemKind[T], item_id: str) -> T | None:
+        """
+        Return an item: the one with the highest rank in all copies that answer, or the one in its home, if possible.
+
+        :raises StateError: the home is the only copy for items of this kind, and did not answer. So it is unknown
+            whether the item exists.
+        """
+        if kind.home is Home.REGION_ONLY:
+            return self._get_from_only(kind, item_id)
+        if kind.rank is not None:
+            found = self._from_all(lambda copy: copy.get(kind, item_id), avoid=True)
+            return max((each for each in found.values() if each is not None), key=kind.rank, default=None)
+        return self._first_that_has(lambda copy: copy.get(kind, item_id), first=self._home_of_kind(kind, item_id))
+
+    def _get_from_only(self, kind: ItemKind[T], region: str) -> T | None:
+        own = self._own(region)
+        try:
+            held = self._ask(own, lambda copy: copy.get(kind, region))
+        except UnreadableItemError:
+            raise
+        except StateError as error:
+            raise _only_copy(kind, region, own, "read", error) from error
+        found = [held]
+        for name in self._copies:
+            if kind.rank is not None and name != own:
+                with suppress(StateError):
+                    found.append(self._ask(name, lambda copy: copy.get(kind, region)))
+        return max((each for each in found if each is not None), key=kind.rank or kind.id_of, default=None)
+
+    def find_all(self, kind: ItemKind[T], region: str = "") -> Sequence[T]:
+        """Return the items of a region, from its own copy if that answers; or those of all plans, from all copies."""
+        if kind.home is not Home.PLAN:
+            return self._from_first(lambda copy: copy.find_all(kind, region), first=region)[1]
+        best: dict[str, T] = {}
+        for items in self._from_all(lambda copy: copy.find_all(kind), avoid=True).values():
+            for item in items:
+                known = best.get(kind.id_of(item), item)
+                best[kind.id_of(item)] = known if kind.rank is None else max(known, item, key=kind.rank)
+        return kind.ordered(best.values())
+
+    def delete(self, kind: ItemKind[T], item: T) -> None:
+        """Delete an item in its home."""
+        self._from_first(lambda copy: copy.delete(kind, item), first=self._home_of_kind(kind, kind.region(item)))
+
+    def _home_of_kind(self, kind: ItemKind[T], region: str) -> str:
+        return self._home if kind.home is Home.PLAN else region
 
     def unreadable(self, regions: Collection[str]) -> Sequence[UnreadableItem]:
         """Return the items that cannot be read in at least one copy, each from the first such copy."""
@@ -443,10 +395,10 @@ def _state_of(copy: StateStore) -> DRState | None:
         return None
 
 
-def _no_paused_set(region: str, copy: str, done: str, error: StateError) -> StateError:
+def _only_copy(kind: ItemKind[Any], region: str, copy: str, done: str, error: StateError) -> StateError:
     return type(error)(
-        f"The set of DAGs that were paused in {region} cannot be {done} in the copy of the state table in {copy}, the "
-        f"only copy for it: {error.message.rstrip('.')}.",
+        f"The {kind.name} of {region} cannot be {done} in the copy of the state table in {copy}, the only copy for it: "
+        f"{error.message.rstrip('.')}.",
         advice=f"Repeat the command when the copy in {copy} can be used. {error.advice}".rstrip(),
     )
 
@@ -465,7 +417,3 @@ def _newest(states: Mapping[str, DRState | None]) -> DRState | None:
                 advice="Two callers wrote at the same time; replication chooses one state within seconds. Try again.",
             )
     return newest
-
-
-def _progress(record: FailoverRecord) -> tuple[int, int]:
-    return record.progress, len(record.steps)

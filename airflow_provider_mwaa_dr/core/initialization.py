@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from airflow_provider_mwaa_dr.core.environments import known_region
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, Registration, RunsStore, StateStore
+from airflow_provider_mwaa_dr.core.ports import RECORDS, AgentStatus, Registration, RunsStore, StateStore
 from airflow_provider_mwaa_dr.core.state import DRState, initial
 from airflow_provider_mwaa_dr.exceptions import (
     ConfigError,
@@ -139,7 +139,7 @@ def plan_above_every_epoch(
         why_unreadable = error.message
     regions = store.regions().union(environments)
     agents = [agent for region in sorted(regions) for agent in store.agents(region)]
-    epochs: list[int | None] = [record.epoch for record in store.records()]
+    epochs: list[int | None] = [record.epoch for record in store.find_all(RECORDS)]
     for agent in agents:
         epochs += agent.epoch, agent.adopted_epoch, agent.reconciled_epoch
     if runs is not None:

@@ -123,6 +123,9 @@ class Head:
 
     :param created: logical date of the newest interval that the region created; None: no interval yet.
     :param finished: the newest interval that ended by itself, with all values that another region needs to adopt it.
+    :param partition_created: partition date of the newest interval that the region created and that is a partition.
+    :param partition: the newest ended interval that is a partition (Airflow 3.2 and later). Most have no logical date.
+        Partitions without a partition date have no newest one.
     :param others: for each other type of run, the newest one that ended by itself, if the DAG's next run depends on its
         tasks. Without catchup, a task that depends on its past depends on the previous run of any type.
     :param dated: the runs of other types that ended by themselves and hold a logical date after *finished*, by date.
@@ -133,21 +136,34 @@ class Head:
     finished: LedgerRun | None = None
     others: tuple[LedgerRun, ...] = ()
     dated: tuple[LedgerRun, ...] = ()
+    partition_created: datetime | None = None
+    partition: LedgerRun | None = None
 
     def advanced(self, run: LedgerRun) -> Head:
         """Return the head after *run*."""
+        head = self._with_partition(run) if run.partition_key is not None and run.run_type in AUTOMATED else self
         at = run.logical_date
         if at is None or run.status is RunStatus.GONE:
-            return self
+            return head
         if run.run_type not in AUTOMATED:
             head = self._with_other(run, at) if run.has_ended and run.tasks else self
             return head._with_dated(run, at) if run.has_ended and run.holds_date else head
-        head = self
         if head.created is None or at > head.created:
             head = replace(head, created=at)
         if run.has_ended and not (head.finished is not None and (head.finished.logical_date or at) > at):
             dated = tuple(other for other in head.dated if other.logical_date is None or other.logical_date > at)
             head = replace(head, finished=run, dated=dated)
+        return head
+
+    def _with_partition(self, run: LedgerRun) -> Head:
+        at = run.partition_date
+        if at is None or run.status is RunStatus.GONE:
+            return self
+        head = self
+        if head.partition_created is None or at > head.partition_created:
+            head = replace(head, partition_created=at)
+        if run.has_ended and not (head.partition is not None and (head.partition.partition_date or at) > at):
+            head = replace(head, partition=run)
         return head
 
     def _with_other(self, run: LedgerRun, at: datetime) -> Head:
@@ -165,7 +181,7 @@ class Head:
 
     def has(self, run: LedgerRun) -> bool:
         """Whether the head contains *run* from the same or a newer epoch."""
-        ended = (self.finished, *self.others, *self.dated)
+        ended = (self.finished, self.partition, *self.others, *self.dated)
         return any(own is not None and own.key == run.key and own.epoch >= run.epoch for own in ended)
 
 
@@ -392,6 +408,8 @@ def history(others: Collection[RegionLedger], dag_ids: Iterable[str]) -> list[Le
         newest = max((head.finished for head in heads if head.finished is not None), key=_age, default=None)
         if newest is not None:
             needed.append(newest)
+        partitions = [head.partition for head in heads if head.partition is not None and head.partition != newest]
+        needed += sorted(partitions, key=lambda run: (run.partition_date or _LONG_AGO, run.epoch))[-1:]
         known: dict[RunKey, LedgerRun] = {}
         others_of = [run for head in heads for run in head.others]
         for run in (*others_of, *(run for head in heads for run in head.dated)):
@@ -407,13 +425,28 @@ def _age(run: LedgerRun) -> tuple[float, int]:
     return run.logical_date.timestamp() if run.logical_date is not None else 0.0, run.epoch
 
 
-def created_up_to(ledgers: Iterable[RegionLedger], dag_id: str) -> datetime | None:
-    """Return the logical date of the newest interval of the DAG in *ledgers*; None if there is none."""
-    found = [ledger.heads[dag_id].created for ledger in ledgers if dag_id in ledger.heads]
-    return max((at for at in found if at is not None), default=None)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreatedIntervals:
+    """
+    What regions have created of a DAG.
+
+    :param newest: logical date of the newest interval; None if there is none.
+    :param newest_partition: the same for the dates of partitions.
+    :param held: the logical dates that runs of other types hold; see :attr:`Head.dated`.
+    """
+
+    newest: datetime | None = None
+    newest_partition: datetime | None = None
+    held: frozenset[datetime] = frozenset()
 
 
-def dates_held(ledgers: Iterable[RegionLedger], dag_id: str) -> frozenset[datetime]:
-    """Return the logical dates after the newest finished interval that runs of other types hold."""
+def created_intervals(ledgers: Iterable[RegionLedger], dag_id: str) -> CreatedIntervals:
+    """Return what the regions have created of a DAG."""
     heads = [ledger.heads[dag_id] for ledger in ledgers if dag_id in ledger.heads]
-    return frozenset(run.logical_date for head in heads for run in head.dated if run.logical_date is not None)
+    return CreatedIntervals(
+        newest=max((head.created for head in heads if head.created is not None), default=None),
+        newest_partition=max(
+            (head.partition_created for head in heads if head.partition_created is not None), default=None
+        ),
+        held=frozenset(run.logical_date for head in heads for run in head.dated if run.logical_date is not None),
+    )

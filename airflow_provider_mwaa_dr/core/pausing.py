@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from airflow_provider_mwaa_dr.core.config import is_exempt
-from airflow_provider_mwaa_dr.core.ports import DagInfo, DagSet, Environment, StateStore
+from airflow_provider_mwaa_dr.core.ports import PAUSED_SETS, DagInfo, DagSet, Environment, StateStore
 from airflow_provider_mwaa_dr.core.state import DRState, Phase
 from airflow_provider_mwaa_dr.exceptions import IncompleteError, RefusedError
 
@@ -37,7 +37,7 @@ class Pausing:
 
 def recorded_set(store: StateStore, region: str) -> tuple[str, ...]:
     """Return the ids that :func:`pause` recorded for *region* and :func:`unpause` has not unpaused yet."""
-    stored = store.get_paused(region)
+    stored = store.get(PAUSED_SETS, region)
     return stored.dag_ids if stored is not None else ()
 
 
@@ -123,7 +123,7 @@ def unpause(
 
 
 def _record(store: StateStore, region: str, dag_ids: Collection[str], at: datetime) -> None:
-    store.put_paused(DagSet(id=f"{region}/paused", region=region, recorded_at=at, dag_ids=tuple(sorted(dag_ids))))
+    store.put(PAUSED_SETS, DagSet(id=f"{region}/paused", region=region, recorded_at=at, dag_ids=tuple(sorted(dag_ids))))
 
 
 def _refuse_open_plan(state: DRState) -> None:

@@ -11,13 +11,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from airflow_provider_mwaa_dr.core.config import TableConsistency
 from airflow_provider_mwaa_dr.core.inventory import Inventory
+from airflow_provider_mwaa_dr.core.item_kind import Home, ItemKind
 from airflow_provider_mwaa_dr.core.ledger import CheckpointInfo, LogEntry, RegionLedger
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Plan
 from airflow_provider_mwaa_dr.exceptions import UnreadableItem
+
+T = TypeVar("T")
 
 PROTOCOL = 1
 """Version of the items that agents and engines exchange through the table. Different versions must not meet."""
@@ -197,13 +200,16 @@ class DagSet:
     The runs that a failover announces are stored in the same kind of item
     (:mod:`~airflow_provider_mwaa_dr.core.announced_runs`).
 
-    :param dag_ids: sorted, without duplicates.
+    :param dag_ids: in any order; stored sorted, without duplicates.
     """
 
     id: str
     region: str
     recorded_at: datetime
     dag_ids: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dag_ids", tuple(sorted(set(self.dag_ids))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,6 +319,19 @@ HELD_REPORT_AGE = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FenceLoad:
+    """
+    When a worker of *region* last reported that it loaded the fence; item ``FENCE#region``.
+
+    :param held: the tasks that the fence holds for longer than usual; None if it holds none.
+    """
+
+    region: str
+    at: datetime
+    held: HeldTasks | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
     """An environment of the DR set, item ``ENVIRONMENT#region``."""
 
@@ -321,9 +340,61 @@ class Registration:
     account: str | None = None
 
 
+IDENTITY_CLAIMS: ItemKind[IdentityClaim] = ItemKind(
+    name="identity claim",
+    key="AGENT#{}",
+    id_of=lambda claim: f"{claim.place}#claim#{claim.environment}@{claim.aws_region}#{claim.job}",
+    region_of=lambda claim: claim.place,
+    home=Home.REGION,
+)
+FENCE_LOADS: ItemKind[FenceLoad] = ItemKind(
+    name="fence load", key="FENCE#{}", id_of=lambda load: load.region, home=Home.REGION
+)
+UNPUBLISHED_EVENTS: ItemKind[Unpublished] = ItemKind(
+    name="unpublished runs", key="UNPUBLISHED#{}", id_of=lambda event: event.region, home=Home.REGION
+)
+SNAPSHOTS: ItemKind[DagSet] = ItemKind(
+    name="snapshot", key="SNAPSHOT#{}", id_of=lambda dags: dags.region, home=Home.REGION
+)
+"""The unpaused DAGs of a region, as its agent last listed them."""
+PAUSED_SETS: ItemKind[DagSet] = ItemKind(
+    name="set of paused DAGs",
+    # Like the snapshot of a region whose name no region has, as the first version stored it.
+    key="SNAPSHOT#{}/paused",
+    id_of=lambda dags: dags.region,
+    home=Home.REGION_ONLY,
+    # The first version wrote it to the copy that was nearest to the caller.
+    rank=lambda dags: dags.recorded_at,
+)
+"""The DAGs of a region that ``mwaa-dr pause`` paused, and that ``mwaa-dr unpause`` has not unpaused."""
+INVENTORIES: ItemKind[Inventory] = ItemKind(
+    name="inventory", key="INVENTORY#{}", id_of=lambda inventory: inventory.region, home=Home.REGION
+)
+DAG_SETS: ItemKind[DagSet] = ItemKind(
+    name="set of DAGs", key="PAUSED#{}", id_of=lambda dags: dags.id, home=Home.PLAN, is_final=True
+)
+"""A recorded set of a plan. It is recorded once and never changed."""
+RECORDS: ItemKind[FailoverRecord] = ItemKind(
+    name="record",
+    key="FAILOVER#{}",
+    id_of=lambda record: record.id,
+    home=Home.PLAN,
+    # An engine that lost its plan may have an old write in progress for a long time. It must not replace the DAGs that
+    # a record lists as not unpaused, because they are part of the next recorded set.
+    progress=lambda record: record.progress,
+    rank=lambda record: (record.progress, len(record.steps)),
+    order=lambda record: (record.started_at, record.id),
+)
+"""What a failover did. An open record never replaces an ended one; a list has the newest first."""
+
+
 class StateStore(Protocol):
     """
     The state table.
+
+    Most items have a kind, and are read and written by ``put``, ``get``, ``find_all`` and ``delete``. The other methods
+    are for the state item, for the item of a region (``ENVIRONMENT#region``), and for the heartbeats, whose list and
+    reconciled epoch are in that item.
 
     Reads are consistent reads: first from the nearest replica, then from the others. Each method may raise
     StateUnreachableError (no replica answered), StateAccessError or TableNotFoundError, unless its docstring excludes
@@ -331,8 +402,8 @@ class StateStore(Protocol):
 
     An item without its required content affects only itself. A method that reads one item raises UnreadableItemError;
     while a page of the item is missing, IncompleteItemError, which counts as unreachable. A method that reads several
-    items returns all of them, and sets ``unreadable`` on those that it cannot read. A write replaces an unreadable
-    item.
+    items leaves out those that it cannot read. Heartbeats and records are never left out and raise no such error: they
+    have ``unreadable`` set. A write replaces an unreadable item.
     """
 
     def observe(self, region: str) -> Observation:
@@ -407,88 +478,43 @@ class StateStore(Protocol):
     def forget_agent(self, region: str, job: str) -> None:
         """Delete the heartbeat of a scheduler that has ended. Idempotent."""
 
-    def put_identity_claim(self, claim: IdentityClaim) -> None:
-        """Write the heartbeat of an agent whose environment is not that of the region that it claims."""
-
-    def identity_claims(self, place: str) -> Sequence[IdentityClaim]:
-        """Return the last heartbeats that :meth:`put_identity_claim` stored under *place*, alive or not, sorted."""
-
-    def forget_identity_claim(self, claim: IdentityClaim) -> None:
-        """Delete the heartbeat of a claim. Idempotent."""
-
     def put_dispute(self, region: str, environments: Sequence[str]) -> None:
         """Store which environments claim *region* while no name is registered; an empty list ends the dispute."""
 
-    def put_fence(self, region: str, at: datetime, held: HeldTasks | None = None) -> None:
+    def put(self, kind: ItemKind[T], item: T) -> None:
         """
-        Store that a worker of *region* loaded the fence at that time.
+        Write an item, unless *kind* keeps the stored one. Idempotent.
 
-        :param held: the tasks that the fence holds for longer than usual; None removes the last report.
+        Readers get either the complete old item or the complete new one.
+
+        :raises StateError: the item is larger than its kind allows.
         """
 
-    def fence(self, region: str) -> datetime | None:
-        """Return the last time that a worker of *region* stored with :meth:`put_fence`."""
+    def get(self, kind: ItemKind[T], item_id: str) -> T | None:
+        """Return an item; None if it does not exist."""
 
-    def held_tasks(self, region: str) -> HeldTasks | None:
-        """Return the last report of tasks that the fence of *region* holds; None if there is none."""
+    def find_all(self, kind: ItemKind[T], region: str = "") -> Sequence[T]:
+        """
+        Return all items of a kind, in the order of the kind. Only for kinds whose items have no pages.
 
-    def put_unpublished(self, unpublished: Unpublished) -> None:
-        """Replace the event that is stored for *unpublished.region*."""
+        :param region: the region that the items belong to; empty for items of plans.
+        """
 
-    def unpublished(self, region: str) -> Unpublished | None:
-        """Return the last event in which *region* became active without its ledger; None if there is none."""
+    def delete(self, kind: ItemKind[T], item: T) -> None:
+        """Delete an item. Idempotent. Only for kinds whose items have no pages."""
 
     def acknowledge_unpublished(self, region: str, unpublished_id: str, at: datetime) -> bool:
         """Store that a user acknowledged the event. Idempotent. Return False if another event, or none, is stored."""
 
-    def put_set(self, dag_set: DagSet) -> DagSet:
-        """Record a set once: first its pages, then its manifest. If the set exists, return it unchanged."""
-
     def newest_wanted_set(self) -> DagSet | None:
         """
-        Return the set of unpaused DAGs that was recorded last, regardless of its plan's outcome.
+        Return the :data:`DAG_SETS` of unpaused DAGs that was recorded last, regardless of its plan's outcome.
 
         It ignores the sets of runs that a plan stops, and sets that cannot be read.
         """
 
-    def get_set(self, set_id: str) -> DagSet | None:
-        """Return a complete recorded set; None if its manifest does not exist."""
-
-    def put_snapshot(self, dag_set: DagSet) -> None:
-        """Replace *dag_set.region*'s snapshot. Readers get either the complete old one or the complete new one."""
-
-    def get_snapshot(self, region: str) -> DagSet | None:
-        """Return the region's last snapshot."""
-
-    def put_paused(self, dag_set: DagSet) -> None:
-        """Replace the set of DAGs that ``mwaa-dr pause`` paused in *dag_set.region*; separate from its snapshot."""
-
-    def get_paused(self, region: str) -> DagSet | None:
-        """Return the set that :meth:`put_paused` stored last; None if it never did."""
-
-    def put_inventory(self, inventory: Inventory) -> None:
-        """Replace *inventory.region*'s inventory. Readers get either the complete old one or the complete new one."""
-
-    def get_inventory(self, region: str) -> Inventory | None:
-        """Return the region's last inventory."""
-
     def inventory_key(self, region: str) -> str | None:
         """Return the public key of the region's last inventory; reads only the manifest."""
-
-    def put_record(self, record: FailoverRecord) -> None:
-        """
-        Write or replace the record of a failover.
-
-        An open record never replaces an ended one, and an aborted record never replaces a completed one. An
-        engine that lost its plan may have an old write in progress for a long time. It must not replace the DAGs that a
-        record lists as not unpaused, because they are part of the next recorded set.
-        """
-
-    def get_record(self, record_id: str) -> FailoverRecord | None:
-        """Return one record; None if it does not exist."""
-
-    def records(self) -> Sequence[FailoverRecord]:
-        """Return all records, newest first."""
 
     def unreadable(self, regions: Collection[str]) -> Sequence[UnreadableItem]:
         """Return the unreadable items, by key; it reads the pages of snapshots and inventories of *regions* only."""

@@ -23,6 +23,10 @@ class Timer:
         """Whether it is time for the step."""
         return self._clock.monotonic() >= self._next_at
 
+    def make_due(self) -> None:
+        """Let the step be due now."""
+        self._next_at = float("-inf")
+
     def restart(self) -> None:
         """Let the step be due again after the interval, from now on."""
         self._next_at = self._clock.monotonic() + self._every_s

@@ -19,7 +19,7 @@ from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import nothing_done_document, preview_document, record_document
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, StepEvent, StepStatus
 from airflow_provider_mwaa_dr.core.health import Limits
-from airflow_provider_mwaa_dr.core.ports import Clock
+from airflow_provider_mwaa_dr.core.ports import RECORDS, Clock
 from airflow_provider_mwaa_dr.core.reasons import checked_reason
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, ModeName
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, ConfigError, DRError, RefusedError
@@ -183,7 +183,7 @@ class FailoverOperator(AwsBaseOperator):
         """Raise if a new failover would exceed the limits. A plan that is already open may always continue."""
         if self.limits == Limits() or target in {state.active_region, state.plan and state.plan.target}:
             return
-        why = self.limits.refusal(self.hook.store.records(), self.hook.clock.now())
+        why = self.limits.refusal(self.hook.store.find_all(RECORDS), self.hook.clock.now())
         if why is not None:
             raise RefusedError(
                 f"No failover to {target} was started: {why}.",

@@ -26,7 +26,7 @@ from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.gate import Action, Decision, DecisionPoint, Role, View, decide, role_of
 from airflow_provider_mwaa_dr.core.hold import LATER_RETRY_S, Hold, may_end, silence_of
 from airflow_provider_mwaa_dr.core.identity import Identity, identity_problem
-from airflow_provider_mwaa_dr.core.ports import Clock, HeldTasks, StateStore
+from airflow_provider_mwaa_dr.core.ports import FENCE_LOADS, Clock, FenceLoad, HeldTasks, StateStore
 from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.exceptions import UnreadableItemError
 from airflow_provider_mwaa_dr.plugins import execution, shared_file
@@ -228,14 +228,16 @@ class Fence:
             before = self._held_before()
             if before is not None and before.is_current(held.at):
                 held = replace(held, since=min(held.since, before.since))
-            self._open_store().put_fence(self._config.region, held.at, held)
+            load = FenceLoad(region=self._config.region, at=held.at, held=held)
+            self._open_store().put(FENCE_LOADS, load)
             shared_file.write(self._held_marker, "")
         except Exception as error:  # status and checks then do not show it
             log.debug("The held tasks could not be recorded in the state table: %s", error)
 
     def _held_before(self) -> HeldTasks | None:
         try:
-            return self._open_store().held_tasks(self._config.region)
+            load = self._open_store().get(FENCE_LOADS, self._config.region)
+            return load.held if load is not None else None
         except UnreadableItemError:
             return None  # the next write replaces it
 
@@ -379,7 +381,8 @@ class Fence:
             if not (self._config.region and self._config.state_table):
                 return
             held = None if passes else self._held_before()
-            self._open_store().put_fence(self._config.region, self._clock.now(), held)
+            load = FenceLoad(region=self._config.region, at=self._clock.now(), held=held)
+            self._open_store().put(FENCE_LOADS, load)
             shared_file.write(self._marker, "")
             if ends_hold:
                 self._held_marker.unlink(missing_ok=True)

@@ -87,10 +87,7 @@ _Key = tuple[str, Any]
 
 def _contents(table: StateTable) -> dict[_Key, object]:
     found: dict[_Key, object] = {("state", None): table.state}
-    names = (
-        "reconciled", "registrations", "lists", "agents", "identity_claims", "disputes", "fences", "held_tasks", "sets",
-        "snapshots", "records", "damaged", "unpublished",
-    )  # fmt: skip
+    names = ("reconciled", "registrations", "lists", "disputes", "agents", "items", "damaged")
     for name in names:
         found |= {(name, key): value for key, value in getattr(table, name).items()}
     return found
@@ -116,7 +113,11 @@ class _Copy(InMemoryStateStore):
 
     def _reach(self, method: str) -> AbstractContextManager[Any]:
         reached = super()._reach(method)
-        return self._writing() if method.startswith(("write", "put_", "register", "forget", "acknowledge")) else reached
+        return (
+            self._writing()
+            if method.startswith(("write", "put", "register", "forget", "delete", "acknowledge"))
+            else reached
+        )
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -10,17 +10,19 @@ from functools import partial
 from typing import Any, TypeVar
 
 from airflow_provider_mwaa_dr.aws.dynamodb import items
-from airflow_provider_mwaa_dr.core.inventory import Inventory
+from airflow_provider_mwaa_dr.aws.dynamodb.item_forms import PagedForm, form_of, single_form_of
+from airflow_provider_mwaa_dr.core.item_kind import ItemKind
 from airflow_provider_mwaa_dr.core.ports import (
+    DAG_SETS,
+    INVENTORIES,
+    RECORDS,
+    UNPUBLISHED_EVENTS,
     AgentStatus,
     DagSet,
     FailoverOutcome,
     FailoverRecord,
-    HeldTasks,
-    IdentityClaim,
     Observation,
     Registration,
-    Unpublished,
 )
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, is_wanted_set
 from airflow_provider_mwaa_dr.exceptions import (
@@ -98,8 +100,8 @@ class InMemoryStateStore:
                     final_plan_id=None, standby_as_of=None, unreadable=fault,
                 )  # fmt: skip
             elif kind == "FAILOVER":
-                record = self._table.records.get(name, _unknown_record(name))
-                self._table.records[name] = replace(record, mode=Mode.AUTO, unreadable=fault)
+                record = self._table.items.get(key, _unknown_record(name))
+                self._table.items[key] = replace(record, mode=Mode.AUTO, unreadable=fault)
             else:
                 self._table.damaged[key] = fault
 
@@ -226,162 +228,84 @@ class InMemoryStateStore:
         with self._reach("forget_agent"):
             self._table.agents.pop((region, job), None)
 
-    def put_identity_claim(self, claim: IdentityClaim) -> None:
-        """Write the heartbeat of an agent that claims a region of another environment."""
-        with self._reach("put_identity_claim"):
-            self._table.identity_claims[_identity_claim_key(claim)] = claim
-
-    def identity_claims(self, place: str) -> Sequence[IdentityClaim]:
-        """Return the last heartbeats of the agents that claim a region of another environment, sorted."""
-        with self._reach("identity_claims"):
-            return [claim for key, claim in sorted(self._table.identity_claims.items()) if key[0] == place]
-
-    def forget_identity_claim(self, claim: IdentityClaim) -> None:
-        """Delete a claim's heartbeat."""
-        with self._reach("forget_identity_claim"):
-            self._table.identity_claims.pop(_identity_claim_key(claim), None)
-
     def put_dispute(self, region: str, environments: Sequence[str]) -> None:
         """Record the environments that claim *region* while none is registered. An empty list ends the dispute."""
         with self._reach("put_dispute"):
             self._table.disputes[region] = tuple(environments)
 
-    def put_fence(self, region: str, at: datetime, held: HeldTasks | None = None) -> None:
-        """Record that a worker of *region* loaded the fence, and the tasks that it holds."""
-        with self._reach("put_fence"):
-            self._table.fences[region] = at
-            self._table.held_tasks[region] = held
-            self._table.damaged.pop(f"FENCE#{region}", None)
-
-    def fence(self, region: str) -> datetime | None:
-        """Return when a worker of *region* last recorded its fence."""
-        with self._reach("fence"):
-            self._intact(f"FENCE#{region}")
-            return self._table.fences.get(region)
-
-    def held_tasks(self, region: str) -> HeldTasks | None:
-        """Return the last report of tasks that the fence of *region* holds."""
-        with self._reach("held_tasks"):
-            self._intact(f"FENCE#{region}")
-            return self._table.held_tasks.get(region)
-
-    def put_unpublished(self, unpublished: Unpublished) -> None:
-        """Replace the stored list of the region."""
-        with self._reach("put_unpublished"):
-            self._table.unpublished[unpublished.region] = unpublished
-
-    def unpublished(self, region: str) -> Unpublished | None:
-        """Return the runs that *region* could not take over."""
-        with self._reach("unpublished"):
-            self._intact(f"UNPUBLISHED#{region}")
-            return self._table.unpublished.get(region)
-
     def acknowledge_unpublished(self, region: str, unpublished_id: str, at: datetime) -> bool:
         """Record that a user has acknowledged the list; False if another list, or none, is stored."""
         with self._reach("acknowledge_unpublished"):
-            stored = self._table.unpublished.get(region)
+            key = UNPUBLISHED_EVENTS.key.format(region)
+            stored = self._table.items.get(key)
             if stored is None or stored.id != unpublished_id:
                 return False
-            self._table.unpublished[region] = replace(stored, acknowledged_at=at)
+            self._table.items[key] = replace(stored, acknowledged_at=at)
             return True
 
-    def put_set(self, dag_set: DagSet) -> DagSet:
-        """Record a wanted set once. If it exists, return the existing set unchanged."""
-        with self._reach("put_set"):
-            if self._table.damaged.pop(f"PAUSED#{dag_set.id}", None) is not None:
-                self._table.sets.pop(dag_set.id, None)
-            return self._table.sets.setdefault(dag_set.id, _sorted(dag_set))
+    def put(self, kind: ItemKind[T], item: T) -> None:
+        """Write an item, unless *kind* keeps the stored one."""
+        with self._reach(f"put {kind.name}"):
+            key = kind.key_of(item)
+            is_damaged = self._table.damaged.pop(key, None) is not None
+            stored = self._table.items.get(key)
+            if stored is None or is_damaged or not kind.keeps(stored, item):
+                self._table.items[key] = self._as_stored(kind, item)
+
+    def _as_stored(self, kind: ItemKind[T], item: T) -> T:
+        form = form_of(kind)
+        if isinstance(form, PagedForm):
+            return item
+        return self._stored(item, form.to_item, lambda stored: form.from_item(stored, TABLE))
+
+    def get(self, kind: ItemKind[T], item_id: str) -> T | None:
+        """Return an item; None if it does not exist."""
+        with self._reach(f"get {kind.name}"):
+            key = kind.key.format(item_id)
+            self._intact(key)
+            return self._table.items.get(key)
+
+    def find_all(self, kind: ItemKind[T], region: str = "") -> Sequence[T]:
+        """Return the items of a kind, of *region* if that is not empty, without those that cannot be read."""
+        with self._reach(f"find_all {kind.name}"):
+            single_form_of(kind)
+            items: list[T] = [item for key, item in self._items(kind.prefix).items() if key not in self._table.damaged]
+            return kind.ordered(item for item in items if not region or kind.region(item) == region)
+
+    def _items(self, prefix: str) -> dict[str, Any]:
+        return {key: item for key, item in self._table.items.items() if key.startswith(prefix)}
+
+    def delete(self, kind: ItemKind[T], item: T) -> None:
+        """Delete an item."""
+        with self._reach(f"delete {kind.name}"):
+            self._table.items.pop(kind.key_of(item), None)
 
     def newest_wanted_set(self) -> DagSet | None:
         """Return the wanted set that was recorded last. Ignores sets of runs that a plan stops, and unreadable sets."""
         with self._reach("newest_wanted_set"):
-            readable = [
+            readable: list[DagSet] = [
                 dag_set
-                for set_id, dag_set in self._table.sets.items()
-                if is_wanted_set(set_id) and f"PAUSED#{set_id}" not in self._table.damaged
+                for key, dag_set in self._items(DAG_SETS.prefix).items()
+                if is_wanted_set(dag_set.id) and key not in self._table.damaged
             ]
             return max(readable, key=lambda dag_set: (dag_set.recorded_at, dag_set.id), default=None)
-
-    def get_set(self, set_id: str) -> DagSet | None:
-        """Return a recorded set."""
-        with self._reach("get_set"):
-            self._intact(f"PAUSED#{set_id}")
-            return self._table.sets.get(set_id)
-
-    def put_snapshot(self, dag_set: DagSet) -> None:
-        """Replace the region's snapshot."""
-        with self._reach("put_snapshot"):
-            self._table.snapshots[dag_set.region] = _sorted(dag_set)
-            self._table.damaged.pop(f"SNAPSHOT#{dag_set.region}", None)
-
-    def get_snapshot(self, region: str) -> DagSet | None:
-        """Return the region's last snapshot."""
-        with self._reach("get_snapshot"):
-            self._intact(f"SNAPSHOT#{region}")
-            return self._table.snapshots.get(region)
-
-    def put_paused(self, dag_set: DagSet) -> None:
-        """Replace the set of DAGs that ``mwaa-dr pause`` paused in a region."""
-        with self._reach("put_paused"):
-            self._table.snapshots[f"{dag_set.region}/paused"] = _sorted(dag_set)
-            self._table.damaged.pop(f"SNAPSHOT#{dag_set.region}/paused", None)
-
-    def get_paused(self, region: str) -> DagSet | None:
-        """Return the set of DAGs that ``mwaa-dr pause`` paused in a region."""
-        with self._reach("get_paused"):
-            self._intact(f"SNAPSHOT#{region}/paused")
-            return self._table.snapshots.get(f"{region}/paused")
-
-    def put_inventory(self, inventory: Inventory) -> None:
-        """Replace the region's inventory."""
-        with self._reach("put_inventory"):
-            self._table.inventories[inventory.region] = inventory
-            self._table.damaged.pop(f"INVENTORY#{inventory.region}", None)
-
-    def get_inventory(self, region: str) -> Inventory | None:
-        """Return the region's last inventory."""
-        with self._reach("get_inventory"):
-            self._intact(f"INVENTORY#{region}")
-            return self._table.inventories.get(region)
 
     def inventory_key(self, region: str) -> str | None:
         """Return the public key of the region's last inventory."""
         with self._reach("inventory_key"):
-            self._intact(f"INVENTORY#{region}")
-            found = self._table.inventories.get(region)
-            return None if found is None else found.public_key
-
-    def put_record(self, record: FailoverRecord) -> None:
-        """Write the record of a failover so far. A late write never replaces the record of a later stage."""
-        with self._reach("put_record"):
-            stored = self._table.records.get(record.id)
-            if stored is None or record.progress >= stored.progress:
-                self._table.records[record.id] = self._stored(
-                    record, items.record_to_item, partial(items.record_from_item, table=TABLE)
-                )
-
-    def get_record(self, record_id: str) -> FailoverRecord | None:
-        """Return one record."""
-        with self._reach("get_record"):
-            return self._table.records.get(record_id)
-
-    def records(self) -> Sequence[FailoverRecord]:
-        """Return all records, newest first."""
-        with self._reach("records"):
-            return sorted(self._table.records.values(), key=lambda record: (record.started_at, record.id), reverse=True)
+            key = INVENTORIES.key.format(region)
+            self._intact(key)
+            found = self._table.items.get(key)
+            return None if found is None else str(found.public_key)
 
     def unreadable(self, regions: Collection[str]) -> Sequence[UnreadableItem]:  # noqa: ARG002  (there are no pages)
         """Return the items that cannot be read, by key."""
         with self._reach("unreadable"):
             found = dict(self._table.damaged)
             faults = [agent.unreadable for agent in self._table.agents.values()]
-            faults += [record.unreadable for record in self._table.records.values()]
+            faults += [record.unreadable for record in self._items(RECORDS.prefix).values()]
             found |= {fault.key: fault for fault in faults if fault is not None}
             return [found[key] for key in sorted(found)]
-
-
-def _identity_claim_key(claim: IdentityClaim) -> tuple[str, str, str, str]:
-    return claim.place, claim.environment, claim.aws_region, claim.job
 
 
 def _unknown_agent(region: str, job: str) -> AgentStatus:
@@ -396,7 +320,3 @@ def _unknown_record(record_id: str) -> FailoverRecord:
         id=record_id, source="?", target="?", mode=Mode.AUTO, reason="?", by="?", started_at=_LONG_AGO,
         outcome=FailoverOutcome("?"), epoch=-1,
     )  # fmt: skip
-
-
-def _sorted(dag_set: DagSet) -> DagSet:
-    return replace(dag_set, dag_ids=tuple(sorted(set(dag_set.dag_ids))))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.ports import Registration
+from airflow_provider_mwaa_dr.core.ports import IDENTITY_CLAIMS, Registration
 from airflow_provider_mwaa_dr.core.state import set_active_region
 from tests.airflow.conftest import HERE, THERE
 from tests.airflow.region import Region, interval
@@ -71,8 +71,8 @@ def test_the_wrong_environment_starts_and_closes_nothing(
         moved = set_active_region(state, active, reason="r", by="b", at=region.clock.now())
         region.store._table.state = moved
     assert (database.runs(), database.dag("orders").next_dagrun, database.dag("orders").is_paused) == before
-    assert written(region) == {"put_identity_claim"}
-    (claim,) = region.store.identity_claims(aws_region)
+    assert written(region) == {"put identity claim"}
+    (claim,) = region.store.find_all(IDENTITY_CLAIMS, aws_region)
     assert said in claim.problem
 
 

@@ -191,7 +191,7 @@ def test_an_error_in_any_function_that_the_agent_calls_for_the_ledger(database: 
             broken[key] = outcome
         planted.key, planted.called = key, called
 
-    ours = ("core.ledger:", "core.bookkeeping:", "agent.", "plugins.metadata.")
+    ours = ("core.ledger:", "core.bookkeeping.", "agent.", "plugins.metadata.")
     seen: list[str] = []
     for key in each_called(planted, act, only=ours):
         seen.append(key)
@@ -200,5 +200,5 @@ def test_an_error_in_any_function_that_the_agent_calls_for_the_ledger(database: 
     assert raised <= {
         "agent.loop:AgentLoop.turn", "agent.loop:AgentLoop._log_turn_error", "agent.report:Reporter.publish_figures",
     }  # fmt: skip
-    assert {"core.bookkeeping:Bookkeeper.resume", "plugins.metadata.insertion:insert_tasks"} <= set(seen)
+    assert {"core.bookkeeping.resuming:Resumer.resume", "plugins.metadata.insertion:insert_tasks"} <= set(seen)
     assert len(seen) >= 60

@@ -170,7 +170,11 @@ class Bench:
     def adopt_all(self, standby: Any) -> list[Cost]:
         """Let a standby adopt the history of all DAGs; return the cost of its turns."""
         costs: list[Cost] = []
-        while not costs or standby._leader.ledger.bookkeeper._to_adopt or not standby._leader.ledger.bookkeeper._others:
+        while (
+            not costs
+            or standby._leader.ledger.bookkeeper._peers.to_adopt
+            or not standby._leader.ledger.bookkeeper._peers.ledgers
+        ):
             with self.measured() as cost:
                 cost.rest_s = standby.turn()
             self.clock.sleep(cost.rest_s)
@@ -185,7 +189,7 @@ class Bench:
 
         bookkeeper = Bookkeeper(self.runs, self.db, self.clock, region=THERE, peers=lambda: ())
         at = AT + timedelta(days=day)
-        for number, dags in enumerate(batched(range(DAGS), 200), start=bookkeeper._load().number + 1):
+        for number, dags in enumerate(batched(range(DAGS), 200), start=bookkeeper._own.load().number + 1):
             runs = tuple(
                 LedgerRun(
                     dag_id=f"dag_{dag:05}",

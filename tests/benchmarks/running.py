@@ -25,6 +25,7 @@ from pathlib import Path
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.ledger import RunKey
+from airflow_provider_mwaa_dr.core.ports import INVENTORIES
 from airflow_provider_mwaa_dr.sandbox.cloud.tables import SandboxTables
 from airflow_provider_mwaa_dr.sandbox.runtime.airflow_settings import CELERY, DR_SETTINGS
 from tests.benchmarks.report import Report
@@ -147,7 +148,7 @@ class Bench:
             self.pair.wait_until_reconciled()
 
             def has_listed() -> bool:
-                found = self.pair.table.get_inventory(self.airflow.name)
+                found = self.pair.table.get(INVENTORIES, self.airflow.name)
                 return found is not None and found.taken_at > began
 
             wait_until(has_listed, "the agent has written its inventory", deadline_s=300)

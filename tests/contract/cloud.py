@@ -26,7 +26,7 @@ from airflow_provider_mwaa_dr.cli import main
 from airflow_provider_mwaa_dr.cli.runtime import Runtime, system_runtime
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, Environment, StateStore
+from airflow_provider_mwaa_dr.core.ports import FENCE_LOADS, AgentStatus, Environment, FenceLoad, StateStore
 from airflow_provider_mwaa_dr.sandbox.cloud.aws_server import AwsServer
 from airflow_provider_mwaa_dr.testing import FakeEnvironment, ManualClock
 
@@ -270,7 +270,7 @@ class Cloud:
             if "dr_readiness" not in airflow.paused | airflow.unpaused:
                 airflow.add_dag("dr_readiness", is_paused=True)
             elif loads_fence and airflow.notes:
-                self.store().put_fence(region, datetime.now(timezone.utc))
+                self.store().put(FENCE_LOADS, FenceLoad(region=region, at=datetime.now(timezone.utc)))
 
         self.clock.after(10, turn)
 
@@ -318,6 +318,7 @@ class Cloud:
             make_runs=lambda config: DynamoDBRunsStore(
                 config.runs_table, config.replicas, clock=self.clock, session=self.session, timeout_s=20
             ),
+            try_requirements=lambda _environ, version, *_: f"not tried with Airflow {version}",
             boto3_session=self.session,
         )
         code = main(argv, runtime=runtime)

@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,24 @@ import airflow_provider_mwaa_dr
 from airflow_provider_mwaa_dr.aws.cloudwatch import SEND_EVERY_S, CloudWatchStats
 from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import DynamoDBRunsStore
 from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
+from airflow_provider_mwaa_dr.core import ports
 from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
 from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ledger import Head, LogEntry, RegionLedger
 from airflow_provider_mwaa_dr.core.ports import (
+    DAG_SETS,
+    FENCE_LOADS,
+    IDENTITY_CLAIMS,
+    INVENTORIES,
+    PAUSED_SETS,
+    RECORDS,
+    SNAPSHOTS,
+    UNPUBLISHED_EVENTS,
     AgentStatus,
     DagSet,
     FailoverRecord,
+    FenceLoad,
     IdentityClaim,
     Registration,
     StateStore,
@@ -34,7 +45,8 @@ from tests.contract.cloud import A, B, Cloud
 PACKAGE = Path(airflow_provider_mwaa_dr.__file__).parent
 AGENT = (
     *sorted(f"agent/{path.name}" for path in (PACKAGE / "agent").glob("*.py")),
-    "plugins/fence.py", "core/bookkeeping.py",
+    *sorted(f"core/bookkeeping/{path.name}" for path in (PACKAGE / "core" / "bookkeeping").glob("*.py")),
+    "plugins/fence.py",
 )  # fmt: skip
 ENGINE = (
     *sorted(f"core/failover/{path.name}" for path in (PACKAGE / "core" / "failover").glob("*.py")),
@@ -45,16 +57,41 @@ ENGINE = (
 
 
 def methods_in(files: Sequence[str], port: type) -> set[str]:
-    """Return the methods of a port that the code in *files* calls."""
+    """
+    Return the methods of a port that the code in *files* calls.
+
+    A method that takes a kind of item has the name of the kind, such as "put snapshot".
+    """
     names = {name for name, _ in inspect.getmembers(port, inspect.isfunction) if not name.startswith("_")}
     found = set()
     for file in files:
         for node in ast.walk(ast.parse((PACKAGE / file).read_text())):
-            if isinstance(node, ast.Attribute) and node.attr in names:
-                owner = ast.unparse(node.value)
-                if re.search(r"(store|runs|tables|_store\(\)|_runs\(\))$", owner):
-                    found.add(node.attr)
+            if isinstance(node, ast.Attribute) and node.attr in names - WITH_KIND and _is_port(node.value):
+                found.add(node.attr)
+            elif isinstance(node, ast.Call) and names >= WITH_KIND:
+                found |= _with_kind(node)
     return found
+
+
+WITH_KIND = {"put", "get", "find_all", "delete"}
+"""The methods of the state's port whose first argument is a kind of item."""
+
+
+def _with_kind(call: ast.Call) -> set[str]:
+    """Return the name of the method in ``store.put(SNAPSHOTS, ...)`` or ``partial(store.get, SNAPSHOTS, ...)``."""
+    return {
+        f"{method.attr} {getattr(ports, kind.id).name}"
+        for method, kind in pairwise([call.func, *call.args])
+        if isinstance(method, ast.Attribute)
+        and method.attr in WITH_KIND
+        and _is_port(method.value)
+        and isinstance(kind, ast.Name)
+        and kind.id.isupper()
+    }
+
+
+def _is_port(owner: ast.expr) -> bool:
+    return re.search(r"(store|runs|tables|_store\(\)|_runs\(\))$", ast.unparse(owner)) is not None
 
 
 def uses_of_state(
@@ -99,21 +136,21 @@ def uses_of_state(
         replicas, put_if = copy._replicas, copy._replicas.put_if
 
         def late(*args: Any, **kwargs: Any) -> bool:
-            rival.put_set(replace(mine, dag_ids=("c",)))
+            rival.put(DAG_SETS, replace(mine, dag_ids=("c",)))
             return put_if(*args, **kwargs)
 
         replicas.put_if = late  # type: ignore[method-assign]
-        store.put_set(mine)
+        store.put(DAG_SETS, mine)
         replicas.put_if = put_if  # type: ignore[method-assign]
 
     def snapshots() -> None:
-        store.put_snapshot(dags)
-        store.put_snapshot(dags)
+        store.put(SNAPSHOTS, dags)
+        store.put(SNAPSHOTS, dags)
 
     def inventories() -> None:
         # The second one replaces the first, and deletes its pages.
-        store.put_inventory(inventory)
-        store.put_inventory(inventory)
+        store.put(INVENTORIES, inventory)
+        store.put(INVENTORIES, inventory)
 
     return {
         "observe": lambda: store.observe(region),
@@ -128,30 +165,29 @@ def uses_of_state(
         "put_agent": lambda: store.put_agent(agent),
         "agents": lambda: store.agents(region),
         "forget_agent": lambda: store.forget_agent(region, "1"),
-        "put_identity_claim": lambda: store.put_identity_claim(claim),
-        "identity_claims": lambda: store.identity_claims(region),
-        "forget_identity_claim": lambda: store.forget_identity_claim(claim),
+        "put identity claim": lambda: store.put(IDENTITY_CLAIMS, claim),
+        "find_all identity claim": lambda: store.find_all(IDENTITY_CLAIMS, region),
+        "delete identity claim": lambda: store.delete(IDENTITY_CLAIMS, claim),
         "put_dispute": lambda: store.put_dispute(region, ["e", "f"]),
-        "put_fence": lambda: store.put_fence(region, now),
-        "fence": lambda: store.fence(region),
-        "held_tasks": lambda: store.held_tasks(region),
-        "put_set": race,
-        "get_set": lambda: store.get_set("raced"),
-        "put_snapshot": snapshots,
-        "get_snapshot": lambda: store.get_snapshot(region),
-        "put_paused": lambda: store.put_paused(dags),
-        "get_paused": lambda: store.get_paused(region),
-        "put_inventory": inventories,
-        "get_inventory": lambda: store.get_inventory(region),
+        "put fence load": lambda: store.put(FENCE_LOADS, FenceLoad(region=region, at=now)),
+        "get fence load": lambda: store.get(FENCE_LOADS, region),
+        "put set of DAGs": race,
+        "get set of DAGs": lambda: store.get(DAG_SETS, "raced"),
+        "put snapshot": snapshots,
+        "get snapshot": lambda: store.get(SNAPSHOTS, region),
+        "put set of paused DAGs": lambda: store.put(PAUSED_SETS, dags),
+        "get set of paused DAGs": lambda: store.get(PAUSED_SETS, region),
+        "put inventory": inventories,
+        "get inventory": lambda: store.get(INVENTORIES, region),
         "inventory_key": lambda: store.inventory_key(region),
-        "put_unpublished": lambda: store.put_unpublished(unpublished),
-        "unpublished": lambda: store.unpublished(region),
+        "put unpublished runs": lambda: store.put(UNPUBLISHED_EVENTS, unpublished),
+        "get unpublished runs": lambda: store.get(UNPUBLISHED_EVENTS, region),
         "newest_wanted_set": store.newest_wanted_set,
         "overwrite": overwrite,
         "acknowledge_unpublished": lambda: store.acknowledge_unpublished(region, unpublished.id, clock.now()),
-        "put_record": lambda: store.put_record(record),
-        "get_record": lambda: store.get_record("p1"),
-        "records": store.records,
+        "put record": lambda: store.put(RECORDS, record),
+        "get record": lambda: store.get(RECORDS, "p1"),
+        "find_all record": lambda: store.find_all(RECORDS),
     }
 
 
@@ -245,29 +281,28 @@ DOING: Mapping[str, str] = {
     "put_agent": "send a heartbeat",
     "agents": "read heartbeats",
     "forget_agent": "remove the heartbeat of a scheduler that ended",
-    "put_identity_claim": "report a wrong region or name",
-    "identity_claims": "read reports of a wrong region or name",
-    "forget_identity_claim": "withdraw a report of a wrong region or name",
+    "put identity claim": "report a wrong region or name",
+    "find_all identity claim": "read reports of a wrong region or name",
+    "delete identity claim": "withdraw a report of a wrong region or name",
     "put_dispute": "report that two environments claim one region",
-    "put_fence": "report that the fence works",
-    "fence": "read whether the fence works",
-    "held_tasks": "read whether the fence holds tasks",
-    "put_set": "record a set of DAGs",
-    "get_set": "read a set of DAGs",
-    "put_snapshot": "record which DAGs are unpaused",
-    "get_snapshot": "read which DAGs were unpaused",
-    "put_paused": "record what `mwaa-dr pause` paused",
-    "get_paused": "read what `mwaa-dr pause` paused",
-    "put_inventory": "list the region's contents",
-    "get_inventory": "read the list of a region's contents",
+    "put fence load": "report that the fence works",
+    "get fence load": "read whether the fence works",
+    "put set of DAGs": "record a set of DAGs",
+    "get set of DAGs": "read a set of DAGs",
+    "put snapshot": "record which DAGs are unpaused",
+    "get snapshot": "read which DAGs were unpaused",
+    "put set of paused DAGs": "record what `mwaa-dr pause` paused",
+    "get set of paused DAGs": "read what `mwaa-dr pause` paused",
+    "put inventory": "list the region's contents",
+    "get inventory": "read the list of a region's contents",
     "inventory_key": "read the other region's public key",
-    "put_unpublished": "list runs that could not be taken over",
-    "unpublished": "read runs that could not be taken over",
+    "put unpublished runs": "list runs that could not be taken over",
+    "get unpublished runs": "read runs that could not be taken over",
     "acknowledge_unpublished": "acknowledge runs that could not be taken over",
     "newest_wanted_set": "find the last recorded set of DAGs",
-    "put_record": "write the record of a failover",
-    "get_record": "read the record of a failover",
-    "records": "read the records of failovers",
+    "put record": "write the record of a failover",
+    "get record": "read the record of a failover",
+    "find_all record": "read the records of failovers",
     "put_metrics": "send metrics for alarms",
     "append": "write the ledger",
     "log": "read the ledger",

@@ -17,7 +17,7 @@ import pytest
 from airflow_provider_mwaa_dr.aws.dynamodb.replicas import AVOID_S
 from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core.inventory import DagFacts, Inventory
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet
+from airflow_provider_mwaa_dr.core.ports import DAG_SETS, INVENTORIES, PAUSED_SETS, SNAPSHOTS, AgentStatus, DagSet
 from airflow_provider_mwaa_dr.core.state import Mode, Phase, Plan, claim, initial, recover, set_active_region
 from airflow_provider_mwaa_dr.exceptions import (
     StaleStateError,
@@ -262,9 +262,9 @@ def test_set_whose_manifest_got_no_answer_is_recorded(make: Make, aws: AwsServer
     """After lost answers, the complete set is still recorded under its id."""
     wanted = DagSet(id="s-1", region="us-east-2", recorded_at=AT, dag_ids=("a", "b"))
     aws.after = lambda region, operation: operation == "PutItem" and region == "us-east-2"
-    assert make().put_set(wanted) == wanted
+    make().put(DAG_SETS, wanted)
     aws.reset()
-    assert make("us-east-1").get_set("s-1") == wanted
+    assert make("us-east-1").get(DAG_SETS, "s-1") == wanted
 
 
 def test_table_that_does_not_exist(aws: AwsServer, session: boto3.session.Session) -> None:
@@ -364,20 +364,20 @@ FACTS = tuple(DagFacts(source=uuid.uuid4().hex, shape=uuid.uuid4().hex) for _ in
 
 
 def _snapshot(store: DynamoDBStateStore, name: str) -> None:
-    store.put_snapshot(DagSet(id=name, region="us-east-2", recorded_at=AT, dag_ids=(name, *WIDE)))
+    store.put(SNAPSHOTS, DagSet(id=name, region="us-east-2", recorded_at=AT, dag_ids=(name, *WIDE)))
 
 
 def _paused(store: DynamoDBStateStore, name: str) -> None:
-    store.put_paused(DagSet(id=name, region="us-east-2", recorded_at=AT, dag_ids=(name, *WIDE)))
+    store.put(PAUSED_SETS, DagSet(id=name, region="us-east-2", recorded_at=AT, dag_ids=(name, *WIDE)))
 
 
 def _inventory(store: DynamoDBStateStore, name: str) -> None:
     dags = {f"{name}{number}": facts for number, facts in enumerate(FACTS)}
-    store.put_inventory(Inventory(region="us-east-2", taken_at=AT, public_key=name, dags=dags))
+    store.put(INVENTORIES, Inventory(region="us-east-2", taken_at=AT, public_key=name, dags=dags))
 
 
 def _set(store: DynamoDBStateStore, name: str) -> None:
-    store.put_set(DagSet(id="s-1", region="us-east-2", recorded_at=AT, dag_ids=(name, *WIDE)))
+    store.put(DAG_SETS, DagSet(id="s-1", region="us-east-2", recorded_at=AT, dag_ids=(name, *WIDE)))
 
 
 Write = Callable[[DynamoDBStateStore, str], None]
@@ -387,12 +387,12 @@ WRITES: dict[str, Write] = {"snapshot": _snapshot, "pause": _paused, "inventory"
 def read(store: DynamoDBStateStore, write: Write) -> str | None:
     """Return the name of the last complete write of *write*."""
     if write is _inventory:
-        inventory = store.get_inventory("us-east-2")
+        inventory = store.get(INVENTORIES, "us-east-2")
         return None if inventory is None else inventory.public_key
     if write is _set:
-        found = store.get_set("s-1")
+        found = store.get(DAG_SETS, "s-1")
     else:
-        found = store.get_paused("us-east-2") if write is _paused else store.get_snapshot("us-east-2")
+        found = store.get(PAUSED_SETS, "us-east-2") if write is _paused else store.get(SNAPSHOTS, "us-east-2")
     return None if found is None else next(iter({*found.dag_ids} - {*WIDE}))
 
 

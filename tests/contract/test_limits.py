@@ -18,7 +18,14 @@ from botocore.exceptions import ClientError
 from airflow_provider_mwaa_dr.aws.dynamodb.limits import ITEM_BYTES
 from airflow_provider_mwaa_dr.core.bookkeeping import CONF_BYTES, TASKS_BYTES, Bookkeeper
 from airflow_provider_mwaa_dr.core.ledger import Head, LedgerRun, LogEntry, RegionLedger, RunStatus
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, FailoverOutcome, FailoverRecord, StateStore, StepRecord
+from airflow_provider_mwaa_dr.core.ports import (
+    RECORDS,
+    AgentStatus,
+    FailoverOutcome,
+    FailoverRecord,
+    StateStore,
+    StepRecord,
+)
 from airflow_provider_mwaa_dr.core.state import Mode, Phase, Plan, claim, initial, promote
 from airflow_provider_mwaa_dr.exceptions import StateError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
@@ -135,8 +142,8 @@ def test_a_record_of_any_length_fits(store: StateStore) -> None:
         steps=tuple(StepRecord(name=f"step {n}", seconds=0.1, detail=ANY_LENGTH) for n in range(1000)),
         not_unpaused=tuple("".join(letters.choices(string.ascii_letters, k=250)) for _ in range(3000)),
     )
-    store.put_record(record)
-    found = store.get_record("f-1")
+    store.put(RECORDS, record)
+    found = store.get(RECORDS, "f-1")
     assert found is not None
     assert found.steps[-1].name == "step 999"
     assert record.not_unpaused[:900] == found.not_unpaused[:900]
@@ -182,7 +189,7 @@ def test_entries_with_ids_of_any_letters_fit(clock: ManualClock) -> None:
     store, random_text = InMemoryRunsStore(), _random_text("".join(map(chr, range(0x4E00, 0x9FFF))))
     bookkeeper = Bookkeeper(store, None, clock, region=A, peers=lambda: ())  # type: ignore[arg-type]
     dag_ids = [random_text(250) for _ in range(1000)]
-    bookkeeper._append(1, first_id=0, newest_id=0, dag_ids=dag_ids)
+    bookkeeper._own.append(1, first_id=0, newest_id=0, dag_ids=dag_ids)
     assert [dag_id for entry in store.log(A, after=0) for dag_id in entry.dag_ids] == dag_ids
 
 

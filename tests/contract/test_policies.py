@@ -172,7 +172,7 @@ def assert_page_shows(name: str, needed: Sequence[tuple[Permission, list[Call]]]
     assert page == wanted, f"the part {name} of {RIGHTS.name} is stale: WRITE_RIGHTS=1 pytest {Path(__file__).name}"
 
 
-FINISHES = {"write", "put_record"}
+FINISHES = {"write", "put record"}
 """The calls that an agent makes only to finish another caller's failover."""
 
 
@@ -182,7 +182,7 @@ def test_execution_roles_may_do_what_agents_and_fences_do(
 ) -> None:
     """They read everything, write their own region's items, and nothing else."""
     state_methods, ledger_methods = methods_in(AGENT, StateStore), methods_in(AGENT, RunsStore)
-    assert state_methods > {*FINISHES, "put_inventory", "inventory_key"}
+    assert state_methods > {*FINISHES, "put inventory", "inventory_key"}
     assert ledger_methods == {"append", "log", "save_checkpoint", "checkpoint_info", "checkpoint"}
     for model in MODELS:
         with recorder.paused():
@@ -201,8 +201,8 @@ def test_execution_roles_may_not_flip_unless_they_may_finish(deployed: Cloud, sc
     for model in MODELS:
         with recorder.paused():
             opened = stores(deployed, model)
-        # put_set: the DAGs that could not be unpaused.
-        do(recorder, uses_of_state(opened.state, opened.copy, A, deployed.clock), {*FINISHES, "put_set"})
+        # Sets of DAGs: the DAGs that could not be unpaused.
+        do(recorder, uses_of_state(opened.state, opened.copy, A, deployed.clock), {*FINISHES, "put set of DAGs"})
     writes = [call for call in recorder.calls if WRITES.search(call.action)]
     keys = {key for call in writes for key in call.context["dynamodb:LeadingKeys"]}
     assert {key.partition("#")[0] for key in keys} == {"ACTIVE_REGION", "FAILOVER", "PAUSED"}
@@ -251,13 +251,21 @@ def test_one_region_may_not_write_for_another(deployed: Cloud, scope: Scope, rec
 def test_the_control_environment_may_do_what_a_failover_does(deployed: Cloud, scope: Scope, recorder: Recorder) -> None:
     """Engine, operators, command line and checks use both tables, and only read the ledger."""
     methods = methods_in(ENGINE, StateStore)
-    assert {"write", "put_set", "put_record", "register", "records", "get_inventory", "copies"} <= methods
+    assert {
+        "write",
+        "put set of DAGs",
+        "put record",
+        "register",
+        "find_all record",
+        "get inventory",
+        "copies",
+    } <= methods
     assert methods_in(ENGINE, Tables) == {"describe"}
     for model in MODELS:
         with recorder.paused():
             opened = stores(deployed, model)
             uses = uses_of_state(opened.state, opened.copy, A, deployed.clock)
-            for name in ("put_agent", "put_inventory"):
+            for name in ("put_agent", "put inventory"):
                 uses[name]()
         do(recorder, uses, methods)
         do(recorder, uses_of_ledger(opened.runs, A, deployed.clock), methods_in(ENGINE, RunsStore))
@@ -306,7 +314,7 @@ def test_each_command_makes_the_calls_that_its_policy_allows(
         )
         for region in (A, B):
             uses = uses_of_state(opened.state, opened.copy, region, deployed.clock)
-            for name in ("put_agent", "put_inventory", "put_unpublished", "put_snapshot"):
+            for name in ("put_agent", "put inventory", "put unpublished runs", "put snapshot"):
                 uses[name]()
             checkpoint = RegionLedger(number=1, heads={"orders": Head(dag_id="orders")})
             opened.runs.save_checkpoint(region, checkpoint)

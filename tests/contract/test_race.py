@@ -17,7 +17,7 @@ from airflow_provider_mwaa_dr.aws.dynamodb import state_store
 from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, StepEvent
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, FailoverRecord
+from airflow_provider_mwaa_dr.core.ports import RECORDS, SNAPSHOTS, AgentStatus, DagSet, FailoverRecord
 from airflow_provider_mwaa_dr.core.state import Phase
 from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.exceptions import PlanSupersededError
@@ -97,7 +97,7 @@ def world(table: str, session: boto3.session.Session) -> World:
     world = World(table, session)
     store, now = world.store(), SystemClock().now()
     store.write(transitions.initial(A, lease_s=60, by="test", at=now), expected_version=None)
-    store.put_snapshot(DagSet(id=A, region=A, recorded_at=now, dag_ids=DAGS))
+    store.put(SNAPSHOTS, DagSet(id=A, region=A, recorded_at=now, dag_ids=DAGS))
     for region, environment in world.environments.items():
         for dag_id in DAGS:
             environment.add_dag(dag_id, is_paused=region != A)
@@ -122,7 +122,7 @@ def assert_one_failover(world: World, aws: AwsServer, callers: Sequence[Future[F
     """One epoch, one record, one caller that acts. The condition refused the others, and they follow the failover."""
     assert [caller.exception() for caller in callers] == [None] * CALLERS
     store = world.store()
-    state, records = store.read(), store.records()
+    state, records = store.read(), store.find_all(RECORDS)
     assert (state.active_region, state.epoch, state.phase) == (B, 1, Phase.STEADY)
     assert [(record.outcome, record.epoch) for record in records] == [("completed", 1)]
     assert {caller.result().id for caller in callers} == {records[0].id}
@@ -144,7 +144,7 @@ def test_without_the_condition_the_assertions_fail(
     """Control: without the condition in the store, the assertions of the test above fail."""
     monkeypatch.setattr(state_store, "_version_condition", lambda expected: {})
     callers = race(world)
-    assert len(world.store().records()) > 1
+    assert len(world.store().find_all(RECORDS)) > 1
     with pytest.raises(AssertionError):
         assert_one_failover(world, aws, callers)
 
@@ -170,7 +170,7 @@ def test_the_later_of_two_callers_with_different_targets_supersedes(world: World
     assert C in str(error)
     state = world.store().read()
     assert (state.active_region, state.epoch, state.phase) == (C, 1, Phase.STEADY)
-    outcomes = {found.target: found.outcome for found in world.store().records()}
+    outcomes = {found.target: found.outcome for found in world.store().find_all(RECORDS)}
     assert outcomes == {B: "aborted", C: "completed"}
     actors = {name for environment in world.environments.values() for name in environment.changed_by}
     assert actors == {record.by}

@@ -98,6 +98,7 @@ def test_the_checkpoint_is_replaced_completely_and_never_by_an_older_one(runs_pe
     checkpoint.apply([entry(1, RUN, final_plan_id="plan-1"), entry(2, done, manual, dated)])
     assert checkpoint.heads["orders"].others == (manual,)
     assert checkpoint.heads["orders"].dated == (dated,)
+    assert checkpoint.heads["orders"].finished == checkpoint.heads["orders"].partition == done
     first.save_checkpoint(REGION, checkpoint)
     assert second.checkpoint(REGION) == checkpoint
     later = second.checkpoint(REGION)

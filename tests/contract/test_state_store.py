@@ -13,10 +13,19 @@ import pytest
 from airflow_provider_mwaa_dr.core.announced_runs import put_announced_runs
 from airflow_provider_mwaa_dr.core.inventory import DagFacts, Fingerprints, Inventory
 from airflow_provider_mwaa_dr.core.ports import (
+    DAG_SETS,
+    FENCE_LOADS,
+    IDENTITY_CLAIMS,
+    INVENTORIES,
+    PAUSED_SETS,
+    RECORDS,
+    SNAPSHOTS,
+    UNPUBLISHED_EVENTS,
     AgentStatus,
     DagSet,
     FailoverOutcome,
     FailoverRecord,
+    FenceLoad,
     HeldTasks,
     IdentityClaim,
     Registration,
@@ -200,16 +209,16 @@ def test_what_a_region_could_not_take_over_is_stored_until_it_is_acknowledged(st
         id="us-east-1-epoch-3", region="us-east-1", epoch=3, begun_epoch=1, at=AT, why="refused", first_id=41,
         runs=("orders manual__1", "orders manual__2"), unread=("us-east-2: read up to entry 17",),
     )  # fmt: skip
-    assert store.unpublished("us-east-1") is None
+    assert store.get(UNPUBLISHED_EVENTS, "us-east-1") is None
     assert not store.acknowledge_unpublished("us-east-1", found.id, AT)
-    assert store.unpublished("us-east-1") is None
-    store.put_unpublished(found)
-    assert store.unpublished("us-east-1") == found
-    assert store.unpublished("us-east-2") is None
+    assert store.get(UNPUBLISHED_EVENTS, "us-east-1") is None
+    store.put(UNPUBLISHED_EVENTS, found)
+    assert store.get(UNPUBLISHED_EVENTS, "us-east-1") == found
+    assert store.get(UNPUBLISHED_EVENTS, "us-east-2") is None
     assert not store.acknowledge_unpublished("us-east-1", "us-east-1-epoch-2", AT)
     for _ in range(2):
         assert store.acknowledge_unpublished("us-east-1", found.id, AT)
-    assert store.unpublished("us-east-1") == replace(found, acknowledged_at=AT)
+    assert store.get(UNPUBLISHED_EVENTS, "us-east-1") == replace(found, acknowledged_at=AT)
 
 
 def test_forgotten_agent_is_gone_and_may_come_back(store: StateStore) -> None:
@@ -258,94 +267,97 @@ def test_reconciled_epoch_may_decrease_after_a_new_init(store: StateStore) -> No
 
 def test_fence_is_recorded_by_region(store: StateStore) -> None:
     """A region whose workers never loaded the fence has no record."""
-    assert store.fence("us-east-1") is None
-    store.put_fence("us-east-1", AT)
-    store.put_fence("us-east-1", AT + timedelta(hours=1))
-    assert store.fence("us-east-1") == AT + timedelta(hours=1)
-    assert store.fence("us-east-2") is None
+    assert store.get(FENCE_LOADS, "us-east-1") is None
+    later = FenceLoad(region="us-east-1", at=AT + timedelta(hours=1))
+    store.put(FENCE_LOADS, FenceLoad(region="us-east-1", at=AT))
+    store.put(FENCE_LOADS, later)
+    assert store.get(FENCE_LOADS, "us-east-1") == later
+    assert store.get(FENCE_LOADS, "us-east-2") is None
 
 
 def test_tasks_that_the_fence_holds_are_reported_until_one_passes(store: StateStore) -> None:
     """The report is in the item of the fence; the next write without one removes it."""
-    assert store.held_tasks("us-east-1") is None
     held = HeldTasks(since=AT, at=AT + timedelta(minutes=7), why="no heartbeats")
-    store.put_fence("us-east-1", held.at, held)
-    assert (store.held_tasks("us-east-1"), store.fence("us-east-1")) == (held, held.at)
-    assert store.held_tasks("us-east-2") is None
-    store.put_fence("us-east-1", AT + timedelta(minutes=8))
-    assert store.held_tasks("us-east-1") is None
+    for load in (
+        FenceLoad(region="us-east-1", at=held.at, held=held),
+        FenceLoad(region="us-east-1", at=AT + timedelta(minutes=8)),
+    ):
+        store.put(FENCE_LOADS, load)
+        assert store.get(FENCE_LOADS, "us-east-1") == load
 
 
 def test_recorded_set_is_never_changed(peer: Peer) -> None:
-    """The second caller that records a set gets the first caller's set."""
+    """The set of the first caller that records it stays."""
     first = DagSet(id="s-1", region="us-east-2", recorded_at=AT, dag_ids=("a", "b"))
-    assert peer().get_set("s-1") is None
-    assert peer().put_set(first) == first
-    assert peer().put_set(replace(first, dag_ids=("z",))) == first
-    assert peer().get_set("s-1") == first
+    assert peer().get(DAG_SETS, "s-1") is None
+    peer().put(DAG_SETS, first)
+    peer().put(DAG_SETS, replace(first, dag_ids=("z",)))
+    assert peer().get(DAG_SETS, "s-1") == first
 
 
 def test_set_is_stored_sorted_and_each_id_once(store: StateStore) -> None:
     """For any order of ids, the stored set is sorted, with each id once."""
     given = DagSet(id="s-1", region="us-east-2", recorded_at=AT, dag_ids=("b", "a", "b"))
-    assert store.put_set(given).dag_ids == ("a", "b")
-    assert store.get_set("s-1") == replace(given, dag_ids=("a", "b"))
+    store.put(DAG_SETS, given)
+    found = store.get(DAG_SETS, "s-1")
+    assert found is not None
+    assert found.dag_ids == ("a", "b")
 
 
 def test_largest_set_fits(store: StateStore) -> None:
     """10,000 ids of 250 characters, far more than fit into one item, are read back completely."""
     dag_ids = tuple(f"{number:05}{'x' * 245}" for number in range(10_000))
     largest = DagSet(id="s-1", region="us-east-2", recorded_at=AT, dag_ids=dag_ids)
-    assert store.put_set(largest) == largest
-    assert store.get_set("s-1") == largest
+    store.put(DAG_SETS, largest)
+    assert store.get(DAG_SETS, "s-1") == largest
 
 
 def test_empty_set_is_a_set(store: StateStore) -> None:
     """An empty recorded set is different from no recorded set."""
     empty = DagSet(id="s-1", region="us-east-2", recorded_at=AT, dag_ids=())
-    store.put_set(empty)
-    assert store.get_set("s-1") == empty
+    store.put(DAG_SETS, empty)
+    assert store.get(DAG_SETS, "s-1") == empty
 
 
 def test_snapshot_is_replaced_completely(store: StateStore) -> None:
     """Only the last snapshot of a region is stored, without a page of an older one."""
-    assert store.get_snapshot("us-east-2") is None
+    assert store.get(SNAPSHOTS, "us-east-2") is None
     big = DagSet(id="n-1", region="us-east-2", recorded_at=AT, dag_ids=tuple(f"{n:04}{'x' * 240}" for n in range(2000)))
     small = DagSet(id="n-2", region="us-east-2", recorded_at=AT, dag_ids=("a",))
     for snapshot in (big, small, big, small):
-        store.put_snapshot(snapshot)
-        assert store.get_snapshot("us-east-2") == snapshot
-    assert store.get_snapshot("us-east-1") is None
+        store.put(SNAPSHOTS, snapshot)
+        assert store.get(SNAPSHOTS, "us-east-2") == snapshot
+    assert store.get(SNAPSHOTS, "us-east-1") is None
 
 
 def test_the_paused_set_is_separate_from_snapshot_and_plan(store: StateStore) -> None:
     """Each region has its own set, the last one is valid, and an empty set is a set."""
-    assert store.get_paused("us-east-2") is None
+    assert store.get(PAUSED_SETS, "us-east-2") is None
     snapshot = DagSet(id="n-1", region="us-east-2", recorded_at=AT, dag_ids=("a", "b", "c"))
-    store.put_snapshot(snapshot)
+    store.put(SNAPSHOTS, snapshot)
     for dag_ids in (("a", "b"), ("b",), ()):
         taken = DagSet(id="us-east-2/paused", region="us-east-2", recorded_at=AT, dag_ids=dag_ids)
-        store.put_paused(taken)
-        assert store.get_paused("us-east-2") == taken
-    assert store.get_snapshot("us-east-2") == snapshot
-    assert store.get_paused("us-east-1") is None
+        store.put(PAUSED_SETS, taken)
+        assert store.get(PAUSED_SETS, "us-east-2") == taken
+    assert store.get(SNAPSHOTS, "us-east-2") == snapshot
+    assert store.get(PAUSED_SETS, "us-east-1") is None
 
 
 def test_a_set_that_the_first_version_paused_is_found(store: StateStore) -> None:
     """That version wrote the set as the snapshot of a region with the name REGION/paused."""
     legacy = DagSet(id="us-east-2/paused", region="us-east-2/paused", recorded_at=AT, dag_ids=("a", "b"))
-    store.put_snapshot(legacy)
-    found = store.get_paused("us-east-2")
+    store.put(SNAPSHOTS, legacy)
+    found = store.get(PAUSED_SETS, "us-east-2")
     assert found is not None
     assert found.dag_ids == ("a", "b")
     later = replace(legacy, region="us-east-2", recorded_at=AT + timedelta(hours=1), dag_ids=())
-    store.put_paused(later)
-    assert store.get_paused("us-east-2") == later
+    store.put(PAUSED_SETS, later)
+    assert store.get(PAUSED_SETS, "us-east-2") == later
 
 
 def test_inventory_is_replaced_completely(store: StateStore) -> None:
     """10,000 DAGs fit. Only the last inventory is stored, and its public key can be read without it."""
-    assert store.get_inventory("us-east-2") is None
+    assert store.get(INVENTORIES, "us-east-2") is None
     assert store.inventory_key("us-east-2") is None
     small = Inventory(
         region="us-east-2",
@@ -361,10 +373,10 @@ def test_inventory_is_replaced_completely(store: StateStore) -> None:
     dags = {f"{n:04}{'x' * 240}": DagFacts(source=uuid.uuid4().hex, shape=uuid.uuid4().hex) for n in range(10_000)}
     big = replace(small, public_key="p2", dags=dags)
     for inventory in (small, big, small):
-        store.put_inventory(inventory)
-        assert store.get_inventory("us-east-2") == inventory
+        store.put(INVENTORIES, inventory)
+        assert store.get(INVENTORIES, "us-east-2") == inventory
         assert store.inventory_key("us-east-2") == inventory.public_key
-    assert store.get_inventory("us-east-1") is None
+    assert store.get(INVENTORIES, "us-east-1") is None
 
 
 def test_records_are_listed_newest_first(store: StateStore) -> None:
@@ -389,12 +401,12 @@ def test_records_are_listed_newest_first(store: StateStore) -> None:
     newer = replace(
         record, id="f-2", started_at=AT + timedelta(days=1), mode=Mode.FORCED, outcome=FailoverOutcome.ABORTED
     )
-    assert list(store.records()) == []
-    assert store.get_record("f-1") is None
+    assert list(store.find_all(RECORDS)) == []
+    assert store.get(RECORDS, "f-1") is None
     for each in (record, newer, done):
-        store.put_record(each)
-    assert list(store.records()) == [newer, done]
-    assert store.get_record("f-1") == done
+        store.put(RECORDS, each)
+    assert list(store.find_all(RECORDS)) == [newer, done]
+    assert store.get(RECORDS, "f-1") == done
 
 
 def test_phase_is_read_back_as_the_enum_member(store: StateStore) -> None:
@@ -420,9 +432,9 @@ def test_a_late_write_does_not_replace_the_record_of_a_later_stage(
 ) -> None:
     """An engine that was suspended during a write cannot reopen a record that another engine has completed."""
     record = FailoverRecord.of(PLAN, epoch=1)
-    store.put_record(replace(record, outcome=FailoverOutcome(stored), not_unpaused=("a",)))
-    store.put_record(replace(record, outcome=FailoverOutcome(late)))
-    found = store.get_record(record.id)
+    store.put(RECORDS, replace(record, outcome=FailoverOutcome(stored), not_unpaused=("a",)))
+    store.put(RECORDS, replace(record, outcome=FailoverOutcome(late)))
+    found = store.get(RECORDS, record.id)
     assert found is not None
     assert (found.outcome, found.not_unpaused) == ((stored, ("a",)) if stays == "stored" else (late, ()))
 
@@ -465,29 +477,29 @@ def test_claims_are_kept_apart_from_heartbeats(store: StateStore, peer: Peer) ->
     other.observe("us-east-1")
     claims = [CLAIM, replace(CLAIM, environment="other"), replace(CLAIM, environment="other", job="8")]
     for each in claims:
-        other.put_identity_claim(each)
-    other.put_identity_claim(replace(CLAIM, beat=2))
+        other.put(IDENTITY_CLAIMS, each)
+    other.put(IDENTITY_CLAIMS, replace(CLAIM, beat=2))
     claims[0] = replace(CLAIM, beat=2)
 
-    assert store.identity_claims("us-east-1") == claims
-    assert store.identity_claims("us-east-2") == []
+    assert store.find_all(IDENTITY_CLAIMS, "us-east-1") == claims
+    assert store.find_all(IDENTITY_CLAIMS, "us-east-2") == []
     assert store.agents("us-east-1") == [replace(STATUS, reconciled_epoch=2)]
     assert store.agents("us-east-2") == []
     assert store.observe("us-east-1").reconciled_epoch == 2
     assert list(store.registrations()) == ["us-east-1"]
 
     for each in (*claims[1:], claims[1]):
-        store.forget_identity_claim(each)
-    assert store.identity_claims("us-east-1") == claims[:1]
-    other.put_identity_claim(claims[1])
-    assert store.identity_claims("us-east-1") == claims[:2]
+        store.delete(IDENTITY_CLAIMS, each)
+    assert store.find_all(IDENTITY_CLAIMS, "us-east-1") == claims[:1]
+    other.put(IDENTITY_CLAIMS, claims[1])
+    assert store.find_all(IDENTITY_CLAIMS, "us-east-1") == claims[:2]
 
 
 def test_a_claim_without_an_aws_region_is_stored_under_the_claimed_one(store: StateStore) -> None:
     """Without it, only the claimed region is known."""
     claim = replace(CLAIM, aws_region="", environment="")
-    store.put_identity_claim(claim)
-    assert store.identity_claims("us-east-2") == [claim]
+    store.put(IDENTITY_CLAIMS, claim)
+    assert store.find_all(IDENTITY_CLAIMS, "us-east-2") == [claim]
 
 
 def test_a_dispute_is_seen_with_the_state_until_it_ends(store: StateStore, peer: Peer) -> None:
@@ -538,11 +550,11 @@ def test_the_newest_wanted_set_ignores_sets_of_stopped_runs_and_of_dags_not_unpa
     assert store.newest_wanted_set() is None
     older = DagSet(id="p-1", region="us-east-2", recorded_at=AT, dag_ids=("a",))
     newest = DagSet(id="p-2", region="us-east-2", recorded_at=AT + timedelta(hours=1), dag_ids=("a", "b"))
-    store.put_set(newest)
-    store.put_set(older)
+    store.put(DAG_SETS, newest)
+    store.put(DAG_SETS, older)
     others = [announced_set_id("p-3", 12, ("a r1",), had_ended=had_ended) for had_ended in (False, True)]
     later = AT + timedelta(hours=2)
     for set_id in (*others, "p-3-stopped-12"):
         put_announced_runs(store, set_id, ["a r1"], region="us-east-2", at=later)
-    store.put_set(replace(newest, id=not_unpaused_set_id("p-3", ("a",)), recorded_at=later))
+    store.put(DAG_SETS, replace(newest, id=not_unpaused_set_id("p-3", ("a",)), recorded_at=later))
     assert store.newest_wanted_set() == newest

@@ -14,10 +14,17 @@ from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.core.ports import (
+    DAG_SETS,
+    FENCE_LOADS,
+    INVENTORIES,
+    PAUSED_SETS,
+    RECORDS,
+    SNAPSHOTS,
     AgentStatus,
     DagSet,
     FailoverOutcome,
     FailoverRecord,
+    FenceLoad,
     Registration,
     RunsStore,
     StateStore,
@@ -94,19 +101,19 @@ def write_all(store: StateStore) -> None:
     store.observe(X)
     store.register(Registration(region=X, environment="virginia"))
     store.put_agent(STATUS)
-    store.put_record(RECORD)
-    store.put_set(SET)
-    store.put_snapshot(SET)
-    store.put_paused(SET)
-    store.put_fence(X, AT)
-    store.put_inventory(INVENTORY)
+    store.put(RECORDS, RECORD)
+    store.put(DAG_SETS, SET)
+    store.put(SNAPSHOTS, SET)
+    store.put(PAUSED_SETS, SET)
+    store.put(FENCE_LOADS, FenceLoad(region=X, at=AT))
+    store.put(INVENTORIES, INVENTORY)
 
 
 READS: dict[str, Callable[[StateStore], object]] = {
-    f"SNAPSHOT#{X}": lambda store: store.get_snapshot(X),
-    f"SNAPSHOT#{X}/paused": lambda store: store.get_paused(X),
-    "PAUSED#plan-1": lambda store: store.get_set("plan-1"),
-    f"FENCE#{X}": lambda store: store.fence(X),
+    f"SNAPSHOT#{X}": lambda store: store.get(SNAPSHOTS, X),
+    f"SNAPSHOT#{X}/paused": lambda store: store.get(PAUSED_SETS, X),
+    "PAUSED#plan-1": lambda store: store.get(DAG_SETS, "plan-1"),
+    f"FENCE#{X}": lambda store: store.get(FENCE_LOADS, X),
     f"INVENTORY#{X}": lambda store: store.inventory_key(X),
 }
 
@@ -128,7 +135,7 @@ def test_an_unreadable_item_is_named_and_every_other_item_stays_readable(damaged
             assert read(damaged.store) is not None
     assert damaged.store.observe(X).state is not None
     assert [agent.job for agent in damaged.store.agents(X)] == ["7"]
-    assert [record.id for record in damaged.store.records()] == ["plan-1"]
+    assert [record.id for record in damaged.store.find_all(RECORDS)] == ["plan-1"]
     assert (X in damaged.store.registrations()) == (key != f"ENVIRONMENT#{X}")
 
 
@@ -154,20 +161,20 @@ def test_an_unreadable_heartbeat_acknowledges_nothing_and_can_be_forgotten(damag
 def test_the_wanted_dags_of_an_unreadable_record_are_kept(damaged: Table) -> None:
     """Even if the mode is unknown to this version, the list of wanted DAGs in the record is still used."""
     damaged.damage("FAILOVER#plan-1")
-    (record,) = damaged.store.records()
+    (record,) = damaged.store.find_all(RECORDS)
     assert record.unreadable is not None
     assert (record.target, record.outcome, record.not_unpaused) == (X, "completed", ("billing",))
-    assert damaged.store.get_record("plan-1") == record
+    assert damaged.store.get(RECORDS, "plan-1") == record
 
 
 def test_an_outcome_of_a_newer_version_is_readable_and_stays(damaged: Table) -> None:
     """As for a completed record, a late write of another engine does not replace it."""
     newer = replace(RECORD, outcome=FailoverOutcome("rolled back"))
-    damaged.store.put_record(replace(newer, outcome=FailoverOutcome.COMPLETED))
-    damaged.store.put_record(newer)
+    damaged.store.put(RECORDS, replace(newer, outcome=FailoverOutcome.COMPLETED))
+    damaged.store.put(RECORDS, newer)
     assert damaged.store.unreadable([X]) == []
-    damaged.store.put_record(replace(newer, outcome=FailoverOutcome.ABORTED))
-    (found,) = damaged.store.records()
+    damaged.store.put(RECORDS, replace(newer, outcome=FailoverOutcome.ABORTED))
+    (found,) = damaged.store.find_all(RECORDS)
     assert (found.outcome, found.outcome.value) == ("rolled back", "rolled back")
     assert found == newer
 

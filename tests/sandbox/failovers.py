@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from airflow_provider_mwaa_dr.core.ports import SNAPSHOTS
 from airflow_provider_mwaa_dr.core.state import DRState, Phase
 from airflow_provider_mwaa_dr.exceptions import UnreadableItemError
 from airflow_provider_mwaa_dr.sandbox.runtime import airflow_settings
@@ -177,7 +178,7 @@ def wait_for_snapshot(pair: Pair, region: Airflow, *dag_ids: str, without: str =
 
     def is_recorded() -> bool:
         try:
-            snapshot = pair.table.get_snapshot(region.name)
+            snapshot = pair.table.get(SNAPSHOTS, region.name)
         except UnreadableItemError:
             return False  # an earlier test damaged it; the agent writes it again
         return snapshot is not None and {*dag_ids} <= {*snapshot.dag_ids} and without not in snapshot.dag_ids

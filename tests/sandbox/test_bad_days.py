@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_mwaa_dr.core.ports import RECORDS
 from airflow_provider_mwaa_dr.sandbox.runtime.home import write_private_json
 from tests.sandbox.failovers import make_steady, start
 from tests.sandbox.harness import Pair, on
@@ -85,7 +86,7 @@ def test_a_target_that_is_not_ready_is_refused(pair: Pair, name: str) -> None:
         known = {**{region: airflow.environment for region, airflow in pair.airflows.items()}, target: says}
         environments = {"DR_ENVIRONMENTS": ",".join(f"{region}={found}" for region, found in known.items())}
     words = ("failover", target, "--reason", "test", "--yes")
-    before, records = pair.state(), len(pair.table.records())
+    before, records = pair.state(), len(pair.table.find_all(RECORDS))
     with trouble(pair, target):
         as_document = pair.mwaa_dr(*words, "--json", **environments)
         as_text = pair.mwaa_dr(*words, **environments)
@@ -97,7 +98,7 @@ def test_a_target_that_is_not_ready_is_refused(pair: Pair, name: str) -> None:
     assert "Nothing was changed" in error["advice"]
     assert as_text.stdout == ""
     assert "Traceback" not in as_text.stderr
-    assert (pair.state(), len(pair.table.records())) == (before, records)
+    assert (pair.state(), len(pair.table.find_all(RECORDS))) == (before, records)
     print(f"\n{name}: exit {code}\n{as_text.stderr}", end="")
 
 

@@ -22,6 +22,7 @@ import boto3
 import pytest
 
 from airflow_provider_mwaa_dr.aws.deploy.example_dags import example_dags
+from airflow_provider_mwaa_dr.core.ports import RECORDS
 from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG
 from airflow_provider_mwaa_dr.core.state import Phase
 from airflow_provider_mwaa_dr.sandbox.cloud import faults
@@ -151,7 +152,7 @@ def monitor(
 
 def failovers(pair: Pair) -> list[str]:
     """Return the ids of all failovers until now."""
-    return [record.id for record in pair.table.records()]
+    return [record.id for record in pair.table.find_all(RECORDS)]
 
 
 @on("3.3.1")
@@ -165,7 +166,7 @@ def test_a_killed_region_is_left_automatically(pair: Pair, topic: Topic) -> None
             pair.sandbox.kill(source.name)
             killed_at = datetime.now(tz=timezone.utc)
             assert watching.command.wait(timeout_s=600) == 0, watching.command.stdout + watching.command.stderr
-        record = pair.table.records()[0]
+        record = pair.table.find_all(RECORDS)[0]
         assert record.id not in before
         assert len(failovers(pair)) == len(before) + 1
         assert (record.target, record.mode.value, record.outcome) == (target.name, "forced", "completed")
@@ -294,7 +295,7 @@ def test_a_user_in_the_standby_approves(pair: Pair, topic: Topic) -> None:
     assert (failovers(pair), pair.state().active_region) == (before, source.name)
     target.rest("PATCH", task("approval"), json={"new_state": "success"})
     wait_until(lambda: state("fail_over") == "success", "it fails over", deadline_s=600)
-    record = pair.table.records()[0]
+    record = pair.table.find_all(RECORDS)[0]
     assert (record.target, record.outcome, len(failovers(pair))) == (target.name, "completed", len(before) + 1)
     wait_until(lambda: DONE in topic.subjects(), "it sends that it has failed over")
     start(target).wait_until_it_executed()

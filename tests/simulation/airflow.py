@@ -24,7 +24,7 @@ from typing import Any
 
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
 from airflow_provider_mwaa_dr.core.gate import Action
-from airflow_provider_mwaa_dr.core.ledger import SCHEDULED, LedgerRun, RunKey, TaskState
+from airflow_provider_mwaa_dr.core.ledger import SCHEDULED, CreatedIntervals, LedgerRun, RunKey, TaskState
 from airflow_provider_mwaa_dr.core.ports import DagInfo, EnvironmentStatus, RunInfo
 from airflow_provider_mwaa_dr.exceptions import MwaaUnreachableError
 
@@ -611,11 +611,11 @@ class SimulatedAirflow:
                 self._note(run.key, f"gets the outcome {run.status.value}, was {found.state}")
                 self.set_state(found, run.status.value)
 
-    def forget_closed(self, created: Mapping[str, datetime | None], held: Mapping[str, Collection[datetime]]) -> int:
+    def forget_closed(self, created: Mapping[str, CreatedIntervals]) -> int:
         self.before_change()
         gone = []
         for dag_id in sorted(created):
-            after = created[dag_id]
+            after = created[dag_id].newest
             limit = -1.0 if after is None else to_seconds(after)
             gone += [run for at, run in self.intervals[dag_id].items() if run.is_skipped and at > limit]
         for run in gone:

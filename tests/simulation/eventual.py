@@ -19,7 +19,7 @@ from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, Environment, FailoverRecord
+from airflow_provider_mwaa_dr.core.ports import SNAPSHOTS, AgentStatus, DagSet, Environment, FailoverRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import (
     AlreadyActiveError,
@@ -169,8 +169,9 @@ class Region:
                 for dag_id in unpaused:
                     self.environment.flip(dag_id, is_paused=True)
         elif is_active and state.phase is Phase.STEADY:
-            self.connection.put_snapshot(
-                DagSet(id=self.name, region=self.name, recorded_at=self.world.clock.now(), dag_ids=tuple(unpaused))
+            self.connection.put(
+                SNAPSHOTS,
+                DagSet(id=self.name, region=self.name, recorded_at=self.world.clock.now(), dag_ids=tuple(unpaused)),
             )
         elif self.world.agents_finish:
             self.finisher.turn(state)

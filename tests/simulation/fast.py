@@ -14,9 +14,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from airflow_provider_mwaa_dr.core import bookkeeping, failover, gate, ledger, ports, state
+from airflow_provider_mwaa_dr.core import failover, gate, ledger, ports, state
+from airflow_provider_mwaa_dr.core.bookkeeping import database, stops
 
-_THAWED = (bookkeeping, failover, gate, ledger, ports, state)
+_THAWED = (database, stops, failover, gate, ledger, ports, state)
 _Replace = Callable[..., Any]
 
 

@@ -29,7 +29,7 @@ from airflow_provider_mwaa_dr.exceptions import (
     StateAccessError,
     StateUnreachableError,
 )
-from tests.histories import A, B, KilledError
+from tests.histories import A, B, KilledError, call_name
 
 if TYPE_CHECKING:
     from tests.simulation.world import Simulation
@@ -351,7 +351,8 @@ class Point:
         def call(*args: Any, **kwargs: Any) -> Any:
             if not points.armed and not points.refused_until:
                 return found(*args, **kwargs)
-            return points.call(region, port, name, lambda: found(*args, **kwargs), suspend)
+            called = call_name(name, args)
+            return points.call(region, port, called, lambda: found(*args, **kwargs), suspend)
 
         self.__dict__[name] = call
         return call

@@ -30,10 +30,11 @@ OTHER_AGENT = {"fingerprints.py", "inventory.py", "metrics.py", "__init__.py"}
 AGENT = sorted(
     str(path.relative_to(PACKAGE)) for path in (PACKAGE / "agent").glob("*.py") if path.name not in OTHER_AGENT
 )
+BOOKKEEPING = sorted(str(path.relative_to(PACKAGE)) for path in (PACKAGE / "core" / "bookkeeping").glob("*.py"))
 FILES = tuple(
     PACKAGE / name
     for name in (
-        "core/bookkeeping.py", *ENGINE, *AGENT, "core/gate.py", "core/ledger.py", "core/state.py",
+        *BOOKKEEPING, *ENGINE, *AGENT, "core/gate.py", "core/ledger.py", "core/state.py",
     )
 )  # fmt: skip
 ACTION, EXIT, FAULT, BRANCH = "action", "exit", "fault", "branch"

@@ -18,6 +18,8 @@ from airflow_provider_mwaa_dr.agent.ledger_keeper import LedgerError, LedgerKeep
 from airflow_provider_mwaa_dr.core import lease
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
+from airflow_provider_mwaa_dr.core.bookkeeping.outcomes import RowOutcomes
+from airflow_provider_mwaa_dr.core.bookkeeping.own_ledger import OwnLedger
 from airflow_provider_mwaa_dr.core.failover import drain, lease_wait, promote, restore
 from airflow_provider_mwaa_dr.core.failover.ownership import OwnedPlan
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View
@@ -71,13 +73,13 @@ def with_a_wanted_set_that_each_plan_records_again(patch: Patch) -> None:
 
 
 def with_interrupted_runs_published_as_failed(patch: Patch) -> None:
-    append = Bookkeeper._append
+    append = OwnLedger.append
 
-    def as_failed(bookkeeper: Bookkeeper, epoch: int, runs: Any = (), **rest: Any) -> None:
+    def as_failed(own: OwnLedger, epoch: int, runs: Any = (), **rest: Any) -> None:
         runs = [replace(run, status=RunStatus.FAILED) if run.status is RunStatus.INTERRUPTED else run for run in runs]
-        append(bookkeeper, epoch, runs, **rest)
+        append(own, epoch, runs, **rest)
 
-    patch.setattr(Bookkeeper, "_append", as_failed)
+    patch.setattr(OwnLedger, "append", as_failed)
 
 
 def without_reconciling_before_anything_runs(patch: Patch) -> None:
@@ -113,26 +115,26 @@ def with_a_cancel_that_unpauses_nothing(patch: Patch) -> None:
 
 
 def with_cleared_runs_that_stay_published_as_ended(patch: Patch) -> None:
-    append = Bookkeeper._append
+    append = OwnLedger.append
     ended: dict[Any, set[Any]] = {}
 
-    def deaf(bookkeeper: Bookkeeper, epoch: int, runs: Any = (), **rest: Any) -> None:
-        known = ended.setdefault(bookkeeper._runs, set())
+    def deaf(own: OwnLedger, epoch: int, runs: Any = (), **rest: Any) -> None:
+        known = ended.setdefault(own._runs, set())
         runs = [run for run in runs if not (run.is_unfinished and run.key in known)]
         known |= {run.key for run in runs if run.has_ended}
-        append(bookkeeper, epoch, runs, **rest)
+        append(own, epoch, runs, **rest)
 
-    patch.setattr(Bookkeeper, "_append", deaf)
+    patch.setattr(OwnLedger, "append", deaf)
 
 
 def with_failed_runs_started_again(patch: Patch) -> None:
-    append = Bookkeeper._append
+    append = OwnLedger.append
 
-    def as_interrupted(bookkeeper: Bookkeeper, epoch: int, runs: Any = (), **rest: Any) -> None:
+    def as_interrupted(own: OwnLedger, epoch: int, runs: Any = (), **rest: Any) -> None:
         runs = [replace(run, status=RunStatus.INTERRUPTED) if run.status is RunStatus.FAILED else run for run in runs]
-        append(bookkeeper, epoch, runs, **rest)
+        append(own, epoch, runs, **rest)
 
-    patch.setattr(Bookkeeper, "_append", as_interrupted)
+    patch.setattr(OwnLedger, "append", as_interrupted)
 
 
 def without_a_fence_for_tasks_from_the_triggerer(patch: Patch) -> None:
@@ -200,24 +202,24 @@ def with_a_region_that_is_being_left_and_resumes_runs_without_the_final_ledger_e
 
 
 def with_announced_runs_that_ended_by_themselves_published_as_interrupted(patch: Patch) -> None:
-    publish, run_to_publish = Bookkeeper.publish, Bookkeeper._run_to_publish
+    publish, run_to_publish = Bookkeeper.publish, RowOutcomes.run_to_publish
     stopped: dict[Any, set[str]] = {}
 
     def attentive(bookkeeper: Bookkeeper, state: DRState, *, read_stopped: Any, **rest: Any) -> None:
         def read(set_id: str) -> Any:
             runs = read_stopped(set_id)
-            stopped.setdefault(bookkeeper._runs, set()).update(runs)
+            stopped.setdefault(bookkeeper._own._runs, set()).update(runs)
             return runs
 
         publish(bookkeeper, state, read_stopped=read, **rest)
 
-    def literal(bookkeeper: Bookkeeper, *args: Any, **rest: Any) -> Any:
-        run = run_to_publish(bookkeeper, *args, **rest)
-        is_stopped = run is not None and run.has_ended and str(run) in stopped.get(bookkeeper._runs, ())
+    def literal(outcomes: RowOutcomes, *args: Any, **rest: Any) -> Any:
+        run = run_to_publish(outcomes, *args, **rest)
+        is_stopped = run is not None and run.has_ended and str(run) in stopped.get(outcomes._own._runs, ())
         return replace(run, status=RunStatus.INTERRUPTED) if is_stopped else run
 
     patch.setattr(Bookkeeper, "publish", attentive)
-    patch.setattr(Bookkeeper, "_run_to_publish", literal)
+    patch.setattr(RowOutcomes, "run_to_publish", literal)
 
 
 def without_announcing_which_runs_ended_before_they_could_be_stopped(patch: Patch) -> None:

@@ -30,7 +30,7 @@ from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.failover import StepEvent, StepStatus
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
 from airflow_provider_mwaa_dr.core.ledger import SCHEDULED, CheckpointInfo, LogEntry, RegionLedger, RunKey
-from airflow_provider_mwaa_dr.core.ports import FailoverRecord, Registration
+from airflow_provider_mwaa_dr.core.ports import DAG_SETS, RECORDS, SNAPSHOTS, FailoverRecord, Registration
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import (
     AlreadyActiveError,
@@ -1180,7 +1180,11 @@ def digest(seed: int) -> str:
         # A value that is not stored must not change the digest.
         found.update(entries.replace(", holds_date=False", "").encode())
     table = world.store._table
-    for part in (table.state, table.agents, table.reconciled, table.sets, table.snapshots, table.records):
+    items = [
+        {key.removeprefix(kind.prefix): item for key, item in table.items.items() if key.startswith(kind.prefix)}
+        for kind in (DAG_SETS, SNAPSHOTS, RECORDS)
+    ]
+    for part in (table.state, table.agents, table.reconciled, *items):
         # Outcomes as they are stored, so that a digest can be compared with those of earlier versions.
         found.update(re.sub(r"<FailoverOutcome\.\w+: ('\w+')>", r"\1", f"{part}\n").encode())
     found.update(f"{world.clock.monotonic()!r} {outcome}".encode())

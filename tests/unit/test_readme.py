@@ -18,7 +18,7 @@ from airflow_provider_mwaa_dr.cli import application
 from airflow_provider_mwaa_dr.cli.application import build_parser
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.bookkeeping import NO_RERUN_TAG
-from airflow_provider_mwaa_dr.core.config import CONTROL_TAG, OPTIONS
+from airflow_provider_mwaa_dr.core.config import CONTROL_TAG, NO_CONF_TAG, OPTIONS
 from airflow_provider_mwaa_dr.core.failover import FailoverAction
 from airflow_provider_mwaa_dr.core.failover.preview import steps_of
 from airflow_provider_mwaa_dr.core.ports import EnvironmentStatus
@@ -330,8 +330,9 @@ def test_every_exit_code_is_documented() -> None:
 
 
 def test_every_tag_is_documented() -> None:
-    """The table lists both tags."""
-    assert re.findall(r"^\| `(dr:.*?)` \|", page("reference/tags"), flags=re.MULTILINE) == [CONTROL_TAG, NO_RERUN_TAG]
+    """The table lists all tags."""
+    tags = re.findall(r"^\| `(dr:.*?)` \|", page("reference/tags"), flags=re.MULTILINE)
+    assert tags == [CONTROL_TAG, NO_RERUN_TAG, NO_CONF_TAG]
 
 
 def test_every_scenario_of_the_drill_is_in_the_tutorial() -> None:
@@ -344,7 +345,7 @@ def test_every_kind_of_item_is_documented() -> None:
     """The page lists every kind of item, and each field of the state item."""
     text = page("reference/table-items")
     keys = re.findall(r"^\| `([A-Z]+)#\w+(?:#job)?` \|", text, flags=re.MULTILINE)
-    assert keys == list(contents.KINDS)
+    assert keys == list(contents.ITEM_SCHEMAS)
     state = transitions.initial(A, lease_s=60, by="test", at=datetime.now(timezone.utc))
     fields = items.from_item(items.state_to_item(state, write_token="t"))
     rows = "".join(re.findall(r"^\| (`.*?) \|", text.split("### Other items")[0], flags=re.MULTILINE))

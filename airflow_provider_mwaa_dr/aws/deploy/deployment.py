@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 from airflow_provider_mwaa_dr.aws.deploy.alarm_plan import AlarmPlan
-from airflow_provider_mwaa_dr.aws.deploy.deployment_step import DeploymentStep, DeploySpec, Say
+from airflow_provider_mwaa_dr.aws.deploy.deployment_step import DeploymentStep, DeploySpec, Say, Try
 from airflow_provider_mwaa_dr.aws.deploy.environment_plan import EnvironmentPlan
 from airflow_provider_mwaa_dr.aws.deploy.stack import Stack
 from airflow_provider_mwaa_dr.aws.deploy.standby_proof import StandbyProof
@@ -34,6 +34,7 @@ class Deployment:
     :param make_store: opens the state table, given its name, its regions, and whether it is eventually consistent. It
         sends no request.
     :param make_environment: opens Airflow of an environment, given its region and name. It sends no request.
+    :param try_requirements: tries a changed requirements.txt before anything is changed.
     :param say: called with a progress message during long waits.
     :raises ConfigError: there are not exactly two environments.
     """
@@ -45,6 +46,7 @@ class Deployment:
         *,
         make_store: Callable[[str, Sequence[str], bool], StateStore],
         make_environment: Callable[[str, str], Environment],
+        try_requirements: Try,
         say: Say,
     ) -> None:
         if len(environments) != 2:
@@ -57,6 +59,7 @@ class Deployment:
         self._environments = dict(sorted(environments.items()))
         self._make_store = make_store
         self._make_environment = make_environment
+        self._try_requirements = try_requirements
         self._say = say
         self._planes = {region: ControlPlane(aws, region, name) for region, name in self._environments.items()}
 
@@ -150,7 +153,13 @@ class Deployment:
         for environment in environments.values():
             require_usable(environment)
         return {
-            region: EnvironmentPlan(self._aws, environment, self._planes[region], say=self._say)
+            region: EnvironmentPlan(
+                self._aws,
+                environment,
+                self._planes[region],
+                say=self._say,
+                try_requirements=self._try_requirements,
+            )
             for region, environment in environments.items()
         }
 

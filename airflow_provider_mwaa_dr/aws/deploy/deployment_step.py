@@ -10,6 +10,8 @@ from airflow_provider_mwaa_dr.aws.deploy.plugins_archive import Wheel
 from airflow_provider_mwaa_dr.aws.deploy.requirements_file import Requirement
 
 Say = Callable[[str], object]
+Try = Callable[[str, bytes, "bytes | None"], str]
+"""Tries requirements, given an Airflow version, requirements.txt and plugins.zip; returns what it did, or why not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_provider_mwaa_dr.aws.deploy import dr_options, plugins_archive, requirements_file
 from airflow_provider_mwaa_dr.aws.deploy.bucket import Bucket
-from airflow_provider_mwaa_dr.aws.deploy.deployment_step import DeploymentStep, DeploySpec, Say
+from airflow_provider_mwaa_dr.aws.deploy.deployment_step import DeploymentStep, DeploySpec, Say, Try
 from airflow_provider_mwaa_dr.aws.deploy.example_dags import ALWAYS_DEPLOYED, DEPLOYED, example_dags
 from airflow_provider_mwaa_dr.aws.deploy.merged_file import FileChange, plan_file
 from airflow_provider_mwaa_dr.aws.mwaa.control_plane import POLL_S, ControlPlane, DeployedEnvironment
@@ -25,14 +25,18 @@ class EnvironmentPlan:
     """
     The changes to one environment. Planning only reads; a step changes something only when it is carried out.
 
+    :param try_requirements: tries a changed requirements.txt before anything is changed.
     :raises RefusedError: versioning of its bucket is not enabled.
     """
 
-    def __init__(self, aws: Aws, environment: DeployedEnvironment, plane: ControlPlane, *, say: Say) -> None:
+    def __init__(
+        self, aws: Aws, environment: DeployedEnvironment, plane: ControlPlane, *, say: Say, try_requirements: Try
+    ) -> None:
         self._aws = aws
         self._environment = environment
         self._plane = plane
         self._say = say
+        self._try = try_requirements
         self._bucket = Bucket(aws, environment.region, environment.bucket)
         self._bucket.require_versions()
         self._started = False
@@ -52,8 +56,11 @@ class EnvironmentPlan:
             plugins = self._plugins(lambda archive: plugins_archive.merge(archive, wheel), spec)
         elif _came_as_wheel(requirements):
             plugins = self._plugins(plugins_archive.remove, spec)
+        tried = self._try_out(requirements, plugins)
         yield self._dags_in(DEPLOYED if spec.with_dags else ALWAYS_DEPLOYED)
-        yield from self._changes(plugins, requirements, dr_options.merge(self._environment.options, options), spec)
+        yield from self._changes(
+            plugins, requirements, dr_options.merge(self._environment.options, options), spec, tried
+        )
 
     def removal_steps(self, spec: DeploySpec) -> Iterator[DeploymentStep]:
         """Yield the steps that remove the provider from the environment."""
@@ -102,8 +109,26 @@ class EnvironmentPlan:
             build_on=spec.build_on,
         )
 
+    def _try_out(self, requirements: FileChange | None, plugins: FileChange | None) -> str:
+        """
+        Return what a trial of the changed requirements.txt showed; empty if it does not change.
+
+        :raises RefusedError: pip cannot install it.
+        """
+        if requirements is None or not requirements.needs_upload:
+            return ""
+        self._say(f"{self._environment}: pip tries the merged requirements.txt ...")
+        return self._try(
+            self._environment.airflow_version, requirements.after, None if plugins is None else plugins.after
+        )
+
     def _changes(
-        self, plugins: FileChange | None, requirements: FileChange | None, options: Mapping[str, str], spec: DeploySpec
+        self,
+        plugins: FileChange | None,
+        requirements: FileChange | None,
+        options: Mapping[str, str],
+        spec: DeploySpec,
+        tried: str = "",
     ) -> Iterator[DeploymentStep]:
         region = self._environment.region
         versions: dict[str, str] = {}
@@ -121,7 +146,7 @@ class EnvironmentPlan:
                 yield DeploymentStep(
                     name=f"{name} {region}",
                     detail=f"write a new version of {where}",
-                    lines=tuple(describe(change)),
+                    lines=(*describe(change), *([f"  {tried}"] if tried and name == "requirements" else [])),
                     act=partial(_upload, change, versions, version),
                 )
             else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from airflow_provider_mwaa_dr.aws.deploy.deployment_step import DeploymentStep, Say
 from airflow_provider_mwaa_dr.aws.mwaa.control_plane import ControlPlane
 from airflow_provider_mwaa_dr.core.heartbeats import beats
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, DagInfo, Environment, StateStore
+from airflow_provider_mwaa_dr.core.ports import FENCE_LOADS, AgentStatus, Clock, DagInfo, Environment, StateStore
 from airflow_provider_mwaa_dr.exceptions import DeploymentError, MwaaError, MwaaUnreachableError
 
 READINESS_DAG = "dr_readiness"
@@ -107,9 +107,9 @@ class StandbyProof:
         return f"{READINESS_DAG} {run_id}" if run_id else ""
 
     def _fence_is_loaded(self) -> bool:
-        loaded_at = self._store.fence(self._environment.region)
+        load = self._store.get(FENCE_LOADS, self._environment.region)
         updated_at = self._plane.describe().updated_at
-        return loaded_at is not None and (updated_at is None or loaded_at >= updated_at)
+        return load is not None and (updated_at is None or load.at >= updated_at)
 
     def _readiness_dag(self) -> DagInfo | None:
         return next((dag for dag in self._environment.dags() if dag.dag_id == READINESS_DAG), None)

@@ -41,13 +41,22 @@ class Problem:
     allowed: str
 
 
+def _unchanged(value: Any) -> Any:
+    return value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """The values that one field may hold."""
+    """
+    The values that one field may hold.
+
+    :param decode: returns the value of the dataclass's field, from a stored value that meets the rule.
+    """
 
     allowed: str
     find: Callable[[object], Problem | None]
     is_required: bool = True
+    decode: Callable[[Any], Any] = _unchanged
 
     def is_met_by(self, value: object) -> bool:
         """Whether the field may hold *value*."""
@@ -77,6 +86,11 @@ def valid(values: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
     """Return the fields of *schema* that *values* has and that meet their rule."""
     there = {name: values[name] for name in schema if values.get(name) is not None}
     return {name: value for name, value in there.items() if schema[name].is_met_by(value)}
+
+
+def decoded(values: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
+    """Return the same, with times, enums and tuples in place of the stored texts and lists."""
+    return {name: schema[name].decode(value) for name, value in valid(values, schema).items()}
 
 
 def unreadable(problem: Problem, *, table: str, key: str, advice: str) -> UnreadableItem:
@@ -120,11 +134,11 @@ def unpacked(packed: bytes, *, most: int = MOST_BYTES) -> bytes:
 # Rules.
 
 
-def _rule(allowed: str, is_allowed: Callable[[Any], bool]) -> Rule:
+def _rule(allowed: str, is_allowed: Callable[[Any], bool], decode: Callable[[Any], Any] = _unchanged) -> Rule:
     def find(value: object) -> Problem | None:
         return None if is_allowed(value) else Problem("", shown(value), allowed)
 
-    return Rule(allowed=allowed, find=find)
+    return Rule(allowed=allowed, find=find, decode=decode)
 
 
 def optional(rule: Rule) -> Rule:
@@ -144,7 +158,7 @@ def whole(*, least: int = 0, most: int = _LONGEST_NUMBER) -> Rule:
 def one_of(kind: type[Enum]) -> Rule:
     """Return the rule for a value of the enum *kind*."""
     values = [str(member.value) for member in kind]
-    return _rule(f"one of {', '.join(values)}", lambda value: isinstance(value, str) and value in values)
+    return _rule(f"one of {', '.join(values)}", lambda value: isinstance(value, str) and value in values, kind)
 
 
 def each(rule: Rule) -> Rule:
@@ -160,7 +174,7 @@ def each(rule: Rule) -> Rule:
                 return replace(problem, path=f"[{position}]{problem.path}")
         return None
 
-    return Rule(allowed=allowed, find=find)
+    return Rule(allowed=allowed, find=find, decode=lambda elements: tuple(map(rule.decode, elements)))
 
 
 def record(schema: Schema) -> Rule:
@@ -170,7 +184,7 @@ def record(schema: Schema) -> Rule:
         problem = problem_of(value, schema)
         return problem and replace(problem, path=f".{problem.path}" if problem.path else "")
 
-    return Rule(allowed=f"a map with {', '.join(schema)}", find=find)
+    return Rule(allowed=f"a map with {', '.join(schema)}", find=find, decode=lambda values: decoded(values, schema))
 
 
 def by_name(rule: Rule) -> Rule:
@@ -243,7 +257,7 @@ TEXTS = each(TEXT)
 COUNT = whole()
 NUMBER = _rule("a finite number", _is_number)
 FLAG = _rule("true or false", lambda value: isinstance(value, bool))
-TIME = _rule("a time such as 2026-02-26T10:30:00Z", _is_time)
+TIME = _rule("a time such as 2026-02-26T10:30:00Z", _is_time, to_utc)
 BINARY = _rule("binary data", lambda value: isinstance(value, (bytes, bytearray)))
 PAGES = whole(most=MOST_PAGES)
 JSON = _rule("JSON", _is_json)
@@ -254,11 +268,11 @@ TASK = _rule("a list of task id, map index and state", _is_task)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class ItemSchema:
     """
-    One kind of item.
+    The schema of one kind of item.
 
-    :param schema: schema of the item, or of its manifest if it has pages.
+    :param schema: of the item, or of its manifest if it has pages.
     :param advice: what to do if the item cannot be read.
     """
 
@@ -270,7 +284,7 @@ _MANIFEST: Schema = {"generation": NAME, "pages": PAGES}
 _SET: Schema = {"id": NAME, "region": NAME, "recorded_at": TIME, "dags": optional(COUNT), **_MANIFEST}
 _STEP: Schema = {"name": TEXT, "seconds": NUMBER, "detail": TEXT}
 
-AGENT = Kind(
+AGENT = ItemSchema(
     schema={
         "host": TEXT,
         "at": TIME,
@@ -309,7 +323,7 @@ AGENT = Kind(
     advice="Its scheduler writes it again within seconds. If that scheduler no longer runs, the region's agent deletes "
     "it after ten minutes. You may delete it before.",
 )
-ENVIRONMENT = Kind(
+ENVIRONMENT = ItemSchema(
     schema={
         "environment": optional(NAME),
         "account": optional(TEXT),
@@ -321,24 +335,24 @@ ENVIRONMENT = Kind(
     advice="Correct the field, or run mwaa-dr init, which writes environment and account; the region's agents write "
     "the rest.",
 )
-FENCE = Kind(
+FENCE = ItemSchema(
     schema={"at": TIME, "held_since": optional(TIME), "held_at": optional(TIME), "held_why": optional(TEXT)},
     advice="A worker of the region writes it again within an hour. You may delete it before.",
 )
-SNAPSHOT = Kind(
+SNAPSHOT = ItemSchema(
     schema=_SET,
     advice="The agent of the region writes it again within a minute while that region is active. If that region is "
     "lost, unpause the DAGs that should run in the other region.",
 )
-PAUSED = Kind(
+PAUSED = ItemSchema(
     schema=_SET,
     advice="Correct the item, or unpause the DAGs that should run in the active region.",
 )
-INVENTORY = Kind(
+INVENTORY = ItemSchema(
     schema={"taken_at": TIME, "public_key": NAME, **_MANIFEST},
     advice="The agent of the region writes it again. You may delete it.",
 )
-UNPUBLISHED = Kind(
+UNPUBLISHED = ItemSchema(
     schema={
         "id": NAME,
         "epoch": COUNT,
@@ -352,7 +366,7 @@ UNPUBLISHED = Kind(
     },
     advice="It lists runs that a region could not take over. Compare the runs of both regions, then delete it.",
 )
-FAILOVER = Kind(
+FAILOVER = ItemSchema(
     schema={
         "from": NAME,
         "to": NAME,
@@ -368,7 +382,7 @@ FAILOVER = Kind(
     },
     advice="It only records a failover. Read it with the version of mwaa-dr that wrote it, or correct or delete it.",
 )
-IDENTITY_CLAIM = Kind(
+IDENTITY_CLAIM = ItemSchema(
     schema={
         "region": NAME,
         "environment": TEXT,
@@ -380,11 +394,11 @@ IDENTITY_CLAIM = Kind(
     },
     advice="The agent of the environment that claims the region writes it again within seconds. You may delete it.",
 )
-IDENTITY_CLAIMS = Kind(
+IDENTITY_CLAIMS = ItemSchema(
     schema={"claims": optional(NAMES)},
     advice="Delete it: agents of environments that claim the region write it again within seconds.",
 )
-KINDS = {
+ITEM_SCHEMAS = {
     "AGENT": AGENT,
     "ENVIRONMENT": ENVIRONMENT,
     "FENCE": FENCE,
@@ -395,7 +409,7 @@ KINDS = {
     "FAILOVER": FAILOVER,
 }
 """
-Kind by prefix of the item's key. The state item has no kind; see
+Schema by prefix of the item's key. The state item has none; see
 :mod:`~airflow_provider_mwaa_dr.aws.dynamodb.items`.
 """
 

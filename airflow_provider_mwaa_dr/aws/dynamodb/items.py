@@ -17,24 +17,26 @@ from airflow_provider_mwaa_dr.aws.dynamodb.contents import (
     AGENT,
     ENVIRONMENT,
     FAILOVER,
+    FENCE,
     IDENTITY_CLAIM,
     IDENTITY_CLAIMS,
-    KINDS,
-    Kind,
+    ITEM_SCHEMAS,
+    ItemSchema,
+    decoded,
     problem_of,
     to_utc,
     unreadable,
     valid,
 )
 from airflow_provider_mwaa_dr.core.ports import (
+    FENCE_LOADS,
     AgentStatus,
     FailoverOutcome,
     FailoverRecord,
+    FenceLoad,
     HeldTasks,
-    IdentityClaim,
     Registration,
     StepRecord,
-    Unpublished,
 )
 from airflow_provider_mwaa_dr.core.state import (
     LONGEST_LEASE_S,
@@ -418,22 +420,22 @@ def _truth(value: Any) -> bool | None:
 # The other items. Each is checked separately: a fault is a fault of that item only (aws/dynamodb/contents.py).
 
 
-def kind_of(key: str) -> Kind | None:
-    """Return the kind of the item *key*; None if the provider has no such kind."""
+def schema_of(key: str) -> ItemSchema | None:
+    """Return the schema of the item *key*; None if the provider has no such item."""
     parts = key.split("#")
     if parts[-1] == "generations":
         return None  # the announcements of pages; see state_store.py
     if parts[0] == "AGENT" and len(parts) > 2 and parts[2] in {"claim", "claims"}:
         return IDENTITY_CLAIM if parts[2] == "claim" else IDENTITY_CLAIMS
-    return KINDS.get(parts[0])
+    return ITEM_SCHEMAS.get(parts[0])
 
 
 def fault_of(item: Item, *, table: str) -> UnreadableItem | None:
-    """Return the fault of an item; None if it has its required content, or is of an unknown kind."""
+    """Return the fault of an item; None if it has its required content, or if its key is unknown."""
     key = key_of(item)
-    kind = kind_of(key)
-    problem = problem_of(from_item(item), kind.schema) if kind is not None else None
-    return None if kind is None or problem is None else unreadable(problem, table=table, key=key, advice=kind.advice)
+    known = schema_of(key)
+    problem = problem_of(from_item(item), known.schema) if known is not None else None
+    return None if known is None or problem is None else unreadable(problem, table=table, key=key, advice=known.advice)
 
 
 def values_of(item: Item, *, table: str) -> dict[str, Any]:
@@ -546,118 +548,34 @@ def agent_from_item(item: Item, *, table: str) -> AgentStatus:
     lists no scheduler.
     """
     fault = fault_of(item, table=table)
-    values = valid(from_item(item), AGENT.schema)
+    values = decoded(from_item(item), AGENT.schema)
     if fault is not None:
         values = {name: value for name, value in values.items() if name not in _PERMITTING}
-        unknown = {"host": "?", "beat": 0, "provider_version": "?", "airflow_version": "?"}
+        unknown = {"host": "?", "at": _LONG_AGO, "beat": 0, "provider_version": "?", "airflow_version": "?"}
         values = {**unknown, **values, "version": NO_VERSION, "epoch": NO_VERSION}
-    values["at"] = to_time(values.get("at"))
-    values["standby_as_of"] = from_timestamp(values.get("standby_as_of"))
-    for name in ("schedulers", "problems", "waiting", "unread"):
-        values[name] = tuple(values.get(name) or ())
     _, region, job = key_of(item).split("#", maxsplit=2)
     fields = {_FIELD_OF.get(name, name): value for name, value in values.items()}
     return AgentStatus(region=region, job=job, unreadable=fault, **fields)
 
 
-def identity_claim_to_item(claim: IdentityClaim) -> dict[str, Any]:
-    """Return the heartbeat of an agent that claims a region which is not its own."""
-    return to_item(
-        identity_claim_key(claim.place, identity_claim_id(claim)),
-        {name: getattr(claim, name) for name in IdentityClaim.__dataclass_fields__},
-    )
-
-
-def identity_claim_from_item(item: Item) -> IdentityClaim | None:
-    """Return a claim; None if it cannot be read. Attributes that this version does not know are ignored."""
-    values = from_item(item)
-    if problem_of(values, IDENTITY_CLAIM.schema) is not None:
-        return None
-    return IdentityClaim(**{**valid(values, IDENTITY_CLAIM.schema), "at": to_time(values["at"])})
-
-
-def identity_claim_id(claim: IdentityClaim) -> str:
-    """Return the id of a claim, unique within its place. Two environments may have the same job number."""
-    return f"{claim.environment}@{claim.aws_region}#{claim.job}"
-
-
-def identity_claim_key(place: str, claim_id: str) -> str:
-    """Return the key of a claim. Execution roles may write keys that begin with ``AGENT#`` and their region."""
-    return f"AGENT#{place}#claim#{claim_id}"
-
-
-def identity_claims_key(place: str) -> str:
-    """
-    Return the key of the list of claims. The list is not in ``ENVIRONMENT#place``, because that item registers a
-    region.
-    """
-    return f"AGENT#{place}#claims"
-
-
-def fence_to_item(region: str, at: datetime, held: HeldTasks | None) -> dict[str, Any]:
-    """Return the item that shows that the workers of *region* load the fence, with the tasks that it holds."""
+def fence_to_item(load: FenceLoad) -> dict[str, Any]:
+    """Return the item that shows that the workers of a region load the fence, with the tasks that it holds."""
+    held = load.held
     report = {} if held is None else {"held_since": held.since, "held_at": held.at, "held_why": bounded(held.why)}
-    return to_item(fence_key(region), {"at": at, **report})
+    return to_item(FENCE_LOADS.key_of(load), {"at": load.at, **report})
 
 
-def held_tasks_from_item(item: Item, *, table: str) -> HeldTasks | None:
+def fence_from_item(item: Item, *, table: str) -> FenceLoad:
     """
-    Return the tasks that the fence of a region holds; None if there is no report, or only a part of it.
+    Return when the fence was loaded, with the tasks that it holds; without them if only a part of their report exists.
 
     :raises UnreadableItemError: the item cannot be read.
     """
-    values = values_of(item, table=table)
-    since, at, why = (values.get(name) for name in ("held_since", "held_at", "held_why"))
-    if since is None or at is None or why is None:
-        return None
-    return HeldTasks(since=to_time(since), at=to_time(at), why=why)
-
-
-def fence_key(region: str) -> str:
-    """Return the key of the item of a region's fence."""
-    return f"FENCE#{region}"
-
-
-def unpublished_to_item(unpublished: Unpublished) -> dict[str, Any]:
-    """Return the item, with at most 250 KB of run ids. The rest of a longer list is counted."""
-    runs = paged(unpublished.runs, page_bytes=_LONGEST_LIST_BYTES)[0]
-    left_out = len(unpublished.runs) - len(runs)
-    return to_item(
-        unpublished_key(unpublished.region),
-        {
-            "id": unpublished.id,
-            "epoch": unpublished.epoch,
-            "begun_epoch": unpublished.begun_epoch,
-            "at": unpublished.at,
-            "why": unpublished.why[:2000],
-            "first_id": unpublished.first_id,
-            "runs": [*runs, *((f"and {left_out} more",) if left_out else ())],
-            "unread": [sentence[:2000] for sentence in unpublished.unread],
-            "acknowledged_at": unpublished.acknowledged_at,
-        },
-    )
-
-
-def unpublished_from_item(item: Item, *, table: str) -> Unpublished:
-    """Return the runs that a region could not take over. :raises UnreadableItemError: the item cannot be read."""
-    values = values_of(item, table=table)
-    return Unpublished(
-        id=values["id"],
-        region=key_of(item).partition("#")[2],
-        epoch=values["epoch"],
-        begun_epoch=values["begun_epoch"],
-        at=to_time(values["at"]),
-        why=values["why"],
-        first_id=values["first_id"],
-        runs=tuple(values.get("runs") or ()),
-        unread=tuple(values.get("unread") or ()),
-        acknowledged_at=from_timestamp(values.get("acknowledged_at")),
-    )
-
-
-def unpublished_key(region: str) -> str:
-    """Return the key of the item with the runs that a region could not take over."""
-    return f"UNPUBLISHED#{region}"
+    values = decoded(values_of(item, table=table), FENCE.schema)
+    held: HeldTasks | None = None
+    if values.keys() >= {"held_since", "held_at", "held_why"}:
+        held = HeldTasks(since=values["held_since"], at=values["held_at"], why=values["held_why"])
+    return FenceLoad(region=key_of(item).removeprefix(FENCE_LOADS.prefix), at=values["at"], held=held)
 
 
 def record_to_item(record: FailoverRecord) -> dict[str, Any]:
@@ -675,7 +593,7 @@ def record_to_item(record: FailoverRecord) -> dict[str, Any]:
             "outcome": record.outcome,
             "epoch": record.epoch,
             "steps": _steps_to_values(record.steps),
-            "not_unpaused": paged(record.not_unpaused, page_bytes=_LONGEST_LIST_BYTES)[0],
+            "not_unpaused": first_texts(record.not_unpaused),
             "not_unpaused_total": len(record.not_unpaused),
         },
     )
@@ -695,25 +613,21 @@ def _steps_to_values(steps: Sequence[StepRecord]) -> list[dict[str, Any]]:
 
 def record_from_item(item: Item, *, table: str) -> FailoverRecord:
     """Return a record; from an unreadable item, the fields that can be read."""
-    fault = fault_of(item, table=table)
-    values = valid(from_item(item), FAILOVER.schema)
+    values = decoded(from_item(item), FAILOVER.schema)
     return FailoverRecord(
         id=key_of(item).partition("#")[2],
         source=values.get("from", "?"),
         target=values.get("to", "?"),
-        mode=Mode(values.get("mode", Mode.AUTO)),
+        mode=values.get("mode", Mode.AUTO),
         reason=values.get("reason", "?"),
         by=values.get("by", "?"),
-        started_at=to_time(values.get("started_at")),
-        finished_at=from_timestamp(values.get("finished_at")),
+        started_at=values.get("started_at", _LONG_AGO),
+        finished_at=values.get("finished_at"),
         outcome=FailoverOutcome(values.get("outcome", "?")),
         epoch=values.get("epoch", NO_VERSION),
-        steps=tuple(
-            StepRecord(name=step["name"], seconds=float(step["seconds"]), detail=step["detail"])
-            for step in values.get("steps") or ()
-        ),
-        not_unpaused=tuple(values.get("not_unpaused") or ()),
-        unreadable=fault,
+        steps=tuple(StepRecord(**{**step, "seconds": float(step["seconds"])}) for step in values.get("steps", ())),
+        not_unpaused=values.get("not_unpaused", ()),
+        unreadable=fault_of(item, table=table),
     )
 
 
@@ -725,6 +639,11 @@ def agent_key(region: str, job: str) -> str:
 def key_of(item: Item) -> str:
     """Return an item's key."""
     return str(item[KEY]["S"])
+
+
+def first_texts(texts: tuple[str, ...]) -> list[str]:
+    """Return the first texts of a list, of at most 250 KB together."""
+    return paged(texts, page_bytes=_LONGEST_LIST_BYTES)[0]
 
 
 def paged(dag_ids: tuple[str, ...], *, page_bytes: int) -> list[list[str]]:

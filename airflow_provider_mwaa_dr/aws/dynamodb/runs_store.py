@@ -473,6 +473,8 @@ def _head_to_json(head: Head) -> dict[str, Any]:
             "finished": _run_to_json(head.finished) if head.finished is not None else None,
             "others": [_run_to_json(run) for run in head.others],
             "dated": [_run_to_json(run) for run in head.dated],
+            "partition_created": _optional(head.partition_created),
+            "partition": _run_to_json(head.partition) if head.partition is not None else None,
         }
     )
 
@@ -485,6 +487,8 @@ def _head_from_json(values: Mapping[str, Any]) -> Head:
         finished=_ended_run(values.get("finished")),
         others=_ended_runs(values.get("others")),
         dated=_ended_runs(values.get("dated")),
+        partition_created=items.from_timestamp(values.get("partition_created")),
+        partition=_ended_run(values.get("partition")),
     )
 
 

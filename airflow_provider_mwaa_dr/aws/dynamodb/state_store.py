@@ -2,55 +2,52 @@
 
 from __future__ import annotations
 
-import json
 import uuid
-import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.aws.dynamodb import items
 from airflow_provider_mwaa_dr.aws.dynamodb.contents import (
     AGENT,
-    BINARY_PAGE,
     ENVIRONMENT,
-    IDENTITY_CLAIMS,
-    INVENTORY_CONTENTS,
-    MOST_INVENTORY_BYTES,
-    SET_PAGE,
     Problem,
-    Schema,
     problem_of,
-    unpacked,
     unreadable,
     valid,
 )
-from airflow_provider_mwaa_dr.aws.dynamodb.paged_item import AnnouncementSet, PagedContent, PagedItem, state_keys
+from airflow_provider_mwaa_dr.aws.dynamodb.item_forms import (
+    FORMS,
+    Index,
+    PagedForm,
+    SingleForm,
+    form_of,
+    single_form_of,
+)
+from airflow_provider_mwaa_dr.aws.dynamodb.paged_item import AnnouncementSet, PagedItem, state_keys
 from airflow_provider_mwaa_dr.aws.dynamodb.replicas import BACKOFF_S, Failure, Replicas
 from airflow_provider_mwaa_dr.aws.session import DYNAMODB_TIMEOUT_S, AwsFault, brief, throttled
 from airflow_provider_mwaa_dr.core.batches import batched
 from airflow_provider_mwaa_dr.core.display import get_logger
-from airflow_provider_mwaa_dr.core.inventory import Inventory, contents_from_values, contents_to_text
+from airflow_provider_mwaa_dr.core.item_kind import Home, ItemKind
 from airflow_provider_mwaa_dr.core.ports import (
+    DAG_SETS,
+    INVENTORIES,
+    UNPUBLISHED_EVENTS,
     AgentStatus,
     Clock,
     DagSet,
-    FailoverOutcome,
-    FailoverRecord,
-    HeldTasks,
-    IdentityClaim,
     Observation,
     Registration,
-    Unpublished,
 )
 from airflow_provider_mwaa_dr.core.state import STATE_ID, DRState, is_wanted_set
 from airflow_provider_mwaa_dr.exceptions import (
     IncompleteItemError,
     StaleStateError,
-    StateError,
     StateNotFoundError,
     StateUnreachableError,
     UnreadableItem,
@@ -62,8 +59,8 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-PAGE_BYTES = 200_000
-"""Maximum size of a page with DAG ids, or of an inventory: half of the 400 KB of an item, and fast to send."""
+T = TypeVar("T")
+
 BATCH = 100
 """Maximum number of keys in one BatchGetItem."""
 
@@ -304,7 +301,7 @@ class DynamoDBStateStore:
         if jobs is None and environment.get("agents") is not None:
             # The list cannot be read, so find its agents with a scan.
             scanned = self._scan(items.agent_key(region, ""))
-            found = {key: item for item in scanned if items.kind_of(key := items.key_of(item)) is AGENT}
+            found = {key: item for item in scanned if items.schema_of(key := items.key_of(item)) is AGENT}
         else:
             found = self._get_many([items.agent_key(region, job) for job in jobs or ()])
         statuses = [items.agent_from_item(item, table=self.table) for item in found.values()]
@@ -315,98 +312,121 @@ class DynamoDBStateStore:
         self._update(f"ENVIRONMENT#{region}", "DELETE agents :job", {":job": {"SS": [job]}})
         self._delete(items.agent_key(region, job))
 
-    def put_identity_claim(self, claim: IdentityClaim) -> None:
-        """Write the heartbeat of an agent that claims a region of another environment."""
-        self._replicas.put(items.identity_claim_to_item(claim), "write a heartbeat")
-        # Each time, because the region's leading agent deletes a claim that made no progress, and this one may
-        # continue.
-        ids = {":claim": {"SS": [items.identity_claim_id(claim)]}}
-        self._update(items.identity_claims_key(claim.place), "ADD claims :claim", ids)
-
-    def identity_claims(self, place: str) -> Sequence[IdentityClaim]:
-        """Return the last heartbeats of the agents that claim a region of another environment, sorted."""
-        listed = self._get(items.identity_claims_key(place))
-        ids = valid(items.from_item(listed or {}), IDENTITY_CLAIMS.schema).get("claims", ())
-        found = map(
-            items.identity_claim_from_item,
-            self._get_many([items.identity_claim_key(place, each) for each in ids]).values(),
-        )
-        return sorted((claim for claim in found if claim is not None), key=items.identity_claim_id)
-
-    def forget_identity_claim(self, claim: IdentityClaim) -> None:
-        """Delete a claim's heartbeat."""
-        claim_id = items.identity_claim_id(claim)
-        self._update(items.identity_claims_key(claim.place), "DELETE claims :claim", {":claim": {"SS": [claim_id]}})
-        self._delete(items.identity_claim_key(claim.place, claim_id))
-
     def put_dispute(self, region: str, environments: Sequence[str]) -> None:
         """Record the environments that claim *region* while none is registered. An empty list ends the dispute."""
         names = {":names": items.to_attribute(list(environments))}
         self._update(f"ENVIRONMENT#{region}", "SET disputed = :names", names)
 
-    def put_fence(self, region: str, at: datetime, held: HeldTasks | None = None) -> None:
-        """Record that a worker of *region* loaded the fence, and the tasks that it holds."""
-        self._replicas.put(items.fence_to_item(region, at, held), "note the fence")
-
-    def fence(self, region: str) -> datetime | None:
-        """Return when a worker of *region* last recorded its fence."""
-        item = self._get(items.fence_key(region))
-        return None if item is None else items.to_time(items.values_of(item, table=self.table)["at"])
-
-    def held_tasks(self, region: str) -> HeldTasks | None:
-        """Return the last report of tasks that the fence of *region* holds."""
-        item = self._get(items.fence_key(region))
-        return None if item is None else items.held_tasks_from_item(item, table=self.table)
-
-    # Runs that a region could not take over.
-
-    def put_unpublished(self, unpublished: Unpublished) -> None:
-        """Replace the stored list of the region."""
-        self._replicas.put(items.unpublished_to_item(unpublished), "write the runs that could not be taken over")
-
-    def unpublished(self, region: str) -> Unpublished | None:
-        """Return the runs that *region* could not take over."""
-        item = self._get(items.unpublished_key(region))
-        return None if item is None else items.unpublished_from_item(item, table=self.table)
-
     def acknowledge_unpublished(self, region: str, unpublished_id: str, at: datetime) -> bool:
         """Record that a user has acknowledged the list; False if another list, or none, is stored."""
         return self._update(
-            items.unpublished_key(region),
+            UNPUBLISHED_EVENTS.key.format(region),
             "SET acknowledged_at = :at",
             {":at": items.to_attribute(at), ":id": items.to_attribute(unpublished_id)},
             ConditionExpression="id = :id",
         )
 
-    # Sets of DAGs.
+    # Items of all kinds.
 
-    def put_set(self, dag_set: DagSet) -> DagSet:
-        """
-        Record a wanted set once: pages first, then the manifest, on the condition that there is none.
+    def put(self, kind: ItemKind[T], item: T) -> None:
+        """Write an item: one item with a condition, or pages and then a manifest."""
+        form, key = form_of(kind), kind.key_of(item)
+        if isinstance(form, SingleForm):
+            self._put_single(key, form, item)
+        elif kind.is_final:
+            self._put_pages_once(kind, form, item)
+        else:
+            content = form.to_content(item)
+            if not self._paged(key).replace(lambda _: content, f"write {key}"):
+                raise StateUnreachableError(
+                    f"Could not write {key}: other writers replaced it in table {self.table} again and again.",
+                    advice="Try again.",
+                )
 
-        The keys of the pages are unique for each call, so two callers can record at the same time. The caller whose
-        manifest comes second gets the set of the first one.
+    def _put_single(self, key: str, form: SingleForm[T], item: T) -> None:
+        put = {
+            "TableName": self.table,
+            "Item": form.to_item(item),
+            **(form.condition(item) if form.condition is not None else {}),
+        }
+        self._replicas.ask_on_condition(lambda client: client.put_item(**put), f"write {key}")
+        if form.index is not None:
+            # Each time, because another caller may have deleted the item in the meantime.
+            self._change_index(form.index, "ADD", item)
+
+    def _change_index(self, index: Index[T], action: str, item: T) -> None:
+        texts = {":texts": {"SS": [index.entry_of(item)]}}
+        self._update(index.key_of(item), f"{action} {index.attribute} :texts", texts)
+
+    def _put_pages_once(self, kind: ItemKind[T], form: PagedForm[T], item: T) -> None:
         """
-        paged = self._paged(f"PAUSED#{dag_set.id}")
+        Write pages first, then the manifest, on the condition that there is none.
+
+        The keys of the pages are unique for each call, so two callers can write at the same time. The item of the
+        caller whose manifest comes first stays.
+        """
+        item_id, key = kind.id_of(item), kind.key_of(item)
+        paged = self._paged(key)
         instead_of, before = None, paged.manifest()
         try:
-            there = self.get_set(dag_set.id)
+            there = self.get(kind, item_id)
         except IncompleteItemError:
             raise
         except UnreadableItemError as error:
-            log.warning("%s Region %s records the set again.", error.message, dag_set.region)
+            log.warning("%s It is written again.", error.message)
             there, instead_of = None, before
         if there is not None:
             paged.delete_unused_pages()
-            return there
-        generation = paged.write_once(_set_content(dag_set), "record a set of DAGs", instead_of=instead_of)
-        recorded = self.get_set(dag_set.id)
-        if recorded is None:
-            raise StateUnreachableError(
-                f"The set {dag_set.id} could not be recorded in table {self.table}.", advice="Record it again."
-            )
+            return
+        generation = paged.write_once(form.to_content(item), f"write {key}", instead_of=instead_of)
+        if self.get(kind, item_id) is None:
+            raise StateUnreachableError(f"{key} could not be written to table {self.table}.", advice="Try again.")
         paged.delete_unused_pages(surely=generation)
-        return recorded
+
+    def get(self, kind: ItemKind[T], item_id: str) -> T | None:
+        """Return an item with all its pages; None if it, or its manifest, does not exist."""
+        form, key = form_of(kind), kind.key.format(item_id)
+        if isinstance(form, PagedForm):
+            return self._get_paged(key, item_id, form)
+        item = self._get(key)
+        return None if item is None else form.from_item(item, self.table)
+
+    def _get_paged(self, key: str, item_id: str, form: PagedForm[T]) -> T | None:
+        stored = self._paged(key).read(partial(items.values_of, table=self.table))
+        if stored is None:
+            return None
+        pages = list(map(items.from_item, stored.pages))
+        for page in pages:
+            if (problem := problem_of(page, form.page)) is not None:
+                raise self._unreadable(page[items.KEY], problem)
+        if stored.problem is not None:
+            raise IncompleteItemError(self._unreadable(key, stored.problem).item)
+        found = form.from_pages(item_id, stored.values, pages)
+        if isinstance(found, Problem):
+            raise self._unreadable(key, found)
+        return found
+
+    def find_all(self, kind: ItemKind[T], region: str = "") -> Sequence[T]:
+        """Return the items of a kind, from a scan or from their index; without those that cannot be read."""
+        form = single_form_of(kind)
+        found = self._scan(kind.prefix) if form.index is None else self._indexed(form.index, region)
+        values = []
+        for item in found:
+            with suppress(UnreadableItemError):
+                values.append(form.from_item(item, self.table))
+        return kind.ordered(value for value in values if not region or kind.region(value) == region)
+
+    def _indexed(self, index: Index[T], region: str) -> Iterable[items.Item]:
+        listed = items.from_item(self._get(index.key(region)) or {})
+        entries = valid(listed, index.schema).get(index.attribute, ())
+        return self._get_many([index.item_key(region, entry) for entry in entries]).values()
+
+    def delete(self, kind: ItemKind[T], item: T) -> None:
+        """Delete an item, first from its index."""
+        form = single_form_of(kind)
+        if form.index is not None:
+            self._change_index(form.index, "DELETE", item)
+        self._delete(kind.key_of(item))
 
     def newest_wanted_set(self) -> DagSet | None:
         """Return the wanted set that was recorded last: scan the manifests, then read the pages of one."""
@@ -419,71 +439,12 @@ class DynamoDBStateStore:
         readable = [items.from_item(item) for item in manifests if items.fault_of(item, table=self.table) is None]
         wanted = [values for values in readable if is_wanted_set(values["id"])]
         newest = max(wanted, key=lambda values: (items.to_time(values["recorded_at"]), values["id"]), default=None)
-        return None if newest is None else self.get_set(newest["id"])
-
-    def get_set(self, set_id: str) -> DagSet | None:
-        """Return a recorded set, with all its pages; None if it does not exist."""
-        return self._get_set(f"PAUSED#{set_id}")
-
-    def put_snapshot(self, dag_set: DagSet) -> None:
-        """Replace the region's snapshot: write new pages and the manifest, then delete the old pages."""
-        self._replace_set(f"SNAPSHOT#{dag_set.region}", dag_set)
-
-    def get_snapshot(self, region: str) -> DagSet | None:
-        """Return the region's last snapshot."""
-        return self._get_set(f"SNAPSHOT#{region}")
-
-    def put_paused(self, dag_set: DagSet) -> None:
-        """Replace the set of DAGs that ``mwaa-dr pause`` paused in a region."""
-        self._replace_set(_paused_key(dag_set.region), dag_set)
-
-    def get_paused(self, region: str) -> DagSet | None:
-        """Return the set of DAGs that ``mwaa-dr pause`` paused in a region and ``mwaa-dr unpause`` has not unpaused."""
-        return self._get_set(_paused_key(region))
-
-    def _replace_set(self, key: str, dag_set: DagSet) -> None:
-        self._replace(key, _set_content(dag_set), "write a snapshot")
-
-    def _get_set(self, key: str) -> DagSet | None:
-        values, pages = self._get_pages(key, SET_PAGE)
-        if values is None:
-            return None
-        return DagSet(
-            id=values["id"],
-            region=values["region"],
-            recorded_at=items.to_time(values["recorded_at"]),
-            dag_ids=tuple(dag_id for page in pages for dag_id in page["dag_ids"].split("\n") if dag_id),
-        )
-
-    def _get_pages(self, key: str, schema: Schema) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-        """
-        Return the values of a manifest and of all its pages; None and an empty list if the manifest does not exist.
-
-        :raises UnreadableItemError: one of these items cannot be read.
-        :raises IncompleteItemError: a page is missing.
-        """
-        found = self._paged(key).read(partial(items.values_of, table=self.table))
-        if found is None:
-            return None, []
-        pages = list(map(items.from_item, found.pages))
-        for page in pages:
-            if (problem := problem_of(page, schema)) is not None:
-                raise self._unreadable(page[items.KEY], problem)
-        if found.problem is not None:
-            raise IncompleteItemError(self._unreadable(key, found.problem).item)
-        return dict(found.values), pages
+        return None if newest is None else self.get(DAG_SETS, newest["id"])
 
     def _unreadable(self, key: str, problem: Problem) -> UnreadableItemError:
-        kind = items.kind_of(key)
-        assert kind is not None  # noqa: S101  (all callers pass keys of a known kind)
-        return UnreadableItemError(unreadable(problem, table=self.table, key=key, advice=kind.advice))
-
-    def _replace(self, key: str, content: PagedContent, doing: str) -> None:
-        if not self._paged(key).replace(lambda _: content, doing):
-            raise StateUnreachableError(
-                f"Could not {doing}: other writers replaced {key} in table {self.table} again and again.",
-                advice="Try again.",
-            )
+        known = items.schema_of(key)
+        assert known is not None  # noqa: S101  (all callers pass keys of a kind of item)
+        return UnreadableItemError(unreadable(problem, table=self.table, key=key, advice=known.advice))
 
     def _paged(self, key: str) -> PagedItem:
         announcements = AnnouncementSet(_key(f"{key}#generations"), table=self.table, replicas=self._replicas, name=key)
@@ -497,68 +458,10 @@ class DynamoDBStateStore:
             spare_s=self._spare_s,
         )
 
-    # Inventories.
-
-    def put_inventory(self, inventory: Inventory) -> None:
-        """Replace the region's inventory: write new pages and the manifest, then delete the old pages."""
-        self._replace(f"INVENTORY#{inventory.region}", _inventory_content(inventory), "write an inventory")
-
-    def get_inventory(self, region: str) -> Inventory | None:
-        """Return the region's last inventory."""
-        key = f"INVENTORY#{region}"
-        values, pages = self._get_pages(key, BINARY_PAGE)
-        if values is None:
-            return None
-        try:
-            contents = json.loads(
-                unpacked(b"".join(page["body"] for page in pages), most=MOST_INVENTORY_BYTES).decode()
-            )
-        except (ValueError, RecursionError) as error:
-            raise self._unreadable(key, Problem("body", brief(error), "packed JSON")) from error
-        problem = problem_of(contents, INVENTORY_CONTENTS)
-        if problem is not None:
-            raise self._unreadable(key, problem)
-        return contents_from_values(
-            contents, region=region, taken_at=items.to_time(values["taken_at"]), public_key=values["public_key"]
-        )
-
     def inventory_key(self, region: str) -> str | None:
         """Return the public key of the region's last inventory."""
-        manifest = self._get(f"INVENTORY#{region}")
+        manifest = self._get(INVENTORIES.key.format(region))
         return None if manifest is None else str(items.values_of(manifest, table=self.table)["public_key"])
-
-    # Records.
-
-    def put_record(self, record: FailoverRecord) -> None:
-        """Write the record of a failover so far. A late write never replaces the record of a later stage."""
-        item = items.record_to_item(record)
-        known = list(FailoverOutcome)
-        if record.outcome not in known:
-            self._replicas.put(item, "write a failover's record")
-            return
-        earlier = known[: known.index(record.outcome) + 1]
-        replaceable = {f":outcome{rank}": {"S": outcome.value} for rank, outcome in enumerate(earlier)}
-        self._replicas.ask_on_condition(
-            lambda client: client.put_item(
-                TableName=self.table,
-                Item=item,
-                # A value that is no text was changed by hand.
-                ConditionExpression=f"attribute_not_exists(outcome) OR outcome IN ({', '.join(replaceable)}) "
-                "OR NOT attribute_type(outcome, :text)",
-                ExpressionAttributeValues={":text": {"S": "S"}, **replaceable},
-            ),
-            "write a failover's record",
-        )
-
-    def get_record(self, record_id: str) -> FailoverRecord | None:
-        """Return one record."""
-        item = self._get(f"FAILOVER#{record_id}")
-        return None if item is None else items.record_from_item(item, table=self.table)
-
-    def records(self) -> Sequence[FailoverRecord]:
-        """Return all records, newest first."""
-        found = [items.record_from_item(item, table=self.table) for item in self._scan("FAILOVER#")]
-        return sorted(found, key=lambda record: (record.started_at, record.id), reverse=True)
 
     # Unreadable items.
 
@@ -569,9 +472,8 @@ class DynamoDBStateStore:
         # Pages have no own kind; the reads below check their content with their manifest.
         scanned = self._scan_where("attribute_not_exists(dag_ids) AND attribute_not_exists(body)", {}, "list all items")
         faults = [items.fault_of(item, table=self.table) for item in scanned if "#" in items.key_of(item)]
-        faults += [_fault(partial(self.get_snapshot, region)) for region in regions]
-        faults += [_fault(partial(self.get_paused, region)) for region in regions]
-        faults += [_fault(partial(self.get_inventory, region)) for region in regions]
+        paged = [kind for kind, form in FORMS.items() if isinstance(form, PagedForm) and kind.home is not Home.PLAN]
+        faults += [_fault(partial(self.get, kind, region)) for kind in paged for region in regions]
         found = {fault.key: fault for fault in faults if fault is not None}
         return [found[key] for key in sorted(found)]
 
@@ -648,11 +550,6 @@ def _key(key: str) -> dict[str, Any]:
     return {items.KEY: {"S": key}}
 
 
-def _paused_key(region: str) -> str:
-    # Stored as a snapshot, with a name that no region has, as the first version stored it.
-    return f"SNAPSHOT#{region}/paused"
-
-
 def _token(item: items.Item | None) -> str | None:
     token = (item or {}).get("write_token", {}).get("S")
     return None if token is None else str(token)
@@ -669,29 +566,3 @@ def _version_condition(expected_version: int | None) -> dict[str, Any]:
         "ConditionExpression": condition,
         "ExpressionAttributeValues": {":number": {"N": str(expected_version)}, ":text": {"S": str(expected_version)}},
     }
-
-
-def _set_content(dag_set: DagSet) -> PagedContent:
-    dag_ids = tuple(sorted(set(dag_set.dag_ids)))
-    values = {"id": dag_set.id, "region": dag_set.region, "recorded_at": dag_set.recorded_at, "dags": len(dag_ids)}
-    return PagedContent(
-        manifest=items.to_attributes(values),
-        # One text with one id in each line. DynamoDB and boto3 take much longer for a list of thousands of attributes.
-        pages=[
-            items.to_attributes({"dag_ids": "\n".join(page)}) for page in items.paged(dag_ids, page_bytes=PAGE_BYTES)
-        ],
-    )
-
-
-def _inventory_content(inventory: Inventory) -> PagedContent:
-    contents = contents_to_text(inventory).encode()
-    if len(contents) > MOST_INVENTORY_BYTES:
-        raise StateError(
-            f"The inventory of {inventory.region} has {len(contents)} bytes; the limit is {MOST_INVENTORY_BYTES}.",
-            advice="mwaa-dr check compares the regions without it.",
-        )
-    body = zlib.compress(contents, 9)
-    return PagedContent(
-        manifest=items.to_attributes({"taken_at": inventory.taken_at, "public_key": inventory.public_key}),
-        pages=[{"body": {"B": part}} for part in batched(body, PAGE_BYTES)],
-    )

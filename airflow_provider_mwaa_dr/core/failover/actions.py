@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
+from functools import partial
 
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.failover import recorded_sets
 from airflow_provider_mwaa_dr.core.failover.context import EngineContext
-from airflow_provider_mwaa_dr.core.ports import FailoverOutcome
+from airflow_provider_mwaa_dr.core.ports import RECORDS, FailoverOutcome
 from airflow_provider_mwaa_dr.core.state import DRState, Phase, Plan
 
 
@@ -61,7 +62,7 @@ def last_active(context: EngineContext, state: DRState, target: str) -> str:
     }
     if is_known and state.active_region in regions:
         return state.active_region
-    records = context.progress.history(context.table.store.records) or ()
+    records = context.progress.history(partial(context.table.store.find_all, RECORDS)) or ()
     completed = [record for record in records if record.outcome is FailoverOutcome.COMPLETED]
     if completed and completed[0].target in regions:
         return completed[0].target

@@ -13,7 +13,7 @@ from airflow_provider_mwaa_dr.core.failover.context import EngineContext
 from airflow_provider_mwaa_dr.core.failover.ownership import OwnedPlan, TakenOverError, refuse_unusable, superseded
 from airflow_provider_mwaa_dr.core.failover.request import FailoverRequest
 from airflow_provider_mwaa_dr.core.failover.table import plan_of
-from airflow_provider_mwaa_dr.core.ports import FailoverOutcome, FailoverRecord
+from airflow_provider_mwaa_dr.core.ports import RECORDS, FailoverOutcome, FailoverRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, NotReadyError, StaleStateError
 
@@ -129,7 +129,7 @@ def follow(context: EngineContext, target: str, plan_id: str, state: DRState) ->
         if state.plan is None or state.phase is Phase.STEADY:
             if state.active_region != target:
                 raise superseded(plan_id, state)
-            record = context.progress.history(partial(context.table.store.get_record, plan_id))
+            record = context.progress.history(partial(context.table.store.get, RECORDS, plan_id))
             if record is None or record.outcome is not FailoverOutcome.COMPLETED:
                 raise AlreadyActiveError(
                     f"{target} is active (epoch {state.epoch}); plan {plan_id} ended while this caller followed it."

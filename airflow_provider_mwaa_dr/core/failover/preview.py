@@ -11,6 +11,7 @@ from airflow_provider_mwaa_dr.core.failover.actions import CHECKED, FailoverActi
 from airflow_provider_mwaa_dr.core.failover.context import EngineContext
 from airflow_provider_mwaa_dr.core.failover.drain import not_of
 from airflow_provider_mwaa_dr.core.failover.request import FailoverRequest
+from airflow_provider_mwaa_dr.core.ports import DAG_SETS, SNAPSHOTS
 from airflow_provider_mwaa_dr.core.state import Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import MwaaError
 
@@ -69,12 +70,12 @@ def preview(context: EngineContext, request: FailoverRequest) -> FailoverPreview
                 running = tuple(str(run) for run in not_of(context.exempt(dags), runs))
     set_id = plan.set_id if plan is not None else None
     if set_id is not None:
-        recorded, _ = context.table.set_if_readable(lambda: context.table.store.get_set(set_id))
+        recorded, _ = context.table.set_if_readable(lambda: context.table.store.get(DAG_SETS, set_id))
         wanted = len(recorded.dag_ids) if recorded is not None else None
     elif action is FailoverAction.RECOVER and (lost := recorded_sets.set_of_lost_plan(context)) is not None:
         wanted = len(lost.dag_ids)
     elif wanted is None:
-        snapshot, _ = context.table.set_if_readable(lambda: context.table.store.get_snapshot(source))
+        snapshot, _ = context.table.set_if_readable(lambda: context.table.store.get(SNAPSHOTS, source))
         wanted = len(snapshot.dag_ids) if snapshot is not None else None
     return FailoverPreview(
         action=action,

@@ -11,7 +11,15 @@ from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.failover.context import EngineContext
 from airflow_provider_mwaa_dr.core.failover.ownership import OwnedPlan
 from airflow_provider_mwaa_dr.core.failover.table import plan_of
-from airflow_provider_mwaa_dr.core.ports import DagSet, Environment, FailoverOutcome, StateStore
+from airflow_provider_mwaa_dr.core.ports import (
+    DAG_SETS,
+    RECORDS,
+    SNAPSHOTS,
+    DagSet,
+    Environment,
+    FailoverOutcome,
+    StateStore,
+)
 from airflow_provider_mwaa_dr.core.state import DRState, Phase, Plan
 from airflow_provider_mwaa_dr.exceptions import UnreadableItemError
 
@@ -37,7 +45,7 @@ def record_from_snapshot(own: OwnedPlan, state: DRState) -> None:
         _record_as(own, plan, lost.dag_ids)
         own.progress.done(f"{len(lost.dag_ids)} unpaused DAGs recorded, from the set {lost.id} of a lost plan")
         return
-    snapshot, why_not = own.table.set_if_readable(lambda: own.table.store.get_snapshot(plan.source))
+    snapshot, why_not = own.table.set_if_readable(lambda: own.table.store.get(SNAPSHOTS, plan.source))
     if snapshot is None and plan.is_recovery:
         snapshot = newest_snapshot(own.context, own.context.regions())
     if snapshot is None:
@@ -58,14 +66,14 @@ def record_from_snapshot(own: OwnedPlan, state: DRState) -> None:
 def _record_as(own: OwnedPlan, plan: Plan, wanted: Sequence[str]) -> None:
     """Store the set, then name it in the plan. It is complete before the first pause, and never overwritten."""
     dag_set = DagSet(id=plan.id, region=plan.source, recorded_at=own.clock.now(), dag_ids=tuple(wanted))
-    own.table.retry(lambda: own.table.store.put_set(dag_set))
+    own.table.retry(lambda: own.table.store.put(DAG_SETS, dag_set))
     own.write(Phase.DRAINING, lambda row: transitions.record_set(row, dag_set.id, at=own.clock.now()))
 
 
 def set_of_lost_plan(context: EngineContext) -> DagSet | None:
     """Return the newest recorded set of DAGs, unless a failover has completed since it was recorded."""
     newest, _ = context.table.set_if_readable(context.table.store.newest_wanted_set)
-    records = context.progress.history(context.table.store.records) or ()
+    records = context.progress.history(partial(context.table.store.find_all, RECORDS)) or ()
     completed = [record for record in records if record.outcome is FailoverOutcome.COMPLETED]
     ended_at = max((record.finished_at or record.started_at for record in completed), default=None)
     return None if newest is None or (ended_at is not None and newest.recorded_at <= ended_at) else newest
@@ -74,7 +82,7 @@ def set_of_lost_plan(context: EngineContext) -> DagSet | None:
 def newest_snapshot(context: EngineContext, regions: Collection[str]) -> DagSet | None:
     """Return the newest snapshot of *regions*; None if none can be read."""
     table = context.table
-    read = [table.set_if_readable(partial(table.store.get_snapshot, region))[0] for region in sorted(regions)]
+    read = [table.set_if_readable(partial(table.store.get, SNAPSHOTS, region))[0] for region in sorted(regions)]
     taken = [snapshot for snapshot in read if snapshot is not None]
     return max(taken, key=lambda snapshot: snapshot.recorded_at, default=None)
 
@@ -96,7 +104,8 @@ def put_dags_not_unpaused(store: StateStore, plan: Plan, dag_ids: Collection[str
         return ""
     ids = tuple(sorted(dag_ids))
     set_id = transitions.not_unpaused_set_id(plan.id, ids)
-    return store.put_set(DagSet(id=set_id, region=plan.target, recorded_at=at, dag_ids=ids)).id
+    store.put(DAG_SETS, DagSet(id=set_id, region=plan.target, recorded_at=at, dag_ids=ids))
+    return set_id
 
 
 def snapshot_of_target(plan: Plan, dag_ids: Collection[str], *, at: datetime) -> DagSet:
@@ -114,10 +123,10 @@ def dags_not_unpaused(store: StateStore, state: DRState) -> tuple[str, ...]:
         return ()
     found = None
     with suppress(UnreadableItemError):  # the record has the same list
-        found = store.get_set(state.not_unpaused_set_id) if state.not_unpaused_set_id is not None else None
+        found = store.get(DAG_SETS, state.not_unpaused_set_id) if state.not_unpaused_set_id is not None else None
     if found is not None and found.region == state.active_region:
         return found.dag_ids
-    for record in store.records():
+    for record in store.find_all(RECORDS):
         if record.target == state.active_region and record.outcome is FailoverOutcome.COMPLETED:
             return record.not_unpaused
     return ()

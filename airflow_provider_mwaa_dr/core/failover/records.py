@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TypeVar
 
 from airflow_provider_mwaa_dr.core.failover.table import StateTable, plan_of
-from airflow_provider_mwaa_dr.core.ports import Clock, FailoverOutcome, FailoverRecord, StateStore, StepRecord
+from airflow_provider_mwaa_dr.core.ports import RECORDS, Clock, FailoverOutcome, FailoverRecord, StateStore, StepRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Plan
 from airflow_provider_mwaa_dr.exceptions import DRError
 
@@ -63,7 +63,7 @@ class Progress:
         plan = plan_of(state)
         if self.record is not None and self.record.id == plan.id:
             return
-        found = self.history(lambda: self._table.store.get_record(plan.id))
+        found = self.history(lambda: self._table.store.get(RECORDS, plan.id))
         if found is not None:
             self._steps = [*found.steps, *self._steps]
         self._table.is_plan_open = True
@@ -83,7 +83,7 @@ class Progress:
         self.record = replace(change(self.record), steps=tuple(self._steps))
         record = self.record
         try:
-            self._table.store.put_record(record)
+            self._table.store.put(RECORDS, record)
         except Exception as error:
             self.unrecorded = brief(error)
         else:
@@ -155,10 +155,10 @@ def completed(record: FailoverRecord, state: DRState, *, not_unpaused: tuple[str
 
 def abort_other_records(store: StateStore, plan_id: str, *, at: datetime) -> None:
     """Set the outcome *aborted* in the open records of other plans; an engine that died cannot write its own."""
-    for record in store.records():
+    for record in store.find_all(RECORDS):
         # An unreadable record does not change: a newer version of the provider may be able to read it.
         if record.unreadable is None and record.outcome is FailoverOutcome.OPEN and record.id != plan_id:
-            store.put_record(aborted(record, at=at))
+            store.put(RECORDS, aborted(record, at=at))
 
 
 def brief(error: Exception) -> str:

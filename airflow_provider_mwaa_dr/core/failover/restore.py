@@ -12,7 +12,7 @@ from airflow_provider_mwaa_dr.core.failover import recorded_sets
 from airflow_provider_mwaa_dr.core.failover.ownership import OwnedPlan, TakenOverError
 from airflow_provider_mwaa_dr.core.failover.records import brief, completed
 from airflow_provider_mwaa_dr.core.failover.table import plan_of
-from airflow_provider_mwaa_dr.core.ports import DagInfo, FailoverRecord
+from airflow_provider_mwaa_dr.core.ports import DAG_SETS, RECORDS, SNAPSHOTS, DagInfo, FailoverRecord
 from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG
 from airflow_provider_mwaa_dr.core.state import DRState, Phase, Plan
 from airflow_provider_mwaa_dr.exceptions import IncompleteError, PlanSupersededError
@@ -108,7 +108,7 @@ def unpause(own: OwnedPlan, plan: Plan) -> frozenset[str] | None:
         own.progress.done("no set of DAGs was recorded: the failover had paused none")
         return None
     set_id = plan.set_id
-    dag_set, why_not = own.table.set_if_readable(lambda: own.table.store.get_set(set_id))
+    dag_set, why_not = own.table.set_if_readable(lambda: own.table.store.get(DAG_SETS, set_id))
     if dag_set is None:
         why = why_not or f"the recorded set {set_id} is missing in the table"
         own.progress.done(f"{why}: unpause the DAGs that you want to run in {plan.target}")
@@ -182,13 +182,13 @@ def complete(
         not_unpaused = tuple(recorded_sets.readable_dags_not_unpaused(own.context, state)[0])
     if wanted is not None:
         snapshot = recorded_sets.snapshot_of_target(plan, wanted, at=own.clock.now())
-        own.table.retry(lambda: own.table.store.put_snapshot(snapshot))
+        own.table.retry(lambda: own.table.store.put(SNAPSHOTS, snapshot))
     own.progress.close_other_records(plan)
     # Write the record before the state. If this engine dies between the two writes, the next engine completes
     # again. In the reverse order, the record would stay open forever.
     left, at = not_unpaused, own.clock.now()
     record = own.progress.update_record(lambda record: completed(record, state, not_unpaused=left, at=at))
-    own.progress.history(lambda: own.table.store.put_record(record))
+    own.progress.history(lambda: own.table.store.put(RECORDS, record))
     own.write(
         Phase.RESUMING,
         lambda row: transitions.complete(row, not_unpaused_set_id=left_id, at=own.clock.now()),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.environments import known_region
@@ -14,6 +15,12 @@ from airflow_provider_mwaa_dr.core.heartbeats import beats, live_agents
 from airflow_provider_mwaa_dr.core.identity import IdentityClaimWatch
 from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ports import (
+    FENCE_LOADS,
+    IDENTITY_CLAIMS,
+    INVENTORIES,
+    RECORDS,
+    SNAPSHOTS,
+    UNPUBLISHED_EVENTS,
     Clock,
     DagSet,
     Environment,
@@ -59,7 +66,7 @@ def collect_facts(
     target = _target(active, target, environments, is_unknown=is_unknown)
     timing = Timing.from_config(settings)
     regions = (target, active)
-    watch = IdentityClaimWatch(claim for region in regions for claim in store.identity_claims(region))
+    watch = IdentityClaimWatch(claim for region in regions for claim in store.find_all(IDENTITY_CLAIMS, region))
     live = live_agents(
         store.agents,
         beats(store.agents, regions),
@@ -78,7 +85,9 @@ def collect_facts(
             _ask(environments[region]) if region in environments else _without_environment(region, advice),
             agents=live[region],
             heartbeats=store.agents(region),
-            identity_claims=watch.live(store.identity_claims(region), clock, silence_s=timing.agent_silence_s),
+            identity_claims=watch.live(
+                store.find_all(IDENTITY_CLAIMS, region), clock, silence_s=timing.agent_silence_s
+            ),
             snapshot=_snapshot(store, region),
             unpublished=unpublished_of(store, region),
             inventory=_inventory(store, region),
@@ -86,7 +95,7 @@ def collect_facts(
         )
 
     source_facts, target_facts = region_facts(active), region_facts(target)
-    records = try_read(store.records)
+    records = try_read(partial(store.find_all, RECORDS))
     left = try_read(lambda: dags_not_unpaused(store, state))
     return Facts(
         state=state,
@@ -186,19 +195,19 @@ def _without_environment(region: str, advice: str) -> RegionFacts:
 def _snapshot(store: StateStore, region: str) -> DagSet | None:
     """Return the region's snapshot; None also if it cannot be read: a failover then treats it as missing."""
     with suppress(UnreadableItemError):
-        return store.get_snapshot(region)
+        return store.get(SNAPSHOTS, region)
     return None
 
 
 def _inventory(store: StateStore, region: str) -> Inventory | Unknown:
-    found = try_read(lambda: store.get_inventory(region))
+    found = try_read(lambda: store.get(INVENTORIES, region))
     return Unknown("its agent has not written one") if found is None else found
 
 
 def unpublished_of(store: StateStore, region: str) -> Unpublished | None:
     """Return what *region* could not take over; None also if the item cannot be read (the check ``items`` lists it)."""
     try:
-        return store.unpublished(region)
+        return store.get(UNPUBLISHED_EVENTS, region)
     except UnreadableItemError:
         return None
 
@@ -206,9 +215,10 @@ def unpublished_of(store: StateStore, region: str) -> Unpublished | None:
 def held_tasks_of(store: StateStore, region: str, now: datetime) -> HeldTasks | None:
     """Return the current report of tasks that the fence of *region* holds; None also if the item cannot be read."""
     try:
-        held = store.held_tasks(region)
+        load = store.get(FENCE_LOADS, region)
     except UnreadableItemError:
         return None
+    held = load.held if load is not None else None
     return held if held is not None and held.is_current(now) else None
 
 

@@ -211,10 +211,10 @@ REFUSALS: tuple[Refusal, ...] = (
         problems=_fence_problems,
         doubts=_fence_doubts,
         fine=lambda region: f"loaded in the workers of {region.region}",
-        advice="If tasks are held, do first what the result says. Run a task in {environment}, for example of "
-        "dr_readiness, whose tag lets it run in a standby, and repeat the check a minute later. If the result is the "
-        "same, the plugin is not loaded in the workers: check the worker's requirements_install log, and that "
-        "[dr] fence is not off.",
+        advice="Run a task in {environment}, for example of dr_readiness, whose tag lets it run in a standby, and "
+        "repeat the check a minute later. If the result is the same, the plugin is not loaded in the workers: check "
+        "the worker's requirements_install log, and that [dr] fence is not off. If tasks are held, do first what the "
+        "result says.",
     ),
     Refusal(
         name="leftovers",

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
-from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunKey, TaskState
+from airflow_provider_mwaa_dr.core.ledger import CreatedIntervals, LedgerRun, RunKey, TaskState
 from airflow_provider_mwaa_dr.plugins.metadata import (
     closing,
     dags,
@@ -104,8 +104,8 @@ class MetadataDb:
     def apply_outcomes(self, runs: Sequence[LedgerRun], note: str) -> None:
         history.apply_outcomes(runs, note)
 
-    def forget_closed(self, created: Mapping[str, datetime | None], held: Mapping[str, Collection[datetime]]) -> int:
-        return history.forget_closed(self._exempt, created, held)
+    def forget_closed(self, created: Mapping[str, CreatedIntervals]) -> int:
+        return history.forget_closed(self._exempt, created)
 
     def cannot_resume(self, runs: Sequence[LedgerRun]) -> dict[RunKey, str]:
         return resume.cannot_resume(self._exempt, runs)

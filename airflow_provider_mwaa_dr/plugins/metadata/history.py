@@ -11,18 +11,29 @@ from typing import Any
 from sqlalchemy import and_, delete, func, select, tuple_, update
 
 from airflow_provider_mwaa_dr.core.batches import batched
-from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, LedgerRun
+from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
+from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, CreatedIntervals, LedgerRun
 from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
 from airflow_provider_mwaa_dr.plugins.metadata.insertion import (
     find_taken,
     insert_runs,
     insert_tasks,
     insertable,
+    is_partition,
     next_dagrun,
+    no_next_dagrun,
 )
 from airflow_provider_mwaa_dr.plugins.metadata.notes import put_note
 from airflow_provider_mwaa_dr.plugins.metadata.runs import ROW, is_skipped, to_row
-from airflow_provider_mwaa_dr.plugins.metadata.schema import DAGS, ENDED, LOGICAL_DATE, NOTES, RUNS, TASKS
+from airflow_provider_mwaa_dr.plugins.metadata.schema import (
+    DAGS,
+    ENDED,
+    LOGICAL_DATE,
+    NOTES,
+    PARTITION_DATE,
+    RUNS,
+    TASKS,
+)
 from airflow_provider_mwaa_dr.plugins.metadata.tasks import task_states
 from airflow_provider_mwaa_dr.plugins.metadata.transactions import BATCH, transaction
 
@@ -31,9 +42,9 @@ def adopt(runs: Sequence[LedgerRun], note: str) -> int:
     """
     Write runs that ended in another region into the history, with *note* on each; return how many were new.
 
-    Ignores a run that exists, a run whose logical date another run has, and a run that is older than the DAG's
-    newest interval. Exception: a run that exists, has ended, and comes with tasks gets the result and the task
-    states of the other region.
+    Ignores a run that exists, a run whose logical date or partition another run has, and a run that is older than the
+    DAG's newest interval. Exception: a run that exists, has ended, and comes with tasks gets the result and the task
+    states of the other region. A version before 3.2 adopts no partition.
     """
     adopted = 0
     for batch in batched(runs, BATCH):
@@ -41,10 +52,15 @@ def adopt(runs: Sequence[LedgerRun], note: str) -> int:
             connection = session.connection()
             newest = _newest_intervals(connection, [run.dag_id for run in batch])
             taken = find_taken(connection, batch)
+            newest_partitions = _newest_partitions(connection, [run.dag_id for run in batch if is_partition(run)])
             current = [
                 run
                 for run in batch
-                if run.logical_date is None or newest.get(run.dag_id, run.logical_date) <= run.logical_date
+                if (
+                    PARTITION_DATE is not None and _is_current(run.partition_date, newest_partitions.get(run.dag_id))
+                    if is_partition(run)
+                    else _is_current(run.logical_date, newest.get(run.dag_id))
+                )
             ]
             new, _ = insertable(current, taken)
             insert_runs(connection, new, state=None, note=note)
@@ -57,10 +73,23 @@ def adopt(runs: Sequence[LedgerRun], note: str) -> int:
     return adopted
 
 
+def _is_current(at: datetime | None, newest: datetime | None) -> bool:
+    return at is None or newest is None or newest <= at
+
+
 def _newest_intervals(connection: Any, dag_ids: Collection[str]) -> dict[str, datetime]:
     """Return the logical date of the newest scheduled run or run of a backfill of each DAG that has one."""
+    return _newest(connection, dag_ids, LOGICAL_DATE)
+
+
+def _newest_partitions(connection: Any, dag_ids: Collection[str]) -> dict[str, datetime]:
+    """Return the date of the newest partition of each DAG that has one."""
+    return _newest(connection, dag_ids, PARTITION_DATE) if dag_ids and PARTITION_DATE is not None else {}
+
+
+def _newest(connection: Any, dag_ids: Collection[str], date: Any) -> dict[str, datetime]:
     query = (
-        select(RUNS.c.dag_id, func.max(LOGICAL_DATE).label("at"))
+        select(RUNS.c.dag_id, func.max(date).label("at"))
         .where(RUNS.c.dag_id.in_(sorted(set(dag_ids))), RUNS.c.run_type.in_(AUTOMATED))
         .group_by(RUNS.c.dag_id)
     )
@@ -112,17 +141,13 @@ def _task_in(keys: Sequence[tuple[str, int]]) -> Any:
     return tuple_(TASKS.c.task_id, TASKS.c.map_index).in_(keys)
 
 
-def forget_closed(
-    exempt: Exemption, created: Mapping[str, datetime | None], held: Mapping[str, Collection[datetime]]
-) -> int:
+def forget_closed(exempt: Exemption, created: Mapping[str, CreatedIntervals]) -> int:
     """
     Delete intervals that the provider closed in a standby before a task executed; return how many.
 
-    :param created: for each DAG id, the logical date after which no region has created a run; None: no region has
-        created any.
-    :param held: for DAG ids, the logical dates that a run of another type has in another region.
+    :param created: for each DAG id, what regions have created of the DAG.
     """
-    query = select(RUNS.c.id, RUNS.c.dag_id, RUNS.c.run_id, LOGICAL_DATE.label("at")).where(
+    query = select(*ROW).where(
         RUNS.c.run_type.in_(AUTOMATED),
         is_skipped(),
         ~exempt.covers(RUNS.c.dag_id),
@@ -131,10 +156,8 @@ def forget_closed(
         connection = session.connection()
         rows = [
             row
-            for row in connection.execute(query)
-            if row.dag_id in created
-            and (created[row.dag_id] is None or row.at > created[row.dag_id])
-            and row.at not in held.get(row.dag_id, ())
+            for row in map(to_row, connection.execute(query).all())
+            if row.dag_id in created and _is_after(row, created[row.dag_id])
         ]
         for batch in batched(rows, BATCH):
             keys = [(row.dag_id, row.run_id) for row in batch]
@@ -143,9 +166,21 @@ def forget_closed(
             connection.execute(delete(NOTES).where(NOTES.c.dag_run_id.in_(ids)))
             connection.execute(delete(RUNS).where(RUNS.c.id.in_(ids)))
         # The scheduler continues after the newest run that remains.
-        for dag_id in sorted({row.dag_id for row in rows}):
+        partitioned = {row.dag_id for row in rows if row.partition_key is not None}
+        for dag_id in sorted({row.dag_id for row in rows} - partitioned):
             _continue_after_newest(connection, dag_id)
+        if partitioned:
+            connection.execute(update(DAGS).where(DAGS.c.dag_id.in_(sorted(partitioned))).values(no_next_dagrun()))
         return len(rows)
+
+
+def _is_after(row: RunRow, created: CreatedIntervals) -> bool:
+    """Whether no region has created the interval of the row."""
+    if row.partition_key is not None:
+        at, newest = row.partition_date, created.newest_partition
+    else:
+        at, newest = row.logical_date, created.newest
+    return at is not None and (newest is None or at > newest) and at not in created.held
 
 
 def _continue_after_newest(connection: Any, dag_id: str) -> None:
@@ -157,10 +192,7 @@ def _continue_after_newest(connection: Any, dag_id: str) -> None:
     ).first()
     if newest is None:
         # Airflow computes these values at the next parse of the file.
-        values: dict[str, Any] = dict.fromkeys(
-            ("next_dagrun", "next_dagrun_data_interval_start", "next_dagrun_data_interval_end",
-             "next_dagrun_create_after")
-        )  # fmt: skip
+        values: dict[str, Any] = no_next_dagrun()
     else:
         values = next_dagrun(to_row(newest))
     connection.execute(update(DAGS).where(DAGS.c.dag_id == dag_id).values(values))

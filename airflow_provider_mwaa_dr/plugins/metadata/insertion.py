@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -13,11 +13,13 @@ from sqlalchemy import bindparam, insert, or_, select, tuple_, update
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
 from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, LedgerRun, RunKey
 from airflow_provider_mwaa_dr.plugins.metadata.notes import compose_note
-from airflow_provider_mwaa_dr.plugins.metadata.runs import key_in
+from airflow_provider_mwaa_dr.plugins.metadata.runs import is_skipped, key_in
 from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     DAGS,
     LOGICAL_DATE,
+    NEXT_PARTITION_DATE,
     NOTES,
+    PARTITION_KEY,
     QUEUE_DATE,
     RUNS,
     TASKS,
@@ -29,36 +31,73 @@ from airflow_provider_mwaa_dr.plugins.metadata.transactions import utc_now
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """What the database has of some runs: states by key, run ids by DAG and logical date."""
+    """
+    What the database has of some runs.
+
+    :param runs: states by key.
+    :param dates: run ids by DAG and logical date. A run of any type takes its date.
+    :param partitions: run ids by DAG and partition key, only of intervals that the provider did not skip.
+    """
 
     runs: dict[RunKey, str]
     dates: dict[tuple[str, datetime], str]
+    partitions: dict[tuple[str, str], str]
+
+    def why_taken(self, run: LedgerRun) -> str | None:
+        """Return why another run holds the interval of *run*; None if no run does."""
+        if run.logical_date is not None:
+            other = self.dates.get((run.dag_id, run.logical_date), run.run_id)
+            if other != run.run_id:
+                return f"another run has its logical date: {other}"
+        if is_partition(run):
+            other = self.partitions.get((run.dag_id, run.partition_key or ""), run.run_id)
+            if other != run.run_id:
+                return f"another run has its partition: {other}"
+        return None
+
+
+def is_partition(run: LedgerRun) -> bool:
+    """Whether the run is an interval that its partition key identifies."""
+    return run.partition_key is not None and run.run_type in AUTOMATED
 
 
 def find_taken(connection: Any, runs: Sequence[LedgerRun]) -> Taken:
-    """Return which of these keys and logical dates the database has: states by key, run ids by DAG and date."""
+    """Return which keys, logical dates and partitions of *runs* the database has."""
     columns = (RUNS.c.dag_id, RUNS.c.run_id, RUNS.c.state, LOGICAL_DATE.label("at"))
     dates = [(run.dag_id, run.logical_date) for run in runs if run.logical_date is not None]
     rows = list(connection.execute(select(*columns).where(key_in([run.key for run in runs]))))
     if dates:
         rows += connection.execute(select(*columns).where(tuple_(RUNS.c.dag_id, LOGICAL_DATE).in_(dates)))
+    partitions = [(run.dag_id, run.partition_key) for run in runs if is_partition(run)]
+    found = []
+    if partitions and PARTITION_KEY is not None:
+        found = connection.execute(
+            select(RUNS.c.dag_id, RUNS.c.run_id, PARTITION_KEY.label("partition_key")).where(
+                tuple_(RUNS.c.dag_id, PARTITION_KEY).in_(partitions), RUNS.c.run_type.in_(AUTOMATED), ~is_skipped()
+            )
+        ).all()
     return Taken(
+        partitions={(row.dag_id, row.partition_key): row.run_id for row in found},
         runs={(row.dag_id, row.run_id): str(row.state) for row in rows},
         dates={(row.dag_id, row.at): row.run_id for row in rows if row.at is not None},
     )
 
 
 def insertable(runs: Iterable[LedgerRun], taken: Taken) -> tuple[list[LedgerRun], dict[RunKey, str]]:
-    """Return the runs that can be inserted, and those whose logical date another run has, with the reason."""
-    dates, found, refused = dict(taken.dates), [], {}
+    """Return the runs that can be inserted, and those whose interval another run holds, with the reason."""
+    known = replace(taken, dates=dict(taken.dates), partitions=dict(taken.partitions))
+    found, refused = [], {}
     for run in runs:
         if run.key in taken.runs:
             continue
+        why = known.why_taken(run)
+        if why is not None:
+            refused[run.key] = why
+            continue
         if run.logical_date is not None:
-            other = dates.setdefault((run.dag_id, run.logical_date), run.run_id)
-            if other != run.run_id:
-                refused[run.key] = f"another run has its logical date: {other}"
-                continue
+            known.dates[run.dag_id, run.logical_date] = run.run_id
+        if is_partition(run):
+            known.partitions[run.dag_id, run.partition_key or ""] = run.run_id
         found.append(run)
     return found, refused
 
@@ -77,7 +116,10 @@ def insert_runs(connection: Any, runs: Sequence[LedgerRun], *, state: str | None
     ids = connection.execute(select(RUNS.c.id).where(key_in([run.key for run in runs]))).scalars().all()
     content = compose_note(None, note)
     connection.execute(insert(NOTES), [{"dag_run_id": run_id, "content": content} for run_id in ids])
-    intervals = [run for run in runs if run.run_type in AUTOMATED and run.logical_date is not None]
+    _continue_after_partitions(connection, [run for run in runs if is_partition(run)])
+    intervals = [
+        run for run in runs if run.run_type in AUTOMATED and run.logical_date is not None and not is_partition(run)
+    ]
     if intervals:
         is_behind = or_(DAGS.c.next_dagrun.is_(None), DAGS.c.next_dagrun <= bindparam("of_date"))
         names = next_dagrun(intervals[0])
@@ -97,6 +139,34 @@ def insert_runs(connection: Any, runs: Sequence[LedgerRun], *, state: str | None
     insert_tasks(connection, runs if state is None else [])
 
 
+def _continue_after_partitions(connection: Any, runs: Sequence[LedgerRun]) -> None:
+    """
+    Let Airflow compute the next run of the DAGs of new partitions, unless it is a later one.
+
+    The scheduler does not look whether a partition has a run. So the DAG's row must name no run until the next parse.
+    """
+    newest = {run.dag_id: run.partition_date for run in sorted(runs, key=lambda run: run.partition_date or utc_now())}
+    if newest and NEXT_PARTITION_DATE is not None:
+        is_behind = or_(NEXT_PARTITION_DATE.is_(None), NEXT_PARTITION_DATE <= bindparam("of_date"))
+        connection.execute(
+            update(DAGS).where(DAGS.c.dag_id == bindparam("of_dag"), is_behind).values(no_next_dagrun()),
+            [{"of_dag": dag_id, "of_date": at or utc_now()} for dag_id, at in newest.items()],
+        )
+
+
+def no_next_dagrun() -> dict[str, None]:
+    """Return the values of a DAG's row with which the scheduler creates no run until the next parse of the file."""
+    names = (
+        "next_dagrun",
+        "next_dagrun_data_interval_start",
+        "next_dagrun_data_interval_end",
+        "next_dagrun_create_after",
+        "next_dagrun_partition_key",
+        "next_dagrun_partition_date",
+    )
+    return existing_columns(DAGS, dict.fromkeys(names))
+
+
 def _new_row(run: LedgerRun, state: str | None, now: datetime, version: Any) -> dict[str, Any]:
     """Return the columns of another region's run: queued if *state* is set, else ended."""
     values: dict[str, Any] = {
@@ -105,7 +175,7 @@ def _new_row(run: LedgerRun, state: str | None, now: datetime, version: Any) -> 
         "run_type": run.run_type,
         "state": state or run.status.value,
         # An adopted run was never queued in this region, so it has no time. With a time, a later resume would take the
-        # run for one that it has queued already (core/bookkeeping.py), and would not start a cleared run again.
+        # run for one that it has queued already (core/bookkeeping/resuming.py), and would not start it after a clear.
         "queued_at": (run.taken_at or now) if state else None,
         "start_date": None if state else now,
         "end_date": None if state else now,

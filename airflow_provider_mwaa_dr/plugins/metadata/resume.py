@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select, update
@@ -35,7 +34,7 @@ def cannot_resume(exempt: Exemption, runs: Sequence[LedgerRun]) -> dict[RunKey, 
     dag_ids = sorted({run.dag_id for run in runs})
     present: set[str] = set()
     opted_out: set[str] = set()
-    dates: dict[tuple[str, datetime], str] = {}
+    taken: dict[RunKey, str] = {}
     with transaction() as session:
         connection = session.connection()
         for batch in batched(dag_ids, BATCH):
@@ -44,18 +43,18 @@ def cannot_resume(exempt: Exemption, runs: Sequence[LedgerRun]) -> dict[RunKey, 
             tagged = select(TAGS.c.dag_id).where(TAGS.c.dag_id.in_(batch), TAGS.c.name == NO_RERUN_TAG)
             opted_out |= set(connection.execute(tagged).scalars())
         for some in batched(runs, BATCH):
-            dates |= find_taken(connection, some).dates
+            known = find_taken(connection, some)
+            taken |= {run.key: why for run in some if (why := known.why_taken(run)) is not None}
     refused = {}
     for run in runs:
-        other = dates.get((run.dag_id, run.logical_date)) if run.logical_date is not None else None
         if run.dag_id not in present:
             refused[run.key] = "its DAG is not in this region, or exempt"
         elif run.dag_id in opted_out:
             refused[run.key] = f"its DAG is tagged {NO_RERUN_TAG}"
         elif run.run_type == "backfill" and not SCHEDULER_STARTS_BACKFILLS:
             refused[run.key] = "before Airflow 3, only the command that started a backfill can continue it"
-        elif other is not None and other != run.run_id:
-            refused[run.key] = f"another run has its logical date: {other}"
+        elif run.key in taken:
+            refused[run.key] = taken[run.key]
     return refused
 
 

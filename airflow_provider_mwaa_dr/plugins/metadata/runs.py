@@ -10,6 +10,7 @@ from sqlalchemy import and_, exists, func, or_, select, tuple_
 
 from airflow_provider_mwaa_dr.core.batches import batched
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
+from airflow_provider_mwaa_dr.core.config import NO_CONF_TAG
 from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, RunKey
 from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
 from airflow_provider_mwaa_dr.plugins.metadata.notes import CLOSED
@@ -19,8 +20,11 @@ from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     LOGICAL_DATE,
     NOTES,
     OPEN,
+    PARTITION_DATE,
+    PARTITION_KEY,
     RUN_COLUMNS,
     RUNS,
+    TAGS,
     TASKS,
     read_conf,
 )
@@ -79,6 +83,20 @@ def last_finished(dag_ids: Collection[str]) -> list[RunRow]:
             .group_by(RUNS.c.dag_id)
             .subquery()
         )
+        partition = (
+            select(RUNS.c.dag_id, func.max(PARTITION_DATE).label("at"))
+            .where(
+                RUNS.c.dag_id.in_(batch),
+                RUNS.c.run_type.in_(AUTOMATED),
+                RUNS.c.state.in_(ENDED),
+                ~is_skipped(),
+                PARTITION_KEY.is_not(None),
+            )
+            .group_by(RUNS.c.dag_id)
+            .subquery()
+            if PARTITION_KEY is not None
+            else None
+        )
         query = select(*ROW).join(newest, and_(RUNS.c.dag_id == newest.c.dag_id, LOGICAL_DATE == newest.c.at))
         newer = (
             select(*ROW)
@@ -95,6 +113,10 @@ def last_finished(dag_ids: Collection[str]) -> list[RunRow]:
         with transaction() as session:
             found += [to_row(row) for row in session.execute(query).all()]
             found += [row for row in map(to_row, session.execute(newer).all()) if row.holds_date]
+            if partition is not None:
+                of_date = and_(RUNS.c.dag_id == partition.c.dag_id, PARTITION_DATE == partition.c.at)
+                newest_partition = select(*ROW).join(partition, of_date).where(RUNS.c.state.in_(ENDED), ~is_skipped())
+                found += [to_row(row) for row in session.execute(newest_partition).all()]
     return found
 
 
@@ -127,7 +149,17 @@ def key_in(keys: Sequence[RunKey]) -> Any:
     return tuple_(RUNS.c.dag_id, RUNS.c.run_id).in_(keys)
 
 
-ROW = (is_skipped().label("is_skipped"), has_next_run().label("has_next_run"), *RUN_COLUMNS)
+def _keeps_conf() -> Any:
+    """Return the condition that the conf of a run may be in no table of the provider: its DAG has the tag for it."""
+    return exists().where(TAGS.c.dag_id == RUNS.c.dag_id, TAGS.c.name == NO_CONF_TAG)
+
+
+ROW = (
+    is_skipped().label("is_skipped"),
+    has_next_run().label("has_next_run"),
+    _keeps_conf().label("keeps_conf"),
+    *RUN_COLUMNS,
+)
 """The columns for :func:`to_row`."""
 
 
@@ -136,6 +168,8 @@ def to_row(row: Any) -> RunRow:
     values = dict(row._mapping)
     values["is_skipped"] = bool(values["is_skipped"])
     values["conf"], values["conf_lost"] = read_conf(values["conf"])
+    if values.pop("keeps_conf") and (values["conf"] or values["conf_lost"] is not None):
+        values["conf"], values["conf_lost"] = None, f"its DAG is tagged {NO_CONF_TAG}"
     values["holds_date"] = values.pop("has_next_run") and _holds_date(row)
     return RunRow(**values)
 

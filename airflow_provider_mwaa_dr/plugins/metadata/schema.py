@@ -67,6 +67,10 @@ def existing_columns(table: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 LOGICAL_DATE = RUNS.c.logical_date if "logical_date" in RUNS.c else RUNS.c.execution_date
 QUEUE_DATE = RUNS.c["run_after" if "run_after" in RUNS.c else LOGICAL_DATE.name]
 """The column by which Airflow sorts runs that it has not tried; see :func:`queue_date`."""
+PARTITION_KEY, PARTITION_DATE = RUNS.c.get("partition_key"), RUNS.c.get("partition_date")
+"""None before 3.2."""
+NEXT_PARTITION_DATE = DAGS.c.get("next_dagrun_partition_date")
+"""None before 3.2."""
 _CONF_IS_PICKLED = isinstance(RUNS.c.conf.type, PickleType)
 RUN_COLUMNS = (
     RUNS.c.id,

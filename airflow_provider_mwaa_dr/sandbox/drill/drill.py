@@ -30,7 +30,7 @@ import airflow_provider_mwaa_dr
 from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.aws.deploy.example_dags import example_dags
 from airflow_provider_mwaa_dr.core.ledger import LogEntry
-from airflow_provider_mwaa_dr.core.ports import FailoverOutcome, FailoverRecord
+from airflow_provider_mwaa_dr.core.ports import RECORDS, FailoverOutcome, FailoverRecord
 from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError, RefusedError
@@ -302,7 +302,7 @@ class Drill:
                     self._lose(source.name, scenario.loss)
             with self._step("fail over: airflow dags test dr_failover, in the control environment"):
                 self._fail_over(description, target.name, scenario)
-            after, record, failback = tables.store.read(), tables.store.records()[0], None
+            after, record, failback = tables.store.read(), tables.store.find_all(RECORDS)[0], None
             moves.append((after.last_failover_time or record.started_at, target.name))
             calls_to_source = len(self._sandbox.requests(source.name, "mwaa", since=record.started_at))
             restored = target.api.unpaused()
@@ -322,7 +322,7 @@ class Drill:
                 with self._step(f"fail back to {source.name}, with runs queued and in flight"):
                     self._fail_over(description, source.name, scenario, mode=Mode.FORCED if alone_from else None)
                 source, target = target, source
-                after, failback = tables.store.read(), tables.store.records()[0]
+                after, failback = tables.store.read(), tables.store.find_all(RECORDS)[0]
                 moves.append((after.last_failover_time or record.started_at, target.name))
             known = {run.key for entries in self._ledgers(tables).values() for entry in entries for run in entry.runs}
             unreported = sum(
@@ -441,12 +441,12 @@ class Drill:
 
     def _is_refused(self, description: Mapping[str, Any], target: str, scenario: Scenario) -> bool:
         """Return whether a forced failover without ``even_if_not_ready`` is refused, and leaves no plan."""
-        known = len(SandboxTables(description["env"]).store.records())
+        known = len(SandboxTables(description["env"]).store.find_all(RECORDS))
         try:
             self._run_failover(description, target, scenario, kill_after=None, mode=Mode.FORCED)
         except DRError:
             output = self._sandbox.home.log("control", "dr_failover").read_text(errors="replace")
-            records = len(SandboxTables(description["env"]).store.records())
+            records = len(SandboxTables(description["env"]).store.find_all(RECORDS))
             return "[dr] eventual = available" in output and records == known
         return False
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
+from airflow_provider_mwaa_dr.core.ports import INVENTORIES
 from airflow_provider_mwaa_dr.plugins import gate as gate_module
 from tests.airflow.conftest import HERE, THERE, start
 from tests.waiting import wait_until
@@ -316,7 +317,7 @@ def test_the_agent_of_a_gate_writes_an_inventory(
     keeper = install(listener, HERE, fence=False)._make_loop()._inventory
     keeper._store = store = InMemoryStateStore()
     assert keeper.turn(lambda: (HERE, THERE)) is True
-    listed = store.get_inventory(HERE)
+    listed = store.get(INVENTORIES, HERE)
     assert listed is not None
     assert listed.options["fence"] == "False"
     assert "default_pool" in listed.names["pools"]

@@ -15,7 +15,7 @@ from airflow_provider_mwaa_dr.agent.loop import AgentLoop
 from airflow_provider_mwaa_dr.agent.ports import GateCounts
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, decide
-from airflow_provider_mwaa_dr.core.ports import Observation, Registration
+from airflow_provider_mwaa_dr.core.ports import FENCE_LOADS, IDENTITY_CLAIMS, Observation, Registration
 from airflow_provider_mwaa_dr.exceptions import StateError
 from airflow_provider_mwaa_dr.plugins.fence import Fence
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
@@ -128,12 +128,12 @@ def test_a_copied_region_makes_no_second_active_region(active: str, tmp_path: Pa
 
     assert one.may == (BOTH_RUN if active == THERE else (Action.SKIP, Action.SKIP))
     assert two.may == BOTH_HOLD
-    assert two.wrote() == {"put_identity_claim"}
+    assert two.wrote() == {"put identity claim"}
     assert [(run.key, run.state) for run in two.db.by_id] == [(("orders", "run of two"), "running")]
     assert two.db.paused == set()
     assert [agent.environment for agent in table.store.agents(THERE)] == ["one"]
     assert table.store.agents(HERE) == []
-    (claim,) = table.store.identity_claims(HERE)
+    (claim,) = table.store.find_all(IDENTITY_CLAIMS, HERE)
     assert (claim.region, claim.environment, claim.aws_region) == (THERE, "two", HERE)
     assert "AWS_REGION is us-east-1" in claim.problem
 
@@ -149,10 +149,10 @@ def test_the_unregistered_one_of_two_environments_holds_alone(tmp_path: Path) ->
     turns(green, blue)
 
     assert (blue.may, green.may) == (BOTH_RUN, BOTH_HOLD)
-    assert green.wrote() == {"put_identity_claim"}
+    assert green.wrote() == {"put identity claim"}
     (agent,) = table.store.agents(THERE)
     assert (agent.environment, agent.job) == ("blue", "7")
-    (claim,) = table.store.identity_claims(THERE)
+    (claim,) = table.store.find_all(IDENTITY_CLAIMS, THERE)
     assert (claim.environment, claim.job) == ("green", "7")
 
 
@@ -167,9 +167,9 @@ def test_init_replaces_an_environment_that_still_sends_heartbeats(tmp_path: Path
 
     assert (blue.may, green.may) == (BOTH_HOLD, BOTH_RUN)
     assert [agent.environment for agent in table.store.agents(THERE)] == ["green"]
-    assert [claim.environment for claim in table.store.identity_claims(THERE)] == ["blue"]
+    assert [claim.environment for claim in table.store.find_all(IDENTITY_CLAIMS, THERE)] == ["blue"]
     turns(green, seconds=700)
-    assert table.store.identity_claims(THERE) == []
+    assert table.store.find_all(IDENTITY_CLAIMS, THERE) == []
     assert green.may == BOTH_RUN
 
 
@@ -183,7 +183,7 @@ def test_two_environments_hold_while_no_name_is_registered(tmp_path: Path) -> No
         decided |= {one.gate(), two.gate()}
     assert decided == {Action.HOLD}
     assert (one.may, two.may) == (BOTH_HOLD, BOTH_HOLD)
-    assert "one (us-east-2) and two (us-east-2)" in table.store.identity_claims(THERE)[0].problem
+    assert "one (us-east-2) and two (us-east-2)" in table.store.find_all(IDENTITY_CLAIMS, THERE)[0].problem
 
     table.register(THERE, "two")
     turns(one, two)
@@ -251,7 +251,7 @@ def test_a_worker_of_the_wrong_environment_is_no_evidence_for_the_fence(tmp_path
     turns(MwaaEnvironment(table, "one", tmp_path))
     two = MwaaEnvironment(table, "two", tmp_path)
     assert two.fence() is Action.HOLD
-    assert table.store.fence(THERE) is None
+    assert table.store.get(FENCE_LOADS, THERE) is None
 
 
 def test_a_task_is_held_from_the_shared_file_too(tmp_path: Path) -> None:
@@ -274,8 +274,8 @@ def test_two_environments_named_for_one_region_hold(tmp_path: Path) -> None:
     one.start()
     turns(one)
     assert one.may == BOTH_HOLD
-    assert one.wrote() == {"put_identity_claim"}
-    assert table.clock.now() - table.store.identity_claims(THERE)[0].at < timedelta(seconds=10)
+    assert one.wrote() == {"put identity claim"}
+    assert table.clock.now() - table.store.find_all(IDENTITY_CLAIMS, THERE)[0].at < timedelta(seconds=10)
 
 
 def test_a_copied_region_sends_no_heartbeat_while_the_state_cannot_be_read(tmp_path: Path) -> None:
@@ -294,4 +294,4 @@ def test_a_copied_region_sends_no_heartbeat_while_the_state_cannot_be_read(tmp_p
     turns(one, two)
     assert two.gate() is Action.HOLD
     assert [agent.environment for agent in table.store.agents(THERE)] == ["one"]
-    assert [claim.environment for claim in table.store.identity_claims(HERE)] == ["two"]
+    assert [claim.environment for claim in table.store.find_all(IDENTITY_CLAIMS, HERE)] == ["two"]

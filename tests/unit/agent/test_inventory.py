@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,8 @@ from airflow_provider_mwaa_dr.agent.loop import AgentLoop
 from airflow_provider_mwaa_dr.agent.ports import GateCounts
 from airflow_provider_mwaa_dr.core.config import OPTIONS, DRConfig, OnUnreachable, parse_config
 from airflow_provider_mwaa_dr.core.inventory import DagFacts, Inventory
+from airflow_provider_mwaa_dr.core.item_kind import ItemKind
+from airflow_provider_mwaa_dr.core.ports import INVENTORIES
 from airflow_provider_mwaa_dr.core.state import Phase
 from airflow_provider_mwaa_dr.exceptions import StateAccessError
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore, ManualClock
@@ -72,7 +75,7 @@ class Region:
 
     @property
     def listed(self) -> Inventory:
-        found = self.store.get_inventory(self.region)
+        found = self.store.get(INVENTORIES, self.region)
         assert found is not None
         return found
 
@@ -284,11 +287,11 @@ def test_only_the_leading_agent_writes_the_inventory() -> None:
     """Each region has one inventory. The agents of other schedulers do not write it."""
     agent = Agent()
     agent.turn()
-    assert agent.store.get_inventory(HERE) is not None
+    assert agent.store.get(INVENTORIES, HERE) is not None
     other = Agent()
     other.db.schedulers = ("1", "7")
     other.turn()
-    assert other.store.get_inventory(HERE) is None
+    assert other.store.get(INVENTORIES, HERE) is None
 
 
 def test_a_failing_inventory_stops_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
@@ -311,8 +314,10 @@ def test_a_table_that_refuses_the_inventory_is_reported(caplog: pytest.LogCaptur
     """The IAM role is older than inventories. Everything else works."""
 
     class OldRole(InMemoryStateStore):
-        def put_inventory(self, inventory: Inventory) -> None:
-            raise StateAccessError("Could not write an inventory: refused.", advice="Allow it.")
+        def put(self, kind: ItemKind[Any], item: Any) -> None:
+            if kind is INVENTORIES:
+                raise StateAccessError("Could not write an inventory: refused.", advice="Allow it.")
+            super().put(kind, item)
 
     agent = Agent(OldRole())
     agent.turn(100)
@@ -327,4 +332,4 @@ def test_no_inventory_is_written_while_a_failover_is_open() -> None:
     assert agent.store.state is not None
     agent.store.write(replace(agent.store.state, version=2, phase=Phase.RESUMING, plan=plan(HERE)), expected_version=1)
     agent.turn()
-    assert agent.store.get_inventory(HERE) is None
+    assert agent.store.get(INVENTORIES, HERE) is None

@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, decide
+from airflow_provider_mwaa_dr.core.ports import UNPUBLISHED_EVENTS
 from airflow_provider_mwaa_dr.exceptions import (
     StateAccessError,
     StateError,
@@ -88,7 +89,7 @@ def test_a_standby_waits_for_its_ledger_without_limit_and_publishes_why(pair: Pa
     assert status.ledger_error is not None
     assert (pair.clock.now() - status.at).total_seconds() < 10, "heartbeats continue"
     assert status.ledger_wait_s is None, "it has no limit"
-    assert pair.store.unpublished(THERE) is None
+    assert pair.store.get(UNPUBLISHED_EVENTS, THERE) is None
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda error: type(error).__name__)
@@ -108,7 +109,7 @@ def test_one_refusal_when_the_region_becomes_active_loses_no_history(pair: Pair,
     assert (ids(pair.here, "success"), ids(pair.here, "queued")) == (["r1"], ["r2"])
     assert may(pair.here)[0] is Action.RUN
     assert pair.here.status.ledger_wait_s is None
-    assert pair.store.unpublished(HERE) is None
+    assert pair.store.get(UNPUBLISHED_EVENTS, HERE) is None
 
 
 def test_a_target_waits_for_its_ledger_for_a_limited_time_and_announces_it(pair: Pair) -> None:
@@ -138,7 +139,7 @@ def test_a_target_continues_without_its_ledger_and_lists_what_it_could_not_resum
     turn_for(pair.here, WAIT_S + 10)
     assert may(pair.here)[0] is Action.RUN
     assert pair.here.status.adopted_epoch == 1
-    listed = pair.store.unpublished(HERE)
+    listed = pair.store.get(UNPUBLISHED_EVENTS, HERE)
     assert listed is not None
     assert (listed.id, listed.epoch, listed.why) == (f"{HERE}-epoch-1", 1, "denied")
     assert any(THERE in each and "orders r1" in each for each in listed.unread)
@@ -186,7 +187,7 @@ def test_a_run_that_was_closed_while_the_ledger_refused_is_published_later(pair:
     pair.flip(THERE)
     turn_for(pair.there, WAIT_S + 10)
     assert pair.there.states == {"failed": 1}
-    listed = pair.store.unpublished(THERE)
+    listed = pair.store.get(UNPUBLISHED_EVENTS, THERE)
     assert listed is not None
     assert listed.runs == ("orders r1",)
     if cleared:
@@ -206,15 +207,10 @@ def test_the_list_is_stored_before_a_run_is_closed(pair: Pair) -> None:
     pair.there.turn(2)
     pair.here.turn(2)
     pair.flip(THERE)
-    put = pair.store.put_unpublished
-
-    def refuse(_: object) -> None:
-        raise StateUnreachableError("no answer")
-
-    pair.store.put_unpublished = refuse  # type: ignore[method-assign, assignment]
+    pair.store.failing["put unpublished runs"] = StateUnreachableError("no answer")
     turn_for(pair.there, WAIT_S + 60)
     assert pair.there.states == {"running": 1}
     assert may(pair.there)[0] is Action.HOLD
-    pair.store.put_unpublished = put  # type: ignore[method-assign]
+    pair.store.failing.clear()
     pair.there.turn(2)
     assert pair.there.states == {"failed": 1}

@@ -13,7 +13,7 @@ from airflow_provider_mwaa_dr.agent.loop import AgentLoop
 from airflow_provider_mwaa_dr.agent.ports import GateCounts
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, Observation
+from airflow_provider_mwaa_dr.core.ports import FENCE_LOADS, SNAPSHOTS, AgentStatus, DagSet, FenceLoad, Observation
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan, initial, set_active_region
 from airflow_provider_mwaa_dr.exceptions import StateError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
@@ -621,27 +621,27 @@ def test_the_role_is_logged_in_the_words_of_the_aws_sample_once_per_change(caplo
 def test_the_active_region_keeps_a_snapshot_and_writes_it_on_change(active: Region) -> None:
     """A forced failover takes the wanted set from the snapshot."""
     active.turn(5)
-    assert active.store.calls.count("put_snapshot") == 1
+    assert active.store.calls.count("put snapshot") == 1
     active.db.unpaused = ("orders",)
     active.turn()
-    snapshot = active.store.get_snapshot(HERE)
+    snapshot = active.store.get(SNAPSHOTS, HERE)
     assert snapshot is not None
     assert snapshot.dag_ids == ("orders",)
 
 
 def test_no_snapshot_of_a_region_in_the_middle_of_a_failover(active: Region) -> None:
     """Half paused is not what users wanted. The state must be STEADY before and after the list is read."""
-    before: DagSet | None = active.store.get_snapshot(HERE)
+    before: DagSet | None = active.store.get(SNAPSHOTS, HERE)
     assert active.store.state is not None
     active.write(replace(active.store.state, version=2, phase=Phase.DRAINING, plan=plan(THERE)))
     active.db.unpaused = ()
     active.turn()
-    assert active.store.get_snapshot(HERE) == before
+    assert active.store.get(SNAPSHOTS, HERE) == before
 
 
 def test_a_snapshot_is_dropped_when_the_state_moved_while_it_was_listed(active: Region) -> None:
     """The agent lists the DAGs, reads the state again, and keeps the list only if the version is the same."""
-    before = active.store.get_snapshot(HERE)
+    before = active.store.get(SNAPSHOTS, HERE)
 
     def list_slowly() -> tuple[str, ...]:
         assert active.store.state is not None
@@ -650,19 +650,19 @@ def test_a_snapshot_is_dropped_when_the_state_moved_while_it_was_listed(active: 
 
     active.db.unpaused_dags = list_slowly  # type: ignore[method-assign]
     active.turn()
-    assert active.store.get_snapshot(HERE) == before
+    assert active.store.get(SNAPSHOTS, HERE) == before
 
 
 def test_a_snapshot_that_a_failover_wrote_is_replaced_by_an_equal_one_from_before_it(active: Region) -> None:
     """After the failback the unpaused DAGs equal the last snapshot that the agent took before it lost the role."""
     active.turn(2)
-    before = active.store.get_snapshot(HERE)
+    before = active.store.get(SNAPSHOTS, HERE)
     assert before is not None
     active.flip(THERE)
     active.flip(HERE)
-    active.store.put_snapshot(replace(before, dag_ids=("orders",)))
+    active.store.put(SNAPSHOTS, replace(before, dag_ids=("orders",)))
     active.turn(2)
-    after = active.store.get_snapshot(HERE)
+    after = active.store.get(SNAPSHOTS, HERE)
     assert after is not None
     assert after.dag_ids == ("billing", "orders")
 
@@ -670,7 +670,7 @@ def test_a_snapshot_that_a_failover_wrote_is_replaced_by_an_equal_one_from_befor
 def test_a_standby_takes_no_snapshot(standby: Region) -> None:
     """The paused DAGs of a standby do not show what users want."""
     standby.turn(5)
-    assert standby.store.get_snapshot(HERE) is None
+    assert standby.store.get(SNAPSHOTS, HERE) is None
 
 
 def test_held_notes_are_removed_while_there_may_be_any(active: Region) -> None:
@@ -700,7 +700,7 @@ def test_the_fence_is_false_when_a_task_ended_without_it(active: Region) -> None
     active.db.ended_at = active.clock.now()
     active.turn(20)
     assert active.status.fence_ok is False
-    active.store.put_fence(HERE, active.db.ended_at - timedelta(minutes=50))
+    active.store.put(FENCE_LOADS, FenceLoad(region=HERE, at=active.db.ended_at - timedelta(minutes=50)))
     active.turn(20)
     assert active.status.fence_ok is True
 
@@ -762,7 +762,7 @@ def test_an_agent_changes_nothing_under_an_active_region_that_is_not_registered(
     assert region.may() is region.may(DecisionPoint.FENCE) is Action.HOLD
     assert (region.db.runs, region.db.notes, region.db.unpaused) == (["orders 1"], [], ("orders",))
     assert not {"close after 0 s", "close after 10 s", "pause"}.intersection(region.db.calls)
-    assert not {"put_snapshot", "put_inventory", "write"}.intersection(region.store.calls)
+    assert not {"put snapshot", "put inventory", "write"}.intersection(region.store.calls)
 
 
 def test_under_such_a_region_heartbeats_continue_and_name_the_reason(active: Region) -> None:

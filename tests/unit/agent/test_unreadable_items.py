@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.ports import DagSet, Registration
+from airflow_provider_mwaa_dr.core.ports import SNAPSHOTS, DagSet, Registration
 from airflow_provider_mwaa_dr.core.state import Phase, initial
 from airflow_provider_mwaa_dr.testing import ManualClock
 from tests.unit.agent.test_becoming_active import Pair
@@ -58,7 +58,7 @@ def test_a_snapshot_that_cannot_be_read_is_taken_again_by_the_agent() -> None:
     for _ in range(30):
         region.turn()
         clock.advance(3)
-    snapshot = region.store.get_snapshot(HERE)
+    snapshot = region.store.get(SNAPSHOTS, HERE)
     assert isinstance(snapshot, DagSet)
     assert snapshot.dag_ids == ("billing", "orders")
 
@@ -86,7 +86,7 @@ def test_a_heartbeat_is_sent_before_the_work_and_after_it_when_that_has_news() -
         raise KeyError("'from'")
 
     region.store.registrations = fail  # type: ignore[method-assign,assignment]
-    region.store.put_snapshot = fail  # type: ignore[method-assign,assignment]
+    region.store.failing["put snapshot"] = KeyError("'from'")
     region.db.unpaused = ("billing",)
     for _ in range(4):
         clock.advance(region.config.heartbeat_s)

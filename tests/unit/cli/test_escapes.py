@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.ports import FailoverRecord, IdentityClaim, Registration
+from airflow_provider_mwaa_dr.core.ports import IDENTITY_CLAIMS, RECORDS, FailoverRecord, IdentityClaim, Registration
 from airflow_provider_mwaa_dr.core.state import Mode, Plan
 from tests.unit.cli.conftest import ENVIRON, Result, Shell
 
@@ -31,9 +31,10 @@ def evil(mwaa_dr: Shell) -> Shell:
     )
     assert store.state is not None
     store.write(transitions.claim(store.state, plan, at=clock.now()), expected_version=store.state.version)
-    store.put_record(FailoverRecord.of(plan, epoch=0))
+    store.put(RECORDS, FailoverRecord.of(plan, epoch=0))
     store.register(Registration(region="us-east-1", environment=f"environment{EVIL}"))
-    store.put_identity_claim(
+    store.put(
+        IDENTITY_CLAIMS,
         IdentityClaim(
             region="us-east-2",
             environment=f"claim{EVIL}",
@@ -42,7 +43,7 @@ def evil(mwaa_dr: Shell) -> Shell:
             at=clock.now(),
             beat=1,
             problem=f"problem{EVIL}",
-        )
+        ),
     )
     for agent in mwaa_dr.set.agents.values():
         agent.changes.update(

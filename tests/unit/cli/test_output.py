@@ -13,6 +13,7 @@ from airflow_provider_mwaa_dr.cli import main
 from airflow_provider_mwaa_dr.cli.console import Outlet
 from airflow_provider_mwaa_dr.cli.runtime import Runtime
 from airflow_provider_mwaa_dr.core.failover import StepEvent
+from airflow_provider_mwaa_dr.core.ports import RECORDS
 from airflow_provider_mwaa_dr.core.state import Phase
 from tests.unit.cli.conftest import Shell, Terminal
 from tests.waiting import wait_until
@@ -76,7 +77,7 @@ def test_a_failover_whose_output_breaks_completes(error: Exception, as_json: boo
         code = call(shell, *words, stdout=Broken(error), stderr=Broken(error, after=after))
         assert code == 0
         assert (shell.set.state.active_region, shell.set.state.phase) == ("us-east-1", Phase.STEADY)
-        assert shell.store.records()[0].outcome == "completed"
+        assert shell.store.find_all(RECORDS)[0].outcome == "completed"
 
 
 def test_a_refused_failover_keeps_its_code_without_output() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from airflow_provider_mwaa_dr.core.ports import SNAPSHOTS
 from tests.unit.cli.conftest import ENVIRON, Shell
 from tests.unit.core.dr_set import WANTED
 
@@ -60,7 +61,7 @@ def test_a_missing_dag_stays_recorded(mwaa_dr: Shell) -> None:
 
 def test_a_pause_touches_neither_snapshot_nor_set_of_a_failover(mwaa_dr: Shell) -> None:
     """A failover after pause and unpause still knows which DAGs users want unpaused."""
-    before = mwaa_dr.store.get_snapshot("us-east-2")
+    before = mwaa_dr.store.get(SNAPSHOTS, "us-east-2")
     mwaa_dr("pause", "us-east-2", "--yes")
     mwaa_dr("unpause", "us-east-2", "--yes")
     assert before is not None

@@ -9,7 +9,15 @@ import pytest
 
 from airflow_provider_mwaa_dr.cli.status import WATCH_S, watch_agents
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.ports import HeldTasks, IdentityClaim, Unpublished
+from airflow_provider_mwaa_dr.core.ports import (
+    FENCE_LOADS,
+    IDENTITY_CLAIMS,
+    UNPUBLISHED_EVENTS,
+    FenceLoad,
+    HeldTasks,
+    IdentityClaim,
+    Unpublished,
+)
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore
 from tests.unit.cli.conftest import Shell
 
@@ -143,7 +151,7 @@ def test_status_names_an_environment_that_claims_the_wrong_region(mwaa_dr: Shell
         beat=1,
         problem="virginia (us-east-1) counts as us-east-2 by [dr] region, but AWS_REGION is us-east-1; unset it",
     )
-    mwaa_dr.store.put_identity_claim(claim)
+    mwaa_dr.store.put(IDENTITY_CLAIMS, claim)
     assert f"us-east-1\n! an environment holds every run: {claim.problem}" in mwaa_dr("status").out
     (found,) = mwaa_dr("status", "--json").document["regions"]["us-east-1"]["claims"]
     assert found == {
@@ -400,7 +408,7 @@ def test_what_a_region_could_not_take_over_is_shown_until_a_user_acknowledges_it
     """
     The report has the error, the runs, the last entry read from the other ledger, and the command that acknowledges it.
     """
-    mwaa_dr.store.put_unpublished(UNPUBLISHED)
+    mwaa_dr.store.put(UNPUBLISHED_EVENTS, UNPUBLISHED)
     out = mwaa_dr("status").out
     for part in (UNPUBLISHED.why, *UNPUBLISHED.unread, "orders manual__19", "and 5 more", "check --acknowledge us-"):
         assert part in out
@@ -422,7 +430,7 @@ def test_tasks_that_the_fence_holds_are_shown(mwaa_dr: Shell) -> None:
     now = datetime(2026, 1, 1, tzinfo=timezone.utc)
     mwaa_dr.set.agents["us-east-1"].alive = False
     held = HeldTasks(since=now - timedelta(minutes=20), at=now, why="Its scheduler sends no heartbeats.")
-    mwaa_dr.store.put_fence("us-east-1", now, held)
+    mwaa_dr.store.put(FENCE_LOADS, FenceLoad(region="us-east-1", at=now, held=held))
     since = "2025-12-31T23:40:00Z"
     assert f"! its fence has held tasks since {since}: Its scheduler sends no heartbeats." in mwaa_dr("status").out
     document = mwaa_dr("status", "--json").document["regions"]["us-east-1"]["held_tasks"]
@@ -433,11 +441,11 @@ def test_tasks_that_the_fence_holds_are_shown(mwaa_dr: Shell) -> None:
 
 def test_an_id_that_is_not_stored_cannot_be_acknowledged(mwaa_dr: Shell) -> None:
     """The error lists the stored ids."""
-    mwaa_dr.store.put_unpublished(UNPUBLISHED)
+    mwaa_dr.store.put(UNPUBLISHED_EVENTS, UNPUBLISHED)
     result = mwaa_dr("check", "--acknowledge", "us-east-1-epoch-9")
     assert result.code == 2
     assert UNPUBLISHED.id in result.err
-    assert mwaa_dr.store.unpublished("us-east-1") == UNPUBLISHED
+    assert mwaa_dr.store.get(UNPUBLISHED_EVENTS, "us-east-1") == UNPUBLISHED
 
 
 def test_the_wait_for_a_ledger_is_shown_with_its_limit(mwaa_dr: Shell) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, StepEvent
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, FailoverRecord
+from airflow_provider_mwaa_dr.core.ports import SNAPSHOTS, AgentStatus, DagSet, FailoverRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Phase
 from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.testing import FakeEnvironment, InMemoryStateStore, ManualClock
@@ -42,8 +42,9 @@ class Agent:
                 self.world.environments[self.region].flip(dag_id, is_paused=True)
         if state.phase is Phase.STEADY and state.active_region == self.region:
             wanted = tuple(sorted(self.world.environments[self.region].unpaused - {"dr_failover"}))
-            self.world.store.peer().put_snapshot(
-                DagSet(id=self.region, region=self.region, recorded_at=self.world.clock.now(), dag_ids=wanted)
+            self.world.store.peer().put(
+                SNAPSHOTS,
+                DagSet(id=self.region, region=self.region, recorded_at=self.world.clock.now(), dag_ids=wanted),
             )
         for job in self.jobs:
             status = AgentStatus(

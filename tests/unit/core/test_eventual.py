@@ -14,7 +14,19 @@ from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, FailoverOutcome, FailoverRecord, Registration
+from airflow_provider_mwaa_dr.core.item_kind import ItemKind
+from airflow_provider_mwaa_dr.core.ports import (
+    FENCE_LOADS,
+    PAUSED_SETS,
+    RECORDS,
+    SNAPSHOTS,
+    AgentStatus,
+    DagSet,
+    FailoverOutcome,
+    FailoverRecord,
+    FenceLoad,
+    Registration,
+)
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
 from airflow_provider_mwaa_dr.exceptions import (
     FailoverError,
@@ -214,10 +226,10 @@ def test_the_items_of_a_region_are_written_to_its_own_copy() -> None:
     copies, store = dr_set.caller()
     store.register(Registration(region=B, environment="b"))
     store.put_agent(replace(STATUS, region=B))
-    store.put_fence(B, AT)
+    store.put(FENCE_LOADS, FenceLoad(region=B, at=AT))
     assert "register" not in copies[A].calls
     assert [status.region for status in store.agents(B)] == [B]
-    assert store.fence(B) == AT
+    assert store.get(FENCE_LOADS, B) == FenceLoad(region=B, at=AT)
     assert dict(store.registrations()) == {B: Registration(region=B, environment="b")}
     store.forget_agent(B, "1")
     assert not store.agents(B)
@@ -228,14 +240,14 @@ def test_a_record_that_is_completed_in_one_copy_is_not_aborted_by_a_reader_of_an
     dr_set = Set()
     record = FailoverRecord.of(PLAN, epoch=1)
     dr_set.store.write(CLAIMED, expected_version=1)
-    dr_set.store.put_record(record)
+    dr_set.store.put(RECORDS, record)
     dr_set.clock.advance(LAG_S)
-    dr_set.store.put_record(replace(record, outcome=FailoverOutcome.COMPLETED))
+    dr_set.store.put(RECORDS, replace(record, outcome=FailoverOutcome.COMPLETED))
     _, other = dr_set.caller()
-    other.put_record(replace(record, outcome=FailoverOutcome.ABORTED))
+    other.put(RECORDS, replace(record, outcome=FailoverOutcome.ABORTED))
     dr_set.clock.advance(LAG_S)
-    assert [each.outcome for each in other.records()] == ["completed"]
-    assert other.get_record("p-1") == replace(record, outcome=FailoverOutcome.COMPLETED)
+    assert [each.outcome for each in other.find_all(RECORDS)] == ["completed"]
+    assert other.get(RECORDS, "p-1") == replace(record, outcome=FailoverOutcome.COMPLETED)
 
 
 # The engine, in a set whose agents read their own copies.
@@ -330,9 +342,9 @@ class _SeenFrom:
         with suppress(StateError):
             self._store.put_agent(status)
 
-    def put_snapshot(self, dag_set: object) -> None:
+    def put(self, kind: ItemKind[DagSet], item: DagSet) -> None:
         with suppress(StateError):
-            self._store.put_snapshot(dag_set)  # type: ignore[arg-type]
+            self._store.put(kind, item)
 
 
 class Pausing:
@@ -369,13 +381,13 @@ def test_one_caller_unpauses_what_another_paused_whichever_copy_is_nearest(is_cu
         assert world.region.unpaused == {"billing", "orders"}
 
 
-@pytest.mark.parametrize("fails", ["get_paused", "put_paused"])
+@pytest.mark.parametrize("fails", ["get set of paused DAGs", "put set of paused DAGs"])
 def test_nothing_is_paused_when_the_regions_own_copy_does_not_keep_the_set(fails: str) -> None:
     """
     A set in another copy would not be found by the next caller. The error is raised before the first DAG is paused.
     """
     world = Pausing()
-    if fails == "get_paused":
+    if fails == "get set of paused DAGs":
         world.ways_in_b[A].unreachable = True
         with pytest.raises(StateUnreachableError, match=f"cannot be read in the copy of the state table in {A}"):
             world.pause(world.in_b)
@@ -385,7 +397,7 @@ def test_nothing_is_paused_when_the_regions_own_copy_does_not_keep_the_set(fails
         with pytest.raises(StateUnreachableError, match=f"cannot be written in the copy of the state table in {A}"):
             pausing.pause(world.in_b, world.region, at=world.set.clock.now(), preview=preview)
     assert world.region.unpaused == {"billing", "orders"}
-    assert world.set.table.copies()[B].get_paused(A) is None
+    assert world.set.table.copies()[B].get(PAUSED_SETS, A) is None
 
 
 def test_a_set_that_the_first_version_wrote_to_another_copy_is_unpaused() -> None:
@@ -396,7 +408,7 @@ def test_a_set_that_the_first_version_wrote_to_another_copy_is_unpaused() -> Non
     world.set.table.cut.add(B)
     world.set.clock.advance(1)
     name, now = f"{A}/paused", world.set.clock.now()
-    world.ways_in_b[B].put_snapshot(DagSet(id=name, region=name, recorded_at=now, dag_ids=("orders",)))
+    world.ways_in_b[B].put(SNAPSHOTS, DagSet(id=name, region=name, recorded_at=now, dag_ids=("orders",)))
     world.region.flip("orders", is_paused=True)
     world.set.clock.advance(1)
     world.unpause(world.in_a)
@@ -417,7 +429,7 @@ def test_a_graceful_failover_and_failback_with_lagging_copies(mode: Eventual) ->
     assert {(state.active_region, state.epoch, state.phase) for state in world.states.values()} == {
         (A, 2, Phase.STEADY)
     }
-    assert [each.outcome for each in world.engines_store().records()] == ["completed", "completed"]
+    assert [each.outcome for each in world.engines_store().find_all(RECORDS)] == ["completed", "completed"]
 
 
 def test_available_a_cut_off_source_is_left_only_with_even_if_not_ready() -> None:

@@ -13,7 +13,15 @@ import pytest
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.announced_runs import get_announced_runs
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, StepEvent, StepStatus
-from airflow_provider_mwaa_dr.core.ports import DagInfo, DagSet, EnvironmentStatus, FailoverRecord, RunInfo
+from airflow_provider_mwaa_dr.core.ports import (
+    RECORDS,
+    SNAPSHOTS,
+    DagInfo,
+    DagSet,
+    EnvironmentStatus,
+    FailoverRecord,
+    RunInfo,
+)
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import (
     AlreadyActiveError,
@@ -82,7 +90,7 @@ def test_a_failback_restores_the_same_set(world: World) -> None:
     world.fail_over(B)
     world.fail_over(A)
     assert_active(world, A, epoch=2)
-    assert [record.target for record in world.store.records()] == [A, B]
+    assert [record.target for record in world.store.find_all(RECORDS)] == [A, B]
 
 
 def test_nothing_is_paused_before_all_runs_in_flight_have_ended(world: World) -> None:
@@ -353,7 +361,7 @@ def test_a_target_that_is_not_ready_is_refused_and_nothing_changes(
     with pytest.raises(NotReadyError, match=words):
         world.fail_over()
     assert world.state == before
-    assert world.store.records() == []
+    assert world.store.find_all(RECORDS) == []
 
 
 @pytest.mark.parametrize("mode", list(Mode))
@@ -445,7 +453,7 @@ def test_a_failover_killed_before_promote_is_undone_by_naming_the_active_region(
     kill_after(world, step)
     world.fail_over(A, owner="engine-2")
     assert_active(world, A, epoch=0)
-    outcomes = {record.target: record.outcome for record in world.store.records()}
+    outcomes = {record.target: record.outcome for record in world.store.find_all(RECORDS)}
     assert outcomes == {B: "aborted", A: "completed"}
 
 
@@ -491,8 +499,8 @@ def test_a_suspended_engine_is_replaced_and_gets_the_outcome(world: World) -> No
     world.clock.after(5, lambda: records.append(world.fail_over(owner="second")))
     records.append(world.fail_over(owner="first"))
     assert_active(world, B, epoch=1)
-    assert len(world.store.records()) == 1
-    assert records[0] == records[1] == world.store.records()[0]
+    assert len(world.store.find_all(RECORDS)) == 1
+    assert records[0] == records[1] == world.store.find_all(RECORDS)[0]
     assert records[0].outcome == "completed"
     assert "first was silent" in next(step.detail for step in records[0].steps if step.name == "join")
 
@@ -504,7 +512,7 @@ def test_a_superseded_engine_stops_acting(world: World) -> None:
     with pytest.raises(PlanSupersededError):
         world.fail_over(B)
     assert_active(world, C, epoch=1)
-    assert [record.outcome for record in world.store.records()] == ["completed", "aborted"]
+    assert [record.outcome for record in world.store.find_all(RECORDS)] == ["completed", "aborted"]
 
 
 def test_cancelling_two_unpromoted_plans_keeps_the_active_region(world: World) -> None:
@@ -542,7 +550,7 @@ def test_an_unwanted_dag_that_cannot_be_paused_is_named_and_stops_no_failover(wo
 
 def test_a_forced_failover_from_a_region_lost_right_after_its_promotion_keeps_the_set(world: World) -> None:
     """The region's agent had no time to take a snapshot, and its last snapshot is from its time as a standby."""
-    world.store.put_snapshot(DagSet(id=B, region=B, recorded_at=world.clock.now(), dag_ids=()))
+    world.store.put(SNAPSHOTS, DagSet(id=B, region=B, recorded_at=world.clock.now(), dag_ids=()))
     world.fail_over(B)
     world.agents[B].alive = False
     world.environments[B].unreachable = True
@@ -749,7 +757,7 @@ def test_an_engine_whose_last_call_failed_after_it_was_superseded_reports_the_su
     source.set_paused = slow  # type: ignore[method-assign, assignment]
     with pytest.raises(PlanSupersededError):
         world.fail_over(B)
-    assert sorted((record.target, record.outcome) for record in world.store.records()) == [
+    assert sorted((record.target, record.outcome) for record in world.store.find_all(RECORDS)) == [
         (B, "aborted"),
         (A, "completed"),
     ]
@@ -1001,7 +1009,16 @@ def test_credentials_that_expire_after_the_claim_stop_no_failover(world: World, 
         nonlocal refused
         if not refused and event.name == step and event.status is StepStatus.STARTED:
             refused = True
-            for method in ("read", "write", "agents", "get_set", "put_set", "records", "put_record", "get_record"):
+            for method in (
+                "read",
+                "write",
+                "agents",
+                "get set of DAGs",
+                "put set of DAGs",
+                "find_all record",
+                "put record",
+                "get record",
+            ):
                 store.failing[method] = StateAccessError("ExpiredTokenException")
             world.clock.after(10, store.failing.clear)
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.ports import FailoverRecord
+from airflow_provider_mwaa_dr.core.ports import RECORDS, SNAPSHOTS, FailoverRecord
 from airflow_provider_mwaa_dr.core.state import Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, DRError
 from tests.histories import DAGS, TIMING, A, B, C, KilledError, World
@@ -127,7 +127,7 @@ def user_changes_a_dag(world: World) -> None:
         return
     region.environment.flip(dag_id, is_paused=is_paused)
     world.clock.advance(3)
-    snapshot = world.store.get_snapshot(region.name)
+    snapshot = world.store.get(SNAPSHOTS, region.name)
     if snapshot is not None and (dag_id in snapshot.dag_ids) is not is_paused:
         world.wanted ^= {dag_id}
     else:  # the agent could not write a snapshot, so a forced failover cannot know of the change
@@ -198,7 +198,7 @@ def test_an_agent_finishes_a_failover_that_was_killed_after_promote(mode: Mode, 
             promoted += was_left
             if was_left and agents_finish:
                 world.assert_steady(B, but=())
-                assert world.store.records()[0].steps[-1].name == "finish"
+                assert world.store.find_all(RECORDS)[0].steps[-1].name == "finish"
             else:
                 assert (world.state.phase in {Phase.PROMOTING, Phase.RESUMING}) == was_left
         finally:

@@ -18,7 +18,7 @@ ERRORS = (
     ValueError("'swift' is not a valid Mode"),
     OSError(28, "No space left on device"),
 )
-HISTORY = ("get_record", "put_record", "records")
+HISTORY = ("get record", "put record", "find_all record")
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_history_that_cannot_be_kept_stops_nothing(world: World, error: Except
     record = world.engine(store=without_history(world, error, *methods)).run(request())
     assert record.outcome == "completed"
     assert_moved(world)
-    if "put_record" in methods:
+    if "put record" in methods:
         detail = next(step.detail for step in record.steps if step.name == "complete")
         assert "mwaa-dr history may not contain this failover" in detail
         assert type(error).__name__ in detail

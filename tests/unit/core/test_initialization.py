@@ -12,7 +12,7 @@ from airflow_provider_mwaa_dr.core.initialization import (
     plan_initialization,
 )
 from airflow_provider_mwaa_dr.core.ledger import LogEntry, RegionLedger
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, FailoverRecord
+from airflow_provider_mwaa_dr.core.ports import RECORDS, AgentStatus, FailoverRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, initial
 from airflow_provider_mwaa_dr.exceptions import StaleStateError, StateError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
@@ -112,7 +112,8 @@ def test_init_above_every_epoch_is_above_each_epoch_that_any_item_has(newest: st
     elif newest == "reconciled":
         status = replace(status, reconciled_epoch=7)
     elif newest == "record":
-        store.put_record(
+        store.put(
+            RECORDS,
             FailoverRecord(
                 id="r",
                 source=HERE,
@@ -122,7 +123,7 @@ def test_init_above_every_epoch_is_above_each_epoch_that_any_item_has(newest: st
                 by="b",
                 started_at=ManualClock().now(),
                 epoch=7,
-            )
+            ),
         )
     elif newest == "ledger":
         runs.append("eu-west-1", entry(7))

@@ -6,12 +6,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 from airflow_provider_mwaa_dr.core.ledger import (
+    CreatedIntervals,
     Head,
     LedgerRun,
     LogEntry,
     RegionLedger,
     RunStatus,
-    dates_held,
+    created_intervals,
     history,
 )
 
@@ -142,5 +143,40 @@ def test_the_history_has_the_dates_after_the_newest_interval_of_all_regions() ->
     first, second = ledger(holder(2), holder(6), holder(7, tasks=TASKS)), ledger(run(5))
     for regions in ([first, second], [second, first]):
         assert history(regions, ["orders"]) == [run(5), holder(7, tasks=TASKS), holder(6)]
-    assert dates_held([first, second], "orders") == {AT + timedelta(days=day) for day in (2, 6, 7)}
-    assert dates_held([first, second], "unknown") == frozenset()
+    held = frozenset(AT + timedelta(days=day) for day in (2, 6, 7))
+    newest = AT + timedelta(days=5)
+    assert created_intervals([first, second], "orders") == CreatedIntervals(newest=newest, held=held)
+    assert created_intervals([first, second], "unknown") == CreatedIntervals()
+
+
+def partition(day: int, status: RunStatus = RunStatus.SUCCESS, region: str = "a", **values: object) -> LedgerRun:
+    """A scheduled run of a partition; its run id differs between regions."""
+    at = AT + timedelta(days=day)
+    key = {"partition_key": f"{at:%Y-%m-%d}", "partition_date": at, "logical_date": None}
+    return run(day, status, **{"run_id": f"scheduled__{day}__{region}", **key, **values})
+
+
+def test_a_head_keeps_the_newest_partition_by_its_date() -> None:
+    """A partition without a date is not newer than any; a manual run of a partition is no interval."""
+    head = Head(dag_id="orders")
+    manual = partition(9, run_type="manual")
+    for each in (partition(2), partition(1), partition(4, RunStatus.OPEN), manual, partition(8, partition_date=None)):
+        head = head.advanced(each)
+    assert head == Head(dag_id="orders", partition=partition(2), partition_created=AT + timedelta(days=4))
+    assert head.has(partition(2))
+    assert not head.has(partition(4))
+    with_both = partition(3, logical_date=AT)
+    assert (head.advanced(with_both).partition, head.advanced(with_both).finished) == (with_both, with_both)
+    assert history([ledger(with_both)], ["orders"]) == [with_both]
+    backfilled = partition(5, run_type="backfill")
+    assert head.advanced(backfilled).partition == backfilled
+
+
+def test_the_history_has_the_newest_partition_of_all_regions() -> None:
+    """Beside the newest interval that has a logical date, in case the DAG's schedule has changed."""
+    first, second = ledger(run(1), partition(3), partition(6, RunStatus.OPEN)), ledger(partition(4))
+    for regions in ([first, second], [second, first]):
+        assert history(regions, ["orders"]) == [run(1), partition(4)]
+    newest, newest_partition = AT + timedelta(days=1), AT + timedelta(days=6)
+    created = CreatedIntervals(newest=newest, newest_partition=newest_partition)
+    assert created_intervals([first, second], "orders") == created

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.core.announced_runs import put_announced_runs
 from airflow_provider_mwaa_dr.core.failover import FailoverAction, StepEvent
-from airflow_provider_mwaa_dr.core.ports import DagSet, FailoverRecord
+from airflow_provider_mwaa_dr.core.ports import DAG_SETS, SNAPSHOTS, DagSet, FailoverRecord
 from airflow_provider_mwaa_dr.core.state import (
     LONGEST_LEASE_S,
     FieldProblem,
@@ -117,14 +117,14 @@ def test_the_set_of_a_lost_plan_counts(world: World, target: str) -> None:
     set.
     """
     lost = DagSet(id="lost", region=A, recorded_at=world.clock.now(), dag_ids=("dag_01", "dag_02"))
-    world.store.put_set(lost)
+    world.store.put(DAG_SETS, lost)
     others = [announced_set_id("lost", 3, ("dag_09 r1",), had_ended=had_ended) for had_ended in (False, True)]
     for set_id in others:
         world.clock.advance(1)
         put_announced_runs(world.store, set_id, ["dag_09 r1"], region=A, at=world.clock.now())
     world.clock.advance(1)
     left = not_unpaused_set_id("lost", ("dag_09",))
-    world.store.put_set(replace(lost, id=left, recorded_at=world.clock.now(), dag_ids=("dag_09",)))
+    world.store.put(DAG_SETS, replace(lost, id=left, recorded_at=world.clock.now(), dag_ids=("dag_09",)))
     change(world, phase=Phase.PROMOTING)
     record = world.fail_over(target)
     assert world.environments[target].unpaused - {"dr_failover"} == {"dag_01", "dag_02"}
@@ -144,7 +144,7 @@ def test_the_set_of_a_failover_that_has_been_completed_does_not_count(world: Wor
 
 def test_without_any_record_the_newest_snapshot_shows_which_region_was_active(world: World) -> None:
     """A DR set that has never failed over."""
-    world.store.put_snapshot(DagSet(id=C, region=C, recorded_at=world.clock.now(), dag_ids=()))
+    world.store.put(SNAPSHOTS, DagSet(id=C, region=C, recorded_at=world.clock.now(), dag_ids=()))
     world.clock.advance(2)
     change(world, active_region=MISSPELLED)
     assert world.fail_over(B).source == A

@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.core.failover.recorded_sets import dags_not_unpaused
 from airflow_provider_mwaa_dr.core.failover.records import abort_other_records
-from airflow_provider_mwaa_dr.core.ports import FailoverOutcome, FailoverRecord
+from airflow_provider_mwaa_dr.core.ports import RECORDS, FailoverOutcome, FailoverRecord
 from airflow_provider_mwaa_dr.core.state import Mode, Phase
 from tests.unit.core.dr_set import WANTED, A, B, C, World, request
 
@@ -60,7 +60,7 @@ def test_a_record_that_cannot_be_read_stops_no_failover_and_stays_as_it_is(world
     world.store.damage("FAILOVER#20200101T000000Z-abcdef", field="mode", found="'swift'")
     record = world.fail_over()
     assert record.outcome == "completed"
-    old = world.store.get_record("20200101T000000Z-abcdef")
+    old = world.store.get(RECORDS, "20200101T000000Z-abcdef")
     assert old is not None
     assert old.unreadable is not None
 
@@ -100,5 +100,5 @@ def test_the_engine_replaces_an_unreadable_record_of_its_own_plan(world: World) 
     """The engine that owns the plan writes the record again."""
     record = world.fail_over()
     world.store.damage(f"FAILOVER#{record.id}", field="steps", found="5")
-    world.store.put_record(replace(record, outcome=FailoverOutcome.COMPLETED))
-    assert world.store.get_record(record.id) == record
+    world.store.put(RECORDS, replace(record, outcome=FailoverOutcome.COMPLETED))
+    assert world.store.get(RECORDS, record.id) == record

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.ports import FailoverRecord
+from airflow_provider_mwaa_dr.core.ports import RECORDS, FailoverRecord
 from airflow_provider_mwaa_dr.core.state import Mode, Phase, Plan
 from tests.unit.core.dr_set import WANTED, World
 from tests.unit.operators.conftest import with_hook
@@ -205,7 +205,7 @@ def test_an_automatic_failover_supersedes_no_plan(dr_set: World) -> None:
         id="p", source="us-east-2", target="us-east-1", mode=Mode.AUTO, reason="r", by="b", owner="o",
         started_at=dr_set.clock.now(),
     )  # fmt: skip
-    dr_set.store.put_record(FailoverRecord.of(plan, epoch=1))
+    dr_set.store.put(RECORDS, FailoverRecord.of(plan, epoch=1))
     dr_set.store.write(
         transitions.claim(dr_set.state, plan, at=dr_set.clock.now()), expected_version=dr_set.state.version
     )

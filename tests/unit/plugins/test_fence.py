@@ -18,7 +18,7 @@ import pytest
 from airflow_provider_mwaa_dr.core.config import DRConfig, OnUnreachable
 from airflow_provider_mwaa_dr.core.gate import Action, Decision, Role
 from airflow_provider_mwaa_dr.core.hold import LATER_RETRY_S, SILENT_ROUNDS, WORKER_ROUNDS, Hold
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, HeldTasks
+from airflow_provider_mwaa_dr.core.ports import FENCE_LOADS, AgentStatus, HeldTasks
 from airflow_provider_mwaa_dr.core.state import DRState, FieldProblem, Phase, initial, set_active_region
 from airflow_provider_mwaa_dr.plugins import shared_file
 from airflow_provider_mwaa_dr.plugins.fence import Fence
@@ -299,7 +299,7 @@ def test_whatever_is_at_the_path_of_a_file_only_costs_reads(
     assert [worker.task(), worker.task()] == [Action.RUN, Action.RUN]
     assert worker.clock.monotonic() <= 1.1
     assert 1 <= worker.reads <= 2
-    assert is_marker or worker.store.fence(HERE) is not None
+    assert is_marker or worker.store.get(FENCE_LOADS, HERE) is not None
     elsewhere = worker.home / "elsewhere"
     assert not elsewhere.exists() or elsewhere.read_text() == "untouched"
 
@@ -312,7 +312,7 @@ def test_a_marker_from_the_future_does_not_stop_the_record_of_the_fence(worker: 
     os.utime(marker, (ahead, ahead))
     worker.task()
     worker.task()
-    assert worker.store.calls.count("put_fence") == 1
+    assert worker.store.calls.count("put fence load") == 1
 
 
 def test_a_home_that_cannot_be_written_only_costs_reads(worker: Worker, tmp_path: Path) -> None:
@@ -338,12 +338,12 @@ def test_the_fence_is_recorded_once_an_hour_and_machine(worker: Worker) -> None:
     """The record is the evidence that a worker loaded the fence. It does not take a write for each task."""
     worker.task()
     worker.task()
-    assert worker.store.calls.count("put_fence") == 1
+    assert worker.store.calls.count("put fence load") == 1
     marker = worker.home / f".mwaa_dr_fence_noted_{HERE}"
     an_hour_ago = time.time() - 3601
     os.utime(marker, (an_hour_ago, an_hour_ago))
     worker.task()
-    assert worker.store.calls.count("put_fence") == 2
+    assert worker.store.calls.count("put fence load") == 2
 
 
 @pytest.mark.parametrize(
@@ -373,7 +373,7 @@ def test_a_fence_that_could_not_be_recorded_is_recorded_by_the_next_task(worker:
     worker.task(fence_wait_s=0)
     worker.store.unreachable = False
     worker.task()
-    assert worker.store.fence(HERE) is not None
+    assert worker.store.get(FENCE_LOADS, HERE) is not None
 
 
 @pytest.mark.parametrize(
@@ -453,7 +453,8 @@ class HeldRun(Worker):
         )
 
     def report(self) -> HeldTasks | None:
-        return self.store.held_tasks(HERE)
+        load = self.store.get(FENCE_LOADS, HERE)
+        return load.held if load is not None else None
 
     def may_report_again(self) -> None:
         """A minute of the machine's clock passes, so that it reports again."""
@@ -598,12 +599,12 @@ def test_the_report_is_kept_until_a_task_passes(held: HeldRun) -> None:
 def test_a_machine_reports_at_most_once_a_minute(held: HeldRun) -> None:
     """Hundreds of held tasks must not make hundreds of writes."""
     held.rounds(WORKER_ROUNDS + 3)
-    writes = held.store.calls.count("put_fence")
+    writes = held.store.calls.count("put fence load")
     held.rounds(3)
-    assert held.store.calls.count("put_fence") == writes
+    assert held.store.calls.count("put fence load") == writes
     held.may_report_again()
     held.round()
-    assert held.store.calls.count("put_fence") == writes + 1
+    assert held.store.calls.count("put fence load") == writes + 1
 
 
 def test_the_report_names_the_task_that_was_held_first(tmp_path: Path) -> None:

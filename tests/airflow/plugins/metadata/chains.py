@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_mwaa_dr.aws.dynamodb import runs_store
-from airflow_provider_mwaa_dr.core import bookkeeping
+from airflow_provider_mwaa_dr.core.bookkeeping.conversion import to_run
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunStatus
 from tests.airflow.plugins.metadata.other_region import AT, DAY, open_interval
 
@@ -42,7 +42,7 @@ def chain(*, catchup: bool = True, schedule: Any = "@daily", max_active_runs: in
 def ledger_of(db: Any, run_id: str, *, status: RunStatus | None = None) -> LedgerRun:
     """Return a run of this region as another region reads it from the ledger."""
     (row,) = db.runs([("orders", run_id)])
-    run = bookkeeping._to_run(row, status or RunStatus(row.state), epoch=1)
+    run = to_run(row, status or RunStatus(row.state), epoch=1)
     if run.has_ended:
         run = replace(run, tasks=tuple(db.tasks([run.key]).get(run.key, ())))
     text = json.dumps(runs_store._run_to_json(run))

@@ -49,13 +49,13 @@ def _lazy(dag: Any) -> Any:
     return LazyDeserializedDAG(data=SerializedDAG.to_dict(dag))
 
 
-def ended(*runs: LedgerRun) -> None:
+def ended(*runs: LedgerRun, note: str = "a note") -> None:
     """Write runs that this region has executed."""
     from airflow_provider_mwaa_dr.plugins.metadata.insertion import insert_runs
     from airflow_provider_mwaa_dr.plugins.metadata.transactions import transaction
 
     with transaction() as session:
-        insert_runs(session.connection(), runs, state=None, note="a note of a user")
+        insert_runs(session.connection(), runs, state=None, note=note)
 
 
 def runs_created_next(database: Database, dag: Any, number: int) -> list[Any]:

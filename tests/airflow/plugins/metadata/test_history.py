@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunStatus
+from airflow_provider_mwaa_dr.core.ledger import CreatedIntervals, LedgerRun, RunStatus
 from tests.airflow.plugins.metadata.chains import ONE, TWO, bash, chain, executed, ledger_of, next_one_starts, operator
 from tests.airflow.plugins.metadata.other_region import AT, DAY, interval, next_dagrun, open_interval
-from tests.airflow.plugins.metadata.scheduling import adopt, dates_created_next, ended, parse, published
+from tests.airflow.plugins.metadata.scheduling import (
+    adopt,
+    dates_created_next,
+    ended,
+    parse,
+    published,
+    runs_created_next,
+)
 
 if TYPE_CHECKING:
     from tests.airflow.conftest import Database
@@ -226,6 +233,91 @@ def test_a_manual_run_whose_date_is_the_time_of_its_request_holds_no_interval(da
     assert not any(row.holds_date for row in db.runs([("orders", name) for name in held]))
 
 
+def partition(day: int, run_type: str = "scheduled", **values: Any) -> LedgerRun:
+    """A run of a daily partition, as Airflow 3.2 and later creates it: without a logical date and interval."""
+    at = AT + day * DAY
+    key = {"partition_key": f"{at:%Y-%m-%dT%H:%M:%S}", "partition_date": at, "run_after": at}
+    run_id = f"{run_type}__{day}__random"
+    none = {"logical_date": None, "data_interval_start": None, "data_interval_end": None}
+    return interval(day, **{"run_type": run_type, "run_id": run_id, **none, **key, **values})
+
+
+@pytest.fixture
+def partitioned(database: Database, db: Any) -> Any:
+    """A DAG that is scheduled by daily partitions; the DAG processor has parsed it."""
+    timetables = pytest.importorskip("airflow.timetables.trigger")
+    if not hasattr(timetables, "CronPartitionTimetable"):
+        pytest.skip("Airflow 3.2 and later have partitions")
+    dag = chain(schedule=timetables.CronPartitionTimetable("0 0 * * *", timezone="UTC"))
+    parse(database, dag)
+    return dag
+
+
+PARTITIONS = {
+    "scheduled": [partition(day) for day in range(4)],
+    "of a backfill": [partition(0), *(partition(day, "backfill") for day in (1, 2))],
+    "an old one of a backfill": [partition(2), partition(3), partition(1, "backfill")],
+    "one that a user requested": [partition(1), partition(2, "manual")],
+}
+
+
+@pytest.mark.parametrize("kind", PARTITIONS)
+@pytest.mark.parametrize("is_new_to_the_ledger", [False, True])
+def test_the_scheduler_creates_the_partitions_that_it_would_have_created_in_the_other_region(
+    database: Database, db: Any, partitioned: Any, kind: str, is_new_to_the_ledger: bool
+) -> None:
+    """Airflow continues after the scheduled run or run of a backfill with the newest partition date."""
+    ended(*PARTITIONS[kind])
+    run_ids = [run.run_id for run in PARTITIONS[kind]]
+    if is_new_to_the_ledger:
+        run_ids = [row.run_id for row in db.last_finished(["orders"])]
+    ledger = published(db, *run_ids)
+    expected = [row.partition_key for row in runs_created_next(database, partitioned, 3)]
+    database.forget_history()
+    adopt(db, ledger)
+    assert [row.partition_key for row in runs_created_next(database, partitioned, 3)] == expected
+
+
+def test_a_resumed_partition_is_not_created_again(database: Database, db: Any, partitioned: Any) -> None:
+    """The DAG's row named it as the next run. Airflow does not look whether a partition has a run."""
+    db.adopt([partition(2)], "adopted")
+    parse(database, partitioned)
+    assert database.dag("orders").next_dagrun_partition_date == AT + 3 * DAY
+    interrupted = partition(3, status=RunStatus.OPEN, taken_at=datetime.now(tz=timezone.utc))
+    assert db.cannot_resume([interrupted]) == {}
+    assert db.resume([interrupted], "resumed") == {}
+    assert database.dag("orders").next_dagrun_create_after is None
+    other = replace(interrupted, run_id="scheduled__3__other")
+    refused = {other.key: f"another run has its partition: {interrupted.run_id}"}
+    assert db.cannot_resume([other]) == refused
+    assert db.resume([other], "resumed") == refused
+    by_hand = replace(other, run_id="by hand", run_type="manual")
+    assert db.cannot_resume([by_hand]) == {}
+    (row,) = runs_created_next(database, partitioned, 1)
+    assert row.partition_date == AT + 4 * DAY
+
+
+def test_skipped_partitions_that_no_region_created_are_created_again(
+    database: Database, db: Any, partitioned: Any
+) -> None:
+    """A skipped partition takes nothing: the other region's run of it is resumed."""
+    db.adopt([partition(2)], "adopted")
+    ended(*(partition(day) for day in (3, 4, 5)), note="skipped: us-east-1 is standby")
+    created = CreatedIntervals(newest_partition=AT + 3 * DAY)
+    assert db.cannot_resume([partition(3, run_id="scheduled__3__other", status=RunStatus.OPEN)]) == {}
+    assert db.forget_closed({"orders": created}) == 2
+    assert database.dag("orders").next_dagrun_partition_key is None
+    (row,) = runs_created_next(database, partitioned, 1)
+    assert row.partition_date == AT + 4 * DAY
+
+
+def test_a_version_without_partitions_adopts_none(database: Database, db: Any) -> None:
+    """The next partition is its DAG's own affair, and no error."""
+    if "partition_key" in database.tables.runs.c:
+        pytest.skip("this version has partitions")
+    assert db.adopt([partition(2)], "adopted") == 0
+
+
 def test_skipped_intervals_that_no_region_created_are_deleted(database: Database, db: Any) -> None:
     """
     Only scheduled runs that did not execute, and that are newer than any region has created. The schedule goes back.
@@ -236,14 +328,15 @@ def test_skipped_intervals_that_no_region_created_are_deleted(database: Database
         db.adopt([interval(day)], "skipped: us-east-1 is standby")
     db.adopt([interval(3, dag_id="billing", run_id="b3")], "closed: us-east-1 is standby")
     database.add_run("orders", "manual", state="success", note="[mwaa-dr] skipped: standby")
-    assert db.forget_closed({"orders": AT + 6 * DAY}, {}) == 2
+    up_to_6 = CreatedIntervals(newest=AT + 6 * DAY)
+    assert db.forget_closed({"orders": up_to_6}) == 2
     assert set(database.runs()) == {"scheduled__5", "scheduled__6", "b3", "manual"}
     assert next_dagrun(database) == AT + 6 * DAY
-    assert db.forget_closed({"billing": None}, {}) == 1
+    assert db.forget_closed({"billing": CreatedIntervals()}) == 1
     assert next_dagrun(database, "billing") is None
     db.adopt([interval(7), interval(9)], "skipped: us-east-1 is standby")
-    assert db.forget_closed({"orders": AT + 6 * DAY}, {"orders": [AT + 7 * DAY, AT + 9 * DAY]}) == 0
-    assert db.forget_closed({"orders": AT + 6 * DAY}, {"orders": [AT + 9 * DAY]}) == 1
+    assert db.forget_closed({"orders": replace(up_to_6, held=frozenset({AT + 7 * DAY, AT + 9 * DAY}))}) == 0
+    assert db.forget_closed({"orders": replace(up_to_6, held=frozenset({AT + 9 * DAY}))}) == 1
     with database.settings.engine.begin() as connection:
         tasks = database.tables.tasks
         connection.execute(
@@ -258,4 +351,4 @@ def test_skipped_intervals_that_no_region_created_are_deleted(database: Database
                 hostname="worker",
             )
         )
-    assert db.forget_closed({"orders": AT + 6 * DAY}, {}) == 0
+    assert db.forget_closed({"orders": up_to_6}) == 0

@@ -54,6 +54,7 @@ with DAG("control", schedule=None, start_date=START, catchup=False, tags=["dr:co
 
 READ = """
 import json
+from airflow_provider_mwaa_dr.core.ports import INVENTORIES
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.core.inventory import contents_to_text
 from airflow_provider_mwaa_dr.agent.inventory import InventoryKeeper
@@ -68,7 +69,7 @@ print("READ", json.dumps({
     "facts": {dag_id: [each.source, each.shape, *each.traits] for dag_id, each in facts.items()},
     "import_errors": db.import_errors(),
     "values": db.values(),
-    "inventory": contents_to_text(store.get_inventory("here")),
+    "inventory": contents_to_text(store.get(INVENTORIES, "here")),
 }))
 """
 

@@ -31,3 +31,18 @@ def test_the_newest_ended_interval_of_each_dag(database: Database, db: Any) -> N
     database.add_run("orders", "manual", state="success")
     found = {(row.run_id, row.state, row.holds_date) for row in db.last_finished(["orders", "billing", "none"])}
     assert found == {("scheduled__2", "failed", False), ("b1", "success", False), ("manual", "success", True)}
+
+
+def test_the_conf_of_a_dag_with_the_tag_for_it_is_not_read(database: Database, db: Any) -> None:
+    """The row says that the run has a conf, and not which one. A run without a conf is like any other."""
+    database.add_dag("secret", tags=("dr:no-conf", "other"))
+    for dag_id in ("secret", "orders"):
+        for day, conf in ((1, '{"password": "planted"}'), (2, "{}")):
+            db.resume([open_interval(day, dag_id=dag_id, run_type="manual", run_id=f"r{day}", conf=conf)], "resumed")
+    rows = {row.key: row for row in db.runs([(dag_id, f"r{day}") for dag_id in ("secret", "orders") for day in (1, 2)])}
+    assert (rows["secret", "r1"].conf, rows["secret", "r1"].conf_lost) == (None, "its DAG is tagged dr:no-conf")
+    assert (rows["orders", "r1"].conf, rows["orders", "r1"].conf_lost) == ({"password": "planted"}, None)
+    for dag_id in ("secret", "orders"):
+        assert not rows[dag_id, "r2"].conf
+        assert rows[dag_id, "r2"].conf_lost is None
+    assert "planted" not in str(rows["secret", "r1"])

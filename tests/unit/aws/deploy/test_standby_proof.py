@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from airflow_provider_mwaa_dr.aws.deploy.standby_proof import PROOF_S, READINESS_DAG, StandbyProof
-from airflow_provider_mwaa_dr.core.ports import AgentStatus
+from airflow_provider_mwaa_dr.core.ports import FENCE_LOADS, AgentStatus, FenceLoad
 from airflow_provider_mwaa_dr.exceptions import DeploymentError
 from airflow_provider_mwaa_dr.testing import FakeEnvironment, InMemoryStateStore, ManualClock
 
@@ -57,7 +57,7 @@ class Standby:
             )
         )  # fmt: skip
         if self.loads_fence and self.runs and READINESS_DAG in self.airflow.unpaused:
-            self.store.put_fence(B, self.clock.now())
+            self.store.put(FENCE_LOADS, FenceLoad(region=B, at=self.clock.now()))
 
     @property
     def runs(self) -> list[str]:
@@ -97,7 +97,7 @@ def test_a_dag_that_a_user_unpaused_stays_unpaused() -> None:
 def test_a_fence_that_was_loaded_since_the_update_needs_no_run() -> None:
     """A second deployment finds it, and triggers nothing."""
     standby = Standby().beats_from(1)
-    standby.store.put_fence(B, standby.clock.now() + timedelta(seconds=1))
+    standby.store.put(FENCE_LOADS, FenceLoad(region=B, at=standby.clock.now() + timedelta(seconds=1)))
     assert "a worker has loaded the fence since the update" in standby.prove()
     assert standby.runs == []
 
@@ -105,7 +105,7 @@ def test_a_fence_that_was_loaded_since_the_update_needs_no_run() -> None:
 def test_a_fence_that_was_loaded_before_the_update_proves_nothing() -> None:
     """The workers of before are gone."""
     standby = Standby(loads_fence=False).beats_from(1).has_dag_from(1)
-    standby.store.put_fence(B, standby.clock.now() - timedelta(hours=1))
+    standby.store.put(FENCE_LOADS, FenceLoad(region=B, at=standby.clock.now() - timedelta(hours=1)))
     with pytest.raises(DeploymentError, match="No worker has loaded the fence"):
         standby.prove()
 

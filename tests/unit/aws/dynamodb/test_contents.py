@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_mwaa_dr.aws.dynamodb import runs_store, state_store
+from airflow_provider_mwaa_dr.aws.dynamodb import runs_store
 from airflow_provider_mwaa_dr.aws.dynamodb.contents import MOST_BYTES, shown, unpacked
 from airflow_provider_mwaa_dr.aws.dynamodb.paged_item import state_keys
 from airflow_provider_mwaa_dr.core.inventory import Inventory, contents_from_values, contents_to_text
 from airflow_provider_mwaa_dr.core.ledger import RegionLedger, RunStatus
+from airflow_provider_mwaa_dr.core.ports import INVENTORIES, RECORDS
 from airflow_provider_mwaa_dr.exceptions import IncompleteItemError, UnreadableCheckpointError, UnreadableItemError
 from tests.unit.aws.dynamodb.dynamodb_reads import DynamoDBReads, key_of
 from tests.unit.aws.dynamodb.test_fuzz_readers import (
@@ -25,6 +26,7 @@ from tests.unit.aws.dynamodb.test_fuzz_readers import (
     RUNS_ITEMS,
     STATE_ITEMS,
     X,
+    content_of,
     entry,
     runs_store_of,
     state_store_of,
@@ -63,7 +65,7 @@ def test_no_reader_unpacks_more_than_a_writer_packs(kind: str, bomb: Callable[[i
     tracemalloc.start()
     if kind == "INVENTORY#":
         with pytest.raises(UnreadableItemError, match="unpack to more than 32000000"):
-            state_store_of(with_body(STATE_ITEMS, kind, body)).get_inventory(X)
+            state_store_of(with_body(STATE_ITEMS, kind, body)).get(INVENTORIES, X)
     elif kind == "PICTURE#":
         with pytest.raises(UnreadableCheckpointError, match=f"unpack to more than {MOST_BYTES}"):
             runs_store_of(with_body(RUNS_ITEMS, kind, body)).checkpoint(X)
@@ -90,7 +92,7 @@ def test_a_message_has_table_key_field_found_value_allowed_values_and_advice() -
     """Regression test: the message was only "'swift' is not a valid Mode"."""
     record = next(item for item in STATE_ITEMS if key_of(item)[0] == "FAILOVER#plan-1")
     store = state_store_of(DynamoDBReads({**record, "mode": {"S": "swift\x1b[2J"}}))
-    (found,) = store.records()
+    (found,) = store.find_all(RECORDS)
     assert str(found.unreadable) == (
         "Item FAILOVER#plan-1 of table state cannot be read: field mode: found 'swift\\x1b[2J', "
         "allowed is one of auto, graceful, forced."
@@ -103,7 +105,7 @@ def test_a_field_inside_a_list_is_named_with_its_place() -> None:
     """The message names the wrong step of five."""
     record = next(item for item in STATE_ITEMS if key_of(item)[0] == "FAILOVER#plan-1")
     steps = {"L": [*record["steps"]["L"], {"M": {"name": {"S": "drain"}, "detail": {"S": ""}, "seconds": {"S": "x"}}}]}
-    (found,) = state_store_of(DynamoDBReads({**record, "steps": steps})).records()
+    (found,) = state_store_of(DynamoDBReads({**record, "steps": steps})).find_all(RECORDS)
     assert found.unreadable is not None
     assert (found.unreadable.field, found.unreadable.found) == ("steps[1].seconds", "'x'")
 
@@ -140,11 +142,11 @@ def test_a_run_with_a_status_of_a_newer_version_is_in_doubt_and_the_rest_of_its_
 
 def test_a_missing_page_is_distinguished_from_a_damaged_page() -> None:
     """A missing page may still arrive in this replica of the table. A damaged page will not change by itself."""
-    pages, manifest = state_keys(f"INVENTORY#{X}").to_items(state_store._inventory_content(INVENTORY))
+    pages, manifest = state_keys(f"INVENTORY#{X}").to_items(content_of(INVENTORIES, INVENTORY))
     with pytest.raises(IncompleteItemError, match="found 0 existing pages, allowed is the 1 pages that it names"):
-        state_store_of(DynamoDBReads(manifest)).get_inventory(X)
+        state_store_of(DynamoDBReads(manifest)).get(INVENTORIES, X)
     with pytest.raises(UnreadableItemError) as raised:
-        state_store_of(DynamoDBReads(manifest, {**pages[0], "body": {"S": "x"}})).get_inventory(X)
+        state_store_of(DynamoDBReads(manifest, {**pages[0], "body": {"S": "x"}})).get(INVENTORIES, X)
     assert not isinstance(raised.value, IncompleteItemError)
 
 
@@ -172,9 +174,9 @@ def test_a_checkpoint_whose_missing_page_cannot_arrive_is_damaged(
 
 def test_a_manifest_that_names_millions_of_pages_costs_nothing() -> None:
     """The reader never builds their keys."""
-    _, manifest = state_keys(f"INVENTORY#{X}").to_items(state_store._inventory_content(INVENTORY))
+    _, manifest = state_keys(f"INVENTORY#{X}").to_items(content_of(INVENTORIES, INVENTORY))
     with pytest.raises(UnreadableItemError, match="field pages: found 1000000000, allowed is a whole number from 0 to"):
-        state_store_of(DynamoDBReads({**manifest, "pages": {"N": "1000000000"}})).get_inventory(X)
+        state_store_of(DynamoDBReads({**manifest, "pages": {"N": "1000000000"}})).get(INVENTORIES, X)
 
 
 OPTIONAL_OF_ENTRY = sorted(name for name, rule in runs_store._ENTRY.items() if not rule.is_required)

@@ -15,29 +15,43 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_mwaa_dr.aws.dynamodb import contents, items, runs_store, state_store
+from airflow_provider_mwaa_dr.aws.dynamodb import contents, items, runs_store
 from airflow_provider_mwaa_dr.aws.dynamodb.contents import unpacked
-from airflow_provider_mwaa_dr.aws.dynamodb.paged_item import state_keys
+from airflow_provider_mwaa_dr.aws.dynamodb.item_forms import PagedForm, form_of
+from airflow_provider_mwaa_dr.aws.dynamodb.paged_item import PagedContent, state_keys
 from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import DynamoDBRunsStore
 from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
 from airflow_provider_mwaa_dr.core.inventory import DagFacts, Fingerprints, Inventory
+from airflow_provider_mwaa_dr.core.item_kind import ItemKind
 from airflow_provider_mwaa_dr.core.lease import has_acknowledged
 from airflow_provider_mwaa_dr.core.ledger import Head, LedgerRun, LogEntry, RegionLedger, RunStatus
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagSet, FailoverOutcome, FailoverRecord, StepRecord
+from airflow_provider_mwaa_dr.core.ports import (
+    DAG_SETS,
+    FENCE_LOADS,
+    INVENTORIES,
+    RECORDS,
+    SNAPSHOTS,
+    AgentStatus,
+    DagSet,
+    FailoverOutcome,
+    FailoverRecord,
+    StepRecord,
+)
 from airflow_provider_mwaa_dr.core.state import Mode, Plan, initial
 from airflow_provider_mwaa_dr.exceptions import DRError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
 from tests.unit.aws.dynamodb.dynamodb_reads import DynamoDBReads, key_of
-from tests.unit.core.ledger_regions import Rows
+from tests.unit.core.bookkeeping.ledger_regions import Rows
 
+T = TypeVar("T")
 AT = datetime(2026, 2, 26, 10, 30, tzinfo=timezone.utc)
 X, Y = "us-east-1", "us-east-2"
 EXAMPLES = settings(max_examples=300, deadline=None, print_blob=True)
@@ -65,6 +79,13 @@ INVENTORY = Inventory(
 )  # fmt: skip
 
 
+def content_of(kind: ItemKind[T], value: T) -> PagedContent:
+    """Return what a write of a paged item stores."""
+    form = form_of(kind)
+    assert isinstance(form, PagedForm)
+    return form.to_content(value)
+
+
 def state_items() -> list[dict[str, Any]]:
     """Return a state table with one item of each kind, in the format of this version."""
     found = [
@@ -79,9 +100,9 @@ def state_items() -> list[dict[str, Any]]:
     ]
     found[1] |= {"agents": {"SS": ["7", "8"]}, "regions": {"SS": [X, Y]}}
     for key in (f"SNAPSHOT#{X}", "PAUSED#plan-1"):
-        pages, manifest = state_keys(key).to_items(state_store._set_content(SET))
+        pages, manifest = state_keys(key).to_items(content_of(SNAPSHOTS, SET))
         found += [*pages, manifest]
-    pages, manifest = state_keys(f"INVENTORY#{X}").to_items(state_store._inventory_content(INVENTORY))
+    pages, manifest = state_keys(f"INVENTORY#{X}").to_items(content_of(INVENTORIES, INVENTORY))
     return [*found, *pages, manifest]
 
 
@@ -235,12 +256,12 @@ READS: Mapping[str, Callable[[DynamoDBStateStore], Any]] = {
     f"AGENT#{X}#8": lambda store: next((each for each in store.agents(X) if each.job == "8"), None),
     f"ENVIRONMENT#{X}": lambda store: store.registrations().get(X),
     f"ENVIRONMENT#{Y}": lambda store: store.registrations().get(Y),
-    "FAILOVER#plan-0": lambda store: next((each for each in store.records() if each.id == "plan-0"), None),
-    "FAILOVER#plan-1": lambda store: store.get_record("plan-1"),
-    f"FENCE#{X}": lambda store: store.fence(X),
-    f"SNAPSHOT#{X}": lambda store: store.get_snapshot(X),
-    "PAUSED#plan-1": lambda store: store.get_set("plan-1"),
-    f"INVENTORY#{X}": lambda store: (store.get_inventory(X), store.inventory_key(X)),
+    "FAILOVER#plan-0": lambda store: next((each for each in store.find_all(RECORDS) if each.id == "plan-0"), None),
+    "FAILOVER#plan-1": lambda store: store.get(RECORDS, "plan-1"),
+    f"FENCE#{X}": lambda store: store.get(FENCE_LOADS, X),
+    f"SNAPSHOT#{X}": lambda store: store.get(SNAPSHOTS, X),
+    "PAUSED#plan-1": lambda store: store.get(DAG_SETS, "plan-1"),
+    f"INVENTORY#{X}": lambda store: (store.get(INVENTORIES, X), store.inventory_key(X)),
 }
 
 

@@ -1,11 +1,14 @@
-"""Items of the state table that other versions of the provider write or read."""
+"""Items of the tables that other versions of the provider write or read."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timezone
 
+from airflow_provider_mwaa_dr.aws.dynamodb.contents import RUN, problem_of
 from airflow_provider_mwaa_dr.aws.dynamodb.items import from_item, state_from_item, state_to_item, to_item
+from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import _head_from_json, _head_to_json, _run_to_json
+from airflow_provider_mwaa_dr.core.ledger import Head, LedgerRun, RunStatus
 from airflow_provider_mwaa_dr.core.state import Mode, Plan, Stop, announce, claim, initial
 
 AT = datetime(2026, 2, 26, 10, 30, tzinfo=timezone.utc)
@@ -38,3 +41,30 @@ def test_an_announcement_that_cannot_be_read_is_a_problem_of_the_state() -> None
         state = state_from_item(to_item("ACTIVE_REGION", values | {"stops": broken}), default_lease_s=60)
         assert [problem.field for problem in state.problems] == ["stops"]
         assert state.stops == ()
+
+
+INTERVAL = LedgerRun(
+    dag_id="d", run_id="r", run_type="backfill", status=RunStatus.SUCCESS, epoch=1, logical_date=AT, partition_key="k",
+    partition_date=AT,
+)  # fmt: skip
+DATED = replace(INTERVAL, run_id="m", run_type="manual", partition_key=None, holds_date=True)
+HEAD = Head(
+    dag_id="d", created=AT, finished=INTERVAL, dated=(DATED,), partition=INTERVAL, partition_created=AT
+)  # fmt: skip
+
+
+def test_a_head_of_an_older_version_has_no_dates_and_no_partition() -> None:
+    """All its other fields count. A field that cannot be read counts as missing."""
+    values = _head_to_json(HEAD)
+    assert _head_from_json(values) == HEAD
+    new = ("dated", "partition", "partition_created")
+    expected = replace(HEAD, dated=(), partition=None, partition_created=None)
+    assert _head_from_json({name: value for name, value in values.items() if name not in new}) == expected
+    assert _head_from_json(values | dict.fromkeys(new, 7)) == expected
+
+
+def test_an_older_version_reads_runs_that_hold_a_date() -> None:
+    """Its schema does not have the field, and it ignores fields that it does not have."""
+    older = {name: rule for name, rule in RUN.items() if name != "holds_date"}
+    assert problem_of(_run_to_json(DATED), older) is None
+    assert "holds_date" not in _run_to_json(INTERVAL), "only runs that hold a date have it"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_mwaa_dr.aws.dynamodb import runs_store, state_store
+from airflow_provider_mwaa_dr.aws.dynamodb import runs_store
 from airflow_provider_mwaa_dr.aws.dynamodb.paged_item import (
     Announcement,
     AnnouncementItems,
@@ -18,16 +18,17 @@ from airflow_provider_mwaa_dr.aws.dynamodb.paged_item import (
 )
 from airflow_provider_mwaa_dr.aws.dynamodb.replicas import Replicas
 from airflow_provider_mwaa_dr.core.ledger import Head, RegionLedger
-from airflow_provider_mwaa_dr.core.ports import DagSet
+from airflow_provider_mwaa_dr.core.ports import SNAPSHOTS, DagSet
 from airflow_provider_mwaa_dr.testing import ManualClock
 from tests.unit.aws.dynamodb.dynamodb_reads import DynamoDBReads
+from tests.unit.aws.dynamodb.test_fuzz_readers import content_of
 
 AT = datetime(2026, 2, 26, 10, 30, tzinfo=timezone.utc)
 ONE = Announcement(generation="0123456789ab", pages=2, at=1_772_101_800.0)
 
 
 def test_the_items_of_a_set_are_as_the_first_version_wrote_them() -> None:
-    content = state_store._set_content(DagSet(id="s", region="r", recorded_at=AT, dag_ids=("b", "a", "b")))
+    content = content_of(SNAPSHOTS, DagSet(id="s", region="r", recorded_at=AT, dag_ids=("b", "a", "b")))
     (page,), manifest = state_keys("SNAPSHOT#r").to_items(content)
     generation = manifest["generation"]["S"]
     assert len(generation) == 12

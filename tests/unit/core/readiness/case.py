@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from airflow_provider_mwaa_dr.core import pausing
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.inventory import DagFacts
-from airflow_provider_mwaa_dr.core.ports import HeldTasks, IdentityClaim, Unpublished
+from airflow_provider_mwaa_dr.core.item_kind import ItemKind
+from airflow_provider_mwaa_dr.core.ports import (
+    FENCE_LOADS,
+    IDENTITY_CLAIMS,
+    INVENTORIES,
+    SNAPSHOTS,
+    UNPUBLISHED_EVENTS,
+    FenceLoad,
+    HeldTasks,
+    IdentityClaim,
+    Unpublished,
+)
 from airflow_provider_mwaa_dr.core.readiness.model import Verdict
 from airflow_provider_mwaa_dr.core.state import Mode, Plan
 from tests.unit.core.dr_set import A, B
@@ -42,7 +53,7 @@ class Case:
 
 def dag(ready: ReadySet, region: str, dag_id: str, **facts: object) -> None:
     """Change one DAG in a region's inventory."""
-    found = ready.world.store.get_inventory(region)
+    found = ready.world.store.get(INVENTORIES, region)
     assert found is not None
     changed = replace(found.dags.get(dag_id, DagFacts(source="s", shape="x")), **facts)  # type: ignore[arg-type]
     ready.change(region, dags={**found.dags, dag_id: changed})
@@ -53,8 +64,9 @@ def claim(environment: str, problem: str) -> Change:
 
     def change(ready: ReadySet) -> None:
         at = ready.world.clock.now()
-        ready.world.store.put_identity_claim(
-            IdentityClaim(region=A, environment=environment, aws_region=B, job="9", at=at, beat=1, problem=problem)
+        ready.world.store.put(
+            IDENTITY_CLAIMS,
+            IdentityClaim(region=A, environment=environment, aws_region=B, job="9", at=at, beat=1, problem=problem),
         )
 
     return change
@@ -62,14 +74,14 @@ def claim(environment: str, problem: str) -> Change:
 
 def drop(ready: ReadySet, kind: str, region: str) -> None:
     """Remove all names of one kind from a region's inventory."""
-    found = ready.world.store.get_inventory(region)
+    found = ready.world.store.get(INVENTORIES, region)
     assert found is not None
     ready.change(region, names={**found.names, kind: ()})
 
 
 def fingerprint(ready: ReadySet, region: str, kind: str, name: str, value: str, *, key_id: str = "k") -> None:
     """Change the fingerprint of one value."""
-    found = ready.world.store.get_inventory(region)
+    found = ready.world.store.get(INVENTORIES, region)
     assert found is not None
     ((peer, prints),) = found.fingerprints.items()
     values = {**prints.values, kind: {**prints.values[kind], name: value}}
@@ -79,7 +91,7 @@ def fingerprint(ready: ReadySet, region: str, kind: str, name: str, value: str, 
 def write_again(ready: ReadySet) -> None:
     """Write both inventories again, as the agents do a minute later."""
     for region, other in ((A, B), (B, A)):
-        ready.world.store.put_inventory(inventory(region, other, ready.world.clock.now()))
+        ready.world.store.put(INVENTORIES, inventory(region, other, ready.world.clock.now()))
 
 
 def accept(what: str) -> Change:
@@ -96,7 +108,7 @@ def hold_tasks(region: str) -> Change:
     def change(ready: ReadySet) -> None:
         now = ready.world.clock.now()
         held = HeldTasks(since=now.replace(minute=0, second=0), at=now, why="no heartbeats")
-        ready.world.store.put_fence(region, now, held)
+        ready.world.store.put(FENCE_LOADS, FenceLoad(region=region, at=now, held=held))
 
     return change
 
@@ -115,15 +127,16 @@ def environment(region: str, **changes: object) -> Change:
 
 def options(region: str, **changes: str) -> Change:
     def change(ready: ReadySet) -> None:
-        found = ready.world.store.get_inventory(region)
+        found = ready.world.store.get(INVENTORIES, region)
         assert found is not None
         ready.change(region, options={**found.options, **changes})
 
     return change
 
 
-def forget(ready: ReadySet, what: str) -> None:
-    getattr(ready.world.store._table, what).clear()
+def forget(ready: ReadySet, kind: ItemKind[Any]) -> None:
+    table = ready.world.store._table
+    table.items = {key: item for key, item in table.items.items() if not key.startswith(kind.prefix)}
 
 
 def open_plan(ready: ReadySet) -> None:
@@ -140,7 +153,7 @@ def pause_the_standby(ready: ReadySet) -> None:
 
 def lose_the_snapshot(ready: ReadySet) -> None:
     ready.world.agents[A].alive = False
-    forget(ready, "snapshots")
+    forget(ready, SNAPSHOTS)
 
 
 def revive(region: str) -> Change:
@@ -167,4 +180,4 @@ def unpublished(acknowledged_at: datetime | None) -> Callable[[ReadySet], object
     found = Unpublished(
         id="u1", region=B, epoch=1, begun_epoch=0, at=AT, why="refused", first_id=1, acknowledged_at=acknowledged_at
     )  # fmt: skip
-    return lambda ready: ready.world.store.put_unpublished(found)
+    return lambda ready: ready.world.store.put(UNPUBLISHED_EVENTS, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow_provider_mwaa_dr.core.inventory import DEPENDS_ON_PAST, EXTERNAL_SENSOR
+from airflow_provider_mwaa_dr.core.ports import INVENTORIES
 from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG
 from tests.unit.core.dr_set import A, B
 from tests.unit.core.readiness.case import (
@@ -62,7 +63,7 @@ CASES = [
     ),
     Case(
         check="dags",
-        spoil=lambda ready: (environment(A, unreachable=True)(ready), forget(ready, "inventories")),
+        spoil=lambda ready: (environment(A, unreachable=True)(ready), forget(ready, INVENTORIES)),
         verdict=WARN,
         why="not compared with us-east-2",
         fix=environment(A, unreachable=False),

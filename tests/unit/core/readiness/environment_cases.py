@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from airflow_provider_mwaa_dr.core.ports import INVENTORIES
 from tests.unit.core.dr_set import A, B
 from tests.unit.core.readiness.case import (
     FAIL,
@@ -127,7 +128,7 @@ CASES = [
     ),
     Case(
         check="inventory",
-        spoil=lambda ready: (forget(ready, "inventories"), ready.heartbeat(B, inventory_error="not allowed")),
+        spoil=lambda ready: (forget(ready, INVENTORIES), ready.heartbeat(B, inventory_error="not allowed")),
         verdict=WARN,
         why="no inventory of us-east-1: not allowed; no inventory of us-east-2: its agent has not written one",
         advice="INVENTORY#REGION*",

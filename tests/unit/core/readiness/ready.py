@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.core.config import DRConfig, parse_config
 from airflow_provider_mwaa_dr.core.inventory import DagFacts, Fingerprints, Inventory
-from airflow_provider_mwaa_dr.core.ports import Environment, FailoverOutcome, FailoverRecord
+from airflow_provider_mwaa_dr.core.ports import INVENTORIES, RECORDS, Environment, FailoverOutcome, FailoverRecord
 from airflow_provider_mwaa_dr.core.readiness.examination import examine
 from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG, CheckResult
 from airflow_provider_mwaa_dr.core.state import Mode
@@ -42,8 +42,8 @@ class ReadySet:
         for region, other in ((A, B), (B, A)):
             world.environments[region].add_dag(TEST_DAG, is_paused=region == B)
             world.agents[region].changes.update(fence_ok=True, ledger_lag_s=1.0, provider_version=__version__)
-            world.store.put_inventory(inventory(region, other, world.clock.now()))
-        world.store.put_record(drill(world.clock.now()))
+            world.store.put(INVENTORIES, inventory(region, other, world.clock.now()))
+        world.store.put(RECORDS, drill(world.clock.now()))
         world.clock.advance(2)
         return ready
 
@@ -53,9 +53,9 @@ class ReadySet:
 
     def change(self, region: str, **changes: object) -> None:
         """Change the inventory of a region."""
-        found = self.world.store.get_inventory(region)
+        found = self.world.store.get(INVENTORIES, region)
         assert found is not None
-        self.world.store.put_inventory(replace(found, **changes))  # type: ignore[arg-type]
+        self.world.store.put(INVENTORIES, replace(found, **changes))  # type: ignore[arg-type]
 
     def heartbeat(self, region: str, **changes: object) -> None:
         """Change what a region's agent publishes, from its next heartbeat on."""

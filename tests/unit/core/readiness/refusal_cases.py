@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_mwaa_dr.core.ports import EnvironmentStatus
+from airflow_provider_mwaa_dr.core.ports import FENCE_LOADS, EnvironmentStatus, FenceLoad
 from tests.unit.core.dr_set import A, B
 from tests.unit.core.readiness.case import (
     FAIL,
@@ -109,7 +109,7 @@ CASES = [
         verdict=WARN,
         why="the fence of us-east-1 has held tasks since 2026-01-01T00:00:00Z: no heartbeats",
         advice="do first what the result says",
-        fix=lambda ready: ready.world.store.put_fence(B, ready.world.clock.now()),
+        fix=lambda ready: ready.world.store.put(FENCE_LOADS, FenceLoad(region=B, at=ready.world.clock.now())),
     ),
     Case(
         check="fence",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from airflow_provider_mwaa_dr.core.config import TableConsistency
-from airflow_provider_mwaa_dr.core.ports import DagSet
+from airflow_provider_mwaa_dr.core.ports import RECORDS, SNAPSHOTS, DagSet
 from tests.unit.core.dr_set import A, B
 from tests.unit.core.readiness.case import (
     AT,
@@ -144,8 +144,8 @@ CASES = [
         verdict=WARN,
         why="1 cannot be read: Item SNAPSHOT#us-east-1 of table memory cannot be read: field pages: found 'two'",
         advice="Write it again",
-        fix=lambda ready: ready.world.store.put_snapshot(
-            DagSet(id=B, region=B, recorded_at=ready.world.clock.now(), dag_ids=())
+        fix=lambda ready: ready.world.store.put(
+            SNAPSHOTS, DagSet(id=B, region=B, recorded_at=ready.world.clock.now(), dag_ids=())
         ),
     ),
     Case(
@@ -157,7 +157,7 @@ CASES = [
     ),
     Case(
         check="drill",
-        spoil=lambda ready: forget(ready, "records"),
+        spoil=lambda ready: forget(ready, RECORDS),
         verdict=WARN,
         why="no failover to us-east-1 was ever completed",
         advice="planned failover to us-east-1 and back",
@@ -165,7 +165,7 @@ CASES = [
     ),
     Case(
         check="drill",
-        spoil=lambda ready: ready.world.store.put_record(drill(ready.world.clock.now(), days_ago=200)),
+        spoil=lambda ready: ready.world.store.put(RECORDS, drill(ready.world.clock.now(), days_ago=200)),
         verdict=WARN,
         why="over 90 days ago",
         advice="--reason drill",
@@ -173,8 +173,8 @@ CASES = [
     ),
     Case(
         check="drill",
-        spoil=lambda ready: ready.world.store.put_record(
-            replace(drill(ready.world.clock.now()), not_unpaused=("dag_05",))
+        spoil=lambda ready: ready.world.store.put(
+            RECORDS, replace(drill(ready.world.clock.now()), not_unpaused=("dag_05",))
         ),
         verdict=WARN,
         why="DAGs not unpaused: dag_05",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.ports import DagSet
+from airflow_provider_mwaa_dr.core.ports import INVENTORIES, SNAPSHOTS, DagSet
 from airflow_provider_mwaa_dr.core.readiness.checks import NAMES
 from airflow_provider_mwaa_dr.core.readiness.examination import examine
 from airflow_provider_mwaa_dr.core.readiness.model import Verdict
@@ -27,7 +27,7 @@ def test_the_checks_work_when_a_region_is_down(ready: ReadySet, lost: list[str],
         ready.world.environments[region].unreachable = True
         ready.world.agents[region].alive = False
     if not has_inventories:
-        forget(ready, "inventories")
+        forget(ready, INVENTORIES)
     results = ready.results()
     assert set(results) == {*NAMES, "accepted"}
     failed = {result.name for result in results.values() if result.verdict is FAIL}
@@ -113,7 +113,7 @@ def test_the_region_that_was_active_last_counts_as_the_source_of_a_misspelled_on
     ready.world.agents[A].alive = False
     ready.world.clock.advance(5)
     newer = DagSet(id=B, region=B, recorded_at=ready.world.clock.now(), dag_ids=("dag_00",))
-    ready.world.store.put_snapshot(newer)
+    ready.world.store.put(SNAPSHOTS, newer)
     ready.world.store.overwrite(replace(ready.world.state, active_region="us-est-2"))
     environments = {region: ready.world.environments[region] for region in (A, B)}
     found = examine(ready.world.store, ready.tables, environments, ready.world.clock, ready.config)

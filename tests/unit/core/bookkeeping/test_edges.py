@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_mwaa_dr.core.ledger import LogEntry, RunStatus
 from airflow_provider_mwaa_dr.exceptions import StateUnreachableError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
-from tests.unit.core.ledger_regions import HERE, Region, at_epoch, hand_over, take_over
+from tests.unit.core.bookkeeping.ledger_regions import HERE, Region, at_epoch, hand_over, take_over
 
 
 def test_a_resumed_run_that_a_user_deletes_stays_deleted(regions: tuple[Region, Region]) -> None:
@@ -29,7 +29,7 @@ def test_a_resumed_run_that_a_user_deletes_stays_deleted(regions: tuple[Region, 
     there.publish(epoch=1)
     there.bookkeeper.resume(epoch=1)
     assert there.db.resumed == []
-    there.bookkeeper.interrupt(at_epoch(2), epoch=1)
+    there.interrupt(at_epoch(2), epoch=1)
     here.bookkeeper.follow()
     here.bookkeeper.begin(2)
     here.bookkeeper.apply_outcomes()
@@ -40,18 +40,18 @@ def test_a_resumed_run_that_a_user_deletes_stays_deleted(regions: tuple[Region, 
 def test_a_checkpoint_is_saved_although_no_new_entry_is_published(regions: tuple[Region, Region]) -> None:
     """Entries of the log expire. The checkpoint must have what the region published last, and is saved only once."""
     here, _ = regions
-    store, clock = here.bookkeeper._runs, here.bookkeeper._clock
+    store, clock = here.store, here.clock
     assert isinstance(store, InMemoryRunsStore)
     assert isinstance(clock, ManualClock)
     here.bookkeeper.begin(0)
     here.db.put("r1", "running")
     here.publish()
-    here.bookkeeper.interrupt(at_epoch(1), epoch=0)
+    here.interrupt(at_epoch(1), epoch=0)
     here.bookkeeper.publish_complete(1)
     clock.advance(301)
     here.bookkeeper.apply_outcomes()
     checkpoint = store.checkpoint(HERE)
-    assert (checkpoint.number, checkpoint.complete_before) == (here.bookkeeper._load().number, 1)
+    assert (checkpoint.number, checkpoint.complete_before) == (here.bookkeeper._own.load().number, 1)
     saved = store.calls.count("save_checkpoint")
     clock.advance(301)
     here.bookkeeper.apply_outcomes()
@@ -61,17 +61,17 @@ def test_a_checkpoint_is_saved_although_no_new_entry_is_published(regions: tuple
 def test_a_new_leader_saves_the_checkpoint_that_the_old_leader_did_not_save(regions: tuple[Region, Region]) -> None:
     """The new leader has read the entries after the checkpoint. They may expire before a later reader comes."""
     here, _ = regions
-    store = here.bookkeeper._runs
+    store = here.store
     assert isinstance(store, InMemoryRunsStore)
     here.bookkeeper.begin(0)
     here.db.put("r1", "running")
     here.publish()
-    assert store.checkpoint(HERE).number < here.bookkeeper._load().number
+    assert store.checkpoint(HERE).number < here.bookkeeper._own.load().number
     new = here.successor()
     new.apply_outcomes()
     new._clock.advance(301)  # type: ignore[attr-defined]
     new.apply_outcomes()
-    assert store.checkpoint(HERE).number == here.bookkeeper._load().number
+    assert store.checkpoint(HERE).number == here.bookkeeper._own.load().number
 
 
 def test_a_ledger_with_higher_epochs_does_not_restart_a_run_that_ended_under_this_epoch(
@@ -86,7 +86,7 @@ def test_a_ledger_with_higher_epochs_does_not_restart_a_run_that_ended_under_thi
     here.bookkeeper.begin(0)
     here.bookkeeper.resume(epoch=0)
     assert [run.run_id for run in here.db.resumed] == ["r1"]
-    here.db.put("r1", "success", run_type="manual", queued_at=here.bookkeeper._clock.now() + timedelta(seconds=1))
+    here.db.put("r1", "success", run_type="manual", queued_at=here.clock.now() + timedelta(seconds=1))
     here.publish()
     here.db.resumed.clear()
     here.bookkeeper.apply_outcomes()
@@ -101,7 +101,7 @@ def test_a_run_of_an_epoch_that_no_heartbeat_reported_is_published(
     here, there = regions
     here.bookkeeper.begin(2)
     here.db.put("m1", "queued", run_type="manual")
-    here.bookkeeper.interrupt(at_epoch(3), epoch=1)
+    here.interrupt(at_epoch(3), epoch=1)
     there.bookkeeper.follow()
     there.bookkeeper.begin(3)
     there.bookkeeper.resume(epoch=3)
@@ -131,7 +131,7 @@ def test_a_run_that_cannot_be_queued_is_listed_and_tried_again(regions: tuple[Re
 def test_runs_with_long_task_ids_are_published_in_entries_that_fit_an_item(regions: tuple[Region, Region]) -> None:
     """The task ids are as long as a database allows, and compress badly."""
     here, _ = regions
-    store = here.bookkeeper._runs
+    store = here.store
     here.bookkeeper.begin(0)
     for number in range(30):
         here.db.put(f"r{number}", "success", day=number)
@@ -147,7 +147,7 @@ def test_runs_with_long_task_ids_are_published_in_entries_that_fit_an_item(regio
 
 def lose_the_next_response(region: Region) -> None:
     """Let the next entry of the region's log be written, but lose the response to that write."""
-    store = region.bookkeeper._runs
+    store = region.store
     append: Callable[[str, LogEntry], None] = store.append
 
     def once(name: str, entry: LogEntry) -> None:
@@ -172,7 +172,7 @@ def test_a_role_that_was_begun_by_a_write_without_a_response_is_known_to_the_nex
     with pytest.raises(StateUnreachableError):
         here.bookkeeper.begin(1)
     here.db.put("m1", "queued", run_type="manual")
-    here.bookkeeper.interrupt(at_epoch(2), epoch=0)
+    here.interrupt(at_epoch(2), epoch=0)
     there.bookkeeper.follow()
     there.bookkeeper.begin(2)
     there.bookkeeper.resume(epoch=2)
@@ -190,7 +190,7 @@ def test_an_entry_whose_write_got_no_response_is_not_written_twice(regions: tupl
     here.publish()
     here.db.put("r1", "success")
     here.publish()
-    entries = here.bookkeeper._runs.log(HERE, after=0)
+    entries = here.store.log(HERE, after=0)
     assert [run.status.value for entry in entries for run in entry.runs] == ["open", "success"]
 
 
@@ -225,14 +225,14 @@ def test_a_checkpoint_that_fails_after_an_entry_landed_hides_no_outcome(regions:
     here.publish()
     here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="running")
     here.clock.advance(301)
-    save, here.bookkeeper._runs.save_checkpoint = here.bookkeeper._runs.save_checkpoint, refuse  # type: ignore[method-assign]
+    save, here.store.save_checkpoint = here.store.save_checkpoint, refuse  # type: ignore[method-assign]
     with pytest.raises(StateUnreachableError):
         here.publish()
-    here.bookkeeper._runs.save_checkpoint = save  # type: ignore[method-assign]
+    here.store.save_checkpoint = save  # type: ignore[method-assign]
     here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="success")
     here.publish()
     there.bookkeeper.follow()
-    assert not any(run.is_unfinished for run in there.bookkeeper._others[HERE].runs.values())
+    assert not any(run.is_unfinished for run in there.bookkeeper._peers.ledgers[HERE].runs.values())
 
 
 def refuse(*_: object, **__: object) -> bool:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper, RunRow
-from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunKey, TaskState
+from airflow_provider_mwaa_dr.core.ledger import CreatedIntervals, LedgerRun, RunKey, TaskState
 from airflow_provider_mwaa_dr.core.state import DRState, initial
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
 
@@ -86,7 +86,7 @@ class Rows:
     def apply_outcomes(self, runs: Sequence[LedgerRun], note: str) -> None:
         self.applied += runs
 
-    def forget_closed(self, created: Mapping[str, datetime | None], held: Mapping[str, Collection[datetime]]) -> int:
+    def forget_closed(self, created: Mapping[str, CreatedIntervals]) -> int:
         return 0
 
 
@@ -109,6 +109,10 @@ class Region:
         state: DRState = replace(initial(self.region, lease_s=60, by="t", at=AT), epoch=epoch)
         self.bookkeeper.publish(state, read_state=lambda: state, read_stopped=lambda set_id: ())
 
+    def interrupt(self, state: DRState, *, epoch: int) -> None:
+        """Interrupt the runs of *epoch*. No failover has announced that it stops some of them."""
+        self.bookkeeper.interrupt(state, epoch=epoch, read_stopped=lambda set_id: ())
+
 
 def at_epoch(epoch: int) -> DRState:
     return replace(initial(THERE, lease_s=60, by="t", at=AT), epoch=epoch)
@@ -116,7 +120,7 @@ def at_epoch(epoch: int) -> DRState:
 
 def hand_over(here: Region, there: Region) -> None:
     """Interrupt the runs of *here* under epoch 0. Then let *there* begin epoch 1, so that it can resume them."""
-    here.bookkeeper.interrupt(at_epoch(1), epoch=0)
+    here.interrupt(at_epoch(1), epoch=0)
     there.bookkeeper.follow()
     there.bookkeeper.begin(1)
 

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.core.bookkeeping import CONF_BYTES, TASKS_BYTES, to_conf
 from airflow_provider_mwaa_dr.core.ledger import RunStatus
-from tests.unit.core.ledger_regions import AT, Region, hand_over, take_over
+from tests.unit.core.bookkeeping.ledger_regions import AT, Region, hand_over, take_over
 
 TASKS = [("one", -1, "success"), ("two", 3, None)]
 

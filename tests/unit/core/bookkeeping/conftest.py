@@ -1,11 +1,11 @@
-"""Fixtures that several tests of the core use."""
+"""Fixtures that several tests of the bookkeeper use."""
 
 from __future__ import annotations
 
 import pytest
 
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore
-from tests.unit.core.ledger_regions import HERE, THERE, Region
+from tests.unit.core.bookkeeping.ledger_regions import HERE, THERE, Region
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.exceptions import UnreadableCheckpointError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore
-from tests.unit.core.ledger_regions import AT, HERE, THERE, Region, at_epoch
+from tests.unit.core.bookkeeping.ledger_regions import AT, HERE, THERE, Region, at_epoch
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_a_later_checkpoint_ends_the_doubt(store: InMemoryRunsStore, here: Regio
     there.bookkeeper.begin(1)
     there.bookkeeper.resume(epoch=1)
     assert there.db.resumed == []
-    here.bookkeeper.interrupt(at_epoch(1), epoch=0)
+    here.interrupt(at_epoch(1), epoch=0)
     here.clock.advance(400)
     here.bookkeeper.apply_outcomes()
     assert store.checkpoint(HERE).number == last_number(store)
@@ -134,7 +134,7 @@ def test_a_standby_stays_uncertain_about_a_run_that_ended_in_its_own_unreadable_
     here.publish()
     store.damage_entry(HERE, last_number(store))
     here.restart()
-    here.bookkeeper.interrupt(at_epoch(1), epoch=0)
+    here.interrupt(at_epoch(1), epoch=0)
     here.bookkeeper.apply_outcomes()
     there.bookkeeper.follow()
     there.bookkeeper.begin(1)

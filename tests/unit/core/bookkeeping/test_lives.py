@@ -9,7 +9,7 @@ import pytest
 from airflow_provider_mwaa_dr.core.ledger import LOG_DAYS, CheckpointInfo, LogEntry, RegionLedger
 from airflow_provider_mwaa_dr.exceptions import IncompleteItemError, StaleLedgerError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore
-from tests.unit.core.ledger_regions import AT, HERE, THERE, Region
+from tests.unit.core.bookkeeping.ledger_regions import AT, HERE, THERE, Region
 
 MINUTE_S = 61.0
 
@@ -35,19 +35,19 @@ class Pair:
     def unfinished(self) -> set[str]:
         """Return the runs of *here* that *there* would resume."""
         self.there.bookkeeper.follow(is_thorough=True)
-        return {run.run_id for run in self.there.bookkeeper._others[HERE].runs.values() if run.is_unfinished}
+        return {run.run_id for run in self.there.bookkeeper._peers.ledgers[HERE].runs.values() if run.is_unfinished}
 
 
 def test_a_region_that_begins_at_number_1_again_is_read() -> None:
     """The table was deleted and created again, and the agents of the region restarted. The reader did not restart."""
     pair = Pair()
-    read = pair.there.bookkeeper._others[HERE].number
+    read = pair.there.bookkeeper._peers.ledgers[HERE].number
     pair.table.recreate()
     pair.here.restart()
     pair.here.bookkeeper.begin(1)
     pair.here.db.put("new", "running")
     pair.here.publish(epoch=1)
-    assert pair.here.bookkeeper._load().number < read
+    assert pair.here.bookkeeper._own.load().number < read
     assert pair.unfinished() == {"new"}
     pair.here.db.put("newer", "running")
     pair.here.publish(epoch=1)
@@ -64,7 +64,7 @@ def test_a_reader_notices_a_new_ledger_within_a_minute() -> None:
     pair.here.publish(epoch=1)
     pair.advance(MINUTE_S)
     pair.there.bookkeeper.follow()
-    assert ("orders", "new") in pair.there.bookkeeper._others[HERE].runs
+    assert ("orders", "new") in pair.there.bookkeeper._peers.ledgers[HERE].runs
 
 
 def test_a_reader_that_restarts_reads_the_new_ledger() -> None:
@@ -128,7 +128,7 @@ def test_numbers_whose_entries_have_expired_are_used_again_and_read() -> None:
         pair.here.db.put(f"unkept{number}", "running")
         pair.here.publish()
     pair.there.bookkeeper.follow()
-    read = pair.there.bookkeeper._others[HERE].number
+    read = pair.there.bookkeeper._peers.ledgers[HERE].number
     assert saved is not None
     assert saved.number < read
     pair.table.expire(HERE)
@@ -136,10 +136,10 @@ def test_numbers_whose_entries_have_expired_are_used_again_and_read() -> None:
     pair.here.restart()
     pair.here.db.put("new", "running")
     pair.here.publish()
-    assert pair.here.bookkeeper._load().number <= read
+    assert pair.here.bookkeeper._own.load().number <= read
     assert {"open", "new"} <= pair.unfinished()
     entries = list(pair.table.log(HERE, after=0))
-    assert {entry.life for entry in entries} == {pair.here.bookkeeper._load().life}
+    assert {entry.life for entry in entries} == {pair.here.bookkeeper._own.load().life}
     assert entries[0].life != saved.life
 
 
@@ -158,12 +158,12 @@ def test_a_ledger_of_the_first_version_stays_readable_and_continues_in_a_life() 
     third = LogEntry(number=3, at=AT, epoch=0, first_id=0, newest_id=0)
     table.append(HERE, third)
     there.bookkeeper.follow()
-    assert there.bookkeeper._others[HERE].number == 3
+    assert there.bookkeeper._peers.ledgers[HERE].number == 3
     here.db.put("new", "running")
     here.publish()
     there.bookkeeper.follow()
-    assert there.bookkeeper._others[HERE].life == here.bookkeeper._load().life is not None
-    assert ("orders", "new") in there.bookkeeper._others[HERE].runs
+    assert there.bookkeeper._peers.ledgers[HERE].life == here.bookkeeper._own.load().life is not None
+    assert ("orders", "new") in there.bookkeeper._peers.ledgers[HERE].runs
 
 
 def test_of_two_agents_that_begin_a_life_at_the_same_time_the_second_joins_the_first() -> None:
@@ -171,12 +171,12 @@ def test_of_two_agents_that_begin_a_life_at_the_same_time_the_second_joins_the_f
     table = InMemoryRunsStore()
     first, second = Region(HERE, table.peer()), Region(HERE, table.peer())
     for region in (first, second):
-        region.bookkeeper._load()
+        region.bookkeeper._own.load()
     first.bookkeeper.begin(1)
     with pytest.raises(StaleLedgerError):
         second.bookkeeper.begin(1)
     second.bookkeeper.begin(2)
-    assert second.bookkeeper._load().life == first.bookkeeper._load().life
+    assert second.bookkeeper._own.load().life == first.bookkeeper._own.load().life
     assert [entry.number for entry in table.log(HERE, after=0)] == [1, 2]
 
 
@@ -186,12 +186,12 @@ def test_an_agent_of_a_life_that_has_ended_reads_the_new_one_before_it_writes_it
     pair.table.recreate()
     other = Region(HERE, pair.table.peer())
     other.bookkeeper.begin(1)
-    life = other.bookkeeper._load().life
+    life = other.bookkeeper._own.load().life
     pair.advance(301)
     with pytest.raises(StaleLedgerError):
         pair.here.bookkeeper.apply_outcomes()
     pair.here.bookkeeper.apply_outcomes()
-    assert pair.here.bookkeeper._load().life == life
+    assert pair.here.bookkeeper._own.load().life == life
     assert pair.table.checkpoint_info(HERE) == CheckpointInfo(life=life, number=1)
 
 
@@ -203,7 +203,7 @@ def test_a_region_publishes_while_the_checkpoint_of_another_region_has_not_arriv
     pair.advance(301)
     pair.here.bookkeeper.apply_outcomes()
     pair.there.restart()
-    store = pair.there.bookkeeper._runs
+    store = pair.there.store
     assert isinstance(store, InMemoryRunsStore)
     store.on_their_way = {HERE}
     with pytest.raises(IncompleteItemError, match=f"PICTURE#{HERE} manifest"):
@@ -213,7 +213,7 @@ def test_a_region_publishes_while_the_checkpoint_of_another_region_has_not_arriv
     pair.there.publish(epoch=1)
     pair.there.db.put("open", "success")
     pair.there.publish(epoch=1)
-    (run,) = pair.there.bookkeeper._load().runs.values()
+    (run,) = pair.there.bookkeeper._own.load().runs.values()
     assert run.retained_for_peers, "the other region may have started the run, too"
     store.on_their_way = set()
     assert pair.unfinished() == {"open"}

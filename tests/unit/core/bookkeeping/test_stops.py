@@ -11,7 +11,7 @@ from airflow_provider_mwaa_dr.core.ledger import RunStatus
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan, Stop, initial
 from airflow_provider_mwaa_dr.exceptions import StateUnreachableError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore
-from tests.unit.core.ledger_regions import AT, HERE, THERE, Region
+from tests.unit.core.bookkeeping.ledger_regions import AT, HERE, THERE, Region
 
 R1 = ("orders", "r1")
 
@@ -45,7 +45,7 @@ class Source:
     def put(self, state: str, *, queued_after_s: float | None = None) -> None:
         queued_at = None
         if queued_after_s is not None:
-            queued_at = self.region.bookkeeper._clock.now() + timedelta(seconds=queued_after_s)
+            queued_at = self.region.clock.now() + timedelta(seconds=queued_after_s)
         row = self.region.db.rows[R1]
         self.region.db.rows[R1] = replace(row, state=state, queued_at=queued_at)
 
@@ -58,7 +58,7 @@ class Source:
 
     @property
     def published(self) -> list[str]:
-        entries = self.region.bookkeeper._runs.log(HERE, after=0)
+        entries = self.region.store.log(HERE, after=0)
         return [run.status.value for entry in entries for run in entry.runs]
 
     @property
@@ -200,7 +200,7 @@ def test_nothing_is_published_before_the_announced_set_can_be_read(source: Sourc
     assert source.published == ["open"]
     source.turn()
     assert source.published == ["open", "interrupted"]
-    assert source.region.bookkeeper._load().runs[R1].status is RunStatus.INTERRUPTED
+    assert source.region.bookkeeper._own.load().runs[R1].status is RunStatus.INTERRUPTED
 
 
 @pytest.mark.parametrize(("had_ended", "expected"), [(False, ["interrupted"]), (True, [])])
@@ -219,7 +219,7 @@ def test_a_stopped_run_that_the_ledger_never_knew_is_published_once_the_role_has
     source.state = replace(source.state, active_region=THERE, epoch=1)
     for _ in range(2):
         source.region.bookkeeper.interrupt(source.state, epoch=0, read_stopped=source.sets.__getitem__)
-    entries = source.region.bookkeeper._runs.log(HERE, after=0)
+    entries = source.region.store.log(HERE, after=0)
     of_r2 = [run.status.value for entry in entries for run in entry.runs if run.run_id == "r2"]
     assert of_r2 == expected
     assert len(source.published) - before == 1 + len(expected)

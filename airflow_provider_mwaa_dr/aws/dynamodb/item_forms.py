@@ -1,0 +1,244 @@
+"""
+How the items of each kind are stored in the state table: as one DynamoDB item, or as a manifest with pages.
+
+Pure; works without boto3. :data:`FORMS` has an entry for each kind of
+:mod:`~airflow_provider_mwaa_dr.core.ports`. Schemas are in :mod:`~airflow_provider_mwaa_dr.aws.dynamodb.contents`.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from airflow_provider_mwaa_dr.aws.dynamodb import contents, items
+from airflow_provider_mwaa_dr.aws.dynamodb.contents import MOST_INVENTORY_BYTES, Problem, Schema, problem_of, unpacked
+from airflow_provider_mwaa_dr.aws.dynamodb.items import Item
+from airflow_provider_mwaa_dr.aws.dynamodb.paged_item import PagedContent
+from airflow_provider_mwaa_dr.aws.session import brief
+from airflow_provider_mwaa_dr.core.batches import batched
+from airflow_provider_mwaa_dr.core.inventory import Inventory, contents_from_values, contents_to_text
+from airflow_provider_mwaa_dr.core.item_kind import ItemKind
+from airflow_provider_mwaa_dr.core.ports import (
+    DAG_SETS,
+    FENCE_LOADS,
+    IDENTITY_CLAIMS,
+    INVENTORIES,
+    PAUSED_SETS,
+    RECORDS,
+    SNAPSHOTS,
+    UNPUBLISHED_EVENTS,
+    DagSet,
+    FailoverOutcome,
+    FailoverRecord,
+    IdentityClaim,
+    Unpublished,
+)
+from airflow_provider_mwaa_dr.exceptions import StateError
+
+T = TypeVar("T")
+
+PAGE_BYTES = 200_000
+"""Maximum size of a page with DAG ids, or of an inventory: half of the 400 KB of an item, and fast to send."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index(Generic[T]):
+    """
+    A set of texts that lists the items of one region, in an item of its own. It replaces a scan of the table.
+
+    :param key: the key of the list, from the region.
+    :param attribute: the attribute with the texts.
+    :param entry_of: the text for an item.
+    :param item_key: the key of an item, from the region and the text.
+    """
+
+    key: Callable[[str], str]
+    attribute: str
+    schema: Schema
+    entry_of: Callable[[T], str]
+    item_key: Callable[[str, str], str]
+    region_of: Callable[[T], str]
+
+    def key_of(self, item: T) -> str:
+        """Return the key of the list that an item is in."""
+        return self.key(self.region_of(item))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SingleForm(Generic[T]):
+    """
+    A value that is stored as one item.
+
+    :param from_item: returns the value, from the item and the name of the table; raises UnreadableItemError.
+    :param condition: the condition of a write, as parameters of PutItem; None: there is none.
+    """
+
+    to_item: Callable[[T], dict[str, Any]]
+    from_item: Callable[[Item, str], T]
+    condition: Callable[[T], Mapping[str, Any]] | None = None
+    index: Index[T] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PagedForm(Generic[T]):
+    """
+    A value that is stored as a manifest with pages.
+
+    :param to_content: returns what a write stores; raises StateError if the value is too large.
+    :param page: schema of a page.
+    :param from_pages: returns the value, or its problem, from its id and the plain values of manifest and pages.
+    """
+
+    to_content: Callable[[T], PagedContent]
+    page: Schema
+    from_pages: Callable[[str, Mapping[str, Any], Sequence[Mapping[str, Any]]], T | Problem]
+
+
+def _plain(
+    kind: ItemKind[T], value_type: type[T], schema: Schema, *, limit: Callable[[T], T] = lambda value: value
+) -> SingleForm[T]:
+    """
+    Return the form of a dataclass whose fields are attributes of the same names; its region is also part of the key.
+
+    :param limit: shortens a value that may be too large for an item.
+    """
+
+    def to_item(value: T) -> dict[str, Any]:
+        limited = limit(value)
+        return items.to_item(kind.key_of(value), {name: getattr(limited, name) for name in schema})
+
+    def from_item(item: Item, table: str) -> T:
+        region = items.key_of(item).removeprefix(kind.prefix)
+        return value_type(**{"region": region, **contents.decoded(items.values_of(item, table=table), schema)})
+
+    return SingleForm(to_item=to_item, from_item=from_item)
+
+
+def _limited_unpublished(event: Unpublished) -> Unpublished:
+    """Return an event with at most 250 KB of run ids. The rest of a longer list is counted."""
+    runs = items.first_texts(event.runs)
+    left_out = len(event.runs) - len(runs)
+    return replace(
+        event,
+        why=event.why[:2000],
+        runs=(*runs, *((f"and {left_out} more",) if left_out else ())),
+        unread=tuple(sentence[:2000] for sentence in event.unread),
+    )
+
+
+def _may_replace_record(record: FailoverRecord) -> Mapping[str, Any]:
+    """Return the condition that no record with more progress is stored."""
+    known = list(FailoverOutcome)
+    if record.outcome not in known:
+        return {}
+    earlier = known[: known.index(record.outcome) + 1]
+    replaceable = {f":outcome{rank}": {"S": outcome.value} for rank, outcome in enumerate(earlier)}
+    return {
+        # A value that is no text was changed by hand.
+        "ConditionExpression": f"attribute_not_exists(outcome) OR outcome IN ({', '.join(replaceable)}) "
+        "OR NOT attribute_type(outcome, :text)",
+        "ExpressionAttributeValues": {":text": {"S": "S"}, **replaceable},
+    }
+
+
+def _set_content(dag_set: DagSet) -> PagedContent:
+    values = {
+        "id": dag_set.id,
+        "region": dag_set.region,
+        "recorded_at": dag_set.recorded_at,
+        "dags": len(dag_set.dag_ids),
+    }
+    return PagedContent(
+        manifest=items.to_attributes(values),
+        # One text with one id in each line. DynamoDB and boto3 take much longer for a list of thousands of attributes.
+        pages=[{"dag_ids": {"S": "\n".join(page)}} for page in items.paged(dag_set.dag_ids, page_bytes=PAGE_BYTES)],
+    )
+
+
+def _set_from_pages(_: str, manifest: Mapping[str, Any], pages: Sequence[Mapping[str, Any]]) -> DagSet:
+    return DagSet(
+        id=manifest["id"],
+        region=manifest["region"],
+        recorded_at=items.to_time(manifest["recorded_at"]),
+        dag_ids=tuple(dag_id for page in pages for dag_id in page["dag_ids"].split("\n") if dag_id),
+    )
+
+
+def _inventory_content(inventory: Inventory) -> PagedContent:
+    text = contents_to_text(inventory).encode()
+    if len(text) > MOST_INVENTORY_BYTES:
+        raise StateError(
+            f"The inventory of {inventory.region} has {len(text)} bytes; the limit is {MOST_INVENTORY_BYTES}.",
+            advice="mwaa-dr check compares the regions without it.",
+        )
+    body = zlib.compress(text, 9)
+    return PagedContent(
+        manifest=items.to_attributes({"taken_at": inventory.taken_at, "public_key": inventory.public_key}),
+        pages=[{"body": {"B": part}} for part in batched(body, PAGE_BYTES)],
+    )
+
+
+def _inventory_from_pages(
+    region: str, manifest: Mapping[str, Any], pages: Sequence[Mapping[str, Any]]
+) -> Inventory | Problem:
+    try:
+        body = unpacked(b"".join(page["body"] for page in pages), most=MOST_INVENTORY_BYTES)
+        values = json.loads(body.decode())
+    except (ValueError, RecursionError) as error:
+        return Problem("body", brief(error), "packed JSON")
+    problem = problem_of(values, contents.INVENTORY_CONTENTS)
+    if problem is not None:
+        return problem
+    return contents_from_values(
+        values, region=region, taken_at=items.to_time(manifest["taken_at"]), public_key=manifest["public_key"]
+    )
+
+
+_IDENTITY_CLAIMS: Index[IdentityClaim] = Index(
+    # Not in ENVIRONMENT#place, because that item registers a region. Execution roles may write keys that begin with
+    # AGENT# and their region.
+    key=lambda place: f"AGENT#{place}#claims",
+    attribute="claims",
+    schema=contents.IDENTITY_CLAIMS.schema,
+    region_of=IDENTITY_CLAIMS.region,
+    entry_of=lambda claim: IDENTITY_CLAIMS.id_of(claim).removeprefix(f"{claim.place}#claim#"),
+    item_key=lambda place, entry: IDENTITY_CLAIMS.key.format(f"{place}#claim#{entry}"),
+)
+_SET: PagedForm[DagSet] = PagedForm(to_content=_set_content, page=contents.SET_PAGE, from_pages=_set_from_pages)
+
+FORMS: Mapping[ItemKind[Any], SingleForm[Any] | PagedForm[Any]] = {
+    IDENTITY_CLAIMS: replace(
+        _plain(IDENTITY_CLAIMS, IdentityClaim, contents.IDENTITY_CLAIM.schema), index=_IDENTITY_CLAIMS
+    ),
+    FENCE_LOADS: SingleForm(
+        to_item=items.fence_to_item, from_item=lambda item, table: items.fence_from_item(item, table=table)
+    ),
+    UNPUBLISHED_EVENTS: _plain(
+        UNPUBLISHED_EVENTS, Unpublished, contents.UNPUBLISHED.schema, limit=_limited_unpublished
+    ),
+    RECORDS: SingleForm(
+        to_item=items.record_to_item,
+        from_item=lambda item, table: items.record_from_item(item, table=table),
+        condition=_may_replace_record,
+    ),
+    SNAPSHOTS: _SET,
+    PAUSED_SETS: _SET,
+    DAG_SETS: _SET,
+    INVENTORIES: PagedForm(to_content=_inventory_content, page=contents.BINARY_PAGE, from_pages=_inventory_from_pages),
+}
+
+
+def form_of(kind: ItemKind[T]) -> SingleForm[T] | PagedForm[T]:
+    """Return the form of a kind of item."""
+    return FORMS[kind]
+
+
+def single_form_of(kind: ItemKind[T]) -> SingleForm[T]:
+    """Return the form of a kind whose items have no pages. :raises TypeError: they have pages."""
+    form = form_of(kind)
+    if not isinstance(form, SingleForm):
+        raise TypeError(f"Items of kind {kind.name!r} have pages.")
+    return form

@@ -1,0 +1,126 @@
+"""What the bookkeeper reads and changes in the metadata database."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from airflow_provider_mwaa_dr.core.ledger import CreatedIntervals, LedgerRun, RunKey, TaskState
+
+OPEN_STATES = frozenset({"queued", "running"})
+"""The states of a run that is not over."""
+NO_RERUN_TAG = "dr:no-rerun"
+"""Interrupted runs of DAGs with this tag are listed, and no other region starts them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """
+    A run in the metadata database.
+
+    :param conf: the value that Airflow stored.
+    :param conf_lost: why that value cannot be read, or must not be stored.
+    :param is_skipped: the provider closed the run before any of its tasks executed. Regardless of its state, no region
+        has done its work.
+    :param holds_date: see :class:`.ledger.LedgerRun`.
+    """
+
+    id: int
+    dag_id: str
+    run_id: str
+    run_type: str
+    state: str
+    logical_date: datetime | None
+    data_interval_start: datetime | None
+    data_interval_end: datetime | None
+    run_after: datetime | None
+    queued_at: datetime | None
+    conf: Any
+    conf_lost: str | None = None
+    partition_key: str | None = None
+    partition_date: datetime | None = None
+    is_skipped: bool = False
+    holds_date: bool = False
+
+    @property
+    def key(self) -> RunKey:
+        """DAG id and run id."""
+        return self.dag_id, self.run_id
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is queued or running."""
+        return self.state in OPEN_STATES
+
+
+class LedgerDb(Protocol):
+    """What the bookkeeper needs from the metadata database; see :class:`plugins.metadata.database.MetadataDb`."""
+
+    def newest_run(self) -> int:
+        """Return the highest id of a run; 0 if there is none."""
+
+    def read_states(self, *, above: int) -> tuple[int, Mapping[RunKey, str]]:
+        """Return the highest run id, and the states of all open runs and of all runs with an id above *above*."""
+
+    def runs(self, keys: Collection[RunKey]) -> Sequence[RunRow]:
+        """Return the rows of these runs, without those that do not exist."""
+
+    def tasks(self, keys: Collection[RunKey]) -> Mapping[RunKey, Sequence[TaskState]]:
+        """Return the task instances of those runs whose DAG has tasks that depend on the previous run."""
+
+    def last_finished(self, dag_ids: Collection[str]) -> Sequence[RunRow]:
+        """
+        Return, for each DAG, the newest ended interval that the provider did not skip, and newer runs that hold a date.
+        """
+
+    def dag_ids(self) -> Sequence[str]:
+        """Return the ids of all DAGs that are not exempt."""
+
+    def adopt(self, runs: Sequence[LedgerRun], note: str) -> int:
+        """
+        Write runs that ended in other regions into the history, with *note* on each; return how many were new.
+
+        It does not insert a run that exists, or that is older than the DAG's newest interval. If a run exists and
+        has ended, and *runs* has its tasks, the run and its tasks get the published result. A new row has no
+        ``queued_at``: the region has not queued it, and :meth:`resume` still may.
+        """
+
+    def cannot_resume(self, runs: Sequence[LedgerRun]) -> Mapping[RunKey, str]:
+        """Return the runs that must not or cannot be queued in this region, with the reason."""
+
+    def resume(self, runs: Sequence[LedgerRun], note: str) -> Mapping[RunKey, str]:
+        """
+        Queue runs with the same run ids and values as before; all their tasks run again. Idempotent.
+
+        An open run does not change. ``queued_at`` becomes ``taken_at`` or a later time.
+
+        :return: the runs that could not be queued, with the reason.
+        """
+
+    def make_room(self, runs: Sequence[LedgerRun]) -> int:
+        """
+        Let queued runs start that later runs of the same DAG wait for, if the later runs take all of its run slots.
+
+        :return: how many later runs went back to the queue.
+        """
+
+    def apply_outcomes(self, runs: Sequence[LedgerRun], note: str) -> None:
+        """Give closed runs, and their tasks if these were published, the result that another region published."""
+
+    def forget_closed(self, created: Mapping[str, CreatedIntervals]) -> int:
+        """
+        Delete intervals that a standby closed before any of their tasks executed; return how many.
+
+        It deletes only runs of the DAGs in *created*, after the newest interval there (None: all of them). No other
+        region has created these intervals, so the scheduler must create them again, according to the DAG's catchup.
+        It keeps the dates that a run of another type holds in another region.
+        """
+
+
+def open_runs(db: LedgerDb) -> tuple[int, list[RunKey]]:
+    """Return the highest run id, and all runs that are queued or running."""
+    newest = db.newest_run()
+    _, states = db.read_states(above=newest)
+    return newest, [key for key, state in states.items() if state in OPEN_STATES]

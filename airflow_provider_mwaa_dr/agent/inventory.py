@@ -16,7 +16,7 @@ from typing import Protocol
 from airflow_provider_mwaa_dr.agent.fingerprints import KeyPair, SharedKey
 from airflow_provider_mwaa_dr.core.config import OPTIONS, DRConfig
 from airflow_provider_mwaa_dr.core.display import get_logger
-from airflow_provider_mwaa_dr.core.inventory import KEYED, DagFacts, Fingerprints, Inventory
+from airflow_provider_mwaa_dr.core.inventory import CONTROL, KEYED, DagFacts, Fingerprints, Inventory
 from airflow_provider_mwaa_dr.core.log_on_change import LogOnChange
 from airflow_provider_mwaa_dr.core.ports import INVENTORIES, Clock, StateStore
 from airflow_provider_mwaa_dr.exceptions import UnreadableItemError
@@ -53,6 +53,7 @@ class InventoryKeeper:
 
     :param options: the provider's options, as text.
     :param every_s: seconds between two inventories.
+    :param exempt_dags: ``[dr] exempt_dags``.
     """
 
     def __init__(
@@ -64,7 +65,9 @@ class InventoryKeeper:
         region: str,
         options: Mapping[str, str],
         every_s: float,
+        exempt_dags: Collection[str] = (),
     ) -> None:
+        self._exempt_dags = frozenset(exempt_dags)
         self._store = store
         self._db = db
         self._clock = clock
@@ -78,6 +81,14 @@ class InventoryKeeper:
         self._dags: dict[str, tuple[str, DagFacts | None]] = {}
         self._written: tuple[Inventory, float] | None = None
         self._error: LogOnChange[str | None] = LogOnChange(None)
+
+    @property
+    def exempt(self) -> tuple[str, ...] | None:
+        """The exempt DAGs of the last inventory, sorted; None before the first one."""
+        if self._written is None:
+            return None
+        dags = self._written[0].dags
+        return tuple(sorted(each for each in dags if each in self._exempt_dags or CONTROL in dags[each].traits))
 
     @property
     def error(self) -> str | None:

@@ -15,6 +15,9 @@ from airflow_provider_mwaa_dr.core.gate import Role, role_of
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, IdentityClaim
 from airflow_provider_mwaa_dr.core.state import DRState
 
+_MOST_EXEMPT = 20
+"""The most exempt DAGs that a heartbeat names."""
+
 
 class Reporter:
     """
@@ -111,6 +114,7 @@ class Reporter:
             waiting=bookkeeper.waiting if bookkeeper is not None else (),
             unread=bookkeeper.unread if bookkeeper is not None else (),
             inventory_error=self._inventory_error,
+            exempt=self._exempt,
             ledger_wait_s=ledger.wait.left_s,
             environment=self._process.identity.environment,
             aws_region=self._process.identity.aws_region,
@@ -164,6 +168,13 @@ class Reporter:
             skipped=self._counts.skipped,
             closed=self._leader.closer.closed,
         )
+
+    @property
+    def _exempt(self) -> tuple[str, ...] | None:
+        exempt = self._inventory.exempt if self._inventory is not None else None
+        if exempt is None or len(exempt) <= _MOST_EXEMPT:
+            return exempt
+        return (*exempt[:_MOST_EXEMPT], f"and {len(exempt) - _MOST_EXEMPT} more")
 
     @property
     def _inventory_error(self) -> str | None:

@@ -18,6 +18,7 @@ KEYED = ("pools", "variables", "connections")
 """Kinds of objects whose names are listed, and whose values are compared only by fingerprint."""
 DEPENDS_ON_PAST = "depends_on_past"
 EXTERNAL_SENSOR = "external_sensor"
+CONTROL = "control"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,7 @@ class DagFacts:
     :param source: digest of its file, without the modules that the file imports.
     :param shape: digest of the serialized DAG, without paths: the same file may build different DAGs.
     :param traits: :data:`DEPENDS_ON_PAST`, :data:`EXTERNAL_SENSOR`: why the DAG depends on the history of its region.
+        :data:`CONTROL`: the DAG has the tag ``dr:control``.
     """
 
     source: str

@@ -91,6 +91,7 @@ class AgentStatus:
         ``schedulers`` is empty, so that the item acknowledges nothing. Not stored.
     :param ledger_wait_s: seconds until the region, which is becoming active, continues without its ledger; None while
         it does not wait for the ledger.
+    :param exempt: the first of the exempt DAGs of the region, sorted; None if the agent has not listed them.
     """
 
     region: str
@@ -129,6 +130,7 @@ class AgentStatus:
     unreadable: UnreadableItem | None = None
     held_because: str | None = None
     ledger_wait_s: float | None = None
+    exempt: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

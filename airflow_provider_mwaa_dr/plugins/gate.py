@@ -250,6 +250,7 @@ class Gate:
             region=self._config.region,
             options=option_texts(self._config),
             every_s=min(60.0, 12 * self._config.heartbeat_s),
+            exempt_dags=self._config.exempt_dags,
         )
         return AgentLoop(
             config=self._config,

@@ -313,6 +313,7 @@ AGENT = ItemSchema(
         "final": optional(TEXT),
         "waiting": optional(TEXTS),
         "unread": optional(TEXTS),
+        "exempt": optional(TEXTS),
         "environment": optional(TEXT),
         "aws_region": optional(TEXT),
         "held_because": optional(TEXT),

@@ -529,6 +529,8 @@ def agent_to_item(status: AgentStatus) -> dict[str, Any]:
         values[name] = bounded(values[name])
     for name in ("problems", "waiting", "unread"):
         values[name] = _bounded_texts(values[name])
+    if status.exempt is not None:
+        values["exempt"] = _bounded_texts(status.exempt)
     return to_item(agent_key(status.region, status.job), values)
 
 

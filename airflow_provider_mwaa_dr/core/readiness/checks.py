@@ -25,6 +25,7 @@ ADVISORY_CHECKS: Mapping[str, Check] = {
     "logs": environments.check_logs,
     "clocks": environments.check_clocks,
     "dags": dags.check_dags,
+    "exempt": dags.check_exempt,
     "paused": dags.check_paused,
     "test_dag": dags.check_test_dag,
     "inventory": environments.check_inventory,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from airflow_provider_mwaa_dr.core.config import CONTROL_TAG
 from airflow_provider_mwaa_dr.core.inventory import DEPENDS_ON_PAST, EXTERNAL_SENSOR
 from airflow_provider_mwaa_dr.core.readiness.comparison import (
     INVENTORY_ADVICE,
@@ -11,7 +12,15 @@ from airflow_provider_mwaa_dr.core.readiness.comparison import (
     not_checked,
     some,
 )
-from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG, CheckResult, Facts, Unknown, Verdict, no_agent
+from airflow_provider_mwaa_dr.core.readiness.model import (
+    CONTROL_DAGS,
+    TEST_DAG,
+    CheckResult,
+    Facts,
+    Unknown,
+    Verdict,
+    no_agent,
+)
 
 
 def check_waiting(facts: Facts) -> CheckResult:
@@ -58,6 +67,32 @@ def check_dags(facts: Facts) -> CheckResult:
         fine=f"{len(target)} DAGs in {facts.target.region}, including all that a failover unpauses",
         advice="Copy the same DAG files, with the same tags, to both buckets. For a DAG of one region only, declare "
         "the difference: accepted_differences = dags:ID.",
+        doubts=doubts,
+    )
+
+
+def check_exempt(facts: Facts) -> CheckResult:
+    """
+    Which DAGs no promise covers, because they are exempt. Warns about one with the tag ``dr:control`` that is not an
+    example DAG of the provider.
+    """
+    exempt: set[str] = set()
+    tagged: set[str] = set()
+    doubts = []
+    for region in facts.regions:
+        if isinstance(region.dags, Unknown):
+            doubts.append(f"the DAGs of {region.region} are unknown: {region.dags.why}")
+            continue
+        ours = {dag.dag_id for dag in region.dags if facts.exempts(dag)}
+        exempt |= ours
+        tagged |= ours - CONTROL_DAGS - facts.settings.exempt_dags
+    return compare(
+        "exempt",
+        facts,
+        [Difference(Verdict.WARN, f"exempt by the tag {CONTROL_TAG}, and no example DAG of the provider", tagged)],
+        fine=f"exempt, so that no promise covers them: {some(sorted(exempt)) or '-'}",
+        advice="An exempt DAG runs in both regions at the same time, also during a failover, and no ledger has its "
+        "runs. Remove the tag. If the DAG has to be exempt, declare it: accepted_differences = exempt:ID.",
         doubts=doubts,
     )
 

@@ -11,7 +11,8 @@ from typing import Any
 from airflow.configuration import conf
 from sqlalchemy import select
 
-from airflow_provider_mwaa_dr.core.inventory import DEPENDS_ON_PAST, EXTERNAL_SENSOR, DagFacts
+from airflow_provider_mwaa_dr.core.config import CONTROL_TAG
+from airflow_provider_mwaa_dr.core.inventory import CONTROL, DEPENDS_ON_PAST, EXTERNAL_SENSOR, DagFacts
 from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     CODE_KEY,
     CODES,
@@ -117,7 +118,7 @@ def _sorted(value: Any) -> Any:
 
 
 def _traits(data: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return which parts of its own region's history a DAG reads."""
+    """Return which parts of its own region's history a DAG reads, and whether it is exempt by its tag."""
     found = []
     # wait_for_downstream makes Airflow set depends_on_past, too.
     if any(
@@ -127,6 +128,8 @@ def _traits(data: Mapping[str, Any]) -> tuple[str, ...]:
         found.append(DEPENDS_ON_PAST)
     if any(each.get("dependency_type") == "sensor" for each in data["dag"].get("dag_dependencies", ())):
         found.append(EXTERNAL_SENSOR)
+    if CONTROL_TAG in data["dag"].get("tags", ()):
+        found.append(CONTROL)
     return tuple(found)
 
 

@@ -46,7 +46,12 @@ class FakeAirflow:
 
     def dag_facts(self, dag_ids: Collection[str]) -> Mapping[str, DagFacts]:
         self.read.append(sorted(dag_ids))
-        return {dag_id: DagFacts(source=self.versions[dag_id], shape="x") for dag_id in dag_ids}
+        return {
+            dag_id: DagFacts(
+                source=self.versions[dag_id], shape="x", traits=("control",) if dag_id.startswith("control") else ()
+            )
+            for dag_id in dag_ids
+        }
 
     def import_errors(self) -> tuple[str, ...]:
         return ("broken.py",)
@@ -273,7 +278,13 @@ class Agent:
             counts=GateCounts(),
             airflow_version="3",
             inventory=InventoryKeeper(
-                inventories or self.store, self.airflow, self.clock, region=HERE, options={}, every_s=EVERY_S
+                inventories or self.store,
+                self.airflow,
+                self.clock,
+                region=HERE,
+                options={},
+                every_s=EVERY_S,
+                exempt_dags=["billing", "gone"],
             ),
         )
 
@@ -281,6 +292,19 @@ class Agent:
         until = self.clock.monotonic() + seconds
         while self.clock.monotonic() < until:
             self.clock.advance(self.loop.turn())
+
+
+def test_heartbeats_name_the_exempt_dags() -> None:
+    """Those with the tag and those of the option, at most twenty; none before the first inventory."""
+    agent = Agent()
+    agent.turn(1)
+    (status,) = agent.store.agents(HERE)
+    assert status.exempt is None
+    agent.airflow.versions |= {f"control_{number:02}": "1" for number in range(25)}
+    agent.turn(100)
+    (status,) = agent.store.agents(HERE)
+    assert status.exempt is not None
+    assert (status.exempt[0], status.exempt[-3:]) == ("billing", ("control_17", "control_18", "and 6 more"))
 
 
 def test_only_the_leading_agent_writes_the_inventory() -> None:

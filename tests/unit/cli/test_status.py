@@ -47,6 +47,7 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "held_because": None,
                 "waiting": [],
                 "unread": [],
+                "exempt": None,
                 "leftovers": 0,
                 "reconciled_epoch": 0,
                 "closed": 0,
@@ -68,6 +69,7 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "held_because": None,
                 "waiting": [],
                 "unread": [],
+                "exempt": None,
                 "leftovers": 0,
                 "reconciled_epoch": 0,
                 "closed": 0,
@@ -299,6 +301,15 @@ def test_runs_that_wait_are_listed_with_the_reason(mwaa_dr: Shell) -> None:
 
     assert "! interrupted runs that wait" in out
     assert "    orders r1: its DAG is not here\n    and 3 more\n" in out
+
+
+def test_exempt_dags_are_named(mwaa_dr: Shell) -> None:
+    """For a region whose agent has listed them."""
+    out = _status_after(mwaa_dr, "us-east-2", exempt=("cleanup", "dr_failover"))
+    assert out.count("no promise covers") == 1
+    assert "DAGs that no promise covers (exempt): cleanup, dr_failover" in out
+    regions = mwaa_dr("status", "--json").document["regions"]
+    assert (regions["us-east-2"]["exempt"], regions["us-east-1"]["exempt"]) == (["cleanup", "dr_failover"], None)
 
 
 def test_closed_and_unclosed_runs_are_shown(mwaa_dr: Shell) -> None:

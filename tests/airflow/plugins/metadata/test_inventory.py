@@ -180,12 +180,15 @@ def test_values_are_read_as_they_are_meant(both: Both) -> None:
 
 
 def test_traits_of_dags_that_depend_on_history(both: Both) -> None:
-    """depends_on_past by default or by task, also mapped; wait_for_downstream implies it; a sensor of another DAG."""
+    """
+    depends_on_past by default or by task, also mapped; wait_for_downstream implies it; a sensor of another DAG. And the
+    tag dr:control.
+    """
     facts = both[0]["facts"]
     traits = {dag_id: each[2:] for dag_id, each in facts.items()}
     assert traits == {
         "plain": [],
-        "control": [],
+        "control": ["control"],
         "past": ["depends_on_past"],
         "downstream": ["depends_on_past"],
         "mapped": ["depends_on_past"],

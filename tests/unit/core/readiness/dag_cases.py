@@ -70,6 +70,24 @@ CASES = [
         advice="Copy",
     ),
     Case(
+        check="exempt",
+        spoil=lambda ready: [
+            ready.world.environments[each].add_dag("cleanup", tags=["dr:control", "x"]) for each in (A, B)
+        ],
+        verdict=WARN,
+        why="exempt by the tag dr:control, and no example DAG of the provider: cleanup",
+        advice="runs in both regions at the same time",
+        fix=accept("exempt:cleanup"),
+    ),
+    Case(
+        check="exempt",
+        spoil=environment(A, unreachable=True),
+        verdict=WARN,
+        why="the DAGs of us-east-2 are unknown",
+        advice="Remove the tag",
+        fix=environment(A, unreachable=False),
+    ),
+    Case(
         check="paused",
         spoil=lambda ready: ready.world.environments[B].flip("dag_00", is_paused=False),
         verdict=WARN,

@@ -162,7 +162,8 @@ class Reconciler:
         if self._closer.unclosed:
             return False
         # Runs that users requested after the role had come to this region are not closed, and continue.
-        gap = replace(gap, runs=tuple(run for run in gap.runs if run not in set(self._closer.open_runs())))
+        still_open = set(self._closer.open_runs())
+        gap = replace(gap, runs=tuple(run for run in gap.runs if run not in still_open))
         self._unpublished.complete(gap)
         self._ledger.wait.end()
         log.error(

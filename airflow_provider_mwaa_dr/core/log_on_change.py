@@ -1,4 +1,4 @@
-"""Log a message when it changes, and not in each turn or poll that repeats it."""
+"""Log or report a message when it changes, and not in each turn or poll that repeats it."""
 
 from __future__ import annotations
 

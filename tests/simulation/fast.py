@@ -14,10 +14,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from airflow_provider_mwaa_dr.core import failover, gate, ledger, ports, state
+from airflow_provider_mwaa_dr.core import gate, ledger, ports, state
 from airflow_provider_mwaa_dr.core.bookkeeping import database, stops
+from airflow_provider_mwaa_dr.core.failover import context, preview, records, request, restore
 
-_THAWED = (database, stops, failover, gate, ledger, ports, state)
+_THAWED = (database, stops, context, preview, records, request, restore, gate, ledger, ports, state)
 _Replace = Callable[..., Any]
 
 

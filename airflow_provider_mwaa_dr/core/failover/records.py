@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TypeVar
 
 from airflow_provider_mwaa_dr.core.failover.table import StateTable, plan_of
+from airflow_provider_mwaa_dr.core.log_on_change import LogOnChange
 from airflow_provider_mwaa_dr.core.ports import RECORDS, Clock, FailoverOutcome, FailoverRecord, StateStore, StepRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Plan
 from airflow_provider_mwaa_dr.exceptions import DRError
@@ -55,7 +56,8 @@ class Progress:
         self._on_step = on_step
         self.record: FailoverRecord | None = None
         self._steps: list[StepRecord] = []
-        self.step_name, self._step_started, self._last_detail = "check", clock.monotonic(), ""
+        self.step_name, self._step_started = "check", clock.monotonic()
+        self._detail = LogOnChange("")
         self.unrecorded = ""
 
     def open(self, state: DRState) -> None:
@@ -108,13 +110,13 @@ class Progress:
 
     def begin(self, name: str) -> None:
         """Report that the step *name* starts."""
-        self.step_name, self._step_started, self._last_detail = name, self._clock.monotonic(), ""
+        self.step_name, self._step_started = name, self._clock.monotonic()
+        self._detail.forget("")
         self._emit(self._event(StepStatus.STARTED, 0.0))
 
     def report(self, detail: str) -> None:
         """Report progress of the current step, unless the last report was the same."""
-        if detail != self._last_detail:
-            self._last_detail = detail
+        if self._detail.changes_to(detail):
             self._emit(self._event(StepStatus.PROGRESS, self._elapsed(), detail))
 
     def done(self, detail: str) -> None:

@@ -119,6 +119,16 @@ def test_a_standby_with_more_runs_to_adopt_does_not_wait_for_its_next_poll(pair:
     assert len(pair.here.db.rows) == len(MANY)
 
 
+def test_an_agent_that_stops_leading_does_not_hurry(pair: Pair) -> None:
+    """Another agent adopts the rest of the history."""
+    for dag_id in MANY:
+        pair.there.db.add((dag_id, "r1"), run_type="scheduled", at=1.0, end=1.0, state="success")
+    pair.there.turn(2)
+    assert pair.here.loop.turn() == 0.5
+    pair.here.db.alive_schedulers = lambda: ("0", "1")  # type: ignore[attr-defined]
+    assert pair.here.loop.turn() == 5.0
+
+
 @pytest.mark.parametrize("dies", [False, True])
 def test_a_heartbeat_that_fails_after_the_runs_were_queued_loses_no_run(pair: Pair, dies: bool) -> None:
     """The open runs belong to the region's new role, but the table does not have its reconciled epoch yet."""

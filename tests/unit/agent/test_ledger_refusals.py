@@ -4,6 +4,8 @@ A ledger that refuses, for a moment or permanently: the agent closes no run befo
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, decide
@@ -124,6 +126,28 @@ def test_a_target_waits_for_its_ledger_for_a_limited_time_and_announces_it(pair:
     assert second is not None
     assert WAIT_S >= first > second > 100
     assert may(pair.here)[0] is Action.HOLD
+
+
+@pytest.mark.parametrize("runs", [1, 100])
+def test_the_list_of_closed_runs_takes_the_same_queries_for_any_number_of_runs(pair: Pair, runs: int) -> None:
+    """The agent reads the open runs before and after it closes them."""
+    pair.flip(HERE)
+    pair.here.runs.refusal = StateAccessError("denied")
+    turn_for(pair.here, WAIT_S - 10)
+    for number in range(runs):
+        pair.here.add(number)
+    reads, read_states = [], pair.here.db.read_states
+
+    def counted(*, above: int) -> Any:
+        reads.append(above)
+        return read_states(above=above)
+
+    pair.here.db.read_states = counted  # type: ignore[method-assign]
+    turn_for(pair.here, 20)
+    listed = pair.store.get(UNPUBLISHED_EVENTS, HERE)
+    assert listed is not None
+    assert len(listed.runs) == runs
+    assert len(reads) == 2
 
 
 def test_a_target_continues_without_its_ledger_and_lists_what_it_could_not_resume(pair: Pair) -> None:

@@ -56,9 +56,11 @@ simulation: setup
 schedulers: setup
 	$(BIN)/python -m pytest tests/sandbox -q -m "not soak" --durations 15
 
-# All others, one after another while the schedulers run, and on both cores afterwards.
+# All others, one after another while the schedulers run, the fastest to fail first. Afterwards, the simulation has both cores.
 beside: setup
-	nice -n 10 $(MAKE) --output-sync=target check $(AIRFLOWS:%=airflow-%) simulation
+	nice -n 10 $(MAKE) --output-sync=target check
+	nice -n 10 $(MAKE) --output-sync=target $(AIRFLOWS:%=airflow-%)
+	$(MAKE) --output-sync=target simulation
 
 # Real schedulers are late where much else runs beside them: they start first and keep one core.
 test: setup ## all tests: check, each Airflow, simulation on fresh seeds (FIRST=SEED repeats), real schedulers

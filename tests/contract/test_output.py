@@ -333,7 +333,11 @@ def test_a_hangup_before_the_claim_ends_the_command(make_site: Callable[[], Site
         return served(environ, start_response)
 
     aws.environments[site.airflows[AWAY].world.name] = slow
-    process = start(FAILOVER, site.environment)
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, the command would inherit that it is ignored
+    try:
+        process = start(FAILOVER, site.environment)
+    finally:
+        signal.signal(signal.SIGHUP, ignored)
     assert asked.wait(60)
     process.send_signal(signal.SIGHUP)
     process.communicate(timeout=60)

@@ -31,7 +31,7 @@ SCHEDULED = "scheduled"
 """The type of runs that the scheduler creates on schedule."""
 
 AUTOMATED = ("backfill", SCHEDULED)
-"""The types of runs after the newest of which the scheduler continues. Only these form a DAG's history of intervals."""
+"""The types of runs that are intervals: the scheduler creates the next interval after the newest of these runs."""
 
 _MOST_DATED = 100
 """The most runs of a DAG in :attr:`Head.dated`. The scheduler of another region may repeat the dates of older ones."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -15,29 +15,16 @@ from airflow_provider_mwaa_dr.core.ports import Registration
 from airflow_provider_mwaa_dr.core.state import Mode, Phase, Plan, initial
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
 from tests.airflow.conftest import HERE, THERE
+from tests.airflow.plugins.metadata import other_region
+from tests.airflow.plugins.metadata.other_region import AT, DAY
 
 if TYPE_CHECKING:
     from tests.airflow.conftest import Database
 
-AT = datetime(2026, 10, 1, tzinfo=timezone.utc)
-DAY = timedelta(days=1)
-
 
 def interval(day: int, status: RunStatus = RunStatus.SUCCESS, dag_id: str = "orders", **values: Any) -> LedgerRun:
-    """A daily run of the other region."""
-    at = AT + day * DAY
-    run = LedgerRun(
-        dag_id=dag_id,
-        run_id=f"scheduled__{day}",
-        run_type="scheduled",
-        status=status,
-        epoch=0,
-        logical_date=at,
-        data_interval_start=at,
-        data_interval_end=at + DAY,
-        run_after=at + DAY,
-    )
-    return replace(run, **values)
+    """A daily run of the other region, from its first term, and with no time at which it was taken."""
+    return other_region.interval(day, status, dag_id, **{"epoch": 0, "taken_at": None, **values})
 
 
 class Region:

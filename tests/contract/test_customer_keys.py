@@ -105,7 +105,7 @@ def test_without_policies_the_output_says_what_is_missing(cloud: Cloud) -> None:
 
 
 def test_a_key_that_cannot_be_examined_is_allowed_and_named(cloud: Cloud, refuse: Callable[[str, str], None]) -> None:
-    """Without kms:DescribeKey, nobody can tell who manages the key. To allow a key of AWS has no effect."""
+    """Without kms:DescribeKey, deploy does not know who manages the key. A right to a key of AWS has no effect."""
     key = key_in(cloud, A)
     make_state_table(cloud, A, key)
     refuse("kms", "DescribeKey")

@@ -151,9 +151,9 @@ def test_without_our_package_in_the_index_the_advice_is_the_wheel(trial: TrialIn
 )
 def test_what_could_not_be_tried_is_said(text: bytes, environ: dict[str, str], why: str) -> None:
     """A deployment continues: the proof in the standby shows the rest."""
-    told = TrialInstallation("3.3.1", environ).run(text, None)
-    assert told.startswith("not tried: ")
-    assert why in told
+    message = TrialInstallation("3.3.1", environ).run(text, None)
+    assert message.startswith("not tried: ")
+    assert why in message
 
 
 def test_an_index_without_an_answer_is_no_reason_to_refuse(
@@ -163,8 +163,8 @@ def test_an_index_without_an_answer_is_no_reason_to_refuse(
     monkeypatch.setattr(trial_installation, "_PYTHONS", {"3": HERE})
     options = "--index-url http://127.0.0.1:9/simple"
     environ = {"MWAA_DR_PIP_PYTHON": python, "MWAA_DR_PIP_OPTIONS": options}
-    told = TrialInstallation("3.3.1", environ).run(*with_wheel(b"users-package\n", wheel))
-    assert told.startswith("not tried: pip could not reach the package index")
+    message = TrialInstallation("3.3.1", environ).run(*with_wheel(b"users-package\n", wheel))
+    assert message.startswith("not tried: pip could not reach the package index")
 
 
 def test_each_supported_version_has_the_packages_of_its_image() -> None:

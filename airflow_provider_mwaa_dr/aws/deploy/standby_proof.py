@@ -8,6 +8,8 @@ DAGs with the tag ``dr:control``, so the proof triggers the DAG ``dr_readiness``
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from airflow_provider_mwaa_dr.aws.deploy.deployment_step import DeploymentStep, Say
 from airflow_provider_mwaa_dr.aws.mwaa.control_plane import ControlPlane
 from airflow_provider_mwaa_dr.core.heartbeats import beats
@@ -78,9 +80,10 @@ class StandbyProof:
         """Return the run that was triggered to load the fence; empty if it was loaded already."""
         run_id = ""
         was_paused = False
+        updated_at = self._plane.describe().updated_at
         why = f"Airflow lists no DAG {READINESS_DAG}"
         try:
-            while not self._fence_is_loaded():
+            while not self._fence_is_loaded(since=updated_at):
                 try:
                     if run_id:
                         why = f"run {run_id} of {READINESS_DAG} is {self._environment.run_state(READINESS_DAG, run_id)}"
@@ -106,10 +109,9 @@ class StandbyProof:
                 self._pause_again()
         return f"{READINESS_DAG} {run_id}" if run_id else ""
 
-    def _fence_is_loaded(self) -> bool:
+    def _fence_is_loaded(self, *, since: datetime | None) -> bool:
         load = self._store.get(FENCE_LOADS, self._environment.region)
-        updated_at = self._plane.describe().updated_at
-        return load is not None and (updated_at is None or load.at >= updated_at)
+        return load is not None and (since is None or load.at >= since)
 
     def _readiness_dag(self) -> DagInfo | None:
         return next((dag for dag in self._environment.dags() if dag.dag_id == READINESS_DAG), None)

@@ -72,31 +72,8 @@ def last_finished(dag_ids: Collection[str]) -> list[RunRow]:
     """
     found: list[RunRow] = []
     for batch in batched(sorted(dag_ids), BATCH):
-        newest = (
-            select(RUNS.c.dag_id, func.max(LOGICAL_DATE).label("at"))
-            .where(
-                RUNS.c.dag_id.in_(batch),
-                RUNS.c.run_type.in_(AUTOMATED),
-                RUNS.c.state.in_(ENDED),
-                ~is_skipped(),
-            )
-            .group_by(RUNS.c.dag_id)
-            .subquery()
-        )
-        partition = (
-            select(RUNS.c.dag_id, func.max(PARTITION_DATE).label("at"))
-            .where(
-                RUNS.c.dag_id.in_(batch),
-                RUNS.c.run_type.in_(AUTOMATED),
-                RUNS.c.state.in_(ENDED),
-                ~is_skipped(),
-                PARTITION_KEY.is_not(None),
-            )
-            .group_by(RUNS.c.dag_id)
-            .subquery()
-            if PARTITION_KEY is not None
-            else None
-        )
+        newest = _newest(batch, LOGICAL_DATE)
+        partition = _newest(batch, PARTITION_DATE, PARTITION_KEY.is_not(None)) if PARTITION_KEY is not None else None
         query = select(*ROW).join(newest, and_(RUNS.c.dag_id == newest.c.dag_id, LOGICAL_DATE == newest.c.at))
         newer = (
             select(*ROW)
@@ -118,6 +95,22 @@ def last_finished(dag_ids: Collection[str]) -> list[RunRow]:
                 newest_partition = select(*ROW).join(partition, of_date).where(RUNS.c.state.in_(ENDED), ~is_skipped())
                 found += [to_row(row) for row in session.execute(newest_partition).all()]
     return found
+
+
+def _newest(dag_ids: Sequence[str], date: Any, *conditions: Any) -> Any:
+    """Return the subquery of the newest *date* of each DAG's ended intervals, as ``at``."""
+    return (
+        select(RUNS.c.dag_id, func.max(date).label("at"))
+        .where(
+            RUNS.c.dag_id.in_(dag_ids),
+            RUNS.c.run_type.in_(AUTOMATED),
+            RUNS.c.state.in_(ENDED),
+            ~is_skipped(),
+            *conditions,
+        )
+        .group_by(RUNS.c.dag_id)
+        .subquery()
+    )
 
 
 def has_next_run() -> Any:

@@ -80,8 +80,10 @@ class Standby:
 def test_an_agent_and_a_fence_are_proof() -> None:
     """The DAG is unpaused for its run, and then paused again."""
     standby = Standby().beats_from(90).has_dag_from(200)
-    told = standby.prove()
-    assert told.startswith("etl-secondary: 1 live agent(s) of version 2.0, and a task of dr_readiness mwaa_dr_deploy__")
+    message = standby.prove()
+    assert message.startswith(
+        "etl-secondary: 1 live agent(s) of version 2.0, and a task of dr_readiness mwaa_dr_deploy__"
+    )
     assert len(standby.runs) == 1
     assert standby.airflow.paused == {READINESS_DAG}
     assert any("no heartbeat of version 2.0 yet" in line for line in standby.said)

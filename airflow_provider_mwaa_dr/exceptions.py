@@ -225,7 +225,7 @@ class FailoverError(DRError):
 
 
 class RefusedError(FailoverError):
-    """The provider refused because of the current state, and changed nothing (exit code 3)."""
+    """The current state does not allow the request, and the role has not moved because of it (exit code 3)."""
 
 
 class NotReadyError(RefusedError):

@@ -322,7 +322,7 @@ AGENT = ItemSchema(
         "ledger_wait_s": optional(NUMBER),
     },
     advice="Its scheduler writes it again within seconds. If that scheduler no longer runs, the region's agent deletes "
-    "it after ten minutes. You may delete it before.",
+    "it after ten minutes, if the region has an agent that runs. You may delete it before.",
 )
 ENVIRONMENT = ItemSchema(
     schema={

@@ -66,8 +66,8 @@ def drain(own: OwnedPlan, state: DRState, source: Environment, since: float) -> 
                     f"{len(left)} runs in {plan.source} outlasted the drain of {own.timing.drain_s:g} s: "
                     f"{_some(left)}.",
                     runs=[str(run) for run in left],
-                    advice="The source stays active. Wait until these runs finish, or repeat with "
-                    "--stop-running to stop them.",
+                    advice="The source stays active. Wait until these runs finish, or repeat with --stop-running to "
+                    f"stop them. If {plan.source} cannot finish them: --mode forced.",
                 )
             _stop(own, plan, source, left, exempt)
             stopped += left

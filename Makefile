@@ -20,11 +20,12 @@ setup: .venv/ready ## make the driver environment in .venv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
-check: setup docs ## lint, types, layers, plain words, docs, unit and contract tests
+check: setup docs ## lint, bandit, types, layers, plain words, docs, unit and contract tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive airflow_provider_mwaa_dr example_dags
 	$(BIN)/python -m tests.tools.plain_words --at-most 1
 	$(BIN)/python -m pytest tests/unit tests/contract -q --durations 5
 
@@ -76,6 +77,15 @@ simulate: setup ## simulated histories of two regions, hours of them (HISTORIES=
 
 explore: setup ## search all states of the protocol to a depth (DEPTH=8), breadth first
 	@$(BIN)/python -m tests.exploration $(if $(DEPTH),--depth $(DEPTH))
+
+.PHONY: scan
+SCAN := build/scan
+scan: setup ## scanners that take longer to install: checkov on the templates, pip-audit on the pinned packages
+	@test -d $(SCAN) || $(PYTHON) -m venv $(SCAN)
+	@$(BIN)/uv pip install --quiet --python $(SCAN)/bin/python --constraint tests/tools/scan.txt checkov pip-audit
+	$(SCAN)/bin/checkov --framework cloudformation --directory airflow_provider_mwaa_dr/aws/deploy/templates \
+		--compact --quiet --skip-download
+	$(SCAN)/bin/pip-audit --requirement $(CONSTRAINTS)/driver.txt --no-deps --disable-pip
 
 soak: setup ## what takes longer than the test suite may
 	$(BIN)/python -m pytest tests -q -m soak --durations 15

@@ -285,7 +285,7 @@ def retry(
         try:
             return call()
         except on:
-            pause_s = wait_s * (0.5 + random.random() / 2)  # noqa: S311  (not a secret)
+            pause_s = wait_s * (0.5 + random.random() / 2)  # noqa: S311  (not a secret)  # nosec B311
             if clock.monotonic() + pause_s >= until:
                 raise
         clock.sleep(pause_s)

@@ -56,6 +56,13 @@ def add_commands(commands: CommandParsers) -> None:
         "a worker of the standby have shown that the package works there",
     )
     parser.add_argument(
+        "--proof-minutes",
+        type=float,
+        default=15.0,
+        metavar="N",
+        help="minutes within which the updated standby must show that it works; default: 15",
+    )
+    parser.add_argument(
         "--no-policies",
         action="store_true",
         help="create no IAM policies; for execution roles that have the permissions already",
@@ -261,6 +268,7 @@ def _spec(session: CliSession, config: DRConfig) -> DeploySpec:
         alarm_topics=_topics(args, config),
         wait=args.wait,
         both_at_once=getattr(args, "both_at_once", False),
+        proof_s=60 * getattr(args, "proof_minutes", 15.0),
         worker_replacement=(args.worker_replacement or "").upper(),
     )
 

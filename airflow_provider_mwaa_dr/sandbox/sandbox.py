@@ -27,7 +27,6 @@ from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import (
     cache_folder,
     constraints,
     major,
-    pack_provider,
 )
 from airflow_provider_mwaa_dr.sandbox.runtime.description import aws_config, sandbox_json
 from airflow_provider_mwaa_dr.sandbox.runtime.home import (
@@ -410,7 +409,7 @@ class Sandbox:
             self.home.forget(region.name)
             prepare.forget(region)
         prepare.images(blueprint, blueprint.regions.values())
-        pack_provider(prepare.index)
+        prepare.fill_index()
 
     def _create_environments(self, blueprint: Blueprint) -> Blueprint:
         buckets = self._buckets(blueprint)
@@ -448,7 +447,7 @@ class Sandbox:
         self.home.forget(region.name)
         prepare = Preparation(self.home, self.postgres, say=self.say)
         prepare.images(blueprint, [region])
-        prepare.install(blueprint, region, requirements=files[0] or b"", plugins=files[1])
+        prepare.install(blueprint, region, requirements=files[0], plugins=files[1])
         blueprint = self._store(replace(blueprint, regions={**blueprint.regions, region.name: region}))
         return self._start_regions(blueprint, [region.name])
 

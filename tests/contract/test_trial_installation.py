@@ -6,8 +6,8 @@ The index is a folder with small wheels, so pip sends no request.
 
 from __future__ import annotations
 
-import base64
 import hashlib
+import io
 import subprocess
 import sys
 import venv
@@ -18,41 +18,25 @@ import pytest
 
 from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.aws.deploy import plugins_archive, trial_installation
+from airflow_provider_mwaa_dr.aws.deploy.image_packages import constraints
 from airflow_provider_mwaa_dr.aws.deploy.plugins_archive import Wheel
 from airflow_provider_mwaa_dr.aws.deploy.requirements_file import Requirement, merge
-from airflow_provider_mwaa_dr.aws.deploy.trial_installation import IMAGE, TrialInstallation
+from airflow_provider_mwaa_dr.aws.deploy.trial_installation import TrialInstallation
 from airflow_provider_mwaa_dr.exceptions import RefusedError
 from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import pack_provider, versions
+from tests.wheels import write_wheel
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def write_wheel(folder: Path, name: str, version: str, *requires: str) -> Path:
-    """Write a wheel without content."""
-    stem = f"{name.replace('-', '_')}-{version}"
-    path = folder / f"{stem}-py3-none-any.whl"
-    files = {
-        f"{stem}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-        + "".join(f"Requires-Dist: {each}\n" for each in requires),
-        f"{stem}.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = "".join(
-        f"{file},sha256={base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b'=').decode()},"
-        f"{len(text)}\n"
-        for file, text in files.items()
-    )
-    with zipfile.ZipFile(path, "w") as archive:
-        for file, text in files.items():
-            archive.writestr(file, text)
-        archive.writestr(f"{stem}.dist-info/RECORD", f"{record}{stem}.dist-info/RECORD,,\n")
-    return path
-
-
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A Python with pip."""
+    """A Python with pip and a package."""
     folder = tmp_path_factory.mktemp("python")
     venv.create(folder, with_pip=True)
+    info = next(folder.glob("lib/python*/site-packages")) / "only_here-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: only-here\nVersion: 1.0\n")
     return str(folder / "bin" / "python")
 
 
@@ -65,6 +49,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_wheel(folder, "users-package", "2.0")
     write_wheel(folder, "needs-old-jinja", "1.0", "jinja2<3")
     write_wheel(folder, "jinja2", "2.11.3")
+    write_wheel(folder, "needs-requests", "1.0", "requests>=2")
     return folder
 
 
@@ -134,6 +119,33 @@ def test_a_package_that_conflicts_with_the_image_is_refused(trial: TrialInstalla
         trial.run(*with_wheel(b"needs-old-jinja\n", wheel))
 
 
+def test_a_comment_switches_the_constraints_of_the_image_off(trial: TrialInstallation, wheel: Wheel) -> None:
+    """MWAA decides so, and users rely on it. Deploy must not refuse such a file."""
+    assert trial.run(*with_wheel(b"# no -c here\nneeds-old-jinja\n", wheel)).startswith("pip resolves it")
+
+
+def test_the_packages_of_the_image_need_no_index(trial: TrialInstallation, wheel: Wheel) -> None:
+    """A user's offline file may require what the image has; on this machine no index has it."""
+    text = b"--no-index\nrequests\nneeds-requests\n"
+    assert trial.run(*with_wheel(text, wheel)).startswith("pip resolves it")
+
+
+def test_a_constraints_file_may_be_in_plugins_zip(trial: TrialInstallation, wheel: Wheel) -> None:
+    """MWAA unpacks it before pip runs."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("older.txt", "users-package==1.0\n")
+    text = b"--constraint /usr/local/airflow/plugins/older.txt\nusers-package\n"
+    requirements, _ = with_wheel(text, wheel)
+    assert trial.run(requirements, plugins_archive.merge(buffer.getvalue(), wheel)).startswith("pip resolves it")
+
+
+def test_the_packages_of_this_machine_do_not_count(trial: TrialInstallation, wheel: Wheel) -> None:
+    """The Python that runs pip has packages that MWAA's image does not have."""
+    with pytest.raises(RefusedError, match=r"No matching distribution found for only-here"):
+        trial.run(*with_wheel(b"only-here\n", wheel))
+
+
 def test_without_our_package_in_the_index_the_advice_is_the_wheel(trial: TrialInstallation) -> None:
     """A mirror may not have it."""
     with pytest.raises(RefusedError) as caught:
@@ -167,12 +179,6 @@ def test_an_index_without_an_answer_is_no_reason_to_refuse(
     assert message.startswith("not tried: pip could not reach the package index")
 
 
-def test_each_supported_version_has_the_packages_of_its_image() -> None:
-    """A new version of Airflow needs them, too."""
-    kinds = {path.name for path in IMAGE.glob("*.txt")}
-    assert kinds == {f"{kind}-{version}.txt" for version in versions() for kind in ("airflow", "essential")}
-
-
 @pytest.mark.parametrize("version", versions())
 @pytest.mark.parametrize("own", [b"", b"--constraint OWN\n"], ids=["image", "own constraints"])
 def test_our_wheel_changes_no_package_of_an_image(
@@ -186,7 +192,7 @@ def test_our_wheel_changes_no_package_of_an_image(
     )
     command = [python, "-m", "pip", "--isolated", "install", "--dry-run", "--ignore-installed", "--no-index"]
     command += ["--find-links", str(index), "--requirement", str(file), "--disable-pip-version-check"]
-    for kind in ("essential",) if own else ("airflow", "essential"):
-        command += ["--constraint", str(IMAGE / f"{kind}-{version}.txt")]
+    for path in constraints(version, file.read_bytes()):
+        command += ["--constraint", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
     assert done.stdout.splitlines()[-1] == f"Would install airflow-provider-mwaa-dr-{__version__}"

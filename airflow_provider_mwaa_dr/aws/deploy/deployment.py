@@ -108,6 +108,7 @@ class Deployment:
                     self._planes[region],
                     self._aws.clock,
                     version=spec.requirement.version,
+                    limit_s=spec.proof_s,
                     say=self._say,
                 )
                 steps += [environment_plans[region].wait(), proof.step()]

@@ -53,6 +53,8 @@ class DeploySpec:
     :param alarm_topics: SNS topic that the alarms notify, by region; a region without one keeps its current topic.
     :param wait: wait until both environments are updated.
     :param both_at_once: update the active environment without waiting for a proof that the standby works.
+    :param proof_s: longest time for the proof that the standby works. MWAA copies new DAG files within a minute, and
+        Airflow parses them within five.
     :param worker_replacement: ``FORCED`` or ``GRACEFUL``, for updates; empty: MWAA decides.
     """
 
@@ -73,6 +75,7 @@ class DeploySpec:
     alarm_topics: Mapping[str, str] = field(default_factory=dict)
     wait: bool = False
     both_at_once: bool = False
+    proof_s: float = 900.0
     worker_replacement: str = ""
 
     @property

@@ -17,8 +17,6 @@ from airflow_provider_mwaa_dr.core.ports import FENCE_LOADS, AgentStatus, Clock,
 from airflow_provider_mwaa_dr.exceptions import DeploymentError, MwaaError, MwaaUnreachableError
 
 READINESS_DAG = "dr_readiness"
-PROOF_S = 15 * 60.0
-"""How long a proof may take. MWAA copies new DAG files within a minute, and Airflow parses them within five."""
 POLL_S = 10.0
 SAY_S = 60.0
 
@@ -30,16 +28,26 @@ class StandbyProof:
     :param environment: Airflow of the standby.
     :param plane: describes the standby; a fence that was loaded before the last update proves nothing.
     :param version: the version of the package that must run there.
+    :param limit_s: how long the proof may take.
     """
 
     def __init__(
-        self, store: StateStore, environment: Environment, plane: ControlPlane, clock: Clock, *, version: str, say: Say
+        self,
+        store: StateStore,
+        environment: Environment,
+        plane: ControlPlane,
+        clock: Clock,
+        *,
+        version: str,
+        limit_s: float,
+        say: Say,
     ) -> None:
         self._store = store
         self._environment = environment
         self._plane = plane
         self._clock = clock
         self._version = version
+        self._limit_s = limit_s
         self._say = say
         self._said_at = 0.0
 
@@ -54,7 +62,7 @@ class StandbyProof:
 
     def _prove(self) -> str:
         self._said_at = self._clock.monotonic()
-        deadline = self._said_at + PROOF_S
+        deadline = self._said_at + self._limit_s
         agents = self._await_agents(deadline)
         run = self._await_fence(deadline)
         how = f"a task of {run} loaded the fence" if run else "a worker has loaded the fence since the update"
@@ -138,7 +146,7 @@ class StandbyProof:
     def _wait(self, why: str) -> None:
         if self._clock.monotonic() - self._said_at >= SAY_S:
             self._said_at = self._clock.monotonic()
-            self._say(f"{self._environment.name}: {why}; at most {PROOF_S / 60:g} minutes after the update")
+            self._say(f"{self._environment.name}: {why}; at most {self._limit_s / 60:g} minutes after the update")
         self._clock.sleep(POLL_S)
 
 

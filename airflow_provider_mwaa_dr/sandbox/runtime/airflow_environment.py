@@ -115,40 +115,20 @@ def provide_image(folder: Path, airflow_version: str, *, say: Callable[[str], ob
     """
     Return a new environment of one Airflow version in *folder*, without the provider, like an image of MWAA.
 
-    All packages that were installed into *folder* before are removed. Raises like :func:`provide`.
+    It has pip. All packages that were installed into *folder* before are removed. Raises like :func:`provide`.
     """
     shutil.rmtree(folder, ignore_errors=True)
     _provide_airflow(folder, airflow_version, say=say)
+    answer = subprocess.run(
+        [folder / "bin" / "python", "-I", "-m", "ensurepip"], capture_output=True, text=True, check=False,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    if answer.returncode != 0:
+        raise DRError(
+            f"pip could not be installed into {folder}: {answer.stderr.strip()[-2000:]}",
+            advice="Check that this Python has the module ensurepip; some distributions package it separately.",
+        )
     return AirflowEnvironment(bin=folder / "bin", airflow_version=airflow_version)
-
-
-def install_requirements(environment: AirflowEnvironment, requirements: Path, index: Path, *, log: Path) -> bool:
-    """
-    Install a requirements.txt, as an MWAA container does when it starts, and return whether that succeeded.
-
-    pip uses the packages of the image. It takes other packages from the folder *index* or from the locations in the
-    file, but never from the network.
-    """
-    python = str(environment.bin / "python")
-    variables = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
-    variables |= {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as output:
-        for module in (
-            ("ensurepip",),
-            ("pip", "install", "--no-index", "--find-links", str(index), "--requirement", str(requirements)),
-        ):
-            code = subprocess.run(
-                [python, "-m", *module],
-                env=variables,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                check=False,
-            ).returncode
-            if code != 0:
-                return False
-    return True
 
 
 def pack_provider(folder: Path) -> Path:

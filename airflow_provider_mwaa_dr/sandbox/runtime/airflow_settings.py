@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from airflow_provider_mwaa_dr.aws.deploy.trial_installation import PYTHON_VARIABLE
 from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import major
 from airflow_provider_mwaa_dr.sandbox.runtime.home import ACTIVE, CONTROL, REGIONS, STRONG, USER, Blueprint, Region
 
@@ -65,8 +64,6 @@ def driver_variables(blueprint: Blueprint) -> Mapping[str, str]:
     return {
         **aws_variables(blueprint, caller=CONTROL, region=ACTIVE),
         **{f"DR_{name.upper()}": value for name, value in dr.items()},
-        # The index of a bare home has no packages of MWAA's image.
-        **({PYTHON_VARIABLE: "off"} if blueprint.bare else {}),
     }
 
 

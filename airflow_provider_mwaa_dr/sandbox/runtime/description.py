@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from airflow_provider_mwaa_dr.aws.deploy.trial_installation import OPTIONS_VARIABLE, PYTHON_VARIABLE
 from airflow_provider_mwaa_dr.sandbox.runtime import airflow_settings, process
 from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import major
-from airflow_provider_mwaa_dr.sandbox.runtime.home import ACTIVE, CONTROL, USER, Blueprint, Home, Region
+from airflow_provider_mwaa_dr.sandbox.runtime.home import ACTIVE, CONTROL, STANDBY, USER, Blueprint, Home, Region
 from airflow_provider_mwaa_dr.sandbox.runtime.postgres import Postgres
-from airflow_provider_mwaa_dr.sandbox.runtime.preparation import environment, region_environment
+from airflow_provider_mwaa_dr.sandbox.runtime.preparation import environment, package_index, region_environment
 
 
 def sandbox_json(home: Home, blueprint: Blueprint, postgres: Postgres, *, active_region: str | None) -> dict[str, Any]:
@@ -21,7 +23,7 @@ def sandbox_json(home: Home, blueprint: Blueprint, postgres: Postgres, *, active
         "state_table": blueprint.dr.get("state_table", airflow_settings.STATE_TABLE),
         "runs_table": blueprint.dr.get("runs_table", airflow_settings.RUNS_TABLE) or None,
         "active_region": active_region,
-        "env": dict(variables),
+        "env": {**variables, **(_trial_variables(home, blueprint) if blueprint.bare else {})},
         "control": {
             "airflow_home": str(control),
             "dags_folder": str(control / "dags"),
@@ -50,6 +52,15 @@ def sandbox_json(home: Home, blueprint: Blueprint, postgres: Postgres, *, active
             }
             for region in blueprint.regions.values()
         },
+    }
+
+
+def _trial_variables(home: Home, blueprint: Blueprint) -> Mapping[str, str]:
+    """Return the variables with which ``mwaa-dr deploy`` tries requirements with the index of a bare home."""
+    standby = region_environment(home, blueprint, blueprint.regions[STANDBY])
+    return {
+        PYTHON_VARIABLE: str(standby.bin / "python"),
+        OPTIONS_VARIABLE: shlex.join(["--index-url", package_index(home).url]),
     }
 
 

@@ -16,7 +16,7 @@ from airflow_provider_mwaa_dr.exceptions import DRError
 from airflow_provider_mwaa_dr.sandbox.runtime import airflow_settings, process
 from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import (
     AirflowEnvironment,
-    install_requirements,
+    pack_provider,
     provide,
     provide_image,
 )
@@ -29,7 +29,9 @@ from airflow_provider_mwaa_dr.sandbox.runtime.home import (
     Region,
     write_private_json,
 )
+from airflow_provider_mwaa_dr.sandbox.runtime.package_index import PackageIndex
 from airflow_provider_mwaa_dr.sandbox.runtime.postgres import Postgres
+from airflow_provider_mwaa_dr.sandbox.runtime.requirements_installation import install_requirements
 
 
 class Preparation:
@@ -66,16 +68,20 @@ class Preparation:
         for part in ("dags", "plugins"):
             shutil.rmtree(self._home.region_folder(region.name) / part, ignore_errors=True)
 
-    def install(self, blueprint: Blueprint, region: Region, *, requirements: bytes, plugins: bytes | None) -> None:
+    def install(
+        self, blueprint: Blueprint, region: Region, *, requirements: bytes | None, plugins: bytes | None
+    ) -> None:
         """
         Install the requirements and the plugins of a bare home's region, as MWAA's containers do when they start.
 
-        If the installation fails, this writes a line to a log and Airflow starts without the packages, as in MWAA.
+        If the installation fails, Airflow starts without the packages. As in MWAA, only the log shows why.
 
+        :param requirements: the content of requirements.txt; None if there is no such file.
         :param plugins: the content of plugins.zip; None if there is no such file.
         """
         home = self._home.region_folder(region.name)
-        log = self._home.log(region.name, "requirements")
+        # The name of the log stream in MWAA.
+        log = self._home.log(region.name, "requirements_install")
         log.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(home / "plugins", ignore_errors=True)
         (home / "plugins").mkdir(parents=True)
@@ -84,22 +90,26 @@ class Preparation:
                 with zipfile.ZipFile(io.BytesIO(plugins)) as archive:
                     archive.extractall(home / "plugins")
         except zipfile.BadZipFile as error:
-            self._report(region, log, f"plugins.zip: {error}")
+            self._say(f"{region.name}: plugins.zip: {error}. Airflow starts without its content.")
+        if requirements is None:
+            return
         file = home / "requirements.txt"
         # /usr/local/airflow is Airflow's home in MWAA.
         file.write_bytes(requirements.replace(b"/usr/local/airflow", shlex.quote(str(home)).encode()))
+        self.index.write_pages()
         if not install_requirements(region_environment(self._home, blueprint, region), file, self.index, log=log):
-            self._report(region, log, "requirements.txt could not be installed")
+            problem = "requirements.txt could not be installed. Airflow starts without its packages"
+            self._say(f"{region.name}: {problem}. See {log}.")
+
+    def fill_index(self) -> None:
+        """Put this package into the index of a bare home."""
+        pack_provider(self.index.folder)
+        self.index.write_pages()
 
     @property
-    def index(self) -> Path:
-        """Return the folder with packages for a bare home's regions that are not in the image."""
-        return self._home.path / "index"
-
-    def _report(self, region: Region, log: Path, problem: str) -> None:
-        with log.open("a") as output:
-            output.write(f"{problem}\n")
-        self._say(f"{region.name}: {problem}. Airflow starts without these packages. See {log}.")
+    def index(self) -> PackageIndex:
+        """Return the index with the packages for a bare home's regions that are not in the image."""
+        return package_index(self._home)
 
     def databases(self, blueprint: Blueprint) -> None:
         """Create a migrated database for every region and for the control environment."""
@@ -189,6 +199,11 @@ class Preparation:
 def environment(home: Home, airflow_version: str) -> AirflowEnvironment:
     """Return a home's environment of an Airflow version, which may not exist yet."""
     return AirflowEnvironment(bin=home.path / f"airflow-{airflow_version}" / "bin", airflow_version=airflow_version)
+
+
+def package_index(home: Home) -> PackageIndex:
+    """Return the package index of a bare home."""
+    return PackageIndex(home.path / "index")
 
 
 def region_environment(home: Home, blueprint: Blueprint, region: Region) -> AirflowEnvironment:

@@ -8,12 +8,13 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from airflow_provider_mwaa_dr.aws.deploy.standby_proof import PROOF_S, READINESS_DAG, StandbyProof
+from airflow_provider_mwaa_dr.aws.deploy.standby_proof import READINESS_DAG, StandbyProof
 from airflow_provider_mwaa_dr.core.ports import FENCE_LOADS, AgentStatus, FenceLoad
 from airflow_provider_mwaa_dr.exceptions import DeploymentError
 from airflow_provider_mwaa_dr.testing import FakeEnvironment, InMemoryStateStore, ManualClock
 
 B = "us-east-1"
+PROOF_S = 900.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Standby:
             self,  # type: ignore[arg-type]
             self.clock,
             version="2.0",
+            limit_s=PROOF_S,
             say=self.said.append,
         ).step()
         assert not step.changes

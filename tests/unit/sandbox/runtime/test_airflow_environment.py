@@ -6,51 +6,21 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.exceptions import ConfigError
 from airflow_provider_mwaa_dr.sandbox.runtime import airflow_environment
 from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import (
     AirflowEnvironment,
     constraints,
     find_python,
-    install_requirements,
     major,
-    pack_provider,
     provide,
-    provide_image,
     pythons_for,
-    shared_folder,
     versions,
 )
-
-METADATA = "Metadata-Version: 2.1\nName: {}\nVersion: {}\n"
-
-
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowEnvironment]:
-    """An environment in a folder with a blank in its name, over a cache that holds a stand-in."""
-    tmp_path = tmp_path_factory.mktemp("environment")
-    monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setenv("MWAA_DR_CACHE", str(tmp_path / "the cache"))
-    _, python_version = find_python("3.3.1")
-    package = shared_folder("3.3.1", python_version) / "airflow"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("")
-    for name, version in (("apache-airflow", "3.3.1"), ("boto3", "1.43.0"), ("requests", "2.32.0")):
-        info = package.parent / f"{name.replace('-', '_')}-{version}.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(METADATA.format(name, version))
-    info = package.parent / "apache_airflow_providers_amazon-9.34.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(METADATA.format("apache-airflow-providers-amazon", "9.34.0"))
-    (package / "__main__.py").write_text("def main():\n    import sys\n    print(sys.argv[0], sys.argv[1:])\n")
-    yield provide(tmp_path / "my home" / "airflow-3.3.1", "3.3.1", say=pytest.fail)
-    monkeypatch.undo()
 
 
 def _run(*words: object) -> str:
@@ -91,41 +61,6 @@ def test_providing_again_replaces_the_provider(environment: AirflowEnvironment) 
 
     assert not (copy / "gone.py").exists()
     assert (copy / "plugins" / "mwaa_dr.py").exists()
-
-
-PROGRAM = (
-    "from importlib.metadata import distributions, entry_points; "
-    "print([d.version for d in distributions() if d.name == 'airflow-provider-mwaa-dr'], "
-    "[e.name for group in ('airflow.plugins', 'apache_airflow_provider') for e in entry_points(group=group)])"
-)
-
-
-def test_an_image_gets_the_provider_from_requirements_only(environment: AirflowEnvironment, tmp_path: Path) -> None:
-    """The provider is absent, then installed from the index, and absent in a new image. Other packages stay."""
-    index, log, file = tmp_path / "the index", tmp_path / "install.log", tmp_path / "requirements.txt"
-    wheel = pack_provider(index)
-    assert wheel.name == f"airflow_provider_mwaa_dr-{__version__}-py3-none-any.whl"
-    image = provide_image(tmp_path / "an image", "3.3.1", say=pytest.fail)
-    assert _run(image.bin / "python", "-c", PROGRAM) == "[] []"
-
-    file.write_text(f"# theirs\nrequests\nairflow-provider-mwaa-dr=={__version__}\n")
-    assert install_requirements(image, file, index, log=log), log.read_text()
-    assert _run(image.bin / "python", "-c", PROGRAM) == f"['{__version__}'] ['mwaa_dr', 'provider_info']"
-    assert "Requirement already satisfied: requests" in log.read_text()
-    assert _run(image.bin / "airflow", "version") == f"{image.bin}/airflow ['version']"
-
-    provide_image(tmp_path / "an image", "3.3.1", say=pytest.fail)
-    assert _run(image.bin / "python", "-c", PROGRAM) == "[] []"
-
-
-def test_what_cannot_be_installed_is_told_by_the_installer(environment: AirflowEnvironment, tmp_path: Path) -> None:
-    """Nothing comes from the network. The log names the missing package."""
-    image = provide_image(tmp_path / "image", "3.3.1", say=pytest.fail)
-    file = tmp_path / "requirements.txt"
-    file.write_text(f"airflow-provider-mwaa-dr=={__version__}\n")
-
-    assert not install_requirements(image, file, tmp_path, log=tmp_path / "install.log")
-    assert "No matching distribution found for airflow-provider-mwaa-dr" in (tmp_path / "install.log").read_text()
 
 
 def test_constraints_are_plain_pins() -> None:

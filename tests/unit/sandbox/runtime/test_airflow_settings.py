@@ -164,6 +164,5 @@ def test_a_bare_home_has_the_settings_that_its_environments_were_given(tmp_path:
         "DR_STATE_TABLE_REPLICAS": "us-east-2,us-east-1",
         "DR_ENVIRONMENTS": "us-east-2=etl-primary,us-east-1=etl-secondary",
     }
-    assert driver_variables(blueprint)["MWAA_DR_PIP_PYTHON"] == "off"
     told = aws_config(blueprint)["environments"][ACTIVE]
     assert (told["is_bare"], told["role"], told["bucket"]) == (True, "etl-primary-role", "etl-primary-bucket")

@@ -12,24 +12,21 @@ import os
 import pty
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_provider_mwaa_dr import __version__
-from airflow_provider_mwaa_dr.sandbox.cloud.aws_server import AwsServer
-from airflow_provider_mwaa_dr.sandbox.cloud.buckets import USERS_OPTIONS, USERS_REQUIREMENTS, Buckets
+from airflow_provider_mwaa_dr.sandbox.cloud.buckets import USERS_OPTIONS, USERS_REQUIREMENTS
 from airflow_provider_mwaa_dr.sandbox.drill.drill import Drill
 from airflow_provider_mwaa_dr.sandbox.runtime import airflow_settings
 from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import DISTRIBUTION, pack_provider
-from airflow_provider_mwaa_dr.sandbox.runtime.description import aws_config
-from airflow_provider_mwaa_dr.sandbox.runtime.home import ACTIVE, BARE_NAMES, REGIONS, STANDBY, new_blueprint
+from airflow_provider_mwaa_dr.sandbox.runtime.home import ACTIVE, BARE_NAMES, REGIONS, STANDBY
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
 from tests.documents import ROOT, blocks, page
+from tests.sandbox.bare_environments import environments
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.soak]
 
@@ -100,39 +97,6 @@ def airflow(region: Mapping[str, Any], *words: str) -> str:
         env=airflow_settings.process_variables(region["env"], bin_folder=folder),
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-
-
-@contextmanager
-def environments(home: Path) -> Iterator[Mapping[str, str]]:
-    """Yield the variables for an AWS with the two environments of the documents, which have no Airflow."""
-    blueprint = new_blueprint(
-        versions=dict.fromkeys(REGIONS, "3.3.1"), executor="LocalExecutor", schedulers=1, dr={}, bare=True
-    )
-    config = aws_config(blueprint)
-    (home / "aws").mkdir(parents=True)
-
-    def configure() -> None:
-        for environment in config["environments"].values():
-            environment["is_bare"] = False
-            environment["auth"] = {"header": "none"}
-        part = home / "aws" / "config.part"
-        part.write_text(json.dumps(config))
-        part.replace(home / "aws" / "config.json")
-
-    configure()
-    server = AwsServer(home)
-    thread = threading.Thread(target=server.serve)
-    thread.start()
-    try:
-        variables = airflow_settings.driver_variables(blueprint)
-        for name, region in blueprint.regions.items():
-            config["environments"][name]["described"] = dict(Buckets(variables).create(region))
-        configure()
-        yield variables
-    finally:
-        server.stop()
-        thread.join()
-        server.close()
 
 
 def test_by_hand(tmp_path: Path) -> None:

@@ -115,6 +115,7 @@ class Cloud:
     variables: dict[str, str] = field(default_factory=dict)
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)
     make_environment: Callable[[str, str], Environment] | None = None
+    tried: list[tuple[bytes, bytes | None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._beat = 0
@@ -318,11 +319,17 @@ class Cloud:
             make_runs=lambda config: DynamoDBRunsStore(
                 config.runs_table, config.replicas, clock=self.clock, session=self.session, timeout_s=20
             ),
-            try_requirements=lambda _environ, version, *_: f"not tried with Airflow {version}",
+            try_requirements=self._try_requirements,
             boto3_session=self.session,
         )
         code = main(argv, runtime=runtime)
         return Result(code, out.getvalue(), err.getvalue())
+
+    def _try_requirements(
+        self, _environ: Mapping[str, str], version: str, requirements: bytes, plugins: bytes | None
+    ) -> str:
+        self.tried.append((requirements, plugins))
+        return f"not tried with Airflow {version}"
 
     def deploy(self, *argv: str) -> Result:
         """Run ``mwaa-dr deploy --both-at-once --yes --json``: no Airflow runs here that could prove anything."""

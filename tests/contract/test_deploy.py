@@ -204,6 +204,15 @@ def test_the_active_environment_is_updated_after_the_standby_has_shown_that_it_w
     assert cloud.airflows[B].notes == runs
 
 
+def test_the_trial_unpacks_the_plugins_in_use(cloud: Cloud) -> None:
+    """From the index, plugins.zip does not change; requirements.txt may refer to wheels or constraints in it."""
+    used(cloud)
+    assert cloud.deploy("--active", A).code == 0
+    assert sorted(cloud.tried) == sorted(
+        (cloud.get(region, "etc/requirements.txt"), cloud.get(region, "plugins.zip")) for region in cloud.regions
+    )
+
+
 @pytest.mark.parametrize("fault", ["the update fails", "no plugin", "another version", "no fence"])
 def test_a_standby_that_does_not_work_leaves_the_active_environment_as_it_is(cloud: Cloud, fault: str) -> None:
     """The message says so. When the cause is corrected, the same command does the rest."""

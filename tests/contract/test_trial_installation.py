@@ -140,6 +140,11 @@ def test_a_constraints_file_may_be_in_plugins_zip(trial: TrialInstallation, whee
     assert trial.run(requirements, plugins_archive.merge(buffer.getvalue(), wheel)).startswith("pip resolves it")
 
 
+def test_a_damaged_plugins_zip_is_no_reason_to_refuse(trial: TrialInstallation) -> None:
+    """It is the user's own, and the deployment does not change it."""
+    assert trial.run(b"", b"no archive") == "not tried: plugins.zip cannot be unpacked (File is not a zip file)"
+
+
 def test_the_packages_of_this_machine_do_not_count(trial: TrialInstallation, wheel: Wheel) -> None:
     """The Python that runs pip has packages that MWAA's image does not have."""
     with pytest.raises(RefusedError, match=r"No matching distribution found for only-here"):

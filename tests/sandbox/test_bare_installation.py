@@ -23,6 +23,7 @@ from airflow_provider_mwaa_dr.sandbox.runtime.package_index import PackageIndex
 from airflow_provider_mwaa_dr.sandbox.runtime.preparation import Preparation, region_environment
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
 from tests.sandbox.bare_environments import Deployer, bare_blueprint, environments
+from tests.sandbox.harness import HOMES
 from tests.wheels import write_wheel
 
 pytestmark = [pytest.mark.sandbox]
@@ -144,10 +145,12 @@ def test_deploy_refuses_or_installs_each_file_and_keeps_the_users_packages(tmp_p
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     """Two real environments without the provider."""
-    sandbox = Sandbox(tmp_path_factory.mktemp("bare") / "s", say=print)
+    # Not below pytest's own folder: each session on this machine takes PostgreSQL's right to it away.
+    sandbox = Sandbox(HOMES / "bare", say=print)
+    sandbox.down(purge=True)
     try:
         sandbox.up(bare=True)
-        Users(sandbox.home.path.parent / "user", PackageIndex(sandbox.home.path / "index"))
+        Users(tmp_path_factory.mktemp("user") / "files", PackageIndex(sandbox.home.path / "index"))
         yield sandbox
     finally:
         sandbox.down(purge=True)

@@ -119,8 +119,15 @@ class EnvironmentPlan:
             return ""
         self._say(f"{self._environment}: pip tries the merged requirements.txt ...")
         return self._try(
-            self._environment.airflow_version, requirements.after, None if plugins is None else plugins.after
+            self._environment.airflow_version, requirements.after, plugins.after if plugins else self._plugins_in_use()
         )
+
+    def _plugins_in_use(self) -> bytes | None:
+        """Return the content of plugins.zip, to whose files requirements.txt may refer; None if there is none."""
+        if not self._environment.plugins:
+            return None
+        found = self._bucket.get(self._environment.plugins, version=self._environment.plugins_version)
+        return found.content if found else None
 
     def _changes(
         self,

@@ -88,8 +88,11 @@ class TrialInstallation:
         unpacked.mkdir()
         if plugins is not None:
             # All files: requirements.txt may also refer to a constraints file.
-            with zipfile.ZipFile(io.BytesIO(plugins)) as archive:
-                archive.extractall(unpacked)
+            try:
+                with zipfile.ZipFile(io.BytesIO(plugins)) as archive:
+                    archive.extractall(unpacked)
+            except zipfile.BadZipFile as error:
+                return f"not tried: plugins.zip cannot be unpacked ({error})"
         file = folder / "requirements.txt"
         file.write_bytes(requirements.replace(PLUGINS_FOLDER.encode(), str(unpacked).encode()))
         # -S hides the packages of this Python. PYTHONPATH has pip and the packages of the image.

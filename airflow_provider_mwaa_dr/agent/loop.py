@@ -20,6 +20,7 @@ from airflow_provider_mwaa_dr.agent.process import Process
 from airflow_provider_mwaa_dr.agent.region_list import RegionList
 from airflow_provider_mwaa_dr.agent.report import Reporter
 from airflow_provider_mwaa_dr.agent.state_reader import OlderStateError, StateChangedError, StateReader
+from airflow_provider_mwaa_dr.agent.waits import WaitsReader
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.gate import Role, View, role_of
@@ -95,6 +96,7 @@ class AgentLoop:
             housekeeping=self._housekeeping,
         )
         self._regions = RegionList(store, clock, region=region)
+        self._waits = WaitsReader(db, self._reader, region=region)
         self._reporter = Reporter(
             process,
             clock,
@@ -103,6 +105,7 @@ class AgentLoop:
             acknowledgements=self._acknowledgements,
             leader=self._leader,
             housekeeping=self._housekeeping,
+            waits=self._waits,
             inventory=inventory,
             metrics=metrics,
         )
@@ -140,8 +143,9 @@ class AgentLoop:
             self._reader.read()
             schedulers = self._db.alive_schedulers()
             heartbeat_error = self._report(schedulers)
+            waits_error = self._read_waits(schedulers)
             has_reconciled = self._work(schedulers)
-            self._log_turn_error(heartbeat_error)
+            self._log_turn_error(heartbeat_error or waits_error)
         except Exception as error:  # no error ends the loop; the view ages, and the gate holds
             has_reconciled = False
             self._log_turn_error(error)
@@ -212,6 +216,22 @@ class AgentLoop:
             return None
         try:
             self._heartbeat.send(view.state if view is not None else None, schedulers)
+        except Exception as error:  # the turn logs it at the end of its work
+            return error
+        return None
+
+    def _read_waits(self, schedulers: tuple[str, ...]) -> Exception | None:
+        """
+        Read which held runs work in progress waits for.
+
+        :return: why this is not known; the gate then holds them, and the rest of the turn continues.
+        """
+        view = self._reader.view
+        if view is None or view.state is None or role_of(view, self._config.region) is Role.UNKNOWN:
+            self._waits.forget()
+            return None
+        try:
+            self._waits.turn(view.state, is_leading=bool(schedulers) and schedulers[0] == self._db.job_id)
         except Exception as error:  # the turn logs it at the end of its work
             return error
         return None

@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Protocol
 
 from airflow_provider_mwaa_dr.core.bookkeeping import LedgerDb
+from airflow_provider_mwaa_dr.core.ledger import RunKey
+from airflow_provider_mwaa_dr.core.waits import Waits
 
 
 class RegionDb(LedgerDb, Protocol):
@@ -24,6 +26,8 @@ class RegionDb(LedgerDb, Protocol):
     def set_paused(self, dag_ids: Collection[str], *, paused: bool) -> int: ...
     def drop_held_notes(self) -> int: ...
     def last_task_end(self, since: datetime) -> datetime | None: ...
+    def waits(self) -> Waits: ...
+    def put_first(self, keys: Collection[RunKey]) -> None: ...
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from airflow_provider_mwaa_dr.agent.metrics import Figures, Publisher
 from airflow_provider_mwaa_dr.agent.ports import GateCounts
 from airflow_provider_mwaa_dr.agent.process import Process
 from airflow_provider_mwaa_dr.agent.state_reader import StateReader
+from airflow_provider_mwaa_dr.agent.waits import WaitsReader
 from airflow_provider_mwaa_dr.core.gate import Role, role_of
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, IdentityClaim
 from airflow_provider_mwaa_dr.core.state import DRState
@@ -37,6 +38,7 @@ class Reporter:
         acknowledgements: Acknowledgements,
         leader: Leader,
         housekeeping: Housekeeping,
+        waits: WaitsReader,
         inventory: InventoryKeeper | None,
         metrics: Publisher | None,
     ) -> None:
@@ -48,6 +50,7 @@ class Reporter:
         self._acknowledgements = acknowledgements
         self._leader = leader
         self._housekeeping = housekeeping
+        self._waits = waits
         self._inventory = inventory
         self._metrics = metrics
 
@@ -64,6 +67,7 @@ class Reporter:
             ledger.wait.error,
             self._inventory_error,
             self._reader.held_because,
+            (self._waits.found.awaited, self._waits.found.idle),
             (bookkeeper.final_plan_id, bookkeeper.waiting, bookkeeper.unread) if bookkeeper is not None else None,
         )
 
@@ -119,6 +123,9 @@ class Reporter:
             environment=self._process.identity.environment,
             aws_region=self._process.identity.aws_region,
             held_because=self._reader.held_because,
+            awaited=len(self._waits.found.awaited),
+            waits=self._waits.found.tasks,
+            idle=self._waits.found.idle,
         )
 
     def identity_claim(self, job_id: str, *, beat: int, problem: str) -> IdentityClaim:

@@ -10,6 +10,7 @@ from airflow_provider_mwaa_dr.agent.ledger_wait import LedgerWait
 from airflow_provider_mwaa_dr.agent.role_history import RoleHistory
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.gate import Role, View, may_close, role_of, why_role_unknown
+from airflow_provider_mwaa_dr.core.ledger import RunKey
 from airflow_provider_mwaa_dr.core.log_on_change import LogOnChange
 from airflow_provider_mwaa_dr.core.ports import Clock, StateStore
 from airflow_provider_mwaa_dr.core.state import STATE_ID, DRState, regions_of
@@ -55,6 +56,7 @@ class StateReader:
         self._logged_role: LogOnChange[tuple[Role, str | None] | None] = LogOnChange(None)
         self._confirmed_at = clock.monotonic()
         """When the agent last read the state; this includes reads that set no new view."""
+        self._awaited: frozenset[RunKey] = frozenset()
         self.view = view
         self.role = RoleHistory(region, clock.now())
         self.unreadable: str | None = None
@@ -80,7 +82,11 @@ class StateReader:
         compared = self._identity.with_rivals(observation)
         problem = self._identity.problem(compared)
         self._confirmed_at = read_at
-        view = replace(View.of(observation, read_at, problem=problem), waits_for=self._ledger_wait.reason(state))
+        view = replace(
+            View.of(observation, read_at, problem=problem),
+            waits_for=self._ledger_wait.reason(state),
+            awaited=self._awaited,
+        )
         self.view = view
         self._identity.log(problem)
         self.role.note(view, now)
@@ -120,6 +126,12 @@ class StateReader:
         """Let the notes of held runs name why the region waits for its ledger."""
         if self.view is not None:
             self.view = replace(self.view, waits_for=self._ledger_wait.reason(state))
+
+    def set_awaited(self, runs: frozenset[RunKey]) -> None:
+        """Give the gate the held runs that work in progress waits for."""
+        self._awaited = runs
+        if self.view is not None:
+            self.view = replace(self.view, awaited=runs)
 
     def peers(self) -> tuple[str, ...]:
         """Return the registered regions from this region's own item, and the regions that the state names."""

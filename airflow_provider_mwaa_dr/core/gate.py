@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from airflow_provider_mwaa_dr.core.config import OnUnreachable
+from airflow_provider_mwaa_dr.core.ledger import RunKey
 from airflow_provider_mwaa_dr.core.ports import Observation
 from airflow_provider_mwaa_dr.core.state import DRState, Phase, why_unknown
 
@@ -63,6 +64,8 @@ class View:
     :param registered: the registered regions, including this one; None before the region's item lists them.
     :param problems: the values of this region's own item that cannot be used, a sentence each. While there is one, the
         region's role is unknown.
+    :param awaited: the held runs that work in progress waited for in the agent's last turn. Empty unless the region is
+        being drained.
     """
 
     state: DRState | None
@@ -72,6 +75,7 @@ class View:
     waits_for: str = ""
     registered: frozenset[str] | None = None
     problems: tuple[str, ...] = ()
+    awaited: frozenset[RunKey] = frozenset()
 
     @classmethod
     def of(cls, observation: Observation, read_at: float, *, problem: str | None = None) -> View:
@@ -140,6 +144,7 @@ def decide(
     point: DecisionPoint,
     on_unreachable: OnUnreachable = OnUnreachable.HOLD,
     requested_age_s: float | None = None,
+    is_awaited: bool = False,
 ) -> Decision:
     """
     Return what *region* may do with a run (gate) or a task (fence).
@@ -155,6 +160,7 @@ def decide(
         read that began after the request: an older read may precede the region's promotion, and users do not repeat
         their request. None: the scheduler created the run. The standby closes it immediately, because a scheduler
         creates its runs again.
+    :param is_awaited: whether unfinished work of a begun run waits for this run (gate only). If not known: False.
     """
     role = role_of(view, region)
     if exempt:
@@ -196,8 +202,11 @@ def decide(
     if state.phase is Phase.PROMOTING:
         return Decision(Action.HOLD, f"held: {region} is being promoted (epoch {state.epoch})", role)
     plan = state.plan
-    if point is DecisionPoint.FENCE and plan is not None and not plan.is_forced and not plan.drained:
-        return Decision(Action.RUN, "draining: running runs may finish", role)
+    if plan is not None and not plan.is_forced and not plan.drained:
+        if point is DecisionPoint.FENCE:
+            return Decision(Action.RUN, "draining: running runs may finish", role)
+        if is_awaited and plan.starts_awaited:
+            return Decision(Action.RUN, "draining: work in progress waits for this run", role)
     target = plan.target if plan is not None else "another region"
     return Decision(Action.HOLD, f"held: {region} is being drained for {target} (epoch {state.epoch})", role)
 

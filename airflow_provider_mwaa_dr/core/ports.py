@@ -92,6 +92,10 @@ class AgentStatus:
     :param ledger_wait_s: seconds until the region, which is becoming active, continues without its ledger; None while
         it does not wait for the ledger.
     :param exempt: the first of the exempt DAGs of the region, sorted; None if the agent has not listed them.
+    :param awaited: while the region is drained: how many held runs work in progress waits for.
+    :param waits: while the region is drained: the first of the tasks in progress that wait, and what each waits for, a
+        sentence each.
+    :param idle: while the region is drained: how many running runs of paused DAGs have no task that executes.
     """
 
     region: str
@@ -131,6 +135,9 @@ class AgentStatus:
     held_because: str | None = None
     ledger_wait_s: float | None = None
     exempt: tuple[str, ...] | None = None
+    awaited: int = 0
+    waits: tuple[str, ...] = ()
+    idle: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,6 +98,7 @@ class Plan:
     :param beat: the owner increases it while it runs. A follower takes over when, on the follower's own clock, it has
         not changed for too long.
     :param set_id: the recorded set of DAGs; None until it is recorded, never changed afterwards.
+    :param starts_awaited: while the source is drained, its gate lets a held run start if work in progress waits for it.
     :param drained: no run is in progress in the source, and none can start: the source may publish its final ledger
         entry.
     :param replaced: the promoted, unfinished plan that this plan superseded, with its phase. A cancellation returns to
@@ -118,6 +119,7 @@ class Plan:
     beat: int = 0
     set_id: str | None = None
     stop_running: bool = False
+    starts_awaited: bool = False
     drained: bool = False
     replaced: tuple[Phase, Plan] | None = None
     is_recovery: bool = False
@@ -240,6 +242,16 @@ TRANSITIONS: Mapping[str, Transition] = {
     ),
     "announce": Transition(
         by=_OWNER, meaning="names the runs that it is going to stop", moves={Phase.DRAINING: (Phase.DRAINING,)}
+    ),
+    "start_awaited": Transition(
+        by=_OWNER,
+        meaning="lets those held runs start that work in progress in the source waits for",
+        moves={Phase.DRAINING: (Phase.DRAINING,)},
+    ),
+    "hold_awaited": Transition(
+        by=_OWNER,
+        meaning="ends that: no run is in progress, and the gate holds every run again",
+        moves={Phase.DRAINING: (Phase.DRAINING,)},
     ),
     "drained": Transition(
         by=_OWNER,
@@ -400,6 +412,7 @@ def cancel(state: DRState, *, plan_id: str, by: str, owner: str, reason: str, at
         reason=reason,
         started_at=at,
         beat=0,
+        starts_awaited=False,
         drained=False,
         replaced=None,
     )
@@ -475,9 +488,38 @@ def stops_of(state: DRState, epoch: int) -> tuple[Stop, ...]:
     return tuple(stop for stop in state.stops if stop.epoch == epoch)
 
 
+def start_awaited(state: DRState, *, at: datetime) -> DRState:
+    """Return the state in which the source's gate lets those held runs start that work in progress waits for."""
+    plan = _plan_in_phase(state, "start_awaited")
+    if plan.starts_awaited or plan.drained or plan.is_forced:
+        return state
+    return _next(state, "start_awaited", plan=replace(plan, starts_awaited=True), by=plan.by, at=at)
+
+
+def hold_awaited(state: DRState, *, at: datetime) -> DRState:
+    """
+    Return the state in which the source's gate holds every run again.
+
+    The gate is closed only when every scheduler has acknowledged *this* write, or its lease has expired since.
+    """
+    plan = _plan_in_phase(state, "hold_awaited")
+    if not plan.starts_awaited:
+        return state
+    return _next(state, "hold_awaited", plan=replace(plan, starts_awaited=False), by=plan.by, at=at)
+
+
 def drained(state: DRState, *, at: datetime) -> DRState:
-    """Return the state that marks the source as drained: no run is in progress, and none can start."""
+    """
+    Return the state that marks the source as drained: no run is in progress, and none can start.
+
+    :raises WrongPhaseError: the gate may still let awaited runs start.
+    """
     plan = _plan_in_phase(state, "drained")
+    if plan.starts_awaited:
+        raise WrongPhaseError(
+            f"Plan {plan.id} still lets held runs of {plan.source} start, at version {state.version}.",
+            advice="Write hold_awaited, wait until the gate is closed, and count the runs again.",
+        )
     if plan.drained:
         return state
     return _next(state, "drained", plan=replace(plan, drained=True), by=plan.by, at=at)
@@ -496,7 +538,7 @@ def turn_forced(state: DRState, *, at: datetime) -> DRState:
             f"Plan {plan.id} is forced already (version {state.version}).",
             advice="It continues without its source. Follow it with the command that started it.",
         )
-    return _next(state, "turn_forced", plan=replace(plan, mode=Mode.FORCED), by=plan.by, at=at)
+    return _next(state, "turn_forced", plan=replace(plan, mode=Mode.FORCED, starts_awaited=False), by=plan.by, at=at)
 
 
 def promote(state: DRState, *, at: datetime) -> DRState:

@@ -117,8 +117,10 @@ class Gate:
             return
         self.ensure_agent()
         now = self._clock.monotonic()
+        view = self._loop.view if self._loop is not None and not self._is_stopping else None
+        is_awaited = view is not None and (dag_run.dag_id, dag_run.run_id) in view.awaited
         decision = decide(
-            self._loop.view if self._loop is not None and not self._is_stopping else None,
+            view,
             region=self._config.region,
             exempt=_dag_is_exempt(dag_run, self._config.exempt_dags),
             now=now,
@@ -126,12 +128,14 @@ class Gate:
             point=DecisionPoint.GATE,
             on_unreachable=self._config.on_unreachable,
             requested_age_s=self._requested_age_s(dag_run),
+            is_awaited=is_awaited,
         )
         if decision.action is Action.HOLD:
             self._held_at[dag_run.dag_id] = now
         elif decision.action is Action.RUN:
-            # The gate has held an earlier run of the DAG in this pass. That run must start before this one.
-            if now >= self._held_at.get(dag_run.dag_id, -_PASS_S) + _PASS_S:
+            # The gate has held an earlier run of the DAG in this pass. That run must start before this one, unless the
+            # region is drained: the earlier run then starts in the other region.
+            if is_awaited or now >= self._held_at.get(dag_run.dag_id, -_PASS_S) + _PASS_S:
                 return
             why = "held: the gate has just held an earlier run of this DAG, which starts first"
             decision = replace(decision, action=Action.HOLD, reason=why)

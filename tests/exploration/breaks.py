@@ -18,7 +18,7 @@ from airflow_provider_mwaa_dr.core.failover.context import EngineContext
 from airflow_provider_mwaa_dr.core.gate import Decision, DecisionPoint, View
 from airflow_provider_mwaa_dr.core.lease import Closing
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
-from tests.exploration.model import LEASE_S, OLD, TICK_S, Caller, Model
+from tests.exploration.model import LEASE_S, OLD, TICK_S, Caller, Model, World
 
 Patch = pytest.MonkeyPatch
 
@@ -205,12 +205,32 @@ def with_a_gate_that_lets_runs_start_while_the_source_is_drained(patch: Patch) -
     patch.setattr(gate, "decide", generous)
 
 
+def with_a_gate_that_counts_as_closed_since_the_claim_although_awaited_runs_start(patch: Patch) -> None:
+    responded = Model._responded
+    send = Model._send
+
+    def forgetful(model: Model, caller: Caller, op: str, row: int, age: int) -> Caller:
+        new = responded(model, caller, op, row, age)
+        if op in {"hold awaited", "reads that awaited runs are held"}:
+            return new._replace(version=caller.version, gate_age=caller.gate_age)
+        return new
+
+    def as_before(model: Model, world: World, number: int, op: str, row: int) -> World:
+        sent = send(model, world, number, op, row)
+        caller = sent.callers[number]._replace(version=world.callers[number].version)
+        return model._set(sent, number, caller)
+
+    patch.setattr(Model, "_responded", forgetful)
+    patch.setattr(Model, "_send", as_before)
+
+
 @dataclass(frozen=True)
 class Where:
     """
     The world in which the exploration finds a break.
 
     :param schedulers: number in the source and in the target.
+    :param starts: how many times the caller may let awaited runs start.
     :param depth: the number of steps of the shortest history that shows it. For a broken way out, which the search
         checks from the state before, it is one step more.
     """
@@ -219,6 +239,7 @@ class Where:
     callers: int = 1
     faults: int = 0
     depth: int = 4
+    starts: int = 0
 
 
 Break = Callable[[Patch], None]
@@ -232,6 +253,7 @@ BREAKS: dict[Break, Where] = {
     with_a_fence_that_lets_tasks_start_when_the_source_is_drained: Where(depth=6),
     with_a_fence_that_lets_tasks_start_under_a_forced_plan: Where(depth=5),
     with_a_gate_that_lets_runs_start_while_the_source_is_drained: Where(depth=5),
+    with_a_gate_that_counts_as_closed_since_the_claim_although_awaited_runs_start: Where(depth=8, starts=1),
     without_the_wait_for_the_fence: Where(depth=3),
     with_the_wait_for_the_fence_counted_from_the_acknowledgement: Where(depth=6),
     with_the_callers_own_fence_file_s: Where(depth=3),

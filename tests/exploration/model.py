@@ -40,6 +40,8 @@ FENCE_FILE_S = 1 * TICK_S
 OLD = 3
 """After this number of ticks, every wait has ended; ages do not grow further."""
 NEVER = -1
+UNKNOWN = 10**6
+"""In place of the version whose acknowledgement closes the gate: that write has no response yet."""
 AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
 GOOD, BAD = "the wanted set", "what was left of the wanted set"
 
@@ -85,7 +87,9 @@ class Caller(NamedTuple):
     An engine.
 
     :param plan: id of the plan that it executes; empty before it has one.
-    :param version, gate_age, fence_age: its :class:`.lease.Closing`; NEVER: the fence is open.
+    :param version, gate_age, fence_age: its :class:`.lease.Closing`; NEVER: the fence is open. UNKNOWN: it lets awaited
+        runs start.
+    :param starts: how many more times it may let awaited runs start.
     """
 
     target: str = ""
@@ -94,6 +98,7 @@ class Caller(NamedTuple):
     version: int = 0
     gate_age: int = 0
     fence_age: int = NEVER
+    starts: int = 0
     write: Write | None = None
     has_given_up: bool = False
     is_done: bool = False
@@ -144,6 +149,7 @@ class Model:
     :param schedulers: number in each region.
     :param faults: the most faults: schedulers that freeze or end, callers that are killed, writes that are late or
         lost.
+    :param starts: how many times each caller may let awaited runs start.
     """
 
     is_closed_before_it_is_gone = True
@@ -151,11 +157,13 @@ class Model:
     age_of_join = 0
     """How many ticks a caller that has just taken a plan over counts the gate as closed."""
 
-    def __init__(self, schedulers: Sequence[int] = (2, 1), *, callers: int = 2, faults: int = 2) -> None:
+    def __init__(
+        self, schedulers: Sequence[int] = (2, 1), *, callers: int = 2, faults: int = 2, starts: int = 0
+    ) -> None:
         self.places = [
             (region, str(job)) for region, jobs in zip(REGIONS, schedulers, strict=True) for job in range(jobs)
         ]
-        self.callers, self.faults = callers, faults
+        self.callers, self.faults, self.starts = callers, faults, starts
         clock = ManualClock()
         environments = {region: FakeEnvironment(region, clock=clock) for region in REGIONS}
         self._context = FailoverEngine(InMemoryStateStore(), environments, clock, Timing(), "any").context
@@ -205,6 +213,7 @@ class Model:
                 now=age * TICK_S,
                 lease_s=LEASE_S,
                 point=point,
+                is_awaited=point is DecisionPoint.GATE,
             ).action
         return action
 
@@ -364,10 +373,14 @@ class Model:
             return
         begun = [caller]
         if not caller.target:
-            begun = [Caller(target=target, is_forced=forced) for target in REGIONS for forced in (True, False)]
+            begun = [
+                Caller(target=target, is_forced=forced, starts=self.starts)
+                for target in REGIONS
+                for forced in (True, False)
+            ]
         for each in begun:
             request = "" if caller.target else f" to {each.target}{', forced' if each.is_forced else ''}"
-            for choice in ("", "give up", "continue without the source"):
+            for choice in ("", "give up", "continue without the source", "start awaited"):
                 found = self._decide(world, each, f"of-{number + 1}", choice)
                 if found is None:
                     continue
@@ -422,7 +435,10 @@ class Model:
 
     def _send(self, world: World, number: int, op: str, row: int) -> World:
         write = Write(op, row, self.rows[world.row].version)
-        sent = self._set(world, number, world.callers[number]._replace(write=write))
+        caller = world.callers[number]._replace(write=write)
+        if op == "start awaited":
+            caller = caller._replace(version=UNKNOWN, starts=caller.starts - 1)
+        sent = self._set(world, number, caller)
         # Before an engine writes that the source is drained, it pauses the wanted DAGs of the source.
         return sent._replace(is_paused=True) if op == "drained" else sent
 
@@ -476,6 +492,8 @@ class Model:
             return caller._replace(is_done=True)
         if op == "drained":
             return caller._replace(fence_age=since)
+        if op == "start awaited":
+            return caller
         return caller._replace(
             has_given_up=caller.has_given_up or op == "give up",
             plan=plan.id,
@@ -507,6 +525,10 @@ class Model:
                 return None
             back, op = f"{plan.id}-back", choice
             return op, self._next(transitions.cancel, world.row, plan_id=back, by="x", owner=owner, reason="r")
+        if choice == "start awaited":
+            if not is_graceful or plan.drained or plan.starts_awaited or not caller.starts:
+                return None
+            return choice, self._next(transitions.start_awaited, world.row)
         if (choice and is_graceful) or (not choice and is_graceful and caller.is_forced):
             return "turn to forced", self._next(transitions.turn_forced, world.row)
         if choice:
@@ -519,6 +541,10 @@ class Model:
             return "reads its turn to forced", world.row
         if state.phase is Phase.PROMOTING:
             return ("resume", self._next(transitions.resume, world.row)) if self._is_ready(world, caller) else None
+        if is_graceful and plan.starts_awaited:
+            return "hold awaited", self._next(transitions.hold_awaited, world.row)
+        if is_graceful and caller.version == UNKNOWN:
+            return "reads that awaited runs are held", world.row  # it never had the response to that write
         if is_graceful and caller.fence_age == NEVER:
             if not self._is_closed(world, caller, plan.source, gate_only=True):
                 return None

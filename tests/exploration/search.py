@@ -21,26 +21,30 @@ class Scope:
 
     :param schedulers: number in the region that is active at first, and in the other region.
     :param depth: the number of steps that ``make test`` searches; None: all.
+    :param starts: how many times each caller may let awaited runs start.
     """
 
     schedulers: tuple[int, int]
     callers: int
     faults: int
     depth: int | None
+    starts: int = 0
 
     def __str__(self) -> str:
         source, target = self.schedulers
-        return f"{source} + {target} schedulers, {self.callers} callers, {self.faults} faults"
+        starts = ", starts awaited runs" if self.starts else ""
+        return f"{source} + {target} schedulers, {self.callers} callers, {self.faults} faults{starts}"
 
     def model(self) -> Model:
         """Return the model of this world."""
-        return Model(self.schedulers, callers=self.callers, faults=self.faults)
+        return Model(self.schedulers, callers=self.callers, faults=self.faults, starts=self.starts)
 
 
 SCOPES = (
     Scope((1, 1), callers=1, faults=1, depth=None),
     Scope((1, 1), callers=2, faults=0, depth=12),
     Scope((1, 1), callers=2, faults=2, depth=6),
+    Scope((1, 1), callers=1, faults=1, depth=9, starts=1),
     Scope((2, 1), callers=2, faults=2, depth=5),
     Scope((1, 2), callers=2, faults=2, depth=5),
 )

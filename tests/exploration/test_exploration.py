@@ -30,7 +30,9 @@ def test_a_break_is_found(plant: Break, where: Where, monkeypatch: pytest.Monkey
     """The shortest history that shows the break has the expected length."""
 
     def find() -> Found:
-        return search(Model(where.schedulers, callers=where.callers, faults=where.faults), where.depth + 1)
+        return search(
+            Model(where.schedulers, callers=where.callers, faults=where.faults, starts=where.starts), where.depth + 1
+        )
 
     assert not find().broken
     plant(monkeypatch)

@@ -5,7 +5,8 @@ It has what the provider meets:
 
 - intervals with and without catchup, and depends_on_past;
 - runs that an asset starts, manual runs with a conf, failing runs, and cleared runs;
-- tasks that wait in the triggerer, and tasks that are killed seconds after their run was closed.
+- tasks that wait in the triggerer, and tasks that are killed seconds after their run was closed;
+- tasks that trigger a run, with and without waiting for it, and sensors for the run of another DAG (parents.py).
 
 The provider is called as in the real Airflow: the gate before a run starts, the fence before a task starts, and an
 agent beside each scheduler.
@@ -16,6 +17,7 @@ The code that runs every second visits only open runs: a history has thousands o
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -26,6 +28,14 @@ from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
 from airflow_provider_mwaa_dr.core.gate import Action
 from airflow_provider_mwaa_dr.core.ledger import SCHEDULED, CreatedIntervals, LedgerRun, RunKey, TaskState
 from airflow_provider_mwaa_dr.core.ports import DagInfo, EnvironmentStatus, RunInfo
+from airflow_provider_mwaa_dr.core.waits import (
+    SENSES_FIELD,
+    TRIGGERS_FIELD,
+    HeldRun,
+    Waiter,
+    Waits,
+    find_waits,
+)
 from airflow_provider_mwaa_dr.exceptions import MwaaUnreachableError
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -65,6 +75,9 @@ class SimulatedDag:
     :param asset_of: the DAG whose successful runs start runs of this DAG.
     :param defers: its first task waits in the triggerer for a while.
     :param fails: some of its runs fail.
+    :param triggers: the DAG of which its last task triggers a run.
+    :param waits: that task waits until the triggered run has ended.
+    :param senses: its last task is a sensor for the run of that DAG with the same date.
     """
 
     dag_id: str
@@ -75,19 +88,29 @@ class SimulatedDag:
     asset_of: str | None = None
     defers: bool = False
     fails: bool = False
+    triggers: str | None = None
+    waits: bool = False
+    senses: str | None = None
     tags: frozenset[str] = frozenset()
 
 
 class Task:
-    """A task instance. ``state`` is Airflow's. ``until`` is the end of its body, or of its wait in the triggerer."""
+    """
+    A task instance. ``state`` is Airflow's. ``until`` is the end of its body, or of its wait in the triggerer.
 
-    __slots__ = ("defer_s", "kill_at", "state", "until")
+    :ivar other: the run that it triggered, or senses.
+    :ivar known_at: the time from which the database shows which run it triggered.
+    """
+
+    __slots__ = ("defer_s", "kill_at", "known_at", "other", "state", "until")
 
     def __init__(self) -> None:
         self.state: str | None = None
         self.until = 0.0
         self.kill_at: float | None = None
         self.defer_s = 0.0
+        self.other: RunKey | None = None
+        self.known_at = 0.0
 
 
 class Run:
@@ -359,6 +382,8 @@ class SimulatedAirflow:
             states = []
             for number, task in enumerate(run.tasks):
                 state = task.state
+                if task.until == math.inf and task.other is not None and self._has_ended(task.other):
+                    task.until = now
                 if state == "running":
                     if now >= task.until or (task.kill_at is not None and now >= task.kill_at):
                         self._end_body(run, number, task, now)
@@ -427,6 +452,26 @@ class SimulatedAirflow:
                 if self.dags_by_id[run.dag_id].defers:
                     task.defer_s = self.rng.choice([2.0, 5.0, 15.0])
             task.state, task.until = "running", now + self.world.body_s(self.region)
+            if number == TASKS - 1 and task.other is None:
+                self._wait_for_other(run, dag, task, now)
+
+    def _wait_for_other(self, run: Run, dag: SimulatedDag, task: Task, now: float) -> None:
+        """Trigger the run of another DAG, or begin to wait for one, if the task does that."""
+        if dag.triggers is not None:
+            task.other = (dag.triggers, f"manual__{self.world.new_number()}")
+            # Airflow stores the id of the run after it has created the run.
+            task.known_at = now + 1.0
+            at = round(now, 3)
+            self.add(task.other, run_type="manual", at=at, end=at, conf={"n": int(task.other[1].partition("__")[2])})
+            self.world.triggered(self.region, task.other)
+            task.until = math.inf if dag.waits else task.until
+        elif dag.senses is not None and run.at is not None:
+            task.other = (dag.senses, f"scheduled__{run.at:g}")
+            task.state, task.until = "deferred", math.inf
+
+    def _has_ended(self, key: RunKey) -> bool:
+        run = self.rows.get(key)
+        return run is not None and (run.state == "success" if run.run_type == SCHEDULED else not run.is_open)
 
     def _check_unchanged(self, run: Run) -> None:
         """A run keeps the values with which it was created, whichever region executes it."""
@@ -447,6 +492,7 @@ class SimulatedAirflow:
             for task in run.tasks:
                 if task.state == "running":
                     task.state, task.kill_at, task.defer_s = None if run.state == "running" else "failed", None, 0.0
+                    task.other = None
 
     # -- the agent's side (RegionDb) -----------------------------------------------------------------------------------
 
@@ -503,6 +549,51 @@ class SimulatedAirflow:
 
     def last_task_end(self, since: datetime) -> datetime | None:
         return None
+
+    def waits(self) -> Waits:
+        running = [run for run in self.active.values() if run.state == "running"]
+        idle = sum(run.dag_id in self.paused and not run.executes for run in running)
+        waiters = [
+            waiter
+            for run in running
+            for task in run.tasks
+            if task.other is not None and (waiter := self._waiter(run, task)) is not None
+        ]
+        named = {waiter.awaited_dag for waiter in waiters}
+        held = [
+            HeldRun(key=run.key, date=None if run.at is None else to_date(run.at))
+            for dag_id in sorted(dag_id for dag_id in named if dag_id is not None)
+            for run in self.open[dag_id].values()
+            if run.state == "queued"
+        ]
+        return find_waits(waiters, held, idle=idle)
+
+    def _waiter(self, run: Run, task: Task) -> Waiter | None:
+        """Return a task instance as the database shows it; None if it has ended."""
+        dag = self.dags_by_id[run.dag_id]
+        if task.state not in {"running", "deferred", "scheduled"} or task.other is None:
+            return None
+        is_known = self.clock.monotonic() >= task.known_at
+        fields = (
+            {SENSES_FIELD: dag.senses}
+            if dag.senses is not None
+            else {TRIGGERS_FIELD: dag.triggers, "wait_for_completion": dag.waits}
+        )
+        return Waiter(
+            run=run.key,
+            task_id=f"t{TASKS - 1}",
+            state=task.state,
+            is_dag_paused=run.dag_id in self.paused,
+            fields=fields,
+            triggered_run_id=task.other[1] if dag.triggers is not None and is_known else None,
+            date=None if run.at is None else to_date(run.at),
+        )
+
+    def put_first(self, keys: Collection[RunKey]) -> None:
+        self.before_change()
+        for key in keys:
+            if self.rows[key].state == "queued":
+                self.rows[key].turn = None
 
     def read_states(self, *, above: int) -> tuple[int, Mapping[RunKey, str]]:
         rows = self.rows

@@ -116,6 +116,8 @@ def _steps(before: DRState, new: DRState, who: str) -> Iterable[str]:
         yield "runs are being stopped"
     elif old.stop_running is not plan.stop_running:
         yield "stop_running is added"
+    elif old.starts_awaited is not plan.starts_awaited:
+        yield "awaited runs start" if plan.starts_awaited else "awaited runs are held"
     elif old.drained is not plan.drained:
         yield "drained"
     elif old.set_id != plan.set_id:

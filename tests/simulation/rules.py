@@ -96,7 +96,8 @@ def without_reconciling_before_anything_runs(patch: Patch) -> None:
 def without_draining_before_the_pause(patch: Patch) -> None:
     def hasty(own: OwnedPlan, state: DRState, _: object, since: float) -> Any:
         assert state.plan is not None
-        return lease_wait.closing(own, state.plan, state, since), ()
+        closing = lease_wait.closing(own, state.plan, state, since)
+        return drain.Drained(closing=closing, listing=(), idle=(), exempt=frozenset())
 
     patch.setattr(drain, "drain", hasty)
 

@@ -57,8 +57,8 @@ DAGS = (
     SimulatedDag("paused_by_hand", every_s=20),
     SimulatedDag(CONTROL, tags=frozenset({"dr:control"})),
 )
-BY_ID = {dag.dag_id: dag for dag in DAGS}
-WANTED = set(BY_ID) - {"paused_by_hand", CONTROL}
+PAUSED_BY_USERS = {"paused_by_hand", CONTROL}
+WANTED = {dag.dag_id for dag in DAGS} - PAUSED_BY_USERS
 LOAD_S = 130
 """Users trigger and clear runs for this time."""
 PATIENCE_S = 600
@@ -109,7 +109,7 @@ class Database:
         for name in (
             "adopt", "cannot_resume", "close_runs", "dag_ids", "drop_held_notes", "forget_closed", "last_finished",
             "last_task_end", "read_states", "make_room", "newest_run", "open_runs", "pause_all", "resume", "runs",
-            "set_paused", "apply_outcomes", "tasks", "unpaused_dags",
+            "set_paused", "apply_outcomes", "tasks", "unpaused_dags", "waits", "put_first",
         ):  # fmt: skip
             setattr(self, name, getattr(airflow, name))
 
@@ -273,7 +273,7 @@ class Region:
         self.clock = RegionClock(
             world.clock, skew_s=rng.choice([0.0, 0.0, MOST_SKEW_S, -MOST_SKEW_S]), rate=rng.choice([1.0, 1.03, 0.97])
         )
-        self.environment = self.airflow = SimulatedAirflow(name, DAGS, world, self.clock)
+        self.environment = self.airflow = SimulatedAirflow(name, world.dags, world, self.clock)
         self.airflow.before_change = self.spend
         self.airflow.paused -= {CONTROL}
         self.store, self.runs = self._new_table(), RunsCopy(world.runs, self)
@@ -390,7 +390,12 @@ class Region:
         self.airflow.is_up = self.airflow.is_reachable = True
 
     def in_flight(self) -> list[str]:
-        runs = [run.key for run in self.airflow.active.values() if run.state == "running" or run.executes]
+        paused = self.airflow.paused
+        runs = [
+            run.key
+            for run in self.airflow.active.values()
+            if run.executes or (run.state == "running" and run.dag_id not in paused)
+        ]
         return sorted(" ".join(key) for key in runs)
 
     def turn(self) -> None:
@@ -420,9 +425,13 @@ class Region:
 
     def _gate(self, view: View | None, run: Run) -> Action:
         """Decide as the gate of a scheduler. A run of tasks without bodies (EmptyOperator) would end immediately."""
-        action = self._decide(view, DecisionPoint.GATE, requested_age_s=self._requested_age_s(run))
+        is_awaited = view is not None and run.key in view.awaited
+        requested_age_s = self._requested_age_s(run)
+        action = self._decide(view, DecisionPoint.GATE, requested_age_s=requested_age_s, is_awaited=is_awaited)
         if action is Action.RUN and view is not None and view.state is not None:
             self.world.check_start(self.name, view.state.epoch)
+            if view.state.phase is Phase.DRAINING:
+                self.world.started_while_draining(self, run.key)
         return action
 
     def _start_by_hand(self, view: View | None) -> None:
@@ -522,10 +531,23 @@ class Region:
     def _requested_age_s(self, run: Run) -> float | None:
         return None if run.run_type == SCHEDULED else (self.clock.now() - run.queued_at).total_seconds()
 
-    def _decide(self, view: View | None, point: DecisionPoint, *, requested_age_s: float | None = None) -> Action:
-        now = self.clock.monotonic()
+    def _decide(
+        self,
+        view: View | None,
+        point: DecisionPoint,
+        *,
+        requested_age_s: float | None = None,
+        is_awaited: bool = False,
+    ) -> Action:
         return decide(
-            view, region=self.name, exempt=False, now=now, lease_s=LEASE_S, point=point, requested_age_s=requested_age_s
+            view,
+            region=self.name,
+            exempt=False,
+            now=self.clock.monotonic(),
+            lease_s=LEASE_S,
+            point=point,
+            requested_age_s=requested_age_s,
+            is_awaited=is_awaited,
         ).action
 
 
@@ -596,6 +618,7 @@ class Simulation(World):
 
     # A scheduler loop takes a second here, and one of the two schedulers may be gone.
     timing = replace(TIMING, gate_commit_s=2.5)
+    dags = DAGS
 
     def __init__(self, seed: int, *, is_traced: bool = False) -> None:
         self.seed, self.is_traced = seed, is_traced
@@ -630,13 +653,14 @@ class Simulation(World):
         self.late: list[tuple[str, str]] = []
         self.executes: dict[int, str] = {}
         """The region that has executed under each epoch."""
-        self.wanted = set(WANTED)
+        self.by_id = {dag.dag_id: dag for dag in self.dags}
+        self.wanted = set(self.by_id) - PAUSED_BY_USERS
         self.is_healed = False
         for name in (A, B):
             self.store.register(Registration(region=name, environment=name))
             region = self.regions[name] = Region(self, name)
             if name == A:
-                region.airflow.paused -= WANTED
+                region.airflow.paused -= self.wanted
 
     def table_of(self, region: str) -> RegionsTable:
         """Return the state table for *region*. A subclass may return a lagging copy."""
@@ -732,7 +756,7 @@ class Simulation(World):
     def _check_order(self, execution: Execution) -> None:
         """A run with depends_on_past starts only after the run before it has succeeded, in whichever region."""
         dag_id, run_id = execution.key
-        dag = BY_ID[dag_id]
+        dag = self.by_id[dag_id]
         if not dag.waits_for_past or dag.every_s is None:
             return
         at = float(run_id.partition("__")[2])
@@ -752,7 +776,7 @@ class Simulation(World):
         self.created_at[region, key[0]].append(self.clock.monotonic())
         if region != self.state.active_region:
             return
-        if not BY_ID[key[0]].catchup:
+        if not self.by_id[key[0]].catchup:
             if self.store._table.reconciled.get(region) != self.state.epoch:
                 # The region is about to become active. It closes the run, and the scheduler creates it again only
                 # while it is the newest interval. Airflow skips the others, as it does for a DAG that was paused.
@@ -778,6 +802,15 @@ class Simulation(World):
             if self.state.plan is None and self.regions[region].airflow.is_reachable:
                 is_active = region == self.state.active_region
                 self.regions[region].airflow.set_paused([dag_id], paused=not is_active)
+
+    def triggered(self, region: str, key: RunKey) -> None:
+        """Record that a task triggered a run."""
+        self.owed[key] = self.clock.monotonic()
+        self.requested[key] = region, self.epoch_of(region)
+
+    def started_while_draining(self, region: Region, key: RunKey) -> None:
+        """A gate lets a run start in a region that is being drained. Here, no work waits for a run."""
+        raise AssertionError(f"{region.name} starts {' '.join(key)} while it is drained")
 
     def check_start(self, region: str, epoch: int) -> None:
         super().check_start(region, epoch)
@@ -868,7 +901,7 @@ class Simulation(World):
         region = self.active
         if not self._has_become_active(region):
             return
-        for dag in DAGS:
+        for dag in self.dags:
             if dag.waits_for_past and dag.dag_id not in region.airflow.paused:
                 for run in list(region.airflow.intervals[dag.dag_id].values()):
                     if run.state == "failed":
@@ -887,7 +920,7 @@ class Simulation(World):
     def _clear(self, region: Region, key: RunKey) -> None:
         """Clear a run, and the runs that wait for it: otherwise Airflow would have no room for it."""
         self._clear_one(region, key)
-        if BY_ID[key[0]].waits_for_past:
+        if self.by_id[key[0]].waits_for_past:
             for run in list(region.airflow.open[key[0]].values()):
                 if run.state == "running" and not run.has_begun:
                     region.airflow.send_back(run)
@@ -928,8 +961,8 @@ class Simulation(World):
         """
         verdict = Verdict()
         expected = {key for key, at in self.owed.items() if at <= now and self._had_become_active(key)}
-        for dag in DAGS:
-            if dag.dag_id in WANTED and dag.every_s is not None and dag.catchup:
+        for dag in self.dags:
+            if dag.dag_id in self.wanted and dag.every_s is not None and dag.catchup:
                 count = int((now - 30 - MOST_SKEW_S) // dag.every_s)
                 expected |= {(dag.dag_id, f"scheduled__{number * dag.every_s:g}") for number in range(count)}
         ended = {key for key, lines in self.executions.items() if any(line.kind == "end" for line in lines)}
@@ -1095,7 +1128,7 @@ def play(world: Simulation) -> Verdict:
         if name != world.state.active_region and not world.runs.logs[name]:
             continue  # it never became active: its DAGs stay as users set them, and the gate skips their runs
         running = set(region.airflow.unpaused_dags())
-        if running != (WANTED if name == world.state.active_region else set()):
+        if running != (world.wanted if name == world.state.active_region else set()):
             raise AssertionError(f"{sorted(running)} are unpaused in {name}")
     return verdict
 
@@ -1187,6 +1220,8 @@ def digest(seed: int) -> str:
     for part in (table.state, table.agents, table.reconciled, *items):
         # Outcomes as they are stored, so that a digest can be compared with those of earlier versions.
         stored = re.sub(r"<FailoverOutcome\.\w+: ('\w+')>", r"\1", f"{part}\n")
-        found.update(stored.replace(", exempt=None", "").encode())
+        for value in (", exempt=None", ", starts_awaited=False", ", awaited=0", ", waits=()", ", idle=0"):
+            stored = stored.replace(value, "")
+        found.update(stored.encode())
     found.update(f"{world.clock.monotonic()!r} {outcome}".encode())
     return found.hexdigest()[:16]

@@ -320,6 +320,9 @@ AGENT = ItemSchema(
         "inventory_error": optional(TEXT),
         "standby_as_of": optional(TIME),
         "ledger_wait_s": optional(NUMBER),
+        "awaited": optional(COUNT),
+        "waits": optional(TEXTS),
+        "idle": optional(COUNT),
     },
     advice="Its scheduler writes it again within seconds. If that scheduler no longer runs, the region's agent deletes "
     "it after ten minutes, if the region has an agent that runs. You may delete it before.",

@@ -358,6 +358,7 @@ def _plan_to_values(plan: Plan) -> dict[str, Any]:
         "started_at": plan.started_at,
         "set_id": plan.set_id,
         "stop_running": plan.stop_running,
+        "starts_awaited": plan.starts_awaited or None,
         "drained": plan.drained,
         "takes_over": plan.is_recovery or None,
         "lease_s": plan.lease_s,
@@ -395,6 +396,7 @@ def _plan_from_values(values: Any, field: str = "plan") -> Plan:
         started_at=to_time(text("started_at")),
         set_id=optional("set_id", "text", _text),
         stop_running=optional("stop_running", "true or false", _truth) or False,
+        starts_awaited=optional("starts_awaited", "true or false", _truth) or False,
         drained=optional("drained", "true or false", _truth) or False,
         replaced=_replaced_from_values(replaced, f"{field}.replaced") if replaced is not None else None,
         is_recovery=optional("takes_over", "true or false", _truth) or False,
@@ -527,7 +529,7 @@ def agent_to_item(status: AgentStatus) -> dict[str, Any]:
     }
     for name in ("host", "ledger_error", "inventory_error"):
         values[name] = bounded(values[name])
-    for name in ("problems", "waiting", "unread"):
+    for name in ("problems", "waiting", "unread", "waits"):
         values[name] = _bounded_texts(values[name])
     if status.exempt is not None:
         values["exempt"] = _bounded_texts(status.exempt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from airflow_provider_mwaa_dr.core import state as transitions
@@ -13,25 +14,48 @@ from airflow_provider_mwaa_dr.core.failover.ownership import OwnedPlan
 from airflow_provider_mwaa_dr.core.failover.records import aborted
 from airflow_provider_mwaa_dr.core.failover.table import plan_of
 from airflow_provider_mwaa_dr.core.lease import Closing, has_acknowledged
-from airflow_provider_mwaa_dr.core.ports import DagInfo, Environment, RunInfo
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagInfo, Environment, RunInfo
 from airflow_provider_mwaa_dr.core.state import DRState, Phase, Plan
 from airflow_provider_mwaa_dr.exceptions import DrainTimeoutError, FailoverError
 
 
-def drain(own: OwnedPlan, state: DRState, source: Environment, since: float) -> tuple[Closing, Sequence[DagInfo]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drained:
+    """
+    The result of a drain.
+
+    :param closing: the write that closed the source's gate.
+    :param listing: the latest listing of the source's DAGs.
+    :param idle: running runs of paused DAGs, in which nothing executed.
+    :param exempt: ids of the exempt DAGs.
+    """
+
+    closing: Closing
+    listing: Sequence[DagInfo]
+    idle: tuple[RunInfo, ...]
+    exempt: frozenset[str]
+
+
+def drain(own: OwnedPlan, state: DRState, source: Environment, since: float) -> Drained:
     """
     Wait until the source can start no run and no run of it is in progress.
 
     The drain begins when the live schedulers have acknowledged. It does not end before the gate of every scheduler
     is closed: a scheduler that its database no longer lists may still start a run.
 
-    :return: the write that closed the source's gate; and the latest listing of its DAGs.
+    While work in progress waits for held runs, the gate may start these runs. When no run is in progress, the engine
+    closes the gate again, and counts again after it is closed.
+
+    A running run of a paused DAG in which nothing executes does not count: Airflow does not continue it. The failover
+    interrupts it, and the target resumes it.
+
     :raises DrainTimeoutError: runs outlasted the drain, and the plan does not stop them.
     """
     plan = plan_of(state)
     own.progress.begin("drain")
     closing = lease_wait.closing(own, plan, state, since)
     lease_wait.await_live_schedulers(own, plan, closing)
+    starts_awaited = plan.starts_awaited
     listed: set[str] = set()
     exempt: Collection[str] = ()
     deadline = own.clock.monotonic() + own.timing.drain_s
@@ -39,7 +63,7 @@ def drain(own: OwnedPlan, state: DRState, source: Environment, since: float) -> 
     while True:
         agents = own.table.agents(plan.source)
         # Check the gates before the listing, so that the listing has every run that a gate let start.
-        is_closed = own.clock.monotonic() >= closing.gate_closed_at(agents)
+        is_closed = not starts_awaited and own.clock.monotonic() >= closing.gate_closed_at(agents)
         left = _in_progress(own, source, exempt)
         if unlisted := {run.dag_id for run in left} - listed:
             # The DAGs are not listed yet, or were deployed after the listing: they may be exempt.
@@ -47,6 +71,17 @@ def drain(own: OwnedPlan, state: DRState, source: Environment, since: float) -> 
             exempt = own.context.exempt(dags)
             listed |= unlisted | {dag.dag_id for dag in dags}
             continue
+        is_late = own.clock.monotonic() >= deadline
+        idle = _idle(own, source, left, agents, is_late=is_late)
+        left = [run for run in left if run not in idle]
+        if starts_awaited and not left:
+            state = own.write(Phase.DRAINING, lambda row: transitions.hold_awaited(row, at=own.clock.now()))
+            closing = lease_wait.closing(own, plan, state, own.clock.monotonic())
+            starts_awaited = False
+            continue
+        if left and not stopped and not starts_awaited and _has_awaited(agents, closing):
+            state = own.write(Phase.DRAINING, lambda row: transitions.start_awaited(row, at=own.clock.now()))
+            starts_awaited = plan_of(state).starts_awaited
         if not left and is_closed:
             # List the runs again after the gates' commit time: a gate that decided just before it read the
             # claim may not have committed yet, and a run that just ended may start another one through an
@@ -55,34 +90,57 @@ def drain(own: OwnedPlan, state: DRState, source: Environment, since: float) -> 
             listing = own.dags(source)
             own.wait(read_again_at - own.clock.monotonic())
             left = _in_progress(own, source, exempt)
+            idle = _idle(own, source, left, agents, is_late=is_late)
+            left = [run for run in left if run not in idle]
             if not left:
                 break
         if not left:
             # A run that starts after this gets the full drain time.
             deadline = own.clock.monotonic() + own.timing.drain_s
-        elif own.clock.monotonic() >= deadline:
+        elif is_late:
             if not plan.stop_running:
-                raise DrainTimeoutError(
-                    f"{len(left)} runs in {plan.source} outlasted the drain of {own.timing.drain_s:g} s: "
-                    f"{_some(left)}.",
-                    runs=[str(run) for run in left],
-                    advice="The source stays active. Wait until these runs finish, or repeat with --stop-running to "
-                    f"stop them. If {plan.source} cannot finish them: --mode forced.",
-                )
+                raise _timeout(own, plan, left, agents)
             _stop(own, plan, source, left, exempt)
             stopped += left
             deadline = own.clock.monotonic() + own.timing.stop_s
             continue
         own.progress.report(
             f"{counted(len(left), 'run')} in progress: {_some(left)}"
+            + ("; held runs that they wait for may start" if starts_awaited else "")
             if left
             else lease_wait.waits_for(plan, closing, agents)
         )
         own.wait(own.timing.poll_s)
     is_acknowledged = has_acknowledged(agents, closing.version)
     how = "acknowledged by every scheduler" if is_acknowledged else "not acknowledged: the lease has expired"
-    own.progress.done(how + (f"; stopped {_some(stopped)}" if stopped else "; no run in progress"))
-    return closing, listing
+    own.progress.done(
+        how
+        + (f"; stopped {_some(stopped)}" if stopped else "; no run in progress")
+        + (f"; interrupts {_some(idle)}, whose DAGs are paused" if idle else "")
+    )
+    return Drained(closing=closing, listing=listing, idle=tuple(idle), exempt=frozenset(exempt))
+
+
+def await_idle(own: OwnedPlan, source: Environment, drained: Drained) -> None:
+    """
+    Wait until no task of the source executes, if the drain did not count each running run.
+
+    The fence is closed, so no further task starts. A user may have unpaused a DAG before that.
+
+    :raises FailoverError: a task still executes after ``drain_s``.
+    """
+    if not drained.idle:
+        return
+    deadline = own.clock.monotonic() + own.timing.drain_s
+    while left := own.ask(lambda: not_of(drained.exempt, source.running_tasks())):
+        if own.clock.monotonic() >= deadline:
+            raise FailoverError(
+                f"Runs of {source.region} still execute: {_some(left)}. Their DAGs were paused during the drain, and "
+                "have been unpaused since.",
+                advice="Wait until these tasks end.",
+            )
+        own.progress.report(f"{counted(len(left), 'run')} of DAGs that were paused still executing: {_some(left)}")
+        own.wait(own.timing.poll_s)
 
 
 def _in_progress(own: OwnedPlan, source: Environment, exempt: Collection[str]) -> Sequence[RunInfo]:
@@ -93,6 +151,40 @@ def _in_progress(own: OwnedPlan, source: Environment, exempt: Collection[str]) -
     """
     runs = own.ask(lambda: not_of(exempt, source.running_runs()))
     return runs or own.ask(lambda: not_of(exempt, source.running_tasks()))
+
+
+def _idle(
+    own: OwnedPlan, source: Environment, runs: Sequence[RunInfo], agents: Sequence[AgentStatus], *, is_late: bool
+) -> Sequence[RunInfo]:
+    """
+    Return those of *runs* whose DAG is paused and that execute nothing.
+
+    The agents report how many there are. The engine checks it only if these may be all *runs*, or if *is_late*: to list
+    the DAGs takes seconds.
+    """
+    reported = max((agent.idle for agent in agents), default=0)
+    if not runs or reported == 0 or (len(runs) > reported and not is_late):
+        return ()
+    paused = {dag.dag_id for dag in own.dags(source, paused=True)}
+    executing = {(run.dag_id, run.run_id) for run in own.ask(source.running_tasks)}
+    return [run for run in runs if run.dag_id in paused and (run.dag_id, run.run_id) not in executing]
+
+
+def _has_awaited(agents: Sequence[AgentStatus], closing: Closing) -> bool:
+    """Whether an agent reports that work in progress waits for held runs. Old heartbeats do not count."""
+    return any(agent.awaited and not agent.gone and agent.version >= closing.version for agent in agents)
+
+
+def _timeout(own: OwnedPlan, plan: Plan, left: Sequence[RunInfo], agents: Sequence[AgentStatus]) -> DrainTimeoutError:
+    """Return the error of a drain that is too long. It names the runs, and what their tasks wait for."""
+    waits = sorted({text for agent in agents if not agent.gone for text in agent.waits})
+    return DrainTimeoutError(
+        f"{len(left)} runs in {plan.source} outlasted the drain of {own.timing.drain_s:g} s: {_some(left)}."
+        + (f" Waiting: {'; '.join(waits)}." if waits else ""),
+        runs=[str(run) for run in left],
+        advice="The source stays active. Wait until these runs finish, or repeat with --stop-running to "
+        f"stop them. If {plan.source} cannot finish them: --mode forced.",
+    )
 
 
 def _stop(own: OwnedPlan, plan: Plan, source: Environment, runs: Sequence[RunInfo], exempt: Collection[str]) -> None:

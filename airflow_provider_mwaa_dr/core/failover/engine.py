@@ -197,11 +197,12 @@ def _leave_source(own: OwnedPlan, state: DRState, since: float) -> None:
         source = own.context.environment(plan.source)
         if plan.set_id is None:
             recorded_sets.record(own, state, source)
-        closing, listing = drain.drain(own, state, source, since)
-        drain.pause_source(own, plan, source, listing)
-        closing = promote.await_final_entry(own, plan, closing)
+        drained = drain.drain(own, state, source, since)
+        drain.pause_source(own, plan, source, drained.listing)
+        closing = promote.await_final_entry(own, plan, drained.closing)
         own.progress.begin("lease")
         lease_wait.wait_for_lease(own, plan, closing)
+        drain.await_idle(own, source, drained)
     promote.promote(own)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
 from airflow_provider_mwaa_dr.core.ledger import CreatedIntervals, LedgerRun, RunKey, TaskState
+from airflow_provider_mwaa_dr.core.waits import Waits
 from airflow_provider_mwaa_dr.plugins.metadata import (
     closing,
     dags,
@@ -18,6 +19,7 @@ from airflow_provider_mwaa_dr.plugins.metadata import (
     runs,
     schedulers,
     tasks,
+    waits,
 )
 from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
 
@@ -84,6 +86,12 @@ class MetadataDb:
 
     def last_task_end(self, since: datetime) -> datetime | None:
         return tasks.last_task_end(since)
+
+    def waits(self) -> Waits:
+        return waits.read_waits(self._exempt)
+
+    def put_first(self, keys: Collection[RunKey]) -> None:
+        waits.put_first(keys)
 
     # A standby closes runs.
 

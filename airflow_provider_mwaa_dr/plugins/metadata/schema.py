@@ -8,6 +8,7 @@ The differences:
 
 - A run's date is ``execution_date`` before 3.0, then ``logical_date``, which may be empty. 3.0 adds ``run_after``.
 - A run's conf is pickled before 3.0, then JSON.
+- An XCom is JSON or pickled before 3.0, then a column of type JSON. Early versions of Airflow 3 store JSON text in it.
 - The scheduler starts the runs of backfills from 3.0 on; before, the command that creates a backfill starts them.
 - 3.0 keeps every version of a DAG, with its serialized form and its code; before, it kept only the last one.
 - 3.1 adds deadlines of runs.
@@ -16,6 +17,7 @@ The differences:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -27,8 +29,10 @@ from airflow.models.dagcode import DagCode
 from airflow.models.dagrun import DagRun, DagRunNote
 from airflow.models.errors import ParseImportError
 from airflow.models.pool import Pool
+from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.serialized_dag import SerializedDagModel
 from airflow.models.taskinstance import TaskInstance, clear_task_instances
+from airflow.models.trigger import Trigger
 from airflow.models.variable import Variable
 from airflow.utils.state import State
 from sqlalchemy import LargeBinary, PickleType, and_, func, null, select, true, tuple_, type_coerce, update
@@ -46,6 +50,8 @@ SERIALIZED = SerializedDagModel.__table__
 CODES = DagCode.__table__
 JOBS = Job.__table__
 IMPORT_ERRORS = ParseImportError.__table__
+RENDERED = RenderedTaskInstanceFields.__table__
+XCOMS = DagRun.metadata.tables["xcom"]
 VARIABLES, CONNECTIONS, POOLS = Variable.__table__, Connection.__table__, Pool.__table__
 _VERSIONS = DagRun.metadata.tables.get("dag_version")
 """Airflow 3 keeps every version of a DAG, Airflow 2 only the last one."""
@@ -102,6 +108,24 @@ def read_conf(stored: Any) -> tuple[Any, str | None]:
         return RUNS.c.conf.type.pickler.loads(stored), None
     except Exception as error:  # the pickled classes may raise any error
         return None, f"it cannot be read ({type(error).__name__}: {error})"
+
+
+def read_xcom(stored: Any) -> Any:
+    """Return the value of an XCom; None if it cannot be read, for example because it is pickled."""
+    is_json = isinstance(stored, bytes) or (isinstance(stored, str) and stored.startswith('"'))
+    try:
+        return json.loads(stored) if is_json else stored
+    except ValueError:
+        return None
+
+
+def read_trigger(session: Any, trigger_id: int) -> Mapping[str, Any] | None:
+    """Return the values with which a trigger was created; None if they cannot be read."""
+    try:
+        trigger = session.get(Trigger, trigger_id)
+        return None if trigger is None else dict(trigger.kwargs)
+    except Exception:  # the values are decrypted, and may be of any class
+        return None
 
 
 def queue_date(run: Any) -> datetime:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import cycle
@@ -13,8 +14,10 @@ from airflow_provider_mwaa_dr.agent.loop import AgentLoop
 from airflow_provider_mwaa_dr.agent.ports import GateCounts
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
+from airflow_provider_mwaa_dr.core.ledger import RunKey
 from airflow_provider_mwaa_dr.core.ports import FENCE_LOADS, SNAPSHOTS, AgentStatus, DagSet, FenceLoad, Observation
-from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan, initial, set_active_region
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan, initial, set_active_region, start_awaited
+from airflow_provider_mwaa_dr.core.waits import Waits
 from airflow_provider_mwaa_dr.exceptions import StateError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
 
@@ -41,6 +44,8 @@ class FakeDb:
     notes: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     broken: bool = False
+    found_waits: Waits = field(default_factory=Waits)
+    waits_error: Exception | None = None
 
     def pulse(self) -> object:
         return self.beat
@@ -80,6 +85,14 @@ class FakeDb:
 
     def last_task_end(self, since: datetime) -> datetime | None:
         return self.ended_at
+
+    def waits(self) -> Waits:
+        if self.waits_error is not None:
+            raise self.waits_error
+        return self.found_waits
+
+    def put_first(self, keys: Collection[RunKey]) -> None:
+        self.calls.append(f"put {len(keys)} first")
 
 
 class Region:
@@ -134,14 +147,17 @@ class Region:
         (status,) = self.store.agents(HERE)
         return status
 
-    def may(self, point: DecisionPoint = DecisionPoint.GATE) -> Action:
+    def may(self, point: DecisionPoint = DecisionPoint.GATE, run: RunKey | None = None) -> Action:
+        """Return what gate or fence does, with *run* or with a run for which no work waits."""
+        view = self.loop.view
         return decide(
-            self.loop.view,
+            view,
             region=HERE,
             exempt=False,
             now=self.clock.monotonic(),
             lease_s=60,
             point=point,
+            is_awaited=view is not None and run in view.awaited,
         ).action
 
 
@@ -855,3 +871,62 @@ def test_an_unusable_reconciled_epoch_closes_nothing(active: Region, monkeypatch
     assert active.status.held_because == broken
     # The heartbeat keeps the last known value: a user needs it to correct the item.
     assert active.status.reconciled_epoch == 0
+
+
+CHILD = ("child", "c1")
+FOUND = Waits(awaited=frozenset({CHILD}), tasks=("parent p1: task call waits for child c1, which is held",), idle=2)
+
+
+@pytest.fixture
+def drained(active: Region) -> Region:
+    """A region that is being drained, whose work in progress waits for a held run."""
+    active.db.found_waits = FOUND
+    active.turn()
+    assert active.status.waits == (), "before a failover, the agent does not read what tasks wait for"
+    active.write(replace(active.state, version=2, phase=Phase.DRAINING, plan=plan(THERE)))
+    active.turn(2)
+    return active
+
+
+def test_an_agent_publishes_what_work_in_progress_waits_for(drained: Region) -> None:
+    """The engine decides with it whether the gate may let awaited runs start."""
+    assert (drained.status.awaited, drained.status.waits, drained.status.idle) == (1, FOUND.tasks, 2)
+    assert drained.may(run=CHILD) is Action.HOLD
+    assert "put 1 first" not in drained.db.calls
+
+
+def test_the_gate_starts_only_awaited_runs_while_the_plan_says_so(drained: Region) -> None:
+    """The leading agent also puts them at the head of the queue."""
+    drained.write(start_awaited(drained.state, at=drained.clock.now()))
+    drained.turn()
+    assert (drained.may(run=CHILD), drained.may(run=("child", "c2"))) == (Action.RUN, Action.HOLD)
+    assert "put 1 first" in drained.db.calls
+    drained.db.found_waits = Waits()
+    drained.turn()
+    assert drained.may(run=CHILD) is Action.HOLD, "its parent has ended, so it starts in the other region"
+    assert drained.status.awaited == 0
+
+
+def test_the_gate_holds_every_run_while_it_is_not_known_what_waits(
+    drained: Region, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other work of the agent continues, and the log names the error once."""
+    drained.write(start_awaited(drained.state, at=drained.clock.now()))
+    drained.db.waits_error = ConnectionError("the query failed")
+    with caplog.at_level(logging.WARNING):
+        drained.turn(3)
+    assert drained.may(run=CHILD) is Action.HOLD
+    assert sum("the query failed" in record.getMessage() for record in caplog.records) == 1
+    assert drained.status.awaited == 0
+    drained.db.waits_error = None
+    drained.turn()
+    assert drained.may(run=CHILD) is Action.RUN
+
+
+def test_a_scheduler_that_does_not_lead_lets_awaited_runs_start_and_changes_no_queue(drained: Region) -> None:
+    """Each gate decides with the set of its own agent."""
+    drained.db.schedulers = ("3", "7")
+    drained.write(start_awaited(drained.state, at=drained.clock.now()))
+    drained.turn()
+    assert drained.may(run=CHILD) is Action.RUN
+    assert "put 1 first" not in drained.db.calls

@@ -1038,3 +1038,133 @@ def test_missing_rights_are_reported_immediately_before_the_claim(world: World) 
         engine.run(request())
     assert not slept
     assert_active(world, A, epoch=0)
+
+
+CHILD_IS_HELD = {"awaited": 1, "waits": ("dag_01 parent: task call waits for dag_02 child, which is held",)}
+
+
+def react_to_awaited_starts(world: World, job_2_listens: bool = True) -> list[str]:
+    """Let the source's gate start the child, and the parent end after it; return what the plan allowed, in order."""
+    source, seen = world.environments[A], list[str]()
+
+    def turn() -> None:
+        world.clock.after(1, turn)
+        plan = world.state.plan
+        if world.state.phase is not Phase.DRAINING or plan is None:
+            return
+        allows = "drained" if plan.drained else "starts awaited" if plan.starts_awaited else "holds"
+        if seen[-1:] != [allows]:
+            seen.append(allows)
+        if allows == "starts awaited" and source.run_state("dag_02", "child") is None:
+            source.add_run("dag_02", "child", seconds=5)
+            world.agents[A].changes.clear()
+        if source.run_state("dag_02", "child") == "success" and source.run_state("dag_01", "parent") == "running":
+            source.end_run("dag_01", "parent")
+
+    world.clock.after(1, turn)
+    return seen
+
+
+def test_a_parent_that_waits_for_a_held_child_does_not_stop_a_graceful_failover(world: World) -> None:
+    """The gate starts the child, is closed again when both have ended, and only then the source counts as drained."""
+    world.environments[A].add_run("dag_01", "parent")
+    world.agents[A].changes = dict(CHILD_IS_HELD)
+    seen = react_to_awaited_starts(world)
+    record = world.fail_over()
+    assert seen == ["holds", "starts awaited", "holds", "drained"]
+    assert world.environments[A].run_state("dag_02", "child") == "success"
+    assert_active(world, B, epoch=1)
+    assert record.outcome == "completed"
+
+
+def test_a_gate_that_let_awaited_runs_start_is_closed_only_after_a_new_acknowledgement(world: World) -> None:
+    """A scheduler that stops listening may still start awaited runs until its lease has expired."""
+    world.environments[A].add_run("dag_01", "parent")
+    world.agents[A].changes = dict(CHILD_IS_HELD)
+    react_to_awaited_starts(world)
+    held: list[float] = []
+
+    def stop_listening() -> None:
+        world.clock.after(1, stop_listening)
+        plan = world.state.plan
+        if plan is not None and plan.starts_awaited:
+            world.agents[A].listening = False
+        elif plan is not None and not world.agents[A].listening and not held:
+            held.append(world.clock.monotonic())
+
+    world.clock.after(1, stop_listening)
+    world.fail_over()
+    promoted = [step.seconds for step in world.store.find_all(RECORDS)[0].steps if step.name == "drain"]
+    assert held
+    assert promoted[0] >= 60, "the lease counts from the write that closes the gate again"
+
+
+def test_a_failover_that_gives_up_names_what_each_task_waits_for(world: World) -> None:
+    """The user reads which runs are held, and who waits for them. The gate holds awaited runs no longer."""
+    world.environments[A].add_run("dag_01", "parent")
+    world.agents[A].changes = dict(CHILD_IS_HELD)
+    with pytest.raises(DrainTimeoutError, match="dag_01 parent: task call waits for dag_02 child, which is held"):
+        world.fail_over()
+    assert_active(world, A, epoch=0)
+
+
+def test_an_engine_that_joins_closes_the_gate_before_it_counts(world: World) -> None:
+    """The engine that let awaited runs start may die. The next one reads that in the plan."""
+    world.environments[A].add_run("dag_01", "parent")
+    world.agents[A].changes = dict(CHILD_IS_HELD)
+    seen = react_to_awaited_starts(world)
+
+    def die(event: StepEvent) -> None:
+        if event.name == "drain" and world.state.plan is not None and world.state.plan.starts_awaited:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        world.engine("engine-1", on_step=die).run(request())
+    world.clock.advance(30)
+    world.fail_over(owner="engine-2")
+    assert seen == ["holds", "starts awaited", "holds", "drained"]
+    assert_active(world, B, epoch=1)
+
+
+def test_a_running_run_of_a_paused_dag_does_not_stop_a_graceful_failover(world: World) -> None:
+    """Airflow does not continue it, so the failover interrupts it, and the target resumes it."""
+    world.environments[A].add_run("dag_03", "stands still")
+    world.agents[A].changes = {"idle": 1}
+    record = world.fail_over()
+    assert "interrupts dag_03 stands still, whose DAGs are paused" in next(
+        step.detail for step in record.steps if step.name == "drain"
+    )
+    assert world.environments[A].run_state("dag_03", "stands still") == "running"
+    assert_active(world, B, epoch=1)
+
+
+def test_a_run_whose_dag_a_user_unpauses_counts_again(world: World) -> None:
+    """The agents' report may be old. The engine reads whether the DAG is paused and whether a task executes."""
+    world.environments[A].add_run("dag_03", "stands still", seconds=20)
+    world.agents[A].changes = {"idle": 1}
+    world.environments[A].flip("dag_03", is_paused=False)
+    record = world.fail_over()
+    assert next(step.seconds for step in record.steps if step.name == "drain") >= 17
+    assert world.environments[A].run_state("dag_03", "stands still") == "success"
+
+
+def test_a_task_that_starts_after_its_dag_was_paused_ends_before_the_role_moves(world: World) -> None:
+    """A user unpauses the DAG after the drain. The engine pauses it, and waits until its task has ended."""
+    source = world.environments[A]
+    source.add_run("dag_03", "stands still")
+    world.agents[A].changes = {"idle": 1}
+    running_tasks, polls = source.running_tasks, []
+    promoted: list[int] = []
+
+    def tasks() -> Sequence[RunInfo]:
+        plan = world.state.plan
+        if plan is not None and plan.drained and len(polls) < 5:
+            polls.append(world.state.phase)
+            return [RunInfo(dag_id="dag_03", run_id="stands still", state="running")]
+        return running_tasks()
+
+    source.running_tasks = tasks  # type: ignore[method-assign]
+    engine = world.engine(on_step=lambda event: promoted.append(len(polls)) if event.name == "promote" else None)
+    engine.run(request())
+    assert promoted[0] == 5
+    assert set(polls) == {Phase.DRAINING}

@@ -21,6 +21,7 @@ PLAN = Plan(id="p", source=A, target=B, mode=Mode.AUTO, reason="r", by="b", owne
 DRAINING = transitions.claim(STEADY, PLAN, at=AT)
 DRAINED = transitions.drained(DRAINING, at=AT)
 FORCED = transitions.turn_forced(DRAINING, at=AT)
+STARTS_AWAITED = transitions.start_awaited(DRAINING, at=AT)
 PROMOTING = transitions.promote(DRAINING, at=AT)  # B is active here
 RESUMING = transitions.resume(PROMOTING, at=AT)
 
@@ -66,6 +67,33 @@ def test_the_table(state: DRState | None, region: str, gate: Action, fence: Acti
     """Each row of the decision table."""
     assert decide_on(state, region, DecisionPoint.GATE).action is gate
     assert decide_on(state, region, DecisionPoint.FENCE).action is fence
+
+
+@pytest.mark.parametrize(
+    ("state", "region", "gate"),
+    [
+        pytest.param(STARTS_AWAITED, A, RUN, id="starts-awaited-active"),
+        pytest.param(STARTS_AWAITED, B, SKIP, id="starts-awaited-standby"),
+        pytest.param(DRAINING, A, HOLD, id="draining"),
+        pytest.param(transitions.hold_awaited(STARTS_AWAITED, at=AT), A, HOLD, id="held-again"),
+        pytest.param(transitions.turn_forced(STARTS_AWAITED, at=AT), A, HOLD, id="forced"),
+        pytest.param(
+            replace(DRAINED, plan=replace(STARTS_AWAITED.plan, drained=True)), A, HOLD, id="drained-by-another-version"
+        ),
+        pytest.param(transitions.cancel(STARTS_AWAITED, plan_id="c", by="b", owner="o", reason="r", at=AT), A, RUN,
+                     id="cancelled"),
+        pytest.param(PROMOTING, B, HOLD, id="promoting"),
+    ],
+)  # fmt: skip
+def test_a_run_that_work_in_progress_waits_for_starts_only_while_the_plan_says_so(
+    state: DRState, region: str, gate: Action
+) -> None:
+    """The plan has to start awaited runs, and it has to be known that work waits for this run."""
+    assert decide_on(state, region, DecisionPoint.GATE, is_awaited=True).action is gate
+    if state.phase is Phase.DRAINING and region == A:
+        assert decide_on(state, region, DecisionPoint.GATE).action is HOLD
+        old = seen(state, reconciled=state.epoch)
+        assert decide_on(state, region, DecisionPoint.GATE, is_awaited=True, view=old, now=160.0).action is HOLD
 
 
 @pytest.mark.parametrize("point", DecisionPoint)

@@ -175,6 +175,8 @@ STEPS = {
     "set_active_region": lambda s, t: transitions.set_active_region(s, t, reason="r", by="b", at=AT),
     "announce": lambda s, t: transitions.announce(s, f"a{s.version}", had_ended=False, at=AT),
     "drained": lambda s, t: transitions.drained(s, at=AT),
+    "start_awaited": lambda s, t: transitions.start_awaited(s, at=AT),
+    "hold_awaited": lambda s, t: transitions.hold_awaited(s, at=AT),
     "recover": lambda s, t: transitions.recover(s, plan(t), lease_s=60, at=AT),
     "harden": lambda s, t: transitions.harden(s, stops=True, forces=False, at=AT),
 }
@@ -188,6 +190,7 @@ def reachable() -> list[DRState]:
     return [
         steady(), draining, promoting, resuming,
         transitions.turn_forced(draining, at=AT),
+        transitions.start_awaited(draining, at=AT),
         transitions.supersede(promoting, plan(A), at=AT),
         transitions.supersede(resuming, plan(A), at=AT),
         transitions.recover(unknown(), plan(), lease_s=60, at=AT),

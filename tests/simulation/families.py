@@ -1,0 +1,158 @@
+"""
+Histories in which runs wait for runs of other DAGs: parents and children, sensors, and a run of a paused DAG.
+
+Half of them are without faults. In these, each planned failover must complete although runs in progress wait for runs
+that the gate holds. In all of them, the gate of a region that is being drained starts only runs that unfinished work
+waits for. The other half have the faults of world.py, and users who mark parents as failed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+
+from airflow_provider_mwaa_dr.core.ledger import RunKey
+from airflow_provider_mwaa_dr.core.ports import FailoverRecord
+from airflow_provider_mwaa_dr.core.state import Mode, Phase
+from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError
+from tests.histories import CONTROL, LEASE_S, TIMING, A, B
+from tests.simulation.airflow import TASKS, Run, SimulatedDag, Task
+from tests.simulation.world import Region, Simulation, Verdict, disturb, freeze_until_unlisted, heal
+
+DAGS = (
+    SimulatedDag("upstream", every_s=20, max_active=1),
+    SimulatedDag("downstream", every_s=20, max_active=2, senses="upstream"),
+    SimulatedDag("child", max_active=2),
+    SimulatedDag("parent", every_s=17, max_active=2, triggers="child", waits=True),
+    SimulatedDag("middle", triggers="child", waits=True),
+    SimulatedDag("top", every_s=45, max_active=1, triggers="middle", waits=True),
+    SimulatedDag("on_request"),
+    SimulatedDag("requester", every_s=15, triggers="on_request"),
+    SimulatedDag("again_and_again", triggers="again_and_again"),
+    SimulatedDag("waits_forever", senses="child"),
+    SimulatedDag(CONTROL, tags=frozenset({"dr:control"})),
+)
+FOREVER = "waits_forever"
+LOAD_S = 100
+STALE_S = LEASE_S
+"""A gate may let a run start for which work waited when its agent last read the database."""
+
+
+class Families(Simulation):
+    """Two regions whose runs wait for each other."""
+
+    timing = replace(TIMING, gate_commit_s=2.5, drain_s=120)
+    dags = DAGS
+
+    def make_regions(self) -> None:
+        self.awaited_at: dict[RunKey, float] = defaultdict(lambda: -1e9)
+        self.awaited_starts = 0
+        """How many held runs a gate let start during a drain."""
+        self.failed_by_users: set[RunKey] = set()
+        super().make_regions()
+        self.lost_answers = self.refusals = 0.0
+        self.long_runs = 0
+        self.wanted -= {FOREVER}
+        # Users trigger one run of the DAG that triggers itself, and one that waits forever; they pause its DAG.
+        for region in self.regions.values():
+            region.airflow.paused |= {FOREVER}
+
+    def _tick(self) -> None:
+        for region in self.regions.values():
+            for run in region.airflow.active.values():
+                for task in run.tasks:
+                    if self._waits(region, run, task):
+                        assert task.other is not None
+                        self.awaited_at[task.other] = self.clock.monotonic()
+        super()._tick()
+
+    def _disturb_promotion(self, left: str, target: str) -> None:
+        if self.seed % 2:
+            super()._disturb_promotion(left, target)
+
+    @staticmethod
+    def _waits(region: Region, run: Run, task: Task) -> bool:
+        """Whether an unfinished task waits for a run, and can continue after it."""
+        dag = region.airflow.dags_by_id[run.dag_id]
+        is_alive = run.state == "running" and task.state in {"running", "deferred"} and task.other is not None
+        can_continue = run.dag_id not in region.airflow.paused or task.state == "running"
+        return is_alive and can_continue and (dag.waits or dag.senses is not None)
+
+    def started_while_draining(self, region: Region, key: RunKey) -> None:
+        self.awaited_starts += 1
+        since = self.clock.monotonic() - self.awaited_at[key]
+        assert since <= STALE_S, f"{region.name} starts {' '.join(key)} while it is drained; no work waits for it"
+
+    def fail_a_parent(self) -> None:
+        """A user marks a running parent as failed. Its held child then has no parent."""
+        region = self.active
+        parents = [run for run in region.airflow.active.values() if run.dag_id == "parent" and run.state == "running"]
+        if parents and self._has_become_active(region):
+            run = self.rng.choice(parents)
+            self.note(run.key, "a user marks it as failed")
+            region.airflow._close(run, "failed")
+            self.failed_by_users.add(run.key)
+
+    def judge(self, now: float) -> Verdict:
+        verdict = super().judge(now)
+        verdict.lost = [run for run in verdict.lost if run not in {" ".join(key) for key in self.failed_by_users}]
+        return verdict
+
+
+def play(world: Families) -> Verdict:
+    """Run one history, and judge it."""
+    rng, is_faulty = world.rng, world.seed % 2 == 1
+    first = world.active.airflow
+    world.owed[first.trigger_by_hand("again_and_again", world.new_number())] = 0.0
+    waiting = first.trigger_by_hand(FOREVER, world.new_number())
+    first.paused -= {FOREVER}
+    try:
+        world.clock.advance(rng.choice([20, 27, 34]))
+        first.paused |= {FOREVER}
+        for number, target in enumerate((B, A, B)[: rng.choice([1, 2, 3])]):
+            if is_faulty:
+                for _ in range(rng.randint(0, 2)):
+                    disturb(world)
+                if rng.random() < 0.5:
+                    freeze_until_unlisted(world)
+                for _ in range(3):
+                    world.clock.after(rng.uniform(0, 40), world.fail_a_parent)
+            caller = world.call(
+                target, faulty=is_faulty, mode=rng.choice([Mode.AUTO, Mode.GRACEFUL]) if is_faulty else Mode.GRACEFUL
+            )
+            if is_faulty and rng.random() < 0.3:
+                caller.kill_at = rng.randint(50, 300)
+                world.call(target, faulty=False, after_s=rng.uniform(5, 60), mode=Mode.GRACEFUL)
+            world.scheduler.run_until_idle()
+            if not is_faulty:
+                assert isinstance(caller.outcome, FailoverRecord), (
+                    f"planned failover {number + 1} to {target} ended with {caller.outcome!r}"
+                )
+            world.clock.advance(rng.choice([10, 25, 40]))
+        heal(world)
+        last = world.call(rng.choice([A, B]), faulty=False, mode=Mode.GRACEFUL)
+        world.scheduler.run_until_idle()
+        assert isinstance(last.outcome, (FailoverRecord, AlreadyActiveError)), f"the last failover: {last.outcome!r}"
+        world.clock.advance(LOAD_S)
+        verdict = world.judge_after_waiting_runs()
+    finally:
+        world.scheduler.end()
+    active = world.active.airflow
+    assert world.state.phase is Phase.STEADY
+    row = active.rows.get(waiting)
+    assert row is not None, f"{' '.join(waiting)}, whose DAG was paused, is not in {active.region}"
+    assert row.is_open, f"{' '.join(waiting)}, whose DAG was paused, is {row.state} in {active.region}"
+    assert len(row.tasks) == TASKS
+    return verdict
+
+
+def run_history(seed: int, *, is_traced: bool = False) -> tuple[Families, Verdict]:
+    """
+    Run one history.
+
+    :raises AssertionError: a rule was broken.
+    """
+    world = Families(seed, is_traced=is_traced)
+    verdict = play(world)
+    assert not verdict.problems, f"history {seed}: {verdict.problems}"
+    return world, verdict

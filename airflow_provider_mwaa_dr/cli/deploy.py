@@ -67,7 +67,14 @@ def add_commands(commands: CommandParsers) -> None:
         action="store_true",
         help="create no IAM policies; for execution roles that have the permissions already",
     )
-    parser.add_argument(
+    agents = parser.add_mutually_exclusive_group()
+    agents.add_argument(
+        "--agents-may-write-back",
+        action="store_true",
+        help="allow the execution roles to write the whole state item; with an eventually consistent table, an agent "
+        "can then write back a newer epoch that was overwritten, and DAG code can move the active role",
+    )
+    agents.add_argument(
         "--agents-only-read",
         action="store_true",
         help="do not allow the execution roles to write the state item; a failover whose caller stopped then waits "
@@ -263,6 +270,7 @@ def _spec(session: CliSession, config: DRConfig) -> DeploySpec:
         with_dags=getattr(args, "dags", False),
         with_policies=not getattr(args, "no_policies", False),
         agents_may_finish=not getattr(args, "agents_only_read", False),
+        agents_may_write_back=getattr(args, "agents_may_write_back", False),
         build_on=BuildOn(args.build_on) if args.build_on else None,
         with_alarms=getattr(args, "alarms", False),
         alarm_topics=_topics(args, config),

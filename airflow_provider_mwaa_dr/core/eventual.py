@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.item_kind import Home, ItemKind
+from airflow_provider_mwaa_dr.core.log_on_change import LogOnChange
 from airflow_provider_mwaa_dr.core.ports import (
     AgentStatus,
     Clock,
@@ -28,6 +29,7 @@ from airflow_provider_mwaa_dr.core.ports import (
 from airflow_provider_mwaa_dr.core.state import DRState
 from airflow_provider_mwaa_dr.exceptions import (
     StaleStateError,
+    StateAccessError,
     StateError,
     StateNotFoundError,
     StateUnreachableError,
@@ -64,6 +66,7 @@ class EventualStateStore:
         self._home = next(iter(self._copies))
         self._reconciled: dict[str, int | None] = {}
         self._seen: dict[str, DRState] = {}
+        self._not_written_back: LogOnChange[tuple[str, int] | None] = LogOnChange(None)
 
     # The state.
 
@@ -83,6 +86,7 @@ class EventualStateStore:
         return observed
 
     def _bring_back(self, region: str, seen: DRState) -> None:
+        """Write *seen* again, if this caller has the right; without it, log once what that means."""
         if seen.active_region != region or seen.problems or region not in self._copies:
             return
         with suppress(StateError):  # the next call tries again
@@ -90,7 +94,17 @@ class EventualStateStore:
             held, newest = found.get(region), _newest(found)
             if len(found) < len(self._copies) or held is None or newest is None or not seen.is_newer_than(newest):
                 return
-            self._copies[region].write(seen, expected_version=held.version)
+            try:
+                self._copies[region].write(seen, expected_version=held.version)
+            except StateAccessError as error:
+                if self._not_written_back.changes_to((region, seen.epoch)):
+                    log.warning(
+                        "%s is active, epoch %d, but a caller that had not read this wrote epoch %d, version %d, over "
+                        "it. The agent may not write its state again, so %s does not use the answer, and holds all its "
+                        "runs after the lease: fail over to the region that shall be active, or deploy with "
+                        "--agents-may-write-back. %s", region, seen.epoch, newest.epoch, newest.version, region, error,
+                    )  # fmt: skip
+                return
             log.warning(
                 "%s is active, epoch %d. Its agent wrote this state again over epoch %d, version %d, from a caller "
                 "that had not read it.", region, seen.epoch, newest.epoch, newest.version,

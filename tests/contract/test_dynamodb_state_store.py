@@ -131,7 +131,7 @@ def test_refused_port_is_unreachable(make: Make, aws: AwsServer, monkeypatch: py
 def test_write_with_a_lost_answer_succeeds(make: Make, aws: AwsServer) -> None:
     """A write that took effect is a success, even if its answer was lost."""
     store = make()
-    aws.after = lambda region, operation: operation == "PutItem"
+    aws.after = lambda region, operation: operation in {"PutItem", "UpdateItem"}
     store.write(FIRST, expected_version=None)
     assert store.read() == FIRST
     store.write(SECOND, expected_version=1)
@@ -143,10 +143,10 @@ def test_write_without_effect_is_not_repeated(make: Make, aws: AwsServer) -> Non
     store = make()
     store.write(FIRST, expected_version=None)
     aws.reset()
-    aws.before = lambda region, operation: operation == "PutItem"
+    aws.before = lambda region, operation: operation == "UpdateItem"
     with pytest.raises(StateUnreachableError, match="has not taken effect"):
         store.write(SECOND, expected_version=1)
-    assert aws.requests.count(("us-east-2", "PutItem")) + aws.requests.count(("us-east-1", "PutItem")) == 1
+    assert aws.requests.count(("us-east-2", "UpdateItem")) + aws.requests.count(("us-east-1", "UpdateItem")) == 1
     assert store.read() == FIRST
 
 
@@ -156,7 +156,7 @@ def test_lost_answer_of_a_failed_write_is_stale(make: Make, aws: AwsServer) -> N
     store.write(FIRST, expected_version=None)
 
     def other_first(region: str, operation: str) -> bool:
-        if (region, operation) != ("us-east-2", "PutItem"):
+        if (region, operation) != ("us-east-2", "UpdateItem"):
             return False
         other.write(SECOND, expected_version=1)
         return True
@@ -173,7 +173,7 @@ def test_identical_write_of_another_caller_is_not_mistaken_for_the_own_write(mak
     store.write(FIRST, expected_version=None)
 
     def other_first(region: str, operation: str) -> bool:
-        if (region, operation) != ("us-east-2", "PutItem"):
+        if (region, operation) != ("us-east-2", "UpdateItem"):
             return False
         other.write(SECOND, expected_version=1)
         return True
@@ -204,7 +204,7 @@ def test_conflict_with_another_region_that_won_is_stale(make: Make, aws: AwsServ
     store.write(FIRST, expected_version=None)
 
     def conflict(region: str, operation: str) -> str:
-        if (region, operation) != ("us-east-2", "PutItem"):
+        if (region, operation) != ("us-east-2", "UpdateItem"):
             return ""
         other.write(SECOND, expected_version=1)
         return "ReplicatedWriteConflictException"
@@ -220,9 +220,44 @@ def test_write_after_a_conflict_without_a_change_is_retried(make: Make, aws: Aws
     store = make()
     store.write(FIRST, expected_version=None)
     answers = iter(["ReplicatedWriteConflictException"])
-    aws.refuse = lambda region, operation: next(answers, "") if operation == "PutItem" else ""
+    aws.refuse = lambda region, operation: next(answers, "") if operation == "UpdateItem" else ""
     store.write(SECOND, expected_version=1)
     assert store.read() == SECOND
+
+
+def test_a_write_keeps_what_a_newer_version_stored(make: Make, client: Any) -> None:
+    """A write sends only what changes, so an attribute that this version does not know stays."""
+    store = make()
+    store.write(FIRST, expected_version=None)
+    client.update_item(
+        TableName=store.table,
+        Key={"state_id": {"S": "ACTIVE_REGION"}},
+        UpdateExpression="SET later = :later",
+        ExpressionAttributeValues={":later": {"S": "x"}},
+    )
+    store.write(SECOND, expected_version=store.read().version)
+    item = client.get_item(TableName=store.table, Key={"state_id": {"S": "ACTIVE_REGION"}})["Item"]
+    assert item["later"] == {"S": "x"}
+    assert store.read() == SECOND
+
+
+def test_a_write_without_a_read_before_replaces_everything(make: Make) -> None:
+    """A store that has not read the item of that version sets every attribute, and removes those without a value."""
+    make().write(replace(FIRST, previous_region="us-west-2", not_unpaused_set_id="s"), expected_version=None)
+    make().write(SECOND, expected_version=1)
+    assert make().read() == SECOND
+
+
+def test_an_item_that_was_replaced_by_one_of_the_same_version_is_stale(make: Make) -> None:
+    """In an eventual table, the last writer wins: a write must not mix its changes with those of another writer."""
+    store, other = make(), make()
+    store.write(FIRST, expected_version=None)
+    state = store.read()
+    other.overwrite(replace(state, active_region="us-east-1", epoch=1))
+    with pytest.raises(StaleStateError) as caught:
+        store.write(SECOND, expected_version=1)
+    assert caught.value.found is not None
+    assert (caught.value.found.version, caught.value.found.epoch) == (1, 1)
 
 
 @pytest.mark.parametrize("code", ["AccessDeniedException", "ExpiredTokenException", "UnrecognizedClientException"])

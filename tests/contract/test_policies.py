@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import boto3
 import pytest
 from moto.cloudformation.models import cloudformation_backends
 
+from airflow_provider_mwaa_dr.agent.plan_finisher import PlanFinisher
 from airflow_provider_mwaa_dr.aws.deploy.policies import (
     Scope,
     execution,
@@ -25,13 +27,36 @@ from airflow_provider_mwaa_dr.aws.deploy.policies import (
     reading,
     rest_api,
     using_table_keys,
+    writing_back,
 )
 from airflow_provider_mwaa_dr.aws.dynamodb.tables import DynamoDBTables
 from airflow_provider_mwaa_dr.aws.mwaa.environment import MwaaEnvironment
 from airflow_provider_mwaa_dr.cli.application import build_parser
 from airflow_provider_mwaa_dr.core.ledger import Head, LogEntry, RegionLedger
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, RunInfo, RunsStore, StateStore, Tables
-from airflow_provider_mwaa_dr.core.state import set_active_region
+from airflow_provider_mwaa_dr.core.ports import (
+    DAG_SETS,
+    AgentStatus,
+    DagSet,
+    RunInfo,
+    RunsStore,
+    StateStore,
+    Tables,
+)
+from airflow_provider_mwaa_dr.core.state import (
+    DRState,
+    Mode,
+    Phase,
+    Plan,
+    announce,
+    cancel,
+    claim,
+    complete,
+    promote,
+    record_set,
+    resume,
+    set_active_region,
+    supersede,
+)
 from airflow_provider_mwaa_dr.sandbox.cloud.mwaa_endpoint import Answer, Request
 from airflow_provider_mwaa_dr.testing import FakeEnvironment, ManualClock
 from tests.contract.airflow_server import AirflowServer
@@ -196,21 +221,139 @@ def test_execution_roles_may_do_what_agents_and_fences_do(
     assert_page_shows("execution", needed, names_in_page(scope))
 
 
-def test_execution_roles_may_not_flip_unless_they_may_finish(deployed: Cloud, scope: Scope, recorder: Recorder) -> None:
-    """Only a separate policy allows to write the state item, and it allows nothing else."""
+class Dags:
+    """A region in which one DAG of the recorded set is missing."""
+
+    def unpaused_dags(self) -> Sequence[str]:
+        return ["a"]
+
+    def set_paused(self, dag_ids: Collection[str], *, paused: bool) -> None:
+        del dag_ids, paused
+
+
+def promoted(store: StateStore, clock: ManualClock, set_id: str) -> DRState:
+    """Promote a failover to B; a second caller begins one back to A and cancels it. Then both callers end."""
+    state = store.read()
+    plan = Plan(
+        id=set_id, source=A, target=B, mode=Mode.FORCED, reason="r", by="b", owner="gone", started_at=clock.now()
+    )  # fmt: skip
+    store.put(DAG_SETS, DagSet(id=set_id, region=A, recorded_at=clock.now(), dag_ids=("a", "b")))
+    for step in (
+        partial(claim, plan=plan), partial(record_set, set_id=set_id), partial(announce, set_id="s", had_ended=False),
+        promote, partial(supersede, plan=replace(plan, id="back", target=A)),
+        partial(cancel, plan_id="cancelled", by="c", owner="gone", reason="r"),
+    ):  # fmt: skip
+        new = step(state, at=clock.now())
+        store.write(new, expected_version=state.version)
+        state = new
+    return state
+
+
+def test_an_agent_finishes_a_failover_with_the_policy_for_it(deployed: Cloud, scope: Scope, recorder: Recorder) -> None:
+    """
+    A separate policy allows exactly the calls with which the target's agent finishes a failover alone.
+
+    No other policy of the role allows one of them.
+    """
     for model in MODELS:
         with recorder.paused():
-            opened = stores(deployed, model)
-        # Sets of DAGs: the DAGs that could not be unpaused.
-        do(recorder, uses_of_state(opened.state, opened.copy, A, deployed.clock), {*FINISHES, "put set of DAGs"})
-    writes = [call for call in recorder.calls if WRITES.search(call.action)]
-    keys = {key for call in writes for key in call.context["dynamodb:LeadingKeys"]}
-    assert {key.partition("#")[0] for key in keys} == {"ACTIVE_REGION", "FAILOVER", "PAUSED"}
-    assert not any(is_allowed([execution(scope, A)], call) for call in writes)
+            opened = stores(deployed, model, region=B)
+            set_active(opened.state, A, deployed.clock)
+            promoted(opened.state, deployed.clock, f"plan-{model}")
+        finisher = PlanFinisher(opened.state, Dags(), deployed.clock, region=B, owner="agent", takeover_s=30.0)
+        recorder.doing = "finish a failover"
+        while (state := deployed.copy(B).read()).phase is not Phase.STEADY:
+            with recorder.paused():
+                opened.state.put_agent(agent_of(state, deployed.clock))
+            observed = opened.state.observe(B).state
+            assert observed is not None
+            finisher.turn(observed)
+            deployed.clock.advance(10)
+        # Of two callers that record a set at the same time, the second one deletes its own pages.
+        uses = uses_of_state(opened.state, opened.copy, A, deployed.clock)
+        do(recorder, uses, {"put set of DAGs"})
+    writes = [call for call in recorder.calls if WRITES.search(call.action) and not own_item_of(B, call)]
+    assert not any(is_allowed([execution(scope, B)], call) for call in writes)
     assert_page_shows("finishing", assert_exactly(writes, finishing(scope)), names_in_page(scope))
+    refused = [call for call in recorder.calls if not is_allowed([execution(scope, B), finishing(scope)], call)]
+    assert not refused
 
 
-def test_writing_the_newer_epoch_back_takes_the_right_to_finish(
+def own_item_of(region: str, call: Call) -> bool:
+    """Return whether a call is about an item of *region*, such as its snapshot."""
+    return all(key.split("#")[1:2] == [region] for key in call.context["dynamodb:LeadingKeys"])
+
+
+def set_active(store: StateStore, region: str, clock: ManualClock) -> None:
+    """Make *region* active, if it is not."""
+    state = store.read()
+    if state.active_region != region:
+        new = set_active_region(state, region, reason="r", by="b", at=clock.now())
+        store.write(new, expected_version=state.version)
+
+
+def agent_of(state: DRState, clock: ManualClock) -> AgentStatus:
+    """Return the heartbeat of an agent of B that is ready for *state*."""
+    return AgentStatus(
+        region=B, job="1", host="h", at=clock.now(), beat=state.version, version=state.version, epoch=state.epoch,
+        provider_version="1", airflow_version="3", adopted_epoch=state.epoch, reconciled_epoch=state.epoch,
+        schedulers=("1",), fence_file_s=3.0,
+    )  # fmt: skip
+
+
+def test_dag_code_can_stop_a_dr_set_but_not_flip_it(deployed: Cloud, scope: Scope, recorder: Recorder) -> None:
+    """
+    DAG code has the execution role, so it can make any change of the state that the policies allow.
+
+    It can write a plan, and a phase. No call of it changes active_region, epoch, failover_count or previous_region, or
+    replaces or deletes the item. It can make every call of DRStateHook but those that change the state.
+    """
+    role = [execution(scope, A), finishing(scope)]
+    store, at = deployed.store(), deployed.clock.now()
+    plan = Plan(id="p", source=A, target=B, mode=Mode.FORCED, reason="r", by="b", owner="o", started_at=at)
+    steps: Mapping[str, Callable[[DRState], DRState]] = {
+        "claim": lambda state: claim(state, plan, at=at),
+        "announce": lambda state: announce(state, "s", had_ended=False, at=at),
+        "promote": lambda state: promote(state, at=at),
+        "resume": lambda state: resume(state, at=at),
+        "complete": lambda state: complete(state, not_unpaused_set_id=None, at=at),
+        "set_active_region": lambda state: set_active_region(state, A, reason="r", by="b", at=at),
+    }
+    allowed = []
+    for name, step in steps.items():
+        del recorder.calls[:]
+        state = store.read()
+        store.write(step(state), expected_version=state.version)
+        if all(is_allowed(role, call) for call in recorder.calls):
+            allowed.append(name)
+    assert allowed == ["claim", "resume", "complete"]
+
+    del recorder.calls[:]
+    client, key = deployed.client("dynamodb", A), {"state_id": {"S": "ACTIVE_REGION"}}
+    for name in ("active_region", "epoch", "failover_count", "previous_region"):
+        client.update_item(
+            TableName=deployed.state_table, Key=key, UpdateExpression=f"SET {name} = :to, phase = :to",
+            ExpressionAttributeValues={":to": {"S": B}},
+        )  # fmt: skip
+        client.update_item(TableName=deployed.state_table, Key=key, UpdateExpression=f"REMOVE {name}")
+    client.put_item(TableName=deployed.state_table, Item={**key, "phase": {"S": "STEADY"}, "version": {"N": "9"}})
+    client.delete_item(TableName=deployed.state_table, Key=key)
+    assert len(recorder.calls) == 10
+    assert not any(is_allowed(role, call) for call in recorder.calls)
+
+
+def test_dag_code_may_make_the_reading_calls_of_the_hook(deployed: Cloud, scope: Scope, recorder: Recorder) -> None:
+    """The policy for execution roles allows them without the one for finishing."""
+    methods = methods_in(("hooks/dr_state.py", "core/environments.py"), StateStore)
+    assert methods >= {"read", "write", "regions"}
+    with recorder.paused():
+        opened = stores(deployed)
+    uses = uses_of_state(opened.state, opened.copy, A, deployed.clock)
+    do(recorder, uses, methods - {"write"})
+    assert all(is_allowed([execution(scope, A)], call) for call in recorder.calls)
+
+
+def test_writing_a_newer_epoch_back_takes_a_policy_of_its_own(
     deployed: Cloud, scope: Scope, recorder: Recorder
 ) -> None:
     """
@@ -222,16 +365,13 @@ def test_writing_the_newer_epoch_back_takes_the_right_to_finish(
         newer = set_active_region(older, B, reason="r", by="b", at=deployed.clock.now())
         opened.copy.write(newer, expected_version=older.version)
         assert opened.state.observe(B).state == newer
-        deployed.client("dynamodb", B).delete_item(
-            TableName=deployed.state_table, Key={"state_id": {"S": "ACTIVE_REGION"}}
-        )
-        opened.copy.write(older, expected_version=None)
+        opened.copy.overwrite(older)
+    recorder.doing = "write a newer epoch back"
     opened.state.observe(B)
     assert deployed.copy(B).read() == newer
     writes = [call for call in recorder.calls if WRITES.search(call.action)]
-    assert not any(is_allowed([execution(scope, B)], call) for call in writes)
-    assert writes
-    assert all(is_allowed([finishing(scope)], call) for call in writes)
+    assert not any(is_allowed([execution(scope, B), finishing(scope)], call) for call in writes)
+    assert_page_shows("writing_back", assert_exactly(writes, writing_back(scope)), names_in_page(scope))
 
 
 def test_one_region_may_not_write_for_another(deployed: Cloud, scope: Scope, recorder: Recorder) -> None:
@@ -488,7 +628,7 @@ def test_a_deployment_needs_exactly_its_policy(
 
 def test_the_printed_policies_are_those_of_the_template(cloud: Cloud) -> None:
     """All statements are equal to those that the emulated CloudFormation created."""
-    assert cloud.deploy("--active", A).code == 0
+    assert cloud.deploy("--active", A, "--agents-may-write-back").code == 0
     printed = cloud("deploy", "--print-policies", "--json").document
     iam = cloud.client("iam", A)
     made = {}
@@ -502,6 +642,7 @@ def test_the_printed_policies_are_those_of_the_template(cloud: Cloud) -> None:
         "ExecutionHere": printed["execution"][B],
         "ExecutionThere": printed["execution"][A],
         "Finishing": printed["finishing"],
+        "WritingBack": printed["writing_back"],
         "Flipping": printed["flipping"],
         "Reading": printed["reading"],
         "RestApi": printed["rest_api"],
@@ -513,14 +654,15 @@ def test_the_printed_policies_are_those_of_the_template(cloud: Cloud) -> None:
         }
         for region, name in cloud.names.items()
     }
-    assert attached == {A: {"ExecutionThere", "Finishing"}, B: {"ExecutionHere", "Finishing"}}
+    of_both = {"Finishing", "WritingBack"}
+    assert attached == {A: {"ExecutionThere", *of_both}, B: {"ExecutionHere", *of_both}}
 
 
 def test_no_policy_has_a_wildcard(cloud: Cloud) -> None:
     """No action has a wildcard. A statement for all resources has a condition, and an action without resources."""
     printed = cloud("deploy", "--print-policies", "--json").document
     documents = [*printed["execution"].values(), *(printed[name] for name in printed if name != "execution")]
-    assert len(documents) == 7
+    assert len(documents) == 8
     for document in documents:
         for statement in document["Statement"]:
             assert not any("*" in action for action in statement["Action"])

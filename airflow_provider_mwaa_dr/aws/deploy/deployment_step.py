@@ -48,7 +48,8 @@ class DeploySpec:
     :param wheel: wheel to add to plugins.zip; None: pip gets the package from the index.
     :param with_dags: copy ``dr_failover`` and ``dr_test_dag`` into the DAGs folders, too; ``dr_readiness`` always.
     :param with_policies: create policies in the stack, and attach the policies for the execution roles.
-    :param agents_may_finish: let execution roles write the state item.
+    :param agents_may_finish: let execution roles end the plan in the state item.
+    :param agents_may_write_back: let execution roles write the whole state item; for eventual consistency.
     :param with_alarms: create a stack with alarms in each region.
     :param alarm_topics: SNS topic that the alarms notify, by region; a region without one keeps its current topic.
     :param wait: wait until both environments are updated.
@@ -70,6 +71,7 @@ class DeploySpec:
     with_dags: bool = False
     with_policies: bool = True
     agents_may_finish: bool = True
+    agents_may_write_back: bool = False
     build_on: BuildOn | None = None
     with_alarms: bool = False
     alarm_topics: Mapping[str, str] = field(default_factory=dict)

@@ -18,6 +18,7 @@ from airflow_provider_mwaa_dr.aws.deploy.example_dags import DEPLOYED
 from airflow_provider_mwaa_dr.aws.deploy.template import alarms_stack
 from airflow_provider_mwaa_dr.aws.mwaa.control_plane import DeployedEnvironment
 from airflow_provider_mwaa_dr.aws.service import Aws
+from airflow_provider_mwaa_dr.core.state import STATE_ID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,10 @@ class Scope:
 Document = dict[str, Any]
 
 _CHANGES = ("dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:UpdateItem")
+_FINISHED_ATTRIBUTES = (
+    "changed_by", "last_updated", "left_over", "phase", "plan", "state_id", "version", "write_token",
+)  # fmt: skip
+"""The attributes of the state item that change when an agent finishes a failover, and those of the condition."""
 
 
 def scope_of(aws: Aws, environments: Mapping[str, DeployedEnvironment], spec: DeploySpec) -> tuple[Scope, list[str]]:
@@ -91,6 +96,7 @@ def policies(scope: Scope) -> dict[str, Any]:
     documents = {
         "execution": {region: execution(scope, region) for region in sorted(scope.environments)},
         "finishing": finishing(scope),
+        "writing_back": writing_back(scope),
         "flipping": flipping(scope),
         "reading": reading(scope),
         "rest_api": rest_api(scope),
@@ -135,12 +141,31 @@ def execution(scope: Scope, region: str) -> Document:
 def finishing(scope: Scope) -> Document:
     """
     Return the additional policy for an execution role: its agents may then finish a failover whose caller stopped.
+
+    It excludes the attributes that name the active region: active_region, epoch, failover_count and previous_region.
     """
     state = scope.table(scope.state_table)
     return _document(
-        _allow("FinishFailover", ["dynamodb:PutItem"], state, _keys("ACTIVE_REGION", "FAILOVER#*")),
+        _allow(
+            "FinishFailover",
+            ["dynamodb:UpdateItem"],
+            state,
+            _keys(STATE_ID) | {"ForAllValues:StringEquals": {"dynamodb:Attributes": [*_FINISHED_ATTRIBUTES]}},
+        ),
+        _allow("RecordFailover", ["dynamodb:PutItem"], state, _keys("FAILOVER#*")),
         # The set of DAGs that could not be unpaused, with its pages and their announcements.
         _allow("RecordLeftOver", _CHANGES, state, _keys("PAUSED#*")),
+    )
+
+
+def writing_back(scope: Scope) -> Document:
+    """
+    Return the policy for an execution role whose agents write back a newer epoch that was overwritten.
+
+    Only for tables with eventual consistency, and not attached by default: it allows to move the active role.
+    """
+    return _document(
+        _allow("WriteBack", ["dynamodb:UpdateItem"], scope.table(scope.state_table), _keys(STATE_ID)),
     )
 
 
@@ -304,7 +329,7 @@ def _allow(
     return statement
 
 
-def _keys(*patterns: str) -> Mapping[str, Any]:
+def _keys(*patterns: str) -> dict[str, Any]:
     """Return the condition that a request is about items with these keys only."""
     return {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": list(patterns)}}
 

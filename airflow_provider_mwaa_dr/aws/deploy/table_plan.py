@@ -169,6 +169,7 @@ class TablePlan:
             "EnvironmentThere": environments[there].name,
             "CreatePolicies": _text(self._spec.with_policies),
             "AgentsMayFinish": _text(self._spec.agents_may_finish),
+            "AgentsMayWriteBack": _text(self._spec.agents_may_write_back),
             "RoleHere": environments[here].role,
             "RoleThere": environments[there].role,
             "TableKeys": ",".join(sorted({arn for keys in self._keys.values() for arn in keys.arns})),
@@ -197,7 +198,10 @@ class TablePlan:
             role, region = environment.role, environment.region
             yield f"+ policy, attached to {role}: read state and ledger, write the items of {region}"
         if self._spec.agents_may_finish:
-            yield "+ policy, attached to both roles: write the state item, to finish a failover whose caller stopped"
+            yield "+ policy, attached to both roles: end a plan, to finish a failover whose caller stopped"
+        if self._spec.agents_may_write_back:
+            yield "+ policy, attached to both roles: write the whole state item, to write back an overwritten epoch"
+            yield "  WARNING: DAG code of both environments can then move the active role."
         if any(keys.arns for keys in self._keys.values()):
             yield "+ policy, attached to both roles: use the KMS keys of the tables; attach it to all other users, too"
         yield "+ policies, not attached, for the control environment: move the active role; call the REST API"

@@ -186,27 +186,53 @@ def state_to_item(state: DRState, *, write_token: str) -> dict[str, Any]:
 
     :param write_token: unique for each write, so that a writer recognises its own write after a lost answer.
     """
-    return to_item(
-        STATE_ID,
-        {
-            "active_region": state.active_region,
-            "last_updated": state.last_updated,
-            "failover_count": state.failover_count,
-            "version": state.version,
-            "epoch": state.epoch,
-            "phase": state.phase,
-            "lease_s": state.lease_s,
-            "previous_region": state.previous_region,
-            "failover_reason": bounded(state.failover_reason),
-            "last_failover_time": state.last_failover_time,
-            "changed_by": bounded(state.changed_by),
-            "left_over": state.not_unpaused_set_id,
-            "plan": _plan_to_values(state.plan) | _stopped(state) if state.plan is not None else None,
-            "stops": [{"set_id": stop.set_id, "epoch": stop.epoch, "had_ended": stop.had_ended} for stop in state.stops]
-            or None,
-            "write_token": write_token,
-        },
-    )
+    return to_item(STATE_ID, _state_values(state, write_token))
+
+
+def state_changes(held: Item | None, state: DRState, *, write_token: str) -> dict[str, dict[str, Any] | None]:
+    """
+    Return the attributes that turn the item *held* into the item of *state*, by name; None removes an attribute.
+
+    It leaves out what *held* has already, also in another form, such as a number that a script wrote as text. So a role
+    needs no right for attributes that its step does not change, and attributes of a newer version stay.
+
+    :param held: an item whose version can be used; None: it is unknown, so every attribute is returned.
+    :param write_token: as in :func:`state_to_item`.
+    """
+    values = _state_values(state, write_token)
+    wanted = {name: None if value is None else to_attribute(value) for name, value in values.items()}
+    if held is None:
+        return wanted
+    before = state_from_item(held, default_lease_s=state.lease_s)
+    found = _state_values(before, write_token="")
+    unusable = {problem.field.partition(".")[0] for problem in before.problems}
+    return {
+        name: attribute
+        for name, attribute in wanted.items()
+        if values[name] != found[name] or name in unusable or (attribute is not None and name not in held)
+    }
+
+
+def _state_values(state: DRState, write_token: str) -> dict[str, Any]:
+    """Return all values of the state item by name; None for attributes that it does not have."""
+    return {
+        "active_region": state.active_region,
+        "last_updated": state.last_updated,
+        "failover_count": state.failover_count,
+        "version": state.version,
+        "epoch": state.epoch,
+        "phase": state.phase,
+        "lease_s": state.lease_s,
+        "previous_region": state.previous_region,
+        "failover_reason": bounded(state.failover_reason),
+        "last_failover_time": state.last_failover_time,
+        "changed_by": bounded(state.changed_by),
+        "left_over": state.not_unpaused_set_id,
+        "plan": _plan_to_values(state.plan) | _stopped(state) if state.plan is not None else None,
+        "stops": [{"set_id": stop.set_id, "epoch": stop.epoch, "had_ended": stop.had_ended} for stop in state.stops]
+        or None,
+        "write_token": write_token,
+    }
 
 
 def state_from_item(item: Item, *, default_lease_s: float, table: str = "") -> DRState:

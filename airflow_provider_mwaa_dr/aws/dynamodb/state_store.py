@@ -44,10 +44,11 @@ from airflow_provider_mwaa_dr.core.ports import (
     Observation,
     Registration,
 )
-from airflow_provider_mwaa_dr.core.state import STATE_ID, DRState, is_wanted_set
+from airflow_provider_mwaa_dr.core.state import LONGEST_LEASE_S, STATE_ID, DRState, is_wanted_set
 from airflow_provider_mwaa_dr.exceptions import (
     IncompleteItemError,
     StaleStateError,
+    StateError,
     StateNotFoundError,
     StateUnreachableError,
     UnreadableItem,
@@ -111,6 +112,9 @@ class DynamoDBStateStore:
             key="state_id (S)",
             setting="[dr] state_table",
         )
+        # The state item as this store last read or wrote it: a write sends only what changes. It is replaced, never
+        # changed, because threads share it.
+        self._held: items.Item | None = None
         # A region's own item as observe() last read it, with the later changes of put_agent().
         self._observed: dict[str, items.OwnItem] = {}
 
@@ -122,8 +126,9 @@ class DynamoDBStateStore:
         found = self._replicas.ask(lambda client: self._batch(client, (STATE_ID, environment_key)), "read the state")
         own = items.own_item(found.get(environment_key), region=region, table=self.table)
         self._observed[region] = own
+        self._held = item = found.get(STATE_ID)
         return Observation(
-            state=self._to_state(found.get(STATE_ID)),
+            state=self._to_state(item),
             reconciled_epoch=own.reconciled_epoch,
             environment=own.environment,
             disputed=own.disputed,
@@ -133,7 +138,8 @@ class DynamoDBStateStore:
 
     def read(self) -> DRState:
         """Return the state. :raises StateNotFoundError: the table has no state item."""
-        state = self._to_state(self._get(STATE_ID))
+        self._held = item = self._get(STATE_ID)
+        state = self._to_state(item)
         if state is None:
             raise StateNotFoundError(
                 f"Table {self.table} has no item {STATE_ID}.", advice="Run mwaa-dr init --active REGION."
@@ -147,6 +153,10 @@ class DynamoDBStateStore:
     def write(self, state: DRState, *, expected_version: int | None) -> None:
         """
         Write *state* on the condition that the stored version is *expected_version*.
+
+        If the last read of this store had that version, the write changes only the attributes that differ, on the
+        further condition that no other write has replaced the item meanwhile. Otherwise it sets every attribute. So an
+        execution role can finish a failover without the right to change the active region.
 
         A replica that refuses the connection, or throttles the write, has written nothing: the next replica is tried.
         If an answer is lost, the item is read again:
@@ -162,17 +172,14 @@ class DynamoDBStateStore:
         :raises StaleStateError: the condition failed; has the stored state.
         """
         token = uuid.uuid4().hex
-        put = {
-            "TableName": self.table,
-            "Item": items.state_to_item(state, write_token=token),
-            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-            **_version_condition(expected_version),
-        }
+        item = items.state_to_item(state, write_token=token)
+        call = self._put_first(item) if expected_version is None else self._change(state, expected_version, token)
         for wait_s in (*BACKOFF_S, None):
             failures: dict[str, Failure] = {}
             for region in self._replicas.order():
-                failure = self._replicas.attempt(region, lambda client: client.put_item(**put))
+                failure = self._replicas.attempt(region, call)
                 if not isinstance(failure, Failure):
+                    self._held = item
                     return
                 failures[region] = failure
                 if failure.fault is AwsFault.CONDITION:
@@ -186,6 +193,41 @@ class DynamoDBStateStore:
                 if failure.fault is AwsFault.CONFLICT:
                     self._raise_if_moved(expected_version, self._get(STATE_ID))
             self._replicas.pause_or_raise(wait_s, failures, "write the state")
+
+    def _put_first(self, item: items.Item) -> Callable[[Any], object]:
+        """Return the request that writes the state item if there is none."""
+        return lambda client: client.put_item(
+            TableName=self.table,
+            Item=item,
+            ConditionExpression="attribute_not_exists(state_id)",
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
+
+    def _change(self, state: DRState, expected_version: int, token: str) -> Callable[[Any], object]:
+        """Return the request that changes the state item of *expected_version* to *state*."""
+        held = self._held
+        if _version(held) != expected_version:
+            held = None
+        changes = items.state_changes(held, state, write_token=token)
+        condition, values = _version_condition(expected_version)
+        if held is not None:
+            # In a table with eventual consistency, replication can replace the item by another one of this version.
+            condition = f"{condition} AND {_token_condition(held, values)}"
+        sets = {name: attribute for name, attribute in changes.items() if attribute is not None}
+        removes = [name for name in changes if name not in sets]
+        expression = "SET " + ", ".join(f"#{name} = :{name}" for name in sets)
+        if removes:
+            expression += " REMOVE " + ", ".join(f"#{name}" for name in removes)
+        return lambda client: client.update_item(
+            TableName=self.table,
+            Key=_key(STATE_ID),
+            UpdateExpression=expression,
+            ConditionExpression=condition,
+            # Some of the names are reserved words of DynamoDB.
+            ExpressionAttributeNames={f"#{name}": name for name in changes},
+            ExpressionAttributeValues={**{f":{name}": attribute for name, attribute in sets.items()}, **values},
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
 
     def overwrite(self, state: DRState) -> None:
         """Write *state* without a condition. Only for an item whose version cannot be read."""
@@ -555,14 +597,24 @@ def _token(item: items.Item | None) -> str | None:
     return None if token is None else str(token)
 
 
-def _version_condition(expected_version: int | None) -> dict[str, Any]:
-    """Return the condition of a write. In the AWS sample's items the version may be a string, or missing."""
-    if expected_version is None:
-        return {"ConditionExpression": "attribute_not_exists(state_id)"}
+def _version(item: items.Item | None) -> int | None:
+    """Return the version of the state item; None if there is none, or if it cannot be used."""
+    with suppress(StateError):
+        return None if item is None else items.state_from_item(item, default_lease_s=LONGEST_LEASE_S).version
+    return None
+
+
+def _token_condition(held: items.Item, values: dict[str, Any]) -> str:
+    """Return the condition that the item is still the one of the write that wrote *held*; add its value to *values*."""
+    if "write_token" not in held:
+        return "attribute_not_exists(write_token)"
+    values[":held"] = held["write_token"]
+    return "write_token = :held"
+
+
+def _version_condition(expected_version: int) -> tuple[str, dict[str, Any]]:
+    """Return a condition and its values. In the AWS sample's items the version may be a string, or missing."""
     condition = "(version = :number OR version = :text)"
     if expected_version == 0:
         condition = f"attribute_exists(state_id) AND (attribute_not_exists(version) OR {condition})"
-    return {
-        "ConditionExpression": condition,
-        "ExpressionAttributeValues": {":number": {"N": str(expected_version)}, ":text": {"S": str(expected_version)}},
-    }
+    return condition, {":number": {"N": str(expected_version)}, ":text": {"S": str(expected_version)}}

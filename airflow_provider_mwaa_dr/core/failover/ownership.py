@@ -55,6 +55,7 @@ class OwnedPlan:
 
         :raises PlanSupersededError: another plan is open.
         :raises TakenOverError: another engine owns the plan, or no plan is open.
+        :raises StateError: the plan moves the role between other regions than before.
         """
         while True:
             state = self.table.read()
@@ -65,6 +66,7 @@ class OwnedPlan:
                 raise superseded(self.id, state)
             if state.plan.owner != self.context.owner:
                 raise TakenOverError(self.id)
+            self._refuse_altered(state)
             if self.clock.monotonic() - self.table.written_at < self.timing.beat_s:
                 return state
             new = transitions.beat(state, at=self.clock.now())
@@ -75,6 +77,17 @@ class OwnedPlan:
             except (StateUnreachableError, StateAccessError):
                 return state  # a missing beat does not stop the engine; the next beat may succeed
             return new
+
+    def _refuse_altered(self, state: DRState) -> None:
+        """No transition changes the regions of a plan. A role that may only finish failovers could change them."""
+        plan, record = plan_of(state), self.progress.record
+        if record is None or record.id != plan.id or (record.source, record.target) == (plan.source, plan.target):
+            return
+        raise StateError(
+            f"Plan {plan.id} was altered in the state table: it moved the role from {record.source} to "
+            f"{record.target}, and now from {plan.source} to {plan.target} (version {state.version}).",
+            advice="No command does that: find out what wrote the item ACTIVE_REGION.",
+        )
 
     def write(self, phase: Phase, step: Callable[[DRState], DRState]) -> DRState:
         """Write the transition *step* from *phase* under this plan. A no-op if the plan has left *phase*."""

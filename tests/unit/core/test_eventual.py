@@ -220,6 +220,26 @@ def test_a_newer_epoch_is_restored_after_a_writer_that_did_not_know_it_won() -> 
     assert a.observe(A).state == active
 
 
+def test_an_agent_without_the_right_to_write_back_reports_it_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The execution role needs an additional policy. Without it, the agent says what follows, and continues."""
+    dr_set = Set()
+    dr_set.store.write(CLAIMED, expected_version=1)
+    active = transitions.promote(transitions.turn_forced(CLAIMED, at=AT), at=AT)
+    dr_set.store.write(active, expected_version=2)
+    dr_set.clock.advance(LAG_S)
+    copies, agent = dr_set.caller()
+    assert agent.observe(B).state == active
+    for copy in dr_set.table.copies().values():
+        copy.overwrite(CLAIMED)
+    copies[B].read_only = True
+    for _ in range(3):
+        assert agent.observe(B).state == CLAIMED
+    reports = [text for text in caplog.messages if "may not write its state again" in text]
+    assert len(reports) == 1
+    assert "--agents-may-write-back" in reports[0]
+    assert dr_set.table.states() == {A: CLAIMED, B: CLAIMED}
+
+
 def test_the_items_of_a_region_are_written_to_its_own_copy() -> None:
     """In that copy, no other writer of the same item can overtake the write."""
     dr_set = Set()

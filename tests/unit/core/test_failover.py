@@ -13,6 +13,7 @@ import pytest
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.announced_runs import get_announced_runs
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, StepEvent, StepStatus
+from airflow_provider_mwaa_dr.core.failover.table import plan_of
 from airflow_provider_mwaa_dr.core.ports import (
     RECORDS,
     SNAPSHOTS,
@@ -513,6 +514,22 @@ def test_a_superseded_engine_stops_acting(world: World) -> None:
         world.fail_over(B)
     assert_active(world, C, epoch=1)
     assert [record.outcome for record in world.store.find_all(RECORDS)] == ["completed", "aborted"]
+
+
+@pytest.mark.parametrize("changed", [{"target": C}, {"source": C}], ids=str)
+def test_an_engine_stops_if_its_plan_gets_other_regions(world: World, changed: dict[str, str]) -> None:
+    """A role that may only finish failovers can write the plan. It must not choose the region that becomes active."""
+
+    def alter(event: StepEvent) -> None:
+        if (event.name, event.status) == ("lease", StepStatus.STARTED):
+            state = world.state
+            plan = replace(plan_of(state), **changed)
+            altered = replace(state, plan=plan, version=state.version + 1)
+            world.store.peer().write(altered, expected_version=state.version)
+
+    with pytest.raises(FailoverError, match=r"was altered in the state table.* from us-east-2 to us-east-1, and now"):
+        world.engine("first", alter).run(request())
+    assert (world.state.active_region, world.state.epoch) == (A, 0)
 
 
 def test_cancelling_two_unpromoted_plans_keeps_the_active_region(world: World) -> None:

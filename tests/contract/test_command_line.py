@@ -197,7 +197,7 @@ def test_a_check_without_mwaa_reports_every_check_and_changes_nothing(
 
 def test_a_check_fails_for_a_caller_without_the_write_permission(initialised: str, aws: AwsServer) -> None:
     """A missing permission is a failed check of its own. The other checks still read."""
-    aws.refuse = lambda region, operation: "AccessDeniedException" if operation == "PutItem" else ""
+    aws.refuse = lambda region, operation: "AccessDeniedException" if operation == "UpdateItem" else ""
     aws.environments |= {"one": no_such_environment, "two": no_such_environment}
     done = run(initialised, aws, "check", "--json", DR_HEARTBEAT_S="0.2")
     (rights,) = [entry for entry in json.loads(done.stdout) if entry["name"] == "rights"]

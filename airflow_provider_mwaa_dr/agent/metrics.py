@@ -21,6 +21,7 @@ from airflow_provider_mwaa_dr.core.ports import Clock
 log = get_logger(__name__)
 
 PREFIX = "mwaa_dr."
+"""Distinguishes these metrics from the others of Airflow."""
 
 _SLOW_S = 1.0
 """Sending a metric is one datagram. If sending takes longer than this, it delays the agent too much."""
@@ -88,11 +89,13 @@ class Metrics:
 
     :param find_stats: returns Airflow's metrics; called at each publication, because Airflow may configure them after
         the agent has started.
+    :param prefix: of each name; empty if the names of the collector are separate from those of Airflow's metrics.
     """
 
-    def __init__(self, find_stats: Callable[[], Stats], clock: Clock) -> None:
+    def __init__(self, find_stats: Callable[[], Stats], clock: Clock, *, prefix: str = PREFIX) -> None:
         self._find_stats = find_stats
         self._clock = clock
+        self._prefix = prefix
         self._counted: dict[str, int] = {}
         self._rests_until = 0.0
         self._problem: LogOnChange[str | None] = LogOnChange(None)
@@ -125,7 +128,7 @@ class Metrics:
         }
         for name, value in gauges.items():
             if value is not None:
-                yield partial(stats.gauge, PREFIX + name, value)
+                yield partial(stats.gauge, self._prefix + name, value)
         counts = {
             "agent_heartbeat": figures.heartbeats,
             "held_runs": figures.held,
@@ -141,7 +144,7 @@ class Metrics:
         # A smaller count is the count of an agent that has just started.
         grown = count - before if count >= before else count
         if grown:
-            stats.incr(PREFIX + name, grown)
+            stats.incr(self._prefix + name, grown)
         self._counted[name] = count
 
     def _log_problem(self, problem: str | None) -> None:

@@ -13,8 +13,6 @@ from airflow_provider_mwaa_dr.aws.session import metrics_client
 from airflow_provider_mwaa_dr.core.ports import Clock
 
 NAMESPACE = "MWAA-DR"
-PREFIX = "mwaa_dr."
-"""Prefix of the names in Airflow's metrics; in CloudWatch the namespace stands for it."""
 SEND_EVERY_S = 30.0
 """An alarm's period is a minute, so each period has a value of each agent."""
 _SECONDS = frozenset({"state_age", "ledger_lag"})
@@ -42,14 +40,12 @@ class CloudWatchStats:
 
     def gauge(self, stat: str, value: float) -> None:
         """Keep the highest value until the next request."""
-        name = stat.removeprefix(PREFIX)
-        self._gauges[name] = max(value, self._gauges.get(name, value))
+        self._gauges[stat] = max(value, self._gauges.get(stat, value))
         self._send_if_due()
 
     def incr(self, stat: str, count: int) -> None:
         """Add to the count until the next request."""
-        name = stat.removeprefix(PREFIX)
-        self._counts[name] = self._counts.get(name, 0) + count
+        self._counts[stat] = self._counts.get(stat, 0) + count
         self._send_if_due()
 
     def _send_if_due(self) -> None:

@@ -296,7 +296,8 @@ def _publishers(config: DRConfig, clock: Clock) -> Publishers:
         from airflow_provider_mwaa_dr.aws.cloudwatch import CloudWatchStats  # noqa: PLC0415
 
         cloudwatch = CloudWatchStats(config.region, config.environment or config.region, clock)
-        own.append(Metrics(lambda: cloudwatch, clock))
+        # The namespace in CloudWatch stands for the prefix.
+        own.append(Metrics(lambda: cloudwatch, clock, prefix=""))
     return Publishers(*own)
 
 

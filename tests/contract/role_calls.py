@@ -217,7 +217,7 @@ def uses_of_metrics(client: Any, clock: ManualClock) -> dict[str, Callable[[], o
 
     def send() -> None:
         clock.advance(SEND_EVERY_S)
-        stats.gauge("mwaa_dr.role", 1)
+        stats.gauge("role", 1)
 
     return {"put_metrics": send}
 

@@ -826,7 +826,7 @@ def test_a_silent_agent_raises_an_alarm_that_ends_when_it_is_back(cloud: Cloud) 
     began = datetime.now(timezone.utc).replace(second=0, microsecond=0) - timedelta(hours=1)
     clock = ManualClock(began)
     stats = CloudWatchStats(A, cloud.names[A], clock, client=cloud.client("cloudwatch", A))
-    agent = Metrics(lambda: stats, clock)
+    agent = Metrics(lambda: stats, clock, prefix="")
 
     def minutes(count: int, *, alive: bool, held: int = 0, state_age_s: float = 1.0) -> set[str]:
         for _ in range(count * 12):

@@ -46,12 +46,12 @@ def stats(clock: ManualClock, client: Client) -> CloudWatchStats:
 def test_values_are_collected_for_half_a_minute(stats: CloudWatchStats, clock: ManualClock, client: Client) -> None:
     """Gauges as their maximum, counts as their sum, in one request."""
     for age, count in ((3.0, 1), (9.0, 2), (1.0, 4)):
-        stats.gauge("mwaa_dr.state_age", age)
-        stats.incr("mwaa_dr.held_runs", count)
+        stats.gauge("state_age", age)
+        stats.incr("held_runs", count)
         clock.advance(5)
     assert client.sent == []
     clock.advance(20)
-    stats.gauge("mwaa_dr.role", 1)
+    stats.gauge("role", 1)
     assert client.values(0) == {"state_age": 9.0, "held_runs": 7.0, "role": 1.0}
     assert client.sent[0]["Namespace"] == "MWAA-DR"
     first = client.sent[0]["MetricData"][0]
@@ -60,7 +60,7 @@ def test_values_are_collected_for_half_a_minute(stats: CloudWatchStats, clock: M
         "state_age": "Seconds", "held_runs": "Count", "role": "None"
     }  # fmt: skip
     clock.advance(31)
-    stats.gauge("mwaa_dr.role", 0)
+    stats.gauge("role", 0)
     assert client.values(1) == {"role": 0.0}
 
 
@@ -76,7 +76,7 @@ def test_an_error_of_cloudwatch_affects_nothing_else(clock: ManualClock, client:
             seen.append(stat)
 
     stats = CloudWatchStats("us-east-1", "etl", clock, client=client)
-    publisher = Publishers(Metrics(lambda: stats, clock), Metrics(Airflow, clock))
+    publisher = Publishers(Metrics(lambda: stats, clock, prefix=""), Metrics(Airflow, clock))
     client.error = RuntimeError("AccessDenied")
     for beat in range(100):
         clock.advance(5)

@@ -161,14 +161,14 @@ def plan_above_every_epoch(
 
 
 def _ledger_epochs(runs: RunsStore, region: str) -> Sequence[int | None]:
-    """Return the highest epochs in a region's ledger."""
+    """Return the epochs in a region's ledger, also of entries that no agent can apply without the missing ones."""
     ledger = runs.checkpoint(region)
-    while entries := runs.log(region, after=ledger.number):
-        before = ledger.number
-        ledger.apply(entries)
-        if ledger.number == before:
-            break
-    return ledger.epoch, ledger.complete_before
+    number, epochs = ledger.number, [ledger.epoch, ledger.complete_before]
+    while entries := runs.log(region, after=number):
+        for entry in entries:
+            epochs += entry.epoch, entry.complete_before
+        number = entries[-1].number
+    return epochs
 
 
 def _registry(

@@ -14,7 +14,14 @@ from airflow_provider_mwaa_dr.core.initialization import (
 from airflow_provider_mwaa_dr.core.ledger import LogEntry, RegionLedger
 from airflow_provider_mwaa_dr.core.ports import RECORDS, AgentStatus, FailoverRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, initial
-from airflow_provider_mwaa_dr.exceptions import StaleStateError, StateError
+from airflow_provider_mwaa_dr.exceptions import (
+    ConfigError,
+    RefusedError,
+    StaleStateError,
+    StateError,
+    StateNotFoundError,
+    StateUnreachableError,
+)
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
 
 HERE, THERE = "us-east-1", "us-east-2"
@@ -136,6 +143,69 @@ def test_init_above_every_epoch_is_above_each_epoch_that_any_item_has(newest: st
     state = above(store, runs)
     assert (state.active_region, state.epoch, state.phase, state.plan) == (HERE, 8, Phase.STEADY, None)
     assert state.version == (51 if newest == "item" else 41)
+
+
+def test_init_above_every_epoch_counts_ledger_entries_without_the_entries_before_them() -> None:
+    """
+    The first entries and the checkpoint may have been deleted, or are not replicated yet. An agent of the region has
+    read the epoch of the later ones all the same.
+    """
+    store, runs = InMemoryStateStore(), InMemoryRunsStore()
+    runs.append(HERE, entry(3))
+    runs.append(HERE, replace(entry(7), number=2, life="later"))
+    assert above(store, runs).epoch == 8
+
+
+@pytest.mark.parametrize(("error", "is_missing"), [(StateNotFoundError, True), (StateUnreachableError, False)])
+def test_init_above_every_epoch_needs_an_answer_but_no_state_item(error: type[StateError], is_missing: bool) -> None:
+    """A table without a state item gets one. If the table does not answer, nothing is written."""
+
+    class WithoutState(InMemoryStateStore):
+        def read(self) -> DRState:
+            raise error("the reason")
+
+    store = WithoutState()
+    arguments = {"active_region": HERE, "environments": {HERE: "one"}, "lease_s": 60, "by": "t"}
+    if is_missing:
+        initialize(store, plan_above_every_epoch(store, None, at=ManualClock().now(), **arguments))  # type: ignore[arg-type]
+        assert store.state is not None
+    else:
+        with pytest.raises(StateUnreachableError, match="the reason"):
+            plan_above_every_epoch(store, None, at=ManualClock().now(), **arguments)  # type: ignore[arg-type]
+        assert store.state is None
+
+
+@pytest.mark.parametrize("other", [HERE, THERE])
+def test_of_two_first_inits_the_second_accepts_only_the_same_active_region(other: str) -> None:
+    """Both found no state item. The conditional write decides, and a different role is never replaced."""
+    store, at = InMemoryStateStore(), ManualClock().now()
+    plan = plan_initialization(
+        store, active_region=HERE, environments={HERE: "one", THERE: "two"}, lease_s=60, by="t", at=at
+    )
+    first = initial(other, lease_s=60, by="first", at=at)
+    store.write(first, expected_version=None)
+    if other == HERE:
+        initialize(store, plan)
+        assert set(store.registrations()) == {HERE, THERE}
+    else:
+        with pytest.raises(StaleStateError):
+            initialize(store, plan)
+        assert not store.registrations()
+    assert store.state == first
+
+
+def test_the_first_init_has_to_name_the_active_region_and_a_later_one_does_not() -> None:
+    """The stored state names it. Without one, only the user knows which region runs."""
+    store, at = InMemoryStateStore(), ManualClock().now()
+    with pytest.raises(ConfigError, match="no active region was named"):
+        plan_initialization(store, active_region=None, environments={HERE: "one"}, lease_s=60, by="t", at=at)
+    store.write(initial(HERE, lease_s=60, by="t", at=at), expected_version=None)
+    plan = plan_initialization(store, active_region=None, environments={HERE: "one"}, lease_s=60, by="t", at=at)
+    assert not plan.is_new
+    with pytest.raises(RefusedError, match=f"{HERE} is active already"):
+        plan_initialization(
+            store, active_region=THERE, environments={HERE: "one", THERE: "two"}, lease_s=60, by="t", at=at
+        )
 
 
 def test_init_above_every_epoch_replaces_an_item_that_cannot_be_understood() -> None:

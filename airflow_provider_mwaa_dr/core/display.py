@@ -63,8 +63,10 @@ def get_logger(name: str) -> logging.Logger:
 
 
 def _show(record: logging.LogRecord) -> bool:
-    if isinstance(record.args, tuple):
-        record.args = tuple(map(_shown, record.args))
+    if isinstance(record.args, Mapping):
+        record.args = {name: _shown(value) for name, value in record.args.items()}
+    else:
+        record.args = tuple(map(_shown, record.args or ()))
     if record.exc_info and not record.exc_text:
         record.exc_text = visible("".join(traceback.format_exception(*record.exc_info)).rstrip("\n"), keep="\n")
     return True

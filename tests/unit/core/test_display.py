@@ -61,6 +61,12 @@ def test_a_log_line_stays_one_line(printed: io.StringIO) -> None:
     assert printed.getvalue() == f"{SHOWN}, {SHOWN}, {visible(repr(visible(ESCAPES)))}, 7, 1.5\n"
 
 
+def test_named_arguments_of_a_log_line_are_escaped(printed: io.StringIO) -> None:
+    """Logging passes a single mapping on as the named arguments."""
+    get_logger("tests.display").info("%(region)s has %(count)d", {"region": ESCAPES, "count": 7})
+    assert printed.getvalue() == f"{SHOWN} has 7\n"
+
+
 def test_a_traceback_sends_no_control_character(printed: io.StringIO) -> None:
     """A traceback ends with the message of the error."""
     try:

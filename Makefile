@@ -29,6 +29,19 @@ check: setup docs ## lint, bandit, types, layers, plain words, docs, unit and co
 	$(BIN)/python -m tests.tools.plain_words --at-most 1
 	$(BIN)/python -m pytest tests/unit tests/contract -q --durations 5
 
+# Tracing makes the tests too slow for `check`.
+CORE := airflow_provider_mwaa_dr/core/*
+.PHONY: coverage
+coverage: setup ## line and branch coverage of unit and contract tests; an error below 100 % in core
+	@rm -rf build/coverage
+	$(BIN)/coverage run -m pytest tests/unit tests/contract -q
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report | grep -E '^(Name|TOTAL)'
+	@echo "== not covered outside core"
+	@$(BIN)/coverage report --omit '$(CORE)'
+	@echo "== core"
+	@$(BIN)/coverage report --include '$(CORE)' --fail-under 100
+
 SPHINX := $(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --doctree-dir build/docs/doctrees
 .PHONY: docs docs-links
 docs: setup ## the documentation, in build/docs/html; a warning or a broken internal link is an error

@@ -6,7 +6,14 @@ from dataclasses import fields
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.config import OPTIONS, DRConfig, Eventual, OnUnreachable, parse_config
+from airflow_provider_mwaa_dr.core.config import (
+    OPTIONS,
+    DRConfig,
+    Eventual,
+    OnUnreachable,
+    environment_texts,
+    parse_config,
+)
 
 
 def test_every_option_is_a_setting_and_the_other_way_round() -> None:
@@ -52,6 +59,9 @@ def test_every_default_and_example_is_understood(option: object) -> None:
         ("state_source", "ssm"),
         ("environments", "us-east-2"),
         ("fence", "maybe"),
+        ("notification_topic", "my-topic"),
+        ("notification_topic", "arn:aws:sqs:us-east-1:123456789012:queue"),
+        ("table_consistency", "single"),  # describes a table, and is no value of the option
     ],
 )
 def test_a_wrong_value_is_named_with_its_allowed_values(name: str, text: str) -> None:
@@ -59,6 +69,16 @@ def test_a_wrong_value_is_named_with_its_allowed_values(name: str, text: str) ->
     (problem, *_) = parse_config({"state_table": "t", name: text}).problems
     assert f"[dr] {name} = {text!r}" in problem or "'us-east-2'" in problem
     assert "allowed are" in problem
+
+
+def test_the_variables_of_the_process_name_every_option_and_the_region_of_mwaa() -> None:
+    """DR_REGION is more precise than AWS_REGION, which MWAA sets. An empty variable counts as missing."""
+    environ = {"DR_STATE_TABLE": "t", "DR_FENCE": " ", "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "eu-west-1"}
+    texts = environment_texts(environ)
+    assert set(texts) == {option.name for option in OPTIONS}
+    assert (texts["state_table"], texts["fence"], texts["region"]) == ("t", None, "us-east-1")
+    assert environment_texts({**environ, "DR_REGION": "us-west-2"})["region"] == "us-west-2"
+    assert environment_texts({"AWS_DEFAULT_REGION": "eu-west-1"})["region"] == "eu-west-1"
 
 
 def test_a_misspelt_enabled_counts_as_enabled() -> None:

@@ -14,27 +14,34 @@ from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
+from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.item_kind import ItemKind
 from airflow_provider_mwaa_dr.core.ports import (
+    DAG_SETS,
     FENCE_LOADS,
+    INVENTORIES,
     PAUSED_SETS,
     RECORDS,
     SNAPSHOTS,
+    UNPUBLISHED_EVENTS,
     AgentStatus,
     DagSet,
     FailoverOutcome,
     FailoverRecord,
     FenceLoad,
     Registration,
+    Unpublished,
 )
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
 from airflow_provider_mwaa_dr.exceptions import (
     FailoverError,
     NotReadyError,
     StaleStateError,
+    StateAccessError,
     StateError,
     StateNotFoundError,
     StateUnreachableError,
+    UnreadableItemError,
 )
 from airflow_provider_mwaa_dr.testing import FakeEnvironment, InMemoryGlobalTable, InMemoryStateStore, ManualClock
 from tests.unit.core.dr_set import TIMING, A, Agent, B, World
@@ -268,6 +275,104 @@ def test_a_record_that_is_completed_in_one_copy_is_not_aborted_by_a_reader_of_an
     dr_set.clock.advance(LAG_S)
     assert [each.outcome for each in other.find_all(RECORDS)] == ["completed"]
     assert other.get(RECORDS, "p-1") == replace(record, outcome=FailoverOutcome.COMPLETED)
+
+
+def test_a_standby_that_reads_an_older_state_writes_nothing() -> None:
+    """Only the region that the newer state makes active writes it again."""
+    dr_set = Set()
+    dr_set.store.write(CLAIMED, expected_version=1)
+    copies, store = dr_set.caller()
+    assert store.observe(B).state == CLAIMED
+    copies[B].overwrite(FIRST)
+    assert store.observe(B).state == FIRST
+    assert (copies[A].calls, copies[B].calls) == ([], ["observe", "write", "observe"]), "the write is the test's"
+
+
+def test_a_writer_that_loses_the_race_in_the_copy_gets_the_winners_state() -> None:
+    """Another caller writes between this caller's read of all copies and its write."""
+    dr_set = Set()
+    copies, store = dr_set.caller()
+    winner = transitions.claim(FIRST, replace(PLAN, id="p-2", owner="engine-2"), at=AT)
+    copies[B].before_write = lambda _: dr_set.table.copies()[B].write(winner, expected_version=1)
+    with pytest.raises(StaleStateError) as caught:
+        store.write(CLAIMED, expected_version=1)
+    assert (caught.value.expected, caught.value.found) == (1, winner)
+
+
+def test_a_state_above_every_epoch_replaces_the_copy_of_its_active_region_and_spreads() -> None:
+    """It has no condition, because the state that it replaces cannot be read."""
+    dr_set = Set()
+    above = transitions.initial(B, lease_s=60, by="init", at=AT, epoch=7, version=9)
+    dr_set.store.overwrite(above)
+    assert dr_set.versions() == {A: 1, B: 9}
+    dr_set.clock.advance(LAG_S)
+    assert dr_set.table.states() == {A: above, B: above}
+
+
+def test_what_users_and_agents_store_for_a_region_goes_to_its_own_copy() -> None:
+    """Readers find it in that copy before it is replicated, whichever copy is nearest to them."""
+    dr_set = Set()
+    copies, store = dr_set.caller()
+    event = Unpublished(
+        region=B, id="u-1", at=AT, epoch=1, begun_epoch=0, why="the ledger refused", first_id=1, unread=("A",)
+    )
+    store.put_regions(B, (A, B, "eu-west-1"))
+    store.put_dispute(B, ("one", "two"))
+    store.put(UNPUBLISHED_EVENTS, event)
+    store.put(INVENTORIES, Inventory(region=B, taken_at=AT, public_key="key of B"))
+    assert store.acknowledge_unpublished(B, "u-1", AT)
+    assert not store.acknowledge_unpublished(B, "another", AT)
+    assert copies[A].observe(B).disputed == ()
+    assert copies[B].observe(B).disputed == ("one", "two")
+    assert copies[B].observe(B).registered == {A, B, "eu-west-1"}
+    assert store.regions() == {A, B}
+    assert store.regions([B]) == {B}
+    assert store.inventory_key(B) == "key of B"
+    found = store.get(UNPUBLISHED_EVENTS, B)
+    assert found is not None
+    assert found.acknowledged_at == AT
+    store.delete(UNPUBLISHED_EVENTS, found)
+    assert store.get(UNPUBLISHED_EVENTS, B) is None
+
+
+def test_the_newest_recorded_set_of_all_copies_is_found() -> None:
+    """Two plans recorded a set in different copies, which have not replicated yet."""
+    dr_set = Set()
+    assert dr_set.store.newest_wanted_set() is None
+    for region, day in ((A, 2), (B, 1)):
+        dag_set = DagSet(id=f"p-{day}", region=region, recorded_at=AT + timedelta(days=day), dag_ids=("orders",))
+        dr_set.copies[region].put(DAG_SETS, dag_set)
+    newest = dr_set.store.newest_wanted_set()
+    assert newest is not None
+    assert newest.id == "p-2"
+
+
+def test_if_no_copy_answers_the_error_is_one_that_a_retry_may_resolve() -> None:
+    """Missing rights in one copy do not matter as soon as the other copy answers."""
+    dr_set = Set()
+    for method in ("read", "agents"):
+        dr_set.copies[A].failing[method] = StateAccessError("Access denied.")
+    assert dr_set.store.read() == FIRST
+    assert dr_set.store.agents(A) == []
+    dr_set.copies[B].unreachable = True
+    for call in (dr_set.store.read, lambda: dr_set.store.agents(A)):
+        with pytest.raises(StateUnreachableError, match="unreachable is set"):
+            call()
+
+
+def test_an_item_that_one_copy_cannot_read_is_taken_from_the_other() -> None:
+    """The other copy may have an older item that can be read. Both are listed as one unreadable item."""
+    dr_set = Set()
+    dr_set.store.put(FENCE_LOADS, FenceLoad(region=B, at=AT))
+    dr_set.clock.advance(LAG_S)
+    copies, store = dr_set.caller()
+    key = f"FENCE#{B}"
+    copies[B].damage(key)
+    assert store.get(FENCE_LOADS, B) == FenceLoad(region=B, at=AT)
+    copies[A].damage(key)
+    with pytest.raises(UnreadableItemError):
+        store.get(FENCE_LOADS, B)
+    assert [item.key for item in store.unreadable((A, B))] == [key]
 
 
 # The engine, in a set whose agents read their own copies.

@@ -15,8 +15,10 @@ from airflow_provider_mwaa_dr.core.health import (
     Health,
     HealthWatch,
     Limits,
+    Reading,
     Signal,
     Strikes,
+    diagnose,
 )
 from airflow_provider_mwaa_dr.core.ports import EnvironmentStatus, FailoverRecord
 from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG
@@ -185,6 +187,36 @@ def test_a_state_table_that_does_not_answer_makes_the_health_unknown(world: Worl
     assert "unknown" in found.why
     store.unreachable = False
     assert [each.health for each in polls(world, at, 2)] == [Health.UNKNOWN, Health.FAILED]
+
+
+def test_heartbeats_that_cannot_be_read_are_no_silence(world: World) -> None:
+    """The state was read, and the next call failed. The silence counts again from the next successful read on."""
+    store = world.store.peer()
+    at = HealthWatch(store, NAMES, world.environments.__getitem__, world.clock, silence_s=SILENCE_S)
+    polls(world, at, 2)
+    lose(world)
+    store.failing["agents"] = StateUnreachableError("Timeout of the query.")
+    found = polls(world, at, 5)[-1]
+    (agents,) = [reading for reading in found.readings if reading.signal is Signal.AGENT]
+    assert (found.region, agents.health, agents.why) == (A, Health.UNKNOWN, "Timeout of the query.")
+    store.failing.clear()
+    assert [each.health for each in polls(world, at, 2)] == [Health.UNKNOWN, Health.FAILED]
+
+
+def test_an_active_region_without_a_known_environment_is_not_watched(world: World) -> None:
+    """The watch cannot ask it, so it must not count as failed."""
+    at = HealthWatch(world.store.peer(), {B: NAMES[B]}, world.environments.__getitem__, world.clock, silence_s=1)
+    found = polls(world, at, 3)[-1]
+    assert (found.region, found.health) == (A, Health.UNKNOWN)
+    assert found.why == "its environment is not configured or registered"
+
+
+def test_a_region_is_healthy_only_if_a_signal_shows_it() -> None:
+    """No failed signal is not enough."""
+    readings = [Reading(signal=Signal.AGENT, health=Health.UNKNOWN, why="not polled for long enough")]
+    found = diagnose(A, readings, quorum=2)
+    assert (found.health, found.why) == (Health.UNKNOWN, "all signals are unknown")
+    assert str(found) == f"{A} is unknown: all signals are unknown [agent unknown (not polled for long enough)]"
 
 
 def test_missing_rights_are_raised(world: World) -> None:

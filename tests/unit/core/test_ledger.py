@@ -14,6 +14,7 @@ from airflow_provider_mwaa_dr.core.ledger import (
     RunStatus,
     created_intervals,
     history,
+    is_complete,
 )
 
 AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -180,3 +181,29 @@ def test_the_history_has_the_newest_partition_of_all_regions() -> None:
     newest, newest_partition = AT + timedelta(days=1), AT + timedelta(days=6)
     created = CreatedIntervals(newest=newest, newest_partition=newest_partition)
     assert created_intervals([first, second], "orders") == created
+
+
+def test_entries_that_were_applied_before_change_nothing() -> None:
+    """A log is read in pages that may overlap; the second time, an entry must not revive a run that has ended."""
+    opened = LogEntry(number=1, at=AT, epoch=1, first_id=0, newest_id=0, runs=(run(1, RunStatus.OPEN),))
+    ended = replace(opened, number=2, runs=(run(1, RunStatus.SUCCESS),))
+    result = RegionLedger()
+    assert result.apply([opened, ended])
+    assert not result.apply([opened, ended])
+    assert (result.number, result.runs) == (2, {})
+
+
+def test_a_ledger_with_a_gap_is_not_complete() -> None:
+    """The entry that cannot be read may contain a run. An empty ledger has no runs, so it is complete."""
+    result = RegionLedger()
+    assert is_complete(result, 5)
+    result.apply([LogEntry(number=1, at=AT, epoch=5, first_id=0, newest_id=0, complete_before=5)])
+    assert is_complete(result, 5)
+    assert not is_complete(result, 6)
+    result.pass_over(2, "entry 2 cannot be read")
+    assert not is_complete(result, 5)
+
+
+def test_a_run_is_named_by_its_dag_and_its_id() -> None:
+    """Messages and recorded sets name runs in this form."""
+    assert str(run(1)) == "orders scheduled__1"

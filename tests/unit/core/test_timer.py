@@ -23,3 +23,12 @@ def test_a_step_is_due_once_in_each_interval(is_due: bool) -> None:
     assert not timer.is_due
     clock.advance(1)
     assert timer.is_due
+
+
+def test_a_step_that_failed_can_be_due_at_once() -> None:
+    """The next turn repeats it, and does not wait for the interval."""
+    timer = Timer(ManualClock(), 60, is_due=False)
+    timer.make_due()
+    assert timer.is_due
+    timer.restart()
+    assert not timer.is_due

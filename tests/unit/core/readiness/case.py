@@ -24,6 +24,7 @@ from airflow_provider_mwaa_dr.core.ports import (
 )
 from airflow_provider_mwaa_dr.core.readiness.model import Verdict
 from airflow_provider_mwaa_dr.core.state import Mode, Plan
+from airflow_provider_mwaa_dr.exceptions import StateAccessError
 from tests.unit.core.dr_set import A, B
 from tests.unit.core.readiness.ready import ReadySet, inventory
 
@@ -123,6 +124,21 @@ def environment(region: str, **changes: object) -> Change:
             setattr(ready.world.environments[region], name, value)
 
     return change
+
+
+def refuse(*methods: str) -> Change:
+    """Let the state table refuse the caller's calls of these methods."""
+
+    def change(ready: ReadySet) -> None:
+        for method in methods:
+            ready.world.store.failing[method] = StateAccessError(f"Access denied for {method}.")
+
+    return change
+
+
+def grant(ready: ReadySet) -> None:
+    """Let the state table accept all calls again."""
+    ready.world.store.failing.clear()
 
 
 def options(region: str, **changes: str) -> Change:

@@ -206,6 +206,14 @@ CASES = [
     ),
     Case(
         check="capacity",
+        spoil=describe(B, environment_class="mw2.huge"),
+        verdict=WARN,
+        why="class: mw2.huge in mwaa-us-east-1, mw1.small in mwaa-us-east-2",
+        advice="accepted_differences = capacity:NAME",
+        fix=accept("capacity:class"),
+    ),
+    Case(
+        check="capacity",
         spoil=describe(B, schedulers=1),
         verdict=WARN,
         why="schedulers: 1 in",

@@ -108,6 +108,22 @@ def test_no_value_is_ever_shown(ready: ReadySet) -> None:
     assert "hunter" not in shown
 
 
+def test_a_warning_beside_a_failure_does_not_soften_the_verdict(ready: ReadySet) -> None:
+    """A name that only the source has refuses; a name that only the target has, found later, is only a warning."""
+    ready.change(B, names={"pools": ("default_pool", "new"), "variables": ("bucket",), "connections": ("warehouse",)})
+    result = ready.results()["pools"]
+    assert result.verdict is FAIL
+    assert "missing in us-east-1: etl" in result.why
+    assert "missing in us-east-2: new" in result.why
+
+
+def test_values_need_no_common_key_if_the_regions_share_no_name(ready: ReadySet) -> None:
+    """Then there is no value to compare, so the missing key is no doubt."""
+    ready.change(A, names={}, fingerprints={})
+    ready.change(B, names={}, fingerprints={})
+    assert ready.results()["pools"].verdict is Verdict.OK
+
+
 def test_the_whole_of_a_check_can_be_accepted(ready: ReadySet) -> None:
     """For example, a smaller standby. But a reason to refuse a failover cannot be accepted."""
     ready.describe(B, max_workers=1, schedulers=1)

@@ -103,6 +103,10 @@ scan: setup ## scanners that take longer to install: checkov on the templates, p
 soak: setup ## what takes longer than the test suite may
 	$(BIN)/python -m pytest tests -q -m soak --durations 15
 
+.PHONY: pairs
+pairs: setup ## failover and failback between each two of five versions of Airflow, an hour
+	$(BIN)/python -m pytest tests/sandbox/test_pairs_of_versions.py -q -m "soak or not soak" --durations 15
+
 SCENARIO := planned
 # A home is bare, or it is not.
 DRILL_HOME = build/drill/$(if $(filter deployed,$(SCENARIO)),bare,home)

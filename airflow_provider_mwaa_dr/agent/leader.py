@@ -19,6 +19,7 @@ from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
 from airflow_provider_mwaa_dr.core.ports import Clock, RunsStore, StateStore
 from airflow_provider_mwaa_dr.core.state import DRState, Phase
 from airflow_provider_mwaa_dr.core.timing import Timing
+from airflow_provider_mwaa_dr.core.translation import Era
 
 
 class Leader:
@@ -51,8 +52,9 @@ class Leader:
         self._db = db
         self._clock = clock
         self.closer = RunCloser(db, reader, region=region)
+        era = Era.of(process.airflow_version)
         self.ledger = LedgerKeeper(
-            Bookkeeper(runs, db, clock, region=region, peers=reader.peers) if runs is not None else None,
+            Bookkeeper(runs, db, clock, region=region, peers=reader.peers, era=era) if runs is not None else None,
             store,
             clock,
             region=region,

@@ -150,7 +150,8 @@ class Head:
             return head._with_dated(run, at) if run.has_ended and run.holds_date else head
         if head.created is None or at > head.created:
             head = replace(head, created=at)
-        if run.has_ended and not (head.finished is not None and (head.finished.logical_date or at) > at):
+        mark = mark_of(run) or at
+        if run.has_ended and not (head.finished is not None and (mark_of(head.finished) or mark) > mark):
             dated = tuple(other for other in head.dated if other.logical_date is None or other.logical_date > at)
             head = replace(head, finished=run, dated=dated)
         return head
@@ -405,7 +406,7 @@ def history(others: Collection[RegionLedger], dag_ids: Iterable[str]) -> list[Le
     needed: list[LedgerRun] = []
     for dag_id in dag_ids:
         heads = [ledger.heads[dag_id] for ledger in others if dag_id in ledger.heads]
-        newest = max((head.finished for head in heads if head.finished is not None), key=_age, default=None)
+        newest = max((head.finished for head in heads if head.finished is not None), key=_recency, default=None)
         if newest is not None:
             needed.append(newest)
         partitions = [head.partition for head in heads if head.partition is not None and head.partition != newest]
@@ -419,6 +420,20 @@ def history(others: Collection[RegionLedger], dag_ids: Iterable[str]) -> list[Le
                 known[run.key] = run
         needed += known.values()
     return needed
+
+
+def mark_of(run: LedgerRun) -> datetime | None:
+    """
+    Return the time at which an interval is due: its end, or its logical date if it has no interval.
+
+    Airflow 2 and 3 may give an interval that is due at one time two different logical dates.
+    """
+    return run.data_interval_end or run.logical_date
+
+
+def _recency(run: LedgerRun) -> tuple[float, int]:
+    mark = mark_of(run)
+    return mark.timestamp() if mark is not None else 0.0, run.epoch
 
 
 def _age(run: LedgerRun) -> tuple[float, int]:

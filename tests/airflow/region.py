@@ -48,8 +48,12 @@ class Region:
         self.db = MetadataDb(job, exempt_dags=["by_id"])
         self.start_agent()
 
-    def start_agent(self, **config: Any) -> None:
-        """Start a new agent, in an environment for which MWAA sets the values of *config*."""
+    def start_agent(self, *, airflow_version: str = "0", **config: Any) -> None:
+        """
+        Start a new agent, in an environment for which MWAA sets the values of *config*.
+
+        :param airflow_version: "0": the other region has the same version as this one.
+        """
         self.loop = AgentLoop(
             config=DRConfig(enabled=True, region=HERE, state_table="t", runs_table="r", environments={}, **config),
             store=self.store,
@@ -57,7 +61,7 @@ class Region:
             db=self.db,
             clock=self.clock,
             counts=GateCounts(),
-            airflow_version="0",
+            airflow_version=airflow_version,
         )
 
     def publish(self, *runs: LedgerRun, dag_ids: tuple[str, ...] = ()) -> None:

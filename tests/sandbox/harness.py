@@ -80,6 +80,7 @@ class Shape:
     """
     The parts of a sandbox.
 
+    :param second: the version of the second region, if it has another one.
     :param name: name of its folder; another name is another sandbox. It is short, because the path of a socket must fit
         below it.
     :param dr: settings in ``[dr]`` that differ from the sandbox's own and from :data:`SHORTER`, as pairs.
@@ -88,6 +89,7 @@ class Shape:
     """
 
     version: str
+    second: str = ""
     name: str = ""
     executor: str = "LocalExecutor"
     schedulers: int = 1
@@ -96,6 +98,11 @@ class Shape:
 
     def __str__(self) -> str:
         return self.name or self.version
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """The version of Airflow by region."""
+        return {FIRST: self.version, SECOND: self.second or self.version}
 
 
 SHORTER = {"lease_s": "6", "fence_wait_s": "2"}
@@ -388,7 +395,7 @@ class Pair:
         self.variables: Mapping[str, str] = described["env"]
         self.control: Mapping[str, Any] = described["control"]
         self.airflows = {
-            name: Airflow(name, shape.version, region, sandbox) for name, region in described["regions"].items()
+            name: Airflow(name, shape.versions[name], region, sandbox) for name, region in described["regions"].items()
         }
 
     def __getitem__(self, region: str) -> Airflow:
@@ -591,7 +598,7 @@ def opened(shape: Shape) -> Iterator[Pair]:
             sandbox.down(purge=True)
         try:
             sandbox.up(
-                airflow=shape.version,
+                airflow=shape.versions,
                 dags=DAGS,
                 executor=shape.executor,
                 schedulers=shape.schedulers,

@@ -10,6 +10,7 @@ from airflow_provider_mwaa_dr.core.bookkeeping.database import LedgerDb
 from airflow_provider_mwaa_dr.core.bookkeeping.outcomes import RowOutcomes
 from airflow_provider_mwaa_dr.core.bookkeeping.own_ledger import OwnLedger
 from airflow_provider_mwaa_dr.core.bookkeeping.peer_ledgers import PeerLedgers
+from airflow_provider_mwaa_dr.core.bookkeeping.peer_runs import PeerRuns
 from airflow_provider_mwaa_dr.core.bookkeeping.publishing import Publisher
 from airflow_provider_mwaa_dr.core.bookkeeping.replay import LogReplay
 from airflow_provider_mwaa_dr.core.bookkeeping.resuming import Resumer
@@ -17,6 +18,7 @@ from airflow_provider_mwaa_dr.core.bookkeeping.role_changes import RoleChanges
 from airflow_provider_mwaa_dr.core.ledger import RunKey
 from airflow_provider_mwaa_dr.core.ports import Clock, RunsStore
 from airflow_provider_mwaa_dr.core.state import DRState
+from airflow_provider_mwaa_dr.core.translation import Era
 
 
 class Bookkeeper:
@@ -32,6 +34,7 @@ class Bookkeeper:
     Each step raises a :class:`~airflow_provider_mwaa_dr.exceptions.StateError` if a ledger cannot be used.
 
     :param peers: returns the other regions of the set; called repeatedly.
+    :param era: of the region's Airflow; None: the other regions have the same.
     """
 
     def __init__(
@@ -42,12 +45,13 @@ class Bookkeeper:
         *,
         region: str,
         peers: Callable[[], Collection[str]],
+        era: Era | None = None,
     ) -> None:
-        replay = LogReplay(runs)
+        peer_runs = runs if era is None else PeerRuns(runs, era)
         self._clock = clock
         self._region = region
-        self._own = OwnLedger(runs, clock, replay, region=region)
-        self._peers = PeerLedgers(runs, clock, replay, region=region, regions=peers)
+        self._own = OwnLedger(runs, clock, LogReplay(runs), region=region)
+        self._peers = PeerLedgers(peer_runs, clock, LogReplay(peer_runs), region=region, regions=peers)
         outcomes = RowOutcomes(self._own, self._peers)
         self._role_changes = RoleChanges(self._own, outcomes, db, region=region)
         self._publisher = Publisher(self._own, self._peers, outcomes, db, clock, region=region)

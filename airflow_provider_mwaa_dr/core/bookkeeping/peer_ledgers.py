@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+from airflow_provider_mwaa_dr.core.bookkeeping.peer_runs import LedgerReader
 from airflow_provider_mwaa_dr.core.bookkeeping.replay import LogReplay
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.ledger import Gap, LogEntry, RegionLedger, RunKey
-from airflow_provider_mwaa_dr.core.ports import Clock, RunsStore
+from airflow_provider_mwaa_dr.core.ports import Clock
 from airflow_provider_mwaa_dr.core.timer import Timer
 from airflow_provider_mwaa_dr.exceptions import UnreadableCheckpointError, UnreadableItemError
 
@@ -35,7 +36,7 @@ class PeerLedgers:
 
     def __init__(
         self,
-        runs: RunsStore,
+        runs: LedgerReader,
         clock: Clock,
         replay: LogReplay,
         *,

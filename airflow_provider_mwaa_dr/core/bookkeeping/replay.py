@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from airflow_provider_mwaa_dr.core.bookkeeping.peer_runs import LedgerReader
 from airflow_provider_mwaa_dr.core.ledger import LogEntry, RegionLedger
-from airflow_provider_mwaa_dr.core.ports import RunsStore
 from airflow_provider_mwaa_dr.exceptions import StateUnreachableError
 
 _REPLAY_PAGES = 10
@@ -17,7 +17,7 @@ class LogReplay:
     Reads logs from their beginning, because their checkpoints cannot be read. Several turns may be necessary.
     """
 
-    def __init__(self, runs: RunsStore) -> None:
+    def __init__(self, runs: LedgerReader) -> None:
         self._runs = runs
         self._replays: dict[str, RegionLedger] = {}
 

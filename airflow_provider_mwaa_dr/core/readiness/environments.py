@@ -92,15 +92,14 @@ def check_airflow(facts: Facts) -> CheckResult:
         else:
             doubts.append(f"the version of {region.region} is unknown")
     versions = set(found.values())
-    majors = {version.split(".")[0] for version in versions}
     shown = ", ".join(f"{version} in {region}" for region, version in found.items())
-    verdict = Verdict.FAIL if len(majors) > 1 else Verdict.WARN
     return compare(
         "airflow",
         facts,
-        [Difference(verdict, shown, ["version"], value_of=True)] if len(versions) > 1 else [],
+        [Difference(Verdict.WARN, shown, ["version"], value_of=True)] if len(versions) > 1 else [],
         fine=shown,
-        advice="Upgrade the older environment; MWAA upgrades in place, the standby first.",
+        advice="A failover works, but runs may change their logical dates. To upgrade the older environment, fail over "
+        "to the newer one, or upgrade in place, the standby first.",
         doubts=doubts,
     )
 

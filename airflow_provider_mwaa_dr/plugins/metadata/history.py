@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -12,10 +12,10 @@ from sqlalchemy import and_, delete, func, select, tuple_, update
 
 from airflow_provider_mwaa_dr.core.batches import batched
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
-from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, CreatedIntervals, LedgerRun
+from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, CreatedIntervals, LedgerRun, mark_of
 from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
+from airflow_provider_mwaa_dr.plugins.metadata.foreign_runs import Translation, notes_of
 from airflow_provider_mwaa_dr.plugins.metadata.insertion import (
-    find_taken,
     insert_runs,
     insert_tasks,
     insertable,
@@ -29,6 +29,7 @@ from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     DAGS,
     ENDED,
     LOGICAL_DATE,
+    MARK,
     NOTES,
     PARTITION_DATE,
     RUNS,
@@ -44,26 +45,20 @@ def adopt(runs: Sequence[LedgerRun], note: str) -> int:
 
     Ignores a run that exists, a run whose logical date or partition another run has, and a run that is older than the
     DAG's newest interval. Exception: a run that exists, has ended, and comes with tasks gets the result and the task
-    states of the other region. A version before 3.2 adopts no partition.
+    states of the other region. A version before 3.2 adopts no partition. A run of another era of Airflow is adopted as
+    the run that this Airflow would have created.
     """
     adopted = 0
     for batch in batched(runs, BATCH):
         with transaction() as session:
             connection = session.connection()
-            newest = _newest_intervals(connection, [run.dag_id for run in batch])
-            taken = find_taken(connection, batch)
-            newest_partitions = _newest_partitions(connection, [run.dag_id for run in batch if is_partition(run)])
-            current = [
-                run
-                for run in batch
-                if (
-                    PARTITION_DATE is not None and _is_current(run.partition_date, newest_partitions.get(run.dag_id))
-                    if is_partition(run)
-                    else _is_current(run.logical_date, newest.get(run.dag_id))
-                )
-            ]
+            translation = Translation(session, batch)
+            taken = translation.taken
+            rows = [translation.to_adopt(run) for run in batch]
+            is_current = _currency(connection, rows)
+            current = [run for run in rows if is_current(run)]
             new, _ = insertable(current, taken)
-            insert_runs(connection, new, state=None, note=note)
+            insert_runs(connection, new, state=None, note=note, notes=notes_of(batch, rows, note))
             present = [run for run in current if run.tasks and run.key in taken.runs]
             tasks = task_states(connection, [run.key for run in present]) if present else {}
             for run in present:
@@ -73,21 +68,30 @@ def adopt(runs: Sequence[LedgerRun], note: str) -> int:
     return adopted
 
 
-def _is_current(at: datetime | None, newest: datetime | None) -> bool:
+def _currency(connection: Any, runs: Sequence[LedgerRun]) -> Callable[[LedgerRun], bool]:
+    """Return a function that tells whether one of *runs* is at least as new as all intervals of its DAG."""
+    intervals = _newest(connection, [run.dag_id for run in runs if run.run_type in AUTOMATED], MARK)
+    dates = _newest(connection, [run.dag_id for run in runs if run.run_type not in AUTOMATED], LOGICAL_DATE)
+    partitions = _newest(connection, [run.dag_id for run in runs if is_partition(run)], PARTITION_DATE)
+
+    def is_current(run: LedgerRun) -> bool:
+        if is_partition(run):
+            return PARTITION_DATE is not None and _is_at_least(run.partition_date, partitions.get(run.dag_id))
+        if run.run_type in AUTOMATED:
+            return _is_at_least(mark_of(run), intervals.get(run.dag_id))
+        return _is_at_least(run.logical_date, dates.get(run.dag_id))
+
+    return is_current
+
+
+def _is_at_least(at: datetime | None, newest: datetime | None) -> bool:
     return at is None or newest is None or newest <= at
 
 
-def _newest_intervals(connection: Any, dag_ids: Collection[str]) -> dict[str, datetime]:
-    """Return the logical date of the newest scheduled run or run of a backfill of each DAG that has one."""
-    return _newest(connection, dag_ids, LOGICAL_DATE)
-
-
-def _newest_partitions(connection: Any, dag_ids: Collection[str]) -> dict[str, datetime]:
-    """Return the date of the newest partition of each DAG that has one."""
-    return _newest(connection, dag_ids, PARTITION_DATE) if dag_ids and PARTITION_DATE is not None else {}
-
-
 def _newest(connection: Any, dag_ids: Collection[str], date: Any) -> dict[str, datetime]:
+    """Return the newest *date* of the scheduled runs and runs of backfills of each DAG that has one."""
+    if not dag_ids or date is None:
+        return {}
     query = (
         select(RUNS.c.dag_id, func.max(date).label("at"))
         .where(RUNS.c.dag_id.in_(sorted(set(dag_ids))), RUNS.c.run_type.in_(AUTOMATED))

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import bindparam, insert, or_, select, tuple_, update
+from sqlalchemy import bindparam, exists, insert, or_, select, tuple_, update
 
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
-from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, LedgerRun, RunKey
+from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, LedgerRun, RunKey, mark_of
 from airflow_provider_mwaa_dr.plugins.metadata.notes import compose_note
 from airflow_provider_mwaa_dr.plugins.metadata.runs import is_skipped, key_in
 from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     DAGS,
     LOGICAL_DATE,
+    MARK,
     NEXT_PARTITION_DATE,
     NOTES,
     PARTITION_KEY,
@@ -24,6 +26,7 @@ from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     RUNS,
     TASKS,
     existing_columns,
+    existing_type,
     newest_versions,
 )
 from airflow_provider_mwaa_dr.plugins.metadata.transactions import utc_now
@@ -102,35 +105,54 @@ def insertable(runs: Iterable[LedgerRun], taken: Taken) -> tuple[list[LedgerRun]
     return found, refused
 
 
-def insert_runs(connection: Any, runs: Sequence[LedgerRun], *, state: str | None, note: str) -> None:
+def insert_runs(
+    connection: Any,
+    runs: Sequence[LedgerRun],
+    *,
+    state: str | None,
+    note: str,
+    notes: Mapping[RunKey, str] = MappingProxyType({}),
+) -> None:
     """
     Insert runs with *state*, or with their own result if it is None; the scheduler continues after them.
 
     The same number of statements for one run and for many.
+
+    :param notes: the notes of runs that do not get *note*.
     """
     if not runs:
         return
     now = utc_now()
     versions = newest_versions(connection, {run.dag_id for run in runs})
     connection.execute(insert(RUNS), [_new_row(run, state, now, versions.get(run.dag_id)) for run in runs])
-    ids = connection.execute(select(RUNS.c.id).where(key_in([run.key for run in runs]))).scalars().all()
-    content = compose_note(None, note)
-    connection.execute(insert(NOTES), [{"dag_run_id": run_id, "content": content} for run_id in ids])
+    ids = connection.execute(
+        select(RUNS.c.id, RUNS.c.dag_id, RUNS.c.run_id).where(key_in([run.key for run in runs]))
+    ).all()
+    connection.execute(
+        insert(NOTES),
+        [
+            {"dag_run_id": row.id, "content": compose_note(None, notes.get((row.dag_id, row.run_id), note))}
+            for row in ids
+        ],
+    )
     _continue_after_partitions(connection, [run for run in runs if is_partition(run)])
     intervals = [
         run for run in runs if run.run_type in AUTOMATED and run.logical_date is not None and not is_partition(run)
     ]
     if intervals:
-        is_behind = or_(DAGS.c.next_dagrun.is_(None), DAGS.c.next_dagrun <= bindparam("of_date"))
+        # The next run in the DAG's row may be later, because Airflow computed it without these runs.
+        # SQLAlchemy 1.4 does not support IN in a statement for many rows.
+        is_interval = or_(*(RUNS.c.run_type == run_type for run_type in AUTOMATED))
+        newer = exists().where(RUNS.c.dag_id == DAGS.c.dag_id, is_interval, MARK > bindparam("of_mark"))
         names = next_dagrun(intervals[0])
         connection.execute(
             update(DAGS)
-            .where(DAGS.c.dag_id == bindparam("of_dag"), is_behind)
+            .where(DAGS.c.dag_id == bindparam("of_dag"), or_(DAGS.c.next_dagrun.is_(None), ~newer))
             .values({name: bindparam(f"new_{name}") for name in names}),
             [
                 {
                     "of_dag": run.dag_id,
-                    "of_date": run.logical_date,
+                    "of_mark": mark_of(run),
                     **{f"new_{name}": value for name, value in next_dagrun(run).items()},
                 }
                 for run in intervals
@@ -169,10 +191,11 @@ def no_next_dagrun() -> dict[str, None]:
 
 def _new_row(run: LedgerRun, state: str | None, now: datetime, version: Any) -> dict[str, Any]:
     """Return the columns of another region's run: queued if *state* is set, else ended."""
+    run_type = existing_type(run.run_type)
     values: dict[str, Any] = {
         "dag_id": run.dag_id,
         "run_id": run.run_id,
-        "run_type": run.run_type,
+        "run_type": run_type,
         "state": state or run.status.value,
         # An adopted run was never queued in this region, so it has no time. With a time, a later resume would take the
         # run for one that it has queued already (core/bookkeeping/resuming.py), and would not start it after a clear.
@@ -184,7 +207,7 @@ def _new_row(run: LedgerRun, state: str | None, now: datetime, version: Any) -> 
         "conf": json.loads(run.conf) if run.conf is not None else {},
         LOGICAL_DATE.name: run.logical_date,
         "run_after": run.run_after or run.data_interval_end or run.logical_date or now,
-        "external_trigger": run.run_type == "manual",
+        "external_trigger": run_type == "manual",
         "created_dag_version_id": version,
         "partition_key": run.partition_key,
         "partition_date": run.partition_date,

@@ -12,7 +12,8 @@ from airflow_provider_mwaa_dr.core.batches import batched
 from airflow_provider_mwaa_dr.core.bookkeeping import NO_RERUN_TAG, to_conf
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunKey
 from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
-from airflow_provider_mwaa_dr.plugins.metadata.insertion import find_taken, insert_runs, insertable
+from airflow_provider_mwaa_dr.plugins.metadata.foreign_runs import Translation
+from airflow_provider_mwaa_dr.plugins.metadata.insertion import insert_runs, insertable
 from airflow_provider_mwaa_dr.plugins.metadata.notes import put_note
 from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     DAGS,
@@ -43,8 +44,8 @@ def cannot_resume(exempt: Exemption, runs: Sequence[LedgerRun]) -> dict[RunKey, 
             tagged = select(TAGS.c.dag_id).where(TAGS.c.dag_id.in_(batch), TAGS.c.name == NO_RERUN_TAG)
             opted_out |= set(connection.execute(tagged).scalars())
         for some in batched(runs, BATCH):
-            known = find_taken(connection, some)
-            taken |= {run.key: why for run in some if (why := known.why_taken(run)) is not None}
+            translation = Translation(session, some)
+            taken |= {run.key: why for run in some if (why := translation.why_taken(run)) is not None}
     refused = {}
     for run in runs:
         if run.dag_id not in present:
@@ -62,7 +63,8 @@ def resume(runs: Sequence[LedgerRun], note: str) -> dict[RunKey, str]:
     """
     Queue runs with their old ids and all their other values; all their tasks execute again. Idempotent.
 
-    A run that is already open does not change. ``queued_at`` becomes ``taken_at``, or later.
+    A run of another era of Airflow may get a logical date that is a microsecond later; see :mod:`.core.translation`. A
+    run that is already open does not change. ``queued_at`` becomes ``taken_at``, or later.
 
     :return: the runs that could not be queued, with the reason; all others are queued.
     """
@@ -70,8 +72,11 @@ def resume(runs: Sequence[LedgerRun], note: str) -> dict[RunKey, str]:
     for batch in batched(runs, BATCH):
         with transaction() as session:
             connection = session.connection()
-            taken = find_taken(connection, batch)
-            new, refused = insertable(batch, taken)
+            translation = Translation(session, batch)
+            taken = translation.taken
+            held = {run.key: why for run in batch if (why := translation.why_taken(run)) is not None}
+            new, refused = insertable([translation.to_resume(run) for run in batch if run.key not in held], taken)
+            refused |= held
             insert_runs(connection, new, state="queued", note=note)
             update_run_limits(connection, {run.dag_id for run in new})
         failed |= refused

@@ -9,6 +9,9 @@ The differences:
 - A run's date is ``execution_date`` before 3.0, then ``logical_date``, which may be empty. 3.0 adds ``run_after``.
 - A run's conf is pickled before 3.0, then JSON.
 - An XCom is JSON or pickled before 3.0, then a column of type JSON. Early versions of Airflow 3 store JSON text in it.
+- A run that an event triggers has the type ``dataset_triggered`` before 3.0, then ``asset_triggered``. 3.1 and 3.3 add
+  types.
+- The scheduler names runs after their logical date before 3.2, then after the end of their interval.
 - The scheduler starts the runs of backfills from 3.0 on; before, the command that creates a backfill starts them.
 - 3.0 keeps every version of a DAG, with its serialized form and its code; before, it kept only the last one.
 - 3.1 adds deadlines of runs.
@@ -19,9 +22,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from airflow import __version__
 from airflow.jobs.job import Job
 from airflow.models.connection import Connection
 from airflow.models.dag import DagModel, DagTag
@@ -34,11 +39,18 @@ from airflow.models.serialized_dag import SerializedDagModel
 from airflow.models.taskinstance import TaskInstance, clear_task_instances
 from airflow.models.trigger import Trigger
 from airflow.models.variable import Variable
+from airflow.timetables.base import DataInterval, TimeRestriction
 from airflow.utils.state import State
+from airflow.utils.types import DagRunType
+from pendulum import instance
 from sqlalchemy import LargeBinary, PickleType, and_, func, null, select, true, tuple_, type_coerce, update
 
+from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.ledger import RunKey
+from airflow_provider_mwaa_dr.core.translation import Era, Schedule
 from airflow_provider_mwaa_dr.plugins.metadata.transactions import utc_now
+
+log = get_logger(__name__)
 
 # Tables and not classes: bulk statements must use neither a synonym (DagRun.state) nor a session.
 RUNS = DagRun.__table__
@@ -56,6 +68,8 @@ VARIABLES, CONNECTIONS, POOLS = Variable.__table__, Connection.__table__, Pool._
 _VERSIONS = DagRun.metadata.tables.get("dag_version")
 """Airflow 3 keeps every version of a DAG, Airflow 2 only the last one."""
 
+ERA = Era.of(__version__) or Era.AIRFLOW_3_2
+"""The era of the installed Airflow; see :mod:`.translation`."""
 OPEN = ("queued", "running")
 """States of a run that has not ended."""
 ENDED = ("success", "failed")
@@ -71,6 +85,8 @@ def existing_columns(table: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 # Runs.
 
 LOGICAL_DATE = RUNS.c.logical_date if "logical_date" in RUNS.c else RUNS.c.execution_date
+MARK = func.coalesce(RUNS.c.data_interval_end, LOGICAL_DATE)
+"""When an interval is due; see :func:`.ledger.mark_of`."""
 QUEUE_DATE = RUNS.c["run_after" if "run_after" in RUNS.c else LOGICAL_DATE.name]
 """The column by which Airflow sorts runs that it has not tried; see :func:`queue_date`."""
 PARTITION_KEY, PARTITION_DATE = RUNS.c.get("partition_key"), RUNS.c.get("partition_date")
@@ -126,6 +142,17 @@ def read_trigger(session: Any, trigger_id: int) -> Mapping[str, Any] | None:
         return None if trigger is None else dict(trigger.kwargs)
     except Exception:  # the values are decrypted, and may be of any class
         return None
+
+
+_TRIGGERED_BY_EVENTS = {"asset_triggered", "dataset_triggered"}
+
+
+def existing_type(run_type: str) -> str:
+    """Return the type that this version of Airflow has for a run of *run_type*; an unknown type becomes manual."""
+    types = {known.value for known in DagRunType}
+    if run_type in types:
+        return run_type
+    return next(iter(types & _TRIGGERED_BY_EVENTS)) if run_type in _TRIGGERED_BY_EVENTS else DagRunType.MANUAL.value
 
 
 def queue_date(run: Any) -> datetime:
@@ -282,6 +309,43 @@ def serialized_data(session: Any, keys: Collection[Any]) -> dict[str, Mapping[st
     """Return serialized forms by DAG id, as Airflow unpacks them. *keys* are those of :func:`latest_dags`."""
     forms = session.execute(select(SerializedDagModel).where(_SERIALIZED_KEY.in_(keys))).scalars()
     return {form.dag_id: form.data for form in forms}
+
+
+@dataclass(frozen=True, slots=True)
+class AirflowSchedule:
+    """A DAG's timetable; see :class:`.translation.Schedule`."""
+
+    timetable: Any
+
+    def interval(self, mark: datetime) -> tuple[datetime, datetime]:
+        """See :meth:`.translation.Schedule.interval`."""
+        start, end = self.timetable.infer_manual_data_interval(run_after=instance(mark))
+        return start, end
+
+    def next_start(self, start: datetime, end: datetime) -> datetime | None:
+        """See :meth:`.translation.Schedule.next_start`."""
+        last = DataInterval(instance(start), instance(end))
+        # Without a start date, @continuous of Airflow 2 has no next run.
+        restriction = TimeRestriction(earliest=last.start, latest=None, catchup=True)
+        found = self.timetable.next_dagrun_info(last_automated_data_interval=last, restriction=restriction)
+        return None if found is None else found.logical_date
+
+
+def schedules(session: Any, dag_ids: Sequence[str]) -> dict[str, Schedule]:
+    """Return the schedules of those DAGs that have one, and that Airflow can read."""
+    keys = session.execute(newest_serialized(dag_ids)(_SERIALIZED_KEY)).all()
+    found: dict[str, Schedule] = {}
+    for form in session.execute(
+        select(SerializedDagModel).where(_SERIALIZED_KEY.in_([key for _, key in keys]))
+    ).scalars():
+        try:
+            timetable = form.dag.timetable
+        except Exception as error:  # a timetable of a plugin that is not installed in this region, for example
+            log.warning("The schedule of %s cannot be read: %s: %s", form.dag_id, type(error).__name__, error)
+            continue
+        if timetable.can_be_scheduled:
+            found[form.dag_id] = AirflowSchedule(timetable)
+    return found
 
 
 def serialized_tasks(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:

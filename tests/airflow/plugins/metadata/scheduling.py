@@ -12,6 +12,7 @@ from sqlalchemy import select
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RegionLedger, history
 from tests.airflow.plugins.metadata.chains import ledger_of
 from tests.airflow.plugins.metadata.other_region import AT
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.airflow.conftest import Database
@@ -66,23 +67,30 @@ def runs_created_next(database: Database, dag: Any, number: int) -> list[Any]:
     return [_run_created_next(database, dag, known) for _ in range(number)]
 
 
+def pass_over(database: Database) -> None:
+    """Let the scheduler examine the DAGs that need a run once. It creates none for a date that a run has."""
+    session = database.settings.Session()
+    try:
+        found = database.DagModel.dags_needing_dagruns(session)[0].all()
+        database.scheduler()._create_dag_runs(found, session)
+        session.commit()
+    finally:
+        database.settings.Session.remove()
+
+
 def _run_created_next(database: Database, dag: Any, known: set[int]) -> Any:
     runs = database.tables.runs
     parse(database, dag)
-    for _ in range(5):  # each time, the scheduler creates a run or passes over one that exists
-        session = database.settings.Session()
-        try:
-            found = database.DagModel.dags_needing_dagruns(session)[0].all()
-            database.scheduler()._create_dag_runs(found, session)
-            session.commit()
-        finally:
-            database.settings.Session.remove()
+
+    def created() -> list[Any]:
+        pass_over(database)
         with database.settings.engine.connect() as connection:
-            rows = [row for row in connection.execute(select(runs)).all() if row.id not in known]
-        if rows:
-            known |= {row.id for row in rows}
-            return rows[0]
-    raise AssertionError("Airflow created no run")
+            return [row for row in connection.execute(select(runs)).all() if row.id not in known]
+
+    # SQLite compares this time with the present second only.
+    row = wait_until(created, "Airflow creates a run", deadline_s=5)[0]
+    known.add(row.id)
+    return row
 
 
 def dates_created_next(database: Database, dag: Any, number: int = 3) -> list[datetime]:

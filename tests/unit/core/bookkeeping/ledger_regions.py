@@ -10,6 +10,7 @@ from typing import Any
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper, RunRow
 from airflow_provider_mwaa_dr.core.ledger import CreatedIntervals, LedgerRun, RunKey, TaskState
 from airflow_provider_mwaa_dr.core.state import DRState, initial
+from airflow_provider_mwaa_dr.core.translation import Era
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
 
 AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -91,15 +92,17 @@ class Rows:
 
 
 class Region:
-    """A region: its rows, and a bookkeeper on the shared runs table."""
+    """A region: its rows, and a bookkeeper on the shared runs table. *era*: of its Airflow."""
 
-    def __init__(self, region: str, store: InMemoryRunsStore) -> None:
-        self.region, self.store, self.db, self.clock = region, store, Rows(), ManualClock()
+    def __init__(self, region: str, store: InMemoryRunsStore, era: Era | None = None) -> None:
+        self.region, self.store, self.db, self.clock, self.era = region, store, Rows(), ManualClock(), era
         self.bookkeeper = self.successor()
 
     def successor(self) -> Bookkeeper:
         """Return the bookkeeper of the region's next leading agent. It knows only what is stored in the table."""
-        return Bookkeeper(self.store, self.db, self.clock, region=self.region, peers=lambda: [HERE, THERE])
+        return Bookkeeper(
+            self.store, self.db, self.clock, region=self.region, peers=lambda: [HERE, THERE], era=self.era
+        )
 
     def restart(self) -> None:
         """Replace the region's agent: the new bookkeeper remembers nothing."""

@@ -86,6 +86,36 @@ def test_a_failover_waits_for_the_ledger_of_agents_that_published_nothing_yet(wo
     assert details.startswith(f"{A} did not publish its final ledger entry")
 
 
+def test_the_final_entry_of_the_ledger_ends_the_wait_for_it(world: World) -> None:
+    """One agent of the region publishes it, for this plan. The target then repeats no ended run."""
+    world.agents[A].changes = {"has_ledger": True, "final_plan_id": "an earlier plan"}
+
+    def publish(event: StepEvent) -> None:
+        if (event.name, event.status) == ("ledger", StepStatus.STARTED):
+            assert world.state.plan is not None
+            world.agents[A].changes["final_plan_id"] = world.state.plan.id
+
+    record = world.engine(on_step=publish).run(request())
+    assert next(step.detail for step in record.steps if step.name == "ledger") == f"the ledger of {A} is complete"
+
+
+def test_the_target_gets_the_time_for_its_ledger_that_its_agent_announces(world: World) -> None:
+    """It may be longer than the usual time to prepare the database. The progress shows the ledger's error."""
+    waits = {"adopted_epoch": None, "ledger_wait_s": 300.0, "ledger_error": "Access denied"}
+
+    def wait(event: StepEvent) -> None:
+        world.events.append(event)
+        if (event.name, event.status) == ("promote", StepStatus.STARTED):
+            world.agents[B].changes.update(waits)
+            world.clock.after(3 * TIMING.adopt_s, world.agents[B].changes.clear)
+
+    record = world.engine(on_step=wait).run(request())
+    assert_active(world, B, epoch=1)
+    assert next(step.seconds for step in record.steps if step.name == "adopt") > 2 * TIMING.adopt_s
+    shown = "its ledger, which cannot be used: Access denied"
+    assert any(event.name == "adopt" and shown in event.detail for event in world.events)
+
+
 def test_a_failback_restores_the_same_set(world: World) -> None:
     """A failback is a failover: same engine, same set."""
     world.fail_over(B)
@@ -132,6 +162,50 @@ def test_stop_running_stops_the_runs_and_waits_until_no_task_executes(world: Wor
     assert world.environments[A].run_state("dag_01", "r1") == "failed"
     assert "stopped dag_01 r1" in next(step.detail for step in record.steps if step.name == "drain")
     assert_active(world, B, epoch=1)
+
+
+def test_a_stopped_run_that_still_executes_stops_the_failover_before_its_promotion(world: World) -> None:
+    """The interval would execute twice. The same command continues after the task has ended."""
+    world.environments[A].add_run("dag_01", "r1", seconds=600)
+    world.environments[A].stop_lag_s = TIMING.stop_s + 60
+    with pytest.raises(FailoverError, match=f"Stopped runs of {A} still execute after .* s: dag_01 r1"):
+        world.fail_over(stop_running=True)
+    assert (world.state.epoch, world.state.phase) == (0, Phase.DRAINING)
+    world.clock.advance(120)
+    world.fail_over(stop_running=True)
+    assert_active(world, B, epoch=1)
+
+
+def test_dags_that_a_process_unpauses_as_soon_as_they_are_paused_stop_the_failover(world: World) -> None:
+    """The source would start their runs beside the target. The error names them."""
+    source = world.environments[A]
+    change = source.set_paused
+
+    def unpaused_again(dag_ids: Collection[str], *, paused: bool, **rest: Any) -> Sequence[str]:
+        changed = change(dag_ids, paused=paused, **rest)
+        world.clock.advance(TIMING.stop_s / 4)
+        source.flip("dag_01", is_paused=False)
+        return changed
+
+    source.set_paused = unpaused_again  # type: ignore[method-assign]
+    with pytest.raises(FailoverError, match=f"DAGs of {A} are unpaused again .*: dag_01"):
+        world.fail_over()
+    assert (world.state.epoch, world.state.phase) == (0, Phase.DRAINING)
+
+
+def test_a_state_that_changes_right_before_the_claim_is_read_and_decided_again(world: World) -> None:
+    """The plan leaves the region that is active when it is written, not the one that was active when the caller read."""
+    store = world.store.peer()
+
+    def move_first(_: DRState) -> None:
+        store.before_write = None
+        moved = transitions.set_active_region(world.state, C, reason="by hand", by="bob", at=world.clock.now())
+        world.store.write(moved, expected_version=moved.version - 1)
+
+    store.before_write = move_first
+    record = world.engine(store=store).run(request())
+    assert (record.source, record.target, record.outcome) == (C, B, "completed")
+    assert (world.state.active_region, world.state.epoch) == (B, 2)
 
 
 def test_the_next_engine_waits_for_the_tasks_of_a_run_that_a_killed_engine_stopped(world: World) -> None:
@@ -649,6 +723,17 @@ def test_the_first_run_in_the_target_is_awaited(world: World) -> None:
     assert "first run: dr_test_dag success" in next(step.detail for step in record.steps if step.name == "verify")
 
 
+def test_a_first_run_that_does_not_end_is_reported_and_the_failover_completes(world: World) -> None:
+    """The role has moved and the DAGs are unpaused. A user checks the run."""
+    for region in (A, B):
+        world.environments[region].add_dag("dr_test_dag", is_paused=region == B)
+    world.environments[B].trigger_s = 10 * TIMING.verify_s
+    record = world.fail_over()
+    assert record.outcome == "completed"
+    verify = next(step.detail for step in record.steps if step.name == "verify")
+    assert f"is running after {TIMING.verify_s:g} s: check it" in verify
+
+
 def test_lost_responses_of_writes_do_not_repeat_a_step(world: World) -> None:
     """The engine finds a write that landed without a response by reading, and does not write again."""
     engine_store = world.store.peer()
@@ -691,6 +776,15 @@ def test_a_preview_of_a_failback_after_promote_names_the_promoted_region_as_sour
     kill_after(world, "unpause")
     preview = world.engine().preview(request(A))
     assert (preview.action, preview.source, preview.target, preview.wanted) == ("supersede", B, A, len(WANTED))
+
+
+def test_a_preview_of_a_cancellation_shows_that_the_region_only_gets_its_dags_back(world: World) -> None:
+    """Nothing is drained or promoted. Without an open plan, a failover to the active region has no step."""
+    preview = world.engine().preview(request(A))
+    assert (preview.action, preview.steps) == ("nothing", ())
+    kill_after(world, "record")
+    preview = world.engine().preview(request(A))
+    assert (preview.action, preview.steps) == ("cancel", ("cancel", "unpause", "verify", "complete"))
 
 
 def test_every_step_is_reported_when_it_starts_and_when_it_is_done(world: World) -> None:

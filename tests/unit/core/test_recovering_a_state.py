@@ -150,6 +150,18 @@ def test_without_any_record_the_newest_snapshot_shows_which_region_was_active(wo
     assert world.fail_over(B).source == A
 
 
+def test_without_record_and_snapshot_any_other_region_counts_as_the_active_one(world: World) -> None:
+    """The plan needs a source. It waits for every region besides the target anyway."""
+    for agent in world.agents.values():
+        agent.alive = False
+    for region in (A, B, C):
+        if (snapshot := world.store.get(SNAPSHOTS, region)) is not None:
+            world.store.delete(SNAPSHOTS, snapshot)
+    change(world, active_region=MISSPELLED)
+    preview = world.engine().preview(request(A))
+    assert (preview.action, preview.source) == (FailoverAction.RECOVER, B)
+
+
 def test_an_unusable_lease_is_waited_for_as_the_longest_lease(world: World) -> None:
     """A region that is cut off may use any lease. From the promotion on, the state has a valid lease again."""
     world.agents[A].alive = False

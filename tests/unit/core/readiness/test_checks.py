@@ -108,6 +108,16 @@ def test_no_value_is_ever_shown(ready: ReadySet) -> None:
     assert "hunter" not in shown
 
 
+def test_reports_that_cannot_be_read_fail_only_the_check_of_items(ready: ReadySet) -> None:
+    """It names them. The checks of what the reports would say do not invent a finding."""
+    for kind in ("UNPUBLISHED", "FENCE"):
+        ready.world.store.damage(f"{kind}#{A}")
+    results = ready.results()
+    assert [name for name, result in results.items() if result.verdict is not Verdict.OK] == ["items"]
+    assert f"UNPUBLISHED#{A}" in results["items"].why
+    assert f"FENCE#{A}" in results["items"].why
+
+
 def test_a_warning_beside_a_failure_does_not_soften_the_verdict(ready: ReadySet) -> None:
     """A name that only the source has refuses; a name that only the target has, found later, is only a warning."""
     ready.change(B, names={"pools": ("default_pool", "new"), "variables": ("bucket",), "connections": ("warehouse",)})

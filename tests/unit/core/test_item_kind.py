@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
-from airflow_provider_mwaa_dr.core.ports import DAG_SETS, IDENTITY_CLAIMS, PAUSED_SETS, RECORDS, DagSet, IdentityClaim
+import pytest
+
+from airflow_provider_mwaa_dr.core.ports import (
+    DAG_SETS,
+    IDENTITY_CLAIMS,
+    PAUSED_SETS,
+    RECORDS,
+    DagSet,
+    FailoverOutcome,
+    IdentityClaim,
+)
 from tests.unit.aws.dynamodb.test_fuzz_readers import RECORD, SET
 
 AT = datetime(2026, 2, 26, 10, 30, tzinfo=timezone.utc)
@@ -36,3 +46,11 @@ def test_records_are_listed_newest_first_and_other_items_by_id() -> None:
 
 def test_a_set_has_each_dag_once_in_order() -> None:
     assert DagSet(id="s", region="r", recorded_at=AT, dag_ids=("b", "a", "b")).dag_ids == ("a", "b")
+
+
+def test_an_outcome_that_only_a_newer_version_knows_is_kept_as_text() -> None:
+    """An outcome that is no text is none."""
+    assert FailoverOutcome("superseded").value == "superseded"
+    assert FailoverOutcome("completed") is FailoverOutcome.COMPLETED
+    with pytest.raises(ValueError, match="7 is not a valid"):
+        FailoverOutcome(7)

@@ -194,7 +194,7 @@ def test_dags_that_a_process_unpauses_as_soon_as_they_are_paused_stop_the_failov
 
 
 def test_a_state_that_changes_right_before_the_claim_is_read_and_decided_again(world: World) -> None:
-    """The plan leaves the region that is active when it is written, not the one that was active when the caller read."""
+    """The plan leaves the region that is active when it is written, not the one that the caller read before."""
     store = world.store.peer()
 
     def move_first(_: DRState) -> None:

@@ -31,6 +31,8 @@ class Rows:
         self.failing: dict[str, str] = {}
         self.refusing: dict[str, str] = {}
         self.checked: list[str] = []
+        self.created: Mapping[str, CreatedIntervals] = {}
+        self.moved, self.dropped = 0, 0
 
     def put(self, run_id: str, state: str, *, run_type: str = "scheduled", day: int = 0, **values: Any) -> None:
         at = AT + timedelta(days=day)
@@ -82,13 +84,14 @@ class Rows:
 
     def make_room(self, runs: Sequence[LedgerRun]) -> int:
         self.waiting += [run.run_id for run in runs]
-        return 0
+        return self.moved
 
     def apply_outcomes(self, runs: Sequence[LedgerRun], note: str) -> None:
         self.applied += runs
 
     def forget_closed(self, created: Mapping[str, CreatedIntervals]) -> int:
-        return 0
+        self.created = created
+        return self.dropped
 
 
 class Region:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.bookkeeping import CONF_BYTES, TASKS_BYTES, to_conf
 from airflow_provider_mwaa_dr.core.ledger import RunStatus
-from tests.unit.core.bookkeeping.ledger_regions import AT, Region, hand_over, take_over
+from airflow_provider_mwaa_dr.core.state import Mode, Plan
+from tests.unit.core.bookkeeping.ledger_regions import AT, HERE, THERE, Region, at_epoch, hand_over, take_over
 
 TASKS = [("one", -1, "success"), ("two", 3, None)]
 
@@ -182,3 +184,96 @@ def test_a_region_that_becomes_active_does_not_run_what_it_skipped_as_a_standby(
     here.publish()
     here.bookkeeper.resume(epoch=0)
     assert here.db.resumed == []
+
+
+def statuses(region: Region) -> list[tuple[str, str]]:
+    """Return what the region has published about its runs, in order."""
+    entries = region.store.log(region.region, after=0)
+    return [(run.run_id, run.status.value) for entry in entries for run in entry.runs]
+
+
+def test_the_target_knows_when_it_has_read_the_final_entry_of_the_source(regions: tuple[Region, Region]) -> None:
+    """The source publishes it once the plan is drained, for this plan only."""
+    here, there = regions
+    assert there.bookkeeper.epoch_of(HERE) is None
+    assert not there.bookkeeper.has_read_final(HERE, "p")
+    plan = Plan(id="p", source=HERE, target=THERE, mode=Mode.GRACEFUL, reason="r", by="b", owner="o", started_at=AT)
+    first = transitions.initial(HERE, lease_s=60, by="t", at=AT)
+    state = transitions.drained(transitions.claim(first, plan, at=AT), at=AT)
+    here.bookkeeper.begin(0)
+    for _ in range(2):
+        assert here.bookkeeper.publish(state, read_state=lambda: state, read_stopped=lambda _: ())
+    assert here.bookkeeper.final_plan_id == "p"
+    assert [entry.final_plan_id for entry in here.store.log(HERE, after=0)].count("p") == 1
+    there.bookkeeper.follow()
+    assert there.bookkeeper.epoch_of(HERE) == 0
+    assert there.bookkeeper.has_read_final(HERE, "p")
+    assert not there.bookkeeper.has_read_final(HERE, "another plan")
+
+
+def test_a_region_publishes_nothing_for_an_epoch_that_it_has_not_begun_or_has_lost(
+    regions: tuple[Region, Region],
+) -> None:
+    """The rows may be those of another role. The state is read again between the rows and the write."""
+    here, _ = regions
+    here.bookkeeper.begin(0)
+    here.db.put("r1", "running")
+    mine = transitions.initial(HERE, lease_s=60, by="t", at=AT)
+    for state, read in ((replace(mine, epoch=1), replace(mine, epoch=1)), (mine, at_epoch(1)), (mine, None)):
+        assert not here.bookkeeper.publish(state, read_state=lambda read=read: read, read_stopped=lambda _: ())
+        assert statuses(here) == []
+    here.publish()
+    assert statuses(here) == [("r1", "open")]
+
+
+def test_a_run_that_ended_before_the_role_began_is_not_published(regions: tuple[Region, Region]) -> None:
+    """It belongs to an earlier epoch, and no region waits for it."""
+    here, _ = regions
+    here.db.put("old", "success")
+    here.bookkeeper.begin(0)
+    here.db.put("new", "success")
+    here.publish()
+    assert statuses(here) == [("new", "success")]
+
+
+def test_an_unfinished_run_whose_row_was_deleted_is_interrupted_as_well(regions: tuple[Region, Region]) -> None:
+    """The other region still lists it as open; only the region's own ledger can say that it is interrupted."""
+    here, _ = regions
+    here.bookkeeper.begin(0)
+    here.db.put("r1", "running")
+    here.publish()
+    here.db.rows.clear()
+    here.interrupt(at_epoch(1), epoch=0)
+    assert statuses(here) == [("r1", "open"), ("r1", "interrupted")]
+
+
+def test_the_outcome_of_a_run_that_continued_in_another_region_replaces_the_interruption(
+    regions: tuple[Region, Region],
+) -> None:
+    """The row gets the outcome, and the region publishes that it no longer waits for the run."""
+    here, there = regions
+    take_over(here, there)
+    there.db.put("r1", "success", queued_at=there.clock.now())
+    there.publish(epoch=1)
+    here.bookkeeper.follow()
+    for _ in range(2):
+        here.bookkeeper.apply_outcomes()
+    assert [(run.run_id, run.status) for run in here.db.applied] == [("r1", RunStatus.SUCCESS)]
+    assert statuses(here)[-1] == ("r1", "gone")
+
+
+def test_deleted_and_moved_runs_are_counted_in_the_log(
+    regions: tuple[Region, Region], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A user who misses a run, or sees it in the queue again, finds the reason."""
+    here, there = regions
+    caplog.set_level(logging.INFO)
+    take_over(here, there)
+    there.db.dropped, there.db.moved = 2, 1
+    there.bookkeeper.forget_closed()
+    there.db.put("r1", "queued")
+    there.publish(epoch=1)
+    there.bookkeeper.make_room()
+    assert set(there.db.created) == {"orders"}
+    assert f"Deleted 2 runs that {THERE} skipped as a standby" in caplog.text
+    assert f"1 runs of {THERE} went back to the queue" in caplog.text

@@ -64,6 +64,7 @@ FIRST :=
 simulation: setup
 	nice -n 19 $(BIN)/python -m pytest tests/simulation tests/exploration -q
 	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 20000 $(if $(FIRST),--first $(FIRST))
+	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 600 --world families $(if $(FIRST),--first $(FIRST))
 	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 600 --world available $(if $(FIRST),--first $(FIRST))
 	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 600 --world safe $(if $(FIRST),--first $(FIRST))
 

@@ -26,7 +26,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_mwaa_dr.core.config import Eventual
-from tests.simulation import eventual
+from tests.simulation import eventual, families
 from tests.simulation.fast import thaw
 from tests.simulation.faults import REACHED
 from tests.simulation.first_seed import first_seed
@@ -45,8 +45,11 @@ from tests.simulation.report import Tally, sum_parts
 from tests.simulation.rules import RULES
 from tests.simulation.world import WrongHistoryError, digest, run_history
 
-WORLDS = ("ledger", *(mode.value for mode in Eventual))
-"""What is simulated: one table with a ledger and runs (world.py), or two lagging copies of a table (eventual.py)."""
+WORLDS = ("ledger", "families", *(mode.value for mode in Eventual))
+"""
+What is simulated: one table with a ledger and runs (world.py), the same with runs that wait for each other
+(families.py), or two lagging copies of a table (eventual.py).
+"""
 CHUNK = 25
 """The number of histories that a process runs before it reports."""
 SHOWN = 3
@@ -199,6 +202,8 @@ def _trace_of(world: str, seed: int) -> str | None:
     try:
         if world == WORLDS[0]:
             run_history(seed)
+        elif world == WORLDS[1]:
+            families.run_history(seed)
         else:
             eventual.run_history(seed, Eventual(world))
     except WrongHistoryError as error:
@@ -211,7 +216,8 @@ def _trace_of(world: str, seed: int) -> str | None:
 
 def _test_of(world: str) -> str:
     """Return the file with the named tests of a world."""
-    return f"tests/simulation/test_{'simulation' if world == WORLDS[0] else 'eventual'}.py"
+    name = {WORLDS[0]: "simulation", WORLDS[1]: WORLDS[1]}.get(world, "eventual")
+    return f"tests/simulation/test_{name}.py"
 
 
 def excuse(world: str, wrong: Mapping[int, str], root: Path, listing: Path = LISTING) -> dict[int, str]:

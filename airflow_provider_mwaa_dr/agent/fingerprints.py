@@ -2,12 +2,11 @@
 Compares secrets of two regions so that a reader of the table cannot guess them.
 
 A reader of the table could try a list of passwords against a digest, also against a keyed digest if the key is in the
-table. The two agents therefore agree on a key that is in no table (X25519). Each agent publishes its public key, and
-its private key never leaves the memory of the scheduler. A scheduler that starts has a new key pair, and both regions
-then compute their fingerprints again with the new shared key.
+table. The two agents therefore agree on a key that is in no table (X25519). Each agent publishes its public key;
+:mod:`airflow_provider_mwaa_dr.agent.peer_keys` stores the private key and decides which public keys are accepted.
 
 A reader of the table learns that a value changed, when it changed, and whether it is the same in both regions. A writer
-that replaces an agent's items could learn more. Only the environments' roles have this right, each for its own region.
+learns the same, unless it replaces a region's public key before the other region has seen it for the first time.
 """
 
 from __future__ import annotations
@@ -15,11 +14,18 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+
+_LASTING = "x25519:"
+"""A public key begins with it. Keys of earlier versions do not: they changed whenever a scheduler started."""
+_KEY_BYTES = 32
+"""The length of a private key: X25519 uses any such bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,21 +46,41 @@ class SharedKey:
 
 
 class KeyPair:
-    """One region's private and public key; each scheduler that starts makes new ones."""
+    """
+    One region's private and public key.
 
-    def __init__(self) -> None:
+    :param private: the private key, as :attr:`private` returns it.
+    :ivar private, public: the keys as text.
+    :raises ValueError: *private* is no private key.
+    """
+
+    def __init__(self, private: str) -> None:
         # Airflow depends on cryptography for its Fernet keys. The import is slow, and every process loads the plugin.
         from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey  # noqa: PLC0415
 
-        self._private: X25519PrivateKey = X25519PrivateKey.generate()
-        self.public = self._private.public_key().public_bytes_raw().hex()
+        self.private = private
+        self._private: X25519PrivateKey = X25519PrivateKey.from_private_bytes(bytes.fromhex(private))
+        self.public = _LASTING + self._private.public_key().public_bytes_raw().hex()
+
+    @classmethod
+    def generate(cls) -> KeyPair:
+        """Return a new key pair."""
+        return cls(secrets.token_hex(_KEY_BYTES))
 
     def agree(self, other: str) -> SharedKey | None:
-        """Return the key shared with the region whose public key is *other*; None if *other* is not a public key."""
+        """
+        Return the key shared with the region whose public key is *other*.
+
+        None if *other* is no public key, or one of an earlier version, which does not last.
+        """
         from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey  # noqa: PLC0415
 
+        if not other.startswith(_LASTING):
+            return None
         try:
-            shared = self._private.exchange(X25519PublicKey.from_public_bytes(bytes.fromhex(other)))
+            shared = self._private.exchange(
+                X25519PublicKey.from_public_bytes(bytes.fromhex(other.removeprefix(_LASTING)))
+            )
         except ValueError:
             return None
         both = json.dumps(sorted((self.public, other))).encode()

@@ -7,19 +7,18 @@ Each turn does a limited part. An agent that read ten thousand DAGs in one turn 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from enum import Enum
 from importlib import metadata
 from typing import Protocol
 
-from airflow_provider_mwaa_dr.agent.fingerprints import KeyPair, SharedKey
+from airflow_provider_mwaa_dr.agent.peer_keys import PeerKeys, SecretStore
 from airflow_provider_mwaa_dr.core.config import OPTIONS, DRConfig
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.inventory import CONTROL, KEYED, DagFacts, Fingerprints, Inventory
 from airflow_provider_mwaa_dr.core.log_on_change import LogOnChange
 from airflow_provider_mwaa_dr.core.ports import INVENTORIES, Clock, StateStore
-from airflow_provider_mwaa_dr.exceptions import UnreadableItemError
 
 log = get_logger(__name__)
 
@@ -31,7 +30,7 @@ _ERROR_CHARS = 300
 """A heartbeat contains so many characters of an error's text."""
 
 
-class InventoryDb(Protocol):
+class InventoryDb(SecretStore, Protocol):
     """What an inventory needs from the database; see :class:`plugins.metadata.inventory.MetadataInventoryDb`."""
 
     def dag_versions(self) -> Mapping[str, str]:
@@ -44,7 +43,11 @@ class InventoryDb(Protocol):
         """Return the files that Airflow could not import, sorted, with paths relative to the DAG folder."""
 
     def values(self) -> Mapping[str, Mapping[str, str | None]]:
-        """Return names and values by kind; a value that cannot be decrypted is None. Only for fingerprints."""
+        """
+        Return names and values by kind, without those of :class:`SecretStore`; only for fingerprints.
+
+        A value that cannot be decrypted is None.
+        """
 
 
 class InventoryKeeper:
@@ -52,6 +55,7 @@ class InventoryKeeper:
     Keeps one region's inventory. Not thread-safe; only the leading agent of the region uses it.
 
     :param options: the provider's options, as text.
+    :param peers: the regions in ``[dr] environments``, for which the inventory has fingerprints.
     :param every_s: seconds between two inventories.
     :param exempt_dags: ``[dr] exempt_dags``.
     """
@@ -64,6 +68,7 @@ class InventoryKeeper:
         *,
         region: str,
         options: Mapping[str, str],
+        peers: Collection[str],
         every_s: float,
         exempt_dags: Collection[str] = (),
     ) -> None:
@@ -75,8 +80,8 @@ class InventoryKeeper:
         self._options = options
         self._every_s = every_s
         self._next_at = 0.0
-        self._keys: KeyPair | None = None
-        self._shared: dict[str, tuple[str, SharedKey | None]] = {}
+        self._keys = PeerKeys(db, store, region=region, peers=peers)
+        self._not_compared: str | None = None
         self._packages: Mapping[str, str] = {}
         self._dags: dict[str, tuple[str, DagFacts | None]] = {}
         self._written: tuple[Inventory, float] | None = None
@@ -92,25 +97,24 @@ class InventoryKeeper:
 
     @property
     def error(self) -> str | None:
-        """Why the last inventory could not be taken; None if it could."""
+        """Why the last inventory could not be taken, or has no fingerprints for a peer; None if neither is so."""
         return self._error.value
 
-    def try_turn(self, peers: Callable[[], Collection[str]]) -> None:
+    def try_turn(self) -> None:
         """Take part of the next inventory, as :meth:`turn` does; never raises, but stores and logs an error."""
         error = self._error.value
         try:
-            if self.turn(peers):
-                error = None
+            if self.turn():
+                error = self._not_compared
         except Exception as raised:  # only the readiness checks use the inventory
             error = f"{type(raised).__name__}: {raised}".splitlines()[0][:_ERROR_CHARS]
         if self._error.changes_to(error) and error is not None:
-            log.warning("The inventory of %s cannot be taken: %s", self._region, error)
+            log.warning("The inventory of %s is incomplete or missing: %s", self._region, error)
 
-    def turn(self, peers: Callable[[], Collection[str]]) -> bool:
+    def turn(self) -> bool:
         """
         Take part of the next inventory. After an error, the keeper does not try again before the next inventory.
 
-        :param peers: regions of the set.
         :return: whether an inventory was finished; False also when it is not time for the next one.
         """
         now = self._clock.monotonic()
@@ -120,7 +124,7 @@ class InventoryKeeper:
         if not self._read_dags():
             self._next_at = now
             return False
-        found = self._take(peers())
+        found = self._take()
         if self._written is not None:
             before, at = self._written
             if replace(found, taken_at=before.taken_at) == before and now - at < RENEW_S:
@@ -141,8 +145,8 @@ class InventoryKeeper:
             self._dags[dag_id] = versions[dag_id], found.get(dag_id)
         return len(changed) <= BATCH
 
-    def _take(self, peers: Collection[str]) -> Inventory:
-        self._keys = self._keys or KeyPair()
+    def _take(self) -> Inventory:
+        shared, self._not_compared = self._keys.agree()
         self._packages = self._packages or installed_packages()
         values = self._db.values()
         return Inventory(
@@ -166,22 +170,9 @@ class InventoryKeeper:
                         for kind in KEYED
                     },
                 )
-                for peer in sorted(set(peers) - {self._region})
-                if (key := self._key_with(peer, self._keys)) is not None
+                for peer, key in sorted(shared.items())
             },
         )
-
-    def _key_with(self, peer: str, keys: KeyPair) -> SharedKey | None:
-        """Return the key shared with *peer*; None until its agent has published its public key."""
-        try:
-            public = self._store.inventory_key(peer)
-        except UnreadableItemError:
-            return None  # the agent of *peer* writes it again
-        if public is None:
-            return None
-        if self._shared.get(peer, ("", None))[0] != public:
-            self._shared[peer] = public, keys.agree(public)
-        return self._shared[peer][1]
 
 
 def installed_packages() -> Mapping[str, str]:

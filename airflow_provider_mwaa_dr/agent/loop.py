@@ -284,7 +284,7 @@ class AgentLoop:
             and state.phase is Phase.STEADY
             and self._inventory is not None
         ):
-            self._inventory.try_turn(self._reader.peers)
+            self._inventory.try_turn()
         return has_reconciled or has_listed
 
     def _stand_aside(self, state: DRState | None, schedulers: tuple[str, ...]) -> None:

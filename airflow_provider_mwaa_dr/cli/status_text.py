@@ -154,6 +154,8 @@ def _notes(document: Mapping[str, Any], region: str, timing: Timing, console: Co
         yield "    Each starts by itself when its reason is gone. If the reason stays, trigger the run by hand."
     if found["final"] is not None and document["plan"] is not None and found["final"] == document["plan"]["id"]:
         yield "  its ledger is complete for this plan"
+    if found["inventory_error"]:
+        yield f"  its inventory is incomplete or missing: {found['inventory_error']}"
     if found["exempt"]:
         yield f"  DAGs that no promise covers (exempt): {', '.join(found['exempt'])}"
     if found["closed"]:

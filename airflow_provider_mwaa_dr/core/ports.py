@@ -81,7 +81,8 @@ class AgentStatus:
     :param standby_as_of: when this scheduler last read that another region is active, by the region's own clock. In a
         region that never reconciled its runs, if no scheduler has read that: when this one first read that its own
         region is active. None after the region has become active and reconciled its runs.
-    :param inventory_error: why the agent could not take or write the region's inventory; None while it can.
+    :param inventory_error: why the agent could not take or write the region's inventory, or compares no values with a
+        peer; None while neither is so.
     :param environment: the agent's MWAA environment (``AIRFLOW_ENV_NAME``); empty if Airflow has no such name, None if
         the agent does not report it.
     :param aws_region: ``AWS_REGION`` of the agent's process; empty if it is not set, None if the agent does not report

@@ -253,6 +253,7 @@ class Gate:
             self._clock,
             region=self._config.region,
             options=option_texts(self._config),
+            peers=self._config.environments,
             every_s=min(60.0, 12 * self._config.heartbeat_s),
             exempt_dags=self._config.exempt_dags,
         )

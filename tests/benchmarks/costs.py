@@ -208,7 +208,13 @@ class DRSet:
             counts=GateCounts(),
             airflow_version="3.3.1",
             inventory=InventoryKeeper(
-                store, Folder(), self.clock, region=region, options=option_texts(config), every_s=60.0
+                store,
+                Folder(),
+                self.clock,
+                region=region,
+                options=option_texts(config),
+                peers=(ACTIVE, STANDBY),
+                every_s=60.0,
             ),
         )
 

@@ -252,8 +252,13 @@ def check_inventory(facts: Facts) -> CheckResult:
             continue
         age = facts.at - region.inventory.taken_at
         if age > INVENTORY_AGE:
-            reason = f" ({'; '.join(errors)})" if errors else ""
-            sentences.append(f"the inventory of {region.region} is {age.total_seconds() / 60:.0f} minutes old{reason}")
+            sentences.append(f"the inventory of {region.region} is {age.total_seconds() / 60:.0f} minutes old")
+        # An agent that no longer leads keeps its last error.
+        sentences += [
+            f"{agent.region}: {agent.inventory_error}"
+            for agent in region.agents
+            if agent.inventory_error and agent.schedulers[:1] == (agent.job,)
+        ]
         fine.append(f"{region.region}: {len(region.inventory.dags)} DAGs, {len(region.inventory.packages)} packages")
     if sentences:
         return CheckResult(
@@ -261,7 +266,8 @@ def check_inventory(facts: Facts) -> CheckResult:
             verdict=Verdict.WARN,
             why="; ".join(sentences),
             advice="The region's agent writes it within minutes after the scheduler starts. The agent's role may need "
-            "dynamodb:PutItem and DeleteItem on the keys INVENTORY#REGION*; the scheduler's log has the error.",
+            "dynamodb:PutItem and DeleteItem on the keys INVENTORY#REGION*; the scheduler's log has the error. For a "
+            "public key, do what the message says.",
         )
     return CheckResult(name="inventory", verdict=Verdict.OK, why="; ".join(fine))
 
@@ -284,7 +290,10 @@ def _check_keyed(kind: str, facts: Facts, *, advice: str) -> CheckResult:
         differ = {name for name in in_target & in_source if prints.get(name) != other.get(name)}
         differences.append(Difference(Verdict.WARN, "with different values", differ))
     elif in_target & in_source:
-        doubts.append("values not compared: the two agents have not agreed on a key; both must be alive to do so")
+        doubts.append(
+            "values not compared: the two agents have not agreed on a key; both must be alive to do so, and the check "
+            "inventory must find no error"
+        )
     return compare(
         kind,
         facts,

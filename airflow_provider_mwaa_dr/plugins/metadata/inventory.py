@@ -9,10 +9,12 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from airflow.configuration import conf
-from sqlalchemy import select
+from sqlalchemy import insert, select
+from sqlalchemy.exc import IntegrityError
 
 from airflow_provider_mwaa_dr.core.config import CONTROL_TAG
 from airflow_provider_mwaa_dr.core.inventory import CONTROL, DEPENDS_ON_PAST, EXTERNAL_SENSOR, DagFacts
+from airflow_provider_mwaa_dr.exceptions import ConfigError
 from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     CODE_KEY,
     CODES,
@@ -21,12 +23,15 @@ from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     IMPORT_ERRORS,
     POOLS,
     VARIABLES,
+    existing_columns,
     latest_dags,
     serialized_data,
     serialized_tasks,
 )
 from airflow_provider_mwaa_dr.plugins.metadata.transactions import transaction
 
+_RESERVED = "airflow_provider_mwaa_dr."
+"""What the names of the provider's own variables begin with. Airflow's web server hides values of a "private_key"."""
 _DAG_SHAPE = ("timetable", "catchup", "max_active_runs", "max_active_tasks", "tags", "is_paused_upon_creation")
 _TASK_SHAPE = (
     "task_id",
@@ -44,7 +49,7 @@ _TASK_SHAPE = (
 
 
 class MetadataInventoryDb:
-    """Lists the DAGs and settings of the region's Airflow; each method is a short transaction that only reads."""
+    """Lists the DAGs and settings of the region's Airflow, and stores its keys; each method is a short transaction."""
 
     def dag_versions(self) -> dict[str, str]:
         """Return, for each DAG in the folder, a text that changes when its file or its serialized form changes."""
@@ -79,16 +84,62 @@ class MetadataInventoryDb:
             return tuple(sorted({(name or "?").removeprefix(folder) for name in names}))
 
     def values(self) -> dict[str, dict[str, str | None]]:
-        """Return names and values by kind; a value that cannot be decrypted is None. Only for fingerprints."""
+        """
+        Return names and values by kind, without the variables of the provider; only for fingerprints.
+
+        A value that cannot be decrypted is None.
+        """
         with transaction() as session:
             variable_rows = session.execute(select(VARIABLES)).all()
             connection_rows = session.execute(select(CONNECTIONS)).all()
             pool_rows = session.execute(select(POOLS)).all()
         return {
-            "variables": {row.key: _plain(row.val, row.is_encrypted) for row in variable_rows},
+            "variables": {
+                row.key: _plain(row.val, row.is_encrypted) for row in variable_rows if not row.key.startswith(_RESERVED)
+            },
             "connections": {row.conn_id: _connection_text(row) for row in connection_rows},
             "pools": {row.pool: f"{row.slots} {row.include_deferred}" for row in pool_rows},
         }
+
+    # Values of the provider, as variables of Airflow: Airflow encrypts them, and rotates the key.
+
+    def variable(self, name: str) -> str:
+        """Return the name of the Airflow variable with the provider's value *name*."""
+        return f"{_RESERVED}{name}"
+
+    def secret(self, name: str) -> str | None:
+        """Return a value; None if there is none. :raises ConfigError: it cannot be decrypted."""
+        with transaction() as session:
+            row = session.execute(select(VARIABLES).where(VARIABLES.c.key == self.variable(name))).first()
+        if row is None:
+            return None
+        value = _plain(row.val, row.is_encrypted)
+        if value is None:
+            raise ConfigError(
+                f"The Airflow variable {row.key} cannot be decrypted.",
+                advice="Restore Airflow's Fernet key, or delete the variable: the agent makes a new one, and the other "
+                "region has to accept it.",
+            )
+        return value
+
+    def add_secret(self, name: str, value: str) -> str:
+        """Store a value unless there is one, and return the stored one. Two schedulers get the same value."""
+        from airflow.models.crypto import get_fernet  # noqa: PLC0415
+
+        stored = self.secret(name)
+        if stored is not None:
+            return stored
+        fernet = get_fernet()
+        row = {
+            "key": self.variable(name),
+            "val": fernet.encrypt(value.encode()).decode(),
+            "is_encrypted": fernet.is_encrypted,
+            "description": "A key of airflow-provider-mwaa-dr. Another value stops the comparison of values.",
+        }
+        # Another scheduler of this environment may add it first: the name is unique.
+        with contextlib.suppress(IntegrityError), transaction() as session:
+            session.execute(insert(VARIABLES).values(existing_columns(VARIABLES, row)))
+        return self.secret(name) or value
 
 
 def _digest(text: str) -> str:

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_mwaa_dr.agent.fingerprints import KeyPair
+from airflow_provider_mwaa_dr.agent.fingerprints import KeyPair, SharedKey
 from airflow_provider_mwaa_dr.agent.inventory import BATCH, RENEW_S, InventoryKeeper, installed_packages, option_texts
 from airflow_provider_mwaa_dr.agent.loop import AgentLoop
 from airflow_provider_mwaa_dr.agent.ports import GateCounts
 from airflow_provider_mwaa_dr.core.config import OPTIONS, DRConfig, OnUnreachable, parse_config
 from airflow_provider_mwaa_dr.core.inventory import DagFacts, Inventory
 from airflow_provider_mwaa_dr.core.item_kind import ItemKind
-from airflow_provider_mwaa_dr.core.ports import INVENTORIES
+from airflow_provider_mwaa_dr.core.ports import INVENTORIES, Registration
 from airflow_provider_mwaa_dr.core.state import Phase
 from airflow_provider_mwaa_dr.exceptions import StateAccessError
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore, ManualClock
@@ -37,7 +37,17 @@ class FakeAirflow:
     versions: dict[str, str] = field(default_factory=lambda: {"orders": "1", "billing": "1"})
     variables: dict[str, str | None] = field(default_factory=lambda: {"password": PASSWORD, "same": PASSWORD})
     read: list[list[str]] = field(default_factory=list)
+    secrets: dict[str, str] = field(default_factory=dict)
     broken: bool = False
+
+    def variable(self, name: str) -> str:
+        return f"reserved.{name}"
+
+    def secret(self, name: str) -> str | None:
+        return self.secrets.get(name)
+
+    def add_secret(self, name: str, value: str) -> str:
+        return self.secrets.setdefault(name, value)
 
     def dag_versions(self) -> Mapping[str, str]:
         if self.broken:
@@ -66,17 +76,21 @@ class Region:
     def __init__(self, region: str, store: InMemoryStateStore, clock: ManualClock) -> None:
         self.region, self.store, self.clock = region, store.peer(), clock
         self.airflow = FakeAirflow()
+        self.peers: tuple[str, ...] = (HERE, THERE)
         self.restart()
 
     def restart(self) -> None:
         """Start again as after a restart of the scheduler, with nothing remembered."""
         self.keeper = InventoryKeeper(
-            self.store, self.airflow, self.clock, region=self.region, options={"lease_s": "60"}, every_s=EVERY_S
-        )
+            self.store, self.airflow, self.clock, region=self.region, options={"lease_s": "60"}, peers=self.peers,
+            every_s=EVERY_S,
+        )  # fmt: skip
 
-    def write(self) -> None:
-        while not self.keeper.turn(lambda: (HERE, THERE)):
-            pass
+    def write(self) -> str | None:
+        """Write an inventory; return the agent's error."""
+        self.clock.advance(EVERY_S)
+        self.keeper.try_turn()
+        return self.keeper.error
 
     @property
     def listed(self) -> Inventory:
@@ -101,7 +115,6 @@ def agree(regions: tuple[Region, Region], clock: ManualClock) -> None:
     for _ in range(2):
         for region in regions:
             region.write()
-        clock.advance(EVERY_S)
 
 
 def prints(region: Region) -> Mapping[str, Mapping[str, str]]:
@@ -135,21 +148,94 @@ def test_two_regions_can_compare_values_after_two_inventories_each(
     assert prints(here)["variables"]["same"] != prints(there)["variables"]["same"]
 
 
-def test_after_a_restart_they_agree_on_a_new_key(regions: tuple[Region, Region], clock: ManualClock) -> None:
+def test_a_restart_keeps_the_key(regions: tuple[Region, Region], clock: ManualClock) -> None:
+    """The key pair is in the metadata database. Two schedulers, and one that starts again, use the same pair."""
+    here, there = regions
+    agree(regions, clock)
+    before = here.listed
+    here.restart()
+    agree(regions, clock)
+    assert here.listed.public_key == before.public_key
+    assert prints(here) == prints(there) == before.fingerprints[THERE].values
+
+
+def test_an_invented_peer_gets_no_fingerprints(regions: tuple[Region, Region], clock: ManualClock) -> None:
+    """Who may write the state table can register a region with a key of its own, and write its inventory."""
+    here, _ = regions
+    agree(regions, clock)
+    evil = KeyPair.generate()
+    here.store.put_regions(HERE, (HERE, THERE, "evil"))
+    here.store.register(Registration(region="evil", environment="evil"))
+    here.store.put(INVENTORIES, Inventory(region="evil", taken_at=clock.now(), public_key=evil.public))
+    assert here.write() is None
+    assert set(here.listed.fingerprints) == {THERE}
+    shared = evil.agree(here.listed.public_key)
+    assert shared is not None
+    assert _guess(shared) not in json.dumps(asdict(here.listed), default=str)
+
+
+def test_a_changed_key_gets_no_fingerprints_until_it_is_accepted(
+    regions: tuple[Region, Region], clock: ManualClock
+) -> None:
     """
-    The restarted process lost its half of the key. Fingerprints of the old key are not compared with those of the new
-    one.
+    Who may write the state table can replace the inventory of a peer. Only a change in the metadata database accepts
+    the new key.
     """
     here, there = regions
     agree(regions, clock)
-    before = here.listed.fingerprints[THERE].key_id
+    evil = KeyPair.generate()
+    here.store.put(INVENTORIES, replace(there.listed, public_key=evil.public))
+    reports = {here.write() for _ in range(3)}
     here.restart()
-    here.write()
-    assert here.listed.fingerprints[THERE].key_id != there.listed.fingerprints[HERE].key_id
-    clock.advance(EVERY_S)
-    agree(regions, clock)
-    assert here.listed.fingerprints[THERE].key_id == there.listed.fingerprints[HERE].key_id != before
-    assert prints(here) == prints(there)
+    reports.add(here.write())
+    (report,) = reports
+    assert report is not None
+    assert report.startswith(f"{THERE} has another public key than before")
+    assert here.listed.fingerprints == {}
+    shared = evil.agree(here.listed.public_key)
+    assert shared is not None
+    assert _guess(shared) not in json.dumps(asdict(here.listed), default=str)
+
+    # A new metadata database of the peer looks the same, until a user deletes the variable that the report names.
+    (name,) = [name for name in here.airflow.secrets if f"reserved.{name}" in report]
+    del here.airflow.secrets[name]
+    assert here.write() is None
+    assert set(here.listed.fingerprints) == {THERE}
+
+
+def _guess(shared: SharedKey) -> str:
+    return shared.fingerprint("variables", "password", PASSWORD)
+
+
+def test_a_key_of_an_earlier_version_is_not_remembered(regions: tuple[Region, Region], clock: ManualClock) -> None:
+    """Its agent made a new key at each start. After its update, its lasting key must not count as a change."""
+    here, there = regions
+    there.write()
+    lasting = there.listed
+    there.store.put(INVENTORIES, replace(lasting, public_key=lasting.public_key.removeprefix("x25519:")))
+    assert here.write() is None
+    assert here.listed.fingerprints == {}
+    there.store.put(INVENTORIES, lasting)
+    assert here.write() is None
+    assert set(here.listed.fingerprints) == {THERE}
+
+
+def test_without_configured_peers_there_are_no_fingerprints(regions: tuple[Region, Region], clock: ManualClock) -> None:
+    """The list of regions in the state table does not count. The agent says which setting is missing."""
+    here, there = regions
+    there.write()
+    here.peers = ()
+    here.restart()
+    assert "[dr] environments names no other region" in (here.write() or "")
+    assert here.listed.fingerprints == {}
+
+
+def test_a_private_key_that_cannot_be_used_is_reported(regions: tuple[Region, Region], clock: ManualClock) -> None:
+    """A user has edited the variable. The agent does not replace it by itself, because the peers remember the key."""
+    here, _ = regions
+    here.airflow.secrets[f"private_key_of_{HERE}"] = "junk"
+    assert "has no private key. Delete it" in (here.write() or "")
+    assert here.airflow.secrets[f"private_key_of_{HERE}"] == "junk"
 
 
 def test_no_value_and_no_way_to_guess_one_is_in_the_table(regions: tuple[Region, Region], clock: ManualClock) -> None:
@@ -205,8 +291,8 @@ def test_a_value_that_cannot_be_decrypted_has_a_name_and_no_fingerprint(
 
 def test_an_invalid_public_key_is_refused() -> None:
     """A user may have edited the table, or an attacker may have chosen a point of small order."""
-    for junk in ("", "zz", "00", "00" * 32):
-        assert KeyPair().agree(junk) is None
+    for junk in ("", "zz", "00", "x25519:", "x25519:zz", f"x25519:{'00' * 32}"):
+        assert KeyPair.generate().agree(junk) is None
 
 
 def test_an_unchanged_inventory_is_written_again_only_now_and_then(
@@ -217,7 +303,6 @@ def test_an_unchanged_inventory_is_written_again_only_now_and_then(
     here.write()
     at = here.listed.taken_at
     for _ in range(5):
-        clock.advance(EVERY_S)
         here.write()
     assert here.listed.taken_at == at
     clock.advance(RENEW_S)
@@ -231,11 +316,10 @@ def test_only_dags_that_changed_are_read_and_a_few_at_a_time(
     """Thousands of DAGs must not stop the agent from reading the state in time."""
     here, _ = regions
     here.airflow.versions = {f"dag_{number:04}": "1" for number in range(2 * BATCH + 50)}
-    assert [here.keeper.turn(lambda: ()) for _ in range(3)] == [False, False, True]
+    assert [here.keeper.turn() for _ in range(3)] == [False, False, True]
     assert [len(read) for read in here.airflow.read] == [BATCH, BATCH, 50]
     here.airflow.versions["dag_0007"] = "2"
     del here.airflow.versions["dag_0008"]
-    clock.advance(EVERY_S)
     here.write()
     assert here.airflow.read[3:] == [["dag_0007"]]
     assert here.listed.dags["dag_0007"].source == "2"
@@ -283,6 +367,7 @@ class Agent:
                 self.clock,
                 region=HERE,
                 options={},
+                peers=(HERE, THERE),
                 every_s=EVERY_S,
                 exempt_dags=["billing", "gone"],
             ),

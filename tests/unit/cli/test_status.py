@@ -47,6 +47,7 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "held_because": None,
                 "waiting": [],
                 "unread": [],
+                "inventory_error": None,
                 "exempt": None,
                 "leftovers": 0,
                 "reconciled_epoch": 0,
@@ -69,6 +70,7 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "held_because": None,
                 "waiting": [],
                 "unread": [],
+                "inventory_error": None,
                 "exempt": None,
                 "leftovers": 0,
                 "reconciled_epoch": 0,
@@ -310,6 +312,15 @@ def test_exempt_dags_are_named(mwaa_dr: Shell) -> None:
     assert "DAGs that no promise covers (exempt): cleanup, dr_failover" in out
     regions = mwaa_dr("status", "--json").document["regions"]
     assert (regions["us-east-2"]["exempt"], regions["us-east-1"]["exempt"]) == (["cleanup", "dr_failover"], None)
+
+
+def test_why_no_values_are_compared_is_shown(mwaa_dr: Shell) -> None:
+    """A peer may have another public key than before, which a user has to accept."""
+    error = "us-east-1 has another public key than before"
+    out = _status_after(mwaa_dr, "us-east-2", inventory_error=error)
+    assert f"its inventory is incomplete or missing: {error}" in out
+    regions = mwaa_dr("status", "--json").document["regions"]
+    assert (regions["us-east-2"]["inventory_error"], regions["us-east-1"]["inventory_error"]) == (error, None)
 
 
 def test_closed_and_unclosed_runs_are_shown(mwaa_dr: Shell) -> None:

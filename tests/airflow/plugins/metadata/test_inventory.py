@@ -61,7 +61,7 @@ from airflow_provider_mwaa_dr.agent.inventory import InventoryKeeper
 from airflow_provider_mwaa_dr.plugins.metadata.inventory import MetadataInventoryDb
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore
 db, store = MetadataInventoryDb(), InMemoryStateStore()
-InventoryKeeper(store, db, SystemClock(), region="here", options={}, every_s=60).turn(lambda: ["here"])
+InventoryKeeper(store, db, SystemClock(), region="here", options={}, peers=["here"], every_s=60).turn()
 versions = db.dag_versions()
 facts = db.dag_facts(versions)
 print("READ", json.dumps({
@@ -71,6 +71,46 @@ print("READ", json.dumps({
     "values": db.values(),
     "inventory": contents_to_text(store.get(INVENTORIES, "here")),
 }))
+"""
+
+KEYS = """
+import json, threading
+from airflow import settings
+from sqlalchemy import text
+from airflow_provider_mwaa_dr.plugins.metadata.inventory import MetadataInventoryDb
+db, start, found = MetadataInventoryDb(), threading.Barrier(2), []
+
+def add(value):
+    before = db.secret("private_key_of_x")
+    start.wait()
+    found.append([before, db.add_secret("private_key_of_x", value)])
+
+threads = [threading.Thread(target=add, args=(value,)) for value in ("one", "two")]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+with settings.engine.connect() as connection:
+    of_x = {"name": db.variable("private_key_of_x")}
+    rows = connection.execute(text("select * from variable where key = :name"), of_x).mappings().all()
+print("READ", json.dumps({
+    "found": found, "again": db.secret("private_key_of_x"), "name": db.variable("private_key_of_x"),
+    "rows": [[row["key"], row["val"], bool(row["is_encrypted"])] for row in rows],
+    "variables": sorted(db.values()["variables"]),
+}))
+"""
+
+READ_KEY = """
+from airflow_provider_mwaa_dr.exceptions import ConfigError
+from airflow_provider_mwaa_dr.plugins.metadata.inventory import MetadataInventoryDb
+try:
+    print("READ", repr(MetadataInventoryDb().secret("private_key_of_x")))
+except ConfigError as error:
+    print("READ", error)
+"""
+
+READ_VALUES = """
+import json
+from airflow_provider_mwaa_dr.plugins.metadata.inventory import MetadataInventoryDb
+print("READ", json.dumps(MetadataInventoryDb().values()))
 """
 
 FILL = """
@@ -122,9 +162,12 @@ class Region:
         self.run("-m", "airflow", "dags", "reserialize")
 
     def read(self, **environ: str) -> dict[str, Any]:
-        (line,) = [line for line in self.run("-c", READ, **environ).splitlines() if line.startswith("READ ")]
-        found: dict[str, Any] = json.loads(line.removeprefix("READ "))
+        found: dict[str, Any] = json.loads(self.printed(READ, **environ))
         return found
+
+    def printed(self, code: str, **environ: str) -> str:
+        (line,) = [line for line in self.run("-c", code, **environ).splitlines() if line.startswith("READ ")]
+        return line.removeprefix("READ ")
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +241,8 @@ def test_traits_of_dags_that_depend_on_history(both: Both) -> None:
 
 def test_a_value_under_another_key_is_none(regions: tuple[Region, Region]) -> None:
     """As after a restore into an environment with its own key: no error, and no value."""
-    values = regions[0].read(AIRFLOW__CORE__FERNET_KEY=regions[1].environ["AIRFLOW__CORE__FERNET_KEY"])["values"]
+    other_key = regions[1].environ["AIRFLOW__CORE__FERNET_KEY"]
+    values = json.loads(regions[0].printed(READ_VALUES, AIRFLOW__CORE__FERNET_KEY=other_key))
     assert values["variables"]["password"] is None
     assert values["connections"]["db"] is None
 
@@ -226,3 +270,29 @@ def test_files_that_cannot_be_imported_are_listed(regions: tuple[Region, Region]
     )
     region.run("-c", fill)
     assert region.read()["import_errors"] == ["etl/broken.py", "relative.py"]
+
+
+def test_two_schedulers_that_start_at_once_agree_on_one_key(regions: tuple[Region, Region]) -> None:
+    """Both find no key and add one. The stored key is encrypted, no inventory lists it, and a restart finds it."""
+    region, other = regions
+    found = json.loads(region.printed(KEYS))
+    assert [before for before, _ in found["found"]] == [None, None]
+    assert {key for _, key in found["found"]} == {found["again"]} < {"one", "two"}
+    ((name, stored, is_encrypted),) = found["rows"]
+    assert name == found["name"]
+    assert is_encrypted
+    assert found["again"] not in stored
+    assert found["variables"] == ["empty", "password"]
+    assert region.printed(READ_KEY) == repr(found["again"])
+    assert other.printed(READ_KEY) == "None"
+
+
+def test_a_stored_key_that_cannot_be_decrypted_is_an_error(regions: tuple[Region, Region]) -> None:
+    """The key is not replaced silently: the other region would then report a change."""
+    region, other = regions
+    region.printed(KEYS.replace("private_key_of_x", "private_key_of_y"))
+    text = region.printed(
+        READ_KEY.replace("private_key_of_x", "private_key_of_y"),
+        AIRFLOW__CORE__FERNET_KEY=other.environ["AIRFLOW__CORE__FERNET_KEY"],
+    )
+    assert "private_key_of_y cannot be decrypted" in text

@@ -95,6 +95,12 @@ def write_again(ready: ReadySet) -> None:
         ready.world.store.put(INVENTORIES, inventory(region, other, ready.world.clock.now()))
 
 
+def compare_again(ready: ReadySet) -> None:
+    """Let the agent of B send a heartbeat without an error of its inventory."""
+    ready.world.agents[B].changes.pop("inventory_error")
+    ready.world.clock.advance(2)
+
+
 def accept(what: str) -> Change:
     return lambda ready: ready.settings.update(accepted_differences=what)
 

@@ -279,7 +279,8 @@ OPTIONS: tuple[Option[Any], ...] = (
         allowed="REGION=NAME pairs separated by commas",
         parse=_environments,
         example="us-east-2=etl-primary,us-east-1=etl-secondary",
-        description="The MWAA environments of the DR set. Unset: the registry that mwaa-dr init wrote.",
+        description="The MWAA environments of the DR set. Unset: the registry that mwaa-dr init wrote, and agents "
+        "compare no values of variables, connections and pools.",
     ),
     Option(
         name="runs_table",

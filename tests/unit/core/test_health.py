@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -9,6 +10,7 @@ from datetime import timedelta
 import pytest
 
 from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.documents import diagnosis_document
 from airflow_provider_mwaa_dr.core.health import (
     PROBE_S,
     Diagnosis,
@@ -217,6 +219,19 @@ def test_a_region_is_healthy_only_if_a_signal_shows_it() -> None:
     found = diagnose(A, readings, quorum=2)
     assert (found.health, found.why) == (Health.UNKNOWN, "all signals are unknown")
     assert str(found) == f"{A} is unknown: all signals are unknown [agent unknown (not polled for long enough)]"
+
+
+def test_the_document_of_a_diagnosis_has_each_signal_with_its_reason(world: World) -> None:
+    """The next task of a DAG reads it from the sensor's XCom, so it has plain values only."""
+    lose(world)
+    document = diagnosis_document(polls(world, watch(world), 2)[-1])
+    assert json.loads(json.dumps(document)) == document
+    assert (document["region"], document["health"], document["standbys"]) == (A, "failed", [B])
+    assert [(each["signal"], each["health"]) for each in document["signals"]] == [
+        ("environment", "failed"), ("agent", "failed")
+    ]  # fmt: skip
+    assert all(each["why"] in document["text"] for each in document["signals"])
+    assert document["problems"] == []
 
 
 def test_missing_rights_are_raised(world: World) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RegionLedger, RunStatus
-from airflow_provider_mwaa_dr.exceptions import UnreadableCheckpointError
+from airflow_provider_mwaa_dr.exceptions import StateUnreachableError, UnreadableCheckpointError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore
 from tests.unit.core.bookkeeping.ledger_regions import AT, HERE, THERE, Region, at_epoch
 
@@ -162,6 +162,38 @@ def test_the_whole_log_replaces_a_checkpoint_that_cannot_be_read(
     there.bookkeeper.begin(1)
     there.bookkeeper.resume(epoch=1)
     assert sorted(run.run_id for run in there.db.resumed) == ["r1", "r2"]
+
+
+def test_a_long_log_without_its_checkpoint_is_read_in_several_turns(
+    store: InMemoryRunsStore, here: Region, there: Region
+) -> None:
+    """A turn reads a limited part, so that the agent's other work does not wait. Both regions continue where they were."""
+    last = store.log(HERE, after=0)[-1]
+    for number in range(last.number + 1, last.number + 2001):
+        store.append(HERE, replace(last, number=number, runs=(), dag_ids=()))
+    store.damage_checkpoint(HERE)
+    here.restart()
+    for read in (there.bookkeeper.follow, lambda: here.bookkeeper.has_begun(0)):
+        with pytest.raises(StateUnreachableError, match="2000 entries so far"):
+            read()
+    there.bookkeeper.follow()
+    assert here.bookkeeper.has_begun(0)
+    there.bookkeeper.begin(1)
+    there.bookkeeper.resume(epoch=1)
+    assert [run.run_id for run in there.db.resumed] == ["r1"]
+
+
+def test_an_entry_of_another_life_waits_for_the_checkpoint_that_begins_it(
+    store: InMemoryRunsStore, there: Region, here: Region
+) -> None:
+    """Only that checkpoint has all content of the life. The reader says what is missing."""
+    there.bookkeeper.follow()
+    last = store.log(HERE, after=0)[-1]
+    store.append(HERE, replace(last, number=last.number + 1, life="another"))
+    there.bookkeeper.follow()
+    (missing,) = there.bookkeeper.missing
+    assert f"entry {last.number + 1} of the ledger of {HERE} belongs to another life" in missing
+    assert there.bookkeeper.epoch_of(HERE) == 0
 
 
 def test_a_region_replaces_its_own_checkpoint_that_cannot_be_read(

@@ -167,7 +167,7 @@ def test_the_whole_log_replaces_a_checkpoint_that_cannot_be_read(
 def test_a_long_log_without_its_checkpoint_is_read_in_several_turns(
     store: InMemoryRunsStore, here: Region, there: Region
 ) -> None:
-    """A turn reads a limited part, so that the agent's other work does not wait. Both regions continue where they were."""
+    """A turn reads a limited part, so that the agent does its other work. Both regions continue where they were."""
     last = store.log(HERE, after=0)[-1]
     for number in range(last.number + 1, last.number + 2001):
         store.append(HERE, replace(last, number=number, runs=(), dag_ids=()))

@@ -1,8 +1,8 @@
 """
 Runs that wait for runs of other DAGs: planned failovers complete, and the oracle detects each rule that is missing.
 
-``python -m tests.simulation --world families`` simulates fresh seeds. tests/exploration shows what happens if the gate is
-not closed again after it has let awaited runs start.
+``python -m tests.simulation --world families`` simulates fresh seeds. tests/exploration shows what happens if the gate
+is not closed again after it has let awaited runs start.
 """
 
 from __future__ import annotations

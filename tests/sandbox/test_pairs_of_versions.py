@@ -32,6 +32,8 @@ IN_TEST = (("2.11.2", "3.3.1"), ("3.0.6", "3.2.1"))
 EVERY = timedelta(seconds=30)
 SCHEDULES = ("pair_string", "pair_trigger", "pair_interval", "pair_delta")
 """DAGs with a mark every 30 seconds."""
+DEADLINE_S = 600.0
+"""A phase of the test waits for one run of each DAG, and for all earlier marks."""
 SOURCE = '''
 """One DAG for each kind of schedule. A body writes the interval of its run."""
 
@@ -134,9 +136,13 @@ def executes(pair: Pair, region: Airflow) -> None:
         now = Counter(line["dag_id"] for line in lines_of(region))
         return [dag_id for dag_id in DAGS if now[dag_id] == before[dag_id]]
 
-    wait_until(lambda: not idle(), lambda: f"{idle()} execute in {region.name}")
+    wait_until(lambda: not idle(), lambda: f"{idle()} execute in {region.name}", deadline_s=DEADLINE_S)
     for dag_id in SCHEDULES:
-        wait_until(lambda: not missing(pair, dag_id), lambda: f"{dag_id}: {missing(pair, dag_id)} execute")  # noqa: B023
+        wait_until(
+            lambda: not missing(pair, dag_id),
+            lambda: f"{dag_id}: {missing(pair, dag_id)} execute",
+            deadline_s=DEADLINE_S,
+        )  # noqa: B023
 
 
 def repeated(pair: Pair) -> dict[str, list[Line]]:

@@ -137,12 +137,11 @@ def executes(pair: Pair, region: Airflow) -> None:
         return [dag_id for dag_id in DAGS if now[dag_id] == before[dag_id]]
 
     wait_until(lambda: not idle(), lambda: f"{idle()} execute in {region.name}", deadline_s=DEADLINE_S)
-    for dag_id in SCHEDULES:
-        wait_until(
-            lambda: not missing(pair, dag_id),
-            lambda: f"{dag_id}: {missing(pair, dag_id)} execute",
-            deadline_s=DEADLINE_S,
-        )  # noqa: B023
+
+    def gaps() -> dict[str, list[datetime]]:
+        return {dag_id: found for dag_id in SCHEDULES if (found := missing(pair, dag_id))}
+
+    wait_until(lambda: not gaps(), lambda: f"{gaps()} execute", deadline_s=DEADLINE_S)
 
 
 def repeated(pair: Pair) -> dict[str, list[Line]]:

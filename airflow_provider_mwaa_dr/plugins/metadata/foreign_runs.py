@@ -56,6 +56,14 @@ class Translation:
         free = [form for form in self._forms.get(run.key, ()) if self._exists(form) or self._is_free(form)]
         return free[0] if free else self._dated(run)
 
+    def is_skipped(self, row: LedgerRun) -> bool:
+        """
+        Whether the database has the row of a run of another era because this region skipped the mark as a standby.
+
+        The dates in the ledger do not show that the other region executed the mark, so the row itself must show it.
+        """
+        return row.key in self._rows and bool(self._rows[row.key].is_skipped)
+
     def to_resume(self, run: LedgerRun) -> LedgerRun:
         """Return the row of an unfinished run."""
         if run.key in self.taken.runs:
@@ -70,7 +78,7 @@ class Translation:
         if not is_of_other_era(run) or run.key in self.taken.runs:
             return self.taken.why_taken(run)
         for form in self._forms.get(run.key, ()):
-            if self._exists(form) and not self._rows[form.key].is_skipped:
+            if self._exists(form) and not self.is_skipped(form):
                 return f"another run has its interval: {form.run_id}"
         return None
 

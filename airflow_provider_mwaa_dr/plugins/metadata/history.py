@@ -59,10 +59,12 @@ def adopt(runs: Sequence[LedgerRun], note: str) -> int:
             current = [run for run in rows if is_current(run)]
             new, _ = insertable(current, taken)
             insert_runs(connection, new, state=None, note=note, notes=notes_of(batch, rows, note))
-            present = [run for run in current if run.tasks and run.key in taken.runs]
+            skipped = {run.key for run in current if translation.is_skipped(run)}
+            present = [run for run in current if run.key in skipped or (run.tasks and run.key in taken.runs)]
             tasks = task_states(connection, [run.key for run in present]) if present else {}
             for run in present:
-                if taken.runs[run.key] != run.status.value or set(tasks.get(run.key, ())) != set(run.tasks):
+                is_changed = taken.runs[run.key] != run.status.value or set(tasks.get(run.key, ())) != set(run.tasks)
+                if is_changed or run.key in skipped:
                     _apply_result(connection, run, note)
             adopted += len(new)
     return adopted

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunStatus, mark_of
+from airflow_provider_mwaa_dr.core.ledger import CreatedIntervals, LedgerRun, RunStatus, mark_of
 from airflow_provider_mwaa_dr.core.translation import Era, as_known_in
 from tests.airflow.conftest import HERE
 from tests.airflow.plugins.metadata.chains import ONE, TWO, chain, ledger_of
 from tests.airflow.plugins.metadata.other_region import AT, DAY, interval
-from tests.airflow.plugins.metadata.scheduling import parse, pass_over, runs_created_next
+from tests.airflow.plugins.metadata.scheduling import ended, parse, pass_over, runs_created_next
 from tests.airflow.region import Region
 
 if TYPE_CHECKING:
@@ -235,6 +235,21 @@ def test_a_mark_that_this_region_has_executed_is_not_resumed(
         assert marks(all_runs(database)) == [5]
 
 
+@of_different_kinds
+def test_a_mark_that_this_region_skipped_is_not_created_again(
+    database: Database, db: Any, own: Era, other: Era, kind: Kind
+) -> None:
+    """A DAG was unpaused in the standby. The region deletes the marks that it skipped and no region executed."""
+    dag = chain(schedule=kind.schedule())
+    parse(database, dag)
+    ended(published(own, 5, kind.length(own)), note="skipped: us-east-1 is standby")
+    run = as_known_in(published(other, 5, kind.length(other)), own)
+    db.adopt([run], "adopted")
+    assert len(all_runs(database)) == 1
+    assert db.forget_closed({"orders": CreatedIntervals(newest=run.logical_date)}) == 0
+    assert marks(runs_created_next(database, dag, 1)) == [6]
+
+
 def test_a_timedelta_keeps_its_phase(database: Database, db: Any, own: Era, other: Era) -> None:
     """Without catchup, a standby without history computes a next run of its own, which may be later."""
     now = datetime.now(tz=timezone.utc)
@@ -293,8 +308,8 @@ def test_an_agent_takes_over_the_runs_of_the_other_region(database: Database, db
     parse(database, dag)
     region = Region(database)
     region.start_agent(airflow_version=__version__)
-    ended, open_run = (published(other, day, kind.length(other), epoch=0) for day in (5, 6))
-    region.publish(ended, replace(open_run, status=RunStatus.OPEN))
+    done, open_run = (published(other, day, kind.length(other), epoch=0) for day in (5, 6))
+    region.publish(done, replace(open_run, status=RunStatus.OPEN))
     region.turns()
     region.promote()
     region.turns()

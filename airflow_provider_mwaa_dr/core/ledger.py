@@ -56,6 +56,21 @@ class RunStatus(str, Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunDeadline:
+    """
+    A deadline of a run: Airflow calls a callback if the run has not ended by then.
+
+    :param alert: digest of the alert of the DAG's file; the same in every region that has the same file.
+    :param at: the deadline.
+    :param is_missed: the region has requested the callback. No region requests it again.
+    """
+
+    alert: str
+    at: datetime
+    is_missed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerRun:
     """
     One run as a region publishes it. The times are those of its metadata database.
@@ -76,6 +91,9 @@ class LedgerRun:
         may have to create a run. The scheduler creates none for a date that a run of any type has.
     :param doubt: why it is unknown whether the run has ended: a part of the ledger that may contain its end cannot be
         read. No region may start the run until the ledger shows its status again.
+    :param triggered_by: Airflow's name of what requested the run, such as ``REST_API``; None on Airflow 2.
+    :param triggering_user: the user who requested it; None before Airflow 3.1.
+    :param deadlines: of an unfinished run; empty before Airflow 3.2.
     """
 
     dag_id: str
@@ -96,6 +114,9 @@ class LedgerRun:
     tasks: tuple[TaskState, ...] = ()
     holds_date: bool = False
     doubt: str | None = None
+    triggered_by: str | None = None
+    triggering_user: str | None = None
+    deadlines: tuple[RunDeadline, ...] = ()
 
     @property
     def key(self) -> RunKey:

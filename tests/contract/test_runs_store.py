@@ -7,7 +7,14 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.ledger import CheckpointInfo, LedgerRun, LogEntry, RegionLedger, RunStatus
+from airflow_provider_mwaa_dr.core.ledger import (
+    CheckpointInfo,
+    LedgerRun,
+    LogEntry,
+    RegionLedger,
+    RunDeadline,
+    RunStatus,
+)
 from airflow_provider_mwaa_dr.exceptions import StaleLedgerError
 from tests.contract.conftest import RunsPeer
 
@@ -30,6 +37,9 @@ RUN = LedgerRun(
     retained_for_peers=True,
     tasks=(("extract", -1, "success"), ("load", 3, None)),
     holds_date=True,
+    triggered_by="REST_API",
+    triggering_user="ann",
+    deadlines=(RunDeadline(alert="a1", at=AT), RunDeadline(alert="a2", at=AT, is_missed=True)),
 )
 
 

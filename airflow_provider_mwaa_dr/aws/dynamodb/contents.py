@@ -250,6 +250,13 @@ def _is_task(value: object) -> bool:
     )
 
 
+def _is_deadline(value: object) -> bool:
+    if not isinstance(value, (list, tuple)) or len(value) != 3:
+        return False
+    alert, at, is_missed = value
+    return isinstance(alert, str) and _is_time(at) and isinstance(is_missed, bool)
+
+
 TEXT = _rule("a text", lambda value: isinstance(value, str))
 NAME = _rule("a text that is not empty", lambda value: isinstance(value, str) and bool(value.strip()))
 NAMES = each(NAME)
@@ -262,6 +269,7 @@ BINARY = _rule("binary data", lambda value: isinstance(value, (bytes, bytearray)
 PAGES = whole(most=MOST_PAGES)
 JSON = _rule("JSON", _is_json)
 TASK = _rule("a list of task id, map index and state", _is_task)
+DEADLINE = _rule("a list of alert, time, and true or false", _is_deadline)
 
 
 # The state table. The field names are the attribute names of the items.
@@ -450,6 +458,9 @@ RUN: Schema = {
     "tasks": optional(each(TASK)),
     "holds_date": optional(FLAG),
     "doubt": optional(TEXT),
+    "triggered_by": optional(TEXT),
+    "triggering_user": optional(TEXT),
+    "deadlines": optional(each(DEADLINE)),
 }
 ENTRY: Schema = {
     "number": whole(least=1),

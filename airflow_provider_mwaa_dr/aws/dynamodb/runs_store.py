@@ -44,6 +44,7 @@ from airflow_provider_mwaa_dr.core.ledger import (
     LedgerRun,
     LogEntry,
     RegionLedger,
+    RunDeadline,
     RunStatus,
 )
 from airflow_provider_mwaa_dr.core.ports import Clock
@@ -446,7 +447,9 @@ def _run_to_json(run: LedgerRun) -> dict[str, Any]:
     for name in _TIMES:
         if values[name] is not None:
             values[name] = items.to_timestamp(values[name])
-    return _without_nothing({**values, "status": run.status.value, "tasks": [list(task) for task in run.tasks]})
+    tasks = [list(task) for task in run.tasks]
+    deadlines = [[each.alert, items.to_timestamp(each.at), each.is_missed] for each in run.deadlines]
+    return _without_nothing({**values, "status": run.status.value, "tasks": tasks, "deadlines": deadlines})
 
 
 def _run_from_json(values: Mapping[str, Any]) -> LedgerRun:
@@ -456,7 +459,17 @@ def _run_from_json(values: Mapping[str, Any]) -> LedgerRun:
     known = {_FIELD_OF.get(name, name): value for name, value in known.items() if value is not None}
     times = {name: items.to_time(text) for name, text in known.items() if name in _TIMES}
     tasks = tuple((str(task), int(index), state) for task, index, state in known.get("tasks") or ())
-    run = {**known, **times, "tasks": tasks, "status": RunStatus(known.get("status", RunStatus.OPEN))}
+    deadlines = tuple(
+        RunDeadline(alert=alert, at=items.to_time(at), is_missed=is_missed)
+        for alert, at, is_missed in known.get("deadlines") or ()
+    )
+    run = {
+        **known,
+        **times,
+        "tasks": tasks,
+        "deadlines": deadlines,
+        "status": RunStatus(known.get("status", RunStatus.OPEN)),
+    }
     if problem is not None:
         # Treat it as not ended. No region may resume it.
         why = f"its field {problem.path} in the ledger is {problem.found}, allowed is {problem.allowed}"

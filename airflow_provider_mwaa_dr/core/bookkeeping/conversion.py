@@ -45,6 +45,9 @@ def to_run(row: RunRow, status: RunStatus, *, epoch: int) -> LedgerRun:
         conf=conf,
         conf_lost=conf_lost[:_REASON_CHARS] if conf_lost is not None else None,
         holds_date=row.holds_date,
+        triggered_by=row.triggered_by,
+        triggering_user=row.triggering_user,
+        deadlines=row.deadlines if status in {RunStatus.OPEN, RunStatus.INTERRUPTED} else (),
     )
 
 

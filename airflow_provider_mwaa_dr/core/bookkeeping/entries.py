@@ -20,7 +20,7 @@ def chunks(
     for run in runs:
         # 600 covers names, times and ids; only conf and tasks can be long.
         cost = 600 + len(run.dag_id) + len(run.run_id) + len(run.conf or "")
-        cost += sum(len(task_id) + 30 for task_id, _, _ in run.tasks)
+        cost += sum(len(task_id) + 30 for task_id, _, _ in run.tasks) + 80 * len(run.deadlines)
         if part and size + cost > _ENTRY_BYTES:
             yield tuple(part), ()
             part, size = [], 0

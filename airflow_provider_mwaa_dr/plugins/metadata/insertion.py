@@ -26,7 +26,9 @@ from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     RUNS,
     TASKS,
     existing_columns,
+    existing_trigger,
     existing_type,
+    new_trace_carrier,
     newest_versions,
 )
 from airflow_provider_mwaa_dr.plugins.metadata.transactions import utc_now
@@ -192,6 +194,7 @@ def no_next_dagrun() -> dict[str, None]:
 def _new_row(run: LedgerRun, state: str | None, now: datetime, version: Any) -> dict[str, Any]:
     """Return the columns of another region's run: queued if *state* is set, else ended."""
     run_type = existing_type(run.run_type)
+    conf = json.loads(run.conf) if run.conf is not None else {}
     values: dict[str, Any] = {
         "dag_id": run.dag_id,
         "run_id": run.run_id,
@@ -204,16 +207,19 @@ def _new_row(run: LedgerRun, state: str | None, now: datetime, version: Any) -> 
         "end_date": None if state else now,
         "data_interval_start": run.data_interval_start,
         "data_interval_end": run.data_interval_end,
-        "conf": json.loads(run.conf) if run.conf is not None else {},
+        "conf": conf,
         LOGICAL_DATE.name: run.logical_date,
         "run_after": run.run_after or run.data_interval_end or run.logical_date or now,
         "external_trigger": run_type == "manual",
         "created_dag_version_id": version,
         "partition_key": run.partition_key,
         "partition_date": run.partition_date,
+        "triggered_by": existing_trigger(run.triggered_by, run_type),
+        "triggering_user_name": run.triggering_user,
     }
     if state is not None:
         values["last_scheduling_decision"] = values[QUEUE_DATE.name]
+        values["context_carrier"] = new_trace_carrier(run.dag_id, run_type, conf)
     return existing_columns(RUNS, values)
 
 

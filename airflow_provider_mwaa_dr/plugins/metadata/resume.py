@@ -11,6 +11,7 @@ from sqlalchemy import select, update
 from airflow_provider_mwaa_dr.core.batches import batched
 from airflow_provider_mwaa_dr.core.bookkeeping import NO_RERUN_TAG, to_conf
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunKey
+from airflow_provider_mwaa_dr.plugins.metadata.creation import add_deadlines, pin_versions
 from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
 from airflow_provider_mwaa_dr.plugins.metadata.foreign_runs import Translation
 from airflow_provider_mwaa_dr.plugins.metadata.insertion import insert_runs, insertable
@@ -78,6 +79,8 @@ def resume(runs: Sequence[LedgerRun], note: str) -> dict[RunKey, str]:
             new, refused = insertable([translation.to_resume(run) for run in batch if run.key not in held], taken)
             refused |= held
             insert_runs(connection, new, state="queued", note=note)
+            pin_versions(session, new)
+            add_deadlines(session, new)
             update_run_limits(connection, {run.dag_id for run in new})
         failed |= refused
         for run in batch:
@@ -117,3 +120,4 @@ def _queue_again(run: LedgerRun, note: str) -> None:
         connection.execute(update(RUNS).where(RUNS.c.id == found.id).values(values))
         update_run_limits(connection, [run.dag_id])
         put_note(connection, found.id, note)
+        add_deadlines(session, [run])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from airflow_provider_mwaa_dr.core.batches import batched
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
 from airflow_provider_mwaa_dr.core.config import NO_CONF_TAG
 from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, RunKey
+from airflow_provider_mwaa_dr.plugins.metadata.creation import deadlines
 from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
 from airflow_provider_mwaa_dr.plugins.metadata.notes import CLOSED
 from airflow_provider_mwaa_dr.plugins.metadata.schema import (
@@ -60,7 +62,9 @@ def rows(keys: Collection[RunKey]) -> list[RunRow]:
     for batch in batched(sorted(keys), BATCH):
         with transaction() as session:
             query = select(*ROW).where(key_in(batch))
-            found += [to_row(row) for row in session.execute(query).all()]
+            some = [to_row(row) for row in session.execute(query).all()]
+            deadlines_of = deadlines(session.connection(), [row.id for row in some])
+            found += [replace(row, deadlines=deadlines_of.get(row.id, ())) for row in some]
     return found
 
 

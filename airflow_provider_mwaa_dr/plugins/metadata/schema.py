@@ -14,7 +14,8 @@ The differences:
 - The scheduler names runs after their logical date before 3.2, then after the end of their interval.
 - The scheduler starts the runs of backfills from 3.0 on; before, the command that creates a backfill starts them.
 - 3.0 keeps every version of a DAG, with its serialized form and its code; before, it kept only the last one.
-- 3.1 adds deadlines of runs.
+- 3.0 adds what requested a run, the version of its bundle and a carrier of its trace; 3.1 adds the user.
+- 3.1 adds deadlines of runs; 3.2 adds the alerts that they belong to.
 - 3.2 adds partitions of runs, and a flag on DAGs that are at their limit of runs.
 """
 
@@ -43,7 +44,7 @@ from airflow.timetables.base import DataInterval, TimeRestriction
 from airflow.utils.state import State
 from airflow.utils.types import DagRunType
 from pendulum import instance
-from sqlalchemy import LargeBinary, PickleType, and_, func, null, select, true, tuple_, type_coerce, update
+from sqlalchemy import LargeBinary, PickleType, String, and_, func, null, select, true, tuple_, type_coerce, update
 
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.ledger import RunKey
@@ -110,6 +111,9 @@ RUN_COLUMNS = (
         (RUNS.c[name] if name in RUNS.c else null()).label(name)
         for name in ("run_after", "partition_key", "partition_date")
     ),
+    # As Airflow stores it: a name. Airflow's type raises an error for a name that it does not know.
+    (type_coerce(RUNS.c.triggered_by, String) if "triggered_by" in RUNS.c else null()).label("triggered_by"),
+    (RUNS.c.triggering_user_name if "triggering_user_name" in RUNS.c else null()).label("triggering_user"),
 )
 """The columns of a run under the same names in every version; :func:`read_conf` reads ``conf``."""
 SCHEDULER_STARTS_BACKFILLS = "backfill_id" in RUNS.c
@@ -164,6 +168,33 @@ def queue_date(run: Any) -> datetime:
 def takes_room(runs: Any) -> Any:
     """Return the condition that a running run counts towards its DAG's ``max_active_runs``."""
     return runs.c.backfill_id.is_(None) if "backfill_id" in runs.c else true()
+
+
+_TRIGGERED_BY = {"scheduled": "TIMETABLE", "asset_triggered": "ASSET", "backfill": "BACKFILL"}
+"""What requests the runs of a type."""
+
+
+def existing_trigger(name: str | None, run_type: str) -> str | None:
+    """Return what requested a run, if this version of Airflow knows the name; else what requests runs of its type."""
+    known = RUNS.c.triggered_by.type.enums if "triggered_by" in RUNS.c else ()
+    return next((each for each in (name, _TRIGGERED_BY.get(run_type)) if each in known), None)
+
+
+def new_trace_carrier(dag_id: str, run_type: str, conf: Any) -> Any:
+    """
+    Return the carrier of the trace of a new run, as Airflow makes it; None on Airflow 2.
+
+    Without the run's id, because Airflow refuses ids that were accepted under another configuration.
+    """
+    if "context_carrier" not in RUNS.c:
+        return None
+    return DagRun(dag_id=dag_id, run_type=run_type, conf=conf).context_carrier
+
+
+def create_tasks(session: Any, dag_run: Any, dag: Any) -> None:
+    """Create the missing task instances of a run, as Airflow does (3.0 and later)."""
+    dag_run.dag = dag
+    dag_run.verify_integrity(session=session, dag_version_id=dag_run.created_dag_version_id)
 
 
 def find_run(session: Any, key: RunKey) -> Any:
@@ -223,12 +254,21 @@ def update_run_limits(connection: Any, dag_ids: Collection[str]) -> None:
 # Deadlines.
 
 
+DEADLINES, ALERTS = DagRun.metadata.tables.get("deadline"), DagRun.metadata.tables.get("deadline_alert")
+"""Alerts are what the file of a DAG says about deadlines; None before 3.1 and before 3.2."""
+
+
 def delete_deadlines_of(session: Any, dag_run: Any) -> None:
-    """Delete the run's deadlines (3.1 and later): a run that executes nothing must not raise an alarm."""
+    """
+    Delete the run's deadlines (3.1 and later): a run that executes nothing must not raise an alarm.
+
+    A missed deadline stays. It shows that Airflow has requested its callback, if the run is resumed later.
+    """
     if not getattr(dag_run.dag, "deadline", None):
         return
     for deadline in list(dag_run.deadlines):
-        session.delete(deadline)
+        if not deadline.missed:
+            session.delete(deadline)
 
 
 def delete_deadlines(session: Any, run_ids: Sequence[int]) -> None:
@@ -237,8 +277,18 @@ def delete_deadlines(session: Any, run_ids: Sequence[int]) -> None:
         return
     from airflow.models.deadline import Deadline  # noqa: PLC0415  (3.1 and later)
 
-    for deadline in session.execute(select(Deadline).where(Deadline.dagrun_id.in_(run_ids))).scalars():
+    query = select(Deadline).where(Deadline.dagrun_id.in_(run_ids), Deadline.missed.is_(False))
+    for deadline in session.execute(query).scalars():
         session.delete(deadline)
+
+
+def create_deadlines(session: Any, dag_run: Any, dag: Any) -> None:
+    """
+    Create the deadlines of a run that Airflow creates for a new run (3.2 and later).
+
+    Airflow has no public function for this.
+    """
+    dag._process_dagrun_deadline_alerts(dag_run, session)
 
 
 # DAGs, their versions, serialized forms and code.
@@ -346,6 +396,31 @@ def schedules(session: Any, dag_ids: Sequence[str]) -> dict[str, Schedule]:
         if timetable.can_be_scheduled:
             found[form.dag_id] = AirflowSchedule(timetable)
     return found
+
+
+def newest_dag(session: Any, dag_id: str) -> Any:
+    """Return the newest serialized form of a DAG as Airflow's object; None if there is none."""
+    form = SerializedDagModel.get(dag_id, session=session)
+    return None if form is None else form.dag
+
+
+def bundle_versions(connection: Any, dag_ids: Collection[str]) -> dict[str, str]:
+    """Return the versions of the bundles of DAGs, without those whose bundle has no versions (3.0 and later)."""
+    if "bundle_version" not in DAGS.c:
+        return {}
+    query = select(DAGS.c.dag_id, DAGS.c.bundle_version).where(
+        DAGS.c.dag_id.in_(dag_ids), DAGS.c.bundle_version.is_not(None)
+    )
+    return {row.dag_id: row.bundle_version for row in connection.execute(query)}
+
+
+def with_alerts(connection: Any, dag_ids: Collection[str]) -> set[str]:
+    """Return the DAGs whose file has or had alerts about deadlines (3.2 and later)."""
+    if ALERTS is None:
+        return set()
+    of_form = ALERTS.c.serialized_dag_id == SERIALIZED.c.id
+    query = select(SERIALIZED.c.dag_id).join(ALERTS, of_form).where(SERIALIZED.c.dag_id.in_(dag_ids)).distinct()
+    return set(connection.execute(query).scalars())
 
 
 def serialized_tasks(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -32,3 +32,11 @@ def db(database: Database, agent_db: Any) -> Any:
     """The same with the DAG ``orders``."""
     database.add_dag("orders", max_active_runs=16)
     return agent_db
+
+
+@pytest.fixture
+def airflow_3(database: Database) -> bool:
+    """
+    Whether the installed Airflow has the changes of version 3: runs without a logical date, and backfills as rows.
+    """
+    return "run_after" in database.tables.runs.c

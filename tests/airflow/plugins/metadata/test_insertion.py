@@ -43,14 +43,6 @@ def test_a_run_is_transferred_completely(database: Database, db: Any) -> None:
     assert database.note("m 1") == "[mwaa-dr] resumed"
 
 
-@pytest.fixture
-def airflow_3(database: Database) -> bool:
-    """
-    Whether the installed Airflow has the changes of version 3: runs without a logical date, and backfills as rows.
-    """
-    return "run_after" in database.tables.runs.c
-
-
 @pytest.fixture(scope="module")
 def pages(_migrated: None) -> Iterator[Callable[[str], Any]]:
     """Return a function that gets a path of the installed Airflow's REST API or pages, as an administrator."""

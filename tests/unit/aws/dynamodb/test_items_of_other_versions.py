@@ -5,10 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timezone
 
+import pytest
+
 from airflow_provider_mwaa_dr.aws.dynamodb.contents import RUN, problem_of
 from airflow_provider_mwaa_dr.aws.dynamodb.items import from_item, state_from_item, state_to_item, to_item
-from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import _head_from_json, _head_to_json, _run_to_json
-from airflow_provider_mwaa_dr.core.ledger import Head, LedgerRun, RunStatus
+from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import (
+    _head_from_json,
+    _head_to_json,
+    _run_from_json,
+    _run_to_json,
+)
+from airflow_provider_mwaa_dr.core.ledger import Head, LedgerRun, RunDeadline, RunStatus
 from airflow_provider_mwaa_dr.core.state import Mode, Plan, Stop, announce, claim, initial
 
 AT = datetime(2026, 2, 26, 10, 30, tzinfo=timezone.utc)
@@ -68,3 +75,22 @@ def test_an_older_version_reads_runs_that_hold_a_date() -> None:
     older = {name: rule for name, rule in RUN.items() if name != "holds_date"}
     assert problem_of(_run_to_json(DATED), older) is None
     assert "holds_date" not in _run_to_json(INTERVAL), "only runs that hold a date have it"
+
+
+def test_an_older_version_reads_runs_with_deadlines() -> None:
+    """It ignores them, and who triggered the run. A run of an older version has none."""
+    deadline = RunDeadline(alert="a1", at=AT, is_missed=True)
+    run = replace(INTERVAL, status=RunStatus.OPEN, triggered_by="CLI", triggering_user="ann", deadlines=(deadline,))
+    values, new = _run_to_json(run), {"triggered_by", "triggering_user", "deadlines"}
+    assert problem_of(values, {name: rule for name, rule in RUN.items() if name not in new}) is None
+    assert not new & _run_to_json(INTERVAL).keys()
+    expected = replace(run, triggered_by=None, triggering_user=None, deadlines=())
+    assert _run_from_json({name: value for name, value in values.items() if name not in new}) == expected
+    assert _run_from_json(values) == run
+
+
+@pytest.mark.parametrize("broken", [["a1", "soon", True], ["a1", "2026-01-01T00:00:00Z"], [None, "x", 1], "a1"])
+def test_a_run_with_a_broken_deadline_is_in_doubt(broken: object) -> None:
+    """No region may resume it."""
+    found = _run_from_json(_run_to_json(INTERVAL) | {"deadlines": [broken]})
+    assert "its field deadlines[0] in the ledger is" in (found.doubt or "")

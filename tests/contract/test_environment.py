@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import boto3
 import pytest
@@ -12,8 +14,8 @@ import requests
 
 from airflow_provider_mwaa_dr.aws.mwaa.environment import MwaaEnvironment
 from airflow_provider_mwaa_dr.core.ports import DagInfo, Environment, EnvironmentStatus, RunInfo
-from airflow_provider_mwaa_dr.exceptions import MwaaAccessError, MwaaRequestError, MwaaUnreachableError
-from airflow_provider_mwaa_dr.sandbox.cloud.mwaa_endpoint import Answer, Request
+from airflow_provider_mwaa_dr.exceptions import MwaaAccessError, MwaaError, MwaaRequestError, MwaaUnreachableError
+from airflow_provider_mwaa_dr.sandbox.cloud.mwaa_endpoint import Answer, Request, json_answer
 from airflow_provider_mwaa_dr.testing import FakeEnvironment, ManualClock
 from tests.contract.airflow_server import AirflowServer
 
@@ -261,6 +263,30 @@ def test_web_session_sends_its_token_and_no_password_of_netrc(
     assert "authorization" not in login.headers
     session_token = call.headers["cookie"].removeprefix("_token=")
     assert call.headers.get("authorization") == (f"Bearer {session_token}" if server.version >= (3,) else None)
+
+
+@pytest.mark.parametrize("server", VERSIONS, indirect=True)
+def test_tokens_of_the_web_session_are_in_no_log_line_and_no_error(
+    adapter: MwaaEnvironment, server: AirflowServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The token of the login and the token of the session, at the level DEBUG, also when a call fails."""
+    caplog.set_level(logging.DEBUG, logger="airflow_provider_mwaa_dr")
+    arrived: list[Request] = []
+    answer = server.endpoint.web_answer
+
+    def fail_after_the_login(request: Request) -> Answer:
+        arrived.append(request)
+        return answer(request) if len(arrived) == 1 else json_answer(500, {"detail": "planted"})
+
+    server.endpoint.web_answer = fail_after_the_login  # type: ignore[method-assign]
+    server.world.add_dag(LONG)
+    with pytest.raises(MwaaError) as caught:
+        adapter.trigger(LONG, run_id="dr__f-1", note="")
+    login, call = arrived[0], arrived[-1]
+    tokens = [parse_qs(login.body.decode())["token"][0], call.headers["cookie"].removeprefix("_token=")]
+    assert all(len(token) > 20 for token in tokens)
+    shown = f"{caplog.text} {caught.value!r} {caught.value} {vars(caught.value)}"
+    assert not [token for token in tokens if token in shown]
 
 
 @pytest.mark.parametrize("server", ["3.3.1"], indirect=True)

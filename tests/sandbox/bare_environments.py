@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from botocore.config import Config
+from moto.moto_api._internal import moto_api_backend
 
 from airflow_provider_mwaa_dr.sandbox.cloud.aws_server import AwsServer
 from airflow_provider_mwaa_dr.sandbox.cloud.buckets import Buckets
@@ -69,6 +70,8 @@ def environments(home: Path, *, requirements: bool = True) -> Iterator[Mapping[s
         server.stop()
         thread.join()
         server.close()
+        # moto's resources belong to this process, and the next call has the same names.
+        moto_api_backend.reset()
 
 
 class Deployer:

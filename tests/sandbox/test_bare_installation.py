@@ -74,15 +74,14 @@ class Users:
 
 
 def version_of(python: Path, module: str) -> str | None:
-    """Return the version that a module has in an environment; None if the environment does not have the module."""
-    attribute = "__version__" if module == OURS else "version"
+    """Import a module in an environment, and return its distribution's version; None if there is no such module."""
     program = (
-        "import importlib, importlib.util, sys\n"
-        "if importlib.util.find_spec(sys.argv[1]): print(getattr(importlib.import_module(sys.argv[1]), sys.argv[2]))"
+        "import importlib, importlib.metadata, importlib.util, sys\n"
+        "if importlib.util.find_spec(sys.argv[1]):\n"
+        "    importlib.import_module(sys.argv[1])\n"
+        "    print(importlib.metadata.version(sys.argv[1].replace('_', '-')))"
     )
-    answer = subprocess.run(
-        [python, "-I", "-c", program, module, attribute], capture_output=True, text=True, check=True
-    )
+    answer = subprocess.run([python, "-I", "-c", program, module], capture_output=True, text=True, check=True)
     return answer.stdout.strip() or None
 
 

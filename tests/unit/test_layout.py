@@ -51,3 +51,18 @@ def test_every_row_of_the_table_is_needed_and_names_existing_tests() -> None:
     for pattern, named in exceptions().items():
         assert any(fnmatchcase(module, pattern) for module in without), f"no module needs the row of {pattern}"
         assert [path for path in named if not (TESTS / path).is_file()] == [], pattern
+
+
+def test_every_test_that_a_document_names_exists() -> None:
+    """If this fails: a document names a test that was renamed or removed, as the proof of what it says."""
+    defined = {
+        name
+        for path in TESTS.rglob("*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    documents = sorted((TESTS.parent / "docs").rglob("*.md"))
+    named = {
+        (path.name, name) for path in documents for name in re.findall(r"`(test_[a-z]+_\w+)`", path.read_text("utf-8"))
+    }
+    assert {document for document, _ in named} >= {"kinds-of-runs.md"}
+    assert sorted((document, name) for document, name in named if name not in defined) == []

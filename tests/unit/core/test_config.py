@@ -61,7 +61,7 @@ def test_every_default_and_example_is_understood(option: object) -> None:
         ("fence", "maybe"),
         ("notification_topic", "my-topic"),
         ("notification_topic", "arn:aws:sqs:us-east-1:123456789012:queue"),
-        ("table_consistency", "single"),  # describes a table, and is no value of the option
+        ("table_consistency", "single region"),  # describes a table, and is no value of the option
     ],
 )
 def test_a_wrong_value_is_named_with_its_allowed_values(name: str, text: str) -> None:

@@ -126,6 +126,7 @@ def test_the_set_of_a_lost_plan_counts(world: World, target: str) -> None:
     left = not_unpaused_set_id("lost", ("dag_09",))
     world.store.put(DAG_SETS, replace(lost, id=left, recorded_at=world.clock.now(), dag_ids=("dag_09",)))
     change(world, phase=Phase.PROMOTING)
+    assert world.engine().preview(request(target)).wanted == 2
     record = world.fail_over(target)
     assert world.environments[target].unpaused - {"dr_failover"} == {"dag_01", "dag_02"}
     assert "from the set lost of a lost plan" in detail(record, "record")

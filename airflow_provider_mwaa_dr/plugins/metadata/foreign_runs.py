@@ -53,8 +53,9 @@ class Translation:
         """
         if run.key in self.taken.runs:
             return run
-        free = [form for form in self._forms.get(run.key, ()) if self._exists(form) or self._is_free(form)]
-        return free[0] if free else self._dated(run)
+        forms = self._forms.get(run.key, ())
+        fitting = [*filter(self._exists, forms), *filter(self._is_free, forms)]
+        return fitting[0] if fitting else self._dated(run)
 
     def is_skipped(self, row: LedgerRun) -> bool:
         """

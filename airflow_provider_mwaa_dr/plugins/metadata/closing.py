@@ -19,6 +19,7 @@ from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     update_run_limits,
 )
 from airflow_provider_mwaa_dr.plugins.metadata.transactions import BATCH, transaction, utc_now
+from airflow_provider_mwaa_dr.plugins.metadata.waiting_events import drop_waiting_events
 
 
 def open_runs(exempt: Exemption, *, up_to: int, spared_since: datetime | None = None) -> int:
@@ -38,6 +39,7 @@ def close_runs(exempt: Exemption, note: str, *, queued_for_s: float = 0.0, spare
     """
     End every open run of the DAGs that are not exempt: failed, open tasks skipped, no callback, *note* on each.
 
+    First remove the events of assets that have started no run; see :func:`.waiting_events.drop_waiting_events`.
     Airflow ends a task that executes at the task's next heartbeat, some seconds later. Idempotent; locked rows are
     left for the next call.
 
@@ -45,6 +47,7 @@ def close_runs(exempt: Exemption, note: str, *, queued_for_s: float = 0.0, spare
     :param spared_since: queued runs that a user or an asset requested since then stay open; scheduled runs do not.
     :return: how many runs were closed.
     """
+    drop_waiting_events(exempt, note, spared_since=spared_since)
     closed = 0
     while batch := _close_batch(exempt, note, queued_for_s, spared_since):
         closed += batch

@@ -16,6 +16,7 @@ The differences:
 - 3.0 keeps every version of a DAG, with its serialized form and its code; before, it kept only the last one.
 - 3.0 adds what requested a run, the version of its bundle and a carrier of its trace; 3.1 adds the user.
 - 3.1 adds deadlines of runs; 3.2 adds the alerts that they belong to.
+- Datasets become assets in 3.0; 3.2 adds a queue of partitions.
 - 3.2 adds partitions of runs, and a flag on DAGs that are at their limit of runs.
 """
 
@@ -208,6 +209,15 @@ def clear_tasks(session: Any, key: RunKey) -> None:
     query = select(TaskInstance).where(TaskInstance.dag_id == key[0], TaskInstance.run_id == key[1])
     clear_task_instances(list(session.execute(query).scalars()), session, dag_run_state="queued")
 
+
+# Events of assets that have not started a run: the condition of their consumer is not complete. Airflow 2 has datasets.
+
+_TABLES = DagRun.metadata.tables
+ASSETS = _TABLES["asset" if "asset" in _TABLES else "dataset"]
+ASSET_QUEUE = _TABLES["asset_dag_run_queue" if "asset_dag_run_queue" in _TABLES else "dataset_dag_run_queue"]
+QUEUED_ASSET = ASSET_QUEUE.c["asset_id" if "asset_id" in ASSET_QUEUE.c else "dataset_id"]
+PARTITION_QUEUE, PARTITION_EVENTS = _TABLES.get("asset_partition_dag_run"), _TABLES.get("partitioned_asset_key_log")
+"""Runs of partitions that Airflow has not created yet, and their events; None before 3.2."""
 
 # The limit of runs of a DAG.
 

@@ -316,7 +316,7 @@ def test_the_agent_of_a_gate_writes_an_inventory(
     database.add_dag("orders")
     keeper = install(listener, HERE, fence=False)._make_loop()._inventory
     keeper._store = store = InMemoryStateStore()
-    assert keeper.turn(lambda: (HERE, THERE)) is True
+    assert keeper.turn() is True
     listed = store.get(INVENTORIES, HERE)
     assert listed is not None
     assert listed.options["fence"] == "False"

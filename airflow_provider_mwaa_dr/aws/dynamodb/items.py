@@ -204,7 +204,7 @@ def state_changes(held: Item | None, state: DRState, *, write_token: str) -> dic
     if held is None:
         return wanted
     before = state_from_item(held, default_lease_s=state.lease_s)
-    found = _state_values(before, write_token="")
+    found = _state_values(before, "")
     unusable = {problem.field.partition(".")[0] for problem in before.problems}
     return {
         name: attribute

@@ -63,8 +63,8 @@ def rows(keys: Collection[RunKey]) -> list[RunRow]:
         with transaction() as session:
             query = select(*ROW).where(key_in(batch))
             some = [to_row(row) for row in session.execute(query).all()]
-            deadlines_of = deadlines(session.connection(), [row.id for row in some])
-            found += [replace(row, deadlines=deadlines_of.get(row.id, ())) for row in some]
+            deadlines_of = deadlines(session.connection(), [read.id for read in some])
+            found += [replace(read, deadlines=deadlines_of.get(read.id, ())) for read in some]
     return found
 
 

@@ -95,7 +95,7 @@ class Replication:
                 source=region, target=target, table=table, key=key, item=found.get("Item"), stamp=stamp
             )  # fmt: skip
             self._written[region, parcel.place] = stamp
-            self._send(parcel, self._lag_s() * random.uniform(0.5, 1.0))  # nosec B311  (not a secret)
+            self._send(parcel, self._lag_s() * random.uniform(0.5, 1.0))  # not a secret  # nosec B311
 
     def _key_of(self, region: str, table: str) -> tuple[str, ...]:
         if (region, table) not in self._keys:

@@ -294,7 +294,7 @@ def free_ports(number: int) -> Sequence[int]:
     region while that region is down.
     """
     found: list[int] = []
-    candidates = random.sample(range(20_000, 30_000), 1000)  # nosec B311  (not a secret)
+    candidates = random.sample(range(20_000, 30_000), 1000)  # not a secret  # nosec B311
     while len(found) < number:
         port = candidates.pop()
         if is_free(port):

@@ -19,6 +19,7 @@ from airflow_provider_mwaa_dr.core.item_kind import ItemKind
 from airflow_provider_mwaa_dr.core.ports import (
     DAG_SETS,
     FENCE_LOADS,
+    IDENTITY_CLAIMS,
     INVENTORIES,
     PAUSED_SETS,
     RECORDS,
@@ -29,6 +30,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     FailoverOutcome,
     FailoverRecord,
     FenceLoad,
+    IdentityClaim,
     Registration,
     Unpublished,
 )
@@ -375,6 +377,54 @@ def test_an_item_that_one_copy_cannot_read_is_taken_from_the_other() -> None:
     assert [item.key for item in store.unreadable((A, B))] == [key]
 
 
+def test_a_region_sees_the_first_state_as_soon_as_it_is_written() -> None:
+    """Before that there is none, in either mode, and an agent brings none back."""
+    for mode in Eventual:
+        clock = ManualClock()
+        table = InMemoryGlobalTable((A, B), clock, lambda: LAG_S)
+        store = EventualStateStore(table.copies(), mode=mode, clock=clock)
+        assert store.observe(A).state is None
+        assert table.states() == {A: None, B: None}
+        store.write(FIRST, expected_version=None)
+        assert store.observe(A).state == FIRST
+
+
+def test_an_agent_does_not_bring_its_state_back_into_a_table_that_was_emptied() -> None:
+    """It writes its state again only over an older one. A user may have emptied the table for a reason."""
+    dr_set = Set()
+    copies, agent = dr_set.caller()
+    assert agent.observe(A).state == FIRST
+    for copy in copies.values():
+        copy._table.state = None
+    assert agent.observe(A).state is None
+    assert dr_set.table.states() == {A: None, B: None}
+
+
+def test_a_set_that_only_the_regions_own_copy_may_have_is_named_if_it_cannot_be_read() -> None:
+    """The copy answers, so the error names the item, and does not advise to wait for the copy."""
+    dr_set = Set()
+    dr_set.copies[A].damage(PAUSED_SETS.key.format(A))
+    with pytest.raises(UnreadableItemError, match=f"SNAPSHOT#{A}/paused") as caught:
+        dr_set.store.get(PAUSED_SETS, A)
+    assert "the only copy" not in str(caught.value)
+
+
+def test_the_items_of_a_region_are_listed_from_its_own_copy_if_that_answers() -> None:
+    """Another copy may not have them yet."""
+    dr_set = Set()
+    claims = [
+        IdentityClaim(region=B, environment="one", aws_region=B, job=job, at=AT, beat=1, problem="not its own name")
+        for job in ("1", "2")
+    ]
+    copies, store = dr_set.caller()
+    store.put(IDENTITY_CLAIMS, claims[0])
+    dr_set.clock.advance(LAG_S)
+    store.put(IDENTITY_CLAIMS, claims[1])
+    assert store.find_all(IDENTITY_CLAIMS, B) == claims
+    copies[B].unreachable = True
+    assert store.find_all(IDENTITY_CLAIMS, B) == claims[:1]
+
+
 # The engine, in a set whose agents read their own copies.
 
 
@@ -653,3 +703,16 @@ def test_a_caller_that_cannot_see_whether_a_plan_was_promoted_does_not_cancel_it
     world.clock.advance(timedelta(seconds=10).total_seconds())
     record = world.fail_over(A, owner="engine-2")
     assert record.target == A
+
+
+def test_available_an_acknowledgement_replaces_the_arrival_of_the_claim_in_a_copy_that_cannot_be_read() -> None:
+    """The engine cannot read the source's copy. The source's heartbeats, in the target's copy, show that it arrived."""
+    world = EventualWorld.of(Eventual.AVAILABLE)
+    world.ways["engine"][A].unreachable = True
+    began = world.clock.monotonic()
+    record = world.fail_over(B, mode=Mode.GRACEFUL)
+    assert record.outcome == "completed"
+    assert world.clock.monotonic() - began < 60, "no lease had to expire"
+    assert "acknowledged by every scheduler" in next(step.detail for step in record.steps if step.name == "drain")
+    world.clock.advance(LAG_S)
+    assert (world.decides(A), world.decides(B)) == (Action.SKIP, Action.RUN)

@@ -126,6 +126,13 @@ def test_other_runs_keep_their_ids() -> None:
     assert as_known_in(named, OLD).run_id == "by the timetable__airflow-3"
 
 
+@pytest.mark.parametrize("era", Era)
+def test_a_run_without_mark_and_logical_date_keeps_its_id(era: Era) -> None:
+    """A name of Airflow's own contains one of these times. Without them, there is no such name."""
+    run = run_of(OLD, run_id="by hand", logical_date=None, data_interval_start=None, data_interval_end=None)
+    assert era.named(run) == run
+
+
 @pytest.mark.parametrize(
     ("other", "own", "schedule", "length", "lengths"),
     [

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.ledger import LogEntry, RunStatus
+from airflow_provider_mwaa_dr.core.ledger import LogEntry, RunKey, RunStatus
 from airflow_provider_mwaa_dr.exceptions import StateUnreachableError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
 from tests.unit.core.bookkeeping.ledger_regions import HERE, Region, at_epoch, hand_over, take_over
@@ -260,3 +260,42 @@ def test_a_row_that_was_queued_after_the_rows_were_published_is_not_resumed(regi
     there.publish(epoch=1)
     entries = there.store.log(there.region, after=0)
     assert [run.status for entry in entries for run in entry.runs][-1] is RunStatus.SUCCESS
+
+
+@pytest.mark.parametrize("state", ["success", None], ids=["ended", "deleted"])
+def test_a_run_that_ends_or_is_deleted_while_the_role_ends_is_not_interrupted(
+    regions: tuple[Region, Region], state: str | None
+) -> None:
+    """The ledger never had it. It is open when the region lists its open runs, and gone when the region reads them."""
+    here, there = regions
+    here.bookkeeper.begin(0)
+    here.db.put("r1", "running")
+    here.db.put("r2", "running", day=1)
+    read = here.db.read_states
+
+    def end_r1(*, above: int) -> tuple[int, Mapping[RunKey, str]]:
+        states = read(above=above)
+        row = here.db.rows.pop(("orders", "r1"))
+        if state is not None:
+            here.db.rows[row.key] = replace(row, state=state)
+        return states
+
+    here.db.read_states = end_r1  # type: ignore[method-assign]
+    hand_over(here, there)
+    there.bookkeeper.resume(epoch=1)
+    assert [run.run_id for run in there.db.resumed] == ["r2"]
+
+
+def test_a_refused_run_that_a_user_then_ran_is_not_queued_again(regions: tuple[Region, Region]) -> None:
+    """Airflow refused to queue the run that the region took over. Later, a user queues it, and it succeeds."""
+    here, there = regions
+    there.db.failing = {"r1": "its timetable is missing"}
+    take_over(here, there)
+    there.db.failing = {}
+    there.clock.advance(5)
+    there.db.put("r1", "success", queued_at=there.clock.now())
+    there.clock.advance(5)
+    there.publish(epoch=1)
+    there.bookkeeper.resume(epoch=1)
+    assert there.db.resumed == []
+    assert there.bookkeeper.waiting == ()

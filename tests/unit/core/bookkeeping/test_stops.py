@@ -261,3 +261,29 @@ def test_a_cleared_run_that_a_failover_stopped_during_an_outage_of_the_ledger_is
     source.state = replace(source.state, active_region=THERE, epoch=1)
     source.region.bookkeeper.interrupt(source.state, epoch=0, read_stopped=source.sets.__getitem__)
     assert source.published[-2:] == ["success", "interrupted"]
+
+
+def test_a_stop_that_another_engine_announces_again_is_published_once(source: Source) -> None:
+    """The first engine died after its announcement. The run is still open, and interrupted already."""
+    source.announce("r1")
+    source.turn()
+    source.announce("r1")
+    source.turn()
+    assert source.published == ["open", "interrupted"]
+    own = source.region.bookkeeper._own.load()
+    assert own.stops == "set-1", "the second announcement counts, too"
+
+
+def test_an_announced_run_of_an_earlier_epoch_that_had_ended_is_not_published() -> None:
+    """A user cleared it while the ledger refused writes, and it ended before the stop. No region waits for it."""
+    source = Source()
+    source.region.db.put("r0", "success", run_type="manual", id=1)
+    source.region.db.rows[R1] = replace(source.region.db.rows[R1], id=2)
+    source.state = replace(source.state, epoch=1)
+    source.region.bookkeeper.begin(1)
+    before = source.published
+    source.announce("r0", epoch=1)
+    source.announce("r0", had_ended=True, epoch=1)
+    source.turn()
+    assert source.published == before
+    assert source.region.bookkeeper._own.load().stops == "set-1"

@@ -9,6 +9,7 @@ import pytest
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.exceptions import StateUnreachableError, UnreadableCheckpointError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore
+from airflow_provider_mwaa_dr.testing._stored_items import fault_at
 from tests.unit.core.bookkeeping.ledger_regions import AT, HERE, THERE, Region, at_epoch
 
 
@@ -280,3 +281,46 @@ def test_a_region_continues_after_one_of_its_own_entries_was_deleted(
     there.bookkeeper.begin(1)
     there.bookkeeper.resume(epoch=1)
     assert sorted(run.run_id for run in there.db.resumed) == ["r1", "r2", "r3"]
+
+
+def test_a_reader_waits_with_a_gap_while_the_checkpoint_cannot_be_read_either(
+    store: InMemoryRunsStore, here: Region, there: Region
+) -> None:
+    """It continues with later entries. The next checkpoint ends the doubt."""
+    there.bookkeeper.follow()
+    here.db.put("r2", "running", day=1)
+    here.publish()
+    store.damage_entry(HERE, last_number(store))
+    there.bookkeeper.follow()
+    store.damage_checkpoint(HERE)
+    here.db.put("r3", "running", day=2)
+    here.publish()
+    there.bookkeeper.follow()
+    there.bookkeeper.begin(1)
+    there.bookkeeper.resume(epoch=1)
+    assert [run.run_id for run in there.db.resumed] == ["r3"]
+    assert "orders r1: it may have ended" in there.bookkeeper.waiting[0]
+    here.clock.advance(400)
+    here.bookkeeper.apply_outcomes()
+    there.clock.advance(60)
+    there.bookkeeper.follow()
+    there.bookkeeper.resume(epoch=1)
+    assert sorted(run.run_id for run in there.db.resumed) == ["r1", "r2", "r3"]
+    assert there.bookkeeper.unread == ()
+
+
+def test_a_region_writes_nothing_if_neither_its_log_nor_its_checkpoint_shows_the_next_number(
+    store: InMemoryRunsStore, here: Region
+) -> None:
+    """An entry with a number that readers have already applied would be skipped by them."""
+    store.expire(HERE)
+
+    def without_number(region: str) -> RegionLedger:
+        fault = fault_at(f"PICTURE#{region} manifest", field="number", found="'two'", allowed="a number")
+        raise UnreadableCheckpointError(fault)
+
+    here.store.checkpoint = without_number  # type: ignore[method-assign]
+    here.restart()
+    with pytest.raises(UnreadableCheckpointError, match="'two'"):
+        here.bookkeeper.begin(1)
+    assert store.log(HERE, after=0) == []

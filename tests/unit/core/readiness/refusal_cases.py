@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow_provider_mwaa_dr.core.ports import FENCE_LOADS, EnvironmentStatus, FenceLoad
+from airflow_provider_mwaa_dr.exceptions import MwaaUnreachableError
 from tests.unit.core.dr_set import A, B
 from tests.unit.core.readiness.case import (
     FAIL,
@@ -16,6 +17,12 @@ from tests.unit.core.readiness.case import (
     options,
     revive,
 )
+
+
+def no_answer() -> bool:
+    """MWAA describes the environment, but its Airflow does not answer."""
+    raise MwaaUnreachableError("The health of mwaa-us-east-1 is not known: no answer.")
+
 
 CASES = [
     Case(
@@ -50,6 +57,12 @@ CASES = [
         spoil=environment(B, reported_status=EnvironmentStatus.UPDATING),
         verdict=WARN,
         why="was not called",
+    ),
+    Case(
+        check="scheduler",
+        spoil=environment(B, scheduler_is_healthy=no_answer),
+        verdict=FAIL,
+        why="The health of mwaa-us-east-1 is not known",
     ),
     Case(
         check="agents",

@@ -214,8 +214,7 @@ def _stopped(context: EngineContext, error: DRError) -> DRError:
     :raises TakenOverError: another engine owns the plan, or has ended it.
     """
     record = context.progress.record
-    if record is None:
-        return error
+    assert record is not None  # noqa: S101  (_drive opens it before anything can fail)
     with suppress(StateError):
         OwnedPlan(context, record.id, even_if_not_ready=False).state()
         record = context.progress.update_record()

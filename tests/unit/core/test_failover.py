@@ -15,6 +15,7 @@ from airflow_provider_mwaa_dr.core.announced_runs import get_announced_runs
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, StepEvent, StepStatus
 from airflow_provider_mwaa_dr.core.failover.table import plan_of
 from airflow_provider_mwaa_dr.core.ports import (
+    DAG_SETS,
     RECORDS,
     SNAPSHOTS,
     DagInfo,
@@ -1279,3 +1280,96 @@ def test_a_task_that_starts_after_its_dag_was_paused_ends_before_the_role_moves(
     engine.run(request())
     assert promoted[0] == 5
     assert set(polls) == {Phase.DRAINING}
+
+
+def test_a_task_of_a_paused_dag_that_does_not_end_stops_the_failover_before_its_promotion(world: World) -> None:
+    """Its interval would execute in both regions. The error names the run, and the role stays."""
+    source = world.environments[A]
+    source.add_run("dag_03", "stands still")
+    world.agents[A].changes = {"idle": 1}
+    running_tasks = source.running_tasks
+
+    def tasks() -> Sequence[RunInfo]:
+        plan = world.state.plan
+        if plan is not None and plan.drained:
+            return [RunInfo(dag_id="dag_03", run_id="stands still", state="running")]
+        return running_tasks()
+
+    source.running_tasks = tasks  # type: ignore[method-assign]
+    with pytest.raises(FailoverError, match=f"Runs of {A} still execute: dag_03 stands still"):
+        world.fail_over()
+    assert (world.state.active_region, world.state.epoch, world.state.phase) == (A, 0, Phase.DRAINING)
+    source.running_tasks = running_tasks  # type: ignore[method-assign]
+    world.fail_over(owner="engine-2")
+    assert_active(world, B, epoch=1)
+
+
+@pytest.mark.parametrize(("had_ended", "is_known"), [(True, True), (False, False)], ids=["ended", "stopped"])
+def test_whether_a_run_had_ended_depends_only_on_readable_announcements_of_stops(
+    world: World, had_ended: bool, is_known: bool
+) -> None:
+    """
+    A run that an earlier engine announced as stopped may have been stopped by that engine.
+
+    If such an announcement cannot be read, it may contain any run. An announcement of runs that had ended cannot.
+    """
+    source = world.environments[A]
+    source.add_run("dag_01", "r1", seconds=600)
+    stop_run = source.stop_run
+
+    def end_first(run: RunInfo) -> bool:
+        source.end_run(run.dag_id, run.run_id, "failed")
+        return stop_run(run)
+
+    source.stop_run = end_first  # type: ignore[method-assign]
+    kill_at_the_ledger_step(world)
+    assert [stop.had_ended for stop in world.state.stops] == [False, True]
+    (unreadable,) = [stop.set_id for stop in world.state.stops if stop.had_ended is had_ended]
+    world.store.damage(DAG_SETS.key.format(unreadable))
+    source.add_run("dag_02", "r2", seconds=600)
+    kill_at_the_ledger_step(world)
+    later = world.state.stops[2:]
+    assert [get_announced_runs(world.store, stop.set_id) for stop in later] == [("dag_02 r2",)] * (1 + is_known)
+    assert [stop.had_ended for stop in later] == [False, True][: 1 + is_known]
+
+
+def test_a_caller_whose_joined_plan_is_taken_over_before_its_write_joins_again(world: World) -> None:
+    """It turns the plan forced only while it owns it, so it follows the new owner first."""
+    kill_after(world, "drain", mode=Mode.GRACEFUL)
+    taken_by: list[str] = []
+
+    def take_over(event: StepEvent) -> None:
+        if (event.name, event.status) == ("join", StepStatus.DONE):
+            plan = world.state.plan
+            assert plan is not None
+            taken_by.append(plan.owner)
+            if len(taken_by) == 1:
+                taken = transitions.take_over(world.state, owner="third", at=world.clock.now())
+                world.store.peer().write(taken, expected_version=world.state.version)
+
+    record = world.engine("second", take_over).run(request(mode=Mode.FORCED))
+    assert taken_by == ["second", "second"]
+    joins = [step.detail for step in record.steps if step.name == "join"]
+    assert ["killed was silent" in joins[0], "third was silent" in joins[1]] == [True, True]
+    assert (record.outcome, record.mode) == ("completed", Mode.FORCED)
+    assert (world.state.active_region, world.state.epoch, world.state.phase) == (B, 1, Phase.STEADY)
+
+
+def test_an_engine_that_loses_its_plan_during_the_first_run_follows_the_new_owner(world: World) -> None:
+    """It was suspended while it waited. It must not report this as a first run that failed, and complete the plan."""
+    for region in (A, B):
+        world.environments[region].add_dag("dr_test_dag", is_paused=region == B)
+    world.environments[B].trigger_s = TIMING.verify_s / 2
+    records: list[FailoverRecord] = []
+
+    def see(event: StepEvent) -> None:
+        world.events.append(event)
+        if (event.name, event.status, len(records)) == ("verify", StepStatus.PROGRESS, 0):
+            # The sleep of this engine returns only after the second is done.
+            world.clock.after(0.5, lambda: records.append(world.engine("second", lambda _: None).run(request())))
+
+    first = world.engine("first", see).run(request())
+    assert records == [first]
+    assert ("verify", StepStatus.DONE) not in [(event.name, event.status) for event in world.events]
+    assert world.events[-1].detail.endswith("was finished by its owner")
+    assert "first run: dr_test_dag success" in next(step.detail for step in first.steps if step.name == "verify")

@@ -389,15 +389,23 @@ def test_a_region_sees_the_first_state_as_soon_as_it_is_written() -> None:
         assert store.observe(A).state == FIRST
 
 
-def test_an_agent_does_not_bring_its_state_back_into_a_table_that_was_emptied() -> None:
-    """It writes its state again only over an older one. A user may have emptied the table for a reason."""
+def test_an_agent_brings_its_state_back_over_an_older_one_but_not_into_an_empty_table() -> None:
+    """An empty table may get its items from a backup soon. The agent remembers the newest state meanwhile."""
     dr_set = Set()
     copies, agent = dr_set.caller()
-    assert agent.observe(A).state == FIRST
+    active = transitions.initial(A, lease_s=60, by="init", at=AT, epoch=2, version=5)
+    agent.overwrite(active)
+    dr_set.clock.advance(LAG_S)
+    assert agent.observe(A).state == active
     for copy in copies.values():
         copy._table.state = None
     assert agent.observe(A).state is None
     assert dr_set.table.states() == {A: None, B: None}
+    for copy in copies.values():
+        copy.overwrite(FIRST)
+    agent.observe(A)
+    dr_set.clock.advance(LAG_S)
+    assert dr_set.table.states() == {A: active, B: active}
 
 
 def test_a_set_that_only_the_regions_own_copy_may_have_is_named_if_it_cannot_be_read() -> None:

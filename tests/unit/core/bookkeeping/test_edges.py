@@ -286,8 +286,15 @@ def test_a_run_that_ends_or_is_deleted_while_the_role_ends_is_not_interrupted(
     assert [run.run_id for run in there.db.resumed] == ["r2"]
 
 
-def test_a_refused_run_that_a_user_then_ran_is_not_queued_again(regions: tuple[Region, Region]) -> None:
-    """Airflow refused to queue the run that the region took over. Later, a user queues it, and it succeeds."""
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_a_refused_run_that_a_user_then_ran_is_not_queued_again(
+    regions: tuple[Region, Region], is_deleted: bool
+) -> None:
+    """
+    Airflow refused to queue the run that the region took over. Later, a user queues it, and it succeeds.
+
+    Its outcome is published, so a user may also delete its row.
+    """
     here, there = regions
     there.db.failing = {"r1": "its timetable is missing"}
     take_over(here, there)
@@ -296,6 +303,8 @@ def test_a_refused_run_that_a_user_then_ran_is_not_queued_again(regions: tuple[R
     there.db.put("r1", "success", queued_at=there.clock.now())
     there.clock.advance(5)
     there.publish(epoch=1)
+    if is_deleted:
+        there.db.rows.clear()
     there.bookkeeper.resume(epoch=1)
     assert there.db.resumed == []
     assert there.bookkeeper.waiting == ()

@@ -142,7 +142,9 @@ def test_without_the_condition_the_assertions_fail(
     world: World, aws: AwsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Control: without the condition in the store, the assertions of the test above fail."""
-    monkeypatch.setattr(state_store, "_version_condition", lambda expected: {})
+    always = "attribute_exists(state_id)"
+    monkeypatch.setattr(state_store, "_version_condition", lambda expected_version: (always, {}))
+    monkeypatch.setattr(state_store, "_token_condition", lambda held, values: always)
     callers = race(world)
     assert len(world.store().find_all(RECORDS)) > 1
     with pytest.raises(AssertionError):

@@ -162,7 +162,7 @@ def test_a_deferred_sensor_waits_for_the_dates_that_its_trigger_stores(work: Wor
     assert agent_db.waits().awaited == frozenset()
     with work.database.settings.engine.begin() as connection:
         connection.execute(work.database.tables.tasks.update().values(trigger_id=None))
-        connection.execute(table.delete())
+        connection.execute(table.delete().where(table.c.id == trigger_id))
 
 
 def test_a_task_that_waits_for_something_else_is_named(work: Work, agent_db: Any) -> None:

@@ -20,6 +20,7 @@ from airflow_provider_mwaa_dr.agent.process import Process
 from airflow_provider_mwaa_dr.agent.region_list import RegionList
 from airflow_provider_mwaa_dr.agent.report import Reporter
 from airflow_provider_mwaa_dr.agent.state_reader import OlderStateError, StateChangedError, StateReader
+from airflow_provider_mwaa_dr.agent.triggerers import TriggererList
 from airflow_provider_mwaa_dr.agent.waits import WaitsReader
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.display import get_logger
@@ -97,6 +98,7 @@ class AgentLoop:
         )
         self._regions = RegionList(store, clock, region=region)
         self._waits = WaitsReader(db, self._reader, region=region)
+        self._triggerers = TriggererList(store, db, clock, region=region, every_s=12 * config.heartbeat_s)
         self._reporter = Reporter(
             process,
             clock,
@@ -106,6 +108,7 @@ class AgentLoop:
             leader=self._leader,
             housekeeping=self._housekeeping,
             waits=self._waits,
+            triggerers=self._triggerers,
             inventory=inventory,
             metrics=metrics,
         )
@@ -222,16 +225,18 @@ class AgentLoop:
 
     def _read_waits(self, schedulers: tuple[str, ...]) -> Exception | None:
         """
-        Read which held runs work in progress waits for.
+        Read which held runs work in progress waits for, and which triggerers may run watchers.
 
-        :return: why this is not known; the gate then holds them, and the rest of the turn continues.
+        :return: why this is not known; the gate then holds these runs, and the rest of the turn continues.
         """
         view = self._reader.view
         if view is None or view.state is None or role_of(view, self._config.region) is Role.UNKNOWN:
             self._waits.forget()
             return None
+        is_leading = bool(schedulers) and schedulers[0] == self._db.job_id
         try:
-            self._waits.turn(view.state, is_leading=bool(schedulers) and schedulers[0] == self._db.job_id)
+            self._waits.turn(view.state, is_leading=is_leading)
+            self._triggerers.turn(view.state, is_leading=is_leading)
         except Exception as error:  # the turn logs it at the end of its work
             return error
         return None

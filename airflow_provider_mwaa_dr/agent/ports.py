@@ -10,6 +10,7 @@ from typing import Protocol
 from airflow_provider_mwaa_dr.core.bookkeeping import LedgerDb
 from airflow_provider_mwaa_dr.core.ledger import RunKey
 from airflow_provider_mwaa_dr.core.waits import Waits
+from airflow_provider_mwaa_dr.core.watching import Watchers
 
 
 class RegionDb(LedgerDb, Protocol):
@@ -28,6 +29,7 @@ class RegionDb(LedgerDb, Protocol):
     def last_task_end(self, since: datetime) -> datetime | None: ...
     def waits(self) -> Waits: ...
     def put_first(self, keys: Collection[RunKey]) -> None: ...
+    def watchers(self) -> Watchers: ...
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from airflow_provider_mwaa_dr.agent.metrics import Figures, Publisher
 from airflow_provider_mwaa_dr.agent.ports import GateCounts
 from airflow_provider_mwaa_dr.agent.process import Process
 from airflow_provider_mwaa_dr.agent.state_reader import StateReader
+from airflow_provider_mwaa_dr.agent.triggerers import TriggererList
 from airflow_provider_mwaa_dr.agent.waits import WaitsReader
 from airflow_provider_mwaa_dr.core.gate import Role, role_of
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, IdentityClaim
@@ -39,6 +40,7 @@ class Reporter:
         leader: Leader,
         housekeeping: Housekeeping,
         waits: WaitsReader,
+        triggerers: TriggererList,
         inventory: InventoryKeeper | None,
         metrics: Publisher | None,
     ) -> None:
@@ -51,6 +53,7 @@ class Reporter:
         self._leader = leader
         self._housekeeping = housekeeping
         self._waits = waits
+        self._triggerers = triggerers
         self._inventory = inventory
         self._metrics = metrics
 
@@ -68,6 +71,7 @@ class Reporter:
             self._inventory_error,
             self._reader.held_because,
             (self._waits.found.awaited, self._waits.found.idle),
+            (self._triggerers.found, self._triggerers.unguarded),
             (bookkeeper.final_plan_id, bookkeeper.waiting, bookkeeper.unread) if bookkeeper is not None else None,
         )
 
@@ -126,6 +130,9 @@ class Reporter:
             awaited=len(self._waits.found.awaited),
             waits=self._waits.found.tasks,
             idle=self._waits.found.idle,
+            watchers=self._triggerers.found.count,
+            triggerers=self._triggerers.found.triggerers,
+            unguarded=self._triggerers.unguarded,
         )
 
     def identity_claim(self, job_id: str, *, beat: int, problem: str) -> IdentityClaim:

@@ -227,6 +227,7 @@ def _region_document(
         "unread": list(leader.unread) if leader is not None else [],
         "inventory_error": leader.inventory_error if leader is not None else None,
         "exempt": list(leader.exempt) if leader is not None and leader.exempt is not None else None,
+        "unguarded_triggerers": list(leader.unguarded) if leader is not None else [],
         "leftovers": leader.unclosed_runs if leader is not None else None,
         "reconciled_epoch": leader.reconciled_epoch if leader is not None else None,
         "closed": sum(each.agent.closed for each in alive),

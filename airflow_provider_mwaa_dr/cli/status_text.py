@@ -154,6 +154,10 @@ def _notes(document: Mapping[str, Any], region: str, timing: Timing, console: Co
         yield "    Each starts by itself when its reason is gone. If the reason stays, trigger the run by hand."
     if found["final"] is not None and document["plan"] is not None and found["final"] == document["plan"]["id"]:
         yield "  its ledger is complete for this plan"
+    if found["unguarded_triggerers"]:
+        jobs = ", ".join(found["unguarded_triggerers"])
+        yield console.alarm(f"! triggerers run asset watchers and do not load the provider: job {jobs}")
+        yield "    As a standby, the region loses the messages that they take. Install the provider, and restart them."
     if found["inventory_error"]:
         yield f"  its inventory is incomplete or missing: {found['inventory_error']}"
     if found["exempt"]:

@@ -19,6 +19,7 @@ KEYED = ("pools", "variables", "connections")
 DEPENDS_ON_PAST = "depends_on_past"
 EXTERNAL_SENSOR = "external_sensor"
 CONTROL = "control"
+WATCHER = "watcher"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,7 @@ class DagFacts:
     :param source: digest of its file, without the modules that the file imports.
     :param shape: digest of the serialized DAG, without paths: the same file may build different DAGs.
     :param traits: :data:`DEPENDS_ON_PAST`, :data:`EXTERNAL_SENSOR`: why the DAG depends on the history of its region.
-        :data:`CONTROL`: the DAG has the tag ``dr:control``.
+        :data:`CONTROL`: the DAG has the tag ``dr:control``. :data:`WATCHER`: messages that a watcher reads start it.
     """
 
     source: str

@@ -28,6 +28,7 @@ class ItemKind(Generic[T]):
 
     :param name: in messages.
     :param key: the key in the table, with ``{}`` for the id.
+    :param part: the third part of the key, if keys of other kinds begin with the same text; empty: there are none.
     :param id_of: the id of an item, unique within its kind.
     :param region_of: the region that the item belongs to, unless that is its id. Not used for items of a plan.
     :param home: the copy of an eventual table.
@@ -47,11 +48,16 @@ class ItemKind(Generic[T]):
     progress: Callable[[T], int] | None = None
     rank: Callable[[T], Any] | None = None
     order: Callable[[T], Any] | None = None
+    part: str = ""
 
     @property
     def prefix(self) -> str:
         """The part of the key before the id."""
         return self.key.partition("{}")[0]
+
+    def owns(self, key: str) -> bool:
+        """Whether *key* is the key of an item of this kind."""
+        return key.startswith(self.prefix) and (not self.part or key.split("#")[2:3] == [self.part])
 
     def key_of(self, item: T) -> str:
         """Return the key of an item in the table."""

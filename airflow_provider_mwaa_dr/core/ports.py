@@ -97,6 +97,10 @@ class AgentStatus:
     :param waits: while the region is drained: the first of the tasks in progress that wait, and what each waits for, a
         sentence each.
     :param idle: while the region is drained: how many running runs of paused DAGs have no task that executes.
+    :param watchers: how many asset watchers the region's Airflow has, without those that only exempt DAGs need.
+    :param triggerers: job ids of the triggerers that the metadata database lists as alive; empty without watchers.
+    :param unguarded: those of them that do not publish a :class:`TriggererStatus`: they do not load the provider, so
+        their watchers read their queues in every role.
     """
 
     region: str
@@ -139,6 +143,9 @@ class AgentStatus:
     awaited: int = 0
     waits: tuple[str, ...] = ()
     idle: int = 0
+    watchers: int = 0
+    triggerers: tuple[str, ...] = ()
+    unguarded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +179,25 @@ class IdentityClaim:
         The AWS region, because an execution role may write only the items of its own region.
         """
         return self.aws_region or self.region
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriggererStatus:
+    """
+    Whether a triggerer runs asset watchers, item ``AGENT#region#triggerer#job``. Only Airflow 3 has watchers.
+
+    :param job: id of the triggerer's job in its metadata database.
+    :param version: of the state. Since the triggerer read this version, none of its watchers runs, and the metadata
+        database has all events of those that ran before. 0: its watchers run, or it has not read the state.
+    :param watchers: how many watchers it runs, or has left out.
+    """
+
+    region: str
+    job: str
+    at: datetime
+    version: int
+    watchers: int
+    provider_version: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,8 +379,17 @@ class Registration:
 IDENTITY_CLAIMS: ItemKind[IdentityClaim] = ItemKind(
     name="identity claim",
     key="AGENT#{}",
+    part="claim",
     id_of=lambda claim: f"{claim.place}#claim#{claim.environment}@{claim.aws_region}#{claim.job}",
     region_of=lambda claim: claim.place,
+    home=Home.REGION,
+)
+TRIGGERERS: ItemKind[TriggererStatus] = ItemKind(
+    name="triggerer",
+    key="AGENT#{}",
+    part="triggerer",
+    id_of=lambda status: f"{status.region}#triggerer#{status.job}",
+    region_of=lambda status: status.region,
     home=Home.REGION,
 )
 FENCE_LOADS: ItemKind[FenceLoad] = ItemKind(

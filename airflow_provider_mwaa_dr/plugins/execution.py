@@ -25,6 +25,8 @@ The value is the :class:`Hold` as JSON text. Versions before it stored True.
 """
 _HELD_RESUME = "mwaa_dr_held_resume"
 """The same for a task that was held after its own deferral. The other arguments are those of the task."""
+HELD_MARK = "mwaa_dr_held"
+"""What both names begin with. The stored arguments of a task that is not held do not contain it."""
 _FAILED_TRIGGER = "__fail__"
 """Airflow's name of the next method after a trigger has failed: the task then can only fail."""
 

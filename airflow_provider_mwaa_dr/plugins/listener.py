@@ -1,5 +1,5 @@
 """
-The hooks that Airflow calls: the gate in the scheduler, the fence in the workers.
+The hooks that Airflow calls: the gate in the scheduler, the fence in the workers, the guard in the triggerer.
 
 No hook raises an exception: on Airflow 2 it would end the scheduler, on Airflow 3 the run would execute.
 """
@@ -19,6 +19,7 @@ from airflow_provider_mwaa_dr.plugins import execution, fence
 
 if TYPE_CHECKING:
     from airflow_provider_mwaa_dr.plugins.gate import Gate
+    from airflow_provider_mwaa_dr.plugins.triggerer import TriggererGuard
 
 log = get_logger(__name__)
 
@@ -38,6 +39,10 @@ def on_starting(component: Any) -> None:
             _gate.start()
     except Exception:
         log.exception("The DR gate could not be prepared; every run is held. Fix the cause and restart the scheduler.")
+    try:
+        _guard_triggerer(component)
+    except Exception:
+        log.exception("The triggerer is not guarded: its asset watchers run in a standby, too. Restart the triggerer.")
 
 
 @hookimpl
@@ -46,10 +51,10 @@ def before_stopping(component: Any) -> None:
     try:
         if _gate is not None and hasattr(component, "latest_heartbeat"):
             _gate.stop()
+        if _triggerer is not None and hasattr(component, "latest_heartbeat"):
+            _triggerer.stop()
     except Exception:
-        log.exception(
-            "The agent could not publish the end of this scheduler; a failover waits for its lease to expire."
-        )
+        log.exception("The end of this process could not be published; a failover waits for its lease to expire.")
 
 
 @hookimpl
@@ -79,6 +84,26 @@ def on_task_instance_running(task_instance: Any) -> None:
 
 
 _gate: Gate | None = None
+_triggerer: TriggererGuard | None = None
+
+
+def _guard_triggerer(component: Any) -> None:
+    """Guard the triggers, if this process is a triggerer of an Airflow that has asset watchers."""
+    global _triggerer  # noqa: PLW0603  (hooks are module functions, and a process has one guard)
+    if _triggerer is not None or sys.argv[1:2] != ["triggerer"] or not hasattr(component, "latest_heartbeat"):
+        return
+    from airflow_provider_mwaa_dr.plugins.metadata import schema  # noqa: PLC0415  (a task process does not need it)
+
+    if schema.WATCHERS is None:
+        return
+    from airflow_provider_mwaa_dr.plugins.triggerer import TriggererGuard  # noqa: PLC0415
+
+    config, clock = conf.load(), SystemClock()
+    guard = TriggererGuard(
+        config=config, job=component, clock=clock, open_store=lambda: conf.state_store(config, clock)
+    )
+    guard.install()
+    _triggerer = guard
 
 
 def _is_scheduler(component: Any) -> bool:

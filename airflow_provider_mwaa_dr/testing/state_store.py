@@ -269,7 +269,9 @@ class InMemoryStateStore:
         """Return the items of a kind, of *region* if that is not empty, without those that cannot be read."""
         with self._reach(f"find_all {kind.name}"):
             single_form_of(kind)
-            items: list[T] = [item for key, item in self._items(kind.prefix).items() if key not in self._table.damaged]
+            items: list[T] = [
+                item for key, item in self._table.items.items() if kind.owns(key) and key not in self._table.damaged
+            ]
             return kind.ordered(item for item in items if not region or kind.region(item) == region)
 
     def _items(self, prefix: str) -> dict[str, Any]:

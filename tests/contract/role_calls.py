@@ -28,6 +28,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     PAUSED_SETS,
     RECORDS,
     SNAPSHOTS,
+    TRIGGERERS,
     UNPUBLISHED_EVENTS,
     AgentStatus,
     DagSet,
@@ -36,6 +37,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     IdentityClaim,
     Registration,
     StateStore,
+    TriggererStatus,
     Unpublished,
 )
 from airflow_provider_mwaa_dr.core.state import Mode, Plan
@@ -46,7 +48,7 @@ PACKAGE = Path(airflow_provider_mwaa_dr.__file__).parent
 AGENT = (
     *sorted(f"agent/{path.name}" for path in (PACKAGE / "agent").glob("*.py")),
     *sorted(f"core/bookkeeping/{path.name}" for path in (PACKAGE / "core" / "bookkeeping").glob("*.py")),
-    "plugins/fence.py",
+    "plugins/fence.py", "plugins/triggerer.py",
 )  # fmt: skip
 ENGINE = (
     *sorted(f"core/failover/{path.name}" for path in (PACKAGE / "core" / "failover").glob("*.py")),
@@ -121,6 +123,8 @@ def uses_of_state(
         region=B if region == A else A, environment="e", aws_region=region, job="1", at=now, beat=1, problem="p"
     )  # fmt: skip
 
+    triggerer = TriggererStatus(region=region, job="1", at=now, version=1, watchers=1, provider_version="1")
+
     def write() -> None:
         state = store.read()
         store.write(replace(state, version=state.version + 1), expected_version=state.version)
@@ -168,6 +172,9 @@ def uses_of_state(
         "put identity claim": lambda: store.put(IDENTITY_CLAIMS, claim),
         "find_all identity claim": lambda: store.find_all(IDENTITY_CLAIMS, region),
         "delete identity claim": lambda: store.delete(IDENTITY_CLAIMS, claim),
+        "put triggerer": lambda: store.put(TRIGGERERS, triggerer),
+        "find_all triggerer": lambda: store.find_all(TRIGGERERS, region),
+        "delete triggerer": lambda: store.delete(TRIGGERERS, triggerer),
         "put_dispute": lambda: store.put_dispute(region, ["e", "f"]),
         "put fence load": lambda: store.put(FENCE_LOADS, FenceLoad(region=region, at=now)),
         "get fence load": lambda: store.get(FENCE_LOADS, region),
@@ -284,6 +291,9 @@ DOING: Mapping[str, str] = {
     "put identity claim": "report a wrong region or name",
     "find_all identity claim": "read reports of a wrong region or name",
     "delete identity claim": "withdraw a report of a wrong region or name",
+    "put triggerer": "report that asset watchers have stopped",
+    "find_all triggerer": "read whether asset watchers have stopped",
+    "delete triggerer": "remove the report of a triggerer that ended",
     "put_dispute": "report that two environments claim one region",
     "put fence load": "report that the fence works",
     "get fence load": "read whether the fence works",

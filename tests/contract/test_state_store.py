@@ -20,6 +20,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     PAUSED_SETS,
     RECORDS,
     SNAPSHOTS,
+    TRIGGERERS,
     UNPUBLISHED_EVENTS,
     AgentStatus,
     DagSet,
@@ -31,6 +32,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     Registration,
     StateStore,
     StepRecord,
+    TriggererStatus,
     Unpublished,
 )
 from airflow_provider_mwaa_dr.core.state import (
@@ -493,6 +495,25 @@ def test_claims_are_kept_apart_from_heartbeats(store: StateStore, peer: Peer) ->
     assert store.find_all(IDENTITY_CLAIMS, "us-east-1") == claims[:1]
     other.put(IDENTITY_CLAIMS, claims[1])
     assert store.find_all(IDENTITY_CLAIMS, "us-east-1") == claims[:2]
+
+
+def test_triggerers_are_listed_by_region_beside_the_heartbeats(store: StateStore, peer: Peer) -> None:
+    """They are no schedulers: no failover waits for one to acknowledge the state."""
+    other = peer()
+    other.put_agent(STATUS)
+    first = TriggererStatus(region="us-east-1", job="7", at=AT, version=0, watchers=2, provider_version="0.1.0")
+    second = replace(first, job="70", version=4)
+    for each in (first, second, replace(first, region="us-east-2")):
+        other.put(TRIGGERERS, each)
+    other.put(TRIGGERERS, replace(first, version=5))
+
+    assert store.find_all(TRIGGERERS, "us-east-1") == [replace(first, version=5), second]
+    assert store.agents("us-east-1") == [STATUS]
+    assert store.find_all(IDENTITY_CLAIMS, "us-east-1") == []
+    for each in (first, first):
+        store.delete(TRIGGERERS, each)
+    assert other.find_all(TRIGGERERS, "us-east-1") == [second]
+    assert other.unreadable(["us-east-1", "us-east-2"]) == []
 
 
 def test_a_claim_without_an_aws_region_is_stored_under_the_claimed_one(store: StateStore) -> None:

@@ -36,6 +36,7 @@ from airflow_provider_mwaa_dr.core.waits import (
     Waits,
     find_waits,
 )
+from airflow_provider_mwaa_dr.core.watching import Watchers
 from airflow_provider_mwaa_dr.exceptions import MwaaUnreachableError
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -588,6 +589,9 @@ class SimulatedAirflow:
             triggered_run_id=task.other[1] if dag.triggers is not None and is_known else None,
             date=None if run.at is None else to_date(run.at),
         )
+
+    def watchers(self) -> Watchers:
+        return Watchers()
 
     def put_first(self, keys: Collection[RunKey]) -> None:
         self.before_change()

@@ -331,6 +331,9 @@ AGENT = ItemSchema(
         "awaited": optional(COUNT),
         "waits": optional(TEXTS),
         "idle": optional(COUNT),
+        "watchers": optional(COUNT),
+        "triggerers": optional(NAMES),
+        "unguarded": optional(NAMES),
     },
     advice="Its scheduler writes it again within seconds. If that scheduler no longer runs, the region's agent deletes "
     "it after ten minutes, if the region has an agent that runs. You may delete it before.",
@@ -409,6 +412,21 @@ IDENTITY_CLAIM = ItemSchema(
 IDENTITY_CLAIMS = ItemSchema(
     schema={"claims": optional(NAMES)},
     advice="Delete it: agents of environments that claim the region write it again within seconds.",
+)
+TRIGGERER = ItemSchema(
+    schema={
+        "region": NAME,
+        "job": NAME,
+        "at": TIME,
+        "version": COUNT,
+        "watchers": COUNT,
+        "provider_version": TEXT,
+    },
+    advice="Its triggerer writes it again within an hour. You may delete it before.",
+)
+TRIGGERERS = ItemSchema(
+    schema={"triggerers": optional(NAMES)},
+    advice="Delete it, and restart the triggerers of the region, which write it again.",
 )
 ITEM_SCHEMAS = {
     "AGENT": AGENT,

@@ -29,11 +29,13 @@ from airflow_provider_mwaa_dr.core.ports import (
     PAUSED_SETS,
     RECORDS,
     SNAPSHOTS,
+    TRIGGERERS,
     UNPUBLISHED_EVENTS,
     DagSet,
     FailoverOutcome,
     FailoverRecord,
     IdentityClaim,
+    TriggererStatus,
     Unpublished,
 )
 from airflow_provider_mwaa_dr.exceptions import StateError
@@ -207,12 +209,21 @@ _IDENTITY_CLAIMS: Index[IdentityClaim] = Index(
     entry_of=lambda claim: IDENTITY_CLAIMS.id_of(claim).removeprefix(f"{claim.place}#claim#"),
     item_key=lambda place, entry: IDENTITY_CLAIMS.key.format(f"{place}#claim#{entry}"),
 )
+_TRIGGERERS: Index[TriggererStatus] = Index(
+    key=lambda region: f"AGENT#{region}#triggerers",
+    attribute="triggerers",
+    schema=contents.TRIGGERERS.schema,
+    region_of=TRIGGERERS.region,
+    entry_of=lambda status: status.job,
+    item_key=lambda region, job: TRIGGERERS.key.format(f"{region}#triggerer#{job}"),
+)
 _SET: PagedForm[DagSet] = PagedForm(to_content=_set_content, page=contents.SET_PAGE, from_pages=_set_from_pages)
 
 FORMS: Mapping[ItemKind[Any], SingleForm[Any] | PagedForm[Any]] = {
     IDENTITY_CLAIMS: replace(
         _plain(IDENTITY_CLAIMS, IdentityClaim, contents.IDENTITY_CLAIM.schema), index=_IDENTITY_CLAIMS
     ),
+    TRIGGERERS: replace(_plain(TRIGGERERS, TriggererStatus, contents.TRIGGERER.schema), index=_TRIGGERERS),
     FENCE_LOADS: SingleForm(
         to_item=items.fence_to_item, from_item=lambda item, table: items.fence_from_item(item, table=table)
     ),

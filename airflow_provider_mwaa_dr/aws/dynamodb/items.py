@@ -21,6 +21,8 @@ from airflow_provider_mwaa_dr.aws.dynamodb.contents import (
     IDENTITY_CLAIM,
     IDENTITY_CLAIMS,
     ITEM_SCHEMAS,
+    TRIGGERER,
+    TRIGGERERS,
     ItemSchema,
     decoded,
     problem_of,
@@ -448,13 +450,22 @@ def _truth(value: Any) -> bool | None:
 # The other items. Each is checked separately: a fault is a fault of that item only (aws/dynamodb/contents.py).
 
 
+_BESIDE_HEARTBEATS = {
+    "claim": IDENTITY_CLAIM,
+    "claims": IDENTITY_CLAIMS,
+    "triggerer": TRIGGERER,
+    "triggerers": TRIGGERERS,
+}
+"""Items of a region whose keys begin like those of its heartbeats."""
+
+
 def schema_of(key: str) -> ItemSchema | None:
     """Return the schema of the item *key*; None if the provider has no such item."""
     parts = key.split("#")
     if parts[-1] == "generations":
         return None  # the announcements of pages; see state_store.py
-    if parts[0] == "AGENT" and len(parts) > 2 and parts[2] in {"claim", "claims"}:
-        return IDENTITY_CLAIM if parts[2] == "claim" else IDENTITY_CLAIMS
+    if parts[0] == "AGENT" and len(parts) > 2 and parts[2] in _BESIDE_HEARTBEATS:
+        return _BESIDE_HEARTBEATS[parts[2]]
     return ITEM_SCHEMAS.get(parts[0])
 
 

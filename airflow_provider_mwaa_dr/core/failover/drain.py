@@ -13,6 +13,7 @@ from airflow_provider_mwaa_dr.core.failover import lease_wait
 from airflow_provider_mwaa_dr.core.failover.ownership import OwnedPlan
 from airflow_provider_mwaa_dr.core.failover.records import aborted
 from airflow_provider_mwaa_dr.core.failover.table import plan_of
+from airflow_provider_mwaa_dr.core.failover.watcher_wait import WatcherWait
 from airflow_provider_mwaa_dr.core.lease import Closing, has_acknowledged
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagInfo, Environment, RunInfo
 from airflow_provider_mwaa_dr.core.state import DRState, Phase, Plan
@@ -43,6 +44,9 @@ def drain(own: OwnedPlan, state: DRState, source: Environment, since: float) -> 
     The drain begins when the live schedulers have acknowledged. It does not end before the gate of every scheduler
     is closed: a scheduler that its database no longer lists may still start a run.
 
+    The source's asset watchers stop at the claim. The drain waits until they have, so that each message that they have
+    taken has its run in the final ledger entry.
+
     While work in progress waits for held runs, the gate may start these runs. When no run is in progress, the engine
     closes the gate again, and counts again after it is closed.
 
@@ -55,6 +59,7 @@ def drain(own: OwnedPlan, state: DRState, source: Environment, since: float) -> 
     own.progress.begin("drain")
     closing = lease_wait.closing(own, plan, state, since)
     lease_wait.await_live_schedulers(own, plan, closing)
+    watchers = WatcherWait(own, plan, closing)
     starts_awaited = plan.starts_awaited
     listed: set[str] = set()
     exempt: Collection[str] = ()
@@ -64,6 +69,8 @@ def drain(own: OwnedPlan, state: DRState, source: Environment, since: float) -> 
         agents = own.table.agents(plan.source)
         # Check the gates before the listing, so that the listing has every run that a gate let start.
         is_closed = not starts_awaited and own.clock.monotonic() >= closing.gate_closed_at(agents)
+        # The scheduler creates the runs for the last events while the DAGs are not paused yet.
+        is_closed = watchers.is_over(agents) and is_closed
         left = _in_progress(own, source, exempt)
         if unlisted := {run.dag_id for run in left} - listed:
             # The DAGs are not listed yet, or were deployed after the listing: they may be exempt.
@@ -108,7 +115,7 @@ def drain(own: OwnedPlan, state: DRState, source: Environment, since: float) -> 
             f"{counted(len(left), 'run')} in progress: {_some(left)}"
             + ("; held runs that they wait for may start" if starts_awaited else "")
             if left
-            else lease_wait.waits_for(plan, closing, agents)
+            else watchers.waits_for or lease_wait.waits_for(plan, closing, agents)
         )
         own.wait(own.timing.poll_s)
     is_acknowledged = has_acknowledged(agents, closing.version)
@@ -117,6 +124,7 @@ def drain(own: OwnedPlan, state: DRState, source: Environment, since: float) -> 
         how
         + (f"; stopped {_some(stopped)}" if stopped else "; no run in progress")
         + (f"; interrupts {_some(idle)}, whose DAGs are paused" if idle else "")
+        + watchers.outcome
     )
     return Drained(closing=closing, listing=listing, idle=tuple(idle), exempt=frozenset(exempt))
 

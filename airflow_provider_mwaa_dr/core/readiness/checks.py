@@ -32,6 +32,7 @@ ADVISORY_CHECKS: Mapping[str, Check] = {
     "imports": dags.check_imports,
     "code": dags.check_code,
     "past": dags.check_past,
+    "watchers": dags.check_watchers,
     "pools": environments.check_pools,
     "variables": environments.check_variables,
     "connections": environments.check_connections,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from airflow_provider_mwaa_dr.core.config import CONTROL_TAG
-from airflow_provider_mwaa_dr.core.inventory import DEPENDS_ON_PAST, EXTERNAL_SENSOR
+from airflow_provider_mwaa_dr.core.inventory import DEPENDS_ON_PAST, EXTERNAL_SENSOR, WATCHER
 from airflow_provider_mwaa_dr.core.readiness.comparison import (
     INVENTORY_ADVICE,
     Difference,
@@ -218,4 +218,35 @@ def check_past(facts: Facts) -> CheckResult:
         fine="no DAG depends on a task of an earlier run or of another DAG",
         advice="With a runs table, a region has the last finished runs of the other region, but not all of their tasks."
         " Check in a drill that these DAGs continue, then declare them: accepted_differences = past:ID.",
+    )
+
+
+def check_watchers(facts: Facts) -> CheckResult:
+    """
+    Which DAGs the watcher of an asset starts. Warns about a triggerer that does not load the provider: its watchers
+    also take messages while the region is a standby.
+    """
+    dags = {
+        dag_id
+        for region in facts.regions
+        if not isinstance(region.inventory, Unknown)
+        for dag_id, dag in region.inventory.dags.items()
+        if WATCHER in dag.traits
+    }
+    return compare(
+        "watchers",
+        facts,
+        [
+            Difference(
+                Verdict.WARN,
+                f"triggerers of {region.region} that run asset watchers and do not load the provider: job",
+                {job for agent in region.agents for job in agent.unguarded},
+            )
+            for region in facts.regions
+        ],
+        fine=f"DAGs that asset watchers start, in the active region only: {some(sorted(dags))}"
+        if dags
+        else "no DAG has an asset watcher",
+        advice="A standby that takes a message loses it. Install the provider in the triggerers, too, and restart "
+        "them; or use a queue for each region.",
     )

@@ -9,6 +9,7 @@ from typing import Any
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
 from airflow_provider_mwaa_dr.core.ledger import CreatedIntervals, LedgerRun, RunKey, TaskState
 from airflow_provider_mwaa_dr.core.waits import Waits
+from airflow_provider_mwaa_dr.core.watching import Watchers
 from airflow_provider_mwaa_dr.plugins.metadata import (
     closing,
     dags,
@@ -20,6 +21,7 @@ from airflow_provider_mwaa_dr.plugins.metadata import (
     schedulers,
     tasks,
     waits,
+    watchers,
 )
 from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
 
@@ -92,6 +94,9 @@ class MetadataDb:
 
     def put_first(self, keys: Collection[RunKey]) -> None:
         waits.put_first(keys)
+
+    def watchers(self) -> Watchers:
+        return watchers.count_watchers(self._exempt)
 
     # A standby closes runs.
 

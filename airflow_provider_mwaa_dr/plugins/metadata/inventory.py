@@ -13,7 +13,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
 from airflow_provider_mwaa_dr.core.config import CONTROL_TAG
-from airflow_provider_mwaa_dr.core.inventory import CONTROL, DEPENDS_ON_PAST, EXTERNAL_SENSOR, DagFacts
+from airflow_provider_mwaa_dr.core.inventory import CONTROL, DEPENDS_ON_PAST, EXTERNAL_SENSOR, WATCHER, DagFacts
 from airflow_provider_mwaa_dr.exceptions import ConfigError
 from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     CODE_KEY,
@@ -169,7 +169,7 @@ def _sorted(value: Any) -> Any:
 
 
 def _traits(data: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return which parts of its own region's history a DAG reads, and whether it is exempt by its tag."""
+    """Return which parts of its own region's history a DAG reads, whether it is exempt by its tag, and has watchers."""
     found = []
     # wait_for_downstream makes Airflow set depends_on_past, too.
     if any(
@@ -181,7 +181,16 @@ def _traits(data: Mapping[str, Any]) -> tuple[str, ...]:
         found.append(EXTERNAL_SENSOR)
     if CONTROL_TAG in data["dag"].get("tags", ()):
         found.append(CONTROL)
+    if _has_watcher(data["dag"].get("timetable")):
+        found.append(WATCHER)
     return tuple(found)
+
+
+def _has_watcher(value: Any) -> bool:
+    """Whether an asset of a serialized schedule has a watcher (Airflow 3)."""
+    if isinstance(value, Mapping):
+        return bool(value.get("watchers")) or any(map(_has_watcher, value.values()))
+    return isinstance(value, list) and any(map(_has_watcher, value))
 
 
 def _plain(text: str | None, is_encrypted: bool | None) -> str | None:

@@ -17,6 +17,7 @@ The differences:
 - 3.0 adds what requested a run, the version of its bundle and a carrier of its trace; 3.1 adds the user.
 - 3.1 adds deadlines of runs; 3.2 adds the alerts that they belong to.
 - Datasets become assets in 3.0; 3.2 adds a queue of partitions.
+- 3.0 adds watchers of assets; the table that connects assets and triggers has two names.
 - 3.2 adds partitions of runs, and a flag on DAGs that are at their limit of runs.
 """
 
@@ -65,6 +66,7 @@ CODES = DagCode.__table__
 JOBS = Job.__table__
 IMPORT_ERRORS = ParseImportError.__table__
 RENDERED = RenderedTaskInstanceFields.__table__
+TRIGGERS = Trigger.__table__
 XCOMS = DagRun.metadata.tables["xcom"]
 VARIABLES, CONNECTIONS, POOLS = Variable.__table__, Connection.__table__, Pool.__table__
 _VERSIONS = DagRun.metadata.tables.get("dag_version")
@@ -216,6 +218,11 @@ _TABLES = DagRun.metadata.tables
 ASSETS = _TABLES["asset" if "asset" in _TABLES else "dataset"]
 ASSET_QUEUE = _TABLES["asset_dag_run_queue" if "asset_dag_run_queue" in _TABLES else "dataset_dag_run_queue"]
 QUEUED_ASSET = ASSET_QUEUE.c["asset_id" if "asset_id" in ASSET_QUEUE.c else "dataset_id"]
+ASSET_CONSUMERS = _TABLES[
+    "dag_schedule_asset_reference" if "dag_schedule_asset_reference" in _TABLES else "dag_schedule_dataset_reference"
+]
+WATCHERS = _TABLES.get("asset_watcher", _TABLES.get("asset_trigger"))
+"""Which trigger watches for which asset; None before 3.0, which has no watchers."""
 PARTITION_QUEUE, PARTITION_EVENTS = _TABLES.get("asset_partition_dag_run"), _TABLES.get("partitioned_asset_key_log")
 """Runs of partitions that Airflow has not created yet, and their events; None before 3.2."""
 

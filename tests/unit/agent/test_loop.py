@@ -18,6 +18,7 @@ from airflow_provider_mwaa_dr.core.ledger import RunKey
 from airflow_provider_mwaa_dr.core.ports import FENCE_LOADS, SNAPSHOTS, AgentStatus, DagSet, FenceLoad, Observation
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan, initial, set_active_region, start_awaited
 from airflow_provider_mwaa_dr.core.waits import Waits
+from airflow_provider_mwaa_dr.core.watching import Watchers
 from airflow_provider_mwaa_dr.exceptions import StateError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
 
@@ -46,6 +47,7 @@ class FakeDb:
     broken: bool = False
     found_waits: Waits = field(default_factory=Waits)
     waits_error: Exception | None = None
+    found_watchers: Watchers = field(default_factory=Watchers)
 
     def pulse(self) -> object:
         return self.beat
@@ -93,6 +95,9 @@ class FakeDb:
 
     def put_first(self, keys: Collection[RunKey]) -> None:
         self.calls.append(f"put {len(keys)} first")
+
+    def watchers(self) -> Watchers:
+        return self.found_watchers
 
 
 class Region:

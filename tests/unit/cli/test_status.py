@@ -49,6 +49,7 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "unread": [],
                 "inventory_error": None,
                 "exempt": None,
+                "unguarded_triggerers": [],
                 "leftovers": 0,
                 "reconciled_epoch": 0,
                 "closed": 0,
@@ -72,6 +73,7 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "unread": [],
                 "inventory_error": None,
                 "exempt": None,
+                "unguarded_triggerers": [],
                 "leftovers": 0,
                 "reconciled_epoch": 0,
                 "closed": 0,
@@ -303,6 +305,13 @@ def test_runs_that_wait_are_listed_with_the_reason(mwaa_dr: Shell) -> None:
 
     assert "! interrupted runs that wait" in out
     assert "    orders r1: its DAG is not here\n    and 3 more\n" in out
+
+
+def test_triggerers_without_the_provider_are_named(mwaa_dr: Shell) -> None:
+    """In a standby they take messages, and no task handles them."""
+    out = _status_after(mwaa_dr, "us-east-2", unguarded=("31",), watchers=1, triggerers=("31", "32"))
+    assert "! triggerers run asset watchers and do not load the provider: job 31" in out
+    assert mwaa_dr("status", "--json").document["regions"]["us-east-2"]["unguarded_triggerers"] == ["31"]
 
 
 def test_exempt_dags_are_named(mwaa_dr: Shell) -> None:

@@ -174,4 +174,12 @@ CASES = [
         verdict=WARN,
         why="sensor of another DAG's run, which may be an earlier one: dag_01",
     ),
+    Case(
+        check="watchers",
+        spoil=heartbeat(B, watchers=2, triggerers=("31", "32"), unguarded=("32",)),
+        verdict=WARN,
+        why="triggerers of us-east-1 that run asset watchers and do not load the provider: job: 32",
+        advice="Install the provider in the triggerers",
+        fix=heartbeat(B, unguarded=()),
+    ),
 ]

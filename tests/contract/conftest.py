@@ -23,6 +23,9 @@ Peer = Callable[[], StateStore]
 RunsPeer = Callable[[], RunsStore]
 MakeCloud = Callable[..., Cloud]
 
+SIGNED = "signed"
+"""The store that sends its requests without boto3."""
+
 
 @pytest.fixture(scope="session")
 def aws_server() -> Iterator[AwsServer]:
@@ -80,7 +83,16 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-@pytest.fixture(params=["memory", "dynamodb", "memory, available", "memory, safe", "dynamodb, available"])
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch, aws: AwsServer) -> None:
+    """Credentials in environment variables, so that a store without a session signs its requests itself."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+
+
+@pytest.fixture(
+    params=["memory", "dynamodb", "memory, available", "memory, safe", "dynamodb, available", "dynamodb, signed"]
+)
 def peer(request: pytest.FixtureRequest, clock: ManualClock, session: boto3.session.Session) -> Peer:
     """
     Return a function that makes stores for one table, each like the store of another process.
@@ -96,6 +108,9 @@ def peer(request: pytest.FixtureRequest, clock: ManualClock, session: boto3.sess
         store = InMemoryStateStore()
         return store.peer
     name = request.getfixturevalue("table")
+    if mode == SIGNED:
+        request.getfixturevalue("keys")
+        return lambda: DynamoDBStateStore(name, ("us-east-2", "us-east-1"), clock=clock, timeout_s=20)
 
     def copy(region: str) -> DynamoDBStateStore:
         return DynamoDBStateStore(name, (region,), clock=clock, session=session, timeout_s=20)
@@ -132,12 +147,15 @@ def runs_table(aws: AwsServer, session: boto3.session.Session) -> str:
     return name
 
 
-@pytest.fixture(params=["memory", "dynamodb", "dynamodb, own copy"])
+@pytest.fixture(params=["memory", "dynamodb", "dynamodb, own copy", "dynamodb, signed"])
 def runs_peer(request: pytest.FixtureRequest, clock: ManualClock, session: boto3.session.Session) -> RunsPeer:
     """Return a function that makes runs stores for one table, each like the store of another process."""
     if request.param == "memory":
         return InMemoryRunsStore().peer
     name = request.getfixturevalue("runs_table")
+    if request.param.endswith(SIGNED):
+        request.getfixturevalue("keys")
+        return lambda: DynamoDBRunsStore(name, ("us-east-2", "us-east-1"), clock=clock, timeout_s=20)
     own_region = "us-east-2" if request.param.endswith("own copy") else None
     return lambda: DynamoDBRunsStore(
         name, ("us-east-2", "us-east-1"), clock=clock, session=session, timeout_s=20, own_region=own_region

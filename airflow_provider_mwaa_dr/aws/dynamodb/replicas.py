@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_provider_mwaa_dr.aws.dynamodb.signed_client import open_signed_client
 from airflow_provider_mwaa_dr.aws.session import (
     DYNAMODB_TIMEOUT_S,
     AwsFault,
@@ -52,9 +53,9 @@ class Replicas:
     """
     The replicas of one table. Thread-safe.
 
-    One attempt takes at most about a second. A replica that failed is tried last for ``AVOID_S``. boto3 is imported,
-    and clients are created, at the first request, one client for each process and region. So a forked process shares no
-    connection, and there is no lock that it could inherit.
+    One attempt takes at most about a second. A replica that failed is tried last for ``AVOID_S``. botocore or boto3 is
+    imported, and clients are created, at the first request, one client for each process and region. So a forked process
+    shares no connection, and there is no lock that it could inherit.
 
     :param regions: regions of the replicas, nearest first.
     :param session: a boto3 session with credentials; None: boto3 searches for credentials itself.
@@ -168,8 +169,12 @@ class Replicas:
         key = (os.getpid(), region)
         client = self._clients.get(key)
         if client is None:
-            client = self._clients[key] = dynamodb_client(region, session=self._session, timeout_s=self._timeout_s)
+            client = self._clients[key] = self._open_client(region)
         return client
+
+    def _open_client(self, region: str) -> Any:
+        signed = None if self._session is not None else open_signed_client(region, timeout_s=self._timeout_s)
+        return signed or dynamodb_client(region, session=self._session, timeout_s=self._timeout_s)
 
     def order(self) -> list[str]:
         """Return the regions of the replicas, nearest first; those that failed within ``AVOID_S`` come last."""

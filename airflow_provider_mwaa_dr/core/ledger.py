@@ -33,6 +33,9 @@ SCHEDULED = "scheduled"
 AUTOMATED = ("backfill", SCHEDULED)
 """The types of runs that are intervals: the scheduler creates the next interval after the newest of these runs."""
 
+EVENT_TRIGGERED = ("asset_triggered", "dataset_triggered")
+"""The types of runs that events of assets or datasets trigger, in Airflow 3 and 2."""
+
 _MOST_DATED = 100
 """The most runs of a DAG in :attr:`Head.dated`. The scheduler of another region may repeat the dates of older ones."""
 _DATED_CONF_CHARS = 5_000
@@ -71,6 +74,32 @@ class RunDeadline:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunEvent:
+    """
+    An event of an asset (a dataset in Airflow 2) that triggered a run.
+
+    :param uri, name, group: of the asset. Airflow 2 has only the URI.
+    :param at: when the event was created.
+    :param extra: JSON text.
+    :param source_dag_id, source_task_id, source_run_id, source_map_index: the task that created it; None if none did.
+    :param partition_key: None before Airflow 3.2.
+    :param aliases: names of the aliases of assets through which the task created it.
+    """
+
+    uri: str
+    name: str | None
+    group: str | None
+    at: datetime
+    extra: str
+    source_dag_id: str | None = None
+    source_task_id: str | None = None
+    source_run_id: str | None = None
+    source_map_index: int | None = None
+    partition_key: str | None = None
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerRun:
     """
     One run as a region publishes it. The times are those of its metadata database.
@@ -94,6 +123,9 @@ class LedgerRun:
     :param triggered_by: Airflow's name of what requested the run, such as ``REST_API``; None on Airflow 2.
     :param triggering_user: the user who requested it; None before Airflow 3.1.
     :param deadlines: of an unfinished run; empty before Airflow 3.2.
+    :param events: of an unfinished run of a type in :data:`EVENT_TRIGGERED`: what triggered it. None: an earlier
+        version of the provider published the run, or see *events_lost*.
+    :param events_lost: why ``events`` could not be stored; no region may start the run without them.
     """
 
     dag_id: str
@@ -117,6 +149,15 @@ class LedgerRun:
     triggered_by: str | None = None
     triggering_user: str | None = None
     deadlines: tuple[RunDeadline, ...] = ()
+    events: tuple[RunEvent, ...] | None = None
+    events_lost: str | None = None
+
+    @property
+    def why_without_events(self) -> str | None:
+        """Why the ledger does not have the events that triggered the run; None if it has them, or if none did."""
+        if self.run_type not in EVENT_TRIGGERED or self.events is not None:
+            return None
+        return self.events_lost or "an earlier version of the provider published the run"
 
     @property
     def key(self) -> RunKey:
@@ -145,6 +186,8 @@ class Head:
     :param created: logical date of the newest interval that the region created; None: no interval yet.
     :param finished: the newest interval that ended by itself, with all values that another region needs to adopt it.
     :param partition_created: partition date of the newest interval that the region created and that is a partition.
+    :param triggered: the newest ended run of a type in :data:`EVENT_TRIGGERED`. Airflow gives the next such run the
+        events that are later.
     :param partition: the newest ended interval that is a partition (Airflow 3.2 and later). Most have no logical date.
         Partitions without a partition date have no newest one.
     :param others: for each other type of run, the newest one that ended by itself, if the DAG's next run depends on its
@@ -159,9 +202,15 @@ class Head:
     dated: tuple[LedgerRun, ...] = ()
     partition_created: datetime | None = None
     partition: LedgerRun | None = None
+    triggered: LedgerRun | None = None
 
     def advanced(self, run: LedgerRun) -> Head:
         """Return the head after *run*."""
+        if run.run_type in EVENT_TRIGGERED:
+            return self._with_triggered(run)._advanced(run)
+        return self._advanced(run)
+
+    def _advanced(self, run: LedgerRun) -> Head:
         head = self._with_partition(run) if run.partition_key is not None and run.run_type in AUTOMATED else self
         at = run.logical_date
         if at is None or run.status is RunStatus.GONE:
@@ -188,6 +237,12 @@ class Head:
             head = replace(head, partition=run)
         return head
 
+    def _with_triggered(self, run: LedgerRun) -> Head:
+        at, known = triggered_at(run), self.triggered
+        if at is None or not run.has_ended or (known is not None and (triggered_at(known) or at) > at):
+            return self
+        return replace(self, triggered=replace(run, conf=None))
+
     def _with_other(self, run: LedgerRun, at: datetime) -> Head:
         known = next((other for other in self.others if other.run_type == run.run_type), None)
         if known is not None and (known.logical_date or at) > at:
@@ -203,7 +258,7 @@ class Head:
 
     def has(self, run: LedgerRun) -> bool:
         """Whether the head contains *run* from the same or a newer epoch."""
-        ended = (self.finished, self.partition, *self.others, *self.dated)
+        ended = (self.finished, self.partition, self.triggered, *self.others, *self.dated)
         return any(own is not None and own.key == run.key and own.epoch >= run.epoch for own in ended)
 
 
@@ -421,7 +476,8 @@ def history(others: Collection[RegionLedger], dag_ids: Iterable[str]) -> list[Le
     Return the runs in the ledgers of *others* that a region must adopt for *dag_ids*.
 
     These are, for each DAG, the newest finished interval, and newer runs of other types if the DAG's next run depends
-    on their tasks, or if the scheduler must not create a run for their logical date. If two regions differ about a run,
+    on their tasks, or if the scheduler must not create a run for their logical date. And the newest run that events
+    triggered, so that a later run does not get its events, too. If two regions differ about a run,
     the newer epoch counts.
     """
     needed: list[LedgerRun] = []
@@ -440,7 +496,17 @@ def history(others: Collection[RegionLedger], dag_ids: Iterable[str]) -> list[Le
             ):
                 known[run.key] = run
         needed += known.values()
+        triggered = sorted(
+            (head.triggered for head in heads if head.triggered is not None),
+            key=lambda run: (triggered_at(run) or _LONG_AGO, run.epoch),
+        )
+        needed += [run for run in triggered[-1:] if run.key not in known]
     return needed
+
+
+def triggered_at(run: LedgerRun) -> datetime | None:
+    """Return the time up to which a run that events triggered has consumed them."""
+    return run.run_after or run.logical_date
 
 
 def mark_of(run: LedgerRun) -> datetime | None:

@@ -16,8 +16,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from airflow_provider_mwaa_dr.aws.dynamodb.limits import ITEM_BYTES
-from airflow_provider_mwaa_dr.core.bookkeeping import CONF_BYTES, TASKS_BYTES, Bookkeeper
-from airflow_provider_mwaa_dr.core.ledger import Head, LedgerRun, LogEntry, RegionLedger, RunStatus
+from airflow_provider_mwaa_dr.core.bookkeeping import CONF_BYTES, TASKS_BYTES, Bookkeeper, RunRow
+from airflow_provider_mwaa_dr.core.bookkeeping.conversion import size_of, to_run
+from airflow_provider_mwaa_dr.core.ledger import Head, LedgerRun, LogEntry, RegionLedger, RunEvent, RunStatus
 from airflow_provider_mwaa_dr.core.ports import (
     RECORDS,
     AgentStatus,
@@ -170,6 +171,29 @@ def test_an_entry_with_the_largest_run_fits(runs_peer: RunsPeer) -> None:
     entry = LogEntry(number=1, at=AT, epoch=1, first_id=1, newest_id=1, runs=(run,))
     store.append(A, entry)
     assert list(store.log(A, after=0)) == [entry]
+
+
+def test_an_entry_with_a_run_with_the_largest_events_fits(runs_peer: RunsPeer) -> None:
+    """Many small events and one large event, with as many characters as the ledger allows."""
+    store, random_text = runs_peer(), _random_text(string.ascii_letters + string.digits + "_.-")
+    large = _event(json.dumps({"text": random_text(CONF_BYTES // 2)}))
+    count = (CONF_BYTES - size_of(large)) // size_of(_event("{}"))
+    row = RunRow(
+        id=1, dag_id="orders", run_id="r", run_type="asset_triggered", state="queued", logical_date=None,
+        data_interval_start=None, data_interval_end=None, run_after=AT, queued_at=AT, conf={},
+        events=(large, *[_event("{}")] * count),
+    )  # fmt: skip
+    run = to_run(row, RunStatus.OPEN, epoch=1)
+    assert run.events == row.events
+    more = to_run(replace(row, events=(*(row.events or ()), large)), RunStatus.OPEN, epoch=1)
+    assert (more.events, "the limit is 200000" in (more.events_lost or "")) == (None, True)
+    entry = LogEntry(number=1, at=AT, epoch=1, first_id=1, newest_id=1, runs=(run,))
+    store.append(A, entry)
+    assert list(store.log(A, after=0)) == [entry]
+
+
+def _event(extra: str) -> RunEvent:
+    return RunEvent(uri="s3://queue", name="queue", group="asset", at=AT, extra=extra)
 
 
 def test_a_checkpoint_of_a_dag_with_the_largest_runs_of_every_type_fits(runs_peer: RunsPeer) -> None:

@@ -13,6 +13,7 @@ from airflow_provider_mwaa_dr.core.ledger import (
     LogEntry,
     RegionLedger,
     RunDeadline,
+    RunEvent,
     RunStatus,
 )
 from airflow_provider_mwaa_dr.exceptions import StaleLedgerError
@@ -43,6 +44,18 @@ RUN = LedgerRun(
 )
 
 
+EVENT = RunEvent(
+    uri="s3://queue/ä", name="queue", group="asset", at=AT, extra='{"payload": {"a": [1, null, "\\u00e4"]}}',
+    source_dag_id="producer", source_task_id="t", source_run_id="r", source_map_index=-1, partition_key="eu",
+    aliases=("one", "two"),
+)  # fmt: skip
+BARE_EVENT = RunEvent(uri="", name=None, group=None, at=AT, extra="{}")
+TRIGGERED = LedgerRun(
+    dag_id="orders", run_id="by asset", run_type="asset_triggered", status=RunStatus.OPEN, epoch=3, run_after=AT,
+    events=(EVENT, BARE_EVENT),
+)  # fmt: skip
+
+
 def entry(number: int, *runs: LedgerRun, final_plan_id: str | None = None) -> LogEntry:
     return LogEntry(
         number=number,
@@ -63,7 +76,9 @@ def test_the_log_is_read_back_as_written(runs_peer: RunsPeer) -> None:
     writer, reader = runs_peer(), runs_peer()
     assert list(reader.log(REGION, after=0)) == []
     bare = LedgerRun(dag_id="d", run_id="r", run_type="manual", status=RunStatus.SUCCESS, epoch=0, conf_lost="too long")
-    entries = [entry(1, RUN), entry(2), entry(3, bare, final_plan_id="plan-1")]
+    triggered = [TRIGGERED, replace(TRIGGERED, run_id="2", events=())]
+    triggered.append(replace(TRIGGERED, run_id="3", events=None, events_lost="too long"))
+    entries = [entry(1, RUN), entry(2, *triggered), entry(3, bare, final_plan_id="plan-1")]
     for each in entries:
         writer.append(REGION, each)
     writer.append("us-east-1", entry(1))
@@ -105,7 +120,9 @@ def test_the_checkpoint_is_replaced_completely_and_never_by_an_older_one(runs_pe
     done = replace(RUN, run_id="done", status=RunStatus.SUCCESS)
     manual = replace(done, run_id="by hand", run_type="manual", holds_date=False)
     dated = replace(done, run_id="dated", run_type="manual", logical_date=AT + timedelta(hours=1), tasks=())
-    checkpoint.apply([entry(1, RUN, final_plan_id="plan-1"), entry(2, done, manual, dated)])
+    triggered = replace(TRIGGERED, run_id="e", status=RunStatus.SUCCESS, events=None)
+    checkpoint.apply([entry(1, RUN, TRIGGERED, final_plan_id="plan-1"), entry(2, done, manual, dated, triggered)])
+    assert checkpoint.heads["orders"].triggered == triggered
     assert checkpoint.heads["orders"].others == (manual,)
     assert checkpoint.heads["orders"].dated == (dated,)
     assert checkpoint.heads["orders"].finished == checkpoint.heads["orders"].partition == done

@@ -186,6 +186,7 @@ class Run:
             queued_at=self.queued_at,
             conf=self.conf,
             is_skipped=self.is_skipped,
+            events=() if self.run_type == ASSET_TRIGGERED else None,
         )
 
 

@@ -269,6 +269,19 @@ BINARY = _rule("binary data", lambda value: isinstance(value, (bytes, bytearray)
 PAGES = whole(most=MOST_PAGES)
 JSON = _rule("JSON", _is_json)
 TASK = _rule("a list of task id, map index and state", _is_task)
+EVENT: Schema = {
+    "uri": TEXT,
+    "name": optional(TEXT),
+    "group": optional(TEXT),
+    "at": TIME,
+    "extra": JSON,
+    "source_dag_id": optional(TEXT),
+    "source_task_id": optional(TEXT),
+    "source_run_id": optional(TEXT),
+    "source_map_index": optional(whole(least=-1)),
+    "partition_key": optional(TEXT),
+    "aliases": optional(TEXTS),
+}
 DEADLINE = _rule("a list of alert, time, and true or false", _is_deadline)
 
 
@@ -479,6 +492,8 @@ RUN: Schema = {
     "triggered_by": optional(TEXT),
     "triggering_user": optional(TEXT),
     "deadlines": optional(each(DEADLINE)),
+    "events": optional(each(record(EVENT))),
+    "events_lost": optional(TEXT),
 }
 ENTRY: Schema = {
     "number": whole(least=1),

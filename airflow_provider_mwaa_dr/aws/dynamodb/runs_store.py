@@ -20,6 +20,7 @@ from airflow_provider_mwaa_dr.aws.dynamodb import items
 from airflow_provider_mwaa_dr.aws.dynamodb.contents import (
     CHECKPOINT,
     ENTRY,
+    EVENT,
     NAME,
     RUN,
     Problem,
@@ -45,6 +46,7 @@ from airflow_provider_mwaa_dr.core.ledger import (
     LogEntry,
     RegionLedger,
     RunDeadline,
+    RunEvent,
     RunStatus,
 )
 from airflow_provider_mwaa_dr.core.ports import Clock
@@ -449,7 +451,24 @@ def _run_to_json(run: LedgerRun) -> dict[str, Any]:
             values[name] = items.to_timestamp(values[name])
     tasks = [list(task) for task in run.tasks]
     deadlines = [[each.alert, items.to_timestamp(each.at), each.is_missed] for each in run.deadlines]
-    return _without_nothing({**values, "status": run.status.value, "tasks": tasks, "deadlines": deadlines})
+    found = _without_nothing({**values, "status": run.status.value, "tasks": tasks, "deadlines": deadlines})
+    if run.events is None:
+        return found
+    # No event is not the same as an unknown number of events.
+    return {**found, "events": [_event_to_json(event) for event in run.events]}
+
+
+def _event_to_json(event: RunEvent) -> dict[str, Any]:
+    values = {name: getattr(event, name) for name in EVENT}
+    return _without_nothing({**values, "at": items.to_timestamp(event.at), "aliases": list(event.aliases)})
+
+
+def _event_from_json(values: Mapping[str, Any]) -> RunEvent:
+    known = {name: values[name] for name in EVENT if values.get(name) is not None}
+    unnamed = {"name": None, "group": None}
+    return RunEvent(
+        **{**unnamed, **known, "at": items.to_time(values["at"]), "aliases": tuple(values.get("aliases") or ())}
+    )
 
 
 def _run_from_json(values: Mapping[str, Any]) -> LedgerRun:
@@ -469,6 +488,7 @@ def _run_from_json(values: Mapping[str, Any]) -> LedgerRun:
         "tasks": tasks,
         "deadlines": deadlines,
         "status": RunStatus(known.get("status", RunStatus.OPEN)),
+        "events": None if known.get("events") is None else tuple(map(_event_from_json, known["events"])),
     }
     if problem is not None:
         # Treat it as not ended. No region may resume it.
@@ -488,6 +508,7 @@ def _head_to_json(head: Head) -> dict[str, Any]:
             "dated": [_run_to_json(run) for run in head.dated],
             "partition_created": _optional(head.partition_created),
             "partition": _run_to_json(head.partition) if head.partition is not None else None,
+            "triggered": _run_to_json(head.triggered) if head.triggered is not None else None,
         }
     )
 
@@ -502,6 +523,7 @@ def _head_from_json(values: Mapping[str, Any]) -> Head:
         dated=_ended_runs(values.get("dated")),
         partition_created=items.from_timestamp(values.get("partition_created")),
         partition=_ended_run(values.get("partition")),
+        triggered=_ended_run(values.get("triggered")),
     )
 
 

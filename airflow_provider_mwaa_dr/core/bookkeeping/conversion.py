@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from airflow_provider_mwaa_dr.core.bookkeeping.database import OPEN_STATES, RunRow
-from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunStatus
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunEvent, RunStatus
 
 CONF_BYTES = 200_000
 """The longest conf of a run, as JSON, that fits an item together with the run's other values."""
@@ -27,9 +27,29 @@ def to_conf(conf: Any) -> tuple[str | None, str | None]:
     return text, None
 
 
+def size_of(event: RunEvent) -> int:
+    """Return about how many characters of JSON an event has in the ledger."""
+    texts = (event.uri, event.name, event.group, event.extra, event.source_dag_id, event.source_task_id)
+    more = (event.source_run_id, event.partition_key, *event.aliases)
+    # A text may contain quotes, which JSON escapes.
+    return 300 + sum(len(json.dumps(text)) for text in (*texts, *more) if text is not None)
+
+
+def _to_events(row: RunRow, conf: str | None) -> tuple[tuple[RunEvent, ...] | None, str | None]:
+    """Return the events of a run, and the reason if they cannot be stored."""
+    if row.events is None or row.events_lost is not None:
+        return None, row.events_lost
+    size, limit = sum(map(size_of, row.events)), CONF_BYTES - len(conf or "")
+    if size > limit:
+        return None, f"they have {size} characters as JSON, and the limit is {limit}"
+    return row.events, None
+
+
 def to_run(row: RunRow, status: RunStatus, *, epoch: int) -> LedgerRun:
     """Return the run as the region publishes it under *epoch*, without its tasks."""
     conf, conf_lost = to_conf(row.conf) if row.conf_lost is None else (None, row.conf_lost)
+    is_unfinished = status in {RunStatus.OPEN, RunStatus.INTERRUPTED}
+    events, events_lost = _to_events(row, conf) if is_unfinished else (None, None)
     return LedgerRun(
         dag_id=row.dag_id,
         run_id=row.run_id,
@@ -47,7 +67,9 @@ def to_run(row: RunRow, status: RunStatus, *, epoch: int) -> LedgerRun:
         holds_date=row.holds_date,
         triggered_by=row.triggered_by,
         triggering_user=row.triggering_user,
-        deadlines=row.deadlines if status in {RunStatus.OPEN, RunStatus.INTERRUPTED} else (),
+        deadlines=row.deadlines if is_unfinished else (),
+        events=events,
+        events_lost=events_lost[:_REASON_CHARS] if events_lost is not None else None,
     )
 
 

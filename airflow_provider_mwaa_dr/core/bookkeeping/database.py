@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from airflow_provider_mwaa_dr.core.ledger import CreatedIntervals, LedgerRun, RunDeadline, RunKey, TaskState
+from airflow_provider_mwaa_dr.core.ledger import (
+    CreatedIntervals,
+    LedgerRun,
+    RunDeadline,
+    RunEvent,
+    RunKey,
+    TaskState,
+)
 
 OPEN_STATES = frozenset({"queued", "running"})
 """The states of a run that is not over."""
@@ -24,7 +31,7 @@ class RunRow:
     :param conf_lost: why that value cannot be read, or must not be stored.
     :param is_skipped: the provider closed the run before any of its tasks executed. Regardless of its state, no region
         has done its work.
-    :param holds_date, triggered_by, triggering_user, deadlines: see :class:`.ledger.LedgerRun`.
+    :param holds_date, triggered_by, triggering_user, deadlines, events, events_lost: see :class:`.ledger.LedgerRun`.
     """
 
     id: int
@@ -46,6 +53,8 @@ class RunRow:
     triggered_by: str | None = None
     triggering_user: str | None = None
     deadlines: tuple[RunDeadline, ...] = ()
+    events: tuple[RunEvent, ...] | None = None
+    events_lost: str | None = None
 
     @property
     def key(self) -> RunKey:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 
+from airflow_provider_mwaa_dr.core.bookkeeping.conversion import size_of
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun
 
 _ENTRY_BYTES = 250_000
@@ -18,9 +19,10 @@ def chunks(
     part: list[LedgerRun] = []
     size = 0
     for run in runs:
-        # 600 covers names, times and ids; only conf and tasks can be long.
+        # 600 covers names, times and ids; only conf, tasks and events can be long.
         cost = 600 + len(run.dag_id) + len(run.run_id) + len(run.conf or "")
         cost += sum(len(task_id) + 30 for task_id, _, _ in run.tasks) + 80 * len(run.deadlines)
+        cost += sum(map(size_of, run.events or ()))
         if part and size + cost > _ENTRY_BYTES:
             yield tuple(part), ()
             part, size = [], 0

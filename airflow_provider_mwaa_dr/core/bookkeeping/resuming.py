@@ -83,6 +83,8 @@ class Resumer:
                 self._note_stuck({key: doubts[key]})
             elif run.conf_lost is not None:
                 self._stuck[key] = f"its conf is not in the ledger: {run.conf_lost}"
+            elif (without_events := run.why_without_events) is not None:
+                self._note_stuck({key: f"the events that triggered it are not in the ledger: {without_events}"})
             elif key not in self._stuck or key in self._to_retry:
                 candidates.append(run)
         batch = candidates[:_BATCH]

@@ -12,6 +12,7 @@ from airflow_provider_mwaa_dr.core.batches import batched
 from airflow_provider_mwaa_dr.core.bookkeeping import NO_RERUN_TAG, to_conf
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunKey
 from airflow_provider_mwaa_dr.plugins.metadata.creation import add_deadlines, pin_versions
+from airflow_provider_mwaa_dr.plugins.metadata.events import add_events, why_no_events
 from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
 from airflow_provider_mwaa_dr.plugins.metadata.foreign_runs import Translation
 from airflow_provider_mwaa_dr.plugins.metadata.insertion import insert_runs, insertable
@@ -46,6 +47,7 @@ def cannot_resume(exempt: Exemption, runs: Sequence[LedgerRun]) -> dict[RunKey, 
             opted_out |= set(connection.execute(tagged).scalars())
         for some in batched(runs, BATCH):
             translation = Translation(session, some)
+            taken |= why_no_events(connection, some)
             taken |= {run.key: why for run in some if (why := translation.why_taken(run)) is not None}
     refused = {}
     for run in runs:
@@ -75,16 +77,18 @@ def resume(runs: Sequence[LedgerRun], note: str) -> dict[RunKey, str]:
             connection = session.connection()
             translation = Translation(session, batch)
             taken = translation.taken
-            held = {run.key: why for run in batch if (why := translation.why_taken(run)) is not None}
+            held = why_no_events(connection, batch)
+            held |= {run.key: why for run in batch if (why := translation.why_taken(run)) is not None}
             new, refused = insertable([translation.to_resume(run) for run in batch if run.key not in held], taken)
             refused |= held
             insert_runs(connection, new, state="queued", note=note)
+            add_events(connection, new)
             pin_versions(session, new)
             add_deadlines(session, new)
             update_run_limits(connection, {run.dag_id for run in new})
         failed |= refused
         for run in batch:
-            if run.key not in taken.runs or taken.runs[run.key] in OPEN:
+            if run.key in held or run.key not in taken.runs or taken.runs[run.key] in OPEN:
                 continue
             try:
                 _queue_again(run, note)
@@ -120,4 +124,5 @@ def _queue_again(run: LedgerRun, note: str) -> None:
         connection.execute(update(RUNS).where(RUNS.c.id == found.id).values(values))
         update_run_limits(connection, [run.dag_id])
         put_note(connection, found.id, note)
+        add_events(connection, [run])
         add_deadlines(session, [run])

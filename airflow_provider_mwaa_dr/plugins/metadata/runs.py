@@ -14,6 +14,7 @@ from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
 from airflow_provider_mwaa_dr.core.config import NO_CONF_TAG
 from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, RunKey
 from airflow_provider_mwaa_dr.plugins.metadata.creation import deadlines
+from airflow_provider_mwaa_dr.plugins.metadata.events import events_of
 from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
 from airflow_provider_mwaa_dr.plugins.metadata.notes import CLOSED
 from airflow_provider_mwaa_dr.plugins.metadata.schema import (
@@ -64,7 +65,10 @@ def rows(keys: Collection[RunKey]) -> list[RunRow]:
             query = select(*ROW).where(key_in(batch))
             some = [to_row(row) for row in session.execute(query).all()]
             deadlines_of = deadlines(session.connection(), [read.id for read in some])
-            found += [replace(read, deadlines=deadlines_of.get(read.id, ())) for read in some]
+            events = events_of(session, some)
+            for read in some:
+                of_run, lost = events.get(read.id, (None, None))
+                found.append(replace(read, deadlines=deadlines_of.get(read.id, ()), events=of_run, events_lost=lost))
     return found
 
 

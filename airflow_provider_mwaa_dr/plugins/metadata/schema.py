@@ -49,7 +49,7 @@ from pendulum import instance
 from sqlalchemy import LargeBinary, PickleType, String, and_, func, null, select, true, tuple_, type_coerce, update
 
 from airflow_provider_mwaa_dr.core.display import get_logger
-from airflow_provider_mwaa_dr.core.ledger import RunKey
+from airflow_provider_mwaa_dr.core.ledger import EVENT_TRIGGERED, RunKey
 from airflow_provider_mwaa_dr.core.translation import Era, Schedule
 from airflow_provider_mwaa_dr.plugins.metadata.transactions import utc_now
 
@@ -151,7 +151,7 @@ def read_trigger(session: Any, trigger_id: int) -> Mapping[str, Any] | None:
         return None
 
 
-_TRIGGERED_BY_EVENTS = {"asset_triggered", "dataset_triggered"}
+_TRIGGERED_BY_EVENTS = set(EVENT_TRIGGERED)
 
 
 def existing_type(run_type: str) -> str:
@@ -218,6 +218,13 @@ _TABLES = DagRun.metadata.tables
 ASSETS = _TABLES["asset" if "asset" in _TABLES else "dataset"]
 ASSET_QUEUE = _TABLES["asset_dag_run_queue" if "asset_dag_run_queue" in _TABLES else "dataset_dag_run_queue"]
 QUEUED_ASSET = ASSET_QUEUE.c["asset_id" if "asset_id" in ASSET_QUEUE.c else "dataset_id"]
+EVENTS = _TABLES["asset_event" if "asset_event" in _TABLES else "dataset_event"]
+EVENT_ASSET = EVENTS.c["asset_id" if "asset_id" in EVENTS.c else "dataset_id"]
+RUN_EVENTS = _TABLES["dagrun_asset_event" if "dagrun_asset_event" in _TABLES else "dagrun_dataset_event"]
+ALIASES = _TABLES["asset_alias" if "asset_alias" in _TABLES else "dataset_alias"]
+EVENT_ALIASES = _TABLES[
+    "asset_alias_asset_event" if "asset_alias_asset_event" in _TABLES else "dataset_alias_dataset_event"
+]
 ASSET_CONSUMERS = _TABLES[
     "dag_schedule_asset_reference" if "dag_schedule_asset_reference" in _TABLES else "dag_schedule_dataset_reference"
 ]

@@ -64,6 +64,28 @@ def test_a_head_keeps_the_newest_of_each_kind_that_the_next_run_depends_on() -> 
     assert len(head.advanced(later).others) == 2
 
 
+def test_a_head_keeps_the_newest_ended_run_that_events_triggered() -> None:
+    """Airflow gives the next such run later events only. The conf is not needed for that."""
+    head = Head(dag_id="orders")
+
+    def triggered(day: int, status: RunStatus = RunStatus.SUCCESS, **values: object) -> LedgerRun:
+        at = AT + timedelta(days=day)
+        return run(day, status, "asset_triggered", **{"logical_date": None, "run_after": at, **values})
+
+    newest = triggered(3, conf="{}")
+    for each in (triggered(1), newest, triggered(2), triggered(4, RunStatus.OPEN), triggered(5, run_after=None)):
+        head = head.advanced(each)
+    assert head.triggered == replace(newest, conf=None)
+    assert head.has(newest)
+    dataset = run(6, RunStatus.FAILED, "dataset_triggered", tasks=TASKS)
+    assert head.advanced(dataset).triggered == dataset
+    one, other = RegionLedger(), RegionLedger()
+    one.heads["orders"], other.heads["orders"] = head, Head(dag_id="orders").advanced(triggered(1))
+    assert history([other, one], ["orders"]) == [replace(newest, conf=None)]
+    one.heads["orders"] = head.advanced(dataset)
+    assert history([other, one], ["orders"]) == [dataset], "it is in two places of the head"
+
+
 def test_a_head_knows_whether_a_run_is_newer_than_what_it_has() -> None:
     """The epoch decides, for the scheduled run and for runs of other types."""
     head = Head(dag_id="orders").advanced(run(2, epoch=3)).advanced(run(3, run_type="manual", tasks=TASKS, epoch=3))

@@ -89,6 +89,24 @@ def test_an_older_version_reads_runs_with_deadlines() -> None:
     assert _run_from_json(values) == run
 
 
+def test_an_older_version_reads_runs_with_events() -> None:
+    """It ignores them. A run of an older version has none, which is not the same as an empty list."""
+    run = replace(INTERVAL, run_type="asset_triggered", status=RunStatus.OPEN, events=())
+    values = _run_to_json(run)
+    assert problem_of(values, {name: rule for name, rule in RUN.items() if name != "events"}) is None
+    older = _run_from_json({name: value for name, value in values.items() if name != "events"})
+    assert (older.events, older.why_without_events) == (None, "an earlier version of the provider published the run")
+    assert _run_from_json(values).why_without_events is None
+    assert "events" not in _run_to_json(INTERVAL)
+
+
+@pytest.mark.parametrize("broken", [{}, {"uri": "u", "at": "soon", "extra": "{}"}, {"uri": "u", "extra": "{"}, 7])
+def test_a_run_with_a_broken_event_is_in_doubt(broken: object) -> None:
+    """No region may resume it with another event, or with fewer."""
+    found = _run_from_json(_run_to_json(INTERVAL) | {"events": [broken]})
+    assert "its field events[0]" in (found.doubt or "")
+
+
 @pytest.mark.parametrize("broken", [["a1", "soon", True], ["a1", "2026-01-01T00:00:00Z"], [None, "x", 1], "a1"])
 def test_a_run_with_a_broken_deadline_is_in_doubt(broken: object) -> None:
     """No region may resume it."""

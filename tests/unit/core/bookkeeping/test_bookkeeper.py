@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.bookkeeping import CONF_BYTES, TASKS_BYTES, to_conf
-from airflow_provider_mwaa_dr.core.ledger import RunStatus
+from airflow_provider_mwaa_dr.core.ledger import RunEvent, RunStatus
 from airflow_provider_mwaa_dr.core.state import Mode, Plan
 from tests.unit.core.bookkeeping.ledger_regions import AT, HERE, THERE, Region, at_epoch, hand_over, take_over
 
@@ -127,6 +128,47 @@ def test_a_run_that_cannot_be_started_stays_listed_and_is_retried(
     assert not there.bookkeeper.resume(epoch=1)
     assert [run.run_id for run in there.db.resumed] == ["r1"]
     assert there.bookkeeper.waiting == ()
+
+
+EVENT = RunEvent(uri="s3://queue", name="queue", group="asset", at=AT, extra='{"x": 1}')
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"events": (replace(EVENT, extra=json.dumps("y" * CONF_BYTES)),)}, "and the limit is 200000"),
+        ({"events": (EVENT,), "events_lost": "the DAG orders is tagged dr:no-conf"}, "is tagged dr:no-conf"),
+        ({}, "an earlier version of the provider published the run"),
+    ],
+)
+def test_a_run_whose_events_are_not_in_the_ledger_is_listed_and_not_started(
+    regions: tuple[Region, Region], values: dict[str, Any], why: str
+) -> None:
+    """It would end without an error and without its work. The other interrupted run is resumed with its events."""
+    here, there = regions
+    here.bookkeeper.begin(0)
+    here.db.put("r1", "running", run_type="asset_triggered", **values)
+    here.db.put("r2", "running", run_type="dataset_triggered", events=(EVENT,))
+    here.publish()
+    hand_over(here, there)
+    there.bookkeeper.resume(epoch=1)
+    assert [(run.run_id, run.events) for run in there.db.resumed] == [("r2", (EVENT,))]
+    (listed,) = there.bookkeeper.waiting
+    assert listed.startswith("orders r1: the events that triggered it are not in the ledger: ")
+    assert listed.endswith(why)
+
+
+def test_the_events_of_a_run_that_has_ended_are_not_published(regions: tuple[Region, Region]) -> None:
+    """No region needs them. The region that continues adopts the run, and no later run gets its events."""
+    here, _ = regions
+    here.bookkeeper.begin(0)
+    here.db.put("r1", "running", run_type="asset_triggered", logical_date=None, events=(EVENT,))
+    here.publish()
+    here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], state="success")
+    here.publish()
+    (head,) = here.bookkeeper._own.load().heads.values()
+    assert head.triggered is not None
+    assert (head.triggered.run_id, head.triggered.events) == ("r1", None)
 
 
 def test_a_conf_is_kept_as_json_or_not_at_all() -> None:

@@ -116,12 +116,13 @@ drill: setup ## a failover between two real Airflows on this machine (SCENARIO=p
 
 # Both regions on each, and one region on Airflow 2 while the other is on 3 already.
 DRILLED := 2.10.3 2.11.2 3.0.6 3.2.1 3.3.1 us-east-2=2.11.2,us-east-1=3.3.1
-drills: setup ## the same on each of five versions of Airflow, and with one region on 2.11.2 and the other on 3.3.1
+UP :=
+drills: setup ## the same on each of five versions, and on 2.11.2 and 3.3.1 (UP=--like-mwaa: with MWAA's settings)
 	@for version in $(DRILLED); do \
 		echo "== $$version"; \
 		home=build/drill/each; \
 		$(BIN)/mwaa-dr sandbox down --purge --home $$home 2>/dev/null; \
-		$(BIN)/mwaa-dr sandbox up --airflow $$version --home $$home && \
+		$(BIN)/mwaa-dr sandbox up --airflow $$version --home $$home $(UP) && \
 		$(BIN)/mwaa-dr sandbox drill --scenario $(SCENARIO) --home $$home --report build/drill/$$version; \
 		code=$$?; $(BIN)/mwaa-dr sandbox down --purge --home $$home; \
 		test $$code -eq 0 || exit $$code; done

@@ -46,7 +46,8 @@ def add_commands(subparsers: Subparsers) -> None:
     up.add_argument(
         "--executor",
         metavar="NAME",
-        help=f"{' or '.join(EXECUTORS)} (over SQS, a worker in each region, as in MWAA); default: {EXECUTORS[0]}",
+        help=f"{' or '.join(EXECUTORS)} (over SQS, a worker in each region, as in MWAA); default: {EXECUTORS[0]}, and "
+        f"{EXECUTORS[1]} with --like-mwaa",
     )
     up.add_argument(
         "--schedulers", metavar="N", type=int, help="schedulers in each region; default: 1 (MWAA has 2 or more)"
@@ -71,6 +72,13 @@ def add_commands(subparsers: Subparsers) -> None:
         default=None,
         help="start two MWAA environments without the provider, for mwaa-dr deploy; they are new and empty after each "
         "mwaa-dr sandbox down",
+    )
+    up.add_argument(
+        "--like-mwaa",
+        action="store_true",
+        default=None,
+        help=f"use the settings of MWAA's image: {EXECUTORS[1]}, a new Python for each task, a home of its own for the "
+        "worker and the web server, and others; slower",
     )
     _add(commands, "env", _env, "print the export commands with which mwaa-dr uses this sandbox", has_json=False)
     kill = _add(commands, "kill", _kill, "kill all Airflow processes of a region, and black-hole its AWS")
@@ -143,6 +151,7 @@ def _up(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) -> No
         state_model=arguments.state_model,
         lag_s=arguments.lag,
         bare=arguments.bare,
+        like_mwaa=arguments.like_mwaa,
     )
     active = document["active_region"]
     then = "mwaa-dr status" if active else f"mwaa-dr deploy --active {ACTIVE} --dags --wait"

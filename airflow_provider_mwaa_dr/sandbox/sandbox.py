@@ -83,6 +83,7 @@ class Sandbox:
         state_model: str | None = None,
         lag_s: float = DEFAULT_LAG_S,
         bare: bool | None = None,
+        like_mwaa: bool | None = None,
     ) -> Mapping[str, Any]:
         """
         Start the sandbox, wait until both regions are healthy, and return the description.
@@ -92,8 +93,8 @@ class Sandbox:
 
         :param airflow: Airflow version of all regions, or by region. It cannot change once the home exists.
         :param dags: copied into each region's own DAGs folder; None to copy the example DAGs into an empty folder.
-        :param executor: of all regions, one of :data:`.airflow_settings.EXECUTORS`; LocalExecutor by default. It cannot
-            change once the home exists.
+        :param executor: of all regions, one of :data:`.airflow_settings.EXECUTORS`; LocalExecutor by default, and
+            CeleryExecutor with *like_mwaa*. It cannot change once the home exists.
         :param schedulers: number of schedulers in each region, one by default. It cannot change once the home exists.
         :param dr: settings in ``[dr]`` that differ from the sandbox's defaults. Fixed once the home exists.
         :param state_model: one of :data:`.home.STATE_MODELS`; None for the home's model, which is strong in a new home.
@@ -102,6 +103,8 @@ class Sandbox:
         :param bare: whether the regions are new MWAA environments without the provider, for ``mwaa-dr deploy``. None
             for the home's value, which is False in a new home. A bare home loses its data when its AWS stops: at the
             next start its environments are new and empty.
+        :param like_mwaa: whether Airflow has the settings of MWAA's image, :func:`.airflow_settings.mwaa_settings`.
+            This is slower. False by default. It cannot change once the home exists.
         :return: the content of ``sandbox.json``.
         :raises ConfigError: the sandbox does not support a value, or the folder is not a sandbox.
         :raises RefusedError: the home has other values than the requested ones, or another command is running.
@@ -135,7 +138,9 @@ class Sandbox:
                 advice="mwaa-dr deploy creates the tables. Omit --state-model or --bare.",
             )
         with self.home.locked(), self._undone_on_failure():
-            blueprint = self._blueprint(versions, executor=executor, schedulers=schedulers, dr=dr or {}, bare=bare)
+            blueprint = self._blueprint(
+                versions, executor=executor, schedulers=schedulers, dr=dr or {}, bare=bare, like_mwaa=like_mwaa
+            )
             if state_model is not None:
                 blueprint = self._with_model(blueprint, None if state_model == STRONG else lag_s)
             if self.is_up():
@@ -359,23 +364,27 @@ class Sandbox:
         schedulers: int | None,
         dr: Mapping[str, str],
         bare: bool | None,
+        like_mwaa: bool | None,
     ) -> Blueprint:
         if not self.home.is_made:
             blueprint = new_blueprint(
                 versions={region: versions.get(region, DEFAULT_VERSION) for region in REGIONS},
-                executor=executor or airflow_settings.EXECUTORS[0],
+                executor=executor or (airflow_settings.CELERY if like_mwaa else airflow_settings.EXECUTORS[0]),
                 schedulers=schedulers or 1,
                 dr=dr,
                 bare=bool(bare),
+                like_mwaa=bool(like_mwaa),
             )
             self.home.make(blueprint)
             return blueprint
         blueprint = self.home.blueprint()
-        if bare not in {None, blueprint.bare}:
-            raise RefusedError(
-                f"The sandbox in {self.home} was created {'with' if blueprint.bare else 'without'} --bare.",
-                advice="Remove it with mwaa-dr sandbox down --purge, or name another --home.",
-            )
+        is_like_mwaa = blueprint.regions[ACTIVE].like_mwaa
+        for option, is_set, wanted in (("--bare", blueprint.bare, bare), ("--like-mwaa", is_like_mwaa, like_mwaa)):
+            if wanted not in {None, is_set}:
+                raise RefusedError(
+                    f"The sandbox in {self.home} was created {'with' if is_set else 'without'} {option}.",
+                    advice="Remove it with mwaa-dr sandbox down --purge, or name another --home.",
+                )
         for name, region in blueprint.regions.items():
             for setting, current, requested in (
                 ("Airflow", region.airflow_version, versions.get(name)),
@@ -558,9 +567,9 @@ class Sandbox:
     def _start_region(self, blueprint: Blueprint, region: Region) -> Sequence[str]:
         """Start the missing components of a region, and return their names."""
         bin_folder = region_environment(self.home, blueprint, region).bin
+        folder = self.home.region_folder(region.name)
         variables = airflow_settings.process_variables(
-            airflow_settings.airflow_variables(blueprint, self.home.region_folder(region.name), region=region),
-            bin_folder=bin_folder,
+            airflow_settings.airflow_variables(blueprint, folder, region=region), bin_folder=bin_folder
         )
         known = self.home.sessions().get(region.name, {})
         started = []
@@ -571,7 +580,10 @@ class Sandbox:
                 process.end([known[component]], grace_s=0)
             session = process.start(
                 [bin_folder / "airflow", *arguments],
-                environment=variables,
+                environment={
+                    **variables,
+                    "AIRFLOW_HOME": str(airflow_settings.component_home(folder, component, region=region)),
+                },
                 log=self.home.log(region.name, component),
             )
             self.home.remember(region.name, component, session)

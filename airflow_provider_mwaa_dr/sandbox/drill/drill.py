@@ -152,11 +152,10 @@ class _Region:
 
     def lines(self, since: datetime) -> Sequence[Line]:
         """Return the lines that task bodies wrote since *since*, oldest first."""
-        try:
-            text = Path(self.described["airflow_home"], "drill.jsonl").read_text()
-        except FileNotFoundError:
-            return []
-        lines = [Line.parse(row) for row in text.splitlines(keepends=True) if row.endswith("\n")]
+        home = Path(self.described["airflow_home"])
+        # With the settings of MWAA, the worker has a home of its own in this folder.
+        texts = [path.read_text() for path in (*home.glob("drill.jsonl"), *home.glob("*/drill.jsonl"))]
+        lines = [Line.parse(row) for text in texts for row in text.splitlines(keepends=True) if row.endswith("\n")]
         return sorted((line for line in lines if line.at >= since), key=lambda line: line.at)
 
     def trigger_by_command_line(self, dag_id: str, run_id: str) -> None:

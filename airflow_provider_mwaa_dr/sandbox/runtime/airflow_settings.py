@@ -14,6 +14,8 @@ RUNS_TABLE = "mwaa-dr-runs"
 CELERY = "CeleryExecutor"
 EXECUTORS = ("LocalExecutor", CELERY)
 WORKER = "worker"
+WEB_SERVERS = ("webserver", "api-server")
+"""The component with the UI and the REST API, in Airflow 2 and in Airflow 3."""
 
 # Shorter than the provider's defaults, because a user watches the drill.
 DR_SETTINGS: Mapping[str, str] = {
@@ -100,12 +102,30 @@ def components(region: Region) -> Mapping[str, tuple[str, ...]]:
         "scheduler" if number == 1 else f"scheduler-{number}": ("scheduler", "--skip-serve-logs")
         for number in range(1, region.schedulers + 1)
     }
-    others: dict[str, tuple[str, ...]] = {"triggerer": ("triggerer", "--skip-serve-logs")}
+    others: dict[str, tuple[str, ...]] = {}
+    if major(region.airflow_version) >= 3 or region.like_mwaa:
+        others["dag-processor"] = ("dag-processor",)
+    others["triggerer"] = ("triggerer", "--skip-serve-logs")
     if region.executor == CELERY:
         others[WORKER] = ("celery", "worker", "--skip-serve-logs")
-    if major(region.airflow_version) < 3:
-        return {"webserver": ("webserver",), **schedulers, **others}
-    return {"api-server": ("api-server",), **schedulers, "dag-processor": ("dag-processor",), **others}
+    web = WEB_SERVERS[0] if major(region.airflow_version) < 3 else WEB_SERVERS[1]
+    return {web: (web,), **schedulers, **others}
+
+
+def component_home(folder: Path, component: str, *, region: Region) -> Path:
+    """
+    Return the AIRFLOW_HOME of a component, and create it.
+
+    In MWAA, the worker and the web server have containers of their own, so they share no file with the scheduler. The
+    processor of DAGs and the triggerer are in the scheduler's container.
+
+    :param folder: the AIRFLOW_HOME of the region.
+    """
+    if not (region.like_mwaa and region.executor == CELERY and component in {WORKER, *WEB_SERVERS}):
+        return folder
+    own = folder / component
+    own.mkdir(parents=True, exist_ok=True)
+    return own
 
 
 def write_configuration(folder: Path, *, database_url: str, async_url: str, region: Region, is_control: bool) -> None:
@@ -187,6 +207,9 @@ def write_configuration(folder: Path, *, database_url: str, async_url: str, regi
             "jwt_issuer": region.environment,
             "jwt_expiration_time": TEN_YEARS_S,
         }
+    if region.like_mwaa:
+        for section, options in mwaa_settings(region).items():
+            sections.setdefault(section, {}).update(options)
     if is_control:
         # The control environment runs no API server, and no DAG in it should need one.
         sections["core"].pop("execution_api_server_url", None)
@@ -195,6 +218,26 @@ def write_configuration(folder: Path, *, database_url: str, async_url: str, regi
         lines += ["", f"[{section}]", *(f"{name} = {escaped(value)}" for name, value in options.items())]
     (folder / "airflow.cfg").write_text("\n".join(lines) + "\n")
     (folder / "airflow.cfg").chmod(0o600)
+
+
+def mwaa_settings(region: Region) -> Mapping[str, Mapping[str, object]]:
+    """
+    Return the settings of MWAA's image that change what Airflow does, by section.
+
+    Left out are statsd and the keepalives of the database's connections, which do nothing on this machine, and MWAA's
+    own transport for SQS.
+    """
+    sections: dict[str, dict[str, object]] = {
+        "core": {"execute_tasks_new_python_interpreter": True},
+        "scheduler": {"schedule_after_task_execution": False, "task_queued_timeout": 1800},
+        "celery_broker_transport_options": {"visibility_timeout": 43_200},
+    }
+    version = tuple(int(part) for part in region.airflow_version.split(".")[:2])
+    if version < (3, 0):
+        sections["scheduler"]["standalone_dag_processor"] = True
+    if version >= (3, 2):
+        sections["api"] = {"server_type": "gunicorn"}
+    return sections
 
 
 def escaped(value: object) -> str:

@@ -47,6 +47,7 @@ class Region:
     :param secret: signs the sessions and tokens of this region only.
     :param token: bearer token for its REST API; empty before the first start, and in Airflow 2, which uses a password.
     :param described: in a bare home, further members of GetEnvironment's answer: bucket, files, options.
+    :param like_mwaa: whether its Airflow has the settings of MWAA's image, instead of those that save time.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Region:
     fernet_key: str
     token: str = ""
     described: Mapping[str, Any] = field(default_factory=dict)
+    like_mwaa: bool = False
 
     @property
     def role(self) -> str:
@@ -258,7 +260,13 @@ class Home:
 
 
 def new_blueprint(
-    *, versions: Mapping[str, str], executor: str, schedulers: int, dr: Mapping[str, str], bare: bool = False
+    *,
+    versions: Mapping[str, str],
+    executor: str,
+    schedulers: int,
+    dr: Mapping[str, str],
+    bare: bool = False,
+    like_mwaa: bool = False,
 ) -> Blueprint:
     """Return the blueprint of a new home, with free ports and new secrets. *versions* are Airflow's, by region."""
     callers = (*REGIONS, CONTROL)
@@ -275,6 +283,7 @@ def new_blueprint(
                 port=next(ports),
                 secret=secrets.token_hex(32),
                 fernet_key=base64.urlsafe_b64encode(os.urandom(32)).decode(),
+                like_mwaa=like_mwaa,
             )
             for region in REGIONS
         },

@@ -12,7 +12,9 @@ from airflow_provider_mwaa_dr.core.config import OPTIONS, Eventual, parse_config
 from airflow_provider_mwaa_dr.core.identity import Identity, identity_problem
 from airflow_provider_mwaa_dr.core.ports import Observation
 from airflow_provider_mwaa_dr.sandbox.runtime.airflow_settings import (
+    CELERY,
     airflow_variables,
+    component_home,
     components,
     driver_variables,
     process_variables,
@@ -103,6 +105,41 @@ def test_processes_differ_by_version_and_schedulers_can_be_many(blueprint: Bluep
         "triggerer",
     ]
     assert list(components(blueprint.regions[STANDBY])) == ["webserver", "scheduler", "scheduler-2", "triggerer"]
+
+
+@pytest.mark.parametrize(
+    ("version", "server", "has_option", "web"),
+    [
+        ("2.10.3", None, True, "webserver"),
+        ("3.0.6", None, False, "api-server"),
+        ("3.3.1", "gunicorn", False, "api-server"),
+    ],
+)
+def test_a_region_like_mwaa_has_the_settings_of_its_image(
+    version: str, server: str | None, has_option: bool, web: str, tmp_path: Path
+) -> None:
+    """A new Python for each task and a DAG processor of its own. The worker and the web server share no home."""
+    blueprint = new_blueprint(
+        versions=dict.fromkeys(REGIONS, version), executor=CELERY, schedulers=1, dr={}, like_mwaa=True
+    )
+    region = blueprint.regions[ACTIVE]
+    write_configuration(tmp_path, database_url="sqlite://", async_url="sqlite://", region=region, is_control=False)
+    parser = ConfigParser()
+    parser.read(tmp_path / "airflow.cfg")
+
+    assert parser["core"]["execute_tasks_new_python_interpreter"] == "True"
+    assert parser["scheduler"]["schedule_after_task_execution"] == "False"
+    assert parser["celery_broker_transport_options"]["visibility_timeout"] == "43200"
+    assert parser.has_option("scheduler", "standalone_dag_processor") == has_option
+    assert parser.get("api", "server_type", fallback=None) == server
+    assert list(components(region)) == [web, "scheduler", "dag-processor", "triggerer", "worker"]
+    homes = {component: component_home(tmp_path, component, region=region) for component in components(region)}
+    assert {name for name, home in homes.items() if home == tmp_path} == {"scheduler", "dag-processor", "triggerer"}
+    assert homes["worker"] != homes[web]
+    assert homes["worker"].is_dir()
+    assert homes[web].is_dir()
+    plain = replace(region, like_mwaa=False)
+    assert component_home(tmp_path, "worker", region=plain) == tmp_path
 
 
 @pytest.mark.parametrize("name", REGIONS)

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import exists, func, or_, select, true, update
 
+from airflow_provider_mwaa_dr.plugins.metadata.answers import refuse_answers, unused_answers
 from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
 from airflow_provider_mwaa_dr.plugins.metadata.notes import put_note
 from airflow_provider_mwaa_dr.plugins.metadata.schema import (
@@ -40,6 +41,7 @@ def close_runs(exempt: Exemption, note: str, *, queued_for_s: float = 0.0, spare
     End every open run of the DAGs that are not exempt: failed, open tasks skipped, no callback, *note* on each.
 
     First remove the events of assets that have started no run; see :func:`.waiting_events.drop_waiting_events`.
+    Afterwards, Airflow refuses answers to tasks of these runs; see :mod:`.answers`.
     Airflow ends a task that executes at the task's next heartbeat, some seconds later. Idempotent; locked rows are
     left for the next call.
 
@@ -53,6 +55,7 @@ def close_runs(exempt: Exemption, note: str, *, queued_for_s: float = 0.0, spare
         closed += batch
         if batch < BATCH:
             break
+    refuse_answers(exempt, note)
     return closed
 
 
@@ -83,9 +86,10 @@ def _close_batch(exempt: Exemption, note: str, queued_for_s: float, spared_since
         ids = [row.id for row in rows]
         keys = select(RUNS.c.dag_id, RUNS.c.run_id).where(RUNS.c.id.in_(ids)).subquery()
         of_runs = exists().where(TASKS.c.dag_id == keys.c.dag_id, TASKS.c.run_id == keys.c.run_id)
+        unused = unused_answers(connection, of_runs)
         connection.execute(close_task_instances(of_runs, now))
         for run_id in ids:
-            put_note(connection, run_id, note)
+            put_note(connection, run_id, f"{note}; {unused[run_id]}" if run_id in unused else note)
         connection.execute(update(RUNS).where(RUNS.c.id.in_(ids)).values(state="failed", end_date=now))
         delete_deadlines(session, ids)
         update_run_limits(connection, {row.dag_id for row in rows})

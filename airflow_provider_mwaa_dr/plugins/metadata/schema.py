@@ -18,6 +18,7 @@ The differences:
 - 3.1 adds deadlines of runs; 3.2 adds the alerts that they belong to.
 - Datasets become assets in 3.0; 3.2 adds a queue of partitions.
 - 3.0 adds watchers of assets; the table that connects assets and triggers has two names.
+- 3.1 adds questions to people; 3.2 stores who answered in another column.
 - 3.2 adds partitions of runs, and a flag on DAGs that are at their limit of runs.
 """
 
@@ -230,6 +231,10 @@ ASSET_CONSUMERS = _TABLES[
 ]
 WATCHERS = _TABLES.get("asset_watcher", _TABLES.get("asset_trigger"))
 """Which trigger watches for which asset; None before 3.0, which has no watchers."""
+QUESTIONS = _TABLES.get("hitl_detail")
+"""What tasks ask a person, and the answers; None in versions that MWAA does not have, and before 3.2."""
+if QUESTIONS is not None and "responded_by" not in QUESTIONS.c:
+    QUESTIONS = None
 PARTITION_QUEUE, PARTITION_EVENTS = _TABLES.get("asset_partition_dag_run"), _TABLES.get("partitioned_asset_key_log")
 """Runs of partitions that Airflow has not created yet, and their events; None before 3.2."""
 

@@ -72,7 +72,9 @@ class Reporter:
             self._reader.held_because,
             (self._waits.found.awaited, self._waits.found.idle),
             (self._triggerers.found, self._triggerers.unguarded),
-            (bookkeeper.final_plan_id, bookkeeper.waiting, bookkeeper.unread) if bookkeeper is not None else None,
+            (bookkeeper.final_plan_id, bookkeeper.waiting, bookkeeper.repeats, bookkeeper.unread)
+            if bookkeeper is not None
+            else None,
         )
 
     def status(
@@ -120,6 +122,7 @@ class Reporter:
             standby_as_of=self._role.standby_as_of,
             final_plan_id=bookkeeper.final_plan_id if bookkeeper is not None else None,
             waiting=bookkeeper.waiting if bookkeeper is not None else (),
+            repeats=bookkeeper.repeats if bookkeeper is not None else (),
             unread=bookkeeper.unread if bookkeeper is not None else (),
             inventory_error=self._inventory_error,
             exempt=self._exempt,

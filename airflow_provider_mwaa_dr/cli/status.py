@@ -224,6 +224,7 @@ def _region_document(
         "final": leader.final_plan_id if leader is not None else None,
         "held_because": next((why for each in alive if (why := each.agent.held_because) is not None), None),
         "waiting": list(leader.waiting) if leader is not None else [],
+        "repeats": list(leader.repeats) if leader is not None else [],
         "unread": list(leader.unread) if leader is not None else [],
         "inventory_error": leader.inventory_error if leader is not None else None,
         "exempt": list(leader.exempt) if leader is not None and leader.exempt is not None else None,

@@ -152,6 +152,9 @@ def _notes(document: Mapping[str, Any], region: str, timing: Timing, console: Co
         yield console.alarm("! interrupted runs that wait, and that no region resumes:")
         yield from (f"    {run}" for run in found["waiting"])
         yield "    Each starts by itself when its reason is gone. If the reason stays, trigger the run by hand."
+    if found["repeats"]:
+        yield console.alarm("! resumed runs that request other runs again; the work of those is done twice:")
+        yield from (f"    {run}" for run in found["repeats"])
     if found["final"] is not None and document["plan"] is not None and found["final"] == document["plan"]["id"]:
         yield "  its ledger is complete for this plan"
     if found["unguarded_triggerers"]:

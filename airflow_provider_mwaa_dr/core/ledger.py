@@ -100,6 +100,27 @@ class RunEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChildRun:
+    """
+    A run that a task of another run, its parent, has requested.
+
+    :param run_id: None if it is not known which run of the DAG the task has requested.
+    :param is_awaited: the task waits until the run has ended.
+    :param has_fixed_id: the task chooses the id or the date of the run, so it requests the same run again.
+    """
+
+    dag_id: str
+    run_id: str | None
+    is_awaited: bool = False
+    has_fixed_id: bool = False
+
+    @property
+    def follows_parent(self) -> bool:
+        """Whether no region resumes the run if its parent runs again: the parent requests the run again."""
+        return self.is_awaited or self.has_fixed_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerRun:
     """
     One run as a region publishes it. The times are those of its metadata database.
@@ -126,6 +147,9 @@ class LedgerRun:
     :param events: of an unfinished run of a type in :data:`EVENT_TRIGGERED`: what triggered it. None: an earlier
         version of the provider published the run, or see *events_lost*.
     :param events_lost: why ``events`` could not be stored; no region may start the run without them.
+    :param children: of an unfinished run: the runs that its tasks have requested since it was queued.
+    :param is_replaced: the run has not ended by itself. Its parent runs again, and requests it again. Regions delete
+        its row.
     """
 
     dag_id: str
@@ -151,6 +175,8 @@ class LedgerRun:
     deadlines: tuple[RunDeadline, ...] = ()
     events: tuple[RunEvent, ...] | None = None
     events_lost: str | None = None
+    children: tuple[ChildRun, ...] = ()
+    is_replaced: bool = False
 
     @property
     def why_without_events(self) -> str | None:

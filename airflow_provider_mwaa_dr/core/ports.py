@@ -101,6 +101,7 @@ class AgentStatus:
     :param triggerers: job ids of the triggerers that the metadata database lists as alive; empty without watchers.
     :param unguarded: those of them that do not publish a :class:`TriggererStatus`: they do not load the provider, so
         their watchers read their queues in every role.
+    :param repeats: the first of the resumed runs that request runs again that had ended, or that are resumed, too.
     """
 
     region: str
@@ -146,6 +147,7 @@ class AgentStatus:
     watchers: int = 0
     triggerers: tuple[str, ...] = ()
     unguarded: tuple[str, ...] = ()
+    repeats: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,8 @@ from airflow_provider_mwaa_dr.core.ledger import RunKey
 
 TRIGGERS_FIELD, SENSES_FIELD = "trigger_dag_id", "external_dag_id"
 """The rendered field that names the other DAG: of a task that triggers a run, and of a sensor for another DAG."""
-_COMPLETION_FIELD = "wait_for_completion"
+COMPLETION_FIELD = "wait_for_completion"
+"""The rendered field that tells whether a task waits for the run that it triggers."""
 _MARKER_FIELDS = ("logical_date", "execution_date")
 """Only a task that marks another DAG's task for clearing has one of these fields. It waits for nothing."""
 _MOST_LISTED = 20
@@ -66,7 +67,7 @@ class Waiter:
         if triggers := self.fields.get(TRIGGERS_FIELD):
             # A task that is queued has not triggered a run in this attempt, or the run that it triggered has ended.
             has_triggered = self.state in {"running", "deferred"}
-            return str(triggers) if has_triggered and _is_true(self.fields.get(_COMPLETION_FIELD)) else None
+            return str(triggers) if has_triggered and is_true(self.fields.get(COMPLETION_FIELD)) else None
         senses = self.fields.get(SENSES_FIELD)
         return str(senses) if senses and not any(name in self.fields for name in _MARKER_FIELDS) else None
 
@@ -139,6 +140,6 @@ def find_waits(waiters: Iterable[Waiter], held: Collection[HeldRun], *, idle: in
     )
 
 
-def _is_true(value: Any) -> bool:
+def is_true(value: Any) -> bool:
     """Whether a rendered flag is set. Airflow renders a template to text."""
     return value is True or str(value).strip().lower() == "true"

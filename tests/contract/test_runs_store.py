@@ -9,6 +9,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.core.ledger import (
     CheckpointInfo,
+    ChildRun,
     LedgerRun,
     LogEntry,
     RegionLedger,
@@ -41,6 +42,11 @@ RUN = LedgerRun(
     triggered_by="REST_API",
     triggering_user="ann",
     deadlines=(RunDeadline(alert="a1", at=AT), RunDeadline(alert="a2", at=AT, is_missed=True)),
+    children=(
+        ChildRun(dag_id="child", run_id="c1", is_awaited=True),
+        ChildRun(dag_id="child", run_id=None, has_fixed_id=True),
+    ),
+    is_replaced=True,
 )
 
 

@@ -19,14 +19,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from functools import cache
 from typing import Any
 
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
 from airflow_provider_mwaa_dr.core.gate import Action
-from airflow_provider_mwaa_dr.core.ledger import SCHEDULED, CreatedIntervals, LedgerRun, RunKey, TaskState
+from airflow_provider_mwaa_dr.core.ledger import SCHEDULED, ChildRun, CreatedIntervals, LedgerRun, RunKey, TaskState
 from airflow_provider_mwaa_dr.core.ports import DagInfo, EnvironmentStatus, RunInfo
 from airflow_provider_mwaa_dr.core.waits import (
     SENSES_FIELD,
@@ -101,9 +101,10 @@ class Task:
 
     :ivar other: the run that it triggered, or senses.
     :ivar known_at: the time from which the database shows which run it triggered.
+    :ivar requested: the run that it triggered; unlike *other*, it stays after the task is killed.
     """
 
-    __slots__ = ("defer_s", "kill_at", "known_at", "other", "state", "until")
+    __slots__ = ("defer_s", "kill_at", "known_at", "other", "requested", "state", "until")
 
     def __init__(self) -> None:
         self.state: str | None = None
@@ -112,6 +113,7 @@ class Task:
         self.defer_s = 0.0
         self.other: RunKey | None = None
         self.known_at = 0.0
+        self.requested: RunKey | None = None
 
 
 class Run:
@@ -213,6 +215,7 @@ class SimulatedAirflow:
         self.local = clock
         """The clock of its hosts, with a wrong wall time."""
         self.dags_by_id = {dag.dag_id: dag for dag in dags}
+        self.requesters = [dag.dag_id for dag in dags if dag.triggers is not None]
         self.controls = {dag.dag_id for dag in dags if "dr:control" in dag.tags}
         self.paused = set(self.dags_by_id)
         self.rows: dict[RunKey, Run] = {}
@@ -455,6 +458,7 @@ class SimulatedAirflow:
                     task.defer_s = self.rng.choice([2.0, 5.0, 15.0])
             task.state, task.until = "running", now + self.world.body_s(self.region)
             if number == TASKS - 1 and task.other is None:
+                task.requested = None
                 self._wait_for_other(run, dag, task, now)
 
     def _wait_for_other(self, run: Run, dag: SimulatedDag, task: Task, now: float) -> None:
@@ -465,7 +469,8 @@ class SimulatedAirflow:
             task.known_at = now + 1.0
             at = round(now, 3)
             self.add(task.other, run_type="manual", at=at, end=at, conf={"n": int(task.other[1].partition("__")[2])})
-            self.world.triggered(self.region, task.other)
+            task.requested = task.other
+            self.world.triggered(self.region, task.other, by=run.key)
             task.until = math.inf if dag.waits else task.until
         elif dag.senses is not None and run.at is not None:
             task.other = (dag.senses, f"scheduled__{run.at:g}")
@@ -609,7 +614,32 @@ class SimulatedAirflow:
         return len(self.by_id), states
 
     def runs(self, keys: Collection[RunKey]) -> list[RunRow]:
-        return [self.rows[key].to_row() for key in sorted(keys) if key in self.rows]
+        found = [self.rows[key] for key in sorted(keys) if key in self.rows]
+        return [replace(run.to_row(), children=self._children(run)) for run in found]
+
+    def children(self) -> Mapping[RunKey, tuple[ChildRun, ...]]:
+        runs = (run for dag_id in self.requesters for run in self.open[dag_id].values())
+        return {run.key: found for run in runs if (found := self._children(run))}
+
+    def _children(self, run: Run) -> tuple[ChildRun, ...]:
+        dag, now = self.dags_by_id[run.dag_id], self.clock.monotonic()
+        return tuple(
+            ChildRun(
+                dag_id=task.requested[0],
+                run_id=task.requested[1] if now >= task.known_at else None,
+                is_awaited=dag.waits,
+            )
+            for task in run.tasks
+            if task.requested is not None
+        )
+
+    def remove(self, keys: Collection[RunKey]) -> int:
+        self.before_change()
+        removed = [run for key in sorted(keys) if (run := self.rows.get(key)) is not None and not run.is_open]
+        for run in removed:
+            self._note(run.key, f"deleted, was {run.state}: its parent requests it again")
+            del self.rows[run.key]
+        return len(removed)
 
     def tasks(self, keys: Collection[RunKey]) -> Mapping[RunKey, Sequence[TaskState]]:
         return {}  # no task here depends on the run before

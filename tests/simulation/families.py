@@ -9,14 +9,14 @@ waits for. The other half have the faults of world.py, and users who mark parent
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from airflow_provider_mwaa_dr.core.ledger import RunKey
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord
 from airflow_provider_mwaa_dr.core.state import Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError
 from tests.histories import CONTROL, LEASE_S, TIMING, A, B
-from tests.simulation.airflow import TASKS, Run, SimulatedDag, Task
+from tests.simulation.airflow import TASKS, Execution, Run, SimulatedDag, Task
 from tests.simulation.world import Region, Simulation, Verdict, disturb, freeze_until_unlisted, heal
 
 DAGS = (
@@ -28,7 +28,8 @@ DAGS = (
     SimulatedDag("top", every_s=45, max_active=1, triggers="middle", waits=True),
     SimulatedDag("on_request"),
     SimulatedDag("requester", every_s=15, triggers="on_request"),
-    SimulatedDag("again_and_again", triggers="again_and_again"),
+    # Its chain becomes two if its region is lost before it publishes who requested a run. All of them need room.
+    SimulatedDag("again_and_again", max_active=20, triggers="again_and_again"),
     SimulatedDag("waits_forever", senses="child"),
     SimulatedDag(CONTROL, tags=frozenset({"dr:control"})),
 )
@@ -36,6 +37,20 @@ FOREVER = "waits_forever"
 LOAD_S = 100
 STALE_S = LEASE_S
 """A gate may let a run start for which work waited when its agent last read the database."""
+
+
+@dataclass(frozen=True)
+class _Request:
+    """
+    A task of a parent requested a run.
+
+    :ivar epoch: of the parent's region then.
+    """
+
+    at: float
+    region: str
+    epoch: int
+    parent: RunKey
 
 
 class Families(Simulation):
@@ -49,6 +64,8 @@ class Families(Simulation):
         self.awaited_starts = 0
         """How many held runs a gate let start during a drain."""
         self.failed_by_users: set[RunKey] = set()
+        self.requests: dict[RunKey, _Request] = {}
+        """What requested each child."""
         super().make_regions()
         self.lost_answers = self.refusals = 0.0
         self.long_runs = 0
@@ -93,10 +110,62 @@ class Families(Simulation):
             region.airflow._close(run, "failed")
             self.failed_by_users.add(run.key)
 
+    def triggered(self, region: str, key: RunKey, *, by: RunKey) -> None:
+        super().triggered(region, key, by=by)
+        self.requests[key] = _Request(self.clock.monotonic(), region, self.epoch_of(region), by)
+
     def judge(self, now: float) -> Verdict:
         verdict = super().judge(now)
-        verdict.lost = [run for run in verdict.lost if run not in {" ".join(key) for key in self.failed_by_users}]
+        # The parent ran again, and requested another child. That one must execute.
+        gone = {" ".join(key) for key in (*self.failed_by_users, *filter(self._is_requested_again, self.requests))}
+        verdict.lost = [run for run in verdict.lost if run not in gone and not self._senses_the_past(run)]
+        for key in self.requests:
+            if self._is_requested_again(key) and self._is_resumed(key):
+                verdict.wrong[" ".join(key)] = "was resumed, although its parent ran again and requested another child"
         return verdict
+
+    def _senses_the_past(self, run: str) -> bool:
+        """
+        Whether a run is a sensor that may be resumed after the run that it senses has ended in a lost region.
+
+        Only the last finished run of each DAG is adopted, so the sensor finds no such run.
+        """
+        return bool(self.left) and self.by_id[run.partition(" ")[0]].senses is not None
+
+    def _is_requested_again(self, key: RunKey, *, after: int | None = None) -> bool:
+        """
+        Whether the parent of a run began again in a later epoch, and requests the run again.
+
+        A parent whose end was not published may have been requested again itself, and not have begun again.
+        """
+        request = self.requests.get(key)
+        if request is None or not (self.by_id[request.parent[0]].waits or request.parent[0] == key[0]):
+            return False
+        after = request.epoch if after is None else after
+        lines = self.executions[request.parent]
+        if any(line.kind == "begin" and line.epoch > after for line in lines):
+            return True
+        has_ended = any(line.kind == "end" and line.ok and self._is_published(line) for line in lines)
+        return not has_ended and self._is_requested_again(request.parent, after=after)
+
+    def _is_published(self, line: Execution) -> bool:
+        return all(line.at < each.published_at for each in self.left if each.region == line.region)
+
+    def _is_resumed(self, key: RunKey) -> bool:
+        """Whether a child began in a later epoch than that of its request, although its region could publish both."""
+        request = self.requests[key]
+        is_unknown = any(each.region == request.region and request.at + 1.0 >= each.published_at for each in self.left)
+        return not is_unknown and any(
+            line.kind == "begin" and line.epoch > request.epoch for line in self.executions[key]
+        )
+
+
+def lose_the_active_region(world: Families) -> None:
+    """The active region is lost while parents wait for their children. It returns later."""
+    source = world.active
+    world.clock.advance(world.rng.uniform(0, 20))
+    source.die()
+    world.clock.after(world.rng.choice([40, 60, 90]), source.revive)
 
 
 def play(world: Families) -> Verdict:
@@ -117,13 +186,18 @@ def play(world: Families) -> Verdict:
                     freeze_until_unlisted(world)
                 for _ in range(3):
                     world.clock.after(rng.uniform(0, 40), world.fail_a_parent)
-            caller = world.call(
-                target, faulty=is_faulty, mode=rng.choice([Mode.AUTO, Mode.GRACEFUL]) if is_faulty else Mode.GRACEFUL
-            )
+            is_lost = world.seed % 4 == 3 and world.state.active_region != target
+            if is_lost:
+                lose_the_active_region(world)
+            mode = rng.choice([Mode.AUTO, Mode.GRACEFUL]) if is_faulty else Mode.GRACEFUL
+            caller = world.call(target, faulty=is_faulty, mode=Mode.FORCED if is_lost else mode)
             if is_faulty and rng.random() < 0.3:
                 caller.kill_at = rng.randint(50, 300)
                 world.call(target, faulty=False, after_s=rng.uniform(5, 60), mode=Mode.GRACEFUL)
             world.scheduler.run_until_idle()
+            if is_lost:
+                # Users may have paused it after the last snapshot of the lost region. They pause it again.
+                world.regions[target].airflow.paused |= {FOREVER}
             if not is_faulty:
                 assert isinstance(caller.outcome, FailoverRecord), (
                     f"planned failover {number + 1} to {target} ended with {caller.outcome!r}"

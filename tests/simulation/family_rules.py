@@ -14,6 +14,8 @@ import pytest
 
 from airflow_provider_mwaa_dr.agent.state_reader import StateReader
 from airflow_provider_mwaa_dr.agent.waits import WaitsReader
+from airflow_provider_mwaa_dr.core.bookkeeping.families import Families
+from airflow_provider_mwaa_dr.core.bookkeeping.resuming import Resumer
 from airflow_provider_mwaa_dr.core.failover import drain
 from airflow_provider_mwaa_dr.core.waits import Waiter, Waits
 from tests.simulation.airflow import Run, SimulatedAirflow, Task
@@ -56,10 +58,26 @@ def with_every_held_run_of_an_awaited_dag(patch: Patch) -> None:
     patch.setattr(Waiter, "waits_for", lambda waiter, run: waiter.awaited_dag == run.key[0])
 
 
+def with_children_that_are_resumed_beside_their_parents(patch: Patch) -> None:
+    patch.setattr(Families, "followed", lambda *_: ())
+
+
+def with_children_that_are_published_without_their_parents(patch: Patch) -> None:
+    patch.setattr(SimulatedAirflow, "_children", lambda *_: ())
+
+
+def with_replaced_children_that_stay_unfinished(patch: Patch) -> None:
+    """When the parent has ended, nothing shows any longer that it requested them again."""
+    patch.setattr(Resumer, "_replaced", lambda *_: [])
+
+
 FAMILY_RULES: Mapping[Callable[[Patch], None], str] = {
     without_starting_awaited_runs: "DrainTimeoutError",
     with_idle_runs_of_paused_dags_counted: "DrainTimeoutError",
     with_a_child_of_a_task_that_does_not_wait: "no work waits for it",
     with_children_of_tasks_that_have_ended: "no work waits for it",
     with_every_held_run_of_an_awaited_dag: "no work waits for it",
+    with_children_that_are_resumed_beside_their_parents: "its parent ran again",
+    with_children_that_are_published_without_their_parents: "its parent ran again",
+    with_replaced_children_that_stay_unfinished: "its parent ran again",
 }

@@ -107,9 +107,9 @@ class Database:
         self.alive_schedulers = region.alive_schedulers
         airflow = region.airflow
         for name in (
-            "adopt", "cannot_resume", "close_runs", "dag_ids", "drop_held_notes", "forget_closed", "last_finished",
-            "last_task_end", "read_states", "make_room", "newest_run", "open_runs", "pause_all", "resume", "runs",
-            "set_paused", "apply_outcomes", "tasks", "unpaused_dags", "waits", "put_first",
+            "adopt", "cannot_resume", "children", "close_runs", "dag_ids", "drop_held_notes", "forget_closed",
+            "last_finished", "last_task_end", "read_states", "make_room", "newest_run", "open_runs", "pause_all",
+            "remove", "resume", "runs", "set_paused", "apply_outcomes", "tasks", "unpaused_dags", "waits", "put_first",
         ):  # fmt: skip
             setattr(self, name, getattr(airflow, name))
 
@@ -803,8 +803,8 @@ class Simulation(World):
                 is_active = region == self.state.active_region
                 self.regions[region].airflow.set_paused([dag_id], paused=not is_active)
 
-    def triggered(self, region: str, key: RunKey) -> None:
-        """Record that a task triggered a run."""
+    def triggered(self, region: str, key: RunKey, *, by: RunKey) -> None:
+        """Record that a task of the run *by* triggered a run."""
         self.owed[key] = self.clock.monotonic()
         self.requested[key] = region, self.epoch_of(region)
 
@@ -1211,7 +1211,11 @@ def digest(seed: int) -> str:
     for region, log in sorted(world.runs.logs.items()):
         entries = f"{region} {[(_nameless(each.entry), each.there_at, each.published_at) for each in log]}\n"
         # A value that is not stored must not change the digest.
-        for value in (", holds_date=False", ", triggered_by=None, triggering_user=None, deadlines=()"):
+        for value in (
+            ", holds_date=False",
+            ", triggered_by=None, triggering_user=None, deadlines=()",
+            ", children=(), is_replaced=False",
+        ):
             entries = entries.replace(value, "")
         found.update(entries.encode())
     table = world.store._table
@@ -1222,7 +1226,14 @@ def digest(seed: int) -> str:
     for part in (table.state, table.agents, table.reconciled, *items):
         # Outcomes as they are stored, so that a digest can be compared with those of earlier versions.
         stored = re.sub(r"<FailoverOutcome\.\w+: ('\w+')>", r"\1", f"{part}\n")
-        for value in (", exempt=None", ", starts_awaited=False", ", awaited=0", ", waits=()", ", idle=0"):
+        for value in (
+            ", exempt=None",
+            ", starts_awaited=False",
+            ", awaited=0",
+            ", waits=()",
+            ", idle=0",
+            ", repeats=()",
+        ):
             stored = stored.replace(value, "")
         found.update(stored.encode())
     found.update(f"{world.clock.monotonic()!r} {outcome}".encode())

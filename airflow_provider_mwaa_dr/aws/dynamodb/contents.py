@@ -257,6 +257,17 @@ def _is_deadline(value: object) -> bool:
     return isinstance(alert, str) and _is_time(at) and isinstance(is_missed, bool)
 
 
+def _is_child(value: object) -> bool:
+    if not isinstance(value, list) or len(value) != 4:
+        return False
+    dag_id, run_id, *flags = value
+    return (
+        isinstance(dag_id, str)
+        and (run_id is None or isinstance(run_id, str))
+        and all(isinstance(flag, bool) for flag in flags)
+    )
+
+
 TEXT = _rule("a text", lambda value: isinstance(value, str))
 NAME = _rule("a text that is not empty", lambda value: isinstance(value, str) and bool(value.strip()))
 NAMES = each(NAME)
@@ -282,6 +293,7 @@ EVENT: Schema = {
     "partition_key": optional(TEXT),
     "aliases": optional(TEXTS),
 }
+CHILD = _rule("a list of DAG id, run id or nothing, and two times true or false", _is_child)
 DEADLINE = _rule("a list of alert, time, and true or false", _is_deadline)
 
 
@@ -343,6 +355,7 @@ AGENT = ItemSchema(
         "ledger_wait_s": optional(NUMBER),
         "awaited": optional(COUNT),
         "waits": optional(TEXTS),
+        "repeats": optional(TEXTS),
         "idle": optional(COUNT),
         "watchers": optional(COUNT),
         "triggerers": optional(NAMES),
@@ -494,6 +507,8 @@ RUN: Schema = {
     "deadlines": optional(each(DEADLINE)),
     "events": optional(each(record(EVENT))),
     "events_lost": optional(TEXT),
+    "children": optional(each(CHILD)),
+    "is_replaced": optional(FLAG),
 }
 ENTRY: Schema = {
     "number": whole(least=1),

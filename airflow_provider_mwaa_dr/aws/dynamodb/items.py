@@ -566,7 +566,7 @@ def agent_to_item(status: AgentStatus) -> dict[str, Any]:
     }
     for name in ("host", "ledger_error", "inventory_error"):
         values[name] = bounded(values[name])
-    for name in ("problems", "waiting", "unread", "waits"):
+    for name in ("problems", "waiting", "unread", "waits", "repeats"):
         values[name] = _bounded_texts(values[name])
     if status.exempt is not None:
         values["exempt"] = _bounded_texts(status.exempt)

@@ -41,6 +41,7 @@ from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.ledger import (
     LOG_DAYS,
     CheckpointInfo,
+    ChildRun,
     Head,
     LedgerRun,
     LogEntry,
@@ -451,7 +452,9 @@ def _run_to_json(run: LedgerRun) -> dict[str, Any]:
             values[name] = items.to_timestamp(values[name])
     tasks = [list(task) for task in run.tasks]
     deadlines = [[each.alert, items.to_timestamp(each.at), each.is_missed] for each in run.deadlines]
-    found = _without_nothing({**values, "status": run.status.value, "tasks": tasks, "deadlines": deadlines})
+    children = [[each.dag_id, each.run_id, each.is_awaited, each.has_fixed_id] for each in run.children]
+    lists = {"tasks": tasks, "deadlines": deadlines, "children": children}
+    found = _without_nothing({**values, "status": run.status.value, **lists})
     if run.events is None:
         return found
     # No event is not the same as an unknown number of events.
@@ -482,11 +485,16 @@ def _run_from_json(values: Mapping[str, Any]) -> LedgerRun:
         RunDeadline(alert=alert, at=items.to_time(at), is_missed=is_missed)
         for alert, at, is_missed in known.get("deadlines") or ()
     )
+    children = tuple(
+        ChildRun(dag_id=dag_id, run_id=run_id, is_awaited=is_awaited, has_fixed_id=has_fixed_id)
+        for dag_id, run_id, is_awaited, has_fixed_id in known.get("children") or ()
+    )
     run = {
         **known,
         **times,
         "tasks": tasks,
         "deadlines": deadlines,
+        "children": children,
         "status": RunStatus(known.get("status", RunStatus.OPEN)),
         "events": None if known.get("events") is None else tuple(map(_event_from_json, known["events"])),
     }

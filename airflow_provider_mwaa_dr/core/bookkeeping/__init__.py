@@ -6,7 +6,17 @@ Keeping a region's part of the ledger, and acting on the parts of the other regi
 
 from airflow_provider_mwaa_dr.core.bookkeeping.bookkeeper import Bookkeeper
 from airflow_provider_mwaa_dr.core.bookkeeping.conversion import CONF_BYTES, to_conf
-from airflow_provider_mwaa_dr.core.bookkeeping.database import NO_RERUN_TAG, LedgerDb, RunRow, open_runs
+from airflow_provider_mwaa_dr.core.bookkeeping.database import NO_RERUN_TAG, OPTED_OUT, LedgerDb, RunRow, open_runs
 from airflow_provider_mwaa_dr.core.bookkeeping.publishing import TASKS_BYTES
 
-__all__ = ["CONF_BYTES", "NO_RERUN_TAG", "TASKS_BYTES", "Bookkeeper", "LedgerDb", "RunRow", "open_runs", "to_conf"]
+__all__ = [
+    "CONF_BYTES",
+    "NO_RERUN_TAG",
+    "OPTED_OUT",
+    "TASKS_BYTES",
+    "Bookkeeper",
+    "LedgerDb",
+    "RunRow",
+    "open_runs",
+    "to_conf",
+]

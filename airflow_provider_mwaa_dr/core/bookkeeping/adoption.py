@@ -63,8 +63,10 @@ class Adopter:
         own = self._own.load()
         others = list(self._peers.ledgers.values())
         done = finished_by_others(own, others)
-        if done:
-            self._db.apply_outcomes(done, "the run continued and ended in another region")
+        if replaced := {run.key for run in done if run.is_replaced}:
+            self._db.remove(replaced)
+        if ended := [run for run in done if not run.is_replaced]:
+            self._db.apply_outcomes(ended, "the run continued and ended in another region")
         gone = [replace(own.runs[run.key], status=RunStatus.GONE) for run in done]
         gone += [replace(run, status=RunStatus.GONE) for run in no_longer_needed(own, others)]
         if gone:

@@ -72,6 +72,11 @@ class Bookkeeper:
         return self._resumer.waiting
 
     @property
+    def repeats(self) -> tuple[str, ...]:
+        """The first of the resumed runs that request runs again that have ended, or that are resumed, too."""
+        return self._resumer.repeats
+
+    @property
     def unread(self) -> tuple[str, ...]:
         """Parts of the ledger that cannot be read and were skipped: one sentence for each region."""
         own = self._own.loaded

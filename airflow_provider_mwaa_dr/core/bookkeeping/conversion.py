@@ -70,6 +70,7 @@ def to_run(row: RunRow, status: RunStatus, *, epoch: int) -> LedgerRun:
         deadlines=row.deadlines if is_unfinished else (),
         events=events,
         events_lost=events_lost[:_REASON_CHARS] if events_lost is not None else None,
+        children=row.children if is_unfinished else (),
     )
 
 

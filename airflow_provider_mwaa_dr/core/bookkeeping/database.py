@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from airflow_provider_mwaa_dr.core.ledger import (
+    ChildRun,
     CreatedIntervals,
     LedgerRun,
     RunDeadline,
@@ -20,6 +21,8 @@ OPEN_STATES = frozenset({"queued", "running"})
 """The states of a run that is not over."""
 NO_RERUN_TAG = "dr:no-rerun"
 """Interrupted runs of DAGs with this tag are listed, and no other region starts them."""
+OPTED_OUT = f"its DAG is tagged {NO_RERUN_TAG}"
+"""Why such a run cannot be resumed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +34,8 @@ class RunRow:
     :param conf_lost: why that value cannot be read, or must not be stored.
     :param is_skipped: the provider closed the run before any of its tasks executed. Regardless of its state, no region
         has done its work.
-    :param holds_date, triggered_by, triggering_user, deadlines, events, events_lost: see :class:`.ledger.LedgerRun`.
+    :param holds_date, triggered_by, triggering_user, deadlines, events, events_lost, children: see
+        :class:`.ledger.LedgerRun`.
     """
 
     id: int
@@ -55,6 +59,7 @@ class RunRow:
     deadlines: tuple[RunDeadline, ...] = ()
     events: tuple[RunEvent, ...] | None = None
     events_lost: str | None = None
+    children: tuple[ChildRun, ...] = ()
 
     @property
     def key(self) -> RunKey:
@@ -78,6 +83,9 @@ class LedgerDb(Protocol):
 
     def runs(self, keys: Collection[RunKey]) -> Sequence[RunRow]:
         """Return the rows of these runs, without those that do not exist."""
+
+    def children(self) -> Mapping[RunKey, tuple[ChildRun, ...]]:
+        """Return the runs that tasks of open runs have requested, by the key of the open run."""
 
     def tasks(self, keys: Collection[RunKey]) -> Mapping[RunKey, Sequence[TaskState]]:
         """Return the task instances of those runs whose DAG has tasks that depend on the previous run."""
@@ -120,6 +128,9 @@ class LedgerDb(Protocol):
 
     def apply_outcomes(self, runs: Sequence[LedgerRun], note: str) -> None:
         """Give closed runs, and their tasks if these were published, the result that another region published."""
+
+    def remove(self, keys: Collection[RunKey]) -> int:
+        """Delete ended runs with their tasks; return how many. A run that is open stays. Idempotent."""
 
     def forget_closed(self, created: Mapping[str, CreatedIntervals]) -> int:
         """

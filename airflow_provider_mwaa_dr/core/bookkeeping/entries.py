@@ -23,6 +23,7 @@ def chunks(
         cost = 600 + len(run.dag_id) + len(run.run_id) + len(run.conf or "")
         cost += sum(len(task_id) + 30 for task_id, _, _ in run.tasks) + 80 * len(run.deadlines)
         cost += sum(map(size_of, run.events or ()))
+        cost += sum(len(child.dag_id) + len(child.run_id or "") + 30 for child in run.children)
         if part and size + cost > _ENTRY_BYTES:
             yield tuple(part), ()
             part, size = [], 0

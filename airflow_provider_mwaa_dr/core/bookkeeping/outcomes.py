@@ -39,7 +39,8 @@ class RowOutcomes:
         taken_at = known.taken_at if known is not None else None
         is_being_stopped = known is not None and is_stopped(known, epoch) and not had_ended
         if row.is_open:
-            if known is not None and known.status is RunStatus.OPEN and known.epoch == epoch and known.doubt is None:
+            is_published = known is not None and known.status is RunStatus.OPEN and known.epoch == epoch
+            if is_published and known is not None and known.doubt is None and known.children == row.children:
                 return None
             ended = {RunStatus.SUCCESS.value, RunStatus.FAILED.value}
             if is_being_stopped and self._own.published.get(key) not in ended:

@@ -97,6 +97,7 @@ class Publisher:
         keys |= {
             key for key, run in own.runs.items() if (run.is_unfinished and key not in states) or run.doubt is not None
         }
+        keys |= self._parents(own) if states else set()
         rows = {row.key: row for row in self._db.runs(keys)} if keys else {}
         dag_ids, histories = self._new_dags(own, force=final_plan_id is not None)
         ended = [row.key for row in (*rows.values(), *histories) if not row.is_open]
@@ -130,6 +131,15 @@ class Publisher:
             self._remember(rows, states, own, but=late & announced.stopped)
         self.published_at, self.rows_read_at = started, rows_read_at
         return True
+
+    def _parents(self, own: RegionLedger) -> set[RunKey]:
+        """Return the open runs whose tasks have requested other runs since the last entry."""
+        children = self._db.children()
+        return {
+            key
+            for key, run in own.runs.items()
+            if run.status is RunStatus.OPEN and run.children != children.get(key, ())
+        }
 
     def _announced(
         self,

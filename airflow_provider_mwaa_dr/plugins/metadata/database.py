@@ -7,10 +7,11 @@ from datetime import datetime
 from typing import Any
 
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
-from airflow_provider_mwaa_dr.core.ledger import CreatedIntervals, LedgerRun, RunKey, TaskState
+from airflow_provider_mwaa_dr.core.ledger import ChildRun, CreatedIntervals, LedgerRun, RunKey, TaskState
 from airflow_provider_mwaa_dr.core.waits import Waits
 from airflow_provider_mwaa_dr.core.watching import Watchers
 from airflow_provider_mwaa_dr.plugins.metadata import (
+    children,
     closing,
     dags,
     history,
@@ -86,6 +87,9 @@ class MetadataDb:
     def tasks(self, keys: Collection[RunKey]) -> dict[RunKey, list[TaskState]]:
         return tasks.tasks(self._depends_on_past, keys)
 
+    def children(self) -> dict[RunKey, tuple[ChildRun, ...]]:
+        return children.of_open_runs(self._exempt)
+
     def last_task_end(self, since: datetime) -> datetime | None:
         return tasks.last_task_end(since)
 
@@ -119,6 +123,9 @@ class MetadataDb:
 
     def forget_closed(self, created: Mapping[str, CreatedIntervals]) -> int:
         return history.forget_closed(self._exempt, created)
+
+    def remove(self, keys: Collection[RunKey]) -> int:
+        return children.remove(keys)
 
     def cannot_resume(self, runs: Sequence[LedgerRun]) -> dict[RunKey, str]:
         return resume.cannot_resume(self._exempt, runs)

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import select, update
 
 from airflow_provider_mwaa_dr.core.batches import batched
-from airflow_provider_mwaa_dr.core.bookkeeping import NO_RERUN_TAG, to_conf
+from airflow_provider_mwaa_dr.core.bookkeeping import NO_RERUN_TAG, OPTED_OUT, to_conf
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunKey
 from airflow_provider_mwaa_dr.plugins.metadata.creation import add_deadlines, pin_versions
 from airflow_provider_mwaa_dr.plugins.metadata.events import add_events, why_no_events
@@ -54,7 +54,7 @@ def cannot_resume(exempt: Exemption, runs: Sequence[LedgerRun]) -> dict[RunKey, 
         if run.dag_id not in present:
             refused[run.key] = "its DAG is not in this region, or exempt"
         elif run.dag_id in opted_out:
-            refused[run.key] = f"its DAG is tagged {NO_RERUN_TAG}"
+            refused[run.key] = OPTED_OUT
         elif run.run_type == "backfill" and not SCHEDULER_STARTS_BACKFILLS:
             refused[run.key] = "before Airflow 3, only the command that started a backfill can continue it"
         elif run.key in taken:

@@ -13,6 +13,7 @@ from airflow_provider_mwaa_dr.core.batches import batched
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
 from airflow_provider_mwaa_dr.core.config import NO_CONF_TAG
 from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, RunKey
+from airflow_provider_mwaa_dr.plugins.metadata.children import children
 from airflow_provider_mwaa_dr.plugins.metadata.creation import deadlines
 from airflow_provider_mwaa_dr.plugins.metadata.events import events_of
 from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
@@ -66,9 +67,18 @@ def rows(keys: Collection[RunKey]) -> list[RunRow]:
             some = [to_row(row) for row in session.execute(query).all()]
             deadlines_of = deadlines(session.connection(), [read.id for read in some])
             events = events_of(session, some)
+            children_of = children(session.connection(), key_in(batch))
             for read in some:
                 of_run, lost = events.get(read.id, (None, None))
-                found.append(replace(read, deadlines=deadlines_of.get(read.id, ()), events=of_run, events_lost=lost))
+                found.append(
+                    replace(
+                        read,
+                        deadlines=deadlines_of.get(read.id, ()),
+                        events=of_run,
+                        events_lost=lost,
+                        children=children_of.get(read.key, ()),
+                    )
+                )
     return found
 
 

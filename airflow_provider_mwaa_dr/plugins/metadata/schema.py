@@ -136,7 +136,7 @@ def read_conf(stored: Any) -> tuple[Any, str | None]:
 
 def read_xcom(stored: Any) -> Any:
     """Return the value of an XCom; None if it cannot be read, for example because it is pickled."""
-    is_json = isinstance(stored, bytes) or (isinstance(stored, str) and stored.startswith('"'))
+    is_json = isinstance(stored, bytes) or (isinstance(stored, str) and (stored[:1] in '"[{' or stored == "null"))
     try:
         return json.loads(stored) if is_json else stored
     except ValueError:

@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Text, and_, cast, exists, func, or_, select, tuple_, update
+from sqlalchemy import and_, exists, func, or_, select, tuple_, update
 
 from airflow_provider_mwaa_dr.core.batches import batched
 from airflow_provider_mwaa_dr.core.ledger import RunKey
 from airflow_provider_mwaa_dr.core.waits import SENSES_FIELD, TRIGGERS_FIELD, HeldRun, Waiter, Waits, find_waits
+from airflow_provider_mwaa_dr.plugins.metadata.children import INSTANCE, TRIGGERED_RUN, has_field
 from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
 from airflow_provider_mwaa_dr.plugins.metadata.runs import key_in
 from airflow_provider_mwaa_dr.plugins.metadata.schema import (
@@ -30,8 +31,6 @@ _STATES = ("running", "deferred", "up_for_reschedule", "scheduled", "queued")
 """States of a task instance that may wait. One that is up for retry waits for nothing: it begins again."""
 _EXECUTES = ("running", "queued", "restarting")
 """States in which a worker has a task instance, or gets it although its DAG is paused."""
-_TRIGGERED_RUN = "trigger_run_id"
-"""The XCom in which a task stores the id of the run that it triggered."""
 _DATES = ("logical_dates", "execution_dates")
 """The values of a sensor's trigger that list the dates; the newer name first."""
 _MOST_OTHERS = 20
@@ -94,20 +93,15 @@ def _begun(exempt: Exemption) -> Any:
         )
         .join(RUNS, and_(RUNS.c.dag_id == TASKS.c.dag_id, RUNS.c.run_id == TASKS.c.run_id))
         .join(DAGS, DAGS.c.dag_id == TASKS.c.dag_id)
-        .outerjoin(RENDERED, and_(*(RENDERED.c[name] == TASKS.c[name] for name in _INSTANCE)))
+        .outerjoin(RENDERED, and_(*(RENDERED.c[name] == TASKS.c[name] for name in INSTANCE)))
         .where(RUNS.c.state == "running", TASKS.c.state.in_(_STATES), ~exempt.covers(TASKS.c.dag_id))
         .order_by(TASKS.c.dag_id, TASKS.c.run_id, TASKS.c.task_id, TASKS.c.map_index)
     )
 
 
-_INSTANCE = ("dag_id", "run_id", "task_id", "map_index")
-"""The columns that identify a task instance in each table."""
-
-
 def _names_a_dag() -> Any:
     """Return the condition that the rendered fields name another DAG. The database searches in their text."""
-    text = cast(RENDERED.c.rendered_fields, Text)
-    return or_(*(text.contains(f'"{name}"', autoescape=True) for name in (TRIGGERS_FIELD, SENSES_FIELD)))
+    return or_(has_field(TRIGGERS_FIELD), has_field(SENSES_FIELD))
 
 
 def _waits_for_something_else() -> Any:
@@ -118,15 +112,15 @@ def _waits_for_something_else() -> Any:
 
 
 def _instance(row: Any) -> tuple[Any, ...]:
-    return tuple(getattr(row, name) for name in _INSTANCE)
+    return tuple(getattr(row, name) for name in INSTANCE)
 
 
 def _triggered_runs(connection: Any, rows: Sequence[Any]) -> dict[tuple[Any, ...], str]:
     """Return the id of the run that each task instance triggered, where a readable XCom has it."""
     found: dict[tuple[Any, ...], str] = {}
-    columns = [XCOMS.c[name] for name in _INSTANCE]
+    columns = [XCOMS.c[name] for name in INSTANCE]
     for batch in batched([_instance(row) for row in rows], BATCH):
-        query = select(*columns, XCOMS.c.value).where(XCOMS.c.key == _TRIGGERED_RUN, tuple_(*columns).in_(batch))
+        query = select(*columns, XCOMS.c.value).where(XCOMS.c.key == TRIGGERED_RUN, tuple_(*columns).in_(batch))
         for row in connection.execute(query):
             run_id = read_xcom(row.value)
             if isinstance(run_id, str):

@@ -46,6 +46,7 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "final": None,
                 "held_because": None,
                 "waiting": [],
+                "repeats": [],
                 "unread": [],
                 "inventory_error": None,
                 "exempt": None,
@@ -70,6 +71,7 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "final": None,
                 "held_because": None,
                 "waiting": [],
+                "repeats": [],
                 "unread": [],
                 "inventory_error": None,
                 "exempt": None,
@@ -312,6 +314,14 @@ def test_triggerers_without_the_provider_are_named(mwaa_dr: Shell) -> None:
     out = _status_after(mwaa_dr, "us-east-2", unguarded=("31",), watchers=1, triggerers=("31", "32"))
     assert "! triggerers run asset watchers and do not load the provider: job 31" in out
     assert mwaa_dr("status", "--json").document["regions"]["us-east-2"]["unguarded_triggerers"] == ["31"]
+
+
+def test_runs_that_request_others_again_are_listed(mwaa_dr: Shell) -> None:
+    """The work of the others is done twice: a user should know."""
+    out = _status_after(mwaa_dr, "us-east-2", repeats=("parent p1 requests again child c1 (had ended)",))
+
+    assert "! resumed runs that request other runs again" in out
+    assert "    parent p1 requests again child c1 (had ended)\n" in out
 
 
 def test_exempt_dags_are_named(mwaa_dr: Shell) -> None:

@@ -43,7 +43,7 @@ class Work:
                 row = {"dag_id": "parent", "run_id": run_id, "task_id": "t0", "map_index": -1}
                 connection.execute(self.rendered.insert().values(**row, rendered_fields=fields))
 
-    def push(self, value: object, run_id: str = "p1") -> None:
+    def push(self, value: object, run_id: str = "p1", *, map_index: int = -1) -> None:
         """Store an XCom as a worker of this version does."""
         import inspect
 
@@ -60,6 +60,7 @@ class Work:
                 dag_id="parent",
                 task_id="t0",
                 run_id=run_id,
+                map_index=map_index,
                 session=session,
                 **as_is,
             )

@@ -15,7 +15,7 @@ from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import (
     _run_from_json,
     _run_to_json,
 )
-from airflow_provider_mwaa_dr.core.ledger import Head, LedgerRun, RunDeadline, RunStatus
+from airflow_provider_mwaa_dr.core.ledger import ChildRun, Head, LedgerRun, RunDeadline, RunStatus
 from airflow_provider_mwaa_dr.core.state import Mode, Plan, Stop, announce, claim, initial
 
 AT = datetime(2026, 2, 26, 10, 30, tzinfo=timezone.utc)
@@ -105,6 +105,28 @@ def test_a_run_with_a_broken_event_is_in_doubt(broken: object) -> None:
     """No region may resume it with another event, or with fewer."""
     found = _run_from_json(_run_to_json(INTERVAL) | {"events": [broken]})
     assert "its field events[0]" in (found.doubt or "")
+
+
+def test_an_older_version_reads_runs_with_children() -> None:
+    """It ignores them, and resumes children and parents. A run of an older version has none."""
+    child = ChildRun(dag_id="child", run_id="c1", is_awaited=True)
+    run = replace(INTERVAL, status=RunStatus.OPEN, children=(child,))
+    values, new = _run_to_json(run), {"children", "is_replaced"}
+    assert problem_of(values, {name: rule for name, rule in RUN.items() if name not in new}) is None
+    assert not new & _run_to_json(INTERVAL).keys()
+    assert _run_from_json({name: value for name, value in values.items() if name not in new}) == replace(
+        run, children=()
+    )
+    assert _run_from_json(values) == run
+
+
+@pytest.mark.parametrize(
+    "broken", [["child", "c1", True], ["child", 7, True, False], [None, "c1", True, False], ["child", "c1", 1, 0], "c1"]
+)
+def test_a_run_with_a_broken_child_is_in_doubt(broken: object) -> None:
+    """No region may resume it: it may be a parent, and its children are not known."""
+    found = _run_from_json(_run_to_json(INTERVAL) | {"children": [broken]})
+    assert "its field children[0] in the ledger is" in (found.doubt or "")
 
 
 @pytest.mark.parametrize("broken", [["a1", "soon", True], ["a1", "2026-01-01T00:00:00Z"], [None, "x", 1], "a1"])

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper, RunRow
-from airflow_provider_mwaa_dr.core.ledger import CreatedIntervals, LedgerRun, RunKey, TaskState
+from airflow_provider_mwaa_dr.core.ledger import ChildRun, CreatedIntervals, LedgerRun, RunKey, TaskState
 from airflow_provider_mwaa_dr.core.state import DRState, initial
 from airflow_provider_mwaa_dr.core.translation import Era
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
@@ -33,6 +33,8 @@ class Rows:
         self.checked: list[str] = []
         self.created: Mapping[str, CreatedIntervals] = {}
         self.moved, self.dropped = 0, 0
+        self.notes: dict[str, str] = {}
+        self.removed: list[RunKey] = []
 
     def put(self, run_id: str, state: str, *, run_type: str = "scheduled", day: int = 0, **values: Any) -> None:
         at = AT + timedelta(days=day)
@@ -60,6 +62,16 @@ class Rows:
     def runs(self, keys: Collection[RunKey]) -> Sequence[RunRow]:
         return [self.rows[key] for key in keys if key in self.rows]
 
+    def children(self) -> Mapping[RunKey, tuple[ChildRun, ...]]:
+        return {row.key: row.children for row in self.rows.values() if row.is_open and row.children}
+
+    def remove(self, keys: Collection[RunKey]) -> int:
+        self.removed += sorted(keys)
+        found = [key for key in keys if key in self.rows and not self.rows[key].is_open]
+        for key in found:
+            del self.rows[key]
+        return len(found)
+
     def tasks(self, keys: Collection[RunKey]) -> Mapping[RunKey, Sequence[TaskState]]:
         self.tasks_requested_for.append(sorted(keys))
         return {key: self.task_instances[key] for key in keys if key in self.task_instances}
@@ -79,6 +91,7 @@ class Rows:
         return {run.key: self.refusing[run.run_id] for run in runs if run.run_id in self.refusing}
 
     def resume(self, runs: Sequence[LedgerRun], note: str) -> Mapping[RunKey, str]:
+        self.notes |= {run.run_id: note for run in runs}
         self.resumed += [run for run in runs if run.run_id not in self.failing]
         return {run.key: self.failing[run.run_id] for run in runs if run.run_id in self.failing}
 

@@ -596,6 +596,9 @@ class SimulatedAirflow:
             date=None if run.at is None else to_date(run.at),
         )
 
+    def start_waiting_events(self, note: str) -> int:
+        return 0
+
     def watchers(self) -> Watchers:
         return Watchers()
 

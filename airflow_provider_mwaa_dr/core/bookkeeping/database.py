@@ -119,6 +119,15 @@ class LedgerDb(Protocol):
         :return: the runs that could not be queued, with the reason.
         """
 
+    def start_waiting_events(self, note: str) -> int:
+        """
+        Create queued runs for events that have arrived, and for which Airflow creates no run before the role moves.
+
+        Idempotent. The region's DAGs are paused.
+
+        :return: how many runs were created.
+        """
+
     def make_room(self, runs: Sequence[LedgerRun]) -> int:
         """
         Let queued runs start that later runs of the same DAG wait for, if the later runs take all of its run slots.

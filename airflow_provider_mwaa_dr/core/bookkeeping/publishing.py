@@ -91,6 +91,11 @@ class Publisher:
             return False
         plan = state.plan
         final_plan_id = plan.id if plan is not None and plan.drained and state.phase is Phase.DRAINING else None
+        if final_plan_id is not None and own.final_plan_id != final_plan_id:
+            # Only runs move with the role, and the DAGs are paused: Airflow creates none for the last events.
+            self._db.start_waiting_events(
+                f"created: events had arrived when {self._region} was drained (epoch {epoch})"
+            )
         newest, states = self._db.read_states(above=max(own.first_id, own.newest_id - _OVERLAP))
         self.queued = {key for key, status in states.items() if status == "queued"}
         keys = {key for key, status in states.items() if self._own.published.get(key) != status_of(status)}

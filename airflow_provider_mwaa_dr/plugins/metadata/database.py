@@ -20,6 +20,7 @@ from airflow_provider_mwaa_dr.plugins.metadata import (
     room,
     runs,
     schedulers,
+    starting_events,
     tasks,
     waits,
     watchers,
@@ -132,6 +133,9 @@ class MetadataDb:
 
     def resume(self, runs: Sequence[LedgerRun], note: str) -> dict[RunKey, str]:
         return resume.resume(runs, note)
+
+    def start_waiting_events(self, note: str) -> int:
+        return starting_events.start_waiting_events(self._exempt, note)
 
     def make_room(self, runs: Sequence[LedgerRun]) -> int:
         return room.make_room(self._depends_on_past, runs)

@@ -35,6 +35,8 @@ class Rows:
         self.moved, self.dropped = 0, 0
         self.notes: dict[str, str] = {}
         self.removed: list[RunKey] = []
+        self.started: list[str] = []
+        self.arriving: list[RunRow] = []
 
     def put(self, run_id: str, state: str, *, run_type: str = "scheduled", day: int = 0, **values: Any) -> None:
         at = AT + timedelta(days=day)
@@ -52,6 +54,13 @@ class Rows:
             conf={},
         )
         self.rows[row.key] = replace(row, **values)
+
+    def start_waiting_events(self, note: str) -> int:
+        self.started += [note]
+        for row in self.arriving:
+            self.rows[row.key] = row
+        self.arriving = []
+        return len(self.started)
 
     def newest_run(self) -> int:
         return len(self.rows)

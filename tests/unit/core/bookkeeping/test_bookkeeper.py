@@ -253,6 +253,25 @@ def test_the_target_knows_when_it_has_read_the_final_entry_of_the_source(regions
     assert not there.bookkeeper.has_read_final(HERE, "another plan")
 
 
+def test_the_last_events_get_their_runs_right_before_the_final_entry(regions: tuple[Region, Region]) -> None:
+    """Only when the region is drained. The runs are in the final entry, and the other region resumes them."""
+    here, there = regions
+    here.bookkeeper.begin(0)
+    here.publish()
+    here.db.put("last", "queued", run_type="asset_triggered", events=(EVENT,))
+    here.db.arriving = [here.db.rows.pop(("orders", "last"))]
+    plan = Plan(id="p", source=HERE, target=THERE, mode=Mode.GRACEFUL, reason="r", by="b", owner="o", started_at=AT)
+    claimed = transitions.claim(transitions.initial(HERE, lease_s=60, by="t", at=AT), plan, at=AT)
+    for state in (claimed, *[transitions.drained(claimed, at=AT)] * 2):
+        here.bookkeeper.publish(state, read_state=lambda state=state: state, read_stopped=lambda _: ())
+    assert len(here.db.started) == 1
+    final = here.store.log(HERE, after=0)[-1]
+    assert (final.final_plan_id, [run.run_id for run in final.runs]) == ("p", ["last"])
+    hand_over(here, there)
+    there.bookkeeper.resume(epoch=1)
+    assert [run.run_id for run in there.db.resumed] == ["last"]
+
+
 def test_a_region_publishes_nothing_for_an_epoch_that_it_has_not_begun_or_has_lost(
     regions: tuple[Region, Region],
 ) -> None:

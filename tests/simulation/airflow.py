@@ -230,6 +230,9 @@ class SimulatedAirflow:
         self.is_up, self.is_reachable = True, True
         self.before_change: Callable[[], object] = lambda: None
         """Called before the agent changes anything. The agent may be killed here."""
+        self.found_watchers = Watchers()
+        self.start_last_events: Callable[[], int] = lambda: 0
+        self.drop_events: Callable[[], object] = lambda: None
 
     @property
     def unpaused(self) -> set[str]:
@@ -520,6 +523,7 @@ class SimulatedAirflow:
         return since is not None and run.state == "queued" and run.run_type != SCHEDULED and run.queued_at >= since
 
     def close_runs(self, note: str, *, queued_for_s: float = 0.0, spared_since: datetime | None = None) -> int:
+        self.drop_events()
         if not any(self.open.values()):
             return 0
         self.before_change()
@@ -597,10 +601,11 @@ class SimulatedAirflow:
         )
 
     def start_waiting_events(self, note: str) -> int:
-        return 0
+        self.before_change()
+        return self.start_last_events()
 
     def watchers(self) -> Watchers:
-        return Watchers()
+        return self.found_watchers
 
     def put_first(self, keys: Collection[RunKey]) -> None:
         self.before_change()

@@ -110,6 +110,7 @@ class Database:
             "adopt", "cannot_resume", "children", "close_runs", "dag_ids", "drop_held_notes", "forget_closed",
             "last_finished", "last_task_end", "read_states", "make_room", "newest_run", "open_runs", "pause_all",
             "remove", "resume", "runs", "set_paused", "apply_outcomes", "tasks", "unpaused_dags", "waits", "put_first",
+            "watchers", "start_waiting_events",
         ):  # fmt: skip
             setattr(self, name, getattr(airflow, name))
 

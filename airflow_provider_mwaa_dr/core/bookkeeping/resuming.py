@@ -87,7 +87,7 @@ class Resumer:
         # The other runs are open in this region. Or they ended in this region, under an epoch that is lower than those
         # of the other regions because the state table was created again.
         closed = {key: run for key, run in waiting.items() if not _is_begun(own.runs.get(key), epoch)}
-        family = find_family(Families(ledgers), closed, declined=self._declined)
+        family = find_family(Families(ledgers if closed else ()), closed, declined=self._declined)
         doubts |= family.doubtful
         self._doubted = set(doubts)
         self._stuck = {key: why for key, why in self._stuck.items() if key not in self._held or key in family.parents}

@@ -382,7 +382,8 @@ class Region:
                 if job == "1":
                     self._lead(observed.state, observed.reconciled_epoch)
                     observed = self.world.store.observe(self.name)
-                self.views[job] = View.of(observed, now)
+                # An agent of the version before: its permission depends on reads, and engines wait for it in full.
+                self.views[job] = View.of(observed, now, confirmed_at=now)
             self._schedule(job)
             view = self.views[job]
             if now >= self.cut_until and view is not None and view.state is not None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from airflow_provider_mwaa_dr.agent.acknowledgements import Acknowledgements
+from airflow_provider_mwaa_dr.agent.confirmation import Confirmation
 from airflow_provider_mwaa_dr.agent.ports import RegionDb
 from airflow_provider_mwaa_dr.agent.report import Reporter
 from airflow_provider_mwaa_dr.agent.state_reader import StateReader
-from airflow_provider_mwaa_dr.core.ports import IDENTITY_CLAIMS, IdentityClaim, StateStore
+from airflow_provider_mwaa_dr.core.ports import IDENTITY_CLAIMS, Clock, IdentityClaim, StateStore
 from airflow_provider_mwaa_dr.core.state import DRState
 
 
@@ -30,6 +31,8 @@ class Heartbeat:
         reader: StateReader,
         acknowledgements: Acknowledgements,
         reporter: Reporter,
+        confirmation: Confirmation,
+        clock: Clock,
         every_s: float,
     ) -> None:
         self._store = store
@@ -37,6 +40,8 @@ class Heartbeat:
         self._reader = reader
         self._acknowledgements = acknowledgements
         self._reporter = reporter
+        self._confirmation = confirmation
+        self._clock = clock
         # If refresh_s equals heartbeat_s, each turn sends one; 0.95, because the next turn may come here a bit sooner.
         self._every_s = 0.95 * every_s
         self._next_at = 0.0
@@ -87,7 +92,10 @@ class Heartbeat:
             self._store.put(IDENTITY_CLAIMS, claim)
             self._claim = claim
         else:
-            self._store.put_agent(self._reporter.status(job_id, state, schedulers, beat=self._beat, is_last=is_last))
+            status = self._reporter.status(job_id, state, schedulers, beat=self._beat, is_last=is_last)
+            sent_at = self._clock.monotonic()
+            self._store.put_agent(status)
+            self._confirmation.confirm(status, sent_at)
             if self._claim is not None:
                 self._store.delete(IDENTITY_CLAIMS, self._claim)
                 self._claim = None

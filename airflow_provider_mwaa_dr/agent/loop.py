@@ -8,6 +8,7 @@ does not import Airflow: it reads and changes the metadata database through :cla
 from __future__ import annotations
 
 from airflow_provider_mwaa_dr.agent.acknowledgements import Acknowledgements
+from airflow_provider_mwaa_dr.agent.confirmation import Confirmation
 from airflow_provider_mwaa_dr.agent.heartbeat import Heartbeat
 from airflow_provider_mwaa_dr.agent.housekeeping import Housekeeping
 from airflow_provider_mwaa_dr.agent.identity_check import IdentityCheck
@@ -15,6 +16,7 @@ from airflow_provider_mwaa_dr.agent.inventory import InventoryKeeper
 from airflow_provider_mwaa_dr.agent.leader import Leader
 from airflow_provider_mwaa_dr.agent.ledger_wait import LedgerWait
 from airflow_provider_mwaa_dr.agent.metrics import Publisher
+from airflow_provider_mwaa_dr.agent.observer import Observer
 from airflow_provider_mwaa_dr.agent.ports import GateCounts, RegionDb
 from airflow_provider_mwaa_dr.agent.process import Process
 from airflow_provider_mwaa_dr.agent.region_list import RegionList
@@ -24,7 +26,7 @@ from airflow_provider_mwaa_dr.agent.triggerers import TriggererList
 from airflow_provider_mwaa_dr.agent.waits import WaitsReader
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.display import get_logger
-from airflow_provider_mwaa_dr.core.gate import Role, View, role_of
+from airflow_provider_mwaa_dr.core.gate import Role, View, role_of, why_not_permitted
 from airflow_provider_mwaa_dr.core.log_on_change import LogOnChange
 from airflow_provider_mwaa_dr.core.ports import Clock, RunsStore, StateStore
 from airflow_provider_mwaa_dr.core.state import DRState, Phase
@@ -76,6 +78,8 @@ class AgentLoop:
         self._clock = clock
         self._inventory = inventory
         self._acknowledgements = Acknowledgements(db)
+        self._confirmation = Confirmation(config)
+        self._observer = Observer(store, clock, every_s=config.heartbeat_s, is_on=config.eventual_mode is None)
         self._reader = StateReader(
             store,
             clock,
@@ -83,6 +87,7 @@ class AgentLoop:
             identity=IdentityCheck(process.identity, store, clock, Timing.from_config(config)),
             acknowledgements=self._acknowledgements,
             ledger_wait=ledger_wait,
+            confirmation=self._confirmation,
             view=view,
         )
         self._housekeeping = Housekeeping(process, store, db, clock, counts)
@@ -109,6 +114,8 @@ class AgentLoop:
             housekeeping=self._housekeeping,
             waits=self._waits,
             triggerers=self._triggerers,
+            confirmation=self._confirmation,
+            observer=self._observer,
             inventory=inventory,
             metrics=metrics,
         )
@@ -118,6 +125,8 @@ class AgentLoop:
             reader=self._reader,
             acknowledgements=self._acknowledgements,
             reporter=self._reporter,
+            confirmation=self._confirmation,
+            clock=clock,
             every_s=config.heartbeat_s,
         )
         self._error: LogOnChange[str | None] = LogOnChange(None)
@@ -146,9 +155,10 @@ class AgentLoop:
             self._reader.read()
             schedulers = self._db.alive_schedulers()
             heartbeat_error = self._report(schedulers)
+            observer_error = self._observe()
             waits_error = self._read_waits(schedulers)
             has_reconciled = self._work(schedulers)
-            self._log_turn_error(heartbeat_error or waits_error)
+            self._log_turn_error(heartbeat_error or observer_error or waits_error)
         except Exception as error:  # no error ends the loop; the view ages, and the gate holds
             has_reconciled = False
             self._log_turn_error(error)
@@ -159,8 +169,13 @@ class AgentLoop:
         state = view.state if view is not None else None
         is_hurried = self._leader.ledger.has_more or (state is not None and state.phase is not Phase.STEADY)
         refresh_s = min(self._config.refresh_s, _HURRY_S) if is_hurried else self._config.refresh_s
-        # Gate and fence wait for the reconciled epoch, so the next turn reads it immediately.
-        return 0.1 if has_reconciled else max(0.1, started + refresh_s - self._clock.monotonic())
+        # Gate and fence wait for the reconciled epoch, and the gate for the confirmed heartbeat, so the next turn reads
+        # it immediately.
+        return (
+            0.1
+            if has_reconciled or self._awaits_read(view)
+            else max(0.1, started + refresh_s - self._clock.monotonic())
+        )
 
     def acknowledge(self) -> None:
         """
@@ -222,6 +237,25 @@ class AgentLoop:
         except Exception as error:  # the turn logs it at the end of its work
             return error
         return None
+
+    def _observe(self) -> Exception | None:
+        """
+        Read which heartbeats are silent.
+
+        :return: why they could not be read; the rest of the turn continues.
+        """
+        try:
+            self._observer.turn(sorted({self._config.region, *self._reader.peers()}))
+        except Exception as error:  # the turn logs it at the end of its work
+            return error
+        return None
+
+    def _awaits_read(self, view: View | None) -> bool:
+        """Whether the gate starts nothing on this view, and the next read permits it."""
+        sent_at = self._confirmation.sent_at
+        if view is None or sent_at is None or sent_at < view.read_at:
+            return False
+        return why_not_permitted(view, self._config.region, now=sent_at) is not None
 
     def _read_waits(self, schedulers: tuple[str, ...]) -> Exception | None:
         """

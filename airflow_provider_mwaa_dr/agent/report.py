@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.agent.acknowledgements import Acknowledgements
+from airflow_provider_mwaa_dr.agent.confirmation import Confirmation
 from airflow_provider_mwaa_dr.agent.housekeeping import Housekeeping
 from airflow_provider_mwaa_dr.agent.inventory import InventoryKeeper
 from airflow_provider_mwaa_dr.agent.leader import Leader
 from airflow_provider_mwaa_dr.agent.metrics import Figures, Publisher
+from airflow_provider_mwaa_dr.agent.observer import Observer
 from airflow_provider_mwaa_dr.agent.ports import GateCounts
 from airflow_provider_mwaa_dr.agent.process import Process
 from airflow_provider_mwaa_dr.agent.state_reader import StateReader
@@ -41,6 +43,8 @@ class Reporter:
         housekeeping: Housekeeping,
         waits: WaitsReader,
         triggerers: TriggererList,
+        confirmation: Confirmation,
+        observer: Observer,
         inventory: InventoryKeeper | None,
         metrics: Publisher | None,
     ) -> None:
@@ -54,6 +58,8 @@ class Reporter:
         self._housekeeping = housekeeping
         self._waits = waits
         self._triggerers = triggerers
+        self._confirmation = confirmation
+        self._observer = observer
         self._inventory = inventory
         self._metrics = metrics
 
@@ -70,6 +76,7 @@ class Reporter:
             ledger.wait.error,
             self._inventory_error,
             self._reader.held_because,
+            self._reader.lease_s,
             (self._waits.found.awaited, self._waits.found.idle),
             (self._triggerers.found, self._triggerers.unguarded),
             (bookkeeper.final_plan_id, bookkeeper.waiting, bookkeeper.repeats, bookkeeper.unread)
@@ -136,6 +143,9 @@ class Reporter:
             watchers=self._triggerers.found.count,
             triggerers=self._triggerers.found.triggerers,
             unguarded=self._triggerers.unguarded,
+            life=self._confirmation.life,
+            lease_s=self._reader.lease_s,
+            silent=self._observer.silent(),
         )
 
     def identity_claim(self, job_id: str, *, beat: int, problem: str) -> IdentityClaim:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from airflow_provider_mwaa_dr.agent.acknowledgements import Acknowledgements
+from airflow_provider_mwaa_dr.agent.confirmation import Confirmation
 from airflow_provider_mwaa_dr.agent.identity_check import IdentityCheck
 from airflow_provider_mwaa_dr.agent.ledger_wait import LedgerWait
 from airflow_provider_mwaa_dr.agent.role_history import RoleHistory
@@ -45,6 +46,7 @@ class StateReader:
         identity: IdentityCheck,
         acknowledgements: Acknowledgements,
         ledger_wait: LedgerWait,
+        confirmation: Confirmation,
         view: View | None,
     ) -> None:
         self._store = store
@@ -53,8 +55,9 @@ class StateReader:
         self._identity = identity
         self._acknowledgements = acknowledgements
         self._ledger_wait = ledger_wait
+        self._confirmation = confirmation
         self._logged_role: LogOnChange[tuple[Role, str | None] | None] = LogOnChange(None)
-        self._confirmed_at = clock.monotonic()
+        self._last_read_at = clock.monotonic()
         """When the agent last read the state; this includes reads that set no new view."""
         self._awaited: frozenset[RunKey] = frozenset()
         self.view = view
@@ -81,9 +84,14 @@ class StateReader:
         self.unreadable = None
         compared = self._identity.with_rivals(observation)
         problem = self._identity.problem(compared)
-        self._confirmed_at = read_at
+        self._last_read_at = read_at
         view = replace(
-            View.of(observation, read_at, problem=problem),
+            View.of(
+                observation,
+                read_at,
+                problem=problem,
+                confirmed_at=self._confirmation.permits_from(observation, read_at=read_at),
+            ),
             waits_for=self._ledger_wait.reason(state),
             awaited=self._awaited,
         )
@@ -111,16 +119,16 @@ class StateReader:
         :raises StateChangedError: epoch or phase have changed; the next turn decides again.
         """
         now = self._clock.monotonic()
-        if may_close(now - self._confirmed_at, lease_s=state.lease_s):
+        if may_close(now - self._last_read_at, lease_s=state.lease_s):
             return
         again = self._store.observe(self._region).state
         if again is None or (again.epoch, again.phase) != (state.epoch, state.phase):
             found = "no state item" if again is None else f"epoch {again.epoch}, {again.phase.value}"
             raise StateChangedError(
-                f"The turn read epoch {state.epoch}, {state.phase.value}, {now - self._confirmed_at:.0f} s ago, and "
+                f"The turn read epoch {state.epoch}, {state.phase.value}, {now - self._last_read_at:.0f} s ago, and "
                 f"the state table now has {found}: nothing is closed, paused or resumed."
             )
-        self._confirmed_at = now
+        self._last_read_at = now
 
     def show_ledger_wait(self, state: DRState) -> None:
         """Let the notes of held runs name why the region waits for its ledger."""
@@ -144,6 +152,14 @@ class StateReader:
     def problem(self) -> str | None:
         """Why this Airflow may not be its region's environment, as far as the agent knows; None if it is."""
         return self.view.problem if self.view is not None else self._identity.problem_before_first_read()
+
+    @property
+    def lease_s(self) -> float | None:
+        """The lease of the view; None if there is none, or while a plan recovers a state that may have no lease."""
+        state = self.view.state if self.view is not None else None
+        if state is None or state.problems or (state.plan is not None and state.plan.is_recovery):
+            return None
+        return state.lease_s
 
     @property
     def held_because(self) -> str | None:

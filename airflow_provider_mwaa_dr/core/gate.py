@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -66,6 +67,10 @@ class View:
         region's role is unknown.
     :param awaited: the held runs that work in progress waited for in the agent's last turn. Empty unless the region is
         being drained.
+    :param confirmed_at: from when this view permits the gate to start runs, for a lease: just before the agent sent the
+        last heartbeat that was confirmed before this read was sent. It never changes: a later heartbeat extends no
+        view. None: no heartbeat was confirmed, and the gate starts nothing. See :attr:`~.ports.AgentStatus.life` for
+        agents whose permission depends on ``read_at``.
     """
 
     state: DRState | None
@@ -76,9 +81,17 @@ class View:
     registered: frozenset[str] | None = None
     problems: tuple[str, ...] = ()
     awaited: frozenset[RunKey] = frozenset()
+    confirmed_at: float | None = None
 
     @classmethod
-    def of(cls, observation: Observation, read_at: float, *, problem: str | None = None) -> View:
+    def of(
+        cls,
+        observation: Observation,
+        read_at: float,
+        *,
+        problem: str | None = None,
+        confirmed_at: float | None = None,
+    ) -> View:
         """Return the view for an observation."""
         return cls(
             state=observation.state,
@@ -87,6 +100,7 @@ class View:
             problem=problem,
             registered=observation.registered,
             problems=observation.problems,
+            confirmed_at=confirmed_at,
         )
 
 
@@ -197,7 +211,10 @@ def decide(
         return Decision(
             Action.SKIP, f"skipped: {region} is standby, {state.active_region} is active (epoch {state.epoch})", role
         )
+    why_not = why_not_permitted(view, region, now=now) if point is DecisionPoint.GATE else None
     if state.phase in {Phase.STEADY, Phase.RESUMING}:
+        if why_not is not None:
+            return Decision(Action.HOLD, f"held: {why_not}", role)
         return Decision(Action.RUN, "active", role)
     if state.phase is Phase.PROMOTING:
         return Decision(Action.HOLD, f"held: {region} is being promoted (epoch {state.epoch})", role)
@@ -205,10 +222,28 @@ def decide(
     if plan is not None and not plan.is_forced and not plan.drained:
         if point is DecisionPoint.FENCE:
             return Decision(Action.RUN, "draining: running runs may finish", role)
-        if is_awaited and plan.starts_awaited:
+        if is_awaited and plan.starts_awaited and why_not is None:
             return Decision(Action.RUN, "draining: work in progress waits for this run", role)
     target = plan.target if plan is not None else "another region"
     return Decision(Action.HOLD, f"held: {region} is being drained for {target} (epoch {state.epoch})", role)
+
+
+def why_not_permitted(view: View, region: str, *, now: float) -> str | None:
+    """
+    Return why the gate may not start runs on *view*, although *region* can read the state; None if it may.
+
+    A failover waits for an agent's heartbeats, and no longer for its reads. So the gate may start runs only for a lease
+    after a heartbeat that the table has confirmed.
+    """
+    lease_s = view.state.lease_s if view.state is not None else 0.0
+    age_s = math.inf if view.confirmed_at is None else now - view.confirmed_at
+    if 0 <= age_s <= lease_s:
+        return None
+    how_long = "yet" if view.confirmed_at is None else f"for {age_s:.0f} s"
+    return (
+        f"{region} reads the state table, but no heartbeat of this scheduler was confirmed {how_long}; check that its "
+        "execution role may write the table, and that the table does not throttle writes"
+    )
 
 
 def _unreachable(view: View, role: Role, region: str, age_s: float, on_unreachable: OnUnreachable) -> Decision:

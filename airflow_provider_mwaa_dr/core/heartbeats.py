@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, SilentAgent
 
 Beats = Mapping[str, Mapping[str, int]]
 """The last beat of each scheduler's agent, by region and job."""
@@ -66,3 +66,43 @@ class Silence:
         if not found or seen is None or seen[0] != found:
             self._seen[region] = seen = found, self._clock.monotonic()
         return self._clock.monotonic() - seen[1]
+
+
+_MOST_REPORTED = 50
+"""The most silent heartbeats that an agent reports; the shortest silences are left out."""
+
+
+class SilenceByNumber:
+    """
+    For how long each heartbeat has had the same number, on this process's own clock.
+
+    The silence begins with the response of the first read of a number: the table may have applied the heartbeat at any
+    time before it. Reads may be missing in between.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._since: dict[tuple[str, str], tuple[str, float]] = {}
+
+    def note(self, region: str, agents: Sequence[AgentStatus]) -> None:
+        """Note the heartbeats of *region* that have just been read."""
+        now = self._clock.monotonic()
+        known = {key: seen for key, seen in self._since.items() if key[0] == region}
+        for key in known:
+            del self._since[key]
+        for agent in agents:
+            if agent.number is None:
+                continue
+            key = region, agent.job
+            seen = known.get(key)
+            self._since[key] = seen if seen is not None and seen[0] == agent.number else (agent.number, now)
+
+    def silent(self, least_s: float) -> tuple[SilentAgent, ...]:
+        """Return the heartbeats that have been silent for *least_s* or longer, the longest silence first."""
+        now = self._clock.monotonic()
+        found = [
+            SilentAgent(region=region, job=job, number=number, still_s=now - since)
+            for (region, job), (number, since) in self._since.items()
+            if now - since >= least_s
+        ]
+        return tuple(sorted(found, key=lambda each: -each.still_s)[:_MOST_REPORTED])

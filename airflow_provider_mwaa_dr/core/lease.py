@@ -6,6 +6,12 @@ the state, so a write does not close them immediately. The gate of a scheduler i
 the write, and at the latest when every older view has expired with the lease. The fence acknowledges nothing: it is
 closed when every older read has expired with the fence file.
 
+A scheduler's gate lets runs start only for a lease after the agent sent a heartbeat that the table confirmed
+(:attr:`.gate.View.confirmed_at`). So a heartbeat that has not changed for a lease proves that the gate is closed, also
+if the silence began before the write. Agents of all regions observe this silence and publish it in their heartbeats.
+The engine reads these reports, and then the heartbeats, after its write: an equal number shows that no other heartbeat
+was applied in between.
+
 All times are seconds on the clock of the process that waits. The time of a write is taken *after* its response: until
 then, a reader may still get the previous item. The clocks of other machines may be slower by up to a tenth.
 """
@@ -13,11 +19,11 @@ then, a reader may still get the previous item. The clocks of other machines may
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from airflow_provider_mwaa_dr.core.gate import skip_limit_s
-from airflow_provider_mwaa_dr.core.ports import AgentStatus
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, SilentAgent
 
 CLOCK_MARGIN = 1.1
 """A wait for an interval on another machine's clock is longer by this factor."""
@@ -35,8 +41,10 @@ class Closing:
     :param gate_since: the time after the response of the claim; for an engine that takes over, after its take-over.
     :param fence_since: the time after the response of the last write that closes the fence (the forced claim, the turn
         to forced, or ``drained``), or after the take-over. None while the fence lets running runs finish.
-    :param lease_s: from the state.
+    :param lease_s: see :func:`longest_lease_s`.
     :param gate_commit_s: the longest time from a gate's decision to its commit.
+    :param silent_until: by job, the time from which the gate of a silent scheduler is closed, see :func:`silent_until`.
+        Later reads do not change it.
     """
 
     version: int
@@ -44,12 +52,23 @@ class Closing:
     fence_since: float | None
     lease_s: float
     gate_commit_s: float
+    silent_until: Mapping[str, float] = field(default_factory=dict)
 
     def gate_closed_at(self, agents: Sequence[AgentStatus]) -> float:
         """Return the time from which no gate of the region lets a run start; *agents* are its current heartbeats."""
         if has_acknowledged(agents, self.version):
             return self.gate_since
-        return self.gate_since + self.lease_s * CLOCK_MARGIN + self.gate_commit_s
+        jobs = {agent.job for agent in agents}.union(self.silent_until)
+        # If no scheduler that has acknowledged is listed, there may be some without a heartbeat: only silence counts.
+        waiting = {
+            *awaited(agents, self.version),
+            *(self.silent_until.keys() - jobs_passed(agents, self.version)),
+        } or jobs
+        # A scheduler that has no heartbeat yet may have an agent of an earlier version, which needs none.
+        listed = {job for agent in agents if agent.job in waiting and not agent.gone for job in agent.schedulers}
+        waiting |= listed - jobs
+        expired_at = self.gate_since + lease_wait_s(self.lease_s, self.gate_commit_s)
+        return max((self.silent_until.get(job, expired_at) for job in waiting), default=expired_at)
 
     def fence_closed_at(self, agents: Sequence[AgentStatus]) -> float:
         """Return the time from which no fence of the region lets a task start; infinite while the fence is open."""
@@ -60,6 +79,49 @@ class Closing:
     def role_may_move_at(self, agents: Sequence[AgentStatus]) -> float:
         """Return the time from which the role may move. Later heartbeats may bring it forward or defer it."""
         return max(self.gate_closed_at(agents), self.fence_closed_at(agents))
+
+
+def lease_wait_s(lease_s: float, gate_commit_s: float) -> float:
+    """Return how long to wait until a gate is closed, by the clock of the process that waits."""
+    return lease_s * CLOCK_MARGIN + gate_commit_s
+
+
+def longest_lease_s(lease_s: float, agents: Sequence[AgentStatus]) -> float:
+    """
+    Return the longest lease that a view of the region may have.
+
+    A user may have changed the lease in the state item. A view with another lease permits nothing before its agent has
+    published this lease.
+
+    :param lease_s: from the state.
+    """
+    return max([lease_s, *(agent.lease_s for agent in agents if agent.lease_s is not None)])
+
+
+def silent_until(
+    agents: Sequence[AgentStatus], reports: Iterable[SilentAgent], *, now: float, wait_s: float
+) -> Mapping[str, float]:
+    """
+    Return, by job, when the gate of each silent scheduler is closed. Schedulers that may be alive are left out.
+
+    The silence ends at *now*, and not at the write that closes the gate: otherwise the time between the write and the
+    reads would count twice.
+
+    :param agents: the heartbeats of the region that is left, read after *reports* were read, and after the write that
+        closes the gate, or the take-over.
+    :param reports: the silence that agents of any region have published.
+    :param now: the time after the response of both reads.
+    :param wait_s: :func:`lease_wait_s`.
+    """
+    still_s: dict[tuple[str, str, str], float] = {}
+    for each in reports:
+        key = each.region, each.job, each.number
+        still_s[key] = max(each.still_s, still_s.get(key, 0.0))
+    return {
+        agent.job: now + max(0.0, wait_s - still_s[key])
+        for agent in agents
+        if agent.number is not None and (key := (agent.region, agent.job, agent.number)) in still_s
+    }
 
 
 def has_acknowledged(agents: Sequence[AgentStatus], version: int) -> bool:
@@ -111,8 +173,12 @@ def fence_file_s(agents: Sequence[AgentStatus]) -> float:
 def awaited(agents: Sequence[AgentStatus], version: int) -> Sequence[str]:
     """Return the jobs that have not passed *version*, sorted."""
     listed = {job for agent in agents if not agent.gone and _has_passed(agent, version) for job in agent.schedulers}
-    passed = {agent.job for agent in agents if _has_passed(agent, version)}
-    return sorted(({agent.job for agent in agents} | listed) - passed)
+    return sorted(({agent.job for agent in agents} | listed) - jobs_passed(agents, version))
+
+
+def jobs_passed(agents: Sequence[AgentStatus], version: int) -> frozenset[str]:
+    """Return the jobs that have passed *version*, or have ended."""
+    return frozenset(agent.job for agent in agents if _has_passed(agent, version))
 
 
 def _has_passed(agent: AgentStatus, version: int) -> bool:

@@ -37,6 +37,7 @@ class Observation:
     :param disputed: the environments that claim the region while no name is registered, as their agents found them.
     :param registered: the registered regions, as the region's item lists them; None if the item has no list.
     :param problems: values of the region's item that cannot be used, a sentence each.
+    :param agents: the jobs whose heartbeats an engine finds in the region's list; empty if the list cannot be read.
     """
 
     state: DRState | None
@@ -45,6 +46,23 @@ class Observation:
     disputed: tuple[str, ...] = ()
     registered: frozenset[str] | None = None
     problems: tuple[str, ...] = ()
+    agents: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SilentAgent:
+    """
+    A heartbeat that has not changed while an observer read it again and again.
+
+    :param number: of the heartbeat, see :attr:`AgentStatus.number`.
+    :param still_s: seconds on the observer's clock, from the response of its first read of this number up to the moment
+        at which it published this report.
+    """
+
+    region: str
+    job: str
+    number: str
+    still_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +120,12 @@ class AgentStatus:
     :param unguarded: those of them that do not publish a :class:`TriggererStatus`: they do not load the provider, so
         their watchers read their queues in every role.
     :param repeats: the first of the resumed runs that request runs again that had ended, or that are resumed, too.
+    :param life: a random id of the agent, if its scheduler starts runs only while a heartbeat of it is confirmed. None
+        if the permission depends on reads alone: with eventual consistency, with ``[dr] on_unreachable = run``, and in
+        versions before this one.
+    :param attempt: number of the request that wrote this item. The store sets it, and uses each number only once.
+    :param lease_s: the lease in the last state that the agent read; None before the first.
+    :param silent: the heartbeats of all regions that this agent has observed to be silent.
     """
 
     region: str
@@ -148,6 +172,15 @@ class AgentStatus:
     triggerers: tuple[str, ...] = ()
     unguarded: tuple[str, ...] = ()
     repeats: tuple[str, ...] = ()
+    life: str | None = None
+    attempt: int = 0
+    silent: tuple[SilentAgent, ...] = ()
+    lease_s: float | None = None
+
+    @property
+    def number(self) -> str | None:
+        """The number of this heartbeat. No two requests write the same; None: silence proves nothing."""
+        return None if self.life is None else f"{self.life}-{self.attempt}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ class StateTable:
     The table that all peers of one store share.
 
     :ivar items: the items that have a kind, by key.
+    :ivar attempts: the number of heartbeats that were written.
     :ivar damaged: the defects of items, by key.
     """
 
@@ -27,5 +28,6 @@ class StateTable:
     lists: dict[str, frozenset[str]] = field(default_factory=dict)
     disputes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     agents: dict[tuple[str, str], AgentStatus] = field(default_factory=dict)
+    attempts: int = 0
     items: dict[str, Any] = field(default_factory=dict)
     damaged: dict[str, UnreadableItem] = field(default_factory=dict)

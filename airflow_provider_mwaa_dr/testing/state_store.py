@@ -97,7 +97,7 @@ class InMemoryStateStore:
                 known = self._table.agents.get((region, job), _unknown_agent(region, job))
                 self._table.agents[region, job] = replace(
                     known, version=-1, epoch=-1, schedulers=(), adopted_epoch=None, reconciled_epoch=None,
-                    final_plan_id=None, standby_as_of=None, unreadable=fault,
+                    final_plan_id=None, standby_as_of=None, life=None, silent=(), unreadable=fault,
                 )  # fmt: skip
             elif kind == "FAILOVER":
                 record = self._table.items.get(key, _unknown_record(name))
@@ -137,6 +137,7 @@ class InMemoryStateStore:
                 environment=registration.environment if registration is not None else None,
                 disputed=self._table.disputes.get(region, ()),
                 registered=self._table.lists.get(region),
+                agents=frozenset(job for place, job in self._table.agents if place == region),
             )
 
     def read(self) -> DRState:
@@ -210,8 +211,10 @@ class InMemoryStateStore:
         An agent with a stale ``observe`` does not undo the epoch that another agent has reconciled since.
         """
         with self._reach("put_agent"):
+            self._table.attempts += 1
+            numbered = replace(status, attempt=self._table.attempts)
             self._table.agents[status.region, status.job] = self._stored(
-                status, items.agent_to_item, partial(items.agent_from_item, table=TABLE)
+                numbered, items.agent_to_item, partial(items.agent_from_item, table=TABLE)
             )
             stored = self._table.reconciled.get(status.region)
             if status.reconciled_epoch is not None and self._observed.get(status.region, stored) == stored:

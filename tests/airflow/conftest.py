@@ -318,7 +318,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         if active is not None:
             state = initial(active, lease_s=60, by="t", at=datetime.now(tz=timezone.utc))
             registered = frozenset({active, HERE})
-            view = View(state=state, read_at=SystemClock().monotonic(), reconciled_epoch=0, registered=registered)
+            now = SystemClock().monotonic()
+            view = View(state=state, read_at=now, reconciled_epoch=0, registered=registered, confirmed_at=now)
         gate._loop, gate._is_alive = SimpleNamespace(view=view), True
         monkeypatch.setattr(listener, "_gate", gate)
         return gate

@@ -207,7 +207,7 @@ class Model:
         if action is None:
             state = self.rows[row]
             action = self._may[key] = gate.decide(
-                View(state, read_at=0.0, reconciled_epoch=state.epoch, registered=frozenset(REGIONS)),
+                View(state, read_at=0.0, reconciled_epoch=state.epoch, registered=frozenset(REGIONS), confirmed_at=0.0),
                 region=region,
                 exempt=False,
                 now=age * TICK_S,

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
-from tests.exploration.model import BrokenError, Model, World
+from tests.exploration.model import BrokenError, Model
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,31 @@ class Found:
         return "\n".join((f"{summary}: {self.broken}", *lines))
 
 
-def search(model: Model, depth: int | None) -> Found:
+S = TypeVar("S", bound=Hashable)
+
+
+class Searched(Protocol[S]):
+    """A world: its first state, its steps, and its invariants."""
+
+    def start(self) -> S:
+        """Return the first state."""
+
+    def steps(self, world: S) -> Iterator[tuple[str, S]]:
+        """Yield each step, with its name and the state after it."""
+
+    def check(self, world: S) -> None:
+        """:raises BrokenError: an invariant does not hold."""
+
+
+def search(model: Searched[S], depth: int | None) -> Found:
     """Search up to *depth* steps, or everything. Stop at the first violation."""
     began = time.perf_counter()
     start = model.start()
-    came_from: dict[World, tuple[World, str] | None] = {start: None}
+    came_from: dict[S, tuple[S, str] | None] = {start: None}
     level, reached = [start], 0
     while level and (depth is None or reached < depth):
         reached += 1
-        following: list[World] = []
+        following: list[S] = []
         for world in level:
             steps = model.steps(world)
             while True:
@@ -108,8 +125,8 @@ def search(model: Model, depth: int | None) -> Found:
 
 
 def _broken(
-    came_from: dict[World, tuple[World, str] | None],
-    world: World,
+    came_from: dict[S, tuple[S, str] | None],
+    world: S,
     name: str,
     error: BrokenError,
     depth: int,

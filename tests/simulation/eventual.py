@@ -157,7 +157,7 @@ class Region:
         reconciled = observed.reconciled_epoch
         if job == "1":
             reconciled = self._lead(state, reconciled)
-        self.views[job] = replace(View.of(observed, now), reconciled_epoch=reconciled)
+        self.views[job] = replace(View.of(observed, now, confirmed_at=now), reconciled_epoch=reconciled)
         self.connection.put_agent(self._status(job, state, reconciled))
 
     def _lead(self, state: DRState, reconciled: int | None) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_mwaa_dr.agent import ledger_keeper
+from airflow_provider_mwaa_dr.agent.confirmation import Confirmation
 from airflow_provider_mwaa_dr.agent.ledger_keeper import LedgerError, LedgerKeeper
 from airflow_provider_mwaa_dr.core import lease
 from airflow_provider_mwaa_dr.core import state as transitions
@@ -52,6 +53,22 @@ def with_tasks_that_only_the_gate_holds(patch: Patch) -> None:
 def without_the_lease_wait(patch: Patch) -> None:
     with_tasks_that_only_the_gate_holds(patch)
     patch.setattr(lease_wait, "wait_for_lease", lambda *_: None)
+
+
+def with_a_gate_that_needs_no_heartbeat_to_be_confirmed(patch: Patch) -> None:
+    """The engine counts the silence of heartbeats, and a view permits for a lease after its read."""
+    patch.setattr(Confirmation, "permits_from", lambda _, __, *, read_at: read_at)
+
+
+def with_the_silence_of_one_scheduler_that_counts_for_all(patch: Patch) -> None:
+    """For example that of a scheduler that was replaced long ago."""
+
+    def of_any(agents: Any, reports: Any, *, now: float, wait_s: float) -> Any:
+        found = silent_until(agents, reports, now=now, wait_s=wait_s)
+        return {agent.job: min(found.values()) for agent in agents if found}
+
+    silent_until = lease.silent_until
+    patch.setattr(lease_wait, "silent_until", of_any)
 
 
 def without_the_final_ledger_entry(patch: Patch) -> None:
@@ -261,6 +278,8 @@ RULES: dict[Weaken, int] = {
     with_the_callers_own_fence_file_s: 104,
     with_a_fence_that_lets_tasks_start_until_the_promotion: 8,
     without_the_lease_wait: 6,
+    with_a_gate_that_needs_no_heartbeat_to_be_confirmed: 79,
+    with_the_silence_of_one_scheduler_that_counts_for_all: 171,
     without_the_final_ledger_entry: 17,
     with_a_wanted_set_that_each_plan_records_again: 3,
     with_interrupted_runs_published_as_failed: 1,

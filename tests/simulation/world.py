@@ -30,7 +30,14 @@ from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.failover import StepEvent, StepStatus
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
 from airflow_provider_mwaa_dr.core.ledger import SCHEDULED, CheckpointInfo, LogEntry, RegionLedger, RunKey
-from airflow_provider_mwaa_dr.core.ports import DAG_SETS, RECORDS, SNAPSHOTS, FailoverRecord, Registration
+from airflow_provider_mwaa_dr.core.ports import (
+    DAG_SETS,
+    RECORDS,
+    SNAPSHOTS,
+    AgentStatus,
+    FailoverRecord,
+    Registration,
+)
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import (
     AlreadyActiveError,
@@ -125,6 +132,27 @@ class RegionsTable(InMemoryStateStore):
     """Without limits: to convert each heartbeat to an item would double the time of a turn."""
     spend: Callable[[], object]
     acted: Callable[[DRState, DRState], object]
+    is_muted = False
+    """Whether the table refuses heartbeats and answers reads, as it does if it throttles writes."""
+    repeat_late: Callable[[], float | None] = staticmethod(lambda: None)
+    """Returns after how many seconds an earlier request for the next heartbeat arrives, too; None: there is none."""
+
+    def put_agent(self, status: AgentStatus) -> None:
+        if self.is_muted:
+            self.spend()
+            raise StateUnreachableError("The state table throttled put_agent.")
+        late_s = self.repeat_late()
+        if late_s is not None:
+            self.send_late(status, late_s)
+        super().put_agent(status)
+
+    def send_late(self, status: AgentStatus, late_s: float) -> None:
+        """Let a request for *status* arrive in *late_s*. Its sender has given it up, and repeats it now."""
+        self._table.attempts += 1
+        late = replace(status, attempt=self._table.attempts)
+        self.after(late_s, lambda: self._table.agents.__setitem__((status.region, status.job), late))
+
+    after: Callable[[float, Callable[[], object]], object]
 
     def write(self, state: DRState, *, expected_version: int | None) -> None:
         before = self._table.state
@@ -280,6 +308,7 @@ class Region:
         self.store, self.runs = self._new_table(), RunsCopy(world.runs, self)
         self.cut_until = -1.0
         self.ledger_gone_until = -1.0
+        self.muted_until = -1.0
         self.calls_left: int | None = None
         """The next agent that makes this number of calls is killed at the last one."""
         self._turning: Scheduler | None = None
@@ -297,6 +326,8 @@ class Region:
             lease_s=LEASE_S, fence=False, fence_file_s=world.own_rng.choice([1.0, 1.0, 4.0]),
             environments={A: "a", B: "b"},
         )  # fmt: skip
+        self.is_earlier = world.silence_rng.random() < 0.1
+        """Whether its agents are of the version before: their permission depends on reads alone."""
         self.schedulers = [self._new_scheduler(), self._new_scheduler()]
 
     @property
@@ -324,6 +355,7 @@ class Region:
         table = self.world.table_of(self.name)
         table.spend = self.spend
         table.acted = lambda before, new: self.world.acts(before, new, "an agent")
+        table.after, table.repeat_late = self.world.clock.after, self.world.repeat_late
         return table
 
     def _new_scheduler(self) -> Scheduler:
@@ -344,6 +376,8 @@ class Region:
             counts=GateCounts(),
             airflow_version="simulated",
         )
+        if self.is_earlier:
+            agent._confirmation.life = None
         return Scheduler(database, agent, table)
 
     def restart(self, number: int, *, cleanly: bool = False) -> None:
@@ -376,6 +410,11 @@ class Region:
         """Let an agent do nothing for this time. Its scheduler continues."""
         self.world.count_fault("agent stuck", self.name)
         self.schedulers[number].stuck_until = self.world.clock.monotonic() + seconds
+
+    def mute(self, seconds: float) -> None:
+        """Let the state table refuse the heartbeats of the region for this time."""
+        self.world.note(None, f"{self.name} cannot write heartbeats for {seconds} s")
+        self.muted_until = self.world.clock.monotonic() + seconds
 
     def lose_the_ledger(self, seconds: float) -> None:
         """Let the runs table not answer this region for this time."""
@@ -449,6 +488,7 @@ class Region:
         is_cut = now < self.cut_until
         for table in (self.store, *(scheduler.table for scheduler in self.schedulers)):
             table.unreachable = is_cut
+            table.is_muted = now < self.muted_until
         self.runs.unreachable = is_cut or now < self.ledger_gone_until
         self.airflow.is_reachable = not is_cut
 
@@ -625,6 +665,7 @@ class Simulation(World):
         self.seed, self.is_traced = seed, is_traced
         self.reached: Counter[tuple[str, str]] = Counter()
         self.own_rng = random.Random(f"protocol of {seed}")
+        self.silence_rng = random.Random(f"silence of {seed}")
         self.trace: list[tuple[float, RunKey | None, str]] = []
         self.points = FaultPoints(self, seed)
         super().__init__(seed)
@@ -668,6 +709,12 @@ class Simulation(World):
         peer = RegionsTable()
         peer._table = self.store._table
         return peer
+
+    def repeat_late(self) -> float | None:
+        """Return after how many seconds a heartbeat that is repeated now arrives a second time; None: it is not."""
+        if self.is_healed or self.silence_rng.random() >= 0.01:
+            return None
+        return self.silence_rng.choice([1.0, 5.0, 20.0])
 
     @property
     def active(self) -> Region:
@@ -1063,6 +1110,13 @@ def freeze_until_unlisted(world: Simulation) -> None:
     world.clock.after(rng.uniform(0, 40), stop)
 
 
+def mute(world: Simulation) -> None:
+    """Let a region read the state table, but not write its heartbeats."""
+    rng, region = world.silence_rng, world.regions[world.silence_rng.choice([A, B])]
+    at, seconds = rng.uniform(0, 40), rng.choice([5, 15, 30, 60])
+    world.clock.after(at, lambda: None if world.is_healed else region.mute(seconds))
+
+
 def lose_the_network(world: Simulation) -> None:
     """
     Cut the active region off. It continues to execute, and a caller who knows that forces a failover without waiting.
@@ -1090,6 +1144,8 @@ def play(world: Simulation) -> Verdict:
                 disturb(world)
             if world.own_rng.random() < 0.2:
                 freeze_until_unlisted(world)
+            if world.silence_rng.random() < 0.3:
+                mute(world)
             world.clock.advance(rng.choice([0, 15]))
             if rng.random() < 0.2:
                 lose_the_network(world)
@@ -1140,7 +1196,7 @@ def heal(world: Simulation) -> None:
     world.points.heal()
     for region in world.regions.values():
         region.revive()
-        region.cut_until = region.ledger_gone_until = -1.0
+        region.cut_until = region.ledger_gone_until = region.muted_until = -1.0
         region.calls_left = None
         for scheduler in region.schedulers:
             scheduler.stuck_until = scheduler.frozen_until = -1.0

@@ -315,6 +315,7 @@ class ItemSchema:
 
 _MANIFEST: Schema = {"generation": NAME, "pages": PAGES}
 _SET: Schema = {"id": NAME, "region": NAME, "recorded_at": TIME, "dags": optional(COUNT), **_MANIFEST}
+_SILENT: Schema = {"region": NAME, "job": NAME, "number": NAME, "still_s": NUMBER}
 _STEP: Schema = {"name": TEXT, "seconds": NUMBER, "detail": TEXT}
 
 AGENT = ItemSchema(
@@ -360,6 +361,10 @@ AGENT = ItemSchema(
         "watchers": optional(COUNT),
         "triggerers": optional(NAMES),
         "unguarded": optional(NAMES),
+        "life": optional(NAME),
+        "attempt": optional(COUNT),
+        "lease_s": optional(NUMBER),
+        "silent": optional(each(record(_SILENT))),
     },
     advice="Its scheduler writes it again within seconds. If that scheduler no longer runs, the region's agent deletes "
     "it after ten minutes, if the region has an agent that runs. You may delete it before.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
@@ -38,6 +38,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     FenceLoad,
     HeldTasks,
     Registration,
+    SilentAgent,
     StepRecord,
 )
 from airflow_provider_mwaa_dr.core.state import (
@@ -570,6 +571,8 @@ def agent_to_item(status: AgentStatus) -> dict[str, Any]:
         values[name] = _bounded_texts(values[name])
     if status.exempt is not None:
         values["exempt"] = _bounded_texts(status.exempt)
+    values["attempt"] = status.attempt if status.life is not None else None
+    values["silent"] = [asdict(each) for each in status.silent] or None
     return to_item(agent_key(status.region, status.job), values)
 
 
@@ -577,7 +580,17 @@ _NOT_OF_ITEM = {"region", "job", "unreadable"}
 _STORED_AS = {"final_plan_id": "final", "unclosed_runs": "leftovers"}
 """Fields of a heartbeat whose attribute in the table has another name."""
 _FIELD_OF = {stored: name for name, stored in _STORED_AS.items()}
-_PERMITTING = ("schedulers", "adopted_epoch", "reconciled_epoch", "final", "standby_as_of", "fence_file_s", "gone")
+_PERMITTING = (
+    "schedulers",
+    "adopted_epoch",
+    "reconciled_epoch",
+    "final",
+    "standby_as_of",
+    "fence_file_s",
+    "gone",
+    "life",
+    "silent",
+)
 """Attributes of a heartbeat that let a reader continue. Those of an unreadable heartbeat do not count."""
 
 
@@ -596,6 +609,9 @@ def agent_from_item(item: Item, *, table: str) -> AgentStatus:
         values = {**unknown, **values, "version": NO_VERSION, "epoch": NO_VERSION}
     _, region, job = key_of(item).split("#", maxsplit=2)
     fields = {_FIELD_OF.get(name, name): value for name, value in values.items()}
+    fields["silent"] = tuple(
+        SilentAgent(**{**each, "still_s": float(each["still_s"])}) for each in fields.get("silent", ())
+    )
     return AgentStatus(region=region, job=job, unreadable=fault, **fields)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -117,6 +118,7 @@ class DynamoDBStateStore:
         self._held: items.Item | None = None
         # A region's own item as observe() last read it, with the later changes of put_agent().
         self._observed: dict[str, items.OwnItem] = {}
+        self._attempts = itertools.count(1)
 
     # The state.
 
@@ -134,6 +136,7 @@ class DynamoDBStateStore:
             disputed=own.disputed,
             registered=own.registered,
             problems=own.problems,
+            agents=own.jobs or frozenset(),
         )
 
     def read(self) -> DRState:
@@ -299,7 +302,14 @@ class DynamoDBStateStore:
         another agent of its region has reconciled since. A lower epoch is allowed, because a DR set that is initialised
         again starts at a low epoch.
         """
-        self._replicas.put(items.agent_to_item(status), "write a heartbeat")
+
+        def put(client: Any) -> object:
+            # Each request has its own number: a copy of an earlier request may arrive later than the request that
+            # repeated it, and must not look like that one.
+            item = items.agent_to_item(replace(status, attempt=next(self._attempts)))
+            return client.put_item(TableName=self.table, Item=item)
+
+        self._replicas.ask(put, "write a heartbeat")
         own = self._observed.get(status.region)
         if own is None or own.jobs is None or status.job not in own.jobs:
             # DynamoDB's ADD works only on a set. The region's other agents add themselves to the new list.

@@ -10,21 +10,47 @@ from collections.abc import Sequence
 
 from airflow_provider_mwaa_dr.core.failover import copies
 from airflow_provider_mwaa_dr.core.failover.ownership import OwnedPlan
-from airflow_provider_mwaa_dr.core.lease import CLOCK_MARGIN, Closing, awaited, has_acknowledged, live_have_acknowledged
-from airflow_provider_mwaa_dr.core.ports import AgentStatus
+from airflow_provider_mwaa_dr.core.lease import (
+    Closing,
+    awaited,
+    has_acknowledged,
+    lease_wait_s,
+    live_have_acknowledged,
+    longest_lease_s,
+    silent_until,
+)
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, SilentAgent
 from airflow_provider_mwaa_dr.core.state import DRState, Plan
 from airflow_provider_mwaa_dr.exceptions import FailoverError
 
 
 def closing(own: OwnedPlan, plan: Plan, state: DRState, since: float) -> Closing:
-    """Return the write that closes the source's gate: that of *state* or an earlier one, known since *since*."""
+    """
+    Return the write that closes the source's gate: that of *state* or an earlier one, known since *since*.
+
+    It reads which of the source's schedulers have been silent. It is called after that write, or after the take-over.
+    """
+    arrived_at = await_arrival(own, plan, state.version, state.lease_s, since)
+    reports = _reports(own, plan)
+    agents = own.table.agents(plan.source)  # after the reports, and after the write
+    now = own.clock.monotonic()
+    lease_s, gate_commit_s = longest_lease_s(state.lease_s, agents), own.timing.gate_commit_s
     return Closing(
         version=state.version,
-        gate_since=await_arrival(own, plan, state.version, state.lease_s, since),
+        gate_since=arrived_at,
         fence_since=None,
-        lease_s=state.lease_s,
-        gate_commit_s=own.timing.gate_commit_s,
+        lease_s=lease_s,
+        gate_commit_s=gate_commit_s,
+        silent_until=silent_until(agents, reports, now=now, wait_s=lease_wait_s(lease_s, gate_commit_s)),
     )
+
+
+def _reports(own: OwnedPlan, plan: Plan) -> Sequence[SilentAgent]:
+    """Return the silent heartbeats that the agents of all regions report."""
+    if own.context.eventual:
+        return ()  # a heartbeat may be confirmed in another copy than the one that shows the silence
+    regions = sorted({*own.context.environments, plan.source, plan.target})
+    return [each for region in regions for agent in own.table.agents(region) for each in agent.silent]
 
 
 def await_live_schedulers(own: OwnedPlan, plan: Plan, closing: Closing) -> None:
@@ -65,7 +91,7 @@ def await_arrival(own: OwnedPlan, plan: Plan, version: int, lease_s: float, sinc
     """
     if copies.must_read(own.context, plan.source, version):
         return since
-    deadline = since + lease_s * CLOCK_MARGIN + own.timing.gate_commit_s
+    deadline = since + lease_wait_s(lease_s, own.timing.gate_commit_s)
     while not copies.must_read(own.context, plan.source, version):
         if has_acknowledged(own.table.agents(plan.source), version):
             return since

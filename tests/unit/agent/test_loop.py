@@ -451,7 +451,7 @@ def test_nothing_starts_before_the_metadata_database_knows_the_scheduler(active:
     """A failover waits for the schedulers that the database lists, not for a new one that has only read the state."""
     active.start().warm_up()
     assert active.may() is Action.HOLD
-    active.turn()
+    active.turn(2)
     assert active.may() is Action.RUN
 
 
@@ -592,14 +592,14 @@ def test_an_unreachable_table_holds_after_the_lease_and_is_logged_once(
 ) -> None:
     """The loop continues, logs the error once, and logs when the table works again."""
     active.store.unreachable = True
-    active.turn(11)
+    active.turn(10)
     assert active.may() is Action.RUN
     active.turn(3)
     assert active.may() is Action.HOLD
     assert caplog.text.count("could not finish its turn") == 1
     active.store.unreachable = False
     with caplog.at_level(logging.INFO):
-        active.turn()
+        active.turn(2)
     assert active.may() is Action.RUN
     assert "works again" in caplog.text
 

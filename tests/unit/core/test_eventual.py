@@ -507,7 +507,8 @@ class _SeenFrom:
     def view(self) -> View | None:
         with suppress(StateError):
             observed = self._store.observe(self._region)
-            view = View.of(observed, self.clock.monotonic())
+            now = self.clock.monotonic()
+            view = View.of(observed, now, confirmed_at=now)
             return replace(view, reconciled_epoch=observed.state.epoch if observed.state else None)
         return None
 

@@ -28,7 +28,7 @@ RESUMING = transitions.resume(PROMOTING, at=AT)
 
 def seen(state: DRState | None, *, reconciled: int | None, **changes: object) -> View:
     """Return a view that was read at 99 s, with both regions registered."""
-    view = View(state, read_at=99.0, reconciled_epoch=reconciled, registered=frozenset({A, B}))
+    view = View(state, read_at=99.0, reconciled_epoch=reconciled, registered=frozenset({A, B}), confirmed_at=98.0)
     return replace(view, **changes)  # type: ignore[arg-type]
 
 

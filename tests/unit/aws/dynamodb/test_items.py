@@ -61,7 +61,7 @@ def actions(state: DRState, registered: frozenset[str] | None = frozenset({A, B}
     """Return the decisions of gate and fence in both regions for a run that is not exempt, for every configuration."""
     return {
         decide(
-            View(state, read_at=99.0, reconciled_epoch=state.epoch, registered=registered),
+            View(state, read_at=99.0, reconciled_epoch=state.epoch, registered=registered, confirmed_at=98.0),
             region=region,
             exempt=False,
             now=now,
@@ -194,7 +194,9 @@ def test_any_value_in_the_item_of_a_region_is_read(value: dict[str, Any], field:
 def test_a_reconciled_epoch_that_cannot_be_used_holds_and_has_advice(value: dict[str, Any]) -> None:
     """Regression test: it counted as no epoch, and the active region closed all its runs."""
     own = own_item({"state_id": {"S": f"ENVIRONMENT#{A}"}, "reconciled_epoch": value}, region=A, table="t")
-    view = View(STEADY, 99.0, own.reconciled_epoch, registered=frozenset({A, B}), problems=own.problems)
+    view = View(
+        STEADY, 99.0, own.reconciled_epoch, registered=frozenset({A, B}), problems=own.problems, confirmed_at=98.0
+    )
     decision = decide(view, region=A, exempt=False, now=100.0, lease_s=60, point=DecisionPoint.GATE)
     assert decision.action is Action.HOLD
     assert "reconciled_epoch of the item ENVIRONMENT#us-east-2 of table t is" in decision.reason

@@ -31,7 +31,9 @@ def test_a_minute_of_two_regions_costs_what_the_page_says(table: str, runs_table
     an_hour = HOUR_S // MINUTE_S
 
     looks, before_telling, watched = 4 * 12, 12, 2
-    assert asked["state BatchGetItem"] == looks + before_telling + watched
+    observed = 2 * 4 * 12
+    assert asked["state BatchGetItem"] == looks + before_telling + watched + observed
+    assert documented("silence of all regions") == an_hour * 3 * observed
     assert documented("reads of the state") == an_hour * 2 * looks
     assert documented("a second read before an agent publishes") == an_hour * 2 * before_telling
     assert asked["state PutItem"] * an_hour == documented("heartbeats")

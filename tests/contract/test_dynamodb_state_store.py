@@ -191,6 +191,34 @@ def test_throttled_write_is_retried(make: Make, aws: AwsServer) -> None:
     assert [region for region, operation in aws.requests] == ["us-east-2", "us-east-1", "us-east-2", "us-east-1"]
 
 
+def test_each_request_of_a_heartbeat_has_its_own_number(make: Make, aws: AwsServer) -> None:
+    """The first request gets no answer, and may arrive later than the second one. Observers must tell them apart."""
+    store, found = make(), []
+    alive = replace(AGENT, life="a")
+    store.put_agent(alive)
+    found.append(store.agents("us-east-1")[0].number)
+
+    def lose_one(region: str, operation: str) -> bool:
+        if operation != "PutItem":
+            return False
+        aws.after = lambda *_: False
+        found.append(make("us-east-1").agents("us-east-1")[0].number)
+        return True
+
+    aws.after = lose_one
+    store.put_agent(alive)
+    found.append(store.agents("us-east-1")[0].number)
+    assert len({*found, None}) == 4
+
+
+def test_an_agent_that_needs_no_heartbeat_publishes_no_number(make: Make, aws: AwsServer) -> None:
+    """As agents of earlier versions: their silence proves nothing."""
+    store = make()
+    store.put_agent(AGENT)
+    assert store.agents("us-east-1")[0].number is None
+    assert store.observe("us-east-1").agents == {"7"}
+
+
 def test_permanent_throttling_is_unreachable(make: Make, aws: AwsServer) -> None:
     """If the table throttles every request, the store gives up soon, because the caller has to keep its lease."""
     aws.refuse = lambda region, operation: "ProvisionedThroughputExceededException"

@@ -86,7 +86,10 @@ def test_a_longer_lease_permits_nothing_before_a_heartbeat_has_published_it(acti
 
 @pytest.mark.parametrize(
     "config",
-    [{"on_unreachable": OnUnreachable.RUN}, {"table_consistency": TableConsistency.EVENTUAL, "eventual": Eventual.SAFE}],
+    [
+        {"on_unreachable": OnUnreachable.RUN},
+        {"table_consistency": TableConsistency.EVENTUAL, "eventual": Eventual.SAFE},
+    ],
     ids=["on_unreachable is run", "eventual consistency"],
 )
 def test_permission_depends_on_reads_alone_where_silence_proves_nothing(config: dict[str, object]) -> None:

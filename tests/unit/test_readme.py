@@ -33,6 +33,7 @@ from tests.exploration.breaks import BREAKS
 from tests.exploration.silence_breaks import SILENCE_BREAKS
 from tests.simulation.family_rules import FAMILY_RULES
 from tests.simulation.rules import RULES
+from tests.simulation.watcher_rules import WATCHER_RULES
 from tests.unit.cli.conftest import ENVIRON, Shell
 from tests.unit.sandbox.drill import drill_reports
 
@@ -371,7 +372,8 @@ def test_every_rule_that_a_test_takes_out_guards_an_invariant() -> None:
     """The page on the protocol names exactly the rules that the simulation and the exploration disable."""
     rows = re.findall(r"^\| .*? \| (`with.*?) \|$", page("explanation/protocol"), flags=re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(with\w+)`", row)}
-    assert named == {rule.__name__ for rule in (*RULES, *FAMILY_RULES, *BREAKS, *SILENCE_BREAKS)}
+    rules = (*RULES, *FAMILY_RULES, *WATCHER_RULES, *BREAKS, *SILENCE_BREAKS)
+    assert named == {rule.__name__ for rule in rules}
 
 
 def test_every_step_of_a_failover_is_in_the_protocol() -> None:

@@ -20,7 +20,7 @@ class Heartbeat:
     :ivar turned_at: when the present turn started; the time of the next heartbeat is counted from then.
     :ivar written: the number of heartbeats and identity claims written.
 
-    :param every_s: seconds between two heartbeats.
+    :param every_s: seconds between two heartbeats. At most a quarter of the lease is used.
     """
 
     def __init__(
@@ -102,4 +102,7 @@ class Heartbeat:
             self._awaited = self._reporter.awaited()
         self._acknowledged = self._acknowledgements.newest
         self.written += 1
-        self._next_at = self.turned_at + self._every_s
+        lease_s = self._reader.lease_s
+        # The gate starts runs only for a lease after a confirmed heartbeat, and one of them may be lost.
+        every_s = self._every_s if lease_s is None else min(self._every_s, lease_s / 4)
+        self._next_at = self.turned_at + every_s

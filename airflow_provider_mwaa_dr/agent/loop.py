@@ -173,7 +173,7 @@ class AgentLoop:
         # it immediately.
         return (
             0.1
-            if has_reconciled or self._awaits_read(view)
+            if has_reconciled or self._awaits_read(view, started)
             else max(0.1, started + refresh_s - self._clock.monotonic())
         )
 
@@ -250,12 +250,12 @@ class AgentLoop:
             return error
         return None
 
-    def _awaits_read(self, view: View | None) -> bool:
-        """Whether the gate starts nothing on this view, and the next read permits it."""
+    def _awaits_read(self, view: View | None, started: float) -> bool:
+        """Whether this view permits the gate nothing in one of the next two turns, and a read permits more now."""
         sent_at = self._confirmation.sent_at
-        if view is None or sent_at is None or sent_at < view.read_at:
+        if view is None or sent_at is None or not started <= view.read_at <= sent_at:
             return False
-        return why_not_permitted(view, self._config.region, now=sent_at) is not None
+        return why_not_permitted(view, self._config.region, now=sent_at + 2 * self._config.refresh_s) is not None
 
     def _read_waits(self, schedulers: tuple[str, ...]) -> Exception | None:
         """

@@ -129,3 +129,18 @@ def test_each_agent_has_a_life_of_its_own_and_each_heartbeat_a_number(active: Re
     active.turn()
     assert len({first, second, active.status.number, None}) == 4
     assert active.status.life not in (first or "")
+
+
+@pytest.mark.parametrize(
+    ("refresh_s", "heartbeat_s", "lease_s"),
+    [(5, 5, 60), (5, 60, 60), (30, 5, 60), (30, 60, 60), (1, 60, 4), (1, 1, 2), (0.2, 0.2, 2), (60, 60, 120)],
+)
+def test_a_healthy_region_never_holds(refresh_s: float, heartbeat_s: float, lease_s: float) -> None:
+    """With each combination of intervals that the options allow without a complaint, also if turns take a while."""
+    region = Region(state(HERE, lease_s=lease_s), refresh_s=refresh_s, heartbeat_s=heartbeat_s, lease_s=lease_s)
+    region.turn(3)
+    until = region.clock.monotonic() + 5 * lease_s
+    while region.clock.monotonic() < until:
+        rest_s = region.loop.turn() + 0.05
+        region.clock.advance(rest_s)
+        assert region.may() is Action.RUN, f"it holds at {region.clock.monotonic():.1f} s: {reason(region)}"

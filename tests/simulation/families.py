@@ -116,8 +116,9 @@ class Families(Simulation):
 
     def judge(self, now: float) -> Verdict:
         verdict = super().judge(now)
-        # The parent ran again, and requested another child. That one must execute.
-        gone = {" ".join(key) for key in (*self.failed_by_users, *filter(self._is_requested_again, self.requests))}
+        # The parent ran again, and requested another child, which must execute. Or it ran again without beginning.
+        again = [key for key in self.requests if self._is_requested_again(key) or self._has_failed_parent(key)]
+        gone = {" ".join(key) for key in (*self.failed_by_users, *again)}
         verdict.lost = [run for run in verdict.lost if run not in gone and not self._senses_the_past(run)]
         for key in self.requests:
             if self._is_requested_again(key) and self._is_resumed(key):
@@ -147,6 +148,10 @@ class Families(Simulation):
             return True
         has_ended = any(line.kind == "end" and line.ok and self._is_published(line) for line in lines)
         return not has_ended and self._is_requested_again(request.parent, after=after)
+
+    def _has_failed_parent(self, key: RunKey) -> bool:
+        """Whether a region was lost, and a user has failed the parent of this child, perhaps after it was resumed."""
+        return bool(self.left) and self.requests[key].parent in self.failed_by_users
 
     def _is_published(self, line: Execution) -> bool:
         return all(line.at < each.published_at for each in self.left if each.region == line.region)

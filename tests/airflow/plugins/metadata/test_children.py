@@ -192,6 +192,25 @@ def published(region: str, store: InMemoryRunsStore, *runs: LedgerRun) -> None:
     store.append(region, entry)
 
 
+def resumed(work: Work, agent_db: Any, *, is_interrupted: bool) -> None:
+    """Let this region resume a parent of a lost region, with a child that has a fixed id."""
+    store = InMemoryRunsStore()
+    child = ChildRun(dag_id="child", run_id="c1", is_awaited=True, has_fixed_id=True)
+    values: dict[str, Any] = {"run_type": "manual", "status": RunStatus.OPEN, "epoch": 0}
+    date = work.date_of("p1")
+    parent = LedgerRun(
+        dag_id="parent", run_id="p1", logical_date=date, data_interval_start=date, data_interval_end=date,
+        children=(child,), **values,
+    )  # fmt: skip
+    runs = [parent, LedgerRun(dag_id="child", run_id="c1", **values)]
+    published(THERE, store.peer(), *(runs if is_interrupted else runs[:1]))
+    clock = ManualClock(start=datetime.now(tz=timezone.utc) + timedelta(seconds=1))
+    bookkeeper = Bookkeeper(store.peer(), agent_db, clock, region=HERE, peers=lambda: [HERE, THERE])
+    bookkeeper.follow()
+    bookkeeper.begin(1)
+    bookkeeper.resume(epoch=1)
+
+
 @pytest.mark.parametrize("state", ["failed", "success"], ids=["interrupted", "ended"])
 def test_the_scheduler_starts_the_parent_and_the_parent_can_request_its_child(
     work: Work, agent_db: Any, state: str
@@ -207,22 +226,24 @@ def test_the_scheduler_starts_the_parent_and_the_parent_can_request_its_child(
     work.database.add_run("child", "c1", tasks=1, state=state)
     with pytest.raises(Exception, match="exists"):
         trigger("c1")
-    store = InMemoryRunsStore()
-    child = ChildRun(dag_id="child", run_id="c1", is_awaited=True, has_fixed_id=True)
-    values: dict[str, Any] = {"run_type": "manual", "status": RunStatus.OPEN, "epoch": 0}
-    date = work.date_of("p1")
-    parent = LedgerRun(
-        dag_id="parent", run_id="p1", logical_date=date, data_interval_start=date, data_interval_end=date,
-        children=(child,), **values,
-    )  # fmt: skip
-    runs = [parent, LedgerRun(dag_id="child", run_id="c1", **values)]
-    published(THERE, store.peer(), *(runs if state == "failed" else runs[:1]))
-    clock = ManualClock(start=datetime.now(tz=timezone.utc) + timedelta(seconds=1))
-    bookkeeper = Bookkeeper(store.peer(), agent_db, clock, region=HERE, peers=lambda: [HERE, THERE])
-    bookkeeper.follow()
-    bookkeeper.begin(1)
-    bookkeeper.resume(epoch=1)
+    resumed(work, agent_db, is_interrupted=state == "failed")
     assert work.database.runs() == {"p1": "queued"}
     assert work.database.schedule("p1") == {("t0", -1): "scheduled"}
     trigger("c1")
     assert work.database.schedule("c1") == {("t0", -1): "scheduled"}
+
+
+def test_a_child_whose_dag_is_paused_is_requested_again_and_waits(work: Work, agent_db: Any) -> None:
+    """As without a failover: it starts when a user unpauses the DAG. The interrupted child never starts."""
+    serialize(work.database)
+    work.add(run="failed", state="skipped", fields=PARENT)
+    dags = work.database.tables.dags
+    with work.database.settings.engine.begin() as connection:
+        connection.execute(dags.update().where(dags.c.dag_id == "child").values(is_paused=True))
+    resumed(work, agent_db, is_interrupted=True)
+    trigger("c2")
+    work.database.schedule("p1")
+    assert work.database.runs() == {"p1": "running", "c2": "queued"}
+    work.database.update(dags, is_paused=False)
+    assert work.database.schedule("c2") == {("t0", -1): "scheduled"}
+    assert "c1" not in work.database.runs()

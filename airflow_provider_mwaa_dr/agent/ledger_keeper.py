@@ -8,7 +8,7 @@ it would repeat runs of another region.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from airflow_provider_mwaa_dr.agent.ledger_wait import LedgerWait
@@ -17,6 +17,7 @@ from airflow_provider_mwaa_dr.agent.unpublished import UnpublishedRuns
 from airflow_provider_mwaa_dr.core.announced_runs import get_announced_runs
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
 from airflow_provider_mwaa_dr.core.display import get_logger
+from airflow_provider_mwaa_dr.core.ended_in_standby import add_runs
 from airflow_provider_mwaa_dr.core.ledger import RunKey
 from airflow_provider_mwaa_dr.core.ports import Clock, StateStore
 from airflow_provider_mwaa_dr.core.state import DRState, Phase, Plan, promoted_plan
@@ -141,6 +142,8 @@ class LedgerKeeper:
             bookkeeper.apply_outcomes()
             if has_published and state.phase in {Phase.STEADY, Phase.RESUMING}:
                 self._reader.confirm(state)
+                # Usually done before the role began; not if the region began it without its ledger.
+                self._resolve(bookkeeper, state)
                 bookkeeper.resume(epoch=state.epoch)
                 bookkeeper.make_room()
 
@@ -181,17 +184,27 @@ class LedgerKeeper:
             bookkeeper.follow(is_thorough=True)
             if self._awaits_entries(bookkeeper, state) or bookkeeper.adopt():
                 return False
+            # Before the role begins: it publishes every ended run that is inserted later as one of its own.
+            bookkeeper.apply_outcomes()
+            self._reader.confirm(state)
+            if self._resolve(bookkeeper, state):
+                return False
             bookkeeper.begin(state.epoch)
             # An earlier agent may have begun the role. Publish what executed since, so that it is not resumed.
             if not self._publish_changes(bookkeeper, state):
                 return False
-            bookkeeper.forget_closed()
             bookkeeper.apply_outcomes()
             self._reader.confirm(state)
             # A region that is being drained starts no run, so it resumes none.
             return state.phase is Phase.DRAINING or not bookkeeper.resume(epoch=state.epoch)
 
         return self.call(become_active, True)
+
+    def _resolve(self, bookkeeper: Bookkeeper, state: DRState) -> bool:
+        def list_runs(runs: Sequence[str]) -> None:
+            add_runs(self._store, runs, region=self._region, epoch=state.epoch, at=self._clock.now())
+
+        return bookkeeper.resolve(epoch=state.epoch, list_runs=list_runs)
 
     def _begin_role(self, bookkeeper: Bookkeeper, state: DRState) -> None:
         """Begin the region's role in the ledger; first publish the runs that were closed while the ledger refused."""

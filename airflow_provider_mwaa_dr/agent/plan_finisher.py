@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.display import get_logger
+from airflow_provider_mwaa_dr.core.ended_in_standby import get_runs
 from airflow_provider_mwaa_dr.core.failover.recorded_sets import (
     dags_not_unpaused,
     put_dags_not_unpaused,
@@ -145,7 +146,9 @@ class PlanFinisher:
         try:
             record = self._record(state, plan)
             record = replace(record, steps=(*record.steps, step))
-            self._store.put(RECORDS, completed(record, state, not_unpaused=not_unpaused, at=now))
+            ended = () if plan.is_cancellation else get_runs(self._store, region=plan.target, epoch=state.epoch)
+            done = completed(record, state, not_unpaused=not_unpaused, ended_in_standby=ended, at=now)
+            self._store.put(RECORDS, done)
             abort_other_records(self._store, plan.id, at=now)
         except StateUnreachableError:
             raise  # the next turn tries again

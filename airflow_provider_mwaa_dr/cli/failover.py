@@ -101,6 +101,7 @@ def run(session: CliSession) -> None:
     lines = [
         f"{record.target} is active, epoch {record.epoch} ({record.outcome.value}, plan {record.id}).",
         *(f"Not unpaused: {dag_id}" for dag_id in record.not_unpaused),
+        *(f"Ended in the standby, and not continued: {run}" for run in record.ended_in_standby),
     ]
     console.result(record_document(record), "\n".join(map(visible, lines)))
 

@@ -66,6 +66,7 @@ def record_document(record: FailoverRecord) -> dict[str, Any]:
             {"name": step.name, "seconds": round(step.seconds, 3), "detail": step.detail} for step in record.steps
         ],
         "not_unpaused": list(record.not_unpaused),
+        "ended_in_standby": list(record.ended_in_standby),
         **({"unreadable": unreadable_document(record.unreadable)} if record.unreadable is not None else {}),
     }
 
@@ -97,6 +98,7 @@ def nothing_done_document(state: DRState, *, reason: str, by: str) -> dict[str, 
         "epoch": state.epoch,
         "steps": [],
         "not_unpaused": [],
+        "ended_in_standby": [],
     }
 
 

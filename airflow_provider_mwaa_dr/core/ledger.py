@@ -150,6 +150,7 @@ class LedgerRun:
     :param children: of an unfinished run: the runs that its tasks have requested since it was queued.
     :param is_replaced: the run has not ended by itself. Its parent runs again, and requests it again. Regions delete
         its row.
+    :param started_at, ended_at: of an ended run; macros such as ``prev_start_date_success`` return them.
     """
 
     dag_id: str
@@ -185,6 +186,9 @@ class LedgerRun:
             return None
         return self.events_lost or "an earlier version of the provider published the run"
 
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
     @property
     def key(self) -> RunKey:
         """DAG id and run id, the same in every region."""
@@ -219,6 +223,9 @@ class Head:
     :param others: for each other type of run, the newest one that ended by itself, if the DAG's next run depends on its
         tasks. Without catchup, a task that depends on its past depends on the previous run of any type.
     :param dated: the runs of other types that ended by themselves and hold a logical date after *finished*, by date.
+    :param succeeded: the newest interval that succeeded, if *finished* did not; and the newest run of another type that
+        succeeded and has a logical date, if it is newer. Airflow's macros about the previous success read runs of any
+        type. They ignore runs without a logical date.
     """
 
     dag_id: str
@@ -229,12 +236,37 @@ class Head:
     partition_created: datetime | None = None
     partition: LedgerRun | None = None
     triggered: LedgerRun | None = None
+    succeeded: tuple[LedgerRun, ...] = ()
 
     def advanced(self, run: LedgerRun) -> Head:
         """Return the head after *run*."""
-        if run.run_type in EVENT_TRIGGERED:
-            return self._with_triggered(run)._advanced(run)
-        return self._advanced(run)
+        head = self._with_triggered(run) if run.run_type in EVENT_TRIGGERED else self
+        head = head._advanced(run)
+        return head._with_successes(self, run) if run.has_ended and run.logical_date is not None else head
+
+    @property
+    def last_successes(self) -> tuple[LedgerRun, ...]:
+        """The runs that may be the previous success of the DAG's next run, the newest first; two at most."""
+        finished = (self.finished,) if self.finished is not None and self.finished.status is RunStatus.SUCCESS else ()
+        return tuple(sorted((*finished, *self.succeeded), key=_age, reverse=True))
+
+    def _with_successes(self, before: Head, run: LedgerRun) -> Head:
+        """Return the head with the successes of *before* and, if it is one, *run*. A run that fails later is none."""
+        known = [success for success in before.last_successes if success.key != run.key]
+        if run.status is RunStatus.SUCCESS:
+            known.append(run)
+        newest: list[LedgerRun] = []
+        for success in sorted(known, key=_age, reverse=True):
+            is_interval = success.run_type in AUTOMATED
+            if not any(each.run_type in AUTOMATED or not is_interval for each in newest):
+                newest.append(success)
+        # The head has the last interval already.
+        found = tuple(
+            replace(each, conf=_short_conf(each), tasks=())
+            for each in newest
+            if self.finished is None or each.key != self.finished.key
+        )
+        return self if found == self.succeeded else replace(self, succeeded=found)
 
     def _advanced(self, run: LedgerRun) -> Head:
         head = self._with_partition(run) if run.partition_key is not None and run.run_type in AUTOMATED else self
@@ -278,14 +310,19 @@ class Head:
     def _with_dated(self, run: LedgerRun, at: datetime) -> Head:
         if self.finished is not None and (self.finished.logical_date or at) >= at:
             return self
-        conf = run.conf if len(run.conf or "") <= _DATED_CONF_CHARS else None
-        dated = (*(other for other in self.dated if other.key != run.key), replace(run, conf=conf, tasks=()))
+        short = replace(run, conf=_short_conf(run), tasks=())
+        dated = (*(other for other in self.dated if other.key != run.key), short)
         return replace(self, dated=tuple(sorted(dated, key=_age)[-_MOST_DATED:]))
 
     def has(self, run: LedgerRun) -> bool:
         """Whether the head contains *run* from the same or a newer epoch."""
-        ended = (self.finished, self.partition, self.triggered, *self.others, *self.dated)
-        return any(own is not None and own.key == run.key and own.epoch >= run.epoch for own in ended)
+        return any(own.key == run.key and own.epoch >= run.epoch for own in self.ended)
+
+    @property
+    def ended(self) -> tuple[LedgerRun, ...]:
+        """All ended runs of the head."""
+        intervals = tuple(run for run in (self.finished, self.partition, self.triggered) if run is not None)
+        return (*intervals, *self.others, *self.dated, *self.succeeded)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -448,7 +485,9 @@ class RegionLedger:
         advanced = (head or Head(dag_id=run.dag_id)).advanced(run)
         if advanced is not head:
             self.heads[run.dag_id] = advanced
-            changes.heads.add(run.dag_id)
+            # Successes are adopted once, when the region becomes active. A standby adopts the last intervals only.
+            if head is None or replace(advanced, succeeded=head.succeeded) != head:
+                changes.heads.add(run.dag_id)
 
 
 def unfinished_runs(ledgers: Collection[RegionLedger]) -> dict[RunKey, LedgerRun]:
@@ -535,6 +574,41 @@ def triggered_at(run: LedgerRun) -> datetime | None:
     return run.run_after or run.logical_date
 
 
+def last_successes(others: Collection[RegionLedger], dag_ids: Iterable[str]) -> list[LedgerRun]:
+    """Return the newest run of each DAG that succeeded, and the newest interval that did, as *others* have them."""
+    found: list[LedgerRun] = []
+    for dag_id in dag_ids:
+        known: dict[RunKey, LedgerRun] = {}
+        for ledger in others:
+            for run in ledger.heads[dag_id].ended if dag_id in ledger.heads else ():
+                if run.logical_date is not None and (run.key not in known or known[run.key].epoch < run.epoch):
+                    known[run.key] = run
+        # The same run may have failed in a newer epoch.
+        successes = sorted((run for run in known.values() if run.status is RunStatus.SUCCESS), key=_age)
+        found += successes[-1:]
+        found += [run for run in successes[:-1] if run.run_type in AUTOMATED][-1:]
+    return found
+
+
+def results(ledgers: Collection[RegionLedger], keys: Collection[RunKey]) -> dict[RunKey, LedgerRun]:
+    """Return those runs that *ledgers* list as ended; if they differ about a run, the newest epoch counts."""
+    found: dict[RunKey, LedgerRun] = {}
+    for ledger in ledgers:
+        for key in keys:
+            head = ledger.heads.get(key[0])
+            listed = [run for run in (head.ended if head is not None else ()) if run.key == key]
+            if key in ledger.runs and ledger.runs[key].has_ended and not ledger.runs[key].is_replaced:
+                listed.append(ledger.runs[key])
+            for run in listed:
+                if key not in found or found[key].epoch < run.epoch:
+                    found[key] = run
+    return found
+
+
+def _short_conf(run: LedgerRun) -> str | None:
+    return run.conf if len(run.conf or "") <= _DATED_CONF_CHARS else None
+
+
 def mark_of(run: LedgerRun) -> datetime | None:
     """
     Return the time at which an interval is due: its end, or its logical date if it has no interval.
@@ -551,30 +625,3 @@ def _recency(run: LedgerRun) -> tuple[float, int]:
 
 def _age(run: LedgerRun) -> tuple[float, int]:
     return run.logical_date.timestamp() if run.logical_date is not None else 0.0, run.epoch
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CreatedIntervals:
-    """
-    What regions have created of a DAG.
-
-    :param newest: logical date of the newest interval; None if there is none.
-    :param newest_partition: the same for the dates of partitions.
-    :param held: the logical dates that runs of other types hold; see :attr:`Head.dated`.
-    """
-
-    newest: datetime | None = None
-    newest_partition: datetime | None = None
-    held: frozenset[datetime] = frozenset()
-
-
-def created_intervals(ledgers: Iterable[RegionLedger], dag_id: str) -> CreatedIntervals:
-    """Return what the regions have created of a DAG."""
-    heads = [ledger.heads[dag_id] for ledger in ledgers if dag_id in ledger.heads]
-    return CreatedIntervals(
-        newest=max((head.created for head in heads if head.created is not None), default=None),
-        newest_partition=max(
-            (head.partition_created for head in heads if head.partition_created is not None), default=None
-        ),
-        held=frozenset(run.logical_date for head in heads for run in head.dated if run.logical_date is not None),
-    )

@@ -321,6 +321,8 @@ class FailoverRecord:
     :param mode: how the engine carried it out: graceful or forced; never auto after the failover has ended.
     :param not_unpaused: DAGs of the recorded set that the engine could not unpause in the target. The next failover
         includes them in its set.
+    :param ended_in_standby: the first of the runs that the target had ended as a standby, and that no region continues,
+        as ``DAG_ID RUN_ID``.
     :param unreadable: the defect of an item that cannot be read. The other fields then have the values that can be
         read, and ``?`` for a text that cannot. Not stored.
     """
@@ -337,6 +339,7 @@ class FailoverRecord:
     epoch: int
     steps: tuple[StepRecord, ...] = ()
     not_unpaused: tuple[str, ...] = ()
+    ended_in_standby: tuple[str, ...] = ()
     unreadable: UnreadableItem | None = None
 
     @property

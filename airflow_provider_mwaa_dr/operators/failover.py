@@ -139,6 +139,9 @@ class FailoverOperator(AwsBaseOperator):
         )
         if record.not_unpaused:
             self._log_safely(logging.ERROR, "Not unpaused in %s: %s", record.target, ", ".join(record.not_unpaused))
+        if record.ended_in_standby:
+            runs = ", ".join(record.ended_in_standby)
+            self._log_safely(logging.WARNING, "Ended in %s as a standby, and not continued: %s", record.target, runs)
         return record_document(record)
 
     def _request(self, context: Any) -> FailoverRequest:

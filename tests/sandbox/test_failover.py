@@ -28,7 +28,7 @@ pytestmark = pytest.mark.sandbox
 
 RECORD_KEYS = {
     "id", "from", "to", "mode", "reason", "by", "started_at", "finished_at", "outcome", "epoch", "steps",
-    "not_unpaused",
+    "not_unpaused", "ended_in_standby",
 }  # fmt: skip
 LONG_S = 120
 """A drain that ends because the test lets the runs continue, also on a slow machine."""

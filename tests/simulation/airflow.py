@@ -26,7 +26,7 @@ from typing import Any
 
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
 from airflow_provider_mwaa_dr.core.gate import Action
-from airflow_provider_mwaa_dr.core.ledger import SCHEDULED, ChildRun, CreatedIntervals, LedgerRun, RunKey, TaskState
+from airflow_provider_mwaa_dr.core.ledger import SCHEDULED, ChildRun, LedgerRun, RunKey, RunStatus, TaskState
 from airflow_provider_mwaa_dr.core.ports import DagInfo, EnvironmentStatus, RunInfo
 from airflow_provider_mwaa_dr.core.waits import (
     SENSES_FIELD,
@@ -120,11 +120,13 @@ class Run:
     """
     A row of dag_run, with its task instances.
 
+    :ivar is_marked: whether the provider ended it.
     :ivar turn: ``last_scheduling_decision`` of a queued run. Runs without it come first, the others in its order.
     """
 
     __slots__ = (
-        "at", "conf", "dag_id", "end", "fails", "id", "key", "note", "queued_at", "run_type", "state", "tasks", "turn",
+        "at", "conf", "dag_id", "end", "fails", "id", "is_marked", "key", "note", "queued_at", "run_type", "state",
+        "tasks", "turn",
     )  # fmt: skip
 
     def __init__(
@@ -141,7 +143,7 @@ class Run:
     ) -> None:
         self.id, self.key, self.dag_id, self.run_type = run_id, key, key[0], run_type
         self.at, self.end, self.queued_at, self.conf = at, end, queued_at, conf
-        self.state, self.note, self.fails = state, "", False
+        self.state, self.note, self.fails, self.is_marked = state, "", False, False
         self.turn: float | None = None
         self.tasks = [Task() for _ in range(TASKS)]
 
@@ -152,8 +154,12 @@ class Run:
     @property
     def is_skipped(self) -> bool:
         """Whether the provider closed it before any of its tasks executed."""
-        is_closed = self.note in {"skipped", "closed"} and not self.is_open
-        return is_closed and not any(task.until for task in self.tasks)
+        return self.is_own_end and not any(task.until for task in self.tasks)
+
+    @property
+    def is_own_end(self) -> bool:
+        """Whether the provider ended it, and its state is no result."""
+        return self.is_marked and not self.is_open
 
     def take_turn(self) -> None:
         """Give it the provider's position in the queue: by its dates."""
@@ -277,7 +283,7 @@ class SimulatedAirflow:
         self._note(key, f"queued again, was {run.state}")
         run.queued_at, run.turn = self.local.now(), None
         run.tasks = [Task() for _ in range(TASKS)]
-        run.fails = False
+        run.fails = run.is_marked = False
         self.active.pop(key, None)
         self.set_state(run, "queued")
 
@@ -361,12 +367,16 @@ class SimulatedAirflow:
             self.set_state(run, "running")
             return True
         if action is Action.SKIP:
-            run.note = "skipped"
-            self._close(run, "success")
+            self.end_in_standby(run)
         else:
             run.queued_at = self.local.now()
             run.take_turn()
         return False
+
+    def end_in_standby(self, run: Run) -> None:
+        """End a run as the provider does."""
+        run.is_marked = True
+        self._close(run, "failed")
 
     def _close(self, run: Run, state: str) -> None:
         self._note(run.key, f"closed as {state}, was {run.state}")
@@ -539,8 +549,7 @@ class SimulatedAirflow:
                 )
                 # Sometimes the scheduler has locked the row.
                 if not is_young and not self._is_spared(run, spared_since) and self.rng.random() > 0.05:
-                    run.note = "closed"
-                    self._close(run, "failed")
+                    self.end_in_standby(run)
                     closed += 1
         return closed
 
@@ -649,7 +658,7 @@ class SimulatedAirflow:
             del self.rows[run.key]
         return len(removed)
 
-    def tasks(self, keys: Collection[RunKey]) -> Mapping[RunKey, Sequence[TaskState]]:
+    def tasks(self, keys: Collection[RunKey], **_: object) -> Mapping[RunKey, Sequence[TaskState]]:
         return {}  # no task here depends on the run before
 
     def last_finished(self, dag_ids: Collection[str]) -> list[RunRow]:
@@ -658,6 +667,8 @@ class SimulatedAirflow:
             ended = [at for at, run in self.intervals[dag_id].items() if not (run.is_open or run.is_skipped)]
             if ended:
                 found.append(self.intervals[dag_id][max(ended)].to_row())
+            of_dag = [run for run in self.rows.values() if run.dag_id == dag_id and run.state == "success"]
+            found += [run.to_row() for run in of_dag if run.at is not None and run.at > max(ended, default=-1.0)]
         return found
 
     def dag_ids(self) -> tuple[str, ...]:
@@ -679,6 +690,8 @@ class SimulatedAirflow:
             new.tasks = []
         every_s = self.dags_by_id[run.dag_id].every_s
         if run.run_type == SCHEDULED and new.at is not None and every_s is not None:
+            if new.at < max(self.intervals[run.dag_id]):
+                return  # only later runs look back at it
             at = new.at + every_s
             self.next_at[run.dag_id] = max(self.next_at.get(run.dag_id, at), at)
 
@@ -686,10 +699,15 @@ class SimulatedAirflow:
         self.before_change()
         adopted = 0
         for run in runs:
-            dates = self.intervals[run.dag_id]
-            if run.key in self.rows or run.logical_date is None:
+            found = self.rows.get(run.key)
+            if found is not None and found.is_own_end:
+                self._apply(found, run)
+            if found is not None or run.logical_date is None:
                 continue
-            if dates and to_seconds(run.logical_date) < max(dates):
+            at = to_seconds(run.logical_date)
+            intervals = [date for date, each in self.intervals[run.dag_id].items() if not each.is_skipped]
+            is_current = run.run_type == SCHEDULED and at >= max(intervals, default=at)
+            if not is_current and not (run.status is RunStatus.SUCCESS and at >= self._last_success(run.dag_id)):
                 continue
             self._add_from(run, run.status.value, "adopted")
             adopted += 1
@@ -742,21 +760,44 @@ class SimulatedAirflow:
         for run in runs:
             found = self.rows.get(run.key)
             if found is not None and not found.is_open:
-                self._note(run.key, f"gets the outcome {run.status.value}, was {found.state}")
-                self.set_state(found, run.status.value)
+                self._apply(found, run)
 
-    def forget_closed(self, created: Mapping[str, CreatedIntervals]) -> int:
+    def _apply(self, found: Run, run: LedgerRun) -> None:
+        self._note(run.key, f"gets the outcome {run.status.value}, was {found.state}")
+        found.is_marked = False
+        self.set_state(found, run.status.value)
+
+    def _last_success(self, dag_id: str) -> float:
+        """Return the date of the newest success; the time before the first one if there is none."""
+        successes = (run for run in self.rows.values() if run.dag_id == dag_id and run.state == "success")
+        return max((run.at for run in successes if run.at is not None), default=-1.0)
+
+    def own_ends(self, *, above: int, up_to: int, limit: int) -> list[RunRow]:
+        rows = self.rows
+        found = [run for run in self.by_id[above:up_to] if run.is_own_end and rows.get(run.key) is run]
+        return [run.to_row() for run in found[:limit]]
+
+    def drop_own_ends(self, row_ids: Collection[int], runs: Sequence[LedgerRun], note: str) -> int:
         self.before_change()
-        gone = []
-        for dag_id in sorted(created):
-            after = created[dag_id].newest
-            limit = -1.0 if after is None else to_seconds(after)
-            gone += [run for at, run in self.intervals[dag_id].items() if run.is_skipped and at > limit]
+        gone = [run for run in self.by_id if run.id in row_ids and self.rows.get(run.key) is run and run.is_skipped]
         for run in gone:
-            self._note(run.key, "deleted, so that the scheduler creates it again")
-            del self.rows[run.key], self.intervals[run.dag_id][run.at or 0.0]
-            self.next_at.pop(run.dag_id, None)
+            self._note(run.key, "deleted: it was ended in a standby")
+            del self.rows[run.key]
+            if run.run_type == SCHEDULED and run.at is not None:
+                del self.intervals[run.dag_id][run.at]
+                self.next_at.pop(run.dag_id, None)
+        dag_ids = {run.dag_id for run in gone}
+        self.adopt([run for run in runs if run.dag_id in dag_ids], note)
         return len(gone)
+
+    def keep_own_ends(self, notes: Mapping[int, str]) -> None:
+        self.before_change()
+        for run in self.by_id:
+            if run.id in notes:
+                run.is_marked = False
+
+    def explain(self, notes: Mapping[RunKey, str]) -> None:
+        pass
 
     # -- the engine's side (Environment) ------------------------------------------------------------------------------
 

@@ -18,9 +18,10 @@ from airflow_provider_mwaa_dr.agent.confirmation import Confirmation
 from airflow_provider_mwaa_dr.agent.ledger_keeper import LedgerError, LedgerKeeper
 from airflow_provider_mwaa_dr.core import lease
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
+from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper, resolving
 from airflow_provider_mwaa_dr.core.bookkeeping.outcomes import RowOutcomes
 from airflow_provider_mwaa_dr.core.bookkeeping.own_ledger import OwnLedger
+from airflow_provider_mwaa_dr.core.bookkeeping.resolving import Resolver
 from airflow_provider_mwaa_dr.core.failover import drain, lease_wait, promote, restore
 from airflow_provider_mwaa_dr.core.failover.ownership import OwnedPlan
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View
@@ -28,7 +29,7 @@ from airflow_provider_mwaa_dr.core.ledger import RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.core.state import DRState, Plan
 from airflow_provider_mwaa_dr.exceptions import StateAccessError
 from tests.simulation.airflow import Run, SimulatedAirflow
-from tests.simulation.world import Region
+from tests.simulation.world import Region, Simulation
 
 Patch = pytest.MonkeyPatch
 Weaken = Callable[[Patch], None]
@@ -211,7 +212,6 @@ def with_a_region_that_is_being_left_and_resumes_runs_without_the_final_ledger_e
         if ledger._awaits_entries(bookkeeper, state) or bookkeeper.adopt():
             return False
         bookkeeper.begin(state.epoch)
-        bookkeeper.forget_closed()
         bookkeeper.apply_outcomes()
         return not bookkeeper.resume(epoch=state.epoch)
 
@@ -274,7 +274,36 @@ def with_the_callers_own_fence_file_s(patch: Patch) -> None:
     patch.setattr(lease, "fence_file_s", lambda _: 1.0)
 
 
+def without_resolving_the_ends_of_a_standby(patch: Patch) -> None:
+    patch.setattr(Resolver, "_resolve", lambda *_: None)
+
+
+def with_runs_of_a_standby_deleted_and_not_listed(patch: Patch) -> None:
+    resolve = Resolver._resolve
+    patch.setattr(Resolver, "_resolve", lambda resolver, own, rows, _: resolve(resolver, own, rows, lambda _: None))
+
+
+def without_adopting_the_last_successes(patch: Patch) -> None:
+    patch.setattr(resolving, "last_successes", lambda *_: [])
+
+
+def with_runs_that_a_standby_ends_as_a_success(patch: Patch) -> None:
+    """Without resolving them, because that would hide the state."""
+    without_resolving_the_ends_of_a_standby(patch)
+    patch.setattr(Simulation, "check_own_ends", lambda *_: None)
+    close = SimulatedAirflow._close
+
+    def as_success(airflow: SimulatedAirflow, run: Run, state: str) -> None:
+        close(airflow, run, "success" if run.is_marked else state)
+
+    patch.setattr(SimulatedAirflow, "_close", as_success)
+
+
 RULES: dict[Weaken, int] = {
+    without_resolving_the_ends_of_a_standby: 0,
+    with_runs_of_a_standby_deleted_and_not_listed: 0,
+    without_adopting_the_last_successes: 0,
+    with_runs_that_a_standby_ends_as_a_success: 0,
     with_the_callers_own_fence_file_s: 104,
     with_a_fence_that_lets_tasks_start_until_the_promotion: 8,
     without_the_lease_wait: 6,

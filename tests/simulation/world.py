@@ -114,10 +114,10 @@ class Database:
         self.alive_schedulers = region.alive_schedulers
         airflow = region.airflow
         for name in (
-            "adopt", "cannot_resume", "children", "close_runs", "dag_ids", "drop_held_notes", "forget_closed",
-            "last_finished", "last_task_end", "read_states", "make_room", "newest_run", "open_runs", "pause_all",
-            "remove", "resume", "runs", "set_paused", "apply_outcomes", "tasks", "unpaused_dags", "waits", "put_first",
-            "watchers", "start_waiting_events",
+            "adopt", "cannot_resume", "children", "close_runs", "dag_ids", "drop_held_notes", "drop_own_ends",
+            "explain", "keep_own_ends", "last_finished", "last_task_end", "own_ends", "read_states", "make_room",
+            "newest_run", "open_runs", "pause_all", "remove", "resume", "runs", "set_paused", "apply_outcomes", "tasks",
+            "unpaused_dags", "waits", "put_first", "watchers", "start_waiting_events",
         ):  # fmt: skip
             setattr(self, name, getattr(airflow, name))
 
@@ -470,6 +470,7 @@ class Region:
         action = self._decide(view, DecisionPoint.GATE, requested_age_s=requested_age_s, is_awaited=is_awaited)
         if action is Action.RUN and view is not None and view.state is not None:
             self.world.check_start(self.name, view.state.epoch)
+            self.world.check_own_ends(self, view.state.epoch)
             if view.state.phase is Phase.DRAINING:
                 self.world.started_while_draining(self, run.key)
         return action
@@ -693,6 +694,13 @@ class Simulation(World):
         self.left: list[_Left] = []
         self.created_at: dict[tuple[str, str], list[float]] = defaultdict(list)
         self.late: list[tuple[str, str]] = []
+        self.looked_back: Counter[str] = Counter()
+        """How many look-backs, and how many starts of a role, were compared with those of one Airflow."""
+        self.starts: set[tuple[str, int]] = set()
+        """Regions and epochs in which a run has started."""
+        self.standby_rng = random.Random(f"standby of {self.seed}")
+        self.requested_in_standby: dict[RunKey, str] = {}
+        """Runs that users requested in a standby, with its region."""
         self.executes: dict[int, str] = {}
         """The region that has executed under each epoch."""
         self.by_id = {dag.dag_id: dag for dag in self.dags}
@@ -799,6 +807,7 @@ class Simulation(World):
         lines = self.executions[execution.key]
         if execution.kind == "begin":
             self._check_order(execution)
+            self._check_previous_success(execution)
         lines.append(execution)
 
     def _check_order(self, execution: Execution) -> None:
@@ -818,6 +827,55 @@ class Simulation(World):
         assert is_unpublished or any(line.kind == "end" and line.ok for line in before), (
             f"{dag_id} {run_id} starts in {execution.region} before the previous run has succeeded"
         )
+
+    def check_own_ends(self, region: Region, epoch: int) -> None:
+        """No end that the region gave runs as a standby remains when its role's first run starts."""
+        if (region.name, epoch) in self.starts:
+            return
+        self.starts.add((region.name, epoch))
+        begun = next((each.entry for each in self.runs.logs[region.name] if each.entry.epoch == epoch), None)
+        bookkeepers = [each.agent._leader.ledger.bookkeeper for each in region.schedulers]
+        if begun is None or any(each is not None and each.missing for each in bookkeepers):
+            return  # the role began without the ledger, or without a part of it
+        left = [
+            " ".join(run.key)
+            for run in region.airflow.by_id[: begun.first_id]
+            if run.is_own_end and region.airflow.rows.get(run.key) is run
+        ]
+        self.looked_back["roles"] += 1
+        assert not left, f"{region.name} starts a run in epoch {epoch}, and its own ends remain: {left}"
+
+    def _check_previous_success(self, execution: Execution) -> None:
+        """
+        The previous success of a new run is that of one Airflow (``prev_data_interval_end_success``).
+
+        Only in histories in which the ledgers are complete, and in which no user changed a run of the DAG.
+        """
+        dag_id = execution.key[0]
+        is_changed = any(key[0] == dag_id for key in (*self.cleared, *self.stops))
+        rows = self.regions[execution.region].airflow.rows
+        at = rows[execution.key].at
+        if self.left or is_changed or at is None or any(region.died for region in self.regions.values()):
+            return
+        known = {key: lines for key, lines in self.executions.items() if key[0] == dag_id and key != execution.key}
+        dates = {key: date for key in known if (date := self._date_of(key)) is not None}
+        # A run that waits for an older one, or a resumed run, looks back at a run that is not the last one.
+        if len(dates) < len(known) or any(date >= at for date in dates.values()):
+            return
+        if any(line.kind == "end" and line.at > execution.at - 10 for lines in known.values() for line in lines):
+            return  # its row, or the ledger, may not have it yet
+        ended = [date for key, date in dates.items() if known[key][-1].kind == "end" and known[key][-1].ok]
+        mine = [run.at for run in rows.values() if run.dag_id == dag_id and run.state == "success"]
+        found = max((date for date in mine if date is not None and date < at), default=None)
+        self.looked_back["successes"] += 1
+        assert found == max(ended, default=None), (
+            f"{' '.join(execution.key)} in {execution.region}: its previous success is {found}, and in one Airflow "
+            f"{max(ended, default=None)}"
+        )
+
+    def _date_of(self, key: RunKey) -> float | None:
+        rows = [region.airflow.rows.get(key) for region in self.regions.values()]
+        return next((row.at for row in rows if row is not None), None)
 
     def created(self, region: str, key: RunKey) -> None:
         """Record that a scheduler created a run."""
@@ -932,6 +990,24 @@ class Simulation(World):
             key = region.airflow.trigger_by_hand("by_hand", self.new_number())
             self.owed[key] = self.clock.monotonic()
             self.requested[key] = region.name, self.state.epoch
+
+    def trigger_in_standby(self) -> None:
+        """A user triggers a run in the wrong region."""
+        name = B if self.state.active_region == A else A
+        region = self.regions[name]
+        if region.airflow.is_reachable and region.is_up:
+            self.requested_in_standby[region.airflow.trigger_by_hand("by_hand", self.new_number())] = name
+
+    def check_requested_in_standby(self) -> None:
+        """Each of these runs executed after all, or is closed in the standby, or the agent has listed it."""
+        sets = self.store._table.items
+        listed = {run for key, found in sets.items() if key.startswith(DAG_SETS.prefix) for run in found.dag_ids}
+        lost = [
+            " ".join(key)
+            for key, name in self.requested_in_standby.items()
+            if key not in self.executions and key not in self.regions[name].airflow.rows and " ".join(key) not in listed
+        ]
+        assert not lost, f"requested in a standby, deleted, and not listed: {lost}"
 
     def clear_something(self) -> None:
         """A user clears an ended run in the active region, also during a failover."""
@@ -1138,6 +1214,8 @@ def play(world: Simulation) -> Verdict:
             world.clock.after(second + rng.random() * 8, world.trigger_by_hand)
             if rng.random() < 0.3:
                 world.clock.after(second + rng.random() * 8, world.clear_something)
+        for _ in range(world.standby_rng.randint(0, 3)):
+            world.clock.after(world.standby_rng.uniform(0, LOAD_S), world.trigger_in_standby)
         world.clear_failed_runs()
         for _ in range(rng.choice([1, 1, 2, 2, 3])):
             for _ in range(rng.randint(0, 3)):
@@ -1177,6 +1255,7 @@ def play(world: Simulation) -> Verdict:
         verdict = world.judge_after_waiting_runs()
     finally:
         world.scheduler.end()
+    world.check_requested_in_standby()
     for caller in world.scheduler.callers:
         ended = caller.outcome
         outcome = ended.outcome.value if isinstance(ended, FailoverRecord) else type(ended).__name__
@@ -1278,6 +1357,7 @@ def digest(seed: int) -> str:
             ", holds_date=False",
             ", triggered_by=None, triggering_user=None, deadlines=()",
             ", children=(), is_replaced=False",
+            ", started_at=None, ended_at=None",
         ):
             entries = entries.replace(value, "")
         found.update(entries.encode())
@@ -1297,6 +1377,7 @@ def digest(seed: int) -> str:
             ", waits=()",
             ", idle=0",
             ", repeats=()",
+            ", ended_in_standby=()",
         ):
             stored = stored.replace(value, "")
         found.update(stored.encode())

@@ -425,6 +425,7 @@ FAILOVER = ItemSchema(
         "epoch": COUNT,
         "steps": optional(each(record(_STEP))),
         "not_unpaused": optional(TEXTS),
+        "ended_in_standby": optional(TEXTS),
     },
     advice="It only records a failover. Read it with the version of mwaa-dr that wrote it, or correct or delete it.",
 )
@@ -514,6 +515,8 @@ RUN: Schema = {
     "events_lost": optional(TEXT),
     "children": optional(each(CHILD)),
     "is_replaced": optional(FLAG),
+    "started_at": optional(TIME),
+    "ended_at": optional(TIME),
 }
 ENTRY: Schema = {
     "number": whole(least=1),

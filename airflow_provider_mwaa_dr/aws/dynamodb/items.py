@@ -64,6 +64,8 @@ NO_VERSION = -1
 """Version and epoch of an item that cannot be read. No state has them."""
 _LONGEST_LIST_BYTES = 250_000
 """Maximum size of a list in a record, within the 400 KB of an item. The rest of the list is counted, not stored."""
+_ENDED_BYTES = 20_000
+"""Maximum size of a record's list of runs that were ended in a standby. The rest is counted; the log has all."""
 _STEPS_BYTES = 100_000
 """Maximum size of a record's steps. Only the last steps are stored if they are larger."""
 _TEXTS_BYTES = 50_000
@@ -652,6 +654,8 @@ def record_to_item(record: FailoverRecord) -> dict[str, Any]:
             "steps": _steps_to_values(record.steps),
             "not_unpaused": first_texts(record.not_unpaused),
             "not_unpaused_total": len(record.not_unpaused),
+            "ended_in_standby": paged(record.ended_in_standby, page_bytes=_ENDED_BYTES)[0],
+            "ended_in_standby_total": len(record.ended_in_standby),
         },
     )
 
@@ -684,6 +688,7 @@ def record_from_item(item: Item, *, table: str) -> FailoverRecord:
         epoch=values.get("epoch", NO_VERSION),
         steps=tuple(StepRecord(**{**step, "seconds": float(step["seconds"])}) for step in values.get("steps", ())),
         not_unpaused=values.get("not_unpaused", ()),
+        ended_in_standby=values.get("ended_in_standby", ()),
         unreadable=fault_of(item, table=table),
     )
 

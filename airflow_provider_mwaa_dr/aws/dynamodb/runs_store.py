@@ -434,7 +434,10 @@ def _entry_from_json(values: Mapping[str, Any]) -> LogEntry:
     )
 
 
-_TIMES = {"logical_date", "data_interval_start", "data_interval_end", "run_after", "partition_date", "taken_at"}
+_TIMES = {
+    *("logical_date", "data_interval_start", "data_interval_end", "run_after"),
+    *("partition_date", "taken_at", "started_at", "ended_at"),
+}
 _RUN_FIELDS = tuple(field.name for field in fields(LedgerRun))
 _STORED_AS = {"retained_for_peers": "kept"}
 """Fields that are stored under another name."""
@@ -517,6 +520,7 @@ def _head_to_json(head: Head) -> dict[str, Any]:
             "partition_created": _optional(head.partition_created),
             "partition": _run_to_json(head.partition) if head.partition is not None else None,
             "triggered": _run_to_json(head.triggered) if head.triggered is not None else None,
+            "succeeded": [_run_to_json(run) for run in head.succeeded],
         }
     )
 
@@ -532,6 +536,7 @@ def _head_from_json(values: Mapping[str, Any]) -> Head:
         partition_created=items.from_timestamp(values.get("partition_created")),
         partition=_ended_run(values.get("partition")),
         triggered=_ended_run(values.get("triggered")),
+        succeeded=_ended_runs(values.get("succeeded")),
     )
 
 

@@ -10,7 +10,6 @@ from airflow_provider_mwaa_dr.core.bookkeeping.peer_ledgers import PeerLedgers
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.ledger import (
     RunStatus,
-    created_intervals,
     finished_by_others,
     history,
     no_longer_needed,
@@ -40,23 +39,11 @@ class Adopter:
         found = history(self._peers.ledgers.values(), batch)
         runs = [run for run in found if run.dag_id not in heads or not heads[run.dag_id].has(run)]
         if runs:
-            # With more than one other region, the note does not say which of them executed the run.
-            others = " or ".join(sorted(self._peers.ledgers)) or "another region"
-            adopted = self._db.adopt(runs, f"adopted: this run was executed in {others}")
+            adopted = self._db.adopt(runs, note_of_adopted(self._peers))
             if adopted:
-                log.info("Adopted %d runs that ended in %s", adopted, others)
+                log.info("Adopted %d runs that ended in %s", adopted, _others(self._peers))
         self._peers.to_adopt -= set(batch)
         return bool(self._peers.to_adopt)
-
-    def forget_closed(self) -> None:
-        """Delete runs that this region skipped as a standby if no other region created their intervals."""
-        ledgers = [self._own.load(), *self._peers.ledgers.values()]
-        dag_ids = {dag_id for ledger in ledgers for dag_id in ledger.heads}
-        dropped = self._db.forget_closed({dag_id: created_intervals(ledgers, dag_id) for dag_id in dag_ids})
-        if dropped:
-            log.info(
-                "Deleted %d runs that %s skipped as a standby; its scheduler creates them again", dropped, self._region
-            )
 
     def apply_outcomes(self) -> None:
         """Give this region's runs the outcomes that other regions published, and drop the runs that no region needs."""
@@ -73,3 +60,13 @@ class Adopter:
             self._own.append(own.epoch or 0, gone, first_id=own.first_id, newest_id=own.newest_id)
         # The last entries before a long time without changes would otherwise expire before they are in a checkpoint.
         self._own.save_checkpoint_in_time(own)
+
+
+def note_of_adopted(peers: PeerLedgers) -> str:
+    """Return the note of an adopted run."""
+    return f"adopted: this run was executed in {_others(peers)}"
+
+
+def _others(peers: PeerLedgers) -> str:
+    # With more than one other region, no text says which of them executed a run.
+    return " or ".join(sorted(peers.ledgers)) or "another region"

@@ -13,6 +13,7 @@ from airflow_provider_mwaa_dr.core.bookkeeping.peer_ledgers import PeerLedgers
 from airflow_provider_mwaa_dr.core.bookkeeping.peer_runs import PeerRuns
 from airflow_provider_mwaa_dr.core.bookkeeping.publishing import Publisher
 from airflow_provider_mwaa_dr.core.bookkeeping.replay import LogReplay
+from airflow_provider_mwaa_dr.core.bookkeeping.resolving import ListRuns, Resolver
 from airflow_provider_mwaa_dr.core.bookkeeping.resuming import Resumer
 from airflow_provider_mwaa_dr.core.bookkeeping.role_changes import RoleChanges
 from airflow_provider_mwaa_dr.core.ledger import RunKey
@@ -56,6 +57,7 @@ class Bookkeeper:
         self._role_changes = RoleChanges(self._own, outcomes, db, region=region)
         self._publisher = Publisher(self._own, self._peers, outcomes, db, clock, region=region)
         self._adopter = Adopter(self._own, self._peers, db, region=region)
+        self._resolver = Resolver(self._own, self._peers, db, clock, region=region)
         self._resumer = Resumer(self._own, self._peers, db, clock, region=region)
 
     # -- status -----------------------------------------------------------------------------------------------------
@@ -198,9 +200,13 @@ class Bookkeeper:
         """Adopt runs that other regions finished into this region's history; return whether more are to be adopted."""
         return self._adopter.adopt()
 
-    def forget_closed(self) -> None:
-        """Delete runs that this region skipped as a standby if no other region created their intervals."""
-        self._adopter.forget_closed()
+    def resolve(self, *, epoch: int, list_runs: ListRuns) -> bool:
+        """
+        Resolve runs that this region ended as a standby, before it executes; return whether more are to be resolved.
+
+        :param list_runs: records runs that no region continues, as ``DAG_ID RUN_ID``; called before one is deleted.
+        """
+        return self._resolver.resolve(epoch=epoch, list_runs=list_runs)
 
     def apply_outcomes(self) -> None:
         """Give this region's runs the outcomes that other regions published, and drop the runs that no region needs."""

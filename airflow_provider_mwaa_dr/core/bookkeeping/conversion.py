@@ -47,6 +47,7 @@ def _to_events(row: RunRow, conf: str | None) -> tuple[tuple[RunEvent, ...] | No
 
 def to_run(row: RunRow, status: RunStatus, *, epoch: int) -> LedgerRun:
     """Return the run as the region publishes it under *epoch*, without its tasks."""
+    has_ended = status in {RunStatus.SUCCESS, RunStatus.FAILED}
     conf, conf_lost = to_conf(row.conf) if row.conf_lost is None else (None, row.conf_lost)
     is_unfinished = status in {RunStatus.OPEN, RunStatus.INTERRUPTED}
     events, events_lost = _to_events(row, conf) if is_unfinished else (None, None)
@@ -71,6 +72,8 @@ def to_run(row: RunRow, status: RunStatus, *, epoch: int) -> LedgerRun:
         events=events,
         events_lost=events_lost[:_REASON_CHARS] if events_lost is not None else None,
         children=row.children if is_unfinished else (),
+        started_at=row.started_at if has_ended else None,
+        ended_at=row.ended_at if has_ended else None,
     )
 
 

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from airflow_provider_mwaa_dr.core.ledger import (
     ChildRun,
-    CreatedIntervals,
     LedgerRun,
     RunDeadline,
     RunEvent,
@@ -34,8 +33,8 @@ class RunRow:
     :param conf_lost: why that value cannot be read, or must not be stored.
     :param is_skipped: the provider closed the run before any of its tasks executed. Regardless of its state, no region
         has done its work.
-    :param holds_date, triggered_by, triggering_user, deadlines, events, events_lost, children: see
-        :class:`.ledger.LedgerRun`.
+    :param holds_date, triggered_by, triggering_user, deadlines, events, events_lost, children, started_at,
+        ended_at: see :class:`.ledger.LedgerRun`.
     """
 
     id: int
@@ -60,6 +59,8 @@ class RunRow:
     events: tuple[RunEvent, ...] | None = None
     events_lost: str | None = None
     children: tuple[ChildRun, ...] = ()
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
 
     @property
     def key(self) -> RunKey:
@@ -87,12 +88,15 @@ class LedgerDb(Protocol):
     def children(self) -> Mapping[RunKey, tuple[ChildRun, ...]]:
         """Return the runs that tasks of open runs have requested, by the key of the open run."""
 
-    def tasks(self, keys: Collection[RunKey]) -> Mapping[RunKey, Sequence[TaskState]]:
-        """Return the task instances of those runs whose DAG has tasks that depend on the previous run."""
+    def tasks(
+        self, keys: Collection[RunKey], *, of_each: Collection[RunKey] = ()
+    ) -> Mapping[RunKey, Sequence[TaskState]]:
+        """Return the task instances of the runs whose DAG has tasks that depend on the previous run, and *of_each*."""
 
     def last_finished(self, dag_ids: Collection[str]) -> Sequence[RunRow]:
         """
-        Return, for each DAG, the newest ended interval that the provider did not skip, and newer runs that hold a date.
+        Return, for each DAG, the newest ended interval that the provider did not skip, newer runs that hold a date, and
+        the last successes.
         """
 
     def dag_ids(self) -> Sequence[str]:
@@ -102,9 +106,10 @@ class LedgerDb(Protocol):
         """
         Write runs that ended in other regions into the history, with *note* on each; return how many were new.
 
-        It does not insert a run that exists, or that is older than the DAG's newest interval. If a run exists and
-        has ended, and *runs* has its tasks, the run and its tasks get the published result. A new row has no
-        ``queued_at``: the region has not queued it, and :meth:`resume` still may.
+        It does not insert a run that exists, or that is older than the DAG's newest interval; but it inserts a success
+        that is newer than the DAG's newest success. If a run exists and has ended, and the provider ended it or *runs*
+        has its tasks, the run and its tasks get the published result. A new row has no ``queued_at``: the region has
+        not queued it, and :meth:`resume` still may.
         """
 
     def cannot_resume(self, runs: Sequence[LedgerRun]) -> Mapping[RunKey, str]:
@@ -141,14 +146,26 @@ class LedgerDb(Protocol):
     def remove(self, keys: Collection[RunKey]) -> int:
         """Delete ended runs with their tasks; return how many. A run that is open stays. Idempotent."""
 
-    def forget_closed(self, created: Mapping[str, CreatedIntervals]) -> int:
+    def own_ends(self, *, above: int, up_to: int, limit: int) -> Sequence[RunRow]:
         """
-        Delete intervals that a standby closed before any of their tasks executed; return how many.
+        Return the first runs, by id, that the provider ended in a standby, with an id above *above* and up to *up_to*.
 
-        It deletes only runs of the DAGs in *created*, after the newest interval there (None: all of them). No other
-        region has created these intervals, so the scheduler must create them again, according to the DAG's catchup.
-        It keeps the dates that a run of another type holds in another region.
+        A run that a user marked as a success, and one that began again, are not among them.
         """
+
+    def drop_own_ends(self, row_ids: Collection[int], runs: Sequence[LedgerRun], note: str) -> int:
+        """
+        Delete runs that the provider ended and that executed nothing; return how many. Idempotent.
+
+        In the same transaction adopt those of *runs* that belong to their DAGs, as :meth:`adopt`: a deleted run may
+        have held the date of one of them, and the scheduler must not create that date again.
+        """
+
+    def keep_own_ends(self, notes: Mapping[int, str]) -> None:
+        """Make the ends of these rows results: the rows stay failed, with these notes. Idempotent."""
+
+    def explain(self, notes: Mapping[RunKey, str]) -> None:
+        """Write notes on those runs that the provider ended."""
 
 
 def open_runs(db: LedgerDb) -> tuple[int, list[RunKey]]:

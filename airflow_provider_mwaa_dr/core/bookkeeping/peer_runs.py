@@ -56,4 +56,6 @@ class PeerRuns:
         return as_known_in(run, self._era)
 
     def _known_head(self, head: Head) -> Head:
-        return head if head.finished is None else replace(head, finished=self._known(head.finished))
+        finished = None if head.finished is None else self._known(head.finished)
+        succeeded = tuple(map(self._known, head.succeeded))
+        return replace(head, finished=finished, succeeded=succeeded) if finished or succeeded else head

@@ -106,7 +106,7 @@ class Publisher:
         rows = {row.key: row for row in self._db.runs(keys)} if keys else {}
         dag_ids, histories = self._new_dags(own, force=final_plan_id is not None)
         ended = [row.key for row in (*rows.values(), *histories) if not row.is_open]
-        tasks = self._tasks(ended) if ended else {}
+        tasks = self._tasks(own, ended) if ended else {}
         if own.final_plan_id == final_plan_id:
             final_plan_id = None
         has_new_ids = newest - own.newest_id >= _OVERLAP // 2
@@ -118,7 +118,7 @@ class Publisher:
             late = announced.late_rows.keys()
             rows |= announced.late_rows
             ended_late = [key for key in announced.had_ended & late if not rows[key].is_open]
-            tasks |= self._tasks(ended_late) if ended_late else {}
+            tasks |= self._tasks(own, ended_late) if ended_late else {}
             changed = self._changes(own, keys | late, rows, announced, epoch=epoch)
             changed += [to_run(row, RunStatus(row.state), epoch=epoch) for row in histories if row.key not in rows]
             changed = [replace(run, tasks=tasks.get(run.key, ())) if run.has_ended else run for run in changed]
@@ -206,9 +206,15 @@ class Publisher:
                 key: status for key, status in self._own.published.items() if key in states or key in own.runs
             }
 
-    def _tasks(self, ended: Sequence[RunKey]) -> dict[RunKey, tuple[TaskState, ...]]:
-        """Return the task instances of ended runs that the DAG's next run depends on."""
-        found = {key: tuple(tasks) for key, tasks in self._db.tasks(ended).items()}
+    def _tasks(self, own: RegionLedger, ended: Sequence[RunKey]) -> dict[RunKey, tuple[TaskState, ...]]:
+        """
+        Return the task instances of ended runs that the DAG's next run depends on, and of runs that continued here.
+
+        Another region has ended the latter: there, their tasks are skipped.
+        """
+        others = [ledger.runs for ledger in self._peers.ledgers.values()]
+        continued = [key for key in ended if key in own.runs and any(key in runs for runs in others)]
+        found = {key: tuple(tasks) for key, tasks in self._db.tasks(ended, of_each=continued).items()}
         for key, tasks in found.items():
             size = sum(len(task_id) + 30 for task_id, _, _ in tasks)
             if size > TASKS_BYTES:

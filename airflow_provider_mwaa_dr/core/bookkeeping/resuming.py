@@ -288,9 +288,13 @@ class Resumer:
 
     def _note_stuck(self, reasons: Mapping[RunKey, str]) -> None:
         """Store the reasons why these runs cannot be started, for the heartbeat; log each new reason."""
-        for key, why in reasons.items():
-            if self._stuck.get(key) != why:
-                log.warning("%s %s was interrupted and cannot be started in %s: %s", *key, self._region, why)
+        new = {key: why for key, why in reasons.items() if self._stuck.get(key) != why}
+        if new:
+            # The note of a row that this region ended as a standby would be out of date.
+            notes = {key: f"waits: it was interrupted, and cannot be started: {why}" for key, why in new.items()}
+            self._db.explain(notes)
+        for key, why in new.items():
+            log.warning("%s %s was interrupted and cannot be started in %s: %s", *key, self._region, why)
         self._stuck.update(reasons)
 
 

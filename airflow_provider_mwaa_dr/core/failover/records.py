@@ -143,7 +143,14 @@ def aborted(record: FailoverRecord, *, at: datetime) -> FailoverRecord:
     return replace(record, outcome=FailoverOutcome.ABORTED, finished_at=at)
 
 
-def completed(record: FailoverRecord, state: DRState, *, not_unpaused: tuple[str, ...], at: datetime) -> FailoverRecord:
+def completed(
+    record: FailoverRecord,
+    state: DRState,
+    *,
+    not_unpaused: tuple[str, ...],
+    ended_in_standby: tuple[str, ...],
+    at: datetime,
+) -> FailoverRecord:
     """Return the record of the plan in *state* as it is after the plan's end."""
     return replace(
         record,
@@ -151,6 +158,7 @@ def completed(record: FailoverRecord, state: DRState, *, not_unpaused: tuple[str
         finished_at=at,
         epoch=state.epoch,
         not_unpaused=not_unpaused,
+        ended_in_standby=ended_in_standby,
         mode=Mode.FORCED if plan_of(state).is_forced else Mode.GRACEFUL,
     )
 

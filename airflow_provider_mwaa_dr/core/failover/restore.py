@@ -8,6 +8,7 @@ from functools import partial
 from typing import Protocol
 
 from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.ended_in_standby import get_runs
 from airflow_provider_mwaa_dr.core.failover import recorded_sets
 from airflow_provider_mwaa_dr.core.failover.ownership import OwnedPlan, TakenOverError
 from airflow_provider_mwaa_dr.core.failover.records import brief, completed
@@ -187,7 +188,10 @@ def complete(
     # Write the record before the state. If this engine dies between the two writes, the next engine completes
     # again. In the reverse order, the record would stay open forever.
     left, at = not_unpaused, own.clock.now()
-    record = own.progress.update_record(lambda record: completed(record, state, not_unpaused=left, at=at))
+    ended = _ended_in_standby(own, state, plan)
+    record = own.progress.update_record(
+        lambda record: completed(record, state, not_unpaused=left, ended_in_standby=ended, at=at)
+    )
     own.progress.history(lambda: own.table.store.put(RECORDS, record))
     own.write(
         Phase.RESUMING,
@@ -197,3 +201,11 @@ def complete(
     lacks = f"; mwaa-dr history may not contain this failover: {unrecorded}" if unrecorded else ""
     own.progress.done(f"{plan.target} is active, epoch {state.epoch}{lacks}")
     return own.progress.update_record()
+
+
+def _ended_in_standby(own: OwnedPlan, state: DRState, plan: Plan) -> tuple[str, ...]:
+    """Return the runs that the target's agent listed when the region became active. A cancellation lists none."""
+    if plan.is_cancellation:
+        return ()
+    runs = own.progress.history(lambda: get_runs(own.table.store, region=plan.target, epoch=state.epoch))
+    return runs or ()

@@ -10,6 +10,7 @@ from sqlalchemy import exists, func, or_, select, true, update
 from airflow_provider_mwaa_dr.plugins.metadata.answers import refuse_answers, unused_answers
 from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
 from airflow_provider_mwaa_dr.plugins.metadata.notes import put_note
+from airflow_provider_mwaa_dr.plugins.metadata.own_ends import END
 from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     AT_WORK,
     DAGS,
@@ -38,7 +39,8 @@ def open_runs(exempt: Exemption, *, up_to: int, spared_since: datetime | None = 
 
 def close_runs(exempt: Exemption, note: str, *, queued_for_s: float = 0.0, spared_since: datetime | None = None) -> int:
     """
-    End every open run of the DAGs that are not exempt: failed, open tasks skipped, no callback, *note* on each.
+    End every open run of the DAGs that are not exempt: failed with the mark of :mod:`.own_ends`, open tasks skipped, no
+    callback, *note* on each.
 
     First remove the events of assets that have started no run; see :func:`.waiting_events.drop_waiting_events`.
     Afterwards, Airflow refuses answers to tasks of these runs; see :mod:`.answers`.
@@ -90,7 +92,7 @@ def _close_batch(exempt: Exemption, note: str, queued_for_s: float, spared_since
         connection.execute(close_task_instances(of_runs, now))
         for run_id in ids:
             put_note(connection, run_id, f"{note}; {unused[run_id]}" if run_id in unused else note)
-        connection.execute(update(RUNS).where(RUNS.c.id.in_(ids)).values(state="failed", end_date=now))
+        connection.execute(update(RUNS).where(RUNS.c.id.in_(ids)).values(**END, end_date=now))
         delete_deadlines(session, ids)
         update_run_limits(connection, {row.dag_id for row in rows})
         return len(ids)

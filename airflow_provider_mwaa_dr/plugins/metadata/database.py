@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
-from airflow_provider_mwaa_dr.core.ledger import ChildRun, CreatedIntervals, LedgerRun, RunKey, TaskState
+from airflow_provider_mwaa_dr.core.ledger import ChildRun, LedgerRun, RunKey, TaskState
 from airflow_provider_mwaa_dr.core.waits import Waits
 from airflow_provider_mwaa_dr.core.watching import Watchers
 from airflow_provider_mwaa_dr.plugins.metadata import (
@@ -85,8 +85,8 @@ class MetadataDb:
     def last_finished(self, dag_ids: Collection[str]) -> list[RunRow]:
         return runs.last_finished(dag_ids)
 
-    def tasks(self, keys: Collection[RunKey]) -> dict[RunKey, list[TaskState]]:
-        return tasks.tasks(self._depends_on_past, keys)
+    def tasks(self, keys: Collection[RunKey], *, of_each: Collection[RunKey] = ()) -> dict[RunKey, list[TaskState]]:
+        return tasks.tasks(self._depends_on_past, keys, of_each)
 
     def children(self) -> dict[RunKey, tuple[ChildRun, ...]]:
         return children.of_open_runs(self._exempt)
@@ -122,8 +122,17 @@ class MetadataDb:
     def apply_outcomes(self, runs: Sequence[LedgerRun], note: str) -> None:
         history.apply_outcomes(runs, note)
 
-    def forget_closed(self, created: Mapping[str, CreatedIntervals]) -> int:
-        return history.forget_closed(self._exempt, created)
+    def own_ends(self, *, above: int, up_to: int, limit: int) -> list[RunRow]:
+        return history.own_ends(self._exempt, above=above, up_to=up_to, limit=limit)
+
+    def drop_own_ends(self, row_ids: Collection[int], runs: Sequence[LedgerRun], note: str) -> int:
+        return history.drop_own_ends(row_ids, runs, note)
+
+    def keep_own_ends(self, notes: Mapping[int, str]) -> None:
+        history.keep_own_ends(notes)
+
+    def explain(self, notes: Mapping[RunKey, str]) -> None:
+        history.explain(notes)
 
     def remove(self, keys: Collection[RunKey]) -> int:
         return children.remove(keys)

@@ -18,7 +18,8 @@ from airflow_provider_mwaa_dr.core.translation import (
     resumed_at,
 )
 from airflow_provider_mwaa_dr.plugins.metadata.insertion import find_taken
-from airflow_provider_mwaa_dr.plugins.metadata.runs import is_skipped, key_in
+from airflow_provider_mwaa_dr.plugins.metadata.own_ends import is_skipped
+from airflow_provider_mwaa_dr.plugins.metadata.runs import key_in
 from airflow_provider_mwaa_dr.plugins.metadata.schema import ERA, LOGICAL_DATE, MARK, RUNS, schedules
 from airflow_provider_mwaa_dr.plugins.metadata.transactions import utc_now
 

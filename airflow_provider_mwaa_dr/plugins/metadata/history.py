@@ -12,7 +12,7 @@ from sqlalchemy import and_, delete, func, select, tuple_, update
 
 from airflow_provider_mwaa_dr.core.batches import batched
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
-from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, CreatedIntervals, LedgerRun, mark_of
+from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, LedgerRun, RunKey, RunStatus, mark_of
 from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
 from airflow_provider_mwaa_dr.plugins.metadata.foreign_runs import Translation, notes_of
 from airflow_provider_mwaa_dr.plugins.metadata.insertion import (
@@ -24,13 +24,21 @@ from airflow_provider_mwaa_dr.plugins.metadata.insertion import (
     no_next_dagrun,
 )
 from airflow_provider_mwaa_dr.plugins.metadata.notes import put_note
-from airflow_provider_mwaa_dr.plugins.metadata.runs import ROW, is_skipped, to_row
+from airflow_provider_mwaa_dr.plugins.metadata.own_ends import (
+    delete_runs,
+    ids_of_own_ends,
+    is_marked,
+    is_own_end,
+    is_skipped,
+    own_ends_of,
+    release,
+)
+from airflow_provider_mwaa_dr.plugins.metadata.runs import ROW, key_in, to_row
 from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     DAGS,
     ENDED,
     LOGICAL_DATE,
     MARK,
-    NOTES,
     PARTITION_DATE,
     RUNS,
     TASKS,
@@ -44,34 +52,46 @@ def adopt(runs: Sequence[LedgerRun], note: str) -> int:
     Write runs that ended in another region into the history, with *note* on each; return how many were new.
 
     Ignores a run that exists, a run whose logical date or partition another run has, and a run that is older than the
-    DAG's newest interval. Exception: a run that exists, has ended, and comes with tasks gets the result and the task
-    states of the other region. A version before 3.2 adopts no partition. A run of another era of Airflow is adopted as
-    the run that this Airflow would have created.
+    DAG's newest interval. Two exceptions: a run that succeeded after all successes of the DAG is written, because the
+    next runs look back at it. And a run that this region ended as a standby, or one that has ended and comes with
+    tasks, gets the result and the task states of the other region. A version before 3.2 adopts no partition. A run of
+    another era of Airflow is adopted as the run that this Airflow would have created.
     """
     adopted = 0
     for batch in batched(runs, BATCH):
         with transaction() as session:
-            connection = session.connection()
-            translation = Translation(session, batch)
-            taken = translation.taken
-            rows = [translation.to_adopt(run) for run in batch]
-            is_current = _currency(connection, rows)
-            current = [run for run in rows if is_current(run)]
-            new, _ = insertable(current, taken)
-            insert_runs(connection, new, state=None, note=note, notes=notes_of(batch, rows, note))
-            skipped = {run.key for run in current if translation.is_skipped(run)}
-            present = [run for run in current if run.key in skipped or (run.tasks and run.key in taken.runs)]
-            tasks = task_states(connection, [run.key for run in present]) if present else {}
-            for run in present:
-                is_changed = taken.runs[run.key] != run.status.value or set(tasks.get(run.key, ())) != set(run.tasks)
-                if is_changed or run.key in skipped:
-                    _apply_result(connection, run, note)
-            adopted += len(new)
+            adopted += _adopt(session, batch, note)
     return adopted
 
 
+def _adopt(session: Any, runs: Sequence[LedgerRun], note: str) -> int:
+    connection = session.connection()
+    translation = Translation(session, runs)
+    taken = translation.taken
+    rows = [translation.to_adopt(run) for run in runs]
+    is_current = _currency(connection, rows)
+    is_success = _last_successes(connection, rows)
+    wanted = [run for run in rows if is_current(run) or is_success(run)]
+    new, _ = insertable(wanted, taken)
+    of_look_backs = {run.key for run in new if not is_current(run)}
+    insert_runs(connection, new, state=None, note=note, notes=notes_of(runs, rows, note), but_next_run=of_look_backs)
+    skipped = {run.key for run in wanted if translation.is_skipped(run)}
+    own_ends = skipped | own_ends_of(connection, [run.key for run in rows if run.key in taken.runs])
+    present = [run for run in rows if run.key in own_ends or (run.tasks and run.key in taken.runs and is_current(run))]
+    tasks = task_states(connection, [run.key for run in present]) if present else {}
+    for run in present:
+        is_changed = taken.runs[run.key] != run.status.value or set(tasks.get(run.key, ())) != set(run.tasks)
+        if is_changed or run.key in own_ends:
+            _apply_result(connection, run, note)
+    return len(new)
+
+
 def _currency(connection: Any, runs: Sequence[LedgerRun]) -> Callable[[LedgerRun], bool]:
-    """Return a function that tells whether one of *runs* is at least as new as all intervals of its DAG."""
+    """
+    Return a function that tells whether one of *runs* is at least as new as all intervals of its DAG.
+
+    Intervals that this region skipped do not count.
+    """
     intervals = _newest(connection, [run.dag_id for run in runs if run.run_type in AUTOMATED], MARK)
     dates = _newest(connection, [run.dag_id for run in runs if run.run_type not in AUTOMATED], LOGICAL_DATE)
     partitions = _newest(connection, [run.dag_id for run in runs if is_partition(run)], PARTITION_DATE)
@@ -86,6 +106,23 @@ def _currency(connection: Any, runs: Sequence[LedgerRun]) -> Callable[[LedgerRun
     return is_current
 
 
+def _last_successes(connection: Any, runs: Sequence[LedgerRun]) -> Callable[[LedgerRun], bool]:
+    """Return a function that tells whether one of *runs* succeeded after all other runs of its DAG that did."""
+    dag_ids = sorted({run.dag_id for run in runs if run.status is RunStatus.SUCCESS})
+    query = (
+        select(RUNS.c.dag_id, func.max(LOGICAL_DATE).label("at"))
+        .where(RUNS.c.dag_id.in_(dag_ids), RUNS.c.state == "success", ~is_own_end())
+        .group_by(RUNS.c.dag_id)
+    )
+    newest = {row.dag_id: row.at for row in connection.execute(query)} if dag_ids else {}
+
+    def is_success(run: LedgerRun) -> bool:
+        is_dated = run.status is RunStatus.SUCCESS and run.logical_date is not None and not is_partition(run)
+        return is_dated and _is_at_least(run.logical_date, newest.get(run.dag_id))
+
+    return is_success
+
+
 def _is_at_least(at: datetime | None, newest: datetime | None) -> bool:
     return at is None or newest is None or newest <= at
 
@@ -96,7 +133,7 @@ def _newest(connection: Any, dag_ids: Collection[str], date: Any) -> dict[str, d
         return {}
     query = (
         select(RUNS.c.dag_id, func.max(date).label("at"))
-        .where(RUNS.c.dag_id.in_(sorted(set(dag_ids))), RUNS.c.run_type.in_(AUTOMATED))
+        .where(RUNS.c.dag_id.in_(sorted(set(dag_ids))), RUNS.c.run_type.in_(AUTOMATED), ~is_skipped())
         .group_by(RUNS.c.dag_id)
     )
     return {row.dag_id: row.at for row in connection.execute(query) if row.at is not None}
@@ -120,7 +157,10 @@ def _apply_result(connection: Any, run: LedgerRun, note: str) -> None:
     ).first()
     if row is None:
         return
-    connection.execute(update(RUNS).where(RUNS.c.id == row.id).values(state=run.status.value))
+    values: dict[str, Any] = {"state": run.status.value, "last_scheduling_decision": None}
+    dates = {"start_date": run.started_at, "end_date": run.ended_at}
+    values |= {name: at for name, at in dates.items() if at is not None}
+    connection.execute(update(RUNS).where(RUNS.c.id == row.id).values(values))
     put_note(connection, row.id, note)
     if not run.tasks:
         return
@@ -147,46 +187,59 @@ def _task_in(keys: Sequence[tuple[str, int]]) -> Any:
     return tuple_(TASKS.c.task_id, TASKS.c.map_index).in_(keys)
 
 
-def forget_closed(exempt: Exemption, created: Mapping[str, CreatedIntervals]) -> int:
-    """
-    Delete intervals that the provider closed in a standby before a task executed; return how many.
-
-    :param created: for each DAG id, what regions have created of the DAG.
-    """
-    query = select(*ROW).where(
-        RUNS.c.run_type.in_(AUTOMATED),
-        is_skipped(),
-        ~exempt.covers(RUNS.c.dag_id),
-    )
+def own_ends(exempt: Exemption, *, above: int, up_to: int, limit: int) -> list[RunRow]:
+    """Return the first runs, by id, that the provider ended, with an id above *above* and up to *up_to*."""
+    found: list[RunRow] = []
     with transaction() as session:
         connection = session.connection()
-        rows = [
-            row
-            for row in map(to_row, connection.execute(query).all())
-            if row.dag_id in created and _is_after(row, created[row.dag_id])
-        ]
-        for batch in batched(rows, BATCH):
-            keys = [(row.dag_id, row.run_id) for row in batch]
-            ids = [row.id for row in batch]
-            connection.execute(delete(TASKS).where(tuple_(TASKS.c.dag_id, TASKS.c.run_id).in_(keys)))
-            connection.execute(delete(NOTES).where(NOTES.c.dag_run_id.in_(ids)))
-            connection.execute(delete(RUNS).where(RUNS.c.id.in_(ids)))
-        # The scheduler continues after the newest run that remains.
-        partitioned = {row.dag_id for row in rows if row.partition_key is not None}
-        for dag_id in sorted({row.dag_id for row in rows} - partitioned):
-            _continue_after_newest(connection, dag_id)
-        if partitioned:
-            connection.execute(update(DAGS).where(DAGS.c.dag_id.in_(sorted(partitioned))).values(no_next_dagrun()))
-        return len(rows)
+        for batch in batched(ids_of_own_ends(connection, exempt, above=above, up_to=up_to, limit=limit), BATCH):
+            found += [to_row(row) for row in connection.execute(select(*ROW).where(RUNS.c.id.in_(batch)))]
+    return sorted(found, key=lambda row: row.id)
 
 
-def _is_after(row: RunRow, created: CreatedIntervals) -> bool:
-    """Whether no region has created the interval of the row."""
-    if row.partition_key is not None:
-        at, newest = row.partition_date, created.newest_partition
-    else:
-        at, newest = row.logical_date, created.newest
-    return at is not None and (newest is None or at > newest) and at not in created.held
+def drop_own_ends(row_ids: Collection[int], runs: Sequence[LedgerRun], note: str) -> int:
+    """
+    Delete runs that the provider ended and that executed nothing; return how many. Idempotent.
+
+    In the same transaction adopt those of *runs* that belong to their DAGs. The scheduler continues after the newest
+    run that remains.
+    """
+    dropped = 0
+    for batch in batched(sorted(row_ids), BATCH):
+        with transaction() as session:
+            connection = session.connection()
+            rows = delete_runs(connection, batch)
+            dag_ids = {row.dag_id for row in rows}
+            _adopt(session, [run for run in runs if run.dag_id in dag_ids], note)
+            intervals = [row for row in rows if row.run_type in AUTOMATED]
+            partitioned = {row.dag_id for row in intervals if row.partition_key is not None}
+            for dag_id in sorted({row.dag_id for row in intervals} - partitioned):
+                _continue_after_newest(connection, dag_id)
+            if partitioned:
+                of_dags = DAGS.c.dag_id.in_(sorted(partitioned))
+                connection.execute(update(DAGS).where(of_dags).values(no_next_dagrun()))
+            dropped += len(rows)
+    return dropped
+
+
+def keep_own_ends(notes: Mapping[int, str]) -> None:
+    """Make the ends of these rows results: the rows stay failed, with these notes. Idempotent."""
+    for batch in batched(sorted(notes), BATCH):
+        with transaction() as session:
+            connection = session.connection()
+            release(connection, batch)
+            for row_id in batch:
+                put_note(connection, row_id, notes[row_id])
+
+
+def explain(notes: Mapping[RunKey, str]) -> None:
+    """Write notes on those runs that the provider ended."""
+    for batch in batched(sorted(notes), BATCH):
+        with transaction() as session:
+            connection = session.connection()
+            query = select(RUNS.c.id, RUNS.c.dag_id, RUNS.c.run_id).where(key_in(batch), is_marked())
+            for row in connection.execute(query).all():
+                put_note(connection, row.id, notes[row.dag_id, row.run_id])
 
 
 def _continue_after_newest(connection: Any, dag_id: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
@@ -14,7 +14,8 @@ from sqlalchemy import bindparam, exists, insert, or_, select, tuple_, update
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
 from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, LedgerRun, RunKey, mark_of
 from airflow_provider_mwaa_dr.plugins.metadata.notes import compose_note
-from airflow_provider_mwaa_dr.plugins.metadata.runs import is_skipped, key_in
+from airflow_provider_mwaa_dr.plugins.metadata.own_ends import is_skipped
+from airflow_provider_mwaa_dr.plugins.metadata.runs import key_in
 from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     DAGS,
     LOGICAL_DATE,
@@ -114,6 +115,7 @@ def insert_runs(
     state: str | None,
     note: str,
     notes: Mapping[RunKey, str] = MappingProxyType({}),
+    but_next_run: Collection[RunKey] = (),
 ) -> None:
     """
     Insert runs with *state*, or with their own result if it is None; the scheduler continues after them.
@@ -121,6 +123,7 @@ def insert_runs(
     The same number of statements for one run and for many.
 
     :param notes: the notes of runs that do not get *note*.
+    :param but_next_run: runs after which the scheduler does not continue, because later runs exist.
     """
     if not runs:
         return
@@ -139,7 +142,12 @@ def insert_runs(
     )
     _continue_after_partitions(connection, [run for run in runs if is_partition(run)])
     intervals = [
-        run for run in runs if run.run_type in AUTOMATED and run.logical_date is not None and not is_partition(run)
+        run
+        for run in runs
+        if run.run_type in AUTOMATED
+        and run.logical_date is not None
+        and not is_partition(run)
+        and run.key not in but_next_run
     ]
     if intervals:
         # The next run in the DAG's row may be later, because Airflow computed it without these runs.
@@ -203,8 +211,8 @@ def _new_row(run: LedgerRun, state: str | None, now: datetime, version: Any) -> 
         # An adopted run was never queued in this region, so it has no time. With a time, a later resume would take the
         # run for one that it has queued already (core/bookkeeping/resuming.py), and would not start it after a clear.
         "queued_at": (run.taken_at or now) if state else None,
-        "start_date": None if state else now,
-        "end_date": None if state else now,
+        "start_date": None if state else run.started_at or run.ended_at or now,
+        "end_date": None if state else run.ended_at or now,
         "data_interval_start": run.data_interval_start,
         "data_interval_end": run.data_interval_end,
         "conf": conf,

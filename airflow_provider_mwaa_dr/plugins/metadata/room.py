@@ -10,7 +10,8 @@ from sqlalchemy import func, or_, select, true, update
 
 from airflow_provider_mwaa_dr.core.batches import batched
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunKey
-from airflow_provider_mwaa_dr.plugins.metadata.runs import key_in, task_exists
+from airflow_provider_mwaa_dr.plugins.metadata.own_ends import task_exists
+from airflow_provider_mwaa_dr.plugins.metadata.runs import key_in
 from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     AT_WORK,
     DAGS,

@@ -17,19 +17,17 @@ from airflow_provider_mwaa_dr.plugins.metadata.children import children
 from airflow_provider_mwaa_dr.plugins.metadata.creation import deadlines
 from airflow_provider_mwaa_dr.plugins.metadata.events import events_of
 from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
-from airflow_provider_mwaa_dr.plugins.metadata.notes import CLOSED
+from airflow_provider_mwaa_dr.plugins.metadata.own_ends import is_skipped
 from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     DAGS,
     ENDED,
     LOGICAL_DATE,
-    NOTES,
     OPEN,
     PARTITION_DATE,
     PARTITION_KEY,
     RUN_COLUMNS,
     RUNS,
     TAGS,
-    TASKS,
     read_conf,
 )
 from airflow_provider_mwaa_dr.plugins.metadata.transactions import BATCH, transaction
@@ -84,9 +82,10 @@ def rows(keys: Collection[RunKey]) -> list[RunRow]:
 
 def last_finished(dag_ids: Collection[str]) -> list[RunRow]:
     """
-    Return the newest ended interval of each DAG that has one, and newer ended runs that hold a date.
+    Return the newest ended interval of each DAG that has one, newer ended runs that hold a date, and last successes.
 
-    Runs that the provider skipped do not count.
+    Runs that the provider skipped do not count. The last successes are the newest run of any type that succeeded, and
+    the newest interval that did.
     """
     found: list[RunRow] = []
     for batch in batched(sorted(dag_ids), BATCH):
@@ -112,7 +111,21 @@ def last_finished(dag_ids: Collection[str]) -> list[RunRow]:
                 of_date = and_(RUNS.c.dag_id == partition.c.dag_id, PARTITION_DATE == partition.c.at)
                 newest_partition = select(*ROW).join(partition, of_date).where(RUNS.c.state.in_(ENDED), ~is_skipped())
                 found += [to_row(row) for row in session.execute(newest_partition).all()]
-    return found
+            for of_type in ((), (RUNS.c.run_type.in_(AUTOMATED),)):
+                success = _newest_success(batch, *of_type)
+                of_success = and_(RUNS.c.dag_id == success.c.dag_id, LOGICAL_DATE == success.c.at)
+                found += [to_row(row) for row in session.execute(select(*ROW).join(success, of_success)).all()]
+    return list({row.key: row for row in found}.values())
+
+
+def _newest_success(dag_ids: Sequence[str], *conditions: Any) -> Any:
+    """Return the subquery of the newest date of each DAG's successes, as ``at``."""
+    return (
+        select(RUNS.c.dag_id, func.max(LOGICAL_DATE).label("at"))
+        .where(RUNS.c.dag_id.in_(dag_ids), RUNS.c.state == "success", ~is_skipped(), *conditions)
+        .group_by(RUNS.c.dag_id)
+        .subquery()
+    )
 
 
 def _newest(dag_ids: Sequence[str], date: Any, *conditions: Any) -> Any:
@@ -134,25 +147,6 @@ def _newest(dag_ids: Sequence[str], date: Any, *conditions: Any) -> Any:
 def has_next_run() -> Any:
     """Return the condition that the run's DAG has a schedule that creates further runs."""
     return exists().where(DAGS.c.dag_id == RUNS.c.dag_id, DAGS.c.next_dagrun.is_not(None))
-
-
-def task_exists(*conditions: Any) -> Any:
-    """Return the condition that a run has a task instance that meets *conditions*."""
-    return exists().where(TASKS.c.dag_id == RUNS.c.dag_id, TASKS.c.run_id == RUNS.c.run_id, *conditions)
-
-
-def is_skipped() -> Any:
-    """
-    Return the condition that the provider has closed a run before any of its tasks executed.
-
-    It takes both to know this: the run has the provider's note, and no task instance ever had a worker.
-    """
-    noted = or_(*(NOTES.c.content.contains(text, autoescape=True) for text in CLOSED))
-    return and_(
-        RUNS.c.state.in_(ENDED),
-        exists().where(NOTES.c.dag_run_id == RUNS.c.id, noted),
-        ~task_exists(TASKS.c.hostname != ""),
-    )
 
 
 def key_in(keys: Sequence[RunKey]) -> Any:

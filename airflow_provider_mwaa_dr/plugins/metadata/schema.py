@@ -109,6 +109,8 @@ RUN_COLUMNS = (
     RUNS.c.data_interval_start,
     RUNS.c.data_interval_end,
     RUNS.c.queued_at,
+    RUNS.c.start_date.label("started_at"),
+    RUNS.c.end_date.label("ended_at"),
     # Airflow 2 stores it pickled. If one cannot be read, the query must still return all others.
     (type_coerce(RUNS.c.conf, LargeBinary) if _CONF_IS_PICKLED else RUNS.c.conf).label("conf"),
     *(

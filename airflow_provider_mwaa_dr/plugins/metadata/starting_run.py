@@ -14,6 +14,7 @@ from sqlalchemy.orm import object_session
 
 from airflow_provider_mwaa_dr.plugins.metadata.closing import close_task_instances
 from airflow_provider_mwaa_dr.plugins.metadata.notes import RESUMED, put_note
+from airflow_provider_mwaa_dr.plugins.metadata.own_ends import OWN_END, STATE
 from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     OPEN,
     RUNS,
@@ -27,7 +28,8 @@ from airflow_provider_mwaa_dr.plugins.metadata.transactions import savepoint, ut
 
 def skip_run(dag_run: Any, note: str) -> None:
     """
-    Close *dag_run*, which is about to start: the run succeeds, all its open tasks are skipped, no callback is called.
+    Close *dag_run*, which is about to start: failed with the mark of :mod:`.own_ends`, all its open tasks skipped, no
+    callback.
 
     The same number of statements for 10 task instances and for 10,000. Also updates what Airflow updates when a run
     ends by itself, so that a DAG with ``max_active_runs`` gets its next run immediately.
@@ -47,7 +49,8 @@ def skip_run(dag_run: Any, note: str) -> None:
             )
         ).scalar_one()
     session.expire(dag_run, ["task_instances", "dag_run_note"])
-    dag_run.set_state("success")
+    dag_run.set_state(STATE)
+    dag_run.last_scheduling_decision = OWN_END
     delete_deadlines_of(session, dag_run)
     update_run_limit(session, dag_run, others)
 

@@ -49,12 +49,14 @@ class DependsOnPast:
         return {dag_id for dag_id in dag_ids if self._found.get(dag_id, ("", False))[1]}
 
 
-def tasks(depends_on_past: DependsOnPast, keys: Collection[RunKey]) -> dict[RunKey, list[TaskState]]:
-    """Return the task instances of the runs whose DAG has tasks that depend on the previous run."""
+def tasks(
+    depends_on_past: DependsOnPast, keys: Collection[RunKey], of_each: Collection[RunKey] = ()
+) -> dict[RunKey, list[TaskState]]:
+    """Return the task instances of the runs whose DAG has tasks that depend on the previous run, and *of_each*."""
     with transaction() as session:
         connection = session.connection()
         dag_ids = depends_on_past.among(connection, sorted({dag_id for dag_id, _ in keys}))
-        return task_states(connection, sorted(key for key in keys if key[0] in dag_ids))
+        return task_states(connection, sorted({key for key in keys if key[0] in dag_ids} | set(of_each)))
 
 
 def task_states(connection: Any, keys: Sequence[RunKey]) -> dict[RunKey, list[TaskState]]:

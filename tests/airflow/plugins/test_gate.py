@@ -40,7 +40,7 @@ def test_a_run_in_a_standby_is_skipped(
     """It is closed before the scheduler reads its task instances, and the note has the reason."""
     install(listener, THERE)
     start(database_with_run, listener)
-    assert database_with_run.runs() == {"r1": "success"}
+    assert database_with_run.runs() == {"r1": "failed"}
     assert database_with_run.tasks("r1") == {"skipped"}
     assert f"{HERE} is standby, {THERE} is active (epoch 0)" in (database_with_run.note("r1") or "")
 

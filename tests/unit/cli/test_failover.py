@@ -13,7 +13,7 @@ from tests.unit.core.dr_set import WANTED
 
 RECORD_KEYS = [
     "id", "from", "to", "mode", "reason", "by", "started_at", "finished_at", "outcome", "epoch", "steps",
-    "not_unpaused",
+    "not_unpaused", "ended_in_standby",
 ]  # fmt: skip
 
 

@@ -6,13 +6,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 from airflow_provider_mwaa_dr.core.ledger import (
-    CreatedIntervals,
     Head,
     LedgerRun,
     LogEntry,
     RegionLedger,
     RunStatus,
-    created_intervals,
     history,
     is_complete,
 )
@@ -166,10 +164,6 @@ def test_the_history_has_the_dates_after_the_newest_interval_of_all_regions() ->
     first, second = ledger(holder(2), holder(6), holder(7, tasks=TASKS)), ledger(run(5))
     for regions in ([first, second], [second, first]):
         assert history(regions, ["orders"]) == [run(5), holder(7, tasks=TASKS), holder(6)]
-    held = frozenset(AT + timedelta(days=day) for day in (2, 6, 7))
-    newest = AT + timedelta(days=5)
-    assert created_intervals([first, second], "orders") == CreatedIntervals(newest=newest, held=held)
-    assert created_intervals([first, second], "unknown") == CreatedIntervals()
 
 
 def partition(day: int, status: RunStatus = RunStatus.SUCCESS, region: str = "a", **values: object) -> LedgerRun:
@@ -200,9 +194,6 @@ def test_the_history_has_the_newest_partition_of_all_regions() -> None:
     first, second = ledger(run(1), partition(3), partition(6, RunStatus.OPEN)), ledger(partition(4))
     for regions in ([first, second], [second, first]):
         assert history(regions, ["orders"]) == [run(1), partition(4)]
-    newest, newest_partition = AT + timedelta(days=1), AT + timedelta(days=6)
-    created = CreatedIntervals(newest=newest, newest_partition=newest_partition)
-    assert created_intervals([first, second], "orders") == created
 
 
 def test_entries_that_were_applied_before_change_nothing() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_mwaa_dr.core.ledger import CreatedIntervals, LedgerRun, RunStatus
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunStatus
 from tests.airflow.plugins.metadata.chains import ONE, TWO, bash, chain, executed, ledger_of, next_one_starts, operator
 from tests.airflow.plugins.metadata.other_region import AT, DAY, interval, next_dagrun, open_interval
 from tests.airflow.plugins.metadata.scheduling import (
@@ -303,9 +304,8 @@ def test_skipped_partitions_that_no_region_created_are_created_again(
     """A skipped partition takes nothing: the other region's run of it is resumed."""
     db.adopt([partition(2)], "adopted")
     ended(*(partition(day) for day in (3, 4, 5)), note="skipped: us-east-1 is standby")
-    created = CreatedIntervals(newest_partition=AT + 3 * DAY)
     assert db.cannot_resume([partition(3, run_id="scheduled__3__other", status=RunStatus.OPEN)]) == {}
-    assert db.forget_closed({"orders": created}) == 2
+    assert drop(db, "scheduled__4__random", "scheduled__5__random") == 2
     assert database.dag("orders").next_dagrun_partition_key is None
     (row,) = runs_created_next(database, partitioned, 1)
     assert row.partition_date == AT + 4 * DAY
@@ -318,37 +318,32 @@ def test_a_version_without_partitions_adopts_none(database: Database, db: Any) -
     assert db.adopt([partition(2)], "adopted") == 0
 
 
-def test_skipped_intervals_that_no_region_created_are_deleted(database: Database, db: Any) -> None:
-    """
-    Only scheduled runs that did not execute, and that are newer than any region has created. The schedule goes back.
-    """
-    db.adopt([interval(5)], "adopted")
+def drop(db: Any, *run_ids: str, runs: Sequence[LedgerRun] = ()) -> int:
+    """Delete these runs if the provider ended them, and adopt *runs* at the same time; return how many were deleted."""
+    ids = [row.id for row in db.own_ends(above=0, up_to=db.newest_run(), limit=100) if row.run_id in run_ids]
+    number: int = db.drop_own_ends(ids, runs, "adopted")
+    return number
+
+
+def test_skipped_intervals_are_deleted_and_the_schedule_goes_back(database: Database, db: Any) -> None:
+    """A version without the mark has skipped them. The scheduler continues after the newest run that remains."""
     database.add_dag("billing")
-    for day in (6, 7, 8):
-        db.adopt([interval(day)], "skipped: us-east-1 is standby")
-    db.adopt([interval(3, dag_id="billing", run_id="b3")], "closed: us-east-1 is standby")
-    database.add_run("orders", "manual", state="success", note="[mwaa-dr] skipped: standby")
-    up_to_6 = CreatedIntervals(newest=AT + 6 * DAY)
-    assert db.forget_closed({"orders": up_to_6}) == 2
-    assert set(database.runs()) == {"scheduled__5", "scheduled__6", "b3", "manual"}
+    db.adopt([interval(5), interval(3, dag_id="billing", run_id="b3")], "adopted")
+    ended(*(interval(day) for day in (6, 7, 8)), note="skipped: us-east-1 is standby")
+    assert drop(db, "scheduled__7", "scheduled__8", "scheduled__5", "b3") == 2
+    assert set(database.runs()) == {"scheduled__5", "scheduled__6", "b3"}
     assert next_dagrun(database) == AT + 6 * DAY
-    assert db.forget_closed({"billing": CreatedIntervals()}) == 1
-    assert next_dagrun(database, "billing") is None
-    db.adopt([interval(7), interval(9)], "skipped: us-east-1 is standby")
-    assert db.forget_closed({"orders": replace(up_to_6, held=frozenset({AT + 7 * DAY, AT + 9 * DAY}))}) == 0
-    assert db.forget_closed({"orders": replace(up_to_6, held=frozenset({AT + 9 * DAY}))}) == 1
-    with database.settings.engine.begin() as connection:
-        tasks = database.tables.tasks
-        connection.execute(
-            tasks.insert().values(
-                dag_id="orders",
-                run_id="scheduled__9",
-                task_id="t",
-                map_index=-1,
-                pool="p",
-                pool_slots=1,
-                max_tries=0,
-                hostname="worker",
-            )
-        )
-    assert db.forget_closed({"orders": up_to_6}) == 0
+    database.forget_history()
+    ended(interval(6), note="closed: us-east-1 is standby")
+    assert drop(db, "scheduled__6") == 1
+    assert next_dagrun(database) is None
+
+
+def test_a_date_of_another_regions_run_is_never_free(database: Database, db: Any) -> None:
+    """A user had requested a run with it in the standby. The scheduler must not create the interval again."""
+    db.adopt([interval(5)], "adopted")
+    ended(interval(7, run_type="manual", run_id="here"), note="skipped: us-east-1 is standby")
+    other = interval(7, run_type="manual", run_id="there")
+    assert db.adopt([other], "adopted") == 0
+    assert drop(db, "here", runs=[other, interval(9, dag_id="billing")]) == 1
+    assert set(database.runs()) == {"scheduled__5", "there"}

@@ -23,14 +23,22 @@ def test_read_states_returns_open_and_new_runs(database: Database, db: Any) -> N
 
 
 def test_the_newest_ended_interval_of_each_dag(database: Database, db: Any) -> None:
-    """Open runs do not count. Newer manual runs count if their date may be the date of an interval."""
+    """
+    Open runs do not count. Newer manual runs count if their date may be the date of an interval. If the interval
+    failed, the last success counts, too.
+    """
     database.add_dag("billing")
     db.adopt([interval(1), interval(1, dag_id="billing", run_id="b1")], "adopted")
     db.adopt([interval(2, RunStatus.FAILED)], "adopted")
     db.resume([open_interval(3)], "resumed")
     database.add_run("orders", "manual", state="success")
     found = {(row.run_id, row.state, row.holds_date) for row in db.last_finished(["orders", "billing", "none"])}
-    assert found == {("scheduled__2", "failed", False), ("b1", "success", False), ("manual", "success", True)}
+    assert found == {
+        ("scheduled__2", "failed", False),
+        ("scheduled__1", "success", False),
+        ("b1", "success", False),
+        ("manual", "success", True),
+    }
 
 
 def test_the_conf_of_a_dag_with_the_tag_for_it_is_not_read(database: Database, db: Any) -> None:

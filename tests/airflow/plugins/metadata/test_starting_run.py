@@ -17,7 +17,7 @@ def test_a_skipped_run_has_ended_with_every_task_skipped_and_a_note(database: Da
     database.add_dag("orders")
     database.add_run("orders", "r1", tasks=3)
     database.start("r1", lambda run: gates.skip_run(run, REASON))
-    assert database.runs() == {"r1": "success"}
+    assert database.runs() == {"r1": "failed"}
     assert database.tasks("r1") == {"skipped"}
     assert database.note("r1") == f"[mwaa-dr] {REASON}"
 

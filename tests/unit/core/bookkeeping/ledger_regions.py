@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper, RunRow
-from airflow_provider_mwaa_dr.core.ledger import ChildRun, CreatedIntervals, LedgerRun, RunKey, TaskState
+from airflow_provider_mwaa_dr.core.ledger import ChildRun, LedgerRun, RunKey, TaskState
 from airflow_provider_mwaa_dr.core.state import DRState, initial
 from airflow_provider_mwaa_dr.core.translation import Era
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, ManualClock
@@ -31,12 +31,14 @@ class Rows:
         self.failing: dict[str, str] = {}
         self.refusing: dict[str, str] = {}
         self.checked: list[str] = []
-        self.created: Mapping[str, CreatedIntervals] = {}
-        self.moved, self.dropped = 0, 0
         self.notes: dict[str, str] = {}
         self.removed: list[RunKey] = []
         self.started: list[str] = []
         self.arriving: list[RunRow] = []
+        self.own_end_keys: set[RunKey] = set()
+        self.kept: dict[RunKey, str] = {}
+        self.explained: dict[RunKey, str] = {}
+        self.moved = 0
 
     def put(self, run_id: str, state: str, *, run_type: str = "scheduled", day: int = 0, **values: Any) -> None:
         at = AT + timedelta(days=day)
@@ -63,7 +65,7 @@ class Rows:
         return len(self.started)
 
     def newest_run(self) -> int:
-        return len(self.rows)
+        return max((row.id for row in self.rows.values()), default=0)
 
     def read_states(self, *, above: int) -> tuple[int, Mapping[RunKey, str]]:
         return len(self.rows), {row.key: row.state for row in self.rows.values() if row.is_open or row.id > above}
@@ -81,7 +83,9 @@ class Rows:
             del self.rows[key]
         return len(found)
 
-    def tasks(self, keys: Collection[RunKey]) -> Mapping[RunKey, Sequence[TaskState]]:
+    def tasks(
+        self, keys: Collection[RunKey], *, of_each: Collection[RunKey] = ()
+    ) -> Mapping[RunKey, Sequence[TaskState]]:
         self.tasks_requested_for.append(sorted(keys))
         return {key: self.task_instances[key] for key in keys if key in self.task_instances}
 
@@ -110,10 +114,26 @@ class Rows:
 
     def apply_outcomes(self, runs: Sequence[LedgerRun], note: str) -> None:
         self.applied += runs
+        self.own_end_keys -= {run.key for run in runs}
 
-    def forget_closed(self, created: Mapping[str, CreatedIntervals]) -> int:
-        self.created = created
-        return self.dropped
+    def own_ends(self, *, above: int, up_to: int, limit: int) -> Sequence[RunRow]:
+        found = [row for row in self.rows.values() if row.key in self.own_end_keys and above < row.id <= up_to]
+        return found[:limit]
+
+    def drop_own_ends(self, row_ids: Collection[int], runs: Sequence[LedgerRun], note: str) -> int:
+        dropped = [row.key for row in self.rows.values() if row.id in row_ids]
+        for key in dropped:
+            del self.rows[key]
+        self.own_end_keys -= set(dropped)
+        self.adopted += runs
+        return len(dropped)
+
+    def keep_own_ends(self, notes: Mapping[int, str]) -> None:
+        self.kept |= {row.key: notes[row.id] for row in self.rows.values() if row.id in notes}
+        self.own_end_keys -= self.kept.keys()
+
+    def explain(self, notes: Mapping[RunKey, str]) -> None:
+        self.explained |= notes
 
 
 class Region:

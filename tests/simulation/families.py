@@ -63,7 +63,6 @@ class Families(Simulation):
         self.awaited_at: dict[RunKey, float] = defaultdict(lambda: -1e9)
         self.awaited_starts = 0
         """How many held runs a gate let start during a drain."""
-        self.failed_by_users: set[RunKey] = set()
         self.requests: dict[RunKey, _Request] = {}
         """What requested each child."""
         super().make_regions()

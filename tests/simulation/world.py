@@ -696,6 +696,7 @@ class Simulation(World):
         self.late: list[tuple[str, str]] = []
         self.looked_back: Counter[str] = Counter()
         """How many look-backs, and how many starts of a role, were compared with those of one Airflow."""
+        self.failed_by_users: set[RunKey] = set()
         self.starts: set[tuple[str, int]] = set()
         """Regions and epochs in which a run has started."""
         self.standby_rng = random.Random(f"standby of {self.seed}")
@@ -852,7 +853,7 @@ class Simulation(World):
         Only in histories in which the ledgers are complete, and in which no user changed a run of the DAG.
         """
         dag_id = execution.key[0]
-        is_changed = any(key[0] == dag_id for key in (*self.cleared, *self.stops))
+        is_changed = any(key[0] == dag_id for key in (*self.cleared, *self.stops, *self.failed_by_users))
         rows = self.regions[execution.region].airflow.rows
         at = rows[execution.key].at
         if self.left or is_changed or at is None or any(region.died for region in self.regions.values()):

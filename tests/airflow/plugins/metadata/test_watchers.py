@@ -152,3 +152,31 @@ def test_airflow_2_has_no_watchers(triggers: Triggers) -> None:
 
     assert (schema().WATCHERS is None) == __version__.startswith("2.")
     assert metadata().count_watchers(exemption()).count == 0
+
+
+@pytest.mark.usefixtures("has_watchers", "database")
+def test_a_dag_that_a_watcher_starts_is_named() -> None:
+    """Also in a condition of several assets. The check of watchers lists it."""
+    from airflow.sdk import DAG, Asset, AssetWatcher
+    from airflow.serialization import serialized_objects
+    from airflow.triggers.base import BaseEventTrigger
+
+    from airflow_provider_mwaa_dr.plugins.metadata.inventory import _traits
+
+    class Spool(BaseEventTrigger):
+        def serialize(self) -> tuple[str, dict[str, Any]]:
+            return "spool.Spool", {}
+
+        async def run(self) -> Any:
+            yield None
+
+    watched = Asset("watched", watchers=[AssetWatcher(name="spool", trigger=Spool())])
+    plain = Asset("plain")
+    schedules = {"one": [watched], "any": watched | plain, "without": [plain], "manual": None}
+    dags = {dag_id: DAG(dag_id, schedule=schedule) for dag_id, schedule in schedules.items()}
+    lazy = getattr(serialized_objects.LazyDeserializedDAG, "from_dag", None)
+    traits = {
+        dag_id: _traits(serialized_objects.SerializedDAG.to_dict(dag) if lazy is None else lazy(dag).data)
+        for dag_id, dag in dags.items()
+    }
+    assert traits == {"one": ("watcher",), "any": ("watcher",), "without": (), "manual": ()}

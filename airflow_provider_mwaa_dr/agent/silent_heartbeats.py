@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow_provider_mwaa_dr.core.display import get_logger
+from airflow_provider_mwaa_dr.core.lease import longest_lease_s
 from airflow_provider_mwaa_dr.core.ports import IDENTITY_CLAIMS, Clock, IdentityClaim, StateStore
 
 log = get_logger(__name__)
@@ -11,8 +12,8 @@ _FORGET_AFTER_S = 600.0
 """
 The agent drops the heartbeat of a scheduler that its database does not list and that has been silent for so long.
 
-It waits for at least two leases. A failover waits only for schedulers that have a heartbeat in the table, so a
-scheduler's view must have expired before its heartbeat is dropped.
+It waits for at least two leases, and for two of those that the heartbeat published. A failover waits only for
+schedulers that have a heartbeat in the table, so a scheduler's view must have expired before its heartbeat is dropped.
 """
 
 
@@ -35,13 +36,15 @@ class SilentHeartbeats:
         :param schedulers: the jobs of the schedulers that the database lists.
         """
         now = self._clock.monotonic()
-        missing = {agent.job: agent.beat for agent in self._store.agents(self._region) if agent.job not in schedulers}
+        unlisted = [agent for agent in self._store.agents(self._region) if agent.job not in schedulers]
+        missing = {agent.job: agent.beat for agent in unlisted}
+        leases = {agent.job: longest_lease_s(lease_s, [agent]) for agent in unlisted}
         known = self._missing
         self._missing = {
             job: known[job] if job in known and known[job][0] == beat else (beat, now) for job, beat in missing.items()
         }
         for job, (_, since) in self._missing.items():
-            if now - since >= max(_FORGET_AFTER_S, 2 * lease_s):
+            if now - since >= max(_FORGET_AFTER_S, 2 * leases[job]):
                 self._store.forget_agent(self._region, job)
                 log.info(
                     "Dropped the heartbeat of scheduler job %s of %s: the database does not list the job, and its "

@@ -455,14 +455,16 @@ def test_nothing_starts_before_the_metadata_database_knows_the_scheduler(active:
     assert active.may() is Action.RUN
 
 
-@pytest.mark.parametrize(("lease_s", "forgotten_after_s"), [(60, 600), (3600, 7200)])
+@pytest.mark.parametrize(
+    ("lease_s", "published_s", "forgotten_after_s"), [(60, 60, 600), (3600, 3600, 7200), (60, 600, 1200)]
+)
 def test_the_heartbeat_item_of_a_dead_scheduler_is_deleted_after_its_lease(
-    lease_s: float, forgotten_after_s: int
+    lease_s: float, published_s: float, forgotten_after_s: int
 ) -> None:
     """A failover waits for every heartbeat item. An item that still changes belongs to a live scheduler, and stays."""
     region = Region(state(HERE, lease_s=lease_s))
     region.turn(2)
-    dead = replace(region.status, job="8", beat=1)
+    dead = replace(region.status, job="8", beat=1, lease_s=published_s)
     stuck = replace(region.status, job="9", beat=1)
     seen_s: dict[str, float] = {}
     began = region.clock.monotonic()

@@ -144,3 +144,25 @@ def test_a_healthy_region_never_holds(refresh_s: float, heartbeat_s: float, leas
         rest_s = region.loop.turn() + 0.05
         region.clock.advance(rest_s)
         assert region.may() is Action.RUN, f"it holds at {region.clock.monotonic():.1f} s: {reason(region)}"
+
+
+def test_heartbeats_that_cannot_be_read_do_not_stop_a_turn(active: Region, caplog: pytest.LogCaptureFixture) -> None:
+    """The region continues, and the silence that was observed before still counts: gaps between reads do not matter."""
+    active.store.put_agent(replace(active.status, job="9", life="dead", silent=()))
+    active.turn(2)
+    active.store.failing["agents"] = StateUnreachableError("The state table did not answer agents.")
+    active.turn(15)
+    assert active.may() is Action.RUN
+    active.store.failing.clear()
+    mine = next(status for status in active.store.agents(HERE) if status.job == active.db.job_id)
+    assert next(each.still_s for each in mine.silent if each.job == "9") > 60
+    assert "did not answer agents" in caplog.text
+
+
+def test_nothing_is_observed_with_eventual_consistency() -> None:
+    """A heartbeat may be confirmed in another copy than the one that shows the silence."""
+    region = Region(state(HERE), table_consistency=TableConsistency.EVENTUAL)
+    region.turn(2)
+    region.store.put_agent(replace(region.status, job="9", life="dead"))
+    region.turn(10)
+    assert all(status.silent == () for status in region.store.agents(HERE))

@@ -115,6 +115,8 @@ def _notes(document: Mapping[str, Any], region: str, timing: Timing, console: Co
     if not found["schedulers"]:
         if found["agent_age_s"] is not None:
             yield console.alarm(f"! its schedulers have sent no heartbeat for {found['agent_age_s']:.0f} s")
+            if is_active:
+                yield "    If it can read the state table and not write it, it starts no run after the lease."
             others = [other for other, each in document["regions"].items() if other != region and each["schedulers"]]
             if is_active and others and document["plan"] is None:
                 yield f"    If the region is lost: mwaa-dr failover {others[0]} --reason TEXT"

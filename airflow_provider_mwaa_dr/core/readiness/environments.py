@@ -37,7 +37,7 @@ _LEVELS_WITH_WARNINGS = frozenset({"DEBUG", "INFO", "WARNING"})
 
 
 def check_unreachable(facts: Facts) -> CheckResult:
-    """Whether the active region stops when it cannot read the state."""
+    """Whether the active region stops when it cannot read the state, or cannot write its heartbeats."""
     if ignores_lease(facts.source.heartbeats):
         return CheckResult(
             name="unreachable",
@@ -52,7 +52,8 @@ def check_unreachable(facts: Facts) -> CheckResult:
     return CheckResult(
         name="unreachable",
         verdict=Verdict.OK,
-        why=f"{facts.source.region} stops by itself when it has not read the state for {facts.state.lease_s:g} s",
+        why=f"{facts.source.region} stops by itself when it has not read the state, or its heartbeats were not stored, "
+        f"for {facts.state.lease_s:g} s",
     )
 
 

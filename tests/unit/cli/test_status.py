@@ -371,6 +371,7 @@ def test_a_lost_active_region_is_shown_with_the_failover_command(mwaa_dr: Shell)
     out = mwaa_dr("status").out
 
     assert "! its schedulers have sent no heartbeat for 6" in out
+    assert "If it can read the state table and not write it, it starts no run after the lease." in out
     assert "If the region is lost: mwaa-dr failover us-east-1 --reason TEXT" in out
 
 

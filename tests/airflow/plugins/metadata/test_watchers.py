@@ -83,7 +83,7 @@ class Triggers:
 
     def add_job(self, job_id: int, kind: str = "TriggererJob", *, age_s: float = 1, state: str = "running") -> None:
         with self.database.settings.engine.begin() as connection:
-            beat = NOW - timedelta(seconds=age_s)
+            beat = datetime.now(tz=timezone.utc) - timedelta(seconds=age_s)
             values = {"id": job_id, "job_type": kind, "state": state, "latest_heartbeat": beat, "start_date": beat}
             connection.execute(self.jobs.insert().values(values))
 

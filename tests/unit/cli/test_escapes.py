@@ -50,6 +50,7 @@ def evil(mwaa_dr: Shell) -> Shell:
             problems=(f"setting{EVIL}",),
             ledger_error=f"ledger{EVIL}",
             waiting=(f"waiting{EVIL}",),
+            repeats=(f"repeated{EVIL}",),
             inventory_error=f"inventory{EVIL}",
             host=f"host{EVIL}",
             eventual=f"eventual{EVIL}",
@@ -67,7 +68,7 @@ def assert_harmless(result: Result) -> None:
 @pytest.mark.parametrize(
     ("words", "shown"),
     [
-        (("status",), ["p", "reason", "by", "setting", "ledger", "waiting", "problem", "eventual"]),
+        (("status",), ["p", "reason", "by", "setting", "ledger", "waiting", "repeated", "problem", "eventual"]),
         (("history",), ["reason", "by"]),
         (("check", "--region", "us-east-1"), ["setting"]),
         (("failover", "us-east-1", "--reason", "x", "--dry-run"), ["p"]),

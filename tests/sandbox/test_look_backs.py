@@ -42,7 +42,8 @@ HOME = Path(__file__).resolve().parent.parent
 def load(**context):
     body(**context)
     since = context.get("prev_data_interval_end_success")
-    line = {{"run_id": context["run_id"], "since": since.isoformat() if since is not None else None}}
+    # Airflow 3 returns a proxy, which may stand for None.
+    line = {{"run_id": context["run_id"], "since": since.isoformat() if since else None}}
     with (HOME / "looked_back.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\\n")
     if (HOME / "gates" / "back_fails").exists():

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, delete, func, select, tuple_, update
+from sqlalchemy import and_, bindparam, delete, func, select, tuple_, update
 
 from airflow_provider_mwaa_dr.core.batches import batched
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
@@ -213,8 +213,8 @@ def drop_own_ends(row_ids: Collection[int], runs: Sequence[LedgerRun], note: str
             _adopt(session, [run for run in runs if run.dag_id in dag_ids], note)
             intervals = [row for row in rows if row.run_type in AUTOMATED]
             partitioned = {row.dag_id for row in intervals if row.partition_key is not None}
-            for dag_id in sorted({row.dag_id for row in intervals} - partitioned):
-                _continue_after_newest(connection, dag_id)
+            if dated := sorted({row.dag_id for row in intervals} - partitioned):
+                _continue_after_newest(connection, dated)
             if partitioned:
                 of_dags = DAGS.c.dag_id.in_(sorted(partitioned))
                 connection.execute(update(DAGS).where(of_dags).values(no_next_dagrun()))
@@ -242,16 +242,24 @@ def explain(notes: Mapping[RunKey, str]) -> None:
                 put_note(connection, row.id, notes[row.dag_id, row.run_id])
 
 
-def _continue_after_newest(connection: Any, dag_id: str) -> None:
-    newest = connection.execute(
-        select(*ROW)
-        .where(RUNS.c.dag_id == dag_id, RUNS.c.run_type.in_(AUTOMATED))
-        .order_by(LOGICAL_DATE.desc())
-        .limit(1)
-    ).first()
-    if newest is None:
+def _continue_after_newest(connection: Any, dag_ids: Collection[str]) -> None:
+    """Let the scheduler continue after the newest interval of each DAG; as many statements for one DAG as for many."""
+    newest = (
+        select(RUNS.c.dag_id, func.max(LOGICAL_DATE).label("at"))
+        .where(RUNS.c.dag_id.in_(dag_ids), RUNS.c.run_type.in_(AUTOMATED))
+        .group_by(RUNS.c.dag_id)
+        .subquery()
+    )
+    query = select(*ROW).join(newest, and_(RUNS.c.dag_id == newest.c.dag_id, LOGICAL_DATE == newest.c.at))
+    values = {row.dag_id: next_dagrun(to_row(row)) for row in connection.execute(query)}
+    if values:
+        names = next(iter(values.values()))
+        connection.execute(
+            update(DAGS)
+            .where(DAGS.c.dag_id == bindparam("of_dag"))
+            .values({name: bindparam(f"new_{name}") for name in names}),
+            [{"of_dag": dag_id, **{f"new_{name}": at for name, at in of.items()}} for dag_id, of in values.items()],
+        )
+    if without := sorted(set(dag_ids) - values.keys()):
         # Airflow computes these values at the next parse of the file.
-        values: dict[str, Any] = no_next_dagrun()
-    else:
-        values = next_dagrun(to_row(newest))
-    connection.execute(update(DAGS).where(DAGS.c.dag_id == dag_id).values(values))
+        connection.execute(update(DAGS).where(DAGS.c.dag_id.in_(without)).values(no_next_dagrun()))

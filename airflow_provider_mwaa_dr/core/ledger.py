@@ -180,6 +180,12 @@ class LedgerRun:
     is_replaced: bool = False
 
     @property
+    def is_without_events(self) -> bool:
+        """Whether an earlier version of the provider published the run, without the events that triggered it."""
+        is_known = self.events is not None or self.events_lost is not None
+        return self.run_type in EVENT_TRIGGERED and self.is_unfinished and not is_known
+
+    @property
     def why_without_events(self) -> str | None:
         """Why the ledger does not have the events that triggered the run; None if it has them, or if none did."""
         if self.run_type not in EVENT_TRIGGERED or self.events is not None:

@@ -40,7 +40,8 @@ class RowOutcomes:
         is_being_stopped = known is not None and is_stopped(known, epoch) and not had_ended
         if row.is_open:
             is_published = known is not None and known.status is RunStatus.OPEN and known.epoch == epoch
-            if is_published and known is not None and known.doubt is None and known.children == row.children:
+            is_complete = known is not None and known.doubt is None and not _has_new_events(known, row)
+            if is_published and is_complete and known is not None and known.children == row.children:
                 return None
             ended = {RunStatus.SUCCESS.value, RunStatus.FAILED.value}
             if is_being_stopped and self._own.published.get(key) not in ended:
@@ -78,3 +79,8 @@ class RowOutcomes:
             return None  # it ended before the stop, and its outcome is published
         taken_at = known.taken_at if known is not None else None
         return replace(to_run(row, RunStatus.INTERRUPTED, epoch=epoch), taken_at=taken_at)
+
+
+def _has_new_events(known: LedgerRun, row: RunRow) -> bool:
+    """Whether an earlier version of the provider published the run without events, and this version has read them."""
+    return known.is_without_events and (row.events is not None or row.events_lost is not None)

@@ -100,7 +100,9 @@ class Publisher:
         self.queued = {key for key, status in states.items() if status == "queued"}
         keys = {key for key, status in states.items() if self._own.published.get(key) != status_of(status)}
         keys |= {
-            key for key, run in own.runs.items() if (run.is_unfinished and key not in states) or run.doubt is not None
+            key
+            for key, run in own.runs.items()
+            if (run.is_unfinished and key not in states) or run.doubt is not None or run.is_without_events
         }
         keys |= self._parents(own) if states else set()
         rows = {row.key: row for row in self._db.runs(keys)} if keys else {}

@@ -158,6 +158,24 @@ def test_a_run_whose_events_are_not_in_the_ledger_is_listed_and_not_started(
     assert listed.endswith(why)
 
 
+def test_a_run_that_an_earlier_version_published_is_published_again_with_its_events(
+    regions: tuple[Region, Region],
+) -> None:
+    """After an update of the provider. Else the other region would list a run whose region is still there."""
+    here, there = regions
+    here.bookkeeper.begin(0)
+    here.db.put("r1", "queued", run_type="asset_triggered")
+    here.db.put("r2", "queued", run_type="asset_triggered")
+    here.publish()
+    here.db.rows["orders", "r1"] = replace(here.db.rows["orders", "r1"], events=(EVENT,))
+    for _ in range(3):
+        here.publish()
+    assert statuses(here) == [("r1", "open"), ("r2", "open"), ("r1", "open")]
+    hand_over(here, there)
+    there.bookkeeper.resume(epoch=1)
+    assert [(run.run_id, run.events) for run in there.db.resumed] == [("r1", (EVENT,))]
+
+
 def test_the_events_of_a_run_that_has_ended_are_not_published(regions: tuple[Region, Region]) -> None:
     """No region needs them. The region that continues adopts the run, and no later run gets its events."""
     here, _ = regions

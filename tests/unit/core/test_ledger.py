@@ -13,6 +13,8 @@ from airflow_provider_mwaa_dr.core.ledger import (
     RunStatus,
     history,
     is_complete,
+    last_successes,
+    results,
 )
 
 AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -194,6 +196,61 @@ def test_the_history_has_the_newest_partition_of_all_regions() -> None:
     first, second = ledger(run(1), partition(3), partition(6, RunStatus.OPEN)), ledger(partition(4))
     for regions in ([first, second], [second, first]):
         assert history(regions, ["orders"]) == [run(1), partition(4)]
+
+
+FAILED = RunStatus.FAILED
+
+
+def test_a_head_keeps_the_last_success_although_later_runs_failed() -> None:
+    """The newest interval, and a newer run of another type: the next run may look back at either of them."""
+    head = Head(dag_id="orders")
+    for each in (run(1), run(2, conf='"' + 6_000 * "x" + '"', tasks=TASKS), run(3, FAILED), run(4, RunStatus.OPEN)):
+        head = head.advanced(each)
+    assert head.finished == run(3, FAILED)
+    assert head.succeeded == (run(2),), "without its conf and tasks, which no later run reads"
+    manual = run(5, run_type="manual")
+    head = (
+        head.advanced(run(1, run_type="manual")).advanced(manual).advanced(run(9, run_type="manual", logical_date=None))
+    )
+    assert head.succeeded == (manual, run(2))
+    assert head.last_successes == (manual, run(2))
+    assert head.advanced(run(6)).succeeded == ()
+    assert head.advanced(run(6)).last_successes == (run(6),)
+
+
+def test_a_run_that_is_cleared_and_fails_is_no_success_any_longer() -> None:
+    """It is not known which run was the success before it."""
+    head = Head(dag_id="orders").advanced(run(1)).advanced(run(2)).advanced(run(2, FAILED, epoch=2))
+    assert head.succeeded == ()
+    head = Head(dag_id="orders").advanced(run(1)).advanced(run(2, FAILED)).advanced(run(1, FAILED, epoch=2))
+    assert head.succeeded == ()
+
+
+def test_a_success_alone_is_no_news_for_a_standby() -> None:
+    """A standby adopts the last intervals at once, and the last successes only when it becomes active."""
+    result = ledger(run(1))
+    entry = LogEntry(number=2, at=AT, epoch=1, first_id=0, newest_id=0, runs=(run(5, run_type="manual"),))
+    assert result.apply([entry]).heads == set()
+    assert result.heads["orders"].succeeded == (run(5, run_type="manual"),)
+
+
+def test_the_last_success_of_all_regions_counts() -> None:
+    """A newer epoch decides whether a run succeeded."""
+    first = ledger(run(1), run(2), run(3, FAILED))
+    second = ledger(run(5, run_type="manual"), run(4, FAILED))
+    assert last_successes([first, second], ["orders", "unknown"]) == [run(5, run_type="manual"), run(2)]
+    third = ledger(run(2, FAILED, epoch=2))
+    assert last_successes([first, third], ["orders"]) == []
+
+
+def test_the_result_of_a_run_is_that_of_the_newest_epoch() -> None:
+    """From a head, or from the ended runs that a ledger retains. A run that its parent replaces has no result."""
+    kept = run(1, run_type="manual", retained_for_peers=True)
+    replaced = run(2, FAILED, "manual", retained_for_peers=True, is_replaced=True)
+    first, second = ledger(run(3), kept, replaced), ledger(run(3, FAILED, epoch=2))
+    keys = [each.key for each in (run(3), kept, replaced, run(9))]
+    for ledgers in ([first, second], [second, first]):
+        assert results(ledgers, keys) == {run(3).key: run(3, FAILED, epoch=2), kept.key: kept}
 
 
 def test_entries_that_were_applied_before_change_nothing() -> None:

@@ -250,6 +250,22 @@ def test_a_mark_that_this_region_skipped_is_not_created_again(
     assert marks(runs_created_next(database, dag, 1)) == [6]
 
 
+@of_different_kinds
+def test_the_last_success_of_another_version_is_adopted_without_moving_the_schedule(
+    database: Database, db: Any, own: Era, other: Era, kind: Kind
+) -> None:
+    """Its last run has failed. Both become runs that this Airflow would have had."""
+    dag = chain(schedule=kind.schedule())
+    parse(database, dag)
+    failed = replace(published(other, 5, kind.length(other)), status=RunStatus.FAILED)
+    assert db.adopt([as_known_in(failed, own)], "adopted") == 1
+    before = database.dag("orders").next_dagrun
+    assert db.adopt([as_known_in(published(other, 4, kind.length(other)), own)], "adopted") == 1
+    assert sorted(marks(all_runs(database))) == [4, 5]
+    assert database.dag("orders").next_dagrun == before
+    assert marks(runs_created_next(database, dag, 1)) == [6]
+
+
 def test_a_timedelta_keeps_its_phase(database: Database, db: Any, own: Era, other: Era) -> None:
     """Without catchup, a standby without history computes a next run of its own, which may be later."""
     now = datetime.now(tz=timezone.utc)

@@ -66,6 +66,11 @@ def test_the_last_successes_are_adopted_before_the_role_begins(
     assert resolve(there, listed)
     assert not resolve(there, listed)
     assert sorted(run.run_id for run in there.db.adopted) == ["by hand", "one"]
+    there.restart()
+    there.bookkeeper.follow()
+    monkeypatch.setattr(there.db, "adopt", lambda *_: 0)
+    assert [resolve(there, listed), resolve(there, listed)] == [True, False], "they exist already"
+    monkeypatch.undo()
     there.db.adopted.clear()
     there.restart()
     there.bookkeeper.follow()

@@ -46,12 +46,13 @@ def test_adoption_with_nothing_new_is_one_query_of_the_ledger_and_none_of_the_da
     database: Database, region: Region
 ) -> None:
     """The whole turn of a standby's agent takes a few short statements, and the next turn takes the same."""
-    from airflow_provider_mwaa_dr.plugins.metadata.schema import PARTITION_QUEUE
+    from airflow_provider_mwaa_dr.plugins.metadata.schema import PARTITION_QUEUE, QUESTIONS
 
     region.turns(3)
     assert len(database.runs()) == 1, "one run id, in each DAG"
     queues = 1 if PARTITION_QUEUE is None else 2
-    assert cost(database, region, lambda: region.turns(1)) == (STANDBY + queues, ["log"])
+    questions = 0 if QUESTIONS is None else 1
+    assert cost(database, region, lambda: region.turns(1)) == (STANDBY + queues + questions, ["log"])
     bookkeeper = region.loop._leader.ledger.bookkeeper
     assert bookkeeper is not None
 

@@ -167,7 +167,7 @@ class Bench:
                     session.flush()
 
                 found["ours"].append(1000 * seconds(ours))
-                assert run.state == "success", "the standby did not close the run"
+                assert run.state == "failed", "the standby did not close the run"
                 found["statements"].append(len(seen))
             with self.queued_run(tasks) as (session, run):
 

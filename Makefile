@@ -67,6 +67,7 @@ simulation: setup
 	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 600 --world families $(if $(FIRST),--first $(FIRST))
 	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 600 --world available $(if $(FIRST),--first $(FIRST))
 	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 600 --world safe $(if $(FIRST),--first $(FIRST))
+	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 600 --world kinds $(if $(FIRST),--first $(FIRST))
 
 schedulers: setup
 	$(BIN)/python -m pytest tests/sandbox -q -m "not soak" --durations 15

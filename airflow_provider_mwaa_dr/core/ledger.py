@@ -36,6 +36,9 @@ AUTOMATED = ("backfill", SCHEDULED)
 EVENT_TRIGGERED = ("asset_triggered", "dataset_triggered")
 """The types of runs that events of assets or datasets trigger, in Airflow 3 and 2."""
 
+ORIGIN = "__airflow-"
+"""Between the id of a run and the era of Airflow that it was created in; see :mod:`.translation`."""
+
 _MOST_DATED = 100
 """The most runs of a DAG in :attr:`Head.dated`. The scheduler of another region may repeat the dates of older ones."""
 _DATED_CONF_CHARS = 5_000
@@ -496,11 +499,37 @@ class RegionLedger:
                 changes.heads.add(run.dag_id)
 
 
+def is_same_interval(run: LedgerRun, other: LedgerRun) -> bool:
+    """
+    Whether two runs are the same run, or hold the same interval.
+
+    A region does not know the runs of the present role of another region. So it may create a run for an interval that
+    another region also has. The ids differ if a user requested one of them for the interval's logical date, if the ids
+    of partitions are random, or if the regions have different versions of Airflow. Versions may also give an interval
+    different logical dates, but the same mark.
+    """
+    if run.dag_id != other.dag_id:
+        return False
+    if run.run_id == other.run_id:
+        return True
+    are_automated = run.run_type in AUTOMATED and other.run_type in AUTOMATED
+    if run.partition_key is not None or other.partition_key is not None:
+        return are_automated and run.partition_key == other.partition_key
+    hold_date = all(each.run_type in AUTOMATED or each.holds_date for each in (run, other))
+    if run.logical_date is None or other.logical_date is None or not hold_date:
+        return False
+    is_same_date = run.logical_date == other.logical_date
+    if (ORIGIN in run.run_id) == (ORIGIN in other.run_id):
+        return is_same_date
+    return mark_of(run) == mark_of(other) and (are_automated or is_same_date)
+
+
 def unfinished_runs(ledgers: Collection[RegionLedger]) -> dict[RunKey, LedgerRun]:
     """
     Return the runs that no region has finished, by key. If regions differ about a run, the newest epoch counts.
 
-    Only one region executes in an epoch. So within the newest epoch, a run that ended counts as finished.
+    Only one region executes in an epoch. So within the newest epoch, a run that ended counts as finished. Of several
+    runs of one interval, only the newest is returned, and none if that one has ended.
     """
     newest: dict[RunKey, LedgerRun] = {}
     for ledger in ledgers:
@@ -508,18 +537,55 @@ def unfinished_runs(ledgers: Collection[RegionLedger]) -> dict[RunKey, LedgerRun
             known = newest.get(key)
             if known is None or (run.epoch, run.has_ended) > (known.epoch, known.has_ended):
                 newest[key] = run
-    return {key: run for key, run in newest.items() if run.is_unfinished}
+    unfinished = {key: run for key, run in newest.items() if run.is_unfinished}
+    of_dags = _by_dag(newest.values(), {dag_id for dag_id, _ in unfinished})
+    return {
+        key: run
+        for key, run in unfinished.items()
+        if not any(
+            _precedence(other) > _precedence(run)
+            for other in of_dags[run.dag_id]
+            if other is not run and is_same_interval(run, other)
+        )
+    }
+
+
+def _precedence(run: LedgerRun) -> tuple[int, bool, str]:
+    return run.epoch, run.has_ended, run.run_id
+
+
+def _by_dag(runs: Iterable[LedgerRun], dag_ids: Collection[str]) -> dict[str, list[LedgerRun]]:
+    """Return *runs* of these DAGs by DAG; a list, possibly empty, for each of *dag_ids*."""
+    found: dict[str, list[LedgerRun]] = {dag_id: [] for dag_id in dag_ids}
+    for run in runs:
+        if run.dag_id in found:
+            found[run.dag_id].append(run)
+    return found
 
 
 def finished_by_others(own: RegionLedger, others: Collection[RegionLedger]) -> list[LedgerRun]:
-    """Return the runs that are unfinished in *own* but ended in another region under the same or a newer epoch."""
+    """
+    Return the runs that are unfinished in *own* but ended in another region under the same or a newer epoch.
+
+    They have the ids and values that *own* has. The other region may have ended another run of the same interval.
+    """
+    unfinished = [run for run in own.runs.values() if run.is_unfinished]
+    dag_ids = {run.dag_id for run in unfinished}
+    ended = [_by_dag((run for run in other.runs.values() if run.has_ended), dag_ids) for other in others]
     return [
-        theirs
-        for key, run in own.runs.items()
-        if run.is_unfinished
-        for other in others
-        if (theirs := other.runs.get(key)) is not None and theirs.has_ended and theirs.epoch >= run.epoch
+        theirs if theirs.key == run.key else replace(run, status=theirs.status, epoch=theirs.epoch)
+        for run in unfinished
+        for runs in ended
+        for theirs in runs[run.dag_id]
+        if theirs.epoch >= run.epoch and is_same_interval(run, theirs)
     ]
+
+
+def is_known_elsewhere(run: LedgerRun, others: Collection[RegionLedger]) -> bool:
+    """Whether one of *others* has the run, or another run of its interval."""
+    return any(run.key in other.runs for other in others) or any(
+        is_same_interval(run, theirs) for other in others for theirs in other.runs.values()
+    )
 
 
 def is_complete(other: RegionLedger, epoch: int) -> bool:
@@ -531,14 +597,14 @@ def is_complete(other: RegionLedger, epoch: int) -> bool:
 
 def no_longer_needed(own: RegionLedger, others: Collection[RegionLedger]) -> list[LedgerRun]:
     """Return the ended runs that *own* retains for other regions, and that no other region needs now."""
+    ended = [run for run in own.runs.values() if run.has_ended]
+    dag_ids = {run.dag_id for run in ended}
+    waiting = [_by_dag((run for run in other.runs.values() if run.is_unfinished), dag_ids) for other in others]
     return [
         run
-        for key, run in own.runs.items()
-        if run.has_ended
-        and all(
-            is_complete(other, run.epoch) and not (key in other.runs and other.runs[key].is_unfinished)
-            for other in others
-        )
+        for run in ended
+        if all(is_complete(other, run.epoch) for other in others)
+        and not any(is_same_interval(run, theirs) for runs in waiting for theirs in runs[run.dag_id])
     ]
 
 

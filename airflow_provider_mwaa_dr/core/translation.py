@@ -7,7 +7,7 @@ Versions of Airflow differ in two ways, which concern runs of the types :data:`.
   Airflow 3, it makes runs whose interval has no length. The run that is due at 10:21 has the logical date 10:20 on
   Airflow 2, and 10:21 on Airflow 3. That time, 10:21, is the *mark* of the run in both.
 - Versions before 3.2 name a scheduled run after its logical date, later versions name it after its mark. So one id can
-  be two different runs.
+  be two different runs. Airflow 3 names a run of a backfill after its mark, Airflow 2 after its logical date.
 
 An :class:`Era` is a range of versions without such a difference. :func:`as_known_in` keeps the ids of different eras
 apart. :func:`own_forms` returns the runs that this version may have for the mark of an ended run. :func:`resumed_at`
@@ -22,10 +22,8 @@ from datetime import datetime, timedelta, timezone
 from enum import Enum
 from typing import Protocol
 
-from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, LedgerRun, mark_of
+from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, ORIGIN, SCHEDULED, LedgerRun, mark_of
 
-_ORIGIN = "__airflow-"
-"""Between the id of a run and the era that it was created in."""
 _STEP = timedelta(microseconds=1)
 
 
@@ -48,7 +46,9 @@ class Era(str, Enum):
 
     def named(self, run: LedgerRun) -> LedgerRun:
         """Return *run* with the id that Airflow gives it in this era."""
-        at = mark_of(run) if self is Era.AIRFLOW_3_2 else run.logical_date
+        is_scheduled_in_3_0 = self is Era.AIRFLOW_3_0 and run.run_type == SCHEDULED
+        is_named_after_date = self is Era.AIRFLOW_2 or is_scheduled_in_3_0
+        at = run.logical_date if is_named_after_date else mark_of(run)
         if at is None:
             return run
         return replace(run, run_id=f"{run.run_type}__{at.astimezone(timezone.utc).isoformat()}")
@@ -74,32 +74,39 @@ def as_known_in(run: LedgerRun, era: Era) -> LedgerRun:
     """
     if run.run_type not in AUTOMATED or run.logical_date is None:
         return run
-    run_id, found, origin = run.run_id.rpartition(_ORIGIN)
+    run_id, found, origin = run.run_id.rpartition(ORIGIN)
     if found:
-        return replace(run, run_id=run_id) if era.value.startswith(origin) else run
+        # The region that resumed it may have given it a later date: see resumed_at. A timetable gives the start.
+        run = replace(run, logical_date=run.data_interval_start or run.logical_date)
+    if found and era.value.startswith(origin):
+        # As it was created: only Airflow 3 stores when a run is due.
+        due = None if era is Era.AIRFLOW_2 else run.run_after or mark_of(run)
+        return replace(run, run_id=run_id, run_after=due)
+    if found:
+        return run
     origins = _origins(run)
     if era in origins or (not origins and era is not Era.AIRFLOW_2):
         return run
     # An id that both eras of Airflow 3 give is an own id in each of them.
     origin = origins[0].value if len(origins) == 1 else "3"
-    return replace(run, run_id=f"{run.run_id}{_ORIGIN}{origin}")
+    return replace(run, run_id=f"{run.run_id}{ORIGIN}{origin}")
 
 
 def _origins(run: LedgerRun) -> Sequence[Era]:
     """Return the eras that may have given the run its id; empty if a timetable of Airflow 3 has given it."""
-    if run.run_after is None:  # only Airflow 3 stores when a run is due
+    if run.run_after is None:
         return [Era.AIRFLOW_2]
     return [era for era in (Era.AIRFLOW_3_0, Era.AIRFLOW_3_2) if era.named(run).run_id == run.run_id]
 
 
 def is_of_other_era(run: LedgerRun) -> bool:
     """Whether a run that :func:`as_known_in` returned was created in another era."""
-    return run.run_type in AUTOMATED and _ORIGIN in run.run_id
+    return run.run_type in AUTOMATED and ORIGIN in run.run_id
 
 
 def original_id(run: LedgerRun) -> str:
     """Return the id that a run of another era was created with."""
-    return run.run_id.rpartition(_ORIGIN)[0]
+    return run.run_id.rpartition(ORIGIN)[0]
 
 
 def own_forms(run: LedgerRun, schedule: Schedule, era: Era) -> Sequence[LedgerRun]:

@@ -248,6 +248,10 @@ class SimulatedAirflow:
         if self.world.is_traced:
             self.world.note(key, f"{self.region} {text}")
 
+    def identity(self, run: Run) -> RunKey:
+        """Return what the run counts as in the oracle."""
+        return run.key
+
     def add(self, key: RunKey, *, run_type: str, at: float | None, end: float | None, **values: Any) -> Run:
         values.setdefault("queued_at", self.local.now())
         run = self.rows[key] = Run(len(self.by_id) + 1, key, run_type=run_type, at=at, end=end, **values)
@@ -436,7 +440,7 @@ class SimulatedAirflow:
         task.state = "failed" if fails or task.kill_at is not None else "success"
         if is_last:
             self.world.executed(
-                Execution(self.region, run.key, self.world.epoch_of(self.region), now, "end", not fails)
+                Execution(self.region, self.identity(run), self.world.epoch_of(self.region), now, "end", not fails)
             )
             if task.state == "success":
                 self._fire(run)
@@ -465,7 +469,7 @@ class SimulatedAirflow:
             self.world.check_start(self.region, epoch)
             if number == 0 and task.state is None:
                 self._check_unchanged(run)
-                self.world.executed(Execution(self.region, run.key, epoch, now, "begin"))
+                self.world.executed(Execution(self.region, self.identity(run), epoch, now, "begin"))
                 run.fails = self.dags_by_id[run.dag_id].fails and self.world.fails()
                 if self.dags_by_id[run.dag_id].defers:
                     task.defer_s = self.rng.choice([2.0, 5.0, 15.0])
@@ -852,7 +856,7 @@ class SimulatedAirflow:
         self._end_before_it_is_stopped(found)
         if not found.is_open:
             return False
-        self.world.stopped(self.region, found.key)
+        self.world.stopped(self.region, self.identity(found))
         self._close(found, "failed")
         return True
 

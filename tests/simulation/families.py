@@ -68,10 +68,11 @@ class Families(Simulation):
         super().make_regions()
         self.lost_answers = self.refusals = 0.0
         self.long_runs = 0
-        self.wanted -= {FOREVER}
         # Users trigger one run of the DAG that triggers itself, and one that waits forever; they pause its DAG.
+        forever = {FOREVER} & self.by_id.keys()
+        self.wanted -= forever
         for region in self.regions.values():
-            region.airflow.paused |= {FOREVER}
+            region.airflow.paused |= forever
 
     def _tick(self) -> None:
         for region in self.regions.values():

@@ -18,7 +18,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,10 +26,11 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_mwaa_dr.core.config import Eventual
-from tests.simulation import eventual, families
+from tests.simulation import eventual, families, kinds
 from tests.simulation.fast import thaw
 from tests.simulation.faults import REACHED
 from tests.simulation.first_seed import first_seed
+from tests.simulation.kind_rules import KIND_RULES
 from tests.simulation.open_seeds import (
     LISTING,
     MOST_TRIED,
@@ -45,11 +46,14 @@ from tests.simulation.report import Tally, sum_parts
 from tests.simulation.rules import RULES
 from tests.simulation.world import WrongHistoryError, digest, run_history
 
-WORLDS = ("ledger", "families", *(mode.value for mode in Eventual))
+WORLDS = ("ledger", "families", *(mode.value for mode in Eventual), "kinds")
 """
 What is simulated: one table with a ledger and runs (world.py), the same with runs that wait for each other
-(families.py), or two lagging copies of a table (eventual.py).
+(families.py), two lagging copies of a table (eventual.py), or each kind of run in two versions of Airflow (kinds.py).
 """
+KINDS = WORLDS[-1]
+COUNTED = (WORLDS[0], KINDS)
+"""Worlds with counts of cases, reports, and rules that can be disabled."""
 CHUNK = 25
 """The number of histories that a process runs before it reports."""
 SHOWN = 3
@@ -70,13 +74,15 @@ class Chunk:
 def run_chunk(first: int, count: int, without: str | None = None, world: str = WORLDS[0]) -> Chunk:
     """Run the histories of *count* seeds. If a rule is disabled, run them in a process of their own."""
     if without is not None:
-        next(rule for rule in RULES if rule.__name__ == without)(pytest.MonkeyPatch())
+        next(rule for rule in rules_of(world) if rule.__name__ == without)(pytest.MonkeyPatch())
     gc.disable()  # collect garbage once, after all histories
     started = time.process_time()
     chunk = Chunk(first, Tally(histories=count, ranges=[(first, count)]))
     for seed in range(first, first + count):
         if world == WORLDS[0]:
             _run_one(seed, chunk)
+        elif world == KINDS:
+            _run_one_of_all_kinds(seed, chunk)
         elif (trace := _trace_of(world, seed)) is not None:
             chunk.tally.wrong[seed] = trace.splitlines()[0]
             chunk.traces.append(trace)
@@ -103,6 +109,26 @@ def _run_one(seed: int, chunk: Chunk) -> None:
         tally.again.update(verdict.again.values())
         for (kind, name), count in world.reached.items():
             tally.reached.setdefault(kind, Counter())[name] += count
+
+
+def _run_one_of_all_kinds(seed: int, chunk: Chunk) -> None:
+    tally = chunk.tally
+    try:
+        world, verdict = kinds.run_history(seed)
+    except Exception as error:
+        trace = _trace(KINDS, seed, error)
+        tally.wrong[seed] = trace.splitlines()[0]
+        chunk.traces.append(trace)
+    else:
+        tally.due += verdict.due
+        tally.again.update(verdict.again.values())
+        for (kind, name), count in world.reached.items():
+            tally.reached.setdefault(kind, Counter())[name] += count
+
+
+def rules_of(world: str) -> Sequence[Callable[[pytest.MonkeyPatch], None]]:
+    """Return the functions that disable a rule of a world."""
+    return [*(KIND_RULES if world == KINDS else RULES)]
 
 
 def chunks(first: int, histories: int) -> Iterator[tuple[int, int]]:
@@ -143,7 +169,8 @@ def simulate(
 ) -> tuple[Tally, bool]:
     """Run the histories. Return the results of the completed ones, without a gap, and whether all are complete."""
     progress = Progress(first, histories)
-    total, later = Tally(reached=known() if world == WORLDS[0] else {}), dict[int, Tally]()
+    cases = {WORLDS[0]: known, KINDS: kinds.known_cases}
+    total, later = Tally(reached=cases[world]() if world in cases else {}), dict[int, Tally]()
     wrong = 0
     left = chunks(first, histories)
     is_whole = True
@@ -204,19 +231,25 @@ def _trace_of(world: str, seed: int) -> str | None:
             run_history(seed)
         elif world == WORLDS[1]:
             families.run_history(seed)
+        elif world == KINDS:
+            kinds.run_history(seed)
         else:
             eventual.run_history(seed, Eventual(world))
     except WrongHistoryError as error:
         return str(error)
     except Exception as error:
-        how = f"To run only this history: .venv/bin/python -m tests.simulation --world {world} --first {seed}"
-        return f"History {seed}: {type(error).__name__}: {error}\n{how} --histories 1"
+        return _trace(world, seed, error)
     return None
+
+
+def _trace(world: str, seed: int, error: Exception) -> str:
+    how = f"To run only this history: .venv/bin/python -m tests.simulation --world {world} --first {seed}"
+    return f"History {seed}: {type(error).__name__}: {error}\n{how} --histories 1"
 
 
 def _test_of(world: str) -> str:
     """Return the file with the named tests of a world."""
-    name = {WORLDS[0]: "simulation", WORLDS[1]: WORLDS[1]}.get(world, "eventual")
+    name = {WORLDS[0]: "simulation", WORLDS[1]: WORLDS[1], KINDS: KINDS}.get(world, "eventual")
     return f"tests/simulation/test_{name}.py"
 
 
@@ -281,7 +314,8 @@ def main() -> int:
     parser.add_argument("--first", type=int, help="the first seed (default 0, or with --ci a fresh one)")
     parser.add_argument("--world", choices=WORLDS, default=WORLDS[0], help=f"what to simulate (default {WORLDS[0]})")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 2, help="processes (default: one a core)")
-    parser.add_argument("--without", choices=[rule.__name__ for rule in RULES], help="disable this rule of the core")
+    names = [rule.__name__ for world in COUNTED for rule in rules_of(world)]
+    parser.add_argument("--without", choices=names, help="disable this rule of the core")
     parser.add_argument("--digest", action="store_true", help="print a hash of each history")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the counts to a JSON file, to be summed")
     parser.add_argument("--sum", type=Path, metavar="FOLDER", help="print the sum of the reports in a folder")
@@ -296,8 +330,12 @@ def main() -> int:
         help="use a fresh first seed, run the open seeds, too, and accept histories that were wrong before the change",
     )
     options = parser.parse_args()
-    if options.world != WORLDS[0] and (options.without or options.digest or options.report or options.reached):
-        parser.error(f"--world {options.world} has no rules, digests, reports or counts of cases")
+    if options.world not in COUNTED and (options.without or options.report):
+        parser.error(f"--world {options.world} has no rules or reports")
+    if options.world != WORLDS[0] and (options.digest or options.reached):
+        parser.error(f"--world {options.world} has no digests or counts of faults")
+    if options.without is not None and options.without not in {rule.__name__ for rule in rules_of(options.world)}:
+        parser.error(f"--world {options.world} has no rule {options.without}")
     if options.sum is not None:
         total = sum_parts(options.sum)
         if options.reached:

@@ -274,6 +274,11 @@ class RunsCopy:
         ]
 
 
+def _key_of(run: str) -> RunKey:
+    dag_id, _, run_id = run.partition(" ")
+    return dag_id, run_id
+
+
 def _copy(checkpoint: RegionLedger) -> RegionLedger:
     return replace(checkpoint, runs=dict(checkpoint.runs), heads=dict(checkpoint.heads))
 
@@ -302,7 +307,7 @@ class Region:
         self.clock = RegionClock(
             world.clock, skew_s=rng.choice([0.0, 0.0, MOST_SKEW_S, -MOST_SKEW_S]), rate=rng.choice([1.0, 1.03, 0.97])
         )
-        self.environment = self.airflow = SimulatedAirflow(name, world.dags, world, self.clock)
+        self.environment = self.airflow = world.new_airflow(name, self.clock)
         self.airflow.before_change = self.spend
         self.airflow.paused -= {CONTROL}
         self.store, self.runs = self._new_table(), RunsCopy(world.runs, self)
@@ -374,7 +379,7 @@ class Region:
             db=db,  # type: ignore[arg-type]
             clock=self.clock,
             counts=GateCounts(),
-            airflow_version="simulated",
+            airflow_version=self.world.version_of(self.name),
         )
         if self.is_earlier:
             agent._confirmation.life = None
@@ -638,6 +643,7 @@ class _Announced:
     at: float
     run: str
     by: str
+    identity: str
     is_answered: bool = False
 
 
@@ -712,6 +718,18 @@ class Simulation(World):
             region = self.regions[name] = Region(self, name)
             if name == A:
                 region.airflow.paused -= self.wanted
+
+    def new_airflow(self, region: str, clock: RegionClock) -> SimulatedAirflow:
+        """Return the Airflow of a region. A subclass may return another one."""
+        return SimulatedAirflow(region, self.dags, self, clock)
+
+    def version_of(self, region: str) -> str:
+        """Return the version of a region's Airflow, as its agents report it."""
+        return "simulated"
+
+    def identity_of(self, region: str, key: RunKey) -> RunKey:
+        """Return what a run is counted as. It is not its id if two regions may give the same interval another id."""
+        return key
 
     def table_of(self, region: str) -> RegionsTable:
         """Return the state table for *region*. A subclass may return a lagging copy."""
@@ -944,7 +962,10 @@ class Simulation(World):
                 self.announced = [each for each in self.announced if (each.by, each.run) not in lines_said]
             else:
                 now = self.clock.monotonic()
-                self.announced += [_Announced(now, run, caller.name) for run in found]
+                source = before.active_region
+                self.announced += [
+                    _Announced(now, run, caller.name, " ".join(self.identity_of(source, _key_of(run)))) for run in found
+                ]
 
     def check_write(self, caller: Caller, before: DRState, new: DRState) -> None:
         self.acts(before, new, "an engine")
@@ -1055,8 +1076,9 @@ class Simulation(World):
     def _clear_one(self, region: Region, key: RunKey) -> None:
         self.note(key, f"a user clears it in {region.name}")
         region.airflow.clear(key)
-        self.cleared[key].append(self.clock.monotonic())
-        self.owed.setdefault(key, self.clock.monotonic())
+        identity = self.identity_of(region.name, key)
+        self.cleared[identity].append(self.clock.monotonic())
+        self.owed.setdefault(identity, self.clock.monotonic())
 
     def _had_become_active(self, key: RunKey) -> bool:
         """
@@ -1088,8 +1110,7 @@ class Simulation(World):
         expected = {key for key, at in self.owed.items() if at <= now and self._had_become_active(key)}
         for dag in self.dags:
             if dag.dag_id in self.wanted and dag.every_s is not None and dag.catchup:
-                count = int((now - 30 - MOST_SKEW_S) // dag.every_s)
-                expected |= {(dag.dag_id, f"scheduled__{number * dag.every_s:g}") for number in range(count)}
+                expected |= self._due(dag, now - 30 - MOST_SKEW_S)
         ended = {key for key, lines in self.executions.items() if any(line.kind == "end" for line in lines)}
         for key, times in self.cleared.items():
             last = max((at for at in times if at <= now), default=0.0)
@@ -1105,6 +1126,11 @@ class Simulation(World):
             if fire.at < now - 10 and not self._has_consumer(fire):
                 verdict.wrong[f"{fire.dag_id} -"] = f"has no run for the asset event at {fire.at:.1f} in {fire.region}"
         return verdict
+
+    def _due(self, dag: SimulatedDag, now: float) -> set[RunKey]:
+        """Return the intervals of a DAG with catchup that are due before *now*."""
+        assert dag.every_s is not None
+        return {(dag.dag_id, f"scheduled__{number * dag.every_s:g}") for number in range(int(now // dag.every_s))}
 
     def _why_again(self, key: RunKey, lines: list[Execution], begun: list[Execution]) -> str | None:
         """Return the reason that allows a run to execute again: empty if none does, None if a user cleared the run."""
@@ -1127,7 +1153,7 @@ class Simulation(World):
                 why = "it was executing when its region was lost"
             elif any(max(ends) >= each.published_at for each in left):
                 why = "it started or ended within the ledger's lag or a lease"
-            elif any(each.run == " ".join(key) and first.at <= each.at <= second.at for each in self.announced):
+            elif any(each.identity == " ".join(key) and first.at <= each.at <= second.at for each in self.announced):
                 why = "it failed while an engine was stopping it, and that engine could not record it"
             else:
                 return ""

@@ -18,7 +18,15 @@ from airflow_provider_mwaa_dr.core.bookkeeping.stops import (
     stopped_by_plan,
 )
 from airflow_provider_mwaa_dr.core.display import get_logger
-from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RegionLedger, RunKey, RunStatus, TaskState, is_complete
+from airflow_provider_mwaa_dr.core.ledger import (
+    LedgerRun,
+    RegionLedger,
+    RunKey,
+    RunStatus,
+    TaskState,
+    is_complete,
+    is_known_elsewhere,
+)
 from airflow_provider_mwaa_dr.core.ports import Clock
 from airflow_provider_mwaa_dr.core.state import DRState, Phase
 from airflow_provider_mwaa_dr.core.timer import Timer
@@ -250,8 +258,7 @@ class Publisher:
         return [
             replace(
                 run,
-                retained_for_peers=run.has_ended
-                and (is_any_incomplete or any(run.key in other.runs for other in others)),
+                retained_for_peers=run.has_ended and (is_any_incomplete or is_known_elsewhere(run, others)),
             )
             for run in changed
         ]

@@ -20,7 +20,7 @@ from airflow_provider_mwaa_dr.core.translation import (
 from airflow_provider_mwaa_dr.plugins.metadata.insertion import find_taken
 from airflow_provider_mwaa_dr.plugins.metadata.own_ends import is_skipped
 from airflow_provider_mwaa_dr.plugins.metadata.runs import key_in
-from airflow_provider_mwaa_dr.plugins.metadata.schema import ERA, LOGICAL_DATE, MARK, RUNS, schedules
+from airflow_provider_mwaa_dr.plugins.metadata.schema import ENDED, ERA, LOGICAL_DATE, MARK, OPEN, RUNS, schedules
 from airflow_provider_mwaa_dr.plugins.metadata.transactions import utc_now
 
 
@@ -76,13 +76,35 @@ class Translation:
         return replace(run, logical_date=at)
 
     def why_taken(self, run: LedgerRun) -> str | None:
-        """Return why another run holds the interval of an unfinished run; None if no run does."""
-        if not is_of_other_era(run) or run.key in self.taken.runs:
+        """
+        Return why another run holds the interval of an unfinished run; None if no run does.
+
+        A run of this Airflow for the same mark that has ended does not hold it. If it had ended in the same or a later
+        epoch than the unfinished run, the ledger would not list the run as unfinished. So it ended before that, or this
+        region adopted its earlier result, and a user cleared the run since.
+        """
+        if not is_of_other_era(run):
             return self.taken.why_taken(run)
+        if run.key in self.taken.runs:
+            return None  # its row may have a later date, because another run has its own
         for form in self._forms.get(run.key, ()):
-            if self._exists(form) and not self.is_skipped(form):
+            if self._exists(form) and self._rows[form.key].state in OPEN:
                 return f"another run has its interval: {form.run_id}"
         return None
+
+    def copies(self, runs: Sequence[LedgerRun]) -> list[Any]:
+        """
+        Return the rows that this region adopted as the result of one of *runs*, which are unfinished now.
+
+        They were never queued in this region. With both rows, a user could start the run a second time.
+        """
+        return [
+            self._rows[form.key]
+            for run in runs
+            if run.key not in self.taken.runs
+            for form in self._forms.get(run.key, ())
+            if self._exists(form) and self._rows[form.key].state in ENDED and self._rows[form.key].queued_at is None
+        ]
 
     def _exists(self, form: LedgerRun) -> bool:
         """Whether the database has the run. A run with the same id may be that of another mark."""
@@ -92,7 +114,15 @@ class Translation:
         return form.key not in self._rows and self.taken.why_taken(form) is None
 
     def _rows_of(self, forms: Sequence[LedgerRun]) -> dict[RunKey, Any]:
-        query = select(RUNS.c.dag_id, RUNS.c.run_id, MARK.label("mark"), is_skipped().label("is_skipped"))
+        query = select(
+            RUNS.c.id,
+            RUNS.c.dag_id,
+            RUNS.c.run_id,
+            RUNS.c.state,
+            RUNS.c.queued_at,
+            MARK.label("mark"),
+            is_skipped().label("is_skipped"),
+        )
         rows = self._connection.execute(query.where(key_in([form.key for form in forms])))
         return {(row.dag_id, row.run_id): row for row in rows}
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import bindparam, exists, insert, or_, select, tuple_, update
+from sqlalchemy import bindparam, delete, exists, insert, or_, select, tuple_, update
 
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
 from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, LedgerRun, RunKey, mark_of
@@ -169,6 +169,15 @@ def insert_runs(
             ],
         )
     insert_tasks(connection, runs if state is None else [])
+
+
+def delete_rows(connection: Any, rows: Sequence[Any]) -> None:
+    """Delete runs with their tasks and notes. A row has ``id``, ``dag_id`` and ``run_id``."""
+    keys = [(row.dag_id, row.run_id) for row in rows]
+    ids = [row.id for row in rows]
+    connection.execute(delete(TASKS).where(tuple_(TASKS.c.dag_id, TASKS.c.run_id).in_(keys)))
+    connection.execute(delete(NOTES).where(NOTES.c.dag_run_id.in_(ids)))
+    connection.execute(delete(RUNS).where(RUNS.c.id.in_(ids)))
 
 
 def _continue_after_partitions(connection: Any, runs: Sequence[LedgerRun]) -> None:

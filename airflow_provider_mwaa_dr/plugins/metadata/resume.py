@@ -15,7 +15,7 @@ from airflow_provider_mwaa_dr.plugins.metadata.creation import add_deadlines, pi
 from airflow_provider_mwaa_dr.plugins.metadata.events import add_events, why_no_events
 from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
 from airflow_provider_mwaa_dr.plugins.metadata.foreign_runs import Translation
-from airflow_provider_mwaa_dr.plugins.metadata.insertion import insert_runs, insertable
+from airflow_provider_mwaa_dr.plugins.metadata.insertion import delete_rows, insert_runs, insertable
 from airflow_provider_mwaa_dr.plugins.metadata.notes import put_note
 from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     DAGS,
@@ -76,6 +76,9 @@ def resume(runs: Sequence[LedgerRun], note: str) -> dict[RunKey, str]:
         with transaction() as session:
             connection = session.connection()
             translation = Translation(session, batch)
+            if copies := translation.copies(batch):
+                delete_rows(connection, copies)
+                translation = Translation(session, batch)
             taken = translation.taken
             held = why_no_events(connection, batch)
             held |= {run.key: why for run in batch if (why := translation.why_taken(run)) is not None}

@@ -95,6 +95,19 @@ def test_one_id_is_two_runs_in_two_eras() -> None:
     assert run_of(MIDDLE).run_id == run_of(OLD).run_id
 
 
+def test_a_run_of_a_backfill_has_the_same_id_in_each_version_of_airflow_3() -> None:
+    """
+    A backfill gives the id itself, after ``run_after``. Before the fix, a region of 3.0 read its own run under another
+    id, and executed it twice.
+    """
+    run = replace(run_of(NEW), run_type="backfill", run_id=f"backfill__{(AT + MINUTE).isoformat()}")
+    for era in (MIDDLE, NEW):
+        assert era.named(run) == as_known_in(run, era) == run
+    assert OLD.named(run).run_id == f"backfill__{AT.isoformat()}"
+    assert as_known_in(run, OLD).run_id == f"{run.run_id}__airflow-3"
+    assert as_known_in(as_known_in(run, OLD), MIDDLE) == run
+
+
 @pytest.mark.parametrize("created_in", Era)
 @pytest.mark.parametrize("read_in", Era)
 @pytest.mark.parametrize("length", [MINUTE, timedelta()])
@@ -113,6 +126,27 @@ def test_a_run_has_one_id_in_each_era(created_in: Era, read_in: Era, length: tim
     if known != run:
         assert is_of_other_era(known)
         assert original_id(known) == run.run_id
+
+
+@pytest.mark.parametrize("created_in", Era)
+@pytest.mark.parametrize("between", Era)
+@pytest.mark.parametrize("read_in", Era)
+def test_a_run_that_went_back_to_its_era_has_one_id_everywhere(created_in: Era, between: Era, read_in: Era) -> None:
+    """
+    A region that resumes its own run publishes what it read in the other region's ledger. Whether the run stores when
+    it is due shows its era, and its logical date may be a microsecond later in the other region. Before the fix, a run
+    came back with the values of the other region, and counted as a second run.
+    """
+    for run in (run_of(created_in), run_of(created_in, AT, AT)):
+        known = as_known_in(run, between)
+        due = None if between is OLD else mark_of(run)
+        for at in (AT, AT + STEP):
+            resumed = replace(known, run_after=due, logical_date=at)
+            if is_of_other_era(resumed):
+                back = as_known_in(resumed, created_in)
+                assert back == run
+                assert as_known_in(back, read_in) == as_known_in(run, read_in)
+                assert as_known_in(resumed, between).logical_date == AT
 
 
 def test_other_runs_keep_their_ids() -> None:

@@ -219,12 +219,14 @@ def test_the_role_moves_at_each_mark(database: Database, db: Any, own: Era, othe
 
 
 @of_different_kinds
-def test_a_mark_that_this_region_has_executed_is_not_resumed(
+def test_a_mark_that_this_region_is_executing_is_not_resumed(
     database: Database, db: Any, own: Era, other: Era, kind: Kind
 ) -> None:
     """The other region had lost the role before it published the run."""
-    parse(database, chain(schedule=kind.schedule()))
-    db.adopt([as_known_in(published(own, 5, kind.length(own)), own)], "adopted")
+    dag = chain(schedule=kind.schedule())
+    parse(database, dag)
+    db.adopt([as_known_in(published(own, 4, kind.length(own)), own)], "adopted")
+    assert marks(runs_created_next(database, dag, 1)) == [5]
     run = as_known_in(interrupted(other, 5, kind.length(other)), own)
     refused = db.cannot_resume([run])
     if run.run_id == published(own, 5, kind.length(own)).run_id:
@@ -232,7 +234,33 @@ def test_a_mark_that_this_region_has_executed_is_not_resumed(
     else:
         assert list(refused) == [run.key]
         assert db.resume([run], "resumed") == refused
-        assert marks(all_runs(database)) == [5]
+        assert marks(all_runs(database)) == [4, 5]
+
+
+@of_different_kinds
+@pytest.mark.parametrize("is_adopted", [True, False])
+def test_a_run_that_a_user_cleared_in_the_other_region_is_resumed(
+    database: Database, db: Any, own: Era, other: Era, kind: Kind, is_adopted: bool
+) -> None:
+    """
+    Its earlier result does not stand in the way. If this region had adopted that result, the run replaces it: with both
+    rows, a user could start it twice. Otherwise this region had executed it, and keeps that row.
+    """
+    dag = chain(schedule=kind.schedule())
+    parse(database, dag)
+    if is_adopted:
+        db.adopt([as_known_in(published(other, 5, kind.length(other)), own)], "adopted")
+    else:
+        db.adopt([as_known_in(published(own, 4, kind.length(own)), own)], "adopted")
+        assert marks(runs_created_next(database, dag, 1)) == [5]
+        database.update(database.tables.runs, state="success")
+    run = as_known_in(interrupted(other, 5, kind.length(other)), own)
+    for _ in range(2):
+        assert db.cannot_resume([run]) == db.resume([run], "resumed") == {}
+    assert database.runs()[run.run_id] == "queued"
+    is_same_run = run.run_id == published(own, 5, kind.length(own)).run_id
+    assert marks(all_runs(database)) == ([5] if is_adopted else [4, 5] if is_same_run else [4, 5, 5])
+    assert marks(runs_created_next(database, dag, 2)) == [6, 7]
 
 
 @of_different_kinds

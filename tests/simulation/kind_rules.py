@@ -15,7 +15,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.agent import leader
 from airflow_provider_mwaa_dr.core import ledger, translation
-from airflow_provider_mwaa_dr.core.bookkeeping import adoption, outcomes, publishing, role_changes
+from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper, outcomes, publishing, resolving, role_changes
 from airflow_provider_mwaa_dr.core.ledger import SCHEDULED, Head, LedgerRun
 from airflow_provider_mwaa_dr.core.translation import Era
 from tests.simulation.kinds_airflow import KindsAirflow
@@ -26,8 +26,9 @@ Patch = pytest.MonkeyPatch
 
 
 def with_heads_of_scheduled_runs_only(patch: Patch) -> None:
-    """The intervals of a backfill then execute again."""
+    """The intervals of a backfill then execute again, unless their last success is adopted for look-backs."""
     patch.setattr(ledger, "AUTOMATED", (SCHEDULED,))
+    patch.setattr(resolving, "last_successes", lambda *_: [])
 
 
 def without_heads_of_partitions(patch: Patch) -> None:
@@ -38,9 +39,15 @@ def without_dates_that_other_runs_hold(patch: Patch) -> None:
     patch.setattr(Head, "_with_dated", lambda head, *_: head)
 
 
-def with_skipped_intervals_deleted_that_another_region_created(patch: Patch) -> None:
-    """The scheduler then creates them again."""
-    patch.setattr(adoption, "created_intervals", lambda *_: ledger.CreatedIntervals())
+def with_own_ends_that_remain(patch: Patch) -> None:
+    """A run that a user requested in a standby then holds the date of an interval, which no region executes."""
+    patch.setattr(Bookkeeper, "resolve", lambda *_, **__: False)
+
+
+def with_own_ends_dropped_before_the_history_is_adopted(patch: Patch) -> None:
+    """The scheduler then creates intervals again that another region executed."""
+    patch.setattr(resolving, "history", lambda *_: [])
+    patch.setattr(resolving, "results", lambda *_: {})
 
 
 # Two runs of one interval.
@@ -66,16 +73,6 @@ class _NoEra:
     @staticmethod
     def of(version: str) -> None:
         return None
-
-
-def with_runs_of_a_backfill_named_after_their_dates(patch: Patch) -> None:
-    named = Era.named
-
-    def after_dates(era: Era, run: LedgerRun) -> LedgerRun:
-        scheduled = named(era, replace(run, run_type=SCHEDULED))
-        return replace(scheduled, run_type=run.run_type, run_id=scheduled.run_id.replace(SCHEDULED, run.run_type))
-
-    patch.setattr(Era, "named", after_dates)
 
 
 def with_resumed_runs_that_keep_a_date_that_another_run_needs(patch: Patch) -> None:
@@ -153,18 +150,18 @@ AGAIN, LOST, ENDS = "executed again without", "is lost", "the scheduler of .* en
 KIND_RULES: Mapping[Callable[[Patch], None], Wrong] = {
     with_heads_of_scheduled_runs_only: Wrong(AGAIN, 21),
     without_heads_of_partitions: Wrong(AGAIN, 9),
-    without_dates_that_other_runs_hold: Wrong(AGAIN, 0),
-    with_skipped_intervals_deleted_that_another_region_created: Wrong(AGAIN, 18),
-    with_runs_that_only_their_ids_identify: Wrong(AGAIN, 55),
-    with_ended_runs_that_are_retained_by_their_ids: Wrong(AGAIN, 59),
+    without_dates_that_other_runs_hold: Wrong(AGAIN, 6),
+    with_own_ends_that_remain: Wrong("its own ends remain", 0),
+    with_own_ends_dropped_before_the_history_is_adopted: Wrong(AGAIN, 10),
+    with_runs_that_only_their_ids_identify: Wrong(AGAIN, 29),
+    with_ended_runs_that_are_retained_by_their_ids: Wrong(AGAIN, 29),
     with_one_era_for_all_versions: Wrong(f"{ENDS}|{AGAIN}", 0),
-    with_runs_of_a_backfill_named_after_their_dates: Wrong(AGAIN, 26),
     with_resumed_runs_that_keep_a_date_that_another_run_needs: Wrong(f"{ENDS}|{AGAIN}|{LOST}", 1),
     with_adopted_runs_that_keep_their_interval: Wrong(f"{ENDS}|{AGAIN}|{LOST}", 0),
-    with_the_newest_run_by_its_logical_date: Wrong(f"{AGAIN}|{LOST}", 55),
+    with_the_newest_run_by_its_logical_date: Wrong(f"{AGAIN}|{LOST}", 133),
     with_an_adopted_result_beside_the_run_that_executes_again: Wrong("has two rows in", 1),
     without_intervals_in_the_ledger: Wrong("it was created with", 0),
-    without_confs_in_the_ledger: Wrong("has the conf", 0),
-    without_the_events_that_triggered_a_run: Wrong("it began with", 1),
+    without_confs_in_the_ledger: Wrong("has the conf", 2),
+    without_the_events_that_triggered_a_run: Wrong("it began with", 2),
     with_half_filled_conditions_kept: Wrong("from an earlier role", 1),
 }

@@ -28,10 +28,10 @@ from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
 from airflow_provider_mwaa_dr.core.ledger import (
     AUTOMATED,
     EVENT_TRIGGERED,
-    CreatedIntervals,
     LedgerRun,
     RunEvent,
     RunKey,
+    RunStatus,
     mark_of,
 )
 from airflow_provider_mwaa_dr.core.translation import Era
@@ -451,6 +451,8 @@ class KindsAirflow(SimulatedAirflow):
             found += [run for run in over if (run.at or 0.0) > after and self._holds_date(run)]
             parts = [run for run in self.parts[dag_id] if run.is_automated and not (run.is_open or run.is_skipped)]
             found += sorted(parts, key=lambda run: run.partition or 0.0)[-1:]
+            successes = [run for run in over if run.state == "success" and (run.at or 0.0) > after]
+            found += [run for run in successes if run not in found]
         return [self.to_row(run) for run in found]
 
     # Translation of runs of another era.
@@ -527,7 +529,7 @@ class KindsAirflow(SimulatedAirflow):
 
     # Writing runs.
 
-    def _insert(self, run: LedgerRun, state: str, note: str) -> None:
+    def _insert(self, run: LedgerRun, state: str, note: str, *, is_next: bool = True) -> None:
         date = lambda at: None if at is None else to_seconds(at)  # noqa: E731
         newer = [row.mark for row in self.dates[run.dag_id].values() if row.is_automated and row.mark is not None]
         due = run.run_after or run.data_interval_end or run.logical_date or self.local.now()
@@ -557,6 +559,8 @@ class KindsAirflow(SimulatedAirflow):
         if state != "queued":
             row.tasks = []
         following = self.next.get(run.dag_id)
+        if not is_next:
+            return  # only later runs look back at it
         if _is_partition(run):
             if following is None or (following.partition or 0.0) <= (row.partition or 0.0):
                 self.next[run.dag_id] = None
@@ -577,31 +581,41 @@ class KindsAirflow(SimulatedAirflow):
     def _is_current(self, run: LedgerRun) -> bool:
         """``history._currency``: whether it is at least as new as all intervals of its DAG."""
         if _is_partition(run):
-            known = [row.partition for row in self.parts[run.dag_id] if row.is_automated and row.partition is not None]
+            parts = [row for row in self.parts[run.dag_id] if row.is_automated and not row.is_skipped]
+            known = [row.partition for row in parts if row.partition is not None]
             at = run.partition_date
         else:
-            rows = [row for row in self.dates[run.dag_id].values() if row.is_automated]
+            rows = [row for row in self.dates[run.dag_id].values() if row.is_automated and not row.is_skipped]
             is_automated = run.run_type in AUTOMATED
             known = [row.mark if is_automated else row.at for row in rows]  # type: ignore[misc]
             at = mark_of(run) if is_automated else run.logical_date
         return at is None or not known or max(known) <= to_seconds(at)
 
+    def _is_success(self, run: LedgerRun) -> bool:
+        """``history._last_successes``: whether it succeeded after all other runs of its DAG that did."""
+        if run.status is not RunStatus.SUCCESS or run.logical_date is None or _is_partition(run):
+            return False
+        successes = [at for at, row in self.dates[run.dag_id].items() if row.state == "success"]
+        return to_seconds(run.logical_date) >= max(successes, default=-math.inf)
+
     def adopt(self, runs: Sequence[LedgerRun], note: str) -> int:
         self.before_change()
         pairs = [(run, self._to_adopt(run)) for run in runs]
+        wanted = [(run, row, self._is_current(row), self._is_success(row)) for run, row in pairs]
         adopted = 0
-        for run, row in [pair for pair in pairs if self._is_current(pair[1])]:
+        for run, row, is_current, is_success in wanted:
             found: Any = self.rows.get(row.key)
-            if found is None:
+            if found is not None:
+                if found.is_own_end:
+                    self._apply(found, row)
+                    found.is_adopted = True
+            elif is_current or is_success:
                 if _is_partition(row) and self.era is not Era.AIRFLOW_3_2:
                     continue
                 if self._why_row_taken(row) is None:
-                    self._insert(row, row.status.value, "adopted")
+                    self._insert(row, row.status.value, "adopted", is_next=is_current)
                     self.world.is_handled(self.region, run, "adopted")
                     adopted += 1
-            elif row.key != run.key and found.is_skipped and not found.is_open:
-                self.set_state(found, row.status.value)
-                found.note, found.is_adopted = "adopted", True
         return adopted
 
     def cannot_resume(self, runs: Sequence[LedgerRun]) -> Mapping[RunKey, str]:
@@ -642,18 +656,22 @@ class KindsAirflow(SimulatedAirflow):
     def make_room(self, runs: Sequence[LedgerRun]) -> int:
         return 0  # no DAG here depends on its past
 
-    def forget_closed(self, created: Mapping[str, CreatedIntervals]) -> int:
+    def own_ends(self, *, above: int, up_to: int, limit: int) -> list[RunRow]:
+        rows = self.rows
+        found: list[Any] = [run for run in self.by_id[above:up_to] if run.is_own_end and rows.get(run.key) is run]
+        return [self.to_row(run) for run in found[:limit]]
+
+    def drop_own_ends(self, row_ids: Collection[int], runs: Sequence[LedgerRun], note: str) -> int:
         self.before_change()
-        gone: list[KindsRun] = []
-        for dag_id in sorted(created.keys() & self.planned.keys()):
-            rows = {run.key: run for run in (*self.dates[dag_id].values(), *self.parts[dag_id])}
-            gone += [
-                run for run in rows.values() if run.is_automated and run.is_skipped and _is_after(run, created[dag_id])
-            ]
+        gone: list[Any] = [
+            run for run in self.by_id if run.id in row_ids and self.rows.get(run.key) is run and run.is_skipped
+        ]
         for run in gone:
-            self._note(run.key, "deleted, so that the scheduler creates it again")
+            self._note(run.key, "deleted: it was ended in a standby")
             self._remove(run)
-        for dag_id in {run.dag_id for run in gone}:
+        dag_ids = {run.dag_id for run in gone}
+        self.adopt([run for run in runs if run.dag_id in dag_ids], note)
+        for dag_id in {run.dag_id for run in gone if run.is_automated} & self.planned.keys():
             newest = None if self.dags_by_id[dag_id].timetable is Timetable.PARTITION else self.newest(dag_id)
             self.next[dag_id] = None if newest is None else newest.info
         return len(gone)
@@ -664,13 +682,6 @@ class KindsAirflow(SimulatedAirflow):
 
 def _is_partition(run: LedgerRun) -> bool:
     return run.partition_key is not None and run.run_type in AUTOMATED
-
-
-def _is_after(run: KindsRun, created: CreatedIntervals) -> bool:
-    """Whether no region has created the interval of the row."""
-    is_partition = run.partition_key is not None
-    at, newest = (run.partition, created.newest_partition) if is_partition else (run.at, created.newest)
-    return at is not None and (newest is None or at > to_seconds(newest)) and to_date(at) not in created.held
 
 
 def mark_of_date(dag: KindsDag, era: Era, at: float) -> float:

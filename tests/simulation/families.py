@@ -200,15 +200,14 @@ def play(world: Families) -> Verdict:
                 caller.kill_at = rng.randint(50, 300)
                 world.call(target, faulty=False, after_s=rng.uniform(5, 60), mode=Mode.GRACEFUL)
             world.scheduler.run_until_idle()
-            if is_lost:
-                # Users may have paused it after the last snapshot of the lost region. They pause it again.
-                world.regions[target].airflow.paused |= {FOREVER}
             if not is_faulty:
                 assert isinstance(caller.outcome, FailoverRecord), (
                     f"planned failover {number + 1} to {target} ended with {caller.outcome!r}"
                 )
             world.clock.advance(rng.choice([10, 25, 40]))
         heal(world)
+        # Users may have paused it after the last snapshot of a lost region. They pause it again.
+        world.active.airflow.paused |= {FOREVER}
         last = world.call(rng.choice([A, B]), faulty=False, mode=Mode.GRACEFUL)
         world.scheduler.run_until_idle()
         assert isinstance(last.outcome, (FailoverRecord, AlreadyActiveError)), f"the last failover: {last.outcome!r}"

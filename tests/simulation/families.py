@@ -159,7 +159,14 @@ class Families(Simulation):
     def _is_resumed(self, key: RunKey) -> bool:
         """Whether a child began in a later epoch than that of its request, although its region could publish both."""
         request = self.requests[key]
-        is_unknown = any(each.region == request.region and request.at + 1.0 >= each.published_at for each in self.left)
+        # A single Airflow, too, executes both if the parent's task begins again, for example after a restart.
+        is_repeated = any(
+            (other.parent, other.epoch) == (request.parent, request.epoch) and other.at > request.at
+            for other in self.requests.values()
+        )
+        is_unknown = is_repeated or any(
+            each.region == request.region and request.at + 1.0 >= each.published_at for each in self.left
+        )
         return not is_unknown and any(
             line.kind == "begin" and line.epoch > request.epoch for line in self.executions[key]
         )

@@ -17,6 +17,7 @@ from sqlalchemy import select
 
 from airflow_provider_mwaa_dr.core.ended_in_standby import get_runs
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunStatus
+from airflow_provider_mwaa_dr.core.state import Phase
 from tests.airflow.conftest import HERE, THERE
 from tests.airflow.plugins.metadata.chains import bash, chain
 from tests.airflow.plugins.metadata.other_region import AT, DAY, next_dagrun
@@ -387,6 +388,34 @@ def _listen(monkeypatch: pytest.MonkeyPatch, called: list[str]) -> None:
         return notify(run, *args, **rest)
 
     monkeypatch.setattr(DagRun, "notify_dagrun_state_changed", noted_call)
+
+
+def move(region: Region, active: str, *, epoch: int) -> None:
+    """Let a failover give the role to *active*; the plan is complete."""
+    state = region.store.state
+    assert state is not None
+    region.store._table.state = replace(
+        state, active_region=active, epoch=epoch, version=state.version + 1, phase=Phase.STEADY, plan=None
+    )
+
+
+def test_a_failover_there_and_back_leaves_no_end_of_the_standby(database: Database, region: Region) -> None:
+    """What the other region ended has its result, what it did not end is queued, and nothing is listed."""
+    become_active(region)
+    queued(region, manual(1), manual(2), manual(3))
+    region.turns()
+    move(region, THERE, epoch=2)
+    region.turns(4)
+    assert set(database.runs().values()) == {"failed"}, "the agent has closed them"
+    assert len(region.db.own_ends(above=0, up_to=99, limit=9)) == 3
+    ends = {"epoch": 2, "retained_for_peers": True, "taken_at": AT, **DATES}
+    region.publish(manual(1, **ends), manual(2, status=RunStatus.FAILED, **ends))
+    region.turns()
+    move(region, HERE, epoch=3)
+    region.turns(4)
+    assert database.runs() == {"manual__1": "success", "manual__2": "failed", "manual__3": "queued"}
+    assert region.db.own_ends(above=0, up_to=99, limit=9) == []
+    assert get_runs(region.store, region=HERE, epoch=3) == ()
 
 
 def test_many_ends_are_resolved_in_batches(database: Database, region: Region) -> None:

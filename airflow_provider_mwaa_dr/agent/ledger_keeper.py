@@ -140,9 +140,10 @@ class LedgerKeeper:
                 # Publishing does not need another region's ledger; the steps below do.
                 raise unread
             bookkeeper.apply_outcomes()
-            if has_published and state.phase in {Phase.STEADY, Phase.RESUMING}:
+            if has_published and state.phase is not Phase.DRAINING:
                 self._reader.confirm(state)
-                # Usually done before the role began; not if the region began it without its ledger.
+                # Usually done before the role began; not if the region began it without its ledger, or while a plan was
+                # moving the role away again.
                 self._resolve(bookkeeper, state)
                 bookkeeper.resume(epoch=state.epoch)
                 bookkeeper.make_room()

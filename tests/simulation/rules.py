@@ -217,6 +217,7 @@ def with_a_region_that_is_being_left_and_resumes_runs_without_the_final_ledger_e
 
     patch.setattr(ledger_keeper, "promoted_plan", lambda state: state.plan)
     patch.setattr(LedgerKeeper, "become_active", become_active)
+    patch.setattr(Simulation, "check_own_ends", lambda *_: None)  # it would find the problem earlier
 
 
 def with_announced_runs_that_ended_by_themselves_published_as_interrupted(patch: Patch) -> None:

@@ -133,6 +133,15 @@ def test_a_run_cleared_during_the_drain_executes_although_the_target_dies_when_i
     run_history(seed)
 
 
+@pytest.mark.parametrize("seed", [30198])
+def test_a_region_that_becomes_active_while_it_is_left_resumes_before_it_starts_runs(seed: int) -> None:
+    """
+    A plan supersedes the promotion before the region's agent has done its work, and is cancelled later. Before the fix,
+    the region started new runs before its interrupted ones were queued again.
+    """
+    run_history(seed)
+
+
 @pytest.mark.parametrize("seed", [7006947, 7042318, 7049242])
 def test_a_run_that_a_cancelled_plan_stopped_is_resumed(seed: int) -> None:
     """

@@ -18,7 +18,7 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.sandbox
 
-SHAPES = [Shape(version=version, name=f"ledger-{version}", ledger=True) for version in ("3.3.1", "2.10.3")]
+SHAPES = tuple(Shape(version=version, name=f"ledger-{version}", ledger=True) for version in ("3.3.1", "2.10.3"))
 LOAD, STRIKES = "back_load", "back_strikes"
 LIMIT = 3
 SOURCE = '''
@@ -98,8 +98,7 @@ def request_in_standby(region: Airflow, dag_id: str) -> None:
 def ends(region: Airflow, state: str) -> list[datetime]:
     """Return the ends of the intervals of the load's runs that have this state, in order of their dates."""
     runs = [run for run in region.runs(LOAD, limit=100) if run["state"] == state]
-    key = "logical_date" if "logical_date" in runs[0] else "execution_date" if runs else ""
-    return [datetime.fromisoformat(run["data_interval_end"]) for run in sorted(runs, key=lambda run: run[key])]
+    return sorted(datetime.fromisoformat(run["data_interval_end"]) for run in runs)
 
 
 def looked_back(region: Airflow) -> list[dict[str, Any]]:
@@ -118,7 +117,7 @@ def set_failing(pair: Pair, *, fails: bool) -> None:
             gate.unlink(missing_ok=True)
 
 
-@on(*SHAPES)
+@on(soak=SHAPES)
 def test_an_incremental_load_continues_after_the_last_success(pair: Pair) -> None:
     """
     The last runs of the source failed, and users requested runs in the standby. The next run loads from the end of the

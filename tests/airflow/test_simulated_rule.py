@@ -107,6 +107,8 @@ def test_the_simulated_scheduler_follows_the_timetable(
     era: Era, kind: Timetable, catchup: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Chains of runs at random times, also after runs of another version, whose intervals have no length."""
+    from airflow import __version__
+
     rng = random.Random(17)
     for every in EVERY:
         timetable = timetable_of(kind, every)
@@ -114,7 +116,8 @@ def test_the_simulated_scheduler_follows_the_timetable(
             first = rng.choice([0.0, -10.0 * every])
             last = None
             now = rng.choice([rng.uniform(first, 300), 60.0, 120.0])
-            if rng.random() < 0.3 and kind is Timetable.INTERVAL:
+            # 3.2 proposes the same date again after such a run. The simulated scheduler is that of 3.3.
+            if rng.random() < 0.3 and kind is Timetable.INTERVAL and not __version__.startswith("3.2."):
                 last = RunInfo(60, 60, 60, 60)
             for _ in range(4):
                 with monkeypatch.context() as patch:

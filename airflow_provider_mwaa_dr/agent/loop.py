@@ -151,16 +151,18 @@ class AgentLoop:
         if self._has_ended:
             return self._config.refresh_s
         started = self._heartbeat.turned_at = self._clock.monotonic()
+        is_next_read_awaited = False
         try:
             self._reader.read()
             schedulers = self._db.alive_schedulers()
             heartbeat_error = self._report(schedulers)
             observer_error = self._observe()
             waits_error = self._read_waits(schedulers)
-            has_reconciled = self._work(schedulers)
+            is_next_read_awaited = self._work(schedulers)
+            # Gate and fence wait for the reconciled epoch, and the gate for the confirmed heartbeat.
+            is_next_read_awaited |= self._awaits_read(self._reader.view, started)
             self._log_turn_error(heartbeat_error or observer_error or waits_error)
         except Exception as error:  # no error ends the loop; the view ages, and the gate holds
-            has_reconciled = False
             self._log_turn_error(error)
             if self._reader.unreadable is not None:
                 self._report_unreadable()
@@ -169,13 +171,7 @@ class AgentLoop:
         state = view.state if view is not None else None
         is_hurried = self._leader.ledger.has_more or (state is not None and state.phase is not Phase.STEADY)
         refresh_s = min(self._config.refresh_s, _HURRY_S) if is_hurried else self._config.refresh_s
-        # Gate and fence wait for the reconciled epoch, and the gate for the confirmed heartbeat, so the next turn reads
-        # it immediately.
-        return (
-            0.1
-            if has_reconciled or self._awaits_read(view, started)
-            else max(0.1, started + refresh_s - self._clock.monotonic())
-        )
+        return 0.1 if is_next_read_awaited else max(0.1, started + refresh_s - self._clock.monotonic())
 
     def acknowledge(self) -> None:
         """

@@ -8,16 +8,19 @@ is not closed again after it has let awaited runs start.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
 from tests.simulation.families import run_history
-from tests.simulation.family_rules import FAMILY_RULES, Patch
+from tests.simulation.family_rules import FAMILY_RULES, Patch, with_children_of_tasks_that_have_ended
 
 HISTORIES = 40
 SEARCHED = 400
 """The number of histories that are searched for one that goes wrong without a rule."""
+
+RARE = {with_children_of_tasks_that_have_ended: (10229,)}
+"""Seeds of histories that go wrong without a rule, for rules that few histories need."""
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +36,8 @@ def test_a_planned_failover_completes_while_runs_wait_for_held_runs() -> None:
     assert started >= HISTORIES / 2, "the drains of these histories have to meet held runs"
 
 
-def run_some_histories() -> None:
-    for seed in range(SEARCHED):
+def run_some_histories(first: Iterable[int] = ()) -> None:
+    for seed in (*first, *range(SEARCHED)):
         run_history(seed)
 
 
@@ -43,4 +46,4 @@ def test_a_history_goes_wrong_without_the_rule(weaken: Callable[[Patch], None], 
     """Each rule of the drain is necessary, and the oracle sees that."""
     weaken(monkeypatch)
     with pytest.raises(AssertionError, match=what):
-        run_some_histories()
+        run_some_histories(RARE.get(weaken, ()))

@@ -82,6 +82,7 @@ def test_only_a_schedulers_job_starts_the_agent(
     monkeypatch.setattr(listener, "_gate", None)
     monkeypatch.setattr(sys, "argv", argv)
     monkeypatch.setattr(gate.Gate, "start", lambda gate: started.append(gate._pid))
+    monkeypatch.setattr(listener, "_guard_triggerer", lambda _: None)
     listener.on_starting(component=component)
     assert bool(started) is starts
 

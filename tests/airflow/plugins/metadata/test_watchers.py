@@ -38,10 +38,15 @@ class Triggers:
         self.triggers, self.jobs, self.assets = schema().TRIGGERS, schema().JOBS, schema().ASSETS
         self.consumers, self.watchers = schema().ASSET_CONSUMERS, schema().WATCHERS
         self.active = tables.get("asset_active")
+        # They refer to triggers, in some versions.
+        self.deadlines, self.callbacks = tables.get("deadline"), tables.get("callback")
 
     def clear(self) -> None:
         with self.database.settings.engine.begin() as connection:
             connection.execute(self.database.tables.tasks.delete())
+            for others in (self.deadlines, self.callbacks):
+                if others is not None:
+                    connection.execute(others.delete())
             for table in (self.watchers, self.consumers, self.active, self.assets, self.triggers, self.jobs):
                 if table is not None:
                     connection.execute(table.delete())

@@ -44,7 +44,7 @@ def wait_until_published(pair: Pair, region: Airflow) -> None:
     wait_until(is_published, lambda: f"the ledger has both families: {requested(pair, region)}")
 
 
-@on(shape("3.3.1"), soak=(shape("2.10.3"),))
+@on(soak=(shape("3.3.1"), shape("2.10.3")))
 def test_the_work_of_a_child_is_completed_once_although_both_regions_are_lost(pair: Pair) -> None:
     """In the end, each parent has one child, in the region that executed last. No row of another child is left."""
     first, second = under_way(pair)

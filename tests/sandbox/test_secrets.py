@@ -86,7 +86,7 @@ def written(pair: Pair) -> Iterator[tuple[str, str]]:
     yield "requests", (pair.home / "aws" / "requests.jsonl").read_text()
 
 
-@on(Shape(version="3.3.1", name="ledger-3.3.1", ledger=True))
+@on(soak=(Shape(version="3.3.1", name="ledger-3.3.1", ledger=True),))
 def test_no_table_log_or_output_contains_a_secret(pair: Pair, tmp_path: Path) -> None:
     """
     Planted: a variable, the password and the extra of a connection, the conf of a run of a DAG with ``dr:no-conf``, and

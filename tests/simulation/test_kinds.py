@@ -41,6 +41,15 @@ def test_each_kind_of_run_comes_out_as_in_one_airflow() -> None:
     assert "half-filled condition dropped" in found
 
 
+@pytest.mark.parametrize("seed", [1000535, 1000723])
+def test_a_seed_that_was_wrong(seed: int) -> None:
+    """
+    1000535: the runs of a DAG took longer than its interval, and the oracle did not wait for the end of their queue.
+    1000723: a child was resumed although its parent requested another one.
+    """
+    run_history(seed)
+
+
 def test_a_history_is_the_same_each_time() -> None:
     """Otherwise a seed would not repeat a failure."""
     first, again = run_history(5)[0], run_history(5, is_traced=True)[0]

@@ -14,6 +14,7 @@ import hashlib
 import itertools
 import random
 import re
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -1093,12 +1094,18 @@ class Simulation(World):
 
     def judge_after_waiting_runs(self) -> Verdict:
         """
-        Return the verdict on everything up to now, after the waiting runs have executed, or PATIENCE_S has passed.
+        Return the verdict on everything up to now, after the waiting runs have executed.
+
+        It gives up when none of them has executed for PATIENCE_S: a DAG whose runs take longer than its interval has a
+        long queue.
         """
         now = self.clock.monotonic()
-        deadline = now + PATIENCE_S
-        while (verdict := self.judge(now)).is_waiting and self.clock.monotonic() < deadline:
+        verdict, fewest, deadline = self.judge(now), sys.maxsize, now + PATIENCE_S
+        while verdict.is_waiting and self.clock.monotonic() < deadline:
+            if len(verdict.problems) < fewest:
+                fewest, deadline = len(verdict.problems), self.clock.monotonic() + PATIENCE_S
             self.clock.advance(10)
+            verdict = self.judge(now)
         return verdict
 
     def judge(self, now: float) -> Verdict:

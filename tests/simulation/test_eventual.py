@@ -29,7 +29,7 @@ def test_two_regions_execute_at_the_same_time_only_after_even_if_not_ready(seed:
     run_history(seed, mode)
 
 
-@pytest.mark.parametrize("seed", [482320238, 482321174])
+@pytest.mark.parametrize("seed", [482319102])
 def test_an_epoch_that_nobody_knows_any_more_stops_nobody(seed: int) -> None:
     """
     A caller who cannot read the new active region's copy gives the role back, and that region's schedulers are lost.

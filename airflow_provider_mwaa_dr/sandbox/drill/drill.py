@@ -556,11 +556,14 @@ class Drill:
         ):  # fmt: skip
             try:
                 assert process.stdout is not None
+                said: str | None = None
                 for line in process.stdout:
                     output.write(line)
                     message = operator_message(line)
-                    if message and not message.endswith("..."):
+                    # Airflow 2 logs each line twice.
+                    if message and message != said and not message.endswith("..."):
                         self._say(f"  {message}")
+                    said = message or said
                     if kill_after is not None and message and message.startswith(f"{kill_after} done"):
                         process.kill()
                         return

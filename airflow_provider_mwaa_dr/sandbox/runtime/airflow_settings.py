@@ -30,6 +30,8 @@ DR_SETTINGS: Mapping[str, str] = {
     "drain_s": "20",
     "fence_wait_s": "5",
 }
+LIKE_MWAA: Mapping[str, str] = {"drain_s": "120"}
+"""Settings that differ with MWAA's settings: on a small machine, tasks that each start a new Python take long."""
 NAMED = ("state_table", "runs_table", "state_table_region", "state_table_replicas")
 # A process of the sandbox must not inherit these: they belong to another Airflow, AWS or Python.
 FOREIGN = ("AIRFLOW", "AWS_", "DR_", "PYTHON", "VIRTUAL_ENV", "BOTO", "MWAA_", "PG")
@@ -43,7 +45,14 @@ def dr_settings(blueprint: Blueprint) -> Mapping[str, str]:
         # Only what a user exports before a deployment (docs/how-to/deploy.md): the environments run with the defaults.
         return {**{name: DR_SETTINGS[name] for name in NAMED}, "environments": environments, **blueprint.dr}
     model = {} if blueprint.state_model == STRONG else {"table_consistency": blueprint.state_model}
-    return {**DR_SETTINGS, "environments": environments, **model, **blueprint.dr}
+    is_like_mwaa = any(region.like_mwaa for region in blueprint.regions.values())
+    return {
+        **DR_SETTINGS,
+        **(LIKE_MWAA if is_like_mwaa else {}),
+        "environments": environments,
+        **model,
+        **blueprint.dr,
+    }
 
 
 def aws_variables(blueprint: Blueprint, *, caller: str, region: str) -> Mapping[str, str]:

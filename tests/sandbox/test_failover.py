@@ -93,8 +93,8 @@ def test_runs_forced_in_the_old_region_after_a_failover_execute_nothing(
     old.airflow("dags", "trigger", "fo_chain", "--run-id", f"cli_{forced.run_id}")
     by_cli = ChainRun(airflow=old, dag_id="fo_chain", run_id=f"cli_{forced.run_id}")
 
-    forced.wait_until_it_is("success")
-    by_cli.wait_until_it_is("success")
+    forced.wait_until_it_is("failed")
+    by_cli.wait_until_it_is("failed")
     control.wait_until_it_executed()
     old.pause("fo_chain")
     for run in (forced, by_cli, under_paused):

@@ -44,7 +44,7 @@ from tests.simulation.open_seeds import (
 from tests.simulation.reach import BRANCH, FAULT, SAMPLE, all_branches, known, with_branches
 from tests.simulation.report import Tally, sum_parts
 from tests.simulation.rules import RULES
-from tests.simulation.world import WrongHistoryError, digest, run_history
+from tests.simulation.world import Simulation, Verdict, WrongHistoryError, digest, run_history
 
 WORLDS = ("ledger", "families", *(mode.value for mode in Eventual), "kinds")
 """
@@ -84,46 +84,45 @@ def run_chunk(first: int, count: int, without: str | None = None, world: str = W
         elif world == KINDS:
             _run_one_of_all_kinds(seed, chunk)
         elif (trace := _trace_of(world, seed)) is not None:
-            chunk.tally.wrong[seed] = trace.splitlines()[0]
-            chunk.traces.append(trace)
+            _count_wrong(seed, trace, chunk)
     gc.collect()
     chunk.tally.cpu_s = time.process_time() - started
     return chunk
 
 
 def _run_one(seed: int, chunk: Chunk) -> None:
-    tally = chunk.tally
     try:
         if seed % SAMPLE:
             world, verdict = run_history(seed)
         else:
             (world, verdict), branches = with_branches(lambda: run_history(seed))
-            tally.sampled += 1
-            tally.reached.setdefault(BRANCH, Counter()).update(branches)
+            chunk.tally.sampled += 1
+            chunk.tally.reached.setdefault(BRANCH, Counter()).update(branches)
     except WrongHistoryError as error:
-        trace = str(error)
-        tally.wrong[seed] = trace.splitlines()[0]
-        chunk.traces.append(trace)
+        _count_wrong(seed, str(error), chunk)
     else:
-        tally.due += verdict.due
-        tally.again.update(verdict.again.values())
-        for (kind, name), count in world.reached.items():
-            tally.reached.setdefault(kind, Counter())[name] += count
+        _count_right(world, verdict, chunk.tally)
 
 
 def _run_one_of_all_kinds(seed: int, chunk: Chunk) -> None:
-    tally = chunk.tally
     try:
         world, verdict = kinds.run_history(seed)
     except Exception as error:
-        trace = _trace(KINDS, seed, error)
-        tally.wrong[seed] = trace.splitlines()[0]
-        chunk.traces.append(trace)
+        _count_wrong(seed, _trace(KINDS, seed, error), chunk)
     else:
-        tally.due += verdict.due
-        tally.again.update(verdict.again.values())
-        for (kind, name), count in world.reached.items():
-            tally.reached.setdefault(kind, Counter())[name] += count
+        _count_right(world, verdict, chunk.tally)
+
+
+def _count_wrong(seed: int, trace: str, chunk: Chunk) -> None:
+    chunk.tally.wrong[seed] = trace.splitlines()[0]
+    chunk.traces.append(trace)
+
+
+def _count_right(world: Simulation, verdict: Verdict, tally: Tally) -> None:
+    tally.due += verdict.due
+    tally.again.update(verdict.again.values())
+    for (kind, name), count in world.reached.items():
+        tally.reached.setdefault(kind, Counter())[name] += count
 
 
 def rules_of(world: str) -> Sequence[Callable[[pytest.MonkeyPatch], None]]:

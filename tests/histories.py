@@ -25,6 +25,7 @@ from airflow_provider_mwaa_dr.core.ports import RECORDS, SNAPSHOTS, AgentStatus,
 from airflow_provider_mwaa_dr.core.state import DRState, Phase
 from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.exceptions import (
+    DRError,
     IncompleteError,
     MwaaUnreachableError,
     StateUnreachableError,
@@ -147,6 +148,12 @@ class Scheduler:
         while (caller := self._next()) is not None:
             assert caller.greenlet is not None
             caller.greenlet.switch()
+
+    def raise_other_errors(self) -> None:
+        """Raise the error with which a caller ended, unless it was killed, or reported an error of the package."""
+        for caller in self.callers:
+            if isinstance(caller.outcome, BaseException) and not isinstance(caller.outcome, (DRError, KilledError)):
+                raise caller.outcome
 
     def _next(self) -> Caller | None:
         """

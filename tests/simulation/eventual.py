@@ -23,13 +23,12 @@ from airflow_provider_mwaa_dr.core.ports import SNAPSHOTS, AgentStatus, DagSet, 
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import (
     AlreadyActiveError,
-    DRError,
     MwaaUnreachableError,
     StateError,
     StateUnreachableError,
 )
 from airflow_provider_mwaa_dr.testing import FakeEnvironment, InMemoryGlobalTable, ManualClock
-from tests.histories import LEASE_S, TIMING, A, B, Caller, KilledError, RegionDags, Scheduler
+from tests.histories import LEASE_S, TIMING, A, B, Caller, RegionDags, Scheduler
 
 CONTROL = "control"
 DAGS = ("dag_0", "dag_1", "dag_2")
@@ -379,9 +378,7 @@ def run_history(seed: int, mode: Eventual) -> EventualWorld:
                 if rng.random() < 0.3:
                     caller.kill_at = rng.randint(1, rng.choice([40, 150]))
             world.scheduler.run_until_idle()
-            for caller in world.scheduler.callers:
-                if isinstance(caller.outcome, BaseException) and not isinstance(caller.outcome, (DRError, KilledError)):
-                    raise caller.outcome
+            world.scheduler.raise_other_errors()
         clock.advance(100)
         heal_all(world)
         for target in rng.sample([A, B], 2):

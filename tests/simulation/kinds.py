@@ -21,8 +21,8 @@ from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunEvent, RunKey
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Mode
 from airflow_provider_mwaa_dr.core.translation import Era
-from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, DRError
-from tests.histories import CONTROL, TIMING, A, B, KilledError
+from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError
+from tests.histories import CONTROL, TIMING, A, B
 from tests.simulation.airflow import SCHEDULED, Execution, SimulatedAirflow, SimulatedDag
 from tests.simulation.airflow_rule import RunInfo, Timetable, align_to_next
 from tests.simulation.families import Families
@@ -460,9 +460,7 @@ def _fail_over(world: Kinds, number: int) -> None:
         if rng.random() < 0.3:
             caller.kill_at = rng.randint(1, rng.choice([40, 150, 400]))
     world.scheduler.run_until_idle()
-    for caller in world.scheduler.callers:
-        if isinstance(caller.outcome, BaseException) and not isinstance(caller.outcome, (DRError, KilledError)):
-            raise caller.outcome
+    world.scheduler.raise_other_errors()
 
 
 def run_history(seed: int, *, is_traced: bool = False) -> tuple[Kinds, Verdict]:

@@ -42,7 +42,6 @@ from airflow_provider_mwaa_dr.core.ports import (
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import (
     AlreadyActiveError,
-    DRError,
     StaleLedgerError,
     StateAccessError,
     StateError,
@@ -1273,9 +1272,7 @@ def play(world: Simulation) -> Verdict:
                 if rng.random() < 0.4:
                     caller.kill_at = rng.randint(1, rng.choice([40, 150, 400]))
             world.scheduler.run_until_idle()
-            for caller in world.scheduler.callers:
-                if isinstance(caller.outcome, BaseException) and not isinstance(caller.outcome, (DRError, KilledError)):
-                    raise caller.outcome
+            world.scheduler.raise_other_errors()
         world.clock.advance(rng.choice([0, 10, 30]))
         heal(world)
         for target in rng.sample([A, B], rng.choice([1, 2])):

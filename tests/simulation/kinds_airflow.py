@@ -59,7 +59,7 @@ class KindsDag(SimulatedDag):
     A DAG with a timetable, or with a condition of assets.
 
     :param needs: assets; an event of each of them starts a run.
-    :param emits: the asset of which a successful run emits an event.
+    :param emits: the asset that gets an event from each successful run.
     :param first: its start date.
     """
 

@@ -145,7 +145,7 @@ class Resolver:
             log.info("Deleted %d runs that %s ended as a standby; none had executed", number, self._region)
 
     def _of_others(self, own: RegionLedger, runs: Sequence[LedgerRun]) -> list[LedgerRun]:
-        """Return the runs that did not begin again, and of which this region has published no newer result."""
+        """Return the runs that did not begin again. Leave out those with a newer result of this region."""
         unfinished = unfinished_runs([own, *self._peers.ledgers.values()])
         return [
             run

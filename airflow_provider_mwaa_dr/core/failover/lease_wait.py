@@ -48,7 +48,7 @@ def closing(own: OwnedPlan, plan: Plan, state: DRState, since: float) -> Closing
 def _reports(own: OwnedPlan, plan: Plan) -> Sequence[SilentAgent]:
     """Return the silent heartbeats that the agents of all regions report."""
     if own.context.eventual:
-        return ()  # a heartbeat may be confirmed in another copy than the one that shows the silence
+        return ()  # one copy may confirm a heartbeat while another copy shows silence
     regions = sorted({*own.context.environments, plan.source, plan.target})
     return [each for region in regions for agent in own.table.agents(region) for each in agent.silent]
 

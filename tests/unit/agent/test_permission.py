@@ -160,7 +160,7 @@ def test_heartbeats_that_cannot_be_read_do_not_stop_a_turn(active: Region, caplo
 
 
 def test_nothing_is_observed_with_eventual_consistency() -> None:
-    """A heartbeat may be confirmed in another copy than the one that shows the silence."""
+    """One copy may confirm a heartbeat while another copy shows silence."""
     region = Region(state(HERE), table_consistency=TableConsistency.EVENTUAL)
     region.turn(2)
     region.store.put_agent(replace(region.status, job="9", life="dead"))

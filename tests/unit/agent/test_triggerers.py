@@ -19,7 +19,7 @@ TWO = Watchers(count=2, triggerers=("31", "32"))
 
 @pytest.fixture
 def region() -> Region:
-    """The active region, with two triggerers, of which one publishes its item."""
+    """The active region has two triggerers. One of them publishes its item."""
     found = Region(initial(HERE, lease_s=60, by="t", at=ManualClock().now()))
     found.db.found_watchers = TWO
     put(found, "31")

@@ -77,7 +77,7 @@ class Triggers:
         return trigger_id
 
     def defer(self, dag_id: str, *, classpath: str = "some.Trigger", **kwargs: object) -> int:
-        """Add a run of which a task waits for a trigger."""
+        """Add a run with a task that waits for a trigger."""
         trigger_id = self.add(classpath=classpath)
         self.database.add_run(dag_id, f"r{trigger_id}", state="running", tasks=1)
         tasks = self.database.tables.tasks

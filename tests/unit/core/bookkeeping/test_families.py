@@ -243,7 +243,7 @@ def test_a_child_is_known_from_the_turn_after_its_request(regions: Regions) -> N
 
 
 def test_a_child_that_is_published_after_its_parent_runs_again_is_not_resumed(regions: Regions) -> None:
-    """The lost region returns, and publishes a run that nobody knew."""
+    """The lost region returns, and publishes a run that the other region did not know."""
     here, there = regions
     here.bookkeeper.begin(0)
     put(here, PARENT)

@@ -292,7 +292,7 @@ def test_status_history_pause_and_unpause_keep_their_contract(pair: Pair, region
     assert said("unpause", source.name, "--yes") == {"changed": False, "dags": []}
 
 
-@on("2.10.3", "3.3.1", soak=("3.0.6",))
+@on("2.10.3", soak=("3.0.6", "3.3.1"))
 def test_a_graceful_failover_with_a_dag_id_too_long_for_invoke_rest_api(
     pair: Pair, regions: tuple[Airflow, Airflow]
 ) -> None:

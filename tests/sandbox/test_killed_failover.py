@@ -174,6 +174,7 @@ def test_after_a_target_is_killed_before_promote_the_source_continues(
     assert_steady(pair, source, wanted)
 
 
+@pytest.mark.soak
 @on("3.3.1")
 def test_after_a_target_is_lost_after_promote_a_failback_restores_the_role(
     pair: Pair, regions: tuple[Airflow, Airflow]

@@ -120,6 +120,7 @@ def test_the_operator_starts_the_failover_and_a_command_finishes_it(
     come_back(pair, source, run)
 
 
+@pytest.mark.soak
 @on("3.3.1")
 def test_a_region_that_is_active_again_two_epochs_later(pair: Pair, regions: tuple[Airflow, Airflow]) -> None:
     """It has missed the epoch in which it was a standby. Its runs from before have ended nevertheless."""

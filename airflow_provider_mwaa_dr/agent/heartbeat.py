@@ -19,6 +19,7 @@ class Heartbeat:
 
     :ivar turned_at: when the present turn started; the time of the next heartbeat is counted from then.
     :ivar written: the number of heartbeats and identity claims written.
+    :ivar awaits_turn_at: when a turn has to start, so that the heartbeats keep their interval; 0 before the first.
 
     :param every_s: seconds between two heartbeats. At most a quarter of the lease is used.
     """
@@ -42,8 +43,7 @@ class Heartbeat:
         self._reporter = reporter
         self._confirmation = confirmation
         self._clock = clock
-        # If refresh_s equals heartbeat_s, each turn sends one; 0.95, because the next turn may come here a bit sooner.
-        self._every_s = 0.95 * every_s
+        self._every_s = every_s
         self._next_at = 0.0
         self._beat = 0
         self._acknowledged = (0, 0)
@@ -52,6 +52,7 @@ class Heartbeat:
         """The awaited values in the last heartbeat."""
         self._claim: IdentityClaim | None = None
         self.turned_at = 0.0
+        self.awaits_turn_at = 0.0
         self.written = 0
 
     @property
@@ -105,4 +106,6 @@ class Heartbeat:
         lease_s = self._reader.lease_s
         # The gate starts runs only for a lease after a confirmed heartbeat, and one of them may be lost.
         every_s = self._every_s if lease_s is None else min(self._every_s, lease_s / 4)
-        self._next_at = self.turned_at + every_s
+        self.awaits_turn_at = self.turned_at + every_s
+        # If refresh_s equals heartbeat_s, each turn sends one; 0.95, because the next turn may come here a bit sooner.
+        self._next_at = self.turned_at + 0.95 * every_s

@@ -81,6 +81,11 @@ class LedgerKeeper:
         """Whether this agent led the region in its last turn."""
         return self._led_at is not None
 
+    @property
+    def is_publishing(self) -> bool:
+        """Whether this agent publishes the ends of the region's runs."""
+        return self.is_leading and self.bookkeeper is not None
+
     def lead(self) -> None:
         """Read the region's own ledger again after a time without the lead: another agent may have written it."""
         now = self._clock.monotonic()

@@ -3,6 +3,9 @@ The background loop of one scheduler: reads the state, reconciles its region's r
 
 The loop has its own thread and makes every call that may block. The gate only reads :attr:`AgentLoop.view`. The loop
 does not import Airflow: it reads and changes the metadata database through :class:`RegionDb`.
+
+The agent does its work in turns, which use the metadata database. Between two turns it only reads the state, more
+often, and starts the next turn early if there is something to do.
 """
 
 from __future__ import annotations
@@ -36,11 +39,13 @@ from airflow_provider_mwaa_dr.exceptions import StateError
 log = get_logger(__name__)
 
 _HURRY_S = 0.5
-"""
-Time between two turns while a failover is in progress, or while there are more runs to adopt than one turn adopts.
-
-Each step of a failover waits for an agent's next read.
-"""
+"""Time between two turns while a failover is in progress, or while there are more runs to adopt than a turn adopts."""
+_HURRIED_READ_S = 0.2
+"""Time between two reads of the state while a failover is in progress. Each of its steps waits for such a read."""
+_BATCH_S = 1.0
+"""Time between two turns of which a run's end starts the second: one entry of the ledger has all ends of a second."""
+_COMMIT_S = 0.5
+"""Airflow reports the end of a run before its transaction is committed. A turn that began later finds the end."""
 _EXPECTED = (StateError, OlderStateError, StateChangedError)
 """Errors that are logged without a traceback."""
 
@@ -131,11 +136,19 @@ class AgentLoop:
         )
         self._error: LogOnChange[str | None] = LogOnChange(None)
         self._has_ended = False
+        self._read_at: float | None = None
+        """When the next read between two turns is due; None: the table did not answer, and only turns read it."""
+        self._run_ended_at: float | None = None
+        """When the last run of this scheduler ended whose end the agent may not have found yet."""
 
     @property
     def view(self) -> View | None:
-        """The last read of the state. The gate's thread reads it; the agent's thread replaces it in one assignment."""
-        return self._reader.view
+        """
+        The last read of the state; None after the end.
+
+        The gate's thread reads it. The agent's thread replaces it in one assignment.
+        """
+        return None if self._has_ended else self._reader.view
 
     @property
     def awaits_scheduler(self) -> bool:
@@ -151,9 +164,13 @@ class AgentLoop:
         if self._has_ended:
             return self._config.refresh_s
         started = self._heartbeat.turned_at = self._clock.monotonic()
+        if self._run_ended_at is not None and started - self._run_ended_at >= _COMMIT_S:
+            self._run_ended_at = None
         is_next_read_awaited = False
+        self._read_at = None
         try:
             self._reader.read()
+            self._read_at = started + self._read_every_s
             schedulers = self._db.alive_schedulers()
             heartbeat_error = self._report(schedulers)
             observer_error = self._observe()
@@ -167,11 +184,50 @@ class AgentLoop:
             if self._reader.unreadable is not None:
                 self._report_unreadable()
         self._reporter.publish_figures(self._heartbeat.written)
-        view = self._reader.view
-        state = view.state if view is not None else None
-        is_hurried = self._leader.ledger.has_more or (state is not None and state.phase is not Phase.STEADY)
+        is_hurried = self._leader.ledger.has_more or self._is_failover_open
         refresh_s = min(self._config.refresh_s, _HURRY_S) if is_hurried else self._config.refresh_s
-        return 0.1 if is_next_read_awaited else max(0.1, started + refresh_s - self._clock.monotonic())
+        next_at = started + refresh_s
+        if self._heartbeat.awaits_turn_at > started:
+            # An early turn must not defer the next heartbeat.
+            next_at = min(next_at, self._heartbeat.awaits_turn_at)
+        return 0.1 if is_next_read_awaited else max(0.1, next_at - self._clock.monotonic())
+
+    def is_turn_due(self) -> bool:
+        """
+        Return whether the next turn has to start now: the state has changed, or a run has ended; never raises.
+
+        Called several times a second between two turns. It reads the state if that is due, replaces the view, and uses
+        no database, so the scheduler may fork meanwhile. If the table does not answer, only the next turn reads it.
+        """
+        if self._has_ended:
+            return False
+        now = self._clock.monotonic()
+        if self._read_at is not None and now >= self._read_at:
+            every_s = self._read_every_s
+            self._read_at = max(self._read_at + every_s, now + every_s / 2)
+            before = self._reader.view
+            try:
+                self._reader.read()
+            except Exception:  # the next turn reads it again, and logs the error
+                self._read_at = None
+                return False
+            if before is None or before.differs_from(self._reader.view):
+                return True
+        has_end = self._run_ended_at is not None and self._leader.ledger.is_publishing
+        return has_end and now >= self._heartbeat.turned_at + _BATCH_S
+
+    def note_end_of_run(self) -> None:
+        """Let the next turn start within about a second: a run has ended. The scheduler's thread calls this."""
+        self._run_ended_at = self._clock.monotonic()
+
+    @property
+    def _is_failover_open(self) -> bool:
+        state = self._reader.view.state if self._reader.view is not None else None
+        return state is not None and state.phase is not Phase.STEADY
+
+    @property
+    def _read_every_s(self) -> float:
+        return min(self._config.state_read_s, _HURRIED_READ_S) if self._is_failover_open else self._config.state_read_s
 
     def acknowledge(self) -> None:
         """

@@ -78,6 +78,7 @@ class DRConfig:
     runs_table: str = ""
     notification_topic: str = ""
     cloudwatch_metrics: bool = False
+    state_read_s: float = 1.0
     refresh_s: float = 5.0
     heartbeat_s: float = 5.0
     lease_s: float = 60.0
@@ -320,13 +321,24 @@ OPTIONS: tuple[Option[Any], ...] = (
         "execution role needs cloudwatch:PutMetricData. mwaa-dr deploy --alarms sets it.",
     ),
     Option(
+        name="state_read_s",
+        type="float",
+        default="1",
+        allowed="numbers from 0.2 to 60",
+        parse=_seconds(0.2, 60),
+        example="1",
+        description="Seconds between two reads of the state by a scheduler's agent, and by a triggerer that has "
+        "triggers. A value above refresh_s has the effect of refresh_s.",
+    ),
+    Option(
         name="refresh_s",
         type="float",
         default="5",
         allowed="numbers from 0.2 to 60",
         parse=_seconds(0.2, 60),
         example="5",
-        description="Seconds between two reads of the state by a scheduler's agent.",
+        description="Seconds between two turns of a scheduler's agent, in which it reads and changes the metadata "
+        "database. A change of the state, and the end of a run, start a turn earlier.",
     ),
     Option(
         name="heartbeat_s",

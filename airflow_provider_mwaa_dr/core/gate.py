@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from airflow_provider_mwaa_dr.core.config import OnUnreachable
@@ -102,6 +102,10 @@ class View:
             problems=observation.problems,
             confirmed_at=confirmed_at,
         )
+
+    def differs_from(self, other: View | None) -> bool:
+        """Whether *other* contains something else than this view, apart from the times of the reads."""
+        return other is None or replace(self, read_at=other.read_at, confirmed_at=other.confirmed_at) != other
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,8 @@ class Timing:
     :param adopt_s: the longest time until the target's agents have prepared their database.
     :param verify_s: the longest time until the first run in the target succeeds.
     :param state_s: how long the engine retries when the state table does not answer.
-    :param poll_s: time between two polls.
+    :param poll_s: time between two polls of an environment's REST API; MWAA accepts ten calls a second.
+    :param table_poll_s: time between two polls of the state table alone.
     :param lease_s: the lease from the promotion on, if the lease in the state item cannot be used.
     """
 
@@ -41,6 +42,7 @@ class Timing:
     verify_s: float = 90.0
     state_s: float = 30.0
     poll_s: float = 1.0
+    table_poll_s: float = 1.0
     lease_s: float = 60.0
 
     @classmethod
@@ -54,6 +56,7 @@ class Timing:
             beat_s=takeover_s / 3,
             takeover_s=takeover_s,
             poll_s=min(1.0, config.refresh_s / 4),
+            table_poll_s=min(0.2, config.state_read_s),
             lease_s=config.lease_s,
         )
 

@@ -38,7 +38,11 @@ _RESTART_FIRST_S, _RESTART_LONGEST_S = 1.0, 30.0
 _GONE_WAIT_S = 5.0
 """How long a scheduler that ends waits for its agent's last heartbeat."""
 _PULSE_S = 0.2
-"""Time between two checks whether the scheduler's thread still decides with an older view."""
+"""
+Time between two checks whether a turn is due, and whether the scheduler's thread still decides with an older view.
+
+The scheduler's thread cannot wake the agent: that would need a lock.
+"""
 _PASS_S = 0.5
 """The longest time that one pass of the scheduler over the queued runs takes."""
 
@@ -154,6 +158,11 @@ class Gate:
                 decision.reason,
             )
 
+    def note_end_of_run(self) -> None:
+        """Let the agent publish the end of a run soon. Takes no lock."""
+        if self._loop is not None and os.getpid() == self._pid:
+            self._loop.note_end_of_run()
+
     def _requested_age_s(self, dag_run: Any) -> float | None:
         """Return how long ago a user or an asset requested the run; None if the scheduler created it by itself."""
         if dag_run.run_type == SCHEDULED or dag_run.queued_at is None:
@@ -237,10 +246,13 @@ class Gate:
                     return
                 next_turn_at = loop.turn() + self._clock.monotonic()
             while (rest_s := next_turn_at - self._clock.monotonic()) > 0:
-                self._clock.sleep(min(rest_s, _PULSE_S) if loop.awaits_scheduler else rest_s)
+                self._clock.sleep(min(rest_s, _PULSE_S))
                 if loop.awaits_scheduler:
                     with self._guard:
                         loop.acknowledge()
+                # Without the guard: a table that does not answer must not delay the scheduler's forks.
+                if loop.is_turn_due():
+                    break
 
     def _make_loop(self) -> AgentLoop:
         """Return a new agent, with the view of the earlier agent."""

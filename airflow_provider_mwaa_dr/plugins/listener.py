@@ -71,6 +71,18 @@ def on_dag_run_running(dag_run: Any) -> None:
 
 
 @hookimpl
+def on_dag_run_success() -> None:
+    """Let the agent publish the end of the run soon, if this process is a scheduler."""
+    _note_end_of_run()
+
+
+@hookimpl
+def on_dag_run_failed() -> None:
+    """Let the agent publish the end of the run soon, if this process is a scheduler."""
+    _note_end_of_run()
+
+
+@hookimpl
 def on_task_instance_running(task_instance: Any) -> None:
     """Let the task execute, skip it, or send it back to the scheduler."""
     try:
@@ -85,6 +97,14 @@ def on_task_instance_running(task_instance: Any) -> None:
 
 _gate: Gate | None = None
 _triggerer: TriggererGuard | None = None
+
+
+def _note_end_of_run() -> None:
+    try:
+        if _gate is not None:
+            _gate.note_end_of_run()
+    except Exception:  # the next turn of the agent finds the run
+        log.debug("The end of a run could not be noted.", exc_info=True)
 
 
 def _guard_triggerer(component: Any) -> None:

@@ -10,6 +10,7 @@ others. The guard changes only this answer. It writes nothing to the metadata da
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -224,8 +225,8 @@ class TriggererGuard:
             log.debug("The triggerer of %s could not publish: %s", self._config.region, error)
         state = self._view.state if self._view is not None else None
         is_hurried = state is None or state.phase is not Phase.STEADY
-        refresh_s = min(self._config.refresh_s, _HURRY_S) if is_hurried else self._config.refresh_s
-        return max(0.1, began + refresh_s - self._clock.monotonic())
+        every_s = min(self._config.state_read_s, self._config.refresh_s, _HURRY_S if is_hurried else math.inf)
+        return max(0.1, began + every_s - self._clock.monotonic())
 
     def _read(self) -> None:
         if self._store is None:

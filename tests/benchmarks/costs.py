@@ -39,7 +39,8 @@ DAGS = 500
 RUN_S = 300.0
 QUARTER_S = 900.0
 """Within this time, an agent does all its periodic work at least once."""
-TURN_S = 5.0
+TICK_S = 0.5
+"""How often the simulated gate asks its agent whether a turn is due."""
 
 
 def item_bytes(item: Mapping[str, Mapping[str, Any]]) -> int:
@@ -144,6 +145,18 @@ class Scheduler:
 class Folder:
     """The contents of an inventory of :data:`DAGS` DAGs. It has digests, because they cannot be compressed."""
 
+    def __init__(self) -> None:
+        self._secrets: dict[str, str] = {}
+
+    def secret(self, name: str) -> str | None:
+        return self._secrets.get(name)
+
+    def add_secret(self, name: str, value: str) -> str:
+        return self._secrets.setdefault(name, value)
+
+    def variable(self, name: str) -> str:
+        return name
+
     def dag_versions(self) -> Mapping[str, str]:
         return {f"dag_{number:03}": "1" for number in range(DAGS)}
 
@@ -187,6 +200,7 @@ class DRSet:
             if region == ACTIVE:
                 db.paused.clear()
             self.loops += [self.loop(region, Scheduler(db, job)) for job in ("1", "2")]
+        self.turn_at = dict.fromkeys(self.loops, 0.0)
         self.begun = 0
 
     def store(self) -> DynamoDBStateStore:
@@ -233,9 +247,12 @@ class DRSet:
             for run in db.by_id[max(0, ended - 20) : max(0, ended)]:
                 if run.is_open:
                     db.set_state(run, "success")
+                    # The runs of a region end in its two schedulers in turn.
+                    self.loops[ended % 2].note_end_of_run()
             for loop in self.loops:
-                loop.turn()
-            self.clock.advance(TURN_S)
+                if now >= self.turn_at[loop] or loop.is_turn_due():
+                    self.turn_at[loop] = now + loop.turn()
+            self.clock.advance(TICK_S)
 
 
 def figures(state_table: str, runs_table: str) -> dict[str, Any]:

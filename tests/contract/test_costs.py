@@ -30,15 +30,17 @@ def test_a_minute_of_two_regions_costs_what_the_page_says(table: str, runs_table
     asked = dr_set.meter.requests
     an_hour = HOUR_S // MINUTE_S
 
-    looks, before_telling, watched = 4 * 12, 12, 2
+    looks, before_telling, watched = 4 * 60, 12, 2
     observed = 2 * 4 * 12
-    assert asked["state BatchGetItem"] == looks + before_telling + watched + observed
+    early = asked["state BatchGetItem"] - (looks + before_telling + watched + observed)
+    # The minute has eight or nine ends. Two turns follow some of them, and some share a turn.
+    assert abs(2 * early * an_hour - documented("a turn that the end of a run starts")) <= 2 * 4 * an_hour
     assert documented("silence of all regions") == an_hour * 3 * observed
     assert documented("reads of the state") == an_hour * 2 * looks
     assert documented("a second read before an agent publishes") == an_hour * 2 * before_telling
     assert asked["state PutItem"] * an_hour == documented("heartbeats")
     assert asked["runs PutItem"] * an_hour == documented("entries of the ledger")
-    assert asked["runs Query"] * an_hour == documented("reading the other region's ledger")
+    assert abs(asked["runs Query"] * an_hour - documented("reading the other region's ledger")) <= 4 * an_hour
     assert asked["state Scan"] == 2
     assert dr_set.meter.units["state written"] == asked["state PutItem"], "a heartbeat is one unit"
     assert dr_set.meter.units["runs written"] == asked["runs PutItem"], "an entry is one unit"

@@ -464,9 +464,26 @@ class Region:
                     agent.acknowledge()
                 except KilledError:
                     self._killed(scheduler)
+        if self.world.reads_between_turns:
+            self._read_between_turns(self.schedulers[1 - number])
         self.airflow.work(self._fence)
         if self.starts_by_hand:
             self._start_by_hand(scheduler.agent.view if now >= scheduler.frozen_until else None)
+
+    def _read_between_turns(self, scheduler: Scheduler) -> None:
+        """Let the agent of the scheduler that is not at work read the state, and take a turn if that is due."""
+        now, agent = self.world.clock.monotonic(), scheduler.agent
+        if scheduler.suspended is not None or now < max(scheduler.frozen_until, scheduler.stuck_until):
+            return
+        if self.world.reading.random() < 0.5:
+            agent.note_end_of_run()
+        try:
+            is_due = agent.is_turn_due()
+        except KilledError:
+            self._killed(scheduler)
+            return
+        if is_due:
+            self._take_turn(scheduler)
 
     def _gate(self, view: View | None, run: Run) -> Action:
         """Decide as the gate of a scheduler. A run of tasks without bodies (EmptyOperator) would end immediately."""
@@ -673,6 +690,9 @@ class Simulation(World):
         self.reached: Counter[tuple[str, str]] = Counter()
         self.own_rng = random.Random(f"protocol of {seed}")
         self.silence_rng = random.Random(f"silence of {seed}")
+        self.reading = random.Random(f"reads of {seed}")
+        self.reads_between_turns = self.reading.random() < 0.3
+        """Whether agents also read the state between two turns, and start a turn when something has changed."""
         self.trace: list[tuple[float, RunKey | None, str]] = []
         self.points = FaultPoints(self, seed)
         super().__init__(seed)

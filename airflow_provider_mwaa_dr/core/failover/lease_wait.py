@@ -62,14 +62,14 @@ def await_live_schedulers(own: OwnedPlan, plan: Plan, closing: Closing) -> None:
         if own.clock.monotonic() >= closing.gate_closed_at(agents):
             return
         own.progress.report(waits_for(plan, closing, agents))
-        own.wait(own.timing.poll_s)
+        own.wait(own.timing.table_poll_s)
 
 
 def wait_for_lease(own: OwnedPlan, plan: Plan, closing: Closing) -> None:
     """Wait until no gate and no fence of the source lets work start: after acknowledgement, or after the lease."""
     while (rest := closing.role_may_move_at(agents := own.table.agents(plan.source)) - own.clock.monotonic()) > 0:
         own.progress.report(f"{plan.source} may still execute for {rest:.0f} s")
-        own.wait(min(own.timing.poll_s, rest))
+        own.wait(min(own.timing.table_poll_s, rest))
     if has_acknowledged(agents, closing.version):
         own.progress.done("acknowledged; no worker can have an older view")
     elif copies.must_read(own.context, plan.source, closing.version):
@@ -104,7 +104,7 @@ def await_arrival(own: OwnedPlan, plan: Plan, version: int, lease_s: float, sinc
                 advice="Make sure that it is down, then repeat with --mode forced --even-if-not-ready.",
             )
         own.progress.report(f"waiting for version {version} to arrive in the copy of the state table in {plan.source}")
-        own.wait(own.timing.poll_s)
+        own.wait(own.timing.table_poll_s)
     return own.clock.monotonic()
 
 

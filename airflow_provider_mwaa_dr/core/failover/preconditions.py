@@ -77,6 +77,6 @@ def _live_agents(context: EngineContext, region: str, seen: Beats) -> Sequence[A
         seen,
         context.clock,
         silence_s=context.timing.agent_silence_s,
-        poll_s=context.timing.poll_s,
+        poll_s=context.timing.table_poll_s,
         on_wait=lambda _: context.progress.report(f"waiting for a heartbeat from {region}"),
     )[region]

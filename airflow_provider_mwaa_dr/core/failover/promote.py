@@ -38,7 +38,7 @@ def await_final_entry(own: OwnedPlan, plan: Plan, closing: Closing) -> Closing:
             )
             return closing
         own.progress.report(f"waiting for the final ledger entry of {plan.source}")
-        own.wait(own.timing.poll_s)
+        own.wait(own.timing.table_poll_s)
     own.progress.done(f"the ledger of {plan.source} is complete")
     return closing
 
@@ -83,7 +83,7 @@ def adopt(own: OwnedPlan, state: DRState) -> None:
                 advice=f"Read the scheduler logs of {plan.target}.",
             )
         own.progress.report(f"waiting in {plan.target} for {' and '.join(awaited)}")
-        own.wait(own.timing.poll_s)
+        own.wait(own.timing.table_poll_s)
     own.write(Phase.PROMOTING, lambda row: transitions.resume(row, at=own.clock.now()))
     own.progress.done(f"all schedulers of {plan.target} know epoch {state.epoch}")
 

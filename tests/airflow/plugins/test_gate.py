@@ -111,6 +111,36 @@ def test_a_forked_child_of_the_scheduler_decides_nothing(
     assert database_with_run.runs() == {"r1": "running"}
 
 
+@pytest.mark.parametrize("outcome", ["success", "failed"])
+def test_the_end_of_a_run_reaches_the_agent_of_the_scheduler(
+    database_with_run: Database, listener: ModuleType, install: Callable[..., Any], outcome: str
+) -> None:
+    """Airflow's own listener manager calls the hook. The agent then publishes the end within about a second."""
+    from airflow.listeners.listener import get_listener_manager
+
+    ended: list[str] = []
+    gate = install(listener, HERE)
+    gate._loop.note_end_of_run = lambda: ended.append(outcome)
+    manager = get_listener_manager()
+    manager.add_listener(listener)
+    try:
+        getattr(manager.hook, f"on_dag_run_{outcome}")(dag_run=SimpleNamespace(dag_id="orders", run_id="r1"), msg="")
+    finally:
+        manager.pm.unregister(listener)
+    assert ended == [outcome]
+
+
+def test_an_error_while_the_end_of_a_run_is_noted_does_not_reach_the_scheduler(
+    database_with_run: Database, listener: ModuleType, install: Callable[..., Any]
+) -> None:
+    """On Airflow 2 it would end the scheduler. In a process without a gate, the hooks do nothing."""
+    gate = install(listener, HERE)
+    gate._loop.note_end_of_run = lambda: 1 / 0
+    listener.on_dag_run_success()
+    listener._gate = None  # type: ignore[attr-defined]
+    listener.on_dag_run_failed()
+
+
 class _Quick(SystemClock):
     """A clock whose sleeps end immediately."""
 

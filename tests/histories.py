@@ -16,6 +16,7 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 
+from airflow_provider_mwaa_dr.agent.hold_alarm import HoldAlarm
 from airflow_provider_mwaa_dr.agent.plan_finisher import PlanFinisher
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, StepEvent
@@ -358,6 +359,7 @@ class Region:
             region=self.name,
             owner=f"agent of {self.name}",
             takeover_s=TIMING.takeover_s,
+            alarm=HoldAlarm(self.world.clock),
         )
 
     def die(self) -> None:
@@ -434,6 +436,7 @@ class Region:
             reconciled_epoch=reconciled,
             schedulers=tuple(self.views),
             fence_file_s=1.0,
+            knows_hold=True,
         )
 
     def _schedule(self, job: str) -> None:
@@ -524,13 +527,23 @@ class World:
         self, target: str, *, after_s: float = 0.0, faulty: bool = True, clock_rate: float = 1.0, **changes: Any
     ) -> Caller:
         """Let a caller request a failover to *target*."""
+        name = self.new_name()
+        request = replace(FailoverRequest(target=target, reason="test", by=name), **changes)
+        engine = self.engine_of(name, clock_rate)
+        caller = Caller(name, lambda: engine.run(request), faulty=faulty, wake_at=self.clock.monotonic() + after_s)
+        return self.scheduler.start(caller)
+
+    def new_name(self) -> str:
+        """Return the name of a caller and of its engine."""
         self.engines += 1
-        name = f"engine-{self.engines}"
+        return f"engine-{self.engines}"
+
+    def engine_of(self, name: str, clock_rate: float = 1.0) -> FailoverEngine:
+        """Return the engine of the caller *name*."""
         environments: Mapping[str, Environment] = {
             region: CallersEnvironment(self, found.environment) for region, found in self.regions.items()
         }
-        request = replace(FailoverRequest(target=target, reason="test", by=name), **changes)
-        engine = FailoverEngine(
+        return FailoverEngine(
             CallersStore(self),
             environments,
             CallersClock(self, clock_rate),
@@ -539,8 +552,6 @@ class World:
             self.stepped,
             new_token=self._new_token,
         )
-        caller = Caller(name, lambda: engine.run(request), faulty=faulty, wake_at=self.clock.monotonic() + after_s)
-        return self.scheduler.start(caller)
 
     def _new_token(self) -> str:
         return f"{self.rng.getrandbits(24):06x}"
@@ -587,7 +598,7 @@ class World:
         if before.plan is not None and new.plan is not None and before.plan.set_id is not None:
             assert new.plan.set_id == before.plan.set_id, "another set replaced the recorded one"
         if before.plan is not None and new.plan is not None and before.plan.owner != new.plan.owner:
-            assert new.plan.owner == caller.name
+            assert new.plan.owner == caller.name or new.plan.is_halted
         if new.epoch == before.epoch:
             assert new.active_region == before.active_region
             return

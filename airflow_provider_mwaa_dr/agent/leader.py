@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from airflow_provider_mwaa_dr.agent.closing import RunCloser
+from airflow_provider_mwaa_dr.agent.hold_alarm import HoldAlarm
 from airflow_provider_mwaa_dr.agent.housekeeping import Housekeeping
 from airflow_provider_mwaa_dr.agent.ledger_keeper import LedgerKeeper
 from airflow_provider_mwaa_dr.agent.ledger_wait import LedgerWait
@@ -28,6 +29,7 @@ class Leader:
 
     :ivar closer: has the number of runs that this agent closed, and of those that it still has to close.
     :ivar ledger: has the region's ledger and its errors.
+    :ivar hold_alarm: has the number of alarms about halted failovers.
 
     :param runs: the ledger; None if no runs table is set.
     """
@@ -51,6 +53,7 @@ class Leader:
         self._store = store
         self._db = db
         self._clock = clock
+        self.hold_alarm = HoldAlarm(clock)
         self.closer = RunCloser(db, reader, region=region)
         era = Era.of(process.airflow_version)
         self.ledger = LedgerKeeper(
@@ -118,4 +121,5 @@ class Leader:
             region=region,
             owner=f"agent of {region} (job {self._db.job_id} on {self._process.host})",
             takeover_s=Timing.from_config(self._process.config).takeover_s,
+            alarm=self.hold_alarm,
         )

@@ -50,6 +50,7 @@ class Figures:
     :param held: how many times the gate put a run back into the queue.
     :param skipped: number of runs that the gate skipped.
     :param closed: number of runs that the agent closed.
+    :param hold_alarms: number of alarms about halted failovers that no caller continues.
     """
 
     role: Role
@@ -60,6 +61,7 @@ class Figures:
     held: int
     skipped: int
     closed: int
+    hold_alarms: int = 0
 
 
 class Publisher(Protocol):
@@ -134,6 +136,7 @@ class Metrics:
             "held_runs": figures.held,
             "skipped_runs": figures.skipped,
             "closed_runs": figures.closed,
+            "hold_alarm": figures.hold_alarms,
         }
         for name, count in counts.items():
             if count != self._counted.get(name, 0):

@@ -3,12 +3,15 @@ The target's agent finishes a promoted plan whose owner is silent.
 
 From the promotion until the target may execute, no region executes anything, and the plan's owner may never return. So
 the target's own agent finishes the plan. It needs no REST API, no additional rights, and no user.
+
+If the plan halts for steps of users, the agent waits for as long as the caller allowed. It never promotes a plan.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from airflow_provider_mwaa_dr.agent.hold_alarm import HoldAlarm
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.ended_in_standby import get_runs
@@ -40,6 +43,11 @@ from airflow_provider_mwaa_dr.exceptions import (
 log = get_logger(__name__)
 
 
+def patience_s(plan: Plan, takeover_s: float) -> float:
+    """Return for how long the state of a promoted plan must not change before the target's agent finishes it."""
+    return max(takeover_s, plan.hold_s) if plan.hold is not None else takeover_s
+
+
 class PlanFinisher:
     """
     Finishes a promoted plan whose owner is silent, with one short step in each turn.
@@ -49,10 +57,19 @@ class PlanFinisher:
 
     :param owner: the name of this process; unique among all engines and agents of the set.
     :param takeover_s: the finisher takes over the plan if the state has not changed for this long, on its own clock.
+    :param alarm: reports a plan that was drained, and that no caller promotes.
     """
 
     def __init__(
-        self, store: StateStore, dags: RegionDags, clock: Clock, *, region: str, owner: str, takeover_s: float
+        self,
+        store: StateStore,
+        dags: RegionDags,
+        clock: Clock,
+        *,
+        region: str,
+        owner: str,
+        takeover_s: float,
+        alarm: HoldAlarm,
     ) -> None:
         self._store = store
         self._dags = dags
@@ -60,6 +77,7 @@ class PlanFinisher:
         self._region = region
         self._owner = owner
         self._takeover_s = takeover_s
+        self._alarm = alarm
         self._version: int | None = None
         self._since = self._read_at = clock.monotonic()
 
@@ -71,16 +89,18 @@ class PlanFinisher:
         """
         plan = state.plan
         still_s = self._still_for(state)
+        self._alarm.turn(state, still_s)
         if plan is None or plan.target != self._region or state.phase not in {Phase.PROMOTING, Phase.RESUMING}:
             return
         try:
             if plan.owner != self._owner:
-                if still_s > self._takeover_s:
+                if still_s > patience_s(plan, self._takeover_s):
                     new = transitions.take_over(state, owner=self._owner, at=self._clock.now())
                     self._store.write(new, expected_version=state.version)
+                    why = "no caller continued it" if plan.is_halted else f"its owner {plan.owner} has been silent"
                     log.warning(
-                        "Plan %s (%s -> %s, %s) is stalled: its owner %s has been silent for %.0f s. %s finishes it.",
-                        plan.id, plan.source, plan.target, state.phase.value, plan.owner, still_s, self._region,
+                        "Plan %s (%s -> %s, %s) is stalled: %s for %.0f s. %s finishes it.",
+                        plan.id, plan.source, plan.target, state.phase.value, why, still_s, self._region,
                     )  # fmt: skip
             elif state.phase is Phase.PROMOTING:
                 self._resume(state, still_s)

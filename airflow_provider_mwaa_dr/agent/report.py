@@ -146,6 +146,7 @@ class Reporter:
             life=self._confirmation.life,
             lease_s=self._reader.lease_s,
             silent=self._observer.silent(),
+            knows_hold=True,
         )
 
     def identity_claim(self, job_id: str, *, beat: int, problem: str) -> IdentityClaim:
@@ -194,6 +195,7 @@ class Reporter:
             held=self._counts.held,
             skipped=self._counts.skipped,
             closed=self._leader.closer.closed,
+            hold_alarms=self._leader.hold_alarm.count,
         )
 
     @property

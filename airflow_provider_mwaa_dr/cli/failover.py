@@ -17,8 +17,9 @@ from airflow_provider_mwaa_dr.core.failover import (
     FailoverRequest,
     StepEvent,
 )
+from airflow_provider_mwaa_dr.core.ports import FailoverOutcome, FailoverRecord
 from airflow_provider_mwaa_dr.core.reasons import checked_reason
-from airflow_provider_mwaa_dr.core.state import Mode
+from airflow_provider_mwaa_dr.core.state import DEFAULT_HOLD_S, DRState, Mode, Phase, Stage, meaning
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError
 
 ENTERING = frozenset(action.value for action in FailoverAction if action is not FailoverAction.NOTHING)
@@ -62,6 +63,21 @@ def add_command(commands: CommandParsers) -> None:
     parser.add_argument(
         "--even-if-not-ready", action="store_true", help="continue although a check of the target failed"
     )
+    parser.add_argument(
+        "--until",
+        choices=[stage.value for stage in Stage],
+        help="halt for steps of your own, and exit; the same command with the next stage, or without --until, "
+        "continues. drained: the active region starts nothing, and REGION is not active yet; promoted: REGION is "
+        "active and starts nothing yet",
+    )
+    parser.add_argument(
+        "--hold-s",
+        metavar="SECONDS",
+        type=float,
+        default=DEFAULT_HOLD_S,
+        help="how long the failover may stay halted (default %(default)g): then an agent of REGION finishes it if it "
+        "is promoted; if it is drained, the agents raise an alarm",
+    )
 
 
 def run(session: CliSession) -> None:
@@ -76,6 +92,8 @@ def run(session: CliSession) -> None:
         mode=Mode(args.mode),
         stop_running=args.stop_running,
         even_if_not_ready=args.even_if_not_ready,
+        until=Stage(args.until) if args.until is not None else None,
+        hold_s=args.hold_s,
     )
     on_step = _Steps()
     engine = FailoverEngine.from_config(
@@ -98,12 +116,38 @@ def run(session: CliSession) -> None:
         state = session.store.read()
         console.result(nothing_done_document(state, reason=reason, by=session.who), visible(answer))
         return
+    if record.outcome is FailoverOutcome.OPEN:
+        console.result(
+            record_document(record), "\n".join(map(visible, _halted(session.store.read(), record, request.until)))
+        )
+        return
     lines = [
         f"{record.target} is active, epoch {record.epoch} ({record.outcome.value}, plan {record.id}).",
         *(f"Not unpaused: {dag_id}" for dag_id in record.not_unpaused),
         *(f"Ended in the standby, and not continued: {run}" for run in record.ended_in_standby),
     ]
     console.result(record_document(record), "\n".join(map(visible, lines)))
+
+
+def _halted(state: DRState, record: FailoverRecord, until: Stage | None) -> Iterator[str]:
+    """Yield where the failover has halted, and the commands that continue and cancel it."""
+    plan = state.plan
+    source, target = record.source, record.target
+    if plan is None or plan.id != record.id or plan.hold is None or plan.hold is not until or not plan.is_halted:
+        yield f"Failover {record.id} has passed this stage ({state.phase.value}). Nothing was changed."
+    else:
+        yield f"Halted at {plan.hold.value}: {meaning(plan.hold, source=source, target=target)} (plan {plan.id})."
+        if plan.hold is Stage.DRAINED:
+            yield f"If no command continues it within {plan.hold_s:g} s, the agents raise an alarm."
+        else:
+            yield f"If no command continues it within {plan.hold_s:g} s, an agent of {target} finishes it."
+    if state.phase is Phase.DRAINING:
+        yield f"Then continue it: mwaa-dr failover {target} --until promoted --reason TEXT"
+        yield f"Or to its end: mwaa-dr failover {target} --reason TEXT"
+        yield f"Or cancel it: mwaa-dr failover {source} --reason TEXT"
+    else:
+        yield f"Then continue it: mwaa-dr failover {target} --reason TEXT"
+        yield f"Or fail back: mwaa-dr failover {source} --reason TEXT"
 
 
 class _Steps:
@@ -149,6 +193,8 @@ def _preview_text(preview: FailoverPreview) -> Iterator[str]:
         yield f"No active region is known: {preview.why_recovery}."
         yield "The failover is forced, whatever mode was requested; every other registered region counts as the source."
     yield f"Steps: {', '.join(preview.steps)}."
+    if preview.until is not None:
+        yield f"It halts at {preview.until.value}, and a further command continues it."
     if preview.wanted is not None:
         exempt = f" (exempt DAGs, which do not change: {preview.exempt})" if preview.exempt is not None else ""
         yield f"DAGs to pause in {preview.source} and to unpause in {preview.target}: {preview.wanted}{exempt}."

@@ -8,7 +8,7 @@ from typing import Any
 from airflow_provider_mwaa_dr.cli.console import Console, table
 from airflow_provider_mwaa_dr.core.display import counted
 from airflow_provider_mwaa_dr.core.gate import Role
-from airflow_provider_mwaa_dr.core.state import Mode, Phase
+from airflow_provider_mwaa_dr.core.state import Mode, Phase, Stage, meaning
 from airflow_provider_mwaa_dr.core.timing import Timing
 
 SHOWN_RUNS = 20
@@ -53,6 +53,9 @@ def _plan(document: Mapping[str, Any], timing: Timing, console: Console) -> Iter
     yield f"PLAN OPEN: {plan['id']}, {source} -> {target} ({plan['mode']}), by {plan['by']}: {plan['reason']}"
     yield f"  {phase.value}: {_meaning(plan, phase)}."
     silent_s = plan["silent_s"]
+    if plan["hold"] is not None and plan["hold"]["is_halted"]:
+        yield from _halted(document, console)
+        return
     is_finished_by_agent = phase is not Phase.DRAINING and document["regions"].get(target, {}).get("schedulers")
     if silent_s <= timing.takeover_s:
         yield f"  Its owner sent a heartbeat {silent_s:.0f} s ago."
@@ -69,8 +72,38 @@ def _plan(document: Mapping[str, Any], timing: Timing, console: Console) -> Iter
     yield f"  {back}: mwaa-dr failover {source} --reason TEXT"
 
 
+def _halted(document: Mapping[str, Any], console: Console) -> Iterator[str]:
+    """Yield since when the plan is halted, what happens when the time is over, and the commands that go on."""
+    plan, hold = document["plan"], document["plan"]["hold"]
+    source, target, silent_s = plan["from"], plan["to"], plan["silent_s"]
+    stage = Stage(hold["stage"])
+    left_s = hold["hold_s"] - silent_s
+    yield (
+        f"  It is halted at {stage.value} for steps of users, since {document['last_updated']} ({silent_s:.0f} s ago). "
+        "No region executes."
+    )
+    if stage is Stage.PROMOTED:
+        end = f"an agent of {target} finishes it, because {hold['hold_s']:.0f} s were allowed"
+        yield f"  In {left_s:.0f} s, {end}." if left_s > 0 else f"  The time is over: {end}."
+    elif left_s > 0:
+        yield f"  In {left_s:.0f} s, the agents raise an alarm. No component promotes {target}."
+    else:
+        yield console.alarm(
+            f"! No caller has continued it within {hold['hold_s']:.0f} s. Find out whether your data has moved to "
+            f"{target}, and then continue or cancel it."
+        )
+    yield f"  Continue it: mwaa-dr failover {target} --reason TEXT"
+    if stage is Stage.DRAINED:
+        yield f"  Continue it to the next stage: mwaa-dr failover {target} --until promoted --reason TEXT"
+        yield f"  Cancel it: mwaa-dr failover {source} --reason TEXT"
+    else:
+        yield f"  Fail back instead: mwaa-dr failover {source} --reason TEXT"
+
+
 def _meaning(plan: Mapping[str, Any], phase: Phase) -> str:
     source, target = plan["from"], plan["to"]
+    if plan["hold"] is not None and plan["hold"]["is_halted"]:
+        return meaning(Stage(plan["hold"]["stage"]), source=source, target=target)
     if phase is Phase.DRAINING and plan["mode"] == Mode.FORCED.value:
         return f"no new run starts; {target} becomes active when the lease of {source} expires"
     if phase is Phase.DRAINING:

@@ -46,6 +46,19 @@ def _plan_document(plan: Plan) -> dict[str, Any]:
         "by": plan.by,
         "owner": plan.owner,
         "started_at": iso(plan.started_at),
+        "hold": _hold_document(plan),
+    }
+
+
+def _hold_document(plan: Plan) -> dict[str, Any] | None:
+    """Return the stage at which the plan halts; None if it continues to its end."""
+    if plan.hold is None:
+        return None
+    return {
+        "stage": plan.hold.value,
+        "is_halted": plan.is_halted,
+        "hold_s": plan.hold_s,
+        "halts": plan.halts,
     }
 
 
@@ -119,6 +132,7 @@ def preview_document(preview: FailoverPreview) -> dict[str, Any]:
         "not_ready": list(preview.not_ready),
         "taken_over": preview.why_recovery,
         "steps": list(preview.steps),
+        "until": preview.until.value if preview.until is not None else None,
     }
 
 

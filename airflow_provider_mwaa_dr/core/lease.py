@@ -43,6 +43,7 @@ class Closing:
         to forced, or ``drained``), or after the take-over. None while the fence lets running runs finish.
     :param lease_s: see :func:`longest_lease_s`.
     :param gate_commit_s: the longest time from a gate's decision to its commit.
+    :param is_quiet: an earlier engine of the plan has waited until the gate was closed, and the plan has stayed open.
     :param silent_until: by job, the time from which the gate of a silent scheduler is closed, see :func:`silent_until`.
         Later reads do not change it.
     """
@@ -53,10 +54,11 @@ class Closing:
     lease_s: float
     gate_commit_s: float
     silent_until: Mapping[str, float] = field(default_factory=dict)
+    is_quiet: bool = False
 
     def gate_closed_at(self, agents: Sequence[AgentStatus]) -> float:
         """Return the time from which no gate of the region lets a run start; *agents* are its current heartbeats."""
-        if has_acknowledged(agents, self.version):
+        if self.is_quiet or has_acknowledged(agents, self.version):
             return self.gate_since
         jobs = {agent.job for agent in agents}.union(self.silent_until)
         # If no scheduler that has acknowledged is listed, there may be some without a heartbeat: only silence counts.

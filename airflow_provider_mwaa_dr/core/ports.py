@@ -126,6 +126,8 @@ class AgentStatus:
     :param attempt: number of the request that wrote this item. The store sets it, and uses each number only once.
     :param lease_s: the lease in the last state that the agent read; None before the first.
     :param silent: the heartbeats of all regions that this agent has observed to be silent.
+    :param knows_hold: whether this version waits while a plan is halted. Earlier versions drop the fields of the plan
+        that say so, and continue it.
     """
 
     region: str
@@ -176,6 +178,7 @@ class AgentStatus:
     attempt: int = 0
     silent: tuple[SilentAgent, ...] = ()
     lease_s: float | None = None
+    knows_hold: bool = False
 
     @property
     def number(self) -> str | None:

@@ -52,6 +52,23 @@ ModeName = Literal["auto", "graceful", "forced"]
 """The values of :class:`Mode`, for editors and type checkers."""
 
 
+class Stage(str, Enum):
+    """A stage at which a failover halts if its caller asks for it, so that users can do steps of their own."""
+
+    DRAINED = "drained"
+    """Only the promotion is missing: the source can start nothing, and in a graceful plan its ledger is complete."""
+    PROMOTED = "promoted"
+    """The target is active and has prepared its database. No region executes anything yet."""
+
+
+StageName = Literal["drained", "promoted"]
+"""The values of :class:`Stage`, for editors and type checkers."""
+
+DEFAULT_HOLD_S = 900.0
+"""How long a plan may stay halted, if its caller names no other time."""
+LONGEST_HOLD_S = 86_400.0
+
+
 @dataclass(frozen=True, slots=True)
 class FieldProblem:
     """
@@ -94,7 +111,7 @@ class Plan:
     :param source: region being left ("from" in records).
     :param target: region being activated ("to" in records). Equal to *source* in a plan that cancels another.
     :param mode: AUTO counts as graceful until a state write turns it FORCED.
-    :param owner: the process that makes the steps of the plan; no other process does.
+    :param owner: the process that makes the steps of the plan; no other process does. Empty: the plan is halted.
     :param beat: the owner increases it while it runs. A follower takes over when, on the follower's own clock, it has
         not changed for too long.
     :param set_id: the recorded set of DAGs; None until it is recorded, never changed afterwards.
@@ -106,6 +123,12 @@ class Plan:
     :param is_recovery: it is unknown which region executes, so every registered region except the target counts as the
         source; *source* is the last known active region.
     :param lease_s: the lease from the promotion on, if the stored lease cannot be used; None: the lease stays.
+    :param hold: the stage at which the owner halts the plan, or has halted it. None: the plan continues to its end.
+    :param hold_s: for how long the plan may stay as it is. Each observer counts on its own clock, from its first read
+        of the last write. After it, the target's agent finishes a promoted plan. No component promotes a drained one.
+    :param halts: how many times an engine has halted the plan. In DRAINING, every step before the promotion is complete
+        after the first halt.
+    :param quiet: the gates of the source have closed, so no engine waits for its lease again under this plan.
     """
 
     id: str
@@ -124,6 +147,15 @@ class Plan:
     replaced: tuple[Phase, Plan] | None = None
     is_recovery: bool = False
     lease_s: float | None = None
+    hold: Stage | None = None
+    hold_s: float = DEFAULT_HOLD_S
+    halts: int = 0
+    quiet: bool = False
+
+    @property
+    def is_halted(self) -> bool:
+        """Whether the plan waits at a stage for a caller that continues or cancels it."""
+        return not self.owner
 
     @property
     def is_forced(self) -> bool:
@@ -258,6 +290,11 @@ TRANSITIONS: Mapping[str, Transition] = {
         meaning="states that no run is in progress in the source; the fence holds from then on",
         moves={Phase.DRAINING: (Phase.DRAINING,)},
     ),
+    "halt": Transition(
+        by=_OWNER,
+        meaning="leaves the plan without an owner at the stage that its caller named, for steps of users",
+        moves={phase: (phase,) for phase in (Phase.DRAINING, Phase.PROMOTING)},
+    ),
     "promote": Transition(
         by=_OWNER,
         meaning="makes the target the active region; the epoch grows by 1",
@@ -286,7 +323,7 @@ TRANSITIONS: Mapping[str, Transition] = {
     ),
     "take_over": Transition(
         by="an engine that follows, or the target's agent after the promotion",
-        meaning="becomes the owner of a plan whose owner is silent",
+        meaning="becomes the owner of a plan that is halted, or whose owner is silent",
         moves=_KEPT_WHILE_OPEN,
     ),
     "beat": Transition(by=_OWNER, meaning="shows that the owner is alive", moves=_KEPT_WHILE_OPEN),
@@ -401,7 +438,7 @@ def cancel(state: DRState, *, plan_id: str, by: str, owner: str, reason: str, at
         phase, earlier = replaced
         # An earlier plan without a recorded set has paused nothing. The cancelled plan may have paused its set.
         set_id = earlier.set_id or open_plan.set_id
-        back = replace(earlier, owner=owner, beat=earlier.beat + 1, set_id=set_id)
+        back = replace(earlier, owner=owner, beat=earlier.beat + 1, set_id=set_id, hold=None)
         return _next(state, "cancel", phase=phase, plan=back, by=by, at=at)
     back = replace(
         open_plan,
@@ -415,6 +452,9 @@ def cancel(state: DRState, *, plan_id: str, by: str, owner: str, reason: str, at
         starts_awaited=False,
         drained=False,
         replaced=None,
+        hold=None,
+        halts=0,
+        quiet=False,
     )
     return _next(state, "cancel", phase=Phase.RESUMING, plan=back, by=by, at=at)
 
@@ -512,6 +552,8 @@ def drained(state: DRState, *, at: datetime) -> DRState:
     """
     Return the state that marks the source as drained: no run is in progress, and none can start.
 
+    Its gates are closed by now, so the plan is quiet.
+
     :raises WrongPhaseError: the gate may still let awaited runs start.
     """
     plan = _plan_in_phase(state, "drained")
@@ -522,7 +564,7 @@ def drained(state: DRState, *, at: datetime) -> DRState:
         )
     if plan.drained:
         return state
-    return _next(state, "drained", plan=replace(plan, drained=True), by=plan.by, at=at)
+    return _next(state, "drained", plan=replace(plan, drained=True, quiet=True), by=plan.by, at=at)
 
 
 def turn_forced(state: DRState, *, at: datetime) -> DRState:
@@ -541,6 +583,46 @@ def turn_forced(state: DRState, *, at: datetime) -> DRState:
     return _next(state, "turn_forced", plan=replace(plan, mode=Mode.FORCED, starts_awaited=False), by=plan.by, at=at)
 
 
+def halt(state: DRState, *, at: datetime) -> DRState:
+    """
+    Return the state in which the plan waits at the stage that its caller named, without an owner.
+
+    The caller has completed every step up to this stage. So in DRAINING, no gate and no fence of the source is open.
+
+    :raises WrongPhaseError: the plan does not halt in this phase.
+    """
+    plan = _plan_in_phase(state, "halt")
+    if plan.hold is not stage_in(state.phase):
+        raise WrongPhaseError(
+            f"Plan {plan.id} does not halt in {state.phase.value}: it halts at "
+            f"{plan.hold.value if plan.hold is not None else 'no stage'} (version {state.version}).",
+            advice="Read the state again; mwaa-dr status shows it.",
+        )
+    is_quiet = plan.quiet or state.phase is Phase.DRAINING
+    halted = replace(plan, owner="", halts=plan.halts + 1, quiet=is_quiet)
+    return _next(state, "halt", plan=halted, by=plan.by, at=at)
+
+
+def stage_in(phase: Phase) -> Stage | None:
+    """Return the stage at which a plan in *phase* may be halted."""
+    return {Phase.DRAINING: Stage.DRAINED, Phase.PROMOTING: Stage.PROMOTED}.get(phase)
+
+
+def meaning(stage: Stage, *, source: str, target: str) -> str:
+    """Return what holds while a plan is halted at *stage*, as a text for display."""
+    if stage is Stage.DRAINED:
+        return f"{source} starts nothing, and {target} is not active yet"
+    return f"{target} is active and starts nothing yet"
+
+
+def has_reached(state: DRState, stage: Stage) -> bool:
+    """Whether the open plan is halted at *stage*, or has passed it."""
+    plan = _open_plan(state)
+    if stage_in(state.phase) is stage:
+        return plan.is_halted
+    return state.phase is Phase.RESUMING or stage_in(state.phase) is Stage.PROMOTED
+
+
 def promote(state: DRState, *, at: datetime) -> DRState:
     """
     Return the state in which the plan's target is the active region.
@@ -551,7 +633,7 @@ def promote(state: DRState, *, at: datetime) -> DRState:
     :raises WrongPhaseError: the state is not DRAINING.
     """
     plan = _plan_in_phase(state, "promote")
-    promoted = replace(plan, replaced=None)  # a promoted plan cannot be cancelled
+    promoted = replace(plan, replaced=None, quiet=False)  # a promoted plan cannot be cancelled
     return replace(
         _next(state, "promote", plan=promoted, by=plan.by, at=at),
         active_region=plan.target,
@@ -569,7 +651,7 @@ def promote(state: DRState, *, at: datetime) -> DRState:
 def resume(state: DRState, *, at: datetime) -> DRState:
     """Return the state in which the target may execute. First all its schedulers must acknowledge the epoch."""
     plan = _plan_in_phase(state, "resume")
-    return _next(state, "resume", plan=plan, by=plan.by, at=at)
+    return _next(state, "resume", plan=replace(plan, hold=None), by=plan.by, at=at)
 
 
 def complete(state: DRState, *, not_unpaused_set_id: str | None, at: datetime) -> DRState:
@@ -589,10 +671,17 @@ def beat(state: DRState, *, at: datetime) -> DRState:
     return _next(state, "beat", plan=replace(plan, beat=plan.beat + 1), by=state.changed_by, at=at)
 
 
-def take_over(state: DRState, *, owner: str, at: datetime) -> DRState:
-    """Return the state in which *owner* owns the open plan, for a plan whose owner's beat no longer changes."""
+def take_over(
+    state: DRState, *, owner: str, at: datetime, hold: Stage | None = None, hold_s: float = DEFAULT_HOLD_S
+) -> DRState:
+    """
+    Return the state in which *owner* owns the open plan: a halted plan, or one whose owner's beat no longer changes.
+
+    :param hold, hold_s: the stage of the new owner's caller; see :class:`Plan`. That of the caller before ends.
+    """
     plan = _plan_in_phase(state, "take_over")
-    return _next(state, "take_over", plan=replace(plan, owner=owner, beat=plan.beat + 1), by=state.changed_by, at=at)
+    taken = replace(plan, owner=owner, beat=plan.beat + 1, hold=hold, hold_s=hold_s)
+    return _next(state, "take_over", plan=taken, by=state.changed_by, at=at)
 
 
 def set_active_region(state: DRState, region: str, *, reason: str, by: str, at: datetime) -> DRState:

@@ -19,9 +19,9 @@ from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import nothing_done_document, preview_document, record_document
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, StepEvent, StepStatus
 from airflow_provider_mwaa_dr.core.health import Limits
-from airflow_provider_mwaa_dr.core.ports import RECORDS, Clock
+from airflow_provider_mwaa_dr.core.ports import RECORDS, Clock, FailoverOutcome
 from airflow_provider_mwaa_dr.core.reasons import checked_reason
-from airflow_provider_mwaa_dr.core.state import DRState, Mode, ModeName
+from airflow_provider_mwaa_dr.core.state import DEFAULT_HOLD_S, DRState, Mode, ModeName, Stage, StageName
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, ConfigError, DRError, RefusedError
 from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook
 from airflow_provider_mwaa_dr.hooks.errors import airflow_error
@@ -40,6 +40,14 @@ class FailoverOperator(AwsBaseOperator):
 
     The returned record has the keys of ``mwaa-dr failover --json``. If the target is already active, the task succeeds.
 
+    With *until*, the task succeeds at that stage, so that the DAG's own tasks switch databases, endpoints or DNS. No
+    region executes in the meantime. A further task with the same target continues, and the last one has no *until*::
+
+        FailoverOperator(..., until="drained") >> switch_database >> FailoverOperator(...)
+
+    The record then has the outcome ``open``, and its ``mode`` says whether the source was drained (``graceful``) or
+    left (``forced``). If the failover has passed the stage, the task changes nothing and succeeds.
+
     :param target_region: the region to make active (templated). Name the region that is still active to cancel an open
         plan before its promote step.
     :param reason: why, in 1 to 1,000 characters; stored in the state and in the record (templated).
@@ -52,6 +60,12 @@ class FailoverOperator(AwsBaseOperator):
         started. Meant for automatic failovers. None (default) for no limit.
     :param max_per_day: refuse to start more failovers than this within 24 hours. Failovers of all users and DAGs
         count. None (default) for no limit.
+    :param until: halt at this stage: ``drained`` (the source can start nothing, the target is not active yet) or
+        ``promoted`` (the target is active and prepared, and starts nothing yet). None (default) or an empty text: fail
+        over to the end (templated).
+    :param hold: for how long the failover may stay halted. Then the target's agent finishes a promoted failover. No
+        component promotes a drained one: the agents log errors and count the metric ``hold_alarm`` until a task or a
+        person continues or cancels it. Default 15 minutes, at most a day.
     :param dry_run: return what would happen, with counts; change nothing.
     :param aws_conn_id: connection with the credentials; None for the environment's own role (templated).
     :raises AirflowFailException: the failover was refused, or a setting is wrong: a retry would fail, too.
@@ -60,7 +74,7 @@ class FailoverOperator(AwsBaseOperator):
 
     aws_hook_class = DRStateHook
     template_fields: Sequence[str] = aws_template_fields(
-        "target_region", "reason", "mode", "stop_running", "even_if_not_ready"
+        "target_region", "reason", "mode", "stop_running", "even_if_not_ready", "until"
     )
 
     def __init__(
@@ -73,6 +87,8 @@ class FailoverOperator(AwsBaseOperator):
         even_if_not_ready: bool | str = False,
         cooldown: timedelta | None = None,
         max_per_day: int | None = None,
+        until: StageName | str | None = None,
+        hold: timedelta = timedelta(seconds=DEFAULT_HOLD_S),
         dry_run: bool = False,
         aws_conn_id: str | None = None,
         **kwargs: Any,
@@ -84,6 +100,8 @@ class FailoverOperator(AwsBaseOperator):
         self.stop_running = stop_running
         self.even_if_not_ready = even_if_not_ready
         self.limits = Limits(cooldown=cooldown, per_day=max_per_day)
+        self.until = until
+        self.hold = hold
         self.preview_only = dry_run  # BaseOperator has a method dry_run
         self._waiting: _StoppableClock | None = None
 
@@ -129,6 +147,18 @@ class FailoverOperator(AwsBaseOperator):
         except AlreadyActiveError as answer:
             self._log_safely(logging.INFO, "%s", answer)
             return nothing_done_document(hook.get_state(), reason=request.reason, by=request.by)
+        if record.outcome is FailoverOutcome.OPEN:
+            self._log_safely(
+                logging.INFO,
+                "The failover to %s has reached %s (plan %s, %s). A task with the same target continues it; a failover "
+                "to %s cancels or reverts it.",
+                record.target,
+                self.until,
+                record.id,
+                record_document(record)["mode"],
+                record.source,
+            )
+            return record_document(record)
         self._log_safely(
             logging.INFO,
             "%s is active, epoch %d (plan %s, %s)",
@@ -153,6 +183,13 @@ class FailoverOperator(AwsBaseOperator):
                 option="mode",
                 advice="Use one of them.",
             ) from error
+        try:
+            until = Stage(self.until) if self.until else None
+        except ValueError as error:
+            raise ConfigError(
+                f"until is {self.until!r}. Allowed are {', '.join(stage.value for stage in Stage)}, and None.",
+                option="until",
+            ) from error
         if not self.target_region:
             raise ConfigError("The target region is empty.", option="target_region", advice="Name a region.")
         user = getattr(context.get("dag_run"), "triggering_user_name", None)
@@ -163,6 +200,8 @@ class FailoverOperator(AwsBaseOperator):
             mode=mode,
             stop_running=_truth("stop_running", self.stop_running),
             even_if_not_ready=_truth("even_if_not_ready", self.even_if_not_ready),
+            until=until,
+            hold_s=self.hold.total_seconds(),
         )
 
     def _refuse_in_source(self, state: DRState, target: str) -> None:

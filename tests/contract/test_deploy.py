@@ -749,7 +749,7 @@ def test_alarms_are_created_in_each_region_on_request(cloud: Cloud) -> None:
     ]  # fmt: skip
     for shown in (
         "+ dr.cloudwatch_metrics=true",
-        "+ alarms: agent silent, state old, ledger behind, runs held",
+        "+ alarms: agent silent, state old, ledger behind, runs held, failover halted",
         TOPIC,
         "no topic",
     ):
@@ -759,7 +759,7 @@ def test_alarms_are_created_in_each_region_on_request(cloud: Cloud) -> None:
     assert (result.code, result.changed) == (0, [f"update {B}", f"update {A}", f"alarms {B}", f"alarms {A}"])
     for region in cloud.regions:
         alarms = cloud.alarms(region)
-        assert set(alarms) == {"agent-silent", "state-old", "ledger-behind", "runs-held"}
+        assert set(alarms) == {"agent-silent", "state-old", "ledger-behind", "runs-held", "failover-halted"}
         for alarm in alarms.values():
             assert alarm["Namespace"] == "MWAA-DR"
             assert alarm["Dimensions"] == [{"Name": "Environment", "Value": cloud.names[region]}]
@@ -828,7 +828,7 @@ def test_a_silent_agent_raises_an_alarm_that_ends_when_it_is_back(cloud: Cloud) 
     stats = CloudWatchStats(A, cloud.names[A], clock, client=cloud.client("cloudwatch", A))
     agent = Metrics(lambda: stats, clock, prefix="")
 
-    def minutes(count: int, *, alive: bool, held: int = 0, state_age_s: float = 1.0) -> set[str]:
+    def minutes(count: int, *, alive: bool, held: int = 0, state_age_s: float = 1.0, halted: int = 0) -> set[str]:
         for _ in range(count * 12):
             clock.advance(5)
             if alive:
@@ -838,6 +838,7 @@ def test_a_silent_agent_raises_an_alarm_that_ends_when_it_is_back(cloud: Cloud) 
                     Figures(
                         role=Role.ACTIVE, epoch=3, state_age_s=state_age_s, ledger_lag_s=2.0,
                         heartbeats=figures[-1], held=holds[-1], skipped=0, closed=0,
+                        hold_alarms=halted,
                     )
                 )  # fmt: skip
         return on(cloud, A, at=clock.now())
@@ -850,6 +851,8 @@ def test_a_silent_agent_raises_an_alarm_that_ends_when_it_is_back(cloud: Cloud) 
     assert minutes(2, alive=True, state_age_s=75.0) == {"state-old"}
     assert minutes(16, alive=True, held=1) == {"runs-held"}
     assert minutes(2, alive=True) == set()
+    assert minutes(2, alive=True, halted=1) == {"failover-halted"}
+    assert minutes(4, alive=True, halted=1) == set()
 
 
 def on(cloud: Cloud, region: str, *, at: datetime) -> set[str]:
@@ -890,7 +893,7 @@ def test_alarms_interrupted_at_any_change_are_created_by_the_same_command(make_c
         interruption.lift()
         assert interruption.struck == "cloudformation CreateStack"
         assert cloud.deploy(*words, "--wait").code == 0
-        assert all(len(cloud.alarms(region)) == 4 for region in cloud.regions)
+        assert all(len(cloud.alarms(region)) == 5 for region in cloud.regions)
         assert cloud.deploy(*words).changed == []
 
 

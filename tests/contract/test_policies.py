@@ -18,6 +18,7 @@ import boto3
 import pytest
 from moto.cloudformation.models import cloudformation_backends
 
+from airflow_provider_mwaa_dr.agent.hold_alarm import HoldAlarm
 from airflow_provider_mwaa_dr.agent.plan_finisher import PlanFinisher
 from airflow_provider_mwaa_dr.aws.deploy.policies import (
     Scope,
@@ -260,7 +261,15 @@ def test_an_agent_finishes_a_failover_with_the_policy_for_it(deployed: Cloud, sc
             opened = stores(deployed, model, region=B)
             set_active(opened.state, A, deployed.clock)
             promoted(opened.state, deployed.clock, f"plan-{model}")
-        finisher = PlanFinisher(opened.state, Dags(), deployed.clock, region=B, owner="agent", takeover_s=30.0)
+        finisher = PlanFinisher(
+            opened.state,
+            Dags(),
+            deployed.clock,
+            region=B,
+            owner="agent",
+            takeover_s=30.0,
+            alarm=HoldAlarm(deployed.clock),
+        )
         recorder.doing = "finish a failover"
         while (state := deployed.copy(B).read()).phase is not Phase.STEADY:
             with recorder.paused():

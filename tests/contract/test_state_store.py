@@ -40,9 +40,11 @@ from airflow_provider_mwaa_dr.core.state import (
     Mode,
     Phase,
     Plan,
+    Stage,
     announce,
     announced_set_id,
     claim,
+    halt,
     initial,
     not_unpaused_set_id,
     promote,
@@ -95,6 +97,7 @@ def test_empty_table_has_no_state(store: StateStore) -> None:
         claim(FIRST, PLAN, at=AT),
         promote(record_set(claim(FIRST, PLAN, at=AT), "s-1", at=AT), at=AT),
         supersede(promote(claim(FIRST, PLAN, at=AT), at=AT), replace(PLAN, id="f-2", target="us-east-2"), at=AT),
+        halt(claim(FIRST, replace(PLAN, hold=Stage.DRAINED, hold_s=60.5), at=AT), at=AT),
         announce(announce(claim(FIRST, PLAN, at=AT), "s-1", had_ended=False, at=AT), "s-2", had_ended=True, at=AT),
     ],
     ids=[
@@ -105,6 +108,7 @@ def test_empty_table_has_no_state(store: StateStore) -> None:
         "claimed",
         "promoted",
         "superseded",
+        "halted",
         "stopping",
     ],
 )
@@ -194,6 +198,7 @@ def test_agents_are_listed_by_region(store: StateStore) -> None:
         standby_as_of=AT,
         ledger_wait_s=120.5,
         final_plan_id="p1",
+        knows_hold=True,
         waiting=("orders manual__1: its DAG is not here", "and 3 more"),
     )
     other = replace(STATUS, job="8", fence_ok=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_mwaa_dr.agent import plan_finisher
 from airflow_provider_mwaa_dr.core import gate, lease
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.failover import FailoverAction, actions
@@ -18,7 +19,7 @@ from airflow_provider_mwaa_dr.core.failover.context import EngineContext
 from airflow_provider_mwaa_dr.core.gate import Decision, DecisionPoint, View
 from airflow_provider_mwaa_dr.core.lease import Closing
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
-from tests.exploration.model import LEASE_S, OLD, TICK_S, Caller, Model, World
+from tests.exploration.model import LEASE_S, OLD, TICK_S, B, Caller, Model, World
 
 Patch = pytest.MonkeyPatch
 
@@ -224,6 +225,26 @@ def with_a_gate_that_counts_as_closed_since_the_claim_although_awaited_runs_star
     patch.setattr(Model, "_send", as_before)
 
 
+def with_a_fence_that_lets_tasks_start_while_the_plan_is_halted(patch: Patch) -> None:
+    decide = gate.decide
+
+    def generous(view: View, *, point: DecisionPoint, **rest: Any) -> Decision:
+        state = view.state
+        if point is DecisionPoint.FENCE and state is not None and state.plan is not None and state.plan.is_halted:
+            view = replace(view, state=replace(state, plan=replace(state.plan, drained=False)))
+        return decide(view, point=point, **rest)
+
+    patch.setattr(gate, "decide", generous)
+
+
+def with_an_agent_that_finishes_halted_plans(patch: Patch) -> None:
+    patch.setattr(plan_finisher, "patience_s", lambda _, takeover_s: takeover_s)
+
+
+def with_a_halt_that_not_every_agent_knows(patch: Patch) -> None:
+    patch.setattr(Model, "may_halt", staticmethod(lambda _: True))
+
+
 @dataclass(frozen=True)
 class Where:
     """
@@ -231,6 +252,7 @@ class Where:
 
     :param schedulers: number in the source and in the target.
     :param starts: how many times the caller may let awaited runs start.
+    :param halts, earlier: see :class:`~tests.exploration.model.Model`.
     :param depth: the number of steps of the shortest history that shows it. For a broken way out, which the search
         checks from the state before, it is one step more.
     """
@@ -240,6 +262,19 @@ class Where:
     faults: int = 0
     depth: int = 4
     starts: int = 0
+    halts: bool = False
+    earlier: tuple[str, ...] = ()
+
+    def model(self) -> Model:
+        """Return the model of this world."""
+        return Model(
+            self.schedulers,
+            callers=self.callers,
+            faults=self.faults,
+            starts=self.starts,
+            halts=self.halts,
+            earlier=self.earlier,
+        )
 
 
 Break = Callable[[Patch], None]
@@ -267,5 +302,8 @@ BREAKS: dict[Break, Where] = {
     with_already_active_as_the_answer_while_a_plan_is_open: Where(depth=1),
     with_a_caller_that_names_another_region_and_gets_the_open_plan: Where(callers=2, depth=2),
     with_a_promotion_that_keeps_the_epoch: Where(depth=1),
+    with_a_fence_that_lets_tasks_start_while_the_plan_is_halted: Where(depth=6, halts=True),
+    with_an_agent_that_finishes_halted_plans: Where(depth=8, halts=True),
+    with_a_halt_that_not_every_agent_knows: Where(depth=8, halts=True, earlier=(B,)),
 }
 """The function that breaks each rule, and the world with the shortest history that shows it."""

@@ -13,6 +13,9 @@ states with their ages, and every possible view is checked in every state of the
 A caller is an engine reduced to its writes. It may act at any moment, also while another engine owns the plan and is
 alive. A real engine takes over only after a silence, so this world has more histories than the real one.
 
+A caller may halt its plan at a stage. Then a target's agent may also act: it takes over a promoted plan if the row has
+not changed for long enough.
+
 The model leaves out clocks of different rates (a tick is longer than the margin of a tenth) and tables with eventual
 consistency. It also leaves out changes of the lease, environments that do not answer, and the ledger.
 """
@@ -20,15 +23,17 @@ consistency. It also leaves out changes of the lease, environments that do not a
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import NamedTuple
 
+from airflow_provider_mwaa_dr.agent import plan_finisher
 from airflow_provider_mwaa_dr.core import gate, lease
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.failover import FailoverAction, FailoverEngine, actions
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View
 from airflow_provider_mwaa_dr.core.ports import AgentStatus
-from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan, Stage, has_reached
 from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.testing import FakeEnvironment, InMemoryStateStore, ManualClock
 
@@ -37,6 +42,8 @@ REGIONS = (A, B)
 TICK_S = 10.0
 LEASE_S = 2 * TICK_S
 FENCE_FILE_S = 1 * TICK_S
+TAKEOVER_S = 1 * TICK_S
+HOLD_S = 2 * TICK_S
 OLD = 3
 """After this number of ticks, every wait has ended; ages do not grow further."""
 NEVER = -1
@@ -94,6 +101,7 @@ class Caller(NamedTuple):
 
     target: str = ""
     is_forced: bool = False
+    until: Stage | None = None
     plan: str = ""
     version: int = 0
     gate_age: int = 0
@@ -115,6 +123,7 @@ class World(NamedTuple):
     :param resumed: the newest epoch whose region was prepared before it executed.
     :param is_paused: whether some wanted DAGs do not run in the active region.
     :param faults: how many more faults may happen.
+    :param still: ticks since the row has changed; 0 in worlds in which no plan halts.
     """
 
     row: int
@@ -125,6 +134,7 @@ class World(NamedTuple):
     resumed: int
     is_paused: bool
     faults: int
+    still: int = 0
 
 
 Step = tuple[str, World]
@@ -150,6 +160,9 @@ class Model:
     :param faults: the most faults: schedulers that freeze or end, callers that are killed, writes that are late or
         lost.
     :param starts: how many times each caller may let awaited runs start.
+    :param halts: whether callers may halt their plan, and agents finish one.
+    :param earlier: regions whose agents have a version that knows no halts: it drops the stage of a plan that it
+        writes, and its fence lets tasks start until the promotion.
     """
 
     is_closed_before_it_is_gone = True
@@ -158,12 +171,20 @@ class Model:
     """How many ticks a caller that has just taken a plan over counts the gate as closed."""
 
     def __init__(
-        self, schedulers: Sequence[int] = (2, 1), *, callers: int = 2, faults: int = 2, starts: int = 0
+        self,
+        schedulers: Sequence[int] = (2, 1),
+        *,
+        callers: int = 2,
+        faults: int = 2,
+        starts: int = 0,
+        halts: bool = False,
+        earlier: Collection[str] = (),
     ) -> None:
         self.places = [
             (region, str(job)) for region, jobs in zip(REGIONS, schedulers, strict=True) for job in range(jobs)
         ]
         self.callers, self.faults, self.starts = callers, faults, starts
+        self.halts, self.earlier = halts, frozenset(earlier)
         clock = ManualClock()
         environments = {region: FakeEnvironment(region, clock=clock) for region in REGIONS}
         self._context = FailoverEngine(InMemoryStateStore(), environments, clock, Timing(), "any").context
@@ -206,6 +227,8 @@ class Model:
         action = self._may.get(key)
         if action is None:
             state = self.rows[row]
+            if region in self.earlier and point is DecisionPoint.FENCE and state.plan is not None:
+                state = replace(state, plan=replace(state.plan, drained=False))
             action = self._may[key] = gate.decide(
                 View(state, read_at=0.0, reconciled_epoch=state.epoch, registered=frozenset(REGIONS), confirmed_at=0.0),
                 region=region,
@@ -225,11 +248,16 @@ class Model:
         """
         now = self.rows[world.row]
         executes = now.active_region if now.phase in {Phase.RESUMING, Phase.STEADY} else None
-        for row, age in world.replaced:
+        is_halted = now.plan is not None and now.plan.is_halted
+        for row, age in (*world.replaced, *([(world.row, 0)] if is_halted else [])):
             state = self.rows[row]
-            if state.epoch == now.epoch:
+            if state.epoch == now.epoch and not is_halted:
                 continue
-            epochs = f"under epoch {state.epoch}, while {now.active_region} has epoch {now.epoch}"
+            epochs = (
+                "while the plan is halted"
+                if state.epoch == now.epoch
+                else f"under epoch {state.epoch}, while {now.active_region} has epoch {now.epoch}"
+            )
             for (region, job), each in zip(self.places, world.schedulers, strict=True):
                 if state.version < each.version or (each.is_gone and self.is_closed_before_it_is_gone):
                     continue
@@ -318,7 +346,36 @@ class Model:
         for write in world.late:
             rest = tuple(each for each in world.late if each is not write)
             yield f"a late {write.op} arrives", self._apply(world._replace(late=rest), write)[0]
+        if self.halts:
+            yield from self._finishers_steps(world)
         yield "tick", self._tick(world)
+
+    def _finishers_steps(self, world: World) -> Iterator[Step]:
+        """Yield the step of the promoted region's agent, if there is one."""
+        state, plan = self.rows[world.row], self.rows[world.row].plan
+        if plan is None or state.phase not in {Phase.PROMOTING, Phase.RESUMING}:
+            return
+        owner, still_s = f"agent of {plan.target}", world.still * TICK_S
+        is_earlier = plan.target in self.earlier
+        row = None
+        if plan.owner != owner:
+            op = "takes over"
+            takes_over_after_s = TAKEOVER_S if is_earlier else plan_finisher.patience_s(plan, TAKEOVER_S)
+            if still_s > takes_over_after_s:
+                if plan.hold is not None and still_s <= plan.hold_s:
+                    raise BrokenError(
+                        "an agent finishes a plan that its caller has halted", step="the agent takes over"
+                    )
+                row = self._next(transitions.take_over, world.row, owner=owner)
+        elif state.phase is Phase.RESUMING:
+            op, row = "completes", self._next(transitions.complete, world.row, not_unpaused_set_id="")
+        else:
+            op = "resumes"
+            if self._is_ready(world, Caller(version=state.version, gate_age=world.still)):
+                row = self._next(transitions.resume, world.row)
+        if row is not None:
+            write = Write(op, row, state.version)
+            yield f"the agent of {plan.target} {op}", self._apply(world, write)[0]
 
     def _tick(self, world: World) -> World:
         def older(age: int) -> int:
@@ -326,6 +383,7 @@ class Model:
 
         return world._replace(
             replaced=tuple((row, age + 1) for row, age in world.replaced if self._is_live(row, age + 1)),
+            still=older(world.still) if self.halts else 0,
             callers=tuple(
                 caller._replace(
                     gate_age=older(caller.gate_age),
@@ -374,12 +432,14 @@ class Model:
         begun = [caller]
         if not caller.target:
             begun = [
-                Caller(target=target, is_forced=forced, starts=self.starts)
+                Caller(target=target, is_forced=forced, starts=self.starts, until=until)
                 for target in REGIONS
                 for forced in (True, False)
+                for until in self._stages(world, forced=forced)
             ]
         for each in begun:
-            request = "" if caller.target else f" to {each.target}{', forced' if each.is_forced else ''}"
+            until = f" until {each.until.value}" if each.until is not None else ""
+            request = "" if caller.target else f" to {each.target}{', forced' if each.is_forced else ''}{until}"
             for choice in ("", "give up", "continue without the source", "start awaited"):
                 found = self._decide(world, each, f"of-{number + 1}", choice)
                 if found is None:
@@ -393,6 +453,18 @@ class Model:
         if caller.target and world.faults:
             fewer = world._replace(faults=world.faults - 1)
             yield f"{name} is killed", self._set(fewer, number, caller._replace(is_done=True))
+
+    def _stages(self, world: World, *, forced: bool) -> Sequence[Stage | None]:
+        """Return the stages at which a new caller may halt its plan."""
+        if not self.halts:
+            return [None]
+        lost = {self.rows[world.row].active_region} if forced else set()
+        return [None, *Stage] if self.may_halt(self.earlier - lost) else [None]
+
+    @staticmethod
+    def may_halt(earlier: Collection[str]) -> bool:
+        """Return whether a caller may halt a plan; *earlier* has regions with live agents that do not know it."""
+        return not earlier
 
     def _writes_steps(self, world: World, number: int, caller: Caller, write: Write) -> Iterator[Step]:
         name = f"caller {number + 1}"
@@ -470,7 +542,7 @@ class Model:
         replaced = world.replaced
         if self._is_live(world.row, 0):
             replaced = ((world.row, 0), *replaced)
-        return world._replace(row=write.row, replaced=replaced, resumed=resumed, is_paused=is_paused), True
+        return world._replace(row=write.row, replaced=replaced, resumed=resumed, is_paused=is_paused, still=0), True
 
     @staticmethod
     def has_landed(before: DRState, expected: int) -> bool:
@@ -488,7 +560,7 @@ class Model:
                 )
             return caller._replace(is_done=True)
         plan = state.plan
-        if op == "nothing" or plan is None:
+        if op in {"nothing", "halt"} or plan is None:
             return caller._replace(is_done=True)
         if op == "drained":
             return caller._replace(fence_age=since)
@@ -540,7 +612,12 @@ class Model:
         if plan.is_forced and state.phase is Phase.DRAINING and caller.fence_age == NEVER:
             return "reads its turn to forced", world.row
         if state.phase is Phase.PROMOTING:
-            return ("resume", self._next(transitions.resume, world.row)) if self._is_ready(world, caller) else None
+            if not self._is_ready(world, caller):
+                return None
+            op, change = ("halt", transitions.halt) if plan.hold is Stage.PROMOTED else ("resume", transitions.resume)
+            return op, self._next(change, world.row)
+        if plan.halts and state.phase is Phase.DRAINING:
+            return self._halt_or_promote(plan, world)
         if is_graceful and plan.starts_awaited:
             return "hold awaited", self._next(transitions.hold_awaited, world.row)
         if is_graceful and caller.version == UNKNOWN:
@@ -551,6 +628,11 @@ class Model:
             return "drained", self._next(transitions.drained, world.row)
         if not self._is_closed(world, caller, plan.source, gate_only=False):
             return None
+        return self._halt_or_promote(plan, world)
+
+    def _halt_or_promote(self, plan: Plan, world: World) -> tuple[str, int]:
+        if plan.hold is Stage.DRAINED:
+            return "halt", self._next(transitions.halt, world.row)
         return "promote", self._next(transitions.promote, world.row)
 
     def _enter(self, world: World, caller: Caller, owner: str) -> tuple[str, int]:
@@ -559,7 +641,10 @@ class Model:
         if action is FailoverAction.NOTHING:
             return action.value, world.row
         if action is FailoverAction.JOIN:
-            return action.value, self._next(transitions.take_over, world.row, owner=owner)
+            if caller.until is not None and has_reached(state, caller.until):
+                return "nothing", world.row
+            values = {"hold": caller.until, "hold_s": HOLD_S} if self.halts else {}
+            return action.value, self._next(transitions.take_over, world.row, owner=owner, **values)
         if action is FailoverAction.CANCEL:
             new = self._next(transitions.cancel, world.row, plan_id=f"back {owner}", by="x", owner=owner, reason="r")
             return action.value, new
@@ -572,6 +657,8 @@ class Model:
             by="x",
             owner=owner,
             started_at=AT,
+            hold=caller.until,
+            hold_s=HOLD_S,
         )
         make = transitions.claim if action is FailoverAction.CLAIM else transitions.supersede
         # The set is recorded with the claim: the source's DAGs now, or its last snapshot, which is always complete.
@@ -603,7 +690,10 @@ class Model:
         )
 
     def _is_closed(self, world: World, caller: Caller, source: str, *, gate_only: bool) -> bool:
-        key = (source, gate_only, caller.version, caller.gate_age, caller.fence_age, self._items(world, source))
+        plan = self.rows[world.row].plan
+        is_quiet = plan is not None and plan.quiet
+        ages = caller.gate_age, caller.fence_age
+        key = (source, gate_only, is_quiet, caller.version, *ages, self._items(world, source))
         found = self._moves.get(key)
         if found is None:
             closing = lease.Closing(
@@ -612,6 +702,7 @@ class Model:
                 fence_since=None if caller.fence_age == NEVER else -caller.fence_age * TICK_S,
                 lease_s=LEASE_S,
                 gate_commit_s=0.0,
+                is_quiet=is_quiet,
             )
             agents = self._agents(world, source)
             moment = closing.gate_closed_at(agents) if gate_only else closing.role_may_move_at(agents)

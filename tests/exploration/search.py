@@ -23,6 +23,7 @@ class Scope:
     :param schedulers: number in the region that is active at first, and in the other region.
     :param depth: the number of steps that ``make test`` searches; None: all.
     :param starts: how many times each caller may let awaited runs start.
+    :param halts: whether callers may halt their plan, and agents finish one.
     """
 
     schedulers: tuple[int, int]
@@ -30,15 +31,17 @@ class Scope:
     faults: int
     depth: int | None
     starts: int = 0
+    halts: bool = False
 
     def __str__(self) -> str:
         source, target = self.schedulers
         starts = ", starts awaited runs" if self.starts else ""
-        return f"{source} + {target} schedulers, {self.callers} callers, {self.faults} faults{starts}"
+        halts = ", halts" if self.halts else ""
+        return f"{source} + {target} schedulers, {self.callers} callers, {self.faults} faults{starts}{halts}"
 
     def model(self) -> Model:
         """Return the model of this world."""
-        return Model(self.schedulers, callers=self.callers, faults=self.faults, starts=self.starts)
+        return Model(self.schedulers, callers=self.callers, faults=self.faults, starts=self.starts, halts=self.halts)
 
 
 SCOPES = (
@@ -48,6 +51,9 @@ SCOPES = (
     Scope((1, 1), callers=1, faults=1, depth=9, starts=1),
     Scope((2, 1), callers=2, faults=2, depth=5),
     Scope((1, 2), callers=2, faults=2, depth=5),
+    Scope((1, 1), callers=2, faults=0, depth=7, halts=True),
+    Scope((1, 1), callers=2, faults=1, depth=5, halts=True),
+    Scope((1, 1), callers=1, faults=1, depth=10, halts=True),
 )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import pytest
 
 from tests.exploration.breaks import BREAKS, Break, Where
-from tests.exploration.model import Model
 from tests.exploration.search import SCOPES, Found, Scope, search
 from tests.exploration.silence import Silence
 from tests.exploration.silence_breaks import SILENCE_BREAKS, SILENCE_SCOPES, Shown
@@ -32,9 +31,7 @@ def test_a_break_is_found(plant: Break, where: Where, monkeypatch: pytest.Monkey
     """The shortest history that shows the break has the expected length."""
 
     def find() -> Found:
-        return search(
-            Model(where.schedulers, callers=where.callers, faults=where.faults, starts=where.starts), where.depth + 1
-        )
+        return search(where.model(), where.depth + 1)
 
     assert not find().broken
     plant(monkeypatch)

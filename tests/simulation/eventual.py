@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from airflow_provider_mwaa_dr.agent.hold_alarm import HoldAlarm
 from airflow_provider_mwaa_dr.agent.plan_finisher import PlanFinisher
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.config import Eventual
@@ -123,6 +124,7 @@ class Region:
             region=self.name,
             owner=f"agent of {self.name}",
             takeover_s=TIMING.takeover_s,
+            alarm=HoldAlarm(self.world.clock),
         )
 
     def turn(self) -> None:

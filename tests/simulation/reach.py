@@ -106,7 +106,9 @@ def _steps(before: DRState, new: DRState, who: str) -> Iterable[str]:
     old, plan = before.plan, new.plan
     assert old is not None
     assert plan is not None
-    if old.owner != plan.owner:
+    if plan.is_halted:
+        yield f"halt in {before.phase.value}"
+    elif old.owner != plan.owner:
         yield f"{who} takes over in {before.phase.value}"
     elif before.phase is not new.phase:
         yield f"{who} resumes"

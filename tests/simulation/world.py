@@ -735,9 +735,13 @@ class Simulation(World):
         self.is_healed = False
         for name in (A, B):
             self.store.register(Registration(region=name, environment=name))
-            region = self.regions[name] = Region(self, name)
+            region = self.regions[name] = self.new_region(name)
             if name == A:
                 region.airflow.paused -= self.wanted
+
+    def new_region(self, name: str) -> Region:
+        """Return a region. A subclass may return another one."""
+        return Region(self, name)
 
     def new_airflow(self, region: str, clock: RegionClock) -> SimulatedAirflow:
         """Return the Airflow of a region. A subclass may return another one."""

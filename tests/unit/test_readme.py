@@ -32,6 +32,7 @@ from tests.documents import DOCS, README, ROOT, blocks, everything, page, pages
 from tests.exploration.breaks import BREAKS
 from tests.exploration.silence_breaks import SILENCE_BREAKS
 from tests.simulation.family_rules import FAMILY_RULES
+from tests.simulation.halt_rules import HALT_RULES
 from tests.simulation.rules import RULES
 from tests.simulation.watcher_rules import WATCHER_RULES
 from tests.unit.cli.conftest import ENVIRON, Shell
@@ -372,7 +373,7 @@ def test_every_rule_that_a_test_takes_out_guards_an_invariant() -> None:
     """The page on the protocol names exactly the rules that the simulation and the exploration disable."""
     rows = re.findall(r"^\| .*? \| (`with.*?) \|$", page("explanation/protocol"), flags=re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(with\w+)`", row)}
-    rules = (*RULES, *FAMILY_RULES, *WATCHER_RULES, *BREAKS, *SILENCE_BREAKS)
+    rules = (*RULES, *FAMILY_RULES, *WATCHER_RULES, *HALT_RULES, *BREAKS, *SILENCE_BREAKS)
     assert named == {rule.__name__ for rule in rules}
 
 

@@ -54,7 +54,7 @@ class AlarmPlan:
                 lines.append("the template of this version replaces the existing template")
         else:
             lines = [
-                "+ alarms: agent silent, state old, ledger behind, runs held",
+                "+ alarms: agent silent, state old, ledger behind, runs held, failover halted",
                 f"  they notify {topic}",
                 "  the alarm agent silent stays on until the plugin runs and its metrics arrive",
             ]

@@ -365,6 +365,7 @@ AGENT = ItemSchema(
         "attempt": optional(COUNT),
         "lease_s": optional(NUMBER),
         "silent": optional(each(record(_SILENT))),
+        "knows_hold": optional(FLAG),
     },
     advice="Its scheduler writes it again within seconds. If that scheduler no longer runs, the region's agent deletes "
     "it after ten minutes, if the region has an agent that runs. You may delete it before.",

@@ -42,6 +42,8 @@ from airflow_provider_mwaa_dr.core.ports import (
     StepRecord,
 )
 from airflow_provider_mwaa_dr.core.state import (
+    DEFAULT_HOLD_S,
+    LONGEST_HOLD_S,
     LONGEST_LEASE_S,
     SHORTEST_LEASE_S,
     STATE_ID,
@@ -50,6 +52,7 @@ from airflow_provider_mwaa_dr.core.state import (
     Mode,
     Phase,
     Plan,
+    Stage,
     Stop,
 )
 from airflow_provider_mwaa_dr.exceptions import StateError, UnreadableItem, UnreadableItemError, UnusableStateError
@@ -94,7 +97,7 @@ def to_attribute(value: Any) -> dict[str, Any]:
             raise StateError(f"The number {text} cannot be stored in DynamoDB.", advice="Report it as a bug.")
         return {"N": text}
     if isinstance(value, str):
-        return {"S": str(value.value) if isinstance(value, (Phase, Mode)) else value}
+        return {"S": str(value.value) if isinstance(value, (Phase, Mode, Stage)) else value}
     if isinstance(value, datetime):
         return {"S": to_timestamp(value)}
     if isinstance(value, (tuple, list)):
@@ -393,6 +396,10 @@ def _plan_to_values(plan: Plan) -> dict[str, Any]:
         "drained": plan.drained,
         "takes_over": plan.is_recovery or None,
         "lease_s": plan.lease_s,
+        "hold": plan.hold,
+        "hold_s": plan.hold_s if plan.hold is not None or plan.hold_s != DEFAULT_HOLD_S else None,
+        "halts": plan.halts or None,
+        "quiet": plan.quiet or None,
         "replaced": {"phase": replaced[0], "plan": _plan_to_values(replaced[1])} if replaced is not None else None,
     }
 
@@ -432,6 +439,10 @@ def _plan_from_values(values: Any, field: str = "plan") -> Plan:
         replaced=_replaced_from_values(replaced, f"{field}.replaced") if replaced is not None else None,
         is_recovery=optional("takes_over", "true or false", _truth) or False,
         lease_s=optional("lease_s", _LEASE, _lease_s),
+        hold=optional("hold", f"one of {', '.join(stage.value for stage in Stage)}", _stage),
+        hold_s=optional("hold_s", f"a number of seconds up to {LONGEST_HOLD_S:g}", _hold_s) or DEFAULT_HOLD_S,
+        halts=optional("halts", _WHOLE, _whole_number) or 0,
+        quiet=optional("quiet", "true or false", _truth) or False,
     )
 
 
@@ -444,6 +455,15 @@ def _replaced_from_values(values: Any, field: str) -> tuple[Phase, Plan]:
 
 def _mode(value: Any) -> Mode | None:
     return next((mode for mode in Mode if mode.value == value), None)
+
+
+def _stage(value: Any) -> Stage | None:
+    return next((stage for stage in Stage if stage.value == value), None)
+
+
+def _hold_s(value: Any) -> float | None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and 0 < value <= LONGEST_HOLD_S else None
 
 
 def _truth(value: Any) -> bool | None:
@@ -592,6 +612,7 @@ _PERMITTING = (
     "gone",
     "life",
     "silent",
+    "knows_hold",
 )
 """Attributes of a heartbeat that let a reader continue. Those of an unreadable heartbeat do not count."""
 

@@ -21,6 +21,7 @@ from airflow_provider_mwaa_dr.core.failover import (
     actions,
     drain,
     entry,
+    halt,
     lease_wait,
     preview,
     promote,
@@ -35,7 +36,7 @@ from airflow_provider_mwaa_dr.core.failover.request import FailoverRequest
 from airflow_provider_mwaa_dr.core.failover.table import StateTable, plan_of
 from airflow_provider_mwaa_dr.core.heartbeats import Silence
 from airflow_provider_mwaa_dr.core.ports import Clock, Environment, FailoverRecord, StateStore
-from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Stage
 from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.exceptions import (
     DrainTimeoutError,
@@ -117,6 +118,9 @@ class FailoverEngine:
         Idempotent: another call, by any caller, joins the open plan for the same target. After completion it raises
         AlreadyActiveError. If the process dies at any point, nothing is lost, and the next call continues.
 
+        With *request.until*, it returns the open record at that stage. Nothing executes in source and target then; the
+        next call continues or cancels.
+
         :raises AlreadyActiveError: the target is active, and no failover is in progress; treat it as success.
         :raises NotReadyError: a check failed; nothing was changed.
         :raises DrainTimeoutError: runs outlasted the drain; the plan was abandoned, and the source stays active.
@@ -140,7 +144,7 @@ class FailoverEngine:
             except TakenOverError as taken:
                 # Only the new owner writes the record and its steps now. This engine would overwrite newer steps.
                 context.progress.close()
-                entered = entry.follow(context, request.target, taken.plan_id, context.table.read())
+                entered = entry.follow(context, request, taken.plan_id, context.table.read())
 
     def preview(self, request: FailoverRequest) -> FailoverPreview:
         """Return what :meth:`run` would do now. Changes nothing; for a forced failover, does not call the source."""
@@ -148,7 +152,7 @@ class FailoverEngine:
 
 
 def _drive(context: EngineContext, state: DRState, *, even_if_not_ready: bool) -> FailoverRecord:
-    """Execute the plan from its present phase to its end."""
+    """Execute the plan from its present phase to its end, or to the stage at which it halts."""
     own = OwnedPlan(context, plan_of(state).id, even_if_not_ready=even_if_not_ready)
     # The lease is counted from the response of the write after which the source may start nothing. For an engine
     # that joins, it is counted from its own first read. In both cases that time is now.
@@ -161,6 +165,9 @@ def _drive(context: EngineContext, state: DRState, *, even_if_not_ready: bool) -
         if state.phase is Phase.DRAINING:
             try:
                 _leave_source(own, state, since)
+                if plan_of(own.state()).hold is Stage.DRAINED:
+                    return halt.halt(own)
+                promote.promote(own)
             except DrainTimeoutError as error:
                 abandoned = error
                 own = drain.abandon(own, state, error)
@@ -171,6 +178,9 @@ def _drive(context: EngineContext, state: DRState, *, even_if_not_ready: bool) -
                 since = context.clock.monotonic()
         elif state.phase is Phase.PROMOTING:
             promote.adopt(own, state)
+            if plan.hold is Stage.PROMOTED:
+                return halt.halt(own)
+            promote.resume(own)
         else:
             wanted = restore.unpause(own, plan)
             not_unpaused = restore.verify(own, plan, wanted)
@@ -181,8 +191,10 @@ def _drive(context: EngineContext, state: DRState, *, even_if_not_ready: bool) -
 
 
 def _leave_source(own: OwnedPlan, state: DRState, since: float) -> None:
-    """Do all steps in DRAINING, including the promotion."""
+    """Do all steps in DRAINING up to the promotion."""
     plan = plan_of(state)
+    if plan.halts:
+        return  # an engine halted the plan after these steps
     if plan.mode is Mode.AUTO:
         own.context.silence.seconds(plan.source)
     if plan.is_forced:
@@ -203,7 +215,6 @@ def _leave_source(own: OwnedPlan, state: DRState, since: float) -> None:
         own.progress.begin("lease")
         lease_wait.wait_for_lease(own, plan, closing)
         drain.await_idle(own, source, drained)
-    promote.promote(own)
 
 
 def _stopped(context: EngineContext, error: DRError) -> DRError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -10,11 +11,12 @@ from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.failover import actions, copies, preconditions
 from airflow_provider_mwaa_dr.core.failover.actions import CHECKED, FailoverAction
 from airflow_provider_mwaa_dr.core.failover.context import EngineContext
+from airflow_provider_mwaa_dr.core.failover.halt import HoldCheck, record_of
 from airflow_provider_mwaa_dr.core.failover.ownership import OwnedPlan, TakenOverError, refuse_unusable, superseded
 from airflow_provider_mwaa_dr.core.failover.request import FailoverRequest
 from airflow_provider_mwaa_dr.core.failover.table import plan_of
 from airflow_provider_mwaa_dr.core.ports import RECORDS, FailoverOutcome, FailoverRecord
-from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan, Stage, has_reached
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, NotReadyError, StaleStateError
 
 
@@ -22,23 +24,31 @@ def enter(context: EngineContext, request: FailoverRequest) -> DRState | Failove
     """
     Claim, join, cancel, supersede or recover: retry until one of these writes succeeds.
 
-    :return: the state that this engine acts on; or the record, if the plan's owner has finished the plan.
+    :return: the state that this engine acts on; or the record, if the plan's owner has finished the plan, or if the
+        plan has reached the stage of *request*.
     """
     checked = False
+    hold_check, known_without = HoldCheck(context, is_needed=request.until is not None), list[Collection[str]]()
     while True:
         state = context.table.read()
         action = actions.action(context, state, request.target)
         if action is FailoverAction.NOTHING:
             raise AlreadyActiveError(f"{request.target} is active already (epoch {state.epoch}), nothing to do.")
-        if action is FailoverAction.JOIN:
-            with suppress(TakenOverError):
-                return _join(context, state, request)
-            continue
         if action in CHECKED and not checked:
             checked_request = replace(request, mode=Mode.FORCED) if action is FailoverAction.RECOVER else request
             preconditions.check(context, state, checked_request)
             checked = True
             continue  # the state may have changed during the checks
+        if request.until is not None and _sets_a_hold(state, action, request.until):
+            lost = lost_regions(context, state, request, action)
+            if lost not in known_without:
+                hold_check.refuse(request.until, lost)
+                known_without.append(lost)
+                continue  # the state may have changed during the check
+        if action is FailoverAction.JOIN:
+            with suppress(TakenOverError):
+                return _join(context, state, request)
+            continue
         is_safe = action is not FailoverAction.CANCEL or request.even_if_not_ready
         if not is_safe and (why := copies.why_target_copy_unreadable(context, state)):
             raise NotReadyError(
@@ -75,6 +85,25 @@ def enter(context: EngineContext, request: FailoverRequest) -> DRState | Failove
         return new
 
 
+def _sets_a_hold(state: DRState, action: FailoverAction, until: Stage) -> bool:
+    """Whether this caller would be the first that gives the plan a stage to halt at."""
+    if action is not FailoverAction.JOIN:
+        return action in CHECKED
+    return plan_of(state).hold is None and not has_reached(state, until)
+
+
+def lost_regions(
+    context: EngineContext, state: DRState, request: FailoverRequest, action: FailoverAction
+) -> Collection[str]:
+    """Return the regions that the plan leaves without calling them."""
+    plan = state.plan
+    if action is FailoverAction.RECOVER:
+        return sorted(context.regions() - {request.target})
+    if action is FailoverAction.JOIN and plan is not None and plan.is_forced:
+        return actions.sources(context, plan)
+    return [state.active_region] if request.mode is Mode.FORCED else []
+
+
 def _new_plan(context: EngineContext, state: DRState, request: FailoverRequest) -> Plan:
     at = context.clock.now()
     return Plan(
@@ -87,6 +116,8 @@ def _new_plan(context: EngineContext, state: DRState, request: FailoverRequest) 
         owner=context.owner,
         started_at=at,
         stop_running=request.stop_running,
+        hold=request.until,
+        hold_s=request.hold_s,
     )
 
 
@@ -100,7 +131,7 @@ def _join(context: EngineContext, state: DRState, request: FailoverRequest) -> D
             why=[why],
             advice="Make sure that it is down, then repeat with --even-if-not-ready.",
         )
-    followed = follow(context, request.target, plan.id, state)
+    followed = follow(context, request, plan.id, state)
     if isinstance(followed, FailoverRecord):
         return followed
     plan = plan_of(followed)
@@ -116,12 +147,15 @@ def _join(context: EngineContext, state: DRState, request: FailoverRequest) -> D
     )
 
 
-def follow(context: EngineContext, target: str, plan_id: str, state: DRState) -> DRState | FailoverRecord:
+def follow(context: EngineContext, request: FailoverRequest, plan_id: str, state: DRState) -> DRState | FailoverRecord:
     """
-    Follow another engine's plan: return its record when it ends, or the state after this engine has taken it over.
+    Follow another engine's plan.
 
-    :raises PlanSupersededError: the open plan has another target than *target*, or another region is active.
+    :return: its record, when it ends or reaches the stage of *request*; or the state, after this engine has taken the
+        plan over. It takes over a halted plan immediately.
+    :raises PlanSupersededError: the open plan has another target than *request*, or another region is active.
     """
+    target, until = request.target, request.until
     context.progress.begin(FailoverAction.JOIN.value)
     seen, since = state.version, context.clock.monotonic()
     while True:
@@ -136,23 +170,29 @@ def follow(context: EngineContext, target: str, plan_id: str, state: DRState) ->
                 )
             context.progress.done(f"plan {plan_id} was finished by its owner")
             return record
-        if state.plan.target != target:
+        plan = state.plan
+        if plan.target != target:
             raise superseded(plan_id, state)
-        plan_id = state.plan.id
-        owner = state.plan.owner
+        plan_id, owner = plan.id, plan.owner
+        if until is not None and not plan.is_cancellation and has_reached(state, until):
+            context.progress.done(f"plan {plan_id} has reached {until.value} ({state.phase.value})")
+            return record_of(context, state)
         if owner == context.owner:
             return state
         if state.version != seen:
             seen, since = state.version, context.clock.monotonic()
         still_s = context.clock.monotonic() - since
-        if still_s > context.timing.takeover_s:
-            new = transitions.take_over(state, owner=context.owner, at=context.clock.now())
+        if plan.is_halted or still_s > context.timing.takeover_s:
+            new = transitions.take_over(
+                state, owner=context.owner, hold=until, hold_s=request.hold_s, at=context.clock.now()
+            )
             try:
                 context.table.put(new, state.version)
             except StaleStateError:
                 state = context.table.read()
                 continue
-            context.progress.done(f"took over plan {plan_id}: {owner} was silent for {still_s:.0f} s")
+            why = "it was halted" if plan.is_halted else f"{owner} was silent for {still_s:.0f} s"
+            context.progress.done(f"took over plan {plan_id}: {why}")
             return new
         context.progress.report(
             f"following plan {plan_id} of {owner} ({state.phase.value}); silent for {still_s:.0f} s"

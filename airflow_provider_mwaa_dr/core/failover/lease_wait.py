@@ -42,6 +42,8 @@ def closing(own: OwnedPlan, plan: Plan, state: DRState, since: float) -> Closing
         lease_s=lease_s,
         gate_commit_s=gate_commit_s,
         silent_until=silent_until(agents, reports, now=now, wait_s=lease_wait_s(lease_s, gate_commit_s)),
+        # With eventual consistency, a new scheduler of the source may read an old copy: wait again.
+        is_quiet=plan.quiet and not own.context.eventual,
     )
 
 
@@ -70,7 +72,9 @@ def wait_for_lease(own: OwnedPlan, plan: Plan, closing: Closing) -> None:
     while (rest := closing.role_may_move_at(agents := own.table.agents(plan.source)) - own.clock.monotonic()) > 0:
         own.progress.report(f"{plan.source} may still execute for {rest:.0f} s")
         own.wait(min(own.timing.table_poll_s, rest))
-    if has_acknowledged(agents, closing.version):
+    if closing.is_quiet:
+        own.progress.done(f"an earlier caller has waited until {plan.source} could start nothing")
+    elif has_acknowledged(agents, closing.version):
         own.progress.done("acknowledged; no worker can have an older view")
     elif copies.must_read(own.context, plan.source, closing.version):
         own.progress.done(f"{plan.source} can execute nothing: its view is older than {closing.lease_s:g} s")

@@ -10,9 +10,11 @@ from airflow_provider_mwaa_dr.core.failover import actions, preconditions, recor
 from airflow_provider_mwaa_dr.core.failover.actions import CHECKED, FailoverAction
 from airflow_provider_mwaa_dr.core.failover.context import EngineContext
 from airflow_provider_mwaa_dr.core.failover.drain import not_of
+from airflow_provider_mwaa_dr.core.failover.entry import lost_regions
+from airflow_provider_mwaa_dr.core.failover.halt import HoldCheck, why_unaware
 from airflow_provider_mwaa_dr.core.failover.request import FailoverRequest
 from airflow_provider_mwaa_dr.core.ports import DAG_SETS, SNAPSHOTS
-from airflow_provider_mwaa_dr.core.state import Mode, Phase
+from airflow_provider_mwaa_dr.core.state import Mode, Phase, Stage
 from airflow_provider_mwaa_dr.exceptions import MwaaError
 
 
@@ -27,6 +29,7 @@ class FailoverPreview:
     :param running: running runs of the source; None if unknown, or for a forced failover, which does not call the
         source.
     :param not_ready: why the failover would be refused, a line each.
+    :param until: the stage at which the failover halts; None if it continues to the end.
     """
 
     action: FailoverAction
@@ -42,6 +45,7 @@ class FailoverPreview:
     not_ready: tuple[str, ...]
     steps: tuple[str, ...]
     why_recovery: str | None = None
+    until: Stage | None = None
 
 
 def preview(context: EngineContext, request: FailoverRequest) -> FailoverPreview:
@@ -60,7 +64,11 @@ def preview(context: EngineContext, request: FailoverRequest) -> FailoverPreview
     wanted = exempt = None
     running: tuple[str, ...] | None = None
     if action in CHECKED:
+        hold_check = HoldCheck(context, is_needed=request.until is not None)
         not_ready, _ = preconditions.problems(context, state, replace(request, mode=mode))
+        if request.until is not None:
+            unaware = hold_check.unaware(lost_regions(context, state, replace(request, mode=mode), action))
+            not_ready = [*not_ready, *([why_unaware(unaware)] if unaware else [])]
         if mode is not Mode.FORCED:
             with suppress(MwaaError):  # graceful: a problem, too; auto: the failover continues without the source
                 dags = context.environment(source).dags()
@@ -89,14 +97,15 @@ def preview(context: EngineContext, request: FailoverRequest) -> FailoverPreview
         exempt=exempt,
         running=running,
         not_ready=tuple(not_ready),
-        steps=steps_of(action, mode),
+        steps=steps_of(action, mode, request.until),
+        until=request.until,
         why_recovery=why_recovery,
     )
 
 
-def steps_of(action: FailoverAction, mode: Mode) -> tuple[str, ...]:
-    """Return the steps of a failover that begins with *action*, in order."""
-    end = ("unpause", "verify", "complete")
+def steps_of(action: FailoverAction, mode: Mode, until: Stage | None = None) -> tuple[str, ...]:
+    """Return the steps of a failover that begins with *action*, in order, up to the stage at which it halts."""
+    end: tuple[str, ...] = ("unpause", "verify", "complete")
     if action is FailoverAction.NOTHING:
         return ()
     if action is FailoverAction.CANCEL:
@@ -105,4 +114,7 @@ def steps_of(action: FailoverAction, mode: Mode) -> tuple[str, ...]:
         middle: tuple[str, ...] = ("record", "lease", "promote", "adopt")
     else:
         middle = ("record", "drain", "pause", "ledger", "lease", "promote", "adopt")
+    if until is not None:
+        middle = middle[: middle.index("promote")] if until is Stage.DRAINED else middle
+        end = ("halt",)
     return (*(("check",) if action in CHECKED else ()), action.value, *middle, *end)

@@ -84,8 +84,12 @@ def adopt(own: OwnedPlan, state: DRState) -> None:
             )
         own.progress.report(f"waiting in {plan.target} for {' and '.join(awaited)}")
         own.wait(own.timing.table_poll_s)
-    own.write(Phase.PROMOTING, lambda row: transitions.resume(row, at=own.clock.now()))
     own.progress.done(f"all schedulers of {plan.target} know epoch {state.epoch}")
+
+
+def resume(own: OwnedPlan) -> None:
+    """Let the target execute."""
+    own.write(Phase.PROMOTING, lambda row: transitions.resume(row, at=own.clock.now()))
 
 
 def _ledger_error(agents: Sequence[AgentStatus]) -> str | None:

@@ -26,6 +26,7 @@ class WatcherWait:
         self._own = own
         self._plan = plan
         self._version = closing.version
+        self._is_quiet = closing.is_quiet
         self._until = closing.gate_since + closing.lease_s * CLOCK_MARGIN + closing.gate_commit_s
         self._left: tuple[str, ...] = ()
 
@@ -35,6 +36,8 @@ class WatcherWait:
 
         :param agents: the heartbeats of the source. Those from before the claim do not count.
         """
+        if self._is_quiet:
+            return True  # the drain has ended before
         current = [agent for agent in agents if not agent.gone and agent.version >= self._version]
         listed = sorted({job for agent in current if agent.watchers for job in agent.triggerers})
         if not listed:

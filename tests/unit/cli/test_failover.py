@@ -53,6 +53,65 @@ def test_already_active_is_a_success(mwaa_dr: Shell) -> None:
     assert mwaa_dr.set.state.epoch == 0
 
 
+def test_a_failover_halts_for_steps_of_users_and_continues(mwaa_dr: Shell) -> None:
+    """Exit 0 at each stage, with an open record, and with the commands that continue and cancel."""
+    command = ("failover", "us-east-1", "--reason", "flood", "--yes")
+    result = mwaa_dr(*command, "--until", "drained", "--json")
+    record = result.document
+    assert (result.code, list(record), record["outcome"], record["mode"]) == (0, RECORD_KEYS, "open", "graceful")
+    assert record["steps"][-1]["name"] == "halt"
+    assert mwaa_dr("history", "--json").document[0]["outcome"] == "open"
+
+    again = mwaa_dr(*command, "--until", "drained")
+    plan = record["id"]
+    assert again.out.splitlines() == [
+        f"Halted at drained: us-east-2 starts nothing, and us-east-1 is not active yet (plan {plan}).",
+        "If no command continues it within 900 s, the agents raise an alarm.",
+        "Then continue it: mwaa-dr failover us-east-1 --until promoted --reason TEXT",
+        "Or to its end: mwaa-dr failover us-east-1 --reason TEXT",
+        "Or cancel it: mwaa-dr failover us-east-2 --reason TEXT",
+    ]
+    promoted = mwaa_dr(*command, "--until", "promoted", "--hold-s", "60")
+    assert promoted.out.splitlines() == [
+        f"Halted at promoted: us-east-1 is active and starts nothing yet (plan {plan}).",
+        "If no command continues it within 60 s, an agent of us-east-1 finishes it.",
+        "Then continue it: mwaa-dr failover us-east-1 --reason TEXT",
+        "Or fail back: mwaa-dr failover us-east-2 --reason TEXT",
+    ]
+    passed = mwaa_dr(*command, "--until", "drained")
+    assert passed.code == 0
+    assert passed.out.startswith(f"Failover {plan} has passed this stage (PROMOTING). Nothing was changed.")
+    assert mwaa_dr(*command, "--json").document["outcome"] == "completed"
+    assert mwaa_dr.set.state.active_region == "us-east-1"
+
+
+def test_a_drained_failover_is_cancelled(mwaa_dr: Shell) -> None:
+    mwaa_dr("failover", "us-east-1", "--reason", "x", "--yes", "--until", "drained")
+    assert mwaa_dr("failover", "us-east-2", "--reason", "the data stays", "--yes").code == 0
+    assert (mwaa_dr.set.state.active_region, mwaa_dr.set.state.phase) == ("us-east-2", Phase.STEADY)
+
+
+def test_a_dry_run_names_the_stage(mwaa_dr: Shell) -> None:
+    out = mwaa_dr("failover", "us-east-1", "--reason", "x", "--dry-run", "--until", "promoted").out
+    assert "Steps: check, claim, record, drain, pause, ledger, lease, promote, adopt, halt." in out
+    assert "It halts at promoted, and a further command continues it." in out
+
+
+def test_a_stage_that_an_agent_does_not_know_is_refused(mwaa_dr: Shell) -> None:
+    """Exit 3. The message names the agents and their version."""
+    mwaa_dr.set.agents["us-east-2"].changes = {"knows_hold": False}
+    result = mwaa_dr("failover", "us-east-1", "--reason", "x", "--yes", "--until", "drained", "--json")
+    assert (result.code, result.document["error"]["type"]) == (3, "NotReadyError")
+    assert "us-east-2 (job 1, provider 0.1.0)" in result.document["error"]["message"]
+    assert mwaa_dr.set.state.phase is Phase.STEADY
+
+
+def test_the_time_of_a_halt_must_be_possible(mwaa_dr: Shell) -> None:
+    result = mwaa_dr("failover", "us-east-1", "--reason", "x", "--yes", "--until", "drained", "--hold-s", "0")
+    assert result.code == 2
+    assert "may stay halted for 0 s" in result.err
+
+
 def test_a_target_that_is_not_ready_is_refused(mwaa_dr: Shell) -> None:
     """Exit 3, and nothing is changed. With --even-if-not-ready the failover continues."""
     mwaa_dr.set.agents["us-east-1"].changes = {"fence_ok": False}

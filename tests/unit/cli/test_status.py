@@ -129,6 +129,7 @@ def test_an_open_plan_is_shown(mwaa_dr: Shell) -> None:
         "by": "ana",
         "owner": "o",
         "started_at": "2026-01-01T00:00:02Z",
+        "hold": None,
         "silent_s": 0.0,
     }
     assert "PLAN OPEN: p1" in mwaa_dr("status").out
@@ -232,6 +233,42 @@ def test_a_stalled_plan_is_shown_with_advice(mwaa_dr: Shell) -> None:
         assert words in calm
         assert words in stalled
     assert mwaa_dr("status", "--json").document["plan"]["silent_s"] == 65.0
+
+
+def _halted(mwaa_dr: Shell, stage: str, *, after_s: float) -> str:
+    """Return what status prints after a failover has been halted for so long."""
+    mwaa_dr("failover", "us-east-1", "--reason", "flood", "--yes", "--until", stage, "--hold-s", "300")
+    mwaa_dr.set.clock.advance(after_s)
+    return mwaa_dr("status").out
+
+
+def test_a_halted_plan_shows_since_when_and_how_to_go_on(mwaa_dr: Shell) -> None:
+    out = _halted(mwaa_dr, "drained", after_s=100)
+    at = mwaa_dr("status", "--json").document["last_updated"]
+    assert "  DRAINING: us-east-2 starts nothing, and us-east-1 is not active yet." in out
+    assert f"  It is halted at drained for steps of users, since {at} (100 s ago). No region executes." in out
+    assert "  In 200 s, the agents raise an alarm. No component promotes us-east-1." in out
+    assert "  Continue it: mwaa-dr failover us-east-1 --reason TEXT" in out
+    assert "  Continue it to the next stage: mwaa-dr failover us-east-1 --until promoted --reason TEXT" in out
+    assert "  Cancel it: mwaa-dr failover us-east-2 --reason TEXT" in out
+    assert "stalled" not in out
+
+
+def test_a_drained_plan_whose_time_is_over_is_an_alarm(mwaa_dr: Shell) -> None:
+    out = _halted(mwaa_dr, "drained", after_s=301)
+    assert "! No caller has continued it within 300 s. Find out whether your data has moved to us-east-1" in out
+
+
+def test_a_promoted_plan_shows_when_its_agent_finishes_it(mwaa_dr: Shell) -> None:
+    out = _halted(mwaa_dr, "promoted", after_s=100)
+    assert "  PROMOTING: us-east-1 is active and starts nothing yet." in out
+    assert "  In 200 s, an agent of us-east-1 finishes it, because 300 s were allowed." in out
+    assert "  Fail back instead: mwaa-dr failover us-east-2 --reason TEXT" in out
+    mwaa_dr.set.clock.advance(300)
+    out = mwaa_dr("status").out
+    assert "  The time is over: an agent of us-east-1 finishes it, because 300 s were allowed." in out
+    hold = mwaa_dr("status", "--json").document["plan"]["hold"]
+    assert hold == {"stage": "promoted", "is_halted": True, "hold_s": 300.0, "halts": 1}
 
 
 def test_after_promote_an_agent_of_the_target_finishes_the_plan(mwaa_dr: Shell) -> None:

@@ -61,6 +61,7 @@ class Agent:
                 reconciled_epoch=state.epoch,
                 schedulers=self.jobs,
                 fence_file_s=3.0,
+                knows_hold=True,
             )
             self.world.store.peer().put_agent(replace(status, **self.changes))  # type: ignore[arg-type]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_mwaa_dr.agent.hold_alarm import HoldAlarm
 from airflow_provider_mwaa_dr.agent.plan_finisher import PlanFinisher
 from airflow_provider_mwaa_dr.core.failover import StepEvent
 from airflow_provider_mwaa_dr.core.state import Phase
@@ -177,6 +178,7 @@ def test_an_agent_finishes_a_plan_without_a_history(world: World, error: Excepti
         region=B,
         owner="agent",
         takeover_s=TIMING.takeover_s,
+        alarm=HoldAlarm(world.clock),
     )
     for _ in range(100):
         finisher.turn(world.state)

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan, Stop
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Plan, Stage, Stop
 from airflow_provider_mwaa_dr.exceptions import (
     AlreadyActiveError,
     DrainTimeoutError,
@@ -178,6 +178,7 @@ STEPS = {
     "start_awaited": lambda s, t: transitions.start_awaited(s, at=AT),
     "hold_awaited": lambda s, t: transitions.hold_awaited(s, at=AT),
     "recover": lambda s, t: transitions.recover(s, plan(t), lease_s=60, at=AT),
+    "halt": lambda s, t: transitions.halt(s, at=AT),
     "harden": lambda s, t: transitions.harden(s, stops=True, forces=False, at=AT),
 }
 
@@ -194,6 +195,8 @@ def reachable() -> list[DRState]:
         transitions.supersede(promoting, plan(A), at=AT),
         transitions.supersede(resuming, plan(A), at=AT),
         transitions.recover(unknown(), plan(), lease_s=60, at=AT),
+        transitions.claim(steady(), plan(hold=Stage.DRAINED), at=AT),
+        transitions.promote(transitions.claim(steady(), plan(hold=Stage.PROMOTED), at=AT), at=AT),
     ]  # fmt: skip
 
 
@@ -225,6 +228,7 @@ def test_a_transition_leads_from_and_to_exactly_the_phases_of_the_table(name: st
 def test_editors_offer_every_mode() -> None:
     """The literal type of the public interface has the values of the enum."""
     assert list(get_args(transitions.ModeName)) == [mode.value for mode in Mode]
+    assert list(get_args(transitions.StageName)) == [stage.value for stage in Stage]
 
 
 def test_every_function_that_changes_the_state_is_in_the_table() -> None:

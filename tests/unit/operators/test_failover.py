@@ -81,9 +81,27 @@ def test_a_dry_run_changes_nothing(dr_set: World) -> None:
     assert dr_set.store.state is before
 
 
+def test_tasks_of_users_run_between_the_stages(dr_set: World) -> None:
+    """Three tasks, one plan. XCom gets the open record, with the mode for the data step."""
+    first = operator(dr_set, until="drained").execute(CONTEXT)
+    assert json.loads(json.dumps(first)) == first
+    assert (first["outcome"], first["mode"], first["steps"][-1]["name"]) == ("open", "graceful", "halt")
+    assert (dr_set.state.active_region, dr_set.state.phase) == ("us-east-2", Phase.DRAINING)
+    retried = operator(dr_set, until="drained").execute(CONTEXT)
+    assert (retried["id"], retried["mode"], retried["outcome"]) == (first["id"], "graceful", "open")
+    second = operator(dr_set, until="promoted", hold=timedelta(minutes=5)).execute(CONTEXT)
+    assert dr_set.state.plan is not None
+    assert (second["id"], dr_set.state.phase, dr_set.state.plan.hold_s) == (first["id"], Phase.PROMOTING, 300.0)
+    last = operator(dr_set, until="").execute(CONTEXT)
+    assert (last["id"], last["outcome"]) == (first["id"], "completed")
+
+
 @pytest.mark.parametrize(
     "changes",
     [
+        {"until": "resumed"},
+        {"until": "drained", "hold": timedelta(0)},
+        {"until": "drained", "hold": timedelta(days=2)},
         {"mode": "brutal"},
         {"reason": " "},
         {"reason": None},

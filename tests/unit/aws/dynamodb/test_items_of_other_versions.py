@@ -16,7 +16,7 @@ from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import (
     _run_to_json,
 )
 from airflow_provider_mwaa_dr.core.ledger import ChildRun, Head, LedgerRun, RunDeadline, RunStatus
-from airflow_provider_mwaa_dr.core.state import Mode, Plan, Stop, announce, claim, initial
+from airflow_provider_mwaa_dr.core.state import Mode, Plan, Stage, Stop, announce, claim, initial
 
 AT = datetime(2026, 2, 26, 10, 30, tzinfo=timezone.utc)
 PLAN = Plan(
@@ -48,6 +48,32 @@ def test_an_announcement_that_cannot_be_read_is_a_problem_of_the_state() -> None
         state = state_from_item(to_item("ACTIVE_REGION", values | {"stops": broken}), default_lease_s=60)
         assert [problem.field for problem in state.problems] == ["stops"]
         assert state.stops == ()
+
+
+def test_a_plan_of_an_older_version_halts_at_no_stage() -> None:
+    """A version that knows no halts leaves the fields out, or drops them when it writes the plan."""
+    halted = replace(PLAN, owner="", hold=Stage.DRAINED, hold_s=60.0, halts=1, quiet=True)
+    values = from_item(state_to_item(replace(CLAIMED, plan=halted), write_token="t"))
+    del values["state_id"]
+    state = state_from_item(to_item("ACTIVE_REGION", values), default_lease_s=60)
+    assert (state.plan, state.problems) == (halted, ())
+    for name in ("hold", "hold_s", "halts", "quiet"):
+        del values["plan"][name]
+    state = state_from_item(to_item("ACTIVE_REGION", values), default_lease_s=60)
+    assert (state.plan, state.problems) == (replace(PLAN, owner=""), ())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("hold", "resumed"), ("hold_s", 0), ("hold_s", "soon"), ("hold_s", 1e9), ("halts", -1), ("quiet", "yes")],
+)
+def test_a_stage_that_cannot_be_read_is_a_problem_of_the_state(field: str, value: object) -> None:
+    """No region may go on while it is unknown whether users move their data."""
+    values = from_item(state_to_item(CLAIMED, write_token="t"))
+    del values["state_id"]
+    values["plan"][field] = value
+    state = state_from_item(to_item("ACTIVE_REGION", values), default_lease_s=60)
+    assert [problem.field for problem in state.problems] == [f"plan.{field}"]
 
 
 INTERVAL = LedgerRun(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -9,12 +10,14 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
 from typing import Any
 
+import boto3
 import jinja2
 import pytest
 
@@ -81,6 +84,150 @@ def test_the_failover_dag_is_exempt_and_has_a_form() -> None:
     assert list(dag.params) == ["target_region", "reason", "mode", "stop_running", "even_if_not_ready"]
     assert dag.params.get_param("mode").schema["enum"] == ["auto", "graceful", "forced"]
     assert "enum" not in dag.params.get_param("target_region").schema
+
+
+class FakeAws:
+    """S3, RDS and Secrets Manager of two regions, as far as the data steps call them."""
+
+    class exceptions:
+        class NoSuchKey(Exception):
+            pass
+
+    def __init__(self) -> None:
+        self.region = ""
+        self.objects: dict[tuple[str, str], bytes] = {}
+        self.writer = "us-east-2"
+        self.primary, self.status = "us-east-2", "InSync"
+        self.calls: list[str] = []
+
+    def client(self, _: str, *, region_name: str) -> FakeAws:
+        self.region = region_name
+        return self
+
+    def put_object(self, *, Bucket: str, Key: str, Body: bytes) -> None:
+        self.objects[Bucket, Key] = Body
+
+    def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
+        if (Bucket, Key) not in self.objects:
+            raise self.exceptions.NoSuchKey
+        return {"Body": io.BytesIO(self.objects[Bucket, Key])}
+
+    def describe_global_clusters(self, **_: str) -> dict[str, Any]:
+        members = [
+            {"DBClusterArn": f"arn-{region}", "IsWriter": region == self.writer}
+            for region in ("us-east-1", "us-east-2")
+        ]
+        return {"GlobalClusters": [{"Status": "available", "GlobalClusterMembers": members}]}
+
+    def switchover_global_cluster(self, *, TargetDbClusterIdentifier: str, **_: str) -> None:
+        self.calls.append("switchover")
+        self.writer = TargetDbClusterIdentifier.removeprefix("arn-")
+
+    def failover_global_cluster(self, *, TargetDbClusterIdentifier: str, AllowDataLoss: bool, **_: str) -> None:
+        assert AllowDataLoss
+        self.calls.append("failover")
+        self.writer = TargetDbClusterIdentifier.removeprefix("arn-")
+
+    def describe_secret(self, **_: str) -> dict[str, Any]:
+        replicas = [{"Region": "us-east-1", "Status": self.status}]
+        return {
+            "PrimaryRegion": self.primary,
+            **({"ReplicationStatus": replicas} if self.region == self.primary else {}),
+        }
+
+    def stop_replication_to_replica(self, **_: str) -> None:
+        self.calls.append("stop replication")
+        self.primary = self.region
+
+
+DATA = {
+    "buckets": {"us-east-2": "ohio", "us-east-1": "virginia"},
+    "global_cluster": "etl",
+    "clusters": {"us-east-2": "arn-us-east-2", "us-east-1": "arn-us-east-1"},
+    "secret": "s",
+}
+RECORD = {"id": "p1", "from": "us-east-2", "to": "us-east-1", "mode": "graceful", "outcome": "open"}
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> FakeAws:
+    found = FakeAws()
+    monkeypatch.setattr(boto3, "client", found.client)
+    return found
+
+
+def data_steps(monkeypatch: pytest.MonkeyPatch, values: Mapping[str, Any] | None = DATA) -> Mapping[str, Any]:
+    """Return the functions of the tasks of dr_failover_with_data."""
+    if values is not None:
+        monkeypatch.setenv("AIRFLOW_VAR_DR_DATA", json.dumps(values))
+    dag = dag_in("dr_failover_with_data.py")
+    return {task.task_id: task.python_callable for task in dag.tasks if hasattr(task, "python_callable")}
+
+
+def test_the_data_steps_come_after_the_drain_and_before_the_rest() -> None:
+    """Both failovers have the same target, reason and mode, and only the first one halts."""
+    dag = dag_in("dr_failover_with_data.py")
+    assert "dr:control" in dag.tags
+    upstream = {task.task_id: set(task.upstream_task_ids) for task in dag.tasks}
+    assert upstream["drain"] == set()
+    assert upstream["switch_database"] == {"drain", "marker_arrived"}
+    assert upstream["resume"] == {"database_switched", "secret"}
+    drain, resume = dag.get_task("drain"), dag.get_task("resume")
+    assert (drain.until, resume.until) == ("drained", None)
+    for name in ("target_region", "reason", "mode"):
+        assert getattr(drain, name) == getattr(resume, name)
+
+
+def test_a_graceful_failover_waits_for_the_marker_and_switches_without_loss(
+    aws: FakeAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = data_steps(monkeypatch)
+    written = steps["marker"](RECORD)
+    assert written == {"key": "dr-marker/p1", "rpo_s": None}
+    assert ("ohio", "dr-marker/p1") in aws.objects
+    assert not steps["marker_arrived"](RECORD, written)
+    aws.objects["virginia", "dr-marker/p1"] = b""
+    assert steps["marker_arrived"](RECORD, written)
+    assert not steps["database_switched"](RECORD)
+    assert steps["switch_database"](RECORD) == "switchover"
+    assert steps["database_switched"](RECORD)
+    assert steps["switch_database"](RECORD) == "", "a retry finds the target as the writer"
+    assert steps["secret"](RECORD) == "in sync"
+    assert aws.calls == ["switchover"]
+    aws.status = "InProgress"
+    with pytest.raises(ValueError, match="InProgress, not InSync"):
+        steps["secret"](RECORD)
+
+
+def test_a_forced_failover_measures_the_loss_and_does_not_call_the_source(
+    aws: FakeAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, record = data_steps(monkeypatch), {**RECORD, "mode": "forced"}
+    assert steps["marker"](record) == {"key": "", "rpo_s": None}, "no marker has ever arrived"
+    at = datetime.now(timezone.utc) - timedelta(seconds=90)
+    aws.objects["virginia", "dr-marker/us-east-2"] = at.isoformat().encode()
+    written = steps["marker"](record)
+    assert written["key"] == ""
+    assert written["rpo_s"] >= 90
+    assert steps["marker_arrived"](record, written)
+    assert steps["switch_database"](record) == "failover"
+    assert [steps["secret"](record) for _ in range(2)] == ["promoted", "promoted"]
+    assert aws.calls == ["failover", "stop replication"]
+    assert aws.region == "us-east-1"
+
+
+@pytest.mark.parametrize("values", [None, DATA])
+def test_data_steps_without_data_or_without_a_move_do_nothing(
+    aws: FakeAws, monkeypatch: pytest.MonkeyPatch, values: Mapping[str, Any] | None
+) -> None:
+    """Without the Variable, and if the target was active already."""
+    steps = data_steps(monkeypatch, values)
+    record = RECORD if values is None else {**RECORD, "id": None, "from": "us-east-1", "mode": None}
+    written = steps["marker"](record)
+    assert steps["marker_arrived"](record, written)
+    assert (steps["switch_database"](record), steps["secret"](record)) == ("", "")
+    assert steps["database_switched"](record)
+    assert (aws.calls, aws.objects) == ([], {})
 
 
 @pytest.mark.parametrize(("enabled", "accepted"), [("True", ["rights"]), ("False", [])])

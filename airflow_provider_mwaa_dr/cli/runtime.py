@@ -85,8 +85,8 @@ def _open_closed_streams() -> None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  (stays open until the process exits)
 
 
-def system_runtime() -> Runtime:
-    """Return the runtime of this process."""
+def system_runtime(who: str | None = None) -> Runtime:
+    """Return the runtime of this process. *who*: see :class:`Runtime`; None: the user of the operating system."""
     _open_closed_streams()
     clock = SystemClock()
 
@@ -107,7 +107,7 @@ def system_runtime() -> Runtime:
         stdout=sys.stdout,
         stderr=sys.stderr,
         clock=clock,
-        who=f"{getpass.getuser()}@{socket.gethostname()}",
+        who=who or f"{getpass.getuser()}@{socket.gethostname()}",
         make_store=make_store,
         make_environment=make_environment,
     )

@@ -62,19 +62,21 @@ class Shell:
 
     def __call__(self, *argv: str, answer: str | None = None) -> Result:
         out, err = Terminal() if self.is_terminal else io.StringIO(), io.StringIO()
-        runtime = Runtime(
+        code = main(argv, runtime=self.runtime(out, err, io.StringIO() if answer is None else Terminal(answer)))
+        return Result(code, out.getvalue(), err.getvalue())
+
+    def runtime(self, out: io.StringIO, err: io.StringIO, stdin: io.StringIO, *, who: str = "ana@laptop") -> Runtime:
+        return Runtime(
             environ=self.environ,
-            stdin=io.StringIO() if answer is None else Terminal(answer),
+            stdin=stdin,
             stdout=out,
             stderr=err,
             clock=self.set.clock,
-            who="ana@laptop",
+            who=who,
             make_store=lambda _: self.store.peer() if not self.store.unreachable else self.store,
             make_environment=lambda region, _: self.environment(region),
             make_tables=lambda _: self.tables,
         )
-        code = main(argv, runtime=runtime)
-        return Result(code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ Counting
 An Airflow (one region)
     REST: ``rest``, ``trigger``, ``run``, ``runs``, ``note``, ``unpause``, ``pause``, ``task_states``, ``dag_ids``.
     CLI: ``airflow`` (waits), ``start_airflow`` (does not). Files: ``deploy``, ``remove``, ``wait_for_dag``.
-    Processes: ``stop(component)``, ``frozen(component)``, ``start_worker()``, ``start_scheduler(**dr)`` (with other
-    settings in ``[dr]``, or as before).
+    Processes: ``stop(component)``, ``frozen(component)``, ``start_worker()``, ``start_triggerer()``,
+    ``start_scheduler(**dr)`` (with other settings in ``[dr]``, or as before).
 The pair
     ``mwaa_dr(*words)`` (the real command), ``status()``, ``history()``, ``state()``, ``flip(region)`` (no failover),
     ``sandbox`` (kill, revive, fault), ``table`` (the state store), ``delete_items``, ``reset()``, ``wait_in_each``,
@@ -315,9 +315,9 @@ class Airflow:
         """
         return finished(self.start_airflow(*arguments), check=check)
 
-    def stop(self, component: str) -> None:
-        """Kill a component (``scheduler``, ``worker``) and all processes that it started."""
-        process.end([self.session(component)], grace_s=0)
+    def stop(self, component: str, *, grace_s: float = 0) -> None:
+        """Kill a component (``scheduler``, ``worker``) and all its processes; with *grace_s*, after SIGTERM."""
+        process.end([self.session(component)], grace_s=grace_s)
 
     def session(self, component: str) -> process.ProcessSession:
         """Return the process of a component, also after it ended."""
@@ -338,13 +338,21 @@ class Airflow:
     def start_scheduler(self, **dr: str) -> None:
         """Start the scheduler and wait for its heartbeat. *dr*: other settings in ``[dr]`` for it and its tasks."""
         began = self._start("scheduler", **{f"AIRFLOW__DR__{name.upper()}": value for name, value in dr.items()})
+        self._wait_for_heartbeat("scheduler", began)
+
+    def start_triggerer(self) -> None:
+        """Start the triggerer and wait for its heartbeat."""
+        self._wait_for_heartbeat("triggerer", self._start("triggerer"))
+
+    def _wait_for_heartbeat(self, component: str, began: datetime) -> None:
         path = f"{self.url}/health" if self.major < 3 else f"{self.url}/api/v2/monitor/health"
 
         def beats() -> bool:
-            at = self._http.get(path, timeout=REST_TIMEOUT_S).json()["scheduler"]["latest_scheduler_heartbeat"]
+            found = self._http.get(path, timeout=REST_TIMEOUT_S).json()
+            at = found[component][f"latest_{component}_heartbeat"]
             return at is not None and datetime.fromisoformat(at) > began
 
-        wait_until(beats, f"the scheduler of {self.name} beats again")
+        wait_until(beats, f"the {component} of {self.name} beats again")
 
     def start_worker(self) -> None:
         """Start the Celery worker, and wait until it requests its first message."""

@@ -157,17 +157,16 @@ def has_watcher(pair: Pair, region: Airflow) -> bool:
     return any(agent.watchers for agent in pair.table.agents(region.name))
 
 
-@on(NEWEST)
-def test_each_message_of_a_shared_queue_is_handled_once(pair: Pair, tmp_path: Path) -> None:
-    """While messages arrive all the time: in STEADY, during a failover, and during the failback. None in a standby."""
+def watched(pair: Pair, folder: Path) -> Queue:
+    """Return a queue whose messages the active region handles, and of which the standby has a watcher, too."""
     make_steady(pair)
     source, target = pair.active, pair.standby
-    queue = Queue(pair, tmp_path)
+    queue = Queue(pair, folder)
     for region in (source, target):
         plugins = region.dags_folder.resolve().parent / "plugins"
         (plugins / "spool_watcher.py").write_text(TRIGGER)
         (region.dags_folder.resolve().parent / "messages.jsonl").unlink(missing_ok=True)
-        region.deploy("watched_spool.py", SOURCE.replace("{folder}", str(tmp_path)))
+        region.deploy("watched_spool.py", SOURCE.replace("{folder}", str(folder)))
     for region in (source, target):
         region.wait_for_dag(DAG_ID)
     source.unpause(DAG_ID)
@@ -178,6 +177,14 @@ def test_each_message_of_a_shared_queue_is_handled_once(pair: Pair, tmp_path: Pa
         wait_until(lambda: len(queue.handled(source)) > 20, "the active region handles messages")
     queue.wait_until_handled()
     assert queue.taken_by(target) == 0, "the standby took messages"
+    return queue
+
+
+@on(NEWEST)
+def test_each_message_of_a_shared_queue_is_handled_once(pair: Pair, tmp_path: Path) -> None:
+    """While messages arrive all the time: in STEADY, during a failover, and during the failback. None in a standby."""
+    queue = watched(pair, tmp_path)
+    source, target = pair.active, pair.standby
     for region in (target, source):
         before = len(queue.handled(region))
         with queue.flowing():
@@ -194,3 +201,22 @@ def test_each_message_of_a_shared_queue_is_handled_once(pair: Pair, tmp_path: Pa
     assert set(queue.handled().values()) == {1}
     details = [step["detail"] for record in pair.history() for step in record["steps"] if step["name"] == "drain"]
     assert not any("watchers" in detail for detail in details[:2]), "the drain waited for the triggerers' own reports"
+
+
+@on(soak=(NEWEST,))
+def test_one_airflow_that_is_stopped_and_started_handles_each_message_once(pair: Pair, tmp_path: Path) -> None:
+    """Control case: no failover. Scheduler and triggerer are stopped, as in an update, while messages arrive."""
+    queue = watched(pair, tmp_path)
+    active, standby = pair.active, pair.standby
+    with queue.flowing():
+        for component in ("triggerer", "scheduler"):
+            active.stop(component, grace_s=60)
+        sent = len(queue.sent)
+        wait_until(lambda: len(queue.sent) > sent + 10, "messages arrive while the components are stopped")
+        handled = len(queue.handled())
+        active.start_scheduler()
+        active.start_triggerer()
+        wait_until(lambda: len(queue.handled()) > handled + 20, "the Airflow handles messages again")
+    queue.wait_until_handled()
+    assert set(queue.handled().values()) == {1}, queue.handled()
+    assert queue.taken_by(standby) == 0, "the standby took messages"

@@ -107,7 +107,8 @@ with DAG(
         "mode": "{{ params.mode }}",
     }
     drain = FailoverOperator(task_id="drain", until="drained", hold=timedelta(minutes=30), **same)
-    resume = FailoverOperator(task_id="resume", **same)
+    # If a person has cancelled the failover meanwhile, this task fails and starts no new one.
+    resume = FailoverOperator(task_id="resume", plan_id="{{ ti.xcom_pull(task_ids='drain')['id'] or '' }}", **same)
 
     @task
     def marker(record: dict[str, Any]) -> dict[str, Any]:

@@ -71,6 +71,11 @@ def add_command(commands: CommandParsers) -> None:
         "active and starts nothing yet",
     )
     parser.add_argument(
+        "--plan",
+        metavar="ID",
+        help="continue this failover, and start no other one: if it was cancelled, the command refuses",
+    )
+    parser.add_argument(
         "--hold-s",
         metavar="SECONDS",
         type=float,
@@ -94,6 +99,7 @@ def run(session: CliSession) -> None:
         even_if_not_ready=args.even_if_not_ready,
         until=Stage(args.until) if args.until is not None else None,
         hold_s=args.hold_s,
+        plan_id=args.plan,
     )
     on_step = _Steps()
     engine = FailoverEngine.from_config(

@@ -43,7 +43,9 @@ class FailoverOperator(AwsBaseOperator):
     With *until*, the task succeeds at that stage, so that the DAG's own tasks switch databases, endpoints or DNS. No
     region executes in the meantime. A further task with the same target continues, and the last one has no *until*::
 
-        FailoverOperator(..., until="drained") >> switch_database >> FailoverOperator(...)
+        plan_id = "{{ ti.xcom_pull(task_ids='drain')['id'] or '' }}"
+        drain = FailoverOperator(task_id="drain", until="drained", ...)
+        drain >> switch_database >> FailoverOperator(task_id="resume", plan_id=plan_id, ...)
 
     The record then has the outcome ``open``, and its ``mode`` says whether the source was drained (``graceful``) or
     left (``forced``). If the failover has passed the stage, the task changes nothing and succeeds.
@@ -66,6 +68,9 @@ class FailoverOperator(AwsBaseOperator):
     :param hold: for how long the failover may stay halted. Then the target's agent finishes a promoted failover. No
         component promotes a drained one: the agents log errors and count the metric ``hold_alarm`` until a task or a
         person continues or cancels it. Default 15 minutes, at most a day.
+    :param plan_id: continue only this failover: the ``id`` that an earlier task returned. If a person has cancelled it
+        since, the task fails, and starts no new failover. None (default) or an empty text: start one if none is open
+        (templated).
     :param dry_run: return what would happen, with counts; change nothing.
     :param aws_conn_id: connection with the credentials; None for the environment's own role (templated).
     :raises AirflowFailException: the failover was refused, or a setting is wrong: a retry would fail, too.
@@ -74,7 +79,7 @@ class FailoverOperator(AwsBaseOperator):
 
     aws_hook_class = DRStateHook
     template_fields: Sequence[str] = aws_template_fields(
-        "target_region", "reason", "mode", "stop_running", "even_if_not_ready", "until"
+        "target_region", "reason", "mode", "stop_running", "even_if_not_ready", "until", "plan_id"
     )
 
     def __init__(
@@ -89,6 +94,7 @@ class FailoverOperator(AwsBaseOperator):
         max_per_day: int | None = None,
         until: StageName | str | None = None,
         hold: timedelta = timedelta(seconds=DEFAULT_HOLD_S),
+        plan_id: str | None = None,
         dry_run: bool = False,
         aws_conn_id: str | None = None,
         **kwargs: Any,
@@ -102,6 +108,7 @@ class FailoverOperator(AwsBaseOperator):
         self.limits = Limits(cooldown=cooldown, per_day=max_per_day)
         self.until = until
         self.hold = hold
+        self.plan_id = plan_id
         self.preview_only = dry_run  # BaseOperator has a method dry_run
         self._waiting: _StoppableClock | None = None
 
@@ -202,6 +209,7 @@ class FailoverOperator(AwsBaseOperator):
             even_if_not_ready=_truth("even_if_not_ready", self.even_if_not_ready),
             until=until,
             hold_s=self.hold.total_seconds(),
+            plan_id=self.plan_id or None,
         )
 
     def _refuse_in_source(self, state: DRState, target: str) -> None:

@@ -156,10 +156,9 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> FakeAws:
     return found
 
 
-def data_steps(monkeypatch: pytest.MonkeyPatch, values: Mapping[str, Any] | None = DATA) -> Mapping[str, Any]:
+def data_steps(monkeypatch: pytest.MonkeyPatch, values: Mapping[str, Any] = DATA) -> Mapping[str, Any]:
     """Return the functions of the tasks of dr_failover_with_data."""
-    if values is not None:
-        monkeypatch.setenv("AIRFLOW_VAR_DR_DATA", json.dumps(values))
+    monkeypatch.setenv("AIRFLOW_VAR_DR_DATA", json.dumps(values))
     dag = dag_in("dr_failover_with_data.py")
     return {task.task_id: task.python_callable for task in dag.tasks if hasattr(task, "python_callable")}
 
@@ -173,7 +172,8 @@ def test_the_data_steps_come_after_the_drain_and_before_the_rest() -> None:
     assert upstream["switch_database"] == {"drain", "marker_arrived"}
     assert upstream["resume"] == {"database_switched", "secret"}
     drain, resume = dag.get_task("drain"), dag.get_task("resume")
-    assert (drain.until, resume.until) == ("drained", None)
+    assert (drain.until, resume.until, drain.plan_id) == ("drained", None, None)
+    assert "['id']" in resume.plan_id
     for name in ("target_region", "reason", "mode"):
         assert getattr(drain, name) == getattr(resume, name)
 
@@ -216,13 +216,13 @@ def test_a_forced_failover_measures_the_loss_and_does_not_call_the_source(
     assert aws.region == "us-east-1"
 
 
-@pytest.mark.parametrize("values", [None, DATA])
+@pytest.mark.parametrize("values", [{}, DATA])
 def test_data_steps_without_data_or_without_a_move_do_nothing(
-    aws: FakeAws, monkeypatch: pytest.MonkeyPatch, values: Mapping[str, Any] | None
+    aws: FakeAws, monkeypatch: pytest.MonkeyPatch, values: Mapping[str, Any]
 ) -> None:
-    """Without the Variable, and if the target was active already."""
+    """With an empty Variable, and if the target was active already."""
     steps = data_steps(monkeypatch, values)
-    record = RECORD if values is None else {**RECORD, "id": None, "from": "us-east-1", "mode": None}
+    record = RECORD if not values else {**RECORD, "id": None, "from": "us-east-1", "mode": None}
     written = steps["marker"](record)
     assert steps["marker_arrived"](record, written)
     assert (steps["switch_database"](record), steps["secret"](record)) == ("", "")

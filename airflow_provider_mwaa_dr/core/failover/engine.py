@@ -124,7 +124,8 @@ class FailoverEngine:
         :raises AlreadyActiveError: the target is active, and no failover is in progress; treat it as success.
         :raises NotReadyError: a check failed; nothing was changed.
         :raises DrainTimeoutError: runs outlasted the drain; the plan was abandoned, and the source stays active.
-        :raises PlanSupersededError: another caller's plan has another target; this engine has stopped.
+        :raises PlanSupersededError: another caller's plan has another target, or the plan that *request* continues is
+            no longer open; this engine has stopped.
         :raises FailoverError: a deadline passed in a later step; the plan is open and can be joined or cancelled.
         :raises StateError: the state could not be read, or does not exist.
         """

@@ -26,6 +26,7 @@ def enter(context: EngineContext, request: FailoverRequest) -> DRState | Failove
 
     :return: the state that this engine acts on; or the record, if the plan's owner has finished the plan, or if the
         plan has reached the stage of *request*.
+    :raises PlanSupersededError: the plan that *request* continues is no longer open. Nothing was changed.
     """
     checked = False
     hold_check, known_without = HoldCheck(context, is_needed=request.until is not None), list[Collection[str]]()
@@ -34,6 +35,8 @@ def enter(context: EngineContext, request: FailoverRequest) -> DRState | Failove
         action = actions.action(context, state, request.target)
         if action is FailoverAction.NOTHING:
             raise AlreadyActiveError(f"{request.target} is active already (epoch {state.epoch}), nothing to do.")
+        if request.plan_id is not None and (action is not FailoverAction.JOIN or plan_of(state).id != request.plan_id):
+            raise superseded(request.plan_id, state)
         if action in CHECKED and not checked:
             checked_request = replace(request, mode=Mode.FORCED) if action is FailoverAction.RECOVER else request
             preconditions.check(context, state, checked_request)
@@ -171,7 +174,7 @@ def follow(context: EngineContext, request: FailoverRequest, plan_id: str, state
             context.progress.done(f"plan {plan_id} was finished by its owner")
             return record
         plan = state.plan
-        if plan.target != target:
+        if plan.target != target or request.plan_id not in {None, plan.id}:
             raise superseded(plan_id, state)
         plan_id, owner = plan.id, plan.owner
         if until is not None and not plan.is_cancellation and has_reached(state, until):

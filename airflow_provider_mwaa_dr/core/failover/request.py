@@ -23,6 +23,8 @@ class FailoverRequest:
     :param until: halt the plan at this stage, and return. Another request with the same target continues it. A stage
         that the plan has passed is a no-op. None: continue to the end.
     :param hold_s: for how long the plan may stay halted, in seconds; see :attr:`.state.Plan.hold_s`.
+    :param plan_id: continue this plan, and start no other one: another caller may have cancelled it since. None: start
+        a plan if there is none.
     :raises ConfigError: the reason is empty or too long, or *hold_s* is not above 0, or above 86,400.
     """
 
@@ -34,6 +36,7 @@ class FailoverRequest:
     even_if_not_ready: bool = False
     until: Stage | None = None
     hold_s: float = DEFAULT_HOLD_S
+    plan_id: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reason", checked_reason(self.reason))

@@ -91,6 +91,16 @@ def test_a_drained_failover_is_cancelled(mwaa_dr: Shell) -> None:
     assert (mwaa_dr.set.state.active_region, mwaa_dr.set.state.phase) == ("us-east-2", Phase.STEADY)
 
 
+def test_a_command_that_continues_a_cancelled_failover_is_refused(mwaa_dr: Shell) -> None:
+    """Exit 3. A script that switches a database in between does not start a second failover."""
+    command = ("failover", "us-east-1", "--reason", "x", "--yes", "--json")
+    plan = mwaa_dr(*command, "--until", "drained").document["id"]
+    mwaa_dr("failover", "us-east-2", "--reason", "the data stays", "--yes")
+    result = mwaa_dr(*command, "--plan", plan)
+    assert (result.code, result.document["error"]["type"]) == (3, "PlanSupersededError")
+    assert (mwaa_dr.set.state.active_region, mwaa_dr.set.state.phase) == ("us-east-2", Phase.STEADY)
+
+
 def test_a_dry_run_names_the_stage(mwaa_dr: Shell) -> None:
     out = mwaa_dr("failover", "us-east-1", "--reason", "x", "--dry-run", "--until", "promoted").out
     assert "Steps: check, claim, record, drain, pause, ledger, lease, promote, adopt, halt." in out

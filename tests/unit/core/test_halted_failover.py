@@ -159,6 +159,37 @@ def test_a_drained_plan_is_cancelled_by_naming_the_active_region(world: World) -
     assert_halted(world, again, DRAINED)
 
 
+def test_a_call_that_continues_a_plan_starts_no_other_one(world: World) -> None:
+    """A person cancels the failover while the DAG works on its step. The next task must not start another one."""
+    first = world.fail_over(until=DRAINED)
+    world.fail_over(A, owner="a person")
+    steady = world.state
+    with pytest.raises(PlanSupersededError, match=f"Plan {first.id} is no longer open: {A} is active"):
+        world.fail_over(owner="engine-2", plan_id=first.id)
+    assert world.state == steady
+    again = world.fail_over(owner="engine-3", until=DRAINED)
+    with pytest.raises(PlanSupersededError, match=f"Plan {first.id} is no longer open: tester moves the role"):
+        world.fail_over(owner="engine-4", plan_id=first.id)
+    assert world.fail_over(owner="engine-5", plan_id=again.id).outcome is FailoverOutcome.COMPLETED
+    with pytest.raises(AlreadyActiveError):
+        world.fail_over(owner="engine-6", plan_id=again.id)
+
+
+def test_a_call_that_continues_a_plan_does_not_follow_its_successor(world: World) -> None:
+    """Another caller cancels the plan and starts a new one to the same region, while this one follows it."""
+    first = world.fail_over(until=DRAINED)
+    taken = transitions.take_over(world.state, owner="other", at=world.clock.now())
+    world.store.peer().write(taken, expected_version=world.state.version)
+
+    def replace_plan(event: StepEvent) -> None:
+        if (event.name, event.status) == ("join", "progress") and plan_of(world.state).id == first.id:
+            new = replace(world.state, plan=replace(plan_of(world.state), id="p2"), version=world.state.version + 1)
+            world.store.peer().write(new, expected_version=world.state.version)
+
+    with pytest.raises(PlanSupersededError):
+        world.engine("engine-2", on_step=replace_plan).run(request(plan_id=first.id))
+
+
 @pytest.mark.parametrize("target", [A, C])
 def test_a_promoted_plan_is_superseded_by_naming_another_region(world: World, target: str) -> None:
     """The region that is left has executed nothing, but its gate is not known to be closed: the new plan drains it."""

@@ -96,6 +96,16 @@ def test_tasks_of_users_run_between_the_stages(dr_set: World) -> None:
     assert (last["id"], last["outcome"]) == (first["id"], "completed")
 
 
+def test_a_task_that_continues_a_cancelled_failover_is_not_retried(dr_set: World) -> None:
+    """It starts no new failover."""
+    first = operator(dr_set, until="drained").execute(CONTEXT)
+    operator(dr_set, target_region="us-east-2").execute(CONTEXT)
+    with pytest.raises(AirflowFailException, match="is no longer open"):
+        operator(dr_set, plan_id=first["id"]).execute(CONTEXT)
+    assert (dr_set.state.active_region, dr_set.state.phase) == ("us-east-2", Phase.STEADY)
+    assert operator(dr_set, plan_id="").execute(CONTEXT)["outcome"] == "completed"
+
+
 @pytest.mark.parametrize(
     "changes",
     [

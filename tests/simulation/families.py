@@ -17,7 +17,7 @@ from airflow_provider_mwaa_dr.core.state import Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError
 from tests.histories import CONTROL, LEASE_S, TIMING, A, B
 from tests.simulation.airflow import TASKS, Execution, Run, SimulatedDag, Task
-from tests.simulation.world import Region, Simulation, Verdict, disturb, freeze_until_unlisted, heal
+from tests.simulation.world import Region, Simulation, Verdict, digest_of, disturb, freeze_until_unlisted, heal
 
 DAGS = (
     SimulatedDag("upstream", every_s=20, max_active=1),
@@ -241,3 +241,9 @@ def run_history(seed: int, *, is_traced: bool = False) -> tuple[Families, Verdic
     verdict = play(world)
     assert not verdict.problems, f"history {seed}: {verdict.problems}"
     return world, verdict
+
+
+def digest(seed: int) -> str:
+    """Return a hash of everything that happens in a history; see world.py."""
+    world = Families(seed, is_traced=True)
+    return digest_of(world, lambda: play(world))

@@ -36,7 +36,16 @@ from tests.simulation.kinds_airflow import (
     mark_of_date,
 )
 from tests.simulation.reach import ACTIONS, actions, place
-from tests.simulation.world import MOST_SKEW_S, Region, RegionClock, Verdict, disturb, freeze_until_unlisted, heal
+from tests.simulation.world import (
+    MOST_SKEW_S,
+    Region,
+    RegionClock,
+    Verdict,
+    digest_of,
+    disturb,
+    freeze_until_unlisted,
+    heal,
+)
 
 LONG_AGO = -150.0
 """The start date of DAGs without catchup. Users backfill them from here."""
@@ -473,3 +482,9 @@ def run_history(seed: int, *, is_traced: bool = False) -> tuple[Kinds, Verdict]:
     verdict = play(world)
     assert not verdict.problems, f"{world.versions}: {verdict.problems}"
     return world, verdict
+
+
+def digest(seed: int) -> str:
+    """Return a hash of everything that happens in a history; see world.py."""
+    world = Kinds(seed, is_traced=True)
+    return digest_of(world, lambda: play(world))

@@ -1389,15 +1389,20 @@ def _anonymous(agent: AgentStatus) -> AgentStatus:
 
 
 def digest(seed: int) -> str:
+    """Return a hash of everything that happens in a history. Equal hashes of two versions mean equal histories."""
+    world = Simulation(seed, is_traced=True)
+    return digest_of(world, lambda: play(world))
+
+
+def digest_of(world: Simulation, call: Callable[[], Verdict]) -> str:
     """
-    Return a hash of everything that happens in a history. Equal hashes of two versions mean equal histories.
+    Return a hash of everything that happens in *world* while *call* plays its history.
 
     The hash covers the trace (writes of the state, gate, fence, rows), executions, ledger, heartbeats, records and the
     verdict.
     """
-    world = Simulation(seed, is_traced=True)
     try:
-        outcome = repr(play(world))
+        outcome = repr(call())
     except Exception as error:
         outcome = repr(error)
     found = hashlib.sha256()

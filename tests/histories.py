@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from greenlet import getcurrent, greenlet
@@ -210,7 +211,8 @@ class CallersStore:
         self._world = world
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        return lambda *args, **kwargs: self._call(name, *args, **kwargs)
+        call = self.__dict__[name] = partial(self._call, name)
+        return call
 
     def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         world, caller = self._world, self._world.scheduler.current
@@ -253,7 +255,8 @@ class CallersEnvironment:
         """The number of calls that have reached the environment."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        return lambda *args, **kwargs: self._call(name, *args, **kwargs)
+        call = self.__dict__[name] = partial(self._call, name)
+        return call
 
     def set_paused(
         self,

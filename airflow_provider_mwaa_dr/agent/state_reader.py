@@ -85,15 +85,13 @@ class StateReader:
         compared = self._identity.with_rivals(observation)
         problem = self._identity.problem(compared)
         self._last_read_at = read_at
-        view = replace(
-            View.of(
-                observation,
-                read_at,
-                problem=problem,
-                confirmed_at=self._confirmation.permits_from(observation, read_at=read_at),
-            ),
+        view = View.of(
+            observation,
+            read_at,
+            problem=problem,
             waits_for=self._ledger_wait.reason(state),
             awaited=self._awaited,
+            confirmed_at=self._confirmation.permits_from(observation, read_at=read_at),
         )
         self.view = view
         self._identity.log(problem)
@@ -138,7 +136,7 @@ class StateReader:
     def set_awaited(self, runs: frozenset[RunKey]) -> None:
         """Give the gate the held runs that work in progress waits for."""
         self._awaited = runs
-        if self.view is not None:
+        if self.view is not None and self.view.awaited != runs:
             self.view = replace(self.view, awaited=runs)
 
     def peers(self) -> tuple[str, ...]:

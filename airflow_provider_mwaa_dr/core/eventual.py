@@ -358,7 +358,9 @@ class EventualStateStore:
 
     def _from_first(self, call: Callable[[StateStore], T], *, first: str) -> tuple[str, T]:
         """Return a copy's name and result: of *first*, or else the nearest; copies that failed recently come last."""
-        order = sorted(self._copies, key=lambda name: (self._failed_recently(name), name != first))
+        order = sorted(self._copies, key=lambda name: name != first)
+        if self._failures:
+            order.sort(key=self._failed_recently)
         unreadable: UnreadableItemError | None = None
         for name in order:
             try:

@@ -90,6 +90,8 @@ class View:
         read_at: float,
         *,
         problem: str | None = None,
+        waits_for: str = "",
+        awaited: frozenset[RunKey] = frozenset(),
         confirmed_at: float | None = None,
     ) -> View:
         """Return the view for an observation."""
@@ -98,8 +100,10 @@ class View:
             read_at=read_at,
             reconciled_epoch=observation.reconciled_epoch,
             problem=problem,
+            waits_for=waits_for,
             registered=observation.registered,
             problems=observation.problems,
+            awaited=awaited,
             confirmed_at=confirmed_at,
         )
 

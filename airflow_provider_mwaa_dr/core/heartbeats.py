@@ -82,27 +82,28 @@ class SilenceByNumber:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._since: dict[tuple[str, str], tuple[str, float]] = {}
+        self._since: dict[str, dict[str, tuple[str, float]]] = {}
+        """For each region and job, the number, and when it was first read."""
 
     def note(self, region: str, agents: Sequence[AgentStatus]) -> None:
         """Note the heartbeats of *region* that have just been read."""
         now = self._clock.monotonic()
-        known = {key: seen for key, seen in self._since.items() if key[0] == region}
-        for key in known:
-            del self._since[key]
+        known = self._since.pop(region, {})
+        noted = self._since[region] = {}
         for agent in agents:
-            if agent.number is None:
-                continue
-            key = region, agent.job
-            seen = known.get(key)
-            self._since[key] = seen if seen is not None and seen[0] == agent.number else (agent.number, now)
+            number, seen = agent.number, known.get(agent.job)
+            if number is not None:
+                noted[agent.job] = seen if seen is not None and seen[0] == number else (number, now)
 
     def silent(self, least_s: float) -> tuple[SilentAgent, ...]:
         """Return the heartbeats that have been silent for *least_s* or longer, the longest silence first."""
         now = self._clock.monotonic()
         found = [
             SilentAgent(region=region, job=job, number=number, still_s=now - since)
-            for (region, job), (number, since) in self._since.items()
+            for region, noted in self._since.items()
+            for job, (number, since) in noted.items()
             if now - since >= least_s
         ]
+        if not found:
+            return ()
         return tuple(sorted(found, key=lambda each: -each.still_s)[:_MOST_REPORTED])

@@ -261,6 +261,10 @@ class Head:
 
     def _with_successes(self, before: Head, run: LedgerRun) -> Head:
         """Return the head with the successes of *before* and, if it is one, *run*. A run that fails later is none."""
+        if self.finished is run and run.status is RunStatus.SUCCESS and not before.succeeded:
+            last = before.finished
+            if last is None or last.key == run.key or _age(run) > _age(last):
+                return self  # the usual case: it is newer than the only known success
         known = [success for success in before.last_successes if success.key != run.key]
         if run.status is RunStatus.SUCCESS:
             known.append(run)
@@ -570,6 +574,8 @@ def finished_by_others(own: RegionLedger, others: Collection[RegionLedger]) -> l
     They have the ids and values that *own* has. The other region may have ended another run of the same interval.
     """
     unfinished = [run for run in own.runs.values() if run.is_unfinished]
+    if not unfinished:
+        return []
     dag_ids = {run.dag_id for run in unfinished}
     ended = [_by_dag((run for run in other.runs.values() if run.has_ended), dag_ids) for other in others]
     return [
@@ -598,6 +604,8 @@ def is_complete(other: RegionLedger, epoch: int) -> bool:
 def no_longer_needed(own: RegionLedger, others: Collection[RegionLedger]) -> list[LedgerRun]:
     """Return the ended runs that *own* retains for other regions, and that no other region needs now."""
     ended = [run for run in own.runs.values() if run.has_ended]
+    if not ended:
+        return []
     dag_ids = {run.dag_id for run in ended}
     waiting = [_by_dag((run for run in other.runs.values() if run.is_unfinished), dag_ids) for other in others]
     return [

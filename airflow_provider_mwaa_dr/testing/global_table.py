@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from airflow_provider_mwaa_dr.core.state import DRState
@@ -53,17 +53,21 @@ class InMemoryGlobalTable:
         """Return the state in each replica. Ignores all faults."""
         return {region: table.state for region, table in self._tables.items()}
 
-    def _changed(self, region: str, before: Mapping[_Key, object]) -> None:
+    def _changed(self, region: str, before: _Contents) -> None:
         """Replicate the changes of a write to *region*'s replica."""
-        after = _contents(self._tables[region])
         stamp = self._clock.monotonic(), next(self._order)
-        for key in before.keys() | after.keys():
-            if before.get(key) == after.get(key):
+        for name, after in _contents(self._tables[region]).items():
+            was = before[name]
+            if after == was:
                 continue
-            self._written[region, key] = stamp
-            for other in self._tables:
-                if other != region:
-                    self._send(region, other, key, after.get(key), stamp, self.lag_s())
+            for place in (*after, *(was.keys() - after.keys())):
+                value, known = after.get(place), was.get(place)
+                if value is known or value == known:
+                    continue
+                self._written[region, (name, place)] = stamp
+                for other in self._tables:
+                    if other != region:
+                        self._send(region, other, (name, place), value, stamp, self.lag_s())
 
     def _send(
         self, source: str, target: str, key: _Key, value: object, stamp: tuple[float, int], after_s: float
@@ -85,12 +89,13 @@ _Key = tuple[str, Any]
 """A collection of the table, and the key in it."""
 
 
-def _contents(table: StateTable) -> dict[_Key, object]:
-    found: dict[_Key, object] = {("state", None): table.state}
-    names = ("reconciled", "registrations", "lists", "disputes", "agents", "items", "damaged")
-    for name in names:
-        found |= {(name, key): value for key, value in getattr(table, name).items()}
-    return found
+_Contents = Mapping[str, dict[Any, object]]
+"""A copy of the collections of a table, by name."""
+_COLLECTIONS = ("reconciled", "registrations", "lists", "disputes", "agents", "items", "damaged")
+
+
+def _contents(table: StateTable) -> _Contents:
+    return {"state": {None: table.state}, **{name: dict(getattr(table, name)) for name in _COLLECTIONS}}
 
 
 def _put(table: StateTable, key: _Key, value: object) -> None:
@@ -113,17 +118,22 @@ class _Copy(InMemoryStateStore):
 
     def _reach(self, method: str) -> AbstractContextManager[Any]:
         reached = super()._reach(method)
-        return (
-            self._writing()
-            if method.startswith(("write", "put", "register", "forget", "delete", "acknowledge"))
-            else reached
-        )
+        is_write = method.startswith(("write", "put", "register", "forget", "delete", "acknowledge"))
+        return _Writing(self._of, self._region, self._table) if is_write else reached
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        with self._table.lock:
-            before = _contents(self._table)
-            try:
-                yield
-            finally:
-                self._of._changed(self._region, before)
+
+class _Writing:
+    """A write to a replica. Its end replicates the changes to the others."""
+
+    def __init__(self, of: InMemoryGlobalTable, region: str, table: StateTable) -> None:
+        self._of, self._region, self._table = of, region, table
+
+    def __enter__(self) -> None:
+        self._table.lock.acquire()
+        self._before = _contents(self._table)
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._of._changed(self._region, self._before)
+        finally:
+            self._table.lock.release()

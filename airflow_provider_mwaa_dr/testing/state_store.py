@@ -137,7 +137,7 @@ class InMemoryStateStore:
                 environment=registration.environment if registration is not None else None,
                 disputed=self._table.disputes.get(region, ()),
                 registered=self._table.lists.get(region),
-                agents=frozenset(job for place, job in self._table.agents if place == region),
+                agents=frozenset([job for place, job in self._table.agents if place == region]),
             )
 
     def read(self) -> DRState:
@@ -224,7 +224,7 @@ class InMemoryStateStore:
     def agents(self, region: str) -> Sequence[AgentStatus]:
         """Return the last heartbeat of each scheduler, sorted by job."""
         with self._reach("agents"):
-            return [status for key, status in sorted(self._table.agents.items()) if key[0] == region]
+            return [status for _, status in sorted(item for item in self._table.agents.items() if item[0][0] == region)]
 
     def forget_agent(self, region: str, job: str) -> None:
         """Delete the heartbeat of a scheduler that will not run again."""

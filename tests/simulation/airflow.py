@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import cache
 from typing import Any
@@ -178,7 +178,7 @@ class Run:
     def executes(self) -> bool:
         return any(task.state == "running" for task in self.tasks)
 
-    def to_row(self) -> RunRow:
+    def to_row(self, children: tuple[ChildRun, ...] = ()) -> RunRow:
         at = None if self.at is None else to_date(self.at)
         end = None if self.end is None else to_date(self.end)
         return RunRow(
@@ -195,6 +195,7 @@ class Run:
             conf=self.conf,
             is_skipped=self.is_skipped,
             events=() if self.run_type == ASSET_TRIGGERED else None,
+            children=children,
         )
 
 
@@ -636,7 +637,7 @@ class SimulatedAirflow:
 
     def runs(self, keys: Collection[RunKey]) -> list[RunRow]:
         found = [self.rows[key] for key in sorted(keys) if key in self.rows]
-        return [replace(run.to_row(), children=self._children(run)) for run in found]
+        return [run.to_row(self._children(run)) for run in found]
 
     def children(self) -> Mapping[RunKey, tuple[ChildRun, ...]]:
         runs = (run for dag_id in self.requesters for run in self.open[dag_id].values())
@@ -644,6 +645,8 @@ class SimulatedAirflow:
 
     def _children(self, run: Run) -> tuple[ChildRun, ...]:
         dag, now = self.dags_by_id[run.dag_id], self.clock.monotonic()
+        if dag.triggers is None:
+            return ()
         return tuple(
             ChildRun(
                 dag_id=task.requested[0],

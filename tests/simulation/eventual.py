@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from airflow_provider_mwaa_dr.agent.hold_alarm import HoldAlarm
@@ -49,7 +50,8 @@ class Connection:
         self._store = EventualStateStore(near_first, mode=world.mode, clock=world.clock)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        return lambda *args, **kwargs: self.call(name, *args, **kwargs)
+        call = self.__dict__[name] = partial(self.call, name)
+        return call
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         for region, copy in self._copies.items():

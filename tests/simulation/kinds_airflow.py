@@ -28,6 +28,7 @@ from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
 from airflow_provider_mwaa_dr.core.ledger import (
     AUTOMATED,
     EVENT_TRIGGERED,
+    ChildRun,
     LedgerRun,
     RunEvent,
     RunKey,
@@ -215,7 +216,7 @@ class KindsAirflow(SimulatedAirflow):
             run: Any = self.rows.get(key)
             self.world.note(key if run is None else run.identity, f"{self.region} {text}")
 
-    def to_row(self, run: KindsRun) -> RunRow:
+    def to_row(self, run: KindsRun, children: tuple[ChildRun, ...] = ()) -> RunRow:
         date = lambda at: None if at is None else to_date(at)  # noqa: E731
         return RunRow(
             id=run.id,
@@ -234,6 +235,7 @@ class KindsAirflow(SimulatedAirflow):
             is_skipped=run.is_skipped,
             holds_date=self._holds_date(run),
             events=run.events,
+            children=children,
         )
 
     def _holds_date(self, run: KindsRun) -> bool:
@@ -244,7 +246,7 @@ class KindsAirflow(SimulatedAirflow):
 
     def runs(self, keys: Collection[RunKey]) -> list[RunRow]:
         found: list[Any] = [self.rows[key] for key in sorted(keys) if key in self.rows]
-        return [replace(self.to_row(run), children=self._children(run)) for run in found]
+        return [self.to_row(run, self._children(run)) for run in found]
 
     def remove(self, keys: Collection[RunKey]) -> int:
         self.before_change()

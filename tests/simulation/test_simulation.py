@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
+from functools import partial
 
 import pytest
 
@@ -33,6 +34,7 @@ from tests.simulation.world import (
     WrongHistoryError,
     _Left,
     digest,
+    digest_of,
     heal,
     play,
     run_history,
@@ -186,6 +188,17 @@ def test_a_history_is_the_same_with_cheaper_data_classes() -> None:
     command = [sys.executable, "-m", "tests.simulation", "--digest", "--first", "0", "--histories", "5"]
     thawed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert thawed.splitlines() == [f"{seed} {digest(seed)}" for seed in range(5)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_history_is_the_same_without_converting_items(seed: int) -> None:
+    """Most histories store an engine's items unchanged. Nothing else may differ."""
+    digests = []
+    for has_limits in (True, False):
+        world = Simulation(seed, is_traced=True)
+        world.store.has_limits = has_limits
+        digests.append(digest_of(world, partial(play, world)))
+    assert digests[0] == digests[1]
 
 
 def trace_of(seed: int) -> str | None:

@@ -76,6 +76,8 @@ MOST_SKEW_S = 20.0
 LISTED_S = 6.0
 """A scheduler that is gone is listed as alive for this time."""
 REFRESH_S = 2.0
+CODEC_SHARE = 0.1
+"""The share of histories in which the engines' items are converted to items of DynamoDB and back."""
 
 
 class RegionClock:
@@ -696,6 +698,11 @@ class Simulation(World):
         self.trace: list[tuple[float, RunKey | None, str]] = []
         self.points = FaultPoints(self, seed)
         super().__init__(seed)
+
+    def make_table(self, state: DRState) -> InMemoryStateStore:
+        table = super().make_table(state)
+        table.has_limits = random.Random(f"codec of {self.seed}").random() < CODEC_SHARE
+        return table
 
     def make_regions(self) -> None:
         rng = self.rng

@@ -82,8 +82,11 @@ class Bookkeeper:
     def unread(self) -> tuple[str, ...]:
         """Parts of the ledger that cannot be read and were skipped: one sentence for each region."""
         own = self._own.loaded
-        ledgers = {**self._peers.ledgers, **({self._region: own} if own is not None else {})}
-        gaps = {region: ledger.gap.why for region, ledger in ledgers.items() if ledger.gap is not None}
+        gaps = {region: ledger.gap.why for region, ledger in self._peers.ledgers.items() if ledger.gap is not None}
+        if own is not None and own.gap is not None:
+            gaps[self._region] = own.gap.why
+        if not gaps and not self._peers.missing:
+            return ()
         return tuple(
             f"The ledger of {region} has a gap. {why}"
             for region, why in sorted({**self._peers.missing, **gaps}.items())

@@ -60,6 +60,8 @@ class Resumer:
     @property
     def repeats(self) -> tuple[str, ...]:
         """The first of the resumed runs that request runs again that have ended, or that are resumed, too."""
+        if not self._repeats:
+            return ()
         texts = [f"{' '.join(key)} {text}" for key, text in sorted(self._repeats.items())]
         more = len(texts) - _MOST_LISTED
         return (*texts[:_MOST_LISTED], *((f"and {more} more",) if more > 0 else ()))

@@ -73,7 +73,7 @@ class InMemoryGlobalTable:
         self, source: str, target: str, key: _Key, value: object, stamp: tuple[float, int], after_s: float
     ) -> None:
         def arrive() -> None:
-            if self.cut & {source, target}:
+            if source in self.cut or target in self.cut:
                 self._clock.after(1.0, arrive)
             elif stamp > self._written.get((target, key), (-1.0, -1)):
                 self._written[target, key] = stamp

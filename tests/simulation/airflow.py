@@ -402,6 +402,8 @@ class SimulatedAirflow:
             return
         now = self.clock.monotonic()
         for run in list(self.active.values()):
+            if self._executes_until_later(run, now):
+                continue
             states = []
             for number, task in enumerate(run.tasks):
                 state = task.state
@@ -426,6 +428,16 @@ class SimulatedAirflow:
                 self.set_state(run, "success")
             elif run.dag_id not in self.paused:
                 self._next_task(run, fence, now)
+
+    @staticmethod
+    def _executes_until_later(run: Run, now: float) -> bool:
+        """Whether a task body executes, and nothing of the run can change now: its tasks execute one after another."""
+        if run.state != "running":
+            return False
+        for task in run.tasks:
+            if task.state == "running":
+                return now < task.until < math.inf and task.kill_at is None
+        return False
 
     def _end_body(self, run: Run, number: int, task: Task, now: float) -> None:
         if task.kill_at is not None and now >= task.kill_at:

@@ -48,14 +48,18 @@ class Connection:
         self._copies = world.table.copies()
         near_first = dict(sorted(self._copies.items(), key=lambda item: item[0] != place))
         self._store = EventualStateStore(near_first, mode=world.mode, clock=world.clock)
+        self._links = -1
+        """The number of changes of the world's links that the copies show."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         call = self.__dict__[name] = partial(self.call, name)
         return call
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        for region, copy in self._copies.items():
-            copy.unreachable = not self._world.reaches(self._place, region)
+        if self._links != self._world.links:
+            self._links = self._world.links
+            for region, copy in self._copies.items():
+                copy.unreachable = not self._world.reaches(self._place, region)
         return getattr(self._store, name)(*args, **kwargs)
 
 
@@ -216,6 +220,8 @@ class EventualWorld:
         self.table.has_limits = False  # to convert each heartbeat to an item would double the time of a turn
         self.cut: set[str] = set()
         self.lost: set[str] = set()
+        self.links = 0
+        """How many times a region was cut off, was lost or came back."""
         self.agents_finish = self.rng.random() < 0.5
         self.newest_epoch_started = 0
         self.regions_of_epoch: dict[int, str] = {}
@@ -271,6 +277,7 @@ class EventualWorld:
     def _links_changed(self) -> None:
         """Writes that a cut delayed arrive after all regions are back. Until then, a region without them is excused."""
         now = self.clock.monotonic()
+        self.links += 1
         self.table.cut = self.cut | self.lost
         # The region's next read shows it. A view without the write may still be used for a lease.
         until = float("inf") if self.table.cut else now + RESEND_S + self.max_lag_s + 3.0 + LEASE_S

@@ -63,11 +63,11 @@ FIRST :=
 # It waits for nothing, so it takes what the others leave. Its seeds are fresh; FIRST=SEED repeats those of an earlier run.
 simulation: setup
 	nice -n 19 $(BIN)/python -m pytest tests/simulation tests/exploration -q
-	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 8000 $(if $(FIRST),--first $(FIRST))
+	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 9500 $(if $(FIRST),--first $(FIRST))
 	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 600 --world families $(if $(FIRST),--first $(FIRST))
 	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 600 --world available $(if $(FIRST),--first $(FIRST))
 	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 600 --world safe $(if $(FIRST),--first $(FIRST))
-	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 600 --world kinds $(if $(FIRST),--first $(FIRST))
+	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 1500 --world kinds $(if $(FIRST),--first $(FIRST))
 
 schedulers: setup
 	$(BIN)/python -m pytest tests/sandbox -q -m "not soak" --durations 15

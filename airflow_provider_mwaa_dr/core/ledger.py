@@ -261,10 +261,14 @@ class Head:
 
     def _with_successes(self, before: Head, run: LedgerRun) -> Head:
         """Return the head with the successes of *before* and, if it is one, *run*. A run that fails later is none."""
-        if self.finished is run and run.status is RunStatus.SUCCESS and not before.succeeded:
-            last = before.finished
-            if last is None or last.key == run.key or _age(run) > _age(last):
-                return self  # the usual case: it is newer than the only known success
+        last = before.finished
+        if (
+            self.finished is run
+            and run.status is RunStatus.SUCCESS
+            and not before.succeeded
+            and (last is None or last.key == run.key or _age(run) > _age(last))
+        ):
+            return self  # the usual case: it is newer than the only known success
         known = [success for success in before.last_successes if success.key != run.key]
         if run.status is RunStatus.SUCCESS:
             known.append(run)

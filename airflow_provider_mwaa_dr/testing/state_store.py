@@ -224,7 +224,8 @@ class InMemoryStateStore:
     def agents(self, region: str) -> Sequence[AgentStatus]:
         """Return the last heartbeat of each scheduler, sorted by job."""
         with self._reach("agents"):
-            return [status for _, status in sorted(item for item in self._table.agents.items() if item[0][0] == region)]
+            agents = self._table.agents
+            return [agents[region, job] for job in sorted([job for place, job in agents if place == region])]
 
     def forget_agent(self, region: str, job: str) -> None:
         """Delete the heartbeat of a scheduler that will not run again."""

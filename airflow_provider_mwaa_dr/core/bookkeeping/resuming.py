@@ -89,6 +89,9 @@ class Resumer:
         # The other runs are open in this region. Or they ended in this region, under an epoch that is lower than those
         # of the other regions because the state table was created again.
         closed = {key: run for key, run in waiting.items() if not _is_begun(own.runs.get(key), epoch)}
+        if not (closed or to_queue or doubts or self._stuck or self._held or self._repeats):
+            self._doubted = set()
+            return False  # the usual case: nothing waits, and nothing is remembered about runs that waited
         family = find_family(Families(ledgers if closed else ()), closed, declined=self._declined)
         doubts |= family.doubtful
         self._doubted = set(doubts)

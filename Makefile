@@ -68,6 +68,7 @@ simulation: setup
 	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 600 --world available $(if $(FIRST),--first $(FIRST))
 	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 600 --world safe $(if $(FIRST),--first $(FIRST))
 	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 1500 --world kinds $(if $(FIRST),--first $(FIRST))
+	nice -n 19 $(BIN)/python -m tests.simulation.monitor $(if $(FIRST),--first $(FIRST))
 
 schedulers: setup
 	$(BIN)/python -m pytest tests/sandbox -q -m "not soak" --durations 15

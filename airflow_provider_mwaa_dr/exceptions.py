@@ -171,6 +171,10 @@ class MwaaUnreachableError(MwaaError):
     """The environment's control plane or its Airflow did not answer in time."""
 
 
+class MwaaThrottledError(MwaaUnreachableError):
+    """The environment's control plane or its Airflow refused the call because of too many calls. So it is alive."""
+
+
 class MwaaRequestError(MwaaError):
     """Airflow refused a request: ``status`` is the HTTP status, ``detail`` Airflow's message."""
 

@@ -1,10 +1,12 @@
 """
 Poll the active region, and fail over when it is certain to have failed. The DAG is paused until you unpause it.
 
-Deploy it in a third region, or in the standby: an Airflow cannot detect its own failure. The DAG polls every 30
-seconds and sends a message after the first failed poll (task ``suspicion``). After four more failed polls in a row the
-region counts as lost (task ``loss``); after four healthy polls in a row the suspicion ends. An environment in an update
-or in maintenance, a state table that does not answer and a failover in progress count as unknown, not as failed.
+Deploy it in a third region, or in the standby: an Airflow cannot detect its own failure. The DAG polls every five
+seconds (task ``suspicion``). The region is lost if its MWAA service has not answered for ten seconds, and its agents
+are silent while those of another region send heartbeats. That takes 45 seconds or less. While the service answers,
+schedulers may be restarting: the DAG sends a message, and waits until the failure has lasted for ten minutes or the
+region is healthy (task ``loss``). An environment in an update or in maintenance, a service that throttles, a state
+table that does not answer and a failover in progress count as unknown, not as failed.
 
 The DAG also reports values of the state table that cannot be used. It reports a state item that names no active region
 immediately, because there is no region to poll then. It reports items that cannot be read once an hour.
@@ -36,9 +38,14 @@ from airflow_provider_mwaa_dr import conf
 from airflow_provider_mwaa_dr.operators.failover import FailoverOperator
 from airflow_provider_mwaa_dr.sensors.environment_health import EnvironmentHealthSensor
 
-POLL_EVERY_S = 30.0
-STRIKES = 4
+POLL_EVERY_S = 5.0
+STRIKES = 3
+"""A region counts as lost, or as healthy, if it is so in this number of polls in a row."""
+RECOVERY_STRIKES = 24
+"""After a message that the region has failed, it is watched again when it is healthy in this number of polls."""
 QUORUM = 2
+RESTART_S = 600.0
+"""The longest time without schedulers in an environment whose MWAA service answers."""
 PROBE_EVERY_S = 900.0
 """Time between two runs of dr_test_dag in the active region, which check that tasks execute; None for no runs."""
 ITEMS_EVERY_S = 3600.0
@@ -87,8 +94,10 @@ with DAG(
 ) as dag:
     suspicion = EnvironmentHealthSensor(
         task_id="suspicion",
-        strikes=1,
+        strikes=STRIKES,
         quorum=QUORUM,
+        restart_timeout=RESTART_S,
+        suspect=True,
         probe_interval=PROBE_EVERY_S,
         problem_interval=ITEMS_EVERY_S,
         poke_interval=POLL_EVERY_S,
@@ -96,14 +105,17 @@ with DAG(
         on_success_callback=notifiers(
             f"MWAA DR: {{% if {SUSPECTED} %}}the active region may be failing"
             "{% else %}stored values cannot be used{% endif %}",
-            f"{{% if {SUSPECTED} %}}{result_of('suspicion', 'text')}. The DAG polls the region {STRIKES} more "
-            f"times before it acts. {{% endif %}}{{{{ ({SUSPICION}.get('problems') or []) | join(' ') }}}}",
+            f"{{% if {SUSPECTED} %}}{result_of('suspicion', 'text')}. {{% if not {SUSPICION}.get('is_certain') %}}"
+            f"The DAG acts only if this lasts for {RESTART_S:.0f} s, because schedulers may be restarting. "
+            f"{{% endif %}}{{% endif %}}{{{{ ({SUSPICION}.get('problems') or []) | join(' ') }}}}",
         ),
     )
     loss = EnvironmentHealthSensor(
         task_id="loss",
+        earlier=f"{{{{ {SUSPICION} | tojson }}}}",
         strikes=STRIKES,
         quorum=QUORUM,
+        restart_timeout=RESTART_S,
         skip_if_healthy=True,
         poke_interval=POLL_EVERY_S,
         timeout=timedelta(days=1).total_seconds(),
@@ -148,7 +160,7 @@ with DAG(
     recovery = EnvironmentHealthSensor(
         task_id="recovery",
         until="healthy",
-        strikes=STRIKES,
+        strikes=RECOVERY_STRIKES,
         quorum=QUORUM,
         poke_interval=POLL_EVERY_S,
         timeout=timedelta(days=365).total_seconds(),

@@ -179,15 +179,15 @@ def dynamodb_client(region: str, *, session: boto3.session.Session | None = None
     return _client("dynamodb", region, session=session, connect_timeout_s=timeout_s, read_timeout_s=timeout_s)
 
 
-def mwaa_client(region: str, *, session: boto3.session.Session | None = None) -> Any:
-    """Return an MWAA client without retries. Its timeout is a little longer than the limit of the service."""
-    return _client(
-        "mwaa",
-        region,
-        session=session,
-        connect_timeout_s=MWAA_CONNECT_TIMEOUT_S,
-        read_timeout_s=MWAA_READ_TIMEOUT_S,
-    )
+def mwaa_client(
+    region: str,
+    *,
+    session: boto3.session.Session | None = None,
+    timeouts_s: tuple[float, float] = (MWAA_CONNECT_TIMEOUT_S, MWAA_READ_TIMEOUT_S),
+) -> Any:
+    """Return an MWAA client without retries. *timeouts_s* are for connect and read."""
+    connect_timeout_s, read_timeout_s = timeouts_s
+    return _client("mwaa", region, session=session, connect_timeout_s=connect_timeout_s, read_timeout_s=read_timeout_s)
 
 
 def deployment_client(service: str, region: str, *, session: boto3.session.Session | None = None) -> Any:

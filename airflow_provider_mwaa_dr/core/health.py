@@ -1,8 +1,13 @@
 """
-Whether the active region has failed: a quorum of independent signals, in several polls in a row.
+Whether the active region has failed: a quorum of independent signals, for long enough.
 
 Unknown does not mean failed. A signal is unknown if, for example, the environment is being updated, the state table
-does not answer, or the caller has no permission. Such a signal neither confirms nor excludes a failure.
+does not answer, the service throttles the caller, or the caller has no permission. Such a signal neither confirms nor
+excludes a failure.
+
+Two kinds of failure are certain after different times. A region is *lost* if its MWAA service does not answer, and its
+agents are silent while those of another region are alive: seconds suffice. While the service answers, the schedulers
+may be restarting, and the failure is certain only when it has lasted longer than a restart takes.
 """
 
 from __future__ import annotations
@@ -15,10 +20,12 @@ from enum import Enum
 from airflow_provider_mwaa_dr.core.environments import active_state
 from airflow_provider_mwaa_dr.core.ports import Clock, Environment, EnvironmentStatus, FailoverRecord, StateStore
 from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG
+from airflow_provider_mwaa_dr.core.signs_of_life import SignOfLife, SignsOfLife
 from airflow_provider_mwaa_dr.core.state import Phase
 from airflow_provider_mwaa_dr.exceptions import (
     MwaaError,
     MwaaRequestError,
+    MwaaThrottledError,
     MwaaUnreachableError,
     StateError,
     StateNotFoundError,
@@ -28,6 +35,15 @@ from airflow_provider_mwaa_dr.exceptions import (
 
 PROBE_S = 180.0
 """The longest time until a probe run succeeds: one task of seconds, which may wait for other work of the scheduler."""
+
+RESTART_S = 600.0
+"""The longest time without a scheduler in an environment that works: MWAA replaces containers in a few minutes."""
+
+UPDATE_S = 5400.0
+"""The longest update of an environment. An update takes 20 to 30 minutes, and a rollback after it takes as long."""
+
+TOLERANCE = 0.9
+"""The part of the time between polls that suffices: a poll may begin a little early."""
 
 DAY = timedelta(hours=24)
 
@@ -60,9 +76,16 @@ class Signal(str, Enum):
     SCHEDULER = "scheduler"
     """Airflow's health response, which depends on the last heartbeat of a scheduler in the metadata database."""
     AGENT = "agent"
-    """The heartbeats of the schedulers' agents in the state table; no call to the region."""
+    """
+    The heartbeats of the region's agents in the state table, as this process and the agents of the other regions
+    observe them; no call to the region.
+    """
     PROBE = "probe"
     """A run of ``dr_test_dag``, which needs API, scheduler and worker."""
+
+
+_NO_ANSWER = {Signal.ENVIRONMENT, Signal.API}
+"""Signals that fail if the monitor gets no answer, for which its own network may be the cause."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +108,7 @@ class Diagnosis:
     :param region: the active region, which was polled; None if it is unknown.
     :param standbys: the other regions of the set, sorted.
     :param readings: the readings of the polled signals.
+    :param lasting_s: seconds for which the health must have been the same before it is certain.
     :param problems: values and items of the tables that cannot be used, a sentence or two each. Unreadable items are
         only searched for at an interval.
     """
@@ -94,6 +118,7 @@ class Diagnosis:
     health: Health
     why: str
     readings: tuple[Reading, ...] = ()
+    lasting_s: float = 0.0
     problems: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -102,60 +127,107 @@ class Diagnosis:
         return f"{self.region or 'the active region'} {verdict}: {self.why}" + (f" [{readings}]" if readings else "")
 
 
-def diagnose(region: str, readings: Sequence[Reading], *, quorum: int, standbys: Sequence[str] = ()) -> Diagnosis:
+def diagnose(
+    region: str,
+    readings: Sequence[Reading],
+    *,
+    quorum: int,
+    standbys: Sequence[str] = (),
+    restart_s: float = RESTART_S,
+    lost_s: float = 0.0,
+) -> Diagnosis:
     """
     Return the diagnosis from all signals.
 
     The region is failed with at least *quorum* failed signals, healthy with none, and unknown in between. It is also
     unknown whenever the environment's own status is: during an update of 20 to 30 minutes the other signals fail, too.
+    New heartbeats prove that the region is alive, so that a missing answer does not count.
+
+    :param restart_s: how long a failure must last while the MWAA service answers and the environment exists.
+    :param lost_s: how long it must last otherwise.
     """
-    environment = next((reading for reading in readings if reading.signal is Signal.ENVIRONMENT), None)
+    by_signal = {reading.signal: reading for reading in readings}
+    environment, agent = by_signal.get(Signal.ENVIRONMENT), by_signal.get(Signal.AGENT)
+    is_alive = agent is not None and agent.health is Health.HEALTHY
     failed = [reading for reading in readings if reading.health is Health.FAILED]
+    counted = [reading for reading in failed if not (is_alive and reading.signal in _NO_ANSWER)]
     names = ", ".join(reading.signal.value for reading in failed)
+    lasting_s = 0.0
     if environment is not None and environment.health is Health.UNKNOWN:
         health, why = Health.UNKNOWN, environment.why
-    elif len(failed) >= quorum:
+    elif len(counted) >= quorum:
         health, why = Health.FAILED, f"{len(failed)} of {len(readings)} signals failed ({names}), {quorum} are enough"
+        lasting_s = lost_s if environment in failed else restart_s
+    elif failed and not counted:
+        health, why = Health.UNKNOWN, f"only {names} failed, and its agents send heartbeats"
     elif failed:
         health, why = Health.UNKNOWN, f"only {names} failed, and {quorum} signals are necessary"
     elif any(reading.health is Health.HEALTHY for reading in readings):
         health, why = Health.HEALTHY, "no signal failed"
     else:
         health, why = Health.UNKNOWN, "all signals are unknown"
-    return Diagnosis(region=region, standbys=tuple(standbys), health=health, why=why, readings=tuple(readings))
+    return Diagnosis(
+        region=region,
+        standbys=tuple(standbys),
+        health=health,
+        why=why,
+        readings=tuple(readings),
+        lasting_s=lasting_s,
+    )
 
 
-class Strikes:
+class Streak:
     """
-    Counts how many polls in a row found the same region with the same health.
+    For how long the polls have found the same region with the same health.
 
-    :param needed: the number of equal polls in a row that make the health certain. Unknown is never certain.
+    It counts time, because a poll of a region that does not answer takes longer than others.
+
+    :param polls: the health is certain when it has lasted for the usual time of this number of polls, and for the time
+        that the diagnosis requires. With 1, the first poll is enough. Unknown is never certain.
+    :param every_s: usual seconds between two polls.
     """
 
-    def __init__(self, needed: int) -> None:
-        self._needed = needed
-        self._last: tuple[str | None, Health] | None = None
-        self.count = 0
+    def __init__(self, polls: int, clock: Clock, *, every_s: float) -> None:
+        self._polls = polls
+        self._clock = clock
+        self._every_s = every_s
+        self._last: tuple[str | None, Health, float] | None = None
+        self._since = 0.0
 
     def add(self, diagnosis: Diagnosis) -> bool:
-        """Count a poll, and return whether its health is certain: failed or healthy in enough polls in a row."""
-        seen = diagnosis.region, diagnosis.health
-        self.count = self.count + 1 if seen == self._last else 1
-        self._last = seen
-        return diagnosis.health is not Health.UNKNOWN and self.count >= self._needed
+        """Add a poll, and return whether its health is certain."""
+        now = self._clock.monotonic()
+        # A failure of another kind starts again: it may be a single poll without an answer during a restart.
+        seen = diagnosis.region, diagnosis.health, diagnosis.lasting_s
+        if seen != self._last:
+            self._last, self._since = seen, now
+        if diagnosis.health is Health.UNKNOWN:
+            return False
+        return now - self._since >= self.needed_s(diagnosis)
+
+    def needed_s(self, diagnosis: Diagnosis) -> float:
+        """Return the seconds after which the health of *diagnosis* is certain."""
+        if self._polls == 1:
+            return 0.0
+        return max(TOLERANCE * (self._polls - 1) * self._every_s, diagnosis.lasting_s)
 
 
 class HealthWatch:
     """
     Polls the health of the active region from outside of it.
 
-    If the region does not answer, a poll takes about 20 s, the deadline of the calls to the environment.
+    A poll takes as long as its calls: to the state table, to the MWAA service and, if that answers, to Airflow.
 
     :param names: environment name by region of the DR set.
-    :param open_environment: opens the environment of a region; called once for each region that is polled.
+    :param open_environment: opens the environment of a region, whose calls must end within seconds; called once for
+        each region that is polled.
     :param stands_in: whether this Airflow itself is the environment of a region.
     :param quorum: number of failed signals that make a region failed.
     :param silence_s: seconds without a new heartbeat after which agents count as silent.
+    :param restart_s: how long the schedulers of a working environment may be away. While the MWAA service answers, a
+        failure is certain only after this time.
+    :param answered: the region whose MWAA service reported a usable status to an earlier watch just before. Without a
+        status from the service, an update may be in progress, and a failure is certain only after ``UPDATE_S``.
     :param probe_every_s: seconds between two probe runs; None for none.
     :param items_every_s: seconds until the first scan of the state table for unreadable items, and between two scans;
         None for no scan.
@@ -171,6 +243,8 @@ class HealthWatch:
         stands_in: Callable[[str], bool] = lambda _: False,
         quorum: int = 2,
         silence_s: float,
+        restart_s: float = RESTART_S,
+        answered: str | None = None,
         probe_every_s: float | None = None,
         items_every_s: float | None = None,
     ) -> None:
@@ -181,11 +255,17 @@ class HealthWatch:
         self._stands_in = stands_in
         self._quorum = quorum
         self._silence_s = silence_s
+        self._restart_s = restart_s
         self._probe_every_s = probe_every_s
         self._items_every_s = items_every_s
         self._items_at = clock.monotonic()
+        self._signs = SignsOfLife(clock, silence_s=silence_s)
+        self._gaps: dict[str, set[str]] = {}
+        self._answered = set() if answered is None else {answered}
+        """The regions whose MWAA service has reported that no change of the environment is in progress."""
+        self._busy_at: dict[str, float] = {}
+        """When the service last reported that it was changing a region's environment, until its agents are back."""
         self._environment: Environment | None
-        self._beats: dict[str, int] | None
         self._begin(None)
 
     def poll(self) -> Diagnosis:
@@ -212,31 +292,48 @@ class HealthWatch:
         if region not in self._names:
             return self._unknown(region, "its environment is not configured or registered")
         if region != self._region:
+            if self._region is not None:
+                self._signs.forget()
             self._begin(region)
+        return diagnose(
+            region,
+            self._readings(region),
+            quorum=self._quorum,
+            standbys=self._standbys(region),
+            restart_s=self._restart_s,
+            # Perhaps an update began before this process could read it.
+            lost_s=0.0 if region in self._answered else UPDATE_S,
+        )
+
+    def _readings(self, region: str) -> Sequence[Reading]:
         environment = self._environment = self._environment or self._open_environment(region)
-        service = self._ask_service(environment)
+        problem = self._read_heartbeats()
+        service, away_s = self._ask_service(region, environment)
         if service.health is Health.UNKNOWN:
             # Silent agents during an update, or shortly after it, do not indicate a failure.
-            self._beats = None
-            return diagnose(region, [service], quorum=self._quorum, standbys=self._standbys(region))
-        readings = [service, self._ask_agents(region)]
-        # The MWAA service and Airflow behind it are reached over the same network. Its failure must count only once.
-        if service.health is Health.HEALTHY:
-            readings += self._ask_airflow(environment)
-        return diagnose(region, readings, quorum=self._quorum, standbys=self._standbys(region))
+            self._signs.forget()
+            return [service]
+        if service.health is Health.FAILED:
+            # The call may have taken seconds. Heartbeats that changed meanwhile show which regions are alive.
+            problem = self._read_heartbeats()
+        agents = self._judge_agents(region, problem, away_s=away_s)
+        if service.health is not Health.HEALTHY:
+            # Airflow is reached through the MWAA service, over the same network. Its failure must count only once.
+            return [service, agents]
+        if agents.health is Health.HEALTHY:
+            self._busy_at.pop(region, None)
+        return [service, agents, *self._ask_airflow(environment)]
 
     def _begin(self, region: str | None) -> None:
         self._region = region
         self._environment = None
-        self._beats = None
-        self._beats_changed_at = 0.0
-        self._have_beats_changed = False
         self._unread: list[str] = []
         self._probe_run: str | None = None
         self._probe_at: float | None = None
         self._probe_reading = Reading(signal=Signal.PROBE, health=Health.UNKNOWN, why="no probe run has ended yet")
 
     def _unknown(self, region: str | None, why: str, *, problems: tuple[str, ...] = ()) -> Diagnosis:
+        self._signs.forget()
         self._begin(None)
         standbys = self._standbys(region)
         return Diagnosis(region=region, standbys=standbys, health=Health.UNKNOWN, why=why, problems=problems)
@@ -260,49 +357,81 @@ class HealthWatch:
     def _standbys(self, region: str | None) -> tuple[str, ...]:
         return tuple(sorted(name for name in self._names if region is not None and name != region))
 
-    def _ask_service(self, environment: Environment) -> Reading:
+    def _ask_service(self, region: str, environment: Environment) -> tuple[Reading, float]:
+        """Return the reading, and how long agents may be away that have ended regularly."""
+        now = self._clock.monotonic()
+        health, away_s = Health.UNKNOWN, self._restart_s
         try:
             status = environment.status()
-        except MwaaUnreachableError as error:
-            return Reading(signal=Signal.ENVIRONMENT, health=Health.FAILED, why=error.message)
         except MwaaError as error:
-            return Reading(signal=Signal.ENVIRONMENT, health=Health.UNKNOWN, why=error.message)
-        health = Health.HEALTHY if status.is_usable else Health.FAILED if status in _GONE else Health.UNKNOWN
-        return Reading(signal=Signal.ENVIRONMENT, health=health, why=f"{environment.name} is {status.value}")
+            why = error.message
+            if isinstance(error, MwaaUnreachableError) and not isinstance(error, MwaaThrottledError):
+                health, away_s = Health.FAILED, UPDATE_S
+            if health is Health.FAILED and now - self._busy_at.get(region, -UPDATE_S) < UPDATE_S:
+                health = Health.UNKNOWN
+                why = f"{why.rstrip('.')}; when the service last answered, it was changing the environment"
+        else:
+            why = f"{environment.name} is {status.value}"
+            if status.is_usable or status in _GONE:
+                self._answered.add(region)
+            if status.is_usable:
+                health = Health.HEALTHY
+            elif status in _GONE:
+                health, away_s = Health.FAILED, 0.0
+            else:
+                self._busy_at[region] = now
+        return Reading(signal=Signal.ENVIRONMENT, health=health, why=why), away_s
 
-    def _ask_agents(self, region: str) -> Reading:
-        """Return whether a heartbeat changes, on this process's clock; unknown for the first polls."""
-        now = self._clock.monotonic()
+    def _read_heartbeats(self) -> str | None:
+        """Read the heartbeats of all regions. Return why they could not be read; else None."""
         try:
-            # An unreadable heartbeat does not mean that the agent is silent.
-            agents = [agent for agent in self._store.agents(region) if agent.unreadable is None]
-            beats = {agent.job: agent.beat for agent in agents}
+            found = {name: self._store.agents(name) for name in self._names}
         except StateUnreachableError as error:
             # Without the table, it is unknown whether the agents are silent. This time must not count.
-            self._beats = None
-            return Reading(signal=Signal.AGENT, health=Health.UNKNOWN, why=error.message)
-        if self._beats is None or not beats:
-            self._beats, self._beats_changed_at, self._have_beats_changed = beats, now, False
-        elif any(self._beats.get(job) != beat for job, beat in beats.items()):
-            self._beats, self._beats_changed_at, self._have_beats_changed = beats, now, True
+            self._signs.forget()
+            return error.message
+        self._signs.note(found)
+        self._gaps = {name: {gap for agent in agents for gap in agent.unread} for name, agents in found.items()}
+        return None
+
+    def _judge_agents(self, region: str, problem: str | None, *, away_s: float) -> Reading:
+        """Return whether the agents of *region* are alive; unknown if this process has not read enough heartbeats."""
+        if problem is not None:
+            return Reading(signal=Signal.AGENT, health=Health.UNKNOWN, why=problem)
+        sign = self._signs.of(region)
         # The heartbeat of a dead agent may list items that were corrected later.
-        self._unread = sorted({gap for agent in agents for gap in agent.unread}) if self._have_beats_changed else []
-        silent_s = now - self._beats_changed_at
-        if not beats:
+        self._unread = sorted(self._gaps[region]) if sign.has_changed else []
+        if sign.silent_s is None:
             health, why = Health.UNKNOWN, "no scheduler of the region has written a heartbeat"
-        elif silent_s >= self._silence_s:
-            health, why = Health.FAILED, f"no new heartbeat for {silent_s:.0f} s"
-        elif self._have_beats_changed:
+        elif sign.silent_s >= self._silence_s:
+            health, why = self._judge_silence(sign, sign.silent_s, away_s=away_s)
+        elif sign.has_changed:
             health, why = Health.HEALTHY, "the heartbeats change"
         else:
             health, why = Health.UNKNOWN, "not polled for long enough"
         return Reading(signal=Signal.AGENT, health=health, why=why)
 
+    def _judge_silence(self, sign: SignOfLife, silent_s: float, *, away_s: float) -> tuple[Health, str]:
+        why = f"no new heartbeat for {silent_s:.0f} s"
+        if sign.has_ended:
+            allowed_s = away_s
+            why += ", since a scheduler ended regularly"
+        elif sign.witnesses:
+            allowed_s = self._silence_s
+            why += f", while agents of {', '.join(sign.witnesses)} send heartbeats"
+        else:
+            allowed_s = self._restart_s
+            why += ", and none from another region either"
+        if silent_s < allowed_s:
+            return Health.UNKNOWN, f"{why}; this counts as a failure only after {allowed_s:.0f} s"
+        return Health.FAILED, why
+
     def _ask_airflow(self, environment: Environment) -> list[Reading]:
         try:
             is_healthy = environment.scheduler_is_healthy()
         except MwaaError as error:
-            health = Health.FAILED if isinstance(error, MwaaUnreachableError) else Health.UNKNOWN
+            is_silent = isinstance(error, MwaaUnreachableError) and not isinstance(error, MwaaThrottledError)
+            health = Health.FAILED if is_silent else Health.UNKNOWN
             return [Reading(signal=Signal.API, health=health, why=error.message)]
         health = Health.HEALTHY if is_healthy else Health.FAILED
         reported = f"Airflow reports that {'a' if is_healthy else 'no'} scheduler is healthy"

@@ -221,15 +221,21 @@ class DRStateHook(AwsBaseHook):
             raise ConfigError(f"{self.settings.contradiction}.", option="environments")
         return environment_names(self.store, self.settings.environments)
 
-    def environment(self, region: str) -> Environment:
-        """Return the environment of *region*. :raises ConfigError: the region is not in the DR set."""
+    def environment(self, region: str, *, attempt_s: float | None = None) -> Environment:
+        """
+        Return the environment of *region*.
+
+        :param attempt_s: make only one attempt for each call, of at most about this time; None: repeat calls that get
+            no answer.
+        :raises ConfigError: the region is not in the DR set.
+        """
         names = self.environment_names()
         name = names[known_region(region, names)]
         if self._make_environment is not None:
             return self._make_environment(region, name)
         from airflow_provider_mwaa_dr.aws.mwaa.environment import MwaaEnvironment  # noqa: PLC0415
 
-        return MwaaEnvironment(region, name, clock=self.clock, session=self._credentials())
+        return MwaaEnvironment(region, name, clock=self.clock, session=self._credentials(), attempt_s=attempt_s)
 
     def stands_in(self, region: str) -> bool:
         """Return whether this Airflow is the environment of *region*: a region may have other environments, too."""

@@ -21,7 +21,7 @@ class PollingTrigger(BaseTrigger):
 
     Each poll runs in its own thread, so that a poll that hangs does not block other triggers.
 
-    :param poke_interval: seconds between two polls.
+    :param poke_interval: seconds from the beginning of a poll to the beginning of the next one.
     :param aws_conn_id: connection with the credentials; None for the environment's own role.
     :param region_name, verify, botocore_config: as in the sensor.
     """
@@ -69,8 +69,12 @@ class PollingTrigger(BaseTrigger):
         # Not asyncio.to_thread: the hook gets its connection through asgiref, which needs the event loop.
         # Not thread_sensitive: asgiref then runs all triggers in one shared thread, and the others would wait.
         poll = sync_to_async(self.poll, thread_sensitive=False)
-        while (event := await poll()) is None:
-            await asyncio.sleep(self.poke_interval)
+        clock = self.hook.clock
+        while True:
+            next_at = clock.monotonic() + self.poke_interval
+            if (event := await poll()) is not None:
+                break
+            await asyncio.sleep(max(0.0, next_at - clock.monotonic()))
         yield TriggerEvent(event)
 
     def poll(self) -> dict[str, Any] | None:

@@ -285,7 +285,8 @@ def test_the_monitor_sends_to_the_configured_topic(monkeypatch: pytest.MonkeyPat
     assert all(len(rendered(notifier.subject)) <= 100 for notifier in notifiers.values())
     suspected = notifiers["suspicion", "success"]
     assert rendered(suspected.subject) == "MWAA DR: the active region may be failing"
-    assert "4 more times" in rendered(suspected.message)
+    assert "only if this lasts for 600 s" in rendered(suspected.message)
+    assert "only if" not in rendered(suspected.message, is_certain=True)
 
 
 def test_the_monitor_reports_unusable_values(monkeypatch: pytest.MonkeyPatch) -> None:

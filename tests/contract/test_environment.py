@@ -380,6 +380,19 @@ def test_airflow_that_never_answers_is_unreachable(adapter: MwaaEnvironment, ser
         adapter.dags()
 
 
+@pytest.mark.parametrize("server", VERSIONS, indirect=True)
+def test_a_call_of_one_attempt_is_not_repeated(server: AirflowServer, session: boto3.session.Session) -> None:
+    """A monitor polls again soon, and a poll of a dead region must be short."""
+    clock = ManualClock()
+    environment = MwaaEnvironment("us-east-2", "etl", clock=clock, session=session, attempt_s=4.0)
+    environment.status()
+    requests: list[str] = []
+    server.before = lambda method, path: requests.append(f"{method} {path}") or True
+    with pytest.raises(MwaaUnreachableError, match="503"):
+        environment.scheduler_is_healthy()
+    assert (len(requests), clock.monotonic()) == (1, 0.0)
+
+
 @pytest.mark.parametrize(("server", "pages"), [("2.10.3", 12), ("3.0.6", 3), ("3.3.1", 12)], indirect=["server"])
 def test_long_operations_report_their_progress(
     adapter: MwaaEnvironment, server: AirflowServer, clock: ManualClock, pages: int

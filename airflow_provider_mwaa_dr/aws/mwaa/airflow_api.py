@@ -23,7 +23,13 @@ from airflow_provider_mwaa_dr.aws.session import (
 )
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.ports import Clock
-from airflow_provider_mwaa_dr.exceptions import MwaaAccessError, MwaaError, MwaaRequestError, MwaaUnreachableError
+from airflow_provider_mwaa_dr.exceptions import (
+    MwaaAccessError,
+    MwaaError,
+    MwaaRequestError,
+    MwaaThrottledError,
+    MwaaUnreachableError,
+)
 
 if TYPE_CHECKING:
     import boto3
@@ -44,7 +50,7 @@ class MwaaAirflowApi:
 
     All calls are idempotent. After a timeout, a refused connection, throttling or a server error, a call is repeated
     until *deadline_s* has passed since its first attempt. An attempt without an answer ends after 12 s, a little more
-    than the limit of the service.
+    than the limit of the service. With *attempt_s* a call is one attempt, which ends after about that time.
 
     All methods raise MwaaAccessError, MwaaUnreachableError and MwaaRequestError.
     """
@@ -57,12 +63,17 @@ class MwaaAirflowApi:
         clock: Clock,
         session: boto3.session.Session | None,
         deadline_s: float,
+        attempt_s: float | None = None,
     ) -> None:
         self._region = region
         self._name = name
         self._clock = clock
         self._boto3_session = session
-        self._deadline_s = deadline_s
+        self._deadline_s = deadline_s if attempt_s is None else 0.0
+        # A connection is tried with each address of the service, and each try may take the connect timeout.
+        self._timeouts_s = (
+            (MWAA_CONNECT_TIMEOUT_S, MWAA_READ_TIMEOUT_S) if attempt_s is None else (attempt_s / 2, attempt_s)
+        )
         self._made: tuple[int, Any] | None = None
         self._version: tuple[int, ...] | None = None
         self._web: tuple[str, requests.Session] | None = None
@@ -138,7 +149,10 @@ class MwaaAirflowApi:
     def _client(self) -> Any:
         # A forked process must not share a connection with its parent.
         if self._made is None or self._made[0] != os.getpid():
-            self._made = os.getpid(), mwaa_client(self._region, session=self._boto3_session)
+            self._made = (
+                os.getpid(),
+                mwaa_client(self._region, session=self._boto3_session, timeouts_s=self._timeouts_s),
+            )
             self._web = None
         return self._made[1]
 
@@ -191,7 +205,8 @@ class MwaaAirflowApi:
         if fault is AwsFault.INVALID:
             status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
             return MwaaRequestError(message, status=status, detail=brief(error))
-        return MwaaUnreachableError(message, advice="Check the network, and the environment's status.")
+        kind = MwaaThrottledError if fault is AwsFault.THROTTLED else MwaaUnreachableError
+        return kind(message, advice="Check the network, and the environment's status.")
 
     def _error_of_status(self, status: int, answer: Any, doing: str) -> MwaaError:
         """Return the error to raise for an HTTP status from Airflow."""
@@ -203,7 +218,8 @@ class MwaaAirflowApi:
                 advice="Check the Airflow role of the caller: it must be able to edit DAGs and runs (Op or Admin).",
             )
         if status == 429 or status >= 500 or status == 0:
-            return MwaaUnreachableError(message, advice="Check the environment's status and its web server's log.")
+            kind = MwaaThrottledError if status == 429 else MwaaUnreachableError
+            return kind(message, advice="Check the environment's status and its web server's log.")
         return MwaaRequestError(message, status=status, detail=detail)
 
     # Calls in a session with the web server.
@@ -273,7 +289,7 @@ class MwaaAirflowApi:
             return web.request(
                 method,
                 url,
-                timeout=(MWAA_CONNECT_TIMEOUT_S, MWAA_READ_TIMEOUT_S),
+                timeout=self._timeouts_s,
                 allow_redirects=False,
                 **content,
             )

@@ -47,6 +47,7 @@ class MwaaEnvironment:
 
     :param session: a boto3 session with credentials; None: boto3 searches for credentials itself.
     :param deadline_s: how long a call is repeated while the environment does not answer.
+    :param attempt_s: make only one attempt for each call, of at most about this time; None: as *deadline_s* says.
     :param pause_deadline_s: how long ``set_paused`` continues while DAGs are not yet changed.
     """
 
@@ -58,12 +59,15 @@ class MwaaEnvironment:
         clock: Clock | None = None,
         session: boto3.session.Session | None = None,
         deadline_s: float = 10.0,
+        attempt_s: float | None = None,
         pause_deadline_s: float = 120.0,
     ) -> None:
         self._region = region
         self._name = name
         self._clock = clock or SystemClock()
-        self._api = MwaaAirflowApi(region, name, clock=self._clock, session=session, deadline_s=deadline_s)
+        self._api = MwaaAirflowApi(
+            region, name, clock=self._clock, session=session, deadline_s=deadline_s, attempt_s=attempt_s
+        )
         self._pause_deadline_s = pause_deadline_s
         self._stopped: dict[RunInfo, float] = {}
 

@@ -13,13 +13,15 @@ from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.documents import diagnosis_document
 from airflow_provider_mwaa_dr.core.health import (
     PROBE_S,
+    RESTART_S,
+    UPDATE_S,
     Diagnosis,
     Health,
     HealthWatch,
     Limits,
     Reading,
     Signal,
-    Strikes,
+    Streak,
     diagnose,
 )
 from airflow_provider_mwaa_dr.core.ports import EnvironmentStatus, FailoverRecord
@@ -27,12 +29,13 @@ from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG
 from airflow_provider_mwaa_dr.core.state import Mode, Plan
 from airflow_provider_mwaa_dr.exceptions import (
     MwaaAccessError,
+    MwaaThrottledError,
     MwaaUnreachableError,
     StateAccessError,
     StateUnreachableError,
     UnusableStateError,
 )
-from airflow_provider_mwaa_dr.testing import FakeEnvironment
+from airflow_provider_mwaa_dr.testing import FakeEnvironment, InMemoryStateStore
 from tests.unit.core.dr_set import A, B, World
 
 NAMES = {A: "ohio", B: "virginia"}
@@ -67,7 +70,9 @@ def lose(world: World, region: str = A) -> None:
 
 
 @pytest.fixture
-def world() -> World:
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    # Agents send thousands of heartbeats in these tests, and no limit of an item matters.
+    monkeypatch.setattr(InMemoryStateStore, "has_limits", False)
     return World.build()
 
 
@@ -135,9 +140,17 @@ def without_rights(world: World) -> None:
     world.agents[A].alive = False
 
 
-@pytest.mark.parametrize("happens", [cut_off, without_api, silent_agent, without_rights])
-def test_one_signal_is_not_enough(world: World, happens: Callable[[World], None]) -> None:
-    """With a quorum of one, each of the first three would be a failed region. Missing rights never are."""
+@pytest.mark.parametrize(
+    ("happens", "alone"),
+    [
+        (cut_off, Health.UNKNOWN),
+        (without_api, Health.UNKNOWN),
+        (silent_agent, Health.FAILED),
+        (without_rights, Health.UNKNOWN),
+    ],
+)
+def test_one_signal_is_not_enough(world: World, happens: Callable[[World], None], alone: Health) -> None:
+    """With a quorum of one, silent agents would be. Missing answers are not while heartbeats prove that it is alive."""
     eager, at = watch(world, quorum=1), watch(world)
     polls(world, at, 2)
     happens(world)
@@ -145,7 +158,8 @@ def test_one_signal_is_not_enough(world: World, happens: Callable[[World], None]
     polls(world, at, 1)  # reads the last heartbeat that it had not read yet
     assert {found.health for found in polls(world, at, 5)} == {Health.UNKNOWN}
     last = eager.poll()
-    assert last.health is (Health.UNKNOWN if happens is without_rights else Health.FAILED)
+    assert last.health is alone
+    assert ("its agents send heartbeats" in last.why) == (happens in {cut_off, without_api})
 
 
 @pytest.mark.parametrize(
@@ -325,14 +339,43 @@ def seen(region: str | None, health: Health) -> Diagnosis:
     return Diagnosis(region=region, health=health, why="")
 
 
-def test_only_consecutive_strikes_count() -> None:
-    """A healthy poll, an unknown one and another region start the count again."""
-    failed, strikes = seen(A, Health.FAILED), Strikes(3)
+def streak(world: World, polls: int = 3) -> Streak:
+    return Streak(polls, world.clock, every_s=POLL_S)
+
+
+def certain(world: World, at: Streak, *found: Diagnosis, every_s: float = POLL_S) -> list[bool]:
+    """Add polls, ``every_s`` apart, and return after which of them the health is certain."""
+    results = []
+    for each in found:
+        results.append(at.add(each))
+        world.clock.advance(every_s)
+    return results
+
+
+def test_only_consecutive_polls_count(world: World) -> None:
+    """A healthy poll, an unknown one and another region start the time again."""
+    failed, at = seen(A, Health.FAILED), streak(world)
     for between in (seen(A, Health.HEALTHY), seen(A, Health.UNKNOWN), seen(B, Health.FAILED)):
-        assert [strikes.add(each) for each in (failed, failed, between, failed, failed)] == [False] * 5
-        strikes.add(seen(None, Health.UNKNOWN))
-    assert [strikes.add(failed) for _ in range(4)] == [False, False, True, True]
-    assert [Strikes(1).add(seen(A, Health.UNKNOWN)) for _ in range(2)] == [False, False]
+        assert certain(world, at, failed, failed, between, failed, failed) == [False] * 5
+        at.add(seen(None, Health.UNKNOWN))
+    assert certain(world, at, *[failed] * 4) == [False, False, True, True]
+    assert certain(world, streak(world, 1), *[seen(A, Health.UNKNOWN)] * 2) == [False, False]
+
+
+def test_the_time_counts_and_not_the_number_of_polls(world: World) -> None:
+    """Polls of a dead region take longer. That does not delay the decision, and a poll that begins early is enough."""
+    failed = seen(A, Health.FAILED)
+    assert certain(world, streak(world, 4), failed, failed, failed, every_s=3 * POLL_S) == [False, True, True]
+    assert certain(world, streak(world), *[failed] * 3, every_s=0.95 * POLL_S) == [False, False, True]
+
+
+def test_a_failure_while_the_service_answers_must_last_longer_than_a_restart(world: World) -> None:
+    """A lost region starts the time of a lost region, so a single poll without an answer does not end the wait."""
+    restarting = replace(seen(A, Health.FAILED), lasting_s=100.0)
+    lost = seen(A, Health.FAILED)
+    assert certain(world, streak(world), *[restarting] * 11) == [False] * 10 + [True]
+    assert certain(world, streak(world), *[restarting] * 9, lost, restarting, lost, lost) == [False] * 13
+    assert streak(world, 1).add(restarting)
 
 
 def test_limits(world: World) -> None:
@@ -429,3 +472,120 @@ def test_a_heartbeat_that_cannot_be_read_is_no_silence(world: World) -> None:
     found = polls(world, watch(world))[-1]
     (reading,) = [each for each in found.readings if each.signal is Signal.AGENT]
     assert (reading.health, found.health) == (Health.UNKNOWN, Health.HEALTHY)
+
+
+class Throttled(FakeEnvironment):
+    """An environment whose service throttles every call."""
+
+    def status(self) -> EnvironmentStatus:
+        raise MwaaThrottledError("Too many calls.")
+
+    def scheduler_is_healthy(self) -> bool:
+        raise MwaaThrottledError("Too many calls.")
+
+
+def test_a_service_that_throttles_is_alive(world: World) -> None:
+    """What it would have answered is unknown: perhaps that the environment is updated."""
+    at = watch(world)
+    polls(world, at, 2)
+    world.agents[A].alive = False
+    world.environments[A].__class__ = Throttled
+    assert {found.health for found in polls(world, at, 10)} == {Health.UNKNOWN}
+    world.environments[A].__class__ = FakeEnvironment
+    world.environments[A].unreachable = True
+    assert [found.health for found in polls(world, at, 2)] == [Health.UNKNOWN, Health.FAILED]
+
+
+def test_an_api_that_throttles_has_not_failed(world: World) -> None:
+    """Engines and other callers may use all calls of a second."""
+    at = watch(world)
+    world.environments[A].scheduler_is_healthy = Throttled.scheduler_is_healthy.__get__(world.environments[A])  # type: ignore[method-assign]
+    found = polls(world, at, 3)[-1]
+    assert {each.health for each in found.readings if each.signal is Signal.API} == {Health.UNKNOWN}
+
+
+def test_an_update_that_the_service_reported_counts_until_the_agents_are_back(world: World) -> None:
+    """The service does not answer any more, so it cannot say whether the update has ended. A state table that does not
+    answer meanwhile changes nothing."""
+    store = world.store.peer()
+    at = HealthWatch(store, NAMES, world.environments.__getitem__, world.clock, silence_s=SILENCE_S)
+    world.environments[A].reported_status = EnvironmentStatus.UPDATING
+    polls(world, at, 3)
+    lose(world)
+    store.unreachable = True
+    polls(world, at, 1)
+    store.unreachable = False
+    found = polls(world, at, 20)
+    assert {each.health for each in found} == {Health.UNKNOWN}
+    assert "it was changing the environment" in found[-1].why
+    world.clock.advance(UPDATE_S)
+    assert [each.health for each in polls(world, at, 2)] == [Health.UNKNOWN, Health.FAILED]
+
+
+def test_an_update_has_ended_when_the_agents_are_back(world: World) -> None:
+    """A region that is lost after an update is detected as usual."""
+    at = watch(world)
+    world.environments[A].reported_status = EnvironmentStatus.UPDATING
+    polls(world, at, 3)
+    world.environments[A].reported_status = EnvironmentStatus.AVAILABLE
+    polls(world, at, 3)
+    lose(world)
+    assert polls(world, at, 3)[-1].health is Health.FAILED
+
+
+def end_regularly(world: World) -> None:
+    """End the schedulers of the region. Their agents write a last heartbeat."""
+    world.agents[A].changes["gone"] = True
+    world.clock.advance(1.5)
+    world.agents[A].alive = False
+
+
+@pytest.mark.parametrize(("answers", "after_s"), [(True, RESTART_S), (False, UPDATE_S)])
+def test_schedulers_that_ended_regularly_are_expected_back(world: World, *, answers: bool, after_s: float) -> None:
+    """A restart is shorter than an update, which a service that does not answer cannot report."""
+    at = watch(world)
+    polls(world, at, 2)
+    world.environments[A].scheduler_healthy = False
+    world.environments[A].unreachable = not answers
+    end_regularly(world)
+    found = polls(world, at, int(after_s / POLL_S) + 3)
+    healths = [each.health for each in found]
+    assert healths.count(Health.UNKNOWN) == pytest.approx(after_s / POLL_S, abs=2)
+    assert healths[-1] is Health.FAILED
+    assert "since a scheduler ended regularly" in str(found[5])
+
+
+def test_schedulers_of_an_environment_that_is_deleted_are_not_expected_back(world: World) -> None:
+    """The service says that the environment is gone."""
+    at = watch(world)
+    polls(world, at, 2)
+    end_regularly(world)
+    world.environments[A].reported_status = EnvironmentStatus.DELETING
+    found = polls(world, at, 3)[-1]
+    assert (found.health, found.lasting_s) == (Health.FAILED, 0.0)
+
+
+def test_a_failure_is_certain_later_while_the_service_answers(world: World) -> None:
+    """The schedulers may be restarting. If the service does not answer, either, the region is lost."""
+    at = watch(world, restart_s=300.0)
+    polls(world, at, 2)
+    world.environments[A].scheduler_healthy = False
+    world.agents[A].alive = False
+    found = polls(world, at, 3)[-1]
+    assert (found.health, found.lasting_s) == (Health.FAILED, 300.0)
+    world.environments[A].unreachable = True
+    found = polls(world, at, 1)[-1]
+    assert (found.health, found.lasting_s) == (Health.FAILED, 0.0)
+
+
+def test_silence_everywhere_is_a_problem_of_the_table(world: World) -> None:
+    """No region can write heartbeats. Only after the time of a restart do silent agents count."""
+    at = watch(world)
+    polls(world, at, 2)
+    world.environments[A].unreachable = True
+    for agent in world.agents.values():
+        agent.alive = False
+    found = polls(world, at, int(RESTART_S / POLL_S) + 3)
+    assert {each.health for each in found[:-4]} == {Health.UNKNOWN}
+    assert "none from another region either" in str(found[5])
+    assert found[-1].health is Health.FAILED

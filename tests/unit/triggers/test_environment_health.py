@@ -142,8 +142,9 @@ def test_wrong_arguments_are_named_when_the_dag_is_parsed(arguments: dict[str, A
 def test_a_deferred_sensor_gives_plain_values_to_the_triggerer(dr_set: World) -> None:
     """Airflow's database stores path and arguments. They create the same trigger again after any restart."""
     sensor = sensor_on(
-        dr_set, deferrable=True, skip_if_healthy=True, probe_interval=900.0, problem_interval=60.0, timeout=90
-    )
+        dr_set, deferrable=True, skip_if_healthy=True, suspect=True, probe_interval=900.0, problem_interval=60.0,
+        restart_timeout=300.0, timeout=90,
+    )  # fmt: skip
     with pytest.raises(TaskDeferred) as deferred:
         sensor.execute({})
     path, arguments = deferred.value.trigger.serialize()
@@ -175,3 +176,112 @@ def test_the_trigger_fires_after_enough_strikes(dr_set: World) -> None:
     trigger.poll = poll_later  # type: ignore[method-assign]
     event = asyncio.run(first_event())
     assert sensor.execute_complete({}, event)["health"] == "failed"
+
+
+def test_arguments_of_an_earlier_version_still_work(dr_set: World) -> None:
+    """A task that deferred before an upgrade resumes after it. The time of its polls counts, as before."""
+    trigger = EnvironmentHealthTrigger(
+        until=["failed"], strikes=4, quorum=2, probe_interval=None, problem_interval=None, poke_interval=30.0,
+        aws_conn_id=None, region_name=None, verify=None, botocore_config=None,
+    )  # fmt: skip
+    trigger.hook = sensor_on(dr_set).hook
+    events = []
+    for number in range(8):
+        if number == 2:
+            lose(dr_set)
+        events.append(trigger.poll())
+        dr_set.clock.advance(30)
+    assert [event is not None for event in events] == [False] * 6 + [True] * 2
+
+
+def stop_schedulers(dr_set: World) -> None:
+    """The service and Airflow's API answer, but no scheduler is alive."""
+    dr_set.environments["us-east-2"].scheduler_healthy = False
+    dr_set.agents["us-east-2"].alive = False
+
+
+def test_a_suspicion_ends_the_sensor_before_the_failure_is_certain(dr_set: World) -> None:
+    """Schedulers may be restarting, so the failure is certain only after ten minutes. Users learn of it earlier."""
+    suspicion, loss = sensor_on(dr_set, suspect=True), sensor_on(dr_set)
+    assert poke(suspicion, dr_set, 2) == [False] * 2
+    stop_schedulers(dr_set)
+    done = [suspicion.poke({})]
+    dr_set.clock.advance(30)
+    done.append(suspicion.poke({}))
+    assert [each.is_done for each in done] == [False, True]
+    assert (done[1].xcom_value["health"], done[1].xcom_value["is_certain"]) == ("failed", False)
+    assert poke(loss, dr_set, 22)[-3:] == [False, True, True]
+
+
+def test_a_suspicion_waits_until_a_lost_region_is_certain(dr_set: World) -> None:
+    """That takes seconds, so one message is enough."""
+    suspicion = sensor_on(dr_set, suspect=True)
+    poke(suspicion, dr_set, 2)
+    lose(dr_set)
+    assert poke(suspicion, dr_set, 2) == [False, False]
+    done = suspicion.poke({})
+    assert (done.is_done, done.xcom_value["is_certain"]) == (True, True)
+
+
+def test_a_certain_diagnosis_of_an_earlier_sensor_is_not_repeated(dr_set: World) -> None:
+    """The second sensor returns it, and polls nothing. So the failover begins earlier."""
+    earlier = {"region": "us-east-2", "health": "failed", "is_certain": True, "text": "lost", "signals": []}
+    sensor = sensor_on(dr_set, deferrable=True, earlier=json.dumps(earlier))
+    assert sensor.execute({}) == earlier
+    assert dr_set.environments["us-east-2"].calls == []
+
+
+@pytest.mark.parametrize("earlier", ["", "null", '{"region": "us-east-2", "health": "failed", "text": ""}'])
+def test_other_diagnoses_of_an_earlier_sensor_make_nothing_certain(dr_set: World, earlier: str) -> None:
+    """There is none; or it was the first poll, as a trigger of an earlier version reports it."""
+    with pytest.raises(TaskDeferred):
+        sensor_on(dr_set, deferrable=True, earlier=earlier).execute({})
+
+
+@pytest.mark.parametrize(("service", "is_soon"), [("healthy", True), ("failed", False)])
+def test_the_second_sensor_knows_that_no_update_was_in_progress(dr_set: World, service: str, *, is_soon: bool) -> None:
+    """
+    The region dies between the two sensors, so the service never answers the second one. If it did not answer the
+    first one either, perhaps it is updating the environment.
+    """
+    earlier = {
+        "region": "us-east-2", "health": "failed", "is_certain": False, "text": "",
+        "signals": [{"signal": "environment", "health": service, "why": ""}],
+    }  # fmt: skip
+    sensor = sensor_on(dr_set, earlier=json.dumps(earlier))
+    lose(dr_set)
+    assert any(poke(sensor, dr_set, 5)) is is_soon
+
+
+def test_one_poll_makes_nothing_certain_for_a_second_sensor(dr_set: World) -> None:
+    """A sensor with one strike ends at the first failed poll."""
+    sensor = sensor_on(dr_set, strikes=1)
+    poke(sensor, dr_set, 2)
+    lose(dr_set)
+    poke(sensor, dr_set, 1)
+    assert sensor.poke({}).xcom_value["is_certain"] is False
+
+
+def test_polls_begin_at_the_interval(dr_set: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time that a poll takes is part of it, so polls of a dead region do not delay the decision."""
+    trigger: EnvironmentHealthTrigger = sensor_on(dr_set, deferrable=True, poke_interval=10.0)._watcher
+    waits: list[float] = []
+    polls = iter([(4.0, None), (16.0, None), (1.0, {"status": "success"})])
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        dr_set.clock.advance(seconds)
+
+    def poll() -> Any:
+        taken_s, event = next(polls)
+        dr_set.clock.advance(taken_s)
+        return event
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    trigger.poll = poll  # type: ignore[method-assign]
+
+    async def events() -> list[Any]:
+        return [event.payload async for event in trigger.run()]
+
+    assert asyncio.run(events()) == [{"status": "success"}]
+    assert waits == [6.0, 0.0]

@@ -210,7 +210,7 @@ def test_a_suspicion_ends_the_sensor_before_the_failure_is_certain(dr_set: World
     done.append(suspicion.poke({}))
     assert [each.is_done for each in done] == [False, True]
     assert (done[1].xcom_value["health"], done[1].xcom_value["is_certain"]) == ("failed", False)
-    assert poke(loss, dr_set, 22)[-3:] == [False, True, True]
+    assert poke(loss, dr_set, 23)[-3:] == [False, True, True]
 
 
 def test_a_suspicion_waits_until_a_lost_region_is_certain(dr_set: World) -> None:

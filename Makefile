@@ -65,6 +65,7 @@ simulation: setup
 	nice -n 19 $(BIN)/python -m pytest tests/simulation tests/exploration -q
 	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 9500 $(if $(FIRST),--first $(FIRST))
 	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 600 --world families $(if $(FIRST),--first $(FIRST))
+	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 600 --world halts $(if $(FIRST),--first $(FIRST))
 	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 600 --world available $(if $(FIRST),--first $(FIRST))
 	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 600 --world safe $(if $(FIRST),--first $(FIRST))
 	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 1500 --world kinds $(if $(FIRST),--first $(FIRST))

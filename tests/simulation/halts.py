@@ -19,7 +19,7 @@ from airflow_provider_mwaa_dr.core.ports import AgentStatus, FailoverOutcome, Fa
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Stage
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, DRError
 from tests.histories import A, B, Caller, KilledError
-from tests.simulation.world import LOAD_S, Region, RegionsTable, Simulation, Verdict, disturb, heal
+from tests.simulation.world import LOAD_S, Region, RegionsTable, Simulation, Verdict, digest_of, disturb, heal
 
 STAGES = (Stage.DRAINED, Stage.PROMOTED, None)
 FASTEST = 1.04
@@ -217,3 +217,9 @@ def run_history(seed: int, *, is_traced: bool = False) -> tuple[Halting, Verdict
     assert not world.wrong_writes, f"history {seed}: {world.wrong_writes}"
     assert not verdict.problems, f"history {seed}: {verdict.problems}"
     return world, verdict
+
+
+def digest(seed: int) -> str:
+    """Return a hash of everything that happens in a history; see :func:`.world.digest`."""
+    world = Halting(seed, is_traced=True)
+    return digest_of(world, lambda: play(world))

@@ -26,7 +26,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_mwaa_dr.core.config import Eventual
-from tests.simulation import eventual, families, kinds
+from tests.simulation import eventual, families, halts, kinds
 from tests.simulation.fast import thaw
 from tests.simulation.faults import REACHED
 from tests.simulation.first_seed import first_seed
@@ -46,10 +46,11 @@ from tests.simulation.report import Tally, sum_parts
 from tests.simulation.rules import RULES
 from tests.simulation.world import Simulation, Verdict, WrongHistoryError, digest, run_history
 
-WORLDS = ("ledger", "families", *(mode.value for mode in Eventual), "kinds")
+WORLDS = ("ledger", "families", "halts", *(mode.value for mode in Eventual), "kinds")
 """
 What is simulated: one table with a ledger and runs (world.py), the same with runs that wait for each other
-(families.py), two lagging copies of a table (eventual.py), or each kind of run in two versions of Airflow (kinds.py).
+(families.py) or with failovers that halt for steps of users (halts.py), two lagging copies of a table (eventual.py), or
+each kind of run in two versions of Airflow (kinds.py).
 """
 KINDS = WORLDS[-1]
 COUNTED = (WORLDS[0], KINDS)
@@ -230,6 +231,8 @@ def _trace_of(world: str, seed: int) -> str | None:
             run_history(seed)
         elif world == WORLDS[1]:
             families.run_history(seed)
+        elif world == WORLDS[2]:
+            halts.run_history(seed)
         elif world == KINDS:
             kinds.run_history(seed)
         else:
@@ -248,7 +251,7 @@ def _trace(world: str, seed: int, error: Exception) -> str:
 
 def _test_of(world: str) -> str:
     """Return the file with the named tests of a world."""
-    name = {WORLDS[0]: "simulation", WORLDS[1]: WORLDS[1], KINDS: KINDS}.get(world, "eventual")
+    name = {WORLDS[0]: "simulation", WORLDS[1]: WORLDS[1], WORLDS[2]: WORLDS[2], KINDS: KINDS}.get(world, "eventual")
     return f"tests/simulation/test_{name}.py"
 
 
@@ -296,7 +299,8 @@ def digest_of_seed(seed: int, world: str) -> str:
     """Return the digest of one history."""
     if world in {mode.value for mode in Eventual}:
         return eventual.digest(seed, Eventual(world))
-    return {WORLDS[0]: digest, WORLDS[1]: families.digest, KINDS: kinds.digest}[world](seed)
+    of_world = {WORLDS[0]: digest, WORLDS[1]: families.digest, WORLDS[2]: halts.digest, KINDS: kinds.digest}
+    return of_world[world](seed)
 
 
 def print_digests(first: int, histories: int, workers: int, world: str) -> int:

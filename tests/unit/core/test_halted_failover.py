@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_mwaa_dr.agent.hold_alarm import REPEAT_S, HoldAlarm
 from airflow_provider_mwaa_dr.agent.plan_finisher import PlanFinisher
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.failover import FailoverRequest, StepEvent
+from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, StepEvent
 from airflow_provider_mwaa_dr.core.failover.table import plan_of
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
 from airflow_provider_mwaa_dr.core.ports import RECORDS, FailoverOutcome, FailoverRecord
@@ -270,6 +270,29 @@ def test_a_lost_response_of_the_halt_is_found_by_reading(world: World, stage: St
 def test_the_time_of_a_halt_is_limited(hold_s: float) -> None:
     with pytest.raises(ConfigError, match="may stay halted for"):
         FailoverRequest(target=B, reason="why", by="me", until=DRAINED, hold_s=hold_s)
+
+
+def test_with_eventual_consistency_a_taken_over_plan_waits_for_the_lease_again(world: World) -> None:
+    """A new scheduler of the source may read an old copy, so that its gate is open although all others were closed."""
+
+    def engine(owner: str, on_step: Callable[[StepEvent], None] = lambda _: None) -> FailoverEngine:
+        store = world.store.peer()
+        store.copies = lambda: dict.fromkeys((A, B, C), world.state)  # type: ignore[method-assign]
+        return FailoverEngine(store, world.environments, world.clock, TIMING, owner, on_step, eventual=True)
+
+    def die(event: StepEvent) -> None:
+        if (event.name, event.status) == ("lease", "started"):
+            world.agents[A].alive = False
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        engine("killed", die).run(request(until=DRAINED))
+    record = engine("engine-2").run(request(until=DRAINED))
+    assert [step.seconds for step in record.steps if step.name == "drain"][-1] > 60
+    assert_halted(world, record, DRAINED)
+    began = world.clock.monotonic()
+    assert engine("engine-3").run(request()).outcome is FailoverOutcome.COMPLETED
+    assert world.clock.monotonic() - began < 20, "the halt came after the wait"
 
 
 # Agents of other versions.

@@ -206,12 +206,12 @@ class LedgerRun:
     @property
     def is_unfinished(self) -> bool:
         """Whether no region has finished it."""
-        return self.status in {RunStatus.OPEN, RunStatus.INTERRUPTED}
+        return self.status is RunStatus.OPEN or self.status is RunStatus.INTERRUPTED
 
     @property
     def has_ended(self) -> bool:
         """Whether it ended by itself."""
-        return self.status in {RunStatus.SUCCESS, RunStatus.FAILED}
+        return self.status is RunStatus.SUCCESS or self.status is RunStatus.FAILED
 
     def __str__(self) -> str:
         return f"{self.dag_id} {self.run_id}"

@@ -311,11 +311,11 @@ RULES: dict[Weaken, int] = {
     with_a_gate_that_needs_no_heartbeat_to_be_confirmed: 79,
     with_the_silence_of_one_scheduler_that_counts_for_all: 128,
     without_the_final_ledger_entry: 11,
-    with_a_wanted_set_that_each_plan_records_again: 3,
+    with_a_wanted_set_that_each_plan_records_again: 11,
     with_interrupted_runs_published_as_failed: 1,
     without_reconciling_before_anything_runs: 13,
     without_draining_before_the_pause: 1,
-    with_a_cancel_that_unpauses_nothing: 18,
+    with_a_cancel_that_unpauses_nothing: 51,
     with_cleared_runs_that_stay_published_as_ended: 1,
     with_failed_runs_started_again: 0,
     without_a_fence_for_tasks_from_the_triggerer: 0,
@@ -327,6 +327,6 @@ RULES: dict[Weaken, int] = {
     with_announced_runs_that_ended_by_themselves_published_as_interrupted: 32,
     without_announcing_which_runs_ended_before_they_could_be_stopped: 68,
     with_held_runs_at_the_end_of_the_queue_and_no_room_made: 3,
-    with_a_ledger_that_is_skipped_as_soon_as_it_refuses: 64,
+    with_a_ledger_that_is_skipped_as_soon_as_it_refuses: 58,
 }
 """The function that disables each rule, and the seed of a history that then goes wrong."""

@@ -68,7 +68,7 @@ def run_some_histories(mode: Eventual, first: int) -> None:
     [
         (without_refusing_a_source_that_cannot_be_seen, Eventual.AVAILABLE, 0),
         (with_a_safe_region_that_lives_on_its_own_copy, Eventual.SAFE, 1),
-        (without_bringing_the_newer_epoch_back, Eventual.AVAILABLE, 127),
+        (without_bringing_the_newer_epoch_back, Eventual.AVAILABLE, 290),
     ],
 )
 def test_a_history_goes_wrong_without_the_rule(

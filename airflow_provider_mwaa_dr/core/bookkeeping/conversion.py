@@ -12,6 +12,7 @@ CONF_BYTES = 200_000
 """The longest conf of a run, as JSON, that fits an item together with the run's other values."""
 _REASON_CHARS = 500
 """The greatest length of the reason why a run's conf could not be stored."""
+_OPEN = RunStatus.OPEN.value
 
 
 def to_conf(conf: Any) -> tuple[str | None, str | None]:
@@ -79,7 +80,7 @@ def to_run(row: RunRow, status: RunStatus, *, epoch: int) -> LedgerRun:
 
 def status_of(state: str) -> str:
     """Return a row's state as the ledger publishes it; queued and running are both open."""
-    return RunStatus.OPEN.value if state in OPEN_STATES else state
+    return _OPEN if state in OPEN_STATES else state
 
 
 def is_open(run: LedgerRun | None) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 
 from tests.sandbox.failovers import fail_over, wait_for_snapshot
-from tests.sandbox.harness import Airflow, Pair, on
+from tests.sandbox.harness import CELERY, CELERY_OF_AIRFLOW_2, Airflow, Pair, on
 from tests.sandbox.test_ledger import ledger
 from tests.sandbox.test_pairs_of_versions import assert_schedulers_are_well
 from tests.sandbox.waiting_runs import LOST_DAGS, begun, ended, open_gate, shape, under_way
@@ -84,3 +84,29 @@ def test_the_work_of_a_child_is_completed_once_although_both_regions_are_lost(pa
     assert (counted["lost_parent after"], counted["lost_fixed after"]) == (1, 1)
     assert works(first, second) == 6, "the control: each child was interrupted twice"
     assert_schedulers_are_well(pair)
+
+
+@on(soak=(CELERY, CELERY_OF_AIRFLOW_2))
+def test_one_airflow_completes_the_work_of_a_child_once(pair: Pair) -> None:
+    """
+    Control case: no failover. The scheduler is killed while the parents wait, and started again.
+
+    The worker executes on, as in MWAA. With LocalExecutor, the tasks would be killed with their scheduler.
+    """
+    active, standby = under_way(pair)
+    parents = {dag_id: active.trigger(dag_id) for dag_id in PARENTS}
+    open_gate(active, "parent")
+    wait_until(lambda: works(active) == 2, "both children execute")
+    active.stop("scheduler")
+    active.start_scheduler()
+    pair.forget_killed_schedulers()
+    open_gate(active, "child")
+    for dag_id, run_id in parents.items():
+        wait_until(
+            lambda: active.run(dag_id, run_id)["state"] == "success",  # noqa: B023
+            f"{dag_id} succeeds",
+        )
+    counted = ended(active, dags=LOST_DAGS)
+    assert (counted[WORK], works(active)) == (2, 2), "once for each parent"
+    assert [run["state"] for run in active.runs(CHILD)] == ["success", "success"]
+    assert works(standby) == 0

@@ -98,6 +98,23 @@ def interval(run: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(run.get(name) for name in ("logical_date", "data_interval_start", "data_interval_end", "run_type"))
 
 
+@on(OLDEST, soak=(NEWEST, BETWEEN))
+def test_a_run_that_is_stopped_in_its_first_task_is_completed_in_the_other_region(
+    pair: Pair, regions: tuple[Airflow, Airflow]
+) -> None:
+    """Airflow 2 marks such a run as a success: the task that is stopped writes the run's row back as running."""
+    source, target = regions
+    run = start(source, waits=True)
+    wait_until_published(pair, run)
+    fail_over(pair, target.name, "--stop-running", drain_s=2)
+    there = resumed(run, target)
+    wait_until(there.bodies, f"{run.run_id} executes in {target.name}")
+    there.let_go()
+    there.wait_until_it_executed()
+    there.wait_until_it_is("success")
+    assert run.bodies() == CHAIN[:1]
+
+
 @on(NEWEST, OLDEST, soak=(BETWEEN,))
 def test_a_graceful_failover_and_back_executes_every_interval_once(
     pair: Pair, regions: tuple[Airflow, Airflow]

@@ -13,9 +13,11 @@ from airflow_provider_mwaa_dr.core.bookkeeping.own_ledger import OwnLedger
 from airflow_provider_mwaa_dr.core.bookkeeping.peer_ledgers import PeerLedgers
 from airflow_provider_mwaa_dr.core.bookkeeping.stops import (
     AnnouncedRuns,
+    is_stopped,
     new_stops,
     read_stops,
     stopped_by_plan,
+    tasks_show_a_stop,
 )
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.ledger import (
@@ -52,8 +54,9 @@ class Publisher:
 
     A failover announces in the state which runs it stops, before it stops the first one. So an agent that reads that
     such a run has failed also reads the announcement. From then on, each announced run counts as interrupted. It has
-    ended by itself only in three cases: its row is a success, the failover announces that the run had ended, or the run
-    was queued again later. This does not depend on the plan, which may already be cancelled.
+    ended by itself only in three cases: its row is a success and none of its tasks has failed, the failover announces
+    that the run had ended, or the run was queued again later. This does not depend on the plan, which may already be
+    cancelled.
 
     The call that stops a run may be late: the run may have ended, and a user may have cleared it. So a run that the
     open plan has announced counts as interrupted if it fails while the plan drains the region.
@@ -127,6 +130,7 @@ class Publisher:
             announced = self._announced(own, now, keys, rows, read_stopped)
             late = announced.late_rows.keys()
             rows |= announced.late_rows
+            rows |= self._overwritten(own, rows, announced, epoch=epoch)
             ended_late = [key for key in announced.had_ended & late if not rows[key].is_open]
             tasks |= self._tasks(own, ended_late) if ended_late else {}
             changed = self._changes(own, keys | late, rows, announced, epoch=epoch)
@@ -181,6 +185,27 @@ class Publisher:
             failed_late=failed & stopped_by_plan(state, read_stopped) - had_ended if failed else set(),
             late_rows={row.key: row for row in self._db.runs(late)} if late else {},
         )
+
+    def _overwritten(
+        self, own: RegionLedger, rows: Mapping[RunKey, RunRow], announced: AnnouncedRuns, *, epoch: int
+    ) -> dict[RunKey, RunRow]:
+        """
+        Return, as failed, the rows of stopped runs that Airflow 2 has overwritten.
+
+        A failover, as a user, stops a run by marking it as failed: its running tasks fail, and its other open tasks are
+        skipped. If a task executed, Airflow 2 writes the run's earlier state back when the task ends: ``save_to_db``
+        of a task instance merges its run, too. So the run is running again, and all its tasks have ended. The scheduler
+        then marks the run as a success if its last task was skipped.
+        """
+        keys = {
+            key
+            for key, row in rows.items()
+            if row.state in {"running", "success"}
+            and (key in announced.stopped or ((run := own.runs.get(key)) is not None and is_stopped(run, epoch)))
+            and key not in announced.had_ended
+        }
+        tasks = self._db.tasks(keys, of_each=keys) if keys else {}
+        return {key: replace(rows[key], state="failed") for key, found in tasks.items() if tasks_show_a_stop(found)}
 
     def _changes(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, S
 from dataclasses import dataclass
 
 from airflow_provider_mwaa_dr.core.bookkeeping.database import RunRow
-from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RegionLedger, RunKey, RunStatus
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RegionLedger, RunKey, RunStatus, TaskState
 from airflow_provider_mwaa_dr.core.state import DRState, Phase, Stop, stops_of
 
 
@@ -38,6 +38,12 @@ class AnnouncedRuns:
 def is_stopped(run: LedgerRun, epoch: int) -> bool:
     """Whether a failover stops the run in the present epoch; nothing else interrupts a run before the role moves."""
     return run.status is RunStatus.INTERRUPTED and run.epoch == epoch
+
+
+def tasks_show_a_stop(tasks: Iterable[TaskState]) -> bool:
+    """Whether all tasks of a run have ended, and at least one has failed, as after a stop of a run that executed."""
+    states = {state for _, _, state in tasks}
+    return "failed" in states and states <= {"success", "failed", "skipped", "upstream_failed", "removed"}
 
 
 def new_stops(own: RegionLedger, state: DRState, epoch: int) -> Sequence[Stop]:

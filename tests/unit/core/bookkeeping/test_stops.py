@@ -117,6 +117,69 @@ def test_a_run_that_succeeds_while_it_is_being_stopped_has_succeeded(source: Sou
     assert source.resumed == []
 
 
+@pytest.mark.parametrize("reads_the_announcement_first", [False, True])
+@pytest.mark.parametrize(
+    "states",
+    [
+        ("success",),
+        ("running", "success"),
+        ("failed", "success"),
+        ("failed", "running", "success"),
+        ("running", "failed"),
+    ],
+)
+def test_a_stopped_run_whose_row_airflow_2_overwrites_is_interrupted(
+    source: Source, states: tuple[str, ...], reads_the_announcement_first: bool
+) -> None:
+    """
+    The task that the stop ended writes the run's row back as running, and the scheduler marks the run as a success.
+
+    Before the fix, the run was published as a success, and its skipped tasks never executed.
+    """
+    source.announce("r1")
+    if reads_the_announcement_first:
+        source.turn()
+    source.region.db.task_instances[R1] = [("call", -1, "failed"), ("after", -1, "skipped")]
+    for state in states:
+        source.put(state)
+        source.turn()
+    source.region.restart()
+    source.turn()
+    assert source.published == ["open", "interrupted"]
+    source.end_plan()
+    source.turn()
+    assert source.resumed == ["r1"]
+
+
+@pytest.mark.parametrize("turns_between", [False, True])
+def test_a_run_with_a_failed_task_that_succeeded_before_the_stop_keeps_its_outcome(
+    source: Source, turns_between: bool
+) -> None:
+    """The failover announces that the run had ended."""
+    source.announce("r1")
+    source.region.db.task_instances[R1] = [("may_fail", -1, "failed"), ("always", -1, "success")]
+    source.put("success")
+    if turns_between:
+        source.turn()
+    source.announce("r1", had_ended=True)
+    source.turn()
+    source.end_plan()
+    source.turn()
+    assert source.published[-1] == "success"
+    assert source.resumed == []
+
+
+def test_a_stopped_run_that_a_user_clears_in_part_is_open(source: Source) -> None:
+    """One of its tasks has still failed, and another one executes again."""
+    source.announce("r1")
+    source.put("failed")
+    source.turn()
+    source.region.db.task_instances[R1] = [("call", -1, "failed"), ("after", -1, None)]
+    source.put("running", queued_after_s=1)
+    source.turn()
+    assert source.published == ["open", "interrupted", "open"]
+
+
 @pytest.mark.parametrize("turns_between", [False, True])
 @pytest.mark.parametrize("state", ["failed", "success"])
 def test_a_run_that_ended_before_the_failover_could_stop_it_keeps_its_outcome(

@@ -264,6 +264,7 @@ class CallersEnvironment:
         *,
         paused: bool,
         listing: object = None,
+        expected: object = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Sequence[str]:
         """Change one DAG after the other, so that a fault in the middle changes only some of them."""

@@ -93,13 +93,18 @@ class Leader:
             self.ledger.keep(state)
         if has_reconciled:
             pass
-        elif state.phase is Phase.STEADY and state.active_region == self._process.config.region:
+        elif self._lists_dags(state):
             self._snapshots.turn(state)
         else:
             # Until a promoted plan ends, no region executes.
             self._finisher.turn(state)
         self._housekeeping.lead(schedulers, state.lease_s)
         return has_reconciled
+
+    def _lists_dags(self, state: DRState) -> bool:
+        """Whether the region is active and no failover has paused a DAG of it."""
+        is_graceful = state.phase is Phase.DRAINING and state.plan is not None and not state.plan.is_forced
+        return state.active_region == self._process.config.region and (state.phase is Phase.STEADY or is_graceful)
 
     def stop(self) -> None:
         """Report open runs and errors of the ledger no longer: another agent leads now."""

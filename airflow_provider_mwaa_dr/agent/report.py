@@ -145,6 +145,7 @@ class Reporter:
             unguarded=self._triggerers.unguarded,
             life=self._confirmation.life,
             lease_s=self._reader.lease_s,
+            lists_dags=True,
             silent=self._observer.silent(),
             knows_hold=True,
         )

@@ -16,7 +16,12 @@ _READ_EVERY_S = 60.0
 
 
 class SnapshotKeeper:
-    """Keeps the snapshot of one region, while the region is active and no failover is in progress."""
+    """
+    Keeps the snapshot of one region, while the region is active and no failover is in progress.
+
+    The first snapshot after a graceful claim is for the engine, and has the plan's id: a list from the agent takes less
+    time than one from the REST API. There is none after the engine has recorded the set, because it then pauses DAGs.
+    """
 
     def __init__(self, store: StateStore, db: RegionDb, clock: Clock, *, region: str) -> None:
         self._store = store
@@ -29,6 +34,9 @@ class SnapshotKeeper:
 
     def turn(self, state: DRState) -> None:
         """Store the list of unpaused DAGs, but only if the state is the same before and after they were listed."""
+        plan = state.plan
+        if plan is not None and plan.set_id is not None:
+            return
         dag_ids = self._db.unpaused_dags()
         # The engine that completes a failover also writes a snapshot, for the region that it made active.
         if (state.version, dag_ids) == self._written and self._is_readable():
@@ -37,7 +45,13 @@ class SnapshotKeeper:
             return
         now = self._clock.now()
         self._store.put(
-            SNAPSHOTS, DagSet(id=f"SNAPSHOT#{self._region}", region=self._region, recorded_at=now, dag_ids=dag_ids)
+            SNAPSHOTS,
+            DagSet(
+                id=plan.id if plan is not None else f"SNAPSHOT#{self._region}",
+                region=self._region,
+                recorded_at=now,
+                dag_ids=dag_ids,
+            ),
         )
         self._written = state.version, dag_ids
 

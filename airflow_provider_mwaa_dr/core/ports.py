@@ -125,6 +125,8 @@ class AgentStatus:
         versions before this one.
     :param attempt: number of the request that wrote this item. The store sets it, and uses each number only once.
     :param lease_s: the lease in the last state that the agent read; None before the first.
+    :param lists_dags: whether the agent of the active region lists its DAGs for a graceful plan; see :data:`SNAPSHOTS`.
+        False for earlier versions.
     :param silent: the heartbeats of all regions that this agent has observed to be silent.
     :param knows_hold: whether this version waits while a plan is halted. Earlier versions drop the fields of the plan
         that say so, and continue it.
@@ -179,6 +181,7 @@ class AgentStatus:
     silent: tuple[SilentAgent, ...] = ()
     lease_s: float | None = None
     knows_hold: bool = False
+    lists_dags: bool = False
 
     @property
     def number(self) -> str | None:
@@ -776,12 +779,17 @@ class Environment(Protocol):
         """Return whether Airflow's health response lists its scheduler as healthy; its HTTP status is always 200."""
 
     def dags(
-        self, *, paused: bool | None = None, on_progress: Callable[[int, int], None] | None = None
+        self,
+        *,
+        paused: bool | None = None,
+        tag: str | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
     ) -> Sequence[DagInfo]:
         """
         Return all DAGs that are not stale, without duplicates, in the order of the environment's database.
 
         :param paused: True: only paused DAGs. False: only unpaused DAGs. None: all.
+        :param tag: only DAGs with this tag; None: all.
         :param on_progress: called with (read, total) about once a second until the last page is read.
         """
 
@@ -791,6 +799,7 @@ class Environment(Protocol):
         *,
         paused: bool,
         listing: Sequence[DagInfo] | None = None,
+        expected: Sequence[DagInfo] | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Sequence[str]:
         """
@@ -800,6 +809,8 @@ class Environment(Protocol):
 
         :param listing: a result of :meth:`dags` for all DAGs that the caller has just read, and has not changed since;
             None: the method first lists the DAGs.
+        :param expected: without a *listing*: all DAGs in the other state, *dag_ids* or not, as the caller knows from
+            elsewhere. The method saves the listing if the environment has exactly so many DAGs in that state.
         :param on_progress: called with (done, total) before the first call and after the last, and about once a second
             in between.
         :return: the ids whose flag changed, sorted.

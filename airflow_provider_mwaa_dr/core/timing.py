@@ -24,6 +24,7 @@ class Timing:
     :param final_s: how long to wait for the source's final ledger entry; then the failover continues without it.
     :param adopt_s: the longest time until the target's agents have prepared their database.
     :param verify_s: the longest time until the first run in the target succeeds.
+    :param list_s: the longest time until the source's agent has listed its DAGs; then the engine lists them itself.
     :param state_s: how long the engine retries when the state table does not answer.
     :param poll_s: time between two polls of an environment's REST API; MWAA accepts ten calls a second.
     :param table_poll_s: time between two polls of the state table alone.
@@ -40,6 +41,7 @@ class Timing:
     final_s: float = 20.0
     adopt_s: float = 120.0
     verify_s: float = 90.0
+    list_s: float = 5.0
     state_s: float = 30.0
     poll_s: float = 1.0
     table_poll_s: float = 1.0

@@ -195,11 +195,12 @@ class FakeEnvironment:
         self,
         *,
         paused: bool | None = None,
+        tag: str | None = None,
         on_progress: Callable[[int, int], None] | None = None,  # noqa: ARG002  (there is one page)
     ) -> Sequence[DagInfo]:
-        """Return all DAGs, or only the paused or unpaused ones, sorted by id."""
-        self._reach("dags")
-        dags = [self._dags[dag_id] for dag_id in sorted(self._dags)]
+        """Return all DAGs, or only the paused or unpaused ones, or those with a tag, sorted by id."""
+        self._reach("dags", *(() if tag is None else (tag,)))
+        dags = [dag for _, dag in sorted(self._dags.items()) if tag is None or tag in dag.tags]
         return dags if paused is None else [dag for dag in dags if dag.is_paused is paused]
 
     def set_paused(
@@ -208,6 +209,7 @@ class FakeEnvironment:
         *,
         paused: bool,
         listing: Sequence[DagInfo] | None = None,  # noqa: ARG002  (not needed for planning here)
+        expected: Sequence[DagInfo] | None = None,  # noqa: ARG002  (as above)
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Sequence[str]:
         """Pause, or unpause, exactly *dag_ids*. :raises IncompleteError: some of them are in ``stubborn``."""

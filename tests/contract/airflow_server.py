@@ -195,6 +195,8 @@ class AirflowServer:
             for dag in self.world.dags()
             if any(re.search(source, dag.dag_id, re.IGNORECASE | re.DOTALL) for source in sources)
         ]
+        if "tags" in query:
+            found = [dag for dag in found if query["tags"] in dag.tags]
         if "paused" in query and (self.version >= (3,) or not patching):
             found = [dag for dag in found if dag.is_paused is (query["paused"] == "true")]
         return found

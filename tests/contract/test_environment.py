@@ -119,6 +119,8 @@ def test_every_dag_is_listed(environment: Environment, world: FakeEnvironment) -
     assert {dag.dag_id for dag in dags if dag.is_paused} == world.paused
     assert {dag.dag_id for dag in environment.dags(paused=True)} == world.paused
     assert {dag.dag_id for dag in environment.dags(paused=False)} == world.unpaused
+    assert [dag.dag_id for dag in environment.dags(tag="dr:control")] == ["load_007"]
+    assert list(environment.dags(tag="dr:control", paused=True)) == []
 
 
 def test_pausing_changes_exactly_the_wanted_dags(environment: Environment, world: FakeEnvironment) -> None:
@@ -343,6 +345,27 @@ def test_dag_unpaused_by_hand_between_listing_and_call_stays_unpaused(
     server.before = unpause
     adapter.set_paused([dag.dag_id for dag in listing if not dag.is_paused], paused=True, listing=listing)
     assert world.unpaused == {"load_000_exempt"}
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+@pytest.mark.parametrize("server", VERSIONS, indirect=True)
+def test_expected_dags_save_the_listing_if_their_number_is_right(
+    adapter: MwaaEnvironment, server: AirflowServer, *, is_right: bool
+) -> None:
+    """A list of thousands takes half a minute. A DAG that a user unpaused since keeps its flag in any case."""
+    for number in range(300):
+        server.world.add_dag(f"load_{number:04}")
+    server.world.add_dag("dr_failover", tags=["dr:control"])
+    expected = [DagInfo(dag_id=dag_id, is_paused=False) for dag_id in sorted(server.world.unpaused)]
+    if not is_right:
+        server.world.add_dag("by_hand")
+    wanted = [dag.dag_id for dag in expected if dag.dag_id != "dr_failover"]
+    assert adapter.set_paused(wanted, paused=True, expected=expected) == wanted
+    assert server.world.unpaused == {"dr_failover"} | (set() if is_right else {"by_hand"})
+    limits = [int(query["limit"]) for method, path, query in server.requests if (method, path) == ("GET", "/dags")]
+    # The second list is that of the DAGs that are not paused yet.
+    has_listed = len([limit for limit in limits if limit > 1]) > 1
+    assert has_listed is (server.version < (3,) or not is_right)
 
 
 @pytest.mark.parametrize("server", VERSIONS, indirect=True)

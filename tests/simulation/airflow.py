@@ -831,12 +831,12 @@ class SimulatedAirflow:
         self._answer()
         return True
 
-    def dags(self, *, paused: bool | None = None, **_: object) -> Sequence[DagInfo]:
+    def dags(self, *, paused: bool | None = None, tag: str | None = None, **_: object) -> Sequence[DagInfo]:
         self._answer()
         return [
             DagInfo(dag_id=dag_id, is_paused=dag_id in self.paused, tags=dag.tags)
             for dag_id, dag in sorted(self.dags_by_id.items())
-            if paused in {None, dag_id in self.paused}
+            if paused in {None, dag_id in self.paused} and (tag is None or tag in dag.tags)
         ]
 
     def set_paused(self, dag_ids: Collection[str], *, paused: bool, **_: object) -> list[str]:

@@ -358,6 +358,7 @@ AGENT = ItemSchema(
         "waits": optional(TEXTS),
         "repeats": optional(TEXTS),
         "idle": optional(COUNT),
+        "lists_dags": optional(FLAG),
         "watchers": optional(COUNT),
         "triggerers": optional(NAMES),
         "unguarded": optional(NAMES),

@@ -17,6 +17,7 @@ from airflow_provider_mwaa_dr.core.failover.watcher_wait import WatcherWait
 from airflow_provider_mwaa_dr.core.lease import Closing, has_acknowledged
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagInfo, Environment, RunInfo
 from airflow_provider_mwaa_dr.core.state import DRState, Phase, Plan
+from airflow_provider_mwaa_dr.core.translation import Era
 from airflow_provider_mwaa_dr.exceptions import DrainTimeoutError, FailoverError
 
 
@@ -26,15 +27,18 @@ class Drained:
     The result of a drain.
 
     :param closing: the write that closed the source's gate.
-    :param listing: the latest listing of the source's DAGs.
     :param idle: running runs of paused DAGs, in which nothing executed.
-    :param exempt: ids of the exempt DAGs.
+    :param exempt: the exempt DAGs of the source.
     """
 
     closing: Closing
-    listing: Sequence[DagInfo]
     idle: tuple[RunInfo, ...]
-    exempt: frozenset[str]
+    exempt: Sequence[DagInfo]
+
+    @property
+    def exempt_ids(self) -> frozenset[str]:
+        """Ids of the exempt DAGs."""
+        return ids_of(self.exempt)
 
 
 def drain(own: OwnedPlan, state: DRState, source: Environment, since: float) -> Drained:
@@ -61,8 +65,9 @@ def drain(own: OwnedPlan, state: DRState, source: Environment, since: float) -> 
     lease_wait.await_live_schedulers(own, plan, closing)
     watchers = WatcherWait(own, plan, closing)
     starts_awaited = plan.starts_awaited
-    listed: set[str] = set()
-    exempt: Collection[str] = ()
+    exempt_dags = own.exempt(source)
+    exempt = ids_of(exempt_dags)
+    known = set(exempt)
     deadline = own.clock.monotonic() + own.timing.drain_s
     stopped: list[RunInfo] = []
     while True:
@@ -72,11 +77,11 @@ def drain(own: OwnedPlan, state: DRState, source: Environment, since: float) -> 
         # The scheduler creates the runs for the last events while the DAGs are not paused yet.
         is_closed = watchers.is_over(agents) and is_closed
         left = _in_progress(own, source, exempt)
-        if unlisted := {run.dag_id for run in left} - listed:
-            # The DAGs are not listed yet, or were deployed after the listing: they may be exempt.
-            dags = own.dags(source)
-            exempt = own.context.exempt(dags)
-            listed |= unlisted | {dag.dag_id for dag in dags}
+        if unknown := {run.dag_id for run in left} - known:
+            # These DAGs may have been deployed after the exempt DAGs were listed.
+            exempt_dags = own.exempt(source)
+            exempt = ids_of(exempt_dags)
+            known |= unknown
             continue
         is_late = own.clock.monotonic() >= deadline
         idle = _idle(own, source, left, agents, is_late=is_late)
@@ -90,12 +95,12 @@ def drain(own: OwnedPlan, state: DRState, source: Environment, since: float) -> 
             state = own.write(Phase.DRAINING, lambda row: transitions.start_awaited(row, at=own.clock.now()))
             starts_awaited = plan_of(state).starts_awaited
         if not left and is_closed:
+            if _is_complete(agents, closing):
+                break
             # List the runs again after the gates' commit time: a gate that decided just before it read the
             # claim may not have committed yet, and a run that just ended may start another one through an
-            # asset. The engine lists the DAGs during this time.
-            read_again_at = own.clock.monotonic() + own.timing.gate_commit_s
-            listing = own.dags(source)
-            own.wait(read_again_at - own.clock.monotonic())
+            # asset.
+            own.wait(own.timing.gate_commit_s)
             left = _in_progress(own, source, exempt)
             idle = _idle(own, source, left, agents, is_late=is_late)
             left = [run for run in left if run not in idle]
@@ -126,7 +131,19 @@ def drain(own: OwnedPlan, state: DRState, source: Environment, since: float) -> 
         + (f"; interrupts {_some(idle)}, whose DAGs are paused" if idle else "")
         + watchers.outcome
     )
-    return Drained(closing=closing, listing=listing, idle=tuple(idle), exempt=frozenset(exempt))
+    return Drained(closing=closing, idle=tuple(idle), exempt=exempt_dags)
+
+
+def _is_complete(agents: Sequence[AgentStatus], closing: Closing) -> bool:
+    """
+    Whether a list of runs that was read now contains every run that the source can have in progress.
+
+    The scheduler's thread has committed its older decisions before its agent acknowledges. An asset event that still
+    waits for its run gets it from the agent, before the final ledger entry; not on Airflow 2, whose scheduler needs a
+    loop for that.
+    """
+    eras = {Era.of(agent.airflow_version) for agent in agents if not agent.gone}
+    return has_acknowledged(agents, closing.version) and eras.isdisjoint({None, Era.AIRFLOW_2})
 
 
 def await_idle(own: OwnedPlan, source: Environment, drained: Drained) -> None:
@@ -140,7 +157,7 @@ def await_idle(own: OwnedPlan, source: Environment, drained: Drained) -> None:
     if not drained.idle:
         return
     deadline = own.clock.monotonic() + own.timing.drain_s
-    while left := own.ask(lambda: not_of(drained.exempt, source.running_tasks())):
+    while left := own.ask(lambda: not_of(drained.exempt_ids, source.running_tasks())):
         if own.clock.monotonic() >= deadline:
             raise FailoverError(
                 f"Runs of {source.region} still execute: {_some(left)}. Their DAGs were paused during the drain, and "
@@ -256,21 +273,28 @@ def _announce(
     return before if is_known else None
 
 
-def pause_source(own: OwnedPlan, plan: Plan, source: Environment, dags: Sequence[DagInfo]) -> None:
-    """Pause all DAGs of the source that are not exempt; *dags* is their latest listing."""
+def pause_source(
+    own: OwnedPlan, plan: Plan, source: Environment, recorded: Collection[str], exempt: Sequence[DagInfo]
+) -> None:
+    """
+    Pause all DAGs of the source that are not exempt.
+
+    :param recorded: the recorded set. It probably contains the unpaused DAGs: a list of thousands takes long.
+    :param exempt: the exempt DAGs.
+    """
     own.progress.begin("pause")
     paused: set[str] = set()
     deadline = own.clock.monotonic() + own.timing.stop_s
-    listing: Sequence[DagInfo] | None = dags
-    running = own.context.unpaused(dags)
+    running = sorted(set(recorded) - ids_of(exempt))
+    expected: Sequence[DagInfo] | None = [*(DagInfo(dag_id=each, is_paused=False) for each in running), *exempt]
     while running or (running := own.context.unpaused(own.dags(source, paused=False))):
         if own.clock.monotonic() >= deadline:
             raise FailoverError(
                 f"DAGs of {plan.source} are unpaused again as soon as they are paused: {', '.join(running[:20])}.",
                 advice="Find the user or the process that unpauses them.",
             )
-        paused.update(own.set_paused(source, running, paused=True, listing=listing))
-        running, listing = [], None  # the flags have changed
+        paused.update(own.set_paused(source, running, paused=True, listing=None, expected=expected))
+        running, expected = [], None  # the flags have changed
     own.progress.done(f"{counted(len(paused), 'DAG')} paused in {plan.source}")
 
 
@@ -295,6 +319,11 @@ def abandon(own: OwnedPlan, state: DRState, error: DrainTimeoutError) -> OwnedPl
     own.progress.close()
     own.progress.open(new)
     return OwnedPlan(own.context, plan_of(new).id, even_if_not_ready=own.even_if_not_ready)
+
+
+def ids_of(dags: Sequence[DagInfo]) -> frozenset[str]:
+    """Return the ids of *dags*."""
+    return frozenset(dag.dag_id for dag in dags)
 
 
 def not_of(exempt: Collection[str], runs: Sequence[RunInfo]) -> Sequence[RunInfo]:

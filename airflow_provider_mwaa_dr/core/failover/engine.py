@@ -211,7 +211,7 @@ def _leave_source(own: OwnedPlan, state: DRState, since: float) -> None:
         if plan.set_id is None:
             recorded_sets.record(own, state, source)
         drained = drain.drain(own, state, source, since)
-        drain.pause_source(own, plan, source, drained.listing)
+        drain.pause_source(own, plan, source, recorded_sets.recorded(own), drained.exempt)
         closing = promote.await_final_entry(own, plan, drained.closing)
         own.progress.begin("lease")
         lease_wait.wait_for_lease(own, plan, closing)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 from airflow_provider_mwaa_dr.core import state as transitions
+from airflow_provider_mwaa_dr.core.config import CONTROL_TAG
 from airflow_provider_mwaa_dr.core.failover.context import EngineContext
 from airflow_provider_mwaa_dr.core.failover.table import plan_of
 from airflow_provider_mwaa_dr.core.ports import DagInfo, Environment
@@ -166,6 +167,12 @@ class OwnedPlan:
 
         return self.ask(lambda: environment.dags(paused=paused, on_progress=on_progress))
 
+    def exempt(self, environment: Environment) -> Sequence[DagInfo]:
+        """Return the exempt DAGs. Those that only the settings name are not listed: *is_paused* of these is a guess."""
+        tagged = {dag.dag_id: dag for dag in self.ask(lambda: environment.dags(tag=CONTROL_TAG))}
+        named = {dag_id: DagInfo(dag_id=dag_id, is_paused=False) for dag_id in sorted(self.context.exempt_dags)}
+        return list({**named, **tagged}.values())
+
     def set_paused(
         self,
         environment: Environment,
@@ -173,6 +180,7 @@ class OwnedPlan:
         *,
         paused: bool,
         listing: Sequence[DagInfo] | None,
+        expected: Sequence[DagInfo] | None = None,
     ) -> set[str]:
         """Pause or unpause DAGs. Thousands take long, so the engine checks between the calls that it owns the plan."""
 
@@ -181,10 +189,13 @@ class OwnedPlan:
             self.state()
 
         def change() -> Sequence[str]:
-            nonlocal listing
+            nonlocal listing, expected
             # An attempt without an answer may have changed some DAGs, so the listing is used only once.
             known, listing = listing, None
-            return environment.set_paused(sorted(dag_ids), paused=paused, listing=known, on_progress=on_progress)
+            probable, expected = expected, None
+            return environment.set_paused(
+                sorted(dag_ids), paused=paused, listing=known, expected=probable, on_progress=on_progress
+            )
 
         return set(self.ask(change))
 

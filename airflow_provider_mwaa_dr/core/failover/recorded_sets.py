@@ -28,12 +28,51 @@ def record(own: OwnedPlan, state: DRState, source: Environment) -> None:
     """The step *record*: store which DAGs of *source* are unpaused now."""
     plan = plan_of(state)
     own.progress.begin("record")
-    dags = own.dags(source)
+    unpaused = _of_agent(own, plan, source)
+    if unpaused is None:
+        unpaused, by = own.context.unpaused(own.dags(source)), ""
+    else:
+        by = f", from the agent of {source.region}"
     # No user paused the DAGs that the last failover could not unpause, so they belong to the set.
     left, missing = readable_dags_not_unpaused(own.context, state)
-    wanted = sorted({*own.context.unpaused(dags), *left})
+    wanted = sorted({*unpaused, *left})
     _record_as(own, plan, wanted)
-    own.progress.done(f"{len(wanted)} unpaused DAGs recorded, {len(own.context.exempt(dags))} exempt{missing}")
+    own.progress.done(f"{len(wanted)} unpaused DAGs recorded{by}{missing}")
+
+
+def _of_agent(own: OwnedPlan, plan: Plan, source: Environment) -> Collection[str] | None:
+    """
+    Return the unpaused DAGs that are not exempt, as the agent of the source lists them for this plan.
+
+    None if no agent of a version that does so lists them in time. The REST API takes half a minute to list ten thousand
+    DAGs. The agent reads them in its database after it has read the claim, and before the first pause.
+    """
+    agents = own.table.agents(plan.source)
+    if not any(agent.lists_dags for agent in agents if not agent.gone):
+        return None
+    deadline = own.clock.monotonic() + own.timing.list_s
+    while True:
+        snapshot, _ = own.table.set_if_readable(lambda: own.table.store.get(SNAPSHOTS, plan.source))
+        if snapshot is not None and snapshot.id == plan.id:
+            break
+        if own.clock.monotonic() >= deadline:
+            return None
+        own.progress.report(f"waiting until the agent of {plan.source} lists its DAGs")
+        own.wait(own.timing.table_poll_s)
+    exempt = {dag.dag_id for dag in own.exempt(source)}
+    names = {name for agent in own.table.agents(plan.source) for name in agent.exempt or ()}
+    if not names <= exempt:
+        return None  # the region's own settings exempt more DAGs than those of this caller, which decide
+    return set(snapshot.dag_ids) - exempt
+
+
+def recorded(own: OwnedPlan) -> Collection[str]:
+    """Return the recorded set of the plan; empty if it cannot be read."""
+    set_id = plan_of(own.state()).set_id
+    if set_id is None:
+        return ()
+    found, _ = own.table.set_if_readable(lambda: own.table.store.get(DAG_SETS, set_id))
+    return found.dag_ids if found is not None else ()
 
 
 def record_from_snapshot(own: OwnedPlan, state: DRState) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import cycle
+from typing import Any
 
 import pytest
 
@@ -652,12 +653,41 @@ def test_the_active_region_keeps_a_snapshot_and_writes_it_on_change(active: Regi
     assert snapshot.dag_ids == ("orders",)
 
 
-def test_no_snapshot_of_a_region_in_the_middle_of_a_failover(active: Region) -> None:
-    """Half paused is not what users wanted. The state must be STEADY before and after the list is read."""
+@pytest.mark.parametrize("change", [{"set_id": "s"}, {"mode": Mode.FORCED}])
+def test_no_snapshot_of_a_region_in_the_middle_of_a_failover(active: Region, change: dict[str, Any]) -> None:
+    """Half paused is not what users wanted. Once the set is recorded, the engine pauses DAGs."""
     before: DagSet | None = active.store.get(SNAPSHOTS, HERE)
     assert active.store.state is not None
-    active.write(replace(active.store.state, version=2, phase=Phase.DRAINING, plan=plan(THERE)))
+    active.write(replace(active.store.state, version=2, phase=Phase.DRAINING, plan=replace(plan(THERE), **change)))
     active.db.unpaused = ()
+    active.turn()
+    assert active.store.get(SNAPSHOTS, HERE) == before
+
+
+def test_the_first_snapshot_after_a_graceful_claim_is_for_its_plan(active: Region) -> None:
+    """The engine takes it as the recorded set, and need not list thousands of DAGs with the REST API."""
+    assert active.status.lists_dags
+    assert active.store.state is not None
+    active.write(replace(active.store.state, version=2, phase=Phase.DRAINING, plan=plan(THERE)))
+    active.db.unpaused = ("orders", "stock")
+    active.turn()
+    snapshot = active.store.get(SNAPSHOTS, HERE)
+    assert snapshot is not None
+    assert (snapshot.id, snapshot.dag_ids) == ("p", ("orders", "stock"))
+
+
+def test_a_list_for_a_plan_is_dropped_when_its_set_was_recorded_meanwhile(active: Region) -> None:
+    """The engine may have paused DAGs while the agent listed them."""
+    before = active.store.get(SNAPSHOTS, HERE)
+    assert active.store.state is not None
+    drained = replace(active.store.state, version=2, phase=Phase.DRAINING, plan=plan(THERE))
+    active.write(drained)
+
+    def list_slowly() -> tuple[str, ...]:
+        active.write(replace(drained, version=3, plan=replace(plan(THERE), set_id="s")))
+        return ("orders",)
+
+    active.db.unpaused_dags = list_slowly  # type: ignore[method-assign]
     active.turn()
     assert active.store.get(SNAPSHOTS, HERE) == before
 
@@ -669,6 +699,7 @@ def test_a_snapshot_is_dropped_when_the_state_moved_while_it_was_listed(active: 
     def list_slowly() -> tuple[str, ...]:
         assert active.store.state is not None
         active.write(replace(active.store.state, version=2, phase=Phase.DRAINING, plan=plan(THERE)))
+        active.db.unpaused_dags = lambda: ()  # type: ignore[method-assign]
         return ("orders",)
 
     active.db.unpaused_dags = list_slowly  # type: ignore[method-assign]

@@ -1028,7 +1028,12 @@ def test_a_dead_scheduler_of_the_target_delays_the_adopt_step_for_seconds_only(w
 
 
 def test_the_drain_waits_for_a_run_that_was_in_the_gate_at_the_first_list(world: World) -> None:
-    """Its scheduler had decided before it knew of the claim. One loop later, the run is in flight."""
+    """
+    On Airflow 2, an asset event may wait for its run, which the scheduler creates in its next loop.
+
+    The same list is read again if a scheduler has not acknowledged: it may have decided before it knew of the claim.
+    """
+    world.agents[A].changes = {"airflow_version": "2.11.2"}
     source = world.environments[A]
     running_runs = source.running_runs
 
@@ -1373,3 +1378,74 @@ def test_an_engine_that_loses_its_plan_during_the_first_run_follows_the_new_owne
     assert ("verify", StepStatus.DONE) not in [(event.name, event.status) for event in world.events]
     assert world.events[-1].detail.endswith("was finished by its owner")
     assert "first run: dr_test_dag success" in next(step.detail for step in first.steps if step.name == "verify")
+
+
+def test_the_drain_of_acknowledged_schedulers_does_not_wait_for_their_commits(world: World) -> None:
+    """An agent acknowledges after its scheduler's thread has committed, so one list has every run in progress."""
+    record = world.fail_over()
+    drain = next(step for step in record.steps if step.name == "drain")
+    world.agents[B].changes = {"airflow_version": "2.11.2"}
+    back = world.fail_over(A)
+    slower = next(step for step in back.steps if step.name == "drain")
+    assert drain.seconds + TIMING.gate_commit_s <= slower.seconds + 0.01
+
+
+def lists(world: World, region: str) -> list[tuple[str, ...]]:
+    """Return the lists of DAGs that the engine has read from *region*, with their tags."""
+    return [call[1:] for call in world.environments[region].calls if call[0] == "dags"]
+
+
+def test_the_agent_of_the_source_lists_its_dags(world: World) -> None:
+    """A REST API takes half a minute to list ten thousand DAGs. The engine reads a list of exempt DAGs only."""
+    _list_by_agent(world, A)
+    record = world.fail_over()
+    assert_active(world, B, epoch=1)
+    assert "from the agent" in next(step.detail for step in record.steps if step.name == "record")
+    before_pause = world.environments[A].calls[: [call[0] for call in world.environments[A].calls].index("set_paused")]
+    assert ("dags",) not in before_pause
+    assert ("dags", "dr:control") in before_pause
+
+
+@pytest.mark.parametrize("why", ["an earlier version", "no list", "a list for another plan", "other exempt DAGs"])
+def test_the_engine_lists_the_dags_itself_if_the_agent_cannot(world: World, why: str) -> None:
+    """The wanted set is complete in any case, before the first pause."""
+    if why == "an earlier version":
+        world.agents[A].changes = {}
+    elif why == "no list":
+        world.agents[A].changes = {"lists_dags": True}
+    else:
+        _list_by_agent(world, A, plan_id="another" if why == "a list for another plan" else None)
+        if why == "other exempt DAGs":
+            world.agents[A].changes["exempt"] = ("dag_01", "dr_failover")
+    record = world.fail_over()
+    assert_active(world, B, epoch=1)
+    assert "from the agent" not in next(step.detail for step in record.steps if step.name == "record")
+    assert () in lists(world, A)
+
+
+def test_a_dag_that_a_user_unpaused_during_the_drain_is_paused_and_not_recorded(world: World) -> None:
+    """The set is that of the claim. The pause lists the unpaused DAGs again."""
+    _list_by_agent(world, A)
+    source = world.environments[A]
+    source.add_run("dag_01", "r1", seconds=20)
+    world.clock.after(10, lambda: source.flip("dag_03", is_paused=False))
+    world.fail_over()
+    assert_active(world, B, epoch=1)
+
+
+def _list_by_agent(world: World, region: str, *, plan_id: str | None = None) -> None:
+    """Let the agent of *region* list its DAGs as soon as it reads a claim."""
+    world.agents[region].changes["lists_dags"] = True
+
+    def read() -> None:
+        plan = world.state.plan
+        if plan is None or plan.set_id is not None:
+            world.clock.after(0.5, read)
+            return
+        unpaused = tuple(world.environments[region].unpaused - {"dr_failover"})
+        world.store.peer().put(
+            SNAPSHOTS,
+            DagSet(id=plan_id or plan.id, region=region, recorded_at=world.clock.now(), dag_ids=unpaused),
+        )
+
+    world.clock.after(0.5, read)

@@ -13,6 +13,7 @@ from airflow_provider_mwaa_dr.agent.plan_finisher import PlanFinisher
 from airflow_provider_mwaa_dr.agent.ports import RegionDb
 from airflow_provider_mwaa_dr.agent.process import Process
 from airflow_provider_mwaa_dr.agent.reconcile import Reconciler
+from airflow_provider_mwaa_dr.agent.restoring import SetRestorer
 from airflow_provider_mwaa_dr.agent.snapshots import SnapshotKeeper
 from airflow_provider_mwaa_dr.agent.state_reader import StateReader
 from airflow_provider_mwaa_dr.agent.unpublished import UnpublishedRuns
@@ -30,6 +31,7 @@ class Leader:
     :ivar closer: has the number of runs that this agent closed, and of those that it still has to close.
     :ivar ledger: has the region's ledger and its errors.
     :ivar hold_alarm: has the number of alarms about halted failovers.
+    :ivar restorer: has the version under which this agent restored the recorded set.
 
     :param runs: the ledger; None if no runs table is set.
     """
@@ -78,6 +80,7 @@ class Leader:
             queued_for_s=max(5.0, 2 * config.refresh_s),
         )
         self._snapshots = SnapshotKeeper(store, db, clock, region=region)
+        self.restorer = SetRestorer(store, db, region=region)
         self._housekeeping = housekeeping
 
     def turn(self, state: DRState, known: int | None, schedulers: tuple[str, ...]) -> bool:
@@ -91,6 +94,7 @@ class Leader:
         has_reconciled = self._reconciler.turn(state, known)
         if has_reconciled or known == state.epoch:
             self.ledger.keep(state)
+            self.restorer.turn(state)
         if has_reconciled:
             pass
         elif self._lists_dags(state):
@@ -109,6 +113,7 @@ class Leader:
     def stop(self) -> None:
         """Report open runs and errors of the ledger no longer: another agent leads now."""
         self.closer.unclosed = 0
+        self.restorer.version = None
         self.ledger.stop_leading()
 
     def forget(self) -> None:

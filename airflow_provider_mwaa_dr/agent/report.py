@@ -77,6 +77,7 @@ class Reporter:
             self._inventory_error,
             self._reader.held_because,
             self._reader.lease_s,
+            (self._leader.restorer.version, self._leader.restorer.left),
             (self._waits.found.awaited, self._waits.found.idle),
             (self._triggerers.found, self._triggerers.unguarded),
             (bookkeeper.final_plan_id, bookkeeper.waiting, bookkeeper.repeats, bookkeeper.unread)
@@ -146,6 +147,8 @@ class Reporter:
             life=self._confirmation.life,
             lease_s=self._reader.lease_s,
             lists_dags=True,
+            restored_version=self._leader.restorer.version,
+            not_restored=self._leader.restorer.left,
             silent=self._observer.silent(),
             knows_hold=True,
         )

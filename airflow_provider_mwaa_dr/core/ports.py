@@ -127,6 +127,9 @@ class AgentStatus:
     :param lease_s: the lease in the last state that the agent read; None before the first.
     :param lists_dags: whether the agent of the active region lists its DAGs for a graceful plan; see :data:`SNAPSHOTS`.
         False for earlier versions.
+    :param restored_version: the version of the state, in RESUMING, under which the agent has made the recorded set the
+        unpaused DAGs of its region. None in every other phase.
+    :param not_restored: how many DAGs it could not pause or unpause then.
     :param silent: the heartbeats of all regions that this agent has observed to be silent.
     :param knows_hold: whether this version waits while a plan is halted. Earlier versions drop the fields of the plan
         that say so, and continue it.
@@ -182,6 +185,8 @@ class AgentStatus:
     lease_s: float | None = None
     knows_hold: bool = False
     lists_dags: bool = False
+    restored_version: int | None = None
+    not_restored: int = 0
 
     @property
     def number(self) -> str | None:

@@ -359,6 +359,8 @@ AGENT = ItemSchema(
         "repeats": optional(TEXTS),
         "idle": optional(COUNT),
         "lists_dags": optional(FLAG),
+        "restored_version": optional(COUNT),
+        "not_restored": optional(COUNT),
         "watchers": optional(COUNT),
         "triggerers": optional(NAMES),
         "unguarded": optional(NAMES),

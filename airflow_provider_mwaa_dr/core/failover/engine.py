@@ -183,9 +183,9 @@ def _drive(context: EngineContext, state: DRState, *, even_if_not_ready: bool) -
                 return halt.halt(own)
             promote.resume(own)
         else:
-            wanted = restore.unpause(own, plan)
-            not_unpaused = restore.verify(own, plan, wanted)
-            record = restore.complete(own, state, wanted, not_unpaused)
+            unpaused = restore.unpause(own, state)
+            not_unpaused = restore.verify(own, plan, unpaused)
+            record = restore.complete(own, state, unpaused, not_unpaused)
             if abandoned is not None:
                 raise abandoned
             return record

@@ -173,6 +173,16 @@ class OwnedPlan:
         named = {dag_id: DagInfo(dag_id=dag_id, is_paused=False) for dag_id in sorted(self.context.exempt_dags)}
         return list({**named, **tagged}.values())
 
+    def exempts_as_agents(self, environment: Environment) -> bool:
+        """
+        Whether the agents of *environment* can list its DAGs, and leave out only DAGs that this caller exempts, too.
+
+        The settings of the region may name more exempt DAGs than those of this caller, which decide.
+        """
+        agents = [agent for agent in self.table.agents(environment.region) if not agent.gone]
+        names = {name for agent in agents for name in agent.exempt or ()}
+        return any(agent.lists_dags for agent in agents) and names <= {dag.dag_id for dag in self.exempt(environment)}
+
     def set_paused(
         self,
         environment: Environment,

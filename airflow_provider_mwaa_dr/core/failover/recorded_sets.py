@@ -47,8 +47,7 @@ def _of_agent(own: OwnedPlan, plan: Plan, source: Environment) -> Collection[str
     None if no agent of a version that does so lists them in time. The REST API takes half a minute to list ten thousand
     DAGs. The agent reads them in its database after it has read the claim, and before the first pause.
     """
-    agents = own.table.agents(plan.source)
-    if not any(agent.lists_dags for agent in agents if not agent.gone):
+    if not own.exempts_as_agents(source):
         return None
     deadline = own.clock.monotonic() + own.timing.list_s
     while True:
@@ -59,11 +58,7 @@ def _of_agent(own: OwnedPlan, plan: Plan, source: Environment) -> Collection[str
             return None
         own.progress.report(f"waiting until the agent of {plan.source} lists its DAGs")
         own.wait(own.timing.table_poll_s)
-    exempt = {dag.dag_id for dag in own.exempt(source)}
-    names = {name for agent in own.table.agents(plan.source) for name in agent.exempt or ()}
-    if not names <= exempt:
-        return None  # the region's own settings exempt more DAGs than those of this caller, which decide
-    return set(snapshot.dag_ids) - exempt
+    return set(snapshot.dag_ids) - {dag.dag_id for dag in own.exempt(source)}
 
 
 def recorded(own: OwnedPlan) -> Collection[str]:

@@ -35,10 +35,12 @@ class Restored:
     The result of restoring a recorded set.
 
     :param not_unpaused: the DAGs of the set that are missing or could not be unpaused, sorted.
+    :param not_paused: the DAGs that are not in the set and could not be paused, sorted.
     :param detail: a text about the changes.
     """
 
     not_unpaused: tuple[str, ...]
+    not_paused: tuple[str, ...]
     detail: str
 
 
@@ -55,6 +57,7 @@ def restore_set(dags: RegionDags, plan: Plan, wanted: frozenset[str]) -> Restore
     paused_again, not_paused = sorted(unexpected - unpaused), sorted(unexpected & unpaused)
     return Restored(
         not_unpaused=tuple(not_unpaused),
+        not_paused=tuple(not_paused),
         detail=f"{len(wanted) - len(not_unpaused)} of {len(wanted)} recorded DAGs are unpaused in {plan.target}"
         + (f"; missing or not unpaused: {', '.join(not_unpaused[:20])}" if not_unpaused else "")
         + (f"; paused, because not recorded: {', '.join(paused_again[:20])}" if paused_again else "")
@@ -102,9 +105,22 @@ def restore_in_target(own: OwnedPlan, plan: Plan, wanted: frozenset[str]) -> tup
     return restore_set(dags, plan, wanted), dags.running
 
 
-def unpause(own: OwnedPlan, plan: Plan) -> frozenset[str] | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpaused:
+    """
+    A recorded set that is unpaused in the target.
+
+    :param is_by_agent: whether the target's agent has unpaused all of it. It does so again until the plan ends.
+    """
+
+    wanted: frozenset[str]
+    is_by_agent: bool
+
+
+def unpause(own: OwnedPlan, state: DRState) -> Unpaused | None:
     """Unpause exactly the recorded set in the target; return the set, or None if there is none."""
     own.progress.begin("unpause")
+    plan = plan_of(state)
     if plan.set_id is None:
         own.progress.done("no set of DAGs was recorded: the failover had paused none")
         return None
@@ -115,12 +131,35 @@ def unpause(own: OwnedPlan, plan: Plan) -> frozenset[str] | None:
         own.progress.done(f"{why}: unpause the DAGs that you want to run in {plan.target}")
         return None
     wanted = frozenset(dag_set.dag_ids)
+    if _is_restored_by_agent(own, state):
+        own.progress.done(f"{len(wanted)} recorded DAGs are unpaused in {plan.target}, by its agent")
+        return Unpaused(wanted=wanted, is_by_agent=True)
     restored, _ = restore_in_target(own, plan, wanted)
     own.progress.done(restored.detail)
-    return wanted
+    return Unpaused(wanted=wanted, is_by_agent=False)
 
 
-def verify(own: OwnedPlan, plan: Plan, wanted: frozenset[str] | None) -> tuple[str, ...] | None:
+def _is_restored_by_agent(own: OwnedPlan, state: DRState) -> bool:
+    """
+    Wait until the target's agent has restored the recorded set; return False if this engine has to do it.
+
+    An engine that continues while the agent may still be at work could end the plan, and the agent would then change
+    flags that belong to users. So the engine waits as long as for an owner that is silent.
+    """
+    plan = plan_of(state)
+    if not own.exempts_as_agents(own.context.environment(plan.target)):
+        return False
+    deadline = own.clock.monotonic() + own.timing.takeover_s
+    while own.clock.monotonic() < deadline:
+        for agent in own.table.agents(plan.target):
+            if not agent.gone and agent.restored_version is not None and agent.restored_version >= state.version:
+                return agent.not_restored == 0
+        own.progress.report(f"waiting until the agent of {plan.target} has unpaused the recorded DAGs")
+        own.wait(own.timing.table_poll_s)
+    return False
+
+
+def verify(own: OwnedPlan, plan: Plan, unpaused: Unpaused | None) -> tuple[str, ...] | None:
     """
     List the DAGs again, and wait for a first run to succeed. Problems are reported; they do not stop the failover.
 
@@ -130,9 +169,11 @@ def verify(own: OwnedPlan, plan: Plan, wanted: frozenset[str] | None) -> tuple[s
     details = []
     not_unpaused: tuple[str, ...] | None = None
     running: Collection[str] | None = None
-    if wanted is not None:
+    if unpaused is not None and unpaused.is_by_agent:
+        not_unpaused, running = (), unpaused.wanted
+    elif unpaused is not None:
         # A late call of an engine that lost the plan may have changed DAGs.
-        restored, running = restore_in_target(own, plan, wanted)
+        restored, running = restore_in_target(own, plan, unpaused.wanted)
         not_unpaused = restored.not_unpaused
         details.append(f"listed again: {restored.detail}")
     if not plan.is_cancellation:
@@ -169,7 +210,7 @@ def _first_run(own: OwnedPlan, plan: Plan, running: Collection[str] | None) -> s
 
 
 def complete(
-    own: OwnedPlan, state: DRState, wanted: frozenset[str] | None, not_unpaused: tuple[str, ...] | None
+    own: OwnedPlan, state: DRState, unpaused: Unpaused | None, not_unpaused: tuple[str, ...] | None
 ) -> FailoverRecord:
     """The step *complete*: write the record and the STEADY state, and return the record."""
     plan = plan_of(state)
@@ -181,8 +222,8 @@ def complete(
         )
     else:
         not_unpaused = tuple(recorded_sets.readable_dags_not_unpaused(own.context, state)[0])
-    if wanted is not None:
-        snapshot = recorded_sets.snapshot_of_target(plan, wanted, at=own.clock.now())
+    if unpaused is not None:
+        snapshot = recorded_sets.snapshot_of_target(plan, unpaused.wanted, at=own.clock.now())
         own.table.retry(lambda: own.table.store.put(SNAPSHOTS, snapshot))
     own.progress.close_other_records(plan)
     # Write the record before the state. If this engine dies between the two writes, the next engine completes

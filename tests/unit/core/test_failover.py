@@ -1449,3 +1449,57 @@ def _list_by_agent(world: World, region: str, *, plan_id: str | None = None) -> 
         )
 
     world.clock.after(0.5, read)
+
+
+def _restore_by_agent(world: World, region: str, *, left: int = 0) -> None:
+    """Let the agent of *region* unpause the recorded set as soon as the plan is RESUMING, except for *left* DAGs."""
+    world.agents[region].changes["lists_dags"] = True
+
+    def turn() -> None:
+        world.clock.after(0.5, turn)
+        plan, environment = world.state.plan, world.environments[region]
+        if plan is None or plan.set_id is None or world.state.phase is not Phase.RESUMING:
+            world.agents[region].changes.pop("restored_version", None)
+            return
+        found = world.store.peer().get(DAG_SETS, plan.set_id)
+        assert found is not None
+        for dag_id in found.dag_ids[left:]:
+            environment.flip(dag_id, is_paused=False)
+        world.agents[region].changes.update(restored_version=world.state.version, not_restored=left)
+
+    world.clock.after(0.5, turn)
+
+
+def test_the_agent_of_the_target_unpauses_the_recorded_set(world: World) -> None:
+    """The engine lists no DAG of the target, and unpauses none. A list of ten thousand takes half a minute."""
+    _restore_by_agent(world, B)
+    record = world.fail_over()
+    assert_active(world, B, epoch=1)
+    assert "by its agent" in next(step.detail for step in record.steps if step.name == "unpause")
+    assert () not in lists(world, B)
+    assert not [call for call in world.environments[B].calls if call[0] == "set_paused"]
+
+
+@pytest.mark.parametrize("why", ["an earlier version", "a DAG is left", "other exempt DAGs", "no answer"])
+def test_the_engine_unpauses_what_the_agent_of_the_target_does_not(world: World, why: str) -> None:
+    """It lists the DAGs, and reports those that it could not unpause."""
+    if why == "no answer":
+        world.agents[B].changes["lists_dags"] = True
+    elif why != "an earlier version":
+        _restore_by_agent(world, B, left=1 if why == "a DAG is left" else 0)
+        if why == "other exempt DAGs":
+            world.agents[B].changes["exempt"] = ("dag_01",)
+    record = world.fail_over()
+    assert_active(world, B, epoch=1)
+    assert record.not_unpaused == ()
+    assert () in lists(world, B)
+    unpause = next(step for step in record.steps if step.name == "unpause")
+    assert (unpause.seconds >= TIMING.takeover_s) is (why == "no answer")
+
+
+def test_a_restored_version_from_before_the_phase_does_not_count(world: World) -> None:
+    """Another plan may have paused the DAGs since."""
+    world.agents[B].changes.update(lists_dags=True, restored_version=1)
+    world.fail_over()
+    assert_active(world, B, epoch=1)
+    assert () in lists(world, B)

@@ -95,13 +95,12 @@ class Leader:
         if has_reconciled or known == state.epoch:
             self.ledger.keep(state)
             self.restorer.turn(state)
-        if has_reconciled:
-            pass
-        elif self._lists_dags(state):
-            self._snapshots.turn(state)
-        else:
-            # Until a promoted plan ends, no region executes.
-            self._finisher.turn(state)
+        if not has_reconciled:
+            if self._lists_dags(state):
+                self._snapshots.turn(state)
+            if state.phase is not Phase.STEADY or state.active_region != self._process.config.region:
+                # Until a promoted plan ends, no region executes.
+                self._finisher.turn(state)
         self._housekeeping.lead(schedulers, state.lease_s)
         return has_reconciled
 

@@ -46,6 +46,7 @@ class Closing:
     :param is_quiet: an earlier engine of the plan has waited until the gate was closed, and the plan has stayed open.
     :param silent_until: by job, the time from which the gate of a silent scheduler is closed, see :func:`silent_until`.
         Later reads do not change it.
+    :param silent: job and number of each heartbeat that is silent.
     """
 
     version: int
@@ -55,6 +56,18 @@ class Closing:
     gate_commit_s: float
     silent_until: Mapping[str, float] = field(default_factory=dict)
     is_quiet: bool = False
+    silent: frozenset[tuple[str, str | None]] = frozenset()
+
+    def is_silent(self, agents: Sequence[AgentStatus], *, now: float) -> bool:
+        """
+        Whether every scheduler of the region has been silent for a lease, so that none of them starts or publishes.
+
+        False if a scheduler has acknowledged, or sends heartbeats again, and for a region without heartbeats.
+        """
+        present = [agent for agent in agents if not agent.gone]
+        return bool(present) and all(
+            (agent.job, agent.number) in self.silent and now >= self.silent_until[agent.job] for agent in present
+        )
 
     def gate_closed_at(self, agents: Sequence[AgentStatus]) -> float:
         """Return the time from which no gate of the region lets a run start; *agents* are its current heartbeats."""

@@ -8,6 +8,7 @@ from functools import partial
 
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.announced_runs import get_announced_runs, put_announced_runs
+from airflow_provider_mwaa_dr.core.config import CONTROL_TAG
 from airflow_provider_mwaa_dr.core.display import counted
 from airflow_provider_mwaa_dr.core.failover import lease_wait
 from airflow_provider_mwaa_dr.core.failover.ownership import OwnedPlan
@@ -18,7 +19,7 @@ from airflow_provider_mwaa_dr.core.lease import Closing, has_acknowledged
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagInfo, Environment, RunInfo
 from airflow_provider_mwaa_dr.core.state import DRState, Phase, Plan
 from airflow_provider_mwaa_dr.core.translation import Era
-from airflow_provider_mwaa_dr.exceptions import DrainTimeoutError, FailoverError
+from airflow_provider_mwaa_dr.exceptions import DrainTimeoutError, FailoverError, MwaaError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,7 @@ def drain(own: OwnedPlan, state: DRState, source: Environment, since: float) -> 
     stopped: list[RunInfo] = []
     while True:
         agents = own.table.agents(plan.source)
+        lease_wait.refuse_silent_source(own, plan, closing, agents)
         # Check the gates before the listing, so that the listing has every run that a gate let start.
         is_closed = not starts_awaited and own.clock.monotonic() >= closing.gate_closed_at(agents)
         # The scheduler creates the runs for the last events while the DAGs are not paused yet.
@@ -165,6 +167,33 @@ def await_idle(own: OwnedPlan, source: Environment, drained: Drained) -> None:
                 advice="Wait until these tasks end.",
             )
         own.progress.report(f"{counted(len(left), 'run')} of DAGs that were paused still executing: {_some(left)}")
+        own.wait(own.timing.poll_s)
+
+
+def await_tasks(own: OwnedPlan, source: Environment) -> None:
+    """
+    Wait until the web server of a silent source lists no executing task, for ``drain_s`` at most.
+
+    The schedulers are gone, and the workers may not be. The target runs an interrupted task again, if possible not at
+    the same time. A web server that does not answer ends the wait.
+    """
+    own.progress.begin("tasks")
+    deadline = own.clock.monotonic() + own.timing.drain_s
+    while True:
+        own.state()
+        try:
+            exempt = {dag.dag_id for dag in source.dags(tag=CONTROL_TAG)} | own.context.exempt_dags
+            left = not_of(exempt, source.running_tasks())
+        except MwaaError as error:
+            own.progress.done(f"the web server of {source.region} does not answer ({error.message})")
+            return
+        if not left:
+            own.progress.done(f"no task of {source.region} executes")
+            return
+        if own.clock.monotonic() >= deadline:
+            own.progress.done(f"still executing after {own.timing.drain_s:g} s: {_some(left)}")
+            return
+        own.progress.report(f"{counted(len(left), 'run')} of {source.region} still executing: {_some(left)}")
         own.wait(own.timing.poll_s)
 
 

@@ -159,13 +159,14 @@ def _drive(context: EngineContext, state: DRState, *, even_if_not_ready: bool) -
     # that joins, it is counted from its own first read. In both cases that time is now.
     since = context.clock.monotonic()
     context.progress.open(state)
+    is_silent = False
     abandoned: DrainTimeoutError | None = None
     while True:
         state = own.state()
         plan = plan_of(state)
         if state.phase is Phase.DRAINING:
             try:
-                _leave_source(own, state, since)
+                _leave_source(own, state, since, is_silent=is_silent)
                 if plan_of(own.state()).hold is Stage.DRAINED:
                     return halt.halt(own)
                 promote.promote(own)
@@ -175,6 +176,7 @@ def _drive(context: EngineContext, state: DRState, *, even_if_not_ready: bool) -
             except MwaaUnreachableError as error:
                 if plan.mode is not Mode.AUTO:
                     raise
+                is_silent = isinstance(error, lease_wait.SilentSourceError)
                 promote.turn_forced(own, plan, error)
                 since = context.clock.monotonic()
         elif state.phase is Phase.PROMOTING:
@@ -191,8 +193,12 @@ def _drive(context: EngineContext, state: DRState, *, even_if_not_ready: bool) -
             return record
 
 
-def _leave_source(own: OwnedPlan, state: DRState, since: float) -> None:
-    """Do all steps in DRAINING up to the promotion."""
+def _leave_source(own: OwnedPlan, state: DRState, since: float, *, is_silent: bool) -> None:
+    """
+    Do all steps in DRAINING up to the promotion.
+
+    :param is_silent: whether this engine turned the plan forced because all schedulers of the source are silent.
+    """
     plan = plan_of(state)
     if plan.halts:
         return  # an engine halted the plan after these steps
@@ -206,6 +212,8 @@ def _leave_source(own: OwnedPlan, state: DRState, since: float) -> None:
             own.progress.begin("lease")
             closing = lease_wait.closing(own, left, state, since)
             lease_wait.wait_for_lease(own, left, replace(closing, fence_since=closing.gate_since))
+        if is_silent:
+            drain.await_tasks(own, own.context.environment(plan.source))
     else:
         source = own.context.environment(plan.source)
         if plan.set_id is None:

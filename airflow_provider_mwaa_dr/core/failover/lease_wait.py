@@ -20,8 +20,22 @@ from airflow_provider_mwaa_dr.core.lease import (
     silent_until,
 )
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, SilentAgent
-from airflow_provider_mwaa_dr.core.state import DRState, Plan
-from airflow_provider_mwaa_dr.exceptions import FailoverError
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, Plan
+from airflow_provider_mwaa_dr.exceptions import FailoverError, MwaaUnreachableError
+
+
+class SilentSourceError(MwaaUnreachableError):
+    """All schedulers of the source have been silent for a lease. Its web server may still answer."""
+
+
+def refuse_silent_source(own: OwnedPlan, plan: Plan, closing: Closing, agents: Sequence[AgentStatus]) -> None:
+    """
+    End the graceful steps of an AUTO plan whose source can finish none of them.
+
+    :raises SilentSourceError: every scheduler of the source has been silent for a lease, so no run of it continues.
+    """
+    if plan.mode is Mode.AUTO and closing.is_silent(agents, now=own.clock.monotonic()):
+        raise SilentSourceError(f"every scheduler of {plan.source} has been silent for its lease")
 
 
 def closing(own: OwnedPlan, plan: Plan, state: DRState, since: float) -> Closing:
@@ -35,15 +49,17 @@ def closing(own: OwnedPlan, plan: Plan, state: DRState, since: float) -> Closing
     agents = own.table.agents(plan.source)  # after the reports, and after the write
     now = own.clock.monotonic()
     lease_s, gate_commit_s = longest_lease_s(state.lease_s, agents), own.timing.gate_commit_s
+    until = silent_until(agents, reports, now=now, wait_s=lease_wait_s(lease_s, gate_commit_s))
     return Closing(
         version=state.version,
         gate_since=arrived_at,
         fence_since=None,
         lease_s=lease_s,
         gate_commit_s=gate_commit_s,
-        silent_until=silent_until(agents, reports, now=now, wait_s=lease_wait_s(lease_s, gate_commit_s)),
         # With eventual consistency, a new scheduler of the source may read an old copy: wait again.
         is_quiet=plan.quiet and not own.context.eventual,
+        silent_until=until,
+        silent=frozenset((agent.job, agent.number) for agent in agents if agent.job in until),
     )
 
 
@@ -59,6 +75,7 @@ def await_live_schedulers(own: OwnedPlan, plan: Plan, closing: Closing) -> None:
     """Wait until the live schedulers of the source have acknowledged *closing*, at most until its gate is closed."""
     while True:
         agents = own.table.agents(plan.source)
+        refuse_silent_source(own, plan, closing, agents)
         if live_have_acknowledged(agents, closing.version):
             return
         if own.clock.monotonic() >= closing.gate_closed_at(agents):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_mwaa_dr.core.heartbeats import Silence
-from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagInfo
+from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagInfo, FailoverRecord, SilentAgent
 from airflow_provider_mwaa_dr.core.state import Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import MwaaUnreachableError
 from airflow_provider_mwaa_dr.testing import FakeEnvironment
@@ -78,7 +78,10 @@ def test_a_live_region_that_answers_in_time_is_drained(world: World) -> None:
 
 
 def test_silent_schedulers_alone_do_not_turn_a_failover_forced(world: World) -> None:
-    """The API answers, so the engine waits for the running runs, however long no heartbeat has come."""
+    """
+    The silence of these agents proves nothing: they start runs without a confirmed heartbeat. The API answers, so the
+    engine waits for the running runs.
+    """
     silence(world)
     world.clock.advance(100)
     assert world.fail_over().mode is Mode.GRACEFUL
@@ -126,3 +129,78 @@ def test_silence_counts_from_the_last_change_seen(world: World) -> None:
     assert watched.seconds(A) == 10
     found[:] = world.store.agents(A)
     assert watched.seconds(A) == 0
+
+
+def observe_silence(world: World, *, still_s: float) -> None:
+    """Let the source's scheduler be silent, and the target's agent report for how long."""
+    world.agents[A].changes["life"] = "a"
+    world.clock.advance(2)
+    silence(world)
+    (item,) = world.store.agents(A)
+    assert item.number is not None
+    report = SilentAgent(region=A, job=item.job, number=item.number, still_s=still_s)
+    world.agents[B].changes["silent"] = (report,)
+    world.clock.advance(2)
+
+
+def steps_of(record: FailoverRecord) -> list[str]:
+    return [step.name for step in record.steps]
+
+
+def test_schedulers_that_are_silent_for_a_lease_turn_an_auto_failover_forced(world: World) -> None:
+    """Its web server answers, but no scheduler ends a run, closes one or publishes. It waits for the fence again."""
+    observe_silence(world, still_s=100)
+    world.environments[A].add_run("dag_01", "r1")
+    world.environments[A].running_tasks = list  # type: ignore[method-assign]
+    began = world.clock.monotonic()
+    record = world.fail_over()
+    assert record.mode is Mode.FORCED
+    assert {"force", "lease", "tasks"} <= set(steps_of(record))
+    assert next(step.seconds for step in record.steps if step.name == "lease") >= 3.0
+    assert world.clock.monotonic() - began < TIMING.drain_s
+
+
+def test_a_silent_source_gets_its_drain_time_for_tasks_that_its_web_server_lists(world: World) -> None:
+    """Workers may outlive the schedulers. The target should not execute a task at the same time."""
+    observe_silence(world, still_s=100)
+    source = world.environments[A]
+    source.add_run("dag_01", "r1")
+    ends_at = world.clock.monotonic() + 30
+    run = source.running_runs()
+    source.running_tasks = lambda: run if world.clock.monotonic() < ends_at else []  # type: ignore[method-assign]
+    promoted_at: list[float] = []
+    world.engine(
+        on_step=lambda event: (
+            promoted_at.append(world.clock.monotonic()) if (event.name, event.status) == ("promote", "done") else None
+        )
+    ).run(request())
+    assert promoted_at[0] >= ends_at
+
+
+def test_a_task_that_never_ends_delays_the_promotion_by_the_drain_time_at_most(world: World) -> None:
+    """The record names the run."""
+    observe_silence(world, still_s=100)
+    world.environments[A].add_run("dag_01", "r1")
+    record = world.fail_over()
+    tasks = next(step for step in record.steps if step.name == "tasks")
+    assert TIMING.drain_s <= tasks.seconds <= TIMING.drain_s + 3
+    assert "dag_01 r1" in tasks.detail
+
+
+@pytest.mark.parametrize("mode", [Mode.AUTO, Mode.GRACEFUL])
+def test_a_scheduler_that_was_silent_for_less_than_its_lease_is_drained(world: World, mode: Mode) -> None:
+    """It may be back. A graceful failover never turns forced."""
+    observe_silence(world, still_s=30 if mode is Mode.AUTO else 100)
+    world.clock.after(5, lambda: setattr(world.agents[A], "alive", True))
+    assert world.fail_over(mode=mode).mode is Mode.GRACEFUL
+
+
+def test_one_scheduler_that_sends_heartbeats_keeps_the_failover_graceful(world: World) -> None:
+    """It drains the region, and publishes for it."""
+    observe_silence(world, still_s=100)
+    (item,) = world.store.agents(A)
+    world.agents[A].jobs, world.agents[A].alive = ("2",), True
+    world.agents[A].changes["life"] = "b"
+    world.clock.advance(2)
+    assert {agent.job for agent in world.store.agents(A)} == {item.job, "2"}
+    assert world.fail_over().mode is Mode.GRACEFUL

@@ -30,7 +30,8 @@ def record(own: OwnedPlan, state: DRState, source: Environment) -> None:
     own.progress.begin("record")
     unpaused = _of_agent(own, plan, source)
     if unpaused is None:
-        unpaused, by = own.context.unpaused(own.dags(source)), ""
+        dags = own.dags(source)
+        unpaused, by = own.context.unpaused(dags), f", {len(own.context.exempt(dags))} exempt"
     else:
         by = f", from the agent of {source.region}"
     # No user paused the DAGs that the last failover could not unpause, so they belong to the set.

@@ -160,6 +160,7 @@ def test_the_trigger_fires_after_enough_strikes(dr_set: World) -> None:
     """The sensor continues with its event."""
     sensor = sensor_on(dr_set, deferrable=True, poke_interval=0.0)
     trigger: EnvironmentHealthTrigger = sensor._watcher
+    assert trigger.poll() is None
     lose(dr_set)
 
     async def first_event() -> Any:

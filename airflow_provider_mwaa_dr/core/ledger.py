@@ -575,19 +575,23 @@ def finished_by_others(own: RegionLedger, others: Collection[RegionLedger]) -> l
     """
     Return the runs that are unfinished in *own* but ended in another region under the same or a newer epoch.
 
-    They have the ids and values that *own* has. The other region may have ended another run of the same interval.
+    They have the ids and values that *own* has. The other region may have ended another run of the same interval. The
+    own region may have done that, too, under a newer epoch: it has taken that run over from the other region.
     """
     unfinished = [run for run in own.runs.values() if run.is_unfinished]
     if not unfinished:
         return []
     dag_ids = {run.dag_id for run in unfinished}
-    ended = [_by_dag((run for run in other.runs.values() if run.has_ended), dag_ids) for other in others]
+    ended = [
+        (_by_dag((run for run in ledger.runs.values() if run.has_ended), dag_ids), least)
+        for ledger, least in ((own, 1), *((other, 0) for other in others))
+    ]
     return [
         theirs if theirs.key == run.key else replace(run, status=theirs.status, epoch=theirs.epoch)
         for run in unfinished
-        for runs in ended
+        for runs, least in ended
         for theirs in runs[run.dag_id]
-        if theirs.epoch >= run.epoch and is_same_interval(run, theirs)
+        if theirs.epoch - run.epoch >= least and is_same_interval(run, theirs)
     ]
 
 
@@ -606,12 +610,13 @@ def is_complete(other: RegionLedger, epoch: int) -> bool:
 
 
 def no_longer_needed(own: RegionLedger, others: Collection[RegionLedger]) -> list[LedgerRun]:
-    """Return the ended runs that *own* retains for other regions, and that no other region needs now."""
+    """Return the ended runs that *own* retains, and that no unfinished run of any region needs now."""
     ended = [run for run in own.runs.values() if run.has_ended]
     if not ended:
         return []
     dag_ids = {run.dag_id for run in ended}
-    waiting = [_by_dag((run for run in other.runs.values() if run.is_unfinished), dag_ids) for other in others]
+    ledgers = (own, *others)
+    waiting = [_by_dag((run for run in ledger.runs.values() if run.is_unfinished), dag_ids) for ledger in ledgers]
     return [
         run
         for run in ended

@@ -282,6 +282,10 @@ class SimulatedAirflow:
         self.add(key, run_type="manual", at=at, end=at, conf={"n": number})
         return key
 
+    def date_of_request(self, dag_id: str, at: float) -> float | None:
+        """Return the logical date of a run that a user or a task requests at a time, without a date."""
+        return at
+
     def clear(self, key: RunKey) -> None:
         """Queue an ended run again, with all its tasks."""
         run = self.rows[key]
@@ -489,18 +493,19 @@ class SimulatedAirflow:
             task.state, task.until = "running", now + self.world.body_s(self.region)
             if number == TASKS - 1 and task.other is None:
                 task.requested = None
-                self._wait_for_other(run, dag, task, now)
+                self._wait_for_other(run, dag, task, now, epoch)
 
-    def _wait_for_other(self, run: Run, dag: SimulatedDag, task: Task, now: float) -> None:
-        """Trigger the run of another DAG, or begin to wait for one, if the task does that."""
+    def _wait_for_other(self, run: Run, dag: SimulatedDag, task: Task, now: float, epoch: int) -> None:
+        """Trigger the run of another DAG, or begin to wait for one, if the task does that. It starts under *epoch*."""
         if dag.triggers is not None:
             task.other = (dag.triggers, f"manual__{self.world.new_number()}")
             # Airflow stores the id of the run after it has created the run.
             task.known_at = now + 1.0
             at = round(now, 3)
-            self.add(task.other, run_type="manual", at=at, end=at, conf={"n": int(task.other[1].partition("__")[2])})
+            conf = {"n": int(task.other[1].partition("__")[2])}
+            self.add(task.other, run_type="manual", at=self.date_of_request(dag.triggers, at), end=at, conf=conf)
             task.requested = task.other
-            self.world.triggered(self.region, task.other, by=run.key)
+            self.world.triggered(self.region, task.other, by=run.key, epoch=epoch)
             task.until = math.inf if dag.waits else task.until
         elif dag.senses is not None and run.at is not None:
             task.other = (dag.senses, f"scheduled__{run.at:g}")

@@ -44,7 +44,7 @@ class _Request:
     """
     A task of a parent requested a run.
 
-    :ivar epoch: of the parent's region then.
+    :ivar epoch: under which the task started.
     """
 
     at: float
@@ -110,9 +110,9 @@ class Families(Simulation):
             region.airflow._close(run, "failed")
             self.failed_by_users.add(run.key)
 
-    def triggered(self, region: str, key: RunKey, *, by: RunKey) -> None:
-        super().triggered(region, key, by=by)
-        self.requests[key] = _Request(self.clock.monotonic(), region, self.epoch_of(region), by)
+    def triggered(self, region: str, key: RunKey, *, by: RunKey, epoch: int) -> None:
+        super().triggered(region, key, by=by, epoch=epoch)
+        self.requests[key] = _Request(self.clock.monotonic(), region, epoch, by)
 
     def judge(self, now: float) -> Verdict:
         verdict = super().judge(now)

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunEvent, RunKey
-from airflow_provider_mwaa_dr.core.ports import FailoverRecord
+from airflow_provider_mwaa_dr.core.ports import DAG_SETS, FailoverRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Mode
 from airflow_provider_mwaa_dr.core.translation import Era
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError
@@ -127,6 +127,8 @@ class Kinds(Families):
         self.broken: dict[str, str] = {}
         """What an agent did wrong. Its turn would hide an error."""
         self.first_late = self.rng.choice([15.0, 25.0, 35.0])
+        self.is_late_forgotten = False
+        """Whether a forced failover used a snapshot from before a user unpaused the DAG."""
         super().make_regions()
         if self.is_faulty:
             self.lost_answers = self.own_rng.choice([0.0, 0.0, 0.02])
@@ -225,6 +227,11 @@ class Kinds(Families):
         if new.active_region != before.active_region:
             self.roles += 1
             self.promoted_at.append((self.clock.monotonic(), new.active_region))
+        if new.plan is not None and new.plan.set_id is not None and (before.plan is None or not before.plan.set_id):
+            found = self.store.get(DAG_SETS, new.plan.set_id)
+            is_unpaused = "late" not in self.regions[new.plan.source].airflow.paused
+            if new.plan.is_forced and is_unpaused and found is not None and "late" not in found.dag_ids:
+                self.is_late_forgotten = True
         for action in actions(before, new, who):
             if action != "beat":
                 for kind in self._open_kinds(before.active_region):
@@ -242,8 +249,8 @@ class Kinds(Families):
             return  # families.py judges when a run may start; a lagging agent is its subject
         super().started_while_draining(region, key)
 
-    def triggered(self, region: str, key: RunKey, *, by: RunKey) -> None:
-        super().triggered(region, key, by=self.identity_of(region, by))
+    def triggered(self, region: str, key: RunKey, *, by: RunKey, epoch: int) -> None:
+        super().triggered(region, key, by=self.identity_of(region, by), epoch=epoch)
 
     def _disturb_promotion(self, left: str, target: str) -> None:
         if self.is_faulty:
@@ -388,9 +395,23 @@ class Kinds(Families):
         verdict = super().judge(now)
         verdict.wrong |= self.broken
         if self.eras[self.state.active_region] is Era.AIRFLOW_2 and verdict.lost:
-            listed = self._listed()
-            verdict.lost = [run for run in verdict.lost if run not in listed]
+            waiting = self._listed() | self._cleared_backfills()
+            verdict.lost = [run for run in verdict.lost if run not in waiting]
         return verdict
+
+    def _cleared_backfills(self) -> set[str]:
+        """
+        Return the runs of backfills that a user has cleared, and that are queued in the active region.
+
+        On Airflow 2, no scheduler starts them (``get_queued_dag_runs_to_set_running``), in a single Airflow as well.
+        """
+        airflow: Any = self.active.airflow
+        return {
+            " ".join(run.identity)
+            for runs in airflow.open.values()
+            for run in runs.values()
+            if run.run_type == BACKFILL and run.identity in self.cleared
+        }
 
     def _listed(self) -> set[str]:
         """Return the runs of backfills that agents of the active region report as not started."""
@@ -440,6 +461,8 @@ def play(world: Kinds) -> Verdict:
             assert isinstance(last.outcome, (FailoverRecord, AlreadyActiveError)), f"the last: {last.outcome!r}"
             world.clock.advance(8)
         world.undo_late_changes()
+        if world.is_late_forgotten:
+            world.active.airflow.paused -= {"late"}  # a user sees that it is paused
         verdict = world.judge_after_waiting_runs()
     finally:
         world.scheduler.end()

@@ -165,10 +165,6 @@ class KindsAirflow(SimulatedAirflow):
         events: tuple[RunEvent, ...] | None = None,
         **values: Any,
     ) -> KindsRun:
-        if self.era is not Era.AIRFLOW_2 and run_type == MANUAL and "dated" not in key[1]:
-            at = None  # TriggerDagRunOperator, and a request without a date
-        while at is not None and run_type == MANUAL and "dated" not in key[1] and at in self.dates[key[0]]:
-            at = round(at + 0.000001, 6)  # on Airflow 2, it is the time of the request, with microseconds
         assert key not in self.rows, f"the scheduler of {self.region} ends: UniqueViolation: two runs {' '.join(key)}"
         dates = self.dates[key[0]]
         assert at is None or at not in dates, (
@@ -390,8 +386,17 @@ class KindsAirflow(SimulatedAirflow):
         key = (dag_id, f"{MANUAL}__{number}")
         at = round(self.clock.monotonic() + 0.000123, 6)
         start, stop = (at, at) if self.era is Era.AIRFLOW_2 else (None, None)
-        self.add(key, run_type=MANUAL, at=at, end=at, start=start, stop=stop, conf={"n": number})
+        date = self.date_of_request(dag_id, at)
+        self.add(key, run_type=MANUAL, at=date, end=at, start=start, stop=stop, conf={"n": number})
         return key
+
+    def date_of_request(self, dag_id: str, at: float) -> float | None:
+        """On Airflow 2, the time of the request, with microseconds; none on Airflow 3."""
+        if self.era is not Era.AIRFLOW_2:
+            return None
+        while at in self.dates[dag_id]:
+            at = round(at + 0.000001, 6)
+        return at
 
     def trigger_partition(self, dag_id: str, partition: float, number: int) -> KindsRun:
         """A user requests a run with a partition key. The scheduler creates the run of the partition all the same."""

@@ -36,6 +36,15 @@ def test_a_planned_failover_completes_while_runs_wait_for_held_runs() -> None:
     assert started >= HISTORIES / 2, "the drains of these histories have to meet held runs"
 
 
+@pytest.mark.parametrize("seed", [557999295])
+def test_the_oracle_knows_the_epoch_of_a_request_in_a_region_that_has_just_come_back(seed: int) -> None:
+    """
+    The core is right. A task of the region starts before its new agents have read the state. The oracle took its
+    request for one of epoch 0, so the parent seemed to have begun again since.
+    """
+    run_history(seed)
+
+
 def run_some_histories(first: Iterable[int] = ()) -> None:
     for seed in (*first, *range(SEARCHED)):
         run_history(seed)

@@ -50,6 +50,42 @@ def test_a_seed_that_was_wrong(seed: int) -> None:
     run_history(seed)
 
 
+@pytest.mark.parametrize("seed", [983979703])
+def test_an_interval_that_a_region_has_under_two_ids_executes_once(seed: int) -> None:
+    """
+    A standby had created it, too, and the region took that run over. Before the fix, its own run was still unfinished
+    when the other one had ended, and executed after the next failover.
+    """
+    run_history(seed)
+
+
+@pytest.mark.parametrize("seed", [143717691, 143717748, 143717985, 143718054, 143718084])
+def test_the_simulated_airflow_keeps_the_date_of_a_run_of_another_region(seed: int) -> None:
+    """
+    The core is right. Airflow 3 gives no date to a manual run that is requested without one. The simulated Airflow also
+    removed the date of an adopted run, and a region of Airflow 2 resumed it with its own.
+    """
+    run_history(seed)
+
+
+@pytest.mark.parametrize("seed", [143717839, 634129815])
+def test_the_oracle_does_not_expect_airflow_2_to_start_a_run_of_a_backfill_that_a_user_clears(seed: int) -> None:
+    """
+    The core is right. No scheduler of Airflow 2 starts a run of this type: a run that a user clears stays queued, in a
+    single Airflow as well. A region with Airflow 3 resumes it after the next failover.
+    """
+    run_history(seed)
+
+
+@pytest.mark.parametrize("seed", [983979697])
+def test_the_oracle_knows_a_dag_that_a_user_unpaused_after_the_last_snapshot(seed: int) -> None:
+    """
+    The core is right. The region's agent was suspended when a user unpaused the DAG, and a forced failover can use only
+    the last snapshot. So the DAG stays paused until a user sees that.
+    """
+    run_history(seed)
+
+
 def test_a_history_is_the_same_each_time() -> None:
     """Otherwise a seed would not repeat a failure."""
     first, again = run_history(5)[0], run_history(5, is_traced=True)[0]

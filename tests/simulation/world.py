@@ -959,10 +959,10 @@ class Simulation(World):
                 is_active = region == self.state.active_region
                 self.regions[region].airflow.set_paused([dag_id], paused=not is_active)
 
-    def triggered(self, region: str, key: RunKey, *, by: RunKey) -> None:
-        """Record that a task of the run *by* triggered a run."""
+    def triggered(self, region: str, key: RunKey, *, by: RunKey, epoch: int) -> None:
+        """Record that a task of the run *by*, which started under *epoch*, triggered a run."""
         self.owed[key] = self.clock.monotonic()
-        self.requested[key] = region, self.epoch_of(region)
+        self.requested[key] = region, epoch
 
     def started_while_draining(self, region: Region, key: RunKey) -> None:
         """A gate lets a run start in a region that is being drained. Here, no work waits for a run."""

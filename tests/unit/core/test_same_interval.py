@@ -108,6 +108,26 @@ def test_a_partition_that_another_region_has_under_another_id_is_not_resumed(the
     assert finished_by_others(own, [other]) == ([partition("scheduled__1")] if theirs.has_ended else [])
 
 
+def test_an_interval_that_one_ledger_has_twice_is_finished_with_its_last_run() -> None:
+    """
+    A region took over the run that a standby had created for an interval of its own. Before the fix, its first run was
+    unfinished again as soon as no other region needed the last one.
+    """
+    last = run("scheduled__10:20__airflow-2", epoch=3)
+    first = interrupted(THE_RUN)
+    own, other = ledger(first, last), ledger(complete_before=4)
+    assert finished_by_others(own, [other]) == [replace(first, status=RunStatus.SUCCESS, epoch=3)]
+    assert no_longer_needed(own, [other]) == []
+    del own.runs[first.key]
+    assert [each.key for each in no_longer_needed(own, [other])] == [last.key]
+
+
+def test_a_run_that_began_again_in_the_epoch_in_which_its_interval_ended_is_not_finished() -> None:
+    """A user cleared the other run of the interval."""
+    again = run(status=RunStatus.OPEN, epoch=3)
+    assert finished_by_others(ledger(again, run("scheduled__10:20__airflow-2", epoch=3)), []) == []
+
+
 def test_one_of_two_interrupted_runs_of_an_interval_is_resumed() -> None:
     """The same one in each region, also within one epoch."""
     first, second = interrupted(HELD), interrupted(THE_RUN)

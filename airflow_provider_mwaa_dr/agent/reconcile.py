@@ -117,7 +117,8 @@ class Reconciler:
         is_active = state.active_region == self._region
         # If an earlier turn or agent has begun the role, it has closed the runs of earlier epochs. The runs that are
         # open now were queued in this epoch.
-        if is_active and self._ledger.call(lambda bookkeeper: bookkeeper.has_begun(state.epoch), False):
+        has_begun = is_active and self._ledger.call(lambda bookkeeper: bookkeeper.has_begun(state.epoch), False)
+        if has_begun or (is_active and known is None and self._is_first_to_execute()):
             self._closer.unclosed = 0
         else:
             self._ledger.publish_interrupted(state, known)
@@ -131,6 +132,15 @@ class Reconciler:
         # The same as a read that shows the epoch reconciled: runs that open from now on were requested after it.
         self._role.standby = state.epoch, self._role.read_at
         return True
+
+    def _is_first_to_execute(self) -> bool:
+        """
+        Return whether no region of the set has executed with a ledger. The open runs then continue, as in a first role.
+
+        They are the runs that the gate has held, perhaps since this region lost a role before it could begin it. If the
+        agent closed them, no ledger would show whether their intervals have executed.
+        """
+        return self._ledger.call(lambda bookkeeper: bookkeeper.is_unused(), False)
 
     def _become_active_without_ledger(self, state: DRState, known: int | None) -> bool:
         """

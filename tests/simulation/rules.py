@@ -288,6 +288,11 @@ def without_adopting_the_last_successes(patch: Patch) -> None:
     patch.setattr(resolving, "last_successes", lambda *_: [])
 
 
+def with_held_runs_that_are_closed_before_any_region_has_executed(patch: Patch) -> None:
+    """No ledger then shows whether their intervals have executed, so they stay as they were closed."""
+    patch.setattr(Bookkeeper, "is_unused", lambda _: False)
+
+
 def with_runs_that_a_standby_ends_as_a_success(patch: Patch) -> None:
     """Without resolving them, because that would hide the state."""
     without_resolving_the_ends_of_a_standby(patch)
@@ -305,6 +310,7 @@ RULES: dict[Weaken, int] = {
     with_runs_of_a_standby_deleted_and_not_listed: 2,
     without_adopting_the_last_successes: 2,
     with_runs_that_a_standby_ends_as_a_success: 17,
+    with_held_runs_that_are_closed_before_any_region_has_executed: 1504175321,
     with_the_callers_own_fence_file_s: 14,
     with_a_fence_that_lets_tasks_start_until_the_promotion: 23,
     without_the_lease_wait: 6,

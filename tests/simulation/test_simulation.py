@@ -95,6 +95,14 @@ def test_a_region_that_was_cut_off_before_its_ledger_knew_of_its_first_role_lose
     run_history(8100723)
 
 
+def test_a_region_that_never_published_an_entry_loses_no_interval() -> None:
+    """
+    It lost its first role before it could begin it, and got it back before the other region began its own. Before the
+    fix, it closed the intervals that it had held, and they stayed failed: no ledger had their DAGs.
+    """
+    run_history(1504175321)
+
+
 @pytest.mark.parametrize("seed", [522781871, 1266555956])
 def test_a_region_does_not_become_active_while_an_entry_is_missing_that_earlier_runs_depend_on(seed: int) -> None:
     """

@@ -139,6 +139,14 @@ class Bookkeeper:
         """Return the last epoch in which the region became active, unless it has reconciled its runs since then."""
         return self._own.unreconciled_epoch()
 
+    def is_unused(self) -> bool:
+        """
+        Return whether no region has published that it executes. It first reads the ledgers, as :meth:`follow` does.
+        """
+        self._peers.follow(is_thorough=True)
+        is_read = not (self._peers.unread or self._peers.missing)
+        return is_read and all(ledger.number == 0 for ledger in (self._own.load(), *self._peers.ledgers.values()))
+
     # -- publishing -------------------------------------------------------------------------------------------------
 
     def begin(self, epoch: int, *, first_id: int | None = None) -> None:

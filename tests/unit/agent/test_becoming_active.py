@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ from airflow_provider_mwaa_dr.agent.ports import GateCounts
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.ledger import LogEntry, RunStatus
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, Registration
-from airflow_provider_mwaa_dr.core.state import initial, set_active_region
+from airflow_provider_mwaa_dr.core.state import Mode, Phase, Plan, initial, set_active_region
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
 from tests.simulation.airflow import SimulatedAirflow, SimulatedDag
 
@@ -82,12 +83,17 @@ class Pair:
             self.store.register(Registration(region=name, environment=name))
         self.here, self.there = Region(HERE, self), Region(THERE, self)
 
-    def flip(self, region: str) -> None:
+    def flip(self, region: str, phase: Phase = Phase.STEADY) -> None:
         state = self.store.state
         assert state is not None
-        self.store.write(
-            set_active_region(state, region, reason="r", by="b", at=self.clock.now()), expected_version=state.version
-        )
+        flipped = set_active_region(state, region, reason="r", by="b", at=self.clock.now())
+        plan = None if phase is Phase.STEADY else _plan(state.active_region, region)
+        self.store.write(replace(flipped, phase=phase, plan=plan), expected_version=state.version)
+
+
+def _plan(source: str, target: str) -> Plan:
+    at = ManualClock().now()
+    return Plan(id="p", source=source, target=target, mode=Mode.FORCED, reason="r", by="b", owner="o", started_at=at)
 
 
 @pytest.fixture
@@ -373,6 +379,26 @@ def test_a_region_whose_ledger_refuses_its_first_role_continues_without_it_after
     pair.clock.advance(400)
     pair.there.turn(1)
     assert pair.store.observe(THERE).reconciled_epoch == 0
+
+
+@pytest.mark.parametrize("has_executed", [False, True])
+def test_held_runs_continue_in_a_region_that_becomes_active_before_any_region_has_executed(has_executed: bool) -> None:
+    """
+    The region could not begin its first role, and the other region has not executed in between. So the intervals that
+    the gate holds have not executed. Before the fix, the agent closed them, and they stayed failed and were lost,
+    because no ledger had their DAGs. If the other region has executed, its ledger decides on each of them.
+    """
+    pair = Pair()
+    pair.there.runs.unreachable = True
+    pair.there.add(1, "queued")
+    pair.there.turn(2)
+    pair.flip(HERE)
+    if has_executed:
+        pair.here.turn(2)
+    pair.flip(THERE, Phase.PROMOTING)
+    pair.there.runs.unreachable = False
+    pair.there.turn(3)
+    assert pair.there.states == ({} if has_executed else {"queued": 1})
 
 
 def test_a_region_cut_off_between_its_ledger_and_its_first_heartbeat_publishes_what_it_closes() -> None:

@@ -157,7 +157,10 @@ class Families(Simulation):
         return all(line.at < each.published_at for each in self.left if each.region == line.region)
 
     def _is_resumed(self, key: RunKey) -> bool:
-        """Whether a child began in a later epoch than that of its request, although its region could publish both."""
+        """
+        Whether a child began in a later epoch than that of its request, although its region could publish both, and no
+        user has cleared it since.
+        """
         request = self.requests[key]
         # A single Airflow, too, executes both if the parent's task begins again, for example after a restart.
         is_repeated = any(
@@ -168,7 +171,10 @@ class Families(Simulation):
             each.region == request.region and request.at + 1.0 >= each.published_at for each in self.left
         )
         return not is_unknown and any(
-            line.kind == "begin" and line.epoch > request.epoch for line in self.executions[key]
+            line.kind == "begin"
+            and line.epoch > request.epoch
+            and not any(request.at <= at <= line.at for at in self.cleared.get(key, ()))
+            for line in self.executions[key]
         )
 
 

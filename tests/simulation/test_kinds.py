@@ -77,6 +77,12 @@ def test_the_oracle_does_not_expect_airflow_2_to_start_a_run_of_a_backfill_that_
     run_history(seed)
 
 
+@pytest.mark.parametrize("seed", [1027089574])
+def test_the_oracle_knows_that_a_user_has_cleared_a_child_and_its_parent(seed: int) -> None:
+    """The core is right. Both had ended, and both execute again because a user cleared each of them."""
+    run_history(seed)
+
+
 @pytest.mark.parametrize("seed", [983979697])
 def test_the_oracle_knows_a_dag_that_a_user_unpaused_after_the_last_snapshot(seed: int) -> None:
     """

@@ -579,7 +579,11 @@ class KindsAirflow(SimulatedAirflow):
         if _is_partition(run):
             if following is None or (following.partition or 0.0) <= (row.partition or 0.0):
                 self.next[run.dag_id] = None
-        elif row.is_automated and row.mark is not None and (following is None or max(newer, default=-1.0) <= row.mark):
+        elif (
+            row.is_automated
+            and row.mark is not None
+            and (following is None or max(newer, default=-math.inf) <= row.mark)
+        ):
             self.next[run.dag_id] = row.info
 
     def _check_no_copy(self, row: KindsRun) -> None:

@@ -77,6 +77,15 @@ def test_the_oracle_does_not_expect_airflow_2_to_start_a_run_of_a_backfill_that_
     run_history(seed)
 
 
+@pytest.mark.parametrize("seed", [110493060])
+def test_the_simulated_scheduler_continues_after_an_adopted_run_with_an_early_mark(seed: int) -> None:
+    """
+    The core is right. The simulated Airflow took an adopted run with a mark before the start of the history for an old
+    one, and its scheduler created the DAG's first interval.
+    """
+    run_history(seed)
+
+
 @pytest.mark.parametrize("seed", [1027089574])
 def test_the_oracle_knows_that_a_user_has_cleared_a_child_and_its_parent(seed: int) -> None:
     """The core is right. Both had ended, and both execute again because a user cleared each of them."""

@@ -15,15 +15,8 @@ import pytest
 
 from airflow_provider_mwaa_dr.agent import leader
 from airflow_provider_mwaa_dr.core import ledger, translation
-from airflow_provider_mwaa_dr.core.bookkeeping import (
-    Bookkeeper,
-    adoption,
-    outcomes,
-    publishing,
-    resolving,
-    role_changes,
-)
-from airflow_provider_mwaa_dr.core.ledger import SCHEDULED, Head, LedgerRun, RegionLedger
+from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper, outcomes, publishing, resolving, role_changes
+from airflow_provider_mwaa_dr.core.ledger import SCHEDULED, Head, LedgerRun
 from airflow_provider_mwaa_dr.core.translation import Era
 from tests.simulation.kinds_airflow import KindsAirflow
 
@@ -67,17 +60,6 @@ def with_runs_that_only_their_ids_identify(patch: Patch) -> None:
 def with_ended_runs_that_are_retained_by_their_ids(patch: Patch) -> None:
     """The other region then cannot read that its run of the same interval is no longer needed."""
     patch.setattr(publishing, "is_known_elsewhere", lambda run, others: any(run.key in other.runs for other in others))
-
-
-def with_an_interval_that_is_unfinished_beside_its_end_in_one_ledger(patch: Patch) -> None:
-    """A region has taken over another region's run of an interval for which it has an unfinished run of its own."""
-    finished, needed = adoption.finished_by_others, adoption.no_longer_needed
-
-    def without(own: RegionLedger, *, ended: bool) -> RegionLedger:
-        return replace(own, runs={key: run for key, run in own.runs.items() if run.has_ended is not ended})
-
-    patch.setattr(adoption, "finished_by_others", lambda own, others: finished(without(own, ended=True), others))
-    patch.setattr(adoption, "no_longer_needed", lambda own, others: needed(without(own, ended=False), others))
 
 
 # Two versions of Airflow.
@@ -173,7 +155,6 @@ KIND_RULES: Mapping[Callable[[Patch], None], Wrong] = {
     with_own_ends_dropped_before_the_history_is_adopted: Wrong(AGAIN, 10),
     with_runs_that_only_their_ids_identify: Wrong(AGAIN, 29),
     with_ended_runs_that_are_retained_by_their_ids: Wrong(AGAIN, 29),
-    with_an_interval_that_is_unfinished_beside_its_end_in_one_ledger: Wrong(AGAIN, 983979703),
     with_one_era_for_all_versions: Wrong(f"{ENDS}|{AGAIN}", 0),
     with_resumed_runs_that_keep_a_date_that_another_run_needs: Wrong(f"{ENDS}|{AGAIN}|{LOST}", 1),
     with_adopted_runs_that_keep_their_interval: Wrong(f"{ENDS}|{AGAIN}|{LOST}", 0),

@@ -7,6 +7,7 @@ The first violation is one of the shortest. It is printed with the steps that le
 from __future__ import annotations
 
 import argparse
+import gc
 import time
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -102,6 +103,14 @@ class Searched(Protocol[S]):
 
 def search(model: Searched[S], depth: int | None) -> Found:
     """Search up to *depth* steps, or everything. Stop at the first violation."""
+    gc.disable()  # the states have no cycles, and there are hundreds of thousands of them
+    try:
+        return _search(model, depth)
+    finally:
+        gc.enable()
+
+
+def _search(model: Searched[S], depth: int | None) -> Found:
     began = time.perf_counter()
     start = model.start()
     came_from: dict[S, tuple[S, str] | None] = {start: None}
@@ -118,9 +127,9 @@ def search(model: Searched[S], depth: int | None) -> Found:
                     break
                 except BrokenError as error:
                     return _broken(came_from, world, error.step, error, reached, began)
-                if new in came_from:
+                step = (world, name)
+                if came_from.setdefault(new, step) is not step:
                     continue
-                came_from[new] = (world, name)
                 try:
                     model.check(new)
                 except BrokenError as error:

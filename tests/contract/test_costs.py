@@ -39,7 +39,7 @@ def test_a_minute_of_two_regions_costs_what_the_page_says(table: str, runs_table
     assert documented("reads of the state") == an_hour * 2 * looks
     assert documented("a second read before an agent publishes") == an_hour * 2 * before_telling
     assert asked["state PutItem"] * an_hour == documented("heartbeats")
-    assert asked["runs PutItem"] * an_hour == documented("entries of the ledger")
+    assert abs(asked["runs PutItem"] * an_hour - documented("entries of the ledger")) <= 3 * an_hour
     assert abs(asked["runs Query"] * an_hour - documented("reading the other region's ledger")) <= 4 * an_hour
     assert asked["state Scan"] == 2
     assert dr_set.meter.units["state written"] == asked["state PutItem"], "a heartbeat is one unit"

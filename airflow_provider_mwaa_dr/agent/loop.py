@@ -166,11 +166,12 @@ class AgentLoop:
         started = self._heartbeat.turned_at = self._clock.monotonic()
         if self._run_ended_at is not None and started - self._run_ended_at >= _COMMIT_S:
             self._run_ended_at = None
-        is_next_read_awaited = False
+        is_next_read_awaited = is_hurried = False
         self._read_at = None
         try:
             self._reader.read()
             self._read_at = started + self._read_every_s
+            is_hurried = self._is_failover_open
             schedulers = self._db.alive_schedulers()
             heartbeat_error = self._report(schedulers)
             observer_error = self._observe()
@@ -178,13 +179,13 @@ class AgentLoop:
             is_next_read_awaited = self._work(schedulers)
             # Gate and fence wait for the reconciled epoch, and the gate for the confirmed heartbeat.
             is_next_read_awaited |= self._awaits_read(self._reader.view, started)
+            is_hurried |= self._leader.ledger.has_more
             self._log_turn_error(heartbeat_error or observer_error or waits_error)
         except Exception as error:  # no error ends the loop; the view ages, and the gate holds
             self._log_turn_error(error)
             if self._reader.unreadable is not None:
                 self._report_unreadable()
         self._reporter.publish_figures(self._heartbeat.written)
-        is_hurried = self._leader.ledger.has_more or self._is_failover_open
         refresh_s = min(self._config.refresh_s, _HURRY_S) if is_hurried else self._config.refresh_s
         next_at = started + refresh_s
         if self._heartbeat.awaits_turn_at > started:
@@ -203,10 +204,10 @@ class AgentLoop:
             return False
         now = self._clock.monotonic()
         if self._read_at is not None and now >= self._read_at:
-            every_s = self._read_every_s
-            self._read_at = max(self._read_at + every_s, now + every_s / 2)
             before = self._reader.view
             try:
+                every_s = self._read_every_s
+                self._read_at = max(self._read_at + every_s, now + every_s / 2)
                 self._reader.read()
             except Exception:  # the next turn reads it again, and logs the error
                 self._read_at = None

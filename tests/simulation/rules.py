@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_mwaa_dr.agent import ledger_keeper
+from airflow_provider_mwaa_dr.agent import ledger_keeper, restoring
 from airflow_provider_mwaa_dr.agent.confirmation import Confirmation
 from airflow_provider_mwaa_dr.agent.ledger_keeper import LedgerError, LedgerKeeper
 from airflow_provider_mwaa_dr.core import lease
@@ -115,19 +115,23 @@ def without_draining_before_the_pause(patch: Patch) -> None:
     def hasty(own: OwnedPlan, state: DRState, _: object, since: float) -> Any:
         assert state.plan is not None
         closing = lease_wait.closing(own, state.plan, state, since)
-        return drain.Drained(closing=closing, listing=(), idle=(), exempt=frozenset())
+        return drain.Drained(closing=closing, idle=(), exempt=())
 
     patch.setattr(drain, "drain", hasty)
 
 
 def with_a_cancel_that_unpauses_nothing(patch: Patch) -> None:
-    restore_in_target = restore.restore_in_target
+    restore_in_target, restore_set = restore.restore_in_target, restoring.restore_set
+    nothing = restore.Restored(not_unpaused=(), not_paused=(), detail="")
 
     def careless(own: OwnedPlan, plan: Plan, wanted: Any) -> Any:
-        nothing = restore.Restored(not_unpaused=(), detail="")
         return (nothing, wanted) if plan.is_cancellation else restore_in_target(own, plan, wanted)
 
+    def careless_agent(dags: Any, plan: Plan, wanted: Any) -> Any:
+        return nothing if plan.is_cancellation else restore_set(dags, plan, wanted)
+
     patch.setattr(restore, "restore_in_target", careless)
+    patch.setattr(restoring, "restore_set", careless_agent)
 
 
 # Extensions of the simulation, each with a rule that depends on it.

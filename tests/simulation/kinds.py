@@ -191,6 +191,8 @@ class Kinds(Families):
         if self.state.active_region != region:
             return  # its gate holds the run, and the other region resumes it
         since = self.promoted_at[-1][0]
+        if all(event.had_role for event in events.values()) and len({event.role for event in events.values()}) == 1:
+            return  # complete since one role of the region: a single Airflow had created the run then
         for asset, event in events.items():
             if event.role == self.roles:
                 continue

@@ -86,6 +86,15 @@ def test_the_simulated_scheduler_continues_after_an_adopted_run_with_an_early_ma
     run_history(seed)
 
 
+@pytest.mark.parametrize("seed", [1528262989])
+def test_the_oracle_knows_a_condition_that_was_complete_when_its_region_was_lost(seed: int) -> None:
+    """
+    The core is right. All events had arrived in one role of the region, which was lost before its scheduler created the
+    run. The scheduler creates it when the region is back, and its gate holds it.
+    """
+    run_history(seed)
+
+
 @pytest.mark.parametrize("seed", [718655148, 1027089574])
 def test_the_oracle_knows_that_a_user_has_cleared_a_child_and_its_parent(seed: int) -> None:
     """The core is right. Both had ended, and both execute again because a user cleared each of them."""

@@ -43,7 +43,7 @@ _HURRY_S = 0.5
 _HURRIED_READ_S = 0.2
 """Time between two reads of the state while a failover is in progress. Each of its steps waits for such a read."""
 _BATCH_S = 1.0
-"""Time between two turns of which a run's end starts the second: one entry of the ledger has all ends of a second."""
+"""Shortest time until the end of a run starts the next turn, so that one ledger entry has all ends of a second."""
 _COMMIT_S = 0.5
 """Airflow reports the end of a run before its transaction is committed. A turn that began later finds the end."""
 _EXPECTED = (StateError, OlderStateError, StateChangedError)

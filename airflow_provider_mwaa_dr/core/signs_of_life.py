@@ -64,7 +64,7 @@ class SignsOfLife:
         self._gone: dict[str, set[str]] = {}
 
     def forget(self) -> None:
-        """Forget all heartbeats. Silence before this moment does not count, whoever observed it."""
+        """Forget all heartbeats. Silence before this moment does not count, also if agents observed it."""
         self._counted_from = self._clock.monotonic()
         self._seen = {}
 

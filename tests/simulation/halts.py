@@ -17,9 +17,19 @@ from airflow_provider_mwaa_dr.core.failover import FailoverRequest
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, FailoverOutcome, FailoverRecord, Observation
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Stage
-from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, DRError
+from airflow_provider_mwaa_dr.exceptions import DRError
 from tests.histories import A, B, Caller, KilledError
-from tests.simulation.world import LOAD_S, Region, RegionsTable, Simulation, Verdict, digest_of, disturb, heal
+from tests.simulation.world import (
+    LOAD_S,
+    Region,
+    RegionsTable,
+    Simulation,
+    Verdict,
+    digest_of,
+    disturb,
+    fail_over_at_last,
+    heal,
+)
 
 STAGES = (Stage.DRAINED, Stage.PROMOTED, None)
 FASTEST = 1.04
@@ -161,14 +171,7 @@ def play(world: Halting) -> Verdict:
         world.step = None
         heal(world)
         world.earlier = None
-        for target in rng.sample([A, B], 2):
-            world.undo_late_changes()
-            last = world.call(target, faulty=False, stop_running=True)
-            world.scheduler.run_until_idle()
-            if not isinstance(last.outcome, (FailoverRecord, AlreadyActiveError)):
-                raise AssertionError(f"the last failover to {target} ended with {last.outcome!r}")
-            world.clock.advance(8)
-        world.undo_late_changes()
+        fail_over_at_last(world, rng.sample([A, B], 2))
         verdict = world.judge_after_waiting_runs()
     finally:
         world.scheduler.end()

@@ -1267,6 +1267,18 @@ def lose_the_network(world: Simulation) -> None:
     world.call(other, after_s=world.rng.choice([0, 2]), mode=Mode.FORCED, even_if_not_ready=True)
 
 
+def fail_over_at_last(world: Simulation, targets: Sequence[str]) -> None:
+    """Fail over to each of *targets*, without faults. :raises AssertionError: a failover did not complete."""
+    for target in targets:
+        world.undo_late_changes()
+        last = world.call(target, faulty=False, stop_running=True)
+        world.scheduler.run_until_idle()
+        if not isinstance(last.outcome, (FailoverRecord, AlreadyActiveError)):
+            raise AssertionError(f"the last failover to {target} ended with {last.outcome!r}")
+        world.clock.advance(8)
+    world.undo_late_changes()
+
+
 def play(world: Simulation) -> Verdict:
     """
     Run one history: failovers by several callers, some of them killed, during faults. Then heal everything and judge.
@@ -1306,14 +1318,7 @@ def play(world: Simulation) -> Verdict:
             world.scheduler.raise_other_errors()
         world.clock.advance(rng.choice([0, 10, 30]))
         heal(world)
-        for target in rng.sample([A, B], rng.choice([1, 2])):
-            world.undo_late_changes()
-            last = world.call(target, faulty=False, stop_running=True)
-            world.scheduler.run_until_idle()
-            if not isinstance(last.outcome, (FailoverRecord, AlreadyActiveError)):
-                raise AssertionError(f"the last failover to {target} ended with {last.outcome!r}")
-            world.clock.advance(8)
-        world.undo_late_changes()
+        fail_over_at_last(world, rng.sample([A, B], rng.choice([1, 2])))
         verdict = world.judge_after_waiting_runs()
     finally:
         world.scheduler.end()

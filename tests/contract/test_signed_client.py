@@ -126,6 +126,28 @@ def test_a_refused_condition_returns_the_item(clients: tuple[Any, SignedClient],
     assert found[1][2] == {**KEY, "packed": {"B": b"\xff"}}
 
 
+def test_a_request_does_not_wait_for_the_acknowledgement_of_its_headers(
+    aws: AwsServer, session: boto3.session.Session, keys: None, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Like boto3, the client switches off Nagle's algorithm: headers and content are two packets. With it, the second one
+    waits until the server acknowledges the first one, up to 40 ms (measured) in each request.
+    """
+    without_nagle: list[bool] = []
+
+    class Recorded(socket.socket):
+        def connect(self, address: Any) -> None:
+            without_nagle.append(self.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0)
+            super().connect(address)
+
+    monkeypatch.setattr(socket, "socket", Recorded)
+    signed = open_signed_client(HOME, timeout_s=20)
+    for client in (dynamodb_client(HOME, session=session, timeout_s=20), signed):
+        without_nagle.clear()
+        client.get_item(TableName=table, Key=KEY)
+        assert without_nagle == [True]
+
+
 @pytest.mark.parametrize(
     "code",
     [

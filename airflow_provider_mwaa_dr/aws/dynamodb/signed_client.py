@@ -15,6 +15,7 @@ import base64
 import json
 import os
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,7 +204,12 @@ def _http_session(url: str, timeout_s: float) -> URLLib3Session:
     from botocore.utils import get_environ_proxies  # noqa: PLC0415
 
     verify = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE") or True
-    options: dict[str, Any] = {"timeout": (timeout_s, timeout_s), "verify": verify}
+    options: dict[str, Any] = {
+        "timeout": (timeout_s, timeout_s),
+        "verify": verify,
+        # As boto3 does: otherwise the content of each request waits until the server acknowledges its headers.
+        "socket_options": [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+    }
     return URLLib3Session(proxies=get_environ_proxies(url), **options)
 
 

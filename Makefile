@@ -1,6 +1,7 @@
 # make help lists the targets. Everything lives in .venv, build and a cache of Airflow environments; nothing else is touched.
 PYTHON ?= python3
 BIN := .venv/bin
+CLI := packaging/mwaa-dr-cli
 CONSTRAINTS := airflow_provider_mwaa_dr/sandbox/constraints
 export UV_PYTHON_DOWNLOADS := never
 # Many tests start the command line. Without bytecode files, each start would compile boto3 again, which takes seconds.
@@ -12,13 +13,20 @@ help: ## list the targets
 
 setup: .venv/ready ## make the driver environment in .venv
 
-.venv/ready: pyproject.toml $(CONSTRAINTS)/driver.txt
+.venv/ready: pyproject.toml $(CLI)/pyproject.toml $(CONSTRAINTS)/driver.txt
 	@echo "setting up .venv (a minute at most) ..."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)/driver.txt uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint $(CONSTRAINTS)/driver.txt --group dev
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint $(CONSTRAINTS)/driver.txt --group dev \
+		--editable . $(CLI)
 	@touch $@
+
+.PHONY: wheels
+wheels: setup ## build the wheels of the provider and of the command line, in dist
+	@rm -rf dist
+	@$(BIN)/uv build --quiet --wheel --out-dir dist .
+	@$(BIN)/uv build --quiet --wheel --out-dir dist $(CLI)
+	@ls dist/*.whl
 
 check: setup docs ## lint, bandit, types, layers, plain words, docs, unit and contract tests
 	$(BIN)/ruff check .
@@ -138,4 +146,4 @@ bench: setup ## what things cost, beside what people do instead; an hour, figure
 clean: ## stop the drill's sandbox, and remove what was built
 	@for home in build/drill/home build/drill/bare build/drill/each; do \
 		test ! -d $$home || $(BIN)/mwaa-dr sandbox down --purge --home $$home || exit 1; done
-	rm -rf build .venv
+	rm -rf build dist .venv

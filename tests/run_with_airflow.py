@@ -88,7 +88,7 @@ def wheel_environment(version: str, folder: Path) -> Path | None:
         return None
     print(f"{wheel.name} changes no package of MWAA's image of {version}", flush=True)
     python = environment.bin / "python"
-    install(python, "--no-deps", str(wheel))
+    install(python, str(wheel))
     install_test_packages(python, version)
     return python
 
@@ -102,7 +102,7 @@ def sources_environment(version: str, folder: Path) -> Path:
     if done.is_file() and done.read_text() == mark:
         return python
     airflow_environment.provide_image(folder, version, say=print)
-    install(python, "--no-deps", "--editable", str(ROOT))
+    install(python, "--editable", str(ROOT))
     install_test_packages(python, version)
     migrate(python, folder / MIGRATED)
     done.write_text(mark)

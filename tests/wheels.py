@@ -1,11 +1,23 @@
-"""Small wheels, as packages of a user."""
+"""Wheels: those of this checkout, and small ones as packages of a user."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import subprocess
 import zipfile
 from pathlib import Path
+
+from uv import find_uv_bin
+
+ROOT = Path(__file__).parents[1]
+
+
+def build_wheels(folder: Path) -> None:
+    """Build the wheels of the provider and of the command line in *folder*."""
+    for source in (ROOT, ROOT / "packaging" / "mwaa-dr-cli"):
+        command = [find_uv_bin(), "build", "--quiet", "--wheel", "--out-dir", str(folder), str(source)]
+        subprocess.run(command, check=True)
 
 
 def write_wheel(folder: Path, name: str, version: str, *requires: str) -> Path:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 DONE, FAILED, WRONG_USAGE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
 CLI_PACKAGES = frozenset({"boto3", "botocore", "requests"})
-"""The packages of the extra ``cli``."""
+"""The packages that the distribution ``mwaa-dr-cli`` requires."""
 SANDBOX_SUMMARY = "run two Airflow environments and an emulated AWS on this machine"
 
 
@@ -86,7 +86,7 @@ def _add_sandbox(subparsers: Subparsers) -> None:
         def explain(_: argparse.Namespace) -> int:
             raise DRError(
                 f"The sandbox needs packages that are not installed ({missing}).",
-                advice="Install them: pip install 'airflow-provider-mwaa-dr[sandbox]'.",
+                advice="Install them: pip install 'mwaa-dr-cli[sandbox]'.",
             )
 
         parser = subparsers.add_parser("sandbox", help=f"{SANDBOX_SUMMARY} (not installed)")
@@ -145,7 +145,7 @@ def _as_dr_error(error: Exception, args: argparse.Namespace) -> DRError:
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in CLI_PACKAGES:
         return DRError(
             f"The command line needs the package {error.name}, which is not installed.",
-            advice="Install it: pip install 'airflow-provider-mwaa-dr[cli]'.",
+            advice="Install it: pip install mwaa-dr-cli.",
         )
     repeat = "Run it again with --debug to see the traceback. If it fails again, report it."
     return DRError(str(error), advice=" ".join((getattr(args, "interrupt_advice", ""), repeat)).strip())

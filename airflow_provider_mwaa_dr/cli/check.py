@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 
+from airflow_provider_mwaa_dr.cli.console import NARROW
 from airflow_provider_mwaa_dr.cli.session import CliSession, CommandParsers
-from airflow_provider_mwaa_dr.core.display import visible
+from airflow_provider_mwaa_dr.core.display import counted, visible
 from airflow_provider_mwaa_dr.core.documents import check_documents
 from airflow_provider_mwaa_dr.core.ports import UNPUBLISHED_EVENTS
+from airflow_provider_mwaa_dr.core.readiness.answer import answer
+from airflow_provider_mwaa_dr.core.readiness.causes import findings
 from airflow_provider_mwaa_dr.core.readiness.checks import NAMES
 from airflow_provider_mwaa_dr.core.readiness.examination import Examination, examine
 from airflow_provider_mwaa_dr.core.readiness.model import Verdict
+from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.exceptions import ConfigError
 
 NOT_READY = 3
@@ -25,9 +28,10 @@ _NAME_WIDTH = max(map(len, NAMES))
 def add_command(commands: CommandParsers) -> None:
     """Add ``check``."""
     parser = commands.add(
-        "check", run, summary="check whether a failover would succeed, and print what to correct if it would not"
+        "check", run, summary="say whether a failover is possible now and what it would cost, and what to correct first"
     )
     parser.add_argument("--region", metavar="REGION", help="the region to fail over to; default: the standby region")
+    parser.add_argument("-v", "--verbose", action="store_true", help="also show the checks that are ok")
     parser.add_argument(
         "--acknowledge",
         metavar="ID",
@@ -45,16 +49,17 @@ def add_command(commands: CommandParsers) -> None:
 
 
 def run(session: CliSession) -> int:
-    """Print the result of each check."""
+    """Print whether a failover is possible, and the result of each check."""
     if session.args.acknowledge is not None:
         _acknowledge(session, session.args.acknowledge)
         return 0
     config, announced = session.config, set[str]()
+    silence_s = Timing.from_config(config).agent_silence_s
 
     def on_wait(region: str) -> None:
         if region not in announced:
             announced.add(region)
-            session.console.say(f"{region}: waiting for a heartbeat")
+            session.console.say(f"{region}: waiting for a heartbeat (at most {silence_s:.0f} s)")
 
     examination = examine(
         session.store,
@@ -65,8 +70,8 @@ def run(session: CliSession) -> int:
         target=session.args.region,
         on_wait=on_wait,
     )
-    columns = min(max(shutil.get_terminal_size((100, 0)).columns, 60), 120)
-    session.console.result(check_documents(examination.results), "\n".join(_text(examination, columns)))
+    text = "\n".join(_text(examination, min(session.console.columns or 100, 120), verbose=session.args.verbose))
+    session.console.result(check_documents(examination.results), text)
     return NOT_READY if examination.count(Verdict.FAIL) else 0
 
 
@@ -92,25 +97,28 @@ def _acknowledge(session: CliSession, unpublished_id: str) -> None:
     session.console.result({"acknowledged": unpublished_id, "changed": changes}, text)
 
 
-def _text(examination: Examination, columns: int) -> Iterator[str]:
-    indent = " " * (len("FAIL") + _NAME_WIDTH + 4)
-    for result in examination.results:
-        head = f"{_MARKS[result.verdict]:<4}  {result.name:<{_NAME_WIDTH}}  "
-        yield textwrap.fill(
-            visible(result.why), columns, initial_indent=head, subsequent_indent=indent, break_on_hyphens=False
-        )
-        if result.advice:
-            yield textwrap.fill(
-                visible(result.advice),
-                columns,
-                initial_indent=f"{indent}-> ",
-                subsequent_indent=f"{indent}   ",
-                break_on_hyphens=False,
-            )
-    counts = ", ".join(f"{examination.count(verdict)} {verdict.value}" for verdict in Verdict)
-    is_ready = not examination.count(Verdict.FAIL)
+def _text(examination: Examination, columns: int, *, verbose: bool) -> Iterator[str]:
+    """Yield the answer, the findings with their advice, and the number of checks with each verdict."""
+    yield textwrap.fill(visible(answer(examination.facts, examination.results)), columns, break_on_hyphens=False)
     yield ""
-    yield (
-        f"{examination.target} {'can' if is_ready else 'is not ready to'} take over from {examination.source} "
-        f"({counts})."
-    )
+    is_narrow = columns < NARROW
+    name_width = 0 if is_narrow else _NAME_WIDTH
+    indent = " " * (2 if is_narrow else len("FAIL") + _NAME_WIDTH + 4)
+
+    def filled(text: str, first: str, following: str = indent) -> str:
+        return textwrap.fill(
+            visible(text), columns, initial_indent=first, subsequent_indent=following, break_on_hyphens=False
+        )
+
+    for finding in findings(examination.facts, examination.results):
+        if finding.verdict is Verdict.OK and not verbose:
+            continue
+        yield filled(finding.why, f"{_MARKS[finding.verdict]:<4}  {finding.name:<{name_width}}  ")
+        if finding.advice:
+            yield filled(finding.advice, f"{indent}-> ", f"{indent}   ")
+        if finding.hides:
+            which = f": {', '.join(finding.hides)}" if verbose else " (-v names them)"
+            yield filled(f"{counted(len(finding.hides), 'check')} without an answer for this reason{which}.", indent)
+    counts = ", ".join(f"{examination.count(verdict)} {verdict.value}" for verdict in Verdict)
+    yield ""
+    yield textwrap.fill(f"Checks: {counts}.{'' if verbose else ' With -v, also those that are ok.'}", columns)

@@ -6,6 +6,8 @@ import json
 import os
 import queue
 import re
+import shutil
+import textwrap
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +22,8 @@ from airflow_provider_mwaa_dr.exceptions import DRError, RefusedError
 
 T = TypeVar("T")
 
+NARROW = 60
+"""A terminal with fewer columns gets no tables."""
 _RED, _PLAIN = "\033[31m", "\033[0m"
 _COLOURS = re.compile(f"({re.escape(_RED)}|{re.escape(_PLAIN)})")
 
@@ -87,9 +91,18 @@ class Console:
         self._runtime = runtime
         self._as_json = as_json
 
+    @property
+    def columns(self) -> int | None:
+        """The width of the terminal on stdout, at least 20; None if stdout is no terminal, and COLUMNS is not set."""
+        chosen = self._runtime.environ.get("COLUMNS", "")
+        if chosen.isdecimal() and int(chosen):
+            return max(int(chosen), 20)
+        return max(shutil.get_terminal_size((100, 0)).columns, 20) if self._runtime.stdout.isatty() else None
+
     def result(self, document: Any, text: str) -> None:
-        """Print the result: *document* for scripts, *text* for users."""
-        print(json_text(document) if self._as_json else text, file=self._runtime.stdout, flush=True)
+        """Print the result: *document* for scripts, *text* for users, whose lines are wrapped to the terminal."""
+        shown = json_text(document) if self._as_json else wrapped(text, self.columns)
+        print(shown, file=self._runtime.stdout, flush=True)
 
     def line(self, text: str) -> bool:
         """Print a line of an endless result on stdout. Return whether the stream is still open."""
@@ -188,9 +201,38 @@ def _failed(stream: TextIO) -> bool:
     return isinstance(stream, Outlet) and stream.error is not None
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Return *rows* in columns; the first one is the heading."""
+def wrapped(text: str, columns: int | None) -> str:
+    """
+    Return *text* with its long lines wrapped at spaces, and indented as they are.
+
+    A line that ends with a command is not wrapped, so that it can be copied.
+    """
+    return "\n".join(
+        line
+        if columns is None or len(_COLOURS.sub("", line)) <= columns or " mwaa-dr " in f" {line}"
+        else textwrap.fill(
+            line,
+            columns + sum(map(len, _COLOURS.findall(line))),
+            subsequent_indent=" " * (len(line) - len(line.lstrip()) + 2),
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+        for line in text.split("\n")
+    )
+
+
+def table(rows: Sequence[Sequence[str]], columns: int | None = None) -> str:
+    """
+    Return *rows* in columns; the first one is the heading.
+
+    :param columns: of the terminal. If it has too few, each row is a block with a line for each cell.
+    """
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    if columns is not None and sum(widths) + 2 * (len(widths) - 1) > columns:
+        heads, label = rows[0], max(map(len, rows[0]))
+        return "\n\n".join(
+            "\n".join(f"{head.ljust(label)}  {cell}" for head, cell in zip(heads, row, strict=True)) for row in rows[1:]
+        )
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )

@@ -33,7 +33,7 @@ def run(session: CliSession) -> None:
                 record.reason,
             )
         )
-    text = table(visible_document(rows)) if records else "No failover has been recorded."
+    text = table(visible_document(rows), session.console.columns) if records else "No failover has been recorded."
     unreadable = [record.unreadable for record in records if record.unreadable is not None]
     if unreadable:
         lines = [session.console.alarm(f"! {visible(str(item))}") for item in unreadable]

@@ -30,7 +30,7 @@ def status_text(document: Mapping[str, Any], names: Mapping[str, str], timing: T
         blocks = [f"{document['active_region']} is active: {state}.\n{so_far}"]
     if document["plan"] is not None:
         blocks.append("\n".join(_plan(document, timing, console)))
-    blocks.append(_table(regions, names))
+    blocks.append(_table(regions, names, console.columns))
     for region in regions:
         notes = "\n".join(_notes(document, region, timing, console))
         if notes:
@@ -115,7 +115,7 @@ def _meaning(plan: Mapping[str, Any], phase: Phase) -> str:
     return f"{target} executes, and its DAGs are being unpaused"
 
 
-def _table(regions: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> str:
+def _table(regions: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], columns: int | None) -> str:
     rows = [("REGION", "ENVIRONMENT", "ROLE", "AGENT", "SCHEDULERS", "FENCE", "LEDGER LAG", "MWAA")]
     for region, found in regions.items():
         age_s, lag_s = found["agent_age_s"], found["ledger_lag_s"]
@@ -131,7 +131,7 @@ def _table(regions: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -
                 found["environment_status"] or "no answer",
             )
         )
-    return table(rows)
+    return table(rows, columns)
 
 
 def _notes(document: Mapping[str, Any], region: str, timing: Timing, console: Console) -> Iterator[str]:

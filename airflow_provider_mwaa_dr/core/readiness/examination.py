@@ -9,16 +9,25 @@ from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.ports import Clock, Environment, StateStore, Tables
 from airflow_provider_mwaa_dr.core.readiness.checks import check_all
 from airflow_provider_mwaa_dr.core.readiness.collect import collect_facts
-from airflow_provider_mwaa_dr.core.readiness.model import CheckResult, Verdict
+from airflow_provider_mwaa_dr.core.readiness.model import CheckResult, Facts, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
-    """The results of all checks for a failover from *source* to *target*."""
+    """The facts about a failover from *source* to *target*, and the results of all checks."""
 
-    source: str
-    target: str
+    facts: Facts
     results: Sequence[CheckResult]
+
+    @property
+    def source(self) -> str:
+        """The active region."""
+        return self.facts.source.region
+
+    @property
+    def target(self) -> str:
+        """The region to fail over to."""
+        return self.facts.target.region
 
     def count(self, verdict: Verdict) -> int:
         """Return how many checks have *verdict*."""
@@ -46,4 +55,4 @@ def examine(
     :raises ConfigError: *target* is active, not in the set, or not given although there are several.
     """
     facts = collect_facts(store, tables, environments, clock, settings, target=target, on_wait=on_wait)
-    return Examination(source=facts.source.region, target=facts.target.region, results=check_all(facts))
+    return Examination(facts=facts, results=check_all(facts))

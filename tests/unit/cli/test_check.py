@@ -54,22 +54,50 @@ def test_check_works_while_the_active_region_is_down(mwaa_dr: Shell) -> None:
     mwaa_dr.set.agents["us-east-2"].alive = False
     result = mwaa_dr("check")
     assert result.code == 0
-    assert "us-east-1 can take over from us-east-2" in result.out.splitlines()[-1]
+    assert result.out.startswith("Yes: us-east-1 can take over from us-east-2 now. Cost: no run starts for about 68 s")
 
 
 def test_the_text_is_a_table_with_advice_below_each_warning(mwaa_dr: Shell) -> None:
-    """One row for each check, wrapped to the terminal's width, and a last line with the result."""
+    """The answer first; then one row for each finding, wrapped to the terminal's width."""
     mwaa_dr.set.agents["us-east-1"].changes.update(fence_ok=False)
     mwaa_dr.set.clock.advance(2)
     result = mwaa_dr("check")
     lines = result.out.splitlines()
     assert max(map(len, lines)) <= 100
-    assert lines[0] == "ok    environment  mwaa-us-east-1 is AVAILABLE; mwaa-us-east-2 is AVAILABLE"
+    assert lines[0] == ("No: us-east-1 cannot take over from us-east-2 now. A failover would be refused: fence.")
+    assert not [line for line in lines if line.startswith("ok ")]
     at = next(number for number, line in enumerate(lines) if line.startswith("FAIL  fence"))
     assert "tasks ended in us-east-1 without the fence" in lines[at]
     assert any(line.startswith(" " * 19 + "-> Run a task in mwaa-us-east-1") for line in lines[at : at + 4])
     assert "1 fail" in lines[-1]
-    assert lines[-1].startswith("us-east-1 is not ready to take over from us-east-2 (")
+
+
+def test_verbose_also_shows_the_checks_that_are_ok(mwaa_dr: Shell) -> None:
+    """Without -v, only findings are shown."""
+    fine = "ok    environment  mwaa-us-east-1 is AVAILABLE; mwaa-us-east-2 is AVAILABLE"
+    assert fine not in mwaa_dr("check").out
+    assert fine in mwaa_dr("check", "-v").out
+
+
+def test_a_lost_region_is_one_finding(mwaa_dr: Shell) -> None:
+    """All checks that have no answer because of it are named in it, with -v, and nowhere else."""
+    mwaa_dr.environment("us-east-2").unreachable = True
+    mwaa_dr.set.agents["us-east-2"].alive = False
+    text = mwaa_dr("check", "-v").out
+    heads = [line for line in text.splitlines() if line.startswith(("WARN", "FAIL"))]
+    assert sum("us-east-2" in line for line in heads) == 2  # the region, and the replicas that this machine reads
+    assert "WARN  us-east-2    does not answer: mwaa-us-east-2 (us-east-2) did not answer" in text
+    assert "If the region is lost: mwaa-dr failover us-east-1 --reason TEXT." in " ".join(text.split())
+    assert "without an answer for this reason: environment, scheduler, agents, protocol," in " ".join(text.split())
+    assert "console" not in mwaa_dr("check", "--json").document[0]["why"]
+
+
+def test_a_narrow_terminal_gets_no_columns(mwaa_dr: Shell) -> None:
+    """40 columns: no line is longer, apart from words that cannot be wrapped."""
+    mwaa_dr.environ = {**mwaa_dr.environ, "COLUMNS": "40"}
+    lines = mwaa_dr("check").out.splitlines()
+    assert [line for line in lines if len(line) > 40 and len(line.split()) > 2] == []
+    assert any(line.startswith("  -> Deploy dr_test_dag") for line in lines)
 
 
 def test_an_intended_difference_can_be_accepted_for_one_check(mwaa_dr: Shell) -> None:
@@ -90,4 +118,4 @@ def test_a_wait_for_a_heartbeat_is_printed_once_for_each_region(mwaa_dr: Shell) 
     """The wait may take 15 seconds. The message is on stderr."""
     mwaa_dr.set.agents["us-east-1"].alive = False
     result = mwaa_dr("check", "--json")
-    assert result.err.splitlines().count("us-east-1: waiting for a heartbeat") == 1
+    assert result.err.splitlines().count("us-east-1: waiting for a heartbeat (at most 5 s)") == 1

@@ -9,7 +9,7 @@ region; :func:`unfinished_runs` merges them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from enum import Enum
@@ -677,6 +677,32 @@ def last_successes(others: Collection[RegionLedger], dag_ids: Iterable[str]) -> 
         found += successes[-1:]
         found += [run for run in successes[:-1] if run.run_type in AUTOMATED][-1:]
     return found
+
+
+def passed_by(
+    date: datetime, key: RunKey, own: RegionLedger, others: Mapping[str, RegionLedger], *, after_epoch: int = -1
+) -> str | None:
+    """
+    Return a region that may have executed the interval of *date*, although its ledger does not list it; or None.
+
+    A ledger retains only the newest intervals. The region executed the earlier ones, or the schedule does not have
+    them. The own region has rows for the dates up to its own newest interval, so these are never in doubt.
+
+    :param key: of the run that holds the date here.
+    :param others: the ledgers of the other regions, by region.
+    :param after_epoch: what ended under this epoch or an earlier one does not count.
+    """
+    head = own.heads.get(key[0])
+    if head is not None and head.created is not None and date <= head.created:
+        return None
+    for region, ledger in others.items():
+        theirs = ledger.heads.get(key[0])
+        for run in (theirs.finished, *theirs.dated) if theirs is not None else ():
+            if run is None or run.logical_date is None or run.key == key or run.epoch <= after_epoch:
+                continue
+            if run.logical_date == date or (run.run_type in AUTOMATED and run.logical_date > date):
+                return region
+    return None
 
 
 def results(ledgers: Collection[RegionLedger], keys: Collection[RunKey]) -> dict[RunKey, LedgerRun]:

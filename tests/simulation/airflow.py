@@ -575,6 +575,14 @@ class SimulatedAirflow:
                     closed += 1
         return closed
 
+    def end_queued(self, keys: Collection[RunKey], note: str) -> int:
+        self.before_change()
+        found = [run for key in keys if (run := self.open[key[0]].get(key)) is not None and run.state == "queued"]
+        ended = [run for run in found if self.rng.random() > 0.05]  # sometimes the scheduler has locked the row
+        for run in ended:
+            self.end_in_standby(run)
+        return len(ended)
+
     def pause_all(self) -> int:
         self.before_change()
         before = len(self.paused)

@@ -15,7 +15,14 @@ import pytest
 
 from airflow_provider_mwaa_dr.agent import leader
 from airflow_provider_mwaa_dr.core import ledger, translation
-from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper, outcomes, publishing, resolving, role_changes
+from airflow_provider_mwaa_dr.core.bookkeeping import (
+    Bookkeeper,
+    outcomes,
+    publishing,
+    resolving,
+    resuming,
+    role_changes,
+)
 from airflow_provider_mwaa_dr.core.ledger import SCHEDULED, Head, LedgerRun
 from airflow_provider_mwaa_dr.core.translation import Era
 from tests.simulation.kinds_airflow import KindsAirflow
@@ -37,6 +44,12 @@ def without_heads_of_partitions(patch: Patch) -> None:
 
 def without_dates_that_other_runs_hold(patch: Patch) -> None:
     patch.setattr(Head, "_with_dated", lambda head, *_: head)
+
+
+def with_requested_runs_that_repeat_a_date(patch: Patch) -> None:
+    """The other region has executed the date while the region that a user requested it in was lost."""
+    for module in (resolving, resuming):
+        patch.setattr(module, "passed_by", lambda *_, **__: None)
 
 
 def with_own_ends_that_remain(patch: Patch) -> None:
@@ -151,6 +164,7 @@ KIND_RULES: Mapping[Callable[[Patch], None], Wrong] = {
     with_heads_of_scheduled_runs_only: Wrong(AGAIN, 21),
     without_heads_of_partitions: Wrong(AGAIN, 9),
     without_dates_that_other_runs_hold: Wrong(AGAIN, 6),
+    with_requested_runs_that_repeat_a_date: Wrong(AGAIN, 1528263401),
     with_own_ends_that_remain: Wrong("its own ends remain", 0),
     with_own_ends_dropped_before_the_history_is_adopted: Wrong(AGAIN, 10),
     with_runs_that_only_their_ids_identify: Wrong(AGAIN, 29),

@@ -59,6 +59,15 @@ def test_an_interval_that_a_region_has_under_two_ids_executes_once(seed: int) ->
     run_history(seed)
 
 
+@pytest.mark.parametrize("seed", [1528263401])
+def test_a_run_requested_in_a_region_that_is_lost_does_not_repeat_a_date(seed: int) -> None:
+    """
+    A user requested a run for a later interval, and the region died. The other region executed the interval. Before the
+    fix, the region executed the request when it was active again.
+    """
+    run_history(seed)
+
+
 @pytest.mark.parametrize("seed", [143717691, 143717748, 143717985, 143718054, 143718084])
 def test_the_simulated_airflow_keeps_the_date_of_a_run_of_another_region(seed: int) -> None:
     """

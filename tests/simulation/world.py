@@ -117,9 +117,9 @@ class Database:
         airflow = region.airflow
         for name in (
             "adopt", "cannot_resume", "children", "close_runs", "dag_ids", "drop_held_notes", "drop_own_ends",
-            "explain", "keep_own_ends", "last_finished", "last_task_end", "own_ends", "read_states", "make_room",
-            "newest_run", "open_runs", "pause_all", "remove", "resume", "runs", "set_paused", "apply_outcomes", "tasks",
-            "unpaused_dags", "waits", "put_first", "watchers", "start_waiting_events",
+            "end_queued", "explain", "keep_own_ends", "last_finished", "last_task_end", "own_ends", "read_states",
+            "make_room", "newest_run", "open_runs", "pause_all", "remove", "resume", "runs", "set_paused",
+            "apply_outcomes", "tasks", "unpaused_dags", "waits", "put_first", "watchers", "start_waiting_events",
         ):  # fmt: skip
             setattr(self, name, getattr(airflow, name))
 

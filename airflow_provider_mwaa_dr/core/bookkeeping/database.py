@@ -146,6 +146,13 @@ class LedgerDb(Protocol):
     def remove(self, keys: Collection[RunKey]) -> int:
         """Delete ended runs with their tasks; return how many. A run that is open stays. Idempotent."""
 
+    def end_queued(self, keys: Collection[RunKey], note: str) -> int:
+        """
+        End those of these runs that are queued, with *note* on each; return how many. They are own ends then.
+
+        A run that the scheduler has locked stays queued. Idempotent.
+        """
+
     def own_ends(self, *, above: int, up_to: int, limit: int) -> Sequence[RunRow]:
         """
         Return the first runs, by id, that the provider ended in a standby, with an id above *above* and up to *up_to*.

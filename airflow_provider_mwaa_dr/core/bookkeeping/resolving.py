@@ -14,6 +14,7 @@ its task instances and logs are the only trace of that work.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from airflow_provider_mwaa_dr.core.batches import batched
@@ -26,8 +27,10 @@ from airflow_provider_mwaa_dr.core.ledger import (
     SCHEDULED,
     LedgerRun,
     RegionLedger,
+    RunKey,
     history,
     last_successes,
+    passed_by,
     results,
     unfinished_runs,
 )
@@ -44,6 +47,7 @@ _DOUBT_EVERY_S = 30.0
 """Time between two attempts while a part of the ledger cannot be read."""
 _MOST_LOGGED = 20
 """The most runs that a line of the log names."""
+_REPEATED = "closed: its date may have executed in"
 _KEPT = "failed: it was interrupted, and no region knows how it would have ended"
 
 ListRuns = Callable[[Sequence[str]], None]
@@ -84,6 +88,8 @@ class Resolver:
             self._successes = self._successes[_SUCCESSES:]
             if self._successes:
                 return True
+        if not has_begun and self._end_repeated(own):
+            return True
         # Later rows belong to the present role.
         up_to = own.first_id if has_begun else self._db.newest_run()
         rows = self._db.own_ends(above=self._above, up_to=up_to, limit=_ROWS)
@@ -104,6 +110,28 @@ class Resolver:
         adopted = {run.key for run in history(peers, dag_ids)}
         self._successes = [run for run in last_successes([own, *peers], dag_ids) if run.key not in adopted]
         self._retry.make_due()
+
+    def _end_repeated(self, own: RegionLedger) -> bool:
+        """
+        End the queued runs of users whose date another region may have executed; return whether one of them is locked.
+
+        Airflow refuses to create a run for a date that has one. These were created here before this region knew of the
+        other one: while it was cut off, or while the role was coming to it. The runs are listed, as all own ends.
+        """
+        _, states = self._db.read_states(above=self._db.newest_run())
+        unfinished = unfinished_runs([own, *self._peers.ledgers.values()])
+        queued = [key for key, state in states.items() if state == "queued" and key not in unfinished]
+        repeated: dict[str, list[RunKey]] = defaultdict(list)
+        for row in self._db.runs(queued) if queued else ():
+            if row.holds_date and row.logical_date is not None:
+                region = passed_by(row.logical_date, row.key, own, self._peers.ledgers)
+                if region is not None:
+                    repeated[region].append(row.key)
+        number = sum(map(len, repeated.values()))
+        ended = sum(self._db.end_queued(keys, f"{_REPEATED} {region}") for region, keys in repeated.items())
+        if ended:
+            log.warning("%s ended %d queued runs of users: %s another region", self._region, ended, _REPEATED)
+        return ended < number
 
     def _has_doubt(self, own: RegionLedger) -> bool:
         """Whether a part of the ledger that may contain a run cannot be read."""

@@ -14,7 +14,7 @@ from airflow_provider_mwaa_dr.core.bookkeeping.own_ledger import OwnLedger
 from airflow_provider_mwaa_dr.core.bookkeeping.peer_ledgers import PeerLedgers
 from airflow_provider_mwaa_dr.core.bookkeeping.stops import is_stopped
 from airflow_provider_mwaa_dr.core.display import get_logger
-from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RegionLedger, RunKey, RunStatus, unfinished_runs
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RegionLedger, RunKey, RunStatus, passed_by, unfinished_runs
 from airflow_provider_mwaa_dr.core.ports import Clock
 from airflow_provider_mwaa_dr.core.timer import Timer
 
@@ -108,6 +108,8 @@ class Resumer:
                 self._stuck[key] = f"its conf is not in the ledger: {run.conf_lost}"
             elif (without_events := run.why_without_events) is not None:
                 self._note_stuck({key: f"the events that triggered it are not in the ledger: {without_events}"})
+            elif (region := self._passed_by(own, run)) is not None:
+                self._note_stuck({key: f"{region} may have executed its date before it knew of this run"})
             elif key not in self._stuck or key in self._to_retry:
                 candidates.append(run)
         batch = candidates[:_BATCH]
@@ -139,6 +141,17 @@ class Resumer:
         # If no region resumes a parent, its children need not wait for it any longer.
         has_new_free = any(refused.get(key) == OPTED_OUT for parents in family.parents.values() for key in parents)
         return len(candidates) > len(batch) or has_new_free
+
+    def _passed_by(self, own: RegionLedger, run: LedgerRun) -> str | None:
+        """
+        Return the region that may have executed the date of a run that a user requested in this region; or None.
+
+        This region could not publish the run before it lost the role.
+        """
+        mine = own.runs.get(run.key)
+        if not run.holds_date or run.logical_date is None or mine is None or mine.epoch != run.epoch:
+            return None
+        return passed_by(run.logical_date, run.key, own, self._peers.ledgers, after_epoch=run.epoch)
 
     @property
     def _declined(self) -> set[RunKey]:

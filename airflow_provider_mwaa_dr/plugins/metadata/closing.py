@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import exists, func, or_, select, true, update
+from sqlalchemy import exists, func, or_, select, true, tuple_, update
 
+from airflow_provider_mwaa_dr.core.batches import batched
+from airflow_provider_mwaa_dr.core.ledger import RunKey
 from airflow_provider_mwaa_dr.plugins.metadata.answers import refuse_answers, unused_answers
 from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
 from airflow_provider_mwaa_dr.plugins.metadata.notes import put_note
@@ -53,7 +56,7 @@ def close_runs(exempt: Exemption, note: str, *, queued_for_s: float = 0.0, spare
     """
     drop_waiting_events(exempt, note, spared_since=spared_since)
     closed = 0
-    while batch := _close_batch(exempt, note, queued_for_s, spared_since):
+    while batch := _close_batch(exempt, note, _not_spared(spared_since), _not_young(queued_for_s)):
         closed += batch
         if batch < BATCH:
             break
@@ -61,25 +64,24 @@ def close_runs(exempt: Exemption, note: str, *, queued_for_s: float = 0.0, spare
     return closed
 
 
-def _close_batch(exempt: Exemption, note: str, queued_for_s: float, spared_since: datetime | None) -> int:
+def end_queued(exempt: Exemption, keys: Collection[RunKey], note: str) -> int:
+    """End those of these runs that are queued, as :func:`close_runs` does; return how many. Locked rows stay."""
+    found = 0
+    for batch in batched(sorted(keys), BATCH):
+        found += _close_batch(exempt, note, RUNS.c.state == "queued", tuple_(RUNS.c.dag_id, RUNS.c.run_id).in_(batch))
+    return found
+
+
+def _close_batch(exempt: Exemption, note: str, *conditions: Any) -> int:
+    """Close the first open runs that meet *conditions*, :data:`BATCH` at most; return how many."""
     now = utc_now()
     query = (
         select(RUNS.c.id, RUNS.c.dag_id, RUNS.c.run_id)
-        .where(RUNS.c.state.in_(OPEN), _not_spared(spared_since), ~exempt.covers(RUNS.c.dag_id))
+        .where(RUNS.c.state.in_(OPEN), *conditions, ~exempt.covers(RUNS.c.dag_id))
         .order_by(RUNS.c.id)
         .limit(BATCH)
         .with_for_update(skip_locked=True)
     )
-    if queued_for_s > 0:
-        startable = select(DAGS.c.dag_id).where(DAGS.c.is_paused.is_(False))
-        query = query.where(
-            or_(
-                RUNS.c.state == "running",
-                RUNS.c.dag_id.not_in(startable),
-                RUNS.c.queued_at.is_(None),
-                RUNS.c.queued_at < now - timedelta(seconds=queued_for_s),
-            )
-        )
     with transaction() as session:
         connection = session.connection()
         rows = connection.execute(query).all()
@@ -96,6 +98,19 @@ def _close_batch(exempt: Exemption, note: str, queued_for_s: float, spared_since
         delete_deadlines(session, ids)
         update_run_limits(connection, {row.dag_id for row in rows})
         return len(ids)
+
+
+def _not_young(queued_for_s: float) -> Any:
+    """Return the condition that a run is not a queued one of an unpaused DAG for less than *queued_for_s* seconds."""
+    if queued_for_s <= 0:
+        return true()
+    startable = select(DAGS.c.dag_id).where(DAGS.c.is_paused.is_(False))
+    return or_(
+        RUNS.c.state == "running",
+        RUNS.c.dag_id.not_in(startable),
+        RUNS.c.queued_at.is_(None),
+        RUNS.c.queued_at < utc_now() - timedelta(seconds=queued_for_s),
+    )
 
 
 def close_task_instances(of_runs: Any, now: datetime) -> Any:

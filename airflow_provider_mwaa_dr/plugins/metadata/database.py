@@ -111,6 +111,9 @@ class MetadataDb:
     def close_runs(self, note: str, *, queued_for_s: float = 0.0, spared_since: datetime | None = None) -> int:
         return closing.close_runs(self._exempt, note, queued_for_s=queued_for_s, spared_since=spared_since)
 
+    def end_queued(self, keys: Collection[RunKey], note: str) -> int:
+        return closing.end_queued(self._exempt, keys, note)
+
     def drop_held_notes(self) -> int:
         return notes.drop_held_notes()
 

@@ -58,6 +58,23 @@ def test_a_run_that_a_user_requested_since_the_last_read_is_spared(database: Dat
     assert agent_db.open_runs(up_to=agent_db.newest_run(), spared_since=since) == 0
 
 
+def test_only_the_given_runs_that_are_queued_end(database: Database, agent_db: Any) -> None:
+    """The others stay, also those of exempt DAGs. The row is recognized later as an own end that executed nothing."""
+    database.add_dag("orders")
+    database.add_dag("by_tag", tags=("dr:control",))
+    for run_id, state in (("requested", "queued"), ("other", "queued"), ("running", "running"), ("done", "success")):
+        database.add_run("orders", run_id, state=state)
+    database.add_run("by_tag", "exempt")
+    keys = [("orders", run_id) for run_id in ("requested", "running", "done", "absent")]
+    assert agent_db.end_queued([*keys, ("by_tag", "exempt")], "closed: because") == 1
+    ended = {"requested": "failed", "other": "queued", "running": "running", "done": "success", "exempt": "queued"}
+    assert database.runs() == ended
+    assert database.note("requested") == "[mwaa-dr] closed: because"
+    found = agent_db.own_ends(above=0, up_to=agent_db.newest_run(), limit=10)
+    assert [(row.run_id, row.is_skipped) for row in found] == [("requested", True)]
+    assert agent_db.end_queued(keys, "closed: again") == 0
+
+
 def test_many_runs_are_closed_in_batches(database: Database, agent_db: Any) -> None:
     """The transactions are short, because the scheduler passes over locked runs."""
     database.add_dag("orders")

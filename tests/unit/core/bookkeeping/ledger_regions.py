@@ -36,6 +36,7 @@ class Rows:
         self.started: list[str] = []
         self.arriving: list[RunRow] = []
         self.own_end_keys: set[RunKey] = set()
+        self.locked: set[RunKey] = set()
         self.kept: dict[RunKey, str] = {}
         self.explained: dict[RunKey, str] = {}
         self.moved = 0
@@ -115,6 +116,13 @@ class Rows:
     def apply_outcomes(self, runs: Sequence[LedgerRun], note: str) -> None:
         self.applied += runs
         self.own_end_keys -= {run.key for run in runs}
+
+    def end_queued(self, keys: Collection[RunKey], note: str) -> int:
+        found = [key for key in keys if self.rows[key].state == "queued" and key not in self.locked]
+        for key in found:
+            self.rows[key] = replace(self.rows[key], state="failed", is_skipped=True)
+        self.own_end_keys |= set(found)
+        return len(found)
 
     def own_ends(self, *, above: int, up_to: int, limit: int) -> Sequence[RunRow]:
         found = [row for row in self.rows.values() if row.key in self.own_end_keys and above < row.id <= up_to]

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.core.bookkeeping import resolving
 from airflow_provider_mwaa_dr.core.ledger import Gap, RunStatus
-from tests.unit.core.bookkeeping.ledger_regions import HERE, Region, hand_over
+from tests.unit.core.bookkeeping.ledger_regions import HERE, THERE, Region, at_epoch, hand_over
 
 
 @pytest.fixture
@@ -150,3 +150,59 @@ def test_an_own_result_counts_for_a_run_that_a_user_cleared_in_the_standby(
     here.db.own_end_keys.add(("orders", "r1"))
     assert not resolve(here, listed, epoch=2)
     assert [(run.run_id, run.status) for run in here.db.applied] == [("r1", RunStatus.SUCCESS)]
+
+
+@pytest.mark.parametrize("has_later", [True, False])
+def test_a_run_for_a_date_that_another_region_has_passed_ends_and_is_listed(
+    regions: tuple[Region, Region], listed: list[str], has_later: bool
+) -> None:
+    """Airflow creates no second run for a date. A run that the scheduler has locked is ended in the next turn."""
+    here, there = regions
+    there.bookkeeper.begin(0)
+    there.db.put("two", "success", day=2)
+    there.publish()
+    here.bookkeeper.begin(1)
+    here.db.put("three", "success", day=3)
+    here.db.put("five", "success", day=5)
+    here.publish(epoch=1)
+    for day in (1, 2, 3, 4, 5, 6):
+        there.db.put(f"by hand {day}", "queued", day=day, run_type="manual", holds_date=True)
+    there.db.put("now", "queued", day=4, run_type="manual")
+    there.bookkeeper.follow()
+    there.db.locked = {("orders", "by hand 4")} if has_later else set()
+    if has_later:
+        assert resolve(there, listed, epoch=2)
+        there.db.locked = set()
+    assert not resolve(there, listed, epoch=2)
+    assert sorted(listed) == ["orders by hand 3", "orders by hand 4", "orders by hand 5"]
+    left = {run_id for _, run_id in there.db.rows}
+    assert left == {"two", "by hand 1", "by hand 2", "by hand 6", "now"}
+    there.bookkeeper.begin(2)
+    there.db.put("by hand, later", "queued", day=4, run_type="manual", holds_date=True)
+    there.restart()
+    there.bookkeeper.follow()
+    assert not resolve(there, listed, epoch=2)
+    assert ("orders", "by hand, later") in there.db.rows, "the region executes: the run belongs to its present role"
+
+
+def test_a_run_that_was_published_too_late_does_not_repeat_a_date(regions: tuple[Region, Region]) -> None:
+    """A user requested it, and its region died. The other region has executed the interval of its date since."""
+    here, there = regions
+    here.bookkeeper.begin(0)
+    here.db.put("one", "success", day=1)
+    here.publish()
+    for day in (1, 4, 8):
+        here.db.put(f"by hand {day}", "queued", day=day, run_type="manual", holds_date=True)
+    there.bookkeeper.begin(1)
+    there.db.put("five", "success", day=5)
+    there.publish(epoch=1)
+    here.bookkeeper.follow()
+    here.interrupt(at_epoch(2), epoch=0)
+    for day in (1, 4, 8):
+        end(here, f"by hand {day}", day=day, run_type="manual", holds_date=True)
+    here.bookkeeper.begin(2)
+    assert not here.bookkeeper.resume(epoch=2)
+    assert sorted(run.run_id for run in here.db.resumed) == ["by hand 1", "by hand 8"]
+    assert here.bookkeeper.waiting == (
+        f"orders by hand 4: {THERE} may have executed its date before it knew of this run",
+    )

@@ -67,10 +67,14 @@ $(MATRIX:%=airflow-%): airflow-%: setup
 	$(BIN)/python tests/run_with_airflow.py $*
 
 FIRST :=
-.PHONY: simulation schedulers beside
-# It waits for nothing, so it takes what the others leave. Its seeds are fresh; FIRST=SEED repeats those of an earlier run.
-simulation: setup
+.PHONY: simulation known-histories fresh-histories schedulers beside
+simulation: known-histories fresh-histories
+
+known-histories: setup
 	nice -n 19 $(BIN)/python -m pytest tests/simulation tests/exploration -q
+
+# They wait for nothing, so they take what the others leave. FIRST=SEED repeats the seeds of an earlier run.
+fresh-histories: setup
 	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 9500 $(if $(FIRST),--first $(FIRST))
 	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 600 --world families $(if $(FIRST),--first $(FIRST))
 	nice -n 19 $(BIN)/python -m tests.simulation --ci --histories 600 --world halts $(if $(FIRST),--first $(FIRST))
@@ -82,13 +86,12 @@ simulation: setup
 schedulers: setup
 	$(BIN)/python -m pytest tests/sandbox -q -m "not soak" --durations 15
 
-# All others, one after another while the schedulers run, the fastest to fail first. Afterwards, the simulation has both cores.
+# All others, two at a time while the schedulers run, which wait for most of their time.
 beside: setup
-	nice -n 10 $(MAKE) --output-sync=target check
-	nice -n 10 $(MAKE) --output-sync=target $(AIRFLOWS:%=airflow-%)
-	$(MAKE) --output-sync=target simulation
+	nice -n 10 $(MAKE) --jobs 2 --output-sync=target check $(AIRFLOWS:%=airflow-%)
+	$(MAKE) --jobs 2 --output-sync=target simulation
 
-# Real schedulers are late where much else runs beside them: they start first and keep one core.
+# Real schedulers are late where much else runs beside them: they start first and go first.
 test: setup ## all tests: check, each Airflow, simulation on fresh seeds (FIRST=SEED repeats), real schedulers
 	$(MAKE) --jobs 2 schedulers beside
 

@@ -178,8 +178,12 @@ def test_a_killed_region_is_left_automatically(pair: Pair, topic: Topic) -> None
         assert topic.subjects() == sorted([SUSPECTED, FAILED, DONE])
         run = start(target)
         run.wait_until_it_executed()
+        executed_s = (datetime.now(tz=timezone.utc) - killed_at).total_seconds()
         begun_s = (record.started_at - killed_at).total_seconds()
-        print(f"kill {number + 1} of {KILLS}: {source.name} left, begun {begun_s:.0f} s after it, {record.reason}")
+        print(
+            f"kill {number + 1} of {KILLS}: {source.name} left, begun {begun_s:.0f} s after it, "
+            f"a run requested after the failover has executed {executed_s:.0f} s after it; {record.reason}"
+        )
         pair.sandbox.revive(source.name)
         pair.wait_until_reconciled()
 

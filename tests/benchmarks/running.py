@@ -2,10 +2,11 @@
 Cost of the plugin for a running Airflow: ``python -m tests.benchmarks.running [PART ...]``.
 
 The sandbox runs two real Airflows 3.3.1 with the provider's defaults (a read of the state every second),
-CeleryExecutor with an emulated SQS as in MWAA, and 1,000 DAGs in each region. The benchmark measures the active region, alternately with and
-without the plugin (``[dr] enabled = False``: no listener, no agent): the throughput of the scheduler, and the resources
-of its idle process. Then, with the plugin, it measures the time that the fence adds to a task in a worker, and the time
-from the end of a run to its entry in the ledger. The figures are in build/bench/running.json.
+CeleryExecutor with an emulated SQS as in MWAA, and 1,000 DAGs in each region. The benchmark measures the active region,
+alternately with and without the plugin (``[dr] enabled = False``: no listener, no agent): the throughput of the
+scheduler, and the resources of its idle process. Then, with the plugin, it measures the time that the fence adds to a
+task in a worker, and the time from the end of a run to its entry in the ledger. The figures are in
+build/bench/running.json.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def nothing(number):
 
 with DAG("one_task", schedule=None, start_date=START):
     nothing(1)
-with DAG("tasks", schedule=None, start_date=START, max_active_tasks={TASKS}):
+with DAG("tasks", schedule=None, start_date=START, max_active_tasks=1):
     nothing.expand(number=list(range({TASKS})))
 """
 # Wraps the hooks of all other plugins. A change of the fence's file shows that the fence has read the table.

@@ -130,6 +130,8 @@ CATCHUP = {"drill_orders": 0, "drill_long": 2, HISTORY: 8}
 TRIGGER_EVERY_S = 3.0
 TIMEOUT_S = 240.0
 """For a wait that takes one or two seconds on an idle machine."""
+LIKE_MWAA_FACTOR = 4
+"""With MWAA's settings, each task starts an interpreter of its own, which imports all of Airflow."""
 FAILOVER_DEADLINE_S = 420.0
 BACKLOG_DEADLINE_S = 120.0
 """A run of the backlog that has not ended within this time counts as lost."""
@@ -774,11 +776,13 @@ class Drill:
         self._steps.append(DrillStep(name=name, seconds=round(time.monotonic() - begun, 1)))
 
     def _until(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + TIMEOUT_S
+        is_like_mwaa = any(region.like_mwaa for region in self._sandbox.home.blueprint().regions.values())
+        limit_s = TIMEOUT_S * (LIKE_MWAA_FACTOR if is_like_mwaa else 1)
+        deadline = time.monotonic() + limit_s
         while not condition():
             if time.monotonic() > deadline:
                 raise DRError(
-                    f"Timed out after {TIMEOUT_S:.0f} s, while waiting until {what}.",
+                    f"Timed out after {limit_s:.0f} s, while waiting until {what}.",
                     advice=f"The sandbox's logs are in {self._sandbox.home.path / 'logs'}.",
                 )
             time.sleep(0.5)

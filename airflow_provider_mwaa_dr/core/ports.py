@@ -814,8 +814,8 @@ class Environment(Protocol):
 
         :param listing: a result of :meth:`dags` for all DAGs that the caller has just read, and has not changed since;
             None: the method first lists the DAGs.
-        :param expected: without a *listing*: all DAGs in the other state, *dag_ids* or not, as the caller knows from
-            elsewhere. The method saves the listing if the environment has exactly so many DAGs in that state.
+        :param expected: only without a *listing*: all DAGs that the caller believes to be in the other state, also
+            those that are not in *dag_ids*. If the environment has exactly as many in that state, no listing is needed.
         :param on_progress: called with (done, total) before the first call and after the last, and about once a second
             in between.
         :return: the ids whose flag changed, sorted.

@@ -158,7 +158,7 @@ def has_watcher(pair: Pair, region: Airflow) -> bool:
 
 
 def watched(pair: Pair, folder: Path) -> Queue:
-    """Return a queue whose messages the active region handles, and of which the standby has a watcher, too."""
+    """Return a queue. Both regions have a watcher of it, and the active region handles its messages."""
     make_steady(pair)
     source, target = pair.active, pair.standby
     queue = Queue(pair, folder)

@@ -32,8 +32,10 @@ def test_the_wheel_requires_no_package() -> None:
 
 
 def test_the_extras_are_those_of_the_messages() -> None:
-    """Messages and documents name them."""
-    assert sorted(PROVIDER["optional-dependencies"]) == ["airflow"]
+    """Messages and documents name them. Those of the provider that install the command line stay as they were."""
+    extras = PROVIDER["optional-dependencies"]
+    assert (extras["cli"], extras["sandbox"]) == (["mwaa-dr-cli"], ["mwaa-dr-cli[sandbox]"])
+    assert sorted(extras) == ["airflow", "cli", "sandbox"]
     assert sorted(CLI["optional-dependencies"]) == ["sandbox"]
 
 

@@ -82,7 +82,7 @@ def test_a_report_about_an_earlier_agent_of_the_scheduler_counts_nothing() -> No
 
 
 def test_silence_before_an_unknown_time_does_not_count() -> None:
-    """For example during an update, whoever observed it. Which regions are alive is observed again, too."""
+    """An example is an update. The silence that any agent observed before it is ignored, and so are signs of life."""
     at = Observed()
     at.read(agent(A, 7), agent(B, 1))
     at.read(agent(A, 7), agent(B, 2))

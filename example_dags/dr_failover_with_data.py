@@ -10,7 +10,8 @@ that you do not need, and add your own.
    the age of the newest marker of ``dr_data_marker`` in the target's bucket: so much data may be missing (RPO).
    S3 does not replicate in the order of the writes. A marker shows that the replication works, and how late it is.
 3. ``switch_database`` and ``database_switched`` make the target's cluster the writer of the Aurora global database.
-   Graceful: a switchover, without loss. Forced: a failover that may lose data.
+   Graceful: a switchover, without loss, called in the source. Forced: a failover that may lose data, called in the
+   target.
 4. ``secret`` makes the secret in the target usable without the source. Graceful: it checks that the replica is in sync.
    Forced: it promotes the replica, so that it can be changed.
 5. ``resume`` continues the failover to its end.
@@ -33,6 +34,7 @@ If a task fails, the failover stays halted, and no region executes. Clear the ta
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -46,6 +48,8 @@ except ImportError:  # Airflow 2
 
 from airflow_provider_mwaa_dr import conf
 from airflow_provider_mwaa_dr.operators.failover import FailoverOperator
+
+log = logging.getLogger(__name__)
 
 REPLICATED_WITHIN = timedelta(minutes=10)
 """How long the marker may take to the bucket of the target."""
@@ -131,7 +135,9 @@ with DAG(
             body = s3.get_object(Bucket=buckets[target], Key=f"dr-marker/{source}")["Body"].read()
         except s3.exceptions.NoSuchKey:
             return found
-        return {**found, "rpo_s": (datetime.now(timezone.utc) - datetime.fromisoformat(body.decode())).total_seconds()}
+        rpo_s = (datetime.now(timezone.utc) - datetime.fromisoformat(body.decode())).total_seconds()
+        log.warning("Up to %.0f s of data may be missing in %s.", rpo_s, target)
+        return {**found, "rpo_s": rpo_s}
 
     @task.sensor(mode="reschedule", poke_interval=10, timeout=REPLICATED_WITHIN.total_seconds())
     def marker_arrived(record: dict[str, Any], written: dict[str, Any]) -> bool:
@@ -147,28 +153,42 @@ with DAG(
 
     @task
     def switch_database(record: dict[str, Any]) -> str:
-        """Start the switch, and return what was started: ``switchover``, ``failover``, or empty for nothing."""
-        name, target = data("global_cluster"), record["to"]
-        if not name or is_moved(record) or is_writer(target):
+        """
+        Start the switch, and return what was started: ``switchover``, ``failover``, or empty for nothing.
+
+        Idempotent: a retry finds the switch that is in progress, or the target as the writer.
+        """
+        name, source, target = data("global_cluster"), record["from"], record["to"]
+        if not name or is_moved(record):
             return ""
-        rds, cluster = client("rds", target), data("clusters")[target]
+        found, arn = describe(target), data("clusters")[target]
+        if is_writer(found, arn) or found.get("FailoverState", {}).get("ToDbClusterArn") == arn:
+            return ""
+        switch = {"GlobalClusterIdentifier": name, "TargetDbClusterIdentifier": arn}
         if record["mode"] == "graceful":
-            rds.switchover_global_cluster(GlobalClusterIdentifier=name, TargetDbClusterIdentifier=cluster)
+            client("rds", source).switchover_global_cluster(**switch)
             return "switchover"
-        rds.failover_global_cluster(GlobalClusterIdentifier=name, TargetDbClusterIdentifier=cluster, AllowDataLoss=True)
+        client("rds", target).failover_global_cluster(**switch, AllowDataLoss=True)
         return "failover"
 
-    def is_writer(region: str) -> bool:
-        """Return whether the cluster of *region* is the writer of the global database."""
-        found = client("rds", region).describe_global_clusters(GlobalClusterIdentifier=data("global_cluster"))
-        (cluster,) = found["GlobalClusters"]
-        members = {member["DBClusterArn"]: member["IsWriter"] for member in cluster["GlobalClusterMembers"]}
-        return cluster["Status"] == "available" and members.get(data("clusters")[region], False)
+    def describe(region: str) -> dict[str, Any]:
+        """Return the description of the global cluster in *region*."""
+        (found,) = client("rds", region).describe_global_clusters(GlobalClusterIdentifier=data("global_cluster"))[
+            "GlobalClusters"
+        ]
+        return dict(found)
+
+    def is_writer(found: dict[str, Any], arn: str) -> bool:
+        """Return whether the cluster *arn* is the writer, and no switch is in progress."""
+        members = {member["DBClusterArn"]: member["IsWriter"] for member in found["GlobalClusterMembers"]}
+        return found["Status"] == "available" and members.get(arn, False)
 
     @task.sensor(mode="reschedule", poke_interval=10, timeout=SWITCHED_WITHIN.total_seconds())
     def database_switched(record: dict[str, Any]) -> bool:
         """Wait until the cluster of the target is the writer."""
-        return not data("global_cluster") or is_moved(record) or is_writer(record["to"])
+        if not data("global_cluster") or is_moved(record):
+            return True
+        return is_writer(describe(record["to"]), data("clusters")[record["to"]])
 
     @task
     def secret(record: dict[str, Any]) -> str:

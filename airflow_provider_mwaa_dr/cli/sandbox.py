@@ -19,7 +19,7 @@ from airflow_provider_mwaa_dr.sandbox.drill import report
 from airflow_provider_mwaa_dr.sandbox.drill.drill import ALL, DEPLOYED, SCENARIOS, Drill, run_all
 from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import DEFAULT_VERSION, versions
 from airflow_provider_mwaa_dr.sandbox.runtime.airflow_settings import EXECUTORS
-from airflow_provider_mwaa_dr.sandbox.runtime.home import ACTIVE, STATE_MODELS
+from airflow_provider_mwaa_dr.sandbox.runtime.home import ACTIVE, DEFAULT_DATA_LAG_S, STATE_MODELS
 from airflow_provider_mwaa_dr.sandbox.sandbox import DEFAULT_LAG_S, Sandbox
 
 if TYPE_CHECKING:
@@ -65,6 +65,13 @@ def add_commands(subparsers: Subparsers) -> None:
         type=float,
         default=DEFAULT_LAG_S,
         help="replication lag of --state-model eventual; default: %(default)s s",
+    )
+    up.add_argument(
+        "--data-lag",
+        metavar="S",
+        type=float,
+        help="longest time until an object is in the bucket's replica, and time of the switch of an Aurora global "
+        f"database. Default: unchanged, {DEFAULT_DATA_LAG_S:g} s for a new sandbox",
     )
     up.add_argument(
         "--bare",
@@ -150,6 +157,7 @@ def _up(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) -> No
         schedulers=arguments.schedulers,
         state_model=arguments.state_model,
         lag_s=arguments.lag,
+        data_lag_s=arguments.data_lag,
         bare=arguments.bare,
         like_mwaa=arguments.like_mwaa,
     )

@@ -53,6 +53,7 @@ START_DEADLINE_S = 420.0
 LOCK_PATIENCE_S = 2 * START_DEADLINE_S
 UPDATE_GRACE_S = 10.0
 DEFAULT_LAG_S = 1.0
+MAX_DATA_LAG_S = 3600
 
 
 class Sandbox:
@@ -82,6 +83,7 @@ class Sandbox:
         dr: Mapping[str, str] | None = None,
         state_model: str | None = None,
         lag_s: float = DEFAULT_LAG_S,
+        data_lag_s: float | None = None,
         bare: bool | None = None,
         like_mwaa: bool | None = None,
     ) -> Mapping[str, Any]:
@@ -100,6 +102,8 @@ class Sandbox:
         :param state_model: one of :data:`.home.STATE_MODELS`; None for the home's model, which is strong in a new home.
             It can change only while the sandbox is down.
         :param lag_s: for the eventual model, the longest time until a write is in the other regions.
+        :param data_lag_s: the longest time until an object is in the bucket's replica, and the time that the switch of
+            a global database takes. None for the home's value. It can change while the sandbox runs.
         :param bare: whether the regions are new MWAA environments without the provider, for ``mwaa-dr deploy``. None
             for the home's value, which is False in a new home. A bare home loses its data when its AWS stops: at the
             next start its environments are new and empty.
@@ -131,6 +135,12 @@ class Sandbox:
             )
         if not 0 <= lag_s <= 60:
             raise ConfigError(f"The lag is {lag_s:g} s.", option="--lag", advice="Use 0 to 60 seconds.")
+        if data_lag_s is not None and not 0 <= data_lag_s <= MAX_DATA_LAG_S:
+            raise ConfigError(
+                f"The lag of the data is {data_lag_s:g} s.",
+                option="--data-lag",
+                advice=f"Use 0 to {MAX_DATA_LAG_S} seconds.",
+            )
         if bare and state_model not in {None, STRONG}:
             raise ConfigError(
                 f"A bare sandbox has no state table, so it cannot have the state model {state_model}.",
@@ -143,6 +153,9 @@ class Sandbox:
             )
             if state_model is not None:
                 blueprint = self._with_model(blueprint, None if state_model == STRONG else lag_s)
+            if data_lag_s is not None:
+                blueprint = replace(blueprint, data_lag_s=data_lag_s)
+                self.home.make(blueprint)
             if self.is_up():
                 self.say(f"both regions already run in {self.home}")
             elif not self._living_sessions():

@@ -99,6 +99,7 @@ class FakeAws:
         self.writer = "us-east-2"
         self.primary, self.status = "us-east-2", "InSync"
         self.calls: list[str] = []
+        self.under_way = ""
 
     def client(self, _: str, *, region_name: str) -> FakeAws:
         self.region = region_name
@@ -117,11 +118,18 @@ class FakeAws:
             {"DBClusterArn": f"arn-{region}", "IsWriter": region == self.writer}
             for region in ("us-east-1", "us-east-2")
         ]
-        return {"GlobalClusters": [{"Status": "available", "GlobalClusterMembers": members}]}
+        found = {"Status": "available", "GlobalClusterMembers": members}
+        if self.under_way:
+            found |= {"Status": "switching-over", "FailoverState": {"ToDbClusterArn": self.under_way}}
+        return {"GlobalClusters": [found]}
 
     def switchover_global_cluster(self, *, TargetDbClusterIdentifier: str, **_: str) -> None:
+        assert self.region == self.writer, "AWS says: call it in the region of the primary cluster"
         self.calls.append("switchover")
-        self.writer = TargetDbClusterIdentifier.removeprefix("arn-")
+        self.under_way = TargetDbClusterIdentifier
+
+    def end_switch(self) -> None:
+        self.writer, self.under_way = self.under_way.removeprefix("arn-"), ""
 
     def failover_global_cluster(self, *, TargetDbClusterIdentifier: str, AllowDataLoss: bool, **_: str) -> None:
         assert AllowDataLoss
@@ -190,6 +198,9 @@ def test_a_graceful_failover_waits_for_the_marker_and_switches_without_loss(
     assert steps["marker_arrived"](RECORD, written)
     assert not steps["database_switched"](RECORD)
     assert steps["switch_database"](RECORD) == "switchover"
+    assert steps["switch_database"](RECORD) == "", "a retry finds the switch that is in progress"
+    assert not steps["database_switched"](RECORD)
+    aws.end_switch()
     assert steps["database_switched"](RECORD)
     assert steps["switch_database"](RECORD) == "", "a retry finds the target as the writer"
     assert steps["secret"](RECORD) == "in sync"

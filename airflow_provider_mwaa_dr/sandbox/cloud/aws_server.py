@@ -6,7 +6,8 @@ ports in it, prints ``ready`` and serves until SIGTERM. The server knows the cal
 control environment has its own. It knows the service and the target region from the scope of the request's signature.
 So the server can emulate a lost region (target), a cut-off region (caller) and both state models, although all callers
 use unmodified boto3 and a single ``AWS_ENDPOINT_URL``. The services come from moto, except MWAA
-(:mod:`.mwaa_endpoint`).
+(:mod:`.mwaa_endpoint`) and what moto lacks for the data of pipelines: :mod:`.bucket_copies`, :mod:`.global_databases`
+and :mod:`.secret_replicas`.
 
 For each request, the server checks ``HOME/aws/faults.json`` (:mod:`.faults`) and writes a line to
 ``HOME/aws/requests.jsonl``.
@@ -30,9 +31,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 from xml.etree import ElementTree  # nosec B405
 
@@ -56,6 +58,10 @@ from airflow_provider_mwaa_dr.sandbox.cloud.replication import WRITES, Replicati
 from airflow_provider_mwaa_dr.sandbox.runtime.dag_sync import DagSync
 from airflow_provider_mwaa_dr.sandbox.runtime.home import Home
 
+if TYPE_CHECKING:
+    from airflow_provider_mwaa_dr.sandbox.cloud.bucket_copies import BucketCopies
+    from airflow_provider_mwaa_dr.sandbox.cloud.global_databases import GlobalDatabases
+
 log = get_logger(__name__)
 
 _UPDATE = "airflow_provider_mwaa_dr.sandbox.runtime.update"
@@ -64,6 +70,8 @@ _HOLD_CHECK_S = 0.25
 _S3_NAMESPACE = "{http://s3.amazonaws.com/doc/2006-03-01/}"
 _DYNAMODB_ERRORS = "com.amazonaws.dynamodb.v20120810#"
 _AWS_ERRORS = "com.amazon.coral.service#"
+_DATABASE_OPERATIONS = {"DescribeGlobalClusters", "FailoverGlobalCluster", "SwitchoverGlobalCluster"}
+"""Operations on Aurora global databases that moto lacks, or answers without regard to the identifier."""
 
 _UNUSABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, DRError)
 """Errors of reading a file that users or other processes wrote."""
@@ -84,6 +92,8 @@ class ServerConfig:
     :param web: port by caller and region, for the web servers of the environments.
     :param environments: by region; may be added while the server runs.
     :param update_s: how long an update of an environment takes.
+    :param data_lag_s: the longest time until an object is in the bucket's replica; how long the switch of a global
+        database takes.
     """
 
     state_model: str
@@ -93,6 +103,7 @@ class ServerConfig:
     web: Mapping[str, Mapping[str, int]]
     environments: Mapping[str, Environment]
     update_s: float = 0.0
+    data_lag_s: float = 0.0
 
 
 def load_config(path: Path) -> ServerConfig:
@@ -109,6 +120,7 @@ def load_config(path: Path) -> ServerConfig:
             for region, environment in row.get("environments", {}).items()
         },
         update_s=float(row.get("update_s", 0.0)),
+        data_lag_s=float(row.get("data_lag_s", 0.0)),
     )
 
 
@@ -198,6 +210,7 @@ class AwsServer:
             rebuild=self._rebuild,
         )
         self._home = Home(home)
+        self._clock = clock
         self._dags = DagSync(self._dags_folders, self._bucket_dags)
         self.stopping = threading.Event()
         self._moto = DomainDispatcherApplication(create_backend_app)
@@ -209,7 +222,7 @@ class AwsServer:
             lock=self._one_at_a_time,
             regions=lambda: {region for regions in self.config().web.values() for region in regions},
             lag_s=lambda: self.config().lag_s,
-            fault=lambda source, target: faults.match(self.faults(), service="dynamodb", caller=source, target=target),
+            fault=lambda source, target: self._fault_between("dynamodb", source, target),
         )
         self._wake, self._waker = socket.socketpair()
         self._listeners = [(self._listen(port.number), port) for port in self._ports()]
@@ -256,11 +269,19 @@ class AwsServer:
             # DynamoDB refuses this request, but moto would accept it.
             content_type = request.headers.get("content-type", "")
             return _target_json(400, "com.amazon.coral.validate#ValidationException", refused, content_type)
+        if service == "rds" and operation in _DATABASE_OPERATIONS:
+            with self._one_at_a_time:
+                return self._databases.answer(request, operation)
+        if service == "secretsmanager" and operation == "StopReplicationToReplica":
+            return self._stop_replication(request)
         # ReceiveMessage waits for a message, and must not hold the lock that SendMessage needs.
         if service not in {"dynamodb", "sqs", "cloudformation"} or operation == "ReceiveMessage":
             answer = self._call_moto(request, region)
             if service == "s3" and request.method not in {"GET", "HEAD"}:
                 self._dags.wake()
+                if answer.status == 200:
+                    with self._one_at_a_time:
+                        self._bucket_copies.written(request, answer)
             return answer
         with self._one_at_a_time:
             if service == "cloudformation":
@@ -273,6 +294,45 @@ class AwsServer:
             if is_copied and service == "dynamodb" and operation in WRITES and answer.status == 200 and region:
                 self._replication.written(region, operation, json.loads(request.body))
             return answer
+
+    # The modules of these services import parts of moto that take seconds to load, and few sandboxes need them.
+
+    @cached_property
+    def _databases(self) -> GlobalDatabases:
+        from airflow_provider_mwaa_dr.sandbox.cloud.global_databases import GlobalDatabases  # noqa: PLC0415
+
+        return GlobalDatabases(
+            clock=self._clock,
+            switch_s=lambda: self.config().data_lag_s,
+            is_cut=lambda source, target: faults.cuts(self._fault_between("rds", source, target)),
+        )
+
+    @cached_property
+    def _bucket_copies(self) -> BucketCopies:
+        from airflow_provider_mwaa_dr.sandbox.cloud.bucket_copies import BucketCopies  # noqa: PLC0415
+
+        return BucketCopies(
+            self._ask_s3,
+            lag_s=lambda: self.config().data_lag_s,
+            fault=lambda source, target: self._fault_between("s3", source, target),
+        )
+
+    def _stop_replication(self, request: Request) -> Answer:
+        from airflow_provider_mwaa_dr.sandbox.cloud import secret_replicas  # noqa: PLC0415
+
+        content_type = "application/x-amz-json-1.1"
+        try:
+            arn = secret_replicas.stop_replication(request.region or "", json.loads(request.body)["SecretId"])
+        except secret_replicas.NotAReplicaError as error:
+            code, message = error.args
+            return _target_json(400, code, message, content_type)
+        return Answer(
+            status=200, headers=(("Content-Type", content_type),), body=json.dumps({"ARN": arn}).encode()
+        )  # fmt: skip
+
+    def _fault_between(self, service: str, source: str, target: str) -> InjectedFault | None:
+        """Return the fault that separates a service of two regions."""
+        return faults.match(self.faults(), service=service, caller=source, target=target)
 
     def _has_object(self, region: str, bucket: str, key: str, version: str | None) -> bool:
         named = f"?versionId={quote(version)}" if version else ""
@@ -305,18 +365,21 @@ class AwsServer:
             if environment.is_bare
         }
 
-    def _ask_s3(self, region: str, method: str, path: str) -> Answer:
-        """Send a request to S3, as the environment's service role does."""
+    def _ask_s3(self, region: str, method: str, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+        """Send a request to S3, as the environment's service role or S3's replication does."""
         scope = f"Credential=sandbox/20260101/{region}/s3/aws4_request"
         request = Request(
             method=method,
             path=path,
-            headers={"authorization": f"AWS4-HMAC-SHA256 {scope}", "host": "127.0.0.1"},
+            headers={"authorization": f"AWS4-HMAC-SHA256 {scope}", "host": "127.0.0.1", **(headers or {})},
             body=b"",
             caller="mwaa",
             region=region,
         )
-        return self.answer(request, "s3")
+        answer = self._call_moto(request, region)
+        if method not in {"GET", "HEAD"}:
+            self._dags.wake()
+        return answer
 
     def _rebuild(self, environment: Environment, changes: Mapping[str, Any]) -> Rebuilding:
         """

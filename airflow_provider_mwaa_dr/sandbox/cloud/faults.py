@@ -115,6 +115,11 @@ def match(
     return min(found, key=lambda fault: order.index(fault.fault), default=None)
 
 
+def cuts(fault: InjectedFault | None) -> bool:
+    """Return whether a fault between two regions keeps their services from each other. A delay does not."""
+    return fault is not None and fault.fault is not FaultKind.DELAY
+
+
 def add(
     table: Table,
     *,

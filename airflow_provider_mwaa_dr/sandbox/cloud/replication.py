@@ -8,7 +8,6 @@ regions, copies wait; they are delivered when the fault is removed.
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import json
 import random
@@ -16,17 +15,14 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from airflow_provider_mwaa_dr.core.display import get_logger
-from airflow_provider_mwaa_dr.sandbox.cloud.faults import FaultKind, InjectedFault
-
-log = get_logger(__name__)
+from airflow_provider_mwaa_dr.sandbox.cloud.copy_queue import Copy, CopyQueue
+from airflow_provider_mwaa_dr.sandbox.cloud.faults import InjectedFault
 
 WRITES = frozenset({"PutItem", "UpdateItem", "DeleteItem"})
 """The operations whose writes are copied; the provider uses no other ones."""
-RETRY_S = 0.25
-"""Time between two attempts to deliver a copy during a fault. Without a copy to deliver, no timer runs."""
 
 Stamp = tuple[float, int]
 Place = tuple[str, str]
@@ -37,7 +33,6 @@ Place = tuple[str, str]
 class Parcel:
     """A copy of one item that is to be delivered to another region. ``item`` is None if the item was deleted."""
 
-    source: str
     target: str
     table: str
     key: Mapping[str, Any]
@@ -71,13 +66,11 @@ class Replication:
         lag_s: Callable[[], float],
         fault: Callable[[str, str], InjectedFault | None],
     ) -> None:
-        self._call, self._lock, self._regions, self._lag_s, self._fault = call, lock, regions, lag_s, fault
+        self._call, self._lock, self._regions, self._lag_s = call, lock, regions, lag_s
         self._order = itertools.count()
         self._written: dict[tuple[str, Place], Stamp] = {}
         self._keys: dict[tuple[str, str], tuple[str, ...]] = {}
-        self._under_way: list[tuple[float, int, Parcel]] = []
-        self._news = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._queue = CopyQueue(fault)
 
     def written(self, region: str, operation: str, parameters: Mapping[str, Any]) -> None:
         """Copy the item that a successful request wrote in *region* to every other region."""
@@ -91,40 +84,18 @@ class Replication:
         for target in self._regions():
             if target == region:
                 continue
-            parcel = Parcel(
-                source=region, target=target, table=table, key=key, item=found.get("Item"), stamp=stamp
-            )  # fmt: skip
+            parcel = Parcel(target=target, table=table, key=key, item=found.get("Item"), stamp=stamp)
             self._written[region, parcel.place] = stamp
-            self._send(parcel, self._lag_s() * random.uniform(0.5, 1.0))  # not a secret  # nosec B311
+            copy = Copy(
+                source=region, target=target, name=str(parcel.place), deliver=partial(self._deliver, parcel)
+            )  # fmt: skip
+            self._queue.add(copy, after_s=self._lag_s() * random.uniform(0.5, 1.0))  # not a secret  # nosec B311
 
     def _key_of(self, region: str, table: str) -> tuple[str, ...]:
         if (region, table) not in self._keys:
             described = self._call(region, "DescribeTable", {"TableName": table}) or {}
             self._keys[region, table] = tuple(part["AttributeName"] for part in described["Table"]["KeySchema"])
         return self._keys[region, table]
-
-    def _send(self, parcel: Parcel, after_s: float) -> None:
-        with self._news:
-            heapq.heappush(self._under_way, (time.monotonic() + after_s, next(self._order), parcel))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._deliver_all, name="replication", daemon=True)
-                self._thread.start()
-            self._news.notify()
-
-    def _deliver_all(self) -> None:
-        while True:
-            with self._news:
-                while not self._under_way or (wait_s := self._under_way[0][0] - time.monotonic()) > 0:
-                    self._news.wait(wait_s if self._under_way else None)
-                parcel = heapq.heappop(self._under_way)[2]
-            fault = self._fault(parcel.source, parcel.target)
-            if fault is not None and fault.fault is not FaultKind.DELAY:
-                self._send(parcel, RETRY_S)
-                continue
-            try:
-                self._deliver(parcel)
-            except Exception:
-                log.exception("%s could not be copied from %s to %s", parcel.place, parcel.source, parcel.target)
 
     def _deliver(self, parcel: Parcel) -> None:
         """Write the item if the target has no later write. A target without the table ignores it."""

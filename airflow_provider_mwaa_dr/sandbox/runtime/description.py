@@ -70,6 +70,7 @@ def aws_config(blueprint: Blueprint) -> dict[str, Any]:
         "state_model": blueprint.state_model,
         "state_region": ACTIVE,
         "lag_s": blueprint.lag_s or 0,
+        "data_lag_s": blueprint.data_lag_s,
         "callers": blueprint.callers,
         "web": blueprint.web,
         "environments": {

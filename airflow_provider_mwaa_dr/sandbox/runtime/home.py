@@ -33,6 +33,8 @@ CONTROL = "control"
 USER = "admin"
 STRONG, EVENTUAL = "strong", "eventual"
 STATE_MODELS = (STRONG, EVENTUAL)
+DEFAULT_DATA_LAG_S = 5.0
+"""Long enough that an object that has just been written is not in the bucket's replica."""
 FORMAT = 1
 BARE_NAMES = dict(zip(REGIONS, ("etl-primary", "etl-secondary"), strict=True))
 """Names of the environments of a bare home; docs/how-to/deploy.md uses them."""
@@ -95,6 +97,8 @@ class Blueprint:
     :param dr: settings in ``[dr]`` that differ from the sandbox's defaults.
     :param lag_s: with eventual consistency, the longest time until a write is in the other regions' tables; None with
         strong consistency.
+    :param data_lag_s: the longest time until an object is in the bucket's replica, and how long the switch of a global
+        database takes.
     :param bare: the regions are new MWAA environments without the provider; an update installs it.
     """
 
@@ -105,6 +109,7 @@ class Blueprint:
     password: str
     dr: Mapping[str, str]
     lag_s: float | None = None
+    data_lag_s: float = DEFAULT_DATA_LAG_S
     bare: bool = False
     format: int = FORMAT
 

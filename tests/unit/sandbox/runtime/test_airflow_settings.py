@@ -176,6 +176,12 @@ def test_a_home_with_a_lag_says_so_to_everybody(blueprint: Blueprint, tmp_path: 
     assert (config.eventual_mode, config.problems) == (Eventual.AVAILABLE, ())
 
 
+def test_the_emulated_aws_knows_the_lag_of_the_data(blueprint: Blueprint) -> None:
+    """A new home has a lag of seconds, because a bucket without one shows no loss of data."""
+    assert aws_config(blueprint)["data_lag_s"] == 5
+    assert aws_config(replace(blueprint, data_lag_s=0.5))["data_lag_s"] == 0.5
+
+
 def test_a_bare_home_has_the_settings_that_its_environments_were_given(tmp_path: Path) -> None:
     """Its regions know nothing of the provider until an update sets options; the driver has what a user exports."""
     blueprint = new_blueprint(

@@ -224,4 +224,6 @@ def test_a_state_model_or_a_lag_that_is_none_is_refused(tmp_path: Path) -> None:
         sandbox.up(state_model="weak")
     with pytest.raises(ConfigError, match="The lag is -1 s"):
         sandbox.up(state_model="eventual", lag_s=-1)
+    with pytest.raises(ConfigError, match="The lag of the data is 3601 s"):
+        sandbox.up(data_lag_s=3601)
     assert not sandbox.home.path.exists()
